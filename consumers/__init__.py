@@ -1,0 +1,10 @@
+"""Reads features: training sets and their lift, tag quality, freshness.
+
+    cli.py        the command line
+    online.py     the fast reader for ranking services
+    ranking/      training set, rankers, metrics, lift
+    tagging/      how good the predicted tags are
+    monitoring/   freshness
+
+Imports `feature_repo`, never `producers`.
+"""

@@ -1,0 +1,11 @@
+"""The contract between those who write features and those who read them.
+
+    settings.py     where this deployment keeps its tables (feature_store.yaml, read without Feast)
+    schema.py       column names and Arrow schemas of every table
+    definitions.py  gathers entities, sources, views and services: the only file Feast reads
+    tables/         storage: Arrow tables and NumPy arrays in and out, no Feast
+    stores/         Feast's plug-in points: thin adapters over tables/
+    console.py      what the command lines share: one-line errors, progress bars
+
+Imports neither `producers` nor `consumers`.
+"""

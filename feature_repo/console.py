@@ -1,0 +1,41 @@
+"""What the two command lines share: errors in one line, progress bars on standard error."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from feature_repo.errors import VitrineError
+
+Item = TypeVar("Item")
+
+console = Console(stderr=True)
+
+
+def run(app: typer.Typer) -> None:
+    """Run a command line; a `VitrineError` becomes one line on standard error and exit code 1."""
+    try:
+        app()
+    except VitrineError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(1)
+
+
+def progress_bar() -> Progress:
+    """A progress bar on standard error: `with progress_bar() as bar: task = bar.add_task("encode", total=n)`."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
+    """Yield `items` under a progress bar."""
+    with progress_bar() as bar:
+        yield from bar.track(items, total=total, description=description)

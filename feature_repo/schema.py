@@ -1,0 +1,120 @@
+"""Column names and Arrow schemas: what passes between producers, the store and consumers.
+
+Timestamps are UTC microseconds. `event_timestamp` says when the product was so, `created_timestamp` when the row
+was computed. Vectors are float32 lists of unit length in the space that `encoder_version` names; vectors of two
+encoder versions are never compared.
+"""
+
+import pyarrow as pa
+
+PRODUCT_ID = "product_id"
+USER_ID = "user_id"
+IMPRESSION_ID = "impression_id"
+EVENT_TIMESTAMP = "event_timestamp"
+CREATED_TIMESTAMP = "created_timestamp"
+CLICKED = "clicked"
+
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+VECTOR = pa.list_(pa.float32())
+
+CHILD_AGES = ("0-6m", "6-12m", "1-3y", "3-6y", "6-14y")
+"""Child age stages, youngest first."""
+CHILD_AGE_MONTHS = (0, 6, 12, 36, 72, 168)
+"""Bounds of the stages in months: stage i is [CHILD_AGE_MONTHS[i], CHILD_AGE_MONTHS[i + 1])."""
+CHILD_GENDERS = ("boy", "girl", "unisex")
+CATEGORY_SEPARATOR = ">"
+
+PRODUCTS = pa.schema(
+    [
+        (PRODUCT_ID, pa.string()),
+        ("title", pa.string()),
+        ("image", pa.string()),  # path, relative to the file that holds the table; or bytes (pa.binary())
+        ("category", pa.string()),  # levels joined by CATEGORY_SEPARATOR
+        ("brand", pa.string()),
+        ("price", pa.float64()),
+        ("updated_at", TIMESTAMP),
+    ]
+)
+"""The products a shop hands in: one row per active product."""
+
+IMPRESSIONS = pa.schema(
+    [
+        (IMPRESSION_ID, pa.string()),
+        (USER_ID, pa.string()),
+        (PRODUCT_ID, pa.string()),
+        (EVENT_TIMESTAMP, TIMESTAMP),
+        (CLICKED, pa.int8()),
+    ]
+)
+"""What was shown to whom, and whether it was clicked. Further columns are context: known when it was shown, and
+given to every ranker alike. Two are understood: `child_age_months` (float, of the user's child at that time, null if
+unknown) and `child_gender` (`CHILD_GENDERS`, null if unknown)."""
+
+LABELS = pa.schema([(PRODUCT_ID, pa.string()), ("tag", pa.string()), ("value", pa.string())])
+"""Tags that people gave: `tag` is child_age, child_gender or category."""
+
+TAGS = ("child_age", "child_gender", "category")
+
+CATALOGUE = pa.schema(
+    [
+        (PRODUCT_ID, pa.string()),
+        ("title", pa.string()),
+        ("image", pa.string()),  # absolute path or URI, null if there is none
+        ("image_bytes", pa.binary()),  # the picture itself where the shop hands in bytes
+        ("category", pa.string()),
+        ("brand", pa.string()),
+        ("price", pa.float64()),
+        (EVENT_TIMESTAMP, TIMESTAMP),  # the product's updated_at
+        (CREATED_TIMESTAMP, TIMESTAMP),
+    ]
+)
+"""Table `product_catalogue`: every version of every product that passed the checks."""
+
+PRODUCT_EMBEDDING = pa.schema(
+    [
+        (PRODUCT_ID, pa.string()),
+        ("image_vector", VECTOR),  # null where there is no usable image
+        ("text_vector", VECTOR),  # null where there is no title
+        ("fused_vector", VECTOR),  # image and text 1:1, for "the same product"
+        ("similar_vector", VECTOR),  # image and text 7:3, for "one like it"
+        ("has_image", pa.bool_()),
+        ("has_text", pa.bool_()),
+        ("encoder_version", pa.string()),
+        (EVENT_TIMESTAMP, TIMESTAMP),
+        (CREATED_TIMESTAMP, TIMESTAMP),
+    ]
+)
+"""Table `product_embedding`. A product with neither modality has no row."""
+
+PRODUCT_TAGS = pa.schema(
+    [
+        (PRODUCT_ID, pa.string()),
+        *(
+            field
+            for tag in TAGS
+            for field in (
+                (tag, pa.string()),  # null where the tagger abstains
+                (f"{tag}_probability", pa.float32()),  # calibrated, of the most probable label
+            )
+        ),
+        ("child_age_distribution", VECTOR),  # calibrated, in the order of CHILD_AGES
+        ("child_gender_distribution", VECTOR),  # calibrated, in the order of CHILD_GENDERS
+        ("tagger_version", pa.string()),
+        ("encoder_version", pa.string()),
+        (EVENT_TIMESTAMP, TIMESTAMP),
+        (CREATED_TIMESTAMP, TIMESTAMP),
+    ]
+)
+"""Table `product_tags`."""
+
+QUARANTINE = pa.schema(
+    [
+        ("step", pa.string()),  # the command that refused it: "catalogue", "embeddings", ...
+        ("row_id", pa.string()),  # product_id or impression_id where there is one, else "row 17"
+        ("column", pa.string()),
+        ("reason", pa.string()),
+        ("value", pa.string()),  # as it came, at most 200 characters
+        (CREATED_TIMESTAMP, TIMESTAMP),
+    ]
+)
+"""Table `quarantine`: bad input, with its reason."""

@@ -1,0 +1,15 @@
+"""What each consumer asks for, under one name."""
+
+from feast import FeatureService
+
+from feature_repo.views.product import product_catalogue, product_embedding, product_tags
+
+ranking = FeatureService(
+    name="ranking",
+    features=[
+        product_catalogue,
+        product_embedding[["fused_vector", "has_image", "has_text", "encoder_version"]],
+        product_tags,
+    ],
+    description="Everything a ranking model gets of a candidate.",
+)

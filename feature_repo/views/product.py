@@ -1,0 +1,59 @@
+"""What is known of a product at a time."""
+
+from datetime import timedelta
+
+from feast import FeatureView, Field
+from feast.types import Array, Bool, Float32, Float64, String
+
+from feature_repo.entities import product
+from feature_repo.schema import TAGS
+from feature_repo.sources import delta_source
+
+WHILE_ON_SALE = timedelta(days=3650)
+"""A product's features hold until the product changes. Feast takes a TTL of 0 for 52 weeks when it first
+materializes, so the lifetime is said outright."""
+
+product_catalogue = FeatureView(
+    name="product_catalogue",
+    entities=[product],
+    ttl=WHILE_ON_SALE,
+    schema=[
+        Field(name="category", dtype=String),
+        Field(name="brand", dtype=String),
+        Field(name="price", dtype=Float64),
+    ],
+    source=delta_source("product_catalogue"),
+    description="What the shop says of a product.",
+)
+
+product_embedding = FeatureView(
+    name="product_embedding",
+    entities=[product],
+    ttl=WHILE_ON_SALE,
+    schema=[
+        Field(name="image_vector", dtype=Array(Float32)),
+        Field(name="text_vector", dtype=Array(Float32)),
+        Field(name="fused_vector", dtype=Array(Float32)),
+        Field(name="similar_vector", dtype=Array(Float32)),
+        Field(name="has_image", dtype=Bool),
+        Field(name="has_text", dtype=Bool),
+        Field(name="encoder_version", dtype=String),
+    ],
+    source=delta_source("product_embedding"),
+    description="What a product looks like and says: unit vectors of one encoder version.",
+)
+
+product_tags = FeatureView(
+    name="product_tags",
+    entities=[product],
+    ttl=WHILE_ON_SALE,
+    schema=[
+        *(Field(name=tag, dtype=String) for tag in TAGS),
+        *(Field(name=f"{tag}_probability", dtype=Float32) for tag in TAGS),
+        Field(name="child_age_distribution", dtype=Array(Float32)),
+        Field(name="child_gender_distribution", dtype=Array(Float32)),
+        Field(name="tagger_version", dtype=String),
+    ],
+    source=delta_source("product_tags"),
+    description="What the vectors say a product is, with calibrated probabilities.",
+)

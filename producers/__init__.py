@@ -1,0 +1,13 @@
+"""Writes features: one file per step of `produce`.
+
+    cli.py         the command line
+    shop/          a generated shop whose truth is known
+    imports/       real data sets, brought into the same shape
+    catalogue.py   products checked and taken in
+    images.py      pictures decoded, the unusable refused
+    encoders/      image and text to vectors
+    embeddings.py  the catalogue to `product_embedding`
+    tags.py        vectors to `product_tags`
+
+Imports `feature_repo`, never `consumers`.
+"""

@@ -1,0 +1,47 @@
+"""The house rules that a machine can hold: who may import whom, and what must start fast."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("feature_repo", "producers", "consumers")
+FORBIDDEN = {
+    "feature_repo": {"producers", "consumers"},
+    "producers": {"consumers"},
+    "consumers": {"producers"},
+    "feature_repo/tables": {"feast", "torch", "transformers", "feature_repo.stores"},
+    "producers/encoders": {"feast", "redis", "deltalake", "sqlalchemy"},
+}
+
+
+def imports_of(file: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize("folder", FORBIDDEN)
+def test_a_folder_does_not_import_what_its_place_forbids(folder: str) -> None:
+    crossed = [
+        f"{file.relative_to(ROOT)} imports {name}"
+        for file in (ROOT / folder).rglob("*.py")
+        for name in imports_of(file)
+        for forbidden in FORBIDDEN[folder]
+        if name == forbidden or name.startswith(forbidden + ".")
+    ]
+    assert not crossed
+
+
+@pytest.mark.parametrize("command", ["producers.cli", "consumers.cli", "feature_repo.tables.delta"])
+def test_a_command_line_starts_without_the_heavy_libraries(command: str) -> None:
+    probe = f"import sys, {command}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert not {"feast", "torch", "transformers", "lightgbm", "sklearn"} & set(loaded.stdout.split())
