@@ -107,6 +107,27 @@ PRODUCT_TAGS = pa.schema(
 )
 """Table `product_tags`."""
 
+TAG_VARIANTS = ("image and text", "bag of words", "text tower", "image tower")
+"""What a tag was predicted from: the tagger itself first, then what it is measured against."""
+TAG_SPLITS = ("calibration", "test")
+"""Labelled products that no classifier was trained on; the test is used for nothing but the report."""
+
+TAG_PREDICTIONS = pa.schema(
+    [
+        (PRODUCT_ID, pa.string()),
+        ("group", pa.string()),  # products of one group are the same design and stand in one split
+        ("tag", pa.string()),  # of TAGS
+        ("variant", pa.string()),  # of TAG_VARIANTS
+        ("split", pa.string()),  # of TAG_SPLITS
+        ("truth", pa.string()),  # what a person said
+        ("labels", pa.list_(pa.string())),  # the values that the classifier knows
+        ("probabilities", VECTOR),  # calibrated, in the order of `labels`
+        ("tagger_version", pa.string()),
+        (CREATED_TIMESTAMP, TIMESTAMP),
+    ]
+)
+"""Table `tag_predictions`: what the taggers said of labelled products that they had not seen."""
+
 QUARANTINE = pa.schema(
     [
         ("step", pa.string()),  # the command that refused it: "catalogue", "embeddings", ...
