@@ -1,0 +1,59 @@
+"""Where bad input goes."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from feature_repo import schema, settings
+from feature_repo.settings import Settings
+from feature_repo.tables import quarantine
+from feature_repo.tables.quarantine import Refused
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Settings:
+    file = tmp_path / "feature_store.yaml"
+    file.write_text("project: test\noffline_store:\n  path: offline\n")
+    return settings.load(file)
+
+
+def test_is_empty_before_anything_was_refused(store: Settings) -> None:
+    assert quarantine.read(store).num_rows == 0
+    assert quarantine.add(store, "catalogue", [], NOW) == 0
+    assert quarantine.read(store).schema == schema.QUARANTINE
+
+
+def test_keeps_every_refused_row_with_its_reason_and_its_step(store: Settings) -> None:
+    assert quarantine.add(store, "catalogue", [Refused("p1", "price", "price is negative", "-3")], NOW) == 1
+    assert quarantine.read(store).to_pylist() == [
+        {
+            "step": "catalogue",
+            "row_id": "p1",
+            "column": "price",
+            "reason": "price is negative",
+            "value": "-3",
+            "created_timestamp": NOW,
+        }
+    ]
+
+
+def test_does_not_repeat_what_it_knows_when_a_command_runs_twice(store: Settings) -> None:
+    rows = [Refused("p1", "price", "negative", "-3"), Refused("row 2", "product_id", "null", None)]
+    assert quarantine.add(store, "catalogue", rows, NOW) == 2
+    assert quarantine.add(store, "catalogue", [*rows, Refused("p3", "price", "negative", "-3")], NOW) == 1
+    assert quarantine.add(store, "embeddings", rows, NOW) == 2
+    assert quarantine.read(store).num_rows == 5
+
+
+def test_keeps_two_hundred_characters_of_a_long_value(store: Settings) -> None:
+    quarantine.add(store, "catalogue", [Refused("p1", "title", "too long", "梦" * 1000)], NOW)
+    assert quarantine.read(store)["value"].to_pylist() == ["梦" * 200]
+    assert quarantine.add(store, "catalogue", [Refused("p1", "title", "too long", "梦" * 1000)], NOW) == 0
+
+
+def test_counts_by_reason_the_most_frequent_first() -> None:
+    rows = [Refused(str(row), "price", reason, None) for row, reason in enumerate(["a", "b", "b"])]
+    assert list(quarantine.counts(rows).items()) == [("b", 2), ("a", 1)]
