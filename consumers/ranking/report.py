@@ -1,0 +1,133 @@
+"""The page on which a team decides: one file, no external assets; and the same figures as a table and as JSON."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
+from rich.table import Table
+
+from consumers.ranking import figures, metrics
+from consumers.ranking.lift import ALL, BASE, MODEL, Comparison, Scores, captured_share
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that the report says of one measurement."""
+
+    comparisons: Sequence[Comparison]
+    scores: Scores
+    clicked: NDArray[np.integer]
+    """0/1 of the test rows [test rows]."""
+    user: NDArray[np.integer]
+    """Users of the test rows [test rows]."""
+    split: np.datetime64
+    rows: Mapping[str, int]
+    """train, test, unmatched, refused and the like: what went in, and what did not."""
+    replicates: int
+    encoder: str | None
+    timings: Sequence[tuple[str, float]] = ()
+    """Seconds of each step before this one."""
+
+    def find(self, name: str, part: str = "all", metric: str = "auc") -> Comparison | None:
+        """One comparison, or None where it was not made."""
+        wanted = (name, part, metric)
+        return next((c for c in self.comparisons if (c.name, c.slice, c.metric) == wanted), None)
+
+
+def verdict(run: Run) -> str:
+    """The answer in one sentence."""
+    lift = run.find(ALL)
+    assert lift is not None
+    low, high = lift.ci95
+    interval = f"{lift.lift:+.4f} AUC [{low:+.4f}, {high:+.4f}]"
+    placebo = run.find("placebo")
+    if placebo is not None and (placebo.ci95[0] > 0 or placebo.ci95[1] < 0):
+        return f"Not to be trusted: features without content move AUC by {placebo.lift:+.4f} (with content {interval})"
+    if low > 0:
+        return f"Multimodal features lift this ranker by {interval}"
+    if high < 0:
+        return f"Multimodal features harm this ranker: {interval}"
+    return f"Not proven: {interval}"
+
+
+def as_json(run: Run) -> str:
+    """`{"rows": {...}, "comparisons": [...]}`, floats as they are, NaN as null."""
+    comparisons = [
+        {key: _finite(value) for key, value in comparison.as_json().items()} for comparison in run.comparisons
+    ]
+    return json.dumps({"rows": dict(run.rows), "comparisons": comparisons}, indent=1, allow_nan=False) + "\n"
+
+
+def as_table(run: Run) -> Table:
+    """The AUC figures, for a terminal."""
+    table = Table(title=verdict(run), title_justify="left")
+    table.add_column("features")
+    for column in ("slice", "AUC baseline", "AUC with", "lift", "95% interval", "rows"):
+        table.add_column(column, justify="right")
+    for c in run.comparisons:
+        if c.metric == "auc":
+            table.add_row(
+                c.name, c.slice, f"{c.base:.4f}", f"{c.with_features:.4f}", f"{c.lift:+.4f}",
+                f"[{c.ci95[0]:+.4f}, {c.ci95[1]:+.4f}]", f"{c.rows:,}",
+            )  # fmt: skip
+    return table
+
+
+def write_report(run: Run, file: Path) -> None:
+    """Write the HTML report."""
+    everywhere = [c for c in run.comparisons if c.slice == "all"]
+    sliced = [c for c in run.comparisons if c.slice != "all"]
+    with_auc = [c for c in everywhere if c.metric == "auc" and c.name not in ("attainable", "oracle")]
+    slices = [c for c in run.comparisons if c.metric == "auc" and c.name == ALL]
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
+        resources.files("consumers.ranking").joinpath("report.html").read_text()
+    )
+    page = template.render(
+        verdict=verdict(run),
+        rows=run.rows,
+        rows_table=[(name, f"{count:,}") for name, count in run.rows.items()],
+        split=str(run.split)[:16].replace("T", " "),
+        seeds=len(run.scores.by_name[BASE]),
+        replicates=run.replicates,
+        encoder=run.encoder,
+        model=MODEL,
+        cards=_cards(run),
+        groups_figure=Markup(figures.forest(with_auc, [c.name for c in with_auc])),
+        slices_figure=Markup(figures.forest(slices, [f"{c.slice} ({c.rows:,})" for c in slices])),
+        reliability_figure=Markup(
+            figures.reliability(run.clicked, {name: run.scores.by_name[name][0] for name in (BASE, ALL)})
+        ),
+        everywhere=everywhere,
+        sliced=sliced,
+        timings=run.timings,
+        gauc_coverage=metrics.gauc_coverage(run.clicked, run.user),
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(page)
+
+
+def _cards(run: Run) -> list[tuple[str, str]]:
+    lift = run.find(ALL)
+    assert lift is not None
+    cards = [(f"{lift.base:.4f} → {lift.with_features:.4f}", "AUC, tabular → with all features")]
+    if new := run.find(ALL, "new products"):
+        cards.append((f"{new.lift:+.4f}", f"AUC on products new in the test [{new.ci95[0]:+.4f}, {new.ci95[1]:+.4f}]"))
+    if placebo := run.find("placebo"):
+        cards.append((f"{placebo.lift:+.4f}", f"placebo [{placebo.ci95[0]:+.4f}, {placebo.ci95[1]:+.4f}]"))
+    for ceiling in ("attainable", "oracle"):
+        if top := run.find(ceiling):
+            share = captured_share(run.comparisons, ceiling)
+            cards.append((f"{100 * share:.0f}%", f"of the way to the {ceiling}'s {top.with_features:.4f}"))
+    return cards
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

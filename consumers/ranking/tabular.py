@@ -1,0 +1,110 @@
+"""The baseline: everything a ranker has without looking at a picture or reading a title.
+
+Strong on purpose. It knows ids as categories, how often user, product, category, brand and their pairs were shown and
+clicked before, and which modalities a product has; so what multimodal features add to it is theirs alone, and not
+popularity, recency or identity in disguise.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from consumers.ranking.history import (
+    MICROSECONDS_A_DAY,
+    clicks_of_users,
+    counts_before,
+    days_since_click,
+    smoothed_rate,
+)
+from consumers.ranking.training_set import TrainingSet, codes
+from feature_repo.schema import CATEGORY_SEPARATOR, EVENT_TIMESTAMP, IMPRESSIONS
+
+HOUR = 3_600_000_000
+RATE_STRENGTH = 20.0
+"""How many impressions the overall click rate counts for in a smoothed one."""
+
+
+def tabular_features(data: TrainingSet) -> dict[str, NDArray[Any]]:
+    """Features of the baseline: float32 [n], and int32 [n] codes for categories."""
+    user, product, time, clicked = data.user, data.product, data.time, data.clicked
+    category, top_category, brand = (codes(column) for column in _attributes(data))
+    everyone = np.zeros(len(time), np.int64)
+    overall = _rate(everyone, time, clicked, np.zeros(len(time)), 1e-9)
+    features: dict[str, NDArray[Any]] = {
+        "user_id": user.astype(np.int32),
+        "product_id": product.astype(np.int32),
+        "category": category.astype(np.int32),
+        "top_category": top_category.astype(np.int32),
+        "brand": brand.astype(np.int32),
+        "hour": (time // HOUR % 24).astype(np.float32),
+        "weekday": (time // (24 * HOUR) % 7).astype(np.float32),
+        "days_since_user_clicked": days_since_click(clicks_of_users(user, time, clicked), time),
+    }
+    keys = {
+        "user": user,
+        "product": product,
+        "category": category,
+        "brand": brand,
+        "user_product": _pair(user, product),
+        "user_category": _pair(user, category),
+        "user_brand": _pair(user, brand),
+    }
+    for name, key in keys.items():
+        shown, clicks = counts_before(key, time, clicked)
+        features[f"{name}_shown"] = np.log1p(shown).astype(np.float32)
+        features[f"{name}_clicks"] = clicks.astype(np.float32)
+        features[f"{name}_rate"] = smoothed_rate(shown, clicks, overall, RATE_STRENGTH)
+    return features | _product_features(data) | _context_features(data)
+
+
+def _rate(
+    key: NDArray[np.int64], time: NDArray[np.int64], clicked: NDArray[Any], prior: NDArray[Any], strength: float
+) -> NDArray[np.float32]:
+    shown, clicks = counts_before(key, time, clicked)
+    return smoothed_rate(shown, clicks, prior, strength)
+
+
+def _attributes(data: TrainingSet) -> tuple[pa.ChunkedArray, pa.ChunkedArray, pa.ChunkedArray]:
+    view = data.views.get("product_catalogue")
+    if view is None:
+        nothing = pa.chunked_array([pa.nulls(len(data.impressions), pa.string())])
+        return nothing, nothing, nothing
+    category = view.strings("category")
+    top = pc.replace_substring_regex(category, f"{CATEGORY_SEPARATOR}.*", "")
+    return category, top, view.strings("brand")
+
+
+def _product_features(data: TrainingSet) -> dict[str, NDArray[np.float32]]:
+    features: dict[str, NDArray[np.float32]] = {}
+    if view := data.views.get("product_catalogue"):
+        features["price"] = view.numbers("price")
+        listed = view.versions.column(EVENT_TIMESTAMP).cast(pa.int64()).to_numpy() / MICROSECONDS_A_DAY
+        # Subtract in float64: days since 1970 are too coarse in float32.
+        features["days_since_listed"] = np.where(
+            view.row >= 0, data.time / MICROSECONDS_A_DAY - listed[np.maximum(view.row, 0)], np.nan
+        ).astype(np.float32)
+    if view := data.views.get("product_embedding"):
+        features |= {name: view.numbers(name) for name in ("has_image", "has_text")}
+    return features
+
+
+def _context_features(data: TrainingSet) -> dict[str, NDArray[Any]]:
+    """Whatever else the log says of an impression: numbers as they are, strings as categories."""
+    features: dict[str, NDArray[Any]] = {}
+    for field in data.impressions.schema:
+        if field.name in IMPRESSIONS.names:
+            continue
+        column = data.impressions.column(field.name)
+        if pa.types.is_integer(field.type) or pa.types.is_floating(field.type) or pa.types.is_boolean(field.type):
+            features[field.name] = column.cast(pa.float32()).to_numpy()
+        elif pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            features[field.name] = codes(column).astype(np.int32)
+    return features
+
+
+def _pair(left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
+    """One code for both; a null on the right is a value of its own."""
+    return left * (int(right.max(initial=0)) + 2) + right + 1

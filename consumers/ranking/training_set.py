@@ -1,0 +1,101 @@
+"""Impressions joined, correct in time, with every view of a feature service."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from feature_repo.errors import VitrineError
+from feature_repo.schema import CLICKED, EVENT_TIMESTAMP, PRODUCT_ID, USER_ID
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class JoinedView:
+    """One view as it held at each impression: versions once, and which of them."""
+
+    versions: pa.Table
+    """Distinct rows of the view [versions]."""
+    row: Ints
+    """For each impression the row of `versions` [n], -1 where the view had nothing yet."""
+
+    def vectors(self, column: str) -> NDArray[np.float32]:
+        """A list column as float32 [versions, d], NaN rows where it is null.
+
+        Raises:
+            VitrineError: the lists have different lengths.
+        """
+        lists = self.versions.column(column).combine_chunks()
+        lengths = pc.unique(pc.drop_null(pc.list_value_length(lists))).to_pylist()
+        if len(lengths) > 1:
+            raise VitrineError(
+                f"column {column} holds vectors of {sorted(lengths)} dimensions; re-encode the older ones"
+            )
+        result = np.full((len(lists), lengths[0] if lengths else 1), np.nan, np.float32)
+        valid = lists.is_valid().to_numpy(zero_copy_only=False)
+        result[valid] = pc.list_flatten(lists).to_numpy().reshape(-1, result.shape[1])
+        return result
+
+    def numbers(self, column: str) -> NDArray[np.float32]:
+        """A numeric or boolean column at each impression, float32 [n], NaN where there is none."""
+        values = self.versions.column(column).cast(pa.float32()).to_numpy()
+        return gather(values, self.row)
+
+    def strings(self, column: str) -> pa.ChunkedArray:
+        """A string column at each impression [n], null where there is none."""
+        return self.versions.column(column).take(pa.array(self.row, mask=self.row < 0))
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """A log of impressions in time order and the views joined to it."""
+
+    impressions: pa.Table
+    """`schema.IMPRESSIONS` and the log's context columns, sorted by event timestamp [n]."""
+    views: Mapping[str, JoinedView]
+
+    @property
+    def user(self) -> Ints:
+        """User codes [n], in order of first appearance, so that later rows never change them."""
+        return codes(self.impressions.column(USER_ID))
+
+    @property
+    def product(self) -> Ints:
+        """Product codes [n], in order of first appearance."""
+        return codes(self.impressions.column(PRODUCT_ID))
+
+    @property
+    def time(self) -> Ints:
+        """Event timestamps in microseconds since 1970 UTC [n]."""
+        return self.impressions.column(EVENT_TIMESTAMP).cast(pa.int64()).to_numpy()
+
+    @property
+    def clicked(self) -> NDArray[np.int8]:
+        """0/1 [n]."""
+        return self.impressions.column(CLICKED).to_numpy()
+
+    def with_views(self, views: Mapping[str, JoinedView]) -> "TrainingSet":
+        """The same log with other views."""
+        return replace(self, views=views)
+
+
+def codes(column: pa.ChunkedArray | pa.Array) -> Ints:
+    """Codes of a column's values from 0, in order of first appearance, -1 for null [n]."""
+    encoded = pc.dictionary_encode(column)
+    chunks = encoded.chunks if isinstance(encoded, pa.ChunkedArray) else [encoded]
+    if len(chunks) > 1:
+        chunks = encoded.unify_dictionaries().chunks
+    indices = pa.chunked_array([chunk.indices for chunk in chunks], pa.int32()).combine_chunks()
+    return indices.fill_null(-1).to_numpy().astype(np.int64)
+
+
+def gather(values: NDArray[np.float32], row: Ints) -> NDArray[np.float32]:
+    """`values[row]`, NaN where `row` is -1 [n, ...]."""
+    result = np.full((len(row), *values.shape[1:]), np.nan, np.float32)
+    known = row >= 0
+    result[known] = values[row[known]]
+    return result

@@ -1,0 +1,45 @@
+import numpy as np
+import pyarrow as pa
+
+from consumers.ranking.placebo import swapped, with_swapped_content
+from consumers.ranking.training_set import JoinedView
+from feature_repo.schema import TIMESTAMP
+from tests.ranking.world import DAY, START, small_log
+
+
+def test_products_swap_only_with_products_of_the_same_modalities_and_newness() -> None:
+    data, new_since = small_log(), START + 8 * DAY
+    shuffled = with_swapped_content(data, new_since, seed=4)
+    before, after = data.views["product_embedding"], shuffled.views["product_embedding"]
+    shown = before.row >= 0
+    assert (after.row[shown] >= 0).all()
+    assert (after.row[~shown] == -1).all()
+    for name in ("has_image", "has_text"):
+        np.testing.assert_array_equal(before.numbers(name), after.numbers(name))
+    listed = before.versions.column("event_timestamp").cast("int64").to_numpy()
+    is_new = listed >= new_since
+    np.testing.assert_array_equal(is_new[before.row[shown]], is_new[after.row[shown]])
+    assert (before.row != after.row)[shown].mean() > 0.8
+
+
+def test_a_product_keeps_one_partner_over_all_times_and_views() -> None:
+    data = small_log()
+    shuffled = with_swapped_content(data, START + 8 * DAY, seed=4)
+    embedding, tags = shuffled.views["product_embedding"].row, shuffled.views["product_tags"].row
+    np.testing.assert_array_equal(embedding, tags)
+    pairs = {(mine, other) for mine, other in zip(data.product, embedding, strict=True) if other >= 0}
+    assert len(pairs) == len({mine for mine, _ in pairs})
+
+
+def test_what_the_shop_says_of_a_product_stays_with_it() -> None:
+    data = small_log()
+    shuffled = with_swapped_content(data, START + 8 * DAY, seed=4)
+    assert shuffled.views["product_catalogue"] is data.views["product_catalogue"]
+
+
+def test_a_partner_with_fewer_versions_gives_its_last_one() -> None:
+    versions = pa.table(
+        {"product_id": ["a", "b", "a"], "event_timestamp": pa.array([1, 2, 3], TIMESTAMP), "value": [10.0, 20.0, 11.0]}
+    )
+    view = JoinedView(versions, np.array([0, 2, 1, -1]))
+    np.testing.assert_array_equal(swapped(view, {"a": "b", "b": "a"}).row, [1, 1, 0, -1])

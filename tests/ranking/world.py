@@ -1,0 +1,87 @@
+"""A small log whose joins are already made, for what comes after the join."""
+
+import numpy as np
+import pyarrow as pa
+
+from consumers.ranking.training_set import JoinedView, TrainingSet
+from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, TIMESTAMP
+
+START = 1_767_225_600_000_000  # 2026-01-01 UTC in microseconds
+DAY = 86_400_000_000
+
+
+def small_log(rows: int = 3000, users: int = 40, products: int = 60, days: int = 20, seed: int = 0) -> TrainingSet:
+    """A log in which users click what is close to their taste, with rows of equal time, missing views and vectors."""
+    chance = np.random.default_rng(seed)
+    user = chance.integers(0, users, rows)
+    product = chance.integers(0, products, rows)
+    time = np.sort(START + chance.integers(0, days * 24 * 60, rows) * 60_000_000)
+    vectors = chance.normal(size=(products, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    taste = chance.normal(size=(users, 8))
+    clicked = chance.random(rows) < 1 / (1 + np.exp(1.5 - 2 * np.einsum("ij,ij->i", taste[user], vectors[product])))
+    impressions = pa.table(
+        {
+            "impression_id": [f"i{i}" for i in range(rows)],
+            "user_id": [f"u{i}" for i in user],
+            "product_id": [f"p{i}" for i in product],
+            "event_timestamp": pa.array(time, TIMESTAMP),
+            "clicked": pa.array(clicked.astype(np.int8)),
+            "child_age_months": pa.array(
+                chance.uniform(0, 90, rows).astype(np.float32), mask=chance.random(rows) < 0.4
+            ),
+            "child_gender": pa.array(chance.choice(["boy", "girl"], rows), mask=chance.random(rows) < 0.4),
+        }
+    )
+    names = [f"p{i}" for i in range(products)]
+    listed = START + chance.integers(-5, days - 3, products) * DAY
+    no_image = chance.random(products) < 0.1
+    lists = pa.array(list(vectors), pa.list_(pa.float32()))
+    image = pa.array([None if gone else v for gone, v in zip(no_image, vectors, strict=True)], pa.list_(pa.float32()))
+    common = {"product_id": names, "event_timestamp": pa.array(listed, TIMESTAMP)}
+    views = {
+        "product_catalogue": pa.table(
+            common
+            | {
+                "category": [f"baby>c{i % 5}" for i in range(products)],
+                "brand": [None if i % 7 == 0 else f"b{i % 4}" for i in range(products)],
+                "price": chance.uniform(5, 300, products),
+            }
+        ),
+        "product_embedding": pa.table(
+            common
+            | {
+                "fused_vector": lists,
+                "image_vector": image,
+                "text_vector": lists,
+                "has_image": ~no_image,
+                "has_text": np.ones(products, bool),
+                "encoder_version": ["small@0"] * products,
+            }
+        ),
+        "product_tags": pa.table(
+            common
+            | {
+                "child_age": [CHILD_AGES[i % 5] for i in range(products)],
+                "category": [f"baby>c{i % 5}" for i in range(products)],
+                "category_probability": pa.array(chance.random(products).astype(np.float32)),
+                "child_age_distribution": _distributions(chance, products, len(CHILD_AGES)),
+                "child_gender_distribution": _distributions(chance, products, len(CHILD_GENDERS)),
+                "encoder_version": ["small@0"] * products,
+            }
+        ),
+    }
+    row = np.where(listed[product] <= time, product, -1)
+    return TrainingSet(impressions, {name: JoinedView(versions, row) for name, versions in views.items()})
+
+
+def cut(data: TrainingSet, rows: int) -> TrainingSet:
+    """The log as it was after its first `rows` rows."""
+    return TrainingSet(
+        data.impressions.slice(0, rows),
+        {name: JoinedView(view.versions, view.row[:rows]) for name, view in data.views.items()},
+    )
+
+
+def _distributions(chance: np.random.Generator, rows: int, width: int) -> pa.Array:
+    return pa.array(list(chance.dirichlet(np.ones(width), rows).astype(np.float32)), pa.list_(pa.float32()))
