@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from consumers.ranking.affinity import decayed_sums, rowwise_cosine, summaries, window_similarities
 from consumers.ranking.history import Clicks, clicks_of_users
 from consumers.ranking.training_set import JoinedView, TrainingSet, codes, gather
-from feature_repo.schema import CHILD_AGE_MONTHS, CHILD_AGES, CHILD_GENDERS, EVENT_TIMESTAMP
+from feature_repo.schema import CHILD_AGE_MONTHS, CHILD_AGES, CHILD_GENDERS
 
 Group = dict[str, NDArray[Any]]
 """Feature name to float32 or int32 [n], as `rankers.Features`."""
@@ -51,8 +51,7 @@ def feature_groups(data: TrainingSet, projection: NDArray[np.float32] | None) ->
 def fit_projection(embedding: JoinedView, before: int) -> NDArray[np.float32]:
     """Principal axes of the fused vectors of products there before `before` (microseconds) [d, COMPONENTS]."""
     vectors = embedding.vectors("fused_vector")
-    known = embedding.versions.column(EVENT_TIMESTAMP).cast("int64").to_numpy() < before
-    vectors = vectors[known & ~np.isnan(vectors[:, 0])]
+    vectors = vectors[(embedding.since < before) & ~np.isnan(vectors[:, 0])]
     _, axes = np.linalg.eigh(np.cov(vectors, rowvar=False, dtype=np.float64))
     return axes[:, ::-1][:, :COMPONENTS].astype(np.float32)
 

@@ -4,13 +4,10 @@ Products of the same modalities and the same newness swap vectors and tags as a 
 and everything derived from them is computed again. What such features still lift is not about content.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
-import pyarrow as pa
+from numpy.typing import NDArray
 
-from consumers.ranking.training_set import JoinedView, TrainingSet
-from feature_repo.schema import EVENT_TIMESTAMP, PRODUCT_ID
+from consumers.ranking.training_set import Ints, JoinedView, TrainingSet
 
 CONTENT_VIEWS = ("product_embedding", "product_tags")
 """The views whose rows swap; what the shop says of a product stays with it."""
@@ -20,47 +17,61 @@ def with_swapped_content(data: TrainingSet, new_since: int, seed: int) -> Traini
     """The same log with the content of products permuted.
 
     Args:
-        data: the joined log.
-        new_since: products first seen at or after this time (microseconds) swap among themselves.
+        data: the joined log; it has the view product_embedding.
+        new_since: products first listed at or after this time (microseconds) swap among themselves.
         seed: of the permutation.
     """
-    embedding = data.views["product_embedding"].versions
-    strata = _strata(embedding, new_since)
-    permuted = _permutation(strata, np.random.default_rng(seed))
-    views = {name: swapped(view, permuted) if name in CONTENT_VIEWS else view for name, view in data.views.items()}
+    product = data.product
+    partner = _partners(product, data.views["product_embedding"], new_since, np.random.default_rng(seed))
+    views = {
+        name: swapped(view, product, partner) if name in CONTENT_VIEWS else view for name, view in data.views.items()
+    }
     return data.with_views(views)
 
 
-def swapped(view: JoinedView, partner: Mapping[str, str]) -> JoinedView:
-    """Give every product the version of its partner of the same age rank; its last where it has fewer."""
-    product = view.versions.column(PRODUCT_ID).to_pylist()
-    time = view.versions.column(EVENT_TIMESTAMP).cast(pa.int64()).to_numpy()
-    versions: dict[str, list[int]] = {}
-    for version in np.argsort(time, kind="stable"):
-        versions.setdefault(product[version], []).append(int(version))
-    replaced = np.arange(len(product))
-    for name, mine in versions.items():
-        theirs = versions.get(partner.get(name, name), mine)
+def swapped(view: JoinedView, product: Ints, partner: Ints) -> JoinedView:
+    """Give every product its partner's versions: the first for the first, and the last where it has fewer.
+
+    Args:
+        view: the joined view.
+        product: code of each impression's product [n].
+        partner: code of the product to swap with [products].
+    """
+    versions: dict[int, list[int]] = {}
+    owner = _owners(view, product)
+    for version in np.argsort(view.since, kind="stable"):
+        versions.setdefault(int(owner[version]), []).append(int(version))
+    replaced = np.arange(len(owner))
+    for code, mine in versions.items():
+        theirs = versions.get(int(partner[code]), mine)
         replaced[mine] = [theirs[min(rank, len(theirs) - 1)] for rank in range(len(mine))]
-    return JoinedView(view.versions, np.where(view.row >= 0, replaced[view.row], -1))
+    row = np.full(len(view.row), -1)
+    row[view.row >= 0] = replaced[view.row[view.row >= 0]]
+    return JoinedView(view.versions, view.since, row)
 
 
-def _strata(embedding: pa.Table, new_since: int) -> dict[str, tuple[bool, bool, bool]]:
-    """Product to (has an image, has a title, is new), as of its first version."""
-    first = embedding.sort_by([(EVENT_TIMESTAMP, "descending")])
-    time = first.column(EVENT_TIMESTAMP).cast(pa.int64()).to_numpy()
-    columns = (first.column(name).to_pylist() for name in (PRODUCT_ID, "has_image", "has_text"))
-    return {
-        product: (image, text, bool(when >= new_since))
-        for product, image, text, when in zip(*columns, time, strict=True)
-    }
+def _owners(view: JoinedView, product: Ints) -> Ints:
+    """Code of the product that each version is of [versions]."""
+    owner = np.full(len(view.since), -1)
+    known = view.row >= 0
+    owner[view.row[known]] = product[known]
+    return owner
 
 
-def _permutation(strata: Mapping[str, tuple[bool, bool, bool]], chance: np.random.Generator) -> dict[str, str]:
-    members: dict[tuple[bool, bool, bool], list[str]] = {}
-    for product in sorted(strata):
-        members.setdefault(strata[product], []).append(product)
-    partner: dict[str, str] = {}
-    for stratum in members.values():
-        partner |= dict(zip(stratum, chance.permutation(np.array(stratum, object)), strict=True))
+def _partners(product: Ints, embedding: JoinedView, new_since: int, chance: np.random.Generator) -> Ints:
+    """A permutation of product codes [products] within (has an image, has a title, is new), as of the first version."""
+    products = int(product.max(initial=-1)) + 1
+    first = np.full(products, -1)
+    newest_first = np.argsort(-embedding.since, kind="stable")
+    first[_owners(embedding, product)[newest_first]] = newest_first
+    stratum = np.full(products, -1)
+    known = first >= 0
+    flags: list[NDArray[np.bool_]] = [
+        embedding.versions.column(name).to_numpy()[first[known]] for name in ("has_image", "has_text")
+    ]
+    stratum[known] = 4 * flags[0] + 2 * flags[1] + (embedding.since[first[known]] >= new_since)
+    partner = np.arange(products)
+    for value in np.unique(stratum[known]):
+        members = np.flatnonzero(stratum == value)
+        partner[members] = chance.permutation(members)
     return partner

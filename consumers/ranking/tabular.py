@@ -20,7 +20,7 @@ from consumers.ranking.history import (
     smoothed_rate,
 )
 from consumers.ranking.training_set import TrainingSet, codes
-from feature_repo.schema import CATEGORY_SEPARATOR, EVENT_TIMESTAMP, IMPRESSIONS
+from feature_repo.schema import CATEGORY_SEPARATOR, IMPRESSIONS
 
 HOUR = 3_600_000_000
 RATE_STRENGTH = 20.0
@@ -81,11 +81,9 @@ def _product_features(data: TrainingSet) -> dict[str, NDArray[np.float32]]:
     features: dict[str, NDArray[np.float32]] = {}
     if view := data.views.get("product_catalogue"):
         features["price"] = view.numbers("price")
-        listed = view.versions.column(EVENT_TIMESTAMP).cast(pa.int64()).to_numpy() / MICROSECONDS_A_DAY
-        # Subtract in float64: days since 1970 are too coarse in float32.
-        features["days_since_listed"] = np.where(
-            view.row >= 0, data.time / MICROSECONDS_A_DAY - listed[np.maximum(view.row, 0)], np.nan
-        ).astype(np.float32)
+        known = view.row >= 0
+        features["days_since_listed"] = np.full(len(known), np.nan, np.float32)
+        features["days_since_listed"][known] = (data.time[known] - view.since[view.row[known]]) / MICROSECONDS_A_DAY
     if view := data.views.get("product_embedding"):
         features |= {name: view.numbers(name) for name in ("has_image", "has_text")}
     return features

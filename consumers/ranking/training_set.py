@@ -19,9 +19,11 @@ class JoinedView:
     """One view as it held at each impression: versions once, and which of them."""
 
     versions: pa.Table
-    """Distinct rows of the view [versions]."""
+    """The view's features, each version once [versions]."""
+    since: Ints
+    """Event timestamp of each version, microseconds [versions]."""
     row: Ints
-    """For each impression the row of `versions` [n], -1 where the view had nothing yet."""
+    """For each impression the row of `versions` that held [n], -1 where the view had nothing yet."""
 
     def vectors(self, column: str) -> NDArray[np.float32]:
         """A list column as float32 [versions, d], NaN rows where it is null.

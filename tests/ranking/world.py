@@ -33,24 +33,20 @@ def small_log(rows: int = 3000, users: int = 40, products: int = 60, days: int =
             "child_gender": pa.array(chance.choice(["boy", "girl"], rows), mask=chance.random(rows) < 0.4),
         }
     )
-    names = [f"p{i}" for i in range(products)]
     listed = START + chance.integers(-5, days - 3, products) * DAY
     no_image = chance.random(products) < 0.1
     lists = pa.array(list(vectors), pa.list_(pa.float32()))
     image = pa.array([None if gone else v for gone, v in zip(no_image, vectors, strict=True)], pa.list_(pa.float32()))
-    common = {"product_id": names, "event_timestamp": pa.array(listed, TIMESTAMP)}
     views = {
         "product_catalogue": pa.table(
-            common
-            | {
+            {
                 "category": [f"baby>c{i % 5}" for i in range(products)],
                 "brand": [None if i % 7 == 0 else f"b{i % 4}" for i in range(products)],
                 "price": chance.uniform(5, 300, products),
             }
         ),
         "product_embedding": pa.table(
-            common
-            | {
+            {
                 "fused_vector": lists,
                 "image_vector": image,
                 "text_vector": lists,
@@ -60,8 +56,7 @@ def small_log(rows: int = 3000, users: int = 40, products: int = 60, days: int =
             }
         ),
         "product_tags": pa.table(
-            common
-            | {
+            {
                 "child_age": [CHILD_AGES[i % 5] for i in range(products)],
                 "category": [f"baby>c{i % 5}" for i in range(products)],
                 "category_probability": pa.array(chance.random(products).astype(np.float32)),
@@ -72,14 +67,14 @@ def small_log(rows: int = 3000, users: int = 40, products: int = 60, days: int =
         ),
     }
     row = np.where(listed[product] <= time, product, -1)
-    return TrainingSet(impressions, {name: JoinedView(versions, row) for name, versions in views.items()})
+    return TrainingSet(impressions, {name: JoinedView(versions, listed, row) for name, versions in views.items()})
 
 
 def cut(data: TrainingSet, rows: int) -> TrainingSet:
     """The log as it was after its first `rows` rows."""
     return TrainingSet(
         data.impressions.slice(0, rows),
-        {name: JoinedView(view.versions, view.row[:rows]) for name, view in data.views.items()},
+        {name: JoinedView(view.versions, view.since, view.row[:rows]) for name, view in data.views.items()},
     )
 
 
