@@ -1,0 +1,262 @@
+"""What is taken of a file of impressions, and what happens to the rest."""
+
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumers.ranking import impressions
+from consumers.ranking.impressions import Impressions, read_impressions
+from feature_repo import schema
+from feature_repo.errors import VitrineError
+from feature_repo.tables import checks
+
+NOW = datetime(2026, 1, 10, tzinfo=UTC)
+GOOD = {
+    "impression_id": "i1",
+    "user_id": "u1",
+    "product_id": "p1",
+    "event_timestamp": "2026-01-02T03:04:05Z",
+    "clicked": 1,
+}
+
+
+def written(folder: Path, *rows: dict[str, object], name: str = "impressions.parquet") -> Path:
+    """A file of rows, each GOOD but for what it says."""
+    everything = dict.fromkeys(key for row in rows for key in row)
+    table = pa.Table.from_pylist([everything | GOOD | row for row in rows])
+    file = folder / name
+    pyarrow.parquet.write_table(table, file) if name.endswith("parquet") else pyarrow.csv.write_csv(table, file)
+    return file
+
+
+def read(folder: Path, *rows: dict[str, object]) -> Impressions:
+    """The rows, after one good one, as they are read."""
+    return read_impressions(written(folder, GOOD, *rows), now=NOW)
+
+
+def reasons(found: Impressions) -> list[tuple[str, str, str]]:
+    return [(row.row_id, row.column, row.reason) for row in found.refused]
+
+
+def test_keeps_the_documented_columns_and_every_context_column_in_the_order_of_the_file(tmp_path: Path) -> None:
+    found = read(tmp_path, {"impression_id": "i2", "position": 3, "child_age_months": 7.5, "child_gender": "girl"})
+    assert found.table.schema.names == [*schema.IMPRESSIONS.names, "position", "child_age_months", "child_gender"]
+    assert [found.table.schema.field(name) for name in schema.IMPRESSIONS.names] == list(schema.IMPRESSIONS)
+    assert found.table.schema.field("child_age_months").type == pa.float32()
+    assert found.table["impression_id"].to_pylist() == ["i1", "i2"]
+    assert found.table["event_timestamp"].to_pylist() == [datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)] * 2
+    assert (found.read, found.refused, found.notes) == (2, [], [])
+
+
+def test_reads_a_csv_as_it_reads_parquet(tmp_path: Path) -> None:
+    rows = ({"impression_id": "7", "clicked": 0}, {"impression_id": "8", "clicked": 2})
+    found = read_impressions(written(tmp_path, *rows, name="impressions.csv"), now=NOW)
+    assert found.table.to_pylist() == read_impressions(written(tmp_path, *rows), now=NOW).table.to_pylist()
+    assert reasons(found) == [("8", "clicked", impressions.NOT_A_CLICK)]
+
+
+@pytest.mark.parametrize("clicked", [2, -1, None, 0.5, float("nan")])
+def test_refuses_a_click_that_is_neither_zero_nor_one(clicked: object, tmp_path: Path) -> None:
+    found = read(tmp_path, {"impression_id": "i2", "clicked": clicked})
+    assert reasons(found) == [("i2", "clicked", impressions.NOT_A_CLICK)]
+    assert found.table["clicked"].to_pylist() == [1]
+
+
+def test_takes_true_and_false_for_clicks(tmp_path: Path) -> None:
+    file = written(tmp_path, {"clicked": True}, {"impression_id": "i2", "clicked": False})
+    assert read_impressions(file, now=NOW).table["clicked"].to_pylist() == [1, 0]
+
+
+@pytest.mark.parametrize("column", ["impression_id", "user_id", "product_id"])
+@pytest.mark.parametrize("value", [None, "", "  "])
+def test_refuses_a_null_or_blank_id_and_names_the_row_by_number_if_it_must(
+    column: str, value: str | None, tmp_path: Path
+) -> None:
+    found = read(tmp_path, {"impression_id": "i2", column: value})
+    assert reasons(found) == [("row 2" if column == "impression_id" else "i2", column, impressions.NO_ID)]
+    assert found.refused[0].value == value
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, checks.NO_TIMESTAMP),
+        ("2026-01-02T03:04:05", checks.NAIVE),
+        ("2026-01-02", checks.NAIVE),
+        ("yesterday", checks.UNPARSABLE),
+        ("2026-02-30T00:00:00Z", checks.UNPARSABLE),
+        ("2026-01-02T25:00:00Z", checks.UNPARSABLE),
+        ("1767323045", checks.UNPARSABLE),
+        ("2026-01-10T00:00:00.000001Z", checks.FUTURE),
+        ("2026-01-10T00:00:00-01:00", checks.FUTURE),
+    ],
+)
+def test_refuses_a_timestamp_that_is_no_instant_of_the_past(value: str | None, reason: str, tmp_path: Path) -> None:
+    found = read(tmp_path, {"impression_id": "i2", "event_timestamp": value})
+    assert reasons(found) == [("i2", "event_timestamp", reason)]
+    assert found.refused[0].value == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2026-01-02T03:04:05Z",
+        "2026-01-02 11:04:05+08:00",
+        "2026-01-02T11:04:05+0800",
+        "2026-01-02 03:04:05.000000 +0000",
+        "2026-01-01 22:04:05 -0500",
+        "2026-01-02T03:04:05.000000999Z",
+    ],
+)
+def test_takes_an_instant_in_whatever_zone_it_is_written(value: str, tmp_path: Path) -> None:
+    found = read(tmp_path, {"impression_id": "i2", "event_timestamp": value})
+    assert found.table["event_timestamp"].to_pylist()[1] == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_converts_a_timestamp_column_of_any_unit_and_zone(unit: str, tmp_path: Path) -> None:
+    instant = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    table = pa.Table.from_pylist([GOOD]).drop_columns("event_timestamp")
+    column = pa.array([instant], pa.timestamp(unit, tz="Asia/Shanghai"))
+    pyarrow.parquet.write_table(table.append_column("event_timestamp", column), tmp_path / "zoned.parquet")
+    found = read_impressions(tmp_path / "zoned.parquet", now=NOW)
+    assert found.table["event_timestamp"].to_pylist() == [instant]
+    assert found.table.schema.field("event_timestamp").type == schema.TIMESTAMP
+
+
+@given(st.datetimes(datetime(1900, 1, 1), datetime(2026, 1, 9)), st.integers(-14 * 60, 14 * 60), st.booleans())
+def test_reads_what_python_writes_of_any_instant(moment: datetime, minutes: int, spaced: bool) -> None:
+    instant = moment.replace(tzinfo=timezone(timedelta(minutes=minutes)))
+    table = pa.table({"at": [instant.isoformat(sep=" " if spaced else "T")]})
+    values, found = checks.as_timestamps(table, "at", Path("t.csv"), NOW)
+    assert values.to_pylist() == [instant.astimezone(UTC)]
+    assert not any(check.bad.any() for check in found)
+
+
+def test_keeps_the_first_of_two_rows_of_one_impression(tmp_path: Path) -> None:
+    found = read(tmp_path, {"clicked": 0}, {"impression_id": "i2"}, {"clicked": 0})
+    assert reasons(found) == [("i1", "impression_id", impressions.TWICE)] * 2
+    assert found.table.select(["impression_id", "clicked"]).to_pylist() == [
+        {"impression_id": "i1", "clicked": 1},
+        {"impression_id": "i2", "clicked": 1},
+    ]
+
+
+def test_a_refused_row_does_not_displace_a_good_one_of_its_id(tmp_path: Path) -> None:
+    found = read_impressions(written(tmp_path, {"clicked": 9}, {"clicked": 0}), now=NOW)
+    assert found.table["clicked"].to_pylist() == [0]
+    assert reasons(found) == [("i1", "clicked", impressions.NOT_A_CLICK)]
+
+
+def test_refuses_a_row_with_two_faults_once(tmp_path: Path) -> None:
+    found = read(tmp_path, {"impression_id": "i2", "user_id": None, "clicked": 7, "event_timestamp": "soon"})
+    assert len(found.refused) == 1
+    assert found.read == found.table.num_rows + len(found.refused)
+
+
+def test_an_unborn_child_and_an_unknown_gender_are_set_to_null_with_a_note(tmp_path: Path) -> None:
+    found = read(
+        tmp_path,
+        {"impression_id": "i2", "child_age_months": -3.0, "child_gender": "cat"},
+        {"impression_id": "i3", "child_age_months": float("nan"), "child_gender": None},
+        {"impression_id": "i4", "child_age_months": 0.0, "child_gender": "boy"},
+    )
+    assert found.table["child_age_months"].to_pylist() == [None, None, None, 0.0]
+    assert found.table["child_gender"].to_pylist() == [None, None, None, "boy"]
+    assert [(note.row_id, note.column, note.value) for note in found.notes] == [
+        ("i2", "child_age_months", "-3.0"),
+        ("i2", "child_gender", "cat"),
+    ]
+    assert found.refused == []
+
+
+@pytest.mark.parametrize("column", schema.IMPRESSIONS.names)
+def test_a_missing_column_ends_in_one_line_that_names_it(column: str, tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(pa.Table.from_pylist([GOOD]).drop_columns(column), tmp_path / "short.parquet")
+    with pytest.raises(VitrineError, match=rf"short.parquet: no column {column}; wanted .*; it has .*") as caught:
+        read_impressions(tmp_path / "short.parquet", now=NOW)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_table_ends_in_one_line(tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(schema.IMPRESSIONS.empty_table(), tmp_path / "none.parquet")
+    with pytest.raises(VitrineError, match=r"none.parquet: the table is empty"):
+        read_impressions(tmp_path / "none.parquet", now=NOW)
+
+
+def test_a_file_without_one_usable_row_ends_in_one_line_that_counts_the_reasons(tmp_path: Path) -> None:
+    file = written(tmp_path, {"clicked": 5}, {"clicked": 6})
+    with pytest.raises(VitrineError, match=r"none of its 2 rows is usable: 2 x clicked is neither 0 nor 1"):
+        read_impressions(file, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "wanted"),
+    [
+        ("event_timestamp", pa.array([datetime(2026, 1, 1)], pa.timestamp("us")), "without a time zone"),
+        ("event_timestamp", pa.array([1_767_000_000]), "wanted timestamps in UTC"),
+        ("clicked", pa.array([[1]]), "wanted numbers"),
+        ("user_id", pa.array([1.5]), "wanted text"),
+    ],
+)
+def test_a_column_of_a_wrong_type_ends_in_one_line(column: str, values: pa.Array, wanted: str, tmp_path: Path) -> None:
+    table = pa.Table.from_pylist([GOOD]).drop_columns(column).append_column(column, values)
+    pyarrow.parquet.write_table(table, tmp_path / "wrong.parquet")
+    with pytest.raises(VitrineError, match=rf"wrong.parquet: column `{column}` .*{wanted}"):
+        read_impressions(tmp_path / "wrong.parquet", now=NOW)
+
+
+@pytest.mark.parametrize("name", ["broken.parquet", "broken.csv", "missing.parquet", "table.xlsx"])
+def test_a_file_that_cannot_be_read_ends_in_one_line_that_names_it(name: str, tmp_path: Path) -> None:
+    if name != "missing.parquet":
+        (tmp_path / name).write_bytes(b'PAR1 a,b\n1,2,3\n"')
+    with pytest.raises(VitrineError, match=name) as caught:
+        read_impressions(tmp_path / name, now=NOW)
+    assert "\n" not in str(caught.value)
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "impression_id": st.sampled_from(["a", "b", "c", "", None]),
+                "user_id": st.sampled_from(["u", None]),
+                "clicked": st.sampled_from([0, 1, 2, None]),
+                "event_timestamp": st.sampled_from(
+                    ["2026-01-02T03:04:05Z", "2026-01-03T03:04:05+01:00", "2027-01-01T00:00:00Z", "x", None]
+                ),
+            }
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_takes_exactly_what_a_slow_reading_row_by_row_takes(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, object]]
+) -> None:
+    wanted: list[tuple[int, object]] = []
+    for number, row in enumerate(rows):
+        instant = row["event_timestamp"] in ("2026-01-02T03:04:05Z", "2026-01-03T03:04:05+01:00")
+        if row["impression_id"] and row["user_id"] and row["clicked"] in (0, 1) and instant:  # noqa: SIM102
+            if row["impression_id"] not in [key for _, key in wanted]:
+                wanted.append((number, row["impression_id"]))
+    typed = {"position": pa.int64(), "clicked": pa.int64()}
+    fields = [(name, typed.get(name, pa.string())) for name in (*GOOD, "position")]
+    columns = [GOOD | row | {"position": number} for number, row in enumerate(rows)]
+    file = tmp_path_factory.mktemp("drawn") / "impressions.parquet"
+    pyarrow.parquet.write_table(pa.Table.from_pylist(columns, schema=pa.schema(fields)), file)
+    if not wanted:
+        with pytest.raises(VitrineError, match="is usable"):
+            read_impressions(file, now=NOW)
+        return
+    found = read_impressions(file, now=NOW)
+    assert (
+        list(zip(found.table["position"].to_pylist(), found.table["impression_id"].to_pylist(), strict=True)) == wanted
+    )
+    assert found.read == len(rows) == found.table.num_rows + len(found.refused)
