@@ -1,0 +1,170 @@
+"""What is on a thing and behind it: colours, patterns, emblems, backgrounds. Images are square, CANVAS pixels wide."""
+
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from producers.shop.shapes import Points, ellipse, smooth
+
+CANVAS = 192
+"""Pictures are painted at this size and made smaller at the end, which smooths the edges."""
+Colour = tuple[int, int, int]
+
+PALETTE: tuple[Colour, ...] = (
+    (246, 158, 186), (214, 58, 62), (246, 148, 62), (250, 208, 82), (124, 182, 104), (120, 190, 236), (46, 66, 124),
+    (166, 126, 204), (156, 108, 74), (172, 176, 182),
+)  # fmt: skip
+"""In the order of vocabulary.COLOURS."""
+INK: Colour = (62, 54, 60)
+CREAM: Colour = (255, 250, 240)
+SKIN: Colour = (247, 208, 178)
+BACKGROUNDS: tuple[Colour, ...] = (
+    (255, 255, 255), (255, 255, 255), (248, 246, 242), (253, 240, 236), (236, 246, 250), (243, 248, 234),
+    (250, 244, 224),
+)  # fmt: skip
+
+
+def mix(first: Colour, second: Colour, share: float) -> Colour:
+    """`share` of the second colour in the first."""
+    r, g, b = (round(x + (y - x) * share) for x, y in zip(first, second, strict=True))
+    return (r, g, b)
+
+
+def contrast(colour: Colour) -> Colour:
+    """What a pattern is printed in: nearly white, on light colours a deep shade of them."""
+    light = 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2] > 168
+    return mix(colour, INK, 0.55) if light else mix(colour, CREAM, 0.86)
+
+
+@lru_cache(maxsize=64)
+def pattern(name: str, pitch: int) -> Image.Image:
+    """The printed places of a pattern that repeats every `pitch` pixels, as a mask one pitch wider than CANVAS."""
+    size = CANVAS + pitch
+    mask = Image.new("L", (size, size), 0)
+    draw = ImageDraw.Draw(mask)
+    centres = [(x + (row % 2) * pitch // 2, row * pitch) for row in range(size // pitch + 2)
+               for x in range(-pitch, size + pitch, pitch)]  # fmt: skip
+    if name == "stripes":
+        for y in range(0, size, pitch):
+            draw.rectangle((0, y, size, y + pitch * 0.42), fill=255)
+    elif name == "checks":
+        for at in range(0, size, pitch):
+            draw.rectangle((at, 0, at + pitch * 0.3, size), fill=255)
+            draw.rectangle((0, at, size, at + pitch * 0.3), fill=255)
+    elif name == "zigzag":
+        for y in range(-pitch, size + pitch, pitch):
+            line = [
+                (x, y + (pitch * 0.5 if i % 2 else 0)) for i, x in enumerate(range(-pitch, size + pitch, pitch // 2))
+            ]
+            draw.line(line, fill=255, width=max(3, round(pitch * 0.24)), joint="curve")
+    elif name != "plain":
+        for x, y in centres:
+            for points in _print(name, pitch * 0.36):
+                draw.polygon([(x + px, y + py) for px, py in points], fill=255)
+    return mask
+
+
+def _print(name: str, size: float) -> list[Points]:
+    """The shapes of one repeat around the origin."""
+    if name == "dots":
+        return [ellipse(0, 0, size * 0.8, size * 0.8)]
+    if name == "stars":
+        return [star(0, 0, size * 1.15)]
+    if name == "hearts":
+        return [heart(0, 0, size * 1.05)]
+    turns = np.arange(5) * 2 * np.pi / 5  # flowers
+    return [ellipse(0.62 * size * np.cos(t), 0.62 * size * np.sin(t), size * 0.42, size * 0.42) for t in turns]
+
+
+def star(x: float, y: float, size: float) -> Points:
+    """A star with five points."""
+    turn = np.arange(10) * np.pi / 5 - np.pi / 2
+    radius = np.where(np.arange(10) % 2 == 0, size, size * 0.42)
+    return np.stack([x + radius * np.cos(turn), y + radius * np.sin(turn)], axis=1)
+
+
+def heart(x: float, y: float, size: float) -> Points:
+    """A heart."""
+    t = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    wide = 16 * np.sin(t) ** 3
+    high = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
+    return np.stack([x + size * wide / 16, y + size * high / 16], axis=1)
+
+
+def emblem(name: str) -> list[tuple[Points, Colour]]:
+    """The shapes of an emblem in the unit square, in the order of painting."""
+    if name == "bear":
+        fur = (150, 98, 62)
+        shapes = [(ellipse(side * 0.66, -0.6, 0.34, 0.34), fur) for side in (-1, 1)]
+        shapes += [(ellipse(0, 0.1, 0.92, 0.84), fur), (ellipse(0, 0.42, 0.42, 0.32), CREAM)]
+        return shapes + [(ellipse(x, y, 0.12, 0.13), INK) for x, y in ((-0.36, -0.05), (0.36, -0.05), (0, 0.3))]
+    if name == "rabbit":
+        shapes = [(ellipse(side * 0.36, -0.7, 0.22, 0.56), (255, 246, 248)) for side in (-1, 1)]
+        shapes += [(ellipse(side * 0.36, -0.7, 0.1, 0.4), (244, 150, 178)) for side in (-1, 1)]
+        shapes += [(ellipse(0, 0.34, 0.76, 0.62), (255, 246, 248))]
+        shapes += [(ellipse(side * 0.3, 0.26, 0.1, 0.12), INK) for side in (-1, 1)]
+        return [*shapes, (ellipse(0, 0.5, 0.12, 0.09), (244, 120, 156))]
+    if name == "dinosaur":
+        skin = (64, 150, 92)
+        back = [(-1.0, 0.55), (-0.55, 0.1), (-0.2, -0.15), (0.2, -0.75), (0.75, -0.85), (1.0, -0.5), (0.55, -0.3),
+                (0.5, 0.3), (0.35, 0.9), (0.05, 0.9), (-0.1, 0.6), (-0.4, 0.9), (-0.6, 0.6)]  # fmt: skip
+        spikes = [np.array([(x - 0.16, y + 0.1), (x + 0.16, y - 0.12), (x - 0.16, y - 0.3)])
+                  for x, y in ((-0.5, 0.05), (-0.22, -0.2), (-0.02, -0.5))]  # fmt: skip
+        return [
+            *((s, (250, 208, 82)) for s in spikes),
+            (smooth(np.array(back)), skin),
+            (ellipse(0.62, -0.62, 0.1, 0.1), CREAM),
+        ]
+    if name == "car":
+        body = smooth(
+            np.array(
+                [
+                    (-1.0, 0.4),
+                    (-1.0, 0.0),
+                    (-0.55, -0.1),
+                    (-0.35, -0.55),
+                    (0.4, -0.55),
+                    (0.6, -0.05),
+                    (1.0, 0.05),
+                    (1.0, 0.4),
+                ]
+            ),
+            1,
+        )
+        window = np.array([(-0.35, -0.08), (-0.22, -0.4), (0.28, -0.4), (0.4, -0.08)])
+        wheels = [(ellipse(x, 0.44, 0.25, 0.25), INK) for x in (-0.52, 0.52)]
+        hubs = [(ellipse(x, 0.44, 0.1, 0.1), CREAM) for x in (-0.52, 0.52)]
+        return [(body, (220, 62, 58)), (window, (208, 236, 250)), *wheels, *hubs]
+    body = smooth(
+        np.array(
+            [
+                (-0.95, 0.1),
+                (-0.7, -0.45),
+                (0.1, -0.5),
+                (0.6, -0.1),
+                (0.75, -0.6),
+                (1.0, -0.5),
+                (0.9, 0.1),
+                (0.5, 0.6),
+                (-0.5, 0.65),
+            ]
+        )
+    )
+    belly = smooth(np.array([(-0.9, 0.2), (0.2, 0.3), (0.45, 0.56), (-0.5, 0.62)]), 1)
+    return [(body, (60, 118, 190)), (belly, CREAM), (ellipse(-0.5, 0.0, 0.09, 0.1), CREAM)]  # a whale
+
+
+def background(seller: int, chance: np.random.Generator) -> Image.Image:
+    """A seller's usual backdrop: one tint, a table under it, or a round stage."""
+    tint = BACKGROUNDS[seller % len(BACKGROUNDS)]
+    image = Image.new("RGB", (CANVAS, CANVAS), tint)
+    draw = ImageDraw.Draw(image)
+    kind = seller % 5
+    if kind == 3:
+        draw.rectangle((0, CANVAS * 0.76, CANVAS, CANVAS), fill=mix(tint, (196, 164, 128), 0.4))
+    elif kind == 4:
+        r = CANVAS * (0.42 + 0.04 * float(chance.random()))
+        middle = CANVAS / 2
+        draw.ellipse((middle - r, middle - r, middle + r, middle + r), fill=mix(tint, (206, 196, 188), 0.3))
+    return image

@@ -1,0 +1,212 @@
+"""The shop's folder: what a real shop would hand in, and beside it the truth that only evaluation reads.
+
+    products.parquet  images/  impressions.parquet  users.parquet  labels.parquet
+    truth/products.parquet  truth/users.parquet  truth/impressions.parquet
+
+The same arguments give the same bytes.
+"""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feature_repo import console, schema
+from feature_repo.errors import VitrineError
+from producers.shop import vocabulary
+from producers.shop.clicks import click_probability, draw_clicks
+from producers.shop.impressions import Log, show
+from producers.shop.people import People, age_months, make_people
+from producers.shop.pictures import draw_all
+from producers.shop.titles import Titles, write_titles
+from producers.shop.vocabulary import CATEGORIES, STYLE, STYLE_NAMES
+from producers.shop.world import MISSING, World, identifiers, make_world
+
+FILES = ("products.parquet", "impressions.parquet", "users.parquet", "labels.parquet")
+FOLDERS = ("images", "truth")
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of it."""
+
+    products: int
+    designs: int
+    impressions: int
+    clicks: int
+
+
+def make_shop(
+    out: Path, *, products: int, users: int, days: int, seed: int, language: str, impressions_per_user: int
+) -> Made:
+    """Write a shop into the folder `out`; an earlier shop there is replaced.
+
+    Raises:
+        VitrineError: a number is too small, the language is unknown, or `out` holds something other than a shop.
+    """
+    _check(products, users, days, seed, language, impressions_per_user)
+    _clear(out)
+    world = make_world(products, days, seed)
+    titles = write_titles(world, language=language, seed=seed)
+    people = make_people(users, world.designs.style(), seed)
+    log = show(world, people, days=days, impressions=users * impressions_per_user, seed=seed)
+    probability = click_probability(world, people, log, seed=seed)
+    clicked = draw_clicks(probability, seed=seed)
+
+    _write(out / "products.parquet", _products(world, titles, language))
+    _write(out / "users.parquet", _users(people))
+    _write(out / "labels.parquet", _labels(world, language))
+    _write(out / "impressions.parquet", _impressions(people, log, clicked))
+    _write(out / "truth" / "products.parquet", _true_products(world, titles, language))
+    _write(out / "truth" / "users.parquet", _true_users(people))
+    ids = pa.array(identifiers("i", len(clicked)))
+    _write(out / "truth" / "impressions.parquet", pa.table({"impression_id": ids, "click_probability": probability}))
+    with console.progress_bar() as bar:
+        task = bar.add_task("draw pictures", total=products)
+        for done in draw_all(world, out / "images", seed=seed, processes=os.cpu_count() or 1):
+            bar.advance(task, done)
+    return Made(products, len(world.designs.category), len(clicked), int(clicked.sum()))
+
+
+def _check(products: int, users: int, days: int, seed: int, language: str, impressions_per_user: int) -> None:
+    wanted = {"products": products, "users": users, "days": days, "impressions-per-user": impressions_per_user}
+    for name, value in wanted.items():
+        if value < 1:
+            raise VitrineError(f"--{name} is {value}: a shop needs at least 1")
+    if seed < 0:
+        raise VitrineError(f"--seed is {seed}: it must not be negative")
+    if language not in vocabulary.LANGUAGES:
+        raise VitrineError(f"--language is {language!r}: use one of {', '.join(vocabulary.LANGUAGES)}")
+
+
+def _clear(out: Path) -> None:
+    """Make the folder, or take an earlier shop out of it."""
+    if out.exists() and not out.is_dir():
+        raise VitrineError(f"{out} is a file: name a folder for the shop")
+    strangers = sorted(p.name for p in out.iterdir() if p.name not in FILES + FOLDERS) if out.exists() else []
+    if strangers:
+        raise VitrineError(f"{out} holds {strangers[0]}, which is no part of a shop: name an empty or a new folder")
+    for folder in FOLDERS:
+        if (out / folder).exists():
+            shutil.rmtree(out / folder)
+        (out / folder).mkdir(parents=True)
+    for file in FILES:
+        (out / file).unlink(missing_ok=True)
+
+
+def _write(file: Path, table: pa.Table) -> None:
+    pq.write_table(table, file, compression="zstd")
+
+
+def _take(words: list[str], rows: np.ndarray) -> pa.Array:
+    """`words[row]` per row; null where the row is MISSING."""
+    return pa.array(words, pa.string()).take(pa.array(rows, mask=rows == MISSING))
+
+
+def _paths(language: str) -> list[str]:
+    return [category.path(language) for category in CATEGORIES]
+
+
+def _timestamps(microseconds: np.ndarray) -> pa.Array:
+    return pa.array(microseconds).cast(schema.TIMESTAMP)
+
+
+def _vectors(values: np.ndarray) -> pa.Array:
+    """A list<float32> array of the rows of `values` [n, width]."""
+    n, width = values.shape
+    offsets = pa.array(np.arange(n + 1, dtype=np.int32) * width)
+    return pa.ListArray.from_arrays(offsets, pa.array(values.astype(np.float32).reshape(-1)))
+
+
+def _products(world: World, titles: Titles, language: str) -> pa.Table:
+    goods = world.products
+    missing = goods.image_quality == "missing"
+    names = [brand[vocabulary.LANGUAGES.index(language)] for brand in world.brands]
+    columns = [
+        goods.ids,
+        titles.text,
+        pa.array([f"images/{name}.jpg" for name in goods.ids], mask=missing),
+        _take(_paths(language), goods.stated_category),
+        _take(names, goods.stated_brand),
+        goods.price,
+        _timestamps(goods.listed_at),
+    ]
+    return pa.table(columns, schema=schema.PRODUCTS)
+
+
+def _impressions(people: People, log: Log, clicked: np.ndarray) -> pa.Table:
+    unknown = ~people.known[log.user]
+    months = age_months(people.birthday[log.user], log.moment).astype(np.float32)
+    table = pa.table(
+        [
+            identifiers("i", len(clicked)),
+            _take(identifiers("u", len(people.known)), log.user),
+            _take(identifiers("p", int(log.product.max(initial=0)) + 1), log.product),
+            _timestamps(log.moment),
+            clicked,
+        ],
+        schema=schema.IMPRESSIONS,
+    )
+    gender = _take(list(schema.CHILD_GENDERS), np.where(unknown, MISSING, people.gender[log.user]))
+    table = table.append_column("child_age_months", pa.array(months, mask=unknown))
+    table = table.append_column("child_gender", gender)
+    return table.append_column("position", pa.array(log.position.astype(np.int16)))
+
+
+def _users(people: People) -> pa.Table:
+    unknown = ~people.known
+    birthday = pa.array(people.birthday.astype(np.int32), mask=unknown).cast(pa.date32())
+    gender = _take(list(schema.CHILD_GENDERS), np.where(unknown, MISSING, people.gender))
+    ids = identifiers("u", len(unknown))
+    return pa.table({"user_id": ids, "child_birthday": birthday, "child_gender": gender})
+
+
+def _labels(world: World, language: str) -> pa.Table:
+    rows = np.flatnonzero(world.products.labelled)
+    design = world.products.design[rows]
+    ids = pa.array(world.products.ids).take(rows)
+    group = _take(identifiers("d", len(world.designs.category)), design)
+    values = {
+        "child_age": _take(list(schema.CHILD_AGES), world.designs.age[design]),
+        "child_gender": _take(list(schema.CHILD_GENDERS), world.designs.gender[design]),
+        "category": _take(_paths(language), world.designs.category[design]),
+    }
+    wanted = schema.LABELS.append(pa.field("group", pa.string()))
+    return pa.concat_tables(
+        pa.table([ids, pa.repeat(tag, len(rows)), values[tag], group], schema=wanted) for tag in schema.TAGS
+    )
+
+
+def _true_products(world: World, titles: Titles, language: str) -> pa.Table:
+    designs, design = world.designs, world.products.design
+    columns = {
+        "product_id": world.products.ids,
+        "design_id": _take(identifiers("d", len(designs.category)), design),
+        "child_age": _take(list(schema.CHILD_AGES), designs.age[design]),
+        "child_gender": _take(list(schema.CHILD_GENDERS), designs.gender[design]),
+        "category": _take(_paths(language), designs.category[design]),
+        "style": _vectors(designs.style()[design]),
+    }
+    for i, (name, levels) in enumerate(zip(STYLE_NAMES, STYLE, strict=True)):
+        columns[name] = _take([level.name for level in levels], designs.levels[design, i])
+    columns |= {
+        "quality": world.products.quality,
+        "stuffed": titles.stuffed,
+        "image_quality": pa.array(world.products.image_quality.tolist()),
+    }
+    return pa.table(columns)
+
+
+def _true_users(people: People) -> pa.Table:
+    return pa.table(
+        {
+            "user_id": identifiers("u", len(people.known)),
+            "child_birthday": pa.array(people.birthday.astype(np.int32)).cast(pa.date32()),
+            "child_gender": _take(list(schema.CHILD_GENDERS), people.gender),
+            "taste": _vectors(people.taste),
+        }
+    )
