@@ -1,1 +1,8 @@
-"""Feast's plug-in points, named by class path in feature_store.yaml: thin adapters over `tables/`."""
+"""Feast's plug-in points, named by class path in feature_store.yaml: thin adapters over `tables/`.
+
+offline.py      the offline store
+view_tables.py  which table and columns a request means
+entity_rows.py  the rows of a training set
+retrieval.py    what the offline store hands out
+sources.py      a FileSource as a table: where it lies, what it holds, how rows are added
+"""

@@ -2,4 +2,10 @@
 
 delta.py       offline tables
 quarantine.py  where bad input goes, with its reason
+asof.py        which version of an entity held at a time: the join, on keys and times alone
+keys.py        join keys as dense integers
+times.py       timestamps as integers
+gather.py      rows by number, vectors without an object per value
+training.py    training sets in normalised form: rows, and row numbers into distinct versions
+history.py     all rows of a time window, or the newest of each entity
 """

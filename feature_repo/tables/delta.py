@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.dataset
 from deltalake import DeltaTable, write_deltalake
 
 from feature_repo.errors import VitrineError
@@ -24,16 +25,32 @@ def append(path: Path, rows: pa.Table) -> int:
     return DeltaTable(str(path)).version()
 
 
+def overwrite(path: Path, rows: pa.Table) -> int:
+    """Put these rows in the place of all others, in one commit; returns the table's version."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_deltalake(str(path), rows, mode="overwrite", schema_mode="overwrite")
+    return DeltaTable(str(path)).version()
+
+
+def dataset(path: Path) -> pyarrow.dataset.Dataset:
+    """The newest version, to be read when and as far as needed; later commits do not show in it.
+
+    Raises:
+        VitrineError: there is no table at `path`.
+    """
+    if not exists(path):
+        raise VitrineError(f"no table `{path.name}` under {path.parent}; run the producer that writes it")
+    return DeltaTable(str(path)).to_pyarrow_dataset()
+
+
 def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """All rows of the newest version, or the named columns of them.
 
     Raises:
         VitrineError: there is no table at `path`, or it lacks one of the columns.
     """
-    if not exists(path):
-        raise VitrineError(f"no table `{path.name}` under {path.parent}; run the producer that writes it")
-    dataset = DeltaTable(str(path)).to_pyarrow_dataset()
-    missing = sorted(set(columns or ()) - set(dataset.schema.names))
+    table = dataset(path)
+    missing = sorted(set(columns or ()) - set(table.schema.names))
     if missing:
-        raise VitrineError(f"table `{path.name}` has no column {', '.join(missing)}; it has {dataset.schema.names}")
-    return dataset.to_table(columns=list(columns) if columns is not None else None)
+        raise VitrineError(f"table `{path.name}` has no column {', '.join(missing)}; it has {table.schema.names}")
+    return table.to_table(columns=list(columns) if columns is not None else None)

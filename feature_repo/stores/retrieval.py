@@ -1,0 +1,111 @@
+"""What the offline store hands out: a training set or a stretch of history, computed when asked for."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+from feast import OnDemandFeatureView, RepoConfig
+from feast.errors import SavedDatasetLocationAlreadyExists
+from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
+from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
+from feast.saved_dataset import SavedDatasetStorage
+
+from feature_repo.errors import VitrineError
+from feature_repo.stores import sources
+from feature_repo.tables import delta
+from feature_repo.tables.training import Normalised
+
+
+class TableRetrievalJob(RetrievalJob):
+    """A job whose answer is one table."""
+
+    def __init__(
+        self,
+        config: RepoConfig,
+        table: Callable[[], pa.Table],
+        *,
+        full_feature_names: bool = False,
+        on_demand_feature_views: list[OnDemandFeatureView] | None = None,
+        metadata: RetrievalMetadata | None = None,
+    ) -> None:
+        self._config = config
+        self._table = table
+        self._full_feature_names = full_feature_names
+        self._on_demand_feature_views = on_demand_feature_views or []
+        self._metadata = metadata
+
+    @property
+    def full_feature_names(self) -> bool:
+        return self._full_feature_names
+
+    @property
+    def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
+        return self._on_demand_feature_views
+
+    @property
+    def metadata(self) -> RetrievalMetadata | None:
+        return self._metadata
+
+    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
+        return self._table()
+
+    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
+        return self._table().to_pandas()
+
+    def persist(
+        self, storage: SavedDatasetStorage, allow_overwrite: bool | None = False, timeout: int | None = None
+    ) -> None:
+        """Write the answer, on-demand features included, as a Delta table, a Parquet file or a folder of them."""
+        if not isinstance(storage, SavedDatasetFileStorage):
+            raise VitrineError(f"a training set is saved to a SavedDatasetFileStorage, not to {type(storage).__name__}")
+        source = sources.file_source(storage.to_data_source(), "the saved data set")
+        path = sources.location(self._config, source.path)
+        if path.exists() and not allow_overwrite:
+            raise SavedDatasetLocationAlreadyExists(location=str(path))
+        answer = self.to_arrow(timeout=timeout)
+        if sources.is_delta(source):
+            delta.overwrite(path, answer)
+            return
+        if path.is_dir():
+            shutil.rmtree(path)
+        if not path.suffix:
+            path.mkdir(parents=True)
+            path = path / "part-0.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pyarrow.parquet.write_table(answer, path)
+
+
+class TrainingRetrievalJob(TableRetrievalJob):
+    """A training set: `to_arrow()` and `to_df()` as Feast has them, and the forms that do not copy vectors per row."""
+
+    def __init__(self, config: RepoConfig, normalised: Callable[[], Normalised], **described: Any) -> None:
+        super().__init__(config, lambda: normalised().to_table(), **described)
+        self._normalised = normalised
+
+    def to_normalised(self) -> Normalised:
+        """Entity rows in their order and, per feature view, a row number into its distinct versions.
+
+        `job.to_normalised().views["product_embedding"]` has `row_index` (int64 [rows], -1 where the view has nothing)
+        and `versions` (the table of distinct versions in use, columns named as in `to_arrow()`). On-demand features
+        are not in it: they are functions of a whole row.
+        """
+        return self._normalised()
+
+    def to_batches(self, *, rows: int = 65_536) -> Iterator[pa.Table]:
+        """The training set in pieces of at most `rows` rows, on-demand features included."""
+        for piece in self._normalised().to_batches(rows=rows):
+            yield TableRetrievalJob(
+                self._config,
+                partial(_itself, piece),
+                full_feature_names=self._full_feature_names,
+                on_demand_feature_views=self._on_demand_feature_views,
+                metadata=self._metadata,
+            ).to_arrow()
+
+
+def _itself(table: pa.Table) -> pa.Table:
+    return table

@@ -1,0 +1,114 @@
+"""Take rows by number: from a table too large for memory, and into columns of vectors without an object per value."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.dataset
+
+Int64 = npt.NDArray[np.int64]
+
+CHUNK_BYTES = 16 * 1024 * 1024
+"""Vectors are written out in chunks of about this size: below Arrow's limit of 2**31 values a list array, and small
+enough that the allocator reuses what a consumer has let go."""
+CHUNK_ROWS = 1_000_000
+"""Anything but vectors is taken this many rows at a time."""
+
+
+def rows_of(
+    table: pyarrow.dataset.Dataset,
+    positions: Int64,
+    columns: Sequence[str],
+    *,
+    where: pyarrow.dataset.Expression | None = None,
+) -> pa.Table:
+    """The rows at ascending `positions` among those that `where` lets through, read batch by batch."""
+    scanner = table.scanner(columns=list(columns), filter=where, batch_size=16_384, batch_readahead=4)
+    return pa.Table.from_batches(_kept(scanner.to_batches(), positions), schema=scanner.projected_schema)
+
+
+def _kept(batches: Iterator[pa.RecordBatch], positions: Int64) -> Iterator[pa.RecordBatch]:
+    offset = 0
+    for batch in batches:
+        first, last = np.searchsorted(positions, [offset, offset + batch.num_rows])
+        if last - first == batch.num_rows:
+            yield batch
+        elif last > first:
+            yield batch.take(pa.array(positions[first:last] - offset))
+        offset += batch.num_rows
+
+
+def is_list(type_: pa.DataType) -> bool:
+    """Whether values of this type are lists: vectors, mostly."""
+    return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
+
+
+def column(values: pa.ChunkedArray, row_index: Int64) -> pa.ChunkedArray:
+    """`values` at each row number, null at -1: [rows], chunked.
+
+    Lists of one length, which vectors are, are copied as rows of one matrix; anything else by Arrow's own `take`.
+    """
+    vectors = _matrix(values)
+    if vectors is None:
+        source = _one_chunk(values)
+        pieces = [source.take(_nullable(index)) for index in _blocks(row_index, CHUNK_ROWS)]
+        chunks = [chunk for piece in pieces for chunk in getattr(piece, "chunks", [piece])]
+        return pa.chunked_array(chunks, type=values.type)
+    matrix, number = vectors
+    rows = max(1, CHUNK_BYTES // max(1, matrix.itemsize * matrix.shape[1]))
+    chunks = [_vectors(matrix, number[index], values.type) for index in _blocks(row_index, rows)]
+    return pa.chunked_array(chunks, type=values.type)
+
+
+def dictionary_column(values: pa.ChunkedArray, row_index: Int64) -> pa.ChunkedArray:
+    """The same as `column`, as indices into `values`: nothing is copied per row."""
+    array = pa.DictionaryArray.from_arrays(_nullable(row_index).cast(pa.int32()), values.combine_chunks())
+    return pa.chunked_array([array])
+
+
+def _blocks(row_index: Int64, rows: int) -> Iterator[Int64]:
+    return (row_index[start : start + rows] for start in range(0, len(row_index), rows))
+
+
+def _nullable(row_index: Int64) -> pa.Array:
+    return pa.array(row_index, mask=row_index < 0)
+
+
+def _one_chunk(values: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    """One array where Arrow's 32-bit offsets allow it: `take` looks no chunk up then."""
+    return values.combine_chunks() if values.nbytes < 2**31 else values
+
+
+def _matrix(values: pa.ChunkedArray) -> tuple[np.ndarray, Int64] | None:
+    """Vectors as ([vectors, dim], [values + 1] the vector of each value, -1 for null and for number -1).
+
+    None where the values are no lists of numbers, differ in length, or hold a null inside.
+    """
+    type_ = values.type
+    if not (pa.types.is_list(type_) or pa.types.is_fixed_size_list(type_)):
+        return None
+    if not (pa.types.is_floating(type_.value_type) or pa.types.is_integer(type_.value_type)):
+        return None
+    present = np.concatenate([chunk.is_valid().to_numpy(zero_copy_only=False) for chunk in values.chunks] or [[]])
+    present = present.astype(bool)
+    flat = [chunk.flatten() for chunk in values.chunks]
+    lengths = {length for chunk in values.chunks for length in np.unique(chunk.value_lengths().drop_null())}
+    if len(lengths) != 1 or any(chunk.null_count for chunk in flat):
+        return None
+    matrix = np.concatenate([chunk.to_numpy() for chunk in flat]).reshape(-1, lengths.pop())
+    if len(matrix) != present.sum():  # vectors of no length
+        return None
+    number = np.append(np.where(present, np.cumsum(present) - 1, -1), -1)
+    return matrix, number
+
+
+def _vectors(matrix: np.ndarray, number: Int64, type_: pa.DataType) -> pa.Array:
+    present = number >= 0
+    if pa.types.is_fixed_size_list(type_):
+        flat = pa.array(np.take(matrix, number, axis=0).ravel(), type=type_.value_type)
+        return pa.FixedSizeListArray.from_arrays(flat, type=type_, mask=pa.array(~present))
+    flat = pa.array(np.take(matrix, number[present], axis=0).ravel(), type=type_.value_type)
+    offsets = np.zeros(len(number) + 1, dtype=np.int32)
+    np.cumsum(present, out=offsets[1:])
+    return pa.ListArray.from_arrays(pa.array(offsets * matrix.shape[1]), flat, type=type_, mask=pa.array(~present))

@@ -1,0 +1,179 @@
+"""Training sets in normalised form: rows, and for each feature view a row number into its distinct versions.
+
+Ten million impressions over sixty thousand product versions hold ten million integers and sixty thousand vectors;
+what is computed per version (a projection, a norm) is computed sixty thousand times. `Normalised.to_table` writes the
+vectors out beside the rows for whoever needs them so.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.dataset
+
+from feature_repo.errors import VitrineError
+from feature_repo.tables import asof, gather, times
+
+
+@dataclass(frozen=True)
+class ViewTable:
+    """One feature view's history, as the join sees it."""
+
+    name: str
+    table: pyarrow.dataset.Dataset
+    keys: Mapping[str, str]
+    """Column of the rows -> column of the table; empty for a view without entities."""
+    features: Mapping[str, str]
+    """Column of the result -> column of the table."""
+    event_timestamp: str
+    created_timestamp: str | None = None
+    ttl: timedelta | None = None
+    """How long a version holds, inclusive; None and zero mean for ever."""
+
+    def __post_init__(self) -> None:
+        wanted = [*self.keys.values(), *self.features.values(), self.event_timestamp]
+        wanted += [self.created_timestamp] if self.created_timestamp else []
+        missing = sorted(set(wanted) - set(self.table.schema.names))
+        if missing:
+            raise VitrineError(
+                f"the table of feature view `{self.name}` has no column {', '.join(missing)}; "
+                f"it has {', '.join(self.table.schema.names)}"
+            )
+
+
+@dataclass(frozen=True)
+class Matched:
+    """What one feature view has for each row."""
+
+    row_index: npt.NDArray[np.int64]
+    """[rows] the row's version in `versions`, -1 where the view has nothing for it."""
+    versions: pa.Table
+    """Each version that some row got, once, in the table's order: the features, named as in the result."""
+    event_timestamp: pa.ChunkedArray
+    """[versions] since when each version holds."""
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """A training set: the rows as they came, in their order, and what each feature view has for them."""
+
+    rows: pa.Table
+    views: Mapping[str, Matched]
+
+    def to_table(self, *, dictionary: bool = False) -> pa.Table:
+        """The rows with every feature beside them, null where a view has nothing.
+
+        Args:
+            dictionary: list features (vectors) as dictionary arrays over the distinct versions, not written out.
+        """
+        result = self.rows
+        for matched in self.views.values():
+            for name in matched.versions.column_names:
+                column = matched.versions[name]
+                encode = dictionary and gather.is_list(column.type)
+                make = gather.dictionary_column if encode else gather.column
+                result = result.append_column(name, make(column, matched.row_index))
+        return result
+
+    def to_batches(self, *, rows: int = 65_536) -> Iterator[pa.Table]:
+        """`to_table` in pieces of at most `rows` rows, so that vectors of one piece only are ever written out."""
+        for start in range(0, len(self.rows), rows):
+            piece = {
+                name: Matched(matched.row_index[start : start + rows], matched.versions, matched.event_timestamp)
+                for name, matched in self.views.items()
+            }
+            yield Normalised(self.rows.slice(start, rows), piece).to_table()
+
+
+def join(
+    rows: pa.Table,
+    event_timestamp: str,
+    views: Sequence[ViewTable],
+    *,
+    created_by_then: bool = False,
+    created_before: datetime | None = None,
+) -> Normalised:
+    """Join rows with each view as of their own time; every row is kept, in its order, whatever it matches.
+
+    Args:
+        rows: anything with the views' join keys and a timestamp (null keys and times match nothing).
+        event_timestamp: the column of `rows` that holds the time.
+        created_by_then: see only versions that were computed by the row's own time.
+        created_before: see only versions computed before this moment: the same training set again, whatever has been
+            written since.
+
+    Raises:
+        VitrineError: a column is missing, is of the wrong kind, or would stand twice in the result.
+    """
+    _refuse_missing(rows, event_timestamp, views)
+    _refuse_clashes(rows, views)
+    return Normalised(
+        rows=rows,
+        views={view.name: _match(rows, rows[event_timestamp], view, created_by_then, created_before) for view in views},
+    )
+
+
+def _match(
+    rows: pa.Table, at: pa.ChunkedArray, view: ViewTable, created_by_then: bool, created_before: datetime | None
+) -> Matched:
+    created = [view.created_timestamp] if view.created_timestamp else []
+    needed = list(dict.fromkeys([*view.keys.values(), view.event_timestamp, *created]))
+    order = view.table.to_table(columns=needed)
+    try:
+        versions = asof.index_versions(
+            [order[column] for column in view.keys.values()],
+            order[view.event_timestamp],
+            order[view.created_timestamp] if view.created_timestamp else None,
+            created_before=created_before if view.created_timestamp else None,
+        )
+        position = asof.look_up(
+            versions,
+            [rows[column] for column in view.keys],
+            at,
+            ttl=view.ttl,
+            created_by_then=created_by_then and view.created_timestamp is not None,
+        )
+    except VitrineError as error:
+        raise VitrineError(f"feature view `{view.name}`, join key {', '.join(view.keys)}: {error}") from error
+    used, row_index = _renumber(position, len(order))
+    features = gather.rows_of(view.table, used, list(dict.fromkeys(view.features.values())))
+    return Matched(
+        row_index=row_index,
+        versions=pa.table({name: features[column] for name, column in view.features.items()}),
+        event_timestamp=times.utc(order[view.event_timestamp]).take(pa.array(used)),
+    )
+
+
+def _renumber(position: npt.NDArray[np.int64], size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The positions in use, ascending, and the same positions as numbers into those; -1 stays."""
+    new_number = np.zeros(size + 1, dtype=np.int64)
+    new_number[position] = 1
+    new_number[-1] = 0  # where the -1s pointed
+    used = np.flatnonzero(new_number)
+    new_number[used] = np.arange(len(used))
+    new_number[-1] = -1
+    return used, new_number[position]
+
+
+def _refuse_missing(rows: pa.Table, event_timestamp: str, views: Sequence[ViewTable]) -> None:
+    wanted = {event_timestamp: "the time"} | {key: f"feature view `{view.name}`" for view in views for key in view.keys}
+    for column, reason in wanted.items():
+        if column not in rows.column_names:
+            raise VitrineError(
+                f"the entity rows have no column `{column}`, wanted for {reason}; they have {rows.column_names}"
+            )
+
+
+def _refuse_clashes(rows: pa.Table, views: Sequence[ViewTable]) -> None:
+    taken = dict.fromkeys(rows.column_names, "the entity rows")
+    for view in views:
+        for feature in view.features:
+            if feature in taken:
+                raise VitrineError(
+                    f"column `{feature}` comes from {taken[feature]} and from feature view `{view.name}`; "
+                    "ask with full_feature_names=True, or rename one"
+                )
+            taken[feature] = f"feature view `{view.name}`"
