@@ -1,0 +1,21 @@
+"""Image and text to unit vectors: one door for every checkpoint family. Needs torch and transformers, and no store.
+
+encoder.py      what an encoder is; `load`
+checkpoint.py   a directory or hub name to an encoder
+files.py        what a checkpoint directory holds, read or refused in one clear line
+dual.py         CLIP, Chinese-CLIP, SigLIP, SigLIP2, VisionTextDualEncoder
+sentence.py     sentence encoders: text alone
+batches.py      n rows through a model, smaller batches where memory is short
+geometry.py     how a picture is cut to the model's size
+pixels.py       pictures decoded and cut in worker processes
+tokens.py       a tokenizer learnt from the titles
+small.py        the default model, built from transformers' configs
+objective.py    what the default model is trained to do
+train.py        the default model, trained on a catalogue
+recall.py       text to image recall
+embed.py        catalogue rows to embedding rows, Arrow to Arrow
+"""
+
+from producers.encoders.encoder import Encoder, load
+
+__all__ = ["Encoder", "load"]

@@ -1,0 +1,61 @@
+"""What an encoder is. Imports neither torch nor transformers, so that decoding processes start at once."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from producers.encoders.geometry import Geometry
+
+Vectors = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+
+
+class Encoder(Protocol):
+    """Turns texts, and pictures where it has an image tower, into rows of one space.
+
+    Rows are float32 [n, dim] of unit length, in the order asked. A row that the model could not compute (not finite,
+    or of zero length) is all NaN: absent, and never a plausible vector.
+    """
+
+    @property
+    def version(self) -> str:
+        """`name@fingerprint`: 12 hex digits of the SHA-256 of the files the encoder was read from."""
+
+    @property
+    def dim(self) -> int:
+        """Width of a row."""
+
+    @property
+    def has_images(self) -> bool:
+        """Whether there is an image tower; without one `encode_images` and `encode_pixels` raise VitrineError."""
+
+    @property
+    def geometry(self) -> Geometry | None:
+        """How `encode_pixels` wants its pictures cut; null where only the model's own processor knows."""
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of texts; those longer than the model reads are cut at their end."""
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
+        """Vectors of RGB pictures of any size, prepared by the checkpoint's own processor."""
+
+    def encode_pixels(self, pixels: Pixels) -> Vectors:
+        """Vectors of pictures already cut by `geometry`: uint8 [n, height, width, 3]. Equal to `encode_images`."""
+
+
+def load(path_or_name: str, *, device: str | None = None) -> Encoder:
+    """Open a checkpoint directory, or a hub name such as `openai/clip-vit-base-patch32`.
+
+    Args:
+        device: where the model runs, such as "cpu" or "cuda:0"; the first GPU, else the CPU, if not given.
+
+    Raises:
+        VitrineError: there is no such directory or reachable hub, the checkpoint is of an architecture that is not
+            read here, or its weights, tokenizer or image processor are missing or do not fit.
+    """
+    from producers.encoders import checkpoint  # torch and transformers, seconds to import
+
+    return checkpoint.load(path_or_name, device=device)

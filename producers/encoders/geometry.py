@@ -1,0 +1,40 @@
+"""How a picture is cut to a model's size: the resizing and cropping part of a checkpoint's image processor.
+
+Kept apart from the processor because it needs Pillow alone: decoding processes cut, and the model's process receives
+small uint8 arrays and does the arithmetic for a whole batch at once.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Resize to `resize_to`, then cut the middle `height` x `width`. Sizes in pixels."""
+
+    height: int
+    width: int
+    resize_to: tuple[int, int] | int
+    """(height, width) whatever the proportions were, or the length of the shorter side, proportions kept."""
+    resample: int
+    """A `PIL.Image.Resampling` value."""
+
+    def __post_init__(self) -> None:
+        height, width = (self.resize_to,) * 2 if isinstance(self.resize_to, int) else self.resize_to
+        if not (0 < self.height <= height and 0 < self.width <= width):
+            raise ValueError(f"cannot cut {self.height} x {self.width} out of a picture resized to {self.resize_to}")
+
+    def cut(self, image: Image.Image) -> NDArray[np.uint8]:
+        """uint8 [height, width, 3] of an RGB picture of any size."""
+        if isinstance(self.resize_to, int):
+            shorter = min(image.size)
+            width, height = (int(self.resize_to * side / shorter) for side in image.size)
+        else:
+            height, width = self.resize_to
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling(self.resample))
+        top, left = (height - self.height) // 2, (width - self.width) // 2
+        return np.asarray(image)[top : top + self.height, left : left + self.width]

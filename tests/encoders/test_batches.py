@@ -1,0 +1,60 @@
+"""n rows through a model: order, unit length, absence, and short memory."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from producers.encoders.batches import Batches
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_tried_again_and_that_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tried: list[int] = []
+
+    def encode(rows: np.ndarray) -> torch.Tensor:
+        tried.append(len(rows))
+        if len(rows) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return torch.from_numpy(rows)
+
+    rows = np.random.default_rng(0).normal(size=(11, 4)).astype(np.float32)
+    with caplog.at_level(logging.WARNING):
+        got = Batches(8).run(encode, rows)
+    np.testing.assert_allclose(got, rows / np.linalg.norm(rows, axis=1, keepdims=True), rtol=1e-6)
+    assert tried == [8, 4, 2, 2, 2, 2, 2, 1]
+    assert len(caplog.records) == 1
+
+
+def test_the_cpus_own_out_of_memory_is_known() -> None:
+    def encode(rows: list[int]) -> torch.Tensor:
+        if len(rows) > 1:
+            torch.empty(2**60, dtype=torch.uint8)
+        return torch.ones(len(rows), 2)
+
+    assert Batches(4).run(encode, [1, 2, 3, 4]).shape == (4, 2)
+
+
+def test_one_item_that_does_not_fit_is_an_error() -> None:
+    def encode(rows: list[int]) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        Batches(4).run(encode, [1, 2])
+
+
+def test_any_other_error_is_not_taken_for_short_memory() -> None:
+    def encode(rows: list[int]) -> torch.Tensor:
+        raise RuntimeError("shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="multiplied"):
+        Batches(4).run(encode, [1, 2])
+
+
+@pytest.mark.parametrize("bad", [[0.0, 0.0], [np.nan, 1.0], [np.inf, 1.0]])
+def test_a_row_that_cannot_be_scaled_is_nan_throughout_and_spoils_no_other(bad: list[float]) -> None:
+    got = Batches(8).run(lambda rows: torch.tensor(rows), [[3.0, 4.0], bad])
+    np.testing.assert_allclose(got[0], [0.6, 0.8], rtol=1e-6)
+    assert np.isnan(got[1]).all()
