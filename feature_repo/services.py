@@ -8,7 +8,7 @@ ranking = FeatureService(
     name="ranking",
     features=[
         product_catalogue,
-        product_embedding[["fused_vector", "has_image", "has_text", "encoder_version"]],
+        product_embedding,
         product_tags,
     ],
     description="Everything a ranking model gets of a candidate.",

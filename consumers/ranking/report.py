@@ -1,43 +1,19 @@
 """The page on which a team decides: one file, no external assets; and the same figures as a table and as JSON."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
-from numpy.typing import NDArray
 from rich.table import Table
 
 from consumers.ranking import figures, metrics
-from consumers.ranking.lift import ALL, BASE, MODEL, Comparison, Scores, captured_share
-
-
-@dataclass(frozen=True)
-class Run:
-    """Everything that the report says of one measurement."""
-
-    comparisons: Sequence[Comparison]
-    scores: Scores
-    clicked: NDArray[np.integer]
-    """0/1 of the test rows [test rows]."""
-    user: NDArray[np.integer]
-    """Users of the test rows [test rows]."""
-    split: np.datetime64
-    rows: Mapping[str, int]
-    """train, test, unmatched, refused and the like: what went in, and what did not."""
-    replicates: int
-    encoder: str | None
-    timings: Sequence[tuple[str, float]] = ()
-    """Seconds of each step before this one."""
-
-    def find(self, name: str, part: str = "all", metric: str = "auc") -> Comparison | None:
-        """One comparison, or None where it was not made."""
-        wanted = (name, part, metric)
-        return next((c for c in self.comparisons if (c.name, c.slice, c.metric) == wanted), None)
+from consumers.ranking.lift import ALL, BASE, MODEL, captured_share
+from consumers.ranking.run import Run
+from feature_repo.errors import VitrineError
 
 
 def verdict(run: Run) -> str:
@@ -79,8 +55,14 @@ def as_table(run: Run) -> Table:
     return table
 
 
-def write_report(run: Run, file: Path) -> None:
-    """Write the HTML report."""
+def write_report(run: Run, file: Path, timings: Sequence[tuple[str, float]] = ()) -> None:
+    """Write the HTML report.
+
+    Args:
+        run: what was measured.
+        file: where to.
+        timings: seconds of each step that led here.
+    """
     everywhere = [c for c in run.comparisons if c.slice == "all"]
     sliced = [c for c in run.comparisons if c.slice != "all"]
     with_auc = [c for c in everywhere if c.metric == "auc" and c.name not in ("attainable", "oracle")]
@@ -105,11 +87,24 @@ def write_report(run: Run, file: Path) -> None:
         ),
         everywhere=everywhere,
         sliced=sliced,
-        timings=run.timings,
+        timings=timings,
         gauc_coverage=metrics.gauc_coverage(run.clicked, run.user),
     )
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(page)
+
+
+def read_timings(file: Path) -> list[tuple[str, float]]:
+    """Lines `seconds step` as (step, seconds).
+
+    Raises:
+        VitrineError: the file cannot be read, or a line does not begin with a number.
+    """
+    try:
+        lines = [line.split(maxsplit=1) for line in file.read_text().splitlines()]
+        return [(step, float(seconds)) for seconds, step in lines]
+    except (OSError, ValueError) as error:
+        raise VitrineError(f"{file}: not a file of lines `seconds step` ({error})") from error
 
 
 def _cards(run: Run) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from feature_repo.errors import VitrineError
 from feature_repo.schema import CLICKED, EVENT_TIMESTAMP, PRODUCT_ID, USER_ID
+from feature_repo.settings import Settings
 
 Ints = NDArray[np.int64]
 
@@ -101,3 +102,58 @@ def gather(values: NDArray[np.float32], row: Ints) -> NDArray[np.float32]:
     known = row >= 0
     result[known] = values[row[known]]
     return result
+
+
+def join(settings: Settings, service: str, impressions: pa.Table) -> TrainingSet:
+    """Join impressions, as of their own time, with every view of a feature service, through Feast.
+
+    Args:
+        settings: the deployment.
+        service: name of the feature service.
+        impressions: the checked log; its rows are all kept, sorted by time.
+
+    Raises:
+        VitrineError: there is no such service, or its views hold vectors of several encoder versions.
+    """
+    from feast.errors import FeatureServiceNotFoundException
+
+    from feature_repo.stores.opening import open_feature_store
+
+    store = open_feature_store(settings)
+    try:
+        features = store.get_feature_service(service)
+    except FeatureServiceNotFoundException as error:
+        known = ", ".join(sorted(each.name for each in store.list_feature_services())) or "none; run `feast apply`"
+        raise VitrineError(f"no feature service `{service}`; there are: {known}") from error
+    impressions = impressions.sort_by(EVENT_TIMESTAMP)
+    keys = impressions.select([USER_ID, PRODUCT_ID, EVENT_TIMESTAMP]).to_pandas()
+    job = store.get_historical_features(keys, features, full_feature_names=True)
+    views = {}
+    for name, matched in job.to_normalised().views.items():
+        plain = [column.removeprefix(f"{name}__") for column in matched.versions.column_names]
+        since = matched.event_timestamp.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
+        views[name] = JoinedView(matched.versions.rename_columns(plain), since, matched.row_index)
+    data = TrainingSet(impressions, views)
+    encoder_version(data)
+    return data
+
+
+def encoder_version(data: TrainingSet) -> str | None:
+    """The one encoder version of all joined views, None where none has vectors.
+
+    Raises:
+        VitrineError: there are two; their vectors cannot be compared.
+    """
+    found = {
+        version: name
+        for name, view in data.views.items()
+        if "encoder_version" in view.versions.column_names
+        for version in pc.unique(pc.drop_null(view.versions.column("encoder_version"))).to_pylist()
+    }
+    if len(found) > 1:
+        versions = " and ".join(f"{version} (in {name})" for version, name in sorted(found.items()))
+        raise VitrineError(
+            f"vectors of two encoder versions in one training set: {versions}; "
+            "run `produce embeddings` and `produce tags` with one encoder over the whole catalogue"
+        )
+    return next(iter(found), None)

@@ -53,6 +53,7 @@ product_tags = FeatureView(
         Field(name="child_age_distribution", dtype=Array(Float32)),
         Field(name="child_gender_distribution", dtype=Array(Float32)),
         Field(name="tagger_version", dtype=String),
+        Field(name="encoder_version", dtype=String),
     ],
     source=delta_source("product_tags"),
     description="What the vectors say a product is, with calibrated probabilities.",

@@ -4,25 +4,26 @@ import numpy as np
 import pytest
 
 from consumers.ranking import lift, rankers, report
+from consumers.ranking.run import Run
 from consumers.ranking.slices import slices
 from feature_repo.errors import VitrineError
 from tests.ranking.world import DAY, START, cut, small_log
 
 
 @pytest.fixture(scope="module")
-def run() -> report.Run:
+def run() -> Run:
     data = small_log(rows=12_000, users=60, days=24)
     start = lift.split_time(data, test_days=6)
     scores = lift.score_all(data, start, seeds=[0, 1], truth=None, progress=lambda *_: None)
     comparisons = lift.compare(data, scores, slices(data, scores.test), replicates=100, seed=0)
     test = scores.test
-    return report.Run(
+    return Run(
         comparisons, scores, data.clicked[test], data.user[test], np.datetime64(start, "us"),
         {"train": int((~test).sum()), "test": int(test.sum()), "unmatched": 0}, 100, "small@0",
     )  # fmt: skip
 
 
-def test_features_that_users_click_by_lift_and_the_same_features_of_other_products_do_not(run: report.Run) -> None:
+def test_features_that_users_click_by_lift_and_the_same_features_of_other_products_do_not(run: Run) -> None:
     real, placebo = run.find("all features"), run.find("placebo")
     assert real is not None
     assert placebo is not None
@@ -30,7 +31,7 @@ def test_features_that_users_click_by_lift_and_the_same_features_of_other_produc
     assert placebo.lift < 0.2 * real.lift
 
 
-def test_every_comparison_is_on_the_same_rows_and_says_how_many(run: report.Run) -> None:
+def test_every_comparison_is_on_the_same_rows_and_says_how_many(run: Run) -> None:
     whole = [c for c in run.comparisons if c.slice == "all"]
     assert {c.rows for c in whole} == {run.rows["test"]}
     assert {c.metric for c in whole} == {"auc", "gauc", "log_loss", "calibration"}
@@ -38,7 +39,7 @@ def test_every_comparison_is_on_the_same_rows_and_says_how_many(run: report.Run)
         assert c.lift == pytest.approx(c.with_features - c.base, nan_ok=True)
 
 
-def test_the_json_is_of_the_documented_shape_and_holds_no_nan(run: report.Run) -> None:
+def test_the_json_is_of_the_documented_shape_and_holds_no_nan(run: Run) -> None:
     figures = json.loads(report.as_json(run), parse_constant=pytest.fail)
     assert {"train", "test", "unmatched"} <= figures["rows"].keys()
     first = figures["comparisons"][0]
@@ -46,7 +47,7 @@ def test_the_json_is_of_the_documented_shape_and_holds_no_nan(run: report.Run) -
     assert len(first["ci95"]) == 2
 
 
-def test_the_report_is_one_file_that_needs_no_other(run: report.Run, tmp_path) -> None:
+def test_the_report_is_one_file_that_needs_no_other(run: Run, tmp_path) -> None:
     report.write_report(run, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert "<svg" in page

@@ -1,0 +1,24 @@
+"""A Feast `FeatureStore` of a deployment, from whichever folder the program runs in."""
+
+from feast import FeatureStore
+from feast.repo_config import RepoConfig, load_repo_config
+
+from feature_repo.settings import Settings
+
+SQLITE = "sqlite:///"
+
+
+def open_feature_store(settings: Settings) -> FeatureStore:
+    """The feature store that `settings.file` describes, its relative paths taken from that file's folder."""
+    return FeatureStore(config=absolute_config(settings))
+
+
+def absolute_config(settings: Settings) -> RepoConfig:
+    """Feast's configuration with an absolute registry path: Feast itself takes a relative one from the working
+    directory, and so finds another registry, or none, from another folder."""
+    folder = settings.file.parent
+    config = load_repo_config(folder, settings.file)
+    path = str(config.registry.path)
+    if path.startswith(SQLITE):
+        config.registry.path = SQLITE + str((folder / path.removeprefix(SQLITE)).resolve())
+    return config
