@@ -4,6 +4,7 @@
     shop/          a generated shop whose truth is known
     imports/       real data sets, brought into the same shape
     catalogue.py   products checked and taken in
+    versions.py    each product against the version of it that is known
     images.py      pictures decoded, the unusable refused
     encoders/      image and text to vectors
     embeddings.py  the catalogue to `product_embedding`

@@ -61,6 +61,22 @@ def shop(
     )
 
 
+@app.command()
+def catalogue(
+    products: Annotated[Path, typer.Option(help="Parquet or CSV with one row per product.")],
+    store: StoreOption = None,
+) -> None:
+    """Check the products of a shop and add what is new or changed to the catalogue.
+
+    Bad rows go to the quarantine table with their reason; the rest goes on.
+    """
+    from datetime import UTC, datetime
+
+    from producers.catalogue import take_in
+
+    typer.echo(take_in(settings.load(store), products, datetime.now(UTC)))
+
+
 def main() -> None:
     """Entry point of the console script."""
     console.run(app)

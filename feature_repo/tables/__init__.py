@@ -1,6 +1,8 @@
 """Storage without Feast: Arrow tables and NumPy arrays in, Arrow tables and NumPy arrays out.
 
 delta.py       offline tables
+files.py       tables that others hand in: Parquet, CSV
+checks.py      what can be wrong with them
 quarantine.py  where bad input goes, with its reason
 asof.py        which version of an entity held at a time: the join, on keys and times alone
 keys.py        join keys as dense integers

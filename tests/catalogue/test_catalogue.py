@@ -1,0 +1,329 @@
+"""What `produce catalogue` takes in, what it mends, what it refuses."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import settings as drawing
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from feature_repo import schema, settings
+from feature_repo.errors import VitrineError
+from feature_repo.settings import Settings
+from feature_repo.tables import checks, delta, quarantine
+from producers import catalogue, cli
+from producers.catalogue import TakenIn, take_in
+
+NOW = datetime(2026, 1, 10, tzinfo=UTC)
+DAY = timedelta(days=1)
+GOOD = {
+    "product_id": "p1",
+    "title": "女童连衣裙",
+    "image": "images/p1.jpg",
+    "category": "童装>裙",
+    "brand": "Acme",
+    "price": 59.0,
+    "updated_at": "2026-01-02T00:00:00Z",
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Settings:
+    file = tmp_path / "feature_store.yaml"
+    file.write_text("project: test\noffline_store:\n  path: offline\n")
+    return settings.load(file)
+
+
+def written(store: Settings, *rows: dict[str, Any]) -> Path:
+    """A file of rows, each GOOD but for what it says."""
+    folder = store.file.parent / "shop"
+    folder.mkdir(exist_ok=True)
+    pyarrow.parquet.write_table(pa.Table.from_pylist([GOOD | row for row in rows]), folder / "products.parquet")
+    return folder / "products.parquet"
+
+
+def taken(store: Settings, *rows: dict[str, Any], now: datetime = NOW) -> TakenIn:
+    return take_in(store, written(store, *rows), now)
+
+
+def known(store: Settings) -> list[dict[str, Any]]:
+    """The catalogue, in the order of product and time."""
+    rows = delta.read(store.table(catalogue.TABLE)).to_pylist()
+    return sorted(rows, key=lambda row: (row["product_id"], row["event_timestamp"], row["created_timestamp"]))
+
+
+def refused(store: Settings) -> list[tuple[str, str, str]]:
+    return [(row["row_id"], row["column"], row["reason"]) for row in quarantine.read(store).to_pylist()]
+
+
+def test_takes_in_a_product_as_it_is_with_both_its_times(store: Settings) -> None:
+    taken(store, {})
+    assert known(store) == [
+        {
+            **{name: GOOD[name] for name in ("product_id", "title", "category", "brand", "price")},
+            "image": str(store.file.parent / "shop" / "images" / "p1.jpg"),
+            "image_bytes": None,
+            "event_timestamp": datetime(2026, 1, 2, tzinfo=UTC),
+            "created_timestamp": NOW,
+        }
+    ]
+    assert delta.read(store.table(catalogue.TABLE)).schema.names == schema.CATALOGUE.names
+
+
+def test_adds_nothing_when_it_runs_twice(store: Settings) -> None:
+    rows = [{}, {"product_id": "p2", "image": None, "brand": None, "price": None}, {"product_id": None}]
+    assert (taken(store, *rows).new, taken(store, *rows, now=NOW + DAY).unchanged) == (2, 2)
+    assert len(known(store)) == 2
+    assert len(refused(store)) == 1
+
+
+def test_does_not_take_a_later_time_alone_for_a_change(store: Settings) -> None:
+    taken(store, {})
+    assert taken(store, {"updated_at": "2026-01-05T00:00:00Z"}).unchanged == 1
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("title", None), ("image", "b.jpg"), ("category", "x"), ("brand", None), ("price", None), ("price", 60.0)],
+)
+def test_adds_a_version_when_anything_changed(column: str, value: object, store: Settings) -> None:
+    taken(store, {}, {"product_id": "p2"})
+    came = taken(store, {column: value, "updated_at": "2026-01-05T00:00:00Z"}, {"product_id": "p2"}, now=NOW + DAY)
+    assert (came.new, came.changed, came.unchanged) == (0, 1, 1)
+    assert [row["event_timestamp"].day for row in known(store) if row["product_id"] == "p1"] == [2, 5]
+
+
+def test_a_price_that_goes_back_to_what_it_was_is_a_change(store: Settings) -> None:
+    for day, price in ((2, 10.0), (3, 20.0), (4, 10.0)):
+        taken(store, {"price": price, "updated_at": f"2026-01-0{day}T00:00:00Z"})
+    assert [row["price"] for row in known(store)] == [10.0, 20.0, 10.0]
+
+
+def test_a_correction_of_the_same_moment_is_kept_beside_it_and_counts_from_then_on(store: Settings) -> None:
+    taken(store, {"price": 10.0})
+    assert taken(store, {"price": 11.0}, now=NOW + DAY).changed == 1
+    assert taken(store, {"price": 11.0}, now=NOW + 2 * DAY).unchanged == 1
+
+
+def test_an_older_file_that_comes_late_adds_its_version_once(store: Settings) -> None:
+    late = {"price": 5.0, "updated_at": "2026-01-01T00:00:00Z"}
+    taken(store, {})
+    assert taken(store, late, now=NOW + DAY).changed == 1
+    assert taken(store, late, now=NOW + 2 * DAY).unchanged == 1
+    assert taken(store, {}, now=NOW + 3 * DAY).unchanged == 1
+    assert [row["price"] for row in known(store)] == [5.0, 59.0]
+
+
+MOMENTS = st.tuples(st.sampled_from("ab"), st.integers(1, 5), st.sampled_from([None, 1.0, 2.0]))
+
+
+@drawing(max_examples=40, deadline=None)  # each example writes Delta tables
+@given(st.lists(st.lists(MOMENTS, min_size=1, max_size=4), min_size=1, max_size=4))
+def test_adds_exactly_what_a_slow_reading_of_the_history_would_add(
+    tmp_path_factory: pytest.TempPathFactory, files: list[list[tuple[str, int, float | None]]]
+) -> None:
+    folder = tmp_path_factory.mktemp("drawn")
+    (folder / "feature_store.yaml").write_text("project: test\noffline_store:\n  path: offline\n")
+    store = settings.load(folder / "feature_store.yaml")
+    history: list[tuple[str, int, float | None]] = []
+    for number, file in enumerate(files):
+        rows = [
+            {"product_id": product, "price": price, "updated_at": f"2026-01-0{day}T00:00:00Z"}
+            for product, day, price in file
+        ]
+        taken(store, *rows, now=NOW + number * DAY)
+        for product in "ab":
+            came = [row for row in file if row[0] == product]
+            if came:
+                _, day, price = newest = max(reversed(came), key=lambda row: row[1])
+                before = [row for row in history if row[0] == product and row[1] <= day]
+                valid = max(reversed(before), key=lambda row: row[1]) if before else None
+                if valid is None or valid[2] != price:
+                    history.append(newest)
+    found = [(row["product_id"], row["event_timestamp"].day, row["price"]) for row in known(store)]
+    assert sorted(found, key=repr) == sorted(history, key=repr)
+
+
+def test_keeps_the_newest_row_of_a_product_id_whatever_the_order(store: Settings) -> None:
+    came = taken(
+        store,
+        {"title": "new", "updated_at": "2026-01-05T00:00:00Z"},
+        {"title": "old", "updated_at": "2026-01-03T00:00:00Z"},
+        {"title": "too new", "updated_at": "2027-01-01T00:00:00Z"},
+    )
+    assert [row["title"] for row in known(store)] == ["new"]
+    assert sorted(row.reason for row in came.refused) == sorted([catalogue.TWICE, checks.FUTURE])
+
+
+def test_of_two_rows_of_one_moment_the_later_row_counts(store: Settings) -> None:
+    taken(store, {"title": "first"}, {"title": "second"})
+    assert [row["title"] for row in known(store)] == ["second"]
+
+
+@pytest.mark.parametrize("value", [None, "", " \t"])
+def test_refuses_a_null_or_blank_product_id(value: str | None, store: Settings) -> None:
+    taken(store, {}, {"product_id": value})
+    assert refused(store) == [("row 2", "product_id", catalogue.NO_ID)]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, checks.NO_TIMESTAMP),
+        ("2026-01-02T03:04:05", checks.NAIVE),
+        ("last week", checks.UNPARSABLE),
+        ("2026-13-02T03:04:05Z", checks.UNPARSABLE),
+        ("2026-01-11T00:00:00Z", checks.FUTURE),
+    ],
+)
+def test_refuses_a_missing_naive_unparsable_or_future_timestamp(
+    value: str | None, reason: str, store: Settings
+) -> None:
+    taken(store, {}, {"product_id": "p2", "updated_at": value})
+    assert refused(store) == [("p2", "updated_at", reason)]
+
+
+@pytest.mark.parametrize("title", [None, "", "   "])
+def test_takes_a_product_without_title_if_it_has_an_image(title: str | None, store: Settings) -> None:
+    taken(store, {"title": title})
+    assert [row["title"] for row in known(store)] == [None]
+    assert refused(store) == []
+
+
+@pytest.mark.parametrize("image", [None, "", "../secret.jpg", "https://shop.example/p2.jpg"])
+def test_refuses_a_product_with_neither_title_nor_image(image: str | None, store: Settings) -> None:
+    taken(store, {}, {"product_id": "p2", "title": None, "image": image})
+    assert refused(store) == [("p2", "image", catalogue.NOTHING)]
+
+
+def test_cuts_a_title_of_a_hundred_thousand_characters_and_says_so(store: Settings) -> None:
+    assert taken(store, {"title": "童" * 100_000}).new == 1
+    assert [row["title"] for row in known(store)] == ["童" * catalogue.MAX_TITLE]
+    assert refused(store) == [("p1", "title", catalogue.LONG_TITLE)]
+    assert taken(store, {"title": "童" * 100_000}).unchanged == 1
+
+
+@pytest.mark.parametrize("title", ["👶🏽👨‍👩‍👧 新款", "Baby платье ベビー 아기 طفل", "e\u0301 vs é", "a\x00b"])
+def test_keeps_emoji_and_mixed_scripts_as_they_are(title: str, store: Settings) -> None:
+    taken(store, {"title": title})
+    assert [row["title"] for row in known(store)] == [title]
+    assert refused(store) == []
+
+
+@pytest.mark.parametrize("price", [float("nan"), -1.0, float("inf"), float("-inf")])
+def test_sets_an_impossible_price_to_null_with_a_note(price: float, store: Settings) -> None:
+    taken(store, {"price": price}, {"product_id": "p2", "price": 0.0})
+    assert [row["price"] for row in known(store)] == [None, 0.0]
+    assert refused(store) == [("p1", "price", catalogue.BAD_PRICE)]
+    assert quarantine.read(store)["value"].to_pylist() == [str(price)]
+
+
+def test_reads_a_csv_whose_prices_are_no_numbers_row_by_row(store: Settings) -> None:
+    table = pa.Table.from_pylist(
+        [GOOD | {"product_id": str(row), "price": price} for row, price in enumerate(["9.5", "9,50 €", None, " 1e2 "])]
+    )
+    pyarrow.csv.write_csv(table, store.file.parent / "products.csv")
+    take_in(store, store.file.parent / "products.csv", NOW)
+    assert [row["price"] for row in known(store)] == [9.5, None, None, 100.0]
+    assert refused(store) == [("1", "price", catalogue.BAD_PRICE)]
+
+
+def test_makes_relative_image_paths_absolute_and_leaves_absolute_ones(store: Settings) -> None:
+    taken(store, {"image": "./a.jpg"}, {"product_id": "p2", "image": "/pictures/b.jpg"})
+    assert [row["image"] for row in known(store)] == [str(store.file.parent / "shop" / "a.jpg"), "/pictures/b.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        ("../other/a.jpg", catalogue.ESCAPES),
+        ("images/../../a.jpg", catalogue.ESCAPES),
+        ("/a/../b.jpg", catalogue.ESCAPES),
+        ("https://shop.example/a.jpg", catalogue.A_URL),
+        ("s3://bucket/../a.jpg", catalogue.A_URL),
+    ],
+)
+def test_takes_no_picture_from_outside_the_folder_or_from_a_url(image: str, reason: str, store: Settings) -> None:
+    taken(store, {"image": image}, {"product_id": "p2", "image": "a..b/..c.jpg"})
+    assert [row["image"] for row in known(store)] == [None, str(store.file.parent / "shop" / "a..b/..c.jpg")]
+    assert refused(store) == [("p1", "image", reason)]
+
+
+def test_takes_pictures_as_bytes_and_sees_when_they_change(store: Settings) -> None:
+    taken(store, {"image": b"picture"}, {"product_id": "p2", "image": None})
+    assert [(row["image"], row["image_bytes"]) for row in known(store)] == [(None, b"picture"), (None, None)]
+    came = taken(store, {"image": b"another"}, {"product_id": "p2", "image": None}, now=NOW + DAY)
+    assert (came.changed, came.unchanged) == (1, 1)
+
+
+def test_every_row_is_counted_once(store: Settings) -> None:
+    rows = [{}, {}, {"product_id": None, "updated_at": "x"}, {"product_id": "p3", "price": -1.0, "colour": "red"}]
+    came = taken(store, *rows)
+    assert came.read == came.new + came.changed + came.unchanged + len(came.refused) == 4
+    assert (len(came.refused), len(came.notes)) == (2, 1)
+    assert str(came).splitlines() == [
+        "read 4 products: 2 new, 0 changed, 0 unchanged, 2 refused",
+        f"  refused 1: {catalogue.NO_ID}",
+        f"  refused 1: {catalogue.TWICE}",
+        f"  mended 1: {catalogue.BAD_PRICE}",
+    ]
+
+
+def test_says_which_columns_it_ignored(store: Settings) -> None:
+    assert taken(store, {"colour": "red"}).ignored == ("colour",)
+
+
+@pytest.mark.parametrize("column", schema.PRODUCTS.names)
+def test_a_missing_column_ends_in_one_line_that_names_it(column: str, store: Settings) -> None:
+    file = written(store, {})
+    pyarrow.parquet.write_table(pyarrow.parquet.read_table(file).drop_columns(column), file)
+    with pytest.raises(VitrineError, match=rf"products.parquet: no column {column}; wanted .* it has .*") as caught:
+        take_in(store, file, NOW)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_table_ends_in_one_line(store: Settings) -> None:
+    pyarrow.parquet.write_table(schema.PRODUCTS.empty_table(), store.file.parent / "none.parquet")
+    with pytest.raises(VitrineError, match=r"none.parquet: the table is empty"):
+        take_in(store, store.file.parent / "none.parquet", NOW)
+
+
+def test_a_table_without_one_usable_row_ends_in_one_line_and_its_rows_in_the_quarantine(store: Settings) -> None:
+    with pytest.raises(VitrineError, match=r"none of its 2 rows is usable: 2 x product id is null or blank"):
+        taken(store, {"product_id": None}, {"product_id": None})
+    assert [row for row, _, _ in refused(store)] == ["row 1", "row 2"]
+    assert not delta.exists(store.table(catalogue.TABLE))
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "wanted"),
+    [
+        ("updated_at", pa.array([datetime(2026, 1, 1)], pa.timestamp("us")), "without a time zone"),
+        ("updated_at", pa.array([1_767_000_000]), "wanted timestamps in UTC"),
+        ("updated_at", pa.array([2**62], pa.timestamp("ms", tz="UTC")), "out of range"),
+        ("price", pa.array([[1.0]]), "wanted numbers"),
+        ("product_id", pa.array([1.5]), "wanted text"),
+        ("title", pa.array([True]), "wanted text"),
+        ("title", pa.array([b"\xff"]).view(pa.string()), "not UTF-8"),
+        ("image", pa.array([1.5]), "wanted text"),
+    ],
+)
+def test_a_column_of_a_wrong_type_ends_in_one_line(column: str, values: pa.Array, wanted: str, store: Settings) -> None:
+    file = written(store, {})
+    table = pyarrow.parquet.read_table(file).drop_columns(column).append_column(column, values)
+    pyarrow.parquet.write_table(table, file)
+    with pytest.raises(VitrineError, match=rf"products.parquet: column `{column}` .*{wanted}"):
+        take_in(store, file, NOW)
+
+
+def test_the_command_prints_what_came_of_it(store: Settings) -> None:
+    arguments = ["catalogue", "--products", str(written(store, {}, {"product_id": None})), "--store", str(store.file)]
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 0
+    assert "read 2 products: 1 new, 0 changed, 0 unchanged, 1 refused" in result.output
