@@ -9,7 +9,7 @@
     encoders/      image and text to vectors
     embeddings.py  the catalogue to `product_embedding`
     tags.py        vectors to `product_tags`
-    upkeep.py      products and users forgotten, corrected rows dropped, files removed
+    taggers/       labels, splits, classifiers and their calibration
 
 Imports `feature_repo`, never `consumers`.
 """

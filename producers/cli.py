@@ -4,7 +4,7 @@ A command parses, calls the one function that does the work, and prints what cam
 inside it, so that `produce --help` answers at once.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -71,44 +71,42 @@ def catalogue(
 
     Bad rows go to the quarantine table with their reason; the rest goes on.
     """
-    from datetime import UTC, datetime
-
     from producers.catalogue import take_in
 
     typer.echo(take_in(settings.load(store), products, datetime.now(UTC)))
 
 
 @app.command()
-def forget(
-    product: Annotated[list[str] | None, typer.Option(help="A product to forget; repeat for more.")] = None,
-    user: Annotated[list[str] | None, typer.Option(help="A user to forget; repeat for more.")] = None,
+def tags(
+    labels: Annotated[
+        Path,
+        typer.Option(help="Parquet: product_id, tag, value, and optionally group (products of one design share it)."),
+    ],
+    encoder_version: Annotated[
+        str | None, typer.Option(help="Whose vectors to use.", show_default="the newest")
+    ] = None,
+    abstain: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="A label less probable than this is stored as unknown.")
+    ] = 0.5,
     store: StoreOption = None,
 ) -> None:
-    """Delete every offline row of some products and users; `produce vacuum` then takes their bytes off the disk."""
-    from producers import upkeep
+    """Tag every product with child age, child gender and category, learned from labelled ones."""
+    from producers.tags import tag_products
 
-    if not product and not user:
-        raise typer.BadParameter("name at least one --product or --user")
-    deleted = upkeep.forget(settings.load(store), products=product or [], users=user or [])
-    for table, rows in deleted.items():
-        typer.echo(f"{table}: {rows:,} rows deleted")
-    if not deleted:
-        typer.echo("no table has a row of them")
-
-
-@app.command()
-def vacuum(
-    grace_hours: Annotated[
-        int, typer.Option(min=0, help="Leave files let go within these hours: readers may still have them open.")
-    ] = 1,
-    store: StoreOption = None,
-) -> None:
-    """Drop rows corrected longer ago than `retention_days`, join small files, remove files that no row lies in."""
-    from producers import upkeep
-
-    done = upkeep.vacuum(settings.load(store), now=datetime.now(UTC), grace=timedelta(hours=grace_hours))
-    for each in done:
-        typer.echo(f"{each.table}: {each.rows_dropped:,} corrected rows dropped, {each.files_removed:,} files removed")
+    done = tag_products(
+        settings.load(store),
+        labels,
+        encoder_version=encoder_version,
+        abstain=abstain,
+        now=datetime.now(UTC),
+        track=lambda fits: console.track(fits, "fit taggers"),
+    )
+    typer.echo(
+        f"{done.tagger_version}: {done.rows} rows added to product_tags, {done.predictions} to tag_predictions; "
+        f"learned from {done.labels} labels on vectors of {done.encoder_version}; {done.refused} labels quarantined"
+    )
+    for tag in done.unlearnt:
+        typer.echo(f"{tag}: not tagged, the training split shows fewer than two of its labels")
 
 
 def main() -> None:

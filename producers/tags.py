@@ -1,0 +1,210 @@
+"""Vectors to `product_tags`: child age stage, child gender and category, with calibrated probabilities.
+
+The taggers learn from the first version of each labelled product, so that they stay the same, and `tagger_version`
+with them, while titles and pictures change; then they tag every version of every product that they have not tagged
+yet. A second run with the same inputs adds nothing.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_repo.errors import VitrineError
+from feature_repo.schema import (
+    CREATED_TIMESTAMP,
+    EVENT_TIMESTAMP,
+    PRODUCT_ID,
+    PRODUCT_TAGS,
+    TAG_PREDICTIONS,
+    TAG_SPLITS,
+    TAG_VARIANTS,
+    TAGS,
+    VECTOR,
+)
+from feature_repo.settings import Settings
+from feature_repo.tables import delta, quarantine
+from producers.taggers import labels as label_file
+from producers.taggers import rows as embedding_rows
+from producers.taggers import split, variants
+from producers.taggers.rows import KEY
+from producers.taggers.tagger import GRID, NO_FOLD, Tagger, fit
+
+REVISION = 1
+"""Raised with every change of the code that changes a prediction."""
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """What one run did."""
+
+    tagger_version: str
+    encoder_version: str
+    labels: int
+    refused: int
+    unlearnt: tuple[str, ...]
+    """Tags of which the training split shows fewer than two labels: their columns are null."""
+    rows: int
+    """Added to `product_tags`."""
+    predictions: int
+    """Added to `tag_predictions`."""
+
+
+def tag_products(
+    settings: Settings,
+    labels: Path,
+    *,
+    encoder_version: str | None,
+    abstain: float,
+    now: datetime,
+    track: Callable[[list[tuple[str, str]]], Iterable[tuple[str, str]]] = iter,
+) -> Tagged:
+    """Fit the taggers, and tag every product version that they have not tagged yet.
+
+    Args:
+        labels: Parquet, schema.LABELS and optionally `group`: products of one group are the same design.
+        encoder_version: whose vectors to use; None for the newest.
+        abstain: a label less probable than this is stored as null; in [0, 1].
+        now: the created timestamp of all that is written, with a time zone.
+        track: wraps the list of (tag, variant) to fit, to show progress.
+
+    Raises:
+        VitrineError: no vectors, an unknown or ambiguous encoder version, an unreadable label file, no usable label.
+    """
+    encoder_version = embedding_rows.choose_version(settings, encoder_version)
+    rows = embedding_rows.read(settings, encoder_version)
+    checked, refused = label_file.check(label_file.read(labels), set(rows[PRODUCT_ID].to_pylist()))
+    quarantine.add(settings, "tags", refused, now)
+    if not len(checked):
+        raise VitrineError(f"{labels}: none of its {len(refused)} labels is usable; the quarantine table says why")
+    taught = _with_labels(embedding_rows.first_of_each(rows), checked)
+    tagger_version = fingerprint(taught, encoder_version, abstain)
+    new = _not_yet(rows, settings.table("product_tags"), tagger_version)
+    judged = _has_version(settings.table("tag_predictions"), tagger_version)
+
+    taggers: dict[tuple[str, str], Tagger] = {}
+    chosen = TAG_VARIANTS if not judged else (variants.TAGGER,) if len(new) else ()
+    for tag, variant in track([(tag, variant) for tag in TAGS for variant in chosen]):
+        shown = taught.filter(pc.field("tag") == tag)
+        if tagger := fit(tag, variant, shown, folds=variant == variants.TAGGER):
+            taggers[tag, variant] = tagger
+
+    # Predictions first: a run that is killed in between finds the tags missing, and adds them, the next time.
+    predictions = _predictions(taggers, taught, tagger_version, now) if not judged else TAG_PREDICTIONS.empty_table()
+    if len(predictions):
+        delta.append(settings.table("tag_predictions"), predictions)
+    if len(new):
+        tags = _tags(taggers, new, taught, abstain)
+        stamps = {"tagger_version": tagger_version, "encoder_version": encoder_version, CREATED_TIMESTAMP: now}
+        delta.append(settings.table("product_tags"), _stamped(tags, stamps, PRODUCT_TAGS))
+    return Tagged(
+        tagger_version=tagger_version,
+        encoder_version=encoder_version,
+        labels=len(checked),
+        refused=len(refused),
+        unlearnt=tuple(tag for tag in TAGS if chosen and (tag, variants.TAGGER) not in taggers),
+        rows=len(new),
+        predictions=len(predictions),
+    )
+
+
+def fingerprint(taught: pa.Table, encoder_version: str, abstain: float) -> str:
+    """The tagger version: what was learned from, and how."""
+    learned_from = [*taught.select(["tag", PRODUCT_ID, EVENT_TIMESTAMP, "value", "group"]).to_pydict().values()]
+    how = [encoder_version, abstain, GRID, split.TRAIN_SHARE, split.CALIBRATION_SHARE, split.FOLDS]
+    content = json.dumps([REVISION, how, learned_from], default=str)
+    return f"tagger-{blake2b(content.encode(), digest_size=6).hexdigest()}"
+
+
+def _with_labels(rows: pa.Table, labels: pa.Table) -> pa.Table:
+    """The row of each label with its `tag`, `value` and `group`, in the order of `labels`."""
+    place = pc.index_in(labels[PRODUCT_ID], value_set=rows[PRODUCT_ID])
+    taught = rows.take(place)
+    for name in ("tag", "value", "group"):
+        taught = taught.append_column(name, labels[name])
+    return taught
+
+
+def _predictions(
+    taggers: dict[tuple[str, str], Tagger], taught: pa.Table, tagger_version: str, now: datetime
+) -> pa.Table:
+    """What every variant says of the labelled products that trained nothing (schema.TAG_PREDICTIONS)."""
+    side = pa.array(split.splits(taught["group"].to_pylist()))
+    held_out = taught.append_column("split", side).filter(pc.is_in(side, value_set=pa.array(TAG_SPLITS)))
+    parts = [TAG_PREDICTIONS.empty_table()]
+    for (tag, variant), tagger in taggers.items():
+        shown = held_out.filter(pc.field("tag") == tag)
+        if len(shown):
+            said = {
+                "variant": variant,
+                "labels": tagger.labels,
+                "tagger_version": tagger_version,
+                CREATED_TIMESTAMP: now,
+            }
+            part = shown.append_column("truth", shown["value"])
+            part = part.append_column("probabilities", _lists(tagger.probabilities(shown)))
+            parts.append(_stamped(part, said, TAG_PREDICTIONS))
+    return pa.concat_tables(parts)
+
+
+def _tags(taggers: dict[tuple[str, str], Tagger], rows: pa.Table, taught: pa.Table, abstain: float) -> pa.Table:
+    """KEY and the columns of every tag for embedding rows, in their order."""
+    columns = {name: rows[name] for name in KEY}
+    for tag in TAGS:
+        label, probability, distribution = f"{tag}", f"{tag}_probability", f"{tag}_distribution"
+        tagger = taggers.get((tag, variants.TAGGER))
+        if tagger is None:
+            for name in (label, probability, distribution):
+                columns[name] = pa.nulls(len(rows), pa.null())
+            continue
+        probabilities = tagger.probabilities(rows, _folds(rows, taught, tag))
+        best, surest = probabilities.argmax(axis=1), probabilities.max(axis=1)
+        names = np.array(tagger.labels, dtype=object)[best]
+        columns[label] = pa.array(names, pa.string(), mask=surest < abstain)
+        columns[probability] = pa.array(surest)
+        columns[distribution] = _lists(probabilities)
+    return pa.table(columns)
+
+
+def _folds(rows: pa.Table, taught: pa.Table, tag: str) -> np.ndarray:
+    """The fold of each row whose group trained the tagger of `tag`, NO_FOLD for the others; int64 [n]."""
+    groups = dict(zip(taught[PRODUCT_ID].to_pylist(), taught["group"].to_pylist(), strict=True))
+    shown = set(taught.filter(pc.field("tag") == tag)["group"].to_pylist())
+    group = [groups.get(product, "") for product in rows[PRODUCT_ID].to_pylist()]
+    trained = (split.splits(group) == split.TRAIN) & np.array([name in shown for name in group], dtype=bool)
+    return np.where(trained, split.folds(group), NO_FOLD)
+
+
+def _not_yet(rows: pa.Table, path: Path, tagger_version: str) -> pa.Table:
+    """The rows that this tagger has not tagged."""
+    if not delta.exists(path):
+        return rows
+    tagged = delta.read(path, [*KEY, "tagger_version"]).filter(pc.field("tagger_version") == tagger_version)
+    numbered = rows.select(KEY).append_column("row", pa.array(np.arange(len(rows))))
+    return rows.take(numbered.join(tagged.select(KEY), KEY, join_type="left anti").sort_by("row")["row"])
+
+
+def _has_version(path: Path, tagger_version: str) -> bool:
+    return (
+        delta.exists(path)
+        and pc.any(pc.equal(delta.read(path, ["tagger_version"])["tagger_version"], tagger_version)).as_py() is True
+    )
+
+
+def _stamped(rows: pa.Table, constants: dict[str, Any], schema: pa.Schema) -> pa.Table:
+    """`rows` with a constant in the named columns, in the shape of `schema`."""
+    for name, value in constants.items():
+        rows = rows.append_column(name, pa.repeat(pa.scalar(value, schema.field(name).type), len(rows)))
+    return rows.select(schema.names).cast(schema)
+
+
+def _lists(matrix: np.ndarray) -> pa.Array:
+    """float32 [n, width] as n lists."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1]).cast(VECTOR)
