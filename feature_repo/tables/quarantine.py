@@ -55,7 +55,19 @@ def add(settings: Settings, step: str, rows: Sequence[Refused], now: datetime) -
     """
     if not rows:
         return 0
-    arriving = pa.table(
+    arriving = as_table(step, rows, now)
+    path = settings.table(TABLE)
+    if delta.exists(path):
+        known = _keys(delta.read(path, _KEY))
+        arriving = arriving.filter(pc.invert(pc.is_in(_keys(arriving), value_set=known)))
+    if arriving.num_rows:
+        delta.append(path, arriving)
+    return arriving.num_rows
+
+
+def as_table(step: str, rows: Sequence[Refused], now: datetime) -> pa.Table:
+    """Refused rows as schema.QUARANTINE, values cut to MAX_VALUE characters."""
+    return pa.table(
         {
             "step": [step] * len(rows),
             "row_id": [row.row_id for row in rows],
@@ -66,13 +78,6 @@ def add(settings: Settings, step: str, rows: Sequence[Refused], now: datetime) -
         },
         schema=schema.QUARANTINE,
     )
-    path = settings.table(TABLE)
-    if delta.exists(path):
-        known = _keys(delta.read(path, _KEY))
-        arriving = arriving.filter(pc.invert(pc.is_in(_keys(arriving), value_set=known)))
-    if arriving.num_rows:
-        delta.append(path, arriving)
-    return arriving.num_rows
 
 
 def read(settings: Settings) -> pa.Table:

@@ -1,23 +1,13 @@
 """Where bad input goes."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 
-import pytest
-
-from feature_repo import schema, settings
+from feature_repo import schema
 from feature_repo.settings import Settings
 from feature_repo.tables import quarantine
 from feature_repo.tables.quarantine import Refused
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Settings:
-    file = tmp_path / "feature_store.yaml"
-    file.write_text("project: test\noffline_store:\n  path: offline\n")
-    return settings.load(file)
 
 
 def test_is_empty_before_anything_was_refused(store: Settings) -> None:

@@ -1,0 +1,76 @@
+"""abt_buy: pairs of product descriptions from two shops, labelled as the same product or not, in three splits.
+
+A product is what one shop says of it: its id is made of that text, so it has one id in all splits. Text alone. The set
+states no time: all is dated to its publication.
+"""
+
+import hashlib
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from feature_repo.errors import VitrineError
+from feature_repo.tables.quarantine import Refused
+from producers.imports import folder
+from producers.imports.folder import Found
+
+SPLITS = ("train", "valid", "test")
+SHOPS = ("abt", "buy")
+PUBLISHED = folder.start_of(2010)
+
+NOT_A_LINE = "line is no `left, right, 0 or 1`, each side with name, description and price"
+
+_SIDE = re.compile(
+    r"COL name VAL\b(?P<name>.*)\bCOL description VAL\b(?P<description>.*)\bCOL price VAL\b(?P<price>.*)"
+)
+
+
+def read(source: Path, now: datetime) -> Found:
+    """Read the set; a price that is no number becomes null, as the set leaves most of them."""
+    del now  # the set holds no times that could lie in the future
+    products: dict[str, dict[str, Any]] = {}
+    pairs, refused = [], []
+    for split in SPLITS:
+        file = source / f"{split}.txt"
+        if not file.is_file():
+            raise VitrineError(f"{file}: no such file; wanted the pairs of this split")
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+            fields = line.split("\t")
+            sides = [_SIDE.fullmatch(text.strip()) for text in fields[:2]]
+            if len(fields) != 3 or fields[2].strip() not in ("0", "1") or not all(sides):
+                refused.append(Refused(f"{split} line {number}", "line", NOT_A_LINE, line))
+                continue
+            both = [_product(shop, side) for shop, side in zip(SHOPS, sides, strict=True) if side]
+            products.update({product["product_id"]: product for product in both})
+            left, right = (product["product_id"] for product in both)
+            pairs.append({"left": left, "right": right, "same": int(fields[2]), "split": split})
+    return Found(
+        {
+            "products": folder.products(list(products.values()), described=True),
+            "pairs": pa.Table.from_pylist(pairs, schema=folder.PAIRS),
+        },
+        refused,
+        [f"{sum(pair['same'] for pair in pairs):,} of the pairs are the same product"],
+    )
+
+
+def _product(shop: str, side: re.Match[str]) -> dict[str, Any]:
+    name, description, price = (text.strip() for text in side.groups())
+    text = "\n".join((name, description, price))
+    return {
+        "product_id": f"{shop}-{hashlib.sha1(text.encode()).hexdigest()[:12]}",
+        "title": name or None,
+        "price": _price(price),
+        "updated_at": PUBLISHED,
+        "description": description or None,
+    }
+
+
+def _price(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
