@@ -113,7 +113,8 @@ def as_timestamps(table: pa.Table, name: str, file: Path, now: datetime) -> tupl
     checks = [Check(name, NO_TIMESTAMP, mask(pc.is_null(column)))]
     if pa.types.is_timestamp(column.type):
         try:
-            values = column.cast(TIMESTAMP, safe=False)
+            # Nanoseconds lose digits; of the coarser units an unsafe cast would let years to come wrap into the past.
+            values = column.cast(TIMESTAMP, safe=column.type.unit != "ns")
         except pa.ArrowInvalid as error:
             raise VitrineError(f"{file}: column `{name}` holds instants out of range ({error})") from error
     elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_null(column.type):
