@@ -72,8 +72,6 @@ def import_(
 
     Pictures stay where they lie. What was left out or mended stands in OUT/refused.parquet with its reason.
     """
-    from datetime import UTC, datetime
-
     from producers.imports.sets import bring_in
 
     typer.echo(bring_in(name, source, out, datetime.now(UTC)))
