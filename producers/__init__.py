@@ -10,6 +10,7 @@
     embeddings.py  the catalogue to `product_embedding`
     tags.py        vectors to `product_tags`
     taggers/       labels, splits, classifiers and their calibration
+    upkeep.py      products and users forgotten, corrected rows dropped, files removed
 
 Imports `feature_repo`, never `consumers`.
 """

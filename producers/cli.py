@@ -4,7 +4,7 @@ A command parses, calls the one function that does the work, and prints what cam
 inside it, so that `produce --help` answers at once.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -86,6 +86,8 @@ def catalogue(
 
     Bad rows go to the quarantine table with their reason; the rest goes on.
     """
+    from datetime import UTC, datetime
+
     from producers.catalogue import take_in
 
     typer.echo(take_in(settings.load(store), products, datetime.now(UTC)))
@@ -122,6 +124,39 @@ def tags(
     )
     for tag in done.unlearnt:
         typer.echo(f"{tag}: not tagged, the training split shows fewer than two of its labels")
+
+
+@app.command()
+def forget(
+    product: Annotated[list[str] | None, typer.Option(help="A product to forget; repeat for more.")] = None,
+    user: Annotated[list[str] | None, typer.Option(help="A user to forget; repeat for more.")] = None,
+    store: StoreOption = None,
+) -> None:
+    """Delete every offline row of some products and users; `produce vacuum` then takes their bytes off the disk."""
+    from producers import upkeep
+
+    if not product and not user:
+        raise typer.BadParameter("name at least one --product or --user")
+    deleted = upkeep.forget(settings.load(store), products=product or [], users=user or [])
+    for table, rows in deleted.items():
+        typer.echo(f"{table}: {rows:,} rows deleted")
+    if not deleted:
+        typer.echo("no table has a row of them")
+
+
+@app.command()
+def vacuum(
+    grace_hours: Annotated[
+        int, typer.Option(min=0, help="Leave files let go within these hours: readers may still have them open.")
+    ] = 1,
+    store: StoreOption = None,
+) -> None:
+    """Drop rows corrected longer ago than `retention_days`, join small files, remove files that no row lies in."""
+    from producers import upkeep
+
+    done = upkeep.vacuum(settings.load(store), now=datetime.now(UTC), grace=timedelta(hours=grace_hours))
+    for each in done:
+        typer.echo(f"{each.table}: {each.rows_dropped:,} corrected rows dropped, {each.files_removed:,} files removed")
 
 
 def main() -> None:

@@ -70,7 +70,7 @@ def measure(
         seeds: how many training seeds.
         replicates: of the bootstrap.
         now: later impressions are refused.
-        progress: told of every ranker before it is trained.
+        progress: told of every ranker trained.
     """
     log = read_impressions(impressions, now=now)
     data = join(settings, service, log.table)

@@ -5,6 +5,7 @@ A thin adapter: it says which columns of which table a feature view means, and l
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +34,8 @@ class DeltaOfflineStoreConfig(FeastConfigBaseModel):
     type: Literal["feature_repo.stores.offline.DeltaOfflineStore"] = "feature_repo.stores.offline.DeltaOfflineStore"
     path: str = "offline"
     """The folder of all tables; relative to the folder of feature_store.yaml. A source's relative path starts here."""
+    retention_days: float = 365
+    """How long rows that were corrected are kept, and so how far back `created_before` can reach."""
 
 
 class DeltaOfflineStore(OfflineStore):
@@ -72,7 +75,7 @@ class DeltaOfflineStore(OfflineStore):
             rows, column = entity_rows.from_caller(entity_df)
         return TrainingRetrievalJob(
             config,
-            lambda: training.join(rows, column, views, created_by_then=filter_by_created_timestamp),
+            partial(training.join, rows, column, views, created_by_then=filter_by_created_timestamp),
             full_feature_names=full_feature_names,
             on_demand_feature_views=OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
             metadata=entity_rows.metadata(rows, column, feature_refs),

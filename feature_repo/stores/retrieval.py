@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -82,9 +83,22 @@ class TableRetrievalJob(RetrievalJob):
 class TrainingRetrievalJob(TableRetrievalJob):
     """A training set: `to_arrow()` and `to_df()` as Feast has them, and the forms that do not copy vectors per row."""
 
-    def __init__(self, config: RepoConfig, normalised: Callable[[], Normalised], **described: Any) -> None:
-        super().__init__(config, lambda: normalised().to_table(), **described)
-        self._normalised = normalised
+    def __init__(self, config: RepoConfig, join: Callable[..., Normalised], **described: Any) -> None:
+        """`join` takes `created_before`, a moment or None."""
+        super().__init__(config, lambda: self._normalised().to_table(), **described)
+        self._join = join
+        self._described = described
+        self._created_before: datetime | None = None
+
+    def created_before(self, moment: datetime) -> "TrainingRetrievalJob":
+        """The same training set from what had been computed before `moment`: as it was made then, whatever has been
+        written or corrected since, for as long as `offline_store.retention_days` keeps corrected rows."""
+        job = TrainingRetrievalJob(self._config, self._join, **self._described)
+        job._created_before = moment
+        return job
+
+    def _normalised(self) -> Normalised:
+        return self._join(created_before=self._created_before)
 
     def to_normalised(self) -> Normalised:
         """Entity rows in their order and, per feature view, a row number into its distinct versions.

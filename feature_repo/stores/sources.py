@@ -6,6 +6,7 @@ are the rule; Parquet files and folders are read and appended to as well.
 
 import os
 import uuid
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,7 +17,7 @@ from feast.data_format import DeltaFormat
 from feast.data_source import DataSource
 
 from feature_repo.errors import VitrineError
-from feature_repo.tables import delta
+from feature_repo.tables import delta, retention
 
 
 def location(config: RepoConfig, path: str) -> Path:
@@ -61,6 +62,11 @@ def open_table(config: RepoConfig, source: FileSource) -> pyarrow.dataset.Datase
     if not path.exists():
         raise VitrineError(f"no Parquet file or folder at {path}, which source `{source.name}` names")
     return pyarrow.dataset.dataset(path, format="parquet")
+
+
+def kept_since(config: RepoConfig, source: FileSource) -> datetime | None:
+    """Since when every row that was corrected is still there; asked after `open_table`, never before."""
+    return retention.kept_since(location(config, source.path)) if is_delta(source) else None
 
 
 def columns_and_types(config: RepoConfig, source: FileSource) -> list[tuple[str, str]]:

@@ -54,4 +54,5 @@ def _view_table(config: RepoConfig, view: FeatureView, features: list[str], full
         event_timestamp=physical.get(source.timestamp_field, source.timestamp_field),
         created_timestamp=physical.get(source.created_timestamp_column, source.created_timestamp_column) or None,
         ttl=view.ttl or None,
+        kept_since=sources.kept_since(config, source),
     )

@@ -9,5 +9,6 @@ keys.py        join keys as dense integers
 times.py       timestamps as integers
 gather.py      rows by number, vectors without an object per value
 training.py    training sets in normalised form: rows, and row numbers into distinct versions
+retention.py   what leaves a table, and when
 history.py     all rows of a time window, or the newest of each entity
 """

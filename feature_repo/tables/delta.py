@@ -3,14 +3,21 @@
 A commit is visible whole or not at all, so a killed writer leaves nothing half-written.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset
 from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError
 
 from feature_repo.errors import VitrineError
+
+Result = TypeVar("Result")
+
+ATTEMPTS = 10
+"""Commits tried before giving up: an append loses only to a deletion or a compaction, those lose to any writer."""
 
 
 def exists(path: Path) -> bool:
@@ -20,9 +27,27 @@ def exists(path: Path) -> bool:
 
 def append(path: Path, rows: pa.Table) -> int:
     """Add rows in one commit, creating the table at the first; returns the table's version."""
+
+    def write() -> int:
+        write_deltalake(str(path), rows, mode="append")
+        return DeltaTable(str(path)).version()
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_deltalake(str(path), rows, mode="append")
-    return DeltaTable(str(path)).version()
+    return commit(path, write)
+
+
+def commit(path: Path, change: Callable[[], Result]) -> Result:
+    """Make a change of one commit; again if another writer was quicker, for nothing of a failed one is visible.
+
+    Raises:
+        VitrineError: others were quicker `ATTEMPTS` times.
+    """
+    for _ in range(ATTEMPTS):
+        try:
+            return change()
+        except CommitFailedError:
+            continue
+    raise VitrineError(f"table `{path.name}`: {ATTEMPTS} commits lost against other writers'; run this again")
 
 
 def overwrite(path: Path, rows: pa.Table) -> int:

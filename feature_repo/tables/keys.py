@@ -72,7 +72,7 @@ def _position_among(ascending: Int64, values: Int64) -> Int64:
 
 def _positions(column: pa.ChunkedArray, distinct: pa.Array) -> Int64:
     """Where each value stands in `distinct`, -1 if it does not."""
-    if column.null_count == len(column):  # whatever its type: pandas makes floats of a column without a value
+    if column.null_count == len(column) or not len(distinct):  # whatever the types: a column without a value has any
         return np.full(len(column), -1, dtype=np.int64)
     if pa.types.is_dictionary(column.type):
         return np.concatenate(

@@ -55,6 +55,11 @@ def duration(span: timedelta, unit: str) -> int:
     return (span // timedelta(microseconds=1)) * (1_000 // NANOSECONDS[unit])
 
 
+def moment(scalar: pa.Scalar) -> datetime:
+    """One value of a column of timestamps, in UTC, rounded down to the microsecond."""
+    return EPOCH + timedelta(microseconds=scalar.value * NANOSECONDS[scalar.type.unit] // 1_000)
+
+
 def utc(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """The same times with UTC as their zone; without a zone they were UTC, and a date is its midnight."""
     unit = "us" if pa.types.is_date(column.type) else column.type.unit

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset
 
 from feature_repo.errors import VitrineError
@@ -32,6 +33,8 @@ class ViewTable:
     created_timestamp: str | None = None
     ttl: timedelta | None = None
     """How long a version holds, inclusive; None and zero mean for ever."""
+    kept_since: datetime | None = None
+    """Versions corrected before this moment may be gone from the table (`retention.drop_corrected`)."""
 
     def __post_init__(self) -> None:
         wanted = [*self.keys.values(), *self.features.values(), self.event_timestamp]
@@ -103,13 +106,15 @@ def join(
         event_timestamp: the column of `rows` that holds the time.
         created_by_then: see only versions that were computed by the row's own time.
         created_before: see only versions computed before this moment: the same training set again, whatever has been
-            written since.
+            written since. Views without a created timestamp are not bounded by it.
 
     Raises:
-        VitrineError: a column is missing, is of the wrong kind, or would stand twice in the result.
+        VitrineError: a column is missing, is of the wrong kind, or would stand twice in the result; what was known
+            then cannot be told any more, because corrected versions have been dropped since.
     """
     _refuse_missing(rows, event_timestamp, views)
     _refuse_clashes(rows, views)
+    _refuse_the_dropped(rows[event_timestamp], views, created_by_then, created_before)
     return Normalised(
         rows=rows,
         views={view.name: _match(rows, rows[event_timestamp], view, created_by_then, created_before) for view in views},
@@ -164,6 +169,20 @@ def _refuse_missing(rows: pa.Table, event_timestamp: str, views: Sequence[ViewTa
         if column not in rows.column_names:
             raise VitrineError(
                 f"the entity rows have no column `{column}`, wanted for {reason}; they have {rows.column_names}"
+            )
+
+
+def _refuse_the_dropped(
+    at: pa.ChunkedArray, views: Sequence[ViewTable], created_by_then: bool, created_before: datetime | None
+) -> None:
+    earliest = [created_before] if created_before else []
+    if created_by_then and len(at) > at.null_count:
+        earliest.append(times.moment(pc.min(times.utc(at))))
+    for view in views:
+        if earliest and view.kept_since and view.created_timestamp and min(earliest) < view.kept_since:
+            raise VitrineError(
+                f"feature view `{view.name}`: what was known at {min(earliest).isoformat()} cannot be told any more; "
+                f"versions corrected before {view.kept_since.isoformat()} have been dropped, as `retention_days` says"
             )
 
 

@@ -1,0 +1,82 @@
+"""Upkeep of the offline tables: forget products and users, drop what was corrected long ago, join and remove files.
+
+A table with a product or a user, an event and a created timestamp is a history of that product or user; any other is
+a log, of which no row is ever a correction of another.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from feature_repo.errors import VitrineError
+from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, USER_ID
+from feature_repo.settings import Settings
+from feature_repo.tables import delta, retention
+
+RETENTION_DAYS = 365.0
+"""Where feature_store.yaml names no `offline_store.retention_days`."""
+ROW_ID = "row_id"
+"""The quarantine's column that may hold a product's or a user's id."""
+
+
+@dataclass(frozen=True)
+class Vacuumed:
+    """What was done to one table."""
+
+    table: str
+    rows_dropped: int
+    files_removed: int
+
+
+def retention_of(settings: Settings) -> timedelta:
+    """How long corrected rows are kept.
+
+    Raises:
+        VitrineError: `offline_store.retention_days` is no number of days, zero or more.
+    """
+    days = settings.raw["offline_store"].get("retention_days", RETENTION_DAYS)
+    if not isinstance(days, int | float) or days < 0:
+        raise VitrineError(f"{settings.file}: offline_store.retention_days is {days!r}; wanted a number of days")
+    return timedelta(days=days)
+
+
+def vacuum(settings: Settings, *, now: datetime, grace: timedelta) -> Iterator[Vacuumed]:
+    """Per table: drop rows corrected before `now` minus the retention, join small files, remove those let go.
+
+    Args:
+        grace: files let go less than this long ago stay, for readers that opened the table before.
+    """
+    before = now - retention_of(settings)
+    for path in _tables(settings):
+        columns = delta.dataset(path).schema.names
+        keys = [key for key in (PRODUCT_ID, USER_ID) if key in columns]
+        dropped = 0
+        if keys and {EVENT_TIMESTAMP, CREATED_TIMESTAMP} <= set(columns):
+            dropped = retention.drop_corrected(
+                path, keys=keys, event=EVENT_TIMESTAMP, created=CREATED_TIMESTAMP, before=before
+            )
+        retention.compact(path)
+        yield Vacuumed(path.name, dropped, retention.vacuum(path, grace=grace))
+
+
+def forget(settings: Settings, *, products: Sequence[str], users: Sequence[str]) -> dict[str, int]:
+    """Delete every offline row of these products and users; returns the rows deleted per table that had any.
+
+    Who opens a table from now on sees none of them; `vacuum` takes their bytes off the disk.
+    """
+    deleted: dict[str, int] = {}
+    for path in _tables(settings):
+        columns = delta.dataset(path).schema.names
+        for column, values in ((PRODUCT_ID, products), (USER_ID, users), (ROW_ID, [*products, *users])):
+            if column in columns:
+                rows = retention.forget(path, column, list(values))
+                if rows:
+                    deleted[path.name] = deleted.get(path.name, 0) + rows
+    return deleted
+
+
+def _tables(settings: Settings) -> list[Path]:
+    if not settings.offline.is_dir():
+        raise VitrineError(f"no offline tables at {settings.offline}; `offline_store.path` in {settings.file} says so")
+    return sorted(path for path in settings.offline.iterdir() if path.is_dir() and delta.exists(path))

@@ -1,0 +1,230 @@
+"""What leaves a table, what stays, and what can still be made again."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from feature_repo import settings
+from feature_repo.errors import VitrineError
+from feature_repo.tables import delta, retention, training
+from producers import upkeep
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+STAMP = pa.timestamp("us", tz="UTC")
+NAMES = {"keys": ["product_id"], "event": "event_timestamp", "created": "created_timestamp"}
+
+
+def rows(*versions: tuple[str, int, int | None, str]) -> pa.Table:
+    """Rows of (product, event day, created day, colour)."""
+    return pa.table(
+        {
+            "product_id": pa.array([version[0] for version in versions], pa.string()),
+            "event_timestamp": pa.array([START + version[1] * DAY for version in versions], STAMP),
+            "created_timestamp": pa.array(
+                [None if version[2] is None else START + version[2] * DAY for version in versions], STAMP
+            ),
+            "colour": pa.array([version[3] for version in versions], pa.string()),
+        }
+    )
+
+
+def view(path: Path) -> training.ViewTable:
+    return training.ViewTable(
+        "looks",
+        delta.dataset(path),
+        {"product_id": "product_id"},
+        {"colour": "colour"},
+        "event_timestamp",
+        "created_timestamp",
+        kept_since=retention.kept_since(path),
+    )
+
+
+def colours(path: Path, day: int, *, created_before: datetime | None = None, created_by_then: bool = False) -> list:
+    asked = pa.table({"product_id": ["a", "b"], "event_timestamp": pa.array([START + day * DAY] * 2, STAMP)})
+    joined = training.join(
+        asked, "event_timestamp", [view(path)], created_before=created_before, created_by_then=created_by_then
+    )
+    return joined.to_table()["colour"].to_pylist()
+
+
+def test_a_training_set_is_made_again_whatever_was_corrected_since(tmp_path: Path) -> None:
+    path = tmp_path / "looks"
+    delta.append(path, rows(("a", 0, 0, "red"), ("b", 0, 0, "blue")))
+    made = colours(path, 5)
+    delta.append(path, rows(("a", 0, 6, "crimson"), ("b", 3, 7, "navy")))
+    assert colours(path, 5) == ["crimson", "navy"]
+    assert colours(path, 5, created_before=START + 6 * DAY) == made == ["red", "blue"]
+    assert colours(path, 5, created_before=START + 6 * DAY + timedelta(microseconds=1)) == ["crimson", "blue"]
+
+
+def test_vacuum_keeps_what_the_retention_says_and_refuses_what_it_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "looks"
+    delta.append(path, rows(("a", 0, 0, "red"), ("b", 0, 0, "blue")))
+    delta.append(path, rows(("a", 0, 6, "crimson"), ("b", 0, 9, "navy")))
+    assert retention.drop_corrected(path, before=START + 8 * DAY, **NAMES) == 1  # red; blue was corrected on day 9
+    retention.compact(path)
+    retention.vacuum(path, grace=timedelta(0))
+    assert colours(path, 5) == ["crimson", "navy"]
+    assert colours(path, 5, created_before=START + 8 * DAY) == ["crimson", "blue"]
+    assert colours(path, 8, created_by_then=True) == ["crimson", "blue"]
+    with pytest.raises(VitrineError, match=r"what was known at 2026-01-06.* cannot be told any more"):
+        colours(path, 9, created_before=START + 5 * DAY)
+    with pytest.raises(VitrineError, match="cannot be told any more"):
+        colours(path, 5, created_by_then=True)
+
+
+def test_the_moment_of_dropping_never_moves_back(tmp_path: Path) -> None:
+    path = tmp_path / "looks"
+    delta.append(path, rows(("a", 0, 0, "red")))
+    assert retention.kept_since(path) is None
+    for day in (8, 5):
+        retention.drop_corrected(path, before=START + day * DAY, **NAMES)
+        assert retention.kept_since(path) == START + 8 * DAY
+
+
+days = st.integers(0, 4)
+versions_of_two = st.lists(st.tuples(st.sampled_from("ab"), days, st.one_of(st.none(), days)), max_size=12)
+
+
+@hypothesis_settings(max_examples=25, deadline=None)
+@given(versions_of_two, days)
+def test_dropping_changes_no_answer_that_is_still_given(
+    tmp_path_factory: pytest.TempPathFactory, drawn: list[tuple[str, int, int | None]], before: int
+) -> None:
+    path = tmp_path_factory.mktemp("tables") / "looks"
+    # The colour follows from the three, so that ties of all three are no matter of chance.
+    delta.append(path, rows(*((key, event, created, f"{key}{event}{created}") for key, event, created in drawn)))
+    asked = pa.table(
+        {
+            "product_id": list("ab") * 6,
+            "event_timestamp": pa.array([START + day * DAY for day in range(6) for _ in "ab"], STAMP),
+        }
+    )
+
+    def answers() -> list[list[str | None]]:
+        looks = view(path)
+        joined = [
+            training.join(asked, "event_timestamp", [looks], created_before=known and START + known * DAY)
+            for known in (None, *range(max(before, 1), 6))
+        ]
+        return [each.to_table()["colour"].to_pylist() for each in joined]
+
+    expected = answers()
+    retention.drop_corrected(path, before=START + before * DAY, **NAMES)
+    assert answers() == expected
+    left = delta.read(path)
+    again = [(key, event) for key, event, created in drawn if created is not None and created < before]
+    for key, event in again:  # nothing that could go is left
+        created = [
+            row["created_timestamp"]
+            for row in left.to_pylist()
+            if (row["product_id"], row["event_timestamp"]) == (key, START + event * DAY)
+        ]
+        assert len({moment for moment in created if moment is not None and moment < START + before * DAY}) == 1
+
+
+def test_rows_appended_while_corrected_ones_are_dropped_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "looks"
+    delta.append(path, rows(*((f"p{number}", 0, created, "x") for number in range(200) for created in (0, 1))))
+    errors: list[Exception] = []
+
+    def write() -> None:
+        try:
+            for number in range(5):
+                delta.append(path, rows((f"new{number}", 0, 0, "y")))
+        except Exception as error:
+            errors.append(error)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    dropped = retention.drop_corrected(path, before=START + 2 * DAY, **NAMES)
+    writer.join()
+    assert not errors
+    assert dropped == 200
+    assert len(delta.read(path)) == 205
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> settings.Settings:
+    file = tmp_path / "feature_store.yaml"
+    file.write_text("project: shop\noffline_store:\n  path: tables\n  retention_days: 30\n")
+    return settings.load(file)
+
+
+def bytes_on_disk(folder: Path, needle: bytes) -> list[str]:
+    return [file.name for file in folder.rglob("*") if file.is_file() and needle in file.read_bytes()]
+
+
+def test_a_forgotten_product_leaves_every_table_and_at_the_next_vacuum_the_disk(shop: settings.Settings) -> None:
+    names = ["secret-7'x", "other"]
+    for _ in range(12):  # past a checkpoint of the log
+        delta.append(shop.table("looks"), rows(*((name, 0, 0, "red") for name in names)))
+    delta.append(shop.table("quarantine"), pa.table({"row_id": names, "reason": ["why"] * 2}))
+    assert upkeep.forget(shop, products=["secret-7'x", "unknown"], users=[]) == {"looks": 12, "quarantine": 1}
+    assert set(delta.read(shop.table("looks"))["product_id"].to_pylist()) == {"other"}
+    assert bytes_on_disk(shop.offline, b"secret-7")
+    list(upkeep.vacuum(shop, now=START, grace=timedelta(0)))
+    left = [name for name in bytes_on_disk(shop.offline, b"secret-7") if name.endswith(".parquet")]
+    assert left == []
+
+
+def test_vacuum_tells_corrections_from_logs(shop: settings.Settings) -> None:
+    versions = rows(("a", 0, 0, "red"), ("a", 0, 1, "rose"))
+    delta.append(shop.table("looks"), versions)
+    delta.append(shop.table("log"), versions.drop_columns(["event_timestamp"]))
+    done = {each.table: each for each in upkeep.vacuum(shop, now=START + 40 * DAY, grace=timedelta(hours=1))}
+    assert (done["looks"].rows_dropped, done["log"].rows_dropped) == (1, 0)
+    assert len(delta.read(shop.table("log"))) == 2
+
+
+def test_a_reader_that_opened_before_a_vacuum_reads_on_within_the_grace(tmp_path: Path) -> None:
+    path = tmp_path / "looks"
+    delta.append(path, rows(("a", 0, 0, "red")))
+    delta.append(path, rows(("a", 0, 1, "rose")))
+    opened = delta.dataset(path)
+    retention.drop_corrected(path, before=START + 5 * DAY, **NAMES)
+    retention.vacuum(path, grace=timedelta(hours=1))
+    assert len(opened.to_table()) == 2
+    assert len(DeltaTable(str(path)).to_pyarrow_dataset().to_table()) == 1
+
+
+def test_vectors_survive_compaction_bit_for_bit(tmp_path: Path) -> None:
+    path = tmp_path / "vectors"
+    vectors = np.random.default_rng(0).standard_normal((100, 8), dtype=np.float32)
+    for part in np.array_split(vectors, 10):
+        delta.append(path, pa.table({"vector": pa.array(list(part), pa.list_(pa.float32()))}))
+    retention.compact(path)
+    kept = np.stack(delta.read(path)["vector"].to_numpy())
+    assert {row.tobytes() for row in kept} == {row.tobytes() for row in vectors}
+
+
+@pytest.mark.parametrize("days", ["a month", -1])
+def test_a_retention_that_is_no_number_of_days_is_refused(tmp_path: Path, days: object) -> None:
+    file = tmp_path / "feature_store.yaml"
+    file.write_text(f"project: shop\noffline_store:\n  path: tables\n  retention_days: {days}\n")
+    with pytest.raises(VitrineError, match="retention_days"):
+        upkeep.retention_of(settings.load(file))
+
+
+def test_the_commands_forget_and_vacuum(shop: settings.Settings) -> None:
+    from typer.testing import CliRunner
+
+    from producers.cli import app
+
+    delta.append(shop.table("looks"), rows(("a", 0, 0, "red"), ("a", 0, 1, "rose"), ("b", 0, 0, "blue")))
+    run = CliRunner().invoke
+    forgotten = run(app, ["forget", "--product", "b", "--store", str(shop.file)])
+    assert (forgotten.exit_code, forgotten.stdout) == (0, "looks: 1 rows deleted\n")
+    vacuumed = run(app, ["vacuum", "--grace-hours", "0", "--store", str(shop.file)])
+    assert vacuumed.stdout == "looks: 1 corrected rows dropped, 2 files removed\n"
+    assert run(app, ["forget", "--store", str(shop.file)]).exit_code == 2
