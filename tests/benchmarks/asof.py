@@ -1,0 +1,218 @@
+"""The training join against Feast's own offline stores, and against a bare DuckDB ASOF join.
+
+    python -m tests.benchmarks.asof vectors      1M impressions x 60k versions x 128-d, vectors in the result
+    python -m tests.benchmarks.asof normalised   10M impressions over 60k versions, row numbers and distinct versions
+
+`--side NAME` runs one side once and nothing else: that is how its peak memory is taken, in a process of its own.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
+
+from feature_repo.tables import asof, delta
+from tests.benchmarks import harness
+
+app = typer.Typer(help=__doc__, pretty_exceptions_enable=False)
+START = datetime(2026, 1, 1, tzinfo=UTC)
+DAYS = 60
+STAMP = pa.timestamp("us", tz="UTC")
+OURS = "vitrine"
+
+
+def times(rng: np.random.Generator, rows: int) -> pa.Array:
+    span = DAYS * 86_400 * 1_000_000
+    return pa.array(int(START.timestamp()) * 1_000_000 + rng.integers(0, span, rows)).cast(STAMP)
+
+
+def product_ids(numbers: np.ndarray) -> pa.Array:
+    names = pa.array([f"product-{number:08d}" for number in range(int(numbers.max()) + 1)])
+    return names.take(pa.array(numbers))
+
+
+def make_versions(versions: int, products: int, dim: int) -> pa.Table:
+    """Every product from before the first impression on, and again at random times."""
+    rng = np.random.default_rng(0)
+    event = times(rng, versions).to_numpy(zero_copy_only=False).copy()
+    event[:products] = np.datetime64(START.replace(tzinfo=None) - timedelta(days=1))
+    vectors = rng.standard_normal(versions * dim, dtype=np.float32)
+    return pa.table(
+        {
+            "product_id": product_ids(np.append(np.arange(products), rng.integers(0, products, versions - products))),
+            "vector": pa.ListArray.from_arrays(pa.array(np.arange(versions + 1, dtype=np.int32) * dim), vectors),
+            "event_timestamp": pa.array(event).cast(pa.timestamp("us")).cast(STAMP),
+            "created_timestamp": pa.array(event).cast(pa.timestamp("us")).cast(STAMP),
+        }
+    )
+
+
+def make_impressions(impressions: int, products: int) -> pa.Table:
+    rng = np.random.default_rng(1)
+    return pa.table(
+        {"product_id": product_ids(rng.integers(0, products, impressions)), "event_timestamp": times(rng, impressions)}
+    )
+
+
+def feast_store(folder: Path, side: str, versions: Callable[[], pa.Table]) -> Any:
+    """A FeatureStore over the same rows: a Delta table for ours, a Parquet copy for Feast's stores."""
+    from feast import Entity, FeatureStore, FeatureView, Field, FileSource, ValueType
+    from feast.data_format import DeltaFormat, ParquetFormat
+    from feast.types import Array, Float32
+
+    root = folder / side
+    made = root.exists()
+    root.mkdir(parents=True, exist_ok=True)
+    kind = "feature_repo.stores.offline.DeltaOfflineStore\n  path: ." if side == OURS else side
+    (root / "feature_store.yaml").write_text(
+        f"project: bench\nprovider: local\nregistry: registry.db\noffline_store:\n  type: {kind}\n"
+        f"online_store:\n  type: sqlite\n  path: online.db\nentity_key_serialization_version: 3\n"
+    )
+    path = root / ("looks" if side == OURS else "looks.parquet")
+    if not made:
+        delta.append(path, versions()) if side == OURS else pq.write_table(versions(), path)
+    store = FeatureStore(str(root))
+    if not made:
+        product = Entity(name="product", join_keys=["product_id"], value_type=ValueType.STRING)
+        source = FileSource(
+            path=str(path),
+            file_format=DeltaFormat() if side == OURS else ParquetFormat(),
+            timestamp_field="event_timestamp",
+            created_timestamp_column="created_timestamp",
+        )
+        fields = [Field(name="vector", dtype=Array(Float32))]
+        view = FeatureView(name="looks", entities=[product], ttl=timedelta(0), schema=fields, source=source)
+        store.apply([product, view])
+    return store
+
+
+Impressions = Annotated[int, typer.Option(help="Rows to join.")]
+Versions = Annotated[int, typer.Option(help="Rows of the feature view.")]
+Products = Annotated[int, typer.Option(help="Distinct products.")]
+Rounds = Annotated[int, typer.Option(help="Rounds in which every side takes its turn.")]
+Side = Annotated[str, typer.Option(help="Run this side once, and no other.")]
+Folder = Annotated[str, typer.Option(help="Folder of the tables; a temporary one unless named.")]
+Record = Annotated[bool, typer.Option(help="Write the figures to results.json and RESULTS.md.")]
+
+
+@app.command()
+def vectors(
+    impressions: Impressions = 1_000_000,
+    versions: Versions = 60_000,
+    products: Products = 8_000,
+    dim: Annotated[int, typer.Option(help="Width of the vectors.")] = 128,
+    rounds: Rounds = 8,
+    dask_rounds: Annotated[int, typer.Option(help="Rounds of Feast's default store, which takes long.")] = 2,
+    side: Side = "",
+    folder: Folder = "",
+    record: Record = False,
+) -> None:
+    """The training join with vectors in the result, through `get_historical_features(...).to_arrow()`."""
+    root = Path(folder or tempfile.mkdtemp())
+    table = make_versions(versions, products, dim)
+
+    def joined(name: str) -> Callable[[], pa.Table]:
+        store = feast_store(root, name, lambda: table)
+        rows = make_impressions(impressions, products).to_pandas()
+        return lambda: store.get_historical_features(rows, ["looks:vector"]).to_arrow()
+
+    if side:
+        joined(side)()
+        return
+    sides = {name: joined(name) for name in (OURS, "duckdb")}
+    size = f"{impressions:,} impressions x {versions:,} versions x {dim}-d, vectors in the result"
+    sizes = [f"--impressions={impressions}", f"--versions={versions}", f"--products={products}", f"--dim={dim}"]
+
+    def peak(name: str) -> float:
+        return harness.peak_megabytes("tests.benchmarks.asof", "vectors", *sizes, f"--side={name}", f"--folder={root}")
+
+    seconds = harness.take_turns(sides, rounds)
+    note = f"peak {peak(OURS):,.0f} MB, theirs {peak('duckdb'):,.0f} MB, all imports included"
+    figures = [harness.compare(size, seconds, OURS, "duckdb", note)]
+    if dask_rounds:
+        default = joined("dask")
+        seconds = harness.take_turns({OURS: sides[OURS], "dask": default}, dask_rounds)
+        lost = impressions - len(default())
+        note = f"theirs lost {lost:,} of the impressions; peak {peak('dask'):,.0f} MB"
+        figures.append(harness.compare(size, seconds, OURS, "dask", note))
+    _finish(figures, None if folder else root, record)
+
+
+@app.command()
+def normalised(
+    impressions: Impressions = 10_000_000,
+    versions: Versions = 60_000,
+    products: Products = 8_000,
+    dim: Annotated[int, typer.Option(help="Width of the vectors.")] = 128,
+    rounds: Rounds = 8,
+    side: Side = "",
+    folder: Folder = "",
+    record: Record = False,
+) -> None:
+    """Row numbers into distinct versions, through `to_normalised()`, against a bare DuckDB ASOF join of the ids."""
+    import duckdb
+
+    root = Path(folder or tempfile.mkdtemp())
+    table = make_versions(versions, products, dim)
+    rows = make_impressions(impressions, products)
+    order = table.select(["product_id", "event_timestamp"]).append_column("row", pa.array(np.arange(versions)))
+
+    def bare_duckdb() -> pa.Table:
+        connection = duckdb.connect()
+        connection.register("impressions", rows)
+        connection.register("versions", order)
+        return connection.sql(
+            "SELECT versions.row FROM impressions ASOF LEFT JOIN versions ON impressions.product_id = "
+            "versions.product_id AND impressions.event_timestamp >= versions.event_timestamp"
+        ).to_arrow_table()
+
+    def bare_ours() -> np.ndarray:
+        index = asof.index_versions([order["product_id"]], order["event_timestamp"])
+        return asof.look_up(index, [rows["product_id"]], rows["event_timestamp"])
+
+    store = feast_store(root, OURS, lambda: table)
+    sides: dict[str, Callable[[], object]] = {
+        OURS: lambda: store.get_historical_features(rows, ["looks:vector"]).to_normalised(),
+        "join alone": bare_ours,
+        "bare DuckDB ASOF": bare_duckdb,
+    }
+    if side:
+        sides[side]()
+        return
+    seconds = harness.take_turns(sides, rounds)
+    size = f"{impressions:,} impressions over {versions:,} versions, "
+    sizes = [f"--impressions={impressions}", f"--versions={versions}", f"--products={products}", f"--dim={dim}"]
+
+    def peak(name: str) -> float:
+        return harness.peak_megabytes(
+            "tests.benchmarks.asof", "normalised", *sizes, f"--side={name}", f"--folder={root}"
+        )
+
+    other = "bare DuckDB ASOF"
+    note = f"peak {peak(OURS):,.0f} MB, theirs {peak(other):,.0f} MB, the impressions and all imports included"
+    figures = [
+        harness.compare(size + "normalised, vectors read", seconds, OURS, other, note),
+        harness.compare(size + "keys alone", seconds, "join alone", other, f"duckdb {duckdb.__version__}"),
+    ]
+    _finish(figures, None if folder else root, record)
+
+
+def _finish(figures: list[harness.Figure], temporary: Path | None, record: bool) -> None:
+    for figure in figures:
+        low, high = figure.ratio_range
+        print(f"{figure.name}: {figure.against} takes {figure.ratio:.2f}x [{low:.2f}, {high:.2f}]; {figure.note}")
+    if record:
+        harness.record(figures)
+    if temporary:
+        shutil.rmtree(temporary)
+
+
+if __name__ == "__main__":
+    app(standalone_mode=False)

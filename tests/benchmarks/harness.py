@@ -1,0 +1,129 @@
+"""How a figure is taken: the sides take turns, ratios are per round, and the figure travels with machine and size.
+
+Absolute times of a shared machine mean little: the same code measured in separate blocks differs by half. So each
+round runs every side once, in one process, in an order that turns, and what is kept is the ratio within the round.
+"""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results.json"
+TABLE = Path(__file__).parent / "RESULTS.md"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table of results."""
+
+    name: str
+    """What was measured, size included."""
+    seconds: float
+    """Our side: the median over the rounds."""
+    against: str
+    """The other side."""
+    against_seconds: float
+    ratio: float
+    """Other side's seconds over ours, the median of the rounds' ratios: 2 means that we take half the time."""
+    ratio_range: tuple[float, float]
+    rounds: int
+    command: str
+    note: str = ""
+    """Peak memory, versions of the other side, whatever is needed to read the figure."""
+
+
+def take_turns(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each side in each round; every side runs once before the first, unmeasured."""
+    order = list(sides)
+    for run in sides.values():
+        run()
+    seconds: dict[str, list[float]] = {name: [] for name in order}
+    for round_ in range(rounds):
+        turn = round_ % len(order)
+        for name in order[turn:] + order[:turn]:
+            start = time.perf_counter()
+            result = sides[name]()
+            seconds[name].append(time.perf_counter() - start)
+            del result
+        print(f"round {round_ + 1}: " + ", ".join(f"{name} {seconds[name][-1]:.3f} s" for name in order), flush=True)
+    return seconds
+
+
+def compare(name: str, seconds: Mapping[str, list[float]], ours: str, other: str, note: str = "") -> Figure:
+    """The figure of two sides that took turns."""
+    ratios = [theirs / mine for mine, theirs in zip(seconds[ours], seconds[other], strict=True)]
+    return Figure(
+        name=name,
+        seconds=statistics.median(seconds[ours]),
+        against=other,
+        against_seconds=statistics.median(seconds[other]),
+        ratio=statistics.median(ratios),
+        ratio_range=(min(ratios), max(ratios)),
+        rounds=len(ratios),
+        command="python -m " + " ".join([_module(), *sys.argv[1:]]),
+        note=note,
+    )
+
+
+def peak_megabytes(module: str, *arguments: str) -> float:
+    """The most memory that `python -m module arguments` held at once, everything imported included."""
+    probe = (
+        "import resource, runpy, sys; sys.argv = sys.argv[1:]; runpy.run_module(sys.argv[0], run_name='__main__'); "
+        "print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run([sys.executable, "-c", probe, module, *arguments], check=True, capture_output=True, text=True)
+    return int(done.stdout.rsplit("PEAK", 1)[1]) / 1024
+
+
+def record(figures: list[Figure]) -> None:
+    """Put the figures into results.json, in the place of those of the same name and side, and write RESULTS.md anew."""
+    kept: list[dict[str, Any]] = json.loads(RESULTS.read_text())["figures"] if RESULTS.exists() else []
+    new = [asdict(figure) | machine() for figure in figures]
+    names = {(figure["name"], figure["against"]) for figure in new}
+    together = [figure for figure in kept if (figure["name"], figure["against"]) not in names] + new
+    RESULTS.write_text(json.dumps({"figures": together}, indent=1) + "\n")
+    TABLE.write_text(_table(together))
+
+
+def machine() -> dict[str, str]:
+    """Where and when, and at which commit."""
+    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return {
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+        "commit": head.stdout.strip(),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def _table(figures: list[dict[str, Any]]) -> str:
+    lines = [
+        "# Figures",
+        "",
+        "The sides of a figure take turns within one process; a ratio is the other side's time over ours, the median",
+        "of the rounds' ratios with their range in brackets. Written by the commands named, never by hand.",
+        "",
+        "| what | ours | against | theirs | ratio | rounds | note | command | commit, date, machine |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for each in figures:
+        low, high = each["ratio_range"]
+        lines.append(
+            f"| {each['name']} | {each['seconds']:.3g} s | {each['against']} | {each['against_seconds']:.3g} s "
+            f"| **{each['ratio']:.3g}x** [{low:.3g}, {high:.3g}] | {each['rounds']} | {each['note']} "
+            f"| `{each['command']}` | {each['commit']}, {each['date']}, {each['machine']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _module() -> str:
+    spec = sys.modules["__main__"].__spec__
+    return spec.name if spec else Path(sys.argv[0]).stem
