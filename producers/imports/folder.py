@@ -42,7 +42,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Written:
-    """What was written where."""
+    """What was written where; the part REFUSED comes last."""
 
     out: Path
     rows: dict[str, int]
@@ -51,7 +51,8 @@ class Written:
 
     def __str__(self) -> str:
         """One line, and one more for each reason and remark."""
-        lines = [f"{self.out}: " + ", ".join(f"{rows:,} {part}" for part, rows in self.rows.items())]
+        counted = [f"{rows:,} {part}" for part, rows in self.rows.items()]
+        lines = [f"{self.out}: " + ", ".join(counted) + " or mended"]
         lines += [f"  {rows:,}: {reason}" for reason, rows in self.reasons.items()]
         return "\n".join(lines + [f"  {remark}" for remark in self.remarks])
 
