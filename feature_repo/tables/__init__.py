@@ -11,4 +11,10 @@ gather.py      rows by number, vectors without an object per value
 training.py    training sets in normalised form: rows, and row numbers into distinct versions
 retention.py   what leaves a table, and when
 history.py     all rows of a time window, or the newest of each entity
+layout.py      the packed row of the online stores, byte by byte
+checksum.py    what tells a damaged row from a sound one
+precision.py   floats in two bytes or one
+columns.py     one feature of n rows
+encode.py      columns to packed rows
+decode.py      packed rows to columns
 """

@@ -1,0 +1,298 @@
+"""Packed rows (layout.py draws them) to columns, never one Python object per value.
+
+Rows are joined to one matrix of bytes: their checksums are one multiply-add, a fixed field is a strided view. Nothing
+that comes out shares memory with the rows.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from feature_repo.errors import VitrineError
+from feature_repo.tables import columns, precision
+from feature_repo.tables.checksum import CHECKSUM, WORD, checksums
+from feature_repo.tables.columns import Column
+from feature_repo.tables.encode import Words, of_one_size
+from feature_repo.tables.layout import HEADER_SIZE, Field, Layout
+
+
+class Status(IntEnum):
+    """What became of a row that was asked for."""
+
+    PRESENT = 0
+    STALE = 1
+    """It is there, but older than its view's TTL."""
+    ABSENT = 2
+    FAILED = 3
+    """It is damaged, or of a layout or with a code that its reader does not know."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What was read of n entities in one view."""
+
+    columns: dict[str, Column]
+    status: NDArray[np.uint8]
+    """[n], of Status."""
+    event_timestamp: NDArray[np.int64]
+    """[n], microseconds since 1970 UTC; 0 for an absent or failed row."""
+    unknown: bool = False
+    """Whether a row failed though it is sound: its layout or a code came to the store after the reader had looked."""
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Rows of one layout that are fit to be read."""
+
+    place: NDArray[np.int64]
+    """[m], where they stand among those asked for."""
+    rows: Sequence[bytes]
+    matrix: NDArray[np.uint8]
+    """[m, width], the rows, zeros after the end of each."""
+    layout: Layout
+
+
+def decode(
+    rows: Sequence[bytes | None],
+    layouts: Mapping[int, Layout],
+    wanted: Sequence[Field],
+    words: Words,
+    *,
+    oldest: int | None = None,
+    keep_stale: bool = False,
+    out: Mapping[str, NDArray[Any]] | None = None,
+) -> Rows:
+    """Columns from the packed rows of n entities, in their order.
+
+    Args:
+        rows: None where the store has none.
+        layouts: by fingerprint, those that rows may be of.
+        wanted: the fields to give back, as the reader knows them; null in rows whose layout has none of that type.
+        words: dictionaries of the features with storage "dictionary".
+        oldest: event timestamp in microseconds since 1970 UTC; a row before it is stale.
+        keep_stale: give the values of stale rows, which are missing otherwise.
+        out: for features that are floats or vectors of floats, the array [n] or [n, width] that takes the values.
+
+    Raises:
+        VitrineError: an array of `out` has another shape or dtype than its feature.
+    """
+    status = np.full(len(rows), Status.ABSENT, np.uint8)
+    event = np.zeros(len(rows), np.int64)
+    unknown = np.zeros(len(rows), np.bool_)
+    batches = list(_fit_to_read(rows, layouts, wanted, words, oldest, keep_stale, status, event, unknown))
+    whole = len(batches) == 1 and len(batches[0].place) == len(rows)
+    found: dict[str, Column] = {}
+    for field in wanted:
+        target = None if out is None else out.get(field.name)
+        if whole:
+            column = _column(batches[0], field, words, target)
+        elif batches:
+            column = columns.merge(field, [(b.place, _column(b, field, words, None)) for b in batches], len(rows))
+        else:
+            column = columns.empty(field, len(rows))
+        found[field.name] = column if target is None else _into(column, target)
+    return Rows(found, status, event, bool(unknown.any()))
+
+
+def _fit_to_read(
+    rows: Sequence[bytes | None],
+    layouts: Mapping[int, Layout],
+    wanted: Sequence[Field],
+    words: Words,
+    oldest: int | None,
+    keep_stale: bool,
+    status: NDArray[np.uint8],
+    event: NDArray[np.int64],
+    unknown: NDArray[np.bool_],
+) -> Iterator[_Batch]:
+    """Check the rows, fill in `status`, `event` and `unknown`, and yield those whose values are asked for."""
+    place = np.arange(len(rows)) if None not in rows else np.flatnonzero([row is not None for row in rows])
+    present = [row for row in rows if row is not None] if len(place) < len(rows) else cast(Sequence[bytes], rows)
+    if not present:
+        return
+    status[place] = Status.FAILED
+    sizes = np.fromiter(map(len, present), np.int64, len(present))
+    for group in of_one_size(sizes):
+        chosen = present if len(group) == len(present) else [present[i] for i in group.tolist()]
+        matrix = _matrix(chosen, sizes[group])
+        sound = checksums(matrix, sizes[group]) == _view(matrix, CHECKSUM.start, np.dtype("<u4"))
+        sound &= (sizes[group] % WORD == 0) & (sizes[group] >= HEADER_SIZE)
+        fingerprints = _view(matrix, 16, np.dtype("<u4"))
+        for fingerprint in fingerprints[:1] if (fingerprints == fingerprints[0]).all() else np.unique(fingerprints):
+            layout = layouts.get(int(fingerprint))
+            own = sound & (fingerprints == fingerprint)
+            unknown[place[group[own]]] = True
+            if layout is None:
+                continue
+            own &= sizes[group] >= layout.prefix_size
+            for field in wanted:
+                known = layout.by_name.get(field.name)
+                if known is not None and known.form == "code":
+                    own &= _view(matrix, layout.offset[field.name], known.stored) < max(1, len(words[field.name]))
+            unknown[place[group[own]]] = False
+            times = _view(matrix, 0, np.dtype("<i8"))
+            stale = np.zeros(len(group), np.bool_) if oldest is None else times < oldest
+            event[place[group[own]]] = times[own]
+            status[place[group[own]]] = np.where(stale[own], Status.STALE, Status.PRESENT)
+            read = np.flatnonzero(own if keep_stale else own & ~stale)
+            if len(read) == len(group):
+                yield _Batch(place[group], chosen, matrix, layout)
+            elif len(read):
+                yield _Batch(place[group[read]], [chosen[i] for i in read.tolist()], matrix[read], layout)
+
+
+def _matrix(rows: Sequence[bytes], sizes: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Rows as a matrix [m, width], zeros after the end of each; width is a multiple of a word, and holds a header."""
+    width = max(int(sizes.max()), HEADER_SIZE)
+    width += -width % WORD
+    if int(sizes.min()) != width:
+        rows = [row.ljust(width, b"\0") for row in rows]
+    return np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), width)
+
+
+def _view(matrix: NDArray[np.uint8], at: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The value of `dtype` that stands at byte `at` of each row, [m], strided."""
+    return matrix[:, at : at + dtype.itemsize].view(dtype)[:, 0]
+
+
+def _column(batch: _Batch, wanted: Field, words: Words, out: NDArray[Any] | None) -> Column:
+    """The field `wanted` of the batch's rows, empty if their layout has none of that type."""
+    field = batch.layout.by_name.get(wanted.name)
+    if field is None or field.type != wanted.type:
+        return columns.empty(wanted, len(batch.rows))
+    valid = _valid(batch, field)
+    at = batch.layout.offset[field.name]
+    if field.form in ("number", "vector"):
+        values = _numbers(field, batch.matrix[:, at : at + field.size], out)
+        if field.form == "number":
+            values = values[:, 0]
+        if valid is not None and values.dtype.kind == "f":
+            values[~valid] = np.nan
+        return Column(wanted, values, valid)
+    if field.form == "code":
+        return Column(wanted, _view(batch.matrix, at, field.stored).copy(), valid, words[field.name])
+    starts, counts, sizes = _extents(batch, field)
+    if field.form == "list":
+        return _lists(batch, field, wanted, starts, counts, sizes, valid)
+    data = _cut_out(batch, starts, sizes)
+    if field.form == "bytes":
+        return Column(wanted, _texts(data, sizes, valid, columns.element_type(field)))
+    return Column(wanted, _lists_of_texts(data, sizes, valid, field))
+
+
+def _valid(batch: _Batch, field: Field) -> NDArray[np.bool_] | None:
+    """[m], which rows have the field; None if all do."""
+    bit = batch.layout.position[field.name]
+    null = batch.matrix[:, HEADER_SIZE + bit // 8] & np.uint8(1 << bit % 8)
+    return null == 0 if null.any() else None
+
+
+def _numbers(field: Field, stored: NDArray[np.uint8], out: NDArray[Any] | None) -> NDArray[Any]:
+    """Bytes [m, size] as numbers [m, width], contiguous, in `out` if that fits."""
+    elements = stored[:, field.scale_size :].view(field.stored)
+    values = np.empty(elements.shape, field.number)
+    if out is not None and out.size == values.size and out.dtype == values.dtype and out.flags.c_contiguous:
+        values = out.reshape(elements.shape)
+    if field.storage == "int8":
+        np.multiply(elements, stored[:, :4].view("<f4"), out=values)
+    elif field.storage == "float16" and values.dtype == np.float32:
+        precision.widen_half(elements, values)
+    else:
+        np.copyto(values, elements)
+    return values
+
+
+def _extents(batch: _Batch, wanted: Field) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Where a varying field begins in each row, its elements, its bytes: [m] each."""
+    starts = np.full(len(batch.rows), batch.layout.prefix_size)
+    for field in (*batch.layout.lists, *batch.layout.texts):
+        counts = _view(batch.matrix, batch.layout.offset[field.name], np.dtype("<u4")).astype(np.int64)
+        sizes = counts
+        if field.form == "list":
+            sizes = counts * field.stored.itemsize + (counts > 0) * field.scale_size
+        if field.name == wanted.name:
+            return starts, counts, sizes
+        starts = starts + sizes
+    raise KeyError(wanted.name)
+
+
+def _cut_out(batch: _Batch, starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> bytes:
+    """The bytes of one field, row after row."""
+    ends = (starts + sizes).tolist()
+    return b"".join([row[start:end] for row, start, end in zip(batch.rows, starts.tolist(), ends, strict=True)])
+
+
+def _lists(
+    batch: _Batch,
+    field: Field,
+    wanted: Field,
+    starts: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    valid: NDArray[np.bool_] | None,
+) -> Column:
+    """A varying list of numbers: a matrix where all that are there have one length."""
+    if valid is None and (starts == starts[0]).all() and (counts == counts[0]).all():
+        stored = batch.matrix[:, starts[0] : starts[0] + sizes[0]]
+        return Column(wanted, _numbers(field, stored, None) if counts[0] else np.empty((len(counts), 0), field.number))
+    present = counts if valid is None else counts[valid]
+    data = np.frombuffer(_cut_out(batch, starts, sizes), np.uint8)
+    if len(present) and present[0] and (present == present[0]).all():
+        items = _numbers(field, data.reshape(len(present), -1), None).reshape(-1)
+    elif field.storage == "int8":
+        ends = sizes.cumsum()
+        lists = [
+            _numbers(field, data[None, end - size : end], None)[0]
+            for size, end in zip(sizes, ends, strict=True)
+            if size
+        ]
+        items = np.concatenate(lists) if lists else np.empty(0, field.number)
+    else:
+        items = _numbers(field, data[None, :], None)[0]
+    return columns.lists_of_numbers(wanted, items, counts, valid)
+
+
+def _texts(data: bytes, sizes: NDArray[np.int64], valid: NDArray[np.bool_] | None, kind: pa.DataType) -> pa.Array:
+    """Arrow texts or bytes from bytes laid end to end."""
+    offsets = np.zeros(len(sizes) + 1, np.int32)
+    np.cumsum(sizes, out=offsets[1:])
+    mask = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    return pa.Array.from_buffers(kind, len(sizes), [mask, pa.py_buffer(offsets), pa.py_buffer(data)])
+
+
+def _lists_of_texts(data: bytes, sizes: NDArray[np.int64], valid: NDArray[np.bool_] | None, field: Field) -> pa.Array:
+    """Arrow lists from, for each row, a count, the lengths and the bytes of its items."""
+    ends = sizes.cumsum().tolist()
+    lengths, texts, counts = [], [], np.zeros(len(sizes), np.int64)
+    for i, (size, end) in enumerate(zip(sizes.tolist(), ends, strict=True)):
+        if size:
+            start = end - size
+            counts[i] = int.from_bytes(data[start : start + 4], "little")
+            text_start = start + 4 + 4 * int(counts[i])
+            lengths.append(data[start + 4 : text_start])
+            texts.append(data[text_start:end])
+    item_sizes = np.frombuffer(b"".join(lengths), "<u4").astype(np.int64)
+    items = _texts(b"".join(texts), item_sizes, None, columns.element_type(field))
+    return columns.make_lists(counts, items, valid)
+
+
+def _into(column: Column, out: NDArray[Any]) -> Column:
+    """The column in the caller's array."""
+    values = column.values
+    if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
+        raise VitrineError(
+            f"feature `{column.field.name}` is {column.field.type}: only floats go into an array of `out`"
+        )
+    if values is out or np.shares_memory(values, out):
+        return column
+    if out.dtype != values.dtype or (values.shape != out.shape and values.shape[1:] != (0,)):
+        raise VitrineError(
+            f"out[`{column.field.name}`] is {out.dtype} {list(out.shape)}, wanted {values.dtype} {list(values.shape)}"
+        )
+    out[...] = values if values.shape == out.shape else np.nan
+    return Column(column.field, out, column.valid)

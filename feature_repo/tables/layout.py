@@ -1,0 +1,215 @@
+"""How the packed row of one feature view is laid out: what a reader in any language must know.
+
+One row holds all features of one entity in one view. All numbers are little-endian, nothing is aligned:
+
+    offset  bytes       what
+    0       8           event timestamp: int64, microseconds since 1970-01-01 UTC
+    8       8           created timestamp: int64, likewise; the smallest int64 if it is unknown
+    16      4           fingerprint of the layout: uint32, as in the project's record
+    20      4           checksum: uint32 (see checksum.py)
+    24      ceil(f/8)   null mask: bit i % 8 of byte i // 8 is set where field i is null (f fields)
+            ...         fixed fields, in the layout's order; zeros where null
+            4 each      a uint32 for each varying field: a list's number of elements, else the number of bytes
+            ...         varying fields, in the layout's order: lists of numbers first, then bytes
+            0-7         zeros, up to a multiple of 8
+
+    form        fields                                      bytes
+    number      bool 1, int32 4, int64 8, float 4,          fixed; bool is 0 or 1, timestamps are seconds
+                double 8, unix_timestamp 8
+    code        text with storage "dictionary"              fixed: uint16, its place in the field's dictionary
+    vector      lists of numbers, all of one length         fixed: the elements; int8: a float32 scale before them
+    list        lists and sets of numbers                   varying: likewise, nothing where there is no element
+    bytes       string, json, uuid, decimal, bytes, ...     varying: UTF-8 or the bytes themselves
+    bytes_list  lists and sets of those                     varying: uint32 count, a uint32 length each, the bytes
+    bytes       maps, structs, nested and zoned values      varying: Feast's `Value` message, serialized
+
+Storage "float16" and "float32" are the IEEE forms of a float or double; an int8 element stands for element * scale.
+The fields of a layout are ordered by form (as above), then by size (largest first), then by name. The fingerprint is
+the first 4 bytes of the SHA-256 of the layout's JSON, so a field that is added, removed or stored otherwise makes
+another layout; every layout that rows were written in stays in the project's record (see views.py).
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from feature_repo.errors import VitrineError
+
+HEADER_SIZE = 24
+NO_CREATED_TIMESTAMP = np.iinfo(np.int64).min
+MAX_WORDS = 65_535
+"""Different texts that a dictionary holds."""
+
+NUMBERS: dict[str, np.dtype[Any]] = {
+    "bool": np.dtype("?"),
+    "int32": np.dtype("<i4"),
+    "int64": np.dtype("<i8"),
+    "float": np.dtype("<f4"),
+    "double": np.dtype("<f8"),
+    "unix_timestamp": np.dtype("<i8"),
+}
+"""Feast's value types that are numbers, and how NumPy holds them."""
+TEXTS = ("string", "json", "uuid", "time_uuid", "decimal")
+BINARIES = ("bytes", "pdf_bytes", "image_bytes")
+FORMS = ("number", "code", "vector", "list", "bytes", "bytes_list")
+STORAGES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2"), "int8": np.dtype("i1")}
+SCALE_SIZE = 4
+
+
+@dataclass(frozen=True)
+class Field:
+    """One feature of a view."""
+
+    name: str
+    type: str
+    """Feast's value type in lower case: "float_list", "string", "int64_set", ..."""
+    storage: str = "plain"
+    """ "plain", or for floats "float32", "float16" and (lists only) "int8", or for text "dictionary"."""
+    length: int = 0
+    """Elements of every list, 0 if lists differ."""
+    dictionary: str = ""
+    """Which dictionary the codes are of: another one after the view was dropped and made anew."""
+
+    def __post_init__(self) -> None:
+        floating = self.base in ("float", "double")
+        allowed = {
+            "plain": True,
+            "float32": floating,
+            "float16": floating,
+            "int8": floating and self.is_list,
+            "dictionary": self.type in TEXTS,
+        }
+        if not allowed.get(self.storage, False):
+            raise VitrineError(
+                f"feature `{self.name}` of type {self.type}: storage `{self.storage}` is none of "
+                f"{', '.join(storage for storage, fits in allowed.items() if fits)}; change its Field's tag `storage`"
+            )
+
+    @cached_property
+    def base(self) -> str:
+        """The type of one element: "float" for "float_list"; "" where there are no plain elements."""
+        base = self.type.removesuffix("_list").removesuffix("_set")
+        return base if base in NUMBERS or base in TEXTS or base in BINARIES else ""
+
+    @cached_property
+    def is_list(self) -> bool:
+        return self.base != "" and self.base != self.type
+
+    @property
+    def is_message(self) -> bool:
+        """Whether it is kept as Feast's own `Value` message."""
+        return self.base == ""
+
+    @cached_property
+    def number(self) -> np.dtype[Any]:
+        """How NumPy holds one element in memory; only for numbers."""
+        return NUMBERS[self.base]
+
+    @cached_property
+    def stored(self) -> np.dtype[Any]:
+        """How one element is stored; only for numbers and codes."""
+        if self.storage == "dictionary":
+            return np.dtype("<u2")
+        return STORAGES[self.storage] if self.storage in STORAGES else NUMBERS[self.base]
+
+    @cached_property
+    def form(self) -> str:
+        """One of FORMS."""
+        if self.storage == "dictionary":
+            return "code"
+        if self.base not in NUMBERS:
+            return "bytes_list" if self.is_list else "bytes"
+        if not self.is_list:
+            return "number"
+        return "vector" if self.length else "list"
+
+    @cached_property
+    def scale_size(self) -> int:
+        """Bytes before the elements of a list."""
+        return SCALE_SIZE if self.storage == "int8" else 0
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes in the fixed part of the row."""
+        if self.form in ("number", "code"):
+            return int(self.stored.itemsize)
+        return self.scale_size + self.length * int(self.stored.itemsize) if self.form == "vector" else 0
+
+    def shape(self, count: int) -> tuple[int, ...]:
+        """Of `count` values in memory: [n], of lists [n, length]."""
+        return (count, self.length) if self.is_list else (count,)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The fields of a row, in the order in which they stand."""
+
+    fields: tuple[Field, ...]
+
+    @staticmethod
+    def of(fields: Iterable[Field]) -> "Layout":
+        """The layout of `fields`, whatever the order they come in."""
+        return Layout(tuple(sorted(fields, key=lambda field: (FORMS.index(field.form), -field.size, field.name))))
+
+    @cached_property
+    def fingerprint(self) -> int:
+        text = json.dumps(self.to_json(), separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
+
+    @cached_property
+    def by_name(self) -> dict[str, Field]:
+        return {field.name: field for field in self.fields}
+
+    @cached_property
+    def position(self) -> dict[str, int]:
+        """Which bit of the null mask is a field's."""
+        return {field.name: i for i, field in enumerate(self.fields)}
+
+    @cached_property
+    def offset(self) -> dict[str, int]:
+        """Where a fixed field begins; of a varying one, where its uint32 stands."""
+        offsets, at = {}, HEADER_SIZE + self.mask_size
+        for field in self.fields:
+            offsets[field.name] = at
+            at += field.size if field.size else 4
+        return offsets
+
+    @cached_property
+    def mask_size(self) -> int:
+        return (len(self.fields) + 7) // 8
+
+    @cached_property
+    def prefix_size(self) -> int:
+        """Bytes before the varying fields."""
+        return HEADER_SIZE + self.mask_size + sum(field.size if field.size else 4 for field in self.fields)
+
+    @cached_property
+    def lists(self) -> tuple[Field, ...]:
+        """The varying lists of numbers."""
+        return tuple(field for field in self.fields if field.form == "list")
+
+    @cached_property
+    def texts(self) -> tuple[Field, ...]:
+        """The fields that are varying bytes."""
+        return tuple(field for field in self.fields if field.form in ("bytes", "bytes_list"))
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The fields, without what is as it is by default."""
+        default = Field("", "bytes")
+        return [
+            {
+                key: value
+                for key, value in asdict(field).items()
+                if key in ("name", "type") or value != getattr(default, key)
+            }
+            for field in self.fields
+        ]
+
+    @staticmethod
+    def from_json(fields: Iterable[dict[str, Any]]) -> "Layout":
+        return Layout(tuple(Field(**field) for field in fields))

@@ -1,0 +1,72 @@
+"""Made-up views and rows of every type that Feast knows."""
+
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from feature_repo.tables.layout import BINARIES, NUMBERS, TEXTS, Field, Layout
+
+floats32 = st.floats(width=32, allow_nan=True)
+ELEMENTS: dict[str, st.SearchStrategy[Any]] = {
+    "bool": st.booleans(),
+    "int32": st.integers(-(2**31), 2**31 - 1),
+    "int64": st.integers(-(2**63) + 1, 2**63 - 1),
+    "float": floats32,
+    "double": st.floats(),
+    "unix_timestamp": st.integers(-62_135_596_800, 253_402_300_799),
+    **dict.fromkeys(TEXTS, st.text(max_size=12)),
+    **dict.fromkeys(BINARIES, st.binary(max_size=12)),
+}
+TYPES = [*ELEMENTS, *(f"{base}{suffix}" for base in ELEMENTS for suffix in ("_list", "_set")), "map", "struct_list"]
+MOMENTS = st.integers(-(2**50), 2**52)
+
+
+@st.composite
+def fields(draw: st.DrawFn, name: str) -> Field:
+    type_ = draw(st.sampled_from(TYPES))
+    bare = Field(name, type_)
+    storages = ["plain"]
+    if bare.base in ("float", "double"):
+        storages += ["float32", "float16"] + ["int8"] * bare.is_list
+    if type_ in TEXTS:
+        storages.append("dictionary")
+    length = draw(st.sampled_from([0, 0, 1, 3])) if bare.is_list and bare.base in NUMBERS else 0
+    return Field(name, type_, draw(st.sampled_from(storages)), length)
+
+
+def values(field: Field) -> st.SearchStrategy[Any]:
+    """A value of a field, or None."""
+    if field.is_message:
+        return st.none() | st.binary(max_size=20)
+    element = ELEMENTS[field.base]
+    if field.storage == "float16":
+        element = st.floats(width=16)
+    elif field.storage == "float32":
+        element = floats32
+    elif field.storage == "int8":
+        element = st.floats(-1e3, 1e3, width=32)
+    if not field.is_list:
+        return st.none() | element
+    sizes = {"min_size": field.length, "max_size": field.length} if field.length else {"max_size": 4}
+    return st.none() | st.lists(element, **sizes)
+
+
+@st.composite
+def tables(draw: st.DrawFn, max_rows: int = 6) -> tuple[Layout, list[dict[str, Any]]]:
+    """A layout, and rows of it: feature values by name."""
+    names = draw(st.lists(st.text("abcxyz_0", min_size=1, max_size=5), unique=True, max_size=6))
+    layout = Layout.of([draw(fields(name)) for name in names])
+    row = st.fixed_dictionaries({field.name: values(field) for field in layout.fields})
+    return layout, draw(st.lists(row, max_size=max_rows))
+
+
+def as_stored(field: Field, value: Any) -> Any:
+    """What of a value is kept, by the field's storage."""
+    if value is None or field.storage != "int8":
+        return value
+    largest = np.float32(max(map(abs, value), default=0) / 127)
+    if largest == 0:
+        return [0.0] * len(value)
+    codes = np.clip(np.rint(np.array(value, field.number) / largest), -127, 127)
+    return [float(np.float32(int(code) * largest)) for code in codes]
