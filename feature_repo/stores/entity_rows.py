@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset
 from feast import FeatureView
 from feast.infra.offline_stores.offline_store import RetrievalMetadata
 from feast.infra.offline_stores.offline_utils import DEFAULT_ENTITY_DF_EVENT_TIMESTAMP_COL as EVENT_TIMESTAMP
@@ -17,10 +18,10 @@ from feature_repo.tables import history, times
 from feature_repo.tables.training import ViewTable
 
 
-def from_caller(entity_df: pd.DataFrame | pa.Table | Any) -> tuple[pa.Table, str]:
+def from_caller(entity_df: pd.DataFrame | pa.Table | Any) -> tuple[pa.Table | pyarrow.dataset.Dataset, str]:
     """The caller's rows as Arrow, and the column that holds their time, now in UTC (without a zone it was UTC).
 
-    The time is `event_timestamp`, or else the only column of timestamps.
+    The time is `event_timestamp`, or else the only column of timestamps. A data set stays as it is, unread.
 
     Raises:
         VitrineError: the rows are SQL or of another kind; no column, or more than one, can be the time.
@@ -29,13 +30,13 @@ def from_caller(entity_df: pd.DataFrame | pa.Table | Any) -> tuple[pa.Table, str
         raise VitrineError(
             "entity_df is a SQL string, and DeltaOfflineStore runs no SQL; pass a pandas DataFrame or a pyarrow Table"
         )
+    if isinstance(entity_df, pyarrow.dataset.Dataset):
+        return entity_df, _time_column(entity_df.schema)
     if not isinstance(entity_df, pd.DataFrame | pa.Table):
         raise VitrineError(f"entity_df is a {type(entity_df).__name__}; pass a pandas DataFrame or a pyarrow Table")
-    if isinstance(entity_df, pd.DataFrame):
-        entity_df = _arrow(entity_df)
-    column = _time_column(entity_df)
-    in_utc = times.utc(entity_df[column])
-    return entity_df.set_column(entity_df.column_names.index(column), column, in_utc), column
+    rows = _arrow(entity_df) if isinstance(entity_df, pd.DataFrame) else entity_df
+    column = _time_column(rows.schema)
+    return rows.set_column(rows.column_names.index(column), column, times.utc(rows[column])), column
 
 
 def from_views(
@@ -66,16 +67,14 @@ def from_views(
     return distinct.sort_by([(name, "ascending") for name in together.column_names]), EVENT_TIMESTAMP
 
 
-def metadata(rows: pa.Table, column: str, feature_refs: list[str]) -> RetrievalMetadata:
-    """What Feast keeps of a training set: its features, its other columns, its first and last time."""
+def metadata(rows: pa.Table | pyarrow.dataset.Dataset, column: str, feature_refs: list[str]) -> RetrievalMetadata:
+    """What Feast keeps of a training set: features, other columns and, unless its rows are unread, the time's range."""
+    described = {"features": feature_refs, "keys": [name for name in rows.schema.names if name != column]}
+    if not isinstance(rows, pa.Table):
+        return RetrievalMetadata(**described)
     bounds = pc.min_max(rows[column].cast(pa.timestamp("us", tz="UTC"), safe=False))
     first, last = bounds["min"].as_py(), bounds["max"].as_py()
-    return RetrievalMetadata(
-        features=feature_refs,
-        keys=[name for name in rows.column_names if name != column],
-        min_event_timestamp=first,
-        max_event_timestamp=last,
-    )
+    return RetrievalMetadata(**described, min_event_timestamp=first, max_event_timestamp=last)
 
 
 def _arrow(frame: pd.DataFrame) -> pa.Table:
@@ -92,11 +91,11 @@ def _arrow(frame: pd.DataFrame) -> pa.Table:
         raise VitrineError(f"entity_df does not fit Arrow: {' '.join(map(str, error.args))}") from error
 
 
-def _time_column(rows: pa.Table) -> str:
-    stamps = [field.name for field in rows.schema if pa.types.is_timestamp(field.type)]
-    if EVENT_TIMESTAMP in rows.column_names:
+def _time_column(schema: pa.Schema) -> str:
+    stamps = [field.name for field in schema if pa.types.is_timestamp(field.type)]
+    if EVENT_TIMESTAMP in schema.names:
         if EVENT_TIMESTAMP not in stamps:
-            type_ = rows.schema.field(EVENT_TIMESTAMP).type
+            type_ = schema.field(EVENT_TIMESTAMP).type
             raise VitrineError(f"entity_df: column `{EVENT_TIMESTAMP}` is {type_}, and a timestamp was expected")
         return EVENT_TIMESTAMP
     if len(stamps) != 1:

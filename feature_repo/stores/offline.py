@@ -5,7 +5,6 @@ A thin adapter: it says which columns of which table a feature view means, and l
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,9 +22,9 @@ from feast.repo_config import FeastConfigBaseModel
 
 from feature_repo.errors import VitrineError
 from feature_repo.stores import entity_rows, sources
-from feature_repo.stores.retrieval import TableRetrievalJob, TrainingRetrievalJob
+from feature_repo.stores.retrieval import TableRetrievalJob, TrainingRequest, TrainingRetrievalJob
 from feature_repo.stores.view_tables import requested_view_tables
-from feature_repo.tables import history, training
+from feature_repo.tables import history
 
 
 class DeltaOfflineStoreConfig(FeastConfigBaseModel):
@@ -48,7 +47,7 @@ class DeltaOfflineStore(OfflineStore):
         config: RepoConfig,
         feature_views: list[FeatureView],
         feature_refs: list[str],
-        entity_df: pd.DataFrame | pa.Table | str | None,
+        entity_df: pd.DataFrame | pa.Table | pyarrow.dataset.Dataset | str | None,
         registry: BaseRegistry,
         project: str,
         full_feature_names: bool = False,
@@ -61,6 +60,7 @@ class DeltaOfflineStore(OfflineStore):
 
         A version is seen if `row time - ttl <= its event timestamp <= row time`; of several the newest by event, then
         created timestamp. The tables are opened here: what is appended later is not seen, however late the job runs.
+        Entity rows too many for memory come as a `pyarrow.dataset.Dataset`, and the job's `to_folder` joins them.
         Without entity rows, every key and event time of the views between `start_date` and `end_date` (inclusive) is
         a row.
 
@@ -75,7 +75,7 @@ class DeltaOfflineStore(OfflineStore):
             rows, column = entity_rows.from_caller(entity_df)
         return TrainingRetrievalJob(
             config,
-            partial(training.join, rows, column, views, created_by_then=filter_by_created_timestamp),
+            TrainingRequest(rows, column, views, created_by_then=filter_by_created_timestamp),
             full_feature_names=full_feature_names,
             on_demand_feature_views=OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
             metadata=entity_rows.metadata(rows, column, feature_refs),

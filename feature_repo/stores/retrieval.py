@@ -1,13 +1,16 @@
 """What the offline store hands out: a training set or a stretch of history, computed when asked for."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet
 from feast import OnDemandFeatureView, RepoConfig
 from feast.errors import SavedDatasetLocationAlreadyExists
@@ -17,8 +20,9 @@ from feast.saved_dataset import SavedDatasetStorage
 
 from feature_repo.errors import VitrineError
 from feature_repo.stores import sources
-from feature_repo.tables import delta
-from feature_repo.tables.training import Normalised
+from feature_repo.tables import delta, stored, training
+from feature_repo.tables.stored import StoredTrainingSet
+from feature_repo.tables.training import Normalised, ViewTable
 
 
 class TableRetrievalJob(RetrievalJob):
@@ -80,25 +84,52 @@ class TableRetrievalJob(RetrievalJob):
         pyarrow.parquet.write_table(answer, path)
 
 
+@dataclass(frozen=True)
+class TrainingRequest:
+    """What a training set is made of: rows in memory or a data set too large for it, and the views to join."""
+
+    rows: pa.Table | pyarrow.dataset.Dataset
+    event_timestamp: str
+    views: Sequence[ViewTable]
+    created_by_then: bool = False
+    created_before: datetime | None = None
+
+    def join(self) -> Normalised:
+        """The training set in memory."""
+        rows = self.rows if isinstance(self.rows, pa.Table) else self.rows.to_table()
+        return training.join(
+            rows,
+            self.event_timestamp,
+            self.views,
+            created_by_then=self.created_by_then,
+            created_before=self.created_before,
+        )
+
+    def write(self, folder: Path) -> StoredTrainingSet:
+        """The training set in a folder."""
+        rows = pyarrow.dataset.dataset(self.rows) if isinstance(self.rows, pa.Table) else self.rows
+        return stored.write(
+            rows,
+            self.event_timestamp,
+            self.views,
+            folder,
+            created_by_then=self.created_by_then,
+            created_before=self.created_before,
+        )
+
+
 class TrainingRetrievalJob(TableRetrievalJob):
     """A training set: `to_arrow()` and `to_df()` as Feast has them, and the forms that do not copy vectors per row."""
 
-    def __init__(self, config: RepoConfig, join: Callable[..., Normalised], **described: Any) -> None:
-        """`join` takes `created_before`, a moment or None."""
-        super().__init__(config, lambda: self._normalised().to_table(), **described)
-        self._join = join
+    def __init__(self, config: RepoConfig, request: TrainingRequest, **described: Any) -> None:
+        super().__init__(config, lambda: request.join().to_table(), **described)
+        self._request = request
         self._described = described
-        self._created_before: datetime | None = None
 
     def created_before(self, moment: datetime) -> "TrainingRetrievalJob":
         """The same training set from what had been computed before `moment`: as it was made then, whatever has been
         written or corrected since, for as long as `offline_store.retention_days` keeps corrected rows."""
-        job = TrainingRetrievalJob(self._config, self._join, **self._described)
-        job._created_before = moment
-        return job
-
-    def _normalised(self) -> Normalised:
-        return self._join(created_before=self._created_before)
+        return TrainingRetrievalJob(self._config, replace(self._request, created_before=moment), **self._described)
 
     def to_normalised(self) -> Normalised:
         """Entity rows in their order and, per feature view, a row number into its distinct versions.
@@ -107,11 +138,15 @@ class TrainingRetrievalJob(TableRetrievalJob):
         and `versions` (the table of distinct versions in use, columns named as in `to_arrow()`). On-demand features
         are not in it: they are functions of a whole row.
         """
-        return self._normalised()
+        return self._request.join()
+
+    def to_folder(self, folder: Path) -> StoredTrainingSet:
+        """The normalised form on disk, made in bounded memory; entity rows may be a `pyarrow.dataset.Dataset`."""
+        return self._request.write(folder)
 
     def to_batches(self, *, rows: int = 65_536) -> Iterator[pa.Table]:
         """The training set in pieces of at most `rows` rows, on-demand features included."""
-        for piece in self._normalised().to_batches(rows=rows):
+        for piece in self._request.join().to_batches(rows=rows):
             yield TableRetrievalJob(
                 self._config,
                 partial(_itself, piece),

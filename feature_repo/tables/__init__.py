@@ -10,6 +10,8 @@ times.py       timestamps as integers
 gather.py      rows by number, vectors without an object per value
 training.py    training sets in normalised form: rows, and row numbers into distinct versions
 retention.py   what leaves a table, and when
+stored.py      training sets larger than memory, in a folder
+ranges.py      a table cut into ranges of its key, one in memory at a time
 history.py     all rows of a time window, or the newest of each entity
 layout.py      the packed row of the online stores, byte by byte
 checksum.py    what tells a damaged row from a sound one

@@ -23,9 +23,20 @@ def rows_of(
     *,
     where: pyarrow.dataset.Expression | None = None,
 ) -> pa.Table:
-    """The rows at ascending `positions` among those that `where` lets through, read batch by batch."""
-    scanner = table.scanner(columns=list(columns), filter=where, batch_size=16_384, batch_readahead=4)
+    """The rows at ascending `positions` among those that `where` lets through."""
+    scanner = _scan(table, columns, where)
     return pa.Table.from_batches(_kept(scanner.to_batches(), positions), schema=scanner.projected_schema)
+
+
+def batches_of(table: pyarrow.dataset.Dataset, positions: Int64, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The same, batch by batch: only some batches are ever in memory."""
+    return _kept(_scan(table, columns, None).to_batches(), positions)
+
+
+def _scan(
+    table: pyarrow.dataset.Dataset, columns: Sequence[str], where: pyarrow.dataset.Expression | None
+) -> pyarrow.dataset.Scanner:
+    return table.scanner(columns=list(columns), filter=where, batch_size=16_384, batch_readahead=4)
 
 
 def _kept(batches: Iterator[pa.RecordBatch], positions: Int64) -> Iterator[pa.RecordBatch]:

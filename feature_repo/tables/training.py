@@ -112,37 +112,58 @@ def join(
         VitrineError: a column is missing, is of the wrong kind, or would stand twice in the result; what was known
             then cannot be told any more, because corrected versions have been dropped since.
     """
-    _refuse_missing(rows, event_timestamp, views)
-    _refuse_clashes(rows, views)
-    _refuse_the_dropped(rows[event_timestamp], views, created_by_then, created_before)
+    refuse_unusable(rows.schema, event_timestamp, views)
+    earliest = pc.min(times.utc(rows[event_timestamp])) if created_by_then else pa.scalar(None)
+    known_at = [times.moment(earliest)] if earliest.is_valid else []
+    refuse_the_dropped(views, [*known_at, *([created_before] if created_before else [])])
     return Normalised(
         rows=rows,
-        views={view.name: _match(rows, rows[event_timestamp], view, created_by_then, created_before) for view in views},
+        views={view.name: _match(rows, event_timestamp, view, created_by_then, created_before) for view in views},
     )
 
 
-def _match(
-    rows: pa.Table, at: pa.ChunkedArray, view: ViewTable, created_by_then: bool, created_before: datetime | None
-) -> Matched:
+def order_columns(view: ViewTable) -> list[str]:
+    """The columns of a view's table that the join needs: keys and times, no feature."""
     created = [view.created_timestamp] if view.created_timestamp else []
-    needed = list(dict.fromkeys([*view.keys.values(), view.event_timestamp, *created]))
-    order = view.table.to_table(columns=needed)
+    return list(dict.fromkeys([*view.keys.values(), view.event_timestamp, *created]))
+
+
+def index_versions(view: ViewTable, order: pa.Table, created_before: datetime | None) -> asof.Versions:
+    """Sort rows of a view's table, of which `order` has the `order_columns`, for `look_up`."""
+    return asof.index_versions(
+        [order[column] for column in view.keys.values()],
+        order[view.event_timestamp],
+        order[view.created_timestamp] if view.created_timestamp else None,
+        created_before=created_before if view.created_timestamp else None,
+    )
+
+
+def look_up(
+    view: ViewTable, versions: asof.Versions, rows: pa.Table, event_timestamp: str, created_by_then: bool
+) -> npt.NDArray[np.int64]:
+    """[rows] the position in `order` of each row's version, -1 for none.
+
+    Raises:
+        VitrineError: a key or the time is of another kind than the view's; the message names the view.
+    """
     try:
-        versions = asof.index_versions(
-            [order[column] for column in view.keys.values()],
-            order[view.event_timestamp],
-            order[view.created_timestamp] if view.created_timestamp else None,
-            created_before=created_before if view.created_timestamp else None,
-        )
-        position = asof.look_up(
+        return asof.look_up(
             versions,
             [rows[column] for column in view.keys],
-            at,
+            rows[event_timestamp],
             ttl=view.ttl,
             created_by_then=created_by_then and view.created_timestamp is not None,
         )
     except VitrineError as error:
         raise VitrineError(f"feature view `{view.name}`, join key {', '.join(view.keys)}: {error}") from error
+
+
+def _match(
+    rows: pa.Table, event_timestamp: str, view: ViewTable, created_by_then: bool, created_before: datetime | None
+) -> Matched:
+    order = view.table.to_table(columns=order_columns(view))
+    versions = index_versions(view, order, created_before)
+    position = look_up(view, versions, rows, event_timestamp, created_by_then)
     used, row_index = _renumber(position, len(order))
     features = gather.rows_of(view.table, used, list(dict.fromkeys(view.features.values())))
     return Matched(
@@ -163,31 +184,15 @@ def _renumber(position: npt.NDArray[np.int64], size: int) -> tuple[npt.NDArray[n
     return used, new_number[position]
 
 
-def _refuse_missing(rows: pa.Table, event_timestamp: str, views: Sequence[ViewTable]) -> None:
+def refuse_unusable(schema: pa.Schema, event_timestamp: str, views: Sequence[ViewTable]) -> None:
+    """Raise a `VitrineError` if rows of this schema lack a key or the time, or a column would stand twice."""
     wanted = {event_timestamp: "the time"} | {key: f"feature view `{view.name}`" for view in views for key in view.keys}
     for column, reason in wanted.items():
-        if column not in rows.column_names:
+        if column not in schema.names:
             raise VitrineError(
-                f"the entity rows have no column `{column}`, wanted for {reason}; they have {rows.column_names}"
+                f"the entity rows have no column `{column}`, wanted for {reason}; they have {schema.names}"
             )
-
-
-def _refuse_the_dropped(
-    at: pa.ChunkedArray, views: Sequence[ViewTable], created_by_then: bool, created_before: datetime | None
-) -> None:
-    earliest = [created_before] if created_before else []
-    if created_by_then and len(at) > at.null_count:
-        earliest.append(times.moment(pc.min(times.utc(at))))
-    for view in views:
-        if earliest and view.kept_since and view.created_timestamp and min(earliest) < view.kept_since:
-            raise VitrineError(
-                f"feature view `{view.name}`: what was known at {min(earliest).isoformat()} cannot be told any more; "
-                f"versions corrected before {view.kept_since.isoformat()} have been dropped, as `retention_days` says"
-            )
-
-
-def _refuse_clashes(rows: pa.Table, views: Sequence[ViewTable]) -> None:
-    taken = dict.fromkeys(rows.column_names, "the entity rows")
+    taken = dict.fromkeys(schema.names, "the entity rows")
     for view in views:
         for feature in view.features:
             if feature in taken:
@@ -196,3 +201,13 @@ def _refuse_clashes(rows: pa.Table, views: Sequence[ViewTable]) -> None:
                     "ask with full_feature_names=True, or rename one"
                 )
             taken[feature] = f"feature view `{view.name}`"
+
+
+def refuse_the_dropped(views: Sequence[ViewTable], known_at: Sequence[datetime]) -> None:
+    """Raise a `VitrineError` if a view's table can no longer tell what was known at one of these moments."""
+    for view in views:
+        if known_at and view.kept_since and view.created_timestamp and min(known_at) < view.kept_since:
+            raise VitrineError(
+                f"feature view `{view.name}`: what was known at {min(known_at).isoformat()} cannot be told any more; "
+                f"versions corrected before {view.kept_since.isoformat()} have been dropped, as `retention_days` says"
+            )

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RequestSource
@@ -351,3 +352,16 @@ def test_definitions_apply_before_their_tables_exist(tmp_path: Path) -> None:
     store.apply([product, FeatureView(name="looks", entities=[product], schema=looks.schema, source=source("looks"))])
     with pytest.raises(VitrineError, match="no table `looks`"):
         store.get_historical_features(impressions(ROWS), ["looks:colour"])
+
+
+def test_rows_too_many_for_memory_are_joined_into_a_folder(store: FeatureStore, tmp_path: Path) -> None:
+    rows = pa.Table.from_pandas(impressions(ROWS), preserve_index=False)
+    pq.write_table(rows, tmp_path / "rows.parquet", row_group_size=2)
+    service = store.get_feature_service("everything")
+    job = store.get_historical_features(pa.dataset.dataset(tmp_path / "rows.parquet"), service)
+    made = job.to_folder(tmp_path / "set")
+    in_memory = store.get_historical_features(rows, service).to_arrow()
+    assert pa.concat_tables(made.to_batches(rows=3)).to_pydict() == in_memory.to_pydict()
+    assert job.to_arrow().to_pydict() == in_memory.to_pydict()
+    by_then = job.created_before(START + timedelta(days=3, hours=1)).to_folder(tmp_path / "earlier")
+    assert pa.concat_tables(by_then.to_batches())["colour"].to_pylist()[0] == "pink"
