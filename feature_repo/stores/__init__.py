@@ -5,4 +5,5 @@ view_tables.py  which table and columns a request means
 entity_rows.py  the rows of a training set
 retrieval.py    what the offline store hands out
 sources.py      a FileSource as a table: where it lies, what it holds, how rows are added
+online/         the online stores, LMDB and Redis
 """

@@ -19,4 +19,8 @@ precision.py   floats in two bytes or one
 columns.py     one feature of n rows
 encode.py      columns to packed rows
 decode.py      packed rows to columns
+entity_keys.py   the keys of packed rows
+record.py        what an online store says of itself, so that a reader needs no Feast
+online_table.py  the packed rows of one project, whichever store they lie in
+lmdb_table.py    the store in an LMDB file
 """

@@ -1,0 +1,14 @@
+"""Feast's online store on packed rows (tables/layout.py), in LMDB or in Redis.
+
+packed.py    the contract of an online store, whichever holds the rows
+lmdb.py      LMDB, embedded: the default
+plan.py      what a call of `get_online_features` asks of which views
+entities.py  whom it asks for
+response.py  what it hands out
+values.py    protobuf values to columns and back
+views.py     Feast's views as the store's own
+"""
+
+from feature_repo.stores.online.lmdb import LMDBOnlineStore, LMDBOnlineStoreConfig
+
+__all__ = ["LMDBOnlineStore", "LMDBOnlineStoreConfig"]

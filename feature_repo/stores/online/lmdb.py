@@ -1,0 +1,30 @@
+"""The embedded online store: an LMDB file, no server.
+
+online_store:
+  type: feature_repo.stores.online.LMDBOnlineStore
+  path: ../demo/online   # a folder, relative to this file
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from feast.repo_config import FeastConfigBaseModel, RepoConfig
+from pydantic import StrictStr
+
+from feature_repo.stores.online.packed import PackedOnlineStore
+from feature_repo.tables.lmdb_table import LMDBStore
+
+
+class LMDBOnlineStoreConfig(FeastConfigBaseModel):
+    """`online_store` in feature_store.yaml."""
+
+    type: Literal["feature_repo.stores.online.LMDBOnlineStore"] = "feature_repo.stores.online.LMDBOnlineStore"
+    path: StrictStr
+    """The folder of the LMDB environment, relative to feature_store.yaml."""
+
+
+class LMDBOnlineStore(PackedOnlineStore):
+    """Packed rows in LMDB."""
+
+    def _open(self, config: RepoConfig) -> LMDBStore:
+        return LMDBStore(Path(config.repo_path or ".") / config.online_store.path, create=True)

@@ -1,0 +1,303 @@
+"""Feast's OnlineStore on packed rows: the whole contract, whichever store the rows lie in.
+
+Sync and async share everything but the waiting: what to ask, and what to make of the answer.
+"""
+
+import asyncio
+import threading
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+from feast import Entity, FeatureService, FeatureView, utils
+from feast.infra.online_stores.online_store import OnlineStore
+from feast.infra.registry.base_registry import BaseRegistry
+from feast.infra.supported_async_methods import SupportedAsyncMethods
+from feast.online_response import OnlineResponse
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Value
+from feast.repo_config import RepoConfig
+
+from feature_repo.errors import VitrineError
+from feature_repo.stores.online import entities, values, views
+from feature_repo.stores.online.entities import EntityRows
+from feature_repo.stores.online.plan import Plan
+from feature_repo.tables import entity_keys, times
+from feature_repo.tables.online_table import OnlineTable, Request, Store
+from feature_repo.tables.record import View
+
+FeastRow = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
+PLANS_KEPT = 256
+
+
+class PackedOnlineStore(OnlineStore):
+    """What the two online stores have in common. Threads may share one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tables: dict[str, tuple[Any, OnlineTable]] = {}
+        self._plans: dict[int, Plan] = {}
+
+    @abstractmethod
+    def _open(self, config: RepoConfig) -> Store:
+        """Open the store that the configuration names."""
+
+    async def _read_async(self, table: OnlineTable, groups: Sequence[Sequence[bytes]]) -> list[list[bytes | None]]:
+        return await asyncio.to_thread(table.store.read, groups)
+
+    async def _write_async(self, table: OnlineTable, keys: list[bytes], rows: list[bytes], ttl: int) -> int:
+        return await asyncio.to_thread(table.store.write, keys, rows, ttl)
+
+    @property
+    def async_supported(self) -> SupportedAsyncMethods:
+        return SupportedAsyncMethods(read=True, write=True)
+
+    def _is_versioned_read_supported(self) -> bool:
+        return True
+
+    def online_table(self, config: RepoConfig) -> OnlineTable:
+        """The project's packed rows."""
+        known = self._tables.get(config.project)
+        if known is None or known[0] is not config.online_store:
+            with self._lock:
+                known = self._tables.get(config.project)
+                if known is None or known[0] is not config.online_store:
+                    known = config.online_store, OnlineTable(self._open(config), config.project)
+                    self._tables[config.project] = known
+        return known[1]
+
+    def write_arrow(self, config: RepoConfig, table: FeatureView, rows: pa.Table) -> int:
+        """Write feature rows without a Python object per value, except where newer ones are.
+
+        Args:
+            rows: the view's join keys, features and timestamp columns, as its batch source names them after its field
+                mapping. Maps and structs come as the bytes of Feast's `Value`.
+
+        Returns:
+            How many were written: not those that a newer one of the same entity stood against.
+
+        Raises:
+            VitrineError: a column is missing or of another type than its Field.
+        """
+        online, view = self._registered(config, table)
+        return online.store.write(*self.pack_arrow(config, table, rows), view.ttl)
+
+    def pack_arrow(self, config: RepoConfig, table: FeatureView, rows: pa.Table) -> tuple[list[bytes], list[bytes]]:
+        """What `write_arrow` writes, for those who write by themselves (`online_table(config).store.write`)."""
+        online, view = self._registered(config, table)
+        source = table.batch_source
+        assert source is not None
+        missing = {*(field.name for field in view.layout.fields), *dict(view.join_keys), source.timestamp_field} - set(
+            rows.column_names
+        )
+        if missing:
+            raise VitrineError(
+                f"view `{view.name}`: no column {', '.join(sorted(missing))} in the rows; they have {rows.column_names}"
+            )
+        join_keys = {name: entity_keys.arrow_values(rows[name]) for name, _ in view.join_keys}
+        created = source.created_timestamp_column
+        return online.pack(
+            view,
+            online.keys(view, join_keys, rows.num_rows),
+            {field.name: values.from_arrow(field, rows[field.name]) for field in view.layout.fields},
+            times.ticks(rows[source.timestamp_field], "us"),
+            times.ticks(rows[created], "us") if created else None,
+        )
+
+    def online_write_batch(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        data: list[FeastRow],
+        progress: Callable[[int], Any] | None,
+    ) -> None:
+        online, view = self._registered(config, table)
+        online.store.write(*self._pack(online, view, data), view.ttl)
+        if progress:
+            progress(len(data))
+
+    async def online_write_batch_async(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        data: list[FeastRow],
+        progress: Callable[[int], Any] | None,
+    ) -> None:
+        online, view = await asyncio.to_thread(self._registered, config, table)
+        keys, rows = await asyncio.to_thread(self._pack, online, view, data)
+        await self._write_async(online, keys, rows, view.ttl)
+        if progress:
+            progress(len(data))
+
+    def online_read(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        entity_keys: list[EntityKey],
+        requested_features: list[str] | None = None,
+    ) -> list[tuple[datetime | None, dict[str, Value] | None]]:
+        online = self.online_table(config)
+        request = self._request(online, config, table, entity_keys, requested_features)
+        return values.to_feast(online.read([request], _now())[0])
+
+    async def online_read_async(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        entity_keys: list[EntityKey],
+        requested_features: list[str] | None = None,
+    ) -> list[tuple[datetime | None, dict[str, Value] | None]]:
+        online = await asyncio.to_thread(self.online_table, config)
+        request = await asyncio.to_thread(self._request, online, config, table, entity_keys, requested_features)
+        found = await self._read_async(online, [request.keys])
+        return values.to_feast((await asyncio.to_thread(online.unpack, [request], found, _now()))[0])
+
+    def get_online_features(
+        self,
+        config: RepoConfig,
+        features: list[str] | FeatureService,
+        entity_rows: EntityRows,
+        registry: BaseRegistry,
+        project: str,
+        full_feature_names: bool = False,
+        include_feature_view_version_metadata: bool = False,
+    ) -> OnlineResponse:
+        """Online features as a `ColumnarResponse`; with on-demand views, as Feast computes them."""
+        online = self.online_table(config)
+        plan = self._plan(online, config, features, registry, project, full_feature_names)
+        if plan is None:
+            return super().get_online_features(
+                config,
+                features,
+                entity_rows,
+                registry,
+                project,
+                full_feature_names,
+                include_feature_view_version_metadata,
+            )
+        question = plan.ask(online, entity_rows)
+        found = online.read(question.requests, _now())
+        return question.answer(found, include_feature_view_version_metadata)
+
+    async def get_online_features_async(
+        self,
+        config: RepoConfig,
+        features: list[str] | FeatureService,
+        entity_rows: EntityRows,
+        registry: BaseRegistry,
+        project: str,
+        full_feature_names: bool = False,
+        include_feature_view_version_metadata: bool = False,
+    ) -> OnlineResponse:
+        online = await asyncio.to_thread(self.online_table, config)
+        plan = await asyncio.to_thread(self._plan, online, config, features, registry, project, full_feature_names)
+        if plan is None:
+            return await super().get_online_features_async(
+                config,
+                features,
+                entity_rows,
+                registry,
+                project,
+                full_feature_names,
+                include_feature_view_version_metadata,
+            )
+        question = plan.ask(online, entity_rows)
+        raw = await self._read_async(online, [request.keys for request in question.requests])
+        found = await asyncio.to_thread(online.unpack, question.requests, raw, _now())
+        return question.answer(found, include_feature_view_version_metadata)
+
+    def update(
+        self,
+        config: RepoConfig,
+        tables_to_delete: Sequence[FeatureView],
+        tables_to_keep: Sequence[FeatureView],
+        entities_to_delete: Sequence[Entity],
+        entities_to_keep: Sequence[Entity],
+        partial: bool,
+    ) -> None:
+        """Make the views that are kept known to readers, and remove those that are not, rows included."""
+        online = self.online_table(config)
+        for table in tables_to_delete:
+            online.drop(views.stored_name(config, table))
+        for table in tables_to_keep:
+            if getattr(table, "write_to_online_store", True):
+                online.register(views.stored_view(config, table))
+
+    def teardown(self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]) -> None:
+        """Remove these views; with the last of them, all that the store says of the project."""
+        online = self.online_table(config)
+        for table in tables:
+            online.drop(views.stored_name(config, table))
+        if not online.reload().views:
+            online.forget()
+
+    def delete_entities(self, config: RepoConfig, table: FeatureView, join_keys: Mapping[str, Sequence[Any]]) -> None:
+        """Remove the rows of some entities from a view.
+
+        Args:
+            join_keys: of each join key of the view, the entities' values.
+        """
+        online = self.online_table(config)
+        view = online.view(views.stored_name(config, table))
+        online.store.delete(online.keys(view, join_keys, len(next(iter(join_keys.values()), [""]))))
+
+    def _registered(self, config: RepoConfig, table: FeatureView) -> tuple[OnlineTable, View]:
+        online = self.online_table(config)
+        return online, online.register(views.stored_view(config, table))
+
+    def _pack(self, online: OnlineTable, view: View, data: list[FeastRow]) -> tuple[list[bytes], list[bytes]]:
+        keys = entities.keys_of(entity_keys.prefix(online.project, view.name), [row[0] for row in data])
+        features = {
+            field.name: values.to_column(field, [row[1].get(field.name) for row in data])
+            for field in view.layout.fields
+        }
+        event = values.microseconds([row[2] for row in data])
+        created = values.microseconds([row[3] for row in data])
+        return online.pack(view, keys, features, event, created)
+
+    def _request(
+        self,
+        online: OnlineTable,
+        config: RepoConfig,
+        table: FeatureView,
+        keys: list[EntityKey],
+        requested_features: list[str] | None,
+    ) -> Request:
+        asked = views.stored_view(config, table)
+        wanted = [f for f in asked.layout.fields if requested_features is None or f.name in requested_features]
+        prefix = entity_keys.prefix(online.project, asked.name)
+        return Request(online.as_stored(asked), tuple(wanted), entities.keys_of(prefix, keys))
+
+    def _plan(
+        self,
+        online: OnlineTable,
+        config: RepoConfig,
+        features: list[str] | FeatureService,
+        registry: BaseRegistry,
+        project: str,
+        full_feature_names: bool,
+    ) -> Plan | None:
+        """How to answer for these features, as before while neither the registry nor the store has changed.
+
+        None if on-demand views are among them.
+        """
+        context = utils._get_cached_request_context(registry, project, features, full_feature_names)
+        known = self._plans.get(id(context))
+        if known is not None and known.context is context and known.record is online.record():
+            return known
+        if context[1]:
+            return None
+        plan = Plan.of(online, config, context, full_feature_names)
+        with self._lock:
+            if len(self._plans) >= PLANS_KEPT:
+                self._plans.clear()
+            self._plans[id(context)] = plan
+        return plan
+
+
+def _now() -> int:
+    """Microseconds since 1970 UTC: Feast's calls do not say for when they ask."""
+    return time.time_ns() // 1_000

@@ -1,0 +1,127 @@
+"""A call of `get_online_features`: what it asks of which views, worked out once for each set of features."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from feast.metrics import track_feature_statuses
+from feast.repo_config import RepoConfig
+from feast.value_type import ValueType
+from numpy.typing import NDArray
+
+from feature_repo.stores.online import entities, views
+from feature_repo.stores.online.entities import EntityRows
+from feature_repo.stores.online.response import ColumnarResponse, Given, ViewRows
+from feature_repo.tables import entity_keys
+from feature_repo.tables.decode import Rows, Status
+from feature_repo.tables.layout import Field
+from feature_repo.tables.online_table import OnlineTable, Request
+from feature_repo.tables.record import Record, View
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What is asked of one view."""
+
+    view: View
+    feast_name: str
+    version: int
+    fields: tuple[Field, ...]
+    names: Mapping[str, str]
+    """The features, by their names in the response."""
+    join_keys: tuple[str, ...]
+    """The request's columns that say which entity, in the order of the view's own names."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked for some entities."""
+
+    parts: Sequence[_Part]
+    requests: list[Request]
+    places: list[NDArray[np.int64] | None]
+    """Of each part, which of its distinct entities each row asks for."""
+    given: Mapping[str, Given]
+    count: int
+
+    def answer(self, found: Sequence[Rows], versions: bool) -> ColumnarResponse:
+        """The response, from what was read for each request."""
+        read = [
+            ViewRows(rows, place, part.names, part.feast_name, part.version)
+            for part, rows, place in zip(self.parts, found, self.places, strict=True)
+        ]
+        for part, one in zip(self.parts, read, strict=True):
+            present = int((one.spread(one.rows.status) == Status.PRESENT).sum()) * len(part.names)
+            track_feature_statuses(part.feast_name, present, self.count * len(part.names) - present)
+        return ColumnarResponse(self.given, read, self.count, versions)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to answer for a set of features."""
+
+    context: tuple[Any, ...]
+    """Feast's own resolution of the features, which it replaces when the registry has changed."""
+    record: Record
+    """What the store said of the project."""
+    parts: tuple[_Part, ...]
+    join_keys: frozenset[str]
+    of_entity: Mapping[str, str]
+    types: Mapping[str, ValueType]
+
+    @staticmethod
+    def of(online: OnlineTable, config: RepoConfig, context: tuple[Any, ...], full_feature_names: bool) -> "Plan":
+        _, _, of_entity, types, join_keys, grouped, _, _, _ = context
+        parts = tuple(_part(online, config, table, names, of_entity, full_feature_names) for table, names in grouped)
+        return Plan(context, online.record(), parts, frozenset(join_keys), of_entity, types)
+
+    def ask(self, online: OnlineTable, entity_rows: EntityRows) -> Question:
+        """The question for some entities.
+
+        Raises:
+            KeyError: a view's join key is not among the columns.
+            ValueError: the rows differ in their columns.
+        """
+        given = entities.by_column(entity_rows)
+        count = len(next(iter(given.values()), []))
+        join_keys = entities.join_keys(given, self.join_keys, self.of_entity, self.types)
+        requests, places = [], []
+        for part in self.parts:
+            missing = [name for name in part.join_keys if name not in join_keys]
+            if missing:
+                raise KeyError(f"Missing join key values for keys: {missing}. Provided: {list(given)}")
+            texts = [join_keys[name] for name in part.join_keys] or [[""] * count]
+            prefix = entity_keys.prefix(online.project, part.view.name)
+            keys, place = entities.distinct(entity_keys.keys(prefix, texts))
+            requests.append(Request(part.view, part.fields, keys))
+            places.append(place)
+        return Question(
+            self.parts,
+            requests,
+            places,
+            {name: Given(column, self.types.get(name, ValueType.UNKNOWN)) for name, column in join_keys.items()},
+            count,
+        )
+
+
+def _part(
+    online: OnlineTable,
+    config: RepoConfig,
+    table: Any,
+    features: Sequence[str],
+    of_entity: Mapping[str, str],
+    full_feature_names: bool,
+) -> _Part:
+    asked = views.stored_view(config, table)
+    alias = table.projection.join_key_map
+    own = sorted(name for name, _ in asked.join_keys)
+    name = table.projection.name_to_use()
+    return _Part(
+        view=online.as_stored(asked),
+        feast_name=table.projection.name_alias or table.projection.name,
+        version=getattr(table, "current_version_number", 0) or 0,
+        fields=tuple(asked.layout.by_name[feature] for feature in features),
+        names={f"{name}__{feature}" if full_feature_names else feature: feature for feature in features},
+        join_keys=tuple(alias.get(key, key) for key in own),
+    )

