@@ -130,6 +130,8 @@ def _fit_to_read(
             if layout is None:
                 continue
             own &= sizes[group] >= layout.prefix_size
+            if not own.any():
+                continue
             for field in wanted:
                 known = layout.by_name.get(field.name)
                 if known is not None and known.form == "code":
