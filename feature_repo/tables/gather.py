@@ -24,19 +24,29 @@ def rows_of(
     where: pyarrow.dataset.Expression | None = None,
 ) -> pa.Table:
     """The rows at ascending `positions` among those that `where` lets through."""
-    scanner = _scan(table, columns, where)
+    scanner = scan(table, columns, where)
     return pa.Table.from_batches(_kept(scanner.to_batches(), positions), schema=scanner.projected_schema)
 
 
 def batches_of(table: pyarrow.dataset.Dataset, positions: Int64, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """The same, batch by batch: only some batches are ever in memory."""
-    return _kept(_scan(table, columns, None).to_batches(), positions)
+    return _kept(scan(table, columns).to_batches(), positions)
 
 
-def _scan(
-    table: pyarrow.dataset.Dataset, columns: Sequence[str], where: pyarrow.dataset.Expression | None
+def scan(
+    table: pyarrow.dataset.Dataset, columns: Sequence[str], where: pyarrow.dataset.Expression | None = None
 ) -> pyarrow.dataset.Scanner:
-    return table.scanner(columns=list(columns), filter=where, batch_size=16_384, batch_readahead=4)
+    """The columns in the table's order, in batches of at most 16,384 rows, few of them read ahead."""
+    # Read column chunks as they are decoded, not whole beforehand: half the memory beside the rows themselves.
+    frugal = pyarrow.dataset.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True)
+    return table.scanner(
+        columns=list(columns),
+        filter=where,
+        batch_size=16_384,
+        batch_readahead=4,
+        fragment_readahead=1,
+        fragment_scan_options=frugal,
+    )
 
 
 def _kept(batches: Iterator[pa.RecordBatch], positions: Int64) -> Iterator[pa.RecordBatch]:
@@ -107,7 +117,8 @@ def _matrix(values: pa.ChunkedArray) -> tuple[np.ndarray, Int64] | None:
     lengths = {length for chunk in values.chunks for length in np.unique(chunk.value_lengths().drop_null())}
     if len(lengths) != 1 or any(chunk.null_count for chunk in flat):
         return None
-    matrix = np.concatenate([chunk.to_numpy() for chunk in flat]).reshape(-1, lengths.pop())
+    numbers = [chunk.to_numpy() for chunk in flat]
+    matrix = (numbers[0] if len(numbers) == 1 else np.concatenate(numbers)).reshape(-1, lengths.pop())
     if len(matrix) != present.sum():  # vectors of no length
         return None
     number = np.append(np.where(present, np.cumsum(present) - 1, -1), -1)

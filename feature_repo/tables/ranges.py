@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 
 from feature_repo.errors import VitrineError
+from feature_repo.tables import gather
 
 SAMPLE = 100_000
 """Keys looked at to find bounds between ranges of about equal size."""
@@ -77,7 +78,7 @@ def blocks(table: pyarrow.dataset.Dataset, columns: Sequence[str], rows: int) ->
     """The columns in the table's order, in tables of `rows` rows or some more, the last one of fewer."""
     held: list[pa.RecordBatch] = []
     count = 0
-    for batch in table.scanner(columns=list(columns), batch_readahead=4).to_batches():
+    for batch in gather.scan(table, columns).to_batches():
         held.append(batch)
         count += batch.num_rows
         if count >= rows:

@@ -166,9 +166,12 @@ def _match(
     position = look_up(view, versions, rows, event_timestamp, created_by_then)
     used, row_index = _renumber(position, len(order))
     features = gather.rows_of(view.table, used, list(dict.fromkeys(view.features.values())))
+    distinct = pa.table({name: features[column] for name, column in view.features.items()}).combine_chunks()
+    del features
+    pa.default_memory_pool().release_unused()  # what reading needed, before vectors are written out per row
     return Matched(
         row_index=row_index,
-        versions=pa.table({name: features[column] for name, column in view.features.items()}),
+        versions=distinct,
         event_timestamp=times.utc(order[view.event_timestamp]).take(pa.array(used)),
     )
 

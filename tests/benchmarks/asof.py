@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.asof vectors      1M impressions x 60k versions x 128-d, vectors in the result
     python -m tests.benchmarks.asof normalised   10M impressions over 60k versions, row numbers and distinct versions
+    python -m tests.benchmarks.asof large        100M impressions, from a file into a folder
 
 `--side NAME` runs one side once and nothing else: that is how its peak memory is taken, in a process of its own.
 """
@@ -15,6 +16,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import typer
 
@@ -134,7 +136,7 @@ def vectors(
         return harness.peak_megabytes("tests.benchmarks.asof", "vectors", *sizes, f"--side={name}", f"--folder={root}")
 
     seconds = harness.take_turns(sides, rounds)
-    note = f"peak {peak(OURS):,.0f} MB, theirs {peak('duckdb'):,.0f} MB, all imports included"
+    note = f"peak {peak(OURS):,.0f} MB, theirs {peak('duckdb'):,.0f} MB, all imports but torch included"
     figures = [harness.compare(size, seconds, OURS, "duckdb", note)]
     if dask_rounds:
         default = joined("dask")
@@ -196,12 +198,65 @@ def normalised(
         )
 
     other = "bare DuckDB ASOF"
-    note = f"peak {peak(OURS):,.0f} MB, theirs {peak(other):,.0f} MB, the impressions and all imports included"
+    note = f"peak {peak(OURS):,.0f} MB, theirs {peak(other):,.0f} MB, impressions and imports included, torch not"
     figures = [
         harness.compare(size + "normalised, vectors read", seconds, OURS, other, note),
         harness.compare(size + "keys alone", seconds, "join alone", other, f"duckdb {duckdb.__version__}"),
     ]
     _finish(figures, None if folder else root, record)
+
+
+@app.command()
+def large(
+    impressions: Impressions = 100_000_000,
+    versions: Versions = 60_000,
+    products: Products = 8_000,
+    dim: Annotated[int, typer.Option(help="Width of the vectors.")] = 128,
+    rounds: Rounds = 1,
+    side: Side = "",
+    folder: Folder = "",
+    record: Record = False,
+) -> None:
+    """Impressions in Parquet, larger than memory, into a folder by `to_folder()`, against DuckDB from file to file."""
+    import duckdb
+
+    root = Path(folder or tempfile.mkdtemp())
+    rows = root / f"impressions-{impressions}.parquet"
+    table = make_versions(versions, products, dim)
+    if not rows.exists():
+        with pq.ParquetWriter(rows, make_impressions(1, products).schema) as writer:
+            for start in range(0, impressions, 1_000_000):
+                writer.write_table(make_impressions(min(1_000_000, impressions - start), products))
+    store = feast_store(root, OURS, lambda: table)
+    order = table.select(["product_id", "event_timestamp"]).append_column("row", pa.array(np.arange(versions)))
+
+    def ours() -> None:
+        shutil.rmtree(root / "set", ignore_errors=True)
+        store.get_historical_features(pyarrow.dataset.dataset(rows), ["looks:vector"]).to_folder(root / "set")
+
+    def bare_duckdb() -> None:
+        connection = duckdb.connect(config={"memory_limit": "2GB", "temp_directory": str(root / "spilled")})
+        connection.register("versions", order)
+        connection.sql(
+            f"COPY (SELECT versions.row FROM '{rows}' impressions ASOF LEFT JOIN versions ON impressions.product_id = "
+            "versions.product_id AND impressions.event_timestamp >= versions.event_timestamp) "
+            f"TO '{root / 'duckdb.parquet'}'"
+        )
+
+    sides: dict[str, Callable[[], object]] = {OURS: ours, "DuckDB ASOF, file to file, 2 GB limit": bare_duckdb}
+    if side:
+        sides[side]()
+        return
+    other = list(sides)[1]
+    seconds = harness.take_turns(sides, rounds)
+    sizes = [f"--impressions={impressions}", f"--versions={versions}", f"--products={products}", f"--dim={dim}"]
+
+    def peak(name: str) -> float:
+        return harness.peak_megabytes("tests.benchmarks.asof", "large", *sizes, f"--side={name}", f"--folder={root}")
+
+    note = f"peak {peak(OURS):,.0f} MB, theirs {peak(other):,.0f} MB; theirs keeps no order"
+    name = f"{impressions:,} impressions over {versions:,} versions, out of core"
+    _finish([harness.compare(name, seconds, OURS, other, note)], None if folder else root, record)
 
 
 def _finish(figures: list[harness.Figure], temporary: Path | None, record: bool) -> None:
