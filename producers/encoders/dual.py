@@ -14,7 +14,6 @@ from transformers import (
     CLIPModel,
     Siglip2Model,
     SiglipModel,
-    VisionTextDualEncoderModel,
 )
 from transformers.image_processing_backends import PilBackend
 
@@ -23,6 +22,7 @@ from producers.encoders import files
 from producers.encoders.batches import Batches
 from producers.encoders.encoder import Pixels, Vectors
 from producers.encoders.geometry import Geometry
+from producers.encoders.small import DualEncoderModel
 
 FAMILIES: Mapping[str, Any] = MappingProxyType(
     {
@@ -30,7 +30,7 @@ FAMILIES: Mapping[str, Any] = MappingProxyType(
         "chinese_clip": ChineseCLIPModel,
         "siglip": SiglipModel,
         "siglip2": Siglip2Model,
-        "vision-text-dual-encoder": VisionTextDualEncoderModel,
+        "vision-text-dual-encoder": DualEncoderModel,
     }
 )
 UNMASKED = ("siglip", "siglip2")
