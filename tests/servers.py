@@ -3,13 +3,16 @@
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import redis
+import trustme
 
 
 def redis_server_binary() -> str:
@@ -96,11 +99,9 @@ def redis_cluster(folder: Path, nodes: int = 3) -> Iterator[list[RedisServer]]:
         for server in servers[1:]:
             clients[0].execute_command("CLUSTER MEET", "127.0.0.1", server.port)
         deadline = time.monotonic() + 20
-        while not all(b"cluster_state:ok" in _cluster_info(client) for client in clients):
+        while any(_cluster_info(one) != {"cluster_state": "ok", "cluster_known_nodes": str(nodes)} for one in clients):
             if time.monotonic() > deadline:
                 raise RuntimeError("the cluster does not form")
-            time.sleep(0.05)
-        while not all(f"cluster_known_nodes:{nodes}".encode() in _cluster_info(client) for client in clients):
             time.sleep(0.05)
         yield servers
     finally:
@@ -108,8 +109,9 @@ def redis_cluster(folder: Path, nodes: int = 3) -> Iterator[list[RedisServer]]:
             server.kill()
 
 
-def _cluster_info(client: redis.Redis) -> bytes:
-    return bytes(client.connection_pool.get_encoder().encode(str(client.execute_command("CLUSTER INFO"))))
+def _cluster_info(client: redis.Redis) -> dict[str, str]:
+    info = client.execute_command("CLUSTER INFO")
+    return {name: info[name] for name in ("cluster_state", "cluster_known_nodes")}
 
 
 @contextmanager
@@ -133,3 +135,37 @@ def redis_sentinel(folder: Path, master: RedisServer, name: str = "mymaster") ->
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def tls_before(server: RedisServer, folder: Path) -> Iterator[int]:
+    """A door that speaks TLS in front of a server that may not; gives its port. folder/cert.pem vouches for it."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(folder / "cert.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        threading.Thread(target=_serve_tls, args=(door, context, server.port), daemon=True).start()
+        yield door.getsockname()[1]
+
+
+def _serve_tls(door: socket.socket, context: ssl.SSLContext, port: int) -> None:
+    while True:
+        try:
+            plain, _ = door.accept()
+            outside = context.wrap_socket(plain, server_side=True)
+        except (OSError, ssl.SSLError):
+            if door.fileno() < 0:
+                return
+            continue
+        inside = socket.create_connection(("127.0.0.1", port))
+        for source, target in ((outside, inside), (inside, outside)):
+            threading.Thread(target=_pass_on, args=(source, target), daemon=True).start()
+
+
+def _pass_on(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65_536):
+            target.sendall(data)
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_WR)

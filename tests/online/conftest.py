@@ -8,15 +8,33 @@ import pytest
 from feast import FeatureStore
 
 from feature_repo.tables import entity_keys
+from tests import servers
 from tests.online import feast_world
 
 LMDB = "feature_repo.stores.online.LMDBOnlineStore"
+REDIS = "feature_repo.stores.online.RedisOnlineStore"
 
 
-@pytest.fixture(scope="session", params=["lmdb"])
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.RedisServer]:
+    """A Redis that all tests share."""
+    with servers.redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[servers.RedisServer]]:
+    """A cluster of three nodes that all tests share."""
+    with servers.redis_cluster(tmp_path_factory.mktemp("cluster")) as nodes:
+        yield nodes
+
+
+@pytest.fixture(scope="session", params=["lmdb", "redis"])
 def online_config(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """`online_store` of a feature_store.yaml, of each store in turn."""
-    return {"type": LMDB, "path": str(tmp_path_factory.mktemp("online"))}
+    if request.param == "lmdb":
+        return {"type": LMDB, "path": str(tmp_path_factory.mktemp("online"))}
+    return {"type": REDIS, "connection_string": request.getfixturevalue("redis").address}
 
 
 @pytest.fixture(scope="module")

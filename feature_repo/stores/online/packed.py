@@ -45,6 +45,10 @@ class PackedOnlineStore(OnlineStore):
     def _open(self, config: RepoConfig) -> Store:
         """Open the store that the configuration names."""
 
+    def _deletes_rows(self, config: RepoConfig) -> bool:
+        """Whether the rows of a deleted view are removed at once; else they stay, and are read if it comes back."""
+        return True
+
     async def _read_async(self, table: OnlineTable, groups: Sequence[Sequence[bytes]]) -> list[list[bytes | None]]:
         return await asyncio.to_thread(table.store.read, groups)
 
@@ -220,7 +224,7 @@ class PackedOnlineStore(OnlineStore):
     ) -> None:
         """Make the views that are kept known to readers, and remove those that are not, rows included."""
         online = self.online_table(config)
-        for table in tables_to_delete:
+        for table in tables_to_delete if self._deletes_rows(config) else ():
             online.drop(views.stored_name(config, table))
         for table in tables_to_keep:
             if getattr(table, "write_to_online_store", True):

@@ -1,0 +1,60 @@
+"""The online store for services: Redis 6.2 or later, configured as Feast's own Redis store is.
+
+online_store:
+  type: feature_repo.stores.online.RedisOnlineStore
+  connection_string: localhost:6379
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from feast.repo_config import FeastConfigBaseModel, RepoConfig
+from pydantic import StrictBool, StrictStr, field_validator
+
+from feature_repo.stores.online.packed import PackedOnlineStore
+from feature_repo.tables.online_table import OnlineTable
+from feature_repo.tables.redis_address import from_connection_string
+from feature_repo.tables.redis_table import RedisStore
+
+
+class RedisOnlineStoreConfig(FeastConfigBaseModel):
+    """`online_store` in feature_store.yaml; the names are those of Feast's own Redis store."""
+
+    type: Literal["feature_repo.stores.online.RedisOnlineStore"] = "feature_repo.stores.online.RedisOnlineStore"
+    redis_type: Literal["redis", "redis_cluster", "redis_sentinel"] = "redis"
+    sentinel_master: StrictStr = "mymaster"
+    connection_string: StrictStr = "localhost:6379"
+    """host:port,host:port,option=value,...: the options are redis-py's (ssl, ssl_ca_certs, username, password, db)."""
+    key_ttl_seconds: int | None = None
+    """A row goes this long after it was written at the latest; without it, a day after its view's TTL."""
+    full_scan_for_deletion: StrictBool = True
+    """Whether to look through all keys for the rows of a view that is deleted; without it they are left to expire."""
+    client: Literal["redis"] = "redis"
+    skip_dedup: StrictBool = False
+
+    @field_validator("skip_dedup")
+    @classmethod
+    def _never_skipped(cls, value: bool) -> bool:
+        if value:
+            raise ValueError("skip_dedup would let an older row over a newer one; remove it: the script is fast enough")
+        return value
+
+
+class RedisOnlineStore(PackedOnlineStore):
+    """Packed rows in Redis: one server, a cluster, or a master behind Sentinels."""
+
+    def _open(self, config: RepoConfig) -> RedisStore:
+        chosen = config.online_store
+        address = from_connection_string(chosen.connection_string, chosen.redis_type, chosen.sentinel_master)
+        return RedisStore(address, longest_life=chosen.key_ttl_seconds)
+
+    def _deletes_rows(self, config: RepoConfig) -> bool:
+        return config.online_store.full_scan_for_deletion
+
+    async def _read_async(self, table: OnlineTable, groups: Sequence[Sequence[bytes]]) -> list[list[bytes | None]]:
+        store: Any = table.store
+        return await store.read_async(groups)
+
+    async def _write_async(self, table: OnlineTable, keys: list[bytes], rows: list[bytes], ttl: int) -> int:
+        store: Any = table.store
+        return await store.write_async(keys, rows, ttl)

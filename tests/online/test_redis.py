@@ -1,0 +1,213 @@
+"""The Redis store on its own: one server, a cluster, Sentinels, logins, and servers that go away."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from redis.backoff import ExponentialWithJitterBackoff
+
+from feature_repo.errors import VitrineError
+from feature_repo.tables import redis_address, redis_table
+from feature_repo.tables.encode import encode
+from feature_repo.tables.layout import Layout
+from feature_repo.tables.redis_address import RedisAddress, from_connection_string, from_url
+from feature_repo.tables.redis_table import RedisStore
+from tests import servers
+from tests.servers import RedisServer
+
+EMPTY = Layout(())
+SECOND = 1_000_000
+DAY = 86_400 * SECOND
+
+
+@pytest.fixture(autouse=True)
+def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_address, "_BACKOFF", ExponentialWithJitterBackoff(cap=0.05, base=0.01))
+
+
+def row(event: int, created: int = 0) -> bytes:
+    return encode(EMPTY, {}, np.array([event]), np.array([created]), {})[0]
+
+
+@pytest.fixture(params=["one server", "cluster"])
+def store(request: pytest.FixtureRequest) -> RedisStore:
+    if request.param == "cluster":
+        nodes = request.getfixturevalue("redis_cluster")
+        address = from_connection_string(",".join(node.address for node in nodes[:2]), "redis_cluster")
+    else:
+        nodes = [request.getfixturevalue("redis")]
+        address = from_connection_string(nodes[0].address + ",db=3")
+    for node in nodes:
+        node.client().flushall()
+    return RedisStore(address)
+
+
+def test_reads_in_the_order_asked_with_repeats_and_gaps(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_table, "KEYS_PER_CALL", 3)
+    keys = [b"k%d" % i for i in range(20)]
+    assert store.write(keys, [row(i) for i in range(20)], 0) == 20
+    groups = [keys[::-1], [], [b"none", b"k3", b"none", b"k3"], [b"k1"]]
+    expected = [[row(i) for i in range(20)][::-1], [], [None, row(3), None, row(3)], [row(1)]]
+    assert store.read(groups) == expected
+    assert store.read([]) == []
+    assert asyncio.run(store.read_async(groups)) == expected
+
+
+@pytest.mark.parametrize("unit", [1, 2**20, 2**31, 2**32, 2**45, -(2**20), -(2**32), -(2**45)])
+def test_a_newer_row_stands_whatever_the_write_order(store: RedisStore, unit: int) -> None:
+    """Timestamps on both sides of what a double, and 32 bits, hold."""
+    for times, put in [((5, 5), 1), ((4, 9), 0), ((5, 4), 0), ((5, 5), 1), ((5, 6), 1), ((6, -9), 1), ((5, 7), 0)]:
+        event, created = times[0] * abs(unit) + min(unit, 0), times[1] * unit
+        if unit < 0:
+            created = times[1] * -unit + unit
+        assert store.write([b"k"], [row(event, created)], 0) == put, times
+
+
+def test_many_rows_go_in_a_few_trips(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_table, "ROWS_PER_CALL", 7)
+    monkeypatch.setattr(redis_table, "CALLS_PER_TRIP", 2)
+    keys = [b"k%d" % i for i in range(100)]
+    assert store.write(keys, [row(i) for i in range(100)], 0) == 100
+    assert asyncio.run(store.write_async(keys, [row(i - i % 2) for i in range(100)], 0)) == 50
+    assert store.read([keys]) == [[row(i) for i in range(100)]]
+
+
+def test_rows_go_a_day_after_their_ttl_or_after_they_came_too_late(store: RedisStore) -> None:
+    now = time.time_ns() // 1000
+    keys = [b"middle-aged", b"new", b"late", b"before 1970"]
+    store.write(keys, [row(now - DAY), row(now), row(now - 9 * DAY), row(-DAY)], 2 * DAY)
+    store.write([b"never"], [row(now - 900 * DAY)], 0)
+    lives = [store.client.pttl(key) * 1000 / DAY for key in (*keys, b"never")]
+    assert lives == pytest.approx([2, 3, 1, 1, 0], abs=0.001)
+
+
+def test_a_longest_life_holds_for_all_rows(redis: RedisServer) -> None:
+    store = RedisStore(from_connection_string(redis.address), longest_life=60)
+    now = time.time_ns() // 1000
+    store.write([b"a", b"b"], [row(now), row(now)], 5 * DAY)
+    store.write([b"c"], [row(now)], 0)
+    assert [store.client.pttl(key) for key in (b"a", b"b", b"c")] == pytest.approx([60_000] * 3, abs=5000)
+
+
+def test_a_swap_happens_only_if_nobody_came_between(store: RedisStore) -> None:
+    assert store.swap(b"k", None, b"1")
+    assert not store.swap(b"k", None, b"2")
+    assert store.swap(b"k", b"1", b"3")
+    assert store.get(b"k") == b"3"
+    assert store.swap(b"k", b"3", None)
+    assert store.get(b"k") is None
+
+
+def test_a_prefix_is_dropped_and_its_neighbours_stay(store: RedisStore) -> None:
+    keys = [b"a-_%d" % i for i in range(100)] + [b"b", b"a-"]
+    store.write(keys, [row(1)] * 102, 0)
+    store.drop(b"a-_")
+    assert store.read([keys])[0] == [None] * 100 + [row(1), row(1)]
+    store.delete([b"b", b"none"])
+    assert store.get(b"b") is None
+
+
+def test_a_server_that_forgot_the_script_is_taught_again(store: RedisStore) -> None:
+    store.write([b"k"], [row(1)], 0)
+    store.client.script_flush()
+    assert store.write([b"k", b"l"], [row(2), row(2)], 0) == 2
+    store.client.script_flush()
+    assert asyncio.run(store.write_async([b"k"], [row(3)], 0)) == 1
+
+
+def test_it_goes_on_when_the_server_is_back(tmp_path: Path) -> None:
+    with servers.redis_server(tmp_path) as server:
+        store = RedisStore(from_connection_string(server.address))
+        store.write([b"k"], [row(1)], 0)
+        server.kill()
+        started = time.monotonic()
+        for attempt in (lambda: store.read([[b"k"]]), lambda: store.write([b"k"], [row(2)], 0)):
+            with pytest.raises(VitrineError, match=f"Redis at {server.address} does not answer, tried 5 times"):
+                attempt()
+        with pytest.raises(VitrineError, match="does not answer"):
+            asyncio.run(store.read_async([[b"k"]]))
+        assert time.monotonic() - started < 15
+        server.start()
+        assert store.read([[b"k"]]) == [[None]], "it kept nothing on disk"
+        assert store.write([b"k"], [row(1)], 0) == 1
+
+
+def test_a_full_server_is_one_clear_error(tmp_path: Path) -> None:
+    with servers.redis_server(tmp_path, "--maxmemory", "2mb", "--maxmemory-policy", "noeviction") as server:
+        store = RedisStore(from_connection_string(server.address))
+        store.write([b"k"], [row(1)], 0)
+        keys = [b"%d" % i for i in range(50_000)]
+        with pytest.raises(VitrineError, match=r"refuses: .*OOM.*give it more memory"):
+            store.write(keys, [row(1) + b"\0" * 400] * len(keys), 0)
+        assert store.read([[b"k"]]) == [[row(1)]]
+
+
+def test_a_disk_that_the_server_cannot_write_to_is_one_clear_error(tmp_path: Path) -> None:
+    with servers.redis_server(tmp_path, "--save", "3600", "1") as server:
+        store = RedisStore(from_connection_string(server.address))
+        client = server.client()
+        client.set("other", 1)
+        client.config_set("dir", str(tmp_path))
+        (tmp_path / "dump.rdb").mkdir()
+        client.bgsave()
+        deadline = time.monotonic() + 10
+        while client.info("persistence")["rdb_last_bgsave_status"] == "ok" and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with pytest.raises(VitrineError, match=r"refuses: .*MISCONF"):
+            store.write([b"k"], [row(1)], 0)
+
+
+def test_a_login_is_asked_for_and_given(tmp_path: Path) -> None:
+    with servers.redis_server(tmp_path, "--requirepass", "12345") as server:
+        with pytest.raises(VitrineError, match=r"refuses.*[Aa]uthentication"):
+            RedisStore(from_connection_string(server.address)).get(b"k")
+        with pytest.raises(VitrineError, match=r"refuses the login"):
+            RedisStore(from_connection_string(server.address + ",password=wrong")).get(b"k")
+        for address in (
+            from_connection_string(server.address + ",password=12345"),
+            from_url(f"redis://:12345@{server.address}/0"),
+        ):
+            assert RedisStore(address).swap(b"k" + address.kind.encode(), None, b"x") or address.options
+
+
+def test_tls_is_spoken_and_a_stranger_is_not_trusted(redis: RedisServer, tmp_path: Path) -> None:
+    with servers.tls_before(redis, tmp_path) as port:
+        for address in (
+            from_connection_string(f"127.0.0.1:{port},ssl=true,ssl_ca_certs={tmp_path}/cert.pem"),
+            from_url(f"rediss://127.0.0.1:{port}?ssl_ca_certs={tmp_path}/cert.pem"),
+        ):
+            store = RedisStore(address)
+            assert store.write([b"tls"], [row(1)], 0) == 1
+            assert asyncio.run(store.read_async([[b"tls"]])) == [[row(1)]]
+        with pytest.raises(VitrineError, match="CERTIFICATE_VERIFY_FAILED"):
+            RedisStore(from_connection_string(f"127.0.0.1:{port},ssl=true")).get(b"tls")
+
+
+def test_a_master_is_found_through_its_sentinels(redis: RedisServer, tmp_path: Path) -> None:
+    with servers.redis_sentinel(tmp_path, redis, "shop") as port:
+        for address in (
+            from_connection_string(f"127.0.0.1:{port}", "redis_sentinel", "shop"),
+            from_url(f"redis-sentinel://127.0.0.1:{port}?master=shop"),
+        ):
+            store = RedisStore(address)
+            assert store.write([b"sentinel"], [row(1)], 0) == 1
+            assert redis.client().get(b"sentinel") == row(1)
+            assert asyncio.run(store.read_async([[b"sentinel"]])) == [[row(1)]]
+
+
+def test_addresses_are_written_as_feast_writes_them_or_as_urls() -> None:
+    assert from_connection_string("a:1,b:2,db=2,ssl=true,password=007,x=y", "redis_cluster") == RedisAddress(
+        (("a", 1), ("b", 2)), "redis_cluster", "mymaster", {"db": 2, "ssl": True, "password": "007", "x": "y"}
+    )
+    assert from_url("redis://host/4") == RedisAddress((("host", 6379),), options={"db": 4})
+    assert from_url("redis-cluster://u:p%40@a:1,b") == RedisAddress(
+        (("a", 1), ("b", 6379)), "redis_cluster", options={"username": "u", "password": "p@"}
+    )
+    with pytest.raises(VitrineError, match="redis_type `http` is none of"):
+        from_url("http://host")
+    with pytest.raises(VitrineError, match="names no host"):
+        from_connection_string("db=1")
+    with pytest.raises(VitrineError, match="wanted host:port"):
+        from_connection_string("host:port")
