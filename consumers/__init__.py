@@ -2,6 +2,7 @@
 
     cli.py        the command line
     online.py     the fast reader for ranking services
+    block.py      what it hands out
     ranking/      training set, rankers, metrics, lift
     tagging/      how good the predicted tags are
     monitoring/   freshness

@@ -21,8 +21,10 @@ encode.py      columns to packed rows
 decode.py      packed rows to columns
 entity_keys.py   the keys of packed rows
 record.py        what an online store says of itself, so that a reader needs no Feast
+store.py         what an online store must offer
 online_table.py  the packed rows of one project, whichever store they lie in
 lmdb_table.py    the store in an LMDB file
+view_rows.py     what was read of one view, each entity once
 redis_table.py   the store in Redis; put_newer.lua and swap.lua run on the server
 redis_address.py where a Redis is, and what to say when it is gone
 """

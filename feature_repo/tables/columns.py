@@ -236,3 +236,24 @@ def to_arrow(column: Column) -> pa.Array:
     items = pa.array(present.reshape(-1))
     sizes = np.full(len(values), values.shape[1]) if valid is None else np.where(valid, values.shape[1], 0)
     return make_lists(sizes, items if items.type == kind else items.cast(kind), valid)
+
+
+def into(column: Column, out: NDArray[Any]) -> Column:
+    """The column in the caller's array; NaN where it is missing.
+
+    Raises:
+        VitrineError: the column is not of floats, or the array has another shape or dtype.
+    """
+    values = column.values
+    if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
+        raise VitrineError(
+            f"feature `{column.field.name}` is {column.field.type}: only floats go into an array of `out`"
+        )
+    if np.shares_memory(values, out):
+        return column
+    if out.dtype != values.dtype or (values.shape != out.shape and values.shape[1:] != (0,)):
+        raise VitrineError(
+            f"out[`{column.field.name}`] is {out.dtype} {list(out.shape)}, wanted {values.dtype} {list(values.shape)}"
+        )
+    out[...] = values if values.shape == out.shape else np.nan
+    return replace(column, values=out)

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from feature_repo.errors import VitrineError
 from feature_repo.tables import columns, precision
 from feature_repo.tables.checksum import CHECKSUM, WORD, checksums
 from feature_repo.tables.columns import Column
@@ -95,7 +94,7 @@ def decode(
             column = columns.merge(field, [(b.place, _column(b, field, words, None)) for b in batches], len(rows))
         else:
             column = columns.empty(field, len(rows))
-        found[field.name] = column if target is None else _into(column, target)
+        found[field.name] = column if target is None else columns.into(column, target)
     return Rows(found, status, event, bool(unknown.any()))
 
 
@@ -281,20 +280,3 @@ def _lists_of_texts(data: bytes, sizes: NDArray[np.int64], valid: NDArray[np.boo
     item_sizes = np.frombuffer(b"".join(lengths), "<u4").astype(np.int64)
     items = _texts(b"".join(texts), item_sizes, None, columns.element_type(field))
     return columns.make_lists(counts, items, valid)
-
-
-def _into(column: Column, out: NDArray[Any]) -> Column:
-    """The column in the caller's array."""
-    values = column.values
-    if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
-        raise VitrineError(
-            f"feature `{column.field.name}` is {column.field.type}: only floats go into an array of `out`"
-        )
-    if values is out or np.shares_memory(values, out):
-        return column
-    if out.dtype != values.dtype or (values.shape != out.shape and values.shape[1:] != (0,)):
-        raise VitrineError(
-            f"out[`{column.field.name}`] is {out.dtype} {list(out.shape)}, wanted {values.dtype} {list(values.shape)}"
-        )
-    out[...] = values if values.shape == out.shape else np.nan
-    return Column(column.field, out, column.valid)

@@ -6,6 +6,7 @@ the read transaction. Its file grows by doubling the map, which must wait for th
 processes notice by themselves. A commit is on disk when `write` returns (LMDB's default, synchronous, mode).
 """
 
+import asyncio
 import os
 import struct
 import threading
@@ -57,6 +58,15 @@ class LMDBStore:
             part = [(keys[i], rows[i]) for i in order[start : start + ROWS_PER_COMMIT]]
             written += self._within(partial(_put_newer, part=part))
         return written
+
+    async def read_async(self, groups: Sequence[Sequence[bytes]]) -> list[list[bytes | None]]:
+        return await asyncio.to_thread(self.read, groups)
+
+    async def write_async(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl: int) -> int:
+        return await asyncio.to_thread(self.write, keys, rows, ttl)
+
+    def close(self) -> None:
+        """Nothing: the process's environment stays open for the others who use it."""
 
     def delete(self, keys: Sequence[bytes]) -> None:
         def work(environment: lmdb.Environment) -> None:

@@ -1,15 +1,15 @@
 """Packed rows of one project in an online store: columns in, columns out, whichever the store.
 
-A store offers six operations on bytes (`Store`); everything else is here: which layout and dictionaries hold, what to
-do when another process changed them, and that two writers never disagree on either. What the store says of itself
-(record.py) is read once and kept; it is read anew when a row shows that it has changed, or after `refresh` seconds.
+A store offers a few operations on bytes (store.py); everything else is here: which layout and dictionaries hold, what
+to do when another process changed them, and that two writers never disagree on either. What the store says of itself
+(record.py) is read once and kept; it is read anew when a row shows that it has changed, or when asked for.
 """
 
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -21,33 +21,8 @@ from feature_repo.tables.columns import Column
 from feature_repo.tables.decode import Rows, decode
 from feature_repo.tables.encode import encode
 from feature_repo.tables.layout import MAX_WORDS, NO_CREATED_TIMESTAMP, Field
-from feature_repo.tables.record import Record, ServicePart, View, dictionaries, owner, owner_key, record_key, words_key
-
-
-class Store(Protocol):
-    """Bytes by key, in one place that many processes share."""
-
-    def read(self, groups: Sequence[Sequence[bytes]]) -> list[list[bytes | None]]:
-        """The values of each group of keys, None where there is none."""
-
-    def write(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl: int) -> int:
-        """Put packed rows, except where a newer one is; returns how many were put.
-
-        A row is newer if its event timestamp is later, or, those being equal, its created timestamp. With a `ttl`
-        (microseconds) rows may vanish once they are that old.
-        """
-
-    def delete(self, keys: Sequence[bytes]) -> None:
-        """Remove keys, whatever they hold."""
-
-    def drop(self, prefix: bytes) -> None:
-        """Remove every key that begins so."""
-
-    def get(self, key: bytes) -> bytes | None:
-        """One value."""
-
-    def swap(self, key: bytes, old: bytes | None, new: bytes | None) -> bool:
-        """Replace a value, None being no value, unless it is no longer `old`; returns whether it was replaced."""
+from feature_repo.tables.record import Record, Service, View, dictionaries, owner, owner_key, record_key, words_key
+from feature_repo.tables.store import Store
 
 
 @dataclass(frozen=True)
@@ -57,6 +32,8 @@ class Request:
     view: View
     fields: tuple[Field, ...]
     keys: Sequence[bytes]
+    out: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """For some features that are floats, the array that takes the values."""
 
 
 class OnlineTable:
@@ -68,6 +45,10 @@ class OnlineTable:
         self._lock = threading.Lock()
         self._record: Record | None = None
         self._words: dict[tuple[str, str, str], list[str]] = {}
+
+    def is_known(self) -> bool:
+        """Whether the store has been asked what it holds."""
+        return self._record is not None
 
     def record(self) -> Record:
         """What the store says of the project, as last read."""
@@ -123,7 +104,7 @@ class OnlineTable:
             )
         return self._change(lambda record: record.with_view(view)).views[view.name]
 
-    def set_services(self, services: Mapping[str, tuple[ServicePart, ...]]) -> None:
+    def set_services(self, services: Mapping[str, Service]) -> None:
         """Make the project's feature services known to readers."""
         if self.record().services != services:
             self._change(lambda record: replace(record, services=services))
@@ -179,9 +160,9 @@ class OnlineTable:
             created: likewise; None if unknown.
         """
         words = {
-            field.name: self._learn(view, field, features[field.name])
-            for field in view.layout.fields
-            if field.storage == "dictionary" and field.name in features
+            one.name: self._learn(view, one, features[one.name])
+            for one in view.layout.fields
+            if one.storage == "dictionary" and one.name in features
         }
         rows = encode(view.layout, features, event, created, words)
         newest = _newest(keys, event, created)
@@ -195,16 +176,14 @@ class OnlineTable:
         now: int,
         *,
         keep_stale: bool = False,
-        out: Mapping[str, NDArray[Any]] | None = None,
     ) -> list[Rows]:
         """The newest row of each key of each request.
 
         Args:
             now: microseconds since 1970 UTC; a row whose event timestamp is more than its view's TTL ago is stale.
             keep_stale: give the values of stale rows, which are missing otherwise.
-            out: arrays that take the values of some features (decode.py).
         """
-        return self.unpack(requests, self.store.read([request.keys for request in requests]), now, keep_stale, out)
+        return self.unpack(requests, self.store.read([request.keys for request in requests]), now, keep_stale)
 
     def unpack(
         self,
@@ -212,10 +191,9 @@ class OnlineTable:
         found: Sequence[Sequence[bytes | None]],
         now: int,
         keep_stale: bool = False,
-        out: Mapping[str, NDArray[Any]] | None = None,
     ) -> list[Rows]:
         """Columns from what the store gave for the requests' keys."""
-        rows = self._decode(requests, found, now, keep_stale, out)
+        rows = self._decode(requests, found, now, keep_stale)
         if any(one.unknown for one in rows):
             record = self.reload()
             requests = [
@@ -223,7 +201,7 @@ class OnlineTable:
                 for one in requests
                 if one.view.name in record.views
             ]
-            rows = self._decode(requests, found, now, keep_stale, out)
+            rows = self._decode(requests, found, now, keep_stale)
         return rows
 
     def _decode(
@@ -232,7 +210,6 @@ class OnlineTable:
         found: Sequence[Sequence[bytes | None]],
         now: int,
         keep_stale: bool,
-        out: Mapping[str, NDArray[Any]] | None,
     ) -> list[Rows]:
         return [
             decode(
@@ -242,7 +219,7 @@ class OnlineTable:
                 self._words_of(request.view),
                 oldest=now - request.view.ttl if request.view.ttl else None,
                 keep_stale=keep_stale,
-                out=out,
+                out=request.out,
             )
             for request, values in zip(requests, found, strict=True)
         ]
@@ -250,13 +227,13 @@ class OnlineTable:
     def _words_of(self, view: View) -> dict[str, list[str]]:
         return {feature: self._words.get((view.name, feature, id_), []) for _, feature, id_ in dictionaries([view])}
 
-    def _learn(self, view: View, field: Field, column: Column) -> list[str]:
+    def _learn(self, view: View, feature: Field, column: Column) -> list[str]:
         """The field's dictionary, in which by now all texts of the column are.
 
         Raises:
             VitrineError: there are more different texts than codes.
         """
-        name = (view.name, field.name, field.dictionary)
+        name = (view.name, feature.name, feature.dictionary)
         texts = pc.unique(column.values.drop_null()).to_pylist()
         known = self._words.get(name, [])
         while not set(texts) <= set(known):
@@ -266,7 +243,7 @@ class OnlineTable:
             known += [text for text in texts if text not in set(known)]
             if len(known) > MAX_WORDS:
                 raise VitrineError(
-                    f"feature `{field.name}` of view `{view.name}` has more than {MAX_WORDS} different texts; "
+                    f"feature `{feature.name}` of view `{view.name}` has more than {MAX_WORDS} different texts; "
                     f"remove the tag storage=dictionary from its Field"
                 )
             if not self.store.swap(key, old, json.dumps(known, ensure_ascii=False).encode()):

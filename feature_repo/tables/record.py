@@ -5,8 +5,9 @@
                       "join_keys": [[name, type], ...],   by name
                       "ttl": microseconds, 0 if rows never grow old,
                       "layouts": [[field, ...], ...]}},   layout.py; the newest last, the older ones may still have rows
-     "services": {name: [{"view": name, "name": its name in the service, "features": [name, ...],
-                          "join_keys": {the view's: the service's}}, ...]}}
+     "services": {name: {"views": [{"view": name, "name": its name in the service, "features": [name, ...],
+                                    "join_keys": {the view's: the service's}}, ...],
+                         "on_demand": [name, ...]}}}        views that are computed when asked for, not stored
 
 It lies at the key `vitrine:{project}` (the braces are part of it), and beside it
     `vitrine:{project}:words:<view>:<feature>:<dictionary>`   a dictionary: a JSON list of texts, in the order of codes
@@ -62,11 +63,20 @@ class ServicePart:
 
 
 @dataclass(frozen=True)
+class Service:
+    """A feature service: a set of features under one name."""
+
+    parts: tuple[ServicePart, ...]
+    on_demand: tuple[str, ...] = ()
+    """Its on-demand views, which are not stored."""
+
+
+@dataclass(frozen=True)
 class Record:
     """What an online store says of one project."""
 
     views: Mapping[str, View] = field(default_factory=dict)
-    services: Mapping[str, tuple[ServicePart, ...]] = field(default_factory=dict)
+    services: Mapping[str, Service] = field(default_factory=dict)
 
     def with_view(self, view: View) -> "Record":
         """The record with a view as it is now; the layouts that it had stay readable."""
@@ -93,11 +103,8 @@ class Record:
                 for name, view in self.views.items()
             },
             "services": {
-                name: [
-                    {"view": p.view, "name": p.name, "features": p.features, "join_keys": dict(p.join_keys)}
-                    for p in parts
-                ]
-                for name, parts in self.services.items()
+                name: {"views": [_part_to_json(part) for part in service.parts], "on_demand": service.on_demand}
+                for name, service in self.services.items()
             },
         }
         return json.dumps(record, ensure_ascii=False, sort_keys=True).encode()
@@ -118,7 +125,10 @@ class Record:
             )
         return Record(
             {name: _view_from_json(name, view) for name, view in record["views"].items()},
-            {name: tuple(map(_part_from_json, parts)) for name, parts in record["services"].items()},
+            {
+                name: Service(tuple(map(_part_from_json, one["views"])), tuple(one["on_demand"]))
+                for name, one in record["services"].items()
+            },
         )
 
 
@@ -163,6 +173,10 @@ def _with_dictionaries(layout: Layout, known: View | None) -> Layout:
 def _view_from_json(name: str, view: Mapping[str, Any]) -> View:
     join_keys = tuple((key, type_) for key, type_ in view["join_keys"])
     return View(name, join_keys, view["ttl"], tuple(map(Layout.from_json, view["layouts"])))
+
+
+def _part_to_json(part: ServicePart) -> dict[str, Any]:
+    return {"view": part.view, "name": part.name, "features": part.features, "join_keys": dict(part.join_keys)}
 
 
 def _part_from_json(part: Mapping[str, Any]) -> ServicePart:

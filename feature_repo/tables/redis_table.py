@@ -65,6 +65,10 @@ class RedisStore:
             put += sum(await self._run_async(trip))
         return put
 
+    def close(self) -> None:
+        """Close the connections, those of event loops excepted: they go with their loops."""
+        self.client.close()
+
     def delete(self, keys: Sequence[bytes]) -> None:
         for part in _parts(keys, KEYS_PER_CALL):
             self._run([("UNLINK", *same) for same in self._by_slot(part)])

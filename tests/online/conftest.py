@@ -57,3 +57,13 @@ def own_store(online_config: dict[str, Any], tmp_path: Path) -> Iterator[Feature
     """A project that a test may change."""
     with feast_world.project(tmp_path / "repo", online_config) as opened:
         yield opened
+
+
+@pytest.fixture
+def url(online_config: dict[str, Any]) -> str:
+    """The same store, as `OnlineReader` takes it."""
+    return (
+        f"lmdb://{online_config['path']}"
+        if "path" in online_config
+        else f"redis://{online_config['connection_string']}"
+    )

@@ -4,11 +4,9 @@ import warnings
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-import numpy as np
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import RepeatedValue, Value
 from feast.value_type import ValueType
-from numpy.typing import NDArray
 
 from feature_repo.tables import entity_keys
 
@@ -67,15 +65,6 @@ def _typed(column: list[Any], type_: ValueType) -> list[Any]:
     if type_ == ValueType.UNIX_TIMESTAMP:
         return [int(value.timestamp()) if hasattr(value, "timestamp") else int(value) for value in column]
     return column
-
-
-def distinct(keys: list[bytes]) -> tuple[list[bytes], NDArray[np.int64] | None]:
-    """The keys without repeats, and which of them each key is; None if none repeats."""
-    once = list(dict.fromkeys(keys))
-    if len(once) == len(keys):
-        return keys, None
-    place = {key: i for i, key in enumerate(once)}
-    return once, np.array([place[key] for key in keys], np.int64)
 
 
 def keys_of(prefix: bytes, entities: Sequence[EntityKey]) -> list[bytes]:

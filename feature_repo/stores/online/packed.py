@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
-from feast import Entity, FeatureService, FeatureView, utils
+from feast import Entity, FeatureService, FeatureStore, FeatureView
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.infra.supported_async_methods import SupportedAsyncMethods
@@ -24,13 +24,13 @@ from feast.repo_config import RepoConfig
 from feature_repo.errors import VitrineError
 from feature_repo.stores.online import entities, values, views
 from feature_repo.stores.online.entities import EntityRows
-from feature_repo.stores.online.plan import Plan
+from feature_repo.stores.online.plan import Plans
 from feature_repo.tables import entity_keys, times
-from feature_repo.tables.online_table import OnlineTable, Request, Store
+from feature_repo.tables.online_table import OnlineTable, Request
 from feature_repo.tables.record import View
+from feature_repo.tables.store import Store
 
 FeastRow = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
-PLANS_KEPT = 256
 
 
 class PackedOnlineStore(OnlineStore):
@@ -39,7 +39,7 @@ class PackedOnlineStore(OnlineStore):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tables: dict[str, tuple[Any, OnlineTable]] = {}
-        self._plans: dict[int, Plan] = {}
+        self._plans = Plans()
 
     @abstractmethod
     def _open(self, config: RepoConfig) -> Store:
@@ -48,12 +48,6 @@ class PackedOnlineStore(OnlineStore):
     def _deletes_rows(self, config: RepoConfig) -> bool:
         """Whether the rows of a deleted view are removed at once; else they stay, and are read if it comes back."""
         return True
-
-    async def _read_async(self, table: OnlineTable, groups: Sequence[Sequence[bytes]]) -> list[list[bytes | None]]:
-        return await asyncio.to_thread(table.store.read, groups)
-
-    async def _write_async(self, table: OnlineTable, keys: list[bytes], rows: list[bytes], ttl: int) -> int:
-        return await asyncio.to_thread(table.store.write, keys, rows, ttl)
 
     @property
     def async_supported(self) -> SupportedAsyncMethods:
@@ -132,7 +126,7 @@ class PackedOnlineStore(OnlineStore):
     ) -> None:
         online, view = await asyncio.to_thread(self._registered, config, table)
         keys, rows = await asyncio.to_thread(self._pack, online, view, data)
-        await self._write_async(online, keys, rows, view.ttl)
+        await online.store.write_async(keys, rows, view.ttl)
         if progress:
             progress(len(data))
 
@@ -156,7 +150,7 @@ class PackedOnlineStore(OnlineStore):
     ) -> list[tuple[datetime | None, dict[str, Value] | None]]:
         online = await asyncio.to_thread(self.online_table, config)
         request = await asyncio.to_thread(self._request, online, config, table, entity_keys, requested_features)
-        found = await self._read_async(online, [request.keys])
+        found = await online.store.read_async([request.keys])
         return values.to_feast((await asyncio.to_thread(online.unpack, [request], found, _now()))[0])
 
     def get_online_features(
@@ -171,7 +165,7 @@ class PackedOnlineStore(OnlineStore):
     ) -> OnlineResponse:
         """Online features as a `ColumnarResponse`; with on-demand views, as Feast computes them."""
         online = self.online_table(config)
-        plan = self._plan(online, config, features, registry, project, full_feature_names)
+        plan = self._plans.find(online, config, features, registry, project, full_feature_names)
         if plan is None:
             return super().get_online_features(
                 config,
@@ -197,7 +191,9 @@ class PackedOnlineStore(OnlineStore):
         include_feature_view_version_metadata: bool = False,
     ) -> OnlineResponse:
         online = await asyncio.to_thread(self.online_table, config)
-        plan = await asyncio.to_thread(self._plan, online, config, features, registry, project, full_feature_names)
+        plan = await asyncio.to_thread(
+            self._plans.find, online, config, features, registry, project, full_feature_names
+        )
         if plan is None:
             return await super().get_online_features_async(
                 config,
@@ -209,7 +205,7 @@ class PackedOnlineStore(OnlineStore):
                 include_feature_view_version_metadata,
             )
         question = plan.ask(online, entity_rows)
-        raw = await self._read_async(online, [request.keys for request in question.requests])
+        raw = await online.store.read_async([request.keys for request in question.requests])
         found = await asyncio.to_thread(online.unpack, question.requests, raw, _now())
         return question.answer(found, include_feature_view_version_metadata)
 
@@ -229,6 +225,15 @@ class PackedOnlineStore(OnlineStore):
         for table in tables_to_keep:
             if getattr(table, "write_to_online_store", True):
                 online.register(views.stored_view(config, table))
+        self.publish_services(config, FeatureStore(config=config).registry)
+
+    def publish_services(self, config: RepoConfig, registry: BaseRegistry) -> None:
+        """Make the feature services that a registry knows known to readers.
+
+        `feast apply` does so by itself with an SQL registry; a file registry it writes only after it has updated the
+        online store, so a new service is known after the next `feast apply`, or after this.
+        """
+        self.online_table(config).set_services(views.stored_services(config, registry))
 
     def teardown(self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]) -> None:
         """Remove these views; with the last of them, all that the store says of the project."""
@@ -274,32 +279,6 @@ class PackedOnlineStore(OnlineStore):
         wanted = [f for f in asked.layout.fields if requested_features is None or f.name in requested_features]
         prefix = entity_keys.prefix(online.project, asked.name)
         return Request(online.as_stored(asked), tuple(wanted), entities.keys_of(prefix, keys))
-
-    def _plan(
-        self,
-        online: OnlineTable,
-        config: RepoConfig,
-        features: list[str] | FeatureService,
-        registry: BaseRegistry,
-        project: str,
-        full_feature_names: bool,
-    ) -> Plan | None:
-        """How to answer for these features, as before while neither the registry nor the store has changed.
-
-        None if on-demand views are among them.
-        """
-        context = utils._get_cached_request_context(registry, project, features, full_feature_names)
-        known = self._plans.get(id(context))
-        if known is not None and known.context is context and known.record is online.record():
-            return known
-        if context[1]:
-            return None
-        plan = Plan.of(online, config, context, full_feature_names)
-        with self._lock:
-            if len(self._plans) >= PLANS_KEPT:
-                self._plans.clear()
-            self._plans[id(context)] = plan
-        return plan
 
 
 def _now() -> int:

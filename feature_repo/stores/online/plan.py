@@ -1,10 +1,13 @@
 """A call of `get_online_features`: what it asks of which views, worked out once for each set of features."""
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from feast import FeatureService, utils
+from feast.infra.registry.base_registry import BaseRegistry
 from feast.metrics import track_feature_statuses
 from feast.repo_config import RepoConfig
 from feast.value_type import ValueType
@@ -12,12 +15,15 @@ from numpy.typing import NDArray
 
 from feature_repo.stores.online import entities, views
 from feature_repo.stores.online.entities import EntityRows
-from feature_repo.stores.online.response import ColumnarResponse, Given, ViewRows
+from feature_repo.stores.online.response import ColumnarResponse, Given, Part
 from feature_repo.tables import entity_keys
 from feature_repo.tables.decode import Rows, Status
 from feature_repo.tables.layout import Field
 from feature_repo.tables.online_table import OnlineTable, Request
 from feature_repo.tables.record import Record, View
+from feature_repo.tables.view_rows import ViewRows, distinct
+
+PLANS_KEPT = 256
 
 
 @dataclass(frozen=True)
@@ -48,11 +54,11 @@ class Question:
     def answer(self, found: Sequence[Rows], versions: bool) -> ColumnarResponse:
         """The response, from what was read for each request."""
         read = [
-            ViewRows(rows, place, part.names, part.feast_name, part.version)
+            Part(ViewRows(rows, place, part.names), part.feast_name, part.version)
             for part, rows, place in zip(self.parts, found, self.places, strict=True)
         ]
         for part, one in zip(self.parts, read, strict=True):
-            present = int((one.spread(one.rows.status) == Status.PRESENT).sum()) * len(part.names)
+            present = int((one.rows.status() == Status.PRESENT).sum()) * len(part.names)
             track_feature_statuses(part.feast_name, present, self.count * len(part.names) - present)
         return ColumnarResponse(self.given, read, self.count, versions)
 
@@ -93,7 +99,7 @@ class Plan:
                 raise KeyError(f"Missing join key values for keys: {missing}. Provided: {list(given)}")
             texts = [join_keys[name] for name in part.join_keys] or [[""] * count]
             prefix = entity_keys.prefix(online.project, part.view.name)
-            keys, place = entities.distinct(entity_keys.keys(prefix, texts))
+            keys, place = distinct(entity_keys.keys(prefix, texts))
             requests.append(Request(part.view, part.fields, keys))
             places.append(place)
         return Question(
@@ -103,6 +109,40 @@ class Plan:
             {name: Given(column, self.types.get(name, ValueType.UNKNOWN)) for name, column in join_keys.items()},
             count,
         )
+
+
+class Plans:
+    """The plans worked out so far. Threads may share them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._plans: dict[int, Plan] = {}
+
+    def find(
+        self,
+        online: OnlineTable,
+        config: RepoConfig,
+        features: list[str] | FeatureService,
+        registry: BaseRegistry,
+        project: str,
+        full_feature_names: bool,
+    ) -> Plan | None:
+        """How to answer for these features, as before while neither the registry nor the store has changed.
+
+        None if on-demand views are among them.
+        """
+        context = utils._get_cached_request_context(registry, project, features, full_feature_names)
+        if context[1]:
+            return None
+        known = self._plans.get(id(context))
+        if known is not None and known.context is context and known.record is online.record():
+            return known
+        plan = Plan.of(online, config, context, full_feature_names)
+        with self._lock:
+            if len(self._plans) >= PLANS_KEPT:
+                self._plans.clear()
+            self._plans[id(context)] = plan
+        return plan
 
 
 def _part(

@@ -5,14 +5,12 @@ online_store:
   connection_string: localhost:6379
 """
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from pydantic import StrictBool, StrictStr, field_validator
 
 from feature_repo.stores.online.packed import PackedOnlineStore
-from feature_repo.tables.online_table import OnlineTable
 from feature_repo.tables.redis_address import from_connection_string
 from feature_repo.tables.redis_table import RedisStore
 
@@ -50,11 +48,3 @@ class RedisOnlineStore(PackedOnlineStore):
 
     def _deletes_rows(self, config: RepoConfig) -> bool:
         return config.online_store.full_scan_for_deletion
-
-    async def _read_async(self, table: OnlineTable, groups: Sequence[Sequence[bytes]]) -> list[list[bytes | None]]:
-        store: Any = table.store
-        return await store.read_async(groups)
-
-    async def _write_async(self, table: OnlineTable, keys: list[bytes], rows: list[bytes], ttl: int) -> int:
-        store: Any = table.store
-        return await store.write_async(keys, rows, ttl)

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from feature_repo.errors import VitrineError
 from feature_repo.stores.online import values
 from feature_repo.tables import columns
-from feature_repo.tables.columns import Column
-from feature_repo.tables.decode import Rows, Status
+from feature_repo.tables.decode import Status
+from feature_repo.tables.view_rows import ViewRows
 
 if TYPE_CHECKING:
     import torch
@@ -39,25 +39,12 @@ FEAST_STATUS[[Status.PRESENT, Status.STALE, Status.ABSENT, Status.FAILED]] = [
 
 
 @dataclass(frozen=True)
-class ViewRows:
+class Part:
     """What was read of one view."""
 
-    rows: Rows
-    """Of each distinct entity."""
-    place: NDArray[np.int64] | None
-    """[n], which of them each row of the request is; None if they are the same."""
-    names: Mapping[str, str]
-    """The view's features, by their names in the response."""
+    rows: ViewRows
     view: str
-    version: int = 0
-
-    def spread(self, array: NDArray[Any]) -> NDArray[Any]:
-        """An array of the distinct entities, for the rows of the request."""
-        if self.place is None:
-            return array
-        if len(array) == 1:
-            return np.broadcast_to(array, (len(self.place), *array.shape[1:]))
-        return array[self.place]
+    version: int
 
 
 @dataclass(frozen=True)
@@ -71,9 +58,7 @@ class Given:
 class ColumnarResponse(OnlineResponse):
     """Online features of n rows."""
 
-    def __init__(
-        self, given: Mapping[str, Given], parts: Sequence[ViewRows], count: int, versions: bool = False
-    ) -> None:
+    def __init__(self, given: Mapping[str, Given], parts: Sequence[Part], count: int, versions: bool = False) -> None:
         """
         Args:
             given: the request's own columns, by name.
@@ -82,32 +67,29 @@ class ColumnarResponse(OnlineResponse):
             versions: whether the protobuf form says which version of each view was read.
         """
         self._given = given
-        self._parts = {name: part for part in parts for name in part.names}
-        self._views = parts
+        self._rows = {name: part.rows for part in parts for name in part.rows.names}
+        self._parts = parts
         self._count = count
         self._versions = versions
 
     @property
     def feature_names(self) -> list[str]:
         """The columns: those that the request brought, then the features."""
-        return [*self._given, *self._parts]
+        return [*self._given, *self._rows]
 
     def status(self, name: str) -> NDArray[np.uint8]:
         """[n], Feast's `FieldStatus` of a feature in each row."""
-        return self._part(name).spread(FEAST_STATUS[self._part(name).rows.status])
+        return FEAST_STATUS[self._feature(name).status()]
 
     def event_timestamp(self, name: str) -> NDArray[np.datetime64]:
         """[n], since when each value of a feature holds, UTC; NaT where there is none."""
-        part = self._part(name)
-        moments = part.rows.event_timestamp.astype("datetime64[us]")
-        moments[part.rows.status >= Status.ABSENT] = np.datetime64("NaT")
-        return part.spread(moments)
+        return self._feature(name).event_timestamp()
 
     def distinct(self, name: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """A feature's values of each distinct entity, and [n], which of them each row has."""
-        part = self._part(name)
-        place = np.arange(self._count) if part.place is None else part.place
-        return columns.to_numpy(self._column(name)), place
+        rows = self._feature(name)
+        place = np.arange(self._count) if rows.place is None else rows.place
+        return columns.to_numpy(rows.column(name)), place
 
     def to_numpy(self) -> dict[str, NDArray[Any]]:
         """Every column as `columns.to_numpy` gives it; a vector feature is one matrix [n, width].
@@ -115,18 +97,17 @@ class ColumnarResponse(OnlineResponse):
         Where all rows are of one entity, its values are shown n times (read-only) instead of copied.
         """
         given = {name: np.asarray(one.values) for name, one in self._given.items()}
-        return given | {name: part.spread(columns.to_numpy(self._column(name))) for name, part in self._parts.items()}
+        return given | {name: rows.numpy(name) for name, rows in self._rows.items()}
 
     def to_arrow(self, include_event_timestamps: bool = False) -> pa.Table:
         """Every column as Arrow; text of few different values is dictionary-encoded."""
         table: dict[str, Any] = {name: pa.array(one.values) for name, one in self._given.items()}
         if include_event_timestamps:
             table |= {f"{name}{TIMESTAMP_POSTFIX}": pa.array([0] * self._count) for name in self._given}
-        for name, part in self._parts.items():
-            array = columns.to_arrow(self._column(name))
-            table[name] = array if part.place is None else array.take(pa.array(part.place))
+        for name, rows in self._rows.items():
+            table[name] = rows.arrow(name)
             if include_event_timestamps:
-                table[name + TIMESTAMP_POSTFIX] = pa.array(self._seconds(part))
+                table[name + TIMESTAMP_POSTFIX] = pa.array(_seconds(rows))
         return pa.table(table)
 
     def to_tensor(
@@ -145,10 +126,7 @@ class ColumnarResponse(OnlineResponse):
         tensors: dict[str, Any] = {}
         for name, array in self.to_numpy().items():
             if array.dtype.kind not in "biuf":
-                listed = values.to_python(self._column(name)) if name in self._parts else list(array)
-                part = self._parts.get(name)
-                if part is not None and part.place is not None:
-                    listed = [listed[i] for i in part.place.tolist()]
+                listed = self._listed(name) if name in self._rows else array.tolist()
                 tensors[name] = [default_value if value is None else value for value in listed]
                 continue
             tensors[name] = torch.from_numpy(_filled(array, self._missing(name), default_value)).to(device)
@@ -161,11 +139,10 @@ class ColumnarResponse(OnlineResponse):
             response[name] = list(one.values)
             if include_event_timestamps:
                 response[name + TIMESTAMP_POSTFIX] = [0] * self._count
-        for name, part in self._parts.items():
-            listed = values.to_python(self._column(name))
-            response[name] = listed if part.place is None else [listed[i] for i in part.place.tolist()]
+        for name, rows in self._rows.items():
+            response[name] = self._listed(name)
             if include_event_timestamps:
-                response[name + TIMESTAMP_POSTFIX] = self._seconds(part).tolist()
+                response[name + TIMESTAMP_POSTFIX] = _seconds(rows).tolist()
         return response
 
     def to_df(self, include_event_timestamps: bool = False) -> pd.DataFrame:
@@ -185,18 +162,19 @@ class ColumnarResponse(OnlineResponse):
                     event_timestamps=[Timestamp()] * self._count,
                 )
             )
-        for part in self._views:
+        for part in self._parts:
             self._add_to_proto(response, part)
         return response
 
-    def _add_to_proto(self, response: GetOnlineFeaturesResponse, part: ViewRows) -> None:
-        moments = [Timestamp() for _ in part.rows.event_timestamp]
-        for moment, microseconds in zip(moments, part.rows.event_timestamp.tolist(), strict=True):
+    def _add_to_proto(self, response: GetOnlineFeaturesResponse, part: Part) -> None:
+        rows = part.rows.rows
+        moments = [Timestamp() for _ in rows.event_timestamp]
+        for moment, microseconds in zip(moments, rows.event_timestamp.tolist(), strict=True):
             moment.FromMicroseconds(microseconds)
-        place = range(self._count) if part.place is None else part.place.tolist()
-        statuses = FEAST_STATUS[part.rows.status].tolist()
-        for name in part.names:
-            protos = values.to_protos(self._column(name))
+        place = range(self._count) if part.rows.place is None else part.rows.place.tolist()
+        statuses = FEAST_STATUS[rows.status].tolist()
+        for name in part.rows.names:
+            protos = values.to_protos(part.rows.column(name))
             response.metadata.feature_names.val.append(name)
             response.results.append(
                 GetOnlineFeaturesResponse.FeatureVector(
@@ -208,21 +186,25 @@ class ColumnarResponse(OnlineResponse):
         if self._versions and part.view not in {one.name for one in response.metadata.feature_view_metadata}:
             response.metadata.feature_view_metadata.add(name=part.view, version=part.version)
 
-    def _part(self, name: str) -> ViewRows:
+    def _feature(self, name: str) -> ViewRows:
         try:
-            return self._parts[name]
+            return self._rows[name]
         except KeyError:
-            raise VitrineError(f"the response has no feature `{name}`; it has {', '.join(self._parts)}") from None
+            raise VitrineError(f"the response has no feature `{name}`; it has {', '.join(self._rows)}") from None
 
-    def _column(self, name: str) -> Column:
-        return self._parts[name].rows.columns[self._parts[name].names[name]]
+    def _listed(self, name: str) -> list[Any]:
+        """A feature as Python values."""
+        rows = self._rows[name]
+        listed = values.to_python(rows.column(name))
+        return listed if rows.place is None else [listed[i] for i in rows.place.tolist()]
 
     def _missing(self, name: str) -> NDArray[np.bool_] | None:
-        valid = self._column(name).valid if name in self._parts else None
-        return None if valid is None else self._parts[name].spread(~valid)
+        valid = self._rows[name].column(name).valid if name in self._rows else None
+        return None if valid is None else self._rows[name].spread(~valid)
 
-    def _seconds(self, part: ViewRows) -> NDArray[np.int64]:
-        return part.spread(part.rows.event_timestamp // 1_000_000)
+
+def _seconds(rows: ViewRows) -> NDArray[np.int64]:
+    return rows.spread(rows.rows.event_timestamp // 1_000_000)
 
 
 def _filled(array: NDArray[Any], missing: NDArray[np.bool_] | None, default_value: Any) -> NDArray[Any]:

@@ -1,14 +1,19 @@
 """Feast's feature views as the online stores' own."""
 
+import copy
 from typing import Any
 
+from feast import FeatureService, OnDemandFeatureView
 from feast import Field as FeastField
+from feast.errors import FeatureViewNotFoundException
 from feast.feature_view import DUMMY_ENTITY_ID
+from feast.feature_view_projection import FeatureViewProjection
 from feast.infra.online_stores.helpers import compute_versioned_name
+from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import RepoConfig
 
 from feature_repo.tables.layout import NUMBERS, Field, Layout
-from feature_repo.tables.record import View
+from feature_repo.tables.record import Service, ServicePart, View
 
 
 def stored_name(config: RepoConfig, table: Any) -> str:
@@ -41,6 +46,40 @@ def stored_field(field: FeastField) -> Field:
         bare.type,
         field.tags.get("storage", "plain"),
         getattr(field, "vector_length", 0) if is_vector else 0,
+    )
+
+
+def stored_services(config: RepoConfig, registry: BaseRegistry) -> dict[str, Service]:
+    """The feature services of a registry, as readers of the online store are told of them."""
+    return {
+        service.name: _stored_service(config, registry, service)
+        for service in registry.list_feature_services(config.project)
+    }
+
+
+def _stored_service(config: RepoConfig, registry: BaseRegistry, service: FeatureService) -> Service:
+    parts, on_demand = [], []
+    for projection in service.feature_view_projections:
+        try:
+            table = copy.copy(registry.get_any_feature_view(projection.name, config.project))
+        except FeatureViewNotFoundException:
+            # Feast keeps a service whose view is gone. So do we: who fetches it is told which view is missing.
+            parts.append(_stored_part(projection.name, projection))
+            continue
+        if isinstance(table, OnDemandFeatureView) and not table.write_to_online_store:
+            on_demand.append(projection.name_to_use())
+            continue
+        table.projection = projection
+        parts.append(_stored_part(stored_name(config, table), projection))
+    return Service(tuple(parts), tuple(on_demand))
+
+
+def _stored_part(view: str, projection: FeatureViewProjection) -> ServicePart:
+    return ServicePart(
+        view=view,
+        name=projection.name_to_use(),
+        features=tuple(feature.name for feature in projection.features),
+        join_keys=tuple(sorted(projection.join_key_map.items())),
     )
 
 

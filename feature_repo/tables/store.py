@@ -1,0 +1,39 @@
+"""What an online store must offer: bytes by key, and one rule, that no older row takes a newer one's place."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Store(Protocol):
+    """Bytes by key, in one place that many processes share."""
+
+    async def read_async(self, groups: Sequence[Sequence[bytes]]) -> list[list[bytes | None]]:
+        """`read`, without blocking the event loop."""
+
+    async def write_async(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl: int) -> int:
+        """`write`, without blocking the event loop."""
+
+    def close(self) -> None:
+        """Let go of connections."""
+
+    def read(self, groups: Sequence[Sequence[bytes]]) -> list[list[bytes | None]]:
+        """The values of each group of keys, None where there is none."""
+
+    def write(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl: int) -> int:
+        """Put packed rows, except where a newer one is; returns how many were put.
+
+        A row is newer if its event timestamp is later, or, those being equal, its created timestamp. With a `ttl`
+        (microseconds) rows may vanish once they are that old.
+        """
+
+    def delete(self, keys: Sequence[bytes]) -> None:
+        """Remove keys, whatever they hold."""
+
+    def drop(self, prefix: bytes) -> None:
+        """Remove every key that begins so."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """One value."""
+
+    def swap(self, key: bytes, old: bytes | None, new: bytes | None) -> bool:
+        """Replace a value, None being no value, unless it is no longer `old`; returns whether it was replaced."""
