@@ -37,14 +37,17 @@ def contrast(colour: Colour) -> Colour:
     return mix(colour, INK, 0.55) if light else mix(colour, CREAM, 0.86)
 
 
-@lru_cache(maxsize=64)
-def pattern(name: str, pitch: int) -> Image.Image:
-    """The printed places of a pattern that repeats every `pitch` pixels, as a mask one pitch wider than CANVAS."""
+PITCH = {"plain": 1, "stripes": 28, "dots": 19, "checks": 36, "stars": 42, "hearts": 30, "flowers": 36, "zigzag": 26}
+"""After how many pixels a pattern repeats."""
+
+
+@lru_cache(maxsize=len(PITCH))
+def pattern(name: str) -> Image.Image:
+    """The printed places of a pattern as a mask, one repeat wider than CANVAS."""
+    pitch = PITCH[name]
     size = CANVAS + pitch
     mask = Image.new("L", (size, size), 0)
     draw = ImageDraw.Draw(mask)
-    centres = [(x + (row % 2) * pitch // 2, row * pitch) for row in range(size // pitch + 2)
-               for x in range(-pitch, size + pitch, pitch)]  # fmt: skip
     if name == "stripes":
         for y in range(0, size, pitch):
             draw.rectangle((0, y, size, y + pitch * 0.42), fill=255)
@@ -57,24 +60,26 @@ def pattern(name: str, pitch: int) -> Image.Image:
             line = [
                 (x, y + (pitch * 0.5 if i % 2 else 0)) for i, x in enumerate(range(-pitch, size + pitch, pitch // 2))
             ]
-            draw.line(line, fill=255, width=max(3, round(pitch * 0.24)), joint="curve")
+            draw.line(line, fill=255, width=round(pitch * 0.26), joint="curve")
     elif name != "plain":
-        for x, y in centres:
-            for points in _print(name, pitch * 0.36):
-                draw.polygon([(x + px, y + py) for px, py in points], fill=255)
+        for row in range(size // pitch + 2):
+            for x in range(row % 2 * pitch // 2 - pitch, size + pitch, pitch):
+                for points, ink in _print(name, pitch * 0.38):
+                    draw.polygon([(x + px, row * pitch + py) for px, py in points], fill=ink)
     return mask
 
 
-def _print(name: str, size: float) -> list[Points]:
-    """The shapes of one repeat around the origin."""
+def _print(name: str, size: float) -> list[tuple[Points, int]]:
+    """The shapes of one repeat around the origin, and their ink: 255 printed, 0 left blank."""
     if name == "dots":
-        return [ellipse(0, 0, size * 0.8, size * 0.8)]
+        return [(ellipse(0, 0, size * 0.75, size * 0.75), 255)]
     if name == "stars":
-        return [star(0, 0, size * 1.15)]
+        return [(star(0, 0, size * 1.2), 255)]
     if name == "hearts":
-        return [heart(0, 0, size * 1.05)]
+        return [(heart(0, 0, size * 1.1), 255)]
     turns = np.arange(5) * 2 * np.pi / 5  # flowers
-    return [ellipse(0.62 * size * np.cos(t), 0.62 * size * np.sin(t), size * 0.42, size * 0.42) for t in turns]
+    petals = [ellipse(0.62 * size * np.cos(t), 0.62 * size * np.sin(t), size * 0.45, size * 0.45) for t in turns]
+    return [*((petal, 255) for petal in petals), (ellipse(0, 0, size * 0.34, size * 0.34), 0)]
 
 
 def star(x: float, y: float, size: float) -> Points:

@@ -146,9 +146,8 @@ def _cloth(
 ) -> Image.Image:
     """The material, to be cut out along the outline."""
     cloth = Image.new("RGB", (CANVAS, CANVAS), colour)
-    pitch = int(chance.integers(24, 31))
-    x, y = (int(at) for at in chance.integers(0, pitch, size=2))
-    print_ = decoration.pattern(name, pitch).crop((x, y, x + CANVAS, y + CANVAS))
+    x, y = (int(at) for at in chance.integers(0, decoration.PITCH[name], size=2))
+    print_ = decoration.pattern(name).crop((x, y, x + CANVAS, y + CANVAS))
     cloth.paste(decoration.contrast(colour), (0, 0), print_)
     draw = ImageDraw.Draw(cloth)
     if cut == "two-tone":
@@ -164,11 +163,11 @@ def _paint_emblem(draw: ImageDraw.ImageDraw, name: str, place: tuple[float, floa
     if name == "none":
         return
     x, y, size = place
-    size = max(size, 0.26)
-    disc = ellipse(x, y, size * 1.3, size * 1.3)
+    size = max(size, 0.24)
+    disc = ellipse(x, y, size * 1.2, size * 1.2)
     draw.polygon(placed(disc), fill=decoration.CREAM)
     for points, colour in decoration.emblem(name):
-        draw.polygon(placed(points * size * 0.95 + [x, y]), fill=colour)
+        draw.polygon(placed(points * size * 0.9 + [x, y]), fill=colour)
 
 
 def _paint_child(image: Image.Image, stage: int, chance: np.random.Generator) -> None:
@@ -187,7 +186,7 @@ def _paint_gender(image: Image.Image, placed: _Placed, gender: int, chance: np.r
     """A bow for girls, a pennant for boys, in the upper left corner of the thing; not always."""
     draw = ImageDraw.Draw(image)
     name = CHILD_GENDERS[gender]
-    if name == "unisex" or chance.random() > 0.85:
+    if name == "unisex" or chance.random() >= frozen.GENDER_SHOWN:
         return
     size = 17.0
     x, y = placed.middle + np.array([-0.62, -0.68]) * placed.scale
