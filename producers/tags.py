@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from threadpoolctl import threadpool_limits
 
 from feature_repo.errors import VitrineError
 from feature_repo.schema import (
@@ -91,10 +92,12 @@ def tag_products(
 
     taggers: dict[tuple[str, str], Tagger] = {}
     chosen = TAG_VARIANTS if not judged else (variants.TAGGER,) if len(new) else ()
-    for tag, variant in track([(tag, variant) for tag in TAGS for variant in chosen]):
-        shown = taught.filter(pc.field("tag") == tag)
-        if tagger := fit(tag, variant, shown, folds=variant == variants.TAGGER):
-            taggers[tag, variant] = tagger
+    # The fits are small: threads that wait for each other cost far more than they save on a busy machine.
+    with threadpool_limits(1):
+        for tag, variant in track([(tag, variant) for tag in TAGS for variant in chosen]):
+            shown = taught.filter(pc.field("tag") == tag)
+            if tagger := fit(tag, variant, shown, folds=variant == variants.TAGGER):
+                taggers[tag, variant] = tagger
 
     # Predictions first: a run that is killed in between finds the tags missing, and adds them, the next time.
     predictions = _predictions(taggers, taught, tagger_version, now) if not judged else TAG_PREDICTIONS.empty_table()

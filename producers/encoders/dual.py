@@ -14,6 +14,7 @@ from transformers import (
     CLIPModel,
     Siglip2Model,
     SiglipModel,
+    VisionTextDualEncoderModel,
 )
 from transformers.image_processing_backends import PilBackend
 
@@ -22,7 +23,7 @@ from producers.encoders import files
 from producers.encoders.batches import Batches
 from producers.encoders.encoder import Pixels, Vectors
 from producers.encoders.geometry import Geometry
-from producers.encoders.small import DualEncoderModel
+from producers.encoders.small import SmallConfig, SmallModel
 
 FAMILIES: Mapping[str, Any] = MappingProxyType(
     {
@@ -30,7 +31,8 @@ FAMILIES: Mapping[str, Any] = MappingProxyType(
         "chinese_clip": ChineseCLIPModel,
         "siglip": SiglipModel,
         "siglip2": Siglip2Model,
-        "vision-text-dual-encoder": DualEncoderModel,
+        "vision-text-dual-encoder": VisionTextDualEncoderModel,
+        SmallConfig.model_type: SmallModel,
     }
 )
 UNMASKED = ("siglip", "siglip2")

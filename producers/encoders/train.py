@@ -18,8 +18,8 @@ from feature_repo.errors import VitrineError
 from producers.encoders import small
 from producers.encoders.pixels import Source, decode, decoding_processes
 
-BATCH = 128
-LEARNING_RATE = 2e-3
+BATCH = 64
+LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 0.05
 WARM_UP = 0.05
 """Share of the steps in which the learning rate rises."""
@@ -124,9 +124,7 @@ def crop(pixels: NDArray[np.uint8], chance: np.random.Generator) -> torch.Tensor
     return functional.grid_sample(values, grid, padding_mode="border", align_corners=False)
 
 
-def _loss(
-    model: small.DualEncoderModel, pictures: torch.Tensor, words: torch.Tensor, same: torch.Tensor
-) -> torch.Tensor:
+def _loss(model: small.SmallModel, pictures: torch.Tensor, words: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
     image = model.get_image_features(pictures.contiguous(memory_format=torch.channels_last)).pooler_output
     text = model.get_text_features(input_ids=words, attention_mask=(words > 0).long()).pooler_output
     scale = model.logit_scale.exp().clamp(max=MAX_SCALE)

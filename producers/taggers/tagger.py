@@ -19,7 +19,7 @@ from producers.taggers.labels import VALUES
 
 Classifier: TypeAlias = LogisticRegression | DummyClassifier
 
-GRID = (0.001, 0.01, 0.1)
+GRID = (0.01, 0.1, 1.0)
 """Values of LogisticRegression's C."""
 UNHEARD_OF = float(np.log(1e-6))
 """What a truth costs that the other folds do not hold."""
@@ -114,7 +114,7 @@ def _choose(seen: Any, truth: np.ndarray, fold: np.ndarray, labels: tuple[str, .
 def _train(seen: Any, truth: np.ndarray, regularisation: float) -> Classifier:
     if len(set(truth)) < 2:
         return DummyClassifier(strategy="prior").fit(seen, truth)
-    return LogisticRegression(C=regularisation, max_iter=300).fit(seen, truth)
+    return LogisticRegression(C=regularisation, max_iter=1000, tol=1e-3).fit(seen, truth)
 
 
 def _log_probabilities(classifier: Classifier, labels: tuple[str, ...], seen: Any) -> np.ndarray:

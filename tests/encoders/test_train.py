@@ -1,0 +1,77 @@
+"""The default encoder, on a shop small enough to be learnt in seconds."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from feature_repo.errors import VitrineError
+from producers.encoders import load
+from producers.encoders.train import Trained, contrastive, crop, train
+
+COLOURS = {"红色": (220, 30, 30), "绿色": (30, 180, 60), "蓝色": (40, 60, 220), "黑色": (15, 15, 15)}
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], list[Path | bytes]]:
+    """Pictures of one colour, and titles that say it among other words."""
+    folder, chance = tmp_path_factory.mktemp("shop"), np.random.default_rng(0)
+    titles, pictures = [], []
+    for number in range(200):
+        name = list(COLOURS)[number % len(COLOURS)]
+        noise = chance.integers(-20, 20, (32, 32, 3))
+        pixels = np.clip(np.array(COLOURS[name]) + noise, 0, 255).astype(np.uint8)
+        pictures.append(folder / f"{number}.png")
+        Image.fromarray(pixels).save(pictures[-1])
+        titles.append(f"宝宝{name}连衣裙 款{number}")
+    return titles, pictures
+
+
+def trained(shop: tuple[list[str], list[Path | bytes]], folder: Path, pairs: int) -> Trained:
+    return train(*shop, folder, pairs_seen=pairs, seed=5, progress=lambda *_: None)
+
+
+def test_a_picture_finds_the_words_that_say_its_colour(shop, tmp_path: Path) -> None:
+    trained(shop, tmp_path, pairs=6000)
+    encoder = load(str(tmp_path))
+    flat = [Image.new("RGB", (50, 40), rgb) for rgb in COLOURS.values()]
+    said = encoder.encode_texts([f"宝宝{name}连衣裙" for name in COLOURS])
+    assert (encoder.encode_images(flat) @ said.T).argmax(axis=1).tolist() == [0, 1, 2, 3]
+
+
+def test_the_same_seed_trains_the_same_encoder_and_its_version_says_so(shop, tmp_path: Path) -> None:
+    for name in ("once", "again"):
+        trained(shop, tmp_path / name / "small", pairs=300)
+    first, second = (load(str(tmp_path / name / "small")) for name in ("once", "again"))
+    assert first.version == second.version
+    np.testing.assert_array_equal(first.encode_texts(["红色"]), second.encode_texts(["红色"]))
+
+
+def test_unusable_pictures_are_left_out_and_counted(shop, tmp_path: Path) -> None:
+    titles, pictures = shop
+    made = trained(([*titles, "没有"], [*pictures, tmp_path / "gone.jpg"]), tmp_path / "encoder", pairs=128)
+    assert (made.pairs, made.left_out) == (200, 1)
+
+
+def test_nothing_to_learn_from_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(VitrineError, match="at least 2"):
+        trained((["红色"], [tmp_path / "gone.jpg"]), tmp_path / "encoder", pairs=128)
+
+
+def test_products_of_one_title_are_all_right_answers() -> None:
+    image = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+    apart = contrastive(image, image, torch.tensor([0, 1, 2]), torch.tensor(50.0))
+    together = contrastive(image, image, torch.tensor([0, 0, 2]), torch.tensor(50.0))
+    assert together.item() == pytest.approx(apart.item(), abs=0.4)
+    wrong = contrastive(image, image.flip(0), torch.tensor([0, 0, 2]), torch.tensor(50.0))
+    assert wrong > 10 * together
+
+
+def test_a_crop_keeps_colours_and_size() -> None:
+    pixels = np.full((3, 64, 64, 3), (255, 0, 127), np.uint8)
+    cropped = crop(pixels, np.random.default_rng(0))
+    assert cropped.shape == (3, 3, 64, 64)
+    np.testing.assert_allclose(cropped[:, 0], 1, atol=1e-5)
+    np.testing.assert_allclose(cropped[:, 1], -1, atol=1e-5)
