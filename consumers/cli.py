@@ -89,6 +89,63 @@ def lift(
         typer.echo(f"report:  {report}")
 
 
+@app.command()
+def freshness(
+    max_age: Annotated[str, typer.Option(help="The greatest age of a view's newest event: 90m, 6h, 2d.")] = "1d",
+    now: Annotated[
+        str | None, typer.Option(help="Judge as of this time, with its offset: 2026-03-01T12:00Z.", show_default="now")
+    ] = None,
+    products: Annotated[
+        Path | None,
+        typer.Option(help="Parquet with the product_id of what is on sale.", show_default="all of the catalogue"),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the figures as JSON to this file.")] = None,
+    store: StoreOption = None,
+) -> None:
+    """Say how late each view is and how many products it covers; exit code 1 if one is too late."""
+    from consumers.monitoring import freshness as views
+    from consumers.monitoring.ages import parse_age, parse_moment
+    from consumers.monitoring.terminal import as_table
+
+    found = views.check(
+        settings.load(store),
+        max_age=parse_age(max_age),
+        now=parse_moment(now) if now else datetime.now(UTC),
+        products=products,
+    )
+    Console().print(as_table(found))
+    if json:
+        json.parent.mkdir(parents=True, exist_ok=True)
+        json.write_text(views.as_json(found))
+        typer.echo(f"figures: {json}")
+    for breach in found.breaches:
+        typer.secho(breach, fg="red", err=True)
+    if found.breaches:
+        raise typer.Exit(1)
+
+
+@app.command()
+def tags_report(
+    replicates: Annotated[int, typer.Option(min=20, help="Bootstrap draws behind each interval.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    json: Annotated[Path | None, typer.Option(help="Write the figures as JSON to this file.")] = None,
+    store: StoreOption = None,
+) -> None:
+    """Say how good the predicted tags are, on labelled products that no tagger has seen.
+
+    Beside them stand a bag of words on the title, the text vectors alone and the image vectors alone.
+    """
+    from consumers.tagging import report
+    from consumers.tagging.terminal import as_tables
+
+    judged = report.judge(settings.load(store), replicates=replicates, seed=seed)
+    Console().print(as_tables(judged))
+    if json:
+        json.parent.mkdir(parents=True, exist_ok=True)
+        json.write_text(report.as_json(judged))
+        typer.echo(f"figures: {json}")
+
+
 def main() -> None:
     """Entry point of the console script."""
     console.run(app)

@@ -1,0 +1,130 @@
+"""How late each view is, how much of the shop it covers, and what to do first.
+
+Read from the Delta tables, whose keys and times alone are opened. A view is late when its newest event lies further
+back than the greatest allowed age, or when there is nothing of it; events after `now` make nothing fresh.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from consumers.monitoring.ages import in_words
+from feature_repo.errors import VitrineError
+from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
+from feature_repo.settings import Settings
+from feature_repo.tables import delta
+
+WRITTEN_BY = {
+    "product_catalogue": "produce catalogue",
+    "product_embedding": "produce embeddings",
+    "product_tags": "produce tags",
+}
+"""Each view and the command that writes its table; each is made from the one before it."""
+
+
+@dataclass(frozen=True)
+class ViewFreshness:
+    """One view at one moment. Times are UTC, ages in seconds; None where there is no table or no row up to now."""
+
+    view: str
+    newest_event: datetime | None
+    """Of the events up to now."""
+    newest_created: datetime | None
+    lag_seconds: float | None
+    """From the newest event to now."""
+    age_seconds: float | None
+    """From the newest creation to now; below zero if the clock that wrote it runs ahead."""
+    covered: int
+    """Active products that have a row of an event up to now."""
+    after_now: int
+    """Rows whose event lies after now: they count for nothing."""
+    breach: str | None
+    """What is wrong and what to do first."""
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """Every view at one moment."""
+
+    now: datetime
+    max_age_seconds: float
+    active: int | None
+    """Products on sale; None if nothing says which."""
+    views: list[ViewFreshness]
+
+    @property
+    def breaches(self) -> list[str]:
+        """One line per late view, in the order in which the views are made."""
+        return [view.breach for view in self.views if view.breach]
+
+
+def check(settings: Settings, *, max_age: timedelta, now: datetime, products: Path | None = None) -> Freshness:
+    """Judge every view.
+
+    Args:
+        max_age: the greatest allowed distance from a view's newest event to now, inclusive.
+        now: with a time zone.
+        products: Parquet with the `product_id` of every product on sale; without it those of the catalogue are.
+
+    Raises:
+        VitrineError: `products` cannot be read.
+    """
+    active = _active(settings, products)
+    views: list[ViewFreshness] = []
+    for view in WRITTEN_BY:
+        late = next((earlier.view for earlier in views if earlier.breach), None)
+        views.append(_check_view(settings, view, active, max_age, now, late))
+    return Freshness(now, max_age.total_seconds(), None if active is None else len(active), views)
+
+
+def as_json(freshness: Freshness) -> str:
+    """The figures as JSON: times in ISO 8601, ages in seconds, null where there is nothing."""
+    return json.dumps(asdict(freshness), default=lambda moment: moment.isoformat(), indent=2)
+
+
+def _check_view(
+    settings: Settings, view: str, active: pa.Array | None, max_age: timedelta, now: datetime, late: str | None
+) -> ViewFreshness:
+    path = settings.table(view)
+    mend = f"run `{WRITTEN_BY[late]}` first: it is made from {late}" if late else f"run `{WRITTEN_BY[view]}`"
+    if not delta.exists(path):
+        return ViewFreshness(view, None, None, None, None, 0, 0, f"{view}: there is no such table; {mend}")
+    rows = delta.read(path, [PRODUCT_ID, EVENT_TIMESTAMP, CREATED_TIMESTAMP])
+    happened = rows.filter(pc.field(EVENT_TIMESTAMP) <= pa.scalar(now, rows.schema.field(EVENT_TIMESTAMP).type))
+    newest = pc.max(happened[EVENT_TIMESTAMP]).as_py()
+    created = pc.max(happened[CREATED_TIMESTAMP]).as_py()
+    breach = None
+    if newest is None:
+        future = f" up to now, {len(rows)} after it: the clock or the source is wrong;" if len(rows) else ";"
+        breach = f"{view}: no row{future} {mend}"
+    elif now - newest > max_age:
+        breach = f"{view}: newest event {in_words(now - newest)} ago, at most {in_words(max_age)} allowed; {mend}"
+    covered = pc.unique(happened[PRODUCT_ID])
+    return ViewFreshness(
+        view=view,
+        newest_event=newest,
+        newest_created=created,
+        lag_seconds=None if newest is None else (now - newest).total_seconds(),
+        age_seconds=None if created is None else (now - created).total_seconds(),
+        covered=pc.sum(pc.is_in(covered, value_set=active)).as_py() or 0 if active is not None else 0,
+        after_now=len(rows) - len(happened),
+        breach=breach,
+    )
+
+
+def _active(settings: Settings, products: Path | None) -> pa.Array | None:
+    """The products on sale, each once."""
+    if products is None:
+        path = settings.table("product_catalogue")
+        return pc.unique(delta.read(path, [PRODUCT_ID])[PRODUCT_ID]) if delta.exists(path) else None
+    try:
+        return pc.unique(pq.read_table(products, columns=[PRODUCT_ID])[PRODUCT_ID].cast(pa.string()).drop_null())
+    except (OSError, pa.ArrowInvalid, KeyError) as error:
+        raise VitrineError(
+            f"{products}: no Parquet file with a column {PRODUCT_ID} ({str(error).splitlines()[0]})"
+        ) from error
