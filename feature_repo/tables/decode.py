@@ -134,7 +134,8 @@ def _fit_to_read(
             for field in wanted:
                 known = layout.by_name.get(field.name)
                 if known is not None and known.form == "code":
-                    own &= _view(matrix, layout.offset[field.name], known.stored) < max(1, len(words[field.name]))
+                    codes = _view(matrix, layout.offset[field.name], known.stored)
+                    own &= (codes < len(words[field.name])) | _null(matrix, layout.position[field.name])
             unknown[place[group[own]]] = False
             times = _view(matrix, 0, np.dtype("<i8"))
             stale = np.zeros(len(group), np.bool_) if oldest is None else times < oldest
@@ -188,9 +189,13 @@ def _column(batch: _Batch, wanted: Field, words: Words, out: NDArray[Any] | None
 
 def _valid(batch: _Batch, field: Field) -> NDArray[np.bool_] | None:
     """[m], which rows have the field; None if all do."""
-    bit = batch.layout.position[field.name]
-    null = batch.matrix[:, HEADER_SIZE + bit // 8] & np.uint8(1 << bit % 8)
-    return null == 0 if null.any() else None
+    null = _null(batch.matrix, batch.layout.position[field.name])
+    return ~null if null.any() else None
+
+
+def _null(matrix: NDArray[np.uint8], bit: int) -> NDArray[np.bool_]:
+    """[m], where a bit of the null mask is set."""
+    return (matrix[:, HEADER_SIZE + bit // 8] & np.uint8(1 << bit % 8)) != 0
 
 
 def _numbers(field: Field, stored: NDArray[np.uint8], out: NDArray[Any] | None) -> NDArray[Any]:

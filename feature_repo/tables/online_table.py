@@ -44,6 +44,7 @@ class OnlineTable:
         self.project = project
         self._lock = threading.Lock()
         self._record: Record | None = None
+        self._raw: bytes | None = None
         self._words: dict[tuple[str, str, str], list[str]] = {}
 
     def is_known(self) -> bool:
@@ -56,13 +57,14 @@ class OnlineTable:
 
     def reload(self) -> Record:
         """Read anew what the store says of the project."""
-        record = Record.from_bytes(self.store.get(record_key(self.project)))
+        raw = self.store.get(record_key(self.project))
+        record = Record.from_bytes(raw)
         words = {
             name: json.loads(self.store.get(words_key(self.project, *name)) or b"[]")
             for name in dictionaries(list(record.views.values()))
         }
         with self._lock:
-            self._record, self._words = record, words
+            self._record, self._raw, self._words = record, raw, words
         return record
 
     def view(self, name: str) -> View:
@@ -87,14 +89,16 @@ class OnlineTable:
     def register(self, view: View) -> View:
         """Make a view known to readers, with its last layout as the one to write; returns it as it is now known.
 
+        Who writes calls it first: a view that another process has dropped and made anew has other dictionaries, and
+        rows of the old ones would be refused.
+
         Raises:
             VitrineError: the keys of another view begin like this one's.
         """
+        if self._record is None or self.store.get(record_key(self.project)) != self._raw:
+            self.reload()
         known = self.record().views.get(view.name)
-        if (
-            known is not None
-            and self.record().with_view(replace(view, layouts=(view.layout,))).views[view.name] == known
-        ):
+        if known is not None and self.record().with_view(view).views[view.name] == known:
             return known
         key, mine = owner_key(entity_keys.prefix(self.project, view.name)), owner(self.project, view.name)
         if not self.store.swap(key, None, mine) and self.store.get(key) != mine:

@@ -15,6 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from consumers.online import OnlineReader
+from feature_repo.stores.online import values
+from feature_repo.tables import layout
 from tests.online.feast_world import NOW, entity, product, project, source
 from tests.online.test_feast_store import online
 
@@ -116,3 +118,10 @@ def _as_proto(name: str, value: Any) -> Value:
 
 def _seconds(value: Any) -> Any:
     return int(value.timestamp()) if isinstance(value, datetime) else value
+
+
+def test_what_feast_writes_for_a_missing_timestamp_is_missing() -> None:
+    column = values.to_column(
+        layout.Field("t", "unix_timestamp"), [Value(unix_timestamp_val=-(2**63)), Value(unix_timestamp_val=0)]
+    )
+    assert values.to_python(column) == [None, datetime(1970, 1, 1, tzinfo=UTC)]

@@ -1,0 +1,75 @@
+"""Rows that tell their version in every feature, and those who write them: light enough for eight processes."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from feature_repo.tables import columns
+from feature_repo.tables.columns import Column
+from feature_repo.tables.layout import Field, Layout
+from feature_repo.tables.lmdb_table import LMDBStore
+from feature_repo.tables.online_table import OnlineTable
+from feature_repo.tables.record import View
+from feature_repo.tables.redis_address import from_url
+from feature_repo.tables.redis_table import RedisStore
+
+PRODUCTS = 1000
+VERSIONS = 4
+VIEW = View(
+    "looks",
+    (("product_id", "string"),),
+    0,
+    (
+        Layout.of(
+            [
+                Field("version", "int64"),
+                Field("vector", "float_list", "float16"),
+                Field("label", "string", "dictionary"),
+                Field("title", "string"),
+            ]
+        ),
+    ),
+)
+
+
+def open_table(url: str) -> OnlineTable:
+    if url.startswith("lmdb"):
+        return OnlineTable(LMDBStore(Path(url.removeprefix("lmdb://")), create=True), "shop")
+    return OnlineTable(RedisStore(from_url(url)), "shop")
+
+
+def column(field: Field, values: list[Any]) -> Column:
+    return columns.from_arrow(field, pa.array(values, columns.arrow_type(field)))
+
+
+def write_versions(table: OnlineTable, view: View, ids: list[str], versions: list[int], created: list[int]) -> int:
+    """Write a row of each id whose every feature tells its version, which is its event timestamp too."""
+    features = {
+        "version": versions,
+        "vector": [[float(version), 1.0] for version in versions],
+        "label": [f"label {version % 7}" for version in versions],
+        "title": ["t" * version for version in versions],
+    }
+    return table.write(
+        view,
+        table.keys(view, {"product_id": ids}, len(ids)),
+        {name: column(view.layout.by_name[name], values) for name, values in features.items()},
+        np.array(versions),
+        np.array(created),
+    )
+
+
+def write_shuffled(url: str, seed: int) -> int:
+    """One of the writers: all versions of all products, in an order of its own, in batches that cut across both."""
+    table = open_table(url)
+    view = table.register(VIEW)
+    rows = [(f"p{product}", version) for product in range(PRODUCTS) for version in range(VERSIONS)]
+    random.Random(seed).shuffle(rows)
+    written = 0
+    for start in range(0, len(rows), 250):
+        ids, versions = zip(*rows[start : start + 250], strict=True)
+        written += write_versions(table, view, list(ids), list(versions), [0] * len(ids))
+    return written
