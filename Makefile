@@ -47,6 +47,11 @@ test-all: .venv/installed  ## the slow tests too
 	$(BIN)/pytest -m ''
 
 lock: .venv/installed  ## write the installed versions to constraints.txt
-	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu//' > constraints.txt
+	echo '# Every version in one place, as `make lock` writes them.' > constraints.txt
+	pip freeze --exclude-editable | sed 's/+cpu//' >> constraints.txt
 
-.PHONY: help install demo test test-all lock
+bench: .venv/installed  ## the training join beside Feast's own stores: tests/benchmarks/RESULTS.md
+	python -W ignore -m tests.benchmarks.asof vectors --record
+	python -W ignore -m tests.benchmarks.asof normalised --record
+
+.PHONY: help install demo test test-all lock bench

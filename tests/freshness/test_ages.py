@@ -1,0 +1,69 @@
+"""Ages and moments as people write them."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumers.monitoring.ages import in_words, parse_age, parse_moment
+from feature_repo.errors import VitrineError
+
+
+@pytest.mark.parametrize(
+    ("text", "age"),
+    [
+        ("90m", timedelta(minutes=90)),
+        ("6h", timedelta(hours=6)),
+        ("2d", timedelta(days=2)),
+        ("45s", timedelta(seconds=45)),
+        (" 1.5d ", timedelta(hours=36)),
+    ],
+)
+def test_reads_a_number_and_a_unit(text: str, age: timedelta) -> None:
+    assert parse_age(text) == age
+
+
+@pytest.mark.parametrize("text", ["", "2", "d", "two days", "-1d", "0h", "1w", "1d 2h", "1e9d", "nan", "9" * 400 + "d"])
+def test_refuses_what_is_no_age_and_shows_how_to_write_one(text: str) -> None:
+    with pytest.raises(VitrineError, match=r"not an age.*90m, 6h"):
+        parse_age(text)
+
+
+def test_reads_a_moment_with_its_offset_in_utc() -> None:
+    assert parse_moment("2026-03-01T12:00Z") == datetime(2026, 3, 1, 12, tzinfo=UTC)
+    assert parse_moment("2026-03-01T12:00:00+08:00") == datetime(2026, 3, 1, 4, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("text", ["2026-03-01T12:00", "2026-03-01"])
+def test_refuses_a_moment_that_could_be_off_by_a_day(text: str) -> None:
+    with pytest.raises(VitrineError, match=r"without its offset from UTC.*append Z"):
+        parse_moment(text)
+
+
+def test_refuses_what_is_no_moment() -> None:
+    with pytest.raises(VitrineError, match="not a time"):
+        parse_moment("yesterday")
+
+
+@pytest.mark.parametrize(
+    ("age", "words"),
+    [
+        (timedelta(days=2, hours=3, minutes=59), "2d 3h"),
+        (timedelta(days=2), "2d"),
+        (timedelta(hours=3, minutes=20), "3h 20m"),
+        (timedelta(days=1, minutes=5), "1d"),
+        (timedelta(seconds=45), "45s"),
+        (timedelta(0), "0s"),
+    ],
+)
+def test_says_an_age_in_its_two_largest_units(age: timedelta, words: str) -> None:
+    assert in_words(age) == words
+
+
+@given(st.integers(1, 10_000), st.sampled_from("smhd"))
+def test_an_age_of_one_unit_comes_back_as_itself(number: int, unit: str) -> None:
+    age = parse_age(f"{number}{unit}")
+    parts = [parse_age(part) for part in in_words(age).split()]
+    assert timedelta(0) <= age - sum(parts, timedelta(0)) < age
+    assert in_words(timedelta(0)) == "0s"

@@ -1,0 +1,199 @@
+"""`consume freshness` on tables whose ages are known."""
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumers.monitoring.freshness import WRITTEN_BY, Freshness, as_json, check
+from feature_repo import settings, sources
+from feature_repo.schema import TIMESTAMP
+from feature_repo.settings import Settings
+from feature_repo.tables import delta
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+def make_store(folder: Path) -> Settings:
+    folder.mkdir(exist_ok=True)
+    (folder / "feature_store.yaml").write_text("project: test\noffline_store:\n  path: offline\n")
+    return settings.load(folder / "feature_store.yaml")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Settings:
+    return make_store(tmp_path / "store")
+
+
+def write(store: Settings, view: str, rows: dict[str, float], created: float = 0.5) -> None:
+    """Products and how many hours before NOW each was so."""
+    table = pa.table(
+        {
+            "product_id": list(rows),
+            "event_timestamp": pa.array([NOW - HOUR * age for age in rows.values()], TIMESTAMP),
+            "created_timestamp": pa.array([NOW - HOUR * created] * len(rows), TIMESTAMP),
+        }
+    )
+    delta.append(store.table(view), table)
+
+
+def fresh(store: Settings, **hours: dict[str, float]) -> None:
+    for view in WRITTEN_BY:
+        write(store, view, hours.get(view, {"a": 30, "b": 2, "c": 1}))
+
+
+def checked(store: Settings, max_age: timedelta = timedelta(days=1), products: Path | None = None) -> Freshness:
+    return check(store, max_age=max_age, now=NOW, products=products)
+
+
+def test_says_lag_age_and_coverage_of_each_view(store: Settings) -> None:
+    fresh(store, product_tags={"a": 30, "b": 3})
+    found = checked(store)
+    assert [view.view for view in found.views] == list(WRITTEN_BY)
+    assert found.active == 3
+    tags = found.views[2]
+    assert (tags.newest_event, tags.lag_seconds) == (NOW - 3 * HOUR, 3 * 3600)
+    assert (tags.newest_created, tags.age_seconds) == (NOW - 0.5 * HOUR, 1800)
+    assert [view.covered for view in found.views] == [3, 3, 2]
+    assert found.breaches == []
+
+
+def test_a_view_exactly_as_old_as_allowed_is_fresh(store: Settings) -> None:
+    fresh(store)
+    assert checked(store, max_age=HOUR).breaches == []
+    assert len(checked(store, max_age=HOUR - timedelta(seconds=1)).breaches) == 3
+
+
+def test_a_late_view_names_its_own_command(store: Settings) -> None:
+    fresh(store, product_tags={"a": 50})
+    assert checked(store).breaches == ["product_tags: newest event 2d 2h ago, at most 1d allowed; run `produce tags`"]
+
+
+def test_views_made_from_a_late_one_name_the_command_to_run_first(store: Settings) -> None:
+    fresh(store, product_embedding={"a": 50}, product_tags={"a": 50})
+    assert checked(store).breaches == [
+        "product_embedding: newest event 2d 2h ago, at most 1d allowed; run `produce embeddings`",
+        "product_tags: newest event 2d 2h ago, at most 1d allowed; "
+        "run `produce embeddings` first: it is made from product_embedding",
+    ]
+
+
+def test_a_view_without_a_table_is_late(store: Settings) -> None:
+    write(store, "product_catalogue", {"a": 1})
+    assert checked(store).breaches == [
+        "product_embedding: there is no such table; run `produce embeddings`",
+        "product_tags: there is no such table; run `produce embeddings` first: it is made from product_embedding",
+    ]
+    assert [view.covered for view in checked(store).views] == [1, 0, 0]
+
+
+def test_a_store_without_any_table_is_late_and_nobody_knows_what_is_on_sale(store: Settings) -> None:
+    found = checked(store)
+    assert len(found.breaches) == 3
+    assert found.active is None
+
+
+def test_an_event_after_now_makes_nothing_fresh(store: Settings) -> None:
+    fresh(store, product_tags={"a": 50, "b": -5})
+    tags = checked(store).views[2]
+    assert (tags.lag_seconds, tags.covered, tags.after_now) == (50 * 3600, 1, 1)
+    assert tags.breach
+
+
+def test_a_view_with_events_after_now_alone_is_late(store: Settings) -> None:
+    fresh(store, product_tags={"b": -5})
+    assert checked(store).breaches == [
+        "product_tags: no row up to now, 1 after it: the clock or the source is wrong; run `produce tags`"
+    ]
+
+
+def test_covers_what_is_on_sale_and_not_what_was(store: Settings, tmp_path: Path) -> None:
+    fresh(store)
+    file = tmp_path / "products.parquet"
+    pq.write_table(pa.table({"product_id": ["b", "c", "d", "d"], "title": ["", "", "", ""]}), file)
+    found = checked(store, products=file)
+    assert found.active == 3
+    assert [view.covered for view in found.views] == [2, 2, 2]
+
+
+def test_reads_no_more_than_keys_and_times(store: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh(store)
+    asked: list[list[str] | None] = []
+    reading = delta.read
+
+    def watched(path: Path, columns: list[str] | None = None) -> pa.Table:
+        asked.append(columns)
+        return reading(path, columns)
+
+    monkeypatch.setattr(delta, "read", watched)
+    checked(store)
+    assert asked
+    assert all(columns and set(columns) <= {"product_id", "event_timestamp", "created_timestamp"} for columns in asked)
+
+
+def test_watches_every_view_that_is_registered() -> None:
+    from feast import FeatureView
+
+    from feature_repo import definitions
+
+    views = [view for view in vars(definitions).values() if isinstance(view, FeatureView)]
+    assert {view.batch_source.path for view in views} == set(WRITTEN_BY)
+    assert sources.delta_source("x").path == "x"
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=3), st.floats(-20, 60), min_size=1, max_size=12))
+def test_lag_and_coverage_agree_with_a_loop_over_the_rows(
+    tmp_path_factory: pytest.TempPathFactory, rows: dict[str, float]
+) -> None:
+    store = make_store(tmp_path_factory.mktemp("rows"))
+    fresh(store, product_embedding=rows)
+    view = checked(store).views[1]
+    past = [timedelta(hours=age) for age in rows.values() if NOW - HOUR * age <= NOW]
+    assert view.after_now == len(rows) - len(past)
+    assert view.lag_seconds == (pytest.approx(min(past).total_seconds(), abs=1e-3) if past else None)
+    assert view.covered == len({"a", "b", "c"} & {name for name, age in rows.items() if NOW - HOUR * age <= NOW})
+
+
+def consume(store: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "consumers.cli", "freshness", "--store", str(store.file), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_command_ends_with_0_while_all_is_fresh_and_writes_json(store: Settings, tmp_path: Path) -> None:
+    fresh(store)
+    file = tmp_path / "freshness.json"
+    done = consume(store, "--now", "2026-03-01T12:00Z", "--json", str(file))
+    assert done.returncode == 0, done.stderr
+    assert "freshness at" in done.stdout
+    assert json.loads(file.read_text()) == json.loads(as_json(checked(store)))
+
+
+def test_the_command_ends_with_1_and_a_line_for_each_late_view(store: Settings) -> None:
+    fresh(store, product_tags={"a": 50})
+    done = consume(store, "--now", "2026-03-01T20:00+08:00", "--max-age", "6h")
+    assert done.returncode == 1
+    assert done.stderr.strip() == "product_tags: newest event 2d 2h ago, at most 6h allowed; run `produce tags`"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--max-age", "soon"), "not an age: 'soon'"),
+        (("--now", "2026-03-01"), "without its offset from UTC"),
+        (("--products", "nowhere.parquet"), "no Parquet file with a column product_id"),
+    ],
+)
+def test_a_user_error_is_one_line(store: Settings, arguments: tuple[str, str], complaint: str) -> None:
+    fresh(store)
+    done = consume(store, *arguments)
+    assert done.returncode == 1
+    assert complaint in done.stderr
+    assert done.stderr.strip().count("\n") == 0
