@@ -8,9 +8,7 @@ sentence.py     sentence encoders: text alone
 batches.py      n rows through a model, smaller batches where memory is short
 geometry.py     how a picture is cut to the model's size
 pixels.py       pictures decoded and cut in worker processes
-tokens.py       a tokenizer learnt from the titles
-small.py        the default model, built from transformers' configs
-objective.py    what the default model is trained to do
+small.py        the default model and its tokenizer
 train.py        the default model, trained on a catalogue
 recall.py       text to image recall
 embed.py        catalogue rows to embedding rows, Arrow to Arrow
