@@ -2,6 +2,7 @@
 
 import math
 
+from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -23,9 +24,13 @@ def as_tables(report: TagsReport) -> Group:
 
 def _metrics(tag: TagReport) -> Table:
     table = Table(
-        title=f"{tag.tag}: {tag.products:,} products of {tag.groups:,} groups", title_justify="left", title_style="bold"
+        title=f"{tag.tag}: {tag.products:,} products of {tag.groups:,} groups",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
     )
-    table.add_column("from")
+    table.add_column("from", no_wrap=True)
     for heading in ("accuracy", "macro F1", "calibration error", "by chance", "Brier score"):
         table.add_column(heading, justify="right")
     for row in tag.variants:
@@ -46,8 +51,14 @@ def _gain(tag: TagReport) -> Text:
 
 
 def _thresholds(tag: TagReport) -> Table:
-    table = Table(title="kept (right of the kept) if labels below are withheld", title_justify="left", title_style="")
-    table.add_column("from")
+    table = Table(
+        title="kept (right of the kept) if labels below are withheld",
+        title_justify="left",
+        title_style="",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("from", no_wrap=True)
     for at in tag.variants[0].thresholds:
         table.add_column(f"{at.threshold:g}", justify="right")
     for row in tag.variants:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from consumers.monitoring.freshness import WRITTEN_BY, Freshness, as_json, check
@@ -149,6 +150,7 @@ def test_watches_every_view_that_is_registered() -> None:
     assert sources.delta_source("x").path == "x"
 
 
+@hypothesis_settings(max_examples=30, deadline=None)
 @given(st.dictionaries(st.text(min_size=1, max_size=3), st.floats(-20, 60), min_size=1, max_size=12))
 def test_lag_and_coverage_agree_with_a_loop_over_the_rows(
     tmp_path_factory: pytest.TempPathFactory, rows: dict[str, float]
@@ -172,7 +174,7 @@ def test_the_command_ends_with_0_while_all_is_fresh_and_writes_json(store: Setti
     file = tmp_path / "freshness.json"
     done = consume(store, "--now", "2026-03-01T12:00Z", "--json", str(file))
     assert done.returncode == 0, done.stderr
-    assert "freshness at" in done.stdout
+    assert "product_embedding" in done.stdout
     assert json.loads(file.read_text()) == json.loads(as_json(checked(store)))
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
@@ -63,6 +63,7 @@ def test_a_truth_that_the_classifier_does_not_know_is_an_error_in_every_metric()
     assert metrics.brier(strange, weights)[0] == pytest.approx((2 * 0.01 + 0.04 + 0.64 + 1) / 2)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000))
 def test_agrees_with_scikit_learn_and_with_copies_of_the_drawn_products(seed: int) -> None:
     chance = np.random.default_rng(seed)
