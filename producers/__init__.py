@@ -7,6 +7,7 @@
     versions.py    each product against the version of it that is known
     images.py      pictures decoded, the unusable refused
     encoders/      image and text to vectors
+    encoder.py     the default encoder trained on a catalogue
     embeddings.py  the catalogue to `product_embedding`
     tags.py        vectors to `product_tags`
     taggers/       labels, splits, classifiers and their calibration
