@@ -31,6 +31,9 @@ StoreOption = Annotated[
 ]
 
 
+JsonOption = Annotated[Path | None, typer.Option(dir_okay=False, help="Write the figures as JSON to this file.")]
+
+
 @app.callback()
 def _root() -> None:
     """Join, judge and watch features."""
@@ -44,12 +47,15 @@ def lift(
         Path | None, typer.Option(help="The truth folder of a generated shop: adds the attainable and the oracle.")
     ] = None,
     test_days: Annotated[
-        float | None, typer.Option(help="Days at the end of the log to test on.", show_default="a sixth of the rows")
+        float | None,
+        typer.Option(
+            min=0.01, max=36_500, help="Days at the end of the log to test on.", show_default="a sixth of the rows"
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Training seeds of each ranker.")] = 3,
     replicates: Annotated[int, typer.Option(min=20, help="Bootstrap draws behind each interval.")] = 300,
-    json: Annotated[Path | None, typer.Option(help="Write the figures as JSON to this file.")] = None,
-    report: Annotated[Path | None, typer.Option(help="Write the HTML report to this file.")] = None,
+    json: JsonOption = None,
+    report: Annotated[Path | None, typer.Option(dir_okay=False, help="Write the HTML report to this file.")] = None,
     timings: Annotated[Path | None, typer.Option(help="A file of lines `seconds step`, shown in the report.")] = None,
     store: StoreOption = None,
 ) -> None:
@@ -63,6 +69,7 @@ def lift(
     from consumers.ranking import report as reports
     from consumers.ranking.run import measure
 
+    steps = reports.read_timings(timings) if timings else []
     with console.progress_bar() as bar:
         task = bar.add_task("join impressions and features", total=None)
         run = measure(
@@ -84,7 +91,6 @@ def lift(
         json.write_text(reports.as_json(run))
         typer.echo(f"figures: {json}")
     if report:
-        steps = reports.read_timings(timings) if timings else []
         reports.write_report(run, report, [*steps, ("consume lift", time.perf_counter() - began)])
         typer.echo(f"report:  {report}")
 
@@ -99,7 +105,7 @@ def freshness(
         Path | None,
         typer.Option(help="Parquet with the product_id of what is on sale.", show_default="all of the catalogue"),
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the figures as JSON to this file.")] = None,
+    json: JsonOption = None,
     store: StoreOption = None,
 ) -> None:
     """Say how late each view is and how many products it covers; exit code 1 if one is too late."""
@@ -107,12 +113,8 @@ def freshness(
     from consumers.monitoring.ages import parse_age, parse_moment
     from consumers.monitoring.terminal import as_table
 
-    found = views.check(
-        settings.load(store),
-        max_age=parse_age(max_age),
-        now=parse_moment(now) if now else datetime.now(UTC),
-        products=products,
-    )
+    allowed, moment = parse_age(max_age), parse_moment(now) if now else datetime.now(UTC)
+    found = views.check(settings.load(store), max_age=allowed, now=moment, products=products)
     Console().print(as_table(found))
     if json:
         json.parent.mkdir(parents=True, exist_ok=True)
@@ -127,8 +129,8 @@ def freshness(
 @app.command()
 def tags_report(
     replicates: Annotated[int, typer.Option(min=20, help="Bootstrap draws behind each interval.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
-    json: Annotated[Path | None, typer.Option(help="Write the figures as JSON to this file.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    json: JsonOption = None,
     store: StoreOption = None,
 ) -> None:
     """Say how good the predicted tags are, on labelled products that no tagger has seen.

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from feature_repo.errors import VitrineError
+from feature_repo.errors import UsageError, VitrineError
 
 Item = TypeVar("Item")
 
@@ -17,7 +17,10 @@ console = Console(stderr=True)
 
 
 def run(app: typer.Typer) -> None:
-    """Run a command line; a `VitrineError` becomes one line on standard error and exit code 1."""
+    """Run a command line; an error that a user can mend becomes one line on standard error.
+
+    Exit code 2 for what was typed, 1 for what was found: a table, a checkpoint, a file that may not be written.
+    """
     # Threads that spin while they wait make torch 15 times slower as soon as another process wants a core. OpenMP reads
     # this once, when torch is first imported, and commands import it only when they need it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -25,6 +28,10 @@ def run(app: typer.Typer) -> None:
         app()
     except VitrineError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    except OSError as error:  # no permission, a full disk, a folder where a file was named
+        said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        typer.secho(f"error: {said}", fg="red", err=True)
         sys.exit(1)
 
 

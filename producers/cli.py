@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from feature_repo import console, settings
+from feature_repo.errors import UsageError
 
 app = typer.Typer(
     help="Turn a catalogue's images and titles into features.",
@@ -39,7 +40,7 @@ def shop(
     out: Annotated[Path, typer.Option(help="Folder to write; an earlier shop in it is replaced.")],
     products: Annotated[int, typer.Option(help="Products for sale.")] = 8000,
     users: Annotated[int, typer.Option(help="Users who visit.")] = 1500,
-    days: Annotated[int, typer.Option(help="Days of impressions, from 2026-01-01.")] = 60,
+    days: Annotated[int, typer.Option(max=36_500, help="Days of impressions, from 2026-01-01.")] = 60,
     seed: Annotated[int, typer.Option(help="Another seed is another shop of the same kind.")] = 0,
     language: Annotated[str, typer.Option(help="Of titles, brands and categories: zh or en.")] = "zh",
     impressions_per_user: Annotated[int, typer.Option(help="Impressions per user, about, over all days.")] = 600,
@@ -98,7 +99,7 @@ def encoder(
     pairs: Annotated[
         int, typer.Option(min=1, help="Image-text pairs to learn from, repeats included; a minute on 2 cores.")
     ] = 60_000,
-    seed: Annotated[int, typer.Option(help="Of the weights, the order and the crops.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the weights, the order and the crops.")] = 0,
 ) -> None:
     """Train a small image-text encoder on a catalogue, from nothing.
 
@@ -189,7 +190,7 @@ def forget(
     from producers import upkeep
 
     if not product and not user:
-        raise typer.BadParameter("name at least one --product or --user")
+        raise UsageError("name at least one --product or --user")
     deleted = upkeep.forget(settings.load(store), products=product or [], users=user or [])
     for table, rows in deleted.items():
         typer.echo(f"{table}: {rows:,} rows deleted")
@@ -200,7 +201,10 @@ def forget(
 @app.command()
 def vacuum(
     grace_hours: Annotated[
-        int, typer.Option(min=0, help="Leave files let go within these hours: readers may still have them open.")
+        int,
+        typer.Option(
+            min=0, max=87_600, help="Leave files let go within these hours: readers may still have them open."
+        ),
     ] = 1,
     store: StoreOption = None,
 ) -> None:

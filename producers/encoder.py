@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
+from feature_repo.errors import VitrineError
 from feature_repo.schema import PRODUCTS
 from feature_repo.tables import checks, files
 from producers.encoders.pixels import Source
@@ -18,8 +19,10 @@ def train_encoder(
     """Train on the products of a shop folder that have a title and a picture; arguments as in `train`.
 
     Raises:
-        VitrineError: DATA/products.parquet is missing, unreadable, or not of the documented shape.
+        VitrineError: DATA/products.parquet is missing, unreadable, or not of the documented shape; OUT is a file.
     """
+    if out.exists() and not out.is_dir():
+        raise VitrineError(f"{out} is a file: name a folder for the checkpoint")
     file = data / "products.parquet"
     products = files.read(file, PRODUCTS.names)
     checks.require(products, ["title", "image"], file)

@@ -3,7 +3,7 @@
 import re
 from datetime import UTC, datetime, timedelta
 
-from feature_repo.errors import VitrineError
+from feature_repo.errors import UsageError
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -12,29 +12,29 @@ def parse_age(text: str) -> timedelta:
     """An age above zero: a number and a unit (s, m, h, d).
 
     Raises:
-        VitrineError: it is something else.
+        UsageError: it is something else.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
     if not found or not float(found[1]):
-        raise VitrineError(f"not an age: {text!r}; write a number above 0 and a unit: 90m, 6h, 2d")
+        raise UsageError(f"not an age: {text!r}; write a number above 0 and a unit: 90m, 6h, 2d")
     try:
         return timedelta(seconds=float(found[1]) * UNITS[found[2]])
     except OverflowError:
-        raise VitrineError(f"not an age: {text!r} is longer than any calendar; 90m, 6h and 2d are ages") from None
+        raise UsageError(f"not an age: {text!r} is longer than any calendar; 90m, 6h and 2d are ages") from None
 
 
 def parse_moment(text: str) -> datetime:
     """A moment in UTC, from ISO 8601 with its offset. Without one it is refused: it could be off by a day.
 
     Raises:
-        VitrineError: it is no moment, or has no offset.
+        UsageError: it is no moment, or has no offset.
     """
     try:
         moment = datetime.fromisoformat(text.strip())
     except ValueError:
-        raise VitrineError(f"not a time: {text!r}; write it as 2026-03-01T12:00Z") from None
+        raise UsageError(f"not a time: {text!r}; write it as 2026-03-01T12:00Z") from None
     if moment.tzinfo is None:
-        raise VitrineError(f"a time without its offset from UTC: {text!r}; append Z for UTC, or +08:00 for China")
+        raise UsageError(f"a time without its offset from UTC: {text!r}; append Z for UTC, or +08:00 for China")
     return moment.astimezone(UTC)
 
 

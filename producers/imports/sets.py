@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
-from feature_repo.errors import VitrineError
+from feature_repo.errors import UsageError, VitrineError
 from producers.imports import abt_buy, beibei_zh, flipkart_1050, grocery, movielens, mum_baby
 from producers.imports.folder import Found, Written, write
 
@@ -34,10 +34,11 @@ def bring_in(name: str, source: Path, out: Path, now: datetime) -> Written:
     """Read the set `name` from its folder and write it to `out` as a shop's folder.
 
     Raises:
-        VitrineError: no set has that name, or its folder lacks a file or a column.
+        UsageError: no set has that name.
+        VitrineError: its folder lacks a file or a column.
     """
     if name not in READERS:
-        raise VitrineError(f"no data set `{name}` is known; wanted {', '.join(READERS)}")
+        raise UsageError(f"no data set `{name}` is known; wanted {', '.join(READERS)}")
     if not source.is_dir():
         raise VitrineError(f"{source}: no such folder; wanted the folder that holds the files of {name}")
     found: Found = READERS[DataSet(name)](source.resolve(), now)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo import console, schema
-from feature_repo.errors import VitrineError
+from feature_repo.errors import UsageError, VitrineError
 from producers.shop import vocabulary
 from producers.shop.clicks import click_probability, draw_clicks
 from producers.shop.impressions import Log, show
@@ -46,7 +46,8 @@ def make_shop(
     """Write a shop into the folder `out`; an earlier shop there is replaced.
 
     Raises:
-        VitrineError: a number is too small, the language is unknown, or `out` holds something other than a shop.
+        UsageError: a number is too small, or the language is unknown.
+        VitrineError: `out` holds something other than a shop.
     """
     _check(products, users, days, seed, language, impressions_per_user)
     _clear(out)
@@ -76,11 +77,11 @@ def _check(products: int, users: int, days: int, seed: int, language: str, impre
     wanted = {"products": products, "users": users, "days": days, "impressions-per-user": impressions_per_user}
     for name, value in wanted.items():
         if value < 1:
-            raise VitrineError(f"--{name} is {value}: a shop needs at least 1")
+            raise UsageError(f"--{name} is {value}: a shop needs at least 1")
     if seed < 0:
-        raise VitrineError(f"--seed is {seed}: it must not be negative")
+        raise UsageError(f"--seed is {seed}: it must not be negative")
     if language not in vocabulary.LANGUAGES:
-        raise VitrineError(f"--language is {language!r}: use one of {', '.join(vocabulary.LANGUAGES)}")
+        raise UsageError(f"--language is {language!r}: use one of {', '.join(vocabulary.LANGUAGES)}")
 
 
 def _clear(out: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from feature_repo.errors import VitrineError
+from producers.encoder import train_encoder
 from producers.encoders import load
 from producers.encoders.train import Trained, contrastive, crop, train
 
@@ -58,6 +59,12 @@ def test_unusable_pictures_are_left_out_and_counted(shop, tmp_path: Path) -> Non
 def test_nothing_to_learn_from_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(VitrineError, match="at least 2"):
         trained((["红色"], [tmp_path / "gone.jpg"]), tmp_path / "encoder", pairs=128)
+
+
+def test_a_file_where_the_folder_should_be_is_one_clear_line_before_any_training(tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    with pytest.raises(VitrineError, match="taken is a file: name a folder"):
+        train_encoder(tmp_path, tmp_path / "taken", pairs_seen=128, seed=0, progress=lambda *_: None)
 
 
 def test_products_of_one_title_are_all_right_answers() -> None:

@@ -186,16 +186,15 @@ def test_the_command_ends_with_1_and_a_line_for_each_late_view(store: Settings) 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "code", "complaint"),
     [
-        (("--max-age", "soon"), "not an age: 'soon'"),
-        (("--now", "2026-03-01"), "without its offset from UTC"),
-        (("--products", "nowhere.parquet"), "no Parquet file with a column product_id"),
+        (("--max-age", "soon"), 2, "not an age: 'soon'"),
+        (("--products", "nowhere.parquet"), 1, "no Parquet file with a column product_id"),
     ],
 )
-def test_a_user_error_is_one_line(store: Settings, arguments: tuple[str, str], complaint: str) -> None:
+def test_a_user_error_is_one_line(store: Settings, arguments: tuple[str, str], code: int, complaint: str) -> None:
     fresh(store)
     done = consume(store, *arguments)
-    assert done.returncode == 1
+    assert done.returncode == code
     assert complaint in done.stderr
     assert done.stderr.strip().count("\n") == 0

@@ -268,6 +268,6 @@ def test_the_command_says_what_it_made(tmp_path: Path) -> None:
     refused = subprocess.run(
         [*command, "--out", str(tmp_path), "--seed", "-4"], capture_output=True, text=True, cwd=ROOT
     )
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
     assert "Traceback" not in refused.stderr

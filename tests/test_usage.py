@@ -1,0 +1,75 @@
+"""What a command line says to values that can mean nothing: exit code 2 before any work, and why."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from consumers import cli as consume
+from feature_repo import console
+from producers import cli as produce
+
+FOLDER = Path(__file__).parent
+
+REFUSED = {
+    "produce shop --out new --products 0": "--products is 0",
+    "produce shop --out new --users -1": "--users is -1",
+    "produce shop --out new --days 0": "--days is 0",
+    "produce shop --out new --days 99999999999": "'--days'",
+    "produce shop --out new --seed -1": "--seed is -1",
+    "produce shop --out new --language fr": "--language is 'fr'",
+    "produce import nothing --from . --out new": "no data set `nothing`",
+    "produce encoder --data . --out new --pairs 0": "'--pairs'",
+    "produce encoder --data . --out new --seed -1": "'--seed'",
+    "produce tags --labels labels.parquet --abstain 1.5": "'--abstain'",
+    "produce tags --labels labels.parquet --abstain nan": "'--abstain'",
+    "produce forget": "--product or --user",
+    "produce vacuum --grace-hours -1": "'--grace-hours'",
+    "produce vacuum --grace-hours 99999999999999": "'--grace-hours'",
+    "consume lift --impressions log.parquet --test-days 0": "'--test-days'",
+    "consume lift --impressions log.parquet --test-days nan": "'--test-days'",
+    "consume lift --impressions log.parquet --test-days inf": "'--test-days'",
+    "consume lift --impressions log.parquet --seeds 0": "'--seeds'",
+    "consume lift --impressions log.parquet --replicates 1": "'--replicates'",
+    f"consume lift --impressions log.parquet --json {FOLDER}": "'--json'",
+    f"consume lift --impressions log.parquet --report {FOLDER}": "'--report'",
+    "consume tags-report --seed -1": "'--seed'",
+    "consume freshness --now 2026-03-01T12:00": "without its offset from UTC: '2026-03-01T12:00'",
+    "consume freshness --now 2026-03-01": "without its offset from UTC: '2026-03-01'",
+    "consume freshness --now yesterday": "not a time: 'yesterday'",
+    "consume freshness --max-age soon": "not an age: 'soon'",
+    "consume freshness --max-age 0d": "not an age: '0d'",
+    "consume freshness --max-age -1h": "not an age: '-1h'",
+    "consume freshness --max-age 99999999999d": "not an age: '99999999999d'",
+    "consume freshness --shop x": "--shop",
+    "produce": "",
+    "consume nothing": "nothing",
+}
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_a_value_that_can_mean_nothing_ends_with_2_and_says_why(
+    line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", line.split())
+    with pytest.raises(SystemExit) as ended:
+        console.run((produce if line.startswith("produce") else consume).app)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert REFUSED[line] in said
+    if said.startswith("error:"):
+        assert said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_written_ends_with_1_and_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "taken").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["produce", "shop", "--out", "taken/shop", "--products", "3"])
+    with pytest.raises(SystemExit) as ended:
+        console.run(produce.app)
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "error: taken/shop/images: Not a directory\n"
