@@ -103,7 +103,7 @@ def freshness(
     ] = None,
     products: Annotated[
         Path | None,
-        typer.Option(help="Parquet with the product_id of what is on sale.", show_default="all of the catalogue"),
+        typer.Option(help="Parquet with the product_id of what is on sale.", show_default="the catalogue up to now"),
     ] = None,
     json: JsonOption = None,
     store: StoreOption = None,

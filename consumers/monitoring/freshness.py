@@ -1,7 +1,8 @@
 """How late each view is, how much of the shop it covers, and what to do first.
 
 Read from the Delta tables, whose keys and times alone are opened. A view is late when its newest event lies further
-back than the greatest allowed age, or when there is nothing of it; events after `now` make nothing fresh.
+back than the greatest allowed age, or when there is nothing of it; events after `now`, and rows that do not say when,
+make nothing fresh and no product active.
 """
 
 import json
@@ -38,11 +39,13 @@ class ViewFreshness:
     lag_seconds: float | None
     """From the newest event to now."""
     age_seconds: float | None
-    """From the newest creation to now; below zero if the clock that wrote it runs ahead."""
+    """From the newest creation to now; None where that lies after now: judged as of the past, or by a wrong clock."""
     covered: int
     """Active products that have a row of an event up to now."""
     after_now: int
     """Rows whose event lies after now: they count for nothing."""
+    untimed: int
+    """Rows without an event timestamp: they count for nothing."""
     breach: str | None
     """What is wrong and what to do first."""
 
@@ -69,12 +72,12 @@ def check(settings: Settings, *, max_age: timedelta, now: datetime, products: Pa
     Args:
         max_age: the greatest allowed distance from a view's newest event to now, inclusive.
         now: with a time zone.
-        products: Parquet with the `product_id` of every product on sale; without it those of the catalogue are.
+        products: Parquet with the `product_id` of every product on sale; else those of the catalogue up to now are.
 
     Raises:
         VitrineError: `products` cannot be read.
     """
-    active = _active(settings, products)
+    active = _active(settings, products, now)
     views: list[ViewFreshness] = []
     for view in WRITTEN_BY:
         late = next((earlier.view for earlier in views if earlier.breach), None)
@@ -93,15 +96,18 @@ def _check_view(
     path = settings.table(view)
     mend = f"run `{WRITTEN_BY[late]}` first: it is made from {late}" if late else f"run `{WRITTEN_BY[view]}`"
     if not delta.exists(path):
-        return ViewFreshness(view, None, None, None, None, 0, 0, f"{view}: there is no such table; {mend}")
+        return ViewFreshness(view, None, None, None, None, 0, 0, 0, f"{view}: there is no such table; {mend}")
     rows = delta.read(path, [PRODUCT_ID, EVENT_TIMESTAMP, CREATED_TIMESTAMP])
-    happened = rows.filter(pc.field(EVENT_TIMESTAMP) <= pa.scalar(now, rows.schema.field(EVENT_TIMESTAMP).type))
+    happened = _up_to(now, rows)
+    untimed = rows[EVENT_TIMESTAMP].null_count
+    after_now = len(rows) - len(happened) - untimed
     newest = pc.max(happened[EVENT_TIMESTAMP]).as_py()
     created = pc.max(happened[CREATED_TIMESTAMP]).as_py()
     breach = None
     if newest is None:
-        future = f" up to now, {len(rows)} after it: the clock or the source is wrong;" if len(rows) else ";"
-        breach = f"{view}: no row{future} {mend}"
+        faults = [f"{after_now:,} after it"] * (after_now > 0) + [f"{untimed:,} without a time"] * (untimed > 0)
+        found = f" up to now, {' and '.join(faults)}: the clock or the source is wrong" if faults else ""
+        breach = f"{view}: no row{found}; {mend}"
     elif now - newest > max_age:
         breach = f"{view}: newest event {in_words(now - newest)} ago, at most {in_words(max_age)} allowed; {mend}"
     covered = pc.unique(happened[PRODUCT_ID])
@@ -110,18 +116,26 @@ def _check_view(
         newest_event=newest,
         newest_created=created,
         lag_seconds=None if newest is None else (now - newest).total_seconds(),
-        age_seconds=None if created is None else (now - created).total_seconds(),
+        age_seconds=None if created is None or created > now else (now - created).total_seconds(),
         covered=pc.sum(pc.is_in(covered, value_set=active)).as_py() or 0 if active is not None else 0,
-        after_now=len(rows) - len(happened),
+        after_now=after_now,
+        untimed=untimed,
         breach=breach,
     )
 
 
-def _active(settings: Settings, products: Path | None) -> pa.Array | None:
+def _up_to(now: datetime, rows: pa.Table) -> pa.Table:
+    """The rows whose event is not after `now`; a row without a time is none of them."""
+    return rows.filter(pc.field(EVENT_TIMESTAMP) <= pa.scalar(now, rows.schema.field(EVENT_TIMESTAMP).type))
+
+
+def _active(settings: Settings, products: Path | None, now: datetime) -> pa.Array | None:
     """The products on sale, each once."""
     if products is None:
         path = settings.table("product_catalogue")
-        return pc.unique(delta.read(path, [PRODUCT_ID])[PRODUCT_ID]) if delta.exists(path) else None
+        if not delta.exists(path):
+            return None
+        return pc.unique(_up_to(now, delta.read(path, [PRODUCT_ID, EVENT_TIMESTAMP]))[PRODUCT_ID].drop_null())
     try:
         return pc.unique(pq.read_table(products, columns=[PRODUCT_ID])[PRODUCT_ID].cast(pa.string()).drop_null())
     except (OSError, pa.ArrowInvalid, KeyError) as error:

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from consumers.monitoring.freshness import WRITTEN_BY, Freshness, as_json, check
+from consumers.monitoring.terminal import as_table
 from feature_repo import settings, sources
 from feature_repo.schema import TIMESTAMP
 from feature_repo.settings import Settings
@@ -34,19 +36,21 @@ def store(tmp_path: Path) -> Settings:
     return make_store(tmp_path / "store")
 
 
-def write(store: Settings, view: str, rows: dict[str, float], created: float = 0.5) -> None:
-    """Products and how many hours before NOW each was so."""
+def write(store: Settings, view: str, rows: dict[str, float | None], created: float = 0.5) -> None:
+    """Products and how many hours before NOW each was so; None for no time."""
     table = pa.table(
         {
             "product_id": list(rows),
-            "event_timestamp": pa.array([NOW - HOUR * age for age in rows.values()], TIMESTAMP),
+            "event_timestamp": pa.array(
+                [None if age is None else NOW - HOUR * age for age in rows.values()], TIMESTAMP
+            ),
             "created_timestamp": pa.array([NOW - HOUR * created] * len(rows), TIMESTAMP),
         }
     )
     delta.append(store.table(view), table)
 
 
-def fresh(store: Settings, **hours: dict[str, float]) -> None:
+def fresh(store: Settings, **hours: dict[str, float | None]) -> None:
     for view in WRITTEN_BY:
         write(store, view, hours.get(view, {"a": 30, "b": 2, "c": 1}))
 
@@ -114,6 +118,51 @@ def test_a_view_with_events_after_now_alone_is_late(store: Settings) -> None:
     assert checked(store).breaches == [
         "product_tags: no row up to now, 1 after it: the clock or the source is wrong; run `produce tags`"
     ]
+
+
+def test_a_row_without_a_time_counts_for_nothing_and_is_named(store: Settings) -> None:
+    fresh(store, product_tags={"a": 3, "b": None, "c": -5})
+    tags = checked(store).views[2]
+    assert (tags.covered, tags.after_now, tags.untimed) == (1, 1, 1)
+    assert "product_tags: rows that count for nothing: 1 after now, 1 without a time" in printed(store)
+
+
+def test_a_view_whose_rows_say_no_time_or_a_later_one_is_late(store: Settings) -> None:
+    fresh(store, product_tags={"a": None, "b": -5, "c": -6})
+    assert checked(store).breaches == [
+        "product_tags: no row up to now, 2 after it and 1 without a time: the clock or the source is wrong; "
+        "run `produce tags`"
+    ]
+
+
+def test_a_product_of_the_catalogue_is_active_from_its_first_event_on(store: Settings) -> None:
+    fresh(store, product_catalogue={"a": 30, "b": -5, "c": None})
+    found = checked(store)
+    assert found.active == 1
+    assert [view.covered for view in found.views] == [1, 1, 1]
+
+
+def test_a_creation_after_now_is_said_in_words_and_is_no_age(store: Settings) -> None:
+    fresh(store)
+    write(store, "product_tags", {"d": 1}, created=-48)
+    ages = [view.age_seconds for view in checked(store).views]
+    assert ages == [1800, 1800, None]
+    assert printed(store).count("after --now") == 1
+    assert json.loads(as_json(checked(store)))["views"][2]["age_seconds"] is None
+
+
+def printed(store: Settings, width: int = 200) -> str:
+    terminal = Console(width=width)
+    with terminal.capture() as written:
+        terminal.print(as_table(checked(store)))
+    return written.get()
+
+
+def test_the_table_keeps_every_column_in_eighty_characters(store: Settings) -> None:
+    fresh(store, product_tags={"a": 30 * 24 + 11})
+    write(store, "product_tags", {"b": 30 * 24 + 11}, created=-48)
+    (last,) = [line.split() for line in printed(store, width=80).splitlines() if "product_tags" in line]
+    assert last == ["product_tags", "2026-01-30", "30d", "11h", "2026-03-03", "after", "2", "of", "3"]
 
 
 def test_covers_what_is_on_sale_and_not_what_was(store: Settings, tmp_path: Path) -> None:
