@@ -38,16 +38,22 @@ def load(file: Path | None = None) -> Settings:
     """Read the settings of a deployment.
 
     Raises:
-        VitrineError: no file is found, it is no YAML mapping, or it lacks `project` or `offline_store.path`.
+        VitrineError: no file is found, it is no YAML mapping, or its `project` or `offline_store.path` is no text or
+            names an environment variable that is not set.
     """
     found = _find(file)
     try:
         raw = yaml.safe_load(os.path.expandvars(found.read_text()))
-        project, offline = raw["project"], raw["offline_store"]["path"]
-    except (yaml.YAMLError, OSError, KeyError, TypeError) as error:
+        read = {"project": raw["project"], "offline_store.path": raw["offline_store"]["path"]}
+    except (yaml.YAMLError, OSError, UnicodeDecodeError, KeyError, TypeError) as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
         raise VitrineError(
-            f"{found}: not a usable feature_store.yaml ({error}); it needs `project` and `offline_store.path`"
+            f"{found}: not a usable feature_store.yaml ({said}); it needs `project` and `offline_store.path`"
         ) from error
+    for name, value in read.items():
+        if not isinstance(value, str) or not value.strip() or "${" in value:
+            raise VitrineError(f"{found}: {name} is {value!r}; wanted text whose environment variables are all set")
+    project, offline = read.values()
     return Settings(file=found, project=project, offline=(found.parent / offline).resolve(), raw=raw)
 
 

@@ -11,7 +11,6 @@ from typing import Annotated
 import typer
 
 from feature_repo import console, settings
-from feature_repo.errors import UsageError
 
 app = typer.Typer(
     help="Turn a catalogue's images and titles into features.",
@@ -190,7 +189,7 @@ def forget(
     from producers import upkeep
 
     if not product and not user:
-        raise UsageError("name at least one --product or --user")
+        raise typer.BadParameter("name at least one --product or --user")
     deleted = upkeep.forget(settings.load(store), products=product or [], users=user or [])
     for table, rows in deleted.items():
         typer.echo(f"{table}: {rows:,} rows deleted")

@@ -1,0 +1,59 @@
+"""How a deployment's feature_store.yaml is read without Feast."""
+
+from pathlib import Path
+
+import pytest
+
+from feature_repo import settings
+from feature_repo.errors import VitrineError
+
+GOOD = "project: shop\noffline_store:\n  path: tables\n"
+
+
+def written(folder: Path, content: str | bytes) -> Path:
+    file = folder / "feature_store.yaml"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return file
+
+
+def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
+    found = settings.load(written(tmp_path, GOOD))
+    assert (found.project, found.offline) == ("shop", tmp_path / "tables")
+    assert found.table("product_tags") == tmp_path / "tables" / "product_tags"
+
+
+def test_environment_variables_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VITRINE_TEST_TABLES", "/elsewhere")
+    file = written(tmp_path, GOOD.replace("tables", "${VITRINE_TEST_TABLES}"))
+    assert settings.load(file).offline == Path("/elsewhere")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "- a\n- b\n",
+        "just words",
+        "project: [",
+        "\tproject: x",
+        b"\xff\xfe project",
+        "project: shop\n",
+        "project: shop\noffline_store: tables\n",
+        "project: shop\noffline_store: [tables]\n",
+        "project: shop\noffline_store: 7\n",
+        "project: shop\noffline_store:\n",
+        *(GOOD.replace("tables", wrong) for wrong in ("7", "", "[tables]", "{a: b}", "true", "2026-01-01", "'  '")),
+        GOOD.replace("tables", "${VITRINE_NEVER_SET}/tables"),
+        *(GOOD.replace("shop", wrong) for wrong in ("7", "", "[shop]", "1.5")),
+    ],
+)
+def test_a_file_that_is_no_use_ends_in_one_line_that_names_it(content: str | bytes, tmp_path: Path) -> None:
+    file = written(tmp_path, content)
+    with pytest.raises(VitrineError, match=r"feature_store.yaml: .*(project|offline_store.path)") as caught:
+        settings.load(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_file_ends_in_one_line_that_says_how_to_name_one(tmp_path: Path) -> None:
+    with pytest.raises(VitrineError, match=r"no feature_store.yaml at .*--store"):
+        settings.load(tmp_path / "nothing.yaml")
