@@ -6,4 +6,5 @@ entity_rows.py  the rows of a training set
 retrieval.py    what the offline store hands out
 sources.py      a FileSource as a table: where it lies, what it holds, how rows are added
 online/         the online stores, LMDB and Redis
+engine.py       the batch engine: offline tables to online rows
 """
