@@ -135,7 +135,7 @@ def tags_report(
 ) -> None:
     """Say how good the predicted tags are, on labelled products that no tagger has seen.
 
-    Beside them stand a bag of words on the title, the text vectors alone and the image vectors alone.
+    Beside them stand what the vectors alone give, a bag of words on the title, the text and the image vectors.
     """
     from consumers.tagging import report
     from consumers.tagging.terminal import as_tables

@@ -107,7 +107,7 @@ PRODUCT_TAGS = pa.schema(
 )
 """Table `product_tags`."""
 
-TAG_VARIANTS = ("image and text", "bag of words", "text tower", "image tower")
+TAG_VARIANTS = ("image and text", "vectors alone", "bag of words", "text tower", "image tower")
 """What a tag was predicted from: the tagger itself first, then what it is measured against."""
 TAG_SPLITS = ("calibration", "test")
 """Labelled products that no classifier was trained on; the test is used for nothing but the report."""

@@ -1,4 +1,4 @@
-"""Vectors to `product_tags`: child age stage, child gender and category, with calibrated probabilities.
+"""Vectors and titles to `product_tags`: child age stage, child gender and category, with calibrated probabilities.
 
 The taggers learn from the first version of each labelled product, so that they stay the same, and `tagger_version`
 with them, while titles and pictures change; then they tag every version of every product that they have not tagged
@@ -38,7 +38,7 @@ from producers.taggers import split, variants
 from producers.taggers.rows import KEY
 from producers.taggers.tagger import GRID, NO_FOLD, Tagger, fit
 
-REVISION = 1
+REVISION = 2
 """Raised with every change of the code that changes a prediction."""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import FeatureUnion, Pipeline
 
 from producers.taggers import split, variants
 from producers.taggers.calibration import apply_temperature, fit_temperature
@@ -33,7 +33,7 @@ class Tagger:
     variant: str
     labels: tuple[str, ...]
     """The order of the probabilities."""
-    features: Pipeline
+    features: Pipeline | FeatureUnion
     whole: Classifier
     without_fold: dict[int, Classifier]
     """Fold to the classifier that was trained on all the others."""
@@ -50,7 +50,7 @@ class Tagger:
         """
         if not len(rows):
             return np.empty((0, len(self.labels)), np.float32)
-        seen = self.features.transform(variants.inputs(self.variant, rows))
+        seen = self.features.transform(rows)
         result = _log_probabilities(self.whole, self.labels, seen)
         for number, classifier in self.without_fold.items() if fold is not None else ():
             index = np.flatnonzero(fold == number)
@@ -75,9 +75,8 @@ def fit(tag: str, variant: str, rows: pa.Table, *, folds: bool) -> Tagger | None
     if len(set(truth[train])) < 2:
         return None
     labels = VALUES.get(tag) or tuple(sorted(set(truth[train])))
-    given = variants.inputs(variant, rows)
-    features = variants.features(variant).fit(_take(given, np.flatnonzero(train)))
-    seen = features.transform(given)
+    features = variants.features(variant).fit(rows.filter(pa.array(train)))
+    seen = features.transform(rows)
     columns = {label: number for number, label in enumerate(labels)}
     column = np.array([columns.get(label, -1) for label in truth], dtype=np.int64)
 
@@ -123,7 +122,3 @@ def _log_probabilities(classifier: Classifier, labels: tuple[str, ...], seen: An
     if len(result):
         result[:, [labels.index(label) for label in classifier.classes_]] = classifier.predict_log_proba(seen)
     return result
-
-
-def _take(given: variants.Inputs, index: np.ndarray) -> variants.Inputs:
-    return given[index] if isinstance(given, np.ndarray) else [given[row] for row in index]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo.schema import CHILD_AGES
+from feature_repo.schema import CHILD_AGES, TAG_VARIANTS
 from producers.taggers import labels, split, variants
 from producers.taggers import tagger as tagger_module
 from producers.taggers.calibration import apply_temperature, fit_temperature
@@ -112,11 +112,17 @@ def test_calibration_leaves_out_truths_that_the_classifier_cannot_give() -> None
 
 def test_a_missing_vector_is_nan_and_its_flag_says_so() -> None:
     rows = with_width(world.embeddings(world.catalogue(4))).slice(5, 2)
-    there, missing = np.asarray(variants.inputs(variants.IMAGE_TOWER, rows))
+    there, missing = variants.vectors(rows, variants.COLUMNS[variants.IMAGE_TOWER])
     assert there[:-1].tolist() == rows["image_vector"][0].as_py()
     assert np.isnan(missing[:-1]).all()
     assert (there[-1], missing[-1]) == (1, 0)
-    assert variants.inputs(variants.TAGGER, rows).shape == (2, 3 * world.WIDTH + 2)
+
+
+def test_the_tagger_sees_vectors_and_the_words_of_the_title() -> None:
+    rows = labelled_rows(40)
+    width = {variant: variants.features(variant).fit_transform(rows).shape[1] for variant in TAG_VARIANTS}
+    assert width[variants.VECTORS] == 3 * world.WIDTH + 2
+    assert width[variants.TAGGER] == width[variants.VECTORS] + width[variants.BAG_OF_WORDS]
 
 
 def labelled_rows(designs: int, tag: str = "child_age") -> pa.Table:
