@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from consumers.tagging import report
+from consumers.tagging import metrics, report
+from consumers.tagging.metrics import Said
 from feature_repo.errors import VitrineError
 from feature_repo.schema import CHILD_GENDERS, TAG_PREDICTIONS, TAG_VARIANTS
 from feature_repo.settings import Settings
@@ -95,6 +96,12 @@ def test_judges_the_newest_tagger_and_the_test_split_alone(store: Settings) -> N
     assert (judged.tagger_version, judged.tags[0].variants[0].accuracy.value) == ("tagger-b", 1.0)
 
 
+def test_two_runs_of_one_tagger_at_once_count_every_product_once(store: Settings) -> None:
+    once = report.as_json(report.judge(store, replicates=50, seed=0))
+    delta.append(store.table("tag_predictions"), predictions(RIGHT))
+    assert report.as_json(report.judge(store, replicates=50, seed=0)) == once
+
+
 def test_variants_that_speak_of_other_products_are_no_comparison(tmp_path: Path) -> None:
     store = world.store(tmp_path)
     delta.append(store.table("tag_predictions"), predictions(RIGHT).slice(0, 45))
@@ -118,3 +125,31 @@ def test_without_predictions_the_command_ends_in_one_line(tmp_path: Path) -> Non
     assert done.returncode == 1
     assert "no table `tag_predictions`" in done.stderr
     assert done.stderr.strip().count("\n") == 0
+
+
+def drawn(chance: np.random.Generator, groups: int, boast: float) -> Said:
+    """What a classifier says of groups of one to three products; above 1 it boasts, at 1 it is calibrated."""
+    group = np.repeat(np.arange(groups), chance.integers(1, 4, groups))
+    honest = 0.9 * chance.dirichlet(np.full(4, 0.7), groups)[group] + 0.1 * chance.dirichlet(np.ones(4), len(group))
+    truth = (honest.cumsum(axis=1) < chance.random((len(group), 1))).sum(axis=1).clip(0, 3)
+    said = honest**boast
+    return Said(said / said.sum(axis=1, keepdims=True), truth, group)
+
+
+@pytest.mark.parametrize("boast", [1.0, 1.3, 2.0])
+def test_the_interval_of_the_calibration_error_holds_it_and_what_such_samples_show_on_average(boast: float) -> None:
+    chance, groups, worlds = np.random.default_rng(0), 60, 200
+    once = np.ones((1, groups), dtype=np.int64)
+    average = np.mean([metrics.calibration_error(drawn(chance, groups, boast), once)[0] for _ in range(500)])
+    covered = 0
+    for number in range(worlds):
+        weights = metrics.resampled_groups(groups, 200, number)
+        found = report.centred(metrics.calibration_error(drawn(chance, groups, boast), weights))
+        assert found.ci95[0] <= found.value <= found.ci95[1]
+        covered += found.ci95[0] <= average <= found.ci95[1]
+    assert covered / worlds > 0.9
+
+
+def test_the_interval_of_a_calibration_error_near_zero_does_not_pass_it() -> None:
+    assert report.centred(np.array([0.01, 0.0, 0.05, 0.07])).ci95[0] == 0.0
+    assert math.isnan(report.centred(np.array([np.nan, 0.0, 0.05])).ci95[0])
