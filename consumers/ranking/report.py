@@ -9,6 +9,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from rich.table import Table
+from rich.text import Text
 
 from consumers.ranking import figures, metrics
 from consumers.ranking.lift import ALL, BASE, MODEL, captured_share
@@ -42,7 +43,10 @@ def as_json(run: Run) -> str:
 
 def as_table(run: Run) -> Table:
     """The AUC figures, for a terminal."""
-    table = Table(title=verdict(run), title_justify="left")
+    said = unused(run)
+    table = Table(
+        title=Text(verdict(run)), title_justify="left", caption=Text(said) if said else None, caption_justify="left"
+    )
     table.add_column("features")
     for column in ("slice", "AUC baseline", "AUC with", "lift", "95% interval", "rows"):
         table.add_column(column, justify="right")
@@ -53,6 +57,11 @@ def as_table(run: Run) -> Table:
                 f"[{c.ci95[0]:+.4f}, {c.ci95[1]:+.4f}]", f"{c.rows:,}",
             )  # fmt: skip
     return table
+
+
+def unused(run: Run) -> str | None:
+    """Which context columns no ranker saw, in one sentence; None if there are none."""
+    return f"Not used, for they hold neither numbers nor text: {', '.join(run.unused)}" if run.unused else None
 
 
 def write_report(run: Run, file: Path, timings: Sequence[tuple[str, float]] = ()) -> None:
@@ -88,6 +97,7 @@ def write_report(run: Run, file: Path, timings: Sequence[tuple[str, float]] = ()
         everywhere=everywhere,
         sliced=sliced,
         timings=timings,
+        unused=unused(run),
         gauc_coverage=metrics.gauc_coverage(run.clicked, run.user),
     )
     file.parent.mkdir(parents=True, exist_ok=True)

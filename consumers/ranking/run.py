@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from consumers.ranking.impressions import read_impressions
 from consumers.ranking.lift import Comparison, Scores, compare, score_all, split_time
 from consumers.ranking.slices import slices
+from consumers.ranking.tabular import unused_context
 from consumers.ranking.training_set import TrainingSet, encoder_version, join
 from consumers.ranking.truth import read_truth
 from feature_repo.errors import VitrineError
@@ -38,6 +39,8 @@ class Run:
     """train, test, unmatched and refused: what went in, and what did not."""
     replicates: int
     encoder: str | None
+    unused: Sequence[str] = ()
+    """Context columns of the log that no ranker saw, each with its type."""
 
     def find(self, name: str, part: str = "all", metric: str = "auc") -> Comparison | None:
         """One comparison, or None where it was not made."""
@@ -98,6 +101,7 @@ def measure(
         },
         replicates=replicates,
         encoder=encoder_version(data),
+        unused=unused_context(data),
     )
 
 

@@ -5,6 +5,7 @@ clicked before, and which modalities a product has; so what multimodal features 
 popularity, recency or identity in disguise.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from consumers.ranking.history import (
 from consumers.ranking.training_set import TrainingSet, codes
 from feature_repo.schema import CATEGORY_SEPARATOR, IMPRESSIONS
 
+NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
+TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 HOUR = 3_600_000_000
 RATE_STRENGTH = 20.0
 """How many impressions the overall click rate counts for in a smoothed one."""
@@ -89,18 +92,32 @@ def _product_features(data: TrainingSet) -> dict[str, NDArray[np.float32]]:
     return features
 
 
+def unused_context(data: TrainingSet) -> list[str]:
+    """The context columns of which no feature is made, each with its type: they hold neither numbers nor text."""
+    return [f"{field.name} ({field.type})" for field in _context(data) if not _holds(field.type, NUMBERS + TEXTS)]
+
+
 def _context_features(data: TrainingSet) -> dict[str, NDArray[Any]]:
-    """Whatever else the log says of an impression: numbers as they are, strings as categories."""
+    """Whatever else the log says of an impression: numbers as they are, texts as categories.
+
+    Numbered, for a column may be called like another feature, or by characters that LightGBM refuses in a name.
+    """
     features: dict[str, NDArray[Any]] = {}
-    for field in data.impressions.schema:
-        if field.name in IMPRESSIONS.names:
-            continue
+    for number, field in enumerate(_context(data)):
         column = data.impressions.column(field.name)
-        if pa.types.is_integer(field.type) or pa.types.is_floating(field.type) or pa.types.is_boolean(field.type):
-            features[field.name] = column.cast(pa.float32()).to_numpy()
-        elif pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
-            features[field.name] = codes(column).astype(np.int32)
+        if _holds(field.type, NUMBERS):
+            features[f"context_{number}"] = column.cast(pa.float32(), safe=False).to_numpy()
+        elif _holds(field.type, TEXTS):
+            features[f"context_{number}"] = codes(column.cast(pa.string())).astype(np.int32)
     return features
+
+
+def _context(data: TrainingSet) -> list[pa.Field]:
+    return [field for field in data.impressions.schema if field.name not in IMPRESSIONS.names]
+
+
+def _holds(held: pa.DataType, kinds: tuple[Callable[[pa.DataType], bool], ...]) -> bool:
+    return any(kind(held.value_type if pa.types.is_dictionary(held) else held) for kind in kinds)
 
 
 def _pair(left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -3,6 +3,7 @@
 A check never repairs in silence: each function returns the values it could read and says by row why not the others.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,7 +39,7 @@ class Check:
 
 
 def require(table: pa.Table, columns: Sequence[str], file: Path) -> None:
-    """See that a table has rows and all of `columns`.
+    """See that a table has rows and all of `columns`, and no column twice.
 
     Raises:
         VitrineError: it has not; names the file, what is missing and what is there.
@@ -49,6 +50,9 @@ def require(table: pa.Table, columns: Sequence[str], file: Path) -> None:
             f"{file}: no column {', '.join(missing)}; wanted {', '.join(columns)}; it has "
             f"{', '.join(table.column_names) or 'none'}; add or rename it"
         )
+    twice = sorted(name for name, times in Counter(table.column_names).items() if times > 1)
+    if twice:
+        raise VitrineError(f"{file}: more than one column {', '.join(twice)}; keep one of each name")
     if table.num_rows == 0:
         raise VitrineError(f"{file}: the table is empty; wanted at least one row")
 

@@ -184,6 +184,18 @@ def test_a_missing_column_ends_in_one_line_that_names_it(column: str, tmp_path: 
     assert "\n" not in str(caught.value)
 
 
+def test_a_column_that_is_there_twice_ends_in_one_line_that_names_it(tmp_path: Path) -> None:
+    table = pa.Table.from_pylist([GOOD])
+    for name in ("clicked", "user_id"):
+        table = table.append_column(name, table[name])
+    pyarrow.parquet.write_table(table, tmp_path / "twice.parquet")
+    pyarrow.csv.write_csv(table, tmp_path / "twice.csv")
+    for file in ("twice.parquet", "twice.csv"):
+        with pytest.raises(VitrineError, match=rf"{file}: .*user_id") as caught:
+            read_impressions(tmp_path / file, now=NOW)
+        assert "\n" not in str(caught.value)
+
+
 def test_an_empty_table_ends_in_one_line(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(schema.IMPRESSIONS.empty_table(), tmp_path / "none.parquet")
     with pytest.raises(VitrineError, match=r"none.parquet: the table is empty"):
