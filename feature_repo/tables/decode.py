@@ -2,9 +2,12 @@
 
 Rows are joined to one matrix of bytes: their checksums are one multiply-add, a fixed field is a strided view. Nothing
 that comes out shares memory with the rows.
+
+Nearly always all rows are there, sound and of one layout: that is seen at one go (`_all_alike`). Only where it is not
+so are the rows sorted into those that can be read together and those that cannot (`_fit_to_read`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, cast
@@ -14,10 +17,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from feature_repo.tables import columns, precision
-from feature_repo.tables.checksum import CHECKSUM, WORD, checksums
+from feature_repo.tables.checksum import WORD, sound
 from feature_repo.tables.columns import Column
 from feature_repo.tables.encode import Words, of_one_size
 from feature_repo.tables.layout import HEADER_SIZE, Field, Layout
+
+FINGERPRINT = slice(16, 20)
+_UINT32 = np.dtype("<u4")
+_TIME = np.dtype("<i8")
 
 
 class Status(IntEnum):
@@ -54,6 +61,8 @@ class _Batch:
     matrix: NDArray[np.uint8]
     """[m, width], the rows, zeros after the end of each."""
     layout: Layout
+    complete: bool
+    """Whether no row lacks a field."""
 
 
 def decode(
@@ -80,10 +89,14 @@ def decode(
     Raises:
         VitrineError: an array of `out` has another shape or dtype than its feature.
     """
-    status = np.full(len(rows), Status.ABSENT, np.uint8)
-    event = np.zeros(len(rows), np.int64)
-    unknown = np.zeros(len(rows), np.bool_)
-    batches = list(_fit_to_read(rows, layouts, wanted, words, oldest, keep_stale, status, event, unknown))
+    alike = _all_alike(rows, layouts, wanted, words, oldest)
+    if alike is not None:
+        batches = [alike]
+        status = np.full(len(rows), Status.PRESENT, np.uint8)
+        event = _view(alike.matrix, 0, _TIME).copy()
+        unknown = False
+    else:
+        batches, status, event, unknown = _fit_to_read(rows, layouts, wanted, words, oldest, keep_stale)
     whole = len(batches) == 1 and len(batches[0].place) == len(rows)
     found: dict[str, Column] = {}
     for field in wanted:
@@ -95,7 +108,42 @@ def decode(
         else:
             column = columns.empty(field, len(rows))
         found[field.name] = column if target is None else columns.into(column, target)
-    return Rows(found, status, event, bool(unknown.any()))
+    return Rows(found, status, event, unknown)
+
+
+def _all_alike(
+    rows: Sequence[bytes | None],
+    layouts: Mapping[int, Layout],
+    wanted: Sequence[Field],
+    words: Words,
+    oldest: int | None,
+) -> _Batch | None:
+    """All rows as one batch; None if one is absent, stale, damaged, of another layout or of a far other size."""
+    if not len(rows) or None in rows:
+        return None
+    present = cast(Sequence[bytes], rows)
+    layout = layouts.get(int.from_bytes(present[0][FINGERPRINT], "little"))
+    if layout is None:
+        return None
+    size, joined = len(present[0]), b"".join(present)
+    if len(joined) == size * len(rows):
+        # Rows of several sizes may sum up to this too: cut at the wrong places, their checksums do not fit.
+        sizes, matrix = np.array([size]), np.frombuffer(joined, np.uint8).reshape(len(rows), size)
+    else:
+        sizes = np.fromiter(map(len, present), np.int64, len(present))
+        if len(of_one_size(sizes)) > 1:
+            return None
+        matrix = _matrix(present, sizes)
+    if (
+        sizes.min() < layout.prefix_size
+        or (sizes % WORD).any()
+        or (_view(matrix, FINGERPRINT.start, _UINT32) != layout.fingerprint).any()
+        or not sound(matrix, sizes).all()
+        or (oldest is not None and _view(matrix, 0, _TIME).min() < oldest)
+        or any(_codes(matrix, layout, field).max() >= len(words[field.name]) for field in _coded(layout, wanted))
+    ):
+        return None
+    return _batch(np.arange(len(rows)), present, matrix, layout)
 
 
 def _fit_to_read(
@@ -105,47 +153,57 @@ def _fit_to_read(
     words: Words,
     oldest: int | None,
     keep_stale: bool,
-    status: NDArray[np.uint8],
-    event: NDArray[np.int64],
-    unknown: NDArray[np.bool_],
-) -> Iterator[_Batch]:
-    """Check the rows, fill in `status`, `event` and `unknown`, and yield those whose values are asked for."""
-    place = np.arange(len(rows)) if None not in rows else np.flatnonzero([row is not None for row in rows])
-    present = [row for row in rows if row is not None] if len(place) < len(rows) else cast(Sequence[bytes], rows)
-    if not present:
-        return
+) -> tuple[list[_Batch], NDArray[np.uint8], NDArray[np.int64], bool]:
+    """The rows whose values are asked for, and `status`, `event_timestamp` and `unknown` of `Rows`."""
+    status = np.full(len(rows), Status.ABSENT, np.uint8)
+    event = np.zeros(len(rows), np.int64)
+    unknown = np.zeros(len(rows), np.bool_)
+    batches: list[_Batch] = []
+    place = np.flatnonzero([row is not None for row in rows])
+    present = [row for row in rows if row is not None]
     status[place] = Status.FAILED
     sizes = np.fromiter(map(len, present), np.int64, len(present))
-    for group in of_one_size(sizes):
-        chosen = present if len(group) == len(present) else [present[i] for i in group.tolist()]
+    for group in of_one_size(sizes) if present else ():
+        chosen = [present[i] for i in group.tolist()]
         matrix = _matrix(chosen, sizes[group])
-        sound = checksums(matrix, sizes[group]) == _view(matrix, CHECKSUM.start, np.dtype("<u4"))
-        sound &= (sizes[group] % WORD == 0) & (sizes[group] >= HEADER_SIZE)
-        fingerprints = _view(matrix, 16, np.dtype("<u4"))
-        for fingerprint in fingerprints[:1] if (fingerprints == fingerprints[0]).all() else np.unique(fingerprints):
+        whole = sound(matrix, sizes[group]) & (sizes[group] % WORD == 0) & (sizes[group] >= HEADER_SIZE)
+        fingerprints = _view(matrix, FINGERPRINT.start, _UINT32)
+        for fingerprint in np.unique(fingerprints):
             layout = layouts.get(int(fingerprint))
-            own = sound & (fingerprints == fingerprint)
+            own = whole & (fingerprints == fingerprint)
             unknown[place[group[own]]] = True
             if layout is None:
                 continue
             own &= sizes[group] >= layout.prefix_size
             if not own.any():
                 continue
-            for field in wanted:
-                known = layout.by_name.get(field.name)
-                if known is not None and known.form == "code":
-                    codes = _view(matrix, layout.offset[field.name], known.stored)
-                    own &= (codes < len(words[field.name])) | _null(matrix, layout.position[field.name])
+            for field in _coded(layout, wanted):
+                known = _codes(matrix, layout, field) < len(words[field.name])
+                own &= known | _null(matrix, layout.position[field.name])
             unknown[place[group[own]]] = False
-            times = _view(matrix, 0, np.dtype("<i8"))
+            times = _view(matrix, 0, _TIME)
             stale = np.zeros(len(group), np.bool_) if oldest is None else times < oldest
             event[place[group[own]]] = times[own]
             status[place[group[own]]] = np.where(stale[own], Status.STALE, Status.PRESENT)
             read = np.flatnonzero(own if keep_stale else own & ~stale)
-            if len(read) == len(group):
-                yield _Batch(place[group], chosen, matrix, layout)
-            elif len(read):
-                yield _Batch(place[group[read]], [chosen[i] for i in read.tolist()], matrix[read], layout)
+            if len(read):
+                batches.append(_batch(place[group[read]], [chosen[i] for i in read.tolist()], matrix[read], layout))
+    return batches, status, event, bool(unknown.any())
+
+
+def _batch(place: NDArray[np.int64], rows: Sequence[bytes], matrix: NDArray[np.uint8], layout: Layout) -> _Batch:
+    masks = matrix[:, HEADER_SIZE : HEADER_SIZE + layout.mask_size]
+    return _Batch(place, rows, matrix, layout, complete=not masks.any())
+
+
+def _coded(layout: Layout, wanted: Sequence[Field]) -> list[Field]:
+    """Those of the wanted fields of which the layout has codes."""
+    return [layout.by_name[one.name] for one in wanted if one.name in layout.codes]
+
+
+def _codes(matrix: NDArray[np.uint8], layout: Layout, field: Field) -> NDArray[np.uint16]:
+    """[m], zero where null."""
+    return _view(matrix, layout.offset[field.name], field.stored)
 
 
 def _matrix(rows: Sequence[bytes], sizes: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -177,7 +235,7 @@ def _column(batch: _Batch, wanted: Field, words: Words, out: NDArray[Any] | None
             values[~valid] = np.nan
         return Column(wanted, values, valid)
     if field.form == "code":
-        return Column(wanted, _view(batch.matrix, at, field.stored).copy(), valid, words[field.name])
+        return Column(wanted, _codes(batch.matrix, batch.layout, field).copy(), valid, words[field.name])
     starts, counts, sizes = _extents(batch, field)
     if field.form == "list":
         return _lists(batch, field, wanted, starts, counts, sizes, valid)
@@ -189,6 +247,8 @@ def _column(batch: _Batch, wanted: Field, words: Words, out: NDArray[Any] | None
 
 def _valid(batch: _Batch, field: Field) -> NDArray[np.bool_] | None:
     """[m], which rows have the field; None if all do."""
+    if batch.complete:
+        return None
     null = _null(batch.matrix, batch.layout.position[field.name])
     return ~null if null.any() else None
 
@@ -201,9 +261,12 @@ def _null(matrix: NDArray[np.uint8], bit: int) -> NDArray[np.bool_]:
 def _numbers(field: Field, stored: NDArray[np.uint8], out: NDArray[Any] | None) -> NDArray[Any]:
     """Bytes [m, size] as numbers [m, width], contiguous, in `out` if that fits."""
     elements = stored[:, field.scale_size :].view(field.stored)
-    values = np.empty(elements.shape, field.number)
-    if out is not None and out.size == values.size and out.dtype == values.dtype and out.flags.c_contiguous:
+    if out is not None and out.size == elements.size and out.dtype == field.number and out.flags.c_contiguous:
         values = out.reshape(elements.shape)
+    elif field.storage in ("int8", "float16"):
+        values = np.empty(elements.shape, field.number)
+    else:
+        return elements.astype(field.number, order="C")
     if field.storage == "int8":
         np.multiply(elements, stored[:, :4].view("<f4"), out=values)
     elif field.storage == "float16" and values.dtype == np.float32:
@@ -229,6 +292,8 @@ def _extents(batch: _Batch, wanted: Field) -> tuple[NDArray[np.int64], NDArray[n
 
 def _cut_out(batch: _Batch, starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> bytes:
     """The bytes of one field, row after row."""
+    if (starts == starts[0]).all() and (sizes == sizes[0]).all():
+        return batch.matrix[:, starts[0] : starts[0] + sizes[0]].tobytes()
     ends = (starts + sizes).tolist()
     return b"".join([row[start:end] for row, start, end in zip(batch.rows, starts.tolist(), ends, strict=True)])
 

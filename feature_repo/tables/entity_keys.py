@@ -12,7 +12,8 @@ written as 0xFF and the 32 bytes of its BLAKE2b-256.
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from numbers import Integral
 from typing import Any
 
@@ -24,6 +25,7 @@ PREFIX_SIZE = 6
 _LONGEST = 400
 
 
+@lru_cache
 def prefix(project: str, view: str) -> bytes:
     """What the keys of a view begin with."""
     text = json.dumps([project, view], separators=(",", ":"), ensure_ascii=False)
@@ -39,14 +41,12 @@ def keys(prefix: bytes, join_keys: Sequence[Sequence[Any]]) -> list[bytes]:
     Raises:
         VitrineError: a value is of another type, or missing.
     """
-    texts = [_texts(values) for values in join_keys]
-    if len(texts) == 1:
-        entities = texts[0]
-    else:
-        entities = [b"".join(len(t).to_bytes(2, "little") + t for t in entity) for entity in zip(*texts, strict=True)]
-    if max(map(len, entities), default=0) > _LONGEST:
-        entities = [entity if len(entity) <= _LONGEST else _digest(entity) for entity in entities]
-    return [prefix + entity for entity in entities]
+    found = _keys_of_texts(prefix, join_keys[0]) if len(join_keys) == 1 else None
+    if found is None:
+        found = [prefix + entity for entity in _entities([list(map(_text, values)) for values in join_keys])]
+    if max(map(len, found), default=0) > PREFIX_SIZE + _LONGEST:
+        found = [key if len(key) <= PREFIX_SIZE + _LONGEST else prefix + _digest(key[PREFIX_SIZE:]) for key in found]
+    return found
 
 
 def arrow_values(column: pa.ChunkedArray | pa.Array) -> list[Any]:
@@ -58,10 +58,20 @@ def arrow_values(column: pa.ChunkedArray | pa.Array) -> list[Any]:
     return column.to_pylist()
 
 
-def _texts(values: Sequence[Any]) -> list[bytes]:
-    if set(map(type, values)) <= {str}:
-        return [value.encode() for value in values]
-    return [_text(value) for value in values]
+def _keys_of_texts(prefix: bytes, values: Sequence[Any]) -> list[bytes] | None:
+    """The keys of entities that are texts without a line feed: all encoded at one go. None for others."""
+    start = "\n" + prefix.decode()
+    try:
+        found = (start + start.join(values)).encode().split(b"\n")[1:]
+    except TypeError:
+        return None
+    return found if len(found) == len(values) else None
+
+
+def _entities(texts: Sequence[Sequence[bytes]]) -> Iterable[bytes]:
+    if len(texts) == 1:
+        return texts[0]
+    return (b"".join(len(text).to_bytes(2, "little") + text for text in entity) for entity in zip(*texts, strict=True))
 
 
 def _text(value: Any) -> bytes:

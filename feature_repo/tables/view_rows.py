@@ -59,8 +59,8 @@ class ViewRows:
 
 def distinct(keys: list[bytes]) -> tuple[list[bytes], NDArray[np.int64] | None]:
     """The keys without repeats, and which of them each key is; None if none repeats."""
-    once = list(dict.fromkeys(keys))
-    if len(once) == len(keys):
+    if len(set(keys)) == len(keys):
         return keys, None
+    once = list(dict.fromkeys(keys))
     place = {key: i for i, key in enumerate(once)}
     return once, np.array([place[key] for key in keys], np.int64)

@@ -108,6 +108,49 @@ def test_a_damaged_row_is_refused_and_its_neighbours_are_read(table: Any, data: 
         assert same(plain(found.columns[field.name]), expected)
 
 
+@given(table=tables(), data=st.data())
+def test_rows_read_at_one_go_are_those_read_with_care(table: Any, data: st.DataObject) -> None:
+    """Beside a row that is absent, rows are read with care."""
+    layout, rows = table
+    if not rows:
+        return
+    packed = pack(layout, rows)
+    asked = [packed[i] for i in data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=8))]
+    victim = data.draw(st.integers(0, len(asked) - 1))
+    if data.draw(st.booleans()):
+        asked[victim] = data.draw(st.binary(max_size=48) | st.just(asked[victim][8:]) | st.just(asked[victim] * 2))
+    oldest = data.draw(st.none() | st.integers(0, len(rows)))
+    known, words = {layout.fingerprint: layout}, words_of(layout, rows)
+    words = {name: texts[: data.draw(st.integers(0, len(texts)))] for name, texts in words.items()}
+    at_one_go = decode(asked, known, layout.fields, words, oldest=oldest)
+    with_care = decode([*asked, None], known, layout.fields, words, oldest=oldest)
+    assert at_one_go.status.tolist() == with_care.status.tolist()[:-1]
+    assert at_one_go.event_timestamp.tolist() == with_care.event_timestamp.tolist()[:-1]
+    assert at_one_go.unknown == with_care.unknown
+    for field in layout.fields:
+        assert same(plain(at_one_go.columns[field.name]), plain(with_care.columns[field.name])[:-1])
+
+
+@pytest.mark.parametrize("brands", [["a", "b", "c"], ["a", "a brand with a longer name", None]])
+def test_sound_rows_of_one_layout_are_read_at_one_go(brands: list[str | None], monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout.of([Field("vector", "float_list", "float16"), Field("brand", "string"), Field("price", "double")])
+    rows = [{"vector": [1.0, 2.0], "brand": brand, "price": None} for brand in brands]
+    monkeypatch.delattr("feature_repo.tables.decode._fit_to_read")
+    found = decode(pack(layout, rows), {layout.fingerprint: layout}, layout.fields, {}, oldest=0)
+    assert found.status.tolist() == [Status.PRESENT] * 3
+    assert plain(found.columns["brand"]) == brands
+    assert plain(found.columns["vector"]) == [[1.0, 2.0]] * 3
+    assert plain(found.columns["price"]) == [None] * 3
+
+
+def test_rows_whose_sizes_sum_up_as_if_they_were_equal_are_told_apart() -> None:
+    layout = Layout.of([Field("title", "string")])
+    titles = ["t" * size for size in (20, 15, 30)]
+    rows = pack(layout, [{"title": title} for title in titles])
+    assert 3 * len(rows[0]) == sum(map(len, rows))
+    assert plain(decode(rows, {layout.fingerprint: layout}, layout.fields, {}).columns["title"]) == titles
+
+
 def test_rows_of_several_layouts_are_read_together() -> None:
     old = Layout.of([Field("price", "double"), Field("vector", "float_list", "float16"), Field("gone", "string")])
     new = Layout.of([Field("vector", "float_list", length=2), Field("brand", "string"), Field("price", "float")])
