@@ -35,7 +35,7 @@ def drop_corrected(path: Path, *, keys: Sequence[str], event: str, created: str,
 
     def drop() -> int:
         table = DeltaTable(str(path))
-        corrected = _corrected(table, keys, event, created, before)
+        corrected = _corrected(table, path, keys, event, created, before)
         _leave_mark(table, before)
         if not len(corrected):
             return 0
@@ -77,9 +77,11 @@ def vacuum(path: Path, *, grace: timedelta) -> int:
     return len(table.vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=False, full=True))
 
 
-def _corrected(table: DeltaTable, keys: Sequence[str], event: str, created: str, before: datetime) -> pa.Table:
+def _corrected(
+    table: DeltaTable, path: Path, keys: Sequence[str], event: str, created: str, before: datetime
+) -> pa.Table:
     """The key, event and created timestamp of each row that a later one replaced before `before`."""
-    rows = table.to_pyarrow_dataset().to_table(columns=[*keys, event, created])
+    rows = delta.files_of(table, path).to_table(columns=[*keys, event, created])
     versions = asof.index_versions([rows[key] for key in keys], rows[event], rows[created], created_before=before)
     if not len(versions.row):
         return rows.slice(0, 0)
