@@ -86,8 +86,7 @@ def take_in(settings: Settings, file: Path, now: datetime) -> TakenIn:
         reasons = ", ".join(f"{rows:,} x {reason}" for reason, rows in quarantine.counts(refused).items())
         raise VitrineError(f"{file}: none of its {table.num_rows:,} rows is usable: {reasons}")
     path = settings.table(TABLE)
-    known = delta.read(path, schema.CATALOGUE.names) if delta.exists(path) else schema.CATALOGUE.empty_table()
-    is_known, is_unchanged = versions.compare(arriving, known)
+    is_known, is_unchanged = versions.compare(arriving, _known(path, arriving[schema.PRODUCT_ID]))
     if not is_unchanged.all():
         added = arriving.filter(pa.array(~is_unchanged))
         created = pa.repeat(pa.scalar(now, schema.TIMESTAMP), added.num_rows)
@@ -101,6 +100,13 @@ def take_in(settings: Settings, file: Path, now: datetime) -> TakenIn:
         notes=tuple(notes),
         ignored=tuple(name for name in table.column_names if name not in schema.PRODUCTS.names),
     )
+
+
+def _known(path: Path, products: pa.ChunkedArray) -> pa.Table:
+    """The versions of some products that the catalogue has; those of the others, and their pictures, are not loaded."""
+    if not delta.exists(path):
+        return schema.CATALOGUE.empty_table()
+    return delta.read(path, schema.CATALOGUE.names, where=pc.field(schema.PRODUCT_ID).isin(pc.unique(products)))
 
 
 def _check(table: pa.Table, file: Path, now: datetime) -> tuple[pa.Table, list[Refused], list[Refused]]:

@@ -78,8 +78,15 @@ def files_of(table: DeltaTable, path: Path) -> pyarrow.dataset.Dataset:
     return table.to_pyarrow_dataset(filesystem=SubTreeFileSystem(str(path), LocalFileSystem()))
 
 
-def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """All rows of the newest version, or the named columns of them.
+def read(
+    path: Path, columns: Sequence[str] | None = None, *, where: pyarrow.dataset.Expression | None = None
+) -> pa.Table:
+    """The rows of the newest version, or the named columns of them; the others are not kept in memory.
+
+    Args:
+        path: the table's folder.
+        columns: all, if not said.
+        where: of which rows it must hold, in any of the table's columns; all, if not said.
 
     Raises:
         VitrineError: there is no table at `path`, or it lacks one of the columns.
@@ -88,4 +95,4 @@ def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     missing = sorted(set(columns or ()) - set(table.schema.names))
     if missing:
         raise VitrineError(f"table `{path.name}` has no column {', '.join(missing)}; it has {table.schema.names}")
-    return table.to_table(columns=list(columns) if columns is not None else None)
+    return table.to_table(columns=list(columns) if columns is not None else None, filter=where)

@@ -58,8 +58,9 @@ def add(settings: Settings, step: str, rows: Sequence[Refused], now: datetime) -
     arriving = as_table(step, rows, now)
     path = settings.table(TABLE)
     if delta.exists(path):
-        known = _keys(delta.read(path, _KEY))
-        arriving = arriving.filter(pc.invert(pc.is_in(_keys(arriving), value_set=known)))
+        of_these = (pc.field("step") == step) & pc.field("row_id").isin(pc.unique(arriving["row_id"]))
+        known = delta.read(path, _KEY, where=of_these)
+        arriving = arriving.filter(pc.invert(pc.is_in(_keys(arriving), value_set=_keys(known))))
     if arriving.num_rows:
         delta.append(path, arriving)
     return arriving.num_rows

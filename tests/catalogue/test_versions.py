@@ -2,12 +2,14 @@
 
 from datetime import timedelta
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import settings as drawing
 from hypothesis import strategies as st
 
 from feature_repo.settings import Settings
+from feature_repo.tables import delta
 from tests.catalogue.shop import NOW, known, opened, refused, taken
 
 DAY = timedelta(days=1)
@@ -55,6 +57,22 @@ def test_an_older_file_that_comes_late_adds_its_version_once(store: Settings) ->
     assert taken(store, late, now=NOW + 2 * DAY).unchanged == 1
     assert taken(store, {}, now=NOW + 3 * DAY).unchanged == 1
     assert [row["price"] for row in known(store)] == [5.0, 59.0]
+
+
+def test_reads_the_versions_of_the_products_that_came_and_of_no_others(
+    store: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken(store, *({"product_id": f"p{number}", "image": b"picture"} for number in range(50)), {"product_id": None})
+    reading, loaded = delta.read, []
+
+    def watched(*arguments: object, **options: object) -> pa.Table:
+        loaded.append(reading(*arguments, **options))
+        return loaded[-1]
+
+    monkeypatch.setattr(delta, "read", watched)
+    came = taken(store, {"product_id": "p7", "image": b"another"}, {"product_id": "new", "image": b"x", "price": -1.0})
+    assert (came.new, came.changed) == (1, 1)
+    assert [rows.num_rows for rows in loaded] == [0, 1]  # of the quarantine nothing about `new`, of the catalogue p7
 
 
 MOMENTS = st.tuples(st.sampled_from("ab"), st.integers(1, 5), st.sampled_from([None, 1.0, 2.0]))
