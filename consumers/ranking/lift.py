@@ -9,6 +9,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,9 @@ from feature_repo.errors import VitrineError
 BASE = "tabular"
 ALL = "all features"
 MODEL = "lightgbm"
+
+Job: TypeAlias = tuple[str, Callable[[], rankers.Features], Sequence[int]]
+"""A ranker's name, its features, and the seeds to train it with."""
 
 
 @dataclass(frozen=True)
@@ -113,35 +118,34 @@ def score_all(
     groups = feature_groups(data, projection)
     if not groups:
         raise VitrineError("the feature service has neither product_embedding nor product_tags; nothing to compare")
-    together = {name: values for group in groups.values() for name, values in group.items()}
-    candidates: dict[str, Callable[[int], rankers.Features]] = {BASE: _whatever_the_seed(base)}
-    candidates |= {name: _whatever_the_seed(base | group) for name, group in groups.items()}
-    candidates[ALL] = _whatever_the_seed(base | together)
+    jobs: list[Job] = [(BASE, partial(_together, base), seeds)]
+    jobs += [(name, partial(_together, base, group), seeds) for name, group in groups.items()]
+    jobs.append((ALL, partial(_together, base, *groups.values()), seeds))
     if embedding is not None:
 
         def placebo(seed: int) -> rankers.Features:
-            swapped = feature_groups(with_swapped_content(data, start, seed), projection)
-            return base | {name: values for group in swapped.values() for name, values in group.items()}
+            return _together(base, *feature_groups(with_swapped_content(data, start, seed), projection).values())
 
-        candidates["placebo"] = placebo
+        jobs += [("placebo", partial(placebo, seed), [seed]) for seed in seeds]
     if truth is not None:
-        candidates["attainable"] = _whatever_the_seed(base | truth.features)
-    jobs = [(name, seed) for name in candidates for seed in seeds]
+        jobs.append(("attainable", partial(_together, base, truth.features), seeds))
     found: dict[tuple[str, int], NDArray[np.float64]] = {}
     seen: dict[str, int] = {}
 
-    def train(job: tuple[str, int]) -> None:
-        name, seed = job
-        features = candidates[name](seed)
-        found[job] = rankers.fit_and_score(features, clicked, ~test, test, seed)
+    def train(job: Job) -> None:
+        name, make, with_seeds = job
+        features = make()
+        made = rankers.fit_and_score(features, clicked, ~test, test, with_seeds)
+        found.update({(name, seed): scores for seed, scores in zip(with_seeds, made, strict=True)})
         seen[name] = len(features)
-        progress(name, len(found), len(jobs))
+        progress(name, len(found), sum(len(seeds) for _, _, seeds in jobs))
 
     # A ranker per core with one thread each: on a busy machine, threads that wait for each other at every split of a
-    # tree cost many times what they save. LightGBM works outside Python's lock.
+    # tree cost many times what they save. LightGBM works outside Python's lock. The widest come last in the list and
+    # are trained first, so that no core waits for one at the end.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(train, jobs))
-    scores = {name: np.stack([found[name, seed] for seed in seeds]) for name in candidates}
+        list(pool.map(train, reversed(jobs)))
+    scores = {name: np.stack([found[name, seed] for seed in seeds]) for name, *_ in jobs}
     if truth is not None:
         scores["oracle"] = truth.click_probability[test][None]
     return Scores(test, scores, seen)
@@ -196,8 +200,9 @@ def captured_share(comparisons: Sequence[Comparison], ceiling: str) -> float:
     return lifts[ALL] / lifts[ceiling] if lifts.get(ceiling, 0) > 0 else float("nan")
 
 
-def _whatever_the_seed(features: rankers.Features) -> Callable[[int], rankers.Features]:
-    return lambda seed: features
+def _together(*groups: rankers.Features) -> rankers.Features:
+    """The features of all groups, in their order."""
+    return {name: values for group in groups for name, values in group.items()}
 
 
 def _over_seeds(differences: NDArray[np.float64], chance: np.random.Generator) -> NDArray[np.float64]:

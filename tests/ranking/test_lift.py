@@ -60,7 +60,7 @@ def test_the_same_seed_gives_the_same_scores() -> None:
     data = small_log()
     features = {"day": (data.time // DAY).astype(np.float32), "user": data.user.astype(np.int32)}
     early = data.time < START + 15 * DAY
-    first, again = (rankers.fit_and_score(features, data.clicked, early, ~early, seed=3) for _ in range(2))
+    first, again = (rankers.fit_and_score(features, data.clicked, early, ~early, seeds=[3]) for _ in range(2))
     np.testing.assert_array_equal(first, again)
 
 
