@@ -52,7 +52,8 @@ def require(table: pa.Table, columns: Sequence[str], file: Path) -> None:
         )
     twice = sorted(name for name, times in Counter(table.column_names).items() if times > 1)
     if twice:
-        raise VitrineError(f"{file}: more than one column {', '.join(twice)}; keep one of each name")
+        names = ", ".join(name or "without a name" for name in twice)
+        raise VitrineError(f"{file}: more than one column {names}; keep one of each name")
     if table.num_rows == 0:
         raise VitrineError(f"{file}: the table is empty; wanted at least one row")
 

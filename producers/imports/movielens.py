@@ -36,9 +36,10 @@ def read(source: Path, now: datetime) -> Found:
     del now  # a time in the future is for the reader of the impressions to refuse
     ratings_file, movies_file = source / "ratings.csv", source / "movies.csv"
     ratings, movies = files.read(ratings_file, RATINGS), files.read(movies_file, MOVIES)
+    refused = _stray_values(ratings)
+    ratings = ratings.select([name for name in ratings.column_names if name])
     checks.require(ratings, RATINGS, ratings_file)
     checks.require(movies, MOVIES, movies_file)
-    refused = _stray_values(ratings)
     ratings = ratings.select(list(RATINGS))
     pairs = pc.binary_join_element_wise(ratings["userId"], ratings["movieId"], "-")
     names = checks.row_names(pairs)
