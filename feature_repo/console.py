@@ -27,12 +27,17 @@ def run(app: typer.Typer) -> None:
     try:
         app()
     except VitrineError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
+        _say(str(error))
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except OSError as error:  # no permission, a full disk, a folder where a file was named
-        said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        typer.secho(f"error: {said}", fg="red", err=True)
+        _say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         sys.exit(1)
+
+
+def _say(error: str) -> None:
+    """One line, whatever bytes of a broken file the error quotes: none of them commands the terminal."""
+    line = "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(error.split()))
+    typer.secho(f"error: {line}", fg="red", err=True)
 
 
 def progress_bar() -> Progress:

@@ -3,6 +3,7 @@
 Needs Pillow and NumPy alone, so that it runs in decoding processes and on machines that only encode.
 """
 
+import stat
 import struct
 from io import BytesIO
 from pathlib import Path
@@ -75,12 +76,15 @@ def open_image(source: Path | bytes) -> Image.Image:
 
 def _read(path: Path) -> bytes:
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UnusableImage(TOO_LARGE, f"{path.stat().st_size:,} bytes, at most {MAX_BYTES:,} are read")
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for, a device read without end
+            raise UnusableImage(UNREADABLE, f"{path}: a folder, a pipe or a device")
+        if found.st_size > MAX_BYTES:
+            raise UnusableImage(TOO_LARGE, f"{found.st_size:,} bytes, at most {MAX_BYTES:,} are read")
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UnusableImage(MISSING, str(path)) from error
-    except (OSError, ValueError) as error:  # a folder, no permission, a NUL in the name
+    except (OSError, ValueError) as error:  # no permission, a NUL in the name
         raise UnusableImage(UNREADABLE, f"{path}: {error}") from error
 
 

@@ -63,6 +63,23 @@ def test_a_value_that_can_mean_nothing_ends_with_2_and_says_why(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_error_that_quotes_a_broken_file_is_one_line_that_commands_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    header = "product_id,title,image,category,brand,price,updated_at\n"
+    (tmp_path / "products.csv").write_text(header + "\x1b[2J\x07\n")
+    (tmp_path / "feature_store.yaml").write_text("project: shop\noffline_store:\n  path: tables\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["produce", "catalogue", "--products", "products.csv"])
+    with pytest.raises(SystemExit) as ended:
+        console.run(produce.app)
+    said = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert "\ufffd[2J" in said
+    assert "\x1b[2J" not in said
+    assert said.count("\n") == 1
+
+
 def test_a_file_that_cannot_be_written_ends_with_1_and_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """What `open_image` makes of pictures as they come."""
 
+import os
 import pickle
 import struct
 import zlib
@@ -66,6 +67,17 @@ def test_says_that_a_file_is_missing(tmp_path: Path) -> None:
 
 def test_says_that_a_folder_is_no_file(tmp_path: Path) -> None:
     assert reason_for(tmp_path) == images.UNREADABLE
+
+
+def test_neither_waits_for_a_pipe_nor_reads_a_device(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert reason_for(tmp_path / "pipe.jpg") == images.UNREADABLE
+    assert reason_for(Path("/dev/zero")) == images.UNREADABLE
+
+
+@pytest.mark.parametrize("name", ["a\0b.jpg", "x" * 5000])
+def test_says_that_a_name_is_of_no_file(name: str, tmp_path: Path) -> None:
+    assert reason_for(tmp_path / name) == images.UNREADABLE
 
 
 def test_refuses_an_empty_file(tmp_path: Path) -> None:
