@@ -17,31 +17,36 @@ CHECKSUM = slice(20, 24)
 WORD = 8
 _CHECKED = 2
 """The word whose high half is the checksum."""
-_LOW_HALF = np.uint64(0xFFFFFFFF)
+_HIGH_HALF = np.uint64(0xFFFFFFFF00000000)
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
-def checksums(rows: NDArray[np.uint8], sizes: NDArray[np.int64]) -> NDArray[np.uint32]:
+def checksums(rows: NDArray[np.uint8], sizes: NDArray[np.int64] | int) -> NDArray[np.uint32]:
     """The checksum of each row, [n].
 
     Args:
         rows: [n, width], C-contiguous, width a multiple of 8; zeros after the end of a row.
-        sizes: bytes of each row, multiples of 8: [n], or [1] for all alike.
+        sizes: bytes of each row, multiples of 8: [n], or one for all.
     """
-    return (_sums(rows.view("<u8"), sizes) >> np.uint64(32)).astype(np.uint32)
+    words = rows.view("<u8")
+    return (_sums(words, words[:, _CHECKED] & _HIGH_HALF, sizes) >> np.uint64(32)).astype(np.uint32)
 
 
-def sound(rows: NDArray[np.uint8], sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
+def sound(rows: NDArray[np.uint8], sizes: NDArray[np.int64] | int) -> NDArray[np.bool_]:
     """[n], whether each row's checksum is the one that it states; the arguments are as above."""
     words = rows.view("<u8")
-    return (_sums(words, sizes) ^ words[:, _CHECKED]) <= _LOW_HALF
+    stated = words[:, _CHECKED] & _HIGH_HALF
+    return (_sums(words, stated, sizes) ^ stated) <= ~_HIGH_HALF
 
 
-def _sums(words: NDArray[np.uint64], sizes: NDArray[np.int64]) -> NDArray[np.uint64]:
+def _sums(words: NDArray[np.uint64], stated: NDArray[np.uint64], sizes: NDArray[np.int64] | int) -> NDArray[np.uint64]:
     factors = _factors(1 << words.shape[1].bit_length())
     total = np.einsum("ij,j->i", words, factors[1 : words.shape[1] + 1])
-    total -= (words[:, _CHECKED] & ~_LOW_HALF) * factors[1 + _CHECKED]
-    total += (sizes // WORD).astype(np.uint64) * factors[0]
+    total -= stated * factors[1 + _CHECKED]
+    if isinstance(sizes, int):
+        total += np.uint64(sizes // WORD * int(factors[0]) % 2**64)
+    else:
+        total += (sizes // WORD).astype(np.uint64) * factors[0]
     return total
 
 

@@ -10,6 +10,7 @@ so are the rows sorted into those that can be read together and those that canno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -55,14 +56,19 @@ class Rows:
 class _Batch:
     """Rows of one layout that are fit to be read."""
 
-    place: NDArray[np.int64]
-    """[m], where they stand among those asked for."""
     rows: Sequence[bytes]
     matrix: NDArray[np.uint8]
     """[m, width], the rows, zeros after the end of each."""
     layout: Layout
-    complete: bool
-    """Whether no row lacks a field."""
+
+    @cached_property
+    def complete(self) -> bool:
+        """Whether no row lacks a field."""
+        return not self.matrix[:, HEADER_SIZE : HEADER_SIZE + self.layout.mask_size].any()
+
+
+_Part = tuple[NDArray[np.int64], _Batch]
+"""[m], where the rows of a batch stand among those asked for, and the batch."""
 
 
 def decode(
@@ -89,34 +95,23 @@ def decode(
     Raises:
         VitrineError: an array of `out` has another shape or dtype than its feature.
     """
-    alike = _all_alike(rows, layouts, wanted, words, oldest)
+    out = out or {}
+    alike = _all_alike(rows, layouts, words, oldest)
     if alike is not None:
-        batches = [alike]
-        status = np.full(len(rows), Status.PRESENT, np.uint8)
+        found = {field.name: _column(alike, field, words, out.get(field.name)) for field in wanted}
+        status = np.zeros(len(rows), np.uint8)  # Status.PRESENT
         event = _view(alike.matrix, 0, _TIME).copy()
         unknown = False
     else:
-        batches, status, event, unknown = _fit_to_read(rows, layouts, wanted, words, oldest, keep_stale)
-    whole = len(batches) == 1 and len(batches[0].place) == len(rows)
-    found: dict[str, Column] = {}
-    for field in wanted:
-        target = None if out is None else out.get(field.name)
-        if whole:
-            column = _column(batches[0], field, words, target)
-        elif batches:
-            column = columns.merge(field, [(b.place, _column(b, field, words, None)) for b in batches], len(rows))
-        else:
-            column = columns.empty(field, len(rows))
-        found[field.name] = column if target is None else columns.into(column, target)
+        parts, status, event, unknown = _fit_to_read(rows, layouts, wanted, words, oldest, keep_stale)
+        found = {field.name: _merged(parts, field, words, len(rows)) for field in wanted}
+    for name in found.keys() & out.keys():
+        found[name] = columns.into(found[name], out[name])
     return Rows(found, status, event, unknown)
 
 
 def _all_alike(
-    rows: Sequence[bytes | None],
-    layouts: Mapping[int, Layout],
-    wanted: Sequence[Field],
-    words: Words,
-    oldest: int | None,
+    rows: Sequence[bytes | None], layouts: Mapping[int, Layout], words: Words, oldest: int | None
 ) -> _Batch | None:
     """All rows as one batch; None if one is absent, stale, damaged, of another layout or of a far other size."""
     if not len(rows) or None in rows:
@@ -128,22 +123,36 @@ def _all_alike(
     size, joined = len(present[0]), b"".join(present)
     if len(joined) == size * len(rows):
         # Rows of several sizes may sum up to this too: cut at the wrong places, their checksums do not fit.
-        sizes, matrix = np.array([size]), np.frombuffer(joined, np.uint8).reshape(len(rows), size)
+        if size < layout.prefix_size or size % WORD:
+            return None
+        matrix = np.frombuffer(joined, np.uint8).reshape(len(rows), size)
+        fit = sound(matrix, size)
     else:
         sizes = np.fromiter(map(len, present), np.int64, len(present))
-        if len(of_one_size(sizes)) > 1:
+        if sizes.min() < layout.prefix_size or (sizes % WORD).any() or len(of_one_size(sizes)) > 1:
             return None
         matrix = _matrix(present, sizes)
+        fit = sound(matrix, sizes)
     if (
-        sizes.min() < layout.prefix_size
-        or (sizes % WORD).any()
-        or (_view(matrix, FINGERPRINT.start, _UINT32) != layout.fingerprint).any()
-        or not sound(matrix, sizes).all()
+        not fit.all()
+        or matrix[:, FINGERPRINT].tobytes() != present[0][FINGERPRINT] * len(rows)
         or (oldest is not None and _view(matrix, 0, _TIME).min() < oldest)
-        or any(_codes(matrix, layout, field).max() >= len(words[field.name]) for field in _coded(layout, wanted))
+        or not _has_all_words(matrix, layout, words)
     ):
         return None
-    return _batch(np.arange(len(rows)), present, matrix, layout)
+    return _Batch(present, matrix, layout)
+
+
+def _has_all_words(matrix: NDArray[np.uint8], layout: Layout, words: Words) -> bool:
+    """Whether the dictionaries have the words of all codes, wanted or not; the code of null is zero."""
+    if not layout.codes:
+        return True
+    start, size = layout.offset[layout.codes[0].name], layout.codes[0].size
+    codes = matrix[:, start : start + len(layout.codes) * size].view(layout.codes[0].stored)
+    return all(
+        code < len(words.get(field.name, ()))
+        for code, field in zip(codes.max(axis=0).tolist(), layout.codes, strict=True)
+    )
 
 
 def _fit_to_read(
@@ -153,12 +162,12 @@ def _fit_to_read(
     words: Words,
     oldest: int | None,
     keep_stale: bool,
-) -> tuple[list[_Batch], NDArray[np.uint8], NDArray[np.int64], bool]:
+) -> tuple[list[_Part], NDArray[np.uint8], NDArray[np.int64], bool]:
     """The rows whose values are asked for, and `status`, `event_timestamp` and `unknown` of `Rows`."""
     status = np.full(len(rows), Status.ABSENT, np.uint8)
     event = np.zeros(len(rows), np.int64)
     unknown = np.zeros(len(rows), np.bool_)
-    batches: list[_Batch] = []
+    parts: list[_Part] = []
     place = np.flatnonzero([row is not None for row in rows])
     present = [row for row in rows if row is not None]
     status[place] = Status.FAILED
@@ -177,9 +186,10 @@ def _fit_to_read(
             own &= sizes[group] >= layout.prefix_size
             if not own.any():
                 continue
-            for field in _coded(layout, wanted):
-                known = _codes(matrix, layout, field) < len(words[field.name])
-                own &= known | _null(matrix, layout.position[field.name])
+            for field in layout.codes:
+                if any(one.name == field.name for one in wanted):
+                    known = _codes(matrix, layout, field) < len(words[field.name])
+                    own &= known | _null(matrix, layout.position[field.name])
             unknown[place[group[own]]] = False
             times = _view(matrix, 0, _TIME)
             stale = np.zeros(len(group), np.bool_) if oldest is None else times < oldest
@@ -187,18 +197,15 @@ def _fit_to_read(
             status[place[group[own]]] = np.where(stale[own], Status.STALE, Status.PRESENT)
             read = np.flatnonzero(own if keep_stale else own & ~stale)
             if len(read):
-                batches.append(_batch(place[group[read]], [chosen[i] for i in read.tolist()], matrix[read], layout))
-    return batches, status, event, bool(unknown.any())
+                parts.append((place[group[read]], _Batch([chosen[i] for i in read.tolist()], matrix[read], layout)))
+    return parts, status, event, bool(unknown.any())
 
 
-def _batch(place: NDArray[np.int64], rows: Sequence[bytes], matrix: NDArray[np.uint8], layout: Layout) -> _Batch:
-    masks = matrix[:, HEADER_SIZE : HEADER_SIZE + layout.mask_size]
-    return _Batch(place, rows, matrix, layout, complete=not masks.any())
-
-
-def _coded(layout: Layout, wanted: Sequence[Field]) -> list[Field]:
-    """Those of the wanted fields of which the layout has codes."""
-    return [layout.by_name[one.name] for one in wanted if one.name in layout.codes]
+def _merged(parts: Sequence[_Part], wanted: Field, words: Words, count: int) -> Column:
+    """The field `wanted` of all rows, missing where they are in no part."""
+    if not parts:
+        return columns.empty(wanted, count)
+    return columns.merge(wanted, [(place, _column(batch, wanted, words, None)) for place, batch in parts], count)
 
 
 def _codes(matrix: NDArray[np.uint8], layout: Layout, field: Field) -> NDArray[np.uint16]:

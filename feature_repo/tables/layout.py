@@ -189,9 +189,9 @@ class Layout:
         return HEADER_SIZE + self.mask_size + sum(field.size if field.size else 4 for field in self.fields)
 
     @cached_property
-    def codes(self) -> frozenset[str]:
-        """The fields that are codes of texts."""
-        return frozenset(field.name for field in self.fields if field.form == "code")
+    def codes(self) -> tuple[Field, ...]:
+        """The fields that are codes of texts; they stand side by side."""
+        return tuple(field for field in self.fields if field.form == "code")
 
     @cached_property
     def lists(self) -> tuple[Field, ...]:
