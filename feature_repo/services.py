@@ -13,3 +13,12 @@ ranking = FeatureService(
     ],
     description="Everything a ranking model gets of a candidate.",
 )
+
+ranking_without_tags = FeatureService(
+    name="ranking_without_tags",
+    features=[
+        product_catalogue,
+        product_embedding,
+    ],
+    description="The same where nobody has labelled products: no tags are learnt, and there is no table of them.",
+)

@@ -24,7 +24,7 @@ WEIGHT_DECAY = 0.05
 WARM_UP = 0.05
 """Share of the steps in which the learning rate rises."""
 SMALLEST_CROP = 0.95
-"""Of the picture's area. Larger crops teach that size means nothing, and size tells a newborn's romper from a child's."""
+"""Of the picture's area: a tighter crop hides how large things are, which tells whom a romper fits."""
 MASKED_WORDS = 0.1
 MAX_SCALE = 100.0
 
