@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ NO_TIMESTAMP = "timestamp is missing"
 NAIVE = "timestamp has no time zone"
 UNPARSABLE = "timestamp cannot be parsed"
 FUTURE = "timestamp is in the future"
+TOO_EARLY = "timestamp is before the year 1"
 
 _TIME = r"(?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d{1,9})?)?"
 _ZONE = r"Z|[+-](?:[01]\d|2[0-3]):?[0-5]\d"
@@ -104,7 +106,8 @@ def as_timestamps(table: pa.Table, name: str, file: Path, now: datetime) -> tupl
     """A column as instants (TIMESTAMP), and the rows without a usable one.
 
     Timestamps of any zone and unit are converted; texts are ISO 8601 with a zone, digits beyond microseconds cut.
-    A value is null where a check says missing, naive or unparsable; `(.., now]` is the past, later is the future.
+    A value is null where a check says missing, naive or unparsable; `[year 1, now]` is the past, later is the future,
+    and what is earlier no calendar of Python's holds.
 
     Raises:
         VitrineError: the column holds neither timestamps with a time zone nor text.
@@ -128,6 +131,9 @@ def as_timestamps(table: pa.Table, name: str, file: Path, now: datetime) -> tupl
     else:
         raise _wrong_type(file, name, column.type, "timestamps in UTC")
     checks.append(Check(name, FUTURE, mask(pc.greater(values, pa.scalar(now, TIMESTAMP)))))
+    checks.append(
+        Check(name, TOO_EARLY, mask(pc.less(values, pa.scalar(datetime.min, pa.timestamp("us")).cast(TIMESTAMP))))
+    )
     return values, checks
 
 
@@ -198,11 +204,19 @@ def sieve(
 def named(table: pa.Table, names: pa.ChunkedArray, check: Check) -> list[Refused]:
     """The rows that fail one check, with the value as it came."""
     rows = pa.array(np.flatnonzero(check.bad))
-    values = table[check.column].take(rows).to_pylist()
+    values = _as_they_came(table[check.column].take(rows))
     return [
         Refused(name, check.column, check.reason, None if value is None else str(value)[:MAX_VALUE])
         for name, value in zip(names.take(rows).to_pylist(), values, strict=True)
     ]
+
+
+def _as_they_came(values: pa.ChunkedArray) -> list[Any]:
+    """Python's values; of instants that Python cannot hold the integers."""
+    try:
+        return values.to_pylist()
+    except (OverflowError, ValueError, KeyError):  # beyond its calendar, or of a time zone that nobody knows
+        return values.cast(pa.int64()).to_pylist()
 
 
 def mask(condition: pa.ChunkedArray) -> np.ndarray:

@@ -95,6 +95,9 @@ def test_refuses_a_null_or_blank_id_and_names_the_row_by_number_if_it_must(
         ("1767323045", checks.UNPARSABLE),
         ("2026-01-10T00:00:00.000001Z", checks.FUTURE),
         ("2026-01-10T00:00:00-01:00", checks.FUTURE),
+        ("9999-12-31T23:59:59-12:00", checks.FUTURE),
+        ("0000-01-01T00:00:00Z", checks.TOO_EARLY),
+        ("0001-01-01T00:00:00+08:00", checks.TOO_EARLY),
     ],
 )
 def test_refuses_a_timestamp_that_is_no_instant_of_the_past(value: str | None, reason: str, tmp_path: Path) -> None:
@@ -128,6 +131,19 @@ def test_converts_a_timestamp_column_of_any_unit_and_zone(unit: str, tmp_path: P
     found = read_impressions(tmp_path / "zoned.parquet", now=NOW)
     assert found.table["event_timestamp"].to_pylist() == [instant]
     assert found.table.schema.field("event_timestamp").type == schema.TIMESTAMP
+
+
+@pytest.mark.parametrize(
+    ("instant", "reason"), [(2**62, checks.FUTURE), (-(2**62), checks.TOO_EARLY), (None, checks.NO_TIMESTAMP)]
+)
+@pytest.mark.parametrize("zone", ["UTC", "Nowhere/Atall"])
+def test_refuses_an_instant_beyond_any_calendar(instant: int | None, reason: str, zone: str, tmp_path: Path) -> None:
+    table = pa.Table.from_pylist([GOOD, GOOD | {"impression_id": "i2"}]).drop_columns("event_timestamp")
+    column = pa.array([0, instant], pa.timestamp("us", tz=zone))
+    pyarrow.parquet.write_table(table.append_column("event_timestamp", column), tmp_path / "far.parquet")
+    found = read_impressions(tmp_path / "far.parquet", now=NOW)
+    assert reasons(found) == [("i2", "event_timestamp", reason)]
+    assert found.refused[0].value == (None if instant is None else str(instant))
 
 
 @given(st.datetimes(datetime(1900, 1, 1), datetime(2026, 1, 9)), st.integers(-14 * 60, 14 * 60), st.booleans())
