@@ -4,4 +4,12 @@ from feature_repo.entities import product, user
 from feature_repo.services import ranking, ranking_without_tags
 from feature_repo.views.product import product_catalogue, product_embedding, product_tags
 
-__all__ = ["product", "product_catalogue", "product_embedding", "product_tags", "ranking", "user"]
+__all__ = [
+    "product",
+    "product_catalogue",
+    "product_embedding",
+    "product_tags",
+    "ranking",
+    "ranking_without_tags",
+    "user",
+]
