@@ -9,7 +9,7 @@ from feature_repo.entities import product
 from feature_repo.schema import TAGS
 from feature_repo.sources import delta_source
 
-WHILE_ON_SALE = timedelta(days=3650)
+WHILE_ON_SALE = timedelta(days=36_500)
 """A product's features hold until the product changes. Feast takes a TTL of 0 for 52 weeks when it first
 materializes, so the lifetime is said outright."""
 
