@@ -1,9 +1,18 @@
-"""Feast's batch engine on Arrow (`batch_engine: {type: feature_repo.stores.engine.ColumnarEngine}`)."""
+"""Feast's batch engine on Arrow (`batch_engine: {type: feature_repo.stores.engine.ColumnarEngine}`).
 
+`feast materialize-incremental` writes what is not online yet: rows of event times since the last run and, however old
+their event times, rows that came late. `feast materialize START END` writes that window once more, whatever has been
+written, unless it was killed while doing so: then the same command goes on. Feast's own watermark moves once all is
+written. What is where, and why, is in tables/materialize.py and tables/written.py.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
 from typing import Any, Literal
 
-import pyarrow as pa
-import pyarrow.compute as pc
+from feast import FeatureView
+from feast.feature_view_utils import has_transformation
 from feast.infra.common.materialization_job import MaterializationJobStatus, MaterializationTask
 from feast.infra.compute_engines.local.compute import LocalComputeEngine
 from feast.infra.compute_engines.local.job import LocalMaterializationJob
@@ -11,7 +20,12 @@ from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel
 
 from feature_repo.stores import sources
-from feature_repo.tables import gather, history
+from feature_repo.stores.online import views
+from feature_repo.stores.online.packed import PackedOnlineStore
+from feature_repo.stores.view_tables import whole_view_table
+from feature_repo.tables.materialize import Source, materialize
+from feature_repo.tables.training import ViewTable
+from feature_repo.tables.written import Ledger, Window
 
 
 class ColumnarEngineConfig(FeastConfigBaseModel):
@@ -21,22 +35,66 @@ class ColumnarEngineConfig(FeastConfigBaseModel):
 
 
 class ColumnarEngine(LocalComputeEngine):
-    """Takes Arrow batches from the offline tables to packed rows, without a Python object per value."""
+    """Takes Arrow batches from the offline tables to packed rows, without a Python object per value.
+
+    Views that are computed on the way (a transformation, a source that is another view, `offline=True`), and all views
+    where the online store is not one of ours, are left to Feast's local engine.
+    """
 
     def _materialize_one(
         self, registry: BaseRegistry, task: MaterializationTask, **kwargs: Any
     ) -> LocalMaterializationJob:
         view = task.feature_view
-        source = sources.file_source(view.batch_source, f"feature view `{view.name}`")
-        table = sources.open_table(self.repo_config, source)
-        window = history.window(table, source.timestamp_field, task.start_time, task.end_time)
-        for key in view.entity_columns:
-            if key.name in table.schema.names:
-                window = window & pc.field(key.name).is_valid()
-        with task.tqdm_builder(table.count_rows(filter=window)) as bar:
-            for batch in gather.scan(table, table.schema.names, window).to_batches():
-                named = [source.field_mapping.get(name, name) for name in batch.schema.names]
-                rows = pa.Table.from_batches([batch]).rename_columns(named)
-                self.online_store.write_arrow(self.repo_config, view, rows)
-                bar.update(batch.num_rows)
-        return LocalMaterializationJob(job_id=view.name, status=MaterializationJobStatus.SUCCEEDED)
+        computed = has_transformation(view) or getattr(view, "source_views", None) or getattr(view, "offline", False)
+        if computed or not isinstance(self.online_store, PackedOnlineStore):
+            return super()._materialize_one(registry, task, **kwargs)
+        job_id = f"{view.name}-{task.start_time}-{task.end_time}"
+        try:
+            self._write(self.online_store, task)
+        except Exception as error:
+            return LocalMaterializationJob(job_id=job_id, status=MaterializationJobStatus.ERROR, error=error)
+        return LocalMaterializationJob(job_id=job_id, status=MaterializationJobStatus.SUCCEEDED)
+
+    def _write(self, store: PackedOnlineStore, task: MaterializationTask) -> None:
+        config, view = self.repo_config, task.feature_view
+        table = whole_view_table(config, view)
+        online = store.online_table(config)
+        stored = online.register(views.stored_view(config, view))
+        window, again = _window(view, task.start_time, task.end_time)
+        with ExitStack() as shown:
+
+            def begin(rows: int) -> Callable[[int], object]:
+                return shown.enter_context(task.tqdm_builder(rows)).update if task.tqdm_builder else lambda done: None
+
+            materialize(
+                Source(table.table, _columns(view, table), list(table.keys.values()), table.event_timestamp),
+                Ledger(online, stored, window if again else None),
+                window,
+                pack=lambda rows: store.pack_arrow(config, view, rows),
+                put=lambda keys, rows: online.store.write(keys, rows, stored.ttl),
+                begin=begin,
+            )
+
+
+def _window(view: FeatureView, start: datetime, end: datetime) -> tuple[Window, bool]:
+    """The event times of which everything is to be online after the run, and whether to write it once more.
+
+    An incremental run begins where the last one ended: everything since the first of them is to be online then.
+    """
+    last = view.most_recent_end_time
+    again = last is not None and _aware(last) != _aware(start)
+    begins = [start] if again else [start, *(interval[0] for interval in view.materialization_intervals)]
+    return Window(min(map(_aware, begins)), _aware(end)), again
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _columns(view: FeatureView, table: ViewTable) -> dict[str, str]:
+    """The columns that `pack_arrow` asks for, and where the table has them."""
+    source = sources.file_source(view.batch_source, f"feature view `{view.name}`")
+    stamps = {source.timestamp_field: table.event_timestamp}
+    if table.created_timestamp:
+        stamps[source.created_timestamp_column] = table.created_timestamp
+    return {**table.keys, **table.features, **stamps}

@@ -19,6 +19,11 @@ def requested_view_tables(
     return [_view_table(config, view, _features_of(view, feature_refs), full_feature_names) for view in feature_views]
 
 
+def whole_view_table(config: RepoConfig, view: FeatureView) -> ViewTable:
+    """The table of a feature view, with all of its features."""
+    return _view_table(config, view, [feature.name for feature in view.features], full_feature_names=False)
+
+
 def _features_of(view: FeatureView, feature_refs: list[str]) -> list[str]:
     """The features asked of a view, in the order asked, each once."""
     features = []

@@ -24,6 +24,8 @@ record.py        what an online store says of itself, so that a reader needs no 
 store.py         what an online store must offer
 online_table.py  the packed rows of one project, whichever store they lie in
 lmdb_table.py    the store in an LMDB file
+materialize.py   from an offline table to an online store, in bounded memory
+written.py       what of an offline table an online store has
 view_rows.py     what was read of one view, each entity once
 redis_table.py   the store in Redis; put_newer.lua and swap.lua run on the server
 redis_address.py where a Redis is, and what to say when it is gone

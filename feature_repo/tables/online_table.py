@@ -21,7 +21,17 @@ from feature_repo.tables.columns import Column
 from feature_repo.tables.decode import Rows, decode
 from feature_repo.tables.encode import encode
 from feature_repo.tables.layout import MAX_WORDS, NO_CREATED_TIMESTAMP, Field
-from feature_repo.tables.record import Record, Service, View, dictionaries, owner, owner_key, record_key, words_key
+from feature_repo.tables.record import (
+    Record,
+    Service,
+    View,
+    dictionaries,
+    owner,
+    owner_key,
+    record_key,
+    words_key,
+    written_key,
+)
 from feature_repo.tables.store import Store
 
 
@@ -119,6 +129,7 @@ class OnlineTable:
         if view is None:
             return
         prefix = entity_keys.prefix(self.project, name)
+        self.store.delete([written_key(self.project, name)])  # first of all: it must not outlive the rows
         self._change(lambda record: record.without_view(name))
         self.store.drop(prefix)
         self.store.delete([owner_key(prefix), *(words_key(self.project, *one) for one in dictionaries([view]))])

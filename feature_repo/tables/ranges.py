@@ -74,11 +74,21 @@ def cut(table: pyarrow.dataset.Dataset, key: str, rows: int) -> list[KeyRange]:
     return [KeyRange(low, high) for low, high in zip([None, *bounds], [*bounds, None], strict=True)]
 
 
-def blocks(table: pyarrow.dataset.Dataset, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
-    """The columns in the table's order, in tables of `rows` rows or some more, the last one of fewer."""
+def blocks(
+    table: pyarrow.dataset.Dataset,
+    columns: Sequence[str],
+    rows: int,
+    *,
+    where: pyarrow.dataset.Expression | None = None,
+) -> Iterator[pa.Table]:
+    """The columns in the table's order, in tables of `rows` rows or some more, the last one of fewer.
+
+    Args:
+        where: which rows; None: all.
+    """
     held: list[pa.RecordBatch] = []
     count = 0
-    for batch in gather.scan(table, columns).to_batches():
+    for batch in gather.scan(table, columns, where).to_batches():
         held.append(batch)
         count += batch.num_rows
         if count >= rows:

@@ -12,6 +12,7 @@
 It lies at the key `vitrine:{project}` (the braces are part of it), and beside it
     `vitrine:{project}:words:<view>:<feature>:<dictionary>`   a dictionary: a JSON list of texts, in the order of codes
     `vitrine:prefix:<prefix>`                                 the JSON [project, view] whose keys begin so
+    `vitrine:{project}:written:<view>`                        what has been materialized of a view (written.py)
 """
 
 import json
@@ -138,6 +139,10 @@ def record_key(project: str) -> bytes:
 
 def words_key(project: str, view: str, feature: str, dictionary: str) -> bytes:
     return f"vitrine:{{{project}}}:words:{view}:{feature}:{dictionary}".encode()
+
+
+def written_key(project: str, view: str) -> bytes:
+    return f"vitrine:{{{project}}}:written:{view}".encode()
 
 
 def owner_key(prefix: bytes) -> bytes:

@@ -1,0 +1,156 @@
+"""From an offline table to an online store, a block of rows at a time: memory does not grow with the table.
+
+Rows go in the table's order, the older and the newer ones of an entity as they come: the store keeps the newest. While
+the store takes one block, the next one is read and packed. Once a group of files is online, the ledger (written.py)
+says so; a run that was killed is resumed behind the last such group, and until then writes some rows twice, which
+changes nothing.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset
+
+from feature_repo.tables import history, ranges
+from feature_repo.tables.written import Ledger, Window
+
+BLOCK_ROWS = 16_384
+ROWS_PER_ENTRY = 200_000
+"""Rows written between two entries in the ledger, a file at least: the files of `delta.append` hold 100 MB at most."""
+
+Fragment: TypeAlias = pyarrow.dataset.ParquetFileFragment
+Packed = tuple[list[bytes], list[bytes]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows come from."""
+
+    table: pyarrow.dataset.FileSystemDataset
+    columns: Mapping[str, str]
+    """What the rows' columns are to be called -> column of the table."""
+    keys: Sequence[str]
+    """Columns of the table that say which entity; rows in which one is null are left out."""
+    event_timestamp: str
+    """Column of the table; rows in which it is null are left out."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Files of which the same window is to be written."""
+
+    window: Window
+    files: tuple[str, ...]
+    table: pyarrow.dataset.FileSystemDataset
+    rows: int
+    """In the files, be they in the window or not."""
+
+
+def _file_name(fragment: Fragment) -> str:
+    """What the ledger calls a file: its path, and when it was last changed."""
+    changed = fragment.filesystem.get_file_info(fragment.path).mtime_ns
+    return f"{fragment.path}@{changed}"
+
+
+def materialize(
+    source: Source,
+    ledger: Ledger,
+    window: Window,
+    *,
+    pack: Callable[[pa.Table], Packed],
+    put: Callable[[list[bytes], list[bytes]], object],
+    begin: Callable[[int], Callable[[int], object]],
+) -> None:
+    """Write what is left of the window.
+
+    Args:
+        pack: keys and packed rows of a block, whose columns are called as `source.columns` has it.
+        put: takes them into the store; what it has taken is there to stay when it returns.
+        begin: told how many rows there are to look through, it gives whom to tell how many have been.
+    """
+    fragments = {_file_name(fragment): fragment for fragment in source.table.get_fragments()}
+    groups = _groups_left(source, fragments, ledger, window)
+    looked_through = begin(sum(group.rows for group in groups))
+    with ThreadPoolExecutor(1) as sender:
+        for group in groups:
+            seen = 0
+            for rows in _taken(_blocks(source, group), pack, lambda keys, rows: sender.submit(put, keys, rows)):
+                seen += rows
+                looked_through(rows)
+            ledger.add(group.files, group.window)
+            looked_through(group.rows - seen)
+    ledger.finish(list(fragments))
+
+
+def _groups_left(source: Source, fragments: Mapping[str, Fragment], ledger: Ledger, window: Window) -> list[Group]:
+    """What is to be written, in the order in which it is."""
+    by_window: dict[Window, list[str]] = {}
+    for file, stretch in ledger.written.left(fragments, window).items():
+        by_window.setdefault(stretch, []).append(file)
+    return [
+        group
+        for stretch, files in by_window.items()
+        for group in _grouped(source, stretch, {file: fragments[file] for file in files})
+    ]
+
+
+def _grouped(source: Source, window: Window, fragments: Mapping[str, Fragment]) -> Iterator[Group]:
+    """The files in groups; those that cannot have a row in the window, as their statistics say, are the first."""
+    whole = _of(source.table, fragments.values())
+    may = {fragment.path for fragment in whole.get_fragments(filter=_in(source, window))}
+    files = [file for file, fragment in fragments.items() if fragment.path not in may]
+    rows = 0
+    for file, fragment in fragments.items():
+        if fragment.path not in may:
+            continue
+        more = fragment.count_rows()
+        if files and (not rows or rows + more > ROWS_PER_ENTRY):
+            yield Group(
+                window, tuple(files), _of(source.table, [fragments[one] for one in files] if rows else []), rows
+            )
+            files, rows = [], 0
+        files.append(file)
+        rows += more
+    if files:
+        yield Group(window, tuple(files), _of(source.table, [fragments[one] for one in files] if rows else []), rows)
+
+
+def _of(table: pyarrow.dataset.FileSystemDataset, fragments: Iterable[Fragment]) -> pyarrow.dataset.FileSystemDataset:
+    """Some files of a table."""
+    return pyarrow.dataset.FileSystemDataset(list(fragments), table.schema, table.format, table.filesystem)
+
+
+def _in(source: Source, window: Window) -> pyarrow.dataset.Expression:
+    return history.window(source.table, source.event_timestamp, window.start, window.end)
+
+
+def _blocks(source: Source, group: Group) -> Iterator[pa.Table]:
+    """The rows of a group that have an entity, under the names that they are to have."""
+    where = _in(source, group.window)
+    for key in source.keys:
+        where &= pc.field(key).is_valid()
+    columns = list(dict.fromkeys(source.columns.values()))
+    for block in ranges.blocks(group.table, columns, BLOCK_ROWS, where=where):
+        yield pa.table({name: block[column] for name, column in source.columns.items()})
+
+
+def _taken(
+    blocks: Iterable[pa.Table],
+    pack: Callable[[pa.Table], Packed],
+    send: Callable[[list[bytes], list[bytes]], Future[object]],
+) -> Iterator[int]:
+    """Rows of each block, once the store has taken it; the next one is packed meanwhile."""
+    under_way: tuple[Future[object], int] | None = None
+    for block in blocks:
+        keys, rows = pack(block)
+        if under_way is not None:
+            under_way[0].result()
+            yield under_way[1]
+        under_way = send(keys, rows), len(block)
+    if under_way is not None:
+        under_way[0].result()
+        yield under_way[1]

@@ -1,0 +1,140 @@
+"""What of an offline table an online store has: of each of the table's files, a stretch of event times.
+
+Files of a table never change: a Delta commit adds files and removes files, and elsewhere a changed file has another
+modification time, which is part of its name here. So what has once been written of a file stays written, and
+whatever is late, be it by a day or by a year, lies in a file that is not known yet, or not known up to that time.
+After a compaction the joined files are new, and are read once more.
+
+It is kept in the online store itself, so that it is lost with the rows that it speaks of and never without them. The
+JSON at the key `written_key` of record.py is
+    {"layout": fingerprint,                 what was written in another layout is written anew
+     "files": {name: [start, end]},         event times in ISO 8601, inclusive
+     "again": {"window": [start, end], "files": [name, ...]}}       null, or a window that is being written once more
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from feature_repo.errors import VitrineError
+from feature_repo.tables.online_table import OnlineTable
+from feature_repo.tables.record import View, written_key
+
+
+@dataclass(frozen=True)
+class Window:
+    """Event times from `start` to `end`, both inclusive, as Feast has them."""
+
+    start: datetime
+    end: datetime
+
+    def after(self, done: "Window | None") -> "Window | None":
+        """What is left of this window when `done` has been written; None if nothing is."""
+        if done is None or not done.start <= self.start <= done.end:
+            return self
+        return Window(done.end, self.end) if self.end > done.end else None
+
+    def joined(self, done: "Window | None") -> "Window":
+        """Both windows as one if they touch, else this one."""
+        if done is None or done.start > self.end or self.start > done.end:
+            return self
+        return Window(min(self.start, done.start), max(self.end, done.end))
+
+
+@dataclass(frozen=True)
+class Again:
+    """A window that is being written once more, whatever has been written before."""
+
+    window: Window
+    files: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Written:
+    """What has been written of a view."""
+
+    layout: int
+    files: Mapping[str, Window] = field(default_factory=dict)
+    again: Again | None = None
+
+    def left(self, files: Iterable[str], window: Window) -> dict[str, Window]:
+        """What is to be written of which files; those of which nothing is are left out."""
+        if self.again is not None:
+            return {file: window for file in files if file not in self.again.files}
+        stretches = {file: window.after(self.files.get(file)) for file in files}
+        return {file: stretch for file, stretch in stretches.items() if stretch is not None}
+
+    def with_files(self, files: Iterable[str], window: Window) -> "Written":
+        """With a window of these files written."""
+        known = dict(self.files)
+        known.update({file: window.joined(known.get(file)) for file in files})
+        again = self.again and replace(self.again, files=self.again.files.union(files))
+        return replace(self, files=known, again=again)
+
+    def only(self, files: Iterable[str]) -> "Written":
+        """Without the files that the table no longer has, and nothing to be written once more."""
+        return Written(self.layout, {file: self.files[file] for file in files if file in self.files})
+
+    def to_bytes(self) -> bytes:
+        again = self.again and {"window": _to_json(self.again.window), "files": sorted(self.again.files)}
+        files = {file: _to_json(window) for file, window in self.files.items()}
+        return json.dumps({"layout": self.layout, "files": files, "again": again}).encode()
+
+    @staticmethod
+    def from_bytes(data: bytes) -> "Written":
+        found = json.loads(data)
+        again = found["again"] and Again(_from_json(found["again"]["window"]), frozenset(found["again"]["files"]))
+        return Written(found["layout"], {file: _from_json(one) for file, one in found["files"].items()}, again)
+
+
+class Ledger:
+    """What has been written of one view, as the online store has it; several writers may keep it at once.
+
+    Args:
+        view: as `register` gave it back.
+        again: a window to write once more, unless that has been begun and not been finished; None: write what is left.
+    """
+
+    def __init__(self, online: OnlineTable, view: View, again: Window | None = None) -> None:
+        self._online = online
+        self._view = view
+        self._key = written_key(online.project, view.name)
+
+        def begun(written: Written | None) -> Written:
+            if written is None or written.layout != view.layout.fingerprint:
+                written = Written(view.layout.fingerprint)
+            known = written.again.window if written.again else None
+            return written if known == again else replace(written, again=None if again is None else Again(again))
+
+        self.written = self._change(begun)
+
+    def add(self, files: Sequence[str], window: Window) -> None:
+        """A window of these files is online now."""
+        self.written = self._change(lambda written: self._still(written).with_files(files, window))
+
+    def finish(self, files: Sequence[str]) -> None:
+        """All is online; `files` are those that the table has."""
+        self.written = self._change(lambda written: self._still(written).only(files))
+
+    def _still(self, written: Written | None) -> Written:
+        if written is None or written.layout != self._view.layout.fingerprint:
+            raise VitrineError(
+                f"view `{self._view.name}` was dropped or changed while it was being materialized; run this again"
+            )
+        return written
+
+    def _change(self, change: Callable[[Written | None], Written]) -> Written:
+        while True:
+            old = self._online.store.get(self._key)
+            written = change(None if old is None else Written.from_bytes(old))
+            if self._online.store.swap(self._key, old, written.to_bytes()):
+                return written
+
+
+def _to_json(window: Window) -> list[str]:
+    return [window.start.isoformat(), window.end.isoformat()]
+
+
+def _from_json(window: Sequence[str]) -> Window:
+    return Window(datetime.fromisoformat(window[0]), datetime.fromisoformat(window[1]))
