@@ -1,6 +1,7 @@
 """What `produce catalogue` takes in, what it mends, what it refuses."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv
@@ -14,7 +15,7 @@ from feature_repo.settings import Settings
 from feature_repo.tables import checks, delta, quarantine
 from producers import catalogue, cli
 from producers.catalogue import take_in
-from tests.catalogue.shop import GOOD, NOW, known, refused, taken, written
+from tests.catalogue.shop import GOOD, NOW, known, opened, refused, taken, written
 
 
 def test_takes_in_a_product_as_it_is_with_both_its_times(store: Settings) -> None:
@@ -208,3 +209,35 @@ def test_the_command_prints_what_came_of_it(store: Settings) -> None:
     result = CliRunner().invoke(cli.app, arguments)
     assert result.exit_code == 0
     assert "read 2 products: 1 new, 0 changed, 0 unchanged, 1 refused" in result.output
+
+
+def test_a_csv_is_taken_in_as_the_same_rows_of_parquet_are(tmp_path: Path) -> None:
+    rows = [
+        {},
+        {"product_id": "twice", "title": "first"},
+        {"product_id": "twice", "title": "second"},
+        {"product_id": None},
+        {"product_id": "untitled", "title": None},
+        {"product_id": "nothing", "title": None, "image": None},
+        {"product_id": "long", "title": "童" * 100_000},
+        {"product_id": "👶🏽", "title": '👨‍👩‍👧 "платье",\n新款 طفل'},
+        {"product_id": "nan", "price": float("nan")},
+        {"product_id": "negative", "price": -1.0},
+        {"product_id": "naive", "updated_at": "2026-01-02T00:00:00"},
+        {"product_id": "future", "updated_at": "2027-01-01T00:00:00Z"},
+        {"product_id": "unparsable", "updated_at": "soon"},
+        {"product_id": "undated", "updated_at": None},
+        {"product_id": "url", "image": "https://shop.example/a.jpg"},
+    ]
+    found = {}
+    for form in ("parquet", "csv"):
+        (tmp_path / form).mkdir()
+        store = opened(tmp_path / form)
+        file = written(store, *rows)
+        if form == "csv":
+            pyarrow.csv.write_csv(pyarrow.parquet.read_table(file), file.with_suffix(".csv"))
+        take_in(store, file.with_suffix(f".{form}"), NOW)
+        taken_in = [row | {"image": row["image"] and Path(row["image"]).name} for row in known(store)]
+        found[form] = taken_in, refused(store)
+    assert found["csv"] == found["parquet"]
+    assert len(found["csv"][0]) == 8

@@ -55,10 +55,25 @@ def test_keeps_the_documented_columns_and_every_context_column_in_the_order_of_t
 
 
 def test_reads_a_csv_as_it_reads_parquet(tmp_path: Path) -> None:
-    rows = ({"impression_id": "7", "clicked": 0}, {"impression_id": "8", "clicked": 2})
+    rows = (
+        {"impression_id": "7", "clicked": 0, "child_age_months": 7.5, "child_gender": "girl"},
+        {"impression_id": "👶🏽 طفل", "product_id": "nobody knows"},
+        {"impression_id": "8", "clicked": 2},
+        {"impression_id": "7"},
+        {"impression_id": None},
+        {"impression_id": "9", "user_id": None},
+        {"impression_id": "10", "event_timestamp": "2026-01-02T03:04:05"},
+        {"impression_id": "11", "event_timestamp": "2027-01-01T00:00:00Z"},
+        {"impression_id": "12", "event_timestamp": "soon"},
+        {"impression_id": "13", "event_timestamp": None},
+        {"impression_id": "14", "child_age_months": -1.0, "child_gender": "cat"},
+    )
     found = read_impressions(written(tmp_path, *rows, name="impressions.csv"), now=NOW)
-    assert found.table.to_pylist() == read_impressions(written(tmp_path, *rows), now=NOW).table.to_pylist()
-    assert reasons(found) == [("8", "clicked", impressions.NOT_A_CLICK)]
+    same = read_impressions(written(tmp_path, *rows), now=NOW)
+    assert found.table.to_pylist() == same.table.to_pylist()
+    assert found.table["impression_id"].to_pylist() == ["7", "👶🏽 طفل", "14"]
+    assert reasons(found) == reasons(same)
+    assert len(found.refused) == 8
 
 
 @pytest.mark.parametrize("clicked", [2, -1, None, 0.5, float("nan")])
