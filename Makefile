@@ -50,7 +50,12 @@ lock: .venv/installed  ## write the installed versions to constraints.txt
 	echo '# Every version in one place, as `make lock` writes them.' > constraints.txt
 	pip freeze --exclude-editable | sed 's/+cpu//' >> constraints.txt
 
-bench: .venv/installed  ## the training join beside Feast's own stores: tests/benchmarks/RESULTS.md
+bench: .venv/installed  ## beside Feast's own stores and raw clients: tests/benchmarks/RESULTS.md
+	python -W ignore -m tests.benchmarks.online redis --record
+	python -W ignore -m tests.benchmarks.online redis --dim 512 --record
+	python -W ignore -m tests.benchmarks.online lmdb --record
+	python -W ignore -m tests.benchmarks.online memory --record
+	python -W ignore -m tests.benchmarks.online growth --record
 	python -W ignore -m tests.benchmarks.asof vectors --record
 	python -W ignore -m tests.benchmarks.asof normalised --record
 

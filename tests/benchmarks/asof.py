@@ -260,11 +260,7 @@ def large(
 
 
 def _finish(figures: list[harness.Figure], temporary: Path | None, record: bool) -> None:
-    for figure in figures:
-        low, high = figure.ratio_range
-        print(f"{figure.name}: {figure.against} takes {figure.ratio:.2f}x [{low:.2f}, {high:.2f}]; {figure.note}")
-    if record:
-        harness.record(figures)
+    harness.finish(figures, record)
     if temporary:
         shutil.rmtree(temporary)
 

@@ -39,22 +39,31 @@ class Figure:
     command: str
     note: str = ""
     """Peak memory, versions of the other side, whatever is needed to read the figure."""
+    unit: str = "s"
+    """Of `seconds`, where the figure is of something else than time."""
 
 
-def take_turns(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each side in each round; every side runs once before the first, unmeasured."""
+def take_turns(sides: Mapping[str, Callable[[], object]], rounds: int, calls: int = 1) -> dict[str, list[float]]:
+    """Seconds of each side in each round; every side runs once before the first, unmeasured.
+
+    What takes milliseconds is called many times a round, a turn for each call, and the round keeps their median.
+    """
     order = list(sides)
     for run in sides.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in order}
     for round_ in range(rounds):
-        turn = round_ % len(order)
-        for name in order[turn:] + order[:turn]:
-            start = time.perf_counter()
-            result = sides[name]()
-            seconds[name].append(time.perf_counter() - start)
-            del result
-        print(f"round {round_ + 1}: " + ", ".join(f"{name} {seconds[name][-1]:.3f} s" for name in order), flush=True)
+        taken: dict[str, list[float]] = {name: [] for name in order}
+        for call in range(calls):
+            turn = (round_ + call) % len(order)
+            for name in order[turn:] + order[:turn]:
+                start = time.perf_counter()
+                result = sides[name]()
+                taken[name].append(time.perf_counter() - start)
+                del result
+        for name in order:
+            seconds[name].append(statistics.median(taken[name]))
+        print(f"round {round_ + 1}: " + ", ".join(f"{name} {seconds[name][-1]:.4g} s" for name in order), flush=True)
     return seconds
 
 
@@ -69,7 +78,7 @@ def compare(name: str, seconds: Mapping[str, list[float]], ours: str, other: str
         ratio=statistics.median(ratios),
         ratio_range=(min(ratios), max(ratios)),
         rounds=len(ratios),
-        command="python -m " + " ".join([_module(), *sys.argv[1:]]),
+        command=command(),
         note=note,
     )
 
@@ -101,7 +110,7 @@ def machine() -> dict[str, str]:
     """Where and when, and at which commit."""
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+        "machine": f"{os.cpu_count()} cores of {_processor()}, Python {platform.python_version()}",
         "commit": head.stdout.strip(),
         "date": datetime.now(UTC).date().isoformat(),
     }
@@ -119,12 +128,40 @@ def _table(figures: list[dict[str, Any]]) -> str:
     ]
     for each in figures:
         low, high = each["ratio_range"]
+        unit = each.get("unit", "s")
         lines.append(
-            f"| {each['name']} | {each['seconds']:.3g} s | {each['against']} | {each['against_seconds']:.3g} s "
+            f"| {each['name']} | {each['seconds']:.3g} {unit} "
+            f"| {each['against']} | {each['against_seconds']:.3g} {unit} "
             f"| **{each['ratio']:.3g}x** [{low:.3g}, {high:.3g}] | {each['rounds']} | {each['note']} "
             f"| `{each['command']}` | {each['commit']}, {each['date']}, {each['machine']} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def command() -> str:
+    """How this program was called."""
+    return "python -m " + " ".join([_module(), *sys.argv[1:]])
+
+
+def _processor() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def finish(figures: list[Figure], write: bool) -> None:
+    """Say the figures, and `record` them if they are to be kept."""
+    for figure in figures:
+        low, high = figure.ratio_range
+        print(
+            f"{figure.name}: {figure.seconds:.4g} {figure.unit}; {figure.against}: {figure.against_seconds:.4g}, "
+            f"{figure.ratio:.2f}x [{low:.2f}, {high:.2f}]; {figure.note}"
+        )
+    if write:
+        record(figures)
 
 
 def _module() -> str:

@@ -1,0 +1,378 @@
+"""Reading features of 500 products: the fast reader and `get_online_features` beside raw clients and stock Feast.
+
+    python -m tests.benchmarks.online redis      from Redis on loopback: raw MGET, stock Feast, and our store in Feast
+    python -m tests.benchmarks.online lmdb       from LMDB: raw getmulti, and Redis
+    python -m tests.benchmarks.online memory     bytes of Redis's memory for each row
+    python -m tests.benchmarks.online growth     the same request while the store grows to a million products
+
+A product has a vector in float16, three tags with their probabilities, and four codes. Every request names other
+products, drawn at random; every side begins with their ids and ends with arrays, of all features. The raw clients know
+the layout beforehand: they build the same keys, fetch the same rows, and decode their vectors to one float32 matrix, no
+other feature; they check nothing.
+"""
+
+import itertools
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import lmdb
+import numpy as np
+import pyarrow as pa
+import redis
+import typer
+from feast import Entity, FeatureStore, FeatureView, Field, FileSource, ValueType
+from feast.types import Array, Float32, Int32, String
+from numpy.typing import NDArray
+
+from consumers.online import OnlineReader, Status
+from feature_repo.stores.online.response import ColumnarResponse
+from feature_repo.tables import entity_keys, precision
+from feature_repo.tables.online_table import OnlineTable
+from tests import servers
+from tests.benchmarks import harness
+from tests.online import feast_world
+
+app = typer.Typer(help=__doc__, pretty_exceptions_enable=False)
+TAGS = ("child_age", "child_gender", "category")
+WORDS = 40
+CODES = 4
+VIEW = "looks"
+REDIS = "feature_repo.stores.online.RedisOnlineStore"
+LMDB = "feature_repo.stores.online.LMDBOnlineStore"
+LMDB_VERSION = f"LMDB {'.'.join(map(str, lmdb.version()))}"
+BATCH = 20_000
+SEEDS = itertools.count()
+
+Widen = Callable[[NDArray[np.float16]], NDArray[np.float32]]
+Products = Annotated[int, typer.Option(help="Products in the store.")]
+Asked = Annotated[int, typer.Option(help="Products of one request.")]
+Rounds = Annotated[int, typer.Option(help="Rounds in which every side takes its turn.")]
+Dim = Annotated[int, typer.Option(help="Width of the vectors.")]
+Calls = Annotated[int, typer.Option(help="Requests of a turn; the median is kept.")]
+Record = Annotated[bool, typer.Option(help="Write the figures to results.json and RESULTS.md.")]
+
+
+def looks(dim: int, codes: int) -> list[Any]:
+    """The view of products, and what it needs."""
+    product = Entity(name="product", join_keys=["product_id"], value_type=ValueType.STRING)
+    view = FeatureView(
+        name=VIEW,
+        entities=[product],
+        ttl=timedelta(days=30),
+        schema=[
+            Field(name="vector", dtype=Array(Float32), vector_length=dim, tags={"storage": "float16"}),
+            *(Field(name=tag, dtype=String, tags={"storage": "dictionary"}) for tag in TAGS),
+            *(Field(name=f"{tag}_probability", dtype=Float32) for tag in TAGS),
+            *([Field(name="codes", dtype=Array(Int32), vector_length=codes)] if codes else []),
+        ],
+        source=FileSource(
+            path="looks.parquet", timestamp_field="event_timestamp", created_timestamp_column="created_timestamp"
+        ),
+    )
+    return [product, view]
+
+
+def product_ids(numbers: NDArray[np.int64]) -> list[str]:
+    return [f"product-{number:08d}" for number in numbers.tolist()]
+
+
+def rows(first: int, count: int, dim: int, codes: int) -> pa.Table:
+    """Products `first`, `first` + 1, ..., as they are now."""
+    rng = np.random.default_rng(first)
+    now = pa.array([datetime.now(UTC)] * count, pa.timestamp("us", tz="UTC"))
+    words = np.array([f"label {i}" for i in range(WORDS)])
+    columns = {
+        "product_id": product_ids(np.arange(first, first + count)),
+        "vector": lists(rng.standard_normal(count * dim, dtype=np.float32), dim),
+        **{tag: words[rng.integers(0, WORDS, count)] for tag in TAGS},
+        **{f"{tag}_probability": rng.random(count, np.float32) for tag in TAGS},
+        "event_timestamp": now,
+        "created_timestamp": now,
+    }
+    if codes:
+        columns["codes"] = lists(rng.integers(0, 256, count * codes, dtype=np.int32), codes)
+    return pa.table(columns)
+
+
+def lists(items: NDArray[Any], width: int) -> pa.Array:
+    return pa.ListArray.from_arrays(pa.array(np.arange(0, len(items) + 1, width, dtype=np.int32)), items)
+
+
+@contextmanager
+def project(
+    folder: Path, online_store: dict[str, Any], products: int, dim: int, codes: int = CODES
+) -> Iterator[FeatureStore]:
+    """A Feast project, called like its folder, whose online store holds so many products."""
+    with feast_world.project(folder, online_store, looks(dim, codes), project=folder.name) as store:
+        view = store.get_feature_view(VIEW)
+        online = store._get_provider().online_store
+        for start in range(0, products, BATCH):
+            batch = rows(start, min(BATCH, products - start), dim, codes)
+            if hasattr(online, "write_arrow"):
+                online.write_arrow(store.config, view, batch)
+            else:
+                store.write_to_online_store(VIEW, batch.to_pandas())
+        yield store
+
+
+def requests(products: int, asked: int) -> Callable[[], list[str]]:
+    """The ids of one request after the other. Each side draws its own: none finds in the cache what another read."""
+    rng = np.random.default_rng(next(SEEDS))
+    drawn = [product_ids(rng.choice(products, asked, replace=False)) for _ in range(64)]
+    return itertools.cycle(drawn).__next__
+
+
+def by_reader(reader: OnlineReader, products: int, asked: int) -> Callable[[], object]:
+    ids = requests(products, asked)
+    assert (reader.fetch(VIEW, ids()).status == Status.PRESENT).all()
+    return lambda: dict(reader.fetch(VIEW, ids()).values)
+
+
+def by_feast(store: FeatureStore, products: int, asked: int) -> Callable[[], object]:
+    """Through Feast's own call: ours says its arrays, the lists of stock Feast are made into arrays."""
+    ids = requests(products, asked)
+    refs = [f"{VIEW}:{feature.name}" for feature in store.get_feature_view(VIEW).features]
+
+    def fetch() -> object:
+        found = store.get_online_features(refs, {"product_id": ids()})
+        if isinstance(found, ColumnarResponse):
+            return found.to_numpy()
+        return {name: np.array(values) for name, values in found.to_dict().items()}
+
+    return fetch
+
+
+def by_hand(
+    table: OnlineTable, get: Callable[[list[bytes]], list[bytes]], products: int, asked: int, widen: Widen
+) -> Callable[[], object]:
+    """A raw client that knows where in a row the vector is."""
+    ids, prefix = requests(products, asked), entity_keys.prefix(table.project, VIEW)
+    layout = table.view(VIEW).layout
+    field, at = layout.by_name["vector"], layout.offset["vector"]
+
+    def fetch() -> object:
+        found = get([prefix + one.encode() for one in ids()])
+        matrix = np.frombuffer(b"".join(found), np.uint8).reshape(len(found), -1)
+        return widen(matrix[:, at : at + field.size].view(np.float16))
+
+    return fetch
+
+
+def by_numpy(stored: NDArray[np.float16]) -> NDArray[np.float32]:
+    return stored.astype(np.float32)
+
+
+def by_our_cast(stored: NDArray[np.float16]) -> NDArray[np.float32]:
+    values = np.empty(stored.shape, np.float32)
+    precision.widen_half(stored, values)
+    return values
+
+
+RAW: dict[str, Widen] = {"decoded by NumPy's cast": by_numpy, "decoded by our faster cast": by_our_cast}
+
+
+def getmulti(path: Path) -> Callable[[list[bytes]], list[bytes]]:
+    """Values by keys from a copy of an LMDB: a process may not open the same one twice."""
+    environment = lmdb.open(str(shutil.copytree(path, path.with_name("copy"))), map_size=1 << 30, readahead=False)
+
+    def get(keys: list[bytes]) -> list[bytes]:
+        with environment.begin() as transaction, transaction.cursor() as cursor:
+            return [value for _, value in cursor.getmulti(keys)]
+
+    return get
+
+
+def table_of(store: FeatureStore) -> OnlineTable:
+    return store._get_provider().online_store.online_table(store.config)
+
+
+def describe(server: servers.RedisServer) -> str:
+    """Which Redis."""
+    said = server.client().info()
+    return f"Redis {said['redis_version']} ({said['mem_allocator']}) on loopback, redis-py {redis.__version__}"
+
+
+@app.command("redis")
+def from_redis(
+    dim: Dim = 128,
+    products: Products = 10_000,
+    asked: Asked = 500,
+    rounds: Rounds = 10,
+    calls: Calls = 20,
+    record: Record = False,
+) -> None:
+    """The fast reader, raw MGET, our store in Feast, and stock Feast, all on one Redis."""
+    what = f"fetch {asked} of {products:,} products, {dim}-d, "
+    with world() as (root, server):
+        ours = {"type": REDIS, "connection_string": server.address}
+        stock = {"type": "redis", "connection_string": server.address}
+        with (
+            project(root / "ours", ours, products, dim) as our_store,
+            project(root / "stock", stock, products, dim) as stock_store,
+            OnlineReader(f"redis://{server.address}", project="ours") as reader,
+        ):
+            mget = server.client().mget
+            reading = by_reader(reader, products, asked)
+            in_feast = by_feast(our_store, products, asked)
+            in_stock = by_feast(stock_store, products, asked)
+            raw = {
+                f"raw MGET, {how}": by_hand(table_of(our_store), mget, products, asked, widen)
+                for how, widen in RAW.items()
+            }
+            turns = Turns(rounds, calls, describe(server))
+            figures = [turns.compare(what + "Redis", reading, name, other) for name, other in raw.items()]
+            figures += [
+                turns.compare(what + "Redis", reading, "stock Feast, Redis", in_stock),
+                turns.compare(what + "Redis, get_online_features", in_feast, "stock Feast, Redis", in_stock),
+                turns.compare(what + "Redis, get_online_features", in_feast, "the fast reader", reading),
+            ]
+    harness.finish(figures, record)
+
+
+@app.command("lmdb")
+def from_lmdb(
+    dim: Dim = 128,
+    products: Products = 10_000,
+    asked: Asked = 500,
+    rounds: Rounds = 10,
+    calls: Calls = 20,
+    record: Record = False,
+) -> None:
+    """The fast reader on LMDB, raw getmulti, and the fast reader on Redis."""
+    what = f"fetch {asked} of {products:,} products, {dim}-d, "
+    with world() as (root, server):
+        path = root / "lmdb"
+        with (
+            project(root / "embedded", {"type": LMDB, "path": str(path)}, products, dim) as store,
+            project(root / "served", {"type": REDIS, "connection_string": server.address}, products, dim),
+            OnlineReader(f"lmdb://{path}", project="embedded") as reader,
+            OnlineReader(f"redis://{server.address}", project="served") as other,
+        ):
+            reading, by_key = by_reader(reader, products, asked), getmulti(path)
+            turns = Turns(rounds, calls, LMDB_VERSION)
+            figures = [
+                turns.compare(
+                    what + "LMDB",
+                    reading,
+                    f"raw getmulti, {how}",
+                    by_hand(table_of(store), by_key, products, asked, widen),
+                )
+                for how, widen in RAW.items()
+            ]
+            in_redis = by_reader(other, products, asked)
+            figures += [
+                turns.compare(what + "LMDB", reading, "the fast reader, Redis", in_redis),
+                turns.compare(
+                    what + "LMDB, get_online_features", by_feast(store, products, asked), "the fast reader", reading
+                ),
+            ]
+    harness.finish(figures, record)
+
+
+@app.command()
+def memory(
+    dim: Dim = 128,
+    products: Products = 100_000,
+    stock_products: Annotated[int, typer.Option(help="Products in stock Feast's Redis.")] = 10_000,
+    record: Record = False,
+) -> None:
+    """Bytes of `used_memory` that a row adds, without codes: the vector, three tags, their probabilities, a TTL."""
+
+    def bytes_per_row(name: str, kind: str, count: int) -> float:
+        store = {"type": kind, "connection_string": server.address}
+        with feast_world.project(root / f"{name}_empty", store, looks(dim, 0), project=name):
+            before = server.client().info("memory")["used_memory"]
+        with project(root / name, store, count, dim, codes=0):
+            return (server.client().info("memory")["used_memory"] - before) / count
+
+    with world() as (root, server):
+        ours = bytes_per_row("ours", REDIS, products)
+        theirs = bytes_per_row("stock", "redis", stock_products)
+        figure = harness.Figure(
+            name=f"memory of a row in Redis, {dim}-d float16, three tags and probabilities, TTL, {products:,} rows",
+            seconds=ours,
+            against=f"stock Feast, no TTL, {stock_products:,} rows",
+            against_seconds=theirs,
+            ratio=theirs / ours,
+            ratio_range=(theirs / ours, theirs / ours),
+            rounds=1,
+            command=harness.command(),
+            note=f"change of used_memory; {describe(server)}",
+            unit="bytes",
+        )
+    harness.finish([figure], record)
+
+
+@app.command()
+def growth(
+    dim: Dim = 8,
+    few: Products = 10_000,
+    many: Products = 1_000_000,
+    asked: Asked = 500,
+    rounds: Rounds = 10,
+    calls: Calls = 20,
+    record: Record = False,
+) -> None:
+    """The same request to a store of few products and of many, small rows."""
+    figures = []
+    with world() as (root, server):
+        for name, store, url in (
+            ("Redis", {"type": REDIS, "connection_string": server.address}, f"redis://{server.address}"),
+            ("LMDB", {"type": LMDB, "path": str(root / "lmdb")}, f"lmdb://{root / 'lmdb'}"),
+        ):
+            with (
+                project(root / f"{name}_few", store, few, dim) as few_store,
+                project(root / f"{name}_many", store, many, dim) as many_store,
+                OnlineReader(url, project=f"{name}_few") as small,
+                OnlineReader(url, project=f"{name}_many") as large,
+            ):
+                turns = Turns(rounds, calls, describe(server) if name == "Redis" else LMDB_VERSION)
+                what, against = f"fetch {asked} of {few:,} products, {dim}-d, {name}", f"the same of {many:,}"
+                figures.append(
+                    turns.compare(what, by_reader(small, few, asked), against, by_reader(large, many, asked))
+                )
+                if name == "LMDB":
+                    get = getmulti(root / "lmdb")
+                    figures.append(
+                        turns.compare(
+                            f"{what}, raw getmulti",
+                            by_hand(table_of(few_store), get, few, asked, by_our_cast),
+                            against,
+                            by_hand(table_of(many_store), get, many, asked, by_our_cast),
+                        )
+                    )
+    harness.finish(figures, record)
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Two sides, of which one is ours, take turns."""
+
+    rounds: int
+    calls: int
+    note: str
+
+    def compare(self, what: str, ours: Callable[[], object], name: str, other: Callable[[], object]) -> harness.Figure:
+        seconds = harness.take_turns({"ours": ours, name: other}, self.rounds, self.calls)
+        figure = harness.compare(what, seconds, "ours", name, self.note)
+        if figure.ratio < 1:
+            low, high = sorted(1 / ratio for ratio in figure.ratio_range)
+            figure = replace(figure, note=f"ours takes {1 / figure.ratio:.2f}x [{low:.2f}, {high:.2f}]; {self.note}")
+        return figure
+
+
+@contextmanager
+def world() -> Iterator[tuple[Path, servers.RedisServer]]:
+    """A folder, and a Redis, for as long as they are needed."""
+    with tempfile.TemporaryDirectory() as folder, servers.redis_server(Path(folder) / "redis") as server:
+        yield Path(folder), server
+
+
+if __name__ == "__main__":
+    app(standalone_mode=False)
