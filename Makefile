@@ -54,8 +54,13 @@ bench: .venv/installed  ## beside Feast's own stores and raw clients: tests/benc
 	python -W ignore -m tests.benchmarks.online redis --record
 	python -W ignore -m tests.benchmarks.online redis --dim 512 --record
 	python -W ignore -m tests.benchmarks.online lmdb --record
+	python -W ignore -m tests.benchmarks.online lmdb --dim 512 --record
 	python -W ignore -m tests.benchmarks.online memory --record
 	python -W ignore -m tests.benchmarks.online growth --record
+	python -W ignore -m tests.benchmarks.materialize script --record
+	python -W ignore -m tests.benchmarks.materialize lmdb --record
+	python -W ignore -m tests.benchmarks.materialize stock --record
+	python -W ignore -m tests.benchmarks.precision --record
 	python -W ignore -m tests.benchmarks.asof vectors --record
 	python -W ignore -m tests.benchmarks.asof normalised --record
 

@@ -1,7 +1,7 @@
 """Floats in fewer bytes: float16, and int8 with a scale per list.
 
 float16 keeps 11 significant bits; int8 keeps list / scale rounded to whole numbers, scale = max |x| / 127. What each
-costs in cosine, neighbours and AUC is measured by tests/benchmarks/storage.py.
+costs in cosine and in neighbours is measured by tests/benchmarks/precision.py.
 """
 
 from typing import Any

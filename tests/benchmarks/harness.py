@@ -130,12 +130,19 @@ def _table(figures: list[dict[str, Any]]) -> str:
         low, high = each["ratio_range"]
         unit = each.get("unit", "s")
         lines.append(
-            f"| {each['name']} | {each['seconds']:.3g} {unit} "
-            f"| {each['against']} | {each['against_seconds']:.3g} {unit} "
+            f"| {each['name']} | {_amount(each['seconds'], unit)} "
+            f"| {each['against']} | {_amount(each['against_seconds'], unit)} "
             f"| **{each['ratio']:.3g}x** [{low:.3g}, {high:.3g}] | {each['rounds']} | {each['note']} "
             f"| `{each['command']}` | {each['commit']}, {each['date']}, {each['machine']} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _amount(value: float, unit: str) -> str:
+    """Three digits and the unit, short times in milliseconds."""
+    if unit == "s":
+        return f"{value:.3g} s" if value >= 0.1 else f"{value * 1e3:.3g} ms"
+    return f"{value:,.0f} {unit}"
 
 
 def command() -> str:
@@ -156,9 +163,10 @@ def finish(figures: list[Figure], write: bool) -> None:
     """Say the figures, and `record` them if they are to be kept."""
     for figure in figures:
         low, high = figure.ratio_range
+        ours, theirs = _amount(figure.seconds, figure.unit), _amount(figure.against_seconds, figure.unit)
         print(
-            f"{figure.name}: {figure.seconds:.4g} {figure.unit}; {figure.against}: {figure.against_seconds:.4g}, "
-            f"{figure.ratio:.2f}x [{low:.2f}, {high:.2f}]; {figure.note}"
+            f"{figure.name}: {ours}; {figure.against}: {theirs}, {figure.ratio:.2f}x [{low:.2f}, {high:.2f}]; "
+            f"{figure.note}"
         )
     if write:
         record(figures)

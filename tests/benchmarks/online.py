@@ -48,6 +48,7 @@ LMDB = "feature_repo.stores.online.LMDBOnlineStore"
 LMDB_VERSION = f"LMDB {'.'.join(map(str, lmdb.version()))}"
 BATCH = 20_000
 SEEDS = itertools.count()
+NOWHERE = FileSource(path="looks", timestamp_field="event_timestamp", created_timestamp_column="created_timestamp")
 
 Widen = Callable[[NDArray[np.float16]], NDArray[np.float32]]
 Products = Annotated[int, typer.Option(help="Products in the store.")]
@@ -58,7 +59,7 @@ Calls = Annotated[int, typer.Option(help="Requests of a turn; the median is kept
 Record = Annotated[bool, typer.Option(help="Write the figures to results.json and RESULTS.md.")]
 
 
-def looks(dim: int, codes: int) -> list[Any]:
+def looks(dim: int, codes: int, source: FileSource = NOWHERE) -> list[Any]:
     """The view of products, and what it needs."""
     product = Entity(name="product", join_keys=["product_id"], value_type=ValueType.STRING)
     view = FeatureView(
@@ -71,9 +72,7 @@ def looks(dim: int, codes: int) -> list[Any]:
             *(Field(name=f"{tag}_probability", dtype=Float32) for tag in TAGS),
             *([Field(name="codes", dtype=Array(Int32), vector_length=codes)] if codes else []),
         ],
-        source=FileSource(
-            path="looks.parquet", timestamp_field="event_timestamp", created_timestamp_column="created_timestamp"
-        ),
+        source=source,
     )
     return [product, view]
 

@@ -1,0 +1,166 @@
+"""Materialization: from the offline table into the online store by `FeatureStore.materialize`, rows per second.
+
+    python -m tests.benchmarks.materialize script   from Delta into Redis, beside the compare-and-set script alone
+    python -m tests.benchmarks.materialize lmdb     from Delta into LMDB, beside the same into Redis
+    python -m tests.benchmarks.materialize stock    from Delta into Redis, beside stock Feast from Parquet into Redis
+
+Rows are those of tests/benchmarks/online.py without codes: one for each product, with a TTL. The engine and its
+settings are those of feature_repo/feature_store.yaml; stock Feast has the same settings and its own engine. Every run
+begins with an empty online store, and nothing of what it writes is older than what is there.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow.parquet as pq
+import typer
+import yaml
+from feast import FeatureStore, FileSource
+from feast.data_format import DeltaFormat, ParquetFormat
+from feast.repo_config import RepoConfig
+
+from feature_repo.tables import delta, lmdb_table
+from tests import servers
+from tests.benchmarks import harness, online
+from tests.benchmarks.online import Dim, Record, Rounds
+
+app = typer.Typer(help=__doc__, pretty_exceptions_enable=False)
+SETTINGS = Path(__file__).parents[2] / "feature_repo" / "feature_store.yaml"
+DAY = timedelta(days=1)
+
+Rows = Annotated[int, typer.Option(help="Rows to materialize.")]
+
+
+def feature_store(
+    folder: Path, online_store: dict[str, Any], rows: int, dim: int, *, stock: bool = False
+) -> FeatureStore:
+    """A project whose offline table holds the rows: a Delta table for ours, a Parquet file for stock Feast."""
+    settings = yaml.safe_load(SETTINGS.read_text())
+    path = folder / ("looks.parquet" if stock else "looks")
+    folder.mkdir()
+    config = RepoConfig(
+        project=folder.name,
+        provider="local",
+        registry={"registry_type": "sql", "path": f"sqlite:///{folder}/registry.db"},
+        online_store=online_store,
+        offline_store={"type": "dask"} if stock else settings["offline_store"] | {"path": str(folder)},
+        batch_engine={"type": "local"} if stock else settings.get("batch_engine", {"type": "local"}),
+        materialization=settings["materialization"],
+        entity_key_serialization_version=3,
+        repo_path=folder,
+    )
+    if stock:
+        pq.write_table(online.rows(0, rows, dim, 0), path)
+    else:
+        for start in range(0, rows, online.BATCH):
+            delta.append(path, online.rows(start, min(online.BATCH, rows - start), dim, 0))
+    source = FileSource(
+        path=str(path),
+        file_format=ParquetFormat() if stock else DeltaFormat(),
+        timestamp_field="event_timestamp",
+        created_timestamp_column="created_timestamp",
+    )
+    store = FeatureStore(config=config)
+    store.apply(online.looks(dim, 0, source))
+    return store
+
+
+def materializing(store: FeatureStore, empty: Callable[[], object], rows: int) -> Callable[[], None]:
+    """Materialize all rows into the emptied online store; the first time, see that they are there."""
+    now = datetime.now(UTC)
+
+    def run() -> None:
+        empty()
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):  # a progress bar
+            store.materialize(now - DAY, now + DAY)
+
+    run()
+    ids = [f"product-{number:08d}" for number in (0, rows // 2, rows - 1)]
+    found = store.get_online_features([f"{online.VIEW}:vector"], {"product_id": ids}).to_dict()
+    assert all(found["vector"]), "a row is not online"
+    return run
+
+
+def writing(store: FeatureStore, empty: Callable[[], object], rows: int, dim: int) -> Callable[[], None]:
+    """The compare-and-set script alone: packed rows that lie in memory."""
+    table, view = online.table_of(store), store.get_feature_view(online.VIEW)
+    keys, packed = store._get_provider().online_store.pack_arrow(store.config, view, online.rows(0, rows, dim, 0))
+    ttl = table.view(online.VIEW).ttl
+
+    def run() -> None:
+        empty()
+        assert table.store.write(keys, packed, ttl) == rows
+
+    return run
+
+
+def in_redis(server: servers.RedisServer, kind: str = online.REDIS) -> dict[str, Any]:
+    return {"type": kind, "connection_string": server.address}
+
+
+def emptying(server: servers.RedisServer) -> Callable[[], object]:
+    client = server.client()
+    return lambda: client.flushall(asynchronous=True)
+
+
+@app.command()
+def script(rows: Rows = 100_000, dim: Dim = 128, rounds: Rounds = 8, record: Record = False) -> None:
+    """From Delta into Redis, beside the compare-and-set script alone."""
+    with online.world() as (root, server):
+        store, empty = feature_store(root / "ours", in_redis(server), rows, dim), emptying(server)
+        ours = materializing(store, empty, rows)
+        turns = online.Turns(rounds, 1, online.describe(server))
+        figure = turns.compare(
+            f"materialize {rows:,} rows, {dim}-d, Delta to Redis",
+            ours,
+            "the compare-and-set script alone",
+            writing(store, empty, rows, dim),
+        )
+    harness.finish([_with_rates(figure, rows)], record)
+
+
+@app.command("lmdb")
+def into_lmdb(rows: Rows = 100_000, dim: Dim = 128, rounds: Rounds = 8, record: Record = False) -> None:
+    """From Delta into LMDB, beside the same into Redis."""
+    with online.world() as (root, server):
+        folder = root / "online"
+        embedded = feature_store(root / "embedded", {"type": online.LMDB, "path": str(folder)}, rows, dim)
+        served = feature_store(root / "served", in_redis(server), rows, dim)
+        note = f"{lmdb_table.ROWS_PER_COMMIT:,} rows per commit at most, each synced to disk; {online.LMDB_VERSION}"
+        figure = online.Turns(rounds, 1, note).compare(
+            f"materialize {rows:,} rows, {dim}-d, Delta to LMDB",
+            materializing(embedded, lambda: shutil.rmtree(folder, ignore_errors=True), rows),
+            "Delta to Redis",
+            materializing(served, emptying(server), rows),
+        )
+    harness.finish([_with_rates(figure, rows)], record)
+
+
+@app.command()
+def stock(rows: Rows = 10_000, dim: Dim = 128, rounds: Rounds = 8, record: Record = False) -> None:
+    """From Delta into Redis, beside stock Feast from Parquet into Redis."""
+    with online.world() as (root, server), servers.redis_server(root / "other") as other:
+        ours = feature_store(root / "ours", in_redis(server), rows, dim)
+        theirs = feature_store(root / "theirs", in_redis(other, "redis"), rows, dim, stock=True)
+        figure = online.Turns(rounds, 1, online.describe(server)).compare(
+            f"materialize {rows:,} rows, {dim}-d, to Redis",
+            materializing(ours, emptying(server), rows),
+            "stock Feast, Parquet to Redis",
+            materializing(theirs, emptying(other), rows),
+        )
+    harness.finish([_with_rates(figure, rows)], record)
+
+
+def _with_rates(figure: harness.Figure, rows: int) -> harness.Figure:
+    rates = f"{rows / figure.seconds:,.0f} rows/s, theirs {rows / figure.against_seconds:,.0f}"
+    return replace(figure, note=f"{rates}; {figure.note}")
+
+
+if __name__ == "__main__":
+    app(standalone_mode=False)
