@@ -22,6 +22,7 @@ from feature_repo.errors import VitrineError
 from feature_repo.schema import (
     CREATED_TIMESTAMP,
     EVENT_TIMESTAMP,
+    LABELS,
     PRODUCT_ID,
     PRODUCT_TAGS,
     TAG_PREDICTIONS,
@@ -31,7 +32,7 @@ from feature_repo.schema import (
     VECTOR,
 )
 from feature_repo.settings import Settings
-from feature_repo.tables import delta, quarantine
+from feature_repo.tables import checks, delta, quarantine
 from producers.taggers import labels as label_file
 from producers.taggers import rows as embedding_rows
 from producers.taggers import split, variants
@@ -81,7 +82,9 @@ def tag_products(
     """
     encoder_version = embedding_rows.choose_version(settings, encoder_version)
     rows = embedding_rows.read(settings, encoder_version)
-    checked, refused = label_file.check(label_file.read(labels), set(rows[PRODUCT_ID].to_pylist()))
+    came = label_file.read(labels)
+    checks.require(came, LABELS.names, labels)
+    checked, refused = label_file.check(came, set(rows[PRODUCT_ID].to_pylist()))
     quarantine.add(settings, "tags", refused, now)
     if not len(checked):
         raise VitrineError(f"{labels}: none of its {len(refused)} labels is usable; the quarantine table says why")

@@ -186,6 +186,8 @@ def test_vectors_without_their_catalogue_end_in_one_line(tmp_path: Path) -> None
         (None, "not a readable Parquet file"),
         ({"product_id": ["p0000"], "tag": ["child_age"]}, "no column value"),
         ({"product_id": ["p0000"], "tag": ["child_age"], "value": [[1]]}, "must be text"),
+        (dict.fromkeys(("product_id", "tag", "value"), pa.array([], pa.string())), "the table is empty"),
+        ({"product_id": [None, "p0000"], "tag": [None, "child_age"], "value": ["x", None]}, "none of its 2 labels is"),
         ({"product_id": ["ghost"], "tag": ["child_age"], "value": ["1-3y"]}, "none of its 1 labels is usable"),
     ],
 )
@@ -197,8 +199,24 @@ def test_an_unusable_label_file_ends_in_one_line(
         file.write_text("product_id,tag,value\n")
     else:
         pq.write_table(pa.table(content), file)
-    with pytest.raises(VitrineError, match=complaint):
+    with pytest.raises(VitrineError, match=complaint) as caught:
         run(world.stocked(tmp_path, designs=10), file)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_label_file_ends_in_one_line(tmp_path: Path) -> None:
+    file = world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(10))))
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(VitrineError, match=r"labels.parquet: not a readable Parquet file"):
+        run(world.stocked(tmp_path, designs=10), file)
+
+
+def test_a_category_in_any_script_and_of_any_length_is_a_label(tmp_path: Path) -> None:
+    store = world.stocked(tmp_path, designs=40)
+    names = {"clothes>dress": "👗🏽 платье", "clothes>romper": "连体衣 طفل", "toys>blocks": "积" * 100_000}
+    rows = [row | {"value": names.get(str(row["value"]), row["value"])} for row in world.labels(list(range(80)))]
+    run(store, world.write_labels(tmp_path / "labels.parquet", rows))
+    assert set(names.values()) & set(read(store, "product_tags")["category"].to_pylist())
 
 
 def test_the_command_says_what_it_did_and_a_user_error_is_one_line(tmp_path: Path) -> None:
