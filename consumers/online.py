@@ -13,10 +13,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +25,8 @@ from feature_repo.tables import columns, entity_keys, times
 from feature_repo.tables.decode import Status
 from feature_repo.tables.layout import Field
 from feature_repo.tables.online_table import OnlineTable, Request
+from feature_repo.tables.opening import open_store
 from feature_repo.tables.record import Record, ServicePart, View
-from feature_repo.tables.store import Store
 from feature_repo.tables.view_rows import ViewRows, distinct
 
 if TYPE_CHECKING:
@@ -55,7 +53,7 @@ class OnlineReader:
     """
 
     def __init__(self, url: str, project: str, *, refresh: float = 60.0) -> None:
-        self._table = OnlineTable(_open(url), project)
+        self._table = OnlineTable(open_store(url), project)
         self._refresh = refresh
         self._looked = time.monotonic()
         self._plans: dict[tuple[Any, ...], _Plan] = {}
@@ -304,17 +302,3 @@ def _unknown(name: str, project: str, record: Record) -> str:
 
 def _microseconds(now: datetime | None) -> int:
     return time.time_ns() // 1_000 if now is None else times.tick(now, "us")
-
-
-def _open(url: str) -> Store:
-    scheme = urlsplit(url).scheme
-    if scheme == "lmdb":
-        from feature_repo.tables.lmdb_table import LMDBStore
-
-        return LMDBStore(Path(urlsplit(url).path), create=False)
-    if scheme.startswith("redis"):
-        from feature_repo.tables.redis_address import from_url
-        from feature_repo.tables.redis_table import RedisStore
-
-        return RedisStore(from_url(url))
-    raise VitrineError(f"`{url}` is no online store; wanted lmdb:///folder or redis://host:port")

@@ -1,6 +1,7 @@
 """The contract between those who write features and those who read them.
 
     settings.py     where this deployment keeps its tables (feature_store.yaml, read without Feast)
+    online.py       this deployment's online store, opened without Feast
     schema.py       column names and Arrow schemas of every table
     definitions.py  gathers entities, sources, views and services: the only file Feast reads
     tables/         storage: Arrow tables and NumPy arrays in and out, no Feast

@@ -185,16 +185,21 @@ def forget(
     user: Annotated[list[str] | None, typer.Option(help="A user to forget; repeat for more.")] = None,
     store: StoreOption = None,
 ) -> None:
-    """Delete every offline row of some products and users; `produce vacuum` then takes their bytes off the disk."""
+    """Delete every row of some products and users, offline and online.
+
+    `produce vacuum` then takes the offline bytes off the disk.
+    """
     from producers import upkeep
 
     if not product and not user:
         raise typer.BadParameter("name at least one --product or --user")
-    deleted = upkeep.forget(settings.load(store), products=product or [], users=user or [])
-    for table, rows in deleted.items():
+    forgotten = upkeep.forget(settings.load(store), products=product or [], users=user or [])
+    for table, rows in forgotten.offline.items():
         typer.echo(f"{table}: {rows:,} rows deleted")
-    if not deleted:
-        typer.echo("no table has a row of them")
+    for view, rows in forgotten.online.items():
+        typer.echo(f"{view}, online: {rows:,} rows deleted")
+    if not forgotten.offline and not forgotten.online:
+        typer.echo("there is no row of them, offline or online")
 
 
 @app.command()

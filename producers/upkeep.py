@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from feature_repo.errors import VitrineError
+from feature_repo.online import open_online
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, USER_ID
 from feature_repo.settings import Settings
 from feature_repo.tables import delta, retention
@@ -27,6 +28,16 @@ class Vacuumed:
     table: str
     rows_dropped: int
     files_removed: int
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What was deleted of products and users."""
+
+    offline: dict[str, int]
+    """Rows per table that had any."""
+    online: dict[str, int]
+    """Rows per view that had any."""
 
 
 def retention_of(settings: Settings) -> timedelta:
@@ -60,11 +71,17 @@ def vacuum(settings: Settings, *, now: datetime, grace: timedelta) -> Iterator[V
         yield Vacuumed(path.name, dropped, retention.vacuum(path, grace=grace))
 
 
-def forget(settings: Settings, *, products: Sequence[str], users: Sequence[str]) -> dict[str, int]:
-    """Delete every offline row of these products and users; returns the rows deleted per table that had any.
+def forget(settings: Settings, *, products: Sequence[str], users: Sequence[str]) -> Forgotten:
+    """Delete every row of these products and users, offline and online.
 
-    Who opens a table from now on sees none of them; `vacuum` takes their bytes off the disk.
+    Who opens a table from now on sees none of them; `vacuum` takes their bytes off the disk. A materialization that
+    began before may bring online rows back: forget once more when it has ended. So do after an error: what has been
+    deleted stays so.
+
+    Raises:
+        VitrineError: the online store is not one of ours, or does not answer.
     """
+    online = open_online(settings)
     deleted: dict[str, int] = {}
     for path in _tables(settings):
         columns = delta.dataset(path).schema.names
@@ -73,7 +90,12 @@ def forget(settings: Settings, *, products: Sequence[str], users: Sequence[str])
                 rows = retention.forget(path, column, list(values))
                 if rows:
                     deleted[path.name] = deleted.get(path.name, 0) + rows
-    return deleted
+    removed: dict[str, int] = {}
+    if online is not None:
+        for join_key, values in ((PRODUCT_ID, products), (USER_ID, users)):
+            for view, rows in online.forget_entities(join_key, values).items():
+                removed[view] = removed.get(view, 0) + rows
+    return Forgotten(deleted, removed)
 
 
 def _tables(settings: Settings) -> list[Path]:

@@ -40,7 +40,7 @@ def test_a_folder_does_not_import_what_its_place_forbids(folder: str) -> None:
     assert not crossed
 
 
-@pytest.mark.parametrize("command", ["producers.cli", "consumers.cli", "feature_repo.tables.delta"])
+@pytest.mark.parametrize("command", ["producers.cli", "consumers.cli", "feature_repo.tables.delta", "producers.upkeep"])
 def test_a_command_line_starts_without_the_heavy_libraries(command: str) -> None:
     probe = f"import sys, {command}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True, cwd=ROOT)

@@ -21,6 +21,7 @@ encode.py      columns to packed rows
 decode.py      packed rows to columns
 entity_keys.py   the keys of packed rows
 record.py        what an online store says of itself, so that a reader needs no Feast
+opening.py       an online store by its address
 store.py         what an online store must offer
 online_table.py  the packed rows of one project, whichever store they lie in
 lmdb_table.py    the store in an LMDB file

@@ -23,6 +23,9 @@ from feature_repo.errors import VitrineError
 
 PREFIX_SIZE = 6
 _LONGEST = 400
+_HASHED = b"\xff"
+"""No UTF-8 begins so, and no length of the first of several texts in so short a key."""
+_DIGEST_SIZE = 32
 
 
 @lru_cache
@@ -46,6 +49,21 @@ def keys(prefix: bytes, join_keys: Sequence[Sequence[Any]]) -> list[bytes]:
         found = [prefix + entity for entity in _entities([list(map(_text, values)) for values in join_keys])]
     if max(map(len, found), default=0) > PREFIX_SIZE + _LONGEST:
         found = [key if len(key) <= PREFIX_SIZE + _LONGEST else prefix + _digest(key[PREFIX_SIZE:]) for key in found]
+    return found
+
+
+def texts(key: bytes, join_keys: int) -> list[bytes] | None:
+    """The text of each of a key's join keys, by name; None if only their hash is left."""
+    entity = key[PREFIX_SIZE:]
+    if len(entity) == 1 + _DIGEST_SIZE and entity.startswith(_HASHED):
+        return None
+    if join_keys == 1:
+        return [entity]
+    found = []
+    while entity:
+        end = 2 + int.from_bytes(entity[:2], "little")
+        found.append(entity[2:end])
+        entity = entity[end:]
     return found
 
 
@@ -85,4 +103,4 @@ def _text(value: Any) -> bytes:
 
 
 def _digest(entity: bytes) -> bytes:
-    return b"\xff" + hashlib.blake2b(entity, digest_size=32).digest()
+    return _HASHED + hashlib.blake2b(entity, digest_size=_DIGEST_SIZE).digest()

@@ -12,6 +12,7 @@ import struct
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import TypeVar
 
@@ -67,13 +68,15 @@ class LMDBStore:
     def close(self) -> None:
         """Nothing: the process's environment stays open for the others who use it."""
 
-    def delete(self, keys: Sequence[bytes]) -> None:
-        def work(environment: lmdb.Environment) -> None:
+    def delete(self, keys: Sequence[bytes]) -> int:
+        def work(environment: lmdb.Environment) -> int:
             with environment.begin(write=True) as transaction:
-                for key in keys:
-                    transaction.delete(key)
+                return sum(transaction.delete(key) for key in keys)
 
-        self._within(work)
+        return self._within(work)
+
+    def keys(self, prefix: bytes, wanted: Callable[[bytes], bool]) -> list[bytes]:
+        return self._within(partial(_keys, prefix=prefix, wanted=wanted))
 
     def drop(self, prefix: bytes) -> None:
         while self._within(partial(_delete_some, prefix=prefix)):
@@ -218,6 +221,13 @@ def _put_newer(environment: lmdb.Environment, part: list[tuple[bytes, bytes]]) -
 def _older(row: bytes, standing: bytes) -> bool:
     """Whether a row is older than one that stands, of which the first 16 bytes are given."""
     return _TIMES.unpack_from(row) < _TIMES.unpack(standing)
+
+
+def _keys(environment: lmdb.Environment, prefix: bytes, wanted: Callable[[bytes], bool]) -> list[bytes]:
+    with environment.begin() as transaction, transaction.cursor() as cursor:
+        if not cursor.set_range(prefix):
+            return []
+        return list(filter(wanted, takewhile(lambda key: key.startswith(prefix), cursor.iternext(values=False))))
 
 
 def _delete_some(environment: lmdb.Environment, prefix: bytes) -> bool:

@@ -141,6 +141,48 @@ class OnlineTable:
         self.store.delete([record_key(self.project)])
         self.reload()
 
+    def forget_entities(self, join_key: str, values: Sequence[str]) -> dict[str, int]:
+        """Remove the rows of some entities, alone or beside others, from every view; returns how many of each.
+
+        Raises:
+            VitrineError: a view of several entities has rows whose ids are too long to be in their keys; all others
+                have been removed.
+        """
+        if not values:
+            return {}
+        removed: dict[str, int] = {}
+        unknown: dict[str, int] = {}
+        for name, view in self.reload().views.items():
+            names = [key for key, _ in view.join_keys]
+            if join_key not in names:
+                continue
+            if len(names) == 1:
+                found = entity_keys.keys(entity_keys.prefix(self.project, name), [values])
+            else:
+                found, unknown[name] = self._keys_with(name, len(names), names.index(join_key), values)
+            removed[name] = self.store.delete(found)
+        for name, rows in unknown.items():
+            if rows:
+                raise VitrineError(
+                    f"view `{name}` has {rows:,} rows of ids so long that only their hash is online: whose they are "
+                    "cannot be told; `feast apply` without the view, then with it, and materialize it anew"
+                )
+        return {name: rows for name, rows in removed.items() if rows}
+
+    def _keys_with(self, name: str, join_keys: int, place: int, values: Sequence[str]) -> tuple[list[bytes], int]:
+        """The keys of a view's rows that have one of the values as their join key `place`, and how many are unknown."""
+        wanted = {value.encode() for value in values}
+        unknown = 0
+
+        def is_one(key: bytes) -> bool:
+            nonlocal unknown
+            texts = entity_keys.texts(key, join_keys)
+            unknown += texts is None
+            return texts is not None and texts[place] in wanted
+
+        found = self.store.keys(entity_keys.prefix(self.project, name), is_one)
+        return found, unknown
+
     def keys(self, view: View, join_keys: Mapping[str, Sequence[Any]], count: int) -> list[bytes]:
         """The keys of `count` entities in a view, from the values of each of its join keys."""
         values = [join_keys[name] for name, _ in view.join_keys] or [[""] * count]

@@ -7,7 +7,7 @@ expire STALE_FOR after it: in between a reader is told that a row is stale, late
 
 import asyncio
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +69,16 @@ class RedisStore:
         """Close the connections, those of event loops excepted: they go with their loops."""
         self.client.close()
 
-    def delete(self, keys: Sequence[bytes]) -> None:
-        for part in _parts(keys, KEYS_PER_CALL):
-            self._run([("UNLINK", *same) for same in self._by_slot(part)])
+    def delete(self, keys: Sequence[bytes]) -> int:
+        parts = _parts(keys, KEYS_PER_CALL)
+        return sum(sum(self._run([("UNLINK", *same) for same in self._by_slot(part)])) for part in parts)
+
+    def keys(self, prefix: bytes, wanted: Callable[[bytes], bool]) -> list[bytes]:
+        with self.address.explained():
+            return list(filter(wanted, self.client.scan_iter(match=prefix + b"*", count=1000)))
 
     def drop(self, prefix: bytes) -> None:
-        with self.address.explained():
-            found = list(self.client.scan_iter(match=prefix + b"*", count=1000))
-        self.delete(found)
+        self.delete(self.keys(prefix, lambda key: True))
 
     def get(self, key: bytes) -> bytes | None:
         return self._run([("GET", key)])[0]

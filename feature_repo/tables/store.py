@@ -1,6 +1,6 @@
 """What an online store must offer: bytes by key, and one rule, that no older row takes a newer one's place."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 
@@ -26,8 +26,11 @@ class Store(Protocol):
         (microseconds) rows may vanish once they are that old.
         """
 
-    def delete(self, keys: Sequence[bytes]) -> None:
-        """Remove keys, whatever they hold."""
+    def delete(self, keys: Sequence[bytes]) -> int:
+        """Remove keys, whatever they hold; returns how many there were."""
+
+    def keys(self, prefix: bytes, wanted: Callable[[bytes], bool]) -> list[bytes]:
+        """The keys that begin so and that `wanted` wants; all that begin so are looked through."""
 
     def drop(self, prefix: bytes) -> None:
         """Remove every key that begins so."""

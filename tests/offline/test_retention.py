@@ -170,7 +170,7 @@ def test_a_forgotten_product_leaves_every_table_and_at_the_next_vacuum_the_disk(
     for _ in range(12):  # past a checkpoint of the log
         delta.append(shop.table("looks"), rows(*((name, 0, 0, "red") for name in names)))
     delta.append(shop.table("quarantine"), pa.table({"row_id": names, "reason": ["why"] * 2}))
-    assert upkeep.forget(shop, products=["secret-7'x", "unknown"], users=[]) == {"looks": 12, "quarantine": 1}
+    assert upkeep.forget(shop, products=["secret-7'x", "unknown"], users=[]).offline == {"looks": 12, "quarantine": 1}
     assert set(delta.read(shop.table("looks"))["product_id"].to_pylist()) == {"other"}
     assert bytes_on_disk(shop.offline, b"secret-7")
     list(upkeep.vacuum(shop, now=START, grace=timedelta(0)))
