@@ -2,6 +2,7 @@
 
     cli.py        the command line
     online.py     the fast reader for ranking services
+    question.py   what it asks of which views
     block.py      what it hands out
     ranking/      training set, rankers, metrics, lift
     tagging/      how good the predicted tags are

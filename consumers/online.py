@@ -11,23 +11,20 @@ What it needs to know of views and services lies in the online store itself (fea
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from consumers.block import Block
+from consumers.question import Ids, Plan, Question
 from feature_repo.errors import VitrineError
-from feature_repo.tables import columns, entity_keys, times
+from feature_repo.tables import times
 from feature_repo.tables.decode import Status
-from feature_repo.tables.layout import Field
-from feature_repo.tables.online_table import OnlineTable, Request
+from feature_repo.tables.online_table import OnlineTable
 from feature_repo.tables.opening import open_store
-from feature_repo.tables.record import Record, ServicePart, View
-from feature_repo.tables.view_rows import ViewRows, distinct
+from feature_repo.tables.record import Record, ServicePart
 
 if TYPE_CHECKING:
     import torch
@@ -35,8 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["Block", "OnlineReader", "Status"]
 
 PLANS_KEPT = 256
-
-Ids = Sequence[Any] | Mapping[str, Any]
 
 
 class OnlineReader:
@@ -56,7 +51,7 @@ class OnlineReader:
         self._table = OnlineTable(open_store(url), project)
         self._refresh = refresh
         self._looked = time.monotonic()
-        self._plans: dict[tuple[Any, ...], _Plan] = {}
+        self._plans: dict[tuple[Any, ...], Plan] = {}
 
     def fetch(
         self,
@@ -129,19 +124,19 @@ class OnlineReader:
         features: Sequence[str] | None,
         full_feature_names: bool,
         out: "Mapping[str, NDArray[Any] | torch.Tensor] | None",
-    ) -> "_Question":
+    ) -> Question:
         if self._is_due():
             self._looked = time.monotonic()
             self._table.reload()
         return self._plan(name, features, full_feature_names).ask(ids, out or {})
 
-    def _plan(self, name: str, features: Sequence[str] | None, full_feature_names: bool) -> "_Plan":
+    def _plan(self, name: str, features: Sequence[str] | None, full_feature_names: bool) -> Plan:
         """What these features ask for, worked out anew when the store says something else than before."""
         asked = (name, None if features is None else tuple(features), full_feature_names)
-        plan = self._plans.get(asked)
-        if plan is None or plan.record is not self._table.record():
+        plan, record = self._plans.get(asked), self._table.record()
+        if plan is None or plan.record is not record:
             parts, on_demand = self._parts(name, features)
-            plan = _Plan.of(self._table, name, parts, on_demand, full_feature_names)
+            plan = Plan.of(self._table, record, name, parts, on_demand, full_feature_names)
             if len(self._plans) >= PLANS_KEPT:
                 self._plans.clear()
             self._plans[asked] = plan
@@ -161,135 +156,6 @@ class OnlineReader:
         if missing:
             raise VitrineError(f"view `{name}` has no feature {', '.join(missing)}; it has {', '.join(known)}")
         return (ServicePart(name, name, known if features is None else tuple(features)),), ()
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What is asked of one view."""
-
-    name: str
-    """What the view is called in the service."""
-    view: View
-    fields: tuple[Field, ...]
-    names: Mapping[str, str]
-    """The features, by their names in the block."""
-    prefix: bytes
-    join_keys: tuple[str, ...]
-    """What the view's join keys are called in the service, in the order of the view's own names."""
-
-    @staticmethod
-    def of(table: OnlineTable, name: str, part: ServicePart, full_feature_names: bool) -> "_Part":
-        view, called = table.view(part.view), dict(part.join_keys)
-        lacking = [feature for feature in part.features if feature not in view.layout.by_name]
-        if lacking:
-            raise VitrineError(f"`{name}`: view `{view.name}` no longer has {', '.join(lacking)}; apply it anew")
-        return _Part(
-            name=part.name,
-            view=view,
-            fields=tuple(view.layout.by_name[feature] for feature in part.features),
-            names={f"{part.name}__{one}" if full_feature_names else one: one for one in part.features},
-            prefix=entity_keys.prefix(table.project, view.name),
-            join_keys=tuple(called.get(key, key) for key, _ in view.join_keys),
-        )
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is asked of which views, whichever the entities."""
-
-    record: Record
-    """What the store said when this was worked out."""
-    name: str
-    parts: tuple[_Part, ...]
-    on_demand: tuple[str, ...]
-    join_keys: tuple[str, ...]
-    features: frozenset[str]
-
-    @staticmethod
-    def of(
-        table: OnlineTable,
-        name: str,
-        service_parts: Sequence[ServicePart],
-        on_demand: tuple[str, ...],
-        full_feature_names: bool,
-    ) -> "_Plan":
-        parts = tuple(_Part.of(table, name, part, full_feature_names) for part in service_parts)
-        shown = [feature for part in parts for feature in part.names]
-        alike = {feature for feature in shown if shown.count(feature) > 1}
-        if alike:
-            raise VitrineError(
-                f"service `{name}` has several features called {', '.join(sorted(alike))}; "
-                f"fetch it with full_feature_names=True"
-            )
-        join_keys = {key for part in parts for key in part.join_keys}
-        return _Plan(table.record(), name, parts, on_demand, tuple(sorted(join_keys)), frozenset(shown))
-
-    def ask(self, ids: Ids, out: "Mapping[str, NDArray[Any] | torch.Tensor]") -> "_Question":
-        """The question for some entities."""
-        arrays = {feature: np.asarray(target) for feature, target in out.items()}
-        if not arrays.keys() <= self.features:
-            unknown = ", ".join(sorted(arrays.keys() - self.features))
-            raise VitrineError(f"out: `{self.name}` has no feature {unknown}")
-        given, count = _by_join_key(self.name, self.join_keys, ids)
-        requests, places = [], []
-        for part in self.parts:
-            values = [given[key] for key in part.join_keys] or [[""] * count]
-            keys, place = distinct(entity_keys.keys(part.prefix, values))
-            targets = {own: arrays[shown] for shown, own in part.names.items() if shown in arrays and place is None}
-            requests.append(Request(part.view, part.fields, keys, targets))
-            places.append(place)
-        return _Question(self, count, requests, places, arrays)
-
-
-@dataclass(frozen=True)
-class _Question:
-    """What is asked for which entities."""
-
-    plan: _Plan
-    count: int
-    requests: list[Request]
-    places: list[NDArray[np.int64] | None]
-    out: Mapping[str, NDArray[Any]]
-
-    def answer(self, found: Sequence[Any]) -> Block:
-        views = {
-            part.name: ViewRows(rows, place, part.names)
-            for part, rows, place in zip(self.plan.parts, found, self.places, strict=True)
-        }
-        for view in views.values() if self.out else ():
-            for shown in view.names.keys() & self.out.keys() if view.place is not None else ():
-                column = view.column(shown)
-                values = view.spread(np.asarray(column.values))
-                columns.into(replace(column, values=values, valid=None), self.out[shown])
-        return Block(self.count, views, self.plan.on_demand)
-
-
-def _by_join_key(name: str, wanted: Sequence[str], ids: Ids) -> tuple[dict[str, Sequence[Any]], int]:
-    """The ids of each join key that is asked for, and the number of rows."""
-    if not isinstance(ids, Mapping):
-        if len(wanted) > 1:
-            raise VitrineError(f"`{name}` asks for {', '.join(wanted)}: give the ids as a mapping from join key to ids")
-        return {key: _listed(ids) for key in wanted}, len(ids)
-    missing = [key for key in wanted if key not in ids]
-    if missing:
-        raise VitrineError(f"`{name}` asks for {', '.join(wanted)}; there are no ids for {', '.join(missing)}")
-    counts = {len(one) for one in ids.values() if not _is_one(one)}
-    if len(counts) > 1:
-        raise VitrineError(f"`{name}`: the join keys' ids are of different numbers: {sorted(counts)}")
-    count = counts.pop() if counts else 1
-    return {key: [ids[key]] * count if _is_one(ids[key]) else _listed(ids[key]) for key in wanted}, count
-
-
-def _is_one(ids: Any) -> bool:
-    """Whether this is one id, not a sequence of them."""
-    return isinstance(ids, str | bytes) or not hasattr(ids, "__len__")
-
-
-def _listed(ids: Any) -> list[Any]:
-    """Ids as Python values, whether they come as a list, a NumPy or an Arrow array."""
-    if hasattr(ids, "to_pylist"):
-        return ids.to_pylist()
-    return ids.tolist() if hasattr(ids, "tolist") else list(ids)
 
 
 def _unknown(name: str, project: str, record: Record) -> str:

@@ -1,0 +1,152 @@
+"""What a fetch asks of which views: worked out once for a set of features, then asked for any entities."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consumers.block import Block
+from feature_repo.errors import VitrineError
+from feature_repo.tables import columns, entity_keys
+from feature_repo.tables.decode import Rows
+from feature_repo.tables.layout import Field
+from feature_repo.tables.online_table import OnlineTable, Request
+from feature_repo.tables.record import Record, ServicePart, View
+from feature_repo.tables.view_rows import ViewRows, distinct
+
+if TYPE_CHECKING:
+    import torch
+
+Ids = Sequence[Any] | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What is asked of one view."""
+
+    name: str
+    """What the view is called in the service."""
+    view: View
+    fields: tuple[Field, ...]
+    names: Mapping[str, str]
+    """The features, by their names in the block."""
+    prefix: bytes
+    join_keys: tuple[str, ...]
+    """What the view's join keys are called in the service, in the order of the view's own names."""
+
+    @staticmethod
+    def of(table: OnlineTable, name: str, part: ServicePart, full_feature_names: bool) -> "_Part":
+        view, called = table.view(part.view), dict(part.join_keys)
+        lacking = [feature for feature in part.features if feature not in view.layout.by_name]
+        if lacking:
+            raise VitrineError(f"`{name}`: view `{view.name}` no longer has {', '.join(lacking)}; apply it anew")
+        return _Part(
+            name=part.name,
+            view=view,
+            fields=tuple(view.layout.by_name[feature] for feature in part.features),
+            names={f"{part.name}__{one}" if full_feature_names else one: one for one in part.features},
+            prefix=entity_keys.prefix(table.project, view.name),
+            join_keys=tuple(called.get(key, key) for key, _ in view.join_keys),
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked of which views, whichever the entities."""
+
+    record: Record
+    """What the store said before this was worked out."""
+    name: str
+    parts: tuple[_Part, ...]
+    on_demand: tuple[str, ...]
+    join_keys: tuple[str, ...]
+    features: frozenset[str]
+
+    @staticmethod
+    def of(
+        table: OnlineTable,
+        record: Record,
+        name: str,
+        service_parts: Sequence[ServicePart],
+        on_demand: tuple[str, ...],
+        full_feature_names: bool,
+    ) -> "Plan":
+        parts = tuple(_Part.of(table, name, part, full_feature_names) for part in service_parts)
+        shown = [feature for part in parts for feature in part.names]
+        alike = {feature for feature in shown if shown.count(feature) > 1}
+        if alike:
+            raise VitrineError(
+                f"service `{name}` has several features called {', '.join(sorted(alike))}; "
+                f"fetch it with full_feature_names=True"
+            )
+        join_keys = {key for part in parts for key in part.join_keys}
+        return Plan(record, name, parts, on_demand, tuple(sorted(join_keys)), frozenset(shown))
+
+    def ask(self, ids: Ids, out: "Mapping[str, NDArray[Any] | torch.Tensor]") -> "Question":
+        """The question for some entities."""
+        arrays = {feature: np.asarray(target) for feature, target in out.items()}
+        if not arrays.keys() <= self.features:
+            unknown = ", ".join(sorted(arrays.keys() - self.features))
+            raise VitrineError(f"out: `{self.name}` has no feature {unknown}")
+        given, count = _by_join_key(self.name, self.join_keys, ids)
+        requests, places = [], []
+        for part in self.parts:
+            values = [given[key] for key in part.join_keys] or [[""] * count]
+            keys, place = distinct(entity_keys.keys(part.prefix, values))
+            targets = {own: arrays[shown] for shown, own in part.names.items() if shown in arrays and place is None}
+            requests.append(Request(part.view, part.fields, keys, targets))
+            places.append(place)
+        return Question(self, count, requests, places, arrays)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked for which entities."""
+
+    plan: Plan
+    count: int
+    requests: list[Request]
+    places: list[NDArray[np.int64] | None]
+    out: Mapping[str, NDArray[Any]]
+
+    def answer(self, found: Sequence[Rows]) -> Block:
+        views = {
+            part.name: ViewRows(rows, place, part.names)
+            for part, rows, place in zip(self.plan.parts, found, self.places, strict=True)
+        }
+        for view in views.values() if self.out else ():
+            for shown in view.names.keys() & self.out.keys() if view.place is not None else ():
+                column = view.column(shown)
+                values = view.spread(np.asarray(column.values))
+                columns.into(replace(column, values=values, valid=None), self.out[shown])
+        return Block(self.count, views, self.plan.on_demand)
+
+
+def _by_join_key(name: str, wanted: Sequence[str], ids: Ids) -> tuple[dict[str, Sequence[Any]], int]:
+    """The ids of each join key that is asked for, and the number of rows."""
+    if not isinstance(ids, Mapping):
+        if len(wanted) > 1:
+            raise VitrineError(f"`{name}` asks for {', '.join(wanted)}: give the ids as a mapping from join key to ids")
+        return {key: _listed(ids) for key in wanted}, len(ids)
+    missing = [key for key in wanted if key not in ids]
+    if missing:
+        raise VitrineError(f"`{name}` asks for {', '.join(wanted)}; there are no ids for {', '.join(missing)}")
+    counts = {len(one) for one in ids.values() if not _is_one(one)}
+    if len(counts) > 1:
+        raise VitrineError(f"`{name}`: the join keys' ids are of different numbers: {sorted(counts)}")
+    count = counts.pop() if counts else 1
+    return {key: [ids[key]] * count if _is_one(ids[key]) else _listed(ids[key]) for key in wanted}, count
+
+
+def _is_one(ids: Any) -> bool:
+    """Whether this is one id, not a sequence of them."""
+    return isinstance(ids, str | bytes) or not hasattr(ids, "__len__")
+
+
+def _listed(ids: Any) -> list[Any]:
+    """Ids as Python values, whether they come as a list, a NumPy or an Arrow array."""
+    if hasattr(ids, "to_pylist"):
+        return ids.to_pylist()
+    return ids.tolist() if hasattr(ids, "tolist") else list(ids)
