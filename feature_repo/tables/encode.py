@@ -90,6 +90,9 @@ def _pack(
         matrix.reshape(-1)[_spans(begins, text_sizes[every])] = data[_spans(starts[every], text_sizes[every])]
         begins += text_sizes[every]
     _put(matrix, CHECKSUM.start, checksums(matrix, sizes))
+    if len(chosen) == len(rows) and (sizes == width).all():
+        rows[:] = matrix.view(f"V{width}")[:, 0].tolist()
+        return
     packed = matrix.tobytes()
     for begin, i, size in zip(range(0, len(packed), width), chosen.tolist(), sizes.tolist(), strict=True):
         rows[i] = packed[begin : begin + size]

@@ -143,7 +143,7 @@ def into_lmdb(rows: Rows = 100_000, dim: Dim = 128, rounds: Rounds = 8, record: 
 
 
 @app.command()
-def stock(rows: Rows = 10_000, dim: Dim = 128, rounds: Rounds = 8, record: Record = False) -> None:
+def stock(rows: Rows = 20_000, dim: Dim = 128, rounds: Rounds = 8, record: Record = False) -> None:
     """From Delta into Redis, beside stock Feast from Parquet into Redis."""
     with online.world() as (root, server), servers.redis_server(root / "other") as other:
         ours = feature_store(root / "ours", in_redis(server), rows, dim)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo.errors import VitrineError
-from feature_repo.tables import columns
+from feature_repo.tables import columns, precision
 from feature_repo.tables.decode import Status, decode
 from feature_repo.tables.encode import encode
 from feature_repo.tables.layout import Field, Layout
@@ -213,6 +213,14 @@ def test_float16_is_widened_exactly(values: list[float]) -> None:
     row = pack(layout, [{"v": values}])
     found = columns.to_numpy(decode(row, {layout.fingerprint: layout}, layout.fields, {}).columns["v"])
     np.testing.assert_array_equal(found[0], np.array(values, np.float16).astype(np.float32))
+
+
+@given(st.lists(st.floats(-65_519, 65_519, width=32) | st.sampled_from([np.nan, np.inf, -np.inf, 2.0**-25, -0.0])))
+def test_float16_is_rounded_to_nearest(values: list[float]) -> None:
+    """As NumPy rounds, one by one."""
+    found = precision.narrow(np.array([values], np.float32), np.dtype("<f2"), "v")
+    np.testing.assert_array_equal(found, np.array([values], np.float32).astype(np.float16), strict=True)
+    np.testing.assert_array_equal(np.signbit(found), np.signbit(np.array([values], np.float32)))
 
 
 def test_a_value_beyond_its_storage_is_an_error_that_names_the_feature() -> None:
