@@ -6,6 +6,7 @@ written, unless it was killed while doing so: then the same command goes on. Fea
 written. What is where, and why, is in tables/materialize.py and tables/written.py.
 """
 
+import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -26,6 +27,8 @@ from feature_repo.stores.view_tables import whole_view_table
 from feature_repo.tables.materialize import Source, materialize
 from feature_repo.tables.training import ViewTable
 from feature_repo.tables.written import Ledger, Window
+
+log = logging.getLogger(__name__)
 
 
 class ColumnarEngineConfig(FeastConfigBaseModel):
@@ -57,6 +60,11 @@ class ColumnarEngine(LocalComputeEngine):
 
     def _write(self, store: PackedOnlineStore, task: MaterializationTask) -> None:
         config, view = self.repo_config, task.feature_view
+        source = sources.file_source(view.batch_source, f"feature view `{view.name}`")
+        if not sources.exists(config, source):
+            # A shop without labels has no tags, and its other views are to be served all the same.
+            log.warning("%s: there is no table at %s yet, nothing to write", view.name, source.path)
+            return
         table = whole_view_table(config, view)
         online = store.online_table(config)
         stored = online.register(views.stored_view(config, view))

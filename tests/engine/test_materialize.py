@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 from feast import FeatureStore
 
 from feature_repo.tables import delta
@@ -39,6 +40,15 @@ def test_views_of_several_entities_and_of_none_are_materialized(store: FeatureSt
     answer = store.get_online_features(["affinity:clicks", "season:sale"], asked).to_dict()
     assert answer["clicks"] == [3, 4, None]
     assert answer["sale"] == [0.5] * 3
+
+
+def test_a_view_without_a_table_yet_is_named_and_keeps_no_other_from_being_written(
+    store: FeatureStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.append_looks(Path(store.config.repo_path), [("a", 1, 1)])
+    store.materialize_incremental(world.at(2))
+    assert world.online_looks(store, ["a"]) == {"a": (1, 1)}
+    assert {record.getMessage().split(":")[0] for record in caplog.records} >= {"affinity", "season"}
 
 
 def feast(folder: Path, *arguments: str) -> str:
