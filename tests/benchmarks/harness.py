@@ -46,23 +46,23 @@ class Figure:
 def take_turns(sides: Mapping[str, Callable[[], object]], rounds: int, calls: int = 1) -> dict[str, list[float]]:
     """Seconds of each side in each round; every side runs once before the first, unmeasured.
 
-    What takes milliseconds is called many times a round, a turn for each call, and the round keeps their median.
+    What takes milliseconds is called several times in a turn, and the turn's median is kept. One call after one call
+    of the other side would measure what that leaves in the processor's caches: nothing, if it takes 50 ms.
     """
     order = list(sides)
     for run in sides.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in order}
     for round_ in range(rounds):
-        taken: dict[str, list[float]] = {name: [] for name in order}
-        for call in range(calls):
-            turn = (round_ + call) % len(order)
-            for name in order[turn:] + order[:turn]:
+        turn = round_ % len(order)
+        for name in order[turn:] + order[:turn]:
+            taken = []
+            for _ in range(calls):
                 start = time.perf_counter()
                 result = sides[name]()
-                taken[name].append(time.perf_counter() - start)
+                taken.append(time.perf_counter() - start)
                 del result
-        for name in order:
-            seconds[name].append(statistics.median(taken[name]))
+            seconds[name].append(statistics.median(taken))
         print(f"round {round_ + 1}: " + ", ".join(f"{name} {seconds[name][-1]:.4g} s" for name in order), flush=True)
     return seconds
 
