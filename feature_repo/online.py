@@ -3,7 +3,7 @@
 from typing import Any
 
 from feature_repo.errors import VitrineError
-from feature_repo.settings import Settings
+from feature_repo.settings import Settings, text
 from feature_repo.tables.online_table import OnlineTable
 
 LMDB = "feature_repo.stores.online.LMDBOnlineStore"
@@ -41,9 +41,4 @@ def open_online(settings: Settings) -> OnlineTable | None:
 
 
 def _text(settings: Settings, chosen: dict[str, Any], name: str, default: str | None = None) -> str:
-    value = chosen.get(name, default)
-    if not isinstance(value, str) or not value.strip() or "${" in value:
-        raise VitrineError(
-            f"{settings.file}: online_store.{name} is {value!r}; wanted text whose environment variables are all set"
-        )
-    return value
+    return text(settings.file, f"online_store.{name}", chosen.get(name, default))

@@ -50,11 +50,19 @@ def load(file: Path | None = None) -> Settings:
         raise VitrineError(
             f"{found}: not a usable feature_store.yaml ({said}); it needs `project` and `offline_store.path`"
         ) from error
-    for name, value in read.items():
-        if not isinstance(value, str) or not value.strip() or "${" in value:
-            raise VitrineError(f"{found}: {name} is {value!r}; wanted text whose environment variables are all set")
-    project, offline = read.values()
+    project, offline = (text(found, name, value) for name, value in read.items())
     return Settings(file=found, project=project, offline=(found.parent / offline).resolve(), raw=raw)
+
+
+def text(file: Path, name: str, value: object) -> str:
+    """The value of a setting that must be text.
+
+    Raises:
+        VitrineError: it is none, is blank, or names an environment variable that is not set.
+    """
+    if not isinstance(value, str) or not value.strip() or "${" in value:
+        raise VitrineError(f"{file}: {name} is {value!r}; wanted text whose environment variables are all set")
+    return value
 
 
 def _find(file: Path | None) -> Path:

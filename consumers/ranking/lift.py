@@ -129,6 +129,7 @@ def score_all(
         jobs += [("placebo", partial(placebo, seed), [seed]) for seed in seeds]
     if truth is not None:
         jobs.append(("attainable", partial(_together, base, truth.features), seeds))
+    total = sum(len(with_seeds) for _, _, with_seeds in jobs)
     found: dict[tuple[str, int], NDArray[np.float64]] = {}
     seen: dict[str, int] = {}
 
@@ -138,7 +139,7 @@ def score_all(
         made = rankers.fit_and_score(features, clicked, ~test, test, with_seeds)
         found.update({(name, seed): scores for seed, scores in zip(with_seeds, made, strict=True)})
         seen[name] = len(features)
-        progress(name, len(found), sum(len(seeds) for _, _, seeds in jobs))
+        progress(name, len(found), total)
 
     # A ranker per core with one thread each: on a busy machine, threads that wait for each other at every split of a
     # tree cost many times what they save. LightGBM works outside Python's lock. The widest come last in the list and

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from feast import FeatureView
+from feast import FeatureView, FileSource
 from feast.feature_view_utils import has_transformation
 from feast.infra.common.materialization_job import MaterializationJobStatus, MaterializationTask
 from feast.infra.compute_engines.local.compute import LocalComputeEngine
@@ -75,7 +75,7 @@ class ColumnarEngine(LocalComputeEngine):
                 return shown.enter_context(task.tqdm_builder(rows)).update if task.tqdm_builder else lambda done: None
 
             materialize(
-                Source(table.table, _columns(view, table), list(table.keys.values()), table.event_timestamp),
+                Source(table.table, _columns(source, table), list(table.keys.values()), table.event_timestamp),
                 Ledger(online, stored, window if again else None),
                 window,
                 pack=lambda rows: store.pack_arrow(config, view, rows),
@@ -99,9 +99,8 @@ def _aware(moment: datetime) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _columns(view: FeatureView, table: ViewTable) -> dict[str, str]:
+def _columns(source: FileSource, table: ViewTable) -> dict[str, str]:
     """The columns that `pack_arrow` asks for, and where the table has them."""
-    source = sources.file_source(view.batch_source, f"feature view `{view.name}`")
     stamps = {source.timestamp_field: table.event_timestamp}
     if table.created_timestamp:
         stamps[source.created_timestamp_column] = table.created_timestamp
