@@ -22,6 +22,7 @@ import typer
 
 from feature_repo.tables import asof, delta
 from tests.benchmarks import harness
+from tests.benchmarks.harness import Record, Rounds
 
 app = typer.Typer(help=__doc__, pretty_exceptions_enable=False)
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -98,10 +99,8 @@ def feast_store(folder: Path, side: str, versions: Callable[[], pa.Table]) -> An
 Impressions = Annotated[int, typer.Option(help="Rows to join.")]
 Versions = Annotated[int, typer.Option(help="Rows of the feature view.")]
 Products = Annotated[int, typer.Option(help="Distinct products.")]
-Rounds = Annotated[int, typer.Option(help="Rounds in which every side takes its turn.")]
 Side = Annotated[str, typer.Option(help="Run this side once, and no other.")]
 Folder = Annotated[str, typer.Option(help="Folder of the tables; a temporary one unless named.")]
-Record = Annotated[bool, typer.Option(help="Write the figures to results.json and RESULTS.md.")]
 
 
 @app.command()

@@ -12,13 +12,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 RESULTS = Path(__file__).parent / "results.json"
 TABLE = Path(__file__).parent / "RESULTS.md"
+
+Rounds = Annotated[int, typer.Option(help="Rounds in which every side takes its turn.")]
+Record = Annotated[bool, typer.Option(help="Write the figures to results.json and RESULTS.md.")]
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,23 @@ def compare(name: str, seconds: Mapping[str, list[float]], ours: str, other: str
         command=command(),
         note=note,
     )
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Two sides, of which one is ours, take turns."""
+
+    rounds: int
+    calls: int
+    note: str
+
+    def compare(self, what: str, ours: Callable[[], object], name: str, other: Callable[[], object]) -> Figure:
+        seconds = take_turns({"ours": ours, name: other}, self.rounds, self.calls)
+        figure = compare(what, seconds, "ours", name, self.note)
+        if figure.ratio < 1:
+            low, high = sorted(1 / ratio for ratio in figure.ratio_range)
+            figure = replace(figure, note=f"ours takes {1 / figure.ratio:.2f}x [{low:.2f}, {high:.2f}]; {self.note}")
+        return figure
 
 
 def peak_megabytes(module: str, *arguments: str) -> float:

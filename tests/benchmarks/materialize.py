@@ -28,7 +28,8 @@ from feast.repo_config import RepoConfig
 from feature_repo.tables import delta, lmdb_table
 from tests import servers
 from tests.benchmarks import harness, online
-from tests.benchmarks.online import Dim, Record, Rounds
+from tests.benchmarks.harness import Record, Rounds, Turns
+from tests.benchmarks.online import Dim
 
 app = typer.Typer(help=__doc__, pretty_exceptions_enable=False)
 SETTINGS = Path(__file__).parents[2] / "feature_repo" / "feature_store.yaml"
@@ -115,7 +116,7 @@ def script(rows: Rows = 100_000, dim: Dim = 128, rounds: Rounds = 8, record: Rec
     with online.world() as (root, server):
         store, empty = feature_store(root / "ours", in_redis(server), rows, dim), emptying(server)
         ours = materializing(store, empty, rows)
-        turns = online.Turns(rounds, 1, online.describe(server))
+        turns = Turns(rounds, 1, online.describe(server))
         figure = turns.compare(
             f"materialize {rows:,} rows, {dim}-d, Delta to Redis",
             ours,
@@ -133,7 +134,7 @@ def into_lmdb(rows: Rows = 100_000, dim: Dim = 128, rounds: Rounds = 8, record: 
         embedded = feature_store(root / "embedded", {"type": online.LMDB, "path": str(folder)}, rows, dim)
         served = feature_store(root / "served", in_redis(server), rows, dim)
         note = f"{lmdb_table.ROWS_PER_COMMIT:,} rows per commit at most, each synced to disk; {online.LMDB_VERSION}"
-        figure = online.Turns(rounds, 1, note).compare(
+        figure = Turns(rounds, 1, note).compare(
             f"materialize {rows:,} rows, {dim}-d, Delta to LMDB",
             materializing(embedded, lambda: shutil.rmtree(folder, ignore_errors=True), rows),
             "Delta to Redis",
@@ -148,7 +149,7 @@ def stock(rows: Rows = 20_000, dim: Dim = 128, rounds: Rounds = 8, record: Recor
     with online.world() as (root, server), servers.redis_server(root / "other") as other:
         ours = feature_store(root / "ours", in_redis(server), rows, dim)
         theirs = feature_store(root / "theirs", in_redis(other, "redis"), rows, dim, stock=True)
-        figure = online.Turns(rounds, 1, online.describe(server)).compare(
+        figure = Turns(rounds, 1, online.describe(server)).compare(
             f"materialize {rows:,} rows, {dim}-d, to Redis",
             materializing(ours, emptying(server), rows),
             "stock Feast, Parquet to Redis",

@@ -16,7 +16,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,6 +35,7 @@ from feature_repo.tables import entity_keys, precision
 from feature_repo.tables.online_table import OnlineTable
 from tests import servers
 from tests.benchmarks import harness
+from tests.benchmarks.harness import Record, Rounds, Turns
 from tests.online import feast_world
 
 app = typer.Typer(help=__doc__, pretty_exceptions_enable=False)
@@ -53,10 +53,8 @@ NOWHERE = FileSource(path="looks", timestamp_field="event_timestamp", created_ti
 Widen = Callable[[NDArray[np.float16]], NDArray[np.float32]]
 Products = Annotated[int, typer.Option(help="Products in the store.")]
 Asked = Annotated[int, typer.Option(help="Products of one request.")]
-Rounds = Annotated[int, typer.Option(help="Rounds in which every side takes its turn.")]
 Dim = Annotated[int, typer.Option(help="Width of the vectors.")]
 Calls = Annotated[int, typer.Option(help="Requests of a turn; the median is kept.")]
-Record = Annotated[bool, typer.Option(help="Write the figures to results.json and RESULTS.md.")]
 
 
 def looks(dim: int, codes: int, source: FileSource = NOWHERE) -> list[Any]:
@@ -347,23 +345,6 @@ def growth(
                         )
                     )
     harness.finish(figures, record)
-
-
-@dataclass(frozen=True)
-class Turns:
-    """Two sides, of which one is ours, take turns."""
-
-    rounds: int
-    calls: int
-    note: str
-
-    def compare(self, what: str, ours: Callable[[], object], name: str, other: Callable[[], object]) -> harness.Figure:
-        seconds = harness.take_turns({"ours": ours, name: other}, self.rounds, self.calls)
-        figure = harness.compare(what, seconds, "ours", name, self.note)
-        if figure.ratio < 1:
-            low, high = sorted(1 / ratio for ratio in figure.ratio_range)
-            figure = replace(figure, note=f"ours takes {1 / figure.ratio:.2f}x [{low:.2f}, {high:.2f}]; {self.note}")
-        return figure
 
 
 @contextmanager
