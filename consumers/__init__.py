@@ -1,6 +1,6 @@
 """Reads features: training sets and their lift, tag quality, freshness.
 
-    cli.py        the command line
+    cli.py        the command line; commands/ has a file for each subcommand
     online.py     the fast reader for ranking services
     question.py   what it asks of which views
     block.py      what it hands out

@@ -1,17 +1,30 @@
-"""What the two command lines share: errors in one line, progress bars on standard error."""
+"""What the two command lines share: options, errors in one line, progress bars on standard error."""
 
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from pathlib import Path
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from feature_repo import settings
 from feature_repo.errors import UsageError, VitrineError
 
 Item = TypeVar("Item")
+
+StoreOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        envvar=settings.ENVIRONMENT_VARIABLE,
+        help="The deployment's feature_store.yaml.",
+        show_default="feature_repo/feature_store.yaml",
+    ),
+]
+JsonOption = Annotated[Path | None, typer.Option(dir_okay=False, help="Write the figures as JSON to this file.")]
 
 console = Console(stderr=True)
 

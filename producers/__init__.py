@@ -1,6 +1,6 @@
 """Writes features: one file per step of `produce`.
 
-    cli.py         the command line
+    cli.py         the command line; commands/ has a file for each subcommand
     shop/          a generated shop whose truth is known
     imports/       real data sets, brought into the same shape
     catalogue.py   products checked and taken in

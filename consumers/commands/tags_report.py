@@ -1,0 +1,30 @@
+"""`consume tags-report`."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from feature_repo import settings
+from feature_repo.console import JsonOption, StoreOption
+
+
+def tags_report(
+    replicates: Annotated[int, typer.Option(min=20, help="Bootstrap draws behind each interval.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    json: JsonOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Say how good the predicted tags are, on labelled products that no tagger has seen.
+
+    Beside them stand what the vectors alone give, a bag of words on the title, the text and the image vectors.
+    """
+    from consumers.tagging import report
+    from consumers.tagging.terminal import as_tables
+
+    judged = report.judge(settings.load(store), replicates=replicates, seed=seed)
+    Console().print(as_tables(judged))
+    if json:
+        json.parent.mkdir(parents=True, exist_ok=True)
+        json.write_text(report.as_json(judged))
+        typer.echo(f"figures: {json}")

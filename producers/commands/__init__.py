@@ -1,0 +1,5 @@
+"""The subcommands of `produce`, one file each.
+
+A command parses, calls the one function that does the work, and prints what came of it; heavy libraries are imported
+inside it, so that `produce --help` answers at once.
+"""

@@ -1,0 +1,23 @@
+"""`produce catalogue`."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from feature_repo import settings
+from feature_repo.console import StoreOption
+
+
+def catalogue(
+    products: Annotated[Path, typer.Option(help="Parquet or CSV with one row per product.")],
+    store: StoreOption = None,
+) -> None:
+    """Check the products of a shop and add what is new or changed to the catalogue.
+
+    Bad rows go to the quarantine table with their reason; the rest goes on.
+    """
+    from producers.catalogue import take_in
+
+    typer.echo(take_in(settings.load(store), products, datetime.now(UTC)))

@@ -1,0 +1,33 @@
+"""`produce embeddings`."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from feature_repo import console, settings
+from feature_repo.console import StoreOption
+
+
+def embeddings(
+    encoder: Annotated[
+        str,
+        typer.Option(help="A CLIP, Chinese-CLIP, SigLIP or sentence-encoder checkpoint: a directory or a hub name."),
+    ],
+    store: StoreOption = None,
+) -> None:
+    """Turn every product's image and title into vectors, except those that this encoder has seen before.
+
+    Unusable pictures go to the quarantine table with their reason; such a product goes on with its title.
+    """
+    from producers.embeddings import embed_catalogue
+
+    with console.progress_bar() as bar:
+        task = bar.add_task("encode products", total=None)
+        done = embed_catalogue(
+            settings.load(store),
+            encoder,
+            now=datetime.now(UTC),
+            progress=lambda so_far, total: bar.update(task, completed=so_far, total=total),
+        )
+    typer.echo(done)

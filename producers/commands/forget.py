@@ -1,0 +1,30 @@
+"""`produce forget`."""
+
+from typing import Annotated
+
+import typer
+
+from feature_repo import settings
+from feature_repo.console import StoreOption
+
+
+def forget(
+    product: Annotated[list[str] | None, typer.Option(help="A product to forget; repeat for more.")] = None,
+    user: Annotated[list[str] | None, typer.Option(help="A user to forget; repeat for more.")] = None,
+    store: StoreOption = None,
+) -> None:
+    """Delete every row of some products and users, offline and online.
+
+    `produce vacuum` then takes the offline bytes off the disk.
+    """
+    from producers import upkeep
+
+    if not product and not user:
+        raise typer.BadParameter("name at least one --product or --user")
+    forgotten = upkeep.forget(settings.load(store), products=product or [], users=user or [])
+    for table, rows in forgotten.offline.items():
+        typer.echo(f"{table}: {rows:,} rows deleted")
+    for view, rows in forgotten.online.items():
+        typer.echo(f"{view}, online: {rows:,} rows deleted")
+    if not forgotten.offline and not forgotten.online:
+        typer.echo("there is no row of them, offline or online")
