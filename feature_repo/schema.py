@@ -107,6 +107,66 @@ PRODUCT_TAGS = pa.schema(
 )
 """Table `product_tags`."""
 
+PRODUCT_CODES = pa.schema(
+    [
+        (PRODUCT_ID, pa.string()),
+        ("codes", pa.list_(pa.int32())),  # one a level, coarse to fine
+        ("semantic_id", pa.string()),  # the codes joined by "-": one category for a ranker
+        ("codebook_version", pa.string()),
+        ("encoder_version", pa.string()),
+        (EVENT_TIMESTAMP, TIMESTAMP),
+        (CREATED_TIMESTAMP, TIMESTAMP),
+    ]
+)
+"""Table `product_codes`: residual k-means of the fused vector."""
+
+PRODUCT_NEIGHBOURS = pa.schema(
+    [
+        (PRODUCT_ID, pa.string()),
+        ("neighbour_click_rate", pa.float32()),  # of the nearest products with a history by then, smoothed
+        ("neighbour_impressions", pa.float32()),  # ln(1 + how often those were shown)
+        ("neighbour_price", pa.float32()),  # mean of ln(1 + price)
+        ("neighbour_age", pa.float32()),  # expected child age stage, index into CHILD_AGES
+        ("neighbour_similarity", pa.float32()),  # mean cosine: how much to believe the rest
+        ("neighbours", pa.int32()),  # how many had a history
+        ("encoder_version", pa.string()),
+        (EVENT_TIMESTAMP, TIMESTAMP),
+        (CREATED_TIMESTAMP, TIMESTAMP),
+    ]
+)
+"""Table `product_neighbours`: what the nearest products earned strictly before the event timestamp, never its own."""
+
+HISTORY_LENGTH = 50
+"""How many of a user's last clicks are kept, newest first."""
+
+USER_INTEREST = pa.schema(
+    [
+        (USER_ID, pa.string()),
+        ("interest_vector", VECTOR),  # recency-weighted sum of the clicked fused vectors, of unit length
+        ("child_age_mix", VECTOR),  # recency-weighted mean distribution, in the order of CHILD_AGES
+        ("child_gender_mix", VECTOR),  # the same, in the order of CHILD_GENDERS
+        ("recent_products", pa.list_(pa.string())),  # the last HISTORY_LENGTH clicks, newest first
+        ("recent_times", pa.list_(pa.int64())),  # microseconds since 1970 UTC of each
+        ("clicks", pa.int64()),  # so far
+        ("encoder_version", pa.string()),
+        (EVENT_TIMESTAMP, TIMESTAMP),  # one microsecond after the click that made this version
+        (CREATED_TIMESTAMP, TIMESTAMP),
+    ]
+)
+"""Table `user_interest`: one version a click, valid from the microsecond after it, so that no as-of join, whose bound
+is inclusive, shows an impression its own click."""
+
+PRODUCT_CAPTION = pa.schema(
+    [
+        (PRODUCT_ID, pa.string()),
+        ("caption", pa.string()),
+        ("captioner_version", pa.string()),
+        (EVENT_TIMESTAMP, TIMESTAMP),
+        (CREATED_TIMESTAMP, TIMESTAMP),
+    ]
+)
+"""Table `product_caption`: a selling line to start from, written from the picture."""
+
 TAG_VARIANTS = ("image and text", "vectors alone", "bag of words", "text tower", "image tower")
 """What a tag was predicted from: the tagger itself first, then what it is measured against."""
 TAG_SPLITS = ("calibration", "test")
