@@ -4,10 +4,10 @@ from collections.abc import Container
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from feature_repo.errors import VitrineError
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, LABELS, PRODUCT_ID, TAGS
+from feature_repo.tables import checks, files
 from feature_repo.tables.quarantine import Refused
 
 VALUES = {"child_age": CHILD_AGES, "child_gender": CHILD_GENDERS}
@@ -20,15 +20,10 @@ def read(file: Path) -> pa.Table:
     """The label file as it is: schema.LABELS, and `group` if it has one.
 
     Raises:
-        VitrineError: it is no Parquet file, or lacks one of the columns or has another type in it.
+        VitrineError: it is no table in Parquet or CSV, is empty, or lacks one of the columns or has another type in it.
     """
-    try:
-        table = pq.read_table(file)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise VitrineError(f"{file}: not a readable Parquet file ({str(error).splitlines()[0]})") from error
-    missing = [name for name in LABELS.names if name not in table.schema.names]
-    if missing:
-        raise VitrineError(f"{file}: no column {', '.join(missing)}; labels have {', '.join(LABELS.names)}")
+    table = files.read(file, CHECKED.names)
+    checks.require(table, LABELS.names, file)
     names = [name for name in CHECKED.names if name in table.schema.names]
     try:
         return table.select(names).cast(pa.schema([CHECKED.field(name) for name in names]))

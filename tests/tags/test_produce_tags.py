@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
@@ -15,6 +16,7 @@ from feature_repo.errors import VitrineError
 from feature_repo.schema import PRODUCT_TAGS, TAG_PREDICTIONS, TAG_SPLITS, TAG_VARIANTS, TAGS
 from feature_repo.settings import Settings
 from feature_repo.tables import delta, quarantine
+from producers.taggers.labels import read as read_labels
 from producers.tags import Tagged, tag_products
 from tests.tags import world
 
@@ -183,7 +185,7 @@ def test_vectors_without_their_catalogue_end_in_one_line(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (None, "not a readable Parquet file"),
+        (None, "cannot be read as parquet"),
         ({"product_id": ["p0000"], "tag": ["child_age"]}, "no column value"),
         ({"product_id": ["p0000"], "tag": ["child_age"], "value": [[1]]}, "must be text"),
         (dict.fromkeys(("product_id", "tag", "value"), pa.array([], pa.string())), "the table is empty"),
@@ -204,10 +206,18 @@ def test_an_unusable_label_file_ends_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_labels_in_csv_are_those_in_parquet(tmp_path: Path) -> None:
+    rows = [*world.labels(list(range(60))), {"product_id": "7", "tag": "category", "value": None}]
+    parquet, csv = tmp_path / "labels.parquet", tmp_path / "labels.csv"
+    world.write_labels(parquet, rows)
+    pyarrow.csv.write_csv(pq.read_table(parquet), csv)
+    assert read_labels(csv).equals(read_labels(parquet))
+
+
 def test_a_truncated_label_file_ends_in_one_line(tmp_path: Path) -> None:
     file = world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(10))))
     file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(VitrineError, match=r"labels.parquet: not a readable Parquet file"):
+    with pytest.raises(VitrineError, match=r"labels.parquet: cannot be read as parquet"):
         run(world.stocked(tmp_path, designs=10), file)
 
 
