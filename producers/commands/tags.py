@@ -13,7 +13,7 @@ from feature_repo.console import StoreOption
 def tags(
     labels: Annotated[
         Path,
-        typer.Option(help="Parquet or CSV: product_id, tag, value, optionally group (products of one design share it)."),
+        typer.Option(help="Parquet or CSV: product_id, tag, value, optionally group (of one design)."),
     ],
     encoder_version: Annotated[
         str | None, typer.Option(help="Whose vectors to use.", show_default="the newest")
