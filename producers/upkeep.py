@@ -47,7 +47,7 @@ def retention_of(settings: Settings) -> timedelta:
         VitrineError: `offline_store.retention_days` is no number of days, zero or more.
     """
     days = settings.raw["offline_store"].get("retention_days", RETENTION_DAYS)
-    if not isinstance(days, int | float) or days < 0:
+    if isinstance(days, bool) or not isinstance(days, int | float) or not 0 <= days <= timedelta.max.days:
         raise VitrineError(f"{settings.file}: offline_store.retention_days is {days!r}; wanted a number of days")
     return timedelta(days=days)
 

@@ -76,7 +76,7 @@ class ColumnarEngine(LocalComputeEngine):
 
             materialize(
                 Source(table.table, _columns(source, table), list(table.keys.values()), table.event_timestamp),
-                Ledger(online, stored, window if again else None),
+                Ledger(online, stored, window if again else None, clock=lambda: datetime.now(UTC)),
                 window,
                 pack=lambda rows: store.pack_arrow(config, view, rows),
                 put=lambda keys, rows: online.store.write(keys, rows, stored.ttl),

@@ -10,9 +10,9 @@ import asyncio
 import os
 import struct
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +25,8 @@ Answer = TypeVar("Answer")
 FIRST_MAP_SIZE = 1 << 26
 MAX_READERS = 1024
 ROWS_PER_COMMIT = 50_000
+KEYS_PER_STEP = 10_000
+"""Keys of one read transaction of a scan: a writer's old pages cannot be used again while it is open."""
 _TIMES = struct.Struct("<qq")
 
 _environments: dict[Path, "_Environment"] = {}
@@ -77,6 +79,12 @@ class LMDBStore:
 
     def keys(self, prefix: bytes, wanted: Callable[[bytes], bool]) -> list[bytes]:
         return self._within(partial(_keys, prefix=prefix, wanted=wanted))
+
+    def scan(self, prefix: bytes) -> Iterator[list[bytes]]:
+        start = prefix
+        while found := self._within(partial(_step, prefix=prefix, start=start)):
+            yield found
+            start = found[-1] + b"\0"  # the first key that can follow it
 
     def drop(self, prefix: bytes) -> None:
         while self._within(partial(_delete_some, prefix=prefix)):
@@ -228,6 +236,15 @@ def _keys(environment: lmdb.Environment, prefix: bytes, wanted: Callable[[bytes]
         if not cursor.set_range(prefix):
             return []
         return list(filter(wanted, takewhile(lambda key: key.startswith(prefix), cursor.iternext(values=False))))
+
+
+def _step(environment: lmdb.Environment, prefix: bytes, start: bytes) -> list[bytes]:
+    """The next keys that begin so, from `start` on."""
+    with environment.begin() as transaction, transaction.cursor() as cursor:
+        if not cursor.set_range(start):
+            return []
+        found = takewhile(lambda key: key.startswith(prefix), cursor.iternext(values=False))
+        return list(islice(found, KEYS_PER_STEP))
 
 
 def _delete_some(environment: lmdb.Environment, prefix: bytes) -> bool:

@@ -50,7 +50,7 @@ class Group:
     """In the files, be they in the window or not."""
 
 
-def _file_name(fragment: Fragment) -> str:
+def file_name(fragment: Fragment) -> str:
     """What the ledger calls a file: its path, and when it was last changed."""
     changed = fragment.filesystem.get_file_info(fragment.path).mtime_ns
     return f"{fragment.path}@{changed}"
@@ -72,7 +72,7 @@ def materialize(
         put: takes them into the store; what it has taken is there to stay when it returns.
         begin: told how many rows there are to look through, it gives whom to tell how many have been.
     """
-    fragments = {_file_name(fragment): fragment for fragment in source.table.get_fragments()}
+    fragments = {file_name(fragment): fragment for fragment in source.table.get_fragments()}
     groups = _groups_left(source, fragments, ledger, window)
     looked_through = begin(sum(group.rows for group in groups))
     with ThreadPoolExecutor(1) as sender:

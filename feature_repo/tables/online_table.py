@@ -273,7 +273,7 @@ class OnlineTable:
                 values,
                 request.view.by_fingerprint,
                 request.fields,
-                self._words_of(request.view),
+                self.words(request.view),
                 oldest=now - request.view.ttl if request.view.ttl else None,
                 keep_stale=keep_stale,
                 out=request.out,
@@ -281,7 +281,8 @@ class OnlineTable:
             for request, values in zip(requests, found, strict=True)
         ]
 
-    def _words_of(self, view: View) -> dict[str, list[str]]:
+    def words(self, view: View) -> dict[str, list[str]]:
+        """The dictionaries of a view's features, as last read."""
         return {feature: self._words.get((view.name, feature, id_), []) for _, feature, id_ in dictionaries([view])}
 
     def _learn(self, view: View, feature: Field, column: Column) -> list[str]:

@@ -7,7 +7,8 @@ expire STALE_FOR after it: in between a reader is told that a row is stale, late
 
 import asyncio
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ ROWS_PER_CALL = 256
 """Rows of one script call: the server does nothing else meanwhile, some 1 ms."""
 CALLS_PER_TRIP = 64
 KEYS_PER_CALL = 4096
+KEYS_PER_STEP = 1000
+"""Keys that the server looks at in one step of a scan, well under 1 ms."""
 STALE_FOR = 86_400_000
 """Milliseconds."""
 _PUT_NEWER = (Path(__file__).parent / "put_newer.lua").read_text()
@@ -75,7 +78,16 @@ class RedisStore:
 
     def keys(self, prefix: bytes, wanted: Callable[[bytes], bool]) -> list[bytes]:
         with self.address.explained():
-            return list(filter(wanted, self.client.scan_iter(match=prefix + b"*", count=1000)))
+            return list(filter(wanted, self.client.scan_iter(match=prefix + b"*", count=KEYS_PER_STEP)))
+
+    def scan(self, prefix: bytes) -> Iterator[list[bytes]]:
+        found = self.client.scan_iter(match=prefix + b"*", count=KEYS_PER_STEP)
+        while True:
+            with self.address.explained():
+                step = list(islice(found, KEYS_PER_STEP))
+            if not step:
+                return
+            yield step
 
     def drop(self, prefix: bytes) -> None:
         self.delete(self.keys(prefix, lambda key: True))

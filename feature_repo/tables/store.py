@@ -1,6 +1,6 @@
 """What an online store must offer: bytes by key, and one rule, that no older row takes a newer one's place."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 
@@ -31,6 +31,12 @@ class Store(Protocol):
 
     def keys(self, prefix: bytes, wanted: Callable[[bytes], bool]) -> list[bytes]:
         """The keys that begin so and that `wanted` wants; all that begin so are looked through."""
+
+    def scan(self, prefix: bytes) -> Iterator[list[bytes]]:
+        """The keys that begin so, in bounded steps between which others are served: stop when enough are seen.
+
+        A key that is there throughout is seen at least once; one that comes or goes meanwhile may or may not be.
+        """
 
     def drop(self, prefix: bytes) -> None:
         """Remove every key that begins so."""

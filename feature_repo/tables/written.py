@@ -9,7 +9,9 @@ It is kept in the online store itself, so that it is lost with the rows that it 
 JSON at the key `written_key` of record.py is
     {"layout": fingerprint,                 what was written in another layout is written anew
      "files": {name: [start, end]},         event times in ISO 8601, inclusive
-     "again": {"window": [start, end], "files": [name, ...]}}       null, or a window that is being written once more
+     "again": {"window": [start, end], "files": [name, ...]},       null, or a window that is being written once more
+     "since": {name: moment},               when the clock that was given said that the file was online, ISO 8601
+     "finished": moment}                    when the last run that wrote all that was left ended; null if unknown
 """
 
 import json
@@ -57,6 +59,11 @@ class Written:
     layout: int
     files: Mapping[str, Window] = field(default_factory=dict)
     again: Again | None = None
+    since: Mapping[str, datetime] = field(default_factory=dict)
+    """When a file came online, of those of which it is known; of one that was written in several runs, the last that
+    widened its stretch."""
+    finished: datetime | None = None
+    """When the last run that wrote all that was left ended."""
 
     def left(self, files: Iterable[str], window: Window) -> dict[str, Window]:
         """What is to be written of which files; those of which nothing is are left out."""
@@ -65,27 +72,49 @@ class Written:
         stretches = {file: window.after(self.files.get(file)) for file in files}
         return {file: stretch for file, stretch in stretches.items() if stretch is not None}
 
-    def with_files(self, files: Iterable[str], window: Window) -> "Written":
-        """With a window of these files written."""
-        known = dict(self.files)
-        known.update({file: window.joined(known.get(file)) for file in files})
+    def with_files(self, files: Iterable[str], window: Window, now: datetime | None = None) -> "Written":
+        """With a window of these files written, at `now` if that is known."""
+        known, since = dict(self.files), dict(self.since)
+        for file in files:
+            joined = window.joined(known.get(file))
+            if now is not None and joined != known.get(file):
+                since[file] = now
+            known[file] = joined
         again = self.again and replace(self.again, files=self.again.files.union(files))
-        return replace(self, files=known, again=again)
+        return replace(self, files=known, again=again, since=since)
 
-    def only(self, files: Iterable[str]) -> "Written":
+    def only(self, files: Iterable[str], now: datetime | None = None) -> "Written":
         """Without the files that the table no longer has, and nothing to be written once more."""
-        return Written(self.layout, {file: self.files[file] for file in files if file in self.files})
+        kept = {file: self.files[file] for file in files if file in self.files}
+        since = {file: moment for file, moment in self.since.items() if file in kept}
+        return Written(self.layout, kept, since=since, finished=now or self.finished)
 
     def to_bytes(self) -> bytes:
         again = self.again and {"window": _to_json(self.again.window), "files": sorted(self.again.files)}
         files = {file: _to_json(window) for file, window in self.files.items()}
-        return json.dumps({"layout": self.layout, "files": files, "again": again}).encode()
+        since = {file: moment.isoformat() for file, moment in self.since.items()}
+        finished = self.finished and self.finished.isoformat()
+        found = {"layout": self.layout, "files": files, "again": again, "since": since, "finished": finished}
+        return json.dumps(found).encode()
 
     @staticmethod
     def from_bytes(data: bytes) -> "Written":
         found = json.loads(data)
         again = found["again"] and Again(_from_json(found["again"]["window"]), frozenset(found["again"]["files"]))
-        return Written(found["layout"], {file: _from_json(one) for file, one in found["files"].items()}, again)
+        finished = found.get("finished")
+        return Written(
+            found["layout"],
+            {file: _from_json(one) for file, one in found["files"].items()},
+            again,
+            {file: datetime.fromisoformat(one) for file, one in found.get("since", {}).items()},
+            datetime.fromisoformat(finished) if finished else None,
+        )
+
+
+def of_view(online: OnlineTable, view: str) -> Written | None:
+    """What has been written of a view, for those who only look; None if nothing ever was."""
+    found = online.store.get(written_key(online.project, view))
+    return None if found is None else Written.from_bytes(found)
 
 
 class Ledger:
@@ -94,10 +123,19 @@ class Ledger:
     Args:
         view: as `register` gave it back.
         again: a window to write once more, unless that has been begun and not been finished; None: write what is left.
+        clock: says when a file came online; without one that is not kept.
     """
 
-    def __init__(self, online: OnlineTable, view: View, again: Window | None = None) -> None:
+    def __init__(
+        self,
+        online: OnlineTable,
+        view: View,
+        again: Window | None = None,
+        *,
+        clock: Callable[[], datetime | None] = lambda: None,
+    ) -> None:
         self._online = online
+        self._clock = clock
         self._view = view
         self._key = written_key(online.project, view.name)
 
@@ -111,11 +149,13 @@ class Ledger:
 
     def add(self, files: Sequence[str], window: Window) -> None:
         """A window of these files is online now."""
-        self.written = self._change(lambda written: self._still(written).with_files(files, window))
+        now = self._clock()
+        self.written = self._change(lambda written: self._still(written).with_files(files, window, now))
 
     def finish(self, files: Sequence[str]) -> None:
         """All is online; `files` are those that the table has."""
-        self.written = self._change(lambda written: self._still(written).only(files))
+        now = self._clock()
+        self.written = self._change(lambda written: self._still(written).only(files, now))
 
     def _still(self, written: Written | None) -> Written:
         if written is None or written.layout != self._view.layout.fingerprint:

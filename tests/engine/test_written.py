@@ -1,6 +1,7 @@
 """What is left to be written, whatever came before: late rows, other windows, failures at any block, compactions."""
 
 import tempfile
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +212,33 @@ def _within(moment: Any, window: Window) -> bool:
     files=st.dictionaries(st.text(), WINDOWS),
     again=st.none() | st.builds(Again, WINDOWS, st.frozensets(st.text())),
     layout=st.integers(0, 2**32 - 1),
+    since=st.dictionaries(st.text(), HOURS.map(at)),
+    finished=st.none() | HOURS.map(at),
 )
-def test_a_ledger_reads_back_as_it_was_written(files: dict[str, Window], again: Again | None, layout: int) -> None:
-    written = Written(layout, files, again)
+def test_a_ledger_reads_back_as_it_was_written(
+    files: dict[str, Window],
+    again: Again | None,
+    layout: int,
+    since: dict[str, datetime],
+    finished: datetime | None,
+) -> None:
+    written = Written(layout, files, again, since, finished)
     assert Written.from_bytes(written.to_bytes()) == written
+
+
+def test_a_ledger_without_moments_is_one_of_an_earlier_version() -> None:
+    data = b'{"layout": 7, "files": {"a": ["2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"]}, "again": null}'
+    assert Written.from_bytes(data) == Written(7, {"a": Window(at(0), at(24))})
+
+
+def test_a_file_came_online_when_it_first_was_and_again_only_when_more_of_it_was(tmp_path: Path) -> None:
+    online = OnlineTable(LMDBStore(tmp_path / "online", create=True), "shop")
+    view, clock = online.register(VIEW), iter(map(at, range(100, 110)))
+    ledger = Ledger(online, view, clock=lambda: next(clock))
+    ledger.add(["a", "b"], Window(at(0), at(5)))
+    ledger.add(["b"], Window(at(1), at(5)))
+    assert ledger.written.since == {"a": at(100), "b": at(100)}
+    ledger.add(["b"], Window(at(5), at(6)))
+    ledger.finish(["b"])
+    assert (ledger.written.since, ledger.written.finished) == ({"b": at(102)}, at(103))
+    assert Ledger(online, view).written.finished == at(103)

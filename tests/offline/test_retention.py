@@ -208,7 +208,7 @@ def test_vectors_survive_compaction_bit_for_bit(tmp_path: Path) -> None:
     assert {row.tobytes() for row in kept} == {row.tobytes() for row in vectors}
 
 
-@pytest.mark.parametrize("days", ["a month", -1])
+@pytest.mark.parametrize("days", ["a month", -1, ".nan", ".inf", "true", 1e12])
 def test_a_retention_that_is_no_number_of_days_is_refused(tmp_path: Path, days: object) -> None:
     file = tmp_path / "feature_store.yaml"
     file.write_text(f"project: shop\noffline_store:\n  path: tables\n  retention_days: {days}\n")

@@ -59,6 +59,19 @@ def test_a_prefix_is_dropped_and_its_neighbours_stay(tmp_path: Path, monkeypatch
     store.drop(b"zz")
 
 
+def test_a_scan_gives_each_key_of_its_prefix_once_and_goes_on_where_a_step_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lmdb_table, "KEYS_PER_STEP", 3)
+    store = LMDBStore(tmp_path, create=True)
+    keys = [b"a%02d" % i for i in range(10)] + [b"a01\0", b"b", b"Z"]
+    store.write(keys, [row(1)] * len(keys), 0)
+    steps = list(store.scan(b"a"))
+    assert sorted(key for step in steps for key in step) == sorted(key for key in keys if key.startswith(b"a"))
+    assert max(map(len, steps)) == 3
+    assert list(store.scan(b"zz")) == []
+
+
 def test_the_map_grows_while_threads_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lmdb_table, "FIRST_MAP_SIZE", 1 << 16)
     store = LMDBStore(tmp_path, create=True)
