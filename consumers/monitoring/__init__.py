@@ -1,6 +1,11 @@
 """Watching features.
 
-ages.py       90m, 6h, 2d: ages as people write them
-freshness.py  how late each view is, how much it covers, and what to do first
-terminal.py   freshness as a table
+ages.py         90m, 6h, 2d: ages as people write them
+freshness.py    how late each view is, how much it covers, and what to do first
+consistency.py  whether what is online is what the offline store says
+sampling.py     which keys are compared: a sample by hash
+history.py      the offline rows of some online keys
+verdicts.py     what is wrong with each of them
+figures.py      what was found, as JSON
+terminal.py     what was found, as tables
 """

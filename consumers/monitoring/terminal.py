@@ -1,4 +1,4 @@
-"""Freshness as a table for a terminal."""
+"""What the checks found as tables for a terminal."""
 
 from datetime import datetime, timedelta
 
@@ -7,7 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from consumers.monitoring.ages import in_words
+from consumers.monitoring.consistency import Consistency
 from consumers.monitoring.freshness import Freshness, ViewFreshness
+from consumers.monitoring.verdicts import FAULTS
 
 
 def as_table(freshness: Freshness) -> Table:
@@ -54,3 +56,41 @@ def _age(seconds: float | None) -> str:
 
 def _share(covered: int, active: int | None) -> str:
     return "unknown" if active is None else f"{covered:,} of {active:,}"
+
+
+def consistency_table(found: Consistency) -> Table:
+    """One row per view, keys at fault in red; below it the first of them, and what was not judged."""
+    table = Table(
+        title=f"online beside offline at {_moment(found.now)} UTC",
+        title_justify="left",
+        title_style="bold",
+        caption="\n".join(_remarks(found)) or None,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("view", no_wrap=True)
+    for heading in ("keys", *FAULTS, "pending"):
+        table.add_column(heading, justify="right")
+    for view in found.views:
+        if view.not_judged is None:
+            faults = (Text(f"{view.faults[name]:,}", style="red" if view.faults[name] else "green") for name in FAULTS)
+            table.add_row(view.view, f"{view.sampled:,}", *faults, f"{view.pending:,}")
+    return table
+
+
+def _remarks(found: Consistency) -> list[str]:
+    lines = [f"{view.view}: not judged, {view.not_judged}" for view in found.views if view.not_judged]
+    for view in found.views:
+        if view.as_of:
+            lines.append(f"{view.view}: as of the materialization up to {_moment(view.as_of)} UTC")
+        if view.young:
+            lines.append(f"{view.view}: {view.young:,} rows too young to judge")
+        if not view.scan_complete:
+            lines.append(f"{view.view}: of the online keys the first {view.keys_scanned:,} were looked at")
+        if view.features:
+            lines.append(f"{view.view}: " + ", ".join(f"{name} differs in {n:,}" for name, n in view.features.items()))
+        if view.lowest_cosine is not None:
+            lines.append(f"{view.view}: lowest cosine of vectors that differ {view.lowest_cosine:.4f}")
+        lines += [f"{view.view}: {example.fault} {example.key}: {example.detail}" for example in view.examples]
+    return lines

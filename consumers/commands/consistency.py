@@ -1,0 +1,62 @@
+"""`consume consistency`."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from feature_repo import settings
+from feature_repo.console import JsonOption, StoreOption
+
+
+def consistency(
+    sample: Annotated[int, typer.Option(min=1, help="Keys of each view to compare.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the sample by hash: another seed, other keys.")] = 0,
+    budget: Annotated[float, typer.Option(min=0, max=1, help="Share of the keys that may be at fault.")] = 0.0,
+    grace: Annotated[
+        str, typer.Option(help="How long a streamed row may be online before its version is offline.")
+    ] = "2m",
+    served: Annotated[
+        Path | None,
+        typer.Option(help="Parquet with the ids of what was served.", show_default="the keys offline and online"),
+    ] = None,
+    scan: Annotated[
+        int, typer.Option(min=1, help="Online keys of a view to look at for the sample, at most.")
+    ] = 1_000_000,
+    now: Annotated[
+        str | None, typer.Option(help="Judge as of this time, with its offset: 2026-03-01T12:00Z.", show_default="now")
+    ] = None,
+    json: JsonOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Compare what is online with what the offline store says; exit code 1 if more than the budget differs.
+
+    Keys are sampled by hash from both sides. Each is worked out anew from the offline store as of the last
+    materialization, packed, and held against the bytes that are online: missing, extra, stale or different.
+    """
+    from consumers.monitoring import consistency as views
+    from consumers.monitoring.ages import parse_age, parse_moment
+    from consumers.monitoring.figures import as_json
+    from consumers.monitoring.terminal import consistency_table
+
+    found = views.check(
+        settings.load(store),
+        sample=sample,
+        seed=seed,
+        budget=budget,
+        now=parse_moment(now) if now else datetime.now(UTC),
+        grace=parse_age(grace),
+        at_most=scan,
+        served=served,
+    )
+    Console().print(consistency_table(found))
+    if json:
+        json.parent.mkdir(parents=True, exist_ok=True)
+        json.write_text(as_json(found))
+        typer.echo(f"figures: {json}")
+    for breach in found.breaches:
+        typer.secho(breach, fg="red", err=True)
+    if found.breaches:
+        raise typer.Exit(1)

@@ -1,0 +1,223 @@
+"""Whether what is online is what the offline store says: sampled keys, recomputed and compared byte by byte.
+
+The sample is by hash, from both sides: keys that the offline table has (or a log of what was served), and keys that a
+scan of the online store finds, so that rows of which the offline store knows nothing are seen too. For each key the
+row that should be online is worked out from the offline rows, as of the last materialization: the newest of those of
+which the ledger beside the online rows (feature_repo/tables/written.py) says that they were written. It is packed
+anew, as materialization packs it, and must be the same bytes.
+
+    missing     nothing is online, though a row was written
+    extra       a row is online of which the offline store has no version: of an unknown key, or of another time
+    stale       the row that is online is older than one that was written
+    different   it is of the right version and not the same bytes: damaged, changed, or made by another packing
+
+A row that came online by another way than materialization (a stream) may be newer than what was written; then it is
+held against its own version offline. It is left alone, and counted as `young`, until that has had `grace` to arrive.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from consumers.monitoring import sampling
+from consumers.monitoring.history import ViewHistory
+from consumers.monitoring.verdicts import FAULTS, Verdicts, judge
+from feature_repo.errors import VitrineError
+from feature_repo.online import open_online
+from feature_repo.settings import Settings
+from feature_repo.tables import entity_keys, times, written
+from feature_repo.tables.online_table import OnlineTable
+from feature_repo.tables.record import View
+
+EXAMPLES = 5
+"""Faults of each kind that are shown by key."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One key at fault."""
+
+    fault: str
+    key: str
+    """The entity's ids."""
+    detail: str
+
+
+@dataclass(frozen=True)
+class ViewConsistency:
+    """One view, online beside offline."""
+
+    view: str
+    not_judged: str | None = None
+    """Why it could not be judged; the figures are then empty."""
+    sampled: int = 0
+    keys_scanned: int = 0
+    """Online keys looked at to find the sample; repeats of a scan included."""
+    scan_complete: bool = True
+    as_of: datetime | None = None
+    """Event time up to which materialization has written the view; None where no ledger says."""
+    faults: dict[str, int] = field(default_factory=dict)
+    """Keys by fault, of FAULTS."""
+    young: int = 0
+    pending: int = 0
+    """Keys of which a newer row is offline that no materialization has taken yet: late, but not inconsistent."""
+    features: dict[str, int] = field(default_factory=dict)
+    """Of the different rows: how many differ in which feature."""
+    lowest_cosine: float | None = None
+    """Of the vectors that differ."""
+    examples: list[Example] = field(default_factory=list)
+
+    @property
+    def wrong(self) -> int:
+        """Keys at fault."""
+        return sum(self.faults.values())
+
+    @property
+    def share(self) -> float:
+        """Of the sampled keys."""
+        return self.wrong / self.sampled if self.sampled else 0.0
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """Every view of the project at one moment."""
+
+    now: datetime
+    budget: float
+    views: list[ViewConsistency]
+
+    @property
+    def breaches(self) -> list[str]:
+        """One line for each view over the budget: what is wrong and what to do first."""
+        return [_breach(view, self.budget) for view in self.views if view.share > self.budget]
+
+
+def check(
+    settings: Settings,
+    *,
+    sample: int,
+    seed: int,
+    budget: float,
+    now: datetime,
+    grace: timedelta = timedelta(minutes=2),
+    at_most: int = 1_000_000,
+    served: Path | None = None,
+) -> Consistency:
+    """Compare every view of the online store with its offline table.
+
+    Args:
+        sample: keys of each view.
+        seed: of the sample; another seed looks at other keys.
+        budget: share of the sampled keys that may be at fault.
+        now: with a time zone.
+        grace: how long a row may be online before its version is offline.
+        at_most: online keys of a view that are looked at for the sample.
+        served: Parquet with the ids of what was served (an impressions log): the sample is of those keys alone.
+
+    Raises:
+        VitrineError: there is no online store, it does not answer, or `served` cannot be read.
+    """
+    online = open_online(settings)
+    if online is None:
+        raise VitrineError(f"{settings.file}: no online store yet; run `feast apply`, then materialize")
+    try:
+        views = [
+            _check_view(online, view, settings.table(name), sample, seed, now, grace, at_most, served)
+            for name, view in sorted(online.reload().views.items())
+        ]
+    finally:
+        online.store.close()
+    return Consistency(now, budget, views)
+
+
+def _check_view(
+    online: OnlineTable,
+    view: View,
+    path: Path,
+    sample: int,
+    seed: int,
+    now: datetime,
+    grace: timedelta,
+    at_most: int,
+    served: Path | None,
+) -> ViewConsistency:
+    history = ViewHistory.open(online, view, path)
+    if isinstance(history, str):
+        return ViewConsistency(view.name, not_judged=history)
+    if served is None:
+        there = sampling.smallest(online.store.scan(history.prefix), sample, seed, at_most=at_most)
+        keys = sampling.union([sampling.smallest(history.keys(), sample, seed), there], sample)
+    else:
+        batches = _served_keys(served, view, history.prefix)
+        if batches is None:
+            return ViewConsistency(view.name, not_judged=f"{served} has no {' and '.join(dict(view.join_keys))}")
+        there = sampling.smallest(batches, sample, seed)
+        keys = sampling.union([there], sample)
+    ledger = written.of_view(online, view.name)
+    judged = judge(online, history, keys, ledger, now=times.tick(now, "us"), grace=times.duration(grace, "us"))
+    ends = [window.end for window in ledger.files.values()] if ledger else []
+    return _figures(judged, view, there, max(ends, default=None))
+
+
+def _figures(judged: Verdicts, view: View, there: sampling.Sample, as_of: datetime | None) -> ViewConsistency:
+    counted = Counter(fault for fault in judged.fault if fault)
+    shown: Counter[str] = Counter()
+    examples = []
+    for key, fault, detail in zip(judged.keys, judged.fault, judged.detail, strict=True):
+        if fault and shown[fault] < EXAMPLES:
+            shown[fault] += 1
+            examples.append(Example(fault, _entity(key, view), detail))
+    return ViewConsistency(
+        view=view.name,
+        sampled=len(judged.keys),
+        keys_scanned=there.seen,
+        scan_complete=there.complete,
+        as_of=as_of,
+        faults={fault: counted.get(fault, 0) for fault in FAULTS},
+        young=judged.young,
+        pending=judged.pending,
+        features=dict(judged.features.most_common()),
+        lowest_cosine=min(judged.cosines, default=None),
+        examples=examples,
+    )
+
+
+def _served_keys(served: Path, view: View, prefix: bytes) -> Iterator[list[bytes]] | None:
+    """The keys of a log; None if it does not say which entities of the view."""
+    names = [name for name, _ in view.join_keys]
+    try:
+        if not names or not set(names) <= set(pq.read_schema(served).names):
+            return None
+        log = pq.read_table(served, columns=names).drop_null()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise VitrineError(f"{served}: no Parquet file ({str(error).splitlines()[0]})") from error
+    rows = log.group_by(names).aggregate([])
+    return iter([entity_keys.keys(prefix, [entity_keys.arrow_values(rows[name]) for name in names])])
+
+
+def _entity(key: bytes, view: View) -> str:
+    texts = entity_keys.texts(key, max(1, len(view.join_keys)))
+    return "a long id" if texts is None else " ".join(text.decode(errors="replace") for text in texts)
+
+
+def _breach(view: ViewConsistency, budget: float) -> str:
+    found = ", ".join(f"{count:,} {fault}" for fault, count in view.faults.items() if count)
+    worst = max(FAULTS, key=lambda fault: view.faults.get(fault, 0))
+    return (
+        f"{view.view}: {view.wrong:,} of {view.sampled:,} sampled keys are not as offline ({found}), "
+        f"at most {budget:.2%} allowed; {FIRST[worst].format(view=view.view)}"
+    )
+
+
+FIRST = {
+    "missing": "materialize {view} again over its whole time: `feast materialize START END --views {view}`",
+    "extra": "see whether a stream's commits fail, or rows were deleted offline alone (`produce forget` takes both)",
+    "stale": "see whether another program writes {view}, then `feast materialize START END --views {view}`",
+    "different": "see whether two deployments write {view}, then `feast materialize START END --views {view}`",
+}
+"""What to do first about the most frequent fault."""

@@ -1,0 +1,133 @@
+"""The offline rows of some online keys, and whether materialization says that each is online.
+
+A view's table is called like the view and its columns like its features: so it is in this repository, and the record
+of an online store says nothing of field mappings. A view of which that is not true is not judged.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
+from numpy.typing import NDArray
+
+from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP
+from feature_repo.tables import delta, entity_keys, gather, ranges, times
+from feature_repo.tables.materialize import file_name
+from feature_repo.tables.online_table import OnlineTable
+from feature_repo.tables.record import View
+from feature_repo.tables.written import Written
+
+BLOCK_ROWS = 65_536
+Int64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Versions:
+    """The offline rows of some keys, in the table's order."""
+
+    key: Int64
+    """[n], which of the keys asked for."""
+    event: Int64
+    """[n], microseconds since 1970 UTC."""
+    created: Int64
+    """[n], likewise; the smallest int64 where it is null."""
+    online: NDArray[np.bool_]
+    """[n], whether a run of materialization says that it put the row online, or a newer one in its place."""
+    position: Int64
+    """[n], of the row in the table."""
+
+
+@dataclass(frozen=True)
+class ViewHistory:
+    """A view's offline table beside what the online store knows of the view."""
+
+    view: View
+    prefix: bytes
+    table: pyarrow.dataset.Dataset
+
+    @staticmethod
+    def open(online: OnlineTable, view: View, path: Path) -> "ViewHistory | str":
+        """The history, or why the view cannot be judged."""
+        if not delta.exists(path):
+            return f"there is no table `{path.name}` yet"
+        table = delta.dataset(path)
+        needed = {*dict(view.join_keys), *view.layout.by_name, EVENT_TIMESTAMP, CREATED_TIMESTAMP}
+        missing = sorted(needed - set(table.schema.names))
+        if missing:
+            return f"table `{path.name}` has no column {', '.join(missing)}"
+        computed = [field.name for field in view.layout.fields if field.is_message]
+        if computed:
+            return f"{', '.join(computed)}: maps and structs are packed by Feast alone"
+        return ViewHistory(view, entity_keys.prefix(online.project, view.name), table)
+
+    def keys(self) -> Iterator[list[bytes]]:
+        """The online keys of the table's rows, block by block; rows without an id or a time have none."""
+        for block in self._blocks([]):
+            yield self._keys_of(block.filter(self._usable(block)))
+
+    def versions(self, keys: list[bytes], written: Written | None) -> Versions:
+        """All rows of these keys.
+
+        Args:
+            written: what the online store says has been written; None: nobody knows, and every row counts as online.
+        """
+        number = {key: i for i, key in enumerate(keys)}
+        since, until = self._stretches(written)
+        parts: list[tuple[Int64, ...]] = [(np.empty(0, np.int64),) * 4]
+        offset = 0
+        for block in self._blocks([CREATED_TIMESTAMP]):
+            usable = np.flatnonzero(np.asarray(self._usable(block)))
+            found = [number.get(key, -1) for key in self._keys_of(block.take(pa.array(usable)))]
+            key = np.array(found, np.int64)
+            mine = usable[key >= 0]
+            taken = block.take(pa.array(mine))
+            stamps = (times.ticks(taken[name], "us") for name in (EVENT_TIMESTAMP, CREATED_TIMESTAMP))
+            parts.append((key[key >= 0], *stamps, mine + offset))
+            offset += len(block)
+        key, event, created_at, position = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        file = np.searchsorted(self._file_ends(), position, side="right")
+        online = (since[file] <= event) & (event <= until[file])
+        return Versions(key, event, created_at, online, position)
+
+    def rows(self, position: Int64) -> pa.Table:
+        """The rows at these positions of the table, in the order in which they are asked for."""
+        ascending, place = np.unique(position, return_inverse=True)
+        columns = [*self.view.layout.by_name, EVENT_TIMESTAMP, CREATED_TIMESTAMP]
+        return gather.rows_of(self.table, ascending, columns).take(pa.array(place))
+
+    def _blocks(self, more: list[str]) -> Iterator[pa.Table]:
+        return ranges.blocks(self.table, [*dict(self.view.join_keys), EVENT_TIMESTAMP, *more], BLOCK_ROWS)
+
+    def _usable(self, block: pa.Table) -> pa.ChunkedArray | pa.Array:
+        usable = np.asarray(block[EVENT_TIMESTAMP].is_valid())
+        for name, _ in self.view.join_keys:
+            usable = usable & np.asarray(block[name].is_valid())
+        return pa.array(usable)
+
+    def _keys_of(self, block: pa.Table) -> list[bytes]:
+        values = [entity_keys.arrow_values(block[name]) for name, _ in self.view.join_keys]
+        return entity_keys.keys(self.prefix, values or [[""] * len(block)]) if len(block) else []
+
+    def _file_ends(self) -> Int64:
+        """Of each file the position after its last row."""
+        return np.cumsum([fragment.count_rows() for fragment in self.table.get_fragments()], dtype=np.int64)
+
+    def _stretches(self, written: Written | None) -> tuple[Int64, Int64]:
+        """Of each file the event times, both inclusive, that have been written of it."""
+        nothing, everything = (1, 0), (np.iinfo(np.int64).min, np.iinfo(np.int64).max)
+        found = []
+        for fragment in self.table.get_fragments():
+            window = written.files.get(file_name(fragment)) if written is not None else None
+            found.append(
+                everything if written is None else nothing if window is None else _ticks(window.start, window.end)
+            )
+        bounds = np.array(found, np.int64).reshape(-1, 2)
+        return bounds[:, 0], bounds[:, 1]
+
+
+def _ticks(start: datetime, end: datetime) -> tuple[int, int]:
+    return times.tick(start, "us"), times.tick(end, "us")

@@ -1,0 +1,172 @@
+"""What is wrong with each sampled key: its row online beside its rows offline (consistency.py says what each means)."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from consumers.monitoring.history import Versions, ViewHistory
+from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP
+from feature_repo.tables import repack, times, written
+from feature_repo.tables.online_table import OnlineTable
+from feature_repo.tables.record import View
+
+FAULTS = ("missing", "extra", "stale", "different")
+Int64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What was found of each sampled key."""
+
+    keys: list[bytes]
+    fault: list[str | None]
+    """Of each key, of FAULTS; None where all is well."""
+    detail: list[str]
+    young: int
+    pending: int
+    features: Counter[str]
+    """Of the different rows: how many differ in which feature."""
+    cosines: list[float]
+
+
+def judge(
+    online: OnlineTable,
+    history: ViewHistory,
+    keys: list[bytes],
+    ledger: written.Written | None,
+    *,
+    now: int,
+    grace: int,
+) -> Verdicts:
+    """Hold the row of each key that is online against the offline rows.
+
+    Args:
+        ledger: what the online store says has been written; None: every row up to `now` should be online.
+        now: microseconds since 1970 UTC.
+        grace: microseconds that a row may be online before its version is offline.
+    """
+    view, words = history.view, online.words(history.view)
+    # Online first: what is written meanwhile makes an online row old, never the other way round.
+    found = online.store.read([keys])[0]
+    versions = history.versions(keys, ledger)
+    sound = _sound(found, view, words)
+    event, created = _stamps(found)
+    written_by_now = versions.online if ledger is not None else versions.event <= now
+    should = _newest(versions.key, versions.event, versions.created, written_by_now, len(keys))
+    newest = _newest(versions.key, versions.event, versions.created, versions.event <= now, len(keys))
+    same = _same_version(versions.key, versions.event, versions.created, event, created)
+    fault: list[str | None] = [None] * len(keys)
+    detail = [""] * len(keys)
+    young = pending = 0
+    compare: list[int] = []
+    for i in range(len(keys)):
+        wanted = _stamp(versions.event, versions.created, should[i])
+        here = (int(event[i]), int(created[i]))
+        late = _stamp(versions.event, versions.created, newest[i])
+        pending += late is not None and (found[i] is None or here < late) and (wanted is None or wanted < late)
+        if found[i] is None:
+            if wanted is not None and not (view.ttl and wanted[0] < now - view.ttl):
+                fault[i], detail[i] = "missing", f"{_when(wanted[0])} was written"
+        elif not sound[i]:
+            fault[i], detail[i] = "different", "the row is damaged"
+        elif wanted is not None and here < wanted:
+            fault[i], detail[i] = "stale", f"{_when(here[0])} is online, {_when(wanted[0])} was written"
+        elif same[i]:
+            compare.append(i)
+        elif here[1] > now - grace:
+            young += 1
+        else:
+            fault[i], detail[i] = "extra", f"the offline store has no version of {_when(here[0])}"
+    features: Counter[str] = Counter()
+    cosines: list[float] = []
+    for i, differs, cosine in _differences(history, found, [(i, same[i]) for i in compare], words, versions):
+        fault[i], detail[i] = "different", f"in {', '.join(differs) or 'its packing'}"
+        features.update(differs)
+        cosines += [cosine] if np.isfinite(cosine) else []
+    return Verdicts(keys, fault, detail, young, pending, features, cosines)
+
+
+def _sound(found: Sequence[bytes | None], view: View, words: dict[str, list[str]]) -> NDArray[np.bool_]:
+    """[n], whether a reader could read each row; False where there is none."""
+    place = [i for i, row in enumerate(found) if row is not None]
+    sound = np.zeros(len(found), np.bool_)
+    if place:
+        sound[place] = repack.is_sound([row for row in found if row is not None], view, words)
+    return sound
+
+
+def _stamps(found: Sequence[bytes | None]) -> tuple[Int64, Int64]:
+    """Event and created timestamps [n]; the smallest int64 where there is no row."""
+    return repack.stamps([row if row is not None else _NEVER for row in found])
+
+
+_NEVER = 2 * int(times.NEVER).to_bytes(8, "little", signed=True)
+
+
+def _newest(key: Int64, event: Int64, created: Int64, counts: NDArray[np.bool_], keys: int) -> Int64:
+    """[keys], of each key the place of its newest row among those that count, the last of equals; -1 if none."""
+    place = np.flatnonzero(counts)
+    place = place[np.lexsort((created[place], event[place], key[place]))]
+    newest = np.full(keys, -1)
+    newest[key[place]] = place
+    return newest
+
+
+def _same_version(key: Int64, event: Int64, created: Int64, here: Int64, made: Int64) -> list[list[int]]:
+    """Of each key the places of the offline rows of the version that is online."""
+    found: list[list[int]] = [[] for _ in here]
+    for place in np.flatnonzero((event == here[key]) & (created == made[key])).tolist():
+        found[key[place]].append(place)
+    return found
+
+
+def _stamp(event: Int64, created: Int64, place: int) -> tuple[int, int] | None:
+    return None if place < 0 else (int(event[place]), int(created[place]))
+
+
+def _differences(
+    history: ViewHistory,
+    found: Sequence[bytes | None],
+    pairs: Sequence[tuple[int, list[int]]],
+    words: dict[str, list[str]],
+    versions: Versions,
+) -> Iterator[tuple[int, list[str], float]]:
+    """Of the keys whose bytes are those of no offline row of their version: the features that differ, the cosine."""
+    flat = [(i, place) for i, places in pairs for place in places]
+    if not flat:
+        return
+    rows = history.rows(versions.position[[place for _, place in flat]])
+    online = [found[i] or b"" for i, _ in flat]
+    wanted = _packed_alike(history.view, rows, online, words)
+    equal = {i for (i, _), one, other in zip(flat, online, wanted, strict=True) if one == other}
+    wrong = [n for n, (i, _) in enumerate(flat) if i not in equal]
+    if not wrong:
+        return
+    apart = repack.apart([online[n] for n in wrong], [wanted[n] for n in wrong], history.view, words)
+    told: set[int] = set()
+    for at, n in enumerate(wrong):
+        if flat[n][0] not in told:
+            told.add(flat[n][0])
+            yield flat[n][0], [name for name, differs in apart.features.items() if differs[at]], float(apart.cosine[at])
+
+
+def _packed_alike(view: View, rows: pa.Table, online: Sequence[bytes], words: dict[str, list[str]]) -> list[bytes]:
+    """Offline rows packed in the layouts of the rows that are online; in the newest one where that lacks a column."""
+    packed = [b""] * len(online)
+    layouts = [repack.layout_of(row, view) or view.layout for row in online]
+    layouts = [one if set(one.by_name) <= set(rows.column_names) else view.layout for one in layouts]
+    for layout in dict.fromkeys(layouts):
+        place = [i for i, one in enumerate(layouts) if one == layout]
+        made = repack.packed(layout, rows.take(pa.array(place)), EVENT_TIMESTAMP, CREATED_TIMESTAMP, words)
+        for i, row in zip(place, made, strict=True):
+            packed[i] = row
+    return packed
+
+
+def _when(ticks: int) -> str:
+    return f"{times.EPOCH + timedelta(microseconds=ticks):%Y-%m-%d %H:%M:%S}"

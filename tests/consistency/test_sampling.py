@@ -1,0 +1,44 @@
+"""Samples by hash."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumers.monitoring.sampling import smallest, union
+
+KEYS = st.lists(st.binary(min_size=1, max_size=4), max_size=60)
+
+
+@given(keys=KEYS, size=st.integers(1, 8), step=st.integers(1, 9), order=st.randoms())
+def test_keeps_the_same_keys_whatever_the_order_the_batches_and_the_repeats(
+    keys: list[bytes], size: int, step: int, order: random.Random
+) -> None:
+    shuffled = keys + keys[:3]
+    order.shuffle(shuffled)
+    batches = [shuffled[start : start + step] for start in range(0, len(shuffled), step)]
+    found = smallest(batches, size, seed=7)
+    assert set(found.by_hash.values()) == set(smallest([sorted(set(keys))], size, seed=7).by_hash.values())
+    assert len(found.by_hash) == min(size, len(set(keys)))
+    assert (found.seen, found.complete) == (len(shuffled), True)
+
+
+@given(one=KEYS, other=KEYS, size=st.integers(1, 8))
+def test_two_samples_together_are_the_sample_of_everything(one: list[bytes], other: list[bytes], size: int) -> None:
+    both = union([smallest([one], size, 0), smallest([other], size, 0)], size)
+    assert both == union([smallest([one + other], size, 0)], size)
+
+
+def test_every_key_is_as_likely_as_any_other() -> None:
+    keys = [b"%d" % i for i in range(20)]
+    drawn = [key for seed in range(2000) for key in smallest([keys], 5, seed).by_hash.values()]
+    counts = [drawn.count(key) for key in keys]
+    assert sum(counts) == 10_000
+    assert sum((count - 500) ** 2 / 375 for count in counts) == pytest.approx(20, abs=20)  # chi-square, 19 degrees
+
+
+def test_looks_at_no_more_than_it_is_told_to() -> None:
+    batches = iter([[b"a", b"b"], [b"c"], [b"never", b"looked at"]])
+    found = smallest(batches, 10, 0, at_most=3)
+    assert (set(found.by_hash.values()), found.seen, found.complete) == ({b"a", b"b", b"c"}, 3, False)
