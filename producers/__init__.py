@@ -11,6 +11,8 @@
     embeddings.py  the catalogue to `product_embedding`
     tags.py        vectors to `product_tags`
     taggers/       labels, splits, classifiers and their calibration
+    ledger.py      every run: what went in, what came of it, how it ended
+    locks.py       one run of a step at a time
     upkeep.py      products and users forgotten, corrected rows dropped, files removed
 
 Imports `feature_repo`, never `consumers`.

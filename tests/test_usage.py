@@ -23,6 +23,7 @@ REFUSED = {
     "produce encoder --data . --out new --seed -1": "'--seed'",
     "produce tags --labels labels.parquet --abstain 1.5": "'--abstain'",
     "produce tags --labels labels.parquet --abstain nan": "'--abstain'",
+    "produce runs --last 0": "'--last'",
     "produce forget": "--product or --user",
     "produce vacuum --grace-hours -1": "'--grace-hours'",
     "produce vacuum --grace-hours 99999999999999": "'--grace-hours'",

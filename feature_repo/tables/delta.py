@@ -3,13 +3,13 @@
 A commit is visible whole or not at all, so a killed writer leaves nothing half-written.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset
-from deltalake import DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
@@ -24,6 +24,11 @@ ATTEMPTS = 10
 def exists(path: Path) -> bool:
     """Whether `path` holds a Delta table."""
     return DeltaTable.is_deltatable(str(path))
+
+
+def version(path: Path) -> int | None:
+    """The table's newest version; None where there is no table."""
+    return DeltaTable(str(path)).version() if exists(path) else None
 
 
 def append(path: Path, rows: pa.Table) -> int:
@@ -49,6 +54,54 @@ def commit(path: Path, change: Callable[[], Result]) -> Result:
         except CommitFailedError:
             continue
     raise VitrineError(f"table `{path.name}`: {ATTEMPTS} commits lost against other writers'; run this again")
+
+
+class OutOfTurn(Exception):
+    """Another commit of the same series was quicker: what is to be added has to be worked out anew."""
+
+
+def turn(path: Path, series: str) -> int:
+    """How many commits of a series the newest version of a table holds.
+
+    Ask before reading what the table already holds, and pass the answer to `append_in_turn`.
+    """
+    return (DeltaTable(str(path)).transaction_version(series) or 0) if exists(path) else 0
+
+
+def append_in_turn(path: Path, rows: pa.Table, series: str, turn: int, marks: Mapping[str, int] | None = None) -> int:
+    """Add rows in one commit, if nobody has added to the series since `turn` was asked for; returns the next turn.
+
+    Delta by itself appends the rows of one transaction as often as it is asked to. So the number of the commit is
+    compared with that of the version on which it is made, and where another writer makes a version in between, Delta
+    refuses two commits of one series.
+
+    Args:
+        series: Delta's application id: one name for all whose additions depend on each other's.
+        turn: of this series, asked for before what the table holds was read.
+        marks: numbers that the commit leaves on the table under other names, to be read by `mark`.
+
+    Raises:
+        OutOfTurn: another writer of this series was quicker; nothing was added.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not exists(path):
+        DeltaTable.create(str(path), schema=rows.schema, mode="ignore")
+
+    def write() -> int:
+        table = DeltaTable(str(path))
+        if (table.transaction_version(series) or 0) != turn:
+            raise OutOfTurn
+        numbers = {**(marks or {}), series: turn + 1}
+        said = CommitProperties(app_transactions=[Transaction(name, number) for name, number in numbers.items()])
+        write_deltalake(table, rows, mode="append", commit_properties=said)
+        return turn + 1
+
+    return commit(path, write)
+
+
+def mark(path: Path, name: str) -> int | None:
+    """The number that `append_in_turn` last left on a table under a name; None if it never did."""
+    return DeltaTable(str(path)).transaction_version(name) if exists(path) else None
 
 
 def overwrite(path: Path, rows: pa.Table) -> int:

@@ -18,6 +18,13 @@ def catalogue(
 
     Bad rows go to the quarantine table with their reason; the rest goes on.
     """
+    from feature_repo.tables.quarantine import counts
+    from producers import ledger
     from producers.catalogue import take_in
 
-    typer.echo(take_in(settings.load(store), products, datetime.now(UTC)))
+    opened, now = settings.load(store), datetime.now(UTC)
+    with ledger.run(opened, "catalogue", now=now) as run:
+        taken = take_in(opened, products, now)
+        run.counts(new=taken.new, changed=taken.changed, unchanged=taken.unchanged)
+        run.quarantined(counts(taken.refused))
+    typer.echo(taken)

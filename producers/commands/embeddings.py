@@ -20,14 +20,19 @@ def embeddings(
 
     Unusable pictures go to the quarantine table with their reason; such a product goes on with its title.
     """
+    from producers import ledger
     from producers.embeddings import embed_catalogue
 
-    with console.progress_bar() as bar:
+    opened, now = settings.load(store), datetime.now(UTC)
+    with ledger.run(opened, "embeddings", now=now, reads=["product_catalogue"]) as run, console.progress_bar() as bar:
         task = bar.add_task("encode products", total=None)
         done = embed_catalogue(
-            settings.load(store),
+            opened,
             encoder,
-            now=datetime.now(UTC),
+            now=now,
             progress=lambda so_far, total: bar.update(task, completed=so_far, total=total),
         )
+        run.uses(done.encoder_version)
+        run.counts(encoded=done.encoded, known=done.known)
+        run.quarantined(done.unusable)
     typer.echo(done)

@@ -24,16 +24,21 @@ def tags(
     store: StoreOption = None,
 ) -> None:
     """Tag every product with child age, child gender and category, learned from labelled ones."""
+    from producers import ledger
     from producers.tags import tag_products
 
-    done = tag_products(
-        settings.load(store),
-        labels,
-        encoder_version=encoder_version,
-        abstain=abstain,
-        now=datetime.now(UTC),
-        track=lambda fits: console.track(fits, "fit taggers"),
-    )
+    opened, now = settings.load(store), datetime.now(UTC)
+    with ledger.run(opened, "tags", now=now, reads=["product_embedding", "product_catalogue"]) as run:
+        done = tag_products(
+            opened,
+            labels,
+            encoder_version=encoder_version,
+            abstain=abstain,
+            now=now,
+            track=lambda fits: console.track(fits, "fit taggers"),
+        )
+        run.uses(done.tagger_version)
+        run.counts(tagged=done.rows, predictions=done.predictions, labels_refused=done.refused)
     typer.echo(
         f"{done.tagger_version}: {done.rows} rows added to product_tags, {done.predictions} to tag_predictions; "
         f"learned from {done.labels} labels on vectors of {done.encoder_version}; {done.refused} labels quarantined"

@@ -1,8 +1,11 @@
 """Delta tables on disk."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 from pyarrow.fs import LocalFileSystem
 
 from feature_repo.tables import delta
@@ -22,3 +25,40 @@ def test_no_thread_of_arrows_calls_python_to_read_a_file(tmp_path: Path) -> None
     delta.append(tmp_path / "table", ROWS)
     opened = delta.dataset(tmp_path / "table").filesystem
     assert isinstance(opened.base_fs, LocalFileSystem)
+
+
+def test_a_commit_out_of_its_turn_adds_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "table"
+    assert delta.turn(path, "embeddings a") == 0
+    assert delta.append_in_turn(path, ROWS, "embeddings a", 0, {"catalogue": 7}) == 1
+    with pytest.raises(delta.OutOfTurn):
+        delta.append_in_turn(path, ROWS, "embeddings a", 0)
+    assert delta.append_in_turn(path, ROWS, "embeddings b", 0) == 1
+    assert delta.append_in_turn(path, ROWS, "embeddings a", delta.turn(path, "embeddings a")) == 2
+    assert delta.read(path).num_rows == 3 * ROWS.num_rows
+    assert (delta.mark(path, "catalogue"), delta.mark(path, "other")) == (7, None)
+
+
+def test_of_writers_that_all_saw_the_same_table_one_adds_to_it_and_the_others_add_what_is_still_missing(
+    tmp_path: Path,
+) -> None:
+    path, wanted, gate = tmp_path / "table", [f"p{number}" for number in range(12)], threading.Barrier(4)
+
+    def writer(_: int) -> int:
+        lost = 0
+        gate.wait()
+        while True:
+            turn = delta.turn(path, "embeddings a")
+            held = delta.read(path)["product_id"].to_pylist() if delta.exists(path) else []
+            left = [product for product in wanted if product not in held]
+            if not left:
+                return lost
+            try:
+                delta.append_in_turn(path, pa.table({"product_id": left[:3]}), "embeddings a", turn)
+            except delta.OutOfTurn:
+                lost += 1
+
+    with ThreadPoolExecutor(4) as pool:
+        lost = sum(pool.map(writer, range(4)))
+    assert sorted(delta.read(path)["product_id"].to_pylist()) == sorted(wanted)
+    assert lost > 0
