@@ -1,8 +1,8 @@
 """The baseline: everything a ranker has without looking at a picture or reading a title.
 
 Strong on purpose. It knows ids as categories, how often user, product, category, brand and their pairs were shown and
-clicked before, and which modalities a product has; so what multimodal features add to it is theirs alone, and not
-popularity, recency or identity in disguise.
+clicked before, which modalities a product has, and the identity-only twins of every relational feature (`twins.py`); so
+what multimodal features add to it is theirs alone, and not popularity, recency or identity in disguise.
 """
 
 from collections.abc import Callable
@@ -21,6 +21,7 @@ from consumers.ranking.history import (
     smoothed_rate,
 )
 from consumers.ranking.training_set import TrainingSet, codes
+from consumers.ranking.twins import twins
 from feature_repo.schema import CATEGORY_SEPARATOR, IMPRESSIONS
 
 NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
@@ -60,6 +61,7 @@ def tabular_features(data: TrainingSet) -> dict[str, NDArray[Any]]:
         features[f"{name}_shown"] = np.log1p(shown).astype(np.float32)
         features[f"{name}_clicks"] = clicks.astype(np.float32)
         features[f"{name}_rate"] = smoothed_rate(shown, clicks, overall, RATE_STRENGTH)
+    features |= twins(user, time, clicked, {"product": product, "category": category, "brand": brand})
     return features | _product_features(data) | _context_features(data)
 
 

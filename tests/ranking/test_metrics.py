@@ -28,6 +28,22 @@ def test_auc_of_drawn_users_is_that_of_their_rows_repeated(case: tuple) -> None:
             assert value == pytest.approx(reference.roc_auc_score(clicked[repeated], scores[repeated]))
 
 
+@given(scored_rows(), st.data())
+def test_auc_under_both_draws_repeats_a_row_as_often_as_its_user_times_its_product(
+    case: tuple, data: st.DataObject
+) -> None:
+    scores, clicked, user, weights = case
+    product = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(user), max_size=len(user))))
+    of_products = np.array(data.draw(st.lists(st.integers(0, 3), min_size=12, max_size=12))).reshape(3, 4)
+    found = metrics.auc_two_way(scores, clicked, user, weights, product, of_products)
+    for weight, other, value in zip(weights, of_products, found, strict=True):
+        repeated = np.repeat(np.arange(len(scores)), weight[user] * other[product])
+        if len(set(clicked[repeated])) < 2:
+            assert np.isnan(value)
+        else:
+            assert value == pytest.approx(reference.roc_auc_score(clicked[repeated], scores[repeated]))
+
+
 @given(scored_rows())
 def test_gauc_weighs_each_users_auc_by_its_rows_and_how_often_the_user_was_drawn(case: tuple) -> None:
     scores, clicked, user, weights = case

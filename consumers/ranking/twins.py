@@ -1,0 +1,75 @@
+"""Identity-only twins of the relational features, for the baseline.
+
+A feature of a candidate and its user's history still carries how much the user clicked, how recently, and whether the
+very same product, category or brand was among it, even where the vectors are another product's. The baseline gets
+all of that by identity alone, so that what a relation adds to it is content.
+"""
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consumers.ranking.history import MICROSECONDS_A_DAY, Clicks, Ints, clicks_of_users
+
+WINDOW = 50
+"""How many of the last clicks are counted; the affinity features look back as far."""
+HALF_LIFE_DAYS = 14.0
+"""After how long a click counts half."""
+
+
+def twins(
+    user: Ints, time: Ints, clicked: NDArray[np.integer], identities: Mapping[str, Ints]
+) -> dict[str, NDArray[np.float32]]:
+    """`recent_clicks` and, for each identity, `same_NAME_clicked`, float32 [n], of what came strictly before each row.
+
+    Args:
+        user: int64 [n], codes; time: int64 [n], microseconds; clicked: 0/1 [n].
+        identities: name to codes [n] of what each row showed, -1 where it is not known: such rows are like nothing.
+    """
+    clicks = clicks_of_users(user, time, clicked)
+    features = {"recent_clicks": recency_weighted_count(clicks, user, time)}
+    for name, codes in identities.items():
+        features[f"same_{name}_clicked"] = same_in_window(codes, clicks, WINDOW)
+    return features
+
+
+def same_in_window(codes: Ints, clicks: Clicks, length: int) -> NDArray[np.float32]:
+    """How many of the user's last `length` clicks before each row were of the row's own code [n]; -1 equals nothing."""
+    result = np.empty(len(codes), np.float32)
+    of_clicks = codes[clicks.rows]
+    for start in range(0, len(codes), 100_000):
+        rows = np.arange(start, min(start + 100_000, len(codes)))
+        window = clicks.window(rows, length)
+        mine = codes[rows, None]
+        result[rows] = (
+            ((window >= 0) & (of_clicks[np.maximum(window, 0)] == mine) & (mine >= 0)).sum(axis=1)
+            if len(of_clicks)
+            else 0
+        )
+    return result
+
+
+def recency_weighted_count(clicks: Clicks, user: Ints, time: Ints) -> NDArray[np.float32]:
+    """The user's clicks strictly before each row [n], each counting half as much every HALF_LIFE_DAYS."""
+    owner, when = user[clicks.rows], time[clicks.rows]
+    weight = np.zeros(len(when))
+    start = np.maximum.accumulate(np.where(np.diff(owner, prepend=-1) != 0, np.arange(len(owner)), 0))
+    rank = np.arange(len(owner)) - start
+    by_rank = np.argsort(rank, kind="stable")
+    bounds = np.searchsorted(rank[by_rank], np.arange(rank.max(initial=-1) + 2))
+    for first, last in pairwise(bounds):
+        now = by_rank[first:last]
+        weight[now] = 1.0
+        if first:
+            weight[now] += weight[now - 1] * _kept(when[now] - when[now - 1])
+    result = np.zeros(len(user), np.float32)
+    some = np.flatnonzero(clicks.before > 0)
+    last_click = clicks.end[some] - 1
+    result[some] = weight[last_click] * _kept(time[some] - when[last_click])
+    return result
+
+
+def _kept(microseconds: Ints) -> NDArray[np.float64]:
+    return np.asarray(0.5 ** (microseconds / (HALF_LIFE_DAYS * MICROSECONDS_A_DAY)))
