@@ -4,6 +4,7 @@
     online.py     the fast reader for ranking services
     question.py   what it asks of which views
     block.py      what it hands out
+    affinity.py   the same with how close candidates are to what their user clicked
     ranking/      training set, rankers, metrics, lift
     tagging/      how good the predicted tags are
     monitoring/   freshness

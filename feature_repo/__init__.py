@@ -4,6 +4,7 @@
     online.py       this deployment's online store, opened without Feast
     schema.py       column names and Arrow schemas of every table
     definitions.py  gathers entities, sources, views and services: the only file Feast reads
+    features/       what the features mean: definitions that writers and readers share, NumPy alone
     tables/         storage: Arrow tables and NumPy arrays in and out, no Feast
     stores/         Feast's plug-in points: thin adapters over tables/
     console.py      what the command lines share: one-line errors, progress bars

@@ -1,15 +1,29 @@
 """Gathers every object for Feast: `feast apply` reads this file and no other (see .feastignore)."""
 
 from feature_repo.entities import product, user
-from feature_repo.services import ranking, ranking_without_tags
-from feature_repo.views.product import product_catalogue, product_embedding, product_tags
+from feature_repo.services import affinity_history, ranking, ranking_with_affinity, ranking_without_tags
+from feature_repo.views.affinity import user_product_affinity
+from feature_repo.views.product import (
+    product_catalogue,
+    product_codes,
+    product_embedding,
+    product_neighbours,
+    product_tags,
+)
+from feature_repo.views.user import user_interest
 
 __all__ = [
+    "affinity_history",
     "product",
     "product_catalogue",
+    "product_codes",
     "product_embedding",
+    "product_neighbours",
     "product_tags",
     "ranking",
+    "ranking_with_affinity",
     "ranking_without_tags",
     "user",
+    "user_interest",
+    "user_product_affinity",
 ]

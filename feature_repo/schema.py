@@ -142,9 +142,12 @@ HISTORY_LENGTH = 50
 USER_INTEREST = pa.schema(
     [
         (USER_ID, pa.string()),
-        ("interest_vector", VECTOR),  # recency-weighted sum of the clicked fused vectors, of unit length
-        ("child_age_mix", VECTOR),  # recency-weighted mean distribution, in the order of CHILD_AGES
+        ("interest_vector", VECTOR),  # recency-weighted mean of the clicked fused vectors: short where they differ
+        ("interest_weight", pa.float32()),  # of that mean: what the clicks so far weigh, as of the last of them
+        ("child_age_mix", VECTOR),  # recency-weighted mean distribution at the last click, in the order of CHILD_AGES
+        ("child_age_weight", pa.float32()),
         ("child_gender_mix", VECTOR),  # the same, in the order of CHILD_GENDERS
+        ("child_gender_weight", pa.float32()),
         ("recent_products", pa.list_(pa.string())),  # the last HISTORY_LENGTH clicks, newest first
         ("recent_times", pa.list_(pa.int64())),  # microseconds since 1970 UTC of each
         ("clicks", pa.int64()),  # so far
@@ -154,7 +157,8 @@ USER_INTEREST = pa.schema(
     ]
 )
 """Table `user_interest`: one version a click, valid from the microsecond after it, so that no as-of join, whose bound
-is inclusive, shows an impression its own click."""
+is inclusive, shows an impression its own click. Clicks of one microsecond are one version. A row is all that the next
+one is made from (features/interest.py); a vector or mix of which no click had one is null."""
 
 PRODUCT_CAPTION = pa.schema(
     [

@@ -2,7 +2,10 @@
 
 from feast import FeatureService
 
-from feature_repo.views.product import product_catalogue, product_embedding, product_tags
+from feature_repo.features.affinity import HISTORY_SERVICE
+from feature_repo.views.affinity import user_product_affinity
+from feature_repo.views.product import product_catalogue, product_codes, product_embedding, product_tags
+from feature_repo.views.user import user_interest
 
 ranking = FeatureService(
     name="ranking",
@@ -21,4 +24,26 @@ ranking_without_tags = FeatureService(
         product_embedding,
     ],
     description="The same where nobody has labelled products: no tags are learnt, and there is no table of them.",
+)
+
+ranking_with_affinity = FeatureService(
+    name="ranking_with_affinity",
+    features=[
+        product_catalogue,
+        product_embedding,
+        product_tags,
+        product_codes,
+        user_interest,
+        user_product_affinity,
+    ],
+    description="A candidate, its user, and how close they are; Feast wants the request's history for the last.",
+)
+
+affinity_history = FeatureService(
+    name=HISTORY_SERVICE,
+    features=[
+        product_embedding[["fused_vector", "encoder_version"]],
+        product_codes[["codes"]],
+    ],
+    description="What the affinity features need of the products that a user clicked last.",
 )

@@ -1,18 +1,19 @@
 """How close a candidate is to what its user clicked before: relations, which raise a ranker where raw vectors do not.
 
-All results depend on earlier rows alone, bit for bit (see `history`). A matrix product of another shape may round
-differently, so similarities are computed in tiles of one fixed shape and summed over windows of one fixed length.
+All results depend on earlier rows alone, bit for bit (see `history`): similarities are computed in tiles of one fixed
+shape (feature_repo/features/similarity.py) and summed over windows of one fixed length.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 from consumers.ranking.history import MICROSECONDS_A_DAY, Clicks
+from feature_repo.features.similarity import rowwise_cosine, tiled_product
+
+__all__ = ["decayed_sums", "rowwise_cosine", "summaries", "window_similarities"]
 
 Vectors = NDArray[np.float32]
 Ints = NDArray[np.int64]
-
-TILE = 64
 
 
 def window_similarities(candidates: Ints, vectors: Vectors, clicks: Clicks, user: Ints, length: int) -> Vectors:
@@ -36,7 +37,7 @@ def window_similarities(candidates: Ints, vectors: Vectors, clicks: Clicks, user
             continue
         first = clicks.end[of_user[0]] - clicks.before[of_user[0]]
         clicked = candidates[clicks.rows[first : clicks.end[of_user].max()]]
-        similar = _tiled_product(vectors[candidates[of_user]], vectors[clicked])
+        similar = tiled_product(vectors[candidates[of_user]], vectors[clicked])
         similar[:, clicked < 0] = np.nan
         window = clicks.window(of_user, length)
         within = np.take_along_axis(similar, np.maximum(window - first, 0), axis=1)
@@ -80,33 +81,3 @@ def decayed_sums(values: Vectors, clicks: Clicks, user: Ints, time: Ints, half_l
         kept = 0.5 ** ((when[now] - when[now - 1]) / (half_life_days * MICROSECONDS_A_DAY))
         sums[now] += sums[now - 1] * kept[:, None].astype(np.float32)
     return sums
-
-
-def rowwise_cosine(left: Ints, left_vectors: Vectors, right: Ints, right_vectors: Vectors) -> NDArray[np.float32]:
-    """Cosine of `left_vectors[left[i]]` and `right_vectors[right[i]]` [n]; NaN for an index of -1 or a norm of 0."""
-    result = np.full(len(left), np.nan, np.float32)
-    left_norm = np.sqrt(np.einsum("ij,ij->i", left_vectors, left_vectors))
-    right_norm = np.sqrt(np.einsum("ij,ij->i", right_vectors, right_vectors))
-    known = np.flatnonzero((left >= 0) & (right >= 0))
-    for block in np.array_split(known, max(1, len(known) // 100_000)):
-        a, b = left[block], right[block]
-        norm = left_norm[a] * right_norm[b]
-        dot = np.einsum("ij,ij->i", left_vectors[a], right_vectors[b])
-        result[block] = np.where(norm > 0, dot / np.where(norm > 0, norm, 1), np.nan)
-    return result
-
-
-def _tiled_product(left: Vectors, right: Vectors) -> Vectors:
-    """`left @ right.T`, every tile computed by a product of the same shape."""
-    padded_left = _padded(left)
-    padded_right = _padded(right)
-    result = np.empty((len(padded_left), len(padded_right)), np.float32)
-    for i in range(0, len(padded_left), TILE):
-        for j in range(0, len(padded_right), TILE):
-            result[i : i + TILE, j : j + TILE] = padded_left[i : i + TILE] @ padded_right[j : j + TILE].T
-    return result[: len(left), : len(right)]
-
-
-def _padded(rows: Vectors) -> Vectors:
-    """The rows, then rows of zeros up to a multiple of TILE."""
-    return np.concatenate([rows, np.zeros((-len(rows) % TILE, rows.shape[1]), np.float32)])

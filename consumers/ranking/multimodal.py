@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from consumers.ranking.affinity import decayed_sums, rowwise_cosine, summaries, window_similarities
 from consumers.ranking.history import Clicks, clicks_of_users
 from consumers.ranking.training_set import JoinedView, TrainingSet, codes, gather
-from feature_repo.schema import CHILD_AGE_MONTHS, CHILD_AGES, CHILD_GENDERS
+from feature_repo.features.ages import child_stage, expected_stage
+from feature_repo.schema import CHILD_AGES, CHILD_GENDERS
 
 Group = dict[str, NDArray[Any]]
 """Feature name to float32 or int32 [n], as `rankers.Features`."""
@@ -56,12 +57,6 @@ def fit_projection(embedding: JoinedView, before: int) -> NDArray[np.float32]:
     return axes[:, ::-1][:, :COMPONENTS].astype(np.float32)
 
 
-def child_stage(months: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Index into CHILD_AGES of a child that many months old [n]; NaN where the age is not known or past childhood."""
-    stage = np.searchsorted(CHILD_AGE_MONTHS[1:], np.nan_to_num(months), side="right").astype(np.float32)
-    return np.where(np.isnan(months) | (stage >= len(CHILD_AGES)), np.nan, stage)
-
-
 def _tags(data: TrainingSet, tags: JoinedView) -> Group:
     age = gather(tags.vectors("child_age_distribution"), tags.row)
     gender = gather(tags.vectors("child_gender_distribution"), tags.row)
@@ -73,7 +68,7 @@ def _tags(data: TrainingSet, tags: JoinedView) -> Group:
     if "child_age_months" in known and age.shape[1] > 1:
         stage = child_stage(data.impressions.column("child_age_months").cast("float32").to_numpy())
         group["age_match"] = _pick(age, stage)
-        group["age_gap"] = _expected_stage(age) - stage
+        group["age_gap"] = expected_stage(age) - stage
     if "child_gender" in known and gender.shape[1] > 1:
         column = data.impressions.column("child_gender").to_numpy(zero_copy_only=False)
         wanted = np.full(len(column), np.nan, np.float32)
@@ -111,8 +106,8 @@ def _tag_mix(data: TrainingSet, tags: JoinedView, clicks: Clicks) -> Group:
         group[f"{tag}_mix_match"] = rowwise_cosine(tags.row, np.nan_to_num(distribution), _last_click(clicks), mix)
         if tag == "child_age":
             mix = mix / np.maximum(mix.sum(axis=1, keepdims=True), 1e-9)
-            usual = gather(_expected_stage(mix), _last_click(clicks))
-            group["age_gap_to_history"] = _expected_stage(gather(distribution, tags.row)) - usual
+            usual = gather(expected_stage(mix), _last_click(clicks))
+            group["age_gap_to_history"] = expected_stage(gather(distribution, tags.row)) - usual
     return group
 
 
@@ -124,10 +119,6 @@ def _vectors(embedding: JoinedView, projection: NDArray[np.float32]) -> Group:
 def _last_click(clicks: Clicks) -> NDArray[np.int64]:
     """Position in `clicks.rows` of the user's last click before each row [n], -1 where there was none."""
     return np.where(clicks.before > 0, clicks.end - 1, -1)
-
-
-def _expected_stage(distribution: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.einsum("ij,j->i", distribution, np.arange(distribution.shape[1], dtype=np.float32))
 
 
 def _pick(distribution: NDArray[np.float32], index: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -10,12 +10,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from consumers.ranking.multimodal import child_stage
 from consumers.ranking.training_set import TrainingSet
 from feature_repo.errors import VitrineError
+from feature_repo.features.ages import MICROSECONDS_A_MONTH, child_stage
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, IMPRESSION_ID, PRODUCT_ID, USER_ID
-
-MICROSECONDS_A_MONTH = 86_400_000_000 * 365.25 / 12
 
 
 @dataclass(frozen=True)

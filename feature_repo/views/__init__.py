@@ -1,1 +1,6 @@
-"""Feature views, one file per entity."""
+"""Feature views.
+
+product.py   what is known of a product
+user.py      what is known of a user
+affinity.py  how close the two are, computed when asked for
+"""

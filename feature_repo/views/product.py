@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from feast import FeatureView, Field
-from feast.types import Array, Bool, Float32, Float64, String
+from feast.types import Array, Bool, Float32, Float64, Int32, String
 
 from feature_repo.entities import product
 from feature_repo.schema import TAGS
@@ -57,4 +57,35 @@ product_tags = FeatureView(
     ],
     source=delta_source("product_tags"),
     description="What the vectors say a product is, with calibrated probabilities.",
+)
+
+product_codes = FeatureView(
+    name="product_codes",
+    entities=[product],
+    ttl=WHILE_ON_SALE,
+    schema=[
+        Field(name="codes", dtype=Array(Int32)),
+        Field(name="semantic_id", dtype=String),
+        Field(name="codebook_version", dtype=String),
+        Field(name="encoder_version", dtype=String),
+    ],
+    source=delta_source("product_codes"),
+    description="The semantic ID of a product: residual k-means codes of its fused vector, coarse to fine.",
+)
+
+product_neighbours = FeatureView(
+    name="product_neighbours",
+    entities=[product],
+    ttl=WHILE_ON_SALE,
+    schema=[
+        Field(name="neighbour_click_rate", dtype=Float32),
+        Field(name="neighbour_impressions", dtype=Float32),
+        Field(name="neighbour_price", dtype=Float32),
+        Field(name="neighbour_age", dtype=Float32),
+        Field(name="neighbour_similarity", dtype=Float32),
+        Field(name="neighbours", dtype=Int32),
+        Field(name="encoder_version", dtype=String),
+    ],
+    source=delta_source("product_neighbours"),
+    description="What the most similar products with a history earned: what a product without one starts with.",
 )

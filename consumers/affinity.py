@@ -1,0 +1,162 @@
+"""Online features of a user and candidates, with how close they are: two reads and one computation, without Feast.
+
+    found = fetch_with_affinity(reader, "ranking_with_affinity", user_id, candidates, now)
+    found.block.values["product_catalogue__price"]   # as of OnlineReader.fetch, with full feature names
+    found.affinity["age_gap"]                        # float32 [n], one of each of feature_repo.features.affinity.NAMES
+
+The first read brings the user's row and the candidates', the second what is known of the products in the user's row.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consumers.block import Block
+from consumers.online import OnlineReader
+from feature_repo.errors import VitrineError
+from feature_repo.features import affinity
+from feature_repo.features.affinity import HISTORY_SERVICE, Candidates, User
+from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, PRODUCT_ID, USER_ID
+from feature_repo.tables import columns, times
+
+USER = "user_interest"
+EMBEDDING = "product_embedding"
+TAGS = "product_tags"
+CODES = "product_codes"
+
+Affinity = dict[str, NDArray[np.float32]]
+
+
+class WithAffinity(NamedTuple):
+    """What was read of n candidates and their user, and how close they are."""
+
+    block: Block
+    """With full feature names (view__feature)."""
+    affinity: Affinity
+    """float32 [n] for each of affinity.NAMES, in their order; NaN where nothing is known."""
+
+
+def fetch_with_affinity(
+    reader: OnlineReader, service: str, user_id: str, product_ids: Sequence[str], now: datetime
+) -> WithAffinity:
+    """The features of one user's candidates.
+
+    Args:
+        reader: of the project.
+        service: a feature service of views of products and users, among them `user_interest` and `product_embedding`;
+            without `product_tags` or `product_codes`, what is made from them is NaN.
+        user_id: for whom.
+        product_ids: the candidates [n].
+        now: when they are ranked: children grow, and rows grow stale.
+
+    Raises:
+        VitrineError: as `OnlineReader.fetch`; the service lacks a view; vectors are of two encoder versions.
+    """
+    block = reader.fetch(service, _ids(user_id, product_ids), full_feature_names=True, now=now)
+    recent = _recent(block, service)
+    history = reader.fetch(HISTORY_SERVICE, recent, full_feature_names=True, now=now) if recent else None
+    return WithAffinity(block, _affinity(block, history, recent, product_ids, times.tick(now, "us")))
+
+
+async def fetch_with_affinity_async(
+    reader: OnlineReader, service: str, user_id: str, product_ids: Sequence[str], now: datetime
+) -> WithAffinity:
+    """`fetch_with_affinity`, without blocking the event loop while the store is asked."""
+    block = await reader.fetch_async(service, _ids(user_id, product_ids), full_feature_names=True, now=now)
+    recent = _recent(block, service)
+    history = await reader.fetch_async(HISTORY_SERVICE, recent, full_feature_names=True, now=now) if recent else None
+    return WithAffinity(block, _affinity(block, history, recent, product_ids, times.tick(now, "us")))
+
+
+def _ids(user_id: str, product_ids: Sequence[str]) -> dict[str, Any]:
+    return {USER_ID: user_id, PRODUCT_ID: product_ids}
+
+
+def _recent(block: Block, service: str) -> list[str]:
+    """The products in the user's row, newest first; none where there is no row."""
+    missing = [view for view in (USER, EMBEDDING) if view not in block.views]
+    if missing:
+        raise VitrineError(
+            f"service `{service}` has no view {', '.join(missing)}, from which affinity is computed; "
+            f"it has {', '.join(block.views)}"
+        )
+    return list(_first(block, "recent_products")) if block.count else []
+
+
+def _affinity(block: Block, history: Block | None, recent: list[str], product_ids: Sequence[str], now: int) -> Affinity:
+    if history is None:
+        return {name: np.full(block.count, np.nan, np.float32) for name in affinity.NAMES}
+    _refuse_two_encoders(block, history)
+    vectors = _matrix(block, EMBEDDING, "fused_vector")
+    width = vectors.shape[1]
+    user = User(
+        interest=_vector(block, "interest_vector", width),
+        ages=_vector(block, "child_age_mix", len(CHILD_AGES)),
+        genders=_vector(block, "child_gender_mix", len(CHILD_GENDERS)),
+        last_click=int(_first(block, "recent_times")[0]),
+        products=recent,
+        vectors=_matrix(history, EMBEDDING, "fused_vector", width),
+        codes=_codes(history),
+    )
+    candidates = Candidates(
+        products=product_ids,
+        vectors=vectors,
+        ages=_matrix(block, TAGS, "child_age_distribution", len(CHILD_AGES)),
+        genders=_matrix(block, TAGS, "child_gender_distribution", len(CHILD_GENDERS)),
+        codes=_codes(block),
+    )
+    return affinity.of_user(user, candidates, now)
+
+
+def _first(block: Block, feature: str) -> Any:
+    """A list feature of the user's one row, empty where there is none."""
+    view = block.views[USER]
+    if feature not in view.rows.columns:
+        raise VitrineError(f"the service leaves out {USER}.{feature}, from which affinity is computed")
+    value = columns.to_arrow(view.rows.columns[feature])[0].as_py()
+    return () if value is None else value
+
+
+def _vector(block: Block, feature: str, width: int) -> NDArray[np.float32]:
+    value = np.asarray(_first(block, feature), np.float32)
+    return value if len(value) == width else np.full(width, np.nan, np.float32)
+
+
+def _matrix(block: Block, view: str, feature: str, width: int = 1) -> NDArray[np.float32]:
+    """A vector feature of each row, NaN rows where there is none; `width` holds where no row has any."""
+    read = block.views.get(view)
+    if read is None or feature not in read.rows.columns:
+        return np.full((block.count, width), np.nan, np.float32)
+    values = read.spread(columns.to_numpy(read.rows.columns[feature]))
+    if values.dtype == object:
+        raise VitrineError(f"{view}.{feature}: the rows hold vectors of different lengths; materialize one encoder's")
+    return values if values.shape[1] else np.full((block.count, width), np.nan, np.float32)
+
+
+def _codes(block: Block) -> NDArray[np.int64]:
+    """The codes of each row [n, levels], -1 where there are none."""
+    read = block.views.get(CODES)
+    if read is None or "codes" not in read.rows.columns:
+        return np.full((block.count, 1), -1)
+    values = read.spread(columns.to_numpy(read.rows.columns["codes"]))
+    if values.dtype == object or not values.shape[1]:
+        return np.full((block.count, 1), -1)
+    return np.ma.filled(values.astype(np.int64), -1)
+
+
+def _refuse_two_encoders(block: Block, history: Block) -> None:
+    found = {
+        version
+        for read in (block, history)
+        for name, view in read.views.items()
+        if name in (USER, EMBEDDING) and "encoder_version" in view.rows.columns
+        for version in columns.to_arrow(view.rows.columns["encoder_version"]).unique().to_pylist()
+    } - {None}
+    if len(found) > 1:
+        raise VitrineError(
+            f"vectors of two encoder versions are online: {' and '.join(sorted(found))}; "
+            "run `produce embeddings` and `produce interests` with one encoder, and materialize"
+        )

@@ -1,0 +1,11 @@
+"""What the features mean: definitions that those who write them and those who read them share, in NumPy alone.
+
+affinity.py        how close a candidate is to what its user clicked: the names, and the one definition
+similarity.py      cosines, of one user's candidates and of a whole log, that depend on nothing but their own row
+interest.py        what a user's clicks say of the user: one click at a time, or whole histories at once
+affinity_frame.py  the same of a frame, for Feast
+affinity_torch.py  the same in torch, with gradients: the one module here that imports it
+ages.py            child age stages, and how a distribution over them moves while children grow
+
+Everything works on n rows at once. Missing is NaN (-1 for codes) and stays so, never zero.
+"""

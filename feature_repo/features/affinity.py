@@ -1,0 +1,268 @@
+"""How close a candidate is to what its user clicked: the one definition, offline, online, in Feast and in torch.
+
+    interest_cosine       to the user's interest vector (interest.py)
+    history_cosine_max    to the closest of the user's last clicks (HISTORY_LENGTH of them)
+    history_cosine_mean   mean over those
+    history_cosine_top5   mean over the five closest
+    tier_0.0 ... tier_1.0 how many of those lie that close: ln(1 + count), the histogram of SimTier (Alimama, 2024)
+    age_match             cosine of the candidate's age stages to the child's as it is now
+    gender_match          cosine of the candidate's gender to what the user clicks for
+    age_gap               the candidate's expected age stage less the child's now: children grow between clicks
+    same_product          how many of the last clicks were this product
+    same_code             how many had its semantic ID
+    same_coarse_code      how many had its first code
+
+A count of what is known: clicks on products without a vector are in no tier, those without codes in no same_code. What
+nothing is known of (no vector, no tags, no codes, no clicks) is NaN.
+
+The histogram has no edges at which a count jumps: a cosine between the middles of two tiers counts in both, in
+proportion. So a rounding in the sixth digit moves no click to another tier, offline and online agree, and a ranker
+trained end to end gets a gradient. Cosines below the first tier's middle count in it.
+"""
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_repo.features.ages import expected_stage, grown
+from feature_repo.features.similarity import cosines_of_rows, unit
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+HISTORY_SERVICE = "affinity_history"
+"""The feature service by which the vectors and codes of the last clicks are read."""
+TOP = 5
+TIERS = tuple(tier / 10 for tier in range(11))
+"""The middles of the histogram's tiers: cosines, evenly spaced."""
+SIMILARITY_NAMES = (
+    "history_cosine_max",
+    "history_cosine_mean",
+    "history_cosine_top5",
+    *(f"tier_{middle:.1f}" for middle in TIERS),
+)
+NAMES = (
+    "interest_cosine",
+    *SIMILARITY_NAMES,
+    "age_match",
+    "gender_match",
+    "age_gap",
+    "same_product",
+    "same_code",
+    "same_coarse_code",
+)
+"""Every feature, in the order in which `affinity` gives them."""
+
+
+@dataclass(frozen=True)
+class User:
+    """What one user's row says, and what is known of the products in it."""
+
+    interest: Floats
+    """[d], NaN where the user clicked nothing with a vector."""
+    ages: Floats
+    """[stages], at the last click."""
+    genders: Floats
+    """[genders]."""
+    last_click: int
+    """Microseconds since 1970 UTC."""
+    products: Sequence[Hashable]
+    """The last clicks [h], newest first."""
+    vectors: Floats
+    """Of those [h, d], NaN rows where there is none."""
+    codes: Ints
+    """Of those [h, levels], -1 where there is none."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What is known of n candidates, as of the moment they are ranked."""
+
+    products: Sequence[Hashable]
+    vectors: Floats
+    """[n, d], NaN rows where there is none."""
+    ages: Floats
+    """[n, stages]."""
+    genders: Floats
+    """[n, genders]."""
+    codes: Ints
+    """[n, levels], -1 where there is none."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A log of n rows: which user version and which candidate each has, and the history as of the row."""
+
+    user: Ints
+    """[n], any codes: rows of one user share most of their history."""
+    interest: Floats
+    """[n, d]: the row's user's."""
+    ages: Floats
+    """[n, stages]."""
+    genders: Floats
+    """[n, genders]."""
+    last_click: Ints
+    """[n], microseconds since 1970 UTC."""
+    history: Ints
+    """[n, h]: the version of each last clicked product as of the row, a row of `vectors` and `codes`; -1 for none."""
+    candidate: Ints
+    """[n]: the same of the candidate."""
+    candidate_ages: Floats
+    candidate_genders: Floats
+    same_product: Floats
+    """[n], `times_clicked`; NaN where the user has no row."""
+
+
+def affinity(
+    similarity: Floats,
+    interest: Floats,
+    ages: tuple[Floats, Floats],
+    genders: tuple[Floats, Floats],
+    passed: Ints,
+    same_product: Floats,
+    same_codes: tuple[Floats, Floats],
+) -> dict[str, Floats]:
+    """The features of n rows, from what relates each candidate to its user.
+
+    Args:
+        similarity: float32 [n, h], cosines to the last clicks, NaN where there is none.
+        interest: float32 [n], cosine to the interest vector.
+        ages: of the candidates [n, stages]; of the users' clicks [n or 1, stages].
+        genders: likewise [n, genders].
+        passed: int64 [n or 1], microseconds since the user's last click.
+        same_product: float32 [n].
+        same_codes: float32 [n] each, of the whole semantic ID and of its first code.
+
+    Returns:
+        float32 [n] for each of NAMES, in their order.
+    """
+    child = grown(ages[1], passed)
+    features = {
+        "interest_cosine": interest,
+        **of_similarities(similarity),
+        "age_match": _match(ages[0], child),
+        "gender_match": _match(*genders),
+        "age_gap": expected_stage(ages[0]) - expected_stage(child),
+        "same_product": same_product,
+        "same_code": same_codes[0],
+        "same_coarse_code": same_codes[1],
+    }
+    return {name: np.ascontiguousarray(features[name], np.float32) for name in NAMES}
+
+
+def of_user(user: User, candidates: Candidates, now: int) -> dict[str, Floats]:
+    """The features of one user's candidates [n], at `now` (microseconds since 1970 UTC)."""
+    directions = unit(candidates.vectors)
+    return affinity(
+        directions @ unit(user.vectors).T,
+        directions @ unit(user.interest[None])[0],
+        (candidates.ages, user.ages[None]),
+        (candidates.genders, user.genders[None]),
+        np.array([now - user.last_click]),
+        times_clicked(candidates.products, user.products),
+        same_codes(candidates.codes, user.codes[None]),
+    )
+
+
+def of_rows(rows: Rows, vectors: Floats, codes: Ints, now: Ints) -> dict[str, Floats]:
+    """The features of a log.
+
+    Args:
+        rows: n rows.
+        vectors: float32 [v, d] of product versions.
+        codes: int64 [v, levels] of the same versions, -1 where there are none.
+        now: int64 [n], microseconds since 1970 UTC.
+    """
+    pieces = []
+    for start in range(0, len(now), 50_000):  # what is computed per row and click stays small
+        part = slice(start, start + 50_000)
+        none = np.full((1, codes.shape[1]), -1)
+        pieces.append(
+            same_codes(
+                np.concatenate([codes, none])[rows.candidate[part]], np.concatenate([codes, none])[rows.history[part]]
+            )
+        )
+    directions = np.concatenate([unit(vectors), np.full((1, vectors.shape[1]), np.nan, np.float32)])
+    return affinity(
+        cosines_of_rows(vectors, rows.candidate, rows.history, rows.user),
+        np.einsum("ij,ij->i", directions[rows.candidate], unit(rows.interest)),
+        (rows.candidate_ages, rows.ages),
+        (rows.candidate_genders, rows.genders),
+        now - rows.last_click,
+        rows.same_product,
+        (np.concatenate([whole for whole, _ in pieces]), np.concatenate([coarse for _, coarse in pieces])),
+    )
+
+
+def of_similarities(similarity: Floats) -> dict[str, Floats]:
+    """SIMILARITY_NAMES of float32 [n, h], NaN where a click has no vector: float32 [n], NaN where none has."""
+    missing = np.isnan(similarity)
+    known = similarity.shape[1] - np.count_nonzero(missing, axis=1)
+    count = np.where(known > 0, known, np.nan).astype(np.float32)
+    low = np.where(missing, np.float32(-2), similarity)
+    top = min(TOP, similarity.shape[1])
+    largest = np.sort(-np.partition(-low, top - 1, axis=1)[:, :top] if top else low, axis=1)  # one order of summation
+    best = np.where(largest > -2, largest, np.float32(0)).sum(axis=1) / np.minimum(count, TOP)
+    highest = largest[:, -1] if top else np.full(len(similarity), np.nan, np.float32)
+    values = (
+        np.where(known > 0, highest, np.float32(np.nan)),
+        np.where(missing, np.float32(0), similarity).sum(axis=1) / count,
+        best,
+        *(np.log1p(np.maximum(tier, np.float32(0))) for tier in _tiers(similarity, missing, count)),
+    )
+    return dict(zip(SIMILARITY_NAMES, values, strict=True))
+
+
+def times_clicked(candidates: Sequence[Hashable], clicked: Sequence[Hashable]) -> Floats:
+    """How often each of the candidates is among one user's clicks: float32 [n]; NaN where there are no clicks."""
+    if not len(clicked):
+        return np.full(len(candidates), np.nan, np.float32)
+    counts = Counter(clicked)
+    return np.array([counts.get(one, 0) for one in candidates], np.float32)
+
+
+def same_codes(candidates: Ints, history: Ints) -> tuple[Floats, Floats]:
+    """How many of the last clicks have a candidate's semantic ID, and how many its first code.
+
+    Args:
+        candidates: int64 [n, levels], -1 where there are none.
+        history: int64 [n or 1, h, levels].
+
+    Returns:
+        float32 [n] twice; NaN where the candidate has no codes, or none of the clicks has.
+    """
+    if not candidates.shape[1]:
+        nothing = np.full(len(candidates), np.nan, np.float32)
+        return nothing, nothing
+    alike = candidates[:, None, 0] == history[:, :, 0]
+    unknown = (candidates[:, 0] < 0) | ~(history[:, :, 0] >= 0).any(axis=1)
+    coarse = np.count_nonzero(alike, axis=1)
+    for level in range(1, candidates.shape[1]):
+        alike = alike & (candidates[:, None, level] == history[:, :, level])
+    whole = np.count_nonzero(alike, axis=1)
+    return tuple(np.where(unknown, np.nan, found).astype(np.float32) for found in (whole, coarse))  # type: ignore[return-value]
+
+
+def _tiers(similarity: Floats, missing: NDArray[np.bool_], known: Floats) -> list[Floats]:
+    """How many cosines of each row [n, h] lie in each tier, shared between neighbours: float32 [n] a tier.
+
+    `past[k]` is how much of each cosine lies past the middle of tier k on its way to the next: what is past one middle
+    and not past the next is in between.
+    """
+    place = np.where(missing, np.float32(-1), similarity) * np.float32(len(TIERS) - 1)
+    ramp = np.empty_like(place)
+    past = []
+    for tier in range(len(TIERS) - 1):
+        np.subtract(place, np.float32(tier), out=ramp)
+        np.maximum(ramp, np.float32(0), out=ramp)
+        np.minimum(ramp, np.float32(1), out=ramp)
+        past.append(ramp.sum(axis=1) + known * np.float32(0))  # NaN where nothing is known
+    return [left - right for left, right in zip([known, *past], [*past, np.float32(0)], strict=True)]
+
+
+def _match(left: Floats, right: Floats) -> Floats:
+    """Cosine of each row of `left` [n, k] to its row of `right` [n or 1, k]: float32 [n], NaN where one is missing."""
+    return (unit(left) * unit(right)).sum(axis=1)

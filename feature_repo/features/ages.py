@@ -1,0 +1,58 @@
+"""Child age stages: which one an age is in, and how a distribution over them moves while children grow."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_repo.schema import CHILD_AGE_MONTHS, CHILD_AGES
+
+Floats = NDArray[np.float32]
+
+MICROSECONDS_A_MONTH = 86_400_000_000 * 365.25 / 12
+"""A twelfth of a mean year."""
+
+
+def child_stage(months: Floats) -> Floats:
+    """Index into CHILD_AGES of a child that many months old [n]; NaN where the age is not known or past childhood."""
+    stage = np.searchsorted(CHILD_AGE_MONTHS[1:], np.nan_to_num(months), side="right").astype(np.float32)
+    return np.where(np.isnan(months) | (stage >= len(CHILD_AGES)), np.nan, stage)
+
+
+def expected_stage(distribution: Floats) -> Floats:
+    """Mean index into CHILD_AGES of each distribution [n, stages]; NaN where it is missing.
+
+    Summed stage by stage, so that a row's result does not depend on the rows beside it.
+    """
+    total = distribution[:, 0] * np.float32(0)
+    for stage in range(1, distribution.shape[1]):
+        total = total + distribution[:, stage] * np.float32(stage)
+    return total
+
+
+def grown(distribution: Floats, microseconds: NDArray[np.int64]) -> Floats:
+    """The distribution over stages of the same children some time later.
+
+    Within a stage, ages are taken as evenly spread; whoever outgrows the last stage is counted in it.
+
+    Args:
+        distribution: float32 [n, stages], rows summing to one; NaN rows stay so.
+        microseconds: int64 [n] or [1], the time that has passed; negative counts as none.
+
+    Returns:
+        float32 [n, stages].
+    """
+    passed = np.maximum(microseconds, 0) / MICROSECONDS_A_MONTH
+    younger = [np.zeros(len(distribution))]  # share of the children younger than each bound, before
+    for stage in range(distribution.shape[1]):
+        younger.append(younger[-1] + distribution[:, stage])
+    stages = len(CHILD_AGES)
+    now = [younger[0]]
+    for bound in CHILD_AGE_MONTHS[1:-1]:
+        was = bound - passed  # younger than `bound` now are those who were younger than this then
+        share = np.zeros(len(distribution)) * younger[-1]  # NaN where the distribution is
+        for stage in range(stages):
+            low, high = CHILD_AGE_MONTHS[stage : stage + 2]
+            part = np.clip((was - low) / (high - low), 0, 1)
+            share = share + part * distribution[:, stage]
+        now.append(share)
+    now.append(younger[-1])
+    return np.stack([now[stage + 1] - now[stage] for stage in range(stages)], axis=1).astype(np.float32)

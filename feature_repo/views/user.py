@@ -1,0 +1,32 @@
+"""What is known of a user at a time."""
+
+from datetime import timedelta
+
+from feast import FeatureView, Field
+from feast.types import Array, Float32, Int64, String
+
+from feature_repo.entities import user
+from feature_repo.sources import delta_source
+
+WHILE_REMEMBERED = timedelta(days=36_500)
+"""What a user clicked holds until the next click; how old it is says `recent_times`."""
+
+user_interest = FeatureView(
+    name="user_interest",
+    entities=[user],
+    ttl=WHILE_REMEMBERED,
+    schema=[
+        Field(name="interest_vector", dtype=Array(Float32), tags={"storage": "float16"}),
+        Field(name="interest_weight", dtype=Float32),
+        Field(name="child_age_mix", dtype=Array(Float32)),
+        Field(name="child_age_weight", dtype=Float32),
+        Field(name="child_gender_mix", dtype=Array(Float32)),
+        Field(name="child_gender_weight", dtype=Float32),
+        Field(name="recent_products", dtype=Array(String)),
+        Field(name="recent_times", dtype=Array(Int64)),
+        Field(name="clicks", dtype=Int64),
+        Field(name="encoder_version", dtype=String),
+    ],
+    source=delta_source("user_interest"),
+    description="What a user's clicks say of the user, strictly before the time asked about.",
+)

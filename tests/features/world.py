@@ -1,0 +1,129 @@
+"""A small shop in a deployment of its own: some products lack a vector, tags or codes."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from feature_repo import schema, settings
+from feature_repo.features import interest
+from feature_repo.features.interest import Click, Interest
+from feature_repo.settings import Settings
+from feature_repo.tables import delta
+
+ROOT = Path(__file__).parent.parent.parent
+LISTED = datetime(2026, 1, 1, tzinfo=UTC)
+RANKED = datetime(2026, 6, 1, 12, tzinfo=UTC)
+DAY = 86_400_000_000
+WIDTH, LEVELS = 12, 3
+ENCODER = "small@1"
+
+
+@dataclass(frozen=True)
+class Shop:
+    """Products by number, their rows, and what each user clicked, in order: (product, microseconds)."""
+
+    vectors: np.ndarray
+    ages: np.ndarray
+    genders: np.ndarray
+    codes: np.ndarray
+    clicks: dict[str, list[tuple[int, int]]]
+
+    @property
+    def products(self) -> list[str]:
+        return [f"p{i}" for i in range(len(self.vectors))]
+
+
+def small_shop(seed: int = 0, products: int = 40) -> Shop:
+    chance = np.random.default_rng(seed)
+    vectors = chance.normal(size=(products, WIDTH)) + 0.6
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    vectors[::9] = np.nan
+    ages = chance.dirichlet(np.ones(5) / 2, products).astype(np.float32)
+    ages[::7] = np.nan
+    genders = chance.dirichlet(np.ones(3), products).astype(np.float32)
+    genders[::7] = np.nan
+    codes = chance.integers(0, 3, (products, LEVELS))
+    codes[::6] = -1
+    began = int(LISTED.timestamp() * 1e6)
+    clicks = {}
+    for user, count in enumerate([0, 1, 2, 7, 49, 50, 51, 120]):
+        times = np.sort(began + chance.integers(DAY, 120 * DAY, count))
+        clicks[f"u{user}"] = list(zip(chance.integers(0, products, count).tolist(), times.tolist(), strict=True))
+    clicks["only pictureless"] = [(9, began + DAY), (18, began + 2 * DAY)]
+    return Shop(vectors, ages, genders, codes, clicks)
+
+
+def interest_of(shop: Shop, user: str) -> Interest | None:
+    """The user's row after the last click, one click at a time."""
+    state = None
+    for product, time in shop.clicks[user]:
+        row = np.array([product])
+        click = Click(shop.vectors[row], shop.ages[row], shop.genders[row], np.array([time]))
+        state = interest.update(state, f"p{product}", click)
+    return state
+
+
+def deployment(folder: Path) -> Settings:
+    """The laptop's own feature_store.yaml, its tables in a folder of their own."""
+    file = folder / "feature_store.yaml"
+    file.write_text((ROOT / "feature_repo" / "feature_store.yaml").read_text().replace("../demo", str(folder)))
+    return settings.load(file)
+
+
+def write(shop: Shop, deployment: Settings) -> None:
+    """Every offline table that the affinity features are made from."""
+    stamps = {"event_timestamp": LISTED, "created_timestamp": LISTED, "encoder_version": ENCODER}
+    products = pa.array(shop.products)
+    catalogue = {"product_id": products, "category": ["baby>c"] * len(products), "price": [9.5] * len(products)}
+    _append(deployment, "product_catalogue", schema.CATALOGUE, catalogue, stamps)
+    has = ~np.isnan(shop.vectors[:, 0])
+    vectors = {name: pa.array(list(shop.vectors)) for name in ("fused_vector", "image_vector", "similar_vector")}
+    embedding = {"product_id": products, "has_image": has, "has_text": has, **vectors}
+    _append(deployment, "product_embedding", schema.PRODUCT_EMBEDDING, embedding, stamps, has)
+    tags = {
+        "product_id": products,
+        "child_age_distribution": pa.array(list(shop.ages)),
+        "child_gender_distribution": pa.array(list(shop.genders)),
+    }
+    _append(deployment, "product_tags", schema.PRODUCT_TAGS, tags, stamps, ~np.isnan(shop.ages[:, 0]))
+    codes = {"product_id": products, "codes": pa.array(shop.codes.tolist())}
+    _append(deployment, "product_codes", schema.PRODUCT_CODES, codes, stamps, shop.codes[:, 0] >= 0)
+    for user in shop.clicks:
+        if (state := interest_of(shop, user)) is not None:
+            delta.append(deployment.table("user_interest"), interest_row(user, state))
+
+
+def interest_row(user: str, state: Interest) -> pa.Table:
+    means = state.means
+    after = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=state.times[0] + 1)
+    row = {
+        "user_id": user,
+        "interest_vector": None if np.isnan(means.vector[0, 0]) else means.vector[0].tolist(),
+        "interest_weight": means.vector_weight[0],
+        "child_age_mix": None if np.isnan(means.ages[0, 0]) else means.ages[0].tolist(),
+        "child_age_weight": means.ages_weight[0],
+        "child_gender_mix": None if np.isnan(means.genders[0, 0]) else means.genders[0].tolist(),
+        "child_gender_weight": means.genders_weight[0],
+        "recent_products": list(state.products),
+        "recent_times": list(state.times),
+        "clicks": state.clicks,
+        "encoder_version": ENCODER,
+        "event_timestamp": after,
+        "created_timestamp": after,
+    }
+    return pa.Table.from_pylist([row], schema.USER_INTEREST)
+
+
+def _append(
+    deployment: Settings, table: str, shape: pa.Schema, columns: dict, stamps: dict, kept: np.ndarray | None = None
+) -> None:
+    count = len(columns["product_id"])
+    filled = {}
+    for field in shape:
+        values = columns.get(field.name, [stamps.get(field.name)] * count)
+        filled[field.name] = pa.array(values).cast(field.type)
+    rows = pa.table(filled, shape)
+    delta.append(deployment.table(table), rows if kept is None else rows.filter(pa.array(kept)))
