@@ -8,6 +8,8 @@ sentence.py     sentence encoders: text alone
 batches.py      n rows through a model, smaller batches where memory is short
 geometry.py     how a picture is cut to the model's size
 pixels.py       pictures decoded and cut in worker processes
+slabs.py        memory in which those processes hand pictures over
+overlap.py      one stage of a run beside the next
 small.py        the default model and its tokenizer
 train.py        the default model, trained on a catalogue
 recall.py       text to image recall

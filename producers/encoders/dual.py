@@ -45,6 +45,7 @@ class DualEncoder:
     """An image tower and a text tower with one space; see `Encoder`."""
 
     has_images = True
+    images_at_once = IMAGES_AT_ONCE
 
     def __init__(
         self, model: Any, tokenizer: Any, processor: Any, *, family: str, version: str, device: torch.device

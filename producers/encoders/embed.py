@@ -1,22 +1,30 @@
 """Catalogue rows to embedding rows, Arrow to Arrow: what a machine that only encodes has to run.
 
 It reads and writes no store; on a GPU machine the catalogue comes as Parquet and the rows go out as Parquet.
+
+    with decoding_processes() as pool:
+        for made in embed_stream(chunks, encoder, pool, now):
+            commit(made.rows)   # the next chunks are decoded and encoded meanwhile
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo import schema
 from producers.encoders.encoder import Encoder, Vectors
-from producers.encoders.pixels import Source, decode
-from producers.images import UnusableImage, open_image
+from producers.encoders.overlap import in_background
+from producers.encoders.pixels import Batch, Source, decode_batches
+from producers.images import UnusableImage
 
 SAME_PRODUCT = (0.5, 0.5)
 """Weights of image and text in the fused vector: what says "the same product"."""
@@ -36,6 +44,31 @@ class Unusable:
     value: str | None
 
 
+class Seconds(NamedTuple):
+    """Where the time went. The stages run beside each other, so their sum is more than the time on the clock."""
+
+    read: float = 0.0
+    """Until the rows were there."""
+    decode: float = 0.0
+    """In decoding processes, all of them added up."""
+    wait: float = 0.0
+    """For decoded pictures: where this is long, decoding is what limits the run."""
+    encode: float = 0.0
+    """In the model, and making rows of what it gave."""
+    write: float = 0.0
+    """Until the rows were committed: whoever writes them says so."""
+
+    def __add__(self, other: "Seconds") -> "Seconds":  # type: ignore[override]  # a sum, where tuples are joined
+        return Seconds(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+    def __str__(self) -> str:
+        read, decode, wait, encode, write = (f"{stage:.1f} s" for stage in self)
+        return f"read {read}, decode {decode} in workers ({wait} waited for), encode {encode}, write {write}"
+
+
+NOT_MEASURED = Seconds()
+
+
 @dataclass(frozen=True)
 class Embedded:
     """What came of some catalogue rows."""
@@ -43,37 +76,30 @@ class Embedded:
     rows: pa.Table
     """schema.PRODUCT_EMBEDDING, in the order of the catalogue rows that gave a vector."""
     unusable: tuple[Unusable, ...]
+    seconds: Seconds = NOT_MEASURED
 
 
 def embed(catalogue: pa.Table, encoder: Encoder, pool: ProcessPoolExecutor, now: datetime) -> Embedded:
-    """Encode and fuse rows of the catalogue.
+    """Encode and fuse rows of the catalogue: `embed_stream` of one chunk."""
+    return next(_embedded(iter([catalogue]), encoder, pool, now))
+
+
+def embed_stream(
+    chunks: Iterable[pa.Table], encoder: Encoder, pool: ProcessPoolExecutor, now: datetime
+) -> Iterator[Embedded]:
+    """Encode and fuse rows of the catalogue, chunk by chunk in order, one `Embedded` for each.
+
+    Reading, decoding, encoding and whatever the caller does with a chunk overlap: while it commits one, the next is
+    encoded in a thread of its own and the pictures of the one after are decoded.
 
     Args:
-        catalogue: with the columns product_id, title, image, image_bytes and event_timestamp of schema.CATALOGUE.
-        encoder: without an image tower, pictures are left alone.
-        pool: decodes the pictures.
+        chunks: with the columns product_id, title, image, image_bytes and event_timestamp of schema.CATALOGUE, a few
+            thousand rows each. Read from another thread, a little ahead of what is encoded.
+        encoder: without an image tower, pictures are left alone. Nobody else may call it meanwhile.
+        pool: of `decoding_processes`.
         now: the created timestamp.
     """
-    products = catalogue.column(schema.PRODUCT_ID).to_pylist()
-    image, bad_images = _image_vectors(catalogue, encoder, pool)
-    text, bad_texts = _text_vectors(catalogue.column("title").to_pylist(), encoder)
-    has_image, has_text = ~np.isnan(image[:, 0]), ~np.isnan(text[:, 0])
-    some = has_image | has_text
-    unusable = [Unusable(products[row], column, reason, value) for row, column, reason, value in bad_images + bad_texts]
-    unusable += [Unusable(products[row], "image, title", NOTHING_USABLE, None) for row in np.flatnonzero(~some)]
-    columns = {
-        schema.PRODUCT_ID: catalogue.column(schema.PRODUCT_ID).filter(pa.array(some)),
-        "image_vector": _lists(image[some]),
-        "text_vector": _lists(text[some]),
-        "fused_vector": _lists(fuse(image, text, SAME_PRODUCT)[some]),
-        "similar_vector": _lists(fuse(image, text, SIMILAR)[some]),
-        "has_image": has_image[some],
-        "has_text": has_text[some],
-        "encoder_version": pa.repeat(encoder.version, int(some.sum())),
-        schema.EVENT_TIMESTAMP: catalogue.column(schema.EVENT_TIMESTAMP).filter(pa.array(some)),
-        schema.CREATED_TIMESTAMP: pa.repeat(pa.scalar(now, schema.TIMESTAMP), int(some.sum())),
-    }
-    return Embedded(pa.table(columns, schema=schema.PRODUCT_EMBEDDING), tuple(unusable))
+    return in_background(_embedded(iter(chunks), encoder, pool, now))
 
 
 def fuse(image: Vectors, text: Vectors, weights: tuple[float, float]) -> Vectors:
@@ -87,55 +113,118 @@ def fuse(image: Vectors, text: Vectors, weights: tuple[float, float]) -> Vectors
     return np.where(norm > 0, total / np.where(norm > 0, norm, 1), np.nan).astype(np.float32)
 
 
-Bad = list[tuple[int, str, str, str | None]]
-"""Row, column, reason, value."""
+@dataclass
+class _Chunk:
+    """Rows on their way."""
+
+    catalogue: pa.Table
+    image: Vectors
+    text: Vectors
+    bad: list[Unusable] = field(default_factory=list)
+    seconds: Seconds = NOT_MEASURED
 
 
-def _image_vectors(catalogue: pa.Table, encoder: Encoder, pool: ProcessPoolExecutor) -> tuple[Vectors, Bad]:
-    vectors = np.full((len(catalogue), encoder.dim), np.nan, np.float32)
-    if not encoder.has_images:
-        return vectors, []
-    columns = (catalogue.column(name).to_pylist() for name in ("image", "image_bytes"))
-    found: list[Source | None] = [
-        content if content is not None else (Path(path) if path is not None else None)
-        for path, content in zip(*columns, strict=True)
+class _Pictures(NamedTuple):
+    """A batch of a chunk's pictures."""
+
+    chunk: _Chunk
+    rows: NDArray[np.int64]
+    """Of the chunk [asked]."""
+    sources: Sequence[Source]
+    first: bool
+    last: bool
+
+
+def _embedded(
+    chunks: Iterator[pa.Table], encoder: Encoder, pool: ProcessPoolExecutor, now: datetime
+) -> Iterator[Embedded]:
+    asked = ((pictures, pictures.sources) for pictures in _pictures(chunks, encoder))
+    for batch in decode_batches(asked, encoder.geometry, pool, size=encoder.images_at_once):
+        chunk, start = batch.key.chunk, time.perf_counter()
+        if batch.key.first:  # words need no decoding: the workers get ahead meanwhile
+            _encode_titles(chunk, encoder)
+        _encode_pictures(batch, encoder)
+        rows = _rows(chunk, encoder.version, now) if batch.key.last else None
+        encode = time.perf_counter() - start
+        chunk.seconds += Seconds(decode=batch.decoding, wait=batch.waiting, encode=encode)
+        if rows is not None:
+            yield Embedded(rows, tuple(chunk.bad), chunk.seconds)
+
+
+def _pictures(chunks: Iterator[pa.Table], encoder: Encoder) -> Iterator[_Pictures]:
+    """The pictures of each chunk in batches: one batch at the least, be it empty."""
+    while True:
+        start = time.perf_counter()
+        catalogue = next(chunks, None)
+        if catalogue is None:
+            return
+        rows, sources = _sources(catalogue) if encoder.has_images else (np.empty(0, np.int64), [])
+        image, text = np.full((2, len(catalogue), encoder.dim), np.nan, np.float32)
+        chunk = _Chunk(catalogue, image, text, seconds=Seconds(read=time.perf_counter() - start))
+        size = encoder.images_at_once
+        for place in range(0, max(len(rows), 1), size):
+            yield _Pictures(
+                chunk, rows[place : place + size], sources[place : place + size], place == 0, place + size >= len(rows)
+            )
+
+
+def _sources(catalogue: pa.Table) -> tuple[NDArray[np.int64], list[Source]]:
+    """Rows that have a picture, and its bytes or its path."""
+    contents, paths = (catalogue.column(name).combine_chunks() for name in ("image_bytes", "image"))
+    there = pc.or_(contents.is_valid(), paths.is_valid())
+    sources: list[Source] = [
+        content if content is not None else Path(path)
+        for content, path in zip(contents.filter(there).to_pylist(), paths.filter(there).to_pylist(), strict=True)
     ]
-    rows = np.array([row for row, source in enumerate(found) if source is not None], np.int64)
-    sources = [source for source in found if source is not None]
-    usable, encoded, errors = _encode_pictures(sources, encoder, pool)
-    vectors[rows[usable]] = encoded
-    bad: Bad = [
-        (int(row), "image", error.reason, _named(source, error))
-        for row, source, error in zip(
-            rows[~usable], [s for s, good in zip(sources, usable, strict=True) if not good], errors, strict=True
-        )
-    ]
-    bad += [(int(row), "image", NO_VECTOR, None) for row in rows[usable][np.isnan(encoded[:, 0])]]
-    return vectors, bad
+    return np.flatnonzero(there), sources
 
 
-def _encode_pictures(
-    sources: Sequence[Source], encoder: Encoder, pool: ProcessPoolExecutor
-) -> tuple[NDArray[np.bool_], Vectors, Sequence[UnusableImage]]:
-    """Which sources are usable, the vectors of those, and the errors of the others."""
-    if encoder.geometry is not None:
-        decoded = decode(sources, encoder.geometry, pool)
-        return decoded.usable, encoder.encode_pixels(decoded.pixels), decoded.refused
-    images, usable, errors = [], np.ones(len(sources), bool), []
-    for place, source in enumerate(sources):
-        try:
-            images.append(open_image(source))
-        except UnusableImage as error:
-            usable[place] = False
-            errors.append(error)
-    return usable, encoder.encode_images(images), errors
+def _encode_titles(chunk: _Chunk, encoder: Encoder) -> None:
+    titles = chunk.catalogue.column("title")
+    rows = np.flatnonzero(titles.is_valid())
+    chunk.text[rows] = encoder.encode_texts(titles.drop_null().to_pylist())
+    for row in rows[np.isnan(chunk.text[rows, 0])]:
+        chunk.bad.append(Unusable(_product(chunk, row), "title", NO_VECTOR, titles[int(row)].as_py()))
 
 
-def _text_vectors(titles: Sequence[str | None], encoder: Encoder) -> tuple[Vectors, Bad]:
-    vectors = np.full((len(titles), encoder.dim), np.nan, np.float32)
-    rows = [row for row, title in enumerate(titles) if title is not None]
-    vectors[rows] = encoder.encode_texts([titles[row] or "" for row in rows])
-    return vectors, [(row, "title", NO_VECTOR, titles[row]) for row in rows if np.isnan(vectors[row, 0])]
+def _encode_pictures(batch: Batch[_Pictures], encoder: Encoder) -> None:
+    chunk, rows, sources, _, _ = batch.key
+    if batch.pixels is not None:
+        vectors = encoder.encode_pixels(batch.pixels)[batch.usable]
+    else:
+        vectors = encoder.encode_images(batch.images) if batch.images else np.empty((0, encoder.dim), np.float32)
+    chunk.image[rows[batch.usable]] = vectors
+    for place, error in zip(np.flatnonzero(~batch.usable), batch.refused, strict=True):
+        named = _named(sources[int(place)], error)
+        chunk.bad.append(Unusable(_product(chunk, rows[place]), "image", error.reason, named))
+    for row in rows[batch.usable][np.isnan(vectors[:, 0])]:
+        chunk.bad.append(Unusable(_product(chunk, row), "image", NO_VECTOR, None))
+
+
+def _rows(chunk: _Chunk, encoder_version: str, now: datetime) -> pa.Table:
+    """schema.PRODUCT_EMBEDDING of the rows that have a vector; the others are told among the bad."""
+    image, text, catalogue = chunk.image, chunk.text, chunk.catalogue
+    has_image, has_text = ~np.isnan(image[:, 0]), ~np.isnan(text[:, 0])
+    some = has_image | has_text
+    for row in np.flatnonzero(~some):
+        chunk.bad.append(Unusable(_product(chunk, row), "image, title", NOTHING_USABLE, None))
+    columns = {
+        schema.PRODUCT_ID: catalogue.column(schema.PRODUCT_ID).filter(pa.array(some)),
+        "image_vector": _lists(image[some]),
+        "text_vector": _lists(text[some]),
+        "fused_vector": _lists(fuse(image, text, SAME_PRODUCT)[some]),
+        "similar_vector": _lists(fuse(image, text, SIMILAR)[some]),
+        "has_image": has_image[some],
+        "has_text": has_text[some],
+        "encoder_version": pa.repeat(encoder_version, int(some.sum())),
+        schema.EVENT_TIMESTAMP: catalogue.column(schema.EVENT_TIMESTAMP).filter(pa.array(some)),
+        schema.CREATED_TIMESTAMP: pa.repeat(pa.scalar(now, schema.TIMESTAMP), int(some.sum())),
+    }
+    return pa.table(columns, schema=schema.PRODUCT_EMBEDDING)
+
+
+def _product(chunk: _Chunk, row: np.int64) -> str:
+    return chunk.catalogue.column(schema.PRODUCT_ID)[int(row)].as_py()
 
 
 def _named(source: Source, error: UnusableImage) -> str:

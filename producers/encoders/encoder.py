@@ -36,6 +36,10 @@ class Encoder(Protocol):
     def geometry(self) -> Geometry | None:
         """How `encode_pixels` wants its pictures cut; null where only the model's own processor knows."""
 
+    @property
+    def images_at_once(self) -> int:
+        """How many pictures `encode_pixels` likes to be given: a batch of the model, or a few."""
+
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Vectors of texts; those longer than the model reads are cut at their end."""
 

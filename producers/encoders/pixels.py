@@ -2,19 +2,25 @@
 
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from producers.encoders import slabs
 from producers.encoders.geometry import Geometry
 from producers.images import UnusableImage, open_image
 
 Source = Path | bytes
+Key = TypeVar("Key")
 AT_ONCE = 64
 """Pictures handed to a worker at a time."""
 
@@ -31,9 +37,38 @@ class Decoded:
     """Why not, for the others, in their order."""
 
 
+@dataclass(frozen=True)
+class Batch(Generic[Key]):
+    """Some pictures decoded, for as long as the next batch has not been asked for."""
+
+    key: Key
+    pixels: NDArray[np.uint8] | None
+    """[asked, height, width, 3], zeros where a picture is unusable; none where there is no geometry."""
+    images: Sequence[Image.Image]
+    """Where there is no geometry: the usable pictures, RGB of any size."""
+    usable: NDArray[np.bool_]
+    """[asked]."""
+    refused: tuple[UnusableImage, ...]
+    """Why not, for the others, in their order."""
+    decoding: float
+    """Seconds that workers spent on it, one after another as it were."""
+    waiting: float
+    """Seconds that the reader waited for it."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a worker says of its pictures."""
+
+    images: Sequence[Image.Image]
+    usable: NDArray[np.bool_]
+    refused: tuple[UnusableImage, ...]
+    seconds: float
+
+
 @contextmanager
 def decoding_processes(workers: int | None = None) -> Iterator[ProcessPoolExecutor]:
-    """A pool for `decode`; one process per core if not said otherwise.
+    """A pool for `decode` and `decode_batches`; one process per core if not said otherwise.
 
     Spawned, not forked: a fork of a process in which torch runs threads can hang.
     """
@@ -44,24 +79,101 @@ def decoding_processes(workers: int | None = None) -> Iterator[ProcessPoolExecut
 
 def decode(sources: Sequence[Source], geometry: Geometry, pool: ProcessPoolExecutor) -> Decoded:
     """Decode and cut pictures; an unusable one is refused with its reason and the rest goes on."""
-    chunks = [sources[start : start + AT_ONCE] for start in range(0, len(sources), AT_ONCE)]
-    parts = list(pool.map(_cut, chunks, [geometry] * len(chunks)))
+    parts: list[tuple[NDArray[np.uint8], Batch[None]]] = []
+    for batch in decode_batches(((None, part) for part in in_parts(sources, AT_ONCE)), geometry, pool, size=AT_ONCE):
+        assert batch.pixels is not None
+        parts.append((batch.pixels[batch.usable], batch))
     return Decoded(
-        pixels=np.concatenate(
-            [np.empty((0, geometry.height, geometry.width, 3), np.uint8), *(p.pixels for p in parts)]
-        ),
-        usable=np.concatenate([np.empty(0, bool), *(p.usable for p in parts)]),
-        refused=tuple(error for part in parts for error in part.refused),
+        pixels=np.concatenate([np.empty((0, geometry.height, geometry.width, 3), np.uint8), *(p for p, _ in parts)]),
+        usable=np.concatenate([np.empty(0, bool), *(batch.usable for _, batch in parts)]),
+        refused=tuple(error for _, batch in parts for error in batch.refused),
     )
 
 
-def _cut(sources: Sequence[Source], geometry: Geometry) -> Decoded:
-    pixels, usable, refused = [], np.ones(len(sources), bool), []
-    for place, source in enumerate(sources):
+def in_parts(sources: Sequence[Source], size: int) -> Iterator[Sequence[Source]]:
+    """At most `size` of them at a time."""
+    return (sources[start : start + size] for start in range(0, len(sources), size))
+
+
+def decode_batches(
+    batches: Iterable[tuple[Key, Sequence[Source]]], geometry: Geometry | None, pool: ProcessPoolExecutor, *, size: int
+) -> Iterator[Batch[Key]]:
+    """Pictures batch by batch, in order; those of the next batches are decoded while the reader is busy with one.
+
+    Args:
+        batches: a key, given back with its pictures, and their sources, `size` at most; may be none. Read a few batches
+            ahead, as far as two parts of AT_ONCE for each worker.
+        geometry: how they are cut; null leaves them as they are.
+        pool: of `decoding_processes`.
+        size: most pictures of a batch.
+    """
+    waiting: deque[tuple[Key, slabs.Slab | None, list[Future[_Part]]]] = deque()
+    workers = pool._max_workers  # type: ignore[attr-defined]  # it tells no other way
+    ahead = max(2, -(-2 * workers * AT_ONCE // size))
+    with ExitStack() as held:
+        free: list[slabs.Slab | None] = [
+            held.enter_context(slabs.Slab(size, geometry.height, geometry.width)) if geometry else None
+            for _ in range(ahead + 1)
+        ]
         try:
-            pixels.append(geometry.cut(open_image(source)))
+            for key, sources in batches:
+                slab = free.pop()
+                parts = [
+                    pool.submit(_cut_into, slab.place, start, part, geometry)
+                    if slab and geometry
+                    else pool.submit(_open, part)
+                    for start, part in zip(range(0, len(sources), AT_ONCE), in_parts(sources, AT_ONCE), strict=True)
+                ]
+                waiting.append((key, slab, parts))
+                if len(waiting) > ahead:
+                    yield _come(*waiting[0])
+                    free.append(waiting.popleft()[1])
+            while waiting:
+                yield _come(*waiting[0])
+                waiting.popleft()
+        finally:
+            # A worker that came to a slab after it was closed would find another file under its number.
+            wait([part for _, _, parts in waiting for part in parts if not part.cancel()])
+
+
+def _come(key: Key, slab: slabs.Slab | None, parts: Sequence[Future[_Part]]) -> Batch[Key]:
+    start = time.perf_counter()
+    done = [part.result() for part in parts]
+    usable = np.concatenate([np.empty(0, bool), *(part.usable for part in done)])
+    return Batch(
+        key=key,
+        pixels=slab.pixels[: len(usable)] if slab else None,
+        images=[image for part in done for image in part.images],
+        usable=usable,
+        refused=tuple(error for part in done for error in part.refused),
+        decoding=sum(part.seconds for part in done),
+        waiting=time.perf_counter() - start,
+    )
+
+
+def _cut_into(place: slabs.Place, start: int, sources: Sequence[Source], geometry: Geometry) -> _Part:
+    """Decode and cut pictures into rows `start` onwards of a slab."""
+    began = time.perf_counter()
+    rows = slabs.opened(place)[start : start + len(sources)]
+    usable, refused = np.ones(len(sources), bool), []
+    for row, source in enumerate(sources):
+        try:
+            rows[row] = geometry.cut(open_image(source))
         except UnusableImage as error:
-            usable[place] = False
+            rows[row] = 0
+            usable[row] = False
             refused.append(error)
-    empty = np.empty((0, geometry.height, geometry.width, 3), np.uint8)
-    return Decoded(np.stack(pixels) if pixels else empty, usable, tuple(refused))
+    return _Part((), usable, tuple(refused), time.perf_counter() - began)
+
+
+def _open(sources: Sequence[Source]) -> _Part:
+    """Decode pictures and leave them as they are."""
+    began = time.perf_counter()
+    images, usable, refused = [], np.ones(len(sources), bool), []
+    for row, source in enumerate(sources):
+        try:
+            images.append(open_image(source))
+        except UnusableImage as error:
+            usable[row] = False
+            refused.append(error)
+    return _Part(images, usable, tuple(refused), time.perf_counter() - began)

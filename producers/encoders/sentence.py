@@ -37,6 +37,7 @@ class SentenceEncoder:
     """A text tower alone; see `Encoder`."""
 
     has_images = False
+    images_at_once = 1
     geometry = None
 
     def __init__(
