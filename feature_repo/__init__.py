@@ -2,6 +2,7 @@
 
     settings.py     where this deployment keeps its tables (feature_store.yaml, read without Feast)
     online.py       this deployment's online store, opened without Feast
+    runs.py         the producers' last runs, as their ledger has them
     schema.py       column names and Arrow schemas of every table
     definitions.py  gathers entities, sources, views and services: the only file Feast reads
     features/       what the features mean: definitions that writers and readers share, NumPy alone

@@ -20,22 +20,61 @@ def freshness(
         Path | None,
         typer.Option(help="Parquet with the product_id of what is on sale.", show_default="the catalogue up to now"),
     ] = None,
+    objectives: Annotated[
+        Path | None, typer.Option(help="TOML of what is wanted of each view and slice: docs/objectives.toml.")
+    ] = None,
+    impressions: Annotated[
+        Path | None, typer.Option(help="Parquet of what was shown: how much of it had rows?")
+    ] = None,
+    slices: Annotated[
+        bool, typer.Option("--slices", help="Lag, coverage and age of new products, categories, encoder versions.")
+    ] = False,
+    window: Annotated[
+        str, typer.Option(help="Look at events, impressions and refused rows so long before now.")
+    ] = "7d",
+    new_for: Annotated[str, typer.Option(help="How long a product is new.")] = "7d",
+    categories: Annotated[int, typer.Option(min=0, help="Categories to look at, the largest first.")] = 10,
     json: JsonOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Say how late each view is and how many products it covers; exit code 1 if one is too late."""
+    """Say how late each view is and how many products it covers; exit code 1 if one is too late.
+
+    With objectives, impressions or --slices also by slice: event-to-online lag, coverage, the age of what was served,
+    refused rows and the last runs; an objective that is not met is exit code 1 and a line that says what to do first.
+    """
     from consumers.monitoring import freshness as views
     from consumers.monitoring.ages import parse_age, parse_moment
-    from consumers.monitoring.terminal import as_table
+    from consumers.monitoring.terminal import as_table, watched_tables
 
     allowed, moment = parse_age(max_age), parse_moment(now) if now else datetime.now(UTC)
-    found = views.check(settings.load(store), max_age=allowed, now=moment, products=products)
-    Console().print(as_table(found))
+    opened = settings.load(store)
+    if objectives or impressions or slices:
+        from consumers.monitoring import watch
+        from consumers.monitoring.figures import as_json
+        from consumers.monitoring.objectives import Objectives, load
+
+        watched = watch.look(
+            opened,
+            now=moment,
+            max_age=allowed,
+            objectives=load(objectives) if objectives else Objectives(),
+            window=parse_age(window),
+            new_for=parse_age(new_for),
+            categories=categories,
+            products=products,
+            impressions=impressions,
+        )
+        found, text, breaches = watched.views, as_json(watched), watched.breaches
+        Console().print(as_table(found), *watched_tables(watched))
+    else:
+        found = views.check(opened, max_age=allowed, now=moment, products=products)
+        text, breaches = views.as_json(found), found.breaches
+        Console().print(as_table(found))
     if json:
         json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(views.as_json(found))
+        json.write_text(text)
         typer.echo(f"figures: {json}")
-    for breach in found.breaches:
+    for breach in breaches:
         typer.secho(breach, fg="red", err=True)
-    if found.breaches:
+    if breaches:
         raise typer.Exit(1)

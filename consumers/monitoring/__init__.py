@@ -2,6 +2,11 @@
 
 ages.py         90m, 6h, 2d: ages as people write them
 freshness.py    how late each view is, how much it covers, and what to do first
+watch.py        the same by slice, and what of the objectives is not met
+objectives.py   what is wanted, from a TOML file
+slices.py       new products, categories: which products are watched together
+lags.py         event-to-online lag, coverage, age of what was served
+taken.py        what materialization has taken of a table, row by row
 consistency.py  whether what is online is what the offline store says
 sampling.py     which keys are compared: a sample by hash
 history.py      the offline rows of some online keys

@@ -6,6 +6,7 @@ make nothing fresh and no product active.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -66,22 +67,30 @@ class Freshness:
         return [view.breach for view in self.views if view.breach]
 
 
-def check(settings: Settings, *, max_age: timedelta, now: datetime, products: Path | None = None) -> Freshness:
+def check(
+    settings: Settings,
+    *,
+    max_age: timedelta,
+    now: datetime,
+    products: Path | None = None,
+    max_ages: Mapping[str, timedelta] | None = None,
+) -> Freshness:
     """Judge every view.
 
     Args:
         max_age: the greatest allowed distance from a view's newest event to now, inclusive.
         now: with a time zone.
         products: Parquet with the `product_id` of every product on sale; else those of the catalogue up to now are.
+        max_ages: of some views, instead of `max_age`.
 
     Raises:
         VitrineError: `products` cannot be read.
     """
-    active = _active(settings, products, now)
+    active = active_products(settings, products, now)
     views: list[ViewFreshness] = []
     for view in WRITTEN_BY:
         late = next((earlier.view for earlier in views if earlier.breach), None)
-        views.append(_check_view(settings, view, active, max_age, now, late))
+        views.append(_check_view(settings, view, active, (max_ages or {}).get(view, max_age), now, late))
     return Freshness(now, max_age.total_seconds(), None if active is None else len(active), views)
 
 
@@ -129,8 +138,8 @@ def _up_to(now: datetime, rows: pa.Table) -> pa.Table:
     return rows.filter(pc.field(EVENT_TIMESTAMP) <= pa.scalar(now, rows.schema.field(EVENT_TIMESTAMP).type))
 
 
-def _active(settings: Settings, products: Path | None, now: datetime) -> pa.Array | None:
-    """The products on sale, each once."""
+def active_products(settings: Settings, products: Path | None, now: datetime) -> pa.Array | None:
+    """The products on sale, each once; None if nothing says which."""
     if products is None:
         path = settings.table("product_catalogue")
         if not delta.exists(path):

@@ -6,7 +6,6 @@ of an online store says nothing of field mappings. A view of which that is not t
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,9 @@ import pyarrow as pa
 import pyarrow.dataset
 from numpy.typing import NDArray
 
+from consumers.monitoring.taken import Taken
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from feature_repo.tables import delta, entity_keys, gather, ranges, times
-from feature_repo.tables.materialize import file_name
 from feature_repo.tables.online_table import OnlineTable
 from feature_repo.tables.record import View
 from feature_repo.tables.written import Written
@@ -76,7 +75,6 @@ class ViewHistory:
             written: what the online store says has been written; None: nobody knows, and every row counts as online.
         """
         number = {key: i for i, key in enumerate(keys)}
-        since, until = self._stretches(written)
         parts: list[tuple[Int64, ...]] = [(np.empty(0, np.int64),) * 4]
         offset = 0
         for block in self._blocks([CREATED_TIMESTAMP]):
@@ -89,8 +87,7 @@ class ViewHistory:
             parts.append((key[key >= 0], *stamps, mine + offset))
             offset += len(block)
         key, event, created_at, position = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-        file = np.searchsorted(self._file_ends(), position, side="right")
-        online = (since[file] <= event) & (event <= until[file])
+        online = Taken.of(self.table, written).online(position, event)
         return Versions(key, event, created_at, online, position)
 
     def rows(self, position: Int64) -> pa.Table:
@@ -111,23 +108,3 @@ class ViewHistory:
     def _keys_of(self, block: pa.Table) -> list[bytes]:
         values = [entity_keys.arrow_values(block[name]) for name, _ in self.view.join_keys]
         return entity_keys.keys(self.prefix, values or [[""] * len(block)]) if len(block) else []
-
-    def _file_ends(self) -> Int64:
-        """Of each file the position after its last row."""
-        return np.cumsum([fragment.count_rows() for fragment in self.table.get_fragments()], dtype=np.int64)
-
-    def _stretches(self, written: Written | None) -> tuple[Int64, Int64]:
-        """Of each file the event times, both inclusive, that have been written of it."""
-        nothing, everything = (1, 0), (np.iinfo(np.int64).min, np.iinfo(np.int64).max)
-        found = []
-        for fragment in self.table.get_fragments():
-            window = written.files.get(file_name(fragment)) if written is not None else None
-            found.append(
-                everything if written is None else nothing if window is None else _ticks(window.start, window.end)
-            )
-        bounds = np.array(found, np.int64).reshape(-1, 2)
-        return bounds[:, 0], bounds[:, 1]
-
-
-def _ticks(start: datetime, end: datetime) -> tuple[int, int]:
-    return times.tick(start, "us"), times.tick(end, "us")

@@ -9,7 +9,9 @@ from rich.text import Text
 from consumers.monitoring.ages import in_words
 from consumers.monitoring.consistency import Consistency
 from consumers.monitoring.freshness import Freshness, ViewFreshness
+from consumers.monitoring.lags import SliceFreshness, Spread
 from consumers.monitoring.verdicts import FAULTS
+from consumers.monitoring.watch import Watched
 
 
 def as_table(freshness: Freshness) -> Table:
@@ -56,6 +58,54 @@ def _age(seconds: float | None) -> str:
 
 def _share(covered: int, active: int | None) -> str:
     return "unknown" if active is None else f"{covered:,} of {active:,}"
+
+
+def watched_tables(watched: Watched) -> list[Table]:
+    """A table of slices per view, one of what was refused, one of when each view was last written."""
+    views = dict.fromkeys(one.view for one in watched.slices)
+    tables = [_slices(view, [one for one in watched.slices if one.view == view]) for view in views]
+    if watched.quarantined:
+        refused = _plain("refused, or repaired and kept", "step", "reason", "rows")
+        for one in watched.quarantined:
+            refused.add_row(one.step, one.reason, f"{one.rows:,}")
+        tables.append(refused)
+    runs = _plain("last written (UTC)", "view", "produced", "materialized", "online up to")
+    for view in watched.view_runs:
+        runs.add_row(view.view, *map(_moment, (view.produced, view.materialized, view.watermark)))
+    return [*tables, runs]
+
+
+def _slices(view: str, slices: list[SliceFreshness]) -> Table:
+    table = _plain(f"{view}: p50 / p95 / p99", "slice", "active", "covered", "online", "lag", "served", "served age")
+    for one in slices:
+        waiting = f", {one.waiting:,} waiting" if one.waiting else ""
+        table.add_row(
+            one.slice,
+            f"{one.active:,}",
+            _percent(one.coverage),
+            _percent(one.online / one.active if one.active else float("nan")),
+            _spread(one.lag) + waiting,
+            _percent(one.served_coverage),
+            _spread(one.served_age),
+        )
+    return table
+
+
+def _plain(title: str, *headings: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if place else "left")
+    return table
+
+
+def _spread(spread: Spread) -> str:
+    if not spread.n:
+        return "-"
+    return " / ".join(in_words(timedelta(seconds=value)).split()[0] for value in (spread.p50, spread.p95, spread.p99))
+
+
+def _percent(share: float) -> str:
+    return "-" if share != share else f"{share:.1%}"
 
 
 def consistency_table(found: Consistency) -> Table:

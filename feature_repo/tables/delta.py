@@ -4,6 +4,7 @@ A commit is visible whole or not at all, so a killed writer leaves nothing half-
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +18,8 @@ from feature_repo.errors import VitrineError
 
 Result = TypeVar("Result")
 
+COMMITS_LOOKED_AT = 200
+"""For the last that added rows: compactions and deletions lie between."""
 ATTEMPTS = 10
 """Commits tried before giving up: an append loses only to a deletion or a compaction, those lose to any writer."""
 
@@ -58,6 +61,15 @@ def commit(path: Path, change: Callable[[], Result]) -> Result:
 
 class OutOfTurn(Exception):
     """Another commit of the same series was quicker: what is to be added has to be worked out anew."""
+
+
+def last_append(path: Path) -> datetime | None:
+    """When rows were last added, by the clock of who added them; None where there is no table, or it was long ago."""
+    if not exists(path):
+        return None
+    commits = DeltaTable(str(path)).history(COMMITS_LOOKED_AT)
+    added = [commit["timestamp"] for commit in commits if commit.get("operation") in ("WRITE", "CREATE TABLE")]
+    return datetime.fromtimestamp(max(added) / 1000, UTC) if added else None
 
 
 def turn(path: Path, series: str) -> int:

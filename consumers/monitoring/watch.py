@@ -1,0 +1,255 @@
+"""Freshness by view and slice, held against objectives: what is late, and what to do first."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from consumers.monitoring import freshness, lags
+from consumers.monitoring.ages import in_words
+from consumers.monitoring.freshness import WRITTEN_BY, Freshness
+from consumers.monitoring.lags import SliceFreshness
+from consumers.monitoring.objectives import AGES, SHARES, Objectives
+from consumers.monitoring.slices import ALL, Shop
+from feature_repo import runs
+from feature_repo.online import open_online
+from feature_repo.runs import LastRun
+from feature_repo.schema import CREATED_TIMESTAMP
+from feature_repo.settings import Settings
+from feature_repo.tables import delta, quarantine, written
+from feature_repo.tables.written import Written
+
+RUNS_SHOWN = 20
+MATERIALIZE = "`feast materialize-incremental $(date -u +%FT%T)`"
+
+
+@dataclass(frozen=True)
+class ViewRuns:
+    """When a view was last written. Times are UTC; None where nobody knows."""
+
+    view: str
+    produced: datetime | None
+    """When the producer's last successful run ended, as the ledger of runs says; else the table's newest commit."""
+    materialized: datetime | None
+    """When the last materialization ended that left nothing to do."""
+    watermark: datetime | None
+    """The event time up to which all that the table had then is online."""
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """Rows that a step refused, or took in after a repair (the reason then ends in "kept"), in the window."""
+
+    step: str
+    reason: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Everything about freshness at one moment."""
+
+    views: Freshness
+    window_seconds: float
+    slices: list[SliceFreshness]
+    quarantined: list[Quarantined]
+    view_runs: list[ViewRuns]
+    runs: list[LastRun]
+    """The newest runs of producers, the newest first; empty where there is no ledger."""
+    missed: list[str]
+    """Objectives that are not met: what is wrong, and what to do first."""
+
+    @property
+    def breaches(self) -> list[str]:
+        """One line each: late views first, then the objectives."""
+        return [*self.views.breaches, *self.missed]
+
+
+def look(
+    settings: Settings,
+    *,
+    now: datetime,
+    max_age: timedelta,
+    objectives: Objectives,
+    window: timedelta,
+    new_for: timedelta,
+    categories: int,
+    products: Path | None = None,
+    impressions: Path | None = None,
+) -> Watched:
+    """Judge every view and slice.
+
+    Args:
+        now: with a time zone.
+        max_age: of a view's newest event, where the objectives name none.
+        window: events, impressions and quarantined rows so long before now are looked at.
+        new_for: how long a product is new.
+        categories: how many are watched, the largest first.
+        products: Parquet of what is on sale; else the catalogue up to now.
+        impressions: Parquet of what was shown.
+
+    Raises:
+        VitrineError: a file cannot be read, or the online store or the ledger of runs does not answer.
+    """
+    bounds = {view: objectives.of_view(view).get("max_age") for view in WRITTEN_BY}
+    allowed = {view: timedelta(seconds=seconds) for view, seconds in bounds.items() if seconds is not None}
+    found = freshness.check(settings, max_age=max_age, now=now, products=products, max_ages=allowed)
+    ledgers = _ledgers(settings)
+    slices: list[SliceFreshness] = []
+    if delta.exists(settings.table("product_catalogue")):
+        active = freshness.active_products(settings, products, now)
+        shop = Shop.at(settings, now, active)
+        chosen = shop.slices(new_for, categories)
+        log = None if impressions is None else lags.read_impressions(impressions)
+        for view in WRITTEN_BY:
+            rows = lags.ViewRows.read(settings.table(view), ledgers.get(view), now)
+            if rows is not None:
+                slices += lags.figures(rows, shop, chosen, window, log)
+    last = runs.last(settings, 500)
+    view_runs = [_runs_of(settings, view, ledgers.get(view), last) for view in WRITTEN_BY]
+    watched = Watched(
+        views=found,
+        window_seconds=window.total_seconds(),
+        slices=slices,
+        quarantined=_quarantined(settings, now, window),
+        view_runs=view_runs,
+        runs=last[:RUNS_SHOWN],
+        missed=[],
+    )
+    return replace(watched, missed=_missed(watched, objectives))
+
+
+def _ledgers(settings: Settings) -> dict[str, Written]:
+    """What has been written of each view; empty where there is no online store yet."""
+    online = open_online(settings)
+    if online is None:
+        return {}
+    try:
+        found = {view: written.of_view(online, view) for view in WRITTEN_BY}
+    finally:
+        online.store.close()
+    # Without a ledger nothing of ours put rows online: a view that has none yet is not online.
+    return {view: Written(0) if ledger is None else ledger for view, ledger in found.items()}
+
+
+def _runs_of(settings: Settings, view: str, ledger: Written | None, last: list[LastRun]) -> ViewRuns:
+    step = WRITTEN_BY[view].removeprefix("produce ")
+    done = [run.ended for run in last if run.step == step and run.ending == runs.DONE and run.ended]
+    ends = [window.end for window in ledger.files.values()] if ledger else []
+    return ViewRuns(
+        view,
+        done[0] if done else delta.last_append(settings.table(view)),
+        ledger.finished if ledger else None,
+        max(ends, default=None),
+    )
+
+
+def _quarantined(settings: Settings, now: datetime, window: timedelta) -> list[Quarantined]:
+    rows = quarantine.read(settings)
+    stamp = rows.schema.field(CREATED_TIMESTAMP).type
+    start, end = pa.scalar(now - window, stamp), pa.scalar(now, stamp)
+    recent = rows.filter((pc.field(CREATED_TIMESTAMP) > start) & (pc.field(CREATED_TIMESTAMP) <= end))
+    counted = recent.group_by(["step", "reason"]).aggregate([("row_id", "count")]).to_pylist()
+    found = [Quarantined(one["step"], one["reason"], one["row_id_count"]) for one in counted]
+    return sorted(found, key=lambda one: (-one.rows, one.step, one.reason))
+
+
+def _missed(watched: Watched, objectives: Objectives) -> list[str]:
+    """The objectives that are not met, view by view in the order in which they are made."""
+    found: list[str] = []
+    late: set[str] = {view.view for view in watched.views.views if view.breach}
+    for view in WRITTEN_BY:
+        of_view = next(one for one in watched.view_runs if one.view == view)
+        measured = _ages_since(of_view, watched.views.now)
+        found += _lines(view, view, objectives.of_view(view), measured, _first_of_view(view, late))
+        for one in watched.slices:
+            if one.view != view:
+                continue
+            wanted = objectives.of_view(view) if one.slice == ALL else objectives.of_slice(view, one.slice)
+            name = view if one.slice == ALL else f"{view}, {one.slice}"
+            found += _lines(view, name, wanted, _measures(one), _first_of_slice(one, late))
+    for step, rows in objectives.quarantine.items():
+        refused = [one for one in watched.quarantined if one.step == step and not one.reason.endswith("kept")]
+        total = sum(one.rows for one in refused)
+        if total > rows:
+            found.append(
+                f"quarantine, {step}: {total:,} rows refused, at most {rows:,} allowed; look at the source of "
+                f"`{refused[0].reason}` ({refused[0].rows:,} rows) first"
+            )
+    return found
+
+
+def _lines(
+    view: str, name: str, wanted: Mapping[str, float], measured: Mapping[str, float | None], first: Mapping[str, str]
+) -> list[str]:
+    lines = []
+    for measure, bound in wanted.items():
+        if measure not in measured:
+            continue
+        value = measured[measure]
+        what = (AGES | SHARES)[measure]
+        if value is None:
+            lines.append(f"{name}: {what}: nobody knows; {first.get(measure, first[''])}")
+        elif measure in AGES and value > bound:
+            said, most = (in_words(timedelta(seconds=seconds)) for seconds in (value, bound))
+            lines.append(f"{name}: {what} {said}, at most {most} allowed; {first.get(measure, first[''])}")
+        elif measure in SHARES and value < bound:
+            lines.append(f"{name}: {what} {value:.1%}, at least {bound:.1%} wanted; {first.get(measure, first[''])}")
+    return lines
+
+
+def _ages_since(of_view: ViewRuns, now: datetime) -> dict[str, float | None]:
+    """Seconds since each moment of a view; None where it is unknown, 0 where it lies after now."""
+    moments = {
+        "last_run": of_view.produced,
+        "materialized": of_view.materialized,
+        "watermark": of_view.watermark,
+    }
+    return {name: None if one is None else max(0.0, (now - one).total_seconds()) for name, one in moments.items()}
+
+
+def _measures(one: SliceFreshness) -> dict[str, float]:
+    """What a slice shows, without what is undefined: of no event there is no lag."""
+    found = {
+        "lag_p50": one.lag.p50,
+        "lag_p95": one.lag.p95,
+        "lag_p99": one.lag.p99,
+        "age_p95": one.age.p95,
+        "served_age_p50": one.served_age.p50,
+        "served_age_p95": one.served_age.p95,
+        "served_age_p99": one.served_age.p99,
+        "coverage": one.coverage,
+        "online": one.online / one.active if one.active else float("nan"),
+        "served_coverage": one.served_coverage,
+    }
+    return {name: value for name, value in found.items() if value == value}
+
+
+def _produce(view: str, late: set[str]) -> str:
+    """The producer to run: that of the first late view which this one is made from, else its own."""
+    for earlier in WRITTEN_BY:
+        if earlier == view:
+            break
+        if earlier in late:
+            return f"run `{WRITTEN_BY[earlier]}` first: it is made from {earlier}"
+    return f"run `{WRITTEN_BY[view]}`"
+
+
+def _first_of_view(view: str, late: set[str]) -> dict[str, str]:
+    materialize = f"run {MATERIALIZE} and see why the last one failed"
+    return {"": f"{_produce(view, late)}, and see why the last run failed: `produce runs`"} | dict.fromkeys(
+        ("materialized", "watermark"), materialize
+    )
+
+
+def _first_of_slice(one: SliceFreshness, late: set[str]) -> dict[str, str]:
+    """What to do first: rows that are offline alone are materialized, those that are nowhere are produced."""
+    materialize = f"its rows are offline and not online: run {MATERIALIZE}"
+    produce = _produce(one.view, late)
+    offline_alone = one.covered > one.online
+    return {"": produce, "online": materialize if offline_alone else produce} | dict.fromkeys(
+        ("lag_p50", "lag_p95", "lag_p99"), materialize if offline_alone else produce
+    )

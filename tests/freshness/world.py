@@ -1,0 +1,65 @@
+"""A store of products whose events, rows and moments of coming online are known; hours count from NOW backwards."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import yaml
+
+from feature_repo import settings
+from feature_repo.online import LMDB, open_online
+from feature_repo.schema import TIMESTAMP
+from feature_repo.settings import Settings
+from feature_repo.tables import delta
+from feature_repo.tables.layout import Layout
+from feature_repo.tables.lmdb_table import LMDBStore
+from feature_repo.tables.materialize import file_name
+from feature_repo.tables.record import View
+from feature_repo.tables.written import Ledger, Window
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+VIEWS = ("product_catalogue", "product_embedding", "product_tags")
+Row = tuple[str, float]
+"""A product, and how many hours before NOW its event was."""
+
+
+def ago(hours: float) -> datetime:
+    return NOW - hours * HOUR
+
+
+def make_store(folder: Path) -> Settings:
+    folder.mkdir(parents=True, exist_ok=True)
+    online = {"type": LMDB, "path": "online"}
+    raw = {"project": "test", "offline_store": {"path": "offline"}, "online_store": online}
+    (folder / "feature_store.yaml").write_text(yaml.safe_dump(raw))
+    LMDBStore(folder / "online", create=True)
+    return settings.load(folder / "feature_store.yaml")
+
+
+def append(
+    store: Settings, view: str, rows: Sequence[Row], *, category: str = "toys>blocks", version: str = "encoder@1"
+) -> None:
+    """Rows in one commit, and so in one file."""
+    products, hours = [product for product, _ in rows], [hours for _, hours in rows]
+    columns = {
+        "product_id": pa.array(products, pa.string()),
+        "event_timestamp": pa.array(list(map(ago, hours)), TIMESTAMP),
+        "created_timestamp": pa.array(list(map(ago, hours)), TIMESTAMP),
+    }
+    extra = "category" if view == "product_catalogue" else "encoder_version"
+    columns[extra] = pa.array([category if extra == "category" else version] * len(rows), pa.string())
+    delta.append(store.table(view), pa.table(columns))
+
+
+def put_online(store: Settings, view: str, *, hours: float, up_to: float = -1e4) -> None:
+    """All rows of a table of events up to `up_to` hours ago come online, `hours` ago."""
+    online = open_online(store)
+    assert online is not None
+    known = online.register(View(view, (("product_id", "string"),), 0, (Layout.of([]),)))
+    ledger = Ledger(online, known, clock=lambda: ago(hours))
+    files = [file_name(one) for one in delta.dataset(store.table(view)).get_fragments()]
+    left = ledger.written.left(files, Window(ago(1e4), ago(up_to)))
+    ledger.add(list(left), Window(ago(1e4), ago(up_to)))
+    ledger.finish(files)
