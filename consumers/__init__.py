@@ -1,4 +1,4 @@
-"""Reads features: training sets and their lift, tag quality, freshness.
+"""Reads features: training sets and their lift, tag quality, freshness; serves them.
 
     cli.py        the command line; commands/ has a file for each subcommand
     online.py     the fast reader for ranking services
@@ -8,6 +8,7 @@
     ranking/      training set, rankers, metrics, lift
     tagging/      how good the predicted tags are
     monitoring/   freshness
+    serving/      features over Arrow Flight and HTTP
 
 Imports `feature_repo`, never `producers`.
 """

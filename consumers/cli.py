@@ -2,7 +2,7 @@
 
 import typer
 
-from consumers.commands import consistency, freshness, lift, tags_report
+from consumers.commands import consistency, freshness, lift, serve, tags_report
 from feature_repo import console
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command()(lift.lift)
 app.command()(freshness.freshness)
 app.command()(consistency.consistency)
 app.command()(tags_report.tags_report)
+app.command()(serve.serve)
 
 
 def main() -> None:

@@ -29,9 +29,13 @@ from feature_repo.tables.record import Record, ServicePart
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Block", "OnlineReader", "Status"]
+__all__ = ["Block", "OnlineReader", "Status", "UnknownFeatures"]
 
 PLANS_KEPT = 256
+
+
+class UnknownFeatures(VitrineError):
+    """The store has no service, view or feature of that name."""
 
 
 class OnlineReader:
@@ -48,7 +52,17 @@ class OnlineReader:
     """
 
     def __init__(self, url: str, project: str, *, refresh: float = 60.0) -> None:
-        self._table = OnlineTable(open_store(url), project)
+        self._begin(OnlineTable(open_store(url), project), refresh)
+
+    @classmethod
+    def of_table(cls, table: OnlineTable, *, refresh: float = 60.0) -> "OnlineReader":
+        """A reader of a project's rows in a store that is open already; it closes the store in the end."""
+        reader = cls.__new__(cls)
+        reader._begin(table, refresh)
+        return reader
+
+    def _begin(self, table: OnlineTable, refresh: float) -> None:
+        self._table = table
         self._refresh = refresh
         self._looked = time.monotonic()
         self._plans: dict[tuple[Any, ...], Plan] = {}
@@ -102,6 +116,30 @@ class OnlineReader:
         found = await self._table.store.read_async([request.keys for request in question.requests])
         return question.answer(self._table.unpack(question.requests, found, _microseconds(now), keep_stale))
 
+    def services(self) -> tuple[str, ...]:
+        """The names of the feature services, sorted."""
+        self._look_again()
+        return tuple(sorted(self._table.record().services))
+
+    def join_keys(self, view_or_service: str) -> dict[str, tuple[str, ...]]:
+        """Of each view that is asked, by its name in the service: the join keys, as the service calls them.
+
+        Raises:
+            UnknownFeatures: there is no such service or view.
+            VitrineError: the store does not answer.
+        """
+        self._look_again()
+        return {part.name: part.join_keys for part in self._plan(view_or_service, None, True).parts}
+
+    def ping(self) -> None:
+        """Ask the store for what it says of itself.
+
+        Raises:
+            VitrineError: it does not answer, or knows nothing of the project.
+        """
+        if not self._table.reload().views:
+            raise VitrineError(f"the online store has no views of project `{self._table.project}`: run `feast apply`")
+
     def close(self) -> None:
         """Close the connections."""
         self._table.store.close()
@@ -117,6 +155,11 @@ class OnlineReader:
     def _is_due(self) -> bool:
         return time.monotonic() - self._looked > self._refresh
 
+    def _look_again(self) -> None:
+        if self._is_due():
+            self._looked = time.monotonic()
+            self._table.reload()
+
     def _question(
         self,
         name: str,
@@ -125,9 +168,7 @@ class OnlineReader:
         full_feature_names: bool,
         out: "Mapping[str, NDArray[Any] | torch.Tensor] | None",
     ) -> Question:
-        if self._is_due():
-            self._looked = time.monotonic()
-            self._table.reload()
+        self._look_again()
         return self._plan(name, features, full_feature_names).ask(ids, out or {})
 
     def _plan(self, name: str, features: Sequence[str] | None, full_feature_names: bool) -> Plan:
@@ -150,11 +191,11 @@ class OnlineReader:
         if service is not None and features is None:
             return service.parts, service.on_demand
         if name not in record.views:
-            raise VitrineError(_unknown(name, self._table.project, record))
+            raise UnknownFeatures(_unknown(name, self._table.project, record))
         known = tuple(field.name for field in record.views[name].layout.fields)
         missing = [one for one in features or () if one not in known]
         if missing:
-            raise VitrineError(f"view `{name}` has no feature {', '.join(missing)}; it has {', '.join(known)}")
+            raise UnknownFeatures(f"view `{name}` has no feature {', '.join(missing)}; it has {', '.join(known)}")
         return (ServicePart(name, name, known if features is None else tuple(features)),), ()
 
 

@@ -1,0 +1,125 @@
+"""What was read, as Arrow.
+
+Of the candidates one batch, a row for each in the order asked:
+
+    product_id                   string
+    <view>__<feature>            of each feature: null where missing; vectors as fixed_size_list<float>[width], of which
+                                 not one row being there as list<float>: their width is not known then
+    status__<view>               uint8: 0 present, 1 stale, 2 absent, 3 failed (damaged, or of an unknown layout)
+    event_timestamp__<view>      timestamp[us, UTC]: when the row was so; null where there is none
+
+Of the user's own features (views that have no `product_id`) a batch of one row with the same columns but the first, for
+they are the same for all candidates. No value of a vector becomes a Python object on its way.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from consumers.block import Block
+from feature_repo.schema import PRODUCT_ID
+from feature_repo.tables import columns
+from feature_repo.tables.columns import Column
+from feature_repo.tables.decode import Status
+from feature_repo.tables.view_rows import ViewRows
+
+STATUS = "status__"
+EVENT_TIMESTAMP = "event_timestamp__"
+_ONE = np.zeros(1, np.int64)
+_STATUS_WORDS = {str(status.value): status.name.lower() for status in Status}
+_MOMENT = pa.timestamp("us", tz="UTC")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What goes back to the caller."""
+
+    candidates: pa.RecordBatch
+    user: pa.RecordBatch | None
+    """Of one row; None if the service has no features of the user alone."""
+
+
+def answer(block: Block, product_ids: Sequence[str], of_user: Collection[str]) -> Answer:
+    """A block as Arrow.
+
+    Args:
+        block: fetched with full feature names.
+        product_ids: of its rows.
+        of_user: the views of which all rows are the same user's.
+    """
+    candidates, user = _Batch(), _Batch()
+    candidates.add(PRODUCT_ID, pa.array(product_ids, pa.string()))
+    for name, view in block.views.items():
+        if name in of_user:
+            user.add_view(name, view, _ONE)
+        else:
+            candidates.add_view(name, view, view.place)
+    return Answer(candidates.make(), user.make() if user.arrays else None)
+
+
+def to_ipc(batch: pa.RecordBatch) -> pa.Buffer:
+    """A batch as an Arrow IPC stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue()
+
+
+class _Batch:
+    """Columns on their way into a batch."""
+
+    def __init__(self) -> None:
+        self.arrays: list[pa.Array] = []
+        self.fields: list[pa.Field] = []
+
+    def add(self, name: str, array: pa.Array, metadata: dict[str, str] | None = None) -> None:
+        self.arrays.append(array)
+        self.fields.append(pa.field(name, array.type, metadata=metadata))
+
+    def add_view(self, name: str, view: ViewRows, place: NDArray[np.int64] | None) -> None:
+        """A view's features, status and times; `place` says which of its distinct entities each row is."""
+        for feature in view.names:
+            column = view.column(feature)
+            self.add(feature, _array(column if place is None else columns.take(column, place)))
+        status, moments = view.rows.status, view.rows.event_timestamp
+        if place is not None:
+            status, moments = status[place], moments[place]
+        self.add(STATUS + name, pa.array(status), _STATUS_WORDS)
+        gone = status >= Status.ABSENT
+        self.add(EVENT_TIMESTAMP + name, pa.array(moments, _MOMENT, mask=gone if gone.any() else None))
+
+    def make(self) -> pa.RecordBatch:
+        return pa.RecordBatch.from_arrays(self.arrays, schema=pa.schema(self.fields))
+
+
+def _array(column: Column) -> pa.Array:
+    if column.words is not None:
+        return pa.array(_texts(column.words, column), pa.string())
+    if isinstance(column.values, np.ndarray) and column.values.ndim == 2:
+        return _vectors(column)
+    return columns.to_arrow(column)
+
+
+def _texts(words: Sequence[str], column: Column) -> list[str | None]:
+    """Dictionary codes as texts: a dictionary has up to 65,536 words, and a request would carry all of them."""
+    codes: list[int] = column.values.tolist()
+    if column.valid is None:
+        return [words[code] for code in codes]
+    return [words[code] if there else None for code, there in zip(codes, column.valid.tolist(), strict=True)]
+
+
+def _vectors(column: Column) -> pa.Array:
+    """Lists of numbers of one length [n, width]."""
+    values: NDArray[Any] = column.values
+    kind, width = columns.element_type(column.field), values.shape[1] or column.field.length
+    if not width:
+        return columns.to_arrow(column)
+    if values.shape[1] != width:  # not one row is there
+        return pa.nulls(len(values), pa.list_(kind, width))
+    items = pa.array(np.ascontiguousarray(values).reshape(-1))
+    missing = None if column.valid is None else pa.array(~column.valid)
+    return pa.FixedSizeListArray.from_arrays(items if items.type == kind else items.cast(kind), width, mask=missing)

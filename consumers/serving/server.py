@@ -1,0 +1,78 @@
+"""Both protocols, from one desk, until told to end."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+import uvicorn
+from fastapi import APIRouter
+
+from consumers.serving.desk import Desk
+from consumers.serving.door import Door
+from consumers.serving.flight import FlightServer
+from consumers.serving.http import create_app
+
+QUIET = ("uvicorn.error", "uvicorn.access")
+
+
+def serve(
+    desk: Desk,
+    door: Door,
+    *,
+    flight_port: int | None,
+    http_port: int | None,
+    streams: int = 64,
+    routers: Sequence[APIRouter] = (),
+    on_ready: Callable[[dict[str, str]], None] = lambda addresses: None,
+) -> None:
+    """Serve until SIGTERM or SIGINT; what is in work then is finished.
+
+    Args:
+        flight_port, http_port: 0 takes any that is free, None serves not by this protocol.
+        on_ready: is told the addresses, by protocol.
+
+    Raises:
+        VitrineError: an address is taken.
+    """
+    flight = None if flight_port is None else FlightServer(desk, door, flight_port, streams=streams)
+    addresses = {} if flight is None else {"flight": f"grpc{_s(door, '+tls')}://{door.host}:{flight.port}"}
+    try:
+        if http_port is None:
+            on_ready(addresses)
+            assert flight is not None
+            flight.serve()  # ends itself on SIGTERM and SIGINT
+            return
+        config = uvicorn.Config(
+            create_app(desk, door, routers=routers),
+            host=door.host,
+            port=http_port,
+            ssl_certfile=door.certificate.chain if door.certificate else None,
+            ssl_keyfile=door.certificate.key if door.certificate else None,
+            access_log=False,  # the desk writes one
+            log_level=logging.WARNING,
+            server_header=False,
+            timeout_graceful_shutdown=5,
+        )
+        http = _Http(config, lambda port: on_ready(addresses | {"http": f"http{_s(door, 's')}://{door.host}:{port}"}))
+        http.run()
+    finally:
+        if flight is not None:
+            threading.Thread(target=flight.shutdown, daemon=True).start()  # waits for streams that nobody closes
+        desk.close()
+
+
+class _Http(uvicorn.Server):
+    """Says where it listens as soon as it does."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[int], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: object = None) -> None:
+        await super().startup(sockets)  # type: ignore[arg-type]
+        if self.started:
+            self._on_ready(self.servers[0].sockets[0].getsockname()[1])
+
+
+def _s(door: Door, letters: str) -> str:
+    return letters if door.certificate else ""

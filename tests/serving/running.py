@@ -1,0 +1,74 @@
+"""A server of both protocols in this process, and what it is asked for."""
+
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+
+from consumers.online import OnlineReader
+from consumers.serving.access_log import AccessLog
+from consumers.serving.desk import Desk, Limits
+from consumers.serving.door import Door
+from consumers.serving.flight import FlightServer
+from consumers.serving.http import create_app
+from consumers.serving.metrics import Metrics
+
+TOKEN = "a-token-of-many-letters"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server that runs."""
+
+    desk: Desk
+    flight: str
+    http: str
+    log: io.StringIO
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The access log; an answer may be with its caller a moment before its line is written."""
+        time.sleep(0.05)
+        return [json.loads(line) for line in self.log.getvalue().splitlines()]
+
+
+@contextmanager
+def serving(reader: OnlineReader, *, door: Door | None = None, limits: Limits | None = None) -> Iterator[Served]:
+    """Both protocols, at ports that are free."""
+    log, door = io.StringIO(), door or Door()
+    desk = Desk(reader, limits=limits or Limits(), metrics=Metrics(), log=AccessLog(log))
+    flight = FlightServer(desk, door, 0, streams=3)
+    certificate = door.certificate
+    http = uvicorn.Server(
+        uvicorn.Config(
+            create_app(desk, door),
+            port=0,
+            ssl_certfile=certificate.chain if certificate else None,
+            ssl_keyfile=certificate.key if certificate else None,
+            log_level="warning",
+            timeout_graceful_shutdown=1,
+        )
+    )
+    thread = threading.Thread(target=http.run, daemon=True)
+    thread.start()
+    while not http.started:
+        time.sleep(0.01)
+    port = http.servers[0].sockets[0].getsockname()[1]
+    name = "localhost" if certificate else "127.0.0.1"
+    try:
+        yield Served(
+            desk,
+            f"grpc{'+tls' if certificate else ''}://{name}:{flight.port}",
+            f"http{'s' if certificate else ''}://{name}:{port}",
+            log,
+        )
+    finally:
+        http.should_exit = True
+        thread.join()
+        flight.shutdown()
+        desk.close()
