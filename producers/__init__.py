@@ -11,6 +11,10 @@
     embeddings.py  the catalogue to `product_embedding`
     tags.py        vectors to `product_tags`
     taggers/       labels, splits, classifiers and their calibration
+    log.py         the log of impressions as codes and times
+    product_versions.py  what was known of products when they were shown
+    interests.py   clicks to `user_interest`
+    interest_rows.py  its rows, and back
     ledger.py      every run: what went in, what came of it, how it ended
     locks.py       one run of a step at a time
     upkeep.py      products and users forgotten, corrected rows dropped, files removed

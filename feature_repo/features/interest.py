@@ -55,6 +55,10 @@ class Means:
         times = np.zeros(users, np.int64)
         return Means(empty(width), zero(), empty(len(CHILD_AGES)), zero(), empty(len(CHILD_GENDERS)), zero(), times)
 
+    def of(self, rows: Ints | slice) -> "Means":
+        """The means of some users."""
+        return Means(**{name: getattr(self, name)[rows] for name in self.__dataclass_fields__})
+
 
 @dataclass(frozen=True)
 class Click:
@@ -147,12 +151,7 @@ def means_of_histories(clicks: Click, starts: Ints) -> Means:
     for rank in range(int(lengths.max(initial=0))):
         clicking = int(np.searchsorted(-lengths, -rank, side="left"))
         row = first[:clicking] + rank
-        now = step(_first(now, clicking), clicks.of(row))
-        for name in ("vector", "vector_weight", "ages", "ages_weight", "genders", "genders_weight", "time"):
+        now = step(now.of(slice(clicking)), clicks.of(row))
+        for name in Means.__dataclass_fields__:
             getattr(result, name)[row] = getattr(now, name)
     return result
-
-
-def _first(means: Means, users: int) -> Means:
-    names = means.__dataclass_fields__
-    return Means(**{name: getattr(means, name)[:users] for name in names})

@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.ranking import impressions
-from consumers.ranking.impressions import Impressions, read_impressions
 from feature_repo import schema
 from feature_repo.errors import VitrineError
-from feature_repo.tables import checks
+from feature_repo.tables import checks, impressions
+from feature_repo.tables.impressions import Impressions, read_impressions
 
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
 GOOD = {

@@ -1,7 +1,7 @@
 """A small shop in a deployment of its own: some products lack a vector, tags or codes."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from feature_repo.features import interest
 from feature_repo.features.interest import Click, Interest
 from feature_repo.settings import Settings
 from feature_repo.tables import delta
+from producers import interest_rows
 
 ROOT = Path(__file__).parent.parent.parent
 LISTED = datetime(2026, 1, 1, tzinfo=UTC)
@@ -68,6 +69,7 @@ def interest_of(shop: Shop, user: str) -> Interest | None:
 
 def deployment(folder: Path) -> Settings:
     """The laptop's own feature_store.yaml, its tables in a folder of their own."""
+    folder.mkdir(exist_ok=True)
     file = folder / "feature_store.yaml"
     file.write_text((ROOT / "feature_repo" / "feature_store.yaml").read_text().replace("../demo", str(folder)))
     return settings.load(file)
@@ -75,10 +77,22 @@ def deployment(folder: Path) -> Settings:
 
 def write(shop: Shop, deployment: Settings) -> None:
     """Every offline table that the affinity features are made from."""
+    write_products(shop, deployment, LISTED)
     stamps = {"event_timestamp": LISTED, "created_timestamp": LISTED, "encoder_version": ENCODER}
     products = pa.array(shop.products)
     catalogue = {"product_id": products, "category": ["baby>c"] * len(products), "price": [9.5] * len(products)}
     _append(deployment, "product_catalogue", schema.CATALOGUE, catalogue, stamps)
+    codes = {"product_id": products, "codes": pa.array(shop.codes.tolist())}
+    _append(deployment, "product_codes", schema.PRODUCT_CODES, codes, stamps, shop.codes[:, 0] >= 0)
+    for user in shop.clicks:
+        if (state := interest_of(shop, user)) is not None:
+            delta.append(deployment.table("user_interest"), interest_rows.row(user, state, ENCODER, RANKED))
+
+
+def write_products(shop: Shop, deployment: Settings, since: datetime) -> None:
+    """A version of each product's vector and tags, of those that have them."""
+    stamps = {"event_timestamp": since, "created_timestamp": since, "encoder_version": ENCODER}
+    products = pa.array(shop.products)
     has = ~np.isnan(shop.vectors[:, 0])
     vectors = {name: pa.array(list(shop.vectors)) for name in ("fused_vector", "image_vector", "similar_vector")}
     embedding = {"product_id": products, "has_image": has, "has_text": has, **vectors}
@@ -89,32 +103,6 @@ def write(shop: Shop, deployment: Settings) -> None:
         "child_gender_distribution": pa.array(list(shop.genders)),
     }
     _append(deployment, "product_tags", schema.PRODUCT_TAGS, tags, stamps, ~np.isnan(shop.ages[:, 0]))
-    codes = {"product_id": products, "codes": pa.array(shop.codes.tolist())}
-    _append(deployment, "product_codes", schema.PRODUCT_CODES, codes, stamps, shop.codes[:, 0] >= 0)
-    for user in shop.clicks:
-        if (state := interest_of(shop, user)) is not None:
-            delta.append(deployment.table("user_interest"), interest_row(user, state))
-
-
-def interest_row(user: str, state: Interest) -> pa.Table:
-    means = state.means
-    after = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=state.times[0] + 1)
-    row = {
-        "user_id": user,
-        "interest_vector": None if np.isnan(means.vector[0, 0]) else means.vector[0].tolist(),
-        "interest_weight": means.vector_weight[0],
-        "child_age_mix": None if np.isnan(means.ages[0, 0]) else means.ages[0].tolist(),
-        "child_age_weight": means.ages_weight[0],
-        "child_gender_mix": None if np.isnan(means.genders[0, 0]) else means.genders[0].tolist(),
-        "child_gender_weight": means.genders_weight[0],
-        "recent_products": list(state.products),
-        "recent_times": list(state.times),
-        "clicks": state.clicks,
-        "encoder_version": ENCODER,
-        "event_timestamp": after,
-        "created_timestamp": after,
-    }
-    return pa.Table.from_pylist([row], schema.USER_INTEREST)
 
 
 def _append(

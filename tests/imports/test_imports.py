@@ -6,9 +6,9 @@ import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner
 
-from consumers.ranking.impressions import read_impressions
 from feature_repo import schema, settings
 from feature_repo.errors import VitrineError
+from feature_repo.tables.impressions import read_impressions
 from producers import cli
 from producers.catalogue import take_in
 from producers.images import open_image

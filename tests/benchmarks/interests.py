@@ -1,0 +1,127 @@
+"""`produce interests` over a log of clicks: seconds and peak memory against the goals of 300 s and 4 GB for 10 million.
+
+    python -m tests.benchmarks.interests --clicks 10_000_000
+
+Users click unequally (the busiest tenth makes a third of the clicks), 100 times each on average, on 60,000 products
+with 128-d vectors and tags. The run that is measured is a process of its own: the log read and checked, every version
+computed and written to Delta.
+"""
+
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
+
+from feature_repo import schema, settings
+from feature_repo.tables import delta
+from tests.benchmarks import harness
+from tests.benchmarks.harness import Figure, Record
+
+app = typer.Typer(help=__doc__, pretty_exceptions_enable=False)
+START = datetime(2026, 1, 1, tzinfo=UTC)
+PRODUCTS, WIDTH, DAYS = 60_000, 128, 60
+GOAL_SECONDS, GOAL_MEGABYTES = 300, 4000
+
+
+@app.command()
+def main(
+    clicks: Annotated[int, typer.Option(help="Rows of the log, each a click.")] = 10_000_000,
+    folder: Annotated[Path | None, typer.Option(help="Of the deployment to run on: the measured process.")] = None,
+    record: Record = False,
+) -> None:
+    """Make a log and measure the command over it."""
+    if folder is not None:
+        run(folder)
+        return
+    with tempfile.TemporaryDirectory() as made:
+        make(Path(made), clicks)
+        start = time.perf_counter()
+        peak = harness.peak_megabytes("tests.benchmarks.interests", "--folder", made)
+        seconds = time.perf_counter() - start
+        rows = delta.dataset(Path(made) / "offline" / "user_interest").count_rows()
+        print(f"{rows:,} versions in {seconds:.1f} s, peak {peak:,.0f} MB")
+        ratio = GOAL_SECONDS / seconds
+        harness.finish(
+            [
+                Figure(
+                    name=f"`produce interests`, {clicks:,} clicks, {WIDTH}-d",
+                    seconds=seconds,
+                    against="the goal",
+                    against_seconds=GOAL_SECONDS,
+                    ratio=ratio,
+                    ratio_range=(ratio, ratio),
+                    rounds=1,
+                    command=harness.command(),
+                    note=f"peak {peak / 1000:.1f} GB of {GOAL_MEGABYTES / 1000:.0f} GB; {rows:,} versions written",
+                )
+            ],
+            record,
+        )
+
+
+def run(folder: Path) -> None:
+    """What is measured."""
+    from producers.interests import make_interests
+
+    def progress(done: int, total: int) -> None:
+        print(f"{done:,} of {total:,}", flush=True) if done == total else None
+
+    opened = settings.load(folder / "feature_store.yaml")
+    now = START + timedelta(days=DAYS + 1)
+    log = folder / "log.parquet"
+    print(make_interests(opened, log, encoder_version=None, again=False, now=now, progress=progress))
+
+
+def make(folder: Path, clicks: int) -> None:
+    """A deployment with vectors and tags of products, and a log."""
+    content = (Path(settings.__file__).parent / "feature_store.yaml").read_text()
+    (folder / "feature_store.yaml").write_text(content.replace("../demo", str(folder)))
+    chance = np.random.default_rng(0)
+    vectors = chance.standard_normal((PRODUCTS, WIDTH), np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    names = pa.array([f"product-{i:08d}" for i in range(PRODUCTS)])
+    stamps = {"encoder_version": "bench@0", schema.EVENT_TIMESTAMP: START, schema.CREATED_TIMESTAMP: START}
+    embedding = {schema.PRODUCT_ID: names, "fused_vector": lists(vectors)}
+    append(folder, "product_embedding", schema.PRODUCT_EMBEDDING, embedding | stamps)
+    tags = {
+        schema.PRODUCT_ID: names,
+        "child_age_distribution": lists(chance.dirichlet(np.ones(5), PRODUCTS).astype(np.float32)),
+        "child_gender_distribution": lists(chance.dirichlet(np.ones(3), PRODUCTS).astype(np.float32)),
+    }
+    append(folder, "product_tags", schema.PRODUCT_TAGS, tags | stamps)
+    users = max(1, clicks // 100)
+    user_names = pa.array([f"user-{i:08d}" for i in range(users)])
+    time = np.sort(chance.integers(0, DAYS * 86_400_000_000, clicks)) + int(START.timestamp() * 1e6)
+    log = {
+        schema.IMPRESSION_ID: pa.array(np.arange(clicks)).cast(pa.string()),
+        schema.USER_ID: user_names.take(pa.array((chance.random(clicks) ** 2 * users).astype(np.int64))),
+        schema.PRODUCT_ID: names.take(pa.array((chance.random(clicks) ** 2 * PRODUCTS).astype(np.int64))),
+        schema.EVENT_TIMESTAMP: pa.array(time, schema.TIMESTAMP),
+        schema.CLICKED: pa.array(np.ones(clicks, np.int8)),
+    }
+    pq.write_table(pa.table(log), folder / "log.parquet")
+
+
+def append(folder: Path, table: str, shape: pa.Schema, columns: dict) -> None:
+    rows = len(columns[schema.PRODUCT_ID])
+    filled = {}
+    for field in shape:
+        values = columns.get(field.name)
+        same = not isinstance(values, pa.Array)
+        filled[field.name] = pa.repeat(pa.scalar(values, field.type), rows) if same else values.cast(field.type)
+    delta.append(folder / "offline" / table, pa.table(filled, shape))
+
+
+def lists(matrix: np.ndarray) -> pa.Array:
+    offsets = np.arange(len(matrix) + 1, dtype=np.int32) * matrix.shape[1]
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(matrix.ravel()))
+
+
+if __name__ == "__main__":
+    app(standalone_mode=False)
