@@ -5,6 +5,7 @@ Needs Pillow and NumPy alone, so that it runs in decoding processes and on machi
 
 import stat
 import struct
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -101,10 +102,11 @@ def _open_header(content: bytes) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, struct.error):
-        return image  # unreadable EXIF: shown as stored, as browsers do
+    # In place, because without an orientation it copies the picture otherwise.
+    # Unreadable EXIF: shown as stored, as browsers do.
+    with suppress(OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, struct.error):
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -117,4 +119,4 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         picture = image.convert("RGBA")
         white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, picture).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")

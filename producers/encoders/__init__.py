@@ -6,6 +6,8 @@ files.py        what a checkpoint directory holds, read or refused in one clear 
 dual.py         CLIP, Chinese-CLIP, SigLIP, SigLIP2, VisionTextDualEncoder
 sentence.py     sentence encoders: text alone
 batches.py      n rows through a model, smaller batches where memory is short
+tokens.py       texts as arrays of token ids
+static.py       what a GPU wants: fixed shapes, captured; copies that do not wait
 geometry.py     how a picture is cut to the model's size
 pixels.py       pictures decoded and cut in worker processes
 slabs.py        memory in which those processes hand pictures over

@@ -1,7 +1,9 @@
 """n rows through a model in batches; a batch that does not fit in memory is halved and tried again."""
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,16 @@ logger = logging.getLogger(__name__)
 
 
 class Batches:
-    """Holds the batch size that has proved to fit."""
+    """Holds the batch size that has proved to fit, and the lanes in which batches run."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, lanes: int = 1) -> None:
+        """Batches of `size` at most; those of a call run in `lanes` threads, each of them with one core to compute on.
+
+        A small model is too quick for its steps to be worth dividing among cores: each core takes a batch of its own.
+        """
         self.size = size
-        self._said = False
+        self._said = threading.Lock()
+        self._lanes = ThreadPoolExecutor(lanes, "lane", initializer=_alone) if lanes > 1 else None
 
     def run(self, encode: Callable[[Any], torch.Tensor], items: Sequence[Any] | NDArray[Any]) -> NDArray[np.float32]:
         """Unit rows, float32 [n, dim], of `items` (n > 0) in their order.
@@ -26,25 +33,31 @@ class Batches:
         Raises:
             torch.OutOfMemoryError, RuntimeError: one item alone does not fit in memory.
         """
+        if self._lanes is None:
+            return self._run(encode, items)
+        parts = [items[start : start + self.size] for start in range(0, len(items), self.size)]
+        return np.concatenate(list(self._lanes.map(lambda part: self._run(encode, part), parts)))
+
+    def _run(self, encode: Callable[[Any], torch.Tensor], items: Sequence[Any] | NDArray[Any]) -> NDArray[np.float32]:
         rows: list[torch.Tensor] = []
         start = 0
         while start < len(items):
             batch = items[start : start + self.size]
             try:
                 with torch.inference_mode():
-                    rows.append(unit_rows(encode(batch).float()).cpu())
+                    rows.append(unit_rows(encode(batch).float()))
             except RuntimeError as error:
                 if not _is_out_of_memory(error) or len(batch) == 1:
                     raise
                 self._halve(len(batch))
                 continue
             start += len(batch)
-        return torch.cat(rows).numpy()
+        # Fetched at the end: a GPU is given its next batch before it has computed the one before.
+        return torch.cat(rows).cpu().numpy()
 
     def _halve(self, tried: int) -> None:
-        self.size = tried // 2
-        if not self._said:
-            self._said = True
+        self.size = min(self.size, max(1, tried // 2))
+        if self._said.acquire(blocking=False):  # kept for good: it is said once
             logger.warning("a batch of %d does not fit in memory; batches are halved until they do", tried)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -55,6 +68,10 @@ def unit_rows(rows: torch.Tensor) -> torch.Tensor:
     norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     usable = torch.isfinite(norms) & (norms > 0)
     return torch.where(usable, rows / norms, torch.nan)
+
+
+def _alone() -> None:
+    torch.set_num_threads(1)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import (
     AutoImageProcessor,
     ChineseCLIPModel,
@@ -17,6 +19,7 @@ from transformers import (
     VisionTextDualEncoderModel,
 )
 from transformers.image_processing_backends import PilBackend
+from transformers.models.resnet.modeling_resnet import ResNetConvLayer, ResNetShortCut
 
 from feature_repo.errors import VitrineError
 from producers.encoders import files
@@ -24,6 +27,8 @@ from producers.encoders.batches import Batches
 from producers.encoders.encoder import Pixels, Vectors
 from producers.encoders.geometry import Geometry
 from producers.encoders.small import SmallConfig, SmallModel
+from producers.encoders.static import Captured, Sent, Tower, filled
+from producers.encoders.tokens import Tokens, tokenized
 
 FAMILIES: Mapping[str, Any] = MappingProxyType(
     {
@@ -37,29 +42,42 @@ FAMILIES: Mapping[str, Any] = MappingProxyType(
 )
 UNMASKED = ("siglip", "siglip2")
 """Families trained on texts padded to full length, the padding read like any word."""
-IMAGES_AT_ONCE = 128
-TEXTS_AT_ONCE = 256
+IMAGES_AT_ONCE = 64
+"""On a CPU: what a batch computes on its way stays in the processor's caches. 128 took a third longer."""
+TEXTS_AT_ONCE = 128
+ON_A_GPU = 256
+"""Images or texts at once there."""
+TOKEN_STEP = 16
+"""On a GPU texts are padded to a multiple: few shapes, each of them captured once."""
 
 
 class DualEncoder:
     """An image tower and a text tower with one space; see `Encoder`."""
 
     has_images = True
-    images_at_once = IMAGES_AT_ONCE
 
     def __init__(
         self, model: Any, tokenizer: Any, processor: Any, *, family: str, version: str, device: torch.device
     ) -> None:
-        self.model = model.to(device).eval()
+        on_gpu = device.type == "cuda"
+        self.dtype = torch.bfloat16 if on_gpu else torch.float32
+        self.model = folded(model.eval()).to(device, self.dtype, memory_format=torch.channels_last)
         self.tokenizer = tokenizer
         self.processor = processor
         self.version = version
         self.device = device
         self.geometry = plain_geometry(processor)
-        self._unmasked = family in UNMASKED
-        self._text_length = text_length(model.config.text_config, tokenizer)
-        self._images = Batches(IMAGES_AT_ONCE)
-        self._texts = Batches(TEXTS_AT_ONCE)
+        self.text_length = text_length(model.config.text_config, tokenizer)
+        self.unmasked = family in UNMASKED
+        lanes = torch.get_num_threads() if device.type == "cpu" else 1
+        self._images = Batches(ON_A_GPU if on_gpu else IMAGES_AT_ONCE, lanes)
+        self._texts = Batches(ON_A_GPU if on_gpu else TEXTS_AT_ONCE, lanes)
+        self.images_at_once = 2 * lanes * IMAGES_AT_ONCE if not on_gpu else 4 * ON_A_GPU
+        self._sent = Sent(device)
+        self.image_tower: Tower = Captured(self._pixels_to_features) if on_gpu else self._pixels_to_features
+        """[n, d] from uint8 [n, height, width, 3]."""
+        self.text_tower: Tower = Captured(self._tokens_to_features) if on_gpu else self._tokens_to_features
+        """[n, d] from token ids, and their mask where the family reads one, [n, length]."""
         # x * scale + shift is the processor's rescaling and normalising in one step.
         mean, deviation = (
             (torch.tensor(processor.image_mean), torch.tensor(processor.image_std))
@@ -74,7 +92,13 @@ class DualEncoder:
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         if not texts:
             return np.empty((0, self.dim), np.float32)
-        return in_order_of_length(self._texts, self._text_features, texts)
+        tokens = tokenized(self.tokenizer, texts, self.text_length)
+        # Shortest first, so that a batch carries little padding.
+        order = np.argsort(tokens.lengths, kind="stable")
+        sorted_rows = self._texts.run(lambda rows: self._text_features(tokens, rows), order)
+        rows = np.empty_like(sorted_rows)
+        rows[order] = sorted_rows
+        return rows
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
         if not images:
@@ -86,28 +110,37 @@ class DualEncoder:
             return np.empty((0, self.dim), np.float32)
         return self._images.run(self._pixel_features, pixels)
 
-    def _text_features(self, texts: Sequence[str]) -> torch.Tensor:
-        tokens = self.tokenizer(
-            list(texts),
-            padding="max_length" if self._unmasked else "longest",
-            truncation=True,
-            max_length=self._text_length,
-            return_tensors="pt",
-        ).to(self.device)
-        if self._unmasked:
-            return self.model.get_text_features(input_ids=tokens["input_ids"]).pooler_output
-        return self.model.get_text_features(
-            input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
-        ).pooler_output
+    def text_inputs(self, tokens: Tokens, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+        """Token ids, and their mask where the family reads one, [rows, length] each."""
+        longest = self.text_length if self.unmasked else None
+        if longest is None and self.device.type == "cuda":
+            step = int(tokens.lengths[rows].max(initial=1)) + TOKEN_STEP - 1
+            longest = min(step - step % TOKEN_STEP, self.text_length)
+        left = self.tokenizer.padding_side == "left"
+        ids, mask = tokens.padded(rows, self.tokenizer.pad_token_id or 0, to=longest, left=left)
+        return (ids,) if self.unmasked else (ids, mask)
+
+    def _text_features(self, tokens: Tokens, rows: NDArray[np.int64]) -> torch.Tensor:
+        asked = filled(rows, self._texts.size) if self.device.type == "cuda" else rows
+        return self.text_tower(*map(self._sent, self.text_inputs(tokens, asked)))[: len(rows)]
 
     def _image_features(self, images: Sequence[Image.Image]) -> torch.Tensor:
         inputs = self.processor(list(images), return_tensors="pt").to(self.device)
+        inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
         return self.model.get_image_features(**inputs).pooler_output
 
     def _pixel_features(self, pixels: Pixels) -> torch.Tensor:
+        asked = filled(pixels, self._images.size) if self.device.type == "cuda" else pixels
+        return self.image_tower(self._sent(asked))[: len(pixels)]
+
+    def _pixels_to_features(self, pixels: torch.Tensor) -> torch.Tensor:
         # NHWC memory seen as NCHW is torch's channels_last: the layout convolutions like best.
-        values = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device).permute(0, 3, 1, 2).float()
-        return self.model.get_image_features(pixel_values=values * self._scale + self._shift).pooler_output
+        values = torch.addcmul(self._shift, pixels.permute(0, 3, 1, 2).float(), self._scale)
+        return self.model.get_image_features(pixel_values=values.to(self.dtype)).pooler_output
+
+    def _tokens_to_features(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        read = {"input_ids": ids} if mask is None else {"input_ids": ids, "attention_mask": mask}
+        return self.model.get_text_features(**read).pooler_output
 
 
 def open_folder(folder: Path, family: str, version: str, device: torch.device) -> DualEncoder:
@@ -123,6 +156,15 @@ def open_folder(folder: Path, family: str, version: str, device: torch.device) -
     with files.explained(folder, "image processor"):
         processor = AutoImageProcessor.from_pretrained(str(folder), local_files_only=True, backend="pil")
     return DualEncoder(model, tokenizer, processor, family=family, version=version, device=device)
+
+
+def folded(model: Any) -> Any:
+    """The model, each normalisation of a ResNet put into the convolution before it: a tenth of the time on a CPU."""
+    for layer in model.modules():
+        if isinstance(layer, ResNetConvLayer | ResNetShortCut):
+            layer.convolution = fuse_conv_bn_eval(layer.convolution, layer.normalization)
+            layer.normalization = torch.nn.Identity()
+    return model
 
 
 def plain_geometry(processor: Any) -> Geometry | None:

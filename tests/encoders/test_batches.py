@@ -58,3 +58,18 @@ def test_a_row_that_cannot_be_scaled_is_nan_throughout_and_spoils_no_other(bad: 
     got = Batches(8).run(lambda rows: torch.tensor(rows), [[3.0, 4.0], bad])
     np.testing.assert_allclose(got[0], [0.6, 0.8], rtol=1e-6)
     assert np.isnan(got[1]).all()
+
+
+def test_lanes_give_what_one_lane_gives_in_the_same_order_and_say_short_memory_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def encode(rows: np.ndarray) -> torch.Tensor:
+        if len(rows) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return torch.from_numpy(rows)
+
+    rows = np.random.default_rng(0).normal(size=(103, 4)).astype(np.float32)
+    with caplog.at_level(logging.WARNING):
+        got = Batches(8, lanes=3).run(encode, rows)
+    np.testing.assert_allclose(got, rows / np.linalg.norm(rows, axis=1, keepdims=True), rtol=1e-6)
+    assert len(caplog.records) == 1

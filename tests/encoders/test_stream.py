@@ -86,6 +86,17 @@ def test_each_row_has_the_vector_of_its_own_picture(encoder: Encoder, pool: Proc
     assert all(rows[f"p{n}"]["image_vector"] is None for n in range(1, 300) if not (n % 7 and n % 11) and n % 5)
 
 
+def test_pictures_that_only_the_models_own_processor_can_cut_are_decoded_in_workers_too(
+    tmp_path: Path, pool: ProcessPoolExecutor
+) -> None:
+    checkpoints.dual_encoder(tmp_path)
+    encoder = load(str(tmp_path))
+    rows = {row["product_id"]: row for row in embed(catalogue(range(1, 30)), encoder, pool, NOW).rows.to_pylist()}
+    with_picture = [n for n in range(1, 30) if n % 7 and n % 11]
+    slow = encoder.encode_images([open_image(picture(n)) for n in with_picture])
+    np.testing.assert_allclose([rows[f"p{n}"]["image_vector"] for n in with_picture], slow, atol=1e-4)
+
+
 def test_the_summary_tells_the_stages_apart(encoder: Encoder, pool: ProcessPoolExecutor) -> None:
     seconds = embed(catalogue(range(20)), encoder, pool, NOW).seconds
     assert seconds.decode > 0
