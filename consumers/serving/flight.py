@@ -12,7 +12,7 @@ the log. All else that Flight knows is refused.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.flight as flight
@@ -25,6 +25,7 @@ from feature_repo.errors import VitrineError
 
 PROTOCOL = "flight"
 _CALL = "call"
+_OFFERED = (flight.FlightMethod.DO_GET, flight.FlightMethod.DO_EXCHANGE)
 _ERRORS = {
     Code.UNAUTHENTICATED: flight.FlightUnauthenticatedError,
     Code.RESOURCE_EXHAUSTED: flight.FlightUnavailableError,
@@ -87,24 +88,6 @@ class FlightServer(flight.FlightServerBase):
                 batch = _fitted(batch, schema)
             writer.write_with_metadata(batch, user) if user else writer.write_batch(batch)
 
-    def list_flights(self, context: Any, criteria: Any) -> Any:
-        _unimplemented("list_flights")
-
-    def get_flight_info(self, context: Any, descriptor: Any) -> Any:
-        _unimplemented("get_flight_info")
-
-    def get_schema(self, context: Any, descriptor: Any) -> Any:
-        _unimplemented("get_schema")
-
-    def do_put(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> Any:
-        _unimplemented("do_put")
-
-    def do_action(self, context: Any, action: Any) -> Any:
-        _unimplemented("do_action")
-
-    def list_actions(self, context: Any) -> Any:
-        return []
-
 
 class _Calls(flight.ServerMiddlewareFactory):
     """Lets a call in, or not, and keeps its name."""
@@ -119,6 +102,9 @@ class _Calls(flight.ServerMiddlewareFactory):
             authorization = said.get("authorization")
             if not self._door.admits(authorization if isinstance(authorization, str) else None):
                 raise Refused(Code.UNAUTHENTICATED, "wanted the header `authorization: Bearer TOKEN`")
+            # Here, for pyarrow sends the traceback of whatever some of the other methods raise.
+            if info.method not in _OFFERED:
+                raise Refused(Code.UNIMPLEMENTED, f"{info.method.name} is not offered; DO_GET and DO_EXCHANGE are")
             return _Call(said.get("x-request-id"))
 
 
@@ -171,11 +157,6 @@ def _next(reader: Any) -> pa.Buffer | None:
 def _request_id(context: Any) -> str | None:
     call = context.get_middleware(_CALL)
     return None if call is None else call.request_id
-
-
-def _unimplemented(what: str) -> NoReturn:
-    with _in_flights_words():
-        raise Refused(Code.UNIMPLEMENTED, f"{what} is not offered; do_get and do_exchange are")
 
 
 @contextmanager
