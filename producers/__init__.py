@@ -13,6 +13,8 @@
     taggers/       labels, splits, classifiers and their calibration
     log.py         the log of impressions as codes and times
     product_versions.py  what was known of products when they were shown
+    codes.py       vectors to `product_codes`: semantic IDs
+    codebook.py    residual k-means, how good it is, where it lies
     interests.py   clicks to `user_interest`
     interest_rows.py  its rows, and back
     ledger.py      every run: what went in, what came of it, how it ended

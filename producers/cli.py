@@ -3,7 +3,19 @@
 import typer
 
 from feature_repo import console
-from producers.commands import catalogue, embeddings, encoder, forget, import_, interests, runs, shop, tags, vacuum
+from producers.commands import (
+    catalogue,
+    codes,
+    embeddings,
+    encoder,
+    forget,
+    import_,
+    interests,
+    runs,
+    shop,
+    tags,
+    vacuum,
+)
 
 app = typer.Typer(
     help="Turn a catalogue's images and titles into features.",
@@ -23,6 +35,7 @@ app.command()(catalogue.catalogue)
 app.command()(encoder.encoder)
 app.command()(embeddings.embeddings)
 app.command()(tags.tags)
+app.command()(codes.codes)
 app.command()(interests.interests)
 app.command()(runs.runs)
 app.command()(forget.forget)

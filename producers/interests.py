@@ -27,7 +27,7 @@ from producers.taggers.rows import choose_version
 
 TABLE = "user_interest"
 STEP = "interests"
-CLICKS_A_COMMIT = 200_000
+CLICKS_A_COMMIT = 100_000
 
 
 @dataclass(frozen=True)

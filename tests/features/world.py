@@ -105,6 +105,13 @@ def write_products(shop: Shop, deployment: Settings, since: datetime) -> None:
     _append(deployment, "product_tags", schema.PRODUCT_TAGS, tags, stamps, ~np.isnan(shop.ages[:, 0]))
 
 
+def write_vectors(deployment: Settings, products: list[str], vectors: np.ndarray, since: datetime) -> None:
+    """A version of each product's fused vector."""
+    stamps = {"event_timestamp": since, "created_timestamp": since, "encoder_version": ENCODER}
+    columns = {"product_id": pa.array(products), "fused_vector": pa.array(list(vectors))}
+    _append(deployment, "product_embedding", schema.PRODUCT_EMBEDDING, columns, stamps)
+
+
 def _append(
     deployment: Settings, table: str, shape: pa.Schema, columns: dict, stamps: dict, kept: np.ndarray | None = None
 ) -> None:
