@@ -64,11 +64,24 @@ CATALOGUE = pa.schema(
         ("category", pa.string()),
         ("brand", pa.string()),
         ("price", pa.float64()),
+        ("image_hash", pa.binary()),  # BLAKE2b of the picture's bytes, 16 bytes; null where they cannot be read
+        ("image_stat", pa.binary()),  # digest of a picture's path, size and time of change: as long as it is the same,
+        ("fingerprint", pa.binary()),  # so is the hash; and the digest of all that makes a version
         (EVENT_TIMESTAMP, TIMESTAMP),  # the product's updated_at
         (CREATED_TIMESTAMP, TIMESTAMP),
     ]
 )
 """Table `product_catalogue`: every version of every product that passed the checks."""
+
+PRODUCT_ACTIVE = pa.schema(
+    [
+        (PRODUCT_ID, pa.string()),
+        ("active", pa.bool_()),  # false: it was not among the day's products any more; true: it is again
+        (EVENT_TIMESTAMP, TIMESTAMP),
+        (CREATED_TIMESTAMP, TIMESTAMP),
+    ]
+)
+"""Table `product_active`: products that went and came back. One of the catalogue without a row here is active."""
 
 PRODUCT_EMBEDDING = pa.schema(
     [

@@ -3,9 +3,14 @@
     cli.py         the command line; commands/ has a file for each subcommand
     shop/          a generated shop whose truth is known
     imports/       real data sets, brought into the same shape
-    catalogue.py   products checked and taken in
-    versions.py    each product against the version of it that is known
+    catalogue.py   the day's products compared with what is known: the increment
+    arriving.py    a block of them checked
+    versions.py    what is known of products, by digests
+    digests.py     digests of columns and rows, without an object per value
+    content_hash.py  the hash by which a picture or a title is known again
+    image_hashes.py  pictures hashed, as few read as possible
     images.py      pictures decoded, the unusable refused
+    picture_store.py pictures in an LMDB
     encoders/      image and text to vectors
     encoder.py     the default encoder trained on a catalogue
     embeddings.py  the catalogue to `product_embedding`

@@ -1,36 +1,37 @@
-"""Products checked and taken in: what a shop hands in becomes versions in the table `product_catalogue`.
+"""The day's active products to an increment: what a shop hands in becomes versions in the table `product_catalogue`.
 
-Pictures are not opened here: a path is kept, made absolute, and the step that encodes it says what was wrong with it.
+Every row is compared, by digest, with the version of its product that is known; what is written, and what is then to
+be encoded, is new or changed. The comparison reads the day's table once and, of what is known, ids, times and digests.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from feature_repo import schema
 from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings
-from feature_repo.tables import checks, delta, files, quarantine
+from feature_repo.tables import activity, checks, delta, files, quarantine
 from feature_repo.tables.checks import Check
 from feature_repo.tables.quarantine import Refused
-from producers import versions
+from producers import arriving, digests, image_hashes, versions
+from producers.digests import Digests
+from producers.versions import Known
 
 TABLE = "product_catalogue"
 STEP = "catalogue"
-MAX_TITLE = 1_000
-"""Code points of a title that are kept; encoders read fewer than a hundred."""
-
-NO_ID = "product id is null or blank"
+BLOCK_ROWS = 131_072
+"""Rows of the day's table in memory at a time; of those before, ids, times and digests are kept, and the increment."""
 TWICE = "product id came again: its newest row was taken"
-NOTHING = "neither a title nor a usable image path"
-LONG_TITLE = f"title cut to {MAX_TITLE:,} characters, row kept"
-BAD_PRICE = "price is no number from 0 on: set to null, row kept"
-ESCAPES = "image path leads out of the table's folder by `..`: set to null, row kept"
-A_URL = "image is a URL, no file: set to null, row kept"
+SHRUNK_SHARE = 0.5
+"""A larger share of the active products than this is not believed to be gone at once ..."""
+SHRUNK_FROM = 100
+"""... unless there are fewer of them than this."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ class TakenIn:
     changed: int
     """Further versions of known products."""
     unchanged: int
+    gone: int
+    """Products that were active and are not in the table."""
+    returned: int
+    """Products that had gone and are in it again; each is also new, changed or unchanged."""
     refused: tuple[Refused, ...]
     notes: tuple[Refused, ...]
     """Values that were repaired; their rows are among the taken."""
@@ -55,125 +60,221 @@ class TakenIn:
             f"read {self.read:,} products: {self.new:,} new, {self.changed:,} changed, {self.unchanged:,} unchanged, "
             f"{len(self.refused):,} refused"
         ]
+        lines += [f"  gone {self.gone:,}: active before, and not in this table"] * bool(self.gone)
+        lines += [f"  returned {self.returned:,}: gone before, and in this table again"] * bool(self.returned)
         lines += [f"  refused {rows:,}: {reason}" for reason, rows in quarantine.counts(self.refused).items()]
         lines += [f"  mended {rows:,}: {reason}" for reason, rows in quarantine.counts(self.notes).items()]
         lines += [f"  ignored column {name}" for name in self.ignored]
         return "\n".join(lines)
 
 
-def take_in(settings: Settings, file: Path, now: datetime) -> TakenIn:
+@dataclass
+class _Read:
+    """What was read so far, [rows] in the order of the table."""
+
+    ids: list[pa.ChunkedArray] = field(default_factory=list)
+    keys: list[Digests] = field(default_factory=list)
+    instants: list[NDArray[np.int64]] = field(default_factory=list)
+    passed: list[NDArray[np.bool_]] = field(default_factory=list)
+    unchanged: list[NDArray[np.bool_]] = field(default_factory=list)
+    increment: list[pa.Table] = field(default_factory=list)
+    """Versions that are not known, with their `row`."""
+    refused: list[Refused] = field(default_factory=list)
+    notes: list[tuple[int, Refused]] = field(default_factory=list)
+    ignored: tuple[str, ...] = ()
+    rows: int = 0
+
+
+def take_in(
+    settings: Settings,
+    file: Path,
+    now: datetime,
+    *,
+    partial: bool = False,
+    allow_shrink: bool = False,
+    rehash: bool = False,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> TakenIn:
     """Add what is new or changed in a products table to the catalogue; the bad rows go to the quarantine.
 
     A version is the state of a product from its `updated_at` on. A row adds one if it differs from the version that was
     valid at its `updated_at` in anything but that time, so a file taken in twice adds nothing, nor does an older file
-    that comes late, where its versions are known.
+    that comes late, where its versions are known. A picture differs where its bytes do.
 
     Args:
         settings: the deployment.
-        file: Parquet or CSV with the columns of schema.PRODUCTS, `image` a path or the picture's bytes. Relative paths
-            start at the file's folder and may not leave it by `..`; absolute paths are taken at their word.
+        file: Parquet or CSV with the columns of schema.PRODUCTS, `image` a path, a picture in an LMDB
+            (picture_store.py) or the picture's bytes. Relative paths start at the file's folder and may not leave it
+            by `..`; absolute paths are taken at their word.
         now: the created timestamp; later `updated_at` are refused.
+        partial: the table is not all that is active: nothing is gone for not being in it.
+        allow_shrink: believe that more than SHRUNK_SHARE of the active products are gone.
+        rehash: read every picture anew, also where path, size and time of change are as they were.
+        progress: told the rows read so far.
 
     Raises:
         VitrineError: the file cannot be read, lacks a column, is empty, has a column of a wrong type, or no row of it
-            is usable.
+            is usable; so many products would be gone that it is taken for a part; others write the catalogue all the
+            time.
     """
-    table = files.read(file, schema.PRODUCTS.names)
-    checks.require(table, schema.PRODUCTS.names, file)
-    arriving, refused, notes = _check(table, file, now)
+    for _ in range(delta.ATTEMPTS):
+        try:
+            return _take_in(settings, file, now, partial, allow_shrink, rehash, progress)
+        except delta.OutOfTurn:  # another run has taken in a table meanwhile: compare with that
+            continue
+    raise VitrineError(f"table `{TABLE}`: others were quicker {delta.ATTEMPTS} times; run this again")
+
+
+def _take_in(
+    settings: Settings,
+    file: Path,
+    now: datetime,
+    partial: bool,
+    allow_shrink: bool,
+    rehash: bool,
+    progress: Callable[[int], None],
+) -> TakenIn:
+    path, active_path = settings.table(TABLE), settings.table(activity.TABLE)
+    turn, active_turn = delta.turn(path, STEP), delta.turn(active_path, STEP)
+    known = versions.read(path)
+    read = _Read()
+    for block in files.blocks(file, BLOCK_ROWS, schema.PRODUCTS.names):
+        if not read.rows:
+            checks.require(block, schema.PRODUCTS.names, file)
+            read.ignored = tuple(name for name in block.column_names if name not in schema.PRODUCTS.names)
+        _add(read, block, known, file, now, rehash)
+        progress(read.rows)
+    passed, unchanged = np.concatenate(read.passed), np.concatenate(read.unchanged)
+    keys, ids = np.concatenate(read.keys), pa.chunked_array([chunk for each in read.ids for chunk in each.chunks])
+    twice = _displaced(ids, keys, np.concatenate(read.instants), passed)
+    doubled = checks.named(pa.table({schema.PRODUCT_ID: ids}), ids, Check(schema.PRODUCT_ID, TWICE, twice))
+    refused = read.refused + doubled
+    notes = [note for row, note in read.notes if not twice[row]]
+
+    product = known.find(keys)
+    gone_before = activity.gone(active_path)
+    gone, returned = _moved(known, product[~checks.blank(ids)], gone_before)
+    if partial:
+        gone = gone[:0]
+    elif not allow_shrink and passed.any():
+        _refuse_shrinking(file, len(gone), len(known.products) - len(gone_before))
     quarantine.add(settings, STEP, [*refused, *notes], now)
-    if not arriving.num_rows:
+    if not passed.any():
         reasons = ", ".join(f"{rows:,} x {reason}" for reason, rows in quarantine.counts(refused).items())
-        raise VitrineError(f"{file}: none of its {table.num_rows:,} rows is usable: {reasons}")
-    path = settings.table(TABLE)
-    is_known, is_unchanged = versions.compare(arriving, _known(path, arriving[schema.PRODUCT_ID]))
-    if not is_unchanged.all():
-        added = arriving.filter(pa.array(~is_unchanged))
-        created = pa.repeat(pa.scalar(now, schema.TIMESTAMP), added.num_rows)
-        delta.append(path, added.append_column(schema.CREATED_TIMESTAMP, created).cast(schema.CATALOGUE))
+        raise VitrineError(f"{file}: none of its {read.rows:,} rows is usable: {reasons}")
+
+    taken = passed & ~twice
+    increment = pa.concat_tables(read.increment)
+    increment = increment.filter(pa.array(taken[increment["row"].to_numpy()]))
+    if len(increment):
+        created = pa.repeat(pa.scalar(now, schema.TIMESTAMP), len(increment))
+        rows = increment.append_column(schema.CREATED_TIMESTAMP, created).select(schema.CATALOGUE.names)
+        delta.append_in_turn(path, rows.cast(schema.CATALOGUE), STEP, turn)
+    if len(gone) or len(returned):
+        delta.append_in_turn(active_path, _moves(known, gone, returned, now), STEP, active_turn)
     return TakenIn(
-        read=table.num_rows,
-        new=int((~is_known).sum()),
-        changed=int((is_known & ~is_unchanged).sum()),
-        unchanged=int(is_unchanged.sum()),
+        read=read.rows,
+        new=int((taken & (product < 0)).sum()),
+        changed=int((taken & (product >= 0) & ~unchanged).sum()),
+        unchanged=int((taken & unchanged).sum()),
+        gone=len(gone),
+        returned=len(returned),
         refused=tuple(refused),
         notes=tuple(notes),
-        ignored=tuple(name for name in table.column_names if name not in schema.PRODUCTS.names),
+        ignored=read.ignored,
     )
 
 
-def _known(path: Path, products: pa.ChunkedArray) -> pa.Table:
-    """The versions of some products that the catalogue has; those of the others, and their pictures, are not loaded."""
-    if not delta.exists(path):
-        return schema.CATALOGUE.empty_table()
-    return delta.read(path, schema.CATALOGUE.names, where=pc.field(schema.PRODUCT_ID).isin(pc.unique(products)))
+def _add(read: _Read, block: pa.Table, known: Known, file: Path, now: datetime, rehash: bool) -> None:
+    """Check a block and compare it with what is known."""
+    came = arriving.check(block, read.rows, file, now)
+    keys = digests.of_texts(came.ids)
+    product = known.find(keys)
+    newest, valid = known.newest(product), known.valid(product, came.instants)
+    before, stat_before = (_rows(column, newest) for column in (known.image_hash, known.image_stat))
+    image_hash, image_stat = image_hashes.of_block(came.versions, came.passed, before, stat_before, rehash=rehash)
+    fingerprint = _fingerprint(came.versions, image_hash)
+    unchanged = came.passed & (valid >= 0) & (fingerprint == _rows(known.fingerprint, valid)).all(axis=1)
+    extended = came.versions
+    for name, column in {
+        "image_hash": image_hash,
+        "image_stat": image_stat,
+        "fingerprint": digests.to_arrow(fingerprint),
+        "row": pa.array(np.arange(read.rows, read.rows + len(block))),
+    }.items():
+        extended = extended.append_column(name, column)
+    read.increment.append(extended.filter(pa.array(came.passed & ~unchanged)))
+    read.ids.append(came.ids)
+    read.keys.append(keys)
+    read.instants.append(came.instants)
+    read.passed.append(came.passed)
+    read.unchanged.append(unchanged)
+    read.refused += came.refused
+    read.notes += [(read.rows + row, note) for row, note in came.notes]
+    read.rows += len(block)
 
 
-def _check(table: pa.Table, file: Path, now: datetime) -> tuple[pa.Table, list[Refused], list[Refused]]:
-    """The usable rows in the columns of schema.CATALOGUE but `created_timestamp`; the refused; the repairs."""
-    ids = checks.as_text(table, schema.PRODUCT_ID, file)
-    names = checks.row_names(ids)
-    instants, bad_instants = checks.as_timestamps(table, "updated_at", file, now)
-    titles = _blank_to_null(checks.as_text(table, "title", file))
-    prices = checks.as_numbers(table, "price", file)
-    images, image_bytes, bad_images = _images(table, file)
-    bad_price = checks.mask(pc.less(prices, 0.0)) | checks.mask(pc.invert(pc.is_finite(prices)))
-    has_nothing = (
-        checks.mask(pc.is_null(titles)) & checks.mask(pc.is_null(images)) & checks.mask(pc.is_null(image_bytes))
-    )
-    passed, refused = checks.sieve(
-        table,
-        names,
-        [
-            Check(schema.PRODUCT_ID, NO_ID, checks.blank(ids)),
-            *bad_instants,
-            Check("image", NOTHING, has_nothing),
-        ],
-    )
-    twice = checks.displaced(ids, instants.cast(pa.int64()).fill_null(0).to_numpy(), passed)
-    passed, doubled = checks.sieve(table, names, [Check(schema.PRODUCT_ID, TWICE, twice)], passed)
-    repairs = [
-        Check("title", LONG_TITLE, checks.mask(pc.greater(pc.utf8_length(titles), MAX_TITLE))),
-        Check("price", BAD_PRICE, bad_price),
-        *bad_images,
-    ]
-    notes = [
-        note
-        for repair in repairs
-        for note in checks.named(table, names, Check(repair.column, repair.reason, repair.bad & passed))
-    ]
-    columns = {
-        schema.PRODUCT_ID: ids,
-        "title": pc.utf8_slice_codeunits(titles, 0, MAX_TITLE),
-        "image": images,
-        "image_bytes": image_bytes,
-        "category": _blank_to_null(checks.as_text(table, "category", file)),
-        "brand": _blank_to_null(checks.as_text(table, "brand", file)),
-        "price": pc.if_else(pa.array(bad_price), None, prices),
-        schema.EVENT_TIMESTAMP: instants,
-    }
-    return pa.table(columns).filter(pa.array(passed)), refused + doubled, notes
+def _fingerprint(rows: pa.Table, image_hash: pa.Array) -> Digests:
+    """[rows, 2] of all that makes a version: where it is equal, a later time alone does not."""
+    # Few categories and brands, often repeated: each distinct one is digested once.
+    repeated = [_of_repeated(rows[name]) for name in ("category", "brand")]
+    price = rows["price"].fill_null(np.nan).to_numpy().astype(np.float64)
+    price = np.where(np.isnan(price), np.nan, price + 0.0)  # one NaN for null, one zero
+    columns = [digests.of_texts(rows[name]) for name in ("title", "image")]
+    picture = digests.of_texts(pa.chunked_array([image_hash]))
+    return digests.of_rows([*columns, picture, *repeated, digests.of_numbers(price.view(np.int64))])
 
 
-def _images(table: pa.Table, file: Path) -> tuple[pa.ChunkedArray, pa.ChunkedArray, Sequence[Check]]:
-    """Absolute paths, bytes, and the paths that name no file of ours."""
-    held = table["image"].type
-    if pa.types.is_binary(held) or pa.types.is_large_binary(held):
-        nothing = pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
-        return nothing, table["image"].cast(pa.binary()), ()
-    paths = _blank_to_null(checks.as_text(table, "image", file))
-    url = checks.mask(pc.match_substring_regex(paths, r"^[A-Za-z][A-Za-z0-9+.-]*://"))
-    escapes = checks.mask(pc.match_substring_regex(paths, r"(^|/)\.\.(/|$)"))
-    folder = str((file if file.is_dir() else file.parent).resolve())
-    inside = pc.binary_join_element_wise(folder, pc.replace_substring_regex(paths, r"^(\./+)+", ""), "/")
-    absolute = pc.if_else(pc.starts_with(paths, "/"), paths, inside)
-    nothing = pa.chunked_array([pa.nulls(table.num_rows, pa.binary())])
-    return (
-        pc.if_else(pa.array(url | escapes), None, absolute),
-        nothing,
-        (Check("image", A_URL, url), Check("image", ESCAPES, escapes & ~url)),
-    )
+def _of_repeated(column: pa.ChunkedArray) -> Digests:
+    encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
+    made = digests.of_texts(pa.chunked_array([encoded.dictionary]))
+    return made[encoded.indices.to_numpy()]
 
 
-def _blank_to_null(text: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.if_else(pa.array(checks.blank(text)), None, text)
+def _rows(column: Digests, at: NDArray[np.int64]) -> Digests:
+    """Rows by number, zeros at -1."""
+    if not len(column):
+        return np.zeros((len(at), 2), np.uint64)
+    return np.where((at >= 0)[:, None], column[at], np.uint64(0))
+
+
+def _displaced(
+    ids: pa.ChunkedArray, keys: Digests, instants: NDArray[np.int64], passed: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """[rows] whether a newer row of the same product, or an equally new one that comes later, passed as well."""
+    rows = np.flatnonzero(passed)
+    order = digests.order_of(keys[rows])
+    by_key = keys[rows[order]]
+    again = (by_key[1:] == by_key[:-1]).all(axis=1)
+    several = np.zeros(len(passed), bool)
+    several[rows[order[1:][again]]] = several[rows[order[:-1][again]]] = True
+    if not several.any():
+        return several
+    return checks.displaced(ids, instants, several)
+
+
+def _moved(
+    known: Known, present: NDArray[np.int64], gone_before: pa.ChunkedArray
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The known products that are gone since, and those that have returned."""
+    here, active = np.zeros(len(known.products), bool), np.ones(len(known.products), bool)
+    here[present[present >= 0]] = True
+    before = known.find(digests.of_texts(gone_before))
+    active[before[before >= 0]] = False
+    return np.flatnonzero(active & ~here), np.flatnonzero(~active & here)
+
+
+def _refuse_shrinking(file: Path, gone: int, active: int) -> None:
+    if active >= SHRUNK_FROM and gone > SHRUNK_SHARE * active:
+        raise VitrineError(
+            f"{file}: {gone:,} of {active:,} active products are not in it; if it is a part of the catalogue say "
+            "--partial, if they are gone say --allow-shrink; nothing was taken in"
+        )
+
+
+def _moves(known: Known, gone: NDArray[np.int64], returned: NDArray[np.int64], now: datetime) -> pa.Table:
+    """schema.PRODUCT_ACTIVE"""
+    products = np.concatenate([gone, returned])
+    moment = pa.repeat(pa.scalar(now, schema.TIMESTAMP), len(products))
+    columns = [known.names(products), pa.array(np.repeat([False, True], [len(gone), len(returned)])), moment, moment]
+    return pa.table(columns, schema=schema.PRODUCT_ACTIVE)

@@ -1,6 +1,6 @@
 """Pictures decoded, the unusable refused: every image of a catalogue goes through `open_image`.
 
-Needs Pillow and NumPy alone, so that it runs in decoding processes and on machines that only encode.
+Needs Pillow, NumPy and LMDB alone, so that it runs in decoding processes and on machines that only encode.
 """
 
 import stat
@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from feature_repo.errors import VitrineError
+from producers import picture_store
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 """Formats that are decoded. A closed list: Pillow also knows formats that start other programs (EPS)."""
@@ -57,7 +58,7 @@ def open_image(source: Path | bytes) -> Image.Image:
         UnusableImage: the file is missing or unreadable, empty, over MAX_BYTES or MAX_PIXELS, narrower than
             1 : MAX_ASPECT, truncated, damaged, or no image of FORMATS.
     """
-    content = source if isinstance(source, bytes) else _read(source)
+    content = source if isinstance(source, bytes) else read(source)
     if not content:
         raise UnusableImage(EMPTY)
     if len(content) > MAX_BYTES:
@@ -75,8 +76,18 @@ def open_image(source: Path | bytes) -> Image.Image:
     return _to_rgb(_upright(image))
 
 
-def _read(path: Path) -> bytes:
+def read(path: Path) -> bytes:
+    """The bytes of a picture, in a file or in an LMDB (picture_store.py), as they are.
+
+    Raises:
+        UnusableImage: it is missing or unreadable, or over MAX_BYTES.
+    """
     try:
+        if picture_store.holds(path):
+            content = picture_store.read(path)
+            if content is None:
+                raise UnusableImage(MISSING, str(path))
+            return content
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for, a device read without end
             raise UnusableImage(UNREADABLE, f"{path}: a folder, a pipe or a device")

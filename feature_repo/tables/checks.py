@@ -173,9 +173,13 @@ def displaced(ids: pa.ChunkedArray, order: np.ndarray, among: np.ndarray) -> np.
     return result
 
 
-def row_names(ids: pa.ChunkedArray) -> pa.ChunkedArray:
-    """What a row is called where it is refused: its id, or `row 17` (counted from 1) where it has none."""
-    numbers = pa.array(np.arange(1, len(ids) + 1)).cast(pa.string())
+def row_names(ids: pa.ChunkedArray, start: int = 0) -> pa.ChunkedArray:
+    """What a row is called where it is refused: its id, or `row 17` (counted from 1) where it has none.
+
+    Args:
+        start: rows of the table that come before these.
+    """
+    numbers = pa.array(np.arange(start + 1, start + len(ids) + 1)).cast(pa.string())
     return pc.if_else(pa.array(blank(ids)), pc.binary_join_element_wise("row", numbers, " "), ids)
 
 

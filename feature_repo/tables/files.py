@@ -1,6 +1,7 @@
-"""Tables that others hand in: Parquet or CSV, read whole, as they are."""
+"""Tables that others hand in: Parquet or CSV, as they are, whole or block by block."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,10 +22,8 @@ def read(file: Path, text: Collection[str] = ()) -> pa.Table:
     Raises:
         VitrineError: there is no such file, its suffix is another, or it cannot be read.
     """
-    if not file.exists():
-        raise VitrineError(f"{file}: no such file; wanted a table in Parquet or CSV")
-    suffix = ".parquet" if file.is_dir() else file.suffix.lower()
-    try:
+    suffix = _suffix(file)
+    with _explained(file, suffix):
         if suffix == ".parquet":
             return pyarrow.parquet.read_table(file)
         if suffix == ".csv":
@@ -35,7 +34,40 @@ def read(file: Path, text: Collection[str] = ()) -> pa.Table:
                     column_types={name: pa.string() for name in text}, strings_can_be_null=True, null_values=[""]
                 ),
             )
+    raise VitrineError(f"{file}: a table's name ends in .parquet or .csv; convert or rename it")
+
+
+def blocks(file: Path, rows: int, text: Collection[str] = ()) -> Iterator[pa.Table]:
+    """The same, in order, in tables of `rows` rows or fewer; of Parquet only those being read are in memory.
+
+    There is at least one block, be it empty.
+
+    Raises:
+        VitrineError: as `read` does, maybe after some blocks.
+    """
+    if not file.is_file() or _suffix(file) != ".parquet":
+        whole = read(file, text)
+        for start in range(0, max(1, whole.num_rows), rows):
+            yield whole.slice(start, rows)
+        return
+    with _explained(file, ".parquet"), pyarrow.parquet.ParquetFile(file) as opened:
+        if not opened.metadata.num_rows:
+            yield opened.schema_arrow.empty_table()
+        for batch in opened.iter_batches(batch_size=rows):
+            yield pa.Table.from_batches([batch])
+
+
+def _suffix(file: Path) -> str:
+    if not file.exists():
+        raise VitrineError(f"{file}: no such file; wanted a table in Parquet or CSV")
+    return ".parquet" if file.is_dir() else file.suffix.lower()
+
+
+@contextmanager
+def _explained(file: Path, suffix: str) -> Iterator[None]:
+    """What Arrow says of a broken file, in one line."""
+    try:
+        yield
     except (pa.ArrowException, OSError, ValueError) as error:
         said = " ".join(str(error).split())
         raise VitrineError(f"{file}: cannot be read as {suffix[1:]} ({said}); write it again or convert it") from error
-    raise VitrineError(f"{file}: a table's name ends in .parquet or .csv; convert or rename it")

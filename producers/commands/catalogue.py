@@ -6,25 +6,44 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import settings
+from feature_repo import console, settings
 from feature_repo.console import StoreOption
 
 
 def catalogue(
-    products: Annotated[Path, typer.Option(help="Parquet or CSV with one row per product.")],
+    products: Annotated[Path, typer.Option(help="Parquet or CSV with one row per active product.")],
+    partial: Annotated[
+        bool,
+        typer.Option("--partial", help="The table is a part of what is active: nothing is gone for not being in it."),
+    ] = False,
+    allow_shrink: Annotated[
+        bool, typer.Option("--allow-shrink", help="Believe that more than half of the active products are gone.")
+    ] = False,
+    rehash: Annotated[
+        bool,
+        typer.Option("--rehash", help="Read every picture anew, also where size and time of change are as they were."),
+    ] = False,
     store: StoreOption = None,
 ) -> None:
-    """Check the products of a shop and add what is new or changed to the catalogue.
+    """Compare the day's products with what is known, and add what is new or changed to the catalogue.
 
     Bad rows go to the quarantine table with their reason; the rest goes on.
     """
     from feature_repo.tables.quarantine import counts
-    from producers import ledger
-    from producers.catalogue import take_in
+    from producers import catalogue, ledger
 
     opened, now = settings.load(store), datetime.now(UTC)
-    with ledger.run(opened, "catalogue", now=now) as run:
-        taken = take_in(opened, products, now)
-        run.counts(new=taken.new, changed=taken.changed, unchanged=taken.unchanged)
+    with ledger.run(opened, catalogue.STEP, now=now, reads=[catalogue.TABLE]) as run, console.progress_bar() as bar:
+        task = bar.add_task("compare products", total=None)
+        taken = catalogue.take_in(
+            opened,
+            products,
+            now,
+            partial=partial,
+            allow_shrink=allow_shrink,
+            rehash=rehash,
+            progress=lambda rows: bar.update(task, completed=rows),
+        )
+        run.counts(new=taken.new, changed=taken.changed, unchanged=taken.unchanged, gone=taken.gone)
         run.quarantined(counts(taken.refused))
     typer.echo(taken)

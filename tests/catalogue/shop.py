@@ -13,6 +13,7 @@ from feature_repo.tables import delta, quarantine
 from producers import catalogue
 from producers.catalogue import TakenIn, take_in
 
+DIGESTS = ["image_hash", "image_stat", "fingerprint"]
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
 GOOD = {
     "product_id": "p1",
@@ -44,8 +45,8 @@ def taken(store: Settings, *rows: dict[str, Any], now: datetime = NOW) -> TakenI
 
 
 def known(store: Settings) -> list[dict[str, Any]]:
-    """The catalogue, in the order of product and time."""
-    rows = delta.read(store.table(catalogue.TABLE)).to_pylist()
+    """The catalogue as a shop sees it, without digests, in the order of product and time."""
+    rows = delta.read(store.table(catalogue.TABLE)).drop_columns(DIGESTS).to_pylist()
     return sorted(rows, key=lambda row: (row["product_id"], row["event_timestamp"], row["created_timestamp"]))
 
 

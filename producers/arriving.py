@@ -1,0 +1,122 @@
+"""A block of a products table checked: its usable rows as versions, the refused, the repairs.
+
+Pictures are not decoded here: a path is kept, made absolute, and the step that encodes it says what was wrong with it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from feature_repo import schema
+from feature_repo.tables import checks
+from feature_repo.tables.checks import Check
+from feature_repo.tables.quarantine import Refused
+from producers import picture_store
+
+MAX_TITLE = 1_000
+"""Code points of a title that are kept; encoders read fewer than a hundred."""
+
+NO_ID = "product id is null or blank"
+NOTHING = "neither a title nor a usable image path"
+LONG_TITLE = f"title cut to {MAX_TITLE:,} characters, row kept"
+BAD_PRICE = "price is no number from 0 on: set to null, row kept"
+ESCAPES = "image path leads out of the table's folder by `..`: set to null, row kept"
+A_URL = "image is a URL, no file: set to null, row kept"
+
+
+@dataclass(frozen=True)
+class Arriving:
+    """What one block of a table brought."""
+
+    ids: pa.ChunkedArray
+    """[rows], as text."""
+    instants: NDArray[np.int64]
+    """[rows] microseconds; 0 where there is none."""
+    versions: pa.Table
+    """[rows] in the columns of schema.CATALOGUE that the shop says; only those of `passed` are sound."""
+    passed: NDArray[np.bool_]
+    """[rows]"""
+    refused: list[Refused]
+    notes: list[tuple[int, Refused]]
+    """Values that were repaired, each with its row in the block."""
+
+
+def check(table: pa.Table, start: int, file: Path, now: datetime) -> Arriving:
+    """Check a block of rows, of which the first is row `start` of the whole table, counted from 0."""
+    ids = checks.as_text(table, schema.PRODUCT_ID, file)
+    names = checks.row_names(ids, start)
+    instants, bad_instants = checks.as_timestamps(table, "updated_at", file, now)
+    titles = _blank_to_null(checks.as_text(table, "title", file))
+    prices = checks.as_numbers(table, "price", file)
+    images, image_bytes, bad_images = _images(table, file)
+    bad_price = checks.mask(pc.less(prices, 0.0)) | checks.mask(pc.invert(pc.is_finite(prices)))
+    has_nothing = (
+        checks.mask(pc.is_null(titles)) & checks.mask(pc.is_null(images)) & checks.mask(pc.is_null(image_bytes))
+    )
+    passed, refused = checks.sieve(
+        table,
+        names,
+        [
+            Check(schema.PRODUCT_ID, NO_ID, checks.blank(ids)),
+            *bad_instants,
+            Check("image", NOTHING, has_nothing),
+        ],
+    )
+    repairs = [
+        Check("title", LONG_TITLE, checks.mask(pc.greater(pc.utf8_length(titles), MAX_TITLE))),
+        Check("price", BAD_PRICE, bad_price),
+        *bad_images,
+    ]
+    notes: list[tuple[int, Refused]] = []
+    for repair in repairs:
+        bad = repair.bad & passed
+        notes += zip(
+            np.flatnonzero(bad).tolist(),
+            checks.named(table, names, Check(repair.column, repair.reason, bad)),
+            strict=True,
+        )
+    columns = {
+        schema.PRODUCT_ID: ids,
+        "title": pc.utf8_slice_codeunits(titles, 0, MAX_TITLE),
+        "image": images,
+        "image_bytes": image_bytes,
+        "category": _blank_to_null(checks.as_text(table, "category", file)),
+        "brand": _blank_to_null(checks.as_text(table, "brand", file)),
+        "price": pc.if_else(pa.array(bad_price), None, prices),
+        schema.EVENT_TIMESTAMP: instants,
+    }
+    ticks = instants.cast(pa.int64()).fill_null(0).to_numpy()
+    return Arriving(ids, ticks, pa.table(columns), passed, refused, notes)
+
+
+def _images(table: pa.Table, file: Path) -> tuple[pa.ChunkedArray, pa.ChunkedArray, Sequence[Check]]:
+    """Absolute paths, bytes, and the paths that name no file of ours."""
+    held = table["image"].type
+    if pa.types.is_binary(held) or pa.types.is_large_binary(held):
+        nothing = pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
+        return nothing, table["image"].cast(pa.binary()), ()
+    paths = _blank_to_null(checks.as_text(table, "image", file))
+    stored = checks.mask(pc.starts_with(paths, picture_store.SCHEME))
+    paths = pc.if_else(pa.array(stored), pc.utf8_slice_codeunits(paths, len(picture_store.SCHEME)), paths)
+    url = checks.mask(pc.match_substring_regex(paths, r"^[A-Za-z][A-Za-z0-9+.-]*://"))
+    escapes = checks.mask(pc.match_substring_regex(paths, r"(^|/)\.\.(/|$)"))
+    folder = str((file if file.is_dir() else file.parent).resolve())
+    inside = pc.binary_join_element_wise(folder, pc.replace_substring_regex(paths, r"^(\./+)+", ""), "/")
+    absolute = pc.if_else(pc.starts_with(paths, "/"), paths, inside)
+    absolute = pc.if_else(pa.array(stored), pc.binary_join_element_wise(picture_store.STORED, absolute, ""), absolute)
+    nothing = pa.chunked_array([pa.nulls(table.num_rows, pa.binary())])
+    return (
+        pc.if_else(pa.array(url | escapes), None, absolute),
+        nothing,
+        (Check("image", A_URL, url), Check("image", ESCAPES, escapes & ~url)),
+    )
+
+
+def _blank_to_null(text: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.if_else(pa.array(checks.blank(text)), None, text)
