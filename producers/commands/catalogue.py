@@ -1,5 +1,6 @@
 """`produce catalogue`."""
 
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -33,8 +34,15 @@ def catalogue(
     from producers import catalogue, ledger
 
     opened, now = settings.load(store), datetime.now(UTC)
-    with ledger.run(opened, catalogue.STEP, now=now, reads=[catalogue.TABLE]) as run, console.progress_bar() as bar:
+    with ledger.run(opened, catalogue.STEP, now=now, reads=[catalogue.TABLE]) as run, ExitStack() as shown:
+        bar = console.progress_bar()
         task = bar.add_task("compare products", total=None)
+
+        def progress(rows: int) -> None:
+            if not bar.live.is_started:  # a file that cannot be read ends in one line, and in no bar
+                shown.enter_context(bar)
+            bar.update(task, completed=rows)
+
         taken = catalogue.take_in(
             opened,
             products,
@@ -42,7 +50,7 @@ def catalogue(
             partial=partial,
             allow_shrink=allow_shrink,
             rehash=rehash,
-            progress=lambda rows: bar.update(task, completed=rows),
+            progress=progress,
         )
         run.counts(new=taken.new, changed=taken.changed, unchanged=taken.unchanged, gone=taken.gone)
         run.quarantined(counts(taken.refused))
