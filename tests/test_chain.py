@@ -31,8 +31,8 @@ CHAIN = [
     "feast apply",
     f"feast materialize-incremental {ENDS}",
     "consume tags-report --replicates 20 --json tags.json",
-    "consume lift --impressions shop/impressions.parquet --truth shop/truth --test-days 5 --seeds 1 --replicates 20"
-    " --json lift.json --report report.html",
+    "consume lift --impressions shop/impressions.parquet --truth shop/truth --test-days 5 --seeds 1 --permutations 1"
+    " --replicates 20 --json lift.json --report report.html",
     f"consume freshness --now {ENDS}+00:00 --max-age 2d --json freshness.json",
 ]
 AGAIN = [CHAIN[1], CHAIN[3], CHAIN[4]]
@@ -97,14 +97,18 @@ def run(line: str, folder: Path, store: Settings) -> None:
 
 def check_lift(figures: dict, impressions: int) -> None:
     """The documented shape, every control there, and no impression lost."""
-    assert figures.keys() == {"rows", "comparisons"}
+    assert {"rows", "comparisons", "validation", "verdicts", "headroom", "learning_curve"} <= figures.keys()
     rows = figures["rows"]
     assert rows["unmatched"] == rows["refused"] == 0
-    assert rows["train"] + rows["test"] + rows["unmatched"] == impressions
+    assert rows["train"] + rows["test"] == impressions
     for each in figures["comparisons"]:
-        assert list(each) == ["name", "model", "slice", "metric", "base", "with", "lift", "ci95", "rows"]
+        assert list(each)[:9] == ["name", "model", "slice", "metric", "base", "with", "lift", "ci95", "rows"]
         assert len(each["ci95"]) == 2
-    auc = {each["name"]: each for each in figures["comparisons"] if (each["slice"], each["metric"]) == ("all", "auc")}
+    auc = {
+        each["name"]: each
+        for each in figures["comparisons"]
+        if (each["slice"], each["metric"]) == ("all", "auc") and each["model"] != "din"
+    }
     assert {"all features", "tags", "affinity", "vectors", "placebo", "attainable", "oracle"} <= auc.keys()
     for each in auc.values():
         assert each["rows"] == rows["test"]

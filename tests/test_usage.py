@@ -31,6 +31,8 @@ REFUSED = {
     "consume lift --impressions log.parquet --test-days nan": "'--test-days'",
     "consume lift --impressions log.parquet --test-days inf": "'--test-days'",
     "consume lift --impressions log.parquet --seeds 0": "'--seeds'",
+    "consume lift --impressions log.parquet --permutations 0": "'--permutations'",
+    "consume lift --impressions log.parquet --ladder-rows 10": "'--ladder-rows'",
     "consume lift --impressions log.parquet --replicates 1": "'--replicates'",
     f"consume lift --impressions log.parquet --json {FOLDER}": "'--json'",
     f"consume lift --impressions log.parquet --report {FOLDER}": "'--report'",

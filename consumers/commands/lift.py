@@ -24,7 +24,11 @@ def lift(
             min=0.01, max=36_500, help="Days at the end of the log to test on.", show_default="a sixth of the rows"
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Training seeds of each ranker.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Training seeds of each ranker.")] = 5,
+    permutations: Annotated[int, typer.Option(min=1, help="Permutations of the placebo.")] = 20,
+    ladder_rows: Annotated[
+        int, typer.Option(min=1000, help="Rows, at most, that the rankers of single groups are trained on.")
+    ] = 250_000,
     replicates: Annotated[int, typer.Option(min=20, help="Bootstrap draws behind each interval.")] = 300,
     json: JsonOption = None,
     report: Annotated[Path | None, typer.Option(dir_okay=False, help="Write the HTML report to this file.")] = None,
@@ -34,11 +38,12 @@ def lift(
     """Measure what features are worth to a ranker: AUC with and without them, on the same rows.
 
     Joins every impression with the feature service as of its own time, trains a ranker on the earlier days with and
-    without each group of features, and gives the difference on the last days with its 95% interval, beside a placebo
-    whose difference must be nothing.
+    without each group of features, and gives the difference on the last days with its 95% interval, beside the same
+    features of swapped content. Whether a group is kept is decided on the days before those.
     """
     began = time.perf_counter()
     from consumers.ranking import report as reports
+    from consumers.ranking.experiment import Plan
     from consumers.ranking.run import measure
 
     steps = reports.read_timings(timings) if timings else []
@@ -50,9 +55,10 @@ def lift(
             service=features,
             truth=truth,
             test_days=test_days,
-            seeds=seeds,
+            plan=Plan(seeds=seeds, permutations=permutations, ladder_rows=ladder_rows),
             replicates=replicates,
             now=datetime.now(UTC),
+            timings=steps,
             progress=lambda name, done, total: bar.update(
                 task, description=f"train rankers: {name}", completed=done, total=total
             ),

@@ -2,13 +2,23 @@
 
 impressions.py   the log read and checked
 training_set.py  impressions joined, correct in time, with every view of a feature service
+splits.py        where training ends: validation days, then test days
 history.py       counts over the log strictly before each row
 tabular.py       the baseline's features
+twins.py         the identity-only twins of relational features, for the baseline
 multimodal.py    the features that come from images and titles, in groups
+content.py       the groups that come from a product's own rows: codes, neighbours, missing
 placebo.py       the same features after products have swapped their pictures and words
 truth.py         what a generated shop knows: the attainable and the oracle
+headroom.py      predicted inputs replaced by the truth one after another
 rankers.py       LightGBM
-metrics.py       AUC, GAUC, log loss, calibration, each under resampled users
+experiment.py    every ranker that is trained: main, ladder, headroom, learning curve
+metrics.py       AUC, GAUC, log loss, calibration, each under resampled users (AUC also under users and products)
+draws.py         the paired bootstrap
+delong.py        the secondary interval, which takes rows for independent
 lift.py          rankers compared, with intervals
-report.py        the page on which a team decides
+verdict.py       keep, drop or not proven, by one rule
+costs.py         bytes, milliseconds and seconds of each group
+run.py           one measurement from end to end
+figures.py, report.py   the page on which a team decides
 """

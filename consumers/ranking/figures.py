@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from consumers.ranking.lift import Comparison
+from consumers.ranking.run import Point, Step
 
 # The same input gives the same bytes: no random ids, text kept as text.
 matplotlib.rcParams.update({"svg.hashsalt": "vitrine", "svg.fonttype": "none", "font.family": "sans-serif"})
@@ -21,10 +22,10 @@ def forest(comparisons: Sequence[Comparison], labels: Sequence[str]) -> str:
     figure = Figure(figsize=(7.2, 0.9 + 0.42 * len(comparisons)), layout="constrained")
     axes = figure.subplots()
     for row, comparison in enumerate(comparisons):
-        low, high = comparison.ci95
-        sure = low > 0 or high < 0
-        axes.plot([low, high], [row, row], color=ACCENT if sure else MUTED, linewidth=3, solid_capstyle="round")
-        axes.plot(comparison.lift, row, "o", color=ACCENT if sure else MUTED, markersize=8)
+        colour = ACCENT if comparison.sure else MUTED
+        axes.plot(comparison.ci95, [row, row], color=colour, linewidth=3, solid_capstyle="round")
+        axes.plot(comparison.ci95_two_way, [row, row], color=colour, linewidth=1, solid_capstyle="round")
+        axes.plot(comparison.lift, row, "o", color=colour, markersize=8)
         axes.annotate(
             f"{comparison.lift:+.4f}",
             (comparison.lift, row),
@@ -37,7 +38,7 @@ def forest(comparisons: Sequence[Comparison], labels: Sequence[str]) -> str:
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_yticks(range(len(comparisons)), list(labels))
     axes.set_ylim(len(comparisons) - 0.4, -0.7)
-    axes.set_xlabel(f"{comparisons[0].metric.upper()} with the features - AUC of the baseline, 95% interval")
+    axes.set_xlabel("difference in AUC, 95%: thick by users, thin by users and products")
     return _svg(figure, axes)
 
 
@@ -56,6 +57,71 @@ def reliability(clicked: NDArray[np.integer], scores: dict[str, NDArray[np.float
     axes.set_xlabel("predicted click probability")
     axes.set_ylabel("clicked")
     axes.legend(frameon=False)
+    return _svg(figure, axes)
+
+
+def waterfall(steps: Sequence[Step]) -> str:
+    """What each step adds to the AUC of the one before it, the first at the top."""
+    figure = Figure(figsize=(7.2, 0.9 + 0.42 * len(steps)), layout="constrained")
+    axes = figure.subplots()
+    before = steps[0].auc
+    for row, step in enumerate(steps):
+        gain = step.auc - before
+        ours = row < 2
+        axes.barh(row, gain, left=before, height=0.55, color=ACCENT if ours else MUTED)
+        axes.plot(step.auc, row, "|", color=INK, markersize=14)
+        said = f"{step.auc:.4f}" if row == 0 else f"{step.auc:.4f}  ({gain:+.4f})"
+        place = (max(step.auc, before), row)
+        axes.annotate(said, place, (6, 0), textcoords="offset points", va="center", fontsize=8, color=INK)
+        before = step.auc
+    low, high = min(step.auc for step in steps), max(step.auc for step in steps)
+    axes.set_xlim(low - 0.03 * (high - low), high + 0.28 * (high - low))
+    axes.set_yticks(range(len(steps)), [step.name for step in steps])
+    axes.set_ylim(len(steps) - 0.4, -0.6)
+    axes.set_xlabel("AUC on the test days")
+    return _svg(figure, axes)
+
+
+def curve(points: Sequence[Point]) -> str:
+    """AUC of the baseline and of all features against how many rows were trained on."""
+    figure = Figure(figsize=(4.6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    rows = [point.rows for point in points]
+    axes.plot(rows, [point.base for point in points], "o-", color=MUTED, label="tabular")
+    axes.plot(rows, [point.with_features for point in points], "o-", color=ACCENT, label="all features")
+    for point in points:
+        axes.annotate(
+            f"{point.lift:+.4f}",
+            (point.rows, point.with_features),
+            (0, 7),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            color=INK,
+        )
+    axes.set_xscale("log")
+    axes.set_xticks(rows, [f"{count / 1000:,.0f}k" for count in rows])
+    axes.minorticks_off()
+    axes.margins(x=0.12, y=0.15)
+    axes.set_xlabel("impressions trained on")
+    axes.set_ylabel("AUC")
+    axes.legend(frameon=False, loc="lower right")
+    return _svg(figure, axes)
+
+
+def importance(features: Sequence[tuple[str, str, float]]) -> str:
+    """Name, group and share of the gain of some features, the first at the top; the baseline's in grey."""
+    figure = Figure(figsize=(7.2, 0.7 + 0.27 * len(features)), layout="constrained")
+    axes = figure.subplots()
+    for row, (_, group, share) in enumerate(features):
+        axes.barh(row, 100 * share, height=0.62, color=MUTED if group == "tabular" else ACCENT)
+        axes.annotate(
+            f"{100 * share:.1f}%", (100 * share, row), (4, 0), textcoords="offset points", va="center", fontsize=8
+        )
+    axes.set_yticks(range(len(features)), [name for name, _, _ in features], fontsize=8)
+    axes.set_ylim(len(features) - 0.4, -0.6)
+    axes.margins(x=0.1)
+    axes.set_xlabel("share of the loss that splits on it took off, %")
     return _svg(figure, axes)
 
 

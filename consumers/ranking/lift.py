@@ -1,39 +1,28 @@
 """Rankers that see the same rows, with and without a group of features, and the interval of the difference.
 
-Rows before the split train, rows from it on test. Every ranker is trained with each seed; a difference is the mean
-over seeds, and its interval comes from drawing the test's users, and the seeds, with replacement (percentile bootstrap,
-Efron and Tibshirani 1993, chapter 13), the same draws for both rankers.
+A difference is the mean over training seeds (over permutations, for the placebo); its intervals come from drawing
+users, or users and products, the same draws for both rankers (`draws.py`).
 """
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.ranking import metrics, rankers
-from consumers.ranking.multimodal import feature_groups, fit_projection
-from consumers.ranking.placebo import with_swapped_content
-from consumers.ranking.tabular import tabular_features
-from consumers.ranking.training_set import TrainingSet
-from consumers.ranking.truth import Truth
-from feature_repo.errors import VitrineError
+from consumers.ranking import delong, metrics
+from consumers.ranking.draws import Draws, Floats, interval, mean_of
+from consumers.ranking.experiment import ALL, BASE, PLACEBO, SWAPPED, WITHOUT, Scores
+from consumers.ranking.verdict import Evidence
 
-BASE = "tabular"
-ALL = "all features"
 MODEL = "lightgbm"
-
-Job: TypeAlias = tuple[str, Callable[[], rankers.Features], Sequence[int]]
-"""A ranker's name, its features, and the seeds to train it with."""
+OVER_PLACEBO = "all features over placebo"
+NOWHERE = (float("nan"), float("nan"))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric of one ranker beside the baseline's, on one slice of the test rows."""
+    """One metric of one ranker beside another's, on one slice of some rows."""
 
     name: str
     model: str
@@ -44,7 +33,20 @@ class Comparison:
     lift: float
     """with_features - base; for log loss a negative one is the better."""
     ci95: tuple[float, float]
+    """Users drawn."""
     rows: int
+    ci95_two_way: tuple[float, float] = NOWHERE
+    """Users and products drawn; AUC only, NaN for the others."""
+    against: str = BASE
+    """Whose value `base` is."""
+    days: str = "test"
+    """On which days: test or validation."""
+
+    @property
+    def sure(self) -> bool:
+        """Whether zero lies outside the wider interval that there is."""
+        low, high = self.ci95_two_way if np.isfinite(self.ci95_two_way[0]) else self.ci95
+        return low > 0 or high < 0
 
     def as_json(self) -> dict[str, object]:
         """In the shape that other programs rely on."""
@@ -58,163 +60,130 @@ class Comparison:
             "lift": self.lift,
             "ci95": list(self.ci95),
             "rows": self.rows,
+            "ci95_two_way": list(self.ci95_two_way),
+            "against": self.against,
+            "days": self.days,
         }
 
 
-@dataclass(frozen=True)
-class Scores:
-    """What every ranker said of the test rows."""
-
-    test: NDArray[np.bool_]
-    """Which rows of the training set are the test [n]."""
-    by_name: Mapping[str, NDArray[np.float64]]
-    """Ranker to click probabilities [seeds, test rows]; the oracle has one row."""
-    features: Mapping[str, int]
-    """Ranker to how many features it saw."""
-
-
-def split_time(data: TrainingSet, test_days: float | None) -> int:
-    """Where the test begins, in microseconds: `test_days` before the end of the last day, else at 5/6 of the rows.
-
-    Raises:
-        VitrineError: nothing would be left on one side, or one side has no click or nothing but clicks.
-    """
-    time, clicked = data.time, data.clicked
-    if test_days is None:
-        start = int(np.quantile(time, 5 / 6, method="higher"))
-    else:
-        day = 86_400_000_000
-        start = int((time.max() // day + 1) * day - test_days * day)
-    for side, rows in (("before", time < start), ("after", time >= start)):
-        if not rows.any() or clicked[rows].min() == clicked[rows].max():
-            raise VitrineError(
-                f"{rows.sum()} impressions {side} {np.datetime64(start, 'us')} and not both clicked and unclicked "
-                "among them; choose another --test-days or bring a longer log"
-            )
-    return start
-
-
-def score_all(
-    data: TrainingSet,
-    start: int,
-    seeds: Sequence[int],
-    truth: Truth | None,
-    progress: Callable[[str, int, int], None],
-) -> Scores:
-    """Train every ranker with every seed.
-
-    Args:
-        data: the joined log.
-        start: first microsecond of the test.
-        seeds: of the rankers; the placebo takes one permutation for each.
-        truth: adds the attainable and the oracle.
-        progress: told of each ranker trained: its name, how many are done, how many there will be.
-    """
-    test = data.time >= start
-    clicked = data.clicked
-    base = tabular_features(data)
-    embedding = data.views.get("product_embedding")
-    projection = fit_projection(embedding, start) if embedding is not None else None
-    groups = feature_groups(data, projection)
-    if not groups:
-        raise VitrineError("the feature service has neither product_embedding nor product_tags; nothing to compare")
-    jobs: list[Job] = [(BASE, partial(_together, base), seeds)]
-    jobs += [(name, partial(_together, base, group), seeds) for name, group in groups.items()]
-    jobs.append((ALL, partial(_together, base, *groups.values()), seeds))
-    if embedding is not None:
-
-        def placebo(seed: int) -> rankers.Features:
-            return _together(base, *feature_groups(with_swapped_content(data, start, seed), projection).values())
-
-        jobs += [("placebo", partial(placebo, seed), [seed]) for seed in seeds]
-    if truth is not None:
-        jobs.append(("attainable", partial(_together, base, truth.features), seeds))
-    total = sum(len(with_seeds) for _, _, with_seeds in jobs)
-    found: dict[tuple[str, int], NDArray[np.float64]] = {}
-    seen: dict[str, int] = {}
-
-    def train(job: Job) -> None:
-        name, make, with_seeds = job
-        features = make()
-        made = rankers.fit_and_score(features, clicked, ~test, test, with_seeds)
-        found.update({(name, seed): scores for seed, scores in zip(with_seeds, made, strict=True)})
-        seen[name] = len(features)
-        progress(name, len(found), total)
-
-    # A ranker per core with one thread each: on a busy machine, threads that wait for each other at every split of a
-    # tree cost many times what they save. LightGBM works outside Python's lock. The widest come last in the list and
-    # are trained first, so that no core waits for one at the end.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(train, reversed(jobs)))
-    scores = {name: np.stack([found[name, seed] for seed in seeds]) for name, *_ in jobs}
-    if truth is not None:
-        scores["oracle"] = truth.click_probability[test][None]
-    return Scores(test, scores, seen)
-
-
-def compare(
-    data: TrainingSet, scores: Scores, slices: Mapping[str, NDArray[np.bool_]], *, replicates: int, seed: int
+def compare_main(
+    scores: Mapping[str, Floats],
+    drawn: Draws,
+    slices: Mapping[str, NDArray[np.bool_]],
+    *,
+    seed: int,
+    model: str = MODEL,
+    sliced: bool = True,
 ) -> list[Comparison]:
     """Every ranker against the baseline on all test rows, and all features against it on every slice.
 
     Args:
-        data: the joined log.
-        scores: as `score_all` gives them.
+        scores: ranker to click probabilities of the test rows [m, test rows], BASE and ALL among them.
+        drawn: of the test rows.
         slices: name to which test rows [test rows].
-        replicates: of the bootstrap.
-        seed: of the bootstrap.
+        seed: of the draw of seeds.
+        model: what was trained.
+        sliced: whether to look at the slices.
     """
-    clicked = data.clicked[scores.test]
-    _, user = np.unique(data.user[scores.test], return_inverse=True)
-    weights = metrics.resampled_users(int(user.max()) + 1, replicates, seed)
-    chance = np.random.default_rng(seed)
-    every = np.ones(len(clicked), bool)
+    every = np.ones(len(drawn.clicked), bool)
+    names = [name for name in (*(n for n in scores if n not in (BASE, ALL)), ALL) if name in scores]
     result: list[Comparison] = []
-    for part, rows in {"all": every, **slices}.items():
-        names = [name for name in scores.by_name if name != BASE] if part == "all" else [ALL]
-        for metric, measure in metrics.METRICS.items():
-            values = {
-                name: np.stack([measure(s[rows], clicked[rows], user[rows], weights) for s in scores.by_name[name]])
-                for name in [BASE, *names]
-            }
-            for name in names:
-                lift = _over_seeds(values[name] - values[BASE], chance)
-                result.append(
-                    Comparison(
-                        name=name,
-                        model=MODEL if name != "oracle" else "truth",
-                        slice=part,
-                        metric=metric,
-                        base=float(values[BASE][:, 0].mean()),
-                        with_features=float(values[name][:, 0].mean()),
-                        lift=float(lift[0]),
-                        ci95=_interval(lift[1:]),
-                        rows=int(rows.sum()),
-                    )
-                )
+    for part, rows in {"all": every, **(slices if sliced else {})}.items():
+        rankers = names if part == "all" else [ALL]
+        for metric in metrics.METRICS:
+            value = {name: drawn.measure(metric, scores[name], rows) for name in [BASE, *rankers]}
+            two_way = {name: drawn.two_way(scores[name], rows) for name in [BASE, *rankers]} if metric == "auc" else {}
+            for name in rankers:
+                made = _compared(value, two_way, BASE, name, seed)
+                made = replace(made, model=model if name != "oracle" else "truth")
+                result.append(replace(made, metric=metric, slice=part, rows=int(rows.sum())))
+            if part == "all" and PLACEBO in value:
+                made = _compared(value, two_way, PLACEBO, ALL, seed)
+                result.append(replace(made, name=OVER_PLACEBO, model=model, metric=metric, rows=int(rows.sum())))
     return result
+
+
+def compare_ladder(
+    scores: Scores, drawn: Draws, rows: NDArray[np.bool_], *, seed: int, days: str
+) -> tuple[list[Comparison], dict[str, Evidence]]:
+    """Each group added, taken away, and over its placebo, in AUC; and the same as evidence for a verdict.
+
+    Args:
+        scores: of every ranker.
+        drawn: of the rows judged here.
+        rows: which of the judged rows those are [judged].
+        seed: of the draw of permutations.
+        days: what to call them.
+    """
+    ladder = {name: each[:, rows] for name, each in scores.ladder.items()}
+    value = {name: drawn.measure("auc", each) for name, each in ladder.items() if not name.startswith(SWAPPED)}
+    two_way = {name: drawn.two_way(each) for name, each in ladder.items()}
+    count = int(rows.sum())
+    result: list[Comparison] = []
+    evidence: dict[str, Evidence] = {}
+    for name in (name for name in scores.features if name != BASE):
+        pairs = [
+            (BASE, name, name),
+            (WITHOUT + name, ALL, f"{name}, taken away"),
+            (SWAPPED + name, name, f"{name} over placebo"),
+        ]
+        for base, with_features, called in pairs:
+            if base in two_way:
+                made = _compared(value, two_way, base, with_features, seed)
+                result.append(replace(made, name=called, rows=count, days=days))
+        swapped = two_way.get(SWAPPED + name)
+        evidence[name] = Evidence(
+            added=mean_of(two_way[name] - two_way[BASE], seed),
+            over_placebo=None if swapped is None else mean_of(two_way[name], seed) - mean_of(swapped, seed + 1),
+            removed=mean_of(two_way[ALL] - two_way[WITHOUT + name], seed),
+        )
+    return result, evidence
+
+
+def _compared(
+    value: Mapping[str, Floats], two_way: Mapping[str, Floats], base: str, with_features: str, seed: int
+) -> Comparison:
+    """The difference of two rankers, each [rankers, 1 + replicates] in `value` or `two_way`."""
+    by_user = _difference(value, base, with_features, seed)
+    by_both = _difference(two_way, base, with_features, seed)
+    best = by_user if by_user is not None else by_both
+    assert best is not None
+    source = value if by_user is not None else two_way
+    return Comparison(
+        name=with_features,
+        model=MODEL,
+        slice="all",
+        metric="auc",
+        base=float(source[base][:, 0].mean()),
+        with_features=float(source[with_features][:, 0].mean()),
+        lift=float(best[0]),
+        ci95=interval(best),
+        rows=0,
+        ci95_two_way=interval(by_both) if by_both is not None else NOWHERE,
+        against=base,
+    )
+
+
+def _difference(of: Mapping[str, Floats], base: str, with_features: str, seed: int) -> Floats | None:
+    """[1 + replicates]; seeds are drawn as pairs where both rankers have the same ones, else each by itself."""
+    if base not in of or with_features not in of:
+        return None
+    left, right = of[base], of[with_features]
+    if len(left) == len(right) and PLACEBO not in base:
+        return mean_of(right - left, seed)
+    return mean_of(right, seed) - mean_of(left, seed + 1)
+
+
+def delong_of(scores: Mapping[str, Floats], clicked: NDArray[np.integer]) -> delong.Difference:
+    """All features against the baseline, first seed, as if rows were independent."""
+    return delong.difference(scores[BASE][0], scores[ALL][0], clicked)
 
 
 def captured_share(comparisons: Sequence[Comparison], ceiling: str) -> float:
     """Which share of the AUC between the baseline and `ceiling` all features gain; NaN where there is no ceiling."""
-    lifts = {c.name: c.lift for c in comparisons if c.slice == "all" and c.metric == "auc"}
+    lifts = {
+        c.name: c.lift
+        for c in comparisons
+        if (c.slice, c.metric, c.days) == ("all", "auc", "test") and c.model != "din"
+    }
     return lifts[ALL] / lifts[ceiling] if lifts.get(ceiling, 0) > 0 else float("nan")
-
-
-def _together(*groups: rankers.Features) -> rankers.Features:
-    """The features of all groups, in their order."""
-    return {name: values for group in groups for name, values in group.items()}
-
-
-def _over_seeds(differences: NDArray[np.float64], chance: np.random.Generator) -> NDArray[np.float64]:
-    """Mean over seeds [1 + replicates]: of all seeds in column 0, of seeds drawn with replacement in the others."""
-    seeds, columns = differences.shape
-    drawn = chance.integers(0, seeds, size=(seeds, columns))
-    drawn[:, 0] = np.arange(seeds)
-    return np.take_along_axis(differences, drawn, axis=0).mean(axis=0)
-
-
-def _interval(replicates: NDArray[np.float64]) -> tuple[float, float]:
-    """2.5th and 97.5th percentile; NaN where the metric is undefined in any replicate."""
-    low, high = np.percentile(replicates, [2.5, 97.5])
-    return float(low), float(high)

@@ -14,8 +14,8 @@ Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
 Metric = Callable[[Floats, Ints, Ints, Ints], NDArray[np.float64]]
 
-CELLS_AT_ONCE = 20_000_000
-"""Replicates times rows held at once: 80 MB of int32."""
+CELLS_AT_ONCE = 4_000_000
+"""Replicates times rows held at once: what fits a cache is summed four times as fast."""
 
 
 def auc(scores: Floats, clicked: Ints, user: Ints, weights: Ints) -> NDArray[np.float64]:
@@ -23,9 +23,8 @@ def auc(scores: Floats, clicked: Ints, user: Ints, weights: Ints) -> NDArray[np.
 
     The Mann-Whitney form (Fawcett 2006, section 7), with every row weighing as often as its user was drawn.
     """
-    return _weighted_auc(
-        scores, clicked, len(weights), lambda block, order: weights[block].astype(np.int32)[:, user[order]]
-    )
+    by_user = np.ascontiguousarray(weights.T, np.int32)
+    return _weighted_auc(scores, clicked, len(weights), lambda block, rows: by_user[:, block][user[rows]])
 
 
 def auc_two_way(
@@ -41,10 +40,10 @@ def auc_two_way(
         product_weights: int [replicates, products], as many replicates as `weights` has.
     """
 
-    def row_weights(block: slice, order: Ints) -> NDArray[np.int32]:
-        of_user = weights[block].astype(np.int32)[:, user[order]]
-        of_user *= product_weights[block].astype(np.int32)[:, product[order]]
-        return of_user
+    by_user, by_product = (np.ascontiguousarray(each.T, np.int32) for each in (weights, product_weights))
+
+    def row_weights(block: slice, rows: Ints) -> NDArray[np.int32]:
+        return np.asarray(by_user[:, block][user[rows]] * by_product[:, block][product[rows]])
 
     return _weighted_auc(scores, clicked, len(weights), row_weights)
 
@@ -52,19 +51,26 @@ def auc_two_way(
 def _weighted_auc(
     scores: Floats, clicked: Ints, replicates: int, row_weights: Callable[[slice, Ints], NDArray[np.int32]]
 ) -> NDArray[np.float64]:
-    order = np.argsort(scores, kind="stable")
-    clicked = clicked[order].astype(np.int32)
-    ties = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # first row of each run of equal scores
+    """AUC where a row weighs as `row_weights(replicates, rows)` says: int32 [rows, replicates].
+
+    What lies below a click is a sum over the other rows up to it, and there are few clicks: so the others are summed in
+    runs between clicks, and only those sums are accumulated.
+    """
     result = np.full(replicates, np.nan)
-    if len(scores) == 0:
+    order = np.argsort(scores, kind="stable")
+    clicks, others = order[clicked[order] == 1], order[clicked[order] != 1]
+    if not len(clicks) or not len(others):
         return result
+    below, tied = (np.searchsorted(scores[others], scores[clicks], side) for side in ("left", "right"))
+    bounds, place = np.unique(np.concatenate([[0], below, tied]), return_inverse=True)
+    starts = bounds[bounds < len(others)]
+    below, tied = np.split(place[1:], 2)
     for block in _blocks(replicates, len(scores)):
-        weight = row_weights(block, order)
-        clicks = np.add.reduceat(weight * clicked, ties, axis=1, dtype=np.int64)
-        others = np.add.reduceat(weight, ties, axis=1, dtype=np.int64) - clicks
-        below = np.cumsum(others, axis=1) - others
-        ordered = np.einsum("bg,bg->b", clicks, below + 0.5 * others)
-        pairs = clicks.sum(axis=1) * others.sum(axis=1)
+        of_clicks = row_weights(block, clicks).astype(np.int64)
+        runs = np.add.reduceat(row_weights(block, others), starts, axis=0).astype(np.int64)
+        up_to = np.concatenate([np.zeros((1, runs.shape[1]), np.int64), np.cumsum(runs, axis=0)])
+        ordered = np.einsum("cb,cb->b", of_clicks, up_to[below] + up_to[tied]) / 2
+        pairs = of_clicks.sum(axis=0) * up_to[-1]
         np.divide(ordered, pairs, out=result[block], where=pairs > 0)
     return result
 

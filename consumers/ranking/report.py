@@ -1,6 +1,7 @@
 """The page on which a team decides: one file, no external assets; and the same figures as a table and as JSON."""
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -11,50 +12,81 @@ from markupsafe import Markup
 from rich.table import Table
 from rich.text import Text
 
-from consumers.ranking import figures, metrics
-from consumers.ranking.lift import ALL, BASE, MODEL, captured_share
+from consumers.ranking import costs, delong, figures, metrics, verdict
+from consumers.ranking.experiment import ALL, BASE, PLACEBO, SWAPPED
+from consumers.ranking.lift import OVER_PLACEBO, Comparison, captured_share
 from consumers.ranking.run import Run
 from feature_repo.errors import VitrineError
 
 
-def verdict(run: Run) -> str:
+def headline(run: Run) -> str:
     """The answer in one sentence."""
     lift = run.find(ALL)
     assert lift is not None
-    low, high = lift.ci95
-    interval = f"{lift.lift:+.4f} AUC [{low:+.4f}, {high:+.4f}]"
-    placebo = run.find("placebo")
-    if placebo is not None and (placebo.ci95[0] > 0 or placebo.ci95[1] < 0):
-        return f"Not to be trusted: features without content move AUC by {placebo.lift:+.4f} (with content {interval})"
-    if low > 0:
-        return f"Multimodal features lift this ranker by {interval}"
-    if high < 0:
-        return f"Multimodal features harm this ranker: {interval}"
-    return f"Not proven: {interval}"
+    interval = f"{lift.lift:+.4f} AUC {_span(lift)}"
+    over = run.find(OVER_PLACEBO)
+    if over is not None and not over.sure and lift.sure and lift.lift > 0:
+        return (
+            f"Not to be trusted: features of swapped content lift as much, {over.lift:+.4f} between them ({interval})"
+        )
+    if not lift.sure:
+        return f"Not proven: {interval}"
+    does = "lift this ranker by" if lift.lift > 0 else "harm this ranker:"
+    return f"Multimodal features {does} {interval}"
 
 
 def as_json(run: Run) -> str:
-    """`{"rows": {...}, "comparisons": [...]}`, floats as they are, NaN as null."""
-    comparisons = [
-        {key: _finite(value) for key, value in comparison.as_json().items()} for comparison in run.comparisons
-    ]
-    return json.dumps({"rows": dict(run.rows), "comparisons": comparisons}, indent=1, allow_nan=False) + "\n"
+    """`{"rows": {...}, "comparisons": [...]}` and the sections beside them, floats as they are, NaN as null."""
+    text = {
+        "rows": dict(run.rows),
+        "comparisons": [each.as_json() for each in run.comparisons if each.days == "test"],
+        "validation": [each.as_json() for each in run.comparisons if each.days != "test"],
+        "rule": verdict.RULE,
+        "verdicts": {name: {"verdict": found.verdict, "p": found.p} for name, found in run.verdicts.items()},
+        "headroom": [{"name": step.name, "auc": step.auc} for step in run.headroom],
+        "learning_curve": [
+            {
+                "rows": point.rows,
+                "base": point.base,
+                "with": point.with_features,
+                "lift": point.lift,
+                "ci95_two_way": list(point.ci95_two_way),
+            }
+            for point in run.curve
+        ],
+        "importance": dict(run.scores.gain),
+        "delong": {"lift": run.delong.lift, "ci95": list(run.delong.ci95), "caveat": delong.CAVEAT},
+        "costs": [cost.as_json() for cost in run.costs],
+        "encoder": run.encoder,
+        **run.sections,
+    }
+    return json.dumps(_finite(text), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def as_table(run: Run) -> Table:
-    """The AUC figures, for a terminal."""
+    """The AUC figures and the verdicts, for a terminal."""
     said = unused(run)
     table = Table(
-        title=Text(verdict(run)), title_justify="left", caption=Text(said) if said else None, caption_justify="left"
+        title=Text(headline(run)), title_justify="left", caption=Text(said) if said else None, caption_justify="left"
     )
     table.add_column("features")
-    for column in ("slice", "AUC baseline", "AUC with", "lift", "95% interval", "rows"):
+    for column in (
+        "slice",
+        "AUC baseline",
+        "AUC with",
+        "lift",
+        "95% interval",
+        "users and products",
+        "rows",
+        "verdict",
+    ):
         table.add_column(column, justify="right")
     for c in run.comparisons:
-        if c.metric == "auc":
+        if c.metric == "auc" and c.days == "test":
+            found = run.verdicts.get(c.name) if c.slice == "all" else None
             table.add_row(
-                c.name, c.slice, f"{c.base:.4f}", f"{c.with_features:.4f}", f"{c.lift:+.4f}",
-                f"[{c.ci95[0]:+.4f}, {c.ci95[1]:+.4f}]", f"{c.rows:,}",
+                c.name if c.model != "din" else f"{c.name} (DIN)", c.slice, f"{c.base:.4f}", f"{c.with_features:.4f}",
+                f"{c.lift:+.4f}", _ends(c.ci95), _ends(c.ci95_two_way), f"{c.rows:,}", found.verdict if found else "",
             )  # fmt: skip
     return table
 
@@ -72,33 +104,45 @@ def write_report(run: Run, file: Path, timings: Sequence[tuple[str, float]] = ()
         file: where to.
         timings: seconds of each step that led here.
     """
-    everywhere = [c for c in run.comparisons if c.slice == "all"]
-    sliced = [c for c in run.comparisons if c.slice != "all"]
-    with_auc = [c for c in everywhere if c.metric == "auc" and c.name not in ("attainable", "oracle")]
-    slices = [c for c in run.comparisons if c.metric == "auc" and c.name == ALL]
+    auc = [c for c in run.comparisons if c.metric == "auc" and c.days == "test" and c.model != "din"]
+    everywhere = [c for c in auc if c.slice == "all"]
+    main = [c for c in everywhere if c.name in (ALL, PLACEBO, OVER_PLACEBO)]
+    slices = [c for c in auc if c.name == ALL]
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
         resources.files("consumers.ranking").joinpath("report.html").read_text()
     )
     page = template.render(
-        verdict=verdict(run),
+        verdict=headline(run),
         rows=run.rows,
         rows_table=[(name, f"{count:,}") for name, count in run.rows.items()],
-        split=str(run.split)[:16].replace("T", " "),
-        seeds=len(run.scores.by_name[BASE]),
+        split=_minute(run.split),
+        validation=_minute(run.validation),
+        seeds=len(run.scores.main[BASE]),
+        permutations=len(run.scores.main.get(PLACEBO, [])),
         replicates=run.replicates,
         encoder=run.encoder,
-        model=MODEL,
         cards=_cards(run),
-        groups_figure=Markup(figures.forest(with_auc, [c.name for c in with_auc])),
+        groups=_groups(run),
+        rule=verdict.RULE,
+        main_figure=Markup(figures.forest(main, [_name(c) for c in main])),
         slices_figure=Markup(figures.forest(slices, [f"{c.slice} ({c.rows:,})" for c in slices])),
+        headroom_figure=Markup(figures.waterfall(run.headroom)) if run.headroom else None,
+        curve_figure=Markup(figures.curve(run.curve)),
+        importance_figure=Markup(figures.importance(_importance(run))),
+        importance_shares=_shares(run),
         reliability_figure=Markup(
-            figures.reliability(run.clicked, {name: run.scores.by_name[name][0] for name in (BASE, ALL)})
+            figures.reliability(run.clicked, {name: run.scores.main[name][0] for name in (BASE, ALL)})
         ),
-        everywhere=everywhere,
-        sliced=sliced,
+        rankers=[c for c in run.comparisons if c.slice == "all" and c.days == "test" and c.name == ALL],
+        everywhere=[c for c in run.comparisons if c.slice == "all" and c.days == "test" and c.against != ALL],
+        sliced=[c for c in run.comparisons if c.slice != "all"],
+        delong=run.delong,
+        delong_caveat=delong.CAVEAT,
         timings=timings,
         unused=unused(run),
         gauc_coverage=metrics.gauc_coverage(run.clicked, run.user),
+        span=_ends,
+        name=_name,
     )
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(page)
@@ -121,10 +165,10 @@ def _cards(run: Run) -> list[tuple[str, str]]:
     lift = run.find(ALL)
     assert lift is not None
     cards = [(f"{lift.base:.4f} → {lift.with_features:.4f}", "AUC, tabular → with all features")]
+    if over := run.find(OVER_PLACEBO):
+        cards.append((f"{over.lift:+.4f}", f"AUC over the same features of swapped content {_span(over)}"))
     if new := run.find(ALL, "new products"):
-        cards.append((f"{new.lift:+.4f}", f"AUC on products new in the test [{new.ci95[0]:+.4f}, {new.ci95[1]:+.4f}]"))
-    if placebo := run.find("placebo"):
-        cards.append((f"{placebo.lift:+.4f}", f"placebo [{placebo.ci95[0]:+.4f}, {placebo.ci95[1]:+.4f}]"))
+        cards.append((f"{new.lift:+.4f}", f"AUC on products new in the test {_span(new)}"))
     for ceiling in ("attainable", "oracle"):
         if top := run.find(ceiling):
             share = captured_share(run.comparisons, ceiling)
@@ -132,7 +176,58 @@ def _cards(run: Run) -> list[tuple[str, str]]:
     return cards
 
 
+def _groups(run: Run) -> list[dict[str, object]]:
+    """A row for each group: verdict, what it adds alone, beside the others and over its placebo, what it costs."""
+    of_group = {cost.group: cost for cost in run.costs}
+    rows: list[dict[str, object]] = []
+    for name, found in run.verdicts.items():
+        row: dict[str, object] = {"name": name, "verdict": found.verdict, "p": found.p}
+        row["features"] = run.scores.features[name]
+        row["cost"] = of_group.get(name, costs.unknown(name))
+        for days in ("validation", "test"):
+            for key, called in (("added", name), ("over", f"{name} over placebo"), ("removed", f"{name}, taken away")):
+                row[f"{days}_{key}"] = run.find(called, days=days)
+        rows.append(row)
+    order = (verdict.KEEP, verdict.NOT_PROVEN, verdict.DROP)
+    return sorted(rows, key=lambda row: order.index(str(row["verdict"])))
+
+
+def _importance(run: Run, most: int = 20) -> list[tuple[str, str, float]]:
+    """The features whose splits gain most: name, group, share."""
+    by_gain = sorted(run.scores.gain.items(), key=lambda item: -item[1])[:most]
+    return [(feature, run.scores.group_of.get(feature, BASE), share) for feature, share in by_gain]
+
+
+def _shares(run: Run) -> list[tuple[str, float]]:
+    shares: dict[str, float] = defaultdict(float)
+    for feature, share in run.scores.gain.items():
+        shares[run.scores.group_of.get(feature, BASE)] += share
+    return sorted(shares.items(), key=lambda item: -item[1])
+
+
+def _name(comparison: Comparison) -> str:
+    return f"{comparison.name} (DIN)" if comparison.model == "din" else comparison.name.removeprefix(SWAPPED)
+
+
+def _minute(moment: np.datetime64) -> str:
+    return str(moment)[:16].replace("T", " ")
+
+
+def _span(comparison: Comparison) -> str:
+    """The wider interval that there is."""
+    both = comparison.ci95_two_way
+    return _ends(both if np.isfinite(both[0]) else comparison.ci95)
+
+
+def _ends(interval: tuple[float, float]) -> str:
+    return f"[{interval[0]:+.4f}, {interval[1]:+.4f}]" if np.isfinite(interval).all() else ""
+
+
 def _finite(value: object) -> object:
-    if isinstance(value, list):
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
     return None if isinstance(value, float) and not np.isfinite(value) else value

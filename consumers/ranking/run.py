@@ -1,20 +1,27 @@
 """One measurement from end to end: the log read, joined and split, rankers trained, differences drawn."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from consumers.ranking import delong, verdict
+from consumers.ranking.costs import Cost, costs, fetch_costs
+from consumers.ranking.draws import Draws, draws, interval, mean_of
+from consumers.ranking.experiment import ALL, BASE, Plan, Scores, score_all, split_rows
 from consumers.ranking.impressions import read_impressions
-from consumers.ranking.lift import Comparison, Scores, compare, score_all, split_time
+from consumers.ranking.lift import MODEL, Comparison, compare_ladder, compare_main, delong_of
 from consumers.ranking.slices import slices
+from consumers.ranking.splits import split_time, validation_time
 from consumers.ranking.tabular import unused_context
 from consumers.ranking.training_set import TrainingSet, encoder_version, join
-from consumers.ranking.truth import read_truth
+from consumers.ranking.truth import Truth, read_truth
+from consumers.ranking.verdict import Verdict
 from feature_repo.errors import VitrineError
 from feature_repo.schema import IMPRESSION_ID, PRODUCT_ID
 from feature_repo.settings import Settings
@@ -22,6 +29,25 @@ from feature_repo.tables import quarantine
 
 STEP = "lift"
 UNMATCHED = "no feature view had anything for its product at that time; row kept"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the learning curve."""
+
+    rows: int
+    base: float
+    with_features: float
+    lift: float
+    ci95_two_way: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step on the way from the baseline to the oracle, in AUC."""
+
+    name: str
+    auc: float
 
 
 @dataclass(frozen=True)
@@ -34,18 +60,35 @@ class Run:
     """0/1 of the test rows [test rows]."""
     user: NDArray[np.integer]
     """Users of the test rows [test rows]."""
+    validation: np.datetime64
     split: np.datetime64
     rows: Mapping[str, int]
-    """train, test, unmatched and refused: what went in, and what did not."""
+    """train, test, validation, ladder, unmatched and refused: what went in, and what did not."""
     replicates: int
     encoder: str | None
+    verdicts: Mapping[str, Verdict]
+    headroom: Sequence[Step]
+    curve: Sequence[Point]
+    delong: delong.Difference
+    costs: Sequence[Cost] = ()
     unused: Sequence[str] = ()
     """Context columns of the log that no ranker saw, each with its type."""
+    sections: Mapping[str, object] = field(default_factory=dict)
+    """What other programs get beside the comparisons."""
 
-    def find(self, name: str, part: str = "all", metric: str = "auc") -> Comparison | None:
+    def find(
+        self, name: str, part: str = "all", metric: str = "auc", *, model: str = MODEL, days: str = "test"
+    ) -> Comparison | None:
         """One comparison, or None where it was not made."""
-        wanted = (name, part, metric)
-        return next((c for c in self.comparisons if (c.name, c.slice, c.metric) == wanted), None)
+        wanted = (name, part, metric, days)
+        return next(
+            (
+                c
+                for c in self.comparisons
+                if (c.name, c.slice, c.metric, c.days) == wanted and c.model in (model, "truth")
+            ),
+            None,
+        )
 
 
 def measure(
@@ -55,9 +98,10 @@ def measure(
     service: str,
     truth: Path | None,
     test_days: float | None,
-    seeds: int,
+    plan: Plan,
     replicates: int,
     now: datetime,
+    timings: Sequence[tuple[str, float]] = (),
     progress: Callable[[str, int, int], None],
 ) -> Run:
     """Measure what a feature service is worth to a ranker of `impressions`.
@@ -70,9 +114,10 @@ def measure(
         service: name of the Feast feature service.
         truth: a generated shop's truth folder, for the attainable and the oracle.
         test_days: as in `split_time`.
-        seeds: how many training seeds.
+        plan: how much is trained.
         replicates: of the bootstrap.
         now: later impressions are refused.
+        timings: (step, seconds) of the steps that led here, for what a group costs.
         progress: told of every ranker trained.
     """
     log = read_impressions(impressions, now=now)
@@ -84,29 +129,83 @@ def measure(
             f"{impressions}: none of its products has a feature row at the time it was shown; "
             "is it the log of this catalogue, and are its timestamps right?"
         )
+    counted = {"unmatched": len(unmatched), "refused": len(log.refused)}
+    known = read_truth(truth, data) if truth else None
+    run = measure_joined(
+        data, known, test_days=test_days, plan=plan, replicates=replicates, counted=counted, progress=progress
+    )
+    shown = pc.unique(data.impressions.column(PRODUCT_ID)).to_pylist()
+    return replace(run, costs=costs(list(run.verdicts), fetch_costs(settings, shown), timings))
+
+
+def measure_joined(
+    data: TrainingSet,
+    truth: Truth | None,
+    *,
+    test_days: float | None,
+    plan: Plan,
+    replicates: int,
+    counted: Mapping[str, int],
+    progress: Callable[[str, int, int], None],
+) -> Run:
+    """`measure` of a log that is joined already; `counted` are the rows that were not as they should be."""
     start = split_time(data, test_days)
-    scores = score_all(data, start, range(seeds), read_truth(truth, data) if truth else None, progress)
-    test = scores.test
+    middle = validation_time(data, start)
+    split = split_rows(data, middle, start, plan.ladder_rows)
+    scores = score_all(data, split, start, plan, truth, progress)
+    judged = split.judged
+    on_test, on_validation = (draws(data, rows, replicates, 0) for rows in (split.test, judged & split.train))
+    comparisons = compare_main(scores.main, on_test, slices(data, split.test), seed=0)
+    added, _ = compare_ladder(scores, on_test, ~split.validation, seed=0, days="test")
+    decided, evidence = compare_ladder(scores, on_validation, split.validation, seed=0, days="validation")
     return Run(
-        comparisons=compare(data, scores, slices(data, test), replicates=replicates, seed=0),
+        comparisons=[*added, *comparisons, *decided],
         scores=scores,
-        clicked=data.clicked[test],
-        user=data.user[test],
+        clicked=on_test.clicked,
+        user=data.user[split.test],
+        validation=np.datetime64(middle, "us"),
         split=np.datetime64(start, "us"),
         rows={
-            "train": int((~test).sum()),
-            "test": int(test.sum()),
-            "unmatched": len(unmatched),
-            "refused": len(log.refused),
+            "train": int(split.train.sum()),
+            "test": int(split.test.sum()),
+            "validation": int(split.validation.sum()),
+            "ladder": len(split.ladder),
+            **counted,
         },
         replicates=replicates,
         encoder=encoder_version(data),
+        verdicts=verdict.verdicts(evidence),
+        headroom=_headroom(scores, on_test, split.validation),
+        curve=_curve(scores, on_test, int(split.train.sum())),
+        delong=delong_of(scores.main, on_test.clicked),
         unused=unused_context(data),
     )
 
 
+def _headroom(scores: Scores, drawn: Draws, validation: NDArray[np.bool_]) -> list[Step]:
+    """From the baseline to the oracle on the test, where there is a truth: the ladder's rankers, then the main ones."""
+    if not scores.headroom:
+        return []
+    steps = {"baseline": scores.ladder[BASE], ALL: scores.ladder[ALL], **scores.headroom}
+    on_test = {name: each[:, ~validation] for name, each in steps.items()}
+    on_test |= {name: scores.main[name] for name in ("attainable", "oracle")}
+    once = drawn.once()
+    return [Step(name, float(once.measure("auc", each)[:, 0].mean())) for name, each in on_test.items()]
+
+
+def _curve(scores: Scores, drawn: Draws, rows: int) -> list[Point]:
+    points = []
+    pairs = {**scores.curve, 1.0: (scores.main[BASE], scores.main[ALL])}
+    for share, (base, with_features) in pairs.items():
+        before, after = drawn.two_way(base), drawn.two_way(with_features)
+        lift = mean_of(after - before, 0)
+        low, high = (float(each[:, 0].mean()) for each in (before, after))
+        points.append(Point(round(share * rows), low, high, float(lift[0]), interval(lift)))
+    return points
+
+
 def _unmatched(data: TrainingSet) -> list[quarantine.Refused]:
     """Impressions that no view had anything for: kept, with every feature missing, and named."""
-    nothing = np.all([view.row < 0 for view in data.views.values()], axis=0)
-    shown = data.impressions.filter(pa.array(nothing)).select([IMPRESSION_ID, PRODUCT_ID])
+    of_products = [view.row < 0 for name, view in data.views.items() if name != "user_interest"]
+    shown = data.impressions.filter(pa.array(np.all(of_products, axis=0))).select([IMPRESSION_ID, PRODUCT_ID])
     return [quarantine.Refused(row[IMPRESSION_ID], PRODUCT_ID, UNMATCHED, row[PRODUCT_ID]) for row in shown.to_pylist()]

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from consumers.ranking.training_set import TrainingSet
+from consumers.ranking.training_set import TrainingSet, codes
 from feature_repo.errors import VitrineError
 from feature_repo.features.ages import MICROSECONDS_A_MONTH, child_stage
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, IMPRESSION_ID, PRODUCT_ID, USER_ID
@@ -23,6 +23,18 @@ class Truth:
     click_probability: NDArray[np.float64]
     features: dict[str, NDArray[Any]]
     """True tags and tastes, in the form of ranker features."""
+    product: NDArray[np.int64]
+    """Which of the truth's products each impression showed [n]."""
+    product_age: NDArray[np.int64]
+    """Index into CHILD_AGES [products]."""
+    product_gender: NDArray[np.int64]
+    """Index into CHILD_GENDERS [products]."""
+    product_category: pa.ChunkedArray
+    product_style: NDArray[np.float32]
+    """[products, styles]."""
+    same_product: NDArray[np.int64]
+    """Code of each product's design, the same for all its sellers [products]."""
+    product_ids: pa.ChunkedArray
 
 
 def read_truth(folder: Path, data: TrainingSet) -> Truth:
@@ -40,9 +52,17 @@ def read_truth(folder: Path, data: TrainingSet) -> Truth:
     shown = _rows(tables["impressions"], IMPRESSION_ID, data.impressions)
     product = _rows(tables["products"], PRODUCT_ID, data.impressions)
     user = _rows(tables["users"], USER_ID, data.impressions)
+    products = tables["products"]
     return Truth(
         click_probability=tables["impressions"].column("click_probability").to_numpy()[shown],
-        features=_features(tables["products"], tables["users"], product, user, data.time),
+        features=_features(products, tables["users"], product, user, data.time),
+        product=product,
+        product_age=_index(products.column("child_age"), CHILD_AGES).astype(np.int64),
+        product_gender=_index(products.column("child_gender"), CHILD_GENDERS).astype(np.int64),
+        product_category=products.column("category"),
+        product_style=_matrix(products.column("style")),
+        same_product=codes(products.column("design_id")),
+        product_ids=products.column(PRODUCT_ID),
     )
 
 
@@ -56,8 +76,7 @@ def _features(
     child = _index(users.column("child_gender"), CHILD_GENDERS)[user]
     unisex = CHILD_GENDERS.index("unisex")
     category = pc.dictionary_encode(products.column("category").combine_chunks()).indices.to_numpy()
-    taste = np.stack(users.column("taste").to_numpy(zero_copy_only=False)).astype(np.float32)
-    style = np.stack(products.column("style").to_numpy(zero_copy_only=False)).astype(np.float32)
+    taste, style = _matrix(users.column("taste")), _matrix(products.column("style"))
     return {
         "true_age": age,
         "true_age_gap": age - child_stage(np.clip(months, 0, None)),
@@ -83,3 +102,7 @@ def _rows(table: pa.Table, key: str, impressions: pa.Table) -> NDArray[np.int64]
 
 def _index(column: pa.ChunkedArray, labels: tuple[str, ...]) -> NDArray[np.float32]:
     return pc.index_in(column, pa.array(labels)).cast(pa.float32()).to_numpy()
+
+
+def _matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    return np.stack(column.to_numpy(zero_copy_only=False)).astype(np.float32)

@@ -28,7 +28,7 @@ def cosines_of_rows(vectors: Vectors, candidate: Ints, history: Ints, user: Ints
         vectors: float32 [v, d].
         candidate: int64 [n], the candidate's row in `vectors`, -1 where it has none.
         history: int64 [n, h], rows in `vectors`, -1 where there is none.
-        user: int64 [n], any codes: rows of one user share most of their history.
+        user: int64 [n], any codes: rows of one user share most of their history. Each user's rows are in time order.
 
     Returns:
         float32 [n, h], NaN where one is missing.
@@ -40,12 +40,24 @@ def cosines_of_rows(vectors: Vectors, candidate: Ints, history: Ints, user: Ints
     rows = rows[np.argsort(user[rows], kind="stable")]
     directions = unit(vectors)
     for of_user in np.split(rows, np.flatnonzero(np.diff(user[rows])) + 1) if len(rows) else []:
-        left, left_place = np.unique(candidate[of_user], return_inverse=True)
-        right, right_place = np.unique(history[of_user], return_inverse=True)
+        left, left_place = _as_they_appear(candidate[of_user])
+        right, right_place = _as_they_appear(history[of_user].ravel())
         similar = tiled_product(directions[left], directions[right])
         similar[:, right < 0] = np.nan
         result[of_user] = similar[left_place[:, None], right_place.reshape(len(of_user), -1)]
     return result
+
+
+def _as_they_appear(values: Ints) -> tuple[Ints, Ints]:
+    """The distinct values in the order of their first appearance, and where each of `values` is among them.
+
+    A later row adds to the end and moves nothing: a product rounds differently at another place of its tile.
+    """
+    distinct, first, place = np.unique(values, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return distinct[order], rank[place]
 
 
 def rowwise_cosine(left: Ints, left_vectors: Vectors, right: Ints, right_vectors: Vectors) -> NDArray[np.float32]:

@@ -9,12 +9,10 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from consumers.ranking import lift, rankers, report
-from consumers.ranking.run import Run
-from consumers.ranking.slices import slices
+from consumers.ranking import rankers, report
 from consumers.ranking.tabular import tabular_features, unused_context
 from consumers.ranking.training_set import TrainingSet
-from tests.ranking.world import DAY, START, small_log
+from tests.ranking.world import DAY, START, measured, small_log
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 UNUSABLE = {
@@ -99,12 +97,7 @@ def test_what_holds_neither_numbers_nor_text_is_named_with_its_type() -> None:
 
 def test_the_terminal_and_the_report_name_what_was_not_used(tmp_path: Path) -> None:
     data = with_columns(small_log(), **UNUSABLE)
-    start = lift.split_time(data, test_days=5)
-    scores = lift.score_all(data, start, seeds=[0], truth=None, progress=lambda *_: None)
-    comparisons = lift.compare(data, scores, slices(data, scores.test), replicates=20, seed=0)
-    clicked, user = data.clicked[scores.test], data.user[scores.test]
-    rows = {"train": int((~scores.test).sum()), "test": len(user), "unmatched": 0, "refused": 0}
-    run = Run(comparisons, scores, clicked, user, np.datetime64(start, "us"), rows, 20, "small@0", unused_context(data))
+    run = measured(data, days=5)
     said = "Not used, for they hold neither numbers nor text: timestamp (timestamp[us, tz=UTC]), date (date32[day])"
     terminal = Console(width=250)
     with terminal.capture() as written:

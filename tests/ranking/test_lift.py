@@ -3,24 +3,15 @@ import json
 import numpy as np
 import pytest
 
-from consumers.ranking import lift, rankers, report
+from consumers.ranking import rankers, report, splits
 from consumers.ranking.run import Run
-from consumers.ranking.slices import slices
 from feature_repo.errors import VitrineError
-from tests.ranking.world import DAY, START, cut, small_log
+from tests.ranking.world import DAY, START, cut, measured, small_log
 
 
 @pytest.fixture(scope="module")
 def run() -> Run:
-    data = small_log(rows=12_000, users=60, days=24)
-    start = lift.split_time(data, test_days=6)
-    scores = lift.score_all(data, start, seeds=[0, 1], truth=None, progress=lambda *_: None)
-    comparisons = lift.compare(data, scores, slices(data, scores.test), replicates=100, seed=0)
-    test = scores.test
-    return Run(
-        comparisons, scores, data.clicked[test], data.user[test], np.datetime64(start, "us"),
-        {"train": int((~test).sum()), "test": int(test.sum()), "unmatched": 0}, 100, "small@0",
-    )  # fmt: skip
+    return measured(small_log(rows=12_000, users=60, days=24), days=6, seeds=2, permutations=2, replicates=100)
 
 
 def test_features_that_users_click_by_lift_and_the_same_features_of_other_products_do_not(run: Run) -> None:
@@ -31,27 +22,61 @@ def test_features_that_users_click_by_lift_and_the_same_features_of_other_produc
     assert placebo.lift < 0.2 * real.lift
 
 
-def test_every_comparison_is_on_the_same_rows_and_says_how_many(run: Run) -> None:
+def test_every_comparison_is_on_the_rows_of_its_days_and_says_how_many(run: Run) -> None:
     whole = [c for c in run.comparisons if c.slice == "all"]
-    assert {c.rows for c in whole} == {run.rows["test"]}
+    assert {(c.days, c.rows) for c in whole} == {(days, run.rows[days]) for days in ("test", "validation")}
     assert {c.metric for c in whole} == {"auc", "gauc", "log_loss", "calibration"}
     for c in run.comparisons:
         assert c.lift == pytest.approx(c.with_features - c.base, nan_ok=True)
 
 
+def test_every_group_is_added_taken_away_and_held_against_its_placebo_on_both_days(run: Run) -> None:
+    for group in ("tags", "affinity", "vectors", "missing"):
+        for days in ("test", "validation"):
+            for name in (group, f"{group}, taken away", f"{group} over placebo"):
+                assert run.find(name, days=days) is not None
+    assert run.verdicts.keys() == {"tags", "affinity", "vectors", "missing"}
+
+
+def test_what_users_click_by_is_kept_and_what_they_do_not_is_not(run: Run) -> None:
+    assert run.verdicts["affinity"].verdict == "keep"
+    assert run.verdicts["missing"].verdict != "keep"
+
+
+def test_drawing_products_too_makes_no_interval_narrower_by_much(run: Run) -> None:
+    for c in run.comparisons:
+        if c.name == "all features" and c.metric == "auc" and c.slice == "all":
+            assert c.ci95_two_way[1] - c.ci95_two_way[0] > 0.8 * (c.ci95[1] - c.ci95[0])
+
+
+def test_more_rows_make_a_point_each_on_the_learning_curve_whose_last_is_the_main_comparison(run: Run) -> None:
+    rows = [point.rows for point in run.curve]
+    assert rows == sorted(set(rows))
+    assert rows[-1] == run.rows["train"]
+    lift = run.find("all features")
+    assert lift is not None
+    assert run.curve[-1].lift == pytest.approx(lift.lift)
+
+
 def test_the_json_is_of_the_documented_shape_and_holds_no_nan(run: Run) -> None:
     figures = json.loads(report.as_json(run), parse_constant=pytest.fail)
     assert {"train", "test", "unmatched"} <= figures["rows"].keys()
-    first = figures["comparisons"][0]
-    assert first.keys() == {"name", "model", "slice", "metric", "base", "with", "lift", "ci95", "rows"}
-    assert len(first["ci95"]) == 2
+    documented = {"name", "model", "slice", "metric", "base", "with", "lift", "ci95", "rows"}
+    names = set()
+    for comparison in figures["comparisons"]:
+        assert documented <= comparison.keys()
+        assert len(comparison["ci95"]) == 2
+        names.add(comparison["name"])
+    assert {"all features", "placebo", "tags", "affinity", "vectors"} <= names
+    assert {"verdicts", "learning_curve", "importance", "delong", "costs", "rule"} <= figures.keys()
+    assert "independent" in figures["delong"]["caveat"]
 
 
 def test_the_report_is_one_file_that_needs_no_other(run: Run, tmp_path) -> None:
     report.write_report(run, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert "<svg" in page
-    assert report.verdict(run).replace("&", "&amp;") in page
+    assert report.headline(run).replace("&", "&amp;") in page
     assert "src=" not in page
     assert "<link" not in page
 
@@ -67,12 +92,12 @@ def test_the_same_seed_gives_the_same_scores() -> None:
 def test_a_log_too_short_for_the_split_is_refused_with_what_to_do() -> None:
     data = small_log(days=20)
     with pytest.raises(VitrineError, match="--test-days"):
-        lift.split_time(data, test_days=30)
+        splits.split_time(data, test_days=30)
     with pytest.raises(VitrineError, match="--test-days"):
-        lift.split_time(cut(data, 1), test_days=None)
+        splits.split_time(cut(data, 1), test_days=None)
 
 
 def test_without_a_number_of_days_the_last_sixth_of_the_rows_is_the_test() -> None:
     data = small_log()
-    start = lift.split_time(data, test_days=None)
+    start = splits.split_time(data, test_days=None)
     assert 0.1 < (data.time >= start).mean() < 0.2

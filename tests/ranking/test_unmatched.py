@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from consumers.ranking import run as runs
+from consumers.ranking.experiment import Plan
 from consumers.ranking.run import Run, measure
 from feature_repo import definitions, settings
 from feature_repo.errors import VitrineError
@@ -65,7 +66,7 @@ def measured(store: Settings, file: Path) -> Run:
         service="ranking_without_tags",
         truth=None,
         test_days=None,
-        seeds=1,
+        plan=Plan(seeds=1, permutations=1, ladder_rows=1000),
         replicates=20,
         now=world.NOW,
         progress=lambda *_: None,

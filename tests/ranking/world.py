@@ -3,6 +3,8 @@
 import numpy as np
 import pyarrow as pa
 
+from consumers.ranking.experiment import Plan
+from consumers.ranking.run import Run, measure_joined
 from consumers.ranking.training_set import JoinedView, TrainingSet
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, TIMESTAMP
 
@@ -68,6 +70,19 @@ def small_log(rows: int = 3000, users: int = 40, products: int = 60, days: int =
     }
     row = np.where(listed[product] <= time, product, -1)
     return TrainingSet(impressions, {name: JoinedView(versions, listed, row) for name, versions in views.items()})
+
+
+def measured(data: TrainingSet, *, days: float, seeds: int = 1, permutations: int = 1, replicates: int = 20) -> Run:
+    """What `consume lift` makes of a log that is joined already."""
+    return measure_joined(
+        data,
+        None,
+        test_days=days,
+        plan=Plan(seeds=seeds, permutations=permutations, ladder_rows=10_000),
+        replicates=replicates,
+        counted={"unmatched": 0, "refused": 0},
+        progress=lambda *_: None,
+    )
 
 
 def cut(data: TrainingSet, rows: int) -> TrainingSet:
