@@ -30,6 +30,10 @@ CODES = "product_codes"
 Affinity = dict[str, NDArray[np.float32]]
 
 
+class MixedEncoders(VitrineError):
+    """Vectors of two encoder versions would be compared."""
+
+
 class WithAffinity(NamedTuple):
     """What was read of n candidates and their user, and how close they are."""
 
@@ -40,7 +44,13 @@ class WithAffinity(NamedTuple):
 
 
 def fetch_with_affinity(
-    reader: OnlineReader, service: str, user_id: str, product_ids: Sequence[str], now: datetime
+    reader: OnlineReader,
+    service: str,
+    user_id: str,
+    product_ids: Sequence[str],
+    now: datetime,
+    *,
+    keep_stale: bool = False,
 ) -> WithAffinity:
     """The features of one user's candidates.
 
@@ -51,13 +61,16 @@ def fetch_with_affinity(
         user_id: for whom.
         product_ids: the candidates [n].
         now: when they are ranked: children grow, and rows grow stale.
+        keep_stale: as of `OnlineReader.fetch`.
 
     Raises:
-        VitrineError: as `OnlineReader.fetch`; the service lacks a view; vectors are of two encoder versions.
+        VitrineError: as `OnlineReader.fetch`; the service lacks a view.
+        MixedEncoders: vectors are of two encoder versions.
     """
-    block = reader.fetch(service, _ids(user_id, product_ids), full_feature_names=True, now=now)
+    how: dict[str, Any] = {"full_feature_names": True, "now": now, "keep_stale": keep_stale}
+    block = reader.fetch(service, _ids(user_id, product_ids), **how)
     recent = _recent(block, service)
-    history = reader.fetch(HISTORY_SERVICE, recent, full_feature_names=True, now=now) if recent else None
+    history = reader.fetch(HISTORY_SERVICE, recent, **how) if recent else None
     return WithAffinity(block, _affinity(block, history, recent, product_ids, times.tick(now, "us")))
 
 
@@ -156,7 +169,7 @@ def _refuse_two_encoders(block: Block, history: Block) -> None:
         for version in columns.to_arrow(view.rows.columns["encoder_version"]).unique().to_pylist()
     } - {None}
     if len(found) > 1:
-        raise VitrineError(
+        raise MixedEncoders(
             f"vectors of two encoder versions are online: {' and '.join(sorted(found))}; "
             "run `produce embeddings` and `produce interests` with one encoder, and materialize"
         )

@@ -131,6 +131,15 @@ class OnlineReader:
         self._look_again()
         return {part.name: part.join_keys for part in self._plan(view_or_service, None, True).parts}
 
+    def on_demand(self, view_or_service: str) -> tuple[str, ...]:
+        """The on-demand views of a service, which the store does not hold.
+
+        Raises:
+            As `join_keys`.
+        """
+        self._look_again()
+        return self._plan(view_or_service, None, True).on_demand
+
     def ping(self) -> None:
         """Ask the store for what it says of itself.
 

@@ -5,6 +5,7 @@ Of the candidates one batch, a row for each in the order asked:
     product_id                   string
     <view>__<feature>            of each feature: null where missing; vectors as fixed_size_list<float>[width], of which
                                  not one row being there as list<float>: their width is not known then
+    user_product_affinity__<name>  float32, where the service has that view: how close candidate and user are
     status__<view>               uint8: 0 present, 1 stale, 2 absent, 3 failed (damaged, or of an unknown layout)
     event_timestamp__<view>      timestamp[us, UTC]: when the row was so; null where there is none
 
@@ -12,7 +13,7 @@ Of the user's own features (views that have no `product_id`) a batch of one row 
 they are the same for all candidates. No value of a vector becomes a Python object on its way.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from feature_repo.tables.columns import Column
 from feature_repo.tables.decode import Status
 from feature_repo.tables.view_rows import ViewRows
 
+AFFINITY = "user_product_affinity"
 STATUS = "status__"
 EVENT_TIMESTAMP = "event_timestamp__"
 _ONE = np.zeros(1, np.int64)
@@ -43,13 +45,16 @@ class Answer:
     """Of one row; None if the service has no features of the user alone."""
 
 
-def answer(block: Block, product_ids: Sequence[str], of_user: Collection[str]) -> Answer:
+def answer(
+    block: Block, product_ids: Sequence[str], of_user: Collection[str], affinity: Mapping[str, NDArray[np.float32]]
+) -> Answer:
     """A block as Arrow.
 
     Args:
         block: fetched with full feature names.
         product_ids: of its rows.
         of_user: the views of which all rows are the same user's.
+        affinity: [n] of each name, NaN where nothing is known; empty if the service has none.
     """
     candidates, user = _Batch(), _Batch()
     candidates.add(PRODUCT_ID, pa.array(product_ids, pa.string()))
@@ -58,6 +63,8 @@ def answer(block: Block, product_ids: Sequence[str], of_user: Collection[str]) -
             user.add_view(name, view, _ONE)
         else:
             candidates.add_view(name, view, view.place)
+    for name, values in affinity.items():
+        candidates.add(f"{AFFINITY}__{name}", pa.array(values, from_pandas=True))
     return Answer(candidates.make(), user.make() if user.arrays else None)
 
 

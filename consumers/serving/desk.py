@@ -16,14 +16,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 import numpy as np
 
+from consumers.affinity import Affinity, MixedEncoders, fetch_with_affinity
+from consumers.block import Block
 from consumers.online import OnlineReader, Status, UnknownFeatures
 from consumers.serving import ask as asking
 from consumers.serving.access_log import AccessLog
-from consumers.serving.answer import Answer, answer
+from consumers.serving.answer import AFFINITY, Answer, answer
 from consumers.serving.ask import Ask
 from consumers.serving.metrics import Metrics
 from consumers.serving.refusal import Code, Refused
@@ -72,13 +75,23 @@ class Desk:
 
     Args:
         reader: of the store; the caller closes it.
+        clock: the time, with its offset from UTC.
     """
 
-    def __init__(self, reader: OnlineReader, *, limits: Limits, metrics: Metrics, log: AccessLog) -> None:
+    def __init__(
+        self,
+        reader: OnlineReader,
+        *,
+        limits: Limits,
+        metrics: Metrics,
+        log: AccessLog,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self.reader = reader
         self.limits = limits
         self.metrics = metrics
         self._access = log
+        self._clock = clock
         self._places = threading.BoundedSemaphore(limits.workers + limits.waiting)
         self._workers = ThreadPoolExecutor(limits.workers, thread_name_prefix="serving")
 
@@ -195,24 +208,38 @@ class Desk:
 
     def _answer(self, ask: Ask) -> Answer:
         with _store_answers():
-            join_keys = self.reader.join_keys(ask.service)
+            join_keys, on_demand = self.reader.join_keys(ask.service), self.reader.on_demand(ask.service)
         wanted = {key for keys in join_keys.values() for key in keys}
         strange = sorted(wanted - {PRODUCT_ID, USER_ID})
         if strange:
             raise Refused(Code.INVALID_ARGUMENT, f"`{ask.service}` asks for {', '.join(strange)}: not served")
         if USER_ID in wanted and ask.user_id is None:
             raise Refused(Code.INVALID_ARGUMENT, f"`{ask.service}` has features of the user: say user_id")
-        ids = {PRODUCT_ID: ask.product_ids, USER_ID: ask.user_id}
-        with _store_answers():
-            block = self.reader.fetch(ask.service, ids, full_feature_names=True, keep_stale=ask.keep_stale)
+        unknown = sorted(set(on_demand) - {AFFINITY})
+        if unknown:
+            raise Refused(
+                Code.INVALID_ARGUMENT, f"`{ask.service}` has {', '.join(unknown)}, which Feast alone computes"
+            )
+        block, affinity = self._fetch(ask, bool(on_demand))
         of_user = {name for name, keys in join_keys.items() if PRODUCT_ID not in keys}
-        found = answer(block, ask.product_ids, of_user)
+        found = answer(block, ask.product_ids, of_user, affinity)
         self.metrics.candidates.labels(ask.service).inc(len(ask.product_ids))
         for name, view in block.views.items():
             for status, rows in enumerate(np.bincount(view.rows.status).tolist()):
                 if rows:
                     self.metrics.rows.labels(name, Status(status).name.lower()).inc(rows)
         return found
+
+    def _fetch(self, ask: Ask, with_affinity: bool) -> tuple[Block, Affinity]:
+        with _store_answers():
+            if with_affinity:
+                user = ask.user_id or ""
+                return fetch_with_affinity(
+                    self.reader, ask.service, user, ask.product_ids, self._clock(), keep_stale=ask.keep_stale
+                )
+            ids = {PRODUCT_ID: ask.product_ids, USER_ID: ask.user_id}
+            how: dict[str, Any] = {"full_feature_names": True, "keep_stale": ask.keep_stale, "now": self._clock()}
+            return self.reader.fetch(ask.service, ids, **how), {}
 
 
 @contextmanager
@@ -222,6 +249,8 @@ def _store_answers() -> Iterator[None]:
         yield
     except UnknownFeatures as error:
         raise Refused(Code.NOT_FOUND, str(error)) from error
+    except MixedEncoders as error:
+        raise Refused(Code.UNAVAILABLE, str(error)) from error
     except VitrineError as error:
         _log.error("%s", error)
         raise Refused(Code.UNAVAILABLE, "the online store does not answer as it should; the log says how") from error

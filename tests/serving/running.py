@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import uvicorn
@@ -38,10 +39,18 @@ class Served:
 
 
 @contextmanager
-def serving(reader: OnlineReader, *, door: Door | None = None, limits: Limits | None = None) -> Iterator[Served]:
+def serving(
+    reader: OnlineReader, *, door: Door | None = None, limits: Limits | None = None, now: datetime | None = None
+) -> Iterator[Served]:
     """Both protocols, at ports that are free."""
     log, door = io.StringIO(), door or Door()
-    desk = Desk(reader, limits=limits or Limits(), metrics=Metrics(), log=AccessLog(log))
+    desk = Desk(
+        reader,
+        limits=limits or Limits(),
+        metrics=Metrics(),
+        log=AccessLog(log),
+        clock=lambda: now or datetime.now(UTC),
+    )
     flight = FlightServer(desk, door, 0, streams=3)
     certificate = door.certificate
     http = uvicorn.Server(

@@ -107,7 +107,7 @@ def test_a_stream_that_began_with_nothing_known_is_opened_anew_by_the_client(ser
 
 def test_a_vectors_values_are_the_readers_own_memory(reader: OnlineReader) -> None:
     block = reader.fetch("products", ["bear", "car"], full_feature_names=True)
-    made = answer(block, ["bear", "car"], ())
+    made = answer(block, ["bear", "car"], (), {})
     held = block.views["looks"].column("looks__vector").values
     assert np.shares_memory(matrix(made.candidates.column("looks__vector")), held)
 

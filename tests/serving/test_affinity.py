@@ -1,0 +1,54 @@
+"""Affinity comes with the answer, and is what the features' own definition says."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from consumers.affinity import fetch_with_affinity
+from consumers.online import OnlineReader
+from consumers.serving.client import FlightClient, HttpClient
+from feature_repo import definitions
+from feature_repo.features.affinity import NAMES
+from feature_repo.stores.opening import open_feature_store
+from tests.features import world
+from tests.features.world import RANKED
+from tests.serving.running import Served, serving
+
+SHOP = world.small_shop()
+SERVICE = "ranking_with_affinity"
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnlineReader]:
+    """Of the small shop that the features are tested on."""
+    made = world.deployment(tmp_path_factory.mktemp("shop"))
+    world.write(SHOP, made)
+    store = open_feature_store(made)
+    store.apply([getattr(definitions, name) for name in definitions.__all__])
+    store.materialize_incremental(RANKED)
+    with OnlineReader(f"lmdb://{made.file.parent / 'online'}", project=made.project) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def served(reader: OnlineReader) -> Iterator[Served]:
+    with serving(reader, now=RANKED) as running:
+        yield running
+
+
+@pytest.mark.parametrize("user", [*list(SHOP.clicks)[:3], "a stranger"])
+def test_affinity_is_a_column_of_each_name_null_where_nothing_is_known(
+    served: Served, reader: OnlineReader, user: str
+) -> None:
+    wanted = fetch_with_affinity(reader, SERVICE, user, SHOP.products, RANKED)
+    with FlightClient(served.flight, SERVICE) as client:
+        by_flight = client.fetch(user, SHOP.products)
+    by_http = HttpClient(served.http).fetch(SERVICE, user, SHOP.products)
+    assert by_flight.candidates.equals(by_http.candidates)
+    for name in NAMES:
+        column = by_flight.candidates.column(f"user_product_affinity__{name}")
+        np.testing.assert_array_equal(column.to_numpy(zero_copy_only=False), wanted.affinity[name])
+        assert column.null_count == np.isnan(wanted.affinity[name]).sum()
+    assert by_flight.user is not None
+    assert "user_interest__interest_vector" in by_flight.user.schema.names
