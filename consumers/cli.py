@@ -2,7 +2,7 @@
 
 import typer
 
-from consumers.commands import consistency, freshness, lift, serve, tags_report
+from consumers.commands import consistency, drift, freshness, lift, serve, tags_report
 from feature_repo import console
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ def _root() -> None:
 
 app.command()(lift.lift)
 app.command()(freshness.freshness)
+app.command()(drift.drift)
 app.command()(consistency.consistency)
 app.command()(tags_report.tags_report)
 app.command()(serve.serve)

@@ -7,6 +7,7 @@ objectives.py   what is wanted, from a TOML file
 slices.py       new products, categories: which products are watched together
 lags.py         event-to-online lag, coverage, age of what was served
 taken.py        what materialization has taken of a table, row by row
+drift/          whether what comes in now looks like what came in before
 consistency.py  whether what is online is what the offline store says
 sampling.py     which keys are compared: a sample by hash
 history.py      the offline rows of some online keys

@@ -1,5 +1,6 @@
 """What the checks found as tables for a terminal."""
 
+import math
 from datetime import datetime, timedelta
 
 from rich import box
@@ -8,6 +9,7 @@ from rich.text import Text
 
 from consumers.monitoring.ages import in_words
 from consumers.monitoring.consistency import Consistency
+from consumers.monitoring.drift.check import Drift
 from consumers.monitoring.freshness import Freshness, ViewFreshness
 from consumers.monitoring.lags import SliceFreshness, Spread
 from consumers.monitoring.verdicts import FAULTS
@@ -144,3 +146,23 @@ def _remarks(found: Consistency) -> list[str]:
             lines.append(f"{view.view}: lowest cosine of vectors that differ {view.lowest_cosine:.4f}")
         lines += [f"{view.view}: {example.fault} {example.key}: {example.detail}" for example in view.examples]
     return lines
+
+
+def drift_table(found: Drift) -> Table:
+    """One row per statistic, those over their threshold in red."""
+    window, before = (in_words(timedelta(seconds=one)) for one in (found.window_seconds, found.before_seconds))
+    chance = "" if found.p_value is None else f", p = {found.p_value:.4f}"
+    title = (
+        f"{found.products_now:,} products of {window} up to {_moment(found.now)} UTC beside {found.products_before:,}"
+    )
+    table = _plain(f"{title} of {before} before{chance}", "", "statistic", "value", "by chance", "threshold")
+    table.caption, table.caption_justify = "\n".join(f"not judged: {line}" for line in found.not_judged) or None, "left"
+    heading = ""
+    for one in found.statistics:
+        if one.view != heading:
+            heading = one.view
+            table.add_row(Text(heading, style="bold"))
+        style = "red" if one.alarm else "green"
+        values = (f"{value:.3f}" if math.isfinite(value) else "-" for value in (one.expected, one.threshold))
+        table.add_row(f"  {one.subject}", one.name, Text(f"{one.value:.3f}", style=style), *values)
+    return table

@@ -1,0 +1,54 @@
+"""`consume drift`."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from feature_repo import settings
+from feature_repo.console import JsonOption, StoreOption
+
+
+def drift(
+    window: Annotated[str, typer.Option(help="Products of so long before now are compared ...")] = "7d",
+    before: Annotated[str, typer.Option(help="... with those of so long before that.")] = "28d",
+    once_in: Annotated[
+        int, typer.Option(min=10, help="A shop in which nothing changes raises one false alarm in so many checks.")
+    ] = 365,
+    sample: Annotated[int, typer.Option(min=30, help="Products of each side, at most.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sample and of the permutations.")] = 0,
+    now: Annotated[
+        str | None, typer.Option(help="Judge as of this time, with its offset: 2026-03-01T12:00Z.", show_default="now")
+    ] = None,
+    json: JsonOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Say whether vectors, tags and codes of now look like those of before; exit code 1 if they do not.
+
+    Thresholds come from exchanging the products of now and of before within category and newness, and hold for all
+    statistics together.
+    """
+    from consumers.monitoring.ages import parse_age, parse_moment
+    from consumers.monitoring.drift.check import check
+    from consumers.monitoring.figures import as_json
+    from consumers.monitoring.terminal import drift_table
+
+    found = check(
+        settings.load(store),
+        now=parse_moment(now) if now else datetime.now(UTC),
+        window=parse_age(window),
+        before=parse_age(before),
+        once_in=once_in,
+        sample=sample,
+        seed=seed,
+    )
+    Console().print(drift_table(found))
+    if json:
+        json.parent.mkdir(parents=True, exist_ok=True)
+        json.write_text(as_json(found))
+        typer.echo(f"figures: {json}")
+    for breach in found.breaches:
+        typer.secho(breach, fg="red", err=True)
+    if found.breaches:
+        raise typer.Exit(1)

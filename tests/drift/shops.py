@@ -1,0 +1,113 @@
+"""Small shops of the generator, encoded for real, and what can befall their last week."""
+
+import io
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+from consumers.monitoring.drift.check import Drift, check
+from feature_repo import settings
+from feature_repo.settings import Settings
+from feature_repo.tables import delta
+from producers.catalogue import take_in
+from producers.embeddings import embed_catalogue
+from producers.encoder import train_encoder
+from producers.encoders import load
+from producers.encoders.embed import embed
+from producers.encoders.pixels import decoding_processes
+from producers.shop.write import make_shop
+
+MADE = datetime(2026, 3, 1, tzinfo=UTC)
+WEEK = timedelta(days=7)
+QUIET = tuple(datetime(*day, tzinfo=UTC) for day in ((2025, 12, 16), (2026, 2, 3), (2026, 2, 10)))
+"""Ends of weeks, in a shop of 40 days, before and in which products came on sale."""
+LAST = QUIET[-1]
+Change = Callable[[pa.Table], pa.Table]
+
+
+def make(folder: Path, *, products: int, seed: int, pairs_seen: int, encoders: int = 1) -> Settings:
+    """A shop, its catalogue and its vectors; `encoder-0` is theirs, and `encoder-1` another one of the same shop."""
+    data = folder / "shop"
+    make_shop(data, products=products, users=20, days=40, seed=seed, language="zh", impressions_per_user=20)
+    (folder / "feature_store.yaml").write_text("project: test\noffline_store:\n  path: offline\n")
+    store = settings.load(folder / "feature_store.yaml")
+    take_in(store, data / "products.parquet", MADE)
+    for number in range(encoders):
+        out = folder / f"encoder-{number}"
+        train_encoder(data, out, pairs_seen=pairs_seen, seed=number, progress=lambda *_: None)
+    embed_catalogue(store, str(folder / "encoder-0"), now=MADE, progress=lambda *_: None)
+    return store
+
+
+def copied(store: Settings, folder: Path) -> Settings:
+    """The same store once more, to be spoilt."""
+    shutil.copytree(store.offline, folder / "offline")
+    shutil.copy(store.file, folder / "feature_store.yaml")
+    return settings.load(folder / "feature_store.yaml")
+
+
+def last_week(store: Settings, change: Change, *, encoder: Path, version: str | None = None) -> None:
+    """Encode the products of the last week anew, from a changed catalogue; `version` hides which encoder it was."""
+    catalogue = delta.read(store.table("product_catalogue"))
+    rows = delta.read(store.table("product_embedding"))
+    with decoding_processes() as pool:
+        made = embed(change(catalogue.filter(_in_last_week())), load(str(encoder)), pool, MADE).rows
+    if version is not None:
+        place = made.schema.get_field_index("encoder_version")
+        made = made.set_column(place, "encoder_version", pa.array([version] * len(made)))
+    delta.overwrite(
+        store.table("product_embedding"), pa.concat_tables([rows.filter(~_in_last_week()), made.cast(rows.schema)])
+    )
+
+
+def without(store: Settings, category: str) -> None:
+    """The products of a category never came in the last week."""
+    for view in ("product_catalogue", "product_embedding"):
+        rows, catalogue = delta.read(store.table(view)), delta.read(store.table("product_catalogue"))
+        gone = catalogue.filter(_in_last_week() & pc.starts_with(pc.field("category"), category))["product_id"]
+        kept = rows.filter(pc.invert(pc.is_in(rows["product_id"], value_set=gone.combine_chunks())))
+        if view == "product_embedding":
+            delta.overwrite(store.table(view), kept)
+        else:
+            held = kept
+    delta.overwrite(store.table("product_catalogue"), held)
+
+
+def grey(catalogue: pa.Table) -> pa.Table:
+    """Every picture is the placeholder of a feed that lost its pictures."""
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 64), (128, 128, 128)).save(picture, "PNG")
+    place = catalogue.schema.get_field_index("image_bytes")
+    catalogue = catalogue.set_column(place, "image_bytes", pa.array([picture.getvalue()] * len(catalogue)))
+    place = catalogue.schema.get_field_index("image")
+    return catalogue.set_column(place, "image", pa.nulls(len(catalogue), pa.string()))
+
+
+def mojibake(catalogue: pa.Table) -> pa.Table:
+    """Every title is UTF-8 that somebody read as Latin-1."""
+    titles = [title and title.encode().decode("latin-1") for title in catalogue["title"].to_pylist()]
+    return catalogue.set_column(catalogue.schema.get_field_index("title"), "title", pa.array(titles, pa.string()))
+
+
+def unchanged(catalogue: pa.Table) -> pa.Table:
+    return catalogue
+
+
+def checked(store: Settings, now: datetime = LAST, *, once_in: int = 365, seed: int = 0) -> Drift:
+    return check(store, now=now, window=WEEK, before=4 * WEEK, once_in=once_in, sample=2000, seed=seed)
+
+
+def subjects(found: Drift) -> set[str]:
+    """Of what there is an alarm."""
+    return {one.subject for one in found.statistics if one.alarm}
+
+
+def _in_last_week() -> pc.Expression:
+    stamp = pa.timestamp("us", tz="UTC")
+    moment = pc.field("event_timestamp")
+    return (moment > pa.scalar(LAST - WEEK, stamp)) & (moment <= pa.scalar(LAST, stamp))
