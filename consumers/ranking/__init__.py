@@ -2,6 +2,8 @@
 
 impressions.py   the log read and checked
 training_set.py  impressions joined, correct in time, with every view of a feature service
+refusals.py      logs of which nothing can be said
+leaks.py         features that know what they cannot
 splits.py        where training ends: validation days, then test days
 history.py       counts over the log strictly before each row
 tabular.py       the baseline's features

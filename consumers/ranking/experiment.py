@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.ranking import headroom, rankers
+from consumers.ranking.leaks import every_leak, refuse_leaks
 from consumers.ranking.multimodal import Group, feature_groups, fit_projection
 from consumers.ranking.placebo import with_swapped_content
 from consumers.ranking.rankers import Binned, Fit
-from consumers.ranking.tabular import tabular_features
+from consumers.ranking.tabular import names_of_context, tabular_features
 from consumers.ranking.training_set import TrainingSet
 from consumers.ranking.truth import Truth
 from feature_repo.errors import VitrineError
@@ -126,6 +127,7 @@ def score_all(
     groups = feature_groups(data, projection)
     if not groups:
         raise VitrineError("the feature service has neither product_embedding nor product_tags; nothing to compare")
+    refuse_leaks(every_leak(data, {BASE: base, **groups}, names_of_context(data)))
     sort = partial(rankers.binned, clicked=data.clicked, train=split.train, judged=split.judged)
     sorted_base, sorted_groups = sort(base), {name: sort(group) for name, group in groups.items()}
     work: list[tuple[int, Callable[[], Iterator[tuple[Key, Fit]]]]] = []

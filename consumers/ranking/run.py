@@ -16,13 +16,13 @@ from consumers.ranking.draws import Draws, draws, interval, mean_of
 from consumers.ranking.experiment import ALL, BASE, Plan, Scores, score_all, split_rows
 from consumers.ranking.impressions import read_impressions
 from consumers.ranking.lift import MODEL, Comparison, compare_ladder, compare_main, delong_of
+from consumers.ranking.refusals import refuse_unusable
 from consumers.ranking.slices import slices
 from consumers.ranking.splits import split_time, validation_time
 from consumers.ranking.tabular import unused_context
 from consumers.ranking.training_set import TrainingSet, encoder_version, join
 from consumers.ranking.truth import Truth, read_truth
 from consumers.ranking.verdict import Verdict
-from feature_repo.errors import VitrineError
 from feature_repo.schema import IMPRESSION_ID, PRODUCT_ID
 from feature_repo.settings import Settings
 from feature_repo.tables import quarantine
@@ -124,11 +124,7 @@ def measure(
     data = join(settings, service, log.table)
     unmatched = _unmatched(data)
     quarantine.add(settings, STEP, [*log.refused, *log.notes, *unmatched], now)
-    if len(unmatched) == len(data.impressions):
-        raise VitrineError(
-            f"{impressions}: none of its products has a feature row at the time it was shown; "
-            "is it the log of this catalogue, and are its timestamps right?"
-        )
+    refuse_unusable(data, str(impressions))
     counted = {"unmatched": len(unmatched), "refused": len(log.refused)}
     known = read_truth(truth, data) if truth else None
     run = measure_joined(

@@ -99,6 +99,11 @@ def unused_context(data: TrainingSet) -> list[str]:
     return [f"{field.name} ({field.type})" for field in _context(data) if not _holds(field.type, NUMBERS + TEXTS)]
 
 
+def names_of_context(data: TrainingSet) -> dict[str, str]:
+    """The column of the log behind each feature `context_N`."""
+    return {f"context_{number}": field.name for number, field in enumerate(_context(data))}
+
+
 def _context_features(data: TrainingSet) -> dict[str, NDArray[Any]]:
     """Whatever else the log says of an impression: numbers as they are, texts as categories.
 

@@ -127,7 +127,11 @@ def join(settings: Settings, service: str, impressions: pa.Table) -> TrainingSet
         raise VitrineError(f"no feature service `{service}`; there are: {known}") from error
     impressions = impressions.sort_by(EVENT_TIMESTAMP)
     keys = impressions.select([USER_ID, PRODUCT_ID, EVENT_TIMESTAMP]).to_pandas()
-    job = store.get_historical_features(keys, features, full_feature_names=True)
+    # What is computed on demand is computed here of the log itself, for the placebo has to compute it again.
+    on_demand = {view.name for view in store.list_on_demand_feature_views()}
+    plain = [each for each in features.feature_view_projections if each.name not in on_demand]
+    names = [f"{each.name_to_use()}:{feature.name}" for each in plain for feature in each.features]
+    job = store.get_historical_features(keys, names, full_feature_names=True)
     views = {}
     for name, matched in job.to_normalised().views.items():
         plain = [column.removeprefix(f"{name}__") for column in matched.versions.column_names]

@@ -1,0 +1,47 @@
+"""Logs of which nothing can be said: each refused in one line, before anything is trained."""
+
+import numpy as np
+
+from consumers.ranking.training_set import TrainingSet
+from feature_repo.errors import VitrineError
+
+FEWEST_USERS = 20
+"""With both a click and a row without one: intervals draw users, and of fewer they mean nothing."""
+
+
+def refuse_unusable(data: TrainingSet, source: str) -> None:
+    """Refuse a joined log of which no ranker could be trained or no interval drawn.
+
+    Args:
+        data: the joined log.
+        source: what to call it.
+
+    Raises:
+        VitrineError: no impression's product is known to any view; one class only; all at one moment; too few users.
+    """
+    if not any((view.row >= 0).any() for name, view in data.views.items() if name != "user_interest"):
+        raise VitrineError(
+            f"{source}: none of its products has a feature row at the time it was shown; "
+            "is it the log of this catalogue, and are its timestamps right?"
+        )
+    clicked = data.clicked
+    if clicked.min() == clicked.max():
+        said = "clicked" if clicked[0] else "not clicked"
+        raise VitrineError(
+            f"{source}: all {len(clicked):,} impressions are {said}; a ranker learns from both, "
+            "so bring the log with what was shown and not clicked too"
+        )
+    moments = np.unique(data.time)
+    if len(moments) == 1:
+        raise VitrineError(
+            f"{source}: every impression has the timestamp {np.datetime64(int(moments[0]), 'us')}; "
+            "without an order in time nothing can be trained on the past and tested on the future"
+        )
+    user = data.user
+    clicks = np.bincount(user, weights=clicked)
+    judged = int(((clicks > 0) & (clicks < np.bincount(user))).sum())
+    if judged < FEWEST_USERS:
+        raise VitrineError(
+            f"{source}: {judged} of {len(clicks):,} users have both a click and an impression without one; "
+            f"an interval draws users and needs {FEWEST_USERS} of them"
+        )
