@@ -12,7 +12,10 @@
     images.py      pictures decoded, the unusable refused
     picture_store.py pictures in an LMDB
     encoders/      image and text to vectors
-    encoder.py     the default encoder trained on a catalogue
+    encoder.py     an encoder trained on a catalogue
+    clicks.py      the clicks that it may be aligned with
+    evaluation.py  designs held out, and recall on them
+    word_oracle.py how far words alone could bring that recall
     embeddings.py  the catalogue to `product_embedding`
     tags.py        vectors to `product_tags`
     taggers/       labels, splits, classifiers and their calibration

@@ -1,34 +1,96 @@
-"""A catalogue's titles and pictures to a trained default encoder."""
+"""A catalogue's titles and pictures to a trained encoder."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from feature_repo.errors import VitrineError
-from feature_repo.schema import PRODUCTS
+from feature_repo.schema import EVENT_TIMESTAMP, PRODUCT_ID, PRODUCTS, USER_ID
 from feature_repo.tables import checks, files
 from producers.encoders.pixels import Source
 from producers.encoders.train import Trained, train
+from producers.encoders.training.clicks import Clicked
+from producers.encoders.training.recipe import Recipe
+
+HELD_OUT = "held_out.parquet"
+"""Beside the checkpoint: the products that it never saw, with their designs."""
 
 
 def train_encoder(
-    data: Path, out: Path, *, pairs_seen: int, seed: int, progress: Callable[[int, int], None]
-) -> Trained:
+    data: Path,
+    out: Path,
+    *,
+    pairs_seen: int,
+    seed: int,
+    progress: Callable[[str, int, int], None],
+    recipe: Recipe | None = None,
+    checkpoint: str | None = None,
+    held_out: pa.Table | None = None,
+    clicked: pa.Table | None = None,
+) -> Trained | None:
     """Train on the products of a shop folder that have a title and a picture; arguments as in `train`.
+
+    Args:
+        held_out: products that are not learnt from (evaluation.hold_out); they are listed beside the checkpoint.
+        clicked: clicks to align with (clicks.clicks_before).
 
     Raises:
         VitrineError: DATA/products.parquet is missing, unreadable, or not of the documented shape; OUT is a file.
     """
     if out.exists() and not out.is_dir():
         raise VitrineError(f"{out} is a file: name a folder for the checkpoint")
+    products, pictures, left_out = pairs_of(data)
+    if held_out is not None:
+        seen = ~pc.is_in(products[PRODUCT_ID], value_set=held_out[PRODUCT_ID].combine_chunks()).to_numpy()
+        products, pictures = products.filter(pa.array(seen)), list(compress(pictures, seen))
+    made = train(
+        products.column("title").to_pylist(),
+        pictures,
+        out,
+        pairs_seen=pairs_seen,
+        seed=seed,
+        progress=progress,
+        recipe=recipe,
+        checkpoint=checkpoint,
+        clicked=_rows_clicked(clicked, products) if clicked is not None else None,
+    )
+    if made is None:
+        return None
+    if held_out is not None:
+        pq.write_table(held_out, out / HELD_OUT)
+    return replace(made, left_out=made.left_out + left_out)
+
+
+def pairs_of(data: Path) -> tuple[pa.Table, list[Source], int]:
+    """The products of a shop folder that have a title and name a picture, those pictures, and how many have not.
+
+    Raises:
+        VitrineError: DATA/products.parquet is missing, unreadable, or not of the documented shape.
+    """
     file = data / "products.parquet"
     products = files.read(file, PRODUCTS.names)
-    checks.require(products, ["title", "image"], file)
+    checks.require(products, [PRODUCT_ID, "title", "image"], file)
+    ids = checks.as_text(products, PRODUCT_ID, file)
+    products = products.set_column(products.column_names.index(PRODUCT_ID), PRODUCT_ID, ids)
     pairs = products.filter(pc.field("title").is_valid() & pc.field("image").is_valid())
     pictures: list[Source] = [
         image if isinstance(image, bytes) else data / image for image in pairs.column("image").to_pylist()
     ]
-    made = train(pairs.column("title").to_pylist(), pictures, out, pairs_seen=pairs_seen, seed=seed, progress=progress)
-    return replace(made, left_out=products.num_rows - made.pairs)
+    return pairs, pictures, products.num_rows - pairs.num_rows
+
+
+def _rows_clicked(clicks: pa.Table, products: pa.Table) -> Clicked:
+    """Clicks of schema.IMPRESSIONS as rows of `products`."""
+    ids = products[PRODUCT_ID].combine_chunks()
+    row = pc.fill_null(pc.index_in(clicks[PRODUCT_ID], value_set=ids), -1)
+    return Clicked(
+        users=pc.dictionary_encode(clicks[USER_ID]).combine_chunks().indices.to_numpy(),
+        products=row.to_numpy().astype(np.int64),
+        times=clicks[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy(),
+    )

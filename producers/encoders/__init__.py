@@ -4,6 +4,7 @@ encoder.py      what an encoder is; `load`
 checkpoint.py   a directory or hub name to an encoder
 files.py        what a checkpoint directory holds, read or refused in one clear line
 dual.py         CLIP, Chinese-CLIP, SigLIP, SigLIP2, VisionTextDualEncoder
+blip.py         BLIP, with the calls that the others have
 sentence.py     sentence encoders: text alone
 batches.py      n rows through a model, smaller batches where memory is short
 tokens.py       texts as arrays of token ids
@@ -13,8 +14,9 @@ pixels.py       pictures decoded and cut in worker processes
 slabs.py        memory in which those processes hand pictures over
 overlap.py      one stage of a run beside the next
 small.py        the default model and its tokenizer
-train.py        the default model, trained on a catalogue
-recall.py       text to image recall
+train.py        the default model or a checkpoint, trained on a catalogue
+training/       objectives, batches, the loop
+recall.py       text to image recall, of an encoder too
 embed.py        catalogue rows to embedding rows, Arrow to Arrow
 """
 

@@ -13,16 +13,15 @@ from producers.encoders.encoder import Encoder
 HUB_SECONDS = 5.0
 """How long an unreachable hub is waited for."""
 WANTED = (
-    "wanted is CLIP, Chinese-CLIP, SigLIP, SigLIP2, VisionTextDualEncoder, or a sentence encoder with its modules.json"
+    "wanted is CLIP, Chinese-CLIP, SigLIP, SigLIP2, BLIP, VisionTextDualEncoder, "
+    "or a sentence encoder with its modules.json"
 )
 
 
 def load(path_or_name: str, *, device: str | None = None) -> Encoder:
     """See `producers.encoders.load`."""
-    folder = Path(path_or_name)
-    name = folder.resolve().name
-    if not folder.is_dir():
-        folder, name = _fetched(path_or_name), path_or_name
+    folder = folder_of(path_or_name)
+    name = folder.resolve().name if Path(path_or_name).is_dir() else path_or_name
     version = f"{name}@{files.fingerprint(folder)}"
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if sentence.is_one(folder):
@@ -33,8 +32,16 @@ def load(path_or_name: str, *, device: str | None = None) -> Encoder:
     raise VitrineError(f"{folder}: a checkpoint of model_type {family!r} gives no product vectors; {WANTED}")
 
 
+def folder_of(path_or_name: str) -> Path:
+    """The directory of that name, or the local copy of a hub checkpoint.
+
+    Raises:
+        VitrineError: there is neither.
+    """
+    return Path(path_or_name) if Path(path_or_name).is_dir() else _fetched(path_or_name)
+
+
 def _fetched(name: str) -> Path:
-    """The local copy of a hub checkpoint."""
     try:
         return Path(
             snapshot_download(

@@ -1,4 +1,4 @@
-"""Image-text encoders: CLIP, Chinese-CLIP, SigLIP, SigLIP2 and VisionTextDualEncoder checkpoints."""
+"""Image-text encoders: CLIP, Chinese-CLIP, SigLIP, SigLIP2, BLIP and VisionTextDualEncoder checkpoints."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +24,7 @@ from transformers.models.resnet.modeling_resnet import ResNetConvLayer, ResNetSh
 from feature_repo.errors import VitrineError
 from producers.encoders import files
 from producers.encoders.batches import Batches
+from producers.encoders.blip import Blip
 from producers.encoders.encoder import Pixels, Vectors
 from producers.encoders.geometry import Geometry
 from producers.encoders.small import SmallConfig, SmallModel
@@ -34,6 +35,7 @@ FAMILIES: Mapping[str, Any] = MappingProxyType(
     {
         "clip": CLIPModel,
         "chinese_clip": ChineseCLIPModel,
+        "blip": Blip,
         "siglip": SiglipModel,
         "siglip2": Siglip2Model,
         "vision-text-dual-encoder": VisionTextDualEncoderModel,
@@ -85,8 +87,8 @@ class DualEncoder:
             else (torch.zeros(3), torch.ones(3))
         )
         rescale = processor.rescale_factor if processor.do_rescale else 1.0
-        self._scale = (rescale / deviation).view(1, 3, 1, 1).to(device)
-        self._shift = (-mean / deviation).view(1, 3, 1, 1).to(device)
+        self.scale = (rescale / deviation).view(1, 3, 1, 1).to(device)
+        self.shift = (-mean / deviation).view(1, 3, 1, 1).to(device)
         self.dim = self.encode_texts(["x"]).shape[1]
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
@@ -135,7 +137,7 @@ class DualEncoder:
 
     def _pixels_to_features(self, pixels: torch.Tensor) -> torch.Tensor:
         # NHWC memory seen as NCHW is torch's channels_last: the layout convolutions like best.
-        values = torch.addcmul(self._shift, pixels.permute(0, 3, 1, 2).float(), self._scale)
+        values = torch.addcmul(self.shift, pixels.permute(0, 3, 1, 2).float(), self.scale)
         return self.model.get_image_features(pixel_values=values.to(self.dtype)).pooler_output
 
     def _tokens_to_features(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:

@@ -1,15 +1,22 @@
 """Text to image recall: does a title find its product's picture among many?"""
 
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
 
-from producers.encoders.encoder import Vectors
+from producers.encoders.encoder import Encoder, Vectors
+from producers.encoders.pixels import Source, decode
+from producers.images import UnusableImage, open_image
+
+DEPTHS = (1, 5, 10)
+"""Of the field."""
 
 
 def text_to_image(
-    text: Vectors, image: Vectors, designs: ArrayLike, *, depths: Sequence[int] = (1, 5, 10)
+    text: Vectors, image: Vectors, designs: ArrayLike, *, depths: Sequence[int] = DEPTHS
 ) -> dict[int, float]:
     """Share of titles with a picture of their own design among the k nearest by cosine, for each k of `depths`.
 
@@ -35,10 +42,44 @@ def text_to_image(
         )
     if not (np.isfinite(text).all() and np.isfinite(image).all()):
         raise ValueError("a vector is not finite: leave products without a picture or a title out")
-    if len(text) == 0:
+    return from_scores(text @ image.T, groups, depths=depths)
+
+
+def from_scores(scores: NDArray, designs: ArrayLike, *, depths: Sequence[int] = DEPTHS) -> dict[int, float]:
+    """As `text_to_image`, from any scores [titles, pictures] of n products, highest first; every score is finite."""
+    groups = np.asarray(designs)
+    if not len(groups):
         return dict.fromkeys(depths, float("nan"))
-    cosine = text @ image.T
-    own = np.where(groups[:, None] == groups[None, :], cosine, -np.inf).max(axis=1)
-    # Strangers at the same cosine stand before the right picture: one constant vector for all finds nothing.
-    before = ((cosine >= own[:, None]) & (groups[:, None] != groups[None, :])).sum(axis=1)
+    own = np.where(groups[:, None] == groups[None, :], scores, -np.inf).max(axis=1)
+    # Strangers at the same score stand before the right picture: one constant vector for all finds nothing.
+    before = ((scores >= own[:, None]) & (groups[:, None] != groups[None, :])).sum(axis=1)
     return {depth: float((before < depth).mean()) for depth in depths}
+
+
+def image_and_text(
+    encoder: Encoder, titles: Sequence[str], pictures: Sequence[Source], pool: ProcessPoolExecutor
+) -> tuple[Vectors, Vectors, NDArray[np.bool_]]:
+    """Vectors of pictures and titles [usable, d], and which products have both [n].
+
+    Args:
+        titles: [n]; pictures: path or bytes of each title's picture [n].
+        pool: decodes the pictures.
+    """
+    if encoder.geometry is not None:
+        decoded = decode(pictures, encoder.geometry, pool)
+        image, usable = encoder.encode_pixels(decoded.pixels), decoded.usable
+    else:
+        opened = [_opened(picture) for picture in pictures]
+        image = encoder.encode_images([picture for picture in opened if picture is not None])
+        usable = np.array([picture is not None for picture in opened], dtype=bool)
+    text = encoder.encode_texts([title for title, good in zip(titles, usable, strict=True) if good])
+    whole = np.isfinite(image).all(axis=1) & np.isfinite(text).all(axis=1)
+    usable[usable] = whole
+    return image[whole], text[whole], usable
+
+
+def _opened(source: Source) -> Image.Image | None:
+    try:
+        return open_image(source)
+    except UnusableImage:
+        return None

@@ -30,6 +30,9 @@ SIDE = 64
 """Pixels of a picture's side."""
 DIMENSIONS = 128
 VOCABULARY = 2000
+RAREST_MERGE = 0.005
+"""Share of the titles below which two pieces that stand side by side are no word, but neighbours by accident: where
+titles run on without spaces, a vocabulary filled up with those hides the words themselves."""
 TEXT_LENGTH = 48
 FIRST_SCALE = 14.0
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -79,9 +82,10 @@ class SmallModel(PreTrainedModel):
         self.post_init()
 
     def get_image_features(self, pixel_values: torch.Tensor) -> SimpleNamespace:
-        """`pooler_output`: [n, d], not of unit length, from [n, 3, side, side]."""
-        pooled = self.vision_model(pixel_values=pixel_values).pooler_output.flatten(1)
-        return SimpleNamespace(pooler_output=self.visual_projection(self.vision_norm(pooled)))
+        """`pooler_output` [n, d], not of unit length; `last_hidden_state` [n, width, h, w]; of [n, 3, side, side]."""
+        seen = self.vision_model(pixel_values=pixel_values)
+        pooled = self.visual_projection(self.vision_norm(seen.pooler_output.flatten(1)))
+        return SimpleNamespace(pooler_output=pooled, last_hidden_state=seen.last_hidden_state)
 
     def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
         """`pooler_output`: [n, d], not of unit length, from token ids and mask [n, length]."""
@@ -114,7 +118,13 @@ def learn_tokenizer(titles: list[str]) -> PreTrainedTokenizerFast:
         [pre_tokenizers.Whitespace(), pre_tokenizers.Punctuation(), pre_tokenizers.Digits()]
     )
     core.train_from_iterator(
-        titles, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=list(SPECIAL), show_progress=False)
+        titles,
+        trainers.BpeTrainer(
+            vocab_size=VOCABULARY,
+            min_frequency=max(2, round(RAREST_MERGE * len(titles))),
+            special_tokens=list(SPECIAL),
+            show_progress=False,
+        ),
     )
     core.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[(word, SPECIAL.index(word)) for word in ("[CLS]", "[SEP]")]

@@ -1,32 +1,30 @@
-"""The default encoder, trained on a catalogue: each picture is to find its own title in the batch, and the other way.
+"""An encoder trained on a catalogue: the small one from nothing, or any checkpoint further.
 
-Image-text contrastive learning (Radford et al. 2021, CLIP, figure 3), where products of one title are all right
-answers. Pictures are cropped a little and never recoloured: colour is a property of the product.
+Whatever the objectives (training/), the outcome is a checkpoint that `load` opens.
 """
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from feature_repo.errors import VitrineError
 from producers.encoders import small
-from producers.encoders.pixels import Source, decode, decoding_processes
+from producers.encoders.pixels import Source
+from producers.encoders.training import pictures as decoding
+from producers.encoders.training import spelling, start, state
+from producers.encoders.training.clicks import Clicked, CoClicks, co_clicks
+from producers.encoders.training.learner import Learner
+from producers.encoders.training.loop import learn
+from producers.encoders.training.processes import device_of_this_process, together
+from producers.encoders.training.recipe import Recipe
+from producers.encoders.training.towers import Towers
 
-BATCH = 64
-LEARNING_RATE = 1e-3
-WEIGHT_DECAY = 0.05
-WARM_UP = 0.05
-"""Share of the steps in which the learning rate rises."""
-SMALLEST_CROP = 0.95
-"""Of the picture's area: a tighter crop hides how large things are, which tells whom a romper fits."""
-MASKED_WORDS = 0.1
-MAX_SCALE = 100.0
+SAMPLE = 2
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,29 @@ class Trained:
     """Products without a usable picture."""
     steps: int
     loss: float
-    """Mean over the last tenth of the steps."""
+    """Mean over the last tenth of the steps, all objectives together."""
+    losses: dict[str, float]
+    """The same by objective."""
+    kept: int
+    """Pairs that a filter left in to the end."""
+    resumed_at: int
+    """The step at which an interrupted run was taken up, 0 for none."""
+    co_clicks: int
+    """Pairs of clicks of one session that were learnt from."""
+
+    def __str__(self) -> str:
+        by_objective = ", ".join(f"{name} {loss:.3f}" for name, loss in self.losses.items())
+        lines = [
+            f"learnt from {self.pairs:,} products in {self.steps:,} steps, loss {self.loss:.3f} ({by_objective}); "
+            f"{self.left_out:,} products left out, without a title or a usable picture"
+        ]
+        if self.resumed_at:
+            lines.append(f"taken up at step {self.resumed_at:,}, where an interrupted run had saved its state")
+        if self.kept < self.pairs:
+            lines.append(f"{self.pairs - self.kept:,} pairs left out by the filter")
+        if self.co_clicks:
+            lines.append(f"aligned with {self.co_clicks:,} pairs of clicks of one session")
+        return "\n".join(lines)
 
 
 def train(
@@ -49,104 +69,130 @@ def train(
     *,
     pairs_seen: int,
     seed: int,
-    progress: Callable[[int, int], None],
-) -> Trained:
-    """Train the default encoder and write it as a checkpoint that `load` opens.
+    progress: Callable[[str, int, int], None],
+    recipe: Recipe | None = None,
+    checkpoint: str | None = None,
+    clicked: Clicked | None = None,
+) -> Trained | None:
+    """Train an encoder and write it as a checkpoint that `load` opens.
+
+    Started by torchrun, the processes share the work; a run that was interrupted is taken up where its last state was
+    saved, if it is called again with the same arguments, and ends as if it had never been.
 
     Args:
         titles: [n].
         pictures: path or bytes of each title's picture [n]; the unusable are left out and counted.
         folder: where the checkpoint goes.
-        pairs_seen: how many image-text pairs to learn from, repeats included; 60,000 take about a minute on 2 cores.
+        pairs_seen: how many image-text pairs to learn from, repeats included.
         seed: of the weights, the order and the crops.
-        progress: told how many of how many steps are done.
+        progress: told what is being done, and how much of how much is.
+        recipe: how to learn; the default pays off within a minute.
+        checkpoint: directory or hub name to start from, of any image-text family; the small model if not given.
+        clicked: what users clicked, for products that one user clicked in one session to lie close.
+
+    Returns:
+        None in every process but the first.
 
     Raises:
-        VitrineError: fewer than two usable pairs.
+        VitrineError: fewer than two usable pairs, a checkpoint that cannot be trained, the state of another training.
+        UsageError: the batch does not fall into equal parts.
     """
-    with decoding_processes() as pool:
-        decoded = decode(pictures, small.GEOMETRY, pool)
-    usable = [title for title, good in zip(titles, decoded.usable, strict=True) if good]
-    if len(usable) < 2:
-        raise VitrineError(
-            f"{len(usable)} of {len(titles)} products have a title and a usable picture; at least 2 are needed"
+    recipe = recipe or Recipe()
+    device = device_of_this_process()
+    with together(device) as processes:
+        recipe.micro_batch(processes.count)
+        begun = start.from_checkpoint(checkpoint, device) if checkpoint else None
+        geometry = begun.geometry if begun else small.GEOMETRY
+        pixels, usable = decoding.decoded(
+            pictures, geometry, folder, processes, lambda done, total: progress("decode pictures", done, total)
         )
-    torch.manual_seed(seed)
-    chance = np.random.default_rng(seed)
-    tokenizer = small.learn_tokenizer(usable)
-    model = small.build(len(tokenizer))
-    words = tokenizer(usable, padding=True, truncation=True, return_tensors="np")["input_ids"]
-    same = np.unique(np.array(usable), return_inverse=True)[1]
-    batch = min(BATCH, len(usable))
-    steps = max(1, pairs_seen // batch)
-    optimizer = torch.optim.AdamW(_parameters(model), lr=LEARNING_RATE, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step / steps))
-    losses = []
-    model.train()
-    order = np.empty(0, np.int64)
-    for step in range(steps):
-        if len(order) < batch:
-            order = chance.permutation(len(usable))
-        rows, order = order[:batch], order[batch:]
-        loss = _loss(
-            model, crop(decoded.pixels[rows], chance), _some_words(words[rows], chance), torch.from_numpy(same[rows])
+        kept = [title for title, good in zip(titles, usable, strict=True) if good]
+        if len(kept) < 2:
+            raise VitrineError(
+                f"{len(kept)} of {len(titles)} products have a title and a usable picture; at least 2 are needed"
+            )
+        torch.manual_seed(seed)
+        begun = begun or start.from_nothing(kept, device)
+        pairs = begun.pairs(kept, pixels)
+        near = _co_clicks(clicked, usable)
+        learner = Learner(
+            Towers(begun.model, masked=not begun.preparation.padded),
+            recipe.objectives,
+            pairs,
+            begun.preparation.whole(pairs, np.arange(SAMPLE)),
+            vocabulary=len(begun.tokenizer),
+            length=begun.length,
+            start=begun.start,
+            end=begun.end,
+            begins=spelling.word_beginnings(begun.tokenizer, kept) if "language" in recipe.objectives else None,
+            align=recipe.align if near else 0.0,
         )
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
-        progress(step + 1, steps)
-    small.save(model.eval(), tokenizer, folder)
-    return Trained(len(usable), len(titles) - len(usable), steps, float(np.mean(losses[-max(1, steps // 10) :])))
+        learnt = learn(
+            learner,
+            pairs,
+            begun.preparation,
+            recipe,
+            rate=recipe.learning_rate or begun.rate,
+            steps=max(1, pairs_seen // min(recipe.batch, len(pairs))),
+            seed=seed,
+            clicks=near,
+            folder=folder,
+            identity=_identity(
+                (replace(recipe, save_every=1), pairs_seen, seed, begun.version), kept, usable, pictures, near
+            ),
+            processes=processes,
+            progress=lambda done, total: progress("train encoder", done, total),
+        )
+        if processes.first:
+            begun.save(folder)
+            if hasattr(learner, "language"):
+                learner.language.save(folder)
+            decoding.remove(folder)
+            state.remove(folder)
+        processes.wait()
+        if not processes.first:
+            return None
+    return Trained(
+        pairs=len(kept),
+        left_out=len(titles) - len(kept),
+        steps=learnt.steps,
+        loss=sum(learnt.losses.values()),
+        losses=learnt.losses,
+        kept=learnt.kept,
+        resumed_at=learnt.resumed_at,
+        co_clicks=len(near.first) if near else 0,
+    )
 
 
-def contrastive(image: torch.Tensor, text: torch.Tensor, same: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """InfoNCE of unit rows [n, d] in both directions; rows of equal `same` [n] share the right answer evenly."""
-    logits = image @ text.T * scale
-    right = (same[:, None] == same[None, :]).float()
-    right = right / right.sum(dim=1, keepdim=True)
-    return (functional.cross_entropy(logits, right) + functional.cross_entropy(logits.T, right)) / 2
+def _co_clicks(clicked: Clicked | None, usable: NDArray[np.bool_]) -> CoClicks | None:
+    """Pairs of rows among the usable, or None where nothing is to be aligned.
+
+    Raises:
+        VitrineError: no two usable products were clicked in one session.
+    """
+    if clicked is None:
+        return None
+    row = np.where(usable, np.cumsum(usable) - 1, -1)
+    near = co_clicks(clicked.users, np.where(clicked.products >= 0, row[clicked.products], -1), clicked.times)
+    if not len(near.first):
+        raise VitrineError("no user clicked two products with title and picture in one session: nothing to align")
+    return near
 
 
-def crop(pixels: NDArray[np.uint8], chance: np.random.Generator) -> torch.Tensor:
-    """A random crop of each picture, stretched to its size: uint8 [n, h, w, 3] to float32 [n, 3, h, w] in [-1, 1]."""
-    count = len(pixels)
-    side = np.sqrt(chance.uniform(SMALLEST_CROP, 1, count))
-    stretch = np.exp(chance.uniform(-0.1, 0.1, count))
-    window = np.zeros((count, 2, 3), np.float32)
-    for axis, size in enumerate((np.minimum(side * stretch, 1), np.minimum(side / stretch, 1))):
-        window[:, axis, axis] = size
-        window[:, axis, 2] = chance.uniform(-1, 1, count) * (1 - size)
-    values = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
-    grid = functional.affine_grid(torch.from_numpy(window), list(values.shape), align_corners=False)
-    return functional.grid_sample(values, grid, padding_mode="border", align_corners=False)
-
-
-def _loss(model: small.SmallModel, pictures: torch.Tensor, words: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
-    image = model.get_image_features(pictures.contiguous(memory_format=torch.channels_last)).pooler_output
-    text = model.get_text_features(input_ids=words, attention_mask=(words > 0).long()).pooler_output
-    scale = model.logit_scale.exp().clamp(max=MAX_SCALE)
-    return contrastive(functional.normalize(image), functional.normalize(text), same, scale)
-
-
-def _some_words(words: NDArray[np.int64], chance: np.random.Generator) -> torch.Tensor:
-    """Token ids [n, longest], some of them masked: a title is not to be told by one word."""
-    words = words[:, : int((words > 0).sum(axis=1).max())].copy()
-    masked = (chance.random(words.shape) < MASKED_WORDS) & (words >= len(small.SPECIAL))
-    words[masked] = small.SPECIAL.index("[MASK]")
-    return torch.from_numpy(words)
-
-
-def _rate(done: float) -> float:
-    return min(1.0, done / WARM_UP + 0.01) * (0.5 * (1 + math.cos(math.pi * done)) + 0.01)
-
-
-def _parameters(model: torch.nn.Module) -> list[dict[str, object]]:
-    """Matrices decay, the rest does not."""
-    weights = list(model.parameters())
-    return [
-        {"params": [p for p in weights if p.dim() > 1], "weight_decay": WEIGHT_DECAY},
-        {"params": [p for p in weights if p.dim() <= 1], "weight_decay": 0.0},
-    ]
+def _identity(
+    arguments: tuple[object, ...],
+    titles: Sequence[str],
+    usable: NDArray[np.bool_],
+    pictures: Sequence[Source],
+    near: CoClicks | None,
+) -> str:
+    """Of a training: equal where the same command would do the same."""
+    digest = blake2b(repr(arguments).encode(), digest_size=12)
+    for title in titles:
+        digest.update(title.encode() + b"\0")
+    digest.update(usable.tobytes())
+    for picture in pictures:
+        digest.update(picture if isinstance(picture, bytes) else str(picture).encode())
+    if near:
+        digest.update(near.first.tobytes() + near.second.tobytes())
+    return digest.hexdigest()

@@ -1,7 +1,7 @@
 """The shop's folder: what a real shop would hand in, and beside it the truth that only evaluation reads.
 
     products.parquet  images/  impressions.parquet  users.parquet  labels.parquet
-    truth/products.parquet  truth/users.parquet  truth/impressions.parquet
+    truth/products.parquet  truth/users.parquet  truth/impressions.parquet  truth/words.parquet
 
 The same arguments give the same bytes.
 """
@@ -23,7 +23,7 @@ from producers.shop.impressions import Log, show
 from producers.shop.people import People, age_months, make_people
 from producers.shop.pictures import draw_all
 from producers.shop.titles import Titles, write_titles
-from producers.shop.vocabulary import CATEGORIES, STYLE, STYLE_NAMES
+from producers.shop.vocabulary import AGE_WORDS, CATEGORIES, GENDER_WORDS, STYLE, STYLE_NAMES
 from producers.shop.world import MISSING, World, identifiers, make_world
 
 FILES = ("products.parquet", "impressions.parquet", "users.parquet", "labels.parquet")
@@ -64,6 +64,7 @@ def make_shop(
     _write(out / "impressions.parquet", _impressions(people, log, clicked))
     _write(out / "truth" / "products.parquet", _true_products(world, titles, language))
     _write(out / "truth" / "users.parquet", _true_users(people))
+    _write(out / "truth" / "words.parquet", _words(language))
     ids = pa.array(identifiers("i", len(clicked)))
     _write(out / "truth" / "impressions.parquet", pa.table({"impression_id": ids, "click_probability": probability}))
     with console.progress_bar() as bar:
@@ -200,6 +201,24 @@ def _true_products(world: World, titles: Titles, language: str) -> pa.Table:
         "image_quality": pa.array(world.products.image_quality.tolist()),
     }
     return pa.table(columns)
+
+
+def _words(language: str) -> pa.Table:
+    """What sellers call each value of each attribute: one row a word, in the spelling of `truth/products.parquet`."""
+    values: dict[str, list[tuple[str, tuple[str, ...]]]] = {
+        "category": [(category.path(language), category.words(language)) for category in CATEGORIES],
+        "child_age": list(zip(schema.CHILD_AGES, AGE_WORDS[language], strict=True)),
+        "child_gender": list(zip(schema.CHILD_GENDERS, GENDER_WORDS[language], strict=True)),
+    }
+    for name, levels in zip(STYLE_NAMES, STYLE, strict=True):
+        values[name] = [(level.name, level.words(language)) for level in levels if level.words(language)]
+    rows = [
+        {"attribute": attribute, "value": value, "word": word}
+        for attribute, named in values.items()
+        for value, words in named
+        for word in words
+    ]
+    return pa.Table.from_pylist(rows)
 
 
 def _true_users(people: People) -> pa.Table:

@@ -9,6 +9,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     BertConfig,
     BertModel,
+    BlipConfig,
+    BlipForImageTextRetrieval,
+    BlipImageProcessorPil,
+    BlipModel,
     ChineseCLIPConfig,
     ChineseCLIPImageProcessorPil,
     ChineseCLIPModel,
@@ -88,6 +92,19 @@ def siglip2(folder: Path) -> None:
     _save(folder, Siglip2Model(config), Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16))
 
 
+def blip(folder: Path) -> None:
+    _save(folder, BlipModel(_blip_config()), BlipImageProcessorPil(size=SIZE))
+
+
+def blip_retrieval(folder: Path) -> None:
+    _save(folder, BlipForImageTextRetrieval(_blip_config()), BlipImageProcessorPil(size=SIZE))
+
+
+def _blip_config() -> BlipConfig:
+    text = TEXT | SPECIAL | {"sep_token_id": 3}
+    return BlipConfig(text_config=text, vision_config=VISION, projection_dim=12, image_text_hidden_size=12)
+
+
 def dual_encoder(folder: Path) -> None:
     vision = ConvNextConfig(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, image_size=32)
     vision.hidden_size = 16
@@ -98,6 +115,7 @@ def dual_encoder(folder: Path) -> None:
 IMAGE_TEXT: dict[str, Callable[[Path], None]] = {
     "clip": clip,
     "chinese_clip": chinese_clip,
+    "blip": blip,
     "siglip": siglip,
     "siglip2": siglip2,
     "dual_encoder": dual_encoder,

@@ -8,8 +8,9 @@ import pytest
 import sentencepiece
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModel, SiglipTokenizer
+from transformers import AutoImageProcessor, AutoModel, BlipForImageTextRetrieval, SiglipTokenizer
 
+from feature_repo.errors import VitrineError
 from producers.encoders import load
 from producers.encoders.geometry import Geometry
 from tests.encoders import checkpoints
@@ -51,6 +52,32 @@ def test_gives_the_vectors_of_the_models_own_forward(family: str, folders: Path,
     np.testing.assert_allclose(encoder.encode_images(pictures), forward.image_embeds, atol=1e-5)
 
 
+def test_blips_retrieval_model_gives_the_cosines_of_its_own_forward(
+    tmp_path: Path, pictures: list[Image.Image]
+) -> None:
+    checkpoints.blip_retrieval(tmp_path)
+    encoder = load(str(tmp_path))
+    model = BlipForImageTextRetrieval.from_pretrained(tmp_path).eval()
+    tokens = checkpoints.tokenizer()(TITLES, padding=True, truncation=True, return_tensors="pt")
+    prepared = AutoImageProcessor.from_pretrained(tmp_path)(pictures, return_tensors="pt")
+    with torch.no_grad():
+        own = model(
+            input_ids=tokens["input_ids"],
+            attention_mask=tokens["attention_mask"],
+            pixel_values=prepared["pixel_values"],
+            use_itm_head=False,
+        ).itm_score
+    np.testing.assert_allclose(encoder.encode_images(pictures) @ encoder.encode_texts(TITLES).T, own, atol=1e-5)
+
+
+def test_a_blip_that_only_writes_captions_is_refused_in_one_line(tmp_path: Path) -> None:
+    checkpoints.blip_retrieval(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["BlipForConditionalGeneration"]}))
+    with pytest.raises(VitrineError, match="BlipForConditionalGeneration has no vectors of texts"):
+        load(str(tmp_path))
+
+
 @pytest.mark.parametrize("family", checkpoints.IMAGE_TEXT)
 def test_gives_unit_rows_in_the_order_asked_with_repeats(family: str, folders: Path) -> None:
     encoder = load(str(folders / family))
@@ -63,7 +90,7 @@ def test_gives_unit_rows_in_the_order_asked_with_repeats(family: str, folders: P
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["clip", "chinese_clip", "siglip"])
+@pytest.mark.parametrize("family", ["clip", "chinese_clip", "blip", "siglip"])
 def test_pixels_cut_outside_give_the_same_vectors_as_the_processor(
     family: str, folders: Path, pictures: list[Image.Image]
 ) -> None:

@@ -10,7 +10,9 @@ from PIL import Image
 from feature_repo.errors import VitrineError
 from producers.encoder import train_encoder
 from producers.encoders import load
-from producers.encoders.train import Trained, contrastive, crop, train
+from producers.encoders.train import Trained, train
+from producers.encoders.training.contrastive import contrastive
+from producers.encoders.training.pairs import crop
 
 COLOURS = {"红色": (220, 30, 30), "绿色": (30, 180, 60), "蓝色": (40, 60, 220), "黑色": (15, 15, 15)}
 
@@ -31,7 +33,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], list[Path
 
 
 def trained(shop: tuple[list[str], list[Path | bytes]], folder: Path, pairs: int) -> Trained:
-    return train(*shop, folder, pairs_seen=pairs, seed=5, progress=lambda *_: None)
+    made = train(*shop, folder, pairs_seen=pairs, seed=5, progress=lambda *_: None)
+    assert made is not None
+    return made
 
 
 def test_a_picture_finds_the_words_that_say_its_colour(shop, tmp_path: Path) -> None:
@@ -78,7 +82,7 @@ def test_products_of_one_title_are_all_right_answers() -> None:
 
 def test_a_crop_keeps_colours_and_size() -> None:
     pixels = np.full((3, 64, 64, 3), (255, 0, 127), np.uint8)
-    cropped = crop(pixels, np.random.default_rng(0))
+    cropped = crop(torch.from_numpy(pixels), np.random.default_rng(0))
     assert cropped.shape == (3, 3, 64, 64)
-    np.testing.assert_allclose(cropped[:, 0], 1, atol=1e-5)
-    np.testing.assert_allclose(cropped[:, 1], -1, atol=1e-5)
+    np.testing.assert_allclose(cropped[:, 0], 255, atol=1e-3)
+    np.testing.assert_allclose(cropped[:, 1], 0, atol=1e-3)

@@ -1,0 +1,104 @@
+"""What an encoder is worth on products it never saw: text to image recall, and how far words alone could bring it.
+
+Designs are held out whole: of another seller's picture of the same thing the encoder would know too much.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_repo.errors import VitrineError
+from feature_repo.schema import PRODUCT_ID
+from feature_repo.tables import checks, files
+from producers import word_oracle
+from producers.encoder import pairs_of
+from producers.encoders.encoder import Encoder
+from producers.encoders.pixels import decoding_processes
+from producers.encoders.recall import DEPTHS, image_and_text, text_to_image
+
+DESIGN = ("design_id", "group")
+"""Names of the column that says which products are one design."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Recall on held-out products."""
+
+    pool: int
+    """Products that ask and are searched."""
+    recall: dict[int, float]
+    """k to the share of titles with a picture of their design among the k nearest."""
+    ceiling: dict[int, float] | None
+    """What the word oracle reaches, None where nobody knows the true words."""
+
+    def __str__(self) -> str:
+        lines = [f"text to image, {self.pool:,} held-out products: {_row(self.recall)}"]
+        if self.ceiling:
+            lines.append(f"an oracle that knows each picture's true words: {_row(self.ceiling)}")
+            share = self.recall[max(DEPTHS)] / self.ceiling[max(DEPTHS)]
+            lines.append(f"of the oracle's recall at {max(DEPTHS)}: {share:.0%}")
+        return "\n".join(lines)
+
+
+def hold_out(data: Path, designs: Path, count: int, seed: int) -> pa.Table:
+    """Products to keep from training: whole designs, drawn by `seed`, `count` products with title and picture together.
+
+    Args:
+        data: folder with products.parquet.
+        designs: Parquet or CSV with product_id and design_id (or group).
+
+    Returns:
+        product_id and design_id.
+
+    Raises:
+        VitrineError: a file cannot be read or lacks a column, or fewer than `count` products have a known design.
+    """
+    products = pairs_of(data)[0]
+    table = files.read(designs, [PRODUCT_ID, *DESIGN])
+    column = next((name for name in DESIGN if name in table.column_names), DESIGN[0])
+    checks.require(table, [PRODUCT_ID, column], designs)
+    named = pa.table({PRODUCT_ID: checks.as_text(table, PRODUCT_ID, designs), "design_id": table[column]}).drop_null()
+    named = named.filter(pc.is_in(named[PRODUCT_ID], value_set=products[PRODUCT_ID].combine_chunks()))
+    named = named.group_by(PRODUCT_ID).aggregate([("design_id", "max")]).rename_columns([PRODUCT_ID, "design_id"])
+    named = named.sort_by(PRODUCT_ID)
+    if len(named) <= count:
+        raise VitrineError(f"{designs} knows {len(named)} products with title and picture; {count} cannot be held out")
+    sizes = named.group_by("design_id").aggregate([(PRODUCT_ID, "count")]).sort_by("design_id")
+    chosen, left = [], count
+    for place in np.random.default_rng(seed).permutation(len(sizes)):
+        size = sizes[f"{PRODUCT_ID}_count"][int(place)].as_py()
+        if size <= left:
+            chosen.append(sizes["design_id"][int(place)])
+            left -= size
+        if not left:
+            break
+    return named.filter(pc.is_in(named["design_id"], value_set=pa.array([value.as_py() for value in chosen])))
+
+
+def evaluate(encoder: Encoder, data: Path, held_out: pa.Table, truth: Path | None = None) -> Evaluation:
+    """Recall of an encoder on held-out products.
+
+    Args:
+        data: folder with products.parquet.
+        held_out: as `hold_out` gives it.
+        truth: folder of a generated shop's truth, for the oracle.
+    """
+    products, pictures, _ = pairs_of(data)
+    place = pc.index_in(held_out[PRODUCT_ID], value_set=products[PRODUCT_ID].combine_chunks()).to_numpy()
+    titles: Sequence[str] = products["title"].take(pa.array(place)).to_pylist()
+    with decoding_processes() as pool:
+        image, text, usable = image_and_text(encoder, titles, [pictures[i] for i in place], pool)
+    kept = held_out.filter(pa.array(usable))
+    designs = kept["design_id"].to_numpy()
+    titles = [title for title, good in zip(titles, usable, strict=True) if good]
+    ceiling = word_oracle.recall(titles, kept[PRODUCT_ID].to_pylist(), designs, truth) if truth else None
+    return Evaluation(len(kept), text_to_image(text, image, designs), ceiling)
+
+
+def _row(recall: dict[int, float]) -> str:
+    mean = float(np.mean(list(recall.values())))
+    return ", ".join([*(f"recall@{depth} {share:.3f}" for depth, share in recall.items()), f"mean {mean:.3f}"])
