@@ -64,5 +64,8 @@ bench: .venv/installed  ## beside Feast's own stores and raw clients: tests/benc
 	python -W ignore -m tests.benchmarks.precision --record
 	python -W ignore -m tests.benchmarks.asof vectors --record
 	python -W ignore -m tests.benchmarks.asof normalised --record
+	python -W ignore -m tests.benchmarks.serving turns --record
+	python -W ignore -m tests.benchmarks.serving stock --record
+	python -W ignore -m tests.benchmarks.serving load --record
 
 .PHONY: help install demo test test-all lock bench

@@ -45,6 +45,10 @@ REFUSED = {
     "consume freshness --max-age -1h": "not an age: '-1h'",
     "consume freshness --max-age 99999999999d": "not an age: '99999999999d'",
     "consume freshness --shop x": "--shop",
+    "consume serve --host 0.0.0.0": "without a token",
+    "consume serve --flight-port -1 --http-port -1": "nothing would be served",
+    "consume serve --tls-key key.pem": "go together",
+    "consume serve --max-ids 0": "'--max-ids'",
     "produce": "",
     "consume nothing": "nothing",
 }

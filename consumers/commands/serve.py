@@ -1,5 +1,6 @@
 """`consume serve`."""
 
+import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -45,6 +46,8 @@ def serve(
         raise UsageError("--flight-port and --http-port are both -1: nothing would be served")
     if (tls_certificate is None) != (tls_key is None):
         raise UsageError("--tls-certificate and --tls-key go together")
+    # A request is small: threads within it would only wait for each other. OpenBLAS reads this when numpy is imported.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from consumers.online import OnlineReader
     from consumers.serving import door, server
     from consumers.serving.access_log import AccessLog

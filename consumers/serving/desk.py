@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -124,6 +124,15 @@ class Desk:
         with _store_answers():
             return {name: list(self.reader.join_keys(name)) for name in self.reader.services()}
 
+    def warm_up(self) -> None:
+        """Ask once for each feature service, so that no caller pays for connections, and what is imported when it is
+        first needed: pyarrow imports pandas, where there is one, in a second. A store that does not answer yet is left
+        to `check`."""
+        with suppress(Refused):
+            for service in self.services():
+                with suppress(Refused):  # one that has features of more than products and users
+                    self._answer(Ask(service=service, product_ids=["nobody"], user_id="nobody"), counted=False)
+
     def check(self) -> None:
         """Ask the store for something.
 
@@ -206,7 +215,7 @@ class Desk:
         self.metrics.in_work.dec()
         self._places.release()
 
-    def _answer(self, ask: Ask) -> Answer:
+    def _answer(self, ask: Ask, *, counted: bool = True) -> Answer:
         with _store_answers():
             join_keys, on_demand = self.reader.join_keys(ask.service), self.reader.on_demand(ask.service)
         wanted = {key for keys in join_keys.values() for key in keys}
@@ -222,13 +231,16 @@ class Desk:
             )
         block, affinity = self._fetch(ask, bool(on_demand))
         of_user = {name for name, keys in join_keys.items() if PRODUCT_ID not in keys}
-        found = answer(block, ask.product_ids, of_user, affinity)
+        if counted:
+            self._count(ask, block)
+        return answer(block, ask.product_ids, of_user, affinity)
+
+    def _count(self, ask: Ask, block: Block) -> None:
         self.metrics.candidates.labels(ask.service).inc(len(ask.product_ids))
         for name, view in block.views.items():
             for status, rows in enumerate(np.bincount(view.rows.status).tolist()):
                 if rows:
                     self.metrics.rows.labels(name, Status(status).name.lower()).inc(rows)
-        return found
 
     def _fetch(self, ask: Ask, with_affinity: bool) -> tuple[Block, Affinity]:
         with _store_answers():

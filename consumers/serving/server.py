@@ -34,6 +34,7 @@ def serve(
     Raises:
         VitrineError: an address is taken.
     """
+    desk.warm_up()
     flight = None if flight_port is None else FlightServer(desk, door, flight_port, streams=streams)
     addresses = {} if flight is None else {"flight": f"grpc{_s(door, '+tls')}://{door.host}:{flight.port}"}
     try:

@@ -1,0 +1,63 @@
+"""`consume serve` as its users run it, and the examples of docs/serving.md as they stand there."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from consumers.online import OnlineReader
+from tests import servers
+
+DOCS = Path(__file__).parent.parent.parent / "docs" / "serving.md"
+EXAMPLES = re.findall(r"```(bash|python)\n(.*?)```", DOCS.read_text(), re.S)
+
+
+@pytest.fixture(scope="module")
+def served(
+    reader: OnlineReader, redis_server: servers.RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
+    """The addresses of a server in a process of its own, which ends by SIGTERM without complaint."""
+    folder = tmp_path_factory.mktemp("deployment")
+    store = folder / "feature_store.yaml"
+    store.write_text(
+        "project: shop\noffline_store:\n  path: tables\nonline_store:\n"
+        f"  type: feature_repo.stores.online.RedisOnlineStore\n  connection_string: {redis_server.address}\n"
+    )
+    line = ["serve", "--store", str(store), "--flight-port", "0", "--http-port", "0", "--access-log", "access.log"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "consumers.cli", *line],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(DOCS.parent.parent)},
+    )
+    assert process.stderr is not None
+    said = process.stderr.readline()
+    found = re.fullmatch(r"serving flight at (?P<FLIGHT>\S+), http at (?P<HTTP>\S+)\n", said)
+    assert found, said
+    yield found.groupdict()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) in (0, -signal.SIGTERM)
+    assert process.stderr.read() == ""
+    assert (folder / "access.log").read_text().count('"status": "OK"') >= len(EXAMPLES)
+
+
+@pytest.mark.parametrize(("language", "example"), EXAMPLES)
+def test_an_example_of_the_documentation_runs_as_it_stands(served: dict[str, str], language: str, example: str) -> None:
+    program = {"bash": [shutil.which("bash"), "-c"], "python": [sys.executable, "-c"]}[language]
+    if language == "bash" and shutil.which("curl") is None:
+        pytest.skip("there is no curl")
+    done = subprocess.run([*map(str, program), example], env=os.environ | served, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(('{"candidates":', "['product_id', 'looks__vector'", "2 1\n"))
+
+
+def test_it_answers_and_is_ready(served: dict[str, str]) -> None:
+    assert httpx.get(f"{served['HTTP']}/readyz").status_code == 200
