@@ -25,6 +25,9 @@
     codebook.py    residual k-means, how good it is, where it lies
     interests.py   clicks to `user_interest`
     interest_rows.py  its rows, and back
+    neighbours.py  the log to `product_neighbours`
+    nearest.py     the nearest products with a history, kept up to date
+    product_changes.py  what changes of products over time
     ledger.py      every run: what went in, what came of it, how it ended
     locks.py       one run of a step at a time
     upkeep.py      products and users forgotten, corrected rows dropped, files removed

@@ -11,6 +11,7 @@ from producers.commands import (
     forget,
     import_,
     interests,
+    neighbours,
     runs,
     shop,
     tags,
@@ -37,6 +38,7 @@ app.command()(embeddings.embeddings)
 app.command()(tags.tags)
 app.command()(codes.codes)
 app.command()(interests.interests)
+app.command()(neighbours.neighbours)
 app.command()(runs.runs)
 app.command()(forget.forget)
 app.command()(vacuum.vacuum)

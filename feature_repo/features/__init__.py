@@ -5,6 +5,7 @@ similarity.py      cosines, of one user's candidates and of a whole log, that de
 interest.py        what a user's clicks say of the user: one click at a time, or whole histories at once
 affinity_frame.py  the same of a frame, for Feast
 affinity_torch.py  the same in torch, with gradients: the one module here that imports it
+neighbours.py      what the products nearest to one earned
 ages.py            child age stages, and how a distribution over them moves while children grow
 
 Everything works on n rows at once. Missing is NaN (-1 for codes) and stays so, never zero.

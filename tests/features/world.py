@@ -112,6 +112,17 @@ def write_vectors(deployment: Settings, products: list[str], vectors: np.ndarray
     _append(deployment, "product_embedding", schema.PRODUCT_EMBEDDING, columns, stamps)
 
 
+def write_rows(deployment: Settings, table: str, since: list[datetime], **columns: list) -> None:
+    """Rows of a product table, each since its time; what is not said is null."""
+    shape = {
+        "product_catalogue": schema.CATALOGUE,
+        "product_embedding": schema.PRODUCT_EMBEDDING,
+        "product_tags": schema.PRODUCT_TAGS,
+    }[table]
+    times = {"event_timestamp": since, "created_timestamp": since}
+    _append(deployment, table, shape, columns | times, {"encoder_version": ENCODER})
+
+
 def _append(
     deployment: Settings, table: str, shape: pa.Schema, columns: dict, stamps: dict, kept: np.ndarray | None = None
 ) -> None:

@@ -1,0 +1,62 @@
+"""`produce neighbours`."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from feature_repo import console, settings
+from feature_repo.console import StoreOption
+from feature_repo.errors import UsageError
+
+UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+def neighbours(
+    impressions: Annotated[
+        Path,
+        typer.Option(
+            help="The whole log so far (Parquet, CSV): impression_id, user_id, product_id, event_timestamp, clicked."
+        ),
+    ],
+    every: Annotated[str, typer.Option(help="How often every product gets a version that knows more: 6h, 1d, 7d.")] = (
+        "1d"
+    ),
+    k: Annotated[int, typer.Option("--nearest", min=1, max=1000, help="How many of the nearest products.")] = 20,
+    encoder_version: Annotated[
+        str | None, typer.Option(help="Whose vectors to use.", show_default="the newest")
+    ] = None,
+    store: StoreOption = None,
+) -> None:
+    """Tell of each product what the most similar ones earned before: all that is known of a new one.
+
+    A second run over the same log adds nothing, a longer log adds its new versions.
+    """
+    from producers import ledger
+    from producers.neighbours import make_neighbours
+
+    step = _step(every)
+    opened, now = settings.load(store), datetime.now(UTC)
+    reads = ["product_embedding", "product_catalogue", "product_tags"]
+    with ledger.run(opened, "neighbours", now=now, reads=reads) as run, console.progress_bar() as bar:
+        task = bar.add_task("look at neighbours", total=None)
+        done = make_neighbours(
+            opened,
+            impressions,
+            encoder_version=encoder_version,
+            every=step,
+            k=k,
+            now=now,
+            progress=lambda so_far, total: bar.update(task, completed=so_far, total=total),
+        )
+        run.uses(done.encoder_version)
+        run.counts(added=done.added, known=done.known)
+    typer.echo(done)
+
+
+def _step(text: str) -> timedelta:
+    number, unit = text[:-1], text[-1:]
+    if not number.isdecimal() or unit not in UNITS or int(number) == 0:
+        raise UsageError(f"--every {text}: wanted a whole number and {', '.join(UNITS)}, such as 6h or 1d")
+    return timedelta(**{UNITS[unit]: int(number)})
