@@ -1,0 +1,210 @@
+"""Pictures and titles to vectors: against the ordinary loop, and against the best the processor or the GPU can do.
+
+    python -m tests.benchmarks.encoding cpu --record
+    python -m tests.benchmarks.encoding gpu --record
+
+The ordinary loop is the model's own processor and tokenizer on batches of 32 in float32 and one process, as every
+model card shows it. Both sides start from JPEG bytes in a Delta table and end with rows in another.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import BytesIO
+from itertools import count
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import typer
+from PIL import Image
+
+from feature_repo import schema
+from producers.encoders import load
+from producers.encoders.embed import NOT_MEASURED, SAME_PRODUCT, SIMILAR, Seconds, embed_stream, fuse, lists
+from producers.encoders.pixels import Source, decode, decoding_processes
+from producers.encoders.tokens import tokenized
+from tests.benchmarks.harness import Record, Rounds, compare, finish, take_turns
+
+app = typer.Typer(help=__doc__, no_args_is_help=True)
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ROWS_A_COMMIT = 4096
+AT_ONCE = 32
+"""Of the ordinary loop."""
+NAMES = [schema.PRODUCT_ID, "title", "image", "image_bytes", schema.EVENT_TIMESTAMP]
+
+
+@app.callback()
+def _root() -> None:
+    """Pictures and titles to vectors."""
+    # As `produce` does, before torch is first imported: threads that spin while they wait spoil both sides' figures.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A catalogue in a table, an encoder (a DualEncoder), and folders for what is written."""
+
+    catalogue: Path
+    encoder: Any
+    out: Iterator[Path]
+
+    def chunks(self) -> Iterator[pa.Table]:
+        from feature_repo.tables import delta
+
+        table = delta.read(self.catalogue, NAMES)
+        return (table.slice(start, ROWS_A_COMMIT) for start in range(0, len(table), ROWS_A_COMMIT))
+
+
+@app.command()
+def cpu(
+    products: Annotated[int, typer.Option(help="Products of the shop that is drawn.")] = 8192,
+    rounds: Rounds = 7,
+    record: Record = False,
+) -> None:
+    """The small default encoder, its weights as first drawn: how fast it is does not depend on what it has learnt."""
+    with tempfile.TemporaryDirectory() as folder, decoding_processes() as pool:
+        case, pairs = small_case(Path(folder), products)
+        sides = {
+            "ours": lambda: ours(case, pool),
+            "ordinary loop": lambda: ordinary_loop(case),
+            "forward alone": forward_alone(case, pool),
+        }
+        seconds = take_turns(sides, rounds)
+        print(ours(case, pool))
+    rates = {name: pairs / float(np.median(taken)) for name, taken in seconds.items()}
+    note = ", ".join(f"{name} {rate:,.0f} pairs/s" for name, rate in rates.items())
+    what = f"encode {pairs:,} products with the small encoder, from JPEG of 96 px in a table to rows in Delta"
+    finish([compare(what, seconds, "ours", other, note) for other in ("ordinary loop", "forward alone")], record)
+
+
+def small_case(folder: Path, products: int) -> tuple[Case, int]:
+    """A shop's products that have a picture and a title, and how many they are."""
+    import torch
+
+    from feature_repo.tables import delta
+    from producers.encoders import small
+    from producers.shop import pictures, titles, world
+
+    shop = world.make_world(products, 1, 0)
+    (folder / "images").mkdir()
+    for _ in pictures.draw_all(shop, folder / "images", seed=0, processes=1):
+        pass
+    words = titles.write_titles(shop, language="zh", seed=0).text
+    files = [folder / "images" / f"{name}.jpg" for name in shop.products.ids]
+    rows = pa.table(
+        {
+            schema.PRODUCT_ID: shop.products.ids,
+            "title": words,
+            "image": pa.nulls(products, pa.string()),
+            "image_bytes": [file.read_bytes() if file.exists() else None for file in files],
+            schema.EVENT_TIMESTAMP: pa.repeat(pa.scalar(NOW, schema.TIMESTAMP), products),
+        }
+    )
+    rows = rows.filter(pc.field("image_bytes").is_valid() & pc.field("title").is_valid())
+    delta.append(folder / "catalogue", rows)
+    tokenizer = small.learn_tokenizer(rows["title"].to_pylist())
+    torch.manual_seed(0)
+    small.save(small.build(len(tokenizer)).eval(), tokenizer, folder / "encoder")
+    encoder = load(str(folder / "encoder"), device="cpu")
+    return Case(folder / "catalogue", encoder, (folder / f"rows{n}" for n in count())), len(rows)
+
+
+def ours(case: Case, pool: ProcessPoolExecutor) -> Seconds:
+    """What `produce embeddings` does of it."""
+    from feature_repo.tables import delta
+
+    seconds, out = NOT_MEASURED, next(case.out)
+    for made in embed_stream(case.chunks(), case.encoder, pool, NOW):
+        start = time.perf_counter()
+        delta.append(out, made.rows)
+        seconds += made.seconds._replace(write=time.perf_counter() - start)
+    return seconds
+
+
+def ordinary_loop(case: Case) -> None:
+    """As every model card shows it, and one write of all rows at the end."""
+    import torch
+
+    from feature_repo.tables import delta
+
+    model, processor, tokenizer = case.encoder.model, case.encoder.processor, case.encoder.tokenizer
+    table = pa.concat_tables(case.chunks())
+    images, texts = [], []
+    for start in range(0, len(table), AT_ONCE):
+        rows = table.slice(start, AT_ONCE).to_pydict()
+        opened = [Image.open(BytesIO(content)).convert("RGB") for content in rows["image_bytes"]]
+        pixels = processor(images=opened, return_tensors="pt")
+        tokens = tokenizer(
+            rows["title"], padding=True, truncation=True, max_length=case.encoder.text_length, return_tensors="pt"
+        )
+        with torch.no_grad():
+            image = model.get_image_features(pixel_values=pixels["pixel_values"]).pooler_output
+            text = model.get_text_features(
+                input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+            ).pooler_output
+        images.append(torch.nn.functional.normalize(image).numpy())
+        texts.append(torch.nn.functional.normalize(text).numpy())
+    image, text = np.concatenate(images), np.concatenate(texts)
+    columns = {
+        schema.PRODUCT_ID: table[schema.PRODUCT_ID],
+        "image_vector": lists(image),
+        "text_vector": lists(text),
+        "fused_vector": lists(fuse(image, text, SAME_PRODUCT)),
+        "similar_vector": lists(fuse(image, text, SIMILAR)),
+        "has_image": pa.repeat(True, len(table)),
+        "has_text": pa.repeat(True, len(table)),
+        "encoder_version": pa.repeat(case.encoder.version, len(table)),
+        schema.EVENT_TIMESTAMP: table[schema.EVENT_TIMESTAMP],
+        schema.CREATED_TIMESTAMP: table[schema.EVENT_TIMESTAMP],
+    }
+    delta.append(next(case.out), pa.table(columns, schema=schema.PRODUCT_EMBEDDING))
+
+
+def forward_alone(case: Case, pool: ProcessPoolExecutor) -> Callable[[], None]:
+    """Both towers as ours calls them, same batches and threads, from pixels and token ids that lie ready."""
+    import torch
+
+    encoder, table = case.encoder, pa.concat_tables(case.chunks())
+    sources: list[Source] = table["image_bytes"].to_pylist()
+    pixels = decode(sources, encoder.geometry, pool).pixels
+    tokens = tokenized(encoder.tokenizer, table["title"].to_pylist(), encoder.text_length)
+    ordered = np.argsort(tokens.lengths, kind="stable")
+    size = encoder._texts.size
+    inputs = [
+        tuple(map(torch.from_numpy, encoder.text_inputs(tokens, ordered[start : start + size])))
+        for start in range(0, len(ordered), size)
+    ]
+    size = encoder._images.size
+    scaled = [
+        torch.addcmul(
+            encoder._shift, torch.from_numpy(pixels[start : start + size]).permute(0, 3, 1, 2), encoder._scale
+        )
+        for start in range(0, len(pixels), size)
+    ]
+    lanes = encoder._images._lanes
+
+    def image(values: Any) -> None:
+        with torch.inference_mode():
+            encoder.model.get_image_features(pixel_values=values)
+
+    def text(given: tuple[Any, ...]) -> None:
+        with torch.inference_mode():
+            encoder.text_tower(*given)
+
+    def run() -> None:
+        list(lanes.map(image, scaled))
+        list(lanes.map(text, inputs))
+
+    return run
+
+
+if __name__ == "__main__":
+    app()
