@@ -16,6 +16,7 @@
     clicks.py      the clicks that it may be aligned with
     evaluation.py  designs held out, and recall on them
     word_oracle.py how far words alone could bring that recall
+    export.py      the encoder for other runtimes: ONNX, Triton
     embeddings.py  the catalogue to `product_embedding`
     tags.py        vectors to `product_tags`
     taggers/       labels, splits, classifiers and their calibration

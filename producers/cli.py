@@ -8,6 +8,7 @@ from producers.commands import (
     codes,
     embeddings,
     encoder,
+    export,
     forget,
     import_,
     interests,
@@ -35,6 +36,7 @@ app.command("import")(import_.import_)
 app.command()(catalogue.catalogue)
 app.command()(encoder.encoder)
 app.command()(embeddings.embeddings)
+app.command()(export.export)
 app.command()(tags.tags)
 app.command()(codes.codes)
 app.command()(interests.interests)

@@ -17,6 +17,8 @@ small.py        the default model and its tokenizer
 train.py        the default model or a checkpoint, trained on a catalogue
 training/       objectives, batches, the loop
 recall.py       text to image recall, of an encoder too
+towers.py       both towers as ONNX, checked against torch
+triton.py       a Triton model repository around them
 embed.py        catalogue rows to embedding rows, Arrow to Arrow
 """
 

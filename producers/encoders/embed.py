@@ -113,16 +113,6 @@ def fuse(image: Vectors, text: Vectors, weights: tuple[float, float]) -> Vectors
     return np.where(norm > 0, total / np.where(norm > 0, norm, 1), np.nan).astype(np.float32)
 
 
-def lists(rows: Vectors) -> pa.Array:
-    """Rows as lists, null where they are NaN."""
-    missing = np.isnan(rows[:, 0])
-    lengths = np.where(missing, 0, rows.shape[1])
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(
-        pa.array(offsets), pa.array(rows[~missing].reshape(-1)), type=schema.VECTOR, mask=pa.array(missing)
-    )
-
-
 @dataclass
 class _Chunk:
     """Rows on their way."""
@@ -220,10 +210,10 @@ def _rows(chunk: _Chunk, encoder_version: str, now: datetime) -> pa.Table:
         chunk.bad.append(Unusable(_product(chunk, row), "image, title", NOTHING_USABLE, None))
     columns = {
         schema.PRODUCT_ID: catalogue.column(schema.PRODUCT_ID).filter(pa.array(some)),
-        "image_vector": lists(image[some]),
-        "text_vector": lists(text[some]),
-        "fused_vector": lists(fuse(image, text, SAME_PRODUCT)[some]),
-        "similar_vector": lists(fuse(image, text, SIMILAR)[some]),
+        "image_vector": _lists(image[some]),
+        "text_vector": _lists(text[some]),
+        "fused_vector": _lists(fuse(image, text, SAME_PRODUCT)[some]),
+        "similar_vector": _lists(fuse(image, text, SIMILAR)[some]),
         "has_image": has_image[some],
         "has_text": has_text[some],
         "encoder_version": pa.repeat(encoder_version, int(some.sum())),
@@ -240,3 +230,13 @@ def _product(chunk: _Chunk, row: np.int64) -> str:
 def _named(source: Source, error: UnusableImage) -> str:
     name = f"{len(source):,} bytes" if isinstance(source, bytes) else str(source)
     return f"{name} ({error.detail})" if error.detail else name
+
+
+def _lists(rows: Vectors) -> pa.Array:
+    """Rows as lists, null where they are NaN."""
+    missing = np.isnan(rows[:, 0])
+    lengths = np.where(missing, 0, rows.shape[1])
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(
+        pa.array(offsets), pa.array(rows[~missing].reshape(-1)), type=schema.VECTOR, mask=pa.array(missing)
+    )

@@ -1,9 +1,9 @@
 """A model repository for Triton Inference Server around the exported towers.
 
-    README.md              what goes in, what comes out, how to start the server
-    build_tensorrt.sh      the same towers as TensorRT plans, on the GPU that will serve them
-    image_tower/           config.pbtxt, 1/model.onnx
-    text_tower/            config.pbtxt, 1/model.onnx
+README.md              what goes in, what comes out, how to start the server
+build_tensorrt.sh      the same towers as TensorRT plans, on the GPU that will serve them
+image_tower/           config.pbtxt, 1/model.onnx
+text_tower/            config.pbtxt, 1/model.onnx
 """
 
 from pathlib import Path
@@ -82,13 +82,15 @@ def readme(encoder: DualEncoder, geometry: Geometry, text: Tower, checked: list[
     figures = "\n".join(f"| {each.name} | {each.probes} | {each.cosine:.7f} |" for each in checked)
     return f"""# {encoder.version}
 
+Vectors are of unit length; one that could not be computed is NaN.
+
 | tower | in | out |
 | --- | --- | --- |
-| {IMAGE} | `pixels` uint8 [n, {geometry.height}, {geometry.width}, 3] RGB | `{OUTPUT}` float32 [n, {encoder.dim}], unit length |
-| {TEXT} | {words} | `{OUTPUT}` float32 [n, {encoder.dim}], unit length |
+| {IMAGE} | `pixels` uint8 [n, {geometry.height}, {geometry.width}, 3] RGB | `{OUTPUT}` float32 [n, {encoder.dim}] |
+| {TEXT} | {words} | `{OUTPUT}` float32 [n, {encoder.dim}] |
 
 Pictures are resized ({resize}; Pillow's filter {geometry.resample}) and the middle is cut out; scaling and
-normalising are in the model. Titles go through the checkpoint's own tokenizer. A vector that could not be computed is NaN.
+normalising are in the model. Titles go through the checkpoint's own tokenizer.
 
 Checked against torch with onnxruntime on the CPU, lowest cosine:
 

@@ -2,10 +2,14 @@
 
 import builtins
 import re
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -35,20 +39,35 @@ FAMILIES = {
 }
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A folder with `encoder` and its export `out`, made once for each family."""
+
+    @cache
+    def folder(family: str) -> Path:
+        place = tmp_path_factory.mktemp(family)
+        FAMILIES[family](place / "encoder")
+        said = export_encoder(str(place / "encoder"), place / "out", format="onnx", data=None, seed=0)
+        assert said.count("cosine to torch") == 2
+        return place
+
+    return folder
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-def test_both_towers_give_torchs_unit_vectors_for_a_batch_of_any_size(family: str, tmp_path: Path) -> None:
-    FAMILIES[family](tmp_path / "encoder")
-    said = export_encoder(str(tmp_path / "encoder"), tmp_path / "out", format="onnx", data=None, seed=0)
-    assert said.count("cosine to torch") == 2
-    encoder: Any = load(str(tmp_path / "encoder"), device="cpu")
+def test_both_towers_give_torchs_unit_vectors_for_a_batch_of_any_size(
+    family: str, exported: Callable[[str], Path]
+) -> None:
+    place = exported(family)
+    encoder: Any = load(str(place / "encoder"), device="cpu")
     noise = np.random.default_rng(1).integers(0, 256, (5, encoder.geometry.height, encoder.geometry.width, 3), np.uint8)
     padding = {"padding": "max_length", "max_length": encoder.text_length} if family == "siglip" else {"padding": True}
     for batch in (1, 3):
-        got = run(tmp_path / "out/image_tower/1/model.onnx", {"pixels": noise[:batch]})
+        got = run(place / "out/image_tower/1/model.onnx", {"pixels": noise[:batch]})
         np.testing.assert_allclose(got, encoder.encode_pixels(noise[:batch]), atol=1e-4)
         tokens = dict(encoder.tokenizer(TITLES[:batch], return_tensors="np", **padding))
         asked = {name: tokens[name] for name in ("input_ids", "attention_mask")[: 1 if family == "siglip" else 2]}
-        got = run(tmp_path / "out/text_tower/1/model.onnx", asked)
+        got = run(place / "out/text_tower/1/model.onnx", asked)
         np.testing.assert_allclose(got, encoder.encode_texts(TITLES[:batch]), atol=1e-4)
         np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1, atol=1e-5)
 
@@ -58,10 +77,8 @@ def run(file: Path, inputs: dict[str, np.ndarray]) -> np.ndarray:
     return vectors
 
 
-def test_the_repository_says_what_the_models_take(tmp_path: Path) -> None:
-    checkpoints.clip(tmp_path / "encoder")
-    out = tmp_path / "out"
-    export_encoder(str(tmp_path / "encoder"), out, format="onnx", data=None, seed=0)
+def test_the_repository_says_what_the_models_take(exported: Callable[[str], Path]) -> None:
+    out = exported("clip") / "out"
     for tower in ("image_tower", "text_tower"):
         config = (out / tower / "config.pbtxt").read_text()
         session = onnxruntime.InferenceSession(str(out / tower / "1/model.onnx"), providers=["CPUExecutionProvider"])
@@ -82,9 +99,6 @@ def test_the_repository_says_what_the_models_take(tmp_path: Path) -> None:
 
 
 def test_the_towers_are_checked_with_the_pictures_and_titles_of_the_data(tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     checkpoints.clip(tmp_path / "encoder")
     (tmp_path / "shop").mkdir()
     Image.new("RGB", (40, 60), "red").save(tmp_path / "shop/a.jpg")
@@ -98,26 +112,26 @@ def test_a_tower_that_is_not_torchs_is_refused_by_name_and_leaves_an_earlier_exp
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoints.clip(tmp_path / "encoder")
-    arguments = ["export", "--encoder", str(tmp_path / "encoder"), "--out", str(tmp_path / "out")]
-    assert CliRunner().invoke(app, arguments).exit_code == 0
-    before = (tmp_path / "out/image_tower/1/model.onnx").read_bytes()
+    earlier = tmp_path / "out/image_tower/1/model.onnx"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_bytes(b"earlier")
     # The same graph with other numbers than torch computes with when it is checked.
     true = towers.torch.onnx.export
 
     def perturbed(tower: towers.Tower, *rest: Any, **options: Any) -> None:
         weight = tower.model.text_projection.weight
-        kept = weight.detach().clone()
         with torch.no_grad():
-            weight[0] += 1
+            weight[0] *= -1
         true(tower, *rest, **options)
         with torch.no_grad():
-            weight.copy_(kept)
+            weight[0] *= -1
 
     monkeypatch.setattr(towers.torch.onnx, "export", perturbed)
-    refused = CliRunner().invoke(app, arguments)
-    assert isinstance(refused.exception, VitrineError)
-    assert str(refused.exception).startswith("text_tower: its vectors are not torch's")
-    assert (tmp_path / "out/image_tower/1/model.onnx").read_bytes() == before
+    arguments = ["export", "--encoder", str(tmp_path / "encoder"), "--out", str(tmp_path / "out")]
+    refused = CliRunner().invoke(app, arguments).exception
+    assert isinstance(refused, VitrineError)  # exit code 1
+    assert str(refused).startswith("text_tower: its vectors are not torch's")
+    assert earlier.read_bytes() == b"earlier"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["encoder", "out"]
 
 
