@@ -2,7 +2,8 @@
 
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, TextIO
 
@@ -36,6 +37,13 @@ def serve(
     access_log: Annotated[
         str, typer.Option(help="File for a line of JSON per request; - is standard output, empty keeps none.")
     ] = "-",
+    watch: Annotated[
+        str | None,
+        typer.Option(help="Check freshness, drift, consistency so often (5m); see /status and /metrics."),
+    ] = None,
+    objectives: Annotated[Path | None, typer.Option(help="With --watch: TOML of what is wanted of freshness.")] = None,
+    impressions: Annotated[Path | None, typer.Option(help="With --watch: Parquet of what was shown.")] = None,
+    lift_report: Annotated[Path | None, typer.Option(help="With --watch: report.html, linked at /status.")] = None,
     store: StoreOption = None,
 ) -> None:
     """Serve features of a user and candidates over Arrow Flight and HTTP (docs/serving.md).
@@ -46,6 +54,8 @@ def serve(
         raise UsageError("--flight-port and --http-port are both -1: nothing would be served")
     if (tls_certificate is None) != (tls_key is None):
         raise UsageError("--tls-certificate and --tls-key go together")
+    if watch is None and (objectives or impressions or lift_report):
+        raise UsageError("--objectives, --impressions and --lift-report are for --watch: give it too, as 5m")
     # A request is small: threads within it would only wait for each other. OpenBLAS reads this when numpy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from consumers.online import OnlineReader
@@ -62,10 +72,25 @@ def serve(
     if table is None:
         raise VitrineError(f"{deployment.file}: there is no online store to serve from yet; run `feast apply`")
     limits = Limits(ids=max_ids, workers=workers, waiting=waiting, deadline=deadline)
-    with _stream(access_log) as stream, OnlineReader.of_table(table) as reader:
+    metrics = Metrics()
+    with ExitStack() as open_:
+        routers = []
+        if watch is not None:
+            from consumers.monitoring import page
+            from consumers.monitoring.ages import parse_age
+            from consumers.monitoring.exported import Collector
+            from consumers.monitoring.watcher import Watcher, checks
+
+            looks = checks(deployment.file, parse_age(watch), objectives=objectives, impressions=impressions)
+            watcher = open_.enter_context(Watcher(looks, _now))
+            metrics.registry.register(Collector(watcher))
+            routers.append(page.router(watcher, _now, lift_report=lift_report))
+        stream = open_.enter_context(_stream(access_log))
+        reader = open_.enter_context(OnlineReader.of_table(table))
         server.serve(
-            Desk(reader, limits=limits, metrics=Metrics(), log=AccessLog(stream)),
+            Desk(reader, limits=limits, metrics=metrics, log=AccessLog(stream)),
             entrance,
+            routers=routers,
             flight_port=None if flight_port < 0 else flight_port,
             http_port=None if http_port < 0 else http_port,
             streams=streams,
@@ -73,6 +98,10 @@ def serve(
                 "serving " + ", ".join(f"{protocol} at {address}" for protocol, address in at.items()), err=True
             ),
         )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _stream(access_log: str) -> AbstractContextManager[TextIO | None]:

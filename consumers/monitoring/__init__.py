@@ -12,6 +12,9 @@ consistency.py  whether what is online is what the offline store says
 sampling.py     which keys are compared: a sample by hash
 history.py      the offline rows of some online keys
 verdicts.py     what is wrong with each of them
+watcher.py      the checks, again and again beside a service
+page.py         what they found last, for people: /status; status.html is the page
+exported.py     the same for Prometheus; alerts.yaml and grafana.json are what looks at it
 figures.py      what was found, as JSON
 terminal.py     what was found, as tables
 """

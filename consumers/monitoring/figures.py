@@ -8,8 +8,10 @@ from typing import Any
 
 
 def as_json(found: Any) -> str:
-    """A dataclass of figures as JSON."""
-    return json.dumps(plain(asdict(found)), ensure_ascii=False, indent=2, allow_nan=False)
+    """A dataclass of figures as JSON, its `breaches` (one line each) among them."""
+    return json.dumps(
+        plain(asdict(found) | {"breaches": found.breaches}), ensure_ascii=False, indent=2, allow_nan=False
+    )
 
 
 def plain(value: Any) -> Any:
