@@ -18,6 +18,7 @@
     word_oracle.py how far words alone could bring that recall
     export.py      the encoder for other runtimes: ONNX, Triton
     embeddings.py  the catalogue to `product_embedding`
+    handover.py    the same on a machine without the store: what goes out, what comes back
     tags.py        vectors to `product_tags`
     taggers/       labels, splits, classifiers and their calibration
     log.py         the log of impressions as codes and times

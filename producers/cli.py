@@ -6,10 +6,12 @@ from feature_repo import console
 from producers.commands import (
     catalogue,
     codes,
+    commit,
     embeddings,
     encoder,
     export,
     forget,
+    hand_out,
     import_,
     interests,
     neighbours,
@@ -36,6 +38,8 @@ app.command("import")(import_.import_)
 app.command()(catalogue.catalogue)
 app.command()(encoder.encoder)
 app.command()(embeddings.embeddings)
+app.command("hand-out")(hand_out.hand_out)
+app.command()(commit.commit)
 app.command()(export.export)
 app.command()(tags.tags)
 app.command()(codes.codes)

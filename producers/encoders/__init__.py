@@ -20,6 +20,8 @@ recall.py       text to image recall, of an encoder too
 towers.py       both towers as ONNX, checked against torch
 triton.py       a Triton model repository around them
 embed.py        catalogue rows to embedding rows, Arrow to Arrow
+run.py          the same for a Parquet file, without a store
+parts.py        the Parquet parts that it writes
 """
 
 from producers.encoders.encoder import Encoder, load

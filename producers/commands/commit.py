@@ -1,0 +1,29 @@
+"""`produce commit`."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from feature_repo import console, settings
+from feature_repo.console import StoreOption
+
+
+def commit(
+    parts: Annotated[Path, typer.Option(file_okay=False, help="Folder that `producers.encoders.run` wrote.")],
+    store: StoreOption = None,
+) -> None:
+    """Add the vectors that another machine has encoded: parts that are whole, and of those what is not known yet."""
+    from producers import handover, ledger
+
+    opened, now = settings.load(store), datetime.now(UTC)
+    with (
+        ledger.run(opened, handover.STEP, now=now, reads=["product_catalogue"]) as run,
+        console.console.status("commit parts"),
+    ):
+        done = handover.commit(opened, parts, now)
+        run.uses(done.run.encoder_version)
+        run.counts(encoded=done.added, known=done.known)
+        run.quarantined(done.unusable)
+    typer.echo(done)
