@@ -26,6 +26,9 @@ def lift(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Training seeds of each ranker.")] = 5,
     permutations: Annotated[int, typer.Option(min=1, help="Permutations of the placebo.")] = 20,
+    ranker: Annotated[
+        str, typer.Option(help="Who ranks: lightgbm, din (attention over the history, in torch), or both side by side.")
+    ] = "lightgbm",
     ladder_rows: Annotated[
         int, typer.Option(min=1000, help="Rows, at most, that the rankers of single groups are trained on.")
     ] = 250_000,
@@ -55,7 +58,7 @@ def lift(
             service=features,
             truth=truth,
             test_days=test_days,
-            plan=Plan(seeds=seeds, permutations=permutations, ladder_rows=ladder_rows),
+            plan=Plan(seeds=seeds, permutations=permutations, ladder_rows=ladder_rows, ranker=ranker),
             replicates=replicates,
             now=datetime.now(UTC),
             timings=steps,

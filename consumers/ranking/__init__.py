@@ -14,6 +14,7 @@ placebo.py       the same features after products have swapped their pictures an
 truth.py         what a generated shop knows: the attainable and the oracle
 headroom.py      predicted inputs replaced by the truth one after another
 rankers.py       LightGBM
+din.py           a ranker in torch that attends to the history
 experiment.py    every ranker that is trained: main, ladder, headroom, learning curve
 metrics.py       AUC, GAUC, log loss, calibration, each under resampled users (AUC also under users and products)
 draws.py         the paired bootstrap

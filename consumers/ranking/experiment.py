@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,8 @@ PLACEBO = "placebo"
 ATTAINABLE = "attainable"
 WITHOUT = "all but "
 SWAPPED = "placebo "
+LIGHTGBM, DIN, BOTH = "lightgbm", "din", "both"
+RANKERS = (LIGHTGBM, DIN, BOTH)
 CURVE = (0.1, 0.3)
 """Shares of the rows before the test, beside all of them."""
 
@@ -52,6 +55,10 @@ class Plan:
     """Of the placebo."""
     ladder_rows: int = 250_000
     """At most, of the rows that the ladder is trained on."""
+    ranker: str = "lightgbm"
+    """What the main rankers are: lightgbm, din, or both, which has din's baseline and all features beside."""
+    din_rows: int = 200_000
+    """At most, of the rows that a DIN is trained on."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +94,12 @@ def split_rows(data: TrainingSet, validation: int, start: int, ladder_rows: int)
 class Scores:
     """What every ranker said; each entry holds one row a seed or a permutation."""
 
+    model: str
+    """What the main rankers are."""
     main: Mapping[str, Floats]
     """Click probabilities [m, test rows]."""
+    beside: Mapping[str, Floats]
+    """Of the other kind of ranker, the baseline and all features, if both were trained [m, test rows]."""
     ladder: Mapping[str, Floats]
     """[m, judged rows]."""
     headroom: Mapping[str, Floats]
@@ -121,6 +132,9 @@ def score_all(
         truth: adds the attainable, the oracle and the headroom.
         progress: told of each ranker trained: its name, how many are done, how many there will be.
     """
+    if plan.ranker not in RANKERS:
+        raise VitrineError(f"no ranker `{plan.ranker}`; there are: {', '.join(RANKERS)}")
+    attend = partial(_attend, data, split, plan.din_rows)
     base = tabular_features(data)
     embedding = data.views.get("product_embedding")
     projection = fit_projection(embedding, start) if embedding is not None else None
@@ -137,7 +151,10 @@ def score_all(
             made = feature_groups(with_swapped_content(data, start, number), projection)
             theirs = {name: sort(group) for name, group in made.items()}
             seeds = [number % plan.seeds]
-            yield ("main", PLACEBO, number), rankers.fit([sorted_base, *theirs.values()], seeds)
+            if plan.ranker == DIN:
+                yield ("main", PLACEBO, number), attend([base, *made.values()], seeds)
+            else:
+                yield ("main", PLACEBO, number), rankers.fit([sorted_base, *theirs.values()], seeds)
             for name, group in theirs.items():
                 yield ("ladder", SWAPPED + name, number), rankers.fit([sorted_base, group], [0], split.ladder)
 
@@ -145,24 +162,34 @@ def score_all(
     if truth is not None:
         replaced = partial(headroom.steps, data, truth, groups, start)
         work.append((len(headroom.STEPS), partial(_headroom, replaced, sorted_base, sort, split)))
-        work.append((plan.seeds, partial(_main, ATTAINABLE, [sorted_base, sort(truth.features)], plan.seeds)))
     everything = [sorted_base, *sorted_groups.values()]
-    work.append((plan.seeds, partial(_main, ALL, everything, plan.seeds)))
-    work.append((plan.seeds, partial(_main, BASE, [sorted_base], plan.seeds)))
+    seeds = range(plan.seeds)
+    if plan.ranker == DIN:
+        raw = {BASE: [base], ALL: [base, *groups.values()]}
+        raw |= {ATTAINABLE: [base, truth.features]} if truth is not None else {}
+        work += [(plan.seeds, partial(_once, ("main", name, 0), attend, parts, seeds)) for name, parts in raw.items()]
+    else:
+        main_parts = {BASE: [sorted_base], ALL: everything}
+        main_parts |= {ATTAINABLE: [sorted_base, sort(truth.features)]} if truth is not None else {}
+        for name, parts in main_parts.items():
+            work.append((plan.seeds, partial(_once, ("main", name, 0), rankers.fit, parts, seeds)))
+    if plan.ranker == BOTH:
+        for name, groups_seen in ((BASE, [base]), (ALL, [base, *groups.values()])):
+            work.append((plan.seeds, partial(_once, ("beside", name, 0), attend, groups_seen, seeds)))
     ladder = {BASE: [sorted_base], ALL: everything}
     for name, group in sorted_groups.items():
         ladder[name] = [sorted_base, group]
         others = [other for of, other in sorted_groups.items() if of != name]
         ladder[WITHOUT + name] = [sorted_base, *others]
-    work += [(1, partial(_rung, name, parts, split.ladder)) for name, parts in ladder.items()]
+    fit = partial(rankers.fit, rows=split.ladder)
+    work += [(1, partial(_once, ("ladder", name, 0), fit, parts, [0])) for name, parts in ladder.items()]
     for share in CURVE:
-        rows = np.arange(0, int(split.train.sum()), max(1, round(1 / share)))
-        work += [
-            (1, partial(_point, share, name, parts, rows)) for name, parts in ((BASE, [sorted_base]), (ALL, everything))
-        ]
+        fit = partial(rankers.fit, rows=np.arange(0, int(split.train.sum()), round(1 / share)))
+        for name, parts in ((BASE, [sorted_base]), (ALL, everything)):
+            work.append((1, partial(_once, ("curve", f"{share} {name}", 0), fit, parts, [0])))
     found = _worked_off(work, progress)
     test_of_judged = ~split.validation
-    gain = found["main", ALL, 0].gain
+    gain = found["ladder" if plan.ranker == DIN else "main", ALL, 0].gain
     owner = dict.fromkeys(base, BASE) | {f: name for name, group in groups.items() for f in group}
     curve = {
         share: tuple(_stack(found, "curve", f"{share} {name}")[:, test_of_judged] for name in (BASE, ALL))
@@ -172,7 +199,9 @@ def score_all(
     if truth is not None:
         main["oracle"] = truth.click_probability[split.test][None]
     return Scores(
+        model=DIN if plan.ranker == DIN else LIGHTGBM,
         main=main,
+        beside={name: _stack(found, "beside", name)[:, test_of_judged] for name in _names(found, "beside")},
         ladder={name: _stack(found, "ladder", name) for name in _names(found, "ladder")},
         headroom={name: _stack(found, "headroom", name) for name in headroom.STEPS if truth is not None},
         curve=curve,  # type: ignore[arg-type]
@@ -206,16 +235,23 @@ def _worked_off(
     return found
 
 
-def _main(name: str, parts: Sequence[Binned], seeds: int) -> Iterator[tuple[Key, Fit]]:
-    yield ("main", name, 0), rankers.fit(parts, range(seeds))
+def _once(
+    key: Key, fit: Callable[[Sequence[Any], Sequence[int]], Fit], parts: Sequence[Any], seeds: Sequence[int]
+) -> Iterator[tuple[Key, Fit]]:
+    yield key, fit(parts, seeds)
 
 
-def _rung(name: str, parts: Sequence[Binned], rows: NDArray[np.int64]) -> Iterator[tuple[Key, Fit]]:
-    yield ("ladder", name, 0), rankers.fit(parts, [0], rows)
+def _attend(data: TrainingSet, split: Split, most: int, parts: Sequence[rankers.Features], seeds: Sequence[int]) -> Fit:
+    """A DIN trained on a sample of the rows before the test, in the form of the trees; NaN on the validation days."""
+    from consumers.ranking import din  # torch takes seconds to import, and is asked for by an option
 
-
-def _point(share: float, name: str, parts: Sequence[Binned], rows: NDArray[np.int64]) -> Iterator[tuple[Key, Fit]]:
-    yield ("curve", f"{share} {name}", 0), rankers.fit(parts, [0], rows)
+    train = np.flatnonzero(split.train)
+    if len(train) > most:
+        train = np.sort(np.random.default_rng(0).choice(train, most, replace=False))
+    features = {name: values for part in parts for name, values in part.items()}
+    scores = np.full((len(seeds), len(split.validation)), np.nan)
+    scores[:, ~split.validation] = din.fit_and_score(data, features, train, np.flatnonzero(split.test), seeds)
+    return Fit(scores, {})
 
 
 def _headroom(

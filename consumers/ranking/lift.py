@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from consumers.ranking import delong, metrics
 from consumers.ranking.draws import Draws, Floats, interval, mean_of
-from consumers.ranking.experiment import ALL, BASE, PLACEBO, SWAPPED, WITHOUT, Scores
+from consumers.ranking.experiment import ALL, BASE, LIGHTGBM, PLACEBO, SWAPPED, WITHOUT, Scores
 from consumers.ranking.verdict import Evidence
 
-MODEL = "lightgbm"
 OVER_PLACEBO = "all features over placebo"
 NOWHERE = (float("nan"), float("nan"))
 
@@ -72,8 +71,7 @@ def compare_main(
     slices: Mapping[str, NDArray[np.bool_]],
     *,
     seed: int,
-    model: str = MODEL,
-    sliced: bool = True,
+    model: str,
 ) -> list[Comparison]:
     """Every ranker against the baseline on all test rows, and all features against it on every slice.
 
@@ -83,12 +81,11 @@ def compare_main(
         slices: name to which test rows [test rows].
         seed: of the draw of seeds.
         model: what was trained.
-        sliced: whether to look at the slices.
     """
     every = np.ones(len(drawn.clicked), bool)
     names = [name for name in (*(n for n in scores if n not in (BASE, ALL)), ALL) if name in scores]
     result: list[Comparison] = []
-    for part, rows in {"all": every, **(slices if sliced else {})}.items():
+    for part, rows in {"all": every, **slices}.items():
         rankers = names if part == "all" else [ALL]
         for metric in metrics.METRICS:
             value = {name: drawn.measure(metric, scores[name], rows) for name in [BASE, *rankers]}
@@ -151,7 +148,7 @@ def _compared(
     source = value if by_user is not None else two_way
     return Comparison(
         name=with_features,
-        model=MODEL,
+        model=LIGHTGBM,
         slice="all",
         metric="auc",
         base=float(source[base][:, 0].mean()),
@@ -179,11 +176,11 @@ def delong_of(scores: Mapping[str, Floats], clicked: NDArray[np.integer]) -> del
     return delong.difference(scores[BASE][0], scores[ALL][0], clicked)
 
 
-def captured_share(comparisons: Sequence[Comparison], ceiling: str) -> float:
+def captured_share(comparisons: Sequence[Comparison], ceiling: str, model: str = LIGHTGBM) -> float:
     """Which share of the AUC between the baseline and `ceiling` all features gain; NaN where there is no ceiling."""
     lifts = {
         c.name: c.lift
         for c in comparisons
-        if (c.slice, c.metric, c.days) == ("all", "auc", "test") and c.model != "din"
+        if (c.slice, c.metric, c.days) == ("all", "auc", "test") and c.model in (model, "truth")
     }
     return lifts[ALL] / lifts[ceiling] if lifts.get(ceiling, 0) > 0 else float("nan")

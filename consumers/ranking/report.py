@@ -104,7 +104,7 @@ def write_report(run: Run, file: Path, timings: Sequence[tuple[str, float]] = ()
         file: where to.
         timings: seconds of each step that led here.
     """
-    auc = [c for c in run.comparisons if c.metric == "auc" and c.days == "test" and c.model != "din"]
+    auc = [c for c in run.comparisons if c.metric == "auc" and c.days == "test" and _main(run, c)]
     everywhere = [c for c in auc if c.slice == "all"]
     main = [c for c in everywhere if c.name in (ALL, PLACEBO, OVER_PLACEBO)]
     slices = [c for c in auc if c.name == ALL]
@@ -171,7 +171,7 @@ def _cards(run: Run) -> list[tuple[str, str]]:
         cards.append((f"{new.lift:+.4f}", f"AUC on products new in the test {_span(new)}"))
     for ceiling in ("attainable", "oracle"):
         if top := run.find(ceiling):
-            share = captured_share(run.comparisons, ceiling)
+            share = captured_share(run.comparisons, ceiling, run.scores.model)
             cards.append((f"{100 * share:.0f}%", f"of the way to the {ceiling}'s {top.with_features:.4f}"))
     return cards
 
@@ -203,6 +203,10 @@ def _shares(run: Run) -> list[tuple[str, float]]:
     for feature, share in run.scores.gain.items():
         shares[run.scores.group_of.get(feature, BASE)] += share
     return sorted(shares.items(), key=lambda item: -item[1])
+
+
+def _main(run: Run, comparison: Comparison) -> bool:
+    return comparison.model in (run.scores.model, "truth")
 
 
 def _name(comparison: Comparison) -> str:

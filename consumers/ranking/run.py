@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from consumers.ranking import delong, verdict
 from consumers.ranking.costs import Cost, costs, fetch_costs
 from consumers.ranking.draws import Draws, draws, interval, mean_of
-from consumers.ranking.experiment import ALL, BASE, Plan, Scores, score_all, split_rows
+from consumers.ranking.experiment import ALL, BASE, DIN, LIGHTGBM, Plan, Scores, score_all, split_rows
 from consumers.ranking.impressions import read_impressions
-from consumers.ranking.lift import MODEL, Comparison, compare_ladder, compare_main, delong_of
+from consumers.ranking.lift import Comparison, compare_ladder, compare_main, delong_of
 from consumers.ranking.refusals import refuse_unusable
 from consumers.ranking.slices import slices
 from consumers.ranking.splits import split_time, validation_time
@@ -76,16 +76,19 @@ class Run:
     sections: Mapping[str, object] = field(default_factory=dict)
     """What other programs get beside the comparisons."""
 
-    def find(
-        self, name: str, part: str = "all", metric: str = "auc", *, model: str = MODEL, days: str = "test"
-    ) -> Comparison | None:
-        """One comparison, or None where it was not made."""
+    @property
+    def _of_groups(self) -> set[str]:
+        return {c.name for c in self.comparisons if c.name.split(" over ")[0].split(", ")[0] in self.verdicts}
+
+    def find(self, name: str, part: str = "all", metric: str = "auc", *, days: str = "test") -> Comparison | None:
+        """One comparison of the main kind of ranker (of the trees for single groups), or None where it was not made."""
         wanted = (name, part, metric, days)
         return next(
             (
                 c
                 for c in self.comparisons
-                if (c.name, c.slice, c.metric, c.days) == wanted and c.model in (model, "truth")
+                if (c.name, c.slice, c.metric, c.days) == wanted
+                and (c.model in (self.scores.model, "truth") or c.name in self._of_groups)
             ),
             None,
         )
@@ -151,7 +154,10 @@ def measure_joined(
     scores = score_all(data, split, start, plan, truth, progress)
     judged = split.judged
     on_test, on_validation = (draws(data, rows, replicates, 0) for rows in (split.test, judged & split.train))
-    comparisons = compare_main(scores.main, on_test, slices(data, split.test), seed=0)
+    parts = slices(data, split.test)
+    comparisons = compare_main(scores.main, on_test, parts, seed=0, model=scores.model)
+    if scores.beside:
+        comparisons += compare_main(scores.beside, on_test, {}, seed=0, model=DIN)
     added, _ = compare_ladder(scores, on_test, ~split.validation, seed=0, days="test")
     decided, evidence = compare_ladder(scores, on_validation, split.validation, seed=0, days="validation")
     return Run(
@@ -191,7 +197,9 @@ def _headroom(scores: Scores, drawn: Draws, validation: NDArray[np.bool_]) -> li
 
 def _curve(scores: Scores, drawn: Draws, rows: int) -> list[Point]:
     points = []
-    pairs = {**scores.curve, 1.0: (scores.main[BASE], scores.main[ALL])}
+    pairs = dict(scores.curve)
+    if scores.model == LIGHTGBM:
+        pairs[1.0] = scores.main[BASE], scores.main[ALL]
     for share, (base, with_features) in pairs.items():
         before, after = drawn.two_way(base), drawn.two_way(with_features)
         lift = mean_of(after - before, 0)

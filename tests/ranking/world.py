@@ -72,13 +72,21 @@ def small_log(rows: int = 3000, users: int = 40, products: int = 60, days: int =
     return TrainingSet(impressions, {name: JoinedView(versions, listed, row) for name, versions in views.items()})
 
 
-def measured(data: TrainingSet, *, days: float, seeds: int = 1, permutations: int = 1, replicates: int = 20) -> Run:
+def measured(
+    data: TrainingSet,
+    *,
+    days: float,
+    seeds: int = 1,
+    permutations: int = 1,
+    replicates: int = 20,
+    ranker: str = "lightgbm",
+) -> Run:
     """What `consume lift` makes of a log that is joined already."""
     return measure_joined(
         data,
         None,
         test_days=days,
-        plan=Plan(seeds=seeds, permutations=permutations, ladder_rows=10_000),
+        plan=Plan(seeds=seeds, permutations=permutations, ladder_rows=10_000, ranker=ranker),
         replicates=replicates,
         counted={"unmatched": 0, "refused": 0},
         progress=lambda *_: None,
