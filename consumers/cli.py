@@ -2,7 +2,7 @@
 
 import typer
 
-from consumers.commands import consistency, drift, freshness, lift, serve, tags_report
+from consumers.commands import consistency, drift, export_training, freshness, lift, serve, tags_report
 from feature_repo import console
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ def _root() -> None:
 
 
 app.command()(lift.lift)
+app.command()(export_training.export_training)
 app.command()(freshness.freshness)
 app.command()(drift.drift)
 app.command()(consistency.consistency)

@@ -30,6 +30,7 @@ REFUSED = {
     "consume lift --impressions log.parquet --test-days 0": "'--test-days'",
     "consume lift --impressions log.parquet --test-days nan": "'--test-days'",
     "consume lift --impressions log.parquet --test-days inf": "'--test-days'",
+    "consume export-training --impressions log.parquet": "'--out'",
     "consume lift --impressions log.parquet --seeds 0": "'--seeds'",
     "consume lift --impressions log.parquet --permutations 0": "'--permutations'",
     "consume lift --impressions log.parquet --ladder-rows 10": "'--ladder-rows'",

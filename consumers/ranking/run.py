@@ -14,12 +14,14 @@ from consumers.ranking import delong, verdict
 from consumers.ranking.costs import Cost, costs, fetch_costs
 from consumers.ranking.draws import Draws, draws, interval, mean_of
 from consumers.ranking.experiment import ALL, BASE, DIN, LIGHTGBM, Plan, Scores, score_all, split_rows
+from consumers.ranking.export import PARQUET, export
 from consumers.ranking.impressions import read_impressions
 from consumers.ranking.lift import Comparison, compare_ladder, compare_main, delong_of
+from consumers.ranking.multimodal import feature_groups, fit_projection
 from consumers.ranking.refusals import refuse_unusable
 from consumers.ranking.slices import slices
 from consumers.ranking.splits import split_time, validation_time
-from consumers.ranking.tabular import unused_context
+from consumers.ranking.tabular import tabular_features, unused_context
 from consumers.ranking.training_set import TrainingSet, encoder_version, join
 from consumers.ranking.truth import Truth, read_truth
 from consumers.ranking.verdict import Verdict
@@ -123,18 +125,50 @@ def measure(
         timings: (step, seconds) of the steps that led here, for what a group costs.
         progress: told of every ranker trained.
     """
-    log = read_impressions(impressions, now=now)
-    data = join(settings, service, log.table)
-    unmatched = _unmatched(data)
-    quarantine.add(settings, STEP, [*log.refused, *log.notes, *unmatched], now)
+    data, counted = read_and_join(settings, impressions, service, now)
     refuse_unusable(data, str(impressions))
-    counted = {"unmatched": len(unmatched), "refused": len(log.refused)}
     known = read_truth(truth, data) if truth else None
     run = measure_joined(
         data, known, test_days=test_days, plan=plan, replicates=replicates, counted=counted, progress=progress
     )
     shown = pc.unique(data.impressions.column(PRODUCT_ID)).to_pylist()
     return replace(run, costs=costs(list(run.verdicts), fetch_costs(settings, shown), timings))
+
+
+def read_and_join(
+    settings: Settings, impressions: Path, service: str, now: datetime
+) -> tuple[TrainingSet, dict[str, int]]:
+    """A log joined with a feature service, and how many rows were refused or have no feature, each quarantined."""
+    log = read_impressions(impressions, now=now)
+    data = join(settings, service, log.table)
+    unmatched = _unmatched(data)
+    quarantine.add(settings, STEP, [*log.refused, *log.notes, *unmatched], now)
+    return data, {"unmatched": len(unmatched), "refused": len(log.refused)}
+
+
+def export_joined(
+    settings: Settings,
+    impressions: Path,
+    out: Path,
+    *,
+    service: str,
+    test_days: float | None,
+    formats: Sequence[str],
+    now: datetime,
+    progress: Callable[[str], None],
+) -> dict[str, int]:
+    """Join a log and write it as a training set; arguments are `measure`'s and `export`'s."""
+    data, _ = read_and_join(settings, impressions, service, now)
+    refuse_unusable(data, str(impressions))
+    start = split_time(data, test_days)
+    middle = validation_time(data, start)
+    part = np.where(data.time < middle, "train", np.where(data.time < start, "validation", "test"))
+    features = dict(tabular_features(data))
+    embedding = data.views.get("product_embedding")
+    if set(formats) != {PARQUET}:
+        for group in feature_groups(data, fit_projection(embedding, start) if embedding is not None else None).values():
+            features |= group
+    return export(data, part, features, out, formats, progress)
 
 
 def measure_joined(
