@@ -27,6 +27,11 @@ class Geometry:
         if not (0 < self.height <= height and 0 < self.width <= width):
             raise ValueError(f"cannot cut {self.height} x {self.width} out of a picture resized to {self.resize_to}")
 
+    @property
+    def side(self) -> int:
+        """Pixels that a side of the resized picture has at least, and at most where it is resized to a square."""
+        return self.resize_to if isinstance(self.resize_to, int) else max(self.resize_to)
+
     def cut(self, image: Image.Image) -> NDArray[np.uint8]:
         """uint8 [height, width, 3] of an RGB picture of any size."""
         if isinstance(self.resize_to, int):

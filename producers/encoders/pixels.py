@@ -158,7 +158,7 @@ def _cut_into(place: slabs.Place, start: int, sources: Sequence[Source], geometr
     usable, refused = np.ones(len(sources), bool), []
     for row, source in enumerate(sources):
         try:
-            rows[row] = geometry.cut(open_image(source))
+            rows[row] = geometry.cut(open_image(source, side=geometry.side))
         except UnusableImage as error:
             rows[row] = 0
             usable[row] = False

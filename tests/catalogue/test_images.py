@@ -186,3 +186,18 @@ def test_shows_a_picture_with_broken_exif_as_it_is_stored() -> None:
 def test_the_reason_survives_the_way_from_a_decoding_process() -> None:
     error = pickle.loads(pickle.dumps(UnusableImage(images.MISSING, "a.jpg")))
     assert (error.reason, str(error)) == (images.MISSING, f"{images.MISSING}: a.jpg")
+
+
+@pytest.mark.parametrize(("size", "decoded"), [(400, 400), (800, 400), (1700, 425), (335, 335)])
+def test_a_jpeg_that_will_be_made_small_is_decoded_smaller_and_looks_the_same(size: int, decoded: int) -> None:
+    smooth = noise(size // 16, size // 16).resize((size, size), Image.Resampling.BICUBIC)
+    content = encoded(smooth, "JPEG", quality=90)
+    fast, slow = open_image(content, side=224), open_image(content)
+    assert fast.size == (decoded, decoded)
+    assert slow.size == (size, size)
+    small = [np.asarray(image.resize((224, 224), Image.Resampling.BICUBIC)).astype(int) for image in (fast, slow)]
+    assert np.abs(small[0] - small[1]).mean() < 1.5
+
+
+def test_only_a_jpeg_is_decoded_smaller() -> None:
+    assert open_image(encoded(noise(500, 500), "PNG"), side=20).size == (500, 500)

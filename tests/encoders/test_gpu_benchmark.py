@@ -1,0 +1,20 @@
+"""The benchmark of a GPU runs where there is none, with a tiny model: its path is right before it costs GPU time."""
+
+import re
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.benchmarks import encoding
+
+
+def test_it_measures_both_figures_and_says_what_limits_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("feast", "redis", "deltalake"):  # a GPU machine has none of them
+        monkeypatch.setitem(sys.modules, name, None)
+    arguments = ["gpu", "--tiny", "--images", "70", "--jpeg", "64", "--workers", "1", "--rounds", "2"]
+    done = CliRunner().invoke(encoding.app, arguments, catch_exceptions=False)
+    assert re.search(r"already decoded, two layers at 224 px.*matrix product, .* TFLOP/s", done.output)
+    assert re.search(
+        r"70 JPEG of 64 px.*read .* decode .* encode .* write .*; limited by (decoding|the model)", done.output
+    )
