@@ -1,7 +1,14 @@
 """Gathers every object for Feast: `feast apply` reads this file and no other (see .feastignore)."""
 
 from feature_repo.entities import product, user
-from feature_repo.services import affinity_history, ranking, ranking_with_affinity, ranking_without_tags
+from feature_repo.services import (
+    affinity_history,
+    ranking,
+    ranking_with_affinity,
+    ranking_without_history,
+    ranking_without_labels,
+    ranking_without_tags,
+)
 from feature_repo.views.affinity import user_product_affinity
 from feature_repo.views.product import (
     product_catalogue,
@@ -22,6 +29,8 @@ __all__ = [
     "product_tags",
     "ranking",
     "ranking_with_affinity",
+    "ranking_without_history",
+    "ranking_without_labels",
     "ranking_without_tags",
     "user",
     "user_interest",

@@ -104,8 +104,11 @@ def train(vectors: Vectors, encoder_version: str, *, levels: int, size: int, see
 
 
 def size_for(products: int) -> int:
-    """Codes a level for a catalogue: a power of two from 4 to 256 that leaves about a hundred products for each."""
-    return int(2 ** np.clip(np.floor(np.log2(max(products, 1) / 100)), 2, 8))
+    """Codes a level for a catalogue: a power of two from 16 to 256, about a hundred products for each.
+
+    Three levels of 16 tell 4,096 products apart; a shop of fewer than 16 gets as many codes as products.
+    """
+    return min(products, int(2 ** np.clip(np.floor(np.log2(max(products, 1) / 100)), 4, 8)))
 
 
 def quality(codes: NDArray[np.int32], squared_error: float, variance: float, sizes: Sequence[int]) -> Quality:

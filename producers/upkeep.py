@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from feature_repo.errors import VitrineError
 from feature_repo.online import open_online
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, USER_ID
 from feature_repo.settings import Settings
-from feature_repo.tables import delta, retention
+from feature_repo.tables import delta, gather, retention
 
 RETENTION_DAYS = 365.0
 """Where feature_store.yaml names no `offline_store.retention_days`."""
+INTERESTS = "user_interest"
 ROW_ID = "row_id"
 """The quarantine's column that may hold a product's or a user's id."""
 
@@ -38,6 +42,8 @@ class Forgotten:
     """Rows per table that had any."""
     online: dict[str, int]
     """Rows per view that had any."""
+    remembered_by: int = 0
+    """Users whose rows of `user_interest` still list one of the products among their last clicks."""
 
 
 def retention_of(settings: Settings) -> timedelta:
@@ -95,7 +101,21 @@ def forget(settings: Settings, *, products: Sequence[str], users: Sequence[str])
         for join_key, values in ((PRODUCT_ID, products), (USER_ID, users)):
             for view, rows in online.forget_entities(join_key, values).items():
                 removed[view] = removed.get(view, 0) + rows
-    return Forgotten(deleted, removed)
+    return Forgotten(deleted, removed, _remembered_by(settings, products))
+
+
+def _remembered_by(settings: Settings, products: Sequence[str]) -> int:
+    """How many users have one of the products among the last clicks of any of their rows."""
+    path = settings.table(INTERESTS)
+    if not products or not delta.exists(path):
+        return 0
+    users: set[str] = set()
+    for batch in gather.scan(delta.dataset(path), [USER_ID, "recent_products"]).to_batches():
+        lists = batch["recent_products"]
+        named = pc.is_in(pc.list_flatten(lists), value_set=pa.array(products, pa.string()))
+        rows = pc.unique(pc.list_parent_indices(lists).filter(named))
+        users.update(batch[USER_ID].take(rows).to_pylist())
+    return len(users)
 
 
 def _tables(settings: Settings) -> list[Path]:

@@ -19,7 +19,16 @@ from feature_repo.tables import delta
 
 ROOT = Path(__file__).parent.parent
 ENDS = "2026-01-21T00:00:00"
-TABLES = ("product_catalogue", "product_embedding", "product_tags", "tag_predictions", "quarantine")
+TABLES = (
+    "product_catalogue",
+    "product_embedding",
+    "product_tags",
+    "tag_predictions",
+    "product_codes",
+    "user_interest",
+    "product_neighbours",
+    "quarantine",
+)
 VECTORS = ("image_vector", "text_vector", "fused_vector", "similar_vector")
 
 CHAIN = [
@@ -28,6 +37,10 @@ CHAIN = [
     "produce encoder --data shop --out encoder --pairs 128",
     "produce embeddings --encoder encoder",
     "produce tags --labels shop/labels.parquet",
+    # So short a training leaves vectors that a codebook rightly refuses to code.
+    "produce codes --max-collisions 1 --min-entropy 0 --max-error 1",
+    "produce interests --impressions shop/impressions.parquet",
+    "produce neighbours --impressions shop/impressions.parquet",
     "feast apply",
     f"feast materialize-incremental {ENDS}",
     "consume tags-report --replicates 20 --json tags.json",
@@ -35,7 +48,7 @@ CHAIN = [
     " --replicates 20 --json lift.json --report report.html",
     f"consume freshness --now {ENDS}+00:00 --max-age 2d --json freshness.json",
 ]
-AGAIN = [CHAIN[1], CHAIN[3], CHAIN[4]]
+AGAIN = [CHAIN[1], *CHAIN[3:8]]
 
 
 def test_the_commands_of_the_demo_take_a_small_shop_from_pictures_to_a_lift(tmp_path: Path) -> None:
@@ -56,7 +69,7 @@ def test_the_commands_of_the_demo_take_a_small_shop_from_pictures_to_a_lift(tmp_
     check_online(store, tmp_path / "online")
 
     before = {table: rows_of(store, table) for table in TABLES}
-    assert all(before[table] > 0 for table in TABLES[:4])
+    assert all(before[table] > 0 for table in TABLES[:7])
     for line in AGAIN:
         run(line, tmp_path, store)
     assert {table: rows_of(store, table) for table in TABLES} == before

@@ -7,22 +7,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from consumers.ranking.history import MICROSECONDS_A_DAY, Clicks, counts_before, smoothed_rate
+from consumers.ranking.history import Clicks, counts_before, smoothed_rate
 from consumers.ranking.tabular import RATE_STRENGTH
 from consumers.ranking.training_set import JoinedView, TrainingSet, codes
 from consumers.ranking.twins import WINDOW, same_in_window
+from feature_repo.features import missing
+from feature_repo.features.neighbours import NAMES as NEIGHBOURS
 from feature_repo.schema import TAGS
 
 Group = dict[str, NDArray[Any]]
-
-NEIGHBOURS = (
-    "neighbour_click_rate",
-    "neighbour_impressions",
-    "neighbour_price",
-    "neighbour_age",
-    "neighbour_similarity",
-    "neighbours",
-)
 
 
 def codes_group(data: TrainingSet, view: JoinedView, clicks: Clicks) -> Group:
@@ -63,25 +56,21 @@ def missing_group(data: TrainingSet, embedding: JoinedView, tags: JoinedView | N
 
     That a picture or a title is missing the baseline knows already, for the placebo swaps among products of the same.
     """
-    group: Group = {}
-    age = np.full(len(embedding.row), np.nan, np.float32)
     known = embedding.row >= 0
-    age[known] = (data.time[known] - embedding.since[embedding.row[known]]) / MICROSECONDS_A_DAY
-    group["vector_age_days"] = age
+    age = data.time - np.append(embedding.since, 0)[embedding.row]
+    # Of the modalities only the age: which are missing the baseline knows already.
+    group: Group = {"vector_age_days": missing.of_vectors(age, known, {})["vector_age_days"]}
     if tags is None:
         return group
-    abstained = {tag: _null(tags.strings(tag)) for tag in TAGS if tag in tags.versions.column_names}
-    group |= {f"{tag}_abstained": values for tag, values in abstained.items()}
+    labelled = {tag: ~_null(tags.strings(tag)) for tag in TAGS if tag in tags.versions.column_names}
     catalogue = data.views.get("product_catalogue")
-    if catalogue is not None and "category" in abstained:
-        told = _null(catalogue.strings("category"))
-        group["category_predicted"] = (told * (1 - abstained["category"])).astype(np.float32)
-    return group
+    told = ~_null(catalogue.strings("category")) if catalogue is not None else None
+    return group | missing.of_tags(tags.row >= 0, labelled, told)
 
 
 def _known(values: NDArray[np.float32], code: NDArray[np.int64]) -> NDArray[np.float32]:
     return np.where(code >= 0, values, np.float32(np.nan))
 
 
-def _null(column: pa.ChunkedArray) -> NDArray[np.float32]:
-    return np.asarray(column.is_null().to_numpy(), np.float32)
+def _null(column: pa.ChunkedArray) -> NDArray[np.bool_]:
+    return np.asarray(column.is_null().to_numpy(), np.bool_)

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from consumers.ranking.training_set import Ints, JoinedView, TrainingSet
 
-CONTENT_VIEWS = ("product_embedding", "product_tags")
+CONTENT_VIEWS = ("product_embedding", "product_tags", "product_codes")
 """The views whose rows swap; what the shop says of a product stays with it."""
+REFRESHED_VIEWS = ("product_neighbours",)
+"""Views made from content whose versions come with time and not with the product: a row gets its partner's of then."""
 
 
 def with_swapped_content(data: TrainingSet, new_since: int, seed: int) -> TrainingSet:
@@ -23,9 +25,12 @@ def with_swapped_content(data: TrainingSet, new_since: int, seed: int) -> Traini
     """
     product = data.product
     partner = _partners(product, data.views["product_embedding"], new_since, np.random.default_rng(seed))
-    views = {
-        name: swapped(view, product, partner) if name in CONTENT_VIEWS else view for name, view in data.views.items()
-    }
+    views = dict(data.views)
+    for name, view in data.views.items():
+        if name in CONTENT_VIEWS:
+            views[name] = swapped(view, product, partner)
+        elif name in REFRESHED_VIEWS:
+            views[name] = swapped_as_of(view, product, partner, data.time)
     return data.with_views(views)
 
 
@@ -48,6 +53,27 @@ def swapped(view: JoinedView, product: Ints, partner: Ints) -> JoinedView:
     row = np.full(len(view.row), -1)
     row[view.row >= 0] = replaced[view.row[view.row >= 0]]
     return JoinedView(view.versions, view.since, row)
+
+
+def swapped_as_of(view: JoinedView, product: Ints, partner: Ints, time: Ints) -> JoinedView:
+    """Give every row the newest version of its product's partner that held by then; none where there was none.
+
+    Args:
+        view: the joined view.
+        product: code of each impression's product [n].
+        partner: code of the product to swap with [products].
+        time: of each impression, microseconds [n].
+    """
+    owner = _owners(view, product)
+    moments = np.unique(view.since)
+    width = len(moments) + 1
+    key = owner * width + np.searchsorted(moments, view.since) + 1
+    order = np.argsort(key, kind="stable")
+    asked = partner[product] * width + np.searchsorted(moments, time, side="right")
+    place = np.searchsorted(key[order], asked, side="right") - 1
+    found = np.where(place >= 0, order[place], -1)
+    found = np.where((found >= 0) & (owner[found] == partner[product]), found, -1)
+    return JoinedView(view.versions, view.since, np.where(view.row >= 0, found, -1))
 
 
 def _owners(view: JoinedView, product: Ints) -> Ints:

@@ -6,6 +6,7 @@ interest.py        what a user's clicks say of the user: one click at a time, or
 affinity_frame.py  the same of a frame, for Feast
 affinity_torch.py  the same in torch, with gradients: the one module here that imports it
 neighbours.py      what the products nearest to one earned
+missing.py         what is not known of a product, what was predicted instead, how old it is
 ages.py            child age stages, and how a distribution over them moves while children grow
 
 Everything works on n rows at once. Missing is NaN (-1 for codes) and stays so, never zero.

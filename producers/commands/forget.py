@@ -26,5 +26,11 @@ def forget(
         typer.echo(f"{table}: {rows:,} rows deleted")
     for view, rows in forgotten.online.items():
         typer.echo(f"{view}, online: {rows:,} rows deleted")
+    if forgotten.remembered_by:
+        typer.echo(
+            f"user_interest: {forgotten.remembered_by:,} users clicked it: ids in their last clicks and its share in "
+            "their means stay. To make them anew: take its rows out of the log, `produce forget --user` those users, "
+            "and run `produce interests` and `feast materialize-incremental`"
+        )
     if not forgotten.offline and not forgotten.online:
         typer.echo("there is no row of them, offline or online")

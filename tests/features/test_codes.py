@@ -170,6 +170,6 @@ def test_the_command_ends_with_one_when_a_gate_is_broken(store: Settings) -> Non
     assert schema.PRODUCT_CODES.names == delta.read(store.table("product_codes")).column_names
 
 
-@pytest.mark.parametrize(("products", "size"), [(1, 4), (150, 4), (8_000, 64), (25_600, 256), (10**8, 256)])
+@pytest.mark.parametrize(("products", "size"), [(1, 1), (10, 10), (150, 16), (8_000, 64), (25_600, 256), (10**8, 256)])
 def test_the_size_of_a_codebook_goes_with_the_catalogue(products: int, size: int) -> None:
     assert codebook.size_for(products) == size

@@ -15,7 +15,7 @@ from feature_repo.features import interest
 from feature_repo.features.interest import Click
 from feature_repo.settings import Settings
 from feature_repo.tables import delta, training
-from producers import interest_rows, interests
+from producers import interest_rows, interests, upkeep
 from tests.features import world
 from tests.features.world import DAY, ENCODER, LISTED
 
@@ -225,3 +225,15 @@ def test_a_run_that_broke_off_is_finished_by_the_next(store: Settings, monkeypat
     done = make(store, log)
     assert done.known == sum(commits)
     assert rows_of(store).equals(one_at_a_time(store, log))
+
+
+def test_a_forgotten_user_leaves_no_version_and_a_forgotten_product_is_said_to_be_remembered(store: Settings) -> None:
+    log = a_log()
+    make(store, log)
+    users = {row["user_id"] for row in rows_of(store).to_pylist() if "p3" in row["recent_products"]}
+    assert 0 < len(users) <= USERS
+    done = upkeep.forget(store, products=["p3"], users=["u1"])
+    assert done.offline["user_interest"] > 0
+    assert done.remembered_by == len(users - {"u1"})
+    assert "u1" not in rows_of(store)["user_id"].to_pylist()
+    assert upkeep.forget(store, products=["no such"], users=[]).remembered_by == 0

@@ -1,7 +1,7 @@
 import numpy as np
 import pyarrow as pa
 
-from consumers.ranking.placebo import swapped, with_swapped_content
+from consumers.ranking.placebo import swapped, swapped_as_of, with_swapped_content
 from consumers.ranking.training_set import JoinedView
 from tests.ranking.world import DAY, START, small_log
 
@@ -39,3 +39,28 @@ def test_a_partner_with_fewer_versions_gives_its_last_one() -> None:
     a, b = 0, 1
     view = JoinedView(pa.table({"value": [10.0, 20.0, 11.0]}), np.array([1, 2, 3]), np.array([0, 2, 1, -1]))
     np.testing.assert_array_equal(swapped(view, np.array([a, a, b, b]), np.array([b, a])).row, [1, 1, 0, -1])
+
+
+def test_what_comes_with_time_is_the_partner_s_of_then_and_never_of_later() -> None:
+    chance = np.random.default_rng(0)
+    products, rows = 7, 400
+    owner, since = np.repeat(np.arange(products), 5), chance.integers(0, 50, products * 5)
+    product, time = chance.integers(0, products, rows), chance.integers(0, 60, rows)
+
+    def newest(of: int, at: int) -> int:
+        mine = [v for v in range(len(owner)) if owner[v] == of and since[v] <= at]
+        return max(mine, key=lambda v: (since[v], v), default=-1)
+
+    view = JoinedView(
+        pa.table({"value": np.arange(len(owner))}),
+        since,
+        np.array([newest(p, t) for p, t in zip(product, time, strict=True)]),
+    )
+    partner = chance.permutation(products)
+    found = swapped_as_of(view, product, partner, time)
+    used = set(view.row[view.row >= 0].tolist())  # versions that no row has are not there to be given
+    for row in range(rows):
+        theirs = [v for v in used if owner[v] == partner[product[row]] and since[v] <= time[row]]
+        wanted = max(theirs, key=lambda v: (since[v], v), default=-1) if view.row[row] >= 0 else -1
+        assert found.row[row] == wanted
+        assert found.row[row] < 0 or since[found.row[row]] <= time[row]

@@ -1,0 +1,54 @@
+"""What is not known of the candidates of a block, as features (feature_repo/features/missing.py), online.
+
+block = reader.fetch("ranking", {"user_id": user, "product_id": candidates}, full_feature_names=True)
+missing_of(block, now)["vector_age_days"]        # float32 [n]
+"""
+
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consumers.block import Block
+from feature_repo.errors import VitrineError
+from feature_repo.features import missing
+from feature_repo.schema import TAGS
+from feature_repo.tables import columns, times
+from feature_repo.tables.decode import Status
+
+EMBEDDING, TAGGED, CATALOGUE = "product_embedding", "product_tags", "product_catalogue"
+
+
+def missing_of(block: Block, now: datetime) -> dict[str, NDArray[np.float32]]:
+    """float32 [n] of missing.NAMES, those of tags only where the block has `product_tags`.
+
+    Raises:
+        VitrineError: the block has no `product_embedding` with `has_image` and `has_text`.
+    """
+    read = block.views.get(EMBEDDING)
+    if read is None or not {"has_image", "has_text"} <= read.rows.columns.keys():
+        raise VitrineError(f"the block has no {EMBEDDING} with has_image and has_text; ask for the whole view")
+    known = _there(block, EMBEDDING)
+    age = times.tick(now, "us") - read.spread(read.rows.event_timestamp)
+    has = {}
+    for name in ("image", "text"):
+        values = np.ma.filled(
+            read.spread(columns.to_numpy(read.rows.columns[f"has_{name}"])).astype(np.float32), np.nan
+        )
+        has[name] = np.where(known, values, np.float32(np.nan))
+    features = missing.of_vectors(age, known, has)
+    if TAGGED not in block.views:
+        return features
+    labelled = {tag: _labelled(block, TAGGED, tag) for tag in TAGS if tag in block.views[TAGGED].rows.columns}
+    told = _labelled(block, CATALOGUE, "category") if CATALOGUE in block.views else None
+    return features | missing.of_tags(_there(block, TAGGED), labelled, told)
+
+
+def _there(block: Block, view: str) -> NDArray[np.bool_]:
+    return block.views[view].status() == Status.PRESENT
+
+
+def _labelled(block: Block, view: str, feature: str) -> NDArray[np.bool_]:
+    """Where a text feature is there [n]."""
+    read = block.views[view]
+    return np.asarray(read.spread(np.asarray(columns.to_arrow(read.rows.columns[feature]).is_valid())))
