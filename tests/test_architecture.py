@@ -41,8 +41,19 @@ def test_a_folder_does_not_import_what_its_place_forbids(folder: str) -> None:
     assert not crossed
 
 
+def test_ray_is_imported_where_the_work_on_it_is_and_nowhere_else() -> None:
+    importing = {
+        file.relative_to(ROOT).as_posix()
+        for package in PACKAGES
+        for file in (ROOT / package).rglob("*.py")
+        if any(name == "ray" or name.startswith("ray.") for name in imports_of(file))
+    }
+    assert {file for file in importing if "on_ray" not in file} == set()
+    assert importing
+
+
 @pytest.mark.parametrize("command", ["producers.cli", "consumers.cli", "feature_repo.tables.delta", "producers.upkeep"])
 def test_a_command_line_starts_without_the_heavy_libraries(command: str) -> None:
     probe = f"import sys, {command}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True, cwd=ROOT)
-    assert not {"feast", "torch", "transformers", "lightgbm", "sklearn"} & set(loaded.stdout.split())
+    assert not {"feast", "torch", "transformers", "lightgbm", "sklearn", "ray"} & set(loaded.stdout.split())

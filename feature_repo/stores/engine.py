@@ -3,7 +3,8 @@
 `feast materialize-incremental` writes what is not online yet: rows of event times since the last run and, however old
 their event times, rows that came late. `feast materialize START END` writes that window once more, whatever has been
 written, unless it was killed while doing so: then the same command goes on. Feast's own watermark moves once all is
-written. What is where, and why, is in tables/materialize.py and tables/written.py.
+written. What is where, and why, is in tables/materialize.py and tables/written.py. Where `offline_store.ray` names a
+cluster, it does the work (tables/on_ray/).
 """
 
 import logging
@@ -24,7 +25,8 @@ from feature_repo.stores import sources
 from feature_repo.stores.online import views
 from feature_repo.stores.online.packed import PackedOnlineStore
 from feature_repo.stores.view_tables import whole_view_table
-from feature_repo.tables.materialize import Source, materialize
+from feature_repo.tables.materialize import Source, Write, materialize, writer
+from feature_repo.tables.on_ray import cluster
 from feature_repo.tables.training import ViewTable
 from feature_repo.tables.written import Ledger, Window
 
@@ -74,14 +76,36 @@ class ColumnarEngine(LocalComputeEngine):
             def begin(rows: int) -> Callable[[int], object]:
                 return shown.enter_context(task.tqdm_builder(rows)).update if task.tqdm_builder else lambda done: None
 
+            write, rows_per_entry = self._writer(store, view)
             materialize(
-                Source(table.table, _columns(source, table), list(table.keys.values()), table.event_timestamp),
+                Source(
+                    table.table,
+                    _columns(source, table),
+                    list(table.keys.values()),
+                    table.event_timestamp,
+                    table.created_timestamp,
+                ),
                 Ledger(online, stored, window if again else None, clock=lambda: datetime.now(UTC)),
                 window,
-                pack=lambda rows: store.pack_arrow(config, view, rows),
-                put=lambda keys, rows: online.store.write(keys, rows, stored.ttl),
+                write=write,
                 begin=begin,
+                rows_per_entry=rows_per_entry,
             )
+
+    def _writer(self, store: PackedOnlineStore, view: FeatureView) -> tuple[Write, int | None]:
+        """Who writes rows of a view, and how many at most between two entries in the ledger."""
+        config = self.repo_config
+        online, packer = store.online_table(config), store.packer(config, view)
+        address = getattr(config.offline_store, "ray", None)
+        if address is None:
+            return writer(
+                pack=lambda rows: store.pack_arrow(config, view, rows),
+                put=lambda keys, rows: online.store.write(keys, rows, packer.view.ttl),
+            ), None
+        cluster.connect(address)
+        from feature_repo.tables.on_ray import materialize as on_ray
+
+        return on_ray.writer(online.store, online.project, packer), on_ray.ROWS_PER_ENTRY
 
 
 def _window(view: FeatureView, start: datetime, end: datetime) -> tuple[Window, bool]:

@@ -25,6 +25,8 @@ from feature_repo.stores import entity_rows, sources
 from feature_repo.stores.retrieval import TableRetrievalJob, TrainingRequest, TrainingRetrievalJob
 from feature_repo.stores.view_tables import requested_view_tables
 from feature_repo.tables import history
+from feature_repo.tables.on_ray import cluster
+from feature_repo.tables.training import Find
 
 
 class DeltaOfflineStoreConfig(FeastConfigBaseModel):
@@ -35,6 +37,9 @@ class DeltaOfflineStoreConfig(FeastConfigBaseModel):
     """The folder of all tables; relative to the folder of feature_store.yaml. A source's relative path starts here."""
     retention_days: float = 365
     """How long rows that were corrected are kept, and so how far back `created_before` can reach."""
+    ray: str | None = None
+    """The Ray cluster that joins and materializes: `local` for one on this machine, else as `ray.init` takes it. It is
+    an option and no other store: which tables there are, and what a join gives, does not depend on it."""
 
 
 class DeltaOfflineStore(OfflineStore):
@@ -75,7 +80,9 @@ class DeltaOfflineStore(OfflineStore):
             rows, column = entity_rows.from_caller(entity_df)
         return TrainingRetrievalJob(
             config,
-            TrainingRequest(rows, column, views, created_by_then=filter_by_created_timestamp),
+            TrainingRequest(
+                rows, column, views, created_by_then=filter_by_created_timestamp, find=_find(config.offline_store.ray)
+            ),
             full_feature_names=full_feature_names,
             on_demand_feature_views=OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
             metadata=entity_rows.metadata(rows, column, feature_refs),
@@ -178,6 +185,16 @@ class DeltaOfflineStore(OfflineStore):
     ) -> Iterable[tuple[str, str]]:
         """Names and Arrow types, in the spelling of Feast's type inference."""
         return sources.columns_and_types(config, sources.file_source(data_source, f"source `{data_source.name}`"))
+
+
+def _find(ray: str | None) -> Find | None:
+    """Who looks rows up: this process, or a cluster."""
+    if ray is None:
+        return None
+    cluster.connect(ray)
+    from feature_repo.tables.on_ray import join
+
+    return join.find
 
 
 def _pull(

@@ -22,7 +22,7 @@ from feature_repo.errors import VitrineError
 from feature_repo.stores import sources
 from feature_repo.tables import delta, stored, training
 from feature_repo.tables.stored import StoredTrainingSet
-from feature_repo.tables.training import Normalised, ViewTable
+from feature_repo.tables.training import Find, Normalised, ViewTable
 
 
 class TableRetrievalJob(RetrievalJob):
@@ -93,6 +93,7 @@ class TrainingRequest:
     views: Sequence[ViewTable]
     created_by_then: bool = False
     created_before: datetime | None = None
+    find: Find | None = None
 
     def join(self) -> Normalised:
         """The training set in memory."""
@@ -103,6 +104,7 @@ class TrainingRequest:
             self.views,
             created_by_then=self.created_by_then,
             created_before=self.created_before,
+            find=self.find,
         )
 
     def write(self, folder: Path) -> StoredTrainingSet:
@@ -115,6 +117,7 @@ class TrainingRequest:
             folder,
             created_by_then=self.created_by_then,
             created_before=self.created_before,
+            find=self.find,
         )
 
 

@@ -27,9 +27,11 @@ store.py         what an online store must offer
 online_table.py  the packed rows of one project, whichever store they lie in
 lmdb_table.py    the store in an LMDB file
 materialize.py   from an offline table to an online store, in bounded memory
+pack.py          rows as a batch source names them, to keys and packed rows
 written.py       what of an offline table an online store has
 repack.py        offline rows as the packed rows that should be online of them, to compare
 view_rows.py     what was read of one view, each entity once
 redis_table.py   the store in Redis; put_newer.lua and swap.lua run on the server
 redis_address.py where a Redis is, and what to say when it is gone
+on_ray/          the join and the materialization on more than one machine
 """

@@ -28,9 +28,15 @@ def rows_of(
     return pa.Table.from_batches(_kept(scanner.to_batches(), positions), schema=scanner.projected_schema)
 
 
-def batches_of(table: pyarrow.dataset.Dataset, positions: Int64, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def batches_of(
+    table: pyarrow.dataset.Dataset,
+    positions: Int64,
+    columns: Sequence[str],
+    *,
+    where: pyarrow.dataset.Expression | None = None,
+) -> Iterator[pa.RecordBatch]:
     """The same, batch by batch: only some batches are ever in memory."""
-    return _kept(scan(table, columns).to_batches(), positions)
+    return _kept(scan(table, columns, where).to_batches(), positions)
 
 
 def scan(

@@ -56,9 +56,13 @@ def read_newest(
     versions = asof.index_versions(
         [order[key] for key in keys], order[event_timestamp], order[created_timestamp] if created_timestamp else None
     )
+    return gather.rows_of(table, newest(versions), columns, where=where).combine_chunks()
+
+
+def newest(versions: asof.Versions) -> asof.Int64:
+    """The position of each key's newest version, ascending."""
     filled = np.diff(versions.starts) > 0
-    newest = np.sort(versions.row[versions.starts[1:][filled] - 1])
-    return gather.rows_of(table, newest, columns, where=where).combine_chunks()
+    return np.sort(versions.row[versions.starts[1:][filled] - 1])
 
 
 def distinct_moments(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,9 @@ import pyarrow.compute as pc
 from feature_repo.errors import VitrineError
 
 Int64 = npt.NDArray[np.int64]
+
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+"""2**64 divided by the golden ratio: multiplied by it, neighbouring numbers differ in their upper bits."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,41 @@ def encode_like(codes: Codes, columns: Sequence[pa.ChunkedArray], rows: int) -> 
         if position:
             code = _position_among(codes.combinations[position - 1], code)
     return code
+
+
+def part_of(columns: Sequence[pa.ChunkedArray], like: Sequence[pa.DataType], rows: int, parts: int) -> Int64:
+    """[rows] which of `parts` parts each key belongs to, -1 where a column is null.
+
+    Keys that `encode_like` takes for the same are in one part, whatever their types, in every process.
+
+    Args:
+        like: the types of the columns that they are to be compared with.
+
+    Raises:
+        VitrineError: a column cannot be compared with its type, as in `encode_like`.
+    """
+    mixed = np.zeros(rows, dtype=np.uint64)
+    there = np.ones(rows, dtype=bool)
+    for column, type_ in zip(columns, like, strict=True):
+        if column.null_count == rows:  # of any type
+            return np.full(rows, -1, dtype=np.int64)
+        plain = _plain(column)
+        _comparable(plain, pa.array([], type_.value_type if pa.types.is_dictionary(type_) else type_))
+        there &= plain.is_valid().to_numpy()
+        mixed = (mixed ^ _hashes(plain)) * _ODD
+    return np.where(there, ((mixed >> np.uint64(32)) % np.uint64(parts)).astype(np.int64), -1)
+
+
+def _hashes(column: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
+    """[rows] equal for equal values of comparable types: of numbers as floats, of texts' bytes; 0 for other types."""
+    if _is_number(column.type):
+        values = column.cast(pa.float64(), safe=False).fill_null(0.0).to_numpy() + 0.0  # -0.0 is 0.0
+        return values.view(np.uint64) * _ODD >> np.uint64(17)
+    if not (_is_text(column.type) or pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
+        return np.zeros(len(column), dtype=np.uint64)
+    distinct = pc.unique(column).drop_null()
+    hashes = [crc32(value) for value in distinct.cast(pa.large_binary()).to_pylist()]
+    return np.array([*hashes, 0], dtype=np.uint64)[pc.index_in(column, value_set=distinct).fill_null(-1).to_numpy()]
 
 
 def _pair(left: Int64, right: Int64, right_size: int) -> Int64:

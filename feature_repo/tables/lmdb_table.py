@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import lmdb
 
@@ -40,11 +40,16 @@ class LMDBStore:
         VitrineError: there is nothing at `path`, or it is no LMDB environment.
     """
 
+    on_this_machine = True
+
     def __init__(self, path: Path, *, create: bool) -> None:
         self._path = path.resolve()
         if not create and not (self._path / "data.mdb").is_file():
             raise VitrineError(f"no online store at {self._path}; run `feast apply`, then materialize")
         self._within(lambda environment: None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(LMDBStore, create=False), (self._path,)
 
     def read(self, groups: Sequence[Sequence[bytes]]) -> list[list[bytes | None]]:
         def work(environment: lmdb.Environment) -> list[list[bytes | None]]:

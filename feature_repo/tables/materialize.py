@@ -37,6 +37,12 @@ class Source:
     """Columns of the table that say which entity; rows in which one is null are left out."""
     event_timestamp: str
     """Column of the table; rows in which it is null are left out."""
+    created_timestamp: str | None = None
+    """Column of the table."""
+
+    def named(self, rows: pa.Table) -> pa.Table:
+        """Rows of the table under the names that they are to have."""
+        return pa.table({name: rows[column] for name, column in self.columns.items()})
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,11 @@ class Group:
     """In the files, be they in the window or not."""
 
 
+Write: TypeAlias = Callable[[Source, Group], Iterator[int]]
+"""Puts the newest rows of a group into the store, older ones as it pleases, and says how many it has looked through:
+when it has said so of the last of them, all are there to stay."""
+
+
 def file_name(fragment: Fragment) -> str:
     """What the ledger calls a file: its path, and when it was last changed."""
     changed = fragment.filesystem.get_file_info(fragment.path).mtime_ns
@@ -61,32 +72,48 @@ def materialize(
     ledger: Ledger,
     window: Window,
     *,
-    pack: Callable[[pa.Table], Packed],
-    put: Callable[[list[bytes], list[bytes]], object],
+    write: Write,
     begin: Callable[[int], Callable[[int], object]],
+    rows_per_entry: int | None = None,
 ) -> None:
     """Write what is left of the window.
 
     Args:
-        pack: keys and packed rows of a block, whose columns are called as `source.columns` has it.
-        put: takes them into the store; what it has taken is there to stay when it returns.
+        write: writes a group (`writer`).
         begin: told how many rows there are to look through, it gives whom to tell how many have been.
+        rows_per_entry: rows of a group, a file at least; None: ROWS_PER_ENTRY.
     """
     fragments = {file_name(fragment): fragment for fragment in source.table.get_fragments()}
-    groups = _groups_left(source, fragments, ledger, window)
+    groups = _groups_left(source, fragments, ledger, window, rows_per_entry or ROWS_PER_ENTRY)
     looked_through = begin(sum(group.rows for group in groups))
-    with ThreadPoolExecutor(1) as sender:
-        for group in groups:
-            seen = 0
-            for rows in _taken(_blocks(source, group), pack, lambda keys, rows: sender.submit(put, keys, rows)):
-                seen += rows
-                looked_through(rows)
-            ledger.add(group.files, group.window)
-            looked_through(group.rows - seen)
+    for group in groups:
+        seen = 0
+        for rows in write(source, group):
+            seen += rows
+            looked_through(rows)
+        ledger.add(group.files, group.window)
+        looked_through(group.rows - seen)
     ledger.finish(list(fragments))
 
 
-def _groups_left(source: Source, fragments: Mapping[str, Fragment], ledger: Ledger, window: Window) -> list[Group]:
+def writer(pack: Callable[[pa.Table], Packed], put: Callable[[list[bytes], list[bytes]], object]) -> Write:
+    """Writes a group from this process, block by block.
+
+    Args:
+        pack: keys and packed rows of a block, whose columns are called as `Source.columns` has it.
+        put: takes them into the store; what it has taken is there to stay when it returns.
+    """
+
+    def write(source: Source, group: Group) -> Iterator[int]:
+        with ThreadPoolExecutor(1) as sender:
+            yield from _taken(_blocks(source, group), pack, lambda keys, rows: sender.submit(put, keys, rows))
+
+    return write
+
+
+def _groups_left(
+    source: Source, fragments: Mapping[str, Fragment], ledger: Ledger, window: Window, rows_per_entry: int
+) -> list[Group]:
     """What is to be written, in the order in which it is."""
     by_window: dict[Window, list[str]] = {}
     for file, stretch in ledger.written.left(fragments, window).items():
@@ -94,13 +121,13 @@ def _groups_left(source: Source, fragments: Mapping[str, Fragment], ledger: Ledg
     return [
         group
         for stretch, files in by_window.items()
-        for group in _grouped(source, stretch, {file: fragments[file] for file in files})
+        for group in _grouped(source, stretch, {file: fragments[file] for file in files}, rows_per_entry)
     ]
 
 
-def _grouped(source: Source, window: Window, fragments: Mapping[str, Fragment]) -> Iterator[Group]:
+def _grouped(source: Source, window: Window, fragments: Mapping[str, Fragment], rows_per_entry: int) -> Iterator[Group]:
     """The files in groups; those that cannot have a row in the window, as their statistics say, are the first."""
-    whole = _of(source.table, fragments.values())
+    whole = some_of(source.table, fragments.values())
     may = {fragment.path for fragment in whole.get_fragments(filter=_in(source, window))}
     files = [file for file, fragment in fragments.items() if fragment.path not in may]
     rows = 0
@@ -108,18 +135,22 @@ def _grouped(source: Source, window: Window, fragments: Mapping[str, Fragment]) 
         if fragment.path not in may:
             continue
         more = fragment.count_rows()
-        if files and (not rows or rows + more > ROWS_PER_ENTRY):
+        if files and (not rows or rows + more > rows_per_entry):
             yield Group(
-                window, tuple(files), _of(source.table, [fragments[one] for one in files] if rows else []), rows
+                window, tuple(files), some_of(source.table, [fragments[one] for one in files] if rows else []), rows
             )
             files, rows = [], 0
         files.append(file)
         rows += more
     if files:
-        yield Group(window, tuple(files), _of(source.table, [fragments[one] for one in files] if rows else []), rows)
+        yield Group(
+            window, tuple(files), some_of(source.table, [fragments[one] for one in files] if rows else []), rows
+        )
 
 
-def _of(table: pyarrow.dataset.FileSystemDataset, fragments: Iterable[Fragment]) -> pyarrow.dataset.FileSystemDataset:
+def some_of(
+    table: pyarrow.dataset.FileSystemDataset, fragments: Iterable[Fragment]
+) -> pyarrow.dataset.FileSystemDataset:
     """Some files of a table."""
     return pyarrow.dataset.FileSystemDataset(list(fragments), table.schema, table.format, table.filesystem)
 
@@ -128,14 +159,20 @@ def _in(source: Source, window: Window) -> pyarrow.dataset.Expression:
     return history.window(source.table, source.event_timestamp, window.start, window.end)
 
 
-def _blocks(source: Source, group: Group) -> Iterator[pa.Table]:
-    """The rows of a group that have an entity, under the names that they are to have."""
-    where = _in(source, group.window)
+def to_write(source: Source, window: Window) -> pyarrow.dataset.Expression:
+    """Which rows are to be written."""
+    where = _in(source, window)
     for key in source.keys:
         where &= pc.field(key).is_valid()
+    return where
+
+
+def _blocks(source: Source, group: Group) -> Iterator[pa.Table]:
+    """The rows of a group that have an entity, under the names that they are to have."""
+    where = to_write(source, group.window)
     columns = list(dict.fromkeys(source.columns.values()))
     for block in ranges.blocks(group.table, columns, BLOCK_ROWS, where=where):
-        yield pa.table({name: block[column] for name, column in source.columns.items()})
+        yield source.named(block)
 
 
 def _taken(

@@ -1,6 +1,6 @@
 """Cut a table that is too long to hold into ranges of its first key, by which the rows asked about are cut as well."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,9 +86,14 @@ def blocks(
     Args:
         where: which rows; None: all.
     """
+    return joined(gather.scan(table, columns, where).to_batches(), rows)
+
+
+def joined(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+    """Batches put together to tables of `rows` rows or some more, the last one of fewer."""
     held: list[pa.RecordBatch] = []
     count = 0
-    for batch in gather.scan(table, columns, where).to_batches():
+    for batch in batches:
         held.append(batch)
         count += batch.num_rows
         if count >= rows:

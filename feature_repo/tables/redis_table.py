@@ -8,6 +8,7 @@ expire STALE_FOR after it: in between a reader is told that a row is stale, late
 import asyncio
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ class RedisStore:
         longest_life: seconds after its writing when any row goes at the latest; None: its view's TTL decides.
     """
 
+    on_this_machine = False
+
     def __init__(self, address: RedisAddress, *, longest_life: int | None = None) -> None:
         self.address = address
         self._longest_life = longest_life
@@ -45,6 +48,9 @@ class RedisStore:
             self.client = address.connect()
         self._async_clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
         self._script = ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(RedisStore, longest_life=self._longest_life), (self.address,)
 
     def read(self, groups: Sequence[Sequence[bytes]]) -> list[list[bytes | None]]:
         commands, places = self._mgets(groups)

@@ -5,7 +5,10 @@ from typing import Protocol
 
 
 class Store(Protocol):
-    """Bytes by key, in one place that many processes share."""
+    """Bytes by key, in one place that many processes share; pickled, it is the same place in another process."""
+
+    on_this_machine: bool
+    """Whether only processes of the machine on which it was opened reach it."""
 
     async def read_async(self, groups: Sequence[Sequence[bytes]]) -> list[list[bytes | None]]:
         """`read`, without blocking the event loop."""

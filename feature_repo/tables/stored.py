@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -68,10 +69,14 @@ def write(
     *,
     created_by_then: bool = False,
     created_before: datetime | None = None,
+    find: training.Find | None = None,
     block_rows: int = BLOCK_ROWS,
     versions_at_once: int = VERSIONS_AT_ONCE,
 ) -> StoredTrainingSet:
     """`training.join` into a folder, which appears when all is written or not at all.
+
+    Args:
+        find: looks the rows up; None: this process.
 
     Raises:
         VitrineError: as `training.join`; the folder exists already.
@@ -85,19 +90,13 @@ def write(
     shutil.rmtree(unfinished, ignore_errors=True)
     (unfinished / "row_index").mkdir(parents=True)
     (unfinished / "versions").mkdir()
+    find = find or partial(find_by_ranges, block_rows=block_rows, versions_at_once=versions_at_once)
     for view in views:
         file = unfinished / "row_index" / f"{view.name}.npy"
         index = np.lib.format.open_memmap(file, mode="w+", dtype=np.int64, shape=(rows.count_rows(),))
         index[:] = -1
-        first_key = next(iter(view.keys.values()), None)
-        for within in ranges.cut(view.table, first_key, versions_at_once) if first_key else [ranges.KeyRange()]:
-            versions, position = _versions_within(view, within, created_before)
-            offset = 0
-            for block in ranges.blocks(rows, list(dict.fromkeys([*view.keys, event_timestamp])), block_rows):
-                mine = within.mask(block[next(iter(view.keys))]) if view.keys else np.ones(len(block), dtype=bool)
-                found = training.look_up(view, versions, block.filter(pa.array(mine)), event_timestamp, created_by_then)
-                index[offset : offset + len(block)][mine] = np.append(position, -1)[found]
-                offset += len(block)
+        for numbers, positions in find(rows, event_timestamp, view, created_by_then, created_before):
+            index[numbers] = positions
         used = _renumber(index, view.table.count_rows(), block_rows)
         index.flush()
         _write_versions(view, used, unfinished / "versions" / f"{view.name}.parquet")
@@ -120,6 +119,30 @@ def read(folder: Path, rows: pyarrow.dataset.Dataset) -> StoredTrainingSet:
             raise VitrineError(f"{folder}, `{name}`: made of {len(index):,} rows, and these are {rows.count_rows():,}")
     versions = {name: pyarrow.dataset.dataset(folder / "versions" / f"{name}.parquet") for name in files}
     return StoredTrainingSet(rows, row_index, versions)
+
+
+def find_by_ranges(
+    rows: pa.Table | pyarrow.dataset.Dataset,
+    event_timestamp: str,
+    view: ViewTable,
+    created_by_then: bool,
+    created_before: datetime | None,
+    *,
+    block_rows: int = BLOCK_ROWS,
+    versions_at_once: int = VERSIONS_AT_ONCE,
+) -> training.Found:
+    """Look rows up block by block, in one range of the view's keys after another."""
+    asked = pyarrow.dataset.dataset(rows) if isinstance(rows, pa.Table) else rows
+    first_key = next(iter(view.keys.items()), None)
+    for within in ranges.cut(view.table, first_key[1], versions_at_once) if first_key else [ranges.KeyRange()]:
+        versions, position = _versions_within(view, within, created_before)
+        offset = 0
+        for block in ranges.blocks(asked, list(dict.fromkeys([*view.keys, event_timestamp])), block_rows):
+            mine = within.mask(block[first_key[0]]) if first_key else np.ones(len(block), dtype=bool)
+            within_range = block if mine.all() else block.filter(pa.array(mine))
+            found = training.look_up(view, versions, within_range, event_timestamp, created_by_then)
+            yield offset + np.flatnonzero(mine), np.append(position, -1)[found]
+            offset += len(block)
 
 
 def _versions_within(

@@ -5,9 +5,11 @@ what is computed per version (a projection, a norm) is computed sixty thousand t
 vectors out beside the rows for whoever needs them so.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,8 @@ import pyarrow.dataset
 
 from feature_repo.errors import VitrineError
 from feature_repo.tables import asof, gather, times
+
+Int64: TypeAlias = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,18 @@ class ViewTable:
             )
 
 
+Found: TypeAlias = Iterator[tuple[Int64 | slice, Int64]]
+"""Numbers of some rows, and the position of each one's version in the view's table, -1 for none."""
+Find: TypeAlias = Callable[[pa.Table | pyarrow.dataset.Dataset, str, ViewTable, bool, datetime | None], Found]
+"""Who looks rows up in a view, and where: given the rows, the column of their time, the view, `created_by_then` and
+`created_before`, it finds what `find` finds. Rows that it does not name have no version."""
+
+
 @dataclass(frozen=True)
 class Matched:
     """What one feature view has for each row."""
 
-    row_index: npt.NDArray[np.int64]
+    row_index: Int64
     """[rows] the row's version in `versions`, -1 where the view has nothing for it."""
     versions: pa.Table
     """Each version that some row got, once, in the table's order: the features, named as in the result."""
@@ -98,6 +109,7 @@ def join(
     *,
     created_by_then: bool = False,
     created_before: datetime | None = None,
+    find: Find | None = None,
 ) -> Normalised:
     """Join rows with each view as of their own time; every row is kept, in its order, whatever it matches.
 
@@ -107,6 +119,7 @@ def join(
         created_by_then: see only versions that were computed by the row's own time.
         created_before: see only versions computed before this moment: the same training set again, whatever has been
             written since. Views without a created timestamp are not bounded by it.
+        find: looks the rows up; None: this process.
 
     Raises:
         VitrineError: a column is missing, is of the wrong kind, or would stand twice in the result; what was known
@@ -116,9 +129,13 @@ def join(
     earliest = pc.min(times.utc(rows[event_timestamp])) if created_by_then else pa.scalar(None)
     known_at = [times.moment(earliest)] if earliest.is_valid else []
     refuse_the_dropped(views, [*known_at, *([created_before] if created_before else [])])
+    find = find or _find
     return Normalised(
         rows=rows,
-        views={view.name: _match(rows, event_timestamp, view, created_by_then, created_before) for view in views},
+        views={
+            view.name: _matched(len(rows), view, find(rows, event_timestamp, view, created_by_then, created_before))
+            for view in views
+        },
     )
 
 
@@ -140,13 +157,13 @@ def index_versions(view: ViewTable, order: pa.Table, created_before: datetime | 
 
 def look_up(
     view: ViewTable, versions: asof.Versions, rows: pa.Table, event_timestamp: str, created_by_then: bool
-) -> npt.NDArray[np.int64]:
+) -> Int64:
     """[rows] the position in `order` of each row's version, -1 for none.
 
     Raises:
         VitrineError: a key or the time is of another kind than the view's; the message names the view.
     """
-    try:
+    with naming(view):
         return asof.look_up(
             versions,
             [rows[column] for column in view.keys],
@@ -154,29 +171,43 @@ def look_up(
             ttl=view.ttl,
             created_by_then=created_by_then and view.created_timestamp is not None,
         )
+
+
+@contextmanager
+def naming(view: ViewTable) -> Iterator[None]:
+    """Name the view and its join key in a `VitrineError`."""
+    try:
+        yield
     except VitrineError as error:
         raise VitrineError(f"feature view `{view.name}`, join key {', '.join(view.keys)}: {error}") from error
 
 
-def _match(
-    rows: pa.Table, event_timestamp: str, view: ViewTable, created_by_then: bool, created_before: datetime | None
-) -> Matched:
+def _find(
+    rows: pa.Table | pyarrow.dataset.Dataset,
+    event_timestamp: str,
+    view: ViewTable,
+    created_by_then: bool,
+    created_before: datetime | None,
+) -> Found:
     order = view.table.to_table(columns=order_columns(view))
     versions = index_versions(view, order, created_before)
-    position = look_up(view, versions, rows, event_timestamp, created_by_then)
-    used, row_index = _renumber(position, len(order))
-    features = gather.rows_of(view.table, used, list(dict.fromkeys(view.features.values())))
-    distinct = pa.table({name: features[column] for name, column in view.features.items()}).combine_chunks()
-    del features
+    yield slice(None), look_up(view, versions, rows, event_timestamp, created_by_then)
+
+
+def _matched(rows: int, view: ViewTable, found: Found) -> Matched:
+    position = np.full(rows, -1)
+    for numbers, positions in found:
+        position[numbers] = positions
+    used, row_index = _renumber(position, view.table.count_rows())
+    wanted = gather.rows_of(view.table, used, list(dict.fromkeys([*view.features.values(), view.event_timestamp])))
+    distinct = pa.table({name: wanted[column] for name, column in view.features.items()}).combine_chunks()
+    since = times.utc(wanted[view.event_timestamp])
+    del wanted
     pa.default_memory_pool().release_unused()  # what reading needed, before vectors are written out per row
-    return Matched(
-        row_index=row_index,
-        versions=distinct,
-        event_timestamp=times.utc(order[view.event_timestamp]).take(pa.array(used)),
-    )
+    return Matched(row_index=row_index, versions=distinct, event_timestamp=since)
 
 
-def _renumber(position: npt.NDArray[np.int64], size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _renumber(position: Int64, size: int) -> tuple[Int64, Int64]:
     """The positions in use, ascending, and the same positions as numbers into those; -1 stays."""
     new_number = np.zeros(size + 1, dtype=np.int64)
     new_number[position] = 1

@@ -59,8 +59,7 @@ class Run:
             materialize.Source(table, names, ["product_id"], "event_timestamp"),
             Ledger(self.online, view, window if again else None),
             window,
-            pack=_packed,
-            put=put,
+            write=materialize.writer(_packed, put),
             begin=lambda rows: lambda done: None,
         )
 

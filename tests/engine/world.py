@@ -20,7 +20,7 @@ from feature_repo.tables import delta
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 STAMP = pa.timestamp("us", tz="UTC")
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "project": "shop",
     "provider": "local",
     "registry": {
@@ -77,10 +77,12 @@ Look = tuple[str | None, int | None, int]
 """A version of a product: who, and the hours of its event and of its creation; its features tell both."""
 
 
-def make(folder: Path, online_store: dict[str, Any]) -> None:
+def make(folder: Path, online_store: dict[str, Any], *, ray: str | None = None) -> None:
     """Write the project's feature_store.yaml."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "feature_store.yaml").write_text(yaml.safe_dump(SETTINGS | {"online_store": online_store}))
+    offline_store = SETTINGS["offline_store"] | ({"ray": ray} if ray else {})
+    settings = SETTINGS | {"online_store": online_store, "offline_store": offline_store}
+    (folder / "feature_store.yaml").write_text(yaml.safe_dump(settings))
 
 
 def open_store(folder: Path) -> FeatureStore:

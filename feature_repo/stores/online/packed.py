@@ -21,12 +21,12 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import RepoConfig
 
-from feature_repo.errors import VitrineError
 from feature_repo.stores.online import entities, values, views
 from feature_repo.stores.online.entities import EntityRows
 from feature_repo.stores.online.plan import Plans
-from feature_repo.tables import entity_keys, times
+from feature_repo.tables import columns, entity_keys
 from feature_repo.tables.online_table import OnlineTable, Request
+from feature_repo.tables.pack import Packer
 from feature_repo.tables.record import View
 from feature_repo.tables.store import Store
 
@@ -85,24 +85,19 @@ class PackedOnlineStore(OnlineStore):
 
     def pack_arrow(self, config: RepoConfig, table: FeatureView, rows: pa.Table) -> tuple[list[bytes], list[bytes]]:
         """What `write_arrow` writes, for those who write by themselves (`online_table(config).store.write`)."""
-        online, view = self._registered(config, table)
+        return self.packer(config, table).pack(self.online_table(config), rows)
+
+    def packer(self, config: RepoConfig, table: FeatureView) -> Packer:
+        """How `write_arrow` packs rows; it needs no Feast unless the view has features that are maps or structs."""
+        _, view = self._registered(config, table)
         source = table.batch_source
         assert source is not None
-        missing = {*(field.name for field in view.layout.fields), *dict(view.join_keys), source.timestamp_field} - set(
-            rows.column_names
-        )
-        if missing:
-            raise VitrineError(
-                f"view `{view.name}`: no column {', '.join(sorted(missing))} in the rows; they have {rows.column_names}"
-            )
-        join_keys = {name: entity_keys.arrow_values(rows[name]) for name, _ in view.join_keys}
-        created = source.created_timestamp_column
-        return online.pack(
+        of_feast = any(field.is_message for field in view.layout.fields)
+        return Packer(
             view,
-            online.keys(view, join_keys, rows.num_rows),
-            {field.name: values.from_arrow(field, rows[field.name]) for field in view.layout.fields},
-            times.ticks(rows[source.timestamp_field], "us"),
-            times.ticks(rows[created], "us") if created else None,
+            source.timestamp_field,
+            source.created_timestamp_column or None,
+            values.from_arrow if of_feast else columns.from_arrow,
         )
 
     def online_write_batch(

@@ -1,0 +1,98 @@
+"""Materialization, shuffled by join key: a task finds its entities' newest rows, and whoever reads a file packs and
+sends those of them that lie in it.
+
+The first exchange moves keys and times, the second one row numbers: no vector moves but from its file to the online
+store, and none that is not the newest of the group. Tasks that send at once do no harm, and neither does one that is
+done twice: the store keeps the newest row.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
+
+from feature_repo.tables import asof, gather, history, keys, ranges
+from feature_repo.tables.materialize import BLOCK_ROWS, Group, Source, Write, some_of, to_write
+from feature_repo.tables.on_ray import cluster, shuffle
+from feature_repo.tables.online_table import OnlineTable
+from feature_repo.tables.pack import Packer
+from feature_repo.tables.store import Store
+
+ROWS_PER_ENTRY = 50_000_000
+"""Rows written between two entries in the ledger."""
+_FILE, _ROW = "vitrine file", "vitrine row number"
+_SENT = pa.schema([("rows", pa.int64())])
+
+
+def writer(store: Store, project: str, packer: Packer) -> Write:
+    """Writes a group from the cluster that the program is connected to (`materialize.writer`).
+
+    A store that other machines do not reach is written to by tasks on the machine of this program.
+    """
+
+    def write(source: Source, group: Group) -> Iterator[int]:
+        files = [some_of(source.table, [fragment]) for fragment in group.table.get_fragments()]
+        if not files:
+            return
+        parts = shuffle.parts_of(group.rows)
+        places = shuffle.each(range(len(files)), partial(_order, source, group, files, parts), shuffle.SCHEMA)
+        newest = shuffle.gathered([places], "part", parts, partial(_newest, source))
+        sent = shuffle.gathered(
+            [newest],
+            "part",
+            min(len(files), 4 * cluster.cpus()),
+            partial(_send, source, group, files, store, project, packer),
+            **(cluster.on_this_machine() if store.on_this_machine else {}),
+        )
+        for done in cluster.answers(sent):
+            yield from done["rows"].to_pylist()
+
+    return write
+
+
+def _order(source: Source, group: Group, files: Sequence[pyarrow.dataset.Dataset], parts: int, number: int) -> pa.Table:
+    """Keys, times and places of a file's rows, in parts by key."""
+    columns = [*source.keys, source.event_timestamp, *filter(None, [source.created_timestamp])]
+    rows = files[number].to_table(columns=list(dict.fromkeys(columns)), filter=to_write(source, group.window))
+    rows = rows.append_column(_FILE, pa.array(np.full(len(rows), number)))
+    rows = rows.append_column(_ROW, pa.array(np.arange(len(rows))))
+    key_columns = [rows[key] for key in source.keys]
+    part = keys.part_of(key_columns, [column.type for column in key_columns], len(rows), parts)
+    return shuffle.send("order", rows, part)
+
+
+def _newest(source: Source, group: pa.Table) -> pa.Table:
+    """Places of the newest row of each of the group's entities, in parts by file."""
+    order = shuffle.received(group, "order", by=_ROW)
+    assert order is not None
+    order = order.sort_by([(_FILE, "ascending"), (_ROW, "ascending")])
+    versions = asof.index_versions(
+        [order[key] for key in source.keys],
+        order[source.event_timestamp],
+        order[source.created_timestamp] if source.created_timestamp else None,
+    )
+    newest = order.select([_FILE, _ROW]).take(pa.array(history.newest(versions)))
+    return shuffle.send("newest", newest, newest[_FILE].to_numpy())
+
+
+def _send(
+    source: Source,
+    group: Group,
+    files: Sequence[pyarrow.dataset.Dataset],
+    store: Store,
+    project: str,
+    packer: Packer,
+    places: pa.Table,
+) -> pa.Table:
+    """Read, pack and send the rows of one file that are the newest of their entities."""
+    newest = shuffle.received(places, "newest", by=_ROW)
+    assert newest is not None
+    table = files[int(places["part"][0].as_py())]
+    online = OnlineTable(store, project)
+    columns = list(dict.fromkeys(source.columns.values()))
+    batches = gather.batches_of(table, newest[_ROW].to_numpy(), columns, where=to_write(source, group.window))
+    for block in ranges.joined(batches, BLOCK_ROWS):
+        store.write(*packer.pack(online, source.named(block)), packer.view.ttl)
+    return pa.table([[table.count_rows()]], schema=_SENT)
