@@ -8,6 +8,7 @@
     missing.py    what is not known of candidates, as features
     ranking/      training set, rankers, metrics, lift
     tagging/      how good the predicted tags are
+    captions/     how good the written captions are
     monitoring/   freshness
     serving/      features over Arrow Flight and HTTP
 

@@ -2,7 +2,7 @@
 
 import typer
 
-from consumers.commands import consistency, drift, export_training, freshness, lift, serve, tags_report
+from consumers.commands import captions_report, consistency, drift, export_training, freshness, lift, serve, tags_report
 from feature_repo import console
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command()(freshness.freshness)
 app.command()(drift.drift)
 app.command()(consistency.consistency)
 app.command()(tags_report.tags_report)
+app.command()(captions_report.captions_report)
 app.command()(serve.serve)
 
 

@@ -4,6 +4,7 @@
     online.py       this deployment's online store, opened without Feast
     runs.py         the producers' last runs, as their ledger has them
     schema.py       column names and Arrow schemas of every table
+    words.py        which values of an attribute a line of text names
     definitions.py  gathers entities, sources, views and services: the only file Feast reads
     features/       what the features mean: definitions that writers and readers share, NumPy alone
     tables/         storage: Arrow tables and NumPy arrays in and out, no Feast

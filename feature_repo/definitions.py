@@ -11,6 +11,7 @@ from feature_repo.services import (
 )
 from feature_repo.views.affinity import user_product_affinity
 from feature_repo.views.product import (
+    product_caption,
     product_catalogue,
     product_codes,
     product_embedding,
@@ -22,6 +23,7 @@ from feature_repo.views.user import user_interest
 __all__ = [
     "affinity_history",
     "product",
+    "product_caption",
     "product_catalogue",
     "product_codes",
     "product_embedding",

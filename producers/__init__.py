@@ -19,6 +19,7 @@
     export.py      the encoder for other runtimes: ONNX, Triton
     embeddings.py  the catalogue to `product_embedding`
     handover.py    the same on a machine without the store: what goes out, what comes back
+    captions.py    pictures to `product_caption`
     tags.py        vectors to `product_tags`
     taggers/       labels, splits, classifiers and their calibration
     log.py         the log of impressions as codes and times

@@ -4,6 +4,7 @@ import typer
 
 from feature_repo import console
 from producers.commands import (
+    captions,
     catalogue,
     codes,
     commit,
@@ -40,6 +41,7 @@ app.command()(encoder.encoder)
 app.command()(embeddings.embeddings)
 app.command("hand-out")(hand_out.hand_out)
 app.command()(commit.commit)
+app.command()(captions.captions)
 app.command()(export.export)
 app.command()(tags.tags)
 app.command()(codes.codes)

@@ -89,3 +89,15 @@ product_neighbours = FeatureView(
     source=delta_source("product_neighbours"),
     description="What the most similar products with a history earned: what a product without one starts with.",
 )
+
+product_caption = FeatureView(
+    name="product_caption",
+    entities=[product],
+    ttl=WHILE_ON_SALE,
+    schema=[
+        Field(name="caption", dtype=String),
+        Field(name="captioner_version", dtype=String),
+    ],
+    source=delta_source("product_caption"),
+    description="A selling line for merchants to start from, written from the picture alone.",
+)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import console
+from feature_repo import console, words
 from feature_repo.errors import UsageError
 
 
@@ -79,7 +79,6 @@ def encoder(
     from producers.encoders import load
     from producers.encoders.training.recipe import Recipe
     from producers.evaluation import evaluate, hold_out
-    from producers.word_oracle import WORDS
 
     recipe = Recipe(
         objectives=tuple(name.strip() for name in objectives.split(",")),
@@ -119,7 +118,7 @@ def encoder(
         return
     typer.echo(f"{out}: {made}")
     if kept_back is not None and designs is not None:
-        truth = designs.parent if (designs.parent / WORDS).is_file() else None
+        truth = designs.parent if (designs.parent / words.FILE).is_file() else None
         typer.echo(evaluate(load(str(out)), data, kept_back, truth))
 
 

@@ -16,6 +16,7 @@ overlap.py      one stage of a run beside the next
 small.py        the default model and its tokenizer
 train.py        the default model or a checkpoint, trained on a catalogue
 training/       objectives, batches, the loop
+captioner.py    pictures to selling lines
 recall.py       text to image recall, of an encoder too
 towers.py       both towers as ONNX, checked against torch
 triton.py       a Triton model repository around them

@@ -195,7 +195,7 @@ def test_watches_every_view_that_is_registered() -> None:
     from feature_repo import definitions
 
     views = [view for view in vars(definitions).values() if isinstance(view, FeatureView)]
-    unwatched = {"product_codes", "product_neighbours", "user_interest"}  # not every shop has them
+    unwatched = {"product_caption", "product_codes", "product_neighbours", "user_interest"}  # not every shop has them
     assert {view.batch_source.path for view in views} == set(WRITTEN_BY) | unwatched
     assert sources.delta_source("x").path == "x"
 
