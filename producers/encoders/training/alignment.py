@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from producers.encoders.training.contrastive import shared
+
 FIRST_SCALE = 8.0
 MAX_SCALE = 50.0
 
@@ -22,19 +24,20 @@ class Alignment(nn.Module):
         super().__init__()
         self.logit_scale = nn.Parameter(torch.tensor(math.log(FIRST_SCALE)))
 
-    def forward(self, image: torch.Tensor, text: torch.Tensor, partners: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, image: torch.Tensor, text: torch.Tensor, rows: torch.Tensor, partners: torch.Tensor
+    ) -> torch.Tensor:
         """InfoNCE of fused rows; 0 where no row has a partner.
 
         Args:
             image: unit rows [n, d]; text: the same products' unit rows.
-            partners: row of each row's partner, -1 for none [n].
+            rows: which product each is [n]; one that is there twice is no stranger to itself.
+            partners: place of each row's partner in the batch, -1 for none [n].
         """
-        fused = functional.normalize(image + text)
         asked = torch.where(partners >= 0)[0]
         if not len(asked):
             return self.logit_scale * 0
-        scale = self.logit_scale.exp().clamp(max=MAX_SCALE)
-        cosine = fused[asked] @ fused.T * scale
-        itself = torch.zeros_like(cosine, dtype=torch.bool)
-        itself[torch.arange(len(asked)), asked] = True
-        return functional.cross_entropy(cosine.masked_fill(itself, -torch.inf), partners[asked])
+        fused = functional.normalize(image + text)
+        cosine = fused[asked] @ fused.T * self.logit_scale.exp().clamp(max=MAX_SCALE)
+        itself = rows[asked][:, None] == rows[None, :]
+        return functional.cross_entropy(cosine.masked_fill(itself, -1e4), shared(rows[partners[asked]], rows))

@@ -84,7 +84,7 @@ class Learner(nn.Module):
         if hasattr(self, "language"):
             losses["language"] = self.language(batch.whole, batch.mask, seen.tokens)
         if self.align:
-            losses["alignment"] = self.align * self.alignment(seen.vectors, text, batch.partners)
+            losses["alignment"] = self.align * self.alignment(seen.vectors, text, batch.rows, batch.partners)
         return losses, said
 
     def groups(self, rate: float, head_rate: float, weight_decay: float) -> list[dict[str, Any]]:
