@@ -209,7 +209,7 @@ def of_similarities(similarity: Floats) -> dict[str, Floats]:
     highest = largest[:, -1] if top else np.full(len(similarity), np.nan, np.float32)
     values = (
         np.where(known > 0, highest, np.float32(np.nan)),
-        np.where(missing, np.float32(0), similarity).sum(axis=1) / count,
+        np.where(missing, np.float32(0), similarity).T.copy().sum(axis=0) / count,
         best,
         *(np.log1p(np.maximum(tier, np.float32(0))) for tier in _tiers(similarity, missing, count)),
     )
@@ -252,14 +252,16 @@ def _tiers(similarity: Floats, missing: NDArray[np.bool_], known: Floats) -> lis
     `past[k]` is how much of each cosine lies past the middle of tier k on its way to the next: what is past one middle
     and not past the next is in between.
     """
-    place = np.where(missing, np.float32(-1), similarity) * np.float32(len(TIERS) - 1)
+    # Click by click, so that a sum runs over whole rows of numbers: a third of the time.
+    place = np.where(missing, np.float32(-1), similarity).T * np.float32(len(TIERS) - 1)
+    place = np.ascontiguousarray(place)
     ramp = np.empty_like(place)
     past = []
     for tier in range(len(TIERS) - 1):
         np.subtract(place, np.float32(tier), out=ramp)
         np.maximum(ramp, np.float32(0), out=ramp)
         np.minimum(ramp, np.float32(1), out=ramp)
-        past.append(ramp.sum(axis=1) + known * np.float32(0))  # NaN where nothing is known
+        past.append(ramp.sum(axis=0) + known * np.float32(0))  # NaN where nothing is known
     return [left - right for left, right in zip([known, *past], [*past, np.float32(0)], strict=True)]
 
 
