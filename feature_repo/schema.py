@@ -92,6 +92,8 @@ PRODUCT_EMBEDDING = pa.schema(
         ("similar_vector", VECTOR),  # image and text 7:3, for "one like it"
         ("has_image", pa.bool_()),
         ("has_text", pa.bool_()),
+        ("image_hash", pa.binary()),  # BLAKE2b, 16 bytes, of the picture as the catalogue knows it, and of the title:
+        ("title_hash", pa.binary()),  # which contents the row answers; null where there is none, or none can be read
         ("encoder_version", pa.string()),
         (EVENT_TIMESTAMP, TIMESTAMP),
         (CREATED_TIMESTAMP, TIMESTAMP),

@@ -17,6 +17,9 @@
     evaluation.py  designs held out, and recall on them
     word_oracle.py how far words alone could bring that recall
     export.py      the encoder for other runtimes: ONNX, Triton
+    plan.py        which versions, and which contents of them, are to be encoded
+    contents.py    vectors of what has been encoded, by its hash
+    assembly.py    fresh and known vectors put together to rows
     embeddings.py  the catalogue to `product_embedding`
     handover.py    the same on a machine without the store: what goes out, what comes back
     captions.py    pictures to `product_caption`

@@ -1,27 +1,37 @@
-"""The catalogue to `product_embedding`: every version that this encoder has not seen, in commits of bounded size."""
+"""The catalogue to `product_embedding`: every version that this encoder has not seen, in commits of bounded size.
 
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+A version whose picture and title have been encoded before, under whatever product, gets its row without the encoder.
+A run can be killed at any moment: vectors are kept (contents.py) before the rows that need them are committed, a
+commit is whole or nothing, and the next run plans from what is there.
+"""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo import schema
+from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings
-from feature_repo.tables import delta, quarantine
+from feature_repo.tables import delta, gather, quarantine
+from producers import contents, digests, ledger
+from producers.assembly import Assembly
 from producers.catalogue import TABLE as CATALOGUE
-from producers.encoders import load
-from producers.encoders.embed import embed
+from producers.contents import Contents
+from producers.encoders import Encoder, load
+from producers.encoders.embed import NOT_MEASURED, Embedded, Seconds, embed_stream
 from producers.encoders.pixels import decoding_processes
+from producers.plan import KEY, TABLE, Plan, Rows, Since, plan, since
 
-TABLE = "product_embedding"
 STEP = "embeddings"
 ROWS_A_COMMIT = 4096
-KEY = [schema.PRODUCT_ID, schema.EVENT_TIMESTAMP]
-COLUMNS = [*KEY, "title", "image", "image_bytes"]
+COLUMNS = [*KEY, "title", "image", "image_bytes", "image_hash", "image_stat"]
 
 
 @dataclass(frozen=True)
@@ -30,17 +40,37 @@ class Done:
 
     encoder_version: str
     encoded: int
+    """Rows that were made."""
     known: int
-    """Catalogue versions that this encoder had encoded before."""
+    """Catalogue versions that had their row before."""
+    pictures: int
+    titles: int
+    """Contents that went through the encoder, the unusable included."""
+    reused: int
+    """Contents of the rows made that did not, because they had been encoded before."""
     unusable: dict[str, int]
     """Pictures and titles without a vector, by reason; the product went on with the other modality."""
+    seconds: Seconds
+    """Where the time went."""
 
     def __str__(self) -> str:
-        lines = [f"{self.encoder_version}: {self.encoded:,} products encoded, {self.known:,} known already"]
+        lines = [
+            f"{self.encoder_version}: {self.encoded:,} products encoded, {self.known:,} known already",
+            f"  {self.pictures:,} pictures and {self.titles:,} titles encoded, {self.reused:,} known by content",
+        ]
+        if self.encoded:
+            lines.append(f"  {self.seconds}")
         return "\n".join(lines + [f"  quarantined {rows:,}: {reason}" for reason, rows in self.unusable.items()])
 
 
-def embed_catalogue(settings: Settings, encoder: str, *, now: datetime, progress: Callable[[int, int], None]) -> Done:
+def embed_catalogue(
+    settings: Settings,
+    encoder: str,
+    *,
+    now: datetime,
+    progress: Callable[[int, int], None],
+    accept_changed: bool = False,
+) -> Done:
     """Encode every catalogue version that has no row of this encoder yet.
 
     Args:
@@ -48,35 +78,178 @@ def embed_catalogue(settings: Settings, encoder: str, *, now: datetime, progress
         encoder: checkpoint directory or hub name.
         now: the created timestamp.
         progress: told how many of how many products are done.
+        accept_changed: go on under a new version where the encoder of this name is another than in the last run.
 
     Raises:
-        VitrineError: there is no catalogue, or the encoder cannot be opened.
+        VitrineError: there is no catalogue, the encoder cannot be opened or has changed, or another process is doing
+            the same.
     """
-    catalogue = delta.read(settings.table(CATALOGUE), COLUMNS)
-    model = load(encoder)
-    todo = _without_known(settings, catalogue, model.version)
-    encoded, unusable = 0, Counter[str]()
-    if todo.num_rows:
-        with decoding_processes() as pool:
-            for start in range(0, todo.num_rows, ROWS_A_COMMIT):
-                made = embed(todo.slice(start, ROWS_A_COMMIT), model, pool, now)
-                if made.rows.num_rows:
-                    delta.append(settings.table(TABLE), made.rows)
-                refused = [quarantine.Refused(u.product_id, u.column, u.reason, u.value) for u in made.unusable]
-                quarantine.add(settings, STEP, refused, now)
-                unusable.update(refusal.reason for refusal in refused)
-                encoded += made.rows.num_rows
-                progress(min(start + ROWS_A_COMMIT, todo.num_rows), todo.num_rows)
-    return Done(model.version, encoded, len(catalogue) - len(todo), dict(unusable.most_common()))
+    with ledger.run(settings, STEP, now=now) as run:
+        if not delta.exists(settings.table(CATALOGUE)):
+            delta.dataset(settings.table(CATALOGUE))  # says what to do first
+        model = load(encoder)
+        if not accept_changed:
+            _refuse_changed(settings, model.version)
+        run.uses(model.version)
+        with contents.opened(settings.offline / contents.FOLDER, model.version, model.dim) as store:
+            work = _Work(settings, model, store, now, run, progress)
+            for _ in range(delta.ATTEMPTS):
+                try:
+                    while not work.finished():
+                        pass
+                    return work.done()
+                except delta.OutOfTurn:  # another run of this encoder committed rows: plan anew, what is encoded stays
+                    continue
+    raise VitrineError(f"table `{TABLE}`: others were quicker {delta.ATTEMPTS} times; run this again")
 
 
-def _without_known(settings: Settings, catalogue: pa.Table, encoder_version: str) -> pa.Table:
-    """The versions that have no row of this encoder, in the catalogue's order."""
-    path = settings.table(TABLE)
-    if not delta.exists(path):
-        return catalogue
-    known = delta.read(path, [*KEY, "encoder_version"])
-    known = known.filter(pc.field("encoder_version") == encoder_version).select(KEY)
-    place = pa.array(np.arange(len(catalogue)))
-    left = catalogue.select(KEY).append_column("place", place).join(known, KEY, join_type="left anti")
-    return catalogue.take(left.column("place").combine_chunks().sort())
+def _refuse_changed(settings: Settings, version: str) -> None:
+    """Raise a `VitrineError` if the last run knew another encoder under this name."""
+    name = version.rpartition("@")[0]
+    before = [
+        run.model for run in ledger.runs(settings, step=STEP) if run.model and run.model.rpartition("@")[0] == name
+    ]
+    if before and before[-1] != version:
+        raise VitrineError(
+            f"encoder `{name}` is not what it was: {before[-1]} in the last run, {version} now; if it was trained anew "
+            "give its directory another name, or say --accept-changed to encode everything as a new version"
+        )
+
+
+@dataclass
+class _Work:
+    """One run, pass by pass."""
+
+    settings: Settings
+    model: Encoder
+    store: Contents
+    now: datetime
+    run: ledger.Run
+    progress: Callable[[int, int], None]
+    made: int = 0
+    known: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    unusable: Counter[str] = field(default_factory=Counter)
+    seconds: Seconds = NOT_MEASURED
+    turn: int = 0
+
+    @property
+    def series(self) -> str:
+        """Delta's name for the commits that depend on each other."""
+        return f"{STEP} {self.model.version}"
+
+    def done(self) -> Done:
+        return Done(
+            self.model.version,
+            encoded=self.made,
+            known=self.known,
+            pictures=self.counts["pictures"],
+            titles=self.counts["titles"],
+            reused=self.counts["reused"],
+            unusable=dict(self.unusable.most_common()),
+            seconds=self.seconds,
+        )
+
+    def finished(self) -> bool:
+        """Do one pass; whether nothing is left. What waits for a picture that then changed is left for another."""
+        path = self.settings.table(TABLE)
+        self.turn = delta.turn(path, self.series)
+        state = since(self.settings, self.model.version)
+        if state is None:
+            version = delta.version(self.settings.table(CATALOGUE))
+            self.run.reads(CATALOGUE, version)
+            self.known = self.known or delta.dataset(self.settings.table(CATALOGUE)).count_rows()
+            return True
+        self.run.reads(CATALOGUE, state.version)
+        todo = plan(self.settings, state.new, self.model.version, self.store, images=self.model.has_images)
+        total = len(todo.reused) + len(todo.encoded)
+        self.known = self.known or state.rows - total
+        assembly = Assembly(self.model.version, self.model.dim, self.model.has_images, self.store, self.now)
+        for so_far in self._passes(state, todo, assembly):
+            self.progress(so_far, total)
+        if assembly.left:
+            return False
+        self.turn = delta.append_in_turn(
+            path, schema.PRODUCT_EMBEDDING.empty_table(), self.series, self.turn, {state.mark: state.version}
+        )
+        return True
+
+    def _passes(self, state: Since, todo: Plan, assembly: Assembly) -> Iterator[int]:
+        """First what needs no encoder; yields how many rows are done."""
+        done = 0
+        columns = [name for name in COLUMNS if name != "image_bytes"]
+        for chunk in _chunks(state, todo.reused, columns):
+            done += self._commit(assembly, chunk, None)
+            yield done
+        if not len(todo.encoded):
+            return
+        waiting: deque[tuple[pa.Table, bool]] = deque()
+        with (
+            decoding_processes() as pool,
+            closing(embed_stream(_asked(state, todo, waiting), self.model, pool, self.now)) as stream,
+        ):
+            for made in chain(stream, [None]):
+                while waiting and (made is None or not waiting[0][1]):
+                    done += self._commit(assembly, waiting.popleft()[0], None)
+                    yield done
+                if made is not None:
+                    done += self._commit(assembly, waiting.popleft()[0], made)
+                    yield done
+
+    def _commit(self, assembly: Assembly, chunk: pa.Table, made: Embedded | None) -> int:
+        """Write the rows of a chunk; returns how many it had.
+
+        Quarantine first, then vectors, then rows: a run killed in between does it again and adds nothing twice."""
+        start = time.perf_counter()
+        ready = assembly.rows(chunk, made)
+        refused = [quarantine.Refused(u.product_id, u.column, u.reason, u.value) for u in ready.unusable]
+        quarantine.add(self.settings, STEP, refused, self.now)
+        assembly.keep(ready)
+        if len(ready.rows):
+            self.turn = delta.append_in_turn(self.settings.table(TABLE), ready.rows, self.series, self.turn)
+        reasons = Counter(refusal.reason for refusal in refused)
+        self.made += len(ready.rows)
+        self.counts.update(ready.counts)
+        self.unusable.update(reasons)
+        self.run.counts(rows=len(ready.rows), **ready.counts)
+        self.run.quarantined(reasons)
+        write = time.perf_counter() - start
+        self.seconds += (made.seconds if made else NOT_MEASURED) + Seconds(write=write)
+        return len(chunk)
+
+
+def _chunks(state: Since, rows: Rows, columns: list[str]) -> Iterator[pa.Table]:
+    """Rows of the new versions, ROWS_A_COMMIT at a time, with the hash of their titles."""
+    held: list[pa.RecordBatch] = []
+    for batch in gather.batches_of(state.new, rows, columns) if len(rows) else ():
+        held.append(batch)
+        if sum(map(len, held)) >= ROWS_A_COMMIT:
+            whole = pa.Table.from_batches(held)
+            while len(whole) >= ROWS_A_COMMIT:
+                yield _titled(whole.slice(0, ROWS_A_COMMIT))
+                whole = whole.slice(ROWS_A_COMMIT)
+            held = whole.to_batches()
+    if held:
+        yield _titled(pa.Table.from_batches(held))
+
+
+def _titled(chunk: pa.Table) -> pa.Table:
+    return chunk.append_column("title_hash", digests.of_each(chunk["title"]))
+
+
+def _asked(state: Since, todo: Plan, waiting: deque[tuple[pa.Table, bool]]) -> Iterator[pa.Table]:
+    """What of each chunk has to go through the encoder; the chunk itself waits, without the bytes of its pictures."""
+    start = 0
+    for chunk in _chunks(state, todo.encoded, COLUMNS):
+        image, title = (asks[start : start + len(chunk)] for asks in (todo.asks_image, todo.asks_title))
+        start += len(chunk)
+        asked = chunk
+        for name, asks in (("title", title), ("image", image), ("image_bytes", image)):
+            place = asked.schema.get_field_index(name)
+            asked = asked.set_column(place, name, pc.if_else(pa.array(asks), chunk[name], None))
+        kept = chunk.drop_columns(["image_bytes"])
+        kept = kept.append_column("asks_image", pa.array(image)).append_column("asks_title", pa.array(title))
+        some = image | title
+        waiting.append((kept, bool(some.any())))
+        if some.any():
+            yield asked.filter(pa.array(some))

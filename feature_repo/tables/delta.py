@@ -11,7 +11,7 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.dataset
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from feature_repo.errors import VitrineError
@@ -141,6 +141,25 @@ def files_of(table: DeltaTable, path: Path) -> pyarrow.dataset.Dataset:
     the process down: one command in fifteen ended with exit code 134 after its work was done.
     """
     return table.to_pyarrow_dataset(filesystem=SubTreeFileSystem(str(path), LocalFileSystem()))
+
+
+def added(path: Path, table: DeltaTable, seen: int | None) -> pyarrow.dataset.Dataset:
+    """The rows of the files that a table has and had not yet at an earlier version: every row that came since.
+
+    After a compaction or a deletion there are others among them, which lay in other files before.
+
+    Args:
+        seen: that version. None for every row, and so is one that is not kept any more.
+    """
+    whole = files_of(table, path)
+    try:
+        before = (
+            {} if seen is None else {each.path for each in files_of(DeltaTable(str(path), seen), path).get_fragments()}
+        )
+    except DeltaError:
+        before = {}
+    fragments = [each for each in whole.get_fragments() if each.path not in before]
+    return pyarrow.dataset.FileSystemDataset(fragments, whole.schema, whole.format, whole.filesystem)
 
 
 def read(

@@ -14,25 +14,25 @@ def embeddings(
         str,
         typer.Option(help="A CLIP, Chinese-CLIP, SigLIP or sentence-encoder checkpoint: a directory or a hub name."),
     ],
+    accept_changed: Annotated[
+        bool,
+        typer.Option("--accept-changed", help="Go on where the encoder of this name is another than in the last run."),
+    ] = False,
     store: StoreOption = None,
 ) -> None:
     """Turn every product's image and title into vectors, except those that this encoder has seen before.
 
     Unusable pictures go to the quarantine table with their reason; such a product goes on with its title.
     """
-    from producers import ledger
     from producers.embeddings import embed_catalogue
 
-    opened, now = settings.load(store), datetime.now(UTC)
-    with ledger.run(opened, "embeddings", now=now, reads=["product_catalogue"]) as run, console.progress_bar() as bar:
+    with console.progress_bar() as bar:
         task = bar.add_task("encode products", total=None)
         done = embed_catalogue(
-            opened,
+            settings.load(store),
             encoder,
-            now=now,
+            now=datetime.now(UTC),
             progress=lambda so_far, total: bar.update(task, completed=so_far, total=total),
+            accept_changed=accept_changed,
         )
-        run.uses(done.encoder_version)
-        run.counts(encoded=done.encoded, known=done.known)
-        run.quarantined(done.unusable)
     typer.echo(done)

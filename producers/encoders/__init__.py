@@ -20,6 +20,7 @@ captioner.py    pictures to selling lines
 recall.py       text to image recall, of an encoder too
 towers.py       both towers as ONNX, checked against torch
 triton.py       a Triton model repository around them
+rows.py         vectors to embedding rows: fused, and back
 embed.py        catalogue rows to embedding rows, Arrow to Arrow
 run.py          the same for a Parquet file, without a store
 parts.py        the Parquet parts that it writes

@@ -8,7 +8,7 @@ It reads and writes no store; on a GPU machine the catalogue comes as Parquet an
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,12 +24,9 @@ from feature_repo import schema
 from producers.encoders.encoder import Encoder, Vectors
 from producers.encoders.overlap import in_background
 from producers.encoders.pixels import Batch, Source, decode_batches
+from producers.encoders.rows import embedding_rows
 from producers.images import UnusableImage
 
-SAME_PRODUCT = (0.5, 0.5)
-"""Weights of image and text in the fused vector: what says "the same product"."""
-SIMILAR = (0.7, 0.3)
-"""Weights of image and text for "one like it": looks count more than words."""
 NO_VECTOR = "the encoder gave no finite vector"
 NOTHING_USABLE = "neither image nor title could be encoded: no row"
 
@@ -86,7 +83,7 @@ def embed(catalogue: pa.Table, encoder: Encoder, pool: ProcessPoolExecutor, now:
 
 def embed_stream(
     chunks: Iterable[pa.Table], encoder: Encoder, pool: ProcessPoolExecutor, now: datetime
-) -> Iterator[Embedded]:
+) -> Generator[Embedded, None, None]:
     """Encode and fuse rows of the catalogue, chunk by chunk in order, one `Embedded` for each.
 
     Reading, decoding, encoding and whatever the caller does with a chunk overlap: while it commits one, the next is
@@ -100,17 +97,6 @@ def embed_stream(
         now: the created timestamp.
     """
     return in_background(_embedded(iter(chunks), encoder, pool, now))
-
-
-def fuse(image: Vectors, text: Vectors, weights: tuple[float, float]) -> Vectors:
-    """Unit rows of the weighted sum [n, d]; where one modality is missing (NaN) the other stands alone.
-
-    A pair that cancels out, or a row with neither, is NaN.
-    """
-    parts = [np.nan_to_num(rows) * weight for rows, weight in zip((image, text), weights, strict=True)]
-    total = parts[0] + parts[1]
-    norm = np.linalg.norm(total, axis=1, keepdims=True)
-    return np.where(norm > 0, total / np.where(norm > 0, norm, 1), np.nan).astype(np.float32)
 
 
 @dataclass
@@ -203,24 +189,10 @@ def _encode_pictures(batch: Batch[_Pictures], encoder: Encoder) -> None:
 
 def _rows(chunk: _Chunk, encoder_version: str, now: datetime) -> pa.Table:
     """schema.PRODUCT_EMBEDDING of the rows that have a vector; the others are told among the bad."""
-    image, text, catalogue = chunk.image, chunk.text, chunk.catalogue
-    has_image, has_text = ~np.isnan(image[:, 0]), ~np.isnan(text[:, 0])
-    some = has_image | has_text
-    for row in np.flatnonzero(~some):
+    nothing = np.isnan(chunk.image[:, 0]) & np.isnan(chunk.text[:, 0])
+    for row in np.flatnonzero(nothing):
         chunk.bad.append(Unusable(_product(chunk, row), "image, title", NOTHING_USABLE, None))
-    columns = {
-        schema.PRODUCT_ID: catalogue.column(schema.PRODUCT_ID).filter(pa.array(some)),
-        "image_vector": _lists(image[some]),
-        "text_vector": _lists(text[some]),
-        "fused_vector": _lists(fuse(image, text, SAME_PRODUCT)[some]),
-        "similar_vector": _lists(fuse(image, text, SIMILAR)[some]),
-        "has_image": has_image[some],
-        "has_text": has_text[some],
-        "encoder_version": pa.repeat(encoder_version, int(some.sum())),
-        schema.EVENT_TIMESTAMP: catalogue.column(schema.EVENT_TIMESTAMP).filter(pa.array(some)),
-        schema.CREATED_TIMESTAMP: pa.repeat(pa.scalar(now, schema.TIMESTAMP), int(some.sum())),
-    }
-    return pa.table(columns, schema=schema.PRODUCT_EMBEDDING)
+    return embedding_rows(chunk.catalogue, chunk.image, chunk.text, encoder_version, now)
 
 
 def _product(chunk: _Chunk, row: np.int64) -> str:
@@ -230,13 +202,3 @@ def _product(chunk: _Chunk, row: np.int64) -> str:
 def _named(source: Source, error: UnusableImage) -> str:
     name = f"{len(source):,} bytes" if isinstance(source, bytes) else str(source)
     return f"{name} ({error.detail})" if error.detail else name
-
-
-def _lists(rows: Vectors) -> pa.Array:
-    """Rows as lists, null where they are NaN."""
-    missing = np.isnan(rows[:, 0])
-    lengths = np.where(missing, 0, rows.shape[1])
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(
-        pa.array(offsets), pa.array(rows[~missing].reshape(-1)), type=schema.VECTOR, mask=pa.array(missing)
-    )

@@ -2,13 +2,13 @@
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
 
-def in_background(items: Iterator[Item], ahead: int = 1) -> Iterator[Item]:
+def in_background(items: Iterator[Item], ahead: int = 1) -> Generator[Item, None, None]:
     """The same items in the same order, computed while the reader is busy with those before.
 
     Args:

@@ -1,0 +1,149 @@
+"""Vectors of a chunk's pictures and titles, fresh from the encoder or encoded before, put together to rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from feature_repo import schema
+from producers import digests, image_hashes
+from producers.contents import IMAGE, TITLE, Contents, Vectors
+from producers.encoders.embed import NO_VECTOR, NOTHING_USABLE, Embedded, Unusable
+from producers.encoders.rows import embedding_rows, matrix
+
+UNIT = 1e-3
+"""How far from 1 the length of a vector may be, for it to be stored."""
+MODALITIES = (("image", IMAGE), ("title", TITLE))
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What is to be written of a chunk."""
+
+    rows: pa.Table
+    """schema.PRODUCT_EMBEDDING"""
+    unusable: tuple[Unusable, ...]
+    fresh: tuple[tuple[bytes, Sequence[bytes], Vectors], ...]
+    """Modality, hashes and vectors of contents that had not been encoded."""
+    counts: dict[str, int]
+
+
+class Assembly:
+    """Puts chunks of one pass together, in their order.
+
+    A content that came several times was encoded for the first of its rows. Where that gave no vector, the others are
+    told the same reason; where its file has changed since it was hashed, they are `left` for another pass.
+    """
+
+    def __init__(self, version: str, dim: int, images: bool, store: Contents, now: datetime) -> None:
+        self.left = 0
+        self._version = version
+        self._dim = dim
+        self._images = images
+        self._store = store
+        self._now = now
+        self._bad: dict[tuple[bytes, bytes], Unusable] = {}
+
+    def rows(self, chunk: pa.Table, made: Embedded | None) -> Ready:
+        """Rows of a chunk.
+
+        Args:
+            chunk: catalogue rows with `image_hash`, `image_stat` and `title_hash`; `asks_image` and `asks_title` where
+                some were encoded.
+            made: what came of those.
+        """
+        if not self._images:
+            place = chunk.schema.get_field_index("image_hash")
+            chunk = chunk.set_column(place, "image_hash", pa.nulls(len(chunk), digests.BINARY))
+        vectors: dict[str, Vectors] = {}
+        unusable: list[Unusable] = []
+        fresh, counts = [], {"pictures": 0, "titles": 0, "reused": 0}
+        waits = np.zeros(len(chunk), bool)
+        for name, modality in MODALITIES:
+            asks = _mask(chunk, f"asks_{name}")
+            hashes = chunk[f"{name}_hash"].to_pylist()
+            found = self._store.get(modality, [None if ask else hash_ for ask, hash_ in zip(asks, hashes, strict=True)])
+            counts["reused"] += int((~np.isnan(found[:, 0])).sum())
+            counts["pictures" if name == "image" else "titles"] += int(asks.sum())
+            if made is not None and asks.any():
+                found[asks] = self._encoded(chunk, made, name)[asks]
+                unusable += self._refused(chunk, made, name, asks, found)
+            hashed = chunk[f"{name}_hash"].is_valid().to_numpy()
+            there = ~np.isnan(found[:, 0])
+            sure = asks & there & hashed & (_unmoved(chunk, asks) if name == "image" else True)
+            keep = np.flatnonzero(sure)
+            fresh.append((modality, [hashes[row] for row in keep], found[keep]))
+            now_known = dict(zip(fresh[-1][1], keep.tolist(), strict=True))
+            for row in np.flatnonzero(~asks & ~there & hashed).tolist():
+                if hashes[row] in now_known:
+                    found[row] = found[now_known[hashes[row]]]
+                    counts["reused"] += 1
+                elif (modality, hashes[row]) in self._bad:
+                    said = self._bad[modality, hashes[row]]
+                    unusable.append(Unusable(_product(chunk, row), said.column, said.reason, said.value))
+                else:
+                    waits[row] = True
+            vectors[name] = found
+        self.left += int(waits.sum())
+        chunk, (image, title) = chunk.filter(pa.array(~waits)), (vectors[name][~waits] for name, _ in MODALITIES)
+        nothing = np.flatnonzero(np.isnan(image[:, 0]) & np.isnan(title[:, 0]))
+        unusable += [Unusable(_product(chunk, row), "image, title", NOTHING_USABLE, None) for row in nothing.tolist()]
+        return Ready(
+            embedding_rows(chunk, image, title, self._version, self._now), tuple(unusable), tuple(fresh), counts
+        )
+
+    def keep(self, ready: Ready) -> None:
+        """Put the fresh vectors into the store."""
+        for modality, hashes, vectors in ready.fresh:
+            if hashes:
+                self._store.put(modality, hashes, vectors)
+
+    def _encoded(self, chunk: pa.Table, made: Embedded, name: str) -> Vectors:
+        """[rows of the chunk, dim]; NaN where nothing, or no unit vector, was made."""
+        keys, made_keys = _keys(chunk), _keys(made.rows)
+        order = digests.order_of(made_keys)
+        place = digests.find(keys, made_keys[order])
+        came = matrix(made.rows["image_vector" if name == "image" else "text_vector"], self._dim)
+        found = np.full((len(chunk), self._dim), np.nan, np.float32)
+        found[place >= 0] = came[order[place[place >= 0]]]
+        off = ~(np.abs(np.linalg.norm(found, axis=1) - 1) <= UNIT)
+        found[off] = np.nan
+        return found
+
+    def _refused(
+        self, chunk: pa.Table, made: Embedded, name: str, asks: NDArray[np.bool_], found: Vectors
+    ) -> list[Unusable]:
+        """Why rows that were asked have no vector."""
+        said = {unusable.product_id: unusable for unusable in made.unusable if unusable.column == name}
+        hashes, refused = chunk[f"{name}_hash"], []
+        for row in np.flatnonzero(asks & np.isnan(found[:, 0])).tolist():
+            product = _product(chunk, row)
+            refused.append(said.get(product, Unusable(product, name, NO_VECTOR, None)))
+            if hashes[row].is_valid:
+                self._bad[dict(MODALITIES)[name], hashes[row].as_py()] = refused[-1]
+        return refused
+
+
+def _unmoved(chunk: pa.Table, asks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """[rows] whether the file of each picture that was encoded is still the one that was hashed."""
+    paths, held = chunk["image"].to_pylist(), chunk["image_stat"].is_valid().to_numpy()
+    now = [image_hashes.stat(path) if ask and path else None for ask, path in zip(asks, paths, strict=True)]
+    same = digests.of_texts(pa.chunked_array([pa.array(now, pa.string())])) == digests.from_arrow(chunk["image_stat"])
+    return ~held | same.all(axis=1)
+
+
+def _mask(chunk: pa.Table, name: str) -> NDArray[np.bool_]:
+    return chunk[name].to_numpy() if name in chunk.column_names else np.zeros(len(chunk), bool)
+
+
+def _keys(rows: pa.Table) -> digests.Digests:
+    event = rows[schema.EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
+    return digests.of_rows([digests.of_texts(rows[schema.PRODUCT_ID]), digests.of_numbers(event)])
+
+
+def _product(chunk: pa.Table, row: int) -> str:
+    return pc.take(chunk[schema.PRODUCT_ID], pa.array([row]))[0].as_py()

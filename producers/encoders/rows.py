@@ -1,0 +1,74 @@
+"""Vectors of pictures and titles to embedding rows, and back."""
+
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_repo import schema
+from producers.encoders.encoder import Vectors
+
+SAME_PRODUCT = (0.5, 0.5)
+"""Weights of image and text in the fused vector: what says "the same product"."""
+SIMILAR = (0.7, 0.3)
+"""Weights of image and text for "one like it": looks count more than words."""
+HASHES = ("image_hash", "title_hash")
+
+
+def embedding_rows(catalogue: pa.Table, image: Vectors, text: Vectors, encoder_version: str, now: datetime) -> pa.Table:
+    """schema.PRODUCT_EMBEDDING, in the order of the catalogue rows that have a vector.
+
+    Args:
+        catalogue: [n] with product_id and event_timestamp; HASHES are taken over where it has them.
+        image: [n, dim] unit rows, NaN where there is none.
+        text: the same.
+        now: the created timestamp.
+    """
+    has_image, has_text = ~np.isnan(image[:, 0]), ~np.isnan(text[:, 0])
+    some = has_image | has_text
+    columns = {
+        "image_vector": _lists(image[some]),
+        "text_vector": _lists(text[some]),
+        "fused_vector": _lists(fuse(image, text, SAME_PRODUCT)[some]),
+        "similar_vector": _lists(fuse(image, text, SIMILAR)[some]),
+        "has_image": has_image[some],
+        "has_text": has_text[some],
+        "encoder_version": pa.repeat(encoder_version, int(some.sum())),
+        schema.CREATED_TIMESTAMP: pa.repeat(pa.scalar(now, schema.TIMESTAMP), int(some.sum())),
+    }
+    for name in (schema.PRODUCT_ID, schema.EVENT_TIMESTAMP):
+        columns[name] = catalogue.column(name).filter(pa.array(some))
+    for name in HASHES:
+        there = name in catalogue.column_names
+        columns[name] = catalogue.column(name).filter(pa.array(some)) if there else pa.nulls(int(some.sum()))
+    return pa.table({name: columns[name] for name in schema.PRODUCT_EMBEDDING.names}).cast(schema.PRODUCT_EMBEDDING)
+
+
+def fuse(image: Vectors, text: Vectors, weights: tuple[float, float]) -> Vectors:
+    """Unit rows of the weighted sum [n, d]; where one modality is missing (NaN) the other stands alone.
+
+    A pair that cancels out, or a row with neither, is NaN.
+    """
+    parts = [np.nan_to_num(rows) * weight for rows, weight in zip((image, text), weights, strict=True)]
+    total = parts[0] + parts[1]
+    norm = np.linalg.norm(total, axis=1, keepdims=True)
+    return np.where(norm > 0, total / np.where(norm > 0, norm, 1), np.nan).astype(np.float32)
+
+
+def matrix(lists: pa.ChunkedArray, dim: int) -> Vectors:
+    """Vectors of a column as [n, dim], NaN where it is null."""
+    rows = np.full((len(lists), dim), np.nan, np.float32)
+    there = lists.is_valid().to_numpy()
+    rows[there] = pc.list_flatten(lists.drop_null()).to_numpy().reshape(-1, dim)
+    return rows
+
+
+def _lists(rows: Vectors) -> pa.Array:
+    """Rows as lists, null where they are NaN."""
+    missing = np.isnan(rows[:, 0])
+    lengths = np.where(missing, 0, rows.shape[1])
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(
+        pa.array(offsets), pa.array(rows[~missing].reshape(-1)), type=schema.VECTOR, mask=pa.array(missing)
+    )

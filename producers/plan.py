@@ -1,0 +1,141 @@
+"""What is to be encoded: the catalogue's versions of which this encoder has made no row yet, and of them which content.
+
+Looked at are the versions that were written since this encoder last finished, whose number it leaves on its own table
+with its rows; of the rows made, keys and hashes, and by Delta's own statistics only of the files whose event times can
+match. So a run after which nothing came reads nothing, and any other as much as came.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset
+from deltalake import DeltaTable
+from numpy.typing import NDArray
+
+from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
+from feature_repo.settings import Settings
+from feature_repo.tables import delta
+from producers import digests
+from producers.catalogue import TABLE as CATALOGUE
+from producers.contents import IMAGE, TITLE, Contents
+from producers.digests import Digests
+
+TABLE = "product_embedding"
+KEY = [PRODUCT_ID, EVENT_TIMESTAMP]
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Since:
+    """The state of the catalogue that is to be encoded, and what is new in it."""
+
+    version: int
+    mark: str
+    """Under this name the version is left on the table of embeddings when all of it is encoded."""
+    new: pyarrow.dataset.Dataset
+    """Every version of a product that no finished run has seen, among others."""
+    rows: int
+    """Of the whole catalogue."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rows of `Since.new` that want a row of embeddings, by number, ascending."""
+
+    reused: Rows
+    """Both contents have been encoded before."""
+    encoded: Rows
+    """The others; aligned with it:"""
+    asks_image: NDArray[np.bool_]
+    asks_title: NDArray[np.bool_]
+    """Whether this row is the first with a content that has not been encoded."""
+
+
+def since(settings: Settings, encoder_version: str) -> Since | None:
+    """What is new in the catalogue for an encoder; None if it has finished with this very state.
+
+    Raises:
+        VitrineError: there is no catalogue.
+    """
+    path = settings.table(CATALOGUE)
+    whole = delta.dataset(path)
+    table = DeltaTable(str(path))
+    mark = f"{CATALOGUE} {table.metadata().id} encoded by {encoder_version}"
+    seen = delta.mark(settings.table(TABLE), mark)
+    if seen == table.version():
+        return None
+    return Since(table.version(), mark, delta.added(path, table, seen), whole.count_rows())
+
+
+def plan(
+    settings: Settings, new: pyarrow.dataset.Dataset, encoder_version: str, contents: Contents, *, images: bool
+) -> Plan:
+    """Which of the new rows are to be encoded.
+
+    Of a version that was corrected the last created counts. It has its row if the last created one with its key came
+    of the same contents.
+
+    Args:
+        images: whether the encoder has an image tower; without one pictures are left alone.
+    """
+    rows = new.to_table(columns=[*KEY, CREATED_TIMESTAMP, "title", "image", "image_hash"])
+    title_hash = digests.of_each(rows["title"])
+    image_hash = rows["image_hash"].combine_chunks() if images else pa.nulls(len(rows), digests.BINARY)
+    key, created = _keys(rows), rows[CREATED_TIMESTAMP].cast(pa.int64()).to_numpy()
+    order = digests.order_of(key, created)
+    newest = order[digests.lasts_of(key, order)]
+    made_key, made_content = _made(settings, rows[EVENT_TIMESTAMP], encoder_version)
+    content = _contents(pa.chunked_array([image_hash]), pa.chunked_array([title_hash]))
+    made = digests.find(key[newest], made_key)
+    done = made >= 0
+    done[done] = (content[newest[done]] == made_content[made[done]]).all(axis=1)
+    todo = np.sort(newest[~done])
+
+    title_hash, image_hash = (column.take(pa.array(todo)) for column in (title_hash, image_hash))
+    asks_title, asks_image = _unknown(contents, TITLE, title_hash), _unknown(contents, IMAGE, image_hash)
+    unhashed = images & rows["image"].is_valid().to_numpy()[todo] & image_hash.is_null().to_numpy(zero_copy_only=False)
+    left = asks_title | asks_image | unhashed
+    asks_title, asks_image = asks_title & _first(title_hash), (asks_image & _first(image_hash)) | unhashed
+    return Plan(todo[~left], todo[left], asks_image[left], asks_title[left])
+
+
+def _made(settings: Settings, events: pa.ChunkedArray, encoder_version: str) -> tuple[Digests, Digests]:
+    """The keys of the rows made so far, ascending, and of each the contents of the last created."""
+    path = settings.table(TABLE)
+    if not delta.exists(path) or not len(events):
+        return np.empty((0, 2), np.uint64), np.empty((0, 2), np.uint64)
+    bounds = pc.min_max(events)
+    event = pc.field(EVENT_TIMESTAMP)
+    of_ours = (pc.field("encoder_version") == encoder_version) & (event >= bounds["min"]) & (event <= bounds["max"])
+    made = delta.read(path, [*KEY, CREATED_TIMESTAMP, "image_hash", "title_hash"], where=of_ours)
+    key = _keys(made)
+    order = digests.order_of(key, made[CREATED_TIMESTAMP].cast(pa.int64()).to_numpy())
+    last = order[digests.lasts_of(key, order)]
+    return key[last], _contents(made["image_hash"], made["title_hash"])[last]
+
+
+def _keys(rows: pa.Table) -> Digests:
+    event = rows[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
+    return digests.of_rows([digests.of_texts(rows[PRODUCT_ID]), digests.of_numbers(event)])
+
+
+def _contents(image_hash: pa.ChunkedArray, title_hash: pa.ChunkedArray) -> Digests:
+    return digests.of_rows([digests.from_arrow(image_hash), digests.from_arrow(title_hash)])
+
+
+def _unknown(contents: Contents, modality: bytes, hashes: pa.Array) -> NDArray[np.bool_]:
+    there = hashes.is_valid().to_numpy(zero_copy_only=False)
+    return there & ~contents.has(modality, hashes.to_pylist())
+
+
+def _first(hashes: pa.Array) -> NDArray[np.bool_]:
+    """[n] whether the row is the first with its hash."""
+    values = digests.from_arrow(pa.chunked_array([hashes]))
+    order = digests.order_of(values, np.arange(len(values)))
+    ends = digests.lasts_of(values, order)
+    first = np.zeros(len(values), bool)
+    first[order[np.append(0, ends[:-1] + 1)] if len(ends) else order] = True
+    return first
