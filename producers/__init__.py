@@ -11,6 +11,7 @@
     image_hashes.py  pictures hashed, as few read as possible
     images.py      pictures decoded, the unusable refused
     picture_store.py pictures in an LMDB
+    pack.py        a shop's pictures put into one
     encoders/      image and text to vectors
     encoder.py     an encoder trained on a catalogue
     clicks.py      the clicks that it may be aligned with

@@ -13,6 +13,7 @@ from producers.commands import (
     export,
     forget,
     hand_out,
+    images,
     import_,
     interests,
     neighbours,
@@ -36,6 +37,7 @@ def _root() -> None:
 
 app.command()(shop.shop)
 app.command("import")(import_.import_)
+app.command()(images.images)
 app.command()(catalogue.catalogue)
 app.command()(encoder.encoder)
 app.command()(embeddings.embeddings)

@@ -70,7 +70,7 @@ def write(folder: Path, pictures: Iterable[bytes]) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     held = list(pictures)
     keys = [content_hash(picture).hex() for picture in held]
-    rows = sorted(dict(zip((key.encode() for key in keys), held, strict=True)).items())
+    rows = sorted(zip((key.encode() for key in keys), held, strict=True))
     try:
         with (
             lmdb.open(str(folder), map_size=_roomy(folder, sum(map(len, held)))) as environment,

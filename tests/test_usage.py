@@ -19,6 +19,7 @@ REFUSED = {
     "produce shop --out new --seed -1": "--seed is -1",
     "produce shop --out new --language fr": "--language is 'fr'",
     "produce import nothing --from . --out new": "no data set `nothing`",
+    "produce images --products p.parquet --out new --to zip": "'--to'",
     "produce encoder --data . --out new --pairs 0": "'--pairs'",
     "produce encoder --data . --out new --seed -1": "'--seed'",
     "produce tags --labels labels.parquet --abstain 1.5": "'--abstain'",

@@ -1,7 +1,8 @@
-"""Pictures decoded and cut in worker processes, which import Pillow and NumPy alone and so start at once."""
+"""Pictures decoded and cut in worker processes, which import Pillow, NumPy and LMDB alone and so start at once."""
 
 import multiprocessing
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -73,8 +74,20 @@ def decoding_processes(workers: int | None = None) -> Iterator[ProcessPoolExecut
     Spawned, not forked: a fork of a process in which torch runs threads can hang.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool:
+    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context, initializer=_end_with_parent) as pool:
         yield pool
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent is killed would wait for work for ever: the queue's pipe is open in its siblings."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, name="end_with_parent", daemon=True).start()
 
 
 def decode(sources: Sequence[Source], geometry: Geometry, pool: ProcessPoolExecutor) -> Decoded:

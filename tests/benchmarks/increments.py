@@ -1,0 +1,197 @@
+"""What a day costs when 10,000 of n products changed, and when none did.
+
+The catalogue and its embeddings are there before: rows of a made-up encoder's vectors for all n, which costs no
+encoding. Then a day's table comes with 10,000 other titles, and goes through what `produce catalogue` and `produce
+embeddings` do, with a tiny encoder; then the same table comes once more. With --pictures each product has a picture in
+one of 10,000 files, known by path, size and time.
+"""
+
+import gc
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import typer
+from PIL import Image
+
+from feature_repo import schema, settings
+from feature_repo.settings import Settings
+from feature_repo.tables import delta, gather
+from producers import catalogue, digests, embeddings, plan
+from producers.encoders import load
+from producers.encoders.rows import embedding_rows
+from tests.benchmarks import harness
+from tests.encoders import checkpoints
+
+Result = TypeVar("Result")
+TABLE = Path(__file__).parent / "INCREMENTS.md"
+CHANGED = 10_000
+FILES = 10_000
+BLOCK_ROWS = 1_000_000
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+_TODAY = np.datetime64("2026-06-01", "us")
+
+
+@dataclass(frozen=True)
+class Day:
+    """Seconds of the two steps, and what they did."""
+
+    compare: float
+    encode: float
+    said: str
+    contents: int
+    """That went through the encoder."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One size of the catalogue."""
+
+    rows: int
+    pictures: bool
+    changed: Day
+    unchanged: Day
+
+
+def measure(rows: int, pictures: bool) -> Measured:
+    """Both days over a catalogue of `rows` products."""
+    folder = Path(tempfile.mkdtemp(prefix="increments-"))
+    try:
+        (folder / "feature_store.yaml").write_text("project: bench\noffline_store:\n  path: offline\n")
+        store = settings.load(folder / "feature_store.yaml")
+        encoder = folder / "tiny"
+        checkpoints.clip(encoder)
+        if pictures:
+            _draw(folder / "pictures")
+        file = folder / "products.parquet"
+        _write(file, rows, pictures, changed=0)
+        catalogue.take_in(store, file, NOW)
+        _embed_without_an_encoder(store, encoder)
+        gc.collect()
+        _write(file, rows, pictures, changed=CHANGED)
+        changed = _day(store, encoder, file, NOW + DAY)
+        return Measured(rows, pictures, changed, _day(store, encoder, file, NOW + 2 * DAY))
+    finally:
+        shutil.rmtree(folder)
+
+
+def _day(store: Settings, encoder: Path, file: Path, now: datetime) -> Day:
+    compare, taken = _timed(lambda: catalogue.take_in(store, file, now))
+    encode, done = _timed(
+        lambda: embeddings.embed_catalogue(store, str(encoder), now=now, progress=lambda so_far, total: None)
+    )
+    assert done.encoded == taken.changed
+    return Day(compare, encode, str(taken), done.pictures + done.titles)
+
+
+def _timed(work: Callable[[], Result]) -> tuple[float, Result]:
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result
+
+
+def _write(file: Path, rows: int, pictures: bool, *, changed: int) -> None:
+    """A day's table; of products spread over all of it another title."""
+    number = np.arange(rows)
+    other = np.zeros(rows, bool)
+    other[:: max(1, rows // CHANGED)] = changed > 0
+    folder = file.parent / "pictures"
+    with pq.ParquetWriter(file, schema.PRODUCTS) as writer:
+        for start in range(0, rows, BLOCK_ROWS):
+            ids, new = number[start : start + BLOCK_ROWS], other[start : start + BLOCK_ROWS]
+            size = len(ids)
+            titles = _joined(
+                "女童连衣裙 夏季纯棉 款号 ", pa.array(ids).cast(pa.string()), pa.array(np.where(new, " 新款", ""))
+            )
+            paths = _joined(f"{folder}/", pa.array(ids % FILES).cast(pa.string()), pa.array([".png"] * size))
+            columns = {
+                "product_id": _joined("sku-", pa.array(ids).cast(pa.string()), pa.array([""] * size)),
+                "title": titles,
+                "image": paths if pictures else pa.nulls(size, pa.string()),
+                "category": pa.array(np.array(["童装>裙", "童装>裤", "童鞋"])[ids % 3]),
+                "brand": pa.array(np.array(["Acme", "Bebe"])[ids % 2]),
+                "price": pa.array(ids % 97 + 0.5),
+                "updated_at": pa.array(np.where(new, _TODAY, _TODAY - np.timedelta64(1, "D"))).cast(schema.TIMESTAMP),
+            }
+            writer.write_table(pa.table(columns, schema=schema.PRODUCTS))
+
+
+def _joined(before: str, middle: pa.Array, after: pa.Array) -> pa.Array:
+    return pc.binary_join_element_wise(before, middle, after, "")
+
+
+def _draw(folder: Path) -> None:
+    folder.mkdir()
+    for number in range(FILES):
+        Image.new("RGB", (8, 8), (number % 256, number // 256 % 256, 9)).save(folder / f"{number}.png")
+
+
+def _embed_without_an_encoder(store: Settings, encoder: Path) -> None:
+    """A row of some unit vectors for each version, as if all had been encoded."""
+    model = load(str(encoder))
+    state = plan.since(store, model.version)
+    assert state is not None
+    path, series = store.table(plan.TABLE), f"{embeddings.STEP} {model.version}"
+    chance, turn = np.random.default_rng(0), 0
+    held: list[pa.RecordBatch] = []
+    for batch in [*gather.scan(state.new, [*plan.KEY, "title", "image_hash"]).to_batches(), None]:
+        if batch is not None:
+            held.append(batch)
+        if held and (batch is None or sum(map(len, held)) >= BLOCK_ROWS):
+            block = pa.Table.from_batches(held)
+            vectors = chance.normal(size=(len(block), model.dim)).astype(np.float32)
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            block = block.append_column("title_hash", digests.of_each(block["title"]))
+            turn = delta.append_in_turn(path, embedding_rows(block, vectors, vectors, model.version, NOW), series, turn)
+            held = []
+    delta.append_in_turn(path, schema.PRODUCT_EMBEDDING.empty_table(), series, turn, {state.mark: state.version})
+
+
+def main(
+    sizes: Annotated[list[int], typer.Argument(help="Products of the catalogue.")],
+    pictures: Annotated[bool, typer.Option("--pictures", help="Each has a picture in a file.")] = False,
+    record: Annotated[bool, typer.Option("--record", help="Add the figures to INCREMENTS.md.")] = False,
+) -> None:
+    """Measure each size, one after another."""
+    lines = []
+    for size in sizes:
+        found = measure(size, pictures)
+        changed, unchanged = found.changed, found.unchanged
+        days = (f"{day.compare:.1f} s | {day.encode:.1f} s | {day.contents:,}" for day in (changed, unchanged))
+        where = ", ".join(harness.machine()[name] for name in ("commit", "date", "machine"))
+        lines.append(f"| {' | '.join([f'{size:,}' + ', pictures' * pictures, *days, where])} |")
+        print(lines[-1], flush=True)
+    if record:
+        _record(lines)
+
+
+def _record(lines: list[str]) -> None:
+    head = [
+        "# Increments",
+        "",
+        "Seconds of a day over a catalogue of n products: 10,000 of them with another title, and then none. Comparing",
+        "reads the day's table whole and, of what is known, ids, times and digests; all else is as much as changed.",
+        "Written by `python -m tests.benchmarks.increments SIZE... [--pictures] --record`.",
+        "",
+        "| products | 10,000 changed: compare | encode | contents encoded | none changed: compare | encode "
+        "| contents encoded | commit, date, machine |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    names = {line.split("|")[1] for line in lines}
+    kept = TABLE.read_text().splitlines()[len(head) :] if TABLE.exists() else []
+    kept = [line for line in kept if line.split("|")[1] not in names]
+    TABLE.write_text("\n".join([*head, *kept, *lines]) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)
