@@ -76,7 +76,7 @@ def plan(
     """Which of the new rows are to be encoded.
 
     Of a version that was corrected the last created counts. It has its row if the last created one with its key came
-    of the same contents.
+    of the same contents, or does not say of which: from a machine that only encodes, or before hashes were kept.
 
     Args:
         images: whether the encoder has an image tower; without one pictures are left alone.
@@ -91,7 +91,8 @@ def plan(
     content = _contents(pa.chunked_array([image_hash]), pa.chunked_array([title_hash]))
     made = digests.find(key[newest], made_key)
     done = made >= 0
-    done[done] = (content[newest[done]] == made_content[made[done]]).all(axis=1)
+    came = made_content[made[done]]
+    done[done] = (content[newest[done]] == came).all(axis=1) | (came == _UNSAID).all(axis=1)
     todo = np.sort(newest[~done])
 
     title_hash, image_hash = (column.take(pa.array(todo)) for column in (title_hash, image_hash))
@@ -124,6 +125,10 @@ def _keys(rows: pa.Table) -> Digests:
 
 def _contents(image_hash: pa.ChunkedArray, title_hash: pa.ChunkedArray) -> Digests:
     return digests.of_rows([digests.from_arrow(image_hash), digests.from_arrow(title_hash)])
+
+
+_UNSAID = digests.of_rows([np.zeros((1, 2), np.uint64)] * 2)[0]
+"""The contents of a row without hashes."""
 
 
 def _unknown(contents: Contents, modality: bytes, hashes: pa.Array) -> NDArray[np.bool_]:

@@ -15,7 +15,9 @@ from feature_repo.settings import Settings
 from feature_repo.tables import delta, quarantine
 from producers import contents, embeddings, ledger, plan
 from producers.embeddings import Done, embed_catalogue
+from producers.encoders import load
 from producers.encoders.embed import NO_VECTOR, NOTHING_USABLE
+from producers.encoders.rows import embedding_rows
 from producers.images import MISSING, NOT_AN_IMAGE
 from tests.catalogue.shop import opened, taken
 from tests.embeddings.test_embeddings import picture
@@ -222,3 +224,12 @@ def test_the_ledger_says_what_went_in_and_what_came_of_it(store: Settings, encod
     assert (run.step, run.model, run.inputs) == ("embeddings", version, {"product_catalogue": 1})
     assert run.counts == {"rows": 2, "pictures": 1, "titles": 1, "reused": 1}
     assert run.quarantined == {MISSING: 1}
+
+
+def test_a_row_that_does_not_say_of_which_contents_it_came_is_not_made_again(store: Settings, encoder: Path) -> None:
+    taken(store, {"image": None})
+    version = load(str(encoder)).version
+    catalogue = delta.read(store.table("product_catalogue"), ["product_id", "event_timestamp"])
+    vectors = np.eye(1, 12, dtype=np.float32)
+    delta.append(store.table("product_embedding"), embedding_rows(catalogue, vectors, vectors, version, NOW))
+    assert (embedded(store, encoder).encoded, embedded(store, encoder).known) == (0, 1)
