@@ -207,6 +207,16 @@ TAG_PREDICTIONS = pa.schema(
 )
 """Table `tag_predictions`: what the taggers said of labelled products that they had not seen."""
 
+PRODUCT_FIRST_FEATURE = pa.schema(
+    [
+        (PRODUCT_ID, pa.string()),
+        ("seconds", pa.float64()),  # from the message's arrival until the product's features were online
+        (EVENT_TIMESTAMP, TIMESTAMP),  # the product's updated_at
+        (CREATED_TIMESTAMP, TIMESTAMP),  # when the message arrived
+    ]
+)
+"""Table `product_first_feature`: time to first feature of every product version that `produce stream` took in."""
+
 QUARANTINE = pa.schema(
     [
         ("step", pa.string()),  # the command that refused it: "catalogue", "embeddings", ...

@@ -35,6 +35,7 @@
     neighbours.py  the log to `product_neighbours`
     nearest.py     the nearest products with a history, kept up to date
     product_changes.py  what changes of products over time
+    streaming/     products and clicks as they come
     ledger.py      every run: what went in, what came of it, how it ended
     locks.py       one run of a step at a time
     upkeep.py      products and users forgotten, corrected rows dropped, files removed

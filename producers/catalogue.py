@@ -193,13 +193,13 @@ def _add(read: _Read, block: pa.Table, known: Known, file: Path, now: datetime, 
     newest, valid = known.newest(product), known.valid(product, came.instants)
     before, stat_before = (_rows(column, newest) for column in (known.image_hash, known.image_stat))
     image_hash, image_stat = image_hashes.of_block(came.versions, came.passed, before, stat_before, rehash=rehash)
-    fingerprint = _fingerprint(came.versions, image_hash)
-    unchanged = came.passed & (valid >= 0) & (fingerprint == _rows(known.fingerprint, valid)).all(axis=1)
+    prints = fingerprint(came.versions, image_hash)
+    unchanged = came.passed & (valid >= 0) & (prints == _rows(known.fingerprint, valid)).all(axis=1)
     extended = came.versions
     for name, column in {
         "image_hash": image_hash,
         "image_stat": image_stat,
-        "fingerprint": digests.to_arrow(fingerprint),
+        "fingerprint": digests.to_arrow(prints),
         "row": pa.array(np.arange(read.rows, read.rows + len(block))),
     }.items():
         extended = extended.append_column(name, column)
@@ -214,7 +214,7 @@ def _add(read: _Read, block: pa.Table, known: Known, file: Path, now: datetime, 
     read.rows += len(block)
 
 
-def _fingerprint(rows: pa.Table, image_hash: pa.Array) -> Digests:
+def fingerprint(rows: pa.Table, image_hash: pa.Array) -> Digests:
     """[rows, 2] of all that makes a version: where it is equal, a later time alone does not."""
     # Few categories and brands, often repeated: each distinct one is digested once.
     repeated = [_of_repeated(rows[name]) for name in ("category", "brand")]

@@ -19,6 +19,7 @@ from producers.commands import (
     neighbours,
     runs,
     shop,
+    stream,
     tags,
     vacuum,
 )
@@ -49,6 +50,7 @@ app.command()(tags.tags)
 app.command()(codes.codes)
 app.command()(interests.interests)
 app.command()(neighbours.neighbours)
+app.command()(stream.stream)
 app.command()(runs.runs)
 app.command()(forget.forget)
 app.command()(vacuum.vacuum)

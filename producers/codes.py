@@ -113,7 +113,7 @@ def code_products(
     new = _not_yet(settings, keys, codebook.version)
     for start in range(0, len(new), ROWS_A_COMMIT):
         rows = new[start : start + ROWS_A_COMMIT]
-        delta.append(settings.table(TABLE), _rows(keys.take(pa.array(rows)), codes[rows], codebook, now))
+        delta.append(settings.table(TABLE), code_rows(keys.take(pa.array(rows)), codes[rows], codebook, now))
     return Coded(codebook.version, version, known is None, sizes, len(new), len(keys) - len(new), found)
 
 
@@ -184,7 +184,7 @@ def _not_yet(settings: Settings, keys: pa.Table, codebook_version: str) -> NDArr
     return np.sort(numbered.group_by(KEY).aggregate([("row", "max")])["row_max"].to_numpy())
 
 
-def _rows(keys: pa.Table, codes: NDArray[np.int32], codebook: Codebook, now: datetime) -> pa.Table:
+def code_rows(keys: pa.Table, codes: NDArray[np.int32], codebook: Codebook, now: datetime) -> pa.Table:
     parts = [pa.array(codes[:, level]).cast(pa.string()) for level in range(codes.shape[1])]
     columns = {
         PRODUCT_ID: keys[PRODUCT_ID],

@@ -121,6 +121,47 @@ def tag_products(
     )
 
 
+@dataclass(frozen=True)
+class Learned:
+    """Taggers learned from labels, for products that come later."""
+
+    tagger_version: str
+    encoder_version: str
+    abstain: float
+    taught: pa.Table
+    taggers: dict[tuple[str, str], Tagger]
+
+    def tag(self, rows: pa.Table, now: datetime) -> pa.Table:
+        """Rows of `product_tags` for embedding rows with `title`, in their order."""
+        stamps = {
+            "tagger_version": self.tagger_version,
+            "encoder_version": self.encoder_version,
+            CREATED_TIMESTAMP: now,
+        }
+        return _stamped(_tags(self.taggers, rows, self.taught, self.abstain), stamps, PRODUCT_TAGS)
+
+
+def learn(settings: Settings, labels: Path, encoder_version: str, abstain: float) -> Learned:
+    """The taggers that `tag_products` has of the same labels; nothing is written.
+
+    Raises:
+        VitrineError: no vectors of the encoder, an unreadable label file, no usable label.
+    """
+    rows = embedding_rows.read(settings, embedding_rows.choose_version(settings, encoder_version))
+    came = label_file.read(labels)
+    checks.require(came, LABELS.names, labels)
+    checked, refused = label_file.check(came, set(rows[PRODUCT_ID].to_pylist()))
+    if not len(checked):
+        raise VitrineError(f"{labels}: none of its {len(refused)} labels is usable; `produce tags` says why")
+    taught = _with_labels(embedding_rows.first_of_each(rows), checked)
+    taggers = {}
+    with threadpool_limits(1):
+        for tag in TAGS:
+            if tagger := fit(tag, variants.TAGGER, taught.filter(pc.field("tag") == tag), folds=True):
+                taggers[tag, variants.TAGGER] = tagger
+    return Learned(fingerprint(taught, encoder_version, abstain), encoder_version, abstain, taught, taggers)
+
+
 def fingerprint(taught: pa.Table, encoder_version: str, abstain: float) -> str:
     """The tagger version: what was learned from, and how."""
     learned_from = [*taught.select(["tag", PRODUCT_ID, EVENT_TIMESTAMP, "value", "group"]).to_pydict().values()]

@@ -1,0 +1,149 @@
+"""Messages taken, their rows online at once, committed within the minute, acknowledged then.
+
+A message on which a step fails is tried alone, and is a dead letter if it fails alone too; where the store or a table
+does not answer, the run ends, for no message is to blame.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import pyarrow as pa
+
+from feature_repo import schema
+from feature_repo.errors import VitrineError
+from feature_repo.settings import Settings
+from feature_repo.tables import quarantine
+from producers.streaming import products
+from producers.streaming.clicks import Clicks
+from producers.streaming.products import Makers
+from producers.streaming.rows import Rows
+from producers.streaming.source import PRODUCTS, Message, Source
+
+STEP = "stream"
+WAIT = 0.1
+"""Seconds for which new messages are waited for, before looking whether to commit or to end."""
+COMMIT_ROWS = 20_000
+"""Rows that are committed before their time: they are in memory."""
+
+
+@dataclass
+class Counts:
+    """What a run has done."""
+
+    messages: int = 0
+    again: int = 0
+    """Messages that may have been worked on by a run before."""
+    added: Counter[str] = field(default_factory=Counter)
+    """Rows committed, by table."""
+    refused: Counter[str] = field(default_factory=Counter)
+    """Dead letters, by reason."""
+    mended: Counter[str] = field(default_factory=Counter)
+    """Values mended and pictures unusable, by reason: they are in the quarantine."""
+    known_clicks: int = 0
+
+    def __str__(self) -> str:
+        lines = [f"{self.messages:,} messages, {self.again:,} of them again"]
+        lines += [f"  {table}: {rows:,} rows added" for table, rows in sorted(self.added.items())]
+        lines += [f"  dead letters {number:,}: {reason}" for reason, number in self.refused.most_common()]
+        lines += [f"  quarantined {number:,}: {reason}" for reason, number in self.mended.most_common()]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One run."""
+
+    settings: Settings
+    source: Source
+    makers: Makers
+    rows: Rows
+    clicks: Clicks
+    clock: Callable[[], datetime]
+    batch: int = 64
+    """Messages of a micro-batch."""
+    every: float = 20.0
+    """Seconds between commits."""
+    first_feature: Callable[[float], None] = lambda seconds: None
+    """Is told the time to first feature of each product."""
+    progress: Callable[[Counts], None] = lambda counts: None
+    """Is told after each commit."""
+
+    def run(self, stop: Callable[[], bool]) -> Counts:
+        """Go on until told to stop; what has been taken then is committed and acknowledged.
+
+        Raises:
+            VitrineError: the source, the online store or a table does not answer. What is not acknowledged comes again.
+        """
+        counts, taken = Counts(), list[Message]()
+        for messages in self.source.pending(self.batch):
+            taken += self._work(messages, counts)
+            if self.rows.waiting >= COMMIT_ROWS:
+                self._commit(taken, counts)
+        committed = time.monotonic()
+        while not stop():
+            taken += self._work(self.source.take(self.batch, WAIT), counts)
+            if time.monotonic() - committed >= self.every or self.rows.waiting >= COMMIT_ROWS:
+                self._commit(taken, counts)
+                committed = time.monotonic()
+        self._commit(taken, counts)
+        return counts
+
+    def _commit(self, taken: list[Message], counts: Counts) -> None:
+        counts.added.update(self.rows.commit())
+        self.clicks.committed()
+        self.source.done(taken)
+        taken.clear()
+        self.progress(counts)
+
+    def _work(self, messages: Sequence[Message], counts: Counts) -> list[Message]:
+        """Write what messages say online; gives back those that are to be acknowledged when it is committed."""
+        counts.messages += len(messages)
+        counts.again += sum(message.again for message in messages)
+        refused: list[tuple[Message, str]] = []
+        for group in products.rounds([message for message in messages if message.kind == PRODUCTS]):
+            refused += self._make_products(group, counts)
+        clicks = [message for message in messages if message.kind != PRODUCTS]
+        if clicks:
+            made = self.clicks.make(clicks, self.clock())
+            self.rows.put("user_interest", made.rows)
+            counts.known_clicks += made.known
+            refused += made.refused
+        for message, reason in refused:
+            self.source.refuse(message, reason)
+            counts.refused[reason] += 1
+        gone = {(message.kind, message.id) for message, _ in refused}
+        return [message for message in messages if (message.kind, message.id) not in gone]
+
+    def _make_products(self, messages: list[Message], counts: Counts) -> list[tuple[Message, str]]:
+        try:
+            made = products.make(messages, self.makers, self.clock())
+        except VitrineError:
+            raise
+        except Exception as error:
+            if len(messages) == 1:
+                return [(messages[0], f"{type(error).__name__}: {error}"[:500])]
+            return [one for message in messages for one in self._make_products([message], counts)]
+        for table, rows in made.tables.items():
+            self.rows.put(table, rows)
+        self.clicks.learn(made.tables)
+        counts.mended.update(note.reason for note in made.notes)
+        quarantine.add(self.settings, STEP, made.notes, self.clock())
+        if "product_embedding" in made.tables:
+            self._tell(made.tables["product_embedding"], messages)
+        return list(made.refused)
+
+    def _tell(self, rows: pa.Table, messages: Sequence[Message]) -> None:
+        """How long the products waited for their features, from their message's arrival until these were online."""
+        online = self.clock()
+        again = {message.fields["product_id"].decode() for message in messages if message.again}
+        table = rows.select([schema.PRODUCT_ID, schema.EVENT_TIMESTAMP, schema.CREATED_TIMESTAMP]).to_pydict()
+        seconds = [(online - came).total_seconds() for came in table[schema.CREATED_TIMESTAMP]]
+        for product, waited in zip(table[schema.PRODUCT_ID], seconds, strict=True):
+            if product not in again:  # it may have had them before, from the run that died
+                self.first_feature(waited)
+        columns = {**table, "seconds": seconds}
+        told = pa.table({name: columns[name] for name in schema.PRODUCT_FIRST_FEATURE.names})
+        self.rows.put("product_first_feature", told.cast(schema.PRODUCT_FIRST_FEATURE))

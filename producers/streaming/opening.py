@@ -1,0 +1,66 @@
+"""A run, with everything that it needs opened."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from feature_repo.errors import VitrineError
+from feature_repo.online import open_online
+from feature_repo.settings import Settings
+from producers import codebook
+from producers.encoders import load
+from producers.encoders.pixels import decoding_processes
+from producers.streaming import tagging
+from producers.streaming.clicks import Clicks
+from producers.streaming.loop import Stream
+from producers.streaming.metrics import Metrics
+from producers.streaming.products import Makers
+from producers.streaming.rows import Rows
+from producers.streaming.source import Source
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a run is told on the command line."""
+
+    encoder: str
+    images: Path
+    """Where relative paths of pictures start."""
+    labels: Path | None = None
+    """From which taggers learn; None for no tags."""
+    abstain: float = 0.5
+    batch: int = 64
+    every: float = 20.0
+
+
+@contextmanager
+def opened(
+    settings: Settings, source: Source, wanted: Wanted, metrics: Metrics, clock: Callable[[], datetime]
+) -> Iterator[Stream]:
+    """A run that has not begun.
+
+    Raises:
+        VitrineError: there is no online store, or the encoder, the labels or the codebook cannot be read.
+    """
+    online = open_online(settings)
+    if online is None:
+        raise VitrineError(f"{settings.file}: there is no online store to write to yet; run `feast apply`")
+    model = load(wanted.encoder)
+    further = {}
+    if wanted.labels is not None:
+        further["product_tags"] = tagging.tagger(settings, wanted.labels, model.version, wanted.abstain)
+    with decoding_processes(1) as pool:
+        yield Stream(
+            settings,
+            source,
+            Makers(model, pool, wanted.images.resolve(), codebook.newest(settings, model.version), further),
+            Rows(settings, online),
+            Clicks(settings, model.version, model.dim),
+            clock=clock,
+            batch=wanted.batch,
+            every=wanted.every,
+            first_feature=metrics.first_feature,
+            progress=metrics.committed,
+        )

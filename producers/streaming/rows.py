@@ -1,0 +1,102 @@
+"""Rows online at once, and kept for the next commit offline.
+
+A version that a table has already, by product or user, event timestamp and versions of models, is not added again. That
+costs a reading of those columns at each commit, of the files that may hold these products.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_repo import schema
+from feature_repo.errors import VitrineError
+from feature_repo.settings import Settings
+from feature_repo.tables import columns, delta, entity_keys, times
+from feature_repo.tables.online_table import OnlineTable
+from feature_repo.tables.record import View
+
+SERIES = "stream"
+PRODUCT = (schema.PRODUCT_ID, schema.EVENT_TIMESTAMP)
+KEYS: Mapping[str, tuple[str, ...]] = {
+    "product_catalogue": PRODUCT,
+    "product_embedding": (*PRODUCT, "encoder_version"),
+    "product_codes": (*PRODUCT, "codebook_version"),
+    "product_tags": (*PRODUCT, "tagger_version"),
+    "product_neighbours": (*PRODUCT, "encoder_version"),
+    "user_interest": (schema.USER_ID, schema.EVENT_TIMESTAMP, "encoder_version", "clicks"),
+    "product_first_feature": PRODUCT,
+}
+"""What makes a row the same as another, in the order in which tables are committed."""
+ONLINE = tuple(name for name in KEYS if name != "product_first_feature")
+
+
+class Rows:
+    """Where the rows of a run go."""
+
+    def __init__(self, settings: Settings, online: OnlineTable) -> None:
+        self._settings = settings
+        self._online = online
+        self._waiting: dict[str, list[pa.Table]] = {}
+
+    @property
+    def waiting(self) -> int:
+        """Rows that are not committed yet."""
+        return sum(len(part) for parts in self._waiting.values() for part in parts)
+
+    def put(self, table: str, rows: pa.Table) -> None:
+        """Write rows online, where the view is applied, and keep them for the next commit."""
+        if not len(rows):
+            return
+        view = self._online.record().views.get(table)
+        if table in ONLINE and view is not None:
+            self._write(view, rows)
+        self._waiting.setdefault(table, []).append(rows)
+
+    def commit(self) -> dict[str, int]:
+        """Add what waits to the offline tables; returns the rows added to each."""
+        added = {}
+        for table, key in KEYS.items():
+            parts = self._waiting.get(table)
+            if parts:
+                added[table] = self._append(table, key, pa.concat_tables(parts))
+                del self._waiting[table]
+        self._online.reload()  # views applied meanwhile, layouts changed
+        return added
+
+    def _write(self, view: View, rows: pa.Table) -> None:
+        values = {name: entity_keys.arrow_values(rows[name]) for name, _ in view.join_keys}
+        features = {one.name: columns.from_arrow(one, rows[one.name]) for one in view.layout.fields}
+        event, created = (times.ticks(rows[name], "us") for name in (schema.EVENT_TIMESTAMP, schema.CREATED_TIMESTAMP))
+        self._online.write(view, self._online.keys(view, values, len(rows)), features, event, created)
+
+    def _append(self, table: str, key: tuple[str, ...], rows: pa.Table) -> int:
+        path = self._settings.table(table)
+        for _ in range(delta.ATTEMPTS):
+            turn = delta.turn(path, SERIES)
+            new = _without(rows, key, delta.read(path, key, where=_of(rows, key)) if delta.exists(path) else None)
+            if not len(new):
+                return 0
+            try:
+                delta.append_in_turn(path, new, SERIES, turn)
+                return len(new)
+            except delta.OutOfTurn:
+                continue
+        raise VitrineError(f"table `{table}`: others were quicker {delta.ATTEMPTS} times; start this again")
+
+
+def _of(rows: pa.Table, key: tuple[str, ...]) -> pc.Expression:
+    """Rows of the same products or users that may be the same."""
+    least, most = (bound(rows[schema.EVENT_TIMESTAMP]) for bound in (pc.min, pc.max))
+    moment = pc.field(schema.EVENT_TIMESTAMP)
+    return pc.field(key[0]).isin(pc.unique(rows[key[0]])) & (moment >= least) & (moment <= most)
+
+
+def _without(rows: pa.Table, key: tuple[str, ...], known: pa.Table | None) -> pa.Table:
+    """The rows whose key is not known, of each key the first."""
+    numbered = rows.select(key).append_column("row", pa.array(np.arange(len(rows))))
+    first = numbered.group_by(list(key)).aggregate([("row", "min")])
+    if known is not None and len(known):
+        first = first.join(known, list(key), join_type="left anti")
+    return rows.take(first["row_min"].combine_chunks().sort())

@@ -1,0 +1,45 @@
+"""What a stream is, whichever carries it.
+
+Another carrier is one class with these four methods. Kafka's: `pending` gives nothing, for a consumer without committed
+offsets is given the same messages again by itself; `take` polls; `done` commits the offsets behind the messages of each
+partition, which come in order; `refuse` produces to a topic of dead letters, then does the same.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+PRODUCTS = "products"
+CLICKS = "clicks"
+KINDS = (PRODUCTS, CLICKS)
+
+
+@dataclass(frozen=True)
+class Message:
+    """What somebody sent."""
+
+    kind: str
+    """Of KINDS."""
+    id: str
+    """As its carrier names it, unique within its kind; later ones are greater."""
+    fields: Mapping[str, bytes]
+    arrived: int
+    """Microseconds since 1970 UTC, by the carrier's clock."""
+    again: bool = False
+    """Whether it may have been worked on before."""
+
+
+class Source(Protocol):
+    """Messages, at least once."""
+
+    def pending(self, most: int) -> Iterator[Sequence[Message]]:
+        """Messages that were taken before this run and not acknowledged, oldest first, at most `most` at a time."""
+
+    def take(self, most: int, wait: float) -> Sequence[Message]:
+        """New messages; none if none comes within `wait` seconds."""
+
+    def done(self, messages: Sequence[Message]) -> None:
+        """Acknowledge messages: they never come again."""
+
+    def refuse(self, message: Message, reason: str) -> None:
+        """Put a message among the dead letters, with the reason, and acknowledge it."""

@@ -1,0 +1,31 @@
+"""Tags of new products: the taggers of `produce tags`, learned anew from the same labels when a run starts.
+
+They come out the same, and `tagger_version` with them, for they learn from the first version of each labelled product;
+nothing that has been fitted lies in a file, which whoever opens it would have to trust.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+
+from feature_repo.settings import Settings
+from producers import tags
+from producers.streaming.products import Further
+from producers.taggers import rows as embedding_rows
+
+
+def tagger(settings: Settings, labels: Path, encoder_version: str, abstain: float) -> Further:
+    """What tags products.
+
+    Raises:
+        VitrineError: as `tags.learn`.
+    """
+    learned = tags.learn(settings, labels, encoder_version, abstain)
+    columns = [*embedding_rows.KEY, *embedding_rows.VECTORS, *embedding_rows.FLAGS]
+
+    def of(vectors: pa.Table, products: pa.Table) -> pa.Table:
+        rows = embedding_rows.with_width(vectors.select(columns)).append_column("title", products["title"])
+        return learned.tag(rows, datetime.fromtimestamp(0, UTC))  # the caller says when the message came
+
+    return of

@@ -1,0 +1,123 @@
+"""New products as they come: 40 a second, encoder on the CPU; how long each waits for its first feature.
+
+    python -m tests.benchmarks.streaming
+
+`produce stream` runs in a process of its own, as its users run it; this one sends products, with a picture and a title,
+at the pace that is asked for, and then looks at the table `product_first_feature`. The encoder is a tiny CLIP of random
+weights unless --encoder names one (`make demo` leaves demo/encoder).
+"""
+
+import io
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pyarrow.compute as pc
+import typer
+from PIL import Image
+
+from feature_repo.tables import delta
+from tests import servers
+from tests.benchmarks import harness
+from tests.benchmarks.harness import Record
+from tests.encoders import checkpoints
+from tests.streaming import running
+from tests.streaming.running import Shop
+
+app = typer.Typer(help=__doc__, pretty_exceptions_enable=False)
+PICTURES = 64
+PIXELS = 200
+
+
+@app.command()
+def pace(
+    a_second: Annotated[float, typer.Option(help="Products a second.")] = 40.0,
+    seconds: Annotated[float, typer.Option(help="For how long.")] = 60.0,
+    encoder: Annotated[Path | None, typer.Option(help="A checkpoint.", show_default="a tiny CLIP")] = None,
+    record: Record = False,
+) -> None:
+    """Send at a pace, and report the time to first feature."""
+    with tempfile.TemporaryDirectory() as folder, servers.redis_server(Path(folder) / "redis") as server:
+        root = Path(folder)
+        if encoder is None:
+            checkpoints.clip(root / "encoder")
+        shop = running.make(root, server, (encoder or root / "encoder").resolve())
+        process = start(shop)
+        try:
+            send(shop, 20, 20.0, named="warm")  # the first picture starts the decoding process
+            wait(shop)
+            sent, began = int(a_second * seconds), time.monotonic()
+            send(shop, sent, a_second)
+            sending = time.monotonic() - began
+            wait(shop)
+            taking = time.monotonic() - began
+        finally:
+            process.terminate()
+            process.wait(60)
+        waited = delta.read(shop.settings.table("product_first_feature"), ["product_id", "seconds"])
+    waits = waited.filter(pc.starts_with(waited["product_id"], "p"))["seconds"].to_numpy()
+    assert len(waits) == sent, f"{len(waits)} of {sent} products have their features"
+    p50, p95, p99 = np.quantile(waits, [0.5, 0.95, 0.99]).tolist()
+    figure = harness.Figure(
+        name=f"time to first feature, {a_second:.0f} new products a second for {seconds:.0f} s, p95",
+        seconds=p95,
+        against="5 s allowed",
+        against_seconds=5.0,
+        ratio=5.0 / p95,
+        ratio_range=(5.0 / p95, 5.0 / p95),
+        rounds=1,
+        command=harness.command(),
+        note=f"p50 {p50:.2f} s, p99 {p99:.2f} s; {sent:,} products sent in {sending:.1f} s, all committed after "
+        f"{taking:.1f} s; {encoder or 'tiny CLIP'}",
+    )
+    harness.finish([figure], record)
+
+
+def start(shop: Shop) -> "subprocess.Popen[str]":
+    """`produce stream`, once it streams."""
+    line = ["stream", "--encoder", str(shop.encoder), "--source", shop.url, "--prefix", running.PREFIX]
+    more = ["--images", str(shop.settings.file.parent), "--metrics-port", "-1", "--commit-every", "10"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "producers.cli", *line, *more, "--store", str(shop.settings.file)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for said in process.stderr:
+        if said.startswith("streaming "):
+            return process
+    raise RuntimeError("the stream did not start")
+
+
+def send(shop: Shop, products: int, a_second: float, named: str = "p") -> None:
+    """Products at a pace, none ahead of its time."""
+    rng = np.random.default_rng(0)
+    pictures = []
+    for _ in range(PICTURES):
+        file = io.BytesIO()
+        Image.fromarray(rng.integers(0, 255, (PIXELS, PIXELS, 3), np.uint8)).save(file, "JPEG")
+        pictures.append(file.getvalue())
+    began = time.monotonic()
+    for number in range(products):
+        time.sleep(max(0.0, began + number / a_second - time.monotonic()))
+        shop.send_product(
+            number,
+            product_id=f"{named}{number}",
+            image_bytes=pictures[number % PICTURES],
+            updated_at=datetime.now(UTC).isoformat(),
+        )
+
+
+def wait(shop: Shop) -> None:
+    """Until everything is acknowledged."""
+    while shop.left():
+        time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    app(standalone_mode=False)
