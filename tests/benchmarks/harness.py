@@ -48,11 +48,20 @@ class Figure:
     """Of `seconds`, where the figure is of something else than time."""
 
 
-def take_turns(sides: Mapping[str, Callable[[], object]], rounds: int, calls: int = 1) -> dict[str, list[float]]:
+def take_turns(
+    sides: Mapping[str, Callable[[], object]],
+    rounds: int,
+    calls: int = 1,
+    *,
+    every: dict[str, list[float]] | None = None,
+) -> dict[str, list[float]]:
     """Seconds of each side in each round; every side runs once before the first, unmeasured.
 
     What takes milliseconds is called several times in a turn, and the turn's median is kept. One call after one call
     of the other side would measure what that leaves in the processor's caches: nothing, if it takes 50 ms.
+
+    Args:
+        every: takes the seconds of every call of each side.
     """
     order = list(sides)
     for run in sides.values():
@@ -68,6 +77,8 @@ def take_turns(sides: Mapping[str, Callable[[], object]], rounds: int, calls: in
                 taken.append(time.perf_counter() - start)
                 del result
             seconds[name].append(statistics.median(taken))
+            if every is not None:
+                every.setdefault(name, []).extend(taken)
         print(f"round {round_ + 1}: " + ", ".join(f"{name} {seconds[name][-1]:.4g} s" for name in order), flush=True)
     return seconds
 
@@ -97,12 +108,22 @@ class Turns:
     note: str
 
     def compare(self, what: str, ours: Callable[[], object], name: str, other: Callable[[], object]) -> Figure:
-        seconds = take_turns({"ours": ours, name: other}, self.rounds, self.calls)
+        every: dict[str, list[float]] = {}
+        seconds = take_turns({"ours": ours, name: other}, self.rounds, self.calls, every=every)
         figure = compare(what, seconds, "ours", name, self.note)
+        slow = {side: _amount(_percentile_99(taken), "s") for side, taken in every.items()}
+        tail = f"p99 of {len(every['ours']):,} calls: ours {slow['ours']}, theirs {slow[name]}"
+        figure = replace(figure, note=f"{tail}; {figure.note}")
         if figure.ratio < 1:
             low, high = sorted(1 / ratio for ratio in figure.ratio_range)
-            figure = replace(figure, note=f"ours takes {1 / figure.ratio:.2f}x [{low:.2f}, {high:.2f}]; {self.note}")
+            figure = replace(figure, note=f"ours takes {1 / figure.ratio:.2f}x [{low:.2f}, {high:.2f}]; {figure.note}")
         return figure
+
+
+def _percentile_99(taken: list[float]) -> float:
+    """The time within which 99 of 100 calls end; of fewer calls than 100, the slowest's."""
+    ordered = sorted(taken)
+    return ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)]
 
 
 def peak_megabytes(module: str, *arguments: str) -> float:
