@@ -19,7 +19,7 @@ from consumers.monitoring.ages import in_words
 from feature_repo.errors import VitrineError
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 from feature_repo.settings import Settings
-from feature_repo.tables import delta
+from feature_repo.tables import activity, delta
 
 WRITTEN_BY = {
     "product_catalogue": "produce catalogue",
@@ -80,7 +80,8 @@ def check(
     Args:
         max_age: the greatest allowed distance from a view's newest event to now, inclusive.
         now: with a time zone.
-        products: Parquet with the `product_id` of every product on sale; else those of the catalogue up to now are.
+        products: Parquet with the `product_id` of every product on sale; else those of the catalogue up to now
+            that have not gone since.
         max_ages: of some views, instead of `max_age`.
 
     Raises:
@@ -142,9 +143,7 @@ def active_products(settings: Settings, products: Path | None, now: datetime) ->
     """The products on sale, each once; None if nothing says which."""
     if products is None:
         path = settings.table("product_catalogue")
-        if not delta.exists(path):
-            return None
-        return pc.unique(_up_to(now, delta.read(path, [PRODUCT_ID, EVENT_TIMESTAMP]))[PRODUCT_ID].drop_null())
+        return activity.active(path, settings.table(activity.TABLE), now) if delta.exists(path) else None
     try:
         return pc.unique(pq.read_table(products, columns=[PRODUCT_ID])[PRODUCT_ID].cast(pa.string()).drop_null())
     except (OSError, pa.ArrowInvalid, KeyError) as error:

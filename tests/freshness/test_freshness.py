@@ -17,7 +17,7 @@ from rich.console import Console
 from consumers.monitoring.freshness import WRITTEN_BY, Freshness, as_json, check
 from consumers.monitoring.terminal import as_table
 from feature_repo import settings, sources
-from feature_repo.schema import TIMESTAMP
+from feature_repo.schema import PRODUCT_ACTIVE, TIMESTAMP
 from feature_repo.settings import Settings
 from feature_repo.tables import delta
 
@@ -140,6 +140,15 @@ def test_a_product_of_the_catalogue_is_active_from_its_first_event_on(store: Set
     found = checked(store)
     assert found.active == 1
     assert [view.covered for view in found.views] == [1, 1, 1]
+
+
+def test_a_product_that_has_gone_is_not_active_until_it_is_back(store: Settings) -> None:
+    fresh(store)
+    for hours, active in ((20, False), (10, True), (-1, False)):
+        moment = pa.array([NOW - HOUR * hours], TIMESTAMP)
+        columns = [["a"], [active], moment, moment]
+        delta.append(store.table("product_active"), pa.table(columns, schema=PRODUCT_ACTIVE))
+        assert checked(store).active == (3 if hours < 20 else 2)
 
 
 def test_a_creation_after_now_is_said_in_words_and_is_no_age(store: Settings) -> None:
