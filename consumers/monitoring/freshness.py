@@ -26,7 +26,15 @@ WRITTEN_BY = {
     "product_embedding": "produce embeddings",
     "product_tags": "produce tags",
 }
-"""Each view and the command that writes its table; each is made from the one before it."""
+"""Each view that every shop has, and the command that writes its table; each is made from the ones before it."""
+OPTIONAL = {
+    "product_codes": "produce codes",
+    "product_neighbours": "produce neighbours",
+    "user_interest": "produce interests",
+    "product_caption": "produce captions",
+}
+"""Views that not every shop has: watched once they have a table; made from the vectors, or from the pictures alone."""
+_VECTORS = ("product_catalogue", "product_embedding")
 
 
 @dataclass(frozen=True)
@@ -41,8 +49,8 @@ class ViewFreshness:
     """From the newest event to now."""
     age_seconds: float | None
     """From the newest creation to now; None where that lies after now: judged as of the past, or by a wrong clock."""
-    covered: int
-    """Active products that have a row of an event up to now."""
+    covered: int | None
+    """Active products that have a row of an event up to now; None where the rows are not of products."""
     after_now: int
     """Rows whose event lies after now: they count for nothing."""
     untimed: int
@@ -89,10 +97,22 @@ def check(
     """
     active = active_products(settings, products, now)
     views: list[ViewFreshness] = []
-    for view in WRITTEN_BY:
-        late = next((earlier.view for earlier in views if earlier.breach), None)
+    for view in views_of(settings):
+        late = next((earlier.view for earlier in views if earlier.breach and earlier.view in made_from(view)), None)
         views.append(_check_view(settings, view, active, (max_ages or {}).get(view, max_age), now, late))
     return Freshness(now, max_age.total_seconds(), None if active is None else len(active), views)
+
+
+def views_of(settings: Settings) -> dict[str, str]:
+    """The views to watch in a deployment, in the order in which they are made, and the command that writes each."""
+    return WRITTEN_BY | {view: command for view, command in OPTIONAL.items() if delta.exists(settings.table(view))}
+
+
+def made_from(view: str) -> tuple[str, ...]:
+    """The views that a view is made from, the first first."""
+    if view in OPTIONAL:
+        return _VECTORS[:1] if view == "product_caption" else _VECTORS
+    return tuple(WRITTEN_BY)[: list(WRITTEN_BY).index(view)]
 
 
 def as_json(freshness: Freshness) -> str:
@@ -104,10 +124,12 @@ def _check_view(
     settings: Settings, view: str, active: pa.Array | None, max_age: timedelta, now: datetime, late: str | None
 ) -> ViewFreshness:
     path = settings.table(view)
-    mend = f"run `{WRITTEN_BY[late]}` first: it is made from {late}" if late else f"run `{WRITTEN_BY[view]}`"
+    commands = WRITTEN_BY | OPTIONAL
+    mend = f"run `{commands[late]}` first: it is made from {late}" if late else f"run `{commands[view]}`"
     if not delta.exists(path):
         return ViewFreshness(view, None, None, None, None, 0, 0, 0, f"{view}: there is no such table; {mend}")
-    rows = delta.read(path, [PRODUCT_ID, EVENT_TIMESTAMP, CREATED_TIMESTAMP])
+    of_products = view != "user_interest"
+    rows = delta.read(path, [*([PRODUCT_ID] if of_products else []), EVENT_TIMESTAMP, CREATED_TIMESTAMP])
     happened = _up_to(now, rows)
     untimed = rows[EVENT_TIMESTAMP].null_count
     after_now = len(rows) - len(happened) - untimed
@@ -120,18 +142,23 @@ def _check_view(
         breach = f"{view}: no row{found}; {mend}"
     elif now - newest > max_age:
         breach = f"{view}: newest event {in_words(now - newest)} ago, at most {in_words(max_age)} allowed; {mend}"
-    covered = pc.unique(happened[PRODUCT_ID])
+    covered = None if not of_products else 0 if active is None else _covered(happened, active)
     return ViewFreshness(
         view=view,
         newest_event=newest,
         newest_created=created,
         lag_seconds=None if newest is None else (now - newest).total_seconds(),
         age_seconds=None if created is None or created > now else (now - created).total_seconds(),
-        covered=pc.sum(pc.is_in(covered, value_set=active)).as_py() or 0 if active is not None else 0,
+        covered=covered,
         after_now=after_now,
         untimed=untimed,
         breach=breach,
     )
+
+
+def _covered(rows: pa.Table, active: pa.Array) -> int:
+    """How many of the active products have a row."""
+    return pc.sum(pc.is_in(pc.unique(rows[PRODUCT_ID]), value_set=active)).as_py() or 0
 
 
 def _up_to(now: datetime, rows: pa.Table) -> pa.Table:

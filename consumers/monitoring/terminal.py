@@ -58,7 +58,9 @@ def _age(seconds: float | None) -> str:
     return "-" if seconds is None else in_words(timedelta(seconds=seconds))
 
 
-def _share(covered: int, active: int | None) -> str:
+def _share(covered: int | None, active: int | None) -> str:
+    if covered is None:
+        return "-"
     return "unknown" if active is None else f"{covered:,} of {active:,}"
 
 

@@ -1,6 +1,6 @@
 """Freshness by view and slice, held against objectives: what is late, and what to do first."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from consumers.monitoring import freshness, lags
 from consumers.monitoring.ages import in_words
-from consumers.monitoring.freshness import WRITTEN_BY, Freshness
+from consumers.monitoring.freshness import OPTIONAL, WRITTEN_BY, Freshness, made_from, views_of
 from consumers.monitoring.lags import SliceFreshness
 from consumers.monitoring.objectives import AGES, SHARES, Objectives
 from consumers.monitoring.slices import ALL, Shop
@@ -22,6 +22,7 @@ from feature_repo.settings import Settings
 from feature_repo.tables import delta, quarantine, written
 from feature_repo.tables.written import Written
 
+COMMANDS = WRITTEN_BY | OPTIONAL
 RUNS_SHOWN = 20
 MATERIALIZE = "`feast materialize-incremental $(date -u +%FT%T)`"
 
@@ -94,22 +95,23 @@ def look(
     Raises:
         VitrineError: a file cannot be read, or the online store or the ledger of runs does not answer.
     """
-    bounds = {view: objectives.of_view(view).get("max_age") for view in WRITTEN_BY}
+    watched_views = views_of(settings)
+    bounds = {view: objectives.of_view(view).get("max_age") for view in watched_views}
     allowed = {view: timedelta(seconds=seconds) for view, seconds in bounds.items() if seconds is not None}
     found = freshness.check(settings, max_age=max_age, now=now, products=products, max_ages=allowed)
-    ledgers = _ledgers(settings)
+    ledgers = _ledgers(settings, watched_views)
     slices: list[SliceFreshness] = []
     if delta.exists(settings.table("product_catalogue")):
         active = freshness.active_products(settings, products, now)
         shop = Shop.at(settings, now, active)
         chosen = shop.slices(new_for, categories)
         log = None if impressions is None else lags.read_impressions(impressions)
-        for view in WRITTEN_BY:
+        for view in watched_views:
             rows = lags.ViewRows.read(settings.table(view), ledgers.get(view), now)
             if rows is not None:
                 slices += lags.figures(rows, shop, chosen, window, log)
     last = runs.last(settings, 500)
-    view_runs = [_runs_of(settings, view, ledgers.get(view), last) for view in WRITTEN_BY]
+    view_runs = [_runs_of(settings, view, ledgers.get(view), last) for view in watched_views]
     watched = Watched(
         views=found,
         window_seconds=window.total_seconds(),
@@ -122,13 +124,13 @@ def look(
     return replace(watched, missed=_missed(watched, objectives))
 
 
-def _ledgers(settings: Settings) -> dict[str, Written]:
+def _ledgers(settings: Settings, views: Iterable[str]) -> dict[str, Written]:
     """What has been written of each view; empty where there is no online store yet."""
     online = open_online(settings)
     if online is None:
         return {}
     try:
-        found = {view: written.of_view(online, view) for view in WRITTEN_BY}
+        found = {view: written.of_view(online, view) for view in views}
     finally:
         online.store.close()
     # Without a ledger nothing of ours put rows online: a view that has none yet is not online.
@@ -136,7 +138,7 @@ def _ledgers(settings: Settings) -> dict[str, Written]:
 
 
 def _runs_of(settings: Settings, view: str, ledger: Written | None, last: list[LastRun]) -> ViewRuns:
-    step = WRITTEN_BY[view].removeprefix("produce ")
+    step = COMMANDS[view].removeprefix("produce ")
     done = [run.ended for run in last if run.step == step and run.ending == runs.DONE and run.ended]
     ends = [window.end for window in ledger.files.values()] if ledger else []
     return ViewRuns(
@@ -161,8 +163,8 @@ def _missed(watched: Watched, objectives: Objectives) -> list[str]:
     """The objectives that are not met, view by view in the order in which they are made."""
     found: list[str] = []
     late: set[str] = {view.view for view in watched.views.views if view.breach}
-    for view in WRITTEN_BY:
-        of_view = next(one for one in watched.view_runs if one.view == view)
+    for of_view in watched.view_runs:
+        view = of_view.view
         measured = _ages_since(of_view, watched.views.now)
         found += _lines(view, view, objectives.of_view(view), measured, _first_of_view(view, late))
         for one in watched.slices:
@@ -230,12 +232,10 @@ def _measures(one: SliceFreshness) -> dict[str, float]:
 
 def _produce(view: str, late: set[str]) -> str:
     """The producer to run: that of the first late view which this one is made from, else its own."""
-    for earlier in WRITTEN_BY:
-        if earlier == view:
-            break
+    for earlier in made_from(view):
         if earlier in late:
-            return f"run `{WRITTEN_BY[earlier]}` first: it is made from {earlier}"
-    return f"run `{WRITTEN_BY[view]}`"
+            return f"run `{COMMANDS[earlier]}` first: it is made from {earlier}"
+    return f"run `{COMMANDS[view]}`"
 
 
 def _first_of_view(view: str, late: set[str]) -> dict[str, str]:

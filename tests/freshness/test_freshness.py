@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from consumers.monitoring.freshness import WRITTEN_BY, Freshness, as_json, check
+from consumers.monitoring.freshness import OPTIONAL, WRITTEN_BY, Freshness, as_json, check
 from consumers.monitoring.terminal import as_table
 from feature_repo import settings, sources
 from feature_repo.schema import PRODUCT_ACTIVE, TIMESTAMP
@@ -204,9 +204,22 @@ def test_watches_every_view_that_is_registered() -> None:
     from feature_repo import definitions
 
     views = [view for view in vars(definitions).values() if isinstance(view, FeatureView)]
-    unwatched = {"product_caption", "product_codes", "product_neighbours", "user_interest"}  # not every shop has them
-    assert {view.batch_source.path for view in views} == set(WRITTEN_BY) | unwatched
+    assert {view.batch_source.path for view in views} == WRITTEN_BY.keys() | OPTIONAL.keys()
     assert sources.delta_source("x").path == "x"
+
+
+def test_a_view_that_not_every_shop_has_is_watched_once_it_has_a_table(store: Settings) -> None:
+    fresh(store, product_tags={"a": 50})
+    write(store, "product_codes", {"a": 3, "b": 60})
+    users = pa.table({"user_id": ["u"], "event_timestamp": [NOW - 30 * HOUR], "created_timestamp": [NOW - HOUR]})
+    delta.append(store.table("user_interest"), users)
+    found = checked(store)
+    assert [(view.view, view.covered) for view in found.views[3:]] == [("product_codes", 2), ("user_interest", None)]
+    assert found.breaches == [
+        "product_tags: newest event 2d 2h ago, at most 1d allowed; run `produce tags`",
+        "user_interest: newest event 1d 6h ago, at most 1d allowed; run `produce interests`",
+    ]
+    assert "user_interest" in printed(store)
 
 
 @hypothesis_settings(max_examples=30, deadline=None)
