@@ -26,6 +26,7 @@ def as_table(freshness: Freshness) -> Table:
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
+        collapse_padding=True,  # the longest view's name and all columns in 80 characters
     )
     table.add_column("view", no_wrap=True)
     for heading in ("newest event", "lag", "newest created", "age", "covered"):

@@ -22,6 +22,8 @@ from feature_repo.tables.record import written_key
 from tests.engine import world
 from tests.engine.world import Look, at
 
+on_one_store = pytest.mark.parametrize("online_config", ["lmdb"], indirect=True)
+"""For what does not depend on the store: a project on each takes two seconds."""
 NOW = at(100)
 LOOKS: list[Look] = [(f"p{i:02}", 1 + i % 7, 8) for i in range(40)]
 FINE = {"missing": 0, "extra": 0, "stale": 0, "different": 0}
@@ -91,6 +93,7 @@ def test_a_row_that_vanished_is_missing(shop: FeatureStore) -> None:
     assert [(one.fault, one.key) for one in found.examples] == [("missing", "p07")]
 
 
+@on_one_store
 def test_a_row_of_a_product_that_the_offline_store_lost_is_extra(shop: FeatureStore) -> None:
     retention.forget(folder(shop) / "tables" / "looks", "product_id", ["p03", "p04"])
     retention.compact(folder(shop) / "tables" / "looks")
@@ -110,6 +113,7 @@ def test_an_older_row_in_a_newer_ones_place_is_stale(shop: FeatureStore) -> None
     assert "2026-01-01 06:00:00 is online, 2026-01-02 06:00:00 was written" in found.examples[0].detail
 
 
+@on_one_store
 def test_a_row_that_no_run_has_taken_yet_is_late_and_not_inconsistent(shop: FeatureStore) -> None:
     world.append_looks(folder(shop), [("p05", 30, 31), ("new", 30, 31)])
     found = checked(shop)
@@ -125,6 +129,7 @@ def test_a_flipped_bit_is_damage(shop: FeatureStore) -> None:
     assert found.examples[0].detail == "the row is damaged"
 
 
+@on_one_store
 def test_another_products_features_in_a_sound_row_are_named_with_their_cosine(shop: FeatureStore) -> None:
     replace(shop, "p00", row(shop, "p07"))  # the same hour, and so the same features: nothing to see
     assert checked(shop).faults == FINE
@@ -164,6 +169,7 @@ def test_a_streamed_row_is_held_against_its_own_version_once_that_had_time_to_ar
     assert checked(shop).faults == FINE | {"extra": 1}
 
 
+@on_one_store
 def test_without_a_ledger_every_row_up_to_now_is_to_be_online(shop: FeatureStore) -> None:
     online(shop).store.delete([written_key("shop", "looks")])
     world.append_looks(folder(shop), [("p05", 30, 31), ("p06", 101, 102)])
@@ -172,6 +178,7 @@ def test_without_a_ledger_every_row_up_to_now_is_to_be_online(shop: FeatureStore
     assert found.faults == FINE | {"stale": 1}
 
 
+@on_one_store
 def test_the_sample_is_by_hash_from_both_sides(shop: FeatureStore) -> None:
     found = checked(shop, sample=10)
     assert found.sampled == 10
@@ -192,6 +199,7 @@ def test_a_scan_that_is_cut_short_says_so_and_still_finds_what_is_missing(
     assert found.faults == FINE | {"missing": 1}
 
 
+@on_one_store
 def test_served_keys_alone_are_looked_at_if_a_log_names_them(shop: FeatureStore, tmp_path: Path) -> None:
     log = tmp_path / "served.parquet"
     pq.write_table(pa.table({"product_id": ["p01", "p02", "p02", None, "never seen"]}), log)
@@ -201,6 +209,7 @@ def test_served_keys_alone_are_looked_at_if_a_log_names_them(shop: FeatureStore,
     assert (found.sampled, found.faults) == (3, FINE | {"missing": 1})
 
 
+@on_one_store
 def test_a_view_that_cannot_be_judged_says_why(shop: FeatureStore) -> None:
     delta.append(folder(shop) / "tables" / "affinity", pa.table({"user_id": [1], "product_id": ["p01"]}))
     found = consistency.check(
@@ -212,6 +221,7 @@ def test_a_view_that_cannot_be_judged_says_why(shop: FeatureStore) -> None:
     assert found.breaches == []
 
 
+@on_one_store
 def test_the_command_ends_with_1_over_the_budget_and_says_what_to_do_first(shop: FeatureStore, tmp_path: Path) -> None:
     replace(shop, "p07", None)
     file = tmp_path / "consistency.json"

@@ -171,7 +171,7 @@ def test_the_table_keeps_every_column_in_eighty_characters(store: Settings) -> N
     fresh(store, product_tags={"a": 30 * 24 + 11})
     write(store, "product_tags", {"b": 30 * 24 + 11}, created=-48)
     (last,) = [line.split() for line in printed(store, width=80).splitlines() if "product_tags" in line]
-    assert last == ["product_tags", "2026-01-30", "30d", "11h", "2026-03-03", "after", "2", "of", "3"]
+    assert last == ["product_tags", "2026-01-30", "30d", "11h", "2026-03-03", "after", "--now", "2", "of", "3"]
 
 
 def test_covers_what_is_on_sale_and_not_what_was(store: Settings, tmp_path: Path) -> None:
