@@ -2,7 +2,17 @@
 
 import typer
 
-from consumers.commands import captions_report, consistency, drift, export_training, freshness, lift, serve, tags_report
+from consumers.commands import (
+    captions_report,
+    consistency,
+    drift,
+    export_training,
+    freshness,
+    lift,
+    proxies,
+    serve,
+    tags_report,
+)
 from feature_repo import console
 
 app = typer.Typer(
@@ -18,6 +28,7 @@ def _root() -> None:
 
 
 app.command()(lift.lift)
+app.command()(proxies.proxies)
 app.command()(export_training.export_training)
 app.command()(freshness.freshness)
 app.command()(drift.drift)

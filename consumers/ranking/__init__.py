@@ -21,6 +21,7 @@ draws.py         the paired bootstrap
 delong.py        the secondary interval, which takes rows for independent
 lift.py          rankers compared, with intervals
 verdict.py       keep, drop or not proven, by one rule
+proxies.py       figures of an encoder that need no ranker, beside its lift
 export.py        a training set for whoever trains elsewhere
 costs.py         bytes, milliseconds and seconds of each group
 run.py           one measurement from end to end

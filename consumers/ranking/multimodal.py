@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from consumers.ranking import content
 from consumers.ranking.history import Clicks, clicks_of_users
 from consumers.ranking.training_set import JoinedView, TrainingSet, codes, gather
-from feature_repo.features.affinity import affinity, of_similarities
+from feature_repo.features.affinity import affinity, summaries
 from feature_repo.features.interest import Click, Means, means_of_histories
 from feature_repo.features.similarity import cosines_of_rows, rowwise_cosine
 from feature_repo.schema import CHILD_AGE_MONTHS, CHILD_AGES, CHILD_GENDERS, HISTORY_LENGTH
@@ -139,8 +139,8 @@ _TAGS = (("age", CHILD_AGES), ("gender", CHILD_GENDERS))
 
 
 def _one_modality(data: TrainingSet, name: str, vectors: Floats, row: Ints, clicks: Clicks) -> Group:
-    found = of_similarities(_similarities(row, vectors, clicks, data.user))
-    group: Group = {f"{name}_{what}": values for what, values in found.items() if not what.startswith("tier_")}
+    found = summaries(_similarities(row, vectors, clicks, data.user))
+    group: Group = {f"{name}_{what}": values for what, values in found.items()}
     means = _means(data, clicks, vectors, row, None, row)
     last = np.where(clicks.before > 0, clicks.end - 1, -1)
     group[f"{name}_interest_cosine"] = rowwise_cosine(row, np.nan_to_num(vectors), last, np.nan_to_num(means.vector))

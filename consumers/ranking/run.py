@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from consumers.ranking import delong, verdict
+from consumers.ranking import delong, proxies, verdict
 from consumers.ranking.costs import Cost, costs, fetch_costs
 from consumers.ranking.draws import Draws, draws, interval, mean_of
 from consumers.ranking.experiment import ALL, BASE, DIN, LIGHTGBM, Plan, Scores, score_all, split_rows
@@ -25,9 +25,10 @@ from consumers.ranking.tabular import tabular_features, unused_context
 from consumers.ranking.training_set import TrainingSet, encoder_version, join
 from consumers.ranking.truth import Truth, read_truth
 from consumers.ranking.verdict import Verdict
+from consumers.tagging.report import judge
 from feature_repo.schema import IMPRESSION_ID, PRODUCT_ID
 from feature_repo.settings import Settings
-from feature_repo.tables import quarantine
+from feature_repo.tables import delta, quarantine
 
 STEP = "lift"
 UNMATCHED = "no feature view had anything for its product at that time; row kept"
@@ -132,7 +133,29 @@ def measure(
         data, known, test_days=test_days, plan=plan, replicates=replicates, counted=counted, progress=progress
     )
     shown = pc.unique(data.impressions.column(PRODUCT_ID)).to_pylist()
-    return replace(run, costs=costs(list(run.verdicts), fetch_costs(settings, shown), timings))
+    lift = run.find(ALL)
+    assert lift is not None
+    sections: dict[str, object] = {}
+    if run.encoder is not None and "product_embedding" in data.views:
+        test = data.time >= run.split.astype(np.int64)
+        sections["proxies"] = {
+            "encoder": run.encoder,
+            "next_click_hit_rate": proxies.next_click_hit_rate(data, test),
+            "same_product_recall": proxies.same_product_recall(data, known) if known else float("nan"),
+            "tag_f1": _tag_f1(settings),
+            "lift": lift.lift,
+            "ci95": list(lift.ci95),
+        }
+    found = costs(list(run.verdicts), fetch_costs(settings, shown), timings)
+    return replace(run, costs=found, sections=sections)
+
+
+def _tag_f1(settings: Settings) -> float:
+    """Mean macro F1 of the tags on held-out products; NaN where no tagger was judged."""
+    if not delta.exists(settings.table("tag_predictions")):
+        return float("nan")
+    judged = judge(settings, replicates=2, seed=0)
+    return float(np.mean([tag.variants[0].macro_f1.value for tag in judged.tags]))
 
 
 def read_and_join(

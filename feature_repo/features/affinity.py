@@ -202,6 +202,15 @@ def of_similarities(similarity: Floats) -> dict[str, Floats]:
     missing = np.isnan(similarity)
     known = similarity.shape[1] - np.count_nonzero(missing, axis=1)
     count = np.where(known > 0, known, np.nan).astype(np.float32)
+    tiers = (np.log1p(np.maximum(tier, np.float32(0))) for tier in _tiers(similarity, missing, count))
+    return dict(zip(SIMILARITY_NAMES, (*summaries(similarity).values(), *tiers), strict=True))
+
+
+def summaries(similarity: Floats) -> dict[str, Floats]:
+    """The first of `of_similarities`, without the histogram: the closest, the mean, the five closest."""
+    missing = np.isnan(similarity)
+    known = similarity.shape[1] - np.count_nonzero(missing, axis=1)
+    count = np.where(known > 0, known, np.nan).astype(np.float32)
     low = np.where(missing, np.float32(-2), similarity)
     top = min(TOP, similarity.shape[1])
     largest = np.sort(-np.partition(-low, top - 1, axis=1)[:, :top] if top else low, axis=1)  # one order of summation
@@ -211,9 +220,8 @@ def of_similarities(similarity: Floats) -> dict[str, Floats]:
         np.where(known > 0, highest, np.float32(np.nan)),
         np.where(missing, np.float32(0), similarity).T.copy().sum(axis=0) / count,
         best,
-        *(np.log1p(np.maximum(tier, np.float32(0))) for tier in _tiers(similarity, missing, count)),
     )
-    return dict(zip(SIMILARITY_NAMES, values, strict=True))
+    return dict(zip(SIMILARITY_NAMES[:3], values, strict=True))
 
 
 def times_clicked(candidates: Sequence[Hashable], clicked: Sequence[Hashable]) -> Floats:

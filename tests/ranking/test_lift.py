@@ -8,6 +8,8 @@ from consumers.ranking.run import Run
 from feature_repo.errors import VitrineError
 from tests.ranking.world import DAY, START, cut, measured, small_log
 
+GROUPS = ("tags", "codes", "neighbours", "affinity", "vectors", "missing")
+
 
 @pytest.fixture(scope="module")
 def run() -> Run:
@@ -31,11 +33,11 @@ def test_every_comparison_is_on_the_rows_of_its_days_and_says_how_many(run: Run)
 
 
 def test_every_group_is_added_taken_away_and_held_against_its_placebo_on_both_days(run: Run) -> None:
-    for group in ("tags", "affinity", "vectors", "missing"):
+    for group in GROUPS:
         for days in ("test", "validation"):
             for name in (group, f"{group}, taken away", f"{group} over placebo"):
                 assert run.find(name, days=days) is not None
-    assert run.verdicts.keys() == {"tags", "affinity", "vectors", "missing"}
+    assert run.verdicts.keys() == set(GROUPS)
 
 
 def test_what_users_click_by_is_kept_and_what_they_do_not_is_not(run: Run) -> None:

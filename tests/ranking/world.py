@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
+from consumers.ranking.content import NEIGHBOURS
 from consumers.ranking.experiment import Plan
 from consumers.ranking.run import Run, measure_joined
 from consumers.ranking.training_set import JoinedView, TrainingSet
@@ -68,8 +69,16 @@ def small_log(rows: int = 3000, users: int = 40, products: int = 60, days: int =
             }
         ),
     }
+    codes = chance.integers(0, 4, (products, 2)).astype(np.int32)
+    views["product_codes"] = pa.table(
+        {
+            "codes": pa.array([None if i % 9 == 0 else pair for i, pair in enumerate(codes)], pa.list_(pa.int32())),
+            "semantic_id": [None if i % 9 == 0 else f"{a}-{b}" for i, (a, b) in enumerate(codes)],
+        }
+    )
     row = np.where(listed[product] <= time, product, -1)
-    return TrainingSet(impressions, {name: JoinedView(versions, listed, row) for name, versions in views.items()})
+    joined = {name: JoinedView(versions, listed, row) for name, versions in views.items()}
+    return TrainingSet(impressions, joined | {"product_neighbours": _neighbours(chance, listed, product, time, days)})
 
 
 def measured(
@@ -99,6 +108,19 @@ def cut(data: TrainingSet, rows: int) -> TrainingSet:
         data.impressions.slice(0, rows),
         {name: JoinedView(view.versions, view.since, view.row[:rows]) for name, view in data.views.items()},
     )
+
+
+def _neighbours(
+    chance: np.random.Generator, listed: np.ndarray, product: np.ndarray, time: np.ndarray, days: int
+) -> JoinedView:
+    """A version of every product for every day on which it was listed."""
+    day, of = (each.ravel() for each in np.meshgrid(np.arange(days), np.arange(len(listed)), indexing="ij"))
+    there = START + day * DAY >= listed[of]
+    day, of = day[there], of[there]
+    place = np.full((days, len(listed)), -1)
+    place[day, of] = np.arange(len(day))
+    columns = {name: pa.array(chance.random(len(day)).astype(np.float32)) for name in NEIGHBOURS}
+    return JoinedView(pa.table(columns), START + day * DAY, place[(time - START) // DAY, product])
 
 
 def _distributions(chance: np.random.Generator, rows: int, width: int) -> pa.Array:

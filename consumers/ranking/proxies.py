@@ -1,0 +1,126 @@
+"""Figures of an encoder that need no ranker, beside the lift that a ranker had of it.
+
+    next-click hit rate   how often what a user clicks next lies among the NEAREST share of all products, ranked by
+                          their closest cosine to the user's last CLICKS clicks; NEAREST itself is chance
+    same-product recall   share of a product's other sellers among its SAME nearest ones, where it is known who they are
+    tag F1                macro-averaged, of held-out labelled products
+
+Whether they foretell a lift is a question of many encoders: a table of points until there are CORRELATED of them, a
+rank correlation (Spearman's) from then on.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from consumers.ranking.history import clicks_of_users
+from consumers.ranking.training_set import TrainingSet
+from consumers.ranking.truth import Truth
+from feature_repo.errors import VitrineError
+from feature_repo.features.similarity import unit
+
+NEAREST = 0.01
+CLICKS = 10
+SAME = 10
+SAMPLE = 1000
+"""At most so many clicks, and so many products, are looked at."""
+CORRELATED = 8
+NAMES = ("next_click_hit_rate", "same_product_recall", "tag_f1")
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+def next_click_hit_rate(data: TrainingSet, test: NDArray[np.bool_]) -> float:
+    """The next-click hit rate of the fused vector on the test clicks; NaN where there is none to look at.
+
+    Products that the user has clicked before are no candidates: they would be found by identity alone.
+    """
+    vectors, vector_of = latest_vectors(data)
+    clicks = clicks_of_users(data.user, data.time, data.clicked)
+    known = vector_of[data.product] >= 0
+    rows = np.flatnonzero(test & (data.clicked == 1) & (clicks.before > 0) & known)
+    if len(rows) > SAMPLE:
+        rows = np.sort(np.random.default_rng(0).choice(rows, SAMPLE, replace=False))
+    hits = []
+    for row in rows:
+        history = clicks.window(np.array([row]), max(CLICKS, int(clicks.before[row])))[0]
+        clicked = vector_of[data.product[clicks.rows[history[history >= 0]]]]
+        mine = vector_of[data.product[row]]
+        recent = clicked[:CLICKS]
+        if mine in clicked or not (recent >= 0).any():
+            continue
+        closest = (vectors @ vectors[recent[recent >= 0]].T).max(axis=1)
+        closest[clicked[clicked >= 0]] = -2
+        hits.append(float((closest > closest[mine]).sum() < NEAREST * len(vectors)))
+    return float(np.mean(hits)) if hits else float("nan")
+
+
+def same_product_recall(data: TrainingSet, truth: Truth) -> float:
+    """The same-product recall of the fused vector; NaN where no product has another seller with a vector."""
+    vectors, vector_of = latest_vectors(data)
+    design = np.full(len(vectors), -1)
+    design[vector_of[data.product[vector_of[data.product] >= 0]]] = truth.same_product[
+        truth.product[vector_of[data.product] >= 0]
+    ]
+    counts = np.bincount(design)
+    asked = np.flatnonzero(counts[design] > 1)
+    if not len(asked):
+        return float("nan")
+    if len(asked) > SAMPLE:
+        asked = np.sort(np.random.default_rng(0).choice(asked, SAMPLE, replace=False))
+    similar = vectors[asked] @ vectors.T
+    similar[np.arange(len(asked)), asked] = -2
+    nearest = np.argpartition(-similar, min(SAME, len(vectors) - 1) - 1, axis=1)[:, :SAME]
+    found = (design[nearest] == design[asked, None]).sum(axis=1)
+    return float(np.mean(found / np.minimum(counts[design[asked]] - 1, SAME)))
+
+
+def latest_vectors(data: TrainingSet) -> tuple[Floats, Ints]:
+    """Unit fused vectors of the products' latest joined versions [v, d], and each product's row of it, -1 for none."""
+    view = data.views["product_embedding"]
+    every = view.vectors("fused_vector")
+    latest = np.full(int(data.product.max()) + 1, -1)
+    known = (view.row >= 0) & ~np.isnan(every[np.maximum(view.row, 0), 0])
+    latest[data.product[known]] = view.row[known]  # rows are in time order: the last one stays
+    has = latest >= 0
+    return unit(every[latest[has]]), np.where(has, np.cumsum(has) - 1, -1)
+
+
+def read_points(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """The proxies and the lift in each of several JSON files of `consume lift --json`.
+
+    Raises:
+        VitrineError: a file cannot be read or holds no proxies.
+    """
+    points = []
+    for file in files:
+        try:
+            proxies = json.loads(file.read_text())["proxies"]
+            points.append({"file": file.name, **{name: proxies[name] for name in ("encoder", *NAMES, "lift", "ci95")}})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise VitrineError(
+                f"{file}: no figures of `consume lift --json` with proxies ({type(error).__name__}: {error})"
+            ) from error
+    return points
+
+
+def correlations(points: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Spearman's rank correlation of each proxy with the lift, over encoders; empty below CORRELATED encoders.
+
+    A proxy that some encoder lacks is left out.
+    """
+    if len({point["encoder"] for point in points}) < CORRELATED:
+        return {}
+    found = {}
+    lifts = np.array([point["lift"] for point in points], np.float64)
+    for name in NAMES:
+        values = np.array([point[name] for point in points], np.float64)
+        if np.isfinite(values).all():
+            found[name] = float(spearmanr(values, lifts).statistic)
+    return found

@@ -1,0 +1,64 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from consumers.ranking import proxies
+from consumers.ranking.training_set import TrainingSet
+from feature_repo.errors import VitrineError
+from tests.ranking.world import small_log
+
+DATA = small_log(rows=6000, products=400, users=40)
+TEST = np.arange(6000) >= 4000
+
+
+def with_vectors(data: TrainingSet, vectors: np.ndarray) -> TrainingSet:
+    view = data.views["product_embedding"]
+    place = view.versions.column_names.index("fused_vector")
+    lists = pa.array(list(vectors), pa.list_(pa.float32()))
+    versions = view.versions.set_column(place, "fused_vector", lists)
+    return data.with_views({**data.views, "product_embedding": type(view)(versions, view.since, view.row)})
+
+
+def test_vectors_of_what_is_clicked_together_hit_far_above_chance_and_noise_does_not() -> None:
+    chance = np.random.default_rng(1)
+    together = chance.normal(size=(400, 40)).astype(np.float32) * 0.05
+    product = np.array([int(name[1:]) for name in DATA.impressions.column("product_id").to_pylist()])
+    np.add.at(together, (product, DATA.user), DATA.clicked.astype(np.float32))
+    noise = chance.normal(size=(400, 8)).astype(np.float32)
+    real, random = (proxies.next_click_hit_rate(with_vectors(DATA, each), TEST) for each in (together, noise))
+    assert real > 5 * proxies.NEAREST
+    assert random < 2.5 * proxies.NEAREST
+
+
+def point(encoder: int, hit_rate: float, lift: float) -> str:
+    figures = {
+        "encoder": f"e{encoder}",
+        "next_click_hit_rate": hit_rate,
+        "same_product_recall": None,
+        "tag_f1": 0.5 + lift,
+    }
+    return json.dumps({"proxies": {**figures, "lift": lift, "ci95": [lift - 0.001, lift + 0.001]}})
+
+
+def written(folder: Path, encoders: int) -> list[Path]:
+    files = [folder / f"{i}.json" for i in range(encoders)]
+    for i, file in enumerate(files):
+        file.write_text(point(i, hit_rate=0.1 - 0.01 * i, lift=0.001 * i))
+    return files
+
+
+def test_a_rank_correlation_is_given_from_eight_encoders_on_and_not_of_what_some_lack(tmp_path: Path) -> None:
+    files = written(tmp_path, 8)
+    found = proxies.correlations(proxies.read_points(files))
+    assert found == pytest.approx({"next_click_hit_rate": -1.0, "tag_f1": 1.0})
+    assert proxies.correlations(proxies.read_points(files[:7])) == {}
+    assert proxies.correlations(proxies.read_points([*files[:7], files[0]])) == {}
+
+
+def test_a_file_without_proxies_is_named(tmp_path: Path) -> None:
+    (tmp_path / "old.json").write_text('{"rows": {}, "comparisons": []}')
+    with pytest.raises(VitrineError, match=r"old\.json: no figures"):
+        proxies.read_points([tmp_path / "old.json"])
