@@ -29,6 +29,7 @@ from producers import log as logs
 from producers.log import Int64, Log
 from producers.nearest import Nearest
 from producers.product_changes import Changes, read_changes
+from producers.product_versions import matrix
 from producers.taggers.rows import choose_version
 
 TABLE = "product_neighbours"
@@ -143,6 +144,47 @@ class _State:
             np.where(missing, np.float32(np.nan), self.age[neighbours]),
             (self.shown.sum() - shown, self.clicks.sum() - clicks),
         )
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What products had earned by the end of a log: what those that come later start with."""
+
+    encoder_version: str
+    products: pa.Array
+    state: _State
+    nearest: Nearest
+
+    def of(self, rows: pa.Table, now: datetime) -> pa.Table:
+        """Rows of `product_neighbours` for rows of `product_embedding`, in their order.
+
+        Args:
+            now: the created timestamp.
+        """
+        own = pc.index_in(rows[PRODUCT_ID], value_set=self.products).fill_null(-1).to_numpy()
+        vectors = matrix(rows["fused_vector"], self.state.vectors.shape[1])
+        features = self.state.features(own, *self.nearest.of(self.state.vectors, vectors, own))
+        since = rows[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
+        ids = rows[PRODUCT_ID].combine_chunks()
+        return _rows(ids, np.arange(len(rows)), since, features, self.encoder_version, now)
+
+
+def stand(settings: Settings, impressions: Path, encoder_version: str, k: int, now: datetime) -> Standing:
+    """What every product has earned in the whole log.
+
+    Raises:
+        VitrineError: the log cannot be read, or there are no vectors of the encoder.
+    """
+    log = logs.read(settings, impressions, step=STEP, now=now, clicks_only=False)
+    changes = read_changes(settings, encoder_version)
+    state = _State.nothing(changes.vectors.shape[1])
+    state.grow(len(changes.products))
+    changes.apply(slice(None), state.vectors, state.price, state.age)
+    number = pc.index_in(log.products, value_set=changes.products).fill_null(-1).to_numpy()[log.product]
+    state.see(number, log.clicked)
+    nearest = Nearest.nothing(k)  # whose lists of products that are known already are not asked for
+    nearest.has_history = (state.shown > 0) & ~np.isnan(state.vectors[:, 0])
+    return Standing(encoder_version, changes.products, state, nearest)
 
 
 def _over_time(

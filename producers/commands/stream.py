@@ -25,6 +25,9 @@ def stream(
         Path | None, typer.Option(help="As of `produce tags`: tag new products by the taggers learned from these.")
     ] = None,
     abstain: Annotated[float, typer.Option(min=0.0, max=1.0, help="As of `produce tags`.")] = 0.5,
+    impressions: Annotated[
+        Path | None, typer.Option(help="The log: give new products what their nearest had earned in it so far.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Messages of a micro-batch.")] = 64,
     commit_every: Annotated[float, typer.Option(min=0.1, max=60.0, help="Seconds between offline commits.")] = 20.0,
     metrics_port: Annotated[
@@ -46,7 +49,7 @@ def stream(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ending.set())
     metrics = Metrics(None if metrics_port < 0 else metrics_port)
-    wanted = Wanted(encoder, images, labels, abstain, batch, commit_every)
+    wanted = Wanted(encoder, images, labels, abstain, impressions, batch=batch, every=commit_every)
     with ledger.run(deployment, "stream", now=datetime.now(UTC)) as run:
         carrier = RedisSource(from_url(source), prefix)
         with opened(deployment, carrier, wanted, metrics, lambda: datetime.now(UTC)) as going:

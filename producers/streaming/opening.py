@@ -12,11 +12,12 @@ from feature_repo.settings import Settings
 from producers import codebook
 from producers.encoders import load
 from producers.encoders.pixels import decoding_processes
+from producers.neighbours import stand
 from producers.streaming import tagging
 from producers.streaming.clicks import Clicks
 from producers.streaming.loop import Stream
 from producers.streaming.metrics import Metrics
-from producers.streaming.products import Makers
+from producers.streaming.products import Further, Makers
 from producers.streaming.rows import Rows
 from producers.streaming.source import Source
 
@@ -31,6 +32,10 @@ class Wanted:
     labels: Path | None = None
     """From which taggers learn; None for no tags."""
     abstain: float = 0.5
+    impressions: Path | None = None
+    """What products have earned; None for no neighbours."""
+    neighbours: int = 20
+    """How many of the nearest."""
     batch: int = 64
     every: float = 20.0
 
@@ -48,9 +53,12 @@ def opened(
     if online is None:
         raise VitrineError(f"{settings.file}: there is no online store to write to yet; run `feast apply`")
     model = load(wanted.encoder)
-    further = {}
+    further: dict[str, Further] = {}
     if wanted.labels is not None:
         further["product_tags"] = tagging.tagger(settings, wanted.labels, model.version, wanted.abstain)
+    if wanted.impressions is not None:
+        standing = stand(settings, wanted.impressions, model.version, wanted.neighbours, clock())
+        further["product_neighbours"] = lambda vectors, products: standing.of(vectors, clock())
     with decoding_processes(1) as pool:
         yield Stream(
             settings,

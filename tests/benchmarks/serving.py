@@ -302,7 +302,10 @@ def filled(columns: Mapping[str, Any], shape: pa.Schema) -> pa.Table:
     count = len(next(iter(columns.values())))
     arrays = []
     for field in shape:
-        values = columns[field.name]
+        values = columns.get(field.name)
+        if values is None:  # what the online store does not hold
+            arrays.append(pa.nulls(count, field.type))
+            continue
         one = isinstance(values, str | datetime)
         arrays.append(pa.array([values] * count if one else values).cast(field.type))
     return pa.table(arrays, schema=shape)

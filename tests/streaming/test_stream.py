@@ -1,10 +1,13 @@
 """What comes in a stream is online at once, offline at the commit, and there once however often it comes."""
 
 import io
+import shutil
 from datetime import timedelta
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -16,6 +19,7 @@ from producers import codebook, interest_rows
 from producers.codes import Gates, code_products
 from producers.embeddings import embed_catalogue
 from producers.encoders import load
+from producers.neighbours import make_neighbours
 from producers.streaming.loop import Counts
 from tests.streaming.running import BEGAN, PREFIX, TITLES, Shop, _now
 
@@ -179,3 +183,31 @@ def test_two_versions_of_a_product_in_one_batch_are_both_kept_and_the_newer_is_o
         block = reader.fetch("product_embedding", ["p1"])
         assert block.event_timestamp[0] == np.datetime64("2026-01-02")
     assert pc.count_distinct(delta.read(shop.settings.table("product_catalogue"))["event_timestamp"]).as_py() == 2
+
+
+def test_a_new_product_starts_with_what_its_nearest_had_earned(shop: Shop) -> None:
+    for number in range(30):
+        shop.send_product(number)
+    shop.take_in()
+    late, log = BEGAN + timedelta(days=10, hours=1), shop.settings.file.parent / "log.parquet"
+    shown = [
+        (f"p{number % 30}", BEGAN + timedelta(days=2, seconds=number), int(number % 4 == 0)) for number in range(90)
+    ]
+    shown.append(("a stranger", late + timedelta(hours=1), 0))  # so that the log reaches the new products' day
+    names = ("product_id", "event_timestamp", "clicked")
+    columns = dict(zip(names, map(list, zip(*shown, strict=True)), strict=True))
+    ids = [f"i{number}" for number in range(len(shown))]
+    pq.write_table(pa.table({"impression_id": ids, "user_id": ["u"] * len(ids), **columns}), log)
+    for number in range(30, 34):
+        shop.send_product(number, updated_at=late.isoformat())
+    counts = shop.take_in(impressions=log, neighbours=5)
+    assert counts.added["product_neighbours"] == 4
+    streamed = {row["product_id"]: row for row in table(shop, "product_neighbours")}
+    assert streamed["p30"]["neighbours"] == 5
+    shutil.rmtree(shop.settings.table("product_neighbours"))
+    how = {"encoder_version": None, "every": timedelta(days=1), "k": 5, "now": _now(), "progress": lambda *_: None}
+    make_neighbours(shop.settings, log, **how)
+    batch = {row["product_id"]: row for row in table(shop, "product_neighbours") if row["event_timestamp"] == late}
+    for product, row in streamed.items():
+        for name in ("neighbour_click_rate", "neighbour_impressions", "neighbour_price", "neighbour_similarity"):
+            assert row[name] == pytest.approx(batch[product][name], abs=1e-6), name
