@@ -1,0 +1,82 @@
+"""What behaviour alignment is worth to a ranker: the same chain with and without it, on shops of several seeds.
+
+    python -m tests.benchmarks.alignment [--seeds 3] [--products 8000] [--users 1500] [--pairs 40000]
+
+Both encoders of a shop share seed, pairs and objectives but for `--align`, which sees no click of the test days. The
+figure is the difference of the two lifts of a shop, and over shops its mean with the t interval of as few seeds as
+there are.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from scipy import stats
+
+from tests.benchmarks.real import ROOT, Deployment
+
+DAYS, TEST_DAYS = 60, 10
+GROUPS = ("all features", "affinity", "vectors")
+
+
+def main(
+    seeds: Annotated[int, typer.Option(min=2, help="Shops, of seeds 10 and following.")] = 3,
+    products: int = 8000,
+    users: int = 1500,
+    per_user: Annotated[int, typer.Option(help="Impressions of a user.")] = 600,
+    pairs: int = 40_000,
+    weight: Annotated[float, typer.Option(help="Of the alignment beside the other objectives.")] = 0.3,
+    folder: Annotated[Path | None, typer.Option(help="Where the shops lie; a temporary folder if not given.")] = None,
+) -> None:
+    """Run both chains on each shop and say the paired differences."""
+    with tempfile.TemporaryDirectory() as temporary:
+        place = folder or Path(temporary)
+        differences: dict[str, list[float]] = {group: [] for group in GROUPS}
+        for seed in range(10, 10 + seeds):
+            shop = place / f"shop{seed}"
+            without, aligned = (
+                lifts(place / f"{name}{seed}", shop, extra, products, users, per_user, pairs, seed)
+                for name, extra in (
+                    ("without", ""),
+                    ("aligned", f" --align {shop}/impressions.parquet --test-days {TEST_DAYS} --align-weight {weight}"),
+                )
+            )
+            for group in GROUPS:
+                differences[group].append(aligned[group] - without[group])
+                print(f"shop {seed}, {group}: {without[group]:+.4f} without, {aligned[group]:+.4f} aligned", flush=True)
+    for group, found in differences.items():
+        mean, error = float(np.mean(found)), float(stats.sem(found))
+        reach = float(stats.t.ppf(0.975, len(found) - 1)) * error
+        print(f"{group}: {mean:+.4f} AUC [{mean - reach:+.4f}, {mean + reach:+.4f}], {len(found)} shops, t interval")
+
+
+def lifts(
+    folder: Path, shop: Path, extra: str, products: int, users: int, per_user: int, pairs: int, seed: int
+) -> dict[str, float]:
+    """AUC lift of each of GROUPS."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = (ROOT / "feature_repo" / "feature_store.yaml").read_text()
+    (folder / "feature_store.yaml").write_text(content.replace("../demo", str(folder)))
+    at = Deployment(folder.name, folder)
+    if not (shop / "impressions.parquet").exists():
+        sizes = f"--products {products} --users {users} --days {DAYS} --impressions-per-user {per_user}"
+        at.run(f"produce shop --out {shop} {sizes} --seed {seed}")
+    for line in (
+        f"produce catalogue --products {shop}/products.parquet",
+        f"produce encoder --data {shop} --out encoder --pairs {pairs} --seed {seed}{extra}",
+        "produce embeddings --encoder encoder",
+        f"produce tags --labels {shop}/labels.parquet",
+        "feast apply",
+        f"consume lift --impressions {shop}/impressions.parquet --test-days {TEST_DAYS} --json lift.json",
+    ):
+        at.run(line)
+    found = json.loads((folder / "lift.json").read_text())["comparisons"]
+    wanted = [one for one in found if (one["slice"], one["metric"]) == ("all", "auc")]
+    return {group: next(one["lift"] for one in wanted if one["name"] == group) for group in GROUPS}
+
+
+if __name__ == "__main__":
+    typer.run(main)
