@@ -26,11 +26,10 @@ from PIL import Image
 from feature_repo import schema, settings
 from feature_repo.settings import Settings
 from feature_repo.tables import delta, gather
-from producers import catalogue, digests, embeddings, plan
+from producers import catalogue, contents, digests, embeddings, plan
 from producers.encoders import load
 from producers.encoders.rows import embedding_rows
 from tests.benchmarks import harness
-from tests.encoders import checkpoints
 
 Result = TypeVar("Result")
 TABLE = Path(__file__).parent / "INCREMENTS.md"
@@ -69,6 +68,8 @@ def measure(rows: int, pictures: bool) -> Measured:
     try:
         (folder / "feature_store.yaml").write_text("project: bench\noffline_store:\n  path: offline\n")
         store = settings.load(folder / "feature_store.yaml")
+        from tests.encoders import checkpoints  # torch, which every decoding process would import from here
+
         encoder = folder / "tiny"
         checkpoints.clip(encoder)
         if pictures:
@@ -153,6 +154,10 @@ def _embed_without_an_encoder(store: Settings, encoder: Path) -> None:
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             block = block.append_column("title_hash", digests.of_each(block["title"]))
             turn = delta.append_in_turn(path, embedding_rows(block, vectors, vectors, model.version, NOW), series, turn)
+            with contents.opened(store.offline / contents.FOLDER, model.version, model.dim) as kept:
+                known = dict(zip(block["image_hash"].to_pylist(), vectors, strict=True))
+                known.pop(None, None)
+                kept.put(contents.IMAGE, list(known), np.array([*known.values()]))
             held = []
     delta.append_in_turn(path, schema.PRODUCT_EMBEDDING.empty_table(), series, turn, {state.mark: state.version})
 
