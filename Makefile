@@ -71,5 +71,6 @@ bench: .venv/installed  ## beside Feast's own stores and raw clients: tests/benc
 	python -W ignore -m tests.benchmarks.serving turns --record
 	python -W ignore -m tests.benchmarks.serving stock --record
 	python -W ignore -m tests.benchmarks.serving load --record
+	python -W ignore -m tests.benchmarks.streaming --record
 
 .PHONY: help install demo test test-all lock bench
