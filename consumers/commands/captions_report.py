@@ -35,7 +35,7 @@ def captions_report(
     if judged.truthfulness:
         table = Table("attribute", "of", "name one", "true", "95% interval", "products")
         for row in judged.truthfulness:
-            interval = f"[{row.ci95[0]:.3f} {row.ci95[1]:.3f}]"
+            interval = f"{row.ci95[0]:.3f} to {row.ci95[1]:.3f}"  # brackets would be markup
             table.add_row(
                 row.attribute, row.lines, f"{row.names:.3f}", f"{row.true:.3f}", interval, f"{row.products:,}"
             )
