@@ -80,7 +80,9 @@ def written(folder: Path, rows: dict[str, Columns]) -> Settings:
     stamps = [("event_timestamp", stamp), ("created_timestamp", stamp)]
     plain = pa.schema([("product_id", pa.string()), *stamps, ("category", pa.string())])
     for view, columns in rows.items():
-        delta.append(store.table(view), pa.table(columns, schema=schemas.get(view, plain)))
+        schema = schemas.get(view, plain)
+        rest = {name: [None] * len(columns["product_id"]) for name in schema.names if name not in columns}
+        delta.append(store.table(view), pa.table(columns | rest, schema=schema))
     return store
 
 
