@@ -1,4 +1,4 @@
-"""The last runs of the producers, as their ledger has them: read alone, and never made.
+"""The last runs of the producers, as their ledger has them: where it lies, and what it says; never made here.
 
 The table `vitrine_runs` lies in the registry's database, or in `ledger.db` beside the Delta tables where the registry
 is no SQL database (`produce runs` shows it whole).
@@ -6,9 +6,14 @@ is no SQL database (`produce runs` shows it whole).
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings, text
+
+if TYPE_CHECKING:
+    import sqlalchemy as sql
 
 DONE = "done"
 
@@ -38,11 +43,11 @@ def last(settings: Settings, limit: int) -> list[LastRun]:
     import sqlalchemy as sql
     from sqlalchemy.exc import NoSuchTableError, SQLAlchemyError
 
-    address = _address(settings)
-    if address is None:
+    url, file = address(settings)
+    if file is not None and not file.is_file():
         return []
     try:
-        engine = sql.create_engine(address, poolclass=sql.pool.NullPool)
+        engine = sql.create_engine(url, poolclass=sql.pool.NullPool)
         if not sql.inspect(engine).has_table("vitrine_runs"):
             return []
         runs = sql.Table("vitrine_runs", sql.MetaData(), autoload_with=engine)
@@ -65,17 +70,28 @@ def last(settings: Settings, limit: int) -> list[LastRun]:
     ]
 
 
-def _address(settings: Settings) -> str | None:
-    """The database; None where it would be a file that is not there."""
+def address(settings: Settings) -> "tuple[sql.URL, Path | None]":
+    """The ledger's database, and its file where it is SQLite; a relative path starts at feature_store.yaml.
+
+    Raises:
+        VitrineError: `registry.path` is no database address.
+    """
+    import sqlalchemy as sql
+    from sqlalchemy.exc import ArgumentError
+
     registry = settings.raw.get("registry")
     if not isinstance(registry, dict) or registry.get("registry_type") != "sql":
         file = settings.offline / "ledger.db"
-        return f"sqlite:///{file}" if file.is_file() else None
+        return sql.URL.create("sqlite", database=str(file)), file
     path = text(settings.file, "registry.path", registry.get("path"))
-    if not path.startswith("sqlite:///"):
-        return path
-    file = (settings.file.parent / path.removeprefix("sqlite:///")).resolve()
-    return f"sqlite:///{file}" if file.is_file() else None
+    try:
+        url = sql.make_url(path)
+    except ArgumentError as error:
+        raise VitrineError(f"{settings.file}: registry.path is no database address ({error})") from error
+    if url.get_backend_name() != "sqlite" or not url.database:
+        return url, None
+    file = (settings.file.parent / url.database).resolve()
+    return url.set(database=str(file)), file
 
 
 def _utc(moment: datetime) -> datetime:

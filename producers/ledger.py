@@ -25,8 +25,9 @@ import sqlalchemy as sql
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import CreateTable
 
+from feature_repo import runs as where
 from feature_repo.errors import VitrineError
-from feature_repo.settings import Settings, text
+from feature_repo.settings import Settings
 from feature_repo.tables import delta
 from producers import locks
 
@@ -183,7 +184,9 @@ def _bury(engine: sql.Engine, settings: Settings, step: str) -> None:
 
 def _open(settings: Settings) -> sql.Engine:
     """The database of a deployment, the table made where there is none yet."""
-    url = _address(settings)
+    url, file = where.address(settings)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
     waits = {"timeout": LOCK_SECONDS} if url.get_backend_name() == "sqlite" else {}
     try:
         # No connection is kept: between its few writes a run may take hours.
@@ -195,24 +198,6 @@ def _open(settings: Settings) -> sql.Engine:
     with _explained(engine, settings) as connection:
         connection.execute(CreateTable(_RUNS, if_not_exists=True))
     return engine
-
-
-def _address(settings: Settings) -> sql.URL:
-    """Where the ledger is; a relative path starts at feature_store.yaml, as our Feast commands take it."""
-    registry = settings.raw.get("registry")
-    if not isinstance(registry, dict) or registry.get("registry_type") != "sql":
-        settings.offline.mkdir(parents=True, exist_ok=True)
-        return sql.URL.create("sqlite", database=str(settings.offline / "ledger.db"))
-    path = text(settings.file, "registry.path", registry.get("path"))
-    try:
-        url = sql.make_url(path)
-    except SQLAlchemyError as error:
-        raise VitrineError(f"{settings.file}: registry.path is no database address ({error})") from error
-    if url.get_backend_name() == "sqlite" and url.database:
-        database = (settings.file.parent / url.database).resolve()
-        database.parent.mkdir(parents=True, exist_ok=True)
-        url = url.set(database=str(database))
-    return url
 
 
 @contextmanager
