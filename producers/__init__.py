@@ -18,6 +18,7 @@
     evaluation.py  designs held out, and recall on them
     word_oracle.py how far words alone could bring that recall
     export.py      the encoder for other runtimes: ONNX, Triton
+    made.py        which versions have a row of embeddings, and of which contents it came
     plan.py        which versions, and which contents of them, are to be encoded
     contents.py    vectors of what has been encoded, by its hash
     assembly.py    fresh and known vectors put together to rows

@@ -27,9 +27,9 @@ from producers.contents import Contents
 from producers.encoders import Encoder, load
 from producers.encoders.embed import NOT_MEASURED, Embedded, Seconds, embed_stream
 from producers.encoders.pixels import decoding_processes
-from producers.plan import KEY, TABLE, Plan, Rows, Since, plan, since
+from producers.made import KEY, STEP, TABLE, Rows, series
+from producers.plan import Plan, Since, plan, since
 
-STEP = "embeddings"
 ROWS_A_COMMIT = 4096
 COLUMNS = [*KEY, "title", "image", "image_bytes", "image_hash", "image_stat"]
 
@@ -133,11 +133,6 @@ class _Work:
     seconds: Seconds = NOT_MEASURED
     turn: int = 0
 
-    @property
-    def series(self) -> str:
-        """Delta's name for the commits that depend on each other."""
-        return f"{STEP} {self.model.version}"
-
     def done(self) -> Done:
         return Done(
             self.model.version,
@@ -153,7 +148,7 @@ class _Work:
     def finished(self) -> bool:
         """Do one pass; whether nothing is left. What waits for a picture that then changed is left for another."""
         path = self.settings.table(TABLE)
-        self.turn = delta.turn(path, self.series)
+        self.turn = delta.turn(path, series(self.model.version))
         state = since(self.settings, self.model.version)
         if state is None:
             version = delta.version(self.settings.table(CATALOGUE))
@@ -170,7 +165,11 @@ class _Work:
         if assembly.left:
             return False
         self.turn = delta.append_in_turn(
-            path, schema.PRODUCT_EMBEDDING.empty_table(), self.series, self.turn, {state.mark: state.version}
+            path,
+            schema.PRODUCT_EMBEDDING.empty_table(),
+            series(self.model.version),
+            self.turn,
+            {state.mark: state.version},
         )
         return True
 
@@ -206,7 +205,9 @@ class _Work:
         quarantine.add(self.settings, STEP, refused, self.now)
         assembly.keep(ready)
         if len(ready.rows):
-            self.turn = delta.append_in_turn(self.settings.table(TABLE), ready.rows, self.series, self.turn)
+            self.turn = delta.append_in_turn(
+                self.settings.table(TABLE), ready.rows, series(self.model.version), self.turn
+            )
         reasons = Counter(refusal.reason for refusal in refused)
         self.made += len(ready.rows)
         self.counts.update(ready.counts)

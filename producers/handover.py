@@ -7,21 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_repo import schema
 from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings
 from feature_repo.tables import delta, quarantine
-from producers import images
+from producers import digests, images, made
+from producers.catalogue import TABLE as CATALOGUE
 from producers.encoders import parts
+from producers.encoders.rows import HASHES
+from producers.made import KEY, STEP, TABLE, Mask, series
 
-CATALOGUE = "product_catalogue"
-TABLE = "product_embedding"
-STEP = "embeddings"
-KEY = [schema.PRODUCT_ID, schema.EVENT_TIMESTAMP]
 ROWS_AT_ONCE = 4096
+FEW_ROWS = 16_384
+"""Above it, asking a table for these very products is the larger question than for all of their time."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,9 @@ class Committed:
     """Whole ones."""
     added: int
     known: int
-    """Rows whose product, time and encoder version the table had."""
+    """Rows whose product, time, contents and encoder version the table had."""
+    outdated: int
+    """Rows of contents that the catalogue has corrected since they were handed out: not added."""
     unusable: dict[str, int]
 
     def __str__(self) -> str:
@@ -41,16 +43,19 @@ class Committed:
             f"{self.run.encoder_version}: {self.added:,} rows added, {self.known:,} known already, "
             f"{self.parts:,} of {self.run.parts:,} parts were whole"
         ]
+        if self.outdated:
+            lines.append(f"  {self.outdated:,} rows left out: corrected since in the catalogue; hand those out again")
         return "\n".join(lines + [f"  quarantined {rows:,}: {reason}" for reason, rows in self.unusable.items()])
 
 
-def hand_out(settings: Settings, out: Path, *, encoder_version: str | None) -> tuple[int, int]:
-    """Write what is to be encoded as Parquet, files of pictures read into it.
+def hand_out(settings: Settings, out: Path, *, encoder_version: str | None, has_images: bool = True) -> tuple[int, int]:
+    """Write what is to be encoded as Parquet, files of pictures read into it; of corrected versions the last created.
 
     Args:
         settings: the deployment.
         out: the file; it takes its name when it is whole.
-        encoder_version: what has a row of it is left out; all is written if not given.
+        encoder_version: what has a row of it, made of the same contents, is left out; all is written if not given.
+        has_images: whether that encoder has an image tower; without one a row does not depend on the picture.
 
     Returns:
         Rows written, and those of them whose picture could not be read: the path stays, and the machine that encodes
@@ -59,9 +64,19 @@ def hand_out(settings: Settings, out: Path, *, encoder_version: str | None) -> t
     Raises:
         VitrineError: there is no catalogue.
     """
-    catalogue = delta.read(settings.table(CATALOGUE), [*KEY, "title", "image", "image_bytes"])
+    columns = [*KEY, "title", "image", "image_bytes", "image_hash"]
+    catalogue = delta.read(settings.table(CATALOGUE), [*columns, schema.CREATED_TIMESTAMP])
+    last = np.zeros(len(catalogue), bool)
+    last[made.newest(catalogue)] = True
+    catalogue = catalogue.select(columns).filter(pa.array(last))
+    catalogue = catalogue.append_column("title_hash", digests.of_each(catalogue["title"]))
     if encoder_version is not None:
-        catalogue = catalogue.filter(pa.array(~_known(settings, catalogue, encoder_version)))
+        asked = catalogue.select([*KEY, *HASHES])
+        if not has_images:
+            place = asked.schema.get_field_index("image_hash")
+            asked = asked.set_column(place, "image_hash", pa.nulls(len(asked), digests.BINARY))
+        _, done = made.answered(settings, asked, encoder_version, few=len(asked) <= FEW_ROWS)
+        catalogue = catalogue.filter(pa.array(~done))
     unread, beside = 0, out.with_name(f".{out.name}.writing")
     with pq.ParquetWriter(beside, catalogue.schema, compression="zstd") as file:
         for start in range(0, max(len(catalogue), 1), ROWS_AT_ONCE):
@@ -88,36 +103,61 @@ def commit(settings: Settings, folder: Path, now: datetime) -> Committed:
         now: when; the created timestamp of what goes to the quarantine.
 
     Raises:
-        VitrineError: the folder holds no parts, or one that is damaged or of another encoder.
+        VitrineError: the folder holds no parts, or one that is damaged or of another encoder; or others were quicker
+            to commit again and again.
     """
     run = parts.described(folder)
-    count = added = known = 0
+    count = added = known = outdated = 0
     refused: list[quarantine.Refused] = []
-    for made in parts.read(folder):
-        is_known = _known(settings, made.rows, run.encoder_version)
-        new = made.rows.filter(pa.array(~is_known))
-        if new.num_rows:
-            delta.append(settings.table(TABLE), new)
-        these = [quarantine.Refused(u.product_id, u.column, u.reason, u.value) for u in made.unusable]
+    for part in parts.read(folder):
+        these = [quarantine.Refused(u.product_id, u.column, u.reason, u.value) for u in part.unusable]
         quarantine.add(settings, STEP, these, now)
         refused += these
-        count, added, known = count + 1, added + new.num_rows, known + int(is_known.sum())
+        is_outdated = _outdated(settings, part.rows)
+        asked = part.rows.filter(pa.array(~is_outdated))
+        new = _add_unknown(settings, asked, run.encoder_version)
+        count, added, known = count + 1, added + new, known + len(asked) - new
+        outdated += int(is_outdated.sum())
     if not count:
         raise VitrineError(f"{folder}: none of its {run.parts:,} parts is whole; run the encoding to its end")
-    return Committed(run, count, added, known, quarantine.counts(refused))
+    return Committed(run, count, added, known, outdated, quarantine.counts(refused))
 
 
-def _known(settings: Settings, rows: pa.Table, encoder_version: str) -> np.ndarray:
-    """Which rows have one of this encoder in the table, by product and time: bool [rows]."""
-    path = settings.table(TABLE)
+def _add_unknown(settings: Settings, rows: pa.Table, encoder_version: str) -> int:
+    """Add the rows that the table has not, in one commit in turn with all others of this encoder; how many they are."""
+    path, name = settings.table(TABLE), series(encoder_version)
+    for _ in range(delta.ATTEMPTS):
+        turn = delta.turn(path, name)
+        there, same = made.answered(settings, rows, encoder_version, few=len(rows) <= FEW_ROWS)
+        unsaid = (made.contents(rows) == made.UNSAID).all(axis=1)
+        new = rows.filter(pa.array(~(same | (there & unsaid))))
+        if not len(new):
+            return 0
+        try:
+            delta.append_in_turn(path, new, name, turn)
+        except delta.OutOfTurn:  # some of these may be among the rows that another has just added: ask again
+            continue
+        return len(new)
+    raise VitrineError(f"table `{TABLE}`: others were quicker {delta.ATTEMPTS} times; run this again")
+
+
+def _outdated(settings: Settings, rows: pa.Table) -> Mask:
+    """Which rows were made of contents that the catalogue no longer has for their product and time: bool [rows].
+
+    Added after the row of the correction they would be taken for the newer ones. What a row does not say of itself
+    is not held against it.
+    """
+    path = settings.table(CATALOGUE)
     if not delta.exists(path) or not len(rows):
         return np.zeros(len(rows), bool)
-    # Where an `isin` of the products would be the larger question, all keys of the encoder are read.
-    of_these = pc.field("encoder_version") == encoder_version
-    if len(rows) <= 4 * ROWS_AT_ONCE:
-        of_these &= pc.field(schema.PRODUCT_ID).isin(pc.unique(rows[schema.PRODUCT_ID]))
-    there = delta.read(path, KEY, where=of_these).group_by(KEY).aggregate([])
-    there = there.append_column("known", pa.repeat(True, len(there)))
-    asked = rows.select(KEY).append_column("place", pa.array(np.arange(len(rows))))
-    joined = asked.join(there, KEY, join_type="left outer").sort_by("place")
-    return joined["known"].fill_null(False).combine_chunks().to_numpy(zero_copy_only=False)
+    columns = [*KEY, schema.CREATED_TIMESTAMP, "title", "image_hash"]
+    listed = delta.read(path, columns, where=made.of_same(rows, len(rows) <= FEW_ROWS))
+    listed = listed.append_column("title_hash", digests.of_each(listed["title"]))
+    last = made.newest(listed)
+    place = digests.find(made.keys(rows), made.keys(listed)[last])
+    found, result = np.flatnonzero(place >= 0), np.zeros(len(rows), bool)
+    for name in HASHES:
+        mine, theirs = (digests.from_arrow(each[name]) for each in (rows, listed))
+        mine, theirs = mine[found], theirs[last[place[found]]]
+        result[found] |= mine.any(axis=1) & (mine != theirs).any(axis=1)
+    return result

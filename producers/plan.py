@@ -9,23 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset
 from deltalake import DeltaTable
 from numpy.typing import NDArray
 
-from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
+from feature_repo.schema import CREATED_TIMESTAMP
 from feature_repo.settings import Settings
 from feature_repo.tables import delta
-from producers import digests
+from producers import digests, made
 from producers.catalogue import TABLE as CATALOGUE
 from producers.contents import IMAGE, TITLE, Contents
-from producers.digests import Digests
-
-TABLE = "product_embedding"
-KEY = [PRODUCT_ID, EVENT_TIMESTAMP]
-
-Rows = NDArray[np.int64]
+from producers.made import KEY, TABLE, Rows
 
 
 @dataclass(frozen=True)
@@ -84,15 +78,9 @@ def plan(
     rows = new.to_table(columns=[*KEY, CREATED_TIMESTAMP, "title", "image", "image_hash"])
     title_hash = digests.of_each(rows["title"])
     image_hash = rows["image_hash"].combine_chunks() if images else pa.nulls(len(rows), digests.BINARY)
-    key, created = _keys(rows), rows[CREATED_TIMESTAMP].cast(pa.int64()).to_numpy()
-    order = digests.order_of(key, created)
-    newest = order[digests.lasts_of(key, order)]
-    made_key, made_content = _made(settings, rows[EVENT_TIMESTAMP], encoder_version)
-    content = _contents(pa.chunked_array([image_hash]), pa.chunked_array([title_hash]))
-    made = digests.find(key[newest], made_key)
-    done = made >= 0
-    came = made_content[made[done]]
-    done[done] = (content[newest[done]] == came).all(axis=1) | (came == _UNSAID).all(axis=1)
+    newest = made.newest(rows)
+    hashed = rows.select(KEY).append_column("image_hash", image_hash).append_column("title_hash", title_hash)
+    _, done = made.answered(settings, hashed.take(pa.array(newest)), encoder_version)
     todo = np.sort(newest[~done])
 
     title_hash, image_hash = (column.take(pa.array(todo)) for column in (title_hash, image_hash))
@@ -101,34 +89,6 @@ def plan(
     left = asks_title | asks_image | unhashed
     asks_title, asks_image = asks_title & _first(title_hash), (asks_image & _first(image_hash)) | unhashed
     return Plan(todo[~left], todo[left], asks_image[left], asks_title[left])
-
-
-def _made(settings: Settings, events: pa.ChunkedArray, encoder_version: str) -> tuple[Digests, Digests]:
-    """The keys of the rows made so far, ascending, and of each the contents of the last created."""
-    path = settings.table(TABLE)
-    if not delta.exists(path) or not len(events):
-        return np.empty((0, 2), np.uint64), np.empty((0, 2), np.uint64)
-    bounds = pc.min_max(events)
-    event = pc.field(EVENT_TIMESTAMP)
-    of_ours = (pc.field("encoder_version") == encoder_version) & (event >= bounds["min"]) & (event <= bounds["max"])
-    made = delta.read(path, [*KEY, CREATED_TIMESTAMP, "image_hash", "title_hash"], where=of_ours)
-    key = _keys(made)
-    order = digests.order_of(key, made[CREATED_TIMESTAMP].cast(pa.int64()).to_numpy())
-    last = order[digests.lasts_of(key, order)]
-    return key[last], _contents(made["image_hash"], made["title_hash"])[last]
-
-
-def _keys(rows: pa.Table) -> Digests:
-    event = rows[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
-    return digests.of_rows([digests.of_texts(rows[PRODUCT_ID]), digests.of_numbers(event)])
-
-
-def _contents(image_hash: pa.ChunkedArray, title_hash: pa.ChunkedArray) -> Digests:
-    return digests.of_rows([digests.from_arrow(image_hash), digests.from_arrow(title_hash)])
-
-
-_UNSAID = digests.of_rows([np.zeros((1, 2), np.uint64)] * 2)[0]
-"""The contents of a row without hashes."""
 
 
 def _unknown(contents: Contents, modality: bytes, hashes: pa.Array) -> NDArray[np.bool_]:

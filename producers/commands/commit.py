@@ -15,15 +15,15 @@ def commit(
     store: StoreOption = None,
 ) -> None:
     """Add the vectors that another machine has encoded: parts that are whole, and of those what is not known yet."""
-    from producers import handover, ledger
+    from producers import handover, ledger, made
 
     opened, now = settings.load(store), datetime.now(UTC)
     with (
-        ledger.run(opened, handover.STEP, now=now, reads=["product_catalogue"]) as run,
+        ledger.run(opened, made.STEP, now=now, reads=["product_catalogue"]) as run,
         console.console.status("commit parts"),
     ):
         done = handover.commit(opened, parts, now)
         run.uses(done.run.encoder_version)
-        run.counts(encoded=done.added, known=done.known)
+        run.counts(encoded=done.added, known=done.known, outdated=done.outdated)
         run.quarantined(done.unusable)
     typer.echo(done)

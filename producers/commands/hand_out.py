@@ -23,11 +23,12 @@ def hand_out(
     """
     from producers.handover import hand_out
 
-    version = None
+    version, has_images = None, True
     if encoder is not None:
         from producers.encoders import load
 
-        version = load(encoder, device="cpu").version
+        model = load(encoder, device="cpu")
+        version, has_images = model.version, model.has_images
     with console.console.status("write catalogue"):
-        rows, unread = hand_out(settings.load(store), out, encoder_version=version)
+        rows, unread = hand_out(settings.load(store), out, encoder_version=version, has_images=has_images)
     typer.echo(f"{out}: {rows:,} products to encode" + (f", {unread:,} pictures could not be read" if unread else ""))

@@ -23,6 +23,7 @@ from feature_repo.errors import VitrineError
 from producers.encoders import load, parts
 from producers.encoders.embed import Seconds, embed_stream
 from producers.encoders.pixels import decoding_processes
+from producers.encoders.rows import HASHES
 
 COLUMNS = [schema.PRODUCT_ID, "title", "image", "image_bytes", schema.EVENT_TIMESTAMP]
 ROWS_A_PART = 16_384
@@ -42,7 +43,7 @@ def encode(
 
     Args:
         encoder: checkpoint directory or hub name.
-        catalogue: Parquet with COLUMNS of schema.CATALOGUE.
+        catalogue: Parquet with COLUMNS of schema.CATALOGUE; HASHES, where it has them, go into the rows.
         out: folder of the parts; see parts.py.
         now: the created timestamp.
         rows_a_part: catalogue rows of a part.
@@ -62,7 +63,9 @@ def encode(
     todo = [part for part in range(run.parts) if not parts.is_done(out, part)]
     start, seconds, rows, unusable = time.perf_counter(), Seconds(), 0, 0
     with decoding_processes(workers) as pool:
-        chunks = _chunks(file, rows_a_part, set(todo))
+        # Without an image tower a row answers for its title alone, whatever its picture: plan.py compares it so.
+        hashes = [name for name in HASHES if model.has_images or name != "image_hash"]
+        chunks = _chunks(file, hashes, rows_a_part, set(todo))
         for part, made in zip(todo, embed_stream(chunks, model, pool, now), strict=True):
             began = time.perf_counter()
             parts.write(out, part, made)
@@ -93,10 +96,11 @@ def _opened(catalogue: Path) -> tuple[pq.ParquetFile, str]:
     return file, digest
 
 
-def _chunks(file: pq.ParquetFile, rows: int, wanted: set[int]) -> Iterator[pa.Table]:
-    for part, batch in enumerate(file.iter_batches(rows, columns=COLUMNS)):
+def _chunks(file: pq.ParquetFile, hashes: list[str], rows: int, wanted: set[int]) -> Iterator[pa.Table]:
+    columns = COLUMNS + [name for name in hashes if name in file.schema_arrow.names]
+    for part, batch in enumerate(file.iter_batches(rows, columns=columns)):
         if part in wanted:
-            yield pa.Table.from_batches([batch]).select(COLUMNS)
+            yield pa.Table.from_batches([batch]).select(columns)
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from PIL import Image
 from feature_repo import schema, settings
 from feature_repo.settings import Settings
 from feature_repo.tables import delta, gather
-from producers import catalogue, contents, digests, embeddings, plan
+from producers import catalogue, contents, digests, embeddings, made, plan
 from producers.encoders import load
 from producers.encoders.rows import embedding_rows
 from tests.benchmarks import harness
@@ -142,10 +142,10 @@ def _embed_without_an_encoder(store: Settings, encoder: Path) -> None:
     model = load(str(encoder))
     state = plan.since(store, model.version)
     assert state is not None
-    path, series = store.table(plan.TABLE), f"{embeddings.STEP} {model.version}"
+    path, series = store.table(made.TABLE), made.series(model.version)
     chance, turn = np.random.default_rng(0), 0
     held: list[pa.RecordBatch] = []
-    for batch in [*gather.scan(state.new, [*plan.KEY, "title", "image_hash"]).to_batches(), None]:
+    for batch in [*gather.scan(state.new, [*made.KEY, "title", "image_hash"]).to_batches(), None]:
         if batch is not None:
             held.append(batch)
         if held and (batch is None or sum(map(len, held)) >= BLOCK_ROWS):

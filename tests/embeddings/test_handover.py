@@ -2,7 +2,8 @@
 
 import subprocess
 import sys
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,12 @@ from feature_repo.settings import Settings
 from feature_repo.tables import delta, quarantine
 from producers import handover
 from producers.cli import app
+from producers.content_hash import content_hash
 from producers.encoders import load, parts, run
 from producers.images import MISSING
+from tests.catalogue.shop import NOW as CATALOGUED
 from tests.catalogue.shop import opened, taken
+from tests.embeddings.test_reuse import embedded
 from tests.encoders import checkpoints
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -102,6 +106,60 @@ def test_a_run_goes_on_after_its_whole_parts_and_only_those_are_committed(
     assert (out / "part-00000.parquet").stat().st_mtime_ns == first
     done = handover.commit(store, out, NOW)
     assert (done.added, done.known) == (1, 2)
+
+
+def test_two_commits_at_once_add_each_row_once(store: Settings, encoder: Path, tmp_path: Path) -> None:
+    todo, out = tmp_path / "todo.parquet", tmp_path / "parts"
+    handover.hand_out(store, todo, encoder_version=None)
+    run.encode(str(encoder), todo, out, now=NOW, rows_a_part=1, workers=1)
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(lambda _: handover.commit(store, out, NOW), range(2)))
+    assert sum(each.added for each in done) == sum(each.known for each in done) == 3
+    assert sorted(delta.read(store.table("product_embedding"))["product_id"].to_pylist()) == ["a", "b", "c"]
+
+
+def test_rows_say_of_which_contents_they_came_so_that_a_correction_is_encoded_here_or_there(
+    store: Settings, encoder: Path, tmp_path: Path
+) -> None:
+    handed = _handed(store, encoder, tmp_path / "first")
+    made = {row["product_id"]: row for row in delta.read(store.table("product_embedding")).to_pylist()}
+    known = {row["product_id"]: row for row in delta.read(store.table("product_catalogue")).to_pylist()}
+    assert {product: row["image_hash"] for product, row in made.items()} == {
+        product: row["image_hash"] for product, row in known.items()
+    }
+    assert made["c"]["title_hash"] == content_hash("蓝".encode())
+    assert embedded(store, encoder).encoded == 0
+
+    taken(store, {"product_id": "c", "title": "绿", "image": None}, now=CATALOGUED + timedelta(days=1))
+    assert (handed, _handed(store, encoder, tmp_path / "second", day=1)) == (3, 1)
+    newest = delta.read(store.table("product_embedding")).sort_by("created_timestamp").to_pylist()[-1]
+    assert (newest["product_id"], newest["title_hash"]) == ("c", content_hash("绿".encode()))
+    assert embedded(store, encoder, 1).encoded == 0
+
+    taken(store, {"product_id": "c", "title": "紫", "image": None}, now=CATALOGUED + timedelta(days=2))
+    assert embedded(store, encoder, 2).encoded == 1
+
+
+def test_parts_of_contents_that_were_corrected_meanwhile_are_left_out(
+    store: Settings, encoder: Path, tmp_path: Path
+) -> None:
+    todo, out = tmp_path / "todo.parquet", tmp_path / "parts"
+    handover.hand_out(store, todo, encoder_version=None)
+    run.encode(str(encoder), todo, out, now=NOW + timedelta(days=1), workers=1)
+    taken(store, {"product_id": "c", "title": "绿", "image": None}, now=CATALOGUED + timedelta(days=1))
+    done = handover.commit(store, out, NOW)
+    assert (done.added, done.known, done.outdated) == (2, 0, 1)
+    assert "1 rows left out: corrected since" in str(done)
+    assert embedded(store, encoder, 2).encoded == 1
+
+
+def _handed(store: Settings, encoder: Path, folder: Path, day: int = 0) -> int:
+    """Hand out, encode and commit; how many rows were added."""
+    folder.mkdir()
+    handover.hand_out(store, folder / "todo.parquet", encoder_version=load(str(encoder)).version)
+    now = NOW + timedelta(days=day)
+    run.encode(str(encoder), folder / "todo.parquet", folder / "parts", now=now, workers=1)
+    return handover.commit(store, folder / "parts", now).added
 
 
 def test_a_folder_of_another_run_and_a_damaged_part_are_refused(store: Settings, encoder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""The rows of embeddings made so far: which product and time has one, and of which contents the last created came."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
+from feature_repo.settings import Settings
+from feature_repo.tables import delta
+from producers import digests
+from producers.digests import Digests
+from producers.encoders.rows import HASHES
+
+STEP = "embeddings"
+TABLE = "product_embedding"
+KEY = [PRODUCT_ID, EVENT_TIMESTAMP]
+
+Rows = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+def series(encoder_version: str) -> str:
+    """Delta's name for the commits of an encoder's rows: each adds what it did not find, and depends on the others."""
+    return f"{STEP} {encoder_version}"
+
+
+def answered(settings: Settings, rows: pa.Table, encoder_version: str, *, few: bool = False) -> tuple[Mask, Mask]:
+    """Which rows have one of this encoder in the table.
+
+    Args:
+        rows: KEY and HASHES [n].
+        few: they are so few that the table is asked for their products rather than for all of their time.
+
+    Returns:
+        bool [n] twice: whether there is one of the same product and time; and whether the last created of those came
+        of the same contents, or does not say of which, as rows from before hashes were kept.
+    """
+    path = settings.table(TABLE)
+    if not delta.exists(path) or not len(rows):
+        return np.zeros(len(rows), bool), np.zeros(len(rows), bool)
+    of_ours = (pc.field("encoder_version") == encoder_version) & of_same(rows, few)
+    made = delta.read(path, [*KEY, CREATED_TIMESTAMP, *HASHES], where=of_ours)
+    last = newest(made)
+    place = digests.find(keys(rows), keys(made)[last])
+    there = place >= 0
+    same, came = there.copy(), contents(made)[last][place[there]]
+    same[there] = (contents(rows)[there] == came).all(axis=1) | (came == UNSAID).all(axis=1)
+    return there, same
+
+
+def of_same(rows: pa.Table, few: bool) -> pc.Expression:
+    """Of which rows of a table must be true that they are of the times, and of the products if few, of some rows."""
+    bounds, event = pc.min_max(rows[EVENT_TIMESTAMP]), pc.field(EVENT_TIMESTAMP)
+    within = (event >= bounds["min"]) & (event <= bounds["max"])
+    return within & pc.field(PRODUCT_ID).isin(pc.unique(rows[PRODUCT_ID])) if few else within
+
+
+def newest(rows: pa.Table) -> Rows:
+    """The last created row of each product and time, in ascending order of their `keys`."""
+    key = keys(rows)
+    order = digests.order_of(key, rows[CREATED_TIMESTAMP].cast(pa.int64()).to_numpy())
+    return order[digests.lasts_of(key, order)]
+
+
+def keys(rows: pa.Table) -> Digests:
+    """A digest of each row's product and time."""
+    event = rows[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
+    return digests.of_rows([digests.of_texts(rows[PRODUCT_ID]), digests.of_numbers(event)])
+
+
+def contents(rows: pa.Table) -> Digests:
+    """A digest of each row's HASHES; UNSAID where it has none."""
+    return digests.of_rows([digests.from_arrow(rows[name]) for name in HASHES])
+
+
+UNSAID = digests.of_rows([np.zeros((1, 2), np.uint64)] * len(HASHES))[0]
+"""The contents of a row without hashes."""
