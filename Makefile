@@ -64,7 +64,7 @@ bench: .venv/installed  ## beside Feast's own stores and raw clients: tests/benc
 	python -W ignore -m tests.benchmarks.materialize script --record
 	python -W ignore -m tests.benchmarks.materialize lmdb --record
 	python -W ignore -m tests.benchmarks.materialize stock --record
-	python -W ignore -m tests.benchmarks.precision --record
+	python -W ignore -m tests.benchmarks.precision vectors --record
 	python -W ignore -m tests.benchmarks.encoding cpu --record
 	python -W ignore -m tests.benchmarks.asof vectors --record
 	python -W ignore -m tests.benchmarks.asof normalised --record

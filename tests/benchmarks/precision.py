@@ -1,39 +1,51 @@
 """What float16 and int8 cost: vectors packed into rows of each storage and read back, beside the vectors themselves.
 
-    python -m tests.benchmarks.precision                                            clustered vectors, drawn at random
-    python -m tests.benchmarks.precision --vectors TABLE --column fused_vector      a Delta table or a .parquet file
+    python -m tests.benchmarks.precision vectors                                            clustered vectors, random
+    python -m tests.benchmarks.precision vectors --vectors TABLE --column fused_vector      a Delta table or .parquet
+    python -m tests.benchmarks.precision auc --store feature_repo/feature_store.yaml \\
+        --impressions demo/shop/impressions.parquet                                        what `make demo` leaves
 
 Cosine error: 1 - cosine of a vector and its stored form. Neighbours kept: of the 10 nearest by cosine among all others,
 how many still are among the 10 nearest where every vector, the query's too, is the stored one; the mean over queries.
+AUC: of the ranker with the affinity features of stored vectors, less that of exact ones (precision_auc.py). It needs a
+deployment with its log, so `make bench` leaves it out.
 """
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import pyarrow as pa
 import typer
 from numpy.typing import NDArray
 
-from feature_repo.tables import columns, delta, files
-from feature_repo.tables.decode import decode
-from feature_repo.tables.encode import encode
-from feature_repo.tables.layout import STORAGES, Field, Layout
-from tests.benchmarks import harness
+from consumers.ranking.impressions import read_impressions
+from consumers.ranking.training_set import join
+from feature_repo import settings
+from feature_repo.console import StoreOption
+from feature_repo.tables import delta, files
+from feature_repo.tables.layout import STORAGES
+from tests.benchmarks import harness, precision_auc
+from tests.benchmarks.stored_vectors import through_rows
 
 TABLE = Path(__file__).parent / "PRECISION.md"
 NEAREST = 10
 BATCH = 256
+TITLE = "# What the storage of a vector costs"
+VECTORS, AUC = "In the vectors themselves", "In a ranker's AUC"
+Record = Annotated[bool, typer.Option(help="Write the table to PRECISION.md.")]
+app = typer.Typer()
 
 
-def main(
+@app.command("vectors")
+def of_vectors(
     vectors: Annotated[str, typer.Option(help="Table of real vectors; clustered random ones if not given.")] = "",
     column: Annotated[str, typer.Option(help="Its column of vectors.")] = "fused_vector",
     products: Annotated[int, typer.Option(help="Vectors, at most.")] = 20_000,
     dim: Annotated[int, typer.Option(help="Width of the random vectors.")] = 128,
     clusters: Annotated[int, typer.Option(help="Clusters of the random vectors.")] = 400,
     queries: Annotated[int, typer.Option(help="Vectors whose neighbours are looked for.")] = 2_000,
-    record: Annotated[bool, typer.Option(help="Write the table to PRECISION.md.")] = False,
+    record: Record = False,
 ) -> None:
     """Cosine error, neighbours kept and bytes of a row, for each storage."""
     whole = given(Path(vectors), column)[:products] if vectors else clustered(products, dim, clusters)
@@ -41,8 +53,6 @@ def main(
     exact = nearest(whole, asked)
     what = f"`{column}` of a table given" if vectors else f"drawn around {clusters} random centres"
     lines = [
-        "# What the storage of a vector costs",
-        "",
         f"{len(whole):,} vectors of {whole.shape[1]}, {what}; {len(asked):,} queries.",
         f"Written by `{harness.command()}`.",
         "",
@@ -56,9 +66,50 @@ def main(
             np.mean([len(np.intersect1d(a, b)) for a, b in zip(exact, nearest(stored, asked), strict=True)]) / NEAREST
         )
         lines.append(f"| {storage} | {abs(errors).mean():.1e} | {abs(errors).max():.1e} | {kept:.2%} | {size} |")
-    print("\n".join(lines[2:]))
+    _tell(VECTORS, lines, record)
+
+
+@app.command()
+def auc(
+    impressions: Annotated[Path, typer.Option(help="What was shown and clicked: a Parquet or CSV file.")],
+    store: StoreOption = None,
+    features: Annotated[str, typer.Option(help="The Feast feature service to join.")] = "ranking",
+    rows: Annotated[int, typer.Option(help="Impressions, about: those of users drawn.")] = 200_000,
+    test_days: Annotated[float, typer.Option(help="Days at the end of the log to test on.")] = 10,
+    seeds: Annotated[int, typer.Option(help="Training seeds of each ranker.")] = 3,
+    replicates: Annotated[int, typer.Option(help="Bootstrap draws of users behind each interval.")] = 300,
+    record: Record = False,
+) -> None:
+    """AUC of a ranker with affinity features of stored vectors, less that of exact ones."""
+    log = precision_auc.sample_of_users(read_impressions(impressions, now=datetime.now(UTC)).table, rows)
+    data = join(settings.load(store), features, log)
+    done = precision_auc.measure(data, test_days=test_days, seeds=seeds, replicates=replicates, progress=print)
+    lines = [
+        f"LightGBM with the features of the log and the affinity features of vectors and interests in each storage: "
+        f"{done.train:,} impressions to train on, the last {done.test:,} to test on, the same {seeds} seeds; intervals "
+        f"of 95% from {replicates} draws of users, paired. `{precision_auc.NONE}`: without the affinity features.",
+        f"Written by `{harness.command()}`.",
+        "",
+        "| storage | AUC | less float32's | 95% interval |",
+        "| --- | --- | --- | --- |",
+    ]
+    for line in done.lines:
+        low, high = line.ci95
+        same = line.name == precision_auc.EXACT
+        beside = "|" if same else f"{line.difference:+.5f} | {low:+.5f} to {high:+.5f}"
+        lines.append(f"| {line.name} | {line.auc:.5f} | {beside} |")
+    _tell(AUC, lines, record)
+
+
+def _tell(section: str, lines: list[str], record: bool) -> None:
+    """Print a section, and put it in its place in PRECISION.md."""
+    print("\n".join(lines))
     if record:
-        TABLE.write_text("\n".join(lines) + "\n")
+        parts = TABLE.read_text().split("\n## ")[1:] if TABLE.exists() else []
+        known = {part.partition("\n")[0]: part.partition("\n")[2].strip() for part in parts}
+        known[section] = "\n".join(lines)
+        written = [f"## {name}\n\n{known[name]}" for name in (VECTORS, AUC) if name in known]
+        TABLE.write_text("\n\n".join([TITLE, *written]) + "\n")
 
 
 def clustered(count: int, dim: int, clusters: int) -> NDArray[np.float32]:
@@ -75,21 +126,6 @@ def given(table: Path, column: str) -> NDArray[np.float32]:
     found = rows[column].drop_null().combine_chunks()
     matrix = found.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(found), -1)
     return np.unique(matrix, axis=0)
-
-
-def through_rows(vectors: NDArray[np.float32], storage: str) -> tuple[NDArray[np.float32], int]:
-    """The vectors after they were packed and read, and the bytes of a row."""
-    field = Field("vector", "float_list", storage, vectors.shape[1])
-    layout = Layout.of([field])
-    event = np.zeros(len(vectors), np.int64)
-    rows = encode(layout, {"vector": columns.from_arrow(field, lists(vectors))}, event, None, {})
-    found = decode(rows, {layout.fingerprint: layout}, layout.fields, {})
-    return columns.to_numpy(found.columns["vector"]), len(rows[0])
-
-
-def lists(vectors: NDArray[np.float32]) -> pa.Array:
-    ends = np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1]
-    return pa.ListArray.from_arrays(pa.array(ends), vectors.reshape(-1))
 
 
 def nearest(vectors: NDArray[np.float32], asked: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -111,4 +147,4 @@ def unit(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

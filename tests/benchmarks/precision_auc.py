@@ -1,0 +1,136 @@
+"""What the storage of vectors costs a ranker: AUC with the affinity features of stored vectors, beside exact ones.
+
+A ranker is trained and judged on what it would be served: the candidates' and the last clicks' vectors, and the users'
+interests, all after a pass through rows of the storage. An interest is the mean of exact vectors and is stored itself,
+as `produce interests` and materialization do it. Rows, seeds and draws are the same for every storage.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from consumers.ranking import rankers
+from consumers.ranking.draws import Floats, draws, interval, mean_of
+from consumers.ranking.history import clicks_of_users
+from consumers.ranking.multimodal import Group, feature_groups
+from consumers.ranking.splits import split_time
+from consumers.ranking.tabular import tabular_features
+from consumers.ranking.training_set import JoinedView, TrainingSet, gather
+from feature_repo.features.interest import Click, means_of_histories
+from feature_repo.features.similarity import rowwise_cosine
+from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, USER_ID
+from feature_repo.tables.layout import STORAGES
+from tests.benchmarks.stored_vectors import lists, through_rows
+
+VIEW = "product_embedding"
+INTERESTS = {
+    "fused_vector": "affinity_interest_cosine",
+    "image_vector": "image_interest_cosine",
+    "text_vector": "text_interest_cosine",
+}
+"""Vector column to the feature that compares it with the mean of what the user clicked."""
+NONE = "no vectors"
+EXACT = "float32"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One ranker, beside the one of exact vectors."""
+
+    name: str
+    auc: float
+    """Mean over seeds."""
+    difference: float
+    """Less EXACT's, mean over seeds."""
+    ci95: tuple[float, float]
+    """Of the difference, users drawn."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All rankers of one log."""
+
+    lines: list[Line]
+    train: int
+    test: int
+
+
+def sample_of_users(impressions: pa.Table, rows: int) -> pa.Table:
+    """The impressions of users drawn until there are `rows` of them: histories stay whole."""
+    encoded = impressions[USER_ID].combine_chunks().dictionary_encode().indices.to_numpy()
+    counts = np.bincount(encoded)
+    order = np.random.default_rng(0).permutation(len(counts))
+    enough = int(np.searchsorted(np.cumsum(counts[order]), rows)) + 1
+    return impressions.filter(pa.array(np.isin(encoded, order[:enough])))
+
+
+def measure(
+    data: TrainingSet, *, test_days: float | None, seeds: int, replicates: int, progress: Callable[[str], None]
+) -> Measured:
+    """Train the baseline, and with affinity features of the vectors in each storage.
+
+    Args:
+        data: the joined log, with the view VIEW.
+        test_days: as in `split_time`.
+        seeds: training seeds.
+        replicates: of the bootstrap over users.
+        progress: told of each ranker trained.
+    """
+    test = data.time >= split_time(data, test_days)
+    base = rankers.binned(tabular_features(data), data.clicked, ~test, test)
+    drawn = draws(data, test, replicates, 0)
+
+    def auc(name: str, *groups: rankers.Binned) -> Floats:
+        progress(name)
+        return drawn.measure("auc", rankers.fit([base, *groups], range(seeds)).scores)
+
+    of = {NONE: auc(NONE)}
+    for storage in STORAGES:
+        group = affinity_of_stored(data, storage)
+        of[storage] = auc(storage, rankers.binned(group, data.clicked, ~test, test))
+    lines = []
+    for name, values in of.items():
+        difference = mean_of(values - of[EXACT], 0)
+        lines.append(Line(name, float(values[:, 0].mean()), float(difference[0]), interval(difference)))
+    return Measured(lines, int((~test).sum()), int(test.sum()))
+
+
+def affinity_of_stored(data: TrainingSet, storage: str) -> Group:
+    """The affinity group as it is of vectors and interests that were packed and read: float32 [n] each."""
+    view = data.views[VIEW]
+    exact = {name: view.vectors(name) for name in INTERESTS if name in view.versions.column_names}
+    versions = view.versions
+    for name, vectors in exact.items():
+        place = versions.schema.get_field_index(name)
+        versions = versions.set_column(place, name, lists(_stored(vectors, storage)))
+    stored = replace(view, versions=versions)
+    group = feature_groups(data.with_views({**data.views, VIEW: stored}), None)["affinity"]
+    for name, vectors in exact.items():
+        group[INTERESTS[name]] = _interest_cosine(data, view, vectors, storage)
+    return group
+
+
+def _interest_cosine(
+    data: TrainingSet, view: JoinedView, vectors: NDArray[np.float32], storage: str
+) -> NDArray[np.float32]:
+    """Cosine of each row's stored vector to its user's stored interest, which is the mean of exact ones [n]."""
+    clicks = clicks_of_users(data.user, data.time, data.clicked)
+    row = np.where(np.append(~np.isnan(vectors[:, 0]), False)[view.row], view.row, -1)
+    nothing = [np.full((len(clicks.rows), len(labels)), np.nan, np.float32) for labels in (CHILD_AGES, CHILD_GENDERS)]
+    click = Click(gather(vectors, row[clicks.rows]), *nothing, data.time[clicks.rows])
+    starts = np.searchsorted(data.user[clicks.rows], np.arange(int(data.user.max()) + 2))
+    means = _stored(means_of_histories(click, starts).vector, storage)
+    last = np.where(clicks.before > 0, clicks.end - 1, -1)
+    return rowwise_cosine(row, np.nan_to_num(_stored(vectors, storage)), last, np.nan_to_num(means))
+
+
+def _stored(vectors: NDArray[np.float32], storage: str) -> NDArray[np.float32]:
+    """Vectors after a pass through rows [n, d]; NaN rows, where there is none, stay."""
+    there = ~np.isnan(vectors[:, 0])
+    result = np.full_like(vectors, np.nan)
+    if there.any():
+        result[there] = through_rows(vectors[there], storage)[0]
+    return result

@@ -1,0 +1,26 @@
+"""Vectors as they come back from rows of each storage."""
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from feature_repo.tables import columns
+from feature_repo.tables.decode import decode
+from feature_repo.tables.encode import encode
+from feature_repo.tables.layout import Field, Layout
+
+
+def through_rows(vectors: NDArray[np.float32], storage: str) -> tuple[NDArray[np.float32], int]:
+    """The vectors after they were packed and read, and the bytes of a row."""
+    field = Field("vector", "float_list", storage, vectors.shape[1])
+    layout = Layout.of([field])
+    event = np.zeros(len(vectors), np.int64)
+    rows = encode(layout, {"vector": columns.from_arrow(field, lists(vectors))}, event, None, {})
+    found = decode(rows, {layout.fingerprint: layout}, layout.fields, {})
+    return columns.to_numpy(found.columns["vector"]), len(rows[0])
+
+
+def lists(vectors: NDArray[np.float32]) -> pa.Array:
+    """A row of the matrix as a list."""
+    ends = np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1]
+    return pa.ListArray.from_arrays(pa.array(ends), vectors.reshape(-1))
