@@ -8,7 +8,7 @@ commit is whole or nothing, and the next run plans from what is there.
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
@@ -20,6 +20,7 @@ from feature_repo import schema
 from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings
 from feature_repo.tables import delta, gather, quarantine
+from feature_repo.tables.on_ray import cluster
 from producers import contents, digests, ledger
 from producers.assembly import Assembly
 from producers.catalogue import TABLE as CATALOGUE
@@ -70,6 +71,7 @@ def embed_catalogue(
     now: datetime,
     progress: Callable[[int, int], None],
     accept_changed: bool = False,
+    ray: str | None = None,
 ) -> Done:
     """Encode every catalogue version that has no row of this encoder yet.
 
@@ -79,10 +81,12 @@ def embed_catalogue(
         now: the created timestamp.
         progress: told how many of how many products are done.
         accept_changed: go on under a new version where the encoder of this name is another than in the last run.
+        ray: address of the Ray cluster that decodes and encodes, as `on_ray.cluster.connect` takes it; this machine
+            does if not given.
 
     Raises:
-        VitrineError: there is no catalogue, the encoder cannot be opened or has changed, or another process is doing
-            the same.
+        VitrineError: there is no catalogue, the encoder cannot be opened or has changed, another process is doing
+            the same, or there is no such cluster.
     """
     with ledger.run(settings, STEP, now=now) as run:
         if not delta.exists(settings.table(CATALOGUE)):
@@ -91,8 +95,10 @@ def embed_catalogue(
         if not accept_changed:
             _refuse_changed(settings, model.version)
         run.uses(model.version)
+        if ray is not None:
+            cluster.connect(ray)
         with contents.opened(settings.offline / contents.FOLDER, model.version, model.dim) as store:
-            work = _Work(settings, model, store, now, run, progress)
+            work = _Work(settings, model, store, now, run, progress, encoder if ray is not None else None)
             for _ in range(delta.ATTEMPTS):
                 try:
                     while not work.finished():
@@ -126,6 +132,8 @@ class _Work:
     now: datetime
     run: ledger.Run
     progress: Callable[[int, int], None]
+    on_ray: str | None
+    """From where the actors of the cluster open the encoder; null where this machine encodes."""
     made: int = 0
     known: int = 0
     counts: Counter[str] = field(default_factory=Counter)
@@ -183,10 +191,7 @@ class _Work:
         if not len(todo.encoded):
             return
         waiting: deque[tuple[pa.Table, bool]] = deque()
-        with (
-            decoding_processes() as pool,
-            closing(embed_stream(_asked(state, todo, waiting), self.model, pool, self.now)) as stream,
-        ):
+        with self._embedded(_asked(state, todo, waiting)) as stream:
             for made in chain(stream, [None]):
                 while waiting and (made is None or not waiting[0][1]):
                     done += self._commit(assembly, waiting.popleft()[0], None)
@@ -194,6 +199,18 @@ class _Work:
                 if made is not None:
                     done += self._commit(assembly, waiting.popleft()[0], made)
                     yield done
+
+    @contextmanager
+    def _embedded(self, chunks: Iterator[pa.Table]) -> Iterator[Iterator[Embedded]]:
+        """What comes of chunks, in their order, from this machine or from the cluster."""
+        if self.on_ray is not None:
+            from producers.encoders import on_ray
+
+            with closing(on_ray.embed_stream(chunks, self.model, self.on_ray, self.now)) as stream:
+                yield stream
+            return
+        with decoding_processes() as pool, closing(embed_stream(chunks, self.model, pool, self.now)) as stream:
+            yield stream
 
     def _commit(self, assembly: Assembly, chunk: pa.Table, made: Embedded | None) -> int:
         """Write the rows of a chunk; returns how many it had.

@@ -22,6 +22,7 @@ REFUSED = {
     "produce images --products p.parquet --out new --to zip": "'--to'",
     "produce encoder --data . --out new --pairs 0": "'--pairs'",
     "produce encoder --data . --out new --seed -1": "'--seed'",
+    "produce embeddings --encoder . --engine spark": "'--engine'",
     "produce tags --labels labels.parquet --abstain 1.5": "'--abstain'",
     "produce tags --labels labels.parquet --abstain nan": "'--abstain'",
     "produce runs --last 0": "'--last'",

@@ -22,6 +22,7 @@ towers.py       both towers as ONNX, checked against torch
 triton.py       a Triton model repository around them
 rows.py         vectors to embedding rows: fused, and back
 embed.py        catalogue rows to embedding rows, Arrow to Arrow
+on_ray.py       the same on a Ray cluster
 run.py          the same for a Parquet file, without a store
 parts.py        the Parquet parts that it writes
 """

@@ -10,10 +10,10 @@ It reads and writes no store; on a GPU machine the catalogue comes as Parquet an
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from feature_repo import schema
 from producers.encoders.encoder import Encoder, Vectors
+from producers.encoders.geometry import Geometry
 from producers.encoders.overlap import in_background
-from producers.encoders.pixels import Batch, Source, decode_batches
+from producers.encoders.pixels import Batch, Source, decode_batches, decode_here
 from producers.encoders.rows import embedding_rows
 from producers.images import UnusableImage
 
@@ -99,6 +100,43 @@ def embed_stream(
     return in_background(_embedded(iter(chunks), encoder, pool, now))
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """Rows of the catalogue whose pictures are decoded, on the way to a process that has the encoder."""
+
+    catalogue: pa.Table
+    """Without the bytes of pictures."""
+    rows: NDArray[np.int64]
+    """Those with a picture, in it."""
+    refused: Sequence[Source]
+    """[rows] sources of the unusable pictures, nothing of the others."""
+    pictures: Batch[Any]
+    """Of the rows; without a key."""
+
+
+def decoded(catalogue: pa.Table, geometry: Geometry | None, *, images: bool) -> Decoded:
+    """The first half of `embed`, in this process.
+
+    Args:
+        catalogue: see `embed_stream`; some hundred rows.
+        geometry: of the encoder.
+        images: whether the encoder has an image tower.
+    """
+    rows, sources = _sources(catalogue) if images else (np.empty(0, np.int64), [])
+    batch = decode_here(sources, geometry)
+    refused = [b"" if usable else source for source, usable in zip(sources, batch.usable, strict=True)]
+    return Decoded(catalogue.drop_columns(["image_bytes"]), rows, refused, batch)
+
+
+def encoded(part: Decoded, encoder: Encoder, now: datetime) -> Embedded:
+    """The second half, wherever the first was done."""
+    image, text = np.full((2, len(part.catalogue), encoder.dim), np.nan, np.float32)
+    key = _Pictures(_Chunk(part.catalogue, image, text), part.rows, part.refused, first=True, last=True)
+    made = _encode(replace(part.pictures, key=key), encoder, now)
+    assert made is not None  # the first batch is the last
+    return made
+
+
 @dataclass
 class _Chunk:
     """Rows on their way."""
@@ -126,15 +164,21 @@ def _embedded(
 ) -> Iterator[Embedded]:
     asked = ((pictures, pictures.sources) for pictures in _pictures(chunks, encoder))
     for batch in decode_batches(asked, encoder.geometry, pool, size=encoder.images_at_once):
-        chunk, start = batch.key.chunk, time.perf_counter()
-        if batch.key.first:  # words need no decoding: the workers get ahead meanwhile
-            _encode_titles(chunk, encoder)
-        _encode_pictures(batch, encoder)
-        rows = _rows(chunk, encoder.version, now) if batch.key.last else None
-        encode = time.perf_counter() - start
-        chunk.seconds += Seconds(decode=batch.decoding, wait=batch.waiting, encode=encode)
-        if rows is not None:
-            yield Embedded(rows, tuple(chunk.bad), chunk.seconds)
+        made = _encode(batch, encoder, now)
+        if made is not None:
+            yield made
+
+
+def _encode(batch: Batch[_Pictures], encoder: Encoder, now: datetime) -> Embedded | None:
+    """Encode a batch of a chunk, with the first the titles; with the last the chunk is done."""
+    chunk, start = batch.key.chunk, time.perf_counter()
+    if batch.key.first:  # words need no decoding: the workers get ahead meanwhile
+        _encode_titles(chunk, encoder)
+    _encode_pictures(batch, encoder)
+    rows = _rows(chunk, encoder.version, now) if batch.key.last else None
+    encode = time.perf_counter() - start
+    chunk.seconds += Seconds(decode=batch.decoding, wait=batch.waiting, encode=encode)
+    return None if rows is None else Embedded(rows, tuple(chunk.bad), chunk.seconds)
 
 
 def _pictures(chunks: Iterator[pa.Table], encoder: Encoder) -> Iterator[_Pictures]:

@@ -149,6 +149,13 @@ def decode_batches(
             wait([part for _, _, parts in waiting for part in parts if not part.cancel()])
 
 
+def decode_here(sources: Sequence[Source], geometry: Geometry | None) -> Batch[None]:
+    """Pictures decoded by this process, for whoever has workers of another kind."""
+    pixels = np.empty((len(sources), geometry.height, geometry.width, 3), np.uint8) if geometry else None
+    part = _open(sources) if pixels is None or geometry is None else _cut(pixels, sources, geometry)
+    return Batch(None, pixels, part.images, part.usable, part.refused, decoding=part.seconds, waiting=0.0)
+
+
 def _come(key: Key, slab: slabs.Slab | None, parts: Sequence[Future[_Part]]) -> Batch[Key]:
     start = time.perf_counter()
     done = [part.result() for part in parts]
@@ -166,8 +173,12 @@ def _come(key: Key, slab: slabs.Slab | None, parts: Sequence[Future[_Part]]) -> 
 
 def _cut_into(place: slabs.Place, start: int, sources: Sequence[Source], geometry: Geometry) -> _Part:
     """Decode and cut pictures into rows `start` onwards of a slab."""
+    return _cut(slabs.opened(place)[start : start + len(sources)], sources, geometry)
+
+
+def _cut(rows: NDArray[np.uint8], sources: Sequence[Source], geometry: Geometry) -> _Part:
+    """Decode and cut pictures into `rows`."""
     began = time.perf_counter()
-    rows = slabs.opened(place)[start : start + len(sources)]
     usable, refused = np.ones(len(sources), bool), []
     for row, source in enumerate(sources):
         try:

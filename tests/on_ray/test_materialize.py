@@ -27,7 +27,7 @@ __all__ = ["redis_cluster", "redis_server"]
 PRODUCTS = ["a", "b", "c", "毛绒", "x" * 500, *(f"p{i}" for i in range(40))]
 
 
-@pytest.fixture(params=["lmdb", "redis", "cluster"])
+@pytest.fixture(params=["lmdb", "redis", pytest.param("cluster", marks=pytest.mark.slow)])
 def online_config(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
     if request.param == "lmdb":
         return {"type": LMDB, "path": str(tmp_path / "online")}
