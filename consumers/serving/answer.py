@@ -105,18 +105,22 @@ class _Batch:
 
 def _array(column: Column) -> pa.Array:
     if column.words is not None:
-        return pa.array(_texts(column.words, column), pa.string())
+        return _texts(column.words, column)
     if isinstance(column.values, np.ndarray) and column.values.ndim == 2:
         return _vectors(column)
     return columns.to_arrow(column)
 
 
-def _texts(words: Sequence[str], column: Column) -> list[str | None]:
+def _texts(words: Sequence[str], column: Column) -> pa.Array:
     """Dictionary codes as texts: a dictionary has up to 65,536 words, and a request would carry all of them."""
-    codes: list[int] = column.values.tolist()
+    if len(words) <= len(column):
+        codes = pa.array(column.values, mask=None if column.valid is None else ~column.valid)
+        return pa.array(words, pa.string()).take(codes)
+    listed: list[int] = column.values.tolist()
     if column.valid is None:
-        return [words[code] for code in codes]
-    return [words[code] if there else None for code, there in zip(codes, column.valid.tolist(), strict=True)]
+        return pa.array([words[code] for code in listed], pa.string())
+    there = column.valid.tolist()
+    return pa.array([words[code] if known else None for code, known in zip(listed, there, strict=True)], pa.string())
 
 
 def _vectors(column: Column) -> pa.Array:

@@ -267,8 +267,7 @@ def _tiers(similarity: Floats, missing: NDArray[np.bool_], known: Floats) -> lis
     past = []
     for tier in range(len(TIERS) - 1):
         np.subtract(place, np.float32(tier), out=ramp)
-        np.maximum(ramp, np.float32(0), out=ramp)
-        np.minimum(ramp, np.float32(1), out=ramp)
+        np.clip(ramp, np.float32(0), np.float32(1), out=ramp)
         past.append(ramp.sum(axis=0) + known * np.float32(0))  # NaN where nothing is known
     return [left - right for left, right in zip([known, *past], [*past, np.float32(0)], strict=True)]
 

@@ -45,14 +45,10 @@ def grown(distribution: Floats, microseconds: NDArray[np.int64]) -> Floats:
     for stage in range(distribution.shape[1]):
         younger.append(younger[-1] + distribution[:, stage])
     stages = len(CHILD_AGES)
-    now = [younger[0]]
-    for bound in CHILD_AGE_MONTHS[1:-1]:
-        was = bound - passed  # younger than `bound` now are those who were younger than this then
-        share = np.zeros(len(distribution)) * younger[-1]  # NaN where the distribution is
-        for stage in range(stages):
-            low, high = CHILD_AGE_MONTHS[stage : stage + 2]
-            part = np.clip((was - low) / (high - low), 0, 1)
-            share = share + part * distribution[:, stage]
-        now.append(share)
-    now.append(younger[-1])
+    was = np.array(CHILD_AGE_MONTHS[1:-1]) - passed[:, None]  # who is younger than a bound now was younger than this
+    share = np.zeros((len(distribution), 1)) * younger[-1][:, None]  # NaN where the distribution is
+    for stage in range(stages):
+        low, high = CHILD_AGE_MONTHS[stage : stage + 2]
+        share = share + np.clip((was - low) / (high - low), 0, 1) * distribution[:, stage, None]
+    now = [younger[0], *share.T, younger[-1]]
     return np.stack([now[stage + 1] - now[stage] for stage in range(stages)], axis=1).astype(np.float32)

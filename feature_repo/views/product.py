@@ -6,8 +6,9 @@ from feast import FeatureView, Field
 from feast.types import Array, Bool, Float32, Float64, Int32, String
 
 from feature_repo.entities import product
-from feature_repo.schema import TAGS
+from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, TAGS
 from feature_repo.sources import delta_source
+from feature_repo.views.storage import FEW, HALF
 
 WHILE_ON_SALE = timedelta(days=36_500)
 """A product's features hold until the product changes. Feast takes a TTL of 0 for 52 weeks when it first
@@ -18,7 +19,7 @@ product_catalogue = FeatureView(
     entities=[product],
     ttl=WHILE_ON_SALE,
     schema=[
-        Field(name="category", dtype=String),
+        Field(name="category", dtype=String, tags=FEW),
         Field(name="brand", dtype=String),
         Field(name="price", dtype=Float64),
     ],
@@ -31,13 +32,13 @@ product_embedding = FeatureView(
     entities=[product],
     ttl=WHILE_ON_SALE,
     schema=[
-        Field(name="image_vector", dtype=Array(Float32)),
-        Field(name="text_vector", dtype=Array(Float32)),
-        Field(name="fused_vector", dtype=Array(Float32)),
-        Field(name="similar_vector", dtype=Array(Float32)),
+        Field(name="image_vector", dtype=Array(Float32), tags=HALF),
+        Field(name="text_vector", dtype=Array(Float32), tags=HALF),
+        Field(name="fused_vector", dtype=Array(Float32)),  # whole: online affinity is computed from it, as offline
+        Field(name="similar_vector", dtype=Array(Float32), tags=HALF),
         Field(name="has_image", dtype=Bool),
         Field(name="has_text", dtype=Bool),
-        Field(name="encoder_version", dtype=String),
+        Field(name="encoder_version", dtype=String, tags=FEW),
     ],
     source=delta_source("product_embedding"),
     description="What a product looks like and says: unit vectors of one encoder version.",
@@ -48,12 +49,12 @@ product_tags = FeatureView(
     entities=[product],
     ttl=WHILE_ON_SALE,
     schema=[
-        *(Field(name=tag, dtype=String) for tag in TAGS),
+        *(Field(name=tag, dtype=String, tags=FEW) for tag in TAGS),
         *(Field(name=f"{tag}_probability", dtype=Float32) for tag in TAGS),
-        Field(name="child_age_distribution", dtype=Array(Float32)),
-        Field(name="child_gender_distribution", dtype=Array(Float32)),
-        Field(name="tagger_version", dtype=String),
-        Field(name="encoder_version", dtype=String),
+        Field(name="child_age_distribution", dtype=Array(Float32), vector_length=len(CHILD_AGES)),
+        Field(name="child_gender_distribution", dtype=Array(Float32), vector_length=len(CHILD_GENDERS)),
+        Field(name="tagger_version", dtype=String, tags=FEW),
+        Field(name="encoder_version", dtype=String, tags=FEW),
     ],
     source=delta_source("product_tags"),
     description="What the vectors say a product is, with calibrated probabilities.",
@@ -66,8 +67,8 @@ product_codes = FeatureView(
     schema=[
         Field(name="codes", dtype=Array(Int32)),
         Field(name="semantic_id", dtype=String),
-        Field(name="codebook_version", dtype=String),
-        Field(name="encoder_version", dtype=String),
+        Field(name="codebook_version", dtype=String, tags=FEW),
+        Field(name="encoder_version", dtype=String, tags=FEW),
     ],
     source=delta_source("product_codes"),
     description="The semantic ID of a product: residual k-means codes of its fused vector, coarse to fine.",
@@ -84,7 +85,7 @@ product_neighbours = FeatureView(
         Field(name="neighbour_age", dtype=Float32),
         Field(name="neighbour_similarity", dtype=Float32),
         Field(name="neighbours", dtype=Int32),
-        Field(name="encoder_version", dtype=String),
+        Field(name="encoder_version", dtype=String, tags=FEW),
     ],
     source=delta_source("product_neighbours"),
     description="What the most similar products with a history earned: what a product without one starts with.",
@@ -96,7 +97,7 @@ product_caption = FeatureView(
     ttl=WHILE_ON_SALE,
     schema=[
         Field(name="caption", dtype=String),
-        Field(name="captioner_version", dtype=String),
+        Field(name="captioner_version", dtype=String, tags=FEW),
     ],
     source=delta_source("product_caption"),
     description="A selling line for merchants to start from, written from the picture alone.",

@@ -6,7 +6,9 @@ from feast import FeatureView, Field
 from feast.types import Array, Float32, Int64, String
 
 from feature_repo.entities import user
+from feature_repo.schema import CHILD_AGES, CHILD_GENDERS
 from feature_repo.sources import delta_source
+from feature_repo.views.storage import FEW, HALF
 
 WHILE_REMEMBERED = timedelta(days=36_500)
 """What a user clicked holds until the next click; how old it is says `recent_times`."""
@@ -16,16 +18,16 @@ user_interest = FeatureView(
     entities=[user],
     ttl=WHILE_REMEMBERED,
     schema=[
-        Field(name="interest_vector", dtype=Array(Float32), tags={"storage": "float16"}),
+        Field(name="interest_vector", dtype=Array(Float32), tags=HALF),
         Field(name="interest_weight", dtype=Float32),
-        Field(name="child_age_mix", dtype=Array(Float32)),
+        Field(name="child_age_mix", dtype=Array(Float32), vector_length=len(CHILD_AGES)),
         Field(name="child_age_weight", dtype=Float32),
-        Field(name="child_gender_mix", dtype=Array(Float32)),
+        Field(name="child_gender_mix", dtype=Array(Float32), vector_length=len(CHILD_GENDERS)),
         Field(name="child_gender_weight", dtype=Float32),
         Field(name="recent_products", dtype=Array(String)),
         Field(name="recent_times", dtype=Array(Int64)),
         Field(name="clicks", dtype=Int64),
-        Field(name="encoder_version", dtype=String),
+        Field(name="encoder_version", dtype=String, tags=FEW),
     ],
     source=delta_source("user_interest"),
     description="What a user's clicks say of the user, strictly before the time asked about.",
