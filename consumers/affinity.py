@@ -21,6 +21,7 @@ from feature_repo.features import affinity
 from feature_repo.features.affinity import HISTORY_SERVICE, Candidates, User
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, PRODUCT_ID, USER_ID
 from feature_repo.tables import columns, times
+from feature_repo.tables.columns import Column
 
 USER = "user_interest"
 EMBEDDING = "product_embedding"
@@ -129,7 +130,10 @@ def _first(block: Block, feature: str) -> Any:
     view = block.views[USER]
     if feature not in view.rows.columns:
         raise VitrineError(f"the service leaves out {USER}.{feature}, from which affinity is computed")
-    value = columns.to_arrow(view.rows.columns[feature])[0].as_py()
+    column = view.rows.columns[feature]
+    if isinstance(column.values, np.ndarray) and column.valid is None:
+        return column.values[0]
+    value = columns.to_arrow(column)[0].as_py()
     return () if value is None else value
 
 
@@ -166,10 +170,18 @@ def _refuse_two_encoders(block: Block, history: Block) -> None:
         for read in (block, history)
         for name, view in read.views.items()
         if name in (USER, EMBEDDING) and "encoder_version" in view.rows.columns
-        for version in columns.to_arrow(view.rows.columns["encoder_version"]).unique().to_pylist()
-    } - {None}
+        for version in _distinct(view.rows.columns["encoder_version"])
+    }
     if len(found) > 1:
         raise MixedEncoders(
             f"vectors of two encoder versions are online: {' and '.join(sorted(found))}; "
             "run `produce embeddings` and `produce interests` with one encoder, and materialize"
         )
+
+
+def _distinct(column: Column) -> set[str]:
+    """The different texts of a column."""
+    if column.words is None:
+        return set(columns.to_arrow(column).drop_null().unique().to_pylist())
+    codes = column.values if column.valid is None else column.values[column.valid]
+    return {column.words[code] for code in set(codes.tolist())}

@@ -93,8 +93,7 @@ class Plan:
         given, count = _by_join_key(self.name, self.join_keys, ids)
         requests, places = [], []
         for part in self.parts:
-            values = [given[key] for key in part.join_keys] or [[""] * count]
-            keys, place = distinct(entity_keys.keys(part.prefix, values))
+            keys, place = _keys(part, given, count)
             targets = {own: arrays[shown] for shown, own in part.names.items() if shown in arrays and place is None}
             requests.append(Request(part.view, part.fields, keys, targets))
             places.append(place)
@@ -124,8 +123,16 @@ class Question:
         return Block(self.count, views, self.plan.on_demand)
 
 
+def _keys(part: _Part, given: Mapping[str, Sequence[Any]], count: int) -> tuple[list[bytes], NDArray[np.int64] | None]:
+    """The keys of a part's distinct entities, and which of them each row asks for; None if that is its own."""
+    values = [given[key] for key in part.join_keys] or [[""]]
+    if count > 1 and all(len(one) == 1 for one in values):  # one user beside many candidates
+        return entity_keys.keys(part.prefix, values), np.zeros(count, np.int64)
+    return distinct(entity_keys.keys(part.prefix, [list(one) * count if len(one) != count else one for one in values]))
+
+
 def _by_join_key(name: str, wanted: Sequence[str], ids: Ids) -> tuple[dict[str, Sequence[Any]], int]:
-    """The ids of each join key that is asked for, and the number of rows."""
+    """The ids of each join key that is asked for, a single one if it holds for all rows; and the number of rows."""
     if not isinstance(ids, Mapping):
         if len(wanted) > 1:
             raise VitrineError(f"`{name}` asks for {', '.join(wanted)}: give the ids as a mapping from join key to ids")
@@ -137,7 +144,7 @@ def _by_join_key(name: str, wanted: Sequence[str], ids: Ids) -> tuple[dict[str, 
     if len(counts) > 1:
         raise VitrineError(f"`{name}`: the join keys' ids are of different numbers: {sorted(counts)}")
     count = counts.pop() if counts else 1
-    return {key: [ids[key]] * count if _is_one(ids[key]) else _listed(ids[key]) for key in wanted}, count
+    return {key: [ids[key]] if _is_one(ids[key]) else _listed(ids[key]) for key in wanted}, count
 
 
 def _is_one(ids: Any) -> bool:

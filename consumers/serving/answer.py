@@ -60,7 +60,7 @@ def answer(
     candidates.add(PRODUCT_ID, pa.array(product_ids, pa.string()))
     for name, view in block.views.items():
         if name in of_user:
-            user.add_view(name, view, _ONE)
+            user.add_view(name, view, None if len(view.rows.status) == 1 else _ONE)
         else:
             candidates.add_view(name, view, view.place)
     for name, values in affinity.items():
@@ -113,9 +113,10 @@ def _array(column: Column) -> pa.Array:
 
 def _texts(words: Sequence[str], column: Column) -> pa.Array:
     """Dictionary codes as texts: a dictionary has up to 65,536 words, and a request would carry all of them."""
+    if len(words) == 1 and column.valid is None:  # a version
+        return pa.repeat(words[0], len(column))
     if len(words) <= len(column):
-        codes = pa.array(column.values, mask=None if column.valid is None else ~column.valid)
-        return pa.array(words, pa.string()).take(codes)
+        return columns.to_arrow(column).dictionary_decode()
     listed: list[int] = column.values.tolist()
     if column.valid is None:
         return pa.array([words[code] for code in listed], pa.string())

@@ -199,29 +199,31 @@ def of_rows(rows: Rows, vectors: Floats, codes: Ints, now: Ints) -> dict[str, Fl
 
 def of_similarities(similarity: Floats) -> dict[str, Floats]:
     """SIMILARITY_NAMES of float32 [n, h], NaN where a click has no vector: float32 [n], NaN where none has."""
-    missing = np.isnan(similarity)
-    known = similarity.shape[1] - np.count_nonzero(missing, axis=1)
-    count = np.where(known > 0, known, np.nan).astype(np.float32)
+    missing, count = _known(similarity)
     tiers = (np.log1p(np.maximum(tier, np.float32(0))) for tier in _tiers(similarity, missing, count))
-    return dict(zip(SIMILARITY_NAMES, (*summaries(similarity).values(), *tiers), strict=True))
+    return dict(zip(SIMILARITY_NAMES, (*_summaries(similarity, missing, count), *tiers), strict=True))
 
 
 def summaries(similarity: Floats) -> dict[str, Floats]:
     """The first of `of_similarities`, without the histogram: the closest, the mean, the five closest."""
+    return dict(zip(SIMILARITY_NAMES[:3], _summaries(similarity, *_known(similarity)), strict=True))
+
+
+def _known(similarity: Floats) -> tuple[NDArray[np.bool_], Floats]:
+    """Which cosines [n, h] are missing, and how many of each row are not: float32 [n], NaN for none."""
     missing = np.isnan(similarity)
     known = similarity.shape[1] - np.count_nonzero(missing, axis=1)
-    count = np.where(known > 0, known, np.nan).astype(np.float32)
+    return missing, np.where(known > 0, known, np.nan).astype(np.float32)
+
+
+def _summaries(similarity: Floats, missing: NDArray[np.bool_], known: Floats) -> tuple[Floats, Floats, Floats]:
     low = np.where(missing, np.float32(-2), similarity)
     top = min(TOP, similarity.shape[1])
-    largest = np.sort(-np.partition(-low, top - 1, axis=1)[:, :top] if top else low, axis=1)  # one order of summation
-    best = np.where(largest > -2, largest, np.float32(0)).sum(axis=1) / np.minimum(count, TOP)
+    largest = np.sort(low, axis=1)[:, similarity.shape[1] - top :]  # NumPy sorts so few in the time of a partition
+    best = np.where(largest > -2, largest, np.float32(0)).sum(axis=1) / np.minimum(known, TOP)
     highest = largest[:, -1] if top else np.full(len(similarity), np.nan, np.float32)
-    values = (
-        np.where(known > 0, highest, np.float32(np.nan)),
-        np.where(missing, np.float32(0), similarity).T.copy().sum(axis=0) / count,
-        best,
-    )
-    return dict(zip(SIMILARITY_NAMES[:3], values, strict=True))
+    mean = np.where(missing, np.float32(0), similarity).T.copy().sum(axis=0) / known
+    return np.where(known > 0, highest, np.float32(np.nan)), mean, best
 
 
 def times_clicked(candidates: Sequence[Hashable], clicked: Sequence[Hashable]) -> Floats:
@@ -247,10 +249,13 @@ def same_codes(candidates: Ints, history: Ints) -> tuple[Floats, Floats]:
         return nothing, nothing
     alike = candidates[:, None, 0] == history[:, :, 0]
     unknown = (candidates[:, 0] < 0) | ~(history[:, :, 0] >= 0).any(axis=1)
-    coarse = np.count_nonzero(alike, axis=1)
-    for level in range(1, candidates.shape[1]):
-        alike = alike & (candidates[:, None, level] == history[:, :, level])
-    whole = np.count_nonzero(alike, axis=1)
+    # Few share the first code: only those are looked at further.
+    rows, clicks = np.nonzero(alike)
+    same = (candidates[rows] == np.broadcast_to(history, (len(candidates), *history.shape[1:]))[rows, clicks]).all(
+        axis=1
+    )
+    coarse = np.bincount(rows, minlength=len(candidates))
+    whole = np.bincount(rows[same], minlength=len(candidates))
     return tuple(np.where(unknown, np.nan, found).astype(np.float32) for found in (whole, coarse))  # type: ignore[return-value]
 
 
