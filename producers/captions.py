@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_CAPTION, PRODUCT_ID, TIMESTAMP
 from feature_repo.settings import Settings
 from feature_repo.tables import delta, quarantine
-from producers.catalogue import TABLE as CATALOGUE
+from producers.catalogue.increment import TABLE as CATALOGUE
 from producers.encoders.captioner import Captioner, open_captioner
 from producers.encoders.pixels import Source, decode, decoding_processes
 

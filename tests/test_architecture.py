@@ -15,7 +15,7 @@ FORBIDDEN = {
     "consumers": {"producers"},
     "feature_repo/tables": {"feast", "torch", "transformers", "feature_repo.stores"},
     "feature_repo/features": {"feast", "transformers", "pyarrow", "feature_repo.stores", "feature_repo.tables"},
-    "producers/encoders": {"feast", "redis", "deltalake", "sqlalchemy"},
+    "producers/encoders": {"feast", "redis", "deltalake", "sqlalchemy", "lmdb"},
 }
 
 

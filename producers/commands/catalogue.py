@@ -31,7 +31,8 @@ def catalogue(
     Bad rows go to the quarantine table with their reason; the rest goes on.
     """
     from feature_repo.tables.quarantine import counts
-    from producers import catalogue, ledger
+    from producers import ledger
+    from producers.catalogue import increment as catalogue
 
     opened, now = settings.load(store), datetime.now(UTC)
     with ledger.run(opened, catalogue.STEP, now=now, reads=[catalogue.TABLE]) as run, ExitStack() as shown:

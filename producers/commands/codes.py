@@ -38,7 +38,7 @@ def codes(
     codes tell products apart too badly.
     """
     from producers import ledger
-    from producers.codes import Gates, code_products
+    from producers.codes.run import Gates, code_products
 
     opened, now = settings.load(store), datetime.now(UTC)
     with (

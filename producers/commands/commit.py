@@ -15,7 +15,8 @@ def commit(
     store: StoreOption = None,
 ) -> None:
     """Add the vectors that another machine has encoded: parts that are whole, and of those what is not known yet."""
-    from producers import handover, ledger, made
+    from producers import ledger
+    from producers.embeddings import handover, made
 
     opened, now = settings.load(store), datetime.now(UTC)
     with (

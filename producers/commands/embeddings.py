@@ -35,7 +35,7 @@ def embeddings(
 
     Unusable pictures go to the quarantine table with their reason; such a product goes on with its title.
     """
-    from producers.embeddings import embed_catalogue
+    from producers.embeddings.run import embed_catalogue
 
     opened = settings.load(store)
     address = opened.raw["offline_store"].get("ray") or "local"

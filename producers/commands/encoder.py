@@ -74,11 +74,11 @@ def encoder(
     Interrupted, the same command goes on where its last state was saved. `torchrun --nproc-per-node N -m producers.cli
     encoder ...` spreads it over N processes or GPUs.
     """
-    from producers.clicks import clicks_before
-    from producers.encoder import train_encoder
     from producers.encoders import load
     from producers.encoders.training.recipe import Recipe
-    from producers.evaluation import evaluate, hold_out
+    from producers.learning.clicks import clicks_before
+    from producers.learning.encoder import train_encoder
+    from producers.learning.evaluation import evaluate, hold_out
 
     recipe = Recipe(
         objectives=tuple(name.strip() for name in objectives.split(",")),

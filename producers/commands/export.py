@@ -25,6 +25,6 @@ def export(
 
     Refused if a tower's vectors are not torch's: cosine at least 0.9999 on every probe. Needs the extra `export`.
     """
-    from producers.export import export_encoder
+    from producers.learning.export import export_encoder
 
     typer.echo(export_encoder(encoder, out, format=format, data=data, seed=seed))

@@ -25,7 +25,7 @@ def images(
 
     Hand the written table to `produce catalogue`: pictures are then known by their keys, without a look at any.
     """
-    from producers.pack import pack
+    from producers.catalogue.pack import pack
 
     with console.progress_bar() as bar:
         task = bar.add_task("pack pictures", total=None)

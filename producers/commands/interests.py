@@ -31,7 +31,7 @@ def interests(
     over the same log adds nothing, a longer log adds its new versions.
     """
     from producers import ledger
-    from producers.interests import make_interests
+    from producers.behaviour.interests import make_interests
 
     opened, now = settings.load(store), datetime.now(UTC)
     reads = ["product_embedding", "product_tags"]

@@ -34,7 +34,7 @@ def neighbours(
     A second run over the same log adds nothing, a longer log adds its new versions.
     """
     from producers import ledger
-    from producers.neighbours import make_neighbours
+    from producers.behaviour.neighbours import make_neighbours
 
     step = _step(every)
     opened, now = settings.load(store), datetime.now(UTC)

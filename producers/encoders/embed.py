@@ -21,12 +21,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo import schema
+from producers.catalogue.images import UnusableImage
 from producers.encoders.encoder import Encoder, Vectors
 from producers.encoders.geometry import Geometry
 from producers.encoders.overlap import in_background
 from producers.encoders.pixels import Batch, Source, decode_batches, decode_here
 from producers.encoders.rows import embedding_rows
-from producers.images import UnusableImage
 
 NO_VECTOR = "the encoder gave no finite vector"
 NOTHING_USABLE = "neither image nor title could be encoded: no row"

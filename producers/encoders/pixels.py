@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from producers.catalogue.images import UnusableImage, open_image
 from producers.encoders import slabs
 from producers.encoders.geometry import Geometry
-from producers.images import UnusableImage, open_image
 
 Source = Path | bytes
 Key = TypeVar("Key")

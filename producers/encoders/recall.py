@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from producers.catalogue.images import UnusableImage, open_image
 from producers.encoders.encoder import Encoder, Vectors
 from producers.encoders.pixels import Source, decode
-from producers.images import UnusableImage, open_image
 
 DEPTHS = (1, 5, 10)
 """Of the field."""

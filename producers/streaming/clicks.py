@@ -20,7 +20,7 @@ from feature_repo.features import interest
 from feature_repo.features.interest import Click, Interest
 from feature_repo.settings import Settings
 from feature_repo.tables import delta, times
-from producers import interest_rows
+from producers.behaviour import interest_rows
 from producers.streaming.source import Message
 
 TABLE = "user_interest"

@@ -9,10 +9,10 @@ from pathlib import Path
 from feature_repo.errors import VitrineError
 from feature_repo.online import open_online
 from feature_repo.settings import Settings
-from producers import codebook
+from producers.behaviour.neighbours import stand
+from producers.codes import codebook
 from producers.encoders import load
 from producers.encoders.pixels import decoding_processes
-from producers.neighbours import stand
 from producers.streaming import tagging
 from producers.streaming.clicks import Clicks
 from producers.streaming.loop import Stream

@@ -12,11 +12,13 @@ import pyarrow.compute as pc
 
 from feature_repo import schema
 from feature_repo.tables.quarantine import Refused
-from producers import arriving, catalogue, codes, digests, image_hashes
-from producers.codebook import Codebook
+from producers.behaviour.product_versions import matrix
+from producers.catalogue import arriving, digests, image_hashes
+from producers.catalogue import increment as catalogue
+from producers.codes import run as codes
+from producers.codes.codebook import Codebook
 from producers.encoders.embed import embed
 from producers.encoders.encoder import Encoder
-from producers.product_versions import matrix
 from producers.streaming.source import Message
 
 TEXTS = ("product_id", "title", "image", "category", "brand", "price", "updated_at")

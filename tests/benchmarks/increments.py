@@ -26,7 +26,10 @@ from PIL import Image
 from feature_repo import schema, settings
 from feature_repo.settings import Settings
 from feature_repo.tables import delta, gather
-from producers import catalogue, contents, digests, embeddings, made, plan
+from producers.catalogue import digests
+from producers.catalogue import increment as catalogue
+from producers.embeddings import contents, made, plan
+from producers.embeddings import run as embeddings
 from producers.encoders import load
 from producers.encoders.rows import embedding_rows
 from tests.benchmarks import harness

@@ -67,7 +67,7 @@ def main(
 
 def run(folder: Path) -> None:
     """What is measured."""
-    from producers.interests import make_interests
+    from producers.behaviour.interests import make_interests
 
     def progress(done: int, total: int) -> None:
         print(f"{done:,} of {total:,}", flush=True) if done == total else None

@@ -19,13 +19,13 @@ from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings
 from feature_repo.tables import delta
 from producers.captions import Captioned, caption_catalogue
+from producers.catalogue.images import MISSING
 from producers.encoders.small import learn_tokenizer
 from producers.encoders.train import train
 from producers.encoders.training.language import Language
 from producers.encoders.training.reader import Reader
 from producers.encoders.training.recipe import Recipe
 from producers.encoders.training.spelling import spell, word_beginnings
-from producers.images import MISSING
 from tests.catalogue.shop import opened, taken
 from tests.encoders import checkpoints
 

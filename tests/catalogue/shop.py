@@ -10,8 +10,8 @@ import pyarrow.parquet
 from feature_repo import settings
 from feature_repo.settings import Settings
 from feature_repo.tables import delta, quarantine
-from producers import catalogue
-from producers.catalogue import TakenIn, take_in
+from producers.catalogue import increment as catalogue
+from producers.catalogue.increment import TakenIn, take_in
 
 DIGESTS = ["image_hash", "image_stat", "fingerprint"]
 NOW = datetime(2026, 1, 10, tzinfo=UTC)

@@ -13,8 +13,10 @@ from feature_repo import schema
 from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings
 from feature_repo.tables import checks, delta, quarantine
-from producers import arriving, catalogue, cli
-from producers.catalogue import take_in
+from producers import cli
+from producers.catalogue import arriving
+from producers.catalogue import increment as catalogue
+from producers.catalogue.increment import take_in
 from tests.catalogue.shop import GOOD, NOW, known, opened, refused, taken, written
 
 

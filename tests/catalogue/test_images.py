@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from producers import images
-from producers.images import UnusableImage, open_image
+from producers.catalogue import images
+from producers.catalogue.images import UnusableImage, open_image
 
 RED = (200, 30, 40)
 

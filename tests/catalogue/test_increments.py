@@ -9,8 +9,9 @@ import pytest
 from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings
 from feature_repo.tables import activity, delta
-from producers import catalogue, image_hashes, images, picture_store
-from producers.catalogue import take_in
+from producers.catalogue import image_hashes, images, picture_store
+from producers.catalogue import increment as catalogue
+from producers.catalogue.increment import take_in
 from tests.catalogue.shop import NOW, known, taken, written
 
 DAY = timedelta(days=1)

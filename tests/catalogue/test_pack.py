@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings
 from producers import cli
-from producers.catalogue import take_in
-from producers.images import MISSING, open_image
-from producers.pack import PICTURES, PRODUCTS, pack
+from producers.catalogue.images import MISSING, open_image
+from producers.catalogue.increment import take_in
+from producers.catalogue.pack import PICTURES, PRODUCTS, pack
 from tests.catalogue.shop import NOW, known, taken, written
 
 

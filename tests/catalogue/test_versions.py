@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from feature_repo.settings import Settings
 from feature_repo.tables import delta
-from producers import versions
+from producers.catalogue import versions
 from tests.catalogue.shop import NOW, known, opened, refused, taken
 
 DAY = timedelta(days=1)

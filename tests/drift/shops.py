@@ -14,12 +14,12 @@ from consumers.monitoring.drift.check import Drift, check
 from feature_repo import settings
 from feature_repo.settings import Settings
 from feature_repo.tables import delta
-from producers.catalogue import take_in
-from producers.embeddings import embed_catalogue
-from producers.encoder import train_encoder
+from producers.catalogue.increment import take_in
+from producers.embeddings.run import embed_catalogue
 from producers.encoders import load
 from producers.encoders.embed import embed
 from producers.encoders.pixels import decoding_processes
+from producers.learning.encoder import train_encoder
 from producers.shop.write import make_shop
 
 MADE = datetime(2026, 3, 1, tzinfo=UTC)

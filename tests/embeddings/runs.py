@@ -10,7 +10,9 @@ from pathlib import Path
 
 from feature_repo import settings
 from feature_repo.errors import VitrineError
-from producers import catalogue, embeddings, ledger, locks
+from producers import ledger, locks
+from producers.catalogue import increment as catalogue
+from producers.embeddings import run as embeddings
 
 context = get_context("forkserver")
 context.set_forkserver_preload(["tests.embeddings.runs", "torch", "transformers", "producers.encoders.checkpoint"])

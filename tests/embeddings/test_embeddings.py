@@ -10,11 +10,11 @@ from PIL import Image
 
 from feature_repo.settings import Settings
 from feature_repo.tables import delta, quarantine
-from producers.embeddings import Done, embed_catalogue
+from producers.catalogue.images import DAMAGED, MISSING, NOT_AN_IMAGE
+from producers.embeddings.run import Done, embed_catalogue
 from producers.encoders import load
 from producers.encoders.embed import NOTHING_USABLE
 from producers.encoders.rows import fuse
-from producers.images import DAMAGED, MISSING, NOT_AN_IMAGE
 from tests.catalogue.shop import opened, taken
 from tests.encoders import checkpoints
 

@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings
 from feature_repo.tables import delta, quarantine
-from producers import handover
+from producers.catalogue.content_hash import content_hash
+from producers.catalogue.images import MISSING
 from producers.cli import app
-from producers.content_hash import content_hash
+from producers.embeddings import handover
 from producers.encoders import load, parts, run
-from producers.images import MISSING
 from tests.catalogue.shop import NOW as CATALOGUED
 from tests.catalogue.shop import opened, taken
 from tests.embeddings.test_reuse import embedded

@@ -18,8 +18,9 @@ from PIL import Image
 
 from feature_repo.settings import Settings
 from feature_repo.tables import activity, delta, quarantine
-from producers import catalogue, ledger
-from producers.made import TABLE
+from producers import ledger
+from producers.catalogue import increment as catalogue
+from producers.embeddings.made import TABLE
 from tests.catalogue.shop import GOOD, opened
 from tests.embeddings import runs
 from tests.encoders import checkpoints

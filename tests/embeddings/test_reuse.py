@@ -13,12 +13,14 @@ from safetensors.torch import load_file, save_file
 from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings
 from feature_repo.tables import delta, quarantine
-from producers import contents, embeddings, ledger, plan
-from producers.embeddings import Done, embed_catalogue
+from producers import ledger
+from producers.catalogue.images import MISSING, NOT_AN_IMAGE
+from producers.embeddings import contents, plan
+from producers.embeddings import run as embeddings
+from producers.embeddings.run import Done, embed_catalogue
 from producers.encoders import load
 from producers.encoders.embed import NO_VECTOR, NOTHING_USABLE
 from producers.encoders.rows import embedding_rows
-from producers.images import MISSING, NOT_AN_IMAGE
 from tests.catalogue.shop import opened, taken
 from tests.embeddings.test_embeddings import picture
 from tests.encoders import checkpoints

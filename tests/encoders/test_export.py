@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from feature_repo.errors import UsageError, VitrineError
 from producers.cli import app
 from producers.encoders import load, small, towers
-from producers.export import export_encoder
+from producers.learning.export import export_encoder
 from tests.encoders import checkpoints
 
 onnxruntime = pytest.importorskip("onnxruntime")

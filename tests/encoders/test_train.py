@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from feature_repo.errors import VitrineError
-from producers.encoder import train_encoder
 from producers.encoders import load
 from producers.encoders.train import Trained, train
 from producers.encoders.training.contrastive import contrastive
 from producers.encoders.training.pairs import crop
+from producers.learning.encoder import train_encoder
 
 COLOURS = {"红色": (220, 30, 30), "绿色": (30, 180, 60), "蓝色": (40, 60, 220), "黑色": (15, 15, 15)}
 

@@ -11,8 +11,9 @@ from feature_repo import schema
 from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings
 from feature_repo.tables import delta
-from producers import cli, codebook
-from producers.codes import Coded, Gates, code_products
+from producers import cli
+from producers.codes import codebook
+from producers.codes.run import Coded, Gates, code_products
 from tests.features import world
 
 NOW = datetime(2026, 9, 1, tzinfo=UTC)

@@ -15,7 +15,8 @@ from feature_repo.features import interest
 from feature_repo.features.interest import Click
 from feature_repo.settings import Settings
 from feature_repo.tables import delta, training
-from producers import interest_rows, interests, upkeep
+from producers import upkeep
+from producers.behaviour import interest_rows, interests
 from tests.features import world
 from tests.features.world import DAY, ENCODER, LISTED
 

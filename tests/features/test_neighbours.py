@@ -14,7 +14,8 @@ from feature_repo.errors import UsageError
 from feature_repo.features.neighbours import NAMES, STRENGTH
 from feature_repo.settings import Settings
 from feature_repo.tables import delta
-from producers import cli, neighbours
+from producers import cli
+from producers.behaviour import neighbours
 from tests.features import world
 
 NOW = datetime(2026, 9, 1, tzinfo=UTC)

@@ -12,7 +12,7 @@ from feature_repo.features import interest
 from feature_repo.features.interest import Click, Interest
 from feature_repo.settings import Settings
 from feature_repo.tables import delta
-from producers import interest_rows
+from producers.behaviour import interest_rows
 
 ROOT = Path(__file__).parent.parent.parent
 LISTED = datetime(2026, 1, 1, tzinfo=UTC)

@@ -10,8 +10,8 @@ from feature_repo import schema, settings
 from feature_repo.errors import VitrineError
 from feature_repo.tables.impressions import read_impressions
 from producers import cli
-from producers.catalogue import take_in
-from producers.images import open_image
+from producers.catalogue.images import open_image
+from producers.catalogue.increment import take_in
 from producers.imports import mum_baby
 from producers.imports.sets import READERS, DataSet, bring_in
 from tests.imports.outcome import NOW, imported, rows

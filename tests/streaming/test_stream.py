@@ -15,11 +15,12 @@ from consumers.online import Status
 from feature_repo.features import interest
 from feature_repo.features.interest import Click
 from feature_repo.tables import delta
-from producers import codebook, interest_rows
-from producers.codes import Gates, code_products
-from producers.embeddings import embed_catalogue
+from producers.behaviour import interest_rows
+from producers.behaviour.neighbours import make_neighbours
+from producers.codes import codebook
+from producers.codes.run import Gates, code_products
+from producers.embeddings.run import embed_catalogue
 from producers.encoders import load
-from producers.neighbours import make_neighbours
 from producers.streaming.loop import Counts
 from tests.streaming.running import BEGAN, PREFIX, TITLES, Shop, _now
 

@@ -13,11 +13,12 @@ from feature_repo import schema
 from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings
 from feature_repo.tables import delta, quarantine
-from producers import digests, images, made
-from producers.catalogue import TABLE as CATALOGUE
+from producers.catalogue import digests, images
+from producers.catalogue.increment import TABLE as CATALOGUE
+from producers.embeddings import made
+from producers.embeddings.made import KEY, STEP, TABLE, Mask, series
 from producers.encoders import parts
 from producers.encoders.rows import HASHES
-from producers.made import KEY, STEP, TABLE, Mask, series
 
 ROWS_AT_ONCE = 4096
 FEW_ROWS = 16_384

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 from feature_repo.tables import delta
-from producers import digests
-from producers.digests import Digests
+from producers.catalogue import digests
+from producers.catalogue.digests import Digests
 
 Int64 = NDArray[np.int64]
 COLUMNS = [PRODUCT_ID, EVENT_TIMESTAMP, CREATED_TIMESTAMP, "fingerprint", "image_hash", "image_stat"]

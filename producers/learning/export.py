@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 
 from feature_repo.errors import UsageError, VitrineError
 from feature_repo.tables import checks, files
+from producers.catalogue.images import UnusableImage, open_image
 from producers.encoders import load
 from producers.encoders.encoder import Pixels
 from producers.encoders.geometry import Geometry
-from producers.images import UnusableImage, open_image
 
 FORMATS = ("onnx",)
 PROBES = 64

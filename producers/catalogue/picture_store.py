@@ -16,7 +16,7 @@ from pathlib import Path
 import lmdb
 
 from feature_repo.errors import VitrineError
-from producers.content_hash import content_hash
+from producers.catalogue.content_hash import content_hash
 
 SCHEME = "lmdb://"
 STORED = "lmdb:"

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from producers import digests, images, picture_store
-from producers.content_hash import content_hash
-from producers.digests import Digests
-from producers.images import UnusableImage
+from producers.catalogue import digests, images, picture_store
+from producers.catalogue.content_hash import content_hash
+from producers.catalogue.digests import Digests
+from producers.catalogue.images import UnusableImage
 
 READERS = 8
 """Threads that read pictures: a file system answers many at once, and hashing lets other threads run."""

@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 from feature_repo.errors import VitrineError
 from feature_repo.schema import PRODUCT_ID
 from feature_repo.tables import checks, files
-from producers import word_oracle
-from producers.encoder import pairs_of
 from producers.encoders.encoder import Encoder
 from producers.encoders.pixels import decoding_processes
 from producers.encoders.recall import DEPTHS, image_and_text, text_to_image
+from producers.learning import word_oracle
+from producers.learning.encoder import pairs_of
 
 DESIGN = ("design_id", "group")
 """Names of the column that says which products are one design."""

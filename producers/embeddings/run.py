@@ -21,15 +21,17 @@ from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings
 from feature_repo.tables import delta, gather, quarantine
 from feature_repo.tables.on_ray import cluster
-from producers import contents, digests, ledger
-from producers.assembly import Assembly
-from producers.catalogue import TABLE as CATALOGUE
-from producers.contents import Contents
+from producers import ledger
+from producers.catalogue import digests
+from producers.catalogue.increment import TABLE as CATALOGUE
+from producers.embeddings import contents
+from producers.embeddings.assembly import Assembly
+from producers.embeddings.contents import Contents
+from producers.embeddings.made import KEY, STEP, TABLE, Rows, series
+from producers.embeddings.plan import Plan, Since, plan, since
 from producers.encoders import Encoder, load
 from producers.encoders.embed import NOT_MEASURED, Embedded, Seconds, embed_stream
 from producers.encoders.pixels import decoding_processes
-from producers.made import KEY, STEP, TABLE, Rows, series
-from producers.plan import Plan, Since, plan, since
 
 ROWS_A_COMMIT = 4096
 COLUMNS = [*KEY, "title", "image", "image_bytes", "image_hash", "image_stat"]

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from feature_repo import schema
 from feature_repo.errors import VitrineError
 from feature_repo.tables import checks, files
-from producers import arriving, images, picture_store
-from producers.images import UnusableImage
+from producers.catalogue import arriving, images, picture_store
+from producers.catalogue.images import UnusableImage
 
 PICTURES, PRODUCTS = "pictures", "products.parquet"
 BLOCK_ROWS = 4096

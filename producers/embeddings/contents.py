@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.errors import VitrineError
-from producers.content_hash import content_hash
+from producers.catalogue.content_hash import content_hash
 
 FOLDER = "encoded"
 IMAGE, TITLE = b"i", b"t"

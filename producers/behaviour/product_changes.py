@@ -13,7 +13,7 @@ from feature_repo.features.similarity import unit
 from feature_repo.schema import CHILD_AGES, CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 from feature_repo.settings import Settings
 from feature_repo.tables import delta
-from producers.product_versions import matrix
+from producers.behaviour.product_versions import matrix
 
 Int64 = NDArray[np.int64]
 Floats = NDArray[np.float32]

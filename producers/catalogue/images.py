@@ -97,7 +97,7 @@ def read(path: Path) -> bytes:
     """
     try:
         if str(path).startswith(IN_A_STORE):
-            from producers import picture_store  # lmdb, which a machine that only encodes need not have
+            from producers.catalogue import picture_store
 
             content = picture_store.read(path)
             if content is None:

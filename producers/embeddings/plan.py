@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from feature_repo.schema import CREATED_TIMESTAMP
 from feature_repo.settings import Settings
 from feature_repo.tables import delta
-from producers import digests, made
-from producers.catalogue import TABLE as CATALOGUE
-from producers.contents import IMAGE, TITLE, Contents
-from producers.made import KEY, TABLE, Rows
+from producers.catalogue import digests
+from producers.catalogue.increment import TABLE as CATALOGUE
+from producers.embeddings import made
+from producers.embeddings.contents import IMAGE, TITLE, Contents
+from producers.embeddings.made import KEY, TABLE, Rows
 
 
 @dataclass(frozen=True)

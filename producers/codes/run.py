@@ -17,9 +17,9 @@ from feature_repo.errors import VitrineError
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_CODES, PRODUCT_ID, TIMESTAMP
 from feature_repo.settings import Settings
 from feature_repo.tables import delta, gather
-from producers import codebook as codebooks
-from producers.codebook import Codebook, Quality
-from producers.product_versions import matrix
+from producers.behaviour.product_versions import matrix
+from producers.codes import codebook as codebooks
+from producers.codes.codebook import Codebook, Quality
 from producers.taggers.rows import choose_version
 
 TABLE = "product_codes"

@@ -17,7 +17,7 @@ from feature_repo import schema
 from feature_repo.tables import checks
 from feature_repo.tables.checks import Check
 from feature_repo.tables.quarantine import Refused
-from producers import picture_store
+from producers.catalogue import picture_store
 
 MAX_TITLE = 1_000
 """Code points of a title that are kept; encoders read fewer than a hundred."""

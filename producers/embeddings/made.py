@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 from feature_repo.settings import Settings
 from feature_repo.tables import delta
-from producers import digests
-from producers.digests import Digests
+from producers.catalogue import digests
+from producers.catalogue.digests import Digests
 from producers.encoders.rows import HASHES
 
 STEP = "embeddings"

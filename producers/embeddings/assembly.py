@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo import schema
-from producers import digests, image_hashes
-from producers.contents import IMAGE, TITLE, Contents, Vectors
+from producers.catalogue import digests, image_hashes
+from producers.embeddings.contents import IMAGE, TITLE, Contents, Vectors
 from producers.encoders.embed import NO_VECTOR, NOTHING_USABLE, Embedded, Unusable
 from producers.encoders.rows import embedding_rows, matrix
 

@@ -19,9 +19,9 @@ from feature_repo.settings import Settings
 from feature_repo.tables import activity, checks, delta, files, quarantine
 from feature_repo.tables.checks import Check
 from feature_repo.tables.quarantine import Refused
-from producers import arriving, digests, image_hashes, versions
-from producers.digests import Digests
-from producers.versions import Known
+from producers.catalogue import arriving, digests, image_hashes, versions
+from producers.catalogue.digests import Digests
+from producers.catalogue.versions import Known
 
 TABLE = "product_catalogue"
 STEP = "catalogue"

@@ -19,10 +19,10 @@ from feature_repo.features.interest import Click
 from feature_repo.schema import EVENT_TIMESTAMP, USER_ID
 from feature_repo.settings import Settings
 from feature_repo.tables import delta
-from producers import interest_rows
-from producers import log as logs
-from producers.log import Int64, Log
-from producers.product_versions import ProductVersions, read_versions
+from producers.behaviour import interest_rows
+from producers.behaviour import log as logs
+from producers.behaviour.log import Int64, Log
+from producers.behaviour.product_versions import ProductVersions, read_versions
 from producers.taggers.rows import choose_version
 
 TABLE = "user_interest"

@@ -1,0 +1,12 @@
+"""What a shop hands in: the day's products compared with what is known.
+
+increment.py     new, changed, unchanged, gone: the table `product_catalogue`
+arriving.py      a block of products checked
+versions.py      what is known of products, by digests
+digests.py       digests of columns and rows, without an object per value
+content_hash.py  the hash by which a picture or a title is known again
+image_hashes.py  pictures hashed, as few read as possible
+images.py        pictures decoded, the unusable refused
+picture_store.py pictures in an LMDB
+pack.py          a shop's pictures put into one
+"""
