@@ -163,11 +163,12 @@ def _answered(rows: pd.DataFrame, shop: Shop, window: timedelta) -> pd.DataFrame
     events = shop.events[shop.events["event"] > pd.Timestamp(shop.now - window)].sort_values("event", kind="stable")
     online = rows[rows["online"]].copy()
     known = online["moment"].where(online["moment"] <= pd.Timestamp(shop.now))
-    # Rows are by event: seen from the end, the earliest moment of this and every later row of the product.
-    online["moment"] = known[::-1].groupby(online["product"][::-1]).cummin()[::-1]
-    return pd.merge_asof(
-        events, online[["event", "product", "online", "moment"]], on="event", by="product", direction="forward"
-    )
+    # Rows are by event: seen from the end, the earliest moment of this and every later row of the product. A row whose
+    # moment is unknown has that of the later ones, and of rows of one event the first has seen them all.
+    product = online["product"][::-1]
+    online["moment"] = known[::-1].groupby(product).cummin().groupby(product).ffill()[::-1]
+    answers = online[["event", "product", "online", "moment"]].drop_duplicates(["product", "event"])
+    return pd.merge_asof(events, answers, on="event", by="product", direction="forward")
 
 
 def _served(rows: pd.DataFrame, impressions: pd.DataFrame, now: datetime, window: timedelta) -> pd.DataFrame:

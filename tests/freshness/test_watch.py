@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -131,6 +131,8 @@ ROWS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 60)), max_size=
 
 @hypothesis_settings(max_examples=25)
 @given(catalogue=ROWS, batches=st.lists(st.tuples(ROWS, st.integers(-5, 60)), max_size=3), shown=ROWS)
+@example(catalogue=[("a", 0)], batches=[([("a", 0)], 0), ([("a", 0)], -1)], shown=[])
+@example(catalogue=[("a", 9)], batches=[([("a", 9)], -1), ([("a", 4)], 2)], shown=[])
 def test_lags_and_coverage_agree_with_loops_over_the_rows(
     tmp_path_factory: pytest.TempPathFactory,
     catalogue: list[Row],
