@@ -29,6 +29,7 @@ TABLES = (
     "product_neighbours",
     "quarantine",
 )
+OF_PRODUCTS = ("product_catalogue", "product_embedding", "product_tags", "product_codes", "product_neighbours")
 VECTORS = ("image_vector", "text_vector", "fused_vector", "similar_vector")
 
 CHAIN = [
@@ -60,7 +61,11 @@ def test_the_commands_of_the_demo_take_a_small_shop_from_pictures_to_a_lift(tmp_
     impressions = pq.read_metadata(tmp_path / "shop" / "impressions.parquet").num_rows
     check_lift(json.loads((tmp_path / "lift.json").read_text(), parse_constant=pytest.fail), impressions)
     check_report((tmp_path / "report.html").read_text())
-    assert [view["covered"] for view in json.loads((tmp_path / "freshness.json").read_text())["views"]] == [150] * 3
+    views = json.loads((tmp_path / "freshness.json").read_text())["views"]
+    assert {view["view"]: view["covered"] for view in views} == {
+        **dict.fromkeys(OF_PRODUCTS, 150),
+        "user_interest": None,
+    }
     assert {tag["tag"] for tag in json.loads((tmp_path / "tags.json").read_text())["tags"]} == {
         "child_age",
         "child_gender",

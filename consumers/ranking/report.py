@@ -64,31 +64,27 @@ def as_json(run: Run) -> str:
 
 
 def as_table(run: Run) -> Table:
-    """The AUC figures and the verdicts, for a terminal."""
+    """What decides, in 80 columns of a terminal: each group's lift and verdict, the controls, the slices; the rest is
+    in the report and the JSON."""
     said = unused(run)
     table = Table(
         title=Text(headline(run)), title_justify="left", caption=Text(said) if said else None, caption_justify="left"
     )
     table.add_column("features")
-    for column in (
-        "slice",
-        "AUC baseline",
-        "AUC with",
-        "lift",
-        "95% interval",
-        "users and products",
-        "rows",
-        "verdict",
-    ):
-        table.add_column(column, justify="right")
+    for column in ("AUC with", "lift", "95% interval", "verdict"):
+        table.add_column(column, justify="right", no_wrap=True)
     for c in run.comparisons:
-        if c.metric == "auc" and c.days == "test":
+        if c.metric == "auc" and c.days == "test" and not _is_step(c.name):
             found = run.verdicts.get(c.name) if c.slice == "all" else None
-            table.add_row(
-                c.name if c.model != "din" else f"{c.name} (DIN)", c.slice, f"{c.base:.4f}", f"{c.with_features:.4f}",
-                f"{c.lift:+.4f}", _ends(c.ci95), _ends(c.ci95_two_way), f"{c.rows:,}", found.verdict if found else "",
-            )  # fmt: skip
+            name = (c.name if c.model != "din" else f"{c.name} (DIN)") if c.slice == "all" else f"  {c.slice}"
+            values = (f"{c.with_features:.4f}", f"{c.lift:+.4f}", _ends(c.ci95), found.verdict if found else "")
+            table.add_row(name, *values)
     return table
+
+
+def _is_step(name: str) -> bool:
+    """Whether a comparison is one of the steps behind a group's verdict."""
+    return name.endswith((", taken away", " over placebo")) and not name.startswith(ALL)
 
 
 def unused(run: Run) -> str | None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,17 @@ from producers.encoders.training.recipe import OBJECTIVES, Recipe
 from tests.encoders import checkpoints
 
 ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums over threads are rounded as the machine's load has it: bits are promised of one thread alone."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 COLOURS = {"红色": (220, 30, 30), "绿色": (30, 180, 60), "蓝色": (40, 60, 220), "黑色": (15, 15, 15)}
 
 
@@ -99,7 +111,9 @@ def test_a_process_killed_outright_goes_on_where_it_had_saved(shop, tmp_path: Pa
     )
     (tmp_path / "program.py").write_text(program)
     process = subprocess.Popen(
-        [sys.executable, str(tmp_path / "program.py")], env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=ROOT
+        [sys.executable, str(tmp_path / "program.py")],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
     )
     while not (tmp_path / "killed" / state.FILE).exists():
         assert process.poll() is None
@@ -236,6 +250,7 @@ def test_partners_are_neighbours_of_one_user_within_one_session_and_never_a_prod
     assert list(zip(near.first, near.second, strict=True)) == [(5, 6), (7, 8)]
 
 
+@pytest.mark.slow
 def test_products_clicked_together_come_to_lie_close(shop, tmp_path: Path) -> None:
     colour = np.array([next(place for place, name in enumerate(COLOURS) if name in title) for title in shop[0]])
     liked = np.flatnonzero(colour < 2)  # whoever clicks a red thing clicks red and green ones

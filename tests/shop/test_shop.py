@@ -57,7 +57,7 @@ def test_the_same_arguments_give_the_same_bytes(shop: Path, tmp_path: Path) -> N
 def test_another_seed_gives_another_shop(tmp_path: Path) -> None:
     first, second = (make(tmp_path / str(seed), products=20, users=5, seed=seed) for seed in (0, 1))
     same = fingerprint(first).items() & fingerprint(second).items()
-    assert not same
+    assert {name for name, _ in same} <= {"truth/words.parquet"}, "the words that there are, whatever is for sale"
 
 
 def test_a_picture_does_not_depend_on_how_many_processes_draw(tmp_path: Path) -> None:
