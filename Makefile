@@ -45,7 +45,7 @@ test: .venv/installed  ## lint, types and every fast test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-all: .venv/installed  ## the slow tests too
 	$(BIN)/pytest -m ''
