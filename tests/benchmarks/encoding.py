@@ -161,6 +161,7 @@ def ordinary_loop(case: Case) -> None:
         **{name: pa.FixedSizeListArray.from_arrays(rows.reshape(-1), rows.shape[1]) for name, rows in vectors.items()},
         "has_image": pa.repeat(True, len(table)),
         "has_text": pa.repeat(True, len(table)),
+        **{name: pa.nulls(len(table), pa.string()) for name in ("image_hash", "title_hash")},  # it knows nothing again
         "encoder_version": pa.repeat(case.encoder.version, len(table)),
         schema.EVENT_TIMESTAMP: table[schema.EVENT_TIMESTAMP],
         schema.CREATED_TIMESTAMP: table[schema.EVENT_TIMESTAMP],
