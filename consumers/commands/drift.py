@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from consumers.commands import outcome
 from feature_repo import settings
 from feature_repo.console import JsonOption, StoreOption
 
@@ -44,11 +45,4 @@ def drift(
         seed=seed,
     )
     Console().print(drift_table(found))
-    if json:
-        json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(as_json(found))
-        typer.echo(f"figures: {json}")
-    for breach in found.breaches:
-        typer.secho(breach, fg="red", err=True)
-    if found.breaches:
-        raise typer.Exit(1)
+    outcome.end(as_json(found), json, found.breaches)

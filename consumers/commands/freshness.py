@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from consumers.commands import outcome
 from feature_repo import settings
 from feature_repo.console import JsonOption, StoreOption
 
@@ -70,11 +71,4 @@ def freshness(
         found = views.check(opened, max_age=allowed, now=moment, products=products)
         text, breaches = views.as_json(found), found.breaches
         Console().print(as_table(found))
-    if json:
-        json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(text)
-        typer.echo(f"figures: {json}")
-    for breach in breaches:
-        typer.secho(breach, fg="red", err=True)
-    if breaches:
-        raise typer.Exit(1)
+    outcome.end(text, json, breaches)
