@@ -97,7 +97,7 @@ def append_in_turn(path: Path, rows: pa.Table, series: str, turn: int, marks: Ma
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if not exists(path):
-        DeltaTable.create(str(path), schema=rows.schema, mode="ignore")
+        commit(path, lambda: DeltaTable.create(str(path), schema=rows.schema, mode="ignore"))
 
     def write() -> int:
         table = DeltaTable(str(path))
@@ -118,9 +118,13 @@ def mark(path: Path, name: str) -> int | None:
 
 def overwrite(path: Path, rows: pa.Table) -> int:
     """Put these rows in the place of all others, in one commit; returns the table's version."""
+
+    def write() -> int:
+        write_deltalake(str(path), rows, mode="overwrite", schema_mode="overwrite")
+        return DeltaTable(str(path)).version()
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_deltalake(str(path), rows, mode="overwrite", schema_mode="overwrite")
-    return DeltaTable(str(path)).version()
+    return commit(path, write)
 
 
 def dataset(path: Path) -> pyarrow.dataset.Dataset:

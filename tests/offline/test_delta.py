@@ -1,5 +1,6 @@
 """Delta tables on disk."""
 
+import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -62,3 +63,23 @@ def test_of_writers_that_all_saw_the_same_table_one_adds_to_it_and_the_others_ad
         lost = sum(pool.map(writer, range(4)))
     assert sorted(delta.read(path)["product_id"].to_pylist()) == sorted(wanted)
     assert lost > 0
+
+
+def test_writers_that_make_a_table_at_once_all_come_through(tmp_path: Path) -> None:
+    gate = threading.Barrier(4, timeout=20)
+
+    def write(number: int) -> None:
+        rows = pa.table({"writer": [number]})
+        for table in range(10):
+            gate.wait()
+            change = delta.overwrite if number == 0 else delta.append
+            change(tmp_path / f"table {table}", rows)
+            gate.wait()
+            with contextlib.suppress(delta.OutOfTurn):
+                delta.append_in_turn(tmp_path / f"table in turn {table}", rows, "series", 0)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    for table in range(10):
+        assert 0 in delta.read(tmp_path / f"table {table}")["writer"].to_pylist()
+        assert delta.read(tmp_path / f"table in turn {table}").num_rows == 1
