@@ -82,8 +82,7 @@ def write(shop: Shop, deployment: Settings) -> None:
     products = pa.array(shop.products)
     catalogue = {"product_id": products, "category": ["baby>c"] * len(products), "price": [9.5] * len(products)}
     _append(deployment, "product_catalogue", schema.CATALOGUE, catalogue, stamps)
-    codes = {"product_id": products, "codes": pa.array(shop.codes.tolist())}
-    _append(deployment, "product_codes", schema.PRODUCT_CODES, codes, stamps, shop.codes[:, 0] >= 0)
+    write_codes(shop, deployment, LISTED)
     for user in shop.clicks:
         if (state := interest_of(shop, user)) is not None:
             delta.append(deployment.table("user_interest"), interest_rows.row(user, state, ENCODER, RANKED))
@@ -103,6 +102,13 @@ def write_products(shop: Shop, deployment: Settings, since: datetime) -> None:
         "child_gender_distribution": pa.array(list(shop.genders)),
     }
     _append(deployment, "product_tags", schema.PRODUCT_TAGS, tags, stamps, ~np.isnan(shop.ages[:, 0]))
+
+
+def write_codes(shop: Shop, deployment: Settings, since: datetime) -> None:
+    """A version of each product's codes, of those that have them."""
+    stamps = {"event_timestamp": since, "created_timestamp": since, "encoder_version": ENCODER}
+    codes = {"product_id": pa.array(shop.products), "codes": pa.array(shop.codes.tolist())}
+    _append(deployment, "product_codes", schema.PRODUCT_CODES, codes, stamps, shop.codes[:, 0] >= 0)
 
 
 def write_vectors(deployment: Settings, products: list[str], vectors: np.ndarray, since: datetime) -> None:
