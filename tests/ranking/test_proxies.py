@@ -7,6 +7,7 @@ import pytest
 
 from consumers.ranking import proxies
 from consumers.ranking.training_set import TrainingSet
+from consumers.ranking.truth import Truth
 from feature_repo.errors import VitrineError
 from tests.ranking.world import small_log
 
@@ -31,6 +32,64 @@ def test_vectors_of_what_is_clicked_together_hit_far_above_chance_and_noise_does
     real, random = (proxies.next_click_hit_rate(with_vectors(DATA, each), TEST) for each in (together, noise))
     assert real > 5 * proxies.NEAREST
     assert random < 2.5 * proxies.NEAREST
+
+
+def sold_by(sellers: list[int]) -> Truth:
+    """The truth of DATA's products, design d sold by `sellers[d]` of them, in the order of their numbers."""
+    design = np.repeat(np.arange(len(sellers)), sellers)
+    nothing = np.zeros(0, np.int64)
+    return Truth(
+        click_probability=np.zeros(0),
+        features={},
+        product=np.array([int(name[1:]) for name in DATA.impressions.column("product_id").to_pylist()]),
+        product_age=nothing,
+        product_gender=nothing,
+        product_category=pa.chunked_array([pa.array([], pa.string())]),
+        product_style=np.zeros((0, 1), np.float32),
+        same_product=design,
+        product_ids=pa.chunked_array([pa.array([f"p{number}" for number in range(len(design))])]),
+    )
+
+
+def recalled(vectors: np.ndarray, truth: Truth, data: TrainingSet) -> float:
+    """The recall of the same product by sorting, product by product."""
+    known = np.unique(truth.product[data.views["product_embedding"].row >= 0])
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    shares = []
+    for one in known:
+        others = np.array([other for other in known if other != one])
+        same = truth.same_product[others] == truth.same_product[one]
+        nearest = np.argsort(-(unit[others] @ unit[one]))[: proxies.SAME]
+        if same.any():
+            shares.append(same[nearest].sum() / min(same.sum(), proxies.SAME))
+    return float(np.mean(shares))
+
+
+SELLERS = [1] * 100 + [2] * 60 + [5] * 20 + [20] * 4
+
+
+def test_same_product_recall_is_what_the_slow_count_says() -> None:
+    chance = np.random.default_rng(2)
+    truth = sold_by(SELLERS)
+    of_design = chance.normal(size=(len(SELLERS), 8))[truth.same_product]
+    vectors = (of_design + chance.normal(size=(400, 8))).astype(np.float32)
+    found = proxies.same_product_recall(with_vectors(DATA, vectors), truth)
+    assert found == pytest.approx(recalled(vectors, truth, DATA), abs=1e-9)
+    assert 0.2 < found < 0.9
+
+
+def test_vectors_of_the_design_alone_recall_every_other_seller_and_noise_hardly_one() -> None:
+    chance = np.random.default_rng(3)
+    truth = sold_by(SELLERS)
+    alike = chance.normal(size=(len(SELLERS), 8)).astype(np.float32)[truth.same_product]
+    assert proxies.same_product_recall(with_vectors(DATA, alike), truth) == 1.0
+    noise = chance.normal(size=(400, 8)).astype(np.float32)
+    assert proxies.same_product_recall(with_vectors(DATA, noise), truth) < 0.08
+
+
+def test_where_no_product_has_another_seller_there_is_no_recall() -> None:
+    vectors = np.random.default_rng(4).normal(size=(400, 8)).astype(np.float32)
+    assert np.isnan(proxies.same_product_recall(with_vectors(DATA, vectors), sold_by([1] * 400)))
 
 
 def point(encoder: int, hit_rate: float, lift: float) -> str:
