@@ -92,7 +92,7 @@ def tags(at: Deployment) -> list[Row]:
 
 def lift(at: Deployment) -> list[Row]:
     """What features are worth to a ranker of a real log: all together, each group by itself, and the placebo."""
-    # Its vectors of 384 numbers are beyond the default gate (0.6); whether their codes are worth something is asked here.
+    # Vectors of 384 numbers are beyond the default gate of 0.6; what such codes are worth is what is asked.
     at.run("produce codes --max-error 0.7")
     at.run("produce interests --impressions set/impressions.parquet")
     at.run(f"produce neighbours --impressions set/impressions.parquet --every {STEP}")
