@@ -23,6 +23,7 @@ trained end to end gets a gradient. Cosines below the first tier's middle count 
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,7 +158,7 @@ def of_user(user: User, candidates: Candidates, now: int) -> dict[str, Floats]:
     """The features of one user's candidates [n], at `now` (microseconds since 1970 UTC)."""
     directions = unit(candidates.vectors)
     return affinity(
-        directions @ unit(user.vectors).T,
+        (unit(user.vectors) @ directions.T).T,  # laid out by click, as the sums over clicks want it
         directions @ unit(user.interest[None])[0],
         (candidates.ages, user.ages[None]),
         (candidates.genders, user.genders[None]),
@@ -199,30 +200,40 @@ def of_rows(rows: Rows, vectors: Floats, codes: Ints, now: Ints) -> dict[str, Fl
 
 def of_similarities(similarity: Floats) -> dict[str, Floats]:
     """SIMILARITY_NAMES of float32 [n, h], NaN where a click has no vector: float32 [n], NaN where none has."""
-    missing, count = _known(similarity)
-    tiers = (np.log1p(np.maximum(tier, np.float32(0))) for tier in _tiers(similarity, missing, count))
-    return dict(zip(SIMILARITY_NAMES, (*_summaries(similarity, missing, count), *tiers), strict=True))
+    clicks, missing, known = _by_click(similarity)
+    found = (*_summaries(similarity, clicks, missing, known), *_tiers(clicks, missing, known))
+    return dict(zip(SIMILARITY_NAMES, found, strict=True))
 
 
 def summaries(similarity: Floats) -> dict[str, Floats]:
     """The first of `of_similarities`, without the histogram: the closest, the mean, the five closest."""
-    return dict(zip(SIMILARITY_NAMES[:3], _summaries(similarity, *_known(similarity)), strict=True))
+    return dict(zip(SIMILARITY_NAMES[:3], _summaries(similarity, *_by_click(similarity)), strict=True))
 
 
-def _known(similarity: Floats) -> tuple[NDArray[np.bool_], Floats]:
-    """Which cosines [n, h] are missing, and how many of each row are not: float32 [n], NaN for none."""
-    missing = np.isnan(similarity)
-    known = similarity.shape[1] - np.count_nonzero(missing, axis=1)
-    return missing, np.where(known > 0, known, np.nan).astype(np.float32)
+def _by_click(similarity: Floats) -> tuple[Floats, NDArray[np.bool_] | None, Floats]:
+    """Cosines [n, h] by click, so that a sum over clicks runs over whole rows of numbers: a third of the time.
+
+    Returns:
+        float32 [h, n]; bool [h, n], which are missing, None if none is; float32 [n], how many are not, NaN for none.
+    """
+    clicks = np.ascontiguousarray(similarity.T)
+    missing = np.isnan(clicks)
+    if missing.any():
+        known = (len(clicks) - np.add.reduce(missing, axis=0, dtype=np.int32)).astype(np.float32)
+        known[known == 0] = np.nan
+        return clicks, missing, known
+    return clicks, None, np.full(clicks.shape[1], len(clicks) or np.nan, np.float32)
 
 
-def _summaries(similarity: Floats, missing: NDArray[np.bool_], known: Floats) -> tuple[Floats, Floats, Floats]:
-    low = np.where(missing, np.float32(-2), similarity)
-    top = min(TOP, similarity.shape[1])
-    largest = np.sort(low, axis=1)[:, similarity.shape[1] - top :]  # NumPy sorts so few in the time of a partition
-    best = np.where(largest > -2, largest, np.float32(0)).sum(axis=1) / np.minimum(known, TOP)
-    highest = largest[:, -1] if top else np.full(len(similarity), np.nan, np.float32)
-    mean = np.where(missing, np.float32(0), similarity).T.copy().sum(axis=0) / known
+def _summaries(
+    similarity: Floats, clicks: Floats, missing: NDArray[np.bool_] | None, known: Floats
+) -> tuple[Floats, Floats, Floats]:
+    mean = (clicks if missing is None else np.where(missing, np.float32(0), clicks)).sum(axis=0) / known
+    low = similarity if missing is None else np.where(missing, np.float32(-2), clicks).T
+    top = min(TOP, len(clicks))
+    largest = np.sort(low, axis=1)[:, len(clicks) - top :].T  # NumPy sorts so few in the time of a partition
+    best = np.where(largest > -2, largest, np.float32(0)).sum(axis=0) / np.minimum(known, TOP)
+    highest = largest[-1] if top else known
     return np.where(known > 0, highest, np.float32(np.nan)), mean, best
 
 
@@ -231,7 +242,7 @@ def times_clicked(candidates: Sequence[Hashable], clicked: Sequence[Hashable]) -
     if not len(clicked):
         return np.full(len(candidates), np.nan, np.float32)
     counts = Counter(clicked)
-    return np.array([counts.get(one, 0) for one in candidates], np.float32)
+    return np.fromiter(map(counts.get, candidates, repeat(0)), np.float32, len(candidates))
 
 
 def same_codes(candidates: Ints, history: Ints) -> tuple[Floats, Floats]:
@@ -250,7 +261,7 @@ def same_codes(candidates: Ints, history: Ints) -> tuple[Floats, Floats]:
     alike = candidates[:, None, 0] == history[:, :, 0]
     unknown = (candidates[:, 0] < 0) | ~(history[:, :, 0] >= 0).any(axis=1)
     # Few share the first code: only those are looked at further.
-    rows, clicks = np.nonzero(alike)
+    rows, clicks = np.divmod(np.flatnonzero(alike), history.shape[1])  # a tenth of the time of a `nonzero` of two axes
     same = (candidates[rows] == np.broadcast_to(history, (len(candidates), *history.shape[1:]))[rows, clicks]).all(
         axis=1
     )
@@ -259,22 +270,25 @@ def same_codes(candidates: Ints, history: Ints) -> tuple[Floats, Floats]:
     return tuple(np.where(unknown, np.nan, found).astype(np.float32) for found in (whole, coarse))  # type: ignore[return-value]
 
 
-def _tiers(similarity: Floats, missing: NDArray[np.bool_], known: Floats) -> list[Floats]:
-    """How many cosines of each row [n, h] lie in each tier, shared between neighbours: float32 [n] a tier.
+def _tiers(clicks: Floats, missing: NDArray[np.bool_] | None, known: Floats) -> Floats:
+    """ln(1 + how many cosines of each row lie in each tier), shared between neighbours: float32 [tiers, n].
 
-    `past[k]` is how much of each cosine lies past the middle of tier k on its way to the next: what is past one middle
-    and not past the next is in between.
+    `past[k]` is how much of each cosine lies past the middle of tier k - 1 on its way to the next: what is past one
+    middle and not past the next is in between.
     """
-    # Click by click, so that a sum runs over whole rows of numbers: a third of the time.
-    place = np.where(missing, np.float32(-1), similarity).T * np.float32(len(TIERS) - 1)
-    place = np.ascontiguousarray(place)
+    place = clicks * np.float32(len(TIERS) - 1)
+    if missing is not None:
+        place[missing] = -1
     ramp = np.empty_like(place)
-    past = []
+    past = np.zeros((len(TIERS) + 1, clicks.shape[1]), np.float32)
+    past[0] = known
     for tier in range(len(TIERS) - 1):
         np.subtract(place, np.float32(tier), out=ramp)
         np.clip(ramp, np.float32(0), np.float32(1), out=ramp)
-        past.append(ramp.sum(axis=0) + known * np.float32(0))  # NaN where nothing is known
-    return [left - right for left, right in zip([known, *past], [*past, np.float32(0)], strict=True)]
+        np.add.reduce(ramp, axis=0, out=past[tier + 1])
+    counts = np.maximum(past[:-1] - past[1:], np.float32(0))
+    counts[:, np.isnan(known)] = np.nan
+    return np.log1p(counts)
 
 
 def _match(left: Floats, right: Floats) -> Floats:
