@@ -4,10 +4,10 @@
     found.block.values["product_catalogue__price"]   # as of OnlineReader.fetch, with full feature names
     found.affinity["age_gap"]                        # float32 [n], one of each of feature_repo.features.affinity.NAMES
 
-The first read brings the user's row and the candidates', the second what is known of the products in the user's row.
+The user's row is read first, then the candidates' and those of the products in the user's row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.block import Block
-from consumers.online import OnlineReader
+from consumers.online import Link, OnlineReader
 from feature_repo.errors import VitrineError
 from feature_repo.features import affinity
 from feature_repo.features.affinity import HISTORY_SERVICE, Candidates, User
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, PRODUCT_ID, USER_ID
 from feature_repo.tables import columns, times
 from feature_repo.tables.columns import Column
+from feature_repo.tables.view_rows import ViewRows
 
 USER = "user_interest"
 EMBEDDING = "product_embedding"
@@ -68,11 +69,10 @@ def fetch_with_affinity(
         VitrineError: as `OnlineReader.fetch`; the service lacks a view.
         MixedEncoders: vectors are of two encoder versions.
     """
-    how: dict[str, Any] = {"full_feature_names": True, "now": now, "keep_stale": keep_stale}
-    block = reader.fetch(service, _ids(user_id, product_ids), **how)
-    recent = _recent(block, service)
-    history = reader.fetch(HISTORY_SERVICE, recent, **how) if recent else None
-    return WithAffinity(block, _affinity(block, history, recent, product_ids, times.tick(now, "us")))
+    _require(reader.join_keys(service), service)
+    link = Link(USER, _recent, HISTORY_SERVICE)
+    block, history = reader.fetch_linked(service, _ids(user_id, product_ids), link, keep_stale=keep_stale, now=now)
+    return WithAffinity(block, _affinity(block, history, product_ids, times.tick(now, "us")))
 
 
 async def fetch_with_affinity_async(
@@ -80,38 +80,43 @@ async def fetch_with_affinity_async(
 ) -> WithAffinity:
     """`fetch_with_affinity`, without blocking the event loop while the store is asked."""
     block = await reader.fetch_async(service, _ids(user_id, product_ids), full_feature_names=True, now=now)
-    recent = _recent(block, service)
+    _require(block.views, service)
+    recent = _recent(block.views[USER])
     history = await reader.fetch_async(HISTORY_SERVICE, recent, full_feature_names=True, now=now) if recent else None
-    return WithAffinity(block, _affinity(block, history, recent, product_ids, times.tick(now, "us")))
+    return WithAffinity(block, _affinity(block, history, product_ids, times.tick(now, "us")))
 
 
 def _ids(user_id: str, product_ids: Sequence[str]) -> dict[str, Any]:
     return {USER_ID: user_id, PRODUCT_ID: product_ids}
 
 
-def _recent(block: Block, service: str) -> list[str]:
-    """The products in the user's row, newest first; none where there is no row."""
-    missing = [view for view in (USER, EMBEDDING) if view not in block.views]
+def _require(views: Collection[str], service: str) -> None:
+    missing = [view for view in (USER, EMBEDDING) if view not in views]
     if missing:
         raise VitrineError(
             f"service `{service}` has no view {', '.join(missing)}, from which affinity is computed; "
-            f"it has {', '.join(block.views)}"
+            f"it has {', '.join(views)}"
         )
-    return list(_first(block, "recent_products")) if block.count else []
 
 
-def _affinity(block: Block, history: Block | None, recent: list[str], product_ids: Sequence[str], now: int) -> Affinity:
+def _recent(user: ViewRows) -> list[str]:
+    """The products in the user's row, newest first; none where there is no row."""
+    return list(_first(user, "recent_products")) if len(user.rows.status) else []
+
+
+def _affinity(block: Block, history: Block | None, product_ids: Sequence[str], now: int) -> Affinity:
     if history is None:
         return {name: np.full(block.count, np.nan, np.float32) for name in affinity.NAMES}
     _refuse_two_encoders(block, history)
     vectors = _matrix(block, EMBEDDING, "fused_vector")
     width = vectors.shape[1]
+    row = block.views[USER]
     user = User(
-        interest=_vector(block, "interest_vector", width),
-        ages=_vector(block, "child_age_mix", len(CHILD_AGES)),
-        genders=_vector(block, "child_gender_mix", len(CHILD_GENDERS)),
-        last_click=int(_first(block, "recent_times")[0]),
-        products=recent,
+        interest=_vector(row, "interest_vector", width),
+        ages=_vector(row, "child_age_mix", len(CHILD_AGES)),
+        genders=_vector(row, "child_gender_mix", len(CHILD_GENDERS)),
+        last_click=int(_first(row, "recent_times")[0]),
+        products=_recent(row),
         vectors=_matrix(history, EMBEDDING, "fused_vector", width),
         codes=_codes(history),
     )
@@ -125,20 +130,19 @@ def _affinity(block: Block, history: Block | None, recent: list[str], product_id
     return affinity.of_user(user, candidates, now)
 
 
-def _first(block: Block, feature: str) -> Any:
+def _first(user: ViewRows, feature: str) -> Any:
     """A list feature of the user's one row, empty where there is none."""
-    view = block.views[USER]
-    if feature not in view.rows.columns:
+    if feature not in user.rows.columns:
         raise VitrineError(f"the service leaves out {USER}.{feature}, from which affinity is computed")
-    column = view.rows.columns[feature]
+    column = user.rows.columns[feature]
     if isinstance(column.values, np.ndarray) and column.valid is None:
         return column.values[0]
     value = columns.to_arrow(column)[0].as_py()
     return () if value is None else value
 
 
-def _vector(block: Block, feature: str, width: int) -> NDArray[np.float32]:
-    value = np.asarray(_first(block, feature), np.float32)
+def _vector(user: ViewRows, feature: str, width: int) -> NDArray[np.float32]:
+    value = np.asarray(_first(user, feature), np.float32)
     return value if len(value) == width else np.full(width, np.nan, np.float32)
 
 

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from consumers.block import Block
-from consumers.question import Ids, Plan, Question
+from consumers.question import Ids, Link, Plan, Question
 from feature_repo.errors import VitrineError
 from feature_repo.tables import times
-from feature_repo.tables.decode import Status
+from feature_repo.tables.decode import Rows, Status
 from feature_repo.tables.online_table import OnlineTable
 from feature_repo.tables.opening import open_store
 from feature_repo.tables.record import Record, ServicePart
@@ -29,7 +29,7 @@ from feature_repo.tables.record import Record, ServicePart
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Block", "OnlineReader", "Status", "UnknownFeatures"]
+__all__ = ["Block", "Link", "OnlineReader", "Status", "UnknownFeatures"]
 
 PLANS_KEPT = 256
 
@@ -96,6 +96,38 @@ class OnlineReader:
         """
         question = self._question(view_or_service, ids, features, full_feature_names, out)
         return question.answer(self._table.read(question.requests, _microseconds(now), keep_stale=keep_stale))
+
+    def fetch_linked(
+        self, view_or_service: str, ids: Ids, link: Link, *, keep_stale: bool = False, now: datetime | None = None
+    ) -> tuple[Block, Block | None]:
+        """The features of some entities, and of others that a row of theirs names, in one conversation with the store.
+
+        Args:
+            view_or_service, ids, keep_stale, now: as of `fetch`.
+            link: which others; if there are none, the second block is None.
+
+        Returns:
+            Blocks with full feature names.
+
+        Raises:
+            As `fetch`.
+        """
+        question = self._question(view_or_service, ids, None, True, None)
+        order = sorted(range(len(question.requests)), key=lambda i: question.plan.parts[i].name != link.view)
+        found: dict[int, Rows] = {}
+        linked = None
+        with self._table.conversation(_microseconds(now), keep_stale=keep_stale) as talk:
+            for i in order:
+                talk.ask(question.requests[i])
+            for i in order:
+                found[i] = talk.hear()
+                if question.plan.parts[i].name == link.view:
+                    named = link.ids(question.view(i, found[i]))
+                    linked = self._question(link.name, named, None, True, None) if len(named) else None
+                    for request in linked.requests if linked else ():
+                        talk.ask(request)
+            second = None if linked is None else linked.answer([talk.hear() for _ in linked.requests])
+        return question.answer([found[i] for i in range(len(order))]), second
 
     async def fetch_async(
         self,

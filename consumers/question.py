@@ -1,6 +1,6 @@
 """What a fetch asks of which views: worked out once for a set of features, then asked for any entities."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +101,18 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Link:
+    """Entities that a row of the first ones names, and what is asked of them."""
+
+    view: str
+    """Of the first ones: its rows are read first of all."""
+    ids: Callable[[ViewRows], Ids]
+    """The entities, from those rows."""
+    name: str
+    """A feature service or view."""
+
+
+@dataclass(frozen=True)
 class Question:
     """What is asked for which entities."""
 
@@ -110,10 +122,13 @@ class Question:
     places: list[NDArray[np.int64] | None]
     out: Mapping[str, NDArray[Any]]
 
+    def view(self, part: int, rows: Rows) -> ViewRows:
+        """What was read for one of the requests."""
+        return ViewRows(rows, self.places[part], self.plan.parts[part].names)
+
     def answer(self, found: Sequence[Rows]) -> Block:
         views = {
-            part.name: ViewRows(rows, place, part.names)
-            for part, rows, place in zip(self.plan.parts, found, self.places, strict=True)
+            part.name: self.view(i, rows) for i, (part, rows) in enumerate(zip(self.plan.parts, found, strict=True))
         }
         for view in views.values() if self.out else ():
             for shown in view.names.keys() & self.out.keys() if view.place is not None else ():

@@ -24,6 +24,7 @@ entity_keys.py   the keys of packed rows
 record.py        what an online store says of itself, so that a reader needs no Feast
 opening.py       an online store by its address
 store.py         what an online store must offer
+conversation.py  reading in which the next question depends on an answer
 online_table.py  the packed rows of one project, whichever store they lie in
 lmdb_table.py    the store in an LMDB file
 materialize.py   from an offline table to an online store, in bounded memory
@@ -32,6 +33,7 @@ written.py       what of an offline table an online store has
 repack.py        offline rows as the packed rows that should be online of them, to compare
 view_rows.py     what was read of one view, each entity once
 redis_table.py   the store in Redis; put_newer.lua and swap.lua run on the server
+redis_conversation.py  ... in which a Redis answers one question while the caller looks at the answer to another
 redis_address.py where a Redis is, and what to say when it is gone
 on_ray/          the join and the materialization on more than one machine
 """

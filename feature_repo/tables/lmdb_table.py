@@ -11,6 +11,7 @@ import os
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import islice, takewhile
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 import lmdb
 
 from feature_repo.errors import VitrineError
+from feature_repo.tables.conversation import Collected, Conversation
 
 Answer = TypeVar("Answer")
 
@@ -57,6 +59,9 @@ class LMDBStore:
                 return [list(map(transaction.get, keys)) for keys in groups]  # faster than a cursor's getmulti
 
         return self._within(work)
+
+    def conversation(self) -> AbstractContextManager[Conversation]:
+        return nullcontext(Collected(self.read))
 
     def write(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl: int) -> int:
         order = sorted(range(len(keys)), key=keys.__getitem__)

@@ -7,7 +7,9 @@ to do when another process changed them, and that two writers never disagree on 
 
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from feature_repo.errors import VitrineError
 from feature_repo.tables import entity_keys
 from feature_repo.tables.columns import Column
+from feature_repo.tables.conversation import Conversation
 from feature_repo.tables.decode import Rows, decode
 from feature_repo.tables.encode import encode
 from feature_repo.tables.layout import MAX_WORDS, NO_CREATED_TIMESTAMP, Field
@@ -242,6 +245,12 @@ class OnlineTable:
         """
         return self.unpack(requests, self.store.read([request.keys for request in requests]), now, keep_stale)
 
+    @contextmanager
+    def conversation(self, now: int, *, keep_stale: bool = False) -> Iterator["Talk"]:
+        """`read`, of requests that are known one after the other."""
+        with self.store.conversation() as talk:
+            yield Talk(self, talk, now, keep_stale)
+
     def unpack(
         self,
         requests: Sequence[Request],
@@ -317,6 +326,27 @@ class OnlineTable:
             record = change(Record.from_bytes(old))
             if self.store.swap(key, old, record.to_bytes(self.project)):
                 return self.reload()
+
+
+class Talk:
+    """A conversation in requests and columns (conversation.py). For one thread."""
+
+    def __init__(self, table: OnlineTable, talk: Conversation, now: int, keep_stale: bool) -> None:
+        self._table = table
+        self._talk = talk
+        self._now = now
+        self._keep_stale = keep_stale
+        self._asked: deque[Request] = deque()
+
+    def ask(self, request: Request) -> None:
+        self._talk.ask(request.keys)
+        self._asked.append(request)
+
+    def hear(self) -> Rows:
+        """The rows of the request that was asked first among those not heard yet."""
+        request = self._asked.popleft()
+        (rows,) = self._table.unpack([request], [self._talk.hear()], self._now, self._keep_stale)
+        return rows
 
 
 def _newest(keys: Sequence[bytes], event: NDArray[np.int64], created: NDArray[np.int64] | None) -> list[int] | None:

@@ -8,6 +8,7 @@ expire STALE_FOR after it: in between a reader is told that a row is stale, late
 import asyncio
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,9 @@ from typing import Any
 import redis
 from redis.crc import key_slot
 
+from feature_repo.tables.conversation import Collected, Conversation
 from feature_repo.tables.redis_address import RedisAddress
+from feature_repo.tables.redis_conversation import RedisConversation
 
 ROWS_PER_CALL = 256
 """Rows of one script call: the server does nothing else meanwhile, some 1 ms."""
@@ -60,6 +63,11 @@ class RedisStore:
         """`read`, without blocking the event loop."""
         commands, places = self._mgets(groups)
         return _in_place(groups, places, await self._run_async(commands))
+
+    def conversation(self) -> AbstractContextManager[Conversation]:
+        if self.address.is_cluster:
+            return nullcontext(Collected(self.read))
+        return closing(RedisConversation(self.client.connection_pool, self.read, KEYS_PER_CALL))
 
     def write(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl: int) -> int:
         put = 0

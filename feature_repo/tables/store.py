@@ -1,7 +1,10 @@
 """What an online store must offer: bytes by key, and one rule, that no older row takes a newer one's place."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
+
+from feature_repo.tables.conversation import Conversation
 
 
 class Store(Protocol):
@@ -21,6 +24,9 @@ class Store(Protocol):
 
     def read(self, groups: Sequence[Sequence[bytes]]) -> list[list[bytes | None]]:
         """The values of each group of keys, None where there is none."""
+
+    def conversation(self) -> AbstractContextManager[Conversation]:
+        """Reading in which the next question depends on an answer."""
 
     def write(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl: int) -> int:
         """Put packed rows, except where a newer one is; returns how many were put.

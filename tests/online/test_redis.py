@@ -55,6 +55,33 @@ def test_reads_in_the_order_asked_with_repeats_and_gaps(store: RedisStore, monke
     assert asyncio.run(store.read_async(groups)) == expected
 
 
+def test_a_conversation_gives_what_a_reading_gives_in_the_order_asked(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_table, "KEYS_PER_CALL", 3)
+    keys = [b"k%d" % i for i in range(20)]
+    store.write(keys, [row(i) for i in range(20)], 0)
+    with store.conversation() as talk:
+        talk.ask([b"k7"])
+        talk.ask([])
+        talk.ask(keys)
+        assert talk.hear() == [row(7)]
+        talk.ask([b"none", b"k3", b"k3"])
+        assert talk.hear() == []
+        assert talk.hear() == [row(i) for i in range(20)]
+        assert talk.hear() == [None, row(3), row(3)]
+
+
+def test_a_conversation_that_breaks_off_leaves_no_answers_to_the_next(store: RedisStore) -> None:
+    store.write([b"a", b"b"], [row(1), row(2)], 0)
+    with pytest.raises(RuntimeError), store.conversation() as talk:
+        talk.ask([b"a"])
+        raise RuntimeError
+    with store.conversation() as talk:
+        talk.ask([b"b"])
+        assert talk.hear() == [row(2)]
+
+
 @pytest.mark.parametrize("unit", [1, 2**20, 2**31, 2**32, 2**45, -(2**20), -(2**32), -(2**45)])
 def test_a_newer_row_stands_whatever_the_write_order(store: RedisStore, unit: int) -> None:
     """Timestamps on both sides of what a double, and 32 bits, hold."""
@@ -132,6 +159,28 @@ def test_it_goes_on_when_the_server_is_back(tmp_path: Path) -> None:
         server.start()
         assert store.read([[b"k"]]) == [[None]], "it kept nothing on disk"
         assert store.write([b"k"], [row(1)], 0) == 1
+
+
+def test_a_conversation_goes_on_over_a_lost_connection_and_says_when_the_server_is_gone(tmp_path: Path) -> None:
+    with servers.redis_server(tmp_path) as server:
+        store = RedisStore(from_connection_string(server.address))
+        store.write([b"k", b"l"], [row(1), row(2)], 0)
+        with store.conversation() as talk:
+            talk.ask([b"k"])
+            assert talk.hear() == [row(1)]
+            server.client().client_kill_filter(_type="normal")
+            talk.ask([b"l"])
+            talk.ask([b"k"])
+            assert (talk.hear(), talk.hear()) == ([row(2)], [row(1)])
+        with store.conversation() as talk:
+            server.kill()
+            talk.ask([b"k"])
+            with pytest.raises(VitrineError, match=f"Redis at {server.address} does not answer, tried 5 times"):
+                talk.hear()
+        with store.conversation() as talk:
+            talk.ask([b"k"])
+            server.start()
+            assert talk.hear() == [None], "it kept nothing on disk"
 
 
 def test_a_full_server_is_one_clear_error(tmp_path: Path) -> None:
