@@ -1,5 +1,6 @@
 """Both protocols, from one desk, until told to end."""
 
+import gc
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -35,6 +36,8 @@ def serve(
         VitrineError: an address is taken.
     """
     desk.warm_up()
+    gc.collect()
+    gc.freeze()  # what is imported and warm stays: looking through it again and again would hold requests up
     flight = None if flight_port is None else FlightServer(desk, door, flight_port, streams=streams)
     addresses = {} if flight is None else {"flight": f"grpc{_s(door, '+tls')}://{door.host}:{flight.port}"}
     try:

@@ -26,6 +26,8 @@ from feature_repo.tables.layout import HEADER_SIZE, Field, Layout
 FINGERPRINT = slice(16, 20)
 _UINT32 = np.dtype("<u4")
 _TIME = np.dtype("<i8")
+_SHORT = 32
+"""Bytes up to which a mask cuts out a field of all rows sooner than a slice of each row does."""
 
 
 class Status(IntEnum):
@@ -66,7 +68,24 @@ class _Batch:
         """Whether no row lacks a field."""
         return not self.matrix[:, HEADER_SIZE : HEADER_SIZE + self.layout.mask_size].any()
 
+    @cached_property
+    def extents(self) -> dict[str, "_Extent"]:
+        """Of each varying field, where it begins in each row, its elements, its bytes: int64 [m] each."""
+        starts = np.full(len(self.rows), self.layout.prefix_size)
+        found = {}
+        for field in (*self.layout.lists, *self.layout.texts):
+            counts = _view(self.matrix, self.layout.offset[field.name], _UINT32).astype(np.int64)
+            sizes = counts
+            if field.form == "list":
+                sizes = counts * field.stored.itemsize
+                if field.scale_size:
+                    sizes += (counts > 0) * field.scale_size
+            found[field.name] = starts, counts, sizes
+            starts = starts + sizes
+        return found
 
+
+_Extent = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 _Part = tuple[NDArray[np.int64], _Batch]
 """[m], where the rows of a batch stand among those asked for, and the batch."""
 
@@ -114,13 +133,16 @@ def _all_alike(
     rows: Sequence[bytes | None], layouts: Mapping[int, Layout], words: Words, oldest: int | None
 ) -> _Batch | None:
     """All rows as one batch; None if one is absent, stale, damaged, of another layout or of a far other size."""
-    if not len(rows) or None in rows:
+    if not len(rows) or rows[0] is None:
         return None
     present = cast(Sequence[bytes], rows)
     layout = layouts.get(int.from_bytes(present[0][FINGERPRINT], "little"))
     if layout is None:
         return None
-    size, joined = len(present[0]), b"".join(present)
+    try:
+        size, joined = len(present[0]), b"".join(present)
+    except TypeError:  # one is None
+        return None
     if len(joined) == size * len(rows):
         # Rows of several sizes may sum up to this too: cut at the wrong places, their checksums do not fit.
         if size < layout.prefix_size or size % WORD:
@@ -243,7 +265,7 @@ def _column(batch: _Batch, wanted: Field, words: Words, out: NDArray[Any] | None
         return Column(wanted, values, valid)
     if field.form == "code":
         return Column(wanted, _codes(batch.matrix, batch.layout, field).copy(), valid, words[field.name])
-    starts, counts, sizes = _extents(batch, field)
+    starts, counts, sizes = batch.extents[field.name]
     if field.form == "list":
         return _lists(batch, field, wanted, starts, counts, sizes, valid)
     data = _cut_out(batch, starts, sizes)
@@ -283,24 +305,15 @@ def _numbers(field: Field, stored: NDArray[np.uint8], out: NDArray[Any] | None) 
     return values
 
 
-def _extents(batch: _Batch, wanted: Field) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Where a varying field begins in each row, its elements, its bytes: [m] each."""
-    starts = np.full(len(batch.rows), batch.layout.prefix_size)
-    for field in (*batch.layout.lists, *batch.layout.texts):
-        counts = _view(batch.matrix, batch.layout.offset[field.name], np.dtype("<u4")).astype(np.int64)
-        sizes = counts
-        if field.form == "list":
-            sizes = counts * field.stored.itemsize + (counts > 0) * field.scale_size
-        if field.name == wanted.name:
-            return starts, counts, sizes
-        starts = starts + sizes
-    raise KeyError(wanted.name)
-
-
 def _cut_out(batch: _Batch, starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> bytes:
     """The bytes of one field, row after row."""
-    if (starts == starts[0]).all() and (sizes == sizes[0]).all():
-        return batch.matrix[:, starts[0] : starts[0] + sizes[0]].tobytes()
+    if (starts == starts[0]).all():
+        longest = int(sizes.max())
+        block = batch.matrix[:, starts[0] : starts[0] + longest]
+        if (sizes == longest).all():
+            return block.tobytes()
+        if longest <= _SHORT:
+            return block[np.arange(longest) < sizes[:, None]].tobytes()
     ends = (starts + sizes).tolist()
     return b"".join([row[start:end] for row, start, end in zip(batch.rows, starts.tolist(), ends, strict=True)])
 
