@@ -4,8 +4,11 @@ A difference is the mean over training seeds (over permutations, for the placebo
 users, or users and products, the same draws for both rankers (`draws.py`).
 """
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +17,9 @@ from consumers.ranking import delong, metrics
 from consumers.ranking.draws import Draws, Floats, interval, mean_of
 from consumers.ranking.experiment import ALL, BASE, LIGHTGBM, PLACEBO, SWAPPED, WITHOUT, Scores
 from consumers.ranking.verdict import Evidence
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 OVER_PLACEBO = "all features over placebo"
 NOWHERE = (float("nan"), float("nan"))
@@ -84,9 +90,11 @@ def compare_main(
     """
     every = np.ones(len(drawn.clicked), bool)
     names = [name for name in (*(n for n in scores if n not in (BASE, ALL)), ALL) if name in scores]
-    result: list[Comparison] = []
-    for part, rows in {"all": every, **slices}.items():
+
+    def compare(part: str) -> list[Comparison]:
+        rows = every if part == "all" else slices[part]
         rankers = names if part == "all" else [ALL]
+        result: list[Comparison] = []
         for metric in metrics.METRICS:
             value = {name: drawn.measure(metric, scores[name], rows) for name in [BASE, *rankers]}
             two_way = {name: drawn.two_way(scores[name], rows) for name in [BASE, *rankers]} if metric == "auc" else {}
@@ -97,7 +105,9 @@ def compare_main(
             if part == "all" and PLACEBO in value:
                 made = _compared(value, two_way, PLACEBO, ALL, seed)
                 result.append(replace(made, name=OVER_PLACEBO, model=model, metric=metric, rows=int(rows.sum())))
-    return result
+        return result
+
+    return [made for part in _on_every_core(compare, ["all", *slices]) for made in part]
 
 
 def compare_ladder(
@@ -114,7 +124,7 @@ def compare_ladder(
     """
     ladder = {name: each[:, rows] for name, each in scores.ladder.items()}
     value = {name: drawn.measure("auc", each) for name, each in ladder.items() if not name.startswith(SWAPPED)}
-    two_way = {name: drawn.two_way(each) for name, each in ladder.items()}
+    two_way = dict(zip(ladder, _on_every_core(drawn.two_way, ladder.values()), strict=True))
     count = int(rows.sum())
     result: list[Comparison] = []
     evidence: dict[str, Evidence] = {}
@@ -135,6 +145,12 @@ def compare_ladder(
             removed=mean_of(two_way[ALL] - two_way[WITHOUT + name], seed),
         )
     return result, evidence
+
+
+def _on_every_core(do: Callable[[Given], Made], given: Iterable[Given]) -> list[Made]:
+    """`do` each of `given`, in their order; NumPy works outside Python's lock."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(do, given))
 
 
 def _compared(

@@ -11,6 +11,7 @@ The relations are `feature_repo.features.affinity`'s, computed from the log and 
 be computed again with the content of other products (`placebo.py`).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from consumers.ranking.history import Clicks, clicks_of_users
 from consumers.ranking.training_set import JoinedView, TrainingSet, codes, gather
 from feature_repo.features.affinity import affinity, summaries
 from feature_repo.features.interest import Click, Means, means_of_histories
-from feature_repo.features.similarity import cosines_of_rows, rowwise_cosine
+from feature_repo.features.similarity import cosines_of_windows, rowwise_cosine
 from feature_repo.schema import CHILD_AGE_MONTHS, CHILD_AGES, CHILD_GENDERS, HISTORY_LENGTH
 
 Group = dict[str, NDArray[Any]]
@@ -31,6 +32,7 @@ Ints = NDArray[np.int64]
 
 COMPONENTS = 8
 """Dimensions that the raw vector keeps."""
+BLOCK = 10_000
 UNISEX = CHILD_GENDERS.index("unisex")
 IDENTITIES = ("same_product", "same_code", "same_coarse_code")
 """Of the affinity features: the first is the baseline's (`twins.py`), the others belong to the codes."""
@@ -107,23 +109,21 @@ def _affinity(data: TrainingSet, embedding: JoinedView, tags: JoinedView | None,
     interest = rowwise_cosine(row, np.nan_to_num(fused), last, np.nan_to_num(means.vector))
     passed = np.where(last >= 0, data.time - means.time[last] if len(means.time) else 0, 0)
     blank = np.full(len(row), np.nan, np.float32)
-    pieces = []
-    for start in range(0, len(row), 100_000):  # what is gathered for each row stays small
-        part = slice(start, start + 100_000)
-        pieces.append(
-            affinity(
-                similarity[part],
-                interest[part],
-                (gather(ages, tag_row[part]), gather(means.ages, last[part])),
-                (gather(genders, tag_row[part]), gather(means.genders, last[part])),
-                passed[part],
-                blank[part],
-                (blank[part], blank[part]),
-            )
-        )
+    found = _in_blocks(
+        len(row),
+        lambda part: affinity(
+            similarity[part],
+            interest[part],
+            (gather(ages, tag_row[part]), gather(means.ages, last[part])),
+            (gather(genders, tag_row[part]), gather(means.genders, last[part])),
+            passed[part],
+            blank[part],
+            (blank[part], blank[part]),
+        ),
+    )
     group: Group = {
-        f"affinity_{name}": np.concatenate([piece[name] for piece in pieces])
-        for name in pieces[0]
+        f"affinity_{name}": values
+        for name, values in found.items()
         if name not in IDENTITIES and (tags is not None or name not in ("age_match", "gender_match", "age_gap"))
     }
     for column in ("image_vector", "text_vector"):
@@ -139,7 +139,8 @@ _TAGS = (("age", CHILD_AGES), ("gender", CHILD_GENDERS))
 
 
 def _one_modality(data: TrainingSet, name: str, vectors: Floats, row: Ints, clicks: Clicks) -> Group:
-    found = summaries(_similarities(row, vectors, clicks, data.user))
+    similarity = _similarities(row, vectors, clicks, data.user)
+    found = _in_blocks(len(row), lambda part: summaries(similarity[part]))
     group: Group = {f"{name}_{what}": values for what, values in found.items()}
     means = _means(data, clicks, vectors, row, None, row)
     last = np.where(clicks.before > 0, clicks.end - 1, -1)
@@ -147,11 +148,16 @@ def _one_modality(data: TrainingSet, name: str, vectors: Floats, row: Ints, clic
     return group
 
 
+def _in_blocks(rows: int, features: Callable[[slice], dict[str, Floats]]) -> dict[str, Floats]:
+    """The features of all rows, a block at a time: what is computed for each row and click stays in the cache."""
+    pieces = [features(slice(start, start + BLOCK)) for start in range(0, max(rows, 1), BLOCK)]
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
 def _similarities(row: Ints, vectors: Floats, clicks: Clicks, user: Ints) -> Floats:
     """Cosine of each row's candidate to each of its user's last clicks strictly before it [n, HISTORY_LENGTH]."""
-    window = clicks.window(np.arange(len(row)), HISTORY_LENGTH)
-    clicked = np.append(row[clicks.rows], -1)
-    return cosines_of_rows(vectors, row, clicked[window], user)
+    first = clicks.end - np.minimum(clicks.before, HISTORY_LENGTH)
+    return cosines_of_windows(vectors, row, row[clicks.rows], first, clicks.end, user, HISTORY_LENGTH)
 
 
 def _means(

@@ -39,8 +39,8 @@ def same_in_window(codes: Ints, clicks: Clicks, length: int) -> NDArray[np.float
     """How many of the user's last `length` clicks before each row were of the row's own code [n]; -1 equals nothing."""
     result = np.empty(len(codes), np.float32)
     of_clicks = codes[clicks.rows]
-    for start in range(0, len(codes), 100_000):
-        rows = np.arange(start, min(start + 100_000, len(codes)))
+    for start in range(0, len(codes), 10_000):  # what is looked up for each row and click stays in the cache
+        rows = np.arange(start, min(start + 10_000, len(codes)))
         window = clicks.window(rows, length)
         mine = codes[rows, None]
         result[rows] = (

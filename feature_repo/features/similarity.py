@@ -48,6 +48,40 @@ def cosines_of_rows(vectors: Vectors, candidate: Ints, history: Ints, user: Ints
     return result
 
 
+def cosines_of_windows(
+    vectors: Vectors, candidate: Ints, clicked: Ints, first: Ints, end: Ints, user: Ints, length: int
+) -> Vectors:
+    """`cosines_of_rows` of histories that are the last clicks of each user before each row, in half of the time.
+
+    Args:
+        vectors: float32 [v, d].
+        candidate: int64 [n], the candidate's row in `vectors`, -1 where it has none.
+        clicked: int64 [c], likewise of every click; those of a user lie together, in time order.
+        first: int64 [n], where each row's history starts in `clicked`.
+        end: int64 [n], where it ends; at most `length` after `first`.
+        user: int64 [n], any codes. Each user's rows are in time order.
+        length: of a history.
+
+    Returns:
+        float32 [n, length], newest first; NaN where one is missing.
+    """
+    result = np.full((len(candidate), length), np.nan, np.float32)
+    if not len(vectors):
+        return result
+    rows = np.flatnonzero((candidate >= 0) & (end > first))
+    rows = rows[np.argsort(user[rows], kind="stable")]
+    directions = np.concatenate([unit(vectors), np.full((1, vectors.shape[1]), np.nan, np.float32)])
+    for of_user in np.split(rows, np.flatnonzero(np.diff(user[rows])) + 1) if len(rows) else []:
+        left, place = _as_they_appear(candidate[of_user])
+        start, stop = int(first[of_user].min()), int(end[of_user].max())
+        # A later click adds to the end and moves nothing; the last column stands for no click.
+        similar = tiled_product(directions[left], directions[np.append(clicked[start:stop], -1)])
+        seen = end[of_user, None] - np.arange(1, length + 1)
+        seen = np.where(seen >= first[of_user, None], seen - start, stop - start)
+        result[of_user] = similar[place[:, None], seen]
+    return result
+
+
 def _as_they_appear(values: Ints) -> tuple[Ints, Ints]:
     """The distinct values in the order of their first appearance, and where each of `values` is among them.
 

@@ -1,0 +1,53 @@
+"""Cosines to the last clicks, beside the general form that takes any history."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from consumers.ranking.history import clicks_of_users
+from feature_repo.features.similarity import cosines_of_rows, cosines_of_windows
+
+PRODUCTS, WIDTH, LENGTH = 7, 5, 4
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> tuple[NDArray[np.int64], ...]:
+    """User, moment, click, and the product's vector (-1 for none) of each row, in time order."""
+    rows = draw(st.integers(1, 40))
+
+    def numbers(low: int, high: int) -> NDArray[np.int64]:
+        return np.array(draw(st.lists(st.integers(low, high), min_size=rows, max_size=rows)))
+
+    return numbers(0, 2), np.sort(numbers(0, 20)), numbers(0, 1), numbers(-1, PRODUCTS - 1)
+
+
+@given(logs(), st.integers(0, 2**16))
+def test_windows_of_clicks_have_the_cosines_of_the_same_histories_written_out(
+    log: tuple[NDArray[np.int64], ...], seed: int
+) -> None:
+    user, time, clicked, candidate = log
+    vectors = np.random.default_rng(seed).normal(size=(PRODUCTS, WIDTH)).astype(np.float32)
+    vectors[0] = np.nan
+    clicks = clicks_of_users(user, time, clicked)
+    shown = candidate[clicks.rows]
+    history = np.append(shown, -1)[clicks.window(np.arange(len(user)), LENGTH)]
+    first = clicks.end - np.minimum(clicks.before, LENGTH)
+    found = cosines_of_windows(vectors, candidate, shown, first, clicks.end, user, LENGTH)
+    wanted = cosines_of_rows(vectors, candidate, history, user)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+@given(logs(), st.integers(0, 2**16), st.integers(0, 20))
+def test_what_comes_after_a_row_changes_no_bit_of_it(log: tuple[NDArray[np.int64], ...], seed: int, until: int) -> None:
+    vectors = np.random.default_rng(seed).normal(size=(PRODUCTS, WIDTH)).astype(np.float32)
+
+    def cosines(
+        user: NDArray[np.int64], time: NDArray[np.int64], clicked: NDArray[np.int64], candidate: NDArray[np.int64]
+    ):
+        clicks = clicks_of_users(user, time, clicked)
+        first = clicks.end - np.minimum(clicks.before, LENGTH)
+        return cosines_of_windows(vectors, candidate, candidate[clicks.rows], first, clicks.end, user, LENGTH)
+
+    early = log[1] <= until
+    np.testing.assert_array_equal(cosines(*log)[early], cosines(*(column[early] for column in log)))
