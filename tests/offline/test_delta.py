@@ -6,7 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable
 from pyarrow.fs import LocalFileSystem
 
 from feature_repo.tables import delta
@@ -83,3 +85,25 @@ def test_writers_that_make_a_table_at_once_all_come_through(tmp_path: Path) -> N
     for table in range(10):
         assert 0 in delta.read(tmp_path / f"table {table}")["writer"].to_pylist()
         assert delta.read(tmp_path / f"table in turn {table}").num_rows == 1
+
+
+def test_vectors_are_written_without_a_dictionary_and_what_repeats_with_one(tmp_path: Path) -> None:
+    vectors = pa.array([[0.5, -1.0], None], pa.list_(pa.float32()))
+    products = pa.table({"product_id": ["a", "b"], "vector": vectors, "event_timestamp": pa.array([1, 2])})
+    histories = pa.table({"user_id": ["a", "b"], "vector": vectors, "recent": [["p", "q"], ["p"]]})
+    delta.append(tmp_path / "products", products)
+    delta.append_in_turn(tmp_path / "histories", histories, "s", 0)
+    assert delta.read(tmp_path / "products").equals(products)
+    assert written(tmp_path / "products") == {"product_id": True, "vector": False, "event_timestamp": True}
+    assert written(tmp_path / "histories") == {"user_id": True, "vector": True, "recent": True}
+    # What files hold is known without opening them.
+    stated = DeltaTable(tmp_path / "products").get_add_actions(flatten=True)
+    assert pa.table(stated)["max.event_timestamp"].to_pylist() == [2]
+
+
+def written(path: Path) -> dict[str, bool]:
+    """Whether each column of a table's one file has a dictionary."""
+    (file,) = path.glob("*.parquet")
+    group = pq.read_metadata(file).row_group(0)
+    columns = [group.column(number) for number in range(group.num_columns)]
+    return {column.path_in_schema.split(".")[0]: column.has_dictionary_page for column in columns}
