@@ -40,9 +40,15 @@ class Tokens:
 
 def tokenized(tokenizer: Any, texts: Sequence[str], longest: int) -> Tokens:
     """Ids of texts, special tokens included; those longer than `longest` tokens are cut at their end."""
-    found = tokenizer(
-        list(texts), truncation=True, max_length=longest, return_attention_mask=False, return_token_type_ids=False
-    )["input_ids"]
+    core = getattr(tokenizer, "backend_tokenizer", None)
+    if core is None:  # one of Python
+        found = tokenizer(
+            list(texts), truncation=True, max_length=longest, return_attention_mask=False, return_token_type_ids=False
+        )["input_ids"]
+    else:  # what the call above does of it, without a dictionary and a list of masks for each text
+        core.no_padding()
+        core.enable_truncation(longest, direction=tokenizer.truncation_side)
+        found = [each.ids for each in core.encode_batch_fast(list(texts))]
     lengths = np.fromiter(map(len, found), np.int64, len(found))
     ids = np.fromiter(chain.from_iterable(found), np.int64, int(lengths.sum()))
     return Tokens(ids, np.concatenate([[0], np.cumsum(lengths)]))
