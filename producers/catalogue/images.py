@@ -1,6 +1,6 @@
-"""Pictures decoded, the unusable refused: every image of a catalogue goes through `open_image`.
+"""Pictures decoded, the unusable refused: every image of a catalogue goes through `open_image` or `open_pixels`.
 
-Needs Pillow, NumPy and LMDB alone, so that it runs in decoding processes and on machines that only encode.
+Needs Pillow, simplejpeg, NumPy and LMDB alone, so that it runs in decoding processes and on machines that only encode.
 """
 
 import stat
@@ -10,9 +10,11 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from feature_repo.errors import VitrineError
+from producers.catalogue import jpeg
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 """Formats that are decoded. A closed list: Pillow also knows formats that start other programs (EPS)."""
@@ -81,12 +83,29 @@ def open_image(source: Path | bytes, *, side: int | None = None) -> Image.Image:
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise UnusableImage(TOO_NARROW, f"{width} x {height} pixels, at most 1 : {MAX_ASPECT} is used")
     if side is not None:
-        image.draft(None, (int(SPARE * side),) * 2)  # JPEG alone knows how
+        image.draft(None, (spared(side),) * 2)  # JPEG alone knows how
     try:
         image.load()
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise UnusableImage(DAMAGED, str(error)) from error
     return _to_rgb(_upright(image))
+
+
+def open_pixels(source: Path | bytes, *, side: int) -> NDArray[np.uint8]:
+    """As `open_image`, into an array [height, width, 3]; the same pixels, an everyday JPEG in a third of the time."""
+    content = source if isinstance(source, bytes) else read(source)
+    size = jpeg.size(content) if len(content) <= MAX_BYTES else None
+    whole = size is not None and min(size) < 2 * spared(side)  # else it is decoded smaller
+    if size and whole and max(size) <= MAX_ASPECT * min(size) and size[0] * size[1] <= MAX_PIXELS:
+        pixels = jpeg.pixels(content)
+        if pixels is not None:
+            return pixels
+    return np.asarray(open_image(content, side=side))
+
+
+def spared(side: int) -> int:
+    """Least pixels of a side that is decoded for a picture to be made small to `side`."""
+    return int(SPARE * side)
 
 
 def read(path: Path) -> bytes:

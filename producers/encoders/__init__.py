@@ -10,7 +10,8 @@ batches.py      n rows through a model, smaller batches where memory is short
 tokens.py       texts as arrays of token ids
 static.py       what a GPU wants: fixed shapes, captured; copies that do not wait
 geometry.py     how a picture is cut to the model's size
-pixels.py       pictures decoded and cut in worker processes
+pixels.py       pictures decoded in worker processes
+cutting.py      a batch of them cut to that size
 slabs.py        memory in which those processes hand pictures over
 overlap.py      one stage of a run beside the next
 small.py        the default model and its tokenizer

@@ -1,4 +1,8 @@
-"""Pictures decoded and cut in worker processes, which import Pillow, NumPy and LMDB alone and so start at once."""
+"""Pictures decoded in worker processes, which import Pillow, simplejpeg, NumPy and LMDB alone and so start at once.
+
+A picture that is not much larger than the model wants is handed over as it is and cut with others of its size
+(cutting.py); a larger one is cut where it was decoded, so that less memory has to be carried.
+"""
 
 import multiprocessing
 import os
@@ -16,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from producers.catalogue.images import UnusableImage, open_image
+from producers.catalogue.images import UnusableImage, open_image, open_pixels, spared
 from producers.encoders import slabs
 from producers.encoders.geometry import Geometry
 
@@ -24,6 +28,8 @@ Source = Path | bytes
 Key = TypeVar("Key")
 AT_ONCE = 64
 """Pictures handed to a worker at a time."""
+CUT_LATER = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
+"""Kernels that cutting.py has too."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,8 @@ class _Part:
     """What a worker says of its pictures."""
 
     images: Sequence[Image.Image]
+    sizes: NDArray[np.int32]
+    """Height and width of each in its row, 0 where it was cut [asked, 2]; [0, 2] where there is no geometry."""
     usable: NDArray[np.bool_]
     refused: tuple[UnusableImage, ...]
     seconds: float
@@ -125,24 +133,23 @@ def decode_batches(
     ahead = max(2, -(-2 * workers * AT_ONCE // size))
     with ExitStack() as held:
         free: list[slabs.Slab | None] = [
-            held.enter_context(slabs.Slab(size, geometry.height, geometry.width)) if geometry else None
-            for _ in range(ahead + 1)
+            held.enter_context(slabs.Slab(size, _most(geometry))) if geometry else None for _ in range(ahead + 1)
         ]
         try:
             for key, sources in batches:
                 slab = free.pop()
                 parts = [
-                    pool.submit(_cut_into, slab.place, start, part, geometry)
+                    pool.submit(_decode_into, slab.place, start, part, geometry)
                     if slab and geometry
                     else pool.submit(_open, part)
                     for start, part in zip(range(0, len(sources), AT_ONCE), in_parts(sources, AT_ONCE), strict=True)
                 ]
                 waiting.append((key, slab, parts))
                 if len(waiting) > ahead:
-                    yield _come(*waiting[0])
+                    yield _come(*waiting[0], geometry)
                     free.append(waiting.popleft()[1])
             while waiting:
-                yield _come(*waiting[0])
+                yield _come(*waiting[0], geometry)
                 waiting.popleft()
         finally:
             # A worker that came to a slab after it was closed would find another file under its number.
@@ -151,43 +158,66 @@ def decode_batches(
 
 def decode_here(sources: Sequence[Source], geometry: Geometry | None) -> Batch[None]:
     """Pictures decoded by this process, for whoever has workers of another kind."""
-    pixels = np.empty((len(sources), geometry.height, geometry.width, 3), np.uint8) if geometry else None
-    part = _open(sources) if pixels is None or geometry is None else _cut(pixels, sources, geometry)
+    rows = np.empty((len(sources), _most(geometry)), np.uint8) if geometry else None
+    part = _open(sources) if rows is None or geometry is None else _decode(rows, sources, geometry)
+    pixels = _cut(rows, part.sizes, geometry)
     return Batch(None, pixels, part.images, part.usable, part.refused, decoding=part.seconds, waiting=0.0)
 
 
-def _come(key: Key, slab: slabs.Slab | None, parts: Sequence[Future[_Part]]) -> Batch[Key]:
+def _come(key: Key, slab: slabs.Slab | None, parts: Sequence[Future[_Part]], geometry: Geometry | None) -> Batch[Key]:
     start = time.perf_counter()
     done = [part.result() for part in parts]
+    waiting = time.perf_counter() - start
     usable = np.concatenate([np.empty(0, bool), *(part.usable for part in done)])
+    sizes = np.concatenate([np.empty((0, 2), np.int32), *(part.sizes for part in done)])
     return Batch(
         key=key,
-        pixels=slab.pixels[: len(usable)] if slab else None,
+        pixels=_cut(slab.rows[: len(usable)] if slab else None, sizes, geometry),
         images=[image for part in done for image in part.images],
         usable=usable,
         refused=tuple(error for part in done for error in part.refused),
         decoding=sum(part.seconds for part in done),
-        waiting=time.perf_counter() - start,
+        waiting=waiting,
     )
 
 
-def _cut_into(place: slabs.Place, start: int, sources: Sequence[Source], geometry: Geometry) -> _Part:
-    """Decode and cut pictures into rows `start` onwards of a slab."""
-    return _cut(slabs.opened(place)[start : start + len(sources)], sources, geometry)
+def _cut(
+    rows: NDArray[np.uint8] | None, sizes: NDArray[np.int32], geometry: Geometry | None
+) -> NDArray[np.uint8] | None:
+    if rows is None or geometry is None:
+        return None
+    from producers.encoders import cutting  # torch, which decoding processes do without
+
+    return cutting.cut(rows, sizes, geometry)
 
 
-def _cut(rows: NDArray[np.uint8], sources: Sequence[Source], geometry: Geometry) -> _Part:
-    """Decode and cut pictures into `rows`."""
+def _most(geometry: Geometry) -> int:
+    """Bytes of a slab's row: a picture as cut, or one that is decoded with no more to spare than is wanted."""
+    return 3 * max(geometry.height * geometry.width, spared(geometry.side) ** 2)
+
+
+def _decode_into(place: slabs.Place, start: int, sources: Sequence[Source], geometry: Geometry) -> _Part:
+    """Decode pictures into rows `start` onwards of a slab."""
+    return _decode(slabs.opened(place)[start : start + len(sources)], sources, geometry)
+
+
+def _decode(rows: NDArray[np.uint8], sources: Sequence[Source], geometry: Geometry) -> _Part:
+    """Decode pictures into `rows` [sources, most], and cut those that are large."""
     began = time.perf_counter()
-    usable, refused = np.ones(len(sources), bool), []
+    sizes, usable, refused = np.zeros((len(sources), 2), np.int32), np.ones(len(sources), bool), []
     for row, source in enumerate(sources):
         try:
-            rows[row] = geometry.cut(open_image(source, side=geometry.side))
+            picture = open_pixels(source, side=geometry.side)
+            if picture.size <= rows.shape[1] and geometry.resample in CUT_LATER:
+                sizes[row] = picture.shape[:2]
+            else:
+                picture = geometry.cut(Image.fromarray(picture))
+            rows[row, : picture.size] = picture.ravel()
         except UnusableImage as error:
-            rows[row] = 0
+            rows[row, : 3 * geometry.height * geometry.width] = 0
             usable[row] = False
             refused.append(error)
-    return _Part((), usable, tuple(refused), time.perf_counter() - began)
+    return _Part((), sizes, usable, tuple(refused), time.perf_counter() - began)
 
 
 def _open(sources: Sequence[Source]) -> _Part:
@@ -200,4 +230,4 @@ def _open(sources: Sequence[Source]) -> _Part:
         except UnusableImage as error:
             usable[row] = False
             refused.append(error)
-    return _Part(images, usable, tuple(refused), time.perf_counter() - began)
+    return _Part(images, np.empty((0, 2), np.int32), usable, tuple(refused), time.perf_counter() - began)

@@ -24,20 +24,21 @@ class Place:
     """Where a slab is, for another process of the same user: a path to map, and the shape of what lies there."""
 
     path: str
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, int]
     serial: int
     """Tells a slab from an earlier one of the same path: file numbers come again."""
 
 
 class Slab:
-    """uint8 [pictures, height, width, 3] shared with child processes; freed with the last process that maps it.
+    """uint8 [pictures, most], a row a picture, shared with child processes; freed with the last that maps it.
 
     On Linux it is a file without a name (memfd), which a killed run cannot leave behind and which is not bounded by
     /dev/shm (64 MB in many containers); elsewhere a temporary file.
     """
 
-    def __init__(self, pictures: int, height: int, width: int) -> None:
-        shape = (pictures, height, width, 3)
+    def __init__(self, pictures: int, most: int) -> None:
+        """Room for some pictures of `most` bytes each; a page that is not written to takes no memory."""
+        shape = (pictures, most)
         if sys.platform == "linux":
             self._file = os.fdopen(os.memfd_create("pictures"), "w+b")
             path = f"/proc/{os.getpid()}/fd/{self._file.fileno()}"
@@ -46,7 +47,7 @@ class Slab:
             path = self._file.name
         self._file.truncate(int(np.prod(shape)))
         self.place = Place(path, shape, next(SERIALS))
-        self.pixels: NDArray[np.uint8] = np.memmap(path, np.uint8, "r+", shape=shape)
+        self.rows: NDArray[np.uint8] = np.memmap(path, np.uint8, "r+", shape=shape)
 
     def close(self) -> None:
         """Let go of it; a process that still maps it keeps its pages."""
