@@ -2,16 +2,23 @@
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Annotated, TextIO
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
 from feature_repo import settings
 from feature_repo.console import StoreOption
 from feature_repo.errors import UsageError, VitrineError
+
+if TYPE_CHECKING:
+    from consumers.serving.door import Door
 
 
 def serve(
@@ -33,6 +40,12 @@ def serve(
     workers: Annotated[int, typer.Option(min=1, help="Requests in work at once.")] = 4,
     waiting: Annotated[int, typer.Option(min=0, help="Requests that wait; the next is refused.")] = 60,
     streams: Annotated[int, typer.Option(min=1, help="Flight streams open at once.")] = 64,
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Serve Flight by so many, at ports from --flight-port on; each with --workers of its own."
+        ),
+    ] = 1,
     deadline: Annotated[float, typer.Option(min=0.001, help="Seconds after which a request is given up.")] = 1.0,
     access_log: Annotated[
         str, typer.Option(help="File for a line of JSON per request; - is standard output, empty keeps none.")
@@ -48,7 +61,8 @@ def serve(
 ) -> None:
     """Serve features of a user and candidates over Arrow Flight and HTTP (docs/serving.md).
 
-    One process uses about one core; for more, start several at ports of their own behind a balancer.
+    One process uses about one core. Of several each has a Flight port, and the first alone serves HTTP; one that dies
+    is started again.
     """
     if flight_port < 0 and http_port < 0:
         raise UsageError("--flight-port and --http-port are both -1: nothing would be served")
@@ -56,48 +70,110 @@ def serve(
         raise UsageError("--tls-certificate and --tls-key go together")
     if watch is None and (objectives or impressions or lift_report):
         raise UsageError("--objectives, --impressions and --lift-report are for --watch: give it too, as 5m")
+    if processes > 1 and flight_port < 0:
+        raise UsageError("--processes are of Flight, and --flight-port is -1")
     # A request is small: threads within it would only wait for each other. OpenBLAS reads this when numpy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from consumers.serving.door import Certificate, Door, read_token
+
+    certificate = Certificate(tls_certificate, tls_key) if tls_certificate and tls_key else None
+    wanted = _Wanted(
+        door=Door(host, read_token(token_file), certificate),
+        flight_port=flight_port,
+        http_port=http_port,
+        limits={"ids": max_ids, "workers": workers, "waiting": waiting, "deadline": deadline},
+        streams=streams,
+        access_log=access_log,
+        watch=watch,
+        objectives=objectives,
+        impressions=impressions,
+        lift_report=lift_report,
+        deployment=settings.load(store),
+    )
+    if processes == 1:
+        _serve(wanted, lambda addresses: _say([addresses]))
+    else:
+        _serve_several(wanted, processes)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What was typed; each process is given it."""
+
+    door: "Door"
+    flight_port: int
+    http_port: int
+    limits: dict[str, Any]
+    streams: int
+    access_log: str
+    watch: str | None
+    objectives: Path | None
+    impressions: Path | None
+    lift_report: Path | None
+    deployment: settings.Settings
+
+
+def _serve_several(wanted: _Wanted, count: int) -> None:
+    """Flight by all, the rest by the first: there are one page and one watch, and its /metrics are of all."""
+    from prometheus_client import multiprocess
+
+    from consumers.serving import metrics, processes
+
+    ports = processes.ports(wanted.door.host, wanted.flight_port, count)
+    http = wanted.http_port or processes.ports(wanted.door.host, 0, 1)[0]  # the same after it has died
+    first = replace(wanted, flight_port=ports[0], http_port=http)
+    others = [replace(wanted, flight_port=port, http_port=-1, watch=None) for port in ports[1:]]
+    with TemporaryDirectory(prefix="vitrine-metrics-") as folder:
+        os.environ[metrics.SHARED] = folder
+        processes.supervise(
+            [partial(_serve, one) for one in (first, *others)],
+            _say,
+            lambda pid: multiprocess.mark_process_dead(pid, folder),  # type: ignore[no-untyped-call]
+        )
+
+
+def _serve(wanted: _Wanted, on_ready: Callable[[dict[str, str]], None]) -> None:
+    """Serve until told to end."""
     from consumers.online import OnlineReader
-    from consumers.serving import door, server
+    from consumers.serving import server
     from consumers.serving.access_log import AccessLog
     from consumers.serving.desk import Desk, Limits
     from consumers.serving.metrics import Metrics
     from feature_repo.online import open_online
 
-    certificate = door.Certificate(tls_certificate, tls_key) if tls_certificate and tls_key else None
-    entrance = door.Door(host, door.read_token(token_file), certificate)
-    deployment = settings.load(store)
-    table = open_online(deployment)
+    table = open_online(wanted.deployment)
     if table is None:
-        raise VitrineError(f"{deployment.file}: there is no online store to serve from yet; run `feast apply`")
-    limits = Limits(ids=max_ids, workers=workers, waiting=waiting, deadline=deadline)
+        raise VitrineError(f"{wanted.deployment.file}: there is no online store to serve from yet; run `feast apply`")
     metrics = Metrics()
     with ExitStack() as open_:
         routers = []
-        if watch is not None:
+        if wanted.watch is not None:
             from consumers.monitoring import page
             from consumers.monitoring.ages import parse_age
             from consumers.monitoring.exported import Collector
             from consumers.monitoring.watcher import Watcher, checks
 
-            looks = checks(deployment.file, parse_age(watch), objectives=objectives, impressions=impressions)
+            every = parse_age(wanted.watch)
+            looks = checks(wanted.deployment.file, every, objectives=wanted.objectives, impressions=wanted.impressions)
             watcher = open_.enter_context(Watcher(looks, _now))
             metrics.registry.register(Collector(watcher))
-            routers.append(page.router(watcher, _now, lift_report=lift_report))
-        stream = open_.enter_context(_stream(access_log))
+            routers.append(page.router(watcher, _now, lift_report=wanted.lift_report))
+        stream = open_.enter_context(_stream(wanted.access_log))
         reader = open_.enter_context(OnlineReader.of_table(table))
         server.serve(
-            Desk(reader, limits=limits, metrics=metrics, log=AccessLog(stream)),
-            entrance,
+            Desk(reader, limits=Limits(**wanted.limits), metrics=metrics, log=AccessLog(stream)),
+            wanted.door,
             routers=routers,
-            flight_port=None if flight_port < 0 else flight_port,
-            http_port=None if http_port < 0 else http_port,
-            streams=streams,
-            on_ready=lambda at: typer.echo(
-                "serving " + ", ".join(f"{protocol} at {address}" for protocol, address in at.items()), err=True
-            ),
+            flight_port=None if wanted.flight_port < 0 else wanted.flight_port,
+            http_port=None if wanted.http_port < 0 else wanted.http_port,
+            streams=wanted.streams,
+            on_ready=on_ready,
         )
+
+
+def _say(addresses: list[dict[str, str]]) -> None:
+    said = [f"{protocol} at {address}" for one in addresses for protocol, address in one.items()]
+    typer.echo("serving " + ", ".join(said), err=True)
 
 
 def _now() -> datetime:

@@ -21,18 +21,19 @@ def load(
     asked: Asked = 500,
     clients: Annotated[int, typer.Option(help="Clients at once.")] = 8,
     seconds: Annotated[float, typer.Option(help="For how long.")] = 60.0,
+    processes: Annotated[int, typer.Option(help="As of `consume serve`; clients take them in turn.")] = 1,
     record: Record = False,
 ) -> None:
     """Clients at once: none may see an error."""
-    with world(products, users) as (root, _), serving(root) as at:
+    with world(products, users) as (root, _), serving(root, processes=processes) as at:
         times: list[float] = []
         errors: list[str] = []
         until = time.monotonic() + seconds
 
-        def ask() -> None:
+        def ask(address: str) -> None:
             draw = drawn(products, users, asked)
             mine: list[float] = []
-            with FlightClient(at["flight"], SERVICE) as client:
+            with FlightClient(address, SERVICE) as client:
                 fetch = timed(lambda: client.fetch(*draw()), mine)
                 while time.monotonic() < until:
                     try:
@@ -41,14 +42,15 @@ def load(
                         errors.append(str(error))
             times.extend(mine)
 
-        threads = [threading.Thread(target=ask) for _ in range(clients)]
+        threads = [threading.Thread(target=ask, args=(at["flight"][i % processes],)) for i in range(clients)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
     p50, p99 = np.quantile(times, [0.5, 0.99]).tolist()
+    several = f" of {processes} processes" if processes > 1 else ""
     figure = harness.Figure(
-        name=f"serve 1 user + {asked} candidates, Flight, {clients} clients at once for {seconds:.0f} s, p50",
+        name=f"serve 1 user + {asked} candidates, Flight{several}, {clients} clients at once for {seconds:.0f} s, p50",
         seconds=p50,
         against="p99",
         against_seconds=p99,

@@ -17,15 +17,20 @@ from tests.benchmarks.serving.world import SERVICE
 
 
 @contextmanager
-def serving(root: Path) -> Iterator[dict[str, str]]:
-    """`consume serve` of the deployment, in a process of its own; gives its addresses."""
+def serving(root: Path, *, processes: int = 1) -> Iterator[dict[str, list[str]]]:
+    """`consume serve` of the deployment; gives its addresses, by protocol."""
     line = ["serve", "--store", str(root / "ours" / "feature_store.yaml"), "--flight-port", "0", "--http-port", "0"]
-    command = [sys.executable, "-m", "consumers.cli", *line, "--access-log", str(root / "access.log")]
+    more = ["--processes", str(processes), "--access-log", str(root / "access.log")]
+    command = [sys.executable, "-m", "consumers.cli", *line, *more]
     with ended(subprocess.Popen(command, stderr=subprocess.PIPE, text=True)) as process:
         assert process.stderr is not None
         said = process.stderr.readline()
         assert said.startswith("serving "), said + process.stderr.read()
-        yield dict(part.split(" at ") for part in said.strip().removeprefix("serving ").split(", "))
+        addresses: dict[str, list[str]] = {}
+        for part in said.strip().removeprefix("serving ").split(", "):
+            protocol, address = part.split(" at ")
+            addresses.setdefault(protocol, []).append(address)
+        yield addresses
 
 
 @contextmanager

@@ -23,7 +23,7 @@ def stock(
         world(products, users, stock=True) as (root, _),
         serving(root) as at,
         feast_serve(root) as ask,
-        FlightClient(at["flight"], SERVICE) as client,
+        FlightClient(at["flight"][0], SERVICE) as client,
     ):
         sides = {"ours": lambda: client.fetch(*draw()), "feast serve": lambda: ask(*draw())}
         seconds = harness.take_turns(sides, rounds, calls)

@@ -32,11 +32,11 @@ def turns(
         world(products, users) as (root, server),
         serving(root) as at,
         OnlineReader(f"redis://{server.address}", "ours") as reader,
-        FlightClient(at["flight"], SERVICE) as client,
+        FlightClient(at["flight"][0], SERVICE) as client,
         bare(root, client, draw) as round_trip,
         threadpool_limits(1),  # as in the server: the reader's small products are slower on several threads
     ):
-        web = HttpClient(at["http"])
+        web = HttpClient(at["http"][0])
         times: list[float] = []
         sides = {
             "ours": timed(lambda: client.fetch(*draw()), times),
