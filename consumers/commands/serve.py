@@ -111,6 +111,8 @@ class _Wanted:
     impressions: Path | None
     lift_report: Path | None
     deployment: settings.Settings
+    metrics: str | None = None
+    """The folder of all processes' metrics, where there are several."""
 
 
 def _serve_several(wanted: _Wanted, count: int) -> None:
@@ -121,10 +123,10 @@ def _serve_several(wanted: _Wanted, count: int) -> None:
 
     ports = processes.ports(wanted.door.host, wanted.flight_port, count)
     http = wanted.http_port or processes.ports(wanted.door.host, 0, 1)[0]  # the same after it has died
-    first = replace(wanted, flight_port=ports[0], http_port=http)
-    others = [replace(wanted, flight_port=port, http_port=-1, watch=None) for port in ports[1:]]
     with TemporaryDirectory(prefix="vitrine-metrics-") as folder:
         os.environ[metrics.SHARED] = folder
+        first = replace(wanted, flight_port=ports[0], http_port=http, metrics=folder)
+        others = [replace(first, flight_port=port, http_port=-1, watch=None) for port in ports[1:]]
         processes.supervise(
             [partial(_serve, one) for one in (first, *others)],
             _say,
@@ -144,7 +146,7 @@ def _serve(wanted: _Wanted, on_ready: Callable[[dict[str, str]], None]) -> None:
     table = open_online(wanted.deployment)
     if table is None:
         raise VitrineError(f"{wanted.deployment.file}: there is no online store to serve from yet; run `feast apply`")
-    metrics = Metrics()
+    metrics = Metrics(wanted.metrics)
     with ExitStack() as open_:
         routers = []
         if wanted.watch is not None:

@@ -6,6 +6,7 @@ watch.py        the same by slice, and what of the objectives is not met
 objectives.py   what is wanted, from a TOML file
 slices.py       new products, categories: which products are watched together
 lags.py         event-to-online lag, coverage, age of what was served
+first_feature.py  how long products that came by a stream waited
 taken.py        what materialization has taken of a table, row by row
 drift/          whether what comes in now looks like what came in before
 consistency.py  whether what is online is what the offline store says

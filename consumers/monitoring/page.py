@@ -99,6 +99,7 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.filters |= {"ago": _ago, "age": _age, "percent": _percent, "moment": _moment, "figure": _figure}
+    environment.filters["short"] = _short
     return environment.get_template("status.html")
 
 
@@ -111,6 +112,11 @@ def _ago(moment: datetime | str | None, now: datetime) -> str:
 
 def _age(seconds: float | None) -> str:
     return "–" if seconds is None else in_words(timedelta(seconds=seconds))
+
+
+def _short(seconds: float | None) -> str:
+    """A time of which tenths of a second count."""
+    return _age(seconds) if seconds is None or seconds >= 60 else f"{seconds:.3g} s"
 
 
 def _percent(parts: float, whole: float) -> str:

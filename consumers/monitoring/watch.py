@@ -8,8 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from consumers.monitoring import freshness, lags
+from consumers.monitoring import first_feature, freshness, lags
 from consumers.monitoring.ages import in_words
+from consumers.monitoring.first_feature import FirstFeature
 from consumers.monitoring.freshness import OPTIONAL, WRITTEN_BY, Freshness, made_from, views_of
 from consumers.monitoring.lags import SliceFreshness
 from consumers.monitoring.objectives import AGES, SHARES, Objectives
@@ -60,6 +61,8 @@ class Watched:
     view_runs: list[ViewRuns]
     runs: list[LastRun]
     """The newest runs of producers, the newest first; empty where there is no ledger."""
+    first_feature: FirstFeature | None
+    """Of the products that a stream took in, in the window; None where there is no stream."""
     missed: list[str]
     """Objectives that are not met: what is wrong, and what to do first."""
 
@@ -119,6 +122,7 @@ def look(
         quarantined=_quarantined(settings, now, window),
         view_runs=view_runs,
         runs=last[:RUNS_SHOWN],
+        first_feature=first_feature.look(settings, now, window),
         missed=[],
     )
     return replace(watched, missed=_missed(watched, objectives))

@@ -5,14 +5,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 
 from consumers.monitoring.watcher import Check, Watcher, checks
 from feature_repo import settings
 from feature_repo.online import LMDB
+from feature_repo.schema import PRODUCT_FIRST_FEATURE
 from feature_repo.settings import Settings
-from feature_repo.tables import quarantine
+from feature_repo.tables import delta, quarantine
 from feature_repo.tables.lmdb_table import LMDBStore
 from producers import ledger
 from tests.drift import test_check as drifting
@@ -36,6 +38,20 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     world.put_online(store, "product_tags", hours=20)
     reason = "no <script>alert(1)</script> picture"
     quarantine.add(store, "embeddings", [quarantine.Refused("p1", "image", reason, None)], NOW - timedelta(days=1))
+    waited = [0.2, 0.5, 0.6, 3.0, 3.1, 3.2, 400.0, 7.0]
+    arrived = [NOW - timedelta(hours=1)] * 7 + [NOW + timedelta(hours=1)]
+    delta.append(
+        store.table("product_first_feature"),
+        pa.table(
+            {
+                "product_id": list("abcdefgh"),
+                "seconds": waited,
+                "event_timestamp": arrived,
+                "created_timestamp": arrived,
+            },
+            schema=PRODUCT_FIRST_FEATURE,
+        ),
+    )
     with ledger.run(store, "embeddings", now=NOW - timedelta(hours=30)):
         pass
     with pytest.raises(ZeroDivisionError), ledger.run(store, "tags", now=NOW - timedelta(hours=3)):

@@ -49,6 +49,21 @@ def test_shows_freshness_drift_consistency_runs_and_what_to_do_first(watcher: Wa
     assert 'href="/status/lift"' not in text
 
 
+def test_shows_how_long_streamed_products_waited_as_bars(watcher: Watcher) -> None:
+    found = TestClient(app(watcher)).get("/status/figures").json()["freshness"]["figures"]["first_feature"]
+    assert found["bounds"] == [0.5, 1.0, 2.0, 5.0, 10.0, 60.0, 300.0]
+    assert found["counts"] == [2, 1, 0, 3, 0, 0, 0, 1], "half a second is within half a second; tomorrow is not known"
+    text = shown(watcher)
+    bars = re.findall(r"<td>(up to [^<]+|longer)</td><td class=\"bar\">(?:<div style=\"width: ([\d.]+)%)?", text)
+    assert [(name, float(width or 0)) for name, width in bars][:4] == [
+        ("up to 0.5 s", pytest.approx(200 / 3)),
+        ("up to 1 s", pytest.approx(100 / 3)),
+        ("up to 2 s", 0.0),
+        ("up to 5 s", 100.0),
+    ]
+    assert "7 in 7d; p50 3 s" in text
+
+
 def test_what_came_from_a_shop_is_text_and_never_a_script(watcher: Watcher) -> None:
     text = shown(watcher)
     assert "&lt;script&gt;alert(1)" in text
