@@ -32,6 +32,13 @@ def holds(path: Path | str) -> bool:
     return str(path).startswith(STORED)
 
 
+def located(image: str, folder: Path) -> Path:
+    """Where a picture is that a table in `folder` names: a file, or in an LMDB, in the form of the catalogue."""
+    if not image.startswith(SCHEME):
+        return folder / image
+    return Path(f"{STORED}{folder.absolute() / image.removeprefix(SCHEME)}")
+
+
 def hash_in(path: str) -> bytes | None:
     """The hash of the picture's content, where the key says it."""
     found = CONTENT_KEY.search(path)

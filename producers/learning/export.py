@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from feature_repo.errors import UsageError, VitrineError
 from feature_repo.tables import checks, files
+from producers.catalogue import picture_store
 from producers.catalogue.images import UnusableImage, open_image
 from producers.encoders import load
 from producers.encoders.encoder import Pixels
@@ -86,7 +87,8 @@ def _of(data: Path, geometry: Geometry) -> tuple[Pixels, Sequence[str]]:
     cut = []
     for image in products.filter(pc.field("image").is_valid())["image"].slice(0, 4 * PROBES).to_pylist():
         try:
-            cut.append(geometry.cut(open_image(image if isinstance(image, bytes) else data / image)))
+            source = image if isinstance(image, bytes) else picture_store.located(image, data)
+            cut.append(geometry.cut(open_image(source)))
         except UnusableImage:
             continue  # `produce embeddings` says which and why
         if len(cut) == PROBES:

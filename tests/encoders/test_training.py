@@ -6,15 +6,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from feature_repo import schema
 from feature_repo.errors import UsageError, VitrineError
+from producers.catalogue.pack import pack
 from producers.encoders import load
 from producers.encoders.train import Trained, train
 from producers.encoders.training import state
@@ -23,8 +28,10 @@ from producers.encoders.training.filtering import LEAST_ALIKE, by_looks
 from producers.encoders.training.momentum import QUEUE, Momentum, Said
 from producers.encoders.training.pairs import Order, Pairs
 from producers.encoders.training.recipe import OBJECTIVES, Recipe
+from producers.learning.encoder import train_encoder
 from tests.encoders import checkpoints
 
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -188,6 +195,30 @@ def test_a_checkpoint_whose_processor_cannot_be_repeated_is_not_trained(shop, tm
         trained(shop, tmp_path / "to", Recipe(), checkpoint=str(tmp_path / "from"))
 
 
+def test_pairs_in_an_lmdb_teach_what_those_in_files_do(shop, tmp_path: Path) -> None:
+    titles, pictures = shop
+    columns = {"product_id": [f"p{n}" for n in range(64)], "title": titles, "image": [str(path) for path in pictures]}
+    nothing = {name: pa.nulls(64, kind) for name, kind in (("category", pa.string()), ("brand", pa.string()))}
+    when = pa.repeat(pa.scalar(NOW, schema.TIMESTAMP), 64)
+    (tmp_path / "files").mkdir()
+    table = pa.table(columns | nothing | {"price": pa.nulls(64, pa.float64()), "updated_at": when})
+    pq.write_table(table, tmp_path / "files" / "products.parquet")
+    packed = pack(tmp_path / "files" / "products.parquet", tmp_path / "packed", NOW)
+    assert packed.pictures == 64
+    for data in ("files", "packed"):
+        made = train_encoder(
+            tmp_path / data,
+            tmp_path / f"of {data}",
+            pairs_seen=96,
+            seed=3,
+            progress=lambda *_: None,
+            recipe=Recipe(batch=16),
+        )
+        assert made is not None
+        assert (made.pairs, made.left_out) == (64, 0)
+    assert_equal(tmp_path / "of files", tmp_path / "of packed", tolerance=0)
+
+
 @pytest.mark.parametrize(
     ("wrong", "complaint"),
     [
@@ -196,6 +227,8 @@ def test_a_checkpoint_whose_processor_cannot_be_repeated_is_not_trained(shop, tm
         ({"precision": "int4"}, "'int4'"),
         ({"keep": "all"}, "'all'"),
         ({"align": 0.0}, "positive"),
+        ({"crop": 0.0}, "--crop 0.0"),
+        ({"jitter": 1.5}, "--jitter 1.5"),
     ],
 )
 def test_a_recipe_that_cannot_be_cooked_is_refused_when_it_is_made(wrong: dict, complaint: str) -> None:
