@@ -41,6 +41,12 @@ def encoder(
             "half-trained encoder finds least alike).",
         ),
     ] = "none",
+    crop: Annotated[
+        float, typer.Option(help="Smallest share of a picture that a training crop shows; less hides how large it is.")
+    ] = 0.95,
+    jitter: Annotated[
+        float, typer.Option(help="How far colours are changed by chance; colour is a property of the product.")
+    ] = 0.0,
     batch: Annotated[int, typer.Option(min=2, help="Pairs in a step, over all processes.")] = 64,
     accumulate: Annotated[int, typer.Option(min=1, help="Parts of a step that are computed one after the other.")] = 1,
     learning_rate: Annotated[
@@ -87,6 +93,8 @@ def encoder(
         learning_rate=learning_rate,
         precision=precision,
         keep=keep,
+        crop=crop,
+        jitter=jitter,
         align=align_weight,
         save_every=save_every,
     )

@@ -11,7 +11,7 @@ from feature_repo.errors import VitrineError
 from producers.encoders import load
 from producers.encoders.train import Trained, train
 from producers.encoders.training.contrastive import contrastive
-from producers.encoders.training.pairs import crop
+from producers.encoders.training.pairs import crop, recoloured
 from producers.learning.encoder import train_encoder
 
 COLOURS = {"红色": (220, 30, 30), "绿色": (30, 180, 60), "蓝色": (40, 60, 220), "黑色": (15, 15, 15)}
@@ -82,7 +82,24 @@ def test_products_of_one_title_are_all_right_answers() -> None:
 
 def test_a_crop_keeps_colours_and_size() -> None:
     pixels = np.full((3, 64, 64, 3), (255, 0, 127), np.uint8)
-    cropped = crop(torch.from_numpy(pixels), np.random.default_rng(0))
+    cropped = crop(torch.from_numpy(pixels), 0.5, np.random.default_rng(0))
     assert cropped.shape == (3, 3, 64, 64)
     np.testing.assert_allclose(cropped[:, 0], 255, atol=1e-3)
     np.testing.assert_allclose(cropped[:, 1], 0, atol=1e-3)
+
+
+def test_a_crop_shows_no_less_than_its_share_and_colours_stay_within_their_reach() -> None:
+    edge = np.zeros((40, 64, 64, 3), np.uint8)
+    edge[:, :, 32:] = 200
+    values = torch.from_numpy(edge)
+    moved = [
+        float((crop(values, smallest, np.random.default_rng(0)) - crop(values, 1.0, np.random.default_rng(0))).std())
+        for smallest in (0.95, 0.3)
+    ]
+    assert moved[0] < moved[1]
+    whole = values.permute(0, 3, 1, 2).float()
+    said = recoloured(whole, 0.2, np.random.default_rng(0))[:, :, :, 40]
+    assert said.min() >= 160
+    assert said.max() <= 240
+    assert said.std(dim=0).min() > 5  # each picture, and each of its channels, by itself
+    torch.testing.assert_close(recoloured(whole, 0.0, np.random.default_rng(0)), whole)

@@ -106,7 +106,7 @@ def learn(
         for number, place in micro_batches(rows, size, processes.number, recipe.accumulate):
             for value, was in zip(statistics, before, strict=True):
                 value.copy_(was)
-            taken = preparation.take(pairs, rows[place], partners[place], chance_of(seed, step, number))
+            taken = preparation.take(pairs, rows[place], partners[place], chance_of(seed, step, number), recipe)
             last = number == (processes.number + 1) * recipe.accumulate - 1
             with forward.no_sync() if processes.count > 1 and not last else nullcontext():
                 with torch.autocast(device.type, torch.bfloat16, enabled=half_precision(recipe, device)):

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-SMALLEST_CROP = 0.95
-"""Of the picture's area: a tighter crop hides how large things are, which tells whom a romper fits."""
+from producers.encoders.training.recipe import Recipe
+
 MASKED_WORDS = 0.1
 
 
@@ -66,7 +66,12 @@ class Preparation:
     """Whether texts stay padded to full length (SigLIP reads the padding like any word)."""
 
     def take(
-        self, pairs: Pairs, rows: NDArray[np.int64], partners: NDArray[np.int64], chance: np.random.Generator
+        self,
+        pairs: Pairs,
+        rows: NDArray[np.int64],
+        partners: NDArray[np.int64],
+        chance: np.random.Generator,
+        recipe: Recipe,
     ) -> Batch:
         """Rows cropped and masked by `chance`."""
         device = self.scale.device
@@ -76,7 +81,9 @@ class Preparation:
         hidden = (chance.random(tokens.shape) < MASKED_WORDS) & (mask > 0) & ~np.isin(tokens, pairs.special)
         if pairs.mask_token is not None:
             tokens[hidden] = pairs.mask_token
-        values = crop(torch.from_numpy(pairs.pixels[rows]).to(device), chance)
+        values = crop(torch.from_numpy(pairs.pixels[rows]).to(device), recipe.crop, chance)
+        if recipe.jitter:
+            values = recoloured(values, recipe.jitter, chance)
         return Batch(
             pixels=(values * self.scale + self.shift).contiguous(memory_format=torch.channels_last),
             tokens=torch.from_numpy(tokens).to(device),
@@ -129,13 +136,13 @@ def micro_batches(rows: NDArray[np.int64], size: int, process: int, accumulate: 
         yield number, slice(number * size, min((number + 1) * size, len(rows)))
 
 
-def crop(pixels: torch.Tensor, chance: np.random.Generator) -> torch.Tensor:
-    """A random crop of each picture, stretched to its size and never recoloured: colour is a property of the product.
+def crop(pixels: torch.Tensor, smallest: float, chance: np.random.Generator) -> torch.Tensor:
+    """A random crop of each picture, `smallest` of its area at least, stretched to its size.
 
     uint8 [n, h, w, 3] to float32 [n, 3, h, w] in [0, 255].
     """
     count = len(pixels)
-    side = np.sqrt(chance.uniform(SMALLEST_CROP, 1, count))
+    side = np.sqrt(chance.uniform(smallest, 1, count))
     stretch = np.exp(chance.uniform(-0.1, 0.1, count))
     window = np.zeros((count, 2, 3), np.float32)
     for axis, size in enumerate((np.minimum(side * stretch, 1), np.minimum(side / stretch, 1))):
@@ -144,3 +151,9 @@ def crop(pixels: torch.Tensor, chance: np.random.Generator) -> torch.Tensor:
     values = pixels.permute(0, 3, 1, 2).float()
     grid = functional.affine_grid(torch.from_numpy(window).to(pixels.device), list(values.shape), align_corners=False)
     return functional.grid_sample(values, grid, padding_mode="border", align_corners=False)
+
+
+def recoloured(values: torch.Tensor, reach: float, chance: np.random.Generator) -> torch.Tensor:
+    """Red, green and blue of each picture [n, 3, h, w] made up to `reach` times lighter or darker, each by itself."""
+    gain = chance.uniform(1 - reach, 1 + reach, (len(values), 3, 1, 1)).astype(np.float32)
+    return (values * torch.from_numpy(gain).to(values.device)).clamp(0, 255)

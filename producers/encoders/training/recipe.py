@@ -31,6 +31,10 @@ class Recipe:
     """`auto` is bfloat16 on a GPU that has it and float32 elsewhere."""
     keep: str = "none"
     """Which pairs are left out, of FILTERS: see filtering.py."""
+    crop: float = 0.95
+    """The smallest, of a picture's area: a tighter one hides how large things are, which tells whom a romper fits."""
+    jitter: float = 0.0
+    """How far colours are changed by chance, as a share; not at all, for colour is a property of the product."""
     align: float = 0.3
     """Weight of the behaviour alignment, where clicks are given."""
     save_every: int = 500
@@ -46,6 +50,10 @@ class Recipe:
             raise UsageError(f"--precision is {self.precision!r}; there are {', '.join(PRECISIONS)}")
         if self.keep not in FILTERS:
             raise UsageError(f"--filter is {self.keep!r}; there are {', '.join(FILTERS)}")
+        if not (0 < self.crop <= 1 and 0 <= self.jitter <= 1):
+            raise UsageError(
+                f"--crop {self.crop} and --jitter {self.jitter} are shares, the first above 0, of at most 1"
+            )
         if not self.align > 0:
             raise UsageError(f"--align-weight is {self.align}: it must be positive")
         if min(self.batch, self.accumulate, self.save_every) < 1:
