@@ -1,0 +1,59 @@
+"""Programs that put work on the tests' cluster, to be killed: processes of their own."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+context = get_context("spawn")
+
+
+def materialize(folder: Path, end: datetime) -> None:
+    """Materialize `looks` incrementally, in groups of a few hundred rows."""
+    from feature_repo.tables.on_ray import materialize as on_ray
+    from tests.engine import world
+
+    on_ray.ROWS_PER_ENTRY = 200
+    world.open_store(folder).materialize_incremental(end, feature_views=["looks"])
+
+
+def embed(store: Path, encoder: Path, now: datetime, address: str) -> None:
+    """Encode the catalogue, in commits of a few rows."""
+    from feature_repo import settings
+    from producers.embeddings import run as embeddings
+    from producers.encoders import on_ray
+
+    embeddings.ROWS_A_COMMIT, on_ray.ROWS_A_PART = 20, 7
+    embeddings.embed_catalogue(settings.load(store), str(encoder), now=now, progress=lambda *_: None, ray=address)
+
+
+def _drive(pipe: Connection, address: str, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    import ray.data
+    from ray.data.context import ShuffleStrategy
+
+    from feature_repo.tables.on_ray import cluster
+
+    cluster.connect(address)
+    ray.data.DataContext.get_current().shuffle_strategy = ShuffleStrategy.SORT_SHUFFLE_PULL_BASED  # as in conftest.py
+    pipe.send("begins")
+    work(*arguments)
+    pipe.send("done")
+
+
+@contextmanager
+def running(address: str, work: Callable[..., None], *arguments: Any) -> Iterator[tuple[BaseProcess, Connection]]:
+    """A program that is connected to the cluster and has just begun; the pipe gives "done"."""
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_drive, args=(theirs, address, work, arguments))
+    process.start()
+    theirs.close()
+    assert ours.recv() == "begins"
+    try:
+        yield process, ours
+    finally:
+        process.kill()
+        process.join()
