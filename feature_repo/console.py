@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -37,6 +38,9 @@ def run(app: typer.Typer) -> None:
     # Threads that spin while they wait make torch 15 times slower as soon as another process wants a core. OpenMP reads
     # this once, when torch is first imported, and commands import it only when they need it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a letter that the terminal's encoding lacks becomes a question mark
+            stream.reconfigure(errors="replace")
     try:
         app()
     except VitrineError as error:

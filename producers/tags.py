@@ -78,7 +78,8 @@ def tag_products(
         track: wraps the list of (tag, variant) to fit, to show progress.
 
     Raises:
-        VitrineError: no vectors, an unknown or ambiguous encoder version, an unreadable label file, no usable label.
+        VitrineError: no vectors, an unknown or ambiguous encoder version, an unreadable label file, no usable label, or
+            too few to learn a single tag.
     """
     encoder_version = embedding_rows.choose_version(settings, encoder_version)
     rows = embedding_rows.read(settings, encoder_version)
@@ -101,6 +102,12 @@ def tag_products(
             shown = taught.filter(pc.field("tag") == tag)
             if tagger := fit(tag, variant, shown, folds=variant == variants.TAGGER):
                 taggers[tag, variant] = tagger
+
+    if chosen and not taggers:
+        raise VitrineError(
+            f"{labels}: of none of {', '.join(TAGS)} does the training split show two different labels, so nothing "
+            f"can be learnt of its {len(checked)} usable ones ({len(refused)} quarantined); nothing was written"
+        )
 
     # Predictions first: a run that is killed in between finds the tags missing, and adds them, the next time.
     predictions = _predictions(taggers, taught, tagger_version, now) if not judged else TAG_PREDICTIONS.empty_table()
@@ -145,7 +152,8 @@ def learn(settings: Settings, labels: Path, encoder_version: str, abstain: float
     """The taggers that `tag_products` has of the same labels; nothing is written.
 
     Raises:
-        VitrineError: no vectors of the encoder, an unreadable label file, no usable label.
+        VitrineError: no vectors of the encoder, an unreadable label file, no usable label, or
+            too few to learn a single tag.
     """
     rows = embedding_rows.read(settings, embedding_rows.choose_version(settings, encoder_version))
     came = label_file.read(labels)

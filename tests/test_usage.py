@@ -1,8 +1,14 @@
 """What a command line says to values that can mean nothing: exit code 2 before any work, and why."""
 
+import os
+import signal
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from consumers import cli as consume
@@ -36,6 +42,7 @@ REFUSED = {
     "consume lift --impressions log.parquet --seeds 0": "'--seeds'",
     "consume lift --impressions log.parquet --permutations 0": "'--permutations'",
     "consume lift --impressions log.parquet --ladder-rows 10": "'--ladder-rows'",
+    "consume lift --impressions log.parquet --ranker forest": "'--ranker'",
     "consume lift --impressions log.parquet --replicates 1": "'--replicates'",
     f"consume lift --impressions log.parquet --json {FOLDER}": "'--json'",
     f"consume lift --impressions log.parquet --report {FOLDER}": "'--report'",
@@ -100,3 +107,51 @@ def test_a_file_that_cannot_be_written_ends_with_1_and_one_line(
         console.run(produce.app)
     assert ended.value.code == 1
     assert capsys.readouterr().err == "error: taken/shop/images: Not a directory\n"
+
+
+def test_a_file_with_two_columns_of_one_name_is_refused_by_that_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    table = pa.table([["a"], ["b"], ["c"]], names=["product_id", "title", "title"])
+    pq.write_table(table, tmp_path / "products.parquet")
+    (tmp_path / "products.csv").write_text("product_id,title,title\na,b,c\n")
+    (tmp_path / "feature_store.yaml").write_text("project: shop\noffline_store:\n  path: tables\n")
+    monkeypatch.chdir(tmp_path)
+    for name in ("products.parquet", "products.csv"):
+        monkeypatch.setattr(sys, "argv", ["produce", "catalogue", "--products", name])
+        with pytest.raises(SystemExit) as ended:
+            console.run(produce.app)
+        assert ended.value.code == 1
+        said = capsys.readouterr().err
+        assert said == f"error: {name}: there is more than one column title; leave one or rename the others\n"
+
+
+def test_a_letter_that_the_terminal_lacks_ends_no_command(tmp_path: Path) -> None:
+    code = "import typer; from feature_repo import console; app = typer.Typer(); app.command()(lambda: print('女童…'))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; console.run(app)"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(FOLDER.parent)},
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "???\n", "")
+
+
+def test_a_taken_port_of_a_streams_metrics_is_named_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "feature_store.yaml").write_text("project: shop\noffline_store:\n  path: tables\n")
+    monkeypatch.chdir(tmp_path)
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(sys, "argv", ["produce", "stream", "--encoder", ".", "--metrics-port", str(port)])
+        with pytest.raises(SystemExit) as ended:
+            console.run(produce.app)
+    for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+        signal.signal(number, handler)
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert f"error: metrics cannot be served at 127.0.0.1:{port} (Address already in use)" in said
+    assert "--metrics-port" in said

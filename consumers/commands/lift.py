@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,14 @@ from rich.console import Console
 
 from feature_repo import console, settings
 from feature_repo.console import JsonOption, StoreOption
+
+
+class Ranker(StrEnum):
+    """Who ranks, as `consumers.ranking.experiment` calls them."""
+
+    LIGHTGBM = "lightgbm"
+    DIN = "din"
+    BOTH = "both"
 
 
 def lift(
@@ -27,8 +36,9 @@ def lift(
     seeds: Annotated[int, typer.Option(min=1, help="Training seeds of each ranker.")] = 5,
     permutations: Annotated[int, typer.Option(min=1, help="Permutations of the placebo.")] = 20,
     ranker: Annotated[
-        str, typer.Option(help="Who ranks: lightgbm, din (attention over the history, in torch), or both side by side.")
-    ] = "lightgbm",
+        Ranker,
+        typer.Option(help="Who ranks: lightgbm, din (attention over the history, in torch), or both side by side."),
+    ] = Ranker.LIGHTGBM,
     ladder_rows: Annotated[
         int, typer.Option(min=1000, help="Rows, at most, that the rankers of single groups are trained on.")
     ] = 250_000,
@@ -58,7 +68,7 @@ def lift(
             service=features,
             truth=truth,
             test_days=test_days,
-            plan=Plan(seeds=seeds, permutations=permutations, ladder_rows=ladder_rows, ranker=ranker),
+            plan=Plan(seeds=seeds, permutations=permutations, ladder_rows=ladder_rows, ranker=ranker.value),
             replicates=replicates,
             now=datetime.now(UTC),
             timings=steps,

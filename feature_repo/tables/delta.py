@@ -36,9 +36,28 @@ def exists(path: Path) -> bool:
     return DeltaTable.is_deltatable(str(path))
 
 
+def opened(path: Path) -> DeltaTable:
+    """The newest version of a table that is there.
+
+    Raises:
+        VitrineError: Delta cannot make sense of the table's log.
+    """
+    try:
+        return DeltaTable(str(path))
+    except DeltaError as error:
+        raise VitrineError(
+            f"table `{path.name}` under {path.parent} cannot be opened ({_said(error)}); bring {path} back from a copy"
+        ) from error
+
+
+def _said(error: DeltaError) -> str:
+    """What Delta says, without the stack of Rust that it may put below."""
+    return str(error).splitlines()[0].removeprefix("Kernel error: ") if str(error) else type(error).__name__
+
+
 def version(path: Path) -> int | None:
     """The table's newest version; None where there is no table."""
-    return DeltaTable(str(path)).version() if exists(path) else None
+    return opened(path).version() if exists(path) else None
 
 
 def append(path: Path, rows: pa.Table) -> int:
@@ -46,7 +65,7 @@ def append(path: Path, rows: pa.Table) -> int:
 
     def write() -> int:
         write_deltalake(str(path), rows, mode="append", writer_properties=_written_as(rows.schema))
-        return DeltaTable(str(path)).version()
+        return opened(path).version()
 
     path.parent.mkdir(parents=True, exist_ok=True)
     return commit(path, write)
@@ -75,13 +94,18 @@ def commit(path: Path, change: Callable[[], Result]) -> Result:
     """Make a change of one commit; again if another writer was quicker, for nothing of a failed one is visible.
 
     Raises:
-        VitrineError: others were quicker `ATTEMPTS` times.
+        VitrineError: others were quicker `ATTEMPTS` times, or it cannot be written: a disk that is full.
     """
     for _ in range(ATTEMPTS):
         try:
             return change()
         except CommitFailedError:
             continue
+        except DeltaError as error:
+            raise VitrineError(
+                f"table `{path.name}` under {path.parent} cannot be written ({_said(error)}); nothing of this commit "
+                "is there: mend it, make room on the disk, and run this again"
+            ) from error
     raise VitrineError(f"table `{path.name}`: {ATTEMPTS} commits lost against other writers'; run this again")
 
 
@@ -93,7 +117,7 @@ def last_append(path: Path) -> datetime | None:
     """When rows were last added, by the clock of who added them; None where there is no table, or it was long ago."""
     if not exists(path):
         return None
-    commits = DeltaTable(str(path)).history(COMMITS_LOOKED_AT)
+    commits = opened(path).history(COMMITS_LOOKED_AT)
     added = [commit["timestamp"] for commit in commits if commit.get("operation") in ("WRITE", "CREATE TABLE")]
     return datetime.fromtimestamp(max(added) / 1000, UTC) if added else None
 
@@ -103,7 +127,7 @@ def turn(path: Path, series: str) -> int:
 
     Ask before reading what the table already holds, and pass the answer to `append_in_turn`.
     """
-    return (DeltaTable(str(path)).transaction_version(series) or 0) if exists(path) else 0
+    return (opened(path).transaction_version(series) or 0) if exists(path) else 0
 
 
 def append_in_turn(path: Path, rows: pa.Table, series: str, turn: int, marks: Mapping[str, int] | None = None) -> int:
@@ -126,7 +150,7 @@ def append_in_turn(path: Path, rows: pa.Table, series: str, turn: int, marks: Ma
         commit(path, lambda: DeltaTable.create(str(path), schema=rows.schema, mode="ignore"))
 
     def write() -> int:
-        table = DeltaTable(str(path))
+        table = opened(path)
         if (table.transaction_version(series) or 0) != turn:
             raise OutOfTurn
         numbers = {**(marks or {}), series: turn + 1}
@@ -140,7 +164,7 @@ def append_in_turn(path: Path, rows: pa.Table, series: str, turn: int, marks: Ma
 
 def mark(path: Path, name: str) -> int | None:
     """The number that `append_in_turn` last left on a table under a name; None if it never did."""
-    return DeltaTable(str(path)).transaction_version(name) if exists(path) else None
+    return opened(path).transaction_version(name) if exists(path) else None
 
 
 def overwrite(path: Path, rows: pa.Table) -> int:
@@ -149,7 +173,7 @@ def overwrite(path: Path, rows: pa.Table) -> int:
     def write() -> int:
         properties = _written_as(rows.schema)
         write_deltalake(str(path), rows, mode="overwrite", schema_mode="overwrite", writer_properties=properties)
-        return DeltaTable(str(path)).version()
+        return opened(path).version()
 
     path.parent.mkdir(parents=True, exist_ok=True)
     return commit(path, write)
@@ -159,11 +183,11 @@ def dataset(path: Path) -> pyarrow.dataset.Dataset:
     """The newest version, to be read when and as far as needed; later commits do not show in it.
 
     Raises:
-        VitrineError: there is no table at `path`.
+        VitrineError: there is no table at `path`, or its log is broken.
     """
     if not exists(path):
         raise VitrineError(f"no table `{path.name}` under {path.parent}; run the producer that writes it")
-    return files_of(DeltaTable(str(path)), path)
+    return files_of(opened(path), path)
 
 
 def files_of(table: DeltaTable, path: Path) -> pyarrow.dataset.Dataset:

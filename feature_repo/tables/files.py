@@ -1,6 +1,6 @@
 """Tables that others hand in: Parquet or CSV, as they are, whole or block by block."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,20 +20,24 @@ def read(file: Path, text: Collection[str] = ()) -> pa.Table:
             of its others are inferred. An empty field of a CSV is null.
 
     Raises:
-        VitrineError: there is no such file, its suffix is another, or it cannot be read.
+        VitrineError: there is no such file, its suffix is another, it cannot be read, or two columns have one name.
     """
     suffix = _suffix(file)
     with _explained(file, suffix):
         if suffix == ".parquet":
+            if file.is_file():
+                _refuse_doubles(file, pyarrow.parquet.read_schema(file).names)
             return pyarrow.parquet.read_table(file)
         if suffix == ".csv":
-            return pyarrow.csv.read_csv(
+            table = pyarrow.csv.read_csv(
                 file,
                 parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
                 convert_options=pyarrow.csv.ConvertOptions(
                     column_types={name: pa.string() for name in text}, strings_can_be_null=True, null_values=[""]
                 ),
             )
+            _refuse_doubles(file, table.column_names)
+            return table
     raise VitrineError(f"{file}: a table's name ends in .parquet or .csv; convert or rename it")
 
 
@@ -51,6 +55,7 @@ def blocks(file: Path, rows: int, text: Collection[str] = ()) -> Iterator[pa.Tab
             yield whole.slice(start, rows)
         return
     with _explained(file, ".parquet"), pyarrow.parquet.ParquetFile(file) as opened:
+        _refuse_doubles(file, opened.schema_arrow.names)
         if not opened.metadata.num_rows:
             yield opened.schema_arrow.empty_table()
         for batch in opened.iter_batches(batch_size=rows):
@@ -61,6 +66,13 @@ def _suffix(file: Path) -> str:
     if not file.exists():
         raise VitrineError(f"{file}: no such file; wanted a table in Parquet or CSV")
     return ".parquet" if file.is_dir() else file.suffix.lower()
+
+
+def _refuse_doubles(file: Path, names: Sequence[str]) -> None:
+    """Columns without a name are the caller's to look at."""
+    twice = [name for name in dict.fromkeys(names) if name and names.count(name) > 1]
+    if twice:
+        raise VitrineError(f"{file}: there is more than one column {', '.join(twice)}; leave one or rename the others")
 
 
 @contextmanager

@@ -22,7 +22,7 @@ KEPT_SINCE = "vitrine.kept_since"
 
 def kept_since(path: Path) -> datetime | None:
     """Rows that were corrected before this moment may be gone from the table; None if all are still there."""
-    mark = DeltaTable(str(path)).metadata().configuration.get(KEPT_SINCE)
+    mark = delta.opened(path).metadata().configuration.get(KEPT_SINCE)
     return datetime.fromisoformat(mark) if mark else None
 
 
@@ -34,7 +34,7 @@ def drop_corrected(path: Path, *, keys: Sequence[str], event: str, created: str,
     """
 
     def drop() -> int:
-        table = DeltaTable(str(path))
+        table = delta.opened(path)
         corrected = _corrected(table, path, keys, event, created, before)
         _leave_mark(table, before)
         if not len(corrected):
@@ -56,12 +56,12 @@ def forget(path: Path, column: str, values: Sequence[str | int]) -> int:
         return 0
     quoted = (str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'" for value in values)
     predicate = f'"{column}" IN ({", ".join(quoted)})'
-    return delta.commit(path, lambda: int(DeltaTable(str(path)).delete(predicate)["num_deleted_rows"]))
+    return delta.commit(path, lambda: int(delta.opened(path).delete(predicate)["num_deleted_rows"]))
 
 
 def compact(path: Path) -> None:
     """Join small files into larger ones; no row changes."""
-    delta.commit(path, lambda: DeltaTable(str(path)).optimize.compact())
+    delta.commit(path, lambda: delta.opened(path).optimize.compact())
 
 
 def vacuum(path: Path, *, grace: timedelta) -> int:
@@ -73,7 +73,7 @@ def vacuum(path: Path, *, grace: timedelta) -> int:
             rounded up.
     """
     hours = -(-grace // timedelta(hours=1))
-    table = DeltaTable(str(path))
+    table = delta.opened(path)
     return len(table.vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=False, full=True))
 
 

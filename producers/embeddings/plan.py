@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
-from deltalake import DeltaTable
 from numpy.typing import NDArray
 
 from feature_repo.schema import CREATED_TIMESTAMP
@@ -57,7 +56,7 @@ def since(settings: Settings, encoder_version: str) -> Since | None:
     """
     path = settings.table(CATALOGUE)
     whole = delta.dataset(path)
-    table = DeltaTable(str(path))
+    table = delta.opened(path)
     mark = f"{CATALOGUE} {table.metadata().id} encoded by {encoder_version}"
     seen = delta.mark(settings.table(TABLE), mark)
     if seen == table.version():

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from feature_repo.errors import VitrineError
 from producers.encoders import small
@@ -144,9 +145,15 @@ def train(
             progress=lambda done, total: progress("train encoder", done, total),
         )
         if processes.first:
-            begun.save(folder)
-            if hasattr(learner, "language"):
-                learner.language.save(folder)
+            try:
+                begun.save(folder)
+                if hasattr(learner, "language"):
+                    learner.language.save(folder)
+            except SafetensorError as error:
+                raise VitrineError(
+                    f"{folder}: the checkpoint cannot be written ({error}); make room and run this again, it goes on "
+                    "where its last state was saved"
+                ) from error
             decoding.remove(folder)
             state.remove(folder)
         processes.wait()

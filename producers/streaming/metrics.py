@@ -3,6 +3,7 @@
 from prometheus_client import CollectorRegistry, Gauge, Histogram, start_http_server
 from prometheus_client import Counter as Counted
 
+from feature_repo.errors import VitrineError
 from producers.streaming.loop import Counts
 
 SECONDS = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0)
@@ -13,6 +14,9 @@ class Metrics:
 
     Args:
         port: on the loopback; 0 takes any that is free, None serves none.
+
+    Raises:
+        VitrineError: the port is taken.
     """
 
     def __init__(self, port: int | None) -> None:
@@ -29,7 +33,13 @@ class Metrics:
         self._last = Gauge("vitrine_stream_last_commit_seconds", "When it last committed.", registry=self.registry)
         self._told = Counts()
         if port is not None:
-            start_http_server(port, "127.0.0.1", self.registry)
+            try:
+                start_http_server(port, "127.0.0.1", self.registry)
+            except OSError as error:
+                raise VitrineError(
+                    f"metrics cannot be served at 127.0.0.1:{port} ({error.strerror}); another stream may be running: "
+                    "name another --metrics-port, or -1 for none"
+                ) from error
 
     def first_feature(self, seconds: float) -> None:
         """A product has its features so long after it arrived."""

@@ -147,6 +147,16 @@ def test_a_tag_with_too_few_labels_is_left_null_and_named(tmp_path: Path) -> Non
         assert tags[name].null_count == len(tags)
 
 
+def test_labels_of_which_no_tag_can_be_learnt_leave_earlier_tags_as_they_are(tmp_path: Path) -> None:
+    store = world.stocked(tmp_path, designs=20)
+    run(store, world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(40)))))
+    before = read(store, "product_tags")
+    few = world.write_labels(tmp_path / "few.parquet", world.labels([0]))
+    with pytest.raises(VitrineError, match=r"few\.parquet: of none of child_age.* nothing was written"):
+        run(store, few)
+    assert read(store, "product_tags").equals(before)
+
+
 def test_never_mixes_two_encoder_versions(tmp_path: Path) -> None:
     store = world.stocked(tmp_path)
     newer = world.catalogue(150).slice(0, 100)

@@ -1,0 +1,64 @@
+"""A disk that is full, and a table whose log is broken: one clear line, and what was there stays."""
+
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from feature_repo.errors import VitrineError
+from feature_repo.tables import delta
+from feature_repo.tables.retention import forget
+
+NOISE = pa.table({"number": np.random.default_rng(0).random(20_000)})
+FEW = NOISE.slice(0, 10)
+
+
+@contextmanager
+def no_file_longer_than(size: int) -> Iterator[None]:
+    """As on a full disk: what would be written beyond it is refused by the system."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+WAYS: dict[str, Callable[[Path], int]] = {
+    "append": lambda path: delta.append(path, NOISE),
+    "append in turn": lambda path: delta.append_in_turn(path, NOISE, "days", delta.turn(path, "days")),
+    "overwrite": lambda path: delta.overwrite(path, NOISE),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_write_that_finds_no_room_is_one_line_and_leaves_the_table_as_it_was(tmp_path: Path, way: str) -> None:
+    path = tmp_path / "looks"
+    delta.append(path, FEW)
+    with no_file_longer_than(20_000), pytest.raises(VitrineError, match=r"table `looks` .* cannot be written") as said:
+        WAYS[way](path)
+    assert "\n" not in str(said.value)
+    assert delta.read(path).equals(FEW)
+    delta.append(path, NOISE)
+    assert len(delta.read(path)) == len(FEW) + len(NOISE)
+
+
+def test_a_table_whose_log_is_broken_is_named_by_readers_and_writers(tmp_path: Path) -> None:
+    path = tmp_path / "looks"
+    delta.append(path, FEW)
+    next((path / "_delta_log").glob("*0.json")).write_text("{no json")
+    for work in (
+        lambda: delta.read(path),
+        lambda: delta.version(path),
+        lambda: delta.turn(path, "days"),
+        lambda: forget(path, "number", [1]),
+    ):
+        with pytest.raises(VitrineError, match=r"table `looks` under .* cannot be opened") as said:
+            work()
+        assert "\n" not in str(said.value)
+    with pytest.raises(VitrineError, match="table `looks`"):
+        delta.append(path, FEW)
