@@ -1,0 +1,109 @@
+"""The demo on shops of other seeds: the lift is to be there on each of them.
+
+    python -m tests.benchmarks.shops 1 2 3 4 [--record]
+
+Every step is the Makefile's. What it gives goes to SHOPS.md, a row a shop; the rows of other seeds stay.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tests.benchmarks import harness
+from tests.benchmarks.real import ROOT, Deployment
+
+TABLE = Path(__file__).parent / "SHOPS.md"
+SHOP_ENDS = "2026-03-02T00:00:00"
+STEPS = (
+    "produce catalogue --products shop/products.parquet",
+    "produce encoder --data shop --out encoder",
+    "produce embeddings --encoder encoder",
+    "produce tags --labels shop/labels.parquet",
+    "produce codes",
+    "produce interests --impressions shop/impressions.parquet",
+    "produce neighbours --impressions shop/impressions.parquet",
+    "feast apply",
+    f"feast materialize-incremental {SHOP_ENDS}",
+    "consume tags-report --json tags.json",
+)
+COLUMNS = ("all features", "all features over placebo", "placebo", "attainable", "oracle")
+
+
+def main(
+    shops: Annotated[list[int], typer.Argument(help="Seeds of the shops.")],
+    seeds: Annotated[int, typer.Option(help="Training seeds of each ranker.")] = 3,
+    permutations: Annotated[int, typer.Option(help="Of the placebo.")] = 5,
+    ladder_rows: Annotated[int, typer.Option(help="Rows that the rankers of single groups are trained on.")] = 60_000,
+    record: harness.Record = False,
+) -> None:
+    """Run the demo on each shop."""
+    for seed in shops:
+        with tempfile.TemporaryDirectory() as scratch:
+            at = Deployment(f"shop {seed}", Path(scratch))
+            content = (ROOT / "feature_repo" / "feature_store.yaml").read_text()
+            (at.folder / "feature_store.yaml").write_text(content.replace("../demo", scratch))
+            for line in (f"produce shop --out shop --seed {seed}", *STEPS):
+                at.run(line)
+            at.run(
+                "consume lift --impressions shop/impressions.parquet --truth shop/truth --test-days 10 "
+                f"--json lift.json --seeds {seeds} --permutations {permutations} --ladder-rows {ladder_rows}"
+            )
+            lift, tags = (json.loads((at.folder / f"{name}.json").read_text()) for name in ("lift", "tags"))
+            line = row(seed, lift, tags, f"{seeds}, {permutations}")
+            print(line, flush=True)
+            if record:
+                _record(seed, line)
+
+
+def row(seed: int, lift: dict, tags: dict, trained: str) -> str:  # type: ignore[type-arg]
+    """One line of SHOPS.md."""
+    whole = {
+        one["name"]: one
+        for one in lift["comparisons"]
+        if (one["slice"], one["metric"], one["days"]) == ("all", "auc", "test")
+    }
+    new = next(
+        one
+        for one in lift["comparisons"]
+        if (one["name"], one["slice"], one["metric"]) == (COLUMNS[0], "new products", "auc")
+    )
+    cells = [f"{whole[name]['lift']:+.4f} {_span(whole[name]['ci95'])}" for name in COLUMNS]
+    cells.insert(1, f"{new['lift']:+.4f} {_span(new['ci95'])}")
+    share = whole[COLUMNS[0]]["lift"] / whole["attainable"]["lift"]
+    age = next(tag for tag in tags["tags"] if tag["tag"] == "child_age")
+    low, high = age["gain"]["ci95"]
+    gained = f"{100 * age['gain']['value']:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}] over {age['rival']}"
+    base = f"{whole[COLUMNS[0]]['base']:.4f}"
+    return " | ".join([f"| {seed}", base, *cells, f"{share:.0%}", gained, f"{trained} |"])
+
+
+def _span(interval: list[float]) -> str:
+    low, high = interval
+    return f"[{low:+.4f}, {high:+.4f}]"
+
+
+def _record(seed: int, line: str) -> None:
+    kept = TABLE.read_text().splitlines() if TABLE.exists() else []
+    rows = {int(one.split("|")[1]): one for one in kept if one.startswith("| ") and one.split("|")[1].strip().isdigit()}
+    rows[seed] = line
+    at = harness.machine()
+    head = [
+        "# The demo on five shops",
+        "",
+        "Written by `python -m tests.benchmarks.shops SEED ... --record`: AUC differences on the last 10 days with "
+        "their 95% intervals, users drawn.",
+        f"Last written at {at['commit']}, {at['date']}, {at['machine']}.",
+        "",
+        "| shop | baseline AUC | all features | on new products | over placebo | placebo | attainable | oracle | "
+        "share of the attainable | child age, points of accuracy over the better of bag of words and text tower | "
+        "training seeds, permutations |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    TABLE.write_text("\n".join([*head, *(rows[each] for each in sorted(rows))]) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)
