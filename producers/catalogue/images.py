@@ -1,6 +1,6 @@
 """Pictures decoded, the unusable refused: every image of a catalogue goes through `open_image` or `open_pixels`.
 
-Needs Pillow, simplejpeg, NumPy and LMDB alone, so that it runs in decoding processes and on machines that only encode.
+Needs Pillow, NumPy and LMDB alone, so that it runs in decoding processes and on machines that only encode.
 """
 
 import stat

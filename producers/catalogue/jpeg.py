@@ -6,8 +6,12 @@ nothing, and Pillow judges.
 """
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
+
+try:
+    import simplejpeg
+except ImportError:  # a machine that only encodes may do without: Pillow gives the same pixels, later
+    simplejpeg = None
 
 BEGINS = b"\xff\xd8\xff"
 NOTES = b"\xff\xe1"
@@ -16,7 +20,7 @@ NOTES = b"\xff\xe1"
 
 def size(content: bytes) -> tuple[int, int] | None:
     """Width and height as the header says, if the picture is one for `pixels`."""
-    if not content.startswith(BEGINS) or NOTES in content:
+    if simplejpeg is None or not content.startswith(BEGINS) or NOTES in content:
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)

@@ -1,4 +1,4 @@
-"""Pictures decoded in worker processes, which import Pillow, simplejpeg, NumPy and LMDB alone and so start at once.
+"""Pictures decoded in worker processes, which import Pillow, NumPy and LMDB alone and so start at once.
 
 A picture that is not much larger than the model wants is handed over as it is and cut with others of its size
 (cutting.py); a larger one is cut where it was decoded, so that less memory has to be carried.

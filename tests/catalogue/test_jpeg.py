@@ -1,5 +1,7 @@
 """`open_pixels` against `open_image`: whatever the picture, the same pixels or the same refusal."""
 
+import subprocess
+import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -100,3 +102,14 @@ def test_a_file_is_read_and_a_missing_one_refused(tmp_path: Path) -> None:
     assert np.array_equal(open_pixels(tmp_path / "a.jpg", side=SIDE), np.asarray(open_image(tmp_path / "a.jpg")))
     with pytest.raises(UnusableImage, match=images.MISSING):
         open_pixels(tmp_path / "b.jpg", side=SIDE)
+
+
+def test_a_machine_without_the_quick_decoder_gets_the_same_pixels() -> None:
+    content = drawn(90, 70, "RGB", 3)
+    line = (
+        "import sys; sys.modules['simplejpeg'] = None\n"
+        "from producers.catalogue.images import open_pixels\n"
+        f"sys.stdout.buffer.write(open_pixels(sys.stdin.buffer.read(), side={SIDE}).tobytes())"
+    )
+    done = subprocess.run([sys.executable, "-c", line], input=content, capture_output=True, check=True)
+    assert done.stdout == open_pixels(content, side=SIDE).tobytes()
