@@ -13,6 +13,7 @@ from producers.encoders.train import Trained, train
 from producers.encoders.training.contrastive import contrastive
 from producers.encoders.training.pairs import crop, recoloured
 from producers.learning.encoder import train_encoder
+from tests.small_disk import no_file_longer_than
 
 COLOURS = {"红色": (220, 30, 30), "绿色": (30, 180, 60), "蓝色": (40, 60, 220), "黑色": (15, 15, 15)}
 
@@ -52,6 +53,16 @@ def test_the_same_seed_trains_the_same_encoder_and_its_version_says_so(shop, tmp
     first, second = (load(str(tmp_path / name / "small")) for name in ("once", "again"))
     assert first.version == second.version
     np.testing.assert_array_equal(first.encode_texts(["红色"]), second.encode_texts(["红色"]))
+
+
+def test_a_checkpoint_that_finds_no_room_is_one_line(shop, tmp_path: Path) -> None:
+    titles, pictures = shop
+    with (
+        no_file_longer_than(1_900_000),  # room for a few decoded pictures, and none for the weights
+        pytest.raises(VitrineError, match=r"encoder: the checkpoint cannot be written .*File too large") as said,
+    ):
+        trained((titles[:5], pictures[:5]), tmp_path / "encoder", pairs=5)
+    assert "\n" not in str(said.value)
 
 
 def test_unusable_pictures_are_left_out_and_counted(shop, tmp_path: Path) -> None:

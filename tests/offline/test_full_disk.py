@@ -1,8 +1,6 @@
 """A disk that is full, and a table whose log is broken: one clear line, and what was there stays."""
 
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +10,10 @@ import pytest
 from feature_repo.errors import VitrineError
 from feature_repo.tables import delta
 from feature_repo.tables.retention import forget
+from tests.small_disk import no_file_longer_than
 
 NOISE = pa.table({"number": np.random.default_rng(0).random(20_000)})
 FEW = NOISE.slice(0, 10)
-
-
-@contextmanager
-def no_file_longer_than(size: int) -> Iterator[None]:
-    """As on a full disk: what would be written beyond it is refused by the system."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 WAYS: dict[str, Callable[[Path], int]] = {
