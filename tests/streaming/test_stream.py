@@ -14,6 +14,7 @@ from PIL import Image
 from consumers.online import Status
 from feature_repo.features import interest
 from feature_repo.features.interest import Click
+from feature_repo.schema import LABELS
 from feature_repo.tables import delta
 from producers.behaviour import interest_rows
 from producers.behaviour.neighbours import make_neighbours
@@ -22,6 +23,7 @@ from producers.codes.run import Gates, code_products
 from producers.embeddings.run import embed_catalogue
 from producers.encoders import load
 from producers.streaming.loop import Counts
+from producers.tags import tag_products
 from tests.streaming.running import BEGAN, PREFIX, TITLES, Shop, _now
 
 OPEN = Gates(1.0, 0.0, 1.0)
@@ -212,3 +214,32 @@ def test_a_new_product_starts_with_what_its_nearest_had_earned(shop: Shop) -> No
     for product, row in streamed.items():
         for name in ("neighbour_click_rate", "neighbour_impressions", "neighbour_price", "neighbour_similarity"):
             assert row[name] == pytest.approx(batch[product][name], abs=1e-6), name
+
+
+def test_a_streamed_product_is_tagged_as_the_batch_command_tags_it(shop: Shop) -> None:
+    for number in range(60):
+        shop.send_product(number)
+    shop.take_in()
+    labels = shop.settings.file.parent / "labels.parquet"
+    genders = ("girl", "boy", "girl", "girl", "unisex")  # of TITLES
+    said = [(f"p{number}", "child_gender", genders[number % 5]) for number in range(60)]
+    pq.write_table(pa.table(list(map(list, zip(*said, strict=True))), schema=LABELS), labels)
+    for number in range(60, 80):
+        shop.send_product(number)
+    counts = shop.take_in(labels=labels, abstain=0.4)
+    assert counts.added["product_tags"] == 20
+    streamed = {row["product_id"]: row for row in table(shop, "product_tags")}
+    with shop.reader() as reader:
+        block = reader.fetch("product_tags", sorted(streamed))
+        assert block.values["child_gender"].tolist() == [
+            streamed[product]["child_gender"] for product in sorted(streamed)
+        ]
+    shutil.rmtree(shop.settings.table("product_tags"))
+    tag_products(shop.settings, labels, encoder_version=None, abstain=0.4, now=_now())
+    batch = {row["product_id"]: row for row in table(shop, "product_tags")}
+    assert {row["child_gender"] for row in streamed.values()} >= {"girl", "boy"}
+    for product, row in streamed.items():
+        wanted = batch[product]
+        assert row["child_gender_distribution"] == pytest.approx(wanted["child_gender_distribution"], abs=1e-5)
+        for name in ("child_age", "child_gender", "category", "tagger_version", "encoder_version", "event_timestamp"):
+            assert row[name] == wanted[name], name
