@@ -10,6 +10,7 @@ from rich.console import Console
 from consumers.commands import outcome
 from feature_repo import settings
 from feature_repo.console import JsonOption, StoreOption
+from feature_repo.errors import UsageError
 
 
 def consistency(
@@ -22,6 +23,10 @@ def consistency(
     served: Annotated[
         Path | None,
         typer.Option(help="Parquet with the ids of what was served.", show_default="the keys offline and online"),
+    ] = None,
+    served_log: Annotated[
+        Path | None,
+        typer.Option(help="What `consume serve --log-served` wrote: judge that, each row as of when it was served."),
     ] = None,
     scan: Annotated[
         int, typer.Option(min=1, help="Online keys of a view to look at for the sample, at most.")
@@ -42,12 +47,22 @@ def consistency(
     from consumers.monitoring.figures import as_json
     from consumers.monitoring.terminal import consistency_table
 
+    deployment, moment = settings.load(store), parse_moment(now) if now else datetime.now(UTC)
+    if served_log is not None:
+        if served is not None:
+            raise UsageError("--served and --served-log exclude each other: the one names keys, the other has rows")
+        judged = views.check_served(
+            deployment, served_log, sample=sample, budget=budget, now=moment, grace=parse_age(grace)
+        )
+        Console().print(consistency_table(judged))
+        outcome.end(as_json(judged), json, judged.breaches)
+        return
     found = views.check(
-        settings.load(store),
+        deployment,
         sample=sample,
         seed=seed,
         budget=budget,
-        now=parse_moment(now) if now else datetime.now(UTC),
+        now=moment,
         grace=parse_age(grace),
         at_most=scan,
         served=served,

@@ -50,6 +50,10 @@ def serve(
     access_log: Annotated[
         str, typer.Option(help="File for a line of JSON per request; - is standard output, empty keeps none.")
     ] = "-",
+    log_served: Annotated[
+        Path | None, typer.Option(help="File for a sample of the rows served: for `consume consistency --served-log`.")
+    ] = None,
+    log_served_one_in: Annotated[int, typer.Option(min=1, help="Of so many readings of a view, one key.")] = 1_000,
     watch: Annotated[
         str | None,
         typer.Option(help="Check freshness, drift, consistency so often (5m); see /status and /metrics."),
@@ -84,6 +88,8 @@ def serve(
         limits={"ids": max_ids, "workers": workers, "waiting": waiting, "deadline": deadline},
         streams=streams,
         access_log=access_log,
+        log_served=log_served,
+        log_served_one_in=log_served_one_in,
         watch=watch,
         objectives=objectives,
         impressions=impressions,
@@ -106,6 +112,8 @@ class _Wanted:
     limits: dict[str, Any]
     streams: int
     access_log: str
+    log_served: Path | None
+    log_served_one_in: int
     watch: str | None
     objectives: Path | None
     impressions: Path | None
@@ -137,6 +145,7 @@ def _serve_several(wanted: _Wanted, count: int) -> None:
 def _serve(wanted: _Wanted, on_ready: Callable[[dict[str, str]], None]) -> None:
     """Serve until told to end."""
     from consumers.online import OnlineReader
+    from consumers.served_log import ServedLog
     from consumers.serving import server
     from consumers.serving.access_log import AccessLog
     from consumers.serving.desk import Desk, Limits
@@ -161,6 +170,8 @@ def _serve(wanted: _Wanted, on_ready: Callable[[dict[str, str]], None]) -> None:
             metrics.registry.register(Collector(watcher))
             routers.append(page.router(watcher, _now, lift_report=wanted.lift_report))
         stream = open_.enter_context(_stream(wanted.access_log))
+        if wanted.log_served is not None:
+            table.witness = open_.enter_context(ServedLog(wanted.log_served, wanted.log_served_one_in))
         reader = open_.enter_context(OnlineReader.of_table(table))
         server.serve(
             Desk(reader, limits=Limits(**wanted.limits), metrics=metrics, log=AccessLog(stream)),

@@ -13,6 +13,9 @@ anew, as materialization packs it, and must be the same bytes.
 
 A row that came online by another way than materialization (a stream) may be newer than what was written; then it is
 held against its own version offline. It is left alone, and counted as `young`, until that has had `grace` to arrive.
+
+So much is of the rows that are online now. Rows as they were served (served_log.py) are judged by the same rules as of
+the time each was served, which the ledger knows: since when each file of the offline table has been online.
 """
 
 from collections import Counter
@@ -24,9 +27,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from consumers import served_log
 from consumers.monitoring import sampling
 from consumers.monitoring.history import ViewHistory
-from consumers.monitoring.verdicts import FAULTS, Verdicts, judge
+from consumers.monitoring.verdicts import FAULTS, Verdicts, judge, judge_served
+from consumers.served_log import Served
 from feature_repo.errors import VitrineError
 from feature_repo.online import open_online
 from feature_repo.settings import Settings
@@ -133,6 +138,46 @@ def check(
     finally:
         online.store.close()
     return Consistency(now, budget, views)
+
+
+def check_served(
+    settings: Settings, log: Path, *, sample: int, budget: float, now: datetime, grace: timedelta
+) -> Consistency:
+    """Judge rows as they were served, each as of the time it was.
+
+    Args:
+        log: as `consume serve --log-served` writes it.
+        sample: rows of each view, the last ones.
+        budget, now, grace: as of `check`.
+
+    Raises:
+        VitrineError: there is no online store, it does not answer, or `log` cannot be read.
+    """
+    online = open_online(settings)
+    if online is None:
+        raise VitrineError(f"{settings.file}: no online store yet; run `feast apply`, then materialize")
+    rows = served_log.read(log, sample)
+    try:
+        views = [
+            _check_served(online, view, settings.table(name), rows.get(name), now, grace)
+            for name, view in sorted(online.reload().views.items())
+        ]
+    finally:
+        online.store.close()
+    return Consistency(now, budget, views)
+
+
+def _check_served(
+    online: OnlineTable, view: View, path: Path, served: Served | None, now: datetime, grace: timedelta
+) -> ViewConsistency:
+    if served is None:
+        return ViewConsistency(view.name, not_judged="none of its rows is in the log")
+    history = ViewHistory.open(online, view, path)
+    if isinstance(history, str):
+        return ViewConsistency(view.name, not_judged=history)
+    ledger = written.of_view(online, view.name)
+    judged = judge_served(online, history, served, ledger, now=times.tick(now, "us"), grace=times.duration(grace, "us"))
+    return _figures(judged, view, sampling.Sample({}, len(served.keys), complete=True), None)
 
 
 def _check_view(

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import numpy as np
@@ -10,12 +10,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from consumers.monitoring.history import Versions, ViewHistory
+from consumers.monitoring.taken import Taken
+from consumers.served_log import Served
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from feature_repo.tables import repack, times, written
 from feature_repo.tables.online_table import OnlineTable
 from feature_repo.tables.record import View
 
 FAULTS = ("missing", "extra", "stale", "different")
+CLOCKS = 1_000_000
+"""Microseconds by which the clocks of who serves and of who materializes may differ."""
 Int64 = NDArray[np.int64]
 
 
@@ -50,15 +54,79 @@ def judge(
         now: microseconds since 1970 UTC.
         grace: microseconds that a row may be online before its version is offline.
     """
-    view, words = history.view, online.words(history.view)
     # Online first: what is written meanwhile makes an online row old, never the other way round.
     found = online.store.read([keys])[0]
     versions = history.versions(keys, ledger)
+    known = versions.event <= now
+    at = np.full(len(keys), now)
+    return _judge(online, history, keys, found, versions, versions.online if ledger else known, known, at, now - grace)
+
+
+def judge_served(
+    online: OnlineTable,
+    history: ViewHistory,
+    served: Served,
+    ledger: written.Written | None,
+    *,
+    now: int,
+    grace: int,
+) -> Verdicts:
+    """Hold rows as they were served against what the offline rows say of the time they were served.
+
+    A row should have been served once its file had been online for CLOCKS; without a ledger nobody knows since when.
+
+    Args:
+        As of `judge`.
+    """
+    distinct = {key: i for i, key in enumerate(dict.fromkeys(served.keys))}
+    all_versions = history.versions(list(distinct), ledger)
+    at = np.array(served.at, np.int64)
+    asked, place = _of_each(np.array([distinct[key] for key in served.keys], np.int64), all_versions.key)
+    versions = replace(
+        all_versions,
+        key=asked,
+        **{name: getattr(all_versions, name)[place] for name in ("event", "created", "online", "position")},
+    )
+    moment = Taken.of(history.table, ledger).moment(versions.position)
+    there = versions.online & (moment != times.NEVER) & (moment <= at[asked] - CLOCKS)
+    known = (versions.event <= at[asked]) & (versions.created <= at[asked])
+    return _judge(online, history, served.keys, served.rows, versions, there, known, at, now - grace)
+
+
+def _of_each(asked: Int64, key: Int64) -> tuple[Int64, Int64]:
+    """For each place in `asked` [n] all places in `key` of the same value: pairs (place in asked, place in key)."""
+    order = np.argsort(key, kind="stable")
+    first, last = (np.searchsorted(key[order], asked, side) for side in ("left", "right"))
+    counts = last - first
+    within = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
+    return np.repeat(np.arange(len(asked)), counts), order[np.repeat(first, counts) + within]
+
+
+def _judge(
+    online: OnlineTable,
+    history: ViewHistory,
+    keys: list[bytes],
+    found: Sequence[bytes | None],
+    versions: Versions,
+    there: NDArray[np.bool_],
+    known: NDArray[np.bool_],
+    at: Int64,
+    young_from: int,
+) -> Verdicts:
+    """What is wrong with each of n rows.
+
+    Args:
+        versions: the offline rows of each, by its place.
+        there: of the versions, those that should have been online.
+        known: those that the offline store had.
+        at: [n], when the row was looked at, microseconds since 1970 UTC.
+        young_from: a row made after this, likewise, may still come to the offline store.
+    """
+    view, words = history.view, online.words(history.view)
     sound = _sound(found, view, words)
     event, created = _stamps(found)
-    written_by_now = versions.online if ledger is not None else versions.event <= now
-    should = _newest(versions.key, versions.event, versions.created, written_by_now, len(keys))
-    newest = _newest(versions.key, versions.event, versions.created, versions.event <= now, len(keys))
+    should = _newest(versions.key, versions.event, versions.created, there, len(keys))
+    newest = _newest(versions.key, versions.event, versions.created, known, len(keys))
     same = _same_version(versions.key, versions.event, versions.created, event, created)
     fault: list[str | None] = [None] * len(keys)
     detail = [""] * len(keys)
@@ -70,7 +138,7 @@ def judge(
         late = _stamp(versions.event, versions.created, newest[i])
         pending += late is not None and (found[i] is None or here < late) and (wanted is None or wanted < late)
         if found[i] is None:
-            if wanted is not None and not (view.ttl and wanted[0] < now - view.ttl):
+            if wanted is not None and not (view.ttl and wanted[0] < at[i] - view.ttl):
                 fault[i], detail[i] = "missing", f"{_when(wanted[0])} was written"
         elif not sound[i]:
             fault[i], detail[i] = "different", "the row is damaged"
@@ -78,7 +146,7 @@ def judge(
             fault[i], detail[i] = "stale", f"{_when(here[0])} is online, {_when(wanted[0])} was written"
         elif same[i]:
             compare.append(i)
-        elif here[1] > now - grace:
+        elif here[1] > young_from:
             young += 1
         else:
             fault[i], detail[i] = "extra", f"the offline store has no version of {_when(here[0])}"

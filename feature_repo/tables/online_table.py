@@ -49,12 +49,21 @@ class Request:
     """For some features that are floats, the array that takes the values."""
 
 
-class OnlineTable:
-    """The packed rows of one project in one store. Threads may share it."""
+Witness = Callable[[str, Sequence[bytes], Sequence[bytes | None], int], None]
+"""Is shown what a reading found: the view, the keys, their rows, and the time in microseconds since 1970 UTC."""
 
-    def __init__(self, store: Store, project: str) -> None:
+
+class OnlineTable:
+    """The packed rows of one project in one store. Threads may share it.
+
+    Args:
+        witness: of every reading.
+    """
+
+    def __init__(self, store: Store, project: str, *, witness: Witness | None = None) -> None:
         self.store = store
         self.project = project
+        self.witness = witness
         self._lock = threading.Lock()
         self._record: Record | None = None
         self._raw: bytes | None = None
@@ -259,6 +268,9 @@ class OnlineTable:
         keep_stale: bool = False,
     ) -> list[Rows]:
         """Columns from what the store gave for the requests' keys."""
+        if self.witness is not None:
+            for request, values in zip(requests, found, strict=True):
+                self.witness(request.view.name, request.keys, values, now)
         rows = self._decode(requests, found, now, keep_stale)
         if any(one.unknown for one in rows):
             record = self.reload()
