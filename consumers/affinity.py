@@ -108,8 +108,11 @@ def _affinity(block: Block, history: Block | None, product_ids: Sequence[str], n
     if history is None:
         return {name: np.full(block.count, np.nan, np.float32) for name in affinity.NAMES}
     _refuse_two_encoders(block, history)
-    vectors = _matrix(block, EMBEDDING, "fused_vector")
+    clicked = _matrix(history, EMBEDDING, "fused_vector")
+    vectors = _matrix(block, EMBEDDING, "fused_vector", clicked.shape[1])
     width = vectors.shape[1]
+    if clicked.shape[1] != width:  # none of the clicked products has a vector
+        clicked = np.full((len(clicked), width), np.nan, np.float32)
     row = block.views[USER]
     user = User(
         interest=_vector(row, "interest_vector", width),
@@ -117,7 +120,7 @@ def _affinity(block: Block, history: Block | None, product_ids: Sequence[str], n
         genders=_vector(row, "child_gender_mix", len(CHILD_GENDERS)),
         last_click=int(_first(row, "recent_times")[0]),
         products=_recent(row),
-        vectors=_matrix(history, EMBEDDING, "fused_vector", width),
+        vectors=clicked,
         codes=_codes(history),
     )
     candidates = Candidates(

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.features.ages import expected_stage, grown
-from feature_repo.features.similarity import cosines_of_rows, unit
+from feature_repo.features.similarity import cosines_of_rows, lengths, unit
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -156,10 +156,13 @@ def affinity(
 
 def of_user(user: User, candidates: Candidates, now: int) -> dict[str, Floats]:
     """The features of one user's candidates [n], at `now` (microseconds since 1970 UTC)."""
-    directions = unit(candidates.vectors)
+    # One product for the clicks and the interest, by click as the sums over clicks want it; the candidates' lengths are
+    # divided by afterwards, which is less to write than unit vectors of all.
+    asked = unit(np.concatenate([user.vectors, user.interest[None]]))
+    cosines = (asked @ candidates.vectors.T) / lengths(candidates.vectors)
     return affinity(
-        (unit(user.vectors) @ directions.T).T,  # laid out by click, as the sums over clicks want it
-        directions @ unit(user.interest[None])[0],
+        cosines[:-1].T,
+        cosines[-1],
         (candidates.ages, user.ages[None]),
         (candidates.genders, user.genders[None]),
         np.array([now - user.last_click]),

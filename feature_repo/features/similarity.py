@@ -14,11 +14,16 @@ Ints = NDArray[np.int64]
 TILE = 64
 
 
-def unit(vectors: Vectors) -> Vectors:
-    """The rows of unit length [n, d]; NaN rows, and rows of zeros, are NaN."""
+def lengths(vectors: Vectors) -> Vectors:
+    """Of the rows [n]; NaN of NaN rows, and of rows of zeros."""
     norm: Vectors = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
     norm[~(norm > 0)] = np.nan
-    return vectors / norm[:, None]
+    return norm
+
+
+def unit(vectors: Vectors) -> Vectors:
+    """The rows of unit length [n, d]; NaN rows, and rows of zeros, are NaN."""
+    return vectors / lengths(vectors)[:, None]
 
 
 def cosines_of_rows(vectors: Vectors, candidate: Ints, history: Ints, user: Ints) -> Vectors:

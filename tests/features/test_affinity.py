@@ -99,6 +99,12 @@ def test_online_and_offline_are_one(reader: OnlineReader, expected: dict[str, np
     same(found.affinity, of(expected, user))
 
 
+def test_candidates_of_which_nothing_is_known_are_like_nothing(reader: OnlineReader) -> None:
+    found = fetch_with_affinity(reader, "ranking_with_affinity", USERS[1], ["nobody", "nothing"], RANKED)
+    assert found.affinity["same_product"].tolist() == [0.0, 0.0]
+    assert all(np.isnan(values).all() for name, values in found.affinity.items() if name != "same_product")
+
+
 def test_a_whole_log_gets_what_single_requests_get(expected: dict[str, np.ndarray]) -> None:
     rows = whole_log()
     found = affinity.of_rows(rows, SHOP.vectors, SHOP.codes, np.full(len(rows.user), NOW))
