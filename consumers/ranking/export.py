@@ -34,6 +34,19 @@ FORMATS = (PARQUET, LIBSVM, LIGHTGBM)
 MADE = ("impressions.parquet", "versions", "tabular.libsvm", "tabular.bin", "features.json")
 
 
+def refuse(folder: Path, formats: Sequence[str]) -> None:
+    """Refuse what could not be exported, before anything is joined.
+
+    Raises:
+        VitrineError: a format is unknown, or the folder holds something other than an export.
+    """
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        raise VitrineError(f"no format {', '.join(unknown) or 'named'}; there are: {', '.join(FORMATS)}")
+    if folder.exists() and (not folder.is_dir() or any(file.name not in MADE for file in folder.iterdir())):
+        raise VitrineError(f"{folder}: holds something other than an exported training set; name another --out")
+
+
 def export(
     data: TrainingSet,
     split: NDArray[np.str_],
@@ -56,13 +69,9 @@ def export(
         File, relative to the folder, to its bytes.
 
     Raises:
-        VitrineError: a format is unknown, or the folder holds something other than an export.
+        VitrineError: as of `refuse`.
     """
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown or not formats:
-        raise VitrineError(f"no format {', '.join(unknown) or 'named'}; there are: {', '.join(FORMATS)}")
-    if folder.exists() and (not folder.is_dir() or any(file.name not in MADE for file in folder.iterdir())):
-        raise VitrineError(f"{folder}: holds something other than an exported training set; name another --out")
+    refuse(folder, formats)
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)

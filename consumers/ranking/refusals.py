@@ -1,12 +1,25 @@
 """Logs of which nothing can be said: each refused in one line, before anything is trained."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from consumers.ranking.training_set import TrainingSet
 from feature_repo.errors import VitrineError
+from feature_repo.features.neighbours import NAMES as NEIGHBOURS
 
 FEWEST_USERS = 20
 """With both a click and a row without one: intervals draw users, and of fewer they mean nothing."""
+
+
+NEEDED: Mapping[str, tuple[str, ...]] = {
+    "product_catalogue": ("category", "brand", "price"),
+    "product_embedding": ("fused_vector", "has_image", "has_text"),
+    "product_tags": ("category", "category_probability", "child_age_distribution", "child_gender_distribution"),
+    "product_codes": ("codes", "semantic_id"),
+    "product_neighbours": NEIGHBOURS,
+}
+"""What is made features of, by view: a service may leave a view out, and not a part of one."""
 
 
 def refuse_unusable(data: TrainingSet, source: str) -> None:
@@ -17,8 +30,16 @@ def refuse_unusable(data: TrainingSet, source: str) -> None:
         source: what to call it.
 
     Raises:
-        VitrineError: no impression's product is known to any view; one class only; all at one moment; too few users.
+        VitrineError: a view lacks features; no impression's product is known to any view; one class only; all at one
+            moment; too few users.
     """
+    for name, view in data.views.items():
+        lacking = [column for column in NEEDED.get(name, ()) if column not in view.versions.column_names]
+        if lacking:
+            raise VitrineError(
+                f"{source}: the feature service gives {name} without {', '.join(lacking)}; name a service that takes "
+                "the whole view, or leaves it out"
+            )
     if not any((view.row >= 0).any() for name, view in data.views.items() if name != "user_interest"):
         raise VitrineError(
             f"{source}: none of its products has a feature row at the time it was shown; "

@@ -14,7 +14,7 @@ from consumers.ranking import delong, proxies, verdict
 from consumers.ranking.costs import Cost, costs, fetch_costs
 from consumers.ranking.draws import Draws, draws, interval, mean_of
 from consumers.ranking.experiment import ALL, BASE, DIN, LIGHTGBM, Plan, Scores, score_all, split_rows
-from consumers.ranking.export import PARQUET, export
+from consumers.ranking.export import PARQUET, export, refuse
 from consumers.ranking.impressions import read_impressions
 from consumers.ranking.lift import Comparison, compare_ladder, compare_main, delong_of
 from consumers.ranking.multimodal import feature_groups, fit_projection
@@ -181,6 +181,7 @@ def export_joined(
     progress: Callable[[str], None],
 ) -> dict[str, int]:
     """Join a log and write it as a training set; arguments are `measure`'s and `export`'s."""
+    refuse(out, formats)
     data, _ = read_and_join(settings, impressions, service, now)
     refuse_unusable(data, str(impressions))
     start = split_time(data, test_days)

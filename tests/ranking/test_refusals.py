@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from consumers.ranking.refusals import refuse_unusable
+from consumers.ranking.refusals import NEEDED, refuse_unusable
 from consumers.ranking.training_set import JoinedView, TrainingSet
 from feature_repo.errors import VitrineError
 from feature_repo.schema import TIMESTAMP
@@ -50,3 +50,12 @@ def test_a_log_that_shares_no_product_with_the_features_is_refused() -> None:
     data = small_log()
     views = {name: JoinedView(view.versions, view.since, np.full(3000, -1)) for name, view in data.views.items()}
     assert "none of its products has a feature row" in refused(data.with_views(views))
+
+
+@pytest.mark.parametrize("view", ["product_embedding", "product_tags", "product_codes", "product_neighbours"])
+def test_a_service_that_takes_a_part_of_a_view_is_refused_by_what_it_lacks(view: str) -> None:
+    data = small_log()
+    whole = data.views[view]
+    lacking = NEEDED[view][-1]
+    part = replace(whole, versions=whole.versions.drop_columns([lacking]))
+    assert f"gives {view} without {lacking};" in refused(data.with_views({**data.views, view: part}))
