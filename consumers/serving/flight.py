@@ -56,7 +56,10 @@ class FlightServer(flight.FlightServerBase):
                 middleware={_CALL: _Calls(door)},
             )
         except (pa.ArrowException, OSError) as error:
-            raise VitrineError(f"Flight cannot listen at {host}:{port}: {str(error).splitlines()[0]}") from error
+            raise VitrineError(
+                f"Flight cannot listen at {host}:{port} ({str(error).splitlines()[0]}); another server may be running "
+                "there: name another --flight-port, or -1 for none"
+            ) from error
         self._desk = desk
         self._free_streams = streams
         self._streams = streams

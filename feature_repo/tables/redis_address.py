@@ -119,6 +119,11 @@ def from_url(url: str) -> RedisAddress:
     """
     parts = urlsplit(url)
     kind = {"rediss": "redis"}.get(parts.scheme, parts.scheme.replace("-", "_"))
+    if kind not in _KINDS:
+        raise VitrineError(
+            f"`{url.rpartition('@')[2]}` is no Redis address; write redis://host:6379, rediss:// with TLS, "
+            "redis-cluster:// or redis-sentinel://"
+        )
     login, _, hosts = parts.netloc.rpartition("@")
     options: dict[str, Any] = {name: _parsed(value) for name, value in parse_qsl(parts.query)}
     username, _, password = login.partition(":")

@@ -259,9 +259,21 @@ def test_addresses_are_written_as_feast_writes_them_or_as_urls() -> None:
     assert from_url("redis-cluster://u:p%40@a:1,b") == RedisAddress(
         (("a", 1), ("b", 6379)), "redis_cluster", options={"username": "u", "password": "p@"}
     )
-    with pytest.raises(VitrineError, match="redis_type `http` is none of"):
+    with pytest.raises(VitrineError, match="`http://host` is no Redis address"):
         from_url("http://host")
     with pytest.raises(VitrineError, match="names no host"):
         from_connection_string("db=1")
     with pytest.raises(VitrineError, match="wanted host:port"):
         from_connection_string("host:port")
+
+
+@pytest.mark.parametrize("url", ["nonsense", "http://host:6379", "localhost:6379", ""])
+def test_what_is_no_redis_url_is_said_with_how_one_is_written(url: str) -> None:
+    with pytest.raises(VitrineError, match=r"is no Redis address; write redis://host:6379"):
+        from_url(url)
+
+
+def test_a_password_in_a_wrong_url_is_not_repeated() -> None:
+    with pytest.raises(VitrineError) as said:
+        from_url("http://user:secret@host:6379")
+    assert "secret" not in str(said.value)
