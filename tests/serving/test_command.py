@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from consumers import served_log
 from consumers.online import OnlineReader
 from tests import servers
 
@@ -31,6 +32,7 @@ def served(
         f"  type: feature_repo.stores.online.RedisOnlineStore\n  connection_string: {redis_server.address}\n"
     )
     line = ["serve", "--store", str(store), "--flight-port", "0", "--http-port", "0", "--access-log", "access.log"]
+    line += ["--log-served", "served.log", "--log-served-one-in", "1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "consumers.cli", *line],
         cwd=folder,
@@ -46,6 +48,7 @@ def served(
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) in (0, -signal.SIGTERM)
     assert process.stderr.read() == ""
+    assert None in served_log.read(folder / "served.log", 1_000)["looks"].rows, "of a product that is not online"
     assert (folder / "access.log").read_text().count('"status": "OK"') >= len(EXAMPLES)
 
 
