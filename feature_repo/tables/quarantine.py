@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -55,15 +56,24 @@ def add(settings: Settings, step: str, rows: Sequence[Refused], now: datetime) -
     """
     if not rows:
         return 0
-    arriving = as_table(step, rows, now)
-    path = settings.table(TABLE)
-    if delta.exists(path):
-        of_these = (pc.field("step") == step) & pc.field("row_id").isin(pc.unique(arriving["row_id"]))
-        known = delta.read(path, _KEY, where=of_these)
-        arriving = arriving.filter(pc.invert(pc.is_in(_keys(arriving), value_set=_keys(known))))
-    if arriving.num_rows:
-        delta.append(path, arriving)
-    return arriving.num_rows
+    arriving, path = as_table(step, rows, now), settings.table(TABLE)
+    while True:
+        turn = delta.turn(path, TABLE)
+        unknown = _unknown(arriving, path, step) if delta.exists(path) else arriving
+        if not unknown.num_rows:
+            return 0
+        try:
+            delta.append_in_turn(path, unknown, TABLE, turn)
+        except delta.OutOfTurn:
+            continue  # another writer was quicker, perhaps with the same rows
+        return unknown.num_rows
+
+
+def _unknown(arriving: pa.Table, path: Path, step: str) -> pa.Table:
+    """Those of the rows that the table does not hold yet."""
+    of_these = (pc.field("step") == step) & pc.field("row_id").isin(pc.unique(arriving["row_id"]))
+    known = delta.read(path, _KEY, where=of_these)
+    return arriving.filter(pc.invert(pc.is_in(_keys(arriving), value_set=_keys(known))))
 
 
 def as_table(step: str, rows: Sequence[Refused], now: datetime) -> pa.Table:

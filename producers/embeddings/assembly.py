@@ -68,12 +68,12 @@ class Assembly:
             hashes = chunk[f"{name}_hash"].to_pylist()
             found = self._store.get(modality, [None if ask else hash_ for ask, hash_ in zip(asks, hashes, strict=True)])
             counts["reused"] += int((~np.isnan(found[:, 0])).sum())
-            counts["pictures" if name == "image" else "titles"] += int(asks.sum())
             if made is not None and asks.any():
                 found[asks] = self._encoded(chunk, made, name)[asks]
                 unusable += self._refused(chunk, made, name, asks, found)
             hashed = chunk[f"{name}_hash"].is_valid().to_numpy()
             there = ~np.isnan(found[:, 0])
+            counts["pictures" if name == "image" else "titles"] += int((asks & there).sum())
             sure = asks & there & hashed & (_unmoved(chunk, asks) if name == "image" else True)
             keep = np.flatnonzero(sure)
             fresh.append((modality, [hashes[row] for row in keep], found[keep]))

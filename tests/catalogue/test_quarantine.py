@@ -1,5 +1,7 @@
 """Where bad input goes."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from feature_repo import schema
@@ -47,3 +49,16 @@ def test_keeps_two_hundred_characters_of_a_long_value(store: Settings) -> None:
 def test_counts_by_reason_the_most_frequent_first() -> None:
     rows = [Refused(str(row), "price", reason, None) for row, reason in enumerate(["a", "b", "b"])]
     assert list(quarantine.counts(rows).items()) == [("b", 2), ("a", 1)]
+
+
+def test_of_writers_at_once_one_notes_what_all_of_them_refuse(store: Settings) -> None:
+    gate = threading.Barrier(4, timeout=20)
+
+    def writer(number: int) -> int:
+        gate.wait()
+        rows = [Refused("p1", "price", "negative", "-3"), Refused(f"own {number}", "price", "negative", "-3")]
+        return quarantine.add(store, "catalogue", rows, NOW)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(writer, range(4))) == 5
+    assert sorted(quarantine.read(store)["row_id"].to_pylist()) == ["own 0", "own 1", "own 2", "own 3", "p1"]
