@@ -16,7 +16,7 @@ import numpy as np
 import typer
 from scipy import stats
 
-from tests.benchmarks.real import ROOT, Deployment
+from tests.benchmarks.real import Deployment
 
 DAYS, TEST_DAYS = 60, 10
 LIFT = f"--features ranking_without_labels --test-days {TEST_DAYS} --permutations 1 --replicates 20"
@@ -65,9 +65,7 @@ def lifts(
     if (folder / "lift.json").exists():
         return of_groups(folder / "lift.json")
     folder.mkdir(parents=True, exist_ok=True)
-    content = (ROOT / "feature_repo" / "feature_store.yaml").read_text()
-    (folder / "feature_store.yaml").write_text(content.replace("../demo", str(folder)))
-    at = Deployment(folder.name, folder)
+    at = Deployment.opened(folder.name, folder)
     if not (shop / "impressions.parquet").exists():
         sizes = f"--products {products} --users {users} --days {DAYS} --impressions-per-user {per_user}"
         at.run(f"produce shop --out {shop} {sizes} --seed {seed}")

@@ -52,6 +52,13 @@ class Deployment:
     name: str
     folder: Path
 
+    @classmethod
+    def opened(cls, name: str, folder: Path) -> "Deployment":
+        """One whose tables lie in `folder`, as the laptop's store file has them."""
+        content = (ROOT / "feature_repo" / "feature_store.yaml").read_text()
+        (folder / "feature_store.yaml").write_text(content.replace("../demo", str(folder)))
+        return cls(name, folder)
+
     def run(self, line: str) -> str:
         """Run a command in the folder and hold it to exit code 0; what it said."""
         program, *arguments = line.split()
@@ -190,9 +197,7 @@ def main(
     rows: list[Row] = []
     for name in only or SETS:
         with tempfile.TemporaryDirectory() as scratch:
-            at = Deployment(name, Path(scratch))
-            content = (ROOT / "feature_repo" / "feature_store.yaml").read_text()
-            (at.folder / "feature_store.yaml").write_text(content.replace("../demo", scratch))
+            at = Deployment.opened(name, Path(scratch))
             at.run(f"produce import {name} --from {(data / name).resolve()} --out set")
             rows += SETS[name](at)
     lines = [f"| {row.data} | {row.what} | {row.figure} | {row.rows} |" for row in rows]

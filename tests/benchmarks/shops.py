@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from tests.benchmarks import harness
-from tests.benchmarks.real import ROOT, Deployment
+from tests.benchmarks.real import Deployment
 
 TABLE = Path(__file__).parent / "SHOPS.md"
 SHOP_ENDS = "2026-03-02T00:00:00"
@@ -42,9 +42,7 @@ def main(
     """Run the demo on each shop."""
     for seed in shops:
         with tempfile.TemporaryDirectory() as scratch:
-            at = Deployment(f"shop {seed}", Path(scratch))
-            content = (ROOT / "feature_repo" / "feature_store.yaml").read_text()
-            (at.folder / "feature_store.yaml").write_text(content.replace("../demo", scratch))
+            at = Deployment.opened(f"shop {seed}", Path(scratch))
             for line in (f"produce shop --out shop --seed {seed}", *STEPS):
                 at.run(line)
             at.run(

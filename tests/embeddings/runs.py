@@ -1,7 +1,6 @@
 """Producers as processes of their own, to be killed: forked from a server that has imported everything."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import datetime
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -13,6 +12,7 @@ from feature_repo.errors import VitrineError
 from producers import ledger, locks
 from producers.catalogue import increment as catalogue
 from producers.embeddings import run as embeddings
+from tests.processes import begun
 
 context = get_context("forkserver")
 context.set_forkserver_preload(["tests.embeddings.runs", "torch", "transformers", "producers.encoders.checkpoint"])
@@ -36,22 +36,12 @@ def _run(pipe: Connection, store: Path, products: Path, encoder: Path, now: date
         pipe.send("done")
 
 
-@contextmanager
 def running(
     store: Path, products: Path, encoder: Path, now: datetime, *, locks: str = locks.FOLDER
-) -> Iterator[tuple[BaseProcess, Connection]]:
+) -> AbstractContextManager[tuple[BaseProcess, Connection]]:
     """A process that has just begun; the pipe gives "done", or the error of one line that ended it.
 
     Args:
         locks: the folder of its locks; those that are to see none of each other's have each its own.
     """
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_run, args=(theirs, store, products, encoder, now, locks))
-    process.start()
-    theirs.close()
-    assert ours.recv() == "begins"
-    try:
-        yield process, ours
-    finally:
-        process.kill()
-        process.join()
+    return begun(context, _run, store, products, encoder, now, locks)

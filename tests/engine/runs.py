@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from feature_repo.tables import materialize
 from tests.engine import world
+from tests.processes import begun
 
 context = get_context("forkserver")
 context.set_forkserver_preload(["tests.engine.runs"])
@@ -27,19 +28,11 @@ def _run(pipe: Connection, folder: Path, end: datetime, rows_per_entry: int) -> 
     pipe.send(megabytes[0])
 
 
-@contextmanager
-def running(folder: Path, end: datetime, rows_per_entry: int = 200_000) -> Iterator[tuple[BaseProcess, Connection]]:
+def running(
+    folder: Path, end: datetime, rows_per_entry: int = 200_000
+) -> AbstractContextManager[tuple[BaseProcess, Connection]]:
     """A process that has just begun to materialize `looks`; the pipe gives the most memory that it took, in MB."""
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_run, args=(theirs, folder, end, rows_per_entry))
-    process.start()
-    theirs.close()
-    assert ours.recv() == "begins"
-    try:
-        yield process, ours
-    finally:
-        process.kill()
-        process.join()
+    return begun(context, _run, folder, end, rows_per_entry)
 
 
 @contextmanager

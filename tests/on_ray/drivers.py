@@ -1,13 +1,15 @@
 """Programs that put work on the tests' cluster, to be killed: processes of their own."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+from tests.processes import begun
 
 context = get_context("spawn")
 
@@ -44,16 +46,8 @@ def _drive(pipe: Connection, address: str, work: Callable[..., None], arguments:
     pipe.send("done")
 
 
-@contextmanager
-def running(address: str, work: Callable[..., None], *arguments: Any) -> Iterator[tuple[BaseProcess, Connection]]:
+def running(
+    address: str, work: Callable[..., None], *arguments: Any
+) -> AbstractContextManager[tuple[BaseProcess, Connection]]:
     """A program that is connected to the cluster and has just begun; the pipe gives "done"."""
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_drive, args=(theirs, address, work, arguments))
-    process.start()
-    theirs.close()
-    assert ours.recv() == "begins"
-    try:
-        yield process, ours
-    finally:
-        process.kill()
-        process.join()
+    return begun(context, _drive, address, work, arguments)
