@@ -39,7 +39,7 @@ app.command()(serve.serve)
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run it; __main__.py is the console script's entry."""
     console.run(app)
 
 

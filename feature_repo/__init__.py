@@ -10,6 +10,7 @@
     tables/         storage: Arrow tables and NumPy arrays in and out, no Feast
     stores/         Feast's plug-in points: thin adapters over tables/
     console.py      what the command lines share: one-line errors, progress bars
+    interruption.py  their end by Ctrl-C, from the first moment on
 
 Imports neither `producers` nor `consumers`.
 """

@@ -57,7 +57,7 @@ app.command()(vacuum.vacuum)
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run it; __main__.py is the console script's entry."""
     console.run(app)
 
 
