@@ -20,16 +20,18 @@ from feature_repo.errors import UsageError, VitrineError
 if TYPE_CHECKING:
     from consumers.serving.door import Door
 
+LAST_PORT = 65_535
+
 
 def serve(
     host: Annotated[
         str, typer.Option(help="Address to listen at; beyond the loopback only with a token.")
     ] = "127.0.0.1",
     flight_port: Annotated[
-        int, typer.Option(min=-1, max=65_535, help="Arrow Flight; 0 takes any that is free, -1 serves no Flight.")
+        int, typer.Option(min=-1, max=LAST_PORT, help="Arrow Flight; 0 takes any that is free, -1 serves no Flight.")
     ] = 8815,
     http_port: Annotated[
-        int, typer.Option(min=-1, max=65_535, help="HTTP; 0 takes any that is free, -1 serves no HTTP.")
+        int, typer.Option(min=-1, max=LAST_PORT, help="HTTP; 0 takes any that is free, -1 serves no HTTP.")
     ] = 8080,
     token_file: Annotated[
         Path | None, typer.Option(help="File of one line: the bearer token that every caller must show.")
@@ -76,6 +78,7 @@ def serve(
         raise UsageError("--objectives, --impressions and --lift-report are for --watch: give it too, as 5m")
     if processes > 1 and flight_port < 0:
         raise UsageError("--processes are of Flight, and --flight-port is -1")
+    _refuse_overlap(flight_port, http_port, processes)
     # A request is small: threads within it would only wait for each other. OpenBLAS reads this when numpy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from consumers.serving.door import Certificate, Door, read_token
@@ -123,14 +126,24 @@ class _Wanted:
     """The folder of all processes' metrics, where there are several."""
 
 
+def _refuse_overlap(flight_port: int, http_port: int, processes: int) -> None:
+    last = flight_port + processes - 1
+    if flight_port > 0 and last > LAST_PORT:
+        raise UsageError(f"--flight-port {flight_port} leaves no {processes} ports up to {LAST_PORT}")
+    if 0 < flight_port <= http_port <= last:
+        raise UsageError(f"--http-port {http_port} is also a port of Flight, which takes {flight_port} to {last}")
+
+
 def _serve_several(wanted: _Wanted, count: int) -> None:
     """Flight by all, the rest by the first: there are one page and one watch, and its /metrics are of all."""
     from prometheus_client import multiprocess
 
     from consumers.serving import metrics, processes
+    from consumers.serving.door import see_free
 
     ports = processes.ports(wanted.door.host, wanted.flight_port, count)
     http = wanted.http_port or processes.ports(wanted.door.host, 0, 1)[0]  # the same after it has died
+    see_free(wanted.door.host, flight=ports, http=http)
     with TemporaryDirectory(prefix="vitrine-metrics-") as folder:
         os.environ[metrics.SHARED] = folder
         first = replace(wanted, flight_port=ports[0], http_port=http, metrics=folder)
@@ -149,9 +162,11 @@ def _serve(wanted: _Wanted, on_ready: Callable[[dict[str, str]], None]) -> None:
     from consumers.serving import server
     from consumers.serving.access_log import AccessLog
     from consumers.serving.desk import Desk, Limits
+    from consumers.serving.door import see_free
     from consumers.serving.metrics import Metrics
     from feature_repo.online import open_online
 
+    see_free(wanted.door.host, flight=[wanted.flight_port], http=wanted.http_port)
     table = open_online(wanted.deployment)
     if table is None:
         raise VitrineError(f"{wanted.deployment.file}: there is no online store to serve from yet; run `feast apply`")
@@ -162,9 +177,12 @@ def _serve(wanted: _Wanted, on_ready: Callable[[dict[str, str]], None]) -> None:
             from consumers.monitoring import page
             from consumers.monitoring.ages import parse_age
             from consumers.monitoring.exported import Collector
+            from consumers.monitoring.objectives import load
             from consumers.monitoring.watcher import Watcher, checks
 
             every = parse_age(wanted.watch)
+            if wanted.objectives:
+                load(wanted.objectives)  # each check reads them anew; a mistake in them is better said now than there
             looks = checks(wanted.deployment.file, every, objectives=wanted.objectives, impressions=wanted.impressions)
             watcher = open_.enter_context(Watcher(looks, _now))
             metrics.registry.register(Collector(watcher))

@@ -9,6 +9,9 @@ import base64
 import binascii
 import hmac
 import ipaddress
+import socket
+import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +31,12 @@ class Certificate:
         for file in (self.chain, self.key):
             if not file.is_file():
                 raise VitrineError(f"{file}: no such file; wanted a certificate chain and its private key as PEM")
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.chain, self.key)
+        except ssl.SSLError as error:
+            raise VitrineError(
+                f"{self.chain}, {self.key}: no certificate chain and its private key as PEM ({error})"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,26 @@ class Door:
         elif scheme.lower() != "bearer":
             return False
         return hmac.compare_digest(said.strip().encode("utf-8", "replace"), self.token.encode())
+
+
+def see_free(host: str, *, flight: Sequence[int], http: int) -> None:
+    """See that a server can listen at each port, before anything is opened for it; 0 and -1 name none.
+
+    Raises:
+        VitrineError: a port is taken, or the host is no address of this machine.
+    """
+    options = dict.fromkeys(flight, "--flight-port") | {http: "--http-port"}
+    for port in options.keys() - {0, -1}:
+        try:
+            for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+                with socket.socket(family, kind, protocol) as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # servers do: after one that has ended
+                    probe.bind(address)
+        except OSError as error:
+            raise VitrineError(
+                f"nobody can listen at {host}:{port} ({error.strerror}); if another server runs there, name another "
+                f"{options[port]}, or -1 for none"
+            ) from error
 
 
 def read_token(file: Path | None) -> str | None:

@@ -4,6 +4,7 @@ import gc
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import uvicorn
 from fastapi import APIRouter
@@ -58,7 +59,8 @@ def serve(
             timeout_graceful_shutdown=5,
         )
         http = _Http(config, lambda port: on_ready(addresses | {"http": f"http{_s(door, 's')}://{door.host}:{port}"}))
-        http.run()
+        with suppress(KeyboardInterrupt):  # SIGINT has ended it, as it should, and uvicorn raises it once more
+            http.run()
     finally:
         if flight is not None:
             threading.Thread(target=flight.shutdown, daemon=True).start()  # waits for streams that nobody closes

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from consumers import served_log
+from consumers import cli, served_log
 from consumers.online import OnlineReader
+from feature_repo import console
 from tests import servers
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "serving.md"
@@ -64,3 +66,44 @@ def test_an_example_of_the_documentation_runs_as_it_stands(served: dict[str, str
 
 def test_it_answers_and_is_ready(served: dict[str, str]) -> None:
     assert httpx.get(f"{served['HTTP']}/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize(("option", "other"), [("--flight-port", "--http-port"), ("--http-port", "--flight-port")])
+def test_a_taken_port_is_one_line_that_names_its_option(
+    option: str,
+    other: str,
+    processes: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    store = tmp_path / "feature_store.yaml"
+    store.write_text("project: shop\noffline_store:\n  path: tables\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = ["consume", "serve", "--store", str(store), option, str(port), other, "0", "--processes", processes]
+        monkeypatch.setattr(sys, "argv", line)
+        with pytest.raises(SystemExit) as ended:
+            console.run(cli.app)
+    assert ended.value.code == 1
+    said = capfd.readouterr().err
+    assert said.startswith(f"error: nobody can listen at 127.0.0.1:{port} (Address already in use)")
+    assert f"name another {option}" in said
+    assert said.count("\n") == 1
+
+
+def test_an_end_by_the_keyboard_is_no_failure(
+    reader: OnlineReader, redis_server: servers.RedisServer, tmp_path: Path
+) -> None:
+    store = tmp_path / "feature_store.yaml"
+    store.write_text(
+        "project: shop\noffline_store:\n  path: tables\nonline_store:\n"
+        f"  type: feature_repo.stores.online.RedisOnlineStore\n  connection_string: {redis_server.address}\n"
+    )
+    line = ["serve", "--store", str(store), "--flight-port", "-1", "--http-port", "0"]
+    with subprocess.Popen([sys.executable, "-m", "consumers", *line], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("serving http at ")
+        process.send_signal(signal.SIGINT)
+        assert (process.wait(20), process.stderr.read()) == (0, "")

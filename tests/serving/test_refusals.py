@@ -195,6 +195,13 @@ def test_both_protocols_speak_tls(reader: OnlineReader, tmp_path: Path) -> None:
             HttpClient(served.http).fetch("ranking", "7", ["bear"])
 
 
+def test_files_that_are_no_certificate_and_its_key_are_refused(tmp_path: Path) -> None:
+    nonsense = tmp_path / "nonsense.pem"
+    nonsense.write_text("-----BEGIN NONSENSE-----")
+    with pytest.raises(VitrineError, match="no certificate chain and its private key"):
+        Certificate(nonsense, nonsense)
+
+
 def test_a_body_too_long_is_not_read(served: Served) -> None:
     longest = served.desk.limits.bytes
     assert httpx.post(f"{served.http}/v1/features", content=b" " * (longest + 1)).status_code == 413
