@@ -41,6 +41,7 @@ def consistency(
 
     Keys are sampled by hash from both sides. Each is worked out anew from the offline store as of the last
     materialization, packed, and held against the bytes that are online: missing, extra, stale or different.
+    Exit code 3 says that there was no view to judge.
     """
     from consumers.monitoring import consistency as views
     from consumers.monitoring.ages import parse_age, parse_moment
@@ -55,7 +56,7 @@ def consistency(
             deployment, served_log, sample=sample, budget=budget, now=moment, grace=parse_age(grace)
         )
         Console().print(consistency_table(judged))
-        outcome.end(as_json(judged), json, judged.breaches)
+        outcome.end(as_json(judged), json, judged.breaches, judged.blind)
         return
     found = views.check(
         deployment,
@@ -68,4 +69,4 @@ def consistency(
         served=served,
     )
     Console().print(consistency_table(found))
-    outcome.end(as_json(found), json, found.breaches)
+    outcome.end(as_json(found), json, found.breaches, found.blind)

@@ -28,7 +28,7 @@ def drift(
     """Say whether vectors, tags and codes of now look like those of before; exit code 1 if they do not.
 
     Thresholds come from exchanging the products of now and of before within category and newness, and hold for all
-    statistics together.
+    statistics together. Exit code 3 says that there were too few products to judge anything.
     """
     from consumers.monitoring.ages import parse_age, parse_moment
     from consumers.monitoring.drift.check import check
@@ -45,4 +45,4 @@ def drift(
         seed=seed,
     )
     Console().print(drift_table(found))
-    outcome.end(as_json(found), json, found.breaches)
+    outcome.end(as_json(found), json, found.breaches, found.blind)

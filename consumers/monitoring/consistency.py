@@ -97,6 +97,14 @@ class Consistency:
     views: list[ViewConsistency]
 
     @property
+    def blind(self) -> str | None:
+        """Why no view at all could be judged; None where one was."""
+        reasons = [view.not_judged for view in self.views if view.not_judged is not None]
+        if len(reasons) < len(self.views):
+            return None
+        return "; ".join(dict.fromkeys(reasons)) or "there is no view online"
+
+    @property
     def breaches(self) -> list[str]:
         """One line for each view over the budget: what is wrong and what to do first."""
         return [_breach(view, self.budget) for view in self.views if view.share > self.budget]

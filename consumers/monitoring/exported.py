@@ -168,9 +168,9 @@ def _of_drift(found: Figures) -> Iterator[GaugeMetricFamily]:
         )
     yield _gauge(
         "vitrine_drift_alarms",
-        "Subjects with a drift alarm.",
+        "Subjects with a drift alarm; none where nothing could be judged.",
         (),
-        [((), float(len(found["breaches"])))] if found else [],
+        [((), float(len(found["breaches"])))] if found and found["p_value"] is not None else [],
     )
     yield _gauge(
         "vitrine_drift_products",

@@ -12,7 +12,7 @@ import pytest
 from feast import FeatureStore
 
 from consumers.monitoring import consistency
-from consumers.monitoring.consistency import ViewConsistency
+from consumers.monitoring.consistency import Consistency, ViewConsistency
 from feature_repo import settings
 from feature_repo.online import open_online
 from feature_repo.tables import delta, retention
@@ -219,6 +219,9 @@ def test_a_view_that_cannot_be_judged_says_why(shop: FeatureStore) -> None:
     assert reasons["season"] == "there is no table `season` yet"
     assert "no column clicks" in (reasons["affinity"] or "")
     assert found.breaches == []
+    nothing = Consistency(NOW, 0.0, [view for view in found.views if view.not_judged])
+    assert (found.blind, nothing.blind) == (None, "; ".join(view.not_judged or "" for view in nothing.views))
+    assert Consistency(NOW, 0.0, []).blind == "there is no view online"
 
 
 @on_one_store

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,8 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
+from consumers.cli import app
 from consumers.monitoring.drift.check import Drift, check
+from consumers.monitoring.exported import Collector
+from consumers.monitoring.watcher import Check, Watcher
 from feature_repo import settings
 from feature_repo.schema import PRODUCT_CODES, PRODUCT_EMBEDDING, PRODUCT_TAGS, TAGS
 from feature_repo.settings import Settings
@@ -232,6 +237,20 @@ def test_a_view_without_a_table_and_a_week_without_products_are_not_judged_and_n
     empty = check(store, now=NOW + timedelta(days=30), **options)  # type: ignore[arg-type]
     assert (empty.p_value, empty.breaches) == (None, [])
     assert "0 products in the window" in empty.not_judged[0]
+    assert (found.blind, empty.blind) == (None, empty.not_judged[0])
+
+
+def test_the_command_ends_with_3_where_nothing_could_be_judged(tmp_path: Path) -> None:
+    store, file = written(tmp_path, tables(0)[0]), tmp_path / "drift.json"
+    line = ["drift", "--store", str(store.file), "--now", "2026-05-01T00:00Z", "--json", str(file)]
+    done = CliRunner().invoke(app, line)
+    assert done.exit_code == 3
+    assert "nothing was judged: 0 products in the window and 0 before it" in done.stderr
+    figures = json.loads(file.read_text())
+    judged = Watcher([Check("drift", (), timedelta(days=1))], lambda: NOW)
+    judged._states["drift"] = replace(judged.states()[0], figures=figures)
+    alarms = next(family for family in Collector(judged).collect() if family.name == "vitrine_drift_alarms")
+    assert alarms.samples == [], "no alarm is not none: nobody looked"
 
 
 def test_the_sample_is_by_hash_and_bounded(tmp_path: Path) -> None:

@@ -91,6 +91,11 @@ class Drift:
     """What could not be judged, and why."""
 
     @property
+    def blind(self) -> str | None:
+        """Why nothing at all could be judged; None where something was."""
+        return "; ".join(self.not_judged) if self.p_value is None else None
+
+    @property
     def breaches(self) -> list[str]:
         """One line for each subject with an alarm, its most telling statistic named: what to do first."""
         lines = list(self.changed)
