@@ -95,7 +95,10 @@ class OnlineReader:
                 of `out` does not fit; the store does not answer.
         """
         question = self._question(view_or_service, ids, features, full_feature_names, out)
-        return question.answer(self._table.read(question.requests, _microseconds(now), keep_stale=keep_stale))
+        with self._table.conversation(_microseconds(now), keep_stale=keep_stale) as talk:
+            for part in range(len(question.plan.parts)):
+                talk.ask(question.request(part))
+            return question.answer([talk.hear() for _ in question.plan.parts])
 
     def fetch_linked(
         self, view_or_service: str, ids: Ids, link: Link, *, keep_stale: bool = False, now: datetime | None = None
@@ -113,21 +116,22 @@ class OnlineReader:
             As `fetch`.
         """
         question = self._question(view_or_service, ids, None, True, None)
-        order = sorted(range(len(question.requests)), key=lambda i: question.plan.parts[i].name != link.view)
+        parts = question.plan.parts
+        order = sorted(range(len(parts)), key=lambda i: parts[i].name != link.view)
         found: dict[int, Rows] = {}
         linked = None
         with self._table.conversation(_microseconds(now), keep_stale=keep_stale) as talk:
             for i in order:
-                talk.ask(question.requests[i])
+                talk.ask(question.request(i))
             for i in order:
                 found[i] = talk.hear()
-                if question.plan.parts[i].name == link.view:
+                if parts[i].name == link.view:
                     named = link.ids(question.view(i, found[i]))
                     linked = self._question(link.name, named, None, True, None) if len(named) else None
-                    for request in linked.requests if linked else ():
+                    for request in linked.requests() if linked else ():
                         talk.ask(request)
-            second = None if linked is None else linked.answer([talk.hear() for _ in linked.requests])
-        return question.answer([found[i] for i in range(len(order))]), second
+            second = None if linked is None else linked.answer([talk.hear() for _ in linked.plan.parts])
+        return question.answer([found[i] for i in range(len(parts))]), second
 
     async def fetch_async(
         self,
@@ -145,8 +149,9 @@ class OnlineReader:
             question = self._question(view_or_service, ids, features, full_feature_names, out)
         else:
             question = await asyncio.to_thread(self._question, view_or_service, ids, features, full_feature_names, out)
-        found = await self._table.store.read_async([request.keys for request in question.requests])
-        return question.answer(self._table.unpack(question.requests, found, _microseconds(now), keep_stale))
+        requests = question.requests()
+        found = await self._table.store.read_async([request.keys for request in requests])
+        return question.answer(self._table.unpack(requests, found, _microseconds(now), keep_stale))
 
     def services(self) -> tuple[str, ...]:
         """The names of the feature services, sorted."""

@@ -1,7 +1,7 @@
 """What a fetch asks of which views: worked out once for a set of features, then asked for any entities."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -91,13 +91,7 @@ class Plan:
             unknown = ", ".join(sorted(arrays.keys() - self.features))
             raise VitrineError(f"out: `{self.name}` has no feature {unknown}")
         given, count = _by_join_key(self.name, self.join_keys, ids)
-        requests, places = [], []
-        for part in self.parts:
-            keys, place = _keys(part, given, count)
-            targets = {own: arrays[shown] for shown, own in part.names.items() if shown in arrays and place is None}
-            requests.append(Request(part.view, part.fields, keys, targets))
-            places.append(place)
-        return Question(self, count, requests, places, arrays)
+        return Question(self, count, given, arrays)
 
 
 @dataclass(frozen=True)
@@ -114,19 +108,41 @@ class Link:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked for which entities."""
+    """What is asked for which entities. Keys are made view by view: the store has begun with one before the next."""
 
     plan: Plan
     count: int
-    requests: list[Request]
-    places: list[NDArray[np.int64] | None]
+    given: Mapping[str, Sequence[Any]]
+    """The ids of each join key, a single one if it holds for all rows."""
     out: Mapping[str, NDArray[Any]]
+    _entities: dict[tuple[str, ...], "_Entities"] = field(default_factory=dict)
+    """By join keys: views that have the same ask for the same entities."""
 
-    def view(self, part: int, rows: Rows) -> ViewRows:
+    def requests(self) -> list[Request]:
+        """What is asked of each view."""
+        return [self.request(part) for part in range(len(self.plan.parts))]
+
+    def request(self, number: int) -> Request:
+        """What is asked of one of the plan's parts."""
+        part = self.plan.parts[number]
+        entities = self._entities.get(part.join_keys)
+        if entities is None:
+            ids = [self.given[key] for key in part.join_keys] or [[""]]
+            keys, entities = _Entities.of(ids, self.count, part.prefix)
+            self._entities[part.join_keys] = entities
+        else:
+            keys = entity_keys.keys(part.prefix, entities.ids)
+        alone = entities.place is None
+        targets = {own: self.out[shown] for shown, own in part.names.items() if shown in self.out and alone}
+        return Request(part.view, part.fields, keys, targets)
+
+    def view(self, number: int, rows: Rows) -> ViewRows:
         """What was read for one of the requests."""
-        return ViewRows(rows, self.places[part], self.plan.parts[part].names)
+        part = self.plan.parts[number]
+        return ViewRows(rows, self._entities[part.join_keys].place, part.names)
 
     def answer(self, found: Sequence[Rows]) -> Block:
+        """What was read for the requests."""
         views = {
             part.name: self.view(i, rows) for i, (part, rows) in enumerate(zip(self.plan.parts, found, strict=True))
         }
@@ -138,12 +154,26 @@ class Question:
         return Block(self.count, views, self.plan.on_demand)
 
 
-def _keys(part: _Part, given: Mapping[str, Sequence[Any]], count: int) -> tuple[list[bytes], NDArray[np.int64] | None]:
-    """The keys of a part's distinct entities, and which of them each row asks for; None if that is its own."""
-    values = [given[key] for key in part.join_keys] or [[""]]
-    if count > 1 and all(len(one) == 1 for one in values):  # one user beside many candidates
-        return entity_keys.keys(part.prefix, values), np.zeros(count, np.int64)
-    return distinct(entity_keys.keys(part.prefix, [list(one) * count if len(one) != count else one for one in values]))
+@dataclass(frozen=True)
+class _Entities:
+    """The distinct entities that rows ask for."""
+
+    ids: Sequence[Sequence[Any]]
+    """Of each join key."""
+    place: NDArray[np.int64] | None
+    """Which of them each row asks for; None if that is its own."""
+
+    @staticmethod
+    def of(ids: Sequence[Sequence[Any]], count: int, prefix: bytes) -> "tuple[list[bytes], _Entities]":
+        """The keys in one view, and the entities as every view has them."""
+        if count > 1 and all(len(one) == 1 for one in ids):  # one user beside many candidates
+            return entity_keys.keys(prefix, ids), _Entities(ids, np.zeros(count, np.int64))
+        ids = [list(one) * count if len(one) != count else one for one in ids]
+        keys, place = distinct(entity_keys.keys(prefix, ids))
+        if place is not None:
+            first = np.unique(place, return_index=True)[1].tolist()
+            ids = [[one[i] for i in first] for one in ids]
+        return keys, _Entities(ids, place)
 
 
 def _by_join_key(name: str, wanted: Sequence[str], ids: Ids) -> tuple[dict[str, Sequence[Any]], int]:
