@@ -14,7 +14,7 @@ from feature_repo.console import JsonOption, StoreOption
 
 
 class Ranker(StrEnum):
-    """Who ranks, as `consumers.ranking.experiment` calls them."""
+    """Who ranks, as `consumers.ranking.plan` calls them."""
 
     LIGHTGBM = "lightgbm"
     DIN = "din"
@@ -56,7 +56,7 @@ def lift(
     """
     began = time.perf_counter()
     from consumers.ranking import report as reports
-    from consumers.ranking.experiment import Plan
+    from consumers.ranking.plan import Plan
     from consumers.ranking.run import measure
 
     steps = reports.read_timings(timings) if timings else []

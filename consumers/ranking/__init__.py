@@ -15,7 +15,10 @@ truth.py         what a generated shop knows: the attainable and the oracle
 headroom.py      predicted inputs replaced by the truth one after another
 rankers.py       LightGBM
 din.py           a ranker in torch that attends to the history
+plan.py          how much is trained, on which rows
+material.py      each group's features, searched for leaks and sorted into bins once
 experiment.py    every ranker that is trained: main, ladder, headroom, learning curve
+cores.py         work on every core
 metrics.py       AUC, GAUC, log loss, calibration, each under resampled users (AUC also under users and products)
 draws.py         the paired bootstrap
 delong.py        the secondary interval, which takes rows for independent

@@ -9,9 +9,7 @@
 A ladder of one order would give the credit to whoever comes first; added and removed are both shown.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,11 +18,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.ranking import headroom, rankers
-from consumers.ranking.leaks import every_leak, refuse_leaks
-from consumers.ranking.multimodal import Group, feature_groups, fit_projection
+from consumers.ranking.cores import on_every_core
+from consumers.ranking.material import Material, prepare
+from consumers.ranking.multimodal import feature_groups
 from consumers.ranking.placebo import with_swapped_content
-from consumers.ranking.rankers import Binned, Fit
-from consumers.ranking.tabular import names_of_context, tabular_features
+from consumers.ranking.plan import (
+    ALL,
+    ATTAINABLE,
+    BASE,
+    BOTH,
+    CURVE,
+    DIN,
+    LIGHTGBM,
+    PLACEBO,
+    RANKERS,
+    SWAPPED,
+    WITHOUT,
+    Plan,
+    Split,
+)
+from consumers.ranking.rankers import Fit
 from consumers.ranking.training_set import TrainingSet
 from consumers.ranking.truth import Truth
 from feature_repo.errors import VitrineError
@@ -32,62 +45,8 @@ from feature_repo.errors import VitrineError
 Floats = NDArray[np.float64]
 Key = tuple[str, str, int]
 """Section, ranker, and which of its seeds or permutations."""
-
-BASE = "tabular"
-ALL = "all features"
-PLACEBO = "placebo"
-ATTAINABLE = "attainable"
-WITHOUT = "all but "
-SWAPPED = "placebo "
-LIGHTGBM, DIN, BOTH = "lightgbm", "din", "both"
-RANKERS = (LIGHTGBM, DIN, BOTH)
-CURVE = (0.1, 0.3)
-"""Shares of the rows before the test, beside all of them."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How much is trained."""
-
-    seeds: int = 5
-    """Of the main rankers."""
-    permutations: int = 20
-    """Of the placebo."""
-    ladder_rows: int = 250_000
-    """At most, of the rows that the ladder is trained on."""
-    ranker: str = "lightgbm"
-    """What the main rankers are: lightgbm, din, or both, which has din's baseline and all features beside."""
-    din_rows: int = 200_000
-    """At most, of the rows that a DIN is trained on."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """Which rows of the log [n] do what."""
-
-    train: NDArray[np.bool_]
-    """Before the test [n]."""
-    judged: NDArray[np.bool_]
-    """Validation and test [n]."""
-    validation: NDArray[np.bool_]
-    """[judged]; the others are the test."""
-    ladder: NDArray[np.int64]
-    """Which of the train rows the ladder is trained on, all before the validation."""
-
-    @property
-    def test(self) -> NDArray[np.bool_]:
-        """[n]."""
-        return ~self.train
-
-
-def split_rows(data: TrainingSet, validation: int, start: int, ladder_rows: int) -> Split:
-    """Part a log at two moments (microseconds)."""
-    time = data.time
-    judged = time >= validation
-    early = np.flatnonzero(time[time < start] < validation)
-    chance = np.random.default_rng(0)
-    sample = early if len(early) <= ladder_rows else np.sort(chance.choice(early, ladder_rows, replace=False))
-    return Split(time < start, judged, (time < start)[judged], sample)
+Piece = tuple[int, Callable[[], Iterator[tuple[Key, Fit]]]]
+"""How many rankers a piece of work trains, and the work."""
 
 
 @dataclass(frozen=True)
@@ -131,108 +90,111 @@ def score_all(
         plan: how much.
         truth: adds the attainable, the oracle and the headroom.
         progress: told of each ranker trained: its name, how many are done, how many there will be.
+
+    Raises:
+        VitrineError: no such ranker, nothing to compare, or a feature that knows what it cannot.
     """
     if plan.ranker not in RANKERS:
         raise VitrineError(f"no ranker `{plan.ranker}`; there are: {', '.join(RANKERS)}")
-    attend = partial(_attend, data, split, plan.din_rows)
-    base = tabular_features(data)
-    embedding = data.views.get("product_embedding")
-    projection = fit_projection(embedding, start) if embedding is not None else None
-    groups = feature_groups(data, projection)
-    if not groups:
-        raise VitrineError("the feature service has neither product_embedding nor product_tags; nothing to compare")
-    refuse_leaks(every_leak(data, {BASE: base, **groups}, names_of_context(data)))
-    sort = partial(rankers.binned, clicked=data.clicked, train=split.train, judged=split.judged)
-    sorted_base, sorted_groups = sort(base), {name: sort(group) for name, group in groups.items()}
-    work: list[tuple[int, Callable[[], Iterator[tuple[Key, Fit]]]]] = []
-    if embedding is not None:
-
-        def swapped(number: int) -> Iterator[tuple[Key, Fit]]:
-            made = feature_groups(with_swapped_content(data, start, number), projection)
-            theirs = {name: sort(group) for name, group in made.items()}
-            seeds = [number % plan.seeds]
-            if plan.ranker == DIN:
-                yield ("main", PLACEBO, number), attend([base, *made.values()], seeds)
-            else:
-                yield ("main", PLACEBO, number), rankers.fit([sorted_base, *theirs.values()], seeds)
-            for name, group in theirs.items():
-                yield ("ladder", SWAPPED + name, number), rankers.fit([sorted_base, group], [0], split.ladder)
-
-        work += [(1 + len(groups), partial(swapped, number)) for number in range(plan.permutations)]
-    if truth is not None:
-        replaced = partial(headroom.steps, data, truth, groups, start)
-        work.append((len(headroom.STEPS), partial(_headroom, replaced, sorted_base, sort, split)))
-    everything = [sorted_base, *sorted_groups.values()]
-    seeds = range(plan.seeds)
-    if plan.ranker == DIN:
-        raw = {BASE: [base], ALL: [base, *groups.values()]}
-        raw |= {ATTAINABLE: [base, truth.features]} if truth is not None else {}
-        work += [(plan.seeds, partial(_once, ("main", name, 0), attend, parts, seeds)) for name, parts in raw.items()]
-    else:
-        main_parts = {BASE: [sorted_base], ALL: everything}
-        main_parts |= {ATTAINABLE: [sorted_base, sort(truth.features)]} if truth is not None else {}
-        for name, parts in main_parts.items():
-            work.append((plan.seeds, partial(_once, ("main", name, 0), rankers.fit, parts, seeds)))
+    material = prepare(data, split, start)
+    pieces = [
+        *_placebos(material, plan),
+        *_headroom(material, truth),
+        *(_main_of_din if plan.ranker == DIN else _main)(material, plan, truth),
+        *_ladder(material),
+        *_curve(material),
+    ]
     if plan.ranker == BOTH:
-        for name, groups_seen in ((BASE, [base]), (ALL, [base, *groups.values()])):
-            work.append((plan.seeds, partial(_once, ("beside", name, 0), attend, groups_seen, seeds)))
-    ladder = {BASE: [sorted_base], ALL: everything}
-    for name, group in sorted_groups.items():
-        ladder[name] = [sorted_base, group]
-        others = [other for of, other in sorted_groups.items() if of != name]
-        ladder[WITHOUT + name] = [sorted_base, *others]
-    fit = partial(rankers.fit, rows=split.ladder)
-    work += [(1, partial(_once, ("ladder", name, 0), fit, parts, [0])) for name, parts in ladder.items()]
-    for share in CURVE:
-        fit = partial(rankers.fit, rows=np.arange(0, int(split.train.sum()), round(1 / share)))
-        for name, parts in ((BASE, [sorted_base]), (ALL, everything)):
-            work.append((1, partial(_once, ("curve", f"{share} {name}", 0), fit, parts, [0])))
-    found = _worked_off(work, progress)
-    test_of_judged = ~split.validation
-    gain = found["ladder" if plan.ranker == DIN else "main", ALL, 0].gain
-    owner = dict.fromkeys(base, BASE) | {f: name for name, group in groups.items() for f in group}
-    curve = {
-        share: tuple(_stack(found, "curve", f"{share} {name}")[:, test_of_judged] for name in (BASE, ALL))
-        for share in CURVE
-    }
-    main = {name: _stack(found, "main", name)[:, test_of_judged] for name in _names(found, "main")}
+        pieces += [_attending("beside", name, material, plan, parts) for name, parts in _raw(material).items()]
+    found = _worked_off(pieces, progress)
+    on_test = ~split.validation
+    main = {name: each[:, on_test] for name, each in _section(found, "main").items()}
     if truth is not None:
         main["oracle"] = truth.click_probability[split.test][None]
+    curve, of_steps = _section(found, "curve"), _section(found, "headroom")
     return Scores(
         model=DIN if plan.ranker == DIN else LIGHTGBM,
         main=main,
-        beside={name: _stack(found, "beside", name)[:, test_of_judged] for name in _names(found, "beside")},
-        ladder={name: _stack(found, "ladder", name) for name in _names(found, "ladder")},
-        headroom={name: _stack(found, "headroom", name) for name in headroom.STEPS if truth is not None},
-        curve=curve,  # type: ignore[arg-type]
-        gain=gain,
-        features={BASE: len(base), **{name: len(group) for name, group in groups.items()}},
-        group_of=owner,
+        beside={name: each[:, on_test] for name, each in _section(found, "beside").items()},
+        ladder=_section(found, "ladder"),
+        headroom={name: of_steps[name] for name in headroom.STEPS if name in of_steps},
+        curve={share: (curve[f"{share} {BASE}"][:, on_test], curve[f"{share} {ALL}"][:, on_test]) for share in CURVE},
+        gain=found["ladder" if plan.ranker == DIN else "main", ALL, 0].gain,
+        features={BASE: len(material.base), **{name: len(group) for name, group in material.groups.items()}},
+        group_of=dict.fromkeys(material.base, BASE)
+        | {feature: name for name, group in material.groups.items() for feature in group},
     )
 
 
-def _worked_off(
-    work: Sequence[tuple[int, Callable[[], Iterator[tuple[Key, Fit]]]]], progress: Callable[[str, int, int], None]
-) -> dict[Key, Fit]:
-    """Do everything, a piece a core with one thread each.
+def _placebos(material: Material, plan: Plan) -> list[Piece]:
+    """All features, and each group alone, after products have swapped content."""
+    if "product_embedding" not in material.data.views:
+        return []
 
-    On a busy machine, threads that wait for each other at every split of a tree cost many times what they save.
-    LightGBM works outside Python's lock. The longest come first, so that no core waits for one at the end.
-    """
-    total = sum(fits for fits, _ in work)
-    found: dict[Key, Fit] = {}
-    done = 0
+    def swapped(number: int) -> Iterator[tuple[Key, Fit]]:
+        made = feature_groups(with_swapped_content(material.data, material.start, number), material.projection)
+        theirs = {name: material.bin(group) for name, group in made.items()}
+        seeds = [number % plan.seeds]
+        if plan.ranker == DIN:
+            yield ("main", PLACEBO, number), _attend(material, plan.din_rows, [material.base, *made.values()], seeds)
+        else:
+            yield ("main", PLACEBO, number), rankers.fit([material.binned_base, *theirs.values()], seeds)
+        for name, group in theirs.items():
+            fitted = rankers.fit([material.binned_base, group], [0], material.split.ladder)
+            yield ("ladder", SWAPPED + name, number), fitted
 
-    def do(piece: Callable[[], Iterator[tuple[Key, Fit]]]) -> None:
-        nonlocal done
-        for key, made in piece():
-            found[key] = made
-            done += len(made.scores)
-            progress(key[1], done, total)
+    return [(1 + len(material.groups), partial(swapped, number)) for number in range(plan.permutations)]
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(do, [piece for _, piece in sorted(work, key=lambda item: -item[0])]))
-    return found
+
+def _headroom(material: Material, truth: Truth | None) -> list[Piece]:
+    """All features, with one input after another replaced by the truth."""
+    if truth is None:
+        return []
+
+    def replaced() -> Iterator[tuple[Key, Fit]]:
+        for name, groups in headroom.steps(material.data, truth, material.groups, material.start):
+            parts = [material.binned_base, *map(material.bin, groups)]
+            yield ("headroom", name, 0), rankers.fit(parts, [0], material.split.ladder)
+
+    return [(len(headroom.STEPS), replaced)]
+
+
+def _main(material: Material, plan: Plan, truth: Truth | None) -> list[Piece]:
+    """The baseline, all features and the attainable, with every seed on everything before the test."""
+    parts = {BASE: [material.binned_base], ALL: material.everything}
+    if truth is not None:
+        parts[ATTAINABLE] = [material.binned_base, material.bin(truth.features)]
+    seeds = range(plan.seeds)
+    return [(plan.seeds, partial(_once, ("main", name, 0), rankers.fit, each, seeds)) for name, each in parts.items()]
+
+
+def _main_of_din(material: Material, plan: Plan, truth: Truth | None) -> list[Piece]:
+    """`_main`, by the ranker in torch."""
+    parts = _raw(material)
+    if truth is not None:
+        parts[ATTAINABLE] = [material.base, truth.features]
+    return [_attending("main", name, material, plan, each) for name, each in parts.items()]
+
+
+def _ladder(material: Material) -> list[Piece]:
+    """Each group added to the baseline, and taken from all."""
+    of = material.binned_groups
+    parts = {BASE: [material.binned_base], ALL: material.everything}
+    parts |= {name: [material.binned_base, group] for name, group in of.items()}
+    for name in of:
+        parts[WITHOUT + name] = [material.binned_base, *(group for other, group in of.items() if other != name)]
+    fit = partial(rankers.fit, rows=material.split.ladder)
+    return [(1, partial(_once, ("ladder", name, 0), fit, each, [0])) for name, each in parts.items()]
+
+
+def _curve(material: Material) -> list[Piece]:
+    """The baseline and all features on shares of the rows before the test."""
+    pieces: list[Piece] = []
+    for share in CURVE:
+        fit = partial(rankers.fit, rows=np.arange(0, int(material.split.train.sum()), round(1 / share)))
+        for name, parts in ((BASE, [material.binned_base]), (ALL, material.everything)):
+            pieces.append((1, partial(_once, ("curve", f"{share} {name}", 0), fit, parts, [0])))
+    return pieces
 
 
 def _once(
@@ -241,33 +203,51 @@ def _once(
     yield key, fit(parts, seeds)
 
 
-def _attend(data: TrainingSet, split: Split, most: int, parts: Sequence[rankers.Features], seeds: Sequence[int]) -> Fit:
+def _raw(material: Material) -> dict[str, list[rankers.Features]]:
+    """The features of the baseline and of all, as a ranker takes them that has no use for bins."""
+    return {BASE: [material.base], ALL: [material.base, *material.groups.values()]}
+
+
+def _attending(section: str, name: str, material: Material, plan: Plan, parts: Sequence[rankers.Features]) -> Piece:
+    fit = partial(_attend, material, plan.din_rows)
+    return plan.seeds, partial(_once, (section, name, 0), fit, parts, range(plan.seeds))
+
+
+def _attend(material: Material, most: int, parts: Sequence[rankers.Features], seeds: Sequence[int]) -> Fit:
     """A DIN trained on a sample of the rows before the test, in the form of the trees; NaN on the validation days."""
     from consumers.ranking import din  # torch takes seconds to import, and is asked for by an option
 
+    split = material.split
     train = np.flatnonzero(split.train)
     if len(train) > most:
         train = np.sort(np.random.default_rng(0).choice(train, most, replace=False))
     features = {name: values for part in parts for name, values in part.items()}
     scores = np.full((len(seeds), len(split.validation)), np.nan)
-    scores[:, ~split.validation] = din.fit_and_score(data, features, train, np.flatnonzero(split.test), seeds)
+    scores[:, ~split.validation] = din.fit_and_score(material.data, features, train, np.flatnonzero(split.test), seeds)
     return Fit(scores, {})
 
 
-def _headroom(
-    replaced: Callable[[], Iterator[tuple[str, list[Group]]]],
-    base: Binned,
-    sort: Callable[[rankers.Features], Binned],
-    split: Split,
-) -> Iterator[tuple[Key, Fit]]:
-    for name, groups in replaced():
-        yield ("headroom", name, 0), rankers.fit([base, *map(sort, groups)], [0], split.ladder)
+def _worked_off(pieces: Sequence[Piece], progress: Callable[[str, int, int], None]) -> dict[Key, Fit]:
+    """Do everything; the longest come first, so that no core waits for one at the end."""
+    total = sum(fits for fits, _ in pieces)
+    found: dict[Key, Fit] = {}
+    done = 0
+
+    def do(piece: Piece) -> None:
+        nonlocal done
+        for key, made in piece[1]():
+            found[key] = made
+            done += len(made.scores)
+            progress(key[1], done, total)
+
+    on_every_core(do, sorted(pieces, key=lambda piece: -piece[0]))
+    return found
 
 
-def _names(found: Mapping[Key, Fit], section: str) -> list[str]:
-    return list(dict.fromkeys(name for of, name, _ in sorted(found) if of == section))
-
-
-def _stack(found: Mapping[Key, Fit], section: str, name: str) -> Floats:
-    """The scores of all seeds and permutations of one ranker [m, judged rows]."""
-    return np.concatenate([found[key].scores for key in sorted(found) if key[:2] == (section, name)])
+def _section(found: Mapping[Key, Fit], section: str) -> dict[str, Floats]:
+    """The scores of all seeds and permutations of each ranker of a section [m, judged rows]."""
+    keys = [key for key in sorted(found) if key[0] == section]
+    return {
+        name: np.concatenate([found[key].scores for key in keys if key[1] == name])
+        for name in dict.fromkeys(key[1] for key in keys)
+    }

@@ -4,22 +4,18 @@ A difference is the mean over training seeds (over permutations, for the placebo
 users, or users and products, the same draws for both rankers (`draws.py`).
 """
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from consumers.ranking import delong, metrics
+from consumers.ranking.cores import on_every_core
 from consumers.ranking.draws import Draws, Floats, interval, mean_of
-from consumers.ranking.experiment import ALL, BASE, LIGHTGBM, PLACEBO, SWAPPED, WITHOUT, Scores
+from consumers.ranking.experiment import Scores
+from consumers.ranking.plan import ALL, BASE, LIGHTGBM, PLACEBO, SWAPPED, WITHOUT
 from consumers.ranking.verdict import Evidence
-
-Given = TypeVar("Given")
-Made = TypeVar("Made")
 
 OVER_PLACEBO = "all features over placebo"
 NOWHERE = (float("nan"), float("nan"))
@@ -107,7 +103,7 @@ def compare_main(
                 result.append(replace(made, name=OVER_PLACEBO, model=model, metric=metric, rows=int(rows.sum())))
         return result
 
-    return [made for part in _on_every_core(compare, ["all", *slices]) for made in part]
+    return [made for part in on_every_core(compare, ["all", *slices]) for made in part]
 
 
 def compare_ladder(
@@ -124,7 +120,7 @@ def compare_ladder(
     """
     ladder = {name: each[:, rows] for name, each in scores.ladder.items()}
     value = {name: drawn.measure("auc", each) for name, each in ladder.items() if not name.startswith(SWAPPED)}
-    two_way = dict(zip(ladder, _on_every_core(drawn.two_way, ladder.values()), strict=True))
+    two_way = dict(zip(ladder, on_every_core(drawn.two_way, ladder.values()), strict=True))
     count = int(rows.sum())
     result: list[Comparison] = []
     evidence: dict[str, Evidence] = {}
@@ -145,12 +141,6 @@ def compare_ladder(
             removed=mean_of(two_way[ALL] - two_way[WITHOUT + name], seed),
         )
     return result, evidence
-
-
-def _on_every_core(do: Callable[[Given], Made], given: Iterable[Given]) -> list[Made]:
-    """`do` each of `given`, in their order; NumPy works outside Python's lock."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(do, given))
 
 
 def _compared(

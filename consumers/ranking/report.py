@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from consumers.ranking import costs, delong, figures, metrics, verdict
-from consumers.ranking.experiment import ALL, BASE, PLACEBO, SWAPPED
 from consumers.ranking.lift import OVER_PLACEBO, Comparison, captured_share
+from consumers.ranking.plan import ALL, BASE, PLACEBO, SWAPPED
 from consumers.ranking.run import Run
 from feature_repo.errors import VitrineError
 

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from consumers.ranking import delong, proxies, verdict
 from consumers.ranking.costs import Cost, costs, fetch_costs
 from consumers.ranking.draws import Draws, draws, interval, mean_of
-from consumers.ranking.experiment import ALL, BASE, DIN, LIGHTGBM, Plan, Scores, score_all, split_rows
+from consumers.ranking.experiment import Scores, score_all
 from consumers.ranking.export import PARQUET, export, refuse
 from consumers.ranking.impressions import read_impressions
 from consumers.ranking.lift import Comparison, compare_ladder, compare_main, delong_of
 from consumers.ranking.multimodal import feature_groups, fit_projection
+from consumers.ranking.plan import ALL, BASE, DIN, LIGHTGBM, Plan, split_rows
 from consumers.ranking.refusals import refuse_unusable
 from consumers.ranking.slices import slices
 from consumers.ranking.splits import split_time, validation_time

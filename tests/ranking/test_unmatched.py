@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from consumers.ranking import run as runs
-from consumers.ranking.experiment import Plan
+from consumers.ranking.plan import Plan
 from consumers.ranking.run import Run, measure
 from feature_repo import definitions, settings
 from feature_repo.errors import VitrineError

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from consumers.ranking.content import NEIGHBOURS
-from consumers.ranking.experiment import Plan
+from consumers.ranking.plan import Plan
 from consumers.ranking.run import Run, measure_joined
 from consumers.ranking.training_set import JoinedView, TrainingSet
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, TIMESTAMP
