@@ -156,8 +156,7 @@ def _in_blocks(rows: int, features: Callable[[slice], dict[str, Floats]]) -> dic
 
 def _similarities(row: Ints, vectors: Floats, clicks: Clicks, user: Ints) -> Floats:
     """Cosine of each row's candidate to each of its user's last clicks strictly before it [n, HISTORY_LENGTH]."""
-    first = clicks.end - np.minimum(clicks.before, HISTORY_LENGTH)
-    return cosines_of_windows(vectors, row, row[clicks.rows], first, clicks.end, user, HISTORY_LENGTH)
+    return cosines_of_windows(vectors, row, row[clicks.rows], clicks.before, clicks.end, user, HISTORY_LENGTH)
 
 
 def _means(

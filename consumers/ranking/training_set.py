@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -61,22 +62,22 @@ class TrainingSet:
     """`schema.IMPRESSIONS` and the log's context columns, sorted by event timestamp [n]."""
     views: Mapping[str, JoinedView]
 
-    @property
+    @cached_property
     def user(self) -> Ints:
         """User codes [n], in order of first appearance, so that later rows never change them."""
         return codes(self.impressions.column(USER_ID))
 
-    @property
+    @cached_property
     def product(self) -> Ints:
         """Product codes [n], in order of first appearance."""
         return codes(self.impressions.column(PRODUCT_ID))
 
-    @property
+    @cached_property
     def time(self) -> Ints:
         """Event timestamps in microseconds since 1970 UTC [n]."""
         return self.impressions.column(EVENT_TIMESTAMP).cast(pa.int64()).to_numpy()
 
-    @property
+    @cached_property
     def clicked(self) -> NDArray[np.int8]:
         """0/1 [n]."""
         return self.impressions.column(CLICKED).to_numpy()
@@ -98,10 +99,7 @@ def codes(column: pa.ChunkedArray | pa.Array) -> Ints:
 
 def gather(values: NDArray[np.float32], row: Ints) -> NDArray[np.float32]:
     """`values[row]`, NaN where `row` is -1 [n, ...]."""
-    result = np.full((len(row), *values.shape[1:]), np.nan, np.float32)
-    known = row >= 0
-    result[known] = values[row[known]]
-    return result
+    return np.concatenate([values, np.full((1, *values.shape[1:]), np.nan, np.float32)])[row]
 
 
 def join(settings: Settings, service: str, impressions: pa.Table) -> TrainingSet:

@@ -54,18 +54,18 @@ def cosines_of_rows(vectors: Vectors, candidate: Ints, history: Ints, user: Ints
 
 
 def cosines_of_windows(
-    vectors: Vectors, candidate: Ints, clicked: Ints, first: Ints, end: Ints, user: Ints, length: int
+    vectors: Vectors, candidate: Ints, clicked: Ints, before: Ints, end: Ints, user: Ints, length: int
 ) -> Vectors:
-    """`cosines_of_rows` of histories that are the last clicks of each user before each row, in half of the time.
+    """`cosines_of_rows` of histories that are the last clicks of each user before each row, in a third of the time.
 
     Args:
         vectors: float32 [v, d].
         candidate: int64 [n], the candidate's row in `vectors`, -1 where it has none.
         clicked: int64 [c], likewise of every click; those of a user lie together, in time order.
-        first: int64 [n], where each row's history starts in `clicked`.
-        end: int64 [n], where it ends; at most `length` after `first`.
+        before: int64 [n], how many clicks each row's user made before it.
+        end: int64 [n], where the last of those ends in `clicked`.
         user: int64 [n], any codes. Each user's rows are in time order.
-        length: of a history.
+        length: of a history, at most.
 
     Returns:
         float32 [n, length], newest first; NaN where one is missing.
@@ -73,17 +73,17 @@ def cosines_of_windows(
     result = np.full((len(candidate), length), np.nan, np.float32)
     if not len(vectors):
         return result
-    rows = np.flatnonzero((candidate >= 0) & (end > first))
+    rows = np.flatnonzero((candidate >= 0) & (before > 0))
     rows = rows[np.argsort(user[rows], kind="stable")]
     directions = np.concatenate([unit(vectors), np.full((1, vectors.shape[1]), np.nan, np.float32)])
     for of_user in np.split(rows, np.flatnonzero(np.diff(user[rows])) + 1) if len(rows) else []:
         left, place = _as_they_appear(candidate[of_user])
-        start, stop = int(first[of_user].min()), int(end[of_user].max())
-        # A later click adds to the end and moves nothing; the last column stands for no click.
-        similar = tiled_product(directions[left], directions[np.append(clicked[start:stop], -1)])
-        seen = end[of_user, None] - np.arange(1, length + 1)
-        seen = np.where(seen >= first[of_user, None], seen - start, stop - start)
-        result[of_user] = similar[place[:, None], seen]
+        clicks = clicked[end[of_user[0]] - before[of_user[0]] : end[of_user[-1]]]
+        # A later click adds to the end and moves nothing; before the first click lies nothing.
+        similar = np.full((len(left), length + len(clicks)), np.nan, np.float32)
+        similar[:, length:] = tiled_product(directions[left], directions[clicks])
+        windows = np.lib.stride_tricks.sliding_window_view(similar, length, axis=1)
+        result[of_user] = windows[place, before[of_user], ::-1]
     return result
 
 

@@ -32,8 +32,7 @@ def test_windows_of_clicks_have_the_cosines_of_the_same_histories_written_out(
     clicks = clicks_of_users(user, time, clicked)
     shown = candidate[clicks.rows]
     history = np.append(shown, -1)[clicks.window(np.arange(len(user)), LENGTH)]
-    first = clicks.end - np.minimum(clicks.before, LENGTH)
-    found = cosines_of_windows(vectors, candidate, shown, first, clicks.end, user, LENGTH)
+    found = cosines_of_windows(vectors, candidate, shown, clicks.before, clicks.end, user, LENGTH)
     wanted = cosines_of_rows(vectors, candidate, history, user)
     np.testing.assert_allclose(found, wanted, atol=1e-6)
 
@@ -46,8 +45,7 @@ def test_what_comes_after_a_row_changes_no_bit_of_it(log: tuple[NDArray[np.int64
         user: NDArray[np.int64], time: NDArray[np.int64], clicked: NDArray[np.int64], candidate: NDArray[np.int64]
     ):
         clicks = clicks_of_users(user, time, clicked)
-        first = clicks.end - np.minimum(clicks.before, LENGTH)
-        return cosines_of_windows(vectors, candidate, candidate[clicks.rows], first, clicks.end, user, LENGTH)
+        return cosines_of_windows(vectors, candidate, candidate[clicks.rows], clicks.before, clicks.end, user, LENGTH)
 
     early = log[1] <= until
     np.testing.assert_array_equal(cosines(*log)[early], cosines(*(column[early] for column in log)))
