@@ -9,6 +9,7 @@
     features/       what the features mean: definitions that writers and readers share, NumPy alone
     tables/         storage: Arrow tables and NumPy arrays in and out, no Feast
     stores/         Feast's plug-in points: thin adapters over tables/
+    cores.py        work on every core
     console.py      what the command lines share: one-line errors, progress bars
     interruption.py  their end by Ctrl-C, from the first moment on
 

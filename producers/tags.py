@@ -6,7 +6,7 @@ yet. A second run with the same inputs adds nothing.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from threadpoolctl import threadpool_limits
 
+from feature_repo.cores import on_every_core
 from feature_repo.errors import VitrineError
 from feature_repo.schema import (
     CREATED_TIMESTAMP,
@@ -66,7 +66,7 @@ def tag_products(
     encoder_version: str | None,
     abstain: float,
     now: datetime,
-    track: Callable[[list[tuple[str, str]]], Iterable[tuple[str, str]]] = iter,
+    track: Callable[[Iterable[Tagger | None], int], Iterable[Tagger | None]] = lambda fits, total: fits,
 ) -> Tagged:
     """Fit the taggers, and tag every product version that they have not tagged yet.
 
@@ -75,7 +75,7 @@ def tag_products(
         encoder_version: whose vectors to use; None for the newest.
         abstain: a label less probable than this is stored as null; in [0, 1].
         now: the created timestamp of all that is written, with a time zone.
-        track: wraps the list of (tag, variant) to fit, to show progress.
+        track: wraps the taggers as they are fitted, and how many there will be, to show progress.
 
     Raises:
         VitrineError: no vectors, an unknown or ambiguous encoder version, an unreadable label file, no usable label, or
@@ -94,14 +94,8 @@ def tag_products(
     new = _not_yet(rows, settings.table("product_tags"), tagger_version)
     judged = _has_version(settings.table("tag_predictions"), tagger_version)
 
-    taggers: dict[tuple[str, str], Tagger] = {}
     chosen = TAG_VARIANTS if not judged else (variants.TAGGER,) if len(new) else ()
-    # The fits are small: threads that wait for each other cost far more than they save on a busy machine.
-    with threadpool_limits(1):
-        for tag, variant in track([(tag, variant) for tag in TAGS for variant in chosen]):
-            shown = taught.filter(pc.field("tag") == tag)
-            if tagger := fit(tag, variant, shown, folds=variant == variants.TAGGER):
-                taggers[tag, variant] = tagger
+    taggers = _fit_all(taught, chosen, track)
 
     if chosen and not taggers:
         raise VitrineError(
@@ -162,11 +156,7 @@ def learn(settings: Settings, labels: Path, encoder_version: str, abstain: float
     if not len(checked):
         raise VitrineError(f"{labels}: none of its {len(refused)} labels is usable; `produce tags` says why")
     taught = _with_labels(embedding_rows.first_of_each(rows), checked)
-    taggers = {}
-    with threadpool_limits(1):
-        for tag in TAGS:
-            if tagger := fit(tag, variants.TAGGER, taught.filter(pc.field("tag") == tag), folds=True):
-                taggers[tag, variants.TAGGER] = tagger
+    taggers = _fit_all(taught, (variants.TAGGER,))
     return Learned(fingerprint(taught, encoder_version, abstain), encoder_version, abstain, taught, taggers)
 
 
@@ -176,6 +166,22 @@ def fingerprint(taught: pa.Table, encoder_version: str, abstain: float) -> str:
     how = [encoder_version, abstain, GRID, split.TRAIN_SHARE, split.CALIBRATION_SHARE, split.FOLDS]
     content = json.dumps([REVISION, how, learned_from], default=str)
     return f"tagger-{blake2b(content.encode(), digest_size=6).hexdigest()}"
+
+
+def _fit_all(
+    taught: pa.Table,
+    chosen: Sequence[str],
+    track: Callable[[Iterable[Tagger | None], int], Iterable[Tagger | None]] = lambda fits, total: fits,
+) -> dict[tuple[str, str], Tagger]:
+    """The taggers of every tag by the chosen variants; none of a tag of which there is nothing to learn."""
+    wanted = [(tag, variant) for tag in TAGS for variant in chosen]
+
+    def fitted(each: tuple[str, str]) -> Tagger | None:
+        tag, variant = each
+        return fit(tag, variant, taught.filter(pc.field("tag") == tag), folds=variant == variants.TAGGER)
+
+    made = track(on_every_core(fitted, wanted), len(wanted))
+    return {each: tagger for each, tagger in zip(wanted, made, strict=True) if tagger is not None}
 
 
 def _with_labels(rows: pa.Table, labels: pa.Table) -> pa.Table:

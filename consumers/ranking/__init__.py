@@ -18,7 +18,6 @@ din.py           a ranker in torch that attends to the history
 plan.py          how much is trained, on which rows
 material.py      each group's features, searched for leaks and sorted into bins once
 experiment.py    every ranker that is trained: main, ladder, headroom, learning curve
-cores.py         work on every core
 metrics.py       AUC, GAUC, log loss, calibration, each under resampled users (AUC also under users and products)
 draws.py         the paired bootstrap
 delong.py        the secondary interval, which takes rows for independent

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.ranking import headroom, rankers
-from consumers.ranking.cores import on_every_core
 from consumers.ranking.material import Material, prepare
 from consumers.ranking.multimodal import feature_groups
 from consumers.ranking.placebo import with_swapped_content
@@ -40,6 +39,7 @@ from consumers.ranking.plan import (
 from consumers.ranking.rankers import Fit
 from consumers.ranking.training_set import TrainingSet
 from consumers.ranking.truth import Truth
+from feature_repo.cores import on_every_core
 from feature_repo.errors import VitrineError
 
 Floats = NDArray[np.float64]
@@ -240,7 +240,7 @@ def _worked_off(pieces: Sequence[Piece], progress: Callable[[str, int, int], Non
             done += len(made.scores)
             progress(key[1], done, total)
 
-    on_every_core(do, sorted(pieces, key=lambda piece: -piece[0]))
+    list(on_every_core(do, sorted(pieces, key=lambda piece: -piece[0])))
     return found
 
 

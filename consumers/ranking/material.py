@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.ranking import rankers
-from consumers.ranking.cores import on_every_core
 from consumers.ranking.leaks import every_leak, refuse_leaks
 from consumers.ranking.multimodal import Group, feature_groups, fit_projection
 from consumers.ranking.plan import BASE, Split
 from consumers.ranking.rankers import Binned
 from consumers.ranking.tabular import names_of_context, tabular_features
 from consumers.ranking.training_set import TrainingSet
+from feature_repo.cores import on_every_core
 from feature_repo.errors import VitrineError
 
 

@@ -35,7 +35,7 @@ def tags(
             encoder_version=encoder_version,
             abstain=abstain,
             now=now,
-            track=lambda fits: console.track(fits, "fit taggers"),
+            track=lambda fits, total: console.track(fits, "fit taggers", total),
         )
         run.uses(done.tagger_version)
         run.counts(tagged=done.rows, predictions=done.predictions, labels_refused=done.refused)

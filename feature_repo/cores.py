@@ -5,7 +5,7 @@ other at every split of a tree, or at every product of small matrices, cost many
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 
-def on_every_core(do: Callable[[Given], Made], given: Iterable[Given]) -> list[Made]:
-    """`do` each of `given`, in their order."""
+def on_every_core(do: Callable[[Given], Made], given: Iterable[Given]) -> Iterator[Made]:
+    """`do` each of `given`; the results come in that order, and the work begins when the first is asked for."""
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(do, given))
+        yield from pool.map(do, given)
