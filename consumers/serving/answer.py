@@ -96,24 +96,19 @@ class _Batch:
         status, moments = view.rows.status, view.rows.event_timestamp
         if place is not None:
             status, moments = status[place], moments[place]
-        self.arrays.append(pa.array(status))
+        self.arrays.append(columns.array_of(status, pa.uint8()))
         self.fields.append(_status_field(name))
-        self.add(EVENT_TIMESTAMP + name, _moments(moments, status >= Status.ABSENT))
+        gone = status >= int(Status.ABSENT)
+        self.add(EVENT_TIMESTAMP + name, columns.array_of(moments, _MOMENT, ~gone if gone.any() else None))
 
     def make(self) -> pa.RecordBatch:
-        return pa.RecordBatch.from_arrays(self.arrays, schema=pa.schema(self.fields))
+        # Arrow looks at the columns of a struct in half of the time of those of a batch.
+        return pa.RecordBatch.from_struct_array(pa.StructArray.from_arrays(self.arrays, fields=self.fields))
 
 
 @lru_cache
 def _status_field(view: str) -> pa.Field:
     return pa.field(STATUS + view, pa.uint8(), metadata=_STATUS_WORDS)
-
-
-def _moments(moments: NDArray[np.int64], gone: NDArray[np.bool_]) -> pa.Array:
-    """Microseconds [n] as Arrow's, null where `gone`."""
-    if gone.any():
-        return pa.array(moments, _MOMENT, mask=gone)
-    return pa.Array.from_buffers(_MOMENT, len(moments), [None, pa.py_buffer(np.ascontiguousarray(moments))])
 
 
 def _floats(columns_: Sequence[NDArray[np.float32]]) -> list[pa.Array]:
@@ -138,15 +133,19 @@ def _array(column: Column) -> pa.Array:
 def _texts(words: Sequence[str], column: Column) -> pa.Array:
     """Dictionary codes as texts: a dictionary has up to 65,536 words, and a request would carry all of them."""
     if len(words) == 1 and column.valid is None:  # a version
-        return pa.repeat(words[0], len(column))
+        return pa.repeat(_dictionary(tuple(words))[0], len(column))
     if len(words) <= len(column):
-        missing = None if column.valid is None else ~column.valid
-        return pa.array(words, pa.string()).take(pa.array(column.values, mask=missing))
+        return _dictionary(tuple(words)).take(columns.array_of(column.values, pa.uint16(), column.valid))
     listed: list[int] = column.values.tolist()
     if column.valid is None:
         return pa.array([words[code] for code in listed], pa.string())
     there = column.valid.tolist()
     return pa.array([words[code] if known else None for code, known in zip(listed, there, strict=True)], pa.string())
+
+
+@lru_cache
+def _dictionary(words: tuple[str, ...]) -> pa.Array:
+    return pa.array(words, pa.string())
 
 
 def _vectors(column: Column) -> pa.Array:
@@ -157,6 +156,6 @@ def _vectors(column: Column) -> pa.Array:
         return columns.to_arrow(column)
     if values.shape[1] != width:  # not one row is there
         return pa.nulls(len(values), pa.list_(kind, width))
-    items = pa.array(np.ascontiguousarray(values).reshape(-1))
+    items = columns.array_of(values.reshape(-1), kind)
     missing = None if column.valid is None else pa.array(~column.valid)
-    return pa.FixedSizeListArray.from_arrays(items if items.type == kind else items.cast(kind), width, mask=missing)
+    return pa.FixedSizeListArray.from_arrays(items, width, mask=missing)

@@ -226,16 +226,23 @@ def to_arrow(column: Column) -> pa.Array:
     if not isinstance(values, np.ndarray):
         return values
     if column.words is not None:
-        codes = pa.array(values.astype(np.int32), mask=None if valid is None else ~valid)
+        codes = array_of(values.astype(np.int32), pa.int32(), valid)
         return pa.DictionaryArray.from_arrays(codes, pa.array(column.words, pa.string()))
     kind = element_type(column.field)
     if values.ndim == 1:
-        array = pa.array(values, mask=None if valid is None else ~valid)
-        return array if array.type == kind else array.cast(kind)
+        return array_of(values, kind, valid)
     present = values if valid is None else values[valid]
-    items = pa.array(present.reshape(-1))
     sizes = np.full(len(values), values.shape[1]) if valid is None else np.where(valid, values.shape[1], 0)
-    return make_lists(sizes, items if items.type == kind else items.cast(kind), valid)
+    return make_lists(sizes, array_of(present.reshape(-1), kind), valid)
+
+
+def array_of(values: NDArray[Any], kind: pa.DataType, valid: NDArray[np.bool_] | None = None) -> pa.Array:
+    """Numbers [n], which are as Arrow's `kind` has them, without a copy; null where not `valid`."""
+    if values.dtype == np.bool_:  # a byte each, of which Arrow makes a bit
+        return pa.array(values, kind, mask=None if valid is None else ~valid)
+    assert kind.bit_width == 8 * values.itemsize
+    mask = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    return pa.Array.from_buffers(kind, len(values), [mask, pa.py_buffer(np.ascontiguousarray(values))])
 
 
 def into(column: Column, out: NDArray[Any]) -> Column:

@@ -304,7 +304,7 @@ class OnlineTable:
 
     def words(self, view: View) -> dict[str, list[str]]:
         """The dictionaries of a view's features, as last read."""
-        return {feature: self._words.get((view.name, feature, id_), []) for _, feature, id_ in dictionaries([view])}
+        return {feature: self._words.get((view.name, feature, id_), []) for feature, id_ in view.dictionaries}
 
     def _learn(self, view: View, feature: Field, column: Column) -> list[str]:
         """The field's dictionary, in which by now all texts of the column are.

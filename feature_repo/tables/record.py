@@ -50,6 +50,12 @@ class View:
     def by_fingerprint(self) -> dict[int, Layout]:
         return {layout.fingerprint: layout for layout in self.layouts}
 
+    @cached_property
+    def dictionaries(self) -> frozenset[tuple[str, str]]:
+        """(feature, dictionary) of every dictionary that its rows may have codes of."""
+        fields = {one for layout in self.layouts for one in layout.fields}
+        return frozenset((one.name, one.dictionary) for one in fields if one.storage == "dictionary")
+
 
 @dataclass(frozen=True)
 class ServicePart:
@@ -155,18 +161,12 @@ def owner(project: str, view: str) -> bytes:
 
 def dictionaries(views: Sequence[View]) -> set[tuple[str, str, str]]:
     """(view, feature, dictionary) of every dictionary that rows of these views may have codes of."""
-    return {
-        (view.name, one.name, one.dictionary)
-        for view in views
-        for layout in view.layouts
-        for one in layout.fields
-        if one.storage == "dictionary"
-    }
+    return {(view.name, *one) for view in views for one in view.dictionaries}
 
 
 def _with_dictionaries(layout: Layout, known: View | None) -> Layout:
     """The layout with each field's dictionary named: the one that its view has, else a new one."""
-    names = {} if known is None else {feature: dictionary for _, feature, dictionary in dictionaries([known])}
+    names = {} if known is None else dict(known.dictionaries)
     return Layout(
         tuple(
             replace(one, dictionary=names.get(one.name) or uuid.uuid4().hex[:8]) if one.storage == "dictionary" else one
