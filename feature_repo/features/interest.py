@@ -80,7 +80,7 @@ class Click:
 
 def step(before: Means, click: Click) -> Means:
     """The means after one more click of each of n users; no click is earlier than the one before it."""
-    passed = click.time - before.time
+    passed = np.maximum(click.time - before.time, 0)  # a first click may be before 1970, where `nothing` stands
     kept = np.exp2(-passed / HALF_LIFE).astype(np.float32)
     vector, vector_weight = _mean(before.vector, before.vector_weight, click.vector, kept)
     ages, ages_weight = _mean(grown(before.ages, passed), before.ages_weight, click.ages, kept)

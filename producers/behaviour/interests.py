@@ -134,6 +134,8 @@ def _last_of_moment(log: Log, order: Int64) -> np.ndarray:
 def _groups(starts: Int64) -> Iterator[Int64]:
     """Users, those who click most first, in groups of about CLICKS_A_COMMIT clicks."""
     sizes = np.diff(starts)
+    if not len(sizes):
+        return
     users = np.argsort(-sizes, kind="stable")
     group = np.cumsum(sizes[users]) // CLICKS_A_COMMIT
     yield from np.split(users, np.flatnonzero(np.diff(group)) + 1)
@@ -147,7 +149,8 @@ def _known(settings: Settings, log: Log, order: Int64, starts: Int64, version: s
     known = delta.read(path, [USER_ID, EVENT_TIMESTAMP, "clicks"], where=pc.field("encoder_version") == version)
     user = pc.index_in(known[USER_ID], value_set=log.users).fill_null(-1).to_numpy()
     clicks, since = known["clicks"].to_numpy(), known[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
-    there = (user >= 0) & (clicks >= 1) & (clicks <= np.diff(starts)[user])
+    of_user = np.append(np.diff(starts), 0)  # the last is of those whom this log does not know, numbered -1
+    there = (clicks >= 1) & (clicks <= of_user[user])
     place = starts[user[there]] + clicks[there] - 1
     found = np.zeros(len(order), bool)
     found[place[log.time[order[place]] + 1 == since[there]]] = True

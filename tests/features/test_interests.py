@@ -238,3 +238,20 @@ def test_a_forgotten_user_leaves_no_version_and_a_forgotten_product_is_said_to_b
     assert done.remembered_by == len(users - {"u1"})
     assert "u1" not in rows_of(store)["user_id"].to_pylist()
     assert upkeep.forget(store, products=["no such"], users=[]).remembered_by == 0
+
+
+def test_a_log_without_a_click_adds_nothing_to_what_is_known(store: Settings) -> None:
+    log = a_log()
+    make(store, log)
+    before = rows_of(store)
+    done = make(store, log.filter(pc.equal(log["clicked"], 0)))
+    assert (done.users, done.clicks, done.added, done.known) == (0, 0, 0, 0)
+    assert rows_of(store).equals(before)
+
+
+def test_a_first_click_before_1970_weighs_as_any_first_click() -> None:
+    vector, ages, genders = (np.ones((1, width), np.float32) for width in (2, 5, 3))
+    long_ago = Click(vector, ages, genders, np.array([-40 * 365 * DAY]))
+    means = interest.step(interest.Means.nothing(1, 2), long_ago)
+    assert (means.vector_weight, means.ages_weight, means.genders_weight) == (1, 1, 1)
+    assert np.isfinite(means.ages).all()
