@@ -5,6 +5,7 @@
     runs.py         the producers' last runs, as their ledger has them
     schema.py       column names and Arrow schemas of every table
     words.py        which values of an attribute a line of text names
+    human_times.py  ages and moments as people write them: 90m, 2026-03-01T12:00Z
     definitions.py  gathers entities, sources, views and services: the only file Feast reads
     features/       what the features mean: definitions that writers and readers share, NumPy alone
     tables/         storage: Arrow tables and NumPy arrays in and out, no Feast

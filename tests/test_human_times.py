@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.monitoring.ages import in_words, parse_age, parse_moment
 from feature_repo.errors import VitrineError
+from feature_repo.human_times import EARLIEST, LATEST, LONGEST, in_words, parse_age, parse_moment
+
+EXTREME = ["0.0000001s", "36501d", "9" * 400 + "d"]
 
 
 @pytest.mark.parametrize(
@@ -24,7 +26,10 @@ def test_reads_a_number_and_a_unit(text: str, age: timedelta) -> None:
     assert parse_age(text) == age
 
 
-@pytest.mark.parametrize("text", ["", "2", "d", "two days", "-1d", "0h", "1w", "1d 2h", "1e9d", "nan", "9" * 400 + "d"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "2", "d", "two days", "-1d", "0h", "1w", "1d 2h", "1e9d", "nan", "9" * 400 + "d", "0.0000001s", "36501d"],
+)
 def test_refuses_what_is_no_age_and_shows_how_to_write_one(text: str) -> None:
     with pytest.raises(VitrineError, match=r"not an age.*90m, 6h"):
         parse_age(text)
@@ -41,9 +46,15 @@ def test_refuses_a_moment_that_could_be_off_by_a_day(text: str) -> None:
         parse_moment(text)
 
 
-def test_refuses_what_is_no_moment() -> None:
+@pytest.mark.parametrize("text", ["yesterday", "0001-01-01T00:00+08:00", "1969-12-31T23:59Z", "9999-12-31T23:59-08:00"])
+def test_refuses_what_is_no_moment_of_a_shop(text: str) -> None:
     with pytest.raises(VitrineError, match="not a time"):
-        parse_moment("yesterday")
+        parse_moment(text)
+
+
+def test_no_sum_of_a_moment_and_two_ages_leaves_the_calendar() -> None:
+    for moment in (EARLIEST, LATEST):
+        assert moment - 2 * LONGEST < moment < moment + 2 * LONGEST
 
 
 @pytest.mark.parametrize(

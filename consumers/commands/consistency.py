@@ -44,9 +44,9 @@ def consistency(
     Exit code 3 says that there was no view to judge.
     """
     from consumers.monitoring import consistency as views
-    from consumers.monitoring.ages import parse_age, parse_moment
     from consumers.monitoring.figures import as_json
     from consumers.monitoring.terminal import consistency_table
+    from feature_repo.human_times import parse_age, parse_moment
 
     deployment, moment = settings.load(store), parse_moment(now) if now else datetime.now(UTC)
     if served_log is not None:

@@ -30,10 +30,10 @@ def drift(
     Thresholds come from exchanging the products of now and of before within category and newness, and hold for all
     statistics together. Exit code 3 says that there were too few products to judge anything.
     """
-    from consumers.monitoring.ages import parse_age, parse_moment
     from consumers.monitoring.drift.check import check
     from consumers.monitoring.figures import as_json
     from consumers.monitoring.terminal import drift_table
+    from feature_repo.human_times import parse_age, parse_moment
 
     found = check(
         settings.load(store),

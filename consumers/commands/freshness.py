@@ -44,8 +44,8 @@ def freshness(
     refused rows and the last runs; an objective that is not met is exit code 1 and a line that says what to do first.
     """
     from consumers.monitoring import freshness as views
-    from consumers.monitoring.ages import parse_age, parse_moment
     from consumers.monitoring.terminal import as_table, watched_tables
+    from feature_repo.human_times import parse_age, parse_moment
 
     allowed, moment = parse_age(max_age), parse_moment(now) if now else datetime.now(UTC)
     opened = settings.load(store)

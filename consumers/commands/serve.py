@@ -175,10 +175,10 @@ def _serve(wanted: _Wanted, on_ready: Callable[[dict[str, str]], None]) -> None:
         routers = []
         if wanted.watch is not None:
             from consumers.monitoring import page
-            from consumers.monitoring.ages import parse_age
             from consumers.monitoring.exported import Collector
             from consumers.monitoring.objectives import load
             from consumers.monitoring.watcher import Watcher, checks
+            from feature_repo.human_times import parse_age
 
             every = parse_age(wanted.watch)
             if wanted.objectives:

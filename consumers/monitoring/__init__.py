@@ -1,6 +1,5 @@
 """Watching features.
 
-ages.py         90m, 6h, 2d: ages as people write them
 freshness.py    how late each view is, how much it covers, and what to do first
 watch.py        the same by slice, and what of the objectives is not met
 objectives.py   what is wanted, from a TOML file

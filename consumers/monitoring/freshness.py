@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from consumers.monitoring.ages import in_words
 from feature_repo.errors import VitrineError
+from feature_repo.human_times import in_words
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 from feature_repo.settings import Settings
 from feature_repo.tables import activity, delta

@@ -15,8 +15,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from consumers.monitoring.ages import parse_age
 from feature_repo.errors import UsageError, VitrineError
+from feature_repo.human_times import parse_age
 
 AGES = {
     "max_age": "age of the newest event",

@@ -17,8 +17,8 @@ from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from consumers.monitoring.ages import in_words
 from consumers.monitoring.watcher import State, Watcher
+from feature_repo.human_times import in_words
 
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "No lift report was named at the start."}}
 HEADERS = {

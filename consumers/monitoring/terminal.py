@@ -7,13 +7,13 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from consumers.monitoring.ages import in_words
 from consumers.monitoring.consistency import Consistency
 from consumers.monitoring.drift.check import Drift
 from consumers.monitoring.freshness import Freshness, ViewFreshness
 from consumers.monitoring.lags import SliceFreshness, Spread
 from consumers.monitoring.verdicts import FAULTS
 from consumers.monitoring.watch import Watched
+from feature_repo.human_times import in_words
 
 
 def as_table(freshness: Freshness) -> Table:

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from consumers.monitoring import first_feature, freshness, lags
-from consumers.monitoring.ages import in_words
 from consumers.monitoring.first_feature import FirstFeature
 from consumers.monitoring.freshness import OPTIONAL, WRITTEN_BY, Freshness, made_from, views_of
 from consumers.monitoring.lags import SliceFreshness
 from consumers.monitoring.objectives import AGES, SHARES, Objectives
 from consumers.monitoring.slices import ALL, Shop
 from feature_repo import runs
+from feature_repo.human_times import in_words
 from feature_repo.online import open_online
 from feature_repo.runs import LastRun
 from feature_repo.schema import CREATED_TIMESTAMP

@@ -84,7 +84,9 @@ def make_neighbours(
     changes = read_changes(settings, version)
     known = _Known.read(settings, changes.products, version)
     step = every // timedelta(microseconds=1)
-    moments = np.arange(int(log.time[0]) // step, int(log.time[-1]) // step + 1) * step
+    # A step before there is any product: one row of 1970 is no twenty thousand days of work.
+    first = min(max(log.time[0], changes.time[0] - step), log.time[-1])
+    moments = np.arange(int(first) // step, int(log.time[-1]) // step + 1) * step
     added, there, waiting = 0, 0, []
     for done, (product, since, features) in enumerate(_over_time(log, changes, moments, step, k)):
         new = ~known.has(product, since)

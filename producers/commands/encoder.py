@@ -80,6 +80,7 @@ def encoder(
     Interrupted, the same command goes on where its last state was saved. `torchrun --nproc-per-node N -m producers.cli
     encoder ...` spreads it over N processes or GPUs.
     """
+    from feature_repo.human_times import parse_moment
     from producers.encoders import load
     from producers.encoders.training.recipe import Recipe
     from producers.learning.clicks import clicks_before
@@ -101,7 +102,9 @@ def encoder(
     moment = datetime.now(UTC)
     clicked, kept_back = None, None
     if align:
-        clicked, before = clicks_before(align, until=_moment(until), test_days=test_days, now=moment)
+        clicked, before = clicks_before(
+            align, until=parse_moment(until) if until else None, test_days=test_days, now=moment
+        )
         typer.echo(f"{clicked.num_rows:,} clicks before {before:%Y-%m-%d %H:%M} UTC to align with")
     elif until or test_days:
         raise UsageError("--until and --test-days say which clicks --align may see; name its impressions")
@@ -128,20 +131,3 @@ def encoder(
     if kept_back is not None and designs is not None:
         truth = designs.parent if (designs.parent / words.FILE).is_file() else None
         typer.echo(evaluate(load(str(out)), data, kept_back, truth))
-
-
-def _moment(text: str | None) -> datetime | None:
-    """A time with its offset from UTC.
-
-    Raises:
-        UsageError: it is none, or has no offset.
-    """
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f"--until is {text!r}, no time; write it as 2026-02-20T00:00:00+00:00") from None
-    if moment.tzinfo is None:
-        raise UsageError(f"--until is {text!r}, without its offset from UTC: append Z, or +08:00 for China")
-    return moment.astimezone(UTC)

@@ -1,6 +1,6 @@
 """`produce neighbours`."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -8,9 +8,6 @@ import typer
 
 from feature_repo import console, settings
 from feature_repo.console import StoreOption
-from feature_repo.errors import UsageError
-
-UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
 def neighbours(
@@ -33,10 +30,11 @@ def neighbours(
 
     A second run over the same log adds nothing, a longer log adds its new versions.
     """
+    from feature_repo.human_times import parse_age
     from producers import ledger
     from producers.behaviour.neighbours import make_neighbours
 
-    step = _step(every)
+    step = parse_age(every)
     opened, now = settings.load(store), datetime.now(UTC)
     reads = ["product_embedding", "product_catalogue", "product_tags"]
     with ledger.run(opened, "neighbours", now=now, reads=reads) as run, console.progress_bar() as bar:
@@ -53,10 +51,3 @@ def neighbours(
         run.uses(done.encoder_version)
         run.counts(added=done.added, known=done.known)
     typer.echo(done)
-
-
-def _step(text: str) -> timedelta:
-    number, unit = text[:-1], text[-1:]
-    if not number.isdecimal() or unit not in UNITS or int(number) == 0:
-        raise UsageError(f"--every {text}: wanted a whole number and {', '.join(UNITS)}, such as 6h or 1d")
-    return timedelta(**{UNITS[unit]: int(number)})

@@ -212,10 +212,18 @@ def test_a_second_run_adds_nothing_and_a_longer_log_its_new_versions(store: Sett
     assert rows_of(store).equals(rows_of(alone))
 
 
+def test_a_row_from_before_all_products_makes_no_moments_in_which_nothing_can_be(store: Settings) -> None:
+    log = a_log()
+    lost = pa.table({**dict(zip(log.column_names, log.slice(0, 1).columns, strict=True)), "impression_id": ["lost"]})
+    lost = lost.set_column(3, "event_timestamp", pa.array([datetime(1970, 1, 1, tzinfo=UTC)], TIMESTAMP))
+    assert make(store, pa.concat_tables([lost, log])).moments == (10 + 1) + DAYS
+
+
 def test_the_command_says_what_it_added_and_refuses_nonsense(store: Settings) -> None:
     pq.write_table(a_log(), store.file.parent / "log.parquet")
     common = ["neighbours", "--impressions", str(store.file.parent / "log.parquet"), "--store", str(store.file)]
     ran = CliRunner().invoke(cli.app, [*common, "--every", "3d"])
     assert ran.exit_code == 0, ran.output
     assert f"{len(rows_of(store)):,} versions added" in ran.output
-    assert isinstance(CliRunner().invoke(cli.app, [*common, "--every", "0d"]).exception, UsageError)
+    for nonsense in ("0d", "1", "99999999d"):
+        assert isinstance(CliRunner().invoke(cli.app, [*common, "--every", nonsense]).exception, UsageError)
