@@ -19,7 +19,8 @@ checksum.py    what tells a damaged row from a sound one
 precision.py   floats in two bytes or one
 columns.py     one feature of n rows
 encode.py      columns to packed rows
-decode.py      packed rows to columns
+decode.py      packed rows to columns: which can be read together
+batch.py       ... and the fields of those that can
 entity_keys.py   the keys of packed rows
 record.py        what an online store says of itself, so that a reader needs no Feast
 opening.py       an online store by its address

@@ -131,9 +131,8 @@ def make_lists(sizes: NDArray[np.int64], items: pa.Array, valid: NDArray[np.bool
     """An Arrow list array; a missing list has size 0."""
     offsets = np.zeros(len(sizes) + 1, np.int32)
     np.cumsum(sizes, out=offsets[1:])
-    return pa.ListArray.from_arrays(
-        pa.array(offsets), items, mask=None if valid is None or not len(sizes) else pa.array(~valid)
-    )
+    mask = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    return pa.Array.from_buffers(pa.list_(items.type), len(sizes), [mask, pa.py_buffer(offsets)], children=[items])
 
 
 def empty(field: Field, count: int) -> Column:
