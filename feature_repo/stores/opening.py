@@ -2,15 +2,27 @@
 
 from feast import FeatureStore
 from feast.repo_config import RepoConfig, load_repo_config
+from sqlalchemy.exc import SQLAlchemyError
 
+from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings
 
 SQLITE = "sqlite:///"
 
 
 def open_feature_store(settings: Settings) -> FeatureStore:
-    """The feature store that `settings.file` describes, its relative paths taken from that file's folder."""
-    return FeatureStore(config=absolute_config(settings))
+    """The feature store that `settings.file` describes, its relative paths taken from that file's folder.
+
+    Raises:
+        VitrineError: its registry is a database that does not answer, or is damaged.
+    """
+    store = FeatureStore(config=absolute_config(settings))
+    try:
+        _ = store.registry  # Feast opens it at the first look
+    except SQLAlchemyError as error:
+        said = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise VitrineError(f"{settings.file}: Feast's registry (registry.path) does not answer: {said}") from error
+    return store
 
 
 def absolute_config(settings: Settings) -> RepoConfig:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.dataset
@@ -195,7 +196,18 @@ def files_of(table: DeltaTable, path: Path) -> pyarrow.dataset.Dataset:
 
     Deltalake's own file system calls Python from Arrow's threads. One that is still at it when the program ends takes
     the process down: one command in fifteen ended with exit code 134 after its work was done.
+
+    Raises:
+        VitrineError: a file of it is not there, or not as long as it was written.
     """
+    written = pa.table(table.get_add_actions()).select(["path", "size_bytes"])
+    for name, size in zip(*(column.to_pylist() for column in written.columns), strict=True):
+        file = path / unquote(name)
+        if not file.is_file() or file.stat().st_size != size:
+            raise VitrineError(
+                f"table `{path.name}` under {path.parent} is broken: its file {file.name} is missing, or cut short; "
+                f"bring {path} back from a copy"
+            )
     return table.to_pyarrow_dataset(filesystem=SubTreeFileSystem(str(path), LocalFileSystem()))
 
 

@@ -1,4 +1,4 @@
-"""A disk that is full, and a table whose log is broken: one clear line, and what was there stays."""
+"""A disk that is full, and a table whose log or files are broken: one clear line, and what was there stays."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -50,3 +50,20 @@ def test_a_table_whose_log_is_broken_is_named_by_readers_and_writers(tmp_path: P
         assert "\n" not in str(said.value)
     with pytest.raises(VitrineError, match="table `looks`"):
         delta.append(path, FEW)
+
+
+@pytest.mark.parametrize("length", [None, 0, 200])
+def test_a_table_that_has_lost_a_file_or_part_of_one_is_named_before_anything_is_read(
+    tmp_path: Path, length: int | None
+) -> None:
+    path = tmp_path / "looks"
+    delta.append(path, FEW)
+    file = next(path.glob("*.parquet"))
+    if length is None:
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:length])
+    for work in (delta.read, delta.dataset):
+        with pytest.raises(VitrineError, match=rf"table `looks` .* is broken: its file {file.name}") as said:
+            work(path)
+        assert "\n" not in str(said.value)
