@@ -13,6 +13,7 @@ from feature_repo import schema
 from producers.catalogue import digests, image_hashes
 from producers.embeddings.contents import IMAGE, TITLE, Contents, Vectors
 from producers.encoders.embed import NO_VECTOR, NOTHING_USABLE, Embedded, Unusable
+from producers.encoders.encoder import Encoder
 from producers.encoders.rows import embedding_rows, matrix
 
 UNIT = 1e-3
@@ -39,11 +40,9 @@ class Assembly:
     told the same reason; where its file has changed since it was hashed, they are `left` for another pass.
     """
 
-    def __init__(self, version: str, dim: int, images: bool, store: Contents, now: datetime) -> None:
+    def __init__(self, encoder: Encoder, store: Contents, now: datetime) -> None:
         self.left = 0
-        self._version = version
-        self._dim = dim
-        self._images = images
+        self._encoder = encoder
         self._store = store
         self._now = now
         self._bad: dict[tuple[bytes, bytes], Unusable] = {}
@@ -56,7 +55,7 @@ class Assembly:
                 some were encoded.
             made: what came of those.
         """
-        if not self._images:
+        if not self._encoder.has_images:
             place = chunk.schema.get_field_index("image_hash")
             chunk = chunk.set_column(place, "image_hash", pa.nulls(len(chunk), digests.BINARY))
         vectors: dict[str, Vectors] = {}
@@ -93,7 +92,7 @@ class Assembly:
         nothing = np.flatnonzero(np.isnan(image[:, 0]) & np.isnan(title[:, 0]))
         unusable += [Unusable(_product(chunk, row), "image, title", NOTHING_USABLE, None) for row in nothing.tolist()]
         return Ready(
-            embedding_rows(chunk, image, title, self._version, self._now), tuple(unusable), tuple(fresh), counts
+            embedding_rows(chunk, image, title, self._encoder, self._now), tuple(unusable), tuple(fresh), counts
         )
 
     def keep(self, ready: Ready) -> None:
@@ -107,8 +106,8 @@ class Assembly:
         keys, made_keys = _keys(chunk), _keys(made.rows)
         order = digests.order_of(made_keys)
         place = digests.find(keys, made_keys[order])
-        came = matrix(made.rows["image_vector" if name == "image" else "text_vector"], self._dim)
-        found = np.full((len(chunk), self._dim), np.nan, np.float32)
+        came = matrix(made.rows["image_vector" if name == "image" else "text_vector"], self._encoder.dim)
+        found = np.full((len(chunk), self._encoder.dim), np.nan, np.float32)
         found[place >= 0] = came[order[place[place >= 0]]]
         off = ~(np.abs(np.linalg.norm(found, axis=1) - 1) <= UNIT)
         found[off] = np.nan

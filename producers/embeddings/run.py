@@ -169,7 +169,7 @@ class _Work:
         todo = plan(self.settings, state.new, self.model.version, self.store, images=self.model.has_images)
         total = len(todo.reused) + len(todo.encoded)
         self.known = self.known or state.rows - total
-        assembly = Assembly(self.model.version, self.model.dim, self.model.has_images, self.store, self.now)
+        assembly = Assembly(self.model, self.store, self.now)
         for so_far in self._passes(state, todo, assembly):
             self.progress(so_far, total)
         if assembly.left:

@@ -22,10 +22,11 @@ from transformers.image_processing_backends import PilBackend
 from transformers.models.resnet.modeling_resnet import ResNetConvLayer, ResNetShortCut
 
 from feature_repo.errors import VitrineError
-from producers.encoders import files
+from producers.encoders import files, fusion
 from producers.encoders.batches import Batches
 from producers.encoders.blip import Blip
 from producers.encoders.encoder import Pixels, Vectors
+from producers.encoders.fusion import Whitening
 from producers.encoders.geometry import Geometry
 from producers.encoders.small import SmallConfig, SmallModel
 from producers.encoders.static import Captured, Sent, Tower, filled
@@ -57,6 +58,7 @@ class DualEncoder:
     """An image tower and a text tower with one space; see `Encoder`."""
 
     has_images = True
+    whitening: Whitening | None = None
 
     def __init__(
         self, model: Any, tokenizer: Any, processor: Any, *, family: str, version: str, device: torch.device
@@ -160,7 +162,9 @@ def open_folder(folder: Path, family: str, version: str, device: torch.device) -
         raise VitrineError(f"{folder}: the image processor is missing; preprocessor_config.json was expected")
     with files.explained(folder, "image processor"):
         processor = AutoImageProcessor.from_pretrained(str(folder), local_files_only=True, backend="pil")
-    return DualEncoder(model, tokenizer, processor, family=family, version=version, device=device)
+    encoder = DualEncoder(model, tokenizer, processor, family=family, version=version, device=device)
+    encoder.whitening = fusion.read(folder, encoder.dim)
+    return encoder
 
 
 def folded(model: Any) -> Any:

@@ -175,7 +175,7 @@ def _encode(batch: Batch[_Pictures], encoder: Encoder, now: datetime) -> Embedde
     if batch.key.first:  # words need no decoding: the workers get ahead meanwhile
         _encode_titles(chunk, encoder)
     _encode_pictures(batch, encoder)
-    rows = _rows(chunk, encoder.version, now) if batch.key.last else None
+    rows = _rows(chunk, encoder, now) if batch.key.last else None
     encode = time.perf_counter() - start
     chunk.seconds += Seconds(decode=batch.decoding, wait=batch.waiting, encode=encode)
     return None if rows is None else Embedded(rows, tuple(chunk.bad), chunk.seconds)
@@ -231,12 +231,12 @@ def _encode_pictures(batch: Batch[_Pictures], encoder: Encoder) -> None:
         chunk.bad.append(Unusable(_product(chunk, row), "image", NO_VECTOR, None))
 
 
-def _rows(chunk: _Chunk, encoder_version: str, now: datetime) -> pa.Table:
+def _rows(chunk: _Chunk, encoder: Encoder, now: datetime) -> pa.Table:
     """schema.PRODUCT_EMBEDDING of the rows that have a vector; the others are told among the bad."""
     nothing = np.isnan(chunk.image[:, 0]) & np.isnan(chunk.text[:, 0])
     for row in np.flatnonzero(nothing):
         chunk.bad.append(Unusable(_product(chunk, row), "image, title", NOTHING_USABLE, None))
-    return embedding_rows(chunk.catalogue, chunk.image, chunk.text, encoder_version, now)
+    return embedding_rows(chunk.catalogue, chunk.image, chunk.text, encoder, now)
 
 
 def _product(chunk: _Chunk, row: np.int64) -> str:

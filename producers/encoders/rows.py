@@ -7,22 +7,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo import schema
-from producers.encoders.encoder import Vectors
+from producers.encoders.encoder import Encoder, Vectors
+from producers.encoders.fusion import SAME_PRODUCT, SIMILAR, fuse
 
-SAME_PRODUCT = (0.5, 0.5)
-"""Weights of image and text in the fused vector: what says "the same product"."""
-SIMILAR = (0.7, 0.3)
-"""Weights of image and text for "one like it": looks count more than words."""
 HASHES = ("image_hash", "title_hash")
 
 
-def embedding_rows(catalogue: pa.Table, image: Vectors, text: Vectors, encoder_version: str, now: datetime) -> pa.Table:
+def embedding_rows(catalogue: pa.Table, image: Vectors, text: Vectors, encoder: Encoder, now: datetime) -> pa.Table:
     """schema.PRODUCT_EMBEDDING, in the order of the catalogue rows that have a vector.
 
     Args:
         catalogue: [n] with product_id and event_timestamp; HASHES are taken over where it has them.
         image: [n, dim] unit rows, NaN where there is none.
         text: the same.
+        encoder: whose rows these are.
         now: the created timestamp.
     """
     has_image, has_text = ~np.isnan(image[:, 0]), ~np.isnan(text[:, 0])
@@ -30,11 +28,11 @@ def embedding_rows(catalogue: pa.Table, image: Vectors, text: Vectors, encoder_v
     columns = {
         "image_vector": _lists(image[some]),
         "text_vector": _lists(text[some]),
-        "fused_vector": _lists(fuse(image, text, SAME_PRODUCT)[some]),
+        "fused_vector": _lists(fuse(image, text, SAME_PRODUCT, encoder.whitening)[some]),
         "similar_vector": _lists(fuse(image, text, SIMILAR)[some]),
         "has_image": has_image[some],
         "has_text": has_text[some],
-        "encoder_version": pa.repeat(encoder_version, int(some.sum())),
+        "encoder_version": pa.repeat(encoder.version, int(some.sum())),
         schema.CREATED_TIMESTAMP: pa.repeat(pa.scalar(now, schema.TIMESTAMP), int(some.sum())),
     }
     for name in (schema.PRODUCT_ID, schema.EVENT_TIMESTAMP):
@@ -43,17 +41,6 @@ def embedding_rows(catalogue: pa.Table, image: Vectors, text: Vectors, encoder_v
         there = name in catalogue.column_names
         columns[name] = catalogue.column(name).filter(pa.array(some)) if there else pa.nulls(int(some.sum()))
     return pa.table({name: columns[name] for name in schema.PRODUCT_EMBEDDING.names}).cast(schema.PRODUCT_EMBEDDING)
-
-
-def fuse(image: Vectors, text: Vectors, weights: tuple[float, float]) -> Vectors:
-    """Unit rows of the weighted sum [n, d]; where one modality is missing (NaN) the other stands alone.
-
-    A pair that cancels out, or a row with neither, is NaN.
-    """
-    parts = [np.nan_to_num(rows) * weight for rows, weight in zip((image, text), weights, strict=True)]
-    total = parts[0] + parts[1]
-    norm = np.linalg.norm(total, axis=1, keepdims=True)
-    return np.where(norm > 0, total / np.where(norm > 0, norm, 1), np.nan).astype(np.float32)
 
 
 def matrix(lists: pa.ChunkedArray, dim: int) -> Vectors:

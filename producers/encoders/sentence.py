@@ -39,6 +39,7 @@ class SentenceEncoder:
     has_images = False
     images_at_once = 1
     geometry = None
+    whitening = None
 
     def __init__(
         self,

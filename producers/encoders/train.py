@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from feature_repo.errors import VitrineError
-from producers.encoders import small
+from producers.encoders import fusion, small
 from producers.encoders.pixels import Source
 from producers.encoders.training import pictures as decoding
 from producers.encoders.training import spelling, start, state
@@ -23,9 +23,11 @@ from producers.encoders.training.learner import Learner
 from producers.encoders.training.loop import learn
 from producers.encoders.training.processes import device_of_this_process, together
 from producers.encoders.training.recipe import Recipe
-from producers.encoders.training.towers import Towers
+from producers.encoders.training.towers import Towers, vectors_of
 
 SAMPLE = 2
+SPREAD_OF = 20_000
+"""At most so many products tell how the fused vectors of all are spread."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,8 @@ def train(
         if processes.first:
             try:
                 begun.save(folder)
+                shown = np.linspace(0, len(pairs) - 1, min(len(pairs), SPREAD_OF)).astype(np.int64)
+                fusion.save(fusion.fit(*vectors_of(learner.towers, pairs, begun.preparation, shown)), folder)
                 if hasattr(learner, "language"):
                     learner.language.save(folder)
             except SafetensorError as error:

@@ -156,7 +156,7 @@ def _embed_without_an_encoder(store: Settings, encoder: Path) -> None:
             vectors = chance.normal(size=(len(block), model.dim)).astype(np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             block = block.append_column("title_hash", digests.of_each(block["title"]))
-            turn = delta.append_in_turn(path, embedding_rows(block, vectors, vectors, model.version, NOW), series, turn)
+            turn = delta.append_in_turn(path, embedding_rows(block, vectors, vectors, model, NOW), series, turn)
             with contents.opened(store.offline / contents.FOLDER, model.version, model.dim) as kept:
                 known = dict(zip(block["image_hash"].to_pylist(), vectors, strict=True))
                 known.pop(None, None)

@@ -230,8 +230,8 @@ def test_the_ledger_says_what_went_in_and_what_came_of_it(store: Settings, encod
 
 def test_a_row_that_does_not_say_of_which_contents_it_came_is_not_made_again(store: Settings, encoder: Path) -> None:
     taken(store, {"image": None})
-    version = load(str(encoder)).version
+    model = load(str(encoder))
     catalogue = delta.read(store.table("product_catalogue"), ["product_id", "event_timestamp"])
     vectors = np.eye(1, 12, dtype=np.float32)
-    delta.append(store.table("product_embedding"), embedding_rows(catalogue, vectors, vectors, version, NOW))
+    delta.append(store.table("product_embedding"), embedding_rows(catalogue, vectors, vectors, model, NOW))
     assert (embedded(store, encoder).encoded, embedded(store, encoder).known) == (0, 1)

@@ -6,11 +6,10 @@
 """
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from producers.encoders.training.pairs import Pairs, Preparation
-from producers.encoders.training.towers import Towers
+from producers.encoders.training.towers import Towers, vectors_of
 
 FLAT = 4.0
 """Standard deviation of a picture's grey values (0 to 255) below which there is nothing to see."""
@@ -32,16 +31,6 @@ def by_looks(pairs: Pairs) -> NDArray[np.bool_]:
 
 def by_similarity(towers: Towers, pairs: Pairs, preparation: Preparation) -> NDArray[np.bool_]:
     """Which pairs to keep [n]: all but the LEAST_ALIKE, by the cosine of image and text."""
-    device = preparation.scale.device
-    alike = []
-    training = towers.training
-    towers.eval()
-    with torch.no_grad():
-        for start in range(0, len(pairs), AT_ONCE):
-            rows = slice(start, start + AT_ONCE)
-            image = towers.images(preparation.whole(pairs, np.arange(len(pairs))[rows])).vectors
-            tokens, mask = (torch.from_numpy(values[rows]).to(device) for values in (pairs.tokens, pairs.mask))
-            alike.append((image * towers.texts(tokens, mask)).sum(dim=1).cpu().numpy())
-    towers.train(training)
-    cosine = np.concatenate(alike)
+    image, text = vectors_of(towers, pairs, preparation, np.arange(len(pairs)))
+    cosine = (image * text).sum(axis=1)
     return cosine > np.quantile(cosine, LEAST_ALIKE)

@@ -4,10 +4,15 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from producers.encoders.training.pairs import Pairs, Preparation
+
+AT_ONCE = 256
 MAX_SCALE = 100.0
 FIRST_SCALE = 14.0
 
@@ -64,3 +69,21 @@ class Towers(nn.Module):
             width = int(self.images(pixels).tokens.shape[-1])
         self.train(training)
         return width
+
+
+def vectors_of(
+    towers: Towers, pairs: Pairs, preparation: Preparation, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Unit vectors of whole pictures and of titles, as the trained towers would give them [rows, d] each."""
+    device = preparation.scale.device
+    images, texts = [], []
+    training = towers.training
+    towers.eval()
+    with torch.no_grad():
+        for start in range(0, len(rows), AT_ONCE):
+            part = rows[start : start + AT_ONCE]
+            images.append(towers.images(preparation.whole(pairs, part)).vectors.cpu().numpy())
+            tokens, mask = (torch.from_numpy(values[part]).to(device) for values in (pairs.tokens, pairs.mask))
+            texts.append(towers.texts(tokens, mask).cpu().numpy())
+    towers.train(training)
+    return np.concatenate(images), np.concatenate(texts)

@@ -1,0 +1,90 @@
+"""One vector of a picture and a title."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feature_repo.errors import VitrineError
+from producers.encoders import fusion
+from producers.encoders.fusion import SAME_PRODUCT, SIMILAR, Vectors
+
+WIDTH = 6
+
+
+def units(count: int, seed: int, spread: Vectors | None = None) -> Vectors:
+    drawn = np.random.default_rng(seed).normal(size=(count, WIDTH)).astype(np.float32)
+    return fusion.unit_rows(drawn if spread is None else drawn * spread + np.float32(2))
+
+
+@given(st.integers(0, 2**16), st.sampled_from([SAME_PRODUCT, SIMILAR]), st.booleans())
+def test_a_fused_row_is_of_unit_length_and_a_missing_modality_leaves_the_other_alone(
+    seed: int, weights: tuple[float, float], whitened: bool
+) -> None:
+    image, text = units(12, seed), units(12, seed + 1)
+    image[:4], text[3:8] = np.nan, np.nan  # row 3 has neither
+    whitening = fusion.fit(units(50, 0), units(50, 1)) if whitened else None
+    fused = fusion.fuse(image, text, weights, whitening)
+    assert np.isnan(fused[3]).all()
+    rest = np.delete(fused, 3, axis=0)
+    np.testing.assert_allclose(np.linalg.norm(rest, axis=1), 1, rtol=1e-5)
+    if not whitened:
+        np.testing.assert_allclose(fused[:3], text[:3], rtol=1e-6)
+        np.testing.assert_allclose(fused[4:8], image[4:8], rtol=1e-6)
+        both = weights[0] * image[8:] + weights[1] * text[8:]
+        np.testing.assert_allclose(fused[8:], both / np.linalg.norm(both, axis=1, keepdims=True), rtol=1e-5)
+
+
+def test_what_cancels_out_has_no_vector() -> None:
+    image = units(3, 0)
+    assert np.isnan(fusion.fuse(image, -image, SAME_PRODUCT)).all()
+
+
+def test_whitened_products_vary_nearly_alike_in_every_direction() -> None:
+    spread = np.array([3, 1, 1, 0.5, 0.5, 0.2], np.float32)
+    image, text = units(4000, 0, spread), units(4000, 1, spread)
+    plain = fusion.fuse(image, text, SAME_PRODUCT)
+    whitening = fusion.fit(image, text)
+    assert whitening is not None
+    moved = (plain - whitening.centre) @ whitening.axes
+    before, after = (np.linalg.eigvalsh(np.cov(each, rowvar=False)) for each in (plain, moved))
+    assert after[-1] / after[0] < before[-1] / before[0] / 5
+    # Each variance v became v / (v + SHRINKAGE * mean): the definition, direction by direction.
+    np.testing.assert_allclose(after, np.sort(before / (before + fusion.SHRINKAGE * before.mean())), rtol=1e-3)
+    np.testing.assert_allclose(moved.mean(axis=0), 0, atol=1e-3)
+
+
+@pytest.mark.parametrize("products", [2, 11], ids=["two", "one short"])
+def test_too_few_products_tell_no_spread(products: int) -> None:
+    assert fusion.fit(units(products, 0), units(products, 1)) is None
+    assert fusion.fit(units(12, 0), units(12, 1)) is not None
+
+
+def test_products_that_are_all_alike_tell_no_spread() -> None:
+    same = np.repeat(units(1, 0), 40, axis=0)
+    assert fusion.fit(same, same) is None
+
+
+def test_it_is_kept_beside_the_weights_and_one_of_another_training_goes(tmp_path: Path) -> None:
+    assert fusion.read(tmp_path, WIDTH) is None
+    whitening = fusion.fit(units(50, 0), units(50, 1))
+    assert whitening is not None
+    fusion.save(whitening, tmp_path)
+    found = fusion.read(tmp_path, WIDTH)
+    assert found is not None
+    np.testing.assert_array_equal(found.axes, whitening.axes)
+    np.testing.assert_array_equal(found.centre, whitening.centre)
+    fusion.save(None, tmp_path)
+    assert fusion.read(tmp_path, WIDTH) is None
+
+
+def test_a_broken_or_foreign_one_is_refused_in_one_line(tmp_path: Path) -> None:
+    fusion.save(fusion.fit(units(50, 0), units(50, 1)), tmp_path)
+    with pytest.raises(VitrineError, match="not of the encoder's 7 dimensions; restore the checkpoint"):
+        fusion.read(tmp_path, 7)
+    file = tmp_path / fusion.FILE
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(VitrineError, match=r"cannot be read \(.*\); restore the checkpoint"):
+        fusion.read(tmp_path, WIDTH)
