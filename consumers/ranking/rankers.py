@@ -27,6 +27,10 @@ SETTINGS: dict[str, Any] = {
     "data_sample_strategy": "goss",
     "top_rate": 0.1,
     "other_rate": 0.1,
+    # What a split of noise gains is a chi-squared of one degree: one in ten thousand passes 15, and a node has about a
+    # thousand to choose from. So a group that says nothing takes little from the ranker that is given it.
+    "min_gain_to_split": 15.0,
+    "path_smooth": 200.0,
     "lambda_l2": 10.0,
     "max_bin": 63,
     "bin_construct_sample_cnt": 50_000,
