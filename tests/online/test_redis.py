@@ -115,6 +115,15 @@ def test_rows_go_a_day_after_their_ttl_or_after_they_came_too_late(store: RedisS
     assert lives == pytest.approx([2, 3, 1, 1, 0], abs=0.001)
 
 
+def test_rows_of_a_ttl_of_decades_do_not_expire_unless_a_longest_life_says_so(redis: RedisServer) -> None:
+    now = time.time_ns() // 1000
+    for longest_life, life in [(None, -1), (60, pytest.approx(60_000, abs=5000))]:
+        store = RedisStore(from_connection_string(redis.address + ",db=3"), longest_life=longest_life)
+        store.client.flushdb()
+        store.write([b"k"], [row(now)], redis_table.LONG + 1)
+        assert store.client.pttl(b"k") == life
+
+
 def test_a_longest_life_holds_for_all_rows(redis: RedisServer) -> None:
     store = RedisStore(from_connection_string(redis.address), longest_life=60)
     now = time.time_ns() // 1000
