@@ -5,6 +5,7 @@
     question.py   what it asks of which views
     block.py      what it hands out
     affinity.py   the same with how close candidates are to what their user clicked
+    memory.py     how a process that reads again and again keeps its memory
     missing.py    what is not known of candidates, as features
     ranking/      training set, rankers, metrics, lift
     tagging/      how good the predicted tags are

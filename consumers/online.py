@@ -5,7 +5,8 @@
     block.values["fused_vector"]                     # float32 [500, width]
     block.status == Status.PRESENT                   # [500]
 
-What it needs to know of views and services lies in the online store itself (feature_repo/tables/record.py).
+What it needs to know of views and services lies in the online store itself (feature_repo/tables/record.py). A process
+that reads again and again does well to begin with `consumers.memory.keep_freed()`.
 """
 
 import asyncio
@@ -96,9 +97,10 @@ class OnlineReader:
         """
         question = self._question(view_or_service, ids, features, full_feature_names, out)
         with self._table.conversation(_microseconds(now), keep_stale=keep_stale) as talk:
-            for part in range(len(question.plan.parts)):
+            for part in question.plan.order:
                 talk.ask(question.request(part))
-            return question.answer([talk.hear() for _ in question.plan.parts])
+            found = {part: talk.hear() for part in question.plan.order}
+        return question.answer([found[part] for part in sorted(found)])
 
     def fetch_linked(
         self, view_or_service: str, ids: Ids, link: Link, *, keep_stale: bool = False, now: datetime | None = None
@@ -117,21 +119,21 @@ class OnlineReader:
         """
         question = self._question(view_or_service, ids, None, True, None)
         parts = question.plan.parts
-        order = sorted(range(len(parts)), key=lambda i: parts[i].name != link.view)
+        order = sorted(question.plan.order, key=lambda part: parts[part].name != link.view)
         found: dict[int, Rows] = {}
         linked = None
         with self._table.conversation(_microseconds(now), keep_stale=keep_stale) as talk:
-            for i in order:
-                talk.ask(question.request(i))
-            for i in order:
-                found[i] = talk.hear()
-                if parts[i].name == link.view:
-                    named = link.ids(question.view(i, found[i]))
+            for part in order:
+                talk.ask(question.request(part))
+            for part in order:
+                found[part] = talk.hear()
+                if parts[part].name == link.view:
+                    named = link.ids(question.view(part, found[part]))
                     linked = self._question(link.name, named, None, True, None) if len(named) else None
                     for request in linked.requests() if linked else ():
                         talk.ask(request)
             second = None if linked is None else linked.answer([talk.hear() for _ in linked.plan.parts])
-        return question.answer([found[i] for i in range(len(parts))]), second
+        return question.answer([found[part] for part in sorted(found)]), second
 
     async def fetch_async(
         self,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,6 +64,13 @@ class Plan:
     on_demand: tuple[str, ...]
     join_keys: tuple[str, ...]
     features: frozenset[str]
+
+    @cached_property
+    def order(self) -> list[int]:
+        """In which order the parts are best asked for: long rows, those of lists, are on their way while others are
+        looked at."""
+        lists = [sum(field.is_list for field in part.view.layout.fields) for part in self.parts]
+        return sorted(range(len(lists)), key=lists.__getitem__)
 
     @staticmethod
     def of(

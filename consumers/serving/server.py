@@ -9,6 +9,7 @@ from contextlib import suppress
 import uvicorn
 from fastapi import APIRouter
 
+from consumers import memory
 from consumers.serving.desk import Desk
 from consumers.serving.door import Door
 from consumers.serving.flight import FlightServer
@@ -36,6 +37,7 @@ def serve(
     Raises:
         VitrineError: an address is taken.
     """
+    memory.keep_freed()
     desk.warm_up()
     gc.collect()
     gc.freeze()  # what is imported and warm stays: looking through it again and again would hold requests up

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from consumers import memory
 from consumers.affinity import fetch_with_affinity
 from consumers.online import OnlineReader
 from consumers.serving.client import FlightClient, HttpClient, request
@@ -27,6 +28,7 @@ def turns(
     record: Record = False,
 ) -> None:
     """Flight beside its parts, and HTTP beside Flight."""
+    memory.keep_freed()  # as in the server
     draw = drawn(products, users, asked)
     with (
         world(products, users) as (root, server),
