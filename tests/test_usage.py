@@ -19,6 +19,7 @@ FOLDER = Path(__file__).parent
 
 REFUSED = {
     "produce shop --out new --products 0": "--products is 0",
+    "produce shop --out new --products 99999999999999999999": "'--products'",
     "produce shop --out new --users -1": "--users is -1",
     "produce shop --out new --days 0": "--days is 0",
     "produce shop --out new --days 99999999999": "'--days'",

@@ -65,7 +65,8 @@ class ColumnarEngine(LocalComputeEngine):
         source = sources.file_source(view.batch_source, f"feature view `{view.name}`")
         if not sources.exists(config, source):
             # A shop without labels has no tags, and its other views are to be served all the same.
-            log.warning("%s: there is no table at %s yet, nothing to write", view.name, source.path)
+            place = sources.location(config, source.path)
+            log.warning("%s: there is no table at %s yet, nothing to write", view.name, place)
             return
         table = whole_view_table(config, view)
         online = store.online_table(config)

@@ -1,7 +1,8 @@
 """A Feast `FeatureStore` of a deployment, from whichever folder the program runs in."""
 
 from feast import FeatureStore
-from feast.repo_config import RepoConfig, load_repo_config
+from feast.errors import FeastError
+from feast.repo_config import FeastConfigError, RepoConfig, load_repo_config
 from sqlalchemy.exc import SQLAlchemyError
 
 from feature_repo.errors import VitrineError
@@ -14,13 +15,15 @@ def open_feature_store(settings: Settings) -> FeatureStore:
     """The feature store that `settings.file` describes, its relative paths taken from that file's folder.
 
     Raises:
-        VitrineError: its registry is a database that does not answer, or is damaged.
+        VitrineError: Feast makes nothing of the file; its registry is a database that does not answer, or is damaged.
     """
-    store = FeatureStore(config=absolute_config(settings))
     try:
+        store = FeatureStore(config=absolute_config(settings))
         _ = store.registry  # Feast opens it at the first look
+    except (FeastConfigError, FeastError) as error:
+        raise VitrineError(f"{settings.file}: Feast refuses it: {_in_one_line(error)}") from error
     except SQLAlchemyError as error:
-        said = " ".join(str(getattr(error, "orig", None) or error).split())
+        said = _in_one_line(getattr(error, "orig", None) or error)
         raise VitrineError(f"{settings.file}: Feast's registry (registry.path) does not answer: {said}") from error
     return store
 
@@ -34,3 +37,7 @@ def absolute_config(settings: Settings) -> RepoConfig:
     if path.startswith(SQLITE):
         config.registry.path = SQLITE + str((folder / path.removeprefix(SQLITE)).resolve())
     return config
+
+
+def _in_one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

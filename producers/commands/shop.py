@@ -5,15 +5,19 @@ from typing import Annotated
 
 import typer
 
+MOST = 100_000_000
+
 
 def shop(
     out: Annotated[Path, typer.Option(help="Folder to write; an earlier shop in it is replaced.")],
-    products: Annotated[int, typer.Option(help="Products for sale.")] = 8000,
-    users: Annotated[int, typer.Option(help="Users who visit.")] = 1500,
+    products: Annotated[int, typer.Option(max=MOST, help="Products for sale.")] = 8000,
+    users: Annotated[int, typer.Option(max=MOST, help="Users who visit.")] = 1500,
     days: Annotated[int, typer.Option(max=36_500, help="Days of impressions, from 2026-01-01.")] = 60,
     seed: Annotated[int, typer.Option(help="Another seed is another shop of the same kind.")] = 0,
     language: Annotated[str, typer.Option(help="Of titles, brands and categories: zh or en.")] = "zh",
-    impressions_per_user: Annotated[int, typer.Option(help="Impressions per user, about, over all days.")] = 600,
+    impressions_per_user: Annotated[
+        int, typer.Option(max=MOST, help="Impressions per user, about, over all days.")
+    ] = 600,
 ) -> None:
     """Generate a mother-and-baby shop whose truth is known: products, pictures, users, impressions, labels."""
     from producers.shop.write import make_shop
