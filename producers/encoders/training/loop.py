@@ -71,7 +71,8 @@ def learn(
     device = preparation.scale.device
     batch = min(recipe.batch, len(pairs))
     size = replace(recipe, batch=batch).micro_batch(processes.count)
-    optimizer = torch.optim.AdamW(learner.groups(rate, HEAD_RATE, recipe.weight_decay), betas=(0.9, 0.98))
+    groups = learner.groups(rate, HEAD_RATE, recipe.weight_decay)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)  # a third of the time of weight after weight
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step / steps))
     kept = filtering.by_looks(pairs) if recipe.keep == "looks" else np.ones(len(pairs), bool)
     history: list[dict[str, float]] = []
