@@ -21,9 +21,10 @@ from consumers.ranking import content
 from consumers.ranking.history import Clicks, clicks_of_users
 from consumers.ranking.training_set import JoinedView, TrainingSet, codes, gather
 from feature_repo.features.affinity import affinity, summaries
+from feature_repo.features.ages import child_stage
 from feature_repo.features.interest import Click, Means, means_of_histories
 from feature_repo.features.similarity import cosines_of_windows, rowwise_cosine
-from feature_repo.schema import CHILD_AGE_MONTHS, CHILD_AGES, CHILD_GENDERS, HISTORY_LENGTH
+from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, HISTORY_LENGTH
 
 Group = dict[str, NDArray[Any]]
 """Feature name to float32 or int32 [n], as `rankers.Features`."""
@@ -68,12 +69,6 @@ def fit_projection(embedding: JoinedView, before: int) -> Floats:
     vectors = vectors[(embedding.since < before) & ~np.isnan(vectors[:, 0])]
     _, axes = np.linalg.eigh(np.cov(vectors, rowvar=False, dtype=np.float64))
     return axes[:, ::-1][:, :COMPONENTS].astype(np.float32)
-
-
-def child_stage(months: Floats) -> Floats:
-    """Index into CHILD_AGES of a child that many months old [n]; NaN where the age is not known or past childhood."""
-    stage = np.searchsorted(CHILD_AGE_MONTHS[1:], np.nan_to_num(months), side="right").astype(np.float32)
-    return np.where(np.isnan(months) | (stage >= len(CHILD_AGES)), np.nan, stage)
 
 
 def _tags(data: TrainingSet, tags: JoinedView) -> Group:
