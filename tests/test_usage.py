@@ -113,6 +113,18 @@ def test_a_file_that_cannot_be_written_ends_with_1_and_one_line(
     assert capsys.readouterr().err == "error: taken/shop/images: Not a directory\n"
 
 
+def test_where_figures_cannot_be_written_is_said_before_hours_of_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "taken").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["consume", "lift", "--impressions", "none.parquet", "--json", "taken/lift.json"])
+    with pytest.raises(SystemExit) as ended:
+        console.run(consume.app)
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "error: taken: File exists\n"
+
+
 def test_a_file_with_two_columns_of_one_name_is_refused_by_that_name(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

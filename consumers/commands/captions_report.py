@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from consumers.commands import outcome
 from feature_repo import settings
 from feature_repo.console import JsonOption, StoreOption
 
@@ -40,7 +41,4 @@ def captions_report(
                 row.attribute, row.lines, f"{row.names:.3f}", f"{row.true:.3f}", interval, f"{row.products:,}"
             )
         Console().print(table)
-    if json:
-        json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(report.as_json(judged))
-        typer.echo(f"figures: {json}")
+    outcome.write(report.as_json(judged), json)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from consumers.commands import outcome
 from feature_repo import console, settings
 from feature_repo.console import JsonOption, StoreOption
 
@@ -59,6 +60,7 @@ def lift(
     from consumers.ranking.plan import Plan
     from consumers.ranking.run import measure
 
+    outcome.ready(json, report)
     steps = reports.read_timings(timings) if timings else []
     with console.progress_bar() as bar:
         task = bar.add_task("join impressions and features", total=None)
@@ -77,10 +79,7 @@ def lift(
             ),
         )
     Console().print(reports.as_table(run))
-    if json:
-        json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(reports.as_json(run))
-        typer.echo(f"figures: {json}")
+    outcome.write(reports.as_json(run), json)
     if report:
         reports.write_report(run, report, [*steps, ("consume lift", time.perf_counter() - began)])
         typer.echo(f"report:  {report}")

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from consumers.commands import outcome
 from feature_repo.console import JsonOption
 
 
@@ -34,6 +35,4 @@ def proxies(
     Console().print(table)
     said = ", ".join(f"{name} {value:+.2f}" for name, value in found.items())
     typer.echo(f"rank correlation with the lift: {said or f'not below {measured.CORRELATED} encoders'}")
-    if json:
-        json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(dumps({"points": points, "rank_correlation": found}, indent=1, ensure_ascii=False) + "\n")
+    outcome.write(dumps({"points": points, "rank_correlation": found}, indent=1, ensure_ascii=False) + "\n", json)

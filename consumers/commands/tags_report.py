@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from consumers.commands import outcome
 from feature_repo import settings
 from feature_repo.console import JsonOption, StoreOption
 
@@ -24,7 +25,4 @@ def tags_report(
 
     judged = report.judge(settings.load(store), replicates=replicates, seed=seed)
     Console().print(as_tables(judged))
-    if json:
-        json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(report.as_json(judged))
-        typer.echo(f"figures: {json}")
+    outcome.write(report.as_json(judged), json)
