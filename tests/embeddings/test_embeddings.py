@@ -26,13 +26,6 @@ def store(tmp_path: Path) -> Settings:
     return opened(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("encoders") / "small"
-    checkpoints.clip(folder)
-    return folder
-
-
 def picture(file: Path, colour: str) -> str:
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (48, 40), colour).save(file)

@@ -22,7 +22,6 @@ from producers.encoders import load, parts, run
 from tests.catalogue.shop import NOW as CATALOGUED
 from tests.catalogue.shop import opened, taken
 from tests.embeddings.test_reuse import embedded
-from tests.encoders import checkpoints
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 WITHOUT_THE_STORE = """
@@ -32,13 +31,6 @@ for name in ("feast", "redis", "deltalake", "sqlalchemy", "typer", "lmdb"):
 sys.argv = sys.argv[1:]
 runpy.run_module(sys.argv[0], run_name="__main__")
 """
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("encoders") / "small"
-    checkpoints.clip(folder)
-    return folder
 
 
 @pytest.fixture

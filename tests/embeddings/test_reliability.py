@@ -23,20 +23,12 @@ from producers.catalogue import increment as catalogue
 from producers.embeddings.made import TABLE
 from tests.catalogue.shop import GOOD, opened
 from tests.embeddings import runs
-from tests.encoders import checkpoints
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 KEYS = ["product_id", "event_timestamp", "image_hash", "title_hash", "has_image", "has_text", "encoder_version"]
 PRODUCTS, PICTURES = 90, 24
 Undisturbed = Callable[[int], tuple[Settings, float]]
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("encoders") / "small"
-    checkpoints.clip(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,6 @@ from producers.encoders.embed import NO_VECTOR, NOTHING_USABLE
 from producers.encoders.rows import embedding_rows
 from tests.catalogue.shop import opened, taken
 from tests.embeddings.test_embeddings import picture
-from tests.encoders import checkpoints
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -33,13 +32,6 @@ LATER = {"updated_at": datetime(2026, 1, 5, tzinfo=UTC)}
 @pytest.fixture
 def store(tmp_path: Path) -> Settings:
     return opened(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("encoders") / "small"
-    checkpoints.clip(folder)
-    return folder
 
 
 def embedded(store: Settings, encoder: Path, day: int = 0, **options: bool) -> Done:

@@ -27,13 +27,6 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 COLOURS = ["red", "green", "blue", "white", "black"]
 
 
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("encoders") / "small"
-    checkpoints.clip(folder)
-    return folder
-
-
 def pictures(folder: Path) -> list[str | None]:
     """Paths of usable pictures, one that is no picture, one that is not there, and none."""
     folder.mkdir()

@@ -6,18 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests import servers
-from tests.encoders import checkpoints
 from tests.streaming import running
 from tests.streaming.running import Shop
 
 Applied = tuple[servers.RedisServer, dict[bytes, bytes]]
-
-
-@pytest.fixture(scope="session")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("encoders") / "small"
-    checkpoints.clip(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -96,7 +96,8 @@ def learn(
             order = Order(np.flatnonzero(kept), min(batch, int(kept.sum())), seed)
         if learner.momentum is not None:
             learner.momentum.follow(learner.towers)
-        rows, partners = order.step(step), np.full(len(order.step(step)), -1)
+        rows = order.step(step)
+        partners = np.full(len(rows), -1)
         if clicks is not None:
             rows, partners = clicks.mixed_into(rows, size, np.random.default_rng([seed, 2, step]))
         optimizer.zero_grad()
