@@ -19,7 +19,7 @@ Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_LETTERS)]
 class Ask(BaseModel):
     """One request."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, cache_strings="keys")
 
     service: Annotated[str, Field(min_length=1, max_length=MAX_ID_LETTERS, description="A feature service.")]
     product_ids: Annotated[
