@@ -3,8 +3,10 @@
     python -m tests.benchmarks.serving turns    beside the fast reader plus a bare Flight round trip, and HTTP beside it
     python -m tests.benchmarks.serving stock    beside `feast serve` on stock Feast's Redis store
     python -m tests.benchmarks.serving load     clients at once, for a minute: p50, p99, errors
+    python -m tests.benchmarks.serving stages   where the time of a request goes
 
 turns.py, stock.py, load.py   the three measurements
+stages.py                     what they are made of
 rows.py                       what is in the store
 world.py                      a deployment of it, ours or stock Feast's
 asked.py                      who asks for what

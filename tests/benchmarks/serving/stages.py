@@ -1,0 +1,79 @@
+"""Where the time of one request goes, within the server's process."""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from consumers import affinity, memory
+from consumers.online import OnlineReader
+from consumers.question import Question
+from consumers.serving import answer, ask, desk, flight
+from consumers.serving.access_log import AccessLog
+from consumers.serving.client import request
+from consumers.serving.desk import Desk, Limits
+from consumers.serving.metrics import Metrics
+from feature_repo.tables.online_table import OnlineTable
+from feature_repo.tables.redis_conversation import RedisConversation
+from tests.benchmarks.serving.asked import Asked, Calls, Products, Users, drawn
+from tests.benchmarks.serving.world import SERVICE, world
+
+STAGES: dict[str, tuple[Any, str]] = {
+    "read the request": (ask, "read"),
+    "make the rows' keys": (Question, "request"),
+    "ask Redis": (RedisConversation, "ask"),
+    "wait for Redis, take its rows": (RedisConversation, "hear"),
+    "unpack rows": (OnlineTable, "unpack"),
+    "compute affinity": (affinity, "_affinity"),
+    "make Arrow's columns": (desk, "answer"),
+    "write the user's row": (flight, "to_ipc"),
+}
+"""Functions by what they do; none calls another of them."""
+
+
+def stages(products: Products = 3_000, users: Users = 100, asked: Asked = 500, calls: Calls = 500) -> None:
+    """Where the time of a request goes, without Flight: medians, in milliseconds."""
+    memory.keep_freed()  # as in the server
+    spent = dict.fromkeys(STAGES, 0.0)
+    for stage, (owner, name) in STAGES.items():
+        setattr(owner, name, _clocked(getattr(owner, name), stage, spent))
+    every: dict[str, list[float]] = {stage: [] for stage in (*STAGES, "elsewhere", "together")}
+    with (
+        world(products, users) as (_, server),
+        OnlineReader(f"redis://{server.address}", "ours") as reader,
+        closing(Desk(reader, limits=Limits(), metrics=Metrics(), log=AccessLog(None))) as at,
+        threadpool_limits(1),
+    ):
+        at.warm_up()
+        gc.freeze()
+        draw = drawn(products, users, asked)
+        for _ in range(calls):
+            data = request(SERVICE, *draw())
+            spent.update(dict.fromkeys(STAGES, 0.0))
+            start = time.perf_counter()
+            with at.visit(flight.PROTOCOL, None) as visit:
+                at.serve(data, visit, _formed)
+            together = time.perf_counter() - start
+            for stage, seconds in {**spent, "elsewhere": together - sum(spent.values()), "together": together}.items():
+                every[stage].append(seconds)
+    for stage, seconds_ in every.items():
+        print(f"{stage:32} {statistics.median(seconds_) * 1e3:6.2f}")
+
+
+def _formed(found: answer.Answer) -> object:
+    return flight.to_ipc(found.user) if found.user is not None else None
+
+
+def _clocked(call: Callable[..., Any], stage: str, spent: dict[str, float]) -> Callable[..., Any]:
+    def clocked(*args: Any, **named: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return call(*args, **named)
+        finally:
+            spent[stage] += time.perf_counter() - start
+
+    return clocked
