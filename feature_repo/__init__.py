@@ -6,11 +6,12 @@
     schema.py       column names and Arrow schemas of every table
     words.py        which values of an attribute a line of text names
     human_times.py  ages and moments as people write them: 90m, 2026-03-01T12:00Z
-    definitions.py  gathers entities, sources, views and services: the only file Feast reads
+    definitions.py  gathers entities.py, sources.py, views/ and services.py: the only file Feast reads
     features/       what the features mean: definitions that writers and readers share, NumPy alone
     tables/         storage: Arrow tables and NumPy arrays in and out, no Feast
     stores/         Feast's plug-in points: thin adapters over tables/
     cores.py        work on every core
+    errors.py       what a user can cause and mend
     console.py      what the command lines share: one-line errors, progress bars
     interruption.py  their end by Ctrl-C, from the first moment on
 

@@ -1,6 +1,7 @@
 """The house rules that a machine can hold: who may import whom, and what must start fast."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,3 +58,23 @@ def test_a_command_line_starts_without_the_heavy_libraries(command: str) -> None
     probe = f"import sys, {command}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True, cwd=ROOT)
     assert not {"feast", "torch", "transformers", "lightgbm", "sklearn", "ray"} & set(loaded.stdout.split())
+
+
+def map_of(package: Path) -> str:
+    """What a package's docstring says is in it; empty where it names no module."""
+    drawn = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
+    return drawn if re.search(r"^\s*\w+\.py ", drawn, re.M) else ""
+
+
+INITS = sorted(init.parent for name in PACKAGES for init in (ROOT / name).rglob("__init__.py"))
+
+
+@pytest.mark.parametrize(
+    "package", [one for one in INITS if map_of(one)], ids=lambda one: one.relative_to(ROOT).as_posix()
+)
+def test_the_map_that_a_package_opens_with_names_all_that_is_in_it_and_nothing_else(package: Path) -> None:
+    drawn = map_of(package)
+    there = {file.name for file in package.glob("*.py") if not file.name.startswith("_")}
+    there |= {f"{init.parent.name}/" for init in package.glob("*/__init__.py")}
+    assert not [name for name in there if not re.search(rf"(^|[^\w]){re.escape(name)}", drawn, re.M)]
+    assert not [name for name in re.findall(r"^\s*(\w+\.py) ", drawn, re.M) if not (package / name).exists()]

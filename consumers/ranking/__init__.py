@@ -15,6 +15,7 @@ truth.py         what a generated shop knows: the attainable and the oracle
 headroom.py      predicted inputs replaced by the truth one after another
 rankers.py       LightGBM
 din.py           a ranker in torch that attends to the history
+slices.py        the parts of the test on which a lift is looked at by itself
 plan.py          how much is trained, on which rows
 material.py      each group's features, searched for leaks and sorted into bins once
 experiment.py    every ranker that is trained: main, ladder, headroom, learning curve

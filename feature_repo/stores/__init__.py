@@ -7,4 +7,5 @@ retrieval.py    what the offline store hands out
 sources.py      a FileSource as a table: where it lies, what it holds, how rows are added
 online/         the online stores, LMDB and Redis
 engine.py       the batch engine: offline tables to online rows
+opening.py      a deployment's FeatureStore, from whichever folder the program runs in
 """

@@ -3,6 +3,7 @@
 delta.py       offline tables
 files.py       tables that others hand in: Parquet, CSV
 checks.py      what can be wrong with them
+activity.py    which products are on sale
 impressions.py the log of impressions, checked
 quarantine.py  where bad input goes, with its reason
 asof.py        which version of an entity held at a time: the join, on keys and times alone
