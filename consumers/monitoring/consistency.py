@@ -20,6 +20,7 @@ the time each was served, which the ledger knows: since when each file of the of
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -135,16 +136,11 @@ def check(
     Raises:
         VitrineError: there is no online store, it does not answer, or `served` cannot be read.
     """
-    online = open_online(settings)
-    if online is None:
-        raise VitrineError(f"{settings.file}: no online store yet; run `feast apply`, then materialize")
-    try:
+    with _opened(settings) as online:
         views = [
             _check_view(online, view, settings.table(name), sample, seed, now, grace, at_most, served)
             for name, view in sorted(online.reload().views.items())
         ]
-    finally:
-        online.store.close()
     return Consistency(now, budget, views)
 
 
@@ -161,18 +157,24 @@ def check_served(
     Raises:
         VitrineError: there is no online store, it does not answer, or `log` cannot be read.
     """
-    online = open_online(settings)
-    if online is None:
-        raise VitrineError(f"{settings.file}: no online store yet; run `feast apply`, then materialize")
     rows = served_log.read(log, sample)
-    try:
+    with _opened(settings) as online:
         views = [
             _check_served(online, view, settings.table(name), rows.get(name), now, grace)
             for name, view in sorted(online.reload().views.items())
         ]
+    return Consistency(now, budget, views)
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[OnlineTable]:
+    online = open_online(settings)
+    if online is None:
+        raise VitrineError(f"{settings.file}: no online store yet; run `feast apply`, then materialize")
+    try:
+        yield online
     finally:
         online.store.close()
-    return Consistency(now, budget, views)
 
 
 def _check_served(
