@@ -6,6 +6,7 @@ one key; which ones, a hash of their count says. It names users and products: ke
 """
 
 import json
+import logging
 import threading
 from base64 import b64decode, b64encode
 from collections import defaultdict, deque
@@ -17,9 +18,13 @@ from zlib import crc32
 
 from feature_repo.errors import VitrineError
 
+_log = logging.getLogger(__name__)
+
 
 class ServedLog:
     """Writes; a witness of `OnlineTable`. Threads may share it, and processes the file.
+
+    Where the disk is full the sample ends, said once, and readings go on: the last line may then be half.
 
     Args:
         one_in: of so many readings of a view one is written.
@@ -36,18 +41,25 @@ class ServedLog:
         self._one_in = one_in
         self._lock = threading.Lock()
         self._readings = 0
+        self._ended = False
 
     def __call__(self, view: str, keys: Sequence[bytes], rows: Sequence[bytes | None], at: int) -> None:
         """One reading, as of `at`."""
         self._readings += 1  # of several threads, under the interpreter's lock: at worst one is not counted
         number = crc32(self._readings.to_bytes(8, "little"))
-        if number % self._one_in or not keys:
+        if number % self._one_in or not keys or self._ended:
             return
         place = number // self._one_in % len(keys)
         row = rows[place]
         said = {"at": at, "view": view, "key": _text(keys[place]), "row": None if row is None else _text(row)}
+        line = json.dumps(said).encode() + b"\n"
         with self._lock:
-            self._stream.write(json.dumps(said).encode() + b"\n")
+            try:
+                self._ended = self._stream.write(line) != len(line)
+            except OSError:
+                self._ended = True
+        if self._ended:
+            _log.error("%s: no room; what is served is not logged any more", self._stream.name)
 
     def __enter__(self) -> "ServedLog":
         return self
@@ -69,7 +81,7 @@ class Served:
 
 
 def read(file: Path, newest: int) -> dict[str, Served]:
-    """The last `newest` rows of each view in a log.
+    """The last `newest` rows of each view in a log; a last line without its end does not count.
 
     Raises:
         VitrineError: the file cannot be read, or a line is none of a log.
@@ -79,6 +91,8 @@ def read(file: Path, newest: int) -> dict[str, Served]:
     try:
         with file.open("rb") as lines:
             for line in lines:
+                if not line.endswith(b"\n"):  # the last one, half written: as yet, or for good on a full disk
+                    break
                 number += 1
                 said = json.loads(line)
                 row = None if said["row"] is None else b64decode(said["row"])

@@ -32,6 +32,7 @@ from tests.consistency.test_consistency import (
     shop,
 )
 from tests.engine import world
+from tests.small_disk import no_file_longer_than
 
 __all__ = ["shop"]
 PRODUCTS = [product for product, _, _ in LOOKS]
@@ -168,3 +169,14 @@ def test_the_command_judges_a_log(shop: FeatureStore) -> None:
     assert looks["faults"] == FINE | {"missing": 1}
     both = subprocess.run([*command, "--served", "any.parquet"], capture_output=True, text=True, check=False)
     assert (both.returncode, "exclude each other" in both.stderr) == (2, True)
+
+
+def test_a_full_disk_ends_the_sample_and_no_reading(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "served.log"
+    with ServedLog(file, 1) as log, no_file_longer_than(250):
+        for at in range(20):
+            log("looks", [b"key"], [b"row"], at)
+    assert [record.message for record in caplog.records] == [f"{file}: no room; what is served is not logged any more"]
+    kept = served_log.read(file, 100)["looks"].at
+    assert kept == list(range(len(kept)))
+    assert 0 < len(kept) < 20

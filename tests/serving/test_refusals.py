@@ -18,12 +18,14 @@ from hypothesis import strategies as st
 
 from consumers.online import OnlineReader
 from consumers.serving import ask
+from consumers.serving.access_log import AccessLog
 from consumers.serving.client import FlightClient, HttpClient, request
 from consumers.serving.desk import Limits
 from consumers.serving.door import Certificate, Door
 from feature_repo.errors import UsageError, VitrineError
 from tests import servers
 from tests.serving.running import TOKEN, Served, serving
+from tests.small_disk import no_file_longer_than
 
 GOOD: dict[str, Any] = {"service": "ranking", "user_id": "7", "product_ids": ["bear"]}
 BAD: dict[str, tuple[dict[str, Any], int, str]] = {
@@ -220,6 +222,20 @@ def test_each_request_is_one_line_of_the_log_without_ids(reader: OnlineReader) -
         assert (bad["status"], len(bad["id"])) == ("INVALID_ARGUMENT", 32)
         assert (flown["id"], flown["protocol"], flown["status"]) == ("mine-2", "flight", "INVALID_ARGUMENT")
         assert "bear" not in served.log.getvalue()
+
+
+def test_a_log_that_cannot_be_written_fails_no_request(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with (tmp_path / "access.log").open("w") as stream:
+        log = AccessLog(stream)
+        log.write(id="first")
+        with no_file_longer_than(10):
+            log.write(id="second")
+            log.write(id="third")
+        log.write(id="fourth")
+    said = [record.message for record in caplog.records]
+    assert said[0].startswith("requests are not logged any more (File too large)")
+    assert said[1].startswith("requests are logged again; 2 lines may be lost")
+    assert len(said) == 2
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "shop.example"])
