@@ -16,8 +16,10 @@ def runs(
     """List what producers did on this store: when, from what, with which model, how many rows, and how it ended."""
     from producers import ledger
 
-    found = ledger.runs(settings.load(store), step=step)[-last:]
+    known = ledger.runs(settings.load(store))
+    found = [each for each in known if step in (None, each.step)][-last:]
     for each in found:
         typer.echo(ledger.line(each))
     if not found:
-        typer.echo("no run yet")
+        others = ", ".join(dict.fromkeys(each.step for each in known))
+        typer.echo(f"no run of {step} yet; there are runs of {others}" if others else "no run yet")

@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from feature_repo import settings
 from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings
 from producers import ledger
+from producers.cli import app
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 SQL = "project: test\noffline_store:\n  path: offline\nregistry:\n  registry_type: sql\n  path: {}\n"
@@ -130,3 +132,12 @@ def started(store: Settings) -> subprocess.Popen:
     assert process.stdout is not None
     assert process.stdout.readline() == "at work\n"
     return process
+
+
+def test_a_step_that_nobody_ran_is_told_from_a_store_on_which_nobody_ran_anything(store: Settings) -> None:
+    line = ["runs", "--store", str(store.file), "--step", "embedings"]
+    assert CliRunner().invoke(app, line).output == "no run yet\n"
+    with ledger.run(store, "embeddings", now=NOW):
+        pass
+    assert CliRunner().invoke(app, line).output == "no run of embedings yet; there are runs of embeddings\n"
+    assert CliRunner().invoke(app, [*line[:-1], "embeddings"]).output.startswith("1 embeddings, ")
