@@ -39,6 +39,22 @@ def sound(rows: NDArray[np.uint8], sizes: NDArray[np.int64] | int) -> NDArray[np
     return (_sums(words, stated, sizes) ^ stated) <= ~_HIGH_HALF
 
 
+def all_sound(rows: NDArray[np.uint8], sizes: NDArray[np.int64] | int, fingerprint: int) -> bool:
+    """Whether `sound` holds for all of some rows that have one fingerprint, in half of its steps.
+
+    word[2] is then checksum * 2^32 + fingerprint. Its sum with the factor -1 takes the checksum away, and the
+    fingerprint with it, which is made up for: the upper half of what is left is zero where the checksum is right.
+    """
+    words = rows.view("<u8")
+    factors, length, own = _factors_of_one(words.shape[1])
+    rest = np.einsum("ij,j->i", words, factors)
+    if isinstance(sizes, int):
+        rest += np.uint64((fingerprint * own + sizes // WORD * length) % 2**64)
+    else:
+        rest += np.uint64(fingerprint * own % 2**64) + (sizes // WORD).astype(np.uint64) * np.uint64(length)
+    return bool((rest <= ~_HIGH_HALF).all())
+
+
 def _sums(words: NDArray[np.uint64], stated: NDArray[np.uint64], sizes: NDArray[np.int64] | int) -> NDArray[np.uint64]:
     factors = _factors(1 << words.shape[1].bit_length())
     total = np.einsum("ij,j->i", words, factors[1 : words.shape[1] + 1])
@@ -57,3 +73,11 @@ def _factors(count: int) -> NDArray[np.uint64]:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return (x ^ (x >> np.uint64(31))) | np.uint64(1)
+
+
+@lru_cache
+def _factors_of_one(words: int) -> tuple[NDArray[np.uint64], int, int]:
+    """K[0], K[1], -1, K[3], ... of so many words; L; K[2] + 1."""
+    length, *factors = _factors(1 << words.bit_length())[: words + 1].tolist()
+    own, factors[_CHECKED] = factors[_CHECKED] + 1, 2**64 - 1
+    return np.array(factors, np.uint64), length, own

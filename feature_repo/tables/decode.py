@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from feature_repo.tables import columns
 from feature_repo.tables.batch import Batch, null, times
-from feature_repo.tables.checksum import WORD, sound
+from feature_repo.tables.checksum import WORD, all_sound, sound
 from feature_repo.tables.columns import Column
 from feature_repo.tables.encode import Words, of_one_size
 from feature_repo.tables.layout import HEADER_SIZE, Field, Layout
@@ -100,6 +100,7 @@ def _all_alike(
     layout = layouts.get(int.from_bytes(present[0][FINGERPRINT], "little"))
     if layout is None:
         return None
+    sizes: int | NDArray[np.int64]
     try:
         size, joined = len(present[0]), b"".join(present)
     except TypeError:  # one is None
@@ -108,15 +109,15 @@ def _all_alike(
         # Rows of several sizes may sum up to this too: cut at the wrong places, their checksums do not fit.
         if size < layout.prefix_size or size % WORD:
             return None
-        matrix = np.frombuffer(joined, np.uint8).reshape(len(rows), size)
-        fit = sound(matrix, size)
+        matrix, sizes = np.frombuffer(joined, np.uint8).reshape(len(rows), size), size
     else:
         sizes = np.fromiter(map(len, present), np.int64, len(present))
         if sizes.min() < layout.prefix_size or (sizes % WORD).any() or len(of_one_size(sizes)) > 1:
             return None
         matrix = _matrix(present, sizes)
-        fit = sound(matrix, sizes)
-    if not fit.all() or matrix[:, FINGERPRINT].tobytes() != present[0][FINGERPRINT] * len(rows):
+    if matrix[:, FINGERPRINT].tobytes() != present[0][FINGERPRINT] * len(rows):
+        return None
+    if not all_sound(matrix, sizes, layout.fingerprint):
         return None
     batch = Batch(present, matrix, layout)
     if (oldest is not None and batch.times.min() < oldest) or not _has_all_words(batch, words):

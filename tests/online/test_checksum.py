@@ -1,0 +1,28 @@
+import random
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feature_repo.tables.checksum import CHECKSUM, all_sound, checksums, sound
+from feature_repo.tables.decode import FINGERPRINT
+
+
+@given(st.integers(1, 6), st.lists(st.integers(3, 12), min_size=1, max_size=6), st.booleans(), st.randoms())
+def test_rows_of_one_fingerprint_are_sound_together_where_each_is(
+    seed: int, words: list[int], damaged: bool, chance: random.Random
+) -> None:
+    rng = np.random.default_rng(seed)
+    sizes = np.array(words, np.int64) * 8
+    rows = rng.integers(0, 256, (len(words), sizes.max()), np.uint8)
+    fingerprint = int(rng.integers(0, 2**32))
+    rows[:, FINGERPRINT].view("<u4")[:] = fingerprint
+    for row, size in zip(rows, sizes, strict=True):
+        row[size:] = 0
+    rows[:, CHECKSUM].view("<u4")[:, 0] = checksums(rows, sizes)
+    if damaged:
+        places = [i for i in range(rows.shape[1]) if i not in range(FINGERPRINT.start, FINGERPRINT.stop)]
+        rows[chance.choice(range(len(rows))), chance.choice(places)] ^= 1 << chance.choice(range(8))
+    assert sound(rows, sizes).all() == all_sound(rows, sizes, fingerprint) == (not damaged)
+    if len(set(words)) == 1:
+        assert all_sound(rows, int(sizes[0]), fingerprint) == (not damaged)
