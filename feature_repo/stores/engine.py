@@ -14,14 +14,17 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from feast import FeatureView, FileSource
-from feast.feature_view_utils import has_transformation
-from feast.infra.common.materialization_job import MaterializationJobStatus, MaterializationTask
-from feast.infra.compute_engines.local.compute import LocalComputeEngine
-from feast.infra.compute_engines.local.job import LocalMaterializationJob
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel
 
 from feature_repo.stores import sources
+from feature_repo.stores.feast_seam import (
+    LocalComputeEngine,
+    LocalMaterializationJob,
+    MaterializationJobStatus,
+    MaterializationTask,
+    has_transformation,
+)
 from feature_repo.stores.online import views
 from feature_repo.stores.online.packed import PackedOnlineStore
 from feature_repo.stores.view_tables import whole_view_table

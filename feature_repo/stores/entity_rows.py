@@ -10,10 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 from feast import FeatureView
 from feast.infra.offline_stores.offline_store import RetrievalMetadata
-from feast.infra.offline_stores.offline_utils import DEFAULT_ENTITY_DF_EVENT_TIMESTAMP_COL as EVENT_TIMESTAMP
-from feast.utils import compute_non_entity_date_range
 
 from feature_repo.errors import VitrineError
+from feature_repo.stores.feast_seam import EVENT_TIMESTAMP, compute_non_entity_date_range
 from feature_repo.tables import history, times
 from feature_repo.tables.training import ViewTable
 

@@ -14,7 +14,6 @@ import pyarrow.dataset
 from feast import FeatureView, OnDemandFeatureView, RepoConfig
 from feast.data_source import DataSource
 from feast.feature_logging import LoggingConfig, LoggingSource
-from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
 from feast.infra.offline_stores.file_source import FileLoggingDestination
 from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob
 from feast.infra.registry.base_registry import BaseRegistry
@@ -22,6 +21,7 @@ from feast.repo_config import FeastConfigBaseModel
 
 from feature_repo.errors import VitrineError
 from feature_repo.stores import entity_rows, sources
+from feature_repo.stores.feast_seam import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
 from feature_repo.stores.retrieval import TableRetrievalJob, TrainingRequest, TrainingRetrievalJob
 from feature_repo.stores.view_tables import requested_view_tables
 from feature_repo.tables import history

@@ -1,11 +1,10 @@
 """Which table and columns a request means: Feast's views, references, aliases and mappings resolved."""
 
 from feast import FeatureView, RepoConfig
-from feast.feature_view import DUMMY_ENTITY_ID
-from feast.utils import _parse_feature_ref
 
 from feature_repo.errors import VitrineError
 from feature_repo.stores import sources
+from feature_repo.stores.feast_seam import DUMMY_ENTITY_ID, parse_feature_ref
 from feature_repo.tables.training import ViewTable
 
 
@@ -28,7 +27,7 @@ def _features_of(view: FeatureView, feature_refs: list[str]) -> list[str]:
     """The features asked of a view, in the order asked, each once."""
     features = []
     for reference in feature_refs:
-        name, version, feature = _parse_feature_ref(reference)
+        name, version, feature = parse_feature_ref(reference)
         if (name if version is None else f"{name}@v{version}") == view.projection.name_to_use():
             features.append(feature)
     return list(dict.fromkeys(features))

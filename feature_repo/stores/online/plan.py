@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from feast import FeatureService, utils
+from feast import FeatureService
 from feast.infra.registry.base_registry import BaseRegistry
-from feast.metrics import track_feature_statuses
 from feast.repo_config import RepoConfig
 from feast.value_type import ValueType
 from numpy.typing import NDArray
 
+from feature_repo.stores.feast_seam import RequestContext, request_context, track_feature_statuses
 from feature_repo.stores.online import entities, views
 from feature_repo.stores.online.entities import EntityRows
 from feature_repo.stores.online.response import ColumnarResponse, Given, Part
@@ -67,7 +67,7 @@ class Question:
 class Plan:
     """How to answer for a set of features."""
 
-    context: tuple[Any, ...]
+    context: RequestContext
     """Feast's own resolution of the features, which it replaces when the registry has changed."""
     record: Record
     """What the store said of the project."""
@@ -77,10 +77,9 @@ class Plan:
     types: Mapping[str, ValueType]
 
     @staticmethod
-    def of(online: OnlineTable, config: RepoConfig, context: tuple[Any, ...], full_feature_names: bool) -> "Plan":
-        _, _, of_entity, types, join_keys, grouped, _, _, _ = context
-        parts = tuple(_part(online, config, table, names, of_entity, full_feature_names) for table, names in grouped)
-        return Plan(context, online.record(), parts, frozenset(join_keys), of_entity, types)
+    def of(online: OnlineTable, config: RepoConfig, context: RequestContext, full_feature_names: bool) -> "Plan":
+        parts = tuple(_part(online, config, table, names, full_feature_names) for table, names in context.views)
+        return Plan(context, online.record(), parts, context.join_keys, context.join_key_of_entity, context.types)
 
     def ask(self, online: OnlineTable, entity_rows: EntityRows) -> Question:
         """The question for some entities.
@@ -131,17 +130,17 @@ class Plans:
 
         None if on-demand views are among them.
         """
-        context = utils._get_cached_request_context(registry, project, features, full_feature_names)
-        if context[1]:
+        context = request_context(registry, project, features, full_feature_names)
+        if context.asks_on_demand_views:
             return None
-        known = self._plans.get(id(context))
-        if known is not None and known.context is context and known.record is online.record():
+        known = self._plans.get(id(context.feasts_own))
+        if known is not None and known.context.feasts_own is context.feasts_own and known.record is online.record():
             return known
         plan = Plan.of(online, config, context, full_feature_names)
         with self._lock:
             if len(self._plans) >= PLANS_KEPT:
                 self._plans.clear()
-            self._plans[id(context)] = plan
+            self._plans[id(context.feasts_own)] = plan
         return plan
 
 
@@ -150,7 +149,6 @@ def _part(
     config: RepoConfig,
     table: Any,
     features: Sequence[str],
-    of_entity: Mapping[str, str],
     full_feature_names: bool,
 ) -> _Part:
     asked = views.stored_view(config, table)

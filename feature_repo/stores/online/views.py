@@ -6,12 +6,11 @@ from typing import Any
 from feast import FeatureService, OnDemandFeatureView
 from feast import Field as FeastField
 from feast.errors import FeatureViewNotFoundException
-from feast.feature_view import DUMMY_ENTITY_ID
 from feast.feature_view_projection import FeatureViewProjection
-from feast.infra.online_stores.helpers import compute_versioned_name
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import RepoConfig
 
+from feature_repo.stores.feast_seam import DUMMY_ENTITY_ID, compute_versioned_name
 from feature_repo.tables.layout import NUMBERS, Field, Layout
 from feature_repo.tables.record import Service, ServicePart, View
 
