@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from feature_repo.errors import VitrineError
 from feature_repo.schema import CLICKED, EVENT_TIMESTAMP, PRODUCT_ID, USER_ID
 from feature_repo.settings import Settings
+from feature_repo.tables.vectors import matrix
 
 Ints = NDArray[np.int64]
 
@@ -33,16 +34,10 @@ class JoinedView:
         Raises:
             VitrineError: the lists have different lengths.
         """
-        lists = self.versions.column(column).combine_chunks()
-        lengths = pc.unique(pc.drop_null(pc.list_value_length(lists))).to_pylist()
-        if len(lengths) > 1:
-            raise VitrineError(
-                f"column {column} holds vectors of {sorted(lengths)} dimensions; re-encode the older ones"
-            )
-        result = np.full((len(lists), lengths[0] if lengths else 1), np.nan, np.float32)
-        valid = lists.is_valid().to_numpy(zero_copy_only=False)
-        result[valid] = pc.list_flatten(lists).to_numpy().reshape(-1, result.shape[1])
-        return result
+        try:
+            return matrix(self.versions.column(column))
+        except VitrineError as error:
+            raise VitrineError(f"column {column}: {error}") from error
 
     def numbers(self, column: str) -> NDArray[np.float32]:
         """A numeric or boolean column at each impression, float32 [n], NaN where there is none."""

@@ -14,6 +14,7 @@ from consumers.ranking.training_set import TrainingSet, codes
 from feature_repo.errors import VitrineError
 from feature_repo.features.ages import MICROSECONDS_A_MONTH, child_stage
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, IMPRESSION_ID, PRODUCT_ID, USER_ID
+from feature_repo.tables.vectors import matrix
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def read_truth(folder: Path, data: TrainingSet) -> Truth:
         product_age=_index(products.column("child_age"), CHILD_AGES).astype(np.int64),
         product_gender=_index(products.column("child_gender"), CHILD_GENDERS).astype(np.int64),
         product_category=products.column("category"),
-        product_style=_matrix(products.column("style")),
+        product_style=matrix(products.column("style")),
         same_product=codes(products.column("design_id")),
         product_ids=products.column(PRODUCT_ID),
     )
@@ -76,7 +77,7 @@ def _features(
     child = _index(users.column("child_gender"), CHILD_GENDERS)[user]
     unisex = CHILD_GENDERS.index("unisex")
     category = pc.dictionary_encode(products.column("category").combine_chunks()).indices.to_numpy()
-    taste, style = _matrix(users.column("taste")), _matrix(products.column("style"))
+    taste, style = matrix(users.column("taste")), matrix(products.column("style"))
     return {
         "true_age": age,
         "true_age_gap": age - child_stage(np.clip(months, 0, None)),
@@ -102,7 +103,3 @@ def _rows(table: pa.Table, key: str, impressions: pa.Table) -> NDArray[np.int64]
 
 def _index(column: pa.ChunkedArray, labels: tuple[str, ...]) -> NDArray[np.float32]:
     return pc.index_in(column, pa.array(labels)).cast(pa.float32()).to_numpy()
-
-
-def _matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
-    return np.stack(column.to_numpy(zero_copy_only=False)).astype(np.float32)

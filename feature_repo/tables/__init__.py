@@ -10,6 +10,7 @@ asof.py        which version of an entity held at a time: the join, on keys and 
 keys.py        join keys as dense integers
 times.py       timestamps as integers
 gather.py      rows by number, vectors without an object per value
+vectors.py     columns of lists as matrices
 training.py    training sets in normalised form: rows, and row numbers into distinct versions
 retention.py   what leaves a table, and when
 stored.py      training sets larger than memory, in a folder

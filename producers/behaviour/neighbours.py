@@ -25,11 +25,11 @@ from feature_repo.schema import (
 )
 from feature_repo.settings import Settings
 from feature_repo.tables import delta
+from feature_repo.tables.vectors import matrix
 from producers.behaviour import log as logs
 from producers.behaviour.log import Int64, Log
 from producers.behaviour.nearest import Nearest
 from producers.behaviour.product_changes import Changes, read_changes
-from producers.behaviour.product_versions import matrix
 from producers.taggers.rows import choose_version
 
 TABLE = "product_neighbours"

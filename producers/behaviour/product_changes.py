@@ -13,7 +13,7 @@ from feature_repo.features.similarity import unit
 from feature_repo.schema import CHILD_AGES, CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 from feature_repo.settings import Settings
 from feature_repo.tables import delta
-from producers.behaviour.product_versions import matrix
+from feature_repo.tables.vectors import matrix
 
 Int64 = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -73,7 +73,7 @@ def read_changes(settings: Settings, version: str) -> Changes:
         part = slice(start, start + size)
         if kind == "vector":
             vector[part] = np.arange(size)
-            vectors = unit(matrix(table["fused_vector"], None))
+            vectors = unit(matrix(table["fused_vector"]))
         elif kind == "price":
             price[part] = table["price"].cast(pa.float32()).to_numpy()
         else:

@@ -8,10 +8,10 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 from numpy.typing import NDArray
 
-from feature_repo.errors import VitrineError
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, TIMESTAMP
 from feature_repo.settings import Settings
 from feature_repo.tables import asof, delta, gather
+from feature_repo.tables.vectors import matrix
 
 Int64 = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -50,7 +50,7 @@ def read_versions(
     embedding, vectors = held_at(
         settings, "product_embedding", ["fused_vector"], products, product, time, encoder_version
     )
-    fused = matrix(vectors["fused_vector"], None)
+    fused = matrix(vectors["fused_vector"])
     if not delta.exists(settings.table("product_tags")):
         nothing = np.full(len(product), -1)
         ages, genders = (np.empty((0, len(labels)), np.float32) for labels in (CHILD_AGES, CHILD_GENDERS))
@@ -92,27 +92,6 @@ def held_at(
     place = np.full(len(position), -1)
     place[position >= 0] = number[:-1]
     return place, gather.rows_of(rows, used, columns, where=where)
-
-
-def matrix(lists: pa.ChunkedArray, width: int | None) -> Floats:
-    """A list column as float32 [n, width], NaN rows where it is null.
-
-    Args:
-        width: of the lists; None for whatever they have.
-
-    Raises:
-        VitrineError: lists of another length, or of several.
-    """
-    lengths = pc.unique(pc.list_value_length(lists).drop_null()).to_pylist()
-    wanted = width if width is not None else (lengths or [1])[0]
-    if any(length != wanted for length in lengths):
-        raise VitrineError(f"vectors of {sorted(lengths)} numbers where {wanted} were expected: encode and tag again")
-    result = np.full((len(lists), wanted), np.nan, np.float32)
-    valid = np.asarray(lists.is_valid())
-    if valid.any():
-        flat = np.concatenate([np.asarray(chunk.flatten(), np.float32) for chunk in lists.chunks])
-        result[valid] = flat.reshape(-1, wanted)
-    return result
 
 
 def _gather(values: Floats, row: Int64) -> Floats:

@@ -17,7 +17,7 @@ from feature_repo.errors import VitrineError
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_CODES, PRODUCT_ID, TIMESTAMP
 from feature_repo.settings import Settings
 from feature_repo.tables import delta, gather
-from producers.behaviour.product_versions import matrix
+from feature_repo.tables.vectors import matrix
 from producers.codes import codebook as codebooks
 from producers.codes.codebook import Codebook, Quality
 from producers.taggers.rows import choose_version
@@ -130,7 +130,7 @@ def _train(settings: Settings, version: str, levels: int, size: int | None, seed
         last = np.random.default_rng(seed).choice(last, most, replace=False)
     where = pc.field("encoder_version") == version
     rows = gather.rows_of(delta.dataset(settings.table(EMBEDDING)), np.sort(last), ["fused_vector"], where=where)
-    vectors = matrix(rows["fused_vector"], None)
+    vectors = matrix(rows["fused_vector"])
     vectors = vectors[~np.isnan(vectors[:, 0])]
     return codebooks.train(vectors, version, levels=levels, size=size, seed=seed, now=now)
 
@@ -171,7 +171,7 @@ def _batches(settings: Settings, version: str) -> Iterator[tuple[pa.Table, NDArr
     for batch in gather.scan(rows, [*KEY, "fused_vector"], where).to_batches():
         table = pa.Table.from_batches([batch]).filter(pc.is_valid(pc.field("fused_vector")))
         if len(table):
-            yield table.select(KEY), matrix(table["fused_vector"], None)
+            yield table.select(KEY), matrix(table["fused_vector"])
 
 
 def _not_yet(settings: Settings, keys: pa.Table, codebook_version: str) -> NDArray[np.int64]:

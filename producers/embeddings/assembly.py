@@ -10,11 +10,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo import schema
+from feature_repo.tables.vectors import matrix
 from producers.catalogue import digests, image_hashes
 from producers.embeddings.contents import IMAGE, TITLE, Contents, Vectors
 from producers.encoders.embed import NO_VECTOR, NOTHING_USABLE, Embedded, Unusable
 from producers.encoders.encoder import Encoder
-from producers.encoders.rows import embedding_rows, matrix
+from producers.encoders.rows import embedding_rows
 
 UNIT = 1e-3
 """How far from 1 the length of a vector may be, for it to be stored."""

@@ -1,10 +1,9 @@
-"""Vectors of pictures and titles to embedding rows, and back."""
+"""Vectors of pictures and titles to embedding rows."""
 
 from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from feature_repo import schema
 from producers.encoders.encoder import Encoder, Vectors
@@ -41,14 +40,6 @@ def embedding_rows(catalogue: pa.Table, image: Vectors, text: Vectors, encoder: 
         there = name in catalogue.column_names
         columns[name] = catalogue.column(name).filter(pa.array(some)) if there else pa.nulls(int(some.sum()))
     return pa.table({name: columns[name] for name in schema.PRODUCT_EMBEDDING.names}).cast(schema.PRODUCT_EMBEDDING)
-
-
-def matrix(lists: pa.ChunkedArray, dim: int) -> Vectors:
-    """Vectors of a column as [n, dim], NaN where it is null."""
-    rows = np.full((len(lists), dim), np.nan, np.float32)
-    there = lists.is_valid().to_numpy()
-    rows[there] = pc.list_flatten(lists.drop_null()).to_numpy().reshape(-1, dim)
-    return rows
 
 
 def _lists(rows: Vectors) -> pa.Array:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from feature_repo import schema
 from feature_repo.tables.quarantine import Refused
-from producers.behaviour.product_versions import matrix
+from feature_repo.tables.vectors import matrix
 from producers.catalogue import arriving, digests, image_hashes
 from producers.catalogue import increment as catalogue
 from producers.codes import run as codes
@@ -80,7 +80,7 @@ def make(messages: Sequence[Message], makers: Makers, now: datetime) -> Made:
     tables = {"product_catalogue": products, "product_embedding": vectors}
     if len(vectors):
         if makers.codebook is not None:
-            fused = matrix(vectors["fused_vector"], None)
+            fused = matrix(vectors["fused_vector"])
             known = vectors.select(codes.KEY)
             coded = codes.code_rows(known, makers.codebook.encode(fused)[0], makers.codebook, now)
             tables["product_codes"] = _came(coded, of_rows)

@@ -13,6 +13,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from feature_repo.schema import TAG_VARIANTS
+from feature_repo.tables.vectors import matrix
 
 TAGGER, VECTORS, BAG_OF_WORDS, TEXT_TOWER, IMAGE_TOWER = TAG_VARIANTS
 
@@ -72,7 +73,4 @@ def _vectors(variant: str) -> Pipeline:
 def _block(column: pa.ChunkedArray) -> np.ndarray:
     if pa.types.is_boolean(column.type):
         return pc.fill_null(column, False).to_numpy().astype(np.float32)[:, None]
-    block = np.full((len(column), column.type.list_size), np.nan, dtype=np.float32)
-    there = pc.is_valid(column).to_numpy()
-    block[there] = pc.list_flatten(column).to_numpy().reshape(-1, column.type.list_size)
-    return block
+    return matrix(column, column.type.list_size)

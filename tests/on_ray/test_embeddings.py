@@ -15,11 +15,11 @@ from PIL import Image
 from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings
 from feature_repo.tables import delta, quarantine
+from feature_repo.tables.vectors import matrix
 from producers.catalogue.images import MISSING, NOT_AN_IMAGE
 from producers.embeddings import run as embeddings
 from producers.embeddings.run import Done, embed_catalogue
 from producers.encoders import embed, load, on_ray
-from producers.encoders.rows import matrix
 from tests.catalogue.shop import opened, taken
 from tests.encoders import checkpoints
 

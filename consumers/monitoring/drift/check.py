@@ -11,13 +11,13 @@ from datetime import datetime, timedelta
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from consumers.monitoring.drift import churn, measures, separable, threshold
 from consumers.monitoring.drift.weeks import ViewRows, Weeks
 from feature_repo.schema import TAGS
 from feature_repo.settings import Settings
+from feature_repo.tables.vectors import longest
 
 FEWEST = 30
 """Products of each side below which nothing is judged."""
@@ -209,10 +209,11 @@ def _of_vector(
     not_judged: list[str],
 ) -> Iterator[Measured]:
     column = rows.rows[name]
-    vectors = _matrix(column, newest[there])
+    lists = column.take(pa.array(newest[there]))
+    vectors = longest(lists)
     within = labels.within[:, there]
     norm = np.linalg.norm(vectors, axis=1).round(4)  # what one machine rounds and another does not is no drift
-    null = np.asarray(column.take(pa.array(newest[there])).is_null())
+    null = np.asarray(lists.is_null())
     yield Measured(view, name, "missing", measures.mean_shift(1.0 * null, within))
     yield Measured(view, name, "not a number", measures.mean_shift(np.where(null, np.nan, ~np.isfinite(norm)), within))
     yield Measured(view, name, "zero", measures.mean_shift(np.where(null, np.nan, norm == 0), within))
@@ -267,7 +268,7 @@ def _of_codes(
     if _too_few(there, labels.as_is):
         not_judged.append(f"{view}: too few products have rows of one codebook version on both sides")
         return
-    codes, within = _matrix(rows.rows["codes"], newest[there]), labels.within[:, there]
+    codes, within = longest(rows.rows["codes"].take(pa.array(newest[there]))), labels.within[:, there]
     for level in range(codes.shape[1]):
         known = np.where(np.isfinite(codes[:, level]), codes[:, level], -1).astype(np.int64)
         yield Measured(view, f"level {level + 1}", "usage entropy", measures.entropy_shift(known, within))
@@ -303,26 +304,13 @@ def _churn(ours: ViewRows, column: pa.ChunkedArray, newest: Ints, products: Ints
     previous = ours.previous(newest, everyone)[products]
     lost = np.full(len(products), np.nan)
     again = np.flatnonzero(previous >= 0)
-    old = _matrix(column, previous[again])
+    old = longest(column.take(pa.array(previous[again])))
     fine = np.isfinite(old).all(axis=1) if len(old) else np.zeros(0, np.bool_)
     again, old = again[fine], old[fine]
     if len(again):
         pool = vectors.astype(np.float32)
         lost[again] = churn.churn(old.astype(np.float32), pool[again], pool, again)
     return lost
-
-
-def _matrix(column: pa.ChunkedArray, rows: Ints) -> NDArray[np.float64]:
-    """[m, width] the lists at these rows as floats; NaN where there is none, or one of another length."""
-    lists = column.take(pa.array(rows)).combine_chunks()
-    lengths = np.asarray(pc.list_value_length(lists).fill_null(0))
-    width = int(lengths.max(initial=0))
-    found = np.full((len(lists), width), np.nan)
-    whole = lengths == width
-    if width and whole.any():
-        flat = lists.filter(pa.array(whole)).flatten().to_numpy(zero_copy_only=False)
-        found[whole] = flat.reshape(-1, width)
-    return found
 
 
 def _too_few(products: Ints, now: Bools, fewest: int = FEWEST) -> bool:

@@ -1,0 +1,65 @@
+"""Columns of lists as matrices, beside the same one list at a time."""
+
+import itertools
+import re
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feature_repo.errors import VitrineError
+from feature_repo.tables.vectors import longest, matrix
+
+FLOATS = st.floats(width=32)
+
+
+def chunked(rows: list[list[float] | None], cuts: list[int], fixed: int | None) -> pa.ChunkedArray:
+    """The rows in chunks that end at `cuts`; lists of fixed size if it is given."""
+    type_ = pa.list_(pa.float32()) if fixed is None else pa.list_(pa.float32(), fixed)
+    ends = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
+    pieces = [pa.array(rows[begin:end], type_) for begin, end in itertools.pairwise(ends)]
+    return pa.chunked_array(pieces, type_)
+
+
+@given(st.data(), st.integers(1, 4), st.booleans())
+def test_a_matrix_has_each_list_in_its_row_and_nan_where_there_is_none(
+    data: st.DataObject, width: int, fixed: bool
+) -> None:
+    one = st.none() | st.lists(FLOATS, min_size=width, max_size=width)
+    rows = data.draw(st.lists(one, max_size=9))
+    column = chunked(rows, data.draw(st.lists(st.integers(0, 9), max_size=3)), width if fixed else None)
+    expected = np.array([[np.nan] * width if row is None else row for row in rows], np.float32).reshape(-1, width)
+    for found in (
+        matrix(column, width),
+        matrix(column) if any(rows) else expected,
+        matrix(column.combine_chunks(), width),
+    ):
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, expected)
+
+
+@given(st.lists(st.none() | st.lists(FLOATS, max_size=3), max_size=9), st.lists(st.integers(0, 9), max_size=3))
+def test_the_longest_lists_are_kept_and_all_others_are_nan(rows: list[list[float] | None], cuts: list[int]) -> None:
+    width = max((len(row) for row in rows if row is not None), default=0)
+    expected = [row if row is not None and len(row) == width else [np.nan] * width for row in rows]
+    found = longest(chunked(rows, cuts, None))
+    assert found.shape == (len(rows), width)
+    np.testing.assert_array_equal(found, np.array(expected, np.float64).reshape(len(rows), width))
+
+
+def test_whole_numbers_become_floats_and_a_null_inside_a_list_nan() -> None:
+    column = pa.chunked_array([[[1, None], None], [[3, 4]]], pa.list_(pa.int32()))
+    expected = [[1, np.nan], [np.nan, np.nan], [3, 4]]
+    np.testing.assert_array_equal(matrix(column), np.array(expected, np.float32))
+    np.testing.assert_array_equal(longest(column), expected)
+
+
+def test_lists_of_another_length_are_refused_and_none_at_all_are_one_wide() -> None:
+    two = pa.chunked_array([[[1.0, 2.0], None], [[1.0, 2.0, 3.0]]])
+    with pytest.raises(VitrineError, match=re.escape("vectors of [2, 3] numbers where 2 were expected")):
+        matrix(two)
+    with pytest.raises(VitrineError, match=re.escape("vectors of [2] numbers where 4 were expected")):
+        matrix(two.slice(0, 2), 4)
+    assert matrix(pa.chunked_array([[None, None]], pa.list_(pa.float32()))).shape == (2, 1)
