@@ -23,6 +23,8 @@ def test_while_libraries_are_imported(command: str, tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell that runs the tests in the background has them, and all that they start, ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "importing\n"
@@ -39,8 +41,12 @@ def test_while_a_command_works(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(sys, "argv", ["work"])
-    with pytest.raises(SystemExit) as ended:
-        interruption.run(lambda: console.run(app))
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            interruption.run(lambda: console.run(app))
+    finally:
+        signal.signal(signal.SIGINT, heard)
     assert ended.value.code == 130
     assert capsys.readouterr().err == "interrupted\n"
 
