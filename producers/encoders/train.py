@@ -21,6 +21,7 @@ from producers.encoders.training import spelling, start, state
 from producers.encoders.training.clicks import Clicked, CoClicks, co_clicks
 from producers.encoders.training.learner import Learner
 from producers.encoders.training.loop import learn
+from producers.encoders.training.pairs import Pairs
 from producers.encoders.training.processes import device_of_this_process, together
 from producers.encoders.training.recipe import Recipe
 from producers.encoders.training.towers import Towers, vectors_of
@@ -109,27 +110,14 @@ def train(
         pixels, usable = decoding.decoded(
             pictures, geometry, folder, processes, lambda done, total: progress("decode pictures", done, total)
         )
-        kept = [title for title, good in zip(titles, usable, strict=True) if good]
-        if len(kept) < 2:
-            raise VitrineError(
-                f"{len(kept)} of {len(titles)} products have a title and a usable picture; at least 2 are needed"
-            )
-        torch.manual_seed(seed)
+        kept = _enough([title for title, good in zip(titles, usable, strict=True) if good], len(titles))
+        torch.manual_seed(
+            seed
+        )  # before the weights are drawn; while training, seed and step say all (training/pairs.py)
         begun = begun or start.from_nothing(kept, device)
         pairs = begun.pairs(kept, pixels)
         near = _co_clicks(clicked, usable)
-        learner = Learner(
-            Towers(begun.model, masked=not begun.preparation.padded),
-            recipe.objectives,
-            pairs,
-            begun.preparation.whole(pairs, np.arange(SAMPLE)),
-            vocabulary=len(begun.tokenizer),
-            length=begun.length,
-            start=begun.start,
-            end=begun.end,
-            begins=spelling.word_beginnings(begun.tokenizer, kept) if "language" in recipe.objectives else None,
-            align=recipe.align if near else 0.0,
-        )
+        learner = _learner(begun, pairs, kept, recipe, align=recipe.align if near else 0.0)
         learnt = learn(
             learner,
             pairs,
@@ -140,6 +128,7 @@ def train(
             seed=seed,
             clicks=near,
             folder=folder,
+            # How often the state is saved is no matter of what is learnt.
             identity=_identity(
                 (replace(recipe, save_every=1), pairs_seen, seed, begun.version), kept, usable, pictures, near
             ),
@@ -147,17 +136,7 @@ def train(
             progress=lambda done, total: progress("train encoder", done, total),
         )
         if processes.first:
-            try:
-                begun.save(folder)
-                shown = np.linspace(0, len(pairs) - 1, min(len(pairs), SPREAD_OF)).astype(np.int64)
-                fusion.save(fusion.fit(*vectors_of(learner.towers, pairs, begun.preparation, shown)), folder)
-                if hasattr(learner, "language"):
-                    learner.language.save(folder)
-            except SafetensorError as error:
-                raise VitrineError(
-                    f"{folder}: the checkpoint cannot be written ({error}); make room and run this again, it goes on "
-                    "where its last state was saved"
-                ) from error
+            _write(begun, learner, pairs, folder)
             decoding.remove(folder)
             state.remove(folder)
         processes.wait()
@@ -173,6 +152,52 @@ def train(
         resumed_at=learnt.resumed_at,
         co_clicks=len(near.first) if near else 0,
     )
+
+
+def _enough(kept: list[str], given: int) -> list[str]:
+    """The titles that have a usable picture.
+
+    Raises:
+        VitrineError: they are too few to learn from.
+    """
+    if len(kept) < 2:
+        raise VitrineError(f"{len(kept)} of {given} products have a title and a usable picture; at least 2 are needed")
+    return kept
+
+
+def _learner(begun: start.Start, pairs: Pairs, titles: Sequence[str], recipe: Recipe, align: float) -> Learner:
+    """What learns: the towers that training starts from, and the heads that the recipe asks for."""
+    return Learner(
+        Towers(begun.model, masked=not begun.preparation.padded),
+        recipe.objectives,
+        pairs,
+        begun.preparation.whole(pairs, np.arange(SAMPLE)),
+        vocabulary=len(begun.tokenizer),
+        length=begun.length,
+        start=begun.start,
+        end=begun.end,
+        begins=spelling.word_beginnings(begun.tokenizer, titles) if "language" in recipe.objectives else None,
+        align=align,
+    )
+
+
+def _write(begun: start.Start, learner: Learner, pairs: Pairs, folder: Path) -> None:
+    """The checkpoint: model and tokenizer, how fused vectors are spread, and the captioner if one was trained.
+
+    Raises:
+        VitrineError: there is no room; the state of the training is still there.
+    """
+    try:
+        begun.save(folder)
+        shown = np.linspace(0, len(pairs) - 1, min(len(pairs), SPREAD_OF)).astype(np.int64)
+        fusion.save(fusion.fit(*vectors_of(learner.towers, pairs, begun.preparation, shown)), folder)
+        if hasattr(learner, "language"):
+            learner.language.save(folder)
+    except SafetensorError as error:
+        raise VitrineError(
+            f"{folder}: the checkpoint cannot be written ({error}); make room and run this again, it goes on "
+            "where its last state was saved"
+        ) from error
 
 
 def _co_clicks(clicked: Clicked | None, usable: NDArray[np.bool_]) -> CoClicks | None:

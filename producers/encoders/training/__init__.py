@@ -16,6 +16,7 @@ clicks.py       products that one user clicked in one session
 alignment.py    those are to lie close
 learner.py      towers, heads, and the sum of their losses
 filtering.py    pairs that teach the wrong thing
+step.py         one step, what it changes and what it follows from
 loop.py         step after step
 processes.py    several processes that train together
 state.py        an interrupted training taken up again
