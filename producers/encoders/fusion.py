@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from feature_repo.errors import VitrineError
+from feature_repo.features.similarity import unit
 
 Vectors = NDArray[np.float32]
 
@@ -43,7 +44,7 @@ class Whitening:
 
     def of(self, vectors: Vectors) -> Vectors:
         """Unit rows of vectors [n, d]; NaN rows stay so."""
-        return unit_rows(np.asarray((vectors - self.centre) @ self.axes, np.float32))
+        return unit(np.asarray((vectors - self.centre) @ self.axes, np.float32))
 
 
 def fit(image: Vectors, text: Vectors) -> Whitening | None:
@@ -93,11 +94,5 @@ def fuse(image: Vectors, text: Vectors, weights: tuple[float, float], whitening:
     A pair that cancels out, or a row with neither, is NaN.
     """
     parts = [np.nan_to_num(rows) * np.float32(weight) for rows, weight in zip((image, text), weights, strict=True)]
-    fused = unit_rows(parts[0] + parts[1])
+    fused = unit(parts[0] + parts[1])
     return fused if whitening is None else whitening.of(fused)
-
-
-def unit_rows(vectors: Vectors) -> Vectors:
-    """The rows [n, d] of unit length, NaN where they have none."""
-    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.where(norm > 0, vectors / np.where(norm > 0, norm, 1), np.nan).astype(np.float32)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo.errors import VitrineError
+from feature_repo.features.similarity import unit
 from producers.encoders import fusion
 from producers.encoders.fusion import SAME_PRODUCT, SIMILAR, Vectors
 
@@ -16,7 +17,7 @@ WIDTH = 6
 
 def units(count: int, seed: int, spread: Vectors | None = None) -> Vectors:
     drawn = np.random.default_rng(seed).normal(size=(count, WIDTH)).astype(np.float32)
-    return fusion.unit_rows(drawn if spread is None else drawn * spread + np.float32(2))
+    return unit(drawn if spread is None else drawn * spread + np.float32(2))
 
 
 @given(st.integers(0, 2**16), st.sampled_from([SAME_PRODUCT, SIMILAR]), st.booleans())
