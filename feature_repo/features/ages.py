@@ -1,5 +1,7 @@
 """Child age stages: which one an age is in, and how a distribution over them moves while children grow."""
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,15 +42,27 @@ def grown(distribution: Floats, microseconds: NDArray[np.int64]) -> Floats:
     Returns:
         float32 [n, stages].
     """
+    return grown_by(distribution, growth(microseconds))
+
+
+def growth(microseconds: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Of the children of each stage, the share who are younger than each bound between stages after that time.
+
+    Args:
+        microseconds: int64 [n], the time that has passed; negative counts as none.
+
+    Returns:
+        [stages, n, stages - 1].
+    """
     passed = np.maximum(microseconds, 0) / MICROSECONDS_A_MONTH
-    younger = [np.zeros(len(distribution))]  # share of the children younger than each bound, before
-    for stage in range(distribution.shape[1]):
-        younger.append(younger[-1] + distribution[:, stage])
-    stages = len(CHILD_AGES)
     was = np.array(CHILD_AGE_MONTHS[1:-1]) - passed[:, None]  # who is younger than a bound now was younger than this
-    share = np.zeros((len(distribution), 1)) * younger[-1][:, None]  # NaN where the distribution is
-    for stage in range(stages):
-        low, high = CHILD_AGE_MONTHS[stage : stage + 2]
-        share = share + np.clip((was - low) / (high - low), 0, 1) * distribution[:, stage, None]
-    now = [younger[0], *share.T, younger[-1]]
-    return np.stack([now[stage + 1] - now[stage] for stage in range(stages)], axis=1).astype(np.float32)
+    return np.stack([np.clip((was - low) / (high - low), 0, 1) for low, high in pairwise(CHILD_AGE_MONTHS)])
+
+
+def grown_by(distribution: Floats, growth: NDArray[np.float64]) -> Floats:
+    """`grown`, for who has worked out the `growth` [stages, n or 1, stages - 1] of many steps at once."""
+    younger = np.zeros((len(distribution), len(CHILD_AGES) + 1))  # share of the children younger than each bound, now
+    for stage in range(len(CHILD_AGES)):
+        younger[:, 1:-1] += growth[stage] * distribution[:, stage, None]
+        younger[:, -1] += distribution[:, stage]
+    return (younger[:, 1:] - younger[:, :-1]).astype(np.float32)

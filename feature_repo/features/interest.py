@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.features.ages import grown
+from feature_repo.features.ages import grown_by, growth
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, HISTORY_LENGTH
 
 Floats = NDArray[np.float32]
@@ -78,26 +78,58 @@ class Click:
         return Click(self.vector[rows], self.ages[rows], self.genders[rows], self.time[rows])
 
 
+@dataclass(frozen=True)
+class Pause:
+    """What the time since the click before does to each of n means."""
+
+    kept: Floats
+    """[n], of their weights."""
+    growth: NDArray[np.float64]
+    """[stages, n, stages - 1], of the children (ages.py)."""
+
+    @staticmethod
+    def of_length(microseconds: Ints) -> "Pause":
+        """Of pauses [n]; a negative one counts as none: a first click may be before 1970, where `nothing` stands."""
+        kept = np.exp2(-np.maximum(microseconds, 0) / HALF_LIFE).astype(np.float32)
+        return Pause(kept, growth(microseconds))
+
+    def of(self, rows: slice) -> "Pause":
+        """The pauses of some rows."""
+        return Pause(self.kept[rows], self.growth[:, rows])
+
+
 def step(before: Means, click: Click) -> Means:
     """The means after one more click of each of n users; no click is earlier than the one before it."""
-    passed = np.maximum(click.time - before.time, 0)  # a first click may be before 1970, where `nothing` stands
-    kept = np.exp2(-passed / HALF_LIFE).astype(np.float32)
-    vector, vector_weight = _mean(before.vector, before.vector_weight, click.vector, kept)
-    ages, ages_weight = _mean(grown(before.ages, passed), before.ages_weight, click.ages, kept)
-    genders, genders_weight = _mean(before.genders, before.genders_weight, click.genders, kept)
-    return Means(vector, vector_weight, ages, ages_weight, genders, genders_weight, click.time)
+    own = replace(click, vector=click.vector.copy(), ages=click.ages.copy(), genders=click.genders.copy())
+    return _moved(before, own, Pause.of_length(click.time - before.time))
 
 
-def _mean(mean: Floats, weight: Floats, value: Floats, kept: Floats) -> tuple[Floats, Floats]:
-    """A mean [n, k] and its weight [n] after one more value; a missing value only makes the others older."""
+def _moved(before: Means, click: Click, pause: Pause) -> Means:
+    """The means after one more click, written over the click's own vectors: nothing large is copied or made."""
+    vector_weight = _move(click.vector, before.vector, before.vector_weight, pause.kept)
+    ages_weight = _move(click.ages, grown_by(before.ages, pause.growth), before.ages_weight, pause.kept)
+    genders_weight = _move(click.genders, before.genders, before.genders_weight, pause.kept)
+    return Means(click.vector, vector_weight, click.ages, ages_weight, click.genders, genders_weight, click.time)
+
+
+def _move(value: Floats, mean: Floats, weight: Floats, kept: Floats) -> Floats:
+    """Put the mean after one more value [n, k] in the value's place; a missing one only makes the others older.
+
+    Returns:
+        The weights [n] after it.
+    """
     known = ~np.isnan(value[:, 0])
-    older = weight * kept
-    newer = older + known.astype(np.float32)
-    first = known & np.isnan(mean[:, 0])
-    share = np.where(known, np.float32(1) / np.maximum(newer, np.float32(1e-30)), np.float32(0))
-    base = np.where(first[:, None], value, mean)
-    moved = base + (np.where(known[:, None], value, base) - base) * share[:, None]
-    return moved, newer
+    newer = weight * kept + known.astype(np.float32)
+    share = known / np.maximum(newer, np.float32(1e-30))
+    if not known.all():
+        np.copyto(value, mean, where=~known[:, None])
+    first = np.isnan(mean[:, 0])
+    if first.any():
+        mean = np.where(first[:, None], value, mean)
+    value -= mean
+    value *= share[:, None]
+    value += mean
+    return newer
 
 
 @dataclass(frozen=True)
@@ -142,16 +174,20 @@ def means_of_histories(clicks: Click, starts: Ints) -> Means:
     Returns:
         [c], in the order of the clicks.
     """
-    width = clicks.vector.shape[1]
-    result = Means.nothing(len(clicks.time), width)
     lengths = np.diff(starts)
     by_length = np.argsort(-lengths, kind="stable")  # at every step, the users who still click are the first ones
-    first, lengths = starts[:-1][by_length], lengths[by_length]
-    now = Means.nothing(len(first), width)
-    for rank in range(int(lengths.max(initial=0))):
-        clicking = int(np.searchsorted(-lengths, -rank, side="left"))
-        row = first[:clicking] + rank
-        now = step(now.of(slice(clicking)), clicks.of(row))
-        for name in Means.__dataclass_fields__:
-            getattr(result, name)[row] = getattr(now, name)
-    return result
+    clicking = np.searchsorted(-lengths[by_length], -np.arange(lengths.max(initial=0)), side="left")
+    ends = np.cumsum(clicking)
+    rank = np.arange(len(clicks.time)) - np.repeat(starts[:-1], lengths)
+    place = (ends - clicking)[rank] + np.repeat(np.argsort(by_length), lengths)  # by step, and then as `by_length`
+    row = np.argsort(place)
+    pauses = Pause.of_length(np.diff(clicks.time, prepend=0)[row])  # before a first click any: there is no mean yet
+    clicks = clicks.of(row)
+    weights = np.empty((3, len(row)), np.float32)
+    now = Means.nothing(len(lengths), clicks.vector.shape[1])
+    for users, end in zip(clicking.tolist(), ends.tolist(), strict=True):
+        step = slice(end - users, end)
+        now = _moved(now.of(slice(users)), clicks.of(step), pauses.of(step))
+        weights[:, step] = now.vector_weight, now.ages_weight, now.genders_weight
+    means = Means(clicks.vector, weights[0], clicks.ages, weights[1], clicks.genders, weights[2], clicks.time)
+    return means.of(place)

@@ -73,13 +73,13 @@ def append(path: Path, rows: pa.Table) -> int:
 
 
 def _written_as(columns: pa.Schema) -> WriterProperties | None:
-    """Vectors without a dictionary; None, the usual way, where there are none.
+    """Lists without a dictionary where some of them are vectors; None, the usual way, where there are none.
 
     Hardly a number of a vector comes twice: a dictionary of them takes five times the time to write and to read, and a
-    quarter more room. Parquet's columns within a list have no name here, so what is said of none is said of them.
+    quarter more room. Parquet's columns within a list have no name here, so what is said of vectors is said of all
+    lists; of others, compression alone finds what comes again.
     """
-    lists = [column.type for column in columns if pa.types.is_nested(column.type)]
-    if not lists or not all(pa.types.is_list(one) and pa.types.is_floating(one.value_type) for one in lists):
+    if not any(pa.types.is_list(one.type) and pa.types.is_floating(one.type.value_type) for one in columns):
         return None
     plain = [column.name for column in columns if not pa.types.is_nested(column.type)]
     return WriterProperties(
