@@ -58,7 +58,7 @@ class Scores:
     main: Mapping[str, Floats]
     """Click probabilities [m, test rows]."""
     beside: Mapping[str, Floats]
-    """Of the other kind of ranker, the baseline and all features, if both were trained [m, test rows]."""
+    """Of the other kind of ranker, the baseline, all features and the placebo, if both were trained [m, test rows]."""
     ladder: Mapping[str, Floats]
     """[m, judged rows]."""
     headroom: Mapping[str, Floats]
@@ -135,15 +135,17 @@ def _placebos(material: Material, plan: Plan) -> list[Piece]:
         made = feature_groups(with_swapped_content(material.data, material.start, number), material.projection)
         theirs = {name: material.bin(group) for name, group in made.items()}
         seeds = [number % plan.seeds]
-        if plan.ranker == DIN:
-            yield ("main", PLACEBO, number), _attend(material, plan.din_rows, [material.base, *made.values()], seeds)
-        else:
+        if plan.ranker != LIGHTGBM:
+            section = "main" if plan.ranker == DIN else "beside"
+            yield (section, PLACEBO, number), _attend(material, plan.din_rows, [material.base, *made.values()], seeds)
+        if plan.ranker != DIN:
             yield ("main", PLACEBO, number), rankers.fit([material.binned_base, *theirs.values()], seeds)
         for name, group in theirs.items():
             fitted = rankers.fit([material.binned_base, group], [0], material.split.ladder)
             yield ("ladder", SWAPPED + name, number), fitted
 
-    return [(1 + len(material.groups), partial(swapped, number)) for number in range(plan.permutations)]
+    mains = 2 if plan.ranker == BOTH else 1
+    return [(mains + len(material.groups), partial(swapped, number)) for number in range(plan.permutations)]
 
 
 def _headroom(material: Material, truth: Truth | None) -> list[Piece]:

@@ -30,7 +30,7 @@ class Plan:
     ladder_rows: int = 250_000
     """At most, of the rows that the ladder is trained on."""
     ranker: str = "lightgbm"
-    """What the main rankers are: lightgbm, din, or both, which has din's baseline and all features beside."""
+    """What the main rankers are: lightgbm, din, or both, which has din's baseline, all features and placebo beside."""
     din_rows: int = 200_000
     """At most, of the rows that a DIN is trained on."""
 

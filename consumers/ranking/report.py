@@ -129,7 +129,7 @@ def write_report(run: Run, file: Path, timings: Sequence[tuple[str, float]] = ()
         reliability_figure=Markup(
             figures.reliability(run.clicked, {name: run.scores.main[name][0] for name in (BASE, ALL)})
         ),
-        rankers=[c for c in run.comparisons if c.slice == "all" and c.days == "test" and c.name == ALL],
+        rankers=_of_every_ranker(run) if run.scores.beside else [],
         everywhere=[c for c in run.comparisons if c.slice == "all" and c.days == "test" and c.against != ALL],
         sliced=[c for c in run.comparisons if c.slice != "all"],
         delong=run.delong,
@@ -186,6 +186,12 @@ def _groups(run: Run) -> list[dict[str, object]]:
         rows.append(row)
     order = (verdict.KEEP, verdict.NOT_PROVEN, verdict.DROP)
     return sorted(rows, key=lambda row: order.index(str(row["verdict"])))
+
+
+def _of_every_ranker(run: Run) -> list[Comparison]:
+    """All features against the baseline and against the placebo, of each kind of ranker."""
+    on_test = [c for c in run.comparisons if c.slice == "all" and c.days == "test" and c.name in (ALL, OVER_PLACEBO)]
+    return sorted(on_test, key=lambda c: (c.model != run.scores.model, c.name))
 
 
 def _importance(run: Run, most: int = 20) -> list[tuple[str, str, float]]:

@@ -1,5 +1,7 @@
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -7,7 +9,9 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from consumers.ranking import din
+from consumers.ranking import din, report
+from consumers.ranking.lift import OVER_PLACEBO
+from consumers.ranking.run import Run
 from consumers.ranking.tabular import tabular_features
 from consumers.ranking.training_set import TrainingSet
 from feature_repo.errors import VitrineError
@@ -15,6 +19,7 @@ from tests.ranking.world import measured, small_log
 
 DATA = small_log(rows=6000, users=40)
 BASE = tabular_features(DATA)
+KINDS = ("lightgbm", "din")
 TRAIN, TEST = np.arange(4500), np.arange(4500, 6000)
 
 
@@ -61,13 +66,39 @@ def test_the_interest_is_the_sum_of_the_clicks_each_weighed_by_how_it_meets_the_
     assert not found[1].any()
 
 
-def test_both_rankers_stand_side_by_side_and_an_unknown_one_is_refused() -> None:
-    run = measured(small_log(), days=5, ranker="both")
-    models = {c.model for c in run.comparisons if c.name == "all features" and c.slice == "all" and c.metric == "auc"}
-    assert models == {"lightgbm", "din"}
+@pytest.fixture(scope="module")
+def run() -> Run:
+    return measured(small_log(), days=5, permutations=2, ranker="both")
+
+
+def test_both_rankers_stand_side_by_side_and_an_unknown_one_is_refused(run: Run) -> None:
+    for name in ("all features", "placebo", "all features over placebo"):
+        assert {c.model for c in run.comparisons if (c.name, c.slice, c.metric) == (name, "all", "auc")} == set(KINDS)
     alone = measured(small_log(), days=5, ranker="din")
     lift = alone.find("all features")
     assert lift is not None
     assert lift.model == "din"
     with pytest.raises(VitrineError, match="no ranker `forest`; there are: lightgbm, din, both"):
         measured(small_log(), days=5, ranker="forest")
+
+
+def test_each_kind_of_ranker_is_held_against_a_placebo_of_its_own_of_the_same_permutations(
+    run: Run, tmp_path: Path
+) -> None:
+    for scores in (run.scores.main, run.scores.beside):
+        assert len(scores["placebo"]) == 2
+        assert (scores["placebo"][0] != scores["placebo"][1]).any()
+    found = {c.model: c for c in run.comparisons if c.name == OVER_PLACEBO and (c.slice, c.metric) == ("all", "auc")}
+    for kind, scores in zip(KINDS, (run.scores.main, run.scores.beside), strict=True):
+        auc = {
+            name: np.mean([roc_auc_score(run.clicked, each) for each in scores[name]])
+            for name in ("all features", "placebo")
+        }
+        assert found[kind].lift == pytest.approx(auc["all features"] - auc["placebo"])
+        assert found[kind].against == "placebo"
+    report.write_report(run, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    for kind in KINDS:
+        assert f"{kind}, over placebo</td><td>{found[kind].base:.4f}" in page
+    figures = json.loads(report.as_json(run))["comparisons"]
+    assert {each["model"] for each in figures if each["name"] == OVER_PLACEBO} == set(KINDS)
