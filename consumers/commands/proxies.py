@@ -25,13 +25,18 @@ def proxies(
 
     points = measured.read_points(figures)
     found = measured.correlations(points)
-    table = Table("encoder", *(name.replace("_", " ") for name in measured.NAMES), "lift", "95% interval", "file")
+    table = Table()
+    table.add_column("encoder", overflow="fold")  # versions differ in what an ellipsis would hide
+    for name in measured.NAMES:
+        table.add_column(name.replace("_", " "))
+    table.add_column("lift", no_wrap=True)
+    table.add_column("95% interval", no_wrap=True)
     for point in points:
         values = [point[name] for name in measured.NAMES]
         shown = ["–" if value is None else f"{value:.3f}" for value in values]
         low, high = point["ci95"]
         lift = f"{point['lift']:+.4f}", f"[{low:+.4f}, {high:+.4f}]"
-        table.add_row(str(point["encoder"]), *shown, *lift, str(point["file"]))
+        table.add_row(str(point["encoder"]), *shown, *lift)
     Console().print(table)
     said = ", ".join(f"{name} {value:+.2f}" for name, value in found.items())
     typer.echo(f"rank correlation with the lift: {said or f'not below {measured.CORRELATED} encoders'}")

@@ -113,7 +113,7 @@ def read_points(files: Sequence[Path]) -> list[dict[str, Any]]:
 def correlations(points: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Spearman's rank correlation of each proxy with the lift, over encoders; empty below CORRELATED encoders.
 
-    A proxy that some encoder lacks is left out.
+    A proxy that some encoder lacks, or that is the same of all, is left out: it has no rank correlation.
     """
     if len({point["encoder"] for point in points}) < CORRELATED:
         return {}
@@ -121,6 +121,6 @@ def correlations(points: Sequence[dict[str, Any]]) -> dict[str, float]:
     lifts = np.array([point["lift"] for point in points], np.float64)
     for name in NAMES:
         values = np.array([point[name] for point in points], np.float64)
-        if np.isfinite(values).all():
+        if np.isfinite(values).all() and np.ptp(values) > 0 and np.ptp(lifts) > 0:
             found[name] = float(spearmanr(values, lifts).statistic)
     return found

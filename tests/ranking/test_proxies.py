@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from consumers.commands.proxies import proxies as show_proxies
 from consumers.ranking import proxies
 from consumers.ranking.training_set import TrainingSet
 from consumers.ranking.truth import Truth
@@ -115,6 +116,26 @@ def test_a_rank_correlation_is_given_from_eight_encoders_on_and_not_of_what_some
     assert found == pytest.approx({"next_click_hit_rate": -1.0, "tag_f1": 1.0})
     assert proxies.correlations(proxies.read_points(files[:7])) == {}
     assert proxies.correlations(proxies.read_points([*files[:7], files[0]])) == {}
+
+
+def test_a_proxy_that_is_the_same_of_all_encoders_has_no_rank_correlation(tmp_path: Path) -> None:
+    files = written(tmp_path, 8)
+    points = [point | {"next_click_hit_rate": 0.1} for point in proxies.read_points(files)]
+    assert proxies.correlations(points) == pytest.approx({"tag_f1": 1.0})
+
+
+def test_the_table_tells_encoders_apart_whose_versions_end_differently(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"encoder@5462cdad408{number}" for number in range(2)]
+    for number, name in enumerate(names):
+        figures = json.loads(point(number, 0.1, 0.01))
+        figures["proxies"]["encoder"] = name
+        (tmp_path / f"{number}.json").write_text(json.dumps(figures))
+    show_proxies([tmp_path / "0.json", tmp_path / "1.json"])
+    said = capsys.readouterr().out
+    assert all(name[-5:] in said for name in names)
+    assert "not below 8 encoders" in said
 
 
 def test_a_file_without_proxies_is_named(tmp_path: Path) -> None:
