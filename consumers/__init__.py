@@ -3,6 +3,7 @@
     cli.py        the command line; commands/ has a file for each subcommand
     online.py     the fast reader for ranking services
     question.py   what it asks of which views
+    linked.py     and of entities that a row names, in one conversation
     block.py      what it hands out
     affinity.py   the same with how close candidates are to what their user clicked
     memory.py     how a process that reads again and again keeps its memory

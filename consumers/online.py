@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from consumers.block import Block
-from consumers.question import Ids, Link, Plan, Question
+from consumers.linked import Link, fetch_linked
+from consumers.question import Ids, Plan, Question
 from feature_repo.errors import VitrineError
 from feature_repo.tables import times
-from feature_repo.tables.decode import Rows, Status
+from feature_repo.tables.decode import Status
 from feature_repo.tables.online_table import OnlineTable
 from feature_repo.tables.opening import open_store
 from feature_repo.tables.record import Record, ServicePart
@@ -108,7 +109,7 @@ class OnlineReader:
         """The features of some entities, and of others that a row of theirs names, in one conversation with the store.
 
         Args:
-            view_or_service, ids, keep_stale, now: as of `fetch`.
+            view_or_service, ids, keep_stale, now: as of `fetch`; the link's view is among those asked for.
             link: which others; if there are none, the second block is None.
 
         Returns:
@@ -118,22 +119,8 @@ class OnlineReader:
             As `fetch`.
         """
         question = self._question(view_or_service, ids, None, True, None)
-        parts = question.plan.parts
-        order = sorted(question.plan.order, key=lambda part: parts[part].name != link.view)
-        found: dict[int, Rows] = {}
-        linked = None
         with self._table.conversation(_microseconds(now), keep_stale=keep_stale) as talk:
-            for part in order:
-                talk.ask(question.request(part))
-            for part in order:
-                found[part] = talk.hear()
-                if parts[part].name == link.view:
-                    named = link.ids(question.view(part, found[part]))
-                    linked = self._question(link.name, named, None, True, None) if len(named) else None
-                    for request in linked.requests() if linked else ():
-                        talk.ask(request)
-            second = None if linked is None else linked.answer([talk.hear() for _ in linked.plan.parts])
-        return question.answer([found[part] for part in sorted(found)]), second
+            return fetch_linked(talk, question, link, self._plan(link.name, None, True))
 
     async def fetch_async(
         self,

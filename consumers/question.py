@@ -1,6 +1,6 @@
 """What a fetch asks of which views: worked out once for a set of features, then asked for any entities."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -100,18 +100,6 @@ class Plan:
             raise VitrineError(f"out: `{self.name}` has no feature {unknown}")
         given, count = _by_join_key(self.name, self.join_keys, ids)
         return Question(self, count, given, arrays)
-
-
-@dataclass(frozen=True)
-class Link:
-    """Entities that a row of the first ones names, and what is asked of them."""
-
-    view: str
-    """Of the first ones: its rows are read first of all."""
-    ids: Callable[[ViewRows], Ids]
-    """The entities, from those rows."""
-    name: str
-    """A feature service or view."""
 
 
 @dataclass(frozen=True)

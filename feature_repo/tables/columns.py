@@ -166,6 +166,12 @@ def spread(
     return Column(field, whole, there)
 
 
+def cut(column: Column, rows: slice) -> Column:
+    """The column of a range of rows, not copied."""
+    values, valid = column.values[rows], None if column.valid is None else column.valid[rows]
+    return Column(column.field, values, valid, column.words)
+
+
 def take(column: Column, rows: NDArray[np.int64]) -> Column:
     """The column of the rows `rows`, which may repeat."""
     if isinstance(column.values, np.ndarray):

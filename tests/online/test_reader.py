@@ -11,9 +11,11 @@ import pytest
 import torch
 from feast import FeatureStore
 
-from consumers.online import OnlineReader, Status
+from consumers.block import Block
+from consumers.online import Link, OnlineReader, Status
 from feature_repo.errors import VitrineError
 from feature_repo.tables import entity_keys
+from feature_repo.tables.view_rows import ViewRows
 from tests.online.feast_world import DAY, NOW, looks, write
 from tests.online.test_feast_store import BEAR, CAR, online
 
@@ -55,6 +57,36 @@ def test_a_service_puts_a_user_beside_candidates(store: FeatureStore, reader: On
     assert block.views["taste"].status().tolist() == [Status.PRESENT] * 3
     full = reader.fetch("ranking", {"product_id": ["bear"], "user_id": [7]}, full_feature_names=True)
     assert set(full.values) == {"looks__vector", "looks__colour", "taste__interest", "taste__age", "season__sale"}
+
+
+@pytest.mark.parametrize("candidates", [["bear", "car", "bear"], ["none", "car", "bear"]])
+@pytest.mark.parametrize("linked", ["looks", "pushed"])
+def test_entities_that_a_row_names_are_read_as_if_asked_for_alone(
+    store: FeatureStore, reader: OnlineReader, candidates: list[str], linked: str
+) -> None:
+    """Of a view that the first entities have too (`looks`), and of one that they have not."""
+    write(store, "looks", [BEAR, CAR])
+    write(store, "taste", [{"user_id": 7, "interest": [1.0, 2.0], "age": 31.0}])
+    write(store, "pushed", [{"product_id": "car", "stock": 4}])
+    seen = []
+
+    def named(user: ViewRows) -> list[str]:
+        seen.append(user.numpy("taste__age").tolist())
+        return ["car", "none", "bear"]
+
+    def said(block: Block | None) -> tuple[object, ...]:
+        assert block is not None
+        statuses = {name: view.status().tolist() for name, view in block.views.items()}
+        return block.count, {name: block.arrow(name).to_pylist() for name in block.values}, statuses
+
+    ids = {"product_id": candidates, "user_id": 7}
+    block, others = reader.fetch_linked("ranking", ids, Link("taste", named, linked))
+    assert seen == [[31.0] * 3]
+    assert said(block) == said(reader.fetch("ranking", ids, full_feature_names=True))
+    assert said(others) == said(reader.fetch(linked, ["car", "none", "bear"], full_feature_names=True))
+    alone, nobody = reader.fetch_linked("ranking", ids, Link("taste", lambda user: [], linked))
+    assert said(alone) == said(block)
+    assert nobody is None
 
 
 def test_ids_come_as_lists_arrays_or_arrow(store: FeatureStore, reader: OnlineReader) -> None:
