@@ -30,7 +30,7 @@ TABLE = "user_interest"
 STEP = "interests"
 CLICKS_A_COMMIT = 100_000
 AT_ONCE = 2
-"""Groups computed and written at the same time, on as many cores: each takes some 500 MB."""
+"""Groups computed and written at the same time, on as many cores: each takes up to 600 MB at 128 numbers a vector."""
 
 
 @dataclass(frozen=True)
