@@ -30,6 +30,7 @@ store.py         what an online store must offer
 conversation.py  reading in which the next question depends on an answer
 online_table.py  the packed rows of one project, whichever store they lie in
 lmdb_table.py    the store in an LMDB file
+lmdb_whole.py    ... and whether all of it is there
 materialize.py   from an offline table to an online store, in bounded memory
 pack.py          rows as a batch source names them, to keys and packed rows
 written.py       what of an offline table an online store has

@@ -21,6 +21,7 @@ import lmdb
 
 from feature_repo.errors import VitrineError
 from feature_repo.tables.conversation import Collected, Conversation
+from feature_repo.tables.lmdb_whole import refuse_if_cut_off
 
 Answer = TypeVar("Answer")
 
@@ -29,6 +30,7 @@ MAX_READERS = 1024
 ROWS_PER_COMMIT = 50_000
 KEYS_PER_STEP = 10_000
 """Keys of one read transaction of a scan: a writer's old pages cannot be used again while it is open."""
+_DAMAGED = (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.VersionMismatchError, lmdb.PanicError)
 _TIMES = struct.Struct("<qq")
 
 _environments: dict[Path, "_Environment"] = {}
@@ -39,7 +41,7 @@ class LMDBStore:
     """Bytes by key in the folder `path`, which `create` makes if it is not there.
 
     Raises:
-        VitrineError: there is nothing at `path`, or it is no LMDB environment.
+        VitrineError: there is nothing at `path`, or it is no LMDB environment, or one that was cut off.
     """
 
     on_this_machine = True
@@ -127,6 +129,11 @@ class LMDBStore:
                     environment.resize(grow=True)
                 except lmdb.MapResizedError:
                     environment.resize(grow=False)
+        except _DAMAGED as error:
+            raise VitrineError(
+                f"LMDB at {self._path}: {error}; its file is damaged, or no LMDB file. Put back a sound copy, or "
+                "remove the folder, run `feast apply` and materialize anew"
+            ) from error
         except lmdb.Error as error:
             raise VitrineError(
                 f"LMDB at {self._path}: {error}; nothing of this step was written. Check the disk's free space and "
@@ -142,6 +149,7 @@ class _Environment:
         self._environment = lmdb.open(
             str(path), map_size=FIRST_MAP_SIZE, max_readers=MAX_READERS, readahead=False, meminit=False
         )
+        refuse_if_cut_off(self._environment, path / "data.mdb")
         self._environment.reader_check()  # clears the places of readers that were killed
         self.path = os.fspath(path / "data.mdb")
         self.file = os.stat(self.path).st_ino

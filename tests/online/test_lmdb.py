@@ -1,8 +1,11 @@
 """The LMDB store on its own: bytes by key, a map that grows, processes that come and go."""
 
 import multiprocessing
+import random
 import resource
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -178,5 +181,53 @@ def test_a_reader_of_nothing_is_told_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(VitrineError, match=r"no online store at .*run `feast apply`"):
         LMDBStore(tmp_path / "nothing", create=False)
     (tmp_path / "data.mdb").write_bytes(b"no LMDB file" * 1000)
-    with pytest.raises(VitrineError, match="LMDB at"):
+    with pytest.raises(VitrineError, match=r"LMDB at .*its file is damaged, or no LMDB file"):
         LMDBStore(tmp_path, create=False)
+
+
+_READS = """
+import sys
+from pathlib import Path
+from feature_repo.errors import VitrineError
+from feature_repo.tables.lmdb_table import LMDBStore
+try:
+    store = LMDBStore(Path(sys.argv[1]), create=False)
+    print(sum(row is not None for row in store.read([[b"%05d" % i for i in range(3000)]])[0]))
+except VitrineError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("lost", [1, 100, 4096, 700_000])
+def test_a_file_that_was_cut_off_is_refused_and_kills_no_reader(tmp_path: Path, lost: int) -> None:
+    store = LMDBStore(tmp_path / "whole", create=True)
+    store.write([b"%05d" % i for i in range(3000)], [row(1) + b"\1" * 400] * 3000, 0)
+    whole = (tmp_path / "whole" / "data.mdb").read_bytes()
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "data.mdb").write_bytes(whole[:-lost])
+    done = subprocess.run([sys.executable, "-c", _READS, tmp_path / "cut"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"it died of {done.returncode}: {done.stderr}"
+    assert f"LMDB at {tmp_path / 'cut'}" in done.stdout
+    assert "so it was cut off" in done.stdout
+    assert done.stdout.count("\n") == 1
+
+
+def test_a_sound_file_whose_last_pages_were_never_written_is_read(tmp_path: Path) -> None:
+    """A commit that deletes takes pages at the end and gives them back: LMDB counts them, and does not write them."""
+    chance, there, keys = random.Random(13), set[bytes](), [b"%05d" % i for i in range(3000)]
+    store = LMDBStore(tmp_path, create=True)
+    for _ in range(40):
+        new = chance.sample(keys, chance.randrange(1, 400))
+        store.write(new, [row(1) + b"\0" * chance.choice([40, 300, 1300]) for _ in new], 0)
+        there |= set(new)
+        gone = chance.sample(sorted(there), chance.randrange(1, len(there)))
+        store.delete(gone)
+        there -= set(gone)
+        environment = lmdb_table._environments[tmp_path]._environment
+        wanted = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+        if (tmp_path / "data.mdb").stat().st_size < wanted:
+            break
+    else:
+        pytest.fail("no such file came about")
+    done = subprocess.run([sys.executable, "-c", _READS, tmp_path], capture_output=True, text=True, check=False)
+    assert done.stdout == f"{len(there)}\n", done.stderr
