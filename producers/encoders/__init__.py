@@ -22,6 +22,7 @@ recall.py       text to image recall, of an encoder too
 towers.py       both towers as ONNX, checked against torch
 triton.py       a Triton model repository around them
 fusion.py       a picture and a title as one vector
+taste.py        what a user's clicks say of the space it lies in
 rows.py         vectors to embedding rows
 embed.py        catalogue rows to embedding rows, Arrow to Arrow
 on_ray.py       the same on a Ray cluster

@@ -26,7 +26,7 @@ from producers.encoders import files, fusion
 from producers.encoders.batches import Batches
 from producers.encoders.blip import Blip
 from producers.encoders.encoder import Pixels, Vectors
-from producers.encoders.fusion import Whitening
+from producers.encoders.fusion import Space
 from producers.encoders.geometry import Geometry
 from producers.encoders.small import SmallConfig, SmallModel
 from producers.encoders.static import Captured, Sent, Tower, filled
@@ -58,7 +58,7 @@ class DualEncoder:
     """An image tower and a text tower with one space; see `Encoder`."""
 
     has_images = True
-    whitening: Whitening | None = None
+    space: Space | None = None
 
     def __init__(
         self, model: Any, tokenizer: Any, processor: Any, *, family: str, version: str, device: torch.device
@@ -163,7 +163,7 @@ def open_folder(folder: Path, family: str, version: str, device: torch.device) -
     with files.explained(folder, "image processor"):
         processor = AutoImageProcessor.from_pretrained(str(folder), local_files_only=True, backend="pil")
     encoder = DualEncoder(model, tokenizer, processor, family=family, version=version, device=device)
-    encoder.whitening = fusion.read(folder, encoder.dim)
+    encoder.space = fusion.read(folder, encoder.dim)
     return encoder
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from producers.encoders.fusion import Whitening
+from producers.encoders.fusion import Space
 from producers.encoders.geometry import Geometry
 
 Vectors = NDArray[np.float32]
@@ -30,8 +30,8 @@ class Encoder(Protocol):
         """Width of a row."""
 
     @property
-    def whitening(self) -> Whitening | None:
-        """Of fused vectors (fusion.py); None for a checkpoint that was not trained on a shop."""
+    def space(self) -> Space | None:
+        """Where fused vectors are compared (fusion.py); None for a checkpoint that was not trained on a shop."""
 
     @property
     def has_images(self) -> bool:

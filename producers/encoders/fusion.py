@@ -1,11 +1,12 @@
 """A picture and a title as one vector: their weighted sum, of unit length.
 
-What says "the same product" is then whitened as the shop's own products are spread (Su et al. 2021, "Whitening Sentence
+What says "the same product" is then whitened as the shop's own products are spread (Su et al. 2021, "Space Sentence
 Representations for Better Semantics and Faster Retrieval"): the few directions in which all products differ most, such
-as how much of a picture is background, would else outweigh those that tell one product from another. `produce encoder`
-finds the whitening at the end of its training and keeps it beside the weights:
+as how much of a picture is background, would else outweigh those that tell one product from another. Where clicks are
+given, directions in which a user's clicks agree then count for more (taste.py). `produce encoder` finds that space at
+the end of its training and keeps it beside the weights:
 
-OUT/fusion/whitening.safetensors   `centre` float32 [d], `axes` float32 [d, d]
+OUT/fusion/space.safetensors   `centre` float32 [d], `axes` float32 [d, d]
 """
 
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ SAME_PRODUCT = (0.5, 0.5)
 """Weights of image and text in the fused vector: what says "the same product"."""
 SIMILAR = (0.7, 0.3)
 """Weights of image and text for "one like it": looks count more than words."""
-FILE = Path("fusion") / "whitening.safetensors"
+FILE = Path("fusion") / "space.safetensors"
 SHRINKAGE = 0.3
 """Share of the mean variance that is added to every direction's: those in which nothing varies but noise are not to be
 blown up. Of 0.03, 0.1, 0.3 and 1 it is the one that found most of the same product, on the shop kept for tuning."""
@@ -34,22 +35,25 @@ PRODUCTS_A_DIMENSION = 2
 
 
 @dataclass(frozen=True)
-class Whitening:
-    """A change of space in which products vary alike in every direction."""
+class Space:
+    """Where fused vectors are compared: moved and stretched from how the towers give them."""
 
     centre: Vectors
     """[d]."""
     axes: Vectors
-    """[d, d], symmetric: coordinates keep their places."""
+    """[d, d]."""
 
     def of(self, vectors: Vectors) -> Vectors:
         """Unit rows of vectors [n, d]; NaN rows stay so."""
         return unit(np.asarray((vectors - self.centre) @ self.axes, np.float32))
 
 
-def fit(image: Vectors, text: Vectors) -> Whitening | None:
-    """The whitening of the fused vectors of products [n, d] each; None where they are too few to tell a spread."""
-    fused = fuse(image, text, SAME_PRODUCT)
+def whitened(fused: Vectors) -> Space | None:
+    """In which products vary alike in every direction; None where they are too few to tell a spread.
+
+    Args:
+        fused: of products [n, d], as `fuse` gives them without a space; NaN rows are left out.
+    """
     fused = fused[~np.isnan(fused[:, 0])]
     if len(fused) < PRODUCTS_A_DIMENSION * fused.shape[1]:
         return None
@@ -59,18 +63,18 @@ def fit(image: Vectors, text: Vectors) -> Whitening | None:
         return None
     axes = (directions / np.sqrt(kept)) @ directions.T
     centre = fused.mean(axis=0, dtype=np.float64)
-    return Whitening(centre.astype(np.float32), np.ascontiguousarray(axes, np.float32))
+    return Space(centre.astype(np.float32), np.ascontiguousarray(axes, np.float32))
 
 
-def save(whitening: Whitening | None, folder: Path) -> None:
+def save(space: Space | None, folder: Path) -> None:
     """Beside the weights of a checkpoint, in the place of any that an earlier training left there."""
     (folder / FILE).parent.mkdir(exist_ok=True)
     (folder / FILE).unlink(missing_ok=True)
-    if whitening is not None:
-        save_file({"centre": whitening.centre, "axes": whitening.axes}, folder / FILE)
+    if space is not None:
+        save_file({"centre": space.centre, "axes": space.axes}, folder / FILE)
 
 
-def read(folder: Path, dim: int) -> Whitening | None:
+def read(folder: Path, dim: int) -> Space | None:
     """Of a checkpoint whose rows are `dim` wide; None where it keeps none, as those that were not trained here.
 
     Raises:
@@ -80,19 +84,19 @@ def read(folder: Path, dim: int) -> Whitening | None:
         return None
     try:
         found = load_file(folder / FILE)
-        whitening = Whitening(found["centre"], found["axes"])
+        space = Space(found["centre"], found["axes"])
     except (SafetensorError, KeyError, OSError) as error:
         raise VitrineError(f"{folder / FILE}: cannot be read ({error}); restore the checkpoint") from error
-    if whitening.centre.shape != (dim,) or whitening.axes.shape != (dim, dim):
+    if space.centre.shape != (dim,) or space.axes.shape != (dim, dim):
         raise VitrineError(f"{folder / FILE}: not of the encoder's {dim} dimensions; restore the checkpoint")
-    return whitening
+    return space
 
 
-def fuse(image: Vectors, text: Vectors, weights: tuple[float, float], whitening: Whitening | None = None) -> Vectors:
+def fuse(image: Vectors, text: Vectors, weights: tuple[float, float], space: Space | None = None) -> Vectors:
     """Unit rows of the weighted sum [n, d]; where one modality is missing (NaN) the other stands alone.
 
     A pair that cancels out, or a row with neither, is NaN.
     """
     parts = [np.nan_to_num(rows) * np.float32(weight) for rows, weight in zip((image, text), weights, strict=True)]
     fused = unit(parts[0] + parts[1])
-    return fused if whitening is None else whitening.of(fused)
+    return fused if space is None else space.of(fused)

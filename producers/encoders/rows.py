@@ -27,7 +27,7 @@ def embedding_rows(catalogue: pa.Table, image: Vectors, text: Vectors, encoder: 
     columns = {
         "image_vector": _lists(image[some]),
         "text_vector": _lists(text[some]),
-        "fused_vector": _lists(fuse(image, text, SAME_PRODUCT, encoder.whitening)[some]),
+        "fused_vector": _lists(fuse(image, text, SAME_PRODUCT, encoder.space)[some]),
         "similar_vector": _lists(fuse(image, text, SIMILAR)[some]),
         "has_image": has_image[some],
         "has_text": has_text[some],

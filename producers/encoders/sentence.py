@@ -39,7 +39,7 @@ class SentenceEncoder:
     has_images = False
     images_at_once = 1
     geometry = None
-    whitening = None
+    space = None
 
     def __init__(
         self,

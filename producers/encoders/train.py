@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from feature_repo.errors import VitrineError
-from producers.encoders import fusion, small
+from producers.encoders import fusion, small, taste
+from producers.encoders.fusion import SAME_PRODUCT, fuse
 from producers.encoders.pixels import Source
 from producers.encoders.training import pictures as decoding
 from producers.encoders.training import spelling, start, state
@@ -116,7 +117,8 @@ def train(
         )  # before the weights are drawn; while training, seed and step say all (training/pairs.py)
         begun = begun or start.from_nothing(kept, device)
         pairs = begun.pairs(kept, pixels)
-        near = _co_clicks(clicked, usable)
+        clicked = _among(usable, clicked) if clicked else None
+        near = _co_clicks(clicked) if clicked else None
         learner = _learner(begun, pairs, kept, recipe, align=recipe.align if near else 0.0)
         learnt = learn(
             learner,
@@ -136,7 +138,7 @@ def train(
             progress=lambda done, total: progress("train encoder", done, total),
         )
         if processes.first:
-            _write(begun, learner, pairs, folder)
+            _write(begun, learner, pairs, clicked, folder)
             decoding.remove(folder)
             state.remove(folder)
         processes.wait()
@@ -181,8 +183,8 @@ def _learner(begun: start.Start, pairs: Pairs, titles: Sequence[str], recipe: Re
     )
 
 
-def _write(begun: start.Start, learner: Learner, pairs: Pairs, folder: Path) -> None:
-    """The checkpoint: model and tokenizer, how fused vectors are spread, and the captioner if one was trained.
+def _write(begun: start.Start, learner: Learner, pairs: Pairs, clicked: Clicked | None, folder: Path) -> None:
+    """The checkpoint: model and tokenizer, the space of fused vectors, and the captioner if one was trained.
 
     Raises:
         VitrineError: there is no room; the state of the training is still there.
@@ -190,7 +192,13 @@ def _write(begun: start.Start, learner: Learner, pairs: Pairs, folder: Path) -> 
     try:
         begun.save(folder)
         shown = np.linspace(0, len(pairs) - 1, min(len(pairs), SPREAD_OF)).astype(np.int64)
-        fusion.save(fusion.fit(*vectors_of(learner.towers, pairs, begun.preparation, shown)), folder)
+        fused = fuse(*vectors_of(learner.towers, pairs, begun.preparation, shown), SAME_PRODUCT)
+        space = fusion.whitened(fused)
+        if space and clicked:
+            place = np.full(len(pairs) + 1, -1)  # the last stands for what is no pair
+            place[shown] = np.arange(len(shown))
+            space = taste.drawn_out(space, fused, clicked.users, place[clicked.products])
+        fusion.save(space, folder)
         if hasattr(learner, "language"):
             learner.language.save(folder)
     except SafetensorError as error:
@@ -200,16 +208,19 @@ def _write(begun: start.Start, learner: Learner, pairs: Pairs, folder: Path) -> 
         ) from error
 
 
-def _co_clicks(clicked: Clicked | None, usable: NDArray[np.bool_]) -> CoClicks | None:
-    """Pairs of rows among the usable, or None where nothing is to be aligned.
+def _among(usable: NDArray[np.bool_], clicked: Clicked) -> Clicked:
+    """The same clicks with products as rows among the usable, -1 for the others."""
+    row = np.append(np.where(usable, np.cumsum(usable) - 1, -1), -1)
+    return replace(clicked, products=row[clicked.products])
+
+
+def _co_clicks(clicked: Clicked) -> CoClicks:
+    """Pairs of rows that were clicked in one session.
 
     Raises:
-        VitrineError: no two usable products were clicked in one session.
+        VitrineError: no two usable products were.
     """
-    if clicked is None:
-        return None
-    row = np.where(usable, np.cumsum(usable) - 1, -1)
-    near = co_clicks(clicked.users, np.where(clicked.products >= 0, row[clicked.products], -1), clicked.times)
+    near = co_clicks(clicked.users, clicked.products, clicked.times)
     if not len(near.first):
         raise VitrineError("no user clicked two products with title and picture in one session: nothing to align")
     return near

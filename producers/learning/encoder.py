@@ -92,7 +92,7 @@ def _rows_clicked(clicks: pa.Table, products: pa.Table) -> Clicked:
     ids = products[PRODUCT_ID].combine_chunks()
     row = pc.fill_null(pc.index_in(clicks[PRODUCT_ID], value_set=ids), -1)
     return Clicked(
-        users=pc.dictionary_encode(clicks[USER_ID]).combine_chunks().indices.to_numpy(),
+        users=pc.dictionary_encode(clicks[USER_ID]).combine_chunks().indices.to_numpy().astype(np.int64),
         products=row.to_numpy().astype(np.int64),
         times=clicks[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy(),
     )

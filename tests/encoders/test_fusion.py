@@ -20,22 +20,26 @@ def units(count: int, seed: int, spread: Vectors | None = None) -> Vectors:
     return unit(drawn if spread is None else drawn * spread + np.float32(2))
 
 
+def both(count: int) -> Vectors:
+    return fusion.fuse(units(count, 0), units(count, 1), SAME_PRODUCT)
+
+
 @given(st.integers(0, 2**16), st.sampled_from([SAME_PRODUCT, SIMILAR]), st.booleans())
 def test_a_fused_row_is_of_unit_length_and_a_missing_modality_leaves_the_other_alone(
     seed: int, weights: tuple[float, float], whitened: bool
 ) -> None:
     image, text = units(12, seed), units(12, seed + 1)
     image[:4], text[3:8] = np.nan, np.nan  # row 3 has neither
-    whitening = fusion.fit(units(50, 0), units(50, 1)) if whitened else None
-    fused = fusion.fuse(image, text, weights, whitening)
+    space = fusion.whitened(both(50)) if whitened else None
+    fused = fusion.fuse(image, text, weights, space)
     assert np.isnan(fused[3]).all()
     rest = np.delete(fused, 3, axis=0)
     np.testing.assert_allclose(np.linalg.norm(rest, axis=1), 1, rtol=1e-5)
     if not whitened:
         np.testing.assert_allclose(fused[:3], text[:3], rtol=1e-6)
         np.testing.assert_allclose(fused[4:8], image[4:8], rtol=1e-6)
-        both = weights[0] * image[8:] + weights[1] * text[8:]
-        np.testing.assert_allclose(fused[8:], both / np.linalg.norm(both, axis=1, keepdims=True), rtol=1e-5)
+        total = weights[0] * image[8:] + weights[1] * text[8:]
+        np.testing.assert_allclose(fused[8:], total / np.linalg.norm(total, axis=1, keepdims=True), rtol=1e-5)
 
 
 def test_what_cancels_out_has_no_vector() -> None:
@@ -47,9 +51,9 @@ def test_whitened_products_vary_nearly_alike_in_every_direction() -> None:
     spread = np.array([3, 1, 1, 0.5, 0.5, 0.2], np.float32)
     image, text = units(4000, 0, spread), units(4000, 1, spread)
     plain = fusion.fuse(image, text, SAME_PRODUCT)
-    whitening = fusion.fit(image, text)
-    assert whitening is not None
-    moved = (plain - whitening.centre) @ whitening.axes
+    space = fusion.whitened(plain)
+    assert space is not None
+    moved = (plain - space.centre) @ space.axes
     before, after = (np.linalg.eigvalsh(np.cov(each, rowvar=False)) for each in (plain, moved))
     assert after[-1] / after[0] < before[-1] / before[0] / 5
     # Each variance v became v / (v + SHRINKAGE * mean): the definition, direction by direction.
@@ -59,30 +63,30 @@ def test_whitened_products_vary_nearly_alike_in_every_direction() -> None:
 
 @pytest.mark.parametrize("products", [2, 11], ids=["two", "one short"])
 def test_too_few_products_tell_no_spread(products: int) -> None:
-    assert fusion.fit(units(products, 0), units(products, 1)) is None
-    assert fusion.fit(units(12, 0), units(12, 1)) is not None
+    assert fusion.whitened(both(products)) is None
+    assert fusion.whitened(both(12)) is not None
 
 
 def test_products_that_are_all_alike_tell_no_spread() -> None:
     same = np.repeat(units(1, 0), 40, axis=0)
-    assert fusion.fit(same, same) is None
+    assert fusion.whitened(same) is None
 
 
 def test_it_is_kept_beside_the_weights_and_one_of_another_training_goes(tmp_path: Path) -> None:
     assert fusion.read(tmp_path, WIDTH) is None
-    whitening = fusion.fit(units(50, 0), units(50, 1))
-    assert whitening is not None
-    fusion.save(whitening, tmp_path)
+    space = fusion.whitened(both(50))
+    assert space is not None
+    fusion.save(space, tmp_path)
     found = fusion.read(tmp_path, WIDTH)
     assert found is not None
-    np.testing.assert_array_equal(found.axes, whitening.axes)
-    np.testing.assert_array_equal(found.centre, whitening.centre)
+    np.testing.assert_array_equal(found.axes, space.axes)
+    np.testing.assert_array_equal(found.centre, space.centre)
     fusion.save(None, tmp_path)
     assert fusion.read(tmp_path, WIDTH) is None
 
 
 def test_a_broken_or_foreign_one_is_refused_in_one_line(tmp_path: Path) -> None:
-    fusion.save(fusion.fit(units(50, 0), units(50, 1)), tmp_path)
+    fusion.save(fusion.whitened(both(50)), tmp_path)
     with pytest.raises(VitrineError, match="not of the encoder's 7 dimensions; restore the checkpoint"):
         fusion.read(tmp_path, 7)
     file = tmp_path / fusion.FILE

@@ -15,8 +15,8 @@ SESSION_GAP = 30 * 60 * 1_000_000
 class Clicked:
     """n clicks."""
 
-    users: NDArray
-    """[n], anything that can be compared."""
+    users: NDArray[np.int64]
+    """Code of the user [n]."""
     products: NDArray[np.int64]
     """Row of the product among the titles, -1 for one that is not there [n]."""
     times: NDArray[np.int64]
@@ -49,16 +49,15 @@ class CoClicks:
         return rows, partners
 
 
-def co_clicks(users: NDArray, products: NDArray[np.int64], times: NDArray[np.int64]) -> CoClicks:
+def co_clicks(users: NDArray[np.int64], products: NDArray[np.int64], times: NDArray[np.int64]) -> CoClicks:
     """Pairs of neighbouring clicks of one session, in the order of user and time.
 
     Args:
         users: of each click [n]; products: row of the product clicked [n], -1 for one that cannot be learnt from.
         times: microseconds [n].
     """
-    owner = np.unique(np.asarray(users), return_inverse=True)[1]
-    order = np.lexsort((products, times, owner))
+    order = np.lexsort((products, times, users))
     order = order[products[order] >= 0]
-    owner, product, time = owner[order], products[order], times[order]
+    owner, product, time = users[order], products[order], times[order]
     near = (np.diff(owner) == 0) & (np.diff(time) <= SESSION_GAP) & (np.diff(product) != 0)
     return CoClicks(product[:-1][near], product[1:][near])

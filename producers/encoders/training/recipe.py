@@ -54,8 +54,8 @@ class Recipe:
             raise UsageError(
                 f"--crop {self.crop} and --jitter {self.jitter} are shares, the first above 0, of at most 1"
             )
-        if not self.align > 0:
-            raise UsageError(f"--align-weight is {self.align}: it must be positive")
+        if not self.align >= 0:
+            raise UsageError(f"--align-weight is {self.align}: it must not be negative")
         if min(self.batch, self.accumulate, self.save_every) < 1:
             raise UsageError("--batch, --accumulate and --save-every must be at least 1")
 
