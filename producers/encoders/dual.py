@@ -22,7 +22,7 @@ from transformers.image_processing_backends import PilBackend
 from transformers.models.resnet.modeling_resnet import ResNetConvLayer, ResNetShortCut
 
 from feature_repo.errors import VitrineError
-from producers.encoders import files, fusion
+from producers.encoders import files, fusion, heap
 from producers.encoders.batches import Batches
 from producers.encoders.blip import Blip
 from producers.encoders.encoder import Pixels, Vectors
@@ -64,6 +64,8 @@ class DualEncoder:
         self, model: Any, tokenizer: Any, processor: Any, *, family: str, version: str, device: torch.device
     ) -> None:
         on_gpu = device.type == "cuda"
+        if not on_gpu:
+            heap.keep()
         self.dtype = torch.bfloat16 if on_gpu else torch.float32
         self.model = folded(model.eval()).to(device, self.dtype, memory_format=torch.channels_last)
         self.tokenizer = tokenizer
