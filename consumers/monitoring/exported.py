@@ -170,7 +170,7 @@ def _of_drift(found: Figures) -> Iterator[GaugeMetricFamily]:
         "vitrine_drift_alarms",
         "Subjects with a drift alarm; none where nothing could be judged.",
         (),
-        [((), float(len(found["breaches"])))] if found and found["p_value"] is not None else [],
+        [((), float(len(found["breaches"])))] if found and (found["p_value"] is not None or found["breaches"]) else [],
     )
     yield _gauge(
         "vitrine_drift_products",

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from consumers.cli import app
 from consumers.monitoring.drift.check import Drift, check
 from consumers.monitoring.exported import Collector
+from consumers.monitoring.figures import as_json
 from consumers.monitoring.watcher import Check, Watcher
 from feature_repo import settings
 from feature_repo.schema import PRODUCT_CODES, PRODUCT_EMBEDDING, PRODUCT_TAGS, TAGS
@@ -238,6 +239,53 @@ def test_a_view_without_a_table_and_a_week_without_products_are_not_judged_and_n
     assert (empty.p_value, empty.breaches) == (None, [])
     assert "0 products in the window" in empty.not_judged[0]
     assert (found.blind, empty.blind) == (None, empty.not_judged[0])
+
+
+def _fewer(keep: int) -> Change:
+    """Of the last week so many products, of every view."""
+
+    def change(rows: dict[str, Columns], last_week: NDArray[np.bool_]) -> None:
+        gone = set(np.flatnonzero(last_week)[keep:].tolist())
+        for columns in rows.values():
+            for name, values in columns.items():
+                columns[name] = [value for i, value in enumerate(values) if i not in gone]
+
+    return change
+
+
+@pytest.mark.parametrize("kept", [0, 10])
+def test_a_feed_that_shrinks_to_almost_nothing_is_an_alarm_though_nothing_else_is_judged(
+    tmp_path: Path, kept: int
+) -> None:
+    usual = np.median(np.bincount(_weeks_ago(0))[1:4])  # the catalogue is not quite old enough for a fourth
+    found = checked(tmp_path, _fewer(kept))
+    assert found.p_value is None
+    assert found.breaches == [
+        f"product_catalogue, rows: {kept} products in 7d, and {usual:,.0f} are usual; "
+        "see that the feed comes in whole (`produce catalogue` names what it refused)"
+    ]
+    judged = Watcher([Check("drift", (), timedelta(days=1))], lambda: NOW)
+    judged._states["drift"] = replace(judged.states()[0], figures=json.loads(as_json(found)))
+    alarms = next(family for family in Collector(judged).collect() if family.name == "vitrine_drift_alarms")
+    assert [sample.value for sample in alarms.samples] == [1.0]
+
+
+def test_a_week_that_is_half_as_busy_and_a_shop_of_one_week_are_no_alarm(tmp_path: Path) -> None:
+    assert checked(tmp_path / "half", _fewer(40)).breaches == []
+
+    def young(rows: dict[str, Columns], last_week: NDArray[np.bool_]) -> None:
+        ago = _weeks_ago(0)
+        for columns in rows.values():
+            for name, values in columns.items():
+                columns[name] = [value for value, weeks in zip(values, ago, strict=True) if weeks == 1]
+
+    assert checked(tmp_path / "young", young).breaches == []
+
+
+def _weeks_ago(seed: int) -> NDArray[np.int64]:
+    """[products], of `tables`."""
+    event = tables(seed)[0]["product_catalogue"]["event_timestamp"]
+    return np.array([(NOW - one) // timedelta(days=7) for one in event])
 
 
 def test_the_command_ends_with_3_where_nothing_could_be_judged(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from consumers.monitoring.drift import threshold
 from consumers.monitoring.drift.measured import FEWEST, Labels, Measured, of_catalogue, of_codes, of_tags, of_vectors
 from consumers.monitoring.drift.weeks import Weeks
+from feature_repo.human_times import in_words
 from feature_repo.settings import Settings
 
 
@@ -52,7 +53,7 @@ class Drift:
     """None where nothing could be judged."""
     statistics: list[Statistic]
     changed: list[str]
-    """Versions that most earlier products have no rows of: an alarm whatever the figures."""
+    """A feed that shrank, and versions that most earlier products have no rows of: alarms whatever the figures."""
     not_judged: list[str]
     """What could not be judged, and why."""
 
@@ -97,7 +98,7 @@ def check(
     sizes = int(weeks.now.sum()), int((~weeks.now).sum())
     new = weeks.products["new"].to_numpy(bool)[weeks.now]
     measured: list[Measured] = []
-    changed: list[str] = []
+    changed = _shrunk(weeks.counts, window)
     not_judged: list[str] = []
     p_value: float | None = None
     statistics: list[Statistic] = []
@@ -135,6 +136,24 @@ def check(
         changed=changed,
         not_judged=not_judged,
     )
+
+
+SHRUNK = 0.2
+"""Share of the products that are usual below which a window is an alarm: quiet weeks, holidays too, keep more."""
+EARLIER = 2
+"""Windows of which the middle one is what is usual, at least."""
+
+
+def _shrunk(counts: Sequence[int], window: timedelta) -> list[str]:
+    """Whether almost nothing comes in any more: too little to judge is calm only where it always was so little."""
+    now, *earlier = counts
+    usual = float(np.median(earlier)) if len(earlier) >= EARLIER else 0
+    if usual < FEWEST or now >= SHRUNK * usual:
+        return []
+    return [
+        f"product_catalogue, rows: {now:,} products in {in_words(window)}, and {usual:,.0f} are usual; "
+        "see that the feed comes in whole (`produce catalogue` names what it refused)"
+    ]
 
 
 FIRST = {

@@ -25,6 +25,9 @@ class Weeks:
     """Columns `product_id`, `event_timestamp`, `category` (top level, "" if unknown), `new` (its first version)."""
     now: NDArray[np.bool_]
     """[n], whether the product is of the window."""
+    counts: list[int]
+    """Products with a version in the window, and in each earlier window as long; those that the catalogue is too young
+    for are left out. Of all products, not of the sample."""
 
     @property
     def stratum(self) -> NDArray[np.int64]:
@@ -58,7 +61,10 @@ class Weeks:
         is_now = newest[EVENT_TIMESTAMP] > start
         kept = pd.concat([_sampled(newest[is_now], sample, seed), _sampled(newest[~is_now], sample, seed)])
         kept = kept.drop(columns=CREATED_TIMESTAMP).reset_index(drop=True)
-        return Weeks(kept, (kept[EVENT_TIMESTAMP] > start).to_numpy())
+        ago = (pd.Timestamp(now) - seen[EVENT_TIMESTAMP]) // window
+        known = (min(window + before, pd.Timestamp(now) - rows[EVENT_TIMESTAMP].min()) // window) if len(rows) else 0
+        counts = seen.groupby(ago)[PRODUCT_ID].nunique().reindex(range(max(known, 1)), fill_value=0)
+        return Weeks(kept, (kept[EVENT_TIMESTAMP] > start).to_numpy(), counts.tolist())
 
     def rows_of(self, settings: Settings, view: str, columns: list[str]) -> "ViewRows | None":
         """What a view says of the products' versions; None if there is no table, or it lacks a column."""
