@@ -59,7 +59,7 @@ def encoder(
     save_every: Annotated[int, typer.Option(min=1, help="Steps between two saved states of the training.")] = 500,
     align: Annotated[
         Path | None,
-        typer.Option(help="Impressions: products that one user clicked in one session are to lie close."),
+        typer.Option(help="Impressions: what the clicks of a user have in common is to count for more."),
     ] = None,
     until: Annotated[
         str | None, typer.Option(help="Only clicks before this time, such as 2026-02-20T00:00:00+00:00.")
@@ -68,7 +68,12 @@ def encoder(
         float | None,
         typer.Option(min=0.01, max=36_500, help="Leave out these days at the end of the log, as `consume lift` does."),
     ] = None,
-    align_weight: Annotated[float, typer.Option(help="Of the alignment beside the other objectives.")] = 0.3,
+    align_weight: Annotated[
+        float,
+        typer.Option(
+            help="Of an objective beside the others: products that one user clicked in one session lie close."
+        ),
+    ] = 0.0,
     held_out: Annotated[
         int, typer.Option("--hold-out", min=0, help="Products kept from training to measure recall on, whole designs.")
     ] = 0,
@@ -108,6 +113,10 @@ def encoder(
         typer.echo(f"{clicked.num_rows:,} clicks before {before:%Y-%m-%d %H:%M} UTC to align with")
     elif until or test_days:
         raise UsageError("--until and --test-days say which clicks --align may see; name its impressions")
+    elif align_weight:
+        raise UsageError(
+            "--align-weight is of an objective that learns from the clicks of --align; name its impressions"
+        )
     if held_out:
         if designs is None:
             raise UsageError("--hold-out needs --designs: products of one design are held out together")

@@ -51,6 +51,8 @@ class Trained:
     """The step at which an interrupted run was taken up, 0 for none."""
     co_clicks: int
     """Pairs of clicks of one session that were learnt from."""
+    taste: bool | None
+    """Whether the fused space is drawn out along what users share, or clicks too few to tell; None without clicks."""
 
     def __str__(self) -> str:
         by_objective = ", ".join(f"{name} {loss:.3f}" for name, loss in self.losses.items())
@@ -64,6 +66,12 @@ class Trained:
             lines.append(f"{self.pairs - self.kept:,} pairs left out by the filter")
         if self.co_clicks:
             lines.append(f"aligned with {self.co_clicks:,} pairs of clicks of one session")
+        if self.taste is not None:
+            lines.append(
+                "the fused space is drawn out along what the clicks of a user have in common"
+                if self.taste
+                else "too few clicks or products to tell what a user's have in common: the fused space is left as it is"
+            )
         return "\n".join(lines)
 
 
@@ -93,7 +101,8 @@ def train(
         progress: told what is being done, and how much of how much is.
         recipe: how to learn; the default pays off within a minute.
         checkpoint: directory or hub name to start from, of any image-text family; the small model if not given.
-        clicked: what users clicked, for products that one user clicked in one session to lie close.
+        clicked: what users clicked, for what a user's clicks have in common to count for more in fused vectors, and for
+            products of one session to lie close where the recipe gives that a weight.
 
     Returns:
         None in every process but the first.
@@ -119,7 +128,7 @@ def train(
         begun = begun or start.from_nothing(kept, device)
         pairs = begun.pairs(kept, pixels)
         clicked = _among(usable, clicked) if clicked else None
-        near = _co_clicks(clicked) if clicked else None
+        near = _co_clicks(clicked) if clicked and recipe.align else None
         learner = _learner(begun, pairs, kept, recipe, align=recipe.align if near else 0.0)
         learnt = learn(
             learner,
@@ -139,7 +148,7 @@ def train(
             progress=lambda done, total: progress("train encoder", done, total),
         )
         if processes.first:
-            _write(begun, learner, pairs, clicked, folder)
+            drawn = _write(begun, learner, pairs, clicked, folder)
             decoding.remove(folder)
             state.remove(folder)
         processes.wait()
@@ -154,6 +163,7 @@ def train(
         kept=learnt.kept,
         resumed_at=learnt.resumed_at,
         co_clicks=len(near.first) if near else 0,
+        taste=drawn,
     )
 
 
@@ -184,8 +194,11 @@ def _learner(begun: start.Start, pairs: Pairs, titles: Sequence[str], recipe: Re
     )
 
 
-def _write(begun: start.Start, learner: Learner, pairs: Pairs, clicked: Clicked | None, folder: Path) -> None:
+def _write(begun: start.Start, learner: Learner, pairs: Pairs, clicked: Clicked | None, folder: Path) -> bool | None:
     """The checkpoint: model and tokenizer, the space of fused vectors, and the captioner if one was trained.
+
+    Returns:
+        Whether clicks told what users share, None without clicks.
 
     Raises:
         VitrineError: there is no room; the state of the training is still there.
@@ -194,11 +207,11 @@ def _write(begun: start.Start, learner: Learner, pairs: Pairs, clicked: Clicked 
         begun.save(folder)
         shown = np.linspace(0, len(pairs) - 1, min(len(pairs), SPREAD_OF)).astype(np.int64)
         fused = fuse(*vectors_of(learner.towers, pairs, begun.preparation, shown), SAME_PRODUCT)
-        space = fusion.whitened(fused)
-        if space and clicked:
+        space = whitened = fusion.whitened(fused)
+        if whitened and clicked:
             place = np.full(len(pairs) + 1, -1)  # the last stands for what is no pair
             place[shown] = np.arange(len(shown))
-            space = taste.drawn_out(space, fused, clicked.users, place[clicked.products])
+            space = taste.drawn_out(whitened, fused, clicked.users, place[clicked.products])
         fusion.save(space, folder)
         if hasattr(learner, "language"):
             learner.language.save(folder)
@@ -207,6 +220,7 @@ def _write(begun: start.Start, learner: Learner, pairs: Pairs, clicked: Clicked 
             f"{folder}: the checkpoint cannot be written ({error}); make room and run this again, it goes on "
             "where its last state was saved"
         ) from error
+    return space is not whitened if clicked else None
 
 
 def _among(usable: NDArray[np.bool_], clicked: Clicked) -> Clicked:

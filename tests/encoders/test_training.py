@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from feature_repo import schema
 from feature_repo.errors import UsageError, VitrineError
 from producers.catalogue.pack import pack
-from producers.encoders import load
+from producers.encoders import fusion, load
 from producers.encoders.train import Trained, train
 from producers.encoders.training import state
 from producers.encoders.training.clicks import SESSION_GAP, Clicked, co_clicks
@@ -226,7 +226,7 @@ def test_pairs_in_an_lmdb_teach_what_those_in_files_do(shop, tmp_path: Path) -> 
         ({"objectives": ("words",)}, "leaves out contrastive"),
         ({"precision": "int4"}, "'int4'"),
         ({"keep": "all"}, "'all'"),
-        ({"align": 0.0}, "positive"),
+        ({"align": -0.1}, "negative"),
         ({"crop": 0.0}, "--crop 0.0"),
         ({"jitter": 1.5}, "--jitter 1.5"),
     ],
@@ -301,7 +301,26 @@ def test_products_clicked_together_come_to_lie_close(shop, tmp_path: Path) -> No
     assert closeness(tmp_path / "with", clicked) > closeness(tmp_path / "without", None) + 0.2
 
 
+def test_clicks_change_the_space_of_fused_vectors_alone_unless_a_weight_is_given(shop, tmp_path: Path) -> None:
+    titles, pictures = shop[0] * 5, shop[1] * 5  # enough of them to tell a spread
+    liked = np.random.default_rng(0).permuted(np.arange(len(titles)).reshape(4, -1, order="F"), axis=1)[:, :20]
+    clicked = Clicked(np.repeat(np.arange(200), 20), np.tile(liked, (50, 1)).ravel(), np.zeros(4000, np.int64))
+    without = trained((titles, pictures), tmp_path / "without", Recipe(batch=16))
+    given = trained((titles, pictures), tmp_path / "given", Recipe(batch=16), clicked=clicked)
+    assert (without.taste, given.taste, given.co_clicks) == (None, True, 0)
+    one, other = weights(tmp_path / "without"), weights(tmp_path / "given")
+    differing = {name for name in one if not torch.equal(one[name], other[name])}
+    assert differing == {f"{fusion.FILE}:axes"}
+
+
+def test_too_few_clicks_leave_the_space_and_say_so(shop, tmp_path: Path) -> None:
+    few = Clicked(np.zeros(3, np.int64), np.arange(3), np.arange(3))
+    made = trained(shop, tmp_path, Recipe(batch=16), clicked=few)
+    assert made.taste is False
+    assert "the fused space is left as it is" in str(made)
+
+
 def test_a_log_without_two_clicks_in_a_session_cannot_align(shop, tmp_path: Path) -> None:
     lonely = Clicked(np.arange(3), np.arange(3), np.arange(3))
     with pytest.raises(VitrineError, match="nothing to align"):
-        trained(shop, tmp_path, Recipe(batch=16), clicked=lonely)
+        trained(shop, tmp_path, Recipe(batch=16, align=0.3), clicked=lonely)

@@ -35,8 +35,8 @@ class Recipe:
     """The smallest, of a picture's area: a tighter one hides how large things are, which tells whom a romper fits."""
     jitter: float = 0.0
     """How far colours are changed by chance, as a share; not at all, for colour is a property of the product."""
-    align: float = 0.3
-    """Weight of the behaviour alignment, where clicks are given."""
+    align: float = 0.0
+    """Weight of the objective that draws products of one session together, where clicks are given."""
     save_every: int = 500
     """Steps between two saved states."""
 
