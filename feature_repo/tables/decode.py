@@ -2,8 +2,8 @@
 
 Rows are joined to one matrix of bytes: their checksums are one multiply-add, and batch.py takes fields out of it.
 
-Nearly always all rows are there, sound and of one layout: that is seen at one go (`_all_alike`). Only where it is not
-so are the rows sorted into those that can be read together and those that cannot (`_fit_to_read`).
+Nearly always all rows are there, or all but some, sound and of one layout: that is seen at one go (`_all_alike`). Only
+where it is not so are the rows sorted into those that can be read together and those that cannot (`_fit_to_read`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -151,6 +151,10 @@ def _fit_to_read(
     parts: list[_Part] = []
     place = np.flatnonzero([row is not None for row in rows])
     present = [row for row in rows if row is not None]
+    alike = _all_alike(present, layouts, words, oldest) if len(present) < len(rows) else None
+    if alike is not None:  # some are absent, and that is all
+        status[place], event[place] = Status.PRESENT, alike.times
+        return [(place, alike)], status, event, False
     status[place] = Status.FAILED
     sizes = np.fromiter(map(len, present), np.int64, len(present))
     for group in of_one_size(sizes) if present else ():
