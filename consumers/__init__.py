@@ -6,7 +6,6 @@
     linked.py     and of entities that a row names, in one conversation
     block.py      what it hands out
     affinity.py   the same with how close candidates are to what their user clicked
-    memory.py     how a process that reads again and again keeps its memory
     missing.py    what is not known of candidates, as features
     ranking/      training set, rankers, metrics, lift
     tagging/      how good the predicted tags are

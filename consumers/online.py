@@ -6,7 +6,7 @@
     block.status == Status.PRESENT                   # [500]
 
 What it needs to know of views and services lies in the online store itself (feature_repo/tables/record.py). A process
-that reads again and again does well to begin with `consumers.memory.keep_freed()`.
+that reads again and again does well to begin with `feature_repo.memory.keep_freed()`.
 """
 
 import asyncio

@@ -11,6 +11,7 @@
     tables/         storage: Arrow tables and NumPy arrays in and out, no Feast
     stores/         Feast's plug-in points: thin adapters over tables/
     cores.py        work on every core
+    memory.py       how a process that does the same again and again keeps its memory
     errors.py       what a user can cause and mend
     console.py      what the command lines share: one-line errors, progress bars
     interruption.py  their end by Ctrl-C, from the first moment on

@@ -9,11 +9,11 @@ from contextlib import suppress
 import uvicorn
 from fastapi import APIRouter
 
-from consumers import memory
 from consumers.serving.desk import Desk
 from consumers.serving.door import Door
 from consumers.serving.flight import FlightServer
 from consumers.serving.http import create_app
+from feature_repo import memory
 
 QUIET = ("uvicorn.error", "uvicorn.access")
 

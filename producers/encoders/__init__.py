@@ -8,7 +8,6 @@ blip.py         BLIP, with the calls that the others have
 sentence.py     sentence encoders: text alone
 batches.py      n rows through a model, smaller batches where memory is short
 tokens.py       texts as arrays of token ids
-heap.py         what a CPU wants: memory of one batch kept for the next
 static.py       what a GPU wants: fixed shapes, captured; copies that do not wait
 geometry.py     how a picture is cut to the model's size
 pixels.py       pictures decoded in worker processes

@@ -21,8 +21,9 @@ from transformers import (
 from transformers.image_processing_backends import PilBackend
 from transformers.models.resnet.modeling_resnet import ResNetConvLayer, ResNetShortCut
 
+from feature_repo import memory
 from feature_repo.errors import VitrineError
-from producers.encoders import files, fusion, heap
+from producers.encoders import files, fusion
 from producers.encoders.batches import Batches
 from producers.encoders.blip import Blip
 from producers.encoders.encoder import Pixels, Vectors
@@ -65,7 +66,7 @@ class DualEncoder:
     ) -> None:
         on_gpu = device.type == "cuda"
         if not on_gpu:
-            heap.keep()
+            memory.keep_freed()
         self.dtype = torch.bfloat16 if on_gpu else torch.float32
         self.model = folded(model.eval()).to(device, self.dtype, memory_format=torch.channels_last)
         self.tokenizer = tokenizer

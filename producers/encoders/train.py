@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
+from feature_repo import memory
 from feature_repo.errors import VitrineError
-from producers.encoders import fusion, heap, small, taste
+from producers.encoders import fusion, small, taste
 from producers.encoders.fusion import SAME_PRODUCT, fuse
 from producers.encoders.pixels import Source
 from producers.encoders.training import pictures as decoding
@@ -111,7 +112,7 @@ def train(
         VitrineError: fewer than two usable pairs, a checkpoint that cannot be trained, the state of another training.
         UsageError: the batch does not fall into equal parts.
     """
-    heap.keep()
+    memory.keep_freed()
     recipe = recipe or Recipe()
     device = device_of_this_process()
     with together(device) as processes:

@@ -9,7 +9,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from consumers import affinity, memory
+from consumers import affinity
 from consumers.online import OnlineReader
 from consumers.question import Question
 from consumers.serving import answer, ask, desk, flight
@@ -17,6 +17,7 @@ from consumers.serving.access_log import AccessLog
 from consumers.serving.client import request
 from consumers.serving.desk import Desk, Limits
 from consumers.serving.metrics import Metrics
+from feature_repo import memory
 from feature_repo.tables.online_table import OnlineTable
 from feature_repo.tables.redis_conversation import RedisConversation
 from tests.benchmarks.serving.asked import Asked, Calls, Products, Users, drawn

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from consumers import memory
 from consumers.affinity import fetch_with_affinity
 from consumers.online import OnlineReader
 from consumers.serving.client import FlightClient, HttpClient, request
+from feature_repo import memory
 from tests.benchmarks import harness
 from tests.benchmarks.harness import Record, Rounds
 from tests.benchmarks.serving.asked import Asked, Calls, Products, Users, drawn, timed
