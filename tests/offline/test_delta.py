@@ -87,7 +87,9 @@ def test_writers_that_make_a_table_at_once_all_come_through(tmp_path: Path) -> N
         assert delta.read(tmp_path / f"table in turn {table}").num_rows == 1
 
 
-def test_vectors_are_written_without_a_dictionary_and_what_repeats_with_one(tmp_path: Path) -> None:
+def test_vectors_and_lists_beside_them_are_written_without_a_dictionary_and_what_repeats_with_one(
+    tmp_path: Path,
+) -> None:
     vectors = pa.array([[0.5, -1.0], None], pa.list_(pa.float32()))
     products = pa.table({"product_id": ["a", "b"], "vector": vectors, "event_timestamp": pa.array([1, 2])})
     histories = pa.table({"user_id": ["a", "b"], "vector": vectors, "recent": [["p", "q"], ["p"]]})
@@ -95,7 +97,9 @@ def test_vectors_are_written_without_a_dictionary_and_what_repeats_with_one(tmp_
     delta.append_in_turn(tmp_path / "histories", histories, "s", 0)
     assert delta.read(tmp_path / "products").equals(products)
     assert written(tmp_path / "products") == {"product_id": True, "vector": False, "event_timestamp": True}
-    assert written(tmp_path / "histories") == {"user_id": True, "vector": True, "recent": True}
+    assert written(tmp_path / "histories") == {"user_id": True, "vector": False, "recent": False}
+    delta.append(tmp_path / "names", histories.drop_columns(["vector"]))
+    assert written(tmp_path / "names") == {"user_id": True, "recent": True}
     # What files hold is known without opening them.
     stated = DeltaTable(tmp_path / "products").get_add_actions(flatten=True)
     assert pa.table(stated)["max.event_timestamp"].to_pylist() == [2]
