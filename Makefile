@@ -68,6 +68,7 @@ bench: .venv/installed  ## beside Feast's own stores and raw clients: tests/benc
 	python -W ignore -m tests.benchmarks.encoding cpu --record
 	python -W ignore -m tests.benchmarks.asof vectors --record
 	python -W ignore -m tests.benchmarks.asof normalised --record
+	python -W ignore -m tests.benchmarks.asof large --record
 	python -W ignore -m tests.benchmarks.serving turns --record
 	python -W ignore -m tests.benchmarks.serving stock --record
 	python -W ignore -m tests.benchmarks.serving load --record

@@ -57,8 +57,8 @@ def make_versions(versions: int, products: int, dim: int) -> pa.Table:
     )
 
 
-def make_impressions(impressions: int, products: int) -> pa.Table:
-    rng = np.random.default_rng(1)
+def make_impressions(impressions: int, products: int, seed: int = 1) -> pa.Table:
+    rng = np.random.default_rng(seed)
     return pa.table(
         {"product_id": product_ids(rng.integers(0, products, impressions)), "event_timestamp": times(rng, impressions)}
     )
@@ -225,7 +225,7 @@ def large(
     if not rows.exists():
         with pq.ParquetWriter(rows, make_impressions(1, products).schema) as writer:
             for start in range(0, impressions, 1_000_000):
-                writer.write_table(make_impressions(min(1_000_000, impressions - start), products))
+                writer.write_table(make_impressions(min(1_000_000, impressions - start), products, start))
     store = feast_store(root, OURS, lambda: table)
     order = table.select(["product_id", "event_timestamp"]).append_column("row", pa.array(np.arange(versions)))
 
