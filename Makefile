@@ -26,7 +26,8 @@ demo: .venv/installed  ## from a generated shop to a measured AUC lift: demo/rep
 	@rm -rf demo && mkdir demo
 	$(call step,produce shop --out demo/shop --products 8000 --users 1500 --days 60 --seed 0)
 	$(call step,produce catalogue --products demo/shop/products.parquet)
-	$(call step,produce encoder --data demo/shop --out demo/encoder)
+	$(call step,produce encoder --data demo/shop --out demo/encoder \
+		--align demo/shop/impressions.parquet --test-days 17)
 	$(call step,produce embeddings --encoder demo/encoder)
 	$(call step,produce tags --labels demo/shop/labels.parquet)
 	$(call step,produce codes)

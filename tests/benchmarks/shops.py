@@ -19,7 +19,7 @@ TABLE = Path(__file__).parent / "SHOPS.md"
 SHOP_ENDS = "2026-03-02T00:00:00"
 STEPS = (
     "produce catalogue --products shop/products.parquet",
-    "produce encoder --data shop --out encoder",
+    "produce encoder --data shop --out encoder --align shop/impressions.parquet --test-days 17",
     "produce embeddings --encoder encoder",
     "produce tags --labels shop/labels.parquet",
     "produce codes",
