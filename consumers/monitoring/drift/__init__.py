@@ -5,6 +5,6 @@ measures.py    statistics of how far two sets of products are apart, for many la
 separable.py   how well a classifier tells the two sets apart
 churn.py       how many of a product's neighbours a new version of it lost
 threshold.py   how far apart they would be by chance: labels permuted within strata, the largest statistic of all
-measured.py    the statistics of each view, and what cannot be judged
+measured.py    what is found in each view: statistics, a changed version, what cannot be judged
 check.py       all of it, and what to do first
 """

@@ -11,7 +11,17 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from consumers.monitoring.drift import threshold
-from consumers.monitoring.drift.measured import FEWEST, Labels, Measured, of_catalogue, of_codes, of_tags, of_vectors
+from consumers.monitoring.drift.measured import (
+    FEWEST,
+    VIEWS,
+    Changed,
+    Finding,
+    Labels,
+    Measured,
+    NotJudged,
+    of_catalogue,
+    of_view,
+)
 from consumers.monitoring.drift.weeks import Weeks
 from feature_repo.human_times import in_words
 from feature_repo.settings import Settings
@@ -53,7 +63,7 @@ class Drift:
     """None where nothing could be judged."""
     statistics: list[Statistic]
     changed: list[str]
-    """A feed that shrank, and versions that most earlier products have no rows of: alarms whatever the figures."""
+    """A feed that shrank, and versions that most earlier products have no rows of."""
     not_judged: list[str]
     """What could not be judged, and why."""
 
@@ -97,15 +107,15 @@ def check(
     weeks = Weeks.read(settings, now, window=window, before=before, sample=sample, seed=seed)
     sizes = int(weeks.now.sum()), int((~weeks.now).sum())
     new = weeks.products["new"].to_numpy(bool)[weeks.now]
-    measured: list[Measured] = []
-    changed = _shrunk(weeks.counts, window)
-    not_judged: list[str] = []
+    found: list[Finding] = [Changed(line) for line in _shrunk(weeks.counts, window)]
     p_value: float | None = None
     statistics: list[Statistic] = []
     if min(sizes) < FEWEST:
-        not_judged.append(
-            f"{sizes[0]:,} products in the window and {sizes[1]:,} before it; at least {FEWEST} of each are needed: "
-            "take a longer --window or --before"
+        found.append(
+            NotJudged(
+                f"{sizes[0]:,} products in the window and {sizes[1]:,} before it; at least {FEWEST} of each are "
+                "needed: take a longer --window or --before"
+            )
         )
     else:
         draws = threshold.draws_for(once_in)
@@ -113,9 +123,10 @@ def check(
             threshold.labellings(weeks.now, weeks.stratum, draws, seed),
             threshold.labellings(weeks.now, weeks.newness, draws, seed + 1),
         )
-        measured += of_catalogue(weeks, labels)
-        for judge in (of_vectors, of_tags, of_codes):
-            measured += judge(settings, weeks, labels, seed, changed, not_judged)
+        found += of_catalogue(weeks, labels)
+        for view in VIEWS:
+            found += of_view(view, settings, weeks, labels, seed)
+        measured = [one for one in found if isinstance(one, Measured)]
         judged = threshold.judge(np.column_stack([one.values for one in measured]), once_in)
         p_value = judged.p_value
         statistics = [
@@ -133,8 +144,8 @@ def check(
         strata=len(np.unique(weeks.stratum)) if len(weeks.now) else 0,
         p_value=p_value,
         statistics=statistics,
-        changed=changed,
-        not_judged=not_judged,
+        changed=[one.line for one in found if isinstance(one, Changed)],
+        not_judged=[one.line for one in found if isinstance(one, NotJudged)],
     )
 
 
