@@ -21,7 +21,7 @@ from consumers.ranking import content
 from consumers.ranking.history import Clicks, clicks_of_users
 from consumers.ranking.training_set import JoinedView, TrainingSet, codes, gather
 from feature_repo.features.affinity import affinity, summaries
-from feature_repo.features.ages import child_stage
+from feature_repo.features.ages import child_stage, expected_stage
 from feature_repo.features.interest import Click, Means, means_of_histories
 from feature_repo.features.similarity import cosines_of_windows, rowwise_cosine
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, HISTORY_LENGTH
@@ -82,7 +82,7 @@ def _tags(data: TrainingSet, tags: JoinedView) -> Group:
     if "child_age_months" in known and age.shape[1] > 1:
         stage = child_stage(data.impressions.column("child_age_months").cast("float32").to_numpy())
         group["age_match"] = _pick(age, stage)
-        group["age_gap"] = _expected_stage(age) - stage
+        group["age_gap"] = expected_stage(age) - stage
     if "child_gender" in known and gender.shape[1] > 1:
         column = data.impressions.column("child_gender").to_numpy(zero_copy_only=False)
         wanted = np.full(len(column), np.nan, np.float32)
@@ -185,10 +185,6 @@ def _with_vector(embedding: JoinedView, vectors: Floats) -> Ints:
     """The row of `vectors` for each impression [n], -1 where there is no vector."""
     has_vector = np.append(~np.isnan(vectors[:, 0]), False)
     return np.where(has_vector[embedding.row], embedding.row, -1)
-
-
-def _expected_stage(distribution: Floats) -> Floats:
-    return np.einsum("ij,j->i", distribution, np.arange(distribution.shape[1], dtype=np.float32))
 
 
 def _pick(distribution: Floats, index: Floats) -> Floats:

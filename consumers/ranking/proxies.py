@@ -113,14 +113,22 @@ def read_points(files: Sequence[Path]) -> list[dict[str, Any]]:
 def correlations(points: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Spearman's rank correlation of each proxy with the lift, over encoders; empty below CORRELATED encoders.
 
-    A proxy that some encoder lacks, or that is the same of all, is left out: it has no rank correlation.
+    An encoder with several points counts once, by their means. A proxy that some encoder lacks, or that is the same of
+    all, is left out: it has no rank correlation.
     """
-    if len({point["encoder"] for point in points}) < CORRELATED:
+    of_encoder: dict[str, list[dict[str, Any]]] = {}
+    for point in points:
+        of_encoder.setdefault(point["encoder"], []).append(point)
+    if len(of_encoder) < CORRELATED:
         return {}
+
+    def means(name: str) -> NDArray[np.float64]:
+        return np.array([np.array([one[name] for one in its], np.float64).mean() for its in of_encoder.values()])
+
     found = {}
-    lifts = np.array([point["lift"] for point in points], np.float64)
+    lifts = means("lift")
     for name in NAMES:
-        values = np.array([point[name] for point in points], np.float64)
+        values = means(name)
         if np.isfinite(values).all() and np.ptp(values) > 0 and np.ptp(lifts) > 0:
             found[name] = float(spearmanr(values, lifts).statistic)
     return found
