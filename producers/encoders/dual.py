@@ -80,6 +80,7 @@ class DualEncoder:
         self._images = Batches(ON_A_GPU if on_gpu else IMAGES_AT_ONCE, lanes)
         self._texts = Batches(ON_A_GPU if on_gpu else TEXTS_AT_ONCE, lanes)
         self.images_at_once = 2 * lanes * IMAGES_AT_ONCE if not on_gpu else 4 * ON_A_GPU
+        self.callers = 2 if lanes > 1 else 1
         self._sent = Sent(device)
         self.image_tower: Tower = Captured(self._pixels_to_features) if on_gpu else self._pixels_to_features
         """[n, d] from uint8 [n, height, width, 3]."""

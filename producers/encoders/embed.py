@@ -24,7 +24,7 @@ from feature_repo import schema
 from producers.catalogue.images import UnusableImage
 from producers.encoders.encoder import Encoder, Vectors
 from producers.encoders.geometry import Geometry
-from producers.encoders.overlap import in_background
+from producers.encoders.overlap import in_background, in_threads
 from producers.encoders.pixels import Batch, Source, decode_batches, decode_here
 from producers.encoders.rows import embedding_rows
 
@@ -52,7 +52,7 @@ class Seconds(NamedTuple):
     wait: float = 0.0
     """For decoded pictures: where this is long, decoding is what limits the run."""
     encode: float = 0.0
-    """In the model, and making rows of what it gave."""
+    """In the model; once, where it is at several batches."""
     write: float = 0.0
     """Until the rows were committed: whoever writes them says so."""
 
@@ -88,7 +88,7 @@ def embed_stream(
     """Encode and fuse rows of the catalogue, chunk by chunk in order, one `Embedded` for each.
 
     Reading, decoding, encoding and whatever the caller does with a chunk overlap: while it commits one, the next is
-    encoded in a thread of its own and the pictures of the one after are decoded.
+    encoded, the pictures of the one after are decoded and that after them is read, each in a thread of its own.
 
     Args:
         chunks: with the columns product_id, title, image, image_bytes and event_timestamp of schema.CATALOGUE, a few
@@ -132,7 +132,8 @@ def encoded(part: Decoded, encoder: Encoder, now: datetime) -> Embedded:
     """The second half, wherever the first was done."""
     image, text = np.full((2, len(part.catalogue), encoder.dim), np.nan, np.float32)
     key = _Pictures(_Chunk(part.catalogue, image, text), part.rows, part.refused, first=True, last=True)
-    made = _encode(replace(part.pictures, key=key), encoder, now)
+    batch = replace(part.pictures, key=key)
+    made = _told(batch, _encode(batch, encoder), 0.0, encoder, now)
     assert made is not None  # the first batch is the last
     return made
 
@@ -159,26 +160,49 @@ class _Pictures(NamedTuple):
     last: bool
 
 
+class _Encoded(NamedTuple):
+    """What is said of a batch whose vectors are in its chunk."""
+
+    bad: list[Unusable]
+    began: float
+    ended: float
+
+
 def _embedded(
     chunks: Iterator[pa.Table], encoder: Encoder, pool: ProcessPoolExecutor, now: datetime
 ) -> Iterator[Embedded]:
-    asked = ((pictures, pictures.sources) for pictures in _pictures(chunks, encoder))
-    for batch in decode_batches(asked, encoder.geometry, pool, size=encoder.images_at_once):
-        made = _encode(batch, encoder, now)
+    asked = ((pictures, pictures.sources) for pictures in in_background(_pictures(chunks, encoder)))
+    batches = decode_batches(asked, encoder.geometry, pool, size=encoder.images_at_once)
+    until = 0.0
+    for batch, said in in_threads(lambda batch: _encode(batch, encoder), batches, encoder.callers):
+        made = _told(batch, said, until, encoder, now)
+        until = max(until, said.ended)
         if made is not None:
             yield made
 
 
-def _encode(batch: Batch[_Pictures], encoder: Encoder, now: datetime) -> Embedded | None:
-    """Encode a batch of a chunk, with the first the titles; with the last the chunk is done."""
-    chunk, start = batch.key.chunk, time.perf_counter()
-    if batch.key.first:  # words need no decoding: the workers get ahead meanwhile
-        _encode_titles(chunk, encoder)
-    _encode_pictures(batch, encoder)
-    rows = _rows(chunk, encoder, now) if batch.key.last else None
-    encode = time.perf_counter() - start
+def _encode(batch: Batch[_Pictures], encoder: Encoder) -> _Encoded:
+    """Encode a batch of a chunk, with the first the titles."""
+    chunk, began = batch.key.chunk, time.perf_counter()
+    bad = _encode_titles(chunk, encoder) if batch.key.first else []  # the workers get ahead meanwhile
+    bad += _encode_pictures(batch, encoder)
+    return _Encoded(bad, began, time.perf_counter())
+
+
+def _told(batch: Batch[_Pictures], said: _Encoded, until: float, encoder: Encoder, now: datetime) -> Embedded | None:
+    """Batch after batch what came of it; with the last its chunk is done.
+
+    Args:
+        until: when the batches before were encoded.
+    """
+    chunk = batch.key.chunk
+    chunk.bad += said.bad
+    encode = max(0.0, said.ended - max(said.began, until))
     chunk.seconds += Seconds(decode=batch.decoding, wait=batch.waiting, encode=encode)
-    return None if rows is None else Embedded(rows, tuple(chunk.bad), chunk.seconds)
+    if not batch.key.last:
+        return None
+    rows = _rows(chunk, encoder, now)
+    return Embedded(rows, tuple(chunk.bad), chunk.seconds)
 
 
 def _pictures(chunks: Iterator[pa.Table], encoder: Encoder) -> Iterator[_Pictures]:
@@ -209,26 +233,29 @@ def _sources(catalogue: pa.Table) -> tuple[NDArray[np.int64], list[Source]]:
     return np.flatnonzero(there), sources
 
 
-def _encode_titles(chunk: _Chunk, encoder: Encoder) -> None:
+def _encode_titles(chunk: _Chunk, encoder: Encoder) -> list[Unusable]:
     titles = chunk.catalogue.column("title")
     rows = np.flatnonzero(titles.is_valid())
     chunk.text[rows] = encoder.encode_texts(titles.drop_null().to_pylist())
-    for row in rows[np.isnan(chunk.text[rows, 0])]:
-        chunk.bad.append(Unusable(_product(chunk, row), "title", NO_VECTOR, titles[int(row)].as_py()))
+    return [
+        Unusable(_product(chunk, row), "title", NO_VECTOR, titles[int(row)].as_py())
+        for row in rows[np.isnan(chunk.text[rows, 0])]
+    ]
 
 
-def _encode_pictures(batch: Batch[_Pictures], encoder: Encoder) -> None:
+def _encode_pictures(batch: Batch[_Pictures], encoder: Encoder) -> list[Unusable]:
     chunk, rows, sources, _, _ = batch.key
     if batch.pixels is not None:
         vectors = encoder.encode_pixels(batch.pixels)[batch.usable]
     else:
         vectors = encoder.encode_images(batch.images) if batch.images else np.empty((0, encoder.dim), np.float32)
     chunk.image[rows[batch.usable]] = vectors
-    for place, error in zip(np.flatnonzero(~batch.usable), batch.refused, strict=True):
-        named = _named(sources[int(place)], error)
-        chunk.bad.append(Unusable(_product(chunk, rows[place]), "image", error.reason, named))
-    for row in rows[batch.usable][np.isnan(vectors[:, 0])]:
-        chunk.bad.append(Unusable(_product(chunk, row), "image", NO_VECTOR, None))
+    refused = [
+        Unusable(_product(chunk, rows[place]), "image", error.reason, _named(sources[int(place)], error))
+        for place, error in zip(np.flatnonzero(~batch.usable), batch.refused, strict=True)
+    ]
+    nothing = rows[batch.usable][np.isnan(vectors[:, 0])]
+    return refused + [Unusable(_product(chunk, row), "image", NO_VECTOR, None) for row in nothing]
 
 
 def _rows(chunk: _Chunk, encoder: Encoder, now: datetime) -> pa.Table:

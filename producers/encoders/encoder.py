@@ -45,6 +45,10 @@ class Encoder(Protocol):
     def images_at_once(self) -> int:
         """How many pictures `encode_pixels` likes to be given: a batch of the model, or a few."""
 
+    @property
+    def callers(self) -> int:
+        """How many threads do well to call it at once: two where cores would wait for each other's last batch."""
+
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Vectors of texts; those longer than the model reads are cut at their end."""
 

@@ -1,11 +1,13 @@
-"""One stage of a run beside the next: an iterator driven from a thread of its own, a few items ahead of its reader."""
+"""One stage of a run beside the next: an iterator driven from threads of its own, a few items ahead of its reader."""
 
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def in_background(items: Iterator[Item], ahead: int = 1) -> Generator[Item, None, None]:
@@ -61,3 +63,22 @@ def in_background(items: Iterator[Item], ahead: int = 1) -> Generator[Item, None
         close = getattr(items, "close", None)
         if close is not None:
             close()
+
+
+def in_threads(
+    call: Callable[[Item], Result], items: Iterable[Item], threads: int
+) -> Generator[tuple[Item, Result], None, None]:
+    """Items in their order, and what a call gives of each; so many calls run at once, and no item is taken for more.
+
+    Raises:
+        BaseException: whatever a call or `items` raised; the calls that have begun are waited for.
+    """
+    under_way: deque[tuple[Item, Future[Result]]] = deque()
+    with ThreadPoolExecutor(threads, "in_threads") as pool:
+        for item in items:
+            under_way.append((item, pool.submit(call, item)))
+            if len(under_way) == threads:
+                done, future = under_way.popleft()
+                yield done, future.result()
+        for done, future in under_way:
+            yield done, future.result()

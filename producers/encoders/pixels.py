@@ -46,7 +46,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Batch(Generic[Key]):
-    """Some pictures decoded, for as long as the next batch has not been asked for."""
+    """Some pictures decoded."""
 
     key: Key
     pixels: NDArray[np.uint8] | None

@@ -38,6 +38,7 @@ class SentenceEncoder:
 
     has_images = False
     images_at_once = 1
+    callers = 1
     geometry = None
     space = None
 

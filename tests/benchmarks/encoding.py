@@ -54,10 +54,9 @@ class Case:
     out: Iterator[Path]
 
     def chunks(self) -> Iterator[pa.Table]:
-        from feature_repo.tables import delta
+        from feature_repo.tables import delta, ranges
 
-        table = delta.read(self.catalogue, NAMES)
-        return (table.slice(start, ROWS_A_COMMIT) for start in range(0, len(table), ROWS_A_COMMIT))
+        return ranges.blocks(delta.dataset(self.catalogue), NAMES, ROWS_A_COMMIT)
 
 
 @app.command()

@@ -18,7 +18,7 @@ from producers.catalogue.images import EMPTY, NOT_AN_IMAGE, open_image
 from producers.encoders import load
 from producers.encoders.embed import embed, embed_stream
 from producers.encoders.encoder import Encoder
-from producers.encoders.overlap import in_background
+from producers.encoders.overlap import in_background, in_threads
 from producers.encoders.pixels import decode_batches, decoding_processes
 from tests.encoders import checkpoints
 
@@ -108,7 +108,7 @@ def test_the_summary_tells_the_stages_apart(encoder: Encoder, pool: ProcessPoolE
 def test_pictures_keep_their_places_though_slabs_are_used_again(encoder: Encoder, pool: ProcessPoolExecutor) -> None:
     asked = ((n, [picture(n), b"", picture(n + 1)]) for n in range(40))
     assert encoder.geometry is not None
-    for batch in decode_batches(asked, encoder.geometry, pool, size=3):
+    for batch in list(decode_batches(asked, encoder.geometry, pool, size=3)):  # slabs are used again
         assert batch.usable.tolist() == [True, False, True]
         assert [error.reason for error in batch.refused] == [EMPTY]
         assert batch.pixels is not None
@@ -154,3 +154,39 @@ def test_an_error_comes_to_the_reader_after_what_was_made_before_it() -> None:
     assert next(stream) == 1
     with pytest.raises(ValueError, match="broken chunk"):
         next(stream)
+
+
+def test_calls_run_side_by_side_and_their_results_come_in_order() -> None:
+    both = threading.Barrier(2, timeout=10)  # broken if one call waited for the other
+    running: list[int] = []
+    most = 0
+
+    def call(number: int) -> int:
+        nonlocal most
+        running.append(number)
+        most = max(most, len(running))
+        both.wait()
+        time.sleep(0.001 * (number % 3))
+        running.remove(number)
+        return number * number
+
+    assert list(in_threads(call, range(20), 2)) == [(number, number * number) for number in range(20)]
+    assert most == 2
+
+
+def test_what_a_call_raises_comes_at_its_place_and_the_call_beside_it_is_waited_for() -> None:
+    ended: list[int] = []
+
+    def call(number: int) -> int:
+        if number == 1:
+            raise ValueError("broken batch")
+        time.sleep(0.05)
+        ended.append(number)
+        return number
+
+    results = in_threads(call, range(10), 2)
+    assert next(results) == (0, 0)
+    with pytest.raises(ValueError, match="broken batch"):
+        next(results)
+    assert ended in ([0], [0, 2])
+    assert "in_threads" not in {thread.name.rstrip("_0123456789") for thread in threading.enumerate()}
