@@ -1,5 +1,6 @@
 """Materializing processes, to be killed and to be measured: forked from a server that has imported everything."""
 
+import ctypes
 import threading
 import time
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+import pyarrow as pa
 
 from feature_repo.tables import materialize
 from tests.engine import world
@@ -21,6 +24,7 @@ context.set_forkserver_preload(["tests.engine.runs"])
 def _run(pipe: Connection, folder: Path, end: datetime, rows_per_entry: int) -> None:
     materialize.ROWS_PER_ENTRY = rows_per_entry
     materialize.BLOCK_ROWS = min(materialize.BLOCK_ROWS, rows_per_entry)
+    _give_freed_memory_back()
     store = world.open_store(folder)
     pipe.send("begins")
     with _watched_memory() as megabytes:
@@ -33,6 +37,14 @@ def running(
 ) -> AbstractContextManager[tuple[BaseProcess, Connection]]:
     """A process that has just begun to materialize `looks`; the pipe gives the most memory that it took, in MB."""
     return begun(context, _run, folder, end, rows_per_entry)
+
+
+def _give_freed_memory_back() -> None:
+    """What allocators keep of what was freed depends on the moment: it would be measured as memory that is needed."""
+    pa.set_memory_pool(pa.system_memory_pool())
+    mallopt, mmap_threshold, arena_max = ctypes.CDLL(None).mallopt, -3, -8
+    mallopt(mmap_threshold, 64 * 1024)
+    mallopt(arena_max, 1)
 
 
 @contextmanager
