@@ -134,7 +134,7 @@ class OnlineReader:
         now: datetime | None = None,
     ) -> Block:
         """`fetch`, without blocking the event loop while the store is asked."""
-        if self._table.is_known() and not self._is_due():
+        if self._table.views.is_known() and not self._is_due():
             question = self._question(view_or_service, ids, features, full_feature_names, out)
         else:
             question = await asyncio.to_thread(self._question, view_or_service, ids, features, full_feature_names, out)
@@ -145,7 +145,7 @@ class OnlineReader:
     def services(self) -> tuple[str, ...]:
         """The names of the feature services, sorted."""
         self._look_again()
-        return tuple(sorted(self._table.record().services))
+        return tuple(sorted(self._table.views.record().services))
 
     def join_keys(self, view_or_service: str) -> dict[str, tuple[str, ...]]:
         """Of each view that is asked, by its name in the service: the join keys, as the service calls them.
@@ -172,7 +172,7 @@ class OnlineReader:
         Raises:
             VitrineError: it does not answer, or knows nothing of the project.
         """
-        if not self._table.reload().views:
+        if not self._table.views.reload().views:
             raise VitrineError(f"the online store has no views of project `{self._table.project}`: run `feast apply`")
 
     def close(self) -> None:
@@ -193,7 +193,7 @@ class OnlineReader:
     def _look_again(self) -> None:
         if self._is_due():
             self._looked = time.monotonic()
-            self._table.reload()
+            self._table.views.reload()
 
     def _question(
         self,
@@ -209,7 +209,7 @@ class OnlineReader:
     def _plan(self, name: str, features: Sequence[str] | None, full_feature_names: bool) -> Plan:
         """What these features ask for, worked out anew when the store says something else than before."""
         asked = (name, None if features is None else tuple(features), full_feature_names)
-        plan, record = self._plans.get(asked), self._table.record()
+        plan, record = self._plans.get(asked), self._table.views.record()
         if plan is None or plan.record is not record:
             parts, on_demand = self._parts(name, features)
             plan = Plan.of(self._table, record, name, parts, on_demand, full_feature_names)
@@ -219,9 +219,9 @@ class OnlineReader:
         return plan
 
     def _parts(self, name: str, features: Sequence[str] | None) -> tuple[tuple[ServicePart, ...], tuple[str, ...]]:
-        record = self._table.record()
+        record = self._table.views.record()
         if name not in record.services and name not in record.views:
-            record = self._table.reload()
+            record = self._table.views.reload()
         service = record.services.get(name)
         if service is not None and features is None:
             return service.parts, service.on_demand

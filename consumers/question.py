@@ -39,7 +39,7 @@ class _Part:
 
     @staticmethod
     def of(table: OnlineTable, name: str, part: ServicePart, full_feature_names: bool) -> "_Part":
-        view, called = table.view(part.view), dict(part.join_keys)
+        view, called = table.views.get(part.view), dict(part.join_keys)
         lacking = [feature for feature in part.features if feature not in view.layout.by_name]
         if lacking:
             raise VitrineError(f"`{name}`: view `{view.name}` no longer has {', '.join(lacking)}; apply it anew")

@@ -122,7 +122,7 @@ def _judge(
         at: [n], when the row was looked at, microseconds since 1970 UTC.
         young_from: a row made after this, likewise, may still come to the offline store.
     """
-    view, words = history.view, online.words(history.view)
+    view, words = history.view, online.views.words(history.view)
     sound = _sound(found, view, words)
     event, created = _stamps(found)
     should = _newest(versions.key, versions.event, versions.created, there, len(keys))

@@ -82,7 +82,7 @@ def fetch_costs(settings: Settings, products: Sequence[str]) -> dict[tuple[str, 
         return {}
     try:
         asked = [products[i % len(products)] for i in range(CANDIDATES)] if products else []
-        held = {view for view in table.record().views if asked}
+        held = {view for view in table.views.record().views if asked}
         found = {views: _fetch(table, views, asked) for views in dict.fromkeys(VIEWS.values()) if held >= set(views)}
         return {views: each for views, each in found.items() if each is not None}
     finally:
@@ -90,7 +90,7 @@ def fetch_costs(settings: Settings, products: Sequence[str]) -> dict[tuple[str, 
 
 
 def _fetch(table: OnlineTable, views: tuple[str, ...], asked: Sequence[str]) -> Fetched | None:
-    record = table.record()
+    record = table.views.record()
     fields = {view: tuple(field.name for field in record.views[view].layout.fields) for view in views}
     parts = [ServicePart(view, view, fields[view]) for view in views]
     question = Plan.of(table, record, "+".join(views), parts, (), True).ask(asked, {})

@@ -28,6 +28,7 @@ record.py        what an online store says of itself, so that a reader needs no 
 opening.py       an online store by its address
 store.py         what an online store must offer
 conversation.py  reading in which the next question depends on an answer
+stored_views.py  what a store says of a project: its views, their layouts and dictionaries, its services
 online_table.py  the packed rows of one project, whichever store they lie in
 lmdb_table.py    the store in an LMDB file
 lmdb_whole.py    ... and whether all of it is there

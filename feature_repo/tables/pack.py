@@ -18,7 +18,7 @@ class Packer:
     """How rows of one view are packed."""
 
     view: View
-    """As `OnlineTable.register` gave it back."""
+    """As `StoredViews.register` gave it back."""
     event_timestamp: str
     """Column of the rows."""
     created_timestamp: str | None = None

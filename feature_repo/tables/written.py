@@ -121,7 +121,7 @@ class Ledger:
     """What has been written of one view, as the online store has it; several writers may keep it at once.
 
     Args:
-        view: as `register` gave it back.
+        view: as `StoredViews.register` gave it back.
         again: a window to write once more, unless that has been begun and not been finished; None: write what is left.
         clock: says when a file came online; without one that is not kept.
     """

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from feature_repo import schema
 from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings
-from feature_repo.tables import columns, delta, entity_keys, times
+from feature_repo.tables import delta
 from feature_repo.tables.online_table import OnlineTable
-from feature_repo.tables.record import View
+from feature_repo.tables.pack import Packer
 
 SERIES = "stream"
 PRODUCT = (schema.PRODUCT_ID, schema.EVENT_TIMESTAMP)
@@ -49,9 +49,10 @@ class Rows:
         """Write rows online, where the view is applied, and keep them for the next commit."""
         if not len(rows):
             return
-        view = self._online.record().views.get(table)
+        view = self._online.views.record().views.get(table)
         if table in ONLINE and view is not None:
-            self._write(view, rows)
+            packer = Packer(view, schema.EVENT_TIMESTAMP, schema.CREATED_TIMESTAMP)
+            self._online.store.write(*packer.pack(self._online, rows), view.ttl)
         self._waiting.setdefault(table, []).append(rows)
 
     def commit(self) -> dict[str, int]:
@@ -62,14 +63,8 @@ class Rows:
             if parts:
                 added[table] = self._append(table, key, pa.concat_tables(parts))
                 del self._waiting[table]
-        self._online.reload()  # views applied meanwhile, layouts changed
+        self._online.views.reload()  # views applied meanwhile, layouts changed
         return added
-
-    def _write(self, view: View, rows: pa.Table) -> None:
-        values = {name: entity_keys.arrow_values(rows[name]) for name, _ in view.join_keys}
-        features = {one.name: columns.from_arrow(one, rows[one.name]) for one in view.layout.fields}
-        event, created = (times.ticks(rows[name], "us") for name in (schema.EVENT_TIMESTAMP, schema.CREATED_TIMESTAMP))
-        self._online.write(view, self._online.keys(view, values, len(rows)), features, event, created)
 
     def _append(self, table: str, key: tuple[str, ...], rows: pa.Table) -> int:
         path = self._settings.table(table)

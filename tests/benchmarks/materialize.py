@@ -92,7 +92,7 @@ def writing(store: FeatureStore, empty: Callable[[], object], rows: int, dim: in
     """The compare-and-set script alone: packed rows that lie in memory."""
     table, view = online.table_of(store), store.get_feature_view(online.VIEW)
     keys, packed = store._get_provider().online_store.pack_arrow(store.config, view, online.rows(0, rows, dim, 0))
-    ttl = table.view(online.VIEW).ttl
+    ttl = table.views.get(online.VIEW).ttl
 
     def run() -> None:
         empty()

@@ -150,7 +150,7 @@ def by_hand(
 ) -> Callable[[], object]:
     """A raw client that knows where in a row the vector is."""
     ids, prefix = requests(products, asked), entity_keys.prefix(table.project, VIEW)
-    layout = table.view(VIEW).layout
+    layout = table.views.get(VIEW).layout
     field, at = layout.by_name["vector"], layout.offset["vector"]
 
     def fetch() -> object:

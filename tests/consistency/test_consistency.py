@@ -53,7 +53,7 @@ def online(store: FeatureStore) -> OnlineTable:
 
 def key(store: FeatureStore, product: str) -> bytes:
     table = online(store)
-    return table.keys(table.view("looks"), {"product_id": [product]}, 1)[0]
+    return table.keys(table.views.get("looks"), {"product_id": [product]}, 1)[0]
 
 
 def row(store: FeatureStore, product: str) -> bytes:
@@ -134,7 +134,7 @@ def test_another_products_features_in_a_sound_row_are_named_with_their_cosine(sh
     replace(shop, "p00", row(shop, "p07"))  # the same hour, and so the same features: nothing to see
     assert checked(shop).faults == FINE
     table = online(shop)
-    view = table.view("looks")
+    view = table.views.get("looks")
     rows = pa.table({"vector": pa.array([[3.0, -1.0]], world.vectors), "colour": ["colour 4"]})
     from feature_repo.tables import columns, times
 
@@ -162,7 +162,7 @@ def test_a_streamed_row_is_held_against_its_own_version_once_that_had_time_to_ar
         }
     )
     shop._get_provider().online_store.write_arrow(shop.config, source, rows)
-    table.reload()
+    table.views.reload()
     soon = checked(shop, now=at(41) + timedelta(seconds=30))
     assert soon.faults == FINE | {"different": 0}
     assert soon.young == 1, "p03 has no version offline yet; p02 has, and is as it should be"

@@ -54,7 +54,7 @@ class Run:
             for key, row in zip(keys, rows, strict=True):
                 self.found[key.decode()] = max(self.found.get(key.decode(), (-1, -1)), row)
 
-        view = self.online.register(VIEW)
+        view = self.online.views.register(VIEW)
         materialize.materialize(
             materialize.Source(table, names, ["product_id"], "event_timestamp"),
             Ledger(self.online, view, window if again else None),
@@ -134,7 +134,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def lose_the_online_store(self) -> None:
         self.runs.found.clear()
-        self.runs.online.forget()
+        self.runs.online.views.forget()
 
 
 @pytest.mark.usefixtures("small_groups")
@@ -178,8 +178,8 @@ def test_a_table_without_a_row_and_a_window_without_one_are_nothing_to_do(tmp_pa
 
 def test_a_view_that_is_dropped_meanwhile_is_not_taken_for_written(tmp_path: Path) -> None:
     online = OnlineTable(LMDBStore(tmp_path, create=True), "shop")
-    ledger = Ledger(online, online.register(VIEW))
-    online.drop("looks")
+    ledger = Ledger(online, online.views.register(VIEW))
+    online.views.drop("looks")
     with pytest.raises(VitrineError, match="`looks` was dropped"):
         ledger.add(["file"], Window(at(0), at(1)))
     assert online.store.get(written_key("shop", "looks")) is None
@@ -187,7 +187,7 @@ def test_a_view_that_is_dropped_meanwhile_is_not_taken_for_written(tmp_path: Pat
 
 def test_two_writers_of_one_view_both_leave_their_mark(tmp_path: Path) -> None:
     online = OnlineTable(LMDBStore(tmp_path, create=True), "shop")
-    view = online.register(VIEW)
+    view = online.views.register(VIEW)
     one, other = Ledger(online, view), Ledger(online, view)
     one.add(["a"], Window(at(0), at(1)))
     other.add(["b"], Window(at(0), at(1)))
@@ -232,7 +232,7 @@ def test_a_ledger_without_moments_is_one_of_an_earlier_version() -> None:
 
 def test_a_file_came_online_when_it_first_was_and_again_only_when_more_of_it_was(tmp_path: Path) -> None:
     online = OnlineTable(LMDBStore(tmp_path / "online", create=True), "shop")
-    view, clock = online.register(VIEW), iter(map(at, range(100, 110)))
+    view, clock = online.views.register(VIEW), iter(map(at, range(100, 110)))
     ledger = Ledger(online, view, clock=lambda: next(clock))
     ledger.add(["a", "b"], Window(at(0), at(5)))
     ledger.add(["b"], Window(at(1), at(5)))

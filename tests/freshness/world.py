@@ -57,7 +57,7 @@ def put_online(store: Settings, view: str, *, hours: float, up_to: float = -1e4)
     """All rows of a table of events up to `up_to` hours ago come online, `hours` ago."""
     online = open_online(store)
     assert online is not None
-    known = online.register(View(view, (("product_id", "string"),), 0, (Layout.of([]),)))
+    known = online.views.register(View(view, (("product_id", "string"),), 0, (Layout.of([]),)))
     ledger = Ledger(online, known, clock=lambda: ago(hours))
     files = [file_name(one) for one in delta.dataset(store.table(view)).get_fragments()]
     left = ledger.written.left(files, Window(ago(1e4), ago(up_to)))

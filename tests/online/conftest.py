@@ -47,7 +47,7 @@ def shared_store(online_config: dict[str, Any], tmp_path_factory: pytest.TempPat
 def store(shared_store: FeatureStore) -> FeatureStore:
     """The small project, its views empty; tests leave its definitions as they are, or add to them."""
     table = shared_store._get_provider().online_store.online_table(shared_store.config)
-    for view in table.reload().views:
+    for view in table.views.reload().views:
         table.store.drop(entity_keys.prefix(table.project, view))
     return shared_store
 

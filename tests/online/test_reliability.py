@@ -38,7 +38,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def read_versions(table: OnlineTable, ids: list[str]) -> Rows:
-    view = table.view("looks")
+    view = table.views.get("looks")
     request = Request(view, view.layout.fields, table.keys(view, {"product_id": ids}, len(ids)))
     return table.read([request], 0)[0]
 
@@ -59,7 +59,7 @@ def assert_sound(rows: Rows) -> None:
 
 def test_eight_processes_write_shuffled_versions_and_nothing_goes_back_in_time(url: str) -> None:
     table = open_table(url)
-    table.register(VIEW)
+    table.views.register(VIEW)
     ids = [f"p{product}" for product in range(PRODUCTS)]
     newest = np.full(PRODUCTS, -1)
     with ProcessPoolExecutor(8, mp_context=get_context("spawn")) as pool:
@@ -76,6 +76,19 @@ def test_eight_processes_write_shuffled_versions_and_nothing_goes_back_in_time(u
     assert (rows.event_timestamp == VERSIONS - 1).all()
 
 
+def test_rows_of_a_view_that_is_being_dropped_are_failed_and_no_error(url: str) -> None:
+    table, other = open_table(url), open_table(url)
+    table.views.register(VIEW)
+    newer = other.views.register(replace(VIEW, layouts=(Layout.of([Field("version", "int32")]),)))
+    keys = other.keys(newer, {"product_id": ["a"]}, 1)
+    row = other.pack(newer, keys, {}, np.array([1]), None)
+    other.views.drop("looks")
+    other.store.write(*row, 0)  # as it is until the rows are gone too
+    rows = read_versions(table, ["a", "b"])
+    assert rows.status.tolist() == [Status.FAILED, Status.ABSENT]
+    assert columns.to_arrow(rows.columns["title"]).to_pylist() == [None, None]
+
+
 class Life(RuleBasedStateMachine):
     """A view's life, beside a dictionary that says what must be read."""
 
@@ -86,16 +99,16 @@ class Life(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.table = Life.open_fresh()
-        self.table.forget()
+        self.table.views.forget()
         self.other = OnlineTable(self.table.store, "shop")
-        self.view = self.table.register(VIEW)
+        self.view = self.table.views.register(VIEW)
         self.rows: dict[str, tuple[int, int]] = {}
 
     @rule(rows=st.lists(st.tuples(ids, times, times), max_size=6), elsewhere=st.booleans())
     def write(self, rows: list[tuple[str, int, int]], elsewhere: bool) -> None:
         table = self.other if elsewhere else self.table
         ids = [id_ for id_, _, _ in rows]
-        write_versions(table, table.register(self.view), ids, [e for _, e, _ in rows], [c for _, _, c in rows])
+        write_versions(table, table.views.register(self.view), ids, [e for _, e, _ in rows], [c for _, _, c in rows])
         for id_, event, created in rows:
             self.rows[id_] = max(self.rows.get(id_, (-1, -1)), (event, created))
 
@@ -106,15 +119,15 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def drop_and_make_anew(self) -> None:
-        self.table.drop("looks")
-        self.view = self.table.register(VIEW)
+        self.table.views.drop("looks")
+        self.view = self.table.views.register(VIEW)
         self.rows = {}
 
     @rule(storage=st.sampled_from(["plain", "float16", "int8"]))
     def store_otherwise(self, storage: str) -> None:
         fields = [field for field in VIEW.layout.fields if field.name != "vector"]
         changed = replace(VIEW, layouts=(Layout.of([*fields, Field("vector", "float_list", storage)]),))
-        self.view = self.table.register(changed)
+        self.view = self.table.views.register(changed)
 
     @invariant()
     def reads_what_the_dictionary_says(self) -> None:
@@ -142,7 +155,7 @@ def mortal_redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 def test_a_redis_that_dies_under_load_gives_clear_errors_and_a_rerun_repairs_it(mortal_redis: RedisServer) -> None:
     table = open_table(f"redis://{mortal_redis.address}")
-    view = table.register(VIEW)
+    view = table.views.register(VIEW)
     ids = [f"p{product}" for product in range(200)]
     stop = threading.Event()
     trouble: list[Exception] = []
@@ -183,8 +196,8 @@ def test_a_redis_that_dies_under_load_gives_clear_errors_and_a_rerun_repairs_it(
         thread.join()
     assert all(isinstance(error, VitrineError) for error in trouble), trouble
     # What the offline side holds is written again: the online side is then as if nothing had happened.
-    view = OnlineTable(table.store, "shop").register(VIEW)
-    write_versions(table, table.register(view), ids, [acknowledged[0]] * len(ids), [1] * len(ids))
+    view = OnlineTable(table.store, "shop").views.register(VIEW)
+    write_versions(table, table.views.register(view), ids, [acknowledged[0]] * len(ids), [1] * len(ids))
     rows = read_versions(table, ids)
     assert_sound(rows)
     assert (rows.event_timestamp == acknowledged[0]).all()

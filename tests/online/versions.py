@@ -53,19 +53,20 @@ def write_versions(table: OnlineTable, view: View, ids: list[str], versions: lis
         "label": [f"label {version % 7}" for version in versions],
         "title": ["t" * version for version in versions],
     }
-    return table.write(
+    keys, rows = table.pack(
         view,
         table.keys(view, {"product_id": ids}, len(ids)),
         {name: column(view.layout.by_name[name], values) for name, values in features.items()},
         np.array(versions),
         np.array(created),
     )
+    return table.store.write(keys, rows, view.ttl)
 
 
 def write_shuffled(url: str, seed: int) -> int:
     """One of the writers: all versions of all products, in an order of its own, in batches that cut across both."""
     table = open_table(url)
-    view = table.register(VIEW)
+    view = table.views.register(VIEW)
     rows = [(f"p{product}", version) for product in range(PRODUCTS) for version in range(VERSIONS)]
     random.Random(seed).shuffle(rows)
     written = 0

@@ -216,10 +216,10 @@ class PackedOnlineStore(OnlineStore):
         """Make the views that are kept known to readers, and remove those that are not, rows included."""
         online = self.online_table(config)
         for table in tables_to_delete if self._deletes_rows(config) else ():
-            online.drop(views.stored_name(config, table))
+            online.views.drop(views.stored_name(config, table))
         for table in tables_to_keep:
             if getattr(table, "write_to_online_store", True):
-                online.register(views.stored_view(config, table))
+                online.views.register(views.stored_view(config, table))
         self.publish_services(config, FeatureStore(config=config).registry)
 
     def publish_services(self, config: RepoConfig, registry: BaseRegistry) -> None:
@@ -228,15 +228,15 @@ class PackedOnlineStore(OnlineStore):
         `feast apply` does so by itself with an SQL registry; a file registry it writes only after it has updated the
         online store, so a new service is known after the next `feast apply`, or after this.
         """
-        self.online_table(config).set_services(views.stored_services(config, registry))
+        self.online_table(config).views.set_services(views.stored_services(config, registry))
 
     def teardown(self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]) -> None:
         """Remove these views; with the last of them, all that the store says of the project."""
         online = self.online_table(config)
         for table in tables:
-            online.drop(views.stored_name(config, table))
-        if not online.reload().views:
-            online.forget()
+            online.views.drop(views.stored_name(config, table))
+        if not online.views.reload().views:
+            online.views.forget()
 
     def delete_entities(self, config: RepoConfig, table: FeatureView, join_keys: Mapping[str, Sequence[Any]]) -> None:
         """Remove the rows of some entities from a view.
@@ -245,12 +245,12 @@ class PackedOnlineStore(OnlineStore):
             join_keys: of each join key of the view, the entities' values.
         """
         online = self.online_table(config)
-        view = online.view(views.stored_name(config, table))
+        view = online.views.get(views.stored_name(config, table))
         online.store.delete(online.keys(view, join_keys, len(next(iter(join_keys.values()), [""]))))
 
     def _registered(self, config: RepoConfig, table: FeatureView) -> tuple[OnlineTable, View]:
         online = self.online_table(config)
-        return online, online.register(views.stored_view(config, table))
+        return online, online.views.register(views.stored_view(config, table))
 
     def _pack(self, online: OnlineTable, view: View, data: list[FeastRow]) -> tuple[list[bytes], list[bytes]]:
         keys = entities.keys_of(entity_keys.prefix(online.project, view.name), [row[0] for row in data])
@@ -273,7 +273,7 @@ class PackedOnlineStore(OnlineStore):
         asked = views.stored_view(config, table)
         wanted = [f for f in asked.layout.fields if requested_features is None or f.name in requested_features]
         prefix = entity_keys.prefix(online.project, asked.name)
-        return Request(online.as_stored(asked), tuple(wanted), entities.keys_of(prefix, keys))
+        return Request(online.views.as_stored(asked), tuple(wanted), entities.keys_of(prefix, keys))
 
 
 def _now() -> int:

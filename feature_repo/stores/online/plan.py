@@ -79,7 +79,7 @@ class Plan:
     @staticmethod
     def of(online: OnlineTable, config: RepoConfig, context: RequestContext, full_feature_names: bool) -> "Plan":
         parts = tuple(_part(online, config, table, names, full_feature_names) for table, names in context.views)
-        return Plan(context, online.record(), parts, context.join_keys, context.join_key_of_entity, context.types)
+        return Plan(context, online.views.record(), parts, context.join_keys, context.join_key_of_entity, context.types)
 
     def ask(self, online: OnlineTable, entity_rows: EntityRows) -> Question:
         """The question for some entities.
@@ -134,7 +134,8 @@ class Plans:
         if context.asks_on_demand_views:
             return None
         known = self._plans.get(id(context.feasts_own))
-        if known is not None and known.context.feasts_own is context.feasts_own and known.record is online.record():
+        record = online.views.record()
+        if known is not None and known.context.feasts_own is context.feasts_own and known.record is record:
             return known
         plan = Plan.of(online, config, context, full_feature_names)
         with self._lock:
@@ -156,7 +157,7 @@ def _part(
     own = sorted(name for name, _ in asked.join_keys)
     name = table.projection.name_to_use()
     return _Part(
-        view=online.as_stored(asked),
+        view=online.views.as_stored(asked),
         feast_name=table.projection.name_alias or table.projection.name,
         version=getattr(table, "current_version_number", 0) or 0,
         fields=tuple(asked.layout.by_name[feature] for feature in features),
