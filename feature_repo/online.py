@@ -5,6 +5,7 @@ from typing import Any
 from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings, text
 from feature_repo.tables.online_table import OnlineTable
+from feature_repo.tables.opening import open_redis
 
 LMDB = "feature_repo.stores.online.LMDBOnlineStore"
 REDIS = "feature_repo.stores.online.RedisOnlineStore"
@@ -28,17 +29,22 @@ def open_online(settings: Settings) -> OnlineTable | None:
 
         return OnlineTable(LMDBStore(folder, create=False), settings.project)
     if kind == REDIS:
-        from feature_repo.tables.redis_address import from_connection_string
-        from feature_repo.tables.redis_table import RedisStore
-
-        address = from_connection_string(
+        store = open_redis(
             _text(settings, chosen, "connection_string", "localhost:6379"),
             _text(settings, chosen, "redis_type", "redis"),
             _text(settings, chosen, "sentinel_master", "mymaster"),
+            _seconds(settings, chosen, "key_ttl_seconds"),
         )
-        return OnlineTable(RedisStore(address), settings.project)
+        return OnlineTable(store, settings.project)
     raise VitrineError(f"{settings.file}: online_store.type is {kind!r}; wanted {LMDB} or {REDIS}")
 
 
 def _text(settings: Settings, chosen: dict[str, Any], name: str, default: str | None = None) -> str:
     return text(settings.file, f"online_store.{name}", chosen.get(name, default))
+
+
+def _seconds(settings: Settings, chosen: dict[str, Any], name: str) -> int | None:
+    value = chosen.get(name)
+    if value is None or type(value) is int:
+        return value
+    raise VitrineError(f"{settings.file}: online_store.{name} is {value!r}; wanted whole seconds")

@@ -1,10 +1,14 @@
 """An online store by its address, whichever it is: its library is imported only then."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from feature_repo.errors import VitrineError
 from feature_repo.tables.store import Store
+
+if TYPE_CHECKING:
+    from feature_repo.tables.redis_table import RedisStore
 
 
 def open_store(url: str) -> Store:
@@ -24,3 +28,21 @@ def open_store(url: str) -> Store:
 
         return RedisStore(from_url(url))
     raise VitrineError(f"`{url}` is no online store; wanted lmdb:///folder or redis://host:port")
+
+
+def open_redis(
+    connection_string: str, redis_type: str, sentinel_master: str, key_ttl_seconds: int | None
+) -> "RedisStore":
+    """The store that `online_store` of a feature_store.yaml describes, in the words of Feast's own Redis store.
+
+    Args:
+        key_ttl_seconds: after which a row goes at the latest; None: a day after its view's TTL.
+
+    Raises:
+        VitrineError: the connection string is of no store.
+    """
+    from feature_repo.tables.redis_address import from_connection_string
+    from feature_repo.tables.redis_table import RedisStore
+
+    address = from_connection_string(connection_string, redis_type, sentinel_master)
+    return RedisStore(address, longest_life=key_ttl_seconds)

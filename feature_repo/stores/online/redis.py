@@ -11,7 +11,7 @@ from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from pydantic import StrictBool, StrictStr, field_validator
 
 from feature_repo.stores.online.packed import PackedOnlineStore
-from feature_repo.tables.redis_address import from_connection_string
+from feature_repo.tables.opening import open_redis
 from feature_repo.tables.redis_table import RedisStore
 
 
@@ -43,8 +43,7 @@ class RedisOnlineStore(PackedOnlineStore):
 
     def _open(self, config: RepoConfig) -> RedisStore:
         chosen = config.online_store
-        address = from_connection_string(chosen.connection_string, chosen.redis_type, chosen.sentinel_master)
-        return RedisStore(address, longest_life=chosen.key_ttl_seconds)
+        return open_redis(chosen.connection_string, chosen.redis_type, chosen.sentinel_master, chosen.key_ttl_seconds)
 
     def _deletes_rows(self, config: RepoConfig) -> bool:
         return config.online_store.full_scan_for_deletion
