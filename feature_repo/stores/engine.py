@@ -103,7 +103,7 @@ class ColumnarEngine(LocalComputeEngine):
         address = getattr(config.offline_store, "ray", None)
         if address is None:
             return writer(
-                pack=lambda rows: store.pack_arrow(config, view, rows),
+                pack=lambda rows: packer.pack(online, rows),
                 put=lambda keys, rows: online.store.write(keys, rows, packer.view.ttl),
             ), None
         cluster.connect(address)
@@ -128,7 +128,7 @@ def _aware(moment: datetime) -> datetime:
 
 
 def _columns(source: FileSource, table: ViewTable) -> dict[str, str]:
-    """The columns that `pack_arrow` asks for, and where the table has them."""
+    """The columns that `Packer.pack` asks for, and where the table has them."""
     stamps = {source.timestamp_field: table.event_timestamp}
     if table.created_timestamp:
         stamps[source.created_timestamp_column] = table.created_timestamp

@@ -91,12 +91,12 @@ def materializing(store: FeatureStore, empty: Callable[[], object], rows: int) -
 def writing(store: FeatureStore, empty: Callable[[], object], rows: int, dim: int) -> Callable[[], None]:
     """The compare-and-set script alone: packed rows that lie in memory."""
     table, view = online.table_of(store), store.get_feature_view(online.VIEW)
-    keys, packed = store._get_provider().online_store.pack_arrow(store.config, view, online.rows(0, rows, dim, 0))
-    ttl = table.views.get(online.VIEW).ttl
+    packer = store._get_provider().online_store.packer(store.config, view)
+    keys, packed = packer.pack(table, online.rows(0, rows, dim, 0))
 
     def run() -> None:
         empty()
-        assert table.store.write(keys, packed, ttl) == rows
+        assert table.store.write(keys, packed, packer.view.ttl) == rows
 
     return run
 

@@ -30,10 +30,12 @@ from feast.types import Array, Float32, Int32, String
 from numpy.typing import NDArray
 
 from consumers.online import OnlineReader, Status
+from feature_repo.stores.online.packed import PackedOnlineStore
 from feature_repo.stores.online.response import ColumnarResponse
 from feature_repo.tables import entity_keys, precision
 from feature_repo.tables.online_table import OnlineTable
 from tests import servers
+from tests.arrow_rows import write_arrow
 from tests.benchmarks import harness
 from tests.benchmarks.harness import Record, Rounds, Turns
 from tests.online import feast_world
@@ -107,12 +109,11 @@ def project(
 ) -> Iterator[FeatureStore]:
     """A Feast project, called like its folder, whose online store holds so many products."""
     with feast_world.project(folder, online_store, looks(dim, codes), project=folder.name) as store:
-        view = store.get_feature_view(VIEW)
-        online = store._get_provider().online_store
+        ours = isinstance(store._get_provider().online_store, PackedOnlineStore)
         for start in range(0, products, BATCH):
             batch = rows(start, min(BATCH, products - start), dim, codes)
-            if hasattr(online, "write_arrow"):
-                online.write_arrow(store.config, view, batch)
+            if ours:
+                write_arrow(store, VIEW, batch)
             else:
                 store.write_to_online_store(VIEW, batch.to_pandas())
         yield store

@@ -19,6 +19,7 @@ from feature_repo.tables import delta, retention
 from feature_repo.tables.layout import HEADER_SIZE
 from feature_repo.tables.online_table import OnlineTable
 from feature_repo.tables.record import written_key
+from tests.arrow_rows import write_arrow
 from tests.engine import world
 from tests.engine.world import Look, at
 
@@ -151,7 +152,6 @@ def test_another_products_features_in_a_sound_row_are_named_with_their_cosine(sh
 def test_a_streamed_row_is_held_against_its_own_version_once_that_had_time_to_arrive(shop: FeatureStore) -> None:
     table = online(shop)
     world.append_looks(folder(shop), [("p02", 40, 41)])
-    source = shop.get_feature_view("looks")
     rows = pa.table(
         {
             "product_id": ["p02", "p03"],
@@ -161,7 +161,7 @@ def test_a_streamed_row_is_held_against_its_own_version_once_that_had_time_to_ar
             "created_timestamp": pa.array([at(41)] * 2, world.STAMP),
         }
     )
-    shop._get_provider().online_store.write_arrow(shop.config, source, rows)
+    write_arrow(shop, "looks", rows)
     table.views.reload()
     soon = checked(shop, now=at(41) + timedelta(seconds=30))
     assert soon.faults == FINE | {"different": 0}

@@ -13,6 +13,7 @@ from feature_repo.online import open_online
 from feature_repo.tables import delta
 from producers import upkeep
 from producers.cli import app
+from tests.arrow_rows import write_arrow
 from tests.engine import world
 from tests.online.conftest import redis_cluster
 from tests.online.versions import VIEW, open_table, write_versions
@@ -65,13 +66,12 @@ def test_what_is_forgotten_is_neither_online_nor_offline_and_does_not_come_back(
 
 
 def test_a_user_is_forgotten_beside_whichever_product(store: FeatureStore) -> None:
-    online = store._get_provider().online_store
     pairs = [(1, "1"), (2, "1"), (1, "b")]
     stamps = pa.array([world.at(1)] * 3, world.STAMP)
     rows = {"user_id": [1, 2, 1], "product_id": ["1", "1", "b"], "clicks": [1, 2, 1]}
     stamped = pa.table(rows | {"event_timestamp": stamps, "created_timestamp": stamps})
-    online.write_arrow(store.config, store.get_feature_view("affinity"), stamped)
-    table = online.online_table(store.config)
+    write_arrow(store, "affinity", stamped)
+    table = store._get_provider().online_store.online_table(store.config)
     assert table.forget_entities("user_id", ["1"]) == {"affinity": 2}
     assert online_clicks(store, pairs) == [None, 2, None]
     assert table.forget_entities("product_id", ["1"]) == {"affinity": 1}

@@ -17,6 +17,7 @@ from feast.types import Int64, String
 
 from feature_repo.stores.online.packed import PackedOnlineStore
 from feature_repo.stores.online.response import ColumnarResponse
+from tests.arrow_rows import write_arrow
 from tests.online.feast_world import DAY, NOW, OBJECTS, entity, looks, product, project, source, taste, write
 
 BEAR = {
@@ -249,16 +250,15 @@ def test_arrow_goes_in_without_protobuf(store: FeatureStore) -> None:
             "created_timestamp": pa.array([NOW] * count, pa.timestamp("us", tz="UTC")),
         }
     )
-    view = store.get_feature_view("looks")
-    assert online(store).write_arrow(store.config, view, rows) == count
-    assert online(store).write_arrow(store.config, view, rows.slice(3, 2)) == 2
+    assert write_arrow(store, "looks", rows) == count
+    assert write_arrow(store, "looks", rows.slice(3, 2)) == 2
     found = ask(store, LOOKS, [{"product_id": "p7"}, {"product_id": "p1"}]).to_dict()
     assert found["vector"] == [[7.0, -7.0], [1.0, -1.0]]
     assert found["colour"] == ["red", None]
     assert found["price"] == [7.0, 1.0]
     assert found["listed"] == [NOW.replace(microsecond=0)] * 2
     with pytest.raises(Exception, match="no column price in the rows"):
-        online(store).write_arrow(store.config, view, rows.drop(["price"]))
+        write_arrow(store, "looks", rows.drop(["price"]))
 
 
 def test_a_view_whose_fields_change_keeps_its_rows(own_store: FeatureStore) -> None:

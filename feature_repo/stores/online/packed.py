@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import pyarrow as pa
 from feast import Entity, FeatureService, FeatureStore, FeatureView
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.registry.base_registry import BaseRegistry
@@ -67,28 +66,11 @@ class PackedOnlineStore(OnlineStore):
                     self._tables[config.project] = known
         return known[1]
 
-    def write_arrow(self, config: RepoConfig, table: FeatureView, rows: pa.Table) -> int:
-        """Write feature rows without a Python object per value, except where newer ones are.
-
-        Args:
-            rows: the view's join keys, features and timestamp columns, as its batch source names them after its field
-                mapping. Maps and structs come as the bytes of Feast's `Value`.
-
-        Returns:
-            How many were written: not those that a newer one of the same entity stood against.
-
-        Raises:
-            VitrineError: a column is missing or of another type than its Field.
-        """
-        online, view = self._registered(config, table)
-        return online.store.write(*self.pack_arrow(config, table, rows), view.ttl)
-
-    def pack_arrow(self, config: RepoConfig, table: FeatureView, rows: pa.Table) -> tuple[list[bytes], list[bytes]]:
-        """What `write_arrow` writes, for those who write by themselves (`online_table(config).store.write`)."""
-        return self.packer(config, table).pack(self.online_table(config), rows)
-
     def packer(self, config: RepoConfig, table: FeatureView) -> Packer:
-        """How `write_arrow` packs rows; it needs no Feast unless the view has features that are maps or structs."""
+        """How rows of Arrow are packed, their columns called as the view's batch source calls them after its mapping.
+
+        Maps and structs come as the bytes of Feast's `Value`; a view without them is packed without Feast.
+        """
         _, view = self._registered(config, table)
         source = table.batch_source
         assert source is not None

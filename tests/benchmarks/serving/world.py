@@ -15,6 +15,7 @@ from feature_repo.views.affinity import user_product_affinity
 from feature_repo.views.product import product_codes, product_embedding, product_tags
 from feature_repo.views.user import user_interest
 from tests import servers
+from tests.arrow_rows import write_arrow
 from tests.benchmarks.serving.rows import tables
 
 REDIS = "feature_repo.stores.online.RedisOnlineStore"
@@ -57,10 +58,9 @@ def fill(root: Path, project: str, online_store: Mapping[str, Any], rows: Mappin
     store.apply(
         [*objects, FeatureService(name=SERVICE, features=[*STORED, *([user_product_affinity] if ours else [])])]
     )
-    online = store._get_provider().online_store
     for view, table in rows.items():
         for batch in table.to_batches(2_000):
             if ours:
-                online.write_arrow(store.config, store.get_feature_view(view), pa.table(batch))
+                write_arrow(store, view, pa.table(batch))
             else:
                 store.write_to_online_store(view, batch.to_pandas())
