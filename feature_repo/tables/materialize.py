@@ -14,6 +14,7 @@ from typing import TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
+from pyarrow.fs import SubTreeFileSystem
 
 from feature_repo.tables import history, ranges
 from feature_repo.tables.written import Ledger, Window
@@ -62,7 +63,12 @@ when it has said so of the last of them, all are there to stay."""
 
 
 def file_name(fragment: Fragment) -> str:
-    """What the ledger calls a file: its path, and when it was last changed."""
+    """What the ledger calls a file: its path, and outside of Delta tables also when it was last changed.
+
+    A Delta table's files never change, but a copy of the table brings them other times.
+    """
+    if isinstance(fragment.filesystem, SubTreeFileSystem):  # as `delta.files_of` opens them
+        return fragment.path
     changed = fragment.filesystem.get_file_info(fragment.path).mtime_ns
     return f"{fragment.path}@{changed}"
 

@@ -1,8 +1,8 @@
 """What of an offline table an online store has: of each of the table's files, a stretch of event times.
 
-Files of a table never change: a Delta commit adds files and removes files, and elsewhere a changed file has another
-modification time, which is part of its name here. So what has once been written of a file stays written, and
-whatever is late, be it by a day or by a year, lies in a file that is not known yet, or not known up to that time.
+Files of a table never change: a Delta commit adds files and removes files, and of other tables the modification time is
+part of a file's name here. So what has once been written of a file stays written, and whatever is late, be it by a day
+or by a year, lies in a file that is not known yet, or not known up to that time.
 After a compaction the joined files are new, and are read once more.
 
 It is kept in the online store itself, so that it is lost with the rows that it speaks of and never without them. The

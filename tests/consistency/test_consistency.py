@@ -1,6 +1,7 @@
 """`consume consistency` on real stores whose rows are damaged on purpose."""
 
 import json
+import os
 import subprocess
 import sys
 from datetime import datetime, timedelta
@@ -92,6 +93,14 @@ def test_a_row_that_vanished_is_missing(shop: FeatureStore) -> None:
     found = checked(shop)
     assert found.faults == FINE | {"missing": 1}
     assert [(one.fault, one.key) for one in found.examples] == [("missing", "p07")]
+
+
+@on_one_store
+def test_a_row_that_vanished_is_missing_though_a_copy_gave_the_offline_files_other_times(shop: FeatureStore) -> None:
+    for file in (folder(shop) / "tables" / "looks").glob("*.parquet"):
+        os.utime(file, (0, 0))
+    replace(shop, "p07", None)
+    assert checked(shop).faults == FINE | {"missing": 1}
 
 
 @on_one_store
