@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.block import Block
+from consumers.one_encoder import refuse_two_encoders
 from consumers.online import Link, OnlineReader
 from feature_repo.errors import VitrineError
 from feature_repo.features import affinity
 from feature_repo.features.affinity import HISTORY_SERVICE, Candidates, User
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, PRODUCT_ID, USER_ID
 from feature_repo.tables import columns, times
-from feature_repo.tables.columns import Column
 from feature_repo.tables.view_rows import ViewRows
 
 USER = "user_interest"
@@ -30,10 +30,6 @@ TAGS = "product_tags"
 CODES = "product_codes"
 
 Affinity = dict[str, NDArray[np.float32]]
-
-
-class MixedEncoders(VitrineError):
-    """Vectors of two encoder versions would be compared."""
 
 
 class WithAffinity(NamedTuple):
@@ -106,8 +102,9 @@ def _recent(user: ViewRows) -> list[str]:
 
 def _affinity(block: Block, history: Block | None, product_ids: Sequence[str], now: int) -> Affinity:
     if history is None:
+        refuse_two_encoders(block)
         return {name: np.full(block.count, np.nan, np.float32) for name in affinity.NAMES}
-    _refuse_two_encoders(block, history)
+    refuse_two_encoders(block, history)
     clicked = _matrix(history, EMBEDDING, "fused_vector")
     vectors = _matrix(block, EMBEDDING, "fused_vector", clicked.shape[1])
     width = vectors.shape[1]
@@ -169,26 +166,3 @@ def _codes(block: Block) -> NDArray[np.int64]:
     if values.dtype == object or not values.shape[1]:
         return np.full((block.count, 1), -1)
     return np.ma.filled(values.astype(np.int64), -1)
-
-
-def _refuse_two_encoders(block: Block, history: Block) -> None:
-    found = {
-        version
-        for read in (block, history)
-        for name, view in read.views.items()
-        if name in (USER, EMBEDDING) and "encoder_version" in view.rows.columns
-        for version in _distinct(view.rows.columns["encoder_version"])
-    }
-    if len(found) > 1:
-        raise MixedEncoders(
-            f"vectors of two encoder versions are online: {' and '.join(sorted(found))}; "
-            "run `produce embeddings` and `produce interests` with one encoder, and materialize"
-        )
-
-
-def _distinct(column: Column) -> set[str]:
-    """The different texts of a column."""
-    if column.words is None:
-        return set(columns.to_arrow(column).drop_null().unique().to_pylist())
-    codes = column.values if column.valid is None else column.values[column.valid]
-    return {column.words[code] for code in set(codes.tolist())}

@@ -21,8 +21,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from consumers.affinity import Affinity, MixedEncoders, fetch_with_affinity
+from consumers.affinity import Affinity, fetch_with_affinity
 from consumers.block import Block
+from consumers.one_encoder import MixedEncoders, refuse_two_encoders
 from consumers.online import OnlineReader, Status, UnknownFeatures
 from consumers.serving import ask as asking
 from consumers.serving.access_log import AccessLog
@@ -252,7 +253,9 @@ class Desk:
                 )
             ids = {PRODUCT_ID: ask.product_ids, USER_ID: ask.user_id}
             how: dict[str, Any] = {"full_feature_names": True, "keep_stale": ask.keep_stale, "now": self._clock()}
-            return self.reader.fetch(ask.service, ids, **how), {}
+            block = self.reader.fetch(ask.service, ids, **how)
+            refuse_two_encoders(block)
+            return block, {}
 
 
 @contextmanager
