@@ -53,11 +53,21 @@ def test_ray_is_imported_where_the_work_on_it_is_and_nowhere_else() -> None:
     assert importing
 
 
+def loaded_by(module: str) -> set[str]:
+    """What is imported with a module, in a process of its own."""
+    probe = f"import sys, {module}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True, cwd=ROOT)
+    return set(loaded.stdout.split())
+
+
 @pytest.mark.parametrize("command", ["producers.cli", "consumers.cli", "feature_repo.tables.delta", "producers.upkeep"])
 def test_a_command_line_starts_without_the_heavy_libraries(command: str) -> None:
-    probe = f"import sys, {command}; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True, cwd=ROOT)
-    assert not {"feast", "torch", "transformers", "lightgbm", "sklearn", "ray"} & set(loaded.stdout.split())
+    assert not {"feast", "torch", "transformers", "lightgbm", "sklearn", "ray"} & loaded_by(command)
+
+
+def test_a_rankers_client_does_not_import_the_server() -> None:
+    server = {"fastapi", "starlette", "uvicorn", "prometheus_client", "pydantic", "feast", "redis", "lmdb"}
+    assert not server & loaded_by("consumers.serving.client")
 
 
 def map_of(package: Path) -> str:

@@ -29,6 +29,8 @@ from feature_repo.tables.columns import Column
 from feature_repo.tables.decode import Status
 from feature_repo.tables.view_rows import ViewRows
 
+ARROW = "application/vnd.apache.arrow.stream"
+"""What HTTP calls what `to_ipc` gives."""
 AFFINITY = "user_product_affinity"
 STATUS = "status__"
 EVENT_TIMESTAMP = "event_timestamp__"

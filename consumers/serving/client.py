@@ -22,8 +22,7 @@ import pyarrow as pa
 import pyarrow.flight as flight
 from numpy.typing import NDArray
 
-from consumers.serving.answer import Answer
-from consumers.serving.http import ARROW
+from consumers.serving.answer import ARROW, Answer
 from feature_repo.errors import VitrineError
 
 

@@ -21,7 +21,7 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
 from consumers.serving import ask as asking
-from consumers.serving.answer import EVENT_TIMESTAMP, STATUS, Answer, to_ipc
+from consumers.serving.answer import ARROW, EVENT_TIMESTAMP, STATUS, Answer, to_ipc
 from consumers.serving.desk import Desk
 from consumers.serving.door import Door
 from consumers.serving.guard import Guard
@@ -29,7 +29,6 @@ from consumers.serving.refusal import Code, Refused
 from feature_repo.tables.decode import Status
 
 PROTOCOL = "http"
-ARROW = "application/vnd.apache.arrow.stream"
 _REFUSAL = {
     "type": "object",
     "properties": {"error": {"type": "string"}, "message": {"type": "string"}},
