@@ -10,6 +10,7 @@ Columns are as answer.py says. The token is the header `authorization: Bearer ..
 the log. All else that Flight knows is refused.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -61,9 +62,8 @@ class FlightServer(flight.FlightServerBase):
                 "there: name another --flight-port, or -1 for none"
             ) from error
         self._desk = desk
-        self._free_streams = streams
         self._streams = streams
-        self._open = 0
+        self._free = threading.BoundedSemaphore(streams)
 
     def do_get(self, context: Any, ticket: Any) -> Any:
         with _in_flights_words(), self._desk.visit(PROTOCOL, _request_id(context)) as visit:
@@ -71,14 +71,18 @@ class FlightServer(flight.FlightServerBase):
         return flight.GeneratorStream(found[0].schema, iter([found]))
 
     def do_exchange(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
-        self._open += 1  # of several threads, under the interpreter's lock: at worst one stream too many
+        with _in_flights_words(), self._stream():
+            self._exchange(context, reader, writer)
+
+    @contextmanager
+    def _stream(self) -> Iterator[None]:
+        """One of the streams that may be open at once."""
+        if not self._free.acquire(blocking=False):
+            raise Refused(Code.RESOURCE_EXHAUSTED, f"{self._streams} streams are open; close one")
         try:
-            with _in_flights_words():
-                if self._open > self._streams:
-                    raise Refused(Code.RESOURCE_EXHAUSTED, f"{self._streams} streams are open; close one")
-                self._exchange(context, reader, writer)
+            yield
         finally:
-            self._open -= 1
+            self._free.release()
 
     def _exchange(self, context: Any, reader: Any, writer: Any) -> None:
         schema = None

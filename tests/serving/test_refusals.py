@@ -102,7 +102,7 @@ def test_a_stream_ends_with_its_refusal_and_the_client_asks_on(served: Served) -
         assert client.fetch("7", ["bear"]).candidates.num_rows == 1
 
 
-def test_one_stream_too_many_is_refused(served: Served) -> None:
+def takes_three_streams_and_no_fourth(served: Served) -> None:
     clients = [FlightClient(served.flight, "ranking") for _ in range(4)]
     for client in clients[:3]:
         client.fetch("7", ["bear"])
@@ -110,6 +110,23 @@ def test_one_stream_too_many_is_refused(served: Served) -> None:
         clients[3].fetch("7", ["bear"])
     for client in clients:
         client.close()
+
+
+def test_one_stream_too_many_is_refused(served: Served) -> None:
+    takes_three_streams_and_no_fourth(served)
+
+
+def test_streams_that_have_ended_or_were_refused_hold_no_place(served: Served) -> None:
+    def open_and_close(_: int) -> bool:
+        with FlightClient(served.flight, "ranking") as client:
+            try:
+                return client.fetch("7", ["bear"]).candidates.num_rows == 1
+            except flight.FlightUnavailableError:
+                return False
+
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        assert any(list(pool.map(open_and_close, range(120))))
+    takes_three_streams_and_no_fourth(served)
 
 
 def test_who_is_one_too_many_is_refused_at_once_and_who_waits_too_long_at_the_deadline(
