@@ -65,6 +65,10 @@ def test_a_command_line_starts_without_the_heavy_libraries(command: str) -> None
     assert not {"feast", "torch", "transformers", "lightgbm", "sklearn", "ray"} & loaded_by(command)
 
 
+def test_serve_sets_what_numpy_and_prometheus_read_at_their_import_before_it() -> None:
+    assert not {"numpy", "prometheus_client"} & loaded_by("consumers.commands.serve")
+
+
 def test_a_rankers_client_does_not_import_the_server() -> None:
     server = {"fastapi", "starlette", "uvicorn", "prometheus_client", "pydantic", "feast", "redis", "lmdb"}
     assert not server & loaded_by("consumers.serving.client")

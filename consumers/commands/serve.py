@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from consumers.serving.limits import Limits
 from feature_repo import settings
 from feature_repo.console import StoreOption
 from feature_repo.errors import UsageError, VitrineError
@@ -38,17 +39,19 @@ def serve(
     ] = None,
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM with the certificate chain: serve TLS.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM with its private key.")] = None,
-    max_ids: Annotated[int, typer.Option(min=1, help="Candidates of one request.")] = 1_000,
-    workers: Annotated[int, typer.Option(min=1, help="Requests in work at once.")] = 4,
-    waiting: Annotated[int, typer.Option(min=0, help="Requests that wait; the next is refused.")] = 60,
-    streams: Annotated[int, typer.Option(min=1, help="Flight streams open at once.")] = 64,
+    max_ids: Annotated[int, typer.Option(min=1, help="Candidates of one request.")] = Limits.ids,
+    workers: Annotated[int, typer.Option(min=1, help="Requests in work at once.")] = Limits.workers,
+    waiting: Annotated[int, typer.Option(min=0, help="Requests that wait; the next is refused.")] = Limits.waiting,
+    streams: Annotated[int, typer.Option(min=1, help="Flight streams open at once.")] = Limits.streams,
     processes: Annotated[
         int,
         typer.Option(
             min=1, help="Serve Flight by so many, at ports from --flight-port on; each with --workers of its own."
         ),
     ] = 1,
-    deadline: Annotated[float, typer.Option(min=0.001, help="Seconds after which a request is given up.")] = 1.0,
+    deadline: Annotated[
+        float, typer.Option(min=0.001, help="Seconds after which a request is given up.")
+    ] = Limits.deadline,
     access_log: Annotated[
         str, typer.Option(help="File for a line of JSON per request; - is standard output, empty keeps none.")
     ] = "-",
@@ -88,8 +91,7 @@ def serve(
         door=Door(host, read_token(token_file), certificate),
         flight_port=flight_port,
         http_port=http_port,
-        limits={"ids": max_ids, "workers": workers, "waiting": waiting, "deadline": deadline},
-        streams=streams,
+        limits=Limits(ids=max_ids, workers=workers, waiting=waiting, deadline=deadline, streams=streams),
         access_log=access_log,
         log_served=log_served,
         log_served_one_in=log_served_one_in,
@@ -112,8 +114,7 @@ class _Wanted:
     door: "Door"
     flight_port: int
     http_port: int
-    limits: dict[str, Any]
-    streams: int
+    limits: Limits
     access_log: str
     log_served: Path | None
     log_served_one_in: int
@@ -161,7 +162,7 @@ def _serve(wanted: _Wanted, on_ready: Callable[[dict[str, str]], None]) -> None:
     from consumers.served_log import ServedLog
     from consumers.serving import server
     from consumers.serving.access_log import AccessLog
-    from consumers.serving.desk import Desk, Limits
+    from consumers.serving.desk import Desk
     from consumers.serving.door import see_free
     from consumers.serving.metrics import Metrics
     from feature_repo.online import open_online
@@ -192,12 +193,11 @@ def _serve(wanted: _Wanted, on_ready: Callable[[dict[str, str]], None]) -> None:
             table.witness = open_.enter_context(ServedLog(wanted.log_served, wanted.log_served_one_in))
         reader = open_.enter_context(OnlineReader.of_table(table))
         server.serve(
-            Desk(reader, limits=Limits(**wanted.limits), metrics=metrics, log=AccessLog(stream)),
+            Desk(reader, limits=wanted.limits, metrics=metrics, log=AccessLog(stream)),
             wanted.door,
             routers=routers,
             flight_port=None if wanted.flight_port < 0 else wanted.flight_port,
             http_port=None if wanted.http_port < 0 else wanted.http_port,
-            streams=wanted.streams,
             on_ready=on_ready,
         )
 

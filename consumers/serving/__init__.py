@@ -3,6 +3,7 @@
 ask.py         what is asked for, read from bytes and checked once
 refusal.py     why a request is not answered, in the words of both protocols
 answer.py      what was read, as Arrow: candidates by row, the user's own features once
+limits.py      how much a server takes upon itself
 desk.py        where both protocols hand in requests: bounded, on time, logged, counted
 access_log.py  one line of JSON for each request
 metrics.py     what Prometheus is told

@@ -33,9 +33,11 @@ ARROW = "application/vnd.apache.arrow.stream"
 """What HTTP calls what `to_ipc` gives."""
 AFFINITY = "user_product_affinity"
 STATUS = "status__"
+STATUS_WORDS = tuple(status.name.lower() for status in sorted(Status))
+"""Of each status by its number."""
 EVENT_TIMESTAMP = "event_timestamp__"
 _ONE = np.zeros(1, np.int64)
-_STATUS_WORDS = {str(status.value): status.name.lower() for status in Status}
+_STATUS_METADATA = {str(number): word for number, word in enumerate(STATUS_WORDS)}
 _MOMENT = pa.timestamp("us", tz="UTC")
 
 
@@ -110,7 +112,7 @@ class _Batch:
 
 @lru_cache
 def _status_field(view: str) -> pa.Field:
-    return pa.field(STATUS + view, pa.uint8(), metadata=_STATUS_WORDS)
+    return pa.field(STATUS + view, pa.uint8(), metadata=_STATUS_METADATA)
 
 
 def _floats(columns_: Sequence[NDArray[np.float32]]) -> list[pa.Array]:

@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from consumers.serving.limits import MAX_ID_LETTERS
 from consumers.serving.refusal import Code, Refused
 
-MAX_ID_LETTERS = 256
-MAX_IDS = 1_000
 MAX_DEADLINE_MS = 60_000
 
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_LETTERS)]

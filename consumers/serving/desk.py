@@ -24,11 +24,12 @@ import numpy as np
 from consumers.affinity import Affinity, fetch_with_affinity
 from consumers.block import Block
 from consumers.one_encoder import MixedEncoders, refuse_two_encoders
-from consumers.online import OnlineReader, Status, UnknownFeatures
+from consumers.online import OnlineReader, UnknownFeatures
 from consumers.serving import ask as asking
 from consumers.serving.access_log import AccessLog
-from consumers.serving.answer import AFFINITY, Answer, answer
+from consumers.serving.answer import AFFINITY, STATUS_WORDS, Answer, answer
 from consumers.serving.ask import Ask
+from consumers.serving.limits import Limits
 from consumers.serving.metrics import Metrics
 from consumers.serving.refusal import Code, Refused
 from feature_repo.errors import VitrineError
@@ -38,26 +39,6 @@ Form = TypeVar("Form")
 
 _log = logging.getLogger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_WORDS = [status.name.lower() for status in Status]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a server takes upon itself."""
-
-    ids: int = asking.MAX_IDS
-    """Candidates of one request."""
-    workers: int = 4
-    """Requests in work at once."""
-    waiting: int = 60
-    """Requests that wait for a worker; the next is refused."""
-    deadline: float = 1.0
-    """Seconds after which a request is given up, or its own deadline if that is sooner."""
-
-    @property
-    def bytes(self) -> int:
-        """Of one request: as many ids of the longest kind as it may have, each letter escaped, and as much again."""
-        return 4_096 + self.ids * (asking.MAX_ID_LETTERS * 12 + 4)
 
 
 @dataclass
@@ -242,7 +223,7 @@ class Desk:
         for name, view in block.views.items():
             for status, rows in enumerate(np.bincount(view.rows.status).tolist()):
                 if rows:
-                    self.metrics.rows.labels(name, _WORDS[status]).inc(rows)
+                    self.metrics.rows.labels(name, STATUS_WORDS[status]).inc(rows)
 
     def _fetch(self, ask: Ask, with_affinity: bool) -> tuple[Block, Affinity]:
         with _store_answers():

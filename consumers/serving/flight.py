@@ -41,13 +41,12 @@ class FlightServer(flight.FlightServerBase):
 
     Args:
         port: 0 takes any that is free; `port` says which.
-        streams: open exchanges at once; the next is refused, for each holds a thread.
 
     Raises:
         VitrineError: the address is taken, or the certificate does not fit.
     """
 
-    def __init__(self, desk: Desk, door: Door, port: int, *, streams: int = 64) -> None:
+    def __init__(self, desk: Desk, door: Door, port: int) -> None:
         proof = door.certificate
         host = f"[{door.host}]" if ":" in door.host else door.host
         try:
@@ -62,8 +61,7 @@ class FlightServer(flight.FlightServerBase):
                 "there: name another --flight-port, or -1 for none"
             ) from error
         self._desk = desk
-        self._streams = streams
-        self._free = threading.BoundedSemaphore(streams)
+        self._free = threading.BoundedSemaphore(desk.limits.streams)
 
     def do_get(self, context: Any, ticket: Any) -> Any:
         with _in_flights_words(), self._desk.visit(PROTOCOL, _request_id(context)) as visit:
@@ -78,7 +76,7 @@ class FlightServer(flight.FlightServerBase):
     def _stream(self) -> Iterator[None]:
         """One of the streams that may be open at once."""
         if not self._free.acquire(blocking=False):
-            raise Refused(Code.RESOURCE_EXHAUSTED, f"{self._streams} streams are open; close one")
+            raise Refused(Code.RESOURCE_EXHAUSTED, f"{self._desk.limits.streams} streams are open; close one")
         try:
             yield
         finally:

@@ -21,12 +21,11 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
 from consumers.serving import ask as asking
-from consumers.serving.answer import ARROW, EVENT_TIMESTAMP, STATUS, Answer, to_ipc
+from consumers.serving.answer import ARROW, EVENT_TIMESTAMP, STATUS, STATUS_WORDS, Answer, to_ipc
 from consumers.serving.desk import Desk
 from consumers.serving.door import Door
 from consumers.serving.guard import Guard
 from consumers.serving.refusal import Code, Refused
-from feature_repo.tables.decode import Status
 
 PROTOCOL = "http"
 _REFUSAL = {
@@ -34,7 +33,6 @@ _REFUSAL = {
     "properties": {"error": {"type": "string"}, "message": {"type": "string"}},
     "required": ["error", "message"],
 }
-_WORDS = [status.name.lower() for status in Status]
 
 
 def create_app(desk: Desk, door: Door, *, routers: Sequence[APIRouter] = ()) -> FastAPI:
@@ -142,7 +140,7 @@ def _as_json(found: Answer) -> bytes:
 
 def _columns(batch: pa.RecordBatch) -> dict[str, list[Any]]:
     return {
-        name: [_WORDS[status] for status in column.to_pylist()] if name.startswith(STATUS) else column.to_pylist()
+        name: [STATUS_WORDS[status] for status in column.to_pylist()] if name.startswith(STATUS) else column.to_pylist()
         for name, column in zip(batch.schema.names, batch.columns, strict=True)
     }
 
@@ -153,7 +151,7 @@ _ANSWER = {
         "candidates": {
             "type": "object",
             "description": f"Of each column a value a candidate: product_id, <view>__<feature>, {STATUS}<view> "
-            f"({', '.join(_WORDS)}), {EVENT_TIMESTAMP}<view>.",
+            f"({', '.join(STATUS_WORDS)}), {EVENT_TIMESTAMP}<view>.",
             "additionalProperties": {"type": "array"},
         },
         "user": {"type": "object", "description": "The same columns of the user, one value each."},

@@ -24,7 +24,6 @@ def serve(
     *,
     flight_port: int | None,
     http_port: int | None,
-    streams: int = 64,
     routers: Sequence[APIRouter] = (),
     on_ready: Callable[[dict[str, str]], None] = lambda addresses: None,
 ) -> None:
@@ -41,7 +40,7 @@ def serve(
     desk.warm_up()
     gc.collect()
     gc.freeze()  # what is imported and warm stays: looking through it again and again would hold requests up
-    flight = None if flight_port is None else FlightServer(desk, door, flight_port, streams=streams)
+    flight = None if flight_port is None else FlightServer(desk, door, flight_port)
     addresses = {} if flight is None else {"flight": f"grpc{_s(door, '+tls')}://{door.host}:{flight.port}"}
     try:
         if http_port is None:

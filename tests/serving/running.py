@@ -14,10 +14,11 @@ import uvicorn
 
 from consumers.online import OnlineReader
 from consumers.serving.access_log import AccessLog
-from consumers.serving.desk import Desk, Limits
+from consumers.serving.desk import Desk
 from consumers.serving.door import Door
 from consumers.serving.flight import FlightServer
 from consumers.serving.http import create_app
+from consumers.serving.limits import Limits
 from consumers.serving.metrics import Metrics
 
 TOKEN = "a-token-of-many-letters"
@@ -46,12 +47,12 @@ def serving(
     log, door = io.StringIO(), door or Door()
     desk = Desk(
         reader,
-        limits=limits or Limits(),
+        limits=limits or Limits(streams=3),
         metrics=Metrics(),
         log=AccessLog(log),
         clock=lambda: now or datetime.now(UTC),
     )
-    flight = FlightServer(desk, door, 0, streams=3)
+    flight = FlightServer(desk, door, 0)
     certificate = door.certificate
     http = uvicorn.Server(
         uvicorn.Config(

@@ -20,8 +20,8 @@ from consumers.online import OnlineReader
 from consumers.serving import ask
 from consumers.serving.access_log import AccessLog
 from consumers.serving.client import FlightClient, HttpClient, request
-from consumers.serving.desk import Limits
 from consumers.serving.door import Certificate, Door
+from consumers.serving.limits import Limits
 from feature_repo.errors import UsageError, VitrineError
 from tests import servers
 from tests.serving.running import TOKEN, Served, serving

@@ -15,7 +15,8 @@ from consumers.question import Question
 from consumers.serving import answer, ask, desk, flight
 from consumers.serving.access_log import AccessLog
 from consumers.serving.client import request
-from consumers.serving.desk import Desk, Limits
+from consumers.serving.desk import Desk
+from consumers.serving.limits import Limits
 from consumers.serving.metrics import Metrics
 from feature_repo import memory
 from feature_repo.tables.online_table import OnlineTable
