@@ -7,10 +7,12 @@
     GET  /healthz       200 while the process lives          GET /readyz  200 while the store answers too
     GET  /metrics       Prometheus's text                    GET /openapi.json
 
-A refusal is {"error": gRPC's word, "message": ...}.
+A refusal is {"error": gRPC's word, "message": ...}; HTTP's own word where there is no such route, or none of that
+method.
 """
 
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 
 import pyarrow as pa
@@ -172,4 +174,5 @@ def _refused(request: Request, error: Exception) -> Response:
 
 def _no_such_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": Code.NOT_FOUND.name, "message": str(error.detail)}, error.status_code, error.headers)
+    said = {"error": HTTPStatus(error.status_code).name, "message": str(error.detail)}
+    return JSONResponse(said, error.status_code, error.headers)

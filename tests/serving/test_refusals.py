@@ -228,6 +228,14 @@ def test_a_body_too_long_is_not_read(served: Served) -> None:
     assert (endless.status_code, endless.json()["error"]) == (422, "INVALID_ARGUMENT")
 
 
+def test_a_route_that_is_not_there_and_one_asked_by_the_wrong_method_are_told_apart(served: Served) -> None:
+    nowhere, got = httpx.get(f"{served.http}/v1/nothing"), httpx.get(f"{served.http}/v1/features")
+    assert (nowhere.status_code, nowhere.json()["error"]) == (404, "NOT_FOUND")
+    assert (got.status_code, got.json()["error"]) == (405, "METHOD_NOT_ALLOWED")
+    assert got.headers["allow"] == "POST"
+    assert got.json().keys() == nowhere.json().keys() == {"error", "message"}
+
+
 def test_each_request_is_one_line_of_the_log_without_ids(reader: OnlineReader) -> None:
     with serving(reader) as served:
         httpx.post(f"{served.http}/v1/features", json=GOOD, headers={"x-request-id": "mine-1"})
