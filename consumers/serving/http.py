@@ -169,7 +169,7 @@ def _said(description: str) -> dict[str, Any]:
 def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     headers = {"retry-after": "1"} if error.code is Code.RESOURCE_EXHAUSTED else None
-    return JSONResponse({"error": error.code.name, "message": error.message}, error.code.value, headers)
+    return JSONResponse({"error": error.code.name, "message": error.message}, error.status, headers)
 
 
 def _no_such_route(request: Request, error: Exception) -> Response:

@@ -13,6 +13,8 @@ refusal is one of pyarrow's own errors, the nearest there is, its message begins
     UNAVAILABLE          503   FlightUnavailableError      UNAVAILABLE
     UNIMPLEMENTED        501   FlightServerError           UNKNOWN
     INTERNAL             500   FlightInternalError         INTERNAL
+
+A body that is too long for HTTP is an INVALID_ARGUMENT by 413.
 """
 
 from enum import Enum
@@ -37,9 +39,11 @@ class Refused(Exception):
     Args:
         code: why.
         message: what the caller is told: nothing of this machine, its store, its files.
+        status: HTTP's, where it has a more exact one than the code's.
     """
 
-    def __init__(self, code: Code, message: str) -> None:
+    def __init__(self, code: Code, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.status = status or code.value
