@@ -1,8 +1,9 @@
 """Features of one user and many candidates, over Arrow Flight and over HTTP.
 
 ask.py         what is asked for, read from bytes and checked once
-refusal.py     why a request is not answered, in the words of both protocols
+lookup.py      what the store holds for that
 answer.py      what was read, as Arrow: candidates by row, the user's own features once
+refusal.py     why a request is not answered, in the words of both protocols
 limits.py      how much a server takes upon itself
 desk.py        where both protocols hand in requests: bounded, on time, logged, counted
 access_log.py  one line of JSON for each request

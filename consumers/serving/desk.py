@@ -14,26 +14,20 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import numpy as np
-
-from consumers.affinity import Affinity, fetch_with_affinity
-from consumers.block import Block
-from consumers.one_encoder import MixedEncoders, refuse_two_encoders
-from consumers.online import OnlineReader, UnknownFeatures
+from consumers.online import OnlineReader
 from consumers.serving import ask as asking
 from consumers.serving.access_log import AccessLog
-from consumers.serving.answer import AFFINITY, STATUS_WORDS, Answer, answer
+from consumers.serving.answer import Answer
 from consumers.serving.ask import Ask
 from consumers.serving.limits import Limits
+from consumers.serving.lookup import Lookup
 from consumers.serving.metrics import Metrics
 from consumers.serving.refusal import Code, Refused
-from feature_repo.errors import VitrineError
-from feature_repo.schema import PRODUCT_ID, USER_ID
 
 Form = TypeVar("Form")
 
@@ -70,11 +64,10 @@ class Desk:
         log: AccessLog,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self.reader = reader
+        self.lookup = Lookup(reader, metrics, clock)
         self.limits = limits
         self.metrics = metrics
         self._access = log
-        self._clock = clock
         self._places = threading.BoundedSemaphore(limits.workers + limits.waiting)
         self._workers = ThreadPoolExecutor(limits.workers, thread_name_prefix="serving")
 
@@ -97,33 +90,6 @@ class Desk:
         ask, deadline = self._read(data, visit)
         with self._submitted(ask, visit, form) as work:
             return await asyncio.wait_for(asyncio.wrap_future(work), deadline)
-
-    def services(self) -> dict[str, list[str]]:
-        """The views of each feature service.
-
-        Raises:
-            Refused: the store does not answer.
-        """
-        with _store_answers():
-            return {name: list(self.reader.join_keys(name)) for name in self.reader.services()}
-
-    def warm_up(self) -> None:
-        """Ask once for each feature service, so that no caller pays for connections, and what is imported when it is
-        first needed: pyarrow imports pandas, where there is one, in a second. A store that does not answer yet is left
-        to `check`."""
-        with suppress(Refused):
-            for service in self.services():
-                with suppress(Refused):  # one that has features of more than products and users
-                    self._answer(Ask(service=service, product_ids=["nobody"], user_id="nobody"), counted=False)
-
-    def check(self) -> None:
-        """Ask the store for something.
-
-        Raises:
-            Refused: it does not answer.
-        """
-        with _store_answers():
-            self.reader.ping()
 
     @contextmanager
     def visit(self, protocol: str, request_id: str | None) -> Iterator[Visit]:
@@ -179,7 +145,7 @@ class Desk:
             raise Refused(Code.RESOURCE_EXHAUSTED, f"{full:,} requests are in work or waiting; try again")
         self.metrics.in_work.inc()
         try:
-            work = self._workers.submit(lambda: form(self._answer(ask)))
+            work = self._workers.submit(lambda: form(self.lookup.answer(ask)))
         except RuntimeError:
             self._leave()
             raise Refused(Code.UNAVAILABLE, "the server is ending") from None
@@ -197,57 +163,3 @@ class Desk:
     def _leave(self) -> None:
         self.metrics.in_work.dec()
         self._places.release()
-
-    def _answer(self, ask: Ask, *, counted: bool = True) -> Answer:
-        with _store_answers():
-            join_keys, on_demand = self.reader.join_keys(ask.service), self.reader.on_demand(ask.service)
-        wanted = {key for keys in join_keys.values() for key in keys}
-        strange = sorted(wanted - {PRODUCT_ID, USER_ID})
-        if strange:
-            raise Refused(Code.INVALID_ARGUMENT, f"`{ask.service}` asks for {', '.join(strange)}: not served")
-        if USER_ID in wanted and ask.user_id is None:
-            raise Refused(Code.INVALID_ARGUMENT, f"`{ask.service}` has features of the user: say user_id")
-        unknown = sorted(set(on_demand) - {AFFINITY})
-        if unknown:
-            raise Refused(
-                Code.INVALID_ARGUMENT, f"`{ask.service}` has {', '.join(unknown)}, which Feast alone computes"
-            )
-        block, affinity = self._fetch(ask, bool(on_demand))
-        of_user = {name for name, keys in join_keys.items() if PRODUCT_ID not in keys}
-        if counted:
-            self._count(ask, block)
-        return answer(block, ask.product_ids, of_user, affinity)
-
-    def _count(self, ask: Ask, block: Block) -> None:
-        self.metrics.candidates.labels(ask.service).inc(len(ask.product_ids))
-        for name, view in block.views.items():
-            for status, rows in enumerate(np.bincount(view.rows.status).tolist()):
-                if rows:
-                    self.metrics.rows.labels(name, STATUS_WORDS[status]).inc(rows)
-
-    def _fetch(self, ask: Ask, with_affinity: bool) -> tuple[Block, Affinity]:
-        with _store_answers():
-            if with_affinity:
-                user = ask.user_id or ""
-                return fetch_with_affinity(
-                    self.reader, ask.service, user, ask.product_ids, self._clock(), keep_stale=ask.keep_stale
-                )
-            ids = {PRODUCT_ID: ask.product_ids, USER_ID: ask.user_id}
-            how: dict[str, Any] = {"full_feature_names": True, "keep_stale": ask.keep_stale, "now": self._clock()}
-            block = self.reader.fetch(ask.service, ids, **how)
-            refuse_two_encoders(block)
-            return block, {}
-
-
-@contextmanager
-def _store_answers() -> Iterator[None]:
-    """What goes wrong with the store, said without its address."""
-    try:
-        yield
-    except UnknownFeatures as error:
-        raise Refused(Code.NOT_FOUND, str(error)) from error
-    except MixedEncoders as error:
-        raise Refused(Code.UNAVAILABLE, str(error)) from error
-    except VitrineError as error:
-        _log.error("%s", error)
-        raise Refused(Code.UNAVAILABLE, "the online store does not answer as it should; the log says how") from error

@@ -102,7 +102,7 @@ def _features(desk: Desk) -> APIRouter:
     @router.get("/v1/services", responses={503: {"description": Code.UNAVAILABLE.name}})
     def services() -> dict[str, list[str]]:
         """Of each feature service, its views."""
-        return desk.services()
+        return desk.lookup.services()
 
     return router
 
@@ -118,7 +118,7 @@ def _watching(desk: Desk) -> APIRouter:
     @router.get("/readyz", responses={503: {"description": Code.UNAVAILABLE.name}})
     def readyz() -> dict[str, str]:
         """Whether the online store answers."""
-        desk.check()
+        desk.lookup.check()
         return {"status": "ok"}
 
     @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

@@ -37,7 +37,7 @@ def serve(
         VitrineError: an address is taken.
     """
     memory.keep_freed()
-    desk.warm_up()
+    desk.lookup.warm_up()
     gc.collect()
     gc.freeze()  # what is imported and warm stays: looking through it again and again would hold requests up
     flight = None if flight_port is None else FlightServer(desk, door, flight_port)

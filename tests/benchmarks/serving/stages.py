@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from consumers import affinity
 from consumers.online import OnlineReader
 from consumers.question import Question
-from consumers.serving import answer, ask, desk, flight
+from consumers.serving import answer, ask, flight, lookup
 from consumers.serving.access_log import AccessLog
 from consumers.serving.client import request
 from consumers.serving.desk import Desk
@@ -31,7 +31,7 @@ STAGES: dict[str, tuple[Any, str]] = {
     "wait for Redis, take its rows": (RedisConversation, "hear"),
     "unpack rows": (OnlineTable, "unpack"),
     "compute affinity": (affinity, "_affinity"),
-    "make Arrow's columns": (desk, "answer"),
+    "make Arrow's columns": (lookup, "answer"),
     "write the user's row": (flight, "to_ipc"),
 }
 """Functions by what they do; none calls another of them."""
@@ -50,7 +50,7 @@ def stages(products: Products = 3_000, users: Users = 100, asked: Asked = 500, c
         closing(Desk(reader, limits=Limits(), metrics=Metrics(), log=AccessLog(None))) as at,
         threadpool_limits(1),
     ):
-        at.warm_up()
+        at.lookup.warm_up()
         gc.freeze()
         draw = drawn(products, users, asked)
         for _ in range(calls):
