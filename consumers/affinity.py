@@ -66,24 +66,10 @@ def fetch_with_affinity(
         MixedEncoders: vectors are of two encoder versions.
     """
     _require(reader.join_keys(service), service)
+    ids = {USER_ID: user_id, PRODUCT_ID: product_ids}
     link = Link(USER, _recent, HISTORY_SERVICE)
-    block, history = reader.fetch_linked(service, _ids(user_id, product_ids), link, keep_stale=keep_stale, now=now)
+    block, history = reader.fetch_linked(service, ids, link, keep_stale=keep_stale, now=now)
     return WithAffinity(block, _affinity(block, history, product_ids, times.tick(now, "us")))
-
-
-async def fetch_with_affinity_async(
-    reader: OnlineReader, service: str, user_id: str, product_ids: Sequence[str], now: datetime
-) -> WithAffinity:
-    """`fetch_with_affinity`, without blocking the event loop while the store is asked."""
-    block = await reader.fetch_async(service, _ids(user_id, product_ids), full_feature_names=True, now=now)
-    _require(block.views, service)
-    recent = _recent(block.views[USER])
-    history = await reader.fetch_async(HISTORY_SERVICE, recent, full_feature_names=True, now=now) if recent else None
-    return WithAffinity(block, _affinity(block, history, product_ids, times.tick(now, "us")))
-
-
-def _ids(user_id: str, product_ids: Sequence[str]) -> dict[str, Any]:
-    return {USER_ID: user_id, PRODUCT_ID: product_ids}
 
 
 def _require(views: Collection[str], service: str) -> None:

@@ -1,6 +1,5 @@
 """One definition, five ways to it: each is held to the slow one on every row of a small shop."""
 
-import asyncio
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from consumers.affinity import fetch_with_affinity, fetch_with_affinity_async
+from consumers.affinity import fetch_with_affinity
 from consumers.online import OnlineReader
 from feature_repo.errors import VitrineError
 from feature_repo.features import affinity, affinity_torch
@@ -98,8 +97,6 @@ def test_online_and_offline_are_one(reader: OnlineReader, expected: dict[str, np
     found = fetch_with_affinity(reader, "ranking_with_affinity", user, SHOP.products, RANKED)
     assert found.block.values["product_catalogue__price"].tolist() == [9.5] * len(SHOP.products)
     same(found.affinity, of(expected, user))
-    awaited = asyncio.run(fetch_with_affinity_async(reader, "ranking_with_affinity", user, SHOP.products, RANKED))
-    same(awaited.affinity, found.affinity)
 
 
 def test_candidates_of_which_nothing_is_known_are_like_nothing(reader: OnlineReader) -> None:
