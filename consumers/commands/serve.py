@@ -186,8 +186,8 @@ def _serve(wanted: _Wanted, on_ready: Callable[[dict[str, str]], None]) -> None:
                 load(wanted.objectives)  # each check reads them anew; a mistake in them is better said now than there
             looks = checks(wanted.deployment.file, every, objectives=wanted.objectives, impressions=wanted.impressions)
             watcher = open_.enter_context(Watcher(looks, _now))
-            metrics.registry.register(Collector(watcher))
-            routers.append(page.router(watcher, _now, lift_report=wanted.lift_report))
+            metrics.registry.register(Collector(watcher.states))
+            routers.append(page.router(watcher.states, _now, lift_report=wanted.lift_report))
         stream = open_.enter_context(_stream(wanted.access_log))
         if wanted.log_served is not None:
             table.witness = open_.enter_context(ServedLog(wanted.log_served, wanted.log_served_one_in))

@@ -10,7 +10,7 @@ from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily
 
-from consumers.monitoring.watcher import State, Watcher
+from consumers.monitoring.watcher import State, States
 
 Figures = Mapping[str, Any]
 VIEW = ("view",)
@@ -18,14 +18,18 @@ SLICE = ("view", "slice")
 
 
 class Collector:
-    """Registered with `CollectorRegistry.register`."""
+    """Registered with `CollectorRegistry.register`.
 
-    def __init__(self, watcher: Watcher) -> None:
-        self._watcher = watcher
+    Args:
+        states: `Watcher.states`.
+    """
+
+    def __init__(self, states: States) -> None:
+        self._states = states
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Every metric, whatever is known: one without a sample still says that it exists."""
-        states = self._watcher.states()
+        states = self._states()
         found = {state.check.name: state.figures or {} for state in states}
         yield from _of_checks(states)
         yield from _of_freshness(found.get("freshness", {}))
@@ -33,7 +37,7 @@ class Collector:
         yield from _of_drift(found.get("drift", {}))
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
-        """The same: registering must not run into a watcher that knows nothing yet."""
+        """The same: registering must not run into checks that have found nothing yet."""
         return self.collect()
 
 

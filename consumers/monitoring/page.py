@@ -17,7 +17,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from consumers.monitoring.watcher import State, Watcher
+from consumers.monitoring.watcher import State, States
 from feature_repo.human_times import in_words
 
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "No lift report was named at the start."}}
@@ -29,10 +29,11 @@ HEADERS = {
 REPORT_HEADERS = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:"}
 
 
-def router(watcher: Watcher, clock: Callable[[], datetime], *, lift_report: Path | None = None) -> APIRouter:
+def router(states: States, clock: Callable[[], datetime], *, lift_report: Path | None = None) -> APIRouter:
     """The page's routes.
 
     Args:
+        states: `Watcher.states`.
         clock: the time, with a zone, from which ages are told.
         lift_report: what `consume lift --report` wrote; its link is left out where there is none.
     """
@@ -41,7 +42,7 @@ def router(watcher: Watcher, clock: Callable[[], datetime], *, lift_report: Path
     @routes.get("/status", response_class=HTMLResponse)
     def status() -> HTMLResponse:
         """What the checks found last, for people."""
-        return HTMLResponse(render(watcher.states(), clock(), has_report=_is_there(lift_report)), headers=HEADERS)
+        return HTMLResponse(render(states(), clock(), has_report=_is_there(lift_report)), headers=HEADERS)
 
     @routes.get("/status/figures", response_class=JSONResponse)
     def figures() -> dict[str, Any]:
@@ -54,7 +55,7 @@ def router(watcher: Watcher, clock: Callable[[], datetime], *, lift_report: Path
                 "failure": state.failure and "the check failed; the service's page says how",
                 "figures": state.figures,
             }
-            for state in watcher.states()
+            for state in states()
         }
 
     @routes.get("/status/lift", response_class=HTMLResponse, responses=NOT_FOUND)

@@ -55,6 +55,10 @@ class State:
         return list(self.figures["breaches"]) if self.figures else []
 
 
+States = Callable[[], list[State]]
+"""Gives what each check found last."""
+
+
 class Watcher:
     """Runs checks in turn, in one thread. Threads may read what they found.
 

@@ -4,21 +4,22 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
+from prometheus_client import Metric
 from typer.testing import CliRunner
 
 from consumers.cli import app
 from consumers.monitoring.drift.check import Drift, check
 from consumers.monitoring.exported import Collector
 from consumers.monitoring.figures import as_json
-from consumers.monitoring.watcher import Check, Watcher
+from consumers.monitoring.watcher import Check, State
 from feature_repo import settings
 from feature_repo.schema import PRODUCT_CODES, PRODUCT_EMBEDDING, PRODUCT_TAGS, TAGS
 from feature_repo.settings import Settings
@@ -264,10 +265,7 @@ def test_a_feed_that_shrinks_to_almost_nothing_is_an_alarm_though_nothing_else_i
         f"product_catalogue, rows: {kept} products in 7d, and {usual:,.0f} are usual; "
         "see that the feed comes in whole (`produce catalogue` names what it refused)"
     ]
-    judged = Watcher([Check("drift", (), timedelta(days=1))], lambda: NOW)
-    judged._states["drift"] = replace(judged.states()[0], figures=json.loads(as_json(found)))
-    alarms = next(family for family in Collector(judged).collect() if family.name == "vitrine_drift_alarms")
-    assert [sample.value for sample in alarms.samples] == [1.0]
+    assert [sample.value for sample in _alarms(json.loads(as_json(found))).samples] == [1.0]
 
 
 def test_a_week_that_is_half_as_busy_and_a_shop_of_one_week_are_no_alarm(tmp_path: Path) -> None:
@@ -282,6 +280,12 @@ def test_a_week_that_is_half_as_busy_and_a_shop_of_one_week_are_no_alarm(tmp_pat
     assert checked(tmp_path / "young", young).breaches == []
 
 
+def _alarms(figures: dict[str, Any]) -> Metric:
+    """What Prometheus is told of a check's figures."""
+    found = State(Check("drift", (), timedelta(days=1)), figures)
+    return next(one for one in Collector(lambda: [found]).collect() if one.name == "vitrine_drift_alarms")
+
+
 def _weeks_ago(seed: int) -> NDArray[np.int64]:
     """[products], of `tables`."""
     event = tables(seed)[0]["product_catalogue"]["event_timestamp"]
@@ -294,11 +298,7 @@ def test_the_command_ends_with_3_where_nothing_could_be_judged(tmp_path: Path) -
     done = CliRunner().invoke(app, line)
     assert done.exit_code == 3
     assert "nothing was judged: 0 products in the window and 0 before it" in done.stderr
-    figures = json.loads(file.read_text())
-    judged = Watcher([Check("drift", (), timedelta(days=1))], lambda: NOW)
-    judged._states["drift"] = replace(judged.states()[0], figures=figures)
-    alarms = next(family for family in Collector(judged).collect() if family.name == "vitrine_drift_alarms")
-    assert alarms.samples == [], "no alarm is not none: nobody looked"
+    assert _alarms(json.loads(file.read_text())).samples == [], "no alarm is not none: nobody looked"
 
 
 def test_the_sample_is_by_hash_and_bounded(tmp_path: Path) -> None:

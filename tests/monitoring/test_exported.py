@@ -25,7 +25,7 @@ needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="there is no promto
 
 def exported(watcher: Watcher) -> str:
     registry = Metrics().registry
-    registry.register(Collector(watcher))
+    registry.register(Collector(watcher.states))
     return generate_latest(registry).decode()
 
 
@@ -100,7 +100,7 @@ def test_the_dashboard_and_the_alerts_ask_for_metrics_that_there_are(watcher: Wa
 
 def test_the_dashboard_shows_every_metric_that_the_checks_export(watcher: Watcher) -> None:
     registry = CollectorRegistry()
-    registry.register(Collector(watcher))
+    registry.register(Collector(watcher.states))
     there = {family.name for family in registry.collect()}
     assert there <= set().union(*map(asked_by, dashboard()))
 

@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from consumers.monitoring import page
-from consumers.monitoring.watcher import Check, Watcher
+from consumers.monitoring.watcher import Check, States, Watcher
 from feature_repo.settings import Settings
 from tests.monitoring.conftest import NOW, clock, failing
 
@@ -27,14 +27,14 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: Debian's package chromium has it")
 
 
-def app(watcher: Watcher, report: Path | None = None, later: timedelta = timedelta(0)) -> FastAPI:
+def app(states: States, report: Path | None = None, later: timedelta = timedelta(0)) -> FastAPI:
     made = FastAPI()
-    made.include_router(page.router(watcher, lambda: NOW + later, lift_report=report))
+    made.include_router(page.router(states, lambda: NOW + later, lift_report=report))
     return made
 
 
 def shown(watcher: Watcher, **options: object) -> str:
-    answer = TestClient(app(watcher, **options)).get("/status")  # type: ignore[arg-type]
+    answer = TestClient(app(watcher.states, **options)).get("/status")  # type: ignore[arg-type]
     assert answer.status_code == 200
     return answer.text
 
@@ -50,7 +50,7 @@ def test_shows_freshness_drift_consistency_runs_and_what_to_do_first(watcher: Wa
 
 
 def test_shows_how_long_streamed_products_waited_as_bars(watcher: Watcher) -> None:
-    found = TestClient(app(watcher)).get("/status/figures").json()["freshness"]["figures"]["first_feature"]
+    found = TestClient(app(watcher.states)).get("/status/figures").json()["freshness"]["figures"]["first_feature"]
     assert found["bounds"] == [0.5, 1.0, 2.0, 5.0, 10.0, 60.0, 300.0]
     assert found["counts"] == [2, 1, 0, 3, 0, 0, 0, 1], "half a second is within half a second; tomorrow is not known"
     text = shown(watcher)
@@ -71,19 +71,19 @@ def test_what_came_from_a_shop_is_text_and_never_a_script(watcher: Watcher) -> N
 
 
 def test_loads_nothing_from_elsewhere_and_is_told_to_the_browser(watcher: Watcher) -> None:
-    answer = TestClient(app(watcher)).get("/status")
+    answer = TestClient(app(watcher.states)).get("/status")
     assert not re.findall(r"""(?:src|href)=["'](?!/)|url\(|@import|https?://""", answer.text)
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert answer.headers["cache-control"] == "no-store"
 
 
 def test_the_lift_report_is_linked_where_there_is_one(watcher: Watcher, report: Path) -> None:
-    client = TestClient(app(watcher, report))
+    client = TestClient(app(watcher.states, report))
     assert 'href="/status/lift"' in client.get("/status").text
     assert client.get("/status/lift").text == "<h1>lift</h1>"
     report.unlink()
     assert client.get("/status/lift").status_code == 404
-    assert TestClient(app(watcher)).get("/status/lift").json()["error"] == "NOT_FOUND"
+    assert TestClient(app(watcher.states)).get("/status/lift").json()["error"] == "NOT_FOUND"
 
 
 def test_a_failed_check_is_shown_as_failed_beside_the_figures_of_before(watcher: Watcher) -> None:
@@ -93,7 +93,7 @@ def test_a_failed_check_is_shown_as_failed_beside_the_figures_of_before(watcher:
     assert "check failed" in text
     assert "the store does not answer" in text
     assert 'id="drift"' not in text, "there are no figures"
-    assert TestClient(app(failed)).get("/status/figures").json()["drift"]["figures"] is None
+    assert TestClient(app(failed.states)).get("/status/figures").json()["drift"]["figures"] is None
 
 
 def test_a_failure_keeps_the_figures_and_says_how_old_they_are(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_check_that_was_never_run_is_no_good_news() -> None:
 
 
 def test_the_figures_are_json_for_programs(watcher: Watcher) -> None:
-    found = TestClient(app(watcher)).get("/status/figures").json()
+    found = TestClient(app(watcher.states)).get("/status/figures").json()
     assert found["consistency"]["refreshed"] == NOW.isoformat()
     assert found["freshness"]["figures"]["slices"]
 
@@ -168,9 +168,8 @@ def served(made: FastAPI) -> Iterator[str]:
 def test_a_real_browser_shows_it_live_on_a_phone_and_loads_nothing_else(watcher: Watcher) -> None:
     from playwright.sync_api import sync_playwright
 
-    changing = Watcher([state.check for state in watcher.states()], clock)
-    changing._states.update({state.check.name: state for state in watcher.states()})
-    with served(app(changing)) as url, sync_playwright() as playwright:
+    changing = {state.check.name: state for state in watcher.states()}
+    with served(app(lambda: list(changing.values()))) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         try:
             for width in (1280, 390):
@@ -189,13 +188,13 @@ def test_a_real_browser_shows_it_live_on_a_phone_and_loads_nothing_else(watcher:
                 assert small == 0, "readable without a magnifying glass"
                 tab.locator("#freshness summary").click()
                 assert tab.locator("#freshness details table").is_visible()
-                changing._states["drift"] = Watcher([failing("drift")], clock).refresh("drift")
+                changing["drift"] = Watcher([failing("drift")], clock).refresh("drift")
                 tab.evaluate("again()")
                 tab.locator("#check-drift", has_text="check failed").wait_for(timeout=5000)
                 assert tab.locator("#freshness details table").is_visible(), "what was opened stays open"
                 assert all(one.startswith(url) for one in asked)
                 assert [one for one in complaints if "favicon" not in one] == []
-                changing._states["drift"] = next(one for one in watcher.states() if one.check.name == "drift")
+                changing |= {state.check.name: state for state in watcher.states()}
                 tab.close()
         finally:
             browser.close()
