@@ -44,6 +44,7 @@ def freshness(
     refused rows and the last runs; an objective that is not met is exit code 1 and a line that says what to do first.
     """
     from consumers.monitoring import freshness as views
+    from consumers.monitoring.figures import as_json
     from consumers.monitoring.terminal import as_table, watched_tables
     from feature_repo.human_times import parse_age, parse_moment
 
@@ -51,7 +52,6 @@ def freshness(
     opened = settings.load(store)
     if objectives or impressions or slices:
         from consumers.monitoring import watch
-        from consumers.monitoring.figures import as_json
         from consumers.monitoring.objectives import Objectives, load
 
         watched = watch.look(
@@ -69,6 +69,6 @@ def freshness(
         Console().print(as_table(found), *watched_tables(watched))
     else:
         found = views.check(opened, max_age=allowed, now=moment, products=products)
-        text, breaches = views.as_json(found), found.breaches
+        text, breaches = as_json(found), found.breaches
         Console().print(as_table(found))
     outcome.end(text, json, breaches)

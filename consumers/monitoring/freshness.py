@@ -5,9 +5,8 @@ back than the greatest allowed age, or when there is nothing of it; events after
 make nothing fresh and no product active.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -113,11 +112,6 @@ def made_from(view: str) -> tuple[str, ...]:
     if view in OPTIONAL:
         return _VECTORS[:1] if view == "product_caption" else _VECTORS
     return tuple(WRITTEN_BY)[: list(WRITTEN_BY).index(view)]
-
-
-def as_json(freshness: Freshness) -> str:
-    """The figures as JSON: times in ISO 8601, ages in seconds, null where there is nothing."""
-    return json.dumps(asdict(freshness), default=lambda moment: moment.isoformat(), indent=2)
 
 
 def _check_view(

@@ -14,7 +14,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from consumers.monitoring.freshness import OPTIONAL, WRITTEN_BY, Freshness, as_json, check
+from consumers.monitoring.figures import as_json
+from consumers.monitoring.freshness import OPTIONAL, WRITTEN_BY, Freshness, check
 from consumers.monitoring.terminal import as_table
 from feature_repo import settings, sources
 from feature_repo.schema import PRODUCT_ACTIVE, TIMESTAMP

@@ -273,3 +273,18 @@ def test_the_command_shows_slices_and_ends_with_1_on_a_missed_objective(store: S
         "product_tags: active products covered 66.7%, at least 90.0% wanted; run `produce tags`"
     )
     assert json.loads(figures.read_text())["missed"] == [done.stderr.strip()]
+
+
+@pytest.mark.parametrize("by_slice", [(), ("--slices",)])
+def test_the_json_is_valid_and_has_every_breach_with_and_without_slices(
+    store: Settings, tmp_path: Path, by_slice: tuple[str, ...]
+) -> None:
+    append(store, "product_catalogue", [("a", 50)])
+    figures = tmp_path / "figures.json"
+    command = [sys.executable, "-m", "consumers.cli", "freshness", "--store", str(store.file), "--json", str(figures)]
+    done = subprocess.run(
+        [*command, "--now", "2026-03-01T12:00Z", *by_slice], capture_output=True, text=True, check=False
+    )
+    found = json.loads(figures.read_text(), parse_constant=pytest.fail)
+    assert len(found["breaches"]) == 3
+    assert found["breaches"] == done.stderr.splitlines()
