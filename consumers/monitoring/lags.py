@@ -84,7 +84,7 @@ class SliceFreshness:
 
 
 @dataclass(frozen=True)
-class ViewRows:
+class Timeline:
     """The rows of one view up to now, oldest event first."""
 
     view: str
@@ -93,7 +93,7 @@ class ViewRows:
     none)."""
 
     @staticmethod
-    def read(path: Path, ledger: Written | None, now: datetime) -> "ViewRows | None":
+    def read(path: Path, ledger: Written | None, now: datetime) -> "Timeline | None":
         """A view's rows; None if there is no table, or its rows are not of products."""
         table = delta.dataset(path) if delta.exists(path) else None
         if table is None or PRODUCT_ID not in table.schema.names:
@@ -113,11 +113,11 @@ class ViewRows:
             }
         ).dropna(subset=["product", "event"])
         rows = rows[rows["event"] <= pd.Timestamp(now)]
-        return ViewRows(path.name, rows.sort_values("event", kind="stable").reset_index(drop=True))
+        return Timeline(path.name, rows.sort_values("event", kind="stable").reset_index(drop=True))
 
 
 def figures(
-    view: ViewRows,
+    view: Timeline,
     shop: Shop,
     slices: dict[str, pd.Index],
     window: timedelta,
@@ -180,7 +180,7 @@ def _served(rows: pd.DataFrame, impressions: pd.DataFrame, now: datetime, window
 
 
 def _slice(
-    view: ViewRows,
+    view: Timeline,
     name: str,
     rows: pd.DataFrame,
     shop: Shop,

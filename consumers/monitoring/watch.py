@@ -110,7 +110,7 @@ def look(
         chosen = shop.slices(new_for, categories)
         log = None if impressions is None else lags.read_impressions(impressions)
         for view in watched_views:
-            rows = lags.ViewRows.read(settings.table(view), ledgers.get(view), now)
+            rows = lags.Timeline.read(settings.table(view), ledgers.get(view), now)
             if rows is not None:
                 slices += lags.figures(rows, shop, chosen, window, log)
     last = runs.last(settings, 500)

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from consumers.monitoring.drift import churn, measures, separable
-from consumers.monitoring.drift.weeks import ViewRows, Weeks
+from consumers.monitoring.drift.weeks import ProductRows, Weeks
 from feature_repo.schema import TAGS
 from feature_repo.settings import Settings
 from feature_repo.tables.vectors import longest
@@ -67,7 +67,7 @@ class Todays:
     """The rows of one view, and those of today's version of it: those of two are never compared."""
 
     view: str
-    rows: ViewRows
+    rows: ProductRows
     """Of today's version alone."""
     newest: Ints
     """[n], the row of each product; -1 where it has none of today's version."""
@@ -91,7 +91,7 @@ class Todays:
 
 
 @dataclass(frozen=True)
-class View:
+class Asked:
     """What is asked of one view."""
 
     name: str
@@ -108,31 +108,31 @@ def of_catalogue(weeks: Weeks, labels: Labels) -> Iterator[Measured]:
     yield Measured("product_catalogue", "category", "PSI", measures.psi(codes, labels.free))
 
 
-def of_view(view: View, settings: Settings, weeks: Weeks, labels: Labels, seed: int) -> Iterator[Finding]:
+def of_view(asked: Asked, settings: Settings, weeks: Weeks, labels: Labels, seed: int) -> Iterator[Finding]:
     """How many products have no row, whether the version changed, and what is asked of the rows of today's version."""
-    rows = weeks.rows_of(settings, view.name, [*view.columns, view.version])
+    rows = weeks.rows_of(settings, asked.name, [*asked.columns, asked.version])
     if rows is None:
-        yield NotJudged(f"{view.name}: there is no such table")
+        yield NotJudged(f"{asked.name}: there is no such table")
         return
     newest = rows.newest(len(weeks.now))
-    yield Measured(view.name, "rows", "missing", measures.mean_shift(1.0 * (newest < 0), labels.within))
-    version = np.asarray(rows.rows[view.version].to_pandas(), dtype=object)
+    yield Measured(asked.name, "rows", "missing", measures.mean_shift(1.0 * (newest < 0), labels.within))
+    version = np.asarray(rows.rows[asked.version].to_pandas(), dtype=object)
     todays = pd.Series(version[newest[labels.as_is & (newest >= 0)]]).mode()
-    ours = rows.without(version == todays[0]) if len(todays) else rows
-    its = Todays(view.name, ours, ours.newest(len(weeks.now)), labels, seed)
+    ours = rows.only(version == todays[0]) if len(todays) else rows
+    its = Todays(asked.name, ours, ours.newest(len(weeks.now)), labels, seed)
     earlier = np.flatnonzero(~labels.as_is & (newest >= 0))
     have = float((its.newest[earlier] >= 0).mean()) if len(earlier) else 1.0
     if have < ENOUGH:
         former = pd.Series(version[newest[earlier]]).mode()[0]
         yield Changed(
-            f"{view.name}: {view.version} is {todays[0]} now and was {former}; {have:.0%} of the earlier products have "
-            f"rows of the new one. Write it for all of them, or go back to the old one: the two are never compared"
+            f"{asked.name}: {asked.version} is {todays[0]} now and was {former}; {have:.0%} of the earlier products "
+            f"have rows of the new one. Write it for all of them, or go back to the old one: the two are never compared"
         )
     if _too_few(its.there, labels.as_is):
-        what = view.version.replace("_", " ")
-        yield NotJudged(f"{view.name}: too few products have rows of one {what} on both sides")
+        what = asked.version.replace("_", " ")
+        yield NotJudged(f"{asked.name}: too few products have rows of one {what} on both sides")
         return
-    yield from view.find(its)
+    yield from asked.find(its)
 
 
 def _vectors(its: Todays) -> Iterator[Finding]:
@@ -168,8 +168,7 @@ def _vector(its: Todays, name: str) -> Iterator[Finding]:
 def _churn(its: Todays, name: str, products: Ints, vectors: NDArray) -> NDArray:
     """[products], neighbours lost since the row before, NaN where there is none; neighbours are among all of them."""
     column = its.rows.rows[name]
-    everyone = np.ones(len(column), np.bool_)
-    previous = its.rows.previous(its.newest, everyone)[products]
+    previous = its.rows.previous(its.newest)[products]
     lost = np.full(len(products), np.nan)
     again = np.flatnonzero(previous >= 0)
     old = longest(column.take(pa.array(previous[again])))
@@ -205,7 +204,7 @@ def _too_few(products: Ints, now: Bools, fewest: int = FEWEST) -> bool:
 
 
 VIEWS = (
-    View("product_embedding", VECTORS, "encoder_version", _vectors),
-    View("product_tags", (*TAGS, *(f"{tag}_probability" for tag in TAGS)), "tagger_version", _tags),
-    View("product_codes", ("codes",), "codebook_version", _codes),
+    Asked("product_embedding", VECTORS, "encoder_version", _vectors),
+    Asked("product_tags", (*TAGS, *(f"{tag}_probability" for tag in TAGS)), "tagger_version", _tags),
+    Asked("product_codes", ("codes",), "codebook_version", _codes),
 )

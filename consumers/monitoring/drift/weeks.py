@@ -66,7 +66,7 @@ class Weeks:
         counts = seen.groupby(ago)[PRODUCT_ID].nunique().reindex(range(max(known, 1)), fill_value=0)
         return Weeks(kept, (kept[EVENT_TIMESTAMP] > start).to_numpy(), counts.tolist())
 
-    def rows_of(self, settings: Settings, view: str, columns: list[str]) -> "ViewRows | None":
+    def rows_of(self, settings: Settings, view: str, columns: list[str]) -> "ProductRows | None":
         """What a view says of the products' versions; None if there is no table, or it lacks a column."""
         path = settings.table(view)
         if not delta.exists(path):
@@ -76,7 +76,7 @@ class Weeks:
             return None
         ids = pa.array(self.products[PRODUCT_ID], schema.field(PRODUCT_ID).type)
         rows = delta.read(path, [*KEY, CREATED_TIMESTAMP, *columns], where=pc.field(PRODUCT_ID).isin(ids))
-        return ViewRows(rows, self._places(rows))
+        return ProductRows(rows, self._places(rows))
 
     def _places(self, rows: pa.Table) -> pd.DataFrame:
         """Of each row of a view: its row number, its product's number, its times; in the order of creation."""
@@ -88,8 +88,8 @@ class Weeks:
 
 
 @dataclass(frozen=True)
-class ViewRows:
-    """The rows of some products in one view."""
+class ProductRows:
+    """The rows of n products in one view."""
 
     rows: pa.Table
     places: pd.DataFrame
@@ -100,20 +100,15 @@ class ViewRows:
         """[n], the row of each product's version, the last created of several; -1 if there is none."""
         return self._of(n, self.places[self.places[EVENT_TIMESTAMP] == self.places["wanted"]])
 
-    def first(self, n: int) -> NDArray[np.int64]:
-        """[n], the row of each product's version that was created first; -1 if there is none."""
-        return self._of(n, self.places[self.places[EVENT_TIMESTAMP] == self.places["wanted"]][::-1])
-
-    def previous(self, newest: NDArray[np.int64], allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """[n], the last row of each product before its `newest` one, among those `allowed` [rows]; -1 if none."""
+    def previous(self, newest: NDArray[np.int64]) -> NDArray[np.int64]:
+        """[n], the last row of each product before its `newest` one; -1 if there is none."""
         rank = pd.Series(np.arange(len(self.places)), index=self.places.index)
-        places = self.places[allowed[self.places.index]]
-        limit = places["n"].map(pd.Series(np.where(newest >= 0, rank.reindex(newest).to_numpy(), -1)))
-        return self._of(len(newest), places[rank[places.index].to_numpy() < limit.to_numpy()])
+        limit = self.places["n"].map(pd.Series(np.where(newest >= 0, rank.reindex(newest).to_numpy(), -1)))
+        return self._of(len(newest), self.places[rank.to_numpy() < limit.to_numpy()])
 
-    def without(self, allowed: NDArray[np.bool_]) -> "ViewRows":
+    def only(self, allowed: NDArray[np.bool_]) -> "ProductRows":
         """The same with the rows `allowed` [rows] alone."""
-        return ViewRows(self.rows, self.places[allowed[self.places.index]])
+        return ProductRows(self.rows, self.places[allowed[self.places.index]])
 
     def _of(self, n: int, places: pd.DataFrame) -> NDArray[np.int64]:
         found = np.full(n, -1, np.int64)
