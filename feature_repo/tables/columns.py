@@ -148,17 +148,14 @@ def spread(
     rows: NDArray[np.int64],
     count: int,
     valid: NDArray[np.bool_] | None = None,
-    out: NDArray[Any] | None = None,
 ) -> Column:
     """Numbers that are there for `rows` alone, as a column of `count` rows.
 
     Args:
         values: [m] or [m, width], of the rows `rows` [m].
         valid: [m], which of them are there; None if all.
-        out: [count] or [count, width]: where to put them, instead of a new array.
     """
-    shape = (count, *values.shape[1:])
-    whole = np.empty(shape, values.dtype) if out is None else out
+    whole = np.empty((count, *values.shape[1:]), values.dtype)
     whole[...] = np.nan if field.base in ("float", "double") else 0
     whole[rows] = values
     there = np.zeros(count, np.bool_)
