@@ -39,9 +39,10 @@ from typing import Any
 import numpy as np
 
 from feature_repo.errors import VitrineError
+from feature_repo.tables import times
 
 HEADER_SIZE = 24
-NO_CREATED_TIMESTAMP = np.iinfo(np.int64).min
+NO_CREATED_TIMESTAMP = times.NEVER
 MAX_WORDS = 65_535
 """Different texts that a dictionary holds."""
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from feature_repo.errors import VitrineError
 
 NEVER = int(np.iinfo(np.int64).min)
-"""Stands for null."""
+"""Stands for null: in arrays, in packed rows (layout.py) and in Feast's own values alike."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NANOSECONDS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 

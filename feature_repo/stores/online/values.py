@@ -18,7 +18,7 @@ from feature_repo.tables.columns import Column
 from feature_repo.tables.decode import Rows, Status
 from feature_repo.tables.layout import NO_CREATED_TIMESTAMP, Field
 
-NULL_TIMESTAMP = int(np.iinfo(np.int64).min)
+NULL_TIMESTAMP = times.NEVER
 """What Feast writes for a missing timestamp."""
 _SAME_ATTRIBUTE = {"pdf_bytes": "bytes_val", "image_bytes": "bytes_val"}
 _PLAIN = {"bool", "int32", "int64", "float", "double", "string", "bytes", "pdf_bytes", "image_bytes"}
