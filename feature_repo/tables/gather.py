@@ -66,6 +66,23 @@ def _kept(batches: Iterator[pa.RecordBatch], positions: Int64) -> Iterator[pa.Re
         offset += batch.num_rows
 
 
+def renumber(positions: Int64, size: int) -> Int64:
+    """The positions in use, ascending, of a table of `size` rows; `positions` become, in place, numbers into those.
+
+    They may be a file mapped into memory, and are gone through block by block; -1 stays.
+    """
+    number = np.zeros(size + 1, dtype=np.int64)
+    for block in _blocks(positions, CHUNK_ROWS):
+        number[block] = 1
+    number[-1] = 0  # where the -1s pointed
+    used = np.flatnonzero(number)
+    number[used] = np.arange(len(used))
+    number[-1] = -1
+    for block in _blocks(positions, CHUNK_ROWS):
+        block[:] = number[block]
+    return used
+
+
 def is_list(type_: pa.DataType) -> bool:
     """Whether values of this type are lists: vectors, mostly."""
     return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)

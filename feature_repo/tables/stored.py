@@ -97,7 +97,7 @@ def write(
         index[:] = -1
         for numbers, positions in find(rows, event_timestamp, view, created_by_then, created_before):
             index[numbers] = positions
-        used = _renumber(index, view.table.count_rows(), block_rows)
+        used = gather.renumber(index, view.table.count_rows())
         index.flush()
         _write_versions(view, used, unfinished / "versions" / f"{view.name}.parquet")
     unfinished.rename(folder)
@@ -162,20 +162,6 @@ def _versions_within(
         position.append(np.flatnonzero(mine) + offset)
         offset += len(block)
     return training.index_versions(view, pa.concat_tables(kept), created_before), np.concatenate(position)
-
-
-def _renumber(index: Int64, size: int, block_rows: int) -> Int64:
-    """The table positions in use, ascending; `index` is turned, in place, into numbers into those."""
-    number = np.zeros(size + 1, dtype=np.int64)
-    for start in range(0, len(index), block_rows):
-        number[index[start : start + block_rows]] = 1
-    number[-1] = 0  # where the -1s pointed
-    used = np.flatnonzero(number)
-    number[used] = np.arange(len(used))
-    number[-1] = -1
-    for start in range(0, len(index), block_rows):
-        index[start : start + block_rows] = number[index[start : start + block_rows]]
-    return used
 
 
 def _write_versions(view: ViewTable, used: Int64, path: Path) -> None:

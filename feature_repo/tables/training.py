@@ -198,24 +198,13 @@ def _matched(rows: int, view: ViewTable, found: Found) -> Matched:
     position = np.full(rows, -1)
     for numbers, positions in found:
         position[numbers] = positions
-    used, row_index = _renumber(position, view.table.count_rows())
+    used = gather.renumber(position, view.table.count_rows())
     wanted = gather.rows_of(view.table, used, list(dict.fromkeys([*view.features.values(), view.event_timestamp])))
     distinct = pa.table({name: wanted[column] for name, column in view.features.items()}).combine_chunks()
     since = times.utc(wanted[view.event_timestamp])
     del wanted
     pa.default_memory_pool().release_unused()  # what reading needed, before vectors are written out per row
-    return Matched(row_index=row_index, versions=distinct, event_timestamp=since)
-
-
-def _renumber(position: Int64, size: int) -> tuple[Int64, Int64]:
-    """The positions in use, ascending, and the same positions as numbers into those; -1 stays."""
-    new_number = np.zeros(size + 1, dtype=np.int64)
-    new_number[position] = 1
-    new_number[-1] = 0  # where the -1s pointed
-    used = np.flatnonzero(new_number)
-    new_number[used] = np.arange(len(used))
-    new_number[-1] = -1
-    return used, new_number[position]
+    return Matched(row_index=position, versions=distinct, event_timestamp=since)
 
 
 def refuse_unusable(schema: pa.Schema, event_timestamp: str, views: Sequence[ViewTable]) -> None:
