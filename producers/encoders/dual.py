@@ -31,7 +31,7 @@ from producers.encoders.fusion import Space
 from producers.encoders.geometry import Geometry
 from producers.encoders.small import SmallConfig, SmallModel
 from producers.encoders.static import Captured, Sent, Tower, filled
-from producers.encoders.tokens import Tokens, tokenized
+from producers.encoders.tokens import Tokens, text_length, tokenized
 
 FAMILIES: Mapping[str, Any] = MappingProxyType(
     {
@@ -101,12 +101,7 @@ class DualEncoder:
         if not texts:
             return np.empty((0, self.dim), np.float32)
         tokens = tokenized(self.tokenizer, texts, self.text_length)
-        # Shortest first, so that a batch carries little padding.
-        order = np.argsort(tokens.lengths, kind="stable")
-        sorted_rows = self._texts.run(lambda rows: self._text_features(tokens, rows), order)
-        rows = np.empty_like(sorted_rows)
-        rows[order] = sorted_rows
-        return rows
+        return self._texts.run_shortest_first(lambda rows: self._text_features(tokens, rows), tokens.lengths)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
         if not images:
@@ -198,20 +193,3 @@ def plain_geometry(processor: Any) -> Geometry | None:
         return Geometry(**cut, resize_to=resize_to, resample=int(processor.resample))
     except ValueError:
         return None  # a crop larger than the picture is padded by the processor
-
-
-def text_length(config: Any, tokenizer: Any) -> int:
-    """Most tokens the text tower reads."""
-    positions = config.max_position_embeddings
-    if "roberta" in config.model_type:  # its first positions stand for padding
-        positions -= config.pad_token_id + 1
-    return min(positions, tokenizer.model_max_length)
-
-
-def in_order_of_length(batches: Batches, encode: Any, texts: Sequence[str]) -> Vectors:
-    """Rows of `texts` in their order, computed shortest first so that a batch carries little padding."""
-    order = np.argsort([len(text) for text in texts], kind="stable")
-    sorted_rows = batches.run(encode, [texts[i] for i in order])
-    rows = np.empty_like(sorted_rows)
-    rows[order] = sorted_rows
-    return rows

@@ -17,8 +17,8 @@ from transformers import AutoModel
 from feature_repo.errors import VitrineError
 from producers.encoders import files
 from producers.encoders.batches import Batches
-from producers.encoders.dual import in_order_of_length, text_length
 from producers.encoders.encoder import Pixels, Vectors
+from producers.encoders.tokens import text_length
 
 TEXTS_AT_ONCE = 128
 POOLINGS = {
@@ -70,7 +70,8 @@ class SentenceEncoder:
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         if not texts:
             return np.empty((0, self.dim), np.float32)
-        return in_order_of_length(self._texts, self._features, texts)
+        lengths = [len(text) for text in texts]
+        return self._texts.run_shortest_first(lambda rows: self._features([texts[row] for row in rows]), lengths)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
         self._refuse_images()

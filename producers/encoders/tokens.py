@@ -52,3 +52,11 @@ def tokenized(tokenizer: Any, texts: Sequence[str], longest: int) -> Tokens:
     lengths = np.fromiter(map(len, found), np.int64, len(found))
     ids = np.fromiter(chain.from_iterable(found), np.int64, int(lengths.sum()))
     return Tokens(ids, np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def text_length(config: Any, tokenizer: Any) -> int:
+    """Most tokens the text tower reads."""
+    positions = config.max_position_embeddings
+    if "roberta" in config.model_type:  # its first positions stand for padding
+        positions -= config.pad_token_id + 1
+    return min(positions, tokenizer.model_max_length)
