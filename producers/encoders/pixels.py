@@ -33,7 +33,7 @@ CUT_LATER = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedPictures:
     """Some pictures in the order asked, as far as they could be used."""
 
     pixels: NDArray[np.uint8]
@@ -98,13 +98,13 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, name="end_with_parent", daemon=True).start()
 
 
-def decode(sources: Sequence[Source], geometry: Geometry, pool: ProcessPoolExecutor) -> Decoded:
+def decode(sources: Sequence[Source], geometry: Geometry, pool: ProcessPoolExecutor) -> DecodedPictures:
     """Decode and cut pictures; an unusable one is refused with its reason and the rest goes on."""
     parts: list[tuple[NDArray[np.uint8], Batch[None]]] = []
     for batch in decode_batches(((None, part) for part in in_parts(sources, AT_ONCE)), geometry, pool, size=AT_ONCE):
         assert batch.pixels is not None
         parts.append((batch.pixels[batch.usable], batch))
-    return Decoded(
+    return DecodedPictures(
         pixels=np.concatenate([np.empty((0, geometry.height, geometry.width, 3), np.uint8), *(p for p, _ in parts)]),
         usable=np.concatenate([np.empty(0, bool), *(batch.usable for _, batch in parts)]),
         refused=tuple(error for _, batch in parts for error in batch.refused),
