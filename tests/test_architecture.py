@@ -60,9 +60,18 @@ def loaded_by(module: str) -> set[str]:
     return set(loaded.stdout.split())
 
 
-@pytest.mark.parametrize("command", ["producers.cli", "consumers.cli", "feature_repo.tables.delta", "producers.upkeep"])
-def test_a_command_line_starts_without_the_heavy_libraries(command: str) -> None:
-    assert not {"feast", "torch", "transformers", "lightgbm", "sklearn", "ray"} & loaded_by(command)
+@pytest.mark.parametrize(
+    "module",
+    [
+        "producers.cli",
+        "consumers.cli",
+        "feature_repo.tables.delta",
+        "producers.upkeep",
+        "producers.encoders.pixels",  # what each decoding process imports
+    ],
+)
+def test_what_must_start_fast_imports_none_of_the_heavy_libraries(module: str) -> None:
+    assert not {"feast", "torch", "transformers", "lightgbm", "sklearn", "ray"} & loaded_by(module)
 
 
 def test_serve_sets_what_numpy_and_prometheus_read_at_their_import_before_it() -> None:

@@ -1,6 +1,7 @@
-"""Image and text to unit vectors: one door for every checkpoint family. Needs torch and transformers, and no store.
+"""Image and text to unit vectors: `load` is the one door for every checkpoint family. Needs torch and transformers, and
+no store; but the package itself imports neither, so that decoding processes start at once.
 
-encoder.py      what an encoder is; `load`
+encoder.py      what an encoder is
 checkpoint.py   a directory or hub name to an encoder
 files.py        what a checkpoint directory holds, read or refused in one clear line
 dual.py         CLIP, Chinese-CLIP, SigLIP, SigLIP2, VisionTextDualEncoder
@@ -30,6 +31,21 @@ run.py          the same for a Parquet file, without a store
 parts.py        the Parquet parts that it writes
 """
 
-from producers.encoders.encoder import Encoder, load
+from producers.encoders.encoder import Encoder
 
 __all__ = ["Encoder", "load"]
+
+
+def load(path_or_name: str, *, device: str | None = None) -> Encoder:
+    """Open a checkpoint directory, or a hub name such as `openai/clip-vit-base-patch32`.
+
+    Args:
+        device: where the model runs, such as "cpu" or "cuda:0"; the first GPU, else the CPU, if not given.
+
+    Raises:
+        VitrineError: there is no such directory or reachable hub, the checkpoint is of an architecture that is not
+            read here, or its weights, tokenizer or image processor are missing or do not fit.
+    """
+    from producers.encoders import checkpoint  # torch and transformers, seconds to import
+
+    return checkpoint.load(path_or_name, device=device)

@@ -57,18 +57,3 @@ class Encoder(Protocol):
 
     def encode_pixels(self, pixels: Pixels) -> Vectors:
         """Vectors of pictures already cut by `geometry`: uint8 [n, height, width, 3]. Equal to `encode_images`."""
-
-
-def load(path_or_name: str, *, device: str | None = None) -> Encoder:
-    """Open a checkpoint directory, or a hub name such as `openai/clip-vit-base-patch32`.
-
-    Args:
-        device: where the model runs, such as "cpu" or "cuda:0"; the first GPU, else the CPU, if not given.
-
-    Raises:
-        VitrineError: there is no such directory or reachable hub, the checkpoint is of an architecture that is not
-            read here, or its weights, tokenizer or image processor are missing or do not fit.
-    """
-    from producers.encoders import checkpoint  # torch and transformers, seconds to import
-
-    return checkpoint.load(path_or_name, device=device)
