@@ -103,8 +103,9 @@ def embed_catalogue(
             work = _Work(settings, model, store, now, run, progress, encoder if ray is not None else None)
             for _ in range(delta.ATTEMPTS):
                 try:
-                    while not work.finished():
-                        pass
+                    complete = False
+                    while not complete:
+                        complete = work.encode_pass()
                     return work.done()
                 except delta.OutOfTurn:  # another run of this encoder committed rows: plan anew, what is encoded stays
                     continue
@@ -155,8 +156,11 @@ class _Work:
             seconds=self.seconds,
         )
 
-    def finished(self) -> bool:
-        """Do one pass; whether nothing is left. What waits for a picture that then changed is left for another."""
+    def encode_pass(self) -> bool:
+        """Encode and commit what is not yet; whether nothing is left.
+
+        What waits for a picture that then changed is left for another pass.
+        """
         path = self.settings.table(TABLE)
         self.turn = delta.turn(path, series(self.model.version))
         state = since(self.settings, self.model.version)
