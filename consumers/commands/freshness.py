@@ -45,16 +45,16 @@ def freshness(
     """
     from consumers.monitoring import freshness as views
     from consumers.monitoring.figures import as_json
-    from consumers.monitoring.terminal import as_table, watched_tables
+    from consumers.monitoring.terminal import as_table, slice_tables
     from feature_repo.human_times import parse_age, parse_moment
 
     allowed, moment = parse_age(max_age), parse_moment(now) if now else datetime.now(UTC)
     opened = settings.load(store)
     if objectives or impressions or slices:
-        from consumers.monitoring import watch
+        from consumers.monitoring import by_slice
         from consumers.monitoring.objectives import Objectives, load
 
-        watched = watch.look(
+        sliced = by_slice.look(
             opened,
             now=moment,
             max_age=allowed,
@@ -65,8 +65,8 @@ def freshness(
             products=products,
             impressions=impressions,
         )
-        found, text, breaches = watched.views, as_json(watched), watched.breaches
-        Console().print(as_table(found), *watched_tables(watched))
+        found, text, breaches = sliced.views, as_json(sliced), sliced.breaches
+        Console().print(as_table(found), *slice_tables(sliced))
     else:
         found = views.check(opened, max_age=allowed, now=moment, products=products)
         text, breaches = as_json(found), found.breaches

@@ -1,7 +1,7 @@
 """Watching features.
 
 freshness.py    how late each view is, how much it covers, and what to do first
-watch.py        the same by slice, and what of the objectives is not met
+by_slice.py     the same by slice, and what of the objectives is not met
 objectives.py   what is wanted, from a TOML file
 slices.py       new products, categories: which products are watched together
 lags.py         event-to-online lag, coverage, age of what was served

@@ -7,12 +7,12 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from consumers.monitoring.by_slice import FreshnessBySlice
 from consumers.monitoring.consistency import Consistency
 from consumers.monitoring.drift.check import Drift
 from consumers.monitoring.freshness import Freshness, ViewFreshness
 from consumers.monitoring.lags import SliceFreshness, Spread
 from consumers.monitoring.verdicts import FAULTS
-from consumers.monitoring.watch import Watched
 from feature_repo.human_times import in_words
 
 
@@ -65,17 +65,17 @@ def _share(covered: int | None, active: int | None) -> str:
     return "unknown" if active is None else f"{covered:,} of {active:,}"
 
 
-def watched_tables(watched: Watched) -> list[Table]:
+def slice_tables(found: FreshnessBySlice) -> list[Table]:
     """A table of slices per view, one of what was refused, one of when each view was last written."""
-    views = dict.fromkeys(one.view for one in watched.slices)
-    tables = [_slices(view, [one for one in watched.slices if one.view == view]) for view in views]
-    if watched.quarantined:
+    views = dict.fromkeys(one.view for one in found.slices)
+    tables = [_slices(view, [one for one in found.slices if one.view == view]) for view in views]
+    if found.quarantined:
         refused = _plain("refused, or repaired and kept", "step", "reason", "rows")
-        for one in watched.quarantined:
+        for one in found.quarantined:
             refused.add_row(one.step, one.reason, f"{one.rows:,}")
         tables.append(refused)
     runs = _plain("last written (UTC)", "view", "produced", "materialized", "online up to")
-    for view in watched.view_runs:
+    for view in found.view_runs:
         runs.add_row(view.view, *map(_moment, (view.produced, view.materialized, view.watermark)))
     return [*tables, runs]
 

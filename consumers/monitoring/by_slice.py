@@ -51,7 +51,7 @@ class Quarantined:
 
 
 @dataclass(frozen=True)
-class Watched:
+class FreshnessBySlice:
     """Everything about freshness at one moment."""
 
     views: Freshness
@@ -83,7 +83,7 @@ def look(
     categories: int,
     products: Path | None = None,
     impressions: Path | None = None,
-) -> Watched:
+) -> FreshnessBySlice:
     """Judge every view and slice.
 
     Args:
@@ -91,31 +91,31 @@ def look(
         max_age: of a view's newest event, where the objectives name none.
         window: events, impressions and quarantined rows so long before now are looked at.
         new_for: how long a product is new.
-        categories: how many are watched, the largest first.
+        categories: how many are looked at, the largest first.
         products: Parquet of what is on sale; else the catalogue up to now.
         impressions: Parquet of what was shown.
 
     Raises:
         VitrineError: a file cannot be read, or the online store or the ledger of runs does not answer.
     """
-    watched_views = views_of(settings)
-    bounds = {view: objectives.of_view(view).get("max_age") for view in watched_views}
+    views = views_of(settings)
+    bounds = {view: objectives.of_view(view).get("max_age") for view in views}
     allowed = {view: timedelta(seconds=seconds) for view, seconds in bounds.items() if seconds is not None}
     found = freshness.check(settings, max_age=max_age, now=now, products=products, max_ages=allowed)
-    ledgers = _ledgers(settings, watched_views)
+    ledgers = _ledgers(settings, views)
     slices: list[SliceFreshness] = []
     if delta.exists(settings.table("product_catalogue")):
         active = freshness.active_products(settings, products, now)
         shop = Shop.at(settings, now, active)
         chosen = shop.slices(new_for, categories)
         log = None if impressions is None else lags.read_impressions(impressions)
-        for view in watched_views:
+        for view in views:
             rows = lags.Timeline.read(settings.table(view), ledgers.get(view), now)
             if rows is not None:
                 slices += lags.figures(rows, shop, chosen, window, log)
     last = runs.last(settings, 500)
-    view_runs = [_runs_of(settings, view, ledgers.get(view), last) for view in watched_views]
-    watched = Watched(
+    view_runs = [_runs_of(settings, view, ledgers.get(view), last) for view in views]
+    by_slice = FreshnessBySlice(
         views=found,
         window_seconds=window.total_seconds(),
         slices=slices,
@@ -125,7 +125,7 @@ def look(
         first_feature=first_feature.look(settings, now, window),
         missed=[],
     )
-    return replace(watched, missed=_missed(watched, objectives))
+    return replace(by_slice, missed=_missed(by_slice, objectives))
 
 
 def _ledgers(settings: Settings, views: Iterable[str]) -> dict[str, Written]:
@@ -163,22 +163,22 @@ def _quarantined(settings: Settings, now: datetime, window: timedelta) -> list[Q
     return sorted(found, key=lambda one: (-one.rows, one.step, one.reason))
 
 
-def _missed(watched: Watched, objectives: Objectives) -> list[str]:
+def _missed(by_slice: FreshnessBySlice, objectives: Objectives) -> list[str]:
     """The objectives that are not met, view by view in the order in which they are made."""
     found: list[str] = []
-    late: set[str] = {view.view for view in watched.views.views if view.breach}
-    for of_view in watched.view_runs:
+    late: set[str] = {view.view for view in by_slice.views.views if view.breach}
+    for of_view in by_slice.view_runs:
         view = of_view.view
-        measured = _ages_since(of_view, watched.views.now)
+        measured = _ages_since(of_view, by_slice.views.now)
         found += _lines(view, view, objectives.of_view(view), measured, _first_of_view(view, late))
-        for one in watched.slices:
+        for one in by_slice.slices:
             if one.view != view:
                 continue
             wanted = objectives.of_view(view) if one.slice == ALL else objectives.of_slice(view, one.slice)
             name = view if one.slice == ALL else f"{view}, {one.slice}"
             found += _lines(view, name, wanted, _measures(one), _first_of_slice(one, late))
     for step, rows in objectives.quarantine.items():
-        refused = [one for one in watched.quarantined if one.step == step and not one.reason.endswith("kept")]
+        refused = [one for one in by_slice.quarantined if one.step == step and not one.reason.endswith("kept")]
         total = sum(one.rows for one in refused)
         if total > rows:
             found.append(

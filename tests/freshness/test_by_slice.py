@@ -14,10 +14,10 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from consumers.monitoring import watch
+from consumers.monitoring import by_slice
+from consumers.monitoring.by_slice import FreshnessBySlice
 from consumers.monitoring.lags import SliceFreshness
 from consumers.monitoring.objectives import Objectives, load
-from consumers.monitoring.watch import Watched
 from feature_repo.errors import UsageError, VitrineError
 from feature_repo.schema import TIMESTAMP
 from feature_repo.settings import Settings
@@ -33,17 +33,17 @@ def store(tmp_path: Path) -> Settings:
     return make_store(tmp_path / "store")
 
 
-def looked(store: Settings, objectives: Objectives | None = None, **options: object) -> Watched:
+def looked(store: Settings, objectives: Objectives | None = None, **options: object) -> FreshnessBySlice:
     chosen = {
         "max_age": timedelta(days=1),
         "window": timedelta(hours=48),
         "new_for": timedelta(hours=24),
         "categories": 5,
     } | options
-    return watch.look(store, now=NOW, objectives=objectives or Objectives(), **chosen)  # type: ignore[arg-type]
+    return by_slice.look(store, now=NOW, objectives=objectives or Objectives(), **chosen)  # type: ignore[arg-type]
 
 
-def the(watched: Watched, view: str, slice_: str = "all") -> SliceFreshness:
+def the(watched: FreshnessBySlice, view: str, slice_: str = "all") -> SliceFreshness:
     return next(one for one in watched.slices if (one.view, one.slice) == (view, slice_))
 
 
