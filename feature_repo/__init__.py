@@ -7,7 +7,7 @@
     words.py        which values of an attribute a line of text names
     human_times.py  ages and moments as people write them: 90m, 2026-03-01T12:00Z
     definitions.py  gathers entities.py, sources.py, views/ and services.py: the only file Feast reads
-    features/       what the features mean: definitions that writers and readers share, NumPy alone
+    features/       what the features mean: definitions that writers and readers share, in NumPy
     tables/         storage: Arrow tables and NumPy arrays in and out, no Feast
     stores/         Feast's plug-in points: thin adapters over tables/
     cores.py        work on every core

@@ -2,12 +2,12 @@
 
 What is measured, and from what. An event is a version of a product in the catalogue. A view answers it with its first
 row of that product whose event timestamp is not earlier. That row came online when the ledger beside the online rows
-(feature_repo/tables/written.py) says that its file did: the moment at which a group of files had been written, kept
-since it is kept at all. So event-to-online lag is that moment minus the event; an event without an answer, or with
-one that is not online yet, counts with the lag that it has so far, for a producer that died would look quick
-otherwise. A row that a stream put online before its file was materialized came online sooner than is said here; the
-stream's own histogram knows. Rows of which no moment is known, or a later one than `now` (a shop judged as of its
-past), have no lag and are counted.
+(feature_repo/tables/written.py) says that its file did: the moment at which a group of files had been written. So
+event-to-online lag is that moment minus the event; an event without an answer, or with one that is not online yet,
+counts with the lag that it has so far, for a producer that died would look quick otherwise. A row that a stream put
+online before its file was materialized came online sooner than is said here; the stream's own histogram knows. Rows of
+which no moment is known (the ledger did not always keep it), or a later one than `now` (a shop judged as of its past),
+have no lag and are counted.
 """
 
 from dataclasses import dataclass

@@ -76,7 +76,7 @@ def judge_served(
     A row should have been served once its file had been online for CLOCKS; without a ledger nobody knows since when.
 
     Args:
-        As of `judge`.
+        ledger, now, grace: as of `judge`.
     """
     distinct = {key: i for i, key in enumerate(dict.fromkeys(served.keys))}
     all_versions = history.versions(list(distinct), ledger)

@@ -26,7 +26,7 @@ One row holds all features of one entity in one view. All numbers are little-end
 Storage "float16" and "float32" are the IEEE forms of a float or double; an int8 element stands for element * scale.
 The fields of a layout are ordered by form (as above), then by size (largest first), then by name. The fingerprint is
 the first 4 bytes of the SHA-256 of the layout's JSON, so a field that is added, removed or stored otherwise makes
-another layout; every layout that rows were written in stays in the project's record (see views.py).
+another layout; every layout that rows were written in stays in the project's record (see record.py).
 """
 
 import hashlib
