@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.block import Block
+from feature_repo import table_names
 from feature_repo.errors import VitrineError
 from feature_repo.features import missing
 from feature_repo.schema import TAGS
 from feature_repo.tables import columns, times
 from feature_repo.tables.decode import Status
-
-EMBEDDING, TAGGED, CATALOGUE = "product_embedding", "product_tags", "product_catalogue"
 
 
 def missing_of(block: Block, now: datetime) -> dict[str, NDArray[np.float32]]:
@@ -25,10 +24,12 @@ def missing_of(block: Block, now: datetime) -> dict[str, NDArray[np.float32]]:
     Raises:
         VitrineError: the block has no `product_embedding` with `has_image` and `has_text`.
     """
-    read = block.views.get(EMBEDDING)
+    read = block.views.get(table_names.EMBEDDING)
     if read is None or not {"has_image", "has_text"} <= read.rows.columns.keys():
-        raise VitrineError(f"the block has no {EMBEDDING} with has_image and has_text; ask for the whole view")
-    known = _there(block, EMBEDDING)
+        raise VitrineError(
+            f"the block has no {table_names.EMBEDDING} with has_image and has_text; ask for the whole view"
+        )
+    known = _there(block, table_names.EMBEDDING)
     age = times.tick(now, "us") - read.spread(read.rows.event_timestamp)
     has = {}
     for name in ("image", "text"):
@@ -37,11 +38,15 @@ def missing_of(block: Block, now: datetime) -> dict[str, NDArray[np.float32]]:
         )
         has[name] = np.where(known, values, np.float32(np.nan))
     features = missing.of_vectors(age, known, has)
-    if TAGGED not in block.views:
+    if table_names.TAGS not in block.views:
         return features
-    labelled = {tag: _labelled(block, TAGGED, tag) for tag in TAGS if tag in block.views[TAGGED].rows.columns}
-    told = _labelled(block, CATALOGUE, "category") if CATALOGUE in block.views else None
-    return features | missing.of_tags(_there(block, TAGGED), labelled, told)
+    labelled = {
+        tag: _labelled(block, table_names.TAGS, tag)
+        for tag in TAGS
+        if tag in block.views[table_names.TAGS].rows.columns
+    }
+    told = _labelled(block, table_names.CATALOGUE, "category") if table_names.CATALOGUE in block.views else None
+    return features | missing.of_tags(_there(block, table_names.TAGS), labelled, told)
 
 
 def _there(block: Block, view: str) -> NDArray[np.bool_]:

@@ -4,6 +4,7 @@
     online.py       this deployment's online store, opened without Feast
     runs.py         the producers' last runs, as their ledger has them
     schema.py       column names and Arrow schemas of every table
+    table_names.py  the tables by name
     words.py        which values of an attribute a line of text names
     human_times.py  ages and moments as people write them: 90m, 2026-03-01T12:00Z
     definitions.py  gathers entities.py, sources.py, views/ and services.py: the only file Feast reads

@@ -10,14 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_repo import table_names
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_CAPTION, PRODUCT_ID, TIMESTAMP
 from feature_repo.settings import Settings
 from feature_repo.tables import delta, quarantine
-from producers.catalogue.increment import TABLE as CATALOGUE
 from producers.encoders.captioner import Captioner, open_captioner
 from producers.encoders.pixels import Source, decode, decoding_processes
 
-TABLE = "product_caption"
 STEP = "captions"
 ROWS_A_COMMIT = 4096
 KEY = [PRODUCT_ID, EVENT_TIMESTAMP]
@@ -58,7 +57,7 @@ def caption_catalogue(
     Raises:
         VitrineError: there is no catalogue, or the checkpoint has no language head or cannot be opened.
     """
-    catalogue = delta.read(settings.table(CATALOGUE), [*KEY, "image", "image_bytes"])
+    catalogue = delta.read(settings.table(table_names.CATALOGUE), [*KEY, "image", "image_bytes"])
     captioner = open_captioner(encoder)
     pictured = catalogue.filter(pc.field("image").is_valid() | pc.field("image_bytes").is_valid())
     todo = _without_known(settings, pictured, captioner.version)
@@ -72,7 +71,7 @@ def caption_catalogue(
                 lines = captioner.write(decoded.pixels)
                 rows = _rows(seen, lines, captioner, now)
                 if rows.num_rows:
-                    delta.append(settings.table(TABLE), rows)
+                    delta.append(settings.table(table_names.CAPTION), rows)
                 blind = part.filter(pa.array(~decoded.usable))[PRODUCT_ID].to_pylist()
                 refused = [
                     quarantine.Refused(product, "image", error.reason, error.detail or None)
@@ -117,7 +116,7 @@ def _rows(rows: pa.Table, lines: list[str], captioner: Captioner, now: datetime)
 
 def _without_known(settings: Settings, catalogue: pa.Table, version: str) -> pa.Table:
     """The versions without a caption of this captioner, in the catalogue's order."""
-    path = settings.table(TABLE)
+    path = settings.table(table_names.CAPTION)
     if not delta.exists(path):
         return catalogue
     known = delta.read(path, KEY, where=pc.field("captioner_version") == version)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_repo import table_names
 from feature_repo.errors import VitrineError
 from feature_repo.online import open_online
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, USER_ID
@@ -20,7 +21,6 @@ from feature_repo.tables import delta, gather, retention
 
 RETENTION_DAYS = 365.0
 """Where feature_store.yaml names no `offline_store.retention_days`."""
-INTERESTS = "user_interest"
 ROW_ID = "row_id"
 """The quarantine's column that may hold a product's or a user's id."""
 
@@ -106,7 +106,7 @@ def forget(settings: Settings, *, products: Sequence[str], users: Sequence[str])
 
 def _remembered_by(settings: Settings, products: Sequence[str]) -> int:
     """How many users have one of the products among the last clicks of any of their rows."""
-    path = settings.table(INTERESTS)
+    path = settings.table(table_names.INTEREST)
     if not products or not delta.exists(path):
         return 0
     users: set[str] = set()

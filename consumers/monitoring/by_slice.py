@@ -14,7 +14,7 @@ from consumers.monitoring.freshness import OPTIONAL, WRITTEN_BY, Freshness, made
 from consumers.monitoring.lags import SliceFreshness
 from consumers.monitoring.objectives import AGES, SHARES, Objectives
 from consumers.monitoring.slices import ALL, Shop
-from feature_repo import runs
+from feature_repo import runs, table_names
 from feature_repo.human_times import in_words
 from feature_repo.online import open_online
 from feature_repo.runs import LastRun
@@ -104,7 +104,7 @@ def look(
     found = freshness.check(settings, max_age=max_age, now=now, products=products, max_ages=allowed)
     ledgers = _ledgers(settings, views)
     slices: list[SliceFreshness] = []
-    if delta.exists(settings.table("product_catalogue")):
+    if delta.exists(settings.table(table_names.CATALOGUE)):
         active = freshness.active_products(settings, products, now)
         shop = Shop.at(settings, now, active)
         chosen = shop.slices(new_for, categories)

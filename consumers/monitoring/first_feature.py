@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from consumers.monitoring.lags import Spread
+from feature_repo import table_names
 from feature_repo.schema import CREATED_TIMESTAMP
 from feature_repo.settings import Settings
 from feature_repo.tables import delta
@@ -32,7 +33,7 @@ class FirstFeature:
 
 def look(settings: Settings, now: datetime, window: timedelta) -> FirstFeature | None:
     """What is known up to `now`; None where no stream has ever written."""
-    path = settings.table("product_first_feature")
+    path = settings.table(table_names.FIRST_FEATURE)
     if not delta.exists(path):
         return None
     kind = delta.dataset(path).schema.field(CREATED_TIMESTAMP).type

@@ -11,18 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from consumers.question import Plan
+from feature_repo import table_names
 from feature_repo.online import open_online
 from feature_repo.settings import Settings
 from feature_repo.tables.online_table import OnlineTable
 from feature_repo.tables.record import ServicePart
 
 VIEWS: Mapping[str, tuple[str, ...]] = {
-    "tags": ("product_tags",),
-    "affinity": ("product_embedding", "product_tags"),
-    "vectors": ("product_embedding",),
-    "codes": ("product_codes",),
-    "neighbours": ("product_neighbours",),
-    "missing": ("product_embedding", "product_tags"),
+    "tags": (table_names.TAGS,),
+    "affinity": (table_names.EMBEDDING, table_names.TAGS),
+    "vectors": (table_names.EMBEDDING,),
+    "codes": (table_names.CODES,),
+    "neighbours": (table_names.NEIGHBOURS,),
+    "missing": (table_names.EMBEDDING, table_names.TAGS),
 }
 """The views that a request fetches of each candidate for a group; the user's own row is fetched once a request."""
 STEPS: Mapping[str, tuple[str, ...]] = {

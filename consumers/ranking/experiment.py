@@ -39,6 +39,7 @@ from consumers.ranking.plan import (
 from consumers.ranking.rankers import Fit
 from consumers.ranking.training_set import TrainingSet
 from consumers.ranking.truth import Truth
+from feature_repo import table_names
 from feature_repo.cores import on_every_core
 from feature_repo.errors import VitrineError
 
@@ -128,7 +129,7 @@ def score_all(
 
 def _placebos(material: Material, plan: Plan) -> list[Piece]:
     """All features, and each group alone, after products have swapped content."""
-    if "product_embedding" not in material.data.views:
+    if table_names.EMBEDDING not in material.data.views:
         return []
 
     def swapped(number: int) -> Iterator[tuple[Key, Fit]]:

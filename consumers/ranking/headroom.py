@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from consumers.ranking.multimodal import Group, feature_groups, fit_projection
 from consumers.ranking.training_set import JoinedView, TrainingSet
 from consumers.ranking.truth import Truth
+from feature_repo import table_names
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS
 
 STEPS = ("true tags", "true vectors", "true tastes")
@@ -35,14 +36,14 @@ def steps(
         start: first microsecond of the test.
     """
     views = dict(data.views)
-    if "product_tags" in views:
-        views["product_tags"] = _tags(truth, views["product_tags"])
+    if table_names.TAGS in views:
+        views[table_names.TAGS] = _tags(truth, views[table_names.TAGS])
     with_tags = feature_groups(data.with_views(views), None)
     kept = {name: groups[name] for name in groups if name in ("codes", "neighbours", "vectors", "missing")}
     yield STEPS[0], [*kept.values(), *(with_tags[name] for name in ("tags", "affinity") if name in with_tags)]
-    if "product_embedding" in views:
-        views["product_embedding"] = _vectors(truth, views["product_embedding"])
-        projection = fit_projection(views["product_embedding"], start)
+    if table_names.EMBEDDING in views:
+        views[table_names.EMBEDDING] = _vectors(truth, views[table_names.EMBEDDING])
+        projection = fit_projection(views[table_names.EMBEDDING], start)
         with_tags = feature_groups(data.with_views(views), projection)
         kept |= {name: with_tags[name] for name in ("vectors",)}
     replaced = [*kept.values(), *(with_tags[name] for name in ("tags", "affinity") if name in with_tags)]

@@ -15,6 +15,7 @@ from scipy.stats import rankdata
 
 from consumers.ranking.rankers import Features
 from consumers.ranking.training_set import JoinedView, TrainingSet
+from feature_repo import table_names
 from feature_repo.errors import VitrineError
 
 IMPLAUSIBLE = 0.85
@@ -60,7 +61,7 @@ def clicks_not_yet_made(data: TrainingSet) -> list[Leak]:
 
     It catches a history whose timestamps were moved: tomorrow's click, said to be yesterday's.
     """
-    view = data.views.get("user_interest")
+    view = data.views.get(table_names.INTEREST)
     if view is None or "recent_products" not in view.versions.column_names:
         return []
     features = {"user_interest.recent_products": _times_listed(data, view)}

@@ -15,6 +15,7 @@ from consumers.ranking.plan import BASE, Split
 from consumers.ranking.rankers import Binned
 from consumers.ranking.tabular import names_of_context, tabular_features
 from consumers.ranking.training_set import TrainingSet
+from feature_repo import table_names
 from feature_repo.cores import on_every_core
 from feature_repo.errors import VitrineError
 
@@ -50,7 +51,7 @@ def prepare(data: TrainingSet, split: Split, start: int) -> Material:
     Raises:
         VitrineError: nothing to compare, or a feature that knows what it cannot.
     """
-    embedding = data.views.get("product_embedding")
+    embedding = data.views.get(table_names.EMBEDDING)
     projection = fit_projection(embedding, start) if embedding is not None else None
     todo: list[Callable[[], Any]] = [partial(tabular_features, data), partial(feature_groups, data, projection)]
     base, groups = on_every_core(lambda compute: compute(), todo)

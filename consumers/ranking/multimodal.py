@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from consumers.ranking import content
 from consumers.ranking.history import Clicks, clicks_of_users
 from consumers.ranking.training_set import JoinedView, TrainingSet, codes, gather
+from feature_repo import table_names
 from feature_repo.features.affinity import affinity, summaries
 from feature_repo.features.ages import child_stage, expected_stage
 from feature_repo.features.interest import Click, Means, means_of_histories
@@ -48,13 +49,13 @@ def feature_groups(data: TrainingSet, projection: Floats | None) -> dict[str, Gr
     """
     groups: dict[str, Group] = {}
     clicks = clicks_of_users(data.user, data.time, data.clicked)
-    embedding, tags = data.views.get("product_embedding"), data.views.get("product_tags")
+    embedding, tags = data.views.get(table_names.EMBEDDING), data.views.get(table_names.TAGS)
     if tags is not None:
         groups["tags"] = _tags(data, tags)
-    if "product_codes" in data.views:
-        groups["codes"] = content.codes_group(data, data.views["product_codes"], clicks)
-    if "product_neighbours" in data.views:
-        groups["neighbours"] = content.neighbours_group(data.views["product_neighbours"])
+    if table_names.CODES in data.views:
+        groups["codes"] = content.codes_group(data, data.views[table_names.CODES], clicks)
+    if table_names.NEIGHBOURS in data.views:
+        groups["neighbours"] = content.neighbours_group(data.views[table_names.NEIGHBOURS])
     if embedding is not None:
         groups["affinity"] = _affinity(data, embedding, tags, clicks)
         if projection is not None:

@@ -21,6 +21,7 @@ from scipy.stats import spearmanr
 from consumers.ranking.history import clicks_of_users
 from consumers.ranking.training_set import TrainingSet
 from consumers.ranking.truth import Truth
+from feature_repo import table_names
 from feature_repo.errors import VitrineError
 from feature_repo.features.similarity import unit
 
@@ -83,7 +84,7 @@ def same_product_recall(data: TrainingSet, truth: Truth) -> float:
 
 def latest_vectors(data: TrainingSet) -> tuple[Floats, Ints]:
     """Unit fused vectors of the products' latest joined versions [v, d], and each product's row of it, -1 for none."""
-    view = data.views["product_embedding"]
+    view = data.views[table_names.EMBEDDING]
     every = view.vectors("fused_vector")
     latest = np.full(int(data.product.max()) + 1, -1)
     known = (view.row >= 0) & ~np.isnan(every[np.maximum(view.row, 0), 0])

@@ -22,6 +22,7 @@ from consumers.ranking.history import (
 )
 from consumers.ranking.training_set import TrainingSet, codes
 from consumers.ranking.twins import twins
+from feature_repo import table_names
 from feature_repo.schema import CATEGORY_SEPARATOR, IMPRESSIONS
 
 NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
@@ -73,7 +74,7 @@ def _rate(
 
 
 def _attributes(data: TrainingSet) -> tuple[pa.ChunkedArray, pa.ChunkedArray, pa.ChunkedArray]:
-    view = data.views.get("product_catalogue")
+    view = data.views.get(table_names.CATALOGUE)
     if view is None:
         nothing = pa.chunked_array([pa.nulls(len(data.impressions), pa.string())])
         return nothing, nothing, nothing
@@ -84,12 +85,12 @@ def _attributes(data: TrainingSet) -> tuple[pa.ChunkedArray, pa.ChunkedArray, pa
 
 def _product_features(data: TrainingSet) -> dict[str, NDArray[np.float32]]:
     features: dict[str, NDArray[np.float32]] = {}
-    if view := data.views.get("product_catalogue"):
+    if view := data.views.get(table_names.CATALOGUE):
         features["price"] = view.numbers("price")
         known = view.row >= 0
         features["days_since_listed"] = np.full(len(known), np.nan, np.float32)
         features["days_since_listed"][known] = (data.time[known] - view.since[view.row[known]]) / MICROSECONDS_A_DAY
-    if view := data.views.get("product_embedding"):
+    if view := data.views.get(table_names.EMBEDDING):
         features |= {name: view.numbers(name) for name in ("has_image", "has_text")}
     return features
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from feature_repo import table_names
 from feature_repo.errors import VitrineError
 from feature_repo.features import affinity
 from feature_repo.features.affinity import Candidates, User
@@ -15,8 +16,6 @@ HISTORY_VECTORS = "history_vectors"
 HISTORY_CODES = "history_codes"
 RANKED_AT = "ranked_at"
 """What the request brings, for no view has it: see `of_frame`."""
-USER = "user_interest"
-PRODUCT = "product_embedding"
 
 
 def of_frame(frame: pd.DataFrame) -> pd.DataFrame:
@@ -40,7 +39,7 @@ def of_frame(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _row(row: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
-    versions = {row[f"{view}__encoder_version"] for view in (USER, PRODUCT)}
+    versions = {row[f"{view}__encoder_version"] for view in (table_names.INTEREST, table_names.EMBEDDING)}
     if len(versions) > 1 and all(isinstance(version, str) for version in versions):
         raise VitrineError(
             f"user and candidate have vectors of two encoder versions: {' and '.join(sorted(versions))}; run "

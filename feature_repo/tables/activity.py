@@ -13,8 +13,6 @@ import pyarrow.compute as pc
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ACTIVE, PRODUCT_ID, TIMESTAMP
 from feature_repo.tables import delta
 
-TABLE = "product_active"
-
 
 def gone(path: Path, at: datetime | None = None) -> pa.ChunkedArray:
     """The products that went and have not come back; string, each once, in no order.

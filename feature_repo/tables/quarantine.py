@@ -13,11 +13,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo import schema
+from feature_repo import schema, table_names
 from feature_repo.settings import Settings
 from feature_repo.tables import delta
 
-TABLE = "quarantine"
 MAX_VALUE = 200
 """Characters of the offending value that are kept."""
 
@@ -56,14 +55,14 @@ def add(settings: Settings, step: str, rows: Sequence[Refused], now: datetime) -
     """
     if not rows:
         return 0
-    arriving, path = as_table(step, rows, now), settings.table(TABLE)
+    arriving, path = as_table(step, rows, now), settings.table(table_names.QUARANTINE)
     while True:
-        turn = delta.turn(path, TABLE)
+        turn = delta.turn(path, table_names.QUARANTINE)
         unknown = _unknown(arriving, path, step) if delta.exists(path) else arriving
         if not unknown.num_rows:
             return 0
         try:
-            delta.append_in_turn(path, unknown, TABLE, turn)
+            delta.append_in_turn(path, unknown, table_names.QUARANTINE, turn)
         except delta.OutOfTurn:
             continue  # another writer was quicker, perhaps with the same rows
         return unknown.num_rows
@@ -93,7 +92,7 @@ def as_table(step: str, rows: Sequence[Refused], now: datetime) -> pa.Table:
 
 def read(settings: Settings) -> pa.Table:
     """The whole table (schema.QUARANTINE); no rows where nothing was ever refused."""
-    path = settings.table(TABLE)
+    path = settings.table(table_names.QUARANTINE)
     return delta.read(path, schema.QUARANTINE.names) if delta.exists(path) else schema.QUARANTINE.empty_table()
 
 

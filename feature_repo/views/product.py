@@ -5,6 +5,7 @@ from datetime import timedelta
 from feast import FeatureView, Field
 from feast.types import Array, Bool, Float32, Float64, Int32, String
 
+from feature_repo import table_names
 from feature_repo.entities import product
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, TAGS
 from feature_repo.sources import delta_source
@@ -15,7 +16,7 @@ WHILE_ON_SALE = timedelta(days=36_500)
 materializes, so the lifetime is said outright."""
 
 product_catalogue = FeatureView(
-    name="product_catalogue",
+    name=table_names.CATALOGUE,
     entities=[product],
     ttl=WHILE_ON_SALE,
     schema=[
@@ -23,12 +24,12 @@ product_catalogue = FeatureView(
         Field(name="brand", dtype=String),
         Field(name="price", dtype=Float64),
     ],
-    source=delta_source("product_catalogue"),
+    source=delta_source(table_names.CATALOGUE),
     description="What the shop says of a product.",
 )
 
 product_embedding = FeatureView(
-    name="product_embedding",
+    name=table_names.EMBEDDING,
     entities=[product],
     ttl=WHILE_ON_SALE,
     schema=[
@@ -40,12 +41,12 @@ product_embedding = FeatureView(
         Field(name="has_text", dtype=Bool),
         Field(name="encoder_version", dtype=String, tags=FEW),
     ],
-    source=delta_source("product_embedding"),
+    source=delta_source(table_names.EMBEDDING),
     description="What a product looks like and says: unit vectors of one encoder version.",
 )
 
 product_tags = FeatureView(
-    name="product_tags",
+    name=table_names.TAGS,
     entities=[product],
     ttl=WHILE_ON_SALE,
     schema=[
@@ -56,12 +57,12 @@ product_tags = FeatureView(
         Field(name="tagger_version", dtype=String, tags=FEW),
         Field(name="encoder_version", dtype=String, tags=FEW),
     ],
-    source=delta_source("product_tags"),
+    source=delta_source(table_names.TAGS),
     description="What the vectors say a product is, with calibrated probabilities.",
 )
 
 product_codes = FeatureView(
-    name="product_codes",
+    name=table_names.CODES,
     entities=[product],
     ttl=WHILE_ON_SALE,
     schema=[
@@ -70,12 +71,12 @@ product_codes = FeatureView(
         Field(name="codebook_version", dtype=String, tags=FEW),
         Field(name="encoder_version", dtype=String, tags=FEW),
     ],
-    source=delta_source("product_codes"),
+    source=delta_source(table_names.CODES),
     description="The semantic ID of a product: residual k-means codes of its fused vector, coarse to fine.",
 )
 
 product_neighbours = FeatureView(
-    name="product_neighbours",
+    name=table_names.NEIGHBOURS,
     entities=[product],
     ttl=WHILE_ON_SALE,
     schema=[
@@ -87,18 +88,18 @@ product_neighbours = FeatureView(
         Field(name="neighbours", dtype=Int32),
         Field(name="encoder_version", dtype=String, tags=FEW),
     ],
-    source=delta_source("product_neighbours"),
+    source=delta_source(table_names.NEIGHBOURS),
     description="What the most similar products with a history earned: what a product without one starts with.",
 )
 
 product_caption = FeatureView(
-    name="product_caption",
+    name=table_names.CAPTION,
     entities=[product],
     ttl=WHILE_ON_SALE,
     schema=[
         Field(name="caption", dtype=String),
         Field(name="captioner_version", dtype=String, tags=FEW),
     ],
-    source=delta_source("product_caption"),
+    source=delta_source(table_names.CAPTION),
     description="A selling line for merchants to start from, written from the picture alone.",
 )

@@ -5,6 +5,7 @@ from datetime import timedelta
 from feast import FeatureView, Field
 from feast.types import Array, Float32, Int64, String
 
+from feature_repo import table_names
 from feature_repo.entities import user
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS
 from feature_repo.sources import delta_source
@@ -14,7 +15,7 @@ WHILE_REMEMBERED = timedelta(days=36_500)
 """What a user clicked holds until the next click; how old it is says `recent_times`."""
 
 user_interest = FeatureView(
-    name="user_interest",
+    name=table_names.INTEREST,
     entities=[user],
     ttl=WHILE_REMEMBERED,
     schema=[
@@ -29,6 +30,6 @@ user_interest = FeatureView(
         Field(name="clicks", dtype=Int64),
         Field(name="encoder_version", dtype=String, tags=FEW),
     ],
-    source=delta_source("user_interest"),
+    source=delta_source(table_names.INTEREST),
     description="What a user's clicks say of the user, strictly before the time asked about.",
 )

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from feature_repo import table_names
 from feature_repo.errors import VitrineError
 from feature_repo.features.ages import expected_stage
 from feature_repo.features.similarity import unit
@@ -56,11 +57,11 @@ def read_changes(settings: Settings, version: str) -> Changes:
     """
     of_encoder = pc.field("encoder_version") == version
     key = [PRODUCT_ID, EVENT_TIMESTAMP, CREATED_TIMESTAMP]
-    embedding = delta.read(settings.table("product_embedding"), [*key, "fused_vector"], where=of_encoder)
+    embedding = delta.read(settings.table(table_names.EMBEDDING), [*key, "fused_vector"], where=of_encoder)
     tables: list[tuple[pa.Table, str]] = [(embedding.filter(pc.is_valid(pc.field("fused_vector"))), "vector")]
     for name, column, kind in (
-        ("product_catalogue", "price", "price"),
-        ("product_tags", "child_age_distribution", "age"),
+        (table_names.CATALOGUE, "price", "price"),
+        (table_names.TAGS, "child_age_distribution", "age"),
     ):
         if delta.exists(settings.table(name)):
             tables.append((delta.read(settings.table(name), [*key, column]), kind))

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 from numpy.typing import NDArray
 
+from feature_repo import table_names
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, TIMESTAMP
 from feature_repo.settings import Settings
 from feature_repo.tables import asof, delta, gather
@@ -48,15 +49,15 @@ def read_versions(
         time: int64 [n], microseconds since 1970 UTC.
     """
     embedding, vectors = held_at(
-        settings, "product_embedding", ["fused_vector"], products, product, time, encoder_version
+        settings, table_names.EMBEDDING, ["fused_vector"], products, product, time, encoder_version
     )
     fused = matrix(vectors["fused_vector"])
-    if not delta.exists(settings.table("product_tags")):
+    if not delta.exists(settings.table(table_names.TAGS)):
         nothing = np.full(len(product), -1)
         ages, genders = (np.empty((0, len(labels)), np.float32) for labels in (CHILD_AGES, CHILD_GENDERS))
         return ProductVersions(embedding, fused, nothing, ages, genders)
     names = ["child_age_distribution", "child_gender_distribution"]
-    tags, found = held_at(settings, "product_tags", names, products, product, time, encoder_version)
+    tags, found = held_at(settings, table_names.TAGS, names, products, product, time, encoder_version)
     ages, genders = (matrix(found[n], len(ls)) for n, ls in zip(names, (CHILD_AGES, CHILD_GENDERS), strict=True))
     return ProductVersions(embedding, fused, tags, ages, genders)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from feature_repo import schema
+from feature_repo import schema, table_names
 from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings
 from feature_repo.tables import activity, checks, delta, files, quarantine
@@ -23,7 +23,6 @@ from producers.catalogue import arriving, digests, image_hashes, versions
 from producers.catalogue.digests import Digests
 from producers.catalogue.versions import Known
 
-TABLE = "product_catalogue"
 STEP = "catalogue"
 BLOCK_ROWS = 131_072
 """Rows of the day's table in memory at a time; of those before, ids, times and digests are kept, and the increment."""
@@ -122,7 +121,7 @@ def take_in(
             return _take_in(settings, file, now, partial, allow_shrink, rehash, progress)
         except delta.OutOfTurn:  # another run has taken in a table meanwhile: compare with that
             continue
-    raise VitrineError(f"table `{TABLE}`: others were quicker {delta.ATTEMPTS} times; run this again")
+    raise VitrineError(f"table `{table_names.CATALOGUE}`: others were quicker {delta.ATTEMPTS} times; run this again")
 
 
 def _take_in(
@@ -134,7 +133,7 @@ def _take_in(
     rehash: bool,
     progress: Callable[[int], None],
 ) -> TakenIn:
-    path, active_path = settings.table(TABLE), settings.table(activity.TABLE)
+    path, active_path = settings.table(table_names.CATALOGUE), settings.table(table_names.ACTIVE)
     turn, active_turn = delta.turn(path, STEP), delta.turn(active_path, STEP)
     known = versions.read(path)
     read = _Read()

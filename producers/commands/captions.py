@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import console, settings
+from feature_repo import console, settings, table_names
 from feature_repo.console import StoreOption
 
 
@@ -26,7 +26,7 @@ def captions(
     from producers.captions import caption_catalogue
 
     opened, now = settings.load(store), datetime.now(UTC)
-    with ledger.run(opened, "captions", now=now, reads=["product_catalogue"]) as run, console.progress_bar() as bar:
+    with ledger.run(opened, "captions", now=now, reads=[table_names.CATALOGUE]) as run, console.progress_bar() as bar:
         task = bar.add_task("write captions", total=None)
         done = caption_catalogue(
             opened,

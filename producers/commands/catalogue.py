@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import console, settings
+from feature_repo import console, settings, table_names
 from feature_repo.console import StoreOption
 
 
@@ -35,7 +35,7 @@ def catalogue(
     from producers.catalogue import increment as catalogue
 
     opened, now = settings.load(store), datetime.now(UTC)
-    with ledger.run(opened, catalogue.STEP, now=now, reads=[catalogue.TABLE]) as run, ExitStack() as shown:
+    with ledger.run(opened, catalogue.STEP, now=now, reads=[table_names.CATALOGUE]) as run, ExitStack() as shown:
         bar = console.progress_bar()
         task = bar.add_task("compare products", total=None)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import console, settings
+from feature_repo import console, settings, table_names
 from feature_repo.console import StoreOption
 
 
@@ -42,7 +42,7 @@ def codes(
 
     opened, now = settings.load(store), datetime.now(UTC)
     with (
-        ledger.run(opened, "codes", now=now, reads=["product_embedding"]) as run,
+        ledger.run(opened, "codes", now=now, reads=[table_names.EMBEDDING]) as run,
         console.console.status("code products"),
     ):
         done = code_products(

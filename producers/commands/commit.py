@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import console, settings
+from feature_repo import console, settings, table_names
 from feature_repo.console import StoreOption
 
 
@@ -20,7 +20,7 @@ def commit(
 
     opened, now = settings.load(store), datetime.now(UTC)
     with (
-        ledger.run(opened, made.STEP, now=now, reads=["product_catalogue"]) as run,
+        ledger.run(opened, made.STEP, now=now, reads=[table_names.CATALOGUE]) as run,
         console.console.status("commit parts"),
     ):
         done = handover.commit(opened, parts, now)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import console, settings
+from feature_repo import console, settings, table_names
 from feature_repo.console import StoreOption
 
 
@@ -34,7 +34,7 @@ def interests(
     from producers.behaviour.interests import make_interests
 
     opened, now = settings.load(store), datetime.now(UTC)
-    reads = ["product_embedding", "product_tags"]
+    reads = [table_names.EMBEDDING, table_names.TAGS]
     with ledger.run(opened, "interests", now=now, reads=reads) as run, console.progress_bar() as bar:
         task = bar.add_task("follow clicks", total=None)
         done = make_interests(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import console, settings
+from feature_repo import console, settings, table_names
 from feature_repo.console import StoreOption
 
 
@@ -36,7 +36,7 @@ def neighbours(
 
     step = parse_age(every)
     opened, now = settings.load(store), datetime.now(UTC)
-    reads = ["product_embedding", "product_catalogue", "product_tags"]
+    reads = [table_names.EMBEDDING, table_names.CATALOGUE, table_names.TAGS]
     with ledger.run(opened, "neighbours", now=now, reads=reads) as run, console.progress_bar() as bar:
         task = bar.add_task("look at neighbours", total=None)
         done = make_neighbours(

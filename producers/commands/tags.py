@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import console, settings
+from feature_repo import console, settings, table_names
 from feature_repo.console import StoreOption
 
 
@@ -28,7 +28,7 @@ def tags(
     from producers.tags import tag_products
 
     opened, now = settings.load(store), datetime.now(UTC)
-    with ledger.run(opened, "tags", now=now, reads=["product_embedding", "product_catalogue"]) as run:
+    with ledger.run(opened, "tags", now=now, reads=[table_names.EMBEDDING, table_names.CATALOGUE]) as run:
         done = tag_products(
             opened,
             labels,

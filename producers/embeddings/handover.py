@@ -9,14 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_repo import schema
+from feature_repo import schema, table_names
 from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings
 from feature_repo.tables import delta, quarantine
 from producers.catalogue import digests, images
-from producers.catalogue.increment import TABLE as CATALOGUE
 from producers.embeddings import made
-from producers.embeddings.made import KEY, STEP, TABLE, Mask, series
+from producers.embeddings.made import KEY, STEP, Mask, series
 from producers.encoders import parts
 from producers.encoders.rows import HASHES
 
@@ -66,7 +65,7 @@ def hand_out(settings: Settings, out: Path, *, encoder_version: str | None, has_
         VitrineError: there is no catalogue.
     """
     columns = [*KEY, "title", "image", "image_bytes", "image_hash"]
-    catalogue = delta.read(settings.table(CATALOGUE), [*columns, schema.CREATED_TIMESTAMP])
+    catalogue = delta.read(settings.table(table_names.CATALOGUE), [*columns, schema.CREATED_TIMESTAMP])
     last = np.zeros(len(catalogue), bool)
     last[made.newest(catalogue)] = True
     catalogue = catalogue.select(columns).filter(pa.array(last))
@@ -126,7 +125,7 @@ def commit(settings: Settings, folder: Path, now: datetime) -> Committed:
 
 def _add_unknown(settings: Settings, rows: pa.Table, encoder_version: str) -> int:
     """Add the rows that the table has not, in one commit in turn with all others of this encoder; how many they are."""
-    path, name = settings.table(TABLE), series(encoder_version)
+    path, name = settings.table(table_names.EMBEDDING), series(encoder_version)
     for _ in range(delta.ATTEMPTS):
         turn = delta.turn(path, name)
         there, same = made.answered(settings, rows, encoder_version, few=len(rows) <= FEW_ROWS)
@@ -139,7 +138,7 @@ def _add_unknown(settings: Settings, rows: pa.Table, encoder_version: str) -> in
         except delta.OutOfTurn:  # some of these may be among the rows that another has just added: ask again
             continue
         return len(new)
-    raise VitrineError(f"table `{TABLE}`: others were quicker {delta.ATTEMPTS} times; run this again")
+    raise VitrineError(f"table `{table_names.EMBEDDING}`: others were quicker {delta.ATTEMPTS} times; run this again")
 
 
 def _outdated(settings: Settings, rows: pa.Table) -> Mask:
@@ -148,7 +147,7 @@ def _outdated(settings: Settings, rows: pa.Table) -> Mask:
     Added after the row of the correction they would be taken for the newer ones. What a row does not say of itself
     is not held against it.
     """
-    path = settings.table(CATALOGUE)
+    path = settings.table(table_names.CATALOGUE)
     if not delta.exists(path) or not len(rows):
         return np.zeros(len(rows), bool)
     columns = [*KEY, schema.CREATED_TIMESTAMP, "title", "image_hash"]

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from feature_repo import table_names
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 from feature_repo.settings import Settings
 from feature_repo.tables import delta
@@ -13,7 +14,6 @@ from producers.catalogue.digests import Digests
 from producers.encoders.rows import HASHES
 
 STEP = "embeddings"
-TABLE = "product_embedding"
 KEY = [PRODUCT_ID, EVENT_TIMESTAMP]
 
 Rows = NDArray[np.int64]
@@ -36,7 +36,7 @@ def answered(settings: Settings, rows: pa.Table, encoder_version: str, *, few: b
         bool [n] twice: whether there is one of the same product and time; and whether the last created of those came
         of the same contents, or does not say of which, as rows from before hashes were kept.
     """
-    path = settings.table(TABLE)
+    path = settings.table(table_names.EMBEDDING)
     if not delta.exists(path) or not len(rows):
         return np.zeros(len(rows), bool), np.zeros(len(rows), bool)
     of_ours = (pc.field("encoder_version") == encoder_version) & of_same(rows, few)

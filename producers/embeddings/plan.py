@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.dataset
 from numpy.typing import NDArray
 
+from feature_repo import table_names
 from feature_repo.schema import CREATED_TIMESTAMP
 from feature_repo.settings import Settings
 from feature_repo.tables import delta
 from producers.catalogue import digests
-from producers.catalogue.increment import TABLE as CATALOGUE
 from producers.embeddings import made
 from producers.embeddings.contents import IMAGE, TITLE, Contents
-from producers.embeddings.made import KEY, TABLE, Rows
+from producers.embeddings.made import KEY, Rows
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ def since(settings: Settings, encoder_version: str) -> Since | None:
     Raises:
         VitrineError: there is no catalogue.
     """
-    path = settings.table(CATALOGUE)
+    path = settings.table(table_names.CATALOGUE)
     whole = delta.dataset(path)
     table = delta.opened(path)
-    mark = f"{CATALOGUE} {table.metadata().id} encoded by {encoder_version}"
-    seen = delta.mark(settings.table(TABLE), mark)
+    mark = f"{table_names.CATALOGUE} {table.metadata().id} encoded by {encoder_version}"
+    seen = delta.mark(settings.table(table_names.EMBEDDING), mark)
     if seen == table.version():
         return None
     return Since(table.version(), mark, delta.added(path, table, seen), whole.count_rows())

@@ -16,18 +16,17 @@ from itertools import chain
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo import schema
+from feature_repo import schema, table_names
 from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings
 from feature_repo.tables import delta, gather, quarantine
 from feature_repo.tables.on_ray import cluster
 from producers import ledger
 from producers.catalogue import digests
-from producers.catalogue.increment import TABLE as CATALOGUE
 from producers.embeddings import contents
 from producers.embeddings.assembly import Assembly
 from producers.embeddings.contents import Contents
-from producers.embeddings.made import KEY, STEP, TABLE, Rows, series
+from producers.embeddings.made import KEY, STEP, Rows, series
 from producers.embeddings.plan import Plan, Since, plan, since
 from producers.encoders import Encoder, load
 from producers.encoders.embed import NOT_MEASURED, Embedded, Seconds, embed_stream
@@ -91,8 +90,8 @@ def embed_catalogue(
             the same, or there is no such cluster.
     """
     with ledger.run(settings, STEP, now=now) as run:
-        if not delta.exists(settings.table(CATALOGUE)):
-            delta.dataset(settings.table(CATALOGUE))  # says what to do first
+        if not delta.exists(settings.table(table_names.CATALOGUE)):
+            delta.dataset(settings.table(table_names.CATALOGUE))  # says what to do first
         model = load(encoder)
         if not accept_changed:
             _refuse_changed(settings, model.version)
@@ -109,7 +108,7 @@ def embed_catalogue(
                     return work.done()
                 except delta.OutOfTurn:  # another run of this encoder committed rows: plan anew, what is encoded stays
                     continue
-    raise VitrineError(f"table `{TABLE}`: others were quicker {delta.ATTEMPTS} times; run this again")
+    raise VitrineError(f"table `{table_names.EMBEDDING}`: others were quicker {delta.ATTEMPTS} times; run this again")
 
 
 def _refuse_changed(settings: Settings, version: str) -> None:
@@ -161,15 +160,15 @@ class _Work:
 
         What waits for a picture that then changed is left for another pass.
         """
-        path = self.settings.table(TABLE)
+        path = self.settings.table(table_names.EMBEDDING)
         self.turn = delta.turn(path, series(self.model.version))
         state = since(self.settings, self.model.version)
         if state is None:
-            version = delta.version(self.settings.table(CATALOGUE))
-            self.run.reads(CATALOGUE, version)
-            self.known = self.known or delta.dataset(self.settings.table(CATALOGUE)).count_rows()
+            version = delta.version(self.settings.table(table_names.CATALOGUE))
+            self.run.reads(table_names.CATALOGUE, version)
+            self.known = self.known or delta.dataset(self.settings.table(table_names.CATALOGUE)).count_rows()
             return True
-        self.run.reads(CATALOGUE, state.version)
+        self.run.reads(table_names.CATALOGUE, state.version)
         todo = plan(self.settings, state.new, self.model.version, self.store, images=self.model.has_images)
         total = len(todo.reused) + len(todo.encoded)
         self.known = self.known or state.rows - total
@@ -229,7 +228,7 @@ class _Work:
         assembly.keep(ready)
         if len(ready.rows):
             self.turn = delta.append_in_turn(
-                self.settings.table(TABLE), ready.rows, series(self.model.version), self.turn
+                self.settings.table(table_names.EMBEDDING), ready.rows, series(self.model.version), self.turn
             )
         reasons = Counter(refusal.reason for refusal in refused)
         self.made += len(ready.rows)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from feature_repo import schema
+from feature_repo import schema, table_names
 from feature_repo.features import interest
 from feature_repo.features.interest import Click, Interest
 from feature_repo.settings import Settings
@@ -23,7 +23,6 @@ from feature_repo.tables import delta, times
 from producers.behaviour import interest_rows
 from producers.streaming.source import Message
 
-TABLE = "user_interest"
 KEPT = 100_000
 """Users and products kept in memory, each; all are forgotten at the next commit when there are more."""
 EARLIER = "earlier than the user's newest click: `produce interests` takes it in with the whole log"
@@ -72,7 +71,7 @@ class Clicks:
 
     def learn(self, tables: Mapping[str, pa.Table]) -> None:
         """Take note of product versions that are not committed yet."""
-        for table, names in (("product_embedding", ["fused_vector"]), ("product_tags", list(_LABELS))):
+        for table, names in ((table_names.EMBEDDING, ["fused_vector"]), (table_names.TAGS, list(_LABELS))):
             for row in tables[table].to_pylist() if table in tables else ():
                 vectors = {name: self._vector(name, row[name]) for name in names}
                 said = table, _tick(row[schema.EVENT_TIMESTAMP]), vectors
@@ -110,7 +109,7 @@ class Clicks:
 
     def _load_users(self, users: list[str]) -> None:
         self._users |= dict.fromkeys(users)
-        path = self._settings.table(TABLE)
+        path = self._settings.table(table_names.INTEREST)
         if not users or not delta.exists(path):
             return
         mine = pc.field(schema.USER_ID).isin(users) & (pc.field("encoder_version") == self._version)
@@ -127,7 +126,7 @@ class Clicks:
     def _load_products(self, products: list[str]) -> None:
         for product in products:
             self._products[product] = _Versions()
-        for table, names in (("product_embedding", ["fused_vector"]), ("product_tags", list(_LABELS))):
+        for table, names in ((table_names.EMBEDDING, ["fused_vector"]), (table_names.TAGS, list(_LABELS))):
             path = self._settings.table(table)
             if products and delta.exists(path):
                 where = pc.field(schema.PRODUCT_ID).isin(products) & (pc.field("encoder_version") == self._version)

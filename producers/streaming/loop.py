@@ -12,7 +12,7 @@ from datetime import datetime
 
 import pyarrow as pa
 
-from feature_repo import schema
+from feature_repo import schema, table_names
 from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings
 from feature_repo.tables import quarantine
@@ -108,7 +108,7 @@ class Stream:
         clicks = [message for message in messages if message.kind != PRODUCTS]
         if clicks:
             made = self.clicks.make(clicks, self.clock())
-            self.rows.put("user_interest", made.rows)
+            self.rows.put(table_names.INTEREST, made.rows)
             counts.known_clicks += made.known
             refused += made.refused
         for message, reason in refused:
@@ -131,8 +131,8 @@ class Stream:
         self.clicks.learn(made.tables)
         counts.mended.update(note.reason for note in made.notes)
         quarantine.add(self.settings, STEP, made.notes, self.clock())
-        if "product_embedding" in made.tables:
-            self._tell(made.tables["product_embedding"], messages)
+        if table_names.EMBEDDING in made.tables:
+            self._tell(made.tables[table_names.EMBEDDING], messages)
         return list(made.refused)
 
     def _tell(self, rows: pa.Table, messages: Sequence[Message]) -> None:
@@ -146,4 +146,4 @@ class Stream:
                 self.first_feature(waited)
         columns = {**table, "seconds": seconds}
         told = pa.table({name: columns[name] for name in schema.PRODUCT_FIRST_FEATURE.names})
-        self.rows.put("product_first_feature", told.cast(schema.PRODUCT_FIRST_FEATURE))
+        self.rows.put(table_names.FIRST_FEATURE, told.cast(schema.PRODUCT_FIRST_FEATURE))

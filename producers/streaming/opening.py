@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from feature_repo import table_names
 from feature_repo.errors import VitrineError
 from feature_repo.online import open_online
 from feature_repo.settings import Settings
@@ -55,10 +56,10 @@ def opened(
     model = load(wanted.encoder)
     further: dict[str, Further] = {}
     if wanted.labels is not None:
-        further["product_tags"] = tagging.tagger(settings, wanted.labels, model.version, wanted.abstain)
+        further[table_names.TAGS] = tagging.tagger(settings, wanted.labels, model.version, wanted.abstain)
     if wanted.impressions is not None:
         standing = stand(settings, wanted.impressions, model.version, wanted.neighbours, clock())
-        further["product_neighbours"] = lambda vectors, products: standing.of(vectors, clock())
+        further[table_names.NEIGHBOURS] = lambda vectors, products: standing.of(vectors, clock())
     with decoding_processes(1) as pool:
         yield Stream(
             settings,

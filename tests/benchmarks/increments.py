@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import typer
 from PIL import Image
 
-from feature_repo import schema, settings
+from feature_repo import schema, settings, table_names
 from feature_repo.settings import Settings
 from feature_repo.tables import delta, gather
 from producers.catalogue import digests
@@ -145,7 +145,7 @@ def _embed_without_an_encoder(store: Settings, encoder: Path) -> None:
     model = load(str(encoder))
     state = plan.since(store, model.version)
     assert state is not None
-    path, series = store.table(made.TABLE), made.series(model.version)
+    path, series = store.table(table_names.EMBEDDING), made.series(model.version)
     chance, turn = np.random.default_rng(0), 0
     held: list[pa.RecordBatch] = []
     for batch in [*gather.scan(state.new, [*made.KEY, "title", "image_hash"]).to_batches(), None]:

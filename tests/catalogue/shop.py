@@ -7,10 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from feature_repo import settings
+from feature_repo import settings, table_names
 from feature_repo.settings import Settings
 from feature_repo.tables import delta, quarantine
-from producers.catalogue import increment as catalogue
 from producers.catalogue.increment import TakenIn, take_in
 
 DIGESTS = ["image_hash", "image_stat", "fingerprint"]
@@ -46,7 +45,7 @@ def taken(store: Settings, *rows: dict[str, Any], now: datetime = NOW) -> TakenI
 
 def known(store: Settings) -> list[dict[str, Any]]:
     """The catalogue as a shop sees it, without digests, in the order of product and time."""
-    rows = delta.read(store.table(catalogue.TABLE)).drop_columns(DIGESTS).to_pylist()
+    rows = delta.read(store.table(table_names.CATALOGUE)).drop_columns(DIGESTS).to_pylist()
     return sorted(rows, key=lambda row: (row["product_id"], row["event_timestamp"], row["created_timestamp"]))
 
 

@@ -16,11 +16,10 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from feature_repo import table_names
 from feature_repo.settings import Settings
-from feature_repo.tables import activity, delta, quarantine
+from feature_repo.tables import delta, quarantine
 from producers import ledger
-from producers.catalogue import increment as catalogue
-from producers.embeddings.made import TABLE
 from tests.catalogue.shop import GOOD, opened
 from tests.embeddings import runs
 
@@ -70,9 +69,9 @@ def state(store: Settings) -> dict[str, Any]:
 
     refused = [(row["step"], row["row_id"], row["reason"]) for row in quarantine.read(store).to_pylist()]
     return {
-        "versions": rows(catalogue.TABLE, ["product_id", "event_timestamp", "fingerprint"]),
-        "embeddings": rows(TABLE, KEYS),
-        "active": rows(activity.TABLE, ["product_id", "active"]),
+        "versions": rows(table_names.CATALOGUE, ["product_id", "event_timestamp", "fingerprint"]),
+        "embeddings": rows(table_names.EMBEDDING, KEYS),
+        "active": rows(table_names.ACTIVE, ["product_id", "active"]),
         "quarantine": Counter(refused),
     }
 

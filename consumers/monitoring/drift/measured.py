@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from consumers.monitoring.drift import churn, measures, separable
 from consumers.monitoring.drift.weeks import ProductRows, Weeks
+from feature_repo import table_names
 from feature_repo.schema import TAGS
 from feature_repo.settings import Settings
 from feature_repo.tables.vectors import longest
@@ -104,8 +105,8 @@ class Asked:
 def of_catalogue(weeks: Weeks, labels: Labels) -> Iterator[Measured]:
     """The mix of categories: labels are exchanged whatever the category, for it is the category that is asked about."""
     codes = weeks.products["category"].astype("category").cat.codes.to_numpy(np.int64)
-    yield Measured("product_catalogue", "category", "share of one", measures.largest_share_shift(codes, labels.free))
-    yield Measured("product_catalogue", "category", "PSI", measures.psi(codes, labels.free))
+    yield Measured(table_names.CATALOGUE, "category", "share of one", measures.largest_share_shift(codes, labels.free))
+    yield Measured(table_names.CATALOGUE, "category", "PSI", measures.psi(codes, labels.free))
 
 
 def of_view(asked: Asked, settings: Settings, weeks: Weeks, labels: Labels, seed: int) -> Iterator[Finding]:
@@ -204,7 +205,7 @@ def _too_few(products: Ints, now: Bools, fewest: int = FEWEST) -> bool:
 
 
 VIEWS = (
-    Asked("product_embedding", VECTORS, "encoder_version", _vectors),
-    Asked("product_tags", (*TAGS, *(f"{tag}_probability" for tag in TAGS)), "tagger_version", _tags),
-    Asked("product_codes", ("codes",), "codebook_version", _codes),
+    Asked(table_names.EMBEDDING, VECTORS, "encoder_version", _vectors),
+    Asked(table_names.TAGS, (*TAGS, *(f"{tag}_probability" for tag in TAGS)), "tagger_version", _tags),
+    Asked(table_names.CODES, ("codes",), "codebook_version", _codes),
 )

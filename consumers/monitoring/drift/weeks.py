@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from feature_repo import table_names
 from feature_repo.schema import CATEGORY_SEPARATOR, CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 from feature_repo.settings import Settings
 from feature_repo.tables import delta
@@ -50,7 +51,7 @@ class Weeks:
         Raises:
             VitrineError: there is no catalogue.
         """
-        rows = delta.read(settings.table("product_catalogue"), [*KEY, CREATED_TIMESTAMP, "category"]).to_pandas()
+        rows = delta.read(settings.table(table_names.CATALOGUE), [*KEY, CREATED_TIMESTAMP, "category"]).to_pandas()
         rows = rows.dropna(subset=KEY).sort_values([EVENT_TIMESTAMP, CREATED_TIMESTAMP], kind="stable")
         first = rows.groupby(PRODUCT_ID)[EVENT_TIMESTAMP].transform("min")
         rows["new"] = rows[EVENT_TIMESTAMP] == first

@@ -1,0 +1,13 @@
+"""The tables by name; a feature view is named as its table."""
+
+CATALOGUE = "product_catalogue"
+ACTIVE = "product_active"
+EMBEDDING = "product_embedding"
+TAGS = "product_tags"
+CODES = "product_codes"
+NEIGHBOURS = "product_neighbours"
+CAPTION = "product_caption"
+INTEREST = "user_interest"
+TAG_PREDICTIONS = "tag_predictions"
+FIRST_FEATURE = "product_first_feature"
+QUARANTINE = "quarantine"
