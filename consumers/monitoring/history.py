@@ -39,6 +39,35 @@ class Versions:
     position: Int64
     """[n], of the row in the table."""
 
+    def of_each(self, asked: Int64) -> "Versions":
+        """The rows of the keys `asked` [m], which may repeat; `key` is then the place in `asked`."""
+        order = np.argsort(self.key, kind="stable")
+        first, last = (np.searchsorted(self.key[order], asked, side) for side in ("left", "right"))
+        counts = last - first
+        within = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
+        place = order[np.repeat(first, counts) + within]
+        key = np.repeat(np.arange(len(asked)), counts)
+        return Versions(key, self.event[place], self.created[place], self.online[place], self.position[place])
+
+    def newest(self, counts: NDArray[np.bool_], keys: int) -> Int64:
+        """[keys], of each key the place of its newest row among those that count, the last of equals; -1 if none."""
+        place = np.flatnonzero(counts)
+        place = place[np.lexsort((self.created[place], self.event[place], self.key[place]))]
+        newest = np.full(keys, -1)
+        newest[self.key[place]] = place
+        return newest
+
+    def same(self, event: Int64, created: Int64) -> list[list[int]]:
+        """Of each key the places of its rows with these times [keys]."""
+        found: list[list[int]] = [[] for _ in event]
+        for place in np.flatnonzero((self.event == event[self.key]) & (self.created == created[self.key])).tolist():
+            found[self.key[place]].append(place)
+        return found
+
+    def stamps(self, place: int) -> tuple[int, int] | None:
+        """Event and created timestamp of a row; None at -1."""
+        return None if place < 0 else (int(self.event[place]), int(self.created[place]))
+
 
 @dataclass(frozen=True)
 class ViewHistory:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
@@ -58,8 +58,8 @@ def judge(
     found = online.store.read([keys])[0]
     versions = history.versions(keys, ledger)
     known = versions.event <= now
-    at = np.full(len(keys), now)
-    return _judge(online, history, keys, found, versions, versions.online if ledger else known, known, at, now - grace)
+    there = versions.online if ledger else known
+    return _judge(online, history, Served(keys, found, [now] * len(keys)), versions, there, known, now - grace)
 
 
 def judge_served(
@@ -79,38 +79,22 @@ def judge_served(
         ledger, now, grace: as of `judge`.
     """
     distinct = {key: i for i, key in enumerate(dict.fromkeys(served.keys))}
-    all_versions = history.versions(list(distinct), ledger)
-    at = np.array(served.at, np.int64)
-    asked, place = _of_each(np.array([distinct[key] for key in served.keys], np.int64), all_versions.key)
-    versions = replace(
-        all_versions,
-        key=asked,
-        **{name: getattr(all_versions, name)[place] for name in ("event", "created", "online", "position")},
-    )
+    asked = np.array([distinct[key] for key in served.keys], np.int64)
+    versions = history.versions(list(distinct), ledger).of_each(asked)
+    at = np.array(served.at, np.int64)[versions.key]
     moment = Taken.of(history.table, ledger).moment(versions.position)
-    there = versions.online & (moment != times.NEVER) & (moment <= at[asked] - CLOCKS)
-    known = (versions.event <= at[asked]) & (versions.created <= at[asked])
-    return _judge(online, history, served.keys, served.rows, versions, there, known, at, now - grace)
-
-
-def _of_each(asked: Int64, key: Int64) -> tuple[Int64, Int64]:
-    """For each place in `asked` [n] all places in `key` of the same value: pairs (place in asked, place in key)."""
-    order = np.argsort(key, kind="stable")
-    first, last = (np.searchsorted(key[order], asked, side) for side in ("left", "right"))
-    counts = last - first
-    within = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
-    return np.repeat(np.arange(len(asked)), counts), order[np.repeat(first, counts) + within]
+    there = versions.online & (moment != times.NEVER) & (moment <= at - CLOCKS)
+    known = (versions.event <= at) & (versions.created <= at)
+    return _judge(online, history, served, versions, there, known, now - grace)
 
 
 def _judge(
     online: OnlineTable,
     history: ViewHistory,
-    keys: list[bytes],
-    found: Sequence[bytes | None],
+    served: Served,
     versions: Versions,
     there: NDArray[np.bool_],
     known: NDArray[np.bool_],
-    at: Int64,
     young_from: int,
 ) -> Verdicts:
     """What is wrong with each of n rows.
@@ -119,23 +103,22 @@ def _judge(
         versions: the offline rows of each, by its place.
         there: of the versions, those that should have been online.
         known: those that the offline store had.
-        at: [n], when the row was looked at, microseconds since 1970 UTC.
-        young_from: a row made after this, likewise, may still come to the offline store.
+        young_from: a row made after this, microseconds since 1970 UTC, may still come to the offline store.
     """
+    keys, found, at = served.keys, served.rows, served.at
     view, words = history.view, online.views.words(history.view)
     sound = _sound(found, view, words)
     event, created = _stamps(found)
-    should = _newest(versions.key, versions.event, versions.created, there, len(keys))
-    newest = _newest(versions.key, versions.event, versions.created, known, len(keys))
-    same = _same_version(versions.key, versions.event, versions.created, event, created)
+    should, newest = versions.newest(there, len(keys)), versions.newest(known, len(keys))
+    same = versions.same(event, created)
     fault: list[str | None] = [None] * len(keys)
     detail = [""] * len(keys)
     young = pending = 0
     compare: list[int] = []
     for i in range(len(keys)):
-        wanted = _stamp(versions.event, versions.created, should[i])
+        wanted = versions.stamps(should[i])
         here = (int(event[i]), int(created[i]))
-        late = _stamp(versions.event, versions.created, newest[i])
+        late = versions.stamps(newest[i])
         pending += late is not None and (found[i] is None or here < late) and (wanted is None or wanted < late)
         if found[i] is None:
             if wanted is not None and not (view.ttl and wanted[0] < at[i] - view.ttl):
@@ -174,27 +157,6 @@ def _stamps(found: Sequence[bytes | None]) -> tuple[Int64, Int64]:
 
 
 _NEVER = 2 * int(times.NEVER).to_bytes(8, "little", signed=True)
-
-
-def _newest(key: Int64, event: Int64, created: Int64, counts: NDArray[np.bool_], keys: int) -> Int64:
-    """[keys], of each key the place of its newest row among those that count, the last of equals; -1 if none."""
-    place = np.flatnonzero(counts)
-    place = place[np.lexsort((created[place], event[place], key[place]))]
-    newest = np.full(keys, -1)
-    newest[key[place]] = place
-    return newest
-
-
-def _same_version(key: Int64, event: Int64, created: Int64, here: Int64, made: Int64) -> list[list[int]]:
-    """Of each key the places of the offline rows of the version that is online."""
-    found: list[list[int]] = [[] for _ in here]
-    for place in np.flatnonzero((event == here[key]) & (created == made[key])).tolist():
-        found[key[place]].append(place)
-    return found
-
-
-def _stamp(event: Int64, created: Int64, place: int) -> tuple[int, int] | None:
-    return None if place < 0 else (int(event[place]), int(created[place]))
 
 
 def _differences(
