@@ -118,7 +118,9 @@ def take_in(
     """
     for _ in range(delta.ATTEMPTS):
         try:
-            return _take_in(settings, file, now, partial, allow_shrink, rehash, progress)
+            return _take_in(
+                settings, file, now, partial=partial, allow_shrink=allow_shrink, rehash=rehash, progress=progress
+            )
         except delta.OutOfTurn:  # another run has taken in a table meanwhile: compare with that
             continue
     raise VitrineError(f"table `{table_names.CATALOGUE}`: others were quicker {delta.ATTEMPTS} times; run this again")
@@ -128,6 +130,7 @@ def _take_in(
     settings: Settings,
     file: Path,
     now: datetime,
+    *,
     partial: bool,
     allow_shrink: bool,
     rehash: bool,
@@ -141,7 +144,7 @@ def _take_in(
         if not read.rows:
             checks.require(block, schema.PRODUCTS.names, file)
             read.ignored = tuple(name for name in block.column_names if name not in schema.PRODUCTS.names)
-        _add(read, block, known, file, now, rehash)
+        _add(read, block, known, file, now, rehash=rehash)
         progress(read.rows)
     passed, unchanged = np.concatenate(read.passed), np.concatenate(read.unchanged)
     keys, ids = np.concatenate(read.keys), pa.chunked_array([chunk for each in read.ids for chunk in each.chunks])
@@ -184,7 +187,7 @@ def _take_in(
     )
 
 
-def _add(read: _Read, block: pa.Table, known: Known, file: Path, now: datetime, rehash: bool) -> None:
+def _add(read: _Read, block: pa.Table, known: Known, file: Path, now: datetime, *, rehash: bool) -> None:
     """Check a block and compare it with what is known."""
     came = arriving.check(block, read.rows, file, now)
     keys = digests.of_texts(came.ids)

@@ -19,7 +19,27 @@ from producers.encoders.rows import embedding_rows
 
 UNIT = 1e-3
 """How far from 1 the length of a vector may be, for it to be stored."""
-MODALITIES = (("image", IMAGE), ("title", TITLE))
+
+
+@dataclass(frozen=True)
+class Modality:
+    """What a product is encoded by."""
+
+    column: str
+    """Of the catalogue, and before `_hash` and after `asks_`."""
+    vector: str
+    """Column of embedding rows."""
+    kept_as: bytes
+    """Its contents in the store."""
+    counted: str
+    in_files: bool
+    """Whether contents may change after they were hashed."""
+
+
+MODALITIES = (
+    Modality("image", "image_vector", IMAGE, "pictures", in_files=True),
+    Modality("title", "text_vector", TITLE, "titles", in_files=False),
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +50,7 @@ class Ready:
     """schema.PRODUCT_EMBEDDING"""
     unusable: tuple[Unusable, ...]
     fresh: tuple[tuple[bytes, Sequence[bytes], Vectors], ...]
-    """Modality, hashes and vectors of contents that had not been encoded."""
+    """Under which modality they are kept, hashes and vectors of contents that had not been encoded."""
     counts: dict[str, int]
 
 
@@ -46,7 +66,7 @@ class Assembly:
         self._encoder = encoder
         self._store = store
         self._now = now
-        self._bad: dict[tuple[bytes, bytes], Unusable] = {}
+        self._bad: dict[tuple[Modality, bytes], Unusable] = {}
 
     def rows(self, chunk: pa.Table, made: Embedded | None) -> Ready:
         """Rows of a chunk.
@@ -59,24 +79,25 @@ class Assembly:
         if not self._encoder.has_images:
             place = chunk.schema.get_field_index("image_hash")
             chunk = chunk.set_column(place, "image_hash", pa.nulls(len(chunk), digests.BINARY))
-        vectors: dict[str, Vectors] = {}
+        vectors: list[Vectors] = []
         unusable: list[Unusable] = []
         fresh, counts = [], {"pictures": 0, "titles": 0, "reused": 0}
         waits = np.zeros(len(chunk), bool)
-        for name, modality in MODALITIES:
-            asks = _mask(chunk, f"asks_{name}")
-            hashes = chunk[f"{name}_hash"].to_pylist()
-            found = self._store.get(modality, [None if ask else hash_ for ask, hash_ in zip(asks, hashes, strict=True)])
+        for modality in MODALITIES:
+            asks = _mask(chunk, f"asks_{modality.column}")
+            hashes = chunk[f"{modality.column}_hash"].to_pylist()
+            known = [None if ask else hash_ for ask, hash_ in zip(asks, hashes, strict=True)]
+            found = self._store.get(modality.kept_as, known)
             counts["reused"] += int((~np.isnan(found[:, 0])).sum())
             if made is not None and asks.any():
-                found[asks] = self._encoded(chunk, made, name)[asks]
-                unusable += self._refused(chunk, made, name, asks, found)
-            hashed = chunk[f"{name}_hash"].is_valid().to_numpy()
+                found[asks] = self._encoded(chunk, made, modality)[asks]
+                unusable += self._refused(chunk, made, modality, asks, found)
+            hashed = chunk[f"{modality.column}_hash"].is_valid().to_numpy()
             there = ~np.isnan(found[:, 0])
-            counts["pictures" if name == "image" else "titles"] += int((asks & there).sum())
-            sure = asks & there & hashed & (_unmoved(chunk, asks) if name == "image" else True)
+            counts[modality.counted] += int((asks & there).sum())
+            sure = asks & there & hashed & (_unmoved(chunk, asks) if modality.in_files else True)
             keep = np.flatnonzero(sure)
-            fresh.append((modality, [hashes[row] for row in keep], found[keep]))
+            fresh.append((modality.kept_as, [hashes[row] for row in keep], found[keep]))
             now_known = dict(zip(fresh[-1][1], keep.tolist(), strict=True))
             for row in np.flatnonzero(~asks & ~there & hashed).tolist():
                 if hashes[row] in now_known:
@@ -87,9 +108,9 @@ class Assembly:
                     unusable.append(Unusable(_product(chunk, row), said.column, said.reason, said.value))
                 else:
                     waits[row] = True
-            vectors[name] = found
+            vectors.append(found)
         self.left += int(waits.sum())
-        chunk, (image, title) = chunk.filter(pa.array(~waits)), (vectors[name][~waits] for name, _ in MODALITIES)
+        chunk, (image, title) = chunk.filter(pa.array(~waits)), (found[~waits] for found in vectors)
         nothing = np.flatnonzero(np.isnan(image[:, 0]) & np.isnan(title[:, 0]))
         unusable += [Unusable(_product(chunk, row), "image, title", NOTHING_USABLE, None) for row in nothing.tolist()]
         return Ready(
@@ -102,12 +123,12 @@ class Assembly:
             if hashes:
                 self._store.put(modality, hashes, vectors)
 
-    def _encoded(self, chunk: pa.Table, made: Embedded, name: str) -> Vectors:
+    def _encoded(self, chunk: pa.Table, made: Embedded, modality: Modality) -> Vectors:
         """[rows of the chunk, dim]; NaN where nothing, or no unit vector, was made."""
         keys, made_keys = _keys(chunk), _keys(made.rows)
         order = digests.order_of(made_keys)
         place = digests.find(keys, made_keys[order])
-        came = matrix(made.rows["image_vector" if name == "image" else "text_vector"], self._encoder.dim)
+        came = matrix(made.rows[modality.vector], self._encoder.dim)
         found = np.full((len(chunk), self._encoder.dim), np.nan, np.float32)
         found[place >= 0] = came[order[place[place >= 0]]]
         off = ~(np.abs(np.linalg.norm(found, axis=1) - 1) <= UNIT)
@@ -115,16 +136,17 @@ class Assembly:
         return found
 
     def _refused(
-        self, chunk: pa.Table, made: Embedded, name: str, asks: NDArray[np.bool_], found: Vectors
+        self, chunk: pa.Table, made: Embedded, modality: Modality, asks: NDArray[np.bool_], found: Vectors
     ) -> list[Unusable]:
         """Why rows that were asked have no vector."""
+        name = modality.column
         said = {unusable.product_id: unusable for unusable in made.unusable if unusable.column == name}
         hashes, refused = chunk[f"{name}_hash"], []
         for row in np.flatnonzero(asks & np.isnan(found[:, 0])).tolist():
             product = _product(chunk, row)
             refused.append(said.get(product, Unusable(product, name, NO_VECTOR, None)))
             if hashes[row].is_valid:
-                self._bad[dict(MODALITIES)[name], hashes[row].as_py()] = refused[-1]
+                self._bad[modality, hashes[row].as_py()] = refused[-1]
         return refused
 
 
