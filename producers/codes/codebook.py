@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 
@@ -53,10 +54,15 @@ class Codebook:
         """Codes [n, levels] of vectors [n, d], and what no level explains [n, d]."""
         codes = np.empty((len(vectors), len(self.levels)), np.int32)
         left = vectors
-        for place, centroids in enumerate(self.levels):
-            codes[:, place] = _nearest(centroids, left)
+        for place, (centroids, index) in enumerate(zip(self.levels, self._indexes, strict=True)):
+            codes[:, place] = _nearest(index, left)
             left = left - centroids[codes[:, place]]
         return codes, left
+
+    @cached_property
+    def _indexes(self) -> list[faiss.Index]:
+        """Of each level's centroids: made once, for what is coded comes in many batches."""
+        return [_index(level) for level in self.levels]
 
 
 @dataclass(frozen=True)
@@ -94,12 +100,14 @@ def train(vectors: Vectors, encoder_version: str, *, levels: int, size: int, see
     found, left = [], np.ascontiguousarray(vectors)
     for level in range(levels):
         # min_points_per_centroid only silences a warning: small shops have fewer than the 39 that faiss likes.
-        means = faiss.Kmeans(left.shape[1], size, niter=ITERATIONS, seed=seed + level, min_points_per_centroid=1)
+        means = faiss.Kmeans(
+            left.shape[1], size, niter=ITERATIONS, seed=seed + level, min_points_per_centroid=1, gpu=_on_gpus()
+        )
         means.cp.init_method = faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS  # random ones leave two groups to one code
         means.train(left)
         centroids = np.array(means.centroids, np.float32)
         found.append(centroids)
-        left = left - centroids[_nearest(centroids, left)]
+        left = left - centroids[_nearest(_index(centroids), left)]
     return Codebook(tuple(found), encoder_version, times.tick(now, "us"))
 
 
@@ -177,8 +185,18 @@ def load(file: Path) -> Codebook:
     return codebook
 
 
-def _nearest(centroids: Vectors, vectors: Vectors) -> NDArray[np.int64]:
+def _on_gpus() -> bool:
+    """Whether faiss sees a GPU: never as faiss-cpu."""
+    return faiss.get_num_gpus() > 0
+
+
+def _index(centroids: Vectors) -> faiss.Index:
+    """Finds the nearest of the centroids; on every GPU where there is one."""
     index = faiss.IndexFlatL2(centroids.shape[1])
     index.add(np.ascontiguousarray(centroids))
+    return faiss.index_cpu_to_all_gpus(index) if _on_gpus() else index
+
+
+def _nearest(index: faiss.Index, vectors: Vectors) -> NDArray[np.int64]:
     _, found = index.search(np.ascontiguousarray(vectors), 1)
     return found[:, 0]

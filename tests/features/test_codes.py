@@ -1,8 +1,10 @@
 """Semantic IDs: alike products share their first codes, codebooks stay, and a bad one is not written."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -174,3 +176,15 @@ def test_the_command_ends_with_one_when_a_gate_is_broken(store: Settings) -> Non
 @pytest.mark.parametrize(("products", "size"), [(1, 1), (10, 10), (150, 16), (8_000, 64), (25_600, 256), (10**8, 256)])
 def test_the_size_of_a_codebook_goes_with_the_catalogue(products: int, size: int) -> None:
     assert codebook.size_for(products) == size
+
+
+def test_centroids_go_to_the_gpus_that_faiss_sees_and_once_a_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = clustered(0, 400)
+    book = codebook.train(vectors, "encoder@1", levels=3, size=8, seed=0, now=NOW)
+    expected, _ = book.encode(vectors)
+    moved: list[faiss.Index] = []
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+    monkeypatch.setattr(faiss, "index_cpu_to_all_gpus", lambda index: moved.append(index) or index)
+    again = replace(book)
+    np.testing.assert_array_equal([*again.encode(vectors[:100])[0], *again.encode(vectors[100:])[0]], expected)
+    assert len(moved) == 3
