@@ -25,7 +25,7 @@ from feature_repo.tables.written import Written
 
 COMMANDS = WRITTEN_BY | OPTIONAL
 RUNS_SHOWN = 20
-MATERIALIZE = "`feast materialize-incremental $(date -u +%FT%T)`"
+MATERIALIZE = "`cd feature_repo && feast materialize-incremental $(date -u +%FT%T)`"
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from consumers.served_log import Served
 from feature_repo.errors import VitrineError
 from feature_repo.online import open_online
 from feature_repo.settings import Settings
-from feature_repo.tables import entity_keys, times, written
+from feature_repo.tables import delta, entity_keys, times, written
 from feature_repo.tables.online_table import OnlineTable
 from feature_repo.tables.record import View
 
@@ -61,6 +61,8 @@ class ViewConsistency:
     view: str
     not_judged: str | None = None
     """Why it could not be judged; the figures are then empty."""
+    table_is_gone: bool = False
+    """Whether that is because its offline table is no longer there, though rows of it were written online."""
     sampled: int = 0
     keys_scanned: int = 0
     """Online keys looked at to find the sample; repeats of a scan included."""
@@ -107,8 +109,14 @@ class Consistency:
 
     @property
     def breaches(self) -> list[str]:
-        """One line for each view over the budget: what is wrong and what to do first."""
-        return [_breach(view, self.budget) for view in self.views if view.share > self.budget]
+        """One line for each view over the budget, or whose table is gone: what is wrong and what to do first."""
+        gone = [
+            f"{view.view}: its rows are online and its offline table is gone; bring the table back, or take the view "
+            "out of feature_repo/views/ and run `feast apply`"
+            for view in self.views
+            if view.table_is_gone
+        ]
+        return gone + [_breach(view, self.budget) for view in self.views if view.share > self.budget]
 
 
 def check(
@@ -202,8 +210,10 @@ def _check_view(
     served: Path | None,
 ) -> ViewConsistency:
     history = ViewHistory.open(online, view, path)
+    ledger = written.of_view(online, view.name)
     if isinstance(history, str):
-        return ViewConsistency(view.name, not_judged=history)
+        gone = ledger is not None and bool(ledger.files) and not delta.exists(path)
+        return ViewConsistency(view.name, not_judged=history, table_is_gone=gone)
     if served is None:
         there = sampling.smallest(online.store.scan(history.prefix), sample, seed, at_most=at_most)
         keys = sampling.union([sampling.smallest(history.keys(), sample, seed), there], sample)
@@ -213,7 +223,6 @@ def _check_view(
             return ViewConsistency(view.name, not_judged=f"{served} has no {' and '.join(dict(view.join_keys))}")
         there = sampling.smallest(batches, sample, seed)
         keys = sampling.union([there], sample)
-    ledger = written.of_view(online, view.name)
     judged = judge(online, history, keys, ledger, now=times.tick(now, "us"), grace=times.duration(grace, "us"))
     ends = [window.end for window in ledger.files.values()] if ledger else []
     return _figures(judged, view, there, max(ends, default=None))
@@ -269,10 +278,11 @@ def _breach(view: ViewConsistency, budget: float) -> str:
     )
 
 
+WRITE_AGAIN = "`cd feature_repo && feast materialize START END --views {view}`"
 FIRST = {
-    "missing": "materialize {view} again over its whole time: `feast materialize START END --views {view}`",
+    "missing": f"materialize {{view}} again over its whole time: {WRITE_AGAIN}",
     "extra": "see whether a stream's commits fail, or rows were deleted offline alone (`produce forget` takes both)",
-    "stale": "see whether another program writes {view}, then `feast materialize START END --views {view}`",
-    "different": "see whether two deployments write {view}, then `feast materialize START END --views {view}`",
+    "stale": f"see whether another program writes {{view}}, then {WRITE_AGAIN}",
+    "different": f"see whether two deployments write {{view}}, then {WRITE_AGAIN}",
 }
 """What to do first about the most frequent fault."""

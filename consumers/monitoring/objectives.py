@@ -15,6 +15,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from consumers.monitoring.freshness import OPTIONAL, WRITTEN_BY
+from consumers.monitoring.lags import VERSION
+from consumers.monitoring.slices import ALL, CATEGORY, NEW
 from feature_repo.errors import UsageError, VitrineError
 from feature_repo.human_times import parse_age
 
@@ -40,6 +43,8 @@ SHARES = {
 """At least so much."""
 OF_VIEWS = ("max_age", "last_run", "materialized", "watermark")
 """Of a whole view; the others of any slice."""
+STEPS = ("catalogue", "embeddings", "tags", "captions", "interests", "neighbours", "stream", "lift")
+"""Who refuses rows."""
 Bounds = Mapping[str, float]
 
 
@@ -78,13 +83,21 @@ def load(file: Path) -> Objectives:
     _refuse_unknown(file, "", raw, {"defaults", "views", "quarantine"})
     views: dict[str, Bounds] = {}
     slices: dict[tuple[str, str], Bounds] = {}
-    for view, wanted in _table(file, "views", raw.get("views", {})).items():
+    wanted_of = _table(file, "views", raw.get("views", {}))
+    _refuse_unknown(file, "views.", wanted_of, {*WRITTEN_BY, *OPTIONAL})
+    for view, wanted in wanted_of.items():
         where = f"views.{view}"
         plain = dict(_table(file, where, wanted))
         for slice_, bounds in _table(file, f"{where}.slices", plain.pop("slices", {})).items():
+            if slice_ not in (ALL, NEW) and not slice_.startswith((CATEGORY, f"{VERSION} ")):
+                raise UsageError(
+                    f'{file}: unknown {where}.slices."{slice_}"; known there: "{ALL}", "{NEW}", "{CATEGORY}...", '
+                    f'"{VERSION} ..."'
+                )
             slices[view, slice_] = _bounds(file, f'{where}.slices."{slice_}"', bounds, of_slice=True)
         views[view] = _bounds(file, where, plain)
     quarantine = _table(file, "quarantine", raw.get("quarantine", {}))
+    _refuse_unknown(file, "quarantine.", quarantine, set(STEPS))
     for step, rows in quarantine.items():
         if isinstance(rows, bool) or not isinstance(rows, int) or rows < 0:
             raise UsageError(f"{file}: quarantine.{step} is {rows!r}; wanted a number of rows")

@@ -30,7 +30,7 @@ def forget(
         typer.echo(
             f"user_interest: {forgotten.remembered_by:,} users clicked it: ids in their last clicks and its share in "
             "their means stay. To make them anew: take its rows out of the log, `produce forget --user` those users, "
-            "and run `produce interests` and `feast materialize-incremental`"
+            "and run `produce interests` and `cd feature_repo && feast materialize-incremental TIME`"
         )
     if not forgotten.offline and not forgotten.online:
         typer.echo("there is no row of them, offline or online")

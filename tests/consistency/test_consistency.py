@@ -234,6 +234,17 @@ def test_a_view_that_cannot_be_judged_says_why(shop: FeatureStore) -> None:
 
 
 @on_one_store
+def test_a_view_whose_table_is_gone_is_a_breach_and_not_calm(shop: FeatureStore) -> None:
+    (folder(shop) / "tables" / "looks").rename(folder(shop) / "elsewhere")
+    found = consistency.check(
+        settings.load(folder(shop) / "feature_store.yaml"), sample=10, seed=0, budget=1.0, now=NOW
+    )
+    assert [line.split(";")[0] for line in found.breaches] == [
+        "looks: its rows are online and its offline table is gone"
+    ]
+
+
+@on_one_store
 def test_the_command_ends_with_1_over_the_budget_and_says_what_to_do_first(shop: FeatureStore, tmp_path: Path) -> None:
     replace(shop, "p07", None)
     file = tmp_path / "consistency.json"
@@ -249,7 +260,7 @@ def test_the_command_ends_with_1_over_the_budget_and_says_what_to_do_first(shop:
     assert done.returncode == 1
     assert done.stderr.strip() == (
         "looks: 1 of 40 sampled keys are not as offline (1 missing), at most 0.00% allowed; "
-        "materialize looks again over its whole time: `feast materialize START END --views looks`"
+        "materialize looks again over its whole time: `cd feature_repo && feast materialize START END --views looks`"
     )
     assert "missing p07" in done.stdout
     looks = next(view for view in json.loads(file.read_text())["views"] if view["view"] == "looks")

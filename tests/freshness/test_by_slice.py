@@ -17,12 +17,17 @@ from hypothesis import strategies as st
 from consumers.monitoring import by_slice
 from consumers.monitoring.by_slice import FreshnessBySlice
 from consumers.monitoring.lags import SliceFreshness
-from consumers.monitoring.objectives import Objectives, load
+from consumers.monitoring.objectives import STEPS, Objectives, load
+from consumers.ranking import run
 from feature_repo.errors import UsageError, VitrineError
 from feature_repo.schema import TIMESTAMP
 from feature_repo.settings import Settings
 from feature_repo.tables import quarantine
-from producers import ledger
+from producers import captions, ledger
+from producers.behaviour import interests, neighbours
+from producers.catalogue import increment
+from producers.embeddings import made
+from producers.streaming import loop
 from tests.freshness.world import NOW, VIEWS, Row, ago, append, make_store, put_online
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -219,9 +224,9 @@ def test_a_missed_objective_says_what_to_do_first(store: Settings) -> None:
     assert looked(store, wanted).breaches == [
         "product_tags: there is no such table; run `produce tags`",
         "product_embedding: event-to-online lag, p95 10h, at most 1h allowed; its rows are offline and not online: "
-        "run `feast materialize-incremental $(date -u +%FT%T)`",
+        "run `cd feature_repo && feast materialize-incremental $(date -u +%FT%T)`",
         "product_embedding, new products: active products online 0.0%, at least 50.0% wanted; its rows are offline "
-        "and not online: run `feast materialize-incremental $(date -u +%FT%T)`",
+        "and not online: run `cd feature_repo && feast materialize-incremental $(date -u +%FT%T)`",
     ]
 
 
@@ -238,12 +243,15 @@ def test_the_objectives_in_the_documentation_can_be_read() -> None:
         ("[default]", "unknown default; known there: defaults, quarantine, views"),
         ("[defaults]\nlag_p90 = '1h'", "unknown defaults.lag_p90; known there: age_p95"),
         ("[defaults]\nmax_age = 5", "defaults.max_age is 5; wanted an age in quotes"),
-        ("[views.a]\nmax_age = 'soon'", "views.a.max_age: not an age: 'soon'"),
-        ("[views.a]\ncoverage = 98", "views.a.coverage is 98; wanted a share from 0 to 1"),
-        ("[views.a]\ncoverage = true", "wanted a share"),
-        ("[views.a]\ncoverage = nan", "wanted a share"),
-        ("[views]\na = 1", r"views.a is 1; wanted a table \[views.a\]"),
-        ("[views.a.slices.new]\nlast_run = '1h'", 'unknown views.a.slices."new".last_run'),
+        ("[views.product_tags]\nmax_age = 'soon'", "views.product_tags.max_age: not an age: 'soon'"),
+        ("[views.product_tags]\ncoverage = 98", "views.product_tags.coverage is 98; wanted a share from 0 to 1"),
+        ("[views.product_tags]\ncoverage = true", "wanted a share"),
+        ("[views.product_tags]\ncoverage = nan", "wanted a share"),
+        ("[views]\nproduct_tags = 1", r"views.product_tags is 1; wanted a table \[views.product_tags\]"),
+        ("[views.product_tag]\ncoverage = 1", "unknown views.product_tag; known there: product_caption"),
+        ("[views.product_tags.slices.'new product']\ncoverage = 1", 'slices."new product"; known there: "all", "new'),
+        ("[quarantine]\ncatalog = 1", "unknown quarantine.catalog; known there: captions, catalogue"),
+        ("[views.product_tags.slices.all]\nlast_run = '1h'", 'unknown views.product_tags.slices."all".last_run'),
         ("[quarantine]\nembeddings = -1", "quarantine.embeddings is -1; wanted a number of rows"),
     ],
 )
@@ -252,6 +260,11 @@ def test_objectives_that_mean_nothing_are_refused_by_name(tmp_path: Path, text: 
     file.write_text(text)
     with pytest.raises(UsageError, match=complaint):
         load(file)
+
+
+def test_rows_of_every_step_that_refuses_any_can_be_bounded() -> None:
+    steps = {made.STEP, increment.STEP, captions.STEP, interests.STEP, neighbours.STEP, loop.STEP, run.STEP, "tags"}
+    assert steps == set(STEPS)
 
 
 def test_objectives_that_are_not_there_are_one_line(tmp_path: Path) -> None:
