@@ -132,11 +132,16 @@ class Stream:
         counts.mended.update(note.reason for note in made.notes)
         quarantine.add(self.settings, STEP, made.notes, self.clock())
         if table_names.EMBEDDING in made.tables:
-            self._tell(made.tables[table_names.EMBEDDING], messages)
+            gone = {message.id for message, _ in made.refused}
+            self._tell(made.tables[table_names.EMBEDDING], [message for message in messages if message.id not in gone])
         return list(made.refused)
 
     def _tell(self, rows: pa.Table, messages: Sequence[Message]) -> None:
-        """How long the products waited for their features, from their message's arrival until these were online."""
+        """How long the products waited for their features, from their message's arrival until these were online.
+
+        Args:
+            messages: those that the rows came of: others may have no product id, or none that is UTF-8.
+        """
         online = self.clock()
         again = {message.fields["product_id"].decode() for message in messages if message.again}
         table = rows.select([schema.PRODUCT_ID, schema.EVENT_TIMESTAMP, schema.CREATED_TIMESTAMP]).to_pydict()

@@ -145,6 +145,17 @@ def test_poison_is_a_dead_letter_with_its_reason_and_its_neighbours_go_on(shop: 
     assert shop.left() == 0
 
 
+def test_poison_that_a_killed_process_had_taken_is_a_dead_letter_and_its_neighbour_goes_on(shop: Shop) -> None:
+    shop.send_product(1)
+    shop.redis.xadd(f"{PREFIX}:products", {"title": "no id"})
+    shop.send_product(2, product_id=b"\xff\xfe")
+    shop.deliver()
+    counts = shop.take_in()
+    assert (counts.messages, counts.again, counts.refused.total()) == (3, 3, 2)
+    assert [row["product_id"] for row in table(shop, "product_embedding")] == ["p1"]
+    assert shop.left() == 0
+
+
 def test_what_breaks_a_step_is_tried_alone_and_refused_alone(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     from producers.streaming import products
 
