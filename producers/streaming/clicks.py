@@ -19,9 +19,9 @@ from feature_repo import schema, table_names
 from feature_repo.features import interest
 from feature_repo.features.interest import Click, Interest
 from feature_repo.settings import Settings
-from feature_repo.tables import delta, times
+from feature_repo.tables import checks, delta, times
 from producers.behaviour import interest_rows
-from producers.streaming.source import Message
+from producers.streaming.source import Message, failed
 
 KEPT = 100_000
 """Users and products kept in memory, each; all are forgotten at the next commit when there are more."""
@@ -29,7 +29,10 @@ EARLIER = "earlier than the user's newest click: `produce interests` takes it in
 FIELDS = ("user_id", "product_id", "event_timestamp")
 MISSING = "no user_id, product_id or event_timestamp"
 NO_TIME = "event_timestamp is no ISO 8601 with a zone"
-FUTURE = "event_timestamp is in the future"
+FUTURE = f"event_{checks.FUTURE}"
+TOO_EARLY = f"event_{checks.TOO_EARLY}"
+FIRST = times.tick(datetime.min, "us")
+"""The first moment that Python's calendar has."""
 
 Vector = NDArray[np.float32]
 _LABELS = {"child_age_distribution": schema.CHILD_AGES, "child_gender_distribution": schema.CHILD_GENDERS}
@@ -88,7 +91,7 @@ class Clicks:
             self._products.clear()
 
     def make(self, messages: Sequence[Message], now: datetime) -> Made:
-        """A version of the user for each click, in the order of their times."""
+        """A version of the user for each click, in the order of their times; a click that fails is refused alone."""
         refused: list[tuple[Message, str]] = []
         read = [one for message in messages if (one := _read(message, now, refused)) is not None]
         read.sort(key=lambda one: (one.time, len(one.message.id), one.message.id))
@@ -102,9 +105,14 @@ class Clicks:
             elif state is not None and one.time < state.times[0]:
                 refused.append((one.message, EARLIER))
             else:
-                click = self._products[one.product].click(one.time, self._width)
-                state = self._users[one.user] = interest.update(state, one.product, click)
-                rows.append(interest_rows.row(one.user, state, self._version, _moment(one.message.arrived)))
+                try:
+                    click = self._products[one.product].click(one.time, self._width)
+                    after = interest.update(state, one.product, click)
+                    rows.append(interest_rows.row(one.user, after, self._version, _moment(one.message.arrived)))
+                except Exception as error:
+                    refused.append((one.message, failed(error)))
+                else:
+                    self._users[one.user] = after
         return Made(pa.concat_tables(rows), known, tuple(refused))
 
     def _load_users(self, users: list[str]) -> None:
@@ -173,10 +181,15 @@ def _read(message: Message, now: datetime, refused: list[tuple[Message, str]]) -
     except ValueError:
         refused.append((message, NO_TIME))
         return None
-    if moment.tzinfo is None or moment > now:
-        refused.append((message, NO_TIME if moment.tzinfo is None else FUTURE))
-        return None
-    return _Read(user, product, _tick(moment), message)
+    if moment.tzinfo is None:
+        refused.append((message, NO_TIME))
+    elif moment > now:
+        refused.append((message, FUTURE))
+    elif _tick(moment) < FIRST:
+        refused.append((message, TOO_EARLY))
+    else:
+        return _Read(user, product, _tick(moment), message)
+    return None
 
 
 def _tick(moment: datetime) -> int:

@@ -1,7 +1,7 @@
 """Messages taken, their rows online at once, committed within the minute, acknowledged then.
 
-A message on which a step fails is tried alone, and is a dead letter if it fails alone too; where the store or a table
-does not answer, the run ends, for no message is to blame.
+A message on which a step fails is tried alone, and is a dead letter if it fails alone too (clicks are taken one by one
+from the start); where the store or a table does not answer, the run ends, for no message is to blame.
 """
 
 import time
@@ -15,18 +15,21 @@ import pyarrow as pa
 from feature_repo import schema, table_names
 from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings
-from feature_repo.tables import quarantine
+from feature_repo.tables import quarantine, times
 from producers.streaming import products
 from producers.streaming.clicks import Clicks
 from producers.streaming.products import Makers
 from producers.streaming.rows import Rows
-from producers.streaming.source import PRODUCTS, Message, Source
+from producers.streaming.source import PRODUCTS, Message, Source, failed
 
 STEP = "stream"
 WAIT = 0.1
 """Seconds for which new messages are waited for, before looking whether to commit or to end."""
 COMMIT_ROWS = 20_000
 """Rows that are committed before their time: they are in memory."""
+LAST = times.tick(datetime.max, "us")
+"""The last moment that Python's calendar has."""
+NO_ARRIVAL = "its id in the stream is no time: let the stream give the ids"
 
 
 @dataclass
@@ -102,10 +105,11 @@ class Stream:
         """Write what messages say online; gives back those that are to be acknowledged when it is committed."""
         counts.messages += len(messages)
         counts.again += sum(message.again for message in messages)
-        refused: list[tuple[Message, str]] = []
-        for group in products.rounds([message for message in messages if message.kind == PRODUCTS]):
+        refused = [(message, NO_ARRIVAL) for message in messages if message.arrived > LAST]
+        timely = [message for message in messages if message.arrived <= LAST]
+        for group in products.rounds([message for message in timely if message.kind == PRODUCTS]):
             refused += self._make_products(group, counts)
-        clicks = [message for message in messages if message.kind != PRODUCTS]
+        clicks = [message for message in timely if message.kind != PRODUCTS]
         if clicks:
             made = self.clicks.make(clicks, self.clock())
             self.rows.put(table_names.INTEREST, made.rows)
@@ -124,7 +128,7 @@ class Stream:
             raise
         except Exception as error:
             if len(messages) == 1:
-                return [(messages[0], f"{type(error).__name__}: {error}"[:500])]
+                return [(messages[0], failed(error))]
             return [one for message in messages for one in self._make_products([message], counts)]
         for table, rows in made.tables.items():
             self.rows.put(table, rows)

@@ -29,6 +29,11 @@ class Message:
     """Whether it may have been worked on before."""
 
 
+def failed(error: Exception) -> str:
+    """Why a message is a dead letter on which a step failed."""
+    return f"{type(error).__name__}: {error}"[:500]
+
+
 class Source(Protocol):
     """Messages, at least once."""
 

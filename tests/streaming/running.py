@@ -67,8 +67,8 @@ class Shop:
     def source(self) -> RedisSource:
         return RedisSource(from_url(self.url), PREFIX)
 
-    def send_product(self, number: int, **fields: str | bytes) -> None:
-        """A product that is good but for what is said."""
+    def send_product(self, number: int, sent_as: str = "*", **fields: str | bytes) -> None:
+        """A product that is good but for what is said, under an id that Redis chooses unless it is given."""
         product = {
             "product_id": f"p{number}",
             "title": TITLES[number % len(TITLES)] * (1 + number % 3),
@@ -76,15 +76,15 @@ class Shop:
             "price": str(number),
             "updated_at": (BEGAN + timedelta(seconds=number)).isoformat(),
         }
-        self.redis.xadd(f"{PREFIX}:products", product | fields)  # type: ignore[arg-type]
+        self.redis.xadd(f"{PREFIX}:products", product | fields, id=sent_as)  # type: ignore[arg-type]
 
-    def send_click(self, number: int, **fields: str | bytes) -> None:
+    def send_click(self, number: int, sent_as: str = "*", **fields: str | bytes) -> None:
         click = {
             "user_id": f"u{number % 7}",
             "product_id": f"p{number}",
             "event_timestamp": (BEGAN + timedelta(days=1, seconds=number)).isoformat(),
         }
-        self.redis.xadd(f"{PREFIX}:clicks", click | fields)  # type: ignore[arg-type]
+        self.redis.xadd(f"{PREFIX}:clicks", click | fields, id=sent_as)  # type: ignore[arg-type]
 
     def deliver(self) -> None:
         """Let the stream's consumer have what has been sent, without its knowledge: as to a process that dies of it."""

@@ -174,6 +174,39 @@ def test_what_breaks_a_step_is_tried_alone_and_refused_alone(shop: Shop, monkeyp
     assert {row["product_id"] for row in table(shop, "product_embedding")} == {"p0", "p1", "p3"}
 
 
+def test_a_click_on_which_a_step_fails_is_refused_alone_and_changes_nothing(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = interest_rows.row
+
+    def breaks(user, state, *more):  # type: ignore[no-untyped-def]
+        if state.products[0] == "p2":
+            raise ZeroDivisionError("of this click")
+        return row(user, state, *more)
+
+    monkeypatch.setattr(interest_rows, "row", breaks)
+    for number in (1, 2, 3):
+        shop.send_click(number, user_id="u")
+    counts = shop.take_in()
+    assert counts.refused == {"ZeroDivisionError: of this click": 1}
+    assert table(shop, "user_interest")[-1]["recent_products"] == ["p3", "p1"]
+
+
+def test_times_that_no_calendar_has_are_dead_letters(shop: Shop) -> None:
+    shop.send_click(1, event_timestamp="0001-01-01T00:00:00+23:59")
+    shop.send_click(2, event_timestamp="0001-01-01T00:00:00Z")
+    shop.send_click(3, event_timestamp="9999-12-31T23:59:59-23:59")
+    for beyond in ("300000000000000-0", "18446744073709551610-0"):  # milliseconds of the year 11476, and none at all
+        shop.send_click(4, sent_as=beyond)
+        shop.send_product(4, sent_as=beyond)
+    shop.take_in()
+    reasons = sorted(letter[b"reason"].decode() for letter in shop.dead())
+    assert reasons[:2] == ["event_timestamp is before the year 1", "event_timestamp is in the future"]
+    assert len(reasons) == 6
+    assert all(reason.startswith("its id in the stream is no time") for reason in reasons[2:])
+    assert [row["recent_products"] for row in table(shop, "user_interest")] == [["p2"]]
+
+
 def test_pictures_come_as_bytes_and_an_unusable_one_is_quarantined(shop: Shop) -> None:
     picture = io.BytesIO()
     Image.new("RGB", (40, 30), "red").save(picture, "PNG")
