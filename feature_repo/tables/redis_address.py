@@ -55,9 +55,14 @@ class RedisAddress:
     def __str__(self) -> str:
         return ",".join(f"{host}:{port}" for host, port in self.nodes)
 
-    def connect(self) -> Any:
-        """A client; it connects when it is first used (a cluster's at once)."""
-        options = {"retry": Retry(_BACKOFF, RETRIES), **_TIMEOUTS, **self.options}
+    def connect(self, retries: int = RETRIES) -> Any:
+        """A client; it connects when it is first used (a cluster's at once).
+
+        Args:
+            retries: of a command whose connection is lost. It may have been done all the same, and its reply be lost:
+                0 for one that is not to be done twice.
+        """
+        options = {"retry": Retry(_BACKOFF, retries), **_TIMEOUTS, **self.options}
         if self.kind == "redis_cluster":
             nodes = [redis.cluster.ClusterNode(host, port) for host, port in self.nodes]
             return redis.RedisCluster(startup_nodes=nodes, **options)

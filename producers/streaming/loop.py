@@ -20,7 +20,7 @@ from producers.streaming import products
 from producers.streaming.clicks import Clicks
 from producers.streaming.products import Makers
 from producers.streaming.rows import Rows
-from producers.streaming.source import PRODUCTS, Message, Source, failed
+from producers.streaming.source import PRODUCTS, Message, ReplyLost, Source, failed
 
 STEP = "stream"
 WAIT = 0.1
@@ -81,18 +81,27 @@ class Stream:
             VitrineError: the source, the online store or a table does not answer. What is not acknowledged comes again.
         """
         counts, taken = Counts(), list[Message]()
+        self._take_pending(taken, counts)
+        committed = time.monotonic()
+        while not stop():
+            lost = False
+            try:
+                taken += self._work(self.source.take(self.batch, WAIT), counts)
+            except ReplyLost:
+                lost = True
+            if lost or time.monotonic() - committed >= self.every or self.rows.waiting >= COMMIT_ROWS:
+                self._commit(taken, counts)
+                self._take_pending(taken, counts)  # before what came later: a user's clicks have an order
+                committed = time.monotonic()
+        self._commit(taken, counts)
+        return counts
+
+    def _take_pending(self, taken: list[Message], counts: Counts) -> None:
+        """Take in what was delivered and never worked on, when all that was worked on is acknowledged."""
         for messages in self.source.pending(self.batch):
             taken += self._work(messages, counts)
             if self.rows.waiting >= COMMIT_ROWS:
                 self._commit(taken, counts)
-        committed = time.monotonic()
-        while not stop():
-            taken += self._work(self.source.take(self.batch, WAIT), counts)
-            if time.monotonic() - committed >= self.every or self.rows.waiting >= COMMIT_ROWS:
-                self._commit(taken, counts)
-                committed = time.monotonic()
-        self._commit(taken, counts)
-        return counts
 
     def _commit(self, taken: list[Message], counts: Counts) -> None:
         counts.added.update(self.rows.commit())

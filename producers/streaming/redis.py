@@ -7,16 +7,20 @@
 A field is text as UTF-8; times are ISO 8601 with a zone. Who sends decides how long a stream grows (XADD ... MAXLEN ~):
 acknowledged messages stay until then.
 
-One process reads (locks.py), so whatever the group still has pending when it starts is of one that died: it is claimed
-at once, whoever took it. A message that was delivered MAX_DELIVERIES times is what kills the process: a dead letter.
+One process reads (locks.py), so whatever the group has pending that this one has not is of one that died, or was in a
+reply that was lost with its connection: it is claimed at once, whoever took it. A message that was delivered
+MAX_DELIVERIES times is what kills the process: a dead letter.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import redis
+
 from feature_repo.errors import VitrineError
-from feature_repo.tables.redis_address import RedisAddress
-from producers.streaming.source import KINDS, Message
+from feature_repo.tables.redis_address import RETRIES, RedisAddress
+from producers.streaming.source import KINDS, Message, ReplyLost
 
 GROUP = "vitrine"
 CONSUMER = "stream"
@@ -36,6 +40,10 @@ class RedisSource:
         self._address = address
         with address.explained():
             self._client = address.connect()
+            self._taker = address.connect(
+                retries=0
+            )  # asked again, the server gives the next messages, not the lost ones
+        self._lost = 0
         self._prefix = prefix
         for kind in KINDS:
             try:
@@ -66,7 +74,15 @@ class RedisSource:
     def take(self, most: int, wait: float) -> Sequence[Message]:
         names = {self._name(kind): ">" for kind in KINDS}
         with self._address.explained():
-            found = self._client.xreadgroup(GROUP, CONSUMER, names, count=most, block=max(1, int(wait * 1e3)))
+            try:
+                found = self._taker.xreadgroup(GROUP, CONSUMER, names, count=most, block=max(1, int(wait * 1e3)))
+            except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
+                self._lost += 1
+                if self._lost > RETRIES or isinstance(error, redis.exceptions.AuthenticationError):
+                    raise
+                time.sleep(wait)
+                raise ReplyLost from error
+        self._lost = 0
         kinds = {self._name(kind).encode(): kind for kind in KINDS}
         return [_message(kinds[name], id_, fields) for name, entries in found or () for id_, fields in entries]
 

@@ -29,6 +29,10 @@ class Message:
     """Whether it may have been worked on before."""
 
 
+class ReplyLost(Exception):
+    """The carrier may have delivered messages that never arrived: they are pending now."""
+
+
 def failed(error: Exception) -> str:
     """Why a message is a dead letter on which a step failed."""
     return f"{type(error).__name__}: {error}"[:500]
@@ -38,10 +42,17 @@ class Source(Protocol):
     """Messages, at least once."""
 
     def pending(self, most: int) -> Iterator[Sequence[Message]]:
-        """Messages that were taken before this run and not acknowledged, oldest first, at most `most` at a time."""
+        """Messages that were delivered and not acknowledged, oldest first, at most `most` at a time.
+
+        The stream asks when it has acknowledged all that it took: they are of a run that died, or never arrived.
+        """
 
     def take(self, most: int, wait: float) -> Sequence[Message]:
-        """New messages; none if none comes within `wait` seconds."""
+        """New messages; none if none comes within `wait` seconds.
+
+        Raises:
+            ReplyLost: whether there were any is not known.
+        """
 
     def done(self, messages: Sequence[Message]) -> None:
         """Acknowledge messages: they never come again."""
