@@ -28,6 +28,10 @@ def stream(
     impressions: Annotated[
         Path | None, typer.Option(help="The log: give new products what their nearest had earned in it so far.")
     ] = None,
+    accept_changed: Annotated[
+        bool,
+        typer.Option("--accept-changed", help="Go on where the newest vectors are of another encoder."),
+    ] = False,
     batch: Annotated[int, typer.Option(min=1, help="Messages of a micro-batch.")] = 64,
     commit_every: Annotated[float, typer.Option(min=0.1, max=60.0, help="Seconds between offline commits.")] = 20.0,
     metrics_port: Annotated[
@@ -49,7 +53,9 @@ def stream(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ending.set())
     metrics = Metrics(None if metrics_port < 0 else metrics_port)
-    wanted = Wanted(encoder, images, labels, abstain, impressions, batch=batch, every=commit_every)
+    wanted = Wanted(
+        encoder, images, labels, abstain, impressions, batch=batch, every=commit_every, accept_changed=accept_changed
+    )
     with ledger.run(deployment, "stream", now=datetime.now(UTC)) as run:
         carrier = RedisSource(from_url(source), prefix)
         with opened(deployment, carrier, wanted, metrics, lambda: datetime.now(UTC)) as going:

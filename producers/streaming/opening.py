@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 from feature_repo import table_names
 from feature_repo.errors import VitrineError
 from feature_repo.online import open_online
+from feature_repo.schema import CREATED_TIMESTAMP
 from feature_repo.settings import Settings
+from feature_repo.tables import delta
 from producers.behaviour.neighbours import stand
 from producers.codes import codebook
 from producers.encoders import load
@@ -39,6 +43,8 @@ class Wanted:
     """How many of the nearest."""
     batch: int = 64
     every: float = 20.0
+    accept_changed: bool = False
+    """Whether to go on where the newest vectors are of another encoder."""
 
 
 @contextmanager
@@ -48,12 +54,15 @@ def opened(
     """A run that has not begun.
 
     Raises:
-        VitrineError: there is no online store, or the encoder, the labels or the codebook cannot be read.
+        VitrineError: there is no online store, the encoder, the labels or the codebook cannot be read, or the newest
+            vectors are of another encoder.
     """
     online = open_online(settings)
     if online is None:
         raise VitrineError(f"{settings.file}: there is no online store to write to yet; run `feast apply`")
     model = load(wanted.encoder)
+    if not wanted.accept_changed:
+        _refuse_changed(settings, model.version)
     further: dict[str, Further] = {}
     if wanted.labels is not None:
         further[table_names.TAGS] = tagging.tagger(settings, wanted.labels, model.version, wanted.abstain)
@@ -72,4 +81,21 @@ def opened(
             every=wanted.every,
             first_feature=metrics.first_feature,
             progress=metrics.committed,
+        )
+
+
+def _refuse_changed(settings: Settings, version: str) -> None:
+    """Raise a `VitrineError` if the newest vectors offline are of another encoder."""
+    path = settings.table(table_names.EMBEDDING)
+    newest = pc.max(delta.read(path, [CREATED_TIMESTAMP])[CREATED_TIMESTAMP]) if delta.exists(path) else None
+    if newest is None or not newest.is_valid:
+        return
+    before = pc.unique(
+        delta.read(path, ["encoder_version"], where=pc.field(CREATED_TIMESTAMP) == newest)[0]
+    ).to_pylist()
+    if version not in before:
+        raise VitrineError(
+            f"table `product_embedding`: its newest vectors are of {before[0]}, the stream's would be of {version}; "
+            "run `produce embeddings` with this encoder and materialize first, or say --accept-changed to go on: "
+            "requests that meet vectors of both are refused"
         )

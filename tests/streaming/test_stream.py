@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from consumers.online import Status
+from feature_repo.errors import VitrineError
 from feature_repo.features import interest
 from feature_repo.features.interest import Click
 from feature_repo.schema import LABELS
@@ -104,6 +105,24 @@ def test_clicks_make_the_versions_that_one_click_after_another_makes(shop: Shop)
     with shop.reader() as reader:
         block = reader.fetch("user_interest", ["u"])
         assert block.values["recent_products"][0].tolist() == [f"p{number}" for number in reversed(clicked)]
+
+
+def test_another_encoder_than_that_of_the_newest_vectors_is_refused_until_it_is_accepted(shop: Shop) -> None:
+    shop.send_product(1)
+    shop.take_in()
+    (before,) = table(shop, "product_embedding")
+    other = shop.settings.file.parent / "other"
+    shutil.copytree(shop.encoder, other)
+    (other / "vocab.txt").write_text("another")
+    shop.send_product(2)
+    said = rf"newest vectors are of {before['encoder_version']}, the stream's would be of other@.*--accept-changed"
+    with pytest.raises(VitrineError, match=said):
+        shop.take_in(encoder=str(other))
+    assert shop.take_in(encoder=str(other), accept_changed=True).added["product_embedding"] == 1
+    shop.send_product(3)
+    assert shop.take_in(encoder=str(other)).added["product_embedding"] == 1
+    with pytest.raises(VitrineError, match="of other@"):
+        shop.take_in()
 
 
 def test_what_is_sent_again_changes_nothing(shop: Shop) -> None:
