@@ -17,17 +17,21 @@ def open_store(url: str) -> Store:
     Raises:
         VitrineError: the URL is of no store, or there is nothing at it.
     """
-    scheme = urlsplit(url).scheme
-    if scheme == "lmdb":
+    wrong = VitrineError(f"`{url.rpartition('@')[2]}` is no online store; wanted lmdb:///folder or redis://host:port")
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise wrong from error
+    if parts.scheme == "lmdb":
         from feature_repo.tables.lmdb_table import LMDBStore
 
-        return LMDBStore(Path(urlsplit(url).path), create=False)
-    if scheme.startswith("redis"):
+        return LMDBStore(Path(parts.path), create=False)
+    if parts.scheme.startswith("redis"):
         from feature_repo.tables.redis_address import from_url
         from feature_repo.tables.redis_table import RedisStore
 
         return RedisStore(from_url(url))
-    raise VitrineError(f"`{url}` is no online store; wanted lmdb:///folder or redis://host:port")
+    raise wrong
 
 
 def open_redis(

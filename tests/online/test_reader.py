@@ -204,8 +204,9 @@ def test_what_there_is_not_is_named(store: FeatureStore, reader: OnlineReader, u
         reader.fetch("affinity", {"product_id": ["bear"], "user_id": [1, 2]})
     with pytest.raises(VitrineError, match="a join key is None"):
         reader.fetch("looks", [None])
-    with pytest.raises(VitrineError, match="is no online store"):
-        OnlineReader("http://localhost", project="shared")
+    for url in ("http://localhost", "redis://[::1", "lmdb://[folder"):
+        with pytest.raises(VitrineError, match="is no online store"):
+            OnlineReader(url, project="shared")
 
 
 def test_it_starts_without_feast_and_without_any_heavy_library() -> None:

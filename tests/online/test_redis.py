@@ -261,8 +261,10 @@ def test_a_master_is_found_through_its_sentinels(redis: RedisServer, tmp_path: P
 
 
 def test_addresses_are_written_as_feast_writes_them_or_as_urls() -> None:
-    assert from_connection_string("a:1,b:2,db=2,ssl=true,password=007,x=y", "redis_cluster") == RedisAddress(
-        (("a", 1), ("b", 2)), "redis_cluster", "mymaster", {"db": 2, "ssl": True, "password": "007", "x": "y"}
+    assert from_connection_string("a:1,b:2,db=2,ssl=true,password=007,client_name=y", "redis_cluster") == RedisAddress(
+        (("a", 1), ("b", 2)),
+        "redis_cluster",
+        options={"db": 2, "ssl": True, "password": "007", "client_name": "y"},
     )
     assert from_url("redis://host/4") == RedisAddress((("host", 6379),), options={"db": 4})
     assert from_url("redis-cluster://u:p%40@a:1,b") == RedisAddress(
@@ -276,7 +278,7 @@ def test_addresses_are_written_as_feast_writes_them_or_as_urls() -> None:
         from_connection_string("host:port")
 
 
-@pytest.mark.parametrize("url", ["nonsense", "http://host:6379", "localhost:6379", ""])
+@pytest.mark.parametrize("url", ["nonsense", "http://host:6379", "localhost:6379", "", "redis://[::1"])
 def test_what_is_no_redis_url_is_said_with_how_one_is_written(url: str) -> None:
     with pytest.raises(VitrineError, match=r"is no Redis address; write redis://host:6379"):
         from_url(url)
@@ -286,3 +288,47 @@ def test_a_password_in_a_wrong_url_is_not_repeated() -> None:
     with pytest.raises(VitrineError) as said:
         from_url("http://user:secret@host:6379")
     assert "secret" not in str(said.value)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "options", "said"),
+    [
+        ("host:99999", "", "`host:99999`: wanted host:port, with a port from 1 to 65535"),
+        ("host:0", "", "a port from 1 to 65535"),
+        ("host:\N{SUPERSCRIPT TWO}", "", "a port from 1 to 65535"),
+        (":6379", "", "wanted host:port"),
+        ("host", "foo=secret", "Redis at host:6379: there is no option `foo`; there are db, "),
+        ("host", "port=1", "there is no option `port`"),
+        ("host", "retry=3", "there is no option `retry`"),
+        ("host", "socket_timeout=soon", "option `socket_timeout` is 'soon'; wanted seconds"),
+        ("host", "socket_timeout=-1", "option `socket_timeout` is -1; wanted seconds"),
+        ("host", "db=mine", "option `db` is 'mine'; wanted a whole number"),
+        ("host", "ssl=maybe", "option `ssl` is 'maybe'; wanted true or false"),
+        ("host", "ssl_cert_reqs=1", "option `ssl_cert_reqs` is 1; wanted text"),
+    ],
+)
+def test_what_cannot_be_understood_of_an_address_is_said_in_one_line(hosts: str, options: str, said: str) -> None:
+    for make, text in (
+        (from_url, f"redis://{hosts}?{options}"),
+        (from_connection_string, f"{hosts}:6379,{options}" if hosts == "host" else hosts),
+    ):
+        with pytest.raises(VitrineError) as error:
+            make(text)
+        assert said in str(error.value)
+        assert "\n" not in str(error.value)
+        assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("url", ["redis://host?require_full_coverage=true", "redis-sentinel://host?ssl_ca_certs=file"])
+def test_an_option_of_another_kind_of_address_is_said_in_one_line(url: str) -> None:
+    for connect in (from_url(url).connect, from_url(url).connect_async):
+        with pytest.raises(VitrineError, match=r"Redis at host:\d+: redis\w* does not take the options"):
+            connect()
+
+
+def test_options_of_every_kind_are_taken(redis: RedisServer) -> None:
+    seconds = "socket_timeout=0.5&socket_connect_timeout=null"
+    address = from_url(f"redis://:@{redis.address}/1?{seconds}&max_connections=9&client_name=7&socket_keepalive=true")
+    store = RedisStore(address)
+    assert store.get(b"nothing") is None
+    assert [one["name"] for one in store.client.client_list() if one["db"] == "1"] == ["7"]
