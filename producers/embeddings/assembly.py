@@ -86,8 +86,8 @@ class Assembly:
         for modality in MODALITIES:
             asks = _mask(chunk, f"asks_{modality.column}")
             hashes = chunk[f"{modality.column}_hash"].to_pylist()
-            known = [None if ask else hash_ for ask, hash_ in zip(asks, hashes, strict=True)]
-            found = self._store.get(modality.kept_as, known)
+            unasked = [None if ask else hash_ for ask, hash_ in zip(asks, hashes, strict=True)]
+            found = self._store.get(modality.kept_as, unasked)
             counts["reused"] += int((~np.isnan(found[:, 0])).sum())
             if made is not None and asks.any():
                 found[asks] = self._encoded(chunk, made, modality)[asks]
