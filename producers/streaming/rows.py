@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo import schema
+from feature_repo import schema, table_names
 from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings
 from feature_repo.tables import delta
@@ -20,16 +20,16 @@ from feature_repo.tables.pack import Packer
 SERIES = "stream"
 PRODUCT = (schema.PRODUCT_ID, schema.EVENT_TIMESTAMP)
 KEYS: Mapping[str, tuple[str, ...]] = {
-    "product_catalogue": PRODUCT,
-    "product_embedding": (*PRODUCT, "encoder_version"),
-    "product_codes": (*PRODUCT, "codebook_version"),
-    "product_tags": (*PRODUCT, "tagger_version"),
-    "product_neighbours": (*PRODUCT, "encoder_version"),
-    "user_interest": (schema.USER_ID, schema.EVENT_TIMESTAMP, "encoder_version", "clicks"),
-    "product_first_feature": PRODUCT,
+    table_names.CATALOGUE: PRODUCT,
+    table_names.EMBEDDING: (*PRODUCT, "encoder_version"),
+    table_names.CODES: (*PRODUCT, "codebook_version"),
+    table_names.TAGS: (*PRODUCT, "tagger_version"),
+    table_names.NEIGHBOURS: (*PRODUCT, "encoder_version"),
+    table_names.INTEREST: (schema.USER_ID, schema.EVENT_TIMESTAMP, "encoder_version", "clicks"),
+    table_names.FIRST_FEATURE: PRODUCT,
 }
 """What makes a row the same as another, in the order in which tables are committed."""
-ONLINE = tuple(name for name in KEYS if name != "product_first_feature")
+ONLINE = tuple(name for name in KEYS if name != table_names.FIRST_FEATURE)
 
 
 class Rows:
