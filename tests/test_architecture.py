@@ -101,3 +101,9 @@ def test_the_map_that_a_package_opens_with_names_all_that_is_in_it_and_nothing_e
     there |= {f"{init.parent.name}/" for init in package.glob("*/__init__.py")}
     assert not [name for name in there if not re.search(rf"(^|[^\w]){re.escape(name)}", drawn, re.M)]
     assert not [name for name in re.findall(r"^\s*(\w+\.py) ", drawn, re.M) if not (package / name).exists()]
+
+
+def test_feast_reads_the_definitions_and_nothing_else() -> None:
+    folder = ROOT / "feature_repo"
+    ours = {one.name for one in folder.iterdir() if one.suffix == ".py" or (one / "__init__.py").is_file()}
+    assert {*(folder / ".feastignore").read_text().split(), "definitions.py"} == ours
