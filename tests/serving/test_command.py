@@ -1,4 +1,4 @@
-"""`consume serve` as its users run it, and the examples of docs/serving.md as they stand there."""
+"""`consume serve` as its users run it, and the examples of docs/serving.md, which ask the demo, asking a small shop."""
 
 import os
 import re
@@ -16,10 +16,13 @@ import pytest
 from consumers import cli, served_log
 from consumers.online import OnlineReader
 from feature_repo import console
+from feature_repo.views.product import product_embedding
 from tests import servers
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "serving.md"
 EXAMPLES = re.findall(r"```(bash|python)\n(.*?)```", DOCS.read_text(), re.S)
+IN_THE_SHOP = {"product_embedding__fused_vector": "looks__vector", "p00001": "bear", "u00001": "7"}
+"""What the demo's names are in the store of the tests."""
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +57,16 @@ def served(
     assert (folder / "access.log").read_text().count('"status": "OK"') >= len(EXAMPLES)
 
 
+def test_the_examples_ask_for_what_the_demo_has() -> None:
+    columns = re.findall(r'rows\["(\w+)"\]', "".join(example for _, example in EXAMPLES))
+    assert columns
+    assert {*columns} <= {f"{product_embedding.name}__{field.name}" for field in product_embedding.schema}
+
+
 @pytest.mark.parametrize(("language", "example"), EXAMPLES)
-def test_an_example_of_the_documentation_runs_as_it_stands(served: dict[str, str], language: str, example: str) -> None:
+def test_an_example_of_the_documentation_runs(served: dict[str, str], language: str, example: str) -> None:
+    for name, ours in IN_THE_SHOP.items():
+        example = example.replace(name, ours)
     program = {"bash": [shutil.which("bash"), "-c"], "python": [sys.executable, "-c"]}[language]
     if language == "bash" and shutil.which("curl") is None:
         pytest.skip("there is no curl")
