@@ -31,13 +31,17 @@ from feature_repo.tables.record import Record, ServicePart
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Block", "Link", "OnlineReader", "Status", "UnknownFeatures"]
+__all__ = ["Block", "Link", "NoServices", "OnlineReader", "Status", "UnknownFeatures"]
 
 PLANS_KEPT = 256
 
 
 class UnknownFeatures(VitrineError):
     """The store has no service, view or feature of that name."""
+
+
+class NoServices(UnknownFeatures):
+    """Nor has it any service: nothing was applied to it yet, or it was emptied."""
 
 
 class OnlineReader:
@@ -226,7 +230,8 @@ class OnlineReader:
         if service is not None and features is None:
             return service.parts, service.on_demand
         if name not in record.views:
-            raise UnknownFeatures(_unknown(name, self._table.project, record))
+            kind = UnknownFeatures if record.services else NoServices
+            raise kind(_unknown(name, self._table.project, record))
         known = tuple(field.name for field in record.views[name].layout.fields)
         missing = [one for one in features or () if one not in known]
         if missing:

@@ -15,7 +15,7 @@ import numpy as np
 from consumers.affinity import Affinity, fetch_with_affinity
 from consumers.block import Block
 from consumers.one_encoder import MixedEncoders, refuse_two_encoders
-from consumers.online import OnlineReader, UnknownFeatures
+from consumers.online import NoServices, OnlineReader, UnknownFeatures
 from consumers.serving.answer import AFFINITY, STATUS_WORDS, Answer, answer
 from consumers.serving.ask import Ask
 from consumers.serving.metrics import Metrics
@@ -44,7 +44,8 @@ class Lookup:
         """What is known of a request's candidates and user.
 
         Raises:
-            Refused: there is no such service, it needs what the request does not bring, or the store does not answer.
+            Refused: there is no such service, it needs what the request does not bring, or the store does not answer or
+                has no service at all.
         """
         with _store_answers():
             join_keys, on_demand = self._reader.join_keys(ask.service), self._reader.on_demand(ask.service)
@@ -118,10 +119,10 @@ def _store_answers() -> Iterator[None]:
     """What goes wrong with the store, said without its address."""
     try:
         yield
-    except UnknownFeatures as error:
-        raise Refused(Code.NOT_FOUND, str(error)) from error
     except MixedEncoders as error:
         raise Refused(Code.UNAVAILABLE, str(error)) from error
     except VitrineError as error:
+        if isinstance(error, UnknownFeatures) and not isinstance(error, NoServices):
+            raise Refused(Code.NOT_FOUND, str(error)) from error
         _log.error("%s", error)
         raise Refused(Code.UNAVAILABLE, "the online store does not answer as it should; the log says how") from error

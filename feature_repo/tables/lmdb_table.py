@@ -38,7 +38,7 @@ _environments_lock = threading.Lock()
 
 
 class LMDBStore:
-    """Bytes by key in the folder `path`, which `create` makes if it is not there.
+    """Bytes by key in the folder `path`, which `create` makes if it is not there, or no longer.
 
     Raises:
         VitrineError: there is nothing at `path`, or it is no LMDB environment, or one that was cut off.
@@ -48,8 +48,7 @@ class LMDBStore:
 
     def __init__(self, path: Path, *, create: bool) -> None:
         self._path = path.resolve()
-        if not create and not (self._path / "data.mdb").is_file():
-            raise VitrineError(f"no online store at {self._path}; run `feast apply`, then materialize")
+        self._create = create
         self._within(lambda environment: None)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -121,7 +120,7 @@ class LMDBStore:
     def _within(self, work: Callable[[lmdb.Environment], Answer]) -> Answer:
         """Do `work`, with a larger map if this one is full, or is no longer the file's."""
         try:
-            environment = _open(self._path)
+            environment = _open(self._path, self._create)
             while True:
                 try:
                     return environment.use(work)
@@ -213,16 +212,22 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
-def _open(path: Path) -> _Environment:
-    """This process's environment of a path; a new one if the file there is another than before."""
+def _open(path: Path, create: bool) -> _Environment:
+    """This process's environment of a path; a new one if the file there is another than before.
+
+    Raises:
+        VitrineError: there is no file there, and none is to be created.
+    """
     environment = _environments.get(path)
     if environment is None or not _same_file(environment):
         with _environments_lock:
             environment = _environments.get(path)
             if environment is not None and not _same_file(environment):
-                environment.close()
+                _environments.pop(path).close()
                 environment = None
             if environment is None:
+                if not create and not (path / "data.mdb").is_file():
+                    raise VitrineError(f"no online store at {path}; run `feast apply`, then materialize")
                 environment = _environments[path] = _Environment(path)
     return environment
 

@@ -169,12 +169,21 @@ def test_one_environment_per_path_and_process(tmp_path: Path) -> None:
     assert second.read([[b"k"]]) == [[row(1)]]
 
 
-def test_a_store_that_was_deleted_is_made_anew(tmp_path: Path) -> None:
+def test_a_store_that_was_deleted_is_made_anew_by_who_may_make_it_and_missed_by_others(tmp_path: Path) -> None:
     path = tmp_path / "online"
     store = LMDBStore(path, create=True)
     store.write([b"k"], [row(1)], 0)
+    reader = LMDBStore(path, create=False)
     shutil.rmtree(path)
-    assert store.read([[b"k"]]) == [[None]]
+    for _ in range(2):
+        with pytest.raises(VitrineError, match=r"no online store at .*run `feast apply`"):
+            reader.read([[b"k"]])
+        assert not path.exists()
+    path.mkdir()
+    with pytest.raises(VitrineError, match="no online store at"):
+        reader.read([[b"k"]])
+    assert not list(path.iterdir())
+    assert store.read([[b"k"]]) == reader.read([[b"k"]]) == [[None]]
 
 
 def test_a_reader_of_nothing_is_told_what_to_run(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What is not answered is refused in the words of the protocol, soon, and without a word of the machine within."""
 
 import concurrent.futures
+import shutil
 import ssl
 import subprocess
 import sys
@@ -23,6 +24,9 @@ from consumers.serving.client import FlightClient, HttpClient, request
 from consumers.serving.door import Certificate, Door
 from consumers.serving.limits import Limits
 from feature_repo.errors import UsageError, VitrineError
+from feature_repo.tables.lmdb_table import LMDBStore
+from feature_repo.tables.online_table import OnlineTable
+from feature_repo.tables.record import Service
 from tests import servers
 from tests.serving.running import TOKEN, Served, serving
 from tests.small_disk import no_file_longer_than
@@ -176,6 +180,27 @@ def test_a_store_that_is_gone_is_503_and_not_ready_and_its_address_is_not_told(t
             assert (answer.status_code, answer.json()["error"]) == (503, "UNAVAILABLE")
             assert not tells(answer.text)
         assert httpx.get(f"{served.http}/healthz").status_code == 200
+
+
+def test_a_store_that_goes_while_it_is_served_is_missed_and_not_made_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "online"
+    OnlineTable(LMDBStore(folder, create=True), "shop").views.set_services({"ranking": Service((), ())})
+    with OnlineReader(f"lmdb://{folder}", "shop") as reader, serving(reader, limits=Limits(deadline=20)) as served:
+        asked = GOOD | {"service": "rankings"}
+        assert httpx.post(f"{served.http}/v1/features", json=asked).status_code == 404
+        shutil.rmtree(folder)
+        for answer in (httpx.post(f"{served.http}/v1/features", json=asked), httpx.get(f"{served.http}/readyz")):
+            assert (answer.status_code, answer.json()["error"]) == (503, "UNAVAILABLE")
+        assert by_flight(served.flight, request("rankings", "7", ["bear"])).extra_info == b"UNAVAILABLE"
+        assert not folder.exists()
+
+
+def test_a_store_without_any_service_is_not_as_it_should_be(tmp_path: Path) -> None:
+    LMDBStore(tmp_path / "online", create=True)
+    with OnlineReader(f"lmdb://{tmp_path}/online", "shop") as reader, serving(reader) as served:
+        answer = httpx.post(f"{served.http}/v1/features", json=GOOD)
+        assert (answer.status_code, answer.json()["error"]) == (503, "UNAVAILABLE")
+        assert served.lines()[0]["status"] == "UNAVAILABLE"
 
 
 def test_without_the_token_nothing_is_told_but_health(reader: OnlineReader) -> None:
