@@ -113,7 +113,7 @@ class Desk:
             _log.exception("request %s failed", visit.id)
             raise Refused(Code.INTERNAL, f"this went wrong here; the log says how, at request {visit.id}") from error
         except BaseException:
-            visit.code = "CANCELLED"
+            visit.code = Code.CANCELLED.name
             raise
         finally:
             seconds = time.perf_counter() - visit.started

@@ -32,6 +32,7 @@ _ERRORS = {
     Code.RESOURCE_EXHAUSTED: flight.FlightUnavailableError,
     Code.UNAVAILABLE: flight.FlightUnavailableError,
     Code.DEADLINE_EXCEEDED: flight.FlightTimedOutError,
+    Code.CANCELLED: flight.FlightCancelledError,
     Code.INTERNAL: flight.FlightInternalError,
 }
 

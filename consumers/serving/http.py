@@ -11,6 +11,7 @@ A refusal is {"error": gRPC's word, "message": ...}; HTTP's own word where there
 method.
 """
 
+import asyncio
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
@@ -21,6 +22,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from consumers.serving import ask as asking
 from consumers.serving.answer import ARROW, EVENT_TIMESTAMP, STATUS, STATUS_WORDS, Answer, to_ipc
@@ -85,6 +87,7 @@ def _features(desk: Desk) -> APIRouter:
                     "content": {"application/json": {"schema": _ANSWER}, ARROW: {"schema": {"type": "string"}}},
                 },
                 **{str(code.value): _said(code.name) for code in (*codes,)},
+                "408": _said("the body did not come in time"),
                 "413": _said("the body is too long"),
             },
         },
@@ -93,7 +96,7 @@ def _features(desk: Desk) -> APIRouter:
         """The joined features of a user and candidates."""
         wants_arrow = ARROW in request.headers.get("accept", "")
         with desk.visit(PROTOCOL, request.headers.get("x-request-id")) as visit:
-            data = await request.body()
+            data = await _body(request, desk.limits.deadline)
             body = await desk.serve_async(data, visit, _as_arrow if wants_arrow else _as_json)
         return Response(
             body, media_type=ARROW if wants_arrow else "application/json", headers={"x-request-id": visit.id}
@@ -127,6 +130,20 @@ def _watching(desk: Desk) -> APIRouter:
         return Response(generate_latest(desk.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return router
+
+
+async def _body(request: Request, seconds: float) -> bytes:
+    """What the caller sends, if all of it comes within so many seconds.
+
+    Raises:
+        Refused: it does not, or the caller hung up.
+    """
+    try:
+        return await asyncio.wait_for(request.body(), seconds)
+    except TimeoutError:
+        raise Refused(Code.DEADLINE_EXCEEDED, "the deadline passed before the body came", status=408) from None
+    except ClientDisconnect:
+        raise Refused(Code.CANCELLED, "the caller hung up before the body came") from None
 
 
 def _as_arrow(found: Answer) -> bytes:
@@ -168,7 +185,9 @@ def _said(description: str) -> dict[str, Any]:
 
 def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    headers = {"retry-after": "1"} if error.code is Code.RESOURCE_EXHAUSTED else None
+    headers = {"retry-after": "1"} if error.code is Code.RESOURCE_EXHAUSTED else {}
+    if error.status == HTTPStatus.REQUEST_TIMEOUT:  # what comes yet would be taken for the next request
+        headers["connection"] = "close"
     return JSONResponse({"error": error.code.name, "message": error.message}, error.status, headers)
 
 

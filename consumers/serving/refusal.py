@@ -11,10 +11,11 @@ refusal is one of pyarrow's own errors, the nearest there is, its message begins
     RESOURCE_EXHAUSTED   429   FlightUnavailableError      UNAVAILABLE, which clients try again
     DEADLINE_EXCEEDED    504   FlightTimedOutError         DEADLINE_EXCEEDED
     UNAVAILABLE          503   FlightUnavailableError      UNAVAILABLE
+    CANCELLED            499   FlightCancelledError        CANCELLED; the caller is gone, and so it is for the log
     UNIMPLEMENTED        501   FlightServerError           UNKNOWN
     INTERNAL             500   FlightInternalError         INTERNAL
 
-A body that is too long for HTTP is an INVALID_ARGUMENT by 413.
+A body that is too long for HTTP is an INVALID_ARGUMENT by 413, one that does not come a DEADLINE_EXCEEDED by 408.
 """
 
 from enum import Enum
@@ -29,6 +30,7 @@ class Code(Enum):
     RESOURCE_EXHAUSTED = 429
     DEADLINE_EXCEEDED = 504
     UNAVAILABLE = 503
+    CANCELLED = 499
     UNIMPLEMENTED = 501
     INTERNAL = 500
 

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -252,6 +253,37 @@ def test_a_body_too_long_is_413_whether_it_says_so_or_not(served: Served) -> Non
     unsaid = httpx.post(f"{served.http}/v1/features", content=iter([b" " * longest, b" "]))
     for refused in (said, unsaid):
         assert (refused.status_code, refused.json()["error"]) == (413, "INVALID_ARGUMENT")
+
+
+def send_half(address: str) -> socket.socket:
+    """An open connection over which half of a body came."""
+    at = httpx.URL(address)
+    half = socket.create_connection((at.host, at.port or 80))
+    half.sendall(b"POST /v1/features HTTP/1.1\r\nhost: here\r\ncontent-length: 100\r\n\r\n" + b" " * 50)
+    return half
+
+
+def test_who_hangs_up_in_the_middle_of_a_body_is_no_error_of_ours(
+    reader: OnlineReader, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(reader) as served:
+        send_half(served.http).close()
+        time.sleep(0.2)
+        assert [line["status"] for line in served.lines()] == ["CANCELLED"]
+    assert caplog.records == []
+
+
+def test_a_body_that_does_not_come_is_408_at_the_deadline_and_its_connection_is_closed(reader: OnlineReader) -> None:
+    with serving(reader, limits=Limits(deadline=0.3)) as served:
+        with send_half(served.http) as half:
+            half.settimeout(2)
+            began, said = time.monotonic(), b""
+            while came := half.recv(4_096):
+                said += came
+        assert 0.2 < time.monotonic() - began < 1.5
+        assert said.startswith(b"HTTP/1.1 408 ")
+        assert b'"error":"DEADLINE_EXCEEDED"' in said
+        assert [line["status"] for line in served.lines()] == ["DEADLINE_EXCEEDED"]
 
 
 def test_a_route_that_is_not_there_and_one_asked_by_the_wrong_method_are_told_apart(served: Served) -> None:
