@@ -141,17 +141,19 @@ def _serve_several(wanted: _Wanted, count: int) -> None:
 
     from consumers.serving import metrics, processes
     from consumers.serving.door import see_free
+    from consumers.serving.ending import heeded
 
     ports = processes.ports(wanted.door.host, wanted.flight_port, count)
     http = wanted.http_port or processes.ports(wanted.door.host, 0, 1)[0]  # the same after it has died
     see_free(wanted.door.host, flight=ports, http=http)
-    with TemporaryDirectory(prefix="vitrine-metrics-") as folder:
+    with heeded() as ending, TemporaryDirectory(prefix="vitrine-metrics-") as folder:
         os.environ[metrics.SHARED] = folder
         first = replace(wanted, flight_port=ports[0], http_port=http, metrics=folder)
         others = [replace(first, flight_port=port, http_port=-1, watch=None) for port in ports[1:]]
         processes.supervise(
             [partial(_serve, one) for one in (first, *others)],
             _say,
+            ending,
             lambda pid: multiprocess.mark_process_dead(pid, folder),  # type: ignore[no-untyped-call]
         )
 
@@ -164,6 +166,7 @@ def _serve(wanted: _Wanted, on_ready: Callable[[dict[str, str]], None]) -> None:
     from consumers.serving.access_log import AccessLog
     from consumers.serving.desk import Desk
     from consumers.serving.door import see_free
+    from consumers.serving.ending import heeded
     from consumers.serving.metrics import Metrics
     from feature_repo.online import open_online
 
@@ -172,7 +175,7 @@ def _serve(wanted: _Wanted, on_ready: Callable[[dict[str, str]], None]) -> None:
     if table is None:
         raise VitrineError(f"{wanted.deployment.file}: there is no online store to serve from yet; run `feast apply`")
     metrics = Metrics(wanted.metrics)
-    with ExitStack() as open_:
+    with heeded() as ending, ExitStack() as open_:
         routers = []
         if wanted.watch is not None:
             from consumers.monitoring import page
@@ -198,6 +201,7 @@ def _serve(wanted: _Wanted, on_ready: Callable[[dict[str, str]], None]) -> None:
             routers=routers,
             flight_port=None if wanted.flight_port < 0 else wanted.flight_port,
             http_port=None if wanted.http_port < 0 else wanted.http_port,
+            ending=ending,
             on_ready=on_ready,
         )
 

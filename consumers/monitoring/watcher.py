@@ -83,10 +83,11 @@ class Watcher:
 
     def __exit__(self, *_: object) -> None:
         self._ending.set()
-        process = self._process
-        if process is not None and process.poll() is None:
-            process.terminate()
-        self._thread.join()
+        while self._thread.is_alive():
+            process = self._process
+            if process is not None and process.poll() is None:
+                process.terminate()
+            self._thread.join(STEP)
 
     def refresh(self, name: str) -> State:
         """Run a check now, and give back what is known of it then."""

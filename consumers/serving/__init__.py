@@ -14,6 +14,7 @@ http.py        HTTP: JSON for people, an Arrow stream for programs
 guard.py       what stands before every HTTP route: token, size of the body
 client.py      both, from Python
 server.py      both, until told to end
+ending.py      told to end: what is in work is finished, what was opened is closed
 processes.py   several of them, looked after
 
 docs/serving.md shows how to ask without any of this.

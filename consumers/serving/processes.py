@@ -18,6 +18,7 @@ from multiprocessing.context import SpawnProcess
 from multiprocessing.queues import SimpleQueue
 from typing import Any
 
+from consumers.serving.ending import Ending
 from feature_repo.errors import VitrineError
 
 PAUSE = 1.0
@@ -50,13 +51,15 @@ def ports(host: str, first: int, count: int) -> list[int]:
 def supervise(
     serves: Sequence[Serve],
     on_ready: Callable[[list[Addresses]], None],
+    ending: Ending,
     on_end: Callable[[int], None] = lambda pid: None,
 ) -> None:
-    """Keep processes serving until SIGTERM or SIGINT.
+    """Keep processes serving until told to end.
 
     Args:
         serves: what each does.
         on_ready: is told the addresses of each, once all serve for the first time.
+        ending: tells them to end.
         on_end: is told the system's number of each process that ended by itself.
 
     Raises:
@@ -65,7 +68,8 @@ def supervise(
     # Not forked: gRPC's threads, and Arrow's, would not be there in the child.
     context = get_context("spawn")
     ready: SimpleQueue[tuple[int, Addresses]] = context.SimpleQueue()
-    ending = _told_to_end()
+    told = threading.Event()
+    ending.by(told.set)
     running: dict[int, SpawnProcess] = {}
     started: dict[int, float] = {}
 
@@ -77,10 +81,10 @@ def supervise(
     try:
         for number in range(len(serves)):
             start(number)
-        addresses = _all_ready(running, ready, ending)
+        addresses = _all_ready(running, ready, told)
         if addresses is not None:
             on_ready(addresses)
-        while not ending.wait(STEP):
+        while not told.wait(STEP):
             while not ready.empty():
                 ready.get()  # of those started again
             for number, process in list(running.items()):
@@ -97,12 +101,12 @@ def supervise(
 
 
 def _all_ready(
-    running: dict[int, SpawnProcess], ready: "SimpleQueue[tuple[int, Addresses]]", ending: threading.Event
+    running: dict[int, SpawnProcess], ready: "SimpleQueue[tuple[int, Addresses]]", told: threading.Event
 ) -> list[Addresses] | None:
     """The addresses of each process; None if told to end before."""
     said: dict[int, Addresses] = {}
     until = time.monotonic() + LONGEST_START
-    while len(said) < len(running) and not ending.wait(0.02):
+    while len(said) < len(running) and not told.wait(0.02):
         silent = sorted(running.keys() - said.keys())
         dead = [number for number in silent if running[number].exitcode is not None]
         if dead or time.monotonic() > until:
@@ -110,14 +114,7 @@ def _all_ready(
         while not ready.empty():
             number, addresses = ready.get()
             said[number] = addresses
-    return None if ending.is_set() else [said[number] for number in sorted(said)]
-
-
-def _told_to_end() -> threading.Event:
-    ending = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ending.set())
-    return ending
+    return None if told.is_set() else [said[number] for number in sorted(said)]
 
 
 def _child(serve: Serve, number: int, ready: "SimpleQueue[tuple[int, Addresses]]") -> None:

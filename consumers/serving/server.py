@@ -3,19 +3,21 @@
 import gc
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import uvicorn
 from fastapi import APIRouter
 
 from consumers.serving.desk import Desk
 from consumers.serving.door import Door
+from consumers.serving.ending import Ending
 from consumers.serving.flight import FlightServer
 from consumers.serving.http import create_app
 from feature_repo import memory
 
-QUIET = ("uvicorn.error", "uvicorn.access")
+LAST_ANSWERS = 1.0
+"""Seconds in which answers over Flight that are made go out; a stream that stays open is ended then."""
 
 
 def serve(
@@ -24,12 +26,14 @@ def serve(
     *,
     flight_port: int | None,
     http_port: int | None,
+    ending: Ending,
     routers: Sequence[APIRouter] = (),
     on_ready: Callable[[dict[str, str]], None] = lambda addresses: None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; what is in work then is finished.
+    """Serve until told to end; what is in work then is finished.
 
     Args:
+        ending: tells it.
         flight_port, http_port: 0 takes any that is free, None serves not by this protocol.
         on_ready: is told the addresses, by protocol.
 
@@ -44,9 +48,10 @@ def serve(
     addresses = {} if flight is None else {"flight": f"grpc{_s(door, '+tls')}://{door.host}:{flight.port}"}
     try:
         if http_port is None:
+            told = threading.Event()
+            ending.by(told.set)
             on_ready(addresses)
-            assert flight is not None
-            flight.serve()  # ends itself on SIGTERM and SIGINT
+            told.wait()  # Flight serves since it was made
             return
         config = uvicorn.Config(
             create_app(desk, door, routers=routers),
@@ -60,20 +65,31 @@ def serve(
             timeout_graceful_shutdown=5,
         )
         http = _Http(config, lambda port: on_ready(addresses | {"http": f"http{_s(door, 's')}://{door.host}:{port}"}))
-        with suppress(KeyboardInterrupt):  # SIGINT has ended it, as it should, and uvicorn raises it once more
-            http.run()
+        ending.by(http.end)
+        http.run()
     finally:
-        if flight is not None:
-            threading.Thread(target=flight.shutdown, daemon=True).start()  # waits for streams that nobody closes
+        closing = None if flight is None else threading.Thread(target=flight.shutdown, daemon=True)
+        if closing is not None:
+            closing.start()
         desk.close()
+        if closing is not None:
+            closing.join(LAST_ANSWERS)  # it would wait for streams that nobody closes
 
 
 class _Http(uvicorn.Server):
-    """Says where it listens as soon as it does."""
+    """Says where it listens as soon as it does, and leaves signals to who runs it."""
 
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[int], None]) -> None:
         super().__init__(config)
         self._on_ready = on_ready
+
+    def end(self) -> None:
+        """Finish what is in work, and return from `run`."""
+        self.should_exit = True
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
     async def startup(self, sockets: object = None) -> None:
         await super().startup(sockets)  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """`consume serve` as its users run it, and the examples of docs/serving.md, which ask the demo, asking a small shop."""
 
+import concurrent.futures
 import os
 import re
 import shutil
@@ -7,14 +8,20 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from consumers import cli, served_log
 from consumers.online import OnlineReader
+from consumers.serving.client import FlightClient, HttpClient
+from consumers.serving.ending import heeded
 from feature_repo import console
 from feature_repo.views.product import product_embedding
 from tests import servers
@@ -51,7 +58,7 @@ def served(
     assert found, said
     yield found.groupdict()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) in (0, -signal.SIGTERM)
+    assert process.wait(20) == 0
     assert process.stderr.read() == ""
     assert None in served_log.read(folder / "served.log", 1_000)["looks"].rows, "of a product that is not online"
     assert (folder / "access.log").read_text().count('"status": "OK"') >= len(EXAMPLES)
@@ -104,17 +111,61 @@ def test_a_taken_port_is_one_line_that_names_its_option(
     assert said.count("\n") == 1
 
 
-def test_an_end_by_the_keyboard_is_no_failure(
-    reader: OnlineReader, redis_server: servers.RedisServer, tmp_path: Path
+@pytest.mark.parametrize(("told", "code", "says"), [(signal.SIGTERM, 0, ""), (signal.SIGINT, 130, "interrupted\n")])
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["--flight-port", "-1", "--http-port", "0", "--watch", "1h"],
+        ["--flight-port", "0", "--http-port", "-1"],
+    ],
+)
+def test_told_to_end_it_answers_what_is_asked_and_leaves_nothing_behind(
+    line: list[str],
+    told: signal.Signals,
+    code: int,
+    says: str,
+    reader: OnlineReader,
+    redis_server: servers.RedisServer,
+    tmp_path: Path,
 ) -> None:
     store = tmp_path / "feature_store.yaml"
     store.write_text(
         "project: shop\noffline_store:\n  path: tables\nonline_store:\n"
         f"  type: feature_repo.stores.online.RedisOnlineStore\n  connection_string: {redis_server.address}\n"
     )
-    line = ["serve", "--store", str(store), "--flight-port", "-1", "--http-port", "0"]
-    with subprocess.Popen([sys.executable, "-m", "consumers", *line], stderr=subprocess.PIPE, text=True) as process:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "consumers", "serve", "--store", str(store), "--access-log", "", *line],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in the background has them, and all that they start, ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    with process, concurrent.futures.ThreadPoolExecutor() as pool:
         assert process.stderr is not None
-        assert process.stderr.readline().startswith("serving http at ")
-        process.send_signal(signal.SIGINT)
-        assert (process.wait(20), process.stderr.read()) == (0, "")
+        found = re.fullmatch(r"serving (flight|http) at (\S+)\n", process.stderr.readline())
+        assert found
+        checks = psutil.Process(process.pid).children()
+        assert len(checks) == line.count("--watch")
+        with FlightClient(found[2], "ranking") if found[1] == "flight" else nullcontext() as client:
+            if client is not None:
+                client.fetch("7", ["bear"])
+            redis_server.client().client_pause(600, all=True)
+            fetch = partial(HttpClient(found[2]).fetch, "ranking") if client is None else client.fetch
+            asked = pool.submit(fetch, "7", ["bear"])
+            time.sleep(0.2)
+            process.send_signal(told)
+            assert asked.result().candidates.num_rows == 1
+        assert (process.wait(20), process.stderr.read()) == (code, says)
+        assert not any(check.is_running() for check in checks)
+
+
+def test_told_to_end_while_it_starts_it_breaks_off_and_puts_away_undisturbed() -> None:
+    done = []
+    with heeded():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+            done.append("begun")
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            done.append("put away")
+    assert done == ["put away"]

@@ -38,6 +38,7 @@ def several(folder: Path, redis: servers.RedisServer) -> Iterator[tuple["subproc
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # else ignored by who was started with `&`
     )
     try:
         assert parent.stderr is not None
@@ -78,10 +79,13 @@ def test_each_answers_a_killed_one_is_started_again_and_none_outlives_the_parent
 
 
 @pytest.mark.slow
-def test_all_end_when_told_to(reader: OnlineReader, redis_server: servers.RedisServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("told", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_all_end_when_told_to(
+    told: signal.Signals, code: int, reader: OnlineReader, redis_server: servers.RedisServer, tmp_path: Path
+) -> None:
     with several(tmp_path, redis_server) as (parent, flight, http):
-        parent.send_signal(signal.SIGTERM)
-        assert parent.wait(30) == 0
+        parent.send_signal(told)
+        assert parent.wait(30) == code
         assert not any(map(listens, (*flight, http)))
         assert parent.stderr is not None
         assert parent.stderr.read() == ""
