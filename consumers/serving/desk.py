@@ -82,14 +82,30 @@ class Desk:
             Refused: there is none.
         """
         ask, deadline = self._read(data, visit)
-        with self._submitted(ask, visit, form) as work:
-            return work.result(deadline)
+        with self._submitted(lambda: form(self.lookup.answer(ask))) as work:
+            found = work.result(deadline)
+        visit.rows = len(ask.product_ids)
+        return found
 
     async def serve_async(self, data: bytes | memoryview, visit: Visit, form: Callable[[Answer], Form]) -> Form:
         """`serve`, without blocking the event loop."""
         ask, deadline = self._read(data, visit)
-        with self._submitted(ask, visit, form) as work:
-            return await asyncio.wait_for(asyncio.wrap_future(work), deadline)
+        with self._submitted(lambda: form(self.lookup.answer(ask))) as work:
+            found = await asyncio.wait_for(asyncio.wrap_future(work), deadline)
+        visit.rows = len(ask.product_ids)
+        return found
+
+    async def look(self, work: Callable[[], Form]) -> Form:
+        """What `work` finds in the store: by a worker and by the deadline, like a request, and not counted as one.
+
+        Raises:
+            Refused: UNAVAILABLE, whatever the reason.
+        """
+        try:
+            with self._submitted(work) as submitted:
+                return await asyncio.wait_for(asyncio.wrap_future(submitted), self.limits.deadline)
+        except Refused as refused:
+            raise Refused(Code.UNAVAILABLE, refused.message) from refused
 
     @contextmanager
     def visit(self, protocol: str, request_id: str | None) -> Iterator[Visit]:
@@ -138,27 +154,26 @@ class Desk:
         return ask, min(own, self.limits.deadline)
 
     @contextmanager
-    def _submitted(self, ask: Ask, visit: Visit, form: Callable[[Answer], Form]) -> Iterator["Future[Form]"]:
+    def _submitted(self, work: Callable[[], Form]) -> Iterator["Future[Form]"]:
         """The work, begun as soon as a worker is free."""
         if not self._places.acquire(blocking=False):
             full = self.limits.workers + self.limits.waiting
             raise Refused(Code.RESOURCE_EXHAUSTED, f"{full:,} requests are in work or waiting; try again")
         self.metrics.in_work.inc()
         try:
-            work = self._workers.submit(lambda: form(self.lookup.answer(ask)))
+            submitted = self._workers.submit(work)
         except RuntimeError:
             self._leave()
             raise Refused(Code.UNAVAILABLE, "the server is ending") from None
-        work.add_done_callback(lambda _: self._leave())
+        submitted.add_done_callback(lambda _: self._leave())
         try:
-            yield work
+            yield submitted
         except TimeoutError:
-            raise Refused(Code.DEADLINE_EXCEEDED, "the deadline passed before the features were read") from None
+            raise Refused(Code.DEADLINE_EXCEEDED, "the deadline passed before the store had answered") from None
         except CancelledError:
             raise Refused(Code.UNAVAILABLE, "the server is ending") from None
         finally:
-            work.cancel()
-        visit.rows = len(ask.product_ids)
+            submitted.cancel()
 
     def _leave(self) -> None:
         self.metrics.in_work.dec()

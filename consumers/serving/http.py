@@ -103,9 +103,9 @@ def _features(desk: Desk) -> APIRouter:
         )
 
     @router.get("/v1/services", responses={503: {"description": Code.UNAVAILABLE.name}})
-    def services() -> dict[str, list[str]]:
+    async def services() -> dict[str, list[str]]:
         """Of each feature service, its views."""
-        return desk.lookup.services()
+        return await desk.look(desk.lookup.services)
 
     return router
 
@@ -119,9 +119,9 @@ def _watching(desk: Desk) -> APIRouter:
         return {"status": "ok"}
 
     @router.get("/readyz", responses={503: {"description": Code.UNAVAILABLE.name}})
-    def readyz() -> dict[str, str]:
+    async def readyz() -> dict[str, str]:
         """Whether the online store answers."""
-        desk.lookup.check()
+        await desk.look(desk.lookup.check)
         return {"status": "ok"}
 
     @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

@@ -161,6 +161,19 @@ def test_who_is_one_too_many_is_refused_at_once_and_who_waits_too_long_at_the_de
         assert "vitrine_serving_in_work 0.0" in metrics
 
 
+def test_a_store_that_hangs_is_not_ready_at_the_deadline(
+    reader: OnlineReader, redis_server: servers.RedisServer
+) -> None:
+    with serving(reader, limits=Limits(deadline=0.3)) as served:
+        assert httpx.get(f"{served.http}/readyz").status_code == 200
+        redis_server.client().client_pause(1_000, all=True)
+        hung = httpx.get(f"{served.http}/readyz")
+        assert (hung.status_code, hung.json()["error"]) == (503, "UNAVAILABLE")
+        assert 0.2 < hung.elapsed.total_seconds() < 0.8
+        time.sleep(1)
+        assert httpx.get(f"{served.http}/readyz").status_code == 200
+
+
 def test_a_request_may_have_a_deadline_of_its_own(served: Served, redis_server: servers.RedisServer) -> None:
     httpx.post(f"{served.http}/v1/features", json=GOOD)
     redis_server.client().client_pause(300, all=True)
