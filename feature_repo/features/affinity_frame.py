@@ -1,5 +1,6 @@
 """The affinity features of a frame with one row per user and candidate: what Feast's on-demand view computes."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ HISTORY_VECTORS = "history_vectors"
 HISTORY_CODES = "history_codes"
 RANKED_AT = "ranked_at"
 """What the request brings, for no view has it: see `of_frame`."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def of_frame(frame: pd.DataFrame) -> pd.DataFrame:
@@ -25,12 +27,13 @@ def of_frame(frame: pd.DataFrame) -> pd.DataFrame:
         frame: the columns of `user_interest`, of `product_embedding`, `product_tags` and `product_codes`, and of the
             request: `history_vectors`, the fused vectors of the row's `recent_products` in their order, laid end to
             end (NaN where a product has none); `history_codes`, likewise (-1 where there are none); `ranked_at`,
-            microseconds since 1970 UTC. A missing list (None in every row:
-            Feast takes no empty ones) is a history of which nothing is known. A
-            distribution of another length than the schema's is none.
+            microseconds since 1970 UTC, or a datetime (without a zone it is UTC). A missing list (None in every row:
+            Feast takes no empty ones) is a history of which nothing is known; at a missing moment the child's age is
+            not. A distribution of another length than the schema's is none.
 
     Raises:
-        VitrineError: a history is not as long as its products, or user and candidate are of two encoder versions.
+        VitrineError: a history is not as long as its products, user and candidate are of two encoder versions, or
+            `ranked_at` is no moment.
     """
     once = frame.loc[:, ~frame.columns.duplicated()]  # views share `encoder_version`, which is read by its full name
     rows = [_row(row) for row in once.to_dict("records")]
@@ -53,11 +56,13 @@ def _row(row: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
     each = max(1, len(products))
     width = len(candidate) or len(interest) or len(vectors) // each or 1
     levels = len(candidate_codes) or len(codes) // each or 1
+    now = _moment(row[RANKED_AT])
+    last_click = int(_list(row["recent_times"], np.int64)[:1].sum())
     user = User(
         interest=_vector(interest, width),
-        ages=_vector(row["child_age_mix"], len(CHILD_AGES)),
+        ages=_vector(None if now is None else row["child_age_mix"], len(CHILD_AGES)),
         genders=_vector(row["child_gender_mix"], len(CHILD_GENDERS)),
-        last_click=int(_list(row["recent_times"], np.int64)[:1].sum()),
+        last_click=last_click,
         products=products,
         vectors=_history(HISTORY_VECTORS, vectors, len(products), width, np.nan),
         codes=_history(HISTORY_CODES, codes, len(products), levels, -1),
@@ -69,7 +74,22 @@ def _row(row: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
         genders=_vector(row["child_gender_distribution"], len(CHILD_GENDERS))[None],
         codes=candidate_codes[None] if len(candidate_codes) else np.full((1, levels), -1),
     )
-    return affinity.of_user(user, candidates, int(row[RANKED_AT]))
+    return affinity.of_user(user, candidates, last_click if now is None else now)
+
+
+def _moment(value: Any) -> int | None:
+    """Microseconds since 1970 UTC; None where it is missing.
+
+    Raises:
+        VitrineError: it is no moment.
+    """
+    if np.ndim(value) == 0 and pd.isna(value):
+        return None
+    if isinstance(value, datetime):
+        return ((value if value.tzinfo else value.replace(tzinfo=UTC)) - EPOCH) // timedelta(microseconds=1)
+    if isinstance(value, int | float | np.number) and not isinstance(value, bool) and np.isfinite(value):
+        return int(value)
+    raise VitrineError(f"{RANKED_AT}: {value!r:.80}; wanted microseconds since 1970 UTC, or a datetime")
 
 
 def _list(value: Any, kind: Any) -> NDArray[Any]:

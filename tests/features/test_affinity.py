@@ -1,6 +1,7 @@
 """One definition, five ways to it: each is held to the slow one on every row of a small shop."""
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 
 import numpy as np
 import pandas as pd
@@ -218,6 +219,36 @@ def test_a_request_that_knows_nothing_of_the_history_gets_nothing_of_it(deployme
         made = answer[f"user_product_affinity__{name}"].to_numpy(np.float32)
         of_history = name in affinity.SIMILARITY_NAMES or name in ("same_code", "same_coarse_code")
         assert np.isnan(made).all() == of_history, name
+
+
+def ranked_at(moment: object, deployment: Settings) -> dict[str, np.ndarray]:
+    """What Feast serves for u5 beside every product."""
+    asked = request_of(["u5"]).drop(columns="event_timestamp").to_dict("list")
+    asked["ranked_at"] = [moment] * len(asked["ranked_at"])
+    answer = open_feature_store(deployment).get_online_features(FEATURES, asked, full_feature_names=True).to_df()
+    return {name: answer[f"user_product_affinity__{name}"].to_numpy(np.float32) for name in NAMES}
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [RANKED, RANKED.replace(tzinfo=None), RANKED.astimezone(timezone(timedelta(hours=8))), pd.Timestamp(RANKED)],
+)
+def test_the_moment_may_be_a_datetime(moment: datetime, deployment: Settings, expected: dict[str, np.ndarray]) -> None:
+    same(ranked_at(moment, deployment), of(expected, "u5"))
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_at_a_missing_moment_the_childs_age_is_not_known(
+    missing: object, deployment: Settings, expected: dict[str, np.ndarray]
+) -> None:
+    nothing = np.full(len(SHOP.products), np.nan, np.float32)
+    same(ranked_at(missing, deployment), of(expected, "u5") | {"age_match": nothing, "age_gap": nothing})
+
+
+@pytest.mark.parametrize("strange", ["2026-03-01T00:00:00Z", True, float("inf"), [1]])
+def test_what_is_no_moment_is_refused(strange: object, deployment: Settings) -> None:
+    with pytest.raises(VitrineError, match=r"ranked_at: .*wanted microseconds since 1970 UTC, or a datetime"):
+        ranked_at(strange, deployment)
 
 
 def test_a_history_of_the_wrong_length_is_refused(deployment: Settings) -> None:
