@@ -175,6 +175,8 @@ class _Entities:
 def _by_join_key(name: str, wanted: Sequence[str], ids: Ids) -> tuple[dict[str, Sequence[Any]], int]:
     """The ids of each join key that is asked for, a single one if it holds for all rows; and the number of rows."""
     if not isinstance(ids, Mapping):
+        if _is_one(ids):
+            raise VitrineError(f"`{name}`: the ids are {ids!r:.80}, which is one; wanted a sequence, as [{ids!r:.80}]")
         if len(wanted) > 1:
             raise VitrineError(f"`{name}` asks for {', '.join(wanted)}: give the ids as a mapping from join key to ids")
         return {key: _listed(ids) for key in wanted}, len(ids)

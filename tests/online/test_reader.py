@@ -202,6 +202,10 @@ def test_what_there_is_not_is_named(store: FeatureStore, reader: OnlineReader, u
         reader.fetch("affinity", {"product_id": ["bear"]})
     with pytest.raises(VitrineError, match=r"of different numbers: \[1, 2\]"):
         reader.fetch("affinity", {"product_id": ["bear"], "user_id": [1, 2]})
+    for one in ("bear", b"bear", 7):
+        with pytest.raises(VitrineError, match=rf"`looks`: the ids are {one!r}, which is one; wanted a sequence"):
+            reader.fetch("looks", one)
+    assert len(reader.fetch("looks", {"product_id": "bear"}).status) == 1
     with pytest.raises(VitrineError, match="a join key is None"):
         reader.fetch("looks", [None])
     for url in ("http://localhost", "redis://[::1", "lmdb://[folder"):
