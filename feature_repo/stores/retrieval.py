@@ -131,7 +131,16 @@ class TrainingRetrievalJob(TableRetrievalJob):
 
     def created_before(self, moment: datetime) -> "TrainingRetrievalJob":
         """The same training set from what had been computed before `moment`: as it was made then, whatever has been
-        written or corrected since, for as long as `offline_store.retention_days` keeps corrected rows."""
+        written or corrected since, for as long as `offline_store.retention_days` keeps corrected rows.
+
+        Args:
+            moment: without a zone it is UTC.
+
+        Raises:
+            VitrineError: it is no datetime.
+        """
+        if not isinstance(moment, datetime) or pd.isna(moment):
+            raise VitrineError(f"created_before: {moment!r} is no moment; wanted a datetime with its zone")
         return TrainingRetrievalJob(self._config, replace(self._request, created_before=moment), **self._described)
 
     def to_normalised(self) -> Normalised:
@@ -143,12 +152,21 @@ class TrainingRetrievalJob(TableRetrievalJob):
         """
         return self._request.join()
 
-    def to_folder(self, folder: Path) -> StoredTrainingSet:
+    def to_folder(self, folder: str | Path) -> StoredTrainingSet:
         """The normalised form on disk, made in bounded memory; entity rows may be a `pyarrow.dataset.Dataset`."""
-        return self._request.write(folder)
+        return self._request.write(Path(folder))
 
     def to_batches(self, *, rows: int = 65_536) -> Iterator[pa.Table]:
-        """The training set in pieces of at most `rows` rows, on-demand features included."""
+        """The training set in pieces of at most `rows` rows, on-demand features included.
+
+        Raises:
+            VitrineError: `rows` is less than 1.
+        """
+        if rows < 1:
+            raise VitrineError(f"to_batches: rows is {rows}; wanted 1 or more in each piece")
+        return self._pieces(rows)
+
+    def _pieces(self, rows: int) -> Iterator[pa.Table]:
         for piece in self._request.join().to_batches(rows=rows):
             yield TableRetrievalJob(
                 self._config,

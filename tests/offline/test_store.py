@@ -359,9 +359,22 @@ def test_rows_too_many_for_memory_are_joined_into_a_folder(store: FeatureStore, 
     pq.write_table(rows, tmp_path / "rows.parquet", row_group_size=2)
     service = store.get_feature_service("everything")
     job = store.get_historical_features(pa.dataset.dataset(tmp_path / "rows.parquet"), service)
-    made = job.to_folder(tmp_path / "set")
+    made = job.to_folder(str(tmp_path / "set"))
     in_memory = store.get_historical_features(rows, service).to_arrow()
     assert pa.concat_tables(made.to_batches(rows=3)).to_pydict() == in_memory.to_pydict()
     assert job.to_arrow().to_pydict() == in_memory.to_pydict()
     by_then = job.created_before(START + timedelta(days=3, hours=1)).to_folder(tmp_path / "earlier")
     assert pa.concat_tables(by_then.to_batches())["colour"].to_pylist()[0] == "pink"
+
+
+def test_what_is_no_moment_and_pieces_of_no_rows_are_refused(store: FeatureStore) -> None:
+    job = store.get_historical_features(impressions(ROWS), store.get_feature_service("everything"))
+    for moment in ("2026-11-29", START.date(), None, pd.NaT):
+        with pytest.raises(VitrineError, match=r"created_before: .* is no moment; wanted a datetime with its zone"):
+            job.created_before(moment)
+    for rows in (0, -1):
+        with pytest.raises(VitrineError, match=f"to_batches: rows is {rows}; wanted 1 or more"):
+            job.to_batches(rows=rows)
+    moment = START + timedelta(days=3, hours=1)
+    naive = job.created_before(moment.replace(tzinfo=None)).to_arrow()
+    assert naive.to_pydict() == job.created_before(moment).to_arrow().to_pydict()
