@@ -32,8 +32,9 @@ class Block:
     def values(self) -> Mapping[str, NDArray[Any]]:
         """Each feature as an array [n], vectors as one float32 matrix [n, width]; converted when first looked at.
 
-        Missing floats are NaN, other missing numbers are masked, missing text is None. Lists that differ in length
-        are an object array of arrays; maps and structs are the bytes of Feast's `Value`.
+        Where not one row of a vector is there, and its Field says no length, its width is not known: [n, 0]. Missing
+        floats are NaN, other missing numbers are masked, missing text is None. Lists that differ in length are an
+        object array of arrays; maps and structs are the bytes of Feast's `Value`.
         """
         return _Values({name: view for view in self.views.values() for name in view.names})
 
