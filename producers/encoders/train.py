@@ -18,8 +18,8 @@ from feature_repo.errors import VitrineError
 from producers.encoders import fusion, small, taste
 from producers.encoders.fusion import SAME_PRODUCT, fuse
 from producers.encoders.pixels import Source
+from producers.encoders.training import language, spelling, start, state
 from producers.encoders.training import pictures as decoding
-from producers.encoders.training import spelling, start, state
 from producers.encoders.training.clicks import Clicked, CoClicks, co_clicks
 from producers.encoders.training.learner import Learner
 from producers.encoders.training.loop import learn
@@ -198,6 +198,8 @@ def _learner(begun: start.Start, pairs: Pairs, titles: Sequence[str], recipe: Re
 def _write(begun: start.Start, learner: Learner, pairs: Pairs, clicked: Clicked | None, folder: Path) -> bool | None:
     """The checkpoint: model and tokenizer, the space of fused vectors, and the captioner if one was trained.
 
+    Those of an earlier training do not stay beside another's weights.
+
     Returns:
         Whether clicks told what users share, None without clicks.
 
@@ -205,6 +207,7 @@ def _write(begun: start.Start, learner: Learner, pairs: Pairs, clicked: Clicked 
         VitrineError: there is no room; the state of the training is still there.
     """
     try:
+        language.remove(folder)
         begun.save(folder)
         shown = np.linspace(0, len(pairs) - 1, min(len(pairs), SPREAD_OF)).astype(np.int64)
         fused = fuse(*vectors_of(learner.towers, pairs, begun.preparation, shown), SAME_PRODUCT)

@@ -63,6 +63,7 @@ def train_encoder(
     )
     if made is None:
         return None
+    (out / HELD_OUT).unlink(missing_ok=True)  # of an earlier training: this one may have learnt from those
     if held_out is not None:
         pq.write_table(held_out, out / HELD_OUT)
     return replace(made, left_out=made.left_out + left_out)

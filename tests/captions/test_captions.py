@@ -22,10 +22,12 @@ from producers.captions import Captioned, caption_catalogue
 from producers.catalogue.images import MISSING
 from producers.encoders.small import learn_tokenizer
 from producers.encoders.train import train
+from producers.encoders.training import language
 from producers.encoders.training.language import Language
 from producers.encoders.training.reader import Reader
 from producers.encoders.training.recipe import Recipe
 from producers.encoders.training.spelling import spell, word_beginnings
+from producers.learning.encoder import HELD_OUT, train_encoder
 from tests.catalogue.shop import opened, taken
 from tests.encoders import checkpoints
 
@@ -106,6 +108,33 @@ def test_a_checkpoint_without_a_language_head_is_refused_in_one_line(store: Sett
     taken(store, {"product_id": "a", "title": "红色", "image": None})
     with pytest.raises(VitrineError, match="no language head; train one with `produce encoder --objectives"):
         captioned(store, tmp_path / "clip")
+
+
+def test_an_encoder_trained_again_without_a_head_keeps_neither_the_former_head_nor_its_held_out(
+    pictures: dict[str, Path], tmp_path: Path
+) -> None:
+    shop = pa.Table.from_pylist(
+        [
+            {"product_id": name, "title": f"{name}连衣裙", "image": str(file), "category": None, "brand": None}
+            | {"price": None, "updated_at": NOW}
+            for name, file in pictures.items()
+        ]
+    )
+    pq.write_table(shop, tmp_path / "products.parquet")
+    out = tmp_path / "encoder"
+
+    def learnt(*objectives: str, held_out: pa.Table | None = None) -> None:
+        recipe = Recipe(objectives=objectives, batch=2)
+        options = {"pairs_seen": 4, "seed": 0, "progress": lambda *_: None, "recipe": recipe}
+        assert train_encoder(tmp_path, out, held_out=held_out, **options) is not None
+
+    learnt("contrastive", "language", held_out=shop.slice(0, 1))
+    language.read(out)
+    assert (out / HELD_OUT).exists()
+    learnt("contrastive")
+    assert not (out / HELD_OUT).exists()
+    with pytest.raises(VitrineError, match="no language head"):
+        language.read(out)
 
 
 def test_no_line_has_a_pair_of_words_twice() -> None:

@@ -5,6 +5,7 @@ OUT/language/model.safetensors   weights
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,11 @@ class Language(nn.Module):
 
     def _odds(self, read: torch.Tensor) -> torch.Tensor:
         return (functional.linear(read, self.reader.words.weight) + self.bias).float()
+
+
+def remove(folder: Path) -> None:
+    """Remove the head that an earlier training left beside the checkpoint in `folder`, if there is one."""
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 
 def read(folder: Path) -> Language:
