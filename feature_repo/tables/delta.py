@@ -200,9 +200,8 @@ def files_of(table: DeltaTable, path: Path) -> pyarrow.dataset.Dataset:
     Raises:
         VitrineError: a file of it is not there, or not as long as it was written.
     """
-    written = pa.table(table.get_add_actions()).select(["path", "size_bytes"])
-    for name, size in zip(*(column.to_pylist() for column in written.columns), strict=True):
-        file = path / unquote(name)
+    for name, size in _files(table).items():
+        file = path / name
         if not file.is_file() or file.stat().st_size != size:
             raise VitrineError(
                 f"table `{path.name}` under {path.parent} is broken: its file {file.name} is missing, or cut short; "
@@ -211,21 +210,26 @@ def files_of(table: DeltaTable, path: Path) -> pyarrow.dataset.Dataset:
     return table.to_pyarrow_dataset(filesystem=SubTreeFileSystem(str(path), LocalFileSystem()))
 
 
+def _files(table: DeltaTable) -> dict[str, int]:
+    """The files of a version, by name below its folder, and their bytes; of an old version they may be gone."""
+    written = pa.table(table.get_add_actions())
+    names, sizes = (written[column].to_pylist() for column in ("path", "size_bytes"))
+    return {unquote(name): size for name, size in zip(names, sizes, strict=True)}
+
+
 def added(path: Path, table: DeltaTable, seen: int | None) -> pyarrow.dataset.Dataset:
     """The rows of the files that a table has and had not yet at an earlier version: every row that came since.
 
     After a compaction or a deletion there are others among them, which lay in other files before.
 
     Args:
-        seen: that version. None for every row, and so is one that is not kept any more.
+        seen: that version; its files may be gone. None for every row, and so is one that is not kept any more.
     """
     whole = files_of(table, path)
     try:
-        before = (
-            {} if seen is None else {each.path for each in files_of(DeltaTable(str(path), seen), path).get_fragments()}
-        )
+        before = set() if seen is None else set(_files(DeltaTable(str(path), seen)))
     except DeltaError:
-        before = {}
+        before = set()
     fragments = [each for each in whole.get_fragments() if each.path not in before]
     return pyarrow.dataset.FileSystemDataset(fragments, whole.schema, whole.format, whole.filesystem)
 

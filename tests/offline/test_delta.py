@@ -3,6 +3,7 @@
 import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pytest
 from deltalake import DeltaTable
 from pyarrow.fs import LocalFileSystem
 
-from feature_repo.tables import delta
+from feature_repo.tables import delta, retention
 
 ROWS = pa.table({"product_id": ["梦 1", "b"], "price": [1.5, None]})
 
@@ -28,6 +29,16 @@ def test_no_thread_of_arrows_calls_python_to_read_a_file(tmp_path: Path) -> None
     delta.append(tmp_path / "table", ROWS)
     opened = delta.dataset(tmp_path / "table").filesystem
     assert isinstance(opened.base_fs, LocalFileSystem)
+
+
+def test_what_came_since_a_version_is_told_when_a_vacuum_has_removed_its_files(tmp_path: Path) -> None:
+    path = tmp_path / "table"
+    seen = [delta.append(path, ROWS) for _ in range(2)][-1]
+    retention.compact(path)
+    retention.vacuum(path, grace=timedelta(0))
+    delta.append(path, ROWS.slice(0, 1))
+    assert delta.added(path, delta.opened(path), seen).count_rows() == 5
+    assert delta.added(path, delta.opened(path), seen + 1).count_rows() == 1
 
 
 def test_a_commit_out_of_its_turn_adds_nothing(tmp_path: Path) -> None:
