@@ -33,7 +33,7 @@ class Committed:
     """Whole ones."""
     added: int
     known: int
-    """Rows whose product, time, contents and encoder version the table had."""
+    """Rows whose product, time and contents had a row of this encoder, and no later one of another."""
     outdated: int
     """Rows of contents that the catalogue has corrected since they were handed out: not added."""
     unusable: dict[str, int]
@@ -54,7 +54,8 @@ def hand_out(settings: Settings, out: Path, *, encoder_version: str | None, has_
     Args:
         settings: the deployment.
         out: the file; it takes its name when it is whole.
-        encoder_version: what has a row of it, made of the same contents, is left out; all is written if not given.
+        encoder_version: what has a row of it, made of the same contents and not overtaken by another encoder's, is left
+            out; all is written if not given.
         has_images: whether that encoder has an image tower; without one a row does not depend on the picture.
 
     Returns:
@@ -100,7 +101,7 @@ def commit(settings: Settings, folder: Path, now: datetime) -> Committed:
     Args:
         settings: the deployment.
         folder: of `python -m producers.encoders.run`.
-        now: when; the created timestamp of what goes to the quarantine.
+        now: when; the created timestamp of what is added, which is so the last created, and of the quarantine.
 
     Raises:
         VitrineError: the folder holds no parts, or one that is damaged or of another encoder; or others were quicker
@@ -115,7 +116,7 @@ def commit(settings: Settings, folder: Path, now: datetime) -> Committed:
         refused += these
         is_outdated = _outdated(settings, part.rows)
         asked = part.rows.filter(pa.array(~is_outdated))
-        new = _add_unknown(settings, asked, run.encoder_version)
+        new = _add_unknown(settings, asked, run.encoder_version, now)
         count, added, known = count + 1, added + new, known + len(asked) - new
         outdated += int(is_outdated.sum())
     if not count:
@@ -123,9 +124,12 @@ def commit(settings: Settings, folder: Path, now: datetime) -> Committed:
     return Committed(run, count, added, known, outdated, quarantine.counts(refused))
 
 
-def _add_unknown(settings: Settings, rows: pa.Table, encoder_version: str) -> int:
+def _add_unknown(settings: Settings, rows: pa.Table, encoder_version: str, now: datetime) -> int:
     """Add the rows that the table has not, in one commit in turn with all others of this encoder; how many they are."""
     path, name = settings.table(table_names.EMBEDDING), series(encoder_version)
+    created = pa.repeat(pa.scalar(now, schema.TIMESTAMP), len(rows))
+    place = rows.schema.get_field_index(schema.CREATED_TIMESTAMP)
+    rows = rows.set_column(place, rows.schema.field(place), created)
     for _ in range(delta.ATTEMPTS):
         turn = delta.turn(path, name)
         there, same = made.answered(settings, rows, encoder_version, few=len(rows) <= FEW_ROWS)

@@ -1,4 +1,4 @@
-"""The rows of embeddings made so far: which product and time has one, and of which contents the last created came."""
+"""The rows of embeddings made so far: of which encoder and which contents the last created of a product and time is."""
 
 import numpy as np
 import pyarrow as pa
@@ -26,27 +26,39 @@ def series(encoder_version: str) -> str:
 
 
 def answered(settings: Settings, rows: pa.Table, encoder_version: str, *, few: bool = False) -> tuple[Mask, Mask]:
-    """Which rows have one of this encoder in the table.
+    """Which rows have one of this encoder in the table, and no other encoder's after it: the last created is served.
 
     Args:
         rows: KEY and HASHES [n].
         few: they are so few that the table is asked for their products rather than for all of their time.
 
     Returns:
-        bool [n] twice: whether there is one of the same product and time; and whether the last created of those came
-        of the same contents, or does not say of which, as rows from before hashes were kept.
+        bool [n] twice: whether the last created of the same product and time is of this encoder; and whether it came of
+        the same contents too, or does not say of which, as rows from before hashes were kept.
     """
     path = settings.table(table_names.EMBEDDING)
     if not delta.exists(path) or not len(rows):
         return np.zeros(len(rows), bool), np.zeros(len(rows), bool)
-    of_ours = (pc.field("encoder_version") == encoder_version) & of_same(rows, few)
-    made = delta.read(path, [*KEY, CREATED_TIMESTAMP, *HASHES], where=of_ours)
+    made = delta.read(path, [*KEY, CREATED_TIMESTAMP, "encoder_version", *HASHES], where=of_same(rows, few))
     last = newest(made)
+    last = last[pc.equal(made["encoder_version"], encoder_version).to_numpy()[last]]
     place = digests.find(keys(rows), keys(made)[last])
     there = place >= 0
     same, came = there.copy(), contents(made)[last][place[there]]
     same[there] = (contents(rows)[there] == came).all(axis=1) | (came == UNSAID).all(axis=1)
     return there, same
+
+
+def overtaken(settings: Settings, encoder_version: str, seen: int | None) -> bool:
+    """Whether the table has rows of another encoder that came since its version `seen`, be they compacted since.
+
+    By Delta's own statistics: a file that holds one encoder's rows alone is not opened.
+    """
+    path = settings.table(table_names.EMBEDDING)
+    if not delta.exists(path):
+        return False
+    came = delta.added(path, delta.opened(path), seen)
+    return came.count_rows(filter=pc.field("encoder_version") != encoder_version) > 0
 
 
 def of_same(rows: pa.Table, few: bool) -> pc.Expression:

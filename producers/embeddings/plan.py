@@ -1,8 +1,9 @@
-"""What is to be encoded: the catalogue's versions of which this encoder has made no row yet, and of them which content.
+"""What is to be encoded: the catalogue's versions whose row is not of this encoder yet, and of them which content.
 
 Looked at are the versions that were written since this encoder last finished, whose number it leaves on its own table
 with its rows; of the rows made, keys and hashes, and by Delta's own statistics only of the files whose event times can
-match. So a run after which nothing came reads nothing, and any other as much as came.
+match. So a run after which nothing came reads nothing, and any other as much as came. Where another encoder's rows
+came since, the whole catalogue is looked at: what it has overtaken gets a later row of this encoder again.
 """
 
 from dataclasses import dataclass
@@ -27,8 +28,8 @@ class Since:
     """The state of the catalogue that is to be encoded, and what is new in it."""
 
     version: int
-    mark: str
-    """Under this name the version is left on the table of embeddings when all of it is encoded."""
+    marks: dict[str, int]
+    """Left on the table of embeddings when all is encoded: this version, and of that table the one looked at."""
     new: pyarrow.dataset.Dataset
     """Every version of a product that no finished run has seen, among others."""
     rows: int
@@ -56,12 +57,18 @@ def since(settings: Settings, encoder_version: str) -> Since | None:
     """
     path = settings.table(table_names.CATALOGUE)
     whole = delta.dataset(path)
-    table = delta.opened(path)
+    table, rows = delta.opened(path), settings.table(table_names.EMBEDDING)
     mark = f"{table_names.CATALOGUE} {table.metadata().id} encoded by {encoder_version}"
-    seen = delta.mark(settings.table(table_names.EMBEDDING), mark)
+    looked_at = f"{mark}, rows looked at"
+    marks, made_before = {mark: table.version()}, delta.version(rows)
+    if made_before is not None:
+        marks[looked_at] = made_before
+    seen = delta.mark(rows, mark)
+    if seen is not None and made.overtaken(settings, encoder_version, delta.mark(rows, looked_at)):
+        seen = None
     if seen == table.version():
         return None
-    return Since(table.version(), mark, delta.added(path, table, seen), whole.count_rows())
+    return Since(table.version(), marks, delta.added(path, table, seen), whole.count_rows())
 
 
 def plan(
@@ -69,8 +76,9 @@ def plan(
 ) -> Plan:
     """Which of the new rows are to be encoded.
 
-    Of a version that was corrected the last created counts. It has its row if the last created one with its key came
-    of the same contents, or does not say of which: from a machine that only encodes, or before hashes were kept.
+    Of a version that was corrected the last created counts. It has its row if the last created one with its key, of any
+    encoder, is of this one and came of the same contents, or does not say of which: from a machine that only encodes,
+    or before hashes were kept.
 
     Args:
         images: whether the encoder has an image tower; without one pictures are left alone.

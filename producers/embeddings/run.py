@@ -74,7 +74,7 @@ def embed_catalogue(
     accept_changed: bool = False,
     ray: str | None = None,
 ) -> Done:
-    """Encode every catalogue version that has no row of this encoder yet.
+    """Encode every catalogue version whose last created row is not of this encoder.
 
     Args:
         settings: the deployment.
@@ -182,7 +182,7 @@ class _Work:
             schema.PRODUCT_EMBEDDING.empty_table(),
             series(self.model.version),
             self.turn,
-            {state.mark: state.version},
+            state.marks,
         )
         return True
 

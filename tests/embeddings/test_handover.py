@@ -22,6 +22,7 @@ from producers.encoders import load, parts, run
 from tests.catalogue.shop import NOW as CATALOGUED
 from tests.catalogue.shop import opened, taken
 from tests.embeddings.test_reuse import embedded
+from tests.encoders import checkpoints
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 WITHOUT_THE_STORE = """
@@ -143,6 +144,20 @@ def test_parts_of_contents_that_were_corrected_meanwhile_are_left_out(
     assert (done.added, done.known, done.outdated) == (2, 0, 1)
     assert "1 rows left out: corrected since" in str(done)
     assert embedded(store, encoder, 2).encoded == 1
+
+
+def test_parts_committed_after_another_encoder_are_the_last_created_once(
+    store: Settings, encoder: Path, tmp_path: Path
+) -> None:
+    todo, out = tmp_path / "todo.parquet", tmp_path / "parts"
+    handover.hand_out(store, todo, encoder_version=None)
+    run.encode(str(encoder), todo, out, now=NOW, workers=1)
+    checkpoints.chinese_clip(tmp_path / "other")
+    embedded(store, tmp_path / "other", 1)
+    done = [handover.commit(store, out, NOW + timedelta(days=day)) for day in (2, 3)]
+    assert [(each.added, each.known) for each in done] == [(3, 0), (0, 3)]
+    rows = delta.read(store.table("product_embedding")).sort_by("created_timestamp").to_pylist()
+    assert {each["encoder_version"] for each in rows[-3:]} == {load(str(encoder)).version}
 
 
 def _handed(store: Settings, encoder: Path, folder: Path, day: int = 0) -> int:

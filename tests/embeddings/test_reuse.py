@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings
-from feature_repo.tables import delta, quarantine
+from feature_repo.tables import delta, quarantine, retention
 from producers import ledger
 from producers.catalogue.images import MISSING, NOT_AN_IMAGE
 from producers.embeddings import contents, plan
@@ -23,6 +23,7 @@ from producers.encoders.embed import NO_VECTOR, NOTHING_USABLE
 from producers.encoders.rows import embedding_rows
 from tests.catalogue.shop import opened, taken
 from tests.embeddings.test_embeddings import picture
+from tests.encoders import checkpoints
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -209,6 +210,31 @@ def test_an_encoder_that_changed_under_its_name_is_refused_until_it_is_accepted(
     assert after.encoded == 1
     assert embedded(store, folder).encoded == 0
     assert [run.ending for run in ledger.runs(store)] == ["done", "failed", "done", "done"]
+
+
+def test_going_back_to_a_former_encoder_leaves_the_rows_of_one_encoder_to_be_served(
+    store: Settings, encoder: Path, tmp_path: Path
+) -> None:
+    checkpoints.chinese_clip(tmp_path / "other")
+    taken(store, *({"product_id": name, "title": name, "image": None} for name in ("a", "b")))
+    version = embedded(store, encoder).encoder_version
+    before = row(store, "a")["text_vector"]
+    embedded(store, tmp_path / "other", 1)
+    done = embedded(store, encoder, 2)
+    assert (counts(done), done.known) == ((2, 0, 0, 2), 0)
+    assert {row(store, name)["encoder_version"] for name in ("a", "b")} == {version}
+    assert row(store, "a")["text_vector"] == before
+    again = embedded(store, encoder, 3)
+    assert (again.encoded, again.known) == (0, 2)
+
+    embedded(store, tmp_path / "other", 4)
+    for name in ("product_embedding", "product_catalogue"):  # what earlier versions lay in is gone
+        retention.compact(store.table(name))
+        retention.vacuum(store.table(name), grace=timedelta(0))
+    taken(store, {"product_id": "c", "title": "c", "image": None})
+    assert counts(embedded(store, encoder, 5)) == (3, 0, 1, 2)
+    assert {row(store, name)["encoder_version"] for name in ("a", "b", "c")} == {version}
+    assert embedded(store, encoder, 6).encoded == 0
 
 
 def test_the_ledger_says_what_went_in_and_what_came_of_it(store: Settings, encoder: Path) -> None:
