@@ -119,7 +119,7 @@ def commit(settings: Settings, folder: Path, now: datetime) -> Committed:
         new = _add_unknown(settings, asked, run.encoder_version, now)
         count, added, known = count + 1, added + new, known + len(asked) - new
         outdated += int(is_outdated.sum())
-    if not count:
+    if run.parts and not count:
         raise VitrineError(f"{folder}: none of its {run.parts:,} parts is whole; run the encoding to its end")
     return Committed(run, count, added, known, outdated, quarantine.counts(refused))
 

@@ -146,6 +146,15 @@ def test_parts_of_contents_that_were_corrected_meanwhile_are_left_out(
     assert embedded(store, encoder, 2).encoded == 1
 
 
+def test_a_day_with_nothing_to_encode_commits_no_rows_and_is_no_error(
+    store: Settings, encoder: Path, tmp_path: Path
+) -> None:
+    _handed(store, encoder, tmp_path / "first")
+    assert _handed(store, encoder, tmp_path / "second", day=1) == 0
+    with pytest.raises(VitrineError, match="no folder of parts"):
+        handover.commit(store, tmp_path, NOW)
+
+
 def test_parts_committed_after_another_encoder_are_the_last_created_once(
     store: Settings, encoder: Path, tmp_path: Path
 ) -> None:
