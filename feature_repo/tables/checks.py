@@ -23,6 +23,7 @@ NAIVE = "timestamp has no time zone"
 UNPARSABLE = "timestamp cannot be parsed"
 FUTURE = "timestamp is in the future"
 TOO_EARLY = "timestamp is before the year 1"
+NOT_UTF8 = "not UTF-8"
 
 _TIME = r"(?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d{1,9})?)?"
 _ZONE = r"Z|[+-](?:[01]\d|2[0-3]):?[0-5]\d"
@@ -58,6 +59,31 @@ def require(table: pa.Table, columns: Sequence[str], file: Path) -> None:
         raise VitrineError(f"{file}: more than one column {names}; keep one of each name")
     if table.num_rows == 0:
         raise VitrineError(f"{file}: the table is empty; wanted at least one row")
+
+
+def spelt(table: pa.Table, columns: Sequence[str]) -> tuple[pa.Table, list[Check]]:
+    """The table with null for each text that is not UTF-8, and those rows by column; other types are left alone."""
+    found = []
+    for name in columns:
+        held = table[name].type
+        kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+        if not any(check(held) for check in kinds):
+            continue
+        try:
+            table[name].validate(full=True)
+        except pa.ArrowInvalid:
+            bad = np.array([not _is_utf8(text) for text in table[name].cast(pa.binary()).to_pylist()])
+            found.append(Check(name, NOT_UTF8, bad))
+            mended = pc.if_else(pa.array(bad), pa.scalar(None, held), table[name])
+            table = table.set_column(table.column_names.index(name), name, mended)
+    return table, found
+
+
+def _is_utf8(text: bytes | None) -> bool:
+    try:
+        return text is None or text.decode() is not None
+    except UnicodeDecodeError:
+        return False
 
 
 def as_text(table: pa.Table, name: str, file: Path) -> pa.ChunkedArray:

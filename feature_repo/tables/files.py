@@ -11,13 +11,15 @@ import pyarrow.parquet
 from feature_repo.errors import VitrineError
 
 
-def read(file: Path, text: Collection[str] = ()) -> pa.Table:
+def read(file: Path, text: Collection[str] = (), *, misspelt: bool = False) -> pa.Table:
     """Read a table from a `.parquet` or `.csv` file, or from a folder of Parquet parts.
 
     Args:
         file: its suffix says what it is.
         text: columns that a CSV gives as text, whatever they look like, to be checked row by row afterwards; the types
             of its others are inferred. An empty field of a CSV is null.
+        misspelt: let those columns hold bytes that are not UTF-8, as Parquet's always may, for `checks.spelt` to find;
+            else a CSV with such bytes is an error.
 
     Raises:
         VitrineError: there is no such file, its suffix is another, it cannot be read, or two columns have one name.
@@ -33,10 +35,16 @@ def read(file: Path, text: Collection[str] = ()) -> pa.Table:
                 file,
                 parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
                 convert_options=pyarrow.csv.ConvertOptions(
-                    column_types={name: pa.string() for name in text}, strings_can_be_null=True, null_values=[""]
+                    column_types={name: pa.binary() if misspelt else pa.string() for name in text},
+                    strings_can_be_null=True,
+                    null_values=[""],
                 ),
             )
             _refuse_doubles(file, table.column_names)
+            for place, name in enumerate(table.column_names):
+                if misspelt and name in text:
+                    chunks = [chunk.view(pa.string()) for chunk in table[name].chunks]
+                    table = table.set_column(place, name, pa.chunked_array(chunks, pa.string()))
             return table
     raise VitrineError(f"{file}: a table's name ends in .parquet or .csv; convert or rename it")
 
@@ -44,13 +52,13 @@ def read(file: Path, text: Collection[str] = ()) -> pa.Table:
 def blocks(file: Path, rows: int, text: Collection[str] = ()) -> Iterator[pa.Table]:
     """The same, in order, in tables of `rows` rows or fewer; of Parquet only those being read are in memory.
 
-    There is at least one block, be it empty.
+    There is at least one block, be it empty. Text may be misspelt.
 
     Raises:
         VitrineError: as `read` does, maybe after some blocks.
     """
     if not file.is_file() or _suffix(file) != ".parquet":
-        whole = read(file, text)
+        whole = read(file, text, misspelt=True)
         for start in range(0, max(1, whole.num_rows), rows):
             yield whole.slice(start, rows)
         return

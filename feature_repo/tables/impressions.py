@@ -39,10 +39,10 @@ class Impressions:
 def read_impressions(file: Path, *, now: datetime) -> Impressions:
     """Read and check a file of impressions (Parquet or CSV).
 
-    Refused, with its reason: a null or blank id; a missing, naive, unparsable or future timestamp; a click that is
-    neither 0 nor 1; an impression id that an earlier row has. Context columns are kept as they are, but
-    `child_age_months` becomes float32 (NaN becomes null: unknown) and `child_gender` text, each null with a note where
-    the value makes no sense.
+    Refused, with its reason: a text that is not UTF-8; a null or blank id; a missing, naive, unparsable or future
+    timestamp; a click that is neither 0 nor 1; an impression id that an earlier row has. Context columns are kept as
+    they are, but `child_age_months` becomes float32 (NaN becomes null: unknown) and `child_gender` text, each null with
+    a note where the value makes no sense.
 
     Args:
         file: with the columns of schema.IMPRESSIONS and any more.
@@ -53,8 +53,9 @@ def read_impressions(file: Path, *, now: datetime) -> Impressions:
             is usable.
     """
     text = [*schema.IMPRESSIONS.names, CHILD_GENDER]
-    table = files.read(file, text)
+    table = files.read(file, text, misspelt=True)
     checks.require(table, schema.IMPRESSIONS.names, file)
+    table, misspelt = checks.spelt(table, table.column_names)
     ids = {
         name: checks.as_text(table, name, file) for name in (schema.IMPRESSION_ID, schema.USER_ID, schema.PRODUCT_ID)
     }
@@ -66,6 +67,7 @@ def read_impressions(file: Path, *, now: datetime) -> Impressions:
         table,
         names,
         [
+            *misspelt,
             *(Check(name, NO_ID, checks.blank(values)) for name, values in ids.items()),
             *bad_instants,
             Check(schema.CLICKED, NOT_A_CLICK, ~clicked),

@@ -49,6 +49,7 @@ class Arriving:
 
 def check(table: pa.Table, start: int, file: Path, now: datetime) -> Arriving:
     """Check a block of rows, of which the first is row `start` of the whole table, counted from 0."""
+    table, misspelt = checks.spelt(table, schema.PRODUCTS.names)
     ids = checks.as_text(table, schema.PRODUCT_ID, file)
     names = checks.row_names(ids, start)
     instants, bad_instants = checks.as_timestamps(table, "updated_at", file, now)
@@ -63,6 +64,7 @@ def check(table: pa.Table, start: int, file: Path, now: datetime) -> Arriving:
         table,
         names,
         [
+            *misspelt,
             Check(schema.PRODUCT_ID, NO_ID, checks.blank(ids)),
             *bad_instants,
             Check("image", NOTHING, has_nothing),

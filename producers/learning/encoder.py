@@ -76,8 +76,9 @@ def pairs_of(data: Path) -> tuple[pa.Table, list[Source], int]:
         VitrineError: DATA/products.parquet is missing, unreadable, or not of the documented shape.
     """
     file = data / "products.parquet"
-    products = files.read(file, PRODUCTS.names)
+    products = files.read(file, PRODUCTS.names, misspelt=True)
     checks.require(products, [PRODUCT_ID, "title", "image"], file)
+    products, _ = checks.spelt(products, [PRODUCT_ID, "title", "image"])
     ids = checks.as_text(products, PRODUCT_ID, file)
     products = products.set_column(products.column_names.index(PRODUCT_ID), PRODUCT_ID, ids)
     pairs = products.filter(pc.field("title").is_valid() & pc.field("image").is_valid())

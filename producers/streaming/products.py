@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo import schema, table_names
+from feature_repo.tables.checks import NOT_UTF8
 from feature_repo.tables.quarantine import Refused
 from feature_repo.tables.vectors import matrix
 from producers.catalogue import arriving, digests, image_hashes
@@ -23,7 +24,6 @@ from producers.streaming.source import Message
 
 TEXTS = ("product_id", "title", "image", "category", "brand", "price", "updated_at")
 BYTES = "image_bytes"
-MISSPELT = "not UTF-8"
 
 Further = Callable[[pa.Table, pa.Table], pa.Table]
 """Rows of a view from the embedding rows and, in their order, the catalogue rows of some products."""
@@ -117,7 +117,7 @@ def _check(
             texts = {name: message.fields[name].decode() for name in TEXTS if name in message.fields}
             sound.append((message, texts))
         except UnicodeDecodeError:
-            refused.append((message, MISSPELT))
+            refused.append((message, NOT_UTF8))
     if not sound:
         return None
     columns: dict[str, pa.Array] = {

@@ -43,6 +43,19 @@ def reasons(found: Impressions) -> list[tuple[str, str, str]]:
     return [(row.row_id, row.column, row.reason) for row in found.refused]
 
 
+def test_a_row_that_is_not_utf8_is_refused_alone(tmp_path: Path) -> None:
+    for name in ("impressions.parquet", "impressions.csv"):
+        file = written(tmp_path, {}, {"impression_id": "i2", "user_id": "????"}, name=name)
+        if name.endswith("csv"):
+            file.write_bytes(file.read_bytes().replace(b"????", "宝宝".encode("gbk")))
+        else:
+            table = pyarrow.parquet.read_table(file)
+            users = pa.array([b"u1", "宝宝".encode("gbk")]).view(pa.string())
+            pyarrow.parquet.write_table(table.set_column(table.column_names.index("user_id"), "user_id", users), file)
+        found = read_impressions(file, now=NOW)
+        assert (found.table["user_id"].to_pylist(), reasons(found)) == (["u1"], [("i2", "user_id", "not UTF-8")])
+
+
 def test_keeps_the_documented_columns_and_every_context_column_in_the_order_of_the_file(tmp_path: Path) -> None:
     found = read(tmp_path, {"impression_id": "i2", "position": 3, "child_age_months": 7.5, "child_gender": "girl"})
     assert found.table.schema.names == [*schema.IMPRESSIONS.names, "position", "child_age_months", "child_gender"]
