@@ -55,7 +55,7 @@ def check(table: pa.Table, start: int, file: Path, now: datetime) -> Arriving:
     instants, bad_instants = checks.as_timestamps(table, "updated_at", file, now)
     titles = _blank_to_null(checks.as_text(table, "title", file))
     prices = checks.as_numbers(table, "price", file)
-    images, image_bytes, bad_images = _images(table, file)
+    images, image_bytes, bad_images = images_of(table, file)
     bad_price = checks.mask(pc.less(prices, 0.0)) | checks.mask(pc.invert(pc.is_finite(prices)))
     has_nothing = (
         checks.mask(pc.is_null(titles)) & checks.mask(pc.is_null(images)) & checks.mask(pc.is_null(image_bytes))
@@ -97,7 +97,7 @@ def check(table: pa.Table, start: int, file: Path, now: datetime) -> Arriving:
     return Arriving(ids, ticks, pa.table(columns), passed, refused, notes)
 
 
-def _images(table: pa.Table, file: Path) -> tuple[pa.ChunkedArray, pa.ChunkedArray, Sequence[Check]]:
+def images_of(table: pa.Table, file: Path) -> tuple[pa.ChunkedArray, pa.ChunkedArray, Sequence[Check]]:
     """Absolute paths, bytes, and the paths that name no file of ours."""
     held = table["image"].type
     if pa.types.is_binary(held) or pa.types.is_large_binary(held):

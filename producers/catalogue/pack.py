@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -32,7 +33,7 @@ class Packed:
     pictures: int
     """Products that have a picture in the LMDB."""
     unreadable: dict[str, int]
-    """Pictures that could not be read, by reason; their paths stay as they are, for the encoder to refuse by name."""
+    """Pictures that could not be read, by reason; their paths stay as they are, to be refused by name further on."""
     table: Path
 
     def __str__(self) -> str:
@@ -60,6 +61,9 @@ def pack(products: Path, out: Path, now: datetime, progress: Callable[[int], Non
     for block in files.blocks(products, BLOCK_ROWS, schema.PRODUCTS.names):
         checks.require(block, schema.PRODUCTS.names, products)
         came = arriving.check(block, rows, products, now).versions
+        given, misspelt = checks.spelt(block, ["image"])
+        unfit = [*misspelt, *arriving.images_of(given, products)[2]]
+        unreadable.update({check.reason.partition(":")[0]: int(check.bad.sum()) for check in unfit if check.bad.any()})
         scheme = picture_store.SCHEME
         names = [path and re.sub(f"^{picture_store.STORED}", scheme, path) for path in came["image"].to_pylist()]
         held: dict[int, bytes] = {}
@@ -74,6 +78,8 @@ def pack(products: Path, out: Path, now: datetime, progress: Callable[[int], Non
         keys = picture_store.write(out / PICTURES, held.values()) if held else []
         for row, key in zip(held, keys, strict=True):
             names[row] = f"{scheme}{PICTURES}#{key}"
+        for row in {row for check in unfit for row in np.flatnonzero(check.bad).tolist()}:
+            names[row] = given["image"][row].as_py()
         place = block.schema.get_field_index("image")
         table = block.set_column(place, "image", pa.array(names, pa.string()))
         writer = writer or pq.ParquetWriter(half, table.schema)

@@ -44,6 +44,17 @@ def test_every_picture_lies_in_the_lmdb_once_and_the_catalogue_finds_it_there(st
     assert taken(store, {"product_id": "a", "image": b"bytes"}).changed == 1
 
 
+def test_pictures_that_no_file_of_the_shop_holds_are_counted_and_stay_as_they_were(store: Settings) -> None:
+    odd = ["../../a.png", "https://shop.example/a.jpg", "https://shop.example/b.jpg"]
+    products = [{"product_id": str(number), "image": image} for number, image in enumerate(odd)]
+    file = written(store, *products, {"product_id": "bytes", "image": None})
+    packed = pack(file, store.file.parent / "x", NOW)
+    leads_out = "image path leads out of the table's folder by `..`"
+    assert packed.unreadable == {"image is a URL, no file": 2, leads_out: 1}
+    assert pq.read_table(packed.table)["image"].to_pylist() == [*odd, None]
+    assert len(take_in(store, packed.table, NOW).notes) == 3
+
+
 def test_pictures_in_the_table_are_packed_as_files_are(store: Settings) -> None:
     packed = pack(written(store, {"image": b"red"}, {"product_id": "b", "image": b"red"}), store.file.parent / "x", NOW)
     assert packed.pictures == 2
