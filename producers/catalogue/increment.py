@@ -98,7 +98,7 @@ def take_in(
 
     A version is the state of a product from its `updated_at` on. A row adds one if it differs from the version that was
     valid at its `updated_at` in anything but that time, so a file taken in twice adds nothing, nor does an older file
-    that comes late, where its versions are known. A picture differs where its bytes do.
+    that comes late, where its versions are known. A picture differs where its place or its bytes do.
 
     Args:
         settings: the deployment.
