@@ -18,6 +18,8 @@ from feature_repo.tables import asof, delta
 
 KEPT_SINCE = "vitrine.kept_since"
 """The table property that holds the moment, ISO 8601."""
+LOG_DAYS = 30
+"""How long Delta's log keeps what it says of commits, where the table's `delta.logRetentionDuration` says nothing."""
 
 
 def kept_since(path: Path) -> datetime | None:
@@ -50,7 +52,8 @@ def forget(path: Path, column: str, values: Sequence[str | int]) -> int:
     """Delete the rows of some products or users, one commit; returns how many.
 
     No reader that opens the table from now on sees them. Their bytes leave the disk at the next `vacuum` whose grace
-    has passed.
+    has passed; the log names them for LOG_DAYS more (this deletion's condition, the least and greatest ids of files),
+    and until the next `vacuum` then.
     """
     if not values:
         return 0
@@ -65,7 +68,7 @@ def compact(path: Path) -> None:
 
 
 def vacuum(path: Path, *, grace: timedelta) -> int:
-    """Remove files that no current row lies in; returns how many.
+    """Remove files that no current row lies in, and what the log says of LOG_DAYS ago and before; returns how many.
 
     Args:
         grace: leave files that were let go, or written and never committed, less than this long ago: a reader that
@@ -74,7 +77,15 @@ def vacuum(path: Path, *, grace: timedelta) -> int:
     """
     hours = -(-grace // timedelta(hours=1))
     table = delta.opened(path)
-    return len(table.vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=False, full=True))
+    removed = len(table.vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=False, full=True))
+    delta.commit(path, lambda: _shorten_log(delta.opened(path)))
+    return removed
+
+
+def _shorten_log(table: DeltaTable) -> None:
+    """Older entries may go once a checkpoint says all that they add up to."""
+    table.create_checkpoint()
+    table.cleanup_metadata()
 
 
 def _corrected(

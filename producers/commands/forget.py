@@ -15,7 +15,8 @@ def forget(
 ) -> None:
     """Delete every row of some products and users, offline and online.
 
-    `produce vacuum` then takes the offline bytes off the disk.
+    `produce vacuum` then takes the offline bytes off the disk; ids stay in the tables' logs for 30 days, until the next
+    vacuum after them.
     """
     from producers import upkeep
 

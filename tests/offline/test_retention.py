@@ -1,6 +1,8 @@
 """What leaves a table, what stays, and what can still be made again."""
 
+import os
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -176,6 +178,24 @@ def test_a_forgotten_product_leaves_every_table_and_at_the_next_vacuum_the_disk(
     list(upkeep.vacuum(shop, now=START, grace=timedelta(0)))
     left = [name for name in bytes_on_disk(shop.offline, b"secret-7") if name.endswith(".parquet")]
     assert left == []
+
+
+def test_a_vacuum_after_the_logs_retention_leaves_no_forgotten_id_in_it(shop: settings.Settings) -> None:
+    path = shop.table("looks")
+    delta.append_in_turn(path, rows(("secret-7'x", 0, 0, "red"), ("other", 0, 0, "red")), "series", 0, {"mark": 4})
+    upkeep.forget(shop, products=["secret-7'x"], users=[])
+    list(upkeep.vacuum(shop, now=START, grace=timedelta(0)))
+    assert all("_delta_log" in name or name.endswith(".json") for name in bytes_on_disk(path, b"secret-7"))
+    long_ago = time.time() - (retention.LOG_DAYS + 1) * 86_400
+    for file in (path / "_delta_log").iterdir():
+        os.utime(file, (long_ago, long_ago))
+    list(upkeep.vacuum(shop, now=START + DAY, grace=timedelta(0)))
+    assert bytes_on_disk(path, b"secret-7") == []
+    assert delta.read(path)["product_id"].to_pylist() == ["other"]
+    assert (delta.turn(path, "series"), delta.mark(path, "mark")) == (1, 4)
+    assert delta.added(path, delta.opened(path), 1).count_rows() == 1
+    delta.append(path, rows(("new", 0, 0, "red")))
+    assert retention.kept_since(path) == START + DAY - timedelta(days=30)
 
 
 def test_vacuum_tells_corrections_from_logs(shop: settings.Settings) -> None:
