@@ -87,6 +87,7 @@ def encoder(
     """
     from feature_repo.human_times import parse_moment
     from producers.encoders import load
+    from producers.encoders.training.processes import is_first
     from producers.encoders.training.recipe import Recipe
     from producers.learning.clicks import clicks_before
     from producers.learning.encoder import train_encoder
@@ -110,7 +111,8 @@ def encoder(
         clicked, before = clicks_before(
             align, until=parse_moment(until) if until else None, test_days=test_days, now=moment
         )
-        typer.echo(f"{clicked.num_rows:,} clicks before {before:%Y-%m-%d %H:%M} UTC to align with")
+        if is_first():
+            typer.echo(f"{clicked.num_rows:,} clicks before {before:%Y-%m-%d %H:%M} UTC to align with")
     elif until or test_days:
         raise UsageError("--until and --test-days say which clicks --align may see; name its impressions")
     elif align_weight:

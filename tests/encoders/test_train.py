@@ -1,13 +1,17 @@
 """The default encoder, on a shop small enough to be learnt in seconds."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from feature_repo.errors import VitrineError
+from producers.cli import app
 from producers.encoders import load
 from producers.encoders.train import Trained, train
 from producers.encoders.training.contrastive import contrastive
@@ -80,6 +84,19 @@ def test_a_file_where_the_folder_should_be_is_one_clear_line_before_any_training
     (tmp_path / "taken").touch()
     with pytest.raises(VitrineError, match="taken is a file: name a folder"):
         train_encoder(tmp_path, tmp_path / "taken", pairs_seen=128, seed=0, progress=lambda *_: None)
+
+
+def test_of_several_processes_the_first_alone_says_what_it_aligns_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clicks = pa.table({"user_id": ["u"]}), datetime(2026, 1, 1, tzinfo=UTC)
+    monkeypatch.setattr("producers.learning.clicks.clicks_before", lambda *_, **__: clicks)
+    monkeypatch.setattr("producers.learning.encoder.train_encoder", lambda *_, **__: None)
+    asked = ["encoder", "--data", str(tmp_path), "--out", str(tmp_path), "--align", "log.parquet", "--test-days", "1"]
+    for number, said in (("0", True), ("1", False)):
+        monkeypatch.setenv("RANK", number)
+        result = CliRunner().invoke(app, asked)
+        assert (result.exit_code, "1 clicks before" in result.output) == (0, said)
 
 
 def test_products_of_one_title_are_all_right_answers() -> None:

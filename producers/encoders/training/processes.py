@@ -42,6 +42,11 @@ class Processes:
             distributed.barrier()
 
 
+def is_first() -> bool:
+    """Whether this process is the one that writes and speaks, before they are together."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 @contextmanager
 def together(device: torch.device) -> Iterator[Processes]:
     """The processes that torchrun started, connected; this one alone if it started none."""
