@@ -40,9 +40,8 @@ class RedisSource:
         self._address = address
         with address.explained():
             self._client = address.connect()
-            self._taker = address.connect(
-                retries=0
-            )  # asked again, the server gives the next messages, not the lost ones
+            # Asked once more after a lost reply, the server would give the next messages and not the lost ones.
+            self._taker = address.connect(retries=0)
         self._lost = 0
         self._prefix = prefix
         for kind in KINDS:
