@@ -162,7 +162,7 @@ def _embed_without_an_encoder(store: Settings, encoder: Path) -> None:
                 known.pop(None, None)
                 kept.put(contents.IMAGE, list(known), np.array([*known.values()]))
             held = []
-    delta.append_in_turn(path, schema.PRODUCT_EMBEDDING.empty_table(), series, turn, {state.mark: state.version})
+    delta.append_in_turn(path, schema.PRODUCT_EMBEDDING.empty_table(), series, turn, state.marks)
 
 
 def main(
