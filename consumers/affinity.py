@@ -17,17 +17,13 @@ from numpy.typing import NDArray
 from consumers.block import Block
 from consumers.one_encoder import refuse_two_encoders
 from consumers.online import Link, OnlineReader
+from feature_repo import table_names
 from feature_repo.errors import VitrineError
 from feature_repo.features import affinity
 from feature_repo.features.affinity import HISTORY_SERVICE, Candidates, User
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, PRODUCT_ID, USER_ID
 from feature_repo.tables import columns, times
 from feature_repo.tables.view_rows import ViewRows
-
-USER = "user_interest"
-EMBEDDING = "product_embedding"
-TAGS = "product_tags"
-CODES = "product_codes"
 
 Affinity = dict[str, NDArray[np.float32]]
 
@@ -67,13 +63,13 @@ def fetch_with_affinity(
     """
     _require(reader.join_keys(service), service)
     ids = {USER_ID: user_id, PRODUCT_ID: product_ids}
-    link = Link(USER, _recent, HISTORY_SERVICE)
+    link = Link(table_names.INTEREST, _recent, HISTORY_SERVICE)
     block, history = reader.fetch_linked(service, ids, link, keep_stale=keep_stale, now=now)
     return WithAffinity(block, _affinity(block, history, product_ids, times.tick(now, "us")))
 
 
 def _require(views: Collection[str], service: str) -> None:
-    missing = [view for view in (USER, EMBEDDING) if view not in views]
+    missing = [view for view in (table_names.INTEREST, table_names.EMBEDDING) if view not in views]
     if missing:
         raise VitrineError(
             f"service `{service}` has no view {', '.join(missing)}, from which affinity is computed; "
@@ -91,12 +87,12 @@ def _affinity(block: Block, history: Block | None, product_ids: Sequence[str], n
         refuse_two_encoders(block)
         return {name: np.full(block.count, np.nan, np.float32) for name in affinity.NAMES}
     refuse_two_encoders(block, history)
-    clicked = _matrix(history, EMBEDDING, "fused_vector")
-    vectors = _matrix(block, EMBEDDING, "fused_vector", clicked.shape[1])
+    clicked = _matrix(history, table_names.EMBEDDING, "fused_vector")
+    vectors = _matrix(block, table_names.EMBEDDING, "fused_vector", clicked.shape[1])
     width = vectors.shape[1]
     if clicked.shape[1] != width:  # none of the clicked products has a vector
         clicked = np.full((len(clicked), width), np.nan, np.float32)
-    row = block.views[USER]
+    row = block.views[table_names.INTEREST]
     user = User(
         interest=_vector(row, "interest_vector", width),
         ages=_vector(row, "child_age_mix", len(CHILD_AGES)),
@@ -109,8 +105,8 @@ def _affinity(block: Block, history: Block | None, product_ids: Sequence[str], n
     candidates = Candidates(
         products=product_ids,
         vectors=vectors,
-        ages=_matrix(block, TAGS, "child_age_distribution", len(CHILD_AGES)),
-        genders=_matrix(block, TAGS, "child_gender_distribution", len(CHILD_GENDERS)),
+        ages=_matrix(block, table_names.TAGS, "child_age_distribution", len(CHILD_AGES)),
+        genders=_matrix(block, table_names.TAGS, "child_gender_distribution", len(CHILD_GENDERS)),
         codes=_codes(block),
     )
     return affinity.of_user(user, candidates, now)
@@ -119,7 +115,7 @@ def _affinity(block: Block, history: Block | None, product_ids: Sequence[str], n
 def _first(user: ViewRows, feature: str) -> Any:
     """A list feature of the user's one row, empty where there is none."""
     if feature not in user.rows.columns:
-        raise VitrineError(f"the service leaves out {USER}.{feature}, from which affinity is computed")
+        raise VitrineError(f"the service leaves out {table_names.INTEREST}.{feature}, from which affinity is computed")
     column = user.rows.columns[feature]
     if isinstance(column.values, np.ndarray) and column.valid is None:
         return column.values[0]
@@ -145,7 +141,7 @@ def _matrix(block: Block, view: str, feature: str, width: int = 1) -> NDArray[np
 
 def _codes(block: Block) -> NDArray[np.int64]:
     """The codes of each row [n, levels], -1 where there are none."""
-    read = block.views.get(CODES)
+    read = block.views.get(table_names.CODES)
     if read is None or "codes" not in read.rows.columns:
         return np.full((block.count, 1), -1)
     values = read.spread(columns.to_numpy(read.rows.columns["codes"]))

@@ -1,12 +1,13 @@
 """Vectors of two encoder versions have angles between them that mean nothing: no answer holds both."""
 
 from consumers.block import Block
+from feature_repo import table_names
 from feature_repo.errors import VitrineError
 from feature_repo.tables import columns
 from feature_repo.tables.columns import Column
 
 VERSION = "encoder_version"
-VIEWS = ("product_embedding", "user_interest")
+VIEWS = (table_names.EMBEDDING, table_names.INTEREST)
 """The views of vectors."""
 
 

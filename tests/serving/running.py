@@ -20,6 +20,9 @@ from consumers.serving.flight import FlightServer
 from consumers.serving.http import create_app
 from consumers.serving.limits import Limits
 from consumers.serving.metrics import Metrics
+from feature_repo import definitions
+from feature_repo.settings import Settings
+from feature_repo.stores.opening import open_feature_store
 
 TOKEN = "a-token-of-many-letters"
 
@@ -37,6 +40,16 @@ class Served:
         """The access log; an answer may be with its caller a moment before its line is written."""
         time.sleep(0.05)
         return [json.loads(line) for line in self.log.getvalue().splitlines()]
+
+
+@contextmanager
+def materialized(made: Settings, end: datetime) -> Iterator[OnlineReader]:
+    """A reader of all that a deployment's tables have up to `end`, under the project's own definitions."""
+    store = open_feature_store(made)
+    store.apply([getattr(definitions, name) for name in definitions.__all__])
+    store.materialize_incremental(end)
+    with OnlineReader(f"lmdb://{made.file.parent / 'online'}", project=made.project) as opened:
+        yield opened
 
 
 @contextmanager

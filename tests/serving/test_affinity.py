@@ -8,12 +8,10 @@ import pytest
 from consumers.affinity import fetch_with_affinity
 from consumers.online import OnlineReader
 from consumers.serving.client import FlightClient, HttpClient
-from feature_repo import definitions
 from feature_repo.features.affinity import NAMES
-from feature_repo.stores.opening import open_feature_store
 from tests.features import world
 from tests.features.world import RANKED
-from tests.serving.running import Served, serving
+from tests.serving.running import Served, materialized, serving
 
 SHOP = world.small_shop()
 SERVICE = "ranking_with_affinity"
@@ -24,10 +22,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnlineReader]:
     """Of the small shop that the features are tested on."""
     made = world.deployment(tmp_path_factory.mktemp("shop"))
     world.write(SHOP, made)
-    store = open_feature_store(made)
-    store.apply([getattr(definitions, name) for name in definitions.__all__])
-    store.materialize_incremental(RANKED)
-    with OnlineReader(f"lmdb://{made.file.parent / 'online'}", project=made.project) as opened:
+    with materialized(made, RANKED) as opened:
         yield opened
 
 

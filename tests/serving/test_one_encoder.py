@@ -12,11 +12,9 @@ from consumers.affinity import fetch_with_affinity
 from consumers.one_encoder import MixedEncoders
 from consumers.online import OnlineReader
 from consumers.serving.client import FlightClient
-from feature_repo import definitions
-from feature_repo.stores.opening import open_feature_store
 from tests.features import world
 from tests.features.world import LISTED, RANKED
-from tests.serving.running import Served, serving
+from tests.serving.running import Served, materialized, serving
 
 SHOP = world.small_shop()
 OLD, NEW, VECTORLESS, UNKNOWN = "p1", "p3", "p9", "nothing"
@@ -33,10 +31,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnlineReader]:
     world.write_rows(
         made, "product_embedding", since, product_id=[NEW], fused_vector=vector, encoder_version=["next@1"]
     )
-    store = open_feature_store(made)
-    store.apply([getattr(definitions, name) for name in definitions.__all__])
-    store.materialize_incremental(RANKED)
-    with OnlineReader(f"lmdb://{made.file.parent / 'online'}", project=made.project) as opened:
+    with materialized(made, RANKED) as opened:
         yield opened
 
 
@@ -44,6 +39,11 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnlineReader]:
 def served(reader: OnlineReader) -> Iterator[Served]:
     with serving(reader, now=RANKED) as running:
         yield running
+
+
+def ask(served: Served, service: str, user: str | None, products: list[str]) -> httpx.Response:
+    asked = {"service": service, "user_id": user, "product_ids": products}
+    return httpx.post(f"{served.http}/v1/features", json=asked)
 
 
 @pytest.mark.parametrize(
@@ -60,8 +60,7 @@ def served(reader: OnlineReader) -> Iterator[Served]:
 def test_two_encoders_in_one_answer_are_refused_by_both_names(
     served: Served, service: str, user: str | None, products: list[str]
 ) -> None:
-    asked = {"service": service, "user_id": user, "product_ids": products}
-    over_http = httpx.post(f"{served.http}/v1/features", json=asked)
+    over_http = ask(served, service, user, products)
     assert (over_http.status_code, over_http.json()["error"]) == (503, "UNAVAILABLE")
     assert over_http.json()["message"].startswith(BOTH)
     with (
@@ -85,8 +84,7 @@ def test_two_encoders_in_one_answer_are_refused_by_both_names(
 def test_an_answer_of_one_encoder_is_given_whatever_else_is_online(
     served: Served, service: str, user: str | None, products: list[str]
 ) -> None:
-    asked = {"service": service, "user_id": user, "product_ids": products}
-    over_http = httpx.post(f"{served.http}/v1/features", json=asked)
+    over_http = ask(served, service, user, products)
     assert over_http.status_code == 200, over_http.text
     assert set(over_http.json()["candidates"]["product_embedding__encoder_version"]) <= {world.ENCODER, "next@1", None}
 
