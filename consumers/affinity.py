@@ -18,11 +18,11 @@ from consumers.block import Block
 from consumers.one_encoder import refuse_two_encoders
 from consumers.online import Link, OnlineReader
 from feature_repo import table_names
+from feature_repo.arrow import columns, timestamps
 from feature_repo.errors import VitrineError
 from feature_repo.features import affinity
 from feature_repo.features.affinity import HISTORY_SERVICE, Candidates, User
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, PRODUCT_ID, USER_ID
-from feature_repo.tables import columns, times
 from feature_repo.tables.view_rows import ViewRows
 
 Affinity = dict[str, NDArray[np.float32]]
@@ -65,7 +65,7 @@ def fetch_with_affinity(
     ids = {USER_ID: user_id, PRODUCT_ID: product_ids}
     link = Link(table_names.INTEREST, _recent, HISTORY_SERVICE)
     block, history = reader.fetch_linked(service, ids, link, keep_stale=keep_stale, now=now)
-    return WithAffinity(block, _affinity(block, history, product_ids, times.tick(now, "us")))
+    return WithAffinity(block, _affinity(block, history, product_ids, timestamps.tick(now, "us")))
 
 
 def _require(views: Collection[str], service: str) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from feature_repo.arrow import columns
 from feature_repo.errors import VitrineError
-from feature_repo.tables import columns
 from feature_repo.tables.decode import Status
 from feature_repo.tables.view_rows import ViewRows
 

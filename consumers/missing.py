@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from consumers.block import Block
 from feature_repo import table_names
+from feature_repo.arrow import columns, timestamps
 from feature_repo.errors import VitrineError
 from feature_repo.features import missing
 from feature_repo.schema import TAGS
-from feature_repo.tables import columns, times
 from feature_repo.tables.decode import Status
 
 
@@ -30,7 +30,7 @@ def missing_of(block: Block, now: datetime) -> dict[str, NDArray[np.float32]]:
             f"the block has no {table_names.EMBEDDING} with has_image and has_text; ask for the whole view"
         )
     known = _there(block, table_names.EMBEDDING)
-    age = times.tick(now, "us") - read.spread(read.rows.event_timestamp)
+    age = timestamps.tick(now, "us") - read.spread(read.rows.event_timestamp)
     has = {}
     for name in ("image", "text"):
         values = np.ma.filled(

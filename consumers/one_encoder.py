@@ -2,9 +2,9 @@
 
 from consumers.block import Block
 from feature_repo import table_names
+from feature_repo.arrow import columns
+from feature_repo.arrow.columns import Column
 from feature_repo.errors import VitrineError
-from feature_repo.tables import columns
-from feature_repo.tables.columns import Column
 
 VERSION = "encoder_version"
 VIEWS = (table_names.EMBEDDING, table_names.INTEREST)

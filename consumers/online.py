@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from consumers.block import Block
 from consumers.linked import Link, fetch_linked
 from consumers.question import Ids, Plan, Question
+from feature_repo.arrow import timestamps
 from feature_repo.errors import VitrineError
-from feature_repo.tables import times
 from feature_repo.tables.decode import Status
 from feature_repo.tables.online_table import OnlineTable
 from feature_repo.tables.opening import open_store
@@ -248,4 +248,4 @@ def _unknown(name: str, project: str, record: Record) -> str:
 
 
 def _microseconds(now: datetime | None) -> int:
-    return time.time_ns() // 1_000 if now is None else times.tick(now, "us")
+    return time.time_ns() // 1_000 if now is None else timestamps.tick(now, "us")

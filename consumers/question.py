@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.block import Block
+from feature_repo.arrow import columns
 from feature_repo.errors import VitrineError
-from feature_repo.tables import columns, entity_keys
+from feature_repo.tables import entity_keys
 from feature_repo.tables.decode import Rows
 from feature_repo.tables.layout import Field
 from feature_repo.tables.online_table import OnlineTable, Request

@@ -13,11 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo import table_names
+from feature_repo.arrow import take
 from feature_repo.errors import VitrineError
 from feature_repo.online import open_online
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, USER_ID
 from feature_repo.settings import Settings
-from feature_repo.tables import delta, gather, retention
+from feature_repo.tables import delta, retention
 
 RETENTION_DAYS = 365.0
 """Where feature_store.yaml names no `offline_store.retention_days`."""
@@ -110,7 +111,7 @@ def _remembered_by(settings: Settings, products: Sequence[str]) -> int:
     if not products or not delta.exists(path):
         return 0
     users: set[str] = set()
-    for batch in gather.scan(delta.dataset(path), [USER_ID, "recent_products"]).to_batches():
+    for batch in take.scan(delta.dataset(path), [USER_ID, "recent_products"]).to_batches():
         lists = batch["recent_products"]
         named = pc.is_in(pc.list_flatten(lists), value_set=pa.array(products, pa.string()))
         rows = pc.unique(pc.list_parent_indices(lists).filter(named))

@@ -33,10 +33,11 @@ from consumers.monitoring import sampling
 from consumers.monitoring.history import ViewHistory
 from consumers.monitoring.verdicts import FAULTS, Verdicts, judge, judge_served
 from consumers.served_log import Served
+from feature_repo.arrow import timestamps
 from feature_repo.errors import VitrineError
 from feature_repo.online import open_online
 from feature_repo.settings import Settings
-from feature_repo.tables import delta, entity_keys, times, written
+from feature_repo.tables import delta, entity_keys, written
 from feature_repo.tables.online_table import OnlineTable
 from feature_repo.tables.record import View
 
@@ -194,7 +195,9 @@ def _check_served(
     if isinstance(history, str):
         return ViewConsistency(view.name, not_judged=history)
     ledger = written.of_view(online, view.name)
-    judged = judge_served(online, history, served, ledger, now=times.tick(now, "us"), grace=times.duration(grace, "us"))
+    judged = judge_served(
+        online, history, served, ledger, now=timestamps.tick(now, "us"), grace=timestamps.duration(grace, "us")
+    )
     return _figures(judged, view, sampling.Sample({}, len(served.keys), complete=True), None)
 
 
@@ -223,7 +226,9 @@ def _check_view(
             return ViewConsistency(view.name, not_judged=f"{served} has no {' and '.join(dict(view.join_keys))}")
         there = sampling.smallest(batches, sample, seed)
         keys = sampling.union([there], sample)
-    judged = judge(online, history, keys, ledger, now=times.tick(now, "us"), grace=times.duration(grace, "us"))
+    judged = judge(
+        online, history, keys, ledger, now=timestamps.tick(now, "us"), grace=timestamps.duration(grace, "us")
+    )
     ends = [window.end for window in ledger.files.values()] if ledger else []
     return _figures(judged, view, there, max(ends, default=None))
 

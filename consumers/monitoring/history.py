@@ -14,8 +14,9 @@ import pyarrow.dataset
 from numpy.typing import NDArray
 
 from consumers.monitoring.taken import Taken
+from feature_repo.arrow import take, timestamps
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP
-from feature_repo.tables import delta, entity_keys, gather, ranges, times
+from feature_repo.tables import delta, entity_keys, ranges
 from feature_repo.tables.online_table import OnlineTable
 from feature_repo.tables.record import View
 from feature_repo.tables.written import Written
@@ -112,7 +113,7 @@ class ViewHistory:
             key = np.array(found, np.int64)
             mine = usable[key >= 0]
             taken = block.take(pa.array(mine))
-            stamps = (times.ticks(taken[name], "us") for name in (EVENT_TIMESTAMP, CREATED_TIMESTAMP))
+            stamps = (timestamps.ticks(taken[name], "us") for name in (EVENT_TIMESTAMP, CREATED_TIMESTAMP))
             parts.append((key[key >= 0], *stamps, mine + offset))
             offset += len(block)
         key, event, created_at, position = (np.concatenate(columns) for columns in zip(*parts, strict=True))
@@ -123,7 +124,7 @@ class ViewHistory:
         """The rows at these positions of the table, in the order in which they are asked for."""
         ascending, place = np.unique(position, return_inverse=True)
         columns = [*self.view.layout.by_name, EVENT_TIMESTAMP, CREATED_TIMESTAMP]
-        return gather.rows_of(self.table, ascending, columns).take(pa.array(place))
+        return take.rows_of(self.table, ascending, columns).take(pa.array(place))
 
     def _blocks(self, more: list[str]) -> Iterator[pa.Table]:
         return ranges.blocks(self.table, [*dict(self.view.join_keys), EVENT_TIMESTAMP, *more], BLOCK_ROWS)

@@ -21,9 +21,10 @@ import pyarrow.parquet as pq
 
 from consumers.monitoring.slices import ALL, Shop
 from consumers.monitoring.taken import Taken
+from feature_repo.arrow import timestamps
 from feature_repo.errors import VitrineError
 from feature_repo.schema import EVENT_TIMESTAMP, PRODUCT_ID, TIMESTAMP
-from feature_repo.tables import delta, times
+from feature_repo.tables import delta
 from feature_repo.tables.written import Written
 
 VERSION = "encoder_version"
@@ -100,7 +101,7 @@ class Timeline:
             return None
         versioned = [VERSION] if VERSION in table.schema.names else []
         found = table.to_table(columns=[PRODUCT_ID, EVENT_TIMESTAMP, *versioned])
-        event, position = times.ticks(found[EVENT_TIMESTAMP], "us"), np.arange(len(found))
+        event, position = timestamps.ticks(found[EVENT_TIMESTAMP], "us"), np.arange(len(found))
         taken = Taken.of(table, ledger)
         moment = taken.moment(position)
         rows = pd.DataFrame(
@@ -108,7 +109,9 @@ class Timeline:
                 "product": found[PRODUCT_ID].to_pandas(),
                 "event": found[EVENT_TIMESTAMP].to_pandas(),
                 "online": taken.online(position, event),
-                "moment": pd.to_datetime(np.where(moment == times.NEVER, pd.NaT.value, moment), unit="us", utc=True),
+                "moment": pd.to_datetime(
+                    np.where(moment == timestamps.NEVER, pd.NaT.value, moment), unit="us", utc=True
+                ),
                 "version": found[VERSION].to_pandas() if versioned else None,
             }
         ).dropna(subset=["product", "event"])
@@ -149,7 +152,7 @@ def read_impressions(file: Path) -> pd.DataFrame:
     """
     try:
         log = pq.read_table(file, columns=[PRODUCT_ID, EVENT_TIMESTAMP])
-        moment = times.utc(log[EVENT_TIMESTAMP]).cast(TIMESTAMP, safe=False)
+        moment = timestamps.utc(log[EVENT_TIMESTAMP]).cast(TIMESTAMP, safe=False)
         frame = pd.DataFrame({"product": log[PRODUCT_ID].to_pandas(), "moment": moment.to_pandas()})
     except (OSError, pa.ArrowException, KeyError) as error:
         raise VitrineError(

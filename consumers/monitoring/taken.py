@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.dataset
 from numpy.typing import NDArray
 
-from feature_repo.tables import times
+from feature_repo.arrow import timestamps
 from feature_repo.tables.materialize import file_name
 from feature_repo.tables.written import Written
 
@@ -25,7 +25,7 @@ class Taken:
     """[files], microseconds since 1970 UTC, inclusive; likewise `until`."""
     until: Int64
     since: Int64
-    """[files], when it came online; times.NEVER where nobody wrote that down."""
+    """[files], when it came online; timestamps.NEVER where nobody wrote that down."""
 
     @staticmethod
     def of(table: pyarrow.dataset.FileSystemDataset, ledger: Written | None) -> "Taken":
@@ -36,12 +36,14 @@ class Taken:
             window = None if ledger is None else ledger.files.get(name)
             moment = None if ledger is None else ledger.since.get(name)
             rows.append(fragment.count_rows())
-            since.append(times.NEVER if moment is None else times.tick(moment, "us"))
+            since.append(timestamps.NEVER if moment is None else timestamps.tick(moment, "us"))
             if ledger is None:
                 stretches.append(EVERYTHING)
             else:
                 stretches.append(
-                    NOTHING if window is None else (times.tick(window.start, "us"), times.tick(window.end, "us"))
+                    NOTHING
+                    if window is None
+                    else (timestamps.tick(window.start, "us"), timestamps.tick(window.end, "us"))
                 )
         bounds = np.array(stretches, np.int64).reshape(-1, 2)
         return Taken(np.cumsum(rows, dtype=np.int64), bounds[:, 0], bounds[:, 1], np.array(since, np.int64))
@@ -52,7 +54,7 @@ class Taken:
         return (self.start[file] <= event) & (event <= self.until[file])
 
     def moment(self, position: Int64) -> Int64:
-        """[n], when the rows' files came online; times.NEVER where unknown."""
+        """[n], when the rows' files came online; timestamps.NEVER where unknown."""
         return self.since[self._file(position)]
 
     def _file(self, position: Int64) -> NDArray[np.intp]:

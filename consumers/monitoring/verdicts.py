@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from consumers.monitoring.history import Versions, ViewHistory
 from consumers.monitoring.taken import Taken
 from consumers.served_log import Served
+from feature_repo.arrow import timestamps
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP
-from feature_repo.tables import repack, times, written
+from feature_repo.tables import repack, written
 from feature_repo.tables.online_table import OnlineTable
 from feature_repo.tables.record import View
 
@@ -83,7 +84,7 @@ def judge_served(
     versions = history.versions(list(distinct), ledger).of_each(asked)
     at = np.array(served.at, np.int64)[versions.key]
     moment = Taken.of(history.table, ledger).moment(versions.position)
-    there = versions.online & (moment != times.NEVER) & (moment <= at - CLOCKS)
+    there = versions.online & (moment != timestamps.NEVER) & (moment <= at - CLOCKS)
     known = (versions.event <= at) & (versions.created <= at)
     return _judge(online, history, served, versions, there, known, now - grace)
 
@@ -156,7 +157,7 @@ def _stamps(found: Sequence[bytes | None]) -> tuple[Int64, Int64]:
     return repack.stamps([row if row is not None else _NEVER for row in found])
 
 
-_NEVER = 2 * int(times.NEVER).to_bytes(8, "little", signed=True)
+_NEVER = 2 * int(timestamps.NEVER).to_bytes(8, "little", signed=True)
 
 
 def _differences(
@@ -199,4 +200,4 @@ def _packed_alike(view: View, rows: pa.Table, online: Sequence[bytes], words: di
 
 
 def _when(ticks: int) -> str:
-    return f"{times.EPOCH + timedelta(microseconds=ticks):%Y-%m-%d %H:%M:%S}"
+    return f"{timestamps.EPOCH + timedelta(microseconds=ticks):%Y-%m-%d %H:%M:%S}"

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from consumers.ranking.training_set import TrainingSet, codes
+from feature_repo.arrow.vectors import matrix
 from feature_repo.errors import VitrineError
 from feature_repo.features.ages import MICROSECONDS_A_MONTH, child_stage
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, IMPRESSION_ID, PRODUCT_ID, USER_ID
-from feature_repo.tables.vectors import matrix
 
 
 @dataclass(frozen=True)

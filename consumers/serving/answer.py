@@ -23,9 +23,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from consumers.block import Block
+from feature_repo.arrow import columns
+from feature_repo.arrow.columns import Column
 from feature_repo.schema import PRODUCT_ID
-from feature_repo.tables import columns
-from feature_repo.tables.columns import Column
 from feature_repo.tables.decode import Status
 from feature_repo.tables.view_rows import ViewRows
 

@@ -11,9 +11,10 @@ import pyarrow.dataset
 from feast import FeatureView
 from feast.infra.offline_stores.offline_store import RetrievalMetadata
 
+from feature_repo.arrow import timestamps
 from feature_repo.errors import VitrineError
 from feature_repo.stores.feast_seam import EVENT_TIMESTAMP, compute_non_entity_date_range
-from feature_repo.tables import history, times
+from feature_repo.tables import history
 from feature_repo.tables.training import ViewTable
 
 
@@ -35,7 +36,7 @@ def from_caller(entity_df: pd.DataFrame | pa.Table | Any) -> tuple[pa.Table | py
         raise VitrineError(f"entity_df is a {type(entity_df).__name__}; pass a pandas DataFrame or a pyarrow Table")
     rows = _arrow(entity_df) if isinstance(entity_df, pd.DataFrame) else entity_df
     column = _time_column(rows.schema)
-    return rows.set_column(rows.column_names.index(column), column, times.utc(rows[column])), column
+    return rows.set_column(rows.column_names.index(column), column, timestamps.utc(rows[column])), column
 
 
 def from_views(

@@ -8,9 +8,6 @@ impressions.py the log of impressions, checked
 quarantine.py  where bad input goes, with its reason
 asof.py        which version of an entity held at a time: the join, on keys and times alone
 keys.py        join keys as dense integers
-times.py       timestamps as integers
-gather.py      rows by number, vectors without an object per value
-vectors.py     columns of lists as matrices
 training.py    training sets in normalised form: rows, and row numbers into distinct versions
 retention.py   what leaves a table, and when
 stored.py      training sets larger than memory, in a folder
@@ -19,7 +16,6 @@ history.py     all rows of a time window, or the newest of each entity
 layout.py      the packed row of the online stores, byte by byte
 checksum.py    what tells a damaged row from a sound one
 precision.py   floats in two bytes or one
-columns.py     one feature of n rows
 encode.py      columns to packed rows
 decode.py      packed rows to columns: which can be read together
 batch.py       ... and the fields of those that can

@@ -24,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from feature_repo.tables import keys, times
+from feature_repo.arrow import timestamps
+from feature_repo.tables import keys
 
 Int64 = npt.NDArray[np.int64]
 
@@ -45,7 +46,7 @@ class Versions:
     event: Int64
     """[versions], in `unit`."""
     created: Int64
-    """[versions], in `unit`; null, and every row where there is no created timestamp, is `times.NEVER`."""
+    """[versions], in `unit`; null, and every row where there is no created timestamp, is `timestamps.NEVER`."""
     row: Int64
     """[versions]: the row's position in the table."""
     unit: str
@@ -67,13 +68,13 @@ def index_versions(
         key_columns: the join key's columns; none means that all rows are versions of one thing.
         created_before: leave out rows created at or after this time, and rows whose created time is unknown.
     """
-    unit = times.unit_of(event)
-    event_ticks = times.ticks(event, unit)
-    created_ticks = np.full(len(event), times.NEVER) if created is None else times.ticks(created, unit)
+    unit = timestamps.unit_of(event)
+    event_ticks = timestamps.ticks(event, unit)
+    created_ticks = np.full(len(event), timestamps.NEVER) if created is None else timestamps.ticks(created, unit)
     codes, code = keys.encode(key_columns, len(event))
-    usable = (code >= 0) & (event_ticks != times.NEVER)
+    usable = (code >= 0) & (event_ticks != timestamps.NEVER)
     if created_before is not None:
-        usable &= (created_ticks != times.NEVER) & (created_ticks < times.tick(created_before, unit))
+        usable &= (created_ticks != timestamps.NEVER) & (created_ticks < timestamps.tick(created_before, unit))
     row = np.flatnonzero(usable)
     row = row[np.lexsort((created_ticks[row], event_ticks[row], code[row]))]
     return Versions(
@@ -107,9 +108,9 @@ def look_up(
         the key or the time is null.
     """
     code = keys.encode_like(versions.codes, key_columns, len(at))
-    asked = times.ticks(at, versions.unit)
-    code[asked == times.NEVER] = -1
-    lifetime = times.duration(ttl, versions.unit) if ttl else None
+    asked = timestamps.ticks(at, versions.unit)
+    code[asked == timestamps.NEVER] = -1
+    lifetime = timestamps.duration(ttl, versions.unit) if ttl else None
     older = _older_created_earlier(versions) if created_by_then else None
     found = np.empty(len(asked), dtype=np.int64)
     for start in range(0, len(asked), BLOCK_ROWS):
@@ -144,7 +145,7 @@ def _look_up_block(versions: Versions, code: Int64, asked: Int64, lifetime: int 
 
 def _created_after(versions: Versions, position: Int64, asked: Int64) -> npt.NDArray[np.bool_]:
     created = versions.created[position]
-    return (created > asked) | (created == times.NEVER)
+    return (created > asked) | (created == timestamps.NEVER)
 
 
 def _older_created_earlier(versions: Versions) -> Int64:
@@ -153,7 +154,7 @@ def _older_created_earlier(versions: Versions) -> Int64:
     When a version was not created yet, those between it and this one were not either, so that a table filled in one
     night with a year of history is walked in one step and not in a thousand.
     """
-    created = np.where(versions.created == times.NEVER, np.iinfo(np.int64).max, versions.created)
+    created = np.where(versions.created == timestamps.NEVER, np.iinfo(np.int64).max, versions.created)
     first = np.repeat(versions.starts[:-1], np.diff(versions.starts))
     older = np.arange(len(created)) - 1
     older[older < first] = -1

@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from feature_repo.tables import columns, precision
-from feature_repo.tables.columns import Column
+from feature_repo.arrow import columns
+from feature_repo.arrow.columns import Column
+from feature_repo.tables import precision
 from feature_repo.tables.encode import Words
 from feature_repo.tables.layout import HEADER_SIZE, Field, Layout
 

@@ -14,10 +14,10 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.tables import columns
+from feature_repo.arrow import columns
+from feature_repo.arrow.columns import Column
 from feature_repo.tables.batch import Batch, null, times
 from feature_repo.tables.checksum import WORD, all_sound, sound
-from feature_repo.tables.columns import Column
 from feature_repo.tables.encode import Words, of_one_size
 from feature_repo.tables.layout import HEADER_SIZE, Field, Layout
 

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from feature_repo.tables import columns, precision
+from feature_repo.arrow import columns
+from feature_repo.arrow.columns import Column
+from feature_repo.tables import precision
 from feature_repo.tables.checksum import CHECKSUM, WORD, checksums
-from feature_repo.tables.columns import Column
 from feature_repo.tables.layout import HEADER_SIZE, NO_CREATED_TIMESTAMP, Field, Layout
 
 Words = Mapping[str, Sequence[str]]

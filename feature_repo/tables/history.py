@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 
+from feature_repo.arrow import take, timestamps
 from feature_repo.errors import VitrineError
-from feature_repo.tables import asof, gather, times
+from feature_repo.tables import asof
 
 
 def window(
@@ -56,7 +57,7 @@ def read_newest(
     versions = asof.index_versions(
         [order[key] for key in keys], order[event_timestamp], order[created_timestamp] if created_timestamp else None
     )
-    return gather.rows_of(table, newest(versions), columns, where=where).combine_chunks()
+    return take.rows_of(table, newest(versions), columns, where=where).combine_chunks()
 
 
 def newest(versions: asof.Versions) -> asof.Int64:
@@ -77,7 +78,7 @@ def distinct_moments(
     columns = list(dict.fromkeys([*keys.values(), event_timestamp]))
     refuse_missing(table, columns)
     rows = table.to_table(columns=columns, filter=where)
-    named = {moment: times.utc(rows[event_timestamp]), **{name: rows[column] for name, column in keys.items()}}
+    named = {moment: timestamps.utc(rows[event_timestamp]), **{name: rows[column] for name, column in keys.items()}}
     distinct = pa.table(named).group_by(list(named)).aggregate([]).drop_null()
     return distinct.sort_by([(name, "ascending") for name in named])
 
@@ -91,4 +92,4 @@ def refuse_missing(table: pyarrow.dataset.Dataset, columns: Sequence[str]) -> No
 
 def _bound(moment: datetime, type_: pa.DataType) -> pa.Scalar:
     zone = type_.tz if pa.types.is_timestamp(type_) else None
-    return pa.scalar(times.tick(moment, "us"), pa.timestamp("us", tz=zone))
+    return pa.scalar(timestamps.tick(moment, "us"), pa.timestamp("us", tz=zone))

@@ -38,11 +38,11 @@ from typing import Any
 
 import numpy as np
 
+from feature_repo.arrow import timestamps
 from feature_repo.errors import VitrineError
-from feature_repo.tables import times
 
 HEADER_SIZE = 24
-NO_CREATED_TIMESTAMP = times.NEVER
+NO_CREATED_TIMESTAMP = timestamps.NEVER
 MAX_WORDS = 65_535
 """Different texts that a dictionary holds."""
 

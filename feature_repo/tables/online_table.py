@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_repo.arrow.columns import Column
 from feature_repo.errors import VitrineError
 from feature_repo.tables import entity_keys
-from feature_repo.tables.columns import Column
 from feature_repo.tables.conversation import Conversation
 from feature_repo.tables.decode import Rows, decode
 from feature_repo.tables.encode import encode

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from feature_repo.arrow import columns, timestamps
+from feature_repo.arrow.columns import Column
 from feature_repo.errors import VitrineError
-from feature_repo.tables import columns, entity_keys, times
-from feature_repo.tables.columns import Column
+from feature_repo.tables import entity_keys
 from feature_repo.tables.layout import Field
 from feature_repo.tables.online_table import OnlineTable
 from feature_repo.tables.record import View
@@ -42,6 +43,6 @@ class Packer:
             self.view,
             online.keys(self.view, {name: entity_keys.arrow_values(rows[name]) for name in join_keys}, rows.num_rows),
             {field.name: self.to_column(field, rows[field.name]) for field in fields},
-            times.ticks(rows[self.event_timestamp], "us"),
-            times.ticks(rows[self.created_timestamp], "us") if self.created_timestamp else None,
+            timestamps.ticks(rows[self.event_timestamp], "us"),
+            timestamps.ticks(rows[self.created_timestamp], "us") if self.created_timestamp else None,
         )

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 
+from feature_repo.arrow import take
 from feature_repo.errors import VitrineError
-from feature_repo.tables import gather
 
 SAMPLE = 100_000
 """Keys looked at to find bounds between ranges of about equal size."""
@@ -86,7 +86,7 @@ def blocks(
     Args:
         where: which rows; None: all.
     """
-    return joined(gather.scan(table, columns, where).to_batches(), rows)
+    return joined(take.scan(table, columns, where).to_batches(), rows)
 
 
 def joined(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:

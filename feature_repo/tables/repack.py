@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from feature_repo.tables import columns, times
-from feature_repo.tables.columns import Column
+from feature_repo.arrow import columns, timestamps
+from feature_repo.arrow.columns import Column
 from feature_repo.tables.decode import FINGERPRINT, Status, decode
 from feature_repo.tables.encode import Words, encode
 from feature_repo.tables.layout import Field, Layout
@@ -61,8 +61,8 @@ def packed(layout: Layout, rows: pa.Table, event: str, created: str | None, word
         VitrineError: a column's type does not fit its feature.
     """
     found = {field.name: columns.from_arrow(field, _known(field, rows[field.name], words)) for field in layout.fields}
-    made = times.ticks(rows[created], "us") if created else None
-    return encode(layout, found, times.ticks(rows[event], "us"), made, words)
+    made = timestamps.ticks(rows[created], "us") if created else None
+    return encode(layout, found, timestamps.ticks(rows[event], "us"), made, words)
 
 
 def apart(online: Sequence[bytes], wanted: Sequence[bytes], view: View, words: Words) -> Apart:

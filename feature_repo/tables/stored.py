@@ -22,8 +22,9 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet
 
+from feature_repo.arrow import take, timestamps
 from feature_repo.errors import VitrineError
-from feature_repo.tables import asof, gather, ranges, times, training
+from feature_repo.tables import asof, ranges, training
 from feature_repo.tables.training import ViewTable
 
 Int64 = npt.NDArray[np.int64]
@@ -56,7 +57,7 @@ class StoredTrainingSet:
             for name, index in self.row_index.items():
                 number = np.asarray(index[offset : offset + batch.num_rows])
                 for column in versions[name].column_names:
-                    table = table.append_column(column, gather.column(versions[name][column], number))
+                    table = table.append_column(column, take.column(versions[name][column], number))
             offset += batch.num_rows
             yield table
 
@@ -97,7 +98,7 @@ def write(
         index[:] = -1
         for numbers, positions in find(rows, event_timestamp, view, created_by_then, created_before):
             index[numbers] = positions
-        used = gather.renumber(index, view.table.count_rows())
+        used = take.renumber(index, view.table.count_rows())
         index.flush()
         _write_versions(view, used, unfinished / "versions" / f"{view.name}.parquet")
     unfinished.rename(folder)
@@ -165,7 +166,7 @@ def _versions_within(
 
 
 def _write_versions(view: ViewTable, used: Int64, path: Path) -> None:
-    batches = gather.batches_of(view.table, used, list(dict.fromkeys(view.features.values())))
+    batches = take.batches_of(view.table, used, list(dict.fromkeys(view.features.values())))
     schema = pa.schema([view.table.schema.field(column).with_name(name) for name, column in view.features.items()])
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:
         for batch in batches:
@@ -174,5 +175,7 @@ def _write_versions(view: ViewTable, used: Int64, path: Path) -> None:
 
 
 def _earliest(rows: pyarrow.dataset.Dataset, event_timestamp: str, block_rows: int) -> datetime | None:
-    lows = [pc.min(times.utc(block[event_timestamp])) for block in ranges.blocks(rows, [event_timestamp], block_rows)]
-    return min((times.moment(low) for low in lows if low.is_valid), default=None)
+    lows = [
+        pc.min(timestamps.utc(block[event_timestamp])) for block in ranges.blocks(rows, [event_timestamp], block_rows)
+    ]
+    return min((timestamps.moment(low) for low in lows if low.is_valid), default=None)

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import pyarrow.compute as pc
 
+from feature_repo.arrow.columns import Column
 from feature_repo.errors import VitrineError
 from feature_repo.tables import entity_keys
-from feature_repo.tables.columns import Column
 from feature_repo.tables.layout import MAX_WORDS, Field
 from feature_repo.tables.record import (
     Record,

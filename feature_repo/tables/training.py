@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 
+from feature_repo.arrow import take, timestamps
 from feature_repo.errors import VitrineError
-from feature_repo.tables import asof, gather, times
+from feature_repo.tables import asof
 
 Int64: TypeAlias = npt.NDArray[np.int64]
 
@@ -87,8 +88,8 @@ class Normalised:
         for matched in self.views.values():
             for name in matched.versions.column_names:
                 column = matched.versions[name]
-                encode = dictionary and gather.is_list(column.type)
-                make = gather.dictionary_column if encode else gather.column
+                encode = dictionary and take.is_list(column.type)
+                make = take.dictionary_column if encode else take.column
                 result = result.append_column(name, make(column, matched.row_index))
         return result
 
@@ -126,8 +127,8 @@ def join(
             then cannot be told any more, because corrected versions have been dropped since.
     """
     refuse_unusable(rows.schema, event_timestamp, views)
-    earliest = pc.min(times.utc(rows[event_timestamp])) if created_by_then else pa.scalar(None)
-    known_at = [times.moment(earliest)] if earliest.is_valid else []
+    earliest = pc.min(timestamps.utc(rows[event_timestamp])) if created_by_then else pa.scalar(None)
+    known_at = [timestamps.moment(earliest)] if earliest.is_valid else []
     refuse_the_dropped(views, [*known_at, *([created_before] if created_before else [])])
     find = find or _find
     return Normalised(
@@ -198,10 +199,10 @@ def _matched(rows: int, view: ViewTable, found: Found) -> Matched:
     position = np.full(rows, -1)
     for numbers, positions in found:
         position[numbers] = positions
-    used = gather.renumber(position, view.table.count_rows())
-    wanted = gather.rows_of(view.table, used, list(dict.fromkeys([*view.features.values(), view.event_timestamp])))
+    used = take.renumber(position, view.table.count_rows())
+    wanted = take.rows_of(view.table, used, list(dict.fromkeys([*view.features.values(), view.event_timestamp])))
     distinct = pa.table({name: wanted[column] for name, column in view.features.items()}).combine_chunks()
-    since = times.utc(wanted[view.event_timestamp])
+    since = timestamps.utc(wanted[view.event_timestamp])
     del wanted
     pa.default_memory_pool().release_unused()  # what reading needed, before vectors are written out per row
     return Matched(row_index=position, versions=distinct, event_timestamp=since)

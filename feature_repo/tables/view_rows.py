@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from feature_repo.tables import columns
-from feature_repo.tables.columns import Column
+from feature_repo.arrow import columns
+from feature_repo.arrow.columns import Column
 from feature_repo.tables.decode import Rows, Status
 
 

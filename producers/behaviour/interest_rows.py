@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from feature_repo.arrow import timestamps
 from feature_repo.features.interest import Interest, Means
 from feature_repo.schema import (
     CHILD_AGES,
@@ -20,7 +21,6 @@ from feature_repo.schema import (
     USER_ID,
     USER_INTEREST,
 )
-from feature_repo.tables import times
 
 Int64 = NDArray[np.int64]
 
@@ -104,7 +104,7 @@ def read(row: Mapping[str, Any], width: int) -> Interest:
         ages_weight=np.array([row["child_age_weight"]], np.float32),
         genders=_vector(row["child_gender_mix"], len(CHILD_GENDERS)),
         genders_weight=np.array([row["child_gender_weight"]], np.float32),
-        time=np.array([times.tick(row[EVENT_TIMESTAMP], "us") - 1]),
+        time=np.array([timestamps.tick(row[EVENT_TIMESTAMP], "us") - 1]),
     )
     return Interest(means, tuple(row["recent_products"]), tuple(row["recent_times"]), row["clicks"])
 

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo import table_names
+from feature_repo.arrow.vectors import matrix
 from feature_repo.features import neighbours as definition
 from feature_repo.schema import (
     CREATED_TIMESTAMP,
@@ -26,7 +27,6 @@ from feature_repo.schema import (
 )
 from feature_repo.settings import Settings
 from feature_repo.tables import delta
-from feature_repo.tables.vectors import matrix
 from producers.behaviour import log as logs
 from producers.behaviour.log import Int64, Log
 from producers.behaviour.nearest import Nearest

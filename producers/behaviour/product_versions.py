@@ -9,10 +9,11 @@ import pyarrow.dataset
 from numpy.typing import NDArray
 
 from feature_repo import table_names
+from feature_repo.arrow import take
+from feature_repo.arrow.vectors import matrix
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, TIMESTAMP
 from feature_repo.settings import Settings
-from feature_repo.tables import asof, delta, gather
-from feature_repo.tables.vectors import matrix
+from feature_repo.tables import asof, delta
 
 Int64 = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -92,7 +93,7 @@ def held_at(
     number = np.append(np.searchsorted(used, position[position >= 0]), -1)
     place = np.full(len(position), -1)
     place[position >= 0] = number[:-1]
-    return place, gather.rows_of(rows, used, columns, where=where)
+    return place, take.rows_of(rows, used, columns, where=where)
 
 
 def _gather(values: Floats, row: Int64) -> Floats:

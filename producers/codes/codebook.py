@@ -21,9 +21,9 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_repo.arrow import timestamps
 from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings
-from feature_repo.tables import times
 
 Vectors = NDArray[np.float32]
 
@@ -108,7 +108,7 @@ def train(vectors: Vectors, encoder_version: str, *, levels: int, size: int, see
         centroids = np.array(means.centroids, np.float32)
         found.append(centroids)
         left = left - centroids[_nearest(_index(centroids), left)]
-    return Codebook(tuple(found), encoder_version, times.tick(now, "us"))
+    return Codebook(tuple(found), encoder_version, timestamps.tick(now, "us"))
 
 
 def size_for(products: int) -> int:

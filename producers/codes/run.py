@@ -14,11 +14,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo import table_names
+from feature_repo.arrow import take
+from feature_repo.arrow.vectors import matrix
 from feature_repo.errors import VitrineError
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_CODES, PRODUCT_ID, TIMESTAMP
 from feature_repo.settings import Settings
-from feature_repo.tables import delta, gather
-from feature_repo.tables.vectors import matrix
+from feature_repo.tables import delta
 from producers.codes import codebook as codebooks
 from producers.codes.codebook import Codebook, Quality
 from producers.taggers.rows import choose_version
@@ -130,7 +131,7 @@ def _train(settings: Settings, version: str, levels: int, size: int | None, seed
     if len(last) > most:
         last = np.random.default_rng(seed).choice(last, most, replace=False)
     where = pc.field("encoder_version") == version
-    rows = gather.rows_of(
+    rows = take.rows_of(
         delta.dataset(settings.table(table_names.EMBEDDING)), np.sort(last), ["fused_vector"], where=where
     )
     vectors = matrix(rows["fused_vector"])
@@ -173,7 +174,7 @@ def _fingerprints(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
 def _batches(settings: Settings, version: str) -> Iterator[tuple[pa.Table, NDArray[np.float32]]]:
     where = pc.field("encoder_version") == version
     rows = delta.dataset(settings.table(table_names.EMBEDDING))
-    for batch in gather.scan(rows, [*KEY, "fused_vector"], where).to_batches():
+    for batch in take.scan(rows, [*KEY, "fused_vector"], where).to_batches():
         table = pa.Table.from_batches([batch]).filter(pc.is_valid(pc.field("fused_vector")))
         if len(table):
             yield table.select(KEY), matrix(table["fused_vector"])

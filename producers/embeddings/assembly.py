@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo import schema
-from feature_repo.tables.vectors import matrix
+from feature_repo.arrow.vectors import matrix
 from producers.catalogue import digests, image_hashes
 from producers.embeddings.contents import IMAGE, TITLE, Contents, Vectors
 from producers.encoders.embed import NO_VECTOR, NOTHING_USABLE, Embedded, Unusable

@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo import schema, table_names
+from feature_repo.arrow import take
 from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings
-from feature_repo.tables import delta, gather, quarantine
+from feature_repo.tables import delta, quarantine
 from feature_repo.tables.on_ray import cluster
 from producers import ledger
 from producers.catalogue import digests
@@ -244,7 +245,7 @@ class _Work:
 def _chunks(state: Since, rows: Rows, columns: list[str]) -> Iterator[pa.Table]:
     """Rows of the new versions, ROWS_A_COMMIT at a time, with the hash of their titles."""
     held: list[pa.RecordBatch] = []
-    for batch in gather.batches_of(state.new, rows, columns) if len(rows) else ():
+    for batch in take.batches_of(state.new, rows, columns) if len(rows) else ():
         held.append(batch)
         if sum(map(len, held)) >= ROWS_A_COMMIT:
             whole = pa.Table.from_batches(held)

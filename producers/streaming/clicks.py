@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo import schema, table_names
+from feature_repo.arrow import timestamps
 from feature_repo.features import interest
 from feature_repo.features.interest import Click, Interest
 from feature_repo.settings import Settings
-from feature_repo.tables import checks, delta, times
+from feature_repo.tables import checks, delta
 from producers.behaviour import interest_rows
 from producers.streaming.source import Message, failed
 
@@ -31,7 +32,7 @@ MISSING = "no user_id, product_id or event_timestamp"
 NO_TIME = "event_timestamp is no ISO 8601 with a zone"
 FUTURE = f"event_{checks.FUTURE}"
 TOO_EARLY = f"event_{checks.TOO_EARLY}"
-FIRST = times.tick(datetime.min, "us")
+FIRST = timestamps.tick(datetime.min, "us")
 """The first moment that Python's calendar has."""
 
 Vector = NDArray[np.float32]
@@ -193,7 +194,7 @@ def _read(message: Message, now: datetime, refused: list[tuple[Message, str]]) -
 
 
 def _tick(moment: datetime) -> int:
-    return times.tick(moment, "us")
+    return timestamps.tick(moment, "us")
 
 
 def _moment(tick: int) -> datetime:

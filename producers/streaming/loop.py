@@ -13,9 +13,10 @@ from datetime import datetime
 import pyarrow as pa
 
 from feature_repo import schema, table_names
+from feature_repo.arrow import timestamps
 from feature_repo.errors import VitrineError
 from feature_repo.settings import Settings
-from feature_repo.tables import quarantine, times
+from feature_repo.tables import quarantine
 from producers.streaming import products
 from producers.streaming.clicks import Clicks
 from producers.streaming.products import Makers
@@ -27,7 +28,7 @@ WAIT = 0.1
 """Seconds for which new messages are waited for, before looking whether to commit or to end."""
 COMMIT_ROWS = 20_000
 """Rows that are committed before their time: they are in memory."""
-LAST = times.tick(datetime.max, "us")
+LAST = timestamps.tick(datetime.max, "us")
 """The last moment that Python's calendar has."""
 NO_ARRIVAL = "its id in the stream is no time: let the stream give the ids"
 

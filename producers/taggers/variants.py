@@ -12,8 +12,8 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
+from feature_repo.arrow.vectors import matrix
 from feature_repo.schema import TAG_VARIANTS
-from feature_repo.tables.vectors import matrix
 
 TAGGER, VECTORS, BAG_OF_WORDS, TEXT_TOWER, IMAGE_TOWER = TAG_VARIANTS
 

@@ -24,8 +24,9 @@ import typer
 from PIL import Image
 
 from feature_repo import schema, settings, table_names
+from feature_repo.arrow import take
 from feature_repo.settings import Settings
-from feature_repo.tables import delta, gather
+from feature_repo.tables import delta
 from producers.catalogue import digests
 from producers.catalogue import increment as catalogue
 from producers.embeddings import contents, made, plan
@@ -148,7 +149,7 @@ def _embed_without_an_encoder(store: Settings, encoder: Path) -> None:
     path, series = store.table(table_names.EMBEDDING), made.series(model.version)
     chance, turn = np.random.default_rng(0), 0
     held: list[pa.RecordBatch] = []
-    for batch in [*gather.scan(state.new, [*made.KEY, "title", "image_hash"]).to_batches(), None]:
+    for batch in [*take.scan(state.new, [*made.KEY, "title", "image_hash"]).to_batches(), None]:
         if batch is not None:
             held.append(batch)
         if held and (batch is None or sum(map(len, held)) >= BLOCK_ROWS):

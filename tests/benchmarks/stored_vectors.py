@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from feature_repo.tables import columns
+from feature_repo.arrow import columns
 from feature_repo.tables.decode import decode
 from feature_repo.tables.encode import encode
 from feature_repo.tables.layout import Field, Layout

@@ -146,11 +146,11 @@ def test_another_products_features_in_a_sound_row_are_named_with_their_cosine(sh
     table = online(shop)
     view = table.views.get("looks")
     rows = pa.table({"vector": pa.array([[3.0, -1.0]], world.vectors), "colour": ["colour 4"]})
-    from feature_repo.tables import columns, times
+    from feature_repo.arrow import columns, timestamps
 
     found = {field.name: columns.from_arrow(field, rows[field.name]) for field in view.layout.fields}
     event, created = (pa.chunked_array([pa.array([at(hours)], world.STAMP)]) for hours in (1, 8))
-    _, packed = table.pack(view, [b"any"], found, times.ticks(event, "us"), times.ticks(created, "us"))
+    _, packed = table.pack(view, [b"any"], found, timestamps.ticks(event, "us"), timestamps.ticks(created, "us"))
     replace(shop, "p00", packed[0])
     judged = checked(shop)
     assert judged.faults == FINE | {"different": 1}

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from feature_repo.arrow import take
 from feature_repo.errors import VitrineError
-from feature_repo.tables import gather, ranges, stored, training
+from feature_repo.tables import ranges, stored, training
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 STAMP = pa.timestamp("us", tz="UTC")
@@ -141,7 +142,7 @@ def test_a_key_of_another_kind_is_refused_by_name(tmp_path: Path) -> None:
 def test_positions_become_numbers_into_those_in_use_whatever_the_blocks(asked: list[int], block_rows: int) -> None:
     positions = np.array(asked, np.int64)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(gather, "CHUNK_ROWS", block_rows)
-        used = gather.renumber(positions, 9)
+        patched.setattr(take, "CHUNK_ROWS", block_rows)
+        used = take.renumber(positions, 9)
     assert used.tolist() == sorted({position for position in asked if position >= 0})
     assert np.append(used, -1)[positions].tolist() == asked

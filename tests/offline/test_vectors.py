@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feature_repo.arrow.vectors import longest, matrix
 from feature_repo.errors import VitrineError
-from feature_repo.tables.vectors import longest, matrix
 
 FLOATS = st.floats(width=32)
 

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from feature_repo.arrow import columns
 from feature_repo.errors import VitrineError
-from feature_repo.tables import columns
 from feature_repo.tables.decode import Rows, Status
 from feature_repo.tables.layout import Field, Layout
 from feature_repo.tables.online_table import OnlineTable, Request

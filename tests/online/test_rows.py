@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feature_repo.arrow import columns
 from feature_repo.errors import VitrineError
-from feature_repo.tables import columns, precision
+from feature_repo.tables import precision
 from feature_repo.tables.decode import Status, decode
 from feature_repo.tables.encode import encode
 from feature_repo.tables.layout import Field, Layout

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from feature_repo.tables import columns
-from feature_repo.tables.columns import Column
+from feature_repo.arrow import columns
+from feature_repo.arrow.columns import Column
 from feature_repo.tables.layout import Field, Layout
 from feature_repo.tables.lmdb_table import LMDBStore
 from feature_repo.tables.online_table import OnlineTable

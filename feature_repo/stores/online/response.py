@@ -19,9 +19,9 @@ from feast.value_type import ValueType
 from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
+from feature_repo.arrow import columns
 from feature_repo.errors import VitrineError
 from feature_repo.stores.online import values
-from feature_repo.tables import columns
 from feature_repo.tables.decode import Status
 from feature_repo.tables.view_rows import ViewRows
 

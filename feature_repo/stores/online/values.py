@@ -12,13 +12,13 @@ from feast.type_map import feast_value_type_to_python_type, python_values_to_pro
 from feast.value_type import ValueType
 from numpy.typing import NDArray
 
+from feature_repo.arrow import columns, timestamps
+from feature_repo.arrow.columns import Column
 from feature_repo.errors import VitrineError
-from feature_repo.tables import columns, times
-from feature_repo.tables.columns import Column
 from feature_repo.tables.decode import Rows, Status
 from feature_repo.tables.layout import NO_CREATED_TIMESTAMP, Field
 
-NULL_TIMESTAMP = times.NEVER
+NULL_TIMESTAMP = timestamps.NEVER
 """What Feast writes for a missing timestamp."""
 _SAME_ATTRIBUTE = {"pdf_bytes": "bytes_val", "image_bytes": "bytes_val"}
 _PLAIN = {"bool", "int32", "int64", "float", "double", "string", "bytes", "pdf_bytes", "image_bytes"}
@@ -101,14 +101,14 @@ def _plain_values(column: Column) -> list[Any]:
 
 def microseconds(moments: Sequence[datetime | None]) -> NDArray[np.int64]:
     """Moments as microseconds since 1970 UTC; those without a zone are UTC, None is NO_CREATED_TIMESTAMP."""
-    return np.array([NO_CREATED_TIMESTAMP if one is None else times.tick(one, "us") for one in moments], np.int64)
+    return np.array([NO_CREATED_TIMESTAMP if one is None else timestamps.tick(one, "us") for one in moments], np.int64)
 
 
 def to_feast(rows: Rows) -> list[tuple[datetime | None, dict[str, Value] | None]]:
     """Rows as Feast's stores give them: nothing for an entity that is absent, stale or damaged."""
     protos = {name: to_protos(column) for name, column in rows.columns.items()}
     return [
-        (times.EPOCH + timedelta(microseconds=event), {name: column[i] for name, column in protos.items()})
+        (timestamps.EPOCH + timedelta(microseconds=event), {name: column[i] for name, column in protos.items()})
         if status == Status.PRESENT
         else (None, None)
         for i, (status, event) in enumerate(zip(rows.status.tolist(), rows.event_timestamp.tolist(), strict=True))

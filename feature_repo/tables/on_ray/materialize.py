@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
 
-from feature_repo.tables import asof, gather, history, keys, ranges
+from feature_repo.arrow import take
+from feature_repo.tables import asof, history, keys, ranges
 from feature_repo.tables.materialize import BLOCK_ROWS, Group, Source, Write, some_of, to_write
 from feature_repo.tables.on_ray import cluster, shuffle
 from feature_repo.tables.online_table import OnlineTable
@@ -92,7 +93,7 @@ def _send(
     table = files[int(places["part"][0].as_py())]
     online = OnlineTable(store, project)
     columns = list(dict.fromkeys(source.columns.values()))
-    batches = gather.batches_of(table, newest[_ROW].to_numpy(), columns, where=to_write(source, group.window))
+    batches = take.batches_of(table, newest[_ROW].to_numpy(), columns, where=to_write(source, group.window))
     for block in ranges.joined(batches, BLOCK_ROWS):
         store.write(*packer.pack(online, source.named(block)), packer.view.ttl)
     return pa.table([[table.count_rows()]], schema=_SENT)
