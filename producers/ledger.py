@@ -27,8 +27,8 @@ from sqlalchemy.schema import CreateTable
 
 from feature_repo import runs as where
 from feature_repo.errors import VitrineError
+from feature_repo.offline import delta
 from feature_repo.settings import Settings
-from feature_repo.tables import delta
 from producers import locks
 
 RUNNING, DONE, FAILED, STOPPED, KILLED = "running", "done", "failed", "stopped", "killed"

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from feature_repo import table_names
 from feature_repo.cores import on_every_core
 from feature_repo.errors import VitrineError
+from feature_repo.offline import delta, quarantine, validation
 from feature_repo.schema import (
     CREATED_TIMESTAMP,
     EVENT_TIMESTAMP,
@@ -33,7 +34,6 @@ from feature_repo.schema import (
     VECTOR,
 )
 from feature_repo.settings import Settings
-from feature_repo.tables import checks, delta, quarantine
 from producers.taggers import labels as label_file
 from producers.taggers import rows as embedding_rows
 from producers.taggers import split, variants
@@ -85,7 +85,7 @@ def tag_products(
     encoder_version = embedding_rows.choose_version(settings, encoder_version)
     rows = embedding_rows.read(settings, encoder_version)
     came = label_file.read(labels)
-    checks.require(came, LABELS.names, labels)
+    validation.require(came, LABELS.names, labels)
     checked, refused = label_file.check(came, set(rows[PRODUCT_ID].to_pylist()))
     quarantine.add(settings, "tags", refused, now)
     if not len(checked):
@@ -152,7 +152,7 @@ def learn(settings: Settings, labels: Path, encoder_version: str, abstain: float
     """
     rows = embedding_rows.read(settings, embedding_rows.choose_version(settings, encoder_version))
     came = label_file.read(labels)
-    checks.require(came, LABELS.names, labels)
+    validation.require(came, LABELS.names, labels)
     checked, refused = label_file.check(came, set(rows[PRODUCT_ID].to_pylist()))
     if not len(checked):
         raise VitrineError(f"{labels}: none of its {len(refused)} labels is usable; `produce tags` says why")

@@ -65,7 +65,7 @@ def loaded_by(module: str) -> set[str]:
     [
         "producers.cli",
         "consumers.cli",
-        "feature_repo.tables.delta",
+        "feature_repo.offline.delta",
         "producers.upkeep",
         "producers.encoders.pixels",  # what each decoding process imports
     ],

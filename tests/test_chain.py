@@ -14,8 +14,8 @@ import pytest
 
 from consumers.online import OnlineReader, Status
 from feature_repo import settings
+from feature_repo.offline import delta
 from feature_repo.settings import Settings
-from feature_repo.tables import delta
 
 ROOT = Path(__file__).parent.parent
 ENDS = "2026-01-21T00:00:00"

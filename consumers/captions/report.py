@@ -19,9 +19,9 @@ from sacrebleu.metrics.chrf import CHRF
 
 from feature_repo import table_names, words
 from feature_repo.errors import VitrineError
+from feature_repo.offline import delta, files
 from feature_repo.schema import EVENT_TIMESTAMP, PRODUCT_ID
 from feature_repo.settings import Settings
-from feature_repo.tables import delta, files
 
 ATTRIBUTES = ("colour", "category", "child_age")
 REPLICATES = 1000

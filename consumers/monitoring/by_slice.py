@@ -16,11 +16,12 @@ from consumers.monitoring.objectives import AGES, SHARES, Objectives
 from consumers.monitoring.slices import ALL, Shop
 from feature_repo import runs, table_names
 from feature_repo.human_times import in_words
+from feature_repo.offline import delta, quarantine
 from feature_repo.online import open_online
 from feature_repo.runs import LastRun
 from feature_repo.schema import CREATED_TIMESTAMP
 from feature_repo.settings import Settings
-from feature_repo.tables import delta, quarantine, written
+from feature_repo.tables import written
 from feature_repo.tables.written import Written
 
 COMMANDS = WRITTEN_BY | OPTIONAL

@@ -35,9 +35,10 @@ from consumers.monitoring.verdicts import FAULTS, Verdicts, judge, judge_served
 from consumers.served_log import Served
 from feature_repo.arrow import timestamps
 from feature_repo.errors import VitrineError
+from feature_repo.offline import delta
 from feature_repo.online import open_online
 from feature_repo.settings import Settings
-from feature_repo.tables import delta, entity_keys, written
+from feature_repo.tables import entity_keys, written
 from feature_repo.tables.online_table import OnlineTable
 from feature_repo.tables.record import View
 

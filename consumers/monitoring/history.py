@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from consumers.monitoring.taken import Taken
 from feature_repo.arrow import take, timestamps
+from feature_repo.offline import delta, ranges
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP
-from feature_repo.tables import delta, entity_keys, ranges
+from feature_repo.tables import entity_keys
 from feature_repo.tables.online_table import OnlineTable
 from feature_repo.tables.record import View
 from feature_repo.tables.written import Written

@@ -23,8 +23,8 @@ from consumers.monitoring.slices import ALL, Shop
 from consumers.monitoring.taken import Taken
 from feature_repo.arrow import timestamps
 from feature_repo.errors import VitrineError
+from feature_repo.offline import delta
 from feature_repo.schema import EVENT_TIMESTAMP, PRODUCT_ID, TIMESTAMP
-from feature_repo.tables import delta
 from feature_repo.tables.written import Written
 
 VERSION = "encoder_version"

@@ -13,9 +13,9 @@ from feast.infra.offline_stores.offline_store import RetrievalMetadata
 
 from feature_repo.arrow import timestamps
 from feature_repo.errors import VitrineError
+from feature_repo.offline import versions
+from feature_repo.offline.training_set import ViewTable
 from feature_repo.stores.feast_seam import EVENT_TIMESTAMP, compute_non_entity_date_range
-from feature_repo.tables import history
-from feature_repo.tables.training import ViewTable
 
 
 def from_caller(entity_df: pd.DataFrame | pa.Table | Any) -> tuple[pa.Table | pyarrow.dataset.Dataset, str]:
@@ -51,11 +51,11 @@ def from_views(
     """
     start, end = compute_non_entity_date_range(list(feature_views), start_date=start_date, end_date=end_date)
     moments = [
-        history.distinct_moments(
+        versions.distinct_moments(
             view.table,
             dict(view.keys),
             view.event_timestamp,
-            history.window(view.table, view.event_timestamp, start, end),
+            versions.window(view.table, view.event_timestamp, start, end),
             moment=EVENT_TIMESTAMP,
         )
         for view in views

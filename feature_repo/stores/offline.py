@@ -20,13 +20,13 @@ from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel
 
 from feature_repo.errors import VitrineError
+from feature_repo.offline import versions
+from feature_repo.offline.training_set import Find
 from feature_repo.stores import entity_rows, sources
 from feature_repo.stores.feast_seam import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
 from feature_repo.stores.retrieval import TableRetrievalJob, TrainingRequest, TrainingRetrievalJob
 from feature_repo.stores.view_tables import requested_view_tables
-from feature_repo.tables import history
 from feature_repo.tables.on_ray import cluster
-from feature_repo.tables.training import Find
 
 
 class DeltaOfflineStoreConfig(FeastConfigBaseModel):
@@ -103,10 +103,10 @@ class DeltaOfflineStore(OfflineStore):
         created = created_timestamp_column or None
 
         def newest(table: pyarrow.dataset.Dataset, columns: list[str]) -> pa.Table:
-            return history.read_newest(
+            return versions.read_newest(
                 table,
                 columns,
-                history.window(table, timestamp_field, start_date, end_date),
+                versions.window(table, timestamp_field, start_date, end_date),
                 keys=join_key_columns,
                 event_timestamp=timestamp_field,
                 created_timestamp=created,
@@ -130,8 +130,8 @@ class DeltaOfflineStore(OfflineStore):
         created = created_timestamp_column or None
 
         def everything(table: pyarrow.dataset.Dataset, columns: list[str]) -> pa.Table:
-            history.refuse_missing(table, [timestamp_field])
-            return history.read_all(table, columns, history.window(table, timestamp_field, start_date, end_date))
+            versions.refuse_missing(table, [timestamp_field])
+            return versions.read_all(table, columns, versions.window(table, timestamp_field, start_date, end_date))
 
         columns = [*join_key_columns, *feature_name_columns, timestamp_field, *([created] if created else [])]
         return _pull(config, data_source, columns if feature_name_columns else None, bool(join_key_columns), everything)
@@ -176,7 +176,7 @@ class DeltaOfflineStore(OfflineStore):
         if sources.exists(config, source):
             physical = {feature: column for column, feature in source.field_mapping.items()}
             stamps = [source.timestamp_field, source.created_timestamp_column]
-            history.refuse_missing(
+            versions.refuse_missing(
                 sources.open_table(config, source), [physical.get(name, name) for name in stamps if name]
             )
 

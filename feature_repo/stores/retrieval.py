@@ -19,10 +19,10 @@ from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMeta
 from feast.saved_dataset import SavedDatasetStorage
 
 from feature_repo.errors import VitrineError
+from feature_repo.offline import delta, training_set, training_set_on_disk
+from feature_repo.offline.training_set import Find, Normalised, ViewTable
+from feature_repo.offline.training_set_on_disk import StoredTrainingSet
 from feature_repo.stores import sources
-from feature_repo.tables import delta, stored, training
-from feature_repo.tables.stored import StoredTrainingSet
-from feature_repo.tables.training import Find, Normalised, ViewTable
 
 
 class TableRetrievalJob(RetrievalJob):
@@ -98,7 +98,7 @@ class TrainingRequest:
     def join(self) -> Normalised:
         """The training set in memory."""
         rows = self.rows if isinstance(self.rows, pa.Table) else self.rows.to_table()
-        return training.join(
+        return training_set.join(
             rows,
             self.event_timestamp,
             self.views,
@@ -110,7 +110,7 @@ class TrainingRequest:
     def write(self, folder: Path) -> StoredTrainingSet:
         """The training set in a folder."""
         rows = pyarrow.dataset.dataset(self.rows) if isinstance(self.rows, pa.Table) else self.rows
-        return stored.write(
+        return training_set_on_disk.write(
             rows,
             self.event_timestamp,
             self.views,

@@ -17,7 +17,7 @@ from feast.data_format import DeltaFormat
 from feast.data_source import DataSource
 
 from feature_repo.errors import VitrineError
-from feature_repo.tables import delta, retention
+from feature_repo.offline import delta, retention
 
 
 def location(config: RepoConfig, path: str) -> Path:

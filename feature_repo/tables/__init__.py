@@ -1,18 +1,5 @@
 """Storage without Feast: Arrow tables and NumPy arrays in, Arrow tables and NumPy arrays out.
 
-delta.py       offline tables
-files.py       tables that others hand in: Parquet, CSV
-checks.py      what can be wrong with them
-activity.py    which products are on sale
-impressions.py the log of impressions, checked
-quarantine.py  where bad input goes, with its reason
-asof.py        which version of an entity held at a time: the join, on keys and times alone
-keys.py        join keys as dense integers
-training.py    training sets in normalised form: rows, and row numbers into distinct versions
-retention.py   what leaves a table, and when
-stored.py      training sets larger than memory, in a folder
-ranges.py      a table cut into ranges of its key, one in memory at a time
-history.py     all rows of a time window, or the newest of each entity
 layout.py      the packed row of the online stores, byte by byte
 checksum.py    what tells a damaged row from a sound one
 precision.py   floats in two bytes or one

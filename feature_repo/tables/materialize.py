@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 from pyarrow.fs import SubTreeFileSystem
 
-from feature_repo.tables import history, ranges
+from feature_repo.offline import ranges, versions
 from feature_repo.tables.written import Ledger, Window
 
 BLOCK_ROWS = 16_384
@@ -162,7 +162,7 @@ def some_of(
 
 
 def _in(source: Source, window: Window) -> pyarrow.dataset.Expression:
-    return history.window(source.table, source.event_timestamp, window.start, window.end)
+    return versions.window(source.table, source.event_timestamp, window.start, window.end)
 
 
 def to_write(source: Source, window: Window) -> pyarrow.dataset.Expression:

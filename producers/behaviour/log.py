@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from feature_repo.offline import key_encoding, quarantine
+from feature_repo.offline.impressions import read_impressions
 from feature_repo.schema import CLICKED, EVENT_TIMESTAMP, PRODUCT_ID, USER_ID
 from feature_repo.settings import Settings
-from feature_repo.tables import keys, quarantine
-from feature_repo.tables.impressions import read_impressions
 
 Int64 = NDArray[np.int64]
 
@@ -71,8 +71,8 @@ def read(settings: Settings, file: Path, *, step: str, now: datetime, clicks_onl
     if clicks_only:
         table, clicked = table.filter(pa.array(clicked)), clicked[clicked]
     time = table[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
-    users, user = keys.encode([table[USER_ID]], len(time))
-    products, product = keys.encode([table[PRODUCT_ID]], len(time))
+    users, user = key_encoding.encode([table[USER_ID]], len(time))
+    products, product = key_encoding.encode([table[PRODUCT_ID]], len(time))
     # By the products' names and not by their codes: those depend on what else is in the file.
     names = products.values[0]
     rank = np.empty(len(names), np.int64)

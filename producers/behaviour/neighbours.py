@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from feature_repo import table_names
 from feature_repo.arrow.vectors import matrix
 from feature_repo.features import neighbours as definition
+from feature_repo.offline import delta
 from feature_repo.schema import (
     CREATED_TIMESTAMP,
     EVENT_TIMESTAMP,
@@ -26,7 +27,6 @@ from feature_repo.schema import (
     TIMESTAMP,
 )
 from feature_repo.settings import Settings
-from feature_repo.tables import delta
 from producers.behaviour import log as logs
 from producers.behaviour.log import Int64, Log
 from producers.behaviour.nearest import Nearest

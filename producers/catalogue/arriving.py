@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo import schema
-from feature_repo.tables import checks
-from feature_repo.tables.checks import Check
-from feature_repo.tables.quarantine import Refused
+from feature_repo.offline import validation
+from feature_repo.offline.quarantine import Refused
+from feature_repo.offline.validation import Check
 from producers.catalogue import picture_store
 
 MAX_TITLE = 1_000
@@ -49,29 +49,31 @@ class Arriving:
 
 def check(table: pa.Table, start: int, file: Path, now: datetime) -> Arriving:
     """Check a block of rows, of which the first is row `start` of the whole table, counted from 0."""
-    table, misspelt = checks.spelt(table, schema.PRODUCTS.names)
-    ids = checks.as_text(table, schema.PRODUCT_ID, file)
-    names = checks.row_names(ids, start)
-    instants, bad_instants = checks.as_timestamps(table, "updated_at", file, now)
-    titles = _blank_to_null(checks.as_text(table, "title", file))
-    prices = checks.as_numbers(table, "price", file)
+    table, misspelt = validation.spelt(table, schema.PRODUCTS.names)
+    ids = validation.as_text(table, schema.PRODUCT_ID, file)
+    names = validation.row_names(ids, start)
+    instants, bad_instants = validation.as_timestamps(table, "updated_at", file, now)
+    titles = _blank_to_null(validation.as_text(table, "title", file))
+    prices = validation.as_numbers(table, "price", file)
     images, image_bytes, bad_images = images_of(table, file)
-    bad_price = checks.mask(pc.less(prices, 0.0)) | checks.mask(pc.invert(pc.is_finite(prices)))
+    bad_price = validation.mask(pc.less(prices, 0.0)) | validation.mask(pc.invert(pc.is_finite(prices)))
     has_nothing = (
-        checks.mask(pc.is_null(titles)) & checks.mask(pc.is_null(images)) & checks.mask(pc.is_null(image_bytes))
+        validation.mask(pc.is_null(titles))
+        & validation.mask(pc.is_null(images))
+        & validation.mask(pc.is_null(image_bytes))
     )
-    passed, refused = checks.sieve(
+    passed, refused = validation.sieve(
         table,
         names,
         [
             *misspelt,
-            Check(schema.PRODUCT_ID, NO_ID, checks.blank(ids)),
+            Check(schema.PRODUCT_ID, NO_ID, validation.blank(ids)),
             *bad_instants,
             Check("image", NOTHING, has_nothing),
         ],
     )
     repairs = [
-        Check("title", LONG_TITLE, checks.mask(pc.greater(pc.utf8_length(titles), MAX_TITLE))),
+        Check("title", LONG_TITLE, validation.mask(pc.greater(pc.utf8_length(titles), MAX_TITLE))),
         Check("price", BAD_PRICE, bad_price),
         *bad_images,
     ]
@@ -80,7 +82,7 @@ def check(table: pa.Table, start: int, file: Path, now: datetime) -> Arriving:
         bad = repair.bad & passed
         notes += zip(
             np.flatnonzero(bad).tolist(),
-            checks.named(table, names, Check(repair.column, repair.reason, bad)),
+            validation.named(table, names, Check(repair.column, repair.reason, bad)),
             strict=True,
         )
     columns = {
@@ -88,8 +90,8 @@ def check(table: pa.Table, start: int, file: Path, now: datetime) -> Arriving:
         "title": pc.utf8_slice_codeunits(titles, 0, MAX_TITLE),
         "image": images,
         "image_bytes": image_bytes,
-        "category": _blank_to_null(checks.as_text(table, "category", file)),
-        "brand": _blank_to_null(checks.as_text(table, "brand", file)),
+        "category": _blank_to_null(validation.as_text(table, "category", file)),
+        "brand": _blank_to_null(validation.as_text(table, "brand", file)),
         "price": pc.if_else(pa.array(bad_price), None, prices),
         schema.EVENT_TIMESTAMP: instants,
     }
@@ -103,11 +105,11 @@ def images_of(table: pa.Table, file: Path) -> tuple[pa.ChunkedArray, pa.ChunkedA
     if pa.types.is_binary(held) or pa.types.is_large_binary(held):
         nothing = pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
         return nothing, table["image"].cast(pa.binary()), ()
-    paths = _blank_to_null(checks.as_text(table, "image", file))
-    stored = checks.mask(pc.starts_with(paths, picture_store.SCHEME))
+    paths = _blank_to_null(validation.as_text(table, "image", file))
+    stored = validation.mask(pc.starts_with(paths, picture_store.SCHEME))
     paths = pc.if_else(pa.array(stored), pc.utf8_slice_codeunits(paths, len(picture_store.SCHEME)), paths)
-    url = checks.mask(pc.match_substring_regex(paths, r"^[A-Za-z][A-Za-z0-9+.-]*://"))
-    escapes = checks.mask(pc.match_substring_regex(paths, r"(^|/)\.\.(/|$)"))
+    url = validation.mask(pc.match_substring_regex(paths, r"^[A-Za-z][A-Za-z0-9+.-]*://"))
+    escapes = validation.mask(pc.match_substring_regex(paths, r"(^|/)\.\.(/|$)"))
     folder = str((file if file.is_dir() else file.parent).resolve())
     inside = pc.binary_join_element_wise(folder, pc.replace_substring_regex(paths, r"^(\./+)+", ""), "/")
     absolute = pc.if_else(pc.starts_with(paths, "/"), paths, inside)
@@ -121,4 +123,4 @@ def images_of(table: pa.Table, file: Path) -> tuple[pa.ChunkedArray, pa.ChunkedA
 
 
 def _blank_to_null(text: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.if_else(pa.array(checks.blank(text)), None, text)
+    return pc.if_else(pa.array(validation.blank(text)), None, text)

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from feature_repo import schema, table_names
 from feature_repo.errors import VitrineError
+from feature_repo.offline import activity, delta, files, quarantine, validation
+from feature_repo.offline.quarantine import Refused
+from feature_repo.offline.validation import Check
 from feature_repo.settings import Settings
-from feature_repo.tables import activity, checks, delta, files, quarantine
-from feature_repo.tables.checks import Check
-from feature_repo.tables.quarantine import Refused
 from producers.catalogue import arriving, digests, image_hashes, versions
 from producers.catalogue.digests import Digests
 from producers.catalogue.versions import Known
@@ -142,20 +142,20 @@ def _take_in(
     read = _Read()
     for block in files.blocks(file, BLOCK_ROWS, schema.PRODUCTS.names):
         if not read.rows:
-            checks.require(block, schema.PRODUCTS.names, file)
+            validation.require(block, schema.PRODUCTS.names, file)
             read.ignored = tuple(name for name in block.column_names if name not in schema.PRODUCTS.names)
         _add(read, block, known, file, now, rehash=rehash)
         progress(read.rows)
     passed, unchanged = np.concatenate(read.passed), np.concatenate(read.unchanged)
     keys, ids = np.concatenate(read.keys), pa.chunked_array([chunk for each in read.ids for chunk in each.chunks])
     twice = _displaced(ids, keys, np.concatenate(read.instants), passed)
-    doubled = checks.named(pa.table({schema.PRODUCT_ID: ids}), ids, Check(schema.PRODUCT_ID, TWICE, twice))
+    doubled = validation.named(pa.table({schema.PRODUCT_ID: ids}), ids, Check(schema.PRODUCT_ID, TWICE, twice))
     refused = read.refused + doubled
     notes = [note for row, note in read.notes if not twice[row]]
 
     product = known.find(keys)
     gone_before = activity.gone(active_path)
-    gone, returned = _moved(known, product[~checks.blank(ids)], gone_before)
+    gone, returned = _moved(known, product[~validation.blank(ids)], gone_before)
     if partial:
         gone = gone[:0]
     elif not allow_shrink and passed.any():
@@ -252,7 +252,7 @@ def _displaced(
     several[rows[order[1:][again]]] = several[rows[order[:-1][again]]] = True
     if not several.any():
         return several
-    return checks.displaced(ids, instants, several)
+    return validation.displaced(ids, instants, several)
 
 
 def _moved(

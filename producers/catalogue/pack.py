@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from feature_repo import schema
 from feature_repo.errors import VitrineError
-from feature_repo.tables import checks, files
+from feature_repo.offline import files, validation
 from producers.catalogue import arriving, images, picture_store
 from producers.catalogue.images import UnusableImage
 
@@ -59,9 +59,9 @@ def pack(products: Path, out: Path, now: datetime, progress: Callable[[int], Non
     half = out / f"{PRODUCTS}.half"
     writer: pq.ParquetWriter | None = None
     for block in files.blocks(products, BLOCK_ROWS, schema.PRODUCTS.names):
-        checks.require(block, schema.PRODUCTS.names, products)
+        validation.require(block, schema.PRODUCTS.names, products)
         came = arriving.check(block, rows, products, now).versions
-        given, misspelt = checks.spelt(block, ["image"])
+        given, misspelt = validation.spelt(block, ["image"])
         unfit = [*misspelt, *arriving.images_of(given, products)[2]]
         unreadable.update({check.reason.partition(":")[0]: int(check.bad.sum()) for check in unfit if check.bad.any()})
         scheme = picture_store.SCHEME

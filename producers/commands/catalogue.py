@@ -30,7 +30,7 @@ def catalogue(
 
     Bad rows go to the quarantine table with their reason; the rest goes on.
     """
-    from feature_repo.tables.quarantine import counts
+    from feature_repo.offline.quarantine import counts
     from producers import ledger
     from producers.catalogue import increment as catalogue
 

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from feature_repo.errors import VitrineError
-from feature_repo.tables.quarantine import Refused
+from feature_repo.offline.quarantine import Refused
 from producers.imports import folder
 from producers.imports.folder import Found
 

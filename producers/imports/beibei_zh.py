@@ -11,8 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo.tables import checks, files
-from feature_repo.tables.quarantine import Refused
+from feature_repo.offline import files, validation
+from feature_repo.offline.quarantine import Refused
 from producers.imports import folder
 from producers.imports.ages import stage_of
 from producers.imports.folder import Found
@@ -36,10 +36,10 @@ def read(source: Path, now: datetime) -> Found:
     """Read the set."""
     file = source / FILE
     table = files.read(file, COLUMNS)
-    checks.require(table, COLUMNS, file)
+    validation.require(table, COLUMNS, file)
     zoned = pc.binary_join_element_wise(table["add_time"], TIME_ZONE, "")
-    instants, _ = checks.as_timestamps(pa.table({"add_time": zoned}), "add_time", file, now)
-    prices = checks.as_numbers(table, "price", file)
+    instants, _ = validation.as_timestamps(pa.table({"add_time": zoned}), "add_time", file, now)
+    prices = validation.as_numbers(table, "price", file)
     products, labels, refused = [], [], []
     first_of: dict[str, str] = {}
     for row, updated_at, price in zip(table.to_pylist(), instants.to_pylist(), prices.to_pylist(), strict=True):

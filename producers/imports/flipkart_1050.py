@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
+from feature_repo.offline import files, validation
+from feature_repo.offline.quarantine import Refused
 from feature_repo.schema import CATEGORY_SEPARATOR
-from feature_repo.tables import checks, files
-from feature_repo.tables.quarantine import Refused
 from producers.imports import folder
 from producers.imports.ages import stage_of
 from producers.imports.folder import Found
@@ -44,10 +44,10 @@ def read(source: Path, now: datetime) -> Found:
     """Read the set; a discounted price is taken where there is one, else the retail price."""
     file = source / FILE
     table = files.read(file, COLUMNS)
-    checks.require(table, COLUMNS, file)
-    instants, _ = checks.as_timestamps(table, "crawl_timestamp", file, now)
+    validation.require(table, COLUMNS, file)
+    instants, _ = validation.as_timestamps(table, "crawl_timestamp", file, now)
     prices = pc.coalesce(
-        checks.as_numbers(table, "discounted_price", file), checks.as_numbers(table, "retail_price", file)
+        validation.as_numbers(table, "discounted_price", file), validation.as_numbers(table, "retail_price", file)
     )
     products, labels, refused = [], [], []
     for row, updated_at, price in zip(table.to_pylist(), instants.to_pylist(), prices.to_pylist(), strict=True):

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from feature_repo import schema
-from feature_repo.tables.quarantine import Refused, as_table, counts
+from feature_repo.offline.quarantine import Refused, as_table, counts
 
 LABELS = schema.LABELS.append(pa.field("group", pa.string()))
 USERS = pa.schema([(schema.USER_ID, pa.string()), ("child_birthday", pa.date32()), ("child_gender", pa.string())])

@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 
 from feature_repo.errors import VitrineError
+from feature_repo.offline import files, validation
+from feature_repo.offline.quarantine import Refused
 from feature_repo.schema import CATEGORY_SEPARATOR
-from feature_repo.tables import checks, files
-from feature_repo.tables.quarantine import Refused
 from producers.imports import folder
 from producers.imports.folder import Found
 
@@ -38,7 +38,7 @@ def read(source: Path, now: datetime) -> Found:
     file = source / CLASSES
     columns = (NAME, CLASS, COARSE, ICONIC, DESCRIPTION)
     table = files.read(file, columns)
-    checks.require(table, columns, file)
+    validation.require(table, columns, file)
     classes = {row[CLASS]: row for row in table.to_pylist()}
     products = [_shop_product(source, row) for row in classes.values()]
     labels, pairs, refused = [], [], []

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo import schema
-from feature_repo.tables import checks, files
-from feature_repo.tables.checks import Check
-from feature_repo.tables.quarantine import Refused
+from feature_repo.offline import files, validation
+from feature_repo.offline.quarantine import Refused
+from feature_repo.offline.validation import Check
 from producers.imports import folder
 from producers.imports.folder import Found
 
@@ -38,20 +38,24 @@ def read(source: Path, now: datetime) -> Found:
     ratings, movies = files.read(ratings_file, RATINGS), files.read(movies_file, MOVIES)
     refused = _stray_values(ratings)
     ratings = ratings.select([name for name in ratings.column_names if name])
-    checks.require(ratings, RATINGS, ratings_file)
-    checks.require(movies, MOVIES, movies_file)
+    validation.require(ratings, RATINGS, ratings_file)
+    validation.require(movies, MOVIES, movies_file)
     ratings = ratings.select(list(RATINGS))
     pairs = pc.binary_join_element_wise(ratings["userId"], ratings["movieId"], "-")
-    names = checks.row_names(pairs)
-    stars = checks.as_numbers(ratings, "rating", ratings_file)
-    seconds = checks.as_numbers(ratings, "timestamp", ratings_file)
-    passed, left_out = checks.sieve(
+    names = validation.row_names(pairs)
+    stars = validation.as_numbers(ratings, "rating", ratings_file)
+    seconds = validation.as_numbers(ratings, "timestamp", ratings_file)
+    passed, left_out = validation.sieve(
         ratings,
         names,
         [
-            Check("rating", BAD_RATING, ~checks.mask(pc.and_(pc.greater_equal(stars, 0.5), pc.less_equal(stars, 5.0)))),
-            Check("timestamp", NO_TIME, ~checks.mask(pc.is_finite(seconds))),
-            Check("movieId", NO_FILM, ~checks.mask(pc.is_in(ratings["movieId"], value_set=_values(movies["movieId"])))),
+            Check(
+                "rating", BAD_RATING, ~validation.mask(pc.and_(pc.greater_equal(stars, 0.5), pc.less_equal(stars, 5.0)))
+            ),
+            Check("timestamp", NO_TIME, ~validation.mask(pc.is_finite(seconds))),
+            Check(
+                "movieId", NO_FILM, ~validation.mask(pc.is_in(ratings["movieId"], value_set=_values(movies["movieId"])))
+            ),
         ],
     )
     keep = pa.array(passed)
@@ -85,7 +89,7 @@ def read(source: Path, now: datetime) -> Found:
 def _products(movies: pa.Table, rated: pa.ChunkedArray, moments: pa.ChunkedArray) -> tuple[pa.Table, list[Refused]]:
     first = pa.table({"film": rated, "moment": moments}).group_by("film").aggregate([("moment", "min")])
     since = first["moment_min"].take(pc.index_in(movies["movieId"], value_set=_values(first["film"])))
-    never = Check("movieId", NEVER, checks.mask(pc.is_null(since)))
+    never = Check("movieId", NEVER, validation.mask(pc.is_null(since)))
     last = pc.max(moments)
     nothing = pa.nulls(movies.num_rows, pa.string())
     columns = {
@@ -97,14 +101,14 @@ def _products(movies: pa.Table, rated: pa.ChunkedArray, moments: pa.ChunkedArray
         "price": pa.nulls(movies.num_rows, pa.float64()),
         "updated_at": pc.fill_null(since, last) if last.is_valid else since,
     }
-    return pa.table(columns, schema=schema.PRODUCTS), checks.named(movies, movies["movieId"], never)
+    return pa.table(columns, schema=schema.PRODUCTS), validation.named(movies, movies["movieId"], never)
 
 
 def _stray_values(ratings: pa.Table) -> list[Refused]:
     """The set's file has cells without a header, a few of them filled."""
     found = []
     for column in range(len(RATINGS), ratings.num_columns):
-        rows = np.flatnonzero(checks.mask(pc.is_valid(ratings.column(column))))
+        rows = np.flatnonzero(validation.mask(pc.is_valid(ratings.column(column))))
         for row, value in zip(rows, ratings.column(column).take(pa.array(rows)).to_pylist(), strict=True):
             found.append(Refused(f"row {row + 1}", f"column {column + 1}", STRAY, str(value)))
     return found

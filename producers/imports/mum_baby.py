@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo import schema
-from feature_repo.tables import checks, files
-from feature_repo.tables.checks import Check
-from feature_repo.tables.quarantine import Refused
+from feature_repo.offline import files, validation
+from feature_repo.offline.quarantine import Refused
+from feature_repo.offline.validation import Check
 from producers.imports import folder
 from producers.imports.folder import Found
 from producers.shop.people import age_months
@@ -46,13 +46,13 @@ def read(source: Path, now: datetime) -> Found:
     users, refused = _users(source / CHILDREN)
     file = source / TRADES
     trades = files.read(file, TRADE_COLUMNS)
-    checks.require(trades, TRADE_COLUMNS, file)
+    validation.require(trades, TRADE_COLUMNS, file)
     ids = pc.binary_join_element_wise(trades["user_id"], trades["auction_id"], trades["day"], "-")
-    names = checks.row_names(ids)
-    amounts = checks.as_numbers(trades, "buy_mount", file).fill_null(np.nan).to_numpy()
+    names = validation.row_names(ids)
+    amounts = validation.as_numbers(trades, "buy_mount", file).fill_null(np.nan).to_numpy()
     days = [_day(text) for text in trades["day"].to_pylist()]
     whole = np.isfinite(amounts) & (amounts >= 1) & (np.floor(amounts) == amounts)
-    passed, left_out = checks.sieve(
+    passed, left_out = validation.sieve(
         trades,
         names,
         [
@@ -73,8 +73,8 @@ def read(source: Path, now: datetime) -> Found:
     with np.errstate(invalid="ignore"):
         unborn, grown = months < 0, months >= schema.CHILD_AGE_MONTHS[-1]
     days_bought = kept.append_column("child_birthday", birthday)
-    notes = checks.named(days_bought, kept_names, Check("child_birthday", UNBORN, unborn))
-    notes += checks.named(days_bought, kept_names, Check("child_birthday", GROWN, grown))
+    notes = validation.named(days_bought, kept_names, Check("child_birthday", UNBORN, unborn))
+    notes += validation.named(days_bought, kept_names, Check("child_birthday", GROWN, grown))
     purchases = pa.table(
         {
             schema.IMPRESSION_ID: ids.filter(keep),
@@ -97,7 +97,7 @@ def read(source: Path, now: datetime) -> Found:
 
 def _users(file: Path) -> tuple[pa.Table, list[Refused]]:
     children = files.read(file, CHILD_COLUMNS)
-    checks.require(children, CHILD_COLUMNS, file)
+    validation.require(children, CHILD_COLUMNS, file)
     rows, refused = {}, []
     for row in children.to_pylist():
         user = row["user_id"]

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo.errors import UsageError, VitrineError
+from feature_repo.offline import files, validation
 from feature_repo.schema import CLICKED, EVENT_TIMESTAMP, IMPRESSIONS, PRODUCT_ID, TIMESTAMP, USER_ID
-from feature_repo.tables import checks, files
 
 COLUMNS = (USER_ID, PRODUCT_ID, EVENT_TIMESTAMP)
 
@@ -37,10 +37,14 @@ def clicks_before(
             "proves nothing"
         )
     table = files.read(impressions, IMPRESSIONS.names)
-    checks.require(table, [*COLUMNS, CLICKED], impressions)
-    times, unusable = checks.as_timestamps(table, EVENT_TIMESTAMP, impressions, now)
-    columns = [checks.as_text(table, USER_ID, impressions), checks.as_text(table, PRODUCT_ID, impressions), times]
-    log = pa.table([*columns, checks.as_numbers(table, CLICKED, impressions)], names=[*COLUMNS, CLICKED])
+    validation.require(table, [*COLUMNS, CLICKED], impressions)
+    times, unusable = validation.as_timestamps(table, EVENT_TIMESTAMP, impressions, now)
+    columns = [
+        validation.as_text(table, USER_ID, impressions),
+        validation.as_text(table, PRODUCT_ID, impressions),
+        times,
+    ]
+    log = pa.table([*columns, validation.as_numbers(table, CLICKED, impressions)], names=[*COLUMNS, CLICKED])
     log = log.filter(pa.array(~np.any([check.bad for check in unusable], axis=0)))
     if not len(log):
         raise VitrineError(f"{impressions}: no row has a usable {EVENT_TIMESTAMP}")

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_repo.errors import VitrineError
+from feature_repo.offline import files, validation
 from feature_repo.schema import EVENT_TIMESTAMP, PRODUCT_ID, PRODUCTS, USER_ID
-from feature_repo.tables import checks, files
 from producers.catalogue import picture_store
 from producers.encoders.pixels import Source
 from producers.encoders.train import Trained, train
@@ -77,9 +77,9 @@ def pairs_of(data: Path) -> tuple[pa.Table, list[Source], int]:
     """
     file = data / "products.parquet"
     products = files.read(file, PRODUCTS.names, misspelt=True)
-    checks.require(products, [PRODUCT_ID, "title", "image"], file)
-    products, _ = checks.spelt(products, [PRODUCT_ID, "title", "image"])
-    ids = checks.as_text(products, PRODUCT_ID, file)
+    validation.require(products, [PRODUCT_ID, "title", "image"], file)
+    products, _ = validation.spelt(products, [PRODUCT_ID, "title", "image"])
+    ids = validation.as_text(products, PRODUCT_ID, file)
     products = products.set_column(products.column_names.index(PRODUCT_ID), PRODUCT_ID, ids)
     pairs = products.filter(pc.field("title").is_valid() & pc.field("image").is_valid())
     pictures: list[Source] = [

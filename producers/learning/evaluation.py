@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo.errors import VitrineError
+from feature_repo.offline import files, validation
 from feature_repo.schema import PRODUCT_ID
-from feature_repo.tables import checks, files
 from producers.encoders.encoder import Encoder
 from producers.encoders.pixels import decoding_processes
 from producers.encoders.recall import DEPTHS, image_and_text, text_to_image
@@ -60,8 +60,10 @@ def hold_out(data: Path, designs: Path, count: int, seed: int) -> pa.Table:
     products = pairs_of(data)[0]
     table = files.read(designs, [PRODUCT_ID, *DESIGN])
     column = next((name for name in DESIGN if name in table.column_names), DESIGN[0])
-    checks.require(table, [PRODUCT_ID, column], designs)
-    named = pa.table({PRODUCT_ID: checks.as_text(table, PRODUCT_ID, designs), "design_id": table[column]}).drop_null()
+    validation.require(table, [PRODUCT_ID, column], designs)
+    named = pa.table(
+        {PRODUCT_ID: validation.as_text(table, PRODUCT_ID, designs), "design_id": table[column]}
+    ).drop_null()
     named = named.filter(pc.is_in(named[PRODUCT_ID], value_set=products[PRODUCT_ID].combine_chunks()))
     named = named.group_by(PRODUCT_ID).aggregate([("design_id", "max")]).rename_columns([PRODUCT_ID, "design_id"])
     named = named.sort_by(PRODUCT_ID)

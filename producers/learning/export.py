@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from feature_repo.errors import UsageError, VitrineError
-from feature_repo.tables import checks, files
+from feature_repo.offline import files, validation
 from producers.catalogue import picture_store
 from producers.catalogue.images import UnusableImage, open_image
 from producers.encoders import load
@@ -82,7 +82,7 @@ def _of(data: Path, geometry: Geometry) -> tuple[Pixels, Sequence[str]]:
     """Pictures and titles of the first products that have them."""
     file = data / "products.parquet"
     products = files.read(file, ["title", "image"])
-    checks.require(products, ["title", "image"], file)
+    validation.require(products, ["title", "image"], file)
     titles = products["title"].drop_null().slice(0, PROBES).to_pylist()
     cut = []
     for image in products.filter(pc.field("image").is_valid())["image"].slice(0, 4 * PROBES).to_pylist():

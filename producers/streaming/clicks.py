@@ -19,8 +19,8 @@ from feature_repo import schema, table_names
 from feature_repo.arrow import timestamps
 from feature_repo.features import interest
 from feature_repo.features.interest import Click, Interest
+from feature_repo.offline import delta, validation
 from feature_repo.settings import Settings
-from feature_repo.tables import checks, delta
 from producers.behaviour import interest_rows
 from producers.streaming.source import Message, failed
 
@@ -30,8 +30,8 @@ EARLIER = "earlier than the user's newest click: `produce interests` takes it in
 FIELDS = ("user_id", "product_id", "event_timestamp")
 MISSING = "no user_id, product_id or event_timestamp"
 NO_TIME = "event_timestamp is no ISO 8601 with a zone"
-FUTURE = f"event_{checks.FUTURE}"
-TOO_EARLY = f"event_{checks.TOO_EARLY}"
+FUTURE = f"event_{validation.FUTURE}"
+TOO_EARLY = f"event_{validation.TOO_EARLY}"
 FIRST = timestamps.tick(datetime.min, "us")
 """The first moment that Python's calendar has."""
 

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from feature_repo import schema, table_names
 from feature_repo.arrow.vectors import matrix
-from feature_repo.tables.checks import NOT_UTF8
-from feature_repo.tables.quarantine import Refused
+from feature_repo.offline.quarantine import Refused
+from feature_repo.offline.validation import NOT_UTF8
 from producers.catalogue import arriving, digests, image_hashes
 from producers.catalogue import increment as catalogue
 from producers.codes import run as codes

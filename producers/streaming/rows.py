@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from feature_repo import schema, table_names
 from feature_repo.errors import VitrineError
+from feature_repo.offline import delta
 from feature_repo.settings import Settings
-from feature_repo.tables import delta
 from feature_repo.tables.online_table import OnlineTable
 from feature_repo.tables.pack import Packer
 

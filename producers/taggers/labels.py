@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from feature_repo.errors import VitrineError
+from feature_repo.offline import files, validation
+from feature_repo.offline.quarantine import Refused
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, LABELS, PRODUCT_ID, TAGS
-from feature_repo.tables import checks, files
-from feature_repo.tables.quarantine import Refused
 
 VALUES = {"child_age": CHILD_AGES, "child_gender": CHILD_GENDERS}
 """The values that a tag may have; a category may be any text."""
@@ -23,7 +23,7 @@ def read(file: Path) -> pa.Table:
         VitrineError: it is no table in Parquet or CSV, is empty, or lacks one of the columns or has another type in it.
     """
     table = files.read(file, CHECKED.names)
-    checks.require(table, LABELS.names, file)
+    validation.require(table, LABELS.names, file)
     names = [name for name in CHECKED.names if name in table.schema.names]
     try:
         return table.select(names).cast(pa.schema([CHECKED.field(name) for name in names]))

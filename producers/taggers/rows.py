@@ -8,9 +8,9 @@ import pyarrow.compute as pc
 
 from feature_repo import table_names
 from feature_repo.errors import VitrineError
+from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 from feature_repo.settings import Settings
-from feature_repo.tables import delta
 
 KEY = [PRODUCT_ID, EVENT_TIMESTAMP]
 VECTORS = ["image_vector", "text_vector", "fused_vector"]

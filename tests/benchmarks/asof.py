@@ -20,7 +20,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import typer
 
-from feature_repo.tables import asof, delta
+from feature_repo.offline import asof, delta
 from tests.benchmarks import harness
 from tests.benchmarks.harness import Record, Rounds
 

@@ -54,7 +54,7 @@ class Case:
     out: Iterator[Path]
 
     def chunks(self) -> Iterator[pa.Table]:
-        from feature_repo.tables import delta, ranges
+        from feature_repo.offline import delta, ranges
 
         return ranges.blocks(delta.dataset(self.catalogue), NAMES, ROWS_A_COMMIT)
 
@@ -85,7 +85,7 @@ def small_case(folder: Path, products: int) -> tuple[Case, int]:
     """A shop's products that have a picture and a title, and how many they are."""
     import torch
 
-    from feature_repo.tables import delta
+    from feature_repo.offline import delta
     from producers.encoders import small
     from producers.shop import pictures, titles, world
 
@@ -115,7 +115,7 @@ def small_case(folder: Path, products: int) -> tuple[Case, int]:
 
 def ours(case: Case, pool: ProcessPoolExecutor) -> Seconds:
     """What `produce embeddings` does of it."""
-    from feature_repo.tables import delta
+    from feature_repo.offline import delta
 
     seconds, out = Seconds(), next(case.out)
     for made in embed_stream(case.chunks(), case.encoder, pool, NOW):
@@ -129,7 +129,7 @@ def ordinary_loop(case: Case) -> None:
     """As every model card shows it, and one write of all rows at the end."""
     import torch
 
-    from feature_repo.tables import delta
+    from feature_repo.offline import delta
 
     model, processor, tokenizer = case.encoder.model, case.encoder.processor, case.encoder.tokenizer
     table = pa.concat_tables(case.chunks())

@@ -25,8 +25,8 @@ from PIL import Image
 
 from feature_repo import schema, settings, table_names
 from feature_repo.arrow import take
+from feature_repo.offline import delta
 from feature_repo.settings import Settings
-from feature_repo.tables import delta
 from producers.catalogue import digests
 from producers.catalogue import increment as catalogue
 from producers.embeddings import contents, made, plan

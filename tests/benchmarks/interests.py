@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import typer
 
 from feature_repo import schema, settings
-from feature_repo.tables import delta
+from feature_repo.offline import delta
 from tests.benchmarks import harness
 from tests.benchmarks.harness import Figure, Record
 

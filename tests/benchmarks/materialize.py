@@ -25,7 +25,8 @@ from feast import FeatureStore, FileSource
 from feast.data_format import DeltaFormat, ParquetFormat
 from feast.repo_config import RepoConfig
 
-from feature_repo.tables import delta, lmdb_table
+from feature_repo.offline import delta
+from feature_repo.tables import lmdb_table
 from tests import servers
 from tests.benchmarks import harness, online
 from tests.benchmarks.harness import Record, Rounds, Turns

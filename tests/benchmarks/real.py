@@ -23,7 +23,7 @@ import typer
 from numpy.typing import NDArray
 
 from feature_repo import schema, settings
-from feature_repo.tables import delta
+from feature_repo.offline import delta
 from tests.benchmarks import harness
 
 ROOT = Path(__file__).parents[2]

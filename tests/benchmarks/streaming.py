@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import typer
 from PIL import Image
 
-from feature_repo.tables import delta
+from feature_repo.offline import delta
 from producers.encoders import small
 from tests import servers
 from tests.benchmarks import harness

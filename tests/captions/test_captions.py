@@ -16,8 +16,8 @@ from sacrebleu.metrics import BLEU
 from consumers.captions import report
 from feature_repo import words
 from feature_repo.errors import VitrineError
+from feature_repo.offline import delta
 from feature_repo.settings import Settings
-from feature_repo.tables import delta
 from producers.captions import Captioned, caption_catalogue
 from producers.catalogue.images import MISSING
 from producers.encoders.small import learn_tokenizer

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from feature_repo import settings, table_names
+from feature_repo.offline import delta, quarantine
 from feature_repo.settings import Settings
-from feature_repo.tables import delta, quarantine
 from producers.catalogue.increment import TakenIn, take_in
 
 DIGESTS = ["image_hash", "image_stat", "fingerprint"]

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from feature_repo import schema, table_names
 from feature_repo.errors import VitrineError
+from feature_repo.offline import delta, quarantine, validation
 from feature_repo.settings import Settings
-from feature_repo.tables import checks, delta, quarantine
 from producers import cli
 from producers.catalogue import arriving
 from producers.catalogue import increment as catalogue
@@ -42,7 +42,7 @@ def test_keeps_the_newest_row_of_a_product_id_whatever_the_order(store: Settings
         {"title": "too new", "updated_at": "2027-01-01T00:00:00Z"},
     )
     assert [row["title"] for row in known(store)] == ["new"]
-    assert sorted(row.reason for row in came.refused) == sorted([catalogue.TWICE, checks.FUTURE])
+    assert sorted(row.reason for row in came.refused) == sorted([catalogue.TWICE, validation.FUTURE])
 
 
 def test_of_two_rows_of_one_moment_the_later_row_counts(store: Settings) -> None:
@@ -59,11 +59,11 @@ def test_refuses_a_null_or_blank_product_id(value: str | None, store: Settings) 
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (None, checks.NO_TIMESTAMP),
-        ("2026-01-02T03:04:05", checks.NAIVE),
-        ("last week", checks.UNPARSABLE),
-        ("2026-13-02T03:04:05Z", checks.UNPARSABLE),
-        ("2026-01-11T00:00:00Z", checks.FUTURE),
+        (None, validation.NO_TIMESTAMP),
+        ("2026-01-02T03:04:05", validation.NAIVE),
+        ("last week", validation.UNPARSABLE),
+        ("2026-13-02T03:04:05Z", validation.UNPARSABLE),
+        ("2026-01-11T00:00:00Z", validation.FUTURE),
     ],
 )
 def test_refuses_a_missing_naive_unparsable_or_future_timestamp(

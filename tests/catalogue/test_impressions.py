@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from feature_repo import schema
 from feature_repo.errors import VitrineError
-from feature_repo.tables import checks, impressions
-from feature_repo.tables.impressions import Impressions, read_impressions
+from feature_repo.offline import impressions, validation
+from feature_repo.offline.impressions import Impressions, read_impressions
 
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
 GOOD = {
@@ -113,18 +113,18 @@ def test_refuses_a_null_or_blank_id_and_names_the_row_by_number_if_it_must(
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (None, checks.NO_TIMESTAMP),
-        ("2026-01-02T03:04:05", checks.NAIVE),
-        ("2026-01-02", checks.NAIVE),
-        ("yesterday", checks.UNPARSABLE),
-        ("2026-02-30T00:00:00Z", checks.UNPARSABLE),
-        ("2026-01-02T25:00:00Z", checks.UNPARSABLE),
-        ("1767323045", checks.UNPARSABLE),
-        ("2026-01-10T00:00:00.000001Z", checks.FUTURE),
-        ("2026-01-10T00:00:00-01:00", checks.FUTURE),
-        ("9999-12-31T23:59:59-12:00", checks.FUTURE),
-        ("0000-01-01T00:00:00Z", checks.TOO_EARLY),
-        ("0001-01-01T00:00:00+08:00", checks.TOO_EARLY),
+        (None, validation.NO_TIMESTAMP),
+        ("2026-01-02T03:04:05", validation.NAIVE),
+        ("2026-01-02", validation.NAIVE),
+        ("yesterday", validation.UNPARSABLE),
+        ("2026-02-30T00:00:00Z", validation.UNPARSABLE),
+        ("2026-01-02T25:00:00Z", validation.UNPARSABLE),
+        ("1767323045", validation.UNPARSABLE),
+        ("2026-01-10T00:00:00.000001Z", validation.FUTURE),
+        ("2026-01-10T00:00:00-01:00", validation.FUTURE),
+        ("9999-12-31T23:59:59-12:00", validation.FUTURE),
+        ("0000-01-01T00:00:00Z", validation.TOO_EARLY),
+        ("0001-01-01T00:00:00+08:00", validation.TOO_EARLY),
     ],
 )
 def test_refuses_a_timestamp_that_is_no_instant_of_the_past(value: str | None, reason: str, tmp_path: Path) -> None:
@@ -161,7 +161,8 @@ def test_converts_a_timestamp_column_of_any_unit_and_zone(unit: str, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("instant", "reason"), [(2**62, checks.FUTURE), (-(2**62), checks.TOO_EARLY), (None, checks.NO_TIMESTAMP)]
+    ("instant", "reason"),
+    [(2**62, validation.FUTURE), (-(2**62), validation.TOO_EARLY), (None, validation.NO_TIMESTAMP)],
 )
 @pytest.mark.parametrize("zone", ["UTC", "Nowhere/Atall"])
 def test_refuses_an_instant_beyond_any_calendar(instant: int | None, reason: str, zone: str, tmp_path: Path) -> None:
@@ -177,7 +178,7 @@ def test_refuses_an_instant_beyond_any_calendar(instant: int | None, reason: str
 def test_reads_what_python_writes_of_any_instant(moment: datetime, minutes: int, spaced: bool) -> None:
     instant = moment.replace(tzinfo=timezone(timedelta(minutes=minutes)))
     table = pa.table({"at": [instant.isoformat(sep=" " if spaced else "T")]})
-    values, found = checks.as_timestamps(table, "at", Path("t.csv"), NOW)
+    values, found = validation.as_timestamps(table, "at", Path("t.csv"), NOW)
     assert values.to_pylist() == [instant.astimezone(UTC)]
     assert not any(check.bad.any() for check in found)
 

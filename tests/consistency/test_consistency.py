@@ -15,8 +15,8 @@ from feast import FeatureStore
 from consumers.monitoring import consistency
 from consumers.monitoring.consistency import Consistency, ViewConsistency
 from feature_repo import settings
+from feature_repo.offline import delta, retention
 from feature_repo.online import open_online
-from feature_repo.tables import delta, retention
 from feature_repo.tables.layout import HEADER_SIZE
 from feature_repo.tables.online_table import OnlineTable
 from feature_repo.tables.record import written_key

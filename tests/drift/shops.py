@@ -12,8 +12,8 @@ from PIL import Image
 
 from consumers.monitoring.drift.check import Drift, check
 from feature_repo import settings
+from feature_repo.offline import delta
 from feature_repo.settings import Settings
-from feature_repo.tables import delta
 from producers.catalogue.increment import take_in
 from producers.embeddings.run import embed_catalogue
 from producers.encoders import load

@@ -21,9 +21,9 @@ from consumers.monitoring.exported import Collector
 from consumers.monitoring.figures import as_json
 from consumers.monitoring.watcher import Check, State
 from feature_repo import settings
+from feature_repo.offline import delta
 from feature_repo.schema import PRODUCT_CODES, PRODUCT_EMBEDDING, PRODUCT_TAGS, TAGS
 from feature_repo.settings import Settings
-from feature_repo.tables import delta
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 WIDTH, PRODUCTS = 12, 400

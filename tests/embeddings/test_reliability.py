@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from feature_repo import table_names
+from feature_repo.offline import delta, quarantine
 from feature_repo.settings import Settings
-from feature_repo.tables import delta, quarantine
 from producers import ledger
 from tests.catalogue.shop import GOOD, opened
 from tests.embeddings import runs

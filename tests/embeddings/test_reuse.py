@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from feature_repo.errors import VitrineError
+from feature_repo.offline import delta, quarantine, retention
 from feature_repo.settings import Settings
-from feature_repo.tables import delta, quarantine, retention
 from producers import ledger
 from producers.catalogue.images import MISSING, NOT_AN_IMAGE
 from producers.embeddings import contents, plan

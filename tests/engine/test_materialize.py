@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from feast import FeatureStore
 
-from feature_repo.tables import delta
+from feature_repo.offline import delta
 from tests.engine import world
 
 PRODUCTS = ["a", "b", "c", "毛绒", "x" * 500]

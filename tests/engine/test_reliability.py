@@ -13,7 +13,8 @@ from feast import FeatureStore
 
 from consumers.online import OnlineReader, Status
 from feature_repo.errors import VitrineError
-from feature_repo.tables import delta, entity_keys
+from feature_repo.offline import delta
+from feature_repo.tables import entity_keys
 from tests import servers
 from tests.engine import runs, world
 from tests.engine.world import Look

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from feature_repo.errors import VitrineError
-from feature_repo.tables import delta, materialize, retention
+from feature_repo.offline import delta, retention
+from feature_repo.tables import materialize
 from feature_repo.tables.layout import Layout
 from feature_repo.tables.lmdb_table import LMDBStore
 from feature_repo.tables.online_table import OnlineTable

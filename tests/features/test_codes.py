@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from feature_repo import schema
 from feature_repo.errors import VitrineError
+from feature_repo.offline import delta
 from feature_repo.settings import Settings
-from feature_repo.tables import delta
 from producers import cli
 from producers.codes import codebook
 from producers.codes.run import Coded, Gates, code_products

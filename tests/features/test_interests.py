@@ -13,8 +13,8 @@ from feature_repo import schema
 from feature_repo.errors import VitrineError
 from feature_repo.features import interest
 from feature_repo.features.interest import Click
+from feature_repo.offline import delta, training_set
 from feature_repo.settings import Settings
-from feature_repo.tables import delta, training
 from producers import upkeep
 from producers.behaviour import interest_rows, interests
 from tests.features import world
@@ -182,10 +182,10 @@ def point_in_time_faults(store: Settings, log: pa.Table, shift: int = 0) -> int:
     table = delta.read(store.table("user_interest"))
     times = pa.array(table["event_timestamp"].cast(pa.int64()).to_numpy() + shift, TIMESTAMP)
     table = table.set_column(table.column_names.index("event_timestamp"), "event_timestamp", times)
-    view = training.ViewTable(
+    view = training_set.ViewTable(
         "user_interest", pa.dataset.dataset(table), {"user_id": "user_id"}, {"clicks": "clicks"}, "event_timestamp"
     )
-    joined = training.join(log, "event_timestamp", [view]).to_table()["clicks"].fill_null(0).to_pylist()
+    joined = training_set.join(log, "event_timestamp", [view]).to_table()["clicks"].fill_null(0).to_pylist()
     rows = log.to_pylist()
     clicks = [row for row in rows if row["clicked"]]
     expected = [

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from feature_repo.errors import UsageError
 from feature_repo.features.neighbours import NAMES, STRENGTH
+from feature_repo.offline import delta
 from feature_repo.settings import Settings
-from feature_repo.tables import delta
 from producers import cli
 from producers.behaviour import neighbours
 from tests.features import world

@@ -10,8 +10,8 @@ import pyarrow as pa
 from feature_repo import schema, settings
 from feature_repo.features import interest
 from feature_repo.features.interest import Click, Interest
+from feature_repo.offline import delta
 from feature_repo.settings import Settings
-from feature_repo.tables import delta
 from producers.behaviour import interest_rows
 
 ROOT = Path(__file__).parent.parent.parent

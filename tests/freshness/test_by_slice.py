@@ -20,9 +20,9 @@ from consumers.monitoring.lags import SliceFreshness
 from consumers.monitoring.objectives import STEPS, Objectives, load
 from consumers.ranking import run
 from feature_repo.errors import UsageError, VitrineError
+from feature_repo.offline import quarantine
 from feature_repo.schema import TIMESTAMP
 from feature_repo.settings import Settings
-from feature_repo.tables import quarantine
 from producers import captions, ledger
 from producers.behaviour import interests, neighbours
 from producers.catalogue import increment

@@ -18,9 +18,9 @@ from consumers.monitoring.figures import as_json
 from consumers.monitoring.freshness import OPTIONAL, WRITTEN_BY, Freshness, check
 from consumers.monitoring.terminal import as_table
 from feature_repo import settings, sources
+from feature_repo.offline import delta
 from feature_repo.schema import PRODUCT_ACTIVE, TIMESTAMP
 from feature_repo.settings import Settings
-from feature_repo.tables import delta
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

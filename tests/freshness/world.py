@@ -8,10 +8,10 @@ import pyarrow as pa
 import yaml
 
 from feature_repo import settings
+from feature_repo.offline import delta
 from feature_repo.online import LMDB, open_online
 from feature_repo.schema import TIMESTAMP
 from feature_repo.settings import Settings
-from feature_repo.tables import delta
 from feature_repo.tables.layout import Layout
 from feature_repo.tables.lmdb_table import LMDBStore
 from feature_repo.tables.materialize import file_name

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from feature_repo import schema, settings
 from feature_repo.errors import VitrineError
-from feature_repo.tables.impressions import read_impressions
+from feature_repo.offline.impressions import read_impressions
 from producers import cli
 from producers.catalogue.images import open_image
 from producers.catalogue.increment import take_in

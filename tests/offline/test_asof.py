@@ -1,4 +1,4 @@
-"""The as-of join on keys and times: `feature_repo.tables.asof` against the slow, obvious one."""
+"""The as-of join on keys and times: `feature_repo.offline.asof` against the slow, obvious one."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_repo.errors import VitrineError
-from feature_repo.tables import asof
+from feature_repo.offline import asof
 from tests.oracle import Version, as_of
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -12,7 +12,7 @@ import pytest
 from deltalake import DeltaTable
 from pyarrow.fs import LocalFileSystem
 
-from feature_repo.tables import delta, retention
+from feature_repo.offline import delta, retention
 
 ROWS = pa.table({"product_id": ["梦 1", "b"], "price": [1.5, None]})
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from feature_repo.errors import VitrineError
-from feature_repo.tables import delta
-from feature_repo.tables.retention import forget
+from feature_repo.offline import delta
+from feature_repo.offline.retention import forget
 from tests.small_disk import no_file_longer_than
 
 NOISE = pa.table({"number": np.random.default_rng(0).random(20_000)})

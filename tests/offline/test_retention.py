@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from feature_repo import settings
 from feature_repo.errors import VitrineError
-from feature_repo.tables import delta, retention, training
+from feature_repo.offline import delta, retention, training_set
 from producers import upkeep
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -39,8 +39,8 @@ def rows(*versions: tuple[str, int, int | None, str]) -> pa.Table:
     )
 
 
-def view(path: Path) -> training.ViewTable:
-    return training.ViewTable(
+def view(path: Path) -> training_set.ViewTable:
+    return training_set.ViewTable(
         "looks",
         delta.dataset(path),
         {"product_id": "product_id"},
@@ -53,7 +53,7 @@ def view(path: Path) -> training.ViewTable:
 
 def colours(path: Path, day: int, *, created_before: datetime | None = None, created_by_then: bool = False) -> list:
     asked = pa.table({"product_id": ["a", "b"], "event_timestamp": pa.array([START + day * DAY] * 2, STAMP)})
-    joined = training.join(
+    joined = training_set.join(
         asked, "event_timestamp", [view(path)], created_before=created_before, created_by_then=created_by_then
     )
     return joined.to_table()["colour"].to_pylist()
@@ -116,7 +116,7 @@ def test_dropping_changes_no_answer_that_is_still_given(
     def answers() -> list[list[str | None]]:
         looks = view(path)
         joined = [
-            training.join(asked, "event_timestamp", [looks], created_before=known and START + known * DAY)
+            training_set.join(asked, "event_timestamp", [looks], created_before=known and START + known * DAY)
             for known in (None, *range(max(before, 1), 6))
         ]
         return [each.to_table()["colour"].to_pylist() for each in joined]

@@ -17,7 +17,7 @@ from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Array, Float32, Float64, Int64, String
 
 from feature_repo.errors import VitrineError
-from feature_repo.tables import delta
+from feature_repo.offline import delta
 
 DAY = timedelta(days=1)
 START = datetime(2026, 1, 1, tzinfo=UTC)

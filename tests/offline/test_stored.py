@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from feature_repo.arrow import take
 from feature_repo.errors import VitrineError
-from feature_repo.tables import ranges, stored, training
+from feature_repo.offline import ranges, training_set, training_set_on_disk
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 STAMP = pa.timestamp("us", tz="UTC")
@@ -37,14 +37,14 @@ def history(versions: list[tuple[str | None, int | None]]) -> pa.Table:
     )
 
 
-def looks(table: ds.Dataset) -> training.ViewTable:
-    return training.ViewTable(
+def looks(table: ds.Dataset) -> training_set.ViewTable:
+    return training_set.ViewTable(
         "looks", table, {"shown": "product_id"}, {"number": "number", "vector": "vector"}, "event_timestamp"
     )
 
 
-def season(table: ds.Dataset) -> training.ViewTable:
-    return training.ViewTable("season", table, {}, {"of_all": "number"}, "event_timestamp")
+def season(table: ds.Dataset) -> training_set.ViewTable:
+    return training_set.ViewTable("season", table, {}, {"of_all": "number"}, "event_timestamp")
 
 
 def impressions(asked: list[tuple[str | None, int | None]]) -> pa.Table:
@@ -71,17 +71,17 @@ def test_agrees_with_the_join_in_memory_whatever_the_blocks_and_ranges(
     pq.write_table(history(versions), folder / "looks.parquet", row_group_size=3)
     rows = ds.dataset(folder / "rows.parquet")
     views = [looks(ds.dataset(folder / "looks.parquet")), season(ds.dataset(folder / "looks.parquet"))]
-    made = stored.write(
+    made = training_set_on_disk.write(
         rows, "event_timestamp", views, folder / "set", block_rows=block_rows, versions_at_once=versions_at_once
     )
-    expected = training.join(impressions(asked), "event_timestamp", views)
+    expected = training_set.join(impressions(asked), "event_timestamp", views)
     for name, matched in expected.views.items():
         assert made.row_index[name].tolist() == matched.row_index.tolist()
         assert made.versions[name].to_table().to_pydict() == matched.versions.to_pydict()
     pieces = list(made.to_batches(rows=4))
     if asked:
         assert pa.concat_tables(pieces).to_pydict() == expected.to_table().to_pydict()
-    again = stored.read(folder / "set", rows)
+    again = training_set_on_disk.read(folder / "set", rows)
     assert {name: index.tolist() for name, index in again.row_index.items()} == {
         name: index.tolist() for name, index in made.row_index.items()
     }
@@ -106,30 +106,30 @@ def test_a_training_set_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(stored, "_write_versions", fail)
+        patched.setattr(training_set_on_disk, "_write_versions", fail)
         with pytest.raises(OSError, match="No space left"):
-            stored.write(rows, "event_timestamp", [looks(table)], tmp_path / "set")
+            training_set_on_disk.write(rows, "event_timestamp", [looks(table)], tmp_path / "set")
     assert not (tmp_path / "set").exists()
-    made = stored.write(rows, "event_timestamp", [looks(table)], tmp_path / "set")
+    made = training_set_on_disk.write(rows, "event_timestamp", [looks(table)], tmp_path / "set")
     assert made.row_index["looks"].tolist() == [0]
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
     with pytest.raises(VitrineError, match="exists"):
-        stored.write(rows, "event_timestamp", [looks(table)], tmp_path / "set")
+        training_set_on_disk.write(rows, "event_timestamp", [looks(table)], tmp_path / "set")
 
 
 def test_other_rows_than_it_was_made_of_are_refused(tmp_path: Path) -> None:
     rows, table = ds.dataset(impressions([("a", 1)])), ds.dataset(history([("a", 0)]))
-    stored.write(rows, "event_timestamp", [looks(table)], tmp_path / "set")
+    training_set_on_disk.write(rows, "event_timestamp", [looks(table)], tmp_path / "set")
     with pytest.raises(VitrineError, match="made of 1 rows, and these are 2"):
-        stored.read(tmp_path / "set", ds.dataset(impressions([("a", 1), ("b", 1)])))
+        training_set_on_disk.read(tmp_path / "set", ds.dataset(impressions([("a", 1), ("b", 1)])))
     with pytest.raises(VitrineError, match="holds no training set"):
-        stored.read(tmp_path / "nothing", rows)
+        training_set_on_disk.read(tmp_path / "nothing", rows)
 
 
 def test_a_key_of_another_kind_is_refused_by_name(tmp_path: Path) -> None:
     rows = ds.dataset(impressions([("a", 1)]).set_column(0, "shown", pa.array([7])))
     with pytest.raises(VitrineError, match="type int64 cannot be compared"):
-        stored.write(
+        training_set_on_disk.write(
             rows,
             "event_timestamp",
             [looks(ds.dataset(history([("a", 0), ("b", 0)])))],

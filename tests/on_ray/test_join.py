@@ -12,9 +12,9 @@ import pytest
 from ray.data.context import DEFAULT_SHUFFLE_STRATEGY, DataContext, ShuffleStrategy
 
 from feature_repo.errors import VitrineError
-from feature_repo.tables import delta, stored, training
+from feature_repo.offline import delta, training_set, training_set_on_disk
+from feature_repo.offline.training_set import ViewTable
 from feature_repo.tables.on_ray import join
-from feature_repo.tables.training import ViewTable
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 STAMP = pa.timestamp("us", tz="UTC")
@@ -78,8 +78,8 @@ def test_the_training_set_is_that_of_one_machine(tmp_path: Path, seed: int, opti
     versions(chance, tmp_path / "looks")
     asked = views(tmp_path / "looks", chance.choice([None, timedelta(days=2)]))
     rows = impressions(chance)
-    expected = training.join(rows, "at", asked, **options)
-    made = training.join(rows, "at", asked, **options, find=join.find)
+    expected = training_set.join(rows, "at", asked, **options)
+    made = training_set.join(rows, "at", asked, **options, find=join.find)
     for name, matched in expected.views.items():
         assert made.views[name].row_index.tolist() == matched.row_index.tolist()
         assert made.views[name].versions == matched.versions
@@ -104,8 +104,8 @@ def test_rows_in_files_are_read_by_the_tasks(tmp_path: Path) -> None:
         pq.write_table(rows.slice(100 * part, 100), tmp_path / f"rows-{part}.parquet", row_group_size=30)
     in_files = ds.dataset([tmp_path / f"rows-{part}.parquet" for part in range(3)])
     asked = views(tmp_path / "looks", None)[:1]
-    made = stored.write(in_files, "at", asked, tmp_path / "set", find=join.find)
-    expected = training.join(rows, "at", asked)
+    made = training_set_on_disk.write(in_files, "at", asked, tmp_path / "set", find=join.find)
+    expected = training_set.join(rows, "at", asked)
     assert made.row_index["looks"].tolist() == expected.views["looks"].row_index.tolist()
     assert made.versions["looks"].to_table() == expected.views["looks"].versions
 
@@ -116,8 +116,8 @@ def test_an_empty_table_and_no_rows_give_nothing(tmp_path: Path) -> None:
     delta.overwrite(tmp_path / "empty", delta.read(tmp_path / "looks").slice(0, 0))
     rows = impressions(chance)
     for folder, of in ((tmp_path / "empty", rows), (tmp_path / "looks", rows.slice(0, 0))):
-        made = training.join(of, "at", views(folder, None)[:2], find=join.find)
-        assert made.to_table() == training.join(of, "at", views(folder, None)[:2]).to_table()
+        made = training_set.join(of, "at", views(folder, None)[:2], find=join.find)
+        assert made.to_table() == training_set.join(of, "at", views(folder, None)[:2]).to_table()
 
 
 def test_a_key_of_another_kind_is_refused_in_one_line_by_the_name_of_its_view(tmp_path: Path) -> None:
@@ -128,5 +128,5 @@ def test_a_key_of_another_kind_is_refused_in_one_line_by_the_name_of_its_view(tm
         with pytest.raises(
             VitrineError, match=r"`looks`.*type int64 cannot be compared with one of type string"
         ) as refusal:
-            training.join(rows, "at", views(tmp_path / "looks", None)[:1], find=find)
+            training_set.join(rows, "at", views(tmp_path / "looks", None)[:1], find=find)
         assert "\n" not in str(refusal.value)

@@ -13,8 +13,9 @@ import pytest
 from feast import FeatureStore
 
 from feature_repo.errors import VitrineError
+from feature_repo.offline import delta
 from feature_repo.stores import engine
-from feature_repo.tables import delta, entity_keys
+from feature_repo.tables import entity_keys
 from feature_repo.tables.on_ray import materialize as on_ray
 from feature_repo.tables.record import written_key
 from tests.engine import world

@@ -13,10 +13,10 @@ from consumers.ranking.plan import Plan
 from consumers.ranking.run import Run, measure
 from feature_repo import definitions, settings
 from feature_repo.errors import VitrineError
+from feature_repo.offline import delta, quarantine
 from feature_repo.schema import TIMESTAMP
 from feature_repo.settings import Settings
 from feature_repo.stores.opening import open_feature_store
-from feature_repo.tables import delta, quarantine
 from tests.tags import world
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from consumers.online import Status
-from feature_repo.tables import delta
+from feature_repo.offline import delta
 from producers.streaming.rows import KEYS
 from tests.streaming import running
 from tests.streaming.running import Shop

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from feature_repo.errors import VitrineError
-from feature_repo.tables import delta
+from feature_repo.offline import delta
 from feature_repo.tables.redis_address import from_url
 from producers.streaming.metrics import Metrics
 from producers.streaming.opening import opened

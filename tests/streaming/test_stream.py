@@ -15,8 +15,8 @@ from consumers.online import Status
 from feature_repo.errors import VitrineError
 from feature_repo.features import interest
 from feature_repo.features.interest import Click
+from feature_repo.offline import delta
 from feature_repo.schema import LABELS
-from feature_repo.tables import delta
 from producers.behaviour import interest_rows
 from producers.behaviour.neighbours import make_neighbours
 from producers.codes import codebook

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo import settings
+from feature_repo.offline import delta
 from feature_repo.schema import CATALOGUE, CHILD_AGES, CHILD_GENDERS, PRODUCT_EMBEDDING
 from feature_repo.settings import Settings
-from feature_repo.tables import delta
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.dataset
 
 from feature_repo.arrow import take
-from feature_repo.tables import asof, history, keys, ranges
+from feature_repo.offline import asof, key_encoding, ranges
+from feature_repo.offline import versions as history
 from feature_repo.tables.materialize import BLOCK_ROWS, Group, Source, Write, some_of, to_write
 from feature_repo.tables.on_ray import cluster, shuffle
 from feature_repo.tables.online_table import OnlineTable
@@ -60,7 +61,7 @@ def _order(source: Source, group: Group, files: Sequence[pyarrow.dataset.Dataset
     rows = rows.append_column(_FILE, pa.array(np.full(len(rows), number)))
     rows = rows.append_column(_ROW, pa.array(np.arange(len(rows))))
     key_columns = [rows[key] for key in source.keys]
-    part = keys.part_of(key_columns, [column.type for column in key_columns], len(rows), parts)
+    part = key_encoding.part_of(key_columns, [column.type for column in key_columns], len(rows), parts)
     return shuffle.send("order", rows, part)
 
 

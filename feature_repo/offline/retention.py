@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from feature_repo.tables import asof, delta
+from feature_repo.offline import asof, delta
 
 KEPT_SINCE = "vitrine.kept_since"
 """The table property that holds the moment, ISO 8601."""

@@ -25,7 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from feature_repo.arrow import timestamps
-from feature_repo.tables import keys
+from feature_repo.offline import key_encoding
 
 Int64 = npt.NDArray[np.int64]
 
@@ -40,7 +40,7 @@ class Versions:
     Rows with a null key or a null event time are in no order: nothing can find them.
     """
 
-    codes: keys.Codes
+    codes: key_encoding.Codes
     starts: Int64
     """[keys + 1]: versions of key k are [starts[k], starts[k + 1])."""
     event: Int64
@@ -71,7 +71,7 @@ def index_versions(
     unit = timestamps.unit_of(event)
     event_ticks = timestamps.ticks(event, unit)
     created_ticks = np.full(len(event), timestamps.NEVER) if created is None else timestamps.ticks(created, unit)
-    codes, code = keys.encode(key_columns, len(event))
+    codes, code = key_encoding.encode(key_columns, len(event))
     usable = (code >= 0) & (event_ticks != timestamps.NEVER)
     if created_before is not None:
         usable &= (created_ticks != timestamps.NEVER) & (created_ticks < timestamps.tick(created_before, unit))
@@ -107,7 +107,7 @@ def look_up(
         [rows] int64 positions in the table of versions, in the order of the rows; -1 where nothing held, and where
         the key or the time is null.
     """
-    code = keys.encode_like(versions.codes, key_columns, len(at))
+    code = key_encoding.encode_like(versions.codes, key_columns, len(at))
     asked = timestamps.ticks(at, versions.unit)
     code[asked == timestamps.NEVER] = -1
     lifetime = timestamps.duration(ttl, versions.unit) if ttl else None

@@ -19,7 +19,7 @@ import pyarrow.dataset
 
 from feature_repo.arrow import take, timestamps
 from feature_repo.errors import VitrineError
-from feature_repo.tables import asof
+from feature_repo.offline import asof
 
 Int64: TypeAlias = npt.NDArray[np.int64]
 

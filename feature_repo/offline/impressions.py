@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 
 from feature_repo import schema
 from feature_repo.errors import VitrineError
-from feature_repo.tables import checks, files
-from feature_repo.tables.checks import Check
-from feature_repo.tables.quarantine import Refused, counts
+from feature_repo.offline import files, validation
+from feature_repo.offline.quarantine import Refused, counts
+from feature_repo.offline.validation import Check
 
 CHILD_AGE = "child_age_months"
 CHILD_GENDER = "child_gender"
@@ -54,28 +54,29 @@ def read_impressions(file: Path, *, now: datetime) -> Impressions:
     """
     text = [*schema.IMPRESSIONS.names, CHILD_GENDER]
     table = files.read(file, text, misspelt=True)
-    checks.require(table, schema.IMPRESSIONS.names, file)
-    table, misspelt = checks.spelt(table, table.column_names)
+    validation.require(table, schema.IMPRESSIONS.names, file)
+    table, misspelt = validation.spelt(table, table.column_names)
     ids = {
-        name: checks.as_text(table, name, file) for name in (schema.IMPRESSION_ID, schema.USER_ID, schema.PRODUCT_ID)
+        name: validation.as_text(table, name, file)
+        for name in (schema.IMPRESSION_ID, schema.USER_ID, schema.PRODUCT_ID)
     }
-    names = checks.row_names(ids[schema.IMPRESSION_ID])
-    instants, bad_instants = checks.as_timestamps(table, schema.EVENT_TIMESTAMP, file, now)
-    clicks = checks.as_numbers(table, schema.CLICKED, file)
-    clicked = checks.mask(pc.is_in(clicks, value_set=pa.array([0.0, 1.0])))
-    passed, refused = checks.sieve(
+    names = validation.row_names(ids[schema.IMPRESSION_ID])
+    instants, bad_instants = validation.as_timestamps(table, schema.EVENT_TIMESTAMP, file, now)
+    clicks = validation.as_numbers(table, schema.CLICKED, file)
+    clicked = validation.mask(pc.is_in(clicks, value_set=pa.array([0.0, 1.0])))
+    passed, refused = validation.sieve(
         table,
         names,
         [
             *misspelt,
-            *(Check(name, NO_ID, checks.blank(values)) for name, values in ids.items()),
+            *(Check(name, NO_ID, validation.blank(values)) for name, values in ids.items()),
             *bad_instants,
             Check(schema.CLICKED, NOT_A_CLICK, ~clicked),
         ],
     )
     latest_first = -np.arange(table.num_rows)
-    twice = checks.displaced(ids[schema.IMPRESSION_ID], latest_first, passed)
-    passed, doubled = checks.sieve(table, names, [Check(schema.IMPRESSION_ID, TWICE, twice)], passed)
+    twice = validation.displaced(ids[schema.IMPRESSION_ID], latest_first, passed)
+    passed, doubled = validation.sieve(table, names, [Check(schema.IMPRESSION_ID, TWICE, twice)], passed)
     refused += doubled
     if not passed.any():
         raise VitrineError(f"{file}: none of its {table.num_rows:,} rows is usable: {_by_reason(refused)}")
@@ -92,15 +93,15 @@ def _context(
     context = {name: table[name] for name in table.column_names if name not in schema.IMPRESSIONS.names}
     notes: list[Refused] = []
     if CHILD_AGE in context:
-        ages = checks.as_numbers(table, CHILD_AGE, file)
-        bad = checks.mask(pc.less(ages, 0.0)) | checks.mask(pc.is_inf(ages))
-        notes += checks.named(table, names, Check(CHILD_AGE, BAD_AGE, bad & passed))
+        ages = validation.as_numbers(table, CHILD_AGE, file)
+        bad = validation.mask(pc.less(ages, 0.0)) | validation.mask(pc.is_inf(ages))
+        notes += validation.named(table, names, Check(CHILD_AGE, BAD_AGE, bad & passed))
         context[CHILD_AGE] = pc.if_else(pc.or_(pa.array(bad), pc.is_nan(ages)), None, ages).cast(pa.float32())
     if CHILD_GENDER in context:
-        genders = checks.as_text(table, CHILD_GENDER, file)
-        known = checks.mask(pc.is_in(genders, value_set=pa.array(schema.CHILD_GENDERS)))
-        bad = ~known & checks.mask(pc.is_valid(genders))
-        notes += checks.named(table, names, Check(CHILD_GENDER, BAD_GENDER, bad & passed))
+        genders = validation.as_text(table, CHILD_GENDER, file)
+        known = validation.mask(pc.is_in(genders, value_set=pa.array(schema.CHILD_GENDERS)))
+        bad = ~known & validation.mask(pc.is_valid(genders))
+        notes += validation.named(table, names, Check(CHILD_GENDER, BAD_GENDER, bad & passed))
         context[CHILD_GENDER] = pc.if_else(pa.array(bad), None, genders)
     return context, notes
 

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo.errors import VitrineError
+from feature_repo.offline.quarantine import MAX_VALUE, Refused
 from feature_repo.schema import TIMESTAMP
-from feature_repo.tables.quarantine import MAX_VALUE, Refused
 
 NO_TIMESTAMP = "timestamp is missing"
 NAIVE = "timestamp has no time zone"

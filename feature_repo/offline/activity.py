@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ACTIVE, PRODUCT_ID, TIMESTAMP
-from feature_repo.tables import delta
 
 
 def gone(path: Path, at: datetime | None = None) -> pa.ChunkedArray:

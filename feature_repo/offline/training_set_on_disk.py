@@ -24,8 +24,8 @@ import pyarrow.parquet
 
 from feature_repo.arrow import take, timestamps
 from feature_repo.errors import VitrineError
-from feature_repo.tables import asof, ranges, training
-from feature_repo.tables.training import ViewTable
+from feature_repo.offline import asof, ranges, training_set
+from feature_repo.offline.training_set import ViewTable
 
 Int64 = npt.NDArray[np.int64]
 
@@ -70,23 +70,23 @@ def write(
     *,
     created_by_then: bool = False,
     created_before: datetime | None = None,
-    find: training.Find | None = None,
+    find: training_set.Find | None = None,
     block_rows: int = BLOCK_ROWS,
     versions_at_once: int = VERSIONS_AT_ONCE,
 ) -> StoredTrainingSet:
-    """`training.join` into a folder, which appears when all is written or not at all.
+    """`training_set.join` into a folder, which appears when all is written or not at all.
 
     Args:
         find: looks the rows up; None: this process.
 
     Raises:
-        VitrineError: as `training.join`; the folder exists already.
+        VitrineError: as `training_set.join`; the folder exists already.
     """
     if folder.exists():
         raise VitrineError(f"{folder} exists; name a new folder for the training set, or remove this one")
-    training.refuse_unusable(rows.schema, event_timestamp, views)
+    training_set.refuse_unusable(rows.schema, event_timestamp, views)
     earliest = _earliest(rows, event_timestamp, block_rows) if created_by_then else None
-    training.refuse_the_dropped(views, [moment for moment in (earliest, created_before) if moment])
+    training_set.refuse_the_dropped(views, [moment for moment in (earliest, created_before) if moment])
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     (unfinished / "row_index").mkdir(parents=True)
@@ -131,7 +131,7 @@ def find_by_ranges(
     *,
     block_rows: int = BLOCK_ROWS,
     versions_at_once: int = VERSIONS_AT_ONCE,
-) -> training.Found:
+) -> training_set.Found:
     """Look rows up block by block, in one range of the view's keys after another."""
     asked = pyarrow.dataset.dataset(rows) if isinstance(rows, pa.Table) else rows
     first_key = next(iter(view.keys.items()), None)
@@ -141,7 +141,7 @@ def find_by_ranges(
         for block in ranges.blocks(asked, list(dict.fromkeys([*view.keys, event_timestamp])), block_rows):
             mine = within.mask(block[first_key[0]]) if first_key else np.ones(len(block), dtype=bool)
             within_range = block if mine.all() else block.filter(pa.array(mine))
-            found = training.look_up(view, versions, within_range, event_timestamp, created_by_then)
+            found = training_set.look_up(view, versions, within_range, event_timestamp, created_by_then)
             yield offset + np.flatnonzero(mine), np.append(position, -1)[found]
             offset += len(block)
 
@@ -150,10 +150,10 @@ def _versions_within(
     view: ViewTable, within: ranges.KeyRange, created_before: datetime | None
 ) -> tuple[asof.Versions, Int64]:
     """The versions in the range, in the order of the join, and the table position of each row they number."""
-    columns = training.order_columns(view)
+    columns = training_set.order_columns(view)
     if within.unbounded:
         order = view.table.to_table(columns=columns)
-        return training.index_versions(view, order, created_before), np.arange(len(order))
+        return training_set.index_versions(view, order, created_before), np.arange(len(order))
     kept: list[pa.Table] = []
     position: list[Int64] = []
     offset = 0
@@ -162,7 +162,7 @@ def _versions_within(
         kept.append(block.filter(pa.array(mine)))
         position.append(np.flatnonzero(mine) + offset)
         offset += len(block)
-    return training.index_versions(view, pa.concat_tables(kept), created_before), np.concatenate(position)
+    return training_set.index_versions(view, pa.concat_tables(kept), created_before), np.concatenate(position)
 
 
 def _write_versions(view: ViewTable, used: Int64, path: Path) -> None:
