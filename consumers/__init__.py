@@ -2,9 +2,7 @@
 
     cli.py        the command line; commands/ has a file for each subcommand
     online.py     the fast reader for ranking services
-    question.py   what it asks of which views
     linked.py     and of entities that a row names, in one conversation
-    block.py      what it hands out
     one_encoder.py  no answer with vectors of two encoders
     affinity.py   the same with how close candidates are to what their user clicked
     missing.py    what is not known of candidates, as features

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.block import Block
 from consumers.one_encoder import refuse_two_encoders
 from consumers.online import Link, OnlineReader
 from feature_repo import table_names
@@ -22,8 +21,9 @@ from feature_repo.arrow import columns, timestamps
 from feature_repo.errors import VitrineError
 from feature_repo.features import affinity
 from feature_repo.features.affinity import HISTORY_SERVICE, Candidates, User
+from feature_repo.online.feature_batch import Block
+from feature_repo.online.view_rows import ViewRows
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, PRODUCT_ID, USER_ID
-from feature_repo.tables.view_rows import ViewRows
 
 Affinity = dict[str, NDArray[np.float32]]
 

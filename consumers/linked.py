@@ -9,10 +9,10 @@ The former are unpacked while the store looks for the latter, and what two reque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from consumers.block import Block
-from consumers.question import Ids, Plan, Question
-from feature_repo.tables.online_table import Request, Talk
-from feature_repo.tables.view_rows import ViewRows
+from feature_repo.online.feature_batch import Block
+from feature_repo.online.request import Ids, Plan, Question
+from feature_repo.online.table import Request, Talk
+from feature_repo.online.view_rows import ViewRows
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.block import Block
 from feature_repo import table_names
 from feature_repo.arrow import columns, timestamps
 from feature_repo.errors import VitrineError
 from feature_repo.features import missing
+from feature_repo.online.decode import Status
+from feature_repo.online.feature_batch import Block
 from feature_repo.schema import TAGS
-from feature_repo.tables.decode import Status
 
 
 def missing_of(block: Block, now: datetime) -> dict[str, NDArray[np.float32]]:

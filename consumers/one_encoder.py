@@ -1,10 +1,10 @@
 """Vectors of two encoder versions have angles between them that mean nothing: no answer holds both."""
 
-from consumers.block import Block
 from feature_repo import table_names
 from feature_repo.arrow import columns
 from feature_repo.arrow.columns import Column
 from feature_repo.errors import VitrineError
+from feature_repo.online.feature_batch import Block
 
 VERSION = "encoder_version"
 VIEWS = (table_names.EMBEDDING, table_names.INTEREST)

@@ -5,7 +5,7 @@
     block.values["fused_vector"]                     # float32 [500, width]
     block.status == Status.PRESENT                   # [500]
 
-What it needs to know of views and services lies in the online store itself (feature_repo/tables/record.py). A process
+What it needs to know of views and services lies in the online store itself (feature_repo/online/catalog.py). A process
 that reads again and again does well to begin with `feature_repo.memory.keep_freed()`.
 """
 
@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from consumers.block import Block
 from consumers.linked import Link, fetch_linked
-from consumers.question import Ids, Plan, Question
 from feature_repo.arrow import timestamps
 from feature_repo.errors import VitrineError
-from feature_repo.tables.decode import Status
-from feature_repo.tables.online_table import OnlineTable
-from feature_repo.tables.opening import open_store
-from feature_repo.tables.record import Record, ServicePart
+from feature_repo.online.catalog import Record, ServicePart
+from feature_repo.online.decode import Status
+from feature_repo.online.feature_batch import Block
+from feature_repo.online.opening import open_store
+from feature_repo.online.request import Ids, Plan, Question
+from feature_repo.online.table import OnlineTable
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +48,7 @@ class OnlineReader:
     """Reads the online features of one project. Threads and event loops may share a reader.
 
     Args:
-        url: lmdb:///folder, or of Redis as feature_repo/tables/redis_address.py has it.
+        url: lmdb:///folder, or of Redis as feature_repo/online/redis_connection.py has it.
         project: the project's name in Feast.
         refresh: seconds after which changed views, TTLs and services are noticed at the latest; a new layout of rows is
             noticed at once.

@@ -1,7 +1,6 @@
 """The contract between those who write features and those who read them.
 
     settings.py     where this deployment keeps its tables (feature_store.yaml, read without Feast)
-    online.py       this deployment's online store, opened without Feast
     runs.py         the producers' last runs, as their ledger has them
     schema.py       column names and Arrow schemas of every table
     table_names.py  the tables by name

@@ -168,7 +168,7 @@ def _serve(wanted: _Wanted, on_ready: Callable[[dict[str, str]], None]) -> None:
     from consumers.serving.door import see_free
     from consumers.serving.ending import heeded
     from consumers.serving.metrics import Metrics
-    from feature_repo.online import open_online
+    from feature_repo.online.configured import open_online
 
     see_free(wanted.door.host, flight=[wanted.flight_port], http=wanted.http_port)
     table = open_online(wanted.deployment)

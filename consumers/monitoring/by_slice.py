@@ -17,12 +17,12 @@ from consumers.monitoring.slices import ALL, Shop
 from feature_repo import runs, table_names
 from feature_repo.human_times import in_words
 from feature_repo.offline import delta, quarantine
-from feature_repo.online import open_online
+from feature_repo.online import materialization_log
+from feature_repo.online.configured import open_online
+from feature_repo.online.materialization_log import Written
 from feature_repo.runs import LastRun
 from feature_repo.schema import CREATED_TIMESTAMP
 from feature_repo.settings import Settings
-from feature_repo.tables import written
-from feature_repo.tables.written import Written
 
 COMMANDS = WRITTEN_BY | OPTIONAL
 RUNS_SHOWN = 20
@@ -135,7 +135,7 @@ def _ledgers(settings: Settings, views: Iterable[str]) -> dict[str, Written]:
     if online is None:
         return {}
     try:
-        found = {view: written.of_view(online, view) for view in views}
+        found = {view: materialization_log.of_view(online, view) for view in views}
     finally:
         online.store.close()
     # Without a ledger nothing of ours put rows online: a view that has none yet is not online.

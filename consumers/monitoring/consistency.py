@@ -3,7 +3,8 @@
 The sample is by hash, from both sides: keys that the offline table has (or a log of what was served), and keys that a
 scan of the online store finds, so that rows of which the offline store knows nothing are seen too. For each key the
 row that should be online is worked out from the offline rows, as of the last materialization: the newest of those of
-which the ledger beside the online rows (feature_repo/tables/written.py) says that they were written. It is packed
+which the ledger beside the online rows (feature_repo/online/materialization_log.py) says that they were written. It is
+packed
 anew, as materialization packs it, and must be the same bytes.
 
     missing     nothing is online, though a row was written
@@ -36,11 +37,11 @@ from consumers.served_log import Served
 from feature_repo.arrow import timestamps
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
-from feature_repo.online import open_online
+from feature_repo.online import entity_keys, materialization_log
+from feature_repo.online.catalog import View
+from feature_repo.online.configured import open_online
+from feature_repo.online.table import OnlineTable
 from feature_repo.settings import Settings
-from feature_repo.tables import entity_keys, written
-from feature_repo.tables.online_table import OnlineTable
-from feature_repo.tables.record import View
 
 EXAMPLES = 5
 """Faults of each kind that are shown by key."""
@@ -195,7 +196,7 @@ def _check_served(
     history = ViewHistory.open(online, view, path)
     if isinstance(history, str):
         return ViewConsistency(view.name, not_judged=history)
-    ledger = written.of_view(online, view.name)
+    ledger = materialization_log.of_view(online, view.name)
     judged = judge_served(
         online, history, served, ledger, now=timestamps.tick(now, "us"), grace=timestamps.duration(grace, "us")
     )
@@ -214,7 +215,7 @@ def _check_view(
     served: Path | None,
 ) -> ViewConsistency:
     history = ViewHistory.open(online, view, path)
-    ledger = written.of_view(online, view.name)
+    ledger = materialization_log.of_view(online, view.name)
     if isinstance(history, str):
         gone = ledger is not None and bool(ledger.files) and not delta.exists(path)
         return ViewConsistency(view.name, not_judged=history, table_is_gone=gone)

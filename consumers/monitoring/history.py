@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from consumers.monitoring.taken import Taken
 from feature_repo.arrow import take, timestamps
 from feature_repo.offline import delta, ranges
+from feature_repo.online import entity_keys
+from feature_repo.online.catalog import View
+from feature_repo.online.materialization_log import Written
+from feature_repo.online.table import OnlineTable
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP
-from feature_repo.tables import entity_keys
-from feature_repo.tables.online_table import OnlineTable
-from feature_repo.tables.record import View
-from feature_repo.tables.written import Written
 
 BLOCK_ROWS = 65_536
 Int64 = NDArray[np.int64]

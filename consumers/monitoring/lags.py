@@ -2,7 +2,8 @@
 
 What is measured, and from what. An event is a version of a product in the catalogue. A view answers it with its first
 row of that product whose event timestamp is not earlier. That row came online when the ledger beside the online rows
-(feature_repo/tables/written.py) says that its file did: the moment at which a group of files had been written. So
+(feature_repo/online/materialization_log.py) says that its file did: the moment at which a group of files had been
+written. So
 event-to-online lag is that moment minus the event; an event without an answer, or with one that is not online yet,
 counts with the lag that it has so far, for a producer that died would look quick otherwise. A row that a stream put
 online before its file was materialized came online sooner than is said here; the stream's own histogram knows. Rows of
@@ -24,8 +25,8 @@ from consumers.monitoring.taken import Taken
 from feature_repo.arrow import timestamps
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
+from feature_repo.online.materialization_log import Written
 from feature_repo.schema import EVENT_TIMESTAMP, PRODUCT_ID, TIMESTAMP
-from feature_repo.tables.written import Written
 
 VERSION = "encoder_version"
 QUANTILES = (0.5, 0.95, 0.99)

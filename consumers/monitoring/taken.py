@@ -7,8 +7,8 @@ import pyarrow.dataset
 from numpy.typing import NDArray
 
 from feature_repo.arrow import timestamps
-from feature_repo.tables.materialize import file_name
-from feature_repo.tables.written import Written
+from feature_repo.online.materialization_log import Written
+from feature_repo.online.materialize import file_name
 
 Int64 = NDArray[np.int64]
 EVERYTHING = (int(np.iinfo(np.int64).min), int(np.iinfo(np.int64).max))

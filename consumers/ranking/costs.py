@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from consumers.question import Plan
 from feature_repo import table_names
-from feature_repo.online import open_online
+from feature_repo.online.catalog import ServicePart
+from feature_repo.online.configured import open_online
+from feature_repo.online.request import Plan
+from feature_repo.online.table import OnlineTable
 from feature_repo.settings import Settings
-from feature_repo.tables.online_table import OnlineTable
-from feature_repo.tables.record import ServicePart
 
 VIEWS: Mapping[str, tuple[str, ...]] = {
     "tags": (table_names.TAGS,),

@@ -22,12 +22,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from consumers.block import Block
 from feature_repo.arrow import columns
 from feature_repo.arrow.columns import Column
+from feature_repo.online.decode import Status
+from feature_repo.online.feature_batch import Block
+from feature_repo.online.view_rows import ViewRows
 from feature_repo.schema import PRODUCT_ID
-from feature_repo.tables.decode import Status
-from feature_repo.tables.view_rows import ViewRows
 
 ARROW = "application/vnd.apache.arrow.stream"
 """What HTTP calls what `to_ipc` gives."""

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from consumers.affinity import Affinity, fetch_with_affinity
-from consumers.block import Block
 from consumers.one_encoder import MixedEncoders, refuse_two_encoders
 from consumers.online import NoServices, OnlineReader, UnknownFeatures
 from consumers.serving.answer import AFFINITY, STATUS_WORDS, Answer, answer
@@ -21,6 +20,7 @@ from consumers.serving.ask import Ask
 from consumers.serving.metrics import Metrics
 from consumers.serving.refusal import Code, Refused
 from feature_repo.errors import VitrineError
+from feature_repo.online.feature_batch import Block
 from feature_repo.schema import PRODUCT_ID, USER_ID
 
 _log = logging.getLogger(__name__)

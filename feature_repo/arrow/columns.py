@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo.errors import VitrineError
-from feature_repo.tables.layout import NUMBERS, TEXTS, Field
+from feature_repo.online.row_format import NUMBERS, TEXTS, Field
 
 _ARROW_NUMBERS = {
     "bool": pa.bool_(),

@@ -18,6 +18,8 @@ from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel
 
 from feature_repo.offline.training_set import ViewTable
+from feature_repo.online.materialization_log import Ledger, Window
+from feature_repo.online.materialize import Source, Write, materialize, writer
 from feature_repo.stores import sources
 from feature_repo.stores.feast_seam import (
     LocalComputeEngine,
@@ -29,9 +31,7 @@ from feature_repo.stores.feast_seam import (
 from feature_repo.stores.online import views
 from feature_repo.stores.online.packed import PackedOnlineStore
 from feature_repo.stores.view_tables import whole_view_table
-from feature_repo.tables.materialize import Source, Write, materialize, writer
 from feature_repo.tables.on_ray import cluster
-from feature_repo.tables.written import Ledger, Window
 
 log = logging.getLogger(__name__)
 

@@ -43,7 +43,7 @@ def stream(
 
     Ends on SIGTERM or SIGINT, everything taken committed. A run that was killed loses nothing: start it again.
     """
-    from feature_repo.tables.redis_address import from_url
+    from feature_repo.online.redis_connection import from_url
     from producers import ledger
     from producers.streaming.metrics import Metrics
     from producers.streaming.opening import Wanted, opened

@@ -19,7 +19,7 @@ from typing import Any
 import redis
 
 from feature_repo.errors import VitrineError
-from feature_repo.tables.redis_address import RETRIES, RedisAddress
+from feature_repo.online.redis_connection import RETRIES, RedisAddress
 from producers.streaming.source import KINDS, Message, ReplyLost
 
 GROUP = "vitrine"

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from feature_repo import schema, table_names
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
+from feature_repo.online.pack import Packer
+from feature_repo.online.table import OnlineTable
 from feature_repo.settings import Settings
-from feature_repo.tables.online_table import OnlineTable
-from feature_repo.tables.pack import Packer
 
 SERIES = "stream"
 PRODUCT = (schema.PRODUCT_ID, schema.EVENT_TIMESTAMP)

@@ -26,7 +26,7 @@ from feast.data_format import DeltaFormat, ParquetFormat
 from feast.repo_config import RepoConfig
 
 from feature_repo.offline import delta
-from feature_repo.tables import lmdb_table
+from feature_repo.online import lmdb_store
 from tests import servers
 from tests.benchmarks import harness, online
 from tests.benchmarks.harness import Record, Rounds, Turns
@@ -134,7 +134,7 @@ def into_lmdb(rows: Rows = 100_000, dim: Dim = 128, rounds: Rounds = 8, record: 
         folder = root / "online"
         embedded = feature_store(root / "embedded", {"type": online.LMDB, "path": str(folder)}, rows, dim)
         served = feature_store(root / "served", in_redis(server), rows, dim)
-        note = f"{lmdb_table.ROWS_PER_COMMIT:,} rows per commit at most, each synced to disk; {online.LMDB_VERSION}"
+        note = f"{lmdb_store.ROWS_PER_COMMIT:,} rows per commit at most, each synced to disk; {online.LMDB_VERSION}"
         figure = Turns(rounds, 1, note).compare(
             f"materialize {rows:,} rows, {dim}-d, Delta to LMDB",
             materializing(embedded, lambda: shutil.rmtree(folder, ignore_errors=True), rows),

@@ -30,10 +30,10 @@ from feast.types import Array, Float32, Int32, String
 from numpy.typing import NDArray
 
 from consumers.online import OnlineReader, Status
+from feature_repo.online import entity_keys, precision
+from feature_repo.online.table import OnlineTable
 from feature_repo.stores.online.packed import PackedOnlineStore
 from feature_repo.stores.online.response import ColumnarResponse
-from feature_repo.tables import entity_keys, precision
-from feature_repo.tables.online_table import OnlineTable
 from tests import servers
 from tests.arrow_rows import write_arrow
 from tests.benchmarks import harness

@@ -24,7 +24,7 @@ from consumers.ranking.training_set import join
 from feature_repo import settings
 from feature_repo.console import StoreOption
 from feature_repo.offline import delta, files
-from feature_repo.tables.layout import STORAGES
+from feature_repo.online.row_format import STORAGES
 from tests.benchmarks import harness, precision_auc
 from tests.benchmarks.stored_vectors import through_rows
 

@@ -21,8 +21,8 @@ from consumers.ranking.tabular import tabular_features
 from consumers.ranking.training_set import JoinedView, TrainingSet, gather
 from feature_repo.features.interest import Click, means_of_histories
 from feature_repo.features.similarity import rowwise_cosine
+from feature_repo.online.row_format import STORAGES
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, USER_ID
-from feature_repo.tables.layout import STORAGES
 from tests.benchmarks.stored_vectors import lists, through_rows
 
 VIEW = "product_embedding"

@@ -5,9 +5,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from feature_repo.arrow import columns
-from feature_repo.tables.decode import decode
-from feature_repo.tables.encode import encode
-from feature_repo.tables.layout import Field, Layout
+from feature_repo.online.decode import decode
+from feature_repo.online.encode import encode
+from feature_repo.online.row_format import Field, Layout
 
 
 def through_rows(vectors: NDArray[np.float32], storage: str) -> tuple[NDArray[np.float32], int]:

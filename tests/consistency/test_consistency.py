@@ -16,10 +16,10 @@ from consumers.monitoring import consistency
 from consumers.monitoring.consistency import Consistency, ViewConsistency
 from feature_repo import settings
 from feature_repo.offline import delta, retention
-from feature_repo.online import open_online
-from feature_repo.tables.layout import HEADER_SIZE
-from feature_repo.tables.online_table import OnlineTable
-from feature_repo.tables.record import written_key
+from feature_repo.online.catalog import written_key
+from feature_repo.online.configured import open_online
+from feature_repo.online.row_format import HEADER_SIZE
+from feature_repo.online.table import OnlineTable
 from tests.arrow_rows import write_arrow
 from tests.engine import world
 from tests.engine.world import Look, at
@@ -199,8 +199,8 @@ def test_the_sample_is_by_hash_from_both_sides(shop: FeatureStore) -> None:
 def test_a_scan_that_is_cut_short_says_so_and_still_finds_what_is_missing(
     shop: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("feature_repo.tables.lmdb_table.KEYS_PER_STEP", 7)
-    monkeypatch.setattr("feature_repo.tables.redis_table.KEYS_PER_STEP", 7)
+    monkeypatch.setattr("feature_repo.online.lmdb_store.KEYS_PER_STEP", 7)
+    monkeypatch.setattr("feature_repo.online.redis_store.KEYS_PER_STEP", 7)
     replace(shop, "p39", None)
     found = checked(shop, at_most=5)
     assert not found.scan_complete

@@ -18,7 +18,7 @@ from consumers.online import OnlineReader
 from consumers.served_log import ServedLog
 from feature_repo import settings
 from feature_repo.errors import VitrineError
-from feature_repo.tables.layout import HEADER_SIZE
+from feature_repo.online.row_format import HEADER_SIZE
 from tests.consistency.test_consistency import (
     FINE,
     LOOKS,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from feature_repo.tables import materialize
+from feature_repo.online import materialize
 from tests.engine import world
 from tests.processes import begun
 

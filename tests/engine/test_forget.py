@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 from feature_repo import settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
-from feature_repo.online import open_online
+from feature_repo.online.configured import open_online
 from producers import upkeep
 from producers.cli import app
 from tests.arrow_rows import write_arrow

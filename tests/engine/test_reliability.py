@@ -14,7 +14,7 @@ from feast import FeatureStore
 from consumers.online import OnlineReader, Status
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
-from feature_repo.tables import entity_keys
+from feature_repo.online import entity_keys
 from tests import servers
 from tests.engine import runs, world
 from tests.engine.world import Look

@@ -13,12 +13,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, retention
-from feature_repo.tables import materialize
-from feature_repo.tables.layout import Layout
-from feature_repo.tables.lmdb_table import LMDBStore
-from feature_repo.tables.online_table import OnlineTable
-from feature_repo.tables.record import View, written_key
-from feature_repo.tables.written import Again, Ledger, Window, Written
+from feature_repo.online import materialize
+from feature_repo.online.catalog import View, written_key
+from feature_repo.online.lmdb_store import LMDBStore
+from feature_repo.online.materialization_log import Again, Ledger, Window, Written
+from feature_repo.online.row_format import Layout
+from feature_repo.online.table import OnlineTable
 from tests.engine import world
 from tests.engine.world import Look, at
 

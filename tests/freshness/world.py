@@ -9,14 +9,14 @@ import yaml
 
 from feature_repo import settings
 from feature_repo.offline import delta
-from feature_repo.online import LMDB, open_online
+from feature_repo.online.catalog import View
+from feature_repo.online.configured import LMDB, open_online
+from feature_repo.online.lmdb_store import LMDBStore
+from feature_repo.online.materialization_log import Ledger, Window
+from feature_repo.online.materialize import file_name
+from feature_repo.online.row_format import Layout
 from feature_repo.schema import TIMESTAMP
 from feature_repo.settings import Settings
-from feature_repo.tables.layout import Layout
-from feature_repo.tables.lmdb_table import LMDBStore
-from feature_repo.tables.materialize import file_name
-from feature_repo.tables.record import View
-from feature_repo.tables.written import Ledger, Window
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

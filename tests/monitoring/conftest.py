@@ -12,10 +12,10 @@ import yaml
 from consumers.monitoring.watcher import Check, Watcher, checks
 from feature_repo import settings
 from feature_repo.offline import delta, quarantine
-from feature_repo.online import LMDB
+from feature_repo.online.configured import LMDB
+from feature_repo.online.lmdb_store import LMDBStore
 from feature_repo.schema import PRODUCT_FIRST_FEATURE
 from feature_repo.settings import Settings
-from feature_repo.tables.lmdb_table import LMDBStore
 from producers import ledger
 from tests.drift import test_check as drifting
 from tests.freshness import world

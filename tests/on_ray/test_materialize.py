@@ -14,10 +14,10 @@ from feast import FeatureStore
 
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
+from feature_repo.online import entity_keys
+from feature_repo.online.catalog import written_key
 from feature_repo.stores import engine
-from feature_repo.tables import entity_keys
 from feature_repo.tables.on_ray import materialize as on_ray
-from feature_repo.tables.record import written_key
 from tests.engine import world
 from tests.online.conftest import LMDB, REDIS, redis_cluster
 from tests.online.conftest import redis as redis_server

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from feast import FeatureStore
 
-from feature_repo.tables import entity_keys
+from feature_repo.online import entity_keys
 from tests import servers
 from tests.online import feast_world
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from feature_repo.tables.layout import BINARIES, NUMBERS, TEXTS, Field, Layout
+from feature_repo.online.row_format import BINARIES, NUMBERS, TEXTS, Field, Layout
 
 floats32 = st.floats(width=32, allow_nan=True)
 ELEMENTS: dict[str, st.SearchStrategy[Any]] = {

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo.tables.checksum import CHECKSUM, all_sound, checksums, sound
-from feature_repo.tables.decode import FINGERPRINT
+from feature_repo.online.checksum import CHECKSUM, all_sound, checksums, sound
+from feature_repo.online.decode import FINGERPRINT
 
 
 @given(st.integers(1, 6), st.lists(st.integers(3, 12), min_size=1, max_size=6), st.booleans(), st.randoms())

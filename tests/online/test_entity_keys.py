@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo.errors import VitrineError
-from feature_repo.tables import entity_keys
+from feature_repo.online import entity_keys
 
 PREFIX = entity_keys.prefix("shop", "looks")
 TEXTS = st.text(max_size=6) | st.text("a\n", min_size=1, max_size=6) | st.sampled_from(["a" * 400, "b" * 401])

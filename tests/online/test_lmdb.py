@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from feature_repo.errors import VitrineError
-from feature_repo.tables import lmdb_table
-from feature_repo.tables.encode import encode
-from feature_repo.tables.layout import Layout
-from feature_repo.tables.lmdb_table import LMDBStore
+from feature_repo.online import lmdb_store
+from feature_repo.online.encode import encode
+from feature_repo.online.lmdb_store import LMDBStore
+from feature_repo.online.row_format import Layout
 
 EMPTY = Layout(())
 
@@ -53,7 +53,7 @@ def test_a_swap_happens_only_if_nobody_came_between(tmp_path: Path) -> None:
 
 
 def test_a_prefix_is_dropped_and_its_neighbours_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lmdb_table, "ROWS_PER_COMMIT", 3)
+    monkeypatch.setattr(lmdb_store, "ROWS_PER_COMMIT", 3)
     store = LMDBStore(tmp_path, create=True)
     keys = [b"a%d" % i for i in range(10)] + [b"b", b"Z"]
     store.write(keys, [row(1)] * 12, 0)
@@ -65,7 +65,7 @@ def test_a_prefix_is_dropped_and_its_neighbours_stay(tmp_path: Path, monkeypatch
 def test_a_scan_gives_each_key_of_its_prefix_once_and_goes_on_where_a_step_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lmdb_table, "KEYS_PER_STEP", 3)
+    monkeypatch.setattr(lmdb_store, "KEYS_PER_STEP", 3)
     store = LMDBStore(tmp_path, create=True)
     keys = [b"a%02d" % i for i in range(10)] + [b"a01\0", b"b", b"Z"]
     store.write(keys, [row(1)] * len(keys), 0)
@@ -76,7 +76,7 @@ def test_a_scan_gives_each_key_of_its_prefix_once_and_goes_on_where_a_step_ended
 
 
 def test_the_map_grows_while_threads_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lmdb_table, "FIRST_MAP_SIZE", 1 << 16)
+    monkeypatch.setattr(lmdb_store, "FIRST_MAP_SIZE", 1 << 16)
     store = LMDBStore(tmp_path, create=True)
     store.write([b"k"], [row(1)], 0)
     stop = threading.Event()
@@ -106,7 +106,7 @@ def _write_much(path: Path) -> None:
 
 
 def test_a_map_that_another_process_grew_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lmdb_table, "FIRST_MAP_SIZE", 1 << 18)
+    monkeypatch.setattr(lmdb_store, "FIRST_MAP_SIZE", 1 << 18)
     store = LMDBStore(tmp_path, create=True)
     store.write([b"k"], [row(1)], 0)
     for start_method in ("fork", "spawn"):
@@ -232,7 +232,7 @@ def test_a_sound_file_whose_last_pages_were_never_written_is_read(tmp_path: Path
         gone = chance.sample(sorted(there), chance.randrange(1, len(there)))
         store.delete(gone)
         there -= set(gone)
-        environment = lmdb_table._environments[tmp_path]._environment
+        environment = lmdb_store._environments[tmp_path]._environment
         wanted = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
         if (tmp_path / "data.mdb").stat().st_size < wanted:
             break

@@ -7,9 +7,9 @@ from feast.repo_config import RepoConfig, load_repo_config
 
 from feature_repo import settings
 from feature_repo.errors import VitrineError
-from feature_repo.online import open_online
+from feature_repo.online.configured import open_online
+from feature_repo.online.table import OnlineTable
 from feature_repo.stores.online import RedisOnlineStore
-from feature_repo.tables.online_table import OnlineTable
 from tests.online.versions import VIEW, write_versions
 from tests.servers import RedisServer
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from feast import FeatureStore
 
-from consumers.block import Block
 from consumers.online import Link, OnlineReader, Status
 from feature_repo.errors import VitrineError
-from feature_repo.tables import entity_keys
-from feature_repo.tables.view_rows import ViewRows
+from feature_repo.online import entity_keys
+from feature_repo.online.feature_batch import Block
+from feature_repo.online.view_rows import ViewRows
 from tests.online.feast_world import DAY, NOW, looks, write
 from tests.online.test_feast_store import BEAR, CAR, online
 

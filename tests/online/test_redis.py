@@ -10,11 +10,11 @@ import pytest
 from redis.backoff import ExponentialWithJitterBackoff
 
 from feature_repo.errors import VitrineError
-from feature_repo.tables import redis_address, redis_table
-from feature_repo.tables.encode import encode
-from feature_repo.tables.layout import Layout
-from feature_repo.tables.redis_address import RedisAddress, from_connection_string, from_url
-from feature_repo.tables.redis_table import RedisStore
+from feature_repo.online import redis_connection, redis_store
+from feature_repo.online.encode import encode
+from feature_repo.online.redis_connection import RedisAddress, from_connection_string, from_url
+from feature_repo.online.redis_store import RedisStore
+from feature_repo.online.row_format import Layout
 from tests import servers
 from tests.servers import RedisServer
 
@@ -25,7 +25,7 @@ DAY = 86_400 * SECOND
 
 @pytest.fixture(autouse=True)
 def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_address, "_BACKOFF", ExponentialWithJitterBackoff(cap=0.05, base=0.01))
+    monkeypatch.setattr(redis_connection, "_BACKOFF", ExponentialWithJitterBackoff(cap=0.05, base=0.01))
 
 
 def row(event: int, created: int = 0) -> bytes:
@@ -46,7 +46,7 @@ def store(request: pytest.FixtureRequest) -> RedisStore:
 
 
 def test_reads_in_the_order_asked_with_repeats_and_gaps(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_table, "KEYS_PER_CALL", 3)
+    monkeypatch.setattr(redis_store, "KEYS_PER_CALL", 3)
     keys = [b"k%d" % i for i in range(20)]
     assert store.write(keys, [row(i) for i in range(20)], 0) == 20
     groups = [keys[::-1], [], [b"none", b"k3", b"none", b"k3"], [b"k1"]]
@@ -59,7 +59,7 @@ def test_reads_in_the_order_asked_with_repeats_and_gaps(store: RedisStore, monke
 def test_a_conversation_gives_what_a_reading_gives_in_the_order_asked(
     store: RedisStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_table, "KEYS_PER_CALL", 3)
+    monkeypatch.setattr(redis_store, "KEYS_PER_CALL", 3)
     keys = [b"k%d" % i for i in range(20)]
     store.write(keys, [row(i) for i in range(20)], 0)
     with store.conversation() as talk:
@@ -98,8 +98,8 @@ def test_a_newer_row_stands_whatever_the_write_order(store: RedisStore, unit: in
 
 
 def test_many_rows_go_in_a_few_trips(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_table, "ROWS_PER_CALL", 7)
-    monkeypatch.setattr(redis_table, "CALLS_PER_TRIP", 2)
+    monkeypatch.setattr(redis_store, "ROWS_PER_CALL", 7)
+    monkeypatch.setattr(redis_store, "CALLS_PER_TRIP", 2)
     keys = [b"k%d" % i for i in range(100)]
     assert store.write(keys, [row(i) for i in range(100)], 0) == 100
     assert asyncio.run(store.write_async(keys, [row(i - i % 2) for i in range(100)], 0)) == 50
@@ -120,7 +120,7 @@ def test_rows_of_a_ttl_of_decades_do_not_expire_unless_a_longest_life_says_so(re
     for longest_life, life in [(None, -1), (60, pytest.approx(60_000, abs=5000))]:
         store = RedisStore(from_connection_string(redis.address + ",db=3"), longest_life=longest_life)
         store.client.flushdb()
-        store.write([b"k"], [row(now)], redis_table.LONG + 1)
+        store.write([b"k"], [row(now)], redis_store.LONG + 1)
         assert store.client.pttl(b"k") == life
 
 

@@ -16,9 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from feature_repo.arrow import columns
 from feature_repo.errors import VitrineError
-from feature_repo.tables.decode import Rows, Status
-from feature_repo.tables.layout import Field, Layout
-from feature_repo.tables.online_table import OnlineTable, Request
+from feature_repo.online.decode import Rows, Status
+from feature_repo.online.row_format import Field, Layout
+from feature_repo.online.table import OnlineTable, Request
 from tests import servers
 from tests.online.versions import PRODUCTS, VERSIONS, VIEW, open_table, write_shuffled, write_versions
 from tests.servers import RedisServer

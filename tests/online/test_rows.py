@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from feature_repo.arrow import columns
 from feature_repo.errors import VitrineError
-from feature_repo.tables import precision
-from feature_repo.tables.decode import Status, decode
-from feature_repo.tables.encode import encode
-from feature_repo.tables.layout import Field, Layout
+from feature_repo.online import precision
+from feature_repo.online.decode import Status, decode
+from feature_repo.online.encode import encode
+from feature_repo.online.row_format import Field, Layout
 from tests.online import slow_row
 from tests.online.strategies import MOMENTS, as_stored, tables
 
@@ -136,7 +136,7 @@ def test_rows_read_at_one_go_are_those_read_with_care(table: Any, data: st.DataO
 def test_sound_rows_of_one_layout_are_read_at_one_go(brands: list[str | None], monkeypatch: pytest.MonkeyPatch) -> None:
     layout = Layout.of([Field("vector", "float_list", "float16"), Field("brand", "string"), Field("price", "double")])
     rows = [{"vector": [1.0, 2.0], "brand": brand, "price": None} for brand in brands]
-    monkeypatch.delattr("feature_repo.tables.decode._fit_to_read")
+    monkeypatch.delattr("feature_repo.online.decode._fit_to_read")
     found = decode(pack(layout, rows), {layout.fingerprint: layout}, layout.fields, {}, oldest=0)
     assert found.status.tolist() == [Status.PRESENT] * 3
     assert plain(found.columns["brand"]) == brands

@@ -9,12 +9,12 @@ import pyarrow as pa
 
 from feature_repo.arrow import columns
 from feature_repo.arrow.columns import Column
-from feature_repo.tables.layout import Field, Layout
-from feature_repo.tables.lmdb_table import LMDBStore
-from feature_repo.tables.online_table import OnlineTable
-from feature_repo.tables.record import View
-from feature_repo.tables.redis_address import from_url
-from feature_repo.tables.redis_table import RedisStore
+from feature_repo.online.catalog import View
+from feature_repo.online.lmdb_store import LMDBStore
+from feature_repo.online.redis_connection import from_url
+from feature_repo.online.redis_store import RedisStore
+from feature_repo.online.row_format import Field, Layout
+from feature_repo.online.table import OnlineTable
 
 PRODUCTS = 1000
 VERSIONS = 4

@@ -8,10 +8,10 @@ import pytest
 from consumers.ranking import costs
 from consumers.ranking.costs import Fetched
 from feature_repo import definitions, settings
-from feature_repo.online import open_online
+from feature_repo.online import entity_keys
+from feature_repo.online.configured import open_online
 from feature_repo.settings import Settings
 from feature_repo.stores.opening import open_feature_store
-from feature_repo.tables import entity_keys
 from tests.features import world
 
 TIMINGS = [("produce embeddings", 30.0), ("produce tags", 4.0), ("produce interests", 2.0), ("feast apply", 9.0)]

@@ -25,9 +25,9 @@ from consumers.serving.client import FlightClient, HttpClient, request
 from consumers.serving.door import Certificate, Door
 from consumers.serving.limits import Limits
 from feature_repo.errors import UsageError, VitrineError
-from feature_repo.tables.lmdb_table import LMDBStore
-from feature_repo.tables.online_table import OnlineTable
-from feature_repo.tables.record import Service
+from feature_repo.online.catalog import Service
+from feature_repo.online.lmdb_store import LMDBStore
+from feature_repo.online.table import OnlineTable
 from tests import servers
 from tests.serving.running import TOKEN, Served, serving
 from tests.small_disk import no_file_longer_than

@@ -15,8 +15,8 @@ import redis
 
 from consumers.online import OnlineReader
 from feature_repo import settings
+from feature_repo.online.redis_connection import from_url
 from feature_repo.settings import Settings
-from feature_repo.tables.redis_address import from_url
 from producers import ledger
 from producers.streaming.loop import Counts, Stream
 from producers.streaming.metrics import Metrics

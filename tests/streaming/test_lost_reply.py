@@ -12,7 +12,7 @@ import redis
 
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
-from feature_repo.tables.redis_address import from_url
+from feature_repo.online.redis_connection import from_url
 from producers.streaming.metrics import Metrics
 from producers.streaming.opening import opened
 from producers.streaming.redis import RedisSource

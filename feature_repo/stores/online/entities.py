@@ -8,7 +8,7 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import RepeatedValue, Value
 from feast.value_type import ValueType
 
-from feature_repo.tables import entity_keys
+from feature_repo.online import entity_keys
 
 EntityRows = Sequence[Mapping[str, Any]] | Mapping[str, Any]
 

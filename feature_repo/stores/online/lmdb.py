@@ -11,8 +11,8 @@ from typing import Literal
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from pydantic import StrictStr
 
+from feature_repo.online.lmdb_store import LMDBStore
 from feature_repo.stores.online.packed import PackedOnlineStore
-from feature_repo.tables.lmdb_table import LMDBStore
 
 
 class LMDBOnlineStoreConfig(FeastConfigBaseModel):

@@ -21,14 +21,14 @@ from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import RepoConfig
 
 from feature_repo.arrow import columns
+from feature_repo.online import entity_keys
+from feature_repo.online.catalog import View
+from feature_repo.online.pack import Packer
+from feature_repo.online.store import Store
+from feature_repo.online.table import OnlineTable, Request
 from feature_repo.stores.online import entities, values, views
 from feature_repo.stores.online.entities import EntityRows
 from feature_repo.stores.online.plan import Plans
-from feature_repo.tables import entity_keys
-from feature_repo.tables.online_table import OnlineTable, Request
-from feature_repo.tables.pack import Packer
-from feature_repo.tables.record import View
-from feature_repo.tables.store import Store
 
 FeastRow = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 

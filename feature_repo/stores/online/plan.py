@@ -12,16 +12,16 @@ from feast.repo_config import RepoConfig
 from feast.value_type import ValueType
 from numpy.typing import NDArray
 
+from feature_repo.online import entity_keys
+from feature_repo.online.catalog import Record, View
+from feature_repo.online.decode import Rows, Status
+from feature_repo.online.row_format import Field
+from feature_repo.online.table import OnlineTable, Request
+from feature_repo.online.view_rows import ViewRows, distinct
 from feature_repo.stores.feast_seam import RequestContext, request_context, track_feature_statuses
 from feature_repo.stores.online import entities, views
 from feature_repo.stores.online.entities import EntityRows
 from feature_repo.stores.online.response import ColumnarResponse, Given, Part
-from feature_repo.tables import entity_keys
-from feature_repo.tables.decode import Rows, Status
-from feature_repo.tables.layout import Field
-from feature_repo.tables.online_table import OnlineTable, Request
-from feature_repo.tables.record import Record, View
-from feature_repo.tables.view_rows import ViewRows, distinct
 
 PLANS_KEPT = 256
 

@@ -10,9 +10,9 @@ from typing import Literal
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from pydantic import StrictBool, StrictStr, field_validator
 
+from feature_repo.online.opening import open_redis
+from feature_repo.online.redis_store import RedisStore
 from feature_repo.stores.online.packed import PackedOnlineStore
-from feature_repo.tables.opening import open_redis
-from feature_repo.tables.redis_table import RedisStore
 
 
 class RedisOnlineStoreConfig(FeastConfigBaseModel):

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from feature_repo.arrow import columns, timestamps
 from feature_repo.arrow.columns import Column
 from feature_repo.errors import VitrineError
-from feature_repo.tables.decode import Rows, Status
-from feature_repo.tables.layout import NO_CREATED_TIMESTAMP, Field
+from feature_repo.online.decode import Rows, Status
+from feature_repo.online.row_format import NO_CREATED_TIMESTAMP, Field
 
 NULL_TIMESTAMP = timestamps.NEVER
 """What Feast writes for a missing timestamp."""

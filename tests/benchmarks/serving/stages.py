@@ -11,7 +11,6 @@ from threadpoolctl import threadpool_limits
 
 from consumers import affinity
 from consumers.online import OnlineReader
-from consumers.question import Question
 from consumers.serving import answer, ask, flight, lookup
 from consumers.serving.access_log import AccessLog
 from consumers.serving.client import request
@@ -19,8 +18,9 @@ from consumers.serving.desk import Desk
 from consumers.serving.limits import Limits
 from consumers.serving.metrics import Metrics
 from feature_repo import memory
-from feature_repo.tables.online_table import OnlineTable
-from feature_repo.tables.redis_conversation import RedisConversation
+from feature_repo.online.redis_conversation import RedisConversation
+from feature_repo.online.request import Question
+from feature_repo.online.table import OnlineTable
 from tests.benchmarks.serving.asked import Asked, Calls, Products, Users, drawn
 from tests.benchmarks.serving.world import SERVICE, world
 

@@ -18,9 +18,9 @@ from typing import Any
 import redis
 from redis.crc import key_slot
 
-from feature_repo.tables.conversation import Collected, Conversation
-from feature_repo.tables.redis_address import RedisAddress
-from feature_repo.tables.redis_conversation import RedisConversation
+from feature_repo.online.conversation import Collected, Conversation
+from feature_repo.online.redis_connection import RedisAddress
+from feature_repo.online.redis_conversation import RedisConversation
 
 ROWS_PER_CALL = 256
 """Rows of one script call: the server does nothing else meanwhile, some 1 ms."""

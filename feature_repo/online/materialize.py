@@ -17,7 +17,7 @@ import pyarrow.dataset
 from pyarrow.fs import SubTreeFileSystem
 
 from feature_repo.offline import ranges, versions
-from feature_repo.tables.written import Ledger, Window
+from feature_repo.online.materialization_log import Ledger, Window
 
 BLOCK_ROWS = 16_384
 ROWS_PER_ENTRY = 200_000

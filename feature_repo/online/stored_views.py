@@ -13,9 +13,8 @@ import pyarrow.compute as pc
 
 from feature_repo.arrow.columns import Column
 from feature_repo.errors import VitrineError
-from feature_repo.tables import entity_keys
-from feature_repo.tables.layout import MAX_WORDS, Field
-from feature_repo.tables.record import (
+from feature_repo.online import entity_keys
+from feature_repo.online.catalog import (
     Record,
     Service,
     View,
@@ -26,7 +25,8 @@ from feature_repo.tables.record import (
     words_key,
     written_key,
 )
-from feature_repo.tables.store import Store
+from feature_repo.online.row_format import MAX_WORDS, Field
+from feature_repo.online.store import Store
 
 
 class StoredViews:

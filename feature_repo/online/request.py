@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.block import Block
 from feature_repo.arrow import columns
 from feature_repo.errors import VitrineError
-from feature_repo.tables import entity_keys
-from feature_repo.tables.decode import Rows
-from feature_repo.tables.layout import Field
-from feature_repo.tables.online_table import OnlineTable, Request
-from feature_repo.tables.record import Record, ServicePart, View
-from feature_repo.tables.view_rows import ViewRows, distinct
+from feature_repo.online import entity_keys
+from feature_repo.online.catalog import Record, ServicePart, View
+from feature_repo.online.decode import Rows
+from feature_repo.online.feature_batch import Block
+from feature_repo.online.row_format import Field
+from feature_repo.online.table import OnlineTable, Request
+from feature_repo.online.view_rows import ViewRows, distinct
 
 if TYPE_CHECKING:
     import torch

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from feature_repo.arrow import columns
 from feature_repo.errors import VitrineError
-from feature_repo.tables.decode import Status
-from feature_repo.tables.view_rows import ViewRows
+from feature_repo.online.decode import Status
+from feature_repo.online.view_rows import ViewRows
 
 if TYPE_CHECKING:
     import torch

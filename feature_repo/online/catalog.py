@@ -23,8 +23,8 @@ from functools import cached_property
 from typing import Any
 
 from feature_repo.errors import VitrineError
-from feature_repo.tables import entity_keys
-from feature_repo.tables.layout import Layout
+from feature_repo.online import entity_keys
+from feature_repo.online.row_format import Layout
 
 FORMAT = 1
 

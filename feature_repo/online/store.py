@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from feature_repo.tables.conversation import Conversation
+from feature_repo.online.conversation import Conversation
 
 
 class Store(Protocol):

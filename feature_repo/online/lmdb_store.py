@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 import lmdb
 
 from feature_repo.errors import VitrineError
-from feature_repo.tables.conversation import Collected, Conversation
-from feature_repo.tables.lmdb_whole import refuse_if_cut_off
+from feature_repo.online.conversation import Collected, Conversation
+from feature_repo.online.lmdb_whole import refuse_if_cut_off
 
 Answer = TypeVar("Answer")
 

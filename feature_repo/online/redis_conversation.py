@@ -10,7 +10,7 @@ from typing import Any
 
 import redis
 
-from feature_repo.tables.conversation import Read, Values
+from feature_repo.online.conversation import Read, Values
 
 
 class RedisConversation:

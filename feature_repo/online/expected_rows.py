@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from feature_repo.arrow import columns, timestamps
 from feature_repo.arrow.columns import Column
-from feature_repo.tables.decode import FINGERPRINT, Status, decode
-from feature_repo.tables.encode import Words, encode
-from feature_repo.tables.layout import Field, Layout
-from feature_repo.tables.record import View
+from feature_repo.online.catalog import View
+from feature_repo.online.decode import FINGERPRINT, Status, decode
+from feature_repo.online.encode import Words, encode
+from feature_repo.online.row_format import Field, Layout
 
 Int64 = NDArray[np.int64]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from feature_repo.arrow import columns
 from feature_repo.arrow.columns import Column
-from feature_repo.tables.decode import Rows, Status
+from feature_repo.online.decode import Rows, Status
 
 
 @dataclass(frozen=True)

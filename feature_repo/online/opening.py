@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from feature_repo.errors import VitrineError
-from feature_repo.tables.store import Store
+from feature_repo.online.store import Store
 
 if TYPE_CHECKING:
-    from feature_repo.tables.redis_table import RedisStore
+    from feature_repo.online.redis_store import RedisStore
 
 
 def open_store(url: str) -> Store:
@@ -23,12 +23,12 @@ def open_store(url: str) -> Store:
     except ValueError as error:
         raise wrong from error
     if parts.scheme == "lmdb":
-        from feature_repo.tables.lmdb_table import LMDBStore
+        from feature_repo.online.lmdb_store import LMDBStore
 
         return LMDBStore(Path(parts.path), create=False)
     if parts.scheme.startswith("redis"):
-        from feature_repo.tables.redis_address import from_url
-        from feature_repo.tables.redis_table import RedisStore
+        from feature_repo.online.redis_connection import from_url
+        from feature_repo.online.redis_store import RedisStore
 
         return RedisStore(from_url(url))
     raise wrong
@@ -45,8 +45,8 @@ def open_redis(
     Raises:
         VitrineError: the connection string is of no store.
     """
-    from feature_repo.tables.redis_address import from_connection_string
-    from feature_repo.tables.redis_table import RedisStore
+    from feature_repo.online.redis_connection import from_connection_string
+    from feature_repo.online.redis_store import RedisStore
 
     address = from_connection_string(connection_string, redis_type, sentinel_master)
     return RedisStore(address, longest_life=key_ttl_seconds)

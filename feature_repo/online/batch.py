@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from feature_repo.arrow import columns
 from feature_repo.arrow.columns import Column
-from feature_repo.tables import precision
-from feature_repo.tables.encode import Words
-from feature_repo.tables.layout import HEADER_SIZE, Field, Layout
+from feature_repo.online import precision
+from feature_repo.online.encode import Words
+from feature_repo.online.row_format import HEADER_SIZE, Field, Layout
 
 Ints = NDArray[np.int64]
 _Each = int | Ints

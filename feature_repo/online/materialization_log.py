@@ -20,8 +20,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from feature_repo.errors import VitrineError
-from feature_repo.tables.online_table import OnlineTable
-from feature_repo.tables.record import View, written_key
+from feature_repo.online.catalog import View, written_key
+from feature_repo.online.table import OnlineTable
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from typing import Any
 
 from feature_repo.errors import VitrineError
+from feature_repo.online.opening import open_redis
+from feature_repo.online.table import OnlineTable
 from feature_repo.settings import Settings, text
-from feature_repo.tables.online_table import OnlineTable
-from feature_repo.tables.opening import open_redis
 
 LMDB = "feature_repo.stores.online.LMDBOnlineStore"
 REDIS = "feature_repo.stores.online.RedisOnlineStore"
@@ -25,7 +25,7 @@ def open_online(settings: Settings) -> OnlineTable | None:
         folder = settings.file.parent / _text(settings, chosen, "path")
         if not (folder / "data.mdb").is_file():
             return None
-        from feature_repo.tables.lmdb_table import LMDBStore
+        from feature_repo.online.lmdb_store import LMDBStore
 
         return OnlineTable(LMDBStore(folder, create=False), settings.project)
     if kind == REDIS:
