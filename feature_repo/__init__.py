@@ -8,13 +8,13 @@
     human_times.py  ages and moments as people write them: 90m, 2026-03-01T12:00Z
     definitions.py  gathers entities.py, sources.py, views/ and services.py: the only file Feast reads
     features/       what the features mean: definitions that writers and readers share, in NumPy
-    tables/         storage: Arrow tables and NumPy arrays in and out, no Feast
     stores/         Feast's plug-in points: thin adapters over tables/
     cores.py        work on every core
     memory.py       how a process that does the same again and again keeps its memory
     errors.py       what a user can cause and mend
     console.py      what the command lines share: one-line errors, progress bars
     interruption.py  their end by Ctrl-C, from the first moment on
+    distributed/  the join and the materialization on more than one machine
 
 Imports neither `producers` nor `consumers`.
 """

@@ -17,6 +17,7 @@ from feast import FeatureView, FileSource
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel
 
+from feature_repo.distributed import cluster
 from feature_repo.offline.training_set import ViewTable
 from feature_repo.online.materialization_log import Ledger, Window
 from feature_repo.online.materialize import Source, Write, materialize, writer
@@ -31,7 +32,6 @@ from feature_repo.stores.feast_seam import (
 from feature_repo.stores.online import views
 from feature_repo.stores.online.packed import PackedOnlineStore
 from feature_repo.stores.view_tables import whole_view_table
-from feature_repo.tables.on_ray import cluster
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class ColumnarEngine(LocalComputeEngine):
                 put=lambda keys, rows: online.store.write(keys, rows, packer.view.ttl),
             ), None
         cluster.connect(address)
-        from feature_repo.tables.on_ray import materialize as on_ray
+        from feature_repo.distributed import materialize as on_ray
 
         return on_ray.writer(online.store, online.project, packer), on_ray.ROWS_PER_ENTRY
 

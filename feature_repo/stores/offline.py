@@ -19,6 +19,7 @@ from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel
 
+from feature_repo.distributed import cluster
 from feature_repo.errors import VitrineError
 from feature_repo.offline import versions
 from feature_repo.offline.training_set import Find
@@ -26,7 +27,6 @@ from feature_repo.stores import entity_rows, sources
 from feature_repo.stores.feast_seam import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
 from feature_repo.stores.retrieval import TableRetrievalJob, TrainingRequest, TrainingRetrievalJob
 from feature_repo.stores.view_tables import requested_view_tables
-from feature_repo.tables.on_ray import cluster
 
 
 class DeltaOfflineStoreConfig(FeastConfigBaseModel):
@@ -192,7 +192,7 @@ def _find(ray: str | None) -> Find | None:
     if ray is None:
         return None
     cluster.connect(ray)
-    from feature_repo.tables.on_ray import join
+    from feature_repo.distributed import join
 
     return join.find
 

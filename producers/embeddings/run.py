@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 
 from feature_repo import schema, table_names
 from feature_repo.arrow import take
+from feature_repo.distributed import cluster
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, quarantine
 from feature_repo.settings import Settings
-from feature_repo.tables.on_ray import cluster
 from producers import ledger
 from producers.catalogue import digests
 from producers.embeddings import contents

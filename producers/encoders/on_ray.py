@@ -19,8 +19,8 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from feature_repo.distributed import cluster
 from feature_repo.errors import VitrineError
-from feature_repo.tables.on_ray import cluster
 from producers.encoders import load
 from producers.encoders.embed import NOT_MEASURED, Decoded, Embedded, Seconds, decoded, encoded
 from producers.encoders.encoder import Encoder

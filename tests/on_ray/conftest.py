@@ -14,7 +14,7 @@ def cluster() -> Iterator[None]:
     import ray.data
     from ray.data.context import ShuffleStrategy
 
-    from feature_repo.tables.on_ray import cluster
+    from feature_repo.distributed import cluster
 
     ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, **cluster.QUIET)
     cluster.connect("local")

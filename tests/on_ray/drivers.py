@@ -16,7 +16,7 @@ context = get_context("spawn")
 
 def materialize(folder: Path, end: datetime) -> None:
     """Materialize `looks` incrementally, in groups of a few hundred rows."""
-    from feature_repo.tables.on_ray import materialize as on_ray
+    from feature_repo.distributed import materialize as on_ray
     from tests.engine import world
 
     on_ray.ROWS_PER_ENTRY = 200
@@ -37,7 +37,7 @@ def _drive(pipe: Connection, address: str, work: Callable[..., None], arguments:
     import ray.data
     from ray.data.context import ShuffleStrategy
 
-    from feature_repo.tables.on_ray import cluster
+    from feature_repo.distributed import cluster
 
     cluster.connect(address)
     ray.data.DataContext.get_current().shuffle_strategy = ShuffleStrategy.SORT_SHUFFLE_PULL_BASED  # as in conftest.py

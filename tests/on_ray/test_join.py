@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from ray.data.context import DEFAULT_SHUFFLE_STRATEGY, DataContext, ShuffleStrategy
 
+from feature_repo.distributed import join
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, training_set, training_set_on_disk
 from feature_repo.offline.training_set import ViewTable
-from feature_repo.tables.on_ray import join
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 STAMP = pa.timestamp("us", tz="UTC")

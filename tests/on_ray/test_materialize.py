@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 from feast import FeatureStore
 
+from feature_repo.distributed import materialize as on_ray
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
 from feature_repo.online import entity_keys
 from feature_repo.online.catalog import written_key
 from feature_repo.stores import engine
-from feature_repo.tables.on_ray import materialize as on_ray
 from tests.engine import world
 from tests.online.conftest import LMDB, REDIS, redis_cluster
 from tests.online.conftest import redis as redis_server
@@ -150,7 +150,7 @@ def test_the_same_line_puts_training_sets_on_ray(tmp_path: Path) -> None:
 
 
 def test_without_ray_one_line_says_what_to_install() -> None:
-    code = "from feature_repo.tables.on_ray.cluster import connect; connect('local')"
+    code = "from feature_repo.distributed.cluster import connect; connect('local')"
     without = f"import sys; sys.modules['ray'] = None; {code}"
     done = subprocess.run([sys.executable, "-c", without], capture_output=True, text=True, env=world.environment())
     assert done.returncode == 1

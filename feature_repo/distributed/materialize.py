@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.dataset
 
 from feature_repo.arrow import take
+from feature_repo.distributed import cluster, shuffle
 from feature_repo.offline import asof, key_encoding, ranges
 from feature_repo.offline import versions as history
 from feature_repo.online.materialize import BLOCK_ROWS, Group, Source, Write, some_of, to_write
 from feature_repo.online.pack import Packer
 from feature_repo.online.store import Store
 from feature_repo.online.table import OnlineTable
-from feature_repo.tables.on_ray import cluster, shuffle
 
 ROWS_PER_ENTRY = 50_000_000
 """Rows written between two entries in the ledger."""

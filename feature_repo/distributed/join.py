@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.dataset
 import ray.data
 
+from feature_repo.distributed import cluster, shuffle
+from feature_repo.distributed.shuffle import Stretch
 from feature_repo.offline import key_encoding, training_set, training_set_on_disk
 from feature_repo.offline.training_set import ViewTable
-from feature_repo.tables.on_ray import cluster, shuffle
-from feature_repo.tables.on_ray.shuffle import Stretch
 
 ROWS_AT_ONCE = 1_000_000
 """Rows in memory that go to one task to be cut into parts."""

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.dataset
 import ray.data
 
-from feature_repo.tables.on_ray import cluster
+from feature_repo.distributed import cluster
 
 Int64 = npt.NDArray[np.int64]
 
