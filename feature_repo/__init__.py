@@ -1,11 +1,11 @@
 """The contract between those who write features and those who read them.
 
-    settings.py     where this deployment keeps its tables (feature_store.yaml, read without Feast)
+    config.py  where this deployment keeps its tables (feature_store.yaml, read without Feast)
     runs.py         the producers' last runs, as their ledger has them
     schema.py       column names and Arrow schemas of every table
     table_names.py  the tables by name
-    words.py        which values of an attribute a line of text names
-    human_times.py  ages and moments as people write them: 90m, 2026-03-01T12:00Z
+    vocabulary.py  which values of an attribute a line of text names
+    durations.py  ages and moments as people write them: 90m, 2026-03-01T12:00Z
     definitions.py  gathers entities.py, sources.py, views/ and services.py: the only file Feast reads
     features/       what the features mean: definitions that writers and readers share, in NumPy
     stores/         Feast's plug-in points: thin adapters over tables/
@@ -15,6 +15,8 @@
     console.py      what the command lines share: one-line errors, progress bars
     interruption.py  their end by Ctrl-C, from the first moment on
     distributed/  the join and the materialization on more than one machine
+    run_log.py  every run: what went in, what came of it, how it ended
+    locks.py  one run of a step at a time
 
 Imports neither `producers` nor `consumers`.
 """

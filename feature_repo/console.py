@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from feature_repo import settings
+from feature_repo import config
 from feature_repo.errors import UsageError, VitrineError
 
 Item = TypeVar("Item")
@@ -20,7 +20,7 @@ StoreOption = Annotated[
     Path | None,
     typer.Option(
         "--store",
-        envvar=settings.ENVIRONMENT_VARIABLE,
+        envvar=config.ENVIRONMENT_VARIABLE,
         help="The deployment's feature_store.yaml.",
         show_default="feature_repo/feature_store.yaml",
     ),

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from feature_repo.config import Settings, text
 from feature_repo.errors import VitrineError
-from feature_repo.settings import Settings, text
 
 if TYPE_CHECKING:
     import sqlalchemy as sql

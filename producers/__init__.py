@@ -12,8 +12,6 @@
     codes/         vectors to `product_codes`: semantic IDs
     behaviour/     the log of impressions to `user_interest` and `product_neighbours`
     streaming/     products and clicks as they come
-    ledger.py      every run: what went in, what came of it, how it ended
-    locks.py       one run of a step at a time
     upkeep.py      products and users forgotten, corrected rows dropped, files removed
 
 Imports `feature_repo`, never `consumers`.

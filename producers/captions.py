@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo import table_names
+from feature_repo.config import Settings
 from feature_repo.offline import delta, quarantine
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_CAPTION, PRODUCT_ID, TIMESTAMP
-from feature_repo.settings import Settings
 from producers.encoders.captioner import Captioner, open_captioner
 from producers.encoders.pixels import Source, decode, decoding_processes
 

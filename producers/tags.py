@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo import table_names
+from feature_repo.config import Settings
 from feature_repo.cores import on_every_core
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, quarantine, validation
@@ -33,7 +34,6 @@ from feature_repo.schema import (
     TAGS,
     VECTOR,
 )
-from feature_repo.settings import Settings
 from producers.taggers import labels as label_file
 from producers.taggers import rows as embedding_rows
 from producers.taggers import split, variants

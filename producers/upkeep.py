@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 
 from feature_repo import table_names
 from feature_repo.arrow import take
+from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, retention
 from feature_repo.online.configured import open_online
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, USER_ID
-from feature_repo.settings import Settings
 
 RETENTION_DAYS = 365.0
 """Where feature_store.yaml names no `offline_store.retention_days`."""

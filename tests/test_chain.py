@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from consumers.online import OnlineReader, Status
-from feature_repo import settings
+from feature_repo import config
+from feature_repo.config import Settings
 from feature_repo.offline import delta
-from feature_repo.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 ENDS = "2026-01-21T00:00:00"
@@ -94,17 +94,17 @@ def deployment(folder: Path) -> Settings:
     content = (ROOT / "feature_repo" / "feature_store.yaml").read_text()
     file = folder / "feature_store.yaml"
     file.write_text(content.replace("../demo", str(folder)))
-    return settings.load(file)
+    return config.load(file)
 
 
 def run(line: str, folder: Path, store: Settings) -> None:
     """Run a command as a user would, and hold it to exit code 0."""
     program, *arguments = line.split()
-    environment = {name: value for name, value in os.environ.items() if name != settings.ENVIRONMENT_VARIABLE}
+    environment = {name: value for name, value in os.environ.items() if name != config.ENVIRONMENT_VARIABLE}
     environment["PYTHONPATH"] = str(ROOT)
     place = folder
     if program == "feast":
-        environment[settings.ENVIRONMENT_VARIABLE] = str(store.file)
+        environment[config.ENVIRONMENT_VARIABLE] = str(store.file)
         place = ROOT / "feature_repo"
     elif arguments[0] not in ("shop", "encoder"):
         arguments += ["--store", str(store.file)]

@@ -1,4 +1,4 @@
-"""What feature_repo/stores/feast_seam.py relies on is there in the installed Feast: an upgrade fails here first."""
+"""What feature_repo/stores/feast_compat.py relies on is there in the installed Feast: an upgrade fails here first."""
 
 import ast
 import copy
@@ -13,24 +13,24 @@ from feast.infra.offline_stores.offline_store import RetrievalJob
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.value_type import ValueType
 
-from feature_repo.stores import feast_seam
+from feature_repo.stores import feast_compat
 from tests.online import feast_world
 
 STORES = Path(__file__).parent.parent / "feature_repo" / "stores"
 RELIED_ON: list[tuple[Callable[..., Any], list[str]]] = [
     (utils._get_cached_request_context, ["registry", "project", "features", "full_feature_names"]),
     (utils._parse_feature_ref, ["ref"]),
-    (feast_seam.compute_versioned_name, ["table", "enable_versioning"]),
+    (feast_compat.compute_versioned_name, ["table", "enable_versioning"]),
     (
-        feast_seam.compute_non_entity_date_range,
+        feast_compat.compute_non_entity_date_range,
         ["feature_views", "start_date", "end_date", "default_window_days"],
     ),
-    (feast_seam.has_transformation, ["feature_view"]),
-    (feast_seam.track_feature_statuses, ["feature_view_name", "present_count", "not_found_count"]),
-    (feast_seam.LocalComputeEngine._materialize_one, ["self", "registry", "task", "kwargs"]),
-    (feast_seam.LocalMaterializationJob, ["job_id", "status", "error"]),
+    (feast_compat.has_transformation, ["feature_view"]),
+    (feast_compat.track_feature_statuses, ["feature_view_name", "present_count", "not_found_count"]),
+    (feast_compat.LocalComputeEngine._materialize_one, ["self", "registry", "task", "kwargs"]),
+    (feast_compat.LocalMaterializationJob, ["job_id", "status", "error"]),
     (
-        feast_seam.MaterializationTask,
+        feast_compat.MaterializationTask,
         [
             "project",
             "feature_view",
@@ -54,39 +54,39 @@ def test_what_we_call_and_override_takes_what_we_hand_it(called: Callable[..., A
 
 
 def test_feast_still_calls_what_we_override() -> None:
-    assert "self._materialize_one(registry, task" in inspect.getsource(feast_seam.LocalComputeEngine.materialize)
+    assert "self._materialize_one(registry, task" in inspect.getsource(feast_compat.LocalComputeEngine.materialize)
     assert "self._to_arrow_internal(" in inspect.getsource(RetrievalJob.to_arrow)
     assert "self._is_versioned_read_supported()" in inspect.getsource(OnlineStore._check_versioned_read_support)
 
 
 def test_the_constants_are_what_tables_in_use_have_been_written_with() -> None:
-    assert (feast_seam.DUMMY_ENTITY_ID, feast_seam.DUMMY_ENTITY_VAL) == ("__dummy_id", "")
-    assert feast_seam.EVENT_TIMESTAMP == "event_timestamp"
-    assert {"SUCCEEDED", "ERROR"} <= set(feast_seam.MaterializationJobStatus.__members__)
+    assert (feast_compat.DUMMY_ENTITY_ID, feast_compat.DUMMY_ENTITY_VAL) == ("__dummy_id", "")
+    assert feast_compat.EVENT_TIMESTAMP == "event_timestamp"
+    assert {"SUCCEEDED", "ERROR"} <= set(feast_compat.MaterializationJobStatus.__members__)
 
 
 def test_a_reference_is_read_as_view_version_and_feature() -> None:
-    assert feast_seam.parse_feature_ref("looks@v2:colour") == ("looks", 2, "colour")
-    assert feast_seam.parse_feature_ref("looks:colour") == ("looks", None, "colour")
+    assert feast_compat.parse_feature_ref("looks@v2:colour") == ("looks", 2, "colour")
+    assert feast_compat.parse_feature_ref("looks:colour") == ("looks", None, "colour")
 
 
 def test_a_view_that_feast_keeps_versions_of_has_its_version_in_its_name() -> None:
     looks = copy.copy(feast_world.looks)
     looks.current_version_number = 3
-    assert feast_seam.compute_versioned_name(looks, True) == "looks_v3"
-    assert feast_seam.compute_versioned_name(looks, False) == "looks"
+    assert feast_compat.compute_versioned_name(looks, True) == "looks_v3"
+    assert feast_compat.compute_versioned_name(looks, False) == "looks"
 
 
 def test_a_request_is_resolved_once_and_says_which_features_of_which_views_by_which_keys(tmp_path: Path) -> None:
     online = {"type": "feature_repo.stores.online.LMDBOnlineStore", "path": str(tmp_path / "online")}
     with feast_world.project(tmp_path / "repo", online) as store:
 
-        def ask(*features: str) -> feast_seam.RequestContext:
-            return feast_seam.request_context(store.registry, "shop", list(features), False)
+        def ask(*features: str) -> feast_compat.RequestContext:
+            return feast_compat.request_context(store.registry, "shop", list(features), False)
 
         asked = ask("looks:colour", "taste:age")
         assert [(view.name, names) for view, names in asked.views] == [("looks", ["colour"]), ("taste", ["age"])]
-        assert asked.join_keys - {feast_seam.DUMMY_ENTITY_ID} == {"product_id", "user_id"}
+        assert asked.join_keys - {feast_compat.DUMMY_ENTITY_ID} == {"product_id", "user_id"}
         assert (asked.join_key_of_entity["product"], asked.join_key_of_entity["user"]) == ("product_id", "user_id")
         assert (asked.types["product_id"], asked.types["user_id"]) == (ValueType.STRING, ValueType.INT64)
         assert not asked.asks_on_demand_views
@@ -104,12 +104,12 @@ def test_a_path_that_a_configuration_s_registry_is_given_stays() -> None:
 
 def test_nothing_else_of_the_stores_reaches_into_feast() -> None:
     """Underscored names, and the modules that the seam exists for."""
-    seam = imported_from_feast(STORES / "feast_seam.py")
+    seam = imported_from_feast(STORES / "feast_compat.py")
     own = {module for module, _ in seam} - {"feast", "feast.value_type", "feast.infra.registry.base_registry"}
     reached = [
         f"{file.relative_to(STORES)}: from {module} import {name}"
         for file in STORES.rglob("*.py")
-        if file.name != "feast_seam.py"
+        if file.name != "feast_compat.py"
         for module, name in imported_from_feast(file)
         if module in own or name.startswith("_") or (module, name) == ("feast", "utils")
     ]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feature_repo.durations import EARLIEST, LATEST, LONGEST, in_words, parse_age, parse_moment
 from feature_repo.errors import VitrineError
-from feature_repo.human_times import EARLIEST, LATEST, LONGEST, in_words, parse_age, parse_moment
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from feature_repo import settings
+from feature_repo import config
 from feature_repo.errors import VitrineError
 
 GOOD = "project: shop\noffline_store:\n  path: tables\n"
@@ -17,7 +17,7 @@ def written(folder: Path, content: str | bytes) -> Path:
 
 
 def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
-    found = settings.load(written(tmp_path, GOOD))
+    found = config.load(written(tmp_path, GOOD))
     assert (found.project, found.offline) == ("shop", tmp_path / "tables")
     assert found.table("product_tags") == tmp_path / "tables" / "product_tags"
 
@@ -25,7 +25,7 @@ def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
 def test_environment_variables_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VITRINE_TEST_TABLES", "/elsewhere")
     file = written(tmp_path, GOOD.replace("tables", "${VITRINE_TEST_TABLES}"))
-    assert settings.load(file).offline == Path("/elsewhere")
+    assert config.load(file).offline == Path("/elsewhere")
 
 
 @pytest.mark.parametrize(
@@ -50,10 +50,10 @@ def test_environment_variables_are_expanded(tmp_path: Path, monkeypatch: pytest.
 def test_a_file_that_is_no_use_ends_in_one_line_that_names_it(content: str | bytes, tmp_path: Path) -> None:
     file = written(tmp_path, content)
     with pytest.raises(VitrineError, match=r"feature_store.yaml: .*(project|offline_store.path)") as caught:
-        settings.load(file)
+        config.load(file)
     assert "\n" not in str(caught.value)
 
 
 def test_no_file_ends_in_one_line_that_says_how_to_name_one(tmp_path: Path) -> None:
     with pytest.raises(VitrineError, match=r"no feature_store.yaml at .*--store"):
-        settings.load(tmp_path / "nothing.yaml")
+        config.load(tmp_path / "nothing.yaml")

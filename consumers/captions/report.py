@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
-from feature_repo import table_names, words
+from feature_repo import table_names, vocabulary
+from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, files
 from feature_repo.schema import EVENT_TIMESTAMP, PRODUCT_ID
-from feature_repo.settings import Settings
 
 ATTRIBUTES = ("colour", "category", "child_age")
 REPLICATES = 1000
@@ -128,11 +128,11 @@ def _truthfulness(rows: pa.Table, truth: Path, chance: np.random.Generator) -> l
     place = pc.index_in(rows[PRODUCT_ID], value_set=known[PRODUCT_ID].combine_chunks())
     if place.null_count:
         raise VitrineError(f"{truth}: the truth does not know {place.null_count} of the products; is it of this shop?")
-    table, found = words.read(truth), []
+    table, found = vocabulary.read(truth), []
     for attribute in ATTRIBUTES:
         values = known[attribute].take(place).to_pylist()
         for lines, column in (("captions", "caption"), ("titles", "title")):
-            said = [words.named(line, table[attribute]) for line in rows[column].to_pylist()]
+            said = [vocabulary.named(line, table[attribute]) for line in rows[column].to_pylist()]
             right = np.array([one == {value} for one, value in zip(said, values, strict=True) if one], dtype=float)
             drawn = right[chance.integers(len(right), size=(REPLICATES, len(right)))].mean(axis=1) if len(right) else []
             low, high = np.quantile(drawn, [0.025, 0.975]) if len(right) else (np.nan, np.nan)

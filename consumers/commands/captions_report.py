@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from consumers.commands import outcome
-from feature_repo import settings
+from feature_repo import config
 from feature_repo.console import JsonOption, StoreOption
 
 
@@ -28,7 +28,7 @@ def captions_report(
     """Say how good the written captions are: beside the sellers' titles, and by whether what they name is so."""
     from consumers.captions import report
 
-    judged = report.judge(settings.load(store), held_out=held_out, truth=truth, seed=seed)
+    judged = report.judge(config.load(store), held_out=held_out, truth=truth, seed=seed)
     typer.echo(
         f"{judged.captioner_version}, {judged.products:,} products: BLEU-4 {judged.bleu4:.1f}, chrF {judged.chrf:.1f} "
         f"({judged.signature})"

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from consumers.commands import outcome
-from feature_repo import settings
+from feature_repo import config
 from feature_repo.console import JsonOption, StoreOption
 from feature_repo.errors import UsageError
 
@@ -46,9 +46,9 @@ def consistency(
     from consumers.monitoring import consistency as views
     from consumers.monitoring.figures import as_json
     from consumers.monitoring.terminal import consistency_table
-    from feature_repo.human_times import parse_age, parse_moment
+    from feature_repo.durations import parse_age, parse_moment
 
-    deployment, moment = settings.load(store), parse_moment(now) if now else datetime.now(UTC)
+    deployment, moment = config.load(store), parse_moment(now) if now else datetime.now(UTC)
     if served_log is not None:
         if served is not None:
             raise UsageError("--served and --served-log exclude each other: the one names keys, the other has rows")

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from consumers.commands import outcome
-from feature_repo import settings
+from feature_repo import config
 from feature_repo.console import JsonOption, StoreOption
 
 
@@ -33,10 +33,10 @@ def drift(
     from consumers.monitoring.drift.check import check
     from consumers.monitoring.figures import as_json
     from consumers.monitoring.terminal import drift_table
-    from feature_repo.human_times import parse_age, parse_moment
+    from feature_repo.durations import parse_age, parse_moment
 
     found = check(
-        settings.load(store),
+        config.load(store),
         now=parse_moment(now) if now else datetime.now(UTC),
         window=parse_age(window),
         before=parse_age(before),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import console, settings
+from feature_repo import config, console
 from feature_repo.console import StoreOption
 
 
@@ -43,7 +43,7 @@ def export_training(
     with console.progress_bar() as bar:
         task = bar.add_task("join impressions and features", total=None)
         files = export_joined(
-            settings.load(store),
+            config.load(store),
             impressions,
             out,
             service=features,

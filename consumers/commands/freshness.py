@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from consumers.commands import outcome
-from feature_repo import settings
+from feature_repo import config
 from feature_repo.console import JsonOption, StoreOption
 
 
@@ -46,10 +46,10 @@ def freshness(
     from consumers.monitoring import freshness as views
     from consumers.monitoring.figures import as_json
     from consumers.monitoring.terminal import as_table, slice_tables
-    from feature_repo.human_times import parse_age, parse_moment
+    from feature_repo.durations import parse_age, parse_moment
 
     allowed, moment = parse_age(max_age), parse_moment(now) if now else datetime.now(UTC)
-    opened = settings.load(store)
+    opened = config.load(store)
     if objectives or impressions or slices:
         from consumers.monitoring import by_slice
         from consumers.monitoring.objectives import Objectives, load

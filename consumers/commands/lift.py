@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from consumers.commands import outcome
-from feature_repo import console, settings
+from feature_repo import config, console
 from feature_repo.console import JsonOption, StoreOption
 
 
@@ -65,7 +65,7 @@ def lift(
     with console.progress_bar() as bar:
         task = bar.add_task("join impressions and features", total=None)
         run = measure(
-            settings.load(store),
+            config.load(store),
             impressions,
             service=features,
             truth=truth,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from consumers.serving.limits import Limits
-from feature_repo import settings
+from feature_repo import config
 from feature_repo.console import StoreOption
 from feature_repo.errors import UsageError, VitrineError
 
@@ -99,7 +99,7 @@ def serve(
         objectives=objectives,
         impressions=impressions,
         lift_report=lift_report,
-        deployment=settings.load(store),
+        deployment=config.load(store),
     )
     if processes == 1:
         _serve(wanted, lambda addresses: _say([addresses]))
@@ -122,7 +122,7 @@ class _Wanted:
     objectives: Path | None
     impressions: Path | None
     lift_report: Path | None
-    deployment: settings.Settings
+    deployment: config.Settings
     metrics: str | None = None
     """The folder of all processes' metrics, where there are several."""
 
@@ -182,7 +182,7 @@ def _serve(wanted: _Wanted, on_ready: Callable[[dict[str, str]], None]) -> None:
             from consumers.monitoring.exported import Collector
             from consumers.monitoring.objectives import load
             from consumers.monitoring.watcher import Watcher, checks
-            from feature_repo.human_times import parse_age
+            from feature_repo.durations import parse_age
 
             every = parse_age(wanted.watch)
             if wanted.objectives:

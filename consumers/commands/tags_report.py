@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 
 from consumers.commands import outcome
-from feature_repo import settings
+from feature_repo import config
 from feature_repo.console import JsonOption, StoreOption
 
 
@@ -23,6 +23,6 @@ def tags_report(
     from consumers.tagging import report
     from consumers.tagging.terminal import as_tables
 
-    judged = report.judge(settings.load(store), replicates=replicates, seed=seed)
+    judged = report.judge(config.load(store), replicates=replicates, seed=seed)
     Console().print(as_tables(judged))
     outcome.write(report.as_json(judged), json)

@@ -15,14 +15,14 @@ from consumers.monitoring.lags import SliceFreshness
 from consumers.monitoring.objectives import AGES, SHARES, Objectives
 from consumers.monitoring.slices import ALL, Shop
 from feature_repo import runs, table_names
-from feature_repo.human_times import in_words
+from feature_repo.config import Settings
+from feature_repo.durations import in_words
 from feature_repo.offline import delta, quarantine
 from feature_repo.online import materialization_log
 from feature_repo.online.configured import open_online
 from feature_repo.online.materialization_log import Written
 from feature_repo.runs import LastRun
 from feature_repo.schema import CREATED_TIMESTAMP
-from feature_repo.settings import Settings
 
 COMMANDS = WRITTEN_BY | OPTIONAL
 RUNS_SHOWN = 20

@@ -35,13 +35,13 @@ from consumers.monitoring.history import ViewHistory
 from consumers.monitoring.verdicts import FAULTS, Verdicts, judge, judge_served
 from consumers.served_log import Served
 from feature_repo.arrow import timestamps
+from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
 from feature_repo.online import entity_keys, materialization_log
 from feature_repo.online.catalog import View
 from feature_repo.online.configured import open_online
 from feature_repo.online.table import OnlineTable
-from feature_repo.settings import Settings
 
 EXAMPLES = 5
 """Faults of each kind that are shown by key."""

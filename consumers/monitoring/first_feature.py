@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 
 from consumers.monitoring.lags import Spread
 from feature_repo import table_names
+from feature_repo.config import Settings
 from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP
-from feature_repo.settings import Settings
 
 BOUNDS = (0.5, 1.0, 2.0, 5.0, 10.0, 60.0, 300.0)
 """Seconds: a bar has what waited longer than the bound before and no longer than its own; the last has all others."""

@@ -15,11 +15,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_repo import table_names
+from feature_repo.config import Settings
+from feature_repo.durations import in_words
 from feature_repo.errors import VitrineError
-from feature_repo.human_times import in_words
 from feature_repo.offline import activity, delta
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
-from feature_repo.settings import Settings
 
 WRITTEN_BY = {
     table_names.CATALOGUE: "produce catalogue",

@@ -18,8 +18,8 @@ from typing import Any
 from consumers.monitoring.freshness import OPTIONAL, WRITTEN_BY
 from consumers.monitoring.lags import VERSION
 from consumers.monitoring.slices import ALL, CATEGORY, NEW
+from feature_repo.durations import parse_age
 from feature_repo.errors import UsageError, VitrineError
-from feature_repo.human_times import parse_age
 
 AGES = {
     "max_age": "age of the newest event",

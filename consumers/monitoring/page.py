@@ -18,7 +18,7 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from consumers.monitoring.watcher import State, States
-from feature_repo.human_times import in_words
+from feature_repo.durations import in_words
 
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "No lift report was named at the start."}}
 HEADERS = {

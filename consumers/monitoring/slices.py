@@ -7,9 +7,9 @@ import pandas as pd
 import pyarrow as pa
 
 from feature_repo import table_names
+from feature_repo.config import Settings
 from feature_repo.offline import delta
 from feature_repo.schema import CATEGORY_SEPARATOR, CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
-from feature_repo.settings import Settings
 
 ALL, NEW = "all", "new products"
 CATEGORY = "category "

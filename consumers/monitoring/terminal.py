@@ -13,7 +13,7 @@ from consumers.monitoring.drift.check import Drift
 from consumers.monitoring.freshness import Freshness, ViewFreshness
 from consumers.monitoring.lags import SliceFreshness, Spread
 from consumers.monitoring.verdicts import FAULTS
-from feature_repo.human_times import in_words
+from feature_repo.durations import in_words
 
 
 def as_table(freshness: Freshness) -> Table:

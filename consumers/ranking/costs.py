@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from feature_repo import table_names
+from feature_repo.config import Settings
 from feature_repo.online.catalog import ServicePart
 from feature_repo.online.configured import open_online
 from feature_repo.online.request import Plan
 from feature_repo.online.table import OnlineTable
-from feature_repo.settings import Settings
 
 VIEWS: Mapping[str, tuple[str, ...]] = {
     "tags": (table_names.TAGS,),

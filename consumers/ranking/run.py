@@ -28,9 +28,9 @@ from consumers.ranking.truth import Truth, read_truth
 from consumers.ranking.verdict import Verdict
 from consumers.tagging.report import judge
 from feature_repo import table_names
+from feature_repo.config import Settings
 from feature_repo.offline import delta, quarantine
 from feature_repo.schema import IMPRESSION_ID, PRODUCT_ID
-from feature_repo.settings import Settings
 
 STEP = "lift"
 UNMATCHED = "no feature view had anything for its product at that time; row kept"

@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo.arrow.vectors import matrix
+from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.schema import CLICKED, EVENT_TIMESTAMP, PRODUCT_ID, USER_ID
-from feature_repo.settings import Settings
 
 Ints = NDArray[np.int64]
 

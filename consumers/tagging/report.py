@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 from consumers.tagging import metrics
 from consumers.tagging.metrics import Ints, Said
 from feature_repo import table_names
+from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP, PRODUCT_ID, TAG_VARIANTS, TAGS
-from feature_repo.settings import Settings
 
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9)
 TAGGER, RIVALS = TAG_VARIANTS[0], ("bag of words", "text tower")

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo import schema, table_names
+from feature_repo.config import Settings
 from feature_repo.offline import delta
-from feature_repo.settings import Settings
 
 MAX_VALUE = 200
 """Characters of the offending value that are kept."""

@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from feature_repo.config import Settings, text
 from feature_repo.errors import VitrineError
 from feature_repo.online.opening import open_redis
 from feature_repo.online.table import OnlineTable
-from feature_repo.settings import Settings, text
 
 LMDB = "feature_repo.stores.online.LMDBOnlineStore"
 REDIS = "feature_repo.stores.online.RedisOnlineStore"

@@ -8,5 +8,5 @@ sources.py      a FileSource as a table: where it lies, what it holds, how rows 
 online/         the online stores, LMDB and Redis
 engine.py       the batch engine: offline tables to online rows
 opening.py      a deployment's FeatureStore, from whichever folder the program runs in
-feast_seam.py   what we lean on in Feast beyond its plug-in points: where an upgrade begins
+feast_compat.py  what we lean on in Feast beyond its plug-in points: where an upgrade begins
 """

@@ -22,7 +22,7 @@ from feature_repo.offline.training_set import ViewTable
 from feature_repo.online.materialization_log import Ledger, Window
 from feature_repo.online.materialize import Source, Write, materialize, writer
 from feature_repo.stores import sources
-from feature_repo.stores.feast_seam import (
+from feature_repo.stores.feast_compat import (
     LocalComputeEngine,
     LocalMaterializationJob,
     MaterializationJobStatus,

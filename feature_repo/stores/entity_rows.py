@@ -15,7 +15,7 @@ from feature_repo.arrow import timestamps
 from feature_repo.errors import VitrineError
 from feature_repo.offline import versions
 from feature_repo.offline.training_set import ViewTable
-from feature_repo.stores.feast_seam import EVENT_TIMESTAMP, compute_non_entity_date_range
+from feature_repo.stores.feast_compat import EVENT_TIMESTAMP, compute_non_entity_date_range
 
 
 def from_caller(entity_df: pd.DataFrame | pa.Table | Any) -> tuple[pa.Table | pyarrow.dataset.Dataset, str]:

@@ -24,7 +24,7 @@ from feature_repo.errors import VitrineError
 from feature_repo.offline import versions
 from feature_repo.offline.training_set import Find
 from feature_repo.stores import entity_rows, sources
-from feature_repo.stores.feast_seam import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
+from feature_repo.stores.feast_compat import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
 from feature_repo.stores.retrieval import TableRetrievalJob, TrainingRequest, TrainingRetrievalJob
 from feature_repo.stores.view_tables import requested_view_tables
 

@@ -5,8 +5,8 @@ from feast.errors import FeastError
 from feast.repo_config import FeastConfigError, RepoConfig, load_repo_config
 from sqlalchemy.exc import SQLAlchemyError
 
+from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
-from feature_repo.settings import Settings
 
 SQLITE = "sqlite:///"
 

@@ -5,7 +5,7 @@ from feast import FeatureView, RepoConfig
 from feature_repo.errors import VitrineError
 from feature_repo.offline.training_set import ViewTable
 from feature_repo.stores import sources
-from feature_repo.stores.feast_seam import DUMMY_ENTITY_ID, parse_feature_ref
+from feature_repo.stores.feast_compat import DUMMY_ENTITY_ID, parse_feature_ref
 
 
 def requested_view_tables(

@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo import table_names
+from feature_repo.config import Settings
 from feature_repo.features import interest
 from feature_repo.features.interest import Click
 from feature_repo.offline import delta
 from feature_repo.schema import EVENT_TIMESTAMP, USER_ID
-from feature_repo.settings import Settings
 from producers.behaviour import interest_rows
 from producers.behaviour import log as logs
 from producers.behaviour.log import Int64, Log

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from feature_repo.config import Settings
 from feature_repo.offline import key_encoding, quarantine
 from feature_repo.offline.impressions import read_impressions
 from feature_repo.schema import CLICKED, EVENT_TIMESTAMP, PRODUCT_ID, USER_ID
-from feature_repo.settings import Settings
 
 Int64 = NDArray[np.int64]
 

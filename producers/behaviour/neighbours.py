@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from feature_repo import table_names
 from feature_repo.arrow.vectors import matrix
+from feature_repo.config import Settings
 from feature_repo.features import neighbours as definition
 from feature_repo.offline import delta
 from feature_repo.schema import (
@@ -26,7 +27,6 @@ from feature_repo.schema import (
     PRODUCT_NEIGHBOURS,
     TIMESTAMP,
 )
-from feature_repo.settings import Settings
 from producers.behaviour import log as logs
 from producers.behaviour.log import Int64, Log
 from producers.behaviour.nearest import Nearest

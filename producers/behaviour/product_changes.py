@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from feature_repo import table_names
 from feature_repo.arrow.vectors import matrix
+from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.features.ages import expected_stage
 from feature_repo.features.similarity import unit
 from feature_repo.offline import delta
 from feature_repo.schema import CHILD_AGES, CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
-from feature_repo.settings import Settings
 
 Int64 = NDArray[np.int64]
 Floats = NDArray[np.float32]

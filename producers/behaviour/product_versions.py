@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from feature_repo import table_names
 from feature_repo.arrow import take
 from feature_repo.arrow.vectors import matrix
+from feature_repo.config import Settings
 from feature_repo.offline import asof, delta
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, TIMESTAMP
-from feature_repo.settings import Settings
 
 Int64 = NDArray[np.int64]
 Floats = NDArray[np.float32]

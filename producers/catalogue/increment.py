@@ -14,11 +14,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from feature_repo import schema, table_names
+from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import activity, delta, files, quarantine, validation
 from feature_repo.offline.quarantine import Refused
 from feature_repo.offline.validation import Check
-from feature_repo.settings import Settings
 from producers.catalogue import arriving, digests, image_hashes, versions
 from producers.catalogue.digests import Digests
 from producers.catalogue.versions import Known

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.arrow import timestamps
+from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
-from feature_repo.settings import Settings
 
 Vectors = NDArray[np.float32]
 

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from feature_repo import table_names
 from feature_repo.arrow import take
 from feature_repo.arrow.vectors import matrix
+from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_CODES, PRODUCT_ID, TIMESTAMP
-from feature_repo.settings import Settings
 from producers.codes import codebook as codebooks
 from producers.codes.codebook import Codebook, Quality
 from producers.taggers.rows import choose_version

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import console, settings, table_names
+from feature_repo import config, console, table_names
 from feature_repo.console import StoreOption
 
 
@@ -22,11 +22,11 @@ def captions(
 
     Unusable pictures go to the quarantine table with their reason.
     """
-    from producers import ledger
+    from feature_repo import run_log
     from producers.captions import caption_catalogue
 
-    opened, now = settings.load(store), datetime.now(UTC)
-    with ledger.run(opened, "captions", now=now, reads=[table_names.CATALOGUE]) as run, console.progress_bar() as bar:
+    opened, now = config.load(store), datetime.now(UTC)
+    with run_log.run(opened, "captions", now=now, reads=[table_names.CATALOGUE]) as run, console.progress_bar() as bar:
         task = bar.add_task("write captions", total=None)
         done = caption_catalogue(
             opened,

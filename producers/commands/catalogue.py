@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import console, settings, table_names
+from feature_repo import config, console, table_names
 from feature_repo.console import StoreOption
 
 
@@ -30,12 +30,12 @@ def catalogue(
 
     Bad rows go to the quarantine table with their reason; the rest goes on.
     """
+    from feature_repo import run_log
     from feature_repo.offline.quarantine import counts
-    from producers import ledger
     from producers.catalogue import increment as catalogue
 
-    opened, now = settings.load(store), datetime.now(UTC)
-    with ledger.run(opened, catalogue.STEP, now=now, reads=[table_names.CATALOGUE]) as run, ExitStack() as shown:
+    opened, now = config.load(store), datetime.now(UTC)
+    with run_log.run(opened, catalogue.STEP, now=now, reads=[table_names.CATALOGUE]) as run, ExitStack() as shown:
         bar = console.progress_bar()
         task = bar.add_task("compare products", total=None)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import console, settings, table_names
+from feature_repo import config, console, table_names
 from feature_repo.console import StoreOption
 
 
@@ -37,12 +37,12 @@ def codes(
     New products are coded by the codebook that is there. Nothing is written, and the command ends with 1, where the
     codes tell products apart too badly.
     """
-    from producers import ledger
+    from feature_repo import run_log
     from producers.codes.run import Gates, code_products
 
-    opened, now = settings.load(store), datetime.now(UTC)
+    opened, now = config.load(store), datetime.now(UTC)
     with (
-        ledger.run(opened, "codes", now=now, reads=[table_names.EMBEDDING]) as run,
+        run_log.run(opened, "codes", now=now, reads=[table_names.EMBEDDING]) as run,
         console.console.status("code products"),
     ):
         done = code_products(

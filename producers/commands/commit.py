@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import console, settings, table_names
+from feature_repo import config, console, table_names
 from feature_repo.console import StoreOption
 
 
@@ -15,12 +15,12 @@ def commit(
     store: StoreOption = None,
 ) -> None:
     """Add the vectors that another machine has encoded: parts that are whole, and of those what is not known yet."""
-    from producers import ledger
+    from feature_repo import run_log
     from producers.embeddings import handover, made
 
-    opened, now = settings.load(store), datetime.now(UTC)
+    opened, now = config.load(store), datetime.now(UTC)
     with (
-        ledger.run(opened, made.STEP, now=now, reads=[table_names.CATALOGUE]) as run,
+        run_log.run(opened, made.STEP, now=now, reads=[table_names.CATALOGUE]) as run,
         console.console.status("commit parts"),
     ):
         done = handover.commit(opened, parts, now)

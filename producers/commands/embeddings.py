@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import console, settings
+from feature_repo import config, console
 from feature_repo.console import StoreOption
 
 
@@ -37,7 +37,7 @@ def embeddings(
     """
     from producers.embeddings.run import embed_catalogue
 
-    opened = settings.load(store)
+    opened = config.load(store)
     address = opened.raw["offline_store"].get("ray") or "local"
     with console.progress_bar() as bar:
         task = bar.add_task("encode products", total=None)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import console, words
+from feature_repo import console, vocabulary
 from feature_repo.errors import UsageError
 
 
@@ -85,7 +85,7 @@ def encoder(
     Interrupted, the same command goes on where its last state was saved. `torchrun --nproc-per-node N -m producers.cli
     encoder ...` spreads it over N processes or GPUs.
     """
-    from feature_repo.human_times import parse_moment
+    from feature_repo.durations import parse_moment
     from producers.encoders import load
     from producers.encoders.training.processes import is_first
     from producers.encoders.training.recipe import Recipe
@@ -140,5 +140,5 @@ def encoder(
         return
     typer.echo(f"{out}: {made}")
     if kept_back is not None and designs is not None:
-        truth = designs.parent if (designs.parent / words.FILE).is_file() else None
+        truth = designs.parent if (designs.parent / vocabulary.FILE).is_file() else None
         typer.echo(evaluate(load(str(out)), data, kept_back, truth))

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import settings
+from feature_repo import config
 from feature_repo.console import StoreOption
 
 
@@ -22,7 +22,7 @@ def forget(
 
     if not product and not user:
         raise typer.BadParameter("name at least one --product or --user")
-    forgotten = upkeep.forget(settings.load(store), products=product or [], users=user or [])
+    forgotten = upkeep.forget(config.load(store), products=product or [], users=user or [])
     for table, rows in forgotten.offline.items():
         typer.echo(f"{table}: {rows:,} rows deleted")
     for view, rows in forgotten.online.items():

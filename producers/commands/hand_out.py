@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import console, settings
+from feature_repo import config, console
 from feature_repo.console import StoreOption
 
 
@@ -30,5 +30,5 @@ def hand_out(
         model = load(encoder, device="cpu")
         version, has_images = model.version, model.has_images
     with console.console.status("write catalogue"):
-        rows, unread = hand_out(settings.load(store), out, encoder_version=version, has_images=has_images)
+        rows, unread = hand_out(config.load(store), out, encoder_version=version, has_images=has_images)
     typer.echo(f"{out}: {rows:,} products to encode" + (f", {unread:,} pictures could not be read" if unread else ""))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import console, settings, table_names
+from feature_repo import config, console, table_names
 from feature_repo.console import StoreOption
 
 
@@ -30,12 +30,12 @@ def interests(
     A version knows the clicks up to its own and what was known of the products when they were clicked. A second run
     over the same log adds nothing, a longer log adds its new versions.
     """
-    from producers import ledger
+    from feature_repo import run_log
     from producers.behaviour.interests import make_interests
 
-    opened, now = settings.load(store), datetime.now(UTC)
+    opened, now = config.load(store), datetime.now(UTC)
     reads = [table_names.EMBEDDING, table_names.TAGS]
-    with ledger.run(opened, "interests", now=now, reads=reads) as run, console.progress_bar() as bar:
+    with run_log.run(opened, "interests", now=now, reads=reads) as run, console.progress_bar() as bar:
         task = bar.add_task("follow clicks", total=None)
         done = make_interests(
             opened,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import console, settings, table_names
+from feature_repo import config, console, table_names
 from feature_repo.console import StoreOption
 
 
@@ -30,14 +30,14 @@ def neighbours(
 
     A second run over the same log adds nothing, a longer log adds its new versions.
     """
-    from feature_repo.human_times import parse_age
-    from producers import ledger
+    from feature_repo import run_log
+    from feature_repo.durations import parse_age
     from producers.behaviour.neighbours import make_neighbours
 
     step = parse_age(every)
-    opened, now = settings.load(store), datetime.now(UTC)
+    opened, now = config.load(store), datetime.now(UTC)
     reads = [table_names.EMBEDDING, table_names.CATALOGUE, table_names.TAGS]
-    with ledger.run(opened, "neighbours", now=now, reads=reads) as run, console.progress_bar() as bar:
+    with run_log.run(opened, "neighbours", now=now, reads=reads) as run, console.progress_bar() as bar:
         task = bar.add_task("look at neighbours", total=None)
         done = make_neighbours(
             opened,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import settings
+from feature_repo import config
 from feature_repo.console import StoreOption
 
 
@@ -14,12 +14,12 @@ def runs(
     store: StoreOption = None,
 ) -> None:
     """List what producers did on this store: when, from what, with which model, how many rows, and how it ended."""
-    from producers import ledger
+    from feature_repo import run_log
 
-    known = ledger.runs(settings.load(store))
+    known = run_log.runs(config.load(store))
     found = [each for each in known if step in (None, each.step)][-last:]
     for each in found:
-        typer.echo(ledger.line(each))
+        typer.echo(run_log.line(each))
     if not found:
         others = ", ".join(dict.fromkeys(each.step for each in known))
         typer.echo(f"no run of {step} yet; there are runs of {others}" if others else "no run yet")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import settings
+from feature_repo import config
 from feature_repo.console import StoreOption
 
 
@@ -43,20 +43,20 @@ def stream(
 
     Ends on SIGTERM or SIGINT, everything taken committed. A run that was killed loses nothing: start it again.
     """
+    from feature_repo import run_log
     from feature_repo.online.redis_connection import from_url
-    from producers import ledger
     from producers.streaming.metrics import Metrics
     from producers.streaming.opening import Wanted, opened
     from producers.streaming.redis import RedisSource
 
-    deployment, ending = settings.load(store), threading.Event()
+    deployment, ending = config.load(store), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ending.set())
     metrics = Metrics(None if metrics_port < 0 else metrics_port)
     wanted = Wanted(
         encoder, images, labels, abstain, impressions, batch=batch, every=commit_every, accept_changed=accept_changed
     )
-    with ledger.run(deployment, "stream", now=datetime.now(UTC)) as run:
+    with run_log.run(deployment, "stream", now=datetime.now(UTC)) as run:
         carrier = RedisSource(from_url(source), prefix)
         with opened(deployment, carrier, wanted, metrics, lambda: datetime.now(UTC)) as going:
             run.uses(going.makers.encoder.version)

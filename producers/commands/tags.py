@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import console, settings, table_names
+from feature_repo import config, console, table_names
 from feature_repo.console import StoreOption
 
 
@@ -24,11 +24,11 @@ def tags(
     store: StoreOption = None,
 ) -> None:
     """Tag every product with child age, child gender and category, learned from labelled ones."""
-    from producers import ledger
+    from feature_repo import run_log
     from producers.tags import tag_products
 
-    opened, now = settings.load(store), datetime.now(UTC)
-    with ledger.run(opened, "tags", now=now, reads=[table_names.EMBEDDING, table_names.CATALOGUE]) as run:
+    opened, now = config.load(store), datetime.now(UTC)
+    with run_log.run(opened, "tags", now=now, reads=[table_names.EMBEDDING, table_names.CATALOGUE]) as run:
         done = tag_products(
             opened,
             labels,

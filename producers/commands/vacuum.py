@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import settings
+from feature_repo import config
 from feature_repo.console import StoreOption
 
 
@@ -21,6 +21,6 @@ def vacuum(
     """Drop rows corrected longer ago than `retention_days`, join small files, remove files that no row lies in."""
     from producers import upkeep
 
-    done = upkeep.vacuum(settings.load(store), now=datetime.now(UTC), grace=timedelta(hours=grace_hours))
+    done = upkeep.vacuum(config.load(store), now=datetime.now(UTC), grace=timedelta(hours=grace_hours))
     for each in done:
         typer.echo(f"{each.table}: {each.rows_dropped:,} corrected rows dropped, {each.files_removed:,} files removed")

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo import schema, table_names
+from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, quarantine
-from feature_repo.settings import Settings
 from producers.catalogue import digests, images
 from producers.embeddings import made
 from producers.embeddings.made import KEY, STEP, Mask, series

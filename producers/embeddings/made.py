@@ -6,9 +6,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo import table_names
+from feature_repo.config import Settings
 from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
-from feature_repo.settings import Settings
 from producers.catalogue import digests
 from producers.catalogue.digests import Digests
 from producers.encoders.rows import HASHES

@@ -14,9 +14,9 @@ import pyarrow.dataset
 from numpy.typing import NDArray
 
 from feature_repo import table_names
+from feature_repo.config import Settings
 from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP
-from feature_repo.settings import Settings
 from producers.catalogue import digests
 from producers.embeddings import made
 from producers.embeddings.contents import IMAGE, TITLE, Contents

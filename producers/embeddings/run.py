@@ -16,13 +16,12 @@ from itertools import chain
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo import schema, table_names
+from feature_repo import run_log, schema, table_names
 from feature_repo.arrow import take
+from feature_repo.config import Settings
 from feature_repo.distributed import cluster
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, quarantine
-from feature_repo.settings import Settings
-from producers import ledger
 from producers.catalogue import digests
 from producers.embeddings import contents
 from producers.embeddings.assembly import Assembly
@@ -90,7 +89,7 @@ def embed_catalogue(
         VitrineError: there is no catalogue, the encoder cannot be opened or has changed, another process is doing
             the same, or there is no such cluster.
     """
-    with ledger.run(settings, STEP, now=now) as run:
+    with run_log.run(settings, STEP, now=now) as run:
         if not delta.exists(settings.table(table_names.CATALOGUE)):
             delta.dataset(settings.table(table_names.CATALOGUE))  # says what to do first
         model = load(encoder)
@@ -116,7 +115,7 @@ def _refuse_changed(settings: Settings, version: str) -> None:
     """Raise a `VitrineError` if the last run knew another encoder under this name."""
     name = version.rpartition("@")[0]
     before = [
-        run.model for run in ledger.runs(settings, step=STEP) if run.model and run.model.rpartition("@")[0] == name
+        run.model for run in run_log.runs(settings, step=STEP) if run.model and run.model.rpartition("@")[0] == name
     ]
     if before and before[-1] != version:
         raise VitrineError(
@@ -133,7 +132,7 @@ class _Work:
     model: Encoder
     store: Contents
     now: datetime
-    run: ledger.Run
+    run: run_log.Run
     progress: Callable[[int, int], None]
     on_ray: str | None
     """From where the actors of the cluster open the encoder; null where this machine encodes."""

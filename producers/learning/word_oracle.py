@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from feature_repo import words as vocabulary
+from feature_repo import vocabulary as vocabulary
 from feature_repo.errors import VitrineError
 from feature_repo.schema import PRODUCT_ID
 from producers.encoders.recall import from_scores

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from feature_repo import schema, table_names
 from feature_repo.arrow import timestamps
+from feature_repo.config import Settings
 from feature_repo.features import interest
 from feature_repo.features.interest import Click, Interest
 from feature_repo.offline import delta, validation
-from feature_repo.settings import Settings
 from producers.behaviour import interest_rows
 from producers.streaming.source import Message, failed
 

@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from feature_repo import schema, table_names
 from feature_repo.arrow import timestamps
+from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import quarantine
-from feature_repo.settings import Settings
 from producers.streaming import products
 from producers.streaming.clicks import Clicks
 from producers.streaming.products import Makers

@@ -9,11 +9,11 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from feature_repo import table_names
+from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
 from feature_repo.online.configured import open_online
 from feature_repo.schema import CREATED_TIMESTAMP
-from feature_repo.settings import Settings
 from producers.behaviour.neighbours import stand
 from producers.codes import codebook
 from producers.encoders import load

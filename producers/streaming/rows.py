@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo import schema, table_names
+from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
 from feature_repo.online.pack import Packer
 from feature_repo.online.table import OnlineTable
-from feature_repo.settings import Settings
 
 SERIES = "stream"
 PRODUCT = (schema.PRODUCT_ID, schema.EVENT_TIMESTAMP)

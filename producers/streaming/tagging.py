@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from feature_repo.settings import Settings
+from feature_repo.config import Settings
 from producers import tags
 from producers.streaming.products import Further
 from producers.taggers import rows as embedding_rows

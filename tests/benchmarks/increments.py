@@ -23,10 +23,10 @@ import pyarrow.parquet as pq
 import typer
 from PIL import Image
 
-from feature_repo import schema, settings, table_names
+from feature_repo import config, schema, table_names
 from feature_repo.arrow import take
+from feature_repo.config import Settings
 from feature_repo.offline import delta
-from feature_repo.settings import Settings
 from producers.catalogue import digests
 from producers.catalogue import increment as catalogue
 from producers.embeddings import contents, made, plan
@@ -71,7 +71,7 @@ def measure(rows: int, pictures: bool) -> Measured:
     folder = Path(tempfile.mkdtemp(prefix="increments-"))
     try:
         (folder / "feature_store.yaml").write_text("project: bench\noffline_store:\n  path: offline\n")
-        store = settings.load(folder / "feature_store.yaml")
+        store = config.load(folder / "feature_store.yaml")
         from tests.encoders import checkpoints  # torch, which every decoding process would import from here
 
         encoder = folder / "tiny"

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
-from feature_repo import schema, settings
+from feature_repo import config, schema
 from feature_repo.offline import delta
 from tests.benchmarks import harness
 from tests.benchmarks.harness import Figure, Record
@@ -72,7 +72,7 @@ def run(folder: Path) -> None:
     def progress(done: int, total: int) -> None:
         print(f"{done:,} of {total:,}", flush=True) if done == total else None
 
-    opened = settings.load(folder / "feature_store.yaml")
+    opened = config.load(folder / "feature_store.yaml")
     now = START + timedelta(days=DAYS + 1)
     log = folder / "log.parquet"
     print(make_interests(opened, log, encoder_version=None, again=False, now=now, progress=progress))
@@ -80,7 +80,7 @@ def run(folder: Path) -> None:
 
 def make(folder: Path, clicks: int) -> None:
     """A deployment with vectors and tags of products, and a log."""
-    content = (Path(settings.__file__).parent / "feature_store.yaml").read_text()
+    content = (Path(config.__file__).parent / "feature_store.yaml").read_text()
     (folder / "feature_store.yaml").write_text(content.replace("../demo", str(folder)))
     chance = np.random.default_rng(0)
     vectors = chance.standard_normal((PRODUCTS, WIDTH), np.float32)

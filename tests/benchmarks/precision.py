@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from consumers.ranking.impressions import read_impressions
 from consumers.ranking.training_set import join
-from feature_repo import settings
+from feature_repo import config
 from feature_repo.console import StoreOption
 from feature_repo.offline import delta, files
 from feature_repo.online.row_format import STORAGES
@@ -82,7 +82,7 @@ def auc(
 ) -> None:
     """AUC of a ranker with affinity features of stored vectors, less that of exact ones."""
     log = precision_auc.sample_of_users(read_impressions(impressions, now=datetime.now(UTC)).table, rows)
-    data = join(settings.load(store), features, log)
+    data = join(config.load(store), features, log)
     done = precision_auc.measure(data, test_days=test_days, seeds=seeds, replicates=replicates, progress=print)
     lines = [
         f"LightGBM with the features of the log and the affinity features of vectors and interests in each storage: "

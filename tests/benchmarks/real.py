@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import typer
 from numpy.typing import NDArray
 
-from feature_repo import schema, settings
+from feature_repo import config, schema
 from feature_repo.offline import delta
 from tests.benchmarks import harness
 
@@ -63,7 +63,7 @@ class Deployment:
         """Run a command in the folder and hold it to exit code 0; what it said."""
         program, *arguments = line.split()
         place = self.folder
-        environment = os.environ | {settings.ENVIRONMENT_VARIABLE: str(self.folder / "feature_store.yaml")}
+        environment = os.environ | {config.ENVIRONMENT_VARIABLE: str(self.folder / "feature_store.yaml")}
         if program == "feast":
             place = ROOT / "feature_repo"
         print(f"$ {line}", flush=True)
@@ -74,7 +74,7 @@ class Deployment:
         return done.stdout
 
     def read(self, table: str, columns: list[str]) -> dict[str, list[object]]:
-        return dict(delta.read(settings.load(self.folder / "feature_store.yaml").table(table), columns).to_pydict())
+        return dict(delta.read(config.load(self.folder / "feature_store.yaml").table(table), columns).to_pydict())
 
     def embed(self, *, pictures: bool) -> None:
         """Take the catalogue in and turn it into vectors."""

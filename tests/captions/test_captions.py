@@ -14,10 +14,10 @@ from PIL import Image
 from sacrebleu.metrics import BLEU
 
 from consumers.captions import report
-from feature_repo import words
+from feature_repo import vocabulary
+from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
-from feature_repo.settings import Settings
 from producers.captions import Captioned, caption_catalogue
 from producers.catalogue.images import MISSING
 from producers.encoders.small import learn_tokenizer
@@ -194,7 +194,7 @@ def judged(store: Settings, tmp_path: Path) -> Settings:
         for attribute, values in spelled.items()
         for value, word in values.items()
     ]
-    pq.write_table(pa.Table.from_pylist(rows), truth / words.FILE)
+    pq.write_table(pa.Table.from_pylist(rows), truth / vocabulary.FILE)
     return store
 
 
@@ -229,6 +229,6 @@ def test_without_captions_the_report_says_what_to_run(store: Settings) -> None:
 
 def test_a_word_within_a_longer_one_does_not_count_and_latin_words_count_whole() -> None:
     ages = {"toddler": ["幼儿", "2T"], "preschool": ["幼儿园", "kid"]}
-    assert words.named("幼儿园新款", ages) == {"preschool"}
-    assert words.named("幼儿园幼儿", ages) == {"preschool", "toddler"}
-    assert words.named("kids 2t", ages) == {"toddler"}
+    assert vocabulary.named("幼儿园新款", ages) == {"preschool"}
+    assert vocabulary.named("幼儿园幼儿", ages) == {"preschool", "toddler"}
+    assert vocabulary.named("kids 2t", ages) == {"toddler"}

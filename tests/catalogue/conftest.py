@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from feature_repo.settings import Settings
+from feature_repo.config import Settings
 from tests.catalogue.shop import opened
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from feature_repo import settings, table_names
+from feature_repo import config, table_names
+from feature_repo.config import Settings
 from feature_repo.offline import delta, quarantine
-from feature_repo.settings import Settings
 from producers.catalogue.increment import TakenIn, take_in
 
 DIGESTS = ["image_hash", "image_stat", "fingerprint"]
@@ -28,7 +28,7 @@ GOOD = {
 def opened(folder: Path) -> Settings:
     """A deployment of its own in a folder."""
     (folder / "feature_store.yaml").write_text("project: test\noffline_store:\n  path: offline\n")
-    return settings.load(folder / "feature_store.yaml")
+    return config.load(folder / "feature_store.yaml")
 
 
 def written(store: Settings, *rows: dict[str, Any]) -> Path:

@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from feature_repo import schema, table_names
+from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, quarantine, validation
-from feature_repo.settings import Settings
 from producers import cli
 from producers.catalogue import arriving
 from producers.catalogue import increment as catalogue

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from feature_repo import table_names
+from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import activity, delta
-from feature_repo.settings import Settings
 from producers.catalogue import image_hashes, images, picture_store
 from producers.catalogue import increment as catalogue
 from producers.catalogue.increment import take_in

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
-from feature_repo.settings import Settings
 from producers import cli
 from producers.catalogue.images import MISSING, open_image
 from producers.catalogue.increment import take_in

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from feature_repo import schema
+from feature_repo.config import Settings
 from feature_repo.offline import quarantine
 from feature_repo.offline.quarantine import Refused
-from feature_repo.settings import Settings
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 

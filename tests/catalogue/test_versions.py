@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import settings as drawing
 from hypothesis import strategies as st
 
+from feature_repo.config import Settings
 from feature_repo.offline import delta
-from feature_repo.settings import Settings
 from producers.catalogue import versions
 from tests.catalogue.shop import NOW, known, opened, refused, taken
 

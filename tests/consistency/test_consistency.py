@@ -14,7 +14,7 @@ from feast import FeatureStore
 
 from consumers.monitoring import consistency
 from consumers.monitoring.consistency import Consistency, ViewConsistency
-from feature_repo import settings
+from feature_repo import config
 from feature_repo.offline import delta, retention
 from feature_repo.online.catalog import written_key
 from feature_repo.online.configured import open_online
@@ -48,7 +48,7 @@ def shop(store: FeatureStore) -> FeatureStore:
 
 
 def online(store: FeatureStore) -> OnlineTable:
-    opened = open_online(settings.load(folder(store) / "feature_store.yaml"))
+    opened = open_online(config.load(folder(store) / "feature_store.yaml"))
     assert opened is not None
     return opened
 
@@ -71,7 +71,7 @@ def replace(store: FeatureStore, product: str, new: bytes | None) -> None:
 
 def checked(store: FeatureStore, *, now: datetime = NOW, sample: int = 100, **options: object) -> ViewConsistency:
     found = consistency.check(
-        settings.load(folder(store) / "feature_store.yaml"),
+        config.load(folder(store) / "feature_store.yaml"),
         sample=sample,
         seed=0,
         budget=0.0,
@@ -221,9 +221,7 @@ def test_served_keys_alone_are_looked_at_if_a_log_names_them(shop: FeatureStore,
 @on_one_store
 def test_a_view_that_cannot_be_judged_says_why(shop: FeatureStore) -> None:
     delta.append(folder(shop) / "tables" / "affinity", pa.table({"user_id": [1], "product_id": ["p01"]}))
-    found = consistency.check(
-        settings.load(folder(shop) / "feature_store.yaml"), sample=10, seed=0, budget=0.0, now=NOW
-    )
+    found = consistency.check(config.load(folder(shop) / "feature_store.yaml"), sample=10, seed=0, budget=0.0, now=NOW)
     reasons = {view.view: view.not_judged for view in found.views}
     assert reasons["season"] == "there is no table `season` yet"
     assert "no column clicks" in (reasons["affinity"] or "")
@@ -236,9 +234,7 @@ def test_a_view_that_cannot_be_judged_says_why(shop: FeatureStore) -> None:
 @on_one_store
 def test_a_view_whose_table_is_gone_is_a_breach_and_not_calm(shop: FeatureStore) -> None:
     (folder(shop) / "tables" / "looks").rename(folder(shop) / "elsewhere")
-    found = consistency.check(
-        settings.load(folder(shop) / "feature_store.yaml"), sample=10, seed=0, budget=1.0, now=NOW
-    )
+    found = consistency.check(config.load(folder(shop) / "feature_store.yaml"), sample=10, seed=0, budget=1.0, now=NOW)
     assert [line.split(";")[0] for line in found.breaches] == [
         "looks: its rows are online and its offline table is gone"
     ]

@@ -16,7 +16,7 @@ from consumers.monitoring import consistency, verdicts
 from consumers.monitoring.consistency import ViewConsistency
 from consumers.online import OnlineReader
 from consumers.served_log import ServedLog
-from feature_repo import settings
+from feature_repo import config
 from feature_repo.errors import VitrineError
 from feature_repo.online.row_format import HEADER_SIZE
 from tests.consistency.test_consistency import (
@@ -57,7 +57,7 @@ def serving(store: FeatureStore) -> Iterator[OnlineReader]:
 
 def judged(store: FeatureStore, sample: int = 100) -> ViewConsistency:
     found = consistency.check_served(
-        settings.load(folder(store) / "feature_store.yaml"),
+        config.load(folder(store) / "feature_store.yaml"),
         folder(store) / "served.log",
         sample=sample,
         budget=0.0,
@@ -121,7 +121,7 @@ def test_the_last_rows_are_judged_and_a_view_that_was_not_served_is_not(shop: Fe
             reader.fetch("looks", [product])
     assert judged(shop, sample=7).sampled == 7
     found = consistency.check_served(
-        settings.load(folder(shop) / "feature_store.yaml"),
+        config.load(folder(shop) / "feature_store.yaml"),
         folder(shop) / "served.log",
         sample=7,
         budget=0.0,

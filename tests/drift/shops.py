@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from consumers.monitoring.drift.check import Drift, check
-from feature_repo import settings
+from feature_repo import config
+from feature_repo.config import Settings
 from feature_repo.offline import delta
-from feature_repo.settings import Settings
 from producers.catalogue.increment import take_in
 from producers.embeddings.run import embed_catalogue
 from producers.encoders import load
@@ -35,7 +35,7 @@ def make(folder: Path, *, products: int, seed: int, pairs_seen: int, encoders: i
     data = folder / "shop"
     make_shop(data, products=products, users=20, days=40, seed=seed, language="zh", impressions_per_user=20)
     (folder / "feature_store.yaml").write_text("project: test\noffline_store:\n  path: offline\n")
-    store = settings.load(folder / "feature_store.yaml")
+    store = config.load(folder / "feature_store.yaml")
     take_in(store, data / "products.parquet", MADE)
     for number in range(encoders):
         out = folder / f"encoder-{number}"
@@ -48,7 +48,7 @@ def copied(store: Settings, folder: Path) -> Settings:
     """The same store once more, to be spoilt."""
     shutil.copytree(store.offline, folder / "offline")
     shutil.copy(store.file, folder / "feature_store.yaml")
-    return settings.load(folder / "feature_store.yaml")
+    return config.load(folder / "feature_store.yaml")
 
 
 def last_week(store: Settings, change: Change, *, encoder: Path, version: str | None = None) -> None:

@@ -20,10 +20,10 @@ from consumers.monitoring.drift.check import Drift, check
 from consumers.monitoring.exported import Collector
 from consumers.monitoring.figures import as_json
 from consumers.monitoring.watcher import Check, State
-from feature_repo import settings
+from feature_repo import config
+from feature_repo.config import Settings
 from feature_repo.offline import delta
 from feature_repo.schema import PRODUCT_CODES, PRODUCT_EMBEDDING, PRODUCT_TAGS, TAGS
-from feature_repo.settings import Settings
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 WIDTH, PRODUCTS = 12, 400
@@ -81,7 +81,7 @@ def tables(seed: int, *, updates: bool = False) -> tuple[dict[str, Columns], NDA
 def written(folder: Path, rows: dict[str, Columns]) -> Settings:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "feature_store.yaml").write_text("project: test\noffline_store:\n  path: offline\n")
-    store = settings.load(folder / "feature_store.yaml")
+    store = config.load(folder / "feature_store.yaml")
     schemas = {"product_embedding": PRODUCT_EMBEDDING, "product_tags": PRODUCT_TAGS, "product_codes": PRODUCT_CODES}
     stamp = pa.timestamp("us", tz="UTC")
     stamps = [("event_timestamp", stamp), ("created_timestamp", stamp)]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from feature_repo.settings import Settings
+from feature_repo.config import Settings
 from tests.drift import shops
 from tests.drift.shops import LAST, QUIET, checked, subjects
 

@@ -7,9 +7,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from feature_repo import settings
+from feature_repo import config, locks, run_log
 from feature_repo.errors import VitrineError
-from producers import ledger, locks
 from producers.catalogue import increment as catalogue
 from producers.embeddings import run as embeddings
 from tests.processes import begun
@@ -24,10 +23,10 @@ def _run(pipe: Connection, store: Path, products: Path, encoder: Path, now: date
     """`produce catalogue` and `produce embeddings`, in commits of a few rows."""
     embeddings.ROWS_A_COMMIT = ROWS_A_COMMIT
     locks.FOLDER = folder
-    opened = settings.load(store)
+    opened = config.load(store)
     pipe.send("begins")
     try:
-        with ledger.run(opened, catalogue.STEP, now=now):
+        with run_log.run(opened, catalogue.STEP, now=now):
             catalogue.take_in(opened, products, now)
         embeddings.embed_catalogue(opened, str(encoder), now=now, progress=lambda *_: None)
     except VitrineError as error:

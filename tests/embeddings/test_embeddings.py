@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
+from feature_repo.config import Settings
 from feature_repo.offline import delta, quarantine
-from feature_repo.settings import Settings
 from producers.catalogue.images import DAMAGED, MISSING, NOT_AN_IMAGE
 from producers.embeddings.run import Done, embed_catalogue
 from producers.encoders import load

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, quarantine
-from feature_repo.settings import Settings
 from producers.catalogue.content_hash import content_hash
 from producers.catalogue.images import MISSING
 from producers.cli import app

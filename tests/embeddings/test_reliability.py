@@ -16,10 +16,9 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from feature_repo import table_names
+from feature_repo import run_log, table_names
+from feature_repo.config import Settings
 from feature_repo.offline import delta, quarantine
-from feature_repo.settings import Settings
-from producers import ledger
 from tests.catalogue.shop import GOOD, opened
 from tests.embeddings import runs
 
@@ -96,7 +95,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, pictures: Path, encode
 
 def encoded(store: Settings) -> int:
     """Contents that went through the encoder, as far as the ledger knows: of a killed run, up to its last commit."""
-    counts = [run.counts for run in ledger.runs(store, step="embeddings")]
+    counts = [run.counts for run in run_log.runs(store, step="embeddings")]
     return sum(each.get("pictures", 0) + each.get("titles", 0) for each in counts)
 
 
@@ -122,9 +121,9 @@ def test_killed_at_random_moments_and_run_again_it_leaves_the_tables_of_an_undis
     assert state(store) == state(whole)
     assert max(state(store)["embeddings"].values()) == 1
     assert encoded(store) <= encoded(whole)
-    endings = Counter(run.ending for run in ledger.runs(store))
-    assert set(endings) <= {ledger.KILLED, ledger.DONE}
-    assert endings[ledger.KILLED] > 0
+    endings = Counter(run.ending for run in run_log.runs(store))
+    assert set(endings) <= {run_log.KILLED, run_log.DONE}
+    assert endings[run_log.KILLED] > 0
 
 
 def test_two_started_at_once_do_no_harm(

@@ -7,7 +7,7 @@ import pytest
 from feast import FeatureStore
 from typer.testing import CliRunner, Result
 
-from feature_repo import settings
+from feature_repo import config
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
 from feature_repo.online.configured import open_online
@@ -97,11 +97,11 @@ def test_a_cluster_forgets_on_every_node(redis_cluster: list[RedisServer]) -> No
     table.views.forget()
 
 
-def deployment(folder: Path, online_store: str) -> settings.Settings:
+def deployment(folder: Path, online_store: str) -> config.Settings:
     file = folder / "feature_store.yaml"
     file.write_text(f"project: shop\noffline_store:\n  path: tables\n{online_store}")
     world.append_looks(folder, [("a", 1, 1)])
-    return settings.load(file)
+    return config.load(file)
 
 
 @pytest.mark.parametrize(

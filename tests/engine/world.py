@@ -13,8 +13,8 @@ from feast.data_format import DeltaFormat
 from feast.types import Array, Float32, Int64, String
 from feast.value_type import ValueType
 
+from feature_repo.config import load
 from feature_repo.offline import delta
-from feature_repo.settings import load
 from feature_repo.stores.opening import open_feature_store
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -10,10 +10,10 @@ import torch
 
 from consumers.affinity import fetch_with_affinity
 from consumers.online import OnlineReader
+from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.features import affinity, affinity_torch
 from feature_repo.features.affinity import NAMES, Candidates, Rows, User
-from feature_repo.settings import Settings
 from feature_repo.stores.opening import open_feature_store
 from tests.features import slow, world
 from tests.features.world import RANKED, Shop

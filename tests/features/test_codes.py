@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from feature_repo import schema
+from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
-from feature_repo.settings import Settings
 from producers import cli
 from producers.codes import codebook
 from producers.codes.run import Coded, Gates, code_products

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_repo import schema
+from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.features import interest
 from feature_repo.features.interest import Click
 from feature_repo.offline import delta, training_set
-from feature_repo.settings import Settings
 from producers import upkeep
 from producers.behaviour import interest_rows, interests
 from tests.features import world

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from feature_repo.config import Settings
 from feature_repo.errors import UsageError
 from feature_repo.features.neighbours import NAMES, STRENGTH
 from feature_repo.offline import delta
-from feature_repo.settings import Settings
 from producers import cli
 from producers.behaviour import neighbours
 from tests.features import world

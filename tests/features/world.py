@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from feature_repo import schema, settings
+from feature_repo import config, schema
+from feature_repo.config import Settings
 from feature_repo.features import interest
 from feature_repo.features.interest import Click, Interest
 from feature_repo.offline import delta
-from feature_repo.settings import Settings
 from producers.behaviour import interest_rows
 
 ROOT = Path(__file__).parent.parent.parent
@@ -72,7 +72,7 @@ def deployment(folder: Path) -> Settings:
     folder.mkdir(exist_ok=True)
     file = folder / "feature_store.yaml"
     file.write_text((ROOT / "feature_repo" / "feature_store.yaml").read_text().replace("../demo", str(folder)))
-    return settings.load(file)
+    return config.load(file)
 
 
 def write(shop: Shop, deployment: Settings) -> None:

@@ -19,11 +19,12 @@ from consumers.monitoring.by_slice import FreshnessBySlice
 from consumers.monitoring.lags import SliceFreshness
 from consumers.monitoring.objectives import STEPS, Objectives, load
 from consumers.ranking import run
+from feature_repo import run_log
+from feature_repo.config import Settings
 from feature_repo.errors import UsageError, VitrineError
 from feature_repo.offline import quarantine
 from feature_repo.schema import TIMESTAMP
-from feature_repo.settings import Settings
-from producers import captions, ledger
+from producers import captions
 from producers.behaviour import interests, neighbours
 from producers.catalogue import increment
 from producers.embeddings import made
@@ -195,9 +196,9 @@ def test_what_was_refused_is_counted_by_step_and_reason(store: Settings) -> None
 
 def test_the_last_run_is_the_last_that_ended_well(store: Settings) -> None:
     fill(store, [("a", 1)], hours=0.5)
-    with ledger.run(store, "embeddings", now=ago(30)):
+    with run_log.run(store, "embeddings", now=ago(30)):
         pass
-    with pytest.raises(ZeroDivisionError), ledger.run(store, "embeddings", now=ago(3)):
+    with pytest.raises(ZeroDivisionError), run_log.run(store, "embeddings", now=ago(3)):
         raise ZeroDivisionError
     found = looked(store, Objectives(defaults={"last_run": 26 * 3600.0}))
     embedding = found.view_runs[1]

@@ -17,10 +17,10 @@ from rich.console import Console
 from consumers.monitoring.figures import as_json
 from consumers.monitoring.freshness import OPTIONAL, WRITTEN_BY, Freshness, check
 from consumers.monitoring.terminal import as_table
-from feature_repo import settings, sources
+from feature_repo import config, sources
+from feature_repo.config import Settings
 from feature_repo.offline import delta
 from feature_repo.schema import PRODUCT_ACTIVE, TIMESTAMP
-from feature_repo.settings import Settings
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -29,7 +29,7 @@ HOUR = timedelta(hours=1)
 def make_store(folder: Path) -> Settings:
     folder.mkdir(exist_ok=True)
     (folder / "feature_store.yaml").write_text("project: test\noffline_store:\n  path: offline\n")
-    return settings.load(folder / "feature_store.yaml")
+    return config.load(folder / "feature_store.yaml")
 
 
 @pytest.fixture

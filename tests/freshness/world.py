@@ -7,7 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import yaml
 
-from feature_repo import settings
+from feature_repo import config
+from feature_repo.config import Settings
 from feature_repo.offline import delta
 from feature_repo.online.catalog import View
 from feature_repo.online.configured import LMDB, open_online
@@ -16,7 +17,6 @@ from feature_repo.online.materialization_log import Ledger, Window
 from feature_repo.online.materialize import file_name
 from feature_repo.online.row_format import Layout
 from feature_repo.schema import TIMESTAMP
-from feature_repo.settings import Settings
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -35,7 +35,7 @@ def make_store(folder: Path) -> Settings:
     raw = {"project": "test", "offline_store": {"path": "offline"}, "online_store": online}
     (folder / "feature_store.yaml").write_text(yaml.safe_dump(raw))
     LMDBStore(folder / "online", create=True)
-    return settings.load(folder / "feature_store.yaml")
+    return config.load(folder / "feature_store.yaml")
 
 
 def append(

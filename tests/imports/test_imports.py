@@ -6,7 +6,7 @@ import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner
 
-from feature_repo import schema, settings
+from feature_repo import config, schema
 from feature_repo.errors import VitrineError
 from feature_repo.offline.impressions import read_impressions
 from producers import cli
@@ -29,7 +29,7 @@ def test_what_an_importer_makes_passes_the_checks_of_any_shop(name: str, tmp_pat
     if name != "mum_baby":
         table = pyarrow.parquet.read_table(out / "products.parquet")
         assert table.select(schema.PRODUCTS.names).schema == schema.PRODUCTS
-        came = take_in(settings.load(tmp_path / "feature_store.yaml"), out / "products.parquet", NOW)
+        came = take_in(config.load(tmp_path / "feature_store.yaml"), out / "products.parquet", NOW)
         assert (came.new, came.refused, came.notes) == (came.read, (), ())
         for path in table["image"].drop_null().to_pylist():
             assert open_image(Path(path)).size == (4, 4)

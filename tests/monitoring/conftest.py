@@ -10,13 +10,12 @@ import pytest
 import yaml
 
 from consumers.monitoring.watcher import Check, Watcher, checks
-from feature_repo import settings
+from feature_repo import config, run_log
+from feature_repo.config import Settings
 from feature_repo.offline import delta, quarantine
 from feature_repo.online.configured import LMDB
 from feature_repo.online.lmdb_store import LMDBStore
 from feature_repo.schema import PRODUCT_FIRST_FEATURE
-from feature_repo.settings import Settings
-from producers import ledger
 from tests.drift import test_check as drifting
 from tests.freshness import world
 
@@ -34,7 +33,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     raw = yaml.safe_load(store.file.read_text()) | {"online_store": {"type": LMDB, "path": "online"}}
     store.file.write_text(yaml.safe_dump(raw))
     LMDBStore(folder / "online", create=True)
-    store = settings.load(store.file)
+    store = config.load(store.file)
     world.put_online(store, "product_tags", hours=20)
     reason = "no <script>alert(1)</script> picture"
     quarantine.add(store, "embeddings", [quarantine.Refused("p1", "image", reason, None)], NOW - timedelta(days=1))
@@ -52,9 +51,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Settings:
             schema=PRODUCT_FIRST_FEATURE,
         ),
     )
-    with ledger.run(store, "embeddings", now=NOW - timedelta(hours=30)):
+    with run_log.run(store, "embeddings", now=NOW - timedelta(hours=30)):
         pass
-    with pytest.raises(ZeroDivisionError), ledger.run(store, "tags", now=NOW - timedelta(hours=3)):
+    with pytest.raises(ZeroDivisionError), run_log.run(store, "tags", now=NOW - timedelta(hours=3)):
         raise ZeroDivisionError("out of labels")
     return store
 

@@ -20,7 +20,7 @@ from fastapi.testclient import TestClient
 
 from consumers.monitoring import page
 from consumers.monitoring.watcher import Check, States, Watcher
-from feature_repo.settings import Settings
+from feature_repo.config import Settings
 from tests.monitoring.conftest import NOW, clock, failing
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from feature_repo import settings
+from feature_repo import config
 from feature_repo.errors import VitrineError
 from feature_repo.stores.opening import open_feature_store
 from tests.features import world
@@ -14,7 +14,7 @@ def test_a_registry_that_is_no_database_is_one_line(tmp_path: Path) -> None:
     made = world.deployment(tmp_path)
     (tmp_path / "registry.db").write_bytes(b"nonsense" * 1000)
     with pytest.raises(VitrineError, match=r"registry .* does not answer: file is not a database") as said:
-        open_feature_store(settings.load(made.file))
+        open_feature_store(config.load(made.file))
     assert "\n" not in str(said.value)
 
 
@@ -23,5 +23,5 @@ def test_a_file_that_feast_makes_nothing_of_is_one_line(tmp_path: Path, line: st
     made = world.deployment(tmp_path)
     made.file.write_text(f"project: shop\noffline_store: {{type: file, path: tables}}\n{line}\n")
     with pytest.raises(VitrineError, match="Feast refuses it") as said:
-        open_feature_store(settings.load(made.file))
+        open_feature_store(config.load(made.file))
     assert "\n" not in str(said.value)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from feature_repo import settings
+from feature_repo import config
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, retention, training_set
 from producers import upkeep
@@ -157,17 +157,17 @@ def test_rows_appended_while_corrected_ones_are_dropped_are_kept(tmp_path: Path)
 
 
 @pytest.fixture
-def shop(tmp_path: Path) -> settings.Settings:
+def shop(tmp_path: Path) -> config.Settings:
     file = tmp_path / "feature_store.yaml"
     file.write_text("project: shop\noffline_store:\n  path: tables\n  retention_days: 30\n")
-    return settings.load(file)
+    return config.load(file)
 
 
 def bytes_on_disk(folder: Path, needle: bytes) -> list[str]:
     return [file.name for file in folder.rglob("*") if file.is_file() and needle in file.read_bytes()]
 
 
-def test_a_forgotten_product_leaves_every_table_and_at_the_next_vacuum_the_disk(shop: settings.Settings) -> None:
+def test_a_forgotten_product_leaves_every_table_and_at_the_next_vacuum_the_disk(shop: config.Settings) -> None:
     names = ["secret-7'x", "other"]
     for _ in range(12):  # past a checkpoint of the log
         delta.append(shop.table("looks"), rows(*((name, 0, 0, "red") for name in names)))
@@ -180,7 +180,7 @@ def test_a_forgotten_product_leaves_every_table_and_at_the_next_vacuum_the_disk(
     assert left == []
 
 
-def test_a_vacuum_after_the_logs_retention_leaves_no_forgotten_id_in_it(shop: settings.Settings) -> None:
+def test_a_vacuum_after_the_logs_retention_leaves_no_forgotten_id_in_it(shop: config.Settings) -> None:
     path = shop.table("looks")
     delta.append_in_turn(path, rows(("secret-7'x", 0, 0, "red"), ("other", 0, 0, "red")), "series", 0, {"mark": 4})
     upkeep.forget(shop, products=["secret-7'x"], users=[])
@@ -198,7 +198,7 @@ def test_a_vacuum_after_the_logs_retention_leaves_no_forgotten_id_in_it(shop: se
     assert retention.kept_since(path) == START + DAY - timedelta(days=30)
 
 
-def test_vacuum_tells_corrections_from_logs(shop: settings.Settings) -> None:
+def test_vacuum_tells_corrections_from_logs(shop: config.Settings) -> None:
     versions = rows(("a", 0, 0, "red"), ("a", 0, 1, "rose"))
     delta.append(shop.table("looks"), versions)
     delta.append(shop.table("log"), versions.drop_columns(["event_timestamp"]))
@@ -233,10 +233,10 @@ def test_a_retention_that_is_no_number_of_days_is_refused(tmp_path: Path, days: 
     file = tmp_path / "feature_store.yaml"
     file.write_text(f"project: shop\noffline_store:\n  path: tables\n  retention_days: {days}\n")
     with pytest.raises(VitrineError, match="retention_days"):
-        upkeep.retention_of(settings.load(file))
+        upkeep.retention_of(config.load(file))
 
 
-def test_the_commands_forget_and_vacuum(shop: settings.Settings) -> None:
+def test_the_commands_forget_and_vacuum(shop: config.Settings) -> None:
     from typer.testing import CliRunner
 
     from producers.cli import app

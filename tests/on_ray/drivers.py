@@ -25,12 +25,12 @@ def materialize(folder: Path, end: datetime) -> None:
 
 def embed(store: Path, encoder: Path, now: datetime, address: str) -> None:
     """Encode the catalogue, in commits of a few rows."""
-    from feature_repo import settings
+    from feature_repo import config
     from producers.embeddings import run as embeddings
     from producers.encoders import on_ray
 
     embeddings.ROWS_A_COMMIT, on_ray.ROWS_A_PART = 20, 7
-    embeddings.embed_catalogue(settings.load(store), str(encoder), now=now, progress=lambda *_: None, ray=address)
+    embeddings.embed_catalogue(config.load(store), str(encoder), now=now, progress=lambda *_: None, ray=address)
 
 
 def _drive(pipe: Connection, address: str, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:

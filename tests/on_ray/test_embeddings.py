@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from feature_repo.arrow.vectors import matrix
+from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, quarantine
-from feature_repo.settings import Settings
 from producers.catalogue.images import MISSING, NOT_AN_IMAGE
 from producers.embeddings import run as embeddings
 from producers.embeddings.run import Done, embed_catalogue

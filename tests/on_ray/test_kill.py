@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import ray
 
+from feature_repo.config import Settings
 from feature_repo.offline import delta, quarantine
-from feature_repo.settings import Settings
 from tests.catalogue.shop import opened, taken
 from tests.encoders import checkpoints
 from tests.engine import world

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from feast.repo_config import RepoConfig, load_repo_config
 
-from feature_repo import settings
+from feature_repo import config as settings
 from feature_repo.errors import VitrineError
 from feature_repo.online.configured import open_online
 from feature_repo.online.table import OnlineTable

@@ -7,10 +7,10 @@ import pytest
 
 from consumers.ranking import costs
 from consumers.ranking.costs import Fetched
-from feature_repo import definitions, settings
+from feature_repo import config, definitions
+from feature_repo.config import Settings
 from feature_repo.online import entity_keys
 from feature_repo.online.configured import open_online
-from feature_repo.settings import Settings
 from feature_repo.stores.opening import open_feature_store
 from tests.features import world
 
@@ -62,7 +62,7 @@ def test_a_view_of_which_no_candidate_has_a_row_costs_nothing_that_is_known(stor
 def test_without_an_online_store_nothing_is_known_of_fetching(tmp_path: Path, store: Settings) -> None:
     assert costs.fetch_costs(world.deployment(tmp_path), ["p1"]) == {}
     (tmp_path / "feature_store.yaml").write_text("project: shop\noffline_store:\n  path: tables\n")
-    assert costs.fetch_costs(settings.load(tmp_path / "feature_store.yaml"), ["p1"]) == {}
+    assert costs.fetch_costs(config.load(tmp_path / "feature_store.yaml"), ["p1"]) == {}
 
 
 def test_a_group_costs_all_the_steps_that_it_needs_and_no_others() -> None:

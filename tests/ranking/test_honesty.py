@@ -20,9 +20,9 @@ from consumers.ranking.leaks import later_than_shown
 from consumers.ranking.run import read_and_join
 from consumers.ranking.training_set import JoinedView, TrainingSet
 from feature_repo import console, definitions
+from feature_repo.config import Settings
 from feature_repo.offline import delta
 from feature_repo.schema import TIMESTAMP
-from feature_repo.settings import Settings
 from feature_repo.stores.opening import open_feature_store
 from producers.behaviour.interests import make_interests
 from producers.behaviour.neighbours import make_neighbours

@@ -11,11 +11,11 @@ import pytest
 from consumers.ranking import run as runs
 from consumers.ranking.plan import Plan
 from consumers.ranking.run import Run, measure
-from feature_repo import definitions, settings
+from feature_repo import config, definitions
+from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, quarantine
 from feature_repo.schema import TIMESTAMP
-from feature_repo.settings import Settings
 from feature_repo.stores.opening import open_feature_store
 from tests.tags import world
 
@@ -30,7 +30,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     folder = tmp_path_factory.mktemp("shop")
     laptop = (ROOT / "feature_repo" / "feature_store.yaml").read_text()
     (folder / "feature_store.yaml").write_text(laptop.replace("../demo", str(folder)))
-    made = settings.load(folder / "feature_store.yaml")
+    made = config.load(folder / "feature_store.yaml")
     products = world.catalogue(15)
     delta.append(made.table("product_catalogue"), products)
     delta.append(made.table("product_embedding"), world.embeddings(products))

@@ -21,7 +21,7 @@ from consumers.serving.http import create_app
 from consumers.serving.limits import Limits
 from consumers.serving.metrics import Metrics
 from feature_repo import definitions
-from feature_repo.settings import Settings
+from feature_repo.config import Settings
 from feature_repo.stores.opening import open_feature_store
 
 TOKEN = "a-token-of-many-letters"

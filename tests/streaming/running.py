@@ -14,10 +14,10 @@ from pathlib import Path
 import redis
 
 from consumers.online import OnlineReader
-from feature_repo import settings
+from feature_repo import config as settings
+from feature_repo import run_log
+from feature_repo.config import Settings
 from feature_repo.online.redis_connection import from_url
-from feature_repo.settings import Settings
-from producers import ledger
 from producers.streaming.loop import Counts, Stream
 from producers.streaming.metrics import Metrics
 from producers.streaming.opening import Wanted, opened
@@ -156,7 +156,7 @@ def _run(file: Path, url: str, wanted: Wanted) -> None:
     ending = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ending.set())
     deployment = settings.load(file)
-    with ledger.run(deployment, "stream", now=_now()):
+    with run_log.run(deployment, "stream", now=_now()):
         source = RedisSource(from_url(url), PREFIX)
         with opened(deployment, source, wanted, Metrics(None), _now) as stream:
             stream.run(ending.is_set)

@@ -12,10 +12,10 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, quarantine
 from feature_repo.schema import PRODUCT_TAGS, TAG_PREDICTIONS, TAG_SPLITS, TAG_VARIANTS, TAGS
-from feature_repo.settings import Settings
 from producers.taggers.labels import read as read_labels
 from producers.tags import Tagged, tag_products
 from tests.tags import world

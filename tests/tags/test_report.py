@@ -13,10 +13,10 @@ import pytest
 
 from consumers.tagging import metrics, report
 from consumers.tagging.metrics import Said
+from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
 from feature_repo.schema import CHILD_GENDERS, TAG_PREDICTIONS, TAG_VARIANTS
-from feature_repo.settings import Settings
 from tests.tags import world
 
 RIGHT = {"image and text": 8, "vectors alone": 7, "bag of words": 5, "text tower": 6, "image tower": 4}

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_repo import settings
+from feature_repo import config
+from feature_repo.config import Settings
 from feature_repo.offline import delta
 from feature_repo.schema import CATALOGUE, CHILD_AGES, CHILD_GENDERS, PRODUCT_EMBEDDING
-from feature_repo.settings import Settings
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -25,7 +25,7 @@ WIDTH = 16
 def store(folder: Path) -> Settings:
     file = folder / "feature_store.yaml"
     file.write_text("project: test\noffline_store:\n  path: offline\n")
-    return settings.load(file)
+    return config.load(file)
 
 
 def truth(design: int) -> dict[str, str]:

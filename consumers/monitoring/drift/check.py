@@ -23,8 +23,8 @@ from consumers.monitoring.drift.measured import (
     of_view,
 )
 from consumers.monitoring.drift.weeks import Weeks
-from feature_repo.human_times import in_words
-from feature_repo.settings import Settings
+from feature_repo.config import Settings
+from feature_repo.durations import in_words
 
 
 @dataclass(frozen=True)

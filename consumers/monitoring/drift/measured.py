@@ -12,8 +12,8 @@ from consumers.monitoring.drift import churn, measures, separable
 from consumers.monitoring.drift.weeks import ProductRows, Weeks
 from feature_repo import table_names
 from feature_repo.arrow.vectors import longest
+from feature_repo.config import Settings
 from feature_repo.schema import TAGS
-from feature_repo.settings import Settings
 
 FEWEST = 30
 """Products of each side below which nothing is judged."""

@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo import table_names
+from feature_repo.config import Settings
 from feature_repo.offline import delta
 from feature_repo.schema import CATEGORY_SEPARATOR, CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
-from feature_repo.settings import Settings
 
 KEY = [PRODUCT_ID, EVENT_TIMESTAMP]
 NO_CATEGORY = ""

@@ -18,7 +18,7 @@ from feature_repo.online.decode import Rows, Status
 from feature_repo.online.row_format import Field
 from feature_repo.online.table import OnlineTable, Request
 from feature_repo.online.view_rows import ViewRows, distinct
-from feature_repo.stores.feast_seam import RequestContext, request_context, track_feature_statuses
+from feature_repo.stores.feast_compat import RequestContext, request_context, track_feature_statuses
 from feature_repo.stores.online import entities, views
 from feature_repo.stores.online.entities import EntityRows
 from feature_repo.stores.online.response import ColumnarResponse, Given, Part

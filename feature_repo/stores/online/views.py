@@ -12,7 +12,7 @@ from feast.repo_config import RepoConfig
 
 from feature_repo.online.catalog import Service, ServicePart, View
 from feature_repo.online.row_format import NUMBERS, Field, Layout
-from feature_repo.stores.feast_seam import DUMMY_ENTITY_ID, compute_versioned_name
+from feature_repo.stores.feast_compat import DUMMY_ENTITY_ID, compute_versioned_name
 
 
 def stored_name(config: RepoConfig, table: Any) -> str:

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
-from feature_repo.settings import Settings
 
 FOLDER = ".locks"
 PATIENCE = 1.0

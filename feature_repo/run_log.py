@@ -25,11 +25,11 @@ import sqlalchemy as sql
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import CreateTable
 
+from feature_repo import locks
 from feature_repo import runs as where
+from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
-from feature_repo.settings import Settings
-from producers import locks
 
 RUNNING, DONE, FAILED, STOPPED, KILLED = "running", "done", "failed", "stopped", "killed"
 """How a run stands: STOPPED is by the keyboard, KILLED by a signal or a machine that went down."""
