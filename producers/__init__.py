@@ -1,18 +1,14 @@
 """Writes features: a file or a folder per step of `produce`, in the order of the chain.
 
     cli.py         the command line; commands/ has a file for each subcommand
-    shop/          a generated shop whose truth is known
-    imports/       real data sets, brought into the same shape
     catalogue/     the day's products compared with what is known; pictures decoded
     encoders/      image and text to vectors; runs where there is neither Feast nor a store
     learning/      an encoder learnt from a shop, judged, and exported
     embeddings/    the catalogue to `product_embedding`, nothing encoded twice
-    captions.py    pictures to `product_caption`
-    tags.py        vectors to `product_tags`; taggers/ has labels, splits, classifiers and their calibration
     codes/         vectors to `product_codes`: semantic IDs
     behaviour/     the log of impressions to `user_interest` and `product_neighbours`
     streaming/     products and clicks as they come
-    upkeep.py      products and users forgotten, corrected rows dropped, files removed
+    maintenance.py  products and users forgotten, corrected rows dropped, files removed
 
 Imports `feature_repo`, never `consumers`.
 """

@@ -66,7 +66,7 @@ def loaded_by(module: str) -> set[str]:
         "producers.cli",
         "consumers.cli",
         "feature_repo.offline.delta",
-        "producers.upkeep",
+        "producers.maintenance",
         "producers.encoders.pixels",  # what each decoding process imports
     ],
 )

@@ -1,9 +1,9 @@
 """What a shop hands in: the day's products compared with what is known.
 
-increment.py     new, changed, unchanged, gone: the table `product_catalogue`
-arriving.py      a block of products checked
+ingest.py  new, changed, unchanged, gone: the table `product_catalogue`
+validate.py  a block of products checked
 versions.py      what is known of products, by digests
-digests.py       digests of columns and rows, without an object per value
+row_hash.py  digests of columns and rows, without an object per value
 content_hash.py  the hash by which a picture or a title is known again
 image_hashes.py  pictures hashed, as few read as possible
 images.py        pictures decoded, the unusable refused

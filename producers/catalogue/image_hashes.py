@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from producers.catalogue import digests, images, picture_store
+from producers.catalogue import images, picture_store, row_hash
 from producers.catalogue.content_hash import content_hash
-from producers.catalogue.digests import Digests
 from producers.catalogue.images import UnusableImage
+from producers.catalogue.row_hash import Digests
 
 READERS = 8
 """Threads that read pictures: a file system answers many at once, and hashing lets other threads run."""
@@ -35,15 +35,15 @@ def of_block(
         rehash: read every picture, whatever size and time say.
     """
     if versions["image_bytes"].null_count < len(versions):
-        return digests.of_each(versions["image_bytes"]), pa.nulls(len(versions), digests.BINARY)
+        return row_hash.of_each(versions["image_bytes"]), pa.nulls(len(versions), row_hash.BINARY)
     paths = versions["image"].to_pylist() if versions["image"].null_count < len(versions) else []
     if not paths:
-        return pa.nulls(len(versions), digests.BINARY), pa.nulls(len(versions), digests.BINARY)
+        return pa.nulls(len(versions), row_hash.BINARY), pa.nulls(len(versions), row_hash.BINARY)
     seen = [stat(path) if path is not None and use else None for path, use in zip(paths, wanted.tolist(), strict=True)]
-    stats = digests.of_texts(pa.chunked_array([pa.array(seen, pa.string())]))
+    stats = row_hash.of_texts(pa.chunked_array([pa.array(seen, pa.string())]))
     kept = (stats == stat_before).all(axis=1) & before.any(axis=1) & (not rehash)
     hashes: list[bytes | None] = [None] * len(paths)
-    known = digests.to_arrow(before[kept]).to_pylist()
+    known = row_hash.to_arrow(before[kept]).to_pylist()
     for row, value in zip(np.flatnonzero(kept).tolist(), known, strict=True):
         hashes[row] = value
     left = [row for row in np.flatnonzero(wanted & ~kept).tolist() if paths[row] is not None]
@@ -51,7 +51,7 @@ def of_block(
         for row, value in zip(left, readers.map(_of_file, [paths[row] for row in left]), strict=True):
             hashes[row] = value
     there = pa.array([value is not None for value in seen])
-    return pa.array(hashes, digests.BINARY), pc.if_else(there, digests.to_arrow(stats), None)
+    return pa.array(hashes, row_hash.BINARY), pc.if_else(there, row_hash.to_arrow(stats), None)
 
 
 def stat(path: str) -> str | None:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from feature_repo import schema
 from feature_repo.errors import VitrineError
 from feature_repo.offline import files, validation
-from producers.catalogue import arriving, images, picture_store
+from producers.catalogue import images, picture_store, validate
 from producers.catalogue.images import UnusableImage
 
 PICTURES, PRODUCTS = "pictures", "products.parquet"
@@ -60,9 +60,9 @@ def pack(products: Path, out: Path, now: datetime, progress: Callable[[int], Non
     writer: pq.ParquetWriter | None = None
     for block in files.blocks(products, BLOCK_ROWS, schema.PRODUCTS.names):
         validation.require(block, schema.PRODUCTS.names, products)
-        came = arriving.check(block, rows, products, now).versions
+        came = validate.check(block, rows, products, now).versions
         given, misspelt = validation.spelt(block, ["image"])
-        unfit = [*misspelt, *arriving.images_of(given, products)[2]]
+        unfit = [*misspelt, *validate.images_of(given, products)[2]]
         unreadable.update({check.reason.partition(":")[0]: int(check.bad.sum()) for check in unfit if check.bad.any()})
         scheme = picture_store.SCHEME
         names = [path and re.sub(f"^{picture_store.STORED}", scheme, path) for path in came["image"].to_pylist()]

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
-from producers.catalogue import digests
-from producers.catalogue.digests import Digests
+from producers.catalogue import row_hash
+from producers.catalogue.row_hash import Digests
 
 Int64 = NDArray[np.int64]
 COLUMNS = [PRODUCT_ID, EVENT_TIMESTAMP, CREATED_TIMESTAMP, "fingerprint", "image_hash", "image_stat"]
@@ -41,7 +41,7 @@ class Known:
 
     def find(self, products: Digests) -> Int64:
         """Which product each is; -1 for one that is not known."""
-        return digests.find(products, self.products)
+        return row_hash.find(products, self.products)
 
     def valid(self, product: Int64, at: Int64) -> Int64:
         """The version of each product that held at a time (inclusive); -1 where none did, or product is -1."""
@@ -71,11 +71,11 @@ def read(path: Path) -> Known:
         empty = {name: pa.array([], pa.binary()) for name in COLUMNS[3:]}
         times = {name: pa.array([], pa.int64()) for name in COLUMNS[1:3]}
         rows = pa.table({PRODUCT_ID: pa.array([], pa.string()), **times, **empty})
-    products = digests.of_texts(rows[PRODUCT_ID])
+    products = row_hash.of_texts(rows[PRODUCT_ID])
     event, created = (rows[name].cast(pa.int64()).to_numpy() for name in (EVENT_TIMESTAMP, CREATED_TIMESTAMP))
-    order = digests.order_of(products, event, created)
-    ends = digests.lasts_of(products, order) + 1
-    fingerprint, image_hash, image_stat = (digests.from_arrow(rows[name])[order] for name in COLUMNS[3:])
+    order = row_hash.order_of(products, event, created)
+    ends = row_hash.lasts_of(products, order) + 1
+    fingerprint, image_hash, image_stat = (row_hash.from_arrow(rows[name])[order] for name in COLUMNS[3:])
     return Known(
         products=products[order[ends - 1]],
         starts=np.append(0, ends),

@@ -23,7 +23,7 @@ def captions(
     Unusable pictures go to the quarantine table with their reason.
     """
     from feature_repo import run_log
-    from producers.captions import caption_catalogue
+    from producers.captions.run import caption_catalogue
 
     opened, now = config.load(store), datetime.now(UTC)
     with run_log.run(opened, "captions", now=now, reads=[table_names.CATALOGUE]) as run, console.progress_bar() as bar:

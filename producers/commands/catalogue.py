@@ -32,7 +32,7 @@ def catalogue(
     """
     from feature_repo import run_log
     from feature_repo.offline.quarantine import counts
-    from producers.catalogue import increment as catalogue
+    from producers.catalogue import ingest as catalogue
 
     opened, now = config.load(store), datetime.now(UTC)
     with run_log.run(opened, catalogue.STEP, now=now, reads=[table_names.CATALOGUE]) as run, ExitStack() as shown:

@@ -16,14 +16,14 @@ def commit(
 ) -> None:
     """Add the vectors that another machine has encoded: parts that are whole, and of those what is not known yet."""
     from feature_repo import run_log
-    from producers.embeddings import handover, made
+    from producers.embeddings import existing_rows, remote_jobs
 
     opened, now = config.load(store), datetime.now(UTC)
     with (
-        run_log.run(opened, made.STEP, now=now, reads=[table_names.CATALOGUE]) as run,
+        run_log.run(opened, existing_rows.STEP, now=now, reads=[table_names.CATALOGUE]) as run,
         console.console.status("commit parts"),
     ):
-        done = handover.commit(opened, parts, now)
+        done = remote_jobs.commit(opened, parts, now)
         run.uses(done.run.encoder_version)
         run.counts(encoded=done.added, known=done.known, outdated=done.outdated)
         run.quarantined(done.unusable)

@@ -18,11 +18,11 @@ def forget(
     `produce vacuum` then takes the offline bytes off the disk; ids stay in the tables' logs for 30 days, until the next
     vacuum after them.
     """
-    from producers import upkeep
+    from producers import maintenance
 
     if not product and not user:
         raise typer.BadParameter("name at least one --product or --user")
-    forgotten = upkeep.forget(config.load(store), products=product or [], users=user or [])
+    forgotten = maintenance.forget(config.load(store), products=product or [], users=user or [])
     for table, rows in forgotten.offline.items():
         typer.echo(f"{table}: {rows:,} rows deleted")
     for view, rows in forgotten.online.items():

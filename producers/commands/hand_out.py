@@ -21,7 +21,7 @@ def hand_out(
 
     There: python -m producers.encoders.run --encoder DIR --catalogue FILE --out PARTS. Back here: produce commit.
     """
-    from producers.embeddings.handover import hand_out
+    from producers.embeddings.remote_jobs import hand_out
 
     version, has_images = None, True
     if encoder is not None:

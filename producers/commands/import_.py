@@ -16,6 +16,6 @@ def import_(
 
     Pictures stay where they lie. What was left out or mended stands in OUT/refused.parquet with its reason.
     """
-    from producers.imports.sets import bring_in
+    from producers.datasets.imports.sets import bring_in
 
     typer.echo(bring_in(name, source, out, datetime.now(UTC)))

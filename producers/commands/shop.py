@@ -20,7 +20,7 @@ def shop(
     ] = 600,
 ) -> None:
     """Generate a mother-and-baby shop whose truth is known: products, pictures, users, impressions, labels."""
-    from producers.shop.write import make_shop
+    from producers.datasets.shop.write import make_shop
 
     made = make_shop(
         out,

@@ -25,7 +25,7 @@ def tags(
 ) -> None:
     """Tag every product with child age, child gender and category, learned from labelled ones."""
     from feature_repo import run_log
-    from producers.tags import tag_products
+    from producers.tags.run import tag_products
 
     opened, now = config.load(store), datetime.now(UTC)
     with run_log.run(opened, "tags", now=now, reads=[table_names.EMBEDDING, table_names.CATALOGUE]) as run:

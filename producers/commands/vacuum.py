@@ -19,8 +19,8 @@ def vacuum(
     store: StoreOption = None,
 ) -> None:
     """Drop rows corrected longer ago than `retention_days`, join small files, remove files that no row lies in."""
-    from producers import upkeep
+    from producers import maintenance
 
-    done = upkeep.vacuum(config.load(store), now=datetime.now(UTC), grace=timedelta(hours=grace_hours))
+    done = maintenance.vacuum(config.load(store), now=datetime.now(UTC), grace=timedelta(hours=grace_hours))
     for each in done:
         typer.echo(f"{each.table}: {each.rows_dropped:,} corrected rows dropped, {each.files_removed:,} files removed")

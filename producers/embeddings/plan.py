@@ -17,10 +17,10 @@ from feature_repo import table_names
 from feature_repo.config import Settings
 from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP
-from producers.catalogue import digests
-from producers.embeddings import made
-from producers.embeddings.contents import IMAGE, TITLE, Contents
-from producers.embeddings.made import KEY, Rows
+from producers.catalogue import row_hash
+from producers.embeddings import existing_rows
+from producers.embeddings.existing_rows import KEY, Rows
+from producers.embeddings.vector_cache import IMAGE, TITLE, Contents
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def since(settings: Settings, encoder_version: str) -> Since | None:
     if made_before is not None:
         marks[looked_at] = made_before
     seen = delta.mark(rows, mark)
-    if seen is not None and made.overtaken(settings, encoder_version, delta.mark(rows, looked_at)):
+    if seen is not None and existing_rows.overtaken(settings, encoder_version, delta.mark(rows, looked_at)):
         seen = None
     if seen == table.version():
         return None
@@ -84,11 +84,11 @@ def plan(
         images: whether the encoder has an image tower; without one pictures are left alone.
     """
     rows = new.to_table(columns=[*KEY, CREATED_TIMESTAMP, "title", "image", "image_hash"])
-    title_hash = digests.of_each(rows["title"])
-    image_hash = rows["image_hash"].combine_chunks() if images else pa.nulls(len(rows), digests.BINARY)
-    newest = made.newest(rows)
+    title_hash = row_hash.of_each(rows["title"])
+    image_hash = rows["image_hash"].combine_chunks() if images else pa.nulls(len(rows), row_hash.BINARY)
+    newest = existing_rows.newest(rows)
     hashed = rows.select(KEY).append_column("image_hash", image_hash).append_column("title_hash", title_hash)
-    _, done = made.answered(settings, hashed.take(pa.array(newest)), encoder_version)
+    _, done = existing_rows.answered(settings, hashed.take(pa.array(newest)), encoder_version)
     todo = np.sort(newest[~done])
 
     title_hash, image_hash = (column.take(pa.array(todo)) for column in (title_hash, image_hash))
@@ -106,9 +106,9 @@ def _unknown(contents: Contents, modality: bytes, hashes: pa.Array) -> NDArray[n
 
 def _first(hashes: pa.Array) -> NDArray[np.bool_]:
     """[n] whether the row is the first with its hash."""
-    values = digests.from_arrow(pa.chunked_array([hashes]))
-    order = digests.order_of(values, np.arange(len(values)))
-    ends = digests.lasts_of(values, order)
+    values = row_hash.from_arrow(pa.chunked_array([hashes]))
+    order = row_hash.order_of(values, np.arange(len(values)))
+    ends = row_hash.lasts_of(values, order)
     first = np.zeros(len(values), bool)
     first[order[np.append(0, ends[:-1] + 1)] if len(ends) else order] = True
     return first

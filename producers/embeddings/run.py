@@ -22,12 +22,12 @@ from feature_repo.config import Settings
 from feature_repo.distributed import cluster
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, quarantine
-from producers.catalogue import digests
-from producers.embeddings import contents
-from producers.embeddings.assembly import Assembly
-from producers.embeddings.contents import Contents
-from producers.embeddings.made import KEY, STEP, Rows, series
+from producers.catalogue import row_hash
+from producers.embeddings import vector_cache
+from producers.embeddings.existing_rows import KEY, STEP, Rows, series
 from producers.embeddings.plan import Plan, Since, plan, since
+from producers.embeddings.row_builder import Assembly
+from producers.embeddings.vector_cache import Contents
 from producers.encoders import Encoder, load
 from producers.encoders.embed import NOT_MEASURED, Embedded, Seconds, embed_stream
 from producers.encoders.pixels import decoding_processes
@@ -98,7 +98,7 @@ def embed_catalogue(
         run.uses(model.version)
         if ray is not None:
             cluster.connect(ray)
-        with contents.opened(settings.offline / contents.FOLDER, model.version, model.dim) as store:
+        with vector_cache.opened(settings.offline / vector_cache.FOLDER, model.version, model.dim) as store:
             work = _Work(settings, model, store, now, run, progress, encoder if ray is not None else None)
             for _ in range(delta.ATTEMPTS):
                 try:
@@ -257,7 +257,7 @@ def _chunks(state: Since, rows: Rows, columns: list[str]) -> Iterator[pa.Table]:
 
 
 def _titled(chunk: pa.Table) -> pa.Table:
-    return chunk.append_column("title_hash", digests.of_each(chunk["title"]))
+    return chunk.append_column("title_hash", row_hash.of_each(chunk["title"]))
 
 
 def _asked(state: Since, todo: Plan, waiting: deque[tuple[pa.Table, bool]]) -> Iterator[pa.Table]:

@@ -14,8 +14,8 @@ from feature_repo import schema, table_names
 from feature_repo.arrow.vectors import matrix
 from feature_repo.offline.quarantine import Refused
 from feature_repo.offline.validation import NOT_UTF8
-from producers.catalogue import arriving, digests, image_hashes
-from producers.catalogue import increment as catalogue
+from producers.catalogue import image_hashes, row_hash, validate
+from producers.catalogue import ingest as catalogue
 from producers.codes import run as codes
 from producers.codes.codebook import Codebook
 from producers.encoders.embed import embed
@@ -126,9 +126,9 @@ def _check(
     if has_bytes:
         columns["image"] = pa.array([message.fields[BYTES] for message, _ in sound], pa.binary())
     table = pa.table(columns)
-    came = arriving.check(table, 0, folder / "stream", now)
+    came = validate.check(table, 0, folder / "stream", now)
     for row in np.flatnonzero(~came.passed).tolist():
-        why = arriving.check(table.slice(row, 1), 0, folder / "stream", now).refused
+        why = validate.check(table.slice(row, 1), 0, folder / "stream", now).refused
         refused.append((sound[row][0], "; ".join(one.reason for one in why)))
     notes += [note for row, note in came.notes if came.passed[row]]
     nothing = np.zeros((len(table), 2), np.uint64)
@@ -136,7 +136,7 @@ def _check(
     added = {
         "image_hash": image_hash,
         "image_stat": image_stat,
-        "fingerprint": digests.to_arrow(catalogue.fingerprint(came.versions, image_hash)),
+        "fingerprint": row_hash.to_arrow(catalogue.fingerprint(came.versions, image_hash)),
         schema.CREATED_TIMESTAMP: pa.array([message.arrived for message, _ in sound], schema.TIMESTAMP),
     }
     versions = came.versions

@@ -10,18 +10,18 @@ from pathlib import Path
 import pyarrow as pa
 
 from feature_repo.config import Settings
-from producers import tags
 from producers.streaming.products import Further
-from producers.taggers import rows as embedding_rows
+from producers.tags import rows as embedding_rows
+from producers.tags import run
 
 
 def tagger(settings: Settings, labels: Path, encoder_version: str, abstain: float) -> Further:
     """What tags products.
 
     Raises:
-        VitrineError: as `tags.learn`.
+        VitrineError: as `run.learn`.
     """
-    learned = tags.learn(settings, labels, encoder_version, abstain)
+    learned = run.learn(settings, labels, encoder_version, abstain)
     columns = [*embedding_rows.KEY, *embedding_rows.VECTORS, *embedding_rows.FLAGS]
 
     def of(vectors: pa.Table, products: pa.Table) -> pa.Table:

@@ -86,8 +86,8 @@ def small_case(folder: Path, products: int) -> tuple[Case, int]:
     import torch
 
     from feature_repo.offline import delta
+    from producers.datasets.shop import pictures, titles, world
     from producers.encoders import small
-    from producers.shop import pictures, titles, world
 
     shop = world.make_world(products, 1, 0)
     (folder / "images").mkdir()

@@ -27,10 +27,11 @@ from feature_repo import config, schema, table_names
 from feature_repo.arrow import take
 from feature_repo.config import Settings
 from feature_repo.offline import delta
-from producers.catalogue import digests
-from producers.catalogue import increment as catalogue
-from producers.embeddings import contents, made, plan
+from producers.catalogue import ingest as catalogue
+from producers.catalogue import row_hash
+from producers.embeddings import existing_rows, plan
 from producers.embeddings import run as embeddings
+from producers.embeddings import vector_cache as contents
 from producers.encoders import load
 from producers.encoders.rows import embedding_rows
 from tests.benchmarks import harness
@@ -146,17 +147,17 @@ def _embed_without_an_encoder(store: Settings, encoder: Path) -> None:
     model = load(str(encoder))
     state = plan.since(store, model.version)
     assert state is not None
-    path, series = store.table(table_names.EMBEDDING), made.series(model.version)
+    path, series = store.table(table_names.EMBEDDING), existing_rows.series(model.version)
     chance, turn = np.random.default_rng(0), 0
     held: list[pa.RecordBatch] = []
-    for batch in [*take.scan(state.new, [*made.KEY, "title", "image_hash"]).to_batches(), None]:
+    for batch in [*take.scan(state.new, [*existing_rows.KEY, "title", "image_hash"]).to_batches(), None]:
         if batch is not None:
             held.append(batch)
         if held and (batch is None or sum(map(len, held)) >= BLOCK_ROWS):
             block = pa.Table.from_batches(held)
             vectors = chance.normal(size=(len(block), model.dim)).astype(np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-            block = block.append_column("title_hash", digests.of_each(block["title"]))
+            block = block.append_column("title_hash", row_hash.of_each(block["title"]))
             turn = delta.append_in_turn(path, embedding_rows(block, vectors, vectors, model, NOW), series, turn)
             with contents.opened(store.offline / contents.FOLDER, model.version, model.dim) as kept:
                 known = dict(zip(block["image_hash"].to_pylist(), vectors, strict=True))

@@ -18,7 +18,7 @@ from feature_repo import vocabulary
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
-from producers.captions import Captioned, caption_catalogue
+from producers.captions.run import Captioned, caption_catalogue
 from producers.catalogue.images import MISSING
 from producers.encoders.small import learn_tokenizer
 from producers.encoders.train import train

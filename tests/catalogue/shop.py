@@ -10,7 +10,7 @@ import pyarrow.parquet
 from feature_repo import config, table_names
 from feature_repo.config import Settings
 from feature_repo.offline import delta, quarantine
-from producers.catalogue.increment import TakenIn, take_in
+from producers.catalogue.ingest import TakenIn, take_in
 
 DIGESTS = ["image_hash", "image_stat", "fingerprint"]
 NOW = datetime(2026, 1, 10, tzinfo=UTC)

@@ -14,9 +14,9 @@ from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, quarantine, validation
 from producers import cli
-from producers.catalogue import arriving
-from producers.catalogue import increment as catalogue
-from producers.catalogue.increment import take_in
+from producers.catalogue import ingest as catalogue
+from producers.catalogue import validate
+from producers.catalogue.ingest import take_in
 from tests.catalogue.shop import GOOD, NOW, known, opened, refused, taken, written
 
 
@@ -53,7 +53,7 @@ def test_of_two_rows_of_one_moment_the_later_row_counts(store: Settings) -> None
 @pytest.mark.parametrize("value", [None, "", " \t"])
 def test_refuses_a_null_or_blank_product_id(value: str | None, store: Settings) -> None:
     taken(store, {}, {"product_id": value})
-    assert refused(store) == [("row 2", "product_id", arriving.NO_ID)]
+    assert refused(store) == [("row 2", "product_id", validate.NO_ID)]
 
 
 @pytest.mark.parametrize(
@@ -83,13 +83,13 @@ def test_takes_a_product_without_title_if_it_has_an_image(title: str | None, sto
 @pytest.mark.parametrize("image", [None, "", "../secret.jpg", "https://shop.example/p2.jpg"])
 def test_refuses_a_product_with_neither_title_nor_image(image: str | None, store: Settings) -> None:
     taken(store, {}, {"product_id": "p2", "title": None, "image": image})
-    assert refused(store) == [("p2", "image", arriving.NOTHING)]
+    assert refused(store) == [("p2", "image", validate.NOTHING)]
 
 
 def test_cuts_a_title_of_a_hundred_thousand_characters_and_says_so(store: Settings) -> None:
     assert taken(store, {"title": "童" * 100_000}).new == 1
-    assert [row["title"] for row in known(store)] == ["童" * arriving.MAX_TITLE]
-    assert refused(store) == [("p1", "title", arriving.LONG_TITLE)]
+    assert [row["title"] for row in known(store)] == ["童" * validate.MAX_TITLE]
+    assert refused(store) == [("p1", "title", validate.LONG_TITLE)]
     assert taken(store, {"title": "童" * 100_000}).unchanged == 1
 
 
@@ -104,7 +104,7 @@ def test_keeps_emoji_and_mixed_scripts_as_they_are(title: str, store: Settings) 
 def test_sets_an_impossible_price_to_null_with_a_note(price: float, store: Settings) -> None:
     taken(store, {"price": price}, {"product_id": "p2", "price": 0.0})
     assert [row["price"] for row in known(store)] == [None, 0.0]
-    assert refused(store) == [("p1", "price", arriving.BAD_PRICE)]
+    assert refused(store) == [("p1", "price", validate.BAD_PRICE)]
     assert quarantine.read(store)["value"].to_pylist() == [str(price)]
 
 
@@ -115,7 +115,7 @@ def test_reads_a_csv_whose_prices_are_no_numbers_row_by_row(store: Settings) -> 
     pyarrow.csv.write_csv(table, store.file.parent / "products.csv")
     take_in(store, store.file.parent / "products.csv", NOW)
     assert [row["price"] for row in known(store)] == [9.5, None, None, 100.0]
-    assert refused(store) == [("1", "price", arriving.BAD_PRICE)]
+    assert refused(store) == [("1", "price", validate.BAD_PRICE)]
 
 
 def test_makes_relative_image_paths_absolute_and_leaves_absolute_ones(store: Settings) -> None:
@@ -126,11 +126,11 @@ def test_makes_relative_image_paths_absolute_and_leaves_absolute_ones(store: Set
 @pytest.mark.parametrize(
     ("image", "reason"),
     [
-        ("../other/a.jpg", arriving.ESCAPES),
-        ("images/../../a.jpg", arriving.ESCAPES),
-        ("/a/../b.jpg", arriving.ESCAPES),
-        ("https://shop.example/a.jpg", arriving.A_URL),
-        ("s3://bucket/../a.jpg", arriving.A_URL),
+        ("../other/a.jpg", validate.ESCAPES),
+        ("images/../../a.jpg", validate.ESCAPES),
+        ("/a/../b.jpg", validate.ESCAPES),
+        ("https://shop.example/a.jpg", validate.A_URL),
+        ("s3://bucket/../a.jpg", validate.A_URL),
     ],
 )
 def test_takes_no_picture_from_outside_the_folder_or_from_a_url(image: str, reason: str, store: Settings) -> None:
@@ -153,9 +153,9 @@ def test_every_row_is_counted_once(store: Settings) -> None:
     assert (len(came.refused), len(came.notes)) == (2, 1)
     assert str(came).splitlines() == [
         "read 4 products: 2 new, 0 changed, 0 unchanged, 2 refused",
-        f"  refused 1: {arriving.NO_ID}",
+        f"  refused 1: {validate.NO_ID}",
         f"  refused 1: {catalogue.TWICE}",
-        f"  mended 1: {arriving.BAD_PRICE}",
+        f"  mended 1: {validate.BAD_PRICE}",
     ]
 
 

@@ -11,8 +11,8 @@ from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import activity, delta
 from producers.catalogue import image_hashes, images, picture_store
-from producers.catalogue import increment as catalogue
-from producers.catalogue.increment import take_in
+from producers.catalogue import ingest as catalogue
+from producers.catalogue.ingest import take_in
 from tests.catalogue.shop import NOW, known, taken, written
 
 DAY = timedelta(days=1)

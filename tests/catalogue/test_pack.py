@@ -12,7 +12,7 @@ from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from producers import cli
 from producers.catalogue.images import MISSING, open_image
-from producers.catalogue.increment import take_in
+from producers.catalogue.ingest import take_in
 from producers.catalogue.pack import PICTURES, PRODUCTS, pack
 from tests.catalogue.shop import NOW, known, taken, written
 

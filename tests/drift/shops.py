@@ -14,13 +14,13 @@ from consumers.monitoring.drift.check import Drift, check
 from feature_repo import config
 from feature_repo.config import Settings
 from feature_repo.offline import delta
-from producers.catalogue.increment import take_in
+from producers.catalogue.ingest import take_in
+from producers.datasets.shop.write import make_shop
 from producers.embeddings.run import embed_catalogue
 from producers.encoders import load
 from producers.encoders.embed import embed
 from producers.encoders.pixels import decoding_processes
 from producers.learning.encoder import train_encoder
-from producers.shop.write import make_shop
 
 MADE = datetime(2026, 3, 1, tzinfo=UTC)
 WEEK = timedelta(days=7)

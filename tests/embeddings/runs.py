@@ -9,7 +9,7 @@ from pathlib import Path
 
 from feature_repo import config, locks, run_log
 from feature_repo.errors import VitrineError
-from producers.catalogue import increment as catalogue
+from producers.catalogue import ingest as catalogue
 from producers.embeddings import run as embeddings
 from tests.processes import begun
 

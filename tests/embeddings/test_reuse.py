@@ -15,7 +15,7 @@ from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, quarantine, retention
 from producers.catalogue.images import MISSING, NOT_AN_IMAGE
-from producers.embeddings import contents, plan
+from producers.embeddings import plan, vector_cache
 from producers.embeddings import run as embeddings
 from producers.embeddings.run import Done, embed_catalogue
 from producers.encoders import load
@@ -176,24 +176,26 @@ def test_vectors_that_are_not_finite_are_quarantined_and_never_stored(
     done = embedded(store, broken)
     assert done.unusable == {NO_VECTOR: 3, NOTHING_USABLE: 2}
     assert delta.read(store.table("product_embedding")).num_rows == 0
-    with contents.opened(store.offline / contents.FOLDER, done.encoder_version, 8) as kept:
+    with vector_cache.opened(store.offline / vector_cache.FOLDER, done.encoder_version, 8) as kept:
         assert not kept._environment.stat()["entries"]
 
 
 def test_vectors_of_contents_come_back_bit_for_bit_and_outgrow_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contents, "FIRST_MAP_SIZE", 1 << 16)
+    monkeypatch.setattr(vector_cache, "FIRST_MAP_SIZE", 1 << 16)
     vectors = np.random.default_rng(0).normal(size=(2_000, 64)).astype(np.float32)
     hashes = [row.to_bytes(16, "big") for row in range(len(vectors))]
-    with contents.opened(tmp_path, "a@1", 64) as kept:
-        kept.put(contents.IMAGE, hashes, vectors)
-    with contents.opened(tmp_path, "a@1", 64) as kept:
-        np.testing.assert_array_equal(kept.get(contents.IMAGE, [hashes[7], None, hashes[3]])[[0, 2]], vectors[[7, 3]])
-        assert np.isnan(kept.get(contents.TITLE, hashes[:1])).all()
-        assert kept.has(contents.IMAGE, [hashes[7], None, b"x" * 16]).tolist() == [True, False, False]
-    with contents.opened(tmp_path, "b@1", 64) as kept:
-        assert not kept.has(contents.IMAGE, hashes[:1]).any()
+    with vector_cache.opened(tmp_path, "a@1", 64) as kept:
+        kept.put(vector_cache.IMAGE, hashes, vectors)
+    with vector_cache.opened(tmp_path, "a@1", 64) as kept:
+        np.testing.assert_array_equal(
+            kept.get(vector_cache.IMAGE, [hashes[7], None, hashes[3]])[[0, 2]], vectors[[7, 3]]
+        )
+        assert np.isnan(kept.get(vector_cache.TITLE, hashes[:1])).all()
+        assert kept.has(vector_cache.IMAGE, [hashes[7], None, b"x" * 16]).tolist() == [True, False, False]
+    with vector_cache.opened(tmp_path, "b@1", 64) as kept:
+        assert not kept.has(vector_cache.IMAGE, hashes[:1]).any()
 
 
 def test_an_encoder_that_changed_under_its_name_is_refused_until_it_is_accepted(

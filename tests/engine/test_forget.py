@@ -11,7 +11,7 @@ from feature_repo import config
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
 from feature_repo.online.configured import open_online
-from producers import upkeep
+from producers import maintenance
 from producers.cli import app
 from tests.arrow_rows import write_arrow
 from tests.engine import world
@@ -121,12 +121,12 @@ def test_nothing_is_deleted_where_the_online_store_cannot_be_reached(
 ) -> None:
     shop = deployment(tmp_path, online_store)
     with pytest.raises(VitrineError, match=said):
-        upkeep.forget(shop, products=["a"], users=[])
+        maintenance.forget(shop, products=["a"], users=[])
     assert len(delta.read(tmp_path / "tables" / "looks")) == 1
 
 
 def test_before_anything_is_online_the_offline_rows_are_forgotten_alone(tmp_path: Path) -> None:
     shop = deployment(tmp_path, "online_store:\n  type: feature_repo.stores.online.LMDBOnlineStore\n  path: online\n")
     assert open_online(shop) is None
-    assert upkeep.forget(shop, products=["a"], users=[]) == upkeep.Forgotten({"looks": 1}, {})
+    assert maintenance.forget(shop, products=["a"], users=[]) == maintenance.Forgotten({"looks": 1}, {})
     assert not (tmp_path / "online").exists()

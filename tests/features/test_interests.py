@@ -15,7 +15,7 @@ from feature_repo.errors import VitrineError
 from feature_repo.features import interest
 from feature_repo.features.interest import Click
 from feature_repo.offline import delta, training_set
-from producers import upkeep
+from producers import maintenance
 from producers.behaviour import interest_rows, interests
 from tests.features import world
 from tests.features.world import DAY, ENCODER, LISTED
@@ -233,11 +233,11 @@ def test_a_forgotten_user_leaves_no_version_and_a_forgotten_product_is_said_to_b
     make(store, log)
     users = {row["user_id"] for row in rows_of(store).to_pylist() if "p3" in row["recent_products"]}
     assert 0 < len(users) <= USERS
-    done = upkeep.forget(store, products=["p3"], users=["u1"])
+    done = maintenance.forget(store, products=["p3"], users=["u1"])
     assert done.offline["user_interest"] > 0
     assert done.remembered_by == len(users - {"u1"})
     assert "u1" not in rows_of(store)["user_id"].to_pylist()
-    assert upkeep.forget(store, products=["no such"], users=[]).remembered_by == 0
+    assert maintenance.forget(store, products=["no such"], users=[]).remembered_by == 0
 
 
 def test_a_log_without_a_click_adds_nothing_to_what_is_known(store: Settings) -> None:

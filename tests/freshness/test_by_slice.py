@@ -24,10 +24,10 @@ from feature_repo.config import Settings
 from feature_repo.errors import UsageError, VitrineError
 from feature_repo.offline import quarantine
 from feature_repo.schema import TIMESTAMP
-from producers import captions
 from producers.behaviour import interests, neighbours
-from producers.catalogue import increment
-from producers.embeddings import made
+from producers.captions import run as captions
+from producers.catalogue import ingest
+from producers.embeddings import existing_rows
 from producers.streaming import loop
 from tests.freshness.world import NOW, VIEWS, Row, ago, append, make_store, put_online
 
@@ -264,7 +264,16 @@ def test_objectives_that_mean_nothing_are_refused_by_name(tmp_path: Path, text: 
 
 
 def test_rows_of_every_step_that_refuses_any_can_be_bounded() -> None:
-    steps = {made.STEP, increment.STEP, captions.STEP, interests.STEP, neighbours.STEP, loop.STEP, run.STEP, "tags"}
+    steps = {
+        existing_rows.STEP,
+        ingest.STEP,
+        captions.STEP,
+        interests.STEP,
+        neighbours.STEP,
+        loop.STEP,
+        run.STEP,
+        "tags",
+    }
     assert steps == set(STEPS)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow.parquet
 
-from producers.imports.sets import bring_in
+from producers.datasets.imports.sets import bring_in
 from tests.imports.tiny import MAKERS
 
 NOW = datetime(2026, 1, 10, tzinfo=UTC)

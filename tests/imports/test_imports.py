@@ -11,9 +11,9 @@ from feature_repo.errors import VitrineError
 from feature_repo.offline.impressions import read_impressions
 from producers import cli
 from producers.catalogue.images import open_image
-from producers.catalogue.increment import take_in
-from producers.imports import mum_baby
-from producers.imports.sets import READERS, DataSet, bring_in
+from producers.catalogue.ingest import take_in
+from producers.datasets.imports import mum_baby
+from producers.datasets.imports.sets import READERS, DataSet, bring_in
 from tests.imports.outcome import NOW, imported, rows
 from tests.imports.tiny import MAKERS
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from feature_repo import schema
-from producers.imports import abt_buy, beibei_zh, flipkart_1050, grocery, movielens, mum_baby
-from producers.imports.ages import stage_of
+from producers.datasets.imports import abt_buy, beibei_zh, flipkart_1050, grocery, movielens, mum_baby
+from producers.datasets.imports.ages import stage_of
 from tests.imports.outcome import imported, labels, products, refused, rows
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from feature_repo import config
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, retention, training_set
-from producers import upkeep
+from producers import maintenance
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -172,10 +172,13 @@ def test_a_forgotten_product_leaves_every_table_and_at_the_next_vacuum_the_disk(
     for _ in range(12):  # past a checkpoint of the log
         delta.append(shop.table("looks"), rows(*((name, 0, 0, "red") for name in names)))
     delta.append(shop.table("quarantine"), pa.table({"row_id": names, "reason": ["why"] * 2}))
-    assert upkeep.forget(shop, products=["secret-7'x", "unknown"], users=[]).offline == {"looks": 12, "quarantine": 1}
+    assert maintenance.forget(shop, products=["secret-7'x", "unknown"], users=[]).offline == {
+        "looks": 12,
+        "quarantine": 1,
+    }
     assert set(delta.read(shop.table("looks"))["product_id"].to_pylist()) == {"other"}
     assert bytes_on_disk(shop.offline, b"secret-7")
-    list(upkeep.vacuum(shop, now=START, grace=timedelta(0)))
+    list(maintenance.vacuum(shop, now=START, grace=timedelta(0)))
     left = [name for name in bytes_on_disk(shop.offline, b"secret-7") if name.endswith(".parquet")]
     assert left == []
 
@@ -183,13 +186,13 @@ def test_a_forgotten_product_leaves_every_table_and_at_the_next_vacuum_the_disk(
 def test_a_vacuum_after_the_logs_retention_leaves_no_forgotten_id_in_it(shop: config.Settings) -> None:
     path = shop.table("looks")
     delta.append_in_turn(path, rows(("secret-7'x", 0, 0, "red"), ("other", 0, 0, "red")), "series", 0, {"mark": 4})
-    upkeep.forget(shop, products=["secret-7'x"], users=[])
-    list(upkeep.vacuum(shop, now=START, grace=timedelta(0)))
+    maintenance.forget(shop, products=["secret-7'x"], users=[])
+    list(maintenance.vacuum(shop, now=START, grace=timedelta(0)))
     assert all("_delta_log" in name or name.endswith(".json") for name in bytes_on_disk(path, b"secret-7"))
     long_ago = time.time() - (retention.LOG_DAYS + 1) * 86_400
     for file in (path / "_delta_log").iterdir():
         os.utime(file, (long_ago, long_ago))
-    list(upkeep.vacuum(shop, now=START + DAY, grace=timedelta(0)))
+    list(maintenance.vacuum(shop, now=START + DAY, grace=timedelta(0)))
     assert bytes_on_disk(path, b"secret-7") == []
     assert delta.read(path)["product_id"].to_pylist() == ["other"]
     assert (delta.turn(path, "series"), delta.mark(path, "mark")) == (1, 4)
@@ -202,7 +205,7 @@ def test_vacuum_tells_corrections_from_logs(shop: config.Settings) -> None:
     versions = rows(("a", 0, 0, "red"), ("a", 0, 1, "rose"))
     delta.append(shop.table("looks"), versions)
     delta.append(shop.table("log"), versions.drop_columns(["event_timestamp"]))
-    done = {each.table: each for each in upkeep.vacuum(shop, now=START + 40 * DAY, grace=timedelta(hours=1))}
+    done = {each.table: each for each in maintenance.vacuum(shop, now=START + 40 * DAY, grace=timedelta(hours=1))}
     assert (done["looks"].rows_dropped, done["log"].rows_dropped) == (1, 0)
     assert len(delta.read(shop.table("log"))) == 2
 
@@ -233,7 +236,7 @@ def test_a_retention_that_is_no_number_of_days_is_refused(tmp_path: Path, days: 
     file = tmp_path / "feature_store.yaml"
     file.write_text(f"project: shop\noffline_store:\n  path: tables\n  retention_days: {days}\n")
     with pytest.raises(VitrineError, match="retention_days"):
-        upkeep.retention_of(config.load(file))
+        maintenance.retention_of(config.load(file))
 
 
 def test_the_commands_forget_and_vacuum(shop: config.Settings) -> None:

@@ -14,11 +14,11 @@ from PIL import Image
 
 from feature_repo import schema
 from feature_repo.errors import VitrineError
-from producers.shop import frozen, vocabulary
-from producers.shop.people import age_in_stages
-from producers.shop.pictures import draw_all
-from producers.shop.world import DAY, START, make_world
-from producers.shop.write import make_shop
+from producers.datasets.shop import frozen, vocabulary
+from producers.datasets.shop.people import age_in_stages
+from producers.datasets.shop.pictures import draw_all
+from producers.datasets.shop.world import DAY, START, make_world
+from producers.datasets.shop.write import make_shop
 
 SMALL = {"products": 600, "users": 80, "days": 24, "seed": 3, "language": "zh", "impressions_per_user": 500}
 ROOT = Path(__file__).parent.parent.parent

@@ -24,7 +24,7 @@ from producers.codes.run import Gates, code_products
 from producers.embeddings.run import embed_catalogue
 from producers.encoders import load
 from producers.streaming.loop import Counts
-from producers.tags import tag_products
+from producers.tags.run import tag_products
 from tests.streaming.running import BEGAN, PREFIX, TITLES, Shop, _now
 
 OPEN = Gates(1.0, 0.0, 1.0)

@@ -16,8 +16,8 @@ from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, quarantine
 from feature_repo.schema import PRODUCT_TAGS, TAG_PREDICTIONS, TAG_SPLITS, TAG_VARIANTS, TAGS
-from producers.taggers.labels import read as read_labels
-from producers.tags import Tagged, tag_products
+from producers.tags.labels import read as read_labels
+from producers.tags.run import Tagged, tag_products
 from tests.tags import world
 
 

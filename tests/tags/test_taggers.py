@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo.schema import CHILD_AGES, TAG_VARIANTS
-from producers.taggers import labels, split, variants
-from producers.taggers import tagger as tagger_module
-from producers.taggers.calibration import apply_temperature, fit_temperature
-from producers.taggers.rows import with_width
-from producers.taggers.tagger import fit
+from producers.tags import labels, split, variants
+from producers.tags import tagger as tagger_module
+from producers.tags.calibration import apply_temperature, fit_temperature
+from producers.tags.rows import with_width
+from producers.tags.tagger import fit
 from tests.tags import world
 
 Row = dict[str, str | None]

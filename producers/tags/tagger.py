@@ -13,9 +13,9 @@ from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import FeatureUnion, Pipeline
 
-from producers.taggers import split, variants
-from producers.taggers.calibration import apply_temperature, fit_temperature
-from producers.taggers.labels import VALUES
+from producers.tags import split, variants
+from producers.tags.calibration import apply_temperature, fit_temperature
+from producers.tags.labels import VALUES
 
 Classifier: TypeAlias = LogisticRegression | DummyClassifier
 

@@ -19,8 +19,8 @@ from feature_repo.errors import VitrineError
 from feature_repo.offline import activity, delta, files, quarantine, validation
 from feature_repo.offline.quarantine import Refused
 from feature_repo.offline.validation import Check
-from producers.catalogue import arriving, digests, image_hashes, versions
-from producers.catalogue.digests import Digests
+from producers.catalogue import image_hashes, row_hash, validate, versions
+from producers.catalogue.row_hash import Digests
 from producers.catalogue.versions import Known
 
 STEP = "catalogue"
@@ -189,8 +189,8 @@ def _take_in(
 
 def _add(read: _Read, block: pa.Table, known: Known, file: Path, now: datetime, *, rehash: bool) -> None:
     """Check a block and compare it with what is known."""
-    came = arriving.check(block, read.rows, file, now)
-    keys = digests.of_texts(came.ids)
+    came = validate.check(block, read.rows, file, now)
+    keys = row_hash.of_texts(came.ids)
     product = known.find(keys)
     newest, valid = known.newest(product), known.valid(product, came.instants)
     before, stat_before = (_rows(column, newest) for column in (known.image_hash, known.image_stat))
@@ -201,7 +201,7 @@ def _add(read: _Read, block: pa.Table, known: Known, file: Path, now: datetime, 
     for name, column in {
         "image_hash": image_hash,
         "image_stat": image_stat,
-        "fingerprint": digests.to_arrow(prints),
+        "fingerprint": row_hash.to_arrow(prints),
         "row": pa.array(np.arange(read.rows, read.rows + len(block))),
     }.items():
         extended = extended.append_column(name, column)
@@ -222,14 +222,14 @@ def fingerprint(rows: pa.Table, image_hash: pa.Array) -> Digests:
     repeated = [_of_repeated(rows[name]) for name in ("category", "brand")]
     price = rows["price"].fill_null(np.nan).to_numpy().astype(np.float64)
     price = np.where(np.isnan(price), np.nan, price + 0.0)  # one NaN for null, one zero
-    columns = [digests.of_texts(rows[name]) for name in ("title", "image")]
-    picture = digests.of_texts(pa.chunked_array([image_hash]))
-    return digests.of_rows([*columns, picture, *repeated, digests.of_numbers(price.view(np.int64))])
+    columns = [row_hash.of_texts(rows[name]) for name in ("title", "image")]
+    picture = row_hash.of_texts(pa.chunked_array([image_hash]))
+    return row_hash.of_rows([*columns, picture, *repeated, row_hash.of_numbers(price.view(np.int64))])
 
 
 def _of_repeated(column: pa.ChunkedArray) -> Digests:
     encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
-    made = digests.of_texts(pa.chunked_array([encoded.dictionary]))
+    made = row_hash.of_texts(pa.chunked_array([encoded.dictionary]))
     return made[encoded.indices.to_numpy()]
 
 
@@ -245,7 +245,7 @@ def _displaced(
 ) -> NDArray[np.bool_]:
     """[rows] whether a newer row of the same product, or an equally new one that comes later, passed as well."""
     rows = np.flatnonzero(passed)
-    order = digests.order_of(keys[rows])
+    order = row_hash.order_of(keys[rows])
     by_key = keys[rows[order]]
     again = (by_key[1:] == by_key[:-1]).all(axis=1)
     several = np.zeros(len(passed), bool)
@@ -261,7 +261,7 @@ def _moved(
     """The known products that are gone since, and those that have returned."""
     here, active = np.zeros(len(known.products), bool), np.ones(len(known.products), bool)
     here[present[present >= 0]] = True
-    before = known.find(digests.of_texts(gone_before))
+    before = known.find(row_hash.of_texts(gone_before))
     active[before[before >= 0]] = False
     return np.flatnonzero(active & ~here), np.flatnonzero(~active & here)
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from feature_repo import schema
 from feature_repo.arrow.vectors import matrix
-from producers.catalogue import digests, image_hashes
-from producers.embeddings.contents import IMAGE, TITLE, Contents, Vectors
+from producers.catalogue import image_hashes, row_hash
+from producers.embeddings.vector_cache import IMAGE, TITLE, Contents, Vectors
 from producers.encoders.embed import NO_VECTOR, NOTHING_USABLE, Embedded, Unusable
 from producers.encoders.encoder import Encoder
 from producers.encoders.rows import embedding_rows
@@ -78,7 +78,7 @@ class Assembly:
         """
         if not self._encoder.has_images:
             place = chunk.schema.get_field_index("image_hash")
-            chunk = chunk.set_column(place, "image_hash", pa.nulls(len(chunk), digests.BINARY))
+            chunk = chunk.set_column(place, "image_hash", pa.nulls(len(chunk), row_hash.BINARY))
         vectors: list[Vectors] = []
         unusable: list[Unusable] = []
         fresh, counts = [], {"pictures": 0, "titles": 0, "reused": 0}
@@ -126,8 +126,8 @@ class Assembly:
     def _encoded(self, chunk: pa.Table, made: Embedded, modality: Modality) -> Vectors:
         """[rows of the chunk, dim]; NaN where nothing, or no unit vector, was made."""
         keys, made_keys = _keys(chunk), _keys(made.rows)
-        order = digests.order_of(made_keys)
-        place = digests.find(keys, made_keys[order])
+        order = row_hash.order_of(made_keys)
+        place = row_hash.find(keys, made_keys[order])
         came = matrix(made.rows[modality.vector], self._encoder.dim)
         found = np.full((len(chunk), self._encoder.dim), np.nan, np.float32)
         found[place >= 0] = came[order[place[place >= 0]]]
@@ -154,7 +154,7 @@ def _unmoved(chunk: pa.Table, asks: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """[rows] whether the file of each picture that was encoded is still the one that was hashed."""
     paths, held = chunk["image"].to_pylist(), chunk["image_stat"].is_valid().to_numpy()
     now = [image_hashes.stat(path) if ask and path else None for ask, path in zip(asks, paths, strict=True)]
-    same = digests.of_texts(pa.chunked_array([pa.array(now, pa.string())])) == digests.from_arrow(chunk["image_stat"])
+    same = row_hash.of_texts(pa.chunked_array([pa.array(now, pa.string())])) == row_hash.from_arrow(chunk["image_stat"])
     return ~held | same.all(axis=1)
 
 
@@ -162,9 +162,9 @@ def _mask(chunk: pa.Table, name: str) -> NDArray[np.bool_]:
     return chunk[name].to_numpy() if name in chunk.column_names else np.zeros(len(chunk), bool)
 
 
-def _keys(rows: pa.Table) -> digests.Digests:
+def _keys(rows: pa.Table) -> row_hash.Digests:
     event = rows[schema.EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
-    return digests.of_rows([digests.of_texts(rows[schema.PRODUCT_ID]), digests.of_numbers(event)])
+    return row_hash.of_rows([row_hash.of_texts(rows[schema.PRODUCT_ID]), row_hash.of_numbers(event)])
 
 
 def _product(chunk: pa.Table, row: int) -> str:

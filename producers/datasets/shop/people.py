@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from feature_repo.schema import CHILD_AGE_MONTHS
-from producers.shop import frozen, vocabulary
-from producers.shop.chance import stream
-from producers.shop.world import DAY, START, Bools, Floats, Ints, persona_weights
+from producers.datasets.shop import frozen, vocabulary
+from producers.datasets.shop.chance import stream
+from producers.datasets.shop.world import DAY, START, Bools, Floats, Ints, persona_weights
 
 DAYS_PER_MONTH = 30.4375
 START_DAY = START // DAY

@@ -13,9 +13,9 @@ from feature_repo import schema, table_names
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, quarantine
-from producers.catalogue import digests, images
-from producers.embeddings import made
-from producers.embeddings.made import KEY, STEP, Mask, series
+from producers.catalogue import images, row_hash
+from producers.embeddings import existing_rows
+from producers.embeddings.existing_rows import KEY, STEP, Mask, series
 from producers.encoders import parts
 from producers.encoders.rows import HASHES
 
@@ -68,15 +68,15 @@ def hand_out(settings: Settings, out: Path, *, encoder_version: str | None, has_
     columns = [*KEY, "title", "image", "image_bytes", "image_hash"]
     catalogue = delta.read(settings.table(table_names.CATALOGUE), [*columns, schema.CREATED_TIMESTAMP])
     last = np.zeros(len(catalogue), bool)
-    last[made.newest(catalogue)] = True
+    last[existing_rows.newest(catalogue)] = True
     catalogue = catalogue.select(columns).filter(pa.array(last))
-    catalogue = catalogue.append_column("title_hash", digests.of_each(catalogue["title"]))
+    catalogue = catalogue.append_column("title_hash", row_hash.of_each(catalogue["title"]))
     if encoder_version is not None:
         asked = catalogue.select([*KEY, *HASHES])
         if not has_images:
             place = asked.schema.get_field_index("image_hash")
-            asked = asked.set_column(place, "image_hash", pa.nulls(len(asked), digests.BINARY))
-        _, done = made.answered(settings, asked, encoder_version, few=len(asked) <= FEW_ROWS)
+            asked = asked.set_column(place, "image_hash", pa.nulls(len(asked), row_hash.BINARY))
+        _, done = existing_rows.answered(settings, asked, encoder_version, few=len(asked) <= FEW_ROWS)
         catalogue = catalogue.filter(pa.array(~done))
     unread, beside = 0, out.with_name(f".{out.name}.writing")
     with pq.ParquetWriter(beside, catalogue.schema, compression="zstd") as file:
@@ -132,8 +132,8 @@ def _add_unknown(settings: Settings, rows: pa.Table, encoder_version: str, now: 
     rows = rows.set_column(place, rows.schema.field(place), created)
     for _ in range(delta.ATTEMPTS):
         turn = delta.turn(path, name)
-        there, same = made.answered(settings, rows, encoder_version, few=len(rows) <= FEW_ROWS)
-        unsaid = (made.contents(rows) == made.UNSAID).all(axis=1)
+        there, same = existing_rows.answered(settings, rows, encoder_version, few=len(rows) <= FEW_ROWS)
+        unsaid = (existing_rows.contents(rows) == existing_rows.UNSAID).all(axis=1)
         new = rows.filter(pa.array(~(same | (there & unsaid))))
         if not len(new):
             return 0
@@ -155,13 +155,13 @@ def _outdated(settings: Settings, rows: pa.Table) -> Mask:
     if not delta.exists(path) or not len(rows):
         return np.zeros(len(rows), bool)
     columns = [*KEY, schema.CREATED_TIMESTAMP, "title", "image_hash"]
-    listed = delta.read(path, columns, where=made.of_same(rows, len(rows) <= FEW_ROWS))
-    listed = listed.append_column("title_hash", digests.of_each(listed["title"]))
-    last = made.newest(listed)
-    place = digests.find(made.keys(rows), made.keys(listed)[last])
+    listed = delta.read(path, columns, where=existing_rows.of_same(rows, len(rows) <= FEW_ROWS))
+    listed = listed.append_column("title_hash", row_hash.of_each(listed["title"]))
+    last = existing_rows.newest(listed)
+    place = row_hash.find(existing_rows.keys(rows), existing_rows.keys(listed)[last])
     found, result = np.flatnonzero(place >= 0), np.zeros(len(rows), bool)
     for name in HASHES:
-        mine, theirs = (digests.from_arrow(each[name]) for each in (rows, listed))
+        mine, theirs = (row_hash.from_arrow(each[name]) for each in (rows, listed))
         mine, theirs = mine[found], theirs[last[place[found]]]
         result[found] |= mine.any(axis=1) & (mine != theirs).any(axis=1)
     return result

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 
 from feature_repo.offline import files, validation
 from feature_repo.offline.quarantine import Refused
-from producers.imports import folder
-from producers.imports.ages import stage_of
-from producers.imports.folder import Found
+from producers.datasets.imports import folder
+from producers.datasets.imports.ages import stage_of
+from producers.datasets.imports.folder import Found
 
 FILE = "goods.csv"
 COLUMNS = ("goods_id", "title", "image", "price", "add_time", "category")

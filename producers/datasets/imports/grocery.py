@@ -15,8 +15,8 @@ from feature_repo.errors import VitrineError
 from feature_repo.offline import files, validation
 from feature_repo.offline.quarantine import Refused
 from feature_repo.schema import CATEGORY_SEPARATOR
-from producers.imports import folder
-from producers.imports.folder import Found
+from producers.datasets.imports import folder
+from producers.datasets.imports.folder import Found
 
 CLASSES = "classes.csv"
 SPLITS = ("train", "val", "test")

@@ -5,8 +5,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from feature_repo.errors import UsageError, VitrineError
-from producers.imports import abt_buy, beibei_zh, flipkart_1050, grocery, movielens, mum_baby
-from producers.imports.folder import Found, Written, write
+from producers.datasets.imports import abt_buy, beibei_zh, flipkart_1050, grocery, movielens, mum_baby
+from producers.datasets.imports.folder import Found, Written, write
 
 
 class DataSet(StrEnum):

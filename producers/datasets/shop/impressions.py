@@ -10,10 +10,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from producers.shop import frozen
-from producers.shop.chance import stream
-from producers.shop.people import People, age_in_stages, age_months
-from producers.shop.world import DAY, START, Floats, Ints, World
+from producers.datasets.shop import frozen
+from producers.datasets.shop.chance import stream
+from producers.datasets.shop.people import People, age_in_stages, age_months
+from producers.datasets.shop.world import DAY, START, Floats, Ints, World
 
 HOUR = DAY // 24
 HOUR_WEIGHTS = (2, 1, 1, 1, 1, 2, 4, 6, 7, 8, 9, 9, 10, 9, 8, 8, 8, 8, 9, 12, 16, 17, 13, 6)

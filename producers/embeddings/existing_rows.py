@@ -9,8 +9,8 @@ from feature_repo import table_names
 from feature_repo.config import Settings
 from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
-from producers.catalogue import digests
-from producers.catalogue.digests import Digests
+from producers.catalogue import row_hash
+from producers.catalogue.row_hash import Digests
 from producers.encoders.rows import HASHES
 
 STEP = "embeddings"
@@ -42,7 +42,7 @@ def answered(settings: Settings, rows: pa.Table, encoder_version: str, *, few: b
     made = delta.read(path, [*KEY, CREATED_TIMESTAMP, "encoder_version", *HASHES], where=of_same(rows, few))
     last = newest(made)
     last = last[pc.equal(made["encoder_version"], encoder_version).to_numpy()[last]]
-    place = digests.find(keys(rows), keys(made)[last])
+    place = row_hash.find(keys(rows), keys(made)[last])
     there = place >= 0
     same, came = there.copy(), contents(made)[last][place[there]]
     same[there] = (contents(rows)[there] == came).all(axis=1) | (came == UNSAID).all(axis=1)
@@ -71,20 +71,20 @@ def of_same(rows: pa.Table, few: bool) -> pc.Expression:
 def newest(rows: pa.Table) -> Rows:
     """The last created row of each product and time, in ascending order of their `keys`."""
     key = keys(rows)
-    order = digests.order_of(key, rows[CREATED_TIMESTAMP].cast(pa.int64()).to_numpy())
-    return order[digests.lasts_of(key, order)]
+    order = row_hash.order_of(key, rows[CREATED_TIMESTAMP].cast(pa.int64()).to_numpy())
+    return order[row_hash.lasts_of(key, order)]
 
 
 def keys(rows: pa.Table) -> Digests:
     """A digest of each row's product and time."""
     event = rows[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
-    return digests.of_rows([digests.of_texts(rows[PRODUCT_ID]), digests.of_numbers(event)])
+    return row_hash.of_rows([row_hash.of_texts(rows[PRODUCT_ID]), row_hash.of_numbers(event)])
 
 
 def contents(rows: pa.Table) -> Digests:
     """A digest of each row's HASHES; UNSAID where it has none."""
-    return digests.of_rows([digests.from_arrow(rows[name]) for name in HASHES])
+    return row_hash.of_rows([row_hash.from_arrow(rows[name]) for name in HASHES])
 
 
-UNSAID = digests.of_rows([np.zeros((1, 2), np.uint64)] * len(HASHES))[0]
+UNSAID = row_hash.of_rows([np.zeros((1, 2), np.uint64)] * len(HASHES))[0]
 """The contents of a row without hashes."""

@@ -34,11 +34,11 @@ from feature_repo.schema import (
     TAGS,
     VECTOR,
 )
-from producers.taggers import labels as label_file
-from producers.taggers import rows as embedding_rows
-from producers.taggers import split, variants
-from producers.taggers.rows import KEY
-from producers.taggers.tagger import GRID, NO_FOLD, Tagger, fit
+from producers.tags import labels as label_file
+from producers.tags import rows as embedding_rows
+from producers.tags import split, variants
+from producers.tags.rows import KEY
+from producers.tags.tagger import GRID, NO_FOLD, Tagger, fit
 
 REVISION = 2
 """Raised with every change of the code that changes a prediction."""

@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from feature_repo.errors import VitrineError
 from feature_repo.offline.quarantine import Refused
-from producers.imports import folder
-from producers.imports.folder import Found
+from producers.datasets.imports import folder
+from producers.datasets.imports.folder import Found
 
 SPLITS = ("train", "valid", "test")
 SHOPS = ("abt", "buy")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from producers.shop.shapes import Part, Silhouette, between, box, ellipse, mirrored, smooth
+from producers.datasets.shop.shapes import Part, Silhouette, between, box, ellipse, mirrored, smooth
 
 
 def bottle(growth: float, detail: int) -> Silhouette:

@@ -18,9 +18,9 @@ from feature_repo import schema
 from feature_repo.offline import files, validation
 from feature_repo.offline.quarantine import Refused
 from feature_repo.offline.validation import Check
-from producers.imports import folder
-from producers.imports.folder import Found
-from producers.shop.people import age_months
+from producers.datasets.imports import folder
+from producers.datasets.imports.folder import Found
+from producers.datasets.shop.people import age_months
 
 CHILDREN, TRADES = "tianchi_mum_baby.csv", "tianchi_mum_baby_trade_history.csv"
 CHILD_COLUMNS = ("user_id", "birthday", "gender")

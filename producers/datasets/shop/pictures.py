@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance
 
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS
-from producers.shop import decoration, frozen, vocabulary
-from producers.shop.chance import stream
-from producers.shop.decoration import CANVAS, Colour
-from producers.shop.shapes import Points, Silhouette, ellipse
-from producers.shop.silhouettes import child, outline
-from producers.shop.world import World
+from producers.datasets.shop import decoration, frozen, vocabulary
+from producers.datasets.shop.chance import stream
+from producers.datasets.shop.decoration import CANVAS, Colour
+from producers.datasets.shop.shapes import Points, Silhouette, ellipse
+from producers.datasets.shop.silhouettes import child, outline
+from producers.datasets.shop.world import World
 
 SIZE = 96
 """Width and height of a picture in pixels."""

@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw
 
-from producers.shop.shapes import Points, ellipse, smooth
+from producers.datasets.shop.shapes import Points, ellipse, smooth
 
 CANVAS = 192
 """Pictures are painted at this size and made smaller at the end, which smooths the edges."""

@@ -16,8 +16,8 @@ from feature_repo import schema
 from feature_repo.offline import files, validation
 from feature_repo.offline.quarantine import Refused
 from feature_repo.offline.validation import Check
-from producers.imports import folder
-from producers.imports.folder import Found
+from producers.datasets.imports import folder
+from producers.datasets.imports.folder import Found
 
 RATINGS = ("userId", "movieId", "rating", "timestamp")
 MOVIES = ("movieId", "title", "genres")

@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 from feature_repo.offline import files, validation
 from feature_repo.offline.quarantine import Refused
 from feature_repo.schema import CATEGORY_SEPARATOR
-from producers.imports import folder
-from producers.imports.ages import stage_of
-from producers.imports.folder import Found
+from producers.datasets.imports import folder
+from producers.datasets.imports.ages import stage_of
+from producers.datasets.imports.folder import Found
 
 FILE = "flipkart_com-ecommerce_sample_1050.csv"
 COLUMNS = (

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from producers.shop import clothes, things
-from producers.shop.shapes import Part, Silhouette, box, ellipse
+from producers.datasets.shop import clothes, things
+from producers.datasets.shop.shapes import Part, Silhouette, box, ellipse
 
 
 def outline(category: str, growth: float, detail: int) -> Silhouette:

@@ -8,11 +8,11 @@ nowhere but in past clicks.
 
 import numpy as np
 
-from producers.shop import frozen, vocabulary
-from producers.shop.chance import stream
-from producers.shop.impressions import HOUR, Log
-from producers.shop.people import People, age_in_stages, age_months
-from producers.shop.world import Floats, World
+from producers.datasets.shop import frozen, vocabulary
+from producers.datasets.shop.chance import stream
+from producers.datasets.shop.impressions import HOUR, Log
+from producers.datasets.shop.people import People, age_in_stages, age_months
+from producers.datasets.shop.world import Floats, World
 
 
 def click_probability(world: World, people: People, log: Log, *, seed: int) -> Floats:

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS
-from producers.shop import frozen, vocabulary
-from producers.shop.chance import stream
+from producers.datasets.shop import frozen, vocabulary
+from producers.datasets.shop.chance import stream
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

@@ -17,14 +17,14 @@ import pyarrow.parquet as pq
 
 from feature_repo import console, schema
 from feature_repo.errors import UsageError, VitrineError
-from producers.shop import vocabulary
-from producers.shop.clicks import click_probability, draw_clicks
-from producers.shop.impressions import Log, show
-from producers.shop.people import People, age_months, make_people
-from producers.shop.pictures import draw_all
-from producers.shop.titles import Titles, write_titles
-from producers.shop.vocabulary import AGE_WORDS, CATEGORIES, GENDER_WORDS, STYLE, STYLE_NAMES
-from producers.shop.world import MISSING, World, identifiers, make_world
+from producers.datasets.shop import vocabulary
+from producers.datasets.shop.clicks import click_probability, draw_clicks
+from producers.datasets.shop.impressions import Log, show
+from producers.datasets.shop.people import People, age_months, make_people
+from producers.datasets.shop.pictures import draw_all
+from producers.datasets.shop.titles import Titles, write_titles
+from producers.datasets.shop.vocabulary import AGE_WORDS, CATEGORIES, GENDER_WORDS, STYLE, STYLE_NAMES
+from producers.datasets.shop.world import MISSING, World, identifiers, make_world
 
 FILES = ("products.parquet", "impressions.parquet", "users.parquet", "labels.parquet")
 FOLDERS = ("images", "truth")

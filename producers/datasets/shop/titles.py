@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from producers.shop import frozen, vocabulary
-from producers.shop.chance import stream
-from producers.shop.vocabulary import AGE_WORDS, CATEGORIES, FILLERS, GENDER_WORDS, STYLE, STYLE_NAMES
-from producers.shop.world import World
+from producers.datasets.shop import frozen, vocabulary
+from producers.datasets.shop.chance import stream
+from producers.datasets.shop.vocabulary import AGE_WORDS, CATEGORIES, FILLERS, GENDER_WORDS, STYLE, STYLE_NAMES
+from producers.datasets.shop.world import World
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,4 @@
+"""captions.
+
+run.py  pictures to `product_caption`
+"""

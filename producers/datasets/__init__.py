@@ -1,0 +1,5 @@
+"""datasets.
+
+shop/  a generated shop whose truth is known
+imports/  real data sets, brought into the same shape
+"""
