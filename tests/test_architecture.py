@@ -67,7 +67,7 @@ def loaded_by(module: str) -> set[str]:
         "consumers.cli",
         "feature_repo.offline.delta",
         "producers.maintenance",
-        "producers.encoders.pixels",  # what each decoding process imports
+        "producers.encoders.image_loader",  # what each decoding process imports
     ],
 )
 def test_what_must_start_fast_imports_none_of_the_heavy_libraries(module: str) -> None:

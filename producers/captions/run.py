@@ -15,7 +15,7 @@ from feature_repo.config import Settings
 from feature_repo.offline import delta, quarantine
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_CAPTION, PRODUCT_ID, TIMESTAMP
 from producers.encoders.captioner import Captioner, open_captioner
-from producers.encoders.pixels import Source, decode, decoding_processes
+from producers.encoders.image_loader import Source, decode, decoding_processes
 
 STEP = "captions"
 ROWS_A_COMMIT = 4096

@@ -16,7 +16,7 @@ from feature_repo.offline import delta, quarantine
 from producers.catalogue import images, row_hash
 from producers.embeddings import existing_rows
 from producers.embeddings.existing_rows import KEY, STEP, Mask, series
-from producers.encoders import parts
+from producers.encoders import shards as parts
 from producers.encoders.rows import HASHES
 
 ROWS_AT_ONCE = 4096

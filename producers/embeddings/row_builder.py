@@ -13,8 +13,8 @@ from feature_repo import schema
 from feature_repo.arrow.vectors import matrix
 from producers.catalogue import image_hashes, row_hash
 from producers.embeddings.vector_cache import IMAGE, TITLE, Contents, Vectors
-from producers.encoders.embed import NO_VECTOR, NOTHING_USABLE, Embedded, Unusable
 from producers.encoders.encoder import Encoder
+from producers.encoders.pipeline import NO_VECTOR, NOTHING_USABLE, Embedded, Unusable
 from producers.encoders.rows import embedding_rows
 
 UNIT = 1e-3

@@ -29,8 +29,8 @@ from producers.embeddings.plan import Plan, Since, plan, since
 from producers.embeddings.row_builder import Assembly
 from producers.embeddings.vector_cache import Contents
 from producers.encoders import Encoder, load
-from producers.encoders.embed import NOT_MEASURED, Embedded, Seconds, embed_stream
-from producers.encoders.pixels import decoding_processes
+from producers.encoders.image_loader import decoding_processes
+from producers.encoders.pipeline import NOT_MEASURED, Embedded, Seconds, embed_stream
 
 ROWS_A_COMMIT = 4096
 COLUMNS = [*KEY, "title", "image", "image_bytes", "image_hash", "image_stat"]

@@ -3,32 +3,32 @@ no store; but the package itself imports neither, so that decoding processes sta
 
 encoder.py      what an encoder is
 checkpoint.py   a directory or hub name to an encoder
-files.py        what a checkpoint directory holds, read or refused in one clear line
-dual.py         CLIP, Chinese-CLIP, SigLIP, SigLIP2, VisionTextDualEncoder
+checkpoint_files.py  what a checkpoint directory holds, read or refused in one clear line
+clip_family.py  CLIP, Chinese-CLIP, SigLIP, SigLIP2, VisionTextDualEncoder
 blip.py         BLIP, with the calls that the others have
 sentence.py     sentence encoders: text alone
 batches.py      n rows through a model, smaller batches where memory is short
 tokens.py       texts as arrays of token ids
-static.py       what a GPU wants: fixed shapes, captured; copies that do not wait
+cuda_graphs.py  what a GPU wants: fixed shapes, captured; copies that do not wait
 geometry.py     how a picture is cut to the model's size
-pixels.py       pictures decoded in worker processes
-cutting.py      a batch of them cut to that size
+image_loader.py  pictures decoded in worker processes
+resize.py  a batch of them cut to that size
 slabs.py        memory in which those processes hand pictures over
 overlap.py      one stage of a run beside the next
-small.py        the default model and its tokenizer
+tiny_clip.py  the default model and its tokenizer
 train.py        the default model or a checkpoint, trained on a catalogue
 training/       objectives, batches, the loop
 captioner.py    pictures to selling lines
 recall.py       text to image recall, of an encoder too
 towers.py       both towers as ONNX, checked against torch
 triton.py       a Triton model repository around them
-fusion.py       a picture and a title as one vector
+whitening.py  a picture and a title as one vector
 taste.py        what a user's clicks say of the space it lies in
 rows.py         vectors to embedding rows
-embed.py        catalogue rows to embedding rows, Arrow to Arrow
+pipeline.py  catalogue rows to embedding rows, Arrow to Arrow
 on_ray.py       the same on a Ray cluster
 run.py          the same for a Parquet file, without a store
-parts.py        the Parquet parts that it writes
+shards.py  the Parquet parts that it writes
 """
 
 from producers.encoders.encoder import Encoder

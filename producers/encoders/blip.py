@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from feature_repo.errors import VitrineError
-from producers.encoders import files
+from producers.encoders import checkpoint_files
 
 
 class BlipForImageTextRetrieval(transformers.BlipForImageTextRetrieval):
@@ -35,7 +35,7 @@ class Blip:
         Raises:
             VitrineError: the checkpoint is of a BLIP that gives no vectors of texts (captioning, question answering).
         """
-        named = files.read_json(Path(folder) / "config.json").get("architectures") or ["none named"]
+        named = checkpoint_files.read_json(Path(folder) / "config.json").get("architectures") or ["none named"]
         opens = {"BlipForImageTextRetrieval": BlipForImageTextRetrieval, "BlipModel": transformers.BlipModel}
         if named[0] not in opens:
             raise VitrineError(f"{named[0]} has no vectors of texts; wanted is {' or '.join(opens)}")

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from feature_repo.errors import VitrineError
-from producers.encoders import dual
+from producers.encoders import clip_family
 from producers.encoders.checkpoint import folder_of, load
 from producers.encoders.encoder import Pixels
 from producers.encoders.geometry import Geometry
@@ -19,7 +19,7 @@ AT_ONCE = 128
 class Captioner:
     """Open for writing."""
 
-    def __init__(self, encoder: dual.DualEncoder, geometry: Geometry, head: language.Language) -> None:
+    def __init__(self, encoder: clip_family.DualEncoder, geometry: Geometry, head: language.Language) -> None:
         self.version = encoder.version
         """The encoder's: its fingerprint covers the head's files too."""
         self.geometry = geometry
@@ -49,6 +49,6 @@ def open_captioner(path_or_name: str, *, device: str | None = None) -> Captioner
     """
     head = language.read(folder_of(path_or_name))
     encoder = load(path_or_name, device=device)
-    if not isinstance(encoder, dual.DualEncoder) or encoder.geometry is None:
+    if not isinstance(encoder, clip_family.DualEncoder) or encoder.geometry is None:
         raise VitrineError(f"{path_or_name}: its pictures cannot be cut for a language head; train another encoder")
     return Captioner(encoder, encoder.geometry, head)

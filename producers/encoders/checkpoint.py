@@ -7,7 +7,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from feature_repo.errors import VitrineError
-from producers.encoders import dual, files, sentence
+from producers.encoders import checkpoint_files, clip_family, sentence
 from producers.encoders.encoder import Encoder
 
 HUB_SECONDS = 5.0
@@ -22,13 +22,13 @@ def load(path_or_name: str, *, device: str | None = None) -> Encoder:
     """See `producers.encoders.load`."""
     folder = folder_of(path_or_name)
     name = folder.resolve().name if Path(path_or_name).is_dir() else path_or_name
-    version = f"{name}@{files.fingerprint(folder)}"
+    version = f"{name}@{checkpoint_files.fingerprint(folder)}"
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if sentence.is_one(folder):
         return sentence.open_folder(folder, version, place)
-    family = files.read_json(folder / "config.json").get("model_type")
-    if family in dual.FAMILIES:
-        return dual.open_folder(folder, family, version, place)
+    family = checkpoint_files.read_json(folder / "config.json").get("model_type")
+    if family in clip_family.FAMILIES:
+        return clip_family.open_folder(folder, family, version, place)
     raise VitrineError(f"{folder}: a checkpoint of model_type {family!r} gives no product vectors; {WANTED}")
 
 
@@ -46,8 +46,8 @@ def _fetched(name: str) -> Path:
         return Path(
             snapshot_download(
                 name,
-                allow_patterns=list(files.READ),
-                ignore_patterns=list(files.OTHER_RUNTIMES),
+                allow_patterns=list(checkpoint_files.READ),
+                ignore_patterns=list(checkpoint_files.OTHER_RUNTIMES),
                 etag_timeout=HUB_SECONDS,
             )
         )

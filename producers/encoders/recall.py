@@ -9,7 +9,7 @@ from PIL import Image
 
 from producers.catalogue.images import UnusableImage, open_image
 from producers.encoders.encoder import Encoder, Vectors
-from producers.encoders.pixels import Source, decode
+from producers.encoders.image_loader import Source, decode
 
 DEPTHS = (1, 5, 10)
 """Of the field."""

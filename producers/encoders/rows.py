@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from feature_repo import schema
 from producers.encoders.encoder import Encoder, Vectors
-from producers.encoders.fusion import SAME_PRODUCT, SIMILAR, fuse
+from producers.encoders.whitening import SAME_PRODUCT, SIMILAR, fuse
 
 HASHES = ("image_hash", "title_hash")
 

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 
 from feature_repo import schema
 from feature_repo.errors import VitrineError
-from producers.encoders import load, parts
-from producers.encoders.embed import Seconds, embed_stream
-from producers.encoders.pixels import decoding_processes
+from producers.encoders import load, shards
+from producers.encoders.image_loader import decoding_processes
+from producers.encoders.pipeline import Seconds, embed_stream
 from producers.encoders.rows import HASHES
 
 COLUMNS = [schema.PRODUCT_ID, "title", "image", "image_bytes", schema.EVENT_TIMESTAMP]
@@ -58,9 +58,9 @@ def encode(
     """
     file, digest = _opened(catalogue)
     model = load(encoder, device=device)
-    run = parts.Run(model.version, digest, file.metadata.num_rows, rows_a_part)
-    parts.begin(out, run)
-    todo = [part for part in range(run.parts) if not parts.is_done(out, part)]
+    run = shards.Run(model.version, digest, file.metadata.num_rows, rows_a_part)
+    shards.begin(out, run)
+    todo = [part for part in range(run.parts) if not shards.is_done(out, part)]
     start, seconds, rows, unusable = time.perf_counter(), Seconds(), 0, 0
     with decoding_processes(workers) as pool:
         # Without an image tower a row answers for its title alone, whatever its picture: plan.py compares it so.
@@ -68,7 +68,7 @@ def encode(
         chunks = _chunks(file, hashes, rows_a_part, set(todo))
         for part, made in zip(todo, embed_stream(chunks, model, pool, now), strict=True):
             began = time.perf_counter()
-            parts.write(out, part, made)
+            shards.write(out, part, made)
             seconds += made.seconds._replace(write=time.perf_counter() - began)
             rows, unusable = rows + made.rows.num_rows, unusable + len(made.unusable)
             print(f"part {part + 1} of {run.parts}", file=sys.stderr)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from feature_repo.errors import VitrineError
-from producers.encoders import files
+from producers.encoders import checkpoint_files
 from producers.encoders.batches import Batches
 from producers.encoders.encoder import Pixels, Vectors
 from producers.encoders.tokens import text_length
@@ -139,8 +139,8 @@ def open_folder(folder: Path, version: str, device: torch.device) -> SentenceEnc
             f"{folder}: the step {unknown[0]} of modules.json is not known here; Dense and Normalize are"
         )
 
-    model = files.read_model(AutoModel, body, unused=("pooler.",))
-    tokenizer = files.read_tokenizer(body, model.config.vocab_size)
+    model = checkpoint_files.read_model(AutoModel, body, unused=("pooler.",))
+    tokenizer = checkpoint_files.read_tokenizer(body, model.config.vocab_size)
     settings = _optional(body / "sentence_bert_config.json")
     prompts = _optional(folder / "config_sentence_transformers.json")
     prompt = (prompts.get("prompts") or {}).get(prompts.get("default_prompt_name") or "", "")
@@ -164,13 +164,13 @@ def _steps(folder: Path) -> list[tuple[str, Path]]:
     """Kind and folder of each step, in order."""
     if not (folder / "modules.json").is_file():
         return [("Transformer", folder), ("Pooling", folder / "1_Pooling")]
-    entries = files.read_json(folder / "modules.json")
+    entries = checkpoint_files.read_json(folder / "modules.json")
     return [(entry["type"].rsplit(".", 1)[-1], folder / entry["path"]) for entry in entries]
 
 
 def _poolings(place: Path) -> tuple[list[str], bool]:
     """The poolings whose results are joined, and whether the prompt's tokens take part."""
-    config = files.read_json(place / "config.json")
+    config = checkpoint_files.read_json(place / "config.json")
     named = config.get("pooling_mode")
     poolings = [named] if isinstance(named, str) else named or [flag for flag in config if config[flag] is True]
     names = [POOLINGS.get(name, name) for name in poolings if name != "include_prompt"]
@@ -181,7 +181,7 @@ def _poolings(place: Path) -> tuple[list[str], bool]:
 
 
 def _dense(place: Path) -> torch.nn.Module:
-    config = files.read_json(place / "config.json")
+    config = checkpoint_files.read_json(place / "config.json")
     name = config.get("activation_function", "torch.nn.modules.activation.Tanh")
     activation = getattr(torch.nn, name.rsplit(".", 1)[-1], None)
     weights = place / "model.safetensors"
@@ -195,4 +195,4 @@ def _dense(place: Path) -> torch.nn.Module:
 
 
 def _optional(file: Path) -> dict[str, Any]:
-    return files.read_json(file) if file.is_file() else {}
+    return checkpoint_files.read_json(file) if file.is_file() else {}

@@ -9,7 +9,7 @@ in closed form from all clicks of a log, where an objective of the training sees
 import numpy as np
 from numpy.typing import NDArray
 
-from producers.encoders.fusion import Space, Vectors
+from producers.encoders.whitening import Space, Vectors
 
 CLICKS = 30
 """How many clicks of a user are taken to stand behind a mean."""

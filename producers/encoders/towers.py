@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from feature_repo.errors import VitrineError
 from producers.encoders.batches import unit_rows
-from producers.encoders.dual import DualEncoder
+from producers.encoders.clip_family import DualEncoder
 from producers.encoders.encoder import Pixels
 from producers.encoders.tokens import tokenized
 

@@ -15,9 +15,8 @@ from safetensors import SafetensorError
 
 from feature_repo import memory
 from feature_repo.errors import VitrineError
-from producers.encoders import fusion, small, taste
-from producers.encoders.fusion import SAME_PRODUCT, fuse
-from producers.encoders.pixels import Source
+from producers.encoders import taste, tiny_clip, whitening
+from producers.encoders.image_loader import Source
 from producers.encoders.training import language, spelling, start, state
 from producers.encoders.training import pictures as decoding
 from producers.encoders.training.clicks import Clicked, CoClicks, co_clicks
@@ -27,6 +26,7 @@ from producers.encoders.training.pairs import Pairs
 from producers.encoders.training.processes import device_of_this_process, together
 from producers.encoders.training.recipe import Recipe
 from producers.encoders.training.towers import Towers, vectors_of
+from producers.encoders.whitening import SAME_PRODUCT, fuse
 
 SAMPLE = 2
 SPREAD_OF = 20_000
@@ -118,7 +118,7 @@ def train(
     with together(device) as processes:
         recipe.micro_batch(processes.count)
         begun = start.from_checkpoint(checkpoint, device) if checkpoint else None
-        geometry = begun.geometry if begun else small.GEOMETRY
+        geometry = begun.geometry if begun else tiny_clip.GEOMETRY
         pixels, usable = decoding.decoded(
             pictures, geometry, folder, processes, lambda done, total: progress("decode pictures", done, total)
         )
@@ -211,12 +211,12 @@ def _write(begun: start.Start, learner: Learner, pairs: Pairs, clicked: Clicked 
         begun.save(folder)
         shown = np.linspace(0, len(pairs) - 1, min(len(pairs), SPREAD_OF)).astype(np.int64)
         fused = fuse(*vectors_of(learner.towers, pairs, begun.preparation, shown), SAME_PRODUCT)
-        space = whitened = fusion.whitened(fused)
+        space = whitened = whitening.whitened(fused)
         if whitened and clicked:
             place = np.full(len(pairs) + 1, -1)  # the last stands for what is no pair
             place[shown] = np.arange(len(shown))
             space = taste.drawn_out(whitened, fused, clicked.users, place[clicked.products])
-        fusion.save(space, folder)
+        whitening.save(space, folder)
         if hasattr(learner, "language"):
             learner.language.save(folder)
     except SafetensorError as error:

@@ -8,7 +8,7 @@ text_tower/            config.pbtxt, 1/model.onnx
 
 from pathlib import Path
 
-from producers.encoders.dual import DualEncoder
+from producers.encoders.clip_family import DualEncoder
 from producers.encoders.geometry import Geometry
 from producers.encoders.towers import IMAGE, OUTPUT, TEXT, Checked, Tower
 

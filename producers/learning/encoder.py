@@ -14,7 +14,7 @@ from feature_repo.errors import VitrineError
 from feature_repo.offline import files, validation
 from feature_repo.schema import EVENT_TIMESTAMP, PRODUCT_ID, PRODUCTS, USER_ID
 from producers.catalogue import picture_store
-from producers.encoders.pixels import Source
+from producers.encoders.image_loader import Source
 from producers.encoders.train import Trained, train
 from producers.encoders.training.clicks import Clicked
 from producers.encoders.training.recipe import Recipe

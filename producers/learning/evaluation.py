@@ -15,7 +15,7 @@ from feature_repo.errors import VitrineError
 from feature_repo.offline import files, validation
 from feature_repo.schema import PRODUCT_ID
 from producers.encoders.encoder import Encoder
-from producers.encoders.pixels import decoding_processes
+from producers.encoders.image_loader import decoding_processes
 from producers.encoders.recall import DEPTHS, image_and_text, text_to_image
 from producers.learning import word_oracle
 from producers.learning.encoder import pairs_of

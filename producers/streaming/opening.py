@@ -17,7 +17,7 @@ from feature_repo.schema import CREATED_TIMESTAMP
 from producers.behaviour.neighbours import stand
 from producers.codes import codebook
 from producers.encoders import load
-from producers.encoders.pixels import decoding_processes
+from producers.encoders.image_loader import decoding_processes
 from producers.streaming import tagging
 from producers.streaming.clicks import Clicks
 from producers.streaming.loop import Stream

@@ -18,8 +18,8 @@ from producers.catalogue import image_hashes, row_hash, validate
 from producers.catalogue import ingest as catalogue
 from producers.codes import run as codes
 from producers.codes.codebook import Codebook
-from producers.encoders.embed import embed
 from producers.encoders.encoder import Encoder
+from producers.encoders.pipeline import embed
 from producers.streaming.source import Message
 
 TEXTS = ("product_id", "title", "image", "category", "brand", "price", "updated_at")

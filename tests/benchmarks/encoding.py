@@ -26,8 +26,8 @@ from PIL import Image
 
 from feature_repo import schema
 from producers.encoders import load
-from producers.encoders.embed import Seconds, embed_stream
-from producers.encoders.pixels import Source, decode, decoding_processes
+from producers.encoders.image_loader import Source, decode, decoding_processes
+from producers.encoders.pipeline import Seconds, embed_stream
 from producers.encoders.tokens import tokenized
 from tests.benchmarks.encoding_gpu import NAMES, NOW, ROWS_A_COMMIT, gpu
 from tests.benchmarks.harness import Record, Rounds, compare, finish, take_turns
@@ -87,7 +87,7 @@ def small_case(folder: Path, products: int) -> tuple[Case, int]:
 
     from feature_repo.offline import delta
     from producers.datasets.shop import pictures, titles, world
-    from producers.encoders import small
+    from producers.encoders import tiny_clip
 
     shop = world.make_world(products, 1, 0)
     (folder / "images").mkdir()
@@ -106,9 +106,9 @@ def small_case(folder: Path, products: int) -> tuple[Case, int]:
     )
     rows = rows.filter(pc.field("image_bytes").is_valid() & pc.field("title").is_valid())
     delta.append(folder / "catalogue", rows)
-    tokenizer = small.learn_tokenizer(rows["title"].to_pylist())
+    tokenizer = tiny_clip.learn_tokenizer(rows["title"].to_pylist())
     torch.manual_seed(0)
-    small.save(small.build(len(tokenizer)).eval(), tokenizer, folder / "encoder")
+    tiny_clip.save(tiny_clip.build(len(tokenizer)).eval(), tokenizer, folder / "encoder")
     encoder = load(str(folder / "encoder"), device="cpu")
     return Case(folder / "catalogue", encoder, (folder / f"rows{n}" for n in count())), len(rows)
 

@@ -18,8 +18,8 @@ from PIL import Image
 
 from feature_repo import schema
 from producers.encoders import load
-from producers.encoders.embed import Seconds, embed_stream
-from producers.encoders.pixels import decoding_processes
+from producers.encoders.image_loader import decoding_processes
+from producers.encoders.pipeline import Seconds, embed_stream
 from tests.benchmarks.harness import Figure, Record, Rounds, command, finish
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -101,10 +101,10 @@ def vision_transformer(folder: Path, tiny: bool, device: str) -> Any:
     import torch
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
-    from producers.encoders import small
+    from producers.encoders import tiny_clip
 
     size = TINY if tiny else VIT_B_16
-    tokenizer = small.learn_tokenizer(TITLES)
+    tokenizer = tiny_clip.learn_tokenizer(TITLES)
     special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
     words = size | special | {"vocab_size": 49_408, "max_position_embeddings": 77}
     words |= {} if tiny else {"hidden_size": 512, "num_attention_heads": 8, "intermediate_size": 2048}
@@ -172,7 +172,7 @@ def jpeg_catalogue(file: Path, images: int, side: int) -> Path:
 
 def end_to_end(catalogue: Path, encoder: Any, pool: ProcessPoolExecutor, out: Path) -> tuple[float, Seconds]:
     """Pictures a second, and where the time went."""
-    from producers.encoders import parts
+    from producers.encoders import shards
 
     def chunks() -> Iterator[pa.Table]:
         for batch in pq.ParquetFile(catalogue).iter_batches(ROWS_A_COMMIT):
@@ -181,10 +181,10 @@ def end_to_end(catalogue: Path, encoder: Any, pool: ProcessPoolExecutor, out: Pa
     first = next(chunks()).slice(0, encoder.images_at_once)
     list(embed_stream([first], encoder, pool, NOW))  # processes started, shapes captured
     rows = pq.read_metadata(catalogue).num_rows
-    parts.begin(out, parts.Run(encoder.version, "benchmark", rows, ROWS_A_COMMIT))
+    shards.begin(out, shards.Run(encoder.version, "benchmark", rows, ROWS_A_COMMIT))
     start, seconds = time.perf_counter(), Seconds()
     for part, made in enumerate(embed_stream(chunks(), encoder, pool, NOW)):
         began = time.perf_counter()
-        parts.write(out, part, made)
+        shards.write(out, part, made)
         seconds += made.seconds._replace(write=time.perf_counter() - began)
     return rows / (time.perf_counter() - start), seconds

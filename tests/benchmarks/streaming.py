@@ -23,7 +23,7 @@ import typer
 from PIL import Image
 
 from feature_repo.offline import delta
-from producers.encoders import small
+from producers.encoders import tiny_clip
 from tests import servers
 from tests.benchmarks import harness
 from tests.benchmarks.harness import Record
@@ -45,8 +45,8 @@ def pace(
     with tempfile.TemporaryDirectory() as folder, servers.redis_server(Path(folder) / "redis") as server:
         root = Path(folder)
         if encoder is None:
-            tokenizer = small.learn_tokenizer([title(number) for number in range(1000)])
-            small.save(small.build(len(tokenizer)).eval(), tokenizer, root / "encoder")
+            tokenizer = tiny_clip.learn_tokenizer([title(number) for number in range(1000)])
+            tiny_clip.save(tiny_clip.build(len(tokenizer)).eval(), tokenizer, root / "encoder")
         shop = running.make(root, server, (encoder or root / "encoder").resolve())
         process = start(shop)
         try:

@@ -20,7 +20,7 @@ from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
 from producers.captions.run import Captioned, caption_catalogue
 from producers.catalogue.images import MISSING
-from producers.encoders.small import learn_tokenizer
+from producers.encoders.tiny_clip import learn_tokenizer
 from producers.encoders.train import train
 from producers.encoders.training import language
 from producers.encoders.training.language import Language

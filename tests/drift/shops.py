@@ -18,8 +18,8 @@ from producers.catalogue.ingest import take_in
 from producers.datasets.shop.write import make_shop
 from producers.embeddings.run import embed_catalogue
 from producers.encoders import load
-from producers.encoders.embed import embed
-from producers.encoders.pixels import decoding_processes
+from producers.encoders.image_loader import decoding_processes
+from producers.encoders.pipeline import embed
 from producers.learning.encoder import train_encoder
 
 MADE = datetime(2026, 3, 1, tzinfo=UTC)

@@ -13,7 +13,7 @@ from feature_repo.offline import delta, quarantine
 from producers.catalogue.images import DAMAGED, MISSING, NOT_AN_IMAGE
 from producers.embeddings.run import Done, embed_catalogue
 from producers.encoders import load
-from producers.encoders.embed import NOTHING_USABLE
+from producers.encoders.pipeline import NOTHING_USABLE
 from producers.encoders.rows import fuse
 from tests.catalogue.shop import opened, taken
 from tests.encoders import checkpoints

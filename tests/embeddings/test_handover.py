@@ -18,7 +18,7 @@ from producers.catalogue.content_hash import content_hash
 from producers.catalogue.images import MISSING
 from producers.cli import app
 from producers.embeddings import remote_jobs
-from producers.encoders import load, parts, run
+from producers.encoders import load, run, shards
 from tests.catalogue.shop import NOW as CATALOGUED
 from tests.catalogue.shop import opened, taken
 from tests.embeddings.test_reuse import embedded
@@ -186,7 +186,7 @@ def test_a_folder_of_another_run_and_a_damaged_part_are_refused(store: Settings,
         run.encode(str(encoder), todo, out, now=NOW, rows_a_part=1, workers=1)
     (out / "part-00000.parquet").write_bytes(b"half")
     with pytest.raises(VitrineError, match="marked as done and cannot be read"):
-        list(parts.read(out))
+        list(shards.read(out))
     with pytest.raises(VitrineError, match=r"run\.json cannot be read"):
         remote_jobs.commit(store, tmp_path, NOW)
 

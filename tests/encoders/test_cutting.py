@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from producers.catalogue.images import open_image
-from producers.encoders import small
-from producers.encoders.cutting import cut
+from producers.encoders import tiny_clip
 from producers.encoders.geometry import Geometry
-from producers.encoders.pixels import decode, decoding_processes
+from producers.encoders.image_loader import decode, decoding_processes
+from producers.encoders.resize import cut
 
 SIZES = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=8)
 GEOMETRIES = [
@@ -49,7 +49,7 @@ def pool() -> Iterator[ProcessPoolExecutor]:
         yield processes
 
 
-@pytest.mark.parametrize("geometry", [small.GEOMETRY, GEOMETRIES[2], Geometry(64, 64, (64, 64), resample=1)])
+@pytest.mark.parametrize("geometry", [tiny_clip.GEOMETRY, GEOMETRIES[2], Geometry(64, 64, (64, 64), resample=1)])
 def test_small_and_large_pictures_of_one_batch_come_as_pillow_cuts_them(
     geometry: Geometry, pool: ProcessPoolExecutor
 ) -> None:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from feature_repo.errors import UsageError, VitrineError
 from producers.cli import app
-from producers.encoders import load, small, towers
+from producers.encoders import load, tiny_clip, towers
 from producers.learning.export import export_encoder
 from tests.encoders import checkpoints
 
@@ -27,8 +27,8 @@ TITLES = ["红", "红色连衣裙", "男童鞋红色女婴儿"]
 
 def the_small_one(folder: Path) -> None:
     torch.manual_seed(0)
-    tokenizer = small.learn_tokenizer(TITLES * 5)
-    small.save(small.build(len(tokenizer)).eval(), tokenizer, folder)
+    tokenizer = tiny_clip.learn_tokenizer(TITLES * 5)
+    tiny_clip.save(tiny_clip.build(len(tokenizer)).eval(), tokenizer, folder)
 
 
 FAMILIES = {

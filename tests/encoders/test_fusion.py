@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from feature_repo.errors import VitrineError
 from feature_repo.features.similarity import unit
-from producers.encoders import fusion
-from producers.encoders.fusion import SAME_PRODUCT, SIMILAR, Vectors
+from producers.encoders import whitening
+from producers.encoders.whitening import SAME_PRODUCT, SIMILAR, Vectors
 
 WIDTH = 6
 
@@ -21,7 +21,7 @@ def units(count: int, seed: int, spread: Vectors | None = None) -> Vectors:
 
 
 def both(count: int) -> Vectors:
-    return fusion.fuse(units(count, 0), units(count, 1), SAME_PRODUCT)
+    return whitening.fuse(units(count, 0), units(count, 1), SAME_PRODUCT)
 
 
 @given(st.integers(0, 2**16), st.sampled_from([SAME_PRODUCT, SIMILAR]), st.booleans())
@@ -30,8 +30,8 @@ def test_a_fused_row_is_of_unit_length_and_a_missing_modality_leaves_the_other_a
 ) -> None:
     image, text = units(12, seed), units(12, seed + 1)
     image[:4], text[3:8] = np.nan, np.nan  # row 3 has neither
-    space = fusion.whitened(both(50)) if whitened else None
-    fused = fusion.fuse(image, text, weights, space)
+    space = whitening.whitened(both(50)) if whitened else None
+    fused = whitening.fuse(image, text, weights, space)
     assert np.isnan(fused[3]).all()
     rest = np.delete(fused, 3, axis=0)
     np.testing.assert_allclose(np.linalg.norm(rest, axis=1), 1, rtol=1e-5)
@@ -44,52 +44,52 @@ def test_a_fused_row_is_of_unit_length_and_a_missing_modality_leaves_the_other_a
 
 def test_what_cancels_out_has_no_vector() -> None:
     image = units(3, 0)
-    assert np.isnan(fusion.fuse(image, -image, SAME_PRODUCT)).all()
+    assert np.isnan(whitening.fuse(image, -image, SAME_PRODUCT)).all()
 
 
 def test_whitened_products_vary_nearly_alike_in_every_direction() -> None:
     spread = np.array([3, 1, 1, 0.5, 0.5, 0.2], np.float32)
     image, text = units(4000, 0, spread), units(4000, 1, spread)
-    plain = fusion.fuse(image, text, SAME_PRODUCT)
-    space = fusion.whitened(plain)
+    plain = whitening.fuse(image, text, SAME_PRODUCT)
+    space = whitening.whitened(plain)
     assert space is not None
     moved = (plain - space.centre) @ space.axes
     before, after = (np.linalg.eigvalsh(np.cov(each, rowvar=False)) for each in (plain, moved))
     assert after[-1] / after[0] < before[-1] / before[0] / 5
     # Each variance v became v / (v + SHRINKAGE * mean): the definition, direction by direction.
-    np.testing.assert_allclose(after, np.sort(before / (before + fusion.SHRINKAGE * before.mean())), rtol=1e-3)
+    np.testing.assert_allclose(after, np.sort(before / (before + whitening.SHRINKAGE * before.mean())), rtol=1e-3)
     np.testing.assert_allclose(moved.mean(axis=0), 0, atol=1e-3)
 
 
 @pytest.mark.parametrize("products", [2, 11], ids=["two", "one short"])
 def test_too_few_products_tell_no_spread(products: int) -> None:
-    assert fusion.whitened(both(products)) is None
-    assert fusion.whitened(both(12)) is not None
+    assert whitening.whitened(both(products)) is None
+    assert whitening.whitened(both(12)) is not None
 
 
 def test_products_that_are_all_alike_tell_no_spread() -> None:
     same = np.repeat(units(1, 0), 40, axis=0)
-    assert fusion.whitened(same) is None
+    assert whitening.whitened(same) is None
 
 
 def test_it_is_kept_beside_the_weights_and_one_of_another_training_goes(tmp_path: Path) -> None:
-    assert fusion.read(tmp_path, WIDTH) is None
-    space = fusion.whitened(both(50))
+    assert whitening.read(tmp_path, WIDTH) is None
+    space = whitening.whitened(both(50))
     assert space is not None
-    fusion.save(space, tmp_path)
-    found = fusion.read(tmp_path, WIDTH)
+    whitening.save(space, tmp_path)
+    found = whitening.read(tmp_path, WIDTH)
     assert found is not None
     np.testing.assert_array_equal(found.axes, space.axes)
     np.testing.assert_array_equal(found.centre, space.centre)
-    fusion.save(None, tmp_path)
-    assert fusion.read(tmp_path, WIDTH) is None
+    whitening.save(None, tmp_path)
+    assert whitening.read(tmp_path, WIDTH) is None
 
 
 def test_a_broken_or_foreign_one_is_refused_in_one_line(tmp_path: Path) -> None:
-    fusion.save(fusion.whitened(both(50)), tmp_path)
+    whitening.save(whitening.whitened(both(50)), tmp_path)
     with pytest.raises(VitrineError, match="not of the encoder's 7 dimensions; restore the checkpoint"):
-        fusion.read(tmp_path, 7)
-    file = tmp_path / fusion.FILE
+        whitening.read(tmp_path, 7)
+    file = tmp_path / whitening.FILE
     file.write_bytes(file.read_bytes()[:40])
     with pytest.raises(VitrineError, match=r"cannot be read \(.*\); restore the checkpoint"):
-        fusion.read(tmp_path, WIDTH)
+        whitening.read(tmp_path, WIDTH)

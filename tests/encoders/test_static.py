@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from producers.encoders.static import Captured, filled
+from producers.encoders.cuda_graphs import Captured, filled
 
 
 def test_what_cannot_be_compiled_or_captured_runs_all_the_same_and_that_is_said(

@@ -16,10 +16,10 @@ from PIL import Image
 from feature_repo import schema
 from producers.catalogue.images import EMPTY, NOT_AN_IMAGE, open_image
 from producers.encoders import load
-from producers.encoders.embed import embed, embed_stream
 from producers.encoders.encoder import Encoder
+from producers.encoders.image_loader import decode_batches, decoding_processes
 from producers.encoders.overlap import in_background, in_threads
-from producers.encoders.pixels import decode_batches, decoding_processes
+from producers.encoders.pipeline import embed, embed_stream
 from tests.encoders import checkpoints
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

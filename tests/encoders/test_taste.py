@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.features.similarity import unit
-from producers.encoders import fusion, taste
-from producers.encoders.fusion import Space, Vectors
+from producers.encoders import taste, whitening
+from producers.encoders.whitening import Space, Vectors
 
 WIDTH, PRODUCTS, USERS, CLICKS = 6, 600, 80, 20
 LIKED = 2
@@ -17,7 +17,7 @@ def products() -> Vectors:
 
 
 def space_of(fused: Vectors) -> Space:
-    found = fusion.whitened(fused)
+    found = whitening.whitened(fused)
     assert found is not None
     return found
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from feature_repo import schema
 from feature_repo.errors import UsageError, VitrineError
 from producers.catalogue.pack import pack
-from producers.encoders import fusion, load
+from producers.encoders import load, whitening
 from producers.encoders.train import Trained, train
 from producers.encoders.training import state
 from producers.encoders.training.clicks import SESSION_GAP, Clicked, co_clicks
@@ -310,7 +310,7 @@ def test_clicks_change_the_space_of_fused_vectors_alone_unless_a_weight_is_given
     assert (without.taste, given.taste, given.co_clicks) == (None, True, 0)
     one, other = weights(tmp_path / "without"), weights(tmp_path / "given")
     differing = {name for name in one if not torch.equal(one[name], other[name])}
-    assert differing == {f"{fusion.FILE}:axes"}
+    assert differing == {f"{whitening.FILE}:axes"}
 
 
 def test_too_few_clicks_leave_the_space_and_say_so(shop, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from feature_repo.offline import delta, quarantine
 from producers.catalogue.images import MISSING, NOT_AN_IMAGE
 from producers.embeddings import run as embeddings
 from producers.embeddings.run import Done, embed_catalogue
-from producers.encoders import embed, load, on_ray
+from producers.encoders import load, on_ray, pipeline
 from tests.catalogue.shop import opened, taken
 from tests.encoders import checkpoints
 
@@ -76,7 +76,7 @@ def test_the_tables_are_those_of_one_machine_row_for_row(
         np.testing.assert_allclose(matrix(rows_of_ray[name], dim), matrix(rows[name], dim), atol=1e-6)
     assert refused_of_ray == refused
     assert replace(many, seconds=one.seconds) == one
-    assert {MISSING, NOT_AN_IMAGE, embed.NOTHING_USABLE} <= set(one.unusable)
+    assert {MISSING, NOT_AN_IMAGE, pipeline.NOTHING_USABLE} <= set(one.unusable)
     assert many.encoded > 80
     assert many.reused > 20
 
@@ -95,7 +95,7 @@ def chunk(numbers: range) -> pa.Table:
         for n in numbers
     ]
     names = ["product_id", "title", "image", "image_bytes", "event_timestamp"]
-    return pa.Table.from_pylist(rows, pa.schema([embed.schema.CATALOGUE.field(name) for name in names]))
+    return pa.Table.from_pylist(rows, pa.schema([pipeline.schema.CATALOGUE.field(name) for name in names]))
 
 
 def test_each_chunk_comes_back_in_its_place_whatever_its_size(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

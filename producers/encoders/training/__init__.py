@@ -6,7 +6,7 @@ pictures.py     the catalogue's pictures decoded once
 pairs.py        titles and pictures as arrays; the order, crops and masks of every step
 towers.py       two towers of any family, seen as one
 contrastive.py  each picture finds its title in the batch
-words.py        the image names its title's words
+bag_of_words_loss.py  the image names its title's words
 momentum.py     a slow copy of the towers: a queue to compare with, softer answers
 reader.py       a text read beside a picture
 matching.py     does this title belong to this picture?

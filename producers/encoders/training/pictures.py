@@ -8,7 +8,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from producers.encoders.geometry import Geometry
-from producers.encoders.pixels import Source, decode, decoding_processes
+from producers.encoders.image_loader import Source, decode, decoding_processes
 from producers.encoders.training.processes import Processes
 
 IN_MEMORY = 4 * 2**30

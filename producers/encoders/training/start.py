@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from feature_repo.errors import VitrineError
-from producers.encoders import dual, files, small
+from producers.encoders import checkpoint_files, clip_family, tiny_clip
 from producers.encoders.checkpoint import folder_of, load
 from producers.encoders.geometry import Geometry
 from producers.encoders.training.pairs import Pairs, Preparation
@@ -66,19 +66,19 @@ class Start:
 
 def from_nothing(titles: Sequence[str], device: torch.device) -> Start:
     """The small model, its weights drawn by torch's seed, its tokenizer learnt from the titles."""
-    tokenizer = small.learn_tokenizer(list(titles))
-    model = small.build(len(tokenizer)).to(device)
+    tokenizer = tiny_clip.learn_tokenizer(list(titles))
+    model = tiny_clip.build(len(tokenizer)).to(device)
     return Start(
         model=model,
         tokenizer=tokenizer,
-        geometry=small.GEOMETRY,
+        geometry=tiny_clip.GEOMETRY,
         preparation=Preparation(
             torch.full((1, 3, 1, 1), 1 / 127.5, device=device), torch.full((1, 3, 1, 1), -1.0, device=device)
         ),
-        length=small.TEXT_LENGTH,
+        length=tiny_clip.TEXT_LENGTH,
         rate=FROM_NOTHING,
         version="small",
-        save=lambda folder: small.save(model, tokenizer, folder),
+        save=lambda folder: tiny_clip.save(model, tokenizer, folder),
     )
 
 
@@ -89,15 +89,15 @@ def from_checkpoint(name: str, device: torch.device) -> Start:
         VitrineError: it cannot be opened, reads no pictures, or its processor does more than resize and cut.
     """
     encoder = load(name, device=str(device))
-    if not isinstance(encoder, dual.DualEncoder):
+    if not isinstance(encoder, clip_family.DualEncoder):
         raise VitrineError(f"{name}: a sentence encoder has no image tower to train; name an image-text checkpoint")
     if encoder.geometry is None:
         raise VitrineError(f"{name}: its image processor does more than resize and cut, which training does not repeat")
 
     # An encoder's own model is made for speed: normalisations folded into convolutions, bfloat16 on a GPU.
     folder = folder_of(name)
-    family = files.read_json(folder / "config.json")["model_type"]
-    model = files.read_model(dual.FAMILIES[family], folder).to(device)
+    family = checkpoint_files.read_json(folder / "config.json")["model_type"]
+    model = checkpoint_files.read_model(clip_family.FAMILIES[family], folder).to(device)
 
     def save(place: Path) -> None:
         for part in (model, encoder.tokenizer, encoder.processor):

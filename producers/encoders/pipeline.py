@@ -24,8 +24,8 @@ from feature_repo import schema
 from producers.catalogue.images import UnusableImage
 from producers.encoders.encoder import Encoder, Vectors
 from producers.encoders.geometry import Geometry
+from producers.encoders.image_loader import Batch, Source, decode_batches, decode_here
 from producers.encoders.overlap import in_background, in_threads
-from producers.encoders.pixels import Batch, Source, decode_batches, decode_here
 from producers.encoders.rows import embedding_rows
 
 NO_VECTOR = "the encoder gave no finite vector"

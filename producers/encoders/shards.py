@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from feature_repo import schema
 from feature_repo.errors import VitrineError
-from producers.encoders.embed import Embedded, Unusable
+from producers.encoders.pipeline import Embedded, Unusable
 
 UNUSABLE = pa.schema([(name, pa.string()) for name in ("product_id", "column", "reason", "value")])
 

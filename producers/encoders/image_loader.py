@@ -29,7 +29,7 @@ Key = TypeVar("Key")
 AT_ONCE = 64
 """Pictures handed to a worker at a time."""
 CUT_LATER = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
-"""Kernels that cutting.py has too."""
+"""Kernels that resize.py has too."""
 
 
 @dataclass(frozen=True)
@@ -186,9 +186,9 @@ def _cut(
 ) -> NDArray[np.uint8] | None:
     if rows is None or geometry is None:
         return None
-    from producers.encoders import cutting  # torch, which decoding processes do without
+    from producers.encoders import resize  # torch, which decoding processes do without
 
-    return cutting.cut(rows, sizes, geometry)
+    return resize.cut(rows, sizes, geometry)
 
 
 def _most(geometry: Geometry) -> int:

@@ -23,15 +23,15 @@ from transformers.models.resnet.modeling_resnet import ResNetConvLayer, ResNetSh
 
 from feature_repo import memory
 from feature_repo.errors import VitrineError
-from producers.encoders import files, fusion
+from producers.encoders import checkpoint_files, whitening
 from producers.encoders.batches import Batches
 from producers.encoders.blip import Blip
+from producers.encoders.cuda_graphs import Captured, Sent, Tower, filled
 from producers.encoders.encoder import Pixels, Vectors
-from producers.encoders.fusion import Space
 from producers.encoders.geometry import Geometry
-from producers.encoders.small import SmallConfig, SmallModel
-from producers.encoders.static import Captured, Sent, Tower, filled
+from producers.encoders.tiny_clip import SmallConfig, SmallModel
 from producers.encoders.tokens import Tokens, text_length, tokenized
+from producers.encoders.whitening import Space
 
 FAMILIES: Mapping[str, Any] = MappingProxyType(
     {
@@ -155,14 +155,14 @@ def open_folder(folder: Path, family: str, version: str, device: torch.device) -
     Raises:
         VitrineError: weights, tokenizer or image processor are missing or do not fit.
     """
-    model = files.read_model(FAMILIES[family], folder)
-    tokenizer = files.read_tokenizer(folder, model.config.text_config.vocab_size)
+    model = checkpoint_files.read_model(FAMILIES[family], folder)
+    tokenizer = checkpoint_files.read_tokenizer(folder, model.config.text_config.vocab_size)
     if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
         raise VitrineError(f"{folder}: the image processor is missing; preprocessor_config.json was expected")
-    with files.explained(folder, "image processor"):
+    with checkpoint_files.explained(folder, "image processor"):
         processor = AutoImageProcessor.from_pretrained(str(folder), local_files_only=True, backend="pil")
     encoder = DualEncoder(model, tokenizer, processor, family=family, version=version, device=device)
-    encoder.space = fusion.read(folder, encoder.dim)
+    encoder.space = whitening.read(folder, encoder.dim)
     return encoder
 
 
