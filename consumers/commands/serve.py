@@ -160,7 +160,7 @@ def _serve_several(wanted: _Wanted, count: int) -> None:
 
 def _serve(wanted: _Wanted, on_ready: Callable[[dict[str, str]], None]) -> None:
     """Serve until told to end."""
-    from consumers.online import OnlineReader
+    from consumers.online.reader import OnlineReader
     from consumers.served_log import ServedLog
     from consumers.serving import server
     from consumers.serving.access_log import AccessLog

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from consumers.online import OnlineReader
+from consumers.online.reader import OnlineReader
 from consumers.serving import ask as asking
 from consumers.serving.access_log import AccessLog
 from consumers.serving.answer import Answer

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from consumers.affinity import Affinity, fetch_with_affinity
-from consumers.one_encoder import MixedEncoders, refuse_two_encoders
-from consumers.online import NoServices, OnlineReader, UnknownFeatures
+from consumers.online.affinity import Affinity, fetch_with_affinity
+from consumers.online.encoder_guard import MixedEncoders, refuse_two_encoders
+from consumers.online.reader import NoServices, OnlineReader, UnknownFeatures
 from consumers.serving.answer import AFFINITY, STATUS_WORDS, Answer, answer
 from consumers.serving.ask import Ask
 from consumers.serving.metrics import Metrics

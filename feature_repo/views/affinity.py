@@ -1,7 +1,8 @@
 """How close a candidate is to what its user clicked, computed when asked for.
 
 Feast brings the user's and the candidate's rows; what the user clicked last is known by its ids, and its vectors and
-codes come with the request: `fetch_with_affinity` (consumers/affinity.py) does both reads and is the fast way, and
+codes come with the request: `fetch_with_affinity` (consumers/online/affinity.py) does both reads and is the fast way,
+and
 needs no Feast.
 """
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from consumers.affinity import fetch_with_affinity
 from consumers.online import OnlineReader
+from consumers.online.affinity import fetch_with_affinity
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.features import affinity, affinity_torch

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from consumers.missing import missing_of
 from consumers.online import OnlineReader
+from consumers.online.coverage import missing_of
 from feature_repo import definitions
 from feature_repo.features.missing import NAMES
 from feature_repo.stores.opening import open_feature_store

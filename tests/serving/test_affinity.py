@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from consumers.affinity import fetch_with_affinity
 from consumers.online import OnlineReader
+from consumers.online.affinity import fetch_with_affinity
 from consumers.serving.client import FlightClient, HttpClient
 from feature_repo.features.affinity import NAMES
 from tests.features import world

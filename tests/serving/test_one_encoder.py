@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow.flight as flight
 import pytest
 
-from consumers.affinity import fetch_with_affinity
-from consumers.one_encoder import MixedEncoders
 from consumers.online import OnlineReader
+from consumers.online.affinity import fetch_with_affinity
+from consumers.online.encoder_guard import MixedEncoders
 from consumers.serving.client import FlightClient
 from tests.features import world
 from tests.features.world import LISTED, RANKED

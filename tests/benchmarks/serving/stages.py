@@ -9,8 +9,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from consumers import affinity
-from consumers.online import OnlineReader
+from consumers.online import OnlineReader, affinity
 from consumers.serving import answer, ask, flight, lookup
 from consumers.serving.access_log import AccessLog
 from consumers.serving.client import request

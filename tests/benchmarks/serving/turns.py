@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from consumers.affinity import fetch_with_affinity
 from consumers.online import OnlineReader
+from consumers.online.affinity import fetch_with_affinity
 from consumers.serving.client import FlightClient, HttpClient, request
 from feature_repo import memory
 from tests.benchmarks import harness

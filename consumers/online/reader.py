@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from consumers.linked import Link, fetch_linked
+from consumers.online.linked import Link, fetch_linked
 from feature_repo.arrow import timestamps
 from feature_repo.errors import VitrineError
 from feature_repo.online.catalog import Record, ServicePart

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.one_encoder import refuse_two_encoders
-from consumers.online import Link, OnlineReader
+from consumers.online.encoder_guard import refuse_two_encoders
+from consumers.online.linked import Link
+from consumers.online.reader import OnlineReader
 from feature_repo import table_names
 from feature_repo.arrow import columns, timestamps
 from feature_repo.errors import VitrineError
