@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from consumers.ranking.history import Clicks, counts_before, smoothed_rate
-from consumers.ranking.tabular import RATE_STRENGTH
+from consumers.ranking.baseline_features import RATE_STRENGTH
+from consumers.ranking.click_counts import Clicks, counts_before, smoothed_rate
+from consumers.ranking.identity_controls import WINDOW, same_in_window
 from consumers.ranking.training_set import JoinedView, TrainingSet, codes
-from consumers.ranking.twins import WINDOW, same_in_window
 from feature_repo import table_names
 from feature_repo.features import missing
 from feature_repo.features.neighbours import NAMES as NEIGHBOURS

@@ -104,19 +104,19 @@ def _used(view: JoinedView) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def _tabular(data: TrainingSet, features: Mapping[str, NDArray[Any]], folder: Path, formats: Sequence[str]) -> None:
-    from consumers.ranking import rankers
+    from consumers.ranking import lightgbm_ranker
 
     every = np.ones(len(data.clicked), bool)
-    said = {"features": list(features), "categories": list(rankers.categories(features))}
+    said = {"features": list(features), "categories": list(lightgbm_ranker.categories(features))}
     (folder / "features.json").write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n")
     if LIGHTGBM in formats:
-        rankers.binned(features, data.clicked, every, ~every).train.save_binary(str(folder / "tabular.bin"))
+        lightgbm_ranker.binned(features, data.clicked, every, ~every).train.save_binary(str(folder / "tabular.bin"))
     if LIBSVM in formats:
         with (folder / "tabular.libsvm").open("w") as file:
             for start in range(0, len(every), 20_000):
                 block = np.zeros_like(every)
                 block[start : start + 20_000] = True
-                rows = rankers.matrix(features, block)
+                rows = lightgbm_ranker.matrix(features, block)
                 file.writelines(_lines(rows, data.clicked[block]))
 
 

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from consumers.ranking.multimodal import Group, feature_groups, fit_projection
+from consumers.ranking.content_features import Group, feature_groups, fit_projection
+from consumers.ranking.ground_truth import Truth
 from consumers.ranking.training_set import JoinedView, TrainingSet
-from consumers.ranking.truth import Truth
 from feature_repo import table_names
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.ranking import delong, metrics
-from consumers.ranking.draws import Draws, Floats, interval, mean_of
-from consumers.ranking.experiment import Scores
+from consumers.ranking.ablation import Scores
+from consumers.ranking.bootstrap import Draws, Floats, interval, mean_of
 from consumers.ranking.plan import ALL, BASE, LIGHTGBM, PLACEBO, SWAPPED, WITHOUT
 from consumers.ranking.verdict import Evidence
 from feature_repo.cores import on_every_core

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from consumers.ranking.history import clicks_of_users
+from consumers.ranking.click_counts import clicks_of_users
+from consumers.ranking.ground_truth import Truth
 from consumers.ranking.training_set import TrainingSet
-from consumers.ranking.truth import Truth
 from feature_repo import table_names
 from feature_repo.errors import VitrineError
 from feature_repo.features.similarity import unit

@@ -11,20 +11,20 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from consumers.ranking import delong, proxies, verdict
+from consumers.ranking.ablation import Scores, score_all
+from consumers.ranking.baseline_features import tabular_features, unused_context
+from consumers.ranking.bootstrap import Draws, draws, interval, mean_of
+from consumers.ranking.content_features import feature_groups, fit_projection
 from consumers.ranking.costs import Cost, costs, fetch_costs
-from consumers.ranking.draws import Draws, draws, interval, mean_of
-from consumers.ranking.experiment import Scores, score_all
 from consumers.ranking.export import PARQUET, export, refuse
+from consumers.ranking.ground_truth import Truth, read_truth
 from consumers.ranking.impressions import read_impressions
 from consumers.ranking.lift import Comparison, compare_ladder, compare_main, delong_of
-from consumers.ranking.multimodal import feature_groups, fit_projection
 from consumers.ranking.plan import ALL, BASE, DIN, LIGHTGBM, Plan, split_rows
 from consumers.ranking.refusals import refuse_unusable
 from consumers.ranking.slices import slices
 from consumers.ranking.splits import split_time, validation_time
-from consumers.ranking.tabular import tabular_features, unused_context
 from consumers.ranking.training_set import TrainingSet, encoder_version, join
-from consumers.ranking.truth import Truth, read_truth
 from consumers.ranking.verdict import Verdict
 from consumers.tagging.report import judge
 from feature_repo import table_names

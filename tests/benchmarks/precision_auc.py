@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from consumers.ranking import rankers
-from consumers.ranking.draws import Floats, draws, interval, mean_of
-from consumers.ranking.history import clicks_of_users
-from consumers.ranking.multimodal import Group, feature_groups
+from consumers.ranking import lightgbm_ranker
+from consumers.ranking.baseline_features import tabular_features
+from consumers.ranking.bootstrap import Floats, draws, interval, mean_of
+from consumers.ranking.click_counts import clicks_of_users
+from consumers.ranking.content_features import Group, feature_groups
 from consumers.ranking.splits import split_time
-from consumers.ranking.tabular import tabular_features
 from consumers.ranking.training_set import JoinedView, TrainingSet, gather
 from feature_repo.features.interest import Click, means_of_histories
 from feature_repo.features.similarity import rowwise_cosine
@@ -80,17 +80,17 @@ def measure(
         progress: told of each ranker trained.
     """
     test = data.time >= split_time(data, test_days)
-    base = rankers.binned(tabular_features(data), data.clicked, ~test, test)
+    base = lightgbm_ranker.binned(tabular_features(data), data.clicked, ~test, test)
     drawn = draws(data, test, replicates, 0)
 
-    def auc(name: str, *groups: rankers.Binned) -> Floats:
+    def auc(name: str, *groups: lightgbm_ranker.Binned) -> Floats:
         progress(name)
-        return drawn.measure("auc", rankers.fit([base, *groups], range(seeds)).scores)
+        return drawn.measure("auc", lightgbm_ranker.fit([base, *groups], range(seeds)).scores)
 
     of = {NONE: auc(NONE)}
     for storage in STORAGES:
         group = affinity_of_stored(data, storage)
-        of[storage] = auc(storage, rankers.binned(group, data.clicked, ~test, test))
+        of[storage] = auc(storage, lightgbm_ranker.binned(group, data.clicked, ~test, test))
     lines = []
     for name, values in of.items():
         difference = mean_of(values - of[EXACT], 0)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from consumers.ranking.history import clicks_of_users
+from consumers.ranking.click_counts import clicks_of_users
 from feature_repo.features.similarity import cosines_of_rows, cosines_of_windows
 
 PRODUCTS, WIDTH, LENGTH = 7, 5, 4

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from consumers.ranking import rankers, report
-from consumers.ranking.tabular import tabular_features, unused_context
+from consumers.ranking import lightgbm_ranker, report
+from consumers.ranking.baseline_features import tabular_features, unused_context
 from consumers.ranking.training_set import TrainingSet
 from tests.ranking.world import DAY, START, measured, small_log
 
@@ -79,7 +79,9 @@ def test_a_column_called_like_one_of_our_features_displaces_none() -> None:
 def test_a_column_may_be_called_by_any_characters() -> None:
     data = with_columns(small_log(), **{'a "b", {c}: [d]': pa.scalar(1.0), "位置": pa.scalar("x")})
     early = data.time < START + 15 * DAY
-    assert np.isfinite(rankers.fit_and_score(tabular_features(data), data.clicked, early, ~early, seeds=[0])).all()
+    assert np.isfinite(
+        lightgbm_ranker.fit_and_score(tabular_features(data), data.clicked, early, ~early, seeds=[0])
+    ).all()
 
 
 def test_what_holds_neither_numbers_nor_text_is_named_with_its_type() -> None:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from consumers.ranking import din, report
+from consumers.ranking import din_ranker, report
+from consumers.ranking.baseline_features import tabular_features
 from consumers.ranking.lift import OVER_PLACEBO
 from consumers.ranking.run import Run
-from consumers.ranking.tabular import tabular_features
 from consumers.ranking.training_set import TrainingSet
 from feature_repo.errors import VitrineError
 from tests.ranking.world import measured, small_log
@@ -24,7 +24,7 @@ TRAIN, TEST = np.arange(4500), np.arange(4500, 6000)
 
 
 def scores(data: TrainingSet = DATA, seed: int = 0) -> np.ndarray:
-    return din.fit_and_score(data, BASE, TRAIN, TEST, [seed])[0]
+    return din_ranker.fit_and_score(data, BASE, TRAIN, TEST, [seed])[0]
 
 
 def test_the_same_seed_gives_the_same_scores_beside_other_threads_too() -> None:
@@ -53,11 +53,11 @@ def test_a_click_does_not_reach_what_was_shown_before_it() -> None:
 
 def test_the_interest_is_the_sum_of_the_clicks_each_weighed_by_how_it_meets_the_candidate() -> None:
     torch.manual_seed(0)
-    network = din.Network(3, 6, 0, 0)
+    network = din_ranker.Network(3, 6, 0, 0)
     history = torch.tensor([[4, 2, -1], [-1, -1, -1]])
     candidate = network.product(torch.tensor([1, 5]))
     found = network.interest(candidate, history)
-    expected = torch.zeros(din.WIDTH)
+    expected = torch.zeros(din_ranker.WIDTH)
     for product in (4, 2):
         clicked = network.product.weight[product]
         seen = torch.cat([candidate[0], clicked, candidate[0] - clicked, candidate[0] * clicked])

@@ -8,9 +8,9 @@ import pytest
 import torch
 from sklearn.datasets import load_svmlight_file
 
-from consumers.ranking import rankers
+from consumers.ranking import lightgbm_ranker
+from consumers.ranking.baseline_features import tabular_features
 from consumers.ranking.export import FORMATS, ImpressionDataset, export
-from consumers.ranking.tabular import tabular_features
 from feature_repo.errors import VitrineError
 from tests.ranking.world import small_log
 
@@ -60,7 +60,7 @@ def test_a_vector_is_stored_once_however_often_it_was_shown(folder: Path) -> Non
 def test_libsvm_says_what_the_features_are_and_leaves_out_what_is_missing(folder: Path) -> None:
     read, labels = load_svmlight_file(str(folder / "tabular.libsvm"), n_features=len(FEATURES), zero_based=True)
     every = np.ones(600, bool)
-    expected = rankers.matrix(FEATURES, every)
+    expected = lightgbm_ranker.matrix(FEATURES, every)
     np.testing.assert_array_equal(labels, DATA.clicked)
     np.testing.assert_allclose(read.toarray(), np.nan_to_num(expected), rtol=1e-6)
     assert read.nnz == (~np.isnan(expected)).sum()
@@ -70,13 +70,13 @@ def test_libsvm_says_what_the_features_are_and_leaves_out_what_is_missing(folder
 
 
 def test_lightgbm_trains_on_its_binary_as_on_the_features_themselves(folder: Path) -> None:
-    settings = rankers.SETTINGS | {"seed": 1}
+    settings = lightgbm_ranker.SETTINGS | {"seed": 1}
     read = lightgbm.Dataset(str(folder / "tabular.bin"), params=settings)
     booster = lightgbm.train(settings, read, num_boost_round=5)
     every = np.ones(600, bool)
-    itself = rankers.binned(FEATURES, DATA.clicked, every, ~every).train
+    itself = lightgbm_ranker.binned(FEATURES, DATA.clicked, every, ~every).train
     expected = lightgbm.train(settings, itself, num_boost_round=5)
-    rows = rankers.matrix(FEATURES, every)
+    rows = lightgbm_ranker.matrix(FEATURES, every)
     np.testing.assert_array_equal(booster.predict(rows), expected.predict(rows))
 
 

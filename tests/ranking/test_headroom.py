@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from consumers.ranking import headroom, rankers
-from consumers.ranking.multimodal import Group, feature_groups, fit_projection
+from consumers.ranking import headroom, lightgbm_ranker
+from consumers.ranking.content_features import Group, feature_groups, fit_projection
+from consumers.ranking.ground_truth import Truth
 from consumers.ranking.training_set import TrainingSet
-from consumers.ranking.truth import Truth
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS
 from tests.ranking.world import DAY, START, small_log
 
@@ -133,7 +133,7 @@ def test_a_ranker_gains_by_every_step_where_tags_and_vectors_know_nothing_of_wha
     train = DATA.time < START_OF_TEST
 
     def auc(features: Group) -> float:
-        scores = rankers.fit_and_score(features, DATA.clicked, train, ~train, seeds=[0])[0]
+        scores = lightgbm_ranker.fit_and_score(features, DATA.clicked, train, ~train, seeds=[0])[0]
         clicked = DATA.clicked[~train] == 1
         return float((scores[clicked][:, None] > scores[~clicked]).mean())
 

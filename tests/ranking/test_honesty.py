@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from consumers import cli
-from consumers.ranking.leaks import later_than_shown
+from consumers.ranking.leakage import later_than_shown
 from consumers.ranking.run import read_and_join
 from consumers.ranking.training_set import JoinedView, TrainingSet
 from feature_repo import console, definitions

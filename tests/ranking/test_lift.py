@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from consumers.ranking import rankers, report, splits
+from consumers.ranking import lightgbm_ranker, report, splits
 from consumers.ranking.run import Run
 from feature_repo.errors import VitrineError
 from tests.ranking.world import DAY, START, cut, measured, small_log
@@ -87,7 +87,7 @@ def test_the_same_seed_gives_the_same_scores() -> None:
     data = small_log()
     features = {"day": (data.time // DAY).astype(np.float32), "user": data.user.astype(np.int32)}
     early = data.time < START + 15 * DAY
-    first, again = (rankers.fit_and_score(features, data.clicked, early, ~early, seeds=[3]) for _ in range(2))
+    first, again = (lightgbm_ranker.fit_and_score(features, data.clicked, early, ~early, seeds=[3]) for _ in range(2))
     np.testing.assert_array_equal(first, again)
 
 

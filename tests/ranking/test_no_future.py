@@ -6,8 +6,8 @@ It catches the leaks that no timestamp shows, such as an array whose width is a 
 import numpy as np
 import pytest
 
-from consumers.ranking.multimodal import feature_groups, fit_projection
-from consumers.ranking.tabular import tabular_features
+from consumers.ranking.baseline_features import tabular_features
+from consumers.ranking.content_features import feature_groups, fit_projection
 from consumers.ranking.training_set import TrainingSet
 from tests.ranking.world import cut, small_log
 

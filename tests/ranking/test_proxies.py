@@ -7,8 +7,8 @@ import pytest
 
 from consumers.commands.proxies import proxies as show_proxies
 from consumers.ranking import proxies
+from consumers.ranking.ground_truth import Truth
 from consumers.ranking.training_set import TrainingSet
-from consumers.ranking.truth import Truth
 from feature_repo.errors import VitrineError
 from tests.ranking.world import small_log
 

@@ -2,7 +2,7 @@ import lightgbm
 import numpy as np
 import pytest
 
-from consumers.ranking import rankers
+from consumers.ranking import lightgbm_ranker
 
 CHANCE = np.random.default_rng(5)
 ROWS = 4000
@@ -12,43 +12,43 @@ CLICKED = (CHANCE.random(ROWS) < 1 / (1 + np.exp(1 - LEFT["a"] - 2 * RIGHT["b"])
 TRAIN = np.arange(ROWS) < 3000
 
 
-def parts() -> list[rankers.Binned]:
-    return [rankers.binned(features, CLICKED, TRAIN, ~TRAIN) for features in (LEFT, RIGHT)]
+def parts() -> list[lightgbm_ranker.Binned]:
+    return [lightgbm_ranker.binned(features, CLICKED, TRAIN, ~TRAIN) for features in (LEFT, RIGHT)]
 
 
 def directly(rows: np.ndarray, seed: int) -> np.ndarray:
     features = LEFT | RIGHT
     data = lightgbm.Dataset(
-        rankers.matrix(features, rows), CLICKED[rows], feature_name=list(features),
-        categorical_feature=["c"], params=rankers.SETTINGS,
+        lightgbm_ranker.matrix(features, rows), CLICKED[rows], feature_name=list(features),
+        categorical_feature=["c"], params=lightgbm_ranker.SETTINGS,
     )  # fmt: skip
-    booster = lightgbm.train(rankers.SETTINGS | {"seed": seed}, data, num_boost_round=rankers.ROUNDS)
-    return np.asarray(booster.predict(rankers.matrix(features, ~TRAIN)))
+    booster = lightgbm.train(lightgbm_ranker.SETTINGS | {"seed": seed}, data, num_boost_round=lightgbm_ranker.ROUNDS)
+    return np.asarray(booster.predict(lightgbm_ranker.matrix(features, ~TRAIN)))
 
 
 def test_groups_binned_apart_give_the_ranker_that_they_would_give_together() -> None:
-    made = rankers.fit(parts(), seeds=[4])
+    made = lightgbm_ranker.fit(parts(), seeds=[4])
     np.testing.assert_array_equal(made.scores[0], directly(TRAIN, 4))
 
 
 def test_binned_groups_may_be_used_again() -> None:
     both = parts()
-    first, alone, again = (rankers.fit(groups, seeds=[1, 2]) for groups in (both, both[:1], both))
+    first, alone, again = (lightgbm_ranker.fit(groups, seeds=[1, 2]) for groups in (both, both[:1], both))
     np.testing.assert_array_equal(first.scores, again.scores)
     assert list(alone.gain) == ["a", "c"]
 
 
 def test_a_share_of_the_rows_is_what_is_trained_on() -> None:
     some = np.arange(0, 3000, 2)
-    made = rankers.fit(parts(), seeds=[0], rows=some)
-    assert (made.scores != rankers.fit(parts(), seeds=[0]).scores).any()
+    made = lightgbm_ranker.fit(parts(), seeds=[0], rows=some)
+    assert (made.scores != lightgbm_ranker.fit(parts(), seeds=[0]).scores).any()
     flipped = CLICKED.copy()
     flipped[1:3000:2] ^= 1  # labels of the other rows
-    other = [rankers.binned(features, flipped, TRAIN, ~TRAIN) for features in (LEFT, RIGHT)]
-    np.testing.assert_array_equal(made.scores, rankers.fit(other, seeds=[0], rows=some).scores)
+    other = [lightgbm_ranker.binned(features, flipped, TRAIN, ~TRAIN) for features in (LEFT, RIGHT)]
+    np.testing.assert_array_equal(made.scores, lightgbm_ranker.fit(other, seeds=[0], rows=some).scores)
 
 
 def test_gain_is_shared_out_among_the_features_seen() -> None:
-    gain = rankers.fit(parts(), seeds=[0]).gain
+    gain = lightgbm_ranker.fit(parts(), seeds=[0]).gain
     assert sum(gain.values()) == pytest.approx(1)
     assert gain["b"] > gain["a"] > gain["c"]

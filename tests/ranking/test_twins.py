@@ -2,8 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.ranking import twins
-from consumers.ranking.history import MICROSECONDS_A_DAY, clicks_of_users
+from consumers.ranking import identity_controls
+from consumers.ranking.click_counts import MICROSECONDS_A_DAY, clicks_of_users
 
 logs = st.lists(
     st.tuples(st.integers(0, 2), st.integers(0, 8), st.integers(0, 1), st.integers(-1, 3)), min_size=1, max_size=40
@@ -15,12 +15,14 @@ def test_twins_count_by_identity_what_was_clicked_strictly_before(log: list, len
     user, day, clicked, shown = (np.array(column, np.int64) for column in zip(*log, strict=True))
     time = day * MICROSECONDS_A_DAY
     clicks = clicks_of_users(user, time, clicked)
-    same = twins.same_in_window(shown, clicks, length)
-    recent = twins.recency_weighted_count(clicks, user, time)
+    same = identity_controls.same_in_window(shown, clicks, length)
+    recent = identity_controls.recency_weighted_count(clicks, user, time)
     for row in range(len(log)):
         earlier = [i for i in range(len(log)) if user[i] == user[row] and time[i] < time[row] and clicked[i]]
         last = sorted(earlier, key=lambda i: (time[i], i))[-length:]
         assert same[row] == sum(shown[i] == shown[row] >= 0 for i in last)
         np.testing.assert_allclose(
-            recent[row], sum(0.5 ** ((day[row] - day[i]) / twins.HALF_LIFE_DAYS) for i in earlier), rtol=1e-5
+            recent[row],
+            sum(0.5 ** ((day[row] - day[i]) / identity_controls.HALF_LIFE_DAYS) for i in earlier),
+            rtol=1e-5,
         )

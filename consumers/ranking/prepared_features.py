@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.ranking import rankers
-from consumers.ranking.leaks import every_leak, refuse_leaks
-from consumers.ranking.multimodal import Group, feature_groups, fit_projection
+from consumers.ranking import lightgbm_ranker
+from consumers.ranking.baseline_features import names_of_context, tabular_features
+from consumers.ranking.content_features import Group, feature_groups, fit_projection
+from consumers.ranking.leakage import every_leak, refuse_leaks
+from consumers.ranking.lightgbm_ranker import Binned
 from consumers.ranking.plan import BASE, Split
-from consumers.ranking.rankers import Binned
-from consumers.ranking.tabular import names_of_context, tabular_features
 from consumers.ranking.training_set import TrainingSet
 from feature_repo import table_names
 from feature_repo.cores import on_every_core
@@ -30,7 +30,7 @@ class Material:
     """First microsecond of the test."""
     projection: NDArray[np.float32] | None
     """As `feature_groups` takes it."""
-    base: rankers.Features
+    base: lightgbm_ranker.Features
     groups: Mapping[str, Group]
     binned_base: Binned
     binned_groups: Mapping[str, Binned]
@@ -40,9 +40,9 @@ class Material:
         """The baseline and all groups."""
         return [self.binned_base, *self.binned_groups.values()]
 
-    def bin(self, features: rankers.Features) -> Binned:
+    def bin(self, features: lightgbm_ranker.Features) -> Binned:
         """Sort other features of the same rows into bins."""
-        return rankers.binned(features, self.data.clicked, self.split.train, self.split.judged)
+        return lightgbm_ranker.binned(features, self.data.clicked, self.split.train, self.split.judged)
 
 
 def prepare(data: TrainingSet, split: Split, start: int) -> Material:
@@ -58,7 +58,7 @@ def prepare(data: TrainingSet, split: Split, start: int) -> Material:
     if not groups:
         raise VitrineError("the feature service has neither product_embedding nor product_tags; nothing to compare")
     refuse_leaks(every_leak(data, {BASE: base, **groups}, names_of_context(data)))
-    sort = partial(rankers.binned, clicked=data.clicked, train=split.train, judged=split.judged)
+    sort = partial(lightgbm_ranker.binned, clicked=data.clicked, train=split.train, judged=split.judged)
     binned_base, *binned_groups = on_every_core(sort, [base, *groups.values()])
     return Material(
         data, split, start, projection, base, groups, binned_base, dict(zip(groups, binned_groups, strict=True))

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.ranking import content
-from consumers.ranking.history import Clicks, clicks_of_users
+from consumers.ranking.click_counts import Clicks, clicks_of_users
 from consumers.ranking.training_set import JoinedView, TrainingSet, codes, gather
 from feature_repo import table_names
 from feature_repo.features.affinity import affinity, summaries

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.ranking.history import MICROSECONDS_A_DAY, Clicks, Ints, clicks_of_users
+from consumers.ranking.click_counts import MICROSECONDS_A_DAY, Clicks, Ints, clicks_of_users
 
 WINDOW = 50
 """How many of the last clicks are counted; the affinity features look back as far."""

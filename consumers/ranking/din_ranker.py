@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from consumers.ranking.history import Clicks, clicks_of_users
+from consumers.ranking.click_counts import Clicks, clicks_of_users
 from consumers.ranking.training_set import TrainingSet
 
 Features = Mapping[str, NDArray[Any]]

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.ranking import headroom, rankers
-from consumers.ranking.material import Material, prepare
-from consumers.ranking.multimodal import feature_groups
+from consumers.ranking import headroom, lightgbm_ranker
+from consumers.ranking.content_features import feature_groups
+from consumers.ranking.ground_truth import Truth
+from consumers.ranking.lightgbm_ranker import Fit
 from consumers.ranking.placebo import with_swapped_content
 from consumers.ranking.plan import (
     ALL,
@@ -36,9 +37,8 @@ from consumers.ranking.plan import (
     Plan,
     Split,
 )
-from consumers.ranking.rankers import Fit
+from consumers.ranking.prepared_features import Material, prepare
 from consumers.ranking.training_set import TrainingSet
-from consumers.ranking.truth import Truth
 from feature_repo import table_names
 from feature_repo.cores import on_every_core
 from feature_repo.errors import VitrineError
@@ -140,9 +140,9 @@ def _placebos(material: Material, plan: Plan) -> list[Piece]:
             section = "main" if plan.ranker == DIN else "beside"
             yield (section, PLACEBO, number), _attend(material, plan.din_rows, [material.base, *made.values()], seeds)
         if plan.ranker != DIN:
-            yield ("main", PLACEBO, number), rankers.fit([material.binned_base, *theirs.values()], seeds)
+            yield ("main", PLACEBO, number), lightgbm_ranker.fit([material.binned_base, *theirs.values()], seeds)
         for name, group in theirs.items():
-            fitted = rankers.fit([material.binned_base, group], [0], material.split.ladder)
+            fitted = lightgbm_ranker.fit([material.binned_base, group], [0], material.split.ladder)
             yield ("ladder", SWAPPED + name, number), fitted
 
     mains = 2 if plan.ranker == BOTH else 1
@@ -157,7 +157,7 @@ def _headroom(material: Material, truth: Truth | None) -> list[Piece]:
     def replaced() -> Iterator[tuple[Key, Fit]]:
         for name, groups in headroom.steps(material.data, truth, material.groups, material.start):
             parts = [material.binned_base, *map(material.bin, groups)]
-            yield ("headroom", name, 0), rankers.fit(parts, [0], material.split.ladder)
+            yield ("headroom", name, 0), lightgbm_ranker.fit(parts, [0], material.split.ladder)
 
     return [(len(headroom.STEPS), replaced)]
 
@@ -168,7 +168,10 @@ def _main(material: Material, plan: Plan, truth: Truth | None) -> list[Piece]:
     if truth is not None:
         parts[ATTAINABLE] = [material.binned_base, material.bin(truth.features)]
     seeds = range(plan.seeds)
-    return [(plan.seeds, partial(_once, ("main", name, 0), rankers.fit, each, seeds)) for name, each in parts.items()]
+    return [
+        (plan.seeds, partial(_once, ("main", name, 0), lightgbm_ranker.fit, each, seeds))
+        for name, each in parts.items()
+    ]
 
 
 def _main_of_din(material: Material, plan: Plan, truth: Truth | None) -> list[Piece]:
@@ -186,7 +189,7 @@ def _ladder(material: Material) -> list[Piece]:
     parts |= {name: [material.binned_base, group] for name, group in of.items()}
     for name in of:
         parts[WITHOUT + name] = [material.binned_base, *(group for other, group in of.items() if other != name)]
-    fit = partial(rankers.fit, rows=material.split.ladder)
+    fit = partial(lightgbm_ranker.fit, rows=material.split.ladder)
     return [(1, partial(_once, ("ladder", name, 0), fit, each, [0])) for name, each in parts.items()]
 
 
@@ -194,7 +197,7 @@ def _curve(material: Material) -> list[Piece]:
     """The baseline and all features on shares of the rows before the test."""
     pieces: list[Piece] = []
     for share in CURVE:
-        fit = partial(rankers.fit, rows=np.arange(0, int(material.split.train.sum()), round(1 / share)))
+        fit = partial(lightgbm_ranker.fit, rows=np.arange(0, int(material.split.train.sum()), round(1 / share)))
         for name, parts in ((BASE, [material.binned_base]), (ALL, material.everything)):
             pieces.append((1, partial(_once, ("curve", f"{share} {name}", 0), fit, parts, [0])))
     return pieces
@@ -206,19 +209,21 @@ def _once(
     yield key, fit(parts, seeds)
 
 
-def _raw(material: Material) -> dict[str, list[rankers.Features]]:
+def _raw(material: Material) -> dict[str, list[lightgbm_ranker.Features]]:
     """The features of the baseline and of all, as a ranker takes them that has no use for bins."""
     return {BASE: [material.base], ALL: [material.base, *material.groups.values()]}
 
 
-def _attending(section: str, name: str, material: Material, plan: Plan, parts: Sequence[rankers.Features]) -> Piece:
+def _attending(
+    section: str, name: str, material: Material, plan: Plan, parts: Sequence[lightgbm_ranker.Features]
+) -> Piece:
     fit = partial(_attend, material, plan.din_rows)
     return plan.seeds, partial(_once, (section, name, 0), fit, parts, range(plan.seeds))
 
 
-def _attend(material: Material, most: int, parts: Sequence[rankers.Features], seeds: Sequence[int]) -> Fit:
+def _attend(material: Material, most: int, parts: Sequence[lightgbm_ranker.Features], seeds: Sequence[int]) -> Fit:
     """A DIN trained on a sample of the rows before the test, in the form of the trees; NaN on the validation days."""
-    from consumers.ranking import din  # torch takes seconds to import, and is asked for by an option
+    from consumers.ranking import din_ranker  # torch takes seconds to import, and is asked for by an option
 
     split = material.split
     train = np.flatnonzero(split.train)
@@ -226,7 +231,9 @@ def _attend(material: Material, most: int, parts: Sequence[rankers.Features], se
         train = np.sort(np.random.default_rng(0).choice(train, most, replace=False))
     features = {name: values for part in parts for name, values in part.items()}
     scores = np.full((len(seeds), len(split.validation)), np.nan)
-    scores[:, ~split.validation] = din.fit_and_score(material.data, features, train, np.flatnonzero(split.test), seeds)
+    scores[:, ~split.validation] = din_ranker.fit_and_score(
+        material.data, features, train, np.flatnonzero(split.test), seeds
+    )
     return Fit(scores, {})
 
 

@@ -13,15 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from consumers.ranking.history import (
+from consumers.ranking.click_counts import (
     MICROSECONDS_A_DAY,
     clicks_of_users,
     counts_before,
     days_since_click,
     smoothed_rate,
 )
+from consumers.ranking.identity_controls import twins
 from consumers.ranking.training_set import TrainingSet, codes
-from consumers.ranking.twins import twins
 from feature_repo import table_names
 from feature_repo.schema import CATEGORY_SEPARATOR, IMPRESSIONS
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from consumers.ranking.rankers import Features
+from consumers.ranking.lightgbm_ranker import Features
 from consumers.ranking.training_set import JoinedView, TrainingSet
 from feature_repo import table_names
 from feature_repo.errors import VitrineError
