@@ -19,7 +19,7 @@ from feature_repo.console import StoreOption
 from feature_repo.errors import UsageError, VitrineError
 
 if TYPE_CHECKING:
-    from consumers.serving.door import Door
+    from consumers.serving.auth import Door
 
 LAST_PORT = 65_535
 
@@ -84,7 +84,7 @@ def serve(
     _refuse_overlap(flight_port, http_port, processes)
     # A request is small: threads within it would only wait for each other. OpenBLAS reads this when numpy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from consumers.serving.door import Certificate, Door, read_token
+    from consumers.serving.auth import Certificate, Door, read_token
 
     certificate = Certificate(tls_certificate, tls_key) if tls_certificate and tls_key else None
     wanted = _Wanted(
@@ -139,8 +139,9 @@ def _serve_several(wanted: _Wanted, count: int) -> None:
     """Flight by all, the rest by the first: there are one page and one watch, and its /metrics are of all."""
     from prometheus_client import multiprocess
 
-    from consumers.serving import metrics, processes
-    from consumers.serving.door import see_free
+    from consumers.serving import metrics
+    from consumers.serving import supervisor as processes
+    from consumers.serving.auth import see_free
     from consumers.serving.ending import heeded
 
     ports = processes.ports(wanted.door.host, wanted.flight_port, count)
@@ -164,9 +165,9 @@ def _serve(wanted: _Wanted, on_ready: Callable[[dict[str, str]], None]) -> None:
     from consumers.served_log import ServedLog
     from consumers.serving import server
     from consumers.serving.access_log import AccessLog
-    from consumers.serving.desk import Desk
-    from consumers.serving.door import see_free
+    from consumers.serving.auth import see_free
     from consumers.serving.ending import heeded
+    from consumers.serving.executor import Desk
     from consumers.serving.metrics import Metrics
     from feature_repo.online.configured import open_online
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.flight as flight
 from numpy.typing import NDArray
 
-from consumers.serving.answer import ARROW, Answer
+from consumers.serving.response import ARROW, Answer
 from feature_repo.errors import VitrineError
 
 

@@ -18,10 +18,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.flight as flight
 
-from consumers.serving.answer import Answer, to_ipc
-from consumers.serving.desk import Desk
-from consumers.serving.door import Door
-from consumers.serving.refusal import Code, Refused
+from consumers.serving.auth import Door
+from consumers.serving.errors import Code, Refused
+from consumers.serving.executor import Desk
+from consumers.serving.response import Answer, to_ipc
 from feature_repo.errors import VitrineError
 
 PROTOCOL = "flight"

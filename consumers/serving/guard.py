@@ -4,8 +4,8 @@ import json
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from consumers.serving.door import Door
-from consumers.serving.refusal import Code, Refused
+from consumers.serving.auth import Door
+from consumers.serving.errors import Code, Refused
 
 OPEN = frozenset({"/healthz", "/readyz"})
 """What a load balancer asks, which has no token."""

@@ -24,12 +24,12 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from consumers.serving import ask as asking
-from consumers.serving.answer import ARROW, EVENT_TIMESTAMP, STATUS, STATUS_WORDS, Answer, to_ipc
-from consumers.serving.desk import Desk
-from consumers.serving.door import Door
+from consumers.serving import request as asking
+from consumers.serving.auth import Door
+from consumers.serving.errors import Code, Refused
+from consumers.serving.executor import Desk
 from consumers.serving.guard import Guard
-from consumers.serving.refusal import Code, Refused
+from consumers.serving.response import ARROW, EVENT_TIMESTAMP, STATUS, STATUS_WORDS, Answer, to_ipc
 
 PROTOCOL = "http"
 _REFUSAL = {

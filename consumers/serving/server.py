@@ -9,9 +9,9 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import APIRouter
 
-from consumers.serving.desk import Desk
-from consumers.serving.door import Door
+from consumers.serving.auth import Door
 from consumers.serving.ending import Ending
+from consumers.serving.executor import Desk
 from consumers.serving.flight import FlightServer
 from consumers.serving.http import create_app
 from feature_repo import memory

@@ -14,8 +14,8 @@ import uvicorn
 
 from consumers.online import OnlineReader
 from consumers.serving.access_log import AccessLog
-from consumers.serving.desk import Desk
-from consumers.serving.door import Door
+from consumers.serving.auth import Door
+from consumers.serving.executor import Desk
 from consumers.serving.flight import FlightServer
 from consumers.serving.http import create_app
 from consumers.serving.limits import Limits

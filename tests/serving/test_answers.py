@@ -9,8 +9,8 @@ import pyarrow.flight as flight
 import pytest
 
 from consumers.online import OnlineReader, Status
-from consumers.serving.answer import ARROW, Answer, answer
 from consumers.serving.client import FlightClient, HttpClient, matrix, request
+from consumers.serving.response import ARROW, Answer, answer
 from tests.online.feast_world import NOW
 from tests.serving.running import Served
 

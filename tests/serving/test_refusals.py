@@ -19,10 +19,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from consumers.online import OnlineReader
-from consumers.serving import ask
+from consumers.serving import request as ask
 from consumers.serving.access_log import AccessLog
+from consumers.serving.auth import Certificate, Door
 from consumers.serving.client import FlightClient, HttpClient, request
-from consumers.serving.door import Certificate, Door
 from consumers.serving.limits import Limits
 from feature_repo.errors import UsageError, VitrineError
 from feature_repo.online.catalog import Service

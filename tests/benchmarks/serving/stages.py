@@ -10,10 +10,11 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from consumers.online import OnlineReader, affinity
-from consumers.serving import answer, ask, flight, lookup
+from consumers.serving import feature_lookup, flight, response
+from consumers.serving import request as ask
 from consumers.serving.access_log import AccessLog
 from consumers.serving.client import request
-from consumers.serving.desk import Desk
+from consumers.serving.executor import Desk
 from consumers.serving.limits import Limits
 from consumers.serving.metrics import Metrics
 from feature_repo import memory
@@ -30,7 +31,7 @@ STAGES: dict[str, tuple[Any, str]] = {
     "wait for Redis, take its rows": (RedisConversation, "hear"),
     "unpack rows": (OnlineTable, "unpack"),
     "compute affinity": (affinity, "_affinity"),
-    "make Arrow's columns": (lookup, "answer"),
+    "make Arrow's columns": (feature_lookup, "answer"),
     "write the user's row": (flight, "to_ipc"),
 }
 """Functions by what they do; none calls another of them."""
@@ -65,7 +66,7 @@ def stages(products: Products = 3_000, users: Users = 100, asked: Asked = 500, c
         print(f"{stage:32} {statistics.median(seconds_) * 1e3:6.2f}")
 
 
-def _formed(found: answer.Answer) -> object:
+def _formed(found: response.Answer) -> object:
     return flight.to_ipc(found.user) if found.user is not None else None
 
 

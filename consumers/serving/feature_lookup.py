@@ -15,10 +15,10 @@ import numpy as np
 from consumers.online.affinity import Affinity, fetch_with_affinity
 from consumers.online.encoder_guard import MixedEncoders, refuse_two_encoders
 from consumers.online.reader import NoServices, OnlineReader, UnknownFeatures
-from consumers.serving.answer import AFFINITY, STATUS_WORDS, Answer, answer
-from consumers.serving.ask import Ask
+from consumers.serving.errors import Code, Refused
 from consumers.serving.metrics import Metrics
-from consumers.serving.refusal import Code, Refused
+from consumers.serving.request import Ask
+from consumers.serving.response import AFFINITY, STATUS_WORDS, Answer, answer
 from feature_repo.errors import VitrineError
 from feature_repo.online.feature_batch import Block
 from feature_repo.schema import PRODUCT_ID, USER_ID

@@ -20,14 +20,14 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from consumers.online.reader import OnlineReader
-from consumers.serving import ask as asking
+from consumers.serving import request as asking
 from consumers.serving.access_log import AccessLog
-from consumers.serving.answer import Answer
-from consumers.serving.ask import Ask
+from consumers.serving.errors import Code, Refused
+from consumers.serving.feature_lookup import Lookup
 from consumers.serving.limits import Limits
-from consumers.serving.lookup import Lookup
 from consumers.serving.metrics import Metrics
-from consumers.serving.refusal import Code, Refused
+from consumers.serving.request import Ask
+from consumers.serving.response import Answer
 
 Form = TypeVar("Form")
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from consumers.serving.errors import Code, Refused
 from consumers.serving.limits import MAX_ID_LETTERS
-from consumers.serving.refusal import Code, Refused
 
 MAX_DEADLINE_MS = 60_000
 
