@@ -5,7 +5,6 @@
     tagging/      how good the predicted tags are
     captions/     how good the written captions are
     monitoring/   freshness, drift, online against offline; metrics and the page of the one on call
-    served_log.py  a sample of what was served, byte for byte
     serving/      features over Arrow Flight and HTTP
 
 Imports `feature_repo`, never `producers`.

@@ -43,7 +43,7 @@ def consistency(
     materialization, packed, and held against the bytes that are online: missing, extra, stale or different.
     Exit code 3 says that there was no view to judge.
     """
-    from consumers.monitoring import consistency as views
+    from consumers.monitoring.consistency import check as views
     from consumers.monitoring.figures import as_json
     from consumers.monitoring.terminal import consistency_table
     from feature_repo.durations import parse_age, parse_moment

@@ -43,18 +43,18 @@ def freshness(
     With objectives, impressions or --slices also by slice: event-to-online lag, coverage, the age of what was served,
     refused rows and the last runs; an objective that is not met is exit code 1 and a line that says what to do first.
     """
-    from consumers.monitoring import freshness as views
     from consumers.monitoring.figures import as_json
+    from consumers.monitoring.freshness import freshness as views
     from consumers.monitoring.terminal import as_table, slice_tables
     from feature_repo.durations import parse_age, parse_moment
 
     allowed, moment = parse_age(max_age), parse_moment(now) if now else datetime.now(UTC)
     opened = config.load(store)
     if objectives or impressions or slices:
-        from consumers.monitoring import by_slice
-        from consumers.monitoring.objectives import Objectives, load
+        from consumers.monitoring.freshness import report
+        from consumers.monitoring.freshness.objectives import Objectives, load
 
-        sliced = by_slice.look(
+        sliced = report.look(
             opened,
             now=moment,
             max_age=allowed,

@@ -161,8 +161,8 @@ def _serve_several(wanted: _Wanted, count: int) -> None:
 
 def _serve(wanted: _Wanted, on_ready: Callable[[dict[str, str]], None]) -> None:
     """Serve until told to end."""
+    from consumers.monitoring.consistency.served_log import ServedLog
     from consumers.online.reader import OnlineReader
-    from consumers.served_log import ServedLog
     from consumers.serving import server
     from consumers.serving.access_log import AccessLog
     from consumers.serving.auth import see_free
@@ -179,9 +179,9 @@ def _serve(wanted: _Wanted, on_ready: Callable[[dict[str, str]], None]) -> None:
     with heeded() as ending, ExitStack() as open_:
         routers = []
         if wanted.watch is not None:
-            from consumers.monitoring import page
-            from consumers.monitoring.exported import Collector
-            from consumers.monitoring.objectives import load
+            from consumers.monitoring import status_page
+            from consumers.monitoring.freshness.objectives import load
+            from consumers.monitoring.prometheus import Collector
             from consumers.monitoring.watcher import Watcher, checks
             from feature_repo.durations import parse_age
 
@@ -191,7 +191,7 @@ def _serve(wanted: _Wanted, on_ready: Callable[[dict[str, str]], None]) -> None:
             looks = checks(wanted.deployment.file, every, objectives=wanted.objectives, impressions=wanted.impressions)
             watcher = open_.enter_context(Watcher(looks, _now))
             metrics.registry.register(Collector(watcher.states))
-            routers.append(page.router(watcher.states, _now, lift_report=wanted.lift_report))
+            routers.append(status_page.router(watcher.states, _now, lift_report=wanted.lift_report))
         stream = open_.enter_context(_stream(wanted.access_log))
         if wanted.log_served is not None:
             table.witness = open_.enter_context(ServedLog(wanted.log_served, wanted.log_served_one_in))

@@ -7,12 +7,12 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from consumers.monitoring.by_slice import FreshnessBySlice
-from consumers.monitoring.consistency import Consistency
+from consumers.monitoring.consistency.check import Consistency
+from consumers.monitoring.consistency.row_checks import FAULTS
 from consumers.monitoring.drift.check import Drift
-from consumers.monitoring.freshness import Freshness, ViewFreshness
-from consumers.monitoring.lags import SliceFreshness, Spread
-from consumers.monitoring.verdicts import FAULTS
+from consumers.monitoring.freshness.freshness import Freshness, ViewFreshness
+from consumers.monitoring.freshness.lags import SliceFreshness, Spread
+from consumers.monitoring.freshness.report import FreshnessBySlice
 from feature_repo.durations import in_words
 
 

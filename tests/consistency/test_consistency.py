@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from feast import FeatureStore
 
-from consumers.monitoring import consistency
-from consumers.monitoring.consistency import Consistency, ViewConsistency
+from consumers.monitoring.consistency import check
+from consumers.monitoring.consistency.check import Consistency, ViewConsistency
 from feature_repo import config
 from feature_repo.offline import delta, retention
 from feature_repo.online.catalog import written_key
@@ -70,7 +70,7 @@ def replace(store: FeatureStore, product: str, new: bytes | None) -> None:
 
 
 def checked(store: FeatureStore, *, now: datetime = NOW, sample: int = 100, **options: object) -> ViewConsistency:
-    found = consistency.check(
+    found = check.check(
         config.load(folder(store) / "feature_store.yaml"),
         sample=sample,
         seed=0,
@@ -221,7 +221,7 @@ def test_served_keys_alone_are_looked_at_if_a_log_names_them(shop: FeatureStore,
 @on_one_store
 def test_a_view_that_cannot_be_judged_says_why(shop: FeatureStore) -> None:
     delta.append(folder(shop) / "tables" / "affinity", pa.table({"user_id": [1], "product_id": ["p01"]}))
-    found = consistency.check(config.load(folder(shop) / "feature_store.yaml"), sample=10, seed=0, budget=0.0, now=NOW)
+    found = check.check(config.load(folder(shop) / "feature_store.yaml"), sample=10, seed=0, budget=0.0, now=NOW)
     reasons = {view.view: view.not_judged for view in found.views}
     assert reasons["season"] == "there is no table `season` yet"
     assert "no column clicks" in (reasons["affinity"] or "")
@@ -234,7 +234,7 @@ def test_a_view_that_cannot_be_judged_says_why(shop: FeatureStore) -> None:
 @on_one_store
 def test_a_view_whose_table_is_gone_is_a_breach_and_not_calm(shop: FeatureStore) -> None:
     (folder(shop) / "tables" / "looks").rename(folder(shop) / "elsewhere")
-    found = consistency.check(config.load(folder(shop) / "feature_store.yaml"), sample=10, seed=0, budget=1.0, now=NOW)
+    found = check.check(config.load(folder(shop) / "feature_store.yaml"), sample=10, seed=0, budget=1.0, now=NOW)
     assert [line.split(";")[0] for line in found.breaches] == [
         "looks: its rows are online and its offline table is gone"
     ]
@@ -243,7 +243,7 @@ def test_a_view_whose_table_is_gone_is_a_breach_and_not_calm(shop: FeatureStore)
 @on_one_store
 def test_the_command_ends_with_1_over_the_budget_and_says_what_to_do_first(shop: FeatureStore, tmp_path: Path) -> None:
     replace(shop, "p07", None)
-    file = tmp_path / "consistency.json"
+    file = tmp_path / "check.json"
     command = [
         sys.executable,
         "-m",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.monitoring.sampling import smallest, union
+from consumers.monitoring.consistency.sampling import smallest, union
 
 KEYS = st.lists(st.binary(min_size=1, max_size=4), max_size=60)
 

@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 from feast import FeatureStore
 
-from consumers import served_log
-from consumers.monitoring import consistency, verdicts
-from consumers.monitoring.consistency import ViewConsistency
+from consumers.monitoring.consistency import check, row_checks, served_log
+from consumers.monitoring.consistency.check import ViewConsistency
+from consumers.monitoring.consistency.served_log import ServedLog
 from consumers.online import OnlineReader
-from consumers.served_log import ServedLog
 from feature_repo import config
 from feature_repo.errors import VitrineError
 from feature_repo.online.row_format import HEADER_SIZE
@@ -40,7 +39,7 @@ PRODUCTS = [product for product, _, _ in LOOKS]
 
 @pytest.fixture(autouse=True)
 def one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verdicts, "CLOCKS", 0)
+    monkeypatch.setattr(row_checks, "CLOCKS", 0)
 
 
 def later() -> datetime:
@@ -56,7 +55,7 @@ def serving(store: FeatureStore) -> Iterator[OnlineReader]:
 
 
 def judged(store: FeatureStore, sample: int = 100) -> ViewConsistency:
-    found = consistency.check_served(
+    found = check.check_served(
         config.load(folder(store) / "feature_store.yaml"),
         folder(store) / "served.log",
         sample=sample,
@@ -120,7 +119,7 @@ def test_the_last_rows_are_judged_and_a_view_that_was_not_served_is_not(shop: Fe
         for product in PRODUCTS:
             reader.fetch("looks", [product])
     assert judged(shop, sample=7).sampled == 7
-    found = consistency.check_served(
+    found = check.check_served(
         config.load(folder(shop) / "feature_store.yaml"),
         folder(shop) / "served.log",
         sample=7,

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from consumers.cli import app
 from consumers.monitoring.drift.check import Drift, check
-from consumers.monitoring.exported import Collector
 from consumers.monitoring.figures import as_json
+from consumers.monitoring.prometheus import Collector
 from consumers.monitoring.watcher import Check, State
 from feature_repo import config
 from feature_repo.config import Settings

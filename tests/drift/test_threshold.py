@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from consumers.monitoring.drift import churn, measures, separable
+from consumers.monitoring.drift import domain_classifier, measures, neighbour_turnover
 from consumers.monitoring.drift.threshold import draws_for, judge, labellings
 from feature_repo.errors import UsageError
 
@@ -117,7 +117,7 @@ def test_the_classifiers_fitted_side_by_side_are_scikit_learns_one_by_one() -> N
     rows, labels = chance.standard_normal((120, 5)) * [3, 1, 1, 0.1, 0], chance.random((6, 120)) < 0.3
     labels[1] = rows[:, 0] > 0  # two sides that a plane separates
     labels[2] = False
-    found = separable.fit(rows, labels)
+    found = domain_classifier.fit(rows, labels)
     for weights, label in zip(found, labels, strict=True):
         if not label.any():
             assert (weights == 0).all()
@@ -130,17 +130,17 @@ def test_the_rank_formula_is_the_area_under_the_curve() -> None:
     chance = np.random.default_rng(0)
     scores, labels = chance.random((4, 60)), chance.random((4, 60)) < 0.4
     wanted = [roc_auc_score(label, score) for label, score in zip(labels, scores, strict=True)]
-    assert separable._ranked(scores, labels) == pytest.approx(wanted)
+    assert domain_classifier._ranked(scores, labels) == pytest.approx(wanted)
 
 
 def test_the_classifier_finds_what_no_mean_shows_and_nothing_where_there_is_nothing() -> None:
     chance = np.random.default_rng(0)
     label = (np.arange(400) < 150)[None]
     nothing = chance.standard_normal((400, 8))
-    assert separable.auc(nothing, label, 0)[0] == pytest.approx(0.5, abs=0.1)
-    assert separable.auc(nothing + 2 * label[0][:, None], label, 0)[0] > 0.95
+    assert domain_classifier.auc(nothing, label, 0)[0] == pytest.approx(0.5, abs=0.1)
+    assert domain_classifier.auc(nothing + 2 * label[0][:, None], label, 0)[0] > 0.95
     equal = np.ones((400, 8))
-    assert separable.auc(equal, label, 0)[0] == pytest.approx(0.5, abs=0.1), "equal vectors tell nothing"
+    assert domain_classifier.auc(equal, label, 0)[0] == pytest.approx(0.5, abs=0.1), "equal vectors tell nothing"
 
 
 def test_churn_is_the_share_of_neighbours_lost() -> None:
@@ -148,17 +148,19 @@ def test_churn_is_the_share_of_neighbours_lost() -> None:
     pool = chance.standard_normal((80, 16)).astype(np.float32)
     pool /= np.linalg.norm(pool, axis=1, keepdims=True)
     own = np.arange(80)
-    assert churn.churn(pool, pool, pool, own).tolist() == [0.0] * 80
+    assert neighbour_turnover.churn(pool, pool, pool, own).tolist() == [0.0] * 80
     other = chance.standard_normal((80, 16)).astype(np.float32)
-    lost = churn.churn(other / np.linalg.norm(other, axis=1, keepdims=True), pool, pool, own)
+    lost = neighbour_turnover.churn(other / np.linalg.norm(other, axis=1, keepdims=True), pool, pool, own)
     expected = [
-        1 - len(set(_nearest(old, pool, i)) & set(_nearest(new, pool, i))) / churn.NEIGHBOURS
+        1 - len(set(_nearest(old, pool, i)) & set(_nearest(new, pool, i))) / neighbour_turnover.NEIGHBOURS
         for i, (old, new) in enumerate(zip(other, pool, strict=True))
     ]
     assert lost == pytest.approx(expected)
-    assert np.isnan(churn.churn(pool[:5], pool[:5], pool[:5], own[:5])).all(), "of ten products all are neighbours"
+    assert np.isnan(neighbour_turnover.churn(pool[:5], pool[:5], pool[:5], own[:5])).all(), (
+        "of ten products all are neighbours"
+    )
 
 
 def _nearest(vector: NDArray, pool: NDArray, own: int) -> list[int]:
     order = [i for i in np.argsort(-(pool @ vector)).tolist() if i != own]
-    return order[: churn.NEIGHBOURS]
+    return order[: neighbour_turnover.NEIGHBOURS]

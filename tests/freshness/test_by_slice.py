@@ -14,10 +14,10 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from consumers.monitoring import by_slice
-from consumers.monitoring.by_slice import FreshnessBySlice
-from consumers.monitoring.lags import SliceFreshness
-from consumers.monitoring.objectives import STEPS, Objectives, load
+from consumers.monitoring.freshness import report as by_slice
+from consumers.monitoring.freshness.lags import SliceFreshness
+from consumers.monitoring.freshness.objectives import STEPS, Objectives, load
+from consumers.monitoring.freshness.report import FreshnessBySlice
 from consumers.ranking import run
 from feature_repo import run_log
 from feature_repo.config import Settings

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from consumers.monitoring.figures import as_json
-from consumers.monitoring.freshness import OPTIONAL, WRITTEN_BY, Freshness, check
+from consumers.monitoring.freshness.freshness import OPTIONAL, WRITTEN_BY, Freshness, check
 from consumers.monitoring.terminal import as_table
 from feature_repo import config, sources
 from feature_repo.config import Settings

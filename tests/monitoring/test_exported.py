@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from consumers import monitoring
-from consumers.monitoring.exported import Collector
+from consumers.monitoring.prometheus import Collector
 from consumers.monitoring.watcher import Watcher
 from consumers.serving.metrics import Metrics
 from tests.monitoring.conftest import NOW, clock, failing

@@ -18,7 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from consumers.monitoring import page
+from consumers.monitoring import status_page
 from consumers.monitoring.watcher import Check, States, Watcher
 from feature_repo.config import Settings
 from tests.monitoring.conftest import NOW, clock, failing
@@ -29,7 +29,7 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromi
 
 def app(states: States, report: Path | None = None, later: timedelta = timedelta(0)) -> FastAPI:
     made = FastAPI()
-    made.include_router(page.router(states, lambda: NOW + later, lift_report=report))
+    made.include_router(status_page.router(states, lambda: NOW + later, lift_report=report))
     return made
 
 

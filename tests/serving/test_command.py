@@ -18,7 +18,8 @@ import httpx
 import psutil
 import pytest
 
-from consumers import cli, served_log
+from consumers import cli
+from consumers.monitoring.consistency import served_log
 from consumers.online import OnlineReader
 from consumers.serving.client import FlightClient, HttpClient
 from consumers.serving.ending import heeded

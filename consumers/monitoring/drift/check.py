@@ -22,7 +22,7 @@ from consumers.monitoring.drift.measured import (
     of_catalogue,
     of_view,
 )
-from consumers.monitoring.drift.weeks import Weeks
+from consumers.monitoring.drift.windows import Weeks
 from feature_repo.config import Settings
 from feature_repo.durations import in_words
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from consumers.monitoring.drift import churn, measures, separable
-from consumers.monitoring.drift.weeks import ProductRows, Weeks
+from consumers.monitoring.drift import domain_classifier, measures, neighbour_turnover
+from consumers.monitoring.drift.windows import ProductRows, Weeks
 from feature_repo import table_names
 from feature_repo.arrow.vectors import longest
 from feature_repo.config import Settings
@@ -157,10 +157,12 @@ def _vector(its: Todays, name: str) -> Iterator[Finding]:
         yield NotJudged(f"{view}, {name}: too few products of one side have one")
         return
     yield Measured(view, name, "centroid shift", measures.centroid_shift(vectors[usable], within[:, usable]))
-    some = np.sort(np.random.default_rng(its.seed).permutation(usable)[: separable.ROWS])  # whatever their labels
-    yield Measured(view, name, "classifier AUC", separable.auc(vectors[some], within[:, some], its.seed))
+    some = np.sort(
+        np.random.default_rng(its.seed).permutation(usable)[: domain_classifier.ROWS]
+    )  # whatever their labels
+    yield Measured(view, name, "classifier AUC", domain_classifier.auc(vectors[some], within[:, some], its.seed))
     lost = _churn(its, name, products, vectors[usable])
-    if _too_few(products[np.isfinite(lost)], its.labels.as_is, churn.FEWEST):
+    if _too_few(products[np.isfinite(lost)], its.labels.as_is, neighbour_turnover.FEWEST):
         yield NotJudged(f"{view}, {name}: neighbour churn, for too few products have an earlier version")
         return
     yield Measured(view, name, "neighbour churn", measures.mean_shift(lost, within[:, usable]))
@@ -177,7 +179,7 @@ def _churn(its: Todays, name: str, products: Ints, vectors: NDArray) -> NDArray:
     again, old = again[fine], old[fine]
     if len(again):
         pool = vectors.astype(np.float32)
-        lost[again] = churn.churn(old.astype(np.float32), pool[again], pool, again)
+        lost[again] = neighbour_turnover.churn(old.astype(np.float32), pool[again], pool, again)
     return lost
 
 

@@ -20,8 +20,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from consumers.monitoring.slices import ALL, Shop
-from consumers.monitoring.taken import Taken
+from consumers.monitoring.freshness.slices import ALL, Shop
+from consumers.monitoring.freshness.taken import Taken
 from feature_repo.arrow import timestamps
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta

@@ -8,12 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from consumers.monitoring import first_feature, freshness, lags
-from consumers.monitoring.first_feature import FirstFeature
-from consumers.monitoring.freshness import OPTIONAL, WRITTEN_BY, Freshness, made_from, views_of
-from consumers.monitoring.lags import SliceFreshness
-from consumers.monitoring.objectives import AGES, SHARES, Objectives
-from consumers.monitoring.slices import ALL, Shop
+from consumers.monitoring.freshness import first_feature, freshness, lags
+from consumers.monitoring.freshness.first_feature import FirstFeature
+from consumers.monitoring.freshness.freshness import OPTIONAL, WRITTEN_BY, Freshness, made_from, views_of
+from consumers.monitoring.freshness.lags import SliceFreshness
+from consumers.monitoring.freshness.objectives import AGES, SHARES, Objectives
+from consumers.monitoring.freshness.slices import ALL, Shop
 from feature_repo import runs, table_names
 from feature_repo.config import Settings
 from feature_repo.durations import in_words

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.dataset
 from numpy.typing import NDArray
 
-from consumers.monitoring.taken import Taken
+from consumers.monitoring.freshness.taken import Taken
 from feature_repo.arrow import take, timestamps
 from feature_repo.offline import delta, ranges
 from feature_repo.online import entity_keys

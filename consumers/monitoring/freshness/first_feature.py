@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from consumers.monitoring.lags import Spread
+from consumers.monitoring.freshness.lags import Spread
 from feature_repo import table_names
 from feature_repo.config import Settings
 from feature_repo.offline import delta

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from consumers.monitoring.history import Versions, ViewHistory
-from consumers.monitoring.taken import Taken
-from consumers.served_log import Served
+from consumers.monitoring.consistency.served_log import Served
+from consumers.monitoring.freshness.event_history import Versions, ViewHistory
+from consumers.monitoring.freshness.taken import Taken
 from feature_repo.arrow import timestamps
 from feature_repo.online import expected_rows, materialization_log
 from feature_repo.online.catalog import View

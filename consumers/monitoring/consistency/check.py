@@ -29,11 +29,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from consumers import served_log
-from consumers.monitoring import sampling
-from consumers.monitoring.history import ViewHistory
-from consumers.monitoring.verdicts import FAULTS, Verdicts, judge, judge_served
-from consumers.served_log import Served
+from consumers.monitoring.consistency import sampling, served_log
+from consumers.monitoring.consistency.row_checks import FAULTS, Verdicts, judge, judge_served
+from consumers.monitoring.consistency.served_log import Served
+from consumers.monitoring.freshness.event_history import ViewHistory
 from feature_repo.arrow import timestamps
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError

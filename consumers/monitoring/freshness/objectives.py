@@ -15,9 +15,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from consumers.monitoring.freshness import OPTIONAL, WRITTEN_BY
-from consumers.monitoring.lags import VERSION
-from consumers.monitoring.slices import ALL, CATEGORY, NEW
+from consumers.monitoring.freshness.freshness import OPTIONAL, WRITTEN_BY
+from consumers.monitoring.freshness.lags import VERSION
+from consumers.monitoring.freshness.slices import ALL, CATEGORY, NEW
 from feature_repo.durations import parse_age
 from feature_repo.errors import UsageError, VitrineError
 
