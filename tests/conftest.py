@@ -13,7 +13,7 @@ settings.load_profile("vitrine")
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small CLIP, for whom any encoder will do; it is only read."""
-    from tests.encoders import checkpoints
+    from tests.producers.encoders import checkpoints
 
     folder = tmp_path_factory.mktemp("encoders") / "small"
     checkpoints.clip(folder)

@@ -21,7 +21,7 @@ Overridden or written to, each where it belongs:
     RepoConfig.registry.path     opening.py: made absolute, for Feast takes it from the working directory. That works
                                  because `RepoConfig.registry` is made once and kept
 
-tests/test_feast_seam.py holds each of them to the name and the signature that we rely on.
+tests/feature_repo/stores/test_feast_compat.py holds each of them to the name and the signature that we rely on.
 """
 
 from collections.abc import Mapping, Sequence

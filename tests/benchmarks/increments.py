@@ -73,7 +73,7 @@ def measure(rows: int, pictures: bool) -> Measured:
     try:
         (folder / "feature_store.yaml").write_text("project: bench\noffline_store:\n  path: offline\n")
         store = config.load(folder / "feature_store.yaml")
-        from tests.encoders import checkpoints  # torch, which every decoding process would import from here
+        from tests.producers.encoders import checkpoints  # torch, which every decoding process would import from here
 
         encoder = folder / "tiny"
         checkpoints.clip(encoder)

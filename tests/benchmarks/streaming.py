@@ -27,8 +27,8 @@ from producers.encoders import tiny_clip
 from tests import servers
 from tests.benchmarks import harness
 from tests.benchmarks.harness import Record
-from tests.streaming import running
-from tests.streaming.running import Shop
+from tests.producers.streaming import running
+from tests.producers.streaming.running import Shop
 
 app = typer.Typer(help=__doc__, pretty_exceptions_enable=False)
 PIXELS = 200

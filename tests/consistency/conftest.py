@@ -1,5 +1,0 @@
-"""A Feast project on each online store in turn."""
-
-from tests.engine.conftest import online_config, redis, store
-
-__all__ = ["online_config", "redis", "store"]

@@ -1,0 +1,5 @@
+"""A Feast project on each online store in turn."""
+
+from tests.feature_repo.stores.conftest import online_config, redis, store
+
+__all__ = ["online_config", "redis", "store"]

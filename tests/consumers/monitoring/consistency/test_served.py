@@ -1,0 +1,181 @@
+"""`consume consistency --served-log`: rows as they were served, judged as of then, whatever became of them since."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from feast import FeatureStore
+
+from consumers.monitoring.consistency import check, row_checks, served_log
+from consumers.monitoring.consistency.check import ViewConsistency
+from consumers.monitoring.consistency.served_log import ServedLog
+from consumers.online import OnlineReader
+from feature_repo import config
+from feature_repo.errors import VitrineError
+from feature_repo.online.row_format import HEADER_SIZE
+from tests.consumers.monitoring.consistency.test_consistency import (
+    FINE,
+    LOOKS,
+    checked,
+    folder,
+    materialize,
+    on_one_store,
+    online,
+    replace,
+    row,
+    shop,
+)
+from tests.feature_repo.stores import world
+from tests.small_disk import no_file_longer_than
+
+__all__ = ["shop"]
+PRODUCTS = [product for product, _, _ in LOOKS]
+
+
+@pytest.fixture(autouse=True)
+def one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_checks, "CLOCKS", 0)
+
+
+def later() -> datetime:
+    return datetime.now(UTC) + timedelta(minutes=1)
+
+
+@contextmanager
+def serving(store: FeatureStore) -> Iterator[OnlineReader]:
+    table = online(store)
+    with ServedLog(folder(store) / "served.log", 1) as log, OnlineReader.of_table(table) as reader:
+        table.witness = log
+        yield reader
+
+
+def judged(store: FeatureStore, sample: int = 100) -> ViewConsistency:
+    found = check.check_served(
+        config.load(folder(store) / "feature_store.yaml"),
+        folder(store) / "served.log",
+        sample=sample,
+        budget=0.0,
+        now=later(),
+        grace=timedelta(minutes=2),
+    )
+    return next(view for view in found.views if view.view == "looks")
+
+
+@on_one_store
+def test_what_was_served_was_right_though_it_is_no_longer_what_is_online(shop: FeatureStore) -> None:
+    with serving(shop) as reader:
+        for product in [*PRODUCTS, "never seen"]:
+            reader.fetch("looks", [product])
+        world.append_looks(folder(shop), [(product, 30, 31) for product in PRODUCTS])
+        reader.fetch("looks", ["p01"])
+    materialize(shop, until=60)
+    found = judged(shop)
+    assert (found.sampled, found.faults) == (42, FINE)
+
+
+def test_what_has_been_mended_since_was_wrong_when_it_was_served(shop: FeatureStore) -> None:
+    old, gone, damaged = row(shop, "p05"), row(shop, "p06"), row(shop, "p07")
+    world.append_looks(folder(shop), [("p05", 30, 31)])
+    materialize(shop, until=60)
+    new = row(shop, "p05")
+    flipped = bytearray(damaged)
+    flipped[HEADER_SIZE + 6] ^= 4
+    wrong = {"p05": old, "p06": None, "p07": bytes(flipped)}
+    right = {"p05": new, "p06": gone, "p07": damaged}
+    with serving(shop) as reader:
+        for product, bad in wrong.items():
+            replace(shop, product, bad)
+            reader.fetch("looks", [product])
+            replace(shop, product, right[product])
+            reader.fetch("looks", [product])
+    assert checked(shop).faults == FINE, "of what is online by now"
+    found = judged(shop)
+    assert (found.sampled, found.faults) == (6, FINE | {"stale": 1, "missing": 1, "different": 1})
+    assert {(one.fault, one.key) for one in found.examples} == {
+        ("stale", "p05"),
+        ("missing", "p06"),
+        ("different", "p07"),
+    }
+
+
+@on_one_store
+def test_a_row_that_came_online_after_the_request_was_not_missing(store: FeatureStore) -> None:
+    world.append_looks(folder(store), LOOKS)
+    before = datetime.now(UTC)
+    with serving(store) as reader:
+        reader.fetch("looks", ["p01"], now=before)
+    materialize(store)
+    assert (judged(store).sampled, judged(store).faults) == (1, FINE)
+
+
+@on_one_store
+def test_the_last_rows_are_judged_and_a_view_that_was_not_served_is_not(shop: FeatureStore) -> None:
+    with serving(shop) as reader:
+        for product in PRODUCTS:
+            reader.fetch("looks", [product])
+    assert judged(shop, sample=7).sampled == 7
+    found = check.check_served(
+        config.load(folder(shop) / "feature_store.yaml"),
+        folder(shop) / "served.log",
+        sample=7,
+        budget=0.0,
+        now=later(),
+        grace=timedelta(0),
+    )
+    assert {view.not_judged for view in found.views if view.view != "looks"} == {"none of its rows is in the log"}
+
+
+def test_of_so_many_readings_one_key_is_kept_and_every_key_may_be(tmp_path: Path) -> None:
+    keys = [b"%d" % number for number in range(50)]
+    with ServedLog(tmp_path / "log", 10) as log:
+        for _ in range(20_000):
+            log("looks", keys, [key * 2 for key in keys], 7)
+    served = served_log.read(tmp_path / "log", 10_000)["looks"]
+    assert 1_800 < len(served.keys) < 2_200
+    assert set(served.keys) == set(keys)
+    assert served.rows == [key * 2 for key in served.keys]
+    assert set(served.at) == {7}
+
+
+def test_a_line_of_something_else_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text('{"at": 1, "view": "looks", "key": "YQ==", "row": null}\n{"time": "now"}\n')
+    with pytest.raises(VitrineError, match="log, line 2: no line of what"):
+        served_log.read(tmp_path / "log", 5)
+    with pytest.raises(VitrineError, match="no readable log"):
+        served_log.read(tmp_path / "none", 5)
+
+
+@pytest.mark.slow
+@on_one_store
+def test_the_command_judges_a_log(shop: FeatureStore) -> None:
+    whole = row(shop, "p06")
+    with serving(shop) as reader:
+        replace(shop, "p06", None)
+        reader.fetch("looks", ["p06"], now=later())
+        replace(shop, "p06", whole)
+    place = ["--store", str(folder(shop) / "feature_store.yaml"), "--served-log", str(folder(shop) / "served.log")]
+    file = folder(shop) / "found.json"
+    command = [sys.executable, "-m", "consumers.cli", "consistency", *place, "--json", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "looks: 1 of 1 sampled keys are not as offline (1 missing)" in done.stderr
+    looks = next(view for view in json.loads(file.read_text())["views"] if view["view"] == "looks")
+    assert looks["faults"] == FINE | {"missing": 1}
+    both = subprocess.run([*command, "--served", "any.parquet"], capture_output=True, text=True, check=False)
+    assert (both.returncode, "exclude each other" in both.stderr) == (2, True)
+
+
+def test_a_full_disk_ends_the_sample_and_no_reading(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "served.log"
+    with ServedLog(file, 1) as log, no_file_longer_than(250):
+        for at in range(20):
+            log("looks", [b"key"], [b"row"], at)
+    assert [record.message for record in caplog.records] == [f"{file}: no room; what is served is not logged any more"]
+    kept = served_log.read(file, 100)["looks"].at
+    assert kept == list(range(len(kept)))
+    assert 0 < len(kept) < 20

@@ -1,0 +1,313 @@
+"""Freshness by slice and against objectives, on a store whose every moment is known."""
+
+import json
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import example, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from consumers.monitoring.freshness import report as by_slice
+from consumers.monitoring.freshness.lags import SliceFreshness
+from consumers.monitoring.freshness.objectives import STEPS, Objectives, load
+from consumers.monitoring.freshness.report import FreshnessBySlice
+from consumers.ranking import run
+from feature_repo import run_log
+from feature_repo.config import Settings
+from feature_repo.errors import UsageError, VitrineError
+from feature_repo.offline import quarantine
+from feature_repo.schema import TIMESTAMP
+from producers.behaviour import interests, neighbours
+from producers.captions import run as captions
+from producers.catalogue import ingest
+from producers.embeddings import existing_rows
+from producers.streaming import loop
+from tests.consumers.monitoring.freshness.world import NOW, VIEWS, Row, ago, append, make_store, put_online
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Settings:
+    return make_store(tmp_path / "store")
+
+
+def looked(store: Settings, objectives: Objectives | None = None, **options: object) -> FreshnessBySlice:
+    chosen = {
+        "max_age": timedelta(days=1),
+        "window": timedelta(hours=48),
+        "new_for": timedelta(hours=24),
+        "categories": 5,
+    } | options
+    return by_slice.look(store, now=NOW, objectives=objectives or Objectives(), **chosen)  # type: ignore[arg-type]
+
+
+def the(watched: FreshnessBySlice, view: str, slice_: str = "all") -> SliceFreshness:
+    return next(one for one in watched.slices if (one.view, one.slice) == (view, slice_))
+
+
+def fill(store: Settings, rows: list[Row], *, hours: float = 0.5) -> None:
+    """The same rows in every view, online since `hours` ago."""
+    for view in VIEWS:
+        append(store, view, rows)
+        put_online(store, view, hours=hours)
+
+
+def test_lag_runs_from_the_event_until_its_file_came_online(store: Settings) -> None:
+    fill(store, [("a", 10), ("b", 4)], hours=3)
+    lag = the(looked(store), "product_embedding").lag
+    assert (lag.n, lag.p50) == (2, pytest.approx(4 * 3600))
+    assert lag.p99 == pytest.approx(3600 * (1 + 0.99 * 6))
+
+
+def test_an_event_that_is_not_online_yet_has_the_lag_that_it_has_so_far(store: Settings) -> None:
+    fill(store, [("a", 10)], hours=9)
+    append(store, "product_catalogue", [("b", 30)])
+    append(store, "product_embedding", [("b", 30)])
+    found = the(looked(store), "product_embedding")
+    assert (found.covered, found.online, found.waiting, found.lag.n) == (2, 1, 1, 2)
+    assert found.lag.p50 == pytest.approx((1 + 30) / 2 * 3600), "offline and not online counts as 30 hours so far"
+    assert the(looked(store), "product_tags").lag.p50 == pytest.approx((1 + 30) / 2 * 3600), "so does what is nowhere"
+
+
+def test_a_row_answers_every_event_of_its_product_that_is_not_later(store: Settings) -> None:
+    append(store, "product_catalogue", [("a", 20), ("a", 8)])
+    append(store, "product_embedding", [("a", 7)])
+    put_online(store, "product_embedding", hours=6)
+    lag = the(looked(store), "product_embedding").lag
+    assert (lag.n, lag.p50) == (2, pytest.approx((14 + 2) / 2 * 3600))
+
+
+def test_a_shop_judged_as_of_its_past_has_rows_online_and_no_lag(store: Settings) -> None:
+    fill(store, [("a", 10)], hours=-500)
+    found = the(looked(store), "product_embedding")
+    assert (found.online, found.unmeasured, found.lag.n, found.waiting) == (1, 1, 0, 0)
+
+
+def test_new_products_and_categories_are_slices_of_their_own(store: Settings) -> None:
+    append(store, "product_catalogue", [("old", 100), ("old", 3)], category="toys>blocks")
+    append(store, "product_catalogue", [("new", 3)], category="shoes>boots")
+    append(store, "product_embedding", [("old", 3)])
+    found = looked(store)
+    new = the(found, "product_embedding", "new products")
+    assert (new.active, new.covered, new.waiting) == (1, 0, 1)
+    toys = the(found, "product_embedding", "category toys")
+    assert (toys.active, toys.covered) == (1, 1)
+    assert the(found, "product_embedding", "category shoes").coverage == 0
+
+
+def test_each_encoder_version_shows_how_far_its_rows_have_come(store: Settings) -> None:
+    append(store, "product_catalogue", [("a", 9), ("b", 9)])
+    append(store, "product_embedding", [("a", 9), ("b", 9)], version="encoder@1")
+    append(store, "product_embedding", [("a", 9)], version="encoder@2")
+    found = looked(store)
+    assert the(found, "product_embedding", "encoder_version encoder@1").coverage == 1
+    assert the(found, "product_embedding", "encoder_version encoder@2").coverage == 0.5
+
+
+def write_impressions(file: Path, rows: list[Row]) -> Path:
+    columns = {
+        "product_id": pa.array([product for product, _ in rows], pa.string()),
+        "event_timestamp": pa.array([ago(hours) for _, hours in rows], TIMESTAMP),
+    }
+    pq.write_table(pa.table(columns), file)
+    return file
+
+
+def test_what_was_served_is_covered_by_rows_of_before_and_is_as_old_as_they_were(
+    store: Settings, tmp_path: Path
+) -> None:
+    append(store, "product_catalogue", [("a", 40), ("b", 40)])
+    append(store, "product_embedding", [("a", 40), ("a", 4)])
+    log = write_impressions(tmp_path / "log.parquet", [("a", 41), ("a", 20), ("a", 4), ("b", 4), ("a", 90), ("a", -1)])
+    found = the(looked(store, impressions=log), "product_embedding")
+    assert (found.impressions, found.served) == (4, 2), "not those before the window, nor those after now"
+    assert found.served_age.p50 == pytest.approx(10 * 3600), "20 hours and none"
+
+
+ROWS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 60)), max_size=8)
+
+
+@hypothesis_settings(max_examples=25)
+@given(catalogue=ROWS, batches=st.lists(st.tuples(ROWS, st.integers(-5, 60)), max_size=3), shown=ROWS)
+@example(catalogue=[("a", 0)], batches=[([("a", 0)], 0), ([("a", 0)], -1)], shown=[])
+@example(catalogue=[("a", 9)], batches=[([("a", 9)], -1), ([("a", 4)], 2)], shown=[])
+def test_lags_and_coverage_agree_with_loops_over_the_rows(
+    tmp_path_factory: pytest.TempPathFactory,
+    catalogue: list[Row],
+    batches: list[tuple[list[Row], int]],
+    shown: list[Row],
+) -> None:
+    folder = tmp_path_factory.mktemp("rows")
+    store = make_store(folder / "store")
+    append(store, "product_catalogue", [("z", 1), *catalogue])
+    rows: list[tuple[str, float, float]] = []
+    for batch, moment in batches:
+        append(store, "product_embedding", batch)
+        put_online(store, "product_embedding", hours=moment)
+        rows += [(product, hours, moment) for product, hours in batch]
+    log = write_impressions(folder / "log.parquet", shown)
+    watched = looked(store, impressions=log)
+    if not batches:
+        assert not [one for one in watched.slices if one.view == "product_embedding"]
+        return
+    found = the(watched, "product_embedding")
+    lags, waiting, unmeasured = [], 0, 0
+    for product, event in {("z", 1), *catalogue}:
+        if event >= 48:
+            continue
+        answers = [moment for other, hours, moment in rows if other == product and hours <= event]
+        known = [moment for moment in answers if moment >= 0]
+        waiting += not answers
+        unmeasured += bool(answers) and not known
+        lags += [event] if not answers else [event - max(known)] if known else []
+    assert (found.waiting, found.unmeasured, found.lag.n) == (waiting, unmeasured, len(lags))
+    if lags:
+        assert found.lag.p95 == pytest.approx(float(np.quantile(lags, 0.95)) * 3600)
+    active = {"z", *(product for product, _ in catalogue)}
+    assert found.covered == len(active & {product for product, _, _ in rows})
+    seen = [(product, hours) for product, hours in shown if product in active and hours < 48]
+    held = [[event for other, event, _ in rows if other == product and event >= hours] for product, hours in seen]
+    assert (found.impressions, found.served) == (len(seen), sum(map(bool, held)))
+
+
+def test_what_was_refused_is_counted_by_step_and_reason(store: Settings) -> None:
+    fill(store, [("a", 1)])
+    refused = [quarantine.Refused(f"p{i}", "image", "no such file", None) for i in range(3)]
+    quarantine.add(store, "embeddings", refused, ago(2))
+    quarantine.add(store, "catalogue", [quarantine.Refused("p9", "title", "cut, kept", "long")], ago(2))
+    quarantine.add(store, "catalogue", [quarantine.Refused("old", "title", "empty", None)], ago(99))
+    found = looked(store, Objectives(quarantine={"embeddings": 2, "catalogue": 0}))
+    assert [(one.step, one.reason, one.rows) for one in found.quarantined] == [
+        ("embeddings", "no such file", 3),
+        ("catalogue", "cut, kept", 1),
+    ]
+    assert found.missed == [
+        "quarantine, embeddings: 3 rows refused, at most 2 allowed; look at the source of `no such file` (3 rows) first"
+    ]
+
+
+def test_the_last_run_is_the_last_that_ended_well(store: Settings) -> None:
+    fill(store, [("a", 1)], hours=0.5)
+    with run_log.run(store, "embeddings", now=ago(30)):
+        pass
+    with pytest.raises(ZeroDivisionError), run_log.run(store, "embeddings", now=ago(3)):
+        raise ZeroDivisionError
+    found = looked(store, Objectives(defaults={"last_run": 26 * 3600.0}))
+    embedding = found.view_runs[1]
+    assert embedding.produced is not None
+    assert abs(embedding.produced - ago(30)) < timedelta(minutes=5)
+    assert (embedding.materialized, embedding.watermark) == (ago(0.5), ago(-1e4))
+    assert [(run.step, run.ending) for run in found.runs] == [("embeddings", "failed"), ("embeddings", "done")]
+    assert len(found.missed) == 1
+    assert found.missed[0] == (
+        "product_embedding: time since the producer's last successful run 1d 5h, at most 1d 2h allowed; "
+        "run `produce embeddings`, and see why the last run failed: `produce runs`"
+    )
+
+
+def test_a_missed_objective_says_what_to_do_first(store: Settings) -> None:
+    append(store, "product_catalogue", [("a", 10), ("b", 10)])
+    append(store, "product_embedding", [("a", 10), ("b", 10)])
+    put_online(store, "product_catalogue", hours=9)
+    wanted = Objectives(
+        defaults={"max_age": 20 * 3600.0, "lag_p95": 3600.0},
+        views={"product_tags": {"coverage": 0.9, "lag_p95": 1e9}},
+        slices={("product_embedding", "new products"): {"online": 0.5}},
+    )
+    assert looked(store, wanted).breaches == [
+        "product_tags: there is no such table; run `produce tags`",
+        "product_embedding: event-to-online lag, p95 10h, at most 1h allowed; its rows are offline and not online: "
+        "run `cd feature_repo && feast materialize-incremental $(date -u +%FT%T)`",
+        "product_embedding, new products: active products online 0.0%, at least 50.0% wanted; its rows are offline "
+        "and not online: run `cd feature_repo && feast materialize-incremental $(date -u +%FT%T)`",
+    ]
+
+
+def test_the_objectives_in_the_documentation_can_be_read() -> None:
+    wanted = load(DOCS / "objectives.toml")
+    assert wanted.of_view("product_tags")["coverage"] == 0.9
+    assert wanted.of_slice("product_embedding", "new products") == {"lag_p95": 3600.0, "coverage": 0.95}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[defaults", "no TOML"),
+        ("[default]", "unknown default; known there: defaults, quarantine, views"),
+        ("[defaults]\nlag_p90 = '1h'", "unknown defaults.lag_p90; known there: age_p95"),
+        ("[defaults]\nmax_age = 5", "defaults.max_age is 5; wanted an age in quotes"),
+        ("[views.product_tags]\nmax_age = 'soon'", "views.product_tags.max_age: not an age: 'soon'"),
+        ("[views.product_tags]\ncoverage = 98", "views.product_tags.coverage is 98; wanted a share from 0 to 1"),
+        ("[views.product_tags]\ncoverage = true", "wanted a share"),
+        ("[views.product_tags]\ncoverage = nan", "wanted a share"),
+        ("[views]\nproduct_tags = 1", r"views.product_tags is 1; wanted a table \[views.product_tags\]"),
+        ("[views.product_tag]\ncoverage = 1", "unknown views.product_tag; known there: product_caption"),
+        ("[views.product_tags.slices.'new product']\ncoverage = 1", 'slices."new product"; known there: "all", "new'),
+        ("[quarantine]\ncatalog = 1", "unknown quarantine.catalog; known there: captions, catalogue"),
+        ("[views.product_tags.slices.all]\nlast_run = '1h'", 'unknown views.product_tags.slices."all".last_run'),
+        ("[quarantine]\nembeddings = -1", "quarantine.embeddings is -1; wanted a number of rows"),
+    ],
+)
+def test_objectives_that_mean_nothing_are_refused_by_name(tmp_path: Path, text: str, complaint: str) -> None:
+    file = tmp_path / "wanted.toml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=complaint):
+        load(file)
+
+
+def test_rows_of_every_step_that_refuses_any_can_be_bounded() -> None:
+    steps = {
+        existing_rows.STEP,
+        ingest.STEP,
+        captions.STEP,
+        interests.STEP,
+        neighbours.STEP,
+        loop.STEP,
+        run.STEP,
+        "tags",
+    }
+    assert steps == set(STEPS)
+
+
+def test_objectives_that_are_not_there_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(VitrineError, match="No such file"):
+        load(tmp_path / "nowhere.toml")
+
+
+def test_the_command_shows_slices_and_ends_with_1_on_a_missed_objective(store: Settings, tmp_path: Path) -> None:
+    fill(store, [("a", 1), ("b", 2)])
+    append(store, "product_catalogue", [("c", 3)])
+    wanted, figures = tmp_path / "wanted.toml", tmp_path / "figures.json"
+    wanted.write_text("[views.product_tags]\ncoverage = 0.9\n")
+    command = [sys.executable, "-m", "consumers.cli", "freshness", "--store", str(store.file), "--json", str(figures)]
+    command += ["--now", "2026-03-01T12:00Z", "--objectives", str(wanted)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "new products" in done.stdout
+    assert done.stderr.strip() == (
+        "product_tags: active products covered 66.7%, at least 90.0% wanted; run `produce tags`"
+    )
+    assert json.loads(figures.read_text())["missed"] == [done.stderr.strip()]
+
+
+@pytest.mark.parametrize("by_slice", [(), ("--slices",)])
+def test_the_json_is_valid_and_has_every_breach_with_and_without_slices(
+    store: Settings, tmp_path: Path, by_slice: tuple[str, ...]
+) -> None:
+    append(store, "product_catalogue", [("a", 50)])
+    figures = tmp_path / "figures.json"
+    command = [sys.executable, "-m", "consumers.cli", "freshness", "--store", str(store.file), "--json", str(figures)]
+    done = subprocess.run(
+        [*command, "--now", "2026-03-01T12:00Z", *by_slice], capture_output=True, text=True, check=False
+    )
+    found = json.loads(figures.read_text(), parse_constant=pytest.fail)
+    assert len(found["breaches"]) == 3
+    assert found["breaches"] == done.stderr.splitlines()

@@ -1,0 +1,223 @@
+"""The page: what it shows, what it refuses to load, and how it looks to a real browser."""
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from consumers.monitoring import status_page
+from consumers.monitoring.watcher import Check, States, Watcher
+from feature_repo.config import Settings
+from tests.consumers.monitoring.conftest import NOW, clock, failing
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: Debian's package chromium has it")
+
+
+def app(states: States, report: Path | None = None, later: timedelta = timedelta(0)) -> FastAPI:
+    made = FastAPI()
+    made.include_router(status_page.router(states, lambda: NOW + later, lift_report=report))
+    return made
+
+
+def shown(watcher: Watcher, **options: object) -> str:
+    answer = TestClient(app(watcher.states, **options)).get("/status")  # type: ignore[arg-type]
+    assert answer.status_code == 200
+    return answer.text
+
+
+def test_shows_freshness_drift_consistency_runs_and_what_to_do_first(watcher: Watcher) -> None:
+    text = shown(watcher)
+    for part in ("freshness", "consistency", "drift", "runs", "alarms", "first-feature"):
+        assert f'id="{part}"' in text
+    assert "open some of today&#39;s pictures" in text
+    assert "keys are not as offline" in text
+    assert "out of labels" in text
+    assert 'href="/status/lift"' not in text
+
+
+def test_shows_how_long_streamed_products_waited_as_bars(watcher: Watcher) -> None:
+    found = TestClient(app(watcher.states)).get("/status/figures").json()["freshness"]["figures"]["first_feature"]
+    assert found["bounds"] == [0.5, 1.0, 2.0, 5.0, 10.0, 60.0, 300.0]
+    assert found["counts"] == [2, 1, 0, 3, 0, 0, 0, 1], "half a second is within half a second; tomorrow is not known"
+    text = shown(watcher)
+    bars = re.findall(r"<td>(up to [^<]+|longer)</td><td class=\"bar\">(?:<div style=\"width: ([\d.]+)%)?", text)
+    assert [(name, float(width or 0)) for name, width in bars][:4] == [
+        ("up to 0.5 s", pytest.approx(200 / 3)),
+        ("up to 1 s", pytest.approx(100 / 3)),
+        ("up to 2 s", 0.0),
+        ("up to 5 s", 100.0),
+    ]
+    assert "7 in 7d; p50 3 s" in text
+
+
+def test_what_came_from_a_shop_is_text_and_never_a_script(watcher: Watcher) -> None:
+    text = shown(watcher)
+    assert "&lt;script&gt;alert(1)" in text
+    assert "<script>alert(1)" not in text
+
+
+def test_loads_nothing_from_elsewhere_and_is_told_to_the_browser(watcher: Watcher) -> None:
+    answer = TestClient(app(watcher.states)).get("/status")
+    assert not re.findall(r"""(?:src|href)=["'](?!/)|url\(|@import|https?://""", answer.text)
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_the_lift_report_is_linked_where_there_is_one(watcher: Watcher, report: Path) -> None:
+    client = TestClient(app(watcher.states, report))
+    assert 'href="/status/lift"' in client.get("/status").text
+    assert client.get("/status/lift").text == "<h1>lift</h1>"
+    report.unlink()
+    assert client.get("/status/lift").status_code == 404
+    assert TestClient(app(watcher.states)).get("/status/lift").json()["error"] == "NOT_FOUND"
+
+
+def test_a_failed_check_is_shown_as_failed_beside_the_figures_of_before(watcher: Watcher) -> None:
+    failed = Watcher([failing("drift")], clock)
+    failed.refresh("drift")
+    text = shown(failed)
+    assert "check failed" in text
+    assert "the store does not answer" in text
+    assert 'id="drift"' not in text, "there are no figures"
+    assert TestClient(app(failed.states)).get("/status/figures").json()["drift"]["figures"] is None
+
+
+def test_a_failure_keeps_the_figures_and_says_how_old_they_are(tmp_path: Path) -> None:
+    code = """import os, sys
+if os.path.exists(sys.argv[1]):
+    sys.exit("gone")
+open(sys.argv[3], "w").write('{"breaches": ["late"]}')"""
+    switch = tmp_path / "gone"
+    moments = iter([NOW, NOW + timedelta(minutes=9)])
+    watching = Watcher(
+        [Check("other", ("python3", "-c", code, str(switch)), timedelta(minutes=5))], lambda: next(moments)
+    )
+    assert watching.refresh("other").breaches == ["late"]
+    switch.touch()
+    state = watching.refresh("other")
+    assert (state.failure, state.breaches, state.refreshed) == ("gone", ["late"], NOW)
+    assert "figures below are of 10m ago" in shown(watching, later=timedelta(minutes=10))
+
+
+def test_figures_that_are_older_than_two_rounds_are_overdue(watcher: Watcher) -> None:
+    assert "overdue" not in shown(watcher, later=timedelta(minutes=10))
+    assert shown(watcher, later=timedelta(minutes=12)).count("overdue") == 2, "drift is looked at less often"
+
+
+def test_a_check_that_was_never_run_is_no_good_news() -> None:
+    text = shown(Watcher([failing("freshness")], clock))
+    assert "first run under way" in text
+    assert "0 alarms" not in text
+
+
+def test_the_figures_are_json_for_programs(watcher: Watcher) -> None:
+    found = TestClient(app(watcher.states)).get("/status/figures").json()
+    assert found["consistency"]["refreshed"] == NOW.isoformat()
+    assert found["freshness"]["figures"]["slices"]
+
+
+def test_checks_are_run_again_and_end_with_the_service(tmp_path: Path) -> None:
+    count = tmp_path / "count"
+    code = "import sys; open(sys.argv[1], 'a').write('.'); open(sys.argv[3], 'w').write('{\"breaches\": []}')"
+    slow = Check("slow", ("sleep", "60"), timedelta(hours=1))
+    check = Check("counted", ("python3", "-c", code, str(count)), timedelta(milliseconds=1))
+    with Watcher([check], clock) as watching:
+        until(lambda: count.exists() and len(count.read_text()) >= 3)
+        assert watching.states()[0].figures == {"breaches": []}
+    began = time.monotonic()
+    with Watcher([slow], clock):
+        time.sleep(0.3)
+    assert time.monotonic() - began < 5, "a check under way is stopped"
+
+
+def until(holds: object, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not holds():  # type: ignore[operator]
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@contextmanager
+def served(made: FastAPI) -> Iterator[str]:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(made, log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        until(lambda: server.started)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
+
+
+@needs_chromium
+def test_a_real_browser_shows_it_live_on_a_phone_and_loads_nothing_else(watcher: Watcher) -> None:
+    from playwright.sync_api import sync_playwright
+
+    changing = {state.check.name: state for state in watcher.states()}
+    with served(app(lambda: list(changing.values()))) as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        try:
+            for width in (1280, 390):
+                tab = browser.new_page(viewport={"width": width, "height": 844})
+                asked, complaints = [], []
+                tab.on("request", lambda request, asked=asked: asked.append(request.url))
+                tab.on("console", lambda message, complaints=complaints: complaints.append(message.text))
+                tab.goto(f"{url}/status")
+                assert tab.locator("#alarms li").count() >= 2
+                assert tab.locator("#check-drift").inner_text().startswith("drift")
+                assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
+                small = tab.evaluate(
+                    "[...document.querySelectorAll('p, td, li, b')].filter(e => e.offsetParent"
+                    " && parseFloat(getComputedStyle(e).fontSize) < 12).length"
+                )
+                assert small == 0, "readable without a magnifying glass"
+                tab.locator("#freshness summary").click()
+                assert tab.locator("#freshness details table").is_visible()
+                changing["drift"] = Watcher([failing("drift")], clock).refresh("drift")
+                tab.evaluate("again()")
+                tab.locator("#check-drift", has_text="check failed").wait_for(timeout=5000)
+                assert tab.locator("#freshness details table").is_visible(), "what was opened stays open"
+                assert all(one.startswith(url) for one in asked)
+                assert [one for one in complaints if "favicon" not in one] == []
+                changing |= {state.check.name: state for state in watcher.states()}
+                tab.close()
+        finally:
+            browser.close()
+
+
+def test_the_service_shows_the_page_and_the_metrics_of_its_own_deployment(shop: Settings) -> None:
+    command = [sys.executable, "-m", "consumers.cli", "serve", "--store", str(shop.file), "--flight-port", "-1"]
+    command += ["--http-port", "0", "--access-log", "", "--watch", "10m"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as service:
+        try:
+            assert service.stderr is not None
+            url = service.stderr.readline().split()[-1]
+            assert urllib.request.urlopen(f"{url}/status").read().startswith(b"<!doctype html>")
+            text = urllib.request.urlopen(f"{url}/metrics").read().decode()
+            assert 'vitrine_check_failed{check="drift"} 0.0' in text
+            assert "vitrine_serving_in_work" in text
+        finally:
+            service.terminate()
+    assert service.returncode in (0, -15)
+
+
+def test_a_page_that_nothing_fills_is_refused(shop: Settings) -> None:
+    command = [sys.executable, "-m", "consumers.cli", "serve", "--store", str(shop.file), "--objectives", "any.toml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.strip().count("\n")) == (2, 0)
+    assert "give it too, as 5m" in done.stderr

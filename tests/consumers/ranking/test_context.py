@@ -1,0 +1,111 @@
+"""What rankers make of the further columns of a log, and what they say of those that they can make nothing of."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from rich.console import Console
+
+from consumers.ranking import lightgbm_ranker, report
+from consumers.ranking.baseline_features import tabular_features, unused_context
+from consumers.ranking.training_set import TrainingSet
+from tests.consumers.ranking.world import DAY, START, measured, small_log
+
+MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
+UNUSABLE = {
+    "timestamp": pa.scalar(MOMENT),
+    "date": pa.scalar(MOMENT.date()),
+    "list": pa.scalar([1.0, 2.0]),
+    "struct": pa.scalar({"x": 1}),
+    "bytes": pa.scalar(b"x"),
+    "nothing": pa.scalar(None),
+}
+
+
+def with_columns(data: TrainingSet, **columns: pa.Array | pa.Scalar) -> TrainingSet:
+    log = data.impressions
+    for name, values in columns.items():
+        log = log.append_column(name, pa.repeat(values, len(log)) if isinstance(values, pa.Scalar) else values)
+    return replace(data, impressions=log)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([3, 0, None], pa.int16()),
+        pa.array([2**40 + 1, 0, None]),
+        pa.array([2**64 - 1, 0, None], pa.uint64()),
+        pa.array([1e300, 0.5, None]),
+        pa.array([True, False, None]),
+        pa.array([9, 1, None], pa.decimal128(10, 2)),
+    ],
+    ids=lambda values: str(values.type),
+)
+def test_numbers_are_features_as_they_are_and_nulls_are_missing(values: pa.Array) -> None:
+    data = small_log(rows=300)
+    (added,) = added_features(data, x=pa.chunked_array([values] * 100))
+    assert added.dtype == np.float32
+    assert np.isnan(added[2::3]).all()
+    assert (added[0::3] > added[1::3]).all()
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())], ids=str
+)
+def test_texts_are_categories_in_the_order_in_which_they_appear(kind: pa.DataType) -> None:
+    data = small_log(rows=300)
+    (added,) = added_features(data, x=pa.chunked_array([pa.array(["banner", None, "app"]).cast(kind)] * 100))
+    assert added.dtype == np.int32
+    assert added[:6].tolist() == [0, -1, 1, 0, -1, 1]
+
+
+def added_features(data: TrainingSet, **columns: pa.Array) -> list[np.ndarray]:
+    before, after = tabular_features(data), tabular_features(with_columns(data, **columns))
+    assert unused_context(with_columns(data, **columns)) == []
+    for name, values in before.items():
+        np.testing.assert_array_equal(after[name], values)
+    return [values for name, values in after.items() if name not in before]
+
+
+def test_a_column_called_like_one_of_our_features_displaces_none() -> None:
+    data = small_log(rows=300)
+    columns = {name: pa.array(np.arange(300.0)) for name in ("price", "hour", "product_clicks", "has_image")}
+    assert len(added_features(data, **columns)) == 4
+
+
+def test_a_column_may_be_called_by_any_characters() -> None:
+    data = with_columns(small_log(), **{'a "b", {c}: [d]': pa.scalar(1.0), "位置": pa.scalar("x")})
+    early = data.time < START + 15 * DAY
+    assert np.isfinite(
+        lightgbm_ranker.fit_and_score(tabular_features(data), data.clicked, early, ~early, seeds=[0])
+    ).all()
+
+
+def test_what_holds_neither_numbers_nor_text_is_named_with_its_type() -> None:
+    data = with_columns(small_log(rows=300), position=pa.scalar(1), **UNUSABLE)
+    assert tabular_features(data).keys() == tabular_features(with_columns(small_log(rows=300), p=pa.scalar(1))).keys()
+    assert unused_context(data) == [
+        "timestamp (timestamp[us, tz=UTC])",
+        "date (date32[day])",
+        "list (list<item: double>)",
+        "struct (struct<x: int64>)",
+        "bytes (binary)",
+        "nothing (null)",
+    ]
+
+
+def test_the_terminal_and_the_report_name_what_was_not_used(tmp_path: Path) -> None:
+    data = with_columns(small_log(), **UNUSABLE)
+    run = measured(data, days=5)
+    said = "Not used, for they hold neither numbers nor text: timestamp (timestamp[us, tz=UTC]), date (date32[day])"
+    terminal = Console(width=250)
+    with terminal.capture() as written:
+        terminal.print(report.as_table(run))
+    assert said in " ".join(written.get().split())
+    report.write_report(run, tmp_path / "report.html")
+    assert said in (tmp_path / "report.html").read_text()
+    report.write_report(replace(run, unused=()), tmp_path / "report.html")
+    assert "Not used" not in (tmp_path / "report.html").read_text()

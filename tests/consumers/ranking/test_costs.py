@@ -1,0 +1,98 @@
+"""What a group costs: each figure measured or said not to be, none made up."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from consumers.ranking import costs
+from consumers.ranking.costs import Fetched
+from feature_repo import config, definitions
+from feature_repo.config import Settings
+from feature_repo.online import entity_keys
+from feature_repo.online.configured import open_online
+from feature_repo.stores.opening import open_feature_store
+from tests.feature_repo.features import world
+
+TIMINGS = [("produce embeddings", 30.0), ("produce tags", 4.0), ("produce interests", 2.0), ("feast apply", 9.0)]
+VIEWS = ("product_embedding", "product_tags", "product_codes")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A shop of which vectors, tags and codes are online; neighbours are not."""
+    made = world.deployment(tmp_path_factory.mktemp("shop"))
+    world.write(world.small_shop(), made)
+    feast = open_feature_store(made)
+    feast.apply([definitions.product, *(getattr(definitions, name) for name in VIEWS)])
+    feast.materialize_incremental(world.RANKED, list(VIEWS))
+    return made
+
+
+def bytes_online(store: Settings, view: str, products: list[str]) -> float:
+    """Mean size of the rows that are there, each read by itself."""
+    table = open_online(store)
+    assert table is not None
+    keys = entity_keys.keys(entity_keys.prefix(store.project, view), [products])
+    sizes = [len(row) for row in map(table.store.get, keys) if row is not None]
+    table.store.close()
+    return float(np.mean(sizes))
+
+
+def test_bytes_are_those_of_the_rows_of_every_view_that_is_fetched(store: Settings) -> None:
+    products = world.small_shop().products
+    found = costs.fetch_costs(store, products)
+    assert found.keys() == {
+        ("product_tags",),
+        ("product_embedding", "product_tags"),
+        ("product_embedding",),
+        ("product_codes",),
+    }
+    asked = [products[i % len(products)] for i in range(costs.CANDIDATES)]
+    for views, each in found.items():
+        assert each.bytes_per_candidate == pytest.approx(sum(bytes_online(store, v, asked) for v in views), abs=1)
+        assert 0 < each.milliseconds < 1000
+
+
+def test_a_view_of_which_no_candidate_has_a_row_costs_nothing_that_is_known(store: Settings) -> None:
+    assert costs.fetch_costs(store, ["nobody"]) == {}
+    assert costs.fetch_costs(store, []) == {}
+
+
+def test_without_an_online_store_nothing_is_known_of_fetching(tmp_path: Path, store: Settings) -> None:
+    assert costs.fetch_costs(world.deployment(tmp_path), ["p1"]) == {}
+    (tmp_path / "feature_store.yaml").write_text("project: shop\noffline_store:\n  path: tables\n")
+    assert costs.fetch_costs(config.load(tmp_path / "feature_store.yaml"), ["p1"]) == {}
+
+
+def test_a_group_costs_all_the_steps_that_it_needs_and_no_others() -> None:
+    groups = ["tags", "affinity", "vectors", "codes", "neighbours", "of tomorrow"]
+    found = {cost.group: cost.build_seconds for cost in costs.costs(groups, {}, TIMINGS)}
+    assert found == {
+        "tags": 34.0,
+        "affinity": 36.0,
+        "vectors": 30.0,
+        "codes": None,  # not all of its steps were timed
+        "neighbours": None,
+        "of tomorrow": None,
+    }
+
+
+def test_what_was_not_measured_is_null_and_never_nothing() -> None:
+    fetched = {("product_tags",): Fetched(88, 1.5)}
+    tags, vectors = costs.costs(["tags", "vectors"], fetched, [])
+    assert tags.as_json() == {
+        "group": "tags",
+        "bytes_per_candidate": 88,
+        "fetch_500_ms": 1.5,
+        "build_seconds": None,
+    }
+    assert vectors == costs.unknown("vectors")
+
+
+def test_every_group_of_the_report_has_its_views_and_its_steps() -> None:
+    assert costs.VIEWS.keys() == costs.STEPS.keys()
+    online = {definitions.__dict__[name].name for name in definitions.__all__ if name.startswith("product_")}
+    assert {view for views in costs.VIEWS.values() for view in views} <= online
+    commands = (world.ROOT / "Makefile").read_text()
+    assert all(step in commands for steps in costs.STEPS.values() for step in steps)

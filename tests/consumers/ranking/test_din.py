@@ -1,0 +1,104 @@
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from consumers.ranking import din_ranker, report
+from consumers.ranking.baseline_features import tabular_features
+from consumers.ranking.lift import OVER_PLACEBO
+from consumers.ranking.run import Run
+from consumers.ranking.training_set import TrainingSet
+from feature_repo.errors import VitrineError
+from tests.consumers.ranking.world import measured, small_log
+
+DATA = small_log(rows=6000, users=40)
+BASE = tabular_features(DATA)
+KINDS = ("lightgbm", "din")
+TRAIN, TEST = np.arange(4500), np.arange(4500, 6000)
+
+
+def scores(data: TrainingSet = DATA, seed: int = 0) -> np.ndarray:
+    return din_ranker.fit_and_score(data, BASE, TRAIN, TEST, [seed])[0]
+
+
+def test_the_same_seed_gives_the_same_scores_beside_other_threads_too() -> None:
+    alone = [scores(seed=seed) for seed in (1, 2)]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda seed: scores(seed=seed), (1, 2)))
+    np.testing.assert_array_equal(alone, together)
+    assert (alone[0] != alone[1]).any()
+
+
+def test_it_learns_to_rank_and_its_probabilities_are_about_right() -> None:
+    found = scores()
+    assert roc_auc_score(DATA.clicked[TEST], found) > 0.58
+    assert found.mean() == pytest.approx(DATA.clicked[TEST].mean(), abs=0.06)
+
+
+def test_a_click_does_not_reach_what_was_shown_before_it() -> None:
+    clicked = DATA.clicked.copy()
+    clicked[5500:] = 1 - clicked[5500:]
+    log = DATA.impressions
+    other = replace(DATA, impressions=log.set_column(log.column_names.index("clicked"), "clicked", pa.array(clicked)))
+    before = DATA.time[TEST] <= DATA.time[5500]
+    np.testing.assert_array_equal(scores()[before], scores(other)[before])
+    assert (scores()[~before] != scores(other)[~before]).any()
+
+
+def test_the_interest_is_the_sum_of_the_clicks_each_weighed_by_how_it_meets_the_candidate() -> None:
+    torch.manual_seed(0)
+    network = din_ranker.Network(3, 6, 0, 0)
+    history = torch.tensor([[4, 2, -1], [-1, -1, -1]])
+    candidate = network.product(torch.tensor([1, 5]))
+    found = network.interest(candidate, history)
+    expected = torch.zeros(din_ranker.WIDTH)
+    for product in (4, 2):
+        clicked = network.product.weight[product]
+        seen = torch.cat([candidate[0], clicked, candidate[0] - clicked, candidate[0] * clicked])
+        expected = expected + network.attention(seen) * clicked
+    torch.testing.assert_close(found[0], expected)
+    assert not found[1].any()
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    return measured(small_log(), days=5, permutations=2, ranker="both")
+
+
+def test_both_rankers_stand_side_by_side_and_an_unknown_one_is_refused(run: Run) -> None:
+    for name in ("all features", "placebo", "all features over placebo"):
+        assert {c.model for c in run.comparisons if (c.name, c.slice, c.metric) == (name, "all", "auc")} == set(KINDS)
+    alone = measured(small_log(), days=5, ranker="din")
+    lift = alone.find("all features")
+    assert lift is not None
+    assert lift.model == "din"
+    with pytest.raises(VitrineError, match="no ranker `forest`; there are: lightgbm, din, both"):
+        measured(small_log(), days=5, ranker="forest")
+
+
+def test_each_kind_of_ranker_is_held_against_a_placebo_of_its_own_of_the_same_permutations(
+    run: Run, tmp_path: Path
+) -> None:
+    for scores in (run.scores.main, run.scores.beside):
+        assert len(scores["placebo"]) == 2
+        assert (scores["placebo"][0] != scores["placebo"][1]).any()
+    found = {c.model: c for c in run.comparisons if c.name == OVER_PLACEBO and (c.slice, c.metric) == ("all", "auc")}
+    for kind, scores in zip(KINDS, (run.scores.main, run.scores.beside), strict=True):
+        auc = {
+            name: np.mean([roc_auc_score(run.clicked, each) for each in scores[name]])
+            for name in ("all features", "placebo")
+        }
+        assert found[kind].lift == pytest.approx(auc["all features"] - auc["placebo"])
+        assert found[kind].against == "placebo"
+    report.write_report(run, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    for kind in KINDS:
+        assert f"{kind}, over placebo</td><td>{found[kind].base:.4f}" in page
+    figures = json.loads(report.as_json(run))["comparisons"]
+    assert {each["model"] for each in figures if each["name"] == OVER_PLACEBO} == set(KINDS)

@@ -1,0 +1,141 @@
+"""What each step towards the truth replaces, that it replaces nothing else, and that a ranker is the better for it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+
+from consumers.ranking import headroom, lightgbm_ranker
+from consumers.ranking.content_features import Group, feature_groups, fit_projection
+from consumers.ranking.ground_truth import Truth
+from consumers.ranking.training_set import TrainingSet
+from feature_repo.schema import CHILD_AGES, CHILD_GENDERS
+from tests.consumers.ranking.world import DAY, START, small_log
+
+PRODUCTS, STYLES = 60, 3
+START_OF_TEST = START + 18 * DAY
+
+
+def with_truth() -> tuple[TrainingSet, Truth]:
+    """A log whose clicks are drawn by true ages, genders and styles, of which its own tags and vectors know nothing.
+
+    Products n and n + 30 are of one style; the truth counts its products from the last to the first.
+    """
+    data = small_log(rows=6000, products=PRODUCTS, days=24)
+    chance = np.random.default_rng(1)
+    number = np.array([int(name[1:]) for name in data.impressions.column("product_id").to_pylist()])
+    product = PRODUCTS - 1 - number
+    age, gender = chance.integers(0, len(CHILD_AGES), PRODUCTS), chance.integers(0, len(CHILD_GENDERS), PRODUCTS)
+    style = np.tile(chance.normal(size=(PRODUCTS // 2, STYLES)).astype(np.float32), (2, 1))
+    taste = chance.normal(size=(int(data.user.max()) + 1, STYLES)).astype(np.float32)
+    child = chance.integers(0, len(CHILD_AGES), len(taste))
+    liking = np.einsum("ij,ij->i", taste[data.user], style[product])
+    gap = (age[product] - child[data.user]).astype(np.float32)
+    probability = 1 / (1 + np.exp(1.5 - 1.2 * liking + 0.8 * np.abs(gap)))
+    clicked = pa.array((chance.random(len(number)) < probability).astype(np.int8))
+    place = data.impressions.column_names.index("clicked")
+    truth = Truth(
+        click_probability=probability,
+        features={
+            "true_age": age[product].astype(np.float32),
+            "true_liking": liking,
+            "true_child_months": child[data.user].astype(np.float32),
+            "true_age_gap": gap,
+            "true_gender_match": np.ones(len(number), np.float32),
+        },
+        product=product,
+        product_age=age,
+        product_gender=gender,
+        product_category=pa.chunked_array([pa.array([f"true{i % 4}" for i in range(PRODUCTS)])]),
+        product_style=style,
+        same_product=np.arange(PRODUCTS) % (PRODUCTS // 2),
+        product_ids=pa.chunked_array([pa.array([f"p{PRODUCTS - 1 - i}" for i in range(PRODUCTS)])]),
+    )
+    return replace(data, impressions=data.impressions.set_column(place, "clicked", clicked)), truth
+
+
+DATA, TRUTH = with_truth()
+GROUPS = feature_groups(DATA, fit_projection(DATA.views["product_embedding"], START_OF_TEST))
+KNOWN = DATA.views["product_tags"].row >= 0
+
+
+def merged(groups: list[Group]) -> Group:
+    return {name: values for group in groups for name, values in group.items()}
+
+
+PREDICTED = merged(list(GROUPS.values()))
+STEPS = {name: merged(groups) for name, groups in headroom.steps(DATA, TRUTH, GROUPS, START_OF_TEST)}
+
+
+def changed(before: Group, after: Group) -> set[str]:
+    return {name for name in before if name not in after or before[name].tobytes() != after[name].tobytes()}
+
+
+def test_the_steps_come_in_the_order_in_which_the_report_names_them() -> None:
+    assert tuple(STEPS) == headroom.STEPS
+
+
+def test_true_tags_replace_tags_and_what_is_derived_of_them_and_nothing_else() -> None:
+    relations = {f"affinity_{name}" for name in ("age_match", "gender_match", "age_gap")}
+    found = changed(PREDICTED, STEPS["true tags"])
+    assert found <= set(GROUPS["tags"]) | relations
+    assert found >= relations | {f"age_{label}" for label in CHILD_AGES} | {"category_tag"}
+
+
+def test_a_true_tag_is_certain_and_the_products_own_where_there_was_a_predicted_one() -> None:
+    step = STEPS["true tags"]
+    ages = np.stack([step[f"age_{label}"] for label in CHILD_AGES], axis=1)
+    genders = np.stack([step[f"gender_{label}"] for label in CHILD_GENDERS], axis=1)
+    np.testing.assert_array_equal(ages[KNOWN].argmax(axis=1), TRUTH.product_age[TRUTH.product[KNOWN]])
+    np.testing.assert_array_equal(genders[KNOWN].argmax(axis=1), TRUTH.product_gender[TRUTH.product[KNOWN]])
+    assert set(np.unique(ages[KNOWN])) == {0.0, 1.0}
+    assert (~KNOWN).any()
+    assert np.isnan(ages[~KNOWN]).all()
+
+
+def test_true_vectors_replace_vectors_and_cosines_and_leave_the_true_tags() -> None:
+    found = changed(STEPS["true tags"], STEPS["true vectors"])
+    assert found <= set(GROUPS["vectors"]) | set(GROUPS["affinity"])
+    assert found >= {"vector_0", "affinity_interest_cosine", "affinity_history_cosine_max"}
+    assert not any(name.startswith(("image_", "text_")) for name in STEPS["true vectors"])
+
+
+def test_a_candidate_of_the_style_that_its_user_clicked_last_is_as_close_as_can_be() -> None:
+    design, user, time = TRUTH.same_product[TRUTH.product], DATA.user, DATA.time
+    cosine = STEPS["true vectors"]["affinity_history_cosine_max"]
+    clicks: dict[int, list[int]] = {}
+    alike = []
+    for row, clicked in enumerate(DATA.clicked):
+        mine = clicks.setdefault(int(user[row]), [])
+        earlier = [other for other in mine if time[other] < time[row]][-50:]
+        if KNOWN[row] and design[row] in design[[other for other in earlier if KNOWN[other]]]:
+            alike.append(row)
+        if clicked:
+            mine.append(row)
+    assert len(alike) > 100
+    np.testing.assert_allclose(cosine[alike], 1, atol=1e-5)
+
+
+def test_true_tastes_add_four_features_and_change_none() -> None:
+    before, after = STEPS["true vectors"], STEPS["true tastes"]
+    assert changed(before, after) == set()
+    added = {"true_liking", "true_child_months", "true_age_gap", "true_gender_match"}
+    assert set(after) - set(before) == added
+
+
+def test_nothing_of_a_product_is_known_before_it_was() -> None:
+    for name, step in STEPS.items():
+        for feature in ("vector_0", "affinity_history_cosine_max", "affinity_age_match", "age_0-6m"):
+            assert np.isnan(step[feature][~KNOWN]).all(), (name, feature)
+
+
+def test_a_ranker_gains_by_every_step_where_tags_and_vectors_know_nothing_of_what_is_clicked() -> None:
+    train = DATA.time < START_OF_TEST
+
+    def auc(features: Group) -> float:
+        scores = lightgbm_ranker.fit_and_score(features, DATA.clicked, train, ~train, seeds=[0])[0]
+        clicked = DATA.clicked[~train] == 1
+        return float((scores[clicked][:, None] > scores[~clicked]).mean())
+
+    found = [auc(each) for each in (PREDICTED, *STEPS.values())]
+    assert all(np.diff(found) > 0.01), found

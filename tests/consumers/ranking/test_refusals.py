@@ -1,0 +1,61 @@
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from consumers.ranking.refusals import NEEDED, refuse_unusable
+from consumers.ranking.training_set import JoinedView, TrainingSet
+from feature_repo.errors import VitrineError
+from feature_repo.schema import TIMESTAMP
+from tests.consumers.ranking.world import small_log
+
+
+def with_column(data: TrainingSet, name: str, values: pa.Array) -> TrainingSet:
+    log = data.impressions
+    return replace(data, impressions=log.set_column(log.column_names.index(name), name, values))
+
+
+def refused(data: TrainingSet) -> str:
+    with pytest.raises(VitrineError) as caught:
+        refuse_unusable(data, "log.parquet")
+    assert str(caught.value).startswith("log.parquet: ")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_log_that_can_be_measured_passes() -> None:
+    refuse_unusable(small_log(), "log.parquet")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(0, "all 3,000 impressions are not clicked"), (1, "all 3,000 impressions are clicked")]
+)
+def test_a_log_of_one_class_is_refused(value: int, said: str) -> None:
+    data = small_log()
+    assert said in refused(with_column(data, "clicked", pa.array(np.full(3000, value, np.int8))))
+
+
+def test_a_log_without_an_order_in_time_is_refused() -> None:
+    data = small_log()
+    moment = pa.array(np.full(3000, int(data.time[0])), TIMESTAMP)
+    assert "every impression has the timestamp 2026-01-01" in refused(with_column(data, "event_timestamp", moment))
+
+
+def test_a_log_of_too_few_users_is_refused_with_how_many_it_has() -> None:
+    assert "7 of 7 users" in refused(small_log(users=7))
+
+
+def test_a_log_that_shares_no_product_with_the_features_is_refused() -> None:
+    data = small_log()
+    views = {name: JoinedView(view.versions, view.since, np.full(3000, -1)) for name, view in data.views.items()}
+    assert "none of its products has a feature row" in refused(data.with_views(views))
+
+
+@pytest.mark.parametrize("view", ["product_embedding", "product_tags", "product_codes", "product_neighbours"])
+def test_a_service_that_takes_a_part_of_a_view_is_refused_by_what_it_lacks(view: str) -> None:
+    data = small_log()
+    whole = data.views[view]
+    lacking = NEEDED[view][-1]
+    part = replace(whole, versions=whole.versions.drop_columns([lacking]))
+    assert f"gives {view} without {lacking};" in refused(data.with_views({**data.views, view: part}))

@@ -1,0 +1,94 @@
+"""Impressions of which no view knows anything: none is lost, each is counted and named."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from consumers.ranking import run as runs
+from consumers.ranking.plan import Plan
+from consumers.ranking.run import Run, measure
+from feature_repo import config, definitions
+from feature_repo.config import Settings
+from feature_repo.errors import VitrineError
+from feature_repo.offline import delta, quarantine
+from feature_repo.schema import TIMESTAMP
+from feature_repo.stores.opening import open_feature_store
+from tests.producers.tags import world
+
+ROOT = Path(__file__).parents[2]
+ROWS = 600
+UNKNOWN, TOO_SOON = ("i3", "i300", "i599"), ("i0", "i450")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Thirty products, on sale since the first of January."""
+    folder = tmp_path_factory.mktemp("shop")
+    laptop = (ROOT / "feature_repo" / "feature_store.yaml").read_text()
+    (folder / "feature_store.yaml").write_text(laptop.replace("../demo", str(folder)))
+    made = config.load(folder / "feature_store.yaml")
+    products = world.catalogue(15)
+    delta.append(made.table("product_catalogue"), products)
+    delta.append(made.table("product_embedding"), world.embeddings(products))
+    open_feature_store(made).apply([getattr(definitions, name) for name in definitions.__all__])
+    return made
+
+
+def log(file: Path, unknown: tuple[str, ...], too_soon: tuple[str, ...]) -> Path:
+    chance = np.random.default_rng(0)
+    ids = [f"i{row}" for row in range(ROWS)]
+    shown = [world.product_id(number) for number in chance.integers(0, 30, ROWS)]
+    times = [world.START + timedelta(days=1, hours=row) for row in range(ROWS)]
+    table = pa.table(
+        {
+            "impression_id": ids,
+            "user_id": [f"u{user}" for user in chance.integers(0, 20, ROWS)],
+            "product_id": ["ghost" if name in unknown else shown[row] for row, name in enumerate(ids)],
+            "event_timestamp": pa.array(
+                [world.START - timedelta(days=9) if name in too_soon else times[row] for row, name in enumerate(ids)],
+                TIMESTAMP,
+            ),
+            "clicked": pa.array(chance.integers(0, 2, ROWS), pa.int8()),
+        }
+    )
+    pq.write_table(table, file)
+    return file
+
+
+def measured(store: Settings, file: Path) -> Run:
+    return measure(
+        store,
+        file,
+        service="ranking_without_tags",
+        truth=None,
+        test_days=None,
+        plan=Plan(seeds=1, permutations=1, ladder_rows=1000),
+        replicates=20,
+        now=world.NOW,
+        progress=lambda *_: None,
+    )
+
+
+def test_an_impression_without_features_is_kept_counted_and_named(store: Settings, tmp_path: Path) -> None:
+    found = measured(store, log(tmp_path / "log.parquet", UNKNOWN, TOO_SOON))
+    assert found.rows["train"] + found.rows["test"] == ROWS
+    assert (found.rows["unmatched"], found.rows["refused"]) == (5, 0)
+    named = {
+        row["row_id"]: row["value"] for row in quarantine.read(store).to_pylist() if row["reason"] == runs.UNMATCHED
+    }
+    assert named.keys() == {*UNKNOWN, *TOO_SOON}
+    assert {named[row] for row in UNKNOWN} == {"ghost"}
+    assert found.find("all features").rows == found.rows["test"]
+
+
+def test_a_log_of_another_shop_ends_in_one_line(store: Settings, tmp_path: Path) -> None:
+    everything = tuple(f"i{row}" for row in range(ROWS))
+    with pytest.raises(
+        VitrineError, match=r"log.parquet: none of its products has a feature row at the time"
+    ) as caught:
+        measured(store, log(tmp_path / "log.parquet", everything, ()))
+    assert "\n" not in str(caught.value)

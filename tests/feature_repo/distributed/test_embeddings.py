@@ -1,0 +1,117 @@
+"""Encoding on Ray: the tables that this machine makes, row for row."""
+
+import shutil
+from dataclasses import replace
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from feature_repo.arrow.vectors import matrix
+from feature_repo.config import Settings
+from feature_repo.errors import VitrineError
+from feature_repo.offline import delta, quarantine
+from producers.catalogue.images import MISSING, NOT_AN_IMAGE
+from producers.embeddings import run as embeddings
+from producers.embeddings.run import Done, embed_catalogue
+from producers.encoders import load, on_ray, pipeline
+from tests.producers.catalogue.shop import opened, taken
+from tests.producers.encoders import checkpoints
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+COLOURS = ["red", "green", "blue", "white", "black"]
+
+
+def pictures(folder: Path) -> list[str | None]:
+    """Paths of usable pictures, one that is no picture, one that is not there, and none."""
+    folder.mkdir()
+    for number, colour in enumerate(COLOURS):
+        Image.new("RGB", (40 + number, 48), colour).save(folder / f"{number}.png")
+    (folder / "words.png").write_text("no picture")
+    return [*(str(folder / f"{n}.png") for n in range(5)), str(folder / "words.png"), str(folder / "gone.png"), None]
+
+
+def products(images: list[str | None], rows: int) -> list[dict[str, Any]]:
+    """Some with a title that others have too, some without one, some with neither title nor picture."""
+    titles = [None, "红色连衣裙", "男童鞋", *(f"女婴儿{n}" for n in range(8))]
+    return [
+        {"product_id": f"p{n:03}", "title": titles[n % len(titles)], "image": images[n % len(images)]}
+        for n in range(rows)
+    ]
+
+
+def stored(store: Settings) -> tuple[pa.Table, pa.Table]:
+    """Rows and refusals in the order in which they were committed; when they were taken in is not asked."""
+    path = store.table("product_embedding")
+    return delta.read(path), quarantine.read(store)
+
+
+def test_the_tables_are_those_of_one_machine_row_for_row(
+    tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embeddings, "ROWS_A_COMMIT", 40)  # three chunks
+    monkeypatch.setattr(on_ray, "ROWS_A_PART", 7)  # several parts each
+    images = pictures(tmp_path / "pictures")
+    made: dict[str | None, tuple[Done, pa.Table, pa.Table]] = {}
+    for ray in (None, "local"):
+        if ray is not None:
+            monkeypatch.setattr(embeddings, "embed_stream", None)  # which one machine uses
+        (tmp_path / str(ray)).mkdir()
+        store = opened(tmp_path / str(ray))
+        taken(store, *products(images, 100))
+        done = embed_catalogue(store, str(encoder), now=NOW, progress=lambda *_: None, ray=ray)
+        made[ray] = (done, *stored(store))
+        again = embed_catalogue(store, str(encoder), now=NOW, progress=lambda *_: None, ray=ray)
+        assert (again.encoded, again.known) == (0, 99)  # one had neither title nor picture
+    (one, rows, refused), (many, rows_of_ray, refused_of_ray) = made.values()
+    vectors = [name for name in rows.column_names if name.endswith("_vector")]
+    assert rows_of_ray.drop_columns(vectors) == rows.drop_columns(vectors)
+    dim = load(str(encoder)).dim
+    for name in vectors:
+        np.testing.assert_allclose(matrix(rows_of_ray[name], dim), matrix(rows[name], dim), atol=1e-6)
+    assert refused_of_ray == refused
+    assert replace(many, seconds=one.seconds) == one
+    assert {MISSING, NOT_AN_IMAGE, pipeline.NOTHING_USABLE} <= set(one.unusable)
+    assert many.encoded > 80
+    assert many.reused > 20
+
+
+def chunk(numbers: range) -> pa.Table:
+    stream = BytesIO()
+    Image.new("RGB", (40, 48), "red").save(stream, "PNG")
+    rows = [
+        {
+            "product_id": f"p{n}",
+            "title": f"鞋{n}",
+            "image": None,
+            "image_bytes": stream.getvalue(),
+            "event_timestamp": NOW,
+        }
+        for n in numbers
+    ]
+    names = ["product_id", "title", "image", "image_bytes", "event_timestamp"]
+    return pa.Table.from_pylist(rows, pa.schema([pipeline.schema.CATALOGUE.field(name) for name in names]))
+
+
+def test_each_chunk_comes_back_in_its_place_whatever_its_size(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_ray, "ROWS_A_PART", 3)
+    chunks = [chunk(range(60)), chunk(range(0)), chunk(range(60, 61)), chunk(range(70, 100))]
+    came = list(on_ray.embed_stream(iter(chunks), load(str(encoder)), str(encoder), NOW))
+    assert [made.rows["product_id"].to_pylist() for made in came] == [c["product_id"].to_pylist() for c in chunks]
+
+
+@pytest.mark.slow
+def test_another_encoder_on_a_machine_of_the_cluster_is_refused_in_one_line(tmp_path: Path, encoder: Path) -> None:
+    folder = tmp_path / "small"
+    shutil.copytree(encoder, folder)
+    here = load(str(folder))
+    shutil.rmtree(folder)
+    checkpoints.chinese_clip(folder)
+    with pytest.raises(VitrineError, match=r"is small@.* on a machine of the cluster and small@") as refusal:
+        list(on_ray.embed_stream(iter([chunk(range(2))]), here, str(folder), NOW))
+    assert "\n" not in str(refusal.value)

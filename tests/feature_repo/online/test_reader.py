@@ -1,0 +1,220 @@
+"""`OnlineReader`: the fast path says what Feast says, row for row."""
+
+import asyncio
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from feast import FeatureStore
+
+from consumers.online import Link, OnlineReader, Status
+from feature_repo.errors import VitrineError
+from feature_repo.online import entity_keys
+from feature_repo.online.feature_batch import Block
+from feature_repo.online.view_rows import ViewRows
+from tests.feature_repo.online.feast_world import DAY, NOW, looks, write
+from tests.feature_repo.online.test_feast_store import BEAR, CAR, online
+
+
+@pytest.fixture
+def reader(store: FeatureStore, url: str) -> OnlineReader:
+    return OnlineReader(url, project="shared")
+
+
+def test_answers_in_the_order_asked_with_repeats_and_absences(store: FeatureStore, reader: OnlineReader) -> None:
+    write(store, "looks", [BEAR, CAR])
+    block = reader.fetch("looks", ["car", "none", "bear", "car"])
+    assert block.count == 4
+    np.testing.assert_array_equal(
+        block.values["vector"], np.array([[1, -1], [np.nan, np.nan], [0.5, 0.25], [1, -1]], np.float32)
+    )
+    assert block.values["vector"].flags.c_contiguous
+    assert block.values["colour"].tolist() == ["red", None, "brown", "red"]
+    assert block.values["title"].tolist() == ["car", None, "毛绒 bear", "car"]
+    assert block.values["clicks"].tolist() == [8, None, 3, 8]
+    assert block.values["listed"][0] == np.datetime64("2026-01-01")
+    assert block.status.tolist() == [Status.PRESENT, Status.ABSENT, Status.PRESENT, Status.PRESENT]
+    assert block.event_timestamp[0] == np.datetime64(NOW.replace(tzinfo=None))
+    assert np.isnat(block.event_timestamp[1])
+    assert block.arrow("clicks").to_pylist() == [8, None, 3, 8]
+    assert set(block.values) == {field.name for field in looks.features}
+
+
+def test_a_service_puts_a_user_beside_candidates(store: FeatureStore, reader: OnlineReader) -> None:
+    write(store, "looks", [BEAR, CAR])
+    write(store, "taste", [{"user_id": 7, "interest": [1.0, 2.0], "age": 31.0}])
+    write(store, "season", [{"sale": 0.2}])
+    block = reader.fetch("ranking", {"product_id": ["bear", "none", "car"], "user_id": 7})
+    assert block.values["interest"].tolist() == [[1.0, 2.0]] * 3
+    assert block.values["sale"].tolist() == [0.2] * 3
+    values, place = block.distinct("interest")
+    assert (values.tolist(), place.tolist()) == ([[1.0, 2.0]], [0, 0, 0])
+    assert block.status.tolist() == [Status.PRESENT, Status.ABSENT, Status.PRESENT]
+    assert block.views["taste"].status().tolist() == [Status.PRESENT] * 3
+    full = reader.fetch("ranking", {"product_id": ["bear"], "user_id": [7]}, full_feature_names=True)
+    assert set(full.values) == {"looks__vector", "looks__colour", "taste__interest", "taste__age", "season__sale"}
+
+
+@pytest.mark.parametrize("candidates", [["bear", "car", "bear"], ["none", "car", "bear"]])
+@pytest.mark.parametrize("linked", ["looks", "pushed"])
+def test_entities_that_a_row_names_are_read_as_if_asked_for_alone(
+    store: FeatureStore, reader: OnlineReader, candidates: list[str], linked: str
+) -> None:
+    """Of a view that the first entities have too (`looks`), and of one that they have not."""
+    write(store, "looks", [BEAR, CAR])
+    write(store, "taste", [{"user_id": 7, "interest": [1.0, 2.0], "age": 31.0}])
+    write(store, "pushed", [{"product_id": "car", "stock": 4}])
+    seen = []
+
+    def named(user: ViewRows) -> list[str]:
+        seen.append(user.numpy("taste__age").tolist())
+        return ["car", "none", "bear"]
+
+    def said(block: Block | None) -> tuple[object, ...]:
+        assert block is not None
+        statuses = {name: view.status().tolist() for name, view in block.views.items()}
+        return block.count, {name: block.arrow(name).to_pylist() for name in block.values}, statuses
+
+    ids = {"product_id": candidates, "user_id": 7}
+    block, others = reader.fetch_linked("ranking", ids, Link("taste", named, linked))
+    assert seen == [[31.0] * 3]
+    assert said(block) == said(reader.fetch("ranking", ids, full_feature_names=True))
+    assert said(others) == said(reader.fetch(linked, ["car", "none", "bear"], full_feature_names=True))
+    alone, nobody = reader.fetch_linked("ranking", ids, Link("taste", lambda user: [], linked))
+    assert said(alone) == said(block)
+    assert nobody is None
+
+
+def test_ids_come_as_lists_arrays_or_arrow(store: FeatureStore, reader: OnlineReader) -> None:
+    import pyarrow as pa
+
+    write(store, "affinity", [{"user_id": 1, "product_id": "a", "score": 0.5}])
+    write(store, "taste", [{"user_id": 1, "interest": [1.0], "age": 3.0}])
+    for users in ([1, 2], np.array([1, 2]), pa.array([1, 2]), (1, 2)):
+        assert reader.fetch("taste", users, features=["age"]).status.tolist() == [Status.PRESENT, Status.ABSENT]
+        block = reader.fetch("affinity", {"user_id": users, "product_id": np.array(["a", "a"])})
+        np.testing.assert_array_equal(block.values["score"], [0.5, np.nan])
+    assert reader.fetch("season", {}).count == 1
+    assert reader.fetch("looks", []).values["vector"].shape == (0, 0)
+
+
+def test_values_go_straight_into_the_callers_arrays_and_tensors(store: FeatureStore, reader: OnlineReader) -> None:
+    write(store, "looks", [BEAR, CAR])
+    array, tensor = np.zeros((2, 2), np.float32), torch.zeros((2, 2))
+    for target in (array, tensor):
+        block = reader.fetch("looks", ["bear", "car"], out={"vector": target})
+        assert np.shares_memory(block.values["vector"], np.asarray(target))
+        assert target.tolist() == [[0.5, 0.25], [1.0, -1.0]]
+    repeated = np.zeros((3, 2), np.float32)
+    reader.fetch("looks", ["car", "car", "none"], out={"vector": repeated})
+    np.testing.assert_array_equal(repeated, [[1, -1], [1, -1], [np.nan, np.nan]])
+    assert reader.fetch("looks", ["bear"]).tensor("vector").tolist() == [[0.5, 0.25]]
+    with pytest.raises(VitrineError, match=r"out\[`vector`\] is float64 \[2, 2\], wanted float32"):
+        reader.fetch("looks", ["bear", "car"], out={"vector": np.zeros((2, 2))})
+    with pytest.raises(VitrineError, match="`looks` has no feature nothing"):
+        reader.fetch("looks", ["bear"], out={"nothing": array})
+    with pytest.raises(VitrineError, match="no tensor"):
+        reader.fetch("looks", ["bear"]).tensor("title")
+
+
+def test_a_row_older_than_its_ttl_is_stale_at_that_time(store: FeatureStore, reader: OnlineReader) -> None:
+    write(store, "looks", [BEAR])
+    ttl = timedelta(days=10)
+    assert reader.fetch("looks", ["bear"], now=NOW + ttl).status.tolist() == [Status.PRESENT]
+    later = NOW + ttl + timedelta(microseconds=1)
+    stale = reader.fetch("looks", ["bear"], now=later)
+    assert stale.status.tolist() == [Status.STALE]
+    assert np.isnan(stale.values["price"]).all()
+    assert stale.event_timestamp[0] == np.datetime64(NOW.replace(tzinfo=None))
+    assert reader.fetch("looks", ["bear"], now=later, keep_stale=True).values["price"].tolist() == [9.99]
+
+
+def test_async_fetches_answer_as_the_others_do(store: FeatureStore, url: str) -> None:
+    write(store, "looks", [BEAR, CAR])
+
+    async def use() -> None:
+        reader = OnlineReader(url, project="shared")
+        blocks = await asyncio.gather(*(reader.fetch_async("looks", ["car"] * n) for n in range(1, 30)))
+        assert [block.values["price"].tolist() for block in blocks] == [[9.99] * n for n in range(1, 30)]
+
+    asyncio.run(use())
+
+
+def test_a_damaged_row_is_failed_and_its_neighbours_are_read(store: FeatureStore, reader: OnlineReader) -> None:
+    write(store, "looks", [BEAR, CAR])
+    table = online(store).online_table(store.config)
+    key = entity_keys.keys(entity_keys.prefix("shared", "looks"), [["bear"]])[0]
+    row = table.store.get(key)
+    assert row is not None
+    table.store.swap(key, row, row[:40] + bytes([row[40] ^ 1]) + row[41:])
+    block = reader.fetch("looks", ["bear", "car"])
+    assert block.status.tolist() == [Status.FAILED, Status.PRESENT]
+    np.testing.assert_array_equal(block.values["price"], [np.nan, 9.99])
+    from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
+
+    response = store.get_online_features(["looks:price"], [{"product_id": "bear"}])
+    assert response.to_dict()["price"] == [None]
+    assert list(response.proto.results[1].statuses) == [FieldStatus.INVALID]
+
+
+def test_a_reader_that_looked_before_the_view_changed_reads_the_new_rows(own_store: FeatureStore, url: str) -> None:
+    from feast import FeatureView, Field
+    from feast.types import Int32
+
+    from tests.feature_repo.online.feast_world import product, source
+
+    write(own_store, "looks", [BEAR])
+    reader = OnlineReader(url, project="shop")
+    assert reader.fetch("looks", ["bear"]).status.tolist() == [Status.PRESENT]
+    kept = [field for field in looks.features if field.name != "title"]
+    changed = FeatureView(
+        name="looks",
+        entities=[product],
+        ttl=10 * DAY,
+        schema=[*kept, Field(name="added", dtype=Int32)],
+        source=source("looks"),
+    )
+    own_store.apply([changed], partial=True)
+    own_store.refresh_registry()
+    row = {name: value for name, value in CAR.items() if name != "title"} | {"added": 5, "colour": "a new colour"}
+    write(own_store, "looks", [row])
+    block = reader.fetch("looks", ["bear", "car"], features=["title", "price", "colour"])
+    assert block.status.tolist() == [Status.PRESENT, Status.PRESENT]
+    assert block.values["title"].tolist() == ["毛绒 bear", None]
+    assert block.values["colour"].tolist() == ["brown", "a new colour"]
+    assert reader.fetch("looks", ["bear", "car"]).values["added"].tolist() == [None, 5]
+
+
+def test_what_there_is_not_is_named(store: FeatureStore, reader: OnlineReader, url: str) -> None:
+    with pytest.raises(VitrineError, match=r"neither a service nor a view `look` in project `shared`"):
+        reader.fetch("look", ["bear"])
+    with pytest.raises(VitrineError, match=r"neither.*in project `other`; services: none; views: none"):
+        OnlineReader(url, project="other").fetch("looks", ["bear"])
+    with pytest.raises(VitrineError, match="view `looks` has no feature size"):
+        reader.fetch("looks", ["bear"], features=["size"])
+    with pytest.raises(VitrineError, match="`affinity` asks for product_id, user_id: give the ids as a mapping"):
+        reader.fetch("affinity", ["bear"])
+    with pytest.raises(VitrineError, match="there are no ids for user_id"):
+        reader.fetch("affinity", {"product_id": ["bear"]})
+    with pytest.raises(VitrineError, match=r"of different numbers: \[1, 2\]"):
+        reader.fetch("affinity", {"product_id": ["bear"], "user_id": [1, 2]})
+    for one in ("bear", b"bear", 7):
+        with pytest.raises(VitrineError, match=rf"`looks`: the ids are {one!r}, which is one; wanted a sequence"):
+            reader.fetch("looks", one)
+    assert len(reader.fetch("looks", {"product_id": "bear"}).status) == 1
+    with pytest.raises(VitrineError, match="a join key is None"):
+        reader.fetch("looks", [None])
+    for url in ("http://localhost", "redis://[::1", "lmdb://[folder"):
+        with pytest.raises(VitrineError, match="is no online store"):
+            OnlineReader(url, project="shared")
+
+
+def test_it_starts_without_feast_and_without_any_heavy_library() -> None:
+    probe = "import sys, consumers.online; print(*sys.modules)"
+    root = Path(__file__).parent.parent.parent
+    done = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True, cwd=root)
+    assert not {"feast", "torch", "pandas", "deltalake", "redis", "lmdb"} & set(done.stdout.split())

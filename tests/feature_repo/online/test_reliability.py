@@ -1,0 +1,203 @@
+"""Many writers, lost servers, changing views: nothing goes back in time and nothing is read as what it is not."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from feature_repo.arrow import columns
+from feature_repo.errors import VitrineError
+from feature_repo.online.decode import Rows, Status
+from feature_repo.online.row_format import Field, Layout
+from feature_repo.online.table import OnlineTable, Request
+from tests import servers
+from tests.feature_repo.online.versions import PRODUCTS, VERSIONS, VIEW, open_table, write_shuffled, write_versions
+from tests.servers import RedisServer
+
+
+@pytest.fixture(params=["lmdb", "redis", "cluster"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty store."""
+    if request.param == "lmdb":
+        return f"lmdb://{tmp_path}"
+    nodes: list[RedisServer] = (
+        [request.getfixturevalue("redis")] if request.param == "redis" else request.getfixturevalue("redis_cluster")
+    )
+    for node in nodes:
+        node.client().flushall()
+    return f"{'redis' if request.param == 'redis' else 'redis-cluster'}://{nodes[0].address}"
+
+
+def read_versions(table: OnlineTable, ids: list[str]) -> Rows:
+    view = table.views.get("looks")
+    request = Request(view, view.layout.fields, table.keys(view, {"product_id": ids}, len(ids)))
+    return table.read([request], 0)[0]
+
+
+def assert_sound(rows: Rows) -> None:
+    """Every row that is there says one thing in all its features."""
+    assert not (rows.status == Status.FAILED).any()
+    assert not (rows.status == Status.STALE).any()
+    there = rows.status == Status.PRESENT
+    versions = rows.event_timestamp[there]
+    assert columns.to_numpy(rows.columns["version"])[there].tolist() == versions.tolist()
+    if there.any():
+        assert columns.to_numpy(rows.columns["vector"])[there, 0].tolist() == versions.tolist()
+    labels = columns.to_numpy(rows.columns["label"])[there].tolist()
+    assert labels == [f"label {version % 7}" for version in versions]
+    assert [len(title) for title in columns.to_numpy(rows.columns["title"])[there]] == versions.tolist()
+
+
+def test_eight_processes_write_shuffled_versions_and_nothing_goes_back_in_time(url: str) -> None:
+    table = open_table(url)
+    table.views.register(VIEW)
+    ids = [f"p{product}" for product in range(PRODUCTS)]
+    newest = np.full(PRODUCTS, -1)
+    with ProcessPoolExecutor(8, mp_context=get_context("spawn")) as pool:
+        writers = [pool.submit(write_shuffled, url, seed) for seed in range(8)]
+        while not all(writer.done() for writer in writers):
+            rows = read_versions(table, ids)
+            assert_sound(rows)
+            seen = np.where(rows.status == Status.PRESENT, rows.event_timestamp, -1)
+            assert (seen >= newest).all()
+            newest = seen
+        assert all(writer.result() for writer in writers)
+    rows = read_versions(table, ids)
+    assert_sound(rows)
+    assert (rows.event_timestamp == VERSIONS - 1).all()
+
+
+def test_rows_of_a_view_that_is_being_dropped_are_failed_and_no_error(url: str) -> None:
+    table, other = open_table(url), open_table(url)
+    table.views.register(VIEW)
+    newer = other.views.register(replace(VIEW, layouts=(Layout.of([Field("version", "int32")]),)))
+    keys = other.keys(newer, {"product_id": ["a"]}, 1)
+    row = other.pack(newer, keys, {}, np.array([1]), None)
+    other.views.drop("looks")
+    other.store.write(*row, 0)  # as it is until the rows are gone too
+    rows = read_versions(table, ["a", "b"])
+    assert rows.status.tolist() == [Status.FAILED, Status.ABSENT]
+    assert columns.to_arrow(rows.columns["title"]).to_pylist() == [None, None]
+
+
+class Life(RuleBasedStateMachine):
+    """A view's life, beside a dictionary that says what must be read."""
+
+    open_fresh: Callable[[], OnlineTable]
+    ids = st.sampled_from(["a", "b", "c", "", "毛绒", "x" * 500])
+    times = st.integers(0, 3)
+
+    @initialize()
+    def begin(self) -> None:
+        self.table = Life.open_fresh()
+        self.table.views.forget()
+        self.other = OnlineTable(self.table.store, "shop")
+        self.view = self.table.views.register(VIEW)
+        self.rows: dict[str, tuple[int, int]] = {}
+
+    @rule(rows=st.lists(st.tuples(ids, times, times), max_size=6), elsewhere=st.booleans())
+    def write(self, rows: list[tuple[str, int, int]], elsewhere: bool) -> None:
+        table = self.other if elsewhere else self.table
+        ids = [id_ for id_, _, _ in rows]
+        write_versions(table, table.views.register(self.view), ids, [e for _, e, _ in rows], [c for _, _, c in rows])
+        for id_, event, created in rows:
+            self.rows[id_] = max(self.rows.get(id_, (-1, -1)), (event, created))
+
+    @rule(id_=ids)
+    def delete(self, id_: str) -> None:
+        self.table.store.delete(self.table.keys(self.view, {"product_id": [id_]}, 1))
+        self.rows.pop(id_, None)
+
+    @rule()
+    def drop_and_make_anew(self) -> None:
+        self.table.views.drop("looks")
+        self.view = self.table.views.register(VIEW)
+        self.rows = {}
+
+    @rule(storage=st.sampled_from(["plain", "float16", "int8"]))
+    def store_otherwise(self, storage: str) -> None:
+        fields = [field for field in VIEW.layout.fields if field.name != "vector"]
+        changed = replace(VIEW, layouts=(Layout.of([*fields, Field("vector", "float_list", storage)]),))
+        self.view = self.table.views.register(changed)
+
+    @invariant()
+    def reads_what_the_dictionary_says(self) -> None:
+        if not hasattr(self, "rows"):
+            return
+        asked = ["a", "b", "c", "", "毛绒", "x" * 500, "a"]
+        for table in (self.table, self.other):
+            rows = read_versions(table, asked)
+            assert_sound(rows)
+            found = {id_: int(e) for id_, s, e in zip(asked, rows.status, rows.event_timestamp, strict=True) if s == 0}
+            assert found == {id_: event for id_, (event, _) in self.rows.items()}
+
+
+def test_a_store_is_a_dictionary_that_only_goes_forward(url: str) -> None:
+    Life.open_fresh = staticmethod(lambda: open_table(url))  # type: ignore[assignment]
+    limits = settings(max_examples=25, stateful_step_count=12, suppress_health_check=[HealthCheck.too_slow])
+    run_state_machine_as_test(Life, settings=limits)
+
+
+@pytest.fixture
+def mortal_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    with servers.redis_server(tmp_path / "redis") as server:
+        yield server
+
+
+def test_a_redis_that_dies_under_load_gives_clear_errors_and_a_rerun_repairs_it(mortal_redis: RedisServer) -> None:
+    table = open_table(f"redis://{mortal_redis.address}")
+    view = table.views.register(VIEW)
+    ids = [f"p{product}" for product in range(200)]
+    stop = threading.Event()
+    trouble: list[Exception] = []
+    acknowledged = [0]
+
+    def write() -> None:
+        for version in range(1, 1_000_000):
+            if stop.is_set():
+                return
+            try:
+                write_versions(table, view, ids, [version] * len(ids), [0] * len(ids))
+                acknowledged[0] = version
+            except Exception as error:
+                trouble.append(error)
+
+    def read() -> None:
+        while not stop.is_set():
+            try:
+                assert_sound(read_versions(table, ids))
+            except Exception as error:
+                trouble.append(error)
+
+    threads = [threading.Thread(target=work) for work in (write, read, read)]
+    for thread in threads:
+        thread.start()
+    for _ in range(2):
+        time.sleep(0.3)
+        before = acknowledged[0]
+        mortal_redis.kill()
+        time.sleep(0.1)
+        mortal_redis.start()
+        deadline = time.monotonic() + 10
+        while acknowledged[0] <= before and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert acknowledged[0] > before, "it goes on by itself"
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert all(isinstance(error, VitrineError) for error in trouble), trouble
+    # What the offline side holds is written again: the online side is then as if nothing had happened.
+    view = OnlineTable(table.store, "shop").views.register(VIEW)
+    write_versions(table, table.views.register(view), ids, [acknowledged[0]] * len(ids), [1] * len(ids))
+    rows = read_versions(table, ids)
+    assert_sound(rows)
+    assert (rows.event_timestamp == acknowledged[0]).all()

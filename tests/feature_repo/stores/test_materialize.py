@@ -1,0 +1,76 @@
+"""`feast materialize` with our engine: what is online afterwards is the newest version of each entity."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from feast import FeatureStore
+
+from feature_repo.offline import delta
+from tests.feature_repo.stores import world
+
+PRODUCTS = ["a", "b", "c", "毛绒", "x" * 500]
+
+
+def test_the_newest_version_of_each_entity_is_online(store: FeatureStore) -> None:
+    chance = random.Random(0)
+    looks = [
+        (chance.choice([*PRODUCTS, None]), chance.choice([None, *range(20)]), chance.randrange(20)) for _ in range(200)
+    ]
+    for start in range(0, len(looks), 50):
+        world.append_looks(Path(store.config.repo_path), looks[start : start + 50])
+    for until in (0, 7, 20):
+        store.materialize(world.START, world.at(until), feature_views=["looks"])
+        assert world.online_looks(store, [*PRODUCTS, "unknown"]) == world.newest(looks, until=until)
+
+
+def test_views_of_several_entities_and_of_none_are_materialized(store: FeatureStore) -> None:
+    tables = Path(store.config.repo_path) / "tables"
+    stamps = {name: pa.array([world.at(1)] * 2, world.STAMP) for name in ("event_timestamp", "created_timestamp")}
+    delta.append(
+        tables / "affinity", pa.table({"user_id": [1, 2], "product_id": ["a", "b"], "n_clicks": [3, 4]} | stamps)
+    )
+    sales = pa.array([0.25, 0.5], pa.float32())
+    delta.append(tables / "season", pa.table({"sale": sales} | stamps))
+    store.materialize(world.START, world.at(2), feature_views=["affinity", "season"])
+    asked = [{"user_id": 1, "product_id": "a"}, {"user_id": 2, "product_id": "b"}, {"user_id": 1, "product_id": "b"}]
+    answer = store.get_online_features(["affinity:clicks", "season:sale"], asked).to_dict()
+    assert answer["clicks"] == [3, 4, None]
+    assert answer["sale"] == [0.5] * 3
+
+
+def test_a_view_without_a_table_yet_is_named_and_keeps_no_other_from_being_written(
+    store: FeatureStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.append_looks(Path(store.config.repo_path), [("a", 1, 1)])
+    store.materialize_incremental(world.at(2))
+    assert world.online_looks(store, ["a"]) == {"a": (1, 1)}
+    assert {record.getMessage().split(":")[0] for record in caplog.records} >= {"affinity", "season"}
+
+
+def feast(folder: Path, *arguments: str) -> str:
+    """The `feast` command line, run in a folder."""
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "feast"), *arguments],
+        cwd=folder,
+        env=world.environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_feast_apply_and_materialize_work_from_the_command_line(tmp_path: Path) -> None:
+    world.make(tmp_path, {"type": "feature_repo.stores.online.LMDBOnlineStore", "path": "online"})
+    (tmp_path / "definitions.py").write_text("from tests.feature_repo.stores.world import looks, product")
+    world.append_looks(tmp_path, [("a", 1, 1), ("b", 2, 2)])
+    feast(tmp_path, "apply")
+    assert "100%" in feast(tmp_path, "materialize-incremental", world.at(1).isoformat())
+    assert world.online_looks(world.open_store(tmp_path), ["a", "b"]) == {"a": (1, 1)}
+    world.append_looks(tmp_path, [("a", 3, 3)])
+    feast(tmp_path, "materialize", world.at(2).isoformat(), world.at(3).isoformat())
+    assert world.online_looks(world.open_store(tmp_path), ["a", "b"]) == {"a": (3, 3), "b": (2, 2)}

@@ -1,0 +1,48 @@
+"""Producers as processes of their own, to be killed: forked from a server that has imported everything."""
+
+from contextlib import AbstractContextManager
+from datetime import datetime
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from feature_repo import config, locks, run_log
+from feature_repo.errors import VitrineError
+from producers.catalogue import ingest as catalogue
+from producers.embeddings import run as embeddings
+from tests.processes import begun
+
+context = get_context("forkserver")
+context.set_forkserver_preload(
+    ["tests.producers.embeddings.runs", "torch", "transformers", "producers.encoders.checkpoint"]
+)
+
+ROWS_A_COMMIT = 16
+
+
+def _run(pipe: Connection, store: Path, products: Path, encoder: Path, now: datetime, folder: str) -> None:
+    """`produce catalogue` and `produce embeddings`, in commits of a few rows."""
+    embeddings.ROWS_A_COMMIT = ROWS_A_COMMIT
+    locks.FOLDER = folder
+    opened = config.load(store)
+    pipe.send("begins")
+    try:
+        with run_log.run(opened, catalogue.STEP, now=now):
+            catalogue.take_in(opened, products, now)
+        embeddings.embed_catalogue(opened, str(encoder), now=now, progress=lambda *_: None)
+    except VitrineError as error:
+        pipe.send(str(error))
+    else:
+        pipe.send("done")
+
+
+def running(
+    store: Path, products: Path, encoder: Path, now: datetime, *, locks: str = locks.FOLDER
+) -> AbstractContextManager[tuple[BaseProcess, Connection]]:
+    """A process that has just begun; the pipe gives "done", or the error of one line that ended it.
+
+    Args:
+        locks: the folder of its locks; those that are to see none of each other's have each its own.
+    """
+    return begun(context, _run, store, products, encoder, now, locks)

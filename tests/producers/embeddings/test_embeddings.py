@@ -1,0 +1,122 @@
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+
+from feature_repo.config import Settings
+from feature_repo.offline import delta, quarantine
+from producers.catalogue.images import DAMAGED, MISSING, NOT_AN_IMAGE
+from producers.embeddings.run import Done, embed_catalogue
+from producers.encoders import load
+from producers.encoders.pipeline import NOTHING_USABLE
+from producers.encoders.rows import fuse
+from tests.producers.catalogue.shop import opened, taken
+from tests.producers.encoders import checkpoints
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Settings:
+    return opened(tmp_path)
+
+
+def picture(file: Path, colour: str) -> str:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (48, 40), colour).save(file)
+    return str(file)
+
+
+def embedded(store: Settings, encoder: Path) -> Done:
+    return embed_catalogue(store, str(encoder), now=NOW, progress=lambda *_: None)
+
+
+def rows(store: Settings) -> dict[str, dict]:
+    return {row["product_id"]: row for row in delta.read(store.table("product_embedding")).to_pylist()}
+
+
+def test_a_row_holds_what_the_encoder_says_of_the_picture_and_the_title(store: Settings, encoder: Path) -> None:
+    file = picture(store.file.parent / "a.png", "red")
+    taken(store, {"product_id": "a", "title": "红色连衣裙", "image": file})
+    embedded(store, encoder)
+    model, row = load(str(encoder)), rows(store)["a"]
+    np.testing.assert_allclose(row["text_vector"], model.encode_texts(["红色连衣裙"])[0], atol=1e-5)
+    np.testing.assert_allclose(
+        row["image_vector"], model.encode_images([Image.open(file).convert("RGB")])[0], atol=1e-2
+    )
+    assert row["encoder_version"] == model.version
+    assert row["event_timestamp"] < row["created_timestamp"] == NOW
+    for name in ("image_vector", "text_vector", "fused_vector", "similar_vector"):
+        assert np.linalg.norm(row[name]) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_product_without_one_modality_goes_on_with_the_other(store: Settings, encoder: Path) -> None:
+    file = picture(store.file.parent / "a.png", "blue")
+    taken(
+        store,
+        {"product_id": "words", "title": "男童鞋", "image": None},
+        {"product_id": "looks", "title": None, "image": file},
+    )
+    embedded(store, encoder)
+    words, looks = rows(store)["words"], rows(store)["looks"]
+    assert (words["has_image"], words["has_text"], words["image_vector"]) == (False, True, None)
+    assert (looks["has_image"], looks["has_text"], looks["text_vector"]) == (True, False, None)
+    np.testing.assert_allclose(words["fused_vector"], words["text_vector"], atol=1e-6)
+    np.testing.assert_allclose(looks["similar_vector"], looks["image_vector"], atol=1e-6)
+
+
+def test_unusable_pictures_are_quarantined_with_their_reason_and_counted(store: Settings, encoder: Path) -> None:
+    folder = store.file.parent
+    (folder / "words.jpg").write_text("no picture")
+    whole = Path(picture(folder / "whole.png", "green")).read_bytes()
+    (folder / "half.png").write_bytes(whole[: len(whole) // 2])
+    done_with = [
+        ("gone", str(folder / "gone.jpg")),
+        ("words", str(folder / "words.jpg")),
+        ("half", str(folder / "half.png")),
+    ]
+    taken(store, *({"product_id": name, "title": "女婴儿", "image": file} for name, file in done_with),
+          {"product_id": "nothing", "title": None, "image": str(folder / "gone.jpg")})  # fmt: skip
+    done = embedded(store, encoder)
+    assert done.unusable == {MISSING: 2, NOT_AN_IMAGE: 1, DAMAGED: 1, NOTHING_USABLE: 1}
+    assert set(rows(store)) == {"gone", "words", "half"}
+    assert not any(row["has_image"] for row in rows(store).values())
+    refused = {(r["row_id"], r["reason"]) for r in quarantine.read(store).to_pylist() if r["step"] == "embeddings"}
+    assert {("gone", MISSING), ("words", NOT_AN_IMAGE), ("half", DAMAGED), ("nothing", NOTHING_USABLE)} <= refused
+
+
+def test_nothing_is_encoded_twice_and_a_changed_title_is_encoded_once(store: Settings, encoder: Path) -> None:
+    first = {"product_id": "a", "title": "红色连衣裙", "image": None, "updated_at": datetime(2026, 1, 1, tzinfo=UTC)}
+    taken(store, first)
+    assert (embedded(store, encoder).encoded, embedded(store, encoder).encoded) == (1, 0)
+    taken(store, first | {"title": "蓝色连衣裙", "updated_at": datetime(2026, 1, 5, tzinfo=UTC)})
+    done = embedded(store, encoder)
+    assert (done.encoded, done.known) == (1, 1)
+    assert delta.read(store.table("product_embedding")).num_rows == 2
+
+
+def test_another_encoder_version_gets_rows_of_its_own(store: Settings, encoder: Path, tmp_path: Path) -> None:
+    taken(store, {"product_id": "a", "title": "红色连衣裙", "image": None})
+    embedded(store, encoder)
+    checkpoints.chinese_clip(tmp_path / "other")
+    assert embedded(store, tmp_path / "other").encoded == 1
+    versions = delta.read(store.table("product_embedding"), ["encoder_version"]).column(0).to_pylist()
+    assert len(set(versions)) == 2
+
+
+unit = st.floats(-1, 1, width=32)
+
+
+@given(arrays.arrays(np.float32, (4, 3), elements=unit), arrays.arrays(np.float32, (4, 3), elements=unit))
+def test_fused_rows_are_unit_rows_of_the_weighted_sum_or_missing(image: np.ndarray, text: np.ndarray) -> None:
+    fused = fuse(image, text, (0.7, 0.3))
+    for row, a, b in zip(fused, image, text, strict=True):
+        total = np.float32(0.7) * a + np.float32(0.3) * b
+        if np.linalg.norm(total) < 1e-4:
+            continue  # so short a sum has no direction worth the name
+        np.testing.assert_allclose(row, total / np.linalg.norm(total), atol=1e-3)

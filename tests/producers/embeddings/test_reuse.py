@@ -1,0 +1,257 @@
+"""What goes through the encoder: a picture or a title that it has not seen, and nothing else."""
+
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from feature_repo import run_log
+from feature_repo.config import Settings
+from feature_repo.errors import VitrineError
+from feature_repo.offline import delta, quarantine, retention
+from producers.catalogue.images import MISSING, NOT_AN_IMAGE
+from producers.embeddings import plan, vector_cache
+from producers.embeddings import run as embeddings
+from producers.embeddings.run import Done, embed_catalogue
+from producers.encoders import load
+from producers.encoders.pipeline import NO_VECTOR, NOTHING_USABLE
+from producers.encoders.rows import embedding_rows
+from tests.producers.catalogue.shop import opened, taken
+from tests.producers.embeddings.test_embeddings import picture
+from tests.producers.encoders import checkpoints
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+LATER = {"updated_at": datetime(2026, 1, 5, tzinfo=UTC)}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Settings:
+    return opened(tmp_path)
+
+
+def embedded(store: Settings, encoder: Path, day: int = 0, **options: bool) -> Done:
+    return embed_catalogue(store, str(encoder), now=NOW + day * DAY, progress=lambda *_: None, **options)
+
+
+def row(store: Settings, product: str) -> dict[str, Any]:
+    """The last created row of a product."""
+    rows = delta.read(store.table("product_embedding")).sort_by("created_timestamp").to_pylist()
+    return [each for each in rows if each["product_id"] == product][-1]
+
+
+def counts(done: Done) -> tuple[int, int, int, int]:
+    return done.encoded, done.pictures, done.titles, done.reused
+
+
+def test_a_picture_and_a_title_are_encoded_once_under_however_many_products(store: Settings, encoder: Path) -> None:
+    red = picture(store.file.parent / "red.png", "red")
+    copy = str(shutil.copy(red, store.file.parent / "copy.png"))
+    taken(
+        store,
+        {"product_id": "a", "title": "红裙", "image": red},
+        {"product_id": "b", "title": "红裙", "image": copy},
+        {"product_id": "c", "title": "蓝裙", "image": red},
+    )
+    assert counts(embedded(store, encoder)) == (3, 1, 2, 3)
+    taken(store, {"product_id": "d", "title": "蓝裙", "image": copy})
+    assert counts(embedded(store, encoder, 1)) == (1, 0, 0, 2)
+    assert row(store, "d")["image_vector"] == row(store, "a")["image_vector"]
+    assert row(store, "d")["text_vector"] == row(store, "c")["text_vector"]
+    assert row(store, "d")["fused_vector"] == row(store, "c")["fused_vector"]
+
+
+def test_a_new_title_is_encoded_without_the_picture_and_a_new_price_without_either(
+    store: Settings, encoder: Path
+) -> None:
+    first = {"title": "红裙", "image": picture(store.file.parent / "red.png", "red")}
+    taken(store, first)
+    embedded(store, encoder)
+    before = row(store, "p1")
+    taken(store, first | {"title": "新红裙"} | LATER)
+    assert counts(embedded(store, encoder, 1)) == (1, 0, 1, 1)
+    assert row(store, "p1")["image_vector"] == before["image_vector"]
+    assert row(store, "p1")["text_vector"] != before["text_vector"]
+    taken(store, first | {"title": "新红裙", "price": 1.0, "updated_at": datetime(2026, 1, 6, tzinfo=UTC)})
+    assert counts(embedded(store, encoder, 2)) == (1, 0, 0, 2)
+
+
+def test_a_run_after_which_nothing_came_neither_plans_nor_encodes(
+    store: Settings, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken(store, {"image": picture(store.file.parent / "red.png", "red")})
+    embedded(store, encoder)
+    monkeypatch.setattr(embeddings, "plan", lambda *_, **__: pytest.fail("it planned"))
+    done = embedded(store, encoder, 1)
+    assert (counts(done), done.known) == ((0, 0, 0, 0), 1)
+
+
+def test_of_a_new_version_only_the_rows_that_came_with_it_are_looked_at(store: Settings, encoder: Path) -> None:
+    taken(store, *({"product_id": str(number), "image": None} for number in range(20)))
+    version = embedded(store, encoder).encoder_version
+    taken(store, {"product_id": "new", "image": None})
+    state = plan.since(store, version)
+    assert state is not None
+    assert state.new.to_table(columns=["product_id"])["product_id"].to_pylist() == ["new"]
+    assert embedded(store, encoder, 1).known == 20
+
+
+def test_a_correction_of_the_same_moment_gets_a_row_and_so_does_its_being_taken_back(
+    store: Settings, encoder: Path
+) -> None:
+    for day, title in enumerate(["红裙", "蓝裙", "红裙"]):
+        taken(store, {"title": title, "image": None}, now=NOW - (3 - day) * DAY)
+        assert counts(embedded(store, encoder, day)) == (1, 0, int(day < 2), int(day == 2))
+    rows = delta.read(store.table("product_embedding")).sort_by("created_timestamp").to_pylist()
+    assert len({each["event_timestamp"] for each in rows}) == 1
+    assert rows[0]["text_vector"] == rows[2]["text_vector"] != rows[1]["text_vector"]
+
+
+def test_of_several_corrections_between_two_runs_the_last_is_encoded(store: Settings, encoder: Path) -> None:
+    for day, title in enumerate(["红裙", "蓝裙"]):
+        taken(store, {"title": title, "image": None}, now=NOW - (3 - day) * DAY)
+    assert counts(embedded(store, encoder)) == (1, 0, 1, 0)
+    taken(store, {"product_id": "p2", "title": "蓝裙", "image": None})
+    assert counts(embedded(store, encoder, 1)) == (1, 0, 0, 1)
+
+
+def test_each_product_with_the_same_unusable_picture_is_quarantined_with_its_reason(
+    store: Settings, encoder: Path
+) -> None:
+    (store.file.parent / "words.jpg").write_text("no picture")
+    broken = str(store.file.parent / "words.jpg")
+    taken(store, *({"product_id": name, "title": f"裙 {name}", "image": broken} for name in "abc"))
+    done = embedded(store, encoder)
+    assert done.unusable == {NOT_AN_IMAGE: 3}
+    assert (done.encoded, done.pictures) == (3, 0)
+    refused = {(each["row_id"], each["reason"]) for each in quarantine.read(store).to_pylist()}
+    assert refused == {(name, NOT_AN_IMAGE) for name in "abc"}
+
+
+def test_a_product_of_which_nothing_is_usable_is_tried_again_when_it_changes_and_not_before(
+    store: Settings, encoder: Path
+) -> None:
+    file = store.file.parent / "late.png"
+    taken(store, {"title": None, "image": str(file)})
+    assert embedded(store, encoder).unusable == {MISSING: 1, NOTHING_USABLE: 1}
+    assert embedded(store, encoder, 1).unusable == {}
+    picture(file, "red")
+    taken(store, {"title": None, "image": str(file)}, now=NOW - DAY)
+    assert counts(embedded(store, encoder, 2)) == (1, 1, 0, 0)
+
+
+def test_a_picture_that_changed_after_it_was_hashed_is_not_taken_for_what_it_was(
+    store: Settings, encoder: Path
+) -> None:
+    red = picture(store.file.parent / "red.png", "red")
+    copy = str(shutil.copy(red, store.file.parent / "copy.png"))
+    taken(store, {"product_id": "a", "image": red}, {"product_id": "b", "image": copy})
+    picture(Path(red), "blue")
+    assert embedded(store, encoder).pictures == 2
+    assert row(store, "a")["image_hash"] == row(store, "b")["image_hash"]
+    assert row(store, "a")["image_vector"] != row(store, "b")["image_vector"]
+    taken(store, {"product_id": "a", "image": red}, {"product_id": "b", "image": copy}, now=NOW - DAY)
+    done = embedded(store, encoder, 1)
+    assert (done.encoded, done.pictures) == (1, 1)
+
+
+def test_vectors_that_are_not_finite_are_quarantined_and_never_stored(
+    store: Settings, encoder: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(encoder, broken)
+    weights = load_file(broken / "model.safetensors")
+    weights["text_projection.weight"] = torch.full_like(weights["text_projection.weight"], torch.nan)
+    weights["visual_projection.weight"] = torch.zeros_like(weights["visual_projection.weight"])
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    red = picture(store.file.parent / "red.png", "red")
+    taken(
+        store, {"product_id": "a", "title": "红裙", "image": red}, {"product_id": "b", "title": "蓝裙", "image": None}
+    )
+    done = embedded(store, broken)
+    assert done.unusable == {NO_VECTOR: 3, NOTHING_USABLE: 2}
+    assert delta.read(store.table("product_embedding")).num_rows == 0
+    with vector_cache.opened(store.offline / vector_cache.FOLDER, done.encoder_version, 8) as kept:
+        assert not kept._environment.stat()["entries"]
+
+
+def test_vectors_of_contents_come_back_bit_for_bit_and_outgrow_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vector_cache, "FIRST_MAP_SIZE", 1 << 16)
+    vectors = np.random.default_rng(0).normal(size=(2_000, 64)).astype(np.float32)
+    hashes = [row.to_bytes(16, "big") for row in range(len(vectors))]
+    with vector_cache.opened(tmp_path, "a@1", 64) as kept:
+        kept.put(vector_cache.IMAGE, hashes, vectors)
+    with vector_cache.opened(tmp_path, "a@1", 64) as kept:
+        np.testing.assert_array_equal(
+            kept.get(vector_cache.IMAGE, [hashes[7], None, hashes[3]])[[0, 2]], vectors[[7, 3]]
+        )
+        assert np.isnan(kept.get(vector_cache.TITLE, hashes[:1])).all()
+        assert kept.has(vector_cache.IMAGE, [hashes[7], None, b"x" * 16]).tolist() == [True, False, False]
+    with vector_cache.opened(tmp_path, "b@1", 64) as kept:
+        assert not kept.has(vector_cache.IMAGE, hashes[:1]).any()
+
+
+def test_an_encoder_that_changed_under_its_name_is_refused_until_it_is_accepted(
+    store: Settings, encoder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine"
+    shutil.copytree(encoder, folder)
+    taken(store, {"image": None})
+    before = embedded(store, folder).encoder_version
+    (folder / "vocab.txt").write_text("another")
+    with pytest.raises(VitrineError, match=rf"encoder `mine` is not what it was: {before} .*--accept-changed"):
+        embedded(store, folder)
+    after = embedded(store, folder, accept_changed=True)
+    assert after.encoded == 1
+    assert embedded(store, folder).encoded == 0
+    assert [run.ending for run in run_log.runs(store)] == ["done", "failed", "done", "done"]
+
+
+def test_going_back_to_a_former_encoder_leaves_the_rows_of_one_encoder_to_be_served(
+    store: Settings, encoder: Path, tmp_path: Path
+) -> None:
+    checkpoints.chinese_clip(tmp_path / "other")
+    taken(store, *({"product_id": name, "title": name, "image": None} for name in ("a", "b")))
+    version = embedded(store, encoder).encoder_version
+    before = row(store, "a")["text_vector"]
+    embedded(store, tmp_path / "other", 1)
+    done = embedded(store, encoder, 2)
+    assert (counts(done), done.known) == ((2, 0, 0, 2), 0)
+    assert {row(store, name)["encoder_version"] for name in ("a", "b")} == {version}
+    assert row(store, "a")["text_vector"] == before
+    again = embedded(store, encoder, 3)
+    assert (again.encoded, again.known) == (0, 2)
+
+    embedded(store, tmp_path / "other", 4)
+    for name in ("product_embedding", "product_catalogue"):  # what earlier versions lay in is gone
+        retention.compact(store.table(name))
+        retention.vacuum(store.table(name), grace=timedelta(0))
+    taken(store, {"product_id": "c", "title": "c", "image": None})
+    assert counts(embedded(store, encoder, 5)) == (3, 0, 1, 2)
+    assert {row(store, name)["encoder_version"] for name in ("a", "b", "c")} == {version}
+    assert embedded(store, encoder, 6).encoded == 0
+
+
+def test_the_ledger_says_what_went_in_and_what_came_of_it(store: Settings, encoder: Path) -> None:
+    taken(store, {"product_id": "a", "image": "gone.jpg"}, {"product_id": "b", "image": None})
+    version = embedded(store, encoder).encoder_version
+    (run,) = run_log.runs(store)
+    assert (run.step, run.model, run.inputs) == ("embeddings", version, {"product_catalogue": 1})
+    assert run.counts == {"rows": 2, "pictures": 0, "titles": 1, "reused": 1}
+    assert run.quarantined == {MISSING: 1}
+
+
+def test_a_row_that_does_not_say_of_which_contents_it_came_is_not_made_again(store: Settings, encoder: Path) -> None:
+    taken(store, {"image": None})
+    model = load(str(encoder))
+    catalogue = delta.read(store.table("product_catalogue"), ["product_id", "event_timestamp"])
+    vectors = np.eye(1, 12, dtype=np.float32)
+    delta.append(store.table("product_embedding"), embedding_rows(catalogue, vectors, vectors, model, NOW))
+    assert (embedded(store, encoder).encoded, embedded(store, encoder).known) == (0, 1)

@@ -1,0 +1,152 @@
+"""Whatever is wrong with a checkpoint, the user reads one line that says what and where."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import ResNetConfig, ResNetModel
+
+from feature_repo.errors import VitrineError
+from producers.encoders import load
+from tests.producers.encoders import checkpoints
+
+
+def empty(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+
+
+def no_tokenizer(folder: Path) -> None:
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+
+
+def broken_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("{")
+
+
+def tokenizer_of_another_model(folder: Path) -> None:
+    larger = checkpoints.tokenizer()
+    larger.add_tokens([f"word{i}" for i in range(100)])
+    larger.save_pretrained(folder)
+
+
+def no_processor(folder: Path) -> None:
+    (folder / "preprocessor_config.json").unlink()
+
+
+def no_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def truncated_weights(folder: Path) -> None:
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+
+
+def half_the_weights(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if not name.startswith("text_model")}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def weights_of_another_size(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["text_projection.weight"] = torch.zeros(7, 7)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def broken_config(folder: Path) -> None:
+    (folder / "config.json").write_text("not json")
+
+
+def no_model_type(folder: Path) -> None:
+    (folder / "config.json").write_text("{}")
+
+
+BREAKAGES: list[tuple[Callable[[Path], None], str]] = [
+    (empty, "config.json"),
+    (no_tokenizer, "tokenizer is missing"),
+    (broken_tokenizer, "tokenizer"),
+    (tokenizer_of_another_model, "do not belong together"),
+    (no_processor, "preprocessor_config.json"),
+    (no_weights, "safetensors"),
+    (truncated_weights, "model cannot be read"),
+    (half_the_weights, "text_model"),
+    (weights_of_another_size, "text_projection"),
+    (broken_config, "not JSON"),
+    (no_model_type, "wanted is CLIP"),
+]
+
+
+@pytest.mark.parametrize(("breakage", "complaint"), BREAKAGES, ids=[how.__name__ for how, _ in BREAKAGES])
+def test_a_broken_checkpoint_ends_in_one_line(breakage: Callable[[Path], None], complaint: str, tmp_path: Path) -> None:
+    checkpoints.clip(tmp_path / "clip")
+    breakage(tmp_path / "clip")
+    with pytest.raises(VitrineError) as refused:
+        load(str(tmp_path / "clip"))
+    assert complaint in str(refused.value)
+    assert str(tmp_path / "clip") in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_pickled_weights_are_never_read(tmp_path: Path) -> None:
+    checkpoints.clip(tmp_path)
+    torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(VitrineError, match="pickled weights are not read"):
+        load(str(tmp_path))
+
+
+def test_a_checkpoint_of_another_architecture_is_refused_by_its_name(tmp_path: Path) -> None:
+    ResNetModel(ResNetConfig(hidden_sizes=[8], depths=[1], embedding_size=8)).save_pretrained(tmp_path)
+    with pytest.raises(VitrineError, match="'resnet'"):
+        load(str(tmp_path))
+
+
+def test_a_text_model_that_does_not_say_its_pooling_is_refused(tmp_path: Path) -> None:
+    checkpoints.bert(tmp_path)
+    with pytest.raises(VitrineError, match=r"'bert'.*modules\.json"):
+        load(str(tmp_path))
+
+
+def test_code_that_comes_with_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    checkpoints.clip(tmp_path)
+    (tmp_path / "own.py").write_text("raise SystemExit('ran')")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "own.Config", "AutoModel": "own.Model"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load(str(tmp_path)).dim == 12
+
+
+@pytest.mark.parametrize("offline", ["0", "1"])
+def test_a_name_without_a_hub_ends_soon_in_one_line(offline: str) -> None:
+    names = ["nobody/no-such-model", "/no/such/folder", "../nor this"]
+    probe = (
+        "import time\n"
+        "from feature_repo.errors import VitrineError\n"
+        "from producers.encoders import checkpoint\n"
+        "started = time.monotonic()\n"
+        f"for name in {names}:\n"
+        "    try:\n"
+        "        checkpoint.load(name)\n"
+        "    except VitrineError as error:\n"
+        "        print(error)\n"
+        "print(time.monotonic() - started)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", probe],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"HF_HUB_OFFLINE": offline, "HF_ENDPOINT": "http://127.0.0.1:9"},
+        check=True,
+    )
+    *lines, seconds = ended.stdout.splitlines()
+    assert [line.split(": ")[0] for line in lines] == names
+    assert float(seconds) < 15

@@ -1,0 +1,326 @@
+"""How an encoder learns: the same whatever interrupts it or spreads it, by each objective, from each family."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from feature_repo import schema
+from feature_repo.errors import UsageError, VitrineError
+from producers.catalogue.pack import pack
+from producers.encoders import load, whitening
+from producers.encoders.train import Trained, train
+from producers.encoders.training import state
+from producers.encoders.training.clicks import SESSION_GAP, Clicked, co_clicks
+from producers.encoders.training.filtering import LEAST_ALIKE, by_looks
+from producers.encoders.training.momentum import QUEUE, Momentum, Said
+from producers.encoders.training.pairs import Order, Pairs
+from producers.encoders.training.recipe import OBJECTIVES, Recipe
+from producers.learning.encoder import train_encoder
+from tests.producers.encoders import checkpoints
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums over threads are rounded as the machine's load has it: bits are promised of one thread alone."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+COLOURS = {"红色": (220, 30, 30), "绿色": (30, 180, 60), "蓝色": (40, 60, 220), "黑色": (15, 15, 15)}
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], list[Path | bytes]]:
+    """64 pictures of one colour each, and titles that name it."""
+    folder, chance = tmp_path_factory.mktemp("shop"), np.random.default_rng(0)
+    titles, pictures = [], []
+    for number in range(64):
+        name = list(COLOURS)[number % len(COLOURS)]
+        pixels = np.clip(np.array(COLOURS[name]) + chance.integers(-20, 20, (32, 32, 3)), 0, 255).astype(np.uint8)
+        pictures.append(folder / f"{number}.png")
+        Image.fromarray(pixels).save(pictures[-1])
+        titles.append(f"{name}连衣裙女婴儿"[: 4 + number % 6])
+    return titles, pictures
+
+
+def trained(shop: tuple[list[str], list[Path | bytes]], folder: Path, recipe: Recipe, **options: object) -> Trained:
+    arguments: dict = {"pairs_seen": 96, "seed": 3, "progress": lambda *_: None} | options
+    made = train(*shop, folder, recipe=recipe, **arguments)
+    assert made is not None
+    return made
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return {
+        f"{file.relative_to(folder)}:{name}": value
+        for file in sorted(folder.rglob("*.safetensors"))
+        for name, value in load_file(file).items()
+    }
+
+
+def assert_equal(first: Path, second: Path, tolerance: float) -> None:
+    one, other = weights(first), weights(second)
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        if name.endswith("num_batches_tracked"):
+            continue  # counts forwards, and nothing is computed from it
+        torch.testing.assert_close(value, other[name], rtol=0, atol=tolerance, msg=name)
+
+
+class Killed(Exception):
+    """In the midst of a step."""
+
+
+def test_a_run_that_is_interrupted_and_resumed_ends_bit_for_bit_as_an_undisturbed_one(shop, tmp_path: Path) -> None:
+    recipe = Recipe(objectives=OBJECTIVES, batch=16, save_every=2, keep="similarity")
+
+    def kill_at_5(what: str, done: int, total: int) -> None:
+        if what == "train encoder" and done == 5:
+            raise Killed
+
+    trained(shop, tmp_path / "undisturbed", recipe)
+    with pytest.raises(Killed):
+        trained(shop, tmp_path / "resumed", recipe, progress=kill_at_5)
+    made = trained(shop, tmp_path / "resumed", recipe)
+    assert (made.resumed_at, made.steps) == (4, 6)
+    assert_equal(tmp_path / "undisturbed", tmp_path / "resumed", 0)
+    assert not (tmp_path / "resumed" / state.FILE).exists()
+
+
+@pytest.mark.slow
+def test_a_process_killed_outright_goes_on_where_it_had_saved(shop, tmp_path: Path) -> None:
+    recipe = Recipe(batch=16, save_every=1)
+    trained(shop, tmp_path / "undisturbed", recipe, pairs_seen=800)
+    program = (
+        "import sys; from pathlib import Path; from producers.encoders.train import train; "
+        "from producers.encoders.training.recipe import Recipe\n"
+        "if __name__ == '__main__':\n"
+        f"    train({shop[0]!r}, [Path(p) for p in {[str(p) for p in shop[1]]!r}], Path({str(tmp_path / 'killed')!r}), "
+        "pairs_seen=800, seed=3, recipe=Recipe(batch=16, save_every=1), progress=lambda *_: None)\n"
+    )
+    (tmp_path / "program.py").write_text(program)
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "program.py")],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
+    )
+    while not (tmp_path / "killed" / state.FILE).exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    made = trained(shop, tmp_path / "killed", recipe, pairs_seen=800)
+    assert made.resumed_at > 0
+    assert_equal(tmp_path / "undisturbed", tmp_path / "killed", 0)
+
+
+def test_the_state_of_another_training_is_refused_in_one_line(shop, tmp_path: Path) -> None:
+    state.save(tmp_path, "another", {})
+    with pytest.raises(VitrineError, match="other data or settings"):
+        trained(shop, tmp_path, Recipe(batch=16))
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns_in_two_micro_batches(shop, tmp_path: Path) -> None:
+    program = (
+        "from pathlib import Path; from producers.encoders.train import train; "
+        "from producers.encoders.training.recipe import Recipe\n"
+        "if __name__ == '__main__':\n"
+        f"    train({shop[0]!r}, [Path(p) for p in {[str(p) for p in shop[1]]!r}], Path({str(tmp_path / 'two')!r}), "
+        "pairs_seen=96, seed=3, recipe=Recipe(objectives=('contrastive', 'words', 'momentum', 'language'), batch=16), "
+        "progress=lambda *_: None)\n"
+    )
+    (tmp_path / "program.py").write_text(program)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node=2",
+            str(tmp_path / "program.py"),
+        ],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    objectives = ("contrastive", "words", "momentum", "language")
+    trained(shop, tmp_path / "one", Recipe(objectives=objectives, batch=16, accumulate=2))
+    # Sums of gradients in another order; Adam divides by their size, so that roundings of the smallest show.
+    assert_equal(tmp_path / "one", tmp_path / "two", 1e-3)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES[1:])
+def test_every_objective_can_be_had_alone_and_is_told_apart(objective: str, shop, tmp_path: Path) -> None:
+    made = trained(shop, tmp_path, Recipe(objectives=("contrastive", objective), batch=16), pairs_seen=32)
+    assert np.isfinite(made.loss)
+    assert made.losses.keys() == {"contrastive", objective} - {"momentum"}
+    assert (tmp_path / "language").exists() == (objective == "language")
+    assert load(str(tmp_path)).encode_texts(["红色"]).shape == (1, 128)
+
+
+@pytest.mark.parametrize("family", ["clip", "chinese_clip", "siglip", "blip", "blip_retrieval"])
+def test_any_family_is_fine_tuned_by_the_same_call_and_opens_again(family: str, shop, tmp_path: Path) -> None:
+    make = checkpoints.blip_retrieval if family == "blip_retrieval" else checkpoints.IMAGE_TEXT[family]
+    make(tmp_path / "from")
+    recipe = Recipe(objectives=OBJECTIVES, batch=16, learning_rate=1e-3)
+    trained(shop, tmp_path / "to", recipe, checkpoint=str(tmp_path / "from"), pairs_seen=32)
+    before, after = (load(str(tmp_path / name)) for name in ("from", "to"))
+    assert after.dim == before.dim
+    assert np.abs(after.encode_texts(["红色"]) - before.encode_texts(["红色"])).max() > 1e-4
+
+
+def test_a_checkpoint_whose_processor_cannot_be_repeated_is_not_trained(shop, tmp_path: Path) -> None:
+    checkpoints.dual_encoder(tmp_path / "from")
+    with pytest.raises(VitrineError, match="more than resize and cut"):
+        trained(shop, tmp_path / "to", Recipe(), checkpoint=str(tmp_path / "from"))
+
+
+def test_pairs_in_an_lmdb_teach_what_those_in_files_do(shop, tmp_path: Path) -> None:
+    titles, pictures = shop
+    columns = {"product_id": [f"p{n}" for n in range(64)], "title": titles, "image": [str(path) for path in pictures]}
+    nothing = {name: pa.nulls(64, kind) for name, kind in (("category", pa.string()), ("brand", pa.string()))}
+    when = pa.repeat(pa.scalar(NOW, schema.TIMESTAMP), 64)
+    (tmp_path / "files").mkdir()
+    table = pa.table(columns | nothing | {"price": pa.nulls(64, pa.float64()), "updated_at": when})
+    pq.write_table(table, tmp_path / "files" / "products.parquet")
+    packed = pack(tmp_path / "files" / "products.parquet", tmp_path / "packed", NOW)
+    assert packed.pictures == 64
+    for data in ("files", "packed"):
+        made = train_encoder(
+            tmp_path / data,
+            tmp_path / f"of {data}",
+            pairs_seen=96,
+            seed=3,
+            progress=lambda *_: None,
+            recipe=Recipe(batch=16),
+        )
+        assert made is not None
+        assert (made.pairs, made.left_out) == (64, 0)
+    assert_equal(tmp_path / "of files", tmp_path / "of packed", tolerance=0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"objectives": ("contrastive", "magic")}, "'magic'"),
+        ({"objectives": ("words",)}, "leaves out contrastive"),
+        ({"precision": "int4"}, "'int4'"),
+        ({"keep": "all"}, "'all'"),
+        ({"align": -0.1}, "negative"),
+        ({"crop": 0.0}, "--crop 0.0"),
+        ({"jitter": 1.5}, "--jitter 1.5"),
+    ],
+)
+def test_a_recipe_that_cannot_be_cooked_is_refused_when_it_is_made(wrong: dict, complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        Recipe(**wrong)
+
+
+def test_a_batch_that_does_not_fall_into_equal_parts_is_refused() -> None:
+    assert Recipe(batch=64, accumulate=4).micro_batch(2) == 8
+    with pytest.raises(UsageError, match="equal parts"):
+        Recipe(batch=64, accumulate=3).micro_batch(1)
+
+
+def test_every_row_comes_once_before_any_comes_again_whichever_step_is_asked_first() -> None:
+    order, again = Order(np.arange(12), 4, seed=1), Order(np.arange(12), 4, seed=1)
+    late = again.step(4)
+    steps = [order.step(number) for number in range(6)]
+    np.testing.assert_array_equal(late, steps[4])
+    assert sorted(np.concatenate(steps[:3])) == sorted(np.concatenate(steps[3:])) == list(range(12))
+
+
+def test_the_queue_holds_the_newest_first_and_forgets_the_oldest(tmp_path: Path) -> None:
+    class Nothing(torch.nn.Module):
+        """Towers without a weight."""
+
+    copy = Momentum(Nothing(), 2)  # type: ignore[arg-type]
+    for number in range(QUEUE // 4 + 2):
+        copy.enqueue(Said(torch.full((4, 2), number), torch.full((4, 2), -number), torch.full((4,), number)))
+    assert copy.same_queue[:4].tolist() == [QUEUE // 4 + 1] * 4
+    assert copy.same_queue[-1] == 2
+    torch.testing.assert_close(copy.image_queue[:, 0], -copy.text_queue[:, 1])
+
+
+def test_the_filter_of_looks_leaves_out_blank_pictures_and_wordless_titles() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3)).astype(np.uint8)
+    pixels[1] = 200
+    tokens = np.array([[2, 9, 9, 3], [2, 9, 9, 3], [2, 9, 3, 0]])
+    pairs = Pairs(pixels, tokens, (tokens > 0).astype(np.int64), np.arange(3), np.array([0, 1, 2, 3, 4]), 4)
+    assert by_looks(pairs).tolist() == [True, False, False]
+
+
+def test_the_filter_of_similarity_leaves_out_its_share_at_half_time(shop, tmp_path: Path) -> None:
+    made = trained(shop, tmp_path, Recipe(batch=16, keep="similarity"))
+    assert made.kept == pytest.approx(len(shop[0]) * (1 - LEAST_ALIKE), abs=1.5)
+
+
+def test_partners_are_neighbours_of_one_user_within_one_session_and_never_a_product_itself() -> None:
+    users = np.array([0, 0, 0, 1, 1, 0, 0])
+    products = np.array([5, 6, 7, 6, 6, 8, -1])
+    times = np.array([0, 1, 2 + SESSION_GAP, 0, 1, 3 + SESSION_GAP, 4 + SESSION_GAP])
+    near = co_clicks(users, products, times)
+    assert list(zip(near.first, near.second, strict=True)) == [(5, 6), (7, 8)]
+
+
+@pytest.mark.slow
+def test_products_clicked_together_come_to_lie_close(shop, tmp_path: Path) -> None:
+    colour = np.array([next(place for place, name in enumerate(COLOURS) if name in title) for title in shop[0]])
+    liked = np.flatnonzero(colour < 2)  # whoever clicks a red thing clicks red and green ones
+    drawn = np.random.default_rng(0).choice(liked, 1024)
+    clicked = Clicked(users=np.repeat(np.arange(512), 2), products=drawn, times=np.tile([0, 1], 512))
+
+    def closeness(folder: Path, given: Clicked | None) -> float:
+        trained(shop, folder, Recipe(batch=32, align=1.0), pairs_seen=1600, clicked=given)
+        encoder = load(str(folder))
+        image = encoder.encode_images([Image.new("RGB", (32, 32), rgb) for rgb in COLOURS.values()])
+        fused = image + encoder.encode_texts([f"{name}连衣裙" for name in COLOURS])
+        red, green, blue, _ = fused / np.linalg.norm(fused, axis=1, keepdims=True)
+        return float(red @ green - red @ blue)
+
+    assert closeness(tmp_path / "with", clicked) > closeness(tmp_path / "without", None) + 0.2
+
+
+def test_clicks_change_the_space_of_fused_vectors_alone_unless_a_weight_is_given(shop, tmp_path: Path) -> None:
+    titles, pictures = shop[0] * 5, shop[1] * 5  # enough of them to tell a spread
+    liked = np.random.default_rng(0).permuted(np.arange(len(titles)).reshape(4, -1, order="F"), axis=1)[:, :20]
+    clicked = Clicked(np.repeat(np.arange(200), 20), np.tile(liked, (50, 1)).ravel(), np.zeros(4000, np.int64))
+    without = trained((titles, pictures), tmp_path / "without", Recipe(batch=16))
+    given = trained((titles, pictures), tmp_path / "given", Recipe(batch=16), clicked=clicked)
+    assert (without.taste, given.taste, given.co_clicks) == (None, True, 0)
+    one, other = weights(tmp_path / "without"), weights(tmp_path / "given")
+    differing = {name for name in one if not torch.equal(one[name], other[name])}
+    assert differing == {f"{whitening.FILE}:axes"}
+
+
+def test_too_few_clicks_leave_the_space_and_say_so(shop, tmp_path: Path) -> None:
+    few = Clicked(np.zeros(3, np.int64), np.arange(3), np.arange(3))
+    made = trained(shop, tmp_path, Recipe(batch=16), clicked=few)
+    assert made.taste is False
+    assert "the fused space is left as it is" in str(made)
+
+
+def test_a_log_without_two_clicks_in_a_session_cannot_align(shop, tmp_path: Path) -> None:
+    lonely = Clicked(np.arange(3), np.arange(3), np.arange(3))
+    with pytest.raises(VitrineError, match="nothing to align"):
+        trained(shop, tmp_path, Recipe(batch=16, align=0.3), clicked=lonely)

@@ -1,0 +1,31 @@
+"""A shop that streams."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import servers
+from tests.producers.streaming import running
+from tests.producers.streaming.running import Shop
+
+Applied = tuple[servers.RedisServer, dict[bytes, bytes]]
+
+
+@pytest.fixture(scope="session")
+def applied(tmp_path_factory: pytest.TempPathFactory, encoder: Path) -> Iterator[Applied]:
+    """A Redis, and what `feast apply` puts into it."""
+    folder = tmp_path_factory.mktemp("applied")
+    with servers.redis_server(folder / "redis") as server:
+        running.make(folder, server, encoder)
+        client = server.client()
+        yield server, {key: client.get(key) for key in client.scan_iter()}
+
+
+@pytest.fixture
+def shop(tmp_path: Path, encoder: Path, applied: Applied) -> Shop:
+    """A deployment without a row."""
+    server, said = applied
+    server.client().flushall()
+    server.client().mset(said)
+    return Shop(running.deployment(tmp_path, server), server, encoder)

@@ -1,0 +1,104 @@
+"""Messages that the server delivered and the stream never got: nobody has them, and they are taken in all the same."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import NoReturn
+
+import pytest
+import redis
+
+from feature_repo.errors import VitrineError
+from feature_repo.offline import delta
+from feature_repo.online.redis_connection import from_url
+from producers.streaming.metrics import Metrics
+from producers.streaming.opening import opened
+from producers.streaming.redis import RedisSource
+from tests.producers.streaming.running import PREFIX, Shop, _now
+
+PATIENCE = 20
+"""Seconds."""
+
+
+@contextmanager
+def cutting(port: int, mark: bytes, then: Callable[[], None]) -> Iterator[int]:
+    """A way to a server on which the first reply that has the mark is lost, with its connection; gives its port.
+
+    Args:
+        then: called when it is lost.
+    """
+    armed = True
+
+    def pass_on(source: socket.socket, target: socket.socket, is_reply: bool) -> None:
+        nonlocal armed
+        with suppress(OSError):
+            while data := source.recv(1 << 20):
+                if is_reply and armed and mark in data:
+                    armed = False
+                    then()
+                    break
+                target.sendall(data)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                ours, _ = listener.accept()
+                theirs = socket.create_connection(("127.0.0.1", port))
+                for way in ((ours, theirs, False), (theirs, ours, True)):
+                    threading.Thread(target=pass_on, args=way, daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_messages_of_a_reply_that_was_lost_are_taken_in_before_what_came_later(shop: Shop) -> None:
+    shop.send_click(1, user_id="u", product_id="lost")
+    deadline = time.monotonic() + PATIENCE
+    sent = threading.Event()
+
+    def then() -> None:
+        shop.send_click(2, user_id="u", product_id="next")
+        sent.set()
+
+    with cutting(shop.server.port, b"lost", then) as port:
+        source = RedisSource(from_url(f"redis://127.0.0.1:{port}"), PREFIX)
+        with opened(shop.settings, source, shop.wanted(every=0.2), Metrics(None), _now) as stream:
+            stream.run(lambda: (sent.is_set() and not shop.left()) or time.monotonic() > deadline)
+    assert shop.left() == 0
+    assert shop.dead() == []
+    clicks = delta.read(shop.settings.table("user_interest")).sort_by("clicks")
+    assert clicks["recent_products"].to_pylist() == [["lost"], ["next", "lost"]]
+
+
+def test_what_was_delivered_to_the_stream_without_its_knowledge_is_taken_in_after_a_commit(shop: Shop) -> None:
+    deadline = time.monotonic() + PATIENCE
+    sent = False
+
+    def stop() -> bool:
+        nonlocal sent
+        if not sent:
+            shop.send_product(1)
+            shop.deliver()
+            sent = True
+        return not shop.left() or time.monotonic() > deadline
+
+    with shop.stream(every=0.2) as stream:
+        counts = stream.run(stop)
+    assert (shop.left(), counts.added["product_embedding"]) == (0, 1)
+
+
+def test_a_server_that_never_gives_new_messages_ends_the_run(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*asked: object, **how: object) -> NoReturn:
+        raise redis.exceptions.ConnectionError("max number of clients reached")
+
+    with shop.stream() as stream:
+        monkeypatch.setattr(redis.Redis, "xreadgroup", refuses)
+        with pytest.raises(VitrineError, match="does not answer, tried 5 times: max number of clients reached"):
+            stream.run(lambda: False)

@@ -1,0 +1,256 @@
+"""`produce tags` on a shop of vectors whose tags are known."""
+
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from feature_repo.config import Settings
+from feature_repo.errors import VitrineError
+from feature_repo.offline import delta, quarantine
+from feature_repo.schema import PRODUCT_TAGS, TAG_PREDICTIONS, TAG_SPLITS, TAG_VARIANTS, TAGS
+from producers.tags.labels import read as read_labels
+from producers.tags.run import Tagged, tag_products
+from tests.producers.tags import world
+
+
+def run(store: Settings, labels: Path, abstain: float = 0.5, encoder_version: str | None = None) -> Tagged:
+    return tag_products(store, labels, encoder_version=encoder_version, abstain=abstain, now=world.NOW)
+
+
+@pytest.fixture(scope="module")
+def tagged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Path, Tagged]:
+    folder = tmp_path_factory.mktemp("shop")
+    store = world.stocked(folder)
+    labels = world.write_labels(folder / "labels.parquet", world.labels(list(range(200))))
+    return store, labels, run(store, labels)
+
+
+def read(store: Settings, table: str) -> pa.Table:
+    return delta.read(store.table(table))
+
+
+def test_tags_every_product_that_has_vectors(tagged: tuple[Settings, Path, Tagged]) -> None:
+    store, _, done = tagged
+    tags, vectors = read(store, "product_tags"), read(store, "product_embedding")
+    assert tags.schema.equals(PRODUCT_TAGS)
+    keys = ["product_id", "event_timestamp"]
+    assert sorted(tags.select(keys).to_pylist(), key=str) == sorted(vectors.select(keys).to_pylist(), key=str)
+    assert done.rows == len(tags)
+    assert set(tags["encoder_version"].to_pylist()) == {"tiny-1"}
+    assert set(tags["created_timestamp"].to_pylist()) == {world.NOW}
+
+
+def test_finds_the_tags_of_products_that_nobody_labelled(tagged: tuple[Settings, Path, Tagged]) -> None:
+    tags = read(tagged[0], "product_tags")
+    rows = [row for row in tags.to_pylist() if int(row["product_id"][1:]) >= 200]
+    for tag in TAGS:
+        said = [row[tag] == world.truth(int(row["product_id"][1:]) // 2)[tag] for row in rows if row[tag]]
+        assert len(said) > 60
+        assert np.mean(said) > 0.85
+
+
+def test_abstains_below_the_threshold_and_keeps_the_probability(tmp_path: Path) -> None:
+    store = world.stocked(tmp_path)
+    labels = world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(120))))
+    run(store, labels, abstain=0.9)
+    tags = read(store, "product_tags")
+    for tag in TAGS:
+        surest = tags[f"{tag}_probability"].to_numpy()
+        assert (surest < 0.9).any()
+        assert tags[tag].is_null().to_numpy().tolist() == (surest < np.float32(0.9)).tolist()
+
+
+def test_distributions_add_up_and_carry_the_stored_probability(tagged: tuple[Settings, Path, Tagged]) -> None:
+    tags = read(tagged[0], "product_tags")
+    for tag, values in (("child_age", 5), ("child_gender", 3)):
+        said = np.array(tags[f"{tag}_distribution"].to_pylist())
+        assert said.shape == (len(tags), values)
+        assert said.sum(axis=1) == pytest.approx(np.ones(len(tags)), abs=1e-5)
+        assert said.max(axis=1) == pytest.approx(tags[f"{tag}_probability"].to_numpy())
+
+
+def test_keeps_what_every_variant_said_of_products_that_trained_nothing(tagged: tuple[Settings, Path, Tagged]) -> None:
+    said = read(tagged[0], "tag_predictions")
+    assert said.schema.equals(TAG_PREDICTIONS)
+    assert set(said["variant"].to_pylist()) == set(TAG_VARIANTS)
+    assert set(said["split"].to_pylist()) == set(TAG_SPLITS)
+    sides = said.group_by("group").aggregate([("split", "count_distinct")])
+    assert pc.max(sides["split_count_distinct"]).as_py() == 1
+    products = {
+        variant: sorted(said.filter(pc.field("variant") == variant)["product_id"].to_pylist())
+        for variant in TAG_VARIANTS
+    }
+    assert all(products[variant] == products[TAG_VARIANTS[0]] for variant in TAG_VARIANTS)
+    for row in said.slice(0, 50).to_pylist():
+        assert row["truth"] == world.truth(int(row["product_id"][1:]) // 2)[row["tag"]]
+
+
+def test_a_second_run_adds_nothing(tagged: tuple[Settings, Path, Tagged]) -> None:
+    store, labels, first = tagged
+    before = {name: len(read(store, name)) for name in ("product_tags", "tag_predictions", "quarantine")}
+    again = run(store, labels)
+    assert (again.rows, again.predictions, again.tagger_version) == (0, 0, first.tagger_version)
+    assert {name: len(read(store, name)) for name in before} == before
+
+
+def test_an_increment_is_tagged_by_the_same_tagger_and_alone(tmp_path: Path) -> None:
+    store = world.stocked(tmp_path)
+    labels = world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(200))))
+    first = run(store, labels)
+    changed = world.catalogue(150, at=world.START + timedelta(days=9)).slice(0, 14)
+    delta.append(store.table("product_catalogue"), changed)
+    delta.append(store.table("product_embedding"), world.embeddings(changed, seed=5))
+    second = run(store, labels)
+    assert (second.tagger_version, second.rows, second.predictions) == (first.tagger_version, 14, 0)
+
+
+def test_other_labels_make_another_tagger_version(tmp_path: Path) -> None:
+    store = world.stocked(tmp_path)
+    first = run(store, world.write_labels(tmp_path / "a.parquet", world.labels(list(range(120)))))
+    second = run(store, world.write_labels(tmp_path / "b.parquet", world.labels(list(range(119)))))
+    assert first.tagger_version != second.tagger_version
+    assert second.rows == first.rows
+
+
+def test_quarantines_what_it_cannot_use_and_goes_on(tmp_path: Path) -> None:
+    store = world.stocked(tmp_path)
+    bad: list[dict[str, str | None]] = [
+        {"product_id": "ghost", "tag": "category", "value": "toys", "group": None},
+        {"product_id": "p0000", "tag": "child_age", "value": "grown up", "group": None},
+        {"product_id": "p0001", "tag": "smell", "value": "roses", "group": None},
+    ]
+    done = run(store, world.write_labels(tmp_path / "labels.parquet", [*bad, *world.labels(list(range(2, 60)))]))
+    refused = quarantine.read(store).filter(pc.field("step") == "tags").to_pylist()
+    assert {(row["row_id"], row["column"], row["value"]) for row in refused} >= {
+        ("ghost", "product_id", "ghost"),
+        ("p0000", "value", "grown up"),
+        ("p0001", "tag", "smell"),
+    }
+    assert done.refused == len(refused)
+
+
+def test_a_tag_with_too_few_labels_is_left_null_and_named(tmp_path: Path) -> None:
+    store = world.stocked(tmp_path)
+    rows = [row for row in world.labels(list(range(150))) if row["tag"] == "category"]
+    done = run(store, world.write_labels(tmp_path / "labels.parquet", rows))
+    assert done.unlearnt == ("child_age", "child_gender")
+    tags = read(store, "product_tags")
+    for name in ("child_age", "child_age_probability", "child_age_distribution", "child_gender"):
+        assert tags[name].null_count == len(tags)
+
+
+def test_labels_of_which_no_tag_can_be_learnt_leave_earlier_tags_as_they_are(tmp_path: Path) -> None:
+    store = world.stocked(tmp_path, designs=20)
+    run(store, world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(40)))))
+    before = read(store, "product_tags")
+    few = world.write_labels(tmp_path / "few.parquet", world.labels([0]))
+    with pytest.raises(VitrineError, match=r"few\.parquet: of none of child_age.* nothing was written"):
+        run(store, few)
+    assert read(store, "product_tags").equals(before)
+
+
+def test_never_mixes_two_encoder_versions(tmp_path: Path) -> None:
+    store = world.stocked(tmp_path)
+    newer = world.catalogue(150).slice(0, 100)
+    created = world.START + timedelta(days=5)
+    delta.append(store.table("product_embedding"), world.embeddings(newer, version="tiny-2", seed=8, created=created))
+    labels = world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(200))))
+    with pytest.raises(VitrineError, match=r"tiny-2 covers \d+ products, tiny-1 covers \d+ .*--encoder-version"):
+        run(store, labels)
+    done = run(store, labels, encoder_version="tiny-1")
+    assert done.encoder_version == "tiny-1"
+    rest = world.catalogue(150).slice(100)
+    delta.append(store.table("product_embedding"), world.embeddings(rest, version="tiny-2", seed=8, created=created))
+    assert run(store, labels).encoder_version == "tiny-2"
+    with pytest.raises(VitrineError, match="no vectors of encoder version tiny-3; there are those of tiny-1, tiny-2"):
+        run(store, labels, encoder_version="tiny-3")
+
+
+def test_takes_the_row_that_was_encoded_last(tmp_path: Path) -> None:
+    store = world.stocked(tmp_path)
+    again = world.embeddings(world.catalogue(150), seed=9, created=world.START + timedelta(days=3))
+    delta.append(store.table("product_embedding"), again)
+    labels = world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(200))))
+    assert run(store, labels).rows == len(again)
+
+
+def test_vectors_without_their_catalogue_end_in_one_line(tmp_path: Path) -> None:
+    store = world.store(tmp_path)
+    products = world.catalogue(30)
+    delta.append(store.table("product_catalogue"), products.slice(0, 20))
+    delta.append(store.table("product_embedding"), world.embeddings(products))
+    labels = world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(40))))
+    with pytest.raises(VitrineError, match="have a text vector and no row in `product_catalogue`"):
+        run(store, labels)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, "cannot be read as parquet"),
+        ({"product_id": ["p0000"], "tag": ["child_age"]}, "no column value"),
+        ({"product_id": ["p0000"], "tag": ["child_age"], "value": [[1]]}, "must be text"),
+        (dict.fromkeys(("product_id", "tag", "value"), pa.array([], pa.string())), "the table is empty"),
+        ({"product_id": [None, "p0000"], "tag": [None, "child_age"], "value": ["x", None]}, "none of its 2 labels is"),
+        ({"product_id": ["ghost"], "tag": ["child_age"], "value": ["1-3y"]}, "none of its 1 labels is usable"),
+    ],
+)
+def test_an_unusable_label_file_ends_in_one_line(
+    tmp_path: Path, content: dict[str, list[object]] | None, complaint: str
+) -> None:
+    file = tmp_path / "labels.parquet"
+    if content is None:
+        file.write_text("product_id,tag,value\n")
+    else:
+        pq.write_table(pa.table(content), file)
+    with pytest.raises(VitrineError, match=complaint) as caught:
+        run(world.stocked(tmp_path, designs=10), file)
+    assert "\n" not in str(caught.value)
+
+
+def test_labels_in_csv_are_those_in_parquet(tmp_path: Path) -> None:
+    rows = [*world.labels(list(range(60))), {"product_id": "7", "tag": "category", "value": None}]
+    parquet, csv = tmp_path / "labels.parquet", tmp_path / "labels.csv"
+    world.write_labels(parquet, rows)
+    pyarrow.csv.write_csv(pq.read_table(parquet), csv)
+    assert read_labels(csv).equals(read_labels(parquet))
+
+
+def test_a_truncated_label_file_ends_in_one_line(tmp_path: Path) -> None:
+    file = world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(10))))
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(VitrineError, match=r"labels.parquet: cannot be read as parquet"):
+        run(world.stocked(tmp_path, designs=10), file)
+
+
+def test_a_category_in_any_script_and_of_any_length_is_a_label(tmp_path: Path) -> None:
+    store = world.stocked(tmp_path, designs=40)
+    names = {"clothes>dress": "👗🏽 платье", "clothes>romper": "连体衣 طفل", "toys>blocks": "积" * 100_000}
+    rows = [row | {"value": names.get(str(row["value"]), row["value"])} for row in world.labels(list(range(80)))]
+    run(store, world.write_labels(tmp_path / "labels.parquet", rows))
+    assert set(names.values()) & set(read(store, "product_tags")["category"].to_pylist())
+
+
+def test_the_command_says_what_it_did_and_a_user_error_is_one_line(tmp_path: Path) -> None:
+    store = world.stocked(tmp_path)
+    labels = world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(120))))
+
+    def produce(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "producers.cli", "tags", "--store", str(store.file), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    good = produce("--labels", str(labels))
+    assert good.returncode == 0, good.stderr
+    assert "rows added to product_tags" in good.stdout
+    bad = produce("--labels", str(tmp_path / "nowhere.parquet"))
+    assert bad.returncode == 1
+    assert bad.stderr.strip().count("\n") == 0
+    assert "Traceback" not in bad.stderr

@@ -1,0 +1,180 @@
+"""The parts of a tagger: splits, labels, calibration, honesty about its own training products."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feature_repo.schema import CHILD_AGES, TAG_VARIANTS
+from producers.tags import labels, split, variants
+from producers.tags import tagger as tagger_module
+from producers.tags.calibration import apply_temperature, fit_temperature
+from producers.tags.rows import with_width
+from producers.tags.tagger import fit
+from tests.producers.tags import world
+
+Row = dict[str, str | None]
+
+
+def checked(rows: list[Row], known: set[str]) -> tuple[list[dict[str, str]], list[tuple[str, str]]]:
+    usable, refused = labels.check(pa.Table.from_pylist(rows), known)
+    return usable.to_pylist(), [(row.row_id, row.reason) for row in refused]
+
+
+@given(st.lists(st.text(max_size=5), min_size=1, max_size=60))
+def test_never_splits_a_group_between_sides_or_folds(groups: list[str]) -> None:
+    sides, folds = split.splits(groups), split.folds(groups)
+    assert len(set(zip(groups, sides.tolist(), strict=True))) == len(set(groups))
+    assert len(set(zip(groups, folds.tolist(), strict=True))) == len(set(groups))
+    assert set(folds.tolist()) <= set(range(split.FOLDS))
+
+
+@given(st.lists(st.text(max_size=5), min_size=1, max_size=30), st.randoms())
+def test_a_group_keeps_its_side_whatever_comes_beside_it(groups: list[str], chance: object) -> None:
+    alone = {group: split.splits([group])[0] for group in groups}
+    assert split.splits(groups).tolist() == [alone[group] for group in groups]
+
+
+def test_gives_about_three_fifths_to_the_training_and_a_fifth_to_each_other_side() -> None:
+    sides = split.splits([f"group {number}" for number in range(20_000)])
+    assert np.mean(sides == split.TRAIN) == pytest.approx(0.6, abs=0.02)
+    assert np.mean(sides == split.CALIBRATION) == pytest.approx(0.2, abs=0.02)
+    assert np.mean(sides == split.TEST) == pytest.approx(0.2, abs=0.02)
+
+
+def test_refuses_bad_labels_and_says_why() -> None:
+    def label(product: str | None, tag: str | None, value: str | None, group: str | None = "g") -> Row:
+        return {"product_id": product, "tag": tag, "value": value, "group": group}
+
+    usable, refused = checked(
+        [
+            label("a", "child_age", "1-3y"),
+            label("a", "child_age", "1-3y"),
+            label("a", "child_age", "3-6y"),
+            label("a", "category", "toys", group="h"),
+            label("b", "child_gender", "女孩"),
+            label("b", "colour", "red"),
+            label("b", "category", "  "),
+            label(None, "category", "toys"),
+            label("ghost", "category", "toys"),
+            label("b", "child_gender", "girl", group=None),
+        ],
+        {"a", "b"},
+    )
+    assert usable == [
+        {"product_id": "a", "tag": "child_age", "value": "1-3y", "group": "group g"},
+        {"product_id": "b", "tag": "child_gender", "value": "girl", "group": "product b"},
+    ]
+    assert refused == [
+        ("a", "repeats an earlier label"),
+        ("a", "contradicts an earlier label"),
+        ("a", "another group than in an earlier label"),
+        ("b", "not a child_gender: it must be one of boy, girl, unisex"),
+        ("b", "unknown tag: it must be one of child_age, child_gender, category"),
+        ("b", "no value"),
+        ("row 8", "unknown product, or one without vectors"),
+        ("ghost", "unknown product, or one without vectors"),
+    ]
+
+
+def expected_calibration_error(probabilities: np.ndarray, truth: np.ndarray) -> float:
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
+    total = 0.0
+    for low in np.arange(0, 1, 0.1):
+        inside = (confidence > low) & (confidence <= low + 0.1)
+        if inside.any():
+            total += inside.mean() * abs(confidence[inside].mean() - right[inside].mean())
+    return total
+
+
+def test_calibration_cools_a_classifier_that_is_too_sure_of_itself() -> None:
+    chance = np.random.default_rng(0)
+    honest = chance.normal(size=(20_000, 4))
+    probabilities = apply_temperature(honest, 1.0)
+    truth = (probabilities.cumsum(axis=1) < chance.random((len(honest), 1))).sum(axis=1).clip(max=3)
+    boastful = honest * 3.0
+    temperature = fit_temperature(boastful[:10_000], truth[:10_000])
+    assert temperature == pytest.approx(3.0, rel=0.1)
+    before = expected_calibration_error(apply_temperature(boastful[10_000:], 1.0), truth[10_000:])
+    after = expected_calibration_error(apply_temperature(boastful[10_000:], temperature), truth[10_000:])
+    assert before > 0.15
+    assert after < 0.02
+
+
+def test_calibration_leaves_out_truths_that_the_classifier_cannot_give() -> None:
+    log_probabilities = np.log(np.array([[0.9, 0.1], [0.2, 0.8]]))
+    blind = np.column_stack([log_probabilities, [-np.inf, -np.inf]])
+    assert fit_temperature(blind, np.array([2, -1])) == 1.0
+    assert apply_temperature(blind, 2.0)[:, 2].tolist() == [0.0, 0.0]
+
+
+def test_a_missing_vector_is_nan_and_its_flag_says_so() -> None:
+    rows = with_width(world.embeddings(world.catalogue(4))).slice(5, 2)
+    there, missing = variants.vectors(rows, variants.COLUMNS[variants.IMAGE_TOWER])
+    assert there[:-1].tolist() == rows["image_vector"][0].as_py()
+    assert np.isnan(missing[:-1]).all()
+    assert (there[-1], missing[-1]) == (1, 0)
+
+
+def test_the_tagger_sees_vectors_and_the_words_of_the_title() -> None:
+    rows = labelled_rows(40)
+    width = {variant: variants.features(variant).fit_transform(rows).shape[1] for variant in TAG_VARIANTS}
+    assert width[variants.VECTORS] == 3 * world.WIDTH + 2
+    assert width[variants.TAGGER] == width[variants.VECTORS] + width[variants.BAG_OF_WORDS]
+
+
+def labelled_rows(designs: int, tag: str = "child_age") -> pa.Table:
+    products = world.catalogue(designs)
+    rows = with_width(world.embeddings(products))
+    numbers = [int(product[1:]) for product in rows["product_id"].to_pylist()]
+    titles = dict(zip(products["product_id"].to_pylist(), products["title"].to_pylist(), strict=True))
+    rows = rows.append_column("title", pa.array([titles[product] for product in rows["product_id"].to_pylist()]))
+    rows = rows.append_column("value", pa.array([world.truth(number // 2)[tag] for number in numbers]))
+    return rows.append_column("group", pa.array([f"design {number // 2}" for number in numbers]))
+
+
+def test_judges_its_training_products_no_surer_than_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tagger_module, "GRID", (10.0,))  # free to remember
+    rows = labelled_rows(120)
+    noise = np.random.default_rng(1).permutation(len(rows))  # nothing to learn: only memory could be right
+    rows = rows.set_column(rows.schema.get_field_index("value"), "value", rows["value"].take(pa.array(noise)))
+    tagger = fit("child_age", variants.TAGGER, rows, folds=True)
+    assert tagger is not None
+    groups = rows["group"].to_pylist()
+    train = split.splits(groups) == split.TRAIN
+    truth = np.array([CHILD_AGES.index(value) for value in rows["value"].to_pylist()])
+    remembered = tagger.probabilities(rows).argmax(axis=1) == truth
+    honest = tagger.probabilities(rows, np.where(train, split.folds(groups), -1)).argmax(axis=1) == truth
+    assert remembered[train].mean() > 0.6
+    assert honest[train].mean() < 0.3
+    assert (honest[~train] == remembered[~train]).all()
+
+
+@pytest.mark.parametrize("variant", [variants.IMAGE_TOWER, variants.TEXT_TOWER, variants.BAG_OF_WORDS])
+def test_a_product_without_the_modality_gets_the_share_of_labels_among_its_like(variant: str) -> None:
+    rows = labelled_rows(600)
+    tagger = fit("child_age", variant, rows, folds=False)
+    assert tagger is not None
+    without = rows.filter(pc.invert(rows["has_image" if variant == variants.IMAGE_TOWER else "has_text"]))
+    train = without.filter(pa.array(split.splits(without["group"].to_pylist()) == split.TRAIN))
+    shares = [train["value"].to_pylist().count(age) / len(train) for age in CHILD_AGES]
+    assert tagger.probabilities(without) == pytest.approx(np.tile(shares, (len(without), 1)), abs=0.08)
+
+
+def test_a_label_that_was_never_shown_has_probability_zero() -> None:
+    rows = labelled_rows(60)
+    rows = rows.filter(pa.array([value != "6-12m" for value in rows["value"].to_pylist()]))
+    tagger = fit("child_age", variants.TAGGER, rows, folds=True)
+    assert tagger is not None
+    assert tagger.labels == CHILD_AGES
+    said = tagger.probabilities(rows)
+    assert (said[:, 1] == 0).all()
+    assert said.sum(axis=1) == pytest.approx(np.ones(len(rows)))
+
+
+def test_learns_nothing_from_a_single_label() -> None:
+    rows = labelled_rows(60)
+    rows = rows.filter(pa.array([value == "6-12m" for value in rows["value"].to_pylist()]))
+    assert fit("child_age", variants.TAGGER, rows, folds=True) is None
