@@ -1,11 +1,12 @@
-"""Reads features: training sets and their lift, tag quality, freshness; serves them.
+"""Reads features: training sets and their lift, tag quality, monitoring, serving.
 
-    cli.py        the command line; commands/ has a file for each subcommand
-    ranking/      training set, rankers, metrics, lift
-    tagging/      how good the predicted tags are
-    captions/     how good the written captions are
-    monitoring/   freshness, drift, online against offline; metrics and the page of the one on call
-    serving/      features over Arrow Flight and HTTP
+    cli.py       the command line; commands/ has one file per subcommand
+    online/      the fast reader for ranking services
+    serving/     features over Arrow Flight and HTTP
+    ranking/     training set, rankers, metrics, lift
+    tagging/     quality of the predicted tags
+    captions/    quality of the written captions
+    monitoring/  freshness, drift, consistency; metrics and the status page
 
 Imports `feature_repo`, never `producers`.
 """

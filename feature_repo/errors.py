@@ -1,9 +1,45 @@
-"""The errors that a user can cause and mend."""
+"""Error classes. Every message is one line: what was wrong, where, what was expected, and what to do.
+
+    VitrineError              the base; a command that raises it exits with 1
+        InvalidInputError     a value, a file or a row that the caller gave is not acceptable
+            UsageError        a command-line option that no data can make valid; exits with 2
+        NotFoundError         a table, view, service, feature, product or file that was named does not exist
+        ConflictError         another writer or run got there first; running again can succeed
+        UnavailableError      a store or a database does not answer
+        CorruptDataError      stored bytes are damaged or incomplete
+        EncoderMismatchError  vectors of two encoder versions would be mixed
+
+`consumers/serving/errors.py` maps these classes to HTTP and Flight status codes.
+"""
 
 
 class VitrineError(Exception):
-    """One line: what was wrong, where, what was expected, and what to do. Ends a command with exit code 1."""
+    """Base class of the errors that a user can cause or repair."""
 
 
-class UsageError(VitrineError):
-    """A value on the command line that can mean nothing, whatever the tables hold. Ends it with exit code 2."""
+class InvalidInputError(VitrineError):
+    """An argument, a file or a row from the caller is not acceptable."""
+
+
+class UsageError(InvalidInputError):
+    """A command-line option is invalid whatever the tables hold. The command exits with 2."""
+
+
+class NotFoundError(VitrineError):
+    """Something that the caller named does not exist."""
+
+
+class ConflictError(VitrineError):
+    """Another writer or run was first. Running again can succeed."""
+
+
+class UnavailableError(VitrineError):
+    """A store or a database does not answer."""
+
+
+class CorruptDataError(VitrineError):
+    """Stored bytes are damaged or incomplete."""
+
+
+class EncoderMismatchError(VitrineError):
+    """Vectors of two encoder versions would be compared, joined or served together."""

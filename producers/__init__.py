@@ -1,14 +1,17 @@
-"""Writes features: a file or a folder per step of `produce`, in the order of the chain.
+"""Writes features: one folder per step of `produce`, in the order of the chain.
 
-    cli.py         the command line; commands/ has a file for each subcommand
-    catalogue/     the day's products compared with what is known; pictures decoded
-    encoders/      image and text to vectors; runs where there is neither Feast nor a store
-    learning/      an encoder learnt from a shop, judged, and exported
-    embeddings/    the catalogue to `product_embedding`, nothing encoded twice
-    codes/         vectors to `product_codes`: semantic IDs
-    behaviour/     the log of impressions to `user_interest` and `product_neighbours`
-    streaming/     products and clicks as they come
-    maintenance.py  products and users forgotten, corrected rows dropped, files removed
+    cli.py          the command line; commands/ has one file per subcommand
+    datasets/       a generated shop, and importers of public data sets
+    catalogue/      the day's products compared with the stored ones; pictures decoded
+    encoders/       images and text to vectors; runs without Feast and without a store
+    learning/       an encoder trained on a shop, evaluated and exported
+    embeddings/     the catalogue to `product_embedding`; nothing is encoded twice
+    tags/           vectors to `product_tags`: labels, classifiers, calibration
+    codes/          vectors to `product_codes`: semantic IDs
+    behaviour/      the impression log to `user_interest` and `product_neighbours`
+    captions/       pictures to `product_caption`
+    streaming/      products and clicks as they arrive
+    maintenance.py  forget products and users, drop corrected rows, remove files
 
 Imports `feature_repo`, never `consumers`.
 """

@@ -10,12 +10,23 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("feature_repo", "producers", "consumers")
+STORAGE = ("feature_repo.online", "feature_repo.offline", "feature_repo.distributed", "feature_repo.stores")
 FORBIDDEN = {
     "feature_repo": {"producers", "consumers"},
     "producers": {"consumers"},
     "consumers": {"producers"},
-    "feature_repo/tables": {"feast", "torch", "transformers", "feature_repo.stores"},
-    "feature_repo/features": {"feast", "transformers", "pyarrow", "feature_repo.stores", "feature_repo.tables"},
+    "feature_repo/arrow": {
+        "feast",
+        "torch",
+        "transformers",
+        "deltalake",
+        "feature_repo.offline",
+        "feature_repo.stores",
+    },
+    "feature_repo/offline": {"feast", "torch", "transformers", "redis", "lmdb", "feature_repo.stores"},
+    "feature_repo/online": {"feast", "transformers", "feature_repo.stores"},
+    "feature_repo/distributed": {"feast", "torch", "transformers", "feature_repo.stores"},
+    "feature_repo/features": {"feast", "transformers", "pyarrow", "feature_repo.arrow", *STORAGE},
     "producers/encoders": {"feast", "redis", "deltalake", "sqlalchemy", "lmdb"},
 }
 
@@ -49,7 +60,7 @@ def test_ray_is_imported_where_the_work_on_it_is_and_nowhere_else() -> None:
         for file in (ROOT / package).rglob("*.py")
         if any(name == "ray" or name.startswith("ray.") for name in imports_of(file))
     }
-    assert {file for file in importing if "on_ray" not in file} == set()
+    assert {file for file in importing if "on_ray" not in file and "distributed" not in file} == set()
     assert importing
 
 

@@ -1,5 +1,7 @@
-"""Watching features.
+"""Monitoring of features.
 
+freshness/      age of the online rows, by view and slice
+consistency/    online rows compared with the offline rows
 drift/          whether what comes in now looks like what came in before
 watcher.py      the checks, again and again beside a service
 status_page.py  what they found last, for people: /status; status.html is the page

@@ -11,7 +11,7 @@ import typer
 
 from feature_repo import console, interruption
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("command", ["producers", "consumers"])

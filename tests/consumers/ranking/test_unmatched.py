@@ -19,7 +19,7 @@ from feature_repo.schema import TIMESTAMP
 from feature_repo.stores.opening import open_feature_store
 from tests.producers.tags import world
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ROWS = 600
 UNKNOWN, TOO_SOON = ("i3", "i300", "i599"), ("i0", "i450")
 

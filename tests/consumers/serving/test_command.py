@@ -27,7 +27,7 @@ from feature_repo import console
 from feature_repo.views.product import product_embedding
 from tests import servers
 
-DOCS = Path(__file__).parent.parent.parent / "docs" / "serving.md"
+DOCS = Path(__file__).parents[3] / "docs" / "serving.md"
 EXAMPLES = re.findall(r"```(bash|python)\n(.*?)```", DOCS.read_text(), re.S)
 IN_THE_SHOP = {"product_embedding__fused_vector": "looks__vector", "p00001": "bear", "u00001": "7"}
 """What the demo's names are in the store of the tests."""

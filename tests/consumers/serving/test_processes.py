@@ -20,7 +20,7 @@ from consumers.online import OnlineReader
 from consumers.serving.client import FlightClient
 from tests import servers
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 @contextmanager

@@ -345,7 +345,7 @@ def test_beyond_the_loopback_a_token_is_wanted(host: str) -> None:
 
 def test_the_service_starts_without_feast_and_unpickles_nothing() -> None:
     probe = "import sys, consumers.serving.server, consumers.serving.client; print(*sys.modules)"
-    root = Path(__file__).parent.parent.parent
+    root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True, cwd=root)
     assert not {"feast", "torch", "pandas", "deltalake"} & set(done.stdout.split())
     sources = "".join(file.read_text() for file in Path(ask.__file__).parent.glob("*.py"))

@@ -14,7 +14,7 @@ from feature_repo.features.interest import Click, Interest
 from feature_repo.offline import delta
 from producers.behaviour import interest_rows
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 LISTED = datetime(2026, 1, 1, tzinfo=UTC)
 RANKED = datetime(2026, 6, 1, 12, tzinfo=UTC)
 DAY = 86_400_000_000

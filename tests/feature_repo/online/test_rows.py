@@ -19,7 +19,7 @@ from feature_repo.online.row_format import Field, Layout
 from tests.feature_repo.online import slow_row
 from tests.feature_repo.online.strategies import MOMENTS, as_stored, tables
 
-GOLDEN = Path(__file__).parent.parent / "golden"
+GOLDEN = Path(__file__).parents[3] / "golden"
 
 
 def to_columns(layout: Layout, rows: list[dict[str, Any]]) -> dict[str, columns.Column]:

@@ -16,7 +16,7 @@ from feast.value_type import ValueType
 from feature_repo.stores import feast_compat
 from tests.feature_repo.online import feast_world
 
-STORES = Path(__file__).parent.parent / "feature_repo" / "stores"
+STORES = Path(__file__).parents[3] / "feature_repo" / "stores"
 RELIED_ON: list[tuple[Callable[..., Any], list[str]]] = [
     (utils._get_cached_request_context, ["registry", "project", "features", "full_feature_names"]),
     (utils._parse_feature_ref, ["ref"]),

@@ -134,4 +134,4 @@ def online_looks(store: FeatureStore, products: Sequence[str]) -> dict[str, tupl
 
 def environment() -> dict[str, str]:
     """The environment in which a process finds this project."""
-    return os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    return os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}

@@ -31,7 +31,7 @@ from producers.embeddings import existing_rows
 from producers.streaming import loop
 from tests.consumers.monitoring.freshness.world import NOW, VIEWS, Row, ago, append, make_store, put_online
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[4] / "docs"
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from producers.datasets.shop.world import DAY, START, make_world
 from producers.datasets.shop.write import make_shop
 
 SMALL = {"products": 600, "users": 80, "days": 24, "seed": 3, "language": "zh", "impressions_per_user": 500}
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[4]
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
