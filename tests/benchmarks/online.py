@@ -38,7 +38,7 @@ from tests import servers
 from tests.arrow_rows import write_arrow
 from tests.benchmarks import harness
 from tests.benchmarks.harness import Record, Rounds, Turns
-from tests.feature_repo.online import feast_world
+from tests.feature_repo.stores.online import feast_world
 
 app = typer.Typer(help=__doc__, pretty_exceptions_enable=False)
 TAGS = ("child_age", "child_gender", "category")

@@ -8,9 +8,9 @@ from feast import FeatureService
 from consumers.online import OnlineReader
 from tests import servers
 from tests.consumers.serving.running import Served, serving
-from tests.feature_repo.online import feast_world
-from tests.feature_repo.online.feast_world import write
-from tests.feature_repo.online.test_feast_store import BEAR, CAR
+from tests.feature_repo.stores.online import feast_world
+from tests.feature_repo.stores.online.feast_world import write
+from tests.feature_repo.stores.online.test_feast_store import BEAR, CAR
 
 REDIS = "feature_repo.stores.online.RedisOnlineStore"
 products = FeatureService(name="products", features=[feast_world.looks])

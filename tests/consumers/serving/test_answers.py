@@ -12,7 +12,7 @@ from consumers.online import OnlineReader, Status
 from consumers.serving.client import FlightClient, HttpClient, matrix, request
 from consumers.serving.response import ARROW, Answer, answer
 from tests.consumers.serving.running import Served
-from tests.feature_repo.online.feast_world import NOW
+from tests.feature_repo.stores.online.feast_world import NOW
 
 ASKED = ["car", "none", "bear", "car"]
 

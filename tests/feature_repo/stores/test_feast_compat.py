@@ -14,7 +14,7 @@ from feast.infra.online_stores.online_store import OnlineStore
 from feast.value_type import ValueType
 
 from feature_repo.stores import feast_compat
-from tests.feature_repo.online import feast_world
+from tests.feature_repo.stores.online import feast_world
 
 STORES = Path(__file__).parents[3] / "feature_repo" / "stores"
 RELIED_ON: list[tuple[Callable[..., Any], list[str]]] = [

@@ -18,7 +18,7 @@ from feast.types import Int64, String
 from feature_repo.stores.online.packed import PackedOnlineStore
 from feature_repo.stores.online.response import ColumnarResponse
 from tests.arrow_rows import write_arrow
-from tests.feature_repo.online.feast_world import (
+from tests.feature_repo.stores.online.feast_world import (
     DAY,
     NOW,
     OBJECTS,

@@ -16,8 +16,8 @@ from feature_repo.errors import VitrineError
 from feature_repo.online import entity_keys
 from feature_repo.online.feature_batch import Block
 from feature_repo.online.view_rows import ViewRows
-from tests.feature_repo.online.feast_world import DAY, NOW, looks, write
-from tests.feature_repo.online.test_feast_store import BEAR, CAR, online
+from tests.feature_repo.stores.online.feast_world import DAY, NOW, looks, write
+from tests.feature_repo.stores.online.test_feast_store import BEAR, CAR, online
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def test_a_reader_that_looked_before_the_view_changed_reads_the_new_rows(own_sto
     from feast import FeatureView, Field
     from feast.types import Int32
 
-    from tests.feature_repo.online.feast_world import product, source
+    from tests.feature_repo.stores.online.feast_world import product, source
 
     write(own_store, "looks", [BEAR])
     reader = OnlineReader(url, project="shop")
