@@ -20,6 +20,9 @@
     memory.py       how a long-lived process keeps its memory
     console.py      one-line errors and progress bars of the command lines
     interruption.py  the end of a command line by Ctrl-C
+    images.py       images decoded; unusable ones refused
+    image_store.py  images in an LMDB
+    content_hash.py  the hash that identifies an image or a title
 
 Imports neither `producers` nor `consumers`.
 """

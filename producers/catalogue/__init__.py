@@ -4,10 +4,6 @@ ingest.py  new, changed, unchanged, gone: the table `product_catalogue`
 validate.py  a block of products checked
 versions.py      what is known of products, by digests
 row_hash.py  digests of columns and rows, without an object per value
-content_hash.py  the hash by which a picture or a title is known again
 image_hashes.py  pictures hashed, as few read as possible
-images.py        pictures decoded, the unusable refused
-jpeg.py          everyday JPEGs decoded, quickly
-picture_store.py pictures in an LMDB
 pack.py          a shop's pictures put into one
 """

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from producers.catalogue import images, picture_store, row_hash
-from producers.catalogue.content_hash import content_hash
-from producers.catalogue.images import UnusableImage
+from feature_repo import image_store, images
+from feature_repo.content_hash import content_hash
+from feature_repo.images import UnusableImageError
+from producers.catalogue import row_hash
 from producers.catalogue.row_hash import Digests
 
 READERS = 8
@@ -56,7 +57,7 @@ def of_block(
 
 def stat(path: str) -> str | None:
     """Path, size and time of change of a file as one text; None where there is no file, or where it lies in an LMDB."""
-    if picture_store.holds(path):
+    if image_store.is_stored(path):
         return None
     try:
         found = os.stat(path)
@@ -66,10 +67,10 @@ def stat(path: str) -> str | None:
 
 
 def _of_file(path: str) -> bytes | None:
-    said = picture_store.hash_in(path) if picture_store.holds(path) else None
+    said = image_store.read_key_hash(path) if image_store.is_stored(path) else None
     if said is not None:
         return said
     try:
-        return content_hash(images.read(Path(path)))
-    except UnusableImage:
+        return content_hash(images.read_bytes(Path(path)))
+    except UnusableImageError:
         return None  # said, with its reason, by the step that encodes it

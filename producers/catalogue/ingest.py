@@ -103,8 +103,8 @@ def take_in(
     Args:
         settings: the deployment.
         file: Parquet or CSV with the columns of schema.PRODUCTS, `image` a path, a picture in an LMDB
-            (picture_store.py) or the picture's bytes. Relative paths start at the file's folder and may not leave it
-            by `..`; absolute paths are taken at their word.
+            (feature_repo.image_store) or the picture's bytes. Relative paths start at the file's folder and may not
+            leave it by `..`; absolute paths are taken at their word.
         now: the created timestamp; later `updated_at` are refused.
         partial: the table is not all that is active: nothing is gone for not being in it.
         allow_shrink: believe that more than SHRUNK_SHARE of the active products are gone.

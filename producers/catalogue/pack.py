@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_repo import schema
+from feature_repo import image_store, images, schema
 from feature_repo.errors import VitrineError
+from feature_repo.images import UnusableImageError
 from feature_repo.offline import files, validation
-from producers.catalogue import images, picture_store, validate
-from producers.catalogue.images import UnusableImage
+from producers.catalogue import validate
 
 PICTURES, PRODUCTS = "pictures", "products.parquet"
 BLOCK_ROWS = 4096
@@ -64,18 +64,18 @@ def pack(products: Path, out: Path, now: datetime, progress: Callable[[int], Non
         given, misspelt = validation.spelt(block, ["image"])
         unfit = [*misspelt, *validate.images_of(given, products)[2]]
         unreadable.update({check.reason.partition(":")[0]: int(check.bad.sum()) for check in unfit if check.bad.any()})
-        scheme = picture_store.SCHEME
-        names = [path and re.sub(f"^{picture_store.STORED}", scheme, path) for path in came["image"].to_pylist()]
+        scheme = image_store.URL_SCHEME
+        names = [path and re.sub(f"^{image_store.PATH_PREFIX}", scheme, path) for path in came["image"].to_pylist()]
         held: dict[int, bytes] = {}
         for row, (path, content) in enumerate(
             zip(came["image"].to_pylist(), came["image_bytes"].to_pylist(), strict=True)
         ):
             try:
                 if content is not None or path is not None:
-                    held[row] = content if content is not None else images.read(Path(path or ""))
-            except UnusableImage as error:
+                    held[row] = content if content is not None else images.read_bytes(Path(path or ""))
+            except UnusableImageError as error:
                 unreadable[error.reason] += 1
-        keys = picture_store.write(out / PICTURES, held.values()) if held else []
+        keys = image_store.write(out / PICTURES, held.values()) if held else []
         for row, key in zip(held, keys, strict=True):
             names[row] = f"{scheme}{PICTURES}#{key}"
         for row in {row for check in unfit for row in np.flatnonzero(check.bad).tolist()}:

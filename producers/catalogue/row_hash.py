@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from producers.catalogue.content_hash import BYTES, content_hash
+from feature_repo.content_hash import BYTES, content_hash
 
 Digests = NDArray[np.uint64]
 """[rows, 2]."""

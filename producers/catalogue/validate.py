@@ -13,11 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from feature_repo import schema
+from feature_repo import image_store, schema
 from feature_repo.offline import validation
 from feature_repo.offline.quarantine import Refused
 from feature_repo.offline.validation import Check
-from producers.catalogue import picture_store
 
 MAX_TITLE = 1_000
 """Code points of a title that are kept; encoders read fewer than a hundred."""
@@ -106,14 +105,16 @@ def images_of(table: pa.Table, file: Path) -> tuple[pa.ChunkedArray, pa.ChunkedA
         nothing = pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
         return nothing, table["image"].cast(pa.binary()), ()
     paths = _blank_to_null(validation.as_text(table, "image", file))
-    stored = validation.mask(pc.starts_with(paths, picture_store.SCHEME))
-    paths = pc.if_else(pa.array(stored), pc.utf8_slice_codeunits(paths, len(picture_store.SCHEME)), paths)
+    stored = validation.mask(pc.starts_with(paths, image_store.URL_SCHEME))
+    paths = pc.if_else(pa.array(stored), pc.utf8_slice_codeunits(paths, len(image_store.URL_SCHEME)), paths)
     url = validation.mask(pc.match_substring_regex(paths, r"^[A-Za-z][A-Za-z0-9+.-]*://"))
     escapes = validation.mask(pc.match_substring_regex(paths, r"(^|/)\.\.(/|$)"))
     folder = str((file if file.is_dir() else file.parent).resolve())
     inside = pc.binary_join_element_wise(folder, pc.replace_substring_regex(paths, r"^(\./+)+", ""), "/")
     absolute = pc.if_else(pc.starts_with(paths, "/"), paths, inside)
-    absolute = pc.if_else(pa.array(stored), pc.binary_join_element_wise(picture_store.STORED, absolute, ""), absolute)
+    absolute = pc.if_else(
+        pa.array(stored), pc.binary_join_element_wise(image_store.PATH_PREFIX, absolute, ""), absolute
+    )
     nothing = pa.chunked_array([pa.nulls(table.num_rows, pa.binary())])
     return (
         pc.if_else(pa.array(url | escapes), None, absolute),

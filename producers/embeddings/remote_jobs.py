@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_repo import schema, table_names
+from feature_repo import images, schema, table_names
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, quarantine
-from producers.catalogue import images, row_hash
+from producers.catalogue import row_hash
 from producers.embeddings import existing_rows
 from producers.embeddings.existing_rows import KEY, STEP, Mask, series
 from producers.encoders import shards as parts
@@ -86,8 +86,8 @@ def hand_out(settings: Settings, out: Path, *, encoder_version: str | None, has_
             for row, path in enumerate(rows["image"].to_pylist()):
                 if contents[row] is None and path is not None:
                     try:
-                        contents[row] = images.read(Path(path))
-                    except images.UnusableImage:
+                        contents[row] = images.read_bytes(Path(path))
+                    except images.UnusableImageError:
                         unread += 1
             place = rows.schema.get_field_index("image_bytes")
             file.write_table(rows.set_column(place, rows.schema.field(place), pa.array(contents, pa.binary())))

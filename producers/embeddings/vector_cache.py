@@ -15,8 +15,8 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_repo.content_hash import content_hash
 from feature_repo.errors import VitrineError
-from producers.catalogue.content_hash import content_hash
 
 FOLDER = "encoded"
 IMAGE, TITLE = b"i", b"t"

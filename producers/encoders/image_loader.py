@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from producers.catalogue.images import UnusableImage, open_image, open_pixels, spared
+from feature_repo.images import UnusableImageError, min_decoded_side, open_image, open_pixels
 from producers.encoders import slabs
 from producers.encoders.geometry import Geometry
 
@@ -40,7 +40,7 @@ class DecodedPictures:
     """[usable, height, width, 3]."""
     usable: NDArray[np.bool_]
     """Which of the asked [asked]."""
-    refused: tuple[UnusableImage, ...]
+    refused: tuple[UnusableImageError, ...]
     """Why not, for the others, in their order."""
 
 
@@ -55,7 +55,7 @@ class Batch(Generic[Key]):
     """Where there is no geometry: the usable pictures, RGB of any size."""
     usable: NDArray[np.bool_]
     """[asked]."""
-    refused: tuple[UnusableImage, ...]
+    refused: tuple[UnusableImageError, ...]
     """Why not, for the others, in their order."""
     decoding: float
     """Seconds that workers spent on it, one after another as it were."""
@@ -71,7 +71,7 @@ class _Part:
     sizes: NDArray[np.int32]
     """Height and width of each in its row, 0 where it was cut [asked, 2]; [0, 2] where there is no geometry."""
     usable: NDArray[np.bool_]
-    refused: tuple[UnusableImage, ...]
+    refused: tuple[UnusableImageError, ...]
     seconds: float
 
 
@@ -193,7 +193,7 @@ def _cut(
 
 def _most(geometry: Geometry) -> int:
     """Bytes of a slab's row: a picture as cut, or one that is decoded with no more to spare than is wanted."""
-    return 3 * max(geometry.height * geometry.width, spared(geometry.side) ** 2)
+    return 3 * max(geometry.height * geometry.width, min_decoded_side(geometry.side) ** 2)
 
 
 def _decode_into(place: slabs.Place, start: int, sources: Sequence[Source], geometry: Geometry) -> _Part:
@@ -213,7 +213,7 @@ def _decode(rows: NDArray[np.uint8], sources: Sequence[Source], geometry: Geomet
             else:
                 picture = geometry.cut(Image.fromarray(picture))
             rows[row, : picture.size] = picture.ravel()
-        except UnusableImage as error:
+        except UnusableImageError as error:
             rows[row, : 3 * geometry.height * geometry.width] = 0
             usable[row] = False
             refused.append(error)
@@ -227,7 +227,7 @@ def _open(sources: Sequence[Source]) -> _Part:
     for row, source in enumerate(sources):
         try:
             images.append(open_image(source))
-        except UnusableImage as error:
+        except UnusableImageError as error:
             usable[row] = False
             refused.append(error)
     return _Part(images, np.empty((0, 2), np.int32), usable, tuple(refused), time.perf_counter() - began)

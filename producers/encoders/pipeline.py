@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo import schema
-from producers.catalogue.images import UnusableImage
+from feature_repo.images import UnusableImageError
 from producers.encoders.encoder import Encoder, Vectors
 from producers.encoders.geometry import Geometry
 from producers.encoders.image_loader import Batch, Source, decode_batches, decode_here
@@ -270,6 +270,6 @@ def _product(chunk: _Chunk, row: np.int64) -> str:
     return chunk.catalogue.column(schema.PRODUCT_ID)[int(row)].as_py()
 
 
-def _named(source: Source, error: UnusableImage) -> str:
+def _named(source: Source, error: UnusableImageError) -> str:
     name = f"{len(source):,} bytes" if isinstance(source, bytes) else str(source)
     return f"{name} ({error.detail})" if error.detail else name

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from producers.catalogue.images import UnusableImage, open_image
+from feature_repo.images import UnusableImageError, open_image
 from producers.encoders.encoder import Encoder, Vectors
 from producers.encoders.image_loader import Source, decode
 
@@ -81,5 +81,5 @@ def image_and_text(
 def _opened(source: Source) -> Image.Image | None:
     try:
         return open_image(source)
-    except UnusableImage:
+    except UnusableImageError:
         return None

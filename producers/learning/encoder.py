@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from feature_repo import image_store
 from feature_repo.errors import VitrineError
 from feature_repo.offline import files, validation
 from feature_repo.schema import EVENT_TIMESTAMP, PRODUCT_ID, PRODUCTS, USER_ID
-from producers.catalogue import picture_store
 from producers.encoders.image_loader import Source
 from producers.encoders.train import Trained, train
 from producers.encoders.training.clicks import Clicked
@@ -83,7 +83,7 @@ def pairs_of(data: Path) -> tuple[pa.Table, list[Source], int]:
     products = products.set_column(products.column_names.index(PRODUCT_ID), PRODUCT_ID, ids)
     pairs = products.filter(pc.field("title").is_valid() & pc.field("image").is_valid())
     pictures: list[Source] = [
-        image if isinstance(image, bytes) else picture_store.located(image, data)
+        image if isinstance(image, bytes) else image_store.resolve_path(image, data)
         for image in pairs.column("image").to_pylist()
     ]
     return pairs, pictures, products.num_rows - pairs.num_rows

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
+from feature_repo import image_store
 from feature_repo.errors import UsageError, VitrineError
+from feature_repo.images import UnusableImageError, open_image
 from feature_repo.offline import files, validation
-from producers.catalogue import picture_store
-from producers.catalogue.images import UnusableImage, open_image
 from producers.encoders import load
 from producers.encoders.encoder import Pixels
 from producers.encoders.geometry import Geometry
@@ -87,9 +87,9 @@ def _of(data: Path, geometry: Geometry) -> tuple[Pixels, Sequence[str]]:
     cut = []
     for image in products.filter(pc.field("image").is_valid())["image"].slice(0, 4 * PROBES).to_pylist():
         try:
-            source = image if isinstance(image, bytes) else picture_store.located(image, data)
+            source = image if isinstance(image, bytes) else image_store.resolve_path(image, data)
             cut.append(geometry.cut(open_image(source)))
-        except UnusableImage:
+        except UnusableImageError:
             continue  # `produce embeddings` says which and why
         if len(cut) == PROBES:
             break

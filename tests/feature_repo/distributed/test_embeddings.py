@@ -15,8 +15,8 @@ from PIL import Image
 from feature_repo.arrow.vectors import matrix
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
+from feature_repo.images import MISSING, NOT_AN_IMAGE
 from feature_repo.offline import delta, quarantine
-from producers.catalogue.images import MISSING, NOT_AN_IMAGE
 from producers.embeddings import run as embeddings
 from producers.embeddings.run import Done, embed_catalogue
 from producers.encoders import load, on_ray, pipeline

@@ -17,9 +17,9 @@ from consumers.captions import report
 from feature_repo import vocabulary
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
+from feature_repo.images import MISSING
 from feature_repo.offline import delta
 from producers.captions.run import Captioned, caption_catalogue
-from producers.catalogue.images import MISSING
 from producers.encoders.tiny_clip import learn_tokenizer
 from producers.encoders.train import train
 from producers.encoders.training import language

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
+from feature_repo.images import MISSING, open_image
 from producers import cli
-from producers.catalogue.images import MISSING, open_image
 from producers.catalogue.ingest import take_in
 from producers.catalogue.pack import PICTURES, PRODUCTS, pack
 from tests.producers.catalogue.shop import NOW, known, taken, written

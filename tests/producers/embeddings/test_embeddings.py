@@ -9,8 +9,8 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from feature_repo.config import Settings
+from feature_repo.images import DAMAGED, MISSING, NOT_AN_IMAGE
 from feature_repo.offline import delta, quarantine
-from producers.catalogue.images import DAMAGED, MISSING, NOT_AN_IMAGE
 from producers.embeddings.run import Done, embed_catalogue
 from producers.encoders import load
 from producers.encoders.pipeline import NOTHING_USABLE

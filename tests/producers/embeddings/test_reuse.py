@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from feature_repo import run_log
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
+from feature_repo.images import MISSING, NOT_AN_IMAGE
 from feature_repo.offline import delta, quarantine, retention
-from producers.catalogue.images import MISSING, NOT_AN_IMAGE
 from producers.embeddings import plan, vector_cache
 from producers.embeddings import run as embeddings
 from producers.embeddings.run import Done, embed_catalogue

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from producers.catalogue.images import open_image
+from feature_repo.images import open_image
 from producers.encoders import tiny_clip
 from producers.encoders.geometry import Geometry
 from producers.encoders.image_loader import decode, decoding_processes

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from producers.catalogue import images, jpeg
-from producers.catalogue.images import UnusableImage, open_image, open_pixels
+from feature_repo import images
+from feature_repo.images import UnusableImageError, open_image, open_pixels
 
 SIDE = 64
 
@@ -36,7 +36,7 @@ def turned() -> Image.Exif:
 def seen(content: bytes, side: int) -> np.ndarray | str:
     try:
         return np.asarray(open_image(content, side=side))
-    except UnusableImage as error:
+    except UnusableImageError as error:
         return str(error)
 
 
@@ -44,7 +44,7 @@ def same(content: bytes, side: int = SIDE) -> bool:
     slow = seen(content, side)
     try:
         fast: np.ndarray | str = open_pixels(content, side=side)
-    except UnusableImage as error:
+    except UnusableImageError as error:
         fast = str(error)
     return type(fast) is type(slow) and bool(np.array_equal(fast, slow))
 
@@ -79,28 +79,28 @@ def test_a_damaged_jpeg_is_judged_by_pillow(data: st.DataObject) -> None:
 
 def test_an_everyday_jpeg_goes_the_quick_way_and_a_turned_grey_or_cut_off_one_does_not() -> None:
     everyday = drawn(96, 80, "RGB", 0)
-    assert jpeg.size(everyday) == (96, 80)
-    assert jpeg.pixels(everyday) is not None
-    assert jpeg.size(drawn(96, 80, "RGB", 0, exif=turned())) is None
-    assert jpeg.size(drawn(96, 80, "L", 0)) is None
-    assert jpeg.size(b"\x89PNG") is None
-    assert jpeg.pixels(everyday[:-200]) is None
+    assert images.read_simple_jpeg_size(everyday) == (96, 80)
+    assert images.decode_simple_jpeg(everyday) is not None
+    assert images.read_simple_jpeg_size(drawn(96, 80, "RGB", 0, exif=turned())) is None
+    assert images.read_simple_jpeg_size(drawn(96, 80, "L", 0)) is None
+    assert images.read_simple_jpeg_size(b"\x89PNG") is None
+    assert images.decode_simple_jpeg(everyday[:-200]) is None
 
 
 def test_one_that_is_decoded_smaller_or_too_large_is_left_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jpeg, "pixels", lambda content: pytest.fail("not one for the quick way"))
+    monkeypatch.setattr(images, "decode_simple_jpeg", lambda content: pytest.fail("not one for the quick way"))
     assert open_pixels(drawn(200, 220, "RGB", 0), side=SIDE).shape == (110, 100, 3)
-    for limit, value in (("MAX_PIXELS", 96 * 95), ("MAX_BYTES", 10), ("MAX_ASPECT", 1)):
+    for limit, value in (("MAX_PIXELS", 96 * 95), ("MAX_BYTES", 10), ("MAX_ASPECT_RATIO", 1)):
         with monkeypatch.context() as smaller:
             smaller.setattr(images, limit, value)
-            with pytest.raises(UnusableImage):
+            with pytest.raises(UnusableImageError):
                 open_pixels(drawn(96, 97, "RGB", 0), side=SIDE)
 
 
 def test_a_file_is_read_and_a_missing_one_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(drawn(96, 96, "RGB", 1))
     assert np.array_equal(open_pixels(tmp_path / "a.jpg", side=SIDE), np.asarray(open_image(tmp_path / "a.jpg")))
-    with pytest.raises(UnusableImage, match=images.MISSING):
+    with pytest.raises(UnusableImageError, match=images.MISSING):
         open_pixels(tmp_path / "b.jpg", side=SIDE)
 
 
@@ -108,7 +108,7 @@ def test_a_machine_without_the_quick_decoder_gets_the_same_pixels() -> None:
     content = drawn(90, 70, "RGB", 3)
     line = (
         "import sys; sys.modules['simplejpeg'] = None\n"
-        "from producers.catalogue.images import open_pixels\n"
+        "from feature_repo.images import open_pixels\n"
         f"sys.stdout.buffer.write(open_pixels(sys.stdin.buffer.read(), side={SIDE}).tobytes())"
     )
     done = subprocess.run([sys.executable, "-c", line], input=content, capture_output=True, check=True)

@@ -5,8 +5,8 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feature_repo.content_hash import content_hash
 from producers.catalogue import row_hash
-from producers.catalogue.content_hash import content_hash
 
 MASK = (1 << 64) - 1
 texts = st.lists(st.none() | st.text(max_size=40), max_size=30)

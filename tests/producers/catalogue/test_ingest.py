@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from feature_repo import table_names
+from feature_repo import image_store, images, table_names
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import activity, delta
-from producers.catalogue import image_hashes, images, picture_store
+from producers.catalogue import image_hashes
 from producers.catalogue import ingest as catalogue
 from producers.catalogue.ingest import take_in
 from tests.producers.catalogue.shop import NOW, known, taken, written
@@ -22,13 +22,13 @@ DAY = timedelta(days=1)
 def opened_pictures(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The paths of the pictures that are read, as they are read."""
     found: list[str] = []
-    reading = images.read
+    reading = images.read_bytes
 
     def watched(path: Path) -> bytes:
         found.append(path.name)
         return reading(path)
 
-    monkeypatch.setattr(image_hashes.images, "read", watched)
+    monkeypatch.setattr(image_hashes.images, "read_bytes", watched)
     return found
 
 
@@ -96,7 +96,7 @@ def test_a_picture_that_was_missing_and_is_there_now_is_a_change(store: Settings
 
 def test_the_same_bytes_have_one_hash_in_a_file_in_the_table_and_in_an_lmdb(store: Settings) -> None:
     picture(store, "a.jpg", b"red")
-    (key,) = picture_store.write(store.file.parent / "shop" / "pictures", [b"red"])
+    (key,) = image_store.write(store.file.parent / "shop" / "pictures", [b"red"])
     taken(store, {"image": "a.jpg"})
     taken(store, {"product_id": "p2", "image": b"red"}, now=NOW + DAY)
     taken(store, {"product_id": "p3", "image": f"lmdb://pictures#{key}"}, now=NOW + 2 * DAY)
@@ -108,13 +108,13 @@ def test_a_picture_in_an_lmdb_under_its_hash_is_not_read_and_under_another_key_i
     store: Settings, opened_pictures: list[str]
 ) -> None:
     folder = store.file.parent / "shop" / "pictures"
-    (key,) = picture_store.write(folder, [b"red"])
+    (key,) = image_store.write(folder, [b"red"])
     taken(store, {"image": f"lmdb://pictures#{key}"}, {"product_id": "p2", "image": f"lmdb://{folder}#p2"})
     assert opened_pictures == ["pictures#p2"]
     assert [row["image"] for row in known(store)] == [f"lmdb:{folder}#{key}", f"lmdb:{folder}#p2"]
-    assert images.read(Path(known(store)[0]["image"])) == b"red"
-    with pytest.raises(images.UnusableImage, match=images.MISSING):
-        images.read(Path(known(store)[1]["image"]))
+    assert images.read_bytes(Path(known(store)[0]["image"])) == b"red"
+    with pytest.raises(images.UnusableImageError, match=images.MISSING):
+        images.read_bytes(Path(known(store)[1]["image"]))
 
 
 def test_a_path_into_an_lmdb_may_not_leave_the_folder(store: Settings) -> None:

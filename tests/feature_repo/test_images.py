@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from producers.catalogue import images
-from producers.catalogue.images import UnusableImage, open_image
+from feature_repo import images
+from feature_repo.images import UnusableImageError, open_image
 
 RED = (200, 30, 40)
 
@@ -39,7 +39,7 @@ def png_that_claims(width: int, height: int) -> bytes:
 
 
 def reason_for(source: Path | bytes) -> str:
-    with pytest.raises(UnusableImage) as caught:
+    with pytest.raises(UnusableImageError) as caught:
         open_image(source)
     return caught.value.reason
 
@@ -142,7 +142,7 @@ def test_scales_sixteen_bit_grey_instead_of_clipping_it() -> None:
 
 
 def test_refuses_pixels_whose_range_nobody_states() -> None:
-    assert reason_for(encoded(Image.fromarray(np.ones((4, 4), dtype=np.float32)), "TIFF")) == images.NO_RANGE
+    assert reason_for(encoded(Image.fromarray(np.ones((4, 4), dtype=np.float32)), "TIFF")) == images.UNKNOWN_RANGE
 
 
 def test_reads_the_colours_of_a_palette() -> None:
@@ -184,7 +184,7 @@ def test_shows_a_picture_with_broken_exif_as_it_is_stored() -> None:
 
 
 def test_the_reason_survives_the_way_from_a_decoding_process() -> None:
-    error = pickle.loads(pickle.dumps(UnusableImage(images.MISSING, "a.jpg")))
+    error = pickle.loads(pickle.dumps(UnusableImageError(images.MISSING, "a.jpg")))
     assert (error.reason, str(error)) == (images.MISSING, f"{images.MISSING}: a.jpg")
 
 

@@ -1,0 +1,104 @@
+"""Images in an LMDB: one file for millions of images, which many processes read at once.
+
+The `image` column of a products table names such an image as
+
+    lmdb://FOLDER#KEY          FOLDER is absolute, or relative to the table's own folder
+
+The catalogue stores `lmdb:/FOLDER#KEY` with an absolute FOLDER, because a `Path` collapses the double slash. `produce
+images --to lmdb` writes each image once, under the hash of its content (32 hexadecimal digits). A key of this form is
+trusted to be the hash. Any other key, such as a product id, works too, but then the image is read to find out
+whether it has changed.
+
+lmdb is imported when an image is read or written, because machines that only encode may lack it.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from feature_repo.content_hash import content_hash
+from feature_repo.errors import UnavailableError
+
+if TYPE_CHECKING:
+    import lmdb
+
+URL_SCHEME = "lmdb://"
+PATH_PREFIX = "lmdb:"
+"""The prefix of a path in the catalogue that names an image in an LMDB."""
+INITIAL_MAP_BYTES = 1 << 28
+
+_KEY_HASH = re.compile(r"#([0-9a-f]{32})$")
+_environments: dict[str, "lmdb.Environment"] = {}
+
+
+def is_stored(path: Path | str) -> bool:
+    """Return whether a path of the catalogue names an image in an LMDB."""
+    return str(path).startswith(PATH_PREFIX)
+
+
+def resolve_path(image: str, folder: Path) -> Path:
+    """Return the path, as the catalogue stores it, of an `image` value of a table in `folder`.
+
+    Args:
+        image: a file's path, absolute or relative to `folder`, or an `lmdb://` URL.
+        folder: the folder of the products table.
+    """
+    if not image.startswith(URL_SCHEME):
+        return folder / image
+    return Path(f"{PATH_PREFIX}{folder.absolute() / image.removeprefix(URL_SCHEME)}")
+
+
+def read_key_hash(path: str) -> bytes | None:
+    """Return the content hash that the key of a path states; None if the key is not a hash."""
+    match = _KEY_HASH.search(path)
+    return bytes.fromhex(match[1]) if match else None
+
+
+def read(path: Path | str) -> bytes | None:
+    """Return the encoded bytes of an image; None if the LMDB has no such key.
+
+    Raises:
+        OSError: the folder holds no readable LMDB.
+    """
+    import lmdb
+
+    folder, _, key = str(path).removeprefix(PATH_PREFIX).rpartition("#")
+    try:
+        if folder not in _environments:  # LMDB allows one environment for each path in a process
+            _environments[folder] = lmdb.open(folder, readonly=True, lock=False, create=False, readahead=False)
+        with _environments[folder].begin() as transaction:
+            return transaction.get(key.encode())
+    except lmdb.Error as error:
+        raise OSError(f"no LMDB of images: {error}") from error
+
+
+def write(folder: Path, images: Iterable[bytes]) -> list[str]:
+    """Write images to the LMDB of a folder, which is created if missing, and return their keys in the given order.
+
+    An image that is already stored is not written again. Everything is one commit: a writer that is killed leaves no
+    part of it.
+
+    Raises:
+        UnavailableError: the LMDB cannot be written.
+    """
+    import lmdb
+
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = list(images)
+    keys = [content_hash(content).hex() for content in contents]
+    rows = sorted(zip((key.encode() for key in keys), contents, strict=True))
+    # LMDB stores pages of 4 KiB and a small image fills only a part of one: reserve four times the bytes.
+    data = folder / "data.mdb"
+    old_bytes = data.stat().st_size if data.exists() else 0
+    map_bytes = max(INITIAL_MAP_BYTES, old_bytes + 4 * sum(map(len, contents)))
+    try:
+        with (
+            lmdb.open(str(folder), map_size=map_bytes) as environment,
+            environment.begin(write=True) as transaction,
+            transaction.cursor() as cursor,
+        ):
+            cursor.putmulti(rows, overwrite=False)
+    except lmdb.Error as error:
+        raise UnavailableError(f"LMDB at {folder}: {error}; check the folder and the disk's free space") from error
+    return keys
