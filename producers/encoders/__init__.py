@@ -14,7 +14,7 @@ geometry.py     how a picture is cut to the model's size
 image_loader.py  pictures decoded in worker processes
 resize.py  a batch of them cut to that size
 slabs.py        memory in which those processes hand pictures over
-overlap.py      one stage of a run beside the next
+prefetch.py  one stage of a run beside the next
 tiny_clip.py  the default model and its tokenizer
 train.py        the default model or a checkpoint, trained on a catalogue
 training/       objectives, batches, the loop

@@ -23,7 +23,7 @@ from feature_repo.distributed import cluster
 from feature_repo.errors import VitrineError
 from producers.encoders import load
 from producers.encoders.encoder import Encoder
-from producers.encoders.overlap import in_background
+from producers.encoders.prefetch import (in_background)
 from producers.encoders.pipeline import NOT_MEASURED, Decoded, Embedded, Seconds, decoded, encoded
 
 ROWS_A_PART = 512

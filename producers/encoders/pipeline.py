@@ -25,7 +25,7 @@ from feature_repo.images import UnusableImageError
 from producers.encoders.encoder import Encoder, Vectors
 from producers.encoders.geometry import Geometry
 from producers.encoders.image_loader import Batch, Source, decode_batches, decode_here
-from producers.encoders.overlap import in_background, in_threads
+from producers.encoders.prefetch import (in_background, in_threads)
 from producers.encoders.rows import embedding_rows
 
 NO_VECTOR = "the encoder gave no finite vector"
