@@ -89,8 +89,7 @@ def encoder(
     from producers.encoders import load
     from producers.encoders.training.processes import is_first
     from producers.encoders.training.recipe import Recipe
-    from producers.learning.clicks import clicks_before
-    from producers.learning.encoder import train_encoder
+    from producers.learning.encoder import clicks_before, train_encoder
     from producers.learning.evaluation import evaluate, hold_out
 
     recipe = Recipe(

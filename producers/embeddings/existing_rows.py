@@ -11,7 +11,7 @@ from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 from producers.catalogue import row_hash
 from producers.catalogue.row_hash import Digests
-from producers.encoders.rows import HASHES
+from producers.encoders.pipeline import HASHES
 
 STEP = "embeddings"
 KEY = [PRODUCT_ID, EVENT_TIMESTAMP]

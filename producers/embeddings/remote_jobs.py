@@ -17,7 +17,7 @@ from producers.catalogue import row_hash
 from producers.embeddings import existing_rows
 from producers.embeddings.existing_rows import KEY, STEP, Mask, series
 from producers.encoders import shards as parts
-from producers.encoders.rows import HASHES
+from producers.encoders.pipeline import HASHES
 
 ROWS_AT_ONCE = 4096
 FEW_ROWS = 16_384

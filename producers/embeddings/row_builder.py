@@ -14,8 +14,7 @@ from feature_repo.arrow.vectors import matrix
 from producers.catalogue import image_hashes, row_hash
 from producers.embeddings.vector_cache import IMAGE, TITLE, Contents, Vectors
 from producers.encoders.encoder import Encoder
-from producers.encoders.pipeline import NO_VECTOR, NOTHING_USABLE, Embedded, Unusable
-from producers.encoders.rows import embedding_rows
+from producers.encoders.pipeline import NO_VECTOR, NOTHING_USABLE, Embedded, Unusable, embedding_rows
 
 UNIT = 1e-3
 """How far from 1 the length of a vector may be, for it to be stored."""

@@ -13,7 +13,6 @@ cuda_graphs.py  what a GPU wants: fixed shapes, captured; copies that do not wai
 geometry.py     how a picture is cut to the model's size
 image_loader.py  pictures decoded in worker processes
 resize.py  a batch of them cut to that size
-slabs.py        memory in which those processes hand pictures over
 prefetch.py  one stage of a run beside the next
 tiny_clip.py  the default model and its tokenizer
 train.py        the default model or a checkpoint, trained on a catalogue
@@ -23,8 +22,6 @@ recall.py       text to image recall, of an encoder too
 towers.py       both towers as ONNX, checked against torch
 triton.py       a Triton model repository around them
 whitening.py  a picture and a title as one vector
-taste.py        what a user's clicks say of the space it lies in
-rows.py         vectors to embedding rows
 pipeline.py  catalogue rows to embedding rows, Arrow to Arrow
 on_ray.py       the same on a Ray cluster
 run.py          the same for a Parquet file, without a store

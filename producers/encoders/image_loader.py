@@ -4,8 +4,11 @@ A picture that is not much larger than the model wants is handed over as it is a
 (cutting.py); a larger one is cut where it was decoded, so that less memory has to be carried.
 """
 
+import itertools
 import multiprocessing
 import os
+import sys
+import tempfile
 import threading
 import time
 from collections import deque
@@ -13,21 +16,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from feature_repo.images import UnusableImageError, min_decoded_side, open_image, open_pixels
-from producers.encoders import slabs
 from producers.encoders.geometry import Geometry
 
 Source = Path | bytes
 Key = TypeVar("Key")
 AT_ONCE = 64
 """Pictures handed to a worker at a time."""
+SERIALS = itertools.count()
+MAPPED = 16
+"""Slabs that a process keeps mapped."""
 CUT_LATER = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
 """Kernels that resize.py has too."""
 
@@ -73,6 +79,53 @@ class _Part:
     usable: NDArray[np.bool_]
     refused: tuple[UnusableImageError, ...]
     seconds: float
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a slab is, for another process of the same user: a path to map, and the shape of what lies there."""
+
+    path: str
+    shape: tuple[int, int]
+    serial: int
+    """Tells a slab from an earlier one of the same path: file numbers come again."""
+
+
+class Slab:
+    """uint8 [pictures, most], a row a picture, shared with child processes; freed with the last that maps it.
+
+    On Linux it is a file without a name (memfd), which a killed run cannot leave behind and which is not bounded by
+    /dev/shm (64 MB in many containers); elsewhere a temporary file.
+    """
+
+    def __init__(self, pictures: int, most: int) -> None:
+        """Room for some pictures of `most` bytes each; a page that is not written to takes no memory."""
+        shape = (pictures, most)
+        if sys.platform == "linux":
+            self._file = os.fdopen(os.memfd_create("pictures"), "w+b")
+            path = f"/proc/{os.getpid()}/fd/{self._file.fileno()}"
+        else:
+            self._file = tempfile.NamedTemporaryFile()  # noqa: SIM115  # closed by `close`
+            path = self._file.name
+        self._file.truncate(int(np.prod(shape)))
+        self.place = Place(path, shape, next(SERIALS))
+        self.rows: NDArray[np.uint8] = np.memmap(path, np.uint8, "r+", shape=shape)
+
+    def close(self) -> None:
+        """Let go of it; a process that still maps it keeps its pages."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@lru_cache(maxsize=MAPPED)
+def opened(place: Place) -> NDArray[np.uint8]:
+    """A slab of another process."""
+    return np.memmap(place.path, np.uint8, "r+", shape=place.shape)
 
 
 @contextmanager
@@ -128,12 +181,12 @@ def decode_batches(
         pool: of `decoding_processes`.
         size: most pictures of a batch.
     """
-    waiting: deque[tuple[Key, slabs.Slab | None, list[Future[_Part]]]] = deque()
+    waiting: deque[tuple[Key, Slab | None, list[Future[_Part]]]] = deque()
     workers = pool._max_workers  # type: ignore[attr-defined]  # it tells no other way
     ahead = max(2, -(-2 * workers * AT_ONCE // size))
     with ExitStack() as held:
-        free: list[slabs.Slab | None] = [
-            held.enter_context(slabs.Slab(size, _most(geometry))) if geometry else None for _ in range(ahead + 1)
+        free: list[Slab | None] = [
+            held.enter_context(Slab(size, _most(geometry))) if geometry else None for _ in range(ahead + 1)
         ]
         try:
             for key, sources in batches:
@@ -164,7 +217,7 @@ def decode_here(sources: Sequence[Source], geometry: Geometry | None) -> Batch[N
     return Batch(None, pixels, part.images, part.usable, part.refused, decoding=part.seconds, waiting=0.0)
 
 
-def _come(key: Key, slab: slabs.Slab | None, parts: Sequence[Future[_Part]], geometry: Geometry | None) -> Batch[Key]:
+def _come(key: Key, slab: Slab | None, parts: Sequence[Future[_Part]], geometry: Geometry | None) -> Batch[Key]:
     start = time.perf_counter()
     done = [part.result() for part in parts]
     waiting = time.perf_counter() - start
@@ -196,9 +249,9 @@ def _most(geometry: Geometry) -> int:
     return 3 * max(geometry.height * geometry.width, min_decoded_side(geometry.side) ** 2)
 
 
-def _decode_into(place: slabs.Place, start: int, sources: Sequence[Source], geometry: Geometry) -> _Part:
+def _decode_into(place: Place, start: int, sources: Sequence[Source], geometry: Geometry) -> _Part:
     """Decode pictures into rows `start` onwards of a slab."""
-    return _decode(slabs.opened(place)[start : start + len(sources)], sources, geometry)
+    return _decode(opened(place)[start : start + len(sources)], sources, geometry)
 
 
 def _decode(rows: NDArray[np.uint8], sources: Sequence[Source], geometry: Geometry) -> _Part:

@@ -23,8 +23,8 @@ from feature_repo.distributed import cluster
 from feature_repo.errors import VitrineError
 from producers.encoders import load
 from producers.encoders.encoder import Encoder
-from producers.encoders.prefetch import (in_background)
 from producers.encoders.pipeline import NOT_MEASURED, Decoded, Embedded, Seconds, decoded, encoded
+from producers.encoders.prefetch import in_background
 
 ROWS_A_PART = 512
 """Rows that a task decodes: 77 MB of pictures at 224 pixels."""

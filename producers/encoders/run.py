@@ -22,8 +22,7 @@ from feature_repo import schema
 from feature_repo.errors import VitrineError
 from producers.encoders import load, shards
 from producers.encoders.image_loader import decoding_processes
-from producers.encoders.pipeline import Seconds, embed_stream
-from producers.encoders.rows import HASHES
+from producers.encoders.pipeline import HASHES, Seconds, embed_stream
 
 COLUMNS = [schema.PRODUCT_ID, "title", "image", "image_bytes", schema.EVENT_TIMESTAMP]
 ROWS_A_PART = 16_384

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from feature_repo import memory
 from feature_repo.errors import VitrineError
-from producers.encoders import taste, tiny_clip, whitening
+from producers.encoders import tiny_clip, whitening
 from producers.encoders.image_loader import Source
 from producers.encoders.training import language, spelling, start, state
 from producers.encoders.training import pictures as decoding
@@ -215,7 +215,7 @@ def _write(begun: start.Start, learner: Learner, pairs: Pairs, clicked: Clicked 
         if whitened and clicked:
             place = np.full(len(pairs) + 1, -1)  # the last stands for what is no pair
             place[shown] = np.arange(len(shown))
-            space = taste.drawn_out(whitened, fused, clicked.users, place[clicked.products])
+            space = whitening.drawn_out(whitened, fused, clicked.users, place[clicked.products])
         whitening.save(space, folder)
         if hasattr(learner, "language"):
             learner.language.save(folder)

@@ -33,6 +33,15 @@ blown up. Of 0.03, 0.1, 0.3 and 1 it is the one that found most of the same prod
 PRODUCTS_A_DIMENSION = 2
 """Fewer than so many do not tell how products are spread."""
 
+CLICKS = 30
+"""How many clicks of a user are taken to stand behind a mean."""
+LEAST = 0.3
+"""What a direction counts for that says nothing of a user: it may still tell one product from another."""
+CLICKS_A_DIMENSION = 20
+"""Fewer than so many do not tell in which directions users agree."""
+CLICKS_OF = 500_000
+"""At most so many are looked at, those of the users with the lowest codes."""
+
 
 @dataclass(frozen=True)
 class Space:
@@ -64,6 +73,35 @@ def whitened(fused: Vectors) -> Space | None:
     axes = (directions / np.sqrt(kept)) @ directions.T
     centre = fused.mean(axis=0, dtype=np.float64)
     return Space(centre.astype(np.float32), np.ascontiguousarray(axes, np.float32))
+
+
+def drawn_out(space: Space, fused: Vectors, users: NDArray[np.int64], products: NDArray[np.int64]) -> Space:
+    """A space in which what a user's clicks have in common counts for more; the same where clicks are too few to tell.
+
+    Args:
+        space: of d dimensions.
+        fused: of products [n, d], as `fuse` gives them without a space.
+        users: code of each click's user [m].
+        products: the row of `fused` that was clicked [m], -1 for none.
+    """
+    moved = (fused - space.centre) @ space.axes
+    known = (products >= 0) & ~np.isnan(moved[products, 0])
+    # The same product twice agrees with itself in every direction.
+    user, product = np.unique(np.stack([users[known], products[known]]), axis=1)[:, :CLICKS_OF]
+    _, starts, counts = np.unique(user, return_index=True, return_counts=True)
+    if counts[counts > 1].sum() < CLICKS_A_DIMENSION * fused.shape[1]:
+        return space
+    clicked = moved[product].astype(np.float64)
+    clicked -= clicked.mean(axis=0)
+    squares, sums = clicked.T @ clicked, np.add.reduceat(clicked, starts)
+    # The mean product of two different clicks of one user is what lies between users.
+    between = (sums.T @ sums - squares) / (counts * (counts - 1.0)).sum()
+    variances, directions = np.linalg.eigh(between)
+    whole = np.einsum("ik,ij,jk->k", directions, squares / len(clicked), directions)
+    correlation = np.clip(variances / np.maximum(whole, np.finfo(np.float32).tiny), 0, 1)
+    reliance = CLICKS * correlation / (1 + (CLICKS - 1) * correlation)
+    stretched = (directions * np.sqrt(LEAST + (1 - LEAST) * reliance)) @ directions.T
+    return Space(space.centre, np.ascontiguousarray(space.axes @ stretched, np.float32))
 
 
 def save(space: Space | None, folder: Path) -> None:

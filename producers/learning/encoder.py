@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from itertools import compress
 from pathlib import Path
 
@@ -11,14 +12,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_repo import image_store
-from feature_repo.errors import VitrineError
+from feature_repo.errors import UsageError, VitrineError
 from feature_repo.offline import files, validation
-from feature_repo.schema import EVENT_TIMESTAMP, PRODUCT_ID, PRODUCTS, USER_ID
+from feature_repo.schema import CLICKED, EVENT_TIMESTAMP, IMPRESSIONS, PRODUCT_ID, PRODUCTS, TIMESTAMP, USER_ID
 from producers.encoders.image_loader import Source
 from producers.encoders.train import Trained, train
 from producers.encoders.training.clicks import Clicked
 from producers.encoders.training.recipe import Recipe
 
+CLICK_COLUMNS = (USER_ID, PRODUCT_ID, EVENT_TIMESTAMP)
 HELD_OUT = "held_out.parquet"
 """Beside the checkpoint: the products that it never saw, with their designs."""
 
@@ -67,6 +69,51 @@ def train_encoder(
     if held_out is not None:
         pq.write_table(held_out, out / HELD_OUT)
     return replace(made, left_out=made.left_out + left_out)
+
+
+def clicks_before(
+    impressions: Path, *, until: datetime | None, test_days: float | None, now: datetime
+) -> tuple[pa.Table, datetime]:
+    """The clicks of a log before a moment, and that moment.
+
+    Args:
+        impressions: a file of schema.IMPRESSIONS; rows without user, product or a usable time say nothing and are left
+            out: `consume lift` names each of them.
+        until: clicks before it are taken, exclusive; it has a time zone.
+        test_days: where `until` is not given, this long before the end of the log's last day, as `consume lift
+            --test-days` cuts it.
+        now: later rows are left out.
+
+    Raises:
+        UsageError: neither is given: which days are to be measured cannot be told.
+        VitrineError: the file cannot be read, lacks a column, or has no click before the moment.
+    """
+    if until is None and test_days is None:
+        raise UsageError(
+            "--align needs --until TIME or --test-days N: an encoder that has seen the clicks a lift is measured on "
+            "proves nothing"
+        )
+    table = files.read(impressions, IMPRESSIONS.names)
+    validation.require(table, [*CLICK_COLUMNS, CLICKED], impressions)
+    times, unusable = validation.as_timestamps(table, EVENT_TIMESTAMP, impressions, now)
+    columns = [
+        validation.as_text(table, USER_ID, impressions),
+        validation.as_text(table, PRODUCT_ID, impressions),
+        times,
+    ]
+    log = pa.table([*columns, validation.as_numbers(table, CLICKED, impressions)], names=[*CLICK_COLUMNS, CLICKED])
+    log = log.filter(pa.array(~np.any([check.bad for check in unusable], axis=0)))
+    if not len(log):
+        raise VitrineError(f"{impressions}: no row has a usable {EVENT_TIMESTAMP}")
+    if until is None:
+        latest = pc.max(log[EVENT_TIMESTAMP]).as_py()
+        midnight = latest.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        until = midnight + timedelta(days=1) - timedelta(days=float(test_days or 0))
+    clicks = log.filter((pc.field(CLICKED) == 1) & (pc.field(EVENT_TIMESTAMP) < pa.scalar(until, TIMESTAMP)))
+    clicks = clicks.select(CLICK_COLUMNS).drop_null()
+    if not len(clicks):
+        raise VitrineError(f"{impressions}: no click before {until:%Y-%m-%d %H:%M} UTC to align with")
+    return clicks, until
 
 
 def pairs_of(data: Path) -> tuple[pa.Table, list[Source], int]:

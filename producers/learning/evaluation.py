@@ -10,18 +10,23 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
+from feature_repo import vocabulary
 from feature_repo.errors import VitrineError
 from feature_repo.offline import files, validation
 from feature_repo.schema import PRODUCT_ID
 from producers.encoders.encoder import Encoder
 from producers.encoders.image_loader import decoding_processes
-from producers.encoders.recall import DEPTHS, image_and_text, text_to_image
-from producers.learning import word_oracle
+from producers.encoders.recall import DEPTHS, from_scores, image_and_text, text_to_image
 from producers.learning.encoder import pairs_of
 
 DESIGN = ("design_id", "group")
 """Names of the column that says which products are one design."""
+
+LEAST = 1e-3
+"""Lowest probability given to a word, said or left unsaid."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +102,32 @@ def evaluate(encoder: Encoder, data: Path, held_out: pa.Table, truth: Path | Non
     kept = held_out.filter(pa.array(usable))
     designs = kept["design_id"].to_numpy()
     titles = [title for title, good in zip(titles, usable, strict=True) if good]
-    ceiling = word_oracle.recall(titles, kept[PRODUCT_ID].to_pylist(), designs, truth) if truth else None
+    ceiling = oracle_recall(titles, kept[PRODUCT_ID].to_pylist(), designs, truth) if truth else None
     return Evaluation(len(kept), text_to_image(text, image, designs), ceiling)
+
+
+def oracle_recall(
+    titles: Sequence[str], products: Sequence[str], designs: NDArray[np.object_], truth: Path
+) -> dict[int, float]:
+    """Text to image recall of the oracle on these products, each title asking, each picture an answer.
+
+    Raises:
+        VitrineError: the truth folder has no words, or does not know a product.
+    """
+    known = pq.read_table(truth / "products.parquet")
+    place = pc.index_in(pc.cast(list(products), "string"), value_set=known[PRODUCT_ID].combine_chunks())
+    if place.null_count:
+        raise VitrineError(f"{truth}: the truth does not know {place.null_count} of the products; is it of this shop?")
+    score = np.zeros((len(titles), len(titles)))
+    for attribute, words in vocabulary.read(truth).items():
+        values = sorted(words)
+        said = np.array([[value in vocabulary.named(title, words) for value in values] for title in titles])
+        true = np.array([[value == shown for value in values] for shown in known[attribute].take(place).to_pylist()])
+        named = np.clip(said[true].mean(), LEAST, 1 - LEAST)
+        misnamed = np.clip(said[~true].mean(), LEAST, 1 - LEAST)
+        weight = np.where(said, np.log(named / misnamed), np.log((1 - named) / (1 - misnamed)))
+        score += weight @ true.T
+    return from_scores(score, designs)
 
 
 def _row(recall: dict[int, float]) -> str:

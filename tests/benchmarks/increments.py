@@ -33,7 +33,7 @@ from producers.embeddings import existing_rows, plan
 from producers.embeddings import run as embeddings
 from producers.embeddings import vector_cache as contents
 from producers.encoders import load
-from producers.encoders.rows import embedding_rows
+from producers.encoders.pipeline import embedding_rows
 from tests.benchmarks import harness
 
 Result = TypeVar("Result")

@@ -14,7 +14,7 @@ from feature_repo.offline import delta, quarantine
 from producers.embeddings.run import Done, embed_catalogue
 from producers.encoders import load
 from producers.encoders.pipeline import NOTHING_USABLE
-from producers.encoders.rows import fuse
+from producers.encoders.whitening import fuse
 from tests.producers.catalogue.shop import opened, taken
 from tests.producers.encoders import checkpoints
 

@@ -19,8 +19,7 @@ from producers.embeddings import plan, vector_cache
 from producers.embeddings import run as embeddings
 from producers.embeddings.run import Done, embed_catalogue
 from producers.encoders import load
-from producers.encoders.pipeline import NO_VECTOR, NOTHING_USABLE
-from producers.encoders.rows import embedding_rows
+from producers.encoders.pipeline import NO_VECTOR, NOTHING_USABLE, embedding_rows
 from tests.producers.catalogue.shop import opened, taken
 from tests.producers.embeddings.test_embeddings import picture
 from tests.producers.encoders import checkpoints

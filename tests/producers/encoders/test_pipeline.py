@@ -18,8 +18,8 @@ from feature_repo.images import EMPTY, NOT_AN_IMAGE, open_image
 from producers.encoders import load
 from producers.encoders.encoder import Encoder
 from producers.encoders.image_loader import decode_batches, decoding_processes
-from producers.encoders.prefetch import (in_background, in_threads)
 from producers.encoders.pipeline import embed, embed_stream
+from producers.encoders.prefetch import in_background, in_threads
 from tests.producers.encoders import checkpoints
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
