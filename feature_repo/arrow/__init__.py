@@ -1,7 +1,8 @@
-"""arrow.
+"""Conversions between Arrow columns and NumPy arrays. Imports no storage package.
 
-take.py  rows by number, vectors without an object per value
+field.py       description of one feature: value type, storage, NumPy type
+columns.py     one feature of n rows
+take.py        rows by position, vectors without a Python object per value
 timestamps.py  timestamps as integers
-columns.py  one feature of n rows
-vectors.py  columns of lists as matrices
+vectors.py     columns of lists as matrices
 """

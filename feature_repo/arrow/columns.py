@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from feature_repo.arrow.field import NUMBERS, TEXTS, Field
 from feature_repo.errors import VitrineError
-from feature_repo.online.row_format import NUMBERS, TEXTS, Field
 
 _ARROW_NUMBERS = {
     "bool": pa.bool_(),

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from feature_repo.arrow import columns
 from feature_repo.arrow.columns import Column
+from feature_repo.arrow.field import Field
 from feature_repo.online import precision
 from feature_repo.online.encode import Words
-from feature_repo.online.row_format import HEADER_SIZE, Field, Layout
+from feature_repo.online.row_format import HEADER_SIZE, Layout
 
 Ints = NDArray[np.int64]
 _Each = int | Ints

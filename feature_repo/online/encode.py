@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from feature_repo.arrow import columns
 from feature_repo.arrow.columns import Column
+from feature_repo.arrow.field import Field
 from feature_repo.online import precision
 from feature_repo.online.checksum import CHECKSUM, WORD, checksums
-from feature_repo.online.row_format import HEADER_SIZE, NO_CREATED_TIMESTAMP, Field, Layout
+from feature_repo.online.row_format import HEADER_SIZE, NO_CREATED_TIMESTAMP, Layout
 
 Words = Mapping[str, Sequence[str]]
 """Of each feature with storage "dictionary": its texts, in the order of their codes."""

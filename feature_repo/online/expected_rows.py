@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from feature_repo.arrow import columns, timestamps
 from feature_repo.arrow.columns import Column
+from feature_repo.arrow.field import Field
 from feature_repo.online.catalog import View
 from feature_repo.online.decode import FINGERPRINT, Status, decode
 from feature_repo.online.encode import Words, encode
-from feature_repo.online.row_format import Field, Layout
+from feature_repo.online.row_format import Layout
 
 Int64 = NDArray[np.int64]
 

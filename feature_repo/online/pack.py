@@ -7,10 +7,10 @@ import pyarrow as pa
 
 from feature_repo.arrow import columns, timestamps
 from feature_repo.arrow.columns import Column
+from feature_repo.arrow.field import Field
 from feature_repo.errors import VitrineError
 from feature_repo.online import entity_keys
 from feature_repo.online.catalog import View
-from feature_repo.online.row_format import Field
 from feature_repo.online.table import OnlineTable
 
 

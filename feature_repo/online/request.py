@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.arrow import columns
+from feature_repo.arrow.field import Field
 from feature_repo.errors import VitrineError
 from feature_repo.online import entity_keys
 from feature_repo.online.catalog import Record, ServicePart, View
 from feature_repo.online.decode import Rows
 from feature_repo.online.feature_batch import Block
-from feature_repo.online.row_format import Field
 from feature_repo.online.table import OnlineTable, Request
 from feature_repo.online.view_rows import ViewRows, distinct
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 import pyarrow.compute as pc
 
 from feature_repo.arrow.columns import Column
+from feature_repo.arrow.field import Field
 from feature_repo.errors import VitrineError
 from feature_repo.online import entity_keys
 from feature_repo.online.catalog import (
@@ -25,7 +26,7 @@ from feature_repo.online.catalog import (
     words_key,
     written_key,
 )
-from feature_repo.online.row_format import MAX_WORDS, Field
+from feature_repo.online.row_format import MAX_WORDS
 from feature_repo.online.store import Store
 
 

@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.arrow.columns import Column
+from feature_repo.arrow.field import Field
 from feature_repo.errors import VitrineError
 from feature_repo.online import entity_keys
 from feature_repo.online.catalog import View
 from feature_repo.online.conversation import Conversation
 from feature_repo.online.decode import Rows, decode
 from feature_repo.online.encode import encode
-from feature_repo.online.row_format import NO_CREATED_TIMESTAMP, Field
+from feature_repo.online.row_format import NO_CREATED_TIMESTAMP
 from feature_repo.online.store import Store
 from feature_repo.online.stored_views import StoredViews
 

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from consumers.ranking.impressions import read_impressions
 from consumers.ranking.training_set import join
 from feature_repo import config
+from feature_repo.arrow.field import STORAGES
 from feature_repo.console import StoreOption
 from feature_repo.offline import delta, files
-from feature_repo.online.row_format import STORAGES
 from tests.benchmarks import harness, precision_auc
 from tests.benchmarks.stored_vectors import through_rows
 

@@ -19,9 +19,9 @@ from consumers.ranking.click_counts import clicks_of_users
 from consumers.ranking.content_features import Group, feature_groups
 from consumers.ranking.splits import split_time
 from consumers.ranking.training_set import JoinedView, TrainingSet, gather
+from feature_repo.arrow.field import STORAGES
 from feature_repo.features.interest import Click, means_of_histories
 from feature_repo.features.similarity import rowwise_cosine
-from feature_repo.online.row_format import STORAGES
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, USER_ID
 from tests.benchmarks.stored_vectors import lists, through_rows
 

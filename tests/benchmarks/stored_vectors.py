@@ -5,9 +5,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from feature_repo.arrow import columns
+from feature_repo.arrow.field import Field
 from feature_repo.online.decode import decode
 from feature_repo.online.encode import encode
-from feature_repo.online.row_format import Field, Layout
+from feature_repo.online.row_format import Layout
 
 
 def through_rows(vectors: NDArray[np.float32], storage: str) -> tuple[NDArray[np.float32], int]:

@@ -12,10 +12,10 @@ from feast.repo_config import RepoConfig
 from feast.value_type import ValueType
 from numpy.typing import NDArray
 
+from feature_repo.arrow.field import Field
 from feature_repo.online import entity_keys
 from feature_repo.online.catalog import Record, View
 from feature_repo.online.decode import Rows, Status
-from feature_repo.online.row_format import Field
 from feature_repo.online.table import OnlineTable, Request
 from feature_repo.online.view_rows import ViewRows, distinct
 from feature_repo.stores.feast_compat import RequestContext, request_context, track_feature_statuses

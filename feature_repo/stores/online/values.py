@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from feature_repo.arrow import columns, timestamps
 from feature_repo.arrow.columns import Column
+from feature_repo.arrow.field import Field
 from feature_repo.errors import VitrineError
 from feature_repo.online.decode import Rows, Status
-from feature_repo.online.row_format import NO_CREATED_TIMESTAMP, Field
+from feature_repo.online.row_format import NO_CREATED_TIMESTAMP
 
 NULL_TIMESTAMP = timestamps.NEVER
 """What Feast writes for a missing timestamp."""

@@ -10,8 +10,9 @@ from feast.feature_view_projection import FeatureViewProjection
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import RepoConfig
 
+from feature_repo.arrow.field import NUMBERS, Field
 from feature_repo.online.catalog import Service, ServicePart, View
-from feature_repo.online.row_format import NUMBERS, Field, Layout
+from feature_repo.online.row_format import Layout
 from feature_repo.stores.feast_compat import DUMMY_ENTITY_ID, compute_versioned_name
 
 

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from feature_repo.online.row_format import BINARIES, NUMBERS, TEXTS, Field, Layout
+from feature_repo.arrow.field import BINARIES, NUMBERS, TEXTS, Field
+from feature_repo.online.row_format import Layout
 
 floats32 = st.floats(width=32, allow_nan=True)
 ELEMENTS: dict[str, st.SearchStrategy[Any]] = {

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from feature_repo.arrow import columns
+from feature_repo.arrow.field import Field
 from feature_repo.errors import VitrineError
 from feature_repo.online.decode import Rows, Status
-from feature_repo.online.row_format import Field, Layout
+from feature_repo.online.row_format import Layout
 from feature_repo.online.table import OnlineTable, Request
 from tests import servers
 from tests.feature_repo.online.versions import PRODUCTS, VERSIONS, VIEW, open_table, write_shuffled, write_versions

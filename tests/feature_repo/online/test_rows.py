@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo.arrow import columns
+from feature_repo.arrow.field import Field
 from feature_repo.errors import VitrineError
 from feature_repo.online import precision
 from feature_repo.online.decode import Status, decode
 from feature_repo.online.encode import encode
-from feature_repo.online.row_format import Field, Layout
+from feature_repo.online.row_format import Layout
 from tests.feature_repo.online import slow_row
 from tests.feature_repo.online.strategies import MOMENTS, as_stored, tables
 

@@ -9,11 +9,12 @@ import pyarrow as pa
 
 from feature_repo.arrow import columns
 from feature_repo.arrow.columns import Column
+from feature_repo.arrow.field import Field
 from feature_repo.online.catalog import View
 from feature_repo.online.lmdb_store import LMDBStore
 from feature_repo.online.redis_connection import from_url
 from feature_repo.online.redis_store import RedisStore
-from feature_repo.online.row_format import Field, Layout
+from feature_repo.online.row_format import Layout
 from feature_repo.online.table import OnlineTable
 
 PRODUCTS = 1000

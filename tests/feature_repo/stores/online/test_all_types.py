@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from consumers.online import OnlineReader
-from feature_repo.online import row_format
+from feature_repo.arrow import field
 from feature_repo.stores.online import values
 from tests.feature_repo.stores.online.feast_world import NOW, entity, product, project, source
 from tests.feature_repo.stores.online.test_feast_store import online
@@ -122,6 +122,6 @@ def _seconds(value: Any) -> Any:
 
 def test_what_feast_writes_for_a_missing_timestamp_is_missing() -> None:
     column = values.to_column(
-        row_format.Field("t", "unix_timestamp"), [Value(unix_timestamp_val=-(2**63)), Value(unix_timestamp_val=0)]
+        field.Field("t", "unix_timestamp"), [Value(unix_timestamp_val=-(2**63)), Value(unix_timestamp_val=0)]
     )
     assert values.to_python(column) == [None, datetime(1970, 1, 1, tzinfo=UTC)]
