@@ -25,7 +25,7 @@ from producers.behaviour import interest_rows
 from producers.behaviour import log as logs
 from producers.behaviour.log import Int64, Log
 from producers.behaviour.product_versions import ProductVersions, read_versions
-from producers.tags.rows import choose_version
+from producers.tags.embedding_rows import choose_version
 
 STEP = "interests"
 CLICKS_A_COMMIT = 100_000

@@ -31,7 +31,7 @@ from producers.behaviour import log as logs
 from producers.behaviour.log import Int64, Log
 from producers.behaviour.nearest import Nearest
 from producers.behaviour.product_changes import Changes, read_changes
-from producers.tags.rows import choose_version
+from producers.tags.embedding_rows import choose_version
 
 STEP = "neighbours"
 ROWS_A_COMMIT = 500_000

@@ -22,7 +22,7 @@ from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_CODES, PRODUCT_ID, TIMESTAMP
 from producers.codes import codebook as codebooks
 from producers.codes.codebook import Codebook, Quality
-from producers.tags.rows import choose_version
+from producers.tags.embedding_rows import choose_version
 
 KEY = [PRODUCT_ID, EVENT_TIMESTAMP]
 ROWS_A_COMMIT = 500_000

@@ -87,7 +87,7 @@ def encoder(
     """
     from feature_repo.durations import parse_moment
     from producers.encoders import load
-    from producers.encoders.training.processes import is_first
+    from producers.encoders.training.process_group import is_first
     from producers.encoders.training.recipe import Recipe
     from producers.learning.encoder import clicks_before, train_encoder
     from producers.learning.evaluation import evaluate, hold_out

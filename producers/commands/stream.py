@@ -46,8 +46,8 @@ def stream(
     from feature_repo import run_log
     from feature_repo.online.redis_connection import from_url
     from producers.streaming.metrics import Metrics
-    from producers.streaming.opening import Wanted, opened
-    from producers.streaming.redis import RedisSource
+    from producers.streaming.open_stream import Wanted, opened
+    from producers.streaming.redis_source import RedisSource
 
     deployment, ending = config.load(store), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -17,15 +17,15 @@ from feature_repo import memory
 from feature_repo.errors import VitrineError
 from producers.encoders import tiny_clip, whitening
 from producers.encoders.image_loader import Source
-from producers.encoders.training import language, spelling, start, state
-from producers.encoders.training import pictures as decoding
+from producers.encoders.training import images as decoding
+from producers.encoders.training import initial_model, language, spelling, training_state
 from producers.encoders.training.clicks import Clicked, CoClicks, co_clicks
-from producers.encoders.training.learner import Learner
 from producers.encoders.training.loop import learn
 from producers.encoders.training.pairs import Pairs
-from producers.encoders.training.processes import device_of_this_process, together
+from producers.encoders.training.process_group import device_of_this_process, together
 from producers.encoders.training.recipe import Recipe
 from producers.encoders.training.towers import Towers, vectors_of
+from producers.encoders.training.training_model import Learner
 from producers.encoders.whitening import SAME_PRODUCT, fuse
 
 SAMPLE = 2
@@ -117,7 +117,7 @@ def train(
     device = device_of_this_process()
     with together(device) as processes:
         recipe.micro_batch(processes.count)
-        begun = start.from_checkpoint(checkpoint, device) if checkpoint else None
+        begun = initial_model.from_checkpoint(checkpoint, device) if checkpoint else None
         geometry = begun.geometry if begun else tiny_clip.GEOMETRY
         pixels, usable = decoding.decoded(
             pictures, geometry, folder, processes, lambda done, total: progress("decode pictures", done, total)
@@ -126,7 +126,7 @@ def train(
         torch.manual_seed(
             seed
         )  # before the weights are drawn; while training, seed and step say all (training/pairs.py)
-        begun = begun or start.from_nothing(kept, device)
+        begun = begun or initial_model.from_nothing(kept, device)
         pairs = begun.pairs(kept, pixels)
         clicked = _among(usable, clicked) if clicked else None
         near = _co_clicks(clicked) if clicked and recipe.align else None
@@ -151,7 +151,7 @@ def train(
         if processes.first:
             drawn = _write(begun, learner, pairs, clicked, folder)
             decoding.remove(folder)
-            state.remove(folder)
+            training_state.remove(folder)
         processes.wait()
         if not processes.first:
             return None
@@ -179,7 +179,7 @@ def _enough(kept: list[str], given: int) -> list[str]:
     return kept
 
 
-def _learner(begun: start.Start, pairs: Pairs, titles: Sequence[str], recipe: Recipe, align: float) -> Learner:
+def _learner(begun: initial_model.Start, pairs: Pairs, titles: Sequence[str], recipe: Recipe, align: float) -> Learner:
     """What learns: the towers that training starts from, and the heads that the recipe asks for."""
     return Learner(
         Towers(begun.model, masked=not begun.preparation.padded),
@@ -195,7 +195,9 @@ def _learner(begun: start.Start, pairs: Pairs, titles: Sequence[str], recipe: Re
     )
 
 
-def _write(begun: start.Start, learner: Learner, pairs: Pairs, clicked: Clicked | None, folder: Path) -> bool | None:
+def _write(
+    begun: initial_model.Start, learner: Learner, pairs: Pairs, clicked: Clicked | None, folder: Path
+) -> bool | None:
     """The checkpoint: model and tokenizer, the space of fused vectors, and the captioner if one was trained.
 
     Those of an earlier training do not stay beside another's weights.

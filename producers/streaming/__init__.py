@@ -1,13 +1,13 @@
 """New products and clicks as they come: online at once, offline within the minute.
 
 source.py    what a stream is, whichever carries it: Kafka is one class beside the next
-redis.py     Redis Streams, by a consumer group
-products.py  messages of products to the rows of every product view
+redis_source.py  Redis Streams, by a consumer group
+product_rows.py  messages of products to the rows of every product view
 clicks.py    messages of clicks to versions of `user_interest`
-rows.py      rows online at once, and kept for the next commit offline
+row_writer.py  rows online at once, and kept for the next commit offline
 tagging.py   tags, by the taggers of `produce tags`
 metrics.py   what Prometheus is told
-opening.py   a run, with everything that it needs opened
+open_stream.py  a run, with everything that it needs opened
 loop.py      messages taken, written, committed, acknowledged, in this order
 
 At least once: a message is acknowledged when its rows are committed, so one of a process that died comes again. What

@@ -17,10 +17,10 @@ from feature_repo.arrow import timestamps
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import quarantine
-from producers.streaming import products
+from producers.streaming import product_rows
 from producers.streaming.clicks import Clicks
-from producers.streaming.products import Makers
-from producers.streaming.rows import Rows
+from producers.streaming.product_rows import Makers
+from producers.streaming.row_writer import Rows
 from producers.streaming.source import PRODUCTS, Message, ReplyLost, Source, failed
 
 STEP = "stream"
@@ -117,7 +117,7 @@ class Stream:
         counts.again += sum(message.again for message in messages)
         refused = [(message, NO_ARRIVAL) for message in messages if message.arrived > LAST]
         timely = [message for message in messages if message.arrived <= LAST]
-        for group in products.rounds([message for message in timely if message.kind == PRODUCTS]):
+        for group in product_rows.rounds([message for message in timely if message.kind == PRODUCTS]):
             refused += self._make_products(group, counts)
         clicks = [message for message in timely if message.kind != PRODUCTS]
         if clicks:
@@ -133,7 +133,7 @@ class Stream:
 
     def _make_products(self, messages: list[Message], counts: Counts) -> list[tuple[Message, str]]:
         try:
-            made = products.make(messages, self.makers, self.clock())
+            made = product_rows.make(messages, self.makers, self.clock())
         except VitrineError:
             raise
         except Exception as error:

@@ -10,9 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from feature_repo.config import Settings
-from producers.streaming.products import Further
-from producers.tags import rows as embedding_rows
-from producers.tags import run
+from producers.streaming.product_rows import Further
+from producers.tags import embedding_rows, run
 
 
 def tagger(settings: Settings, labels: Path, encoder_version: str, abstain: float) -> Further:

@@ -5,6 +5,6 @@ tagger.py  one tag from one variant: fitted, calibrated, honest about its own tr
 labels.py  what people said, checked
 calibration.py  probabilities that mean what they say
 split.py  which labelled products train, calibrate and test
-rows.py  embedding rows of one encoder version, with their titles
+embedding_rows.py  embedding rows of one encoder version, with their titles
 variants.py  what each variant sees
 """

@@ -34,10 +34,9 @@ from feature_repo.schema import (
     TAGS,
     VECTOR,
 )
+from producers.tags import embedding_rows, split, variants
 from producers.tags import labels as label_file
-from producers.tags import rows as embedding_rows
-from producers.tags import split, variants
-from producers.tags.rows import KEY
+from producers.tags.embedding_rows import KEY
 from producers.tags.tagger import GRID, NO_FOLD, Tagger, fit
 
 REVISION = 2

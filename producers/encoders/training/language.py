@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from feature_repo.errors import VitrineError
-from producers.encoders.training.reader import Reader
+from producers.encoders.training.cross_attention import Reader
 
 FOLDER = "language"
 SMOOTHING = 0.1

@@ -12,11 +12,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from producers.encoders.training import filtering
 from producers.encoders.training.clicks import CoClicks
-from producers.encoders.training.learner import Learner
 from producers.encoders.training.pairs import Pairs, Preparation
-from producers.encoders.training.processes import Processes
+from producers.encoders.training.process_group import Processes
 from producers.encoders.training.recipe import Recipe
 from producers.encoders.training.step import State, Task, take_step
+from producers.encoders.training.training_model import Learner
 
 WARM_UP = 0.05
 """Share of the steps in which the learning rate rises."""

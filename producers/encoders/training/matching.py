@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from producers.encoders.training.cross_attention import Reader
 from producers.encoders.training.pairs import Batch
-from producers.encoders.training.reader import Reader
 from producers.encoders.training.towers import Seen
 
 

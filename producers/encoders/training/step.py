@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from producers.encoders.training import state
+from producers.encoders.training import training_state
 from producers.encoders.training.clicks import CoClicks
-from producers.encoders.training.learner import Learner
 from producers.encoders.training.momentum import Said
 from producers.encoders.training.pairs import Order, Pairs, Preparation, chance_of, micro_batches
-from producers.encoders.training.processes import Processes
+from producers.encoders.training.process_group import Processes
 from producers.encoders.training.recipe import Recipe
+from producers.encoders.training.training_model import Learner
 
 LONGEST_GRADIENT = 1.0
 
@@ -46,7 +46,7 @@ class State:
 
     def take_up(self, folder: Path, identity: str, device: torch.device) -> None:
         """Go on where an interrupted run of the same training had saved, if it had."""
-        found = state.read(folder, identity, device)
+        found = training_state.read(folder, identity, device)
         if found:
             self.learner.load_state_dict(found["learner"])
             self.optimizer.load_state_dict(found["optimizer"])
@@ -60,7 +60,7 @@ class State:
             "kept": torch.from_numpy(self.kept),
             "history": self.history,
         }
-        state.save(folder, identity, content | rest)
+        training_state.save(folder, identity, content | rest)
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from producers.captions.run import Captioned, caption_catalogue
 from producers.encoders.tiny_clip import learn_tokenizer
 from producers.encoders.train import train
 from producers.encoders.training import language
+from producers.encoders.training.cross_attention import Reader
 from producers.encoders.training.language import Language
-from producers.encoders.training.reader import Reader
 from producers.encoders.training.recipe import Recipe
 from producers.encoders.training.spelling import spell, word_beginnings
 from producers.learning.encoder import HELD_OUT, train_encoder

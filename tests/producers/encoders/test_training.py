@@ -22,7 +22,7 @@ from feature_repo.errors import UsageError, VitrineError
 from producers.catalogue.pack import pack
 from producers.encoders import load, whitening
 from producers.encoders.train import Trained, train
-from producers.encoders.training import state
+from producers.encoders.training import training_state
 from producers.encoders.training.clicks import SESSION_GAP, Clicked, co_clicks
 from producers.encoders.training.filtering import LEAST_ALIKE, by_looks
 from producers.encoders.training.momentum import QUEUE, Momentum, Said
@@ -102,7 +102,7 @@ def test_a_run_that_is_interrupted_and_resumed_ends_bit_for_bit_as_an_undisturbe
     made = trained(shop, tmp_path / "resumed", recipe)
     assert (made.resumed_at, made.steps) == (4, 6)
     assert_equal(tmp_path / "undisturbed", tmp_path / "resumed", 0)
-    assert not (tmp_path / "resumed" / state.FILE).exists()
+    assert not (tmp_path / "resumed" / training_state.FILE).exists()
 
 
 @pytest.mark.slow
@@ -122,7 +122,7 @@ def test_a_process_killed_outright_goes_on_where_it_had_saved(shop, tmp_path: Pa
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         cwd=ROOT,
     )
-    while not (tmp_path / "killed" / state.FILE).exists():
+    while not (tmp_path / "killed" / training_state.FILE).exists():
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -133,7 +133,7 @@ def test_a_process_killed_outright_goes_on_where_it_had_saved(shop, tmp_path: Pa
 
 
 def test_the_state_of_another_training_is_refused_in_one_line(shop, tmp_path: Path) -> None:
-    state.save(tmp_path, "another", {})
+    training_state.save(tmp_path, "another", {})
     with pytest.raises(VitrineError, match="other data or settings"):
         trained(shop, tmp_path, Recipe(batch=16))
 

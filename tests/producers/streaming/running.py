@@ -20,8 +20,8 @@ from feature_repo.config import Settings
 from feature_repo.online.redis_connection import from_url
 from producers.streaming.loop import Counts, Stream
 from producers.streaming.metrics import Metrics
-from producers.streaming.opening import Wanted, opened
-from producers.streaming.redis import RedisSource
+from producers.streaming.open_stream import Wanted, opened
+from producers.streaming.redis_source import RedisSource
 from tests import servers
 
 context = get_context("forkserver")

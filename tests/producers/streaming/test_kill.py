@@ -9,7 +9,7 @@ import pytest
 
 from consumers.online import Status
 from feature_repo.offline import delta
-from producers.streaming.rows import KEYS
+from producers.streaming.row_writer import KEYS
 from tests.producers.streaming import running
 from tests.producers.streaming.running import Shop
 

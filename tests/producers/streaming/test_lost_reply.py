@@ -14,8 +14,8 @@ from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
 from feature_repo.online.redis_connection import from_url
 from producers.streaming.metrics import Metrics
-from producers.streaming.opening import opened
-from producers.streaming.redis import RedisSource
+from producers.streaming.open_stream import opened
+from producers.streaming.redis_source import RedisSource
 from tests.producers.streaming.running import PREFIX, Shop, _now
 
 PATIENCE = 20

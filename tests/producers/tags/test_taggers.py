@@ -11,7 +11,7 @@ from feature_repo.schema import CHILD_AGES, TAG_VARIANTS
 from producers.tags import labels, split, variants
 from producers.tags import tagger as tagger_module
 from producers.tags.calibration import apply_temperature, fit_temperature
-from producers.tags.rows import with_width
+from producers.tags.embedding_rows import with_width
 from producers.tags.tagger import fit
 from tests.producers.tags import world
 

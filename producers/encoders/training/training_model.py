@@ -8,11 +8,11 @@ from torch import nn
 from producers.encoders.training.alignment import Alignment
 from producers.encoders.training.bag_of_words_loss import WEIGHT, Words
 from producers.encoders.training.contrastive import contrastive
+from producers.encoders.training.cross_attention import Reader
 from producers.encoders.training.language import Language
 from producers.encoders.training.matching import Matching
 from producers.encoders.training.momentum import Momentum, Said
 from producers.encoders.training.pairs import Batch, Pairs
-from producers.encoders.training.reader import Reader
 from producers.encoders.training.towers import Towers
 
 HEADS = ("words", "matching", "language", "alignment")

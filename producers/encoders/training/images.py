@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from producers.encoders.geometry import Geometry
 from producers.encoders.image_loader import Source, decode, decoding_processes
-from producers.encoders.training.processes import Processes
+from producers.encoders.training.process_group import Processes
 
 IN_MEMORY = 4 * 2**30
 """Bytes of pixels above which they lie in a file."""

@@ -22,8 +22,8 @@ from producers.streaming import tagging
 from producers.streaming.clicks import Clicks
 from producers.streaming.loop import Stream
 from producers.streaming.metrics import Metrics
-from producers.streaming.products import Further, Makers
-from producers.streaming.rows import Rows
+from producers.streaming.product_rows import Further, Makers
+from producers.streaming.row_writer import Rows
 from producers.streaming.source import Source
 
 
