@@ -17,6 +17,7 @@
     vocabulary.py   attribute values that a line of text names
     durations.py    durations and timestamps as people write them: 90m, 2026-03-01T12:00Z
     cores.py        work on every core
+    lmdb_environment.py  open LMDB files; environments that threads share and forks survive
     memory.py       how a long-lived process keeps its memory
     console.py      one-line errors and progress bars of the command lines
     interruption.py  the end of a command line by Ctrl-C

@@ -23,6 +23,7 @@ from feature_repo.errors import UnavailableError
 if TYPE_CHECKING:
     import lmdb
 
+
 URL_SCHEME = "lmdb://"
 PATH_PREFIX = "lmdb:"
 """The prefix of a path in the catalogue that names an image in an LMDB."""
@@ -63,10 +64,12 @@ def read(path: Path | str) -> bytes | None:
     """
     import lmdb
 
+    from feature_repo.lmdb_environment import open_environment
+
     folder, _, key = str(path).removeprefix(PATH_PREFIX).rpartition("#")
     try:
         if folder not in _environments:  # LMDB allows one environment for each path in a process
-            _environments[folder] = lmdb.open(folder, readonly=True, lock=False, create=False, readahead=False)
+            _environments[folder] = open_environment(Path(folder), readonly=True)
         with _environments[folder].begin() as transaction:
             return transaction.get(key.encode())
     except lmdb.Error as error:
@@ -84,7 +87,8 @@ def write(folder: Path, images: Iterable[bytes]) -> list[str]:
     """
     import lmdb
 
-    folder.mkdir(parents=True, exist_ok=True)
+    from feature_repo.lmdb_environment import open_environment
+
     contents = list(images)
     keys = [content_hash(content).hex() for content in contents]
     rows = sorted(zip((key.encode() for key in keys), contents, strict=True))
@@ -94,7 +98,7 @@ def write(folder: Path, images: Iterable[bytes]) -> list[str]:
     map_bytes = max(INITIAL_MAP_BYTES, old_bytes + 4 * sum(map(len, contents)))
     try:
         with (
-            lmdb.open(str(folder), map_size=map_bytes) as environment,
+            open_environment(folder, map_size=map_bytes) as environment,
             environment.begin(write=True) as transaction,
             transaction.cursor() as cursor,
         ):

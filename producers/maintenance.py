@@ -17,7 +17,7 @@ from feature_repo.arrow import take
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, retention
-from feature_repo.online.configured import open_online
+from feature_repo.online.open_store import open_configured_table
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, USER_ID
 
 RETENTION_DAYS = 365.0
@@ -88,7 +88,7 @@ def forget(settings: Settings, *, products: Sequence[str], users: Sequence[str])
     Raises:
         VitrineError: the online store is not one of ours, or does not answer.
     """
-    online = open_online(settings)
+    online = open_configured_table(settings)
     deleted: dict[str, int] = {}
     for path in _tables(settings):
         columns = delta.dataset(path).schema.names

@@ -169,10 +169,10 @@ def _serve(wanted: _Wanted, on_ready: Callable[[dict[str, str]], None]) -> None:
     from consumers.serving.ending import heeded
     from consumers.serving.executor import Desk
     from consumers.serving.metrics import Metrics
-    from feature_repo.online.configured import open_online
+    from feature_repo.online.open_store import open_configured_table
 
     see_free(wanted.door.host, flight=[wanted.flight_port], http=wanted.http_port)
-    table = open_online(wanted.deployment)
+    table = open_configured_table(wanted.deployment)
     if table is None:
         raise VitrineError(f"{wanted.deployment.file}: there is no online store to serve from yet; run `feast apply`")
     metrics = Metrics(wanted.metrics)

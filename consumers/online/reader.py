@@ -24,7 +24,7 @@ from feature_repo.errors import VitrineError
 from feature_repo.online.catalog import Record, ServicePart
 from feature_repo.online.decode import Status
 from feature_repo.online.feature_batch import Block
-from feature_repo.online.opening import open_store
+from feature_repo.online.open_store import open_store
 from feature_repo.online.request import Ids, Plan, Question
 from feature_repo.online.table import OnlineTable
 

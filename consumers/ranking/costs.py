@@ -13,7 +13,7 @@ import numpy as np
 from feature_repo import table_names
 from feature_repo.config import Settings
 from feature_repo.online.catalog import ServicePart
-from feature_repo.online.configured import open_online
+from feature_repo.online.open_store import open_configured_table
 from feature_repo.online.request import Plan
 from feature_repo.online.table import OnlineTable
 
@@ -78,7 +78,7 @@ def fetch_costs(settings: Settings, products: Sequence[str]) -> dict[tuple[str, 
 
     Empty where the deployment has no online store, or nothing was materialized.
     """
-    table = open_online(settings)
+    table = open_configured_table(settings)
     if table is None:
         return {}
     try:

@@ -17,8 +17,7 @@ from feature_repo.arrow import take
 from feature_repo.distributed import cluster, shuffle
 from feature_repo.offline import asof, key_encoding, ranges
 from feature_repo.offline import versions as history
-from feature_repo.online.materialize import BLOCK_ROWS, Group, Source, Write, some_of, to_write
-from feature_repo.online.pack import Packer
+from feature_repo.online.materialize import BLOCK_ROWS, Group, Packer, Source, Write, some_of, to_write
 from feature_repo.online.store import Store
 from feature_repo.online.table import OnlineTable
 
@@ -46,7 +45,7 @@ def writer(store: Store, project: str, packer: Packer) -> Write:
             "part",
             min(len(files), 4 * cluster.cpus()),
             partial(_send, source, group, files, store, project, packer),
-            **(cluster.on_this_machine() if store.on_this_machine else {}),
+            **(cluster.on_this_machine() if store.is_local else {}),
         )
         for done in cluster.answers(sent):
             yield from done["rows"].to_pylist()

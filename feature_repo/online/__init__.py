@@ -1,29 +1,24 @@
-"""online.
+"""Packed rows in an online store: written by materialization, read in batches, without Feast.
 
-configured.py  this deployment's online store, opened without Feast
-row_format.py  the packed row of the online stores, byte by byte
-checksum.py  what tells a damaged row from a sound one
-precision.py  floats in two bytes or one
-encode.py  columns to packed rows
-decode.py  packed rows to columns: which can be read together
-batch.py  ... and the fields of those that can
-catalog.py  what an online store says of itself, so that a reader needs no Feast
-stored_views.py  what a store says of a project: its views, their layouts and dictionaries, its services
-table.py  the packed rows of one project, whichever store they lie in
-view_rows.py  what was read of one view, each entity once
-store.py  what an online store must offer
-conversation.py  reading in which the next question depends on an answer
-opening.py  an online store by its address
-lmdb_store.py  the store in an LMDB file
-lmdb_whole.py  ... and whether all of it is there
-redis_store.py  the store in Redis; put_newer.lua and swap.lua run on the server
-redis_conversation.py  ... in which a Redis answers one question while the caller looks at the answer to another
-redis_connection.py  where a Redis is, and what to say when it is gone
-entity_keys.py  the keys of packed rows
-materialize.py  from an offline table to an online store, in bounded memory
-pack.py  rows as a batch source names them, to keys and packed rows
-materialization_log.py  what of an offline table an online store has
-expected_rows.py  offline rows as the packed rows that should be online of them, to compare
-request.py  what it asks of which views
-feature_batch.py  what it hands out
+store.py                what an online store must offer, and pipelined reading
+open_store.py           open a store by URL or as feature_store.yaml describes it
+lmdb_store.py           the store in an LMDB file
+redis_store.py          the store in Redis; put_newer.lua and swap.lua run on the server
+redis_connection.py     Redis addresses and clients
+row_format.py           the packed row, byte by byte
+checksum.py             the checksum of packed rows
+quantization.py         floats as float16 or int8
+encode.py               columns to packed rows
+decode.py               packed rows to columns, and the status of each row
+row_matrix.py           packed rows of one layout as a matrix of bytes, and its columns
+entity_keys.py          the keys of packed rows
+catalog.py              what a store records about a project: views, layouts, dictionaries, services
+stored_views.py         read and change that catalog
+table.py                the packed rows of one project: columns in, columns out
+view_rows.py            the rows read from one view
+request.py              which rows of which views a fetch needs
+feature_batch.py        the features that a fetch returns
+materialize.py          write an offline table to an online store, in bounded memory
+materialization_log.py  what of an offline table is online
+expected_rows.py        the packed rows that should be online, and their differences from stored ones
 """

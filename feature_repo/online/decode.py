@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from feature_repo.arrow import columns
 from feature_repo.arrow.columns import Column
 from feature_repo.arrow.field import Field
-from feature_repo.online.batch import Batch, null, times
 from feature_repo.online.checksum import WORD, all_sound, sound
 from feature_repo.online.encode import Words, of_one_size
 from feature_repo.online.row_format import HEADER_SIZE, Layout
+from feature_repo.online.row_matrix import Batch, null, times
 
 FINGERPRINT = slice(16, 20)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from feature_repo.arrow import columns
 from feature_repo.arrow.columns import Column
 from feature_repo.arrow.field import Field
-from feature_repo.online import precision
+from feature_repo.online import quantization
 from feature_repo.online.checksum import CHECKSUM, WORD, checksums
 from feature_repo.online.row_format import HEADER_SIZE, NO_CREATED_TIMESTAMP, Layout
 
@@ -147,10 +147,10 @@ def _missing(column: Column) -> NDArray[np.bool_] | None:
 def _stored(field: Field, values: NDArray[Any]) -> NDArray[np.uint8]:
     """Numbers [n] or lists of one length [n, width] in their stored form, as bytes [n, size]."""
     if field.storage == "int8":
-        scales, elements = precision.quantize(values, field.name)
+        scales, elements = quantization.quantize(values, field.name)
         return np.concatenate([scales.astype("<f4").view(np.uint8), elements.view(np.uint8)], axis=1)
     if field.storage in ("float16", "float32"):
-        values = precision.narrow(values, field.stored, field.name)
+        values = quantization.narrow(values, field.stored, field.name)
     return np.array(values, field.stored, order="C").view(np.uint8).reshape(len(values), -1)
 
 

@@ -168,7 +168,7 @@ class Ledger:
         while True:
             old = self._online.store.get(self._key)
             written = change(None if old is None else Written.from_bytes(old))
-            if self._online.store.swap(self._key, old, written.to_bytes()):
+            if self._online.store.compare_and_swap(self._key, old, written.to_bytes()):
                 return written
 
 

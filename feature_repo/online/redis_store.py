@@ -1,13 +1,16 @@
-"""Packed rows in Redis: one string per entity and view, compared and put by a script on the server.
+"""The online store in Redis: one string per entity and view, compared and put by a script on the server.
 
-Reading n entities of a view is one MGET on one server. On a cluster the keys of a command must share a slot, so keys
-are grouped by slot and all commands go to their nodes in one pipeline; scripts likewise. Rows of a view with a TTL
-expire STALE_FOR after it: in between a reader is told that a row is stale, later that there is none. Rows of a view
-whose TTL is longer than LONG do not: the server looks a key that expires up twice at each read, in a fifth more time.
+One server reads n entities of a view with one MGET. On a cluster the keys of a command must share a slot, so keys are
+grouped by slot and the commands go to their nodes in one pipeline; scripts likewise.
+
+Rows of a view with a TTL expire STALE_MILLISECONDS after it: until then a reader sees a stale row, afterwards none.
+Rows of a view whose TTL exceeds LONG_TTL_US do not expire: reading a key with an expiry costs the server a fifth more
+time. put_newer.lua and swap.lua, beside this file, run on the server.
 """
 
 import asyncio
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
@@ -18,20 +21,17 @@ from typing import Any
 import redis
 from redis.crc import key_slot
 
-from feature_repo.online.conversation import Collected, Conversation
 from feature_repo.online.redis_connection import RedisAddress
-from feature_repo.online.redis_conversation import RedisConversation
+from feature_repo.online.store import DeferredPipeline, Pipeline, Read, Values
 
 ROWS_PER_CALL = 256
-"""Rows of one script call: the server does nothing else meanwhile, some 1 ms."""
+"""Rows of one script call, which blocks the server for about 1 ms."""
 CALLS_PER_TRIP = 64
 KEYS_PER_CALL = 4096
 KEYS_PER_STEP = 1000
-"""Keys that the server looks at in one step of a scan, well under 1 ms."""
-STALE_FOR = 86_400_000
-"""Milliseconds."""
-LONG = 10 * 365 * 86_400_000_000
-"""Microseconds."""
+"""Keys that the server visits in one step of a scan, in well under 1 ms."""
+STALE_MILLISECONDS = 86_400_000
+LONG_TTL_US = 10 * 365 * 86_400_000_000
 _PUT_NEWER = (Path(__file__).parent / "put_newer.lua").read_text()
 _SWAP = (Path(__file__).parent / "swap.lua").read_text()
 
@@ -39,115 +39,134 @@ Command = tuple[Any, ...]
 
 
 class RedisStore:
-    """Bytes by key in one Redis. Threads and event loops may share it.
+    """A `Store` in one Redis. Threads and event loops may share it.
 
     Args:
-        longest_life: seconds after its writing when any row goes at the latest; None: its view's TTL decides.
+        address: where the Redis is.
+        max_ttl_seconds: every row expires at most this long after it is written; None: only its view's TTL counts.
+
+    Raises:
+        InvalidInputError: an option of the address is not valid for its kind.
+        UnavailableError: a cluster does not answer; other kinds connect at first use.
     """
 
-    on_this_machine = False
+    is_local = False
 
-    def __init__(self, address: RedisAddress, *, longest_life: int | None = None) -> None:
+    def __init__(self, address: RedisAddress, *, max_ttl_seconds: int | None = None) -> None:
         self.address = address
-        self._longest_life = longest_life
-        with address.explained():
+        self._max_ttl_seconds = max_ttl_seconds
+        with address.translate_errors():
             self.client = address.connect()
         self._async_clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
-        self._script = ""
+        self._script_hash = ""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(RedisStore, longest_life=self._longest_life), (self.address,)
+        return partial(RedisStore, max_ttl_seconds=self._max_ttl_seconds), (self.address,)
 
-    def read(self, groups: Sequence[Sequence[bytes]]) -> list[list[bytes | None]]:
-        commands, places = self._mgets(groups)
-        return _in_place(groups, places, self._run(commands))
+    def read(self, groups: Sequence[Sequence[bytes]]) -> list[Values]:
+        """See `Store.read`."""
+        commands, positions = self._build_mgets(groups)
+        return _arrange_replies(groups, positions, self._run(commands))
 
-    async def read_async(self, groups: Sequence[Sequence[bytes]]) -> list[list[bytes | None]]:
-        """`read`, without blocking the event loop."""
-        commands, places = self._mgets(groups)
-        return _in_place(groups, places, await self._run_async(commands))
+    async def read_async(self, groups: Sequence[Sequence[bytes]]) -> list[Values]:
+        """See `Store.read_async`."""
+        commands, positions = self._build_mgets(groups)
+        return _arrange_replies(groups, positions, await self._run_async(commands))
 
-    def conversation(self) -> AbstractContextManager[Conversation]:
+    def pipeline(self) -> AbstractContextManager[Pipeline]:
+        """See `Store.pipeline`. On a cluster, requests are sent when the first reply is needed."""
         if self.address.is_cluster:
-            return nullcontext(Collected(self.read))
-        return closing(RedisConversation(self.client.connection_pool, self.read, KEYS_PER_CALL))
+            return nullcontext(DeferredPipeline(self.read))
+        return closing(RedisPipeline(self.client.connection_pool, self.read, KEYS_PER_CALL))
 
-    def write(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl: int) -> int:
-        put = 0
-        for trip in self._puts(keys, rows, ttl):
-            put += sum(self._run(trip))
-        return put
+    def write(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl_us: int) -> int:
+        """See `Store.write`. Each batch of ROWS_PER_CALL rows is put atomically."""
+        return sum(sum(self._run(trip)) for trip in self._build_puts(keys, rows, ttl_us))
 
-    async def write_async(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl: int) -> int:
-        """`write`, without blocking the event loop."""
-        put = 0
-        for trip in self._puts(keys, rows, ttl):
-            put += sum(await self._run_async(trip))
-        return put
+    async def write_async(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl_us: int) -> int:
+        """See `Store.write_async`."""
+        count = 0
+        for trip in self._build_puts(keys, rows, ttl_us):
+            count += sum(await self._run_async(trip))
+        return count
 
     def close(self) -> None:
-        """Close the connections, those of event loops excepted: they go with their loops."""
+        """Close the connections, except those of event loops, which close with their loops."""
         self.client.close()
 
     def delete(self, keys: Sequence[bytes]) -> int:
-        parts = _parts(keys, KEYS_PER_CALL)
-        return sum(sum(self._run([("UNLINK", *same) for same in self._by_slot(part)])) for part in parts)
+        """See `Store.delete`."""
+        return sum(
+            sum(self._run([("UNLINK", *group) for group in self._group_by_slot(part)]))
+            for part in _split(keys, KEYS_PER_CALL)
+        )
 
-    def keys(self, prefix: bytes, wanted: Callable[[bytes], bool]) -> list[bytes]:
-        with self.address.explained():
-            return list(filter(wanted, self.client.scan_iter(match=prefix + b"*", count=KEYS_PER_STEP)))
+    def list_keys(self, prefix: bytes, predicate: Callable[[bytes], bool]) -> list[bytes]:
+        """See `Store.list_keys`."""
+        with self.address.translate_errors():
+            return list(filter(predicate, self.client.scan_iter(match=prefix + b"*", count=KEYS_PER_STEP)))
 
-    def scan(self, prefix: bytes) -> Iterator[list[bytes]]:
-        found = self.client.scan_iter(match=prefix + b"*", count=KEYS_PER_STEP)
+    def scan_keys(self, prefix: bytes) -> Iterator[list[bytes]]:
+        """See `Store.scan_keys`. A step has KEYS_PER_STEP keys at most."""
+        keys = self.client.scan_iter(match=prefix + b"*", count=KEYS_PER_STEP)
         while True:
-            with self.address.explained():
-                step = list(islice(found, KEYS_PER_STEP))
+            with self.address.translate_errors():
+                step = list(islice(keys, KEYS_PER_STEP))
             if not step:
                 return
             yield step
 
-    def drop(self, prefix: bytes) -> None:
-        self.delete(self.keys(prefix, lambda key: True))
+    def delete_prefix(self, prefix: bytes) -> None:
+        """See `Store.delete_prefix`."""
+        self.delete(self.list_keys(prefix, lambda key: True))
 
     def get(self, key: bytes) -> bytes | None:
+        """See `Store.get`."""
         return self._run([("GET", key)])[0]
 
-    def swap(self, key: bytes, old: bytes | None, new: bytes | None) -> bool:
+    def compare_and_swap(self, key: bytes, old: bytes | None, new: bytes | None) -> bool:
+        """See `Store.compare_and_swap`."""
         return bool(self._run([("EVAL", _SWAP, 1, key, old or b"", new or b"")])[0])
 
-    def _mgets(self, groups: Sequence[Sequence[bytes]]) -> tuple[list[Command], list[tuple[int, list[int] | slice]]]:
-        """MGETs for the groups, and of each command the group and the places in it that it answers."""
+    def _build_mgets(
+        self, groups: Sequence[Sequence[bytes]]
+    ) -> tuple[list[Command], list[tuple[int, list[int] | slice]]]:
+        """Return MGETs for the groups and, for each command, its group and the positions of its keys in the group."""
         commands: list[Command] = []
-        places: list[tuple[int, list[int] | slice]] = []
+        positions: list[tuple[int, list[int] | slice]] = []
         for group, keys in enumerate(groups):
             for start in range(0, len(keys), KEYS_PER_CALL):
                 part = keys[start : start + KEYS_PER_CALL]
                 if not self.address.is_cluster:
                     commands.append(("MGET", *part))
-                    places.append((group, slice(start, start + len(part))))
+                    positions.append((group, slice(start, start + len(part))))
                     continue
                 slots: dict[int, list[int]] = {}
                 for i, key in enumerate(part, start):
                     slots.setdefault(key_slot(key), []).append(i)
-                commands += [("MGET", *(keys[i] for i in same)) for same in slots.values()]
-                places += [(group, same) for same in slots.values()]
-        return commands, places
+                commands += [("MGET", *(keys[i] for i in indexes)) for indexes in slots.values()]
+                positions += [(group, indexes) for indexes in slots.values()]
+        return commands, positions
 
-    def _puts(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl: int) -> list[list[Command]]:
-        """Script calls for the rows, those of a round trip together."""
-        times = ttl // 1000 if ttl <= LONG else 0, STALE_FOR, 1000 * (self._longest_life or 0)
-        self._load()
-        places = self._by_slot(range(len(keys)), keys)
+    def _build_puts(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl_us: int) -> list[list[Command]]:
+        """Return script calls for the rows, in lists that are one round trip each."""
+        ttl_milliseconds = ttl_us // 1000 if ttl_us <= LONG_TTL_US else 0
+        limits = ttl_milliseconds, STALE_MILLISECONDS, 1000 * (self._max_ttl_seconds or 0)
+        self._load_script()
         calls = [
-            ("EVALSHA", self._script, len(part), *(keys[i] for i in part), *times, *(rows[i] for i in part))
-            for same in places
-            for part in _parts(same, ROWS_PER_CALL)
+            ("EVALSHA", self._script_hash, len(part), *(keys[i] for i in part), *limits, *(rows[i] for i in part))
+            for group in self._group_by_slot(range(len(keys)), keys)
+            for part in _split(group, ROWS_PER_CALL)
         ]
-        size = CALLS_PER_TRIP * ROWS_PER_CALL if self.address.is_cluster else CALLS_PER_TRIP
-        return [calls[start : start + size] for start in range(0, len(calls), size)]
+        return _split(calls, CALLS_PER_TRIP * ROWS_PER_CALL if self.address.is_cluster else CALLS_PER_TRIP)
 
-    def _by_slot(self, items: Sequence[Any], keys: Sequence[bytes] | None = None) -> list[Sequence[Any]]:
-        """Items in groups whose keys share a slot: all together where there are no slots."""
+    def _group_by_slot(self, items: Sequence[Any], keys: Sequence[bytes] | None = None) -> list[Sequence[Any]]:
+        """Return the items in groups whose keys share a slot, in one group if this is no cluster.
+
+        Args:
+            items: keys or, if `keys` is given, indexes into it.
+            keys: the keys that `items` index.
+        """
         if not self.address.is_cluster:
             return [items] if len(items) else []
         slots: dict[int, list[Any]] = {}
@@ -155,61 +174,136 @@ class RedisStore:
             slots.setdefault(key_slot(item if keys is None else keys[item]), []).append(item)
         return list(slots.values())
 
-    def _load(self) -> None:
-        if not self._script:
-            with self.address.explained():
-                self._script = self.client.script_load(_PUT_NEWER)
+    def _load_script(self) -> None:
+        if not self._script_hash:
+            with self.address.translate_errors():
+                self._script_hash = self.client.script_load(_PUT_NEWER)
 
     def _run(self, commands: list[Command]) -> list[Any]:
-        """The replies, in order; a server that has forgotten the script is taught it again."""
-        with self.address.explained():
+        """Return the replies in order. A server that lost the script gets it again, once."""
+        with self.address.translate_errors():
             try:
-                return self._pipelined(commands)
+                return self._send(commands)
             except redis.exceptions.NoScriptError:
                 self.client.script_load(_PUT_NEWER)
-                return self._pipelined(commands)
+                return self._send(commands)
 
-    def _pipelined(self, commands: list[Command]) -> list[Any]:
+    def _send(self, commands: list[Command]) -> list[Any]:
         if len(commands) == 1:
             return [self.client.execute_command(*commands[0])]
-        with self.client.pipeline(transaction=False) as pipe:
+        with self.client.pipeline(transaction=False) as pipeline:
             for command in commands:
-                pipe.execute_command(*command)
-            return pipe.execute()
+                pipeline.execute_command(*command)
+            return pipeline.execute()
 
     async def _run_async(self, commands: list[Command]) -> list[Any]:
+        """Do the same as `_run`, with a client for the running event loop."""
         loop = asyncio.get_running_loop()
         client = self._async_clients.get(loop)
         if client is None:
             client = self._async_clients[loop] = self.address.connect_async()
-        with self.address.explained():
+        with self.address.translate_errors():
             try:
-                return await _pipelined_async(client, commands)
+                return await _send_async(client, commands)
             except redis.exceptions.NoScriptError:
                 await asyncio.to_thread(self.client.script_load, _PUT_NEWER)
-                return await _pipelined_async(client, commands)
+                return await _send_async(client, commands)
 
 
-async def _pipelined_async(client: Any, commands: list[Command]) -> list[Any]:
-    async with client.pipeline(transaction=False) as pipe:
-        for command in commands:
-            pipe.execute_command(*command)
-        return await pipe.execute()
+class RedisPipeline:
+    """A pipeline on one connection: each request is sent at once, and the server answers it while the caller works.
 
+    If the connection fails, `receive` calls the store's `read` instead, which retries and names the failure.
 
-def _in_place(
-    groups: Sequence[Sequence[bytes]], places: Sequence[tuple[int, list[int] | slice]], replies: Sequence[Any]
-) -> list[list[bytes | None]]:
-    """Replies as the values of each group's keys."""
-    found: list[list[bytes | None]] = [[None] * len(keys) for keys in groups]
-    for (group, place), values in zip(places, replies, strict=True):
-        if isinstance(place, slice):
-            found[group][place] = values
+    Args:
+        pool: redis-py's connection pool of one server; `close` returns the connection to it.
+        read: the store's `read`.
+        keys_per_call: keys of one MGET, during which the server serves nobody else.
+    """
+
+    def __init__(self, pool: Any, read: Read, keys_per_call: int) -> None:
+        self._pool = pool
+        self._read = read
+        self._keys_per_call = keys_per_call
+        self._sent: deque[Sequence[bytes]] = deque()
+        self._connection: Any = None
+        try:
+            self._connection = pool.get_connection()
+        except redis.exceptions.RedisError:
+            return
+
+    def send(self, keys: Sequence[bytes]) -> None:
+        """See `Pipeline.send`."""
+        self._sent.append(keys)
+        if self._connection is None or not keys:
+            return
+        try:
+            self._connection.send_packed_command(list(map(_encode_mget, _split(keys, self._keys_per_call))))
+        except redis.exceptions.RedisError:
+            self._drop_connection()
+
+    def receive(self) -> Values:
+        """See `Pipeline.receive`."""
+        keys = self._sent[0]
+        values: Values = []
+        try:
+            for _ in _split(keys, self._keys_per_call) if self._connection is not None else ():
+                values += self._connection.read_response()
+        except redis.exceptions.RedisError:
+            self._drop_connection()
+        if self._connection is None:
+            (values,) = self._read([keys])
+        self._sent.popleft()
+        return values
+
+    def close(self) -> None:
+        """Return the connection to the pool, closed if replies are still to come."""
+        if self._connection is None:
+            return
+        if self._sent:
+            self._drop_connection()
         else:
-            for i, value in zip(place, values, strict=True):
-                found[group][i] = value
-    return found
+            self._pool.release(self._connection)
+            self._connection = None
+
+    def _drop_connection(self) -> None:
+        self._connection.disconnect()
+        self._pool.release(self._connection)
+        self._connection = None
 
 
-def _parts(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+async def _send_async(client: Any, commands: list[Command]) -> list[Any]:
+    async with client.pipeline(transaction=False) as pipeline:
+        for command in commands:
+            pipeline.execute_command(*command)
+        return await pipeline.execute()
+
+
+def _encode_mget(keys: Sequence[bytes]) -> bytes:
+    """Return the MGET command in Redis's protocol. Keys of one length, the usual case, are joined in one call."""
+    sizes = set(map(len, keys))
+    if len(sizes) == 1:
+        head = b"\r\n$%d\r\n" % sizes.pop()
+        arguments = head + head.join(keys)
+    else:
+        arguments = b"".join([b"\r\n$%d\r\n%b" % (len(key), key) for key in keys])
+    return b"*%d\r\n$4\r\nMGET%b\r\n" % (len(keys) + 1, arguments)
+
+
+def _arrange_replies(
+    groups: Sequence[Sequence[bytes]], positions: Sequence[tuple[int, list[int] | slice]], replies: Sequence[Any]
+) -> list[Values]:
+    """Return the replies of `_build_mgets` as the values of each group's keys."""
+    result: list[Values] = [[None] * len(keys) for keys in groups]
+    for (group, indexes), values in zip(positions, replies, strict=True):
+        if isinstance(indexes, slice):
+            result[group][indexes] = values
+        else:
+            for i, value in zip(indexes, values, strict=True):
+                result[group][i] = value
+    return result
+
+
+def _split(items: Sequence[Any], size: int) -> list[Any]:
+    """Return the items in consecutive parts of `size`, the last one shorter."""
     return [items[start : start + size] for start in range(0, len(items), size)]

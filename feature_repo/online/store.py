@@ -1,57 +1,129 @@
-"""What an online store must offer: bytes by key, and one rule, that no older row takes a newer one's place."""
+"""What an online store must offer: bytes by key, and one rule: an older row never replaces a newer one.
 
+A `Pipeline` overlaps the round trips of requests whose keys depend on earlier replies:
+
+    with store.pipeline() as pipeline:
+        pipeline.send([user_key])
+        pipeline.send(candidate_keys)           # travels while the user's row is decoded
+        (user_row,) = pipeline.receive()
+        pipeline.send(keys_named_by(user_row))
+        candidate_rows, more_rows = pipeline.receive(), pipeline.receive()
+"""
+
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from feature_repo.online.conversation import Conversation
+Values = list[bytes | None]
+"""A value for each requested key, in their order; None where the store has no such key."""
+Read = Callable[[Sequence[Sequence[bytes]]], list[Values]]
+"""The type of `Store.read`."""
+
+
+class Pipeline(Protocol):
+    """Requests sent ahead of their replies. For one thread."""
+
+    def send(self, keys: Sequence[bytes]) -> None:
+        """Request the values of the keys; repeats and an empty sequence are allowed."""
+
+    def receive(self) -> Values:
+        """Return the values of the oldest request that has not been received yet.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+
+
+class DeferredPipeline:
+    """A pipeline that sends the queued requests when the first reply is needed.
+
+    For stores that gain nothing by sending earlier.
+
+    Args:
+        read: the store's `read`.
+    """
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+        self._queued: list[Sequence[bytes]] = []
+        self._replies: deque[Values] = deque()
+
+    def send(self, keys: Sequence[bytes]) -> None:
+        """See `Pipeline.send`."""
+        self._queued.append(keys)
+
+    def receive(self) -> Values:
+        """See `Pipeline.receive`."""
+        if not self._replies:
+            self._replies.extend(self._read(self._queued))
+            self._queued = []
+        return self._replies.popleft()
 
 
 class Store(Protocol):
-    """Bytes by key, in one place that many processes share; pickled, it is the same place in another process."""
+    """Bytes by key, shared by many processes. A pickled copy is a client of the same store.
 
-    on_this_machine: bool
-    """Whether only processes of the machine on which it was opened reach it."""
+    Every method raises UnavailableError if the store does not answer.
+    """
 
-    async def read_async(self, groups: Sequence[Sequence[bytes]]) -> list[list[bytes | None]]:
-        """`read`, without blocking the event loop."""
+    is_local: bool
+    """Whether only processes on this machine can reach the store."""
 
-    async def write_async(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl: int) -> int:
-        """`write`, without blocking the event loop."""
+    def read(self, groups: Sequence[Sequence[bytes]]) -> list[Values]:
+        """Return the values of each group of keys, in the order of the keys; None for a missing key.
 
-    def close(self) -> None:
-        """Let go of connections."""
-
-    def read(self, groups: Sequence[Sequence[bytes]]) -> list[list[bytes | None]]:
-        """The values of each group of keys, None where there is none."""
-
-    def conversation(self) -> AbstractContextManager[Conversation]:
-        """Reading in which the next question depends on an answer."""
-
-    def write(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl: int) -> int:
-        """Put packed rows, except where a newer one is; returns how many were put.
-
-        A row is newer if its event timestamp is later, or, those being equal, its created timestamp. With a `ttl`
-        (microseconds) rows may vanish once they are that old.
+        Repeated keys and empty groups are allowed.
         """
+
+    async def read_async(self, groups: Sequence[Sequence[bytes]]) -> list[Values]:
+        """Do the same as `read` without blocking the event loop."""
+
+    def pipeline(self) -> AbstractContextManager[Pipeline]:
+        """Return a pipeline; on exit, requests without a received reply are discarded."""
+
+    def write(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl_us: int) -> int:
+        """Put packed rows, except where a newer one is stored; return how many were put.
+
+        A row is newer if its event timestamp is later or, for equal event timestamps, if its created timestamp is. A
+        row with both timestamps equal to the stored ones replaces it. When this returns, the rows can be read.
+
+        Args:
+            keys: no key may occur twice.
+            rows: the packed row of each key.
+            ttl_us: microseconds after its event timestamp from which on a row may expire; 0 keeps rows.
+        """
+
+    async def write_async(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl_us: int) -> int:
+        """Do the same as `write` without blocking the event loop."""
 
     def delete(self, keys: Sequence[bytes]) -> int:
-        """Remove keys, whatever they hold; returns how many there were."""
+        """Delete keys, whatever their values; missing keys are ignored. Return how many were deleted."""
 
-    def keys(self, prefix: bytes, wanted: Callable[[bytes], bool]) -> list[bytes]:
-        """The keys that begin so and that `wanted` wants; all that begin so are looked through."""
+    def delete_prefix(self, prefix: bytes) -> None:
+        """Delete every key that starts with the prefix."""
 
-    def scan(self, prefix: bytes) -> Iterator[list[bytes]]:
-        """The keys that begin so, in bounded steps between which others are served: stop when enough are seen.
+    def list_keys(self, prefix: bytes, predicate: Callable[[bytes], bool]) -> list[bytes]:
+        """Return the keys that start with the prefix and for which `predicate` returns true, in no particular order.
 
-        A key that is there throughout is seen at least once; one that comes or goes meanwhile may or may not be.
+        `predicate` is called with every key that starts with the prefix.
         """
 
-    def drop(self, prefix: bytes) -> None:
-        """Remove every key that begins so."""
+    def scan_keys(self, prefix: bytes) -> Iterator[list[bytes]]:
+        """Yield the keys that start with the prefix in bounded steps, between which the store serves others.
+
+        Stop iterating when enough keys were seen. A key that exists throughout is yielded at least once; a key that is
+        added or deleted meanwhile may or may not be.
+        """
 
     def get(self, key: bytes) -> bytes | None:
-        """One value."""
+        """Return the value of a key, None if there is none."""
 
-    def swap(self, key: bytes, old: bytes | None, new: bytes | None) -> bool:
-        """Replace a value, None being no value, unless it is no longer `old`; returns whether it was replaced."""
+    def compare_and_swap(self, key: bytes, old: bytes | None, new: bytes | None) -> bool:
+        """Replace the value `old` of a key by `new`; return false, and change nothing, if the value is not `old`.
+
+        None means no value: as `old`, the key must not exist; as `new`, it is deleted.
+        """
+
+    def close(self) -> None:
+        """Close the connections."""

@@ -95,7 +95,7 @@ class StoredViews:
         if known is not None and self.record().with_view(view).views[view.name] == known:
             return known
         key, mine = owner_key(entity_keys.prefix(self._project, view.name)), owner(self._project, view.name)
-        if not self._store.swap(key, None, mine) and self._store.get(key) != mine:
+        if not self._store.compare_and_swap(key, None, mine) and self._store.get(key) != mine:
             raise VitrineError(
                 f"the keys of view `{view.name}` of project `{self._project}` would begin like those of "
                 f"{(self._store.get(key) or b'').decode()}; rename it"
@@ -115,7 +115,7 @@ class StoredViews:
         prefix = entity_keys.prefix(self._project, name)
         self._store.delete([written_key(self._project, name)])  # first of all: it must not outlive the rows
         self._change(lambda record: record.without_view(name))
-        self._store.drop(prefix)
+        self._store.delete_prefix(prefix)
         self._store.delete([owner_key(prefix), *(words_key(self._project, *one) for one in dictionaries([view]))])
 
     def forget(self) -> None:
@@ -148,7 +148,7 @@ class StoredViews:
                     f"feature `{feature.name}` of view `{view.name}` has more than {MAX_WORDS} different texts; "
                     f"remove the tag storage=dictionary from its Field"
                 )
-            if not self._store.swap(key, old, json.dumps(known, ensure_ascii=False).encode()):
+            if not self._store.compare_and_swap(key, old, json.dumps(known, ensure_ascii=False).encode()):
                 known = []
         with self._lock:
             self._words = {**self._words, name: known}
@@ -159,5 +159,5 @@ class StoredViews:
         while True:
             old = self._store.get(key)
             record = change(Record.from_bytes(old))
-            if self._store.swap(key, old, record.to_bytes(self._project)):
+            if self._store.compare_and_swap(key, old, record.to_bytes(self._project)):
                 return self.reload()

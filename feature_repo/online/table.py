@@ -17,11 +17,10 @@ from feature_repo.arrow.field import Field
 from feature_repo.errors import VitrineError
 from feature_repo.online import entity_keys
 from feature_repo.online.catalog import View
-from feature_repo.online.conversation import Conversation
 from feature_repo.online.decode import Rows, decode
 from feature_repo.online.encode import encode
 from feature_repo.online.row_format import NO_CREATED_TIMESTAMP
-from feature_repo.online.store import Store
+from feature_repo.online.store import Pipeline, Store
 from feature_repo.online.stored_views import StoredViews
 
 
@@ -92,7 +91,7 @@ class OnlineTable:
             unknown += texts is None
             return texts is not None and texts[place] in wanted
 
-        found = self.store.keys(entity_keys.prefix(self.project, name), is_one)
+        found = self.store.list_keys(entity_keys.prefix(self.project, name), is_one)
         return found, unknown
 
     def keys(self, view: View, join_keys: Mapping[str, Sequence[Any]], count: int) -> list[bytes]:
@@ -146,8 +145,8 @@ class OnlineTable:
     @contextmanager
     def conversation(self, now: int, *, keep_stale: bool = False) -> Iterator["Talk"]:
         """`read`, of requests that are known one after the other."""
-        with self.store.conversation() as talk:
-            yield Talk(self, talk, now, keep_stale)
+        with self.store.pipeline() as pipeline:
+            yield Talk(self, pipeline, now, keep_stale)
 
     def unpack(
         self,
@@ -191,23 +190,23 @@ class OnlineTable:
 
 
 class Talk:
-    """A conversation in requests and columns (conversation.py). For one thread."""
+    """A conversation in requests and columns (store.py). For one thread."""
 
-    def __init__(self, table: OnlineTable, talk: Conversation, now: int, keep_stale: bool) -> None:
+    def __init__(self, table: OnlineTable, pipeline: Pipeline, now: int, keep_stale: bool) -> None:
         self._table = table
-        self._talk = talk
+        self._pipeline = pipeline
         self._now = now
         self._keep_stale = keep_stale
         self._asked: deque[Request] = deque()
 
     def ask(self, request: Request) -> None:
-        self._talk.ask(request.keys)
+        self._pipeline.send(request.keys)
         self._asked.append(request)
 
     def hear(self) -> Rows:
         """The rows of the request that was asked first among those not heard yet."""
         request = self._asked.popleft()
-        (rows,) = self._table.unpack([request], [self._talk.hear()], self._now, self._keep_stale)
+        (rows,) = self._table.unpack([request], [self._pipeline.receive()], self._now, self._keep_stale)
         return rows
 
 

@@ -44,7 +44,7 @@ def stream(
     Ends on SIGTERM or SIGINT, everything taken committed. A run that was killed loses nothing: start it again.
     """
     from feature_repo import run_log
-    from feature_repo.online.redis_connection import from_url
+    from feature_repo.online.redis_connection import parse_url
     from producers.streaming.metrics import Metrics
     from producers.streaming.open_stream import Wanted, opened
     from producers.streaming.redis_source import RedisSource
@@ -57,7 +57,7 @@ def stream(
         encoder, images, labels, abstain, impressions, batch=batch, every=commit_every, accept_changed=accept_changed
     )
     with run_log.run(deployment, "stream", now=datetime.now(UTC)) as run:
-        carrier = RedisSource(from_url(source), prefix)
+        carrier = RedisSource(parse_url(source), prefix)
         with opened(deployment, carrier, wanted, metrics, lambda: datetime.now(UTC)) as going:
             run.uses(going.makers.encoder.version)
             if going.makers.codebook is None:

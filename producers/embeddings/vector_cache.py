@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from feature_repo.content_hash import content_hash
 from feature_repo.errors import VitrineError
+from feature_repo.lmdb_environment import open_environment
 
 FOLDER = "encoded"
 IMAGE, TITLE = b"i", b"t"
@@ -74,10 +75,8 @@ def opened(folder: Path, encoder_version: str, dim: int) -> Iterator[Contents]:
     Raises:
         VitrineError: LMDB cannot read or write it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     try:
-        with lmdb.open(str(folder), map_size=FIRST_MAP_SIZE, readahead=False) as environment:
-            environment.reader_check()  # clears the places of readers that were killed
+        with open_environment(folder, map_size=FIRST_MAP_SIZE) as environment:
             yield Contents(environment, encoder_version, dim)
     except lmdb.Error as error:
         raise VitrineError(

@@ -12,7 +12,7 @@ from feature_repo import table_names
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
-from feature_repo.online.configured import open_online
+from feature_repo.online.open_store import open_configured_table
 from feature_repo.schema import CREATED_TIMESTAMP
 from producers.behaviour.neighbours import stand
 from producers.codes import codebook
@@ -57,7 +57,7 @@ def opened(
         VitrineError: there is no online store, the encoder, the labels or the codebook cannot be read, or the newest
             vectors are of another encoder.
     """
-    online = open_online(settings)
+    online = open_configured_table(settings)
     if online is None:
         raise VitrineError(f"{settings.file}: there is no online store to write to yet; run `feast apply`")
     model = load(wanted.encoder)

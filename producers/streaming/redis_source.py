@@ -38,7 +38,7 @@ class RedisSource:
 
     def __init__(self, address: RedisAddress, prefix: str) -> None:
         self._address = address
-        with address.explained():
+        with address.translate_errors():
             self._client = address.connect()
             # Asked once more after a lost reply, the server would give the next messages and not the lost ones.
             self._taker = address.connect(retries=0)
@@ -46,7 +46,7 @@ class RedisSource:
         self._prefix = prefix
         for kind in KINDS:
             try:
-                with address.explained():
+                with address.translate_errors():
                     self._client.xgroup_create(self._name(kind), GROUP, id="0", mkstream=True)
             except VitrineError as error:
                 if "BUSYGROUP" not in str(error.__cause__):  # it is there already
@@ -56,7 +56,7 @@ class RedisSource:
         for kind in KINDS:
             start: Any = "0-0"
             while True:
-                with self._address.explained():
+                with self._address.translate_errors():
                     claimed = self._client.xautoclaim(
                         self._name(kind), GROUP, CONSUMER, min_idle_time=0, start_id=start, count=most
                     )
@@ -72,7 +72,7 @@ class RedisSource:
 
     def take(self, most: int, wait: float) -> Sequence[Message]:
         names = {self._name(kind): ">" for kind in KINDS}
-        with self._address.explained():
+        with self._address.translate_errors():
             try:
                 found = self._taker.xreadgroup(GROUP, CONSUMER, names, count=most, block=max(1, int(wait * 1e3)))
             except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
@@ -92,7 +92,7 @@ class RedisSource:
     def refuse(self, message: Message, reason: str) -> None:
         letter: dict[Any, Any] = {"kind": message.kind, "id": message.id, "reason": reason}
         letter |= {f"field:{name}": value for name, value in message.fields.items()}
-        with self._address.explained():
+        with self._address.translate_errors():
             # The letter first: if the process dies in between there are two letters, and never none.
             self._client.xadd(f"{self._prefix}:dead", letter, maxlen=MOST_DEAD, approximate=True)
             self._client.xack(self._name(message.kind), GROUP, message.id)
@@ -101,12 +101,12 @@ class RedisSource:
         return f"{self._prefix}:{kind}"
 
     def _acknowledge(self, kind: str, ids: Sequence[Any]) -> None:
-        with self._address.explained():
+        with self._address.translate_errors():
             for start in range(0, len(ids), 1_000):
                 self._client.xack(self._name(kind), GROUP, *ids[start : start + 1_000])
 
     def _without_killers(self, kind: str, found: list[Message]) -> list[Message]:
-        with self._address.explained():
+        with self._address.translate_errors():
             said = self._client.xpending_range(self._name(kind), GROUP, found[0].id, found[-1].id, len(found))
         often = {one["message_id"].decode() for one in said if one["times_delivered"] > MAX_DELIVERIES}
         for message in found:

@@ -14,7 +14,7 @@ from feature_repo import schema, table_names
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
-from feature_repo.online.pack import Packer
+from feature_repo.online.materialize import Packer
 from feature_repo.online.table import OnlineTable
 
 SERIES = "stream"

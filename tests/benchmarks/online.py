@@ -30,7 +30,7 @@ from feast.types import Array, Float32, Int32, String
 from numpy.typing import NDArray
 
 from consumers.online import OnlineReader, Status
-from feature_repo.online import entity_keys, precision
+from feature_repo.online import entity_keys, quantization
 from feature_repo.online.table import OnlineTable
 from feature_repo.stores.online.packed import PackedOnlineStore
 from feature_repo.stores.online.response import ColumnarResponse
@@ -168,7 +168,7 @@ def by_numpy(stored: NDArray[np.float16]) -> NDArray[np.float32]:
 
 def by_our_cast(stored: NDArray[np.float16]) -> NDArray[np.float32]:
     values = np.empty(stored.shape, np.float32)
-    precision.widen_half(stored, values)
+    quantization.widen_half(stored, values)
     return values
 
 

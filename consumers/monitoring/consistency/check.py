@@ -39,7 +39,7 @@ from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
 from feature_repo.online import entity_keys, materialization_log
 from feature_repo.online.catalog import View
-from feature_repo.online.configured import open_online
+from feature_repo.online.open_store import open_configured_table
 from feature_repo.online.table import OnlineTable
 
 EXAMPLES = 5
@@ -178,7 +178,7 @@ def check_served(
 
 @contextmanager
 def _opened(settings: Settings) -> Iterator[OnlineTable]:
-    online = open_online(settings)
+    online = open_configured_table(settings)
     if online is None:
         raise VitrineError(f"{settings.file}: no online store yet; run `feast apply`, then materialize")
     try:
@@ -219,7 +219,7 @@ def _check_view(
         gone = ledger is not None and bool(ledger.files) and not delta.exists(path)
         return ViewConsistency(view.name, not_judged=history, table_is_gone=gone)
     if served is None:
-        there = sampling.smallest(online.store.scan(history.prefix), sample, seed, at_most=at_most)
+        there = sampling.smallest(online.store.scan_keys(history.prefix), sample, seed, at_most=at_most)
         keys = sampling.union([sampling.smallest(history.keys(), sample, seed), there], sample)
     else:
         batches = _served_keys(served, view, history.prefix)

@@ -19,8 +19,8 @@ from feature_repo.config import Settings
 from feature_repo.durations import in_words
 from feature_repo.offline import delta, quarantine
 from feature_repo.online import materialization_log
-from feature_repo.online.configured import open_online
 from feature_repo.online.materialization_log import Written
+from feature_repo.online.open_store import open_configured_table
 from feature_repo.runs import LastRun
 from feature_repo.schema import CREATED_TIMESTAMP
 
@@ -131,7 +131,7 @@ def look(
 
 def _ledgers(settings: Settings, views: Iterable[str]) -> dict[str, Written]:
     """What has been written of each view; empty where there is no online store yet."""
-    online = open_online(settings)
+    online = open_configured_table(settings)
     if online is None:
         return {}
     try:

@@ -23,7 +23,7 @@ from feast.repo_config import RepoConfig
 from feature_repo.arrow import columns
 from feature_repo.online import entity_keys
 from feature_repo.online.catalog import View
-from feature_repo.online.pack import Packer
+from feature_repo.online.materialize import Packer
 from feature_repo.online.store import Store
 from feature_repo.online.table import OnlineTable, Request
 from feature_repo.stores.online import entities, values, views

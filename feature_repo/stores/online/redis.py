@@ -10,7 +10,7 @@ from typing import Literal
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from pydantic import StrictBool, StrictStr, field_validator
 
-from feature_repo.online.opening import open_redis
+from feature_repo.online.open_store import open_redis_store
 from feature_repo.online.redis_store import RedisStore
 from feature_repo.stores.online.packed import PackedOnlineStore
 
@@ -43,7 +43,9 @@ class RedisOnlineStore(PackedOnlineStore):
 
     def _open(self, config: RepoConfig) -> RedisStore:
         chosen = config.online_store
-        return open_redis(chosen.connection_string, chosen.redis_type, chosen.sentinel_master, chosen.key_ttl_seconds)
+        return open_redis_store(
+            chosen.connection_string, chosen.redis_type, chosen.sentinel_master, chosen.key_ttl_seconds
+        )
 
     def _deletes_rows(self, config: RepoConfig) -> bool:
         return config.online_store.full_scan_for_deletion

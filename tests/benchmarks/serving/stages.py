@@ -18,7 +18,7 @@ from consumers.serving.executor import Desk
 from consumers.serving.limits import Limits
 from consumers.serving.metrics import Metrics
 from feature_repo import memory
-from feature_repo.online.redis_conversation import RedisConversation
+from feature_repo.online.redis_store import RedisPipeline
 from feature_repo.online.request import Question
 from feature_repo.online.table import OnlineTable
 from tests.benchmarks.serving.asked import Asked, Calls, Products, Users, drawn
@@ -27,8 +27,8 @@ from tests.benchmarks.serving.world import SERVICE, world
 STAGES: dict[str, tuple[Any, str]] = {
     "read the request": (ask, "read"),
     "make the rows' keys": (Question, "request"),
-    "ask Redis": (RedisConversation, "ask"),
-    "wait for Redis, take its rows": (RedisConversation, "hear"),
+    "ask Redis": (RedisPipeline, "send"),
+    "wait for Redis, take its rows": (RedisPipeline, "receive"),
     "unpack rows": (OnlineTable, "unpack"),
     "compute affinity": (affinity, "_affinity"),
     "make Arrow's columns": (feature_lookup, "answer"),

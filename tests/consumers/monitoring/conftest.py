@@ -13,8 +13,8 @@ from consumers.monitoring.watcher import Check, Watcher, checks
 from feature_repo import config, run_log
 from feature_repo.config import Settings
 from feature_repo.offline import delta, quarantine
-from feature_repo.online.configured import LMDB
 from feature_repo.online.lmdb_store import LMDBStore
+from feature_repo.online.open_store import LMDB
 from feature_repo.schema import PRODUCT_FIRST_FEATURE
 from tests.consumers.monitoring.drift import test_check as drifting
 from tests.consumers.monitoring.freshness import world

@@ -150,7 +150,7 @@ def test_a_damaged_row_is_failed_and_its_neighbours_are_read(store: FeatureStore
     key = entity_keys.keys(entity_keys.prefix("shared", "looks"), [["bear"]])[0]
     row = table.store.get(key)
     assert row is not None
-    table.store.swap(key, row, row[:40] + bytes([row[40] ^ 1]) + row[41:])
+    table.store.compare_and_swap(key, row, row[:40] + bytes([row[40] ^ 1]) + row[41:])
     block = reader.fetch("looks", ["bear", "car"])
     assert block.status.tolist() == [Status.FAILED, Status.PRESENT]
     np.testing.assert_array_equal(block.values["price"], [np.nan, 9.99])
@@ -209,7 +209,7 @@ def test_what_there_is_not_is_named(store: FeatureStore, reader: OnlineReader, u
     with pytest.raises(VitrineError, match="a join key is None"):
         reader.fetch("looks", [None])
     for url in ("http://localhost", "redis://[::1", "lmdb://[folder"):
-        with pytest.raises(VitrineError, match="is no online store"):
+        with pytest.raises(VitrineError, match="is not the URL of an online store"):
             OnlineReader(url, project="shared")
 
 

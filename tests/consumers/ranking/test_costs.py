@@ -10,7 +10,7 @@ from consumers.ranking.costs import Fetched
 from feature_repo import config, definitions
 from feature_repo.config import Settings
 from feature_repo.online import entity_keys
-from feature_repo.online.configured import open_online
+from feature_repo.online.open_store import open_configured_table
 from feature_repo.stores.opening import open_feature_store
 from tests.feature_repo.features import world
 
@@ -31,7 +31,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 def bytes_online(store: Settings, view: str, products: list[str]) -> float:
     """Mean size of the rows that are there, each read by itself."""
-    table = open_online(store)
+    table = open_configured_table(store)
     assert table is not None
     keys = entity_keys.keys(entity_keys.prefix(store.project, view), [products])
     sizes = [len(row) for row in map(table.store.get, keys) if row is not None]

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from feature_repo import lmdb_environment
 from feature_repo.errors import VitrineError
 from feature_repo.online import lmdb_store
 from feature_repo.online.encode import encode
@@ -44,11 +45,11 @@ def test_a_newer_row_stands_whatever_the_write_order(tmp_path: Path) -> None:
 
 def test_a_swap_happens_only_if_nobody_came_between(tmp_path: Path) -> None:
     store = LMDBStore(tmp_path, create=True)
-    assert store.swap(b"k", None, b"1")
-    assert not store.swap(b"k", None, b"2")
-    assert store.swap(b"k", b"1", b"3")
+    assert store.compare_and_swap(b"k", None, b"1")
+    assert not store.compare_and_swap(b"k", None, b"2")
+    assert store.compare_and_swap(b"k", b"1", b"3")
     assert store.get(b"k") == b"3"
-    assert store.swap(b"k", b"3", None)
+    assert store.compare_and_swap(b"k", b"3", None)
     assert store.get(b"k") is None
 
 
@@ -57,9 +58,9 @@ def test_a_prefix_is_dropped_and_its_neighbours_stay(tmp_path: Path, monkeypatch
     store = LMDBStore(tmp_path, create=True)
     keys = [b"a%d" % i for i in range(10)] + [b"b", b"Z"]
     store.write(keys, [row(1)] * 12, 0)
-    store.drop(b"a")
+    store.delete_prefix(b"a")
     assert store.read([keys])[0] == [None] * 10 + [row(1), row(1)]
-    store.drop(b"zz")
+    store.delete_prefix(b"zz")
 
 
 def test_a_scan_gives_each_key_of_its_prefix_once_and_goes_on_where_a_step_ended(
@@ -69,14 +70,14 @@ def test_a_scan_gives_each_key_of_its_prefix_once_and_goes_on_where_a_step_ended
     store = LMDBStore(tmp_path, create=True)
     keys = [b"a%02d" % i for i in range(10)] + [b"a01\0", b"b", b"Z"]
     store.write(keys, [row(1)] * len(keys), 0)
-    steps = list(store.scan(b"a"))
+    steps = list(store.scan_keys(b"a"))
     assert sorted(key for step in steps for key in step) == sorted(key for key in keys if key.startswith(b"a"))
     assert max(map(len, steps)) == 3
-    assert list(store.scan(b"zz")) == []
+    assert list(store.scan_keys(b"zz")) == []
 
 
 def test_the_map_grows_while_threads_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lmdb_store, "FIRST_MAP_SIZE", 1 << 16)
+    monkeypatch.setattr(lmdb_environment, "FIRST_MAP_SIZE", 1 << 16)
     store = LMDBStore(tmp_path, create=True)
     store.write([b"k"], [row(1)], 0)
     stop = threading.Event()
@@ -106,7 +107,7 @@ def _write_much(path: Path) -> None:
 
 
 def test_a_map_that_another_process_grew_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lmdb_store, "FIRST_MAP_SIZE", 1 << 18)
+    monkeypatch.setattr(lmdb_environment, "FIRST_MAP_SIZE", 1 << 18)
     store = LMDBStore(tmp_path, create=True)
     store.write([b"k"], [row(1)], 0)
     for start_method in ("fork", "spawn"):
@@ -190,7 +191,7 @@ def test_a_reader_of_nothing_is_told_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(VitrineError, match=r"no online store at .*run `feast apply`"):
         LMDBStore(tmp_path / "nothing", create=False)
     (tmp_path / "data.mdb").write_bytes(b"no LMDB file" * 1000)
-    with pytest.raises(VitrineError, match=r"LMDB at .*its file is damaged, or no LMDB file"):
+    with pytest.raises(VitrineError, match=r"LMDB at .*the file is damaged or is not an LMDB file"):
         LMDBStore(tmp_path, create=False)
 
 
@@ -198,7 +199,7 @@ _READS = """
 import sys
 from pathlib import Path
 from feature_repo.errors import VitrineError
-from feature_repo.tables.lmdb_table import LMDBStore
+from feature_repo.online.lmdb_store import LMDBStore
 try:
     store = LMDBStore(Path(sys.argv[1]), create=False)
     print(sum(row is not None for row in store.read([[b"%05d" % i for i in range(3000)]])[0]))
@@ -217,7 +218,7 @@ def test_a_file_that_was_cut_off_is_refused_and_kills_no_reader(tmp_path: Path, 
     done = subprocess.run([sys.executable, "-c", _READS, tmp_path / "cut"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"it died of {done.returncode}: {done.stderr}"
     assert f"LMDB at {tmp_path / 'cut'}" in done.stdout
-    assert "so it was cut off" in done.stdout
+    assert "data.mdb is truncated" in done.stdout
     assert done.stdout.count("\n") == 1
 
 
@@ -232,7 +233,7 @@ def test_a_sound_file_whose_last_pages_were_never_written_is_read(tmp_path: Path
         gone = chance.sample(sorted(there), chance.randrange(1, len(there)))
         store.delete(gone)
         there -= set(gone)
-        environment = lmdb_store._environments[tmp_path]._environment
+        environment = lmdb_environment._shared[tmp_path]._environment
         wanted = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
         if (tmp_path / "data.mdb").stat().st_size < wanted:
             break

@@ -7,7 +7,7 @@ from feast.repo_config import RepoConfig, load_repo_config
 
 from feature_repo import config as settings
 from feature_repo.errors import VitrineError
-from feature_repo.online.configured import open_online
+from feature_repo.online.open_store import open_configured_table
 from feature_repo.online.table import OnlineTable
 from feature_repo.stores.online import RedisOnlineStore
 from tests.feature_repo.online.versions import VIEW, write_versions
@@ -36,7 +36,7 @@ def lives_for(table: OnlineTable) -> int:
 def test_rows_live_as_long_whoever_opened_the_store(redis: RedisServer, tmp_path: Path) -> None:
     file = deployment(tmp_path, redis.address, "60")
     config: RepoConfig = load_repo_config(tmp_path, file)
-    opened = open_online(settings.load(file))
+    opened = open_configured_table(settings.load(file))
     assert opened is not None
     assert VIEW.ttl == 0, "without key_ttl_seconds its rows would stay"
     assert 50_000 < lives_for(RedisOnlineStore().online_table(config)) <= 60_000
@@ -44,5 +44,5 @@ def test_rows_live_as_long_whoever_opened_the_store(redis: RedisServer, tmp_path
 
 
 def test_a_life_that_is_no_number_of_seconds_is_refused(redis: RedisServer, tmp_path: Path) -> None:
-    with pytest.raises(VitrineError, match=r"online_store.key_ttl_seconds is 'a day'; wanted whole seconds"):
-        open_online(settings.load(deployment(tmp_path, redis.address, "a day")))
+    with pytest.raises(VitrineError, match=r"online_store.key_ttl_seconds is 'a day'; expected a whole number"):
+        open_configured_table(settings.load(deployment(tmp_path, redis.address, "a day")))

@@ -12,7 +12,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from feature_repo.errors import VitrineError
 from feature_repo.online import redis_connection, redis_store
 from feature_repo.online.encode import encode
-from feature_repo.online.redis_connection import RedisAddress, from_connection_string, from_url
+from feature_repo.online.redis_connection import RedisAddress, parse_connection_string, parse_url
 from feature_repo.online.redis_store import RedisStore
 from feature_repo.online.row_format import Layout
 from tests import servers
@@ -36,10 +36,10 @@ def row(event: int, created: int = 0) -> bytes:
 def store(request: pytest.FixtureRequest) -> RedisStore:
     if request.param == "cluster":
         nodes = request.getfixturevalue("redis_cluster")
-        address = from_connection_string(",".join(node.address for node in nodes[:2]), "redis_cluster")
+        address = parse_connection_string(",".join(node.address for node in nodes[:2]), "redis_cluster")
     else:
         nodes = [request.getfixturevalue("redis")]
-        address = from_connection_string(nodes[0].address + ",db=3")
+        address = parse_connection_string(nodes[0].address + ",db=3")
     for node in nodes:
         node.client().flushall()
     return RedisStore(address)
@@ -62,28 +62,28 @@ def test_a_conversation_gives_what_a_reading_gives_in_the_order_asked(
     monkeypatch.setattr(redis_store, "KEYS_PER_CALL", 3)
     keys = [b"k%d" % i for i in range(20)]
     store.write(keys, [row(i) for i in range(20)], 0)
-    with store.conversation() as talk:
-        talk.ask([b"k7"])
-        talk.ask([])
-        talk.ask(keys)
-        assert talk.hear() == [row(7)]
-        talk.ask([b"none", b"k3", b"k3"])
-        assert talk.hear() == []
-        assert talk.hear() == [row(i) for i in range(20)]
-        assert talk.hear() == [None, row(3), row(3)]
+    with store.pipeline() as pipeline:
+        pipeline.send([b"k7"])
+        pipeline.send([])
+        pipeline.send(keys)
+        assert pipeline.receive() == [row(7)]
+        pipeline.send([b"none", b"k3", b"k3"])
+        assert pipeline.receive() == []
+        assert pipeline.receive() == [row(i) for i in range(20)]
+        assert pipeline.receive() == [None, row(3), row(3)]
 
 
 def test_a_conversation_that_breaks_off_leaves_no_answer_to_the_next(redis: RedisServer) -> None:
-    store = RedisStore(from_connection_string(redis.address + ",db=3"))
+    store = RedisStore(parse_connection_string(redis.address + ",db=3"))
     store.write([b"a", b"b"], [row(1), row(2)], 0)
     busy = threading.Thread(target=redis.client().execute_command, args=("DEBUG", "SLEEP", 0.3))
     busy.start()
     time.sleep(0.1)
-    with store.conversation() as talk:
-        talk.ask([b"a"])  # its answer comes when the next conversation has begun
-    with store.conversation() as talk:
-        talk.ask([b"b"])
-        assert talk.hear() == [row(2)]
+    with store.pipeline() as pipeline:
+        pipeline.send([b"a"])  # its answer comes when the next conversation has begun
+    with store.pipeline() as pipeline:
+        pipeline.send([b"b"])
+        assert pipeline.receive() == [row(2)]
     busy.join()
 
 
@@ -115,17 +115,17 @@ def test_rows_go_a_day_after_their_ttl_or_after_they_came_too_late(store: RedisS
     assert lives == pytest.approx([2, 3, 1, 1, 0], abs=0.001)
 
 
-def test_rows_of_a_ttl_of_decades_do_not_expire_unless_a_longest_life_says_so(redis: RedisServer) -> None:
+def test_rows_of_a_ttl_of_decades_do_not_expire_unless_a_max_ttl_seconds_says_so(redis: RedisServer) -> None:
     now = time.time_ns() // 1000
-    for longest_life, life in [(None, -1), (60, pytest.approx(60_000, abs=5000))]:
-        store = RedisStore(from_connection_string(redis.address + ",db=3"), longest_life=longest_life)
+    for max_ttl_seconds, life in [(None, -1), (60, pytest.approx(60_000, abs=5000))]:
+        store = RedisStore(parse_connection_string(redis.address + ",db=3"), max_ttl_seconds=max_ttl_seconds)
         store.client.flushdb()
-        store.write([b"k"], [row(now)], redis_store.LONG + 1)
+        store.write([b"k"], [row(now)], redis_store.LONG_TTL_US + 1)
         assert store.client.pttl(b"k") == life
 
 
-def test_a_longest_life_holds_for_all_rows(redis: RedisServer) -> None:
-    store = RedisStore(from_connection_string(redis.address), longest_life=60)
+def test_a_max_ttl_seconds_holds_for_all_rows(redis: RedisServer) -> None:
+    store = RedisStore(parse_connection_string(redis.address), max_ttl_seconds=60)
     now = time.time_ns() // 1000
     store.write([b"a", b"b"], [row(now), row(now)], 5 * DAY)
     store.write([b"c"], [row(now)], 0)
@@ -133,18 +133,18 @@ def test_a_longest_life_holds_for_all_rows(redis: RedisServer) -> None:
 
 
 def test_a_swap_happens_only_if_nobody_came_between(store: RedisStore) -> None:
-    assert store.swap(b"k", None, b"1")
-    assert not store.swap(b"k", None, b"2")
-    assert store.swap(b"k", b"1", b"3")
+    assert store.compare_and_swap(b"k", None, b"1")
+    assert not store.compare_and_swap(b"k", None, b"2")
+    assert store.compare_and_swap(b"k", b"1", b"3")
     assert store.get(b"k") == b"3"
-    assert store.swap(b"k", b"3", None)
+    assert store.compare_and_swap(b"k", b"3", None)
     assert store.get(b"k") is None
 
 
 def test_a_prefix_is_dropped_and_its_neighbours_stay(store: RedisStore) -> None:
     keys = [b"a-_%d" % i for i in range(100)] + [b"b", b"a-"]
     store.write(keys, [row(1)] * 102, 0)
-    store.drop(b"a-_")
+    store.delete_prefix(b"a-_")
     assert store.read([keys])[0] == [None] * 100 + [row(1), row(1)]
     store.delete([b"b", b"none"])
     assert store.get(b"b") is None
@@ -160,12 +160,12 @@ def test_a_server_that_forgot_the_script_is_taught_again(store: RedisStore) -> N
 
 def test_it_goes_on_when_the_server_is_back(tmp_path: Path) -> None:
     with servers.redis_server(tmp_path) as server:
-        store = RedisStore(from_connection_string(server.address))
+        store = RedisStore(parse_connection_string(server.address))
         store.write([b"k"], [row(1)], 0)
         server.kill()
         started = time.monotonic()
         for attempt in (lambda: store.read([[b"k"]]), lambda: store.write([b"k"], [row(2)], 0)):
-            with pytest.raises(VitrineError, match=f"Redis at {server.address} does not answer, tried 5 times"):
+            with pytest.raises(VitrineError, match=f"Redis at {server.address} does not answer after 5 attempts"):
                 attempt()
         with pytest.raises(VitrineError, match="does not answer"):
             asyncio.run(store.read_async([[b"k"]]))
@@ -177,29 +177,29 @@ def test_it_goes_on_when_the_server_is_back(tmp_path: Path) -> None:
 
 def test_a_conversation_goes_on_over_a_lost_connection_and_says_when_the_server_is_gone(tmp_path: Path) -> None:
     with servers.redis_server(tmp_path) as server:
-        store = RedisStore(from_connection_string(server.address))
+        store = RedisStore(parse_connection_string(server.address))
         store.write([b"k", b"l"], [row(1), row(2)], 0)
-        with store.conversation() as talk:
-            talk.ask([b"k"])
-            assert talk.hear() == [row(1)]
+        with store.pipeline() as pipeline:
+            pipeline.send([b"k"])
+            assert pipeline.receive() == [row(1)]
             server.client().client_kill_filter(_type="normal")
-            talk.ask([b"l"])
-            talk.ask([b"k"])
-            assert (talk.hear(), talk.hear()) == ([row(2)], [row(1)])
-        with store.conversation() as talk:
+            pipeline.send([b"l"])
+            pipeline.send([b"k"])
+            assert (pipeline.receive(), pipeline.receive()) == ([row(2)], [row(1)])
+        with store.pipeline() as pipeline:
             server.kill()
-            talk.ask([b"k"])
-            with pytest.raises(VitrineError, match=f"Redis at {server.address} does not answer, tried 5 times"):
-                talk.hear()
-        with store.conversation() as talk:
-            talk.ask([b"k"])
+            pipeline.send([b"k"])
+            with pytest.raises(VitrineError, match=f"Redis at {server.address} does not answer after 5 attempts"):
+                pipeline.receive()
+        with store.pipeline() as pipeline:
+            pipeline.send([b"k"])
             server.start()
-            assert talk.hear() == [None], "it kept nothing on disk"
+            assert pipeline.receive() == [None], "it kept nothing on disk"
 
 
 def test_a_full_server_is_one_clear_error(tmp_path: Path) -> None:
     with servers.redis_server(tmp_path, "--maxmemory", "2mb", "--maxmemory-policy", "noeviction") as server:
-        store = RedisStore(from_connection_string(server.address))
+        store = RedisStore(parse_connection_string(server.address))
         store.write([b"k"], [row(1)], 0)
         keys = [b"%d" % i for i in range(50_000)]
         with pytest.raises(VitrineError, match=r"refuses: .*OOM.*give it more memory"):
@@ -209,7 +209,7 @@ def test_a_full_server_is_one_clear_error(tmp_path: Path) -> None:
 
 def test_a_disk_that_the_server_cannot_write_to_is_one_clear_error(tmp_path: Path) -> None:
     with servers.redis_server(tmp_path, "--save", "3600", "1") as server:
-        store = RedisStore(from_connection_string(server.address))
+        store = RedisStore(parse_connection_string(server.address))
         client = server.client()
         client.set("other", 1)
         client.config_set("dir", str(tmp_path))
@@ -225,34 +225,34 @@ def test_a_disk_that_the_server_cannot_write_to_is_one_clear_error(tmp_path: Pat
 def test_a_login_is_asked_for_and_given(tmp_path: Path) -> None:
     with servers.redis_server(tmp_path, "--requirepass", "12345") as server:
         with pytest.raises(VitrineError, match=r"refuses.*[Aa]uthentication"):
-            RedisStore(from_connection_string(server.address)).get(b"k")
+            RedisStore(parse_connection_string(server.address)).get(b"k")
         with pytest.raises(VitrineError, match=r"refuses the login"):
-            RedisStore(from_connection_string(server.address + ",password=wrong")).get(b"k")
+            RedisStore(parse_connection_string(server.address + ",password=wrong")).get(b"k")
         for address in (
-            from_connection_string(server.address + ",password=12345"),
-            from_url(f"redis://:12345@{server.address}/0"),
+            parse_connection_string(server.address + ",password=12345"),
+            parse_url(f"redis://:12345@{server.address}/0"),
         ):
-            assert RedisStore(address).swap(b"k" + address.kind.encode(), None, b"x") or address.options
+            assert RedisStore(address).compare_and_swap(b"k" + address.kind.encode(), None, b"x") or address.options
 
 
 def test_tls_is_spoken_and_a_stranger_is_not_trusted(redis: RedisServer, tmp_path: Path) -> None:
     with servers.tls_before(redis, tmp_path) as port:
         for address in (
-            from_connection_string(f"127.0.0.1:{port},ssl=true,ssl_ca_certs={tmp_path}/cert.pem"),
-            from_url(f"rediss://127.0.0.1:{port}?ssl_ca_certs={tmp_path}/cert.pem"),
+            parse_connection_string(f"127.0.0.1:{port},ssl=true,ssl_ca_certs={tmp_path}/cert.pem"),
+            parse_url(f"rediss://127.0.0.1:{port}?ssl_ca_certs={tmp_path}/cert.pem"),
         ):
             store = RedisStore(address)
             assert store.write([b"tls"], [row(1)], 0) == 1
             assert asyncio.run(store.read_async([[b"tls"]])) == [[row(1)]]
         with pytest.raises(VitrineError, match="CERTIFICATE_VERIFY_FAILED"):
-            RedisStore(from_connection_string(f"127.0.0.1:{port},ssl=true")).get(b"tls")
+            RedisStore(parse_connection_string(f"127.0.0.1:{port},ssl=true")).get(b"tls")
 
 
 def test_a_master_is_found_through_its_sentinels(redis: RedisServer, tmp_path: Path) -> None:
     with servers.redis_sentinel(tmp_path, redis, "shop") as port:
         for address in (
-            from_connection_string(f"127.0.0.1:{port}", "redis_sentinel", "shop"),
-            from_url(f"redis-sentinel://127.0.0.1:{port}?master=shop"),
+            parse_connection_string(f"127.0.0.1:{port}", "redis_sentinel", "shop"),
+            parse_url(f"redis-sentinel://127.0.0.1:{port}?master=shop"),
         ):
             store = RedisStore(address)
             assert store.write([b"sentinel"], [row(1)], 0) == 1
@@ -261,56 +261,56 @@ def test_a_master_is_found_through_its_sentinels(redis: RedisServer, tmp_path: P
 
 
 def test_addresses_are_written_as_feast_writes_them_or_as_urls() -> None:
-    assert from_connection_string("a:1,b:2,db=2,ssl=true,password=007,client_name=y", "redis_cluster") == RedisAddress(
+    assert parse_connection_string("a:1,b:2,db=2,ssl=true,password=007,client_name=y", "redis_cluster") == RedisAddress(
         (("a", 1), ("b", 2)),
         "redis_cluster",
         options={"db": 2, "ssl": True, "password": "007", "client_name": "y"},
     )
-    assert from_url("redis://host/4") == RedisAddress((("host", 6379),), options={"db": 4})
-    assert from_url("redis-cluster://u:p%40@a:1,b") == RedisAddress(
+    assert parse_url("redis://host/4") == RedisAddress((("host", 6379),), options={"db": 4})
+    assert parse_url("redis-cluster://u:p%40@a:1,b") == RedisAddress(
         (("a", 1), ("b", 6379)), "redis_cluster", options={"username": "u", "password": "p@"}
     )
-    with pytest.raises(VitrineError, match="`http://host` is no Redis address"):
-        from_url("http://host")
+    with pytest.raises(VitrineError, match="`http://host` is not a Redis address"):
+        parse_url("http://host")
     with pytest.raises(VitrineError, match="names no host"):
-        from_connection_string("db=1")
-    with pytest.raises(VitrineError, match="wanted host:port"):
-        from_connection_string("host:port")
+        parse_connection_string("db=1")
+    with pytest.raises(VitrineError, match="expected host:port"):
+        parse_connection_string("host:port")
 
 
 @pytest.mark.parametrize("url", ["nonsense", "http://host:6379", "localhost:6379", "", "redis://[::1"])
 def test_what_is_no_redis_url_is_said_with_how_one_is_written(url: str) -> None:
-    with pytest.raises(VitrineError, match=r"is no Redis address; write redis://host:6379"):
-        from_url(url)
+    with pytest.raises(VitrineError, match=r"is not a Redis address; expected redis://host:6379"):
+        parse_url(url)
 
 
 def test_a_password_in_a_wrong_url_is_not_repeated() -> None:
     with pytest.raises(VitrineError) as said:
-        from_url("http://user:secret@host:6379")
+        parse_url("http://user:secret@host:6379")
     assert "secret" not in str(said.value)
 
 
 @pytest.mark.parametrize(
     ("hosts", "options", "said"),
     [
-        ("host:99999", "", "`host:99999`: wanted host:port, with a port from 1 to 65535"),
+        ("host:99999", "", "`host:99999`: expected host:port, with a port from 1 to 65535"),
         ("host:0", "", "a port from 1 to 65535"),
         ("host:\N{SUPERSCRIPT TWO}", "", "a port from 1 to 65535"),
-        (":6379", "", "wanted host:port"),
-        ("host", "foo=secret", "Redis at host:6379: there is no option `foo`; there are db, "),
-        ("host", "port=1", "there is no option `port`"),
-        ("host", "retry=3", "there is no option `retry`"),
-        ("host", "socket_timeout=soon", "option `socket_timeout` is 'soon'; wanted seconds"),
-        ("host", "socket_timeout=-1", "option `socket_timeout` is -1; wanted seconds"),
-        ("host", "db=mine", "option `db` is 'mine'; wanted a whole number"),
-        ("host", "ssl=maybe", "option `ssl` is 'maybe'; wanted true or false"),
-        ("host", "ssl_cert_reqs=1", "option `ssl_cert_reqs` is 1; wanted text"),
+        (":6379", "", "expected host:port"),
+        ("host", "foo=secret", "Redis at host:6379: unknown option `foo`; options are db, "),
+        ("host", "port=1", "unknown option `port`"),
+        ("host", "retry=3", "unknown option `retry`"),
+        ("host", "socket_timeout=soon", "option `socket_timeout` is 'soon'; expected seconds"),
+        ("host", "socket_timeout=-1", "option `socket_timeout` is -1; expected seconds"),
+        ("host", "db=mine", "option `db` is 'mine'; expected a whole number"),
+        ("host", "ssl=maybe", "option `ssl` is 'maybe'; expected true or false"),
+        ("host", "ssl_cert_reqs=1", "option `ssl_cert_reqs` is 1; expected text"),
     ],
 )
 def test_what_cannot_be_understood_of_an_address_is_said_in_one_line(hosts: str, options: str, said: str) -> None:
     for make, text in (
-        (from_url, f"redis://{hosts}?{options}"),
-        (from_connection_string, f"{hosts}:6379,{options}" if hosts == "host" else hosts),
+        (parse_url, f"redis://{hosts}?{options}"),
+        (parse_connection_string, f"{hosts}:6379,{options}" if hosts == "host" else hosts),
     ):
         with pytest.raises(VitrineError) as error:
             make(text)
@@ -321,14 +321,14 @@ def test_what_cannot_be_understood_of_an_address_is_said_in_one_line(hosts: str,
 
 @pytest.mark.parametrize("url", ["redis://host?require_full_coverage=true", "redis-sentinel://host?ssl_ca_certs=file"])
 def test_an_option_of_another_kind_of_address_is_said_in_one_line(url: str) -> None:
-    for connect in (from_url(url).connect, from_url(url).connect_async):
+    for connect in (parse_url(url).connect, parse_url(url).connect_async):
         with pytest.raises(VitrineError, match=r"Redis at host:\d+: redis\w* does not take the options"):
             connect()
 
 
 def test_options_of_every_kind_are_taken(redis: RedisServer) -> None:
     seconds = "socket_timeout=0.5&socket_connect_timeout=null"
-    address = from_url(f"redis://:@{redis.address}/1?{seconds}&max_connections=9&client_name=7&socket_keepalive=true")
+    address = parse_url(f"redis://:@{redis.address}/1?{seconds}&max_connections=9&client_name=7&socket_keepalive=true")
     store = RedisStore(address)
     assert store.get(b"nothing") is None
     assert [one["name"] for one in store.client.client_list() if one["db"] == "1"] == ["7"]

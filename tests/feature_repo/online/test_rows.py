@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from feature_repo.arrow import columns
 from feature_repo.arrow.field import Field
 from feature_repo.errors import VitrineError
-from feature_repo.online import precision
+from feature_repo.online import quantization
 from feature_repo.online.decode import Status, decode
 from feature_repo.online.encode import encode
 from feature_repo.online.row_format import Layout
 from tests.feature_repo.online import slow_row
 from tests.feature_repo.online.strategies import MOMENTS, as_stored, tables
 
-GOLDEN = Path(__file__).parents[3] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 
 
 def to_columns(layout: Layout, rows: list[dict[str, Any]]) -> dict[str, columns.Column]:
@@ -220,7 +220,7 @@ def test_float16_is_widened_exactly(values: list[float]) -> None:
 @given(st.lists(st.floats(-65_519, 65_519, width=32) | st.sampled_from([np.nan, np.inf, -np.inf, 2.0**-25, -0.0])))
 def test_float16_is_rounded_to_nearest(values: list[float]) -> None:
     """As NumPy rounds, one by one."""
-    found = precision.narrow(np.array([values], np.float32), np.dtype("<f2"), "v")
+    found = quantization.narrow(np.array([values], np.float32), np.dtype("<f2"), "v")
     np.testing.assert_array_equal(found, np.array([values], np.float32).astype(np.float16), strict=True)
     np.testing.assert_array_equal(np.signbit(found), np.signbit(np.array([values], np.float32)))
 

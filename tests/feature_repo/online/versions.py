@@ -12,7 +12,7 @@ from feature_repo.arrow.columns import Column
 from feature_repo.arrow.field import Field
 from feature_repo.online.catalog import View
 from feature_repo.online.lmdb_store import LMDBStore
-from feature_repo.online.redis_connection import from_url
+from feature_repo.online.redis_connection import parse_url
 from feature_repo.online.redis_store import RedisStore
 from feature_repo.online.row_format import Layout
 from feature_repo.online.table import OnlineTable
@@ -39,7 +39,7 @@ VIEW = View(
 def open_table(url: str) -> OnlineTable:
     if url.startswith("lmdb"):
         return OnlineTable(LMDBStore(Path(url.removeprefix("lmdb://")), create=True), "shop")
-    return OnlineTable(RedisStore(from_url(url)), "shop")
+    return OnlineTable(RedisStore(parse_url(url)), "shop")
 
 
 def column(field: Field, values: list[Any]) -> Column:

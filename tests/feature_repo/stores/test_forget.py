@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 from feature_repo import config
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
-from feature_repo.online.configured import open_online
+from feature_repo.online.open_store import open_configured_table
 from producers import maintenance
 from producers.cli import app
 from tests.arrow_rows import write_arrow
@@ -93,7 +93,7 @@ def test_a_cluster_forgets_on_every_node(redis_cluster: list[RedisServer]) -> No
     ids = [f"p{i}" for i in range(50)]
     write_versions(table, view, ids, [1] * 50, [1] * 50)
     assert table.forget_entities("product_id", [*ids[:40], "none"]) == {"looks": 40}
-    assert len(table.store.keys(table.keys(view, {"product_id": [""]}, 1)[0], lambda key: True)) == 10
+    assert len(table.store.list_keys(table.keys(view, {"product_id": [""]}, 1)[0], lambda key: True)) == 10
     table.views.forget()
 
 
@@ -127,6 +127,6 @@ def test_nothing_is_deleted_where_the_online_store_cannot_be_reached(
 
 def test_before_anything_is_online_the_offline_rows_are_forgotten_alone(tmp_path: Path) -> None:
     shop = deployment(tmp_path, "online_store:\n  type: feature_repo.stores.online.LMDBOnlineStore\n  path: online\n")
-    assert open_online(shop) is None
+    assert open_configured_table(shop) is None
     assert maintenance.forget(shop, products=["a"], users=[]) == maintenance.Forgotten({"looks": 1}, {})
     assert not (tmp_path / "online").exists()

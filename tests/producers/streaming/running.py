@@ -17,7 +17,7 @@ from consumers.online import OnlineReader
 from feature_repo import config as settings
 from feature_repo import run_log
 from feature_repo.config import Settings
-from feature_repo.online.redis_connection import from_url
+from feature_repo.online.redis_connection import parse_url
 from producers.streaming.loop import Counts, Stream
 from producers.streaming.metrics import Metrics
 from producers.streaming.open_stream import Wanted, opened
@@ -65,7 +65,7 @@ class Shop:
         return OnlineReader(self.url, "shop")
 
     def source(self) -> RedisSource:
-        return RedisSource(from_url(self.url), PREFIX)
+        return RedisSource(parse_url(self.url), PREFIX)
 
     def send_product(self, number: int, sent_as: str = "*", **fields: str | bytes) -> None:
         """A product that is good but for what is said, under an id that Redis chooses unless it is given."""
@@ -157,7 +157,7 @@ def _run(file: Path, url: str, wanted: Wanted) -> None:
     signal.signal(signal.SIGTERM, lambda *_: ending.set())
     deployment = settings.load(file)
     with run_log.run(deployment, "stream", now=_now()):
-        source = RedisSource(from_url(url), PREFIX)
+        source = RedisSource(parse_url(url), PREFIX)
         with opened(deployment, source, wanted, Metrics(None), _now) as stream:
             stream.run(ending.is_set)
 

@@ -12,7 +12,7 @@ import redis
 
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
-from feature_repo.online.redis_connection import from_url
+from feature_repo.online.redis_connection import parse_url
 from producers.streaming.metrics import Metrics
 from producers.streaming.open_stream import opened
 from producers.streaming.redis_source import RedisSource
@@ -68,7 +68,7 @@ def test_messages_of_a_reply_that_was_lost_are_taken_in_before_what_came_later(s
         sent.set()
 
     with cutting(shop.server.port, b"lost", then) as port:
-        source = RedisSource(from_url(f"redis://127.0.0.1:{port}"), PREFIX)
+        source = RedisSource(parse_url(f"redis://127.0.0.1:{port}"), PREFIX)
         with opened(shop.settings, source, shop.wanted(every=0.2), Metrics(None), _now) as stream:
             stream.run(lambda: (sent.is_set() and not shop.left()) or time.monotonic() > deadline)
     assert shop.left() == 0
@@ -100,5 +100,5 @@ def test_a_server_that_never_gives_new_messages_ends_the_run(shop: Shop, monkeyp
 
     with shop.stream() as stream:
         monkeypatch.setattr(redis.Redis, "xreadgroup", refuses)
-        with pytest.raises(VitrineError, match="does not answer, tried 5 times: max number of clients reached"):
+        with pytest.raises(VitrineError, match="does not answer after 5 attempts: max number of clients reached"):
             stream.run(lambda: False)

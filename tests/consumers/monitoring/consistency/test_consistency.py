@@ -17,7 +17,7 @@ from consumers.monitoring.consistency.check import Consistency, ViewConsistency
 from feature_repo import config
 from feature_repo.offline import delta, retention
 from feature_repo.online.catalog import written_key
-from feature_repo.online.configured import open_online
+from feature_repo.online.open_store import open_configured_table
 from feature_repo.online.row_format import HEADER_SIZE
 from feature_repo.online.table import OnlineTable
 from tests.arrow_rows import write_arrow
@@ -48,7 +48,7 @@ def shop(store: FeatureStore) -> FeatureStore:
 
 
 def online(store: FeatureStore) -> OnlineTable:
-    opened = open_online(config.load(folder(store) / "feature_store.yaml"))
+    opened = open_configured_table(config.load(folder(store) / "feature_store.yaml"))
     assert opened is not None
     return opened
 
@@ -66,7 +66,7 @@ def row(store: FeatureStore, product: str) -> bytes:
 
 def replace(store: FeatureStore, product: str, new: bytes | None) -> None:
     """Put bytes in a row's place as nobody ought to."""
-    assert online(store).store.swap(key(store, product), online(store).store.get(key(store, product)), new)
+    assert online(store).store.compare_and_swap(key(store, product), online(store).store.get(key(store, product)), new)
 
 
 def checked(store: FeatureStore, *, now: datetime = NOW, sample: int = 100, **options: object) -> ViewConsistency:

@@ -11,10 +11,10 @@ from feature_repo import config
 from feature_repo.config import Settings
 from feature_repo.offline import delta
 from feature_repo.online.catalog import View
-from feature_repo.online.configured import LMDB, open_online
 from feature_repo.online.lmdb_store import LMDBStore
 from feature_repo.online.materialization_log import Ledger, Window
 from feature_repo.online.materialize import file_name
+from feature_repo.online.open_store import LMDB, open_configured_table
 from feature_repo.online.row_format import Layout
 from feature_repo.schema import TIMESTAMP
 
@@ -55,7 +55,7 @@ def append(
 
 def put_online(store: Settings, view: str, *, hours: float, up_to: float = -1e4) -> None:
     """All rows of a table of events up to `up_to` hours ago come online, `hours` ago."""
-    online = open_online(store)
+    online = open_configured_table(store)
     assert online is not None
     known = online.views.register(View(view, (("product_id", "string"),), 0, (Layout.of([]),)))
     ledger = Ledger(online, known, clock=lambda: ago(hours))

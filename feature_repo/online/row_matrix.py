@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from feature_repo.arrow import columns
 from feature_repo.arrow.columns import Column
 from feature_repo.arrow.field import Field
-from feature_repo.online import precision
+from feature_repo.online import quantization
 from feature_repo.online.encode import Words
 from feature_repo.online.row_format import HEADER_SIZE, Layout
 
@@ -176,7 +176,7 @@ def _numbers(field: Field, stored: NDArray[np.uint8], out: NDArray[Any] | None =
     if field.storage == "int8":
         np.multiply(elements, stored[:, :4].view("<f4"), out=values)
     elif field.storage == "float16" and values.dtype == np.float32:
-        precision.widen_half(elements, values)
+        quantization.widen_half(elements, values)
     else:
         np.copyto(values, elements)
     return values

@@ -1,0 +1,187 @@
+"""Open LMDB environments: one function for every LMDB file of the repository, and environments that threads share.
+
+LMDB allows one environment per path and process. `get_shared_environment` returns the same one to everybody in the
+process. A forked process inherits environments that it must not use: it closes them and opens its own. The file grows
+when the memory map is resized, which has to wait until no thread of this process has a transaction open; other
+processes learn of it by `lmdb.MapResizedError`.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import lmdb
+
+from feature_repo.errors import CorruptDataError
+
+Result = TypeVar("Result")
+
+FIRST_MAP_SIZE = 1 << 26
+MAX_READERS = 1024
+_READ_ALL = """
+import lmdb, sys
+with lmdb.open(sys.argv[1], readonly=True, readahead=False) as environment:
+    with environment.begin(buffers=True) as transaction, transaction.cursor() as cursor:
+        for _, value in cursor:
+            bytes(value[-1:])
+"""
+
+_shared: dict[Path, "SharedEnvironment"] = {}
+_shared_lock = threading.Lock()
+
+
+def open_environment(folder: Path, *, map_size: int = FIRST_MAP_SIZE, readonly: bool = False) -> lmdb.Environment:
+    """Open the LMDB environment in a folder.
+
+    Args:
+        folder: created if it does not exist, unless `readonly`.
+        map_size: bytes that the file may grow to before the map must be resized; ignored if `readonly`.
+        readonly: open without a lock file. Nobody may write to the file meanwhile.
+
+    Raises:
+        lmdb.Error: the file cannot be opened or is no LMDB file; with `readonly` also if it does not exist.
+    """
+    if readonly:
+        return lmdb.open(str(folder), readonly=True, lock=False, create=False, readahead=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = lmdb.open(str(folder), map_size=map_size, max_readers=MAX_READERS, readahead=False, meminit=False)
+    environment.reader_check()  # frees the reader slots of killed processes
+    return environment
+
+
+class SharedEnvironment:
+    """An open environment that counts its users: its map may only be resized while nobody uses it.
+
+    Raises:
+        CorruptDataError: the file is truncated.
+        lmdb.Error: the file cannot be opened.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "data.mdb"
+        self._environment = open_environment(folder, map_size=FIRST_MAP_SIZE)
+        _refuse_truncated_file(self._environment, self._file)
+        self._inode = self._file.stat().st_ino
+        self._user_count = 0
+        self._idle = threading.Condition()
+
+    def use(self, work: Callable[[lmdb.Environment], Result]) -> Result:
+        """Call `work` with the environment, whose map keeps its size until `work` returns."""
+        with self._idle:
+            self._user_count += 1
+        try:
+            return work(self._environment)
+        finally:
+            with self._idle:
+                self._user_count -= 1
+                self._idle.notify_all()
+
+    def resize(self, *, grow: bool) -> None:
+        """Double the map if `grow`, else take over the size that another process gave it."""
+        self.pause()
+        try:
+            self._environment.set_mapsize(2 * self._environment.info()["map_size"] if grow else 0)
+        finally:
+            self.resume()
+
+    def is_current(self) -> bool:
+        """Return whether the file at the path is still the file that was opened."""
+        try:
+            return self._file.stat().st_ino == self._inode
+        except FileNotFoundError:
+            return False
+
+    def close(self) -> None:
+        """Wait until nobody uses the environment, then close it."""
+        self.pause()
+        self._environment.close()
+        self.resume()
+
+    def pause(self) -> None:
+        """Wait until nobody uses the environment, and block new users until `resume`."""
+        self._idle.acquire()
+        self._idle.wait_for(lambda: not self._user_count)
+
+    def resume(self) -> None:
+        """Admit users again."""
+        self._idle.release()
+
+
+def get_shared_environment(folder: Path, *, create: bool) -> SharedEnvironment | None:
+    """Return this process's environment of a folder; None if the folder holds no LMDB file and `create` is false.
+
+    If the file was deleted or replaced since it was opened, the new file is opened.
+
+    Args:
+        folder: a resolved path; two spellings of one folder would open it twice.
+        create: create the folder and the file where they are missing.
+
+    Raises:
+        CorruptDataError: the file is truncated.
+        lmdb.Error: the file cannot be opened.
+    """
+    environment = _shared.get(folder)
+    if environment is not None and environment.is_current():
+        return environment
+    with _shared_lock:
+        environment = _shared.get(folder)
+        if environment is not None and not environment.is_current():
+            _shared.pop(folder).close()
+            environment = None
+        if environment is None:
+            if not create and not (folder / "data.mdb").is_file():
+                return None
+            environment = _shared[folder] = SharedEnvironment(folder)
+    return environment
+
+
+def _refuse_truncated_file(environment: lmdb.Environment, file: Path) -> None:
+    """Raise if pages in use lie past the end of the file: reading them would kill the process (SIGBUS).
+
+    An interrupted copy keeps the first pages, which say how many pages there are. A sound file can be shorter than that
+    too: a commit that deletes allocates pages at the end and frees them without writing them. So a file that is short
+    by whole pages is read to its end in a child process, which may be killed.
+
+    Raises:
+        CorruptDataError: pages in use are not in the file.
+    """
+    page_size = environment.stat()["psize"]
+    expected_size = (environment.info()["last_pgno"] + 1) * page_size
+    size = file.stat().st_size
+    if size < expected_size and (size % page_size or not _can_read_all(file.parent)):
+        raise CorruptDataError(
+            f"LMDB at {file.parent}: data.mdb is truncated: it has {size:,} of {expected_size:,} bytes, perhaps "
+            "because a copy was interrupted; copy it again, or remove the folder, run `feast apply` and materialize"
+        )
+
+
+def _can_read_all(folder: Path) -> bool:
+    """Return whether a child process reads every value without being killed."""
+    return subprocess.run([sys.executable, "-c", _READ_ALL, folder], capture_output=True, check=False).returncode == 0
+
+
+def _before_fork() -> None:
+    _shared_lock.acquire()
+    for environment in _shared.values():
+        environment.pause()
+
+
+def _after_fork_in_parent() -> None:
+    for environment in _shared.values():
+        environment.resume()
+    _shared_lock.release()
+
+
+def _after_fork_in_child() -> None:
+    for environment in _shared.values():
+        environment.resume()
+        environment.close()
+    _shared.clear()
+    _shared_lock.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
