@@ -1,8 +1,7 @@
 """The contract between those who write features and those who read them.
 
     definitions.py  gathers entities.py, sources.py, views/ and services.py: the only file Feast reads
-    schema.py       column names and Arrow schemas of every table
-    table_names.py  names of the tables
+    schema.py       table names, column names and Arrow schemas of every table
     config.py       the deployment's settings, read from feature_store.yaml without Feast
     errors.py       error classes
     features/       definitions of the computed features, shared by writers and readers

@@ -14,6 +14,18 @@ EVENT_TIMESTAMP = "event_timestamp"
 CREATED_TIMESTAMP = "created_timestamp"
 CLICKED = "clicked"
 
+CATALOGUE_TABLE = "product_catalogue"
+ACTIVE_TABLE = "product_active"
+EMBEDDING_TABLE = "product_embedding"
+TAGS_TABLE = "product_tags"
+CODES_TABLE = "product_codes"
+NEIGHBOURS_TABLE = "product_neighbours"
+CAPTION_TABLE = "product_caption"
+INTEREST_TABLE = "user_interest"
+TAG_PREDICTIONS_TABLE = "tag_predictions"
+FIRST_FEATURE_TABLE = "product_first_feature"
+QUARANTINE_TABLE = "quarantine"
+
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 VECTOR = pa.list_(pa.float32())
 

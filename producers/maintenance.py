@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.arrow import take
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
@@ -107,7 +107,7 @@ def forget(settings: Settings, *, products: Sequence[str], users: Sequence[str])
 
 def _remembered_by(settings: Settings, products: Sequence[str]) -> int:
     """How many users have one of the products among the last clicks of any of their rows."""
-    path = settings.table(table_names.INTEREST)
+    path = settings.table(schema.INTEREST_TABLE)
     if not products or not delta.exists(path):
         return 0
     users: set[str] = set()

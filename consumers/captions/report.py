@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
-from feature_repo import table_names, vocabulary
+from feature_repo import schema, vocabulary
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, files
@@ -104,7 +104,7 @@ def _finite(value: float) -> float | None:
 
 def _lines(settings: Settings) -> pa.Table:
     """product_id, caption, captioner_version and title: each product's newest caption of the newest captioner."""
-    captions = delta.read(settings.table(table_names.CAPTION))
+    captions = delta.read(settings.table(schema.CAPTION_TABLE))
     if not len(captions):
         raise VitrineError("table `product_caption` is empty; run `produce captions`")
     captions = captions.sort_by([("created_timestamp", "descending"), (EVENT_TIMESTAMP, "descending")])
@@ -113,7 +113,7 @@ def _lines(settings: Settings) -> pa.Table:
         [(name, "first") for name in ("caption", "captioner_version", EVENT_TIMESTAMP)]
     )
     newest = newest.rename_columns([PRODUCT_ID, "caption", "captioner_version", EVENT_TIMESTAMP])
-    titles = delta.read(settings.table(table_names.CATALOGUE), [PRODUCT_ID, EVENT_TIMESTAMP, "title"])
+    titles = delta.read(settings.table(schema.CATALOGUE_TABLE), [PRODUCT_ID, EVENT_TIMESTAMP, "title"])
     titles = (
         titles.filter(pc.is_valid(titles["title"]))
         .group_by([PRODUCT_ID, EVENT_TIMESTAMP])

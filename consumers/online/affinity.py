@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from consumers.online.encoder_guard import refuse_two_encoders
 from consumers.online.linked import Link
 from consumers.online.reader import OnlineReader
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.arrow import columns, timestamps
 from feature_repo.errors import VitrineError
 from feature_repo.features import affinity
@@ -64,13 +64,13 @@ def fetch_with_affinity(
     """
     _require(reader.join_keys(service), service)
     ids = {USER_ID: user_id, PRODUCT_ID: product_ids}
-    link = Link(table_names.INTEREST, _recent, HISTORY_SERVICE)
+    link = Link(schema.INTEREST_TABLE, _recent, HISTORY_SERVICE)
     block, history = reader.fetch_linked(service, ids, link, keep_stale=keep_stale, now=now)
     return WithAffinity(block, _affinity(block, history, product_ids, timestamps.tick(now, "us")))
 
 
 def _require(views: Collection[str], service: str) -> None:
-    missing = [view for view in (table_names.INTEREST, table_names.EMBEDDING) if view not in views]
+    missing = [view for view in (schema.INTEREST_TABLE, schema.EMBEDDING_TABLE) if view not in views]
     if missing:
         raise VitrineError(
             f"service `{service}` has no view {', '.join(missing)}, from which affinity is computed; "
@@ -88,12 +88,12 @@ def _affinity(block: Block, history: Block | None, product_ids: Sequence[str], n
         refuse_two_encoders(block)
         return {name: np.full(block.count, np.nan, np.float32) for name in affinity.NAMES}
     refuse_two_encoders(block, history)
-    clicked = _matrix(history, table_names.EMBEDDING, "fused_vector")
-    vectors = _matrix(block, table_names.EMBEDDING, "fused_vector", clicked.shape[1])
+    clicked = _matrix(history, schema.EMBEDDING_TABLE, "fused_vector")
+    vectors = _matrix(block, schema.EMBEDDING_TABLE, "fused_vector", clicked.shape[1])
     width = vectors.shape[1]
     if clicked.shape[1] != width:  # none of the clicked products has a vector
         clicked = np.full((len(clicked), width), np.nan, np.float32)
-    row = block.views[table_names.INTEREST]
+    row = block.views[schema.INTEREST_TABLE]
     user = User(
         interest=_vector(row, "interest_vector", width),
         ages=_vector(row, "child_age_mix", len(CHILD_AGES)),
@@ -106,8 +106,8 @@ def _affinity(block: Block, history: Block | None, product_ids: Sequence[str], n
     candidates = Candidates(
         products=product_ids,
         vectors=vectors,
-        ages=_matrix(block, table_names.TAGS, "child_age_distribution", len(CHILD_AGES)),
-        genders=_matrix(block, table_names.TAGS, "child_gender_distribution", len(CHILD_GENDERS)),
+        ages=_matrix(block, schema.TAGS_TABLE, "child_age_distribution", len(CHILD_AGES)),
+        genders=_matrix(block, schema.TAGS_TABLE, "child_gender_distribution", len(CHILD_GENDERS)),
         codes=_codes(block),
     )
     return affinity.of_user(user, candidates, now)
@@ -116,7 +116,7 @@ def _affinity(block: Block, history: Block | None, product_ids: Sequence[str], n
 def _first(user: ViewRows, feature: str) -> Any:
     """A list feature of the user's one row, empty where there is none."""
     if feature not in user.rows.columns:
-        raise VitrineError(f"the service leaves out {table_names.INTEREST}.{feature}, from which affinity is computed")
+        raise VitrineError(f"the service leaves out {schema.INTEREST_TABLE}.{feature}, from which affinity is computed")
     column = user.rows.columns[feature]
     if isinstance(column.values, np.ndarray) and column.valid is None:
         return column.values[0]
@@ -142,7 +142,7 @@ def _matrix(block: Block, view: str, feature: str, width: int = 1) -> NDArray[np
 
 def _codes(block: Block) -> NDArray[np.int64]:
     """The codes of each row [n, levels], -1 where there are none."""
-    read = block.views.get(table_names.CODES)
+    read = block.views.get(schema.CODES_TABLE)
     if read is None or "codes" not in read.rows.columns:
         return np.full((block.count, 1), -1)
     values = read.spread(columns.to_numpy(read.rows.columns["codes"]))

@@ -9,7 +9,7 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.arrow import columns, timestamps
 from feature_repo.errors import VitrineError
 from feature_repo.features import missing
@@ -24,12 +24,12 @@ def missing_of(block: Block, now: datetime) -> dict[str, NDArray[np.float32]]:
     Raises:
         VitrineError: the block has no `product_embedding` with `has_image` and `has_text`.
     """
-    read = block.views.get(table_names.EMBEDDING)
+    read = block.views.get(schema.EMBEDDING_TABLE)
     if read is None or not {"has_image", "has_text"} <= read.rows.columns.keys():
         raise VitrineError(
-            f"the block has no {table_names.EMBEDDING} with has_image and has_text; ask for the whole view"
+            f"the block has no {schema.EMBEDDING_TABLE} with has_image and has_text; ask for the whole view"
         )
-    known = _there(block, table_names.EMBEDDING)
+    known = _there(block, schema.EMBEDDING_TABLE)
     age = timestamps.tick(now, "us") - read.spread(read.rows.event_timestamp)
     has = {}
     for name in ("image", "text"):
@@ -38,15 +38,15 @@ def missing_of(block: Block, now: datetime) -> dict[str, NDArray[np.float32]]:
         )
         has[name] = np.where(known, values, np.float32(np.nan))
     features = missing.of_vectors(age, known, has)
-    if table_names.TAGS not in block.views:
+    if schema.TAGS_TABLE not in block.views:
         return features
     labelled = {
-        tag: _labelled(block, table_names.TAGS, tag)
+        tag: _labelled(block, schema.TAGS_TABLE, tag)
         for tag in TAGS
-        if tag in block.views[table_names.TAGS].rows.columns
+        if tag in block.views[schema.TAGS_TABLE].rows.columns
     }
-    told = _labelled(block, table_names.CATALOGUE, "category") if table_names.CATALOGUE in block.views else None
-    return features | missing.of_tags(_there(block, table_names.TAGS), labelled, told)
+    told = _labelled(block, schema.CATALOGUE_TABLE, "category") if schema.CATALOGUE_TABLE in block.views else None
+    return features | missing.of_tags(_there(block, schema.TAGS_TABLE), labelled, told)
 
 
 def _there(block: Block, view: str) -> NDArray[np.bool_]:

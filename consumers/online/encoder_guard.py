@@ -1,13 +1,13 @@
 """Vectors of two encoder versions have angles between them that mean nothing: no answer holds both."""
 
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.arrow import columns
 from feature_repo.arrow.columns import Column
 from feature_repo.errors import VitrineError
 from feature_repo.online.feature_batch import Block
 
 VERSION = "encoder_version"
-VIEWS = (table_names.EMBEDDING, table_names.INTEREST)
+VIEWS = (schema.EMBEDDING_TABLE, schema.INTEREST_TABLE)
 """The views of vectors."""
 
 

@@ -39,7 +39,7 @@ from consumers.ranking.plan import (
 )
 from consumers.ranking.prepared_features import Material, prepare
 from consumers.ranking.training_set import TrainingSet
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.cores import on_every_core
 from feature_repo.errors import VitrineError
 
@@ -129,7 +129,7 @@ def score_all(
 
 def _placebos(material: Material, plan: Plan) -> list[Piece]:
     """All features, and each group alone, after products have swapped content."""
-    if table_names.EMBEDDING not in material.data.views:
+    if schema.EMBEDDING_TABLE not in material.data.views:
         return []
 
     def swapped(number: int) -> Iterator[tuple[Key, Fit]]:

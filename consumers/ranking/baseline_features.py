@@ -22,7 +22,7 @@ from consumers.ranking.click_counts import (
 )
 from consumers.ranking.identity_controls import twins
 from consumers.ranking.training_set import TrainingSet, codes
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.schema import CATEGORY_SEPARATOR, IMPRESSIONS
 
 NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
@@ -74,7 +74,7 @@ def _rate(
 
 
 def _attributes(data: TrainingSet) -> tuple[pa.ChunkedArray, pa.ChunkedArray, pa.ChunkedArray]:
-    view = data.views.get(table_names.CATALOGUE)
+    view = data.views.get(schema.CATALOGUE_TABLE)
     if view is None:
         nothing = pa.chunked_array([pa.nulls(len(data.impressions), pa.string())])
         return nothing, nothing, nothing
@@ -85,12 +85,12 @@ def _attributes(data: TrainingSet) -> tuple[pa.ChunkedArray, pa.ChunkedArray, pa
 
 def _product_features(data: TrainingSet) -> dict[str, NDArray[np.float32]]:
     features: dict[str, NDArray[np.float32]] = {}
-    if view := data.views.get(table_names.CATALOGUE):
+    if view := data.views.get(schema.CATALOGUE_TABLE):
         features["price"] = view.numbers("price")
         known = view.row >= 0
         features["days_since_listed"] = np.full(len(known), np.nan, np.float32)
         features["days_since_listed"][known] = (data.time[known] - view.since[view.row[known]]) / MICROSECONDS_A_DAY
-    if view := data.views.get(table_names.EMBEDDING):
+    if view := data.views.get(schema.EMBEDDING_TABLE):
         features |= {name: view.numbers(name) for name in ("has_image", "has_text")}
     return features
 

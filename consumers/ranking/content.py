@@ -11,7 +11,7 @@ from consumers.ranking.baseline_features import RATE_STRENGTH
 from consumers.ranking.click_counts import Clicks, counts_before, smoothed_rate
 from consumers.ranking.identity_controls import WINDOW, same_in_window
 from consumers.ranking.training_set import JoinedView, TrainingSet, codes
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.features import missing
 from feature_repo.features.neighbours import NAMES as NEIGHBOURS
 from feature_repo.schema import TAGS
@@ -64,7 +64,7 @@ def missing_group(data: TrainingSet, embedding: JoinedView, tags: JoinedView | N
     if tags is None:
         return group
     labelled = {tag: ~_null(tags.strings(tag)) for tag in TAGS if tag in tags.versions.column_names}
-    catalogue = data.views.get(table_names.CATALOGUE)
+    catalogue = data.views.get(schema.CATALOGUE_TABLE)
     told = ~_null(catalogue.strings("category")) if catalogue is not None else None
     return group | missing.of_tags(tags.row >= 0, labelled, told)
 

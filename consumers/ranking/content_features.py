@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from consumers.ranking import content
 from consumers.ranking.click_counts import Clicks, clicks_of_users
 from consumers.ranking.training_set import JoinedView, TrainingSet, codes, gather
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.features.affinity import affinity, summaries
 from feature_repo.features.ages import child_stage, expected_stage
 from feature_repo.features.interest import Click, Means, means_of_histories
@@ -49,13 +49,13 @@ def feature_groups(data: TrainingSet, projection: Floats | None) -> dict[str, Gr
     """
     groups: dict[str, Group] = {}
     clicks = clicks_of_users(data.user, data.time, data.clicked)
-    embedding, tags = data.views.get(table_names.EMBEDDING), data.views.get(table_names.TAGS)
+    embedding, tags = data.views.get(schema.EMBEDDING_TABLE), data.views.get(schema.TAGS_TABLE)
     if tags is not None:
         groups["tags"] = _tags(data, tags)
-    if table_names.CODES in data.views:
-        groups["codes"] = content.codes_group(data, data.views[table_names.CODES], clicks)
-    if table_names.NEIGHBOURS in data.views:
-        groups["neighbours"] = content.neighbours_group(data.views[table_names.NEIGHBOURS])
+    if schema.CODES_TABLE in data.views:
+        groups["codes"] = content.codes_group(data, data.views[schema.CODES_TABLE], clicks)
+    if schema.NEIGHBOURS_TABLE in data.views:
+        groups["neighbours"] = content.neighbours_group(data.views[schema.NEIGHBOURS_TABLE])
     if embedding is not None:
         groups["affinity"] = _affinity(data, embedding, tags, clicks)
         if projection is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.online.catalog import ServicePart
 from feature_repo.online.open_store import open_configured_table
@@ -18,12 +18,12 @@ from feature_repo.online.request import Plan
 from feature_repo.online.table import OnlineTable
 
 VIEWS: Mapping[str, tuple[str, ...]] = {
-    "tags": (table_names.TAGS,),
-    "affinity": (table_names.EMBEDDING, table_names.TAGS),
-    "vectors": (table_names.EMBEDDING,),
-    "codes": (table_names.CODES,),
-    "neighbours": (table_names.NEIGHBOURS,),
-    "missing": (table_names.EMBEDDING, table_names.TAGS),
+    "tags": (schema.TAGS_TABLE,),
+    "affinity": (schema.EMBEDDING_TABLE, schema.TAGS_TABLE),
+    "vectors": (schema.EMBEDDING_TABLE,),
+    "codes": (schema.CODES_TABLE,),
+    "neighbours": (schema.NEIGHBOURS_TABLE,),
+    "missing": (schema.EMBEDDING_TABLE, schema.TAGS_TABLE),
 }
 """The views that a request fetches of each candidate for a group; the user's own row is fetched once a request."""
 STEPS: Mapping[str, tuple[str, ...]] = {

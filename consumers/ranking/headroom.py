@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from consumers.ranking.content_features import Group, feature_groups, fit_projection
 from consumers.ranking.ground_truth import Truth
 from consumers.ranking.training_set import JoinedView, TrainingSet
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS
 
 STEPS = ("true tags", "true vectors", "true tastes")
@@ -36,14 +36,14 @@ def steps(
         start: first microsecond of the test.
     """
     views = dict(data.views)
-    if table_names.TAGS in views:
-        views[table_names.TAGS] = _tags(truth, views[table_names.TAGS])
+    if schema.TAGS_TABLE in views:
+        views[schema.TAGS_TABLE] = _tags(truth, views[schema.TAGS_TABLE])
     with_tags = feature_groups(data.with_views(views), None)
     kept = {name: groups[name] for name in groups if name in ("codes", "neighbours", "vectors", "missing")}
     yield STEPS[0], [*kept.values(), *(with_tags[name] for name in ("tags", "affinity") if name in with_tags)]
-    if table_names.EMBEDDING in views:
-        views[table_names.EMBEDDING] = _vectors(truth, views[table_names.EMBEDDING])
-        projection = fit_projection(views[table_names.EMBEDDING], start)
+    if schema.EMBEDDING_TABLE in views:
+        views[schema.EMBEDDING_TABLE] = _vectors(truth, views[schema.EMBEDDING_TABLE])
+        projection = fit_projection(views[schema.EMBEDDING_TABLE], start)
         with_tags = feature_groups(data.with_views(views), projection)
         kept |= {name: with_tags[name] for name in ("vectors",)}
     replaced = [*kept.values(), *(with_tags[name] for name in ("tags", "affinity") if name in with_tags)]

@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 
 from consumers.ranking.lightgbm_ranker import Features
 from consumers.ranking.training_set import JoinedView, TrainingSet
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.errors import VitrineError
 
 IMPLAUSIBLE = 0.85
@@ -61,7 +61,7 @@ def clicks_not_yet_made(data: TrainingSet) -> list[Leak]:
 
     It catches a history whose timestamps were moved: tomorrow's click, said to be yesterday's.
     """
-    view = data.views.get(table_names.INTEREST)
+    view = data.views.get(schema.INTEREST_TABLE)
     if view is None or "recent_products" not in view.versions.column_names:
         return []
     features = {"user_interest.recent_products": _times_listed(data, view)}

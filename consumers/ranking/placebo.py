@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.ranking.training_set import Ints, JoinedView, TrainingSet
-from feature_repo import table_names
+from feature_repo import schema
 
-CONTENT_VIEWS = (table_names.EMBEDDING, table_names.TAGS, table_names.CODES)
+CONTENT_VIEWS = (schema.EMBEDDING_TABLE, schema.TAGS_TABLE, schema.CODES_TABLE)
 """The views whose rows swap; what the shop says of a product stays with it."""
-REFRESHED_VIEWS = (table_names.NEIGHBOURS,)
+REFRESHED_VIEWS = (schema.NEIGHBOURS_TABLE,)
 """Views made from content whose versions come with time and not with the product: a row gets its partner's of then."""
 
 
@@ -25,7 +25,7 @@ def with_swapped_content(data: TrainingSet, new_since: int, seed: int) -> Traini
         seed: of the permutation.
     """
     product = data.product
-    partner = _partners(product, data.views[table_names.EMBEDDING], new_since, np.random.default_rng(seed))
+    partner = _partners(product, data.views[schema.EMBEDDING_TABLE], new_since, np.random.default_rng(seed))
     views = dict(data.views)
     for name, view in data.views.items():
         if name in CONTENT_VIEWS:

@@ -15,7 +15,7 @@ from consumers.ranking.leakage import every_leak, refuse_leaks
 from consumers.ranking.lightgbm_ranker import Binned
 from consumers.ranking.plan import BASE, Split
 from consumers.ranking.training_set import TrainingSet
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.cores import on_every_core
 from feature_repo.errors import VitrineError
 
@@ -51,7 +51,7 @@ def prepare(data: TrainingSet, split: Split, start: int) -> Material:
     Raises:
         VitrineError: nothing to compare, or a feature that knows what it cannot.
     """
-    embedding = data.views.get(table_names.EMBEDDING)
+    embedding = data.views.get(schema.EMBEDDING_TABLE)
     projection = fit_projection(embedding, start) if embedding is not None else None
     todo: list[Callable[[], Any]] = [partial(tabular_features, data), partial(feature_groups, data, projection)]
     base, groups = on_every_core(lambda compute: compute(), todo)

@@ -21,7 +21,7 @@ from scipy.stats import spearmanr
 from consumers.ranking.click_counts import clicks_of_users
 from consumers.ranking.ground_truth import Truth
 from consumers.ranking.training_set import TrainingSet
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.errors import VitrineError
 from feature_repo.features.similarity import unit
 
@@ -84,7 +84,7 @@ def same_product_recall(data: TrainingSet, truth: Truth) -> float:
 
 def latest_vectors(data: TrainingSet) -> tuple[Floats, Ints]:
     """Unit fused vectors of the products' latest joined versions [v, d], and each product's row of it, -1 for none."""
-    view = data.views[table_names.EMBEDDING]
+    view = data.views[schema.EMBEDDING_TABLE]
     every = view.vectors("fused_vector")
     latest = np.full(int(data.product.max()) + 1, -1)
     known = (view.row >= 0) & ~np.isnan(every[np.maximum(view.row, 0), 0])

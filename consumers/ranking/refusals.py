@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from consumers.ranking.training_set import TrainingSet
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.errors import VitrineError
 from feature_repo.features.neighbours import NAMES as NEIGHBOURS
 
@@ -14,11 +14,11 @@ FEWEST_USERS = 20
 
 
 NEEDED: Mapping[str, tuple[str, ...]] = {
-    table_names.CATALOGUE: ("category", "brand", "price"),
-    table_names.EMBEDDING: ("fused_vector", "has_image", "has_text"),
-    table_names.TAGS: ("category", "category_probability", "child_age_distribution", "child_gender_distribution"),
-    table_names.CODES: ("codes", "semantic_id"),
-    table_names.NEIGHBOURS: NEIGHBOURS,
+    schema.CATALOGUE_TABLE: ("category", "brand", "price"),
+    schema.EMBEDDING_TABLE: ("fused_vector", "has_image", "has_text"),
+    schema.TAGS_TABLE: ("category", "category_probability", "child_age_distribution", "child_gender_distribution"),
+    schema.CODES_TABLE: ("codes", "semantic_id"),
+    schema.NEIGHBOURS_TABLE: NEIGHBOURS,
 }
 """What is made features of, by view: a service may leave a view out, and not a part of one."""
 
@@ -41,7 +41,7 @@ def refuse_unusable(data: TrainingSet, source: str) -> None:
                 f"{source}: the feature service gives {name} without {', '.join(lacking)}; name a service that takes "
                 "the whole view, or leaves it out"
             )
-    if not any((view.row >= 0).any() for name, view in data.views.items() if name != table_names.INTEREST):
+    if not any((view.row >= 0).any() for name, view in data.views.items() if name != schema.INTEREST_TABLE):
         raise VitrineError(
             f"{source}: none of its products has a feature row at the time it was shown; "
             "is it the log of this catalogue, and are its timestamps right?"

@@ -27,7 +27,7 @@ from consumers.ranking.splits import split_time, validation_time
 from consumers.ranking.training_set import TrainingSet, encoder_version, join
 from consumers.ranking.verdict import Verdict
 from consumers.tagging.report import judge
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.offline import delta, quarantine
 from feature_repo.schema import IMPRESSION_ID, PRODUCT_ID
@@ -138,7 +138,7 @@ def measure(
     lift = run.find(ALL)
     assert lift is not None
     sections: dict[str, object] = {}
-    if run.encoder is not None and table_names.EMBEDDING in data.views:
+    if run.encoder is not None and schema.EMBEDDING_TABLE in data.views:
         test = data.time >= run.split.astype(np.int64)
         sections["proxies"] = {
             "encoder": run.encoder,
@@ -154,7 +154,7 @@ def measure(
 
 def _tag_f1(settings: Settings) -> float:
     """Mean macro F1 of the tags on held-out products; NaN where no tagger was judged."""
-    if not delta.exists(settings.table(table_names.TAG_PREDICTIONS)):
+    if not delta.exists(settings.table(schema.TAG_PREDICTIONS_TABLE)):
         return float("nan")
     judged = judge(settings, replicates=2, seed=0)
     return float(np.mean([tag.variants[0].macro_f1.value for tag in judged.tags]))
@@ -190,7 +190,7 @@ def export_joined(
     middle = validation_time(data, start)
     part = np.where(data.time < middle, "train", np.where(data.time < start, "validation", "test"))
     features = dict(tabular_features(data))
-    embedding = data.views.get(table_names.EMBEDDING)
+    embedding = data.views.get(schema.EMBEDDING_TABLE)
     if set(formats) != {PARQUET}:
         for group in feature_groups(data, fit_projection(embedding, start) if embedding is not None else None).values():
             features |= group
@@ -270,6 +270,6 @@ def _curve(scores: Scores, drawn: Draws, rows: int) -> list[Point]:
 
 def _unmatched(data: TrainingSet) -> list[quarantine.Refused]:
     """Impressions that no view had anything for: kept, with every feature missing, and named."""
-    of_products = [view.row < 0 for name, view in data.views.items() if name != table_names.INTEREST]
+    of_products = [view.row < 0 for name, view in data.views.items() if name != schema.INTEREST_TABLE]
     shown = data.impressions.filter(pa.array(np.all(of_products, axis=0))).select([IMPRESSION_ID, PRODUCT_ID])
     return [quarantine.Refused(row[IMPRESSION_ID], PRODUCT_ID, UNMATCHED, row[PRODUCT_ID]) for row in shown.to_pylist()]

@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from consumers.ranking.training_set import TrainingSet
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.schema import CHILD_AGES
 
 DAY = 86_400_000_000
@@ -35,13 +35,13 @@ def slices(data: TrainingSet, test: NDArray[np.bool_]) -> dict[str, NDArray[np.b
         "under 7 days": age < 7 * DAY,
         "tail products": (~head & ~new)[product],
     }
-    if embedding := data.views.get(table_names.EMBEDDING):
+    if embedding := data.views.get(schema.EMBEDDING_TABLE):
         parts["products without image"] = embedding.numbers("has_image") == 0
-    if tags := data.views.get(table_names.TAGS):
+    if tags := data.views.get(schema.TAGS_TABLE):
         stage = tags.strings("child_age")
         for label in CHILD_AGES:
             parts[f"age stage {label}"] = pc.equal(stage, label).fill_null(False).to_numpy()
-    if catalogue := data.views.get(table_names.CATALOGUE):
+    if catalogue := data.views.get(schema.CATALOGUE_TABLE):
         for label in _commonest(catalogue.strings("category"), test):
             parts[f"category {label}"] = pc.equal(catalogue.strings("category"), label).fill_null(False).to_numpy()
     clicked = data.clicked[test]
@@ -53,7 +53,7 @@ def _listed(data: TrainingSet, product: NDArray[np.int64]) -> NDArray[np.int64]:
     """When each impression's product was first listed, in microseconds [n]; where no view says, when first shown."""
     first = np.full(int(product.max()) + 1, np.iinfo(np.int64).max)
     np.minimum.at(first, product, data.time)
-    if view := data.views.get(table_names.CATALOGUE):
+    if view := data.views.get(schema.CATALOGUE_TABLE):
         known = view.row >= 0
         np.minimum.at(first, product[known], view.since[view.row[known]])
     return first[product]

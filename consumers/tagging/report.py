@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from consumers.tagging import metrics
 from consumers.tagging.metrics import Ints, Said
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
@@ -98,7 +98,7 @@ def judge(settings: Settings, *, replicates: int, seed: int) -> TagsReport:
         VitrineError: there is no such table, it holds no predictions, or the variants do not speak of the same
             products.
     """
-    table = delta.read(settings.table(table_names.TAG_PREDICTIONS))
+    table = delta.read(settings.table(schema.TAG_PREDICTIONS_TABLE))
     if not len(table):
         raise VitrineError("table `tag_predictions` is empty; run `produce tags` first")
     newest = table.take([pc.sort_indices(table, [(CREATED_TIMESTAMP, "descending")])[0]]).to_pylist()[0]

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.errors import VitrineError
 from feature_repo.features import affinity
 from feature_repo.features.affinity import Candidates, User
@@ -42,7 +42,7 @@ def of_frame(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _row(row: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
-    versions = {row[f"{view}__encoder_version"] for view in (table_names.INTEREST, table_names.EMBEDDING)}
+    versions = {row[f"{view}__encoder_version"] for view in (schema.INTEREST_TABLE, schema.EMBEDDING_TABLE)}
     if len(versions) > 1 and all(isinstance(version, str) for version in versions):
         raise VitrineError(
             f"user and candidate have vectors of two encoder versions: {' and '.join(sorted(versions))}; run "

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo import schema, table_names
+from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.offline import delta
 
@@ -55,14 +55,14 @@ def add(settings: Settings, step: str, rows: Sequence[Refused], now: datetime) -
     """
     if not rows:
         return 0
-    arriving, path = as_table(step, rows, now), settings.table(table_names.QUARANTINE)
+    arriving, path = as_table(step, rows, now), settings.table(schema.QUARANTINE_TABLE)
     while True:
-        turn = delta.turn(path, table_names.QUARANTINE)
+        turn = delta.turn(path, schema.QUARANTINE_TABLE)
         unknown = _unknown(arriving, path, step) if delta.exists(path) else arriving
         if not unknown.num_rows:
             return 0
         try:
-            delta.append_in_turn(path, unknown, table_names.QUARANTINE, turn)
+            delta.append_in_turn(path, unknown, schema.QUARANTINE_TABLE, turn)
         except delta.OutOfTurn:
             continue  # another writer was quicker, perhaps with the same rows
         return unknown.num_rows
@@ -92,7 +92,7 @@ def as_table(step: str, rows: Sequence[Refused], now: datetime) -> pa.Table:
 
 def read(settings: Settings) -> pa.Table:
     """The whole table (schema.QUARANTINE); no rows where nothing was ever refused."""
-    path = settings.table(table_names.QUARANTINE)
+    path = settings.table(schema.QUARANTINE_TABLE)
     return delta.read(path, schema.QUARANTINE.names) if delta.exists(path) else schema.QUARANTINE.empty_table()
 
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 from feast import FeatureView, Field
 from feast.types import Array, Bool, Float32, Float64, Int32, String
 
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.entities import product
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, TAGS
 from feature_repo.sources import delta_source
@@ -16,7 +16,7 @@ WHILE_ON_SALE = timedelta(days=36_500)
 materializes, so the lifetime is said outright."""
 
 product_catalogue = FeatureView(
-    name=table_names.CATALOGUE,
+    name=schema.CATALOGUE_TABLE,
     entities=[product],
     ttl=WHILE_ON_SALE,
     schema=[
@@ -24,12 +24,12 @@ product_catalogue = FeatureView(
         Field(name="brand", dtype=String),
         Field(name="price", dtype=Float64),
     ],
-    source=delta_source(table_names.CATALOGUE),
+    source=delta_source(schema.CATALOGUE_TABLE),
     description="What the shop says of a product.",
 )
 
 product_embedding = FeatureView(
-    name=table_names.EMBEDDING,
+    name=schema.EMBEDDING_TABLE,
     entities=[product],
     ttl=WHILE_ON_SALE,
     schema=[
@@ -41,12 +41,12 @@ product_embedding = FeatureView(
         Field(name="has_text", dtype=Bool),
         Field(name="encoder_version", dtype=String, tags=FEW),
     ],
-    source=delta_source(table_names.EMBEDDING),
+    source=delta_source(schema.EMBEDDING_TABLE),
     description="What a product looks like and says: unit vectors of one encoder version.",
 )
 
 product_tags = FeatureView(
-    name=table_names.TAGS,
+    name=schema.TAGS_TABLE,
     entities=[product],
     ttl=WHILE_ON_SALE,
     schema=[
@@ -57,12 +57,12 @@ product_tags = FeatureView(
         Field(name="tagger_version", dtype=String, tags=FEW),
         Field(name="encoder_version", dtype=String, tags=FEW),
     ],
-    source=delta_source(table_names.TAGS),
+    source=delta_source(schema.TAGS_TABLE),
     description="What the vectors say a product is, with calibrated probabilities.",
 )
 
 product_codes = FeatureView(
-    name=table_names.CODES,
+    name=schema.CODES_TABLE,
     entities=[product],
     ttl=WHILE_ON_SALE,
     schema=[
@@ -71,12 +71,12 @@ product_codes = FeatureView(
         Field(name="codebook_version", dtype=String, tags=FEW),
         Field(name="encoder_version", dtype=String, tags=FEW),
     ],
-    source=delta_source(table_names.CODES),
+    source=delta_source(schema.CODES_TABLE),
     description="The semantic ID of a product: residual k-means codes of its fused vector, coarse to fine.",
 )
 
 product_neighbours = FeatureView(
-    name=table_names.NEIGHBOURS,
+    name=schema.NEIGHBOURS_TABLE,
     entities=[product],
     ttl=WHILE_ON_SALE,
     schema=[
@@ -88,18 +88,18 @@ product_neighbours = FeatureView(
         Field(name="neighbours", dtype=Int32),
         Field(name="encoder_version", dtype=String, tags=FEW),
     ],
-    source=delta_source(table_names.NEIGHBOURS),
+    source=delta_source(schema.NEIGHBOURS_TABLE),
     description="What the most similar products with a history earned: what a product without one starts with.",
 )
 
 product_caption = FeatureView(
-    name=table_names.CAPTION,
+    name=schema.CAPTION_TABLE,
     entities=[product],
     ttl=WHILE_ON_SALE,
     schema=[
         Field(name="caption", dtype=String),
         Field(name="captioner_version", dtype=String, tags=FEW),
     ],
-    source=delta_source(table_names.CAPTION),
+    source=delta_source(schema.CAPTION_TABLE),
     description="A selling line for merchants to start from, written from the picture alone.",
 )

@@ -5,7 +5,7 @@ from datetime import timedelta
 from feast import FeatureView, Field
 from feast.types import Array, Float32, Int64, String
 
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.entities import user
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS
 from feature_repo.sources import delta_source
@@ -15,7 +15,7 @@ WHILE_REMEMBERED = timedelta(days=36_500)
 """What a user clicked holds until the next click; how old it is says `recent_times`."""
 
 user_interest = FeatureView(
-    name=table_names.INTEREST,
+    name=schema.INTEREST_TABLE,
     entities=[user],
     ttl=WHILE_REMEMBERED,
     schema=[
@@ -30,6 +30,6 @@ user_interest = FeatureView(
         Field(name="clicks", dtype=Int64),
         Field(name="encoder_version", dtype=String, tags=FEW),
     ],
-    source=delta_source(table_names.INTEREST),
+    source=delta_source(schema.INTEREST_TABLE),
     description="What a user's clicks say of the user, strictly before the time asked about.",
 )

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.features import interest
 from feature_repo.features.interest import Click
@@ -50,7 +50,7 @@ class Made:
 
     def __str__(self) -> str:
         return (
-            f"{self.added:,} versions of {self.users:,} users added to {table_names.INTEREST}, "
+            f"{self.added:,} versions of {self.users:,} users added to {schema.INTEREST_TABLE}, "
             f"{self.known:,} known already; "
             f"{self.clicks:,} clicks, {self.without_vector:,} of them on products without a vector of "
             f"{self.encoder_version} at that time; {self.refused:,} rows of the log quarantined"
@@ -96,7 +96,7 @@ def make_interests(
         place = np.concatenate([np.arange(starts[user], starts[user + 1]) for user in group])
         if new[place].any():
             rows = _rows(log, products, order[place], np.diff(starts)[group], new[place], version, now)
-            delta.append(settings.table(table_names.INTEREST), rows)
+            delta.append(settings.table(schema.INTEREST_TABLE), rows)
         return len(place)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -144,7 +144,7 @@ def _groups(starts: Int64) -> Iterator[Int64]:
 
 def _known(settings: Settings, log: Log, order: Int64, starts: Int64, version: str) -> np.ndarray:
     """Which of the clicks, by user, then time, have their version in the table: bool [n]."""
-    path = settings.table(table_names.INTEREST)
+    path = settings.table(schema.INTEREST_TABLE)
     if not delta.exists(path):
         return np.zeros(len(order), bool)
     known = delta.read(path, [USER_ID, EVENT_TIMESTAMP, "clicks"], where=pc.field("encoder_version") == version)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.arrow.vectors import matrix
 from feature_repo.config import Settings
 from feature_repo.features import neighbours as definition
@@ -50,7 +50,7 @@ class Made:
 
     def __str__(self) -> str:
         return (
-            f"{self.added:,} versions added to {table_names.NEIGHBOURS} over {self.moments:,} moments, "
+            f"{self.added:,} versions added to {schema.NEIGHBOURS_TABLE} over {self.moments:,} moments, "
             f"{self.known:,} known already; vectors of {self.encoder_version}; "
             f"{self.refused:,} rows of the log quarantined"
         )
@@ -97,7 +97,7 @@ def make_neighbours(
             waiting.append(_rows(changes.products, product[new], since[new], of_new, version, now))
         if waiting and (done == len(moments) or sum(map(len, waiting)) >= ROWS_A_COMMIT):
             added += sum(map(len, waiting))
-            delta.append(settings.table(table_names.NEIGHBOURS), pa.concat_tables(waiting))
+            delta.append(settings.table(schema.NEIGHBOURS_TABLE), pa.concat_tables(waiting))
             waiting = []
         progress(done, len(moments))
     return Made(version, len(moments), added, there, sum(log.refused.values()))
@@ -239,7 +239,7 @@ class _Known:
 
     @staticmethod
     def read(settings: Settings, products: pa.Array, version: str) -> "_Known":
-        path = settings.table(table_names.NEIGHBOURS)
+        path = settings.table(schema.NEIGHBOURS_TABLE)
         if not delta.exists(path):
             return _Known(np.empty(0, np.int64), np.empty(0, np.int64))
         rows = delta.read(path, [PRODUCT_ID, EVENT_TIMESTAMP], where=pc.field("encoder_version") == version)

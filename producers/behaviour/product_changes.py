@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.arrow.vectors import matrix
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
@@ -57,11 +57,11 @@ def read_changes(settings: Settings, version: str) -> Changes:
     """
     of_encoder = pc.field("encoder_version") == version
     key = [PRODUCT_ID, EVENT_TIMESTAMP, CREATED_TIMESTAMP]
-    embedding = delta.read(settings.table(table_names.EMBEDDING), [*key, "fused_vector"], where=of_encoder)
+    embedding = delta.read(settings.table(schema.EMBEDDING_TABLE), [*key, "fused_vector"], where=of_encoder)
     tables: list[tuple[pa.Table, str]] = [(embedding.filter(pc.is_valid(pc.field("fused_vector"))), "vector")]
     for name, column, kind in (
-        (table_names.CATALOGUE, "price", "price"),
-        (table_names.TAGS, "child_age_distribution", "age"),
+        (schema.CATALOGUE_TABLE, "price", "price"),
+        (schema.TAGS_TABLE, "child_age_distribution", "age"),
     ):
         if delta.exists(settings.table(name)):
             tables.append((delta.read(settings.table(name), [*key, column]), kind))

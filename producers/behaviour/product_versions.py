@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 from numpy.typing import NDArray
 
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.arrow import take
 from feature_repo.arrow.vectors import matrix
 from feature_repo.config import Settings
@@ -50,15 +50,15 @@ def read_versions(
         time: int64 [n], microseconds since 1970 UTC.
     """
     embedding, vectors = held_at(
-        settings, table_names.EMBEDDING, ["fused_vector"], products, product, time, encoder_version
+        settings, schema.EMBEDDING_TABLE, ["fused_vector"], products, product, time, encoder_version
     )
     fused = matrix(vectors["fused_vector"])
-    if not delta.exists(settings.table(table_names.TAGS)):
+    if not delta.exists(settings.table(schema.TAGS_TABLE)):
         nothing = np.full(len(product), -1)
         ages, genders = (np.empty((0, len(labels)), np.float32) for labels in (CHILD_AGES, CHILD_GENDERS))
         return ProductVersions(embedding, fused, nothing, ages, genders)
     names = ["child_age_distribution", "child_gender_distribution"]
-    tags, found = held_at(settings, table_names.TAGS, names, products, product, time, encoder_version)
+    tags, found = held_at(settings, schema.TAGS_TABLE, names, products, product, time, encoder_version)
     ages, genders = (matrix(found[n], len(ls)) for n, ls in zip(names, (CHILD_AGES, CHILD_GENDERS), strict=True))
     return ProductVersions(embedding, fused, tags, ages, genders)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.offline import delta, quarantine
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_CAPTION, PRODUCT_ID, TIMESTAMP
@@ -57,7 +57,7 @@ def caption_catalogue(
     Raises:
         VitrineError: there is no catalogue, or the checkpoint has no language head or cannot be opened.
     """
-    catalogue = delta.read(settings.table(table_names.CATALOGUE), [*KEY, "image", "image_bytes"])
+    catalogue = delta.read(settings.table(schema.CATALOGUE_TABLE), [*KEY, "image", "image_bytes"])
     captioner = open_captioner(encoder)
     pictured = catalogue.filter(pc.field("image").is_valid() | pc.field("image_bytes").is_valid())
     todo = _without_known(settings, pictured, captioner.version)
@@ -71,7 +71,7 @@ def caption_catalogue(
                 lines = captioner.write(decoded.pixels)
                 rows = _rows(seen, lines, captioner, now)
                 if rows.num_rows:
-                    delta.append(settings.table(table_names.CAPTION), rows)
+                    delta.append(settings.table(schema.CAPTION_TABLE), rows)
                 blind = part.filter(pa.array(~decoded.usable))[PRODUCT_ID].to_pylist()
                 refused = [
                     quarantine.Refused(product, "image", error.reason, error.detail or None)
@@ -116,7 +116,7 @@ def _rows(rows: pa.Table, lines: list[str], captioner: Captioner, now: datetime)
 
 def _without_known(settings: Settings, catalogue: pa.Table, version: str) -> pa.Table:
     """The versions without a caption of this captioner, in the catalogue's order."""
-    path = settings.table(table_names.CAPTION)
+    path = settings.table(schema.CAPTION_TABLE)
     if not delta.exists(path):
         return catalogue
     known = delta.read(path, KEY, where=pc.field("captioner_version") == version)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from feature_repo import schema, table_names
+from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import activity, delta, files, quarantine, validation
@@ -123,7 +123,7 @@ def take_in(
             )
         except delta.OutOfTurn:  # another run has taken in a table meanwhile: compare with that
             continue
-    raise VitrineError(f"table `{table_names.CATALOGUE}`: others were quicker {delta.ATTEMPTS} times; run this again")
+    raise VitrineError(f"table `{schema.CATALOGUE_TABLE}`: others were quicker {delta.ATTEMPTS} times; run this again")
 
 
 def _take_in(
@@ -136,7 +136,7 @@ def _take_in(
     rehash: bool,
     progress: Callable[[int], None],
 ) -> TakenIn:
-    path, active_path = settings.table(table_names.CATALOGUE), settings.table(table_names.ACTIVE)
+    path, active_path = settings.table(schema.CATALOGUE_TABLE), settings.table(schema.ACTIVE_TABLE)
     turn, active_turn = delta.turn(path, STEP), delta.turn(active_path, STEP)
     known = versions.read(path)
     read = _Read()

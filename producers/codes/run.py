@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.arrow import take
 from feature_repo.arrow.vectors import matrix
 from feature_repo.config import Settings
@@ -68,7 +68,7 @@ class Coded:
         how = "trained" if self.trained else "as it was"
         return (
             f"{self.codebook_version} ({how}, {' x '.join(map(str, self.sizes))} codes): {self.added:,} rows added to "
-            f"{table_names.CODES}, {self.known:,} known already; vectors of {self.encoder_version}\n  {self.quality}"
+            f"{schema.CODES_TABLE}, {self.known:,} known already; vectors of {self.encoder_version}\n  {self.quality}"
         )
 
 
@@ -114,14 +114,14 @@ def code_products(
     for start in range(0, len(new), ROWS_A_COMMIT):
         rows = new[start : start + ROWS_A_COMMIT]
         delta.append(
-            settings.table(table_names.CODES), code_rows(keys.take(pa.array(rows)), codes[rows], codebook, now)
+            settings.table(schema.CODES_TABLE), code_rows(keys.take(pa.array(rows)), codes[rows], codebook, now)
         )
     return Coded(codebook.version, version, known is None, sizes, len(new), len(keys) - len(new), found)
 
 
 def _train(settings: Settings, version: str, levels: int, size: int | None, seed: int, now: datetime) -> Codebook:
     """From each product once, so that the often changed weigh no more; a sample of them where they are many."""
-    order = delta.read(settings.table(table_names.EMBEDDING), KEY, where=pc.field("encoder_version") == version)
+    order = delta.read(settings.table(schema.EMBEDDING_TABLE), KEY, where=pc.field("encoder_version") == version)
     product = order[PRODUCT_ID].combine_chunks().dictionary_encode().indices.to_numpy()
     since = order[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
     by_product = np.lexsort((since, product))
@@ -132,7 +132,7 @@ def _train(settings: Settings, version: str, levels: int, size: int | None, seed
         last = np.random.default_rng(seed).choice(last, most, replace=False)
     where = pc.field("encoder_version") == version
     rows = take.rows_of(
-        delta.dataset(settings.table(table_names.EMBEDDING)), np.sort(last), ["fused_vector"], where=where
+        delta.dataset(settings.table(schema.EMBEDDING_TABLE)), np.sort(last), ["fused_vector"], where=where
     )
     vectors = matrix(rows["fused_vector"])
     vectors = vectors[~np.isnan(vectors[:, 0])]
@@ -154,7 +154,7 @@ def _encode(settings: Settings, codebook: Codebook) -> tuple[pa.Table, NDArray[n
         rows += len(vectors)
     if not keys:
         raise VitrineError(
-            f"no vector of {codebook.encoder_version} in `{table_names.EMBEDDING}`; run `produce embeddings`"
+            f"no vector of {codebook.encoder_version} in `{schema.EMBEDDING_TABLE}`; run `produce embeddings`"
         )
     _, first = np.unique(np.concatenate(prints), return_index=True)
     everything = np.concatenate(codes)
@@ -173,7 +173,7 @@ def _fingerprints(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
 
 def _batches(settings: Settings, version: str) -> Iterator[tuple[pa.Table, NDArray[np.float32]]]:
     where = pc.field("encoder_version") == version
-    rows = delta.dataset(settings.table(table_names.EMBEDDING))
+    rows = delta.dataset(settings.table(schema.EMBEDDING_TABLE))
     for batch in take.scan(rows, [*KEY, "fused_vector"], where).to_batches():
         table = pa.Table.from_batches([batch]).filter(pc.is_valid(pc.field("fused_vector")))
         if len(table):
@@ -183,7 +183,7 @@ def _batches(settings: Settings, version: str) -> Iterator[tuple[pa.Table, NDArr
 def _not_yet(settings: Settings, keys: pa.Table, codebook_version: str) -> NDArray[np.int64]:
     """Rows of `keys` that this codebook has not coded: int64 [n], each key once."""
     numbered = keys.append_column("row", pa.array(np.arange(len(keys))))
-    path = settings.table(table_names.CODES)
+    path = settings.table(schema.CODES_TABLE)
     if delta.exists(path):
         coded = delta.read(path, KEY, where=pc.field("codebook_version") == codebook_version)
         numbered = numbered.join(coded, KEY, join_type="left anti")

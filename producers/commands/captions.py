@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import config, console, table_names
+from feature_repo import config, console, schema
 from feature_repo.console import StoreOption
 
 
@@ -26,7 +26,7 @@ def captions(
     from producers.captions.run import caption_catalogue
 
     opened, now = config.load(store), datetime.now(UTC)
-    with run_log.run(opened, "captions", now=now, reads=[table_names.CATALOGUE]) as run, console.progress_bar() as bar:
+    with run_log.run(opened, "captions", now=now, reads=[schema.CATALOGUE_TABLE]) as run, console.progress_bar() as bar:
         task = bar.add_task("write captions", total=None)
         done = caption_catalogue(
             opened,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import config, console, table_names
+from feature_repo import config, console, schema
 from feature_repo.console import StoreOption
 
 
@@ -35,7 +35,7 @@ def catalogue(
     from producers.catalogue import ingest as catalogue
 
     opened, now = config.load(store), datetime.now(UTC)
-    with run_log.run(opened, catalogue.STEP, now=now, reads=[table_names.CATALOGUE]) as run, ExitStack() as shown:
+    with run_log.run(opened, catalogue.STEP, now=now, reads=[schema.CATALOGUE_TABLE]) as run, ExitStack() as shown:
         bar = console.progress_bar()
         task = bar.add_task("compare products", total=None)
 

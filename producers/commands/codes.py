@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import config, console, table_names
+from feature_repo import config, console, schema
 from feature_repo.console import StoreOption
 
 
@@ -42,7 +42,7 @@ def codes(
 
     opened, now = config.load(store), datetime.now(UTC)
     with (
-        run_log.run(opened, "codes", now=now, reads=[table_names.EMBEDDING]) as run,
+        run_log.run(opened, "codes", now=now, reads=[schema.EMBEDDING_TABLE]) as run,
         console.console.status("code products"),
     ):
         done = code_products(

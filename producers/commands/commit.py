@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import config, console, table_names
+from feature_repo import config, console, schema
 from feature_repo.console import StoreOption
 
 
@@ -20,7 +20,7 @@ def commit(
 
     opened, now = config.load(store), datetime.now(UTC)
     with (
-        run_log.run(opened, existing_rows.STEP, now=now, reads=[table_names.CATALOGUE]) as run,
+        run_log.run(opened, existing_rows.STEP, now=now, reads=[schema.CATALOGUE_TABLE]) as run,
         console.console.status("commit parts"),
     ):
         done = remote_jobs.commit(opened, parts, now)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import config, console, table_names
+from feature_repo import config, console, schema
 from feature_repo.console import StoreOption
 
 
@@ -34,7 +34,7 @@ def interests(
     from producers.behaviour.interests import make_interests
 
     opened, now = config.load(store), datetime.now(UTC)
-    reads = [table_names.EMBEDDING, table_names.TAGS]
+    reads = [schema.EMBEDDING_TABLE, schema.TAGS_TABLE]
     with run_log.run(opened, "interests", now=now, reads=reads) as run, console.progress_bar() as bar:
         task = bar.add_task("follow clicks", total=None)
         done = make_interests(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import config, console, table_names
+from feature_repo import config, console, schema
 from feature_repo.console import StoreOption
 
 
@@ -36,7 +36,7 @@ def neighbours(
 
     step = parse_age(every)
     opened, now = config.load(store), datetime.now(UTC)
-    reads = [table_names.EMBEDDING, table_names.CATALOGUE, table_names.TAGS]
+    reads = [schema.EMBEDDING_TABLE, schema.CATALOGUE_TABLE, schema.TAGS_TABLE]
     with run_log.run(opened, "neighbours", now=now, reads=reads) as run, console.progress_bar() as bar:
         task = bar.add_task("look at neighbours", total=None)
         done = make_neighbours(

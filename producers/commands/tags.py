@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import config, console, table_names
+from feature_repo import config, console, schema
 from feature_repo.console import StoreOption
 
 
@@ -28,7 +28,7 @@ def tags(
     from producers.tags.run import tag_products
 
     opened, now = config.load(store), datetime.now(UTC)
-    with run_log.run(opened, "tags", now=now, reads=[table_names.EMBEDDING, table_names.CATALOGUE]) as run:
+    with run_log.run(opened, "tags", now=now, reads=[schema.EMBEDDING_TABLE, schema.CATALOGUE_TABLE]) as run:
         done = tag_products(
             opened,
             labels,

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
@@ -36,7 +36,7 @@ def answered(settings: Settings, rows: pa.Table, encoder_version: str, *, few: b
         bool [n] twice: whether the last created of the same product and time is of this encoder; and whether it came of
         the same contents too, or does not say of which, as rows from before hashes were kept.
     """
-    path = settings.table(table_names.EMBEDDING)
+    path = settings.table(schema.EMBEDDING_TABLE)
     if not delta.exists(path) or not len(rows):
         return np.zeros(len(rows), bool), np.zeros(len(rows), bool)
     made = delta.read(path, [*KEY, CREATED_TIMESTAMP, "encoder_version", *HASHES], where=of_same(rows, few))
@@ -54,7 +54,7 @@ def overtaken(settings: Settings, encoder_version: str, seen: int | None) -> boo
 
     By Delta's own statistics: a file that holds one encoder's rows alone is not opened.
     """
-    path = settings.table(table_names.EMBEDDING)
+    path = settings.table(schema.EMBEDDING_TABLE)
     if not delta.exists(path):
         return False
     came = delta.added(path, delta.opened(path), seen)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.dataset
 from numpy.typing import NDArray
 
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP
@@ -55,10 +55,10 @@ def since(settings: Settings, encoder_version: str) -> Since | None:
     Raises:
         VitrineError: there is no catalogue.
     """
-    path = settings.table(table_names.CATALOGUE)
+    path = settings.table(schema.CATALOGUE_TABLE)
     whole = delta.dataset(path)
-    table, rows = delta.opened(path), settings.table(table_names.EMBEDDING)
-    mark = f"{table_names.CATALOGUE} {table.metadata().id} encoded by {encoder_version}"
+    table, rows = delta.opened(path), settings.table(schema.EMBEDDING_TABLE)
+    mark = f"{schema.CATALOGUE_TABLE} {table.metadata().id} encoded by {encoder_version}"
     looked_at = f"{mark}, rows looked at"
     marks, made_before = {mark: table.version()}, delta.version(rows)
     if made_before is not None:

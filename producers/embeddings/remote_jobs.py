@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_repo import images, schema, table_names
+from feature_repo import images, schema
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, quarantine
@@ -66,7 +66,7 @@ def hand_out(settings: Settings, out: Path, *, encoder_version: str | None, has_
         VitrineError: there is no catalogue.
     """
     columns = [*KEY, "title", "image", "image_bytes", "image_hash"]
-    catalogue = delta.read(settings.table(table_names.CATALOGUE), [*columns, schema.CREATED_TIMESTAMP])
+    catalogue = delta.read(settings.table(schema.CATALOGUE_TABLE), [*columns, schema.CREATED_TIMESTAMP])
     last = np.zeros(len(catalogue), bool)
     last[existing_rows.newest(catalogue)] = True
     catalogue = catalogue.select(columns).filter(pa.array(last))
@@ -126,7 +126,7 @@ def commit(settings: Settings, folder: Path, now: datetime) -> Committed:
 
 def _add_unknown(settings: Settings, rows: pa.Table, encoder_version: str, now: datetime) -> int:
     """Add the rows that the table has not, in one commit in turn with all others of this encoder; how many they are."""
-    path, name = settings.table(table_names.EMBEDDING), series(encoder_version)
+    path, name = settings.table(schema.EMBEDDING_TABLE), series(encoder_version)
     created = pa.repeat(pa.scalar(now, schema.TIMESTAMP), len(rows))
     place = rows.schema.get_field_index(schema.CREATED_TIMESTAMP)
     rows = rows.set_column(place, rows.schema.field(place), created)
@@ -142,7 +142,7 @@ def _add_unknown(settings: Settings, rows: pa.Table, encoder_version: str, now: 
         except delta.OutOfTurn:  # some of these may be among the rows that another has just added: ask again
             continue
         return len(new)
-    raise VitrineError(f"table `{table_names.EMBEDDING}`: others were quicker {delta.ATTEMPTS} times; run this again")
+    raise VitrineError(f"table `{schema.EMBEDDING_TABLE}`: others were quicker {delta.ATTEMPTS} times; run this again")
 
 
 def _outdated(settings: Settings, rows: pa.Table) -> Mask:
@@ -151,7 +151,7 @@ def _outdated(settings: Settings, rows: pa.Table) -> Mask:
     Added after the row of the correction they would be taken for the newer ones. What a row does not say of itself
     is not held against it.
     """
-    path = settings.table(table_names.CATALOGUE)
+    path = settings.table(schema.CATALOGUE_TABLE)
     if not delta.exists(path) or not len(rows):
         return np.zeros(len(rows), bool)
     columns = [*KEY, schema.CREATED_TIMESTAMP, "title", "image_hash"]

@@ -16,7 +16,7 @@ from itertools import chain
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo import run_log, schema, table_names
+from feature_repo import run_log, schema
 from feature_repo.arrow import take
 from feature_repo.config import Settings
 from feature_repo.distributed import cluster
@@ -90,8 +90,8 @@ def embed_catalogue(
             the same, or there is no such cluster.
     """
     with run_log.run(settings, STEP, now=now) as run:
-        if not delta.exists(settings.table(table_names.CATALOGUE)):
-            delta.dataset(settings.table(table_names.CATALOGUE))  # says what to do first
+        if not delta.exists(settings.table(schema.CATALOGUE_TABLE)):
+            delta.dataset(settings.table(schema.CATALOGUE_TABLE))  # says what to do first
         model = load(encoder)
         if not accept_changed:
             _refuse_changed(settings, model.version)
@@ -108,7 +108,7 @@ def embed_catalogue(
                     return work.done()
                 except delta.OutOfTurn:  # another run of this encoder committed rows: plan anew, what is encoded stays
                     continue
-    raise VitrineError(f"table `{table_names.EMBEDDING}`: others were quicker {delta.ATTEMPTS} times; run this again")
+    raise VitrineError(f"table `{schema.EMBEDDING_TABLE}`: others were quicker {delta.ATTEMPTS} times; run this again")
 
 
 def _refuse_changed(settings: Settings, version: str) -> None:
@@ -160,15 +160,15 @@ class _Work:
 
         What waits for a picture that then changed is left for another pass.
         """
-        path = self.settings.table(table_names.EMBEDDING)
+        path = self.settings.table(schema.EMBEDDING_TABLE)
         self.turn = delta.turn(path, series(self.model.version))
         state = since(self.settings, self.model.version)
         if state is None:
-            version = delta.version(self.settings.table(table_names.CATALOGUE))
-            self.run.reads(table_names.CATALOGUE, version)
-            self.known = self.known or delta.dataset(self.settings.table(table_names.CATALOGUE)).count_rows()
+            version = delta.version(self.settings.table(schema.CATALOGUE_TABLE))
+            self.run.reads(schema.CATALOGUE_TABLE, version)
+            self.known = self.known or delta.dataset(self.settings.table(schema.CATALOGUE_TABLE)).count_rows()
             return True
-        self.run.reads(table_names.CATALOGUE, state.version)
+        self.run.reads(schema.CATALOGUE_TABLE, state.version)
         todo = plan(self.settings, state.new, self.model.version, self.store, images=self.model.has_images)
         total = len(todo.reused) + len(todo.encoded)
         self.known = self.known or state.rows - total
@@ -228,7 +228,7 @@ class _Work:
         assembly.keep(ready)
         if len(ready.rows):
             self.turn = delta.append_in_turn(
-                self.settings.table(table_names.EMBEDDING), ready.rows, series(self.model.version), self.turn
+                self.settings.table(schema.EMBEDDING_TABLE), ready.rows, series(self.model.version), self.turn
             )
         reasons = Counter(refusal.reason for refusal in refused)
         self.made += len(ready.rows)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from feature_repo import schema, table_names
+from feature_repo import schema
 from feature_repo.arrow import timestamps
 from feature_repo.config import Settings
 from feature_repo.features import interest
@@ -75,7 +75,7 @@ class Clicks:
 
     def learn(self, tables: Mapping[str, pa.Table]) -> None:
         """Take note of product versions that are not committed yet."""
-        for table, names in ((table_names.EMBEDDING, ["fused_vector"]), (table_names.TAGS, list(_LABELS))):
+        for table, names in ((schema.EMBEDDING_TABLE, ["fused_vector"]), (schema.TAGS_TABLE, list(_LABELS))):
             for row in tables[table].to_pylist() if table in tables else ():
                 vectors = {name: self._vector(name, row[name]) for name in names}
                 said = table, _tick(row[schema.EVENT_TIMESTAMP]), vectors
@@ -118,7 +118,7 @@ class Clicks:
 
     def _load_users(self, users: list[str]) -> None:
         self._users |= dict.fromkeys(users)
-        path = self._settings.table(table_names.INTEREST)
+        path = self._settings.table(schema.INTEREST_TABLE)
         if not users or not delta.exists(path):
             return
         mine = pc.field(schema.USER_ID).isin(users) & (pc.field("encoder_version") == self._version)
@@ -135,7 +135,7 @@ class Clicks:
     def _load_products(self, products: list[str]) -> None:
         for product in products:
             self._products[product] = _Versions()
-        for table, names in ((table_names.EMBEDDING, ["fused_vector"]), (table_names.TAGS, list(_LABELS))):
+        for table, names in ((schema.EMBEDDING_TABLE, ["fused_vector"]), (schema.TAGS_TABLE, list(_LABELS))):
             path = self._settings.table(table)
             if products and delta.exists(path):
                 where = pc.field(schema.PRODUCT_ID).isin(products) & (pc.field("encoder_version") == self._version)

@@ -12,7 +12,7 @@ from datetime import datetime
 
 import pyarrow as pa
 
-from feature_repo import schema, table_names
+from feature_repo import schema
 from feature_repo.arrow import timestamps
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
@@ -122,7 +122,7 @@ class Stream:
         clicks = [message for message in timely if message.kind != PRODUCTS]
         if clicks:
             made = self.clicks.make(clicks, self.clock())
-            self.rows.put(table_names.INTEREST, made.rows)
+            self.rows.put(schema.INTEREST_TABLE, made.rows)
             counts.known_clicks += made.known
             refused += made.refused
         for message, reason in refused:
@@ -145,9 +145,9 @@ class Stream:
         self.clicks.learn(made.tables)
         counts.mended.update(note.reason for note in made.notes)
         quarantine.add(self.settings, STEP, made.notes, self.clock())
-        if table_names.EMBEDDING in made.tables:
+        if schema.EMBEDDING_TABLE in made.tables:
             gone = {message.id for message, _ in made.refused}
-            self._tell(made.tables[table_names.EMBEDDING], [message for message in messages if message.id not in gone])
+            self._tell(made.tables[schema.EMBEDDING_TABLE], [message for message in messages if message.id not in gone])
         return list(made.refused)
 
     def _tell(self, rows: pa.Table, messages: Sequence[Message]) -> None:
@@ -165,4 +165,4 @@ class Stream:
                 self.first_feature(waited)
         columns = {**table, "seconds": seconds}
         told = pa.table({name: columns[name] for name in schema.PRODUCT_FIRST_FEATURE.names})
-        self.rows.put(table_names.FIRST_FEATURE, told.cast(schema.PRODUCT_FIRST_FEATURE))
+        self.rows.put(schema.FIRST_FEATURE_TABLE, told.cast(schema.PRODUCT_FIRST_FEATURE))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
@@ -65,10 +65,10 @@ def opened(
         _refuse_changed(settings, model.version)
     further: dict[str, Further] = {}
     if wanted.labels is not None:
-        further[table_names.TAGS] = tagging.tagger(settings, wanted.labels, model.version, wanted.abstain)
+        further[schema.TAGS_TABLE] = tagging.tagger(settings, wanted.labels, model.version, wanted.abstain)
     if wanted.impressions is not None:
         standing = stand(settings, wanted.impressions, model.version, wanted.neighbours, clock())
-        further[table_names.NEIGHBOURS] = lambda vectors, products: standing.of(vectors, clock())
+        further[schema.NEIGHBOURS_TABLE] = lambda vectors, products: standing.of(vectors, clock())
     with decoding_processes(1) as pool:
         yield Stream(
             settings,
@@ -86,7 +86,7 @@ def opened(
 
 def _refuse_changed(settings: Settings, version: str) -> None:
     """Raise a `VitrineError` if the newest vectors offline are of another encoder."""
-    path = settings.table(table_names.EMBEDDING)
+    path = settings.table(schema.EMBEDDING_TABLE)
     newest = pc.max(delta.read(path, [CREATED_TIMESTAMP])[CREATED_TIMESTAMP]) if delta.exists(path) else None
     if newest is None or not newest.is_valid:
         return

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo import schema, table_names
+from feature_repo import schema
 from feature_repo.arrow.vectors import matrix
 from feature_repo.offline.quarantine import Refused
 from feature_repo.offline.validation import NOT_UTF8
@@ -77,13 +77,13 @@ def make(messages: Sequence[Message], makers: Makers, now: datetime) -> Made:
     place = pc.index_in(embedded.rows[schema.PRODUCT_ID], value_set=products[schema.PRODUCT_ID].combine_chunks())
     of_rows = products.take(place)
     vectors = _came(embedded.rows, of_rows)
-    tables = {table_names.CATALOGUE: products, table_names.EMBEDDING: vectors}
+    tables = {schema.CATALOGUE_TABLE: products, schema.EMBEDDING_TABLE: vectors}
     if len(vectors):
         if makers.codebook is not None:
             fused = matrix(vectors["fused_vector"])
             known = vectors.select(codes.KEY)
             coded = codes.code_rows(known, makers.codebook.encode(fused)[0], makers.codebook, now)
-            tables[table_names.CODES] = _came(coded, of_rows)
+            tables[schema.CODES_TABLE] = _came(coded, of_rows)
         for table, further in makers.further.items():
             tables[table] = _came(further(vectors, of_rows), of_rows)
     return Made(tables, tuple(refused), tuple(notes))

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo import schema, table_names
+from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
@@ -20,16 +20,16 @@ from feature_repo.online.table import OnlineTable
 SERIES = "stream"
 PRODUCT = (schema.PRODUCT_ID, schema.EVENT_TIMESTAMP)
 KEYS: Mapping[str, tuple[str, ...]] = {
-    table_names.CATALOGUE: PRODUCT,
-    table_names.EMBEDDING: (*PRODUCT, "encoder_version"),
-    table_names.CODES: (*PRODUCT, "codebook_version"),
-    table_names.TAGS: (*PRODUCT, "tagger_version"),
-    table_names.NEIGHBOURS: (*PRODUCT, "encoder_version"),
-    table_names.INTEREST: (schema.USER_ID, schema.EVENT_TIMESTAMP, "encoder_version", "clicks"),
-    table_names.FIRST_FEATURE: PRODUCT,
+    schema.CATALOGUE_TABLE: PRODUCT,
+    schema.EMBEDDING_TABLE: (*PRODUCT, "encoder_version"),
+    schema.CODES_TABLE: (*PRODUCT, "codebook_version"),
+    schema.TAGS_TABLE: (*PRODUCT, "tagger_version"),
+    schema.NEIGHBOURS_TABLE: (*PRODUCT, "encoder_version"),
+    schema.INTEREST_TABLE: (schema.USER_ID, schema.EVENT_TIMESTAMP, "encoder_version", "clicks"),
+    schema.FIRST_FEATURE_TABLE: PRODUCT,
 }
 """What makes a row the same as another, in the order in which tables are committed."""
-ONLINE = tuple(name for name in KEYS if name != table_names.FIRST_FEATURE)
+ONLINE = tuple(name for name in KEYS if name != schema.FIRST_FEATURE_TABLE)
 
 
 class Rows:

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
@@ -26,7 +26,7 @@ def choose_version(settings: Settings, named: str | None) -> str:
     Raises:
         VitrineError: there are no vectors, none of the named version, or no clear choice.
     """
-    rows = delta.read(settings.table(table_names.EMBEDDING), ["encoder_version", PRODUCT_ID, CREATED_TIMESTAMP])
+    rows = delta.read(settings.table(schema.EMBEDDING_TABLE), ["encoder_version", PRODUCT_ID, CREATED_TIMESTAMP])
     versions = rows.group_by("encoder_version").aggregate([(CREATED_TIMESTAMP, "max"), (PRODUCT_ID, "count_distinct")])
     found: dict[str, tuple[datetime, int]] = {
         row["encoder_version"]: (row[f"{CREATED_TIMESTAMP}_max"], row[f"{PRODUCT_ID}_count_distinct"])
@@ -59,9 +59,9 @@ def read(settings: Settings, encoder_version: str) -> pa.Table:
         VitrineError: a row with a text vector has no counterpart in `product_catalogue`.
     """
     columns = [*KEY, *VECTORS, *FLAGS, "encoder_version", CREATED_TIMESTAMP]
-    rows = delta.read(settings.table(table_names.EMBEDDING), columns)
+    rows = delta.read(settings.table(schema.EMBEDDING_TABLE), columns)
     rows = newest_of_each(rows.filter(pc.field("encoder_version") == encoder_version))
-    catalogue = newest_of_each(delta.read(settings.table(table_names.CATALOGUE), [*KEY, "title", CREATED_TIMESTAMP]))
+    catalogue = newest_of_each(delta.read(settings.table(schema.CATALOGUE_TABLE), [*KEY, "title", CREATED_TIMESTAMP]))
     numbered = rows.select(KEY).append_column("row", pa.array(np.arange(len(rows))))
     # Only keys and titles go through the join: Arrow joins no lists, and need not carry vectors about.
     titled = numbered.join(catalogue.select([*KEY, "title"]), KEY, join_type="left outer").sort_by("row")

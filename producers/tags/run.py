@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo import table_names
 from feature_repo.config import Settings
 from feature_repo.cores import on_every_core
 from feature_repo.errors import VitrineError
@@ -29,9 +28,11 @@ from feature_repo.schema import (
     PRODUCT_ID,
     PRODUCT_TAGS,
     TAG_PREDICTIONS,
+    TAG_PREDICTIONS_TABLE,
     TAG_SPLITS,
     TAG_VARIANTS,
     TAGS,
+    TAGS_TABLE,
     VECTOR,
 )
 from producers.tags import embedding_rows, split, variants
@@ -91,8 +92,8 @@ def tag_products(
         raise VitrineError(f"{labels}: none of its {len(refused)} labels is usable; the quarantine table says why")
     taught = _with_labels(embedding_rows.first_of_each(rows), checked)
     tagger_version = fingerprint(taught, encoder_version, abstain)
-    new = _not_yet(rows, settings.table(table_names.TAGS), tagger_version)
-    judged = _has_version(settings.table(table_names.TAG_PREDICTIONS), tagger_version)
+    new = _not_yet(rows, settings.table(TAGS_TABLE), tagger_version)
+    judged = _has_version(settings.table(TAG_PREDICTIONS_TABLE), tagger_version)
 
     chosen = TAG_VARIANTS if not judged else (variants.TAGGER,) if len(new) else ()
     taggers = _fit_all(taught, chosen, track)
@@ -106,11 +107,11 @@ def tag_products(
     # Predictions first: a run that is killed in between finds the tags missing, and adds them, the next time.
     predictions = _predictions(taggers, taught, tagger_version, now) if not judged else TAG_PREDICTIONS.empty_table()
     if len(predictions):
-        delta.append(settings.table(table_names.TAG_PREDICTIONS), predictions)
+        delta.append(settings.table(TAG_PREDICTIONS_TABLE), predictions)
     if len(new):
         tags = _tags(taggers, new, taught, abstain)
         stamps = {"tagger_version": tagger_version, "encoder_version": encoder_version, CREATED_TIMESTAMP: now}
-        delta.append(settings.table(table_names.TAGS), _stamped(tags, stamps, PRODUCT_TAGS))
+        delta.append(settings.table(TAGS_TABLE), _stamped(tags, stamps, PRODUCT_TAGS))
     return Tagged(
         tagger_version=tagger_version,
         encoder_version=encoder_version,

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import typer
 from PIL import Image
 
-from feature_repo import config, schema, table_names
+from feature_repo import config, schema
 from feature_repo.arrow import take
 from feature_repo.config import Settings
 from feature_repo.offline import delta
@@ -147,7 +147,7 @@ def _embed_without_an_encoder(store: Settings, encoder: Path) -> None:
     model = load(str(encoder))
     state = plan.since(store, model.version)
     assert state is not None
-    path, series = store.table(table_names.EMBEDDING), existing_rows.series(model.version)
+    path, series = store.table(schema.EMBEDDING_TABLE), existing_rows.series(model.version)
     chance, turn = np.random.default_rng(0), 0
     held: list[pa.RecordBatch] = []
     for batch in [*take.scan(state.new, [*existing_rows.KEY, "title", "image_hash"]).to_batches(), None]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from consumers.monitoring.drift import domain_classifier, measures, neighbour_turnover
 from consumers.monitoring.drift.windows import ProductRows, Weeks
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.arrow.vectors import longest
 from feature_repo.config import Settings
 from feature_repo.schema import TAGS
@@ -105,8 +105,8 @@ class Asked:
 def of_catalogue(weeks: Weeks, labels: Labels) -> Iterator[Measured]:
     """The mix of categories: labels are exchanged whatever the category, for it is the category that is asked about."""
     codes = weeks.products["category"].astype("category").cat.codes.to_numpy(np.int64)
-    yield Measured(table_names.CATALOGUE, "category", "share of one", measures.largest_share_shift(codes, labels.free))
-    yield Measured(table_names.CATALOGUE, "category", "PSI", measures.psi(codes, labels.free))
+    yield Measured(schema.CATALOGUE_TABLE, "category", "share of one", measures.largest_share_shift(codes, labels.free))
+    yield Measured(schema.CATALOGUE_TABLE, "category", "PSI", measures.psi(codes, labels.free))
 
 
 def of_view(asked: Asked, settings: Settings, weeks: Weeks, labels: Labels, seed: int) -> Iterator[Finding]:
@@ -207,7 +207,7 @@ def _too_few(products: Ints, now: Bools, fewest: int = FEWEST) -> bool:
 
 
 VIEWS = (
-    Asked(table_names.EMBEDDING, VECTORS, "encoder_version", _vectors),
-    Asked(table_names.TAGS, (*TAGS, *(f"{tag}_probability" for tag in TAGS)), "tagger_version", _tags),
-    Asked(table_names.CODES, ("codes",), "codebook_version", _codes),
+    Asked(schema.EMBEDDING_TABLE, VECTORS, "encoder_version", _vectors),
+    Asked(schema.TAGS_TABLE, (*TAGS, *(f"{tag}_probability" for tag in TAGS)), "tagger_version", _tags),
+    Asked(schema.CODES_TABLE, ("codes",), "codebook_version", _codes),
 )

@@ -9,10 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from feature_repo import table_names
 from feature_repo.config import Settings
 from feature_repo.offline import delta
-from feature_repo.schema import CATEGORY_SEPARATOR, CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
+from feature_repo.schema import CATALOGUE_TABLE, CATEGORY_SEPARATOR, CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 
 KEY = [PRODUCT_ID, EVENT_TIMESTAMP]
 NO_CATEGORY = ""
@@ -51,7 +50,7 @@ class Weeks:
         Raises:
             VitrineError: there is no catalogue.
         """
-        rows = delta.read(settings.table(table_names.CATALOGUE), [*KEY, CREATED_TIMESTAMP, "category"]).to_pandas()
+        rows = delta.read(settings.table(CATALOGUE_TABLE), [*KEY, CREATED_TIMESTAMP, "category"]).to_pandas()
         rows = rows.dropna(subset=KEY).sort_values([EVENT_TIMESTAMP, CREATED_TIMESTAMP], kind="stable")
         first = rows.groupby(PRODUCT_ID)[EVENT_TIMESTAMP].transform("min")
         rows["new"] = rows[EVENT_TIMESTAMP] == first

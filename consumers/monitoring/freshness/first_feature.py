@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from consumers.monitoring.freshness.lags import Spread
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP
@@ -33,7 +33,7 @@ class FirstFeature:
 
 def look(settings: Settings, now: datetime, window: timedelta) -> FirstFeature | None:
     """What is known up to `now`; None where no stream has ever written."""
-    path = settings.table(table_names.FIRST_FEATURE)
+    path = settings.table(schema.FIRST_FEATURE_TABLE)
     if not delta.exists(path):
         return None
     kind = delta.dataset(path).schema.field(CREATED_TIMESTAMP).type

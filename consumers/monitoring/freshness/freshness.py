@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.durations import in_words
 from feature_repo.errors import VitrineError
@@ -22,19 +22,19 @@ from feature_repo.offline import activity, delta
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 
 WRITTEN_BY = {
-    table_names.CATALOGUE: "produce catalogue",
-    table_names.EMBEDDING: "produce embeddings",
-    table_names.TAGS: "produce tags",
+    schema.CATALOGUE_TABLE: "produce catalogue",
+    schema.EMBEDDING_TABLE: "produce embeddings",
+    schema.TAGS_TABLE: "produce tags",
 }
 """Each view that every shop has, and the command that writes its table; each is made from the ones before it."""
 OPTIONAL = {
-    table_names.CODES: "produce codes",
-    table_names.NEIGHBOURS: "produce neighbours",
-    table_names.INTEREST: "produce interests",
-    table_names.CAPTION: "produce captions",
+    schema.CODES_TABLE: "produce codes",
+    schema.NEIGHBOURS_TABLE: "produce neighbours",
+    schema.INTEREST_TABLE: "produce interests",
+    schema.CAPTION_TABLE: "produce captions",
 }
 """Views that not every shop has: watched once they have a table; made from the vectors, or from the pictures alone."""
-_VECTORS = (table_names.CATALOGUE, table_names.EMBEDDING)
+_VECTORS = (schema.CATALOGUE_TABLE, schema.EMBEDDING_TABLE)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def views_of(settings: Settings) -> dict[str, str]:
 def made_from(view: str) -> tuple[str, ...]:
     """The views that a view is made from, the first first."""
     if view in OPTIONAL:
-        return _VECTORS[:1] if view == table_names.CAPTION else _VECTORS
+        return _VECTORS[:1] if view == schema.CAPTION_TABLE else _VECTORS
     return tuple(WRITTEN_BY)[: list(WRITTEN_BY).index(view)]
 
 
@@ -123,7 +123,7 @@ def _check_view(
     mend = f"run `{commands[late]}` first: it is made from {late}" if late else f"run `{commands[view]}`"
     if not delta.exists(path):
         return ViewFreshness(view, None, None, None, None, 0, 0, 0, f"{view}: there is no such table; {mend}")
-    of_products = view != table_names.INTEREST
+    of_products = view != schema.INTEREST_TABLE
     rows = delta.read(path, [*([PRODUCT_ID] if of_products else []), EVENT_TIMESTAMP, CREATED_TIMESTAMP])
     happened = _up_to(now, rows)
     untimed = rows[EVENT_TIMESTAMP].null_count
@@ -164,8 +164,8 @@ def _up_to(now: datetime, rows: pa.Table) -> pa.Table:
 def active_products(settings: Settings, products: Path | None, now: datetime) -> pa.Array | None:
     """The products on sale, each once; None if nothing says which."""
     if products is None:
-        path = settings.table(table_names.CATALOGUE)
-        return activity.active(path, settings.table(table_names.ACTIVE), now) if delta.exists(path) else None
+        path = settings.table(schema.CATALOGUE_TABLE)
+        return activity.active(path, settings.table(schema.ACTIVE_TABLE), now) if delta.exists(path) else None
     try:
         return pc.unique(pq.read_table(products, columns=[PRODUCT_ID])[PRODUCT_ID].cast(pa.string()).drop_null())
     except (OSError, pa.ArrowInvalid, KeyError) as error:

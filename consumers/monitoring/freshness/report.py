@@ -14,7 +14,7 @@ from consumers.monitoring.freshness.freshness import OPTIONAL, WRITTEN_BY, Fresh
 from consumers.monitoring.freshness.lags import SliceFreshness
 from consumers.monitoring.freshness.objectives import AGES, SHARES, Objectives
 from consumers.monitoring.freshness.slices import ALL, Shop
-from feature_repo import runs, table_names
+from feature_repo import runs, schema
 from feature_repo.config import Settings
 from feature_repo.durations import in_words
 from feature_repo.offline import delta, quarantine
@@ -105,7 +105,7 @@ def look(
     found = freshness.check(settings, max_age=max_age, now=now, products=products, max_ages=allowed)
     ledgers = _ledgers(settings, views)
     slices: list[SliceFreshness] = []
-    if delta.exists(settings.table(table_names.CATALOGUE)):
+    if delta.exists(settings.table(schema.CATALOGUE_TABLE)):
         active = freshness.active_products(settings, products, now)
         shop = Shop.at(settings, now, active)
         chosen = shop.slices(new_for, categories)

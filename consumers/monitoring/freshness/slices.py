@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import pandas as pd
 import pyarrow as pa
 
-from feature_repo import table_names
+from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.offline import delta
 from feature_repo.schema import CATEGORY_SEPARATOR, CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
@@ -38,7 +38,7 @@ class Shop:
         Raises:
             VitrineError: there is no catalogue.
         """
-        rows = delta.read(settings.table(table_names.CATALOGUE), COLUMNS).to_pandas()
+        rows = delta.read(settings.table(schema.CATALOGUE_TABLE), COLUMNS).to_pandas()
         rows = rows.dropna(subset=[PRODUCT_ID, EVENT_TIMESTAMP])
         rows = rows[rows[EVENT_TIMESTAMP] <= pd.Timestamp(now)]
         if active is not None:

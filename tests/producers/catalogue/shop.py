@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from feature_repo import config, table_names
+from feature_repo import config, schema
 from feature_repo.config import Settings
 from feature_repo.offline import delta, quarantine
 from producers.catalogue.ingest import TakenIn, take_in
@@ -45,7 +45,7 @@ def taken(store: Settings, *rows: dict[str, Any], now: datetime = NOW) -> TakenI
 
 def known(store: Settings) -> list[dict[str, Any]]:
     """The catalogue as a shop sees it, without digests, in the order of product and time."""
-    rows = delta.read(store.table(table_names.CATALOGUE)).drop_columns(DIGESTS).to_pylist()
+    rows = delta.read(store.table(schema.CATALOGUE_TABLE)).drop_columns(DIGESTS).to_pylist()
     return sorted(rows, key=lambda row: (row["product_id"], row["event_timestamp"], row["created_timestamp"]))
 
 

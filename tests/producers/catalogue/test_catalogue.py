@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner
 
-from feature_repo import schema, table_names
+from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, quarantine, validation
@@ -31,7 +31,7 @@ def test_takes_in_a_product_as_it_is_with_both_its_times(store: Settings) -> Non
             "created_timestamp": NOW,
         }
     ]
-    assert delta.read(store.table(table_names.CATALOGUE)).schema.names == schema.CATALOGUE.names
+    assert delta.read(store.table(schema.CATALOGUE_TABLE)).schema.names == schema.CATALOGUE.names
 
 
 def test_keeps_the_newest_row_of_a_product_id_whatever_the_order(store: Settings) -> None:
@@ -182,7 +182,7 @@ def test_a_table_without_one_usable_row_ends_in_one_line_and_its_rows_in_the_qua
     with pytest.raises(VitrineError, match=r"none of its 2 rows is usable: 2 x product id is null or blank"):
         taken(store, {"product_id": None}, {"product_id": None})
     assert [row for row, _, _ in refused(store)] == ["row 1", "row 2"]
-    assert not delta.exists(store.table(table_names.CATALOGUE))
+    assert not delta.exists(store.table(schema.CATALOGUE_TABLE))
 
 
 @pytest.mark.parametrize(

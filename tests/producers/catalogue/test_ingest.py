@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from feature_repo import image_store, images, table_names
+from feature_repo import image_store, images, schema
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import activity, delta
@@ -41,11 +41,11 @@ def picture(store: Settings, name: str, content: bytes, seconds: int = 1) -> Non
 
 
 def hashes(store: Settings) -> list[bytes | None]:
-    return delta.read(store.table(table_names.CATALOGUE)).sort_by("created_timestamp")["image_hash"].to_pylist()
+    return delta.read(store.table(schema.CATALOGUE_TABLE)).sort_by("created_timestamp")["image_hash"].to_pylist()
 
 
 def gone(store: Settings) -> list[str]:
-    return sorted(activity.gone(store.table(table_names.ACTIVE)).to_pylist())
+    return sorted(activity.gone(store.table(schema.ACTIVE_TABLE)).to_pylist())
 
 
 def test_a_file_is_read_once_and_not_again_while_path_size_and_time_stay(
@@ -131,7 +131,7 @@ def test_products_that_are_no_longer_in_the_table_are_gone_until_they_are_in_it_
     came = taken(store, *rows[:2], now=NOW + 3 * DAY)
     assert (came.gone, came.returned, came.unchanged) == (0, 1, 2)
     assert gone(store) == ["c"]
-    tables = store.table(table_names.CATALOGUE), store.table(table_names.ACTIVE)
+    tables = store.table(schema.CATALOGUE_TABLE), store.table(schema.ACTIVE_TABLE)
     at = [sorted(activity.active(*tables, NOW + day * DAY).to_pylist()) for day in range(4)]
     assert at == [["a", "b", "c"], ["a"], ["a"], ["a", "b"]]
 

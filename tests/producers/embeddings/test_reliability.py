@@ -16,7 +16,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from feature_repo import run_log, table_names
+from feature_repo import run_log, schema
 from feature_repo.config import Settings
 from feature_repo.offline import delta, quarantine
 from tests.producers.catalogue.shop import GOOD, opened
@@ -68,9 +68,9 @@ def state(store: Settings) -> dict[str, Any]:
 
     refused = [(row["step"], row["row_id"], row["reason"]) for row in quarantine.read(store).to_pylist()]
     return {
-        "versions": rows(table_names.CATALOGUE, ["product_id", "event_timestamp", "fingerprint"]),
-        "embeddings": rows(table_names.EMBEDDING, KEYS),
-        "active": rows(table_names.ACTIVE, ["product_id", "active"]),
+        "versions": rows(schema.CATALOGUE_TABLE, ["product_id", "event_timestamp", "fingerprint"]),
+        "embeddings": rows(schema.EMBEDDING_TABLE, KEYS),
+        "active": rows(schema.ACTIVE_TABLE, ["product_id", "active"]),
         "quarantine": Counter(refused),
     }
 
