@@ -16,17 +16,10 @@ from consumers.commands import (
 from feature_repo import console
 
 app = typer.Typer(
-    help="Join, judge and watch features.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-
-
-@app.callback()
-def _root() -> None:
-    """Join, judge and watch features."""
-
-
+app.callback(help="Read, evaluate and monitor features.")(console.configure)
 app.command()(lift.lift)
 app.command()(proxies.proxies)
 app.command()(export_training.export_training)

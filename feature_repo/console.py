@@ -1,8 +1,12 @@
 """What the two command lines share: options, errors in one line, progress bars on standard error."""
 
+import json
+import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from enum import StrEnum
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -30,6 +34,75 @@ JsonOption = Annotated[Path | None, typer.Option(dir_okay=False, help="Write the
 console = Console(stderr=True)
 
 
+class LogFormat(StrEnum):
+    """How log records and errors are written to standard error."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class _StandardErrorHandler(logging.Handler):
+    """Writes each record as one line to standard error."""
+
+    log_format = LogFormat.TEXT
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record. `sys.stderr` is looked up each time, because progress bars replace it while they show."""
+        text = self.format(record)
+        if self.log_format is LogFormat.JSON:
+            time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+            fields = {"time": time, "level": record.levelname.lower(), "logger": record.name, "message": text}
+            text = json.dumps(fields, ensure_ascii=False)
+        sys.stderr.write(text + "\n")
+
+
+_handler = _StandardErrorHandler()
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("vitrine"))
+        raise typer.Exit
+
+
+def configure(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log progress in detail (level INFO).")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only, and no progress bars.")] = False,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(help="Format of log records and errors on standard error; json writes one object a line."),
+    ] = LogFormat.TEXT,
+) -> None:
+    """Apply the options that precede a command. Both command lines register this function as their callback.
+
+    Results go to standard output and are never suppressed.
+
+    Args:
+        version: unused here; `--version` exits before.
+        verbose: log this project's records from level INFO on instead of WARNING.
+        quiet: log only records of level ERROR and show no progress bars.
+        log_format: how records and errors are written; JSON also hides the progress bars.
+
+    Raises:
+        UsageError: both --verbose and --quiet are given.
+    """
+    del version
+    if verbose and quiet:
+        raise UsageError("--verbose and --quiet exclude each other; give one of them")
+    console.quiet = quiet or log_format is LogFormat.JSON
+    _handler.log_format = log_format
+    root = logging.getLogger()
+    root.addHandler(_handler)  # has no effect if it was added before
+    root.setLevel(logging.ERROR if quiet else logging.WARNING)
+    for package in ("feature_repo", "producers", "consumers"):  # other libraries stay at WARNING
+        logging.getLogger(package).setLevel(logging.INFO if verbose else logging.NOTSET)
+
+
 def run(app: typer.Typer) -> None:
     """Run a command line; an error that a user can mend becomes one line on standard error.
 
@@ -54,7 +127,12 @@ def run(app: typer.Typer) -> None:
 def _say(error: str) -> None:
     """One line, whatever bytes of a broken file the error quotes: none of them commands the terminal."""
     line = "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(error.split()))
-    typer.secho(f"error: {line}", fg="red", err=True)
+    if any(
+        isinstance(one, _StandardErrorHandler) and one.log_format is LogFormat.JSON for one in logging.root.handlers
+    ):
+        logging.getLogger(__name__).error(line)
+    else:
+        typer.secho(f"error: {line}", fg="red", err=True)
 
 
 def progress_bar() -> Progress:

@@ -25,17 +25,10 @@ from producers.commands import (
 )
 
 app = typer.Typer(
-    help="Turn a catalogue's images and titles into features.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-
-
-@app.callback()
-def _root() -> None:
-    """Turn a catalogue's images and titles into features."""
-
-
+app.callback(help="Turn a catalogue's images and titles into features.")(console.configure)
 app.command()(shop.shop)
 app.command("import")(import_.import_)
 app.command()(images.images)

@@ -1,0 +1,89 @@
+"""The options that precede every command: --version, -v, -q and --log-format."""
+
+import json
+import logging
+from collections.abc import Iterator
+from importlib.metadata import version
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import consumers.cli
+import producers.cli
+from feature_repo import console
+from feature_repo.errors import InvalidInputError, UsageError
+
+_log = logging.getLogger("producers.anything")
+
+
+@pytest.fixture(autouse=True)
+def _restore_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for package in ("feature_repo", "producers", "consumers"):
+        logging.getLogger(package).setLevel(logging.NOTSET)
+    console._handler.log_format = console.LogFormat.TEXT
+    console.console.quiet = False
+
+
+def make_app() -> typer.Typer:
+    app = typer.Typer()
+    app.callback()(console.configure)
+
+    @app.command()
+    def work() -> None:
+        typer.echo("result")
+        _log.info("detail")
+        _log.warning("caution")
+
+    @app.command()
+    def fail() -> None:
+        raise InvalidInputError("first line\nsecond line")
+
+    return app
+
+
+@pytest.mark.parametrize("app", [producers.cli.app, consumers.cli.app], ids=["produce", "consume"])
+def test_version_prints_the_version_of_the_installed_distribution(app: typer.Typer) -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"{version('vitrine')}\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "logged"),
+    [([], ["caution"]), (["-v"], ["detail", "caution"]), (["-q"], [])],
+    ids=["neither", "verbose", "quiet"],
+)
+def test_verbose_and_quiet_choose_the_records_and_never_the_result(options: list[str], logged: list[str]) -> None:
+    result = CliRunner().invoke(make_app(), [*options, "work"])
+    assert (result.stdout, result.stderr.splitlines()) == ("result\n", logged)
+    assert console.console.quiet == (options == ["-q"])
+
+
+def test_verbose_and_quiet_together_are_a_usage_error() -> None:
+    result = CliRunner().invoke(make_app(), ["-v", "-q", "work"])
+    assert isinstance(result.exception, UsageError)
+
+
+def test_json_writes_one_object_for_each_record() -> None:
+    result = CliRunner().invoke(make_app(), ["--log-format", "json", "-v", "work"])
+    records = [json.loads(line) for line in result.stderr.splitlines()]
+    assert [(record["level"], record["message"]) for record in records] == [("info", "detail"), ("warning", "caution")]
+    assert {record["logger"] for record in records} == {"producers.anything"}
+    assert all(record["time"].endswith("+00:00") for record in records)
+    assert console.console.quiet
+
+
+def test_json_writes_an_error_as_one_object(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["work", "--log-format", "json", "fail"])
+    with pytest.raises(SystemExit) as exit_:
+        console.run(make_app())
+    assert exit_.value.code == 1
+    record = json.loads(capsys.readouterr().err)
+    assert (record["level"], record["message"]) == ("error", "first line second line")
