@@ -15,7 +15,7 @@ from feature_repo.config import Settings
 from feature_repo.offline import delta, quarantine
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_CAPTION, PRODUCT_ID, TIMESTAMP
 from producers.encoders.captioner import Captioner, open_captioner
-from producers.encoders.image_loader import Source, decode, decoding_processes
+from producers.encoders.image_loader import Source, decode_images, open_decoding_pool
 
 STEP = "captions"
 ROWS_A_COMMIT = 4096
@@ -63,10 +63,10 @@ def caption_catalogue(
     todo = _without_known(settings, pictured, captioner.version)
     written, unusable = 0, Counter[str]()
     if todo.num_rows:
-        with decoding_processes() as pool:
+        with open_decoding_pool() as pool:
             for start in range(0, todo.num_rows, ROWS_A_COMMIT):
                 part = todo.slice(start, ROWS_A_COMMIT)
-                decoded = decode(_sources(part), captioner.geometry, pool)
+                decoded = decode_images(_sources(part), captioner.geometry, pool)
                 seen = part.filter(pa.array(decoded.usable))
                 lines = captioner.write(decoded.pixels)
                 rows = _rows(seen, lines, captioner, now)

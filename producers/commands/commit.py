@@ -23,7 +23,7 @@ def commit(
         run_log.run(opened, existing_rows.STEP, now=now, reads=[schema.CATALOGUE_TABLE]) as run,
         console.console.status("commit parts"),
     ):
-        done = remote_jobs.commit(opened, parts, now)
+        done = remote_jobs.commit_parts(opened, parts, now)
         run.uses(done.run.encoder_version)
         run.counts(encoded=done.added, known=done.known, outdated=done.outdated)
         run.quarantined(done.unusable)

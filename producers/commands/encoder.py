@@ -89,7 +89,7 @@ def encoder(
     from producers.encoders import load
     from producers.encoders.training.process_group import is_first
     from producers.encoders.training.recipe import Recipe
-    from producers.learning.encoder import clicks_before, train_encoder
+    from producers.learning.encoder import read_clicks_before, train_encoder
     from producers.learning.evaluation import evaluate, hold_out
 
     recipe = Recipe(
@@ -107,7 +107,7 @@ def encoder(
     moment = datetime.now(UTC)
     clicked, kept_back = None, None
     if align:
-        clicked, before = clicks_before(
+        clicked, before = read_clicks_before(
             align, until=parse_moment(until) if until else None, test_days=test_days, now=moment
         )
         if is_first():

@@ -21,7 +21,7 @@ def hand_out(
 
     There: python -m producers.encoders.run --encoder DIR --catalogue FILE --out PARTS. Back here: produce commit.
     """
-    from producers.embeddings.remote_jobs import hand_out
+    from producers.embeddings.remote_jobs import export_todo
 
     version, has_images = None, True
     if encoder is not None:
@@ -30,5 +30,5 @@ def hand_out(
         model = load(encoder, device="cpu")
         version, has_images = model.version, model.has_images
     with console.console.status("write catalogue"):
-        rows, unread = hand_out(config.load(store), out, encoder_version=version, has_images=has_images)
+        rows, unread = export_todo(config.load(store), out, encoder_version=version, has_images=has_images)
     typer.echo(f"{out}: {rows:,} products to encode" + (f", {unread:,} pictures could not be read" if unread else ""))

@@ -11,21 +11,21 @@ from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 from producers.catalogue import row_hash
 from producers.catalogue.row_hash import Digests
-from producers.encoders.pipeline import HASHES
+from producers.encoders.pipeline import HASH_COLUMNS
 
 STEP = "embeddings"
 KEY = [PRODUCT_ID, EVENT_TIMESTAMP]
 
-Rows = NDArray[np.int64]
+RowIndices = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 
-def series(encoder_version: str) -> str:
+def txn_app_id(encoder_version: str) -> str:
     """Delta's name for the commits of an encoder's rows: each adds what it did not find, and depends on the others."""
     return f"{STEP} {encoder_version}"
 
 
-def answered(settings: Settings, rows: pa.Table, encoder_version: str, *, few: bool = False) -> tuple[Mask, Mask]:
+def find_existing(settings: Settings, rows: pa.Table, encoder_version: str, *, few: bool = False) -> tuple[Mask, Mask]:
     """Which rows have one of this encoder in the table, and no other encoder's after it: the last created is served.
 
     Args:
@@ -39,17 +39,17 @@ def answered(settings: Settings, rows: pa.Table, encoder_version: str, *, few: b
     path = settings.table(schema.EMBEDDING_TABLE)
     if not delta.exists(path) or not len(rows):
         return np.zeros(len(rows), bool), np.zeros(len(rows), bool)
-    made = delta.read(path, [*KEY, CREATED_TIMESTAMP, "encoder_version", *HASHES], where=of_same(rows, few))
-    last = newest(made)
+    made = delta.read(path, [*KEY, CREATED_TIMESTAMP, "encoder_version", *HASH_COLUMNS], where=build_filter(rows, few))
+    last = find_latest(made)
     last = last[pc.equal(made["encoder_version"], encoder_version).to_numpy()[last]]
-    place = row_hash.find(keys(rows), keys(made)[last])
+    place = row_hash.find(hash_keys(rows), hash_keys(made)[last])
     there = place >= 0
-    same, came = there.copy(), contents(made)[last][place[there]]
-    same[there] = (contents(rows)[there] == came).all(axis=1) | (came == UNSAID).all(axis=1)
+    same, came = there.copy(), hash_contents(made)[last][place[there]]
+    same[there] = (hash_contents(rows)[there] == came).all(axis=1) | (came == NO_CONTENT).all(axis=1)
     return there, same
 
 
-def overtaken(settings: Settings, encoder_version: str, seen: int | None) -> bool:
+def has_newer_rows_of_others(settings: Settings, encoder_version: str, seen: int | None) -> bool:
     """Whether the table has rows of another encoder that came since its version `seen`, be they compacted since.
 
     By Delta's own statistics: a file that holds one encoder's rows alone is not opened.
@@ -61,30 +61,30 @@ def overtaken(settings: Settings, encoder_version: str, seen: int | None) -> boo
     return came.count_rows(filter=pc.field("encoder_version") != encoder_version) > 0
 
 
-def of_same(rows: pa.Table, few: bool) -> pc.Expression:
+def build_filter(rows: pa.Table, few: bool) -> pc.Expression:
     """Of which rows of a table must be true that they are of the times, and of the products if few, of some rows."""
     bounds, event = pc.min_max(rows[EVENT_TIMESTAMP]), pc.field(EVENT_TIMESTAMP)
     within = (event >= bounds["min"]) & (event <= bounds["max"])
     return within & pc.field(PRODUCT_ID).isin(pc.unique(rows[PRODUCT_ID])) if few else within
 
 
-def newest(rows: pa.Table) -> Rows:
+def find_latest(rows: pa.Table) -> RowIndices:
     """The last created row of each product and time, in ascending order of their `keys`."""
-    key = keys(rows)
+    key = hash_keys(rows)
     order = row_hash.order_of(key, rows[CREATED_TIMESTAMP].cast(pa.int64()).to_numpy())
     return order[row_hash.lasts_of(key, order)]
 
 
-def keys(rows: pa.Table) -> Digests:
+def hash_keys(rows: pa.Table) -> Digests:
     """A digest of each row's product and time."""
     event = rows[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
     return row_hash.of_rows([row_hash.of_texts(rows[PRODUCT_ID]), row_hash.of_numbers(event)])
 
 
-def contents(rows: pa.Table) -> Digests:
+def hash_contents(rows: pa.Table) -> Digests:
     """A digest of each row's HASHES; UNSAID where it has none."""
-    return row_hash.of_rows([row_hash.from_arrow(rows[name]) for name in HASHES])
+    return row_hash.of_rows([row_hash.from_arrow(rows[name]) for name in HASH_COLUMNS])
 
 
-UNSAID = row_hash.of_rows([np.zeros((1, 2), np.uint64)] * len(HASHES))[0]
+NO_CONTENT = row_hash.of_rows([np.zeros((1, 2), np.uint64)] * len(HASH_COLUMNS))[0]
 """The contents of a row without hashes."""

@@ -19,12 +19,12 @@ from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP
 from producers.catalogue import row_hash
 from producers.embeddings import existing_rows
-from producers.embeddings.existing_rows import KEY, Rows
-from producers.embeddings.vector_cache import IMAGE, TITLE, Contents
+from producers.embeddings.existing_rows import KEY, RowIndices
+from producers.embeddings.vector_cache import IMAGE, TITLE, VectorCache
 
 
 @dataclass(frozen=True)
-class Since:
+class CatalogueChanges:
     """The state of the catalogue that is to be encoded, and what is new in it."""
 
     version: int
@@ -37,19 +37,19 @@ class Since:
 
 
 @dataclass(frozen=True)
-class Plan:
+class EncodingPlan:
     """Rows of `Since.new` that want a row of embeddings, by number, ascending."""
 
-    reused: Rows
+    reused: RowIndices
     """Both contents have been encoded before."""
-    encoded: Rows
+    encoded: RowIndices
     """The others; aligned with it:"""
     asks_image: NDArray[np.bool_]
     asks_title: NDArray[np.bool_]
     """Whether this row is the first with a content that has not been encoded."""
 
 
-def since(settings: Settings, encoder_version: str) -> Since | None:
+def read_changes(settings: Settings, encoder_version: str) -> CatalogueChanges | None:
     """What is new in the catalogue for an encoder; None if it has finished with this very state.
 
     Raises:
@@ -64,16 +64,18 @@ def since(settings: Settings, encoder_version: str) -> Since | None:
     if made_before is not None:
         marks[looked_at] = made_before
     seen = delta.mark(rows, mark)
-    if seen is not None and existing_rows.overtaken(settings, encoder_version, delta.mark(rows, looked_at)):
+    if seen is not None and existing_rows.has_newer_rows_of_others(
+        settings, encoder_version, delta.mark(rows, looked_at)
+    ):
         seen = None
     if seen == table.version():
         return None
-    return Since(table.version(), marks, delta.added(path, table, seen), whole.count_rows())
+    return CatalogueChanges(table.version(), marks, delta.added(path, table, seen), whole.count_rows())
 
 
-def plan(
-    settings: Settings, new: pyarrow.dataset.Dataset, encoder_version: str, contents: Contents, *, images: bool
-) -> Plan:
+def plan_encoding(
+    settings: Settings, new: pyarrow.dataset.Dataset, encoder_version: str, contents: VectorCache, *, images: bool
+) -> EncodingPlan:
     """Which of the new rows are to be encoded.
 
     Of a version that was corrected the last created counts. It has its row if the last created one with its key, of any
@@ -86,9 +88,9 @@ def plan(
     rows = new.to_table(columns=[*KEY, CREATED_TIMESTAMP, "title", "image", "image_hash"])
     title_hash = row_hash.of_each(rows["title"])
     image_hash = rows["image_hash"].combine_chunks() if images else pa.nulls(len(rows), row_hash.BINARY)
-    newest = existing_rows.newest(rows)
+    newest = existing_rows.find_latest(rows)
     hashed = rows.select(KEY).append_column("image_hash", image_hash).append_column("title_hash", title_hash)
-    _, done = existing_rows.answered(settings, hashed.take(pa.array(newest)), encoder_version)
+    _, done = existing_rows.find_existing(settings, hashed.take(pa.array(newest)), encoder_version)
     todo = np.sort(newest[~done])
 
     title_hash, image_hash = (column.take(pa.array(todo)) for column in (title_hash, image_hash))
@@ -96,10 +98,10 @@ def plan(
     unhashed = images & rows["image"].is_valid().to_numpy()[todo] & image_hash.is_null().to_numpy(zero_copy_only=False)
     left = asks_title | asks_image | unhashed
     asks_title, asks_image = asks_title & _first(title_hash), (asks_image & _first(image_hash)) | unhashed
-    return Plan(todo[~left], todo[left], asks_image[left], asks_title[left])
+    return EncodingPlan(todo[~left], todo[left], asks_image[left], asks_title[left])
 
 
-def _unknown(contents: Contents, modality: bytes, hashes: pa.Array) -> NDArray[np.bool_]:
+def _unknown(contents: VectorCache, modality: bytes, hashes: pa.Array) -> NDArray[np.bool_]:
     there = hashes.is_valid().to_numpy(zero_copy_only=False)
     return there & ~contents.has(modality, hashes.to_pylist())
 

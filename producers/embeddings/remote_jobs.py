@@ -15,9 +15,9 @@ from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, quarantine
 from producers.catalogue import row_hash
 from producers.embeddings import existing_rows
-from producers.embeddings.existing_rows import KEY, STEP, Mask, series
+from producers.embeddings.existing_rows import KEY, STEP, Mask, txn_app_id
 from producers.encoders import shards as parts
-from producers.encoders.pipeline import HASHES
+from producers.encoders.pipeline import HASH_COLUMNS
 
 ROWS_AT_ONCE = 4096
 FEW_ROWS = 16_384
@@ -25,10 +25,10 @@ FEW_ROWS = 16_384
 
 
 @dataclass(frozen=True)
-class Committed:
+class CommitSummary:
     """What came of a folder of parts."""
 
-    run: parts.Run
+    run: parts.RunDescription
     parts: int
     """Whole ones."""
     added: int
@@ -48,7 +48,9 @@ class Committed:
         return "\n".join(lines + [f"  quarantined {rows:,}: {reason}" for reason, rows in self.unusable.items()])
 
 
-def hand_out(settings: Settings, out: Path, *, encoder_version: str | None, has_images: bool = True) -> tuple[int, int]:
+def export_todo(
+    settings: Settings, out: Path, *, encoder_version: str | None, has_images: bool = True
+) -> tuple[int, int]:
     """Write what is to be encoded as Parquet, files of pictures read into it; of corrected versions the last created.
 
     Args:
@@ -68,15 +70,15 @@ def hand_out(settings: Settings, out: Path, *, encoder_version: str | None, has_
     columns = [*KEY, "title", "image", "image_bytes", "image_hash"]
     catalogue = delta.read(settings.table(schema.CATALOGUE_TABLE), [*columns, schema.CREATED_TIMESTAMP])
     last = np.zeros(len(catalogue), bool)
-    last[existing_rows.newest(catalogue)] = True
+    last[existing_rows.find_latest(catalogue)] = True
     catalogue = catalogue.select(columns).filter(pa.array(last))
     catalogue = catalogue.append_column("title_hash", row_hash.of_each(catalogue["title"]))
     if encoder_version is not None:
-        asked = catalogue.select([*KEY, *HASHES])
+        asked = catalogue.select([*KEY, *HASH_COLUMNS])
         if not has_images:
             place = asked.schema.get_field_index("image_hash")
             asked = asked.set_column(place, "image_hash", pa.nulls(len(asked), row_hash.BINARY))
-        _, done = existing_rows.answered(settings, asked, encoder_version, few=len(asked) <= FEW_ROWS)
+        _, done = existing_rows.find_existing(settings, asked, encoder_version, few=len(asked) <= FEW_ROWS)
         catalogue = catalogue.filter(pa.array(~done))
     unread, beside = 0, out.with_name(f".{out.name}.writing")
     with pq.ParquetWriter(beside, catalogue.schema, compression="zstd") as file:
@@ -95,7 +97,7 @@ def hand_out(settings: Settings, out: Path, *, encoder_version: str | None, has_
     return len(catalogue), unread
 
 
-def commit(settings: Settings, folder: Path, now: datetime) -> Committed:
+def commit_parts(settings: Settings, folder: Path, now: datetime) -> CommitSummary:
     """Add the rows of a folder's whole parts to `product_embedding`, each part in one commit; known ones are not added.
 
     Args:
@@ -107,10 +109,10 @@ def commit(settings: Settings, folder: Path, now: datetime) -> Committed:
         VitrineError: the folder holds no parts, or one that is damaged or of another encoder; or others were quicker
             to commit again and again.
     """
-    run = parts.described(folder)
+    run = parts.read_description(folder)
     count = added = known = outdated = 0
     refused: list[quarantine.Refused] = []
-    for part in parts.read(folder):
+    for part in parts.read_shards(folder):
         these = [quarantine.Refused(u.product_id, u.column, u.reason, u.value) for u in part.unusable]
         quarantine.add(settings, STEP, these, now)
         refused += these
@@ -121,19 +123,19 @@ def commit(settings: Settings, folder: Path, now: datetime) -> Committed:
         outdated += int(is_outdated.sum())
     if run.parts and not count:
         raise VitrineError(f"{folder}: none of its {run.parts:,} parts is whole; run the encoding to its end")
-    return Committed(run, count, added, known, outdated, quarantine.counts(refused))
+    return CommitSummary(run, count, added, known, outdated, quarantine.counts(refused))
 
 
 def _add_unknown(settings: Settings, rows: pa.Table, encoder_version: str, now: datetime) -> int:
     """Add the rows that the table has not, in one commit in turn with all others of this encoder; how many they are."""
-    path, name = settings.table(schema.EMBEDDING_TABLE), series(encoder_version)
+    path, name = settings.table(schema.EMBEDDING_TABLE), txn_app_id(encoder_version)
     created = pa.repeat(pa.scalar(now, schema.TIMESTAMP), len(rows))
     place = rows.schema.get_field_index(schema.CREATED_TIMESTAMP)
     rows = rows.set_column(place, rows.schema.field(place), created)
     for _ in range(delta.ATTEMPTS):
         turn = delta.turn(path, name)
-        there, same = existing_rows.answered(settings, rows, encoder_version, few=len(rows) <= FEW_ROWS)
-        unsaid = (existing_rows.contents(rows) == existing_rows.UNSAID).all(axis=1)
+        there, same = existing_rows.find_existing(settings, rows, encoder_version, few=len(rows) <= FEW_ROWS)
+        unsaid = (existing_rows.hash_contents(rows) == existing_rows.NO_CONTENT).all(axis=1)
         new = rows.filter(pa.array(~(same | (there & unsaid))))
         if not len(new):
             return 0
@@ -155,12 +157,12 @@ def _outdated(settings: Settings, rows: pa.Table) -> Mask:
     if not delta.exists(path) or not len(rows):
         return np.zeros(len(rows), bool)
     columns = [*KEY, schema.CREATED_TIMESTAMP, "title", "image_hash"]
-    listed = delta.read(path, columns, where=existing_rows.of_same(rows, len(rows) <= FEW_ROWS))
+    listed = delta.read(path, columns, where=existing_rows.build_filter(rows, len(rows) <= FEW_ROWS))
     listed = listed.append_column("title_hash", row_hash.of_each(listed["title"]))
-    last = existing_rows.newest(listed)
-    place = row_hash.find(existing_rows.keys(rows), existing_rows.keys(listed)[last])
+    last = existing_rows.find_latest(listed)
+    place = row_hash.find(existing_rows.hash_keys(rows), existing_rows.hash_keys(listed)[last])
     found, result = np.flatnonzero(place >= 0), np.zeros(len(rows), bool)
-    for name in HASHES:
+    for name in HASH_COLUMNS:
         mine, theirs = (row_hash.from_arrow(each[name]) for each in (rows, listed))
         mine, theirs = mine[found], theirs[last[place[found]]]
         result[found] |= mine.any(axis=1) & (mine != theirs).any(axis=1)

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from feature_repo import schema
 from feature_repo.arrow.vectors import matrix
 from producers.catalogue import image_hashes, row_hash
-from producers.embeddings.vector_cache import IMAGE, TITLE, Contents, Vectors
+from producers.embeddings.vector_cache import IMAGE, TITLE, VectorCache, Vectors
 from producers.encoders.encoder import Encoder
-from producers.encoders.pipeline import NO_VECTOR, NOTHING_USABLE, Embedded, Unusable, embedding_rows
+from producers.encoders.pipeline import NO_VECTOR, NOTHING_USABLE, EncodedChunk, Unusable, build_embedding_rows
 
-UNIT = 1e-3
+UNIT_LENGTH_TOLERANCE = 1e-3
 """How far from 1 the length of a vector may be, for it to be stored."""
 
 
@@ -42,7 +42,7 @@ MODALITIES = (
 
 
 @dataclass(frozen=True)
-class Ready:
+class BuiltRows:
     """What is to be written of a chunk."""
 
     rows: pa.Table
@@ -53,21 +53,21 @@ class Ready:
     counts: dict[str, int]
 
 
-class Assembly:
+class RowBuilder:
     """Puts chunks of one pass together, in their order.
 
     A content that came several times was encoded for the first of its rows. Where that gave no vector, the others are
     told the same reason; where its file has changed since it was hashed, they are `left` for another pass.
     """
 
-    def __init__(self, encoder: Encoder, store: Contents, now: datetime) -> None:
+    def __init__(self, encoder: Encoder, store: VectorCache, now: datetime) -> None:
         self.left = 0
         self._encoder = encoder
         self._store = store
         self._now = now
         self._bad: dict[tuple[Modality, bytes], Unusable] = {}
 
-    def rows(self, chunk: pa.Table, made: Embedded | None) -> Ready:
+    def rows(self, chunk: pa.Table, made: EncodedChunk | None) -> BuiltRows:
         """Rows of a chunk.
 
         Args:
@@ -112,17 +112,17 @@ class Assembly:
         chunk, (image, title) = chunk.filter(pa.array(~waits)), (found[~waits] for found in vectors)
         nothing = np.flatnonzero(np.isnan(image[:, 0]) & np.isnan(title[:, 0]))
         unusable += [Unusable(_product(chunk, row), "image, title", NOTHING_USABLE, None) for row in nothing.tolist()]
-        return Ready(
-            embedding_rows(chunk, image, title, self._encoder, self._now), tuple(unusable), tuple(fresh), counts
+        return BuiltRows(
+            build_embedding_rows(chunk, image, title, self._encoder, self._now), tuple(unusable), tuple(fresh), counts
         )
 
-    def keep(self, ready: Ready) -> None:
+    def keep(self, ready: BuiltRows) -> None:
         """Put the fresh vectors into the store."""
         for modality, hashes, vectors in ready.fresh:
             if hashes:
                 self._store.put(modality, hashes, vectors)
 
-    def _encoded(self, chunk: pa.Table, made: Embedded, modality: Modality) -> Vectors:
+    def _encoded(self, chunk: pa.Table, made: EncodedChunk, modality: Modality) -> Vectors:
         """[rows of the chunk, dim]; NaN where nothing, or no unit vector, was made."""
         keys, made_keys = _keys(chunk), _keys(made.rows)
         order = row_hash.order_of(made_keys)
@@ -130,12 +130,12 @@ class Assembly:
         came = matrix(made.rows[modality.vector], self._encoder.dim)
         found = np.full((len(chunk), self._encoder.dim), np.nan, np.float32)
         found[place >= 0] = came[order[place[place >= 0]]]
-        off = ~(np.abs(np.linalg.norm(found, axis=1) - 1) <= UNIT)
+        off = ~(np.abs(np.linalg.norm(found, axis=1) - 1) <= UNIT_LENGTH_TOLERANCE)
         found[off] = np.nan
         return found
 
     def _refused(
-        self, chunk: pa.Table, made: Embedded, modality: Modality, asks: NDArray[np.bool_], found: Vectors
+        self, chunk: pa.Table, made: EncodedChunk, modality: Modality, asks: NDArray[np.bool_], found: Vectors
     ) -> list[Unusable]:
         """Why rows that were asked have no vector."""
         name = modality.column

@@ -24,20 +24,20 @@ from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, quarantine
 from producers.catalogue import row_hash
 from producers.embeddings import vector_cache
-from producers.embeddings.existing_rows import KEY, STEP, Rows, series
-from producers.embeddings.plan import Plan, Since, plan, since
-from producers.embeddings.row_builder import Assembly
-from producers.embeddings.vector_cache import Contents
+from producers.embeddings.existing_rows import KEY, STEP, RowIndices, txn_app_id
+from producers.embeddings.plan import CatalogueChanges, EncodingPlan, plan_encoding, read_changes
+from producers.embeddings.row_builder import RowBuilder
+from producers.embeddings.vector_cache import VectorCache
 from producers.encoders import Encoder, load
-from producers.encoders.image_loader import decoding_processes
-from producers.encoders.pipeline import NOT_MEASURED, Embedded, Seconds, embed_stream
+from producers.encoders.image_loader import open_decoding_pool
+from producers.encoders.pipeline import ZERO_SECONDS, EncodedChunk, StageSeconds, encode_chunks
 
-ROWS_A_COMMIT = 4096
+ROWS_PER_COMMIT = 4096
 COLUMNS = [*KEY, "title", "image", "image_bytes", "image_hash", "image_stat"]
 
 
 @dataclass(frozen=True)
-class Done:
+class EmbeddingSummary:
     """What came of one run."""
 
     encoder_version: str
@@ -52,7 +52,7 @@ class Done:
     """Contents of the rows made that did not, because they had been encoded before."""
     unusable: dict[str, int]
     """Pictures and titles without a vector, by reason; the product went on with the other modality."""
-    seconds: Seconds
+    seconds: StageSeconds
     """Where the time went."""
 
     def __str__(self) -> str:
@@ -73,7 +73,7 @@ def embed_catalogue(
     progress: Callable[[int, int], None],
     accept_changed: bool = False,
     ray: str | None = None,
-) -> Done:
+) -> EmbeddingSummary:
     """Encode every catalogue version whose last created row is not of this encoder.
 
     Args:
@@ -98,7 +98,7 @@ def embed_catalogue(
         run.uses(model.version)
         if ray is not None:
             cluster.connect(ray)
-        with vector_cache.opened(settings.offline / vector_cache.FOLDER, model.version, model.dim) as store:
+        with vector_cache.open_cache(settings.offline / vector_cache.FOLDER, model.version, model.dim) as store:
             work = _Work(settings, model, store, now, run, progress, encoder if ray is not None else None)
             for _ in range(delta.ATTEMPTS):
                 try:
@@ -130,7 +130,7 @@ class _Work:
 
     settings: Settings
     model: Encoder
-    store: Contents
+    store: VectorCache
     now: datetime
     run: run_log.Run
     progress: Callable[[int, int], None]
@@ -140,11 +140,11 @@ class _Work:
     known: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     unusable: Counter[str] = field(default_factory=Counter)
-    seconds: Seconds = NOT_MEASURED
+    seconds: StageSeconds = ZERO_SECONDS
     turn: int = 0
 
-    def done(self) -> Done:
-        return Done(
+    def done(self) -> EmbeddingSummary:
+        return EmbeddingSummary(
             self.model.version,
             encoded=self.made,
             known=self.known,
@@ -161,18 +161,18 @@ class _Work:
         What waits for a picture that then changed is left for another pass.
         """
         path = self.settings.table(schema.EMBEDDING_TABLE)
-        self.turn = delta.turn(path, series(self.model.version))
-        state = since(self.settings, self.model.version)
+        self.turn = delta.turn(path, txn_app_id(self.model.version))
+        state = read_changes(self.settings, self.model.version)
         if state is None:
             version = delta.version(self.settings.table(schema.CATALOGUE_TABLE))
             self.run.reads(schema.CATALOGUE_TABLE, version)
             self.known = self.known or delta.dataset(self.settings.table(schema.CATALOGUE_TABLE)).count_rows()
             return True
         self.run.reads(schema.CATALOGUE_TABLE, state.version)
-        todo = plan(self.settings, state.new, self.model.version, self.store, images=self.model.has_images)
+        todo = plan_encoding(self.settings, state.new, self.model.version, self.store, images=self.model.has_images)
         total = len(todo.reused) + len(todo.encoded)
         self.known = self.known or state.rows - total
-        assembly = Assembly(self.model, self.store, self.now)
+        assembly = RowBuilder(self.model, self.store, self.now)
         for so_far in self._passes(state, todo, assembly):
             self.progress(so_far, total)
         if assembly.left:
@@ -180,13 +180,13 @@ class _Work:
         self.turn = delta.append_in_turn(
             path,
             schema.PRODUCT_EMBEDDING.empty_table(),
-            series(self.model.version),
+            txn_app_id(self.model.version),
             self.turn,
             state.marks,
         )
         return True
 
-    def _passes(self, state: Since, todo: Plan, assembly: Assembly) -> Iterator[int]:
+    def _passes(self, state: CatalogueChanges, todo: EncodingPlan, assembly: RowBuilder) -> Iterator[int]:
         """First what needs no encoder; yields how many rows are done."""
         done = 0
         columns = [name for name in COLUMNS if name != "image_bytes"]
@@ -206,18 +206,18 @@ class _Work:
                     yield done
 
     @contextmanager
-    def _embedded(self, chunks: Iterator[pa.Table]) -> Iterator[Iterator[Embedded]]:
+    def _embedded(self, chunks: Iterator[pa.Table]) -> Iterator[Iterator[EncodedChunk]]:
         """What comes of chunks, in their order, from this machine or from the cluster."""
         if self.on_ray is not None:
             from producers.encoders import on_ray
 
-            with closing(on_ray.embed_stream(chunks, self.model, self.on_ray, self.now)) as stream:
+            with closing(on_ray.encode_chunks(chunks, self.model, self.on_ray, self.now)) as stream:
                 yield stream
             return
-        with decoding_processes() as pool, closing(embed_stream(chunks, self.model, pool, self.now)) as stream:
+        with open_decoding_pool() as pool, closing(encode_chunks(chunks, self.model, pool, self.now)) as stream:
             yield stream
 
-    def _commit(self, assembly: Assembly, chunk: pa.Table, made: Embedded | None) -> int:
+    def _commit(self, assembly: RowBuilder, chunk: pa.Table, made: EncodedChunk | None) -> int:
         """Write the rows of a chunk; returns how many it had.
 
         Quarantine first, then vectors, then rows: a run killed in between does it again and adds nothing twice."""
@@ -228,7 +228,7 @@ class _Work:
         assembly.keep(ready)
         if len(ready.rows):
             self.turn = delta.append_in_turn(
-                self.settings.table(schema.EMBEDDING_TABLE), ready.rows, series(self.model.version), self.turn
+                self.settings.table(schema.EMBEDDING_TABLE), ready.rows, txn_app_id(self.model.version), self.turn
             )
         reasons = Counter(refusal.reason for refusal in refused)
         self.made += len(ready.rows)
@@ -237,20 +237,20 @@ class _Work:
         self.run.counts(rows=len(ready.rows), **ready.counts)
         self.run.quarantined(reasons)
         write = time.perf_counter() - start
-        self.seconds += (made.seconds if made else NOT_MEASURED) + Seconds(write=write)
+        self.seconds += (made.seconds if made else ZERO_SECONDS) + StageSeconds(write=write)
         return len(chunk)
 
 
-def _chunks(state: Since, rows: Rows, columns: list[str]) -> Iterator[pa.Table]:
+def _chunks(state: CatalogueChanges, rows: RowIndices, columns: list[str]) -> Iterator[pa.Table]:
     """Rows of the new versions, ROWS_A_COMMIT at a time, with the hash of their titles."""
     held: list[pa.RecordBatch] = []
     for batch in take.batches_of(state.new, rows, columns) if len(rows) else ():
         held.append(batch)
-        if sum(map(len, held)) >= ROWS_A_COMMIT:
+        if sum(map(len, held)) >= ROWS_PER_COMMIT:
             whole = pa.Table.from_batches(held)
-            while len(whole) >= ROWS_A_COMMIT:
-                yield _titled(whole.slice(0, ROWS_A_COMMIT))
-                whole = whole.slice(ROWS_A_COMMIT)
+            while len(whole) >= ROWS_PER_COMMIT:
+                yield _titled(whole.slice(0, ROWS_PER_COMMIT))
+                whole = whole.slice(ROWS_PER_COMMIT)
             held = whole.to_batches()
     if held:
         yield _titled(pa.Table.from_batches(held))
@@ -260,7 +260,7 @@ def _titled(chunk: pa.Table) -> pa.Table:
     return chunk.append_column("title_hash", row_hash.of_each(chunk["title"]))
 
 
-def _asked(state: Since, todo: Plan, waiting: deque[tuple[pa.Table, bool]]) -> Iterator[pa.Table]:
+def _asked(state: CatalogueChanges, todo: EncodingPlan, waiting: deque[tuple[pa.Table, bool]]) -> Iterator[pa.Table]:
     """What of each chunk has to go through the encoder; the chunk itself waits, without the bytes of its pictures."""
     start = 0
     for chunk in _chunks(state, todo.encoded, COLUMNS):

@@ -26,7 +26,7 @@ FIRST_MAP_SIZE = 1 << 28
 Vectors = NDArray[np.float32]
 
 
-class Contents:
+class VectorCache:
     """What one encoder version has encoded; see `opened`."""
 
     def __init__(self, environment: lmdb.Environment, encoder_version: str, dim: int) -> None:
@@ -69,7 +69,7 @@ class Contents:
 
 
 @contextmanager
-def opened(folder: Path, encoder_version: str, dim: int) -> Iterator[Contents]:
+def open_cache(folder: Path, encoder_version: str, dim: int) -> Iterator[VectorCache]:
     """The contents in a folder, made if it is not there.
 
     Raises:
@@ -77,7 +77,7 @@ def opened(folder: Path, encoder_version: str, dim: int) -> Iterator[Contents]:
     """
     try:
         with open_environment(folder, map_size=FIRST_MAP_SIZE) as environment:
-            yield Contents(environment, encoder_version, dim)
+            yield VectorCache(environment, encoder_version, dim)
     except lmdb.Error as error:
         raise VitrineError(
             f"LMDB of encoded contents at {folder}: {error}; check the disk's free space, or remove the folder: "

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 logger = logging.getLogger(__name__)
 
 
-class Batches:
+class BatchRunner:
     """Holds the batch size that has proved to fit, and the lanes in which batches run."""
 
     def __init__(self, size: int, lanes: int = 1) -> None:
@@ -58,7 +58,7 @@ class Batches:
             batch = items[start : start + self.size]
             try:
                 with torch.inference_mode():
-                    rows.append(unit_rows(encode(batch).float()))
+                    rows.append(normalize_rows(encode(batch).float()))
             except RuntimeError as error:
                 if not _is_out_of_memory(error) or len(batch) == 1:
                     raise
@@ -76,7 +76,7 @@ class Batches:
             torch.cuda.empty_cache()
 
 
-def unit_rows(rows: torch.Tensor) -> torch.Tensor:
+def normalize_rows(rows: torch.Tensor) -> torch.Tensor:
     """Rows scaled to unit length; a row that is not finite or has zero length becomes NaN throughout."""
     norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     usable = torch.isfinite(norms) & (norms > 0)

@@ -7,13 +7,13 @@ import torch
 
 from feature_repo.errors import VitrineError
 from producers.encoders import clip_family
-from producers.encoders.checkpoint import folder_of, load
+from producers.encoders.checkpoint import load, resolve_checkpoint
 from producers.encoders.encoder import Pixels
 from producers.encoders.geometry import Geometry
 from producers.encoders.training import language, spelling
 from producers.encoders.training.towers import Towers
 
-AT_ONCE = 128
+BATCH_SIZE = 128
 
 
 class Captioner:
@@ -32,8 +32,8 @@ class Captioner:
         """A line for each picture cut by `geometry`, uint8 [n, height, width, 3]; "" where nothing comes to mind."""
         lines: list[str] = []
         scale, shift, dtype = self._prepare
-        for start in range(0, len(pixels), AT_ONCE):
-            part = torch.from_numpy(np.ascontiguousarray(pixels[start : start + AT_ONCE])).to(scale.device)
+        for start in range(0, len(pixels), BATCH_SIZE):
+            part = torch.from_numpy(np.ascontiguousarray(pixels[start : start + BATCH_SIZE])).to(scale.device)
             with torch.inference_mode():
                 values = (part.permute(0, 3, 1, 2).float() * scale + shift).to(dtype)
                 written = self._head.write(self._towers.images(values).tokens.float())
@@ -47,7 +47,7 @@ def open_captioner(path_or_name: str, *, device: str | None = None) -> Captioner
     Raises:
         VitrineError: it has no language head, or is no image-text checkpoint that `load` opens.
     """
-    head = language.read(folder_of(path_or_name))
+    head = language.read(resolve_checkpoint(path_or_name))
     encoder = load(path_or_name, device=device)
     if not isinstance(encoder, clip_family.DualEncoder) or encoder.geometry is None:
         raise VitrineError(f"{path_or_name}: its pictures cannot be cut for a language head; train another encoder")

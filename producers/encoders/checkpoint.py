@@ -20,11 +20,11 @@ WANTED = (
 
 def load(path_or_name: str, *, device: str | None = None) -> Encoder:
     """See `producers.encoders.load`."""
-    folder = folder_of(path_or_name)
+    folder = resolve_checkpoint(path_or_name)
     name = folder.resolve().name if Path(path_or_name).is_dir() else path_or_name
     version = f"{name}@{checkpoint_files.fingerprint(folder)}"
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if sentence.is_one(folder):
+    if sentence.is_sentence_encoder(folder):
         return sentence.open_folder(folder, version, place)
     family = checkpoint_files.read_json(folder / "config.json").get("model_type")
     if family in clip_family.FAMILIES:
@@ -32,7 +32,7 @@ def load(path_or_name: str, *, device: str | None = None) -> Encoder:
     raise VitrineError(f"{folder}: a checkpoint of model_type {family!r} gives no product vectors; {WANTED}")
 
 
-def folder_of(path_or_name: str) -> Path:
+def resolve_checkpoint(path_or_name: str) -> Path:
     """The directory of that name, or the local copy of a hub checkpoint.
 
     Raises:

@@ -65,7 +65,7 @@ def read_tokenizer(folder: Path, vocabulary: int) -> Any:
     if not any((folder / name).is_file() for name in VOCABULARIES):
         # transformers would make an empty tokenizer of some families without a word.
         raise VitrineError(f"{folder}: the tokenizer is missing; one of {', '.join(VOCABULARIES)} was expected")
-    with explained(folder, "tokenizer"):
+    with explain_errors(folder, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     if len(tokenizer) > vocabulary:
         raise VitrineError(
@@ -88,7 +88,7 @@ def read_model(model_class: Any, folder: Path, unused: tuple[str, ...] = ()) -> 
         raise VitrineError(
             f"{folder}: no *.safetensors; pickled weights are not read, convert them with save_pretrained"
         )
-    with explained(folder, "model"):
+    with explain_errors(folder, "model"):
         model, found = model_class.from_pretrained(
             str(folder),
             use_safetensors=True,
@@ -108,7 +108,7 @@ def read_model(model_class: Any, folder: Path, unused: tuple[str, ...] = ()) -> 
 
 
 @contextmanager
-def explained(folder: Path, part: str) -> Iterator[None]:
+def explain_errors(folder: Path, part: str) -> Iterator[None]:
     """Turn whatever transformers raises for a broken checkpoint into one line, and keep it quiet meanwhile."""
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

@@ -24,13 +24,13 @@ from transformers.models.resnet.modeling_resnet import ResNetConvLayer, ResNetSh
 from feature_repo import memory
 from feature_repo.errors import VitrineError
 from producers.encoders import checkpoint_files, whitening
-from producers.encoders.batches import Batches
+from producers.encoders.batches import BatchRunner
 from producers.encoders.blip import Blip
 from producers.encoders.cuda_graphs import Captured, Sent, Tower, filled
 from producers.encoders.encoder import Pixels, Vectors
 from producers.encoders.geometry import Geometry
 from producers.encoders.tiny_clip import SmallConfig, SmallModel
-from producers.encoders.tokens import Tokens, text_length, tokenized
+from producers.encoders.tokens import Tokens, read_text_length, tokenize
 from producers.encoders.whitening import Space
 
 FAMILIES: Mapping[str, Any] = MappingProxyType(
@@ -68,17 +68,17 @@ class DualEncoder:
         if not on_gpu:
             memory.keep_freed()
         self.dtype = torch.bfloat16 if on_gpu else torch.float32
-        self.model = folded(model.eval()).to(device, self.dtype, memory_format=torch.channels_last)
+        self.model = fold_batch_norms(model.eval()).to(device, self.dtype, memory_format=torch.channels_last)
         self.tokenizer = tokenizer
         self.processor = processor
         self.version = version
         self.device = device
-        self.geometry = plain_geometry(processor)
-        self.text_length = text_length(model.config.text_config, tokenizer)
+        self.geometry = read_geometry(processor)
+        self.text_length = read_text_length(model.config.text_config, tokenizer)
         self.unmasked = family in UNMASKED
         lanes = torch.get_num_threads() if device.type == "cpu" else 1
-        self._images = Batches(ON_A_GPU if on_gpu else IMAGES_AT_ONCE, lanes)
-        self._texts = Batches(ON_A_GPU if on_gpu else TEXTS_AT_ONCE, lanes)
+        self._images = BatchRunner(ON_A_GPU if on_gpu else IMAGES_AT_ONCE, lanes)
+        self._texts = BatchRunner(ON_A_GPU if on_gpu else TEXTS_AT_ONCE, lanes)
         self.images_at_once = 2 * lanes * IMAGES_AT_ONCE if not on_gpu else 4 * ON_A_GPU
         self.callers = 2 if lanes > 1 else 1
         self._sent = Sent(device)
@@ -100,7 +100,7 @@ class DualEncoder:
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         if not texts:
             return np.empty((0, self.dim), np.float32)
-        tokens = tokenized(self.tokenizer, texts, self.text_length)
+        tokens = tokenize(self.tokenizer, texts, self.text_length)
         return self._texts.run_shortest_first(lambda rows: self._text_features(tokens, rows), tokens.lengths)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
@@ -159,14 +159,14 @@ def open_folder(folder: Path, family: str, version: str, device: torch.device) -
     tokenizer = checkpoint_files.read_tokenizer(folder, model.config.text_config.vocab_size)
     if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
         raise VitrineError(f"{folder}: the image processor is missing; preprocessor_config.json was expected")
-    with checkpoint_files.explained(folder, "image processor"):
+    with checkpoint_files.explain_errors(folder, "image processor"):
         processor = AutoImageProcessor.from_pretrained(str(folder), local_files_only=True, backend="pil")
     encoder = DualEncoder(model, tokenizer, processor, family=family, version=version, device=device)
-    encoder.space = whitening.read(folder, encoder.dim)
+    encoder.space = whitening.read_space(folder, encoder.dim)
     return encoder
 
 
-def folded(model: Any) -> Any:
+def fold_batch_norms(model: Any) -> Any:
     """The model, each normalisation of a ResNet put into the convolution before it: a tenth of the time on a CPU."""
     for layer in model.modules():
         if isinstance(layer, ResNetConvLayer | ResNetShortCut):
@@ -175,7 +175,7 @@ def folded(model: Any) -> Any:
     return model
 
 
-def plain_geometry(processor: Any) -> Geometry | None:
+def read_geometry(processor: Any) -> Geometry | None:
     """The processor's geometry, or null where it does more than resize and cut (ConvNeXT's, SigLIP2's patches)."""
     own = type(processor)
     if own.resize is not PilBackend.resize or own._preprocess is not PilBackend._preprocess:

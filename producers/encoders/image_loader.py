@@ -39,7 +39,7 @@ CUT_LATER = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
 
 
 @dataclass(frozen=True)
-class DecodedPictures:
+class DecodedImages:
     """Some pictures in the order asked, as far as they could be used."""
 
     pixels: NDArray[np.uint8]
@@ -51,7 +51,7 @@ class DecodedPictures:
 
 
 @dataclass(frozen=True)
-class Batch(Generic[Key]):
+class DecodedBatch(Generic[Key]):
     """Some pictures decoded."""
 
     key: Key
@@ -82,7 +82,7 @@ class _Part:
 
 
 @dataclass(frozen=True)
-class Place:
+class BufferAddress:
     """Where a slab is, for another process of the same user: a path to map, and the shape of what lies there."""
 
     path: str
@@ -91,7 +91,7 @@ class Place:
     """Tells a slab from an earlier one of the same path: file numbers come again."""
 
 
-class Slab:
+class SharedBuffer:
     """uint8 [pictures, most], a row a picture, shared with child processes; freed with the last that maps it.
 
     On Linux it is a file without a name (memfd), which a killed run cannot leave behind and which is not bounded by
@@ -108,7 +108,7 @@ class Slab:
             self._file = tempfile.NamedTemporaryFile()  # noqa: SIM115  # closed by `close`
             path = self._file.name
         self._file.truncate(int(np.prod(shape)))
-        self.place = Place(path, shape, next(SERIALS))
+        self.place = BufferAddress(path, shape, next(SERIALS))
         self.rows: NDArray[np.uint8] = np.memmap(path, np.uint8, "r+", shape=shape)
 
     def close(self) -> None:
@@ -123,13 +123,13 @@ class Slab:
 
 
 @lru_cache(maxsize=MAPPED)
-def opened(place: Place) -> NDArray[np.uint8]:
+def map_buffer(place: BufferAddress) -> NDArray[np.uint8]:
     """A slab of another process."""
     return np.memmap(place.path, np.uint8, "r+", shape=place.shape)
 
 
 @contextmanager
-def decoding_processes(workers: int | None = None) -> Iterator[ProcessPoolExecutor]:
+def open_decoding_pool(workers: int | None = None) -> Iterator[ProcessPoolExecutor]:
     """A pool for `decode` and `decode_batches`; one process per core if not said otherwise.
 
     Spawned, not forked: a fork of a process in which torch runs threads can hang.
@@ -151,42 +151,44 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, name="end_with_parent", daemon=True).start()
 
 
-def decode(sources: Sequence[Source], geometry: Geometry, pool: ProcessPoolExecutor) -> DecodedPictures:
+def decode_images(sources: Sequence[Source], geometry: Geometry, pool: ProcessPoolExecutor) -> DecodedImages:
     """Decode and cut pictures; an unusable one is refused with its reason and the rest goes on."""
-    parts: list[tuple[NDArray[np.uint8], Batch[None]]] = []
-    for batch in decode_batches(((None, part) for part in in_parts(sources, AT_ONCE)), geometry, pool, size=AT_ONCE):
+    parts: list[tuple[NDArray[np.uint8], DecodedBatch[None]]] = []
+    for batch in decode_batches(
+        ((None, part) for part in split_sources(sources, AT_ONCE)), geometry, pool, size=AT_ONCE
+    ):
         assert batch.pixels is not None
         parts.append((batch.pixels[batch.usable], batch))
-    return DecodedPictures(
+    return DecodedImages(
         pixels=np.concatenate([np.empty((0, geometry.height, geometry.width, 3), np.uint8), *(p for p, _ in parts)]),
         usable=np.concatenate([np.empty(0, bool), *(batch.usable for _, batch in parts)]),
         refused=tuple(error for _, batch in parts for error in batch.refused),
     )
 
 
-def in_parts(sources: Sequence[Source], size: int) -> Iterator[Sequence[Source]]:
+def split_sources(sources: Sequence[Source], size: int) -> Iterator[Sequence[Source]]:
     """At most `size` of them at a time."""
     return (sources[start : start + size] for start in range(0, len(sources), size))
 
 
 def decode_batches(
     batches: Iterable[tuple[Key, Sequence[Source]]], geometry: Geometry | None, pool: ProcessPoolExecutor, *, size: int
-) -> Iterator[Batch[Key]]:
+) -> Iterator[DecodedBatch[Key]]:
     """Pictures batch by batch, in order; those of the next batches are decoded while the reader is busy with one.
 
     Args:
         batches: a key, given back with its pictures, and their sources, `size` at most; may be none. Read a few batches
             ahead, as far as two parts of AT_ONCE for each worker.
         geometry: how they are cut; null leaves them as they are.
-        pool: of `decoding_processes`.
+        pool: of `open_decoding_pool`.
         size: most pictures of a batch.
     """
-    waiting: deque[tuple[Key, Slab | None, list[Future[_Part]]]] = deque()
+    waiting: deque[tuple[Key, SharedBuffer | None, list[Future[_Part]]]] = deque()
     workers = pool._max_workers  # type: ignore[attr-defined]  # it tells no other way
     ahead = max(2, -(-2 * workers * AT_ONCE // size))
     with ExitStack() as held:
-        free: list[Slab | None] = [
-            held.enter_context(Slab(size, _most(geometry))) if geometry else None for _ in range(ahead + 1)
+        free: list[SharedBuffer | None] = [
+            held.enter_context(SharedBuffer(size, _most(geometry))) if geometry else None for _ in range(ahead + 1)
         ]
         try:
             for key, sources in batches:
@@ -195,7 +197,9 @@ def decode_batches(
                     pool.submit(_decode_into, slab.place, start, part, geometry)
                     if slab and geometry
                     else pool.submit(_open, part)
-                    for start, part in zip(range(0, len(sources), AT_ONCE), in_parts(sources, AT_ONCE), strict=True)
+                    for start, part in zip(
+                        range(0, len(sources), AT_ONCE), split_sources(sources, AT_ONCE), strict=True
+                    )
                 ]
                 waiting.append((key, slab, parts))
                 if len(waiting) > ahead:
@@ -209,21 +213,23 @@ def decode_batches(
             wait([part for _, _, parts in waiting for part in parts if not part.cancel()])
 
 
-def decode_here(sources: Sequence[Source], geometry: Geometry | None) -> Batch[None]:
+def decode_in_process(sources: Sequence[Source], geometry: Geometry | None) -> DecodedBatch[None]:
     """Pictures decoded by this process, for whoever has workers of another kind."""
     rows = np.empty((len(sources), _most(geometry)), np.uint8) if geometry else None
     part = _open(sources) if rows is None or geometry is None else _decode(rows, sources, geometry)
     pixels = _cut(rows, part.sizes, geometry)
-    return Batch(None, pixels, part.images, part.usable, part.refused, decoding=part.seconds, waiting=0.0)
+    return DecodedBatch(None, pixels, part.images, part.usable, part.refused, decoding=part.seconds, waiting=0.0)
 
 
-def _come(key: Key, slab: Slab | None, parts: Sequence[Future[_Part]], geometry: Geometry | None) -> Batch[Key]:
+def _come(
+    key: Key, slab: SharedBuffer | None, parts: Sequence[Future[_Part]], geometry: Geometry | None
+) -> DecodedBatch[Key]:
     start = time.perf_counter()
     done = [part.result() for part in parts]
     waiting = time.perf_counter() - start
     usable = np.concatenate([np.empty(0, bool), *(part.usable for part in done)])
     sizes = np.concatenate([np.empty((0, 2), np.int32), *(part.sizes for part in done)])
-    return Batch(
+    return DecodedBatch(
         key=key,
         pixels=_cut(slab.rows[: len(usable)] if slab else None, sizes, geometry),
         images=[image for part in done for image in part.images],
@@ -241,7 +247,7 @@ def _cut(
         return None
     from producers.encoders import resize  # torch, which decoding processes do without
 
-    return resize.cut(rows, sizes, geometry)
+    return resize.resize_images(rows, sizes, geometry)
 
 
 def _most(geometry: Geometry) -> int:
@@ -249,9 +255,9 @@ def _most(geometry: Geometry) -> int:
     return 3 * max(geometry.height * geometry.width, min_decoded_side(geometry.side) ** 2)
 
 
-def _decode_into(place: Place, start: int, sources: Sequence[Source], geometry: Geometry) -> _Part:
+def _decode_into(place: BufferAddress, start: int, sources: Sequence[Source], geometry: Geometry) -> _Part:
     """Decode pictures into rows `start` onwards of a slab."""
-    return _decode(opened(place)[start : start + len(sources)], sources, geometry)
+    return _decode(map_buffer(place)[start : start + len(sources)], sources, geometry)
 
 
 def _decode(rows: NDArray[np.uint8], sources: Sequence[Source], geometry: Geometry) -> _Part:

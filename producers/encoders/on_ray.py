@@ -1,4 +1,4 @@
-"""`embed_stream` on a Ray cluster: pictures decoded by its processors, the encoder held by actors.
+"""`encode_chunks` on a Ray cluster: pictures decoded by its processors, the encoder held by actors.
 
 The rows are read by the program that commits what came of them, part by part, a bounded number ahead: a dataset of
 Ray Data would load the encoder anew for each stretch of rows that is handed to it, so these are Ray's tasks and actors
@@ -23,19 +23,19 @@ from feature_repo.distributed import cluster
 from feature_repo.errors import VitrineError
 from producers.encoders import load
 from producers.encoders.encoder import Encoder
-from producers.encoders.pipeline import NOT_MEASURED, Decoded, Embedded, Seconds, decoded, encoded
-from producers.encoders.prefetch import in_background
+from producers.encoders.pipeline import ZERO_SECONDS, DecodedRows, EncodedChunk, StageSeconds, decode_rows, encode_rows
+from producers.encoders.prefetch import iterate_in_background
 
-ROWS_A_PART = 512
+ROWS_PER_PART = 512
 """Rows that a task decodes: 77 MB of pictures at 224 pixels."""
 AHEAD = 2
 """Parts on their way for each processor and each actor."""
 
 
-def embed_stream(
+def encode_chunks(
     chunks: Iterable[pa.Table], encoder: Encoder, path_or_name: str, now: datetime
-) -> Generator[Embedded, None, None]:
-    """As `embed.embed_stream`, on the cluster that the program is connected to.
+) -> Generator[EncodedChunk, None, None]:
+    """As `pipeline.encode_chunks`, on the cluster that the program is connected to.
 
     There is an actor for each GPU, or where there is none for every second processor; the others decode.
 
@@ -48,7 +48,7 @@ def embed_stream(
     Raises:
         VitrineError: as a task raised it, a machine has another encoder there, or the cluster was lost.
     """
-    return in_background(_embedded(iter(chunks), encoder, path_or_name, now))
+    return iterate_in_background(_embedded(iter(chunks), encoder, path_or_name, now))
 
 
 class _Actor:
@@ -68,31 +68,31 @@ class _Actor:
             )
         return model
 
-    def encode(self, part: Decoded, now: datetime) -> Embedded:
-        return encoded(part, self._encoder, now)
+    def encode(self, part: DecodedRows, now: datetime) -> EncodedChunk:
+        return encode_rows(part, self._encoder, now)
 
 
-def _embedded(chunks: Iterator[pa.Table], encoder: Encoder, path_or_name: str, now: datetime) -> Iterator[Embedded]:
+def _embedded(chunks: Iterator[pa.Table], encoder: Encoder, path_or_name: str, now: datetime) -> Iterator[EncodedChunk]:
     if Path(path_or_name).is_dir():
         path_or_name = str(Path(path_or_name).resolve())
-    decode = ray.remote(num_cpus=1)(decoded)
+    decode = ray.remote(num_cpus=1)(decode_rows)
     actors = _actors(
         path_or_name, encoder.version
     )  # they end with this frame, when they have done what they were given
     most, turns = AHEAD * (cluster.cpus() + len(actors)), cycle(actors)
-    waiting: deque[tuple[list[Any], Seconds]] = deque()
+    waiting: deque[tuple[list[Any], StageSeconds]] = deque()
     unfinished: list[Any] = []
     while True:
         start = time.perf_counter()
         chunk = next(chunks, None)
         if chunk is None:
             break
-        read = Seconds(read=time.perf_counter() - start)
+        read = StageSeconds(read=time.perf_counter() - start)
         parts: list[Any] = []
-        for first in range(0, max(len(chunk), 1), ROWS_A_PART):
+        for first in range(0, max(len(chunk), 1), ROWS_PER_PART):
             if len(unfinished) >= most:
                 _, unfinished = ray.wait(unfinished, num_returns=len(unfinished) - most + 1, fetch_local=False)
-            rows = np.arange(first, min(first + ROWS_A_PART, len(chunk)))
+            rows = np.arange(first, min(first + ROWS_PER_PART, len(chunk)))
             part = chunk.take(pa.array(rows))  # a slice would travel with the whole chunk that it is a view of
             pictures = decode.remote(part, encoder.geometry, images=encoder.has_images)
             parts.append(next(turns).encode.remote(pictures, now))
@@ -112,10 +112,10 @@ def _actors(path_or_name: str, version: str) -> list[Any]:
     return [actor.remote(path_or_name, version) for _ in range(gpus or max(1, cpus // 2))]
 
 
-def _joined(parts: list[Any], read: Seconds) -> Embedded:
+def _joined(parts: list[Any], read: StageSeconds) -> EncodedChunk:
     """What came of the parts of a chunk."""
     try:
-        made: list[Embedded] = ray.get(parts)
+        made: list[EncodedChunk] = ray.get(parts)
     except RayTaskError as error:
         if not isinstance(error.cause, VitrineError):
             raise
@@ -124,8 +124,8 @@ def _joined(parts: list[Any], read: Seconds) -> Embedded:
         raise VitrineError(
             f"the Ray cluster lost what it was to encode ({' '.join(str(error).split())[:300]}); run this again"
         ) from error
-    return Embedded(
+    return EncodedChunk(
         pa.concat_tables([part.rows for part in made]),
         tuple(unusable for part in made for unusable in part.unusable),
-        sum((part.seconds for part in made), NOT_MEASURED) + read,
+        sum((part.seconds for part in made), ZERO_SECONDS) + read,
     )

@@ -2,8 +2,8 @@
 
 It reads and writes no store; on a GPU machine the catalogue comes as Parquet and the rows go out as Parquet.
 
-    with decoding_processes() as pool:
-        for made in embed_stream(chunks, encoder, pool, now):
+    with open_decoding_pool() as pool:
+        for made in encode_chunks(chunks, encoder, pool, now):
             commit(made.rows)   # the next chunks are decoded and encoded meanwhile
 """
 
@@ -24,11 +24,11 @@ from feature_repo import schema
 from feature_repo.images import UnusableImageError
 from producers.encoders.encoder import Encoder, Vectors
 from producers.encoders.geometry import Geometry
-from producers.encoders.image_loader import Batch, Source, decode_batches, decode_here
-from producers.encoders.prefetch import in_background, in_threads
+from producers.encoders.image_loader import DecodedBatch, Source, decode_batches, decode_in_process
+from producers.encoders.prefetch import iterate_in_background, map_in_threads
 from producers.encoders.whitening import SAME_PRODUCT, SIMILAR, fuse
 
-HASHES = ("image_hash", "title_hash")
+HASH_COLUMNS = ("image_hash", "title_hash")
 NO_VECTOR = "the encoder gave no finite vector"
 NOTHING_USABLE = "neither image nor title could be encoded: no row"
 
@@ -43,7 +43,7 @@ class Unusable:
     value: str | None
 
 
-class Seconds(NamedTuple):
+class StageSeconds(NamedTuple):
     """Where the time went. The stages run beside each other, so their sum is more than the time on the clock."""
 
     read: float = 0.0
@@ -57,35 +57,35 @@ class Seconds(NamedTuple):
     write: float = 0.0
     """Until the rows were committed: whoever writes them says so."""
 
-    def __add__(self, other: "Seconds") -> "Seconds":  # type: ignore[override]  # a sum, where tuples are joined
-        return Seconds(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+    def __add__(self, other: "StageSeconds") -> "StageSeconds":  # type: ignore[override]  # a sum, where tuples are joined
+        return StageSeconds(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
     def __str__(self) -> str:
         read, decode, wait, encode, write = (f"{stage:.1f} s" for stage in self)
         return f"read {read}, decode {decode} in workers ({wait} waited for), encode {encode}, write {write}"
 
 
-NOT_MEASURED = Seconds()
+ZERO_SECONDS = StageSeconds()
 
 
 @dataclass(frozen=True)
-class Embedded:
+class EncodedChunk:
     """What came of some catalogue rows."""
 
     rows: pa.Table
     """schema.PRODUCT_EMBEDDING, in the order of the catalogue rows that gave a vector."""
     unusable: tuple[Unusable, ...]
-    seconds: Seconds = NOT_MEASURED
+    seconds: StageSeconds = ZERO_SECONDS
 
 
-def embed(catalogue: pa.Table, encoder: Encoder, pool: ProcessPoolExecutor, now: datetime) -> Embedded:
-    """Encode and fuse rows of the catalogue: `embed_stream` of one chunk."""
+def encode_chunk(catalogue: pa.Table, encoder: Encoder, pool: ProcessPoolExecutor, now: datetime) -> EncodedChunk:
+    """Encode and fuse rows of the catalogue: `encode_chunks` of one chunk."""
     return next(_embedded(iter([catalogue]), encoder, pool, now))
 
 
-def embed_stream(
+def encode_chunks(
     chunks: Iterable[pa.Table], encoder: Encoder, pool: ProcessPoolExecutor, now: datetime
-) -> Generator[Embedded, None, None]:
+) -> Generator[EncodedChunk, None, None]:
     """Encode and fuse rows of the catalogue, chunk by chunk in order, one `Embedded` for each.
 
     Reading, decoding, encoding and whatever the caller does with a chunk overlap: while it commits one, the next is
@@ -95,14 +95,14 @@ def embed_stream(
         chunks: with the columns product_id, title, image, image_bytes and event_timestamp of schema.CATALOGUE, a few
             thousand rows each. Read from another thread, a little ahead of what is encoded.
         encoder: without an image tower, pictures are left alone. Nobody else may call it meanwhile.
-        pool: of `decoding_processes`.
+        pool: of `open_decoding_pool`.
         now: the created timestamp.
     """
-    return in_background(_embedded(iter(chunks), encoder, pool, now))
+    return iterate_in_background(_embedded(iter(chunks), encoder, pool, now))
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedRows:
     """Rows of the catalogue whose pictures are decoded, on the way to a process that has the encoder."""
 
     catalogue: pa.Table
@@ -111,25 +111,25 @@ class Decoded:
     """Those with a picture, in it."""
     refused: Sequence[Source]
     """[rows] sources of the unusable pictures, nothing of the others."""
-    pictures: Batch[Any]
+    pictures: DecodedBatch[Any]
     """Of the rows; without a key."""
 
 
-def decoded(catalogue: pa.Table, geometry: Geometry | None, *, images: bool) -> Decoded:
+def decode_rows(catalogue: pa.Table, geometry: Geometry | None, *, images: bool) -> DecodedRows:
     """The first half of `embed`, in this process.
 
     Args:
-        catalogue: see `embed_stream`; some hundred rows.
+        catalogue: see `encode_chunks`; some hundred rows.
         geometry: of the encoder.
         images: whether the encoder has an image tower.
     """
     rows, sources = _sources(catalogue) if images else (np.empty(0, np.int64), [])
-    batch = decode_here(sources, geometry)
+    batch = decode_in_process(sources, geometry)
     refused = [b"" if usable else source for source, usable in zip(sources, batch.usable, strict=True)]
-    return Decoded(catalogue.drop_columns(["image_bytes"]), rows, refused, batch)
+    return DecodedRows(catalogue.drop_columns(["image_bytes"]), rows, refused, batch)
 
 
-def encoded(part: Decoded, encoder: Encoder, now: datetime) -> Embedded:
+def encode_rows(part: DecodedRows, encoder: Encoder, now: datetime) -> EncodedChunk:
     """The second half, wherever the first was done."""
     image, text = np.full((2, len(part.catalogue), encoder.dim), np.nan, np.float32)
     key = _Pictures(_Chunk(part.catalogue, image, text), part.rows, part.refused, first=True, last=True)
@@ -147,7 +147,7 @@ class _Chunk:
     image: Vectors
     text: Vectors
     bad: list[Unusable] = field(default_factory=list)
-    seconds: Seconds = NOT_MEASURED
+    seconds: StageSeconds = ZERO_SECONDS
 
 
 class _Pictures(NamedTuple):
@@ -171,18 +171,18 @@ class _Encoded(NamedTuple):
 
 def _embedded(
     chunks: Iterator[pa.Table], encoder: Encoder, pool: ProcessPoolExecutor, now: datetime
-) -> Iterator[Embedded]:
-    asked = ((pictures, pictures.sources) for pictures in in_background(_pictures(chunks, encoder)))
+) -> Iterator[EncodedChunk]:
+    asked = ((pictures, pictures.sources) for pictures in iterate_in_background(_pictures(chunks, encoder)))
     batches = decode_batches(asked, encoder.geometry, pool, size=encoder.images_at_once)
     until = 0.0
-    for batch, said in in_threads(lambda batch: _encode(batch, encoder), batches, encoder.callers):
+    for batch, said in map_in_threads(lambda batch: _encode(batch, encoder), batches, encoder.callers):
         made = _told(batch, said, until, encoder, now)
         until = max(until, said.ended)
         if made is not None:
             yield made
 
 
-def _encode(batch: Batch[_Pictures], encoder: Encoder) -> _Encoded:
+def _encode(batch: DecodedBatch[_Pictures], encoder: Encoder) -> _Encoded:
     """Encode a batch of a chunk, with the first the titles."""
     chunk, began = batch.key.chunk, time.perf_counter()
     bad = _encode_titles(chunk, encoder) if batch.key.first else []  # the workers get ahead meanwhile
@@ -190,7 +190,9 @@ def _encode(batch: Batch[_Pictures], encoder: Encoder) -> _Encoded:
     return _Encoded(bad, began, time.perf_counter())
 
 
-def _told(batch: Batch[_Pictures], said: _Encoded, until: float, encoder: Encoder, now: datetime) -> Embedded | None:
+def _told(
+    batch: DecodedBatch[_Pictures], said: _Encoded, until: float, encoder: Encoder, now: datetime
+) -> EncodedChunk | None:
     """Batch after batch what came of it; with the last its chunk is done.
 
     Args:
@@ -199,11 +201,11 @@ def _told(batch: Batch[_Pictures], said: _Encoded, until: float, encoder: Encode
     chunk = batch.key.chunk
     chunk.bad += said.bad
     encode = max(0.0, said.ended - max(said.began, until))
-    chunk.seconds += Seconds(decode=batch.decoding, wait=batch.waiting, encode=encode)
+    chunk.seconds += StageSeconds(decode=batch.decoding, wait=batch.waiting, encode=encode)
     if not batch.key.last:
         return None
     rows = _rows(chunk, encoder, now)
-    return Embedded(rows, tuple(chunk.bad), chunk.seconds)
+    return EncodedChunk(rows, tuple(chunk.bad), chunk.seconds)
 
 
 def _pictures(chunks: Iterator[pa.Table], encoder: Encoder) -> Iterator[_Pictures]:
@@ -215,7 +217,7 @@ def _pictures(chunks: Iterator[pa.Table], encoder: Encoder) -> Iterator[_Picture
             return
         rows, sources = _sources(catalogue) if encoder.has_images else (np.empty(0, np.int64), [])
         image, text = np.full((2, len(catalogue), encoder.dim), np.nan, np.float32)
-        chunk = _Chunk(catalogue, image, text, seconds=Seconds(read=time.perf_counter() - start))
+        chunk = _Chunk(catalogue, image, text, seconds=StageSeconds(read=time.perf_counter() - start))
         size = encoder.images_at_once
         for place in range(0, max(len(rows), 1), size):
             yield _Pictures(
@@ -244,7 +246,7 @@ def _encode_titles(chunk: _Chunk, encoder: Encoder) -> list[Unusable]:
     ]
 
 
-def _encode_pictures(batch: Batch[_Pictures], encoder: Encoder) -> list[Unusable]:
+def _encode_pictures(batch: DecodedBatch[_Pictures], encoder: Encoder) -> list[Unusable]:
     chunk, rows, sources, _, _ = batch.key
     if batch.pixels is not None:
         vectors = encoder.encode_pixels(batch.pixels)[batch.usable]
@@ -264,7 +266,7 @@ def _rows(chunk: _Chunk, encoder: Encoder, now: datetime) -> pa.Table:
     nothing = np.isnan(chunk.image[:, 0]) & np.isnan(chunk.text[:, 0])
     for row in np.flatnonzero(nothing):
         chunk.bad.append(Unusable(_product(chunk, row), "image, title", NOTHING_USABLE, None))
-    return embedding_rows(chunk.catalogue, chunk.image, chunk.text, encoder, now)
+    return build_embedding_rows(chunk.catalogue, chunk.image, chunk.text, encoder, now)
 
 
 def _product(chunk: _Chunk, row: np.int64) -> str:
@@ -276,7 +278,9 @@ def _named(source: Source, error: UnusableImageError) -> str:
     return f"{name} ({error.detail})" if error.detail else name
 
 
-def embedding_rows(catalogue: pa.Table, image: Vectors, text: Vectors, encoder: Encoder, now: datetime) -> pa.Table:
+def build_embedding_rows(
+    catalogue: pa.Table, image: Vectors, text: Vectors, encoder: Encoder, now: datetime
+) -> pa.Table:
     """schema.PRODUCT_EMBEDDING, in the order of the catalogue rows that have a vector.
 
     Args:
@@ -300,7 +304,7 @@ def embedding_rows(catalogue: pa.Table, image: Vectors, text: Vectors, encoder: 
     }
     for name in (schema.PRODUCT_ID, schema.EVENT_TIMESTAMP):
         columns[name] = catalogue.column(name).filter(pa.array(some))
-    for name in HASHES:
+    for name in HASH_COLUMNS:
         there = name in catalogue.column_names
         columns[name] = catalogue.column(name).filter(pa.array(some)) if there else pa.nulls(int(some.sum()))
     return pa.table({name: columns[name] for name in schema.PRODUCT_EMBEDDING.names}).cast(schema.PRODUCT_EMBEDDING)

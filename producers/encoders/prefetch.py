@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_background(items: Iterator[Item], ahead: int = 1) -> Generator[Item, None, None]:
+def iterate_in_background(items: Iterator[Item], ahead: int = 1) -> Generator[Item, None, None]:
     """The same items in the same order, computed while the reader is busy with those before.
 
     Args:
@@ -65,7 +65,7 @@ def in_background(items: Iterator[Item], ahead: int = 1) -> Generator[Item, None
             close()
 
 
-def in_threads(
+def map_in_threads(
     call: Callable[[Item], Result], items: Iterable[Item], threads: int
 ) -> Generator[tuple[Item, Result], None, None]:
     """Items in their order, and what a call gives of each; so many calls run at once, and no item is taken for more.

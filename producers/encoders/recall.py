@@ -9,14 +9,14 @@ from PIL import Image
 
 from feature_repo.images import UnusableImageError, open_image
 from producers.encoders.encoder import Encoder, Vectors
-from producers.encoders.image_loader import Source, decode
+from producers.encoders.image_loader import Source, decode_images
 
-DEPTHS = (1, 5, 10)
+CUTOFFS = (1, 5, 10)
 """Of the field."""
 
 
-def text_to_image(
-    text: Vectors, image: Vectors, designs: ArrayLike, *, depths: Sequence[int] = DEPTHS
+def text_to_image_recall(
+    text: Vectors, image: Vectors, designs: ArrayLike, *, depths: Sequence[int] = CUTOFFS
 ) -> dict[int, float]:
     """Share of titles with a picture of their own design among the k nearest by cosine, for each k of `depths`.
 
@@ -42,10 +42,10 @@ def text_to_image(
         )
     if not (np.isfinite(text).all() and np.isfinite(image).all()):
         raise ValueError("a vector is not finite: leave products without a picture or a title out")
-    return from_scores(text @ image.T, groups, depths=depths)
+    return recall_from_scores(text @ image.T, groups, depths=depths)
 
 
-def from_scores(scores: NDArray, designs: ArrayLike, *, depths: Sequence[int] = DEPTHS) -> dict[int, float]:
+def recall_from_scores(scores: NDArray, designs: ArrayLike, *, depths: Sequence[int] = CUTOFFS) -> dict[int, float]:
     """As `text_to_image`, from any scores [titles, pictures] of n products, highest first; every score is finite."""
     groups = np.asarray(designs)
     if not len(groups):
@@ -56,7 +56,7 @@ def from_scores(scores: NDArray, designs: ArrayLike, *, depths: Sequence[int] = 
     return {depth: float((before < depth).mean()) for depth in depths}
 
 
-def image_and_text(
+def encode_pairs(
     encoder: Encoder, titles: Sequence[str], pictures: Sequence[Source], pool: ProcessPoolExecutor
 ) -> tuple[Vectors, Vectors, NDArray[np.bool_]]:
     """Vectors of pictures and titles [usable, d], and which products have both [n].
@@ -66,7 +66,7 @@ def image_and_text(
         pool: decodes the pictures.
     """
     if encoder.geometry is not None:
-        decoded = decode(pictures, encoder.geometry, pool)
+        decoded = decode_images(pictures, encoder.geometry, pool)
         image, usable = encoder.encode_pixels(decoded.pixels), decoded.usable
     else:
         opened = [_opened(picture) for picture in pictures]

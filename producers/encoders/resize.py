@@ -25,7 +25,7 @@ AT_ONCE = 64
 """Pictures cut by one thread at a time: torch itself uses one."""
 
 
-def cut(rows: NDArray[np.uint8], sizes: NDArray[np.int32], geometry: Geometry) -> NDArray[np.uint8]:
+def resize_images(rows: NDArray[np.uint8], sizes: NDArray[np.int32], geometry: Geometry) -> NDArray[np.uint8]:
     """Pictures of any sizes as `Geometry.cut` cuts them, uint8 [n, height, width, 3].
 
     Args:

@@ -21,11 +21,11 @@ import pyarrow.parquet as pq
 from feature_repo import schema
 from feature_repo.errors import VitrineError
 from producers.encoders import load, shards
-from producers.encoders.image_loader import decoding_processes
-from producers.encoders.pipeline import HASHES, Seconds, embed_stream
+from producers.encoders.image_loader import open_decoding_pool
+from producers.encoders.pipeline import HASH_COLUMNS, StageSeconds, encode_chunks
 
 COLUMNS = [schema.PRODUCT_ID, "title", "image", "image_bytes", schema.EVENT_TIMESTAMP]
-ROWS_A_PART = 16_384
+ROWS_PER_PART = 16_384
 
 
 def encode(
@@ -34,7 +34,7 @@ def encode(
     out: Path,
     *,
     now: datetime,
-    rows_a_part: int = ROWS_A_PART,
+    rows_a_part: int = ROWS_PER_PART,
     workers: int | None = None,
     device: str | None = None,
 ) -> str:
@@ -57,17 +57,17 @@ def encode(
     """
     file, digest = _opened(catalogue)
     model = load(encoder, device=device)
-    run = shards.Run(model.version, digest, file.metadata.num_rows, rows_a_part)
-    shards.begin(out, run)
+    run = shards.RunDescription(model.version, digest, file.metadata.num_rows, rows_a_part)
+    shards.begin_run(out, run)
     todo = [part for part in range(run.parts) if not shards.is_done(out, part)]
-    start, seconds, rows, unusable = time.perf_counter(), Seconds(), 0, 0
-    with decoding_processes(workers) as pool:
+    start, seconds, rows, unusable = time.perf_counter(), StageSeconds(), 0, 0
+    with open_decoding_pool(workers) as pool:
         # Without an image tower a row answers for its title alone, whatever its picture: plan.py compares it so.
-        hashes = [name for name in HASHES if model.has_images or name != "image_hash"]
+        hashes = [name for name in HASH_COLUMNS if model.has_images or name != "image_hash"]
         chunks = _chunks(file, hashes, rows_a_part, set(todo))
-        for part, made in zip(todo, embed_stream(chunks, model, pool, now), strict=True):
+        for part, made in zip(todo, encode_chunks(chunks, model, pool, now), strict=True):
             began = time.perf_counter()
-            shards.write(out, part, made)
+            shards.write_shard(out, part, made)
             seconds += made.seconds._replace(write=time.perf_counter() - began)
             rows, unusable = rows + made.rows.num_rows, unusable + len(made.unusable)
             print(f"part {part + 1} of {run.parts}", file=sys.stderr)
@@ -110,7 +110,7 @@ def main() -> None:
     options.add_argument("--encoder", required=True, help="checkpoint directory or hub name")
     options.add_argument("--catalogue", required=True, type=Path, help="Parquet, from `produce hand-out`")
     options.add_argument("--out", required=True, type=Path, help="folder of the parts")
-    options.add_argument("--rows-a-part", type=int, default=ROWS_A_PART)
+    options.add_argument("--rows-a-part", type=int, default=ROWS_PER_PART)
     options.add_argument("--workers", type=int, help="decoding processes; one per core if not said")
     options.add_argument("--device", help='such as "cuda:0"; the first GPU, else the CPU, if not said')
     given = vars(options.parse_args())

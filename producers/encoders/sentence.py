@@ -16,9 +16,9 @@ from transformers import AutoModel
 
 from feature_repo.errors import VitrineError
 from producers.encoders import checkpoint_files
-from producers.encoders.batches import Batches
+from producers.encoders.batches import BatchRunner
 from producers.encoders.encoder import Pixels, Vectors
-from producers.encoders.tokens import text_length
+from producers.encoders.tokens import read_text_length
 
 TEXTS_AT_ONCE = 128
 POOLINGS = {
@@ -64,7 +64,7 @@ class SentenceEncoder:
         self.length = length
         self.version = version
         self.device = device
-        self._texts = Batches(TEXTS_AT_ONCE)
+        self._texts = BatchRunner(TEXTS_AT_ONCE)
         self.dim = self.encode_texts(["x"]).shape[1]
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
@@ -114,7 +114,7 @@ def pool(states: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor
     raise ValueError(f"no pooling {pooling!r}")
 
 
-def is_one(folder: Path) -> bool:
+def is_sentence_encoder(folder: Path) -> bool:
     """Whether a directory is laid out as a sentence encoder."""
     return (folder / "modules.json").is_file() or (folder / "1_Pooling/config.json").is_file()
 
@@ -146,7 +146,7 @@ def open_folder(folder: Path, version: str, device: torch.device) -> SentenceEnc
     prompt = (prompts.get("prompts") or {}).get(prompts.get("default_prompt_name") or "", "")
     if prompt and not with_prompt:
         raise VitrineError(f"{folder}: its pooling leaves out the prompt's tokens, which is not done here")
-    longest = text_length(model.config, tokenizer)
+    longest = read_text_length(model.config, tokenizer)
     return SentenceEncoder(
         model,
         tokenizer,

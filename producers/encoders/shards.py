@@ -19,13 +19,13 @@ import pyarrow.parquet as pq
 
 from feature_repo import schema
 from feature_repo.errors import VitrineError
-from producers.encoders.pipeline import Embedded, Unusable
+from producers.encoders.pipeline import EncodedChunk, Unusable
 
 UNUSABLE = pa.schema([(name, pa.string()) for name in ("product_id", "column", "reason", "value")])
 
 
 @dataclass(frozen=True)
-class Run:
+class RunDescription:
     """What the parts of a folder were made from."""
 
     encoder_version: str
@@ -40,14 +40,14 @@ class Run:
         return -(-self.rows // self.rows_a_part)
 
 
-def begin(folder: Path, run: Run) -> None:
+def begin_run(folder: Path, run: RunDescription) -> None:
     """Make the folder, or go on in one of the same run.
 
     Raises:
         VitrineError: the folder holds parts of another run, or something else.
     """
     if (folder / "run.json").exists():
-        found = described(folder)
+        found = read_description(folder)
         if found != run:
             raise VitrineError(
                 f"{folder} holds parts of another run ({found.encoder_version}, {found.rows:,} rows, "
@@ -61,14 +61,14 @@ def begin(folder: Path, run: Run) -> None:
     _whole(folder / "run.json", json.dumps(asdict(run)).encode())
 
 
-def described(folder: Path) -> Run:
+def read_description(folder: Path) -> RunDescription:
     """What the parts of a folder were made from.
 
     Raises:
         VitrineError: it holds none.
     """
     try:
-        return Run(**json.loads((folder / "run.json").read_text()))
+        return RunDescription(**json.loads((folder / "run.json").read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise VitrineError(f"{folder}: no folder of parts, its run.json cannot be read ({error})") from error
 
@@ -78,7 +78,7 @@ def is_done(folder: Path, part: int) -> bool:
     return (folder / f"part-{part:05}_done").exists()
 
 
-def write(folder: Path, part: int, made: Embedded) -> None:
+def write_shard(folder: Path, part: int, made: EncodedChunk) -> None:
     """Write a part and its marker."""
     _table(folder / f"part-{part:05}.parquet", made.rows)
     unusable = pa.Table.from_pylist([asdict(each) for each in made.unusable], UNUSABLE)
@@ -86,13 +86,13 @@ def write(folder: Path, part: int, made: Embedded) -> None:
     _whole(folder / f"part-{part:05}_done", b"")
 
 
-def read(folder: Path) -> Iterator[Embedded]:
+def read_shards(folder: Path) -> Iterator[EncodedChunk]:
     """The parts that are whole, in their order.
 
     Raises:
         VitrineError: a part is missing or unreadable though marked, or its rows are of another shape or encoder.
     """
-    run = described(folder)
+    run = read_description(folder)
     for part in (part for part in range(run.parts) if is_done(folder, part)):
         file = folder / f"part-{part:05}.parquet"
         try:
@@ -104,7 +104,7 @@ def read(folder: Path) -> Iterator[Embedded]:
             raise VitrineError(f"{file} holds {rows.schema.names}, embedding rows were expected")
         if set(rows["encoder_version"].unique().to_pylist()) - {run.encoder_version}:
             raise VitrineError(f"{file} holds rows of another encoder than {run.encoder_version}, which run.json names")
-        yield Embedded(rows, tuple(Unusable(**each) for each in unusable))
+        yield EncodedChunk(rows, tuple(Unusable(**each) for each in unusable))
 
 
 def _table(file: Path, rows: pa.Table) -> None:

@@ -95,7 +95,7 @@ class SmallModel(PreTrainedModel):
         return SimpleNamespace(pooler_output=self.text_projection(self.text_norm(mean)))
 
 
-def build(vocabulary: int) -> SmallModel:
+def build_model(vocabulary: int) -> SmallModel:
     """An untrained model for a tokenizer of that many tokens."""
     text = TEXT | {
         "vocab_size": vocabulary,
@@ -107,7 +107,7 @@ def build(vocabulary: int) -> SmallModel:
     return SmallModel(SmallConfig(VISION, text)).to(memory_format=torch.channels_last)
 
 
-def learn_tokenizer(titles: list[str]) -> PreTrainedTokenizerFast:
+def train_tokenizer(titles: list[str]) -> PreTrainedTokenizerFast:
     """Pieces of words from the titles themselves (byte-pair encoding, Sennrich et al. 2016), whatever the language.
 
     Byte pairs and not the unigram model, whose training gives another vocabulary each time.
@@ -140,7 +140,7 @@ def learn_tokenizer(titles: list[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def save(model: SmallModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def save_checkpoint(model: SmallModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write a checkpoint that `producers.encoders.load` opens."""
     size = {"height": SIDE, "width": SIDE}
     processor = CLIPImageProcessorPil(

@@ -38,7 +38,7 @@ class Tokens:
         return ids, mask.astype(np.int64)
 
 
-def tokenized(tokenizer: Any, texts: Sequence[str], longest: int) -> Tokens:
+def tokenize(tokenizer: Any, texts: Sequence[str], longest: int) -> Tokens:
     """Ids of texts, special tokens included; those longer than `longest` tokens are cut at their end."""
     core = getattr(tokenizer, "backend_tokenizer", None)
     if core is None:  # one of Python
@@ -54,7 +54,7 @@ def tokenized(tokenizer: Any, texts: Sequence[str], longest: int) -> Tokens:
     return Tokens(ids, np.concatenate([[0], np.cumsum(lengths)]))
 
 
-def text_length(config: Any, tokenizer: Any) -> int:
+def read_text_length(config: Any, tokenizer: Any) -> int:
     """Most tokens the text tower reads."""
     positions = config.max_position_embeddings
     if "roberta" in config.model_type:  # its first positions stand for padding

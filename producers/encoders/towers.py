@@ -21,10 +21,10 @@ import torch
 from numpy.typing import NDArray
 
 from feature_repo.errors import VitrineError
-from producers.encoders.batches import unit_rows
+from producers.encoders.batches import normalize_rows
 from producers.encoders.clip_family import DualEncoder
 from producers.encoders.encoder import Pixels
-from producers.encoders.tokens import tokenized
+from producers.encoders.tokens import tokenize
 
 LEAST_COSINE = 0.9999
 IMAGE, TEXT = "image_tower", "text_tower"
@@ -50,7 +50,7 @@ class Tower(torch.nn.Module):
         self.fixed_length = name == TEXT and encoder.unmasked
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return unit_rows(self.features(*inputs))
+        return normalize_rows(self.features(*inputs))
 
     def dynamic(self) -> dict[str, dict[int, str]]:
         """Axes of any length, by input and output."""
@@ -59,7 +59,7 @@ class Tower(torch.nn.Module):
 
 
 @dataclass(frozen=True)
-class Checked:
+class TowerCheck:
     """A tower that was written, and how far it is from torch's."""
 
     name: str
@@ -68,9 +68,9 @@ class Checked:
     """The lowest of them all."""
 
 
-def of(encoder: DualEncoder, pixels: Pixels, titles: Sequence[str]) -> list[Tower]:
+def build_towers(encoder: DualEncoder, pixels: Pixels, titles: Sequence[str]) -> list[Tower]:
     """Both towers of an encoder on the CPU, with the pictures [n, height, width, 3] and titles to check them with."""
-    tokens = tokenized(encoder.tokenizer, titles, encoder.text_length)
+    tokens = tokenize(encoder.tokenizer, titles, encoder.text_length)
     names = ("input_ids",) if encoder.unmasked else ("input_ids", "attention_mask")
     rows = np.arange(len(titles))
     texts = [
@@ -81,13 +81,13 @@ def of(encoder: DualEncoder, pixels: Pixels, titles: Sequence[str]) -> list[Towe
     return [Tower(IMAGE, encoder, images), Tower(TEXT, encoder, texts)]
 
 
-def write(tower: Tower, file: Path) -> Checked:
+def export_tower(tower: Tower, file: Path) -> TowerCheck:
     """Write a tower as ONNX, its batch (and a masked text's length) of any size, and hold it against torch.
 
     Raises:
         VitrineError: the extra is not installed, the tower cannot be exported, or its vectors are not torch's.
     """
-    onnxruntime = installed()
+    onnxruntime = import_onnxruntime()
     # Traced with two rows of another length than any probe's: what a trace takes for fixed shows when it is checked.
     traced = [torch.from_numpy(np.ascontiguousarray(_traced(tower, each))) for each in tower.probes[0].values()]
     with _quiet(), torch.no_grad():
@@ -119,10 +119,10 @@ def write(tower: Tower, file: Path) -> Checked:
             f"{tower.name}: its vectors are not torch's, cosine {lowest:.6f} on the worst of {probes} probes, "
             f"at least {LEAST_COSINE} is wanted; {file} is not to be used"
         )
-    return Checked(tower.name, probes, lowest)
+    return TowerCheck(tower.name, probes, lowest)
 
 
-def installed() -> Any:
+def import_onnxruntime() -> Any:
     """onnxruntime.
 
     Raises:

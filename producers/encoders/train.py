@@ -34,7 +34,7 @@ SPREAD_OF = 20_000
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingSummary:
     """What was learnt from."""
 
     pairs: int
@@ -87,7 +87,7 @@ def train(
     recipe: Recipe | None = None,
     checkpoint: str | None = None,
     clicked: Clicked | None = None,
-) -> Trained | None:
+) -> TrainingSummary | None:
     """Train an encoder and write it as a checkpoint that `load` opens.
 
     Started by torchrun, the processes share the work; a run that was interrupted is taken up where its last state was
@@ -155,7 +155,7 @@ def train(
         processes.wait()
         if not processes.first:
             return None
-    return Trained(
+    return TrainingSummary(
         pairs=len(kept),
         left_out=len(titles) - len(kept),
         steps=learnt.steps,
@@ -213,12 +213,12 @@ def _write(
         begun.save(folder)
         shown = np.linspace(0, len(pairs) - 1, min(len(pairs), SPREAD_OF)).astype(np.int64)
         fused = fuse(*vectors_of(learner.towers, pairs, begun.preparation, shown), SAME_PRODUCT)
-        space = whitened = whitening.whitened(fused)
+        space = whitened = whitening.fit_whitening(fused)
         if whitened and clicked:
             place = np.full(len(pairs) + 1, -1)  # the last stands for what is no pair
             place[shown] = np.arange(len(shown))
-            space = whitening.drawn_out(whitened, fused, clicked.users, place[clicked.products])
-        whitening.save(space, folder)
+            space = whitening.fit_preference_whitening(whitened, fused, clicked.users, place[clicked.products])
+        whitening.save_space(space, folder)
         if hasattr(learner, "language"):
             learner.language.save(folder)
     except SafetensorError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from producers.encoders.clip_family import DualEncoder
 from producers.encoders.geometry import Geometry
-from producers.encoders.towers import IMAGE, OUTPUT, TEXT, Checked, Tower
+from producers.encoders.towers import IMAGE, OUTPUT, TEXT, Tower, TowerCheck
 
 MAX_BATCH = 64
 PREFERRED = (16, 32, 64)
@@ -18,12 +18,12 @@ QUEUE_MICROSECONDS = 500
 """How long a request waits for others to share its batch."""
 
 
-def model_file(repository: Path, tower: str) -> Path:
+def model_path(repository: Path, tower: str) -> Path:
     """Where the tower's ONNX goes."""
     return repository / tower / "1" / "model.onnx"
 
 
-def config(tower: Tower, encoder: DualEncoder) -> str:
+def render_config(tower: Tower, encoder: DualEncoder) -> str:
     """config.pbtxt of a tower; Triton adds the axis of the batch itself."""
     geometry = encoder.geometry
     assert geometry is not None
@@ -47,7 +47,7 @@ def config(tower: Tower, encoder: DualEncoder) -> str:
     )
 
 
-def tensorrt_script(encoder: DualEncoder, image: Tower, text: Tower) -> str:
+def render_tensorrt_script(encoder: DualEncoder, image: Tower, text: Tower) -> str:
     """Shell commands that build TensorRT plans beside the ONNX files."""
     geometry = encoder.geometry
     assert geometry is not None
@@ -70,7 +70,7 @@ echo "compare with the ONNX towers before use: half precision moves vectors"
 """
 
 
-def readme(encoder: DualEncoder, geometry: Geometry, text: Tower, checked: list[Checked]) -> str:
+def render_readme(encoder: DualEncoder, geometry: Geometry, text: Tower, checked: list[TowerCheck]) -> str:
     """What a caller has to know."""
     to = geometry.resize_to
     resize = f"the shorter side to {to}, proportions kept" if isinstance(to, int) else f"to {to[0]} x {to[1]} pixels"

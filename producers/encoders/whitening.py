@@ -30,16 +30,16 @@ FILE = Path("fusion") / "space.safetensors"
 SHRINKAGE = 0.3
 """Share of the mean variance that is added to every direction's: those in which nothing varies but noise are not to be
 blown up. Of 0.03, 0.1, 0.3 and 1 it is the one that found most of the same product, on the shop kept for tuning."""
-PRODUCTS_A_DIMENSION = 2
+MIN_PRODUCTS_PER_DIMENSION = 2
 """Fewer than so many do not tell how products are spread."""
 
-CLICKS = 30
+CLICKS_PER_MEAN = 30
 """How many clicks of a user are taken to stand behind a mean."""
-LEAST = 0.3
+MIN_DIRECTION_WEIGHT = 0.3
 """What a direction counts for that says nothing of a user: it may still tell one product from another."""
-CLICKS_A_DIMENSION = 20
+MIN_CLICKS_PER_DIMENSION = 20
 """Fewer than so many do not tell in which directions users agree."""
-CLICKS_OF = 500_000
+MAX_CLICKS = 500_000
 """At most so many are looked at, those of the users with the lowest codes."""
 
 
@@ -57,14 +57,14 @@ class Space:
         return unit(np.asarray((vectors - self.centre) @ self.axes, np.float32))
 
 
-def whitened(fused: Vectors) -> Space | None:
+def fit_whitening(fused: Vectors) -> Space | None:
     """In which products vary alike in every direction; None where they are too few to tell a spread.
 
     Args:
         fused: of products [n, d], as `fuse` gives them without a space; NaN rows are left out.
     """
     fused = fused[~np.isnan(fused[:, 0])]
-    if len(fused) < PRODUCTS_A_DIMENSION * fused.shape[1]:
+    if len(fused) < MIN_PRODUCTS_PER_DIMENSION * fused.shape[1]:
         return None
     variances, directions = np.linalg.eigh(np.cov(fused, rowvar=False, dtype=np.float64))
     kept = variances + SHRINKAGE * variances.mean()
@@ -75,7 +75,9 @@ def whitened(fused: Vectors) -> Space | None:
     return Space(centre.astype(np.float32), np.ascontiguousarray(axes, np.float32))
 
 
-def drawn_out(space: Space, fused: Vectors, users: NDArray[np.int64], products: NDArray[np.int64]) -> Space:
+def fit_preference_whitening(
+    space: Space, fused: Vectors, users: NDArray[np.int64], products: NDArray[np.int64]
+) -> Space:
     """A space in which what a user's clicks have in common counts for more; the same where clicks are too few to tell.
 
     Args:
@@ -87,9 +89,9 @@ def drawn_out(space: Space, fused: Vectors, users: NDArray[np.int64], products: 
     moved = (fused - space.centre) @ space.axes
     known = (products >= 0) & ~np.isnan(moved[products, 0])
     # The same product twice agrees with itself in every direction.
-    user, product = np.unique(np.stack([users[known], products[known]]), axis=1)[:, :CLICKS_OF]
+    user, product = np.unique(np.stack([users[known], products[known]]), axis=1)[:, :MAX_CLICKS]
     _, starts, counts = np.unique(user, return_index=True, return_counts=True)
-    if counts[counts > 1].sum() < CLICKS_A_DIMENSION * fused.shape[1]:
+    if counts[counts > 1].sum() < MIN_CLICKS_PER_DIMENSION * fused.shape[1]:
         return space
     clicked = moved[product].astype(np.float64)
     clicked -= clicked.mean(axis=0)
@@ -99,12 +101,12 @@ def drawn_out(space: Space, fused: Vectors, users: NDArray[np.int64], products: 
     variances, directions = np.linalg.eigh(between)
     whole = np.einsum("ik,ij,jk->k", directions, squares / len(clicked), directions)
     correlation = np.clip(variances / np.maximum(whole, np.finfo(np.float32).tiny), 0, 1)
-    reliance = CLICKS * correlation / (1 + (CLICKS - 1) * correlation)
-    stretched = (directions * np.sqrt(LEAST + (1 - LEAST) * reliance)) @ directions.T
+    reliance = CLICKS_PER_MEAN * correlation / (1 + (CLICKS_PER_MEAN - 1) * correlation)
+    stretched = (directions * np.sqrt(MIN_DIRECTION_WEIGHT + (1 - MIN_DIRECTION_WEIGHT) * reliance)) @ directions.T
     return Space(space.centre, np.ascontiguousarray(space.axes @ stretched, np.float32))
 
 
-def save(space: Space | None, folder: Path) -> None:
+def save_space(space: Space | None, folder: Path) -> None:
     """Beside the weights of a checkpoint, in the place of any that an earlier training left there."""
     (folder / FILE).parent.mkdir(exist_ok=True)
     (folder / FILE).unlink(missing_ok=True)
@@ -112,7 +114,7 @@ def save(space: Space | None, folder: Path) -> None:
         save_file({"centre": space.centre, "axes": space.axes}, folder / FILE)
 
 
-def read(folder: Path, dim: int) -> Space | None:
+def read_space(folder: Path, dim: int) -> Space | None:
     """Of a checkpoint whose rows are `dim` wide; None where it keeps none, as those that were not trained here.
 
     Raises:

@@ -16,7 +16,7 @@ from feature_repo.errors import UsageError, VitrineError
 from feature_repo.offline import files, validation
 from feature_repo.schema import CLICKED, EVENT_TIMESTAMP, IMPRESSIONS, PRODUCT_ID, PRODUCTS, TIMESTAMP, USER_ID
 from producers.encoders.image_loader import Source
-from producers.encoders.train import Trained, train
+from producers.encoders.train import TrainingSummary, train
 from producers.encoders.training.clicks import Clicked
 from producers.encoders.training.recipe import Recipe
 
@@ -36,19 +36,19 @@ def train_encoder(
     checkpoint: str | None = None,
     held_out: pa.Table | None = None,
     clicked: pa.Table | None = None,
-) -> Trained | None:
+) -> TrainingSummary | None:
     """Train on the products of a shop folder that have a title and a picture; arguments as in `train`.
 
     Args:
         held_out: products that are not learnt from (evaluation.hold_out); they are listed beside the checkpoint.
-        clicked: clicks to align with (clicks.clicks_before).
+        clicked: clicks to align with (read_clicks_before).
 
     Raises:
         VitrineError: DATA/products.parquet is missing, unreadable, or not of the documented shape; OUT is a file.
     """
     if out.exists() and not out.is_dir():
         raise VitrineError(f"{out} is a file: name a folder for the checkpoint")
-    products, pictures, left_out = pairs_of(data)
+    products, pictures, left_out = read_pairs(data)
     if held_out is not None:
         seen = ~pc.is_in(products[PRODUCT_ID], value_set=held_out[PRODUCT_ID].combine_chunks()).to_numpy()
         products, pictures = products.filter(pa.array(seen)), list(compress(pictures, seen))
@@ -71,7 +71,7 @@ def train_encoder(
     return replace(made, left_out=made.left_out + left_out)
 
 
-def clicks_before(
+def read_clicks_before(
     impressions: Path, *, until: datetime | None, test_days: float | None, now: datetime
 ) -> tuple[pa.Table, datetime]:
     """The clicks of a log before a moment, and that moment.
@@ -116,7 +116,7 @@ def clicks_before(
     return clicks, until
 
 
-def pairs_of(data: Path) -> tuple[pa.Table, list[Source], int]:
+def read_pairs(data: Path) -> tuple[pa.Table, list[Source], int]:
     """The products of a shop folder that have a title and name a picture, those pictures, and how many have not.
 
     Raises:

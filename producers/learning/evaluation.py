@@ -18,9 +18,9 @@ from feature_repo.errors import VitrineError
 from feature_repo.offline import files, validation
 from feature_repo.schema import PRODUCT_ID
 from producers.encoders.encoder import Encoder
-from producers.encoders.image_loader import decoding_processes
-from producers.encoders.recall import DEPTHS, from_scores, image_and_text, text_to_image
-from producers.learning.encoder import pairs_of
+from producers.encoders.image_loader import open_decoding_pool
+from producers.encoders.recall import CUTOFFS, encode_pairs, recall_from_scores, text_to_image_recall
+from producers.learning.encoder import read_pairs
 
 DESIGN = ("design_id", "group")
 """Names of the column that says which products are one design."""
@@ -44,8 +44,8 @@ class Evaluation:
         lines = [f"text to image, {self.pool:,} held-out products: {_row(self.recall)}"]
         if self.ceiling:
             lines.append(f"an oracle that knows each picture's true words: {_row(self.ceiling)}")
-            share = self.recall[max(DEPTHS)] / self.ceiling[max(DEPTHS)]
-            lines.append(f"of the oracle's recall at {max(DEPTHS)}: {share:.0%}")
+            share = self.recall[max(CUTOFFS)] / self.ceiling[max(CUTOFFS)]
+            lines.append(f"of the oracle's recall at {max(CUTOFFS)}: {share:.0%}")
         return "\n".join(lines)
 
 
@@ -62,7 +62,7 @@ def hold_out(data: Path, designs: Path, count: int, seed: int) -> pa.Table:
     Raises:
         VitrineError: a file cannot be read or lacks a column, or fewer than `count` products have a known design.
     """
-    products = pairs_of(data)[0]
+    products = read_pairs(data)[0]
     table = files.read(designs, [PRODUCT_ID, *DESIGN])
     column = next((name for name in DESIGN if name in table.column_names), DESIGN[0])
     validation.require(table, [PRODUCT_ID, column], designs)
@@ -94,19 +94,19 @@ def evaluate(encoder: Encoder, data: Path, held_out: pa.Table, truth: Path | Non
         held_out: as `hold_out` gives it.
         truth: folder of a generated shop's truth, for the oracle.
     """
-    products, pictures, _ = pairs_of(data)
+    products, pictures, _ = read_pairs(data)
     place = pc.index_in(held_out[PRODUCT_ID], value_set=products[PRODUCT_ID].combine_chunks()).to_numpy()
     titles: Sequence[str] = products["title"].take(pa.array(place)).to_pylist()
-    with decoding_processes() as pool:
-        image, text, usable = image_and_text(encoder, titles, [pictures[i] for i in place], pool)
+    with open_decoding_pool() as pool:
+        image, text, usable = encode_pairs(encoder, titles, [pictures[i] for i in place], pool)
     kept = held_out.filter(pa.array(usable))
     designs = kept["design_id"].to_numpy()
     titles = [title for title, good in zip(titles, usable, strict=True) if good]
-    ceiling = oracle_recall(titles, kept[PRODUCT_ID].to_pylist(), designs, truth) if truth else None
-    return Evaluation(len(kept), text_to_image(text, image, designs), ceiling)
+    ceiling = compute_oracle_recall(titles, kept[PRODUCT_ID].to_pylist(), designs, truth) if truth else None
+    return Evaluation(len(kept), text_to_image_recall(text, image, designs), ceiling)
 
 
-def oracle_recall(
+def compute_oracle_recall(
     titles: Sequence[str], products: Sequence[str], designs: NDArray[np.object_], truth: Path
 ) -> dict[int, float]:
     """Text to image recall of the oracle on these products, each title asking, each picture an answer.
@@ -127,7 +127,7 @@ def oracle_recall(
         misnamed = np.clip(said[~true].mean(), LEAST, 1 - LEAST)
         weight = np.where(said, np.log(named / misnamed), np.log((1 - named) / (1 - misnamed)))
         score += weight @ true.T
-    return from_scores(score, designs)
+    return recall_from_scores(score, designs)
 
 
 def _row(recall: dict[int, float]) -> str:

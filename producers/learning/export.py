@@ -47,7 +47,7 @@ def export_encoder(encoder: str, out: Path, *, format: str, data: Path | None, s
         raise VitrineError(f"{out} holds something that is no export: name a new or an empty folder")
     from producers.encoders import towers, triton
 
-    towers.installed()
+    towers.import_onnxruntime()
     model = load(encoder, device="cpu")
     if model.geometry is None or not model.has_images:
         raise VitrineError(
@@ -55,19 +55,19 @@ def export_encoder(encoder: str, out: Path, *, format: str, data: Path | None, s
             "one, CLIP, Chinese-CLIP, SigLIP); this one has none, or its processor does more"
         )
     pixels, titles = _of(data, model.geometry) if data else _by_chance(model, model.geometry, seed)
-    image, text = towers.of(model, pixels, titles)  # type: ignore[arg-type]  # those with a geometry are dual encoders
+    image, text = towers.build_towers(model, pixels, titles)  # type: ignore[arg-type]  # those with a geometry are dual encoders
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as made:
         folder = Path(made)
         checked = []
         for tower in (image, text):
-            file = triton.model_file(folder, tower.name)
+            file = triton.model_path(folder, tower.name)
             file.parent.mkdir(parents=True)
-            checked.append(towers.write(tower, file))
-            (folder / tower.name / "config.pbtxt").write_text(triton.config(tower, model))  # type: ignore[arg-type]
-        (folder / "README.md").write_text(triton.readme(model, model.geometry, text, checked))  # type: ignore[arg-type]
+            checked.append(towers.export_tower(tower, file))
+            (folder / tower.name / "config.pbtxt").write_text(triton.render_config(tower, model))  # type: ignore[arg-type]
+        (folder / "README.md").write_text(triton.render_readme(model, model.geometry, text, checked))  # type: ignore[arg-type]
         script = folder / "build_tensorrt.sh"
-        script.write_text(triton.tensorrt_script(model, image, text))  # type: ignore[arg-type]
+        script.write_text(triton.render_tensorrt_script(model, image, text))  # type: ignore[arg-type]
         script.chmod(0o755)
         out.mkdir(exist_ok=True)
         for part in PARTS:

@@ -17,7 +17,7 @@ from feature_repo.schema import CREATED_TIMESTAMP
 from producers.behaviour.neighbours import stand
 from producers.codes import codebook
 from producers.encoders import load
-from producers.encoders.image_loader import decoding_processes
+from producers.encoders.image_loader import open_decoding_pool
 from producers.streaming import tagging
 from producers.streaming.clicks import Clicks
 from producers.streaming.loop import Stream
@@ -69,7 +69,7 @@ def opened(
     if wanted.impressions is not None:
         standing = stand(settings, wanted.impressions, model.version, wanted.neighbours, clock())
         further[schema.NEIGHBOURS_TABLE] = lambda vectors, products: standing.of(vectors, clock())
-    with decoding_processes(1) as pool:
+    with open_decoding_pool(1) as pool:
         yield Stream(
             settings,
             source,

@@ -26,9 +26,9 @@ from PIL import Image
 
 from feature_repo import schema
 from producers.encoders import load
-from producers.encoders.image_loader import Source, decode, decoding_processes
-from producers.encoders.pipeline import Seconds, embed_stream
-from producers.encoders.tokens import tokenized
+from producers.encoders.image_loader import Source, decode_images, open_decoding_pool
+from producers.encoders.pipeline import StageSeconds, encode_chunks
+from producers.encoders.tokens import tokenize
 from tests.benchmarks.encoding_gpu import NAMES, NOW, ROWS_A_COMMIT, gpu
 from tests.benchmarks.harness import Record, Rounds, compare, finish, take_turns
 
@@ -66,7 +66,7 @@ def cpu(
     record: Record = False,
 ) -> None:
     """The small default encoder, its weights as first drawn: how fast it is does not depend on what it has learnt."""
-    with tempfile.TemporaryDirectory() as folder, decoding_processes() as pool:
+    with tempfile.TemporaryDirectory() as folder, open_decoding_pool() as pool:
         case, pairs = small_case(Path(folder), products)
         sides = {
             "ours": lambda: ours(case, pool),
@@ -106,19 +106,19 @@ def small_case(folder: Path, products: int) -> tuple[Case, int]:
     )
     rows = rows.filter(pc.field("image_bytes").is_valid() & pc.field("title").is_valid())
     delta.append(folder / "catalogue", rows)
-    tokenizer = tiny_clip.learn_tokenizer(rows["title"].to_pylist())
+    tokenizer = tiny_clip.train_tokenizer(rows["title"].to_pylist())
     torch.manual_seed(0)
-    tiny_clip.save(tiny_clip.build(len(tokenizer)).eval(), tokenizer, folder / "encoder")
+    tiny_clip.save_checkpoint(tiny_clip.build_model(len(tokenizer)).eval(), tokenizer, folder / "encoder")
     encoder = load(str(folder / "encoder"), device="cpu")
     return Case(folder / "catalogue", encoder, (folder / f"rows{n}" for n in count())), len(rows)
 
 
-def ours(case: Case, pool: ProcessPoolExecutor) -> Seconds:
+def ours(case: Case, pool: ProcessPoolExecutor) -> StageSeconds:
     """What `produce embeddings` does of it."""
     from feature_repo.offline import delta
 
-    seconds, out = Seconds(), next(case.out)
-    for made in embed_stream(case.chunks(), case.encoder, pool, NOW):
+    seconds, out = StageSeconds(), next(case.out)
+    for made in encode_chunks(case.chunks(), case.encoder, pool, NOW):
         start = time.perf_counter()
         delta.append(out, made.rows)
         seconds += made.seconds._replace(write=time.perf_counter() - start)
@@ -178,8 +178,8 @@ def forward_alone(case: Case, pool: ProcessPoolExecutor) -> Callable[[], None]:
 
     encoder, table = case.encoder, pa.concat_tables(case.chunks())
     sources: list[Source] = table["image_bytes"].to_pylist()
-    pixels = decode(sources, encoder.geometry, pool).pixels
-    tokens = tokenized(encoder.tokenizer, table["title"].to_pylist(), encoder.text_length)
+    pixels = decode_images(sources, encoder.geometry, pool).pixels
+    tokens = tokenize(encoder.tokenizer, table["title"].to_pylist(), encoder.text_length)
     ordered = np.argsort(tokens.lengths, kind="stable")
     size = encoder._texts.size
     inputs = [

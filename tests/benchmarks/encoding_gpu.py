@@ -18,8 +18,8 @@ from PIL import Image
 
 from feature_repo import schema
 from producers.encoders import load
-from producers.encoders.image_loader import decoding_processes
-from producers.encoders.pipeline import Seconds, embed_stream
+from producers.encoders.image_loader import open_decoding_pool
+from producers.encoders.pipeline import StageSeconds, encode_chunks
 from tests.benchmarks.harness import Figure, Record, Rounds, command, finish
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -46,7 +46,7 @@ def gpu(
     import torch
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with tempfile.TemporaryDirectory() as folder, decoding_processes(workers) as pool:
+    with tempfile.TemporaryDirectory() as folder, open_decoding_pool(workers) as pool:
         encoder = vision_transformer(Path(folder) / "encoder", tiny, str(device))
         flops = flops_of_a_picture(encoder)
         batch = encoder.images_at_once
@@ -104,7 +104,7 @@ def vision_transformer(folder: Path, tiny: bool, device: str) -> Any:
     from producers.encoders import tiny_clip
 
     size = TINY if tiny else VIT_B_16
-    tokenizer = tiny_clip.learn_tokenizer(TITLES)
+    tokenizer = tiny_clip.train_tokenizer(TITLES)
     special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
     words = size | special | {"vocab_size": 49_408, "max_position_embeddings": 77}
     words |= {} if tiny else {"hidden_size": 512, "num_attention_heads": 8, "intermediate_size": 2048}
@@ -170,7 +170,7 @@ def jpeg_catalogue(file: Path, images: int, side: int) -> Path:
     return file
 
 
-def end_to_end(catalogue: Path, encoder: Any, pool: ProcessPoolExecutor, out: Path) -> tuple[float, Seconds]:
+def end_to_end(catalogue: Path, encoder: Any, pool: ProcessPoolExecutor, out: Path) -> tuple[float, StageSeconds]:
     """Pictures a second, and where the time went."""
     from producers.encoders import shards
 
@@ -179,12 +179,12 @@ def end_to_end(catalogue: Path, encoder: Any, pool: ProcessPoolExecutor, out: Pa
             yield pa.Table.from_batches([batch])
 
     first = next(chunks()).slice(0, encoder.images_at_once)
-    list(embed_stream([first], encoder, pool, NOW))  # processes started, shapes captured
+    list(encode_chunks([first], encoder, pool, NOW))  # processes started, shapes captured
     rows = pq.read_metadata(catalogue).num_rows
-    shards.begin(out, shards.Run(encoder.version, "benchmark", rows, ROWS_A_COMMIT))
-    start, seconds = time.perf_counter(), Seconds()
-    for part, made in enumerate(embed_stream(chunks(), encoder, pool, NOW)):
+    shards.begin_run(out, shards.RunDescription(encoder.version, "benchmark", rows, ROWS_A_COMMIT))
+    start, seconds = time.perf_counter(), StageSeconds()
+    for part, made in enumerate(encode_chunks(chunks(), encoder, pool, NOW)):
         began = time.perf_counter()
-        shards.write(out, part, made)
+        shards.write_shard(out, part, made)
         seconds += made.seconds._replace(write=time.perf_counter() - began)
     return rows / (time.perf_counter() - start), seconds

@@ -33,7 +33,7 @@ from producers.embeddings import existing_rows, plan
 from producers.embeddings import run as embeddings
 from producers.embeddings import vector_cache as contents
 from producers.encoders import load
-from producers.encoders.pipeline import embedding_rows
+from producers.encoders.pipeline import build_embedding_rows
 from tests.benchmarks import harness
 
 Result = TypeVar("Result")
@@ -145,9 +145,9 @@ def _draw(folder: Path) -> None:
 def _embed_without_an_encoder(store: Settings, encoder: Path) -> None:
     """A row of some unit vectors for each version, as if all had been encoded."""
     model = load(str(encoder))
-    state = plan.since(store, model.version)
+    state = plan.read_changes(store, model.version)
     assert state is not None
-    path, series = store.table(schema.EMBEDDING_TABLE), existing_rows.series(model.version)
+    path, series = store.table(schema.EMBEDDING_TABLE), existing_rows.txn_app_id(model.version)
     chance, turn = np.random.default_rng(0), 0
     held: list[pa.RecordBatch] = []
     for batch in [*take.scan(state.new, [*existing_rows.KEY, "title", "image_hash"]).to_batches(), None]:
@@ -158,8 +158,8 @@ def _embed_without_an_encoder(store: Settings, encoder: Path) -> None:
             vectors = chance.normal(size=(len(block), model.dim)).astype(np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             block = block.append_column("title_hash", row_hash.of_each(block["title"]))
-            turn = delta.append_in_turn(path, embedding_rows(block, vectors, vectors, model, NOW), series, turn)
-            with contents.opened(store.offline / contents.FOLDER, model.version, model.dim) as kept:
+            turn = delta.append_in_turn(path, build_embedding_rows(block, vectors, vectors, model, NOW), series, turn)
+            with contents.open_cache(store.offline / contents.FOLDER, model.version, model.dim) as kept:
                 known = dict(zip(block["image_hash"].to_pylist(), vectors, strict=True))
                 known.pop(None, None)
                 kept.put(contents.IMAGE, list(known), np.array([*known.values()]))

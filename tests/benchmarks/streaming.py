@@ -45,8 +45,8 @@ def pace(
     with tempfile.TemporaryDirectory() as folder, servers.redis_server(Path(folder) / "redis") as server:
         root = Path(folder)
         if encoder is None:
-            tokenizer = tiny_clip.learn_tokenizer([title(number) for number in range(1000)])
-            tiny_clip.save(tiny_clip.build(len(tokenizer)).eval(), tokenizer, root / "encoder")
+            tokenizer = tiny_clip.train_tokenizer([title(number) for number in range(1000)])
+            tiny_clip.save_checkpoint(tiny_clip.build_model(len(tokenizer)).eval(), tokenizer, root / "encoder")
         shop = running.make(root, server, (encoder or root / "encoder").resolve())
         process = start(shop)
         try:

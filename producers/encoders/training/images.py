@@ -8,7 +8,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from producers.encoders.geometry import Geometry
-from producers.encoders.image_loader import Source, decode, decoding_processes
+from producers.encoders.image_loader import Source, decode_images, open_decoding_pool
 from producers.encoders.training.process_group import Processes
 
 IN_MEMORY = 4 * 2**30
@@ -33,10 +33,10 @@ def decoded(
     """
     size = len(sources) * geometry.height * geometry.width * 3
     if processes.count == 1 and size <= IN_MEMORY:
-        with decoding_processes() as pool:
+        with open_decoding_pool() as pool:
             parts = []
             for start in range(0, len(sources), AT_ONCE):
-                parts.append(decode(sources[start : start + AT_ONCE], geometry, pool))
+                parts.append(decode_images(sources[start : start + AT_ONCE], geometry, pool))
                 progress(min(start + AT_ONCE, len(sources)), len(sources))
         empty = np.empty((0, geometry.height, geometry.width, 3), np.uint8)
         usable = np.concatenate([np.empty(0, bool), *(part.usable for part in parts)])
@@ -60,9 +60,9 @@ def _to_file(sources: Sequence[Source], geometry: Geometry, folder: Path, progre
     pixels = open_memmap(folder / PIXELS, mode="w+", dtype=np.uint8, shape=shape)
     usable = np.zeros(len(sources), bool)
     done = 0
-    with decoding_processes() as pool:
+    with open_decoding_pool() as pool:
         for start in range(0, len(sources), AT_ONCE):
-            part = decode(sources[start : start + AT_ONCE], geometry, pool)
+            part = decode_images(sources[start : start + AT_ONCE], geometry, pool)
             pixels[done : done + len(part.pixels)] = part.pixels
             done += len(part.pixels)
             usable[start : start + AT_ONCE] = part.usable

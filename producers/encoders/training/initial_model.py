@@ -10,7 +10,7 @@ import torch
 
 from feature_repo.errors import VitrineError
 from producers.encoders import checkpoint_files, clip_family, tiny_clip
-from producers.encoders.checkpoint import folder_of, load
+from producers.encoders.checkpoint import load, resolve_checkpoint
 from producers.encoders.geometry import Geometry
 from producers.encoders.training.pairs import Pairs, Preparation
 from producers.encoders.training.recipe import FINE_TUNING, FROM_NOTHING
@@ -66,8 +66,8 @@ class Start:
 
 def from_nothing(titles: Sequence[str], device: torch.device) -> Start:
     """The small model, its weights drawn by torch's seed, its tokenizer learnt from the titles."""
-    tokenizer = tiny_clip.learn_tokenizer(list(titles))
-    model = tiny_clip.build(len(tokenizer)).to(device)
+    tokenizer = tiny_clip.train_tokenizer(list(titles))
+    model = tiny_clip.build_model(len(tokenizer)).to(device)
     return Start(
         model=model,
         tokenizer=tokenizer,
@@ -78,7 +78,7 @@ def from_nothing(titles: Sequence[str], device: torch.device) -> Start:
         length=tiny_clip.TEXT_LENGTH,
         rate=FROM_NOTHING,
         version="small",
-        save=lambda folder: tiny_clip.save(model, tokenizer, folder),
+        save=lambda folder: tiny_clip.save_checkpoint(model, tokenizer, folder),
     )
 
 
@@ -95,7 +95,7 @@ def from_checkpoint(name: str, device: torch.device) -> Start:
         raise VitrineError(f"{name}: its image processor does more than resize and cut, which training does not repeat")
 
     # An encoder's own model is made for speed: normalisations folded into convolutions, bfloat16 on a GPU.
-    folder = folder_of(name)
+    folder = resolve_checkpoint(name)
     family = checkpoint_files.read_json(folder / "config.json")["model_type"]
     model = checkpoint_files.read_model(clip_family.FAMILIES[family], folder).to(device)
 

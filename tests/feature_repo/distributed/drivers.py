@@ -29,7 +29,7 @@ def embed(store: Path, encoder: Path, now: datetime, address: str) -> None:
     from producers.embeddings import run as embeddings
     from producers.encoders import on_ray
 
-    embeddings.ROWS_A_COMMIT, on_ray.ROWS_A_PART = 20, 7
+    embeddings.ROWS_PER_COMMIT, on_ray.ROWS_PER_PART = 20, 7
     embeddings.embed_catalogue(config.load(store), str(encoder), now=now, progress=lambda *_: None, ray=address)
 
 

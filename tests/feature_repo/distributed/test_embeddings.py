@@ -18,7 +18,7 @@ from feature_repo.errors import VitrineError
 from feature_repo.images import MISSING, NOT_AN_IMAGE
 from feature_repo.offline import delta, quarantine
 from producers.embeddings import run as embeddings
-from producers.embeddings.run import Done, embed_catalogue
+from producers.embeddings.run import EmbeddingSummary, embed_catalogue
 from producers.encoders import load, on_ray, pipeline
 from tests.producers.catalogue.shop import opened, taken
 from tests.producers.encoders import checkpoints
@@ -54,13 +54,13 @@ def stored(store: Settings) -> tuple[pa.Table, pa.Table]:
 def test_the_tables_are_those_of_one_machine_row_for_row(
     tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embeddings, "ROWS_A_COMMIT", 40)  # three chunks
-    monkeypatch.setattr(on_ray, "ROWS_A_PART", 7)  # several parts each
+    monkeypatch.setattr(embeddings, "ROWS_PER_COMMIT", 40)  # three chunks
+    monkeypatch.setattr(on_ray, "ROWS_PER_PART", 7)  # several parts each
     images = pictures(tmp_path / "pictures")
-    made: dict[str | None, tuple[Done, pa.Table, pa.Table]] = {}
+    made: dict[str | None, tuple[EmbeddingSummary, pa.Table, pa.Table]] = {}
     for ray in (None, "local"):
         if ray is not None:
-            monkeypatch.setattr(embeddings, "embed_stream", None)  # which one machine uses
+            monkeypatch.setattr(embeddings, "encode_chunks", None)  # which one machine uses
         (tmp_path / str(ray)).mkdir()
         store = opened(tmp_path / str(ray))
         taken(store, *products(images, 100))
@@ -99,9 +99,9 @@ def chunk(numbers: range) -> pa.Table:
 
 
 def test_each_chunk_comes_back_in_its_place_whatever_its_size(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(on_ray, "ROWS_A_PART", 3)
+    monkeypatch.setattr(on_ray, "ROWS_PER_PART", 3)
     chunks = [chunk(range(60)), chunk(range(0)), chunk(range(60, 61)), chunk(range(70, 100))]
-    came = list(on_ray.embed_stream(iter(chunks), load(str(encoder)), str(encoder), NOW))
+    came = list(on_ray.encode_chunks(iter(chunks), load(str(encoder)), str(encoder), NOW))
     assert [made.rows["product_id"].to_pylist() for made in came] == [c["product_id"].to_pylist() for c in chunks]
 
 
@@ -113,5 +113,5 @@ def test_another_encoder_on_a_machine_of_the_cluster_is_refused_in_one_line(tmp_
     shutil.rmtree(folder)
     checkpoints.chinese_clip(folder)
     with pytest.raises(VitrineError, match=r"is small@.* on a machine of the cluster and small@") as refusal:
-        list(on_ray.embed_stream(iter([chunk(range(2))]), here, str(folder), NOW))
+        list(on_ray.encode_chunks(iter([chunk(range(2))]), here, str(folder), NOW))
     assert "\n" not in str(refusal.value)

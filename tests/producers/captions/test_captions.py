@@ -20,7 +20,7 @@ from feature_repo.errors import VitrineError
 from feature_repo.images import MISSING
 from feature_repo.offline import delta
 from producers.captions.run import Captioned, caption_catalogue
-from producers.encoders.tiny_clip import learn_tokenizer
+from producers.encoders.tiny_clip import train_tokenizer
 from producers.encoders.train import train
 from producers.encoders.training import language
 from producers.encoders.training.cross_attention import Reader
@@ -148,7 +148,7 @@ def test_no_line_has_a_pair_of_words_twice() -> None:
 
 def test_latin_words_are_spelled_apart_and_chinese_runs_on() -> None:
     titles = ["red dress 新款", "blue dress 新款", "reddish dress"] * 20
-    tokenizer = learn_tokenizer(titles)
+    tokenizer = train_tokenizer(titles)
     begins = word_beginnings(tokenizer, titles)
     assert begins is not None
     for title in ("red dress新款", "blue dress", "reddish dress"):

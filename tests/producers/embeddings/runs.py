@@ -18,12 +18,12 @@ context.set_forkserver_preload(
     ["tests.producers.embeddings.runs", "torch", "transformers", "producers.encoders.checkpoint"]
 )
 
-ROWS_A_COMMIT = 16
+ROWS_PER_COMMIT = 16
 
 
 def _run(pipe: Connection, store: Path, products: Path, encoder: Path, now: datetime, folder: str) -> None:
     """`produce catalogue` and `produce embeddings`, in commits of a few rows."""
-    embeddings.ROWS_A_COMMIT = ROWS_A_COMMIT
+    embeddings.ROWS_PER_COMMIT = ROWS_PER_COMMIT
     locks.FOLDER = folder
     opened = config.load(store)
     pipe.send("begins")

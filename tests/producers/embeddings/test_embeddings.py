@@ -11,7 +11,7 @@ from PIL import Image
 from feature_repo.config import Settings
 from feature_repo.images import DAMAGED, MISSING, NOT_AN_IMAGE
 from feature_repo.offline import delta, quarantine
-from producers.embeddings.run import Done, embed_catalogue
+from producers.embeddings.run import EmbeddingSummary, embed_catalogue
 from producers.encoders import load
 from producers.encoders.pipeline import NOTHING_USABLE
 from producers.encoders.whitening import fuse
@@ -32,7 +32,7 @@ def picture(file: Path, colour: str) -> str:
     return str(file)
 
 
-def embedded(store: Settings, encoder: Path) -> Done:
+def embedded(store: Settings, encoder: Path) -> EmbeddingSummary:
     return embed_catalogue(store, str(encoder), now=NOW, progress=lambda *_: None)
 
 

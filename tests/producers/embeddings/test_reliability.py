@@ -156,12 +156,12 @@ def test_two_at_once_that_see_no_lock_of_each_other_add_each_row_once(
     assert state(store) == state(whole)
 
 
-def test_the_decoding_processes_of_a_killed_run_end_with_it() -> None:
+def test_the_open_decoding_pool_of_a_killed_run_end_with_it() -> None:
     program = (
         "import time\n"
-        "from producers.encoders.image_loader import decoding_processes\n"
+        "from producers.encoders.image_loader import open_decoding_pool\n"
         "if __name__ == '__main__':\n"
-        "    with decoding_processes(2) as pool:\n"
+        "    with open_decoding_pool(2) as pool:\n"
         "        print(*set(pool.map(runs.pid, [0.3] * 4)), flush=True)\n"
         "        time.sleep(60)\n"
     ).replace("import time\n", "import time\nfrom tests.producers.embeddings import pids as runs\n", 1)

@@ -89,24 +89,24 @@ def test_a_run_goes_on_after_its_whole_parts_and_only_those_are_committed(
     store: Settings, encoder: Path, tmp_path: Path
 ) -> None:
     todo, out = tmp_path / "todo.parquet", tmp_path / "parts"
-    remote_jobs.hand_out(store, todo, encoder_version=None)
+    remote_jobs.export_todo(store, todo, encoder_version=None)
     run.encode(str(encoder), todo, out, now=NOW, rows_a_part=1, workers=1)
     (out / "part-00001_done").unlink()  # as a kill between part and marker leaves it
     (out / "part-00001.parquet").write_bytes(b"half")
-    assert remote_jobs.commit(store, out, NOW).added == 2
+    assert remote_jobs.commit_parts(store, out, NOW).added == 2
     first = (out / "part-00000.parquet").stat().st_mtime_ns
     assert "1 products encoded" in run.encode(str(encoder), todo, out, now=NOW, rows_a_part=1, workers=1)
     assert (out / "part-00000.parquet").stat().st_mtime_ns == first
-    done = remote_jobs.commit(store, out, NOW)
+    done = remote_jobs.commit_parts(store, out, NOW)
     assert (done.added, done.known) == (1, 2)
 
 
 def test_two_commits_at_once_add_each_row_once(store: Settings, encoder: Path, tmp_path: Path) -> None:
     todo, out = tmp_path / "todo.parquet", tmp_path / "parts"
-    remote_jobs.hand_out(store, todo, encoder_version=None)
+    remote_jobs.export_todo(store, todo, encoder_version=None)
     run.encode(str(encoder), todo, out, now=NOW, rows_a_part=1, workers=1)
     with ThreadPoolExecutor(2) as pool:
-        done = list(pool.map(lambda _: remote_jobs.commit(store, out, NOW), range(2)))
+        done = list(pool.map(lambda _: remote_jobs.commit_parts(store, out, NOW), range(2)))
     assert sum(each.added for each in done) == sum(each.known for each in done) == 3
     assert sorted(delta.read(store.table("product_embedding"))["product_id"].to_pylist()) == ["a", "b", "c"]
 
@@ -137,10 +137,10 @@ def test_parts_of_contents_that_were_corrected_meanwhile_are_left_out(
     store: Settings, encoder: Path, tmp_path: Path
 ) -> None:
     todo, out = tmp_path / "todo.parquet", tmp_path / "parts"
-    remote_jobs.hand_out(store, todo, encoder_version=None)
+    remote_jobs.export_todo(store, todo, encoder_version=None)
     run.encode(str(encoder), todo, out, now=NOW + timedelta(days=1), workers=1)
     taken(store, {"product_id": "c", "title": "绿", "image": None}, now=CATALOGUED + timedelta(days=1))
-    done = remote_jobs.commit(store, out, NOW)
+    done = remote_jobs.commit_parts(store, out, NOW)
     assert (done.added, done.known, done.outdated) == (2, 0, 1)
     assert "1 rows left out: corrected since" in str(done)
     assert embedded(store, encoder, 2).encoded == 1
@@ -152,18 +152,18 @@ def test_a_day_with_nothing_to_encode_commits_no_rows_and_is_no_error(
     _handed(store, encoder, tmp_path / "first")
     assert _handed(store, encoder, tmp_path / "second", day=1) == 0
     with pytest.raises(VitrineError, match="no folder of parts"):
-        remote_jobs.commit(store, tmp_path, NOW)
+        remote_jobs.commit_parts(store, tmp_path, NOW)
 
 
 def test_parts_committed_after_another_encoder_are_the_last_created_once(
     store: Settings, encoder: Path, tmp_path: Path
 ) -> None:
     todo, out = tmp_path / "todo.parquet", tmp_path / "parts"
-    remote_jobs.hand_out(store, todo, encoder_version=None)
+    remote_jobs.export_todo(store, todo, encoder_version=None)
     run.encode(str(encoder), todo, out, now=NOW, workers=1)
     checkpoints.chinese_clip(tmp_path / "other")
     embedded(store, tmp_path / "other", 1)
-    done = [remote_jobs.commit(store, out, NOW + timedelta(days=day)) for day in (2, 3)]
+    done = [remote_jobs.commit_parts(store, out, NOW + timedelta(days=day)) for day in (2, 3)]
     assert [(each.added, each.known) for each in done] == [(3, 0), (0, 3)]
     rows = delta.read(store.table("product_embedding")).sort_by("created_timestamp").to_pylist()
     assert {each["encoder_version"] for each in rows[-3:]} == {load(str(encoder)).version}
@@ -172,23 +172,23 @@ def test_parts_committed_after_another_encoder_are_the_last_created_once(
 def _handed(store: Settings, encoder: Path, folder: Path, day: int = 0) -> int:
     """Hand out, encode and commit; how many rows were added."""
     folder.mkdir()
-    remote_jobs.hand_out(store, folder / "todo.parquet", encoder_version=load(str(encoder)).version)
+    remote_jobs.export_todo(store, folder / "todo.parquet", encoder_version=load(str(encoder)).version)
     now = NOW + timedelta(days=day)
     run.encode(str(encoder), folder / "todo.parquet", folder / "parts", now=now, workers=1)
-    return remote_jobs.commit(store, folder / "parts", now).added
+    return remote_jobs.commit_parts(store, folder / "parts", now).added
 
 
 def test_a_folder_of_another_run_and_a_damaged_part_are_refused(store: Settings, encoder: Path, tmp_path: Path) -> None:
     todo, out = tmp_path / "todo.parquet", tmp_path / "parts"
-    remote_jobs.hand_out(store, todo, encoder_version=None)
+    remote_jobs.export_todo(store, todo, encoder_version=None)
     run.encode(str(encoder), todo, out, now=NOW, workers=1)
     with pytest.raises(VitrineError, match="parts of another run"):
         run.encode(str(encoder), todo, out, now=NOW, rows_a_part=1, workers=1)
     (out / "part-00000.parquet").write_bytes(b"half")
     with pytest.raises(VitrineError, match="marked as done and cannot be read"):
-        list(shards.read(out))
+        list(shards.read_shards(out))
     with pytest.raises(VitrineError, match=r"run\.json cannot be read"):
-        remote_jobs.commit(store, tmp_path, NOW)
+        remote_jobs.commit_parts(store, tmp_path, NOW)
 
 
 def test_a_catalogue_that_is_none_is_one_line(encoder: Path, tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from feature_repo.images import MISSING, NOT_AN_IMAGE
 from feature_repo.offline import delta, quarantine, retention
 from producers.embeddings import plan, vector_cache
 from producers.embeddings import run as embeddings
-from producers.embeddings.run import Done, embed_catalogue
+from producers.embeddings.run import EmbeddingSummary, embed_catalogue
 from producers.encoders import load
-from producers.encoders.pipeline import NO_VECTOR, NOTHING_USABLE, embedding_rows
+from producers.encoders.pipeline import NO_VECTOR, NOTHING_USABLE, build_embedding_rows
 from tests.producers.catalogue.shop import opened, taken
 from tests.producers.embeddings.test_embeddings import picture
 from tests.producers.encoders import checkpoints
@@ -34,7 +34,7 @@ def store(tmp_path: Path) -> Settings:
     return opened(tmp_path)
 
 
-def embedded(store: Settings, encoder: Path, day: int = 0, **options: bool) -> Done:
+def embedded(store: Settings, encoder: Path, day: int = 0, **options: bool) -> EmbeddingSummary:
     return embed_catalogue(store, str(encoder), now=NOW + day * DAY, progress=lambda *_: None, **options)
 
 
@@ -44,7 +44,7 @@ def row(store: Settings, product: str) -> dict[str, Any]:
     return [each for each in rows if each["product_id"] == product][-1]
 
 
-def counts(done: Done) -> tuple[int, int, int, int]:
+def counts(done: EmbeddingSummary) -> tuple[int, int, int, int]:
     return done.encoded, done.pictures, done.titles, done.reused
 
 
@@ -85,7 +85,7 @@ def test_a_run_after_which_nothing_came_neither_plans_nor_encodes(
 ) -> None:
     taken(store, {"image": picture(store.file.parent / "red.png", "red")})
     embedded(store, encoder)
-    monkeypatch.setattr(embeddings, "plan", lambda *_, **__: pytest.fail("it planned"))
+    monkeypatch.setattr(embeddings, "plan_encoding", lambda *_, **__: pytest.fail("it planned"))
     done = embedded(store, encoder, 1)
     assert (counts(done), done.known) == ((0, 0, 0, 0), 1)
 
@@ -94,7 +94,7 @@ def test_of_a_new_version_only_the_rows_that_came_with_it_are_looked_at(store: S
     taken(store, *({"product_id": str(number), "image": None} for number in range(20)))
     version = embedded(store, encoder).encoder_version
     taken(store, {"product_id": "new", "image": None})
-    state = plan.since(store, version)
+    state = plan.read_changes(store, version)
     assert state is not None
     assert state.new.to_table(columns=["product_id"])["product_id"].to_pylist() == ["new"]
     assert embedded(store, encoder, 1).known == 20
@@ -175,7 +175,7 @@ def test_vectors_that_are_not_finite_are_quarantined_and_never_stored(
     done = embedded(store, broken)
     assert done.unusable == {NO_VECTOR: 3, NOTHING_USABLE: 2}
     assert delta.read(store.table("product_embedding")).num_rows == 0
-    with vector_cache.opened(store.offline / vector_cache.FOLDER, done.encoder_version, 8) as kept:
+    with vector_cache.open_cache(store.offline / vector_cache.FOLDER, done.encoder_version, 8) as kept:
         assert not kept._environment.stat()["entries"]
 
 
@@ -185,15 +185,15 @@ def test_vectors_of_contents_come_back_bit_for_bit_and_outgrow_the_file(
     monkeypatch.setattr(vector_cache, "FIRST_MAP_SIZE", 1 << 16)
     vectors = np.random.default_rng(0).normal(size=(2_000, 64)).astype(np.float32)
     hashes = [row.to_bytes(16, "big") for row in range(len(vectors))]
-    with vector_cache.opened(tmp_path, "a@1", 64) as kept:
+    with vector_cache.open_cache(tmp_path, "a@1", 64) as kept:
         kept.put(vector_cache.IMAGE, hashes, vectors)
-    with vector_cache.opened(tmp_path, "a@1", 64) as kept:
+    with vector_cache.open_cache(tmp_path, "a@1", 64) as kept:
         np.testing.assert_array_equal(
             kept.get(vector_cache.IMAGE, [hashes[7], None, hashes[3]])[[0, 2]], vectors[[7, 3]]
         )
         assert np.isnan(kept.get(vector_cache.TITLE, hashes[:1])).all()
         assert kept.has(vector_cache.IMAGE, [hashes[7], None, b"x" * 16]).tolist() == [True, False, False]
-    with vector_cache.opened(tmp_path, "b@1", 64) as kept:
+    with vector_cache.open_cache(tmp_path, "b@1", 64) as kept:
         assert not kept.has(vector_cache.IMAGE, hashes[:1]).any()
 
 
@@ -252,5 +252,5 @@ def test_a_row_that_does_not_say_of_which_contents_it_came_is_not_made_again(sto
     model = load(str(encoder))
     catalogue = delta.read(store.table("product_catalogue"), ["product_id", "event_timestamp"])
     vectors = np.eye(1, 12, dtype=np.float32)
-    delta.append(store.table("product_embedding"), embedding_rows(catalogue, vectors, vectors, model, NOW))
+    delta.append(store.table("product_embedding"), build_embedding_rows(catalogue, vectors, vectors, model, NOW))
     assert (embedded(store, encoder).encoded, embedded(store, encoder).known) == (0, 1)

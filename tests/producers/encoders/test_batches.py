@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from producers.encoders.batches import Batches
+from producers.encoders.batches import BatchRunner
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_tried_again_and_that_is_said_once(
@@ -22,7 +22,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_tried_again_and_that_is_said_on
 
     rows = np.random.default_rng(0).normal(size=(11, 4)).astype(np.float32)
     with caplog.at_level(logging.WARNING):
-        got = Batches(8).run(encode, rows)
+        got = BatchRunner(8).run(encode, rows)
     np.testing.assert_allclose(got, rows / np.linalg.norm(rows, axis=1, keepdims=True), rtol=1e-6)
     assert tried == [8, 4, 2, 2, 2, 2, 2, 1]
     assert len(caplog.records) == 1
@@ -34,7 +34,7 @@ def test_the_cpus_own_out_of_memory_is_known() -> None:
             torch.empty(2**60, dtype=torch.uint8)
         return torch.ones(len(rows), 2)
 
-    assert Batches(4).run(encode, [1, 2, 3, 4]).shape == (4, 2)
+    assert BatchRunner(4).run(encode, [1, 2, 3, 4]).shape == (4, 2)
 
 
 def test_one_item_that_does_not_fit_is_an_error() -> None:
@@ -42,7 +42,7 @@ def test_one_item_that_does_not_fit_is_an_error() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.OutOfMemoryError):
-        Batches(4).run(encode, [1, 2])
+        BatchRunner(4).run(encode, [1, 2])
 
 
 def test_any_other_error_is_not_taken_for_short_memory() -> None:
@@ -50,12 +50,12 @@ def test_any_other_error_is_not_taken_for_short_memory() -> None:
         raise RuntimeError("shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="multiplied"):
-        Batches(4).run(encode, [1, 2])
+        BatchRunner(4).run(encode, [1, 2])
 
 
 @pytest.mark.parametrize("bad", [[0.0, 0.0], [np.nan, 1.0], [np.inf, 1.0]])
 def test_a_row_that_cannot_be_scaled_is_nan_throughout_and_spoils_no_other(bad: list[float]) -> None:
-    got = Batches(8).run(lambda rows: torch.tensor(rows), [[3.0, 4.0], bad])
+    got = BatchRunner(8).run(lambda rows: torch.tensor(rows), [[3.0, 4.0], bad])
     np.testing.assert_allclose(got[0], [0.6, 0.8], rtol=1e-6)
     assert np.isnan(got[1]).all()
 
@@ -70,6 +70,6 @@ def test_lanes_give_what_one_lane_gives_in_the_same_order_and_say_short_memory_o
 
     rows = np.random.default_rng(0).normal(size=(103, 4)).astype(np.float32)
     with caplog.at_level(logging.WARNING):
-        got = Batches(8, lanes=3).run(encode, rows)
+        got = BatchRunner(8, lanes=3).run(encode, rows)
     np.testing.assert_allclose(got, rows / np.linalg.norm(rows, axis=1, keepdims=True), rtol=1e-6)
     assert len(caplog.records) == 1

@@ -27,8 +27,8 @@ TITLES = ["红", "红色连衣裙", "男童鞋红色女婴儿"]
 
 def the_small_one(folder: Path) -> None:
     torch.manual_seed(0)
-    tokenizer = tiny_clip.learn_tokenizer(TITLES * 5)
-    tiny_clip.save(tiny_clip.build(len(tokenizer)).eval(), tokenizer, folder)
+    tokenizer = tiny_clip.train_tokenizer(TITLES * 5)
+    tiny_clip.save_checkpoint(tiny_clip.build_model(len(tokenizer)).eval(), tokenizer, folder)
 
 
 FAMILIES = {

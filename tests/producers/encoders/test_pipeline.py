@@ -17,9 +17,9 @@ from feature_repo import schema
 from feature_repo.images import EMPTY, NOT_AN_IMAGE, open_image
 from producers.encoders import load
 from producers.encoders.encoder import Encoder
-from producers.encoders.image_loader import decode_batches, decoding_processes
-from producers.encoders.pipeline import embed, embed_stream
-from producers.encoders.prefetch import in_background, in_threads
+from producers.encoders.image_loader import decode_batches, open_decoding_pool
+from producers.encoders.pipeline import encode_chunk, encode_chunks
+from producers.encoders.prefetch import iterate_in_background, map_in_threads
 from tests.producers.encoders import checkpoints
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -28,7 +28,7 @@ COLOURS = ["red", "green", "blue", "white", "black"]
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[ProcessPoolExecutor]:
-    with decoding_processes(1) as processes:
+    with open_decoding_pool(1) as processes:
         yield processes
 
 
@@ -65,10 +65,10 @@ def test_a_stream_of_chunks_gives_what_each_chunk_gives_alone_in_the_order_of_th
     encoder: Encoder, pool: ProcessPoolExecutor
 ) -> None:
     chunks = [catalogue(range(150)), catalogue(range(1)), catalogue(range(150, 150)), catalogue(range(200, 590))]
-    streamed = list(embed_stream(iter(chunks), encoder, pool, NOW))
+    streamed = list(encode_chunks(iter(chunks), encoder, pool, NOW))
     assert len(streamed) == 4
     for made, chunk in zip(streamed, chunks, strict=True):
-        alone = embed(chunk, encoder, pool, NOW)
+        alone = encode_chunk(chunk, encoder, pool, NOW)
         assert made.rows.drop_columns([n for n in made.rows.column_names if "vector" in n]) == alone.rows.drop_columns(
             [n for n in alone.rows.column_names if "vector" in n]
         )
@@ -78,7 +78,7 @@ def test_a_stream_of_chunks_gives_what_each_chunk_gives_alone_in_the_order_of_th
 
 def test_each_row_has_the_vector_of_its_own_picture(encoder: Encoder, pool: ProcessPoolExecutor) -> None:
     chunk = catalogue(range(300))
-    rows = {row["product_id"]: row for row in embed(chunk, encoder, pool, NOW).rows.to_pylist()}
+    rows = {row["product_id"]: row for row in encode_chunk(chunk, encoder, pool, NOW).rows.to_pylist()}
     with_picture = [n for n in range(300) if n % 7 and n % 11]
     slow = encoder.encode_images([open_image(picture(n)) for n in with_picture])
     fast = np.array([rows[f"p{n}"]["image_vector"] for n in with_picture])
@@ -91,14 +91,16 @@ def test_pictures_that_only_the_models_own_processor_can_cut_are_decoded_in_work
 ) -> None:
     checkpoints.dual_encoder(tmp_path)
     encoder = load(str(tmp_path))
-    rows = {row["product_id"]: row for row in embed(catalogue(range(1, 30)), encoder, pool, NOW).rows.to_pylist()}
+    rows = {
+        row["product_id"]: row for row in encode_chunk(catalogue(range(1, 30)), encoder, pool, NOW).rows.to_pylist()
+    }
     with_picture = [n for n in range(1, 30) if n % 7 and n % 11]
     slow = encoder.encode_images([open_image(picture(n)) for n in with_picture])
     np.testing.assert_allclose([rows[f"p{n}"]["image_vector"] for n in with_picture], slow, atol=1e-4)
 
 
 def test_the_summary_tells_the_stages_apart(encoder: Encoder, pool: ProcessPoolExecutor) -> None:
-    seconds = embed(catalogue(range(20)), encoder, pool, NOW).seconds
+    seconds = encode_chunk(catalogue(range(20)), encoder, pool, NOW).seconds
     assert seconds.decode > 0
     assert seconds.encode > 0
     assert str(seconds._replace(write=2.04)).endswith("write 2.0 s")
@@ -120,7 +122,7 @@ def test_a_reader_who_stops_early_leaves_no_thread_and_no_file_behind(
     encoder: Encoder, pool: ProcessPoolExecutor
 ) -> None:
     files = len(list(Path("/proc/self/fd").iterdir()))
-    stream = embed_stream((catalogue(range(n, n + 50)) for n in range(10_000)), encoder, pool, NOW)
+    stream = encode_chunks((catalogue(range(n, n + 50)) for n in range(10_000)), encoder, pool, NOW)
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     assert "in_background" not in {thread.name for thread in threading.enumerate()}
@@ -135,7 +137,7 @@ def test_the_next_item_is_made_while_the_reader_is_busy_and_not_many_more() -> N
             made.append(number)
             yield number
 
-    stream = in_background(items())
+    stream = iterate_in_background(items())
     assert next(stream) == 0
     deadline = time.monotonic() + 10
     while made != [0, 1] and time.monotonic() < deadline:
@@ -150,7 +152,7 @@ def test_an_error_comes_to_the_reader_after_what_was_made_before_it() -> None:
         yield 1
         raise ValueError("broken chunk")
 
-    stream = in_background(items(), ahead=5)
+    stream = iterate_in_background(items(), ahead=5)
     assert next(stream) == 1
     with pytest.raises(ValueError, match="broken chunk"):
         next(stream)
@@ -170,7 +172,7 @@ def test_calls_run_side_by_side_and_their_results_come_in_order() -> None:
         running.remove(number)
         return number * number
 
-    assert list(in_threads(call, range(20), 2)) == [(number, number * number) for number in range(20)]
+    assert list(map_in_threads(call, range(20), 2)) == [(number, number * number) for number in range(20)]
     assert most == 2
 
 
@@ -184,7 +186,7 @@ def test_what_a_call_raises_comes_at_its_place_and_the_call_beside_it_is_waited_
         ended.append(number)
         return number
 
-    results = in_threads(call, range(10), 2)
+    results = map_in_threads(call, range(10), 2)
     assert next(results) == (0, 0)
     with pytest.raises(ValueError, match="broken batch"):
         next(results)

@@ -17,7 +17,7 @@ def products() -> Vectors:
 
 
 def space_of(fused: Vectors) -> Space:
-    found = whitening.whitened(fused)
+    found = whitening.fit_whitening(fused)
     assert found is not None
     return found
 
@@ -38,18 +38,20 @@ def lengths(space: Space, fused: Vectors) -> NDArray[np.float64]:
 def test_the_direction_in_which_a_users_clicks_agree_counts_for_more_than_any_other() -> None:
     fused = products()
     before = space_of(fused)
-    after = whitening.drawn_out(before, fused, *clicks(fused, liking=4))
+    after = whitening.fit_preference_whitening(before, fused, *clicks(fused, liking=4))
     kept = lengths(after, fused) / lengths(before, fused)
     assert kept.argmax() == LIKED
     others = np.delete(kept, LIKED)
     assert kept[LIKED] > 1.5 * others.max()
-    assert (others >= np.sqrt(whitening.LEAST) * 0.99).all()  # none is lost
+    assert (others >= np.sqrt(whitening.MIN_DIRECTION_WEIGHT) * 0.99).all()  # none is lost
 
 
 def test_clicks_at_random_prefer_no_direction() -> None:
     fused = products()
     before = space_of(fused)
-    kept = lengths(whitening.drawn_out(before, fused, *clicks(fused, liking=0)), fused) / lengths(before, fused)
+    kept = lengths(whitening.fit_preference_whitening(before, fused, *clicks(fused, liking=0)), fused) / lengths(
+        before, fused
+    )
     assert kept.max() < 0.8
 
 
@@ -58,8 +60,8 @@ def test_it_does_not_matter_in_which_order_clicks_come_nor_how_often_a_product_w
     users, rows = clicks(fused, liking=2)
     other = np.random.default_rng(2).permutation(np.repeat(np.arange(len(users)), 3))
     np.testing.assert_array_equal(
-        whitening.drawn_out(space_of(fused), fused, users, rows).axes,
-        whitening.drawn_out(space_of(fused), fused, users[other], rows[other]).axes,
+        whitening.fit_preference_whitening(space_of(fused), fused, users, rows).axes,
+        whitening.fit_preference_whitening(space_of(fused), fused, users[other], rows[other]).axes,
     )
 
 
@@ -68,17 +70,21 @@ def test_clicks_of_products_that_are_not_there_or_have_no_vector_say_nothing() -
     space = space_of(fused)
     users, rows = clicks(fused, liking=2)
     gone = rows < 100
-    expected = whitening.drawn_out(space, fused, users[~gone], rows[~gone]).axes
-    np.testing.assert_array_equal(whitening.drawn_out(space, fused, users, np.where(gone, -1, rows)).axes, expected)
+    expected = whitening.fit_preference_whitening(space, fused, users[~gone], rows[~gone]).axes
+    np.testing.assert_array_equal(
+        whitening.fit_preference_whitening(space, fused, users, np.where(gone, -1, rows)).axes, expected
+    )
     fused[:100] = np.nan
-    np.testing.assert_array_equal(whitening.drawn_out(space, fused, users, rows).axes, expected)
+    np.testing.assert_array_equal(whitening.fit_preference_whitening(space, fused, users, rows).axes, expected)
 
 
 def test_too_few_clicks_leave_the_space_as_it_is() -> None:
     fused = products()
     space = space_of(fused)
     users, rows = clicks(fused, liking=4)
-    few = whitening.CLICKS_A_DIMENSION * WIDTH - 1
-    assert whitening.drawn_out(space, fused, users[:few], rows[:few]) is space
-    assert whitening.drawn_out(space, fused, np.arange(len(rows)), rows) is space  # no user clicked twice
-    assert whitening.drawn_out(space, fused, users[:0], rows[:0]) is space
+    few = whitening.MIN_CLICKS_PER_DIMENSION * WIDTH - 1
+    assert whitening.fit_preference_whitening(space, fused, users[:few], rows[:few]) is space
+    assert (
+        whitening.fit_preference_whitening(space, fused, np.arange(len(rows)), rows) is space
+    )  # no user clicked twice
+    assert whitening.fit_preference_whitening(space, fused, users[:0], rows[:0]) is space

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.encoders.recall import text_to_image
+from producers.encoders.recall import text_to_image_recall
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -18,7 +18,7 @@ def test_equals_sorting_every_pool_by_hand(n: int, designs: int, seed: int) -> N
     text, image = unit(chance.normal(size=(n, 5))), unit(chance.normal(size=(n, 5)))
     design = chance.integers(0, designs, n)
     cosine = text @ image.T
-    for k, share in text_to_image(text, image, design).items():
+    for k, share in text_to_image_recall(text, image, design).items():
         found = 0
         for row in range(n):
             nearest = sorted(range(n), key=lambda other, row=row: -cosine[row, other])[:k]
@@ -29,18 +29,18 @@ def test_equals_sorting_every_pool_by_hand(n: int, designs: int, seed: int) -> N
 def test_a_picture_of_the_same_design_from_another_seller_is_right() -> None:
     text = unit(np.array([[1, 0.1], [0, 1], [-1, 0]]))
     image = unit(np.array([[-1, 0.1], [1, 0], [-1, 0]]))
-    assert text_to_image(text, image, ["a", "a", "b"], depths=[1])[1] == pytest.approx(1.0)
-    assert text_to_image(text, image, ["a", "c", "b"], depths=[1])[1] == pytest.approx(1 / 3)
+    assert text_to_image_recall(text, image, ["a", "a", "b"], depths=[1])[1] == pytest.approx(1.0)
+    assert text_to_image_recall(text, image, ["a", "c", "b"], depths=[1])[1] == pytest.approx(1 / 3)
 
 
 def test_an_encoder_that_says_the_same_of_everything_finds_nothing() -> None:
     same = unit(np.ones((20, 3)))
-    assert text_to_image(same, same, np.arange(20)) == {1: 0.0, 5: 0.0, 10: 0.0}
+    assert text_to_image_recall(same, same, np.arange(20)) == {1: 0.0, 5: 0.0, 10: 0.0}
 
 
 def test_no_product_is_undefined_and_not_zero() -> None:
     empty = np.empty((0, 4), np.float32)
-    assert np.isnan(text_to_image(empty, empty, [])[10])
+    assert np.isnan(text_to_image_recall(empty, empty, [])[10])
 
 
 def test_a_missing_vector_is_refused() -> None:
@@ -48,6 +48,6 @@ def test_a_missing_vector_is_refused() -> None:
     missing = rows.copy()
     missing[1] = np.nan
     with pytest.raises(ValueError, match="leave products without"):
-        text_to_image(rows, missing, [1, 2, 3])
+        text_to_image_recall(rows, missing, [1, 2, 3])
     with pytest.raises(ValueError, match="not of the same products"):
-        text_to_image(rows, rows, [1, 2])
+        text_to_image_recall(rows, rows, [1, 2])

@@ -13,8 +13,8 @@ from PIL import Image
 from feature_repo.images import open_image
 from producers.encoders import tiny_clip
 from producers.encoders.geometry import Geometry
-from producers.encoders.image_loader import decode, decoding_processes
-from producers.encoders.resize import cut
+from producers.encoders.image_loader import decode_images, open_decoding_pool
+from producers.encoders.resize import resize_images
 
 SIZES = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=8)
 GEOMETRIES = [
@@ -34,7 +34,7 @@ def test_pictures_of_any_sizes_are_those_of_pillow(sizes: list[tuple[int, int]],
         row[: picture.size] = picture.ravel()
     for place in range(seed % 3, len(pictures), 3):  # one that comes cut is taken as it is
         rows[place, : wanted[place].size], told[place] = wanted[place].ravel(), 0
-    apart = np.abs(cut(rows, told, geometry).astype(int) - wanted)
+    apart = np.abs(resize_images(rows, told, geometry).astype(int) - wanted)
     assert apart.shape == wanted.shape
     for (height, width), each in zip(told.tolist(), apart, strict=True):
         to_height, to_width = geometry.resized(max(height, 1), max(width, 1))
@@ -45,7 +45,7 @@ def test_pictures_of_any_sizes_are_those_of_pillow(sizes: list[tuple[int, int]],
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[ProcessPoolExecutor]:
-    with decoding_processes(1) as processes:
+    with open_decoding_pool(1) as processes:
         yield processes
 
 
@@ -61,6 +61,6 @@ def test_small_and_large_pictures_of_one_batch_come_as_pillow_cuts_them(
         picture.save(stream, "JPEG" if number % 2 else "PNG")
         contents.append(stream.getvalue())
     wanted = np.stack([geometry.cut(open_image(content, side=geometry.side)) for content in contents])
-    found = decode([*contents[:3], b"", *contents[3:]], geometry, pool)
+    found = decode_images([*contents[:3], b"", *contents[3:]], geometry, pool)
     assert found.usable.tolist() == [True, True, True, False, True, True, True]
     assert np.abs(found.pixels.astype(int) - wanted).max() <= 1

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from feature_repo.errors import VitrineError
 from producers.cli import app
 from producers.encoders import load
-from producers.encoders.train import Trained, train
+from producers.encoders.train import TrainingSummary, train
 from producers.encoders.training.contrastive import contrastive
 from producers.encoders.training.pairs import crop, recoloured
 from producers.learning.encoder import train_encoder
@@ -37,7 +37,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], list[Path
     return titles, pictures
 
 
-def trained(shop: tuple[list[str], list[Path | bytes]], folder: Path, pairs: int) -> Trained:
+def trained(shop: tuple[list[str], list[Path | bytes]], folder: Path, pairs: int) -> TrainingSummary:
     made = train(*shop, folder, pairs_seen=pairs, seed=5, progress=lambda *_: None)
     assert made is not None
     return made
@@ -90,7 +90,7 @@ def test_of_several_processes_the_first_alone_says_what_it_aligns_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clicks = pa.table({"user_id": ["u"]}), datetime(2026, 1, 1, tzinfo=UTC)
-    monkeypatch.setattr("producers.learning.encoder.clicks_before", lambda *_, **__: clicks)
+    monkeypatch.setattr("producers.learning.encoder.read_clicks_before", lambda *_, **__: clicks)
     monkeypatch.setattr("producers.learning.encoder.train_encoder", lambda *_, **__: None)
     asked = ["encoder", "--data", str(tmp_path), "--out", str(tmp_path), "--align", "log.parquet", "--test-days", "1"]
     for number, said in (("0", True), ("1", False)):

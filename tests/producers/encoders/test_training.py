@@ -21,7 +21,7 @@ from feature_repo import schema
 from feature_repo.errors import UsageError, VitrineError
 from producers.catalogue.pack import pack
 from producers.encoders import load, whitening
-from producers.encoders.train import Trained, train
+from producers.encoders.train import TrainingSummary, train
 from producers.encoders.training import training_state
 from producers.encoders.training.clicks import SESSION_GAP, Clicked, co_clicks
 from producers.encoders.training.filtering import LEAST_ALIKE, by_looks
@@ -61,7 +61,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], list[Path
     return titles, pictures
 
 
-def trained(shop: tuple[list[str], list[Path | bytes]], folder: Path, recipe: Recipe, **options: object) -> Trained:
+def trained(
+    shop: tuple[list[str], list[Path | bytes]], folder: Path, recipe: Recipe, **options: object
+) -> TrainingSummary:
     arguments: dict = {"pairs_seen": 96, "seed": 3, "progress": lambda *_: None} | options
     made = train(*shop, folder, recipe=recipe, **arguments)
     assert made is not None

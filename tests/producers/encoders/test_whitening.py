@@ -30,7 +30,7 @@ def test_a_fused_row_is_of_unit_length_and_a_missing_modality_leaves_the_other_a
 ) -> None:
     image, text = units(12, seed), units(12, seed + 1)
     image[:4], text[3:8] = np.nan, np.nan  # row 3 has neither
-    space = whitening.whitened(both(50)) if whitened else None
+    space = whitening.fit_whitening(both(50)) if whitened else None
     fused = whitening.fuse(image, text, weights, space)
     assert np.isnan(fused[3]).all()
     rest = np.delete(fused, 3, axis=0)
@@ -51,7 +51,7 @@ def test_whitened_products_vary_nearly_alike_in_every_direction() -> None:
     spread = np.array([3, 1, 1, 0.5, 0.5, 0.2], np.float32)
     image, text = units(4000, 0, spread), units(4000, 1, spread)
     plain = whitening.fuse(image, text, SAME_PRODUCT)
-    space = whitening.whitened(plain)
+    space = whitening.fit_whitening(plain)
     assert space is not None
     moved = (plain - space.centre) @ space.axes
     before, after = (np.linalg.eigvalsh(np.cov(each, rowvar=False)) for each in (plain, moved))
@@ -63,33 +63,33 @@ def test_whitened_products_vary_nearly_alike_in_every_direction() -> None:
 
 @pytest.mark.parametrize("products", [2, 11], ids=["two", "one short"])
 def test_too_few_products_tell_no_spread(products: int) -> None:
-    assert whitening.whitened(both(products)) is None
-    assert whitening.whitened(both(12)) is not None
+    assert whitening.fit_whitening(both(products)) is None
+    assert whitening.fit_whitening(both(12)) is not None
 
 
 def test_products_that_are_all_alike_tell_no_spread() -> None:
     same = np.repeat(units(1, 0), 40, axis=0)
-    assert whitening.whitened(same) is None
+    assert whitening.fit_whitening(same) is None
 
 
 def test_it_is_kept_beside_the_weights_and_one_of_another_training_goes(tmp_path: Path) -> None:
-    assert whitening.read(tmp_path, WIDTH) is None
-    space = whitening.whitened(both(50))
+    assert whitening.read_space(tmp_path, WIDTH) is None
+    space = whitening.fit_whitening(both(50))
     assert space is not None
-    whitening.save(space, tmp_path)
-    found = whitening.read(tmp_path, WIDTH)
+    whitening.save_space(space, tmp_path)
+    found = whitening.read_space(tmp_path, WIDTH)
     assert found is not None
     np.testing.assert_array_equal(found.axes, space.axes)
     np.testing.assert_array_equal(found.centre, space.centre)
-    whitening.save(None, tmp_path)
-    assert whitening.read(tmp_path, WIDTH) is None
+    whitening.save_space(None, tmp_path)
+    assert whitening.read_space(tmp_path, WIDTH) is None
 
 
 def test_a_broken_or_foreign_one_is_refused_in_one_line(tmp_path: Path) -> None:
-    whitening.save(whitening.whitened(both(50)), tmp_path)
+    whitening.save_space(whitening.fit_whitening(both(50)), tmp_path)
     with pytest.raises(VitrineError, match="not of the encoder's 7 dimensions; restore the checkpoint"):
-        whitening.read(tmp_path, 7)
+        whitening.read_space(tmp_path, 7)
     file = tmp_path / whitening.FILE
     file.write_bytes(file.read_bytes()[:40])
     with pytest.raises(VitrineError, match=r"cannot be read \(.*\); restore the checkpoint"):
-        whitening.read(tmp_path, WIDTH)
+        whitening.read_space(tmp_path, WIDTH)

@@ -178,14 +178,14 @@ def test_poison_that_a_killed_process_had_taken_is_a_dead_letter_and_its_neighbo
 def test_what_breaks_a_step_is_tried_alone_and_refused_alone(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     from producers.streaming import product_rows
 
-    embed = product_rows.embed
+    embed = product_rows.encode_chunk
 
     def breaks(rows, *more):  # type: ignore[no-untyped-def]
         if "p2" in rows["product_id"].to_pylist():
             raise ZeroDivisionError("of this product")
         return embed(rows, *more)
 
-    monkeypatch.setattr(product_rows, "embed", breaks)
+    monkeypatch.setattr(product_rows, "encode_chunk", breaks)
     for number in range(4):
         shop.send_product(number)
     counts = shop.take_in()

@@ -18,8 +18,8 @@ from producers.catalogue.ingest import take_in
 from producers.datasets.shop.write import make_shop
 from producers.embeddings.run import embed_catalogue
 from producers.encoders import load
-from producers.encoders.image_loader import decoding_processes
-from producers.encoders.pipeline import embed
+from producers.encoders.image_loader import open_decoding_pool
+from producers.encoders.pipeline import encode_chunk
 from producers.learning.encoder import train_encoder
 
 MADE = datetime(2026, 3, 1, tzinfo=UTC)
@@ -55,8 +55,8 @@ def last_week(store: Settings, change: Change, *, encoder: Path, version: str | 
     """Encode the products of the last week anew, from a changed catalogue; `version` hides which encoder it was."""
     catalogue = delta.read(store.table("product_catalogue"))
     rows = delta.read(store.table("product_embedding"))
-    with decoding_processes() as pool:
-        made = embed(change(catalogue.filter(_in_last_week())), load(str(encoder)), pool, MADE).rows
+    with open_decoding_pool() as pool:
+        made = encode_chunk(change(catalogue.filter(_in_last_week())), load(str(encoder)), pool, MADE).rows
     if version is not None:
         place = made.schema.get_field_index("encoder_version")
         made = made.set_column(place, "encoder_version", pa.array([version] * len(made)))
