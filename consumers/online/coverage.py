@@ -30,7 +30,7 @@ def missing_of(block: Block, now: datetime) -> dict[str, NDArray[np.float32]]:
             f"the block has no {schema.EMBEDDING_TABLE} with has_image and has_text; ask for the whole view"
         )
     known = _there(block, schema.EMBEDDING_TABLE)
-    age = timestamps.tick(now, "us") - read.spread(read.rows.event_timestamp)
+    age = timestamps.tick(now, "us") - read.spread(read.rows.event_timestamp_us)
     has = {}
     for name in ("image", "text"):
         values = np.ma.filled(

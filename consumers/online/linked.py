@@ -58,10 +58,10 @@ def fetch_linked(talk: Talk, question: Question, link: Link, plan: Plan) -> tupl
     of_others = {}
     for number, request in mine.items():
         rows, count = talk.hear(), len(request.keys)
-        found[number] = rows.cut(request.fields, slice(count))
+        found[number] = rows.slice_rows(request.fields, slice(count))
         if shared:
             other = shared[number]
-            of_others[other] = rows.cut(theirs[other].fields, slice(count, None))
+            of_others[other] = rows.slice_rows(theirs[other].fields, slice(count, None))
     of_others |= {number: talk.hear() for number in apart}
     second = others.answer([of_others[number] for number in sorted(of_others)]) if others else None
     return question.answer([found[number] for number in sorted(found)]), second

@@ -97,7 +97,7 @@ class _Batch:
         for feature in view.names:
             column = view.column(feature)
             self.add(feature, _array(column if place is None else columns.take(column, place)))
-        status, moments = view.rows.status, view.rows.event_timestamp
+        status, moments = view.rows.status, view.rows.event_timestamp_us
         if place is not None:
             status, moments = status[place], moments[place]
         self.arrays.append(columns.array_of(status, pa.uint8()))

@@ -17,7 +17,15 @@ from feature_repo.arrow import take
 from feature_repo.distributed import cluster, shuffle
 from feature_repo.offline import asof, key_encoding, ranges
 from feature_repo.offline import versions as history
-from feature_repo.online.materialize import BLOCK_ROWS, Group, Packer, Source, Write, some_of, to_write
+from feature_repo.online.materialize import (
+    BLOCK_ROWS,
+    FileGroup,
+    OfflineSource,
+    Packer,
+    Write,
+    build_row_filter,
+    select_files,
+)
 from feature_repo.online.store import Store
 from feature_repo.online.table import OnlineTable
 
@@ -33,8 +41,8 @@ def writer(store: Store, project: str, packer: Packer) -> Write:
     A store that other machines do not reach is written to by tasks on the machine of this program.
     """
 
-    def write(source: Source, group: Group) -> Iterator[int]:
-        files = [some_of(source.table, [fragment]) for fragment in group.table.get_fragments()]
+    def write(source: OfflineSource, group: FileGroup) -> Iterator[int]:
+        files = [select_files(source.table, [fragment]) for fragment in group.table.get_fragments()]
         if not files:
             return
         parts = shuffle.parts_of(group.rows)
@@ -53,10 +61,12 @@ def writer(store: Store, project: str, packer: Packer) -> Write:
     return write
 
 
-def _order(source: Source, group: Group, files: Sequence[pyarrow.dataset.Dataset], parts: int, number: int) -> pa.Table:
+def _order(
+    source: OfflineSource, group: FileGroup, files: Sequence[pyarrow.dataset.Dataset], parts: int, number: int
+) -> pa.Table:
     """Keys, times and places of a file's rows, in parts by key."""
     columns = [*source.keys, source.event_timestamp, *filter(None, [source.created_timestamp])]
-    rows = files[number].to_table(columns=list(dict.fromkeys(columns)), filter=to_write(source, group.window))
+    rows = files[number].to_table(columns=list(dict.fromkeys(columns)), filter=build_row_filter(source, group.window))
     rows = rows.append_column(_FILE, pa.array(np.full(len(rows), number)))
     rows = rows.append_column(_ROW, pa.array(np.arange(len(rows))))
     key_columns = [rows[key] for key in source.keys]
@@ -64,7 +74,7 @@ def _order(source: Source, group: Group, files: Sequence[pyarrow.dataset.Dataset
     return shuffle.send("order", rows, part)
 
 
-def _newest(source: Source, group: pa.Table) -> pa.Table:
+def _newest(source: OfflineSource, group: pa.Table) -> pa.Table:
     """Places of the newest row of each of the group's entities, in parts by file."""
     order = shuffle.received(group, "order", by=_ROW)
     assert order is not None
@@ -79,8 +89,8 @@ def _newest(source: Source, group: pa.Table) -> pa.Table:
 
 
 def _send(
-    source: Source,
-    group: Group,
+    source: OfflineSource,
+    group: FileGroup,
     files: Sequence[pyarrow.dataset.Dataset],
     store: Store,
     project: str,
@@ -93,7 +103,7 @@ def _send(
     table = files[int(places["part"][0].as_py())]
     online = OnlineTable(store, project)
     columns = list(dict.fromkeys(source.columns.values()))
-    batches = take.batches_of(table, newest[_ROW].to_numpy(), columns, where=to_write(source, group.window))
+    batches = take.batches_of(table, newest[_ROW].to_numpy(), columns, where=build_row_filter(source, group.window))
     for block in ranges.joined(batches, BLOCK_ROWS):
         store.write(*packer.pack(online, source.named(block)), packer.view.ttl)
     return pa.table([[table.count_rows()]], schema=_SENT)

@@ -102,7 +102,7 @@ class Record:
             "format": FORMAT,
             "views": {
                 name: {
-                    "prefix": entity_keys.prefix(project, name).decode(),
+                    "prefix": entity_keys.make_prefix(project, name).decode(),
                     "join_keys": view.join_keys,
                     "ttl": view.ttl,
                     "layouts": [layout.to_json() for layout in view.layouts],

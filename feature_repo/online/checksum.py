@@ -21,7 +21,7 @@ _HIGH_HALF = np.uint64(0xFFFFFFFF00000000)
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
-def checksums(rows: NDArray[np.uint8], sizes: NDArray[np.int64] | int) -> NDArray[np.uint32]:
+def compute_checksums(rows: NDArray[np.uint8], sizes: NDArray[np.int64] | int) -> NDArray[np.uint32]:
     """The checksum of each row, [n].
 
     Args:
@@ -32,14 +32,14 @@ def checksums(rows: NDArray[np.uint8], sizes: NDArray[np.int64] | int) -> NDArra
     return (_sums(words, words[:, _CHECKED] & _HIGH_HALF, sizes) >> np.uint64(32)).astype(np.uint32)
 
 
-def sound(rows: NDArray[np.uint8], sizes: NDArray[np.int64] | int) -> NDArray[np.bool_]:
+def verify_each(rows: NDArray[np.uint8], sizes: NDArray[np.int64] | int) -> NDArray[np.bool_]:
     """[n], whether each row's checksum is the one that it states; the arguments are as above."""
     words = rows.view("<u8")
     stated = words[:, _CHECKED] & _HIGH_HALF
     return (_sums(words, stated, sizes) ^ stated) <= ~_HIGH_HALF
 
 
-def all_sound(rows: NDArray[np.uint8], sizes: NDArray[np.int64] | int, fingerprint: int) -> bool:
+def verify_all(rows: NDArray[np.uint8], sizes: NDArray[np.int64] | int, fingerprint: int) -> bool:
     """Whether `sound` holds for all of some rows that have one fingerprint, in half of its steps.
 
     word[2] is then checksum * 2^32 + fingerprint. Its sum with the factor -1 takes the checksum away, and the

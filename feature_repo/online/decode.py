@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from feature_repo.arrow import columns
 from feature_repo.arrow.columns import Column
 from feature_repo.arrow.field import Field
-from feature_repo.online.checksum import WORD, all_sound, sound
-from feature_repo.online.encode import Words, of_one_size
+from feature_repo.online.checksum import WORD, verify_all, verify_each
+from feature_repo.online.encode import Dictionaries, group_by_size
 from feature_repo.online.row_format import HEADER_SIZE, Layout
-from feature_repo.online.row_matrix import Batch, null, times
+from feature_repo.online.row_matrix import RowMatrix, read_event_timestamps, read_null_bits
 
 FINGERPRINT = slice(16, 20)
 
-_Part = tuple[NDArray[np.int64], Batch]
+_Part = tuple[NDArray[np.int64], RowMatrix]
 """[m], where the rows of a batch stand among those asked for, and the batch."""
 
 
@@ -40,33 +40,33 @@ class Status(IntEnum):
 
 
 @dataclass(frozen=True)
-class Rows:
+class DecodedRows:
     """What was read of n entities in one view."""
 
     columns: dict[str, Column]
     status: NDArray[np.uint8]
     """[n], of Status."""
-    event_timestamp: NDArray[np.int64]
+    event_timestamp_us: NDArray[np.int64]
     """[n], microseconds since 1970 UTC; 0 for an absent or failed row."""
-    unknown: bool = False
+    is_catalog_outdated: bool = False
     """Whether a row failed though it is sound: its layout or a code came to the store after the reader had looked."""
 
-    def cut(self, fields: Sequence[Field], some: slice) -> "Rows":
+    def slice_rows(self, fields: Sequence[Field], rows: slice) -> "DecodedRows":
         """Some fields of a range of the rows; not copied."""
-        found = {field.name: columns.cut(self.columns[field.name], some) for field in fields}
-        return Rows(found, self.status[some], self.event_timestamp[some], self.unknown)
+        found = {field.name: columns.cut(self.columns[field.name], rows) for field in fields}
+        return DecodedRows(found, self.status[rows], self.event_timestamp_us[rows], self.is_catalog_outdated)
 
 
-def decode(
+def decode_rows(
     rows: Sequence[bytes | None],
     layouts: Mapping[int, Layout],
     wanted: Sequence[Field],
-    words: Words,
+    words: Dictionaries,
     *,
     oldest: int | None = None,
     keep_stale: bool = False,
     out: Mapping[str, NDArray[Any]] | None = None,
-) -> Rows:
+) -> DecodedRows:
     """Columns from the packed rows of n entities, in their order.
 
     Args:
@@ -93,12 +93,12 @@ def decode(
         found = {field.name: _merged(parts, field, words, len(rows)) for field in wanted}
     for name in found.keys() & out.keys():
         found[name] = columns.into(found[name], out[name])
-    return Rows(found, status, event, unknown)
+    return DecodedRows(found, status, event, unknown)
 
 
 def _all_alike(
-    rows: Sequence[bytes | None], layouts: Mapping[int, Layout], words: Words, oldest: int | None
-) -> Batch | None:
+    rows: Sequence[bytes | None], layouts: Mapping[int, Layout], words: Dictionaries, oldest: int | None
+) -> RowMatrix | None:
     """All rows as one batch; None if one is absent, stale, damaged, of another layout or of a far other size."""
     if not len(rows) or rows[0] is None:
         return None
@@ -118,20 +118,20 @@ def _all_alike(
         matrix, sizes = np.frombuffer(joined, np.uint8).reshape(len(rows), size), size
     else:
         sizes = np.fromiter(map(len, present), np.int64, len(present))
-        if sizes.min() < layout.prefix_size or (sizes % WORD).any() or len(of_one_size(sizes)) > 1:
+        if sizes.min() < layout.prefix_size or (sizes % WORD).any() or len(group_by_size(sizes)) > 1:
             return None
         matrix = _matrix(present, sizes)
     if matrix[:, FINGERPRINT].tobytes() != present[0][FINGERPRINT] * len(rows):
         return None
-    if not all_sound(matrix, sizes, layout.fingerprint):
+    if not verify_all(matrix, sizes, layout.fingerprint):
         return None
-    batch = Batch(present, matrix, layout)
+    batch = RowMatrix(present, matrix, layout)
     if (oldest is not None and batch.times.min() < oldest) or not _has_all_words(batch, words):
         return None
     return batch
 
 
-def _has_all_words(batch: Batch, words: Words) -> bool:
+def _has_all_words(batch: RowMatrix, words: Dictionaries) -> bool:
     """Whether the dictionaries have the words of all codes, wanted or not; the code of null is zero."""
     largest = batch.codes.max(axis=1).tolist()
     return all(code < len(words.get(field.name, ())) for code, field in zip(largest, batch.layout.codes, strict=True))
@@ -141,7 +141,7 @@ def _fit_to_read(
     rows: Sequence[bytes | None],
     layouts: Mapping[int, Layout],
     wanted: Sequence[Field],
-    words: Words,
+    words: Dictionaries,
     oldest: int | None,
     keep_stale: bool,
 ) -> tuple[list[_Part], NDArray[np.uint8], NDArray[np.int64], bool]:
@@ -158,10 +158,10 @@ def _fit_to_read(
         return [(place, alike)], status, event, False
     status[place] = Status.FAILED
     sizes = np.fromiter(map(len, present), np.int64, len(present))
-    for group in of_one_size(sizes) if present else ():
+    for group in group_by_size(sizes) if present else ():
         chosen = [present[i] for i in group.tolist()]
         matrix = _matrix(chosen, sizes[group])
-        whole = sound(matrix, sizes[group]) & (sizes[group] % WORD == 0) & (sizes[group] >= HEADER_SIZE)
+        whole = verify_each(matrix, sizes[group]) & (sizes[group] % WORD == 0) & (sizes[group] >= HEADER_SIZE)
         fingerprints = matrix[:, FINGERPRINT].view("<u4")[:, 0]
         for fingerprint in np.unique(fingerprints):
             layout = layouts.get(int(fingerprint))
@@ -172,22 +172,22 @@ def _fit_to_read(
             own &= sizes[group] >= layout.prefix_size
             if not own.any():
                 continue
-            batch = Batch(chosen, matrix, layout)
+            batch = RowMatrix(chosen, matrix, layout)
             for field, codes in zip(layout.codes, batch.codes, strict=True):
                 if any(one.name == field.name for one in wanted):
-                    own &= (codes < len(words[field.name])) | null(matrix, layout.position[field.name])
+                    own &= (codes < len(words[field.name])) | read_null_bits(matrix, layout.position[field.name])
             unknown[place[group[own]]] = False
-            moments = times(matrix)
+            moments = read_event_timestamps(matrix)
             stale = np.zeros(len(group), np.bool_) if oldest is None else moments < oldest
             event[place[group[own]]] = moments[own]
             status[place[group[own]]] = np.where(stale[own], Status.STALE, Status.PRESENT)
             read = np.flatnonzero(own if keep_stale else own & ~stale)
             if len(read):
-                parts.append((place[group[read]], Batch([chosen[i] for i in read.tolist()], matrix[read], layout)))
+                parts.append((place[group[read]], RowMatrix([chosen[i] for i in read.tolist()], matrix[read], layout)))
     return parts, status, event, bool(unknown.any())
 
 
-def _merged(parts: Sequence[_Part], wanted: Field, words: Words, count: int) -> Column:
+def _merged(parts: Sequence[_Part], wanted: Field, words: Dictionaries, count: int) -> Column:
     """The field `wanted` of all rows, missing where they are in no part."""
     if not parts:
         return columns.empty(wanted, count)

@@ -16,22 +16,22 @@ from feature_repo.arrow import columns
 from feature_repo.arrow.columns import Column
 from feature_repo.arrow.field import Field
 from feature_repo.online import quantization
-from feature_repo.online.checksum import CHECKSUM, WORD, checksums
+from feature_repo.online.checksum import CHECKSUM, WORD, compute_checksums
 from feature_repo.online.row_format import HEADER_SIZE, NO_CREATED_TIMESTAMP, Layout
 
-Words = Mapping[str, Sequence[str]]
+Dictionaries = Mapping[str, Sequence[str]]
 """Of each feature with storage "dictionary": its texts, in the order of their codes."""
 
 _SMALL_ROW = 4096
 """Rows up to this many bytes are padded to one width; longer ones only together with others of about their size."""
 
 
-def encode(
+def encode_rows(
     layout: Layout,
     features: Mapping[str, Column],
     event: NDArray[np.int64],
     created: NDArray[np.int64] | None,
-    words: Words,
+    words: Dictionaries,
 ) -> list[bytes]:
     """One packed row for each of n entities.
 
@@ -62,7 +62,7 @@ def encode(
         list_size = sum(_list_bytes(field, int(size)) for (field, _), size in zip(lists, counts[group[0]], strict=True))
         ends = np.full(len(group), layout.prefix_size + list_size)
         ends += sum((sizes[group] for sizes, _, _ in texts), start=np.zeros(len(group), np.int64))
-        for part in of_one_size(ends):
+        for part in group_by_size(ends):
             _pack(prefix, lists, texts, layout.prefix_size + list_size, group[part], ends[part], rows)
     return rows
 
@@ -91,7 +91,7 @@ def _pack(
     for text_sizes, starts, data in texts:
         matrix.reshape(-1)[_spans(begins, text_sizes[every])] = data[_spans(starts[every], text_sizes[every])]
         begins += text_sizes[every]
-    _put(matrix, CHECKSUM.start, checksums(matrix, sizes))
+    _put(matrix, CHECKSUM.start, compute_checksums(matrix, sizes))
     if len(chosen) == len(rows) and (sizes == width).all():
         rows[:] = matrix.view(f"V{width}")[:, 0].tolist()
         return
@@ -105,7 +105,7 @@ def _prefix(
     features: Mapping[str, Column],
     event: NDArray[np.int64],
     created: NDArray[np.int64] | None,
-    words: Words,
+    words: Dictionaries,
 ) -> NDArray[np.uint8]:
     """Header, null mask and fixed fields [n, prefix size]."""
     count = len(event)
@@ -147,14 +147,14 @@ def _missing(column: Column) -> NDArray[np.bool_] | None:
 def _stored(field: Field, values: NDArray[Any]) -> NDArray[np.uint8]:
     """Numbers [n] or lists of one length [n, width] in their stored form, as bytes [n, size]."""
     if field.storage == "int8":
-        scales, elements = quantization.quantize(values, field.name)
+        scales, elements = quantization.quantize_int8(values, field.name)
         return np.concatenate([scales.astype("<f4").view(np.uint8), elements.view(np.uint8)], axis=1)
     if field.storage in ("float16", "float32"):
-        values = quantization.narrow(values, field.stored, field.name)
+        values = quantization.narrow_floats(values, field.stored, field.name)
     return np.array(values, field.stored, order="C").view(np.uint8).reshape(len(values), -1)
 
 
-def _codes(field: Field, column: Column, words: Words) -> NDArray[np.uint16]:
+def _codes(field: Field, column: Column, words: Dictionaries) -> NDArray[np.uint16]:
     """The place of each text in the field's dictionary; 0 where missing."""
     coded = column.values if isinstance(column.values.type, pa.DictionaryType) else column.values.dictionary_encode()
     place = {word: code for code, word in enumerate(words[field.name])}
@@ -231,7 +231,7 @@ def _alike(counts: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
 
 
-def of_one_size(sizes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+def group_by_size(sizes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """Row numbers in groups that waste little when padded to the longest of each."""
     if sizes.max() <= max(_SMALL_ROW, 2 * int(sizes.min())):
         return [np.arange(len(sizes))]

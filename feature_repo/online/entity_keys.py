@@ -29,13 +29,13 @@ _DIGEST_SIZE = 32
 
 
 @lru_cache
-def prefix(project: str, view: str) -> bytes:
+def make_prefix(project: str, view: str) -> bytes:
     """What the keys of a view begin with."""
     text = json.dumps([project, view], separators=(",", ":"), ensure_ascii=False)
     return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest())[:PREFIX_SIZE]
 
 
-def keys(prefix: bytes, join_keys: Sequence[Sequence[Any]]) -> list[bytes]:
+def make_keys(prefix: bytes, join_keys: Sequence[Sequence[Any]]) -> list[bytes]:
     """The keys of n entities.
 
     Args:
@@ -52,7 +52,7 @@ def keys(prefix: bytes, join_keys: Sequence[Sequence[Any]]) -> list[bytes]:
     return found
 
 
-def texts(key: bytes, join_keys: int) -> list[bytes] | None:
+def split_key(key: bytes, join_keys: int) -> list[bytes] | None:
     """The text of each of a key's join keys, by name; None if only their hash is left."""
     entity = key[PREFIX_SIZE:]
     if len(entity) == 1 + _DIGEST_SIZE and entity.startswith(_HASHED):
@@ -67,7 +67,7 @@ def texts(key: bytes, join_keys: int) -> list[bytes] | None:
     return found
 
 
-def arrow_values(column: pa.ChunkedArray | pa.Array) -> list[Any]:
+def from_arrow(column: pa.ChunkedArray | pa.Array) -> list[Any]:
     """A join key's column as `keys` takes it; timestamps as seconds."""
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.timestamp("s"), safe=False).cast(pa.int64())

@@ -17,15 +17,15 @@ from feature_repo.arrow import columns, timestamps
 from feature_repo.arrow.columns import Column
 from feature_repo.arrow.field import Field
 from feature_repo.online.catalog import View
-from feature_repo.online.decode import FINGERPRINT, Status, decode
-from feature_repo.online.encode import Words, encode
+from feature_repo.online.decode import FINGERPRINT, Status, decode_rows
+from feature_repo.online.encode import Dictionaries, encode_rows
 from feature_repo.online.row_format import Layout
 
 Int64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Apart:
+class RowDifferences:
     """What differs between n rows that are online and the n that should be."""
 
     features: Mapping[str, NDArray[np.bool_]]
@@ -34,23 +34,23 @@ class Apart:
     """[n], the lowest cosine of the row's vectors that differ; NaN where none does or one is missing."""
 
 
-def stamps(rows: Sequence[bytes]) -> tuple[Int64, Int64]:
+def read_timestamps(rows: Sequence[bytes]) -> tuple[Int64, Int64]:
     """Event and created timestamps [n], microseconds since 1970 UTC, from the headers of packed rows."""
     heads = np.frombuffer(b"".join(row[:16].ljust(16, b"\0") for row in rows), "<i8").reshape(-1, 2)
     return heads[:, 0].copy(), heads[:, 1].copy()
 
 
-def layout_of(row: bytes, view: View) -> Layout | None:
+def find_layout(row: bytes, view: View) -> Layout | None:
     """The layout that a packed row says it is of; None if the view never had one of that fingerprint."""
     return view.by_fingerprint.get(int.from_bytes(row[FINGERPRINT], "little"))
 
 
-def is_sound(rows: Sequence[bytes], view: View, words: Words) -> NDArray[np.bool_]:
+def check_readable(rows: Sequence[bytes], view: View, words: Dictionaries) -> NDArray[np.bool_]:
     """[n], whether a reader could read each row."""
-    return decode(rows, view.by_fingerprint, view.layout.fields, words).status != Status.FAILED
+    return decode_rows(rows, view.by_fingerprint, view.layout.fields, words).status != Status.FAILED
 
 
-def packed(layout: Layout, rows: pa.Table, event: str, created: str | None, words: Words) -> list[bytes]:
+def pack_rows(layout: Layout, rows: pa.Table, event: str, created: str | None, words: Dictionaries) -> list[bytes]:
     """One packed row for each offline row.
 
     Args:
@@ -63,13 +63,13 @@ def packed(layout: Layout, rows: pa.Table, event: str, created: str | None, word
     """
     found = {field.name: columns.from_arrow(field, _known(field, rows[field.name], words)) for field in layout.fields}
     made = timestamps.ticks(rows[created], "us") if created else None
-    return encode(layout, found, timestamps.ticks(rows[event], "us"), made, words)
+    return encode_rows(layout, found, timestamps.ticks(rows[event], "us"), made, words)
 
 
-def apart(online: Sequence[bytes], wanted: Sequence[bytes], view: View, words: Words) -> Apart:
+def compare_rows(online: Sequence[bytes], wanted: Sequence[bytes], view: View, words: Dictionaries) -> RowDifferences:
     """Where rows that are online differ from those that should be."""
     fields = view.layout.fields
-    one, other = (decode(rows, view.by_fingerprint, fields, words) for rows in (online, wanted))
+    one, other = (decode_rows(rows, view.by_fingerprint, fields, words) for rows in (online, wanted))
     unreadable = one.status == Status.FAILED
     features: dict[str, NDArray[np.bool_]] = {}
     cosine = np.full(len(online), np.nan)
@@ -79,10 +79,10 @@ def apart(online: Sequence[bytes], wanted: Sequence[bytes], view: View, words: W
         if field.is_list and field.base in ("float", "double"):
             lowest = np.where(features[field.name], _cosine(left, right), np.nan)
             cosine = np.fmin(cosine, lowest)
-    return Apart(features, cosine)
+    return RowDifferences(features, cosine)
 
 
-def _known(field: Field, column: pa.ChunkedArray, words: Words) -> pa.ChunkedArray | pa.Array:
+def _known(field: Field, column: pa.ChunkedArray, words: Dictionaries) -> pa.ChunkedArray | pa.Array:
     """A column without the texts that its dictionary lacks."""
     if field.storage != "dictionary":
         return column

@@ -25,84 +25,88 @@ from feature_repo.online.table import OnlineTable
 
 
 @dataclass(frozen=True)
-class Window:
+class TimeWindow:
     """Event times from `start` to `end`, both inclusive, as Feast has them."""
 
     start: datetime
     end: datetime
 
-    def after(self, done: "Window | None") -> "Window | None":
+    def remaining_after(self, done: "TimeWindow | None") -> "TimeWindow | None":
         """What is left of this window when `done` has been written; None if nothing is."""
         if done is None or not done.start <= self.start <= done.end:
             return self
-        return Window(done.end, self.end) if self.end > done.end else None
+        return TimeWindow(done.end, self.end) if self.end > done.end else None
 
-    def joined(self, done: "Window | None") -> "Window":
+    def merge(self, done: "TimeWindow | None") -> "TimeWindow":
         """Both windows as one if they touch, else this one."""
         if done is None or done.start > self.end or self.start > done.end:
             return self
-        return Window(min(self.start, done.start), max(self.end, done.end))
+        return TimeWindow(min(self.start, done.start), max(self.end, done.end))
 
 
 @dataclass(frozen=True)
-class Again:
+class Rewrite:
     """A window that is being written once more, whatever has been written before."""
 
-    window: Window
+    window: TimeWindow
     files: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
-class Written:
+class MaterializationState:
     """What has been written of a view."""
 
     layout: int
-    files: Mapping[str, Window] = field(default_factory=dict)
-    again: Again | None = None
-    since: Mapping[str, datetime] = field(default_factory=dict)
+    files: Mapping[str, TimeWindow] = field(default_factory=dict)
+    again: Rewrite | None = None
+    online_since: Mapping[str, datetime] = field(default_factory=dict)
     """When a file came online, of those of which it is known; of one that was written in several runs, the last that
     widened its stretch."""
-    finished: datetime | None = None
+    finish_timestamp: datetime | None = None
     """When the last run that wrote all that was left ended."""
 
-    def left(self, files: Iterable[str], window: Window) -> dict[str, Window]:
+    def find_pending(self, files: Iterable[str], window: TimeWindow) -> dict[str, TimeWindow]:
         """What is to be written of which files; those of which nothing is are left out."""
         if self.again is not None:
             return {file: window for file in files if file not in self.again.files}
-        stretches = {file: window.after(self.files.get(file)) for file in files}
+        stretches = {file: window.remaining_after(self.files.get(file)) for file in files}
         return {file: stretch for file, stretch in stretches.items() if stretch is not None}
 
-    def with_files(self, files: Iterable[str], window: Window, now: datetime | None = None) -> "Written":
+    def with_files(
+        self, files: Iterable[str], window: TimeWindow, now: datetime | None = None
+    ) -> "MaterializationState":
         """With a window of these files written, at `now` if that is known."""
-        known, since = dict(self.files), dict(self.since)
+        known, since = dict(self.files), dict(self.online_since)
         for file in files:
-            joined = window.joined(known.get(file))
+            joined = window.merge(known.get(file))
             if now is not None and joined != known.get(file):
                 since[file] = now
             known[file] = joined
         again = self.again and replace(self.again, files=self.again.files.union(files))
-        return replace(self, files=known, again=again, since=since)
+        return replace(self, files=known, again=again, online_since=since)
 
-    def only(self, files: Iterable[str], now: datetime | None = None) -> "Written":
+    def with_only(self, files: Iterable[str], now: datetime | None = None) -> "MaterializationState":
         """Without the files that the table no longer has, and nothing to be written once more."""
         kept = {file: self.files[file] for file in files if file in self.files}
-        since = {file: moment for file, moment in self.since.items() if file in kept}
-        return Written(self.layout, kept, since=since, finished=now or self.finished)
+        since = {file: moment for file, moment in self.online_since.items() if file in kept}
+        return MaterializationState(
+            self.layout, kept, online_since=since, finish_timestamp=now or self.finish_timestamp
+        )
 
     def to_bytes(self) -> bytes:
         again = self.again and {"window": _to_json(self.again.window), "files": sorted(self.again.files)}
         files = {file: _to_json(window) for file, window in self.files.items()}
-        since = {file: moment.isoformat() for file, moment in self.since.items()}
-        finished = self.finished and self.finished.isoformat()
+        since = {file: moment.isoformat() for file, moment in self.online_since.items()}
+        finished = self.finish_timestamp and self.finish_timestamp.isoformat()
         found = {"layout": self.layout, "files": files, "again": again, "since": since, "finished": finished}
         return json.dumps(found).encode()
 
     @staticmethod
-    def from_bytes(data: bytes) -> "Written":
+    def from_bytes(data: bytes) -> "MaterializationState":
         found = json.loads(data)
-        again = found["again"] and Again(_from_json(found["again"]["window"]), frozenset(found["again"]["files"]))
+        again = found["again"] and Rewrite(_from_json(found["again"]["window"]), frozenset(found["again"]["files"]))
         finished = found.get("finished")
-        return Written(
+        return MaterializationState(
             found["layout"],
             {file: _from_json(one) for file, one in found["files"].items()},
             again,
@@ -111,13 +115,13 @@ class Written:
         )
 
 
-def of_view(online: OnlineTable, view: str) -> Written | None:
+def read_state(online: OnlineTable, view: str) -> MaterializationState | None:
     """What has been written of a view, for those who only look; None if nothing ever was."""
     found = online.store.get(written_key(online.project, view))
-    return None if found is None else Written.from_bytes(found)
+    return None if found is None else MaterializationState.from_bytes(found)
 
 
-class Ledger:
+class MaterializationLog:
     """What has been written of one view, as the online store has it; several writers may keep it at once.
 
     Args:
@@ -130,7 +134,7 @@ class Ledger:
         self,
         online: OnlineTable,
         view: View,
-        again: Window | None = None,
+        again: TimeWindow | None = None,
         *,
         clock: Callable[[], datetime | None] = lambda: None,
     ) -> None:
@@ -139,42 +143,42 @@ class Ledger:
         self._view = view
         self._key = written_key(online.project, view.name)
 
-        def begun(written: Written | None) -> Written:
+        def begun(written: MaterializationState | None) -> MaterializationState:
             if written is None or written.layout != view.layout.fingerprint:
-                written = Written(view.layout.fingerprint)
+                written = MaterializationState(view.layout.fingerprint)
             known = written.again.window if written.again else None
-            return written if known == again else replace(written, again=None if again is None else Again(again))
+            return written if known == again else replace(written, again=None if again is None else Rewrite(again))
 
-        self.written = self._change(begun)
+        self.state = self._change(begun)
 
-    def add(self, files: Sequence[str], window: Window) -> None:
+    def add(self, files: Sequence[str], window: TimeWindow) -> None:
         """A window of these files is online now."""
         now = self._clock()
-        self.written = self._change(lambda written: self._still(written).with_files(files, window, now))
+        self.state = self._change(lambda written: self._still(written).with_files(files, window, now))
 
     def finish(self, files: Sequence[str]) -> None:
         """All is online; `files` are those that the table has."""
         now = self._clock()
-        self.written = self._change(lambda written: self._still(written).only(files, now))
+        self.state = self._change(lambda written: self._still(written).with_only(files, now))
 
-    def _still(self, written: Written | None) -> Written:
+    def _still(self, written: MaterializationState | None) -> MaterializationState:
         if written is None or written.layout != self._view.layout.fingerprint:
             raise VitrineError(
                 f"view `{self._view.name}` was dropped or changed while it was being materialized; run this again"
             )
         return written
 
-    def _change(self, change: Callable[[Written | None], Written]) -> Written:
+    def _change(self, change: Callable[[MaterializationState | None], MaterializationState]) -> MaterializationState:
         while True:
             old = self._online.store.get(self._key)
-            written = change(None if old is None else Written.from_bytes(old))
+            written = change(None if old is None else MaterializationState.from_bytes(old))
             if self._online.store.compare_and_swap(self._key, old, written.to_bytes()):
                 return written
 
 
-def _to_json(window: Window) -> list[str]:
+def _to_json(window: TimeWindow) -> list[str]:
     return [window.start.isoformat(), window.end.isoformat()]
 
 
-def _from_json(window: Sequence[str]) -> Window:
-    return Window(datetime.fromisoformat(window[0]), datetime.fromisoformat(window[1]))
+def _from_json(window: Sequence[str]) -> TimeWindow:
+    return TimeWindow(datetime.fromisoformat(window[0]), datetime.fromisoformat(window[1]))

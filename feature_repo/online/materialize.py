@@ -23,7 +23,7 @@ from feature_repo.errors import InvalidInputError
 from feature_repo.offline import ranges, versions
 from feature_repo.online import entity_keys
 from feature_repo.online.catalog import View
-from feature_repo.online.materialization_log import Ledger, Window
+from feature_repo.online.materialization_log import MaterializationLog, TimeWindow
 from feature_repo.online.table import OnlineTable
 
 BLOCK_ROWS = 16_384
@@ -35,7 +35,7 @@ Packed = tuple[list[bytes], list[bytes]]
 
 
 @dataclass(frozen=True)
-class Source:
+class OfflineSource:
     """Where rows come from."""
 
     table: pyarrow.dataset.FileSystemDataset
@@ -54,10 +54,10 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Group:
+class FileGroup:
     """Files of which the same window is to be written."""
 
-    window: Window
+    window: TimeWindow
     files: tuple[str, ...]
     table: pyarrow.dataset.FileSystemDataset
     rows: int
@@ -91,19 +91,19 @@ class Packer:
             )
         return online.pack(
             self.view,
-            online.keys(self.view, {name: entity_keys.arrow_values(rows[name]) for name in join_keys}, rows.num_rows),
+            online.keys(self.view, {name: entity_keys.from_arrow(rows[name]) for name in join_keys}, rows.num_rows),
             {field.name: self.to_column(field, rows[field.name]) for field in fields},
             timestamps.ticks(rows[self.event_timestamp], "us"),
             timestamps.ticks(rows[self.created_timestamp], "us") if self.created_timestamp else None,
         )
 
 
-Write: TypeAlias = Callable[[Source, Group], Iterator[int]]
+Write: TypeAlias = Callable[[OfflineSource, FileGroup], Iterator[int]]
 """Puts the newest rows of a group into the store, older ones as it pleases, and says how many it has looked through:
 when it has said so of the last of them, all are there to stay."""
 
 
-def file_name(fragment: Fragment) -> str:
+def identify_file(fragment: Fragment) -> str:
     """What the ledger calls a file: its path, and outside of Delta tables also when it was last changed.
 
     A Delta table's files never change, but a copy of the table brings them other times.
@@ -115,9 +115,9 @@ def file_name(fragment: Fragment) -> str:
 
 
 def materialize(
-    source: Source,
-    ledger: Ledger,
-    window: Window,
+    source: OfflineSource,
+    ledger: MaterializationLog,
+    window: TimeWindow,
     *,
     write: Write,
     begin: Callable[[int], Callable[[int], object]],
@@ -130,7 +130,7 @@ def materialize(
         begin: told how many rows there are to look through, it gives whom to tell how many have been.
         rows_per_entry: rows of a group, a file at least; None: ROWS_PER_ENTRY.
     """
-    fragments = {file_name(fragment): fragment for fragment in source.table.get_fragments()}
+    fragments = {identify_file(fragment): fragment for fragment in source.table.get_fragments()}
     groups = _groups_left(source, fragments, ledger, window, rows_per_entry or ROWS_PER_ENTRY)
     looked_through = begin(sum(group.rows for group in groups))
     for group in groups:
@@ -143,7 +143,7 @@ def materialize(
     ledger.finish(list(fragments))
 
 
-def writer(pack: Callable[[pa.Table], Packed], put: Callable[[list[bytes], list[bytes]], object]) -> Write:
+def make_writer(pack: Callable[[pa.Table], Packed], put: Callable[[list[bytes], list[bytes]], object]) -> Write:
     """Writes a group from this process, block by block.
 
     Args:
@@ -151,7 +151,7 @@ def writer(pack: Callable[[pa.Table], Packed], put: Callable[[list[bytes], list[
         put: takes them into the store; what it has taken is there to stay when it returns.
     """
 
-    def write(source: Source, group: Group) -> Iterator[int]:
+    def write(source: OfflineSource, group: FileGroup) -> Iterator[int]:
         with ThreadPoolExecutor(1) as sender:
             yield from _taken(_blocks(source, group), pack, lambda keys, rows: sender.submit(put, keys, rows))
 
@@ -159,11 +159,15 @@ def writer(pack: Callable[[pa.Table], Packed], put: Callable[[list[bytes], list[
 
 
 def _groups_left(
-    source: Source, fragments: Mapping[str, Fragment], ledger: Ledger, window: Window, rows_per_entry: int
-) -> list[Group]:
+    source: OfflineSource,
+    fragments: Mapping[str, Fragment],
+    ledger: MaterializationLog,
+    window: TimeWindow,
+    rows_per_entry: int,
+) -> list[FileGroup]:
     """What is to be written, in the order in which it is."""
-    by_window: dict[Window, list[str]] = {}
-    for file, stretch in ledger.written.left(fragments, window).items():
+    by_window: dict[TimeWindow, list[str]] = {}
+    for file, stretch in ledger.state.find_pending(fragments, window).items():
         by_window.setdefault(stretch, []).append(file)
     return [
         group
@@ -172,9 +176,11 @@ def _groups_left(
     ]
 
 
-def _grouped(source: Source, window: Window, fragments: Mapping[str, Fragment], rows_per_entry: int) -> Iterator[Group]:
+def _grouped(
+    source: OfflineSource, window: TimeWindow, fragments: Mapping[str, Fragment], rows_per_entry: int
+) -> Iterator[FileGroup]:
     """The files in groups; those that cannot have a row in the window, as their statistics say, are the first."""
-    whole = some_of(source.table, fragments.values())
+    whole = select_files(source.table, fragments.values())
     may = {fragment.path for fragment in whole.get_fragments(filter=_in(source, window))}
     files = [file for file, fragment in fragments.items() if fragment.path not in may]
     rows = 0
@@ -183,30 +189,33 @@ def _grouped(source: Source, window: Window, fragments: Mapping[str, Fragment], 
             continue
         more = fragment.count_rows()
         if files and (not rows or rows + more > rows_per_entry):
-            yield Group(
-                window, tuple(files), some_of(source.table, [fragments[one] for one in files] if rows else []), rows
+            yield FileGroup(
+                window,
+                tuple(files),
+                select_files(source.table, [fragments[one] for one in files] if rows else []),
+                rows,
             )
             files, rows = [], 0
         files.append(file)
         rows += more
     if files:
-        yield Group(
-            window, tuple(files), some_of(source.table, [fragments[one] for one in files] if rows else []), rows
+        yield FileGroup(
+            window, tuple(files), select_files(source.table, [fragments[one] for one in files] if rows else []), rows
         )
 
 
-def some_of(
+def select_files(
     table: pyarrow.dataset.FileSystemDataset, fragments: Iterable[Fragment]
 ) -> pyarrow.dataset.FileSystemDataset:
     """Some files of a table."""
     return pyarrow.dataset.FileSystemDataset(list(fragments), table.schema, table.format, table.filesystem)
 
 
-def _in(source: Source, window: Window) -> pyarrow.dataset.Expression:
+def _in(source: OfflineSource, window: TimeWindow) -> pyarrow.dataset.Expression:
     return versions.window(source.table, source.event_timestamp, window.start, window.end)
 
 
-def to_write(source: Source, window: Window) -> pyarrow.dataset.Expression:
+def build_row_filter(source: OfflineSource, window: TimeWindow) -> pyarrow.dataset.Expression:
     """Which rows are to be written."""
     where = _in(source, window)
     for key in source.keys:
@@ -214,9 +223,9 @@ def to_write(source: Source, window: Window) -> pyarrow.dataset.Expression:
     return where
 
 
-def _blocks(source: Source, group: Group) -> Iterator[pa.Table]:
+def _blocks(source: OfflineSource, group: FileGroup) -> Iterator[pa.Table]:
     """The rows of a group that have an entity, under the names that they are to have."""
-    where = to_write(source, group.window)
+    where = build_row_filter(source, group.window)
     columns = list(dict.fromkeys(source.columns.values()))
     for block in ranges.blocks(group.table, columns, BLOCK_ROWS, where=where):
         yield source.named(block)

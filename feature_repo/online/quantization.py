@@ -18,7 +18,7 @@ _FLOAT16_SCALE = np.float32(2.0**112)
 _FLOAT16_BOUND = 65_536.0
 
 
-def narrow(values: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
+def narrow_floats(values: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
     """Floats as float16 or float32, rounded to nearest; NaN and infinities stay.
 
     Raises:
@@ -40,7 +40,7 @@ def narrow(values: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any
     return narrowed
 
 
-def quantize(values: NDArray[Any], name: str) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+def quantize_int8(values: NDArray[Any], name: str) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
     """Lists [n, width] as scales [n, 1] and int8 elements [n, width]; a list of zeros has scale 0.
 
     Raises:
@@ -56,7 +56,7 @@ def quantize(values: NDArray[Any], name: str) -> tuple[NDArray[np.float32], NDAr
     return scales, np.clip(np.rint(values / divisor), -127, 127).astype(np.int8)
 
 
-def widen_half(stored: NDArray[np.float16], out: NDArray[np.float32]) -> None:
+def widen_float16(stored: NDArray[np.float16], out: NDArray[np.float32]) -> None:
     """float16 to float32, exactly; six times as fast as NumPy's own cast.
 
     The bits are moved to their places in a float32, whose exponent is then 112 too small: for float16 and float32

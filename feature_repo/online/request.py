@@ -13,7 +13,7 @@ from feature_repo.arrow.field import Field
 from feature_repo.errors import VitrineError
 from feature_repo.online import entity_keys
 from feature_repo.online.catalog import Record, ServicePart, View
-from feature_repo.online.decode import Rows
+from feature_repo.online.decode import DecodedRows
 from feature_repo.online.feature_batch import Block
 from feature_repo.online.table import OnlineTable, Request
 from feature_repo.online.view_rows import ViewRows, distinct
@@ -41,15 +41,15 @@ class _Part:
     @staticmethod
     def of(table: OnlineTable, name: str, part: ServicePart, full_feature_names: bool) -> "_Part":
         view, called = table.views.get(part.view), dict(part.join_keys)
-        lacking = [feature for feature in part.features if feature not in view.layout.by_name]
+        lacking = [feature for feature in part.features if feature not in view.layout.fields_by_name]
         if lacking:
             raise VitrineError(f"`{name}`: view `{view.name}` no longer has {', '.join(lacking)}; apply it anew")
         return _Part(
             name=part.name,
             view=view,
-            fields=tuple(view.layout.by_name[feature] for feature in part.features),
+            fields=tuple(view.layout.fields_by_name[feature] for feature in part.features),
             names={f"{part.name}__{one}" if full_feature_names else one: one for one in part.features},
-            prefix=entity_keys.prefix(table.project, view.name),
+            prefix=entity_keys.make_prefix(table.project, view.name),
             join_keys=tuple(called.get(key, key) for key, _ in view.join_keys),
         )
 
@@ -128,17 +128,17 @@ class Question:
             keys, entities = _Entities.of(ids, self.count, part.prefix)
             self._entities[part.join_keys] = entities
         else:
-            keys = entity_keys.keys(part.prefix, entities.ids)
+            keys = entity_keys.make_keys(part.prefix, entities.ids)
         alone = entities.place is None
         targets = {own: self.out[shown] for shown, own in part.names.items() if shown in self.out and alone}
         return Request(part.view, part.fields, keys, targets)
 
-    def view(self, number: int, rows: Rows) -> ViewRows:
+    def view(self, number: int, rows: DecodedRows) -> ViewRows:
         """What was read for one of the requests."""
         part = self.plan.parts[number]
         return ViewRows(rows, self._entities[part.join_keys].place, part.names)
 
-    def answer(self, found: Sequence[Rows]) -> Block:
+    def answer(self, found: Sequence[DecodedRows]) -> Block:
         """What was read for the requests."""
         views = {
             part.name: self.view(i, rows) for i, (part, rows) in enumerate(zip(self.plan.parts, found, strict=True))
@@ -164,9 +164,9 @@ class _Entities:
     def of(ids: Sequence[Sequence[Any]], count: int, prefix: bytes) -> "tuple[list[bytes], _Entities]":
         """The keys in one view, and the entities as every view has them."""
         if count > 1 and all(len(one) == 1 for one in ids):  # one user beside many candidates
-            return entity_keys.keys(prefix, ids), _Entities(ids, np.zeros(count, np.int64))
+            return entity_keys.make_keys(prefix, ids), _Entities(ids, np.zeros(count, np.int64))
         ids = [list(one) * count if len(one) != count else one for one in ids]
-        keys, place = distinct(entity_keys.keys(prefix, ids))
+        keys, place = distinct(entity_keys.make_keys(prefix, ids))
         if place is not None:
             first = np.unique(place, return_index=True)[1].tolist()
             ids = [[one[i] for i in first] for one in ids]

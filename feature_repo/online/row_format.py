@@ -41,7 +41,7 @@ from feature_repo.arrow.field import FORMS, Field
 
 HEADER_SIZE = 24
 NO_CREATED_TIMESTAMP = timestamps.NEVER
-MAX_WORDS = 65_535
+MAX_DICTIONARY_SIZE = 65_535
 """Different texts that a dictionary holds."""
 
 
@@ -52,7 +52,7 @@ class Layout:
     fields: tuple[Field, ...]
 
     @staticmethod
-    def of(fields: Iterable[Field]) -> "Layout":
+    def from_fields(fields: Iterable[Field]) -> "Layout":
         """The layout of `fields`, whatever the order they come in."""
         return Layout(tuple(sorted(fields, key=lambda field: (FORMS.index(field.form), -field.size, field.name))))
 
@@ -62,7 +62,7 @@ class Layout:
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
 
     @cached_property
-    def by_name(self) -> dict[str, Field]:
+    def fields_by_name(self) -> dict[str, Field]:
         return {field.name: field for field in self.fields}
 
     @cached_property

@@ -17,7 +17,7 @@ from feature_repo.arrow import columns
 from feature_repo.arrow.columns import Column
 from feature_repo.arrow.field import Field
 from feature_repo.online import quantization
-from feature_repo.online.encode import Words
+from feature_repo.online.encode import Dictionaries
 from feature_repo.online.row_format import HEADER_SIZE, Layout
 
 Ints = NDArray[np.int64]
@@ -30,7 +30,7 @@ _SHORT = 32
 
 
 @dataclass(frozen=True)
-class Batch:
+class RowMatrix:
     """Rows of one layout that are fit to be read."""
 
     rows: Sequence[bytes]
@@ -41,7 +41,7 @@ class Batch:
     @cached_property
     def times(self) -> Ints:
         """[m], event timestamps."""
-        return times(self.matrix).copy()
+        return read_event_timestamps(self.matrix).copy()
 
     @cached_property
     def codes(self) -> NDArray[np.uint16]:
@@ -50,14 +50,14 @@ class Batch:
         at = self.layout.offset[fields[0].name] if fields else 0
         return _side_by_side(self.matrix, at, len(fields), np.dtype("<u2"))
 
-    def column(self, wanted: Field, words: Words, out: NDArray[Any] | None = None) -> Column:
+    def column(self, wanted: Field, words: Dictionaries, out: NDArray[Any] | None = None) -> Column:
         """The field `wanted`, empty if the layout has none of that type.
 
         Args:
             words: dictionaries of the features with storage "dictionary".
             out: takes the values of floats, if it fits.
         """
-        field = self.layout.by_name.get(wanted.name)
+        field = self.layout.fields_by_name.get(wanted.name)
         if field is None or field.type != wanted.type:
             return columns.empty(wanted, len(self.rows))
         valid = self._valid(field)
@@ -90,7 +90,7 @@ class Batch:
         """[m], which rows have the field; None if all do."""
         if self._complete:
             return None
-        missing = null(self.matrix, self.layout.position[field.name])
+        missing = read_null_bits(self.matrix, self.layout.position[field.name])
         return ~missing if missing.any() else None
 
     @cached_property
@@ -147,12 +147,12 @@ class Batch:
         return columns.lists_of_numbers(wanted, items, counts, valid)
 
 
-def times(matrix: NDArray[np.uint8]) -> Ints:
+def read_event_timestamps(matrix: NDArray[np.uint8]) -> Ints:
     """[m], the event timestamp of each row, strided."""
     return matrix[:, : _TIME.itemsize].view(_TIME)[:, 0]
 
 
-def null(matrix: NDArray[np.uint8], bit: int) -> NDArray[np.bool_]:
+def read_null_bits(matrix: NDArray[np.uint8], bit: int) -> NDArray[np.bool_]:
     """[m], where a bit of the null mask is set."""
     return (matrix[:, HEADER_SIZE + bit // 8] & np.uint8(1 << bit % 8)) != 0
 
@@ -176,7 +176,7 @@ def _numbers(field: Field, stored: NDArray[np.uint8], out: NDArray[Any] | None =
     if field.storage == "int8":
         np.multiply(elements, stored[:, :4].view("<f4"), out=values)
     elif field.storage == "float16" and values.dtype == np.float32:
-        quantization.widen_half(elements, values)
+        quantization.widen_float16(elements, values)
     else:
         np.copyto(values, elements)
     return values

@@ -26,7 +26,7 @@ from feature_repo.online.catalog import (
     words_key,
     written_key,
 )
-from feature_repo.online.row_format import MAX_WORDS
+from feature_repo.online.row_format import MAX_DICTIONARY_SIZE
 from feature_repo.online.store import Store
 
 
@@ -94,7 +94,7 @@ class StoredViews:
         known = self.record().views.get(view.name)
         if known is not None and self.record().with_view(view).views[view.name] == known:
             return known
-        key, mine = owner_key(entity_keys.prefix(self._project, view.name)), owner(self._project, view.name)
+        key, mine = owner_key(entity_keys.make_prefix(self._project, view.name)), owner(self._project, view.name)
         if not self._store.compare_and_swap(key, None, mine) and self._store.get(key) != mine:
             raise VitrineError(
                 f"the keys of view `{view.name}` of project `{self._project}` would begin like those of "
@@ -112,7 +112,7 @@ class StoredViews:
         view = self.reload().views.get(name)
         if view is None:
             return
-        prefix = entity_keys.prefix(self._project, name)
+        prefix = entity_keys.make_prefix(self._project, name)
         self._store.delete([written_key(self._project, name)])  # first of all: it must not outlive the rows
         self._change(lambda record: record.without_view(name))
         self._store.delete_prefix(prefix)
@@ -143,10 +143,10 @@ class StoredViews:
             old = self._store.get(key)
             known = json.loads(old or b"[]")
             known += [text for text in texts if text not in set(known)]
-            if len(known) > MAX_WORDS:
+            if len(known) > MAX_DICTIONARY_SIZE:
                 raise VitrineError(
-                    f"feature `{feature.name}` of view `{view.name}` has more than {MAX_WORDS} different texts; "
-                    f"remove the tag storage=dictionary from its Field"
+                    f"feature `{feature.name}` of view `{view.name}` has more than "
+                    f"{MAX_DICTIONARY_SIZE} different texts; remove the tag storage=dictionary from its Field"
                 )
             if not self._store.compare_and_swap(key, old, json.dumps(known, ensure_ascii=False).encode()):
                 known = []

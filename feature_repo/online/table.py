@@ -17,8 +17,8 @@ from feature_repo.arrow.field import Field
 from feature_repo.errors import VitrineError
 from feature_repo.online import entity_keys
 from feature_repo.online.catalog import View
-from feature_repo.online.decode import Rows, decode
-from feature_repo.online.encode import encode
+from feature_repo.online.decode import DecodedRows, decode_rows
+from feature_repo.online.encode import encode_rows
 from feature_repo.online.row_format import NO_CREATED_TIMESTAMP
 from feature_repo.online.store import Pipeline, Store
 from feature_repo.online.stored_views import StoredViews
@@ -68,7 +68,7 @@ class OnlineTable:
             if join_key not in names:
                 continue
             if len(names) == 1:
-                found = entity_keys.keys(entity_keys.prefix(self.project, name), [values])
+                found = entity_keys.make_keys(entity_keys.make_prefix(self.project, name), [values])
             else:
                 found, unknown[name] = self._keys_with(name, len(names), names.index(join_key), values)
             removed[name] = self.store.delete(found)
@@ -87,17 +87,17 @@ class OnlineTable:
 
         def is_one(key: bytes) -> bool:
             nonlocal unknown
-            texts = entity_keys.texts(key, join_keys)
+            texts = entity_keys.split_key(key, join_keys)
             unknown += texts is None
             return texts is not None and texts[place] in wanted
 
-        found = self.store.list_keys(entity_keys.prefix(self.project, name), is_one)
+        found = self.store.list_keys(entity_keys.make_prefix(self.project, name), is_one)
         return found, unknown
 
     def keys(self, view: View, join_keys: Mapping[str, Sequence[Any]], count: int) -> list[bytes]:
         """The keys of `count` entities in a view, from the values of each of its join keys."""
         values = [join_keys[name] for name, _ in view.join_keys] or [[""] * count]
-        return entity_keys.keys(entity_keys.prefix(self.project, view.name), values)
+        return entity_keys.make_keys(entity_keys.make_prefix(self.project, view.name), values)
 
     def pack(
         self,
@@ -121,7 +121,7 @@ class OnlineTable:
             for one in view.layout.fields
             if one.storage == "dictionary" and one.name in features
         }
-        rows = encode(view.layout, features, event, created, words)
+        rows = encode_rows(view.layout, features, event, created, words)
         newest = _newest(keys, event, created)
         if newest is None:
             return list(keys), rows
@@ -133,7 +133,7 @@ class OnlineTable:
         now: int,
         *,
         keep_stale: bool = False,
-    ) -> list[Rows]:
+    ) -> list[DecodedRows]:
         """The newest row of each key of each request.
 
         Args:
@@ -154,13 +154,13 @@ class OnlineTable:
         found: Sequence[Sequence[bytes | None]],
         now: int,
         keep_stale: bool = False,
-    ) -> list[Rows]:
+    ) -> list[DecodedRows]:
         """Columns from what the store gave for the requests' keys."""
         if self.witness is not None:
             for request, values in zip(requests, found, strict=True):
                 self.witness(request.view.name, request.keys, values, now)
         rows = self._decode(requests, found, now, keep_stale)
-        if any(one.unknown for one in rows):
+        if any(one.is_catalog_outdated for one in rows):
             layouts = {name: view.layouts for name, view in self.views.reload().views.items()}  # none of a dropped one
             requests = [
                 replace(one, view=replace(one.view, layouts=layouts.get(one.view.name, ()))) for one in requests
@@ -174,9 +174,9 @@ class OnlineTable:
         found: Sequence[Sequence[bytes | None]],
         now: int,
         keep_stale: bool,
-    ) -> list[Rows]:
+    ) -> list[DecodedRows]:
         return [
-            decode(
+            decode_rows(
                 values,
                 request.view.by_fingerprint,
                 request.fields,
@@ -203,7 +203,7 @@ class Talk:
         self._pipeline.send(request.keys)
         self._asked.append(request)
 
-    def hear(self) -> Rows:
+    def hear(self) -> DecodedRows:
         """The rows of the request that was asked first among those not heard yet."""
         request = self._asked.popleft()
         (rows,) = self._table.unpack([request], [self._pipeline.receive()], self._now, self._keep_stale)

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from feature_repo.arrow import columns
 from feature_repo.arrow.columns import Column
-from feature_repo.online.decode import Rows, Status
+from feature_repo.online.decode import DecodedRows, Status
 
 
 @dataclass(frozen=True)
 class ViewRows:
     """Rows of one view."""
 
-    rows: Rows
+    rows: DecodedRows
     """Of each distinct entity."""
     place: NDArray[np.int64] | None
     """[n], which of them each row of the request asks for; None if they are the same."""
@@ -52,7 +52,7 @@ class ViewRows:
 
     def event_timestamp(self) -> NDArray[np.datetime64]:
         """[n], UTC, in microseconds; NaT where there is no sound row."""
-        moments = self.rows.event_timestamp.astype("datetime64[us]")
+        moments = self.rows.event_timestamp_us.astype("datetime64[us]")
         moments[self.rows.status >= Status.ABSENT] = np.datetime64("NaT")
         return self.spread(moments)
 

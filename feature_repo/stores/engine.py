@@ -19,8 +19,8 @@ from feast.repo_config import FeastConfigBaseModel
 
 from feature_repo.distributed import cluster
 from feature_repo.offline.training_set import ViewTable
-from feature_repo.online.materialization_log import Ledger, Window
-from feature_repo.online.materialize import Source, Write, materialize, writer
+from feature_repo.online.materialization_log import MaterializationLog, TimeWindow
+from feature_repo.online.materialize import OfflineSource, Write, make_writer, materialize
 from feature_repo.stores import sources
 from feature_repo.stores.feast_compat import (
     LocalComputeEngine,
@@ -82,14 +82,14 @@ class ColumnarEngine(LocalComputeEngine):
 
             write, rows_per_entry = self._writer(store, view)
             materialize(
-                Source(
+                OfflineSource(
                     table.table,
                     _columns(source, table),
                     list(table.keys.values()),
                     table.event_timestamp,
                     table.created_timestamp,
                 ),
-                Ledger(online, stored, window if again else None, clock=lambda: datetime.now(UTC)),
+                MaterializationLog(online, stored, window if again else None, clock=lambda: datetime.now(UTC)),
                 window,
                 write=write,
                 begin=begin,
@@ -102,7 +102,7 @@ class ColumnarEngine(LocalComputeEngine):
         online, packer = store.online_table(config), store.packer(config, view)
         address = getattr(config.offline_store, "ray", None)
         if address is None:
-            return writer(
+            return make_writer(
                 pack=lambda rows: packer.pack(online, rows),
                 put=lambda keys, rows: online.store.write(keys, rows, packer.view.ttl),
             ), None
@@ -112,7 +112,7 @@ class ColumnarEngine(LocalComputeEngine):
         return on_ray.writer(online.store, online.project, packer), on_ray.ROWS_PER_ENTRY
 
 
-def _window(view: FeatureView, start: datetime, end: datetime) -> tuple[Window, bool]:
+def _window(view: FeatureView, start: datetime, end: datetime) -> tuple[TimeWindow, bool]:
     """The event times of which everything is to be online after the run, and whether to write it once more.
 
     An incremental run begins where the last one ended: everything since the first of them is to be online then.
@@ -120,7 +120,7 @@ def _window(view: FeatureView, start: datetime, end: datetime) -> tuple[Window, 
     last = view.most_recent_end_time
     again = last is not None and _aware(last) != _aware(start)
     begins = [start] if again else [start, *(interval[0] for interval in view.materialization_intervals)]
-    return Window(min(map(_aware, begins)), _aware(end)), again
+    return TimeWindow(min(map(_aware, begins)), _aware(end)), again
 
 
 def _aware(moment: datetime) -> datetime:

@@ -150,9 +150,9 @@ def by_hand(
     table: OnlineTable, get: Callable[[list[bytes]], list[bytes]], products: int, asked: int, widen: Widen
 ) -> Callable[[], object]:
     """A raw client that knows where in a row the vector is."""
-    ids, prefix = requests(products, asked), entity_keys.prefix(table.project, VIEW)
+    ids, prefix = requests(products, asked), entity_keys.make_prefix(table.project, VIEW)
     layout = table.views.get(VIEW).layout
-    field, at = layout.by_name["vector"], layout.offset["vector"]
+    field, at = layout.fields_by_name["vector"], layout.offset["vector"]
 
     def fetch() -> object:
         found = get([prefix + one.encode() for one in ids()])
@@ -168,7 +168,7 @@ def by_numpy(stored: NDArray[np.float16]) -> NDArray[np.float32]:
 
 def by_our_cast(stored: NDArray[np.float16]) -> NDArray[np.float32]:
     values = np.empty(stored.shape, np.float32)
-    quantization.widen_half(stored, values)
+    quantization.widen_float16(stored, values)
     return values
 
 

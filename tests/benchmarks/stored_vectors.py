@@ -6,18 +6,18 @@ from numpy.typing import NDArray
 
 from feature_repo.arrow import columns
 from feature_repo.arrow.field import Field
-from feature_repo.online.decode import decode
-from feature_repo.online.encode import encode
+from feature_repo.online.decode import decode_rows
+from feature_repo.online.encode import encode_rows
 from feature_repo.online.row_format import Layout
 
 
 def through_rows(vectors: NDArray[np.float32], storage: str) -> tuple[NDArray[np.float32], int]:
     """The vectors after they were packed and read, and the bytes of a row."""
     field = Field("vector", "float_list", storage, vectors.shape[1])
-    layout = Layout.of([field])
+    layout = Layout.from_fields([field])
     event = np.zeros(len(vectors), np.int64)
-    rows = encode(layout, {"vector": columns.from_arrow(field, lists(vectors))}, event, None, {})
-    found = decode(rows, {layout.fingerprint: layout}, layout.fields, {})
+    rows = encode_rows(layout, {"vector": columns.from_arrow(field, lists(vectors))}, event, None, {})
+    found = decode_rows(rows, {layout.fingerprint: layout}, layout.fields, {})
     return columns.to_numpy(found.columns["vector"]), len(rows[0])
 
 

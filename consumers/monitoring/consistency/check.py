@@ -195,7 +195,7 @@ def _check_served(
     history = ViewHistory.open(online, view, path)
     if isinstance(history, str):
         return ViewConsistency(view.name, not_judged=history)
-    ledger = materialization_log.of_view(online, view.name)
+    ledger = materialization_log.read_state(online, view.name)
     judged = judge_served(
         online, history, served, ledger, now=timestamps.tick(now, "us"), grace=timestamps.duration(grace, "us")
     )
@@ -214,7 +214,7 @@ def _check_view(
     served: Path | None,
 ) -> ViewConsistency:
     history = ViewHistory.open(online, view, path)
-    ledger = materialization_log.of_view(online, view.name)
+    ledger = materialization_log.read_state(online, view.name)
     if isinstance(history, str):
         gone = ledger is not None and bool(ledger.files) and not delta.exists(path)
         return ViewConsistency(view.name, not_judged=history, table_is_gone=gone)
@@ -267,11 +267,11 @@ def _served_keys(served: Path, view: View, prefix: bytes) -> Iterator[list[bytes
     except (OSError, pa.ArrowInvalid) as error:
         raise VitrineError(f"{served}: no Parquet file ({str(error).splitlines()[0]})") from error
     rows = log.group_by(names).aggregate([])
-    return iter([entity_keys.keys(prefix, [entity_keys.arrow_values(rows[name]) for name in names])])
+    return iter([entity_keys.make_keys(prefix, [entity_keys.from_arrow(rows[name]) for name in names])])
 
 
 def _entity(key: bytes, view: View) -> str:
-    texts = entity_keys.texts(key, max(1, len(view.join_keys)))
+    texts = entity_keys.split_key(key, max(1, len(view.join_keys)))
     return "a long id" if texts is None else " ".join(text.decode(errors="replace") for text in texts)
 
 

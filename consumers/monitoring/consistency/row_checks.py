@@ -43,7 +43,7 @@ def judge(
     online: OnlineTable,
     history: ViewHistory,
     keys: list[bytes],
-    ledger: materialization_log.Written | None,
+    ledger: materialization_log.MaterializationState | None,
     *,
     now: int,
     grace: int,
@@ -67,7 +67,7 @@ def judge_served(
     online: OnlineTable,
     history: ViewHistory,
     served: Served,
-    ledger: materialization_log.Written | None,
+    ledger: materialization_log.MaterializationState | None,
     *,
     now: int,
     grace: int,
@@ -148,13 +148,13 @@ def _sound(found: Sequence[bytes | None], view: View, words: dict[str, list[str]
     place = [i for i, row in enumerate(found) if row is not None]
     sound = np.zeros(len(found), np.bool_)
     if place:
-        sound[place] = expected_rows.is_sound([row for row in found if row is not None], view, words)
+        sound[place] = expected_rows.check_readable([row for row in found if row is not None], view, words)
     return sound
 
 
 def _stamps(found: Sequence[bytes | None]) -> tuple[Int64, Int64]:
     """Event and created timestamps [n]; the smallest int64 where there is no row."""
-    return expected_rows.stamps([row if row is not None else _NEVER for row in found])
+    return expected_rows.read_timestamps([row if row is not None else _NEVER for row in found])
 
 
 _NEVER = 2 * int(timestamps.NEVER).to_bytes(8, "little", signed=True)
@@ -178,7 +178,7 @@ def _differences(
     wrong = [n for n, (i, _) in enumerate(flat) if i not in equal]
     if not wrong:
         return
-    apart = expected_rows.apart([online[n] for n in wrong], [wanted[n] for n in wrong], history.view, words)
+    apart = expected_rows.compare_rows([online[n] for n in wrong], [wanted[n] for n in wrong], history.view, words)
     told: set[int] = set()
     for at, n in enumerate(wrong):
         if flat[n][0] not in told:
@@ -189,11 +189,11 @@ def _differences(
 def _packed_alike(view: View, rows: pa.Table, online: Sequence[bytes], words: dict[str, list[str]]) -> list[bytes]:
     """Offline rows packed in the layouts of the rows that are online; in the newest one where that lacks a column."""
     packed = [b""] * len(online)
-    layouts = [expected_rows.layout_of(row, view) or view.layout for row in online]
-    layouts = [one if set(one.by_name) <= set(rows.column_names) else view.layout for one in layouts]
+    layouts = [expected_rows.find_layout(row, view) or view.layout for row in online]
+    layouts = [one if set(one.fields_by_name) <= set(rows.column_names) else view.layout for one in layouts]
     for layout in dict.fromkeys(layouts):
         place = [i for i, one in enumerate(layouts) if one == layout]
-        made = expected_rows.packed(layout, rows.take(pa.array(place)), EVENT_TIMESTAMP, CREATED_TIMESTAMP, words)
+        made = expected_rows.pack_rows(layout, rows.take(pa.array(place)), EVENT_TIMESTAMP, CREATED_TIMESTAMP, words)
         for i, row in zip(place, made, strict=True):
             packed[i] = row
     return packed

@@ -18,7 +18,7 @@ from feature_repo.arrow import take, timestamps
 from feature_repo.offline import delta, ranges
 from feature_repo.online import entity_keys
 from feature_repo.online.catalog import View
-from feature_repo.online.materialization_log import Written
+from feature_repo.online.materialization_log import MaterializationState
 from feature_repo.online.table import OnlineTable
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 
@@ -85,21 +85,21 @@ class ViewHistory:
         if not delta.exists(path):
             return f"there is no table `{path.name}` yet"
         table = delta.dataset(path)
-        needed = {*dict(view.join_keys), *view.layout.by_name, EVENT_TIMESTAMP, CREATED_TIMESTAMP}
+        needed = {*dict(view.join_keys), *view.layout.fields_by_name, EVENT_TIMESTAMP, CREATED_TIMESTAMP}
         missing = sorted(needed - set(table.schema.names))
         if missing:
             return f"table `{path.name}` has no column {', '.join(missing)}"
         computed = [field.name for field in view.layout.fields if field.is_message]
         if computed:
             return f"{', '.join(computed)}: maps and structs are packed by Feast alone"
-        return ViewHistory(view, entity_keys.prefix(online.project, view.name), table)
+        return ViewHistory(view, entity_keys.make_prefix(online.project, view.name), table)
 
     def keys(self) -> Iterator[list[bytes]]:
         """The online keys of the table's rows, block by block; rows without an id or a time have none."""
         for block in self._blocks([]):
             yield self._keys_of(block.filter(self._usable(block)))
 
-    def versions(self, keys: list[bytes], written: Written | None) -> Versions:
+    def versions(self, keys: list[bytes], written: MaterializationState | None) -> Versions:
         """All rows of these keys.
 
         Args:
@@ -124,7 +124,7 @@ class ViewHistory:
     def rows(self, position: Int64) -> pa.Table:
         """The rows at these positions of the table, in the order in which they are asked for."""
         ascending, place = np.unique(position, return_inverse=True)
-        columns = [*self.view.layout.by_name, EVENT_TIMESTAMP, CREATED_TIMESTAMP]
+        columns = [*self.view.layout.fields_by_name, EVENT_TIMESTAMP, CREATED_TIMESTAMP]
         return take.rows_of(self.table, ascending, columns).take(pa.array(place))
 
     def _blocks(self, more: list[str]) -> Iterator[pa.Table]:
@@ -137,5 +137,5 @@ class ViewHistory:
         return pa.array(usable)
 
     def _keys_of(self, block: pa.Table) -> list[bytes]:
-        values = [entity_keys.arrow_values(block[name]) for name, _ in self.view.join_keys]
-        return entity_keys.keys(self.prefix, values or [[""] * len(block)]) if len(block) else []
+        values = [entity_keys.from_arrow(block[name]) for name, _ in self.view.join_keys]
+        return entity_keys.make_keys(self.prefix, values or [[""] * len(block)]) if len(block) else []

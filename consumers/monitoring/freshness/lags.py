@@ -25,7 +25,7 @@ from consumers.monitoring.freshness.taken import Taken
 from feature_repo.arrow import timestamps
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
-from feature_repo.online.materialization_log import Written
+from feature_repo.online.materialization_log import MaterializationState
 from feature_repo.schema import EVENT_TIMESTAMP, PRODUCT_ID, TIMESTAMP
 
 VERSION = "encoder_version"
@@ -95,7 +95,7 @@ class Timeline:
     none)."""
 
     @staticmethod
-    def read(path: Path, ledger: Written | None, now: datetime) -> "Timeline | None":
+    def read(path: Path, ledger: MaterializationState | None, now: datetime) -> "Timeline | None":
         """A view's rows; None if there is no table, or its rows are not of products."""
         table = delta.dataset(path) if delta.exists(path) else None
         if table is None or PRODUCT_ID not in table.schema.names:

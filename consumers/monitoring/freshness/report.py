@@ -19,7 +19,7 @@ from feature_repo.config import Settings
 from feature_repo.durations import in_words
 from feature_repo.offline import delta, quarantine
 from feature_repo.online import materialization_log
-from feature_repo.online.materialization_log import Written
+from feature_repo.online.materialization_log import MaterializationState
 from feature_repo.online.open_store import open_configured_table
 from feature_repo.runs import LastRun
 from feature_repo.schema import CREATED_TIMESTAMP
@@ -129,27 +129,27 @@ def look(
     return replace(by_slice, missed=_missed(by_slice, objectives))
 
 
-def _ledgers(settings: Settings, views: Iterable[str]) -> dict[str, Written]:
+def _ledgers(settings: Settings, views: Iterable[str]) -> dict[str, MaterializationState]:
     """What has been written of each view; empty where there is no online store yet."""
     online = open_configured_table(settings)
     if online is None:
         return {}
     try:
-        found = {view: materialization_log.of_view(online, view) for view in views}
+        found = {view: materialization_log.read_state(online, view) for view in views}
     finally:
         online.store.close()
     # Without a ledger nothing of ours put rows online: a view that has none yet is not online.
-    return {view: Written(0) if ledger is None else ledger for view, ledger in found.items()}
+    return {view: MaterializationState(0) if ledger is None else ledger for view, ledger in found.items()}
 
 
-def _runs_of(settings: Settings, view: str, ledger: Written | None, last: list[LastRun]) -> ViewRuns:
+def _runs_of(settings: Settings, view: str, ledger: MaterializationState | None, last: list[LastRun]) -> ViewRuns:
     step = COMMANDS[view].removeprefix("produce ")
     done = [run.ended for run in last if run.step == step and run.ending == runs.DONE and run.ended]
     ends = [window.end for window in ledger.files.values()] if ledger else []
     return ViewRuns(
         view,
         done[0] if done else delta.last_append(settings.table(view)),
-        ledger.finished if ledger else None,
+        ledger.finish_timestamp if ledger else None,
         max(ends, default=None),
     )
 

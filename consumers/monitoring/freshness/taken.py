@@ -7,8 +7,8 @@ import pyarrow.dataset
 from numpy.typing import NDArray
 
 from feature_repo.arrow import timestamps
-from feature_repo.online.materialization_log import Written
-from feature_repo.online.materialize import file_name
+from feature_repo.online.materialization_log import MaterializationState
+from feature_repo.online.materialize import identify_file
 
 Int64 = NDArray[np.int64]
 EVERYTHING = (int(np.iinfo(np.int64).min), int(np.iinfo(np.int64).max))
@@ -28,13 +28,13 @@ class Taken:
     """[files], when it came online; timestamps.NEVER where nobody wrote that down."""
 
     @staticmethod
-    def of(table: pyarrow.dataset.FileSystemDataset, ledger: Written | None) -> "Taken":
+    def of(table: pyarrow.dataset.FileSystemDataset, ledger: MaterializationState | None) -> "Taken":
         """What the ledger says of the table; with none, every row counts as taken, nobody knows when."""
         rows, stretches, since = [], [], []
         for fragment in table.get_fragments():
-            name = file_name(fragment)
+            name = identify_file(fragment)
             window = None if ledger is None else ledger.files.get(name)
-            moment = None if ledger is None else ledger.since.get(name)
+            moment = None if ledger is None else ledger.online_since.get(name)
             rows.append(fragment.count_rows())
             since.append(timestamps.NEVER if moment is None else timestamps.tick(moment, "us"))
             if ledger is None:

@@ -74,7 +74,7 @@ def keys_of(prefix: bytes, entities: Sequence[EntityKey]) -> list[bytes]:
     names = list(entities[0].join_keys)
     order = sorted(range(len(names)), key=names.__getitem__)
     texts = [[_value(entity.entity_values[i]) for entity in entities] for i in order]
-    return entity_keys.keys(prefix, texts or [[""] * len(entities)])
+    return entity_keys.make_keys(prefix, texts or [[""] * len(entities)])
 
 
 def _value(value: Value) -> Any:

@@ -236,7 +236,7 @@ class PackedOnlineStore(OnlineStore):
         return online, online.views.register(views.stored_view(config, table))
 
     def _pack(self, online: OnlineTable, view: View, data: list[FeastRow]) -> tuple[list[bytes], list[bytes]]:
-        keys = entities.keys_of(entity_keys.prefix(online.project, view.name), [row[0] for row in data])
+        keys = entities.keys_of(entity_keys.make_prefix(online.project, view.name), [row[0] for row in data])
         features = {
             field.name: values.to_column(field, [row[1].get(field.name) for row in data])
             for field in view.layout.fields
@@ -255,7 +255,7 @@ class PackedOnlineStore(OnlineStore):
     ) -> Request:
         asked = views.stored_view(config, table)
         wanted = [f for f in asked.layout.fields if requested_features is None or f.name in requested_features]
-        prefix = entity_keys.prefix(online.project, asked.name)
+        prefix = entity_keys.make_prefix(online.project, asked.name)
         return Request(online.views.as_stored(asked), tuple(wanted), entities.keys_of(prefix, keys))
 
 

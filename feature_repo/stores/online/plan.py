@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from feature_repo.arrow.field import Field
 from feature_repo.online import entity_keys
 from feature_repo.online.catalog import Record, View
-from feature_repo.online.decode import Rows, Status
+from feature_repo.online.decode import DecodedRows, Status
 from feature_repo.online.table import OnlineTable, Request
 from feature_repo.online.view_rows import ViewRows, distinct
 from feature_repo.stores.feast_compat import RequestContext, request_context, track_feature_statuses
@@ -51,7 +51,7 @@ class Question:
     given: Mapping[str, Given]
     count: int
 
-    def answer(self, found: Sequence[Rows], versions: bool) -> ColumnarResponse:
+    def answer(self, found: Sequence[DecodedRows], versions: bool) -> ColumnarResponse:
         """The response, from what was read for each request."""
         read = [
             Part(ViewRows(rows, place, part.names), part.feast_name, part.version)
@@ -97,8 +97,8 @@ class Plan:
             if missing:
                 raise KeyError(f"Missing join key values for keys: {missing}. Provided: {list(given)}")
             texts = [join_keys[name] for name in part.join_keys] or [[""] * count]
-            prefix = entity_keys.prefix(online.project, part.view.name)
-            keys, place = distinct(entity_keys.keys(prefix, texts))
+            prefix = entity_keys.make_prefix(online.project, part.view.name)
+            keys, place = distinct(entity_keys.make_keys(prefix, texts))
             requests.append(Request(part.view, part.fields, keys))
             places.append(place)
         return Question(
@@ -160,7 +160,7 @@ def _part(
         view=online.views.as_stored(asked),
         feast_name=table.projection.name_alias or table.projection.name,
         version=getattr(table, "current_version_number", 0) or 0,
-        fields=tuple(asked.layout.by_name[feature] for feature in features),
+        fields=tuple(asked.layout.fields_by_name[feature] for feature in features),
         names={f"{name}__{feature}" if full_feature_names else feature: feature for feature in features},
         join_keys=tuple(alias.get(key, key) for key in own),
     )

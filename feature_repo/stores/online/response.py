@@ -168,8 +168,8 @@ class ColumnarResponse(OnlineResponse):
 
     def _add_to_proto(self, response: GetOnlineFeaturesResponse, part: Part) -> None:
         rows = part.rows.rows
-        moments = [Timestamp() for _ in rows.event_timestamp]
-        for moment, microseconds in zip(moments, rows.event_timestamp.tolist(), strict=True):
+        moments = [Timestamp() for _ in rows.event_timestamp_us]
+        for moment, microseconds in zip(moments, rows.event_timestamp_us.tolist(), strict=True):
             moment.FromMicroseconds(microseconds)
         place = range(self._count) if part.rows.place is None else part.rows.place.tolist()
         statuses = FEAST_STATUS[rows.status].tolist()
@@ -204,7 +204,7 @@ class ColumnarResponse(OnlineResponse):
 
 
 def _seconds(rows: ViewRows) -> NDArray[np.int64]:
-    return rows.spread(rows.rows.event_timestamp // 1_000_000)
+    return rows.spread(rows.rows.event_timestamp_us // 1_000_000)
 
 
 def _filled(array: NDArray[Any], missing: NDArray[np.bool_] | None, default_value: Any) -> NDArray[Any]:

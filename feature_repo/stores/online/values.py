@@ -16,7 +16,7 @@ from feature_repo.arrow import columns, timestamps
 from feature_repo.arrow.columns import Column
 from feature_repo.arrow.field import Field
 from feature_repo.errors import VitrineError
-from feature_repo.online.decode import Rows, Status
+from feature_repo.online.decode import DecodedRows, Status
 from feature_repo.online.row_format import NO_CREATED_TIMESTAMP
 
 NULL_TIMESTAMP = timestamps.NEVER
@@ -105,12 +105,12 @@ def microseconds(moments: Sequence[datetime | None]) -> NDArray[np.int64]:
     return np.array([NO_CREATED_TIMESTAMP if one is None else timestamps.tick(one, "us") for one in moments], np.int64)
 
 
-def to_feast(rows: Rows) -> list[tuple[datetime | None, dict[str, Value] | None]]:
+def to_feast(rows: DecodedRows) -> list[tuple[datetime | None, dict[str, Value] | None]]:
     """Rows as Feast's stores give them: nothing for an entity that is absent, stale or damaged."""
     protos = {name: to_protos(column) for name, column in rows.columns.items()}
     return [
         (timestamps.EPOCH + timedelta(microseconds=event), {name: column[i] for name, column in protos.items()})
         if status == Status.PRESENT
         else (None, None)
-        for i, (status, event) in enumerate(zip(rows.status.tolist(), rows.event_timestamp.tolist(), strict=True))
+        for i, (status, event) in enumerate(zip(rows.status.tolist(), rows.event_timestamp_us.tolist(), strict=True))
     ]

@@ -147,7 +147,7 @@ def test_async_fetches_answer_as_the_others_do(store: FeatureStore, url: str) ->
 def test_a_damaged_row_is_failed_and_its_neighbours_are_read(store: FeatureStore, reader: OnlineReader) -> None:
     write(store, "looks", [BEAR, CAR])
     table = online(store).online_table(store.config)
-    key = entity_keys.keys(entity_keys.prefix("shared", "looks"), [["bear"]])[0]
+    key = entity_keys.make_keys(entity_keys.make_prefix("shared", "looks"), [["bear"]])[0]
     row = table.store.get(key)
     assert row is not None
     table.store.compare_and_swap(key, row, row[:40] + bytes([row[40] ^ 1]) + row[41:])

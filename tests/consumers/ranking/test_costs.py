@@ -33,7 +33,7 @@ def bytes_online(store: Settings, view: str, products: list[str]) -> float:
     """Mean size of the rows that are there, each read by itself."""
     table = open_configured_table(store)
     assert table is not None
-    keys = entity_keys.keys(entity_keys.prefix(store.project, view), [products])
+    keys = entity_keys.make_keys(entity_keys.make_prefix(store.project, view), [products])
     sizes = [len(row) for row in map(table.store.get, keys) if row is not None]
     table.store.close()
     return float(np.mean(sizes))

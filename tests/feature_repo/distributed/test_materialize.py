@@ -72,7 +72,7 @@ def online_bytes(store: FeatureStore) -> dict[bytes, bytes | None]:
     found = [
         key
         for view in table.views.reload().views
-        for key in table.store.list_keys(entity_keys.prefix("shop", view), lambda _: True)
+        for key in table.store.list_keys(entity_keys.make_prefix("shop", view), lambda _: True)
     ]
     return dict(zip(found, table.store.read([found])[0], strict=True))
 
@@ -81,7 +81,7 @@ def forget_rows(store: FeatureStore) -> None:
     """As before the first run, but for the dictionaries: whoever comes first would number their texts."""
     table = store._get_provider().online_store.online_table(store.config)
     for view in table.views.reload().views:
-        table.store.delete_prefix(entity_keys.prefix("shop", view))
+        table.store.delete_prefix(entity_keys.make_prefix("shop", view))
         table.store.delete([written_key("shop", view)])
 
 

@@ -57,7 +57,7 @@ def values(field: Field) -> st.SearchStrategy[Any]:
 def tables(draw: st.DrawFn, max_rows: int = 6) -> tuple[Layout, list[dict[str, Any]]]:
     """A layout, and rows of it: feature values by name."""
     names = draw(st.lists(st.text("abcxyz_0", min_size=1, max_size=5), unique=True, max_size=6))
-    layout = Layout.of([draw(fields(name)) for name in names])
+    layout = Layout.from_fields([draw(fields(name)) for name in names])
     row = st.fixed_dictionaries({field.name: values(field) for field in layout.fields})
     return layout, draw(st.lists(row, max_size=max_rows))
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo.online.checksum import CHECKSUM, all_sound, checksums, sound
+from feature_repo.online.checksum import CHECKSUM, compute_checksums, verify_all, verify_each
 from feature_repo.online.decode import FINGERPRINT
 
 
@@ -19,10 +19,10 @@ def test_rows_of_one_fingerprint_are_sound_together_where_each_is(
     rows[:, FINGERPRINT].view("<u4")[:] = fingerprint
     for row, size in zip(rows, sizes, strict=True):
         row[size:] = 0
-    rows[:, CHECKSUM].view("<u4")[:, 0] = checksums(rows, sizes)
+    rows[:, CHECKSUM].view("<u4")[:, 0] = compute_checksums(rows, sizes)
     if damaged:
         places = [i for i in range(rows.shape[1]) if i not in range(FINGERPRINT.start, FINGERPRINT.stop)]
         rows[chance.choice(range(len(rows))), chance.choice(places)] ^= 1 << chance.choice(range(8))
-    assert sound(rows, sizes).all() == all_sound(rows, sizes, fingerprint) == (not damaged)
+    assert verify_each(rows, sizes).all() == verify_all(rows, sizes, fingerprint) == (not damaged)
     if len(set(words)) == 1:
-        assert all_sound(rows, int(sizes[0]), fingerprint) == (not damaged)
+        assert verify_all(rows, int(sizes[0]), fingerprint) == (not damaged)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from feature_repo.errors import VitrineError
 from feature_repo.online import entity_keys
 
-PREFIX = entity_keys.prefix("shop", "looks")
+PREFIX = entity_keys.make_prefix("shop", "looks")
 TEXTS = st.text(max_size=6) | st.text("a\n", min_size=1, max_size=6) | st.sampled_from(["a" * 400, "b" * 401])
 IDS = TEXTS | st.binary(max_size=6) | st.integers(-(2**63), 2**63)
 
@@ -22,16 +22,16 @@ def slow_text(value: Any) -> bytes:
 
 @given(st.lists(TEXTS) | st.lists(IDS))
 def test_a_key_is_the_prefix_and_the_text(ids: list[Any]) -> None:
-    assert entity_keys.keys(PREFIX, [ids]) == [PREFIX + slow_text(one) for one in ids]
+    assert entity_keys.make_keys(PREFIX, [ids]) == [PREFIX + slow_text(one) for one in ids]
 
 
 @given(st.lists(st.tuples(TEXTS, TEXTS), unique=True))
 def test_entities_of_several_join_keys_have_different_keys(entities: list[tuple[str, str]]) -> None:
-    found = entity_keys.keys(PREFIX, [[one for one, _ in entities], [other for _, other in entities]])
+    found = entity_keys.make_keys(PREFIX, [[one for one, _ in entities], [other for _, other in entities]])
     assert len(set(found)) == len(entities)
 
 
 @pytest.mark.parametrize("value", [None, 1.5, True])
 def test_what_is_no_join_key_is_refused(value: Any) -> None:
     with pytest.raises(VitrineError, match="a join key is"):
-        entity_keys.keys(PREFIX, [["a", value]])
+        entity_keys.make_keys(PREFIX, [["a", value]])

@@ -15,7 +15,7 @@ import pytest
 from feature_repo import lmdb_environment
 from feature_repo.errors import VitrineError
 from feature_repo.online import lmdb_store
-from feature_repo.online.encode import encode
+from feature_repo.online.encode import encode_rows
 from feature_repo.online.lmdb_store import LMDBStore
 from feature_repo.online.row_format import Layout
 
@@ -23,7 +23,7 @@ EMPTY = Layout(())
 
 
 def row(event: int, created: int = 0) -> bytes:
-    return encode(EMPTY, {}, np.array([event]), np.array([created]), {})[0]
+    return encode_rows(EMPTY, {}, np.array([event]), np.array([created]), {})[0]
 
 
 def test_reads_in_the_order_asked_with_repeats_and_gaps(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 
 from feature_repo.errors import VitrineError
 from feature_repo.online import redis_connection, redis_store
-from feature_repo.online.encode import encode
+from feature_repo.online.encode import encode_rows
 from feature_repo.online.redis_connection import RedisAddress, parse_connection_string, parse_url
 from feature_repo.online.redis_store import RedisStore
 from feature_repo.online.row_format import Layout
@@ -29,7 +29,7 @@ def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def row(event: int, created: int = 0) -> bytes:
-    return encode(EMPTY, {}, np.array([event]), np.array([created]), {})[0]
+    return encode_rows(EMPTY, {}, np.array([event]), np.array([created]), {})[0]
 
 
 @pytest.fixture(params=["one server", "cluster"])

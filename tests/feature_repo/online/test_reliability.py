@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from feature_repo.arrow import columns
 from feature_repo.arrow.field import Field
 from feature_repo.errors import VitrineError
-from feature_repo.online.decode import Rows, Status
+from feature_repo.online.decode import DecodedRows, Status
 from feature_repo.online.row_format import Layout
 from feature_repo.online.table import OnlineTable, Request
 from tests import servers
@@ -38,18 +38,18 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"{'redis' if request.param == 'redis' else 'redis-cluster'}://{nodes[0].address}"
 
 
-def read_versions(table: OnlineTable, ids: list[str]) -> Rows:
+def read_versions(table: OnlineTable, ids: list[str]) -> DecodedRows:
     view = table.views.get("looks")
     request = Request(view, view.layout.fields, table.keys(view, {"product_id": ids}, len(ids)))
     return table.read([request], 0)[0]
 
 
-def assert_sound(rows: Rows) -> None:
+def assert_sound(rows: DecodedRows) -> None:
     """Every row that is there says one thing in all its features."""
     assert not (rows.status == Status.FAILED).any()
     assert not (rows.status == Status.STALE).any()
     there = rows.status == Status.PRESENT
-    versions = rows.event_timestamp[there]
+    versions = rows.event_timestamp_us[there]
     assert columns.to_numpy(rows.columns["version"])[there].tolist() == versions.tolist()
     if there.any():
         assert columns.to_numpy(rows.columns["vector"])[there, 0].tolist() == versions.tolist()
@@ -68,19 +68,19 @@ def test_eight_processes_write_shuffled_versions_and_nothing_goes_back_in_time(u
         while not all(writer.done() for writer in writers):
             rows = read_versions(table, ids)
             assert_sound(rows)
-            seen = np.where(rows.status == Status.PRESENT, rows.event_timestamp, -1)
+            seen = np.where(rows.status == Status.PRESENT, rows.event_timestamp_us, -1)
             assert (seen >= newest).all()
             newest = seen
         assert all(writer.result() for writer in writers)
     rows = read_versions(table, ids)
     assert_sound(rows)
-    assert (rows.event_timestamp == VERSIONS - 1).all()
+    assert (rows.event_timestamp_us == VERSIONS - 1).all()
 
 
 def test_rows_of_a_view_that_is_being_dropped_are_failed_and_no_error(url: str) -> None:
     table, other = open_table(url), open_table(url)
     table.views.register(VIEW)
-    newer = other.views.register(replace(VIEW, layouts=(Layout.of([Field("version", "int32")]),)))
+    newer = other.views.register(replace(VIEW, layouts=(Layout.from_fields([Field("version", "int32")]),)))
     keys = other.keys(newer, {"product_id": ["a"]}, 1)
     row = other.pack(newer, keys, {}, np.array([1]), None)
     other.views.drop("looks")
@@ -127,7 +127,7 @@ class Life(RuleBasedStateMachine):
     @rule(storage=st.sampled_from(["plain", "float16", "int8"]))
     def store_otherwise(self, storage: str) -> None:
         fields = [field for field in VIEW.layout.fields if field.name != "vector"]
-        changed = replace(VIEW, layouts=(Layout.of([*fields, Field("vector", "float_list", storage)]),))
+        changed = replace(VIEW, layouts=(Layout.from_fields([*fields, Field("vector", "float_list", storage)]),))
         self.view = self.table.views.register(changed)
 
     @invariant()
@@ -138,7 +138,9 @@ class Life(RuleBasedStateMachine):
         for table in (self.table, self.other):
             rows = read_versions(table, asked)
             assert_sound(rows)
-            found = {id_: int(e) for id_, s, e in zip(asked, rows.status, rows.event_timestamp, strict=True) if s == 0}
+            found = {
+                id_: int(e) for id_, s, e in zip(asked, rows.status, rows.event_timestamp_us, strict=True) if s == 0
+            }
             assert found == {id_: event for id_, (event, _) in self.rows.items()}
 
 
@@ -201,4 +203,4 @@ def test_a_redis_that_dies_under_load_gives_clear_errors_and_a_rerun_repairs_it(
     write_versions(table, table.views.register(view), ids, [acknowledged[0]] * len(ids), [1] * len(ids))
     rows = read_versions(table, ids)
     assert_sound(rows)
-    assert (rows.event_timestamp == acknowledged[0]).all()
+    assert (rows.event_timestamp_us == acknowledged[0]).all()

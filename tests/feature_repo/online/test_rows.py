@@ -14,8 +14,8 @@ from feature_repo.arrow import columns
 from feature_repo.arrow.field import Field
 from feature_repo.errors import VitrineError
 from feature_repo.online import quantization
-from feature_repo.online.decode import Status, decode
-from feature_repo.online.encode import encode
+from feature_repo.online.decode import Status, decode_rows
+from feature_repo.online.encode import encode_rows
 from feature_repo.online.row_format import Layout
 from tests.feature_repo.online import slow_row
 from tests.feature_repo.online.strategies import MOMENTS, as_stored, tables
@@ -40,7 +40,7 @@ def words_of(layout: Layout, rows: list[dict[str, Any]]) -> dict[str, list[str]]
 
 def pack(layout: Layout, rows: list[dict[str, Any]], event: list[int] | None = None) -> list[bytes]:
     times = np.array(range(len(rows)) if event is None else event, np.int64)
-    return encode(layout, to_columns(layout, rows), times, None, words_of(layout, rows))
+    return encode_rows(layout, to_columns(layout, rows), times, None, words_of(layout, rows))
 
 
 def plain(column: columns.Column) -> list[Any]:
@@ -64,7 +64,9 @@ def test_a_row_holds_what_was_put_in(table: tuple[Layout, list[dict[str, Any]]],
     times = data.draw(st.lists(MOMENTS, min_size=len(rows), max_size=len(rows)))
     created = [time + 5 for time in times]
     words = words_of(layout, rows)
-    packed = encode(layout, to_columns(layout, rows), np.array(times, np.int64), np.array(created, np.int64), words)
+    packed = encode_rows(
+        layout, to_columns(layout, rows), np.array(times, np.int64), np.array(created, np.int64), words
+    )
     for row, source, event in zip(packed, rows, times, strict=True):
         found = slow_row.read(row, layout.to_json(), words)
         expected = {field.name: as_stored(field, source[field.name]) for field in layout.fields}
@@ -76,14 +78,14 @@ def test_decoding_gives_the_rows_in_the_order_asked(table: tuple[Layout, list[di
     layout, rows = table
     asked = data.draw(st.lists(st.none() | st.integers(0, len(rows) - 1) if rows else st.none(), max_size=8))
     packed = pack(layout, rows)
-    found = decode(
+    found = decode_rows(
         [None if i is None else packed[i] for i in asked],
         {layout.fingerprint: layout},
         layout.fields,
         words_of(layout, rows),
     )
     assert found.status.tolist() == [Status.ABSENT if i is None else Status.PRESENT for i in asked]
-    assert found.event_timestamp.tolist() == [i or 0 for i in asked]
+    assert found.event_timestamp_us.tolist() == [i or 0 for i in asked]
     for field in layout.fields:
         expected = [None if i is None else as_stored(field, rows[i][field.name]) for i in asked]
         assert same(plain(found.columns[field.name]), expected), field
@@ -103,7 +105,7 @@ def test_a_damaged_row_is_refused_and_its_neighbours_are_read(table: Any, data: 
         packed[victim] = row[:at] + bytes([row[at] ^ data.draw(st.integers(1, 255))]) + row[at + 1 :]
     else:
         packed[victim] = row[: data.draw(st.integers(0, len(row) - 1))]
-    found = decode(packed, {layout.fingerprint: layout}, layout.fields, words_of(layout, rows))
+    found = decode_rows(packed, {layout.fingerprint: layout}, layout.fields, words_of(layout, rows))
     assert found.status.tolist() == [Status.FAILED if i == victim else Status.PRESENT for i in range(len(rows))]
     for field in layout.fields:
         expected = [None if i == victim else as_stored(field, r[field.name]) for i, r in enumerate(rows)]
@@ -124,21 +126,23 @@ def test_rows_read_at_one_go_are_those_read_with_care(table: Any, data: st.DataO
     oldest = data.draw(st.none() | st.integers(0, len(rows)))
     known, words = {layout.fingerprint: layout}, words_of(layout, rows)
     words = {name: texts[: data.draw(st.integers(0, len(texts)))] for name, texts in words.items()}
-    at_one_go = decode(asked, known, layout.fields, words, oldest=oldest)
-    with_care = decode([*asked, None], known, layout.fields, words, oldest=oldest)
+    at_one_go = decode_rows(asked, known, layout.fields, words, oldest=oldest)
+    with_care = decode_rows([*asked, None], known, layout.fields, words, oldest=oldest)
     assert at_one_go.status.tolist() == with_care.status.tolist()[:-1]
-    assert at_one_go.event_timestamp.tolist() == with_care.event_timestamp.tolist()[:-1]
-    assert at_one_go.unknown == with_care.unknown
+    assert at_one_go.event_timestamp_us.tolist() == with_care.event_timestamp_us.tolist()[:-1]
+    assert at_one_go.is_catalog_outdated == with_care.is_catalog_outdated
     for field in layout.fields:
         assert same(plain(at_one_go.columns[field.name]), plain(with_care.columns[field.name])[:-1])
 
 
 @pytest.mark.parametrize("brands", [["a", "b", "c"], ["a", "a brand with a longer name", None]])
 def test_sound_rows_of_one_layout_are_read_at_one_go(brands: list[str | None], monkeypatch: pytest.MonkeyPatch) -> None:
-    layout = Layout.of([Field("vector", "float_list", "float16"), Field("brand", "string"), Field("price", "double")])
+    layout = Layout.from_fields(
+        [Field("vector", "float_list", "float16"), Field("brand", "string"), Field("price", "double")]
+    )
     rows = [{"vector": [1.0, 2.0], "brand": brand, "price": None} for brand in brands]
     monkeypatch.delattr("feature_repo.online.decode._fit_to_read")
-    found = decode(pack(layout, rows), {layout.fingerprint: layout}, layout.fields, {}, oldest=0)
+    found = decode_rows(pack(layout, rows), {layout.fingerprint: layout}, layout.fields, {}, oldest=0)
     assert found.status.tolist() == [Status.PRESENT] * 3
     assert plain(found.columns["brand"]) == brands
     assert plain(found.columns["vector"]) == [[1.0, 2.0]] * 3
@@ -146,81 +150,88 @@ def test_sound_rows_of_one_layout_are_read_at_one_go(brands: list[str | None], m
 
 
 def test_rows_whose_sizes_sum_up_as_if_they_were_equal_are_told_apart() -> None:
-    layout = Layout.of([Field("title", "string")])
+    layout = Layout.from_fields([Field("title", "string")])
     titles = ["t" * size for size in (20, 15, 30)]
     rows = pack(layout, [{"title": title} for title in titles])
     assert 3 * len(rows[0]) == sum(map(len, rows))
-    assert plain(decode(rows, {layout.fingerprint: layout}, layout.fields, {}).columns["title"]) == titles
+    assert plain(decode_rows(rows, {layout.fingerprint: layout}, layout.fields, {}).columns["title"]) == titles
 
 
 def test_rows_of_several_layouts_are_read_together() -> None:
-    old = Layout.of([Field("price", "double"), Field("vector", "float_list", "float16"), Field("gone", "string")])
-    new = Layout.of([Field("vector", "float_list", length=2), Field("brand", "string"), Field("price", "float")])
+    old = Layout.from_fields(
+        [Field("price", "double"), Field("vector", "float_list", "float16"), Field("gone", "string")]
+    )
+    new = Layout.from_fields(
+        [Field("vector", "float_list", length=2), Field("brand", "string"), Field("price", "float")]
+    )
     rows = [
         *pack(old, [{"price": 1.5, "vector": [1.0, 2.0], "gone": "x"}]),
         *pack(new, [{"price": 2.5, "vector": [3.0, 4.0], "brand": "毛绒"}]),
     ]
-    found = decode(rows, {layout.fingerprint: layout for layout in (old, new)}, new.fields, {})
+    found = decode_rows(rows, {layout.fingerprint: layout for layout in (old, new)}, new.fields, {})
     assert columns.to_numpy(found.columns["vector"]).tolist() == [[1.0, 2.0], [3.0, 4.0]]
     assert plain(found.columns["brand"]) == [None, "毛绒"]
     assert plain(found.columns["price"]) == [None, 2.5], "a feature whose type changed is missing, not reinterpreted"
 
 
 def test_a_row_of_an_unknown_layout_is_refused() -> None:
-    layout = Layout.of([Field("price", "double")])
-    found = decode(pack(layout, [{"price": 1.0}]), {}, layout.fields, {})
+    layout = Layout.from_fields([Field("price", "double")])
+    found = decode_rows(pack(layout, [{"price": 1.0}]), {}, layout.fields, {})
     assert found.status.tolist() == [Status.FAILED]
     assert plain(found.columns["price"]) == [None]
 
 
 def test_a_stale_row_is_missing_unless_asked_for() -> None:
-    layout = Layout.of([Field("price", "double")])
+    layout = Layout.from_fields([Field("price", "double")])
     rows = pack(layout, [{"price": 1.0}, {"price": 2.0}], event=[99, 100])
     known = {layout.fingerprint: layout}
-    found = decode(rows, known, layout.fields, {}, oldest=100)
+    found = decode_rows(rows, known, layout.fields, {}, oldest=100)
     assert found.status.tolist() == [Status.STALE, Status.PRESENT]
     assert plain(found.columns["price"]) == [None, 2.0]
-    assert found.event_timestamp.tolist() == [99, 100]
-    assert plain(decode(rows, known, layout.fields, {}, oldest=100, keep_stale=True).columns["price"]) == [1.0, 2.0]
+    assert found.event_timestamp_us.tolist() == [99, 100]
+    assert plain(decode_rows(rows, known, layout.fields, {}, oldest=100, keep_stale=True).columns["price"]) == [
+        1.0,
+        2.0,
+    ]
 
 
 def test_a_code_beyond_its_dictionary_is_refused() -> None:
-    layout = Layout.of([Field("tag", "string", "dictionary")])
+    layout = Layout.from_fields([Field("tag", "string", "dictionary")])
     rows = pack(layout, [{"tag": "a"}, {"tag": "b"}])
-    found = decode(rows, {layout.fingerprint: layout}, layout.fields, {"tag": ["a"]})
+    found = decode_rows(rows, {layout.fingerprint: layout}, layout.fields, {"tag": ["a"]})
     assert found.status.tolist() == [Status.PRESENT, Status.FAILED]
 
 
 def test_values_go_straight_into_the_callers_array() -> None:
-    layout = Layout.of([Field("vector", "float_list", "float16"), Field("score", "float")])
+    layout = Layout.from_fields([Field("vector", "float_list", "float16"), Field("score", "float")])
     rows: list[bytes | None] = list(
         pack(layout, [{"vector": [1.0, 2.0], "score": 1.0}, {"vector": None, "score": 2.0}])
     )
     known = {layout.fingerprint: layout}
     out = {"vector": np.zeros((3, 2), np.float32), "score": np.zeros(3, np.float32)}
-    found = decode([*rows, None], known, layout.fields, {}, out=out)
+    found = decode_rows([*rows, None], known, layout.fields, {}, out=out)
     assert found.columns["vector"].values is out["vector"]
     np.testing.assert_array_equal(out["vector"], [[1, 2], [np.nan, np.nan], [np.nan, np.nan]])
     np.testing.assert_array_equal(out["score"], [1, 2, np.nan])
     whole = {"vector": np.zeros((2, 2), np.float32)}
-    decode([rows[0], rows[0]], known, layout.fields, {}, out=whole)
+    decode_rows([rows[0], rows[0]], known, layout.fields, {}, out=whole)
     np.testing.assert_array_equal(whole["vector"], [[1, 2], [1, 2]])
     with pytest.raises(VitrineError, match=r"out\[`vector`\] is float32 \[2, 3\], wanted float32 \[2, 2\]"):
-        decode([rows[0], rows[0]], known, layout.fields, {}, out={"vector": np.zeros((2, 3), np.float32)})
+        decode_rows([rows[0], rows[0]], known, layout.fields, {}, out={"vector": np.zeros((2, 3), np.float32)})
 
 
 @given(st.lists(st.floats(width=16), min_size=1, max_size=20))
 def test_float16_is_widened_exactly(values: list[float]) -> None:
-    layout = Layout.of([Field("v", "float_list", "float16", len(values))])
+    layout = Layout.from_fields([Field("v", "float_list", "float16", len(values))])
     row = pack(layout, [{"v": values}])
-    found = columns.to_numpy(decode(row, {layout.fingerprint: layout}, layout.fields, {}).columns["v"])
+    found = columns.to_numpy(decode_rows(row, {layout.fingerprint: layout}, layout.fields, {}).columns["v"])
     np.testing.assert_array_equal(found[0], np.array(values, np.float16).astype(np.float32))
 
 
 @given(st.lists(st.floats(-65_519, 65_519, width=32) | st.sampled_from([np.nan, np.inf, -np.inf, 2.0**-25, -0.0])))
 def test_float16_is_rounded_to_nearest(values: list[float]) -> None:
     """As NumPy rounds, one by one."""
-    found = quantization.narrow(np.array([values], np.float32), np.dtype("<f2"), "v")
+    found = quantization.narrow_floats(np.array([values], np.float32), np.dtype("<f2"), "v")
     np.testing.assert_array_equal(found, np.array([values], np.float32).astype(np.float16), strict=True)
     np.testing.assert_array_equal(np.signbit(found), np.signbit(np.array([values], np.float32)))
 
@@ -228,18 +239,18 @@ def test_float16_is_rounded_to_nearest(values: list[float]) -> None:
 def test_a_value_beyond_its_storage_is_an_error_that_names_the_feature() -> None:
     for storage, value, message in [("float16", 70_000.0, "70000 is beyond float16"), ("int8", np.inf, "finite")]:
         with pytest.raises(VitrineError, match=f"feature `v`.*{message}"):
-            pack(Layout.of([Field("v", "float_list", storage)]), [{"v": [value]}])
+            pack(Layout.from_fields([Field("v", "float_list", storage)]), [{"v": [value]}])
     with pytest.raises(VitrineError, match=r"`v`: a list of 2 elements came, its Field says 3"):
-        pack(Layout.of([Field("v", "float_list", length=3)]), [{"v": [1.0, 2.0]}])
+        pack(Layout.from_fields([Field("v", "float_list", length=3)]), [{"v": [1.0, 2.0]}])
     with pytest.raises(VitrineError, match=r"storage `int8` is none of plain, dictionary"):
         Field("v", "string", "int8")
 
 
 def test_a_long_row_does_not_make_its_neighbours_long() -> None:
-    layout = Layout.of([Field("text", "string")])
+    layout = Layout.from_fields([Field("text", "string")])
     rows = pack(layout, [{"text": "x"}, {"text": "y" * 1_000_000}, {"text": None}])
     assert [len(row) for row in rows] == [32, 1_000_032, 32]
-    assert plain(decode(rows, {layout.fingerprint: layout}, layout.fields, {}).columns["text"]) == [
+    assert plain(decode_rows(rows, {layout.fingerprint: layout}, layout.fields, {}).columns["text"]) == [
         "x",
         "y" * 1_000_000,
         None,
@@ -248,12 +259,12 @@ def test_a_long_row_does_not_make_its_neighbours_long() -> None:
 
 def test_the_layout_does_not_depend_on_the_order_of_its_fields() -> None:
     fields = [Field("b", "double"), Field("a", "string"), Field("v", "float_list"), Field("c", "double")]
-    assert Layout.of(fields) == Layout.of(reversed(fields))
-    assert Layout.from_json(json.loads(json.dumps(Layout.of(fields).to_json()))) == Layout.of(fields)
+    assert Layout.from_fields(fields) == Layout.from_fields(reversed(fields))
+    assert Layout.from_json(json.loads(json.dumps(Layout.from_fields(fields).to_json()))) == Layout.from_fields(fields)
 
 
 def test_a_row_of_128_float16_and_three_tags_with_their_probabilities_takes_304_bytes() -> None:
-    layout = Layout.of(
+    layout = Layout.from_fields(
         [
             Field("vector", "float_list", "float16"),
             *(Field(tag, "string", "dictionary") for tag in "abc"),
@@ -265,7 +276,7 @@ def test_a_row_of_128_float16_and_three_tags_with_their_probabilities_takes_304_
 
 
 def golden_rows() -> tuple[Layout, list[dict[str, Any]]]:
-    layout = Layout.of(
+    layout = Layout.from_fields(
         [
             Field("price", "double"),
             Field("clicks", "int64"),
@@ -292,7 +303,7 @@ def golden_rows() -> tuple[Layout, list[dict[str, Any]]]:
             "title": "毛绒 bear 🧸",
             "bought": ["p1", "", "p22"],
         },
-        dict.fromkeys(layout.by_name),
+        dict.fromkeys(layout.fields_by_name),
     ]
 
 
@@ -301,7 +312,7 @@ def test_rows_written_by_earlier_versions_still_open() -> None:
     kept = json.loads((GOLDEN / "packed_rows.json").read_text())
     assert [row.hex() for row in pack(layout, rows, event=[1_700_000_000_123_456, 0])] == kept["rows"]
     known = Layout.from_json(kept["fields"])
-    found = decode(
+    found = decode_rows(
         [bytes.fromhex(row) for row in kept["rows"]], {known.fingerprint: known}, known.fields, kept["words"]
     )
     for field in known.fields:

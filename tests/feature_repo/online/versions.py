@@ -24,7 +24,7 @@ VIEW = View(
     (("product_id", "string"),),
     0,
     (
-        Layout.of(
+        Layout.from_fields(
             [
                 Field("version", "int64"),
                 Field("vector", "float_list", "float16"),
@@ -57,7 +57,7 @@ def write_versions(table: OnlineTable, view: View, ids: list[str], versions: lis
     keys, rows = table.pack(
         view,
         table.keys(view, {"product_id": ids}, len(ids)),
-        {name: column(view.layout.by_name[name], values) for name, values in features.items()},
+        {name: column(view.layout.fields_by_name[name], values) for name, values in features.items()},
         np.array(versions),
         np.array(created),
     )

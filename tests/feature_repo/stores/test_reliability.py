@@ -104,7 +104,7 @@ def test_a_window_asked_for_by_name_is_written_once_more_and_an_emptied_store_is
     world.append_looks(folder_of(store), [("a", 1, 1), ("b", 10, 10)])
     store.materialize(world.START, world.at(20), feature_views=["looks"])
     online = store._get_provider().online_store.online_table(store.config)
-    online.store.delete_prefix(entity_keys.prefix("shop", "looks"))
+    online.store.delete_prefix(entity_keys.make_prefix("shop", "looks"))
     store.materialize_incremental(world.at(21), feature_views=["looks"])
     assert world.online_looks(store, ["a", "b"]) == {}
     store.materialize(world.at(5), world.at(21), feature_views=["looks"])

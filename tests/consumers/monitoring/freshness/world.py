@@ -12,8 +12,8 @@ from feature_repo.config import Settings
 from feature_repo.offline import delta
 from feature_repo.online.catalog import View
 from feature_repo.online.lmdb_store import LMDBStore
-from feature_repo.online.materialization_log import Ledger, Window
-from feature_repo.online.materialize import file_name
+from feature_repo.online.materialization_log import MaterializationLog, TimeWindow
+from feature_repo.online.materialize import identify_file
 from feature_repo.online.open_store import LMDB, open_configured_table
 from feature_repo.online.row_format import Layout
 from feature_repo.schema import TIMESTAMP
@@ -57,9 +57,9 @@ def put_online(store: Settings, view: str, *, hours: float, up_to: float = -1e4)
     """All rows of a table of events up to `up_to` hours ago come online, `hours` ago."""
     online = open_configured_table(store)
     assert online is not None
-    known = online.views.register(View(view, (("product_id", "string"),), 0, (Layout.of([]),)))
-    ledger = Ledger(online, known, clock=lambda: ago(hours))
-    files = [file_name(one) for one in delta.dataset(store.table(view)).get_fragments()]
-    left = ledger.written.left(files, Window(ago(1e4), ago(up_to)))
-    ledger.add(list(left), Window(ago(1e4), ago(up_to)))
+    known = online.views.register(View(view, (("product_id", "string"),), 0, (Layout.from_fields([]),)))
+    ledger = MaterializationLog(online, known, clock=lambda: ago(hours))
+    files = [identify_file(one) for one in delta.dataset(store.table(view)).get_fragments()]
+    left = ledger.state.find_pending(files, TimeWindow(ago(1e4), ago(up_to)))
+    ledger.add(list(left), TimeWindow(ago(1e4), ago(up_to)))
     ledger.finish(files)

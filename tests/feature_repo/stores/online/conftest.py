@@ -22,7 +22,7 @@ def store(shared_store: FeatureStore) -> FeatureStore:
     """The small project without rows. Tests may add to its definitions, but not change them."""
     table = shared_store._get_provider().online_store.online_table(shared_store.config)
     for view in table.views.reload().views:
-        table.store.delete_prefix(entity_keys.prefix(table.project, view))
+        table.store.delete_prefix(entity_keys.make_prefix(table.project, view))
     return shared_store
 
 
