@@ -7,6 +7,8 @@
     tagging/     quality of the predicted tags
     captions/    quality of the written captions
     monitoring/  freshness, drift, consistency; metrics and the status page
+    block.py     deprecated alias of online.FeatureBatch
+    affinity.py  deprecated alias of online/affinity.py
 
 Imports `feature_repo`, never `producers`.
 """

@@ -194,8 +194,8 @@ def _serve(wanted: _Wanted, on_ready: Callable[[dict[str, str]], None]) -> None:
             routers.append(status_page.router(watcher.states, _now, lift_report=wanted.lift_report))
         stream = open_.enter_context(_stream(wanted.access_log))
         if wanted.log_served is not None:
-            table.witness = open_.enter_context(ServedLog(wanted.log_served, wanted.log_served_one_in))
-        reader = open_.enter_context(OnlineReader.of_table(table))
+            table.on_read = open_.enter_context(ServedLog(wanted.log_served, wanted.log_served_one_in))
+        reader = open_.enter_context(OnlineReader.from_table(table))
         server.serve(
             Desk(reader, limits=wanted.limits, metrics=metrics, log=AccessLog(stream)),
             wanted.door,

@@ -1,15 +1,27 @@
-"""online.
+"""Online features for ranking services, without Feast and without a registry.
 
-reader.py  the fast reader for ranking services
-affinity.py  the same with how close candidates are to what their user clicked
-encoder_guard.py  no answer with vectors of two encoders
-coverage.py  what is not known of candidates, as features
-linked.py  and of entities that a row names, in one conversation
+reader.py  `OnlineReader`: features of n entities as arrays
+affinity.py  features of a user's candidates, with their affinity to the user's clicks
+encoder_guard.py  refuses vectors of two encoder versions in one request
+coverage.py  features that say what is missing for each candidate, and how old its vector is
 """
 
-from consumers.online.linked import Link
-from consumers.online.reader import NoServices, OnlineReader, UnknownFeatures
-from feature_repo.online.decode import Status
-from feature_repo.online.feature_batch import Block
+import warnings
+from typing import Any
 
-__all__ = ["Block", "Link", "NoServices", "OnlineReader", "Status", "UnknownFeatures"]
+from consumers.online.reader import Link, NoServicesError, OnlineReader, UnknownFeaturesError
+from feature_repo.online.decode import Status
+from feature_repo.online.feature_batch import FeatureBatch
+
+__all__ = ["FeatureBatch", "Link", "NoServicesError", "OnlineReader", "Status", "UnknownFeaturesError"]
+
+_RENAMED = {"Block": FeatureBatch, "NoServices": NoServicesError, "UnknownFeatures": UnknownFeaturesError}
+"""Names of the last version. They go in the next."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    new = _RENAMED[name]
+    warnings.warn(f"consumers.online.{name} is now consumers.online.{new.__name__}", DeprecationWarning, stacklevel=2)
+    return new

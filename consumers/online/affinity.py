@@ -14,25 +14,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.online.encoder_guard import refuse_two_encoders
-from consumers.online.linked import Link
-from consumers.online.reader import OnlineReader
+from consumers.online.encoder_guard import require_one_encoder
+from consumers.online.reader import Link, OnlineReader
 from feature_repo import schema
 from feature_repo.arrow import columns, timestamps
 from feature_repo.errors import VitrineError
 from feature_repo.features import affinity
 from feature_repo.features.affinity import HISTORY_SERVICE, Candidates, User
-from feature_repo.online.feature_batch import Block
-from feature_repo.online.view_rows import ViewRows
+from feature_repo.online.feature_batch import FeatureBatch, ViewRows
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, PRODUCT_ID, USER_ID
 
 Affinity = dict[str, NDArray[np.float32]]
 
 
-class WithAffinity(NamedTuple):
+class AffinityBatch(NamedTuple):
     """What was read of n candidates and their user, and how close they are."""
 
-    block: Block
+    block: FeatureBatch
     """With full feature names (view__feature)."""
     affinity: Affinity
     """float32 [n] for each of affinity.NAMES, in their order; NaN where nothing is known."""
@@ -46,7 +44,7 @@ def fetch_with_affinity(
     now: datetime,
     *,
     keep_stale: bool = False,
-) -> WithAffinity:
+) -> AffinityBatch:
     """The features of one user's candidates.
 
     Args:
@@ -66,7 +64,7 @@ def fetch_with_affinity(
     ids = {USER_ID: user_id, PRODUCT_ID: product_ids}
     link = Link(schema.INTEREST_TABLE, _recent, HISTORY_SERVICE)
     block, history = reader.fetch_linked(service, ids, link, keep_stale=keep_stale, now=now)
-    return WithAffinity(block, _affinity(block, history, product_ids, timestamps.tick(now, "us")))
+    return AffinityBatch(block, _affinity(block, history, product_ids, timestamps.tick(now, "us")))
 
 
 def _require(views: Collection[str], service: str) -> None:
@@ -83,11 +81,11 @@ def _recent(user: ViewRows) -> list[str]:
     return list(_first(user, "recent_products")) if len(user.rows.status) else []
 
 
-def _affinity(block: Block, history: Block | None, product_ids: Sequence[str], now: int) -> Affinity:
+def _affinity(block: FeatureBatch, history: FeatureBatch | None, product_ids: Sequence[str], now: int) -> Affinity:
     if history is None:
-        refuse_two_encoders(block)
+        require_one_encoder(block)
         return {name: np.full(block.count, np.nan, np.float32) for name in affinity.NAMES}
-    refuse_two_encoders(block, history)
+    require_one_encoder(block, history)
     clicked = _matrix(history, schema.EMBEDDING_TABLE, "fused_vector")
     vectors = _matrix(block, schema.EMBEDDING_TABLE, "fused_vector", clicked.shape[1])
     width = vectors.shape[1]
@@ -129,7 +127,7 @@ def _vector(user: ViewRows, feature: str, width: int) -> NDArray[np.float32]:
     return value if len(value) == width else np.full(width, np.nan, np.float32)
 
 
-def _matrix(block: Block, view: str, feature: str, width: int = 1) -> NDArray[np.float32]:
+def _matrix(block: FeatureBatch, view: str, feature: str, width: int = 1) -> NDArray[np.float32]:
     """A vector feature of each row, NaN rows where there is none; `width` holds where no row has any."""
     read = block.views.get(view)
     if read is None or feature not in read.rows.columns:
@@ -140,7 +138,7 @@ def _matrix(block: Block, view: str, feature: str, width: int = 1) -> NDArray[np
     return values if values.shape[1] else np.full((block.count, width), np.nan, np.float32)
 
 
-def _codes(block: Block) -> NDArray[np.int64]:
+def _codes(block: FeatureBatch) -> NDArray[np.int64]:
     """The codes of each row [n, levels], -1 where there are none."""
     read = block.views.get(schema.CODES_TABLE)
     if read is None or "codes" not in read.rows.columns:

@@ -14,11 +14,11 @@ from feature_repo.arrow import columns, timestamps
 from feature_repo.errors import VitrineError
 from feature_repo.features import missing
 from feature_repo.online.decode import Status
-from feature_repo.online.feature_batch import Block
+from feature_repo.online.feature_batch import FeatureBatch
 from feature_repo.schema import TAGS
 
 
-def missing_of(block: Block, now: datetime) -> dict[str, NDArray[np.float32]]:
+def compute_coverage(block: FeatureBatch, now: datetime) -> dict[str, NDArray[np.float32]]:
     """float32 [n] of missing.NAMES, those of tags only where the block has `product_tags`.
 
     Raises:
@@ -49,11 +49,11 @@ def missing_of(block: Block, now: datetime) -> dict[str, NDArray[np.float32]]:
     return features | missing.of_tags(_there(block, schema.TAGS_TABLE), labelled, told)
 
 
-def _there(block: Block, view: str) -> NDArray[np.bool_]:
+def _there(block: FeatureBatch, view: str) -> NDArray[np.bool_]:
     return block.views[view].status() == Status.PRESENT
 
 
-def _labelled(block: Block, view: str, feature: str) -> NDArray[np.bool_]:
+def _labelled(block: FeatureBatch, view: str, feature: str) -> NDArray[np.bool_]:
     """Where a text feature is there [n]."""
     read = block.views[view]
     return np.asarray(read.spread(np.asarray(columns.to_arrow(read.rows.columns[feature]).is_valid())))

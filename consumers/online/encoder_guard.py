@@ -4,7 +4,7 @@ from feature_repo import schema
 from feature_repo.arrow import columns
 from feature_repo.arrow.columns import Column
 from feature_repo.errors import VitrineError
-from feature_repo.online.feature_batch import Block
+from feature_repo.online.feature_batch import FeatureBatch
 
 VERSION = "encoder_version"
 VIEWS = (schema.EMBEDDING_TABLE, schema.INTEREST_TABLE)
@@ -15,7 +15,7 @@ class MixedEncoders(VitrineError):
     """Vectors of two encoder versions would be compared."""
 
 
-def refuse_two_encoders(*blocks: Block) -> None:
+def require_one_encoder(*blocks: FeatureBatch) -> None:
     """See that the vectors of all blocks are of one encoder; a view without its `encoder_version` is not looked at.
 
     Raises:

@@ -11,37 +11,49 @@ that reads again and again does well to begin with `feature_repo.memory.keep_fre
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from consumers.online.linked import Link, fetch_linked
 from feature_repo.arrow import timestamps
 from feature_repo.errors import VitrineError
-from feature_repo.online.catalog import Record, ServicePart
+from feature_repo.online.catalog import ProjectCatalog, ServiceView
 from feature_repo.online.decode import Status
-from feature_repo.online.feature_batch import Block
+from feature_repo.online.feature_batch import FeatureBatch, ViewRows
 from feature_repo.online.open_store import open_store
-from feature_repo.online.request import Ids, Plan, Question
-from feature_repo.online.table import OnlineTable
+from feature_repo.online.request import Ids, PlannedRequest, RequestPlan
+from feature_repo.online.table import OnlineTable, RequestPipeline, ViewRequest
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Block", "Link", "NoServices", "OnlineReader", "Status", "UnknownFeatures"]
+__all__ = ["FeatureBatch", "Link", "NoServicesError", "OnlineReader", "Status", "UnknownFeaturesError"]
 
 PLANS_KEPT = 256
 
 
-class UnknownFeatures(VitrineError):
+class UnknownFeaturesError(VitrineError):
     """The store has no service, view or feature of that name."""
 
 
-class NoServices(UnknownFeatures):
+class NoServicesError(UnknownFeaturesError):
     """Nor has it any service: nothing was applied to it yet, or it was emptied."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """Entities that a row of the first ones names, and what is asked of them."""
+
+    view: str
+    """Of the first ones: its rows are read first of all."""
+    ids: Callable[[ViewRows], Ids]
+    """The entities, from those rows."""
+    name: str
+    """A feature service or view."""
 
 
 class OnlineReader:
@@ -61,7 +73,7 @@ class OnlineReader:
         self._begin(OnlineTable(open_store(url), project), refresh)
 
     @classmethod
-    def of_table(cls, table: OnlineTable, *, refresh: float = 60.0) -> "OnlineReader":
+    def from_table(cls, table: OnlineTable, *, refresh: float = 60.0) -> "OnlineReader":
         """A reader of a project's rows in a store that is open already; it closes the store in the end."""
         reader = cls.__new__(cls)
         reader._begin(table, refresh)
@@ -71,7 +83,7 @@ class OnlineReader:
         self._table = table
         self._refresh = refresh
         self._looked = time.monotonic()
-        self._plans: dict[tuple[Any, ...], Plan] = {}
+        self._plans: dict[tuple[Any, ...], RequestPlan] = {}
 
     def fetch(
         self,
@@ -83,7 +95,7 @@ class OnlineReader:
         keep_stale: bool = False,
         out: "Mapping[str, NDArray[Any] | torch.Tensor] | None" = None,
         now: datetime | None = None,
-    ) -> Block:
+    ) -> FeatureBatch:
         """The features of some entities.
 
         Args:
@@ -109,7 +121,7 @@ class OnlineReader:
 
     def fetch_linked(
         self, view_or_service: str, ids: Ids, link: Link, *, keep_stale: bool = False, now: datetime | None = None
-    ) -> tuple[Block, Block | None]:
+    ) -> tuple[FeatureBatch, FeatureBatch | None]:
         """The features of some entities, and of others that a row of theirs names, in one conversation with the store.
 
         Args:
@@ -124,7 +136,7 @@ class OnlineReader:
         """
         question = self._question(view_or_service, ids, None, True, None)
         with self._table.conversation(_microseconds(now), keep_stale=keep_stale) as talk:
-            return fetch_linked(talk, question, link, self._plan(link.name, None, True))
+            return _fetch_two_hops(talk, question, link, self._plan(link.name, None, True))
 
     async def fetch_async(
         self,
@@ -136,9 +148,9 @@ class OnlineReader:
         keep_stale: bool = False,
         out: "Mapping[str, NDArray[Any] | torch.Tensor] | None" = None,
         now: datetime | None = None,
-    ) -> Block:
+    ) -> FeatureBatch:
         """`fetch`, without blocking the event loop while the store is asked."""
-        if self._table.views.is_known() and not self._is_due():
+        if self._table.catalog.is_loaded() and not self._is_due():
             question = self._question(view_or_service, ids, features, full_feature_names, out)
         else:
             question = await asyncio.to_thread(self._question, view_or_service, ids, features, full_feature_names, out)
@@ -149,7 +161,7 @@ class OnlineReader:
     def services(self) -> tuple[str, ...]:
         """The names of the feature services, sorted."""
         self._look_again()
-        return tuple(sorted(self._table.views.record().services))
+        return tuple(sorted(self._table.catalog.load().services))
 
     def join_keys(self, view_or_service: str) -> dict[str, tuple[str, ...]]:
         """Of each view that is asked, by its name in the service: the join keys, as the service calls them.
@@ -176,7 +188,7 @@ class OnlineReader:
         Raises:
             VitrineError: it does not answer, or knows nothing of the project.
         """
-        if not self._table.views.reload().views:
+        if not self._table.catalog.reload().views:
             raise VitrineError(f"the online store has no views of project `{self._table.project}`: run `feast apply`")
 
     def close(self) -> None:
@@ -197,7 +209,7 @@ class OnlineReader:
     def _look_again(self) -> None:
         if self._is_due():
             self._looked = time.monotonic()
-            self._table.views.reload()
+            self._table.catalog.reload()
 
     def _question(
         self,
@@ -206,40 +218,88 @@ class OnlineReader:
         features: Sequence[str] | None,
         full_feature_names: bool,
         out: "Mapping[str, NDArray[Any] | torch.Tensor] | None",
-    ) -> Question:
+    ) -> PlannedRequest:
         self._look_again()
         return self._plan(name, features, full_feature_names).ask(ids, out or {})
 
-    def _plan(self, name: str, features: Sequence[str] | None, full_feature_names: bool) -> Plan:
+    def _plan(self, name: str, features: Sequence[str] | None, full_feature_names: bool) -> RequestPlan:
         """What these features ask for, worked out anew when the store says something else than before."""
         asked = (name, None if features is None else tuple(features), full_feature_names)
-        plan, record = self._plans.get(asked), self._table.views.record()
+        plan, record = self._plans.get(asked), self._table.catalog.load()
         if plan is None or plan.record is not record:
             parts, on_demand = self._parts(name, features)
-            plan = Plan.of(self._table, record, name, parts, on_demand, full_feature_names)
+            plan = RequestPlan.of(self._table, record, name, parts, on_demand, full_feature_names)
             if len(self._plans) >= PLANS_KEPT:
                 self._plans.clear()
             self._plans[asked] = plan
         return plan
 
-    def _parts(self, name: str, features: Sequence[str] | None) -> tuple[tuple[ServicePart, ...], tuple[str, ...]]:
-        record = self._table.views.record()
+    def _parts(self, name: str, features: Sequence[str] | None) -> tuple[tuple[ServiceView, ...], tuple[str, ...]]:
+        record = self._table.catalog.load()
         if name not in record.services and name not in record.views:
-            record = self._table.views.reload()
+            record = self._table.catalog.reload()
         service = record.services.get(name)
         if service is not None and features is None:
             return service.parts, service.on_demand
         if name not in record.views:
-            kind = UnknownFeatures if record.services else NoServices
+            kind = UnknownFeaturesError if record.services else NoServicesError
             raise kind(_unknown(name, self._table.project, record))
         known = tuple(field.name for field in record.views[name].layout.fields)
         missing = [one for one in features or () if one not in known]
         if missing:
-            raise UnknownFeatures(f"view `{name}` has no feature {', '.join(missing)}; it has {', '.join(known)}")
-        return (ServicePart(name, name, known if features is None else tuple(features)),), ()
+            raise UnknownFeaturesError(f"view `{name}` has no feature {', '.join(missing)}; it has {', '.join(known)}")
+        return (ServiceView(name, name, known if features is None else tuple(features)),), ()
 
 
-def _unknown(name: str, project: str, record: Record) -> str:
+def _fetch_two_hops(
+    talk: RequestPipeline, question: PlannedRequest, link: Link, plan: RequestPlan
+) -> tuple[FeatureBatch, FeatureBatch | None]:
+    """What a question asks, and what `plan` asks of the entities that are named; None if there are none.
+
+    Args:
+        question: of the first entities; the link's view is among its own.
+        plan: of what the link asks.
+    """
+    parts = question.plan.parts
+    also = {part.view.name: number for number, part in enumerate(plan.parts)}
+    naming = next(number for number, part in enumerate(parts) if part.name == link.view)
+    early = [n for n in question.plan.order if n == naming or parts[n].view.name not in also]
+    early.sort(key=lambda n: n != naming)
+    for number in early:
+        talk.ask(question.request(number))
+    found = {naming: talk.hear()}
+
+    named = link.ids(question.view(naming, found[naming]))
+    others = plan.ask(named, {}) if len(named) else None
+    mine = {n: question.request(n) for n in question.plan.order if n not in early}
+    theirs = dict(enumerate(others.requests())) if others else {}
+    shared = {n: also[parts[n].view.name] for n in mine} if others else {}
+    apart = [n for n in theirs if n not in shared.values()]
+    for number, request in mine.items():
+        talk.ask(_joined(request, theirs[shared[number]]) if shared else request)
+    for number in apart:
+        talk.ask(theirs[number])
+
+    found |= {number: talk.hear() for number in early[1:]}
+    of_others = {}
+    for number, request in mine.items():
+        rows, count = talk.hear(), len(request.keys)
+        found[number] = rows.slice_rows(request.fields, slice(count))
+        if shared:
+            other = shared[number]
+            of_others[other] = rows.slice_rows(theirs[other].fields, slice(count, None))
+    of_others |= {number: talk.hear() for number in apart}
+    second = others.answer([of_others[number] for number in sorted(of_others)]) if others else None
+    return question.answer([found[number] for number in sorted(found)]), second
+
+
+def _joined(first: ViewRequest, second: ViewRequest) -> ViewRequest:
+    """What two requests ask of one view, as one."""
+    fields = dict.fromkeys((*first.fields, *second.fields))
+    return replace(first, fields=tuple(fields), keys=[*first.keys, *second.keys])
+
+
+def _unknown(name: str, project: str, record: ProjectCatalog) -> str:
     views, services = ", ".join(sorted(record.views)) or "none", ", ".join(sorted(record.services)) or "none"
     return (
         f"the online store has neither a service nor a view `{name}` in project `{project}`; services: {services}; "

@@ -12,9 +12,9 @@ import numpy as np
 
 from feature_repo import schema
 from feature_repo.config import Settings
-from feature_repo.online.catalog import ServicePart
+from feature_repo.online.catalog import ServiceView
 from feature_repo.online.open_store import open_configured_table
-from feature_repo.online.request import Plan
+from feature_repo.online.request import RequestPlan
 from feature_repo.online.table import OnlineTable
 
 VIEWS: Mapping[str, tuple[str, ...]] = {
@@ -83,7 +83,7 @@ def fetch_costs(settings: Settings, products: Sequence[str]) -> dict[tuple[str, 
         return {}
     try:
         asked = [products[i % len(products)] for i in range(CANDIDATES)] if products else []
-        held = {view for view in table.views.record().views if asked}
+        held = {view for view in table.catalog.load().views if asked}
         found = {views: _fetch(table, views, asked) for views in dict.fromkeys(VIEWS.values()) if held >= set(views)}
         return {views: each for views, each in found.items() if each is not None}
     finally:
@@ -91,10 +91,10 @@ def fetch_costs(settings: Settings, products: Sequence[str]) -> dict[tuple[str, 
 
 
 def _fetch(table: OnlineTable, views: tuple[str, ...], asked: Sequence[str]) -> Fetched | None:
-    record = table.views.record()
+    record = table.catalog.load()
     fields = {view: tuple(field.name for field in record.views[view].layout.fields) for view in views}
-    parts = [ServicePart(view, view, fields[view]) for view in views]
-    question = Plan.of(table, record, "+".join(views), parts, (), True).ask(asked, {})
+    parts = [ServiceView(view, view, fields[view]) for view in views]
+    question = RequestPlan.of(table, record, "+".join(views), parts, (), True).ask(asked, {})
     requests = question.requests()
     rows = table.store.read([request.keys for request in requests])
     sizes = [sum(len(row) for row in of_view if row is not None) for of_view in rows]

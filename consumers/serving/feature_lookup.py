@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from consumers.online.affinity import Affinity, fetch_with_affinity
-from consumers.online.encoder_guard import MixedEncoders, refuse_two_encoders
-from consumers.online.reader import NoServices, OnlineReader, UnknownFeatures
+from consumers.online.encoder_guard import MixedEncoders, require_one_encoder
+from consumers.online.reader import NoServicesError, OnlineReader, UnknownFeaturesError
 from consumers.serving.errors import Code, Refused
 from consumers.serving.metrics import Metrics
 from consumers.serving.request import Ask
 from consumers.serving.response import AFFINITY, STATUS_WORDS, Answer, answer
 from feature_repo.errors import VitrineError
-from feature_repo.online.feature_batch import Block
+from feature_repo.online.feature_batch import FeatureBatch
 from feature_repo.schema import PRODUCT_ID, USER_ID
 
 _log = logging.getLogger(__name__)
@@ -84,17 +84,17 @@ class Lookup:
         with _store_answers():
             self._reader.ping()
 
-    def _fetch(self, ask: Ask, *, with_affinity: bool) -> tuple[Block, Affinity]:
+    def _fetch(self, ask: Ask, *, with_affinity: bool) -> tuple[FeatureBatch, Affinity]:
         now = self._clock()
         if with_affinity:
             user = ask.user_id or ""
             return fetch_with_affinity(self._reader, ask.service, user, ask.product_ids, now, keep_stale=ask.keep_stale)
         ids: dict[str, Any] = {PRODUCT_ID: ask.product_ids, USER_ID: ask.user_id}
         block = self._reader.fetch(ask.service, ids, full_feature_names=True, keep_stale=ask.keep_stale, now=now)
-        refuse_two_encoders(block)
+        require_one_encoder(block)
         return block, {}
 
-    def _count(self, ask: Ask, block: Block) -> None:
+    def _count(self, ask: Ask, block: FeatureBatch) -> None:
         self._metrics.candidates.labels(ask.service).inc(len(ask.product_ids))
         for name, view in block.views.items():
             for status, rows in enumerate(np.bincount(view.rows.status).tolist()):
@@ -122,7 +122,7 @@ def _store_answers() -> Iterator[None]:
     except MixedEncoders as error:
         raise Refused(Code.UNAVAILABLE, str(error)) from error
     except VitrineError as error:
-        if isinstance(error, UnknownFeatures) and not isinstance(error, NoServices):
+        if isinstance(error, UnknownFeaturesError) and not isinstance(error, NoServicesError):
             raise Refused(Code.NOT_FOUND, str(error)) from error
         _log.error("%s", error)
         raise Refused(Code.UNAVAILABLE, "the online store does not answer as it should; the log says how") from error

@@ -25,8 +25,7 @@ from numpy.typing import NDArray
 from feature_repo.arrow import columns
 from feature_repo.arrow.columns import Column
 from feature_repo.online.decode import Status
-from feature_repo.online.feature_batch import Block
-from feature_repo.online.view_rows import ViewRows
+from feature_repo.online.feature_batch import FeatureBatch, ViewRows
 from feature_repo.schema import PRODUCT_ID
 
 ARROW = "application/vnd.apache.arrow.stream"
@@ -51,7 +50,10 @@ class Answer:
 
 
 def answer(
-    block: Block, product_ids: Sequence[str], of_user: Collection[str], affinity: Mapping[str, NDArray[np.float32]]
+    block: FeatureBatch,
+    product_ids: Sequence[str],
+    of_user: Collection[str],
+    affinity: Mapping[str, NDArray[np.float32]],
 ) -> Answer:
     """A block as Arrow.
 

@@ -13,9 +13,7 @@ decode.py               packed rows to columns, and the status of each row
 row_matrix.py           packed rows of one layout as a matrix of bytes, and its columns
 entity_keys.py          the keys of packed rows
 catalog.py              what a store records about a project: views, layouts, dictionaries, services
-stored_views.py         read and change that catalog
 table.py                the packed rows of one project: columns in, columns out
-view_rows.py            the rows read from one view
 request.py              which rows of which views a fetch needs
 feature_batch.py        the features that a fetch returns
 materialize.py          write an offline table to an online store, in bounded memory

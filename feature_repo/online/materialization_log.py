@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from feature_repo.errors import VitrineError
-from feature_repo.online.catalog import View, written_key
+from feature_repo.online.catalog import View, materialization_log_key
 from feature_repo.online.table import OnlineTable
 
 
@@ -117,7 +117,7 @@ class MaterializationState:
 
 def read_state(online: OnlineTable, view: str) -> MaterializationState | None:
     """What has been written of a view, for those who only look; None if nothing ever was."""
-    found = online.store.get(written_key(online.project, view))
+    found = online.store.get(materialization_log_key(online.project, view))
     return None if found is None else MaterializationState.from_bytes(found)
 
 
@@ -125,7 +125,7 @@ class MaterializationLog:
     """What has been written of one view, as the online store has it; several writers may keep it at once.
 
     Args:
-        view: as `StoredViews.register` gave it back.
+        view: as `StoreCatalog.register_view` gave it back.
         again: a window to write once more, unless that has been begun and not been finished; None: write what is left.
         clock: says when a file came online; without one that is not kept.
     """
@@ -141,7 +141,7 @@ class MaterializationLog:
         self._online = online
         self._clock = clock
         self._view = view
-        self._key = written_key(online.project, view.name)
+        self._key = materialization_log_key(online.project, view.name)
 
         def begun(written: MaterializationState | None) -> MaterializationState:
             if written is None or written.layout != view.layout.fingerprint:

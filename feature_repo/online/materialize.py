@@ -69,7 +69,7 @@ class Packer:
     """How rows of one view are packed."""
 
     view: View
-    """As `StoredViews.register` gave it back."""
+    """As `StoreCatalog.register_view` gave it back."""
     event_timestamp: str
     """Column of the rows."""
     created_timestamp: str | None = None

@@ -12,11 +12,10 @@ from feature_repo.arrow import columns
 from feature_repo.arrow.field import Field
 from feature_repo.errors import VitrineError
 from feature_repo.online import entity_keys
-from feature_repo.online.catalog import Record, ServicePart, View
+from feature_repo.online.catalog import ProjectCatalog, ServiceView, View
 from feature_repo.online.decode import DecodedRows
-from feature_repo.online.feature_batch import Block
-from feature_repo.online.table import OnlineTable, Request
-from feature_repo.online.view_rows import ViewRows, distinct
+from feature_repo.online.feature_batch import FeatureBatch, ViewRows
+from feature_repo.online.table import OnlineTable, ViewRequest
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +24,7 @@ Ids = Sequence[Any] | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class _Part:
+class ViewPlan:
     """What is asked of one view."""
 
     name: str
@@ -39,12 +38,12 @@ class _Part:
     """What the view's join keys are called in the service, in the order of the view's own names."""
 
     @staticmethod
-    def of(table: OnlineTable, name: str, part: ServicePart, full_feature_names: bool) -> "_Part":
-        view, called = table.views.get(part.view), dict(part.join_keys)
+    def of(table: OnlineTable, name: str, part: ServiceView, full_feature_names: bool) -> "ViewPlan":
+        view, called = table.catalog.get_view(part.view), dict(part.join_keys)
         lacking = [feature for feature in part.features if feature not in view.layout.fields_by_name]
         if lacking:
             raise VitrineError(f"`{name}`: view `{view.name}` no longer has {', '.join(lacking)}; apply it anew")
-        return _Part(
+        return ViewPlan(
             name=part.name,
             view=view,
             fields=tuple(view.layout.fields_by_name[feature] for feature in part.features),
@@ -55,13 +54,13 @@ class _Part:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RequestPlan:
     """What is asked of which views, whichever the entities."""
 
-    record: Record
+    record: ProjectCatalog
     """What the store said before this was worked out."""
     name: str
-    parts: tuple[_Part, ...]
+    parts: tuple[ViewPlan, ...]
     on_demand: tuple[str, ...]
     join_keys: tuple[str, ...]
     features: frozenset[str]
@@ -76,13 +75,13 @@ class Plan:
     @staticmethod
     def of(
         table: OnlineTable,
-        record: Record,
+        record: ProjectCatalog,
         name: str,
-        service_parts: Sequence[ServicePart],
+        service_parts: Sequence[ServiceView],
         on_demand: tuple[str, ...],
         full_feature_names: bool,
-    ) -> "Plan":
-        parts = tuple(_Part.of(table, name, part, full_feature_names) for part in service_parts)
+    ) -> "RequestPlan":
+        parts = tuple(ViewPlan.of(table, name, part, full_feature_names) for part in service_parts)
         shown = [feature for part in parts for feature in part.names]
         alike = {feature for feature in shown if shown.count(feature) > 1}
         if alike:
@@ -91,23 +90,23 @@ class Plan:
                 f"fetch it with full_feature_names=True"
             )
         join_keys = {key for part in parts for key in part.join_keys}
-        return Plan(record, name, parts, on_demand, tuple(sorted(join_keys)), frozenset(shown))
+        return RequestPlan(record, name, parts, on_demand, tuple(sorted(join_keys)), frozenset(shown))
 
-    def ask(self, ids: Ids, out: "Mapping[str, NDArray[Any] | torch.Tensor]") -> "Question":
+    def ask(self, ids: Ids, out: "Mapping[str, NDArray[Any] | torch.Tensor]") -> "PlannedRequest":
         """The question for some entities."""
         arrays = {feature: np.asarray(target) for feature, target in out.items()}
         if not arrays.keys() <= self.features:
             unknown = ", ".join(sorted(arrays.keys() - self.features))
             raise VitrineError(f"out: `{self.name}` has no feature {unknown}")
         given, count = _by_join_key(self.name, self.join_keys, ids)
-        return Question(self, count, given, arrays)
+        return PlannedRequest(self, count, given, arrays)
 
 
 @dataclass(frozen=True)
-class Question:
+class PlannedRequest:
     """What is asked for which entities. Keys are made view by view: the store has begun with one before the next."""
 
-    plan: Plan
+    plan: RequestPlan
     count: int
     given: Mapping[str, Sequence[Any]]
     """The ids of each join key, a single one if it holds for all rows."""
@@ -115,11 +114,11 @@ class Question:
     _entities: dict[tuple[str, ...], "_Entities"] = field(default_factory=dict)
     """By join keys: views that have the same ask for the same entities."""
 
-    def requests(self) -> list[Request]:
+    def requests(self) -> list[ViewRequest]:
         """What is asked of each view."""
         return [self.request(part) for part in range(len(self.plan.parts))]
 
-    def request(self, number: int) -> Request:
+    def request(self, number: int) -> ViewRequest:
         """What is asked of one of the plan's parts."""
         part = self.plan.parts[number]
         entities = self._entities.get(part.join_keys)
@@ -131,14 +130,14 @@ class Question:
             keys = entity_keys.make_keys(part.prefix, entities.ids)
         alone = entities.place is None
         targets = {own: self.out[shown] for shown, own in part.names.items() if shown in self.out and alone}
-        return Request(part.view, part.fields, keys, targets)
+        return ViewRequest(part.view, part.fields, keys, targets)
 
     def view(self, number: int, rows: DecodedRows) -> ViewRows:
         """What was read for one of the requests."""
         part = self.plan.parts[number]
         return ViewRows(rows, self._entities[part.join_keys].place, part.names)
 
-    def answer(self, found: Sequence[DecodedRows]) -> Block:
+    def answer(self, found: Sequence[DecodedRows]) -> FeatureBatch:
         """What was read for the requests."""
         views = {
             part.name: self.view(i, rows) for i, (part, rows) in enumerate(zip(self.plan.parts, found, strict=True))
@@ -148,7 +147,7 @@ class Question:
                 column = view.column(shown)
                 values = view.spread(np.asarray(column.values))
                 columns.into(replace(column, values=values, valid=None), self.out[shown])
-        return Block(self.count, views, self.plan.on_demand)
+        return FeatureBatch(self.count, views, self.plan.on_demand)
 
 
 @dataclass(frozen=True)
@@ -166,11 +165,20 @@ class _Entities:
         if count > 1 and all(len(one) == 1 for one in ids):  # one user beside many candidates
             return entity_keys.make_keys(prefix, ids), _Entities(ids, np.zeros(count, np.int64))
         ids = [list(one) * count if len(one) != count else one for one in ids]
-        keys, place = distinct(entity_keys.make_keys(prefix, ids))
+        keys, place = deduplicate_keys(entity_keys.make_keys(prefix, ids))
         if place is not None:
             first = np.unique(place, return_index=True)[1].tolist()
             ids = [[one[i] for i in first] for one in ids]
         return keys, _Entities(ids, place)
+
+
+def deduplicate_keys(keys: list[bytes]) -> tuple[list[bytes], NDArray[np.int64] | None]:
+    """The keys without repeats, and which of them each key is; None if none repeats."""
+    if len(set(keys)) == len(keys):
+        return keys, None
+    once = list(dict.fromkeys(keys))
+    place = {key: i for i, key in enumerate(once)}
+    return once, np.array([place[key] for key in keys], np.int64)
 
 
 def _by_join_key(name: str, wanted: Sequence[str], ids: Ids) -> tuple[dict[str, Sequence[Any]], int]:

@@ -16,16 +16,15 @@ from feature_repo.arrow.columns import Column
 from feature_repo.arrow.field import Field
 from feature_repo.errors import VitrineError
 from feature_repo.online import entity_keys
-from feature_repo.online.catalog import View
+from feature_repo.online.catalog import StoreCatalog, View
 from feature_repo.online.decode import DecodedRows, decode_rows
 from feature_repo.online.encode import encode_rows
 from feature_repo.online.row_format import NO_CREATED_TIMESTAMP
 from feature_repo.online.store import Pipeline, Store
-from feature_repo.online.stored_views import StoredViews
 
 
 @dataclass(frozen=True)
-class Request:
+class ViewRequest:
     """What is asked of one view."""
 
     view: View
@@ -35,7 +34,7 @@ class Request:
     """For some features that are floats, the array that takes the values."""
 
 
-Witness = Callable[[str, Sequence[bytes], Sequence[bytes | None], int], None]
+ReadObserver = Callable[[str, Sequence[bytes], Sequence[bytes | None], int], None]
 """Is shown what a reading found: the view, the keys, their rows, and the time in microseconds since 1970 UTC."""
 
 
@@ -43,14 +42,14 @@ class OnlineTable:
     """The packed rows of one project in one store. Threads may share it.
 
     Args:
-        witness: of every reading.
+        on_read: called after each read with its keys and packed rows.
     """
 
-    def __init__(self, store: Store, project: str, *, witness: Witness | None = None) -> None:
+    def __init__(self, store: Store, project: str, *, on_read: ReadObserver | None = None) -> None:
         self.store = store
         self.project = project
-        self.witness = witness
-        self.views = StoredViews(store, project)
+        self.on_read = on_read
+        self.catalog = StoreCatalog(store, project)
 
     def forget_entities(self, join_key: str, values: Sequence[str]) -> dict[str, int]:
         """Remove the rows of some entities, alone or beside others, from every view; returns how many of each.
@@ -63,7 +62,7 @@ class OnlineTable:
             return {}
         removed: dict[str, int] = {}
         unknown: dict[str, int] = {}
-        for name, view in self.views.reload().views.items():
+        for name, view in self.catalog.reload().views.items():
             names = [key for key, _ in view.join_keys]
             if join_key not in names:
                 continue
@@ -110,14 +109,14 @@ class OnlineTable:
         """Keys and packed rows as the store takes them: of each key the newest row alone.
 
         Args:
-            view: as `StoredViews.register` gave it back.
+            view: as `StoreCatalog.register_view` gave it back.
             keys: of n entities; repeats are allowed.
             features: a column of n for each feature; a feature without one is null.
             event: [n], microseconds since 1970 UTC.
             created: likewise; None if unknown.
         """
         words = {
-            one.name: self.views.learn(view, one, features[one.name])
+            one.name: self.catalog.extend_dictionary(view, one, features[one.name])
             for one in view.layout.fields
             if one.storage == "dictionary" and one.name in features
         }
@@ -129,7 +128,7 @@ class OnlineTable:
 
     def read(
         self,
-        requests: Sequence[Request],
+        requests: Sequence[ViewRequest],
         now: int,
         *,
         keep_stale: bool = False,
@@ -143,25 +142,26 @@ class OnlineTable:
         return self.unpack(requests, self.store.read([request.keys for request in requests]), now, keep_stale)
 
     @contextmanager
-    def conversation(self, now: int, *, keep_stale: bool = False) -> Iterator["Talk"]:
+    def conversation(self, now: int, *, keep_stale: bool = False) -> Iterator["RequestPipeline"]:
         """`read`, of requests that are known one after the other."""
         with self.store.pipeline() as pipeline:
-            yield Talk(self, pipeline, now, keep_stale)
+            yield RequestPipeline(self, pipeline, now, keep_stale)
 
     def unpack(
         self,
-        requests: Sequence[Request],
+        requests: Sequence[ViewRequest],
         found: Sequence[Sequence[bytes | None]],
         now: int,
         keep_stale: bool = False,
     ) -> list[DecodedRows]:
         """Columns from what the store gave for the requests' keys."""
-        if self.witness is not None:
+        if self.on_read is not None:
             for request, values in zip(requests, found, strict=True):
-                self.witness(request.view.name, request.keys, values, now)
+                self.on_read(request.view.name, request.keys, values, now)
         rows = self._decode(requests, found, now, keep_stale)
         if any(one.is_catalog_outdated for one in rows):
-            layouts = {name: view.layouts for name, view in self.views.reload().views.items()}  # none of a dropped one
+            views = self.catalog.reload().views
+            layouts = {name: view.layouts for name, view in views.items()}  # a dropped view has none
             requests = [
                 replace(one, view=replace(one.view, layouts=layouts.get(one.view.name, ()))) for one in requests
             ]
@@ -170,7 +170,7 @@ class OnlineTable:
 
     def _decode(
         self,
-        requests: Sequence[Request],
+        requests: Sequence[ViewRequest],
         found: Sequence[Sequence[bytes | None]],
         now: int,
         keep_stale: bool,
@@ -180,7 +180,7 @@ class OnlineTable:
                 values,
                 request.view.by_fingerprint,
                 request.fields,
-                self.views.words(request.view),
+                self.catalog.dictionaries(request.view),
                 oldest=now - request.view.ttl if request.view.ttl else None,
                 keep_stale=keep_stale,
                 out=request.out,
@@ -189,7 +189,7 @@ class OnlineTable:
         ]
 
 
-class Talk:
+class RequestPipeline:
     """A conversation in requests and columns (store.py). For one thread."""
 
     def __init__(self, table: OnlineTable, pipeline: Pipeline, now: int, keep_stale: bool) -> None:
@@ -197,9 +197,9 @@ class Talk:
         self._pipeline = pipeline
         self._now = now
         self._keep_stale = keep_stale
-        self._asked: deque[Request] = deque()
+        self._asked: deque[ViewRequest] = deque()
 
-    def ask(self, request: Request) -> None:
+    def ask(self, request: ViewRequest) -> None:
         self._pipeline.send(request.keys)
         self._asked.append(request)
 

@@ -73,7 +73,7 @@ class ColumnarEngine(LocalComputeEngine):
             return
         table = whole_view_table(config, view)
         online = store.online_table(config)
-        stored = online.views.register(views.stored_view(config, view))
+        stored = online.catalog.register_view(views.stored_view(config, view))
         window, again = _window(view, task.start_time, task.end_time)
         with ExitStack() as shown:
 

@@ -49,7 +49,7 @@ class Rows:
         """Write rows online, where the view is applied, and keep them for the next commit."""
         if not len(rows):
             return
-        view = self._online.views.record().views.get(table)
+        view = self._online.catalog.load().views.get(table)
         if table in ONLINE and view is not None:
             packer = Packer(view, schema.EVENT_TIMESTAMP, schema.CREATED_TIMESTAMP)
             self._online.store.write(*packer.pack(self._online, rows), view.ttl)
@@ -63,7 +63,7 @@ class Rows:
             if parts:
                 added[table] = self._append(table, key, pa.concat_tables(parts))
                 del self._waiting[table]
-        self._online.views.reload()  # views applied meanwhile, layouts changed
+        self._online.catalog.reload()  # views applied meanwhile, layouts changed
         return added
 
     def _append(self, table: str, key: tuple[str, ...], rows: pa.Table) -> int:

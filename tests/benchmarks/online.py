@@ -151,7 +151,7 @@ def by_hand(
 ) -> Callable[[], object]:
     """A raw client that knows where in a row the vector is."""
     ids, prefix = requests(products, asked), entity_keys.make_prefix(table.project, VIEW)
-    layout = table.views.get(VIEW).layout
+    layout = table.catalog.get_view(VIEW).layout
     field, at = layout.fields_by_name["vector"], layout.offset["vector"]
 
     def fetch() -> object:

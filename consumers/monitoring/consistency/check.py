@@ -149,7 +149,7 @@ def check(
     with _opened(settings) as online:
         views = [
             _check_view(online, view, settings.table(name), sample, seed, now, grace, at_most, served)
-            for name, view in sorted(online.views.reload().views.items())
+            for name, view in sorted(online.catalog.reload().views.items())
         ]
     return Consistency(now, budget, views)
 
@@ -171,7 +171,7 @@ def check_served(
     with _opened(settings) as online:
         views = [
             _check_served(online, view, settings.table(name), rows.get(name), now, grace)
-            for name, view in sorted(online.views.reload().views.items())
+            for name, view in sorted(online.catalog.reload().views.items())
         ]
     return Consistency(now, budget, views)
 

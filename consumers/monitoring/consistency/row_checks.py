@@ -107,7 +107,7 @@ def _judge(
         young_from: a row made after this, microseconds since 1970 UTC, may still come to the offline store.
     """
     keys, found, at = served.keys, served.rows, served.at
-    view, words = history.view, online.views.words(history.view)
+    view, words = history.view, online.catalog.dictionaries(history.view)
     sound = _sound(found, view, words)
     event, created = _stamps(found)
     should, newest = versions.newest(there, len(keys)), versions.newest(known, len(keys))

@@ -25,10 +25,10 @@ from feature_repo.online import entity_keys
 from feature_repo.online.catalog import View
 from feature_repo.online.materialize import Packer
 from feature_repo.online.store import Store
-from feature_repo.online.table import OnlineTable, Request
+from feature_repo.online.table import OnlineTable, ViewRequest
 from feature_repo.stores.online import entities, values, views
 from feature_repo.stores.online.entities import EntityRows
-from feature_repo.stores.online.plan import Plans
+from feature_repo.stores.online.plan import FeastPlanCache
 
 FeastRow = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 
@@ -39,7 +39,7 @@ class PackedOnlineStore(OnlineStore):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tables: dict[str, tuple[Any, OnlineTable]] = {}
-        self._plans = Plans()
+        self._plans = FeastPlanCache()
 
     @abstractmethod
     def _open(self, config: RepoConfig) -> Store:
@@ -199,10 +199,10 @@ class PackedOnlineStore(OnlineStore):
         """Make the views that are kept known to readers, and remove those that are not, rows included."""
         online = self.online_table(config)
         for table in tables_to_delete if self._deletes_rows(config) else ():
-            online.views.drop(views.stored_name(config, table))
+            online.catalog.drop_view(views.stored_name(config, table))
         for table in tables_to_keep:
             if getattr(table, "write_to_online_store", True):
-                online.views.register(views.stored_view(config, table))
+                online.catalog.register_view(views.stored_view(config, table))
         self.publish_services(config, FeatureStore(config=config).registry)
 
     def publish_services(self, config: RepoConfig, registry: BaseRegistry) -> None:
@@ -211,15 +211,15 @@ class PackedOnlineStore(OnlineStore):
         `feast apply` does so by itself with an SQL registry; a file registry it writes only after it has updated the
         online store, so a new service is known after the next `feast apply`, or after this.
         """
-        self.online_table(config).views.set_services(views.stored_services(config, registry))
+        self.online_table(config).catalog.set_services(views.stored_services(config, registry))
 
     def teardown(self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]) -> None:
         """Remove these views; with the last of them, all that the store says of the project."""
         online = self.online_table(config)
         for table in tables:
-            online.views.drop(views.stored_name(config, table))
-        if not online.views.reload().views:
-            online.views.forget()
+            online.catalog.drop_view(views.stored_name(config, table))
+        if not online.catalog.reload().views:
+            online.catalog.drop_project()
 
     def delete_entities(self, config: RepoConfig, table: FeatureView, join_keys: Mapping[str, Sequence[Any]]) -> None:
         """Remove the rows of some entities from a view.
@@ -228,12 +228,12 @@ class PackedOnlineStore(OnlineStore):
             join_keys: of each join key of the view, the entities' values.
         """
         online = self.online_table(config)
-        view = online.views.get(views.stored_name(config, table))
+        view = online.catalog.get_view(views.stored_name(config, table))
         online.store.delete(online.keys(view, join_keys, len(next(iter(join_keys.values()), [""]))))
 
     def _registered(self, config: RepoConfig, table: FeatureView) -> tuple[OnlineTable, View]:
         online = self.online_table(config)
-        return online, online.views.register(views.stored_view(config, table))
+        return online, online.catalog.register_view(views.stored_view(config, table))
 
     def _pack(self, online: OnlineTable, view: View, data: list[FeastRow]) -> tuple[list[bytes], list[bytes]]:
         keys = entities.keys_of(entity_keys.make_prefix(online.project, view.name), [row[0] for row in data])
@@ -252,11 +252,11 @@ class PackedOnlineStore(OnlineStore):
         table: FeatureView,
         keys: list[EntityKey],
         requested_features: list[str] | None,
-    ) -> Request:
+    ) -> ViewRequest:
         asked = views.stored_view(config, table)
         wanted = [f for f in asked.layout.fields if requested_features is None or f.name in requested_features]
         prefix = entity_keys.make_prefix(online.project, asked.name)
-        return Request(online.views.as_stored(asked), tuple(wanted), entities.keys_of(prefix, keys))
+        return ViewRequest(online.catalog.with_stored_layouts(asked), tuple(wanted), entities.keys_of(prefix, keys))
 
 
 def _now() -> int:

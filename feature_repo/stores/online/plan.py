@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 
 from feature_repo.arrow.field import Field
 from feature_repo.online import entity_keys
-from feature_repo.online.catalog import Record, View
+from feature_repo.online.catalog import ProjectCatalog, View
 from feature_repo.online.decode import DecodedRows, Status
-from feature_repo.online.table import OnlineTable, Request
-from feature_repo.online.view_rows import ViewRows, distinct
+from feature_repo.online.feature_batch import ViewRows
+from feature_repo.online.request import deduplicate_keys
+from feature_repo.online.table import OnlineTable, ViewRequest
 from feature_repo.stores.feast_compat import RequestContext, request_context, track_feature_statuses
 from feature_repo.stores.online import entities, views
 from feature_repo.stores.online.entities import EntityRows
-from feature_repo.stores.online.response import ColumnarResponse, Given, Part
+from feature_repo.stores.online.response import ColumnarResponse, FeastViewRows, RequestColumn
 
 PLANS_KEPT = 256
 
@@ -41,20 +42,20 @@ class _Part:
 
 
 @dataclass(frozen=True)
-class Question:
+class FeastRequest:
     """What is asked for some entities."""
 
     parts: Sequence[_Part]
-    requests: list[Request]
+    requests: list[ViewRequest]
     places: list[NDArray[np.int64] | None]
     """Of each part, which of its distinct entities each row asks for."""
-    given: Mapping[str, Given]
+    given: Mapping[str, RequestColumn]
     count: int
 
     def answer(self, found: Sequence[DecodedRows], versions: bool) -> ColumnarResponse:
         """The response, from what was read for each request."""
         read = [
-            Part(ViewRows(rows, place, part.names), part.feast_name, part.version)
+            FeastViewRows(ViewRows(rows, place, part.names), part.feast_name, part.version)
             for part, rows, place in zip(self.parts, found, self.places, strict=True)
         ]
         for part, one in zip(self.parts, read, strict=True):
@@ -64,12 +65,12 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Plan:
+class FeastPlan:
     """How to answer for a set of features."""
 
     context: RequestContext
     """Feast's own resolution of the features, which it replaces when the registry has changed."""
-    record: Record
+    record: ProjectCatalog
     """What the store said of the project."""
     parts: tuple[_Part, ...]
     join_keys: frozenset[str]
@@ -77,11 +78,13 @@ class Plan:
     types: Mapping[str, ValueType]
 
     @staticmethod
-    def of(online: OnlineTable, config: RepoConfig, context: RequestContext, full_feature_names: bool) -> "Plan":
+    def of(online: OnlineTable, config: RepoConfig, context: RequestContext, full_feature_names: bool) -> "FeastPlan":
         parts = tuple(_part(online, config, table, names, full_feature_names) for table, names in context.views)
-        return Plan(context, online.views.record(), parts, context.join_keys, context.join_key_of_entity, context.types)
+        return FeastPlan(
+            context, online.catalog.load(), parts, context.join_keys, context.join_key_of_entity, context.types
+        )
 
-    def ask(self, online: OnlineTable, entity_rows: EntityRows) -> Question:
+    def ask(self, online: OnlineTable, entity_rows: EntityRows) -> FeastRequest:
         """The question for some entities.
 
         Raises:
@@ -98,24 +101,27 @@ class Plan:
                 raise KeyError(f"Missing join key values for keys: {missing}. Provided: {list(given)}")
             texts = [join_keys[name] for name in part.join_keys] or [[""] * count]
             prefix = entity_keys.make_prefix(online.project, part.view.name)
-            keys, place = distinct(entity_keys.make_keys(prefix, texts))
-            requests.append(Request(part.view, part.fields, keys))
+            keys, place = deduplicate_keys(entity_keys.make_keys(prefix, texts))
+            requests.append(ViewRequest(part.view, part.fields, keys))
             places.append(place)
-        return Question(
+        return FeastRequest(
             self.parts,
             requests,
             places,
-            {name: Given(column, self.types.get(name, ValueType.UNKNOWN)) for name, column in join_keys.items()},
+            {
+                name: RequestColumn(column, self.types.get(name, ValueType.UNKNOWN))
+                for name, column in join_keys.items()
+            },
             count,
         )
 
 
-class Plans:
+class FeastPlanCache:
     """The plans worked out so far. Threads may share them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._plans: dict[int, Plan] = {}
+        self._plans: dict[int, FeastPlan] = {}
 
     def find(
         self,
@@ -125,7 +131,7 @@ class Plans:
         registry: BaseRegistry,
         project: str,
         full_feature_names: bool,
-    ) -> Plan | None:
+    ) -> FeastPlan | None:
         """How to answer for these features, as before while neither the registry nor the store has changed.
 
         None if on-demand views are among them.
@@ -134,10 +140,10 @@ class Plans:
         if context.asks_on_demand_views:
             return None
         known = self._plans.get(id(context.feasts_own))
-        record = online.views.record()
+        record = online.catalog.load()
         if known is not None and known.context.feasts_own is context.feasts_own and known.record is record:
             return known
-        plan = Plan.of(online, config, context, full_feature_names)
+        plan = FeastPlan.of(online, config, context, full_feature_names)
         with self._lock:
             if len(self._plans) >= PLANS_KEPT:
                 self._plans.clear()
@@ -157,7 +163,7 @@ def _part(
     own = sorted(name for name, _ in asked.join_keys)
     name = table.projection.name_to_use()
     return _Part(
-        view=online.views.as_stored(asked),
+        view=online.catalog.with_stored_layouts(asked),
         feast_name=table.projection.name_alias or table.projection.name,
         version=getattr(table, "current_version_number", 0) or 0,
         fields=tuple(asked.layout.fields_by_name[feature] for feature in features),

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from feature_repo.arrow import columns
 from feature_repo.errors import VitrineError
 from feature_repo.online.decode import Status
-from feature_repo.online.view_rows import ViewRows
+from feature_repo.online.feature_batch import ViewRows
 from feature_repo.stores.online import values
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ FEAST_STATUS[[Status.PRESENT, Status.STALE, Status.ABSENT, Status.FAILED]] = [
 
 
 @dataclass(frozen=True)
-class Part:
+class FeastViewRows:
     """What was read of one view."""
 
     rows: ViewRows
@@ -48,7 +48,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Given:
+class RequestColumn:
     """A column that the request itself brought: a join key."""
 
     values: Sequence[Any]
@@ -58,7 +58,9 @@ class Given:
 class ColumnarResponse(OnlineResponse):
     """Online features of n rows."""
 
-    def __init__(self, given: Mapping[str, Given], parts: Sequence[Part], count: int, versions: bool = False) -> None:
+    def __init__(
+        self, given: Mapping[str, RequestColumn], parts: Sequence[FeastViewRows], count: int, versions: bool = False
+    ) -> None:
         """
         Args:
             given: the request's own columns, by name.
@@ -166,7 +168,7 @@ class ColumnarResponse(OnlineResponse):
             self._add_to_proto(response, part)
         return response
 
-    def _add_to_proto(self, response: GetOnlineFeaturesResponse, part: Part) -> None:
+    def _add_to_proto(self, response: GetOnlineFeaturesResponse, part: FeastViewRows) -> None:
         rows = part.rows.rows
         moments = [Timestamp() for _ in rows.event_timestamp_us]
         for moment, microseconds in zip(moments, rows.event_timestamp_us.tolist(), strict=True):

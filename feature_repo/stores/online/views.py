@@ -11,7 +11,7 @@ from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import RepoConfig
 
 from feature_repo.arrow.field import NUMBERS, Field
-from feature_repo.online.catalog import Service, ServicePart, View
+from feature_repo.online.catalog import Service, ServiceView, View
 from feature_repo.online.row_format import Layout
 from feature_repo.stores.feast_compat import DUMMY_ENTITY_ID, compute_versioned_name
 
@@ -74,8 +74,8 @@ def _stored_service(config: RepoConfig, registry: BaseRegistry, service: Feature
     return Service(tuple(parts), tuple(on_demand))
 
 
-def _stored_part(view: str, projection: FeatureViewProjection) -> ServicePart:
-    return ServicePart(
+def _stored_part(view: str, projection: FeatureViewProjection) -> ServiceView:
+    return ServiceView(
         view=view,
         name=projection.name_to_use(),
         features=tuple(feature.name for feature in projection.features),

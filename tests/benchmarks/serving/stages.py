@@ -19,14 +19,14 @@ from consumers.serving.limits import Limits
 from consumers.serving.metrics import Metrics
 from feature_repo import memory
 from feature_repo.online.redis_store import RedisPipeline
-from feature_repo.online.request import Question
+from feature_repo.online.request import PlannedRequest
 from feature_repo.online.table import OnlineTable
 from tests.benchmarks.serving.asked import Asked, Calls, Products, Users, drawn
 from tests.benchmarks.serving.world import SERVICE, world
 
 STAGES: dict[str, tuple[Any, str]] = {
     "read the request": (ask, "read"),
-    "make the rows' keys": (Question, "request"),
+    "make the rows' keys": (PlannedRequest, "request"),
     "ask Redis": (RedisPipeline, "send"),
     "wait for Redis, take its rows": (RedisPipeline, "receive"),
     "unpack rows": (OnlineTable, "unpack"),

@@ -14,8 +14,7 @@ from feast import FeatureStore
 from consumers.online import Link, OnlineReader, Status
 from feature_repo.errors import VitrineError
 from feature_repo.online import entity_keys
-from feature_repo.online.feature_batch import Block
-from feature_repo.online.view_rows import ViewRows
+from feature_repo.online.feature_batch import FeatureBatch, ViewRows
 from tests.feature_repo.stores.online.feast_world import DAY, NOW, looks, write
 from tests.feature_repo.stores.online.test_feast_store import BEAR, CAR, online
 
@@ -74,7 +73,7 @@ def test_entities_that_a_row_names_are_read_as_if_asked_for_alone(
         seen.append(user.numpy("taste__age").tolist())
         return ["car", "none", "bear"]
 
-    def said(block: Block | None) -> tuple[object, ...]:
+    def said(block: FeatureBatch | None) -> tuple[object, ...]:
         assert block is not None
         statuses = {name: view.status().tolist() for name, view in block.views.items()}
         return block.count, {name: block.arrow(name).to_pylist() for name in block.values}, statuses

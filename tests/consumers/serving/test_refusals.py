@@ -198,7 +198,7 @@ def test_a_store_that_is_gone_is_503_and_not_ready_and_its_address_is_not_told(t
 
 def test_a_store_that_goes_while_it_is_served_is_missed_and_not_made_anew(tmp_path: Path) -> None:
     folder = tmp_path / "online"
-    OnlineTable(LMDBStore(folder, create=True), "shop").views.set_services({"ranking": Service((), ())})
+    OnlineTable(LMDBStore(folder, create=True), "shop").catalog.set_services({"ranking": Service((), ())})
     with OnlineReader(f"lmdb://{folder}", "shop") as reader, serving(reader, limits=Limits(deadline=20)) as served:
         asked = GOOD | {"service": "rankings"}
         assert httpx.post(f"{served.http}/v1/features", json=asked).status_code == 404

@@ -16,7 +16,7 @@ from feature_repo.distributed import materialize as on_ray
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
 from feature_repo.online import entity_keys
-from feature_repo.online.catalog import written_key
+from feature_repo.online.catalog import materialization_log_key
 from feature_repo.stores import engine
 from tests.feature_repo.online.conftest import LMDB, REDIS, redis_cluster
 from tests.feature_repo.online.conftest import redis as redis_server
@@ -71,7 +71,7 @@ def online_bytes(store: FeatureStore) -> dict[bytes, bytes | None]:
     table = store._get_provider().online_store.online_table(store.config)
     found = [
         key
-        for view in table.views.reload().views
+        for view in table.catalog.reload().views
         for key in table.store.list_keys(entity_keys.make_prefix("shop", view), lambda _: True)
     ]
     return dict(zip(found, table.store.read([found])[0], strict=True))
@@ -80,9 +80,9 @@ def online_bytes(store: FeatureStore) -> dict[bytes, bytes | None]:
 def forget_rows(store: FeatureStore) -> None:
     """As before the first run, but for the dictionaries: whoever comes first would number their texts."""
     table = store._get_provider().online_store.online_table(store.config)
-    for view in table.views.reload().views:
+    for view in table.catalog.reload().views:
         table.store.delete_prefix(entity_keys.make_prefix("shop", view))
-        table.store.delete([written_key("shop", view)])
+        table.store.delete([materialization_log_key("shop", view)])
 
 
 def test_each_store_has_the_bytes_of_one_machine(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from consumers.online import OnlineReader
-from consumers.online.coverage import missing_of
+from consumers.online.coverage import compute_coverage
 from feature_repo import definitions
 from feature_repo.features.missing import NAMES
 from feature_repo.stores.opening import open_feature_store
@@ -39,7 +39,7 @@ def test_every_kind_of_missing_online(tmp_path: Path) -> None:
     with OnlineReader(f"lmdb://{tmp_path / 'online'}", project=store.project) as reader:
         ids = {"user_id": "u", "product_id": [*names, "nothing"]}
         block = reader.fetch("ranking", ids, full_feature_names=True)
-    found = missing_of(block, RANKED)
+    found = compute_coverage(block, RANKED)
     assert sorted(found) == sorted(NAMES)
     days = (RANKED - LISTED) / timedelta(days=1)
     wanted = {

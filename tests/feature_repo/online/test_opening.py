@@ -28,7 +28,7 @@ def deployment(folder: Path, address: str, life: str) -> Path:
 def lives_for(table: OnlineTable) -> int:
     """Milliseconds until a row that is written now will go."""
     table.store.client.flushall()  # type: ignore[attr-defined]
-    view = table.views.register(VIEW)
+    view = table.catalog.register_view(VIEW)
     write_versions(table, view, ["a"], [1], [1])
     return table.store.client.pttl(table.keys(view, {"product_id": ["a"]}, 1)[0])  # type: ignore[attr-defined]
 

@@ -19,7 +19,7 @@ from feature_repo.arrow.field import Field
 from feature_repo.errors import VitrineError
 from feature_repo.online.decode import DecodedRows, Status
 from feature_repo.online.row_format import Layout
-from feature_repo.online.table import OnlineTable, Request
+from feature_repo.online.table import OnlineTable, ViewRequest
 from tests import servers
 from tests.feature_repo.online.versions import PRODUCTS, VERSIONS, VIEW, open_table, write_shuffled, write_versions
 from tests.servers import RedisServer
@@ -39,8 +39,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def read_versions(table: OnlineTable, ids: list[str]) -> DecodedRows:
-    view = table.views.get("looks")
-    request = Request(view, view.layout.fields, table.keys(view, {"product_id": ids}, len(ids)))
+    view = table.catalog.get_view("looks")
+    request = ViewRequest(view, view.layout.fields, table.keys(view, {"product_id": ids}, len(ids)))
     return table.read([request], 0)[0]
 
 
@@ -60,7 +60,7 @@ def assert_sound(rows: DecodedRows) -> None:
 
 def test_eight_processes_write_shuffled_versions_and_nothing_goes_back_in_time(url: str) -> None:
     table = open_table(url)
-    table.views.register(VIEW)
+    table.catalog.register_view(VIEW)
     ids = [f"p{product}" for product in range(PRODUCTS)]
     newest = np.full(PRODUCTS, -1)
     with ProcessPoolExecutor(8, mp_context=get_context("spawn")) as pool:
@@ -79,11 +79,11 @@ def test_eight_processes_write_shuffled_versions_and_nothing_goes_back_in_time(u
 
 def test_rows_of_a_view_that_is_being_dropped_are_failed_and_no_error(url: str) -> None:
     table, other = open_table(url), open_table(url)
-    table.views.register(VIEW)
-    newer = other.views.register(replace(VIEW, layouts=(Layout.from_fields([Field("version", "int32")]),)))
+    table.catalog.register_view(VIEW)
+    newer = other.catalog.register_view(replace(VIEW, layouts=(Layout.from_fields([Field("version", "int32")]),)))
     keys = other.keys(newer, {"product_id": ["a"]}, 1)
     row = other.pack(newer, keys, {}, np.array([1]), None)
-    other.views.drop("looks")
+    other.catalog.drop_view("looks")
     other.store.write(*row, 0)  # as it is until the rows are gone too
     rows = read_versions(table, ["a", "b"])
     assert rows.status.tolist() == [Status.FAILED, Status.ABSENT]
@@ -100,16 +100,17 @@ class Life(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.table = Life.open_fresh()
-        self.table.views.forget()
+        self.table.catalog.drop_project()
         self.other = OnlineTable(self.table.store, "shop")
-        self.view = self.table.views.register(VIEW)
+        self.view = self.table.catalog.register_view(VIEW)
         self.rows: dict[str, tuple[int, int]] = {}
 
     @rule(rows=st.lists(st.tuples(ids, times, times), max_size=6), elsewhere=st.booleans())
     def write(self, rows: list[tuple[str, int, int]], elsewhere: bool) -> None:
         table = self.other if elsewhere else self.table
         ids = [id_ for id_, _, _ in rows]
-        write_versions(table, table.views.register(self.view), ids, [e for _, e, _ in rows], [c for _, _, c in rows])
+        view = table.catalog.register_view(self.view)
+        write_versions(table, view, ids, [e for _, e, _ in rows], [c for _, _, c in rows])
         for id_, event, created in rows:
             self.rows[id_] = max(self.rows.get(id_, (-1, -1)), (event, created))
 
@@ -120,15 +121,15 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def drop_and_make_anew(self) -> None:
-        self.table.views.drop("looks")
-        self.view = self.table.views.register(VIEW)
+        self.table.catalog.drop_view("looks")
+        self.view = self.table.catalog.register_view(VIEW)
         self.rows = {}
 
     @rule(storage=st.sampled_from(["plain", "float16", "int8"]))
     def store_otherwise(self, storage: str) -> None:
         fields = [field for field in VIEW.layout.fields if field.name != "vector"]
         changed = replace(VIEW, layouts=(Layout.from_fields([*fields, Field("vector", "float_list", storage)]),))
-        self.view = self.table.views.register(changed)
+        self.view = self.table.catalog.register_view(changed)
 
     @invariant()
     def reads_what_the_dictionary_says(self) -> None:
@@ -158,7 +159,7 @@ def mortal_redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 def test_a_redis_that_dies_under_load_gives_clear_errors_and_a_rerun_repairs_it(mortal_redis: RedisServer) -> None:
     table = open_table(f"redis://{mortal_redis.address}")
-    view = table.views.register(VIEW)
+    view = table.catalog.register_view(VIEW)
     ids = [f"p{product}" for product in range(200)]
     stop = threading.Event()
     trouble: list[Exception] = []
@@ -199,8 +200,8 @@ def test_a_redis_that_dies_under_load_gives_clear_errors_and_a_rerun_repairs_it(
         thread.join()
     assert all(isinstance(error, VitrineError) for error in trouble), trouble
     # What the offline side holds is written again: the online side is then as if nothing had happened.
-    view = OnlineTable(table.store, "shop").views.register(VIEW)
-    write_versions(table, table.views.register(view), ids, [acknowledged[0]] * len(ids), [1] * len(ids))
+    view = OnlineTable(table.store, "shop").catalog.register_view(VIEW)
+    write_versions(table, table.catalog.register_view(view), ids, [acknowledged[0]] * len(ids), [1] * len(ids))
     rows = read_versions(table, ids)
     assert_sound(rows)
     assert (rows.event_timestamp_us == acknowledged[0]).all()

@@ -67,7 +67,7 @@ def write_versions(table: OnlineTable, view: View, ids: list[str], versions: lis
 def write_shuffled(url: str, seed: int) -> int:
     """One of the writers: all versions of all products, in an order of its own, in batches that cut across both."""
     table = open_table(url)
-    view = table.views.register(VIEW)
+    view = table.catalog.register_view(VIEW)
     rows = [(f"p{product}", version) for product in range(PRODUCTS) for version in range(VERSIONS)]
     random.Random(seed).shuffle(rows)
     written = 0

@@ -89,12 +89,12 @@ def test_rows_of_which_only_a_hash_is_left_are_not_passed_over_in_silence(store:
 
 def test_a_cluster_forgets_on_every_node(redis_cluster: list[RedisServer]) -> None:
     table = open_table(f"redis-cluster://{redis_cluster[0].address}")
-    view = table.views.register(VIEW)
+    view = table.catalog.register_view(VIEW)
     ids = [f"p{i}" for i in range(50)]
     write_versions(table, view, ids, [1] * 50, [1] * 50)
     assert table.forget_entities("product_id", [*ids[:40], "none"]) == {"looks": 40}
     assert len(table.store.list_keys(table.keys(view, {"product_id": [""]}, 1)[0], lambda key: True)) == 10
-    table.views.forget()
+    table.catalog.drop_project()
 
 
 def deployment(folder: Path, online_store: str) -> config.Settings:

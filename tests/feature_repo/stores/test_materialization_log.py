@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, retention
 from feature_repo.online import materialize
-from feature_repo.online.catalog import View, written_key
+from feature_repo.online.catalog import View, materialization_log_key
 from feature_repo.online.lmdb_store import LMDBStore
 from feature_repo.online.materialization_log import MaterializationLog, MaterializationState, Rewrite, TimeWindow
 from feature_repo.online.row_format import Layout
@@ -55,7 +55,7 @@ class Run:
             for key, row in zip(keys, rows, strict=True):
                 self.found[key.decode()] = max(self.found.get(key.decode(), (-1, -1)), row)
 
-        view = self.online.views.register(VIEW)
+        view = self.online.catalog.register_view(VIEW)
         materialize.materialize(
             materialize.OfflineSource(table, names, ["product_id"], "event_timestamp"),
             MaterializationLog(self.online, view, window if again else None),
@@ -135,7 +135,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def lose_the_online_store(self) -> None:
         self.runs.found.clear()
-        self.runs.online.views.forget()
+        self.runs.online.catalog.drop_project()
 
 
 @pytest.mark.usefixtures("small_groups")
@@ -179,16 +179,16 @@ def test_a_table_without_a_row_and_a_window_without_one_are_nothing_to_do(tmp_pa
 
 def test_a_view_that_is_dropped_meanwhile_is_not_taken_for_written(tmp_path: Path) -> None:
     online = OnlineTable(LMDBStore(tmp_path, create=True), "shop")
-    ledger = MaterializationLog(online, online.views.register(VIEW))
-    online.views.drop("looks")
+    ledger = MaterializationLog(online, online.catalog.register_view(VIEW))
+    online.catalog.drop_view("looks")
     with pytest.raises(VitrineError, match="`looks` was dropped"):
         ledger.add(["file"], TimeWindow(at(0), at(1)))
-    assert online.store.get(written_key("shop", "looks")) is None
+    assert online.store.get(materialization_log_key("shop", "looks")) is None
 
 
 def test_two_writers_of_one_view_both_leave_their_mark(tmp_path: Path) -> None:
     online = OnlineTable(LMDBStore(tmp_path, create=True), "shop")
-    view = online.views.register(VIEW)
+    view = online.catalog.register_view(VIEW)
     one, other = MaterializationLog(online, view), MaterializationLog(online, view)
     one.add(["a"], TimeWindow(at(0), at(1)))
     other.add(["b"], TimeWindow(at(0), at(1)))
@@ -233,7 +233,7 @@ def test_a_ledger_without_moments_is_one_of_an_earlier_version() -> None:
 
 def test_a_file_came_online_when_it_first_was_and_again_only_when_more_of_it_was(tmp_path: Path) -> None:
     online = OnlineTable(LMDBStore(tmp_path / "online", create=True), "shop")
-    view, clock = online.views.register(VIEW), iter(map(at, range(100, 110)))
+    view, clock = online.catalog.register_view(VIEW), iter(map(at, range(100, 110)))
     ledger = MaterializationLog(online, view, clock=lambda: next(clock))
     ledger.add(["a", "b"], TimeWindow(at(0), at(5)))
     ledger.add(["b"], TimeWindow(at(1), at(5)))

@@ -109,7 +109,7 @@ def test_a_window_asked_for_by_name_is_written_once_more_and_an_emptied_store_is
     assert world.online_looks(store, ["a", "b"]) == {}
     store.materialize(world.at(5), world.at(21), feature_views=["looks"])
     assert world.online_looks(store, ["a", "b"]) == {"b": (10, 10)}
-    online.views.forget()
+    online.catalog.drop_project()
     store.materialize_incremental(world.at(22), feature_views=["looks"])
     assert world.online_looks(store, ["a", "b"]) == {"a": (1, 1), "b": (10, 10)}
 

@@ -16,7 +16,7 @@ from consumers.monitoring.consistency import check
 from consumers.monitoring.consistency.check import Consistency, ViewConsistency
 from feature_repo import config
 from feature_repo.offline import delta, retention
-from feature_repo.online.catalog import written_key
+from feature_repo.online.catalog import materialization_log_key
 from feature_repo.online.open_store import open_configured_table
 from feature_repo.online.row_format import HEADER_SIZE
 from feature_repo.online.table import OnlineTable
@@ -55,7 +55,7 @@ def online(store: FeatureStore) -> OnlineTable:
 
 def key(store: FeatureStore, product: str) -> bytes:
     table = online(store)
-    return table.keys(table.views.get("looks"), {"product_id": [product]}, 1)[0]
+    return table.keys(table.catalog.get_view("looks"), {"product_id": [product]}, 1)[0]
 
 
 def row(store: FeatureStore, product: str) -> bytes:
@@ -144,7 +144,7 @@ def test_another_products_features_in_a_sound_row_are_named_with_their_cosine(sh
     replace(shop, "p00", row(shop, "p07"))  # the same hour, and so the same features: nothing to see
     assert checked(shop).faults == FINE
     table = online(shop)
-    view = table.views.get("looks")
+    view = table.catalog.get_view("looks")
     rows = pa.table({"vector": pa.array([[3.0, -1.0]], world.vectors), "colour": ["colour 4"]})
     from feature_repo.arrow import columns, timestamps
 
@@ -171,7 +171,7 @@ def test_a_streamed_row_is_held_against_its_own_version_once_that_had_time_to_ar
         }
     )
     write_arrow(shop, "looks", rows)
-    table.views.reload()
+    table.catalog.reload()
     soon = checked(shop, now=at(41) + timedelta(seconds=30))
     assert soon.faults == FINE | {"different": 0}
     assert soon.young == 1, "p03 has no version offline yet; p02 has, and is as it should be"
@@ -180,7 +180,7 @@ def test_a_streamed_row_is_held_against_its_own_version_once_that_had_time_to_ar
 
 @on_one_store
 def test_without_a_ledger_every_row_up_to_now_is_to_be_online(shop: FeatureStore) -> None:
-    online(shop).store.delete([written_key("shop", "looks")])
+    online(shop).store.delete([materialization_log_key("shop", "looks")])
     world.append_looks(folder(shop), [("p05", 30, 31), ("p06", 101, 102)])
     found = checked(shop)
     assert found.as_of is None

@@ -49,8 +49,8 @@ def later() -> datetime:
 @contextmanager
 def serving(store: FeatureStore) -> Iterator[OnlineReader]:
     table = online(store)
-    with ServedLog(folder(store) / "served.log", 1) as log, OnlineReader.of_table(table) as reader:
-        table.witness = log
+    with ServedLog(folder(store) / "served.log", 1) as log, OnlineReader.from_table(table) as reader:
+        table.on_read = log
         yield reader
 
 

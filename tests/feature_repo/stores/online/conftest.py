@@ -21,7 +21,7 @@ def shared_store(online_config: dict[str, Any], tmp_path_factory: pytest.TempPat
 def store(shared_store: FeatureStore) -> FeatureStore:
     """The small project without rows. Tests may add to its definitions, but not change them."""
     table = shared_store._get_provider().online_store.online_table(shared_store.config)
-    for view in table.views.reload().views:
+    for view in table.catalog.reload().views:
         table.store.delete_prefix(entity_keys.make_prefix(table.project, view))
     return shared_store
 

@@ -313,7 +313,7 @@ def test_a_view_that_is_deleted_takes_its_rows_with_it_and_no_others(own_store: 
     attention, ranking = own_store.get_on_demand_feature_view("attention"), own_store.get_feature_service("ranking")
     view = own_store.get_feature_view("looks")
     own_store.apply([], objects_to_delete=[attention, ranking, view], partial=False)
-    assert "looks" not in online(own_store).online_table(own_store.config).views.reload().views
+    assert "looks" not in online(own_store).online_table(own_store.config).catalog.reload().views
     assert ask(own_store, ["pushed:stock"], [{"product_id": "bear"}]).to_dict()["stock"] == [4]
     own_store.apply([looks])
     assert ask(own_store, ["looks:price"], [{"product_id": "bear"}]).to_dict()["price"] == [None]
@@ -332,7 +332,7 @@ def test_teardown_leaves_nothing(online_config: dict[str, Any], tmp_path: Path) 
     with project(tmp_path / "repo", online_config) as opened:
         write(opened, "looks", [BEAR])
         table = online(opened).online_table(opened.config)
-    assert not table.views.reload().views
+    assert not table.catalog.reload().views
     assert table.store.get(b"vitrine:{shop}") is None
 
 
@@ -348,4 +348,4 @@ def test_views_not_online_and_views_without_ttl_are_applied_too(online_config: d
         name="hidden", entities=[product], schema=[Field(name="x", dtype=Int64)], source=source("hidden"), online=False
     )
     with project(tmp_path / "repo", online_config, [product, offline_only, taste, *OBJECTS[:2]]) as opened:
-        assert set(online(opened).online_table(opened.config).views.record().views) == {"taste"}
+        assert set(online(opened).online_table(opened.config).catalog.load().views) == {"taste"}
