@@ -12,7 +12,8 @@ from markupsafe import Markup
 from rich.table import Table
 from rich.text import Text
 
-from consumers.ranking import costs, delong, figures, metrics, verdict
+from consumers.ranking import (costs, delong, metrics, verdict)
+from consumers.ranking import plots
 from consumers.ranking.lift import OVER_PLACEBO, Comparison, captured_share
 from consumers.ranking.plan import ALL, BASE, PLACEBO, SWAPPED
 from consumers.ranking.run import Run
@@ -120,14 +121,14 @@ def write_report(run: Run, file: Path, timings: Sequence[tuple[str, float]] = ()
         cards=_cards(run),
         groups=_groups(run),
         rule=verdict.RULE,
-        main_figure=Markup(figures.forest(main, [_name(c) for c in main])),
-        slices_figure=Markup(figures.forest(slices, [f"{c.slice} ({c.rows:,})" for c in slices])),
-        headroom_figure=Markup(figures.waterfall(run.headroom)) if run.headroom else None,
-        curve_figure=Markup(figures.curve(run.curve)),
-        importance_figure=Markup(figures.importance(_importance(run))),
+        main_figure=Markup(plots.forest(main, [_name(c) for c in main])),
+        slices_figure=Markup(plots.forest(slices, [f"{c.slice} ({c.rows:,})" for c in slices])),
+        headroom_figure=Markup(plots.waterfall(run.headroom)) if run.headroom else None,
+        curve_figure=Markup(plots.curve(run.curve)),
+        importance_figure=Markup(plots.importance(_importance(run))),
         importance_shares=_shares(run),
         reliability_figure=Markup(
-            figures.reliability(run.clicked, {name: run.scores.main[name][0] for name in (BASE, ALL)})
+            plots.reliability(run.clicked, {name: run.scores.main[name][0] for name in (BASE, ALL)})
         ),
         rankers=_of_every_ranker(run) if run.scores.beside else [],
         everywhere=[c for c in run.comparisons if c.slice == "all" and c.days == "test" and c.against != ALL],

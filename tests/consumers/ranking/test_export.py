@@ -12,7 +12,7 @@ from consumers.ranking import lightgbm_ranker
 from consumers.ranking.baseline_features import tabular_features
 from consumers.ranking.export import FORMATS, ImpressionDataset, export
 from feature_repo.errors import VitrineError
-from tests.consumers.ranking.world import small_log
+from tests.consumers.ranking.logs import (small_log)
 
 DATA = small_log(rows=600)
 FEATURES = tabular_features(DATA)

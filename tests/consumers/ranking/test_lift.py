@@ -6,7 +6,7 @@ import pytest
 from consumers.ranking import lightgbm_ranker, report, splits
 from consumers.ranking.run import Run
 from feature_repo.errors import VitrineError
-from tests.consumers.ranking.world import DAY, START, cut, measured, small_log
+from tests.consumers.ranking.logs import (DAY, START, cut, measured, small_log)
 
 GROUPS = ("tags", "codes", "neighbours", "affinity", "vectors", "missing")
 

@@ -9,7 +9,7 @@ import pytest
 from consumers.ranking.baseline_features import tabular_features
 from consumers.ranking.content_features import feature_groups, fit_projection
 from consumers.ranking.training_set import TrainingSet
-from tests.consumers.ranking.world import cut, small_log
+from tests.consumers.ranking.logs import (cut, small_log)
 
 DATA = small_log()
 PROJECTION = fit_projection(DATA.views["product_embedding"], int(DATA.time[len(DATA.time) // 2]))

@@ -3,7 +3,7 @@ import pyarrow as pa
 
 from consumers.ranking.placebo import swapped, swapped_as_of, with_swapped_content
 from consumers.ranking.training_set import JoinedView
-from tests.consumers.ranking.world import DAY, START, small_log
+from tests.consumers.ranking.logs import (DAY, START, small_log)
 
 
 def test_products_swap_only_with_products_of_the_same_modalities_and_newness() -> None:

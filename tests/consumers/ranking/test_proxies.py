@@ -10,7 +10,7 @@ from consumers.ranking import proxies
 from consumers.ranking.ground_truth import Truth
 from consumers.ranking.training_set import TrainingSet
 from feature_repo.errors import VitrineError
-from tests.consumers.ranking.world import small_log
+from tests.consumers.ranking.logs import (small_log)
 
 DATA = small_log(rows=6000, products=400, users=40)
 TEST = np.arange(6000) >= 4000

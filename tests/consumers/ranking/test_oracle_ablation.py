@@ -10,7 +10,7 @@ from consumers.ranking.content_features import Group, feature_groups, fit_projec
 from consumers.ranking.ground_truth import Truth
 from consumers.ranking.training_set import TrainingSet
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS
-from tests.consumers.ranking.world import DAY, START, small_log
+from tests.consumers.ranking.logs import (DAY, START, small_log)
 
 PRODUCTS, STYLES = 60, 3
 START_OF_TEST = START + 18 * DAY

@@ -15,7 +15,7 @@ from consumers.ranking.lift import OVER_PLACEBO
 from consumers.ranking.run import Run
 from consumers.ranking.training_set import TrainingSet
 from feature_repo.errors import VitrineError
-from tests.consumers.ranking.world import measured, small_log
+from tests.consumers.ranking.logs import (measured, small_log)
 
 DATA = small_log(rows=6000, users=40)
 BASE = tabular_features(DATA)

@@ -8,7 +8,7 @@ from consumers.ranking.refusals import NEEDED, refuse_unusable
 from consumers.ranking.training_set import JoinedView, TrainingSet
 from feature_repo.errors import VitrineError
 from feature_repo.schema import TIMESTAMP
-from tests.consumers.ranking.world import small_log
+from tests.consumers.ranking.logs import (small_log)
 
 
 def with_column(data: TrainingSet, name: str, values: pa.Array) -> TrainingSet:

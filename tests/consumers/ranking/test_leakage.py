@@ -12,7 +12,7 @@ from consumers.ranking.content_features import feature_groups, fit_projection
 from consumers.ranking.training_set import JoinedView, TrainingSet
 from feature_repo.errors import VitrineError
 from feature_repo.schema import HISTORY_LENGTH
-from tests.consumers.ranking.world import DAY, measured, small_log
+from tests.consumers.ranking.logs import (DAY, measured, small_log)
 
 
 def with_interests(data: TrainingSet, *, said_earlier: int = 0, seen_early: int = 0) -> TrainingSet:

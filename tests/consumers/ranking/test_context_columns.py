@@ -12,7 +12,7 @@ from rich.console import Console
 from consumers.ranking import lightgbm_ranker, report
 from consumers.ranking.baseline_features import tabular_features, unused_context
 from consumers.ranking.training_set import TrainingSet
-from tests.consumers.ranking.world import DAY, START, measured, small_log
+from tests.consumers.ranking.logs import (DAY, START, measured, small_log)
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 UNUSABLE = {
