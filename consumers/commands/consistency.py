@@ -56,7 +56,7 @@ def consistency(
             deployment, served_log, sample=sample, budget=budget, now=moment, grace=parse_age(grace)
         )
         Console().print(consistency_table(judged))
-        outcome.end(as_json(judged), json, judged.breaches, judged.blind)
+        outcome.finish_check(as_json(judged), json, judged.breaches, judged.blind)
         return
     found = views.check(
         deployment,
@@ -69,4 +69,4 @@ def consistency(
         served=served,
     )
     Console().print(consistency_table(found))
-    outcome.end(as_json(found), json, found.breaches, found.blind)
+    outcome.finish_check(as_json(found), json, found.breaches, found.blind)

@@ -45,4 +45,4 @@ def drift(
         seed=seed,
     )
     Console().print(drift_table(found))
-    outcome.end(as_json(found), json, found.breaches, found.blind)
+    outcome.finish_check(as_json(found), json, found.breaches, found.blind)

@@ -38,11 +38,11 @@ def export_training(
     features and those of every group.
     """
     from consumers.ranking.export import LIGHTGBM, PARQUET
-    from consumers.ranking.run import export_joined
+    from consumers.ranking.run import join_and_export
 
     with console.progress_bar() as bar:
         task = bar.add_task("join impressions and features", total=None)
-        files = export_joined(
+        files = join_and_export(
             config.load(store),
             impressions,
             out,

@@ -71,4 +71,4 @@ def freshness(
         found = views.check(opened, max_age=allowed, now=moment, products=products)
         text, breaches = as_json(found), found.breaches
         Console().print(as_table(found))
-    outcome.end(text, json, breaches)
+    outcome.finish_check(text, json, breaches)

@@ -57,20 +57,20 @@ def lift(
     """
     began = time.perf_counter()
     from consumers.ranking import report as reports
-    from consumers.ranking.plan import Plan
-    from consumers.ranking.run import measure
+    from consumers.ranking.plan import TrainingPlan
+    from consumers.ranking.run import measure_lift
 
-    outcome.ready(json, report)
+    outcome.prepare_output_files(json, report)
     steps = reports.read_timings(timings) if timings else []
     with console.progress_bar() as bar:
         task = bar.add_task("join impressions and features", total=None)
-        run = measure(
+        run = measure_lift(
             config.load(store),
             impressions,
             service=features,
             truth=truth,
             test_days=test_days,
-            plan=Plan(seeds=seeds, permutations=permutations, ladder_rows=ladder_rows, ranker=ranker.value),
+            plan=TrainingPlan(seeds=seeds, permutations=permutations, ladder_rows=ladder_rows, ranker=ranker.value),
             replicates=replicates,
             now=datetime.now(UTC),
             timings=steps,
@@ -78,8 +78,8 @@ def lift(
                 task, description=f"train rankers: {name}", completed=done, total=total
             ),
         )
-    Console().print(reports.as_table(run))
-    outcome.write(reports.as_json(run), json)
+    Console().print(reports.to_table(run))
+    outcome.write_figures(reports.to_json(run), json)
     if report:
         reports.write_report(run, report, [*steps, ("consume lift", time.perf_counter() - began)])
         typer.echo(f"report:  {report}")

@@ -8,11 +8,11 @@ import typer
 
 from feature_repo.errors import VitrineError
 
-UNKNOWN = 3
+EXIT_UNKNOWN = 3
 """As monitoring plug-ins end where they cannot tell: all may be well, or not."""
 
 
-def ready(*files: Path | None) -> None:
+def prepare_output_files(*files: Path | None) -> None:
     """Make the folders of files that are written at a long command's end: what is wrong with them is said before it.
 
     Raises:
@@ -24,7 +24,7 @@ def ready(*files: Path | None) -> None:
             raise VitrineError(f"{file}: may not be written; name another file, or change who may")
 
 
-def write(figures: str, json: Path | None) -> None:
+def write_figures(figures: str, json: Path | None) -> None:
     """Write figures to a file where one is named, and say so."""
     if json:
         json.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def write(figures: str, json: Path | None) -> None:
         typer.echo(f"figures: {json}")
 
 
-def end(figures: str, json: Path | None, breaches: Sequence[str], blind: str | None = None) -> None:
+def finish_check(figures: str, json: Path | None, breaches: Sequence[str], blind: str | None = None) -> None:
     """Write the figures to `json` where one is named, and say each breach on standard error.
 
     Args:
@@ -41,11 +41,11 @@ def end(figures: str, json: Path | None, breaches: Sequence[str], blind: str | N
     Raises:
         typer.Exit: with code 1, if there is a breach; else with UNKNOWN, if nothing could be judged.
     """
-    write(figures, json)
+    write_figures(figures, json)
     for breach in breaches:
         typer.secho(breach, fg="red", err=True)
     if breaches:
         raise typer.Exit(1)
     if blind is not None:
         typer.secho(f"nothing was judged: {blind}", fg="yellow", err=True)
-        raise typer.Exit(UNKNOWN)
+        raise typer.Exit(EXIT_UNKNOWN)

@@ -24,7 +24,7 @@ def proxies(
     from consumers.ranking import proxies as measured
 
     points = measured.read_points(figures)
-    found = measured.correlations(points)
+    found = measured.correlate_with_lift(points)
     table = Table()
     table.add_column("encoder", overflow="fold")  # versions differ in what an ellipsis would hide
     for name in measured.NAMES:
@@ -39,5 +39,7 @@ def proxies(
         table.add_row(str(point["encoder"]), *shown, *lift)
     Console().print(table)
     said = ", ".join(f"{name} {value:+.2f}" for name, value in found.items())
-    typer.echo(f"rank correlation with the lift: {said or f'not below {measured.CORRELATED} encoders'}")
-    outcome.write(dumps({"points": points, "rank_correlation": found}, indent=1, ensure_ascii=False) + "\n", json)
+    typer.echo(f"rank correlation with the lift: {said or f'not below {measured.MIN_ENCODERS} encoders'}")
+    outcome.write_figures(
+        dumps({"points": points, "rank_correlation": found}, indent=1, ensure_ascii=False) + "\n", json
+    )

@@ -25,4 +25,4 @@ def tags_report(
 
     judged = report.judge(config.load(store), replicates=replicates, seed=seed)
     Console().print(as_tables(judged))
-    outcome.write(report.as_json(judged), json)
+    outcome.write_figures(report.as_json(judged), json)

@@ -1,32 +1,28 @@
-"""What features are worth to a ranking model.
+"""Measure what features are worth to a ranking model.
 
-impressions.py   the log read and checked
-training_set.py  impressions joined, correct in time, with every view of a feature service
-refusals.py      logs of which nothing can be said
-leakage.py  features that know what they cannot
-splits.py        where training ends: validation days, then test days
-click_counts.py  counts over the log strictly before each row
-baseline_features.py  the baseline's features
-identity_controls.py  the identity-only twins of relational features, for the baseline
-content_features.py  the features that come from images and titles, in groups
-content.py       the groups that come from a product's own rows: codes, neighbours, missing
-placebo.py       the same features after products have swapped their pictures and words
-ground_truth.py  what a generated shop knows: the attainable and the oracle
-headroom.py      predicted inputs replaced by the truth one after another
-lightgbm_ranker.py  LightGBM
-din_ranker.py  a ranker in torch that attends to the history
-slices.py        the parts of the test on which a lift is looked at by itself
-plan.py          how much is trained, on which rows
-prepared_features.py  each group's features, searched for leaks and sorted into bins once
-ablation.py  every ranker that is trained: main, ladder, headroom, learning curve
-metrics.py       AUC, GAUC, log loss, calibration, each under resampled users (AUC also under users and products)
-bootstrap.py  the paired bootstrap
-delong.py        the secondary interval, which takes rows for independent
-lift.py          rankers compared, with intervals
-verdict.py       keep, drop or not proven, by one rule
-proxies.py       figures of an encoder that need no ranker, beside its lift
-export.py        a training set for whoever trains elsewhere
-costs.py         bytes, milliseconds and seconds of each group
-run.py           one measurement from end to end
-figures.py, report.py   the page on which a team decides
+training_set.py       impressions joined with every view of a feature service, as of their own time
+leakage.py            checks of a joined log, and the search for features that hold future information
+splits.py             which rows train, which decide the verdicts, which test
+click_counts.py       counts of impressions and clicks strictly before each row
+baseline_features.py  the features of the baseline
+identity_controls.py  identity-only counterparts of the relational features, for the baseline
+content_features.py   the features that come from images and titles, in groups
+placebo.py            the same features after products exchanged their content
+ground_truth.py       the truth of a generated shop: the ceiling, and the oracle ablation
+lightgbm_ranker.py    gradient-boosted trees
+din_ranker.py         a deep interest network, in torch
+plan.py               how much is trained, and the names of the rankers
+prepared_features.py  every group's features, checked for leaks and binned once
+ablation.py           trains every ranker: main, leave-one-in and leave-one-out, oracle, learning curve
+metrics.py            AUC, GAUC, log loss and calibration under bootstrap weights
+bootstrap.py          the paired bootstrap of users and products; DeLong's interval
+slices.py             the parts of the test rows that are reported separately
+lift.py               differences between rankers, with intervals
+verdict.py            keep, drop or not proven, by one rule
+costs.py              bytes, milliseconds and seconds of each group
+proxies.py            quality figures of an encoder that need no ranker
+run.py                one measurement from the log to the result
+report.py             the result as HTML, as JSON and as a table
+plots.py              the plots of the HTML report
+export.py             a training set for use outside Vitrine
 """

@@ -17,41 +17,41 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.ranking import headroom, lightgbm_ranker
-from consumers.ranking.content_features import feature_groups
-from consumers.ranking.ground_truth import Truth
-from consumers.ranking.lightgbm_ranker import Fit
-from consumers.ranking.placebo import with_swapped_content
+from consumers.ranking import ground_truth, lightgbm_ranker
+from consumers.ranking.content_features import compute_groups
+from consumers.ranking.ground_truth import GroundTruth
+from consumers.ranking.lightgbm_ranker import TrainedRanker
+from consumers.ranking.placebo import permute_content
 from consumers.ranking.plan import (
     ALL,
-    ATTAINABLE,
     BASE,
     BOTH,
-    CURVE,
+    CEILING,
+    CURVE_SHARES,
     DIN,
     LIGHTGBM,
+    PERMUTED,
     PLACEBO,
     RANKERS,
-    SWAPPED,
     WITHOUT,
-    Plan,
-    Split,
+    TrainingPlan,
 )
-from consumers.ranking.prepared_features import Material, prepare
+from consumers.ranking.prepared_features import PreparedFeatures, prepare_features
+from consumers.ranking.splits import RowSplit
 from consumers.ranking.training_set import TrainingSet
 from feature_repo import schema
 from feature_repo.cores import on_every_core
 from feature_repo.errors import VitrineError
 
 Floats = NDArray[np.float64]
-Key = tuple[str, str, int]
+RankerKey = tuple[str, str, int]
 """Section, ranker, and which of its seeds or permutations."""
-Piece = tuple[int, Callable[[], Iterator[tuple[Key, Fit]]]]
+TrainingTask = tuple[int, Callable[[], Iterator[tuple[RankerKey, TrainedRanker]]]]
 """How many rankers a piece of work trains, and the work."""
 
 
 @dataclass(frozen=True)
-class Scores:
+class RankerScores:
     """What every ranker said; each entry holds one row a seed or a permutation."""
 
     model: str
@@ -74,14 +74,14 @@ class Scores:
     """Feature to its group; the baseline's to BASE."""
 
 
-def score_all(
+def train_rankers(
     data: TrainingSet,
-    split: Split,
+    split: RowSplit,
     start: int,
-    plan: Plan,
-    truth: Truth | None,
+    plan: TrainingPlan,
+    truth: GroundTruth | None,
     progress: Callable[[str, int, int], None],
-) -> Scores:
+) -> RankerScores:
     """Train every ranker.
 
     Args:
@@ -97,7 +97,7 @@ def score_all(
     """
     if plan.ranker not in RANKERS:
         raise VitrineError(f"no ranker `{plan.ranker}`; there are: {', '.join(RANKERS)}")
-    material = prepare(data, split, start)
+    material = prepare_features(data, split, start)
     pieces = [
         *_placebos(material, plan),
         *_headroom(material, truth),
@@ -113,13 +113,15 @@ def score_all(
     if truth is not None:
         main["oracle"] = truth.click_probability[split.test][None]
     curve, of_steps = _section(found, "curve"), _section(found, "headroom")
-    return Scores(
+    return RankerScores(
         model=DIN if plan.ranker == DIN else LIGHTGBM,
         main=main,
         beside={name: each[:, on_test] for name, each in _section(found, "beside").items()},
         ladder=_section(found, "ladder"),
-        headroom={name: of_steps[name] for name in headroom.STEPS if name in of_steps},
-        curve={share: (curve[f"{share} {BASE}"][:, on_test], curve[f"{share} {ALL}"][:, on_test]) for share in CURVE},
+        headroom={name: of_steps[name] for name in ground_truth.ORACLE_STEPS if name in of_steps},
+        curve={
+            share: (curve[f"{share} {BASE}"][:, on_test], curve[f"{share} {ALL}"][:, on_test]) for share in CURVE_SHARES
+        },
         gain=found["ladder" if plan.ranker == DIN else "main", ALL, 0].gain,
         features={BASE: len(material.base), **{name: len(group) for name, group in material.groups.items()}},
         group_of=dict.fromkeys(material.base, BASE)
@@ -127,13 +129,13 @@ def score_all(
     )
 
 
-def _placebos(material: Material, plan: Plan) -> list[Piece]:
+def _placebos(material: PreparedFeatures, plan: TrainingPlan) -> list[TrainingTask]:
     """All features, and each group alone, after products have swapped content."""
     if schema.EMBEDDING_TABLE not in material.data.views:
         return []
 
-    def swapped(number: int) -> Iterator[tuple[Key, Fit]]:
-        made = feature_groups(with_swapped_content(material.data, material.start, number), material.projection)
+    def swapped(number: int) -> Iterator[tuple[RankerKey, TrainedRanker]]:
+        made = compute_groups(permute_content(material.data, material.start, number), material.projection)
         theirs = {name: material.bin(group) for name, group in made.items()}
         seeds = [number % plan.seeds]
         if plan.ranker != LIGHTGBM:
@@ -143,30 +145,30 @@ def _placebos(material: Material, plan: Plan) -> list[Piece]:
             yield ("main", PLACEBO, number), lightgbm_ranker.fit([material.binned_base, *theirs.values()], seeds)
         for name, group in theirs.items():
             fitted = lightgbm_ranker.fit([material.binned_base, group], [0], material.split.ladder)
-            yield ("ladder", SWAPPED + name, number), fitted
+            yield ("ladder", PERMUTED + name, number), fitted
 
     mains = 2 if plan.ranker == BOTH else 1
     return [(mains + len(material.groups), partial(swapped, number)) for number in range(plan.permutations)]
 
 
-def _headroom(material: Material, truth: Truth | None) -> list[Piece]:
+def _headroom(material: PreparedFeatures, truth: GroundTruth | None) -> list[TrainingTask]:
     """All features, with one input after another replaced by the truth."""
     if truth is None:
         return []
 
-    def replaced() -> Iterator[tuple[Key, Fit]]:
-        for name, groups in headroom.steps(material.data, truth, material.groups, material.start):
+    def replaced() -> Iterator[tuple[RankerKey, TrainedRanker]]:
+        for name, groups in ground_truth.replace_inputs(material.data, truth, material.groups, material.start):
             parts = [material.binned_base, *map(material.bin, groups)]
             yield ("headroom", name, 0), lightgbm_ranker.fit(parts, [0], material.split.ladder)
 
-    return [(len(headroom.STEPS), replaced)]
+    return [(len(ground_truth.ORACLE_STEPS), replaced)]
 
 
-def _main(material: Material, plan: Plan, truth: Truth | None) -> list[Piece]:
+def _main(material: PreparedFeatures, plan: TrainingPlan, truth: GroundTruth | None) -> list[TrainingTask]:
     """The baseline, all features and the attainable, with every seed on everything before the test."""
     parts = {BASE: [material.binned_base], ALL: material.everything}
     if truth is not None:
-        parts[ATTAINABLE] = [material.binned_base, material.bin(truth.features)]
+        parts[CEILING] = [material.binned_base, material.bin(truth.features)]
     seeds = range(plan.seeds)
     return [
         (plan.seeds, partial(_once, ("main", name, 0), lightgbm_ranker.fit, each, seeds))
@@ -174,15 +176,15 @@ def _main(material: Material, plan: Plan, truth: Truth | None) -> list[Piece]:
     ]
 
 
-def _main_of_din(material: Material, plan: Plan, truth: Truth | None) -> list[Piece]:
+def _main_of_din(material: PreparedFeatures, plan: TrainingPlan, truth: GroundTruth | None) -> list[TrainingTask]:
     """`_main`, by the ranker in torch."""
     parts = _raw(material)
     if truth is not None:
-        parts[ATTAINABLE] = [material.base, truth.features]
+        parts[CEILING] = [material.base, truth.features]
     return [_attending("main", name, material, plan, each) for name, each in parts.items()]
 
 
-def _ladder(material: Material) -> list[Piece]:
+def _ladder(material: PreparedFeatures) -> list[TrainingTask]:
     """Each group added to the baseline, and taken from all."""
     of = material.binned_groups
     parts = {BASE: [material.binned_base], ALL: material.everything}
@@ -193,10 +195,10 @@ def _ladder(material: Material) -> list[Piece]:
     return [(1, partial(_once, ("ladder", name, 0), fit, each, [0])) for name, each in parts.items()]
 
 
-def _curve(material: Material) -> list[Piece]:
+def _curve(material: PreparedFeatures) -> list[TrainingTask]:
     """The baseline and all features on shares of the rows before the test."""
-    pieces: list[Piece] = []
-    for share in CURVE:
+    pieces: list[TrainingTask] = []
+    for share in CURVE_SHARES:
         fit = partial(lightgbm_ranker.fit, rows=np.arange(0, int(material.split.train.sum()), round(1 / share)))
         for name, parts in ((BASE, [material.binned_base]), (ALL, material.everything)):
             pieces.append((1, partial(_once, ("curve", f"{share} {name}", 0), fit, parts, [0])))
@@ -204,24 +206,29 @@ def _curve(material: Material) -> list[Piece]:
 
 
 def _once(
-    key: Key, fit: Callable[[Sequence[Any], Sequence[int]], Fit], parts: Sequence[Any], seeds: Sequence[int]
-) -> Iterator[tuple[Key, Fit]]:
+    key: RankerKey,
+    fit: Callable[[Sequence[Any], Sequence[int]], TrainedRanker],
+    parts: Sequence[Any],
+    seeds: Sequence[int],
+) -> Iterator[tuple[RankerKey, TrainedRanker]]:
     yield key, fit(parts, seeds)
 
 
-def _raw(material: Material) -> dict[str, list[lightgbm_ranker.Features]]:
+def _raw(material: PreparedFeatures) -> dict[str, list[lightgbm_ranker.Features]]:
     """The features of the baseline and of all, as a ranker takes them that has no use for bins."""
     return {BASE: [material.base], ALL: [material.base, *material.groups.values()]}
 
 
 def _attending(
-    section: str, name: str, material: Material, plan: Plan, parts: Sequence[lightgbm_ranker.Features]
-) -> Piece:
+    section: str, name: str, material: PreparedFeatures, plan: TrainingPlan, parts: Sequence[lightgbm_ranker.Features]
+) -> TrainingTask:
     fit = partial(_attend, material, plan.din_rows)
     return plan.seeds, partial(_once, (section, name, 0), fit, parts, range(plan.seeds))
 
 
-def _attend(material: Material, most: int, parts: Sequence[lightgbm_ranker.Features], seeds: Sequence[int]) -> Fit:
+def _attend(
+    material: PreparedFeatures, most: int, parts: Sequence[lightgbm_ranker.Features], seeds: Sequence[int]
+) -> TrainedRanker:
     """A DIN trained on a sample of the rows before the test, in the form of the trees; NaN on the validation days."""
     from consumers.ranking import din_ranker  # torch takes seconds to import, and is asked for by an option
 
@@ -234,16 +241,18 @@ def _attend(material: Material, most: int, parts: Sequence[lightgbm_ranker.Featu
     scores[:, ~split.validation] = din_ranker.fit_and_score(
         material.data, features, train, np.flatnonzero(split.test), seeds
     )
-    return Fit(scores, {})
+    return TrainedRanker(scores, {})
 
 
-def _worked_off(pieces: Sequence[Piece], progress: Callable[[str, int, int], None]) -> dict[Key, Fit]:
+def _worked_off(
+    pieces: Sequence[TrainingTask], progress: Callable[[str, int, int], None]
+) -> dict[RankerKey, TrainedRanker]:
     """Do everything; the longest come first, so that no core waits for one at the end."""
     total = sum(fits for fits, _ in pieces)
-    found: dict[Key, Fit] = {}
+    found: dict[RankerKey, TrainedRanker] = {}
     done = 0
 
-    def do(piece: Piece) -> None:
+    def do(piece: TrainingTask) -> None:
         nonlocal done
         for key, made in piece[1]():
             found[key] = made
@@ -254,7 +263,7 @@ def _worked_off(pieces: Sequence[Piece], progress: Callable[[str, int, int], Non
     return found
 
 
-def _section(found: Mapping[Key, Fit], section: str) -> dict[str, Floats]:
+def _section(found: Mapping[RankerKey, TrainedRanker], section: str) -> dict[str, Floats]:
     """The scores of all seeds and permutations of each ranker of a section [m, judged rows]."""
     keys = [key for key in sorted(found) if key[0] == section]
     return {

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from consumers.ranking.click_counts import (
     MICROSECONDS_A_DAY,
-    clicks_of_users,
-    counts_before,
-    days_since_click,
-    smoothed_rate,
+    compute_days_since_click,
+    count_before,
+    index_clicks,
+    smooth_rate,
 )
-from consumers.ranking.identity_controls import twins
-from consumers.ranking.training_set import TrainingSet, codes
+from consumers.ranking.identity_controls import compute_identity_controls
+from consumers.ranking.training_set import TrainingSet, encode_values
 from feature_repo import schema
 from feature_repo.schema import CATEGORY_SEPARATOR, IMPRESSIONS
 
@@ -32,10 +32,10 @@ RATE_STRENGTH = 20.0
 """How many impressions the overall click rate counts for in a smoothed one."""
 
 
-def tabular_features(data: TrainingSet) -> dict[str, NDArray[Any]]:
+def compute_baseline(data: TrainingSet) -> dict[str, NDArray[Any]]:
     """Features of the baseline: float32 [n], and int32 [n] codes for categories."""
     user, product, time, clicked = data.user, data.product, data.time, data.clicked
-    category, top_category, brand = (codes(column) for column in _attributes(data))
+    category, top_category, brand = (encode_values(column) for column in _attributes(data))
     everyone = np.zeros(len(time), np.int64)
     overall = _rate(everyone, time, clicked, np.zeros(len(time)), 1e-9)
     features: dict[str, NDArray[Any]] = {
@@ -46,7 +46,7 @@ def tabular_features(data: TrainingSet) -> dict[str, NDArray[Any]]:
         "brand": brand.astype(np.int32),
         "hour": (time // HOUR % 24).astype(np.float32),
         "weekday": (time // (24 * HOUR) % 7).astype(np.float32),
-        "days_since_user_clicked": days_since_click(clicks_of_users(user, time, clicked), time),
+        "days_since_user_clicked": compute_days_since_click(index_clicks(user, time, clicked), time),
     }
     keys = {
         "user": user,
@@ -58,19 +58,21 @@ def tabular_features(data: TrainingSet) -> dict[str, NDArray[Any]]:
         "user_brand": _pair(user, brand),
     }
     for name, key in keys.items():
-        shown, clicks = counts_before(key, time, clicked)
+        shown, clicks = count_before(key, time, clicked)
         features[f"{name}_shown"] = np.log1p(shown).astype(np.float32)
         features[f"{name}_clicks"] = clicks.astype(np.float32)
-        features[f"{name}_rate"] = smoothed_rate(shown, clicks, overall, RATE_STRENGTH)
-    features |= twins(user, time, clicked, {"product": product, "category": category, "brand": brand})
+        features[f"{name}_rate"] = smooth_rate(shown, clicks, overall, RATE_STRENGTH)
+    features |= compute_identity_controls(
+        user, time, clicked, {"product": product, "category": category, "brand": brand}
+    )
     return features | _product_features(data) | _context_features(data)
 
 
 def _rate(
     key: NDArray[np.int64], time: NDArray[np.int64], clicked: NDArray[Any], prior: NDArray[Any], strength: float
 ) -> NDArray[np.float32]:
-    shown, clicks = counts_before(key, time, clicked)
-    return smoothed_rate(shown, clicks, prior, strength)
+    shown, clicks = count_before(key, time, clicked)
+    return smooth_rate(shown, clicks, prior, strength)
 
 
 def _attributes(data: TrainingSet) -> tuple[pa.ChunkedArray, pa.ChunkedArray, pa.ChunkedArray]:
@@ -95,12 +97,12 @@ def _product_features(data: TrainingSet) -> dict[str, NDArray[np.float32]]:
     return features
 
 
-def unused_context(data: TrainingSet) -> list[str]:
+def list_unused_columns(data: TrainingSet) -> list[str]:
     """The context columns of which no feature is made, each with its type: they hold neither numbers nor text."""
     return [f"{field.name} ({field.type})" for field in _context(data) if not _holds(field.type, NUMBERS + TEXTS)]
 
 
-def names_of_context(data: TrainingSet) -> dict[str, str]:
+def map_context_columns(data: TrainingSet) -> dict[str, str]:
     """The column of the log behind each feature `context_N`."""
     return {f"context_{number}": field.name for number, field in enumerate(_context(data))}
 
@@ -116,7 +118,7 @@ def _context_features(data: TrainingSet) -> dict[str, NDArray[Any]]:
         if _holds(field.type, NUMBERS):
             features[f"context_{number}"] = column.cast(pa.float32(), safe=False).to_numpy()
         elif _holds(field.type, TEXTS):
-            features[f"context_{number}"] = codes(column.cast(pa.string())).astype(np.int32)
+            features[f"context_{number}"] = encode_values(column.cast(pa.string())).astype(np.int32)
     return features
 
 

@@ -13,7 +13,7 @@ Ints = NDArray[np.int64]
 MICROSECONDS_A_DAY = 86_400_000_000
 
 
-def counts_before(key: Ints, time: Ints, clicked: NDArray[np.integer]) -> tuple[Ints, Ints]:
+def count_before(key: Ints, time: Ints, clicked: NDArray[np.integer]) -> tuple[Ints, Ints]:
     """Impressions and clicks of the same key strictly before each row.
 
     Args:
@@ -40,7 +40,7 @@ def counts_before(key: Ints, time: Ints, clicked: NDArray[np.integer]) -> tuple[
 
 
 @dataclass(frozen=True)
-class Clicks:
+class ClickIndex:
     """Every click, grouped by user and in time order, and where each row of the log stands among them."""
 
     rows: Ints
@@ -60,20 +60,20 @@ class Clicks:
         return np.where(back <= self.before[rows, None], self.end[rows, None] - back, -1)
 
 
-def clicks_of_users(user: Ints, time: Ints, clicked: NDArray[np.integer]) -> Clicks:
+def index_clicks(user: Ints, time: Ints, clicked: NDArray[np.integer]) -> ClickIndex:
     """Order the clicks of a log by user and time. Arguments are as in `counts_before`, the user being the key."""
     rows = np.flatnonzero(clicked)
     rows = rows[np.lexsort((rows, time[rows], user[rows]))]
-    _, before = counts_before(user, time, clicked)
-    return Clicks(rows=rows, before=before, end=np.searchsorted(user[rows], user, side="left") + before)
+    _, before = count_before(user, time, clicked)
+    return ClickIndex(rows=rows, before=before, end=np.searchsorted(user[rows], user, side="left") + before)
 
 
-def smoothed_rate(impressions: Ints, clicks: Ints, prior: NDArray[np.floating], strength: float) -> NDArray[np.float32]:
+def smooth_rate(impressions: Ints, clicks: Ints, prior: NDArray[np.floating], strength: float) -> NDArray[np.float32]:
     """Click rate drawn towards `prior` [n] as if it had been seen `strength` times."""
     return ((clicks + prior * strength) / (impressions + strength)).astype(np.float32)
 
 
-def days_since_click(clicks: Clicks, time: Ints) -> NDArray[np.float32]:
+def compute_days_since_click(clicks: ClickIndex, time: Ints) -> NDArray[np.float32]:
     """Days from the user's last click strictly before each row to the row [n]; NaN where there was none."""
     days = np.full(len(time), np.nan, np.float32)
     known = clicks.before > 0

@@ -40,7 +40,7 @@ REQUESTS = 15
 
 
 @dataclass(frozen=True)
-class Cost:
+class GroupCost:
     """Of one group; None where it was not measured."""
 
     group: str
@@ -59,13 +59,13 @@ class Cost:
         }
 
 
-def unknown(group: str) -> Cost:
+def unknown(group: str) -> GroupCost:
     """Of a group of which nothing was measured."""
-    return Cost(group, None, None, None)
+    return GroupCost(group, None, None, None)
 
 
 @dataclass(frozen=True)
-class Fetched:
+class FetchCost:
     """What fetching some views for CANDIDATES candidates takes."""
 
     bytes_per_candidate: int
@@ -73,7 +73,7 @@ class Fetched:
     milliseconds: float
 
 
-def fetch_costs(settings: Settings, products: Sequence[str]) -> dict[tuple[str, ...], Fetched]:
+def measure_fetch_costs(settings: Settings, products: Sequence[str]) -> dict[tuple[str, ...], FetchCost]:
     """Fetch CANDIDATES of the products from the online store for each set of views in VIEWS that it holds.
 
     Empty where the deployment has no online store, or nothing was materialized.
@@ -90,7 +90,7 @@ def fetch_costs(settings: Settings, products: Sequence[str]) -> dict[tuple[str, 
         table.store.close()
 
 
-def _fetch(table: OnlineTable, views: tuple[str, ...], asked: Sequence[str]) -> Fetched | None:
+def _fetch(table: OnlineTable, views: tuple[str, ...], asked: Sequence[str]) -> FetchCost | None:
     record = table.catalog.load()
     fields = {view: tuple(field.name for field in record.views[view].layout.fields) for view in views}
     parts = [ServiceView(view, view, fields[view]) for view in views]
@@ -106,12 +106,12 @@ def _fetch(table: OnlineTable, views: tuple[str, ...], asked: Sequence[str]) -> 
         began = time.perf_counter()
         question.answer(table.read(requests, time.time_ns() // 1_000, keep_stale=True))
         took.append(time.perf_counter() - began)
-    return Fetched(round(sum(np.divide(sizes, present))), 1000 * float(np.median(took)))
+    return FetchCost(round(sum(np.divide(sizes, present))), 1000 * float(np.median(took)))
 
 
-def costs(
-    groups: Sequence[str], fetched: Mapping[tuple[str, ...], Fetched], timings: Sequence[tuple[str, float]]
-) -> list[Cost]:
+def combine_costs(
+    groups: Sequence[str], fetched: Mapping[tuple[str, ...], FetchCost], timings: Sequence[tuple[str, float]]
+) -> list[GroupCost]:
     """Put together what is known of each group.
 
     Args:
@@ -125,7 +125,7 @@ def costs(
         steps, online = STEPS.get(group, ()), fetched.get(VIEWS.get(group, ()))
         timed = bool(steps) and all(step in seconds for step in steps)
         result.append(
-            Cost(
+            GroupCost(
                 group,
                 online.bytes_per_candidate if online else None,
                 online.milliseconds if online else None,

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from consumers.ranking.click_counts import Clicks, clicks_of_users
+from consumers.ranking.click_counts import ClickIndex, index_clicks
 from consumers.ranking.training_set import TrainingSet
 
 Features = Mapping[str, NDArray[Any]]
@@ -41,7 +41,7 @@ CLIP = 5.0
 
 
 @dataclass(frozen=True)
-class Rows:
+class NetworkInputs:
     """What the network sees of n rows."""
 
     user: Tensor
@@ -55,12 +55,14 @@ class Rows:
     categories: Tensor
     """int64 [n, categories], rows of the shared table."""
 
-    def of(self, rows: Tensor | slice) -> "Rows":
+    def of(self, rows: Tensor | slice) -> "NetworkInputs":
         """Some of them."""
-        return Rows(*(each[rows] for each in (self.user, self.product, self.history, self.dense, self.categories)))
+        return NetworkInputs(
+            *(each[rows] for each in (self.user, self.product, self.history, self.dense, self.categories))
+        )
 
 
-class Network(nn.Module):
+class DeepInterestNetwork(nn.Module):
     """Rows to the log-odds of a click."""
 
     def __init__(self, users: int, products: int, dense: int, categories: int) -> None:
@@ -75,7 +77,7 @@ class Network(nn.Module):
         self.head = nn.Sequential(nn.Linear(width, 64), nn.PReLU(), nn.Linear(64, 32), nn.PReLU())
         self.last = nn.Linear(32, 1)
 
-    def forward(self, rows: Rows) -> Tensor:
+    def forward(self, rows: NetworkInputs) -> Tensor:
         """Log-odds float32 [n]."""
         user, candidate = self.user(rows.user), self.product(rows.product)
         interest = self.interest(candidate, rows.history)
@@ -108,7 +110,7 @@ def fit_and_score(
         seeds: they start the weights and order the rows.
     """
     torch.set_num_threads(1)  # rankers are trained side by side, a thread each
-    clicks = clicks_of_users(data.user, data.time, data.clicked)
+    clicks = index_clicks(data.user, data.time, data.clicked)
     rows = np.concatenate([train, test])
     known = np.zeros(len(rows), bool)
     known[: len(train)] = True
@@ -117,10 +119,10 @@ def fit_and_score(
     return np.stack([_one_seed(seen, clicked, len(train), seed) for seed in seeds])
 
 
-def _one_seed(seen: Rows, clicked: Tensor, trained: int, seed: int) -> NDArray[np.float64]:
+def _one_seed(seen: NetworkInputs, clicked: Tensor, trained: int, seed: int) -> NDArray[np.float64]:
     with _SEEDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = Network(
+        network = DeepInterestNetwork(
             int(seen.user.max()) + 1,
             int(max(seen.product.max(), seen.history.max())) + 1,
             seen.dense.shape[1],
@@ -146,8 +148,8 @@ def _one_seed(seen: Rows, clicked: Tensor, trained: int, seed: int) -> NDArray[n
 
 
 def _rows(
-    data: TrainingSet, features: Features, clicks: Clicks, rows: NDArray[np.int64], known: NDArray[np.bool_]
-) -> Rows:
+    data: TrainingSet, features: Features, clicks: ClickIndex, rows: NDArray[np.int64], known: NDArray[np.bool_]
+) -> NetworkInputs:
     user, product = (_codes_of_training(each[rows], known) for each in (data.user, data.product))
     window = clicks.window(rows, HISTORY)
     clicked = np.append(clicks.rows, -1)[window]
@@ -159,10 +161,10 @@ def _rows(
         if name in ("user_id", "product_id"):
             continue
         if np.issubdtype(values.dtype, np.integer):
-            categories.append((hash_of(name) + 7_919 * (values[rows].astype(np.int64) + 1)) % CATEGORY_ROWS)
+            categories.append((hash_name(name) + 7_919 * (values[rows].astype(np.int64) + 1)) % CATEGORY_ROWS)
         else:
             dense += _standardized(values[rows], known)
-    return Rows(
+    return NetworkInputs(
         user=torch.from_numpy(user),
         product=torch.from_numpy(product),
         history=torch.from_numpy(history),
@@ -171,7 +173,7 @@ def _rows(
     )
 
 
-def hash_of(name: str) -> int:
+def hash_name(name: str) -> int:
     """The same number for a name in every process."""
     return int.from_bytes(name.encode()[-6:], "little")
 

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 PARQUET, LIBSVM, LIGHTGBM = "parquet", "libsvm", "lightgbm"
 FORMATS = (PARQUET, LIBSVM, LIGHTGBM)
-MADE = ("impressions.parquet", "versions", "tabular.libsvm", "tabular.bin", "features.json")
+EXPORT_FILES = ("impressions.parquet", "versions", "tabular.libsvm", "tabular.bin", "features.json")
 
 
-def refuse(folder: Path, formats: Sequence[str]) -> None:
+def check_export(folder: Path, formats: Sequence[str]) -> None:
     """Refuse what could not be exported, before anything is joined.
 
     Raises:
@@ -43,11 +43,11 @@ def refuse(folder: Path, formats: Sequence[str]) -> None:
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         raise VitrineError(f"no format {', '.join(unknown) or 'named'}; there are: {', '.join(FORMATS)}")
-    if folder.exists() and (not folder.is_dir() or any(file.name not in MADE for file in folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(file.name not in EXPORT_FILES for file in folder.iterdir())):
         raise VitrineError(f"{folder}: holds something other than an exported training set; name another --out")
 
 
-def export(
+def export_training_set(
     data: TrainingSet,
     split: NDArray[np.str_],
     features: Mapping[str, NDArray[Any]],
@@ -71,7 +71,7 @@ def export(
     Raises:
         VitrineError: as of `refuse`.
     """
-    refuse(folder, formats)
+    check_export(folder, formats)
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -107,16 +107,18 @@ def _tabular(data: TrainingSet, features: Mapping[str, NDArray[Any]], folder: Pa
     from consumers.ranking import lightgbm_ranker
 
     every = np.ones(len(data.clicked), bool)
-    said = {"features": list(features), "categories": list(lightgbm_ranker.categories(features))}
+    said = {"features": list(features), "categories": list(lightgbm_ranker.list_categories(features))}
     (folder / "features.json").write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n")
     if LIGHTGBM in formats:
-        lightgbm_ranker.binned(features, data.clicked, every, ~every).train.save_binary(str(folder / "tabular.bin"))
+        lightgbm_ranker.bin_features(features, data.clicked, every, ~every).train.save_binary(
+            str(folder / "tabular.bin")
+        )
     if LIBSVM in formats:
         with (folder / "tabular.libsvm").open("w") as file:
             for start in range(0, len(every), 20_000):
                 block = np.zeros_like(every)
                 block[start : start + 20_000] = True
-                rows = lightgbm_ranker.matrix(features, block)
+                rows = lightgbm_ranker.to_matrix(features, block)
                 file.writelines(_lines(rows, data.clicked[block]))
 
 

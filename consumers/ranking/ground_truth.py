@@ -1,5 +1,6 @@
 """What a generated shop knows and no ranker may: the ceiling against which a lift is read."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from consumers.ranking.training_set import TrainingSet, codes
+from consumers.ranking.content_features import FeatureGroup, compute_groups, fit_projection
+from consumers.ranking.training_set import JoinedView, TrainingSet, encode_values
+from feature_repo import schema
 from feature_repo.arrow.vectors import matrix
 from feature_repo.errors import VitrineError
 from feature_repo.features.ages import MICROSECONDS_A_MONTH, child_stage
@@ -18,7 +21,7 @@ from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, IMPRESSION_ID, PRODUC
 
 
 @dataclass(frozen=True)
-class Truth:
+class GroundTruth:
     """The truth of every impression of a training set, in its order [n]."""
 
     click_probability: NDArray[np.float64]
@@ -38,7 +41,7 @@ class Truth:
     product_ids: pa.ChunkedArray
 
 
-def read_truth(folder: Path, data: TrainingSet) -> Truth:
+def read_ground_truth(folder: Path, data: TrainingSet) -> GroundTruth:
     """Read `products`, `users` and `impressions` of a shop's truth folder for the rows of `data`.
 
     Raises:
@@ -54,7 +57,7 @@ def read_truth(folder: Path, data: TrainingSet) -> Truth:
     product = _rows(tables["products"], PRODUCT_ID, data.impressions)
     user = _rows(tables["users"], USER_ID, data.impressions)
     products = tables["products"]
-    return Truth(
+    return GroundTruth(
         click_probability=tables["impressions"].column("click_probability").to_numpy()[shown],
         features=_features(products, tables["users"], product, user, data.time),
         product=product,
@@ -62,7 +65,7 @@ def read_truth(folder: Path, data: TrainingSet) -> Truth:
         product_gender=_index(products.column("child_gender"), CHILD_GENDERS).astype(np.int64),
         product_category=products.column("category"),
         product_style=matrix(products.column("style")),
-        same_product=codes(products.column("design_id")),
+        same_product=encode_values(products.column("design_id")),
         product_ids=products.column(PRODUCT_ID),
     )
 
@@ -103,3 +106,73 @@ def _rows(table: pa.Table, key: str, impressions: pa.Table) -> NDArray[np.int64]
 
 def _index(column: pa.ChunkedArray, labels: tuple[str, ...]) -> NDArray[np.float32]:
     return pc.index_in(column, pa.array(labels)).cast(pa.float32()).to_numpy()
+
+
+ORACLE_STEPS = ("true tags", "true vectors", "true tastes")
+
+
+def replace_inputs(
+    data: TrainingSet, truth: GroundTruth, groups: Mapping[str, FeatureGroup], start: int
+) -> Iterator[tuple[str, list[FeatureGroup]]]:
+    """Each step's groups, in the order of STEPS.
+
+    Args:
+        data: the joined log.
+        truth: of the same log.
+        groups: as `feature_groups` gives them of `data`; what no truth replaces is taken from them.
+        start: first microsecond of the test.
+    """
+    views = dict(data.views)
+    if schema.TAGS_TABLE in views:
+        views[schema.TAGS_TABLE] = _tags(truth, views[schema.TAGS_TABLE])
+    with_tags = compute_groups(data.with_views(views), None)
+    kept = {name: groups[name] for name in groups if name in ("codes", "neighbours", "vectors", "missing")}
+    yield ORACLE_STEPS[0], [*kept.values(), *(with_tags[name] for name in ("tags", "affinity") if name in with_tags)]
+    if schema.EMBEDDING_TABLE in views:
+        views[schema.EMBEDDING_TABLE] = _vectors(truth, views[schema.EMBEDDING_TABLE])
+        projection = fit_projection(views[schema.EMBEDDING_TABLE], start)
+        with_tags = compute_groups(data.with_views(views), projection)
+        kept |= {name: with_tags[name] for name in ("vectors",)}
+    replaced = [*kept.values(), *(with_tags[name] for name in ("tags", "affinity") if name in with_tags)]
+    yield ORACLE_STEPS[1], replaced
+    tastes = {
+        name: truth.features[name] for name in ("true_liking", "true_child_months", "true_age_gap", "true_gender_match")
+    }
+    yield ORACLE_STEPS[2], [*replaced, tastes]
+
+
+def _tags(truth: GroundTruth, tags: JoinedView) -> JoinedView:
+    """The view of tags with the true ones, certain."""
+    ages, genders = np.eye(len(CHILD_AGES), dtype=np.float32), np.eye(len(CHILD_GENDERS), dtype=np.float32)
+    names = np.array(CHILD_AGES)
+    versions = pa.table(
+        {
+            "child_age": pa.array(names[truth.product_age].tolist()),
+            "child_gender": pa.array(np.array(CHILD_GENDERS)[truth.product_gender].tolist()),
+            "category": truth.product_category,
+            "category_probability": pa.array(np.ones(len(truth.product_age), np.float32)),
+            "child_age_distribution": _lists(ages[truth.product_age]),
+            "child_gender_distribution": _lists(genders[truth.product_gender]),
+        }
+    )
+    return _of_products(truth, versions, tags)
+
+
+def _vectors(truth: GroundTruth, embedding: JoinedView) -> JoinedView:
+    """The view of vectors with each product's true style, centred and of unit length; one vector instead of three."""
+    style = truth.product_style - truth.product_style.mean(axis=0)
+    style /= np.maximum(np.linalg.norm(style, axis=1, keepdims=True), 1e-9)
+    return _of_products(truth, pa.table({"fused_vector": _lists(style.astype(np.float32))}), embedding)
+
+
+def _of_products(truth: GroundTruth, versions: pa.Table, joined: JoinedView) -> JoinedView:
+    """One version for each of the truth's products, there where and as long as the joined view had one."""
+    known = joined.row >= 0
+    since = np.full(len(versions), np.iinfo(np.int64).max)
+    np.minimum.at(since, truth.product[known], joined.since[joined.row[known]])
+    return JoinedView(versions, since, np.where(known, truth.product, -1))
+
+
+def _lists(rows: NDArray[np.float32]) -> pa.Array:
+    flat = pa.array(np.ascontiguousarray(rows).ravel())
+    return pa.ListArray.from_arrays(pa.array(np.arange(0, rows.size + 1, rows.shape[1]), pa.int32()), flat)

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.ranking.click_counts import MICROSECONDS_A_DAY, Clicks, Ints, clicks_of_users
+from consumers.ranking.click_counts import MICROSECONDS_A_DAY, ClickIndex, Ints, index_clicks
 
 WINDOW = 50
 """How many of the last clicks are counted; the affinity features look back as far."""
@@ -19,7 +19,7 @@ HALF_LIFE_DAYS = 14.0
 """After how long a click counts half."""
 
 
-def twins(
+def compute_identity_controls(
     user: Ints, time: Ints, clicked: NDArray[np.integer], identities: Mapping[str, Ints]
 ) -> dict[str, NDArray[np.float32]]:
     """`recent_clicks` and, for each identity, `same_NAME_clicked`, float32 [n], of what came strictly before each row.
@@ -28,14 +28,14 @@ def twins(
         user: int64 [n], codes; time: int64 [n], microseconds; clicked: 0/1 [n].
         identities: name to codes [n] of what each row showed, -1 where it is not known: such rows are like nothing.
     """
-    clicks = clicks_of_users(user, time, clicked)
-    features = {"recent_clicks": recency_weighted_count(clicks, user, time)}
+    clicks = index_clicks(user, time, clicked)
+    features = {"recent_clicks": sum_recent_clicks(clicks, user, time)}
     for name, codes in identities.items():
-        features[f"same_{name}_clicked"] = same_in_window(codes, clicks, WINDOW)
+        features[f"same_{name}_clicked"] = count_same_clicked(codes, clicks, WINDOW)
     return features
 
 
-def same_in_window(codes: Ints, clicks: Clicks, length: int) -> NDArray[np.float32]:
+def count_same_clicked(codes: Ints, clicks: ClickIndex, length: int) -> NDArray[np.float32]:
     """How many of the user's last `length` clicks before each row were of the row's own code [n]; -1 equals nothing."""
     of_clicks = codes[clicks.rows]
     width = len(of_clicks) + 1
@@ -45,7 +45,7 @@ def same_in_window(codes: Ints, clicks: Clicks, length: int) -> NDArray[np.float
     return np.where(codes >= 0, same, 0).astype(np.float32)
 
 
-def recency_weighted_count(clicks: Clicks, user: Ints, time: Ints) -> NDArray[np.float32]:
+def sum_recent_clicks(clicks: ClickIndex, user: Ints, time: Ints) -> NDArray[np.float32]:
     """The user's clicks strictly before each row [n], each counting half as much every HALF_LIFE_DAYS."""
     owner, when = user[clicks.rows], time[clicks.rows]
     weight = np.zeros(len(when))

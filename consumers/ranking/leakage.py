@@ -17,6 +17,7 @@ from consumers.ranking.lightgbm_ranker import Features
 from consumers.ranking.training_set import JoinedView, TrainingSet
 from feature_repo import schema
 from feature_repo.errors import VitrineError
+from feature_repo.features.neighbours import NAMES as NEIGHBOURS
 
 IMPLAUSIBLE = 0.85
 """AUC of one feature by itself, either way round."""
@@ -32,13 +33,13 @@ class Leak:
     why: str
 
 
-def refuse_leaks(found: list[Leak]) -> None:
+def reject_leaks(found: list[Leak]) -> None:
     """Raise a VitrineError that names every leaking feature."""
     if found:
         raise VitrineError("; ".join(f"{leak.feature} leaks: {leak.why}" for leak in found))
 
 
-def later_than_shown(data: TrainingSet) -> list[Leak]:
+def find_future_rows(data: TrainingSet) -> list[Leak]:
     """Views whose joined row is from after the impression, by its event timestamp or by the clicks that it lists."""
     found = []
     for name, view in data.views.items():
@@ -56,7 +57,7 @@ def later_than_shown(data: TrainingSet) -> list[Leak]:
     return found
 
 
-def clicks_not_yet_made(data: TrainingSet) -> list[Leak]:
+def find_future_clicks(data: TrainingSet) -> list[Leak]:
     """User rows that list the very impression's product more often than the log had it clicked by then.
 
     It catches a history whose timestamps were moved: tomorrow's click, said to be yesterday's.
@@ -65,10 +66,10 @@ def clicks_not_yet_made(data: TrainingSet) -> list[Leak]:
     if view is None or "recent_products" not in view.versions.column_names:
         return []
     features = {"user_interest.recent_products": _times_listed(data, view)}
-    return implausible(features, data.clicked)
+    return find_implausible_features(features, data.clicked)
 
 
-def implausible(features: Features, clicked: NDArray[np.integer]) -> list[Leak]:
+def find_implausible_features(features: Features, clicked: NDArray[np.integer]) -> list[Leak]:
     """Features that by themselves rank clicks at an AUC of IMPLAUSIBLE or more, in either order.
 
     A category is ranked by the click rate of its values on every second row, judged on the others.
@@ -80,13 +81,13 @@ def implausible(features: Features, clicked: NDArray[np.integer]) -> list[Leak]:
     step = max(1, len(clicked) // ROWS)
     found = []
     for name, values in features.items():
-        value = single_auc(values[::step], clicked[::step])
+        value = compute_single_auc(values[::step], clicked[::step])
         if max(value, 1 - value) >= IMPLAUSIBLE:
             found.append(Leak(name, f"alone it ranks clicks at an AUC of {max(value, 1 - value):.3f}"))
     return found
 
 
-def single_auc(values: NDArray[np.generic], clicked: NDArray[np.integer]) -> float:
+def compute_single_auc(values: NDArray[np.generic], clicked: NDArray[np.integer]) -> float:
     """AUC of one feature by itself, missing below all; 0.5 where it is undefined."""
     if np.issubdtype(values.dtype, np.integer):
         values, clicked = _rates(values, clicked)
@@ -133,7 +134,7 @@ def _times_listed(data: TrainingSet, view: JoinedView) -> NDArray[np.float32]:
     return np.where(view.row >= 0, found, np.nan).astype(np.float32)
 
 
-def every_leak(
+def find_leaks(
     data: TrainingSet, features: Mapping[str, Features], called: Mapping[str, str] | None = None
 ) -> list[Leak]:
     """All that is found in a joined log and its groups of features, each called as the user calls it.
@@ -143,7 +144,67 @@ def every_leak(
         features: group to its features.
         called: feature to the column of the log that it was made of, where it is one.
     """
-    found = [*later_than_shown(data), *clicks_not_yet_made(data)]
+    found = [*find_future_rows(data), *find_future_clicks(data)]
     for group in features.values():
-        found += implausible(group, data.clicked)
+        found += find_implausible_features(group, data.clicked)
     return [replace(leak, feature=(called or {}).get(leak.feature, leak.feature)) for leak in found]
+
+
+MIN_USERS = 20
+"""With both a click and a row without one: intervals draw users, and of fewer they mean nothing."""
+
+
+REQUIRED_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    schema.CATALOGUE_TABLE: ("category", "brand", "price"),
+    schema.EMBEDDING_TABLE: ("fused_vector", "has_image", "has_text"),
+    schema.TAGS_TABLE: ("category", "category_probability", "child_age_distribution", "child_gender_distribution"),
+    schema.CODES_TABLE: ("codes", "semantic_id"),
+    schema.NEIGHBOURS_TABLE: NEIGHBOURS,
+}
+"""What is made features of, by view: a service may leave a view out, and not a part of one."""
+
+
+def check_log(data: TrainingSet, source: str) -> None:
+    """Refuse a joined log of which no ranker could be trained or no interval drawn.
+
+    Args:
+        data: the joined log.
+        source: what to call it.
+
+    Raises:
+        VitrineError: a view lacks features; no impression's product is known to any view; one class only; all at one
+            moment; too few users.
+    """
+    for name, view in data.views.items():
+        lacking = [column for column in REQUIRED_COLUMNS.get(name, ()) if column not in view.versions.column_names]
+        if lacking:
+            raise VitrineError(
+                f"{source}: the feature service gives {name} without {', '.join(lacking)}; name a service that takes "
+                "the whole view, or leaves it out"
+            )
+    if not any((view.row >= 0).any() for name, view in data.views.items() if name != schema.INTEREST_TABLE):
+        raise VitrineError(
+            f"{source}: none of its products has a feature row at the time it was shown; "
+            "is it the log of this catalogue, and are its timestamps right?"
+        )
+    clicked = data.clicked
+    if clicked.min() == clicked.max():
+        said = "clicked" if clicked[0] else "not clicked"
+        raise VitrineError(
+            f"{source}: all {len(clicked):,} impressions are {said}; a ranker learns from both, "
+            "so bring the log with what was shown and not clicked too"
+        )
+    moments = np.unique(data.time)
+    if len(moments) == 1:
+        raise VitrineError(
+            f"{source}: every impression has the timestamp {np.datetime64(int(moments[0]), 'us')}; "
+            "without an order in time nothing can be trained on the past and tested on the future"
+        )
+    user = data.user
+    clicks = np.bincount(user, weights=clicked)
+    judged = int(((clicks > 0) & (clicks < np.bincount(user))).sum())
+    if judged < MIN_USERS:
+        raise VitrineError(
+            f"{source}: {judged} of {len(clicks):,} users have both a click and an impression without one; "
+            f"an interval draws users and needs {MIN_USERS} of them"
+        )

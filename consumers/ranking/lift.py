@@ -10,15 +10,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.ranking import delong, metrics
-from consumers.ranking.ablation import Scores
-from consumers.ranking.bootstrap import Draws, Floats, interval, mean_of
-from consumers.ranking.plan import ALL, BASE, LIGHTGBM, PLACEBO, SWAPPED, WITHOUT
+from consumers.ranking import metrics
+from consumers.ranking.ablation import RankerScores
+from consumers.ranking.bootstrap import (
+    BootstrapWeights,
+    DelongInterval,
+    Floats,
+    average_rankers,
+    delong_interval,
+    percentile_interval,
+)
+from consumers.ranking.plan import ALL, BASE, LIGHTGBM, PERMUTED, PLACEBO, WITHOUT
 from consumers.ranking.verdict import Evidence
 from feature_repo.cores import on_every_core
 
 OVER_PLACEBO = "all features over placebo"
-NOWHERE = (float("nan"), float("nan"))
+UNDEFINED = (float("nan"), float("nan"))
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Comparison:
     ci95: tuple[float, float]
     """Users drawn."""
     rows: int
-    ci95_two_way: tuple[float, float] = NOWHERE
+    ci95_two_way: tuple[float, float] = UNDEFINED
     """Users and products drawn; AUC only, NaN for the others."""
     against: str = BASE
     """Whose value `base` is."""
@@ -67,9 +74,9 @@ class Comparison:
         }
 
 
-def compare_main(
+def compare_rankers(
     scores: Mapping[str, Floats],
-    drawn: Draws,
+    drawn: BootstrapWeights,
     slices: Mapping[str, NDArray[np.bool_]],
     *,
     seed: int,
@@ -106,8 +113,8 @@ def compare_main(
     return [made for part in on_every_core(compare, ["all", *slices]) for made in part]
 
 
-def compare_ladder(
-    scores: Scores, drawn: Draws, rows: NDArray[np.bool_], *, seed: int, days: str
+def compare_groups(
+    scores: RankerScores, drawn: BootstrapWeights, rows: NDArray[np.bool_], *, seed: int, days: str
 ) -> tuple[list[Comparison], dict[str, Evidence]]:
     """Each group added, taken away, and over its placebo, in AUC; and the same as evidence for a verdict.
 
@@ -119,7 +126,7 @@ def compare_ladder(
         days: what to call them.
     """
     ladder = {name: each[:, rows] for name, each in scores.ladder.items()}
-    value = {name: drawn.measure("auc", each) for name, each in ladder.items() if not name.startswith(SWAPPED)}
+    value = {name: drawn.measure("auc", each) for name, each in ladder.items() if not name.startswith(PERMUTED)}
     two_way = dict(zip(ladder, on_every_core(drawn.two_way, ladder.values()), strict=True))
     count = int(rows.sum())
     result: list[Comparison] = []
@@ -128,17 +135,19 @@ def compare_ladder(
         pairs = [
             (BASE, name, name),
             (WITHOUT + name, ALL, f"{name}, taken away"),
-            (SWAPPED + name, name, f"{name} over placebo"),
+            (PERMUTED + name, name, f"{name} over placebo"),
         ]
         for base, with_features, called in pairs:
             if base in two_way:
                 made = _compared(value, two_way, base, with_features, seed)
                 result.append(replace(made, name=called, rows=count, days=days))
-        swapped = two_way.get(SWAPPED + name)
+        swapped = two_way.get(PERMUTED + name)
         evidence[name] = Evidence(
-            added=mean_of(two_way[name] - two_way[BASE], seed),
-            over_placebo=None if swapped is None else mean_of(two_way[name], seed) - mean_of(swapped, seed + 1),
-            removed=mean_of(two_way[ALL] - two_way[WITHOUT + name], seed),
+            added=average_rankers(two_way[name] - two_way[BASE], seed),
+            over_placebo=None
+            if swapped is None
+            else average_rankers(two_way[name], seed) - average_rankers(swapped, seed + 1),
+            removed=average_rankers(two_way[ALL] - two_way[WITHOUT + name], seed),
         )
     return result, evidence
 
@@ -160,9 +169,9 @@ def _compared(
         base=float(source[base][:, 0].mean()),
         with_features=float(source[with_features][:, 0].mean()),
         lift=float(best[0]),
-        ci95=interval(best),
+        ci95=percentile_interval(best),
         rows=0,
-        ci95_two_way=interval(by_both) if by_both is not None else NOWHERE,
+        ci95_two_way=percentile_interval(by_both) if by_both is not None else UNDEFINED,
         against=base,
     )
 
@@ -173,16 +182,16 @@ def _difference(of: Mapping[str, Floats], base: str, with_features: str, seed: i
         return None
     left, right = of[base], of[with_features]
     if len(left) == len(right) and PLACEBO not in base:
-        return mean_of(right - left, seed)
-    return mean_of(right, seed) - mean_of(left, seed + 1)
+        return average_rankers(right - left, seed)
+    return average_rankers(right, seed) - average_rankers(left, seed + 1)
 
 
-def delong_of(scores: Mapping[str, Floats], clicked: NDArray[np.integer]) -> delong.Difference:
+def delong_of(scores: Mapping[str, Floats], clicked: NDArray[np.integer]) -> DelongInterval:
     """All features against the baseline, first seed, as if rows were independent."""
-    return delong.difference(scores[BASE][0], scores[ALL][0], clicked)
+    return delong_interval(scores[BASE][0], scores[ALL][0], clicked)
 
 
-def captured_share(comparisons: Sequence[Comparison], ceiling: str, model: str = LIGHTGBM) -> float:
+def compute_captured_share(comparisons: Sequence[Comparison], ceiling: str, model: str = LIGHTGBM) -> float:
     """Which share of the AUC between the baseline and `ceiling` all features gain; NaN where there is no ceiling."""
     lifts = {
         c.name: c.lift

@@ -51,7 +51,7 @@ warnings.filterwarnings("ignore", "Cannot add features from NoneType|Resetting c
 
 
 @dataclass(frozen=True)
-class Binned:
+class BinnedFeatures:
     """A group of features, ready to train on and to be judged."""
 
     names: Sequence[str]
@@ -62,7 +62,7 @@ class Binned:
 
 
 @dataclass(frozen=True)
-class Fit:
+class TrainedRanker:
     """A ranker trained once with each seed."""
 
     scores: NDArray[np.float64]
@@ -76,23 +76,23 @@ class Fit:
         return len(self.gain)
 
 
-def binned(
+def bin_features(
     features: Features, clicked: NDArray[np.integer], train: NDArray[np.bool_], judged: NDArray[np.bool_]
-) -> Binned:
+) -> BinnedFeatures:
     """Sort the rows of `train` [n] into bins, which are chosen on them alone; `judged` [n] are the rows to score."""
     data = lightgbm.Dataset(
-        matrix(features, train),
+        to_matrix(features, train),
         clicked[train],
         feature_name=list(features),
-        categorical_feature=categories(features),
+        categorical_feature=list_categories(features),
         params=SETTINGS,
     )
-    return Binned(list(features), data.construct(), matrix(features, judged))
+    return BinnedFeatures(list(features), data.construct(), to_matrix(features, judged))
 
 
 def fit(
-    parts: Sequence[Binned], seeds: Sequence[int], rows: NDArray[np.int64] | None = None, rounds: int = ROUNDS
-) -> Fit:
+    parts: Sequence[BinnedFeatures], seeds: Sequence[int], rows: NDArray[np.int64] | None = None, rounds: int = ROUNDS
+) -> TrainedRanker:
     """Train on all parts together, once with each seed, and score the judged rows.
 
     Args:
@@ -112,7 +112,7 @@ def fit(
     gains = np.mean([booster.feature_importance("gain") for booster in boosters], axis=0)
     names = [name for part in parts for name in part.names]
     shares = gains / max(float(gains.sum()), 1e-12)
-    return Fit(
+    return TrainedRanker(
         scores=np.stack([np.asarray(booster.predict(judged)) for booster in boosters]),
         gain=dict(zip(names, shares.tolist(), strict=True)),
     )
@@ -126,15 +126,15 @@ def fit_and_score(
     seeds: Sequence[int],
 ) -> NDArray[np.float64]:
     """Train on the rows of `train` [n] once with each seed; click probabilities of the rows of `test` [seeds, rows]."""
-    return fit([binned(features, clicked, train, test)], seeds).scores
+    return fit([bin_features(features, clicked, train, test)], seeds).scores
 
 
-def categories(features: Features) -> Sequence[str]:
+def list_categories(features: Features) -> Sequence[str]:
     """The names of the features that are categories."""
     return [name for name, values in features.items() if np.issubdtype(values.dtype, np.integer)]
 
 
-def matrix(features: Features, rows: NDArray[np.bool_]) -> NDArray[np.float32]:
+def to_matrix(features: Features, rows: NDArray[np.bool_]) -> NDArray[np.float32]:
     """The chosen rows as float32 [rows, features]; categories keep their codes (exact below 2**24), NaN for none."""
     result = np.empty((int(rows.sum()), len(features)), np.float32)
     for column, values in enumerate(features.values()):

@@ -130,7 +130,7 @@ def calibration(scores: Floats, clicked: Ints, user: Ints, weights: Ints) -> NDA
 METRICS: dict[str, Metric] = {"auc": auc, "gauc": gauc, "log_loss": log_loss, "calibration": calibration}
 
 
-def resampled_users(users: int, replicates: int, seed: int) -> NDArray[np.int32]:
+def draw_counts(users: int, replicates: int, seed: int) -> NDArray[np.int32]:
     """Bootstrap weights [1 + replicates, users]: row 0 takes each user once, the others draw with replacement.
 
     Products are drawn by the same function, with another seed.

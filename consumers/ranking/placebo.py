@@ -16,7 +16,7 @@ REFRESHED_VIEWS = (schema.NEIGHBOURS_TABLE,)
 """Views made from content whose versions come with time and not with the product: a row gets its partner's of then."""
 
 
-def with_swapped_content(data: TrainingSet, new_since: int, seed: int) -> TrainingSet:
+def permute_content(data: TrainingSet, new_since: int, seed: int) -> TrainingSet:
     """The same log with the content of products permuted.
 
     Args:
@@ -29,13 +29,13 @@ def with_swapped_content(data: TrainingSet, new_since: int, seed: int) -> Traini
     views = dict(data.views)
     for name, view in data.views.items():
         if name in CONTENT_VIEWS:
-            views[name] = swapped(view, product, partner)
+            views[name] = permute_view(view, product, partner)
         elif name in REFRESHED_VIEWS:
-            views[name] = swapped_as_of(view, product, partner, data.time)
+            views[name] = permute_view_as_of(view, product, partner, data.time)
     return data.with_views(views)
 
 
-def swapped(view: JoinedView, product: Ints, partner: Ints) -> JoinedView:
+def permute_view(view: JoinedView, product: Ints, partner: Ints) -> JoinedView:
     """Give every product its partner's versions: the first for the first, and the last where it has fewer.
 
     Args:
@@ -56,7 +56,7 @@ def swapped(view: JoinedView, product: Ints, partner: Ints) -> JoinedView:
     return JoinedView(view.versions, view.since, row)
 
 
-def swapped_as_of(view: JoinedView, product: Ints, partner: Ints, time: Ints) -> JoinedView:
+def permute_view_as_of(view: JoinedView, product: Ints, partner: Ints, time: Ints) -> JoinedView:
     """Give every row the newest version of its product's partner that held by then; none where there was none.
 
     Args:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from consumers.ranking.lift import Comparison
-from consumers.ranking.run import Point, Step
+from consumers.ranking.run import AucStep, LearningCurvePoint
 
 # The same input gives the same bytes: no random ids, text kept as text.
 matplotlib.rcParams.update({"svg.hashsalt": "vitrine", "svg.fonttype": "none", "font.family": "sans-serif"})
@@ -18,7 +18,7 @@ matplotlib.rcParams.update({"svg.hashsalt": "vitrine", "svg.fonttype": "none", "
 INK, ACCENT, MUTED = "#1f2933", "#0b7a75", "#9aa5b1"
 
 
-def forest(comparisons: Sequence[Comparison], labels: Sequence[str]) -> str:
+def draw_forest(comparisons: Sequence[Comparison], labels: Sequence[str]) -> str:
     """Each comparison's lift as a point with its interval, the first at the top."""
     figure = Figure(figsize=(7.2, 0.9 + 0.42 * len(comparisons)), layout="constrained")
     axes = figure.subplots()
@@ -43,7 +43,7 @@ def forest(comparisons: Sequence[Comparison], labels: Sequence[str]) -> str:
     return _svg(figure, axes)
 
 
-def reliability(clicked: NDArray[np.integer], scores: dict[str, NDArray[np.floating]], bins: int = 10) -> str:
+def draw_reliability(clicked: NDArray[np.integer], scores: dict[str, NDArray[np.floating]], bins: int = 10) -> str:
     """Click rate against predicted probability, in bins of equally many rows."""
     figure = Figure(figsize=(4.6, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -61,7 +61,7 @@ def reliability(clicked: NDArray[np.integer], scores: dict[str, NDArray[np.float
     return _svg(figure, axes)
 
 
-def waterfall(steps: Sequence[Step]) -> str:
+def draw_waterfall(steps: Sequence[AucStep]) -> str:
     """What each step adds to the AUC of the one before it, the first at the top."""
     figure = Figure(figsize=(7.2, 0.9 + 0.42 * len(steps)), layout="constrained")
     axes = figure.subplots()
@@ -83,7 +83,7 @@ def waterfall(steps: Sequence[Step]) -> str:
     return _svg(figure, axes)
 
 
-def curve(points: Sequence[Point]) -> str:
+def draw_learning_curve(points: Sequence[LearningCurvePoint]) -> str:
     """AUC of the baseline and of all features against how many rows were trained on."""
     figure = Figure(figsize=(4.6, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -110,7 +110,7 @@ def curve(points: Sequence[Point]) -> str:
     return _svg(figure, axes)
 
 
-def importance(features: Sequence[tuple[str, str, float]]) -> str:
+def draw_importance(features: Sequence[tuple[str, str, float]]) -> str:
     """Name, group and share of the gain of some features, the first at the top; the baseline's in grey."""
     figure = Figure(figsize=(7.2, 0.7 + 0.27 * len(features)), layout="constrained")
     axes = figure.subplots()

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.ranking import lightgbm_ranker
-from consumers.ranking.baseline_features import names_of_context, tabular_features
-from consumers.ranking.content_features import Group, feature_groups, fit_projection
-from consumers.ranking.leakage import every_leak, refuse_leaks
-from consumers.ranking.lightgbm_ranker import Binned
-from consumers.ranking.plan import BASE, Split
+from consumers.ranking.baseline_features import compute_baseline, map_context_columns
+from consumers.ranking.content_features import FeatureGroup, compute_groups, fit_projection
+from consumers.ranking.leakage import find_leaks, reject_leaks
+from consumers.ranking.lightgbm_ranker import BinnedFeatures
+from consumers.ranking.plan import BASE
+from consumers.ranking.splits import RowSplit
 from consumers.ranking.training_set import TrainingSet
 from feature_repo import schema
 from feature_repo.cores import on_every_core
@@ -21,31 +22,31 @@ from feature_repo.errors import VitrineError
 
 
 @dataclass(frozen=True)
-class Material:
+class PreparedFeatures:
     """What every ranker is put together of."""
 
     data: TrainingSet
-    split: Split
+    split: RowSplit
     start: int
     """First microsecond of the test."""
     projection: NDArray[np.float32] | None
     """As `feature_groups` takes it."""
     base: lightgbm_ranker.Features
-    groups: Mapping[str, Group]
-    binned_base: Binned
-    binned_groups: Mapping[str, Binned]
+    groups: Mapping[str, FeatureGroup]
+    binned_base: BinnedFeatures
+    binned_groups: Mapping[str, BinnedFeatures]
 
     @property
-    def everything(self) -> list[Binned]:
+    def everything(self) -> list[BinnedFeatures]:
         """The baseline and all groups."""
         return [self.binned_base, *self.binned_groups.values()]
 
-    def bin(self, features: lightgbm_ranker.Features) -> Binned:
+    def bin(self, features: lightgbm_ranker.Features) -> BinnedFeatures:
         """Sort other features of the same rows into bins."""
-        return lightgbm_ranker.binned(features, self.data.clicked, self.split.train, self.split.judged)
+        return lightgbm_ranker.bin_features(features, self.data.clicked, self.split.train, self.split.judged)
 
 
-def prepare(data: TrainingSet, split: Split, start: int) -> Material:
+def prepare_features(data: TrainingSet, split: RowSplit, start: int) -> PreparedFeatures:
     """Compute every feature, refuse those that leak, and sort the others into bins.
 
     Raises:
@@ -53,13 +54,13 @@ def prepare(data: TrainingSet, split: Split, start: int) -> Material:
     """
     embedding = data.views.get(schema.EMBEDDING_TABLE)
     projection = fit_projection(embedding, start) if embedding is not None else None
-    todo: list[Callable[[], Any]] = [partial(tabular_features, data), partial(feature_groups, data, projection)]
+    todo: list[Callable[[], Any]] = [partial(compute_baseline, data), partial(compute_groups, data, projection)]
     base, groups = on_every_core(lambda compute: compute(), todo)
     if not groups:
         raise VitrineError("the feature service has neither product_embedding nor product_tags; nothing to compare")
-    refuse_leaks(every_leak(data, {BASE: base, **groups}, names_of_context(data)))
-    sort = partial(lightgbm_ranker.binned, clicked=data.clicked, train=split.train, judged=split.judged)
+    reject_leaks(find_leaks(data, {BASE: base, **groups}, map_context_columns(data)))
+    sort = partial(lightgbm_ranker.bin_features, clicked=data.clicked, train=split.train, judged=split.judged)
     binned_base, *binned_groups = on_every_core(sort, [base, *groups.values()])
-    return Material(
+    return PreparedFeatures(
         data, split, start, projection, base, groups, binned_base, dict(zip(groups, binned_groups, strict=True))
     )

@@ -18,19 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from consumers.ranking.click_counts import clicks_of_users
-from consumers.ranking.ground_truth import Truth
+from consumers.ranking.click_counts import index_clicks
+from consumers.ranking.ground_truth import GroundTruth
 from consumers.ranking.training_set import TrainingSet
 from feature_repo import schema
 from feature_repo.errors import VitrineError
 from feature_repo.features.similarity import unit
 
-NEAREST = 0.01
-CLICKS = 10
-SAME = 10
-SAMPLE = 1000
+NEAREST_SHARE = 0.01
+RECENT_CLICKS = 10
+SAME_PRODUCT_K = 10
+MAX_SAMPLE = 1000
 """At most so many clicks, and so many products, are looked at."""
-CORRELATED = 8
+MIN_ENCODERS = 8
 NAMES = ("next_click_hit_rate", "same_product_recall", "tag_f1")
 
 Floats = NDArray[np.float32]
@@ -42,29 +42,29 @@ def next_click_hit_rate(data: TrainingSet, test: NDArray[np.bool_]) -> float:
 
     Products that the user has clicked before are no candidates: they would be found by identity alone.
     """
-    vectors, vector_of = latest_vectors(data)
-    clicks = clicks_of_users(data.user, data.time, data.clicked)
+    vectors, vector_of = select_latest_vectors(data)
+    clicks = index_clicks(data.user, data.time, data.clicked)
     known = vector_of[data.product] >= 0
     rows = np.flatnonzero(test & (data.clicked == 1) & (clicks.before > 0) & known)
-    if len(rows) > SAMPLE:
-        rows = np.sort(np.random.default_rng(0).choice(rows, SAMPLE, replace=False))
+    if len(rows) > MAX_SAMPLE:
+        rows = np.sort(np.random.default_rng(0).choice(rows, MAX_SAMPLE, replace=False))
     hits = []
     for row in rows:
-        history = clicks.window(np.array([row]), max(CLICKS, int(clicks.before[row])))[0]
+        history = clicks.window(np.array([row]), max(RECENT_CLICKS, int(clicks.before[row])))[0]
         clicked = vector_of[data.product[clicks.rows[history[history >= 0]]]]
         mine = vector_of[data.product[row]]
-        recent = clicked[:CLICKS]
+        recent = clicked[:RECENT_CLICKS]
         if mine in clicked or not (recent >= 0).any():
             continue
         closest = (vectors @ vectors[recent[recent >= 0]].T).max(axis=1)
         closest[clicked[clicked >= 0]] = -2
-        hits.append(float((closest > closest[mine]).sum() < NEAREST * len(vectors)))
+        hits.append(float((closest > closest[mine]).sum() < NEAREST_SHARE * len(vectors)))
     return float(np.mean(hits)) if hits else float("nan")
 
 
-def same_product_recall(data: TrainingSet, truth: Truth) -> float:
+def same_product_recall(data: TrainingSet, truth: GroundTruth) -> float:
     """The same-product recall of the fused vector; NaN where no product has another seller with a vector."""
-    vectors, vector_of = latest_vectors(data)
+    vectors, vector_of = select_latest_vectors(data)
     design = np.full(len(vectors), -1)
     design[vector_of[data.product[vector_of[data.product] >= 0]]] = truth.same_product[
         truth.product[vector_of[data.product] >= 0]
@@ -73,16 +73,16 @@ def same_product_recall(data: TrainingSet, truth: Truth) -> float:
     asked = np.flatnonzero(counts[design] > 1)
     if not len(asked):
         return float("nan")
-    if len(asked) > SAMPLE:
-        asked = np.sort(np.random.default_rng(0).choice(asked, SAMPLE, replace=False))
+    if len(asked) > MAX_SAMPLE:
+        asked = np.sort(np.random.default_rng(0).choice(asked, MAX_SAMPLE, replace=False))
     similar = vectors[asked] @ vectors.T
     similar[np.arange(len(asked)), asked] = -2
-    nearest = np.argpartition(-similar, min(SAME, len(vectors) - 1) - 1, axis=1)[:, :SAME]
+    nearest = np.argpartition(-similar, min(SAME_PRODUCT_K, len(vectors) - 1) - 1, axis=1)[:, :SAME_PRODUCT_K]
     found = (design[nearest] == design[asked, None]).sum(axis=1)
-    return float(np.mean(found / np.minimum(counts[design[asked]] - 1, SAME)))
+    return float(np.mean(found / np.minimum(counts[design[asked]] - 1, SAME_PRODUCT_K)))
 
 
-def latest_vectors(data: TrainingSet) -> tuple[Floats, Ints]:
+def select_latest_vectors(data: TrainingSet) -> tuple[Floats, Ints]:
     """Unit fused vectors of the products' latest joined versions [v, d], and each product's row of it, -1 for none."""
     view = data.views[schema.EMBEDDING_TABLE]
     every = view.vectors("fused_vector")
@@ -111,7 +111,7 @@ def read_points(files: Sequence[Path]) -> list[dict[str, Any]]:
     return points
 
 
-def correlations(points: Sequence[dict[str, Any]]) -> dict[str, float]:
+def correlate_with_lift(points: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Spearman's rank correlation of each proxy with the lift, over encoders; empty below CORRELATED encoders.
 
     An encoder with several points counts once, by their means. A proxy that some encoder lacks, or that is the same of
@@ -120,7 +120,7 @@ def correlations(points: Sequence[dict[str, Any]]) -> dict[str, float]:
     of_encoder: dict[str, list[dict[str, Any]]] = {}
     for point in points:
         of_encoder.setdefault(point["encoder"], []).append(point)
-    if len(of_encoder) < CORRELATED:
+    if len(of_encoder) < MIN_ENCODERS:
         return {}
 
     def means(name: str) -> NDArray[np.float64]:

@@ -12,15 +12,15 @@ from markupsafe import Markup
 from rich.table import Table
 from rich.text import Text
 
-from consumers.ranking import (costs, delong, metrics, verdict)
-from consumers.ranking import plots
-from consumers.ranking.lift import OVER_PLACEBO, Comparison, captured_share
-from consumers.ranking.plan import ALL, BASE, PLACEBO, SWAPPED
-from consumers.ranking.run import Run
+from consumers.ranking import costs, metrics, plots, verdict
+from consumers.ranking.bootstrap import DELONG_CAVEAT
+from consumers.ranking.lift import OVER_PLACEBO, Comparison, compute_captured_share
+from consumers.ranking.plan import ALL, BASE, PERMUTED, PLACEBO
+from consumers.ranking.run import LiftResult
 from feature_repo.errors import VitrineError
 
 
-def headline(run: Run) -> str:
+def format_headline(run: LiftResult) -> str:
     """The answer in one sentence."""
     lift = run.find(ALL)
     assert lift is not None
@@ -36,7 +36,7 @@ def headline(run: Run) -> str:
     return f"Multimodal features {does} {interval}"
 
 
-def as_json(run: Run) -> str:
+def to_json(run: LiftResult) -> str:
     """`{"rows": {...}, "comparisons": [...]}` and the sections beside them, floats as they are, NaN as null."""
     text = {
         "rows": dict(run.rows),
@@ -56,7 +56,7 @@ def as_json(run: Run) -> str:
             for point in run.curve
         ],
         "importance": dict(run.scores.gain),
-        "delong": {"lift": run.delong.lift, "ci95": list(run.delong.ci95), "caveat": delong.CAVEAT},
+        "delong": {"lift": run.delong.lift, "ci95": list(run.delong.ci95), "caveat": DELONG_CAVEAT},
         "costs": [cost.as_json() for cost in run.costs],
         "encoder": run.encoder,
         **run.sections,
@@ -64,12 +64,15 @@ def as_json(run: Run) -> str:
     return json.dumps(_finite(text), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def as_table(run: Run) -> Table:
+def to_table(run: LiftResult) -> Table:
     """What decides, in 80 columns of a terminal: each group's lift and verdict, the controls, the slices; the rest is
     in the report and the JSON."""
     said = unused(run)
     table = Table(
-        title=Text(headline(run)), title_justify="left", caption=Text(said) if said else None, caption_justify="left"
+        title=Text(format_headline(run)),
+        title_justify="left",
+        caption=Text(said) if said else None,
+        caption_justify="left",
     )
     table.add_column("features")
     for column in ("AUC with", "lift", "95% interval", "verdict"):
@@ -88,12 +91,12 @@ def _is_step(name: str) -> bool:
     return name.endswith((", taken away", " over placebo")) and not name.startswith(ALL)
 
 
-def unused(run: Run) -> str | None:
+def unused(run: LiftResult) -> str | None:
     """Which context columns no ranker saw, in one sentence; None if there are none."""
     return f"Not used, for they hold neither numbers nor text: {', '.join(run.unused)}" if run.unused else None
 
 
-def write_report(run: Run, file: Path, timings: Sequence[tuple[str, float]] = ()) -> None:
+def write_report(run: LiftResult, file: Path, timings: Sequence[tuple[str, float]] = ()) -> None:
     """Write the HTML report.
 
     Args:
@@ -109,7 +112,7 @@ def write_report(run: Run, file: Path, timings: Sequence[tuple[str, float]] = ()
         resources.files("consumers.ranking").joinpath("report.html").read_text()
     )
     page = template.render(
-        verdict=headline(run),
+        verdict=format_headline(run),
         rows=run.rows,
         rows_table=[(name, f"{count:,}") for name, count in run.rows.items()],
         split=_minute(run.split),
@@ -121,20 +124,20 @@ def write_report(run: Run, file: Path, timings: Sequence[tuple[str, float]] = ()
         cards=_cards(run),
         groups=_groups(run),
         rule=verdict.RULE,
-        main_figure=Markup(plots.forest(main, [_name(c) for c in main])),
-        slices_figure=Markup(plots.forest(slices, [f"{c.slice} ({c.rows:,})" for c in slices])),
-        headroom_figure=Markup(plots.waterfall(run.headroom)) if run.headroom else None,
-        curve_figure=Markup(plots.curve(run.curve)),
-        importance_figure=Markup(plots.importance(_importance(run))),
+        main_figure=Markup(plots.draw_forest(main, [_name(c) for c in main])),
+        slices_figure=Markup(plots.draw_forest(slices, [f"{c.slice} ({c.rows:,})" for c in slices])),
+        headroom_figure=Markup(plots.draw_waterfall(run.headroom)) if run.headroom else None,
+        curve_figure=Markup(plots.draw_learning_curve(run.curve)),
+        importance_figure=Markup(plots.draw_importance(_importance(run))),
         importance_shares=_shares(run),
         reliability_figure=Markup(
-            plots.reliability(run.clicked, {name: run.scores.main[name][0] for name in (BASE, ALL)})
+            plots.draw_reliability(run.clicked, {name: run.scores.main[name][0] for name in (BASE, ALL)})
         ),
         rankers=_of_every_ranker(run) if run.scores.beside else [],
         everywhere=[c for c in run.comparisons if c.slice == "all" and c.days == "test" and c.against != ALL],
         sliced=[c for c in run.comparisons if c.slice != "all"],
         delong=run.delong,
-        delong_caveat=delong.CAVEAT,
+        delong_caveat=DELONG_CAVEAT,
         timings=timings,
         unused=unused(run),
         gauc_coverage=metrics.gauc_coverage(run.clicked, run.user),
@@ -158,7 +161,7 @@ def read_timings(file: Path) -> list[tuple[str, float]]:
         raise VitrineError(f"{file}: not a file of lines `seconds step` ({error})") from error
 
 
-def _cards(run: Run) -> list[tuple[str, str]]:
+def _cards(run: LiftResult) -> list[tuple[str, str]]:
     lift = run.find(ALL)
     assert lift is not None
     cards = [(f"{lift.base:.4f} → {lift.with_features:.4f}", "AUC, tabular → with all features")]
@@ -168,12 +171,12 @@ def _cards(run: Run) -> list[tuple[str, str]]:
         cards.append((f"{new.lift:+.4f}", f"AUC on products new in the test {_span(new)}"))
     for ceiling in ("attainable", "oracle"):
         if top := run.find(ceiling):
-            share = captured_share(run.comparisons, ceiling, run.scores.model)
+            share = compute_captured_share(run.comparisons, ceiling, run.scores.model)
             cards.append((f"{100 * share:.0f}%", f"of the way to the {ceiling}'s {top.with_features:.4f}"))
     return cards
 
 
-def _groups(run: Run) -> list[dict[str, object]]:
+def _groups(run: LiftResult) -> list[dict[str, object]]:
     """A row for each group: verdict, what it adds alone, beside the others and over its placebo, what it costs."""
     of_group = {cost.group: cost for cost in run.costs}
     rows: list[dict[str, object]] = []
@@ -189,31 +192,31 @@ def _groups(run: Run) -> list[dict[str, object]]:
     return sorted(rows, key=lambda row: order.index(str(row["verdict"])))
 
 
-def _of_every_ranker(run: Run) -> list[Comparison]:
+def _of_every_ranker(run: LiftResult) -> list[Comparison]:
     """All features against the baseline and against the placebo, of each kind of ranker."""
     on_test = [c for c in run.comparisons if c.slice == "all" and c.days == "test" and c.name in (ALL, OVER_PLACEBO)]
     return sorted(on_test, key=lambda c: (c.model != run.scores.model, c.name))
 
 
-def _importance(run: Run, most: int = 20) -> list[tuple[str, str, float]]:
+def _importance(run: LiftResult, most: int = 20) -> list[tuple[str, str, float]]:
     """The features whose splits gain most: name, group, share."""
     by_gain = sorted(run.scores.gain.items(), key=lambda item: -item[1])[:most]
     return [(feature, run.scores.group_of.get(feature, BASE), share) for feature, share in by_gain]
 
 
-def _shares(run: Run) -> list[tuple[str, float]]:
+def _shares(run: LiftResult) -> list[tuple[str, float]]:
     shares: dict[str, float] = defaultdict(float)
     for feature, share in run.scores.gain.items():
         shares[run.scores.group_of.get(feature, BASE)] += share
     return sorted(shares.items(), key=lambda item: -item[1])
 
 
-def _main(run: Run, comparison: Comparison) -> bool:
+def _main(run: LiftResult, comparison: Comparison) -> bool:
     return comparison.model in (run.scores.model, "truth")
 
 
 def _name(comparison: Comparison) -> str:
-    return f"{comparison.name} (DIN)" if comparison.model == "din" else comparison.name.removeprefix(SWAPPED)
+    return f"{comparison.name} (DIN)" if comparison.model == "din" else comparison.name.removeprefix(PERMUTED)
 
 
 def _minute(moment: np.datetime64) -> str:

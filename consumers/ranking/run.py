@@ -10,26 +10,32 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from consumers.ranking import delong, proxies, verdict
-from consumers.ranking.ablation import Scores, score_all
-from consumers.ranking.baseline_features import tabular_features, unused_context
-from consumers.ranking.bootstrap import Draws, draws, interval, mean_of
-from consumers.ranking.content_features import feature_groups, fit_projection
-from consumers.ranking.costs import Cost, costs, fetch_costs
-from consumers.ranking.export import PARQUET, export, refuse
-from consumers.ranking.ground_truth import Truth, read_truth
-from consumers.ranking.impressions import read_impressions
-from consumers.ranking.lift import Comparison, compare_ladder, compare_main, delong_of
-from consumers.ranking.plan import ALL, BASE, DIN, LIGHTGBM, Plan, split_rows
-from consumers.ranking.refusals import refuse_unusable
-from consumers.ranking.slices import slices
-from consumers.ranking.splits import split_time, validation_time
-from consumers.ranking.training_set import TrainingSet, encoder_version, join
+from consumers.ranking import proxies, verdict
+from consumers.ranking.ablation import RankerScores, train_rankers
+from consumers.ranking.baseline_features import compute_baseline, list_unused_columns
+from consumers.ranking.bootstrap import (
+    BootstrapWeights,
+    DelongInterval,
+    average_rankers,
+    draw_weights,
+    percentile_interval,
+)
+from consumers.ranking.content_features import compute_groups, fit_projection
+from consumers.ranking.costs import GroupCost, combine_costs, measure_fetch_costs
+from consumers.ranking.export import PARQUET, check_export, export_training_set
+from consumers.ranking.ground_truth import GroundTruth, read_ground_truth
+from consumers.ranking.leakage import check_log
+from consumers.ranking.lift import Comparison, compare_groups, compare_rankers, delong_of
+from consumers.ranking.plan import ALL, BASE, DIN, LIGHTGBM, TrainingPlan
+from consumers.ranking.slices import slice_test_rows
+from consumers.ranking.splits import find_test_start, find_validation_start, split_rows
+from consumers.ranking.training_set import TrainingSet, check_encoder_version, join_views
 from consumers.ranking.verdict import Verdict
 from consumers.tagging.report import judge
 from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.offline import delta, quarantine
+from feature_repo.offline.impressions import read_impressions
 from feature_repo.schema import IMPRESSION_ID, PRODUCT_ID
 
 STEP = "lift"
@@ -37,7 +43,7 @@ UNMATCHED = "no feature view had anything for its product at that time; row kept
 
 
 @dataclass(frozen=True)
-class Point:
+class LearningCurvePoint:
     """One point of the learning curve."""
 
     rows: int
@@ -48,7 +54,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Step:
+class AucStep:
     """One step on the way from the baseline to the oracle, in AUC."""
 
     name: str
@@ -56,11 +62,11 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Run:
+class LiftResult:
     """Everything that the report says of one measurement."""
 
     comparisons: Sequence[Comparison]
-    scores: Scores
+    scores: RankerScores
     clicked: NDArray[np.integer]
     """0/1 of the test rows [test rows]."""
     user: NDArray[np.integer]
@@ -72,10 +78,10 @@ class Run:
     replicates: int
     encoder: str | None
     verdicts: Mapping[str, Verdict]
-    headroom: Sequence[Step]
-    curve: Sequence[Point]
-    delong: delong.Difference
-    costs: Sequence[Cost] = ()
+    headroom: Sequence[AucStep]
+    curve: Sequence[LearningCurvePoint]
+    delong: DelongInterval
+    costs: Sequence[GroupCost] = ()
     unused: Sequence[str] = ()
     """Context columns of the log that no ranker saw, each with its type."""
     sections: Mapping[str, object] = field(default_factory=dict)
@@ -99,19 +105,19 @@ class Run:
         )
 
 
-def measure(
+def measure_lift(
     settings: Settings,
     impressions: Path,
     *,
     service: str,
     truth: Path | None,
     test_days: float | None,
-    plan: Plan,
+    plan: TrainingPlan,
     replicates: int,
     now: datetime,
     timings: Sequence[tuple[str, float]] = (),
     progress: Callable[[str, int, int], None],
-) -> Run:
+) -> LiftResult:
     """Measure what a feature service is worth to a ranker of `impressions`.
 
     Every impression is trained on, tested on, or in `Run.rows` and the quarantine with its reason.
@@ -129,9 +135,9 @@ def measure(
         progress: told of every ranker trained.
     """
     data, counted = read_and_join(settings, impressions, service, now)
-    refuse_unusable(data, str(impressions))
-    known = read_truth(truth, data) if truth else None
-    run = measure_joined(
+    check_log(data, str(impressions))
+    known = read_ground_truth(truth, data) if truth else None
+    run = measure_joined_lift(
         data, known, test_days=test_days, plan=plan, replicates=replicates, counted=counted, progress=progress
     )
     shown = pc.unique(data.impressions.column(PRODUCT_ID)).to_pylist()
@@ -148,7 +154,7 @@ def measure(
             "lift": lift.lift,
             "ci95": list(lift.ci95),
         }
-    found = costs(list(run.verdicts), fetch_costs(settings, shown), timings)
+    found = combine_costs(list(run.verdicts), measure_fetch_costs(settings, shown), timings)
     return replace(run, costs=found, sections=sections)
 
 
@@ -165,13 +171,13 @@ def read_and_join(
 ) -> tuple[TrainingSet, dict[str, int]]:
     """A log joined with a feature service, and how many rows were refused or have no feature, each quarantined."""
     log = read_impressions(impressions, now=now)
-    data = join(settings, service, log.table)
+    data = join_views(settings, service, log.table)
     unmatched = _unmatched(data)
     quarantine.add(settings, STEP, [*log.refused, *log.notes, *unmatched], now)
     return data, {"unmatched": len(unmatched), "refused": len(log.refused)}
 
 
-def export_joined(
+def join_and_export(
     settings: Settings,
     impressions: Path,
     out: Path,
@@ -183,44 +189,44 @@ def export_joined(
     progress: Callable[[str], None],
 ) -> dict[str, int]:
     """Join a log and write it as a training set; arguments are `measure`'s and `export`'s."""
-    refuse(out, formats)
+    check_export(out, formats)
     data, _ = read_and_join(settings, impressions, service, now)
-    refuse_unusable(data, str(impressions))
-    start = split_time(data, test_days)
-    middle = validation_time(data, start)
+    check_log(data, str(impressions))
+    start = find_test_start(data, test_days)
+    middle = find_validation_start(data, start)
     part = np.where(data.time < middle, "train", np.where(data.time < start, "validation", "test"))
-    features = dict(tabular_features(data))
+    features = dict(compute_baseline(data))
     embedding = data.views.get(schema.EMBEDDING_TABLE)
     if set(formats) != {PARQUET}:
-        for group in feature_groups(data, fit_projection(embedding, start) if embedding is not None else None).values():
+        for group in compute_groups(data, fit_projection(embedding, start) if embedding is not None else None).values():
             features |= group
-    return export(data, part, features, out, formats, progress)
+    return export_training_set(data, part, features, out, formats, progress)
 
 
-def measure_joined(
+def measure_joined_lift(
     data: TrainingSet,
-    truth: Truth | None,
+    truth: GroundTruth | None,
     *,
     test_days: float | None,
-    plan: Plan,
+    plan: TrainingPlan,
     replicates: int,
     counted: Mapping[str, int],
     progress: Callable[[str, int, int], None],
-) -> Run:
+) -> LiftResult:
     """`measure` of a log that is joined already; `counted` are the rows that were not as they should be."""
-    start = split_time(data, test_days)
-    middle = validation_time(data, start)
+    start = find_test_start(data, test_days)
+    middle = find_validation_start(data, start)
     split = split_rows(data, middle, start, plan.ladder_rows)
-    scores = score_all(data, split, start, plan, truth, progress)
+    scores = train_rankers(data, split, start, plan, truth, progress)
     judged = split.judged
-    on_test, on_validation = (draws(data, rows, replicates, 0) for rows in (split.test, judged & split.train))
-    parts = slices(data, split.test)
-    comparisons = compare_main(scores.main, on_test, parts, seed=0, model=scores.model)
+    on_test, on_validation = (draw_weights(data, rows, replicates, 0) for rows in (split.test, judged & split.train))
+    parts = slice_test_rows(data, split.test)
+    comparisons = compare_rankers(scores.main, on_test, parts, seed=0, model=scores.model)
     if scores.beside:
-        comparisons += compare_main(scores.beside, on_test, {}, seed=0, model=DIN)
-    added, _ = compare_ladder(scores, on_test, ~split.validation, seed=0, days="test")
-    decided, evidence = compare_ladder(scores, on_validation, split.validation, seed=0, days="validation")
-    return Run(
+        comparisons += compare_rankers(scores.beside, on_test, {}, seed=0, model=DIN)
+    added, _ = compare_groups(scores, on_test, ~split.validation, seed=0, days="test")
+    decided, evidence = compare_groups(scores, on_validation, split.validation, seed=0, days="validation")
+    return LiftResult(
         comparisons=[*added, *comparisons, *decided],
         scores=scores,
         clicked=on_test.clicked,
@@ -235,16 +241,16 @@ def measure_joined(
             **counted,
         },
         replicates=replicates,
-        encoder=encoder_version(data),
-        verdicts=verdict.verdicts(evidence),
+        encoder=check_encoder_version(data),
+        verdicts=verdict.decide_verdicts(evidence),
         headroom=_headroom(scores, on_test, split.validation),
         curve=_curve(scores, on_test, int(split.train.sum())),
         delong=delong_of(scores.main, on_test.clicked),
-        unused=unused_context(data),
+        unused=list_unused_columns(data),
     )
 
 
-def _headroom(scores: Scores, drawn: Draws, validation: NDArray[np.bool_]) -> list[Step]:
+def _headroom(scores: RankerScores, drawn: BootstrapWeights, validation: NDArray[np.bool_]) -> list[AucStep]:
     """From the baseline to the oracle on the test, where there is a truth: the ladder's rankers, then the main ones."""
     if not scores.headroom:
         return []
@@ -252,19 +258,19 @@ def _headroom(scores: Scores, drawn: Draws, validation: NDArray[np.bool_]) -> li
     on_test = {name: each[:, ~validation] for name, each in steps.items()}
     on_test |= {name: scores.main[name] for name in ("attainable", "oracle")}
     once = drawn.once()
-    return [Step(name, float(once.measure("auc", each)[:, 0].mean())) for name, each in on_test.items()]
+    return [AucStep(name, float(once.measure("auc", each)[:, 0].mean())) for name, each in on_test.items()]
 
 
-def _curve(scores: Scores, drawn: Draws, rows: int) -> list[Point]:
+def _curve(scores: RankerScores, drawn: BootstrapWeights, rows: int) -> list[LearningCurvePoint]:
     points = []
     pairs = dict(scores.curve)
     if scores.model == LIGHTGBM:
         pairs[1.0] = scores.main[BASE], scores.main[ALL]
     for share, (base, with_features) in pairs.items():
         before, after = drawn.two_way(base), drawn.two_way(with_features)
-        lift = mean_of(after - before, 0)
+        lift = average_rankers(after - before, 0)
         low, high = (float(each[:, 0].mean()) for each in (before, after))
-        points.append(Point(round(share * rows), low, high, float(lift[0]), interval(lift)))
+        points.append(LearningCurvePoint(round(share * rows), low, high, float(lift[0]), percentile_interval(lift)))
     return points
 
 

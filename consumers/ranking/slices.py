@@ -15,7 +15,7 @@ HEAD_SHARE = 0.8
 """The products that got this share of the training impressions are the head; the others seen in it are the tail."""
 
 
-def slices(data: TrainingSet, test: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
+def slice_test_rows(data: TrainingSet, test: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
     """Name to which test rows [test rows]; a slice without a click, or without anything else, is left out.
 
     New are products that were never shown before the test; younger than a day or a week those listed (else first

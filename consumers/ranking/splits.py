@@ -4,6 +4,8 @@ Verdicts are taken on the validation days, by rankers that were trained before t
 nobody who decides anything.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +20,7 @@ VALIDATION_SHARE = 1 / 3
 """At most this share of the time before the test: a short log has a short validation."""
 
 
-def split_time(data: TrainingSet, test_days: float | None) -> int:
+def find_test_start(data: TrainingSet, test_days: float | None) -> int:
     """Where the test begins, in microseconds: `test_days` before the end of the last day, else by share of the rows.
 
     Raises:
@@ -44,7 +46,7 @@ def split_time(data: TrainingSet, test_days: float | None) -> int:
     )
 
 
-def validation_time(data: TrainingSet, start: int) -> int:
+def find_validation_start(data: TrainingSet, start: int) -> int:
     """Where the validation days begin, in microseconds: VALIDATION_DAYS before the test, fewer in a short log.
 
     Args:
@@ -69,3 +71,32 @@ def validation_time(data: TrainingSet, start: int) -> int:
 
 def _both(clicked: NDArray[np.integer]) -> bool:
     return len(clicked) > 0 and clicked.min() != clicked.max()
+
+
+@dataclass(frozen=True)
+class RowSplit:
+    """Which rows of the log [n] do what."""
+
+    train: NDArray[np.bool_]
+    """Before the test [n]."""
+    judged: NDArray[np.bool_]
+    """Validation and test [n]."""
+    validation: NDArray[np.bool_]
+    """[judged]; the others are the test."""
+    ladder: NDArray[np.int64]
+    """Which of the train rows the ladder is trained on, all before the validation."""
+
+    @property
+    def test(self) -> NDArray[np.bool_]:
+        """[n]."""
+        return ~self.train
+
+
+def split_rows(data: TrainingSet, validation: int, start: int, ladder_rows: int) -> RowSplit:
+    """Part a log at two moments (microseconds)."""
+    time = data.time
+    judged = time >= validation
+    early = np.flatnonzero(time[time < start] < validation)
+    chance = np.random.default_rng(0)
+    sample = early if len(early) <= ladder_rows else np.sort(chance.choice(early, ladder_rows, replace=False))
+    return RowSplit(time < start, judged, (time < start)[judged], sample)

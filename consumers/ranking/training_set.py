@@ -42,7 +42,7 @@ class JoinedView:
     def numbers(self, column: str) -> NDArray[np.float32]:
         """A numeric or boolean column at each impression, float32 [n], NaN where there is none."""
         values = self.versions.column(column).cast(pa.float32()).to_numpy()
-        return gather(values, self.row)
+        return gather_rows(values, self.row)
 
     def strings(self, column: str) -> pa.ChunkedArray:
         """A string column at each impression [n], null where there is none."""
@@ -60,12 +60,12 @@ class TrainingSet:
     @cached_property
     def user(self) -> Ints:
         """User codes [n], in order of first appearance, so that later rows never change them."""
-        return codes(self.impressions.column(USER_ID))
+        return encode_values(self.impressions.column(USER_ID))
 
     @cached_property
     def product(self) -> Ints:
         """Product codes [n], in order of first appearance."""
-        return codes(self.impressions.column(PRODUCT_ID))
+        return encode_values(self.impressions.column(PRODUCT_ID))
 
     @cached_property
     def time(self) -> Ints:
@@ -82,7 +82,7 @@ class TrainingSet:
         return replace(self, views=views)
 
 
-def codes(column: pa.ChunkedArray | pa.Array) -> Ints:
+def encode_values(column: pa.ChunkedArray | pa.Array) -> Ints:
     """Codes of a column's values from 0, in order of first appearance, -1 for null [n]."""
     encoded = pc.dictionary_encode(column)
     chunks = encoded.chunks if isinstance(encoded, pa.ChunkedArray) else [encoded]
@@ -92,12 +92,12 @@ def codes(column: pa.ChunkedArray | pa.Array) -> Ints:
     return indices.fill_null(-1).to_numpy().astype(np.int64)
 
 
-def gather(values: NDArray[np.float32], row: Ints) -> NDArray[np.float32]:
+def gather_rows(values: NDArray[np.float32], row: Ints) -> NDArray[np.float32]:
     """`values[row]`, NaN where `row` is -1 [n, ...]."""
     return np.concatenate([values, np.full((1, *values.shape[1:]), np.nan, np.float32)])[row]
 
 
-def join(settings: Settings, service: str, impressions: pa.Table) -> TrainingSet:
+def join_views(settings: Settings, service: str, impressions: pa.Table) -> TrainingSet:
     """Join impressions, as of their own time, with every view of a feature service, through Feast.
 
     Args:
@@ -131,11 +131,11 @@ def join(settings: Settings, service: str, impressions: pa.Table) -> TrainingSet
         since = matched.event_timestamp.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
         views[name] = JoinedView(matched.versions.rename_columns(plain), since, matched.row_index)
     data = TrainingSet(impressions, views)
-    encoder_version(data)
+    check_encoder_version(data)
     return data
 
 
-def encoder_version(data: TrainingSet) -> str | None:
+def check_encoder_version(data: TrainingSet) -> str | None:
     """The one encoder version of all joined views, None where none has vectors.
 
     Raises:

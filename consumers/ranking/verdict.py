@@ -19,11 +19,12 @@ from scipy.stats import norm
 
 KEEP, DROP, NOT_PROVEN = "keep", "drop", "not proven"
 LEVEL = 0.05
-WORTH = 0.0005
+MIN_WORTH = 0.0005
 """AUC below which no team would carry a group of features."""
 RULE = (
     f"keep: lifts the baseline, and more than the same group with swapped content, Holm-corrected p < {LEVEL}; "
-    f"drop: shown to be worth less than {WORTH:+.4f} AUC over the placebo and beside the other groups; else not proven"
+    f"drop: shown to be worth less than {MIN_WORTH:+.4f} AUC over the placebo and beside the other groups; "
+    "else not proven"
 )
 
 Floats = NDArray[np.float64]
@@ -50,18 +51,18 @@ class Verdict:
     """Corrected for the number of groups."""
 
 
-def verdicts(evidence: Mapping[str, Evidence]) -> dict[str, Verdict]:
+def decide_verdicts(evidence: Mapping[str, Evidence]) -> dict[str, Verdict]:
     """Apply the rule to every group."""
     tried = {name: max(_p_above(each, 0) for each in _shown(e)) for name, e in evidence.items()}
-    corrected = holm(tried)
+    corrected = holm_correction(tried)
     share = LEVEL / max(len(evidence), 1)
     return {
-        name: Verdict(_decide(corrected[name], [upper(each, share) for each in _bounds(e)]), corrected[name])
+        name: Verdict(_decide(corrected[name], [upper_bound(each, share) for each in _bounds(e)]), corrected[name])
         for name, e in evidence.items()
     }
 
 
-def holm(p: Mapping[str, float]) -> dict[str, float]:
+def holm_correction(p: Mapping[str, float]) -> dict[str, float]:
     """Holm's step-down correction (Holm 1979): the k-th smallest of m times m - k + 1, no less than those before."""
     corrected: dict[str, float] = {}
     floor = 0.0
@@ -71,7 +72,7 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
     return corrected
 
 
-def upper(difference: Floats, level: float) -> float:
+def upper_bound(difference: Floats, level: float) -> float:
     """One-sided upper bound of a difference [1 + replicates] at `level`."""
     return float(difference[0] + norm.ppf(1 - level) * difference[1:].std(ddof=1))
 
@@ -97,4 +98,4 @@ def _bounds(evidence: Evidence) -> list[Floats]:
 def _decide(p: float, uppers: list[float]) -> str:
     if p < LEVEL:
         return KEEP
-    return DROP if all(bound < WORTH for bound in uppers) else NOT_PROVEN
+    return DROP if all(bound < MIN_WORTH for bound in uppers) else NOT_PROVEN

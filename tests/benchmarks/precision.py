@@ -19,12 +19,12 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from consumers.ranking.impressions import read_impressions
-from consumers.ranking.training_set import join
+from consumers.ranking.training_set import join_views
 from feature_repo import config
 from feature_repo.arrow.field import STORAGES
 from feature_repo.console import StoreOption
 from feature_repo.offline import delta, files
+from feature_repo.offline.impressions import read_impressions
 from tests.benchmarks import harness, precision_auc
 from tests.benchmarks.stored_vectors import through_rows
 
@@ -82,7 +82,7 @@ def auc(
 ) -> None:
     """AUC of a ranker with affinity features of stored vectors, less that of exact ones."""
     log = precision_auc.sample_of_users(read_impressions(impressions, now=datetime.now(UTC)).table, rows)
-    data = join(config.load(store), features, log)
+    data = join_views(config.load(store), features, log)
     done = precision_auc.measure(data, test_days=test_days, seeds=seeds, replicates=replicates, progress=print)
     lines = [
         f"LightGBM with the features of the log and the affinity features of vectors and interests in each storage: "

@@ -13,12 +13,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from consumers.ranking import lightgbm_ranker
-from consumers.ranking.baseline_features import tabular_features
-from consumers.ranking.bootstrap import Floats, draws, interval, mean_of
-from consumers.ranking.click_counts import clicks_of_users
-from consumers.ranking.content_features import Group, feature_groups
-from consumers.ranking.splits import split_time
-from consumers.ranking.training_set import JoinedView, TrainingSet, gather
+from consumers.ranking.baseline_features import compute_baseline
+from consumers.ranking.bootstrap import Floats, average_rankers, draw_weights, percentile_interval
+from consumers.ranking.click_counts import index_clicks
+from consumers.ranking.content_features import FeatureGroup, compute_groups
+from consumers.ranking.splits import find_test_start
+from consumers.ranking.training_set import JoinedView, TrainingSet, gather_rows
 from feature_repo.arrow.field import STORAGES
 from feature_repo.features.interest import Click, means_of_histories
 from feature_repo.features.similarity import rowwise_cosine
@@ -79,26 +79,26 @@ def measure(
         replicates: of the bootstrap over users.
         progress: told of each ranker trained.
     """
-    test = data.time >= split_time(data, test_days)
-    base = lightgbm_ranker.binned(tabular_features(data), data.clicked, ~test, test)
-    drawn = draws(data, test, replicates, 0)
+    test = data.time >= find_test_start(data, test_days)
+    base = lightgbm_ranker.bin_features(compute_baseline(data), data.clicked, ~test, test)
+    drawn = draw_weights(data, test, replicates, 0)
 
-    def auc(name: str, *groups: lightgbm_ranker.Binned) -> Floats:
+    def auc(name: str, *groups: lightgbm_ranker.BinnedFeatures) -> Floats:
         progress(name)
         return drawn.measure("auc", lightgbm_ranker.fit([base, *groups], range(seeds)).scores)
 
     of = {NONE: auc(NONE)}
     for storage in STORAGES:
         group = affinity_of_stored(data, storage)
-        of[storage] = auc(storage, lightgbm_ranker.binned(group, data.clicked, ~test, test))
+        of[storage] = auc(storage, lightgbm_ranker.bin_features(group, data.clicked, ~test, test))
     lines = []
     for name, values in of.items():
-        difference = mean_of(values - of[EXACT], 0)
-        lines.append(Line(name, float(values[:, 0].mean()), float(difference[0]), interval(difference)))
+        difference = average_rankers(values - of[EXACT], 0)
+        lines.append(Line(name, float(values[:, 0].mean()), float(difference[0]), percentile_interval(difference)))
     return Measured(lines, int((~test).sum()), int(test.sum()))
 
 
-def affinity_of_stored(data: TrainingSet, storage: str) -> Group:
+def affinity_of_stored(data: TrainingSet, storage: str) -> FeatureGroup:
     """The affinity group as it is of vectors and interests that were packed and read: float32 [n] each."""
     view = data.views[VIEW]
     exact = {name: view.vectors(name) for name in INTERESTS if name in view.versions.column_names}
@@ -107,7 +107,7 @@ def affinity_of_stored(data: TrainingSet, storage: str) -> Group:
         place = versions.schema.get_field_index(name)
         versions = versions.set_column(place, name, lists(_stored(vectors, storage)))
     stored = replace(view, versions=versions)
-    group = feature_groups(data.with_views({**data.views, VIEW: stored}), None)["affinity"]
+    group = compute_groups(data.with_views({**data.views, VIEW: stored}), None)["affinity"]
     for name, vectors in exact.items():
         group[INTERESTS[name]] = _interest_cosine(data, view, vectors, storage)
     return group
@@ -117,10 +117,10 @@ def _interest_cosine(
     data: TrainingSet, view: JoinedView, vectors: NDArray[np.float32], storage: str
 ) -> NDArray[np.float32]:
     """Cosine of each row's stored vector to its user's stored interest, which is the mean of exact ones [n]."""
-    clicks = clicks_of_users(data.user, data.time, data.clicked)
+    clicks = index_clicks(data.user, data.time, data.clicked)
     row = np.where(np.append(~np.isnan(vectors[:, 0]), False)[view.row], view.row, -1)
     nothing = [np.full((len(clicks.rows), len(labels)), np.nan, np.float32) for labels in (CHILD_AGES, CHILD_GENDERS)]
-    click = Click(gather(vectors, row[clicks.rows]), *nothing, data.time[clicks.rows])
+    click = Click(gather_rows(vectors, row[clicks.rows]), *nothing, data.time[clicks.rows])
     starts = np.searchsorted(data.user[clicks.rows], np.arange(int(data.user.max()) + 2))
     means = _stored(means_of_histories(click, starts).vector, storage)
     last = np.where(clicks.before > 0, clicks.end - 1, -1)

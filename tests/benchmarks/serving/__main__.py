@@ -3,7 +3,7 @@
 import typer
 
 from tests.benchmarks import serving
-from tests.benchmarks.serving.bare_flight import (echo)
+from tests.benchmarks.serving.bare_flight import echo
 from tests.benchmarks.serving.load import load
 from tests.benchmarks.serving.stages import stages
 from tests.benchmarks.serving.stock import stock

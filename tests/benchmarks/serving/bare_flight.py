@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.flight as flight
 
 from consumers.serving.client import FlightClient
-from tests.benchmarks.serving.options import (Draw)
-from tests.benchmarks.serving.processes import (ended)
+from tests.benchmarks.serving.options import Draw
+from tests.benchmarks.serving.processes import ended
 
 
 @contextmanager

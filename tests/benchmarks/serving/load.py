@@ -10,9 +10,9 @@ import typer
 from consumers.serving.client import FlightClient
 from tests.benchmarks import harness
 from tests.benchmarks.harness import Record
-from tests.benchmarks.serving.options import (Asked, Products, Users, drawn, timed)
-from tests.benchmarks.serving.processes import (serving)
-from tests.benchmarks.serving.deployment import (SERVICE, world)
+from tests.benchmarks.serving.deployment import SERVICE, world
+from tests.benchmarks.serving.options import Asked, Products, Users, drawn, timed
+from tests.benchmarks.serving.processes import serving
 
 
 def load(

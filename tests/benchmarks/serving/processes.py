@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from tests import servers
-from tests.benchmarks.serving.deployment import (SERVICE)
+from tests.benchmarks.serving.deployment import SERVICE
 
 
 @contextmanager

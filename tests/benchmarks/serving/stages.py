@@ -21,8 +21,8 @@ from feature_repo import memory
 from feature_repo.online.redis_store import RedisPipeline
 from feature_repo.online.request import PlannedRequest
 from feature_repo.online.table import OnlineTable
-from tests.benchmarks.serving.options import (Asked, Calls, Products, Users, drawn)
-from tests.benchmarks.serving.deployment import (SERVICE, world)
+from tests.benchmarks.serving.deployment import SERVICE, world
+from tests.benchmarks.serving.options import Asked, Calls, Products, Users, drawn
 
 STAGES: dict[str, tuple[Any, str]] = {
     "read the request": (ask, "read"),

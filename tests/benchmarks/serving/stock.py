@@ -3,10 +3,10 @@
 from consumers.serving.client import FlightClient
 from tests.benchmarks import harness
 from tests.benchmarks.harness import Record, Rounds
-from tests.benchmarks.serving.options import (Asked, Calls, Products, Users, drawn)
+from tests.benchmarks.serving.deployment import SERVICE, world
+from tests.benchmarks.serving.options import Asked, Calls, Products, Users, drawn
+from tests.benchmarks.serving.processes import feast_serve, serving
 from tests.benchmarks.serving.rows import DIM
-from tests.benchmarks.serving.processes import (feast_serve, serving)
-from tests.benchmarks.serving.deployment import (SERVICE, world)
 
 
 def stock(

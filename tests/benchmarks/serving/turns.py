@@ -12,11 +12,11 @@ from consumers.serving.client import FlightClient, HttpClient, request
 from feature_repo import memory
 from tests.benchmarks import harness
 from tests.benchmarks.harness import Record, Rounds
-from tests.benchmarks.serving.options import (Asked, Calls, Products, Users, drawn, timed)
-from tests.benchmarks.serving.bare_flight import (bare)
+from tests.benchmarks.serving.bare_flight import bare
+from tests.benchmarks.serving.deployment import SERVICE, world
+from tests.benchmarks.serving.options import Asked, Calls, Products, Users, drawn, timed
+from tests.benchmarks.serving.processes import serving
 from tests.benchmarks.serving.rows import DIM
-from tests.benchmarks.serving.processes import (serving)
-from tests.benchmarks.serving.deployment import (SERVICE, world)
 
 
 def turns(

@@ -3,9 +3,9 @@
 import numpy as np
 import pyarrow as pa
 
-from consumers.ranking.content import NEIGHBOURS
-from consumers.ranking.plan import Plan
-from consumers.ranking.run import Run, measure_joined
+from consumers.ranking.content_features import NEIGHBOURS
+from consumers.ranking.plan import TrainingPlan
+from consumers.ranking.run import LiftResult, measure_joined_lift
 from consumers.ranking.training_set import JoinedView, TrainingSet
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, TIMESTAMP
 
@@ -89,13 +89,13 @@ def measured(
     permutations: int = 1,
     replicates: int = 20,
     ranker: str = "lightgbm",
-) -> Run:
+) -> LiftResult:
     """What `consume lift` makes of a log that is joined already."""
-    return measure_joined(
+    return measure_joined_lift(
         data,
         None,
         test_days=days,
-        plan=Plan(seeds=seeds, permutations=permutations, ladder_rows=10_000, ranker=ranker),
+        plan=TrainingPlan(seeds=seeds, permutations=permutations, ladder_rows=10_000, ranker=ranker),
         replicates=replicates,
         counted={"unmatched": 0, "refused": 0},
         progress=lambda *_: None,

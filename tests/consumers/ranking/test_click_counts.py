@@ -14,7 +14,7 @@ def arrays(log: list[tuple[int, int, int]]) -> tuple[np.ndarray, np.ndarray, np.
 @given(logs)
 def test_counts_what_the_same_key_had_strictly_before_each_row(log: list) -> None:
     key, time, clicked = arrays(log)
-    shown, clicks = click_counts.counts_before(key, time, clicked)
+    shown, clicks = click_counts.count_before(key, time, clicked)
     for row in range(len(log)):
         earlier = (key == key[row]) & (time < time[row])
         assert (shown[row], clicks[row]) == (earlier.sum(), clicked[earlier].sum())
@@ -23,7 +23,7 @@ def test_counts_what_the_same_key_had_strictly_before_each_row(log: list) -> Non
 @given(logs, st.integers(1, 5))
 def test_the_window_holds_the_last_clicks_strictly_before_newest_first(log: list, length: int) -> None:
     user, time, clicked = arrays(log)
-    clicks = click_counts.clicks_of_users(user, time, clicked)
+    clicks = click_counts.index_clicks(user, time, clicked)
     window = clicks.window(np.arange(len(log)), length)
     for row in range(len(log)):
         earlier = [i for i in range(len(log)) if user[i] == user[row] and time[i] < time[row] and clicked[i]]
@@ -35,7 +35,7 @@ def test_the_window_holds_the_last_clicks_strictly_before_newest_first(log: list
 def test_days_since_click_are_counted_from_the_last_one_before(log: list) -> None:
     user, time, clicked = arrays(log)
     time = time * click_counts.MICROSECONDS_A_DAY
-    days = click_counts.days_since_click(click_counts.clicks_of_users(user, time, clicked), time)
+    days = click_counts.compute_days_since_click(click_counts.index_clicks(user, time, clicked), time)
     for row in range(len(log)):
         earlier = time[(user == user[row]) & (time < time[row]) & (clicked == 1)]
         if len(earlier):
@@ -46,4 +46,4 @@ def test_days_since_click_are_counted_from_the_last_one_before(log: list) -> Non
 
 def test_a_smoothed_rate_moves_from_the_prior_to_what_was_seen() -> None:
     shown, clicks = np.array([0, 20, 2_000_000]), np.array([0, 10, 1_000_000])
-    assert np.allclose(click_counts.smoothed_rate(shown, clicks, np.full(3, 0.1), 20), [0.1, 0.3, 0.5], atol=1e-4)
+    assert np.allclose(click_counts.smooth_rate(shown, clicks, np.full(3, 0.1), 20), [0.1, 0.3, 0.5], atol=1e-4)

@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from consumers.ranking import lightgbm_ranker, report
-from consumers.ranking.baseline_features import tabular_features, unused_context
+from consumers.ranking.baseline_features import compute_baseline, list_unused_columns
 from consumers.ranking.training_set import TrainingSet
-from tests.consumers.ranking.logs import (DAY, START, measured, small_log)
+from tests.consumers.ranking.logs import DAY, START, measured, small_log
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 UNUSABLE = {
@@ -63,8 +63,8 @@ def test_texts_are_categories_in_the_order_in_which_they_appear(kind: pa.DataTyp
 
 
 def added_features(data: TrainingSet, **columns: pa.Array) -> list[np.ndarray]:
-    before, after = tabular_features(data), tabular_features(with_columns(data, **columns))
-    assert unused_context(with_columns(data, **columns)) == []
+    before, after = compute_baseline(data), compute_baseline(with_columns(data, **columns))
+    assert list_unused_columns(with_columns(data, **columns)) == []
     for name, values in before.items():
         np.testing.assert_array_equal(after[name], values)
     return [values for name, values in after.items() if name not in before]
@@ -80,14 +80,14 @@ def test_a_column_may_be_called_by_any_characters() -> None:
     data = with_columns(small_log(), **{'a "b", {c}: [d]': pa.scalar(1.0), "位置": pa.scalar("x")})
     early = data.time < START + 15 * DAY
     assert np.isfinite(
-        lightgbm_ranker.fit_and_score(tabular_features(data), data.clicked, early, ~early, seeds=[0])
+        lightgbm_ranker.fit_and_score(compute_baseline(data), data.clicked, early, ~early, seeds=[0])
     ).all()
 
 
 def test_what_holds_neither_numbers_nor_text_is_named_with_its_type() -> None:
     data = with_columns(small_log(rows=300), position=pa.scalar(1), **UNUSABLE)
-    assert tabular_features(data).keys() == tabular_features(with_columns(small_log(rows=300), p=pa.scalar(1))).keys()
-    assert unused_context(data) == [
+    assert compute_baseline(data).keys() == compute_baseline(with_columns(small_log(rows=300), p=pa.scalar(1))).keys()
+    assert list_unused_columns(data) == [
         "timestamp (timestamp[us, tz=UTC])",
         "date (date32[day])",
         "list (list<item: double>)",
@@ -103,7 +103,7 @@ def test_the_terminal_and_the_report_name_what_was_not_used(tmp_path: Path) -> N
     said = "Not used, for they hold neither numbers nor text: timestamp (timestamp[us, tz=UTC]), date (date32[day])"
     terminal = Console(width=250)
     with terminal.capture() as written:
-        terminal.print(report.as_table(run))
+        terminal.print(report.to_table(run))
     assert said in " ".join(written.get().split())
     report.write_report(run, tmp_path / "report.html")
     assert said in (tmp_path / "report.html").read_text()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from consumers.ranking import costs
-from consumers.ranking.costs import Fetched
+from consumers.ranking.costs import FetchCost
 from feature_repo import config, definitions
 from feature_repo.config import Settings
 from feature_repo.online import entity_keys
@@ -41,7 +41,7 @@ def bytes_online(store: Settings, view: str, products: list[str]) -> float:
 
 def test_bytes_are_those_of_the_rows_of_every_view_that_is_fetched(store: Settings) -> None:
     products = world.small_shop().products
-    found = costs.fetch_costs(store, products)
+    found = costs.measure_fetch_costs(store, products)
     assert found.keys() == {
         ("product_tags",),
         ("product_embedding", "product_tags"),
@@ -55,19 +55,19 @@ def test_bytes_are_those_of_the_rows_of_every_view_that_is_fetched(store: Settin
 
 
 def test_a_view_of_which_no_candidate_has_a_row_costs_nothing_that_is_known(store: Settings) -> None:
-    assert costs.fetch_costs(store, ["nobody"]) == {}
-    assert costs.fetch_costs(store, []) == {}
+    assert costs.measure_fetch_costs(store, ["nobody"]) == {}
+    assert costs.measure_fetch_costs(store, []) == {}
 
 
 def test_without_an_online_store_nothing_is_known_of_fetching(tmp_path: Path, store: Settings) -> None:
-    assert costs.fetch_costs(world.deployment(tmp_path), ["p1"]) == {}
+    assert costs.measure_fetch_costs(world.deployment(tmp_path), ["p1"]) == {}
     (tmp_path / "feature_store.yaml").write_text("project: shop\noffline_store:\n  path: tables\n")
-    assert costs.fetch_costs(config.load(tmp_path / "feature_store.yaml"), ["p1"]) == {}
+    assert costs.measure_fetch_costs(config.load(tmp_path / "feature_store.yaml"), ["p1"]) == {}
 
 
 def test_a_group_costs_all_the_steps_that_it_needs_and_no_others() -> None:
     groups = ["tags", "affinity", "vectors", "codes", "neighbours", "of tomorrow"]
-    found = {cost.group: cost.build_seconds for cost in costs.costs(groups, {}, TIMINGS)}
+    found = {cost.group: cost.build_seconds for cost in costs.combine_costs(groups, {}, TIMINGS)}
     assert found == {
         "tags": 34.0,
         "affinity": 36.0,
@@ -79,8 +79,8 @@ def test_a_group_costs_all_the_steps_that_it_needs_and_no_others() -> None:
 
 
 def test_what_was_not_measured_is_null_and_never_nothing() -> None:
-    fetched = {("product_tags",): Fetched(88, 1.5)}
-    tags, vectors = costs.costs(["tags", "vectors"], fetched, [])
+    fetched = {("product_tags",): FetchCost(88, 1.5)}
+    tags, vectors = costs.combine_costs(["tags", "vectors"], fetched, [])
     assert tags.as_json() == {
         "group": "tags",
         "bytes_per_candidate": 88,

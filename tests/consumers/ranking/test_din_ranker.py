@@ -10,15 +10,15 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from consumers.ranking import din_ranker, report
-from consumers.ranking.baseline_features import tabular_features
+from consumers.ranking.baseline_features import compute_baseline
 from consumers.ranking.lift import OVER_PLACEBO
-from consumers.ranking.run import Run
+from consumers.ranking.run import LiftResult
 from consumers.ranking.training_set import TrainingSet
 from feature_repo.errors import VitrineError
-from tests.consumers.ranking.logs import (measured, small_log)
+from tests.consumers.ranking.logs import measured, small_log
 
 DATA = small_log(rows=6000, users=40)
-BASE = tabular_features(DATA)
+BASE = compute_baseline(DATA)
 KINDS = ("lightgbm", "din")
 TRAIN, TEST = np.arange(4500), np.arange(4500, 6000)
 
@@ -53,7 +53,7 @@ def test_a_click_does_not_reach_what_was_shown_before_it() -> None:
 
 def test_the_interest_is_the_sum_of_the_clicks_each_weighed_by_how_it_meets_the_candidate() -> None:
     torch.manual_seed(0)
-    network = din_ranker.Network(3, 6, 0, 0)
+    network = din_ranker.DeepInterestNetwork(3, 6, 0, 0)
     history = torch.tensor([[4, 2, -1], [-1, -1, -1]])
     candidate = network.product(torch.tensor([1, 5]))
     found = network.interest(candidate, history)
@@ -67,11 +67,11 @@ def test_the_interest_is_the_sum_of_the_clicks_each_weighed_by_how_it_meets_the_
 
 
 @pytest.fixture(scope="module")
-def run() -> Run:
+def run() -> LiftResult:
     return measured(small_log(), days=5, permutations=2, ranker="both")
 
 
-def test_both_rankers_stand_side_by_side_and_an_unknown_one_is_refused(run: Run) -> None:
+def test_both_rankers_stand_side_by_side_and_an_unknown_one_is_refused(run: LiftResult) -> None:
     for name in ("all features", "placebo", "all features over placebo"):
         assert {c.model for c in run.comparisons if (c.name, c.slice, c.metric) == (name, "all", "auc")} == set(KINDS)
     alone = measured(small_log(), days=5, ranker="din")
@@ -83,7 +83,7 @@ def test_both_rankers_stand_side_by_side_and_an_unknown_one_is_refused(run: Run)
 
 
 def test_each_kind_of_ranker_is_held_against_a_placebo_of_its_own_of_the_same_permutations(
-    run: Run, tmp_path: Path
+    run: LiftResult, tmp_path: Path
 ) -> None:
     for scores in (run.scores.main, run.scores.beside):
         assert len(scores["placebo"]) == 2
@@ -100,5 +100,5 @@ def test_each_kind_of_ranker_is_held_against_a_placebo_of_its_own_of_the_same_pe
     page = (tmp_path / "report.html").read_text()
     for kind in KINDS:
         assert f"{kind}, over placebo</td><td>{found[kind].base:.4f}" in page
-    figures = json.loads(report.as_json(run))["comparisons"]
+    figures = json.loads(report.to_json(run))["comparisons"]
     assert {each["model"] for each in figures if each["name"] == OVER_PLACEBO} == set(KINDS)

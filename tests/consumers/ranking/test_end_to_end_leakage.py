@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from consumers import cli
-from consumers.ranking.leakage import later_than_shown
+from consumers.ranking.leakage import find_future_rows
 from consumers.ranking.run import read_and_join
 from consumers.ranking.training_set import JoinedView, TrainingSet
 from feature_repo import console, definitions
@@ -136,7 +136,7 @@ def test_every_impression_has_the_version_of_every_view_that_held_at_its_time(sh
     data = joined(shop, tmp_path)
     assert data.views.keys() == KEYS.keys()
     assert point_in_time_faults(data, shop) == dict.fromkeys(KEYS, 0)
-    assert later_than_shown(data) == []
+    assert find_future_rows(data) == []
 
 
 def test_the_check_sees_every_view_whose_timestamps_are_a_day_later(shop: Settings, tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_join_that_takes_every_timestamp_for_a_day_earlier_is_named_by_all_its
     views = {
         name: JoinedView(view.versions, view.since + 86_400_000_000, view.row) for name, view in data.views.items()
     }
-    assert KEYS.keys() <= {leak.feature for leak in later_than_shown(data.with_views(views))}
+    assert KEYS.keys() <= {leak.feature for leak in find_future_rows(data.with_views(views))}
 
 
 def test_tomorrows_clicks_in_the_interests_end_the_command_with_1_and_the_features_name(

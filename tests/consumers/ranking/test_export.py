@@ -9,20 +9,20 @@ import torch
 from sklearn.datasets import load_svmlight_file
 
 from consumers.ranking import lightgbm_ranker
-from consumers.ranking.baseline_features import tabular_features
-from consumers.ranking.export import FORMATS, ImpressionDataset, export
+from consumers.ranking.baseline_features import compute_baseline
+from consumers.ranking.export import FORMATS, ImpressionDataset, export_training_set
 from feature_repo.errors import VitrineError
-from tests.consumers.ranking.logs import (small_log)
+from tests.consumers.ranking.logs import small_log
 
 DATA = small_log(rows=600)
-FEATURES = tabular_features(DATA)
+FEATURES = compute_baseline(DATA)
 SPLIT = np.where(np.arange(600) < 400, "train", np.where(np.arange(600) < 500, "validation", "test"))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("exported") / "set"
-    export(DATA, SPLIT, FEATURES, out, FORMATS, lambda what: None)
+    export_training_set(DATA, SPLIT, FEATURES, out, FORMATS, lambda what: None)
     return out
 
 
@@ -60,7 +60,7 @@ def test_a_vector_is_stored_once_however_often_it_was_shown(folder: Path) -> Non
 def test_libsvm_says_what_the_features_are_and_leaves_out_what_is_missing(folder: Path) -> None:
     read, labels = load_svmlight_file(str(folder / "tabular.libsvm"), n_features=len(FEATURES), zero_based=True)
     every = np.ones(600, bool)
-    expected = lightgbm_ranker.matrix(FEATURES, every)
+    expected = lightgbm_ranker.to_matrix(FEATURES, every)
     np.testing.assert_array_equal(labels, DATA.clicked)
     np.testing.assert_allclose(read.toarray(), np.nan_to_num(expected), rtol=1e-6)
     assert read.nnz == (~np.isnan(expected)).sum()
@@ -74,17 +74,17 @@ def test_lightgbm_trains_on_its_binary_as_on_the_features_themselves(folder: Pat
     read = lightgbm.Dataset(str(folder / "tabular.bin"), params=settings)
     booster = lightgbm.train(settings, read, num_boost_round=5)
     every = np.ones(600, bool)
-    itself = lightgbm_ranker.binned(FEATURES, DATA.clicked, every, ~every).train
+    itself = lightgbm_ranker.bin_features(FEATURES, DATA.clicked, every, ~every).train
     expected = lightgbm.train(settings, itself, num_boost_round=5)
-    rows = lightgbm_ranker.matrix(FEATURES, every)
+    rows = lightgbm_ranker.to_matrix(FEATURES, every)
     np.testing.assert_array_equal(booster.predict(rows), expected.predict(rows))
 
 
 def test_what_is_no_export_is_not_written_over_and_an_unknown_format_is_named(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(VitrineError, match="something other than an exported training set"):
-        export(DATA, SPLIT, FEATURES, tmp_path, FORMATS, lambda what: None)
+        export_training_set(DATA, SPLIT, FEATURES, tmp_path, FORMATS, lambda what: None)
     with pytest.raises(VitrineError, match="no format tfrecord; there are: parquet, libsvm, lightgbm"):
-        export(DATA, SPLIT, FEATURES, tmp_path / "new", ["tfrecord"], lambda what: None)
+        export_training_set(DATA, SPLIT, FEATURES, tmp_path / "new", ["tfrecord"], lambda what: None)
     with pytest.raises(VitrineError, match="no column product_tags__colour"):
         ImpressionDataset(folder, columns=["product_tags__colour"])

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.ranking import identity_controls
-from consumers.ranking.click_counts import MICROSECONDS_A_DAY, clicks_of_users
+from consumers.ranking.click_counts import MICROSECONDS_A_DAY, index_clicks
 
 logs = st.lists(
     st.tuples(st.integers(0, 2), st.integers(0, 8), st.integers(0, 1), st.integers(-1, 3)), min_size=1, max_size=40
@@ -14,9 +14,9 @@ logs = st.lists(
 def test_twins_count_by_identity_what_was_clicked_strictly_before(log: list, length: int) -> None:
     user, day, clicked, shown = (np.array(column, np.int64) for column in zip(*log, strict=True))
     time = day * MICROSECONDS_A_DAY
-    clicks = clicks_of_users(user, time, clicked)
-    same = identity_controls.same_in_window(shown, clicks, length)
-    recent = identity_controls.recency_weighted_count(clicks, user, time)
+    clicks = index_clicks(user, time, clicked)
+    same = identity_controls.count_same_clicked(shown, clicks, length)
+    recent = identity_controls.sum_recent_clicks(clicks, user, time)
     for row in range(len(log)):
         earlier = [i for i in range(len(log)) if user[i] == user[row] and time[i] < time[row] and clicked[i]]
         last = sorted(earlier, key=lambda i: (time[i], i))[-length:]

@@ -7,12 +7,12 @@ import pyarrow as pa
 import pytest
 
 from consumers.ranking import leakage
-from consumers.ranking.baseline_features import tabular_features
-from consumers.ranking.content_features import feature_groups, fit_projection
+from consumers.ranking.baseline_features import compute_baseline
+from consumers.ranking.content_features import compute_groups, fit_projection
 from consumers.ranking.training_set import JoinedView, TrainingSet
 from feature_repo.errors import VitrineError
 from feature_repo.schema import HISTORY_LENGTH
-from tests.consumers.ranking.logs import (DAY, measured, small_log)
+from tests.consumers.ranking.logs import DAY, measured, small_log
 
 
 def with_interests(data: TrainingSet, *, said_earlier: int = 0, seen_early: int = 0) -> TrainingSet:
@@ -49,8 +49,8 @@ def with_interests(data: TrainingSet, *, said_earlier: int = 0, seen_early: int 
 
 def found(data: TrainingSet) -> set[str]:
     projection = fit_projection(data.views["product_embedding"], int(data.time[-1]))
-    features = {"tabular": tabular_features(data), **feature_groups(data, projection)}
-    return {leak.feature for leak in leakage.every_leak(data, features)}
+    features = {"tabular": compute_baseline(data), **compute_groups(data, projection)}
+    return {leak.feature for leak in leakage.find_leaks(data, features)}
 
 
 def test_an_honest_log_is_not_accused() -> None:
@@ -77,7 +77,9 @@ def test_a_column_that_says_whether_it_was_clicked_is_named_and_ends_the_measure
     data = small_log()
     chance = np.random.default_rng(0)
     copy = np.where(chance.random(len(data.clicked)) < 0.05, 1 - data.clicked, data.clicked).astype(values)
-    assert [leak.feature for leak in leakage.implausible({"dwell_time": copy}, data.clicked)] == ["dwell_time"]
+    assert [leak.feature for leak in leakage.find_implausible_features({"dwell_time": copy}, data.clicked)] == [
+        "dwell_time"
+    ]
     log = data.impressions.append_column("dwell_time", pa.array(copy.astype(np.float32)))
     with pytest.raises(VitrineError, match=r"dwell_time.*AUC of 0\.9"):
         measured(replace(data, impressions=log), days=5)
@@ -86,10 +88,12 @@ def test_a_column_that_says_whether_it_was_clicked_is_named_and_ends_the_measure
 def test_a_category_of_many_values_is_not_accused_of_what_it_learnt_by_heart() -> None:
     chance = np.random.default_rng(0)
     clicked = chance.integers(0, 2, 4000)
-    assert leakage.implausible({"id": np.arange(4000) // 2}, clicked) == []
+    assert leakage.find_implausible_features({"id": np.arange(4000) // 2}, clicked) == []
 
 
 def test_a_feature_that_is_only_there_when_clicked_is_found_by_where_it_is_missing() -> None:
     clicked = np.random.default_rng(0).integers(0, 2, 4000)
     only = np.where(clicked == 1, 7.0, np.nan).astype(np.float32)
-    assert [leak.feature for leak in leakage.implausible({"order_value": only}, clicked)] == ["order_value"]
+    assert [leak.feature for leak in leakage.find_implausible_features({"order_value": only}, clicked)] == [
+        "order_value"
+    ]

@@ -12,18 +12,18 @@ CLICKED = (CHANCE.random(ROWS) < 1 / (1 + np.exp(1 - LEFT["a"] - 2 * RIGHT["b"])
 TRAIN = np.arange(ROWS) < 3000
 
 
-def parts() -> list[lightgbm_ranker.Binned]:
-    return [lightgbm_ranker.binned(features, CLICKED, TRAIN, ~TRAIN) for features in (LEFT, RIGHT)]
+def parts() -> list[lightgbm_ranker.BinnedFeatures]:
+    return [lightgbm_ranker.bin_features(features, CLICKED, TRAIN, ~TRAIN) for features in (LEFT, RIGHT)]
 
 
 def directly(rows: np.ndarray, seed: int) -> np.ndarray:
     features = LEFT | RIGHT
     data = lightgbm.Dataset(
-        lightgbm_ranker.matrix(features, rows), CLICKED[rows], feature_name=list(features),
+        lightgbm_ranker.to_matrix(features, rows), CLICKED[rows], feature_name=list(features),
         categorical_feature=["c"], params=lightgbm_ranker.SETTINGS,
     )  # fmt: skip
     booster = lightgbm.train(lightgbm_ranker.SETTINGS | {"seed": seed}, data, num_boost_round=lightgbm_ranker.ROUNDS)
-    return np.asarray(booster.predict(lightgbm_ranker.matrix(features, ~TRAIN)))
+    return np.asarray(booster.predict(lightgbm_ranker.to_matrix(features, ~TRAIN)))
 
 
 def test_groups_binned_apart_give_the_ranker_that_they_would_give_together() -> None:
@@ -44,7 +44,7 @@ def test_a_share_of_the_rows_is_what_is_trained_on() -> None:
     assert (made.scores != lightgbm_ranker.fit(parts(), seeds=[0]).scores).any()
     flipped = CLICKED.copy()
     flipped[1:3000:2] ^= 1  # labels of the other rows
-    other = [lightgbm_ranker.binned(features, flipped, TRAIN, ~TRAIN) for features in (LEFT, RIGHT)]
+    other = [lightgbm_ranker.bin_features(features, flipped, TRAIN, ~TRAIN) for features in (LEFT, RIGHT)]
     np.testing.assert_array_equal(made.scores, lightgbm_ranker.fit(other, seeds=[0], rows=some).scores)
 
 

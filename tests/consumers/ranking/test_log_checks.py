@@ -4,11 +4,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from consumers.ranking.refusals import NEEDED, refuse_unusable
+from consumers.ranking.leakage import REQUIRED_COLUMNS, check_log
 from consumers.ranking.training_set import JoinedView, TrainingSet
 from feature_repo.errors import VitrineError
 from feature_repo.schema import TIMESTAMP
-from tests.consumers.ranking.logs import (small_log)
+from tests.consumers.ranking.logs import small_log
 
 
 def with_column(data: TrainingSet, name: str, values: pa.Array) -> TrainingSet:
@@ -18,14 +18,14 @@ def with_column(data: TrainingSet, name: str, values: pa.Array) -> TrainingSet:
 
 def refused(data: TrainingSet) -> str:
     with pytest.raises(VitrineError) as caught:
-        refuse_unusable(data, "log.parquet")
+        check_log(data, "log.parquet")
     assert str(caught.value).startswith("log.parquet: ")
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_a_log_that_can_be_measured_passes() -> None:
-    refuse_unusable(small_log(), "log.parquet")
+    check_log(small_log(), "log.parquet")
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,6 @@ def test_a_log_that_shares_no_product_with_the_features_is_refused() -> None:
 def test_a_service_that_takes_a_part_of_a_view_is_refused_by_what_it_lacks(view: str) -> None:
     data = small_log()
     whole = data.views[view]
-    lacking = NEEDED[view][-1]
+    lacking = REQUIRED_COLUMNS[view][-1]
     part = replace(whole, versions=whole.versions.drop_columns([lacking]))
     assert f"gives {view} without {lacking};" in refused(data.with_views({**data.views, view: part}))

@@ -74,7 +74,7 @@ def test_log_loss_and_calibration_are_those_of_the_rows_repeated(case: tuple) ->
 
 
 def test_the_first_replicate_takes_every_user_once_and_the_others_as_many_users() -> None:
-    weights = metrics.resampled_users(50, 200, seed=1)
+    weights = metrics.draw_counts(50, 200, seed=1)
     assert (weights[0] == 1).all()
     assert (weights.sum(axis=1) == 50).all()
     assert len(np.unique(weights, axis=0)) == 201

@@ -6,18 +6,18 @@ It catches the leaks that no timestamp shows, such as an array whose width is a 
 import numpy as np
 import pytest
 
-from consumers.ranking.baseline_features import tabular_features
-from consumers.ranking.content_features import feature_groups, fit_projection
+from consumers.ranking.baseline_features import compute_baseline
+from consumers.ranking.content_features import compute_groups, fit_projection
 from consumers.ranking.training_set import TrainingSet
-from tests.consumers.ranking.logs import (cut, small_log)
+from tests.consumers.ranking.logs import cut, small_log
 
 DATA = small_log()
 PROJECTION = fit_projection(DATA.views["product_embedding"], int(DATA.time[len(DATA.time) // 2]))
 
 
 def every_feature(data: TrainingSet) -> dict[str, np.ndarray]:
-    features = tabular_features(data)
-    for group in feature_groups(data, PROJECTION).values():
+    features = compute_baseline(data)
+    for group in compute_groups(data, PROJECTION).values():
         features |= group
     return features
 

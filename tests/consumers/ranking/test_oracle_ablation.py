@@ -5,18 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from consumers.ranking import headroom, lightgbm_ranker
-from consumers.ranking.content_features import Group, feature_groups, fit_projection
-from consumers.ranking.ground_truth import Truth
+from consumers.ranking import ground_truth, lightgbm_ranker
+from consumers.ranking.content_features import FeatureGroup, compute_groups, fit_projection
+from consumers.ranking.ground_truth import GroundTruth
 from consumers.ranking.training_set import TrainingSet
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS
-from tests.consumers.ranking.logs import (DAY, START, small_log)
+from tests.consumers.ranking.logs import DAY, START, small_log
 
 PRODUCTS, STYLES = 60, 3
 START_OF_TEST = START + 18 * DAY
 
 
-def with_truth() -> tuple[TrainingSet, Truth]:
+def with_truth() -> tuple[TrainingSet, GroundTruth]:
     """A log whose clicks are drawn by true ages, genders and styles, of which its own tags and vectors know nothing.
 
     Products n and n + 30 are of one style; the truth counts its products from the last to the first.
@@ -34,7 +34,7 @@ def with_truth() -> tuple[TrainingSet, Truth]:
     probability = 1 / (1 + np.exp(1.5 - 1.2 * liking + 0.8 * np.abs(gap)))
     clicked = pa.array((chance.random(len(number)) < probability).astype(np.int8))
     place = data.impressions.column_names.index("clicked")
-    truth = Truth(
+    truth = GroundTruth(
         click_probability=probability,
         features={
             "true_age": age[product].astype(np.float32),
@@ -55,24 +55,24 @@ def with_truth() -> tuple[TrainingSet, Truth]:
 
 
 DATA, TRUTH = with_truth()
-GROUPS = feature_groups(DATA, fit_projection(DATA.views["product_embedding"], START_OF_TEST))
+GROUPS = compute_groups(DATA, fit_projection(DATA.views["product_embedding"], START_OF_TEST))
 KNOWN = DATA.views["product_tags"].row >= 0
 
 
-def merged(groups: list[Group]) -> Group:
+def merged(groups: list[FeatureGroup]) -> FeatureGroup:
     return {name: values for group in groups for name, values in group.items()}
 
 
 PREDICTED = merged(list(GROUPS.values()))
-STEPS = {name: merged(groups) for name, groups in headroom.steps(DATA, TRUTH, GROUPS, START_OF_TEST)}
+STEPS = {name: merged(groups) for name, groups in ground_truth.replace_inputs(DATA, TRUTH, GROUPS, START_OF_TEST)}
 
 
-def changed(before: Group, after: Group) -> set[str]:
+def changed(before: FeatureGroup, after: FeatureGroup) -> set[str]:
     return {name for name in before if name not in after or before[name].tobytes() != after[name].tobytes()}
 
 
 def test_the_steps_come_in_the_order_in_which_the_report_names_them() -> None:
-    assert tuple(STEPS) == headroom.STEPS
+    assert tuple(STEPS) == ground_truth.ORACLE_STEPS
 
 
 def test_true_tags_replace_tags_and_what_is_derived_of_them_and_nothing_else() -> None:
@@ -132,7 +132,7 @@ def test_nothing_of_a_product_is_known_before_it_was() -> None:
 def test_a_ranker_gains_by_every_step_where_tags_and_vectors_know_nothing_of_what_is_clicked() -> None:
     train = DATA.time < START_OF_TEST
 
-    def auc(features: Group) -> float:
+    def auc(features: FeatureGroup) -> float:
         scores = lightgbm_ranker.fit_and_score(features, DATA.clicked, train, ~train, seeds=[0])[0]
         clicked = DATA.clicked[~train] == 1
         return float((scores[clicked][:, None] > scores[~clicked]).mean())

@@ -1,14 +1,14 @@
 import numpy as np
 import pyarrow as pa
 
-from consumers.ranking.placebo import swapped, swapped_as_of, with_swapped_content
+from consumers.ranking.placebo import permute_content, permute_view, permute_view_as_of
 from consumers.ranking.training_set import JoinedView
-from tests.consumers.ranking.logs import (DAY, START, small_log)
+from tests.consumers.ranking.logs import DAY, START, small_log
 
 
 def test_products_swap_only_with_products_of_the_same_modalities_and_newness() -> None:
     data, new_since = small_log(), START + 8 * DAY
-    shuffled = with_swapped_content(data, new_since, seed=4)
+    shuffled = permute_content(data, new_since, seed=4)
     before, after = data.views["product_embedding"], shuffled.views["product_embedding"]
     shown = before.row >= 0
     assert (after.row[shown] >= 0).all()
@@ -22,7 +22,7 @@ def test_products_swap_only_with_products_of_the_same_modalities_and_newness() -
 
 def test_a_product_keeps_one_partner_over_all_times_and_views() -> None:
     data = small_log()
-    shuffled = with_swapped_content(data, START + 8 * DAY, seed=4)
+    shuffled = permute_content(data, START + 8 * DAY, seed=4)
     embedding, tags = shuffled.views["product_embedding"].row, shuffled.views["product_tags"].row
     np.testing.assert_array_equal(embedding, tags)
     pairs = {(mine, other) for mine, other in zip(data.product, embedding, strict=True) if other >= 0}
@@ -31,14 +31,14 @@ def test_a_product_keeps_one_partner_over_all_times_and_views() -> None:
 
 def test_what_the_shop_says_of_a_product_stays_with_it() -> None:
     data = small_log()
-    shuffled = with_swapped_content(data, START + 8 * DAY, seed=4)
+    shuffled = permute_content(data, START + 8 * DAY, seed=4)
     assert shuffled.views["product_catalogue"] is data.views["product_catalogue"]
 
 
 def test_a_partner_with_fewer_versions_gives_its_last_one() -> None:
     a, b = 0, 1
     view = JoinedView(pa.table({"value": [10.0, 20.0, 11.0]}), np.array([1, 2, 3]), np.array([0, 2, 1, -1]))
-    np.testing.assert_array_equal(swapped(view, np.array([a, a, b, b]), np.array([b, a])).row, [1, 1, 0, -1])
+    np.testing.assert_array_equal(permute_view(view, np.array([a, a, b, b]), np.array([b, a])).row, [1, 1, 0, -1])
 
 
 def test_what_comes_with_time_is_the_partner_s_of_then_and_never_of_later() -> None:
@@ -57,7 +57,7 @@ def test_what_comes_with_time_is_the_partner_s_of_then_and_never_of_later() -> N
         np.array([newest(p, t) for p, t in zip(product, time, strict=True)]),
     )
     partner = chance.permutation(products)
-    found = swapped_as_of(view, product, partner, time)
+    found = permute_view_as_of(view, product, partner, time)
     used = set(view.row[view.row >= 0].tolist())  # versions that no row has are not there to be given
     for row in range(rows):
         theirs = [v for v in used if owner[v] == partner[product[row]] and since[v] <= time[row]]

@@ -7,10 +7,10 @@ import pytest
 
 from consumers.commands.proxies import proxies as show_proxies
 from consumers.ranking import proxies
-from consumers.ranking.ground_truth import Truth
+from consumers.ranking.ground_truth import GroundTruth
 from consumers.ranking.training_set import TrainingSet
 from feature_repo.errors import VitrineError
-from tests.consumers.ranking.logs import (small_log)
+from tests.consumers.ranking.logs import small_log
 
 DATA = small_log(rows=6000, products=400, users=40)
 TEST = np.arange(6000) >= 4000
@@ -31,15 +31,15 @@ def test_vectors_of_what_is_clicked_together_hit_far_above_chance_and_noise_does
     np.add.at(together, (product, DATA.user), DATA.clicked.astype(np.float32))
     noise = chance.normal(size=(400, 8)).astype(np.float32)
     real, random = (proxies.next_click_hit_rate(with_vectors(DATA, each), TEST) for each in (together, noise))
-    assert real > 5 * proxies.NEAREST
-    assert random < 2.5 * proxies.NEAREST
+    assert real > 5 * proxies.NEAREST_SHARE
+    assert random < 2.5 * proxies.NEAREST_SHARE
 
 
-def sold_by(sellers: list[int]) -> Truth:
+def sold_by(sellers: list[int]) -> GroundTruth:
     """The truth of DATA's products, design d sold by `sellers[d]` of them, in the order of their numbers."""
     design = np.repeat(np.arange(len(sellers)), sellers)
     nothing = np.zeros(0, np.int64)
-    return Truth(
+    return GroundTruth(
         click_probability=np.zeros(0),
         features={},
         product=np.array([int(name[1:]) for name in DATA.impressions.column("product_id").to_pylist()]),
@@ -52,7 +52,7 @@ def sold_by(sellers: list[int]) -> Truth:
     )
 
 
-def recalled(vectors: np.ndarray, truth: Truth, data: TrainingSet) -> float:
+def recalled(vectors: np.ndarray, truth: GroundTruth, data: TrainingSet) -> float:
     """The recall of the same product by sorting, product by product."""
     known = np.unique(truth.product[data.views["product_embedding"].row >= 0])
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -60,9 +60,9 @@ def recalled(vectors: np.ndarray, truth: Truth, data: TrainingSet) -> float:
     for one in known:
         others = np.array([other for other in known if other != one])
         same = truth.same_product[others] == truth.same_product[one]
-        nearest = np.argsort(-(unit[others] @ unit[one]))[: proxies.SAME]
+        nearest = np.argsort(-(unit[others] @ unit[one]))[: proxies.SAME_PRODUCT_K]
         if same.any():
-            shares.append(same[nearest].sum() / min(same.sum(), proxies.SAME))
+            shares.append(same[nearest].sum() / min(same.sum(), proxies.SAME_PRODUCT_K))
     return float(np.mean(shares))
 
 
@@ -112,16 +112,16 @@ def written(folder: Path, encoders: int) -> list[Path]:
 
 def test_a_rank_correlation_is_given_from_eight_encoders_on_and_not_of_what_some_lack(tmp_path: Path) -> None:
     files = written(tmp_path, 8)
-    found = proxies.correlations(proxies.read_points(files))
+    found = proxies.correlate_with_lift(proxies.read_points(files))
     assert found == pytest.approx({"next_click_hit_rate": -1.0, "tag_f1": 1.0})
-    assert proxies.correlations(proxies.read_points(files[:7])) == {}
-    assert proxies.correlations(proxies.read_points([*files[:7], files[0]])) == {}
+    assert proxies.correlate_with_lift(proxies.read_points(files[:7])) == {}
+    assert proxies.correlate_with_lift(proxies.read_points([*files[:7], files[0]])) == {}
 
 
 def test_a_proxy_that_is_the_same_of_all_encoders_has_no_rank_correlation(tmp_path: Path) -> None:
     files = written(tmp_path, 8)
     points = [point | {"next_click_hit_rate": 0.1} for point in proxies.read_points(files)]
-    assert proxies.correlations(points) == pytest.approx({"tag_f1": 1.0})
+    assert proxies.correlate_with_lift(points) == pytest.approx({"tag_f1": 1.0})
 
 
 def test_the_table_tells_encoders_apart_whose_versions_end_differently(

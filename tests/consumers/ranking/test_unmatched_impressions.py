@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from consumers.ranking import run as runs
-from consumers.ranking.plan import Plan
-from consumers.ranking.run import Run, measure
+from consumers.ranking.plan import TrainingPlan
+from consumers.ranking.run import LiftResult, measure_lift
 from feature_repo import config, definitions
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
@@ -59,14 +59,14 @@ def log(file: Path, unknown: tuple[str, ...], too_soon: tuple[str, ...]) -> Path
     return file
 
 
-def measured(store: Settings, file: Path) -> Run:
-    return measure(
+def measured(store: Settings, file: Path) -> LiftResult:
+    return measure_lift(
         store,
         file,
         service="ranking_without_tags",
         truth=None,
         test_days=None,
-        plan=Plan(seeds=1, permutations=1, ladder_rows=1000),
+        plan=TrainingPlan(seeds=1, permutations=1, ladder_rows=1000),
         replicates=20,
         now=world.NOW,
         progress=lambda *_: None,

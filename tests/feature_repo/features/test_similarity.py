@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from consumers.ranking.click_counts import clicks_of_users
+from consumers.ranking.click_counts import index_clicks
 from feature_repo.features.similarity import cosines_of_rows, cosines_of_windows
 
 PRODUCTS, WIDTH, LENGTH = 7, 5, 4
@@ -29,7 +29,7 @@ def test_windows_of_clicks_have_the_cosines_of_the_same_histories_written_out(
     user, time, clicked, candidate = log
     vectors = np.random.default_rng(seed).normal(size=(PRODUCTS, WIDTH)).astype(np.float32)
     vectors[0] = np.nan
-    clicks = clicks_of_users(user, time, clicked)
+    clicks = index_clicks(user, time, clicked)
     shown = candidate[clicks.rows]
     history = np.append(shown, -1)[clicks.window(np.arange(len(user)), LENGTH)]
     found = cosines_of_windows(vectors, candidate, shown, clicks.before, clicks.end, user, LENGTH)
@@ -44,7 +44,7 @@ def test_what_comes_after_a_row_changes_no_bit_of_it(log: tuple[NDArray[np.int64
     def cosines(
         user: NDArray[np.int64], time: NDArray[np.int64], clicked: NDArray[np.int64], candidate: NDArray[np.int64]
     ):
-        clicks = clicks_of_users(user, time, clicked)
+        clicks = index_clicks(user, time, clicked)
         return cosines_of_windows(vectors, candidate, candidate[clicks.rows], clicks.before, clicks.end, user, LENGTH)
 
     early = log[1] <= until
