@@ -87,7 +87,7 @@ def encoder(
     """
     from feature_repo.durations import parse_moment
     from producers.encoders import load
-    from producers.encoders.training.process_group import is_first
+    from producers.encoders.training.process_group import is_first_process
     from producers.encoders.training.recipe import Recipe
     from producers.learning.encoder import read_clicks_before, train_encoder
     from producers.learning.evaluation import evaluate, hold_out
@@ -110,7 +110,7 @@ def encoder(
         clicked, before = read_clicks_before(
             align, until=parse_moment(until) if until else None, test_days=test_days, now=moment
         )
-        if is_first():
+        if is_first_process():
             typer.echo(f"{clicked.num_rows:,} clicks before {before:%Y-%m-%d %H:%M} UTC to align with")
     elif until or test_days:
         raise UsageError("--until and --test-days say which clicks --align may see; name its impressions")

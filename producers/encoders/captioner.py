@@ -10,7 +10,7 @@ from producers.encoders import clip_family
 from producers.encoders.checkpoint import load, resolve_checkpoint
 from producers.encoders.encoder import Pixels
 from producers.encoders.geometry import Geometry
-from producers.encoders.training import language, spelling
+from producers.encoders.training import language
 from producers.encoders.training.towers import Towers
 
 BATCH_SIZE = 128
@@ -19,7 +19,7 @@ BATCH_SIZE = 128
 class Captioner:
     """Open for writing."""
 
-    def __init__(self, encoder: clip_family.DualEncoder, geometry: Geometry, head: language.Language) -> None:
+    def __init__(self, encoder: clip_family.DualEncoder, geometry: Geometry, head: language.LanguageHead) -> None:
         self.version = encoder.version
         """The encoder's: its fingerprint covers the head's files too."""
         self.geometry = geometry
@@ -36,8 +36,8 @@ class Captioner:
             part = torch.from_numpy(np.ascontiguousarray(pixels[start : start + BATCH_SIZE])).to(scale.device)
             with torch.inference_mode():
                 values = (part.permute(0, 3, 1, 2).float() * scale + shift).to(dtype)
-                written = self._head.write(self._towers.images(values).tokens.float())
-            lines += [spelling.spell(self._tokenizer, tokens, self._head.begins) for tokens in written]
+                written = self._head.generate(self._towers.encode_images(values).tokens.float())
+            lines += [language.detokenize(self._tokenizer, tokens, self._head.begins) for tokens in written]
         return lines
 
 
@@ -47,7 +47,7 @@ def open_captioner(path_or_name: str, *, device: str | None = None) -> Captioner
     Raises:
         VitrineError: it has no language head, or is no image-text checkpoint that `load` opens.
     """
-    head = language.read(resolve_checkpoint(path_or_name))
+    head = language.load_head(resolve_checkpoint(path_or_name))
     encoder = load(path_or_name, device=device)
     if not isinstance(encoder, clip_family.DualEncoder) or encoder.geometry is None:
         raise VitrineError(f"{path_or_name}: its pictures cannot be cut for a language head; train another encoder")

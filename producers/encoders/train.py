@@ -18,14 +18,15 @@ from feature_repo.errors import VitrineError
 from producers.encoders import tiny_clip, whitening
 from producers.encoders.image_loader import Source
 from producers.encoders.training import images as decoding
-from producers.encoders.training import initial_model, language, spelling, training_state
-from producers.encoders.training.clicks import Clicked, CoClicks, co_clicks
-from producers.encoders.training.loop import learn
-from producers.encoders.training.pairs import Pairs
-from producers.encoders.training.process_group import device_of_this_process, together
+from producers.encoders.training import initial_model, language, training_state
+from producers.encoders.training.alignment import ClickArrays, CoClickPairs, find_co_clicks
+from producers.encoders.training.loop import run_training
+from producers.encoders.training.pairs import TrainingPairs
+from producers.encoders.training.process_group import open_process_group, select_device
 from producers.encoders.training.recipe import Recipe
-from producers.encoders.training.towers import Towers, vectors_of
-from producers.encoders.training.training_model import Learner
+from producers.encoders.training.step import TrainingTask
+from producers.encoders.training.towers import Towers, encode_pairs
+from producers.encoders.training.training_model import TrainingModel
 from producers.encoders.whitening import SAME_PRODUCT, fuse
 
 SAMPLE = 2
@@ -86,7 +87,7 @@ def train(
     progress: Callable[[str, int, int], None],
     recipe: Recipe | None = None,
     checkpoint: str | None = None,
-    clicked: Clicked | None = None,
+    clicked: ClickArrays | None = None,
 ) -> TrainingSummary | None:
     """Train an encoder and write it as a checkpoint that `load` opens.
 
@@ -114,46 +115,49 @@ def train(
     """
     memory.keep_freed()
     recipe = recipe or Recipe()
-    device = device_of_this_process()
-    with together(device) as processes:
-        recipe.micro_batch(processes.count)
-        begun = initial_model.from_checkpoint(checkpoint, device) if checkpoint else None
+    device = select_device()
+    with open_process_group(device) as processes:
+        recipe.micro_batch_size(processes.count)
+        begun = initial_model.load_model(checkpoint, device) if checkpoint else None
         geometry = begun.geometry if begun else tiny_clip.GEOMETRY
-        pixels, usable = decoding.decoded(
+        pixels, usable = decoding.decode_images(
             pictures, geometry, folder, processes, lambda done, total: progress("decode pictures", done, total)
         )
         kept = _enough([title for title, good in zip(titles, usable, strict=True) if good], len(titles))
         torch.manual_seed(
             seed
         )  # before the weights are drawn; while training, seed and step say all (training/pairs.py)
-        begun = begun or initial_model.from_nothing(kept, device)
-        pairs = begun.pairs(kept, pixels)
+        begun = begun or initial_model.create_model(kept, device)
+        pairs = begun.make_pairs(kept, pixels)
         clicked = _among(usable, clicked) if clicked else None
         near = _co_clicks(clicked) if clicked and recipe.align else None
         learner = _learner(begun, pairs, kept, recipe, align=recipe.align if near else 0.0)
-        learnt = learn(
-            learner,
+        task = TrainingTask(
             pairs,
-            begun.preparation,
+            begun.preprocessor,
             recipe,
-            rate=recipe.learning_rate or begun.rate,
             steps=max(1, pairs_seen // min(recipe.batch, len(pairs))),
             seed=seed,
-            clicks=near,
+            co_clicks=near,
+            process_group=processes,
+        )
+        learnt = run_training(
+            learner,
+            task,
+            learning_rate=recipe.learning_rate or begun.learning_rate,
             folder=folder,
             # How often the state is saved is no matter of what is learnt.
             identity=_identity(
                 (replace(recipe, save_every=1), pairs_seen, seed, begun.version), kept, usable, pictures, near
             ),
-            processes=processes,
             progress=lambda done, total: progress("train encoder", done, total),
         )
-        if processes.first:
+        if processes.is_first:
             drawn = _write(begun, learner, pairs, clicked, folder)
-            decoding.remove(folder)
-            training_state.remove(folder)
+            decoding.remove_pixel_files(folder)
+            training_state.remove_state(folder)
         processes.wait()
-        if not processes.first:
+        if not processes.is_first:
             return None
     return TrainingSummary(
         pairs=len(kept),
@@ -179,24 +183,30 @@ def _enough(kept: list[str], given: int) -> list[str]:
     return kept
 
 
-def _learner(begun: initial_model.Start, pairs: Pairs, titles: Sequence[str], recipe: Recipe, align: float) -> Learner:
+def _learner(
+    begun: initial_model.InitialModel, pairs: TrainingPairs, titles: Sequence[str], recipe: Recipe, align: float
+) -> TrainingModel:
     """What learns: the towers that training starts from, and the heads that the recipe asks for."""
-    return Learner(
-        Towers(begun.model, masked=not begun.preparation.padded),
+    return TrainingModel(
+        Towers(begun.model, masked=not begun.preprocessor.is_padded),
         recipe.objectives,
         pairs,
-        begun.preparation.whole(pairs, np.arange(SAMPLE)),
+        begun.preprocessor.prepare_images(pairs, np.arange(SAMPLE)),
         vocabulary=len(begun.tokenizer),
-        length=begun.length,
-        start=begun.start,
-        end=begun.end,
-        begins=spelling.word_beginnings(begun.tokenizer, titles) if "language" in recipe.objectives else None,
+        max_tokens=begun.max_tokens,
+        start=begun.start_token,
+        end=begun.end_token,
+        begins=language.find_word_beginnings(begun.tokenizer, titles) if "language" in recipe.objectives else None,
         align=align,
     )
 
 
 def _write(
-    begun: initial_model.Start, learner: Learner, pairs: Pairs, clicked: Clicked | None, folder: Path
+    begun: initial_model.InitialModel,
+    learner: TrainingModel,
+    pairs: TrainingPairs,
+    clicked: ClickArrays | None,
+    folder: Path,
 ) -> bool | None:
     """The checkpoint: model and tokenizer, the space of fused vectors, and the captioner if one was trained.
 
@@ -209,15 +219,15 @@ def _write(
         VitrineError: there is no room; the state of the training is still there.
     """
     try:
-        language.remove(folder)
+        language.remove_head(folder)
         begun.save(folder)
         shown = np.linspace(0, len(pairs) - 1, min(len(pairs), SPREAD_OF)).astype(np.int64)
-        fused = fuse(*vectors_of(learner.towers, pairs, begun.preparation, shown), SAME_PRODUCT)
+        fused = fuse(*encode_pairs(learner.towers, pairs, begun.preprocessor, shown), SAME_PRODUCT)
         space = whitened = whitening.fit_whitening(fused)
         if whitened and clicked:
             place = np.full(len(pairs) + 1, -1)  # the last stands for what is no pair
             place[shown] = np.arange(len(shown))
-            space = whitening.fit_preference_whitening(whitened, fused, clicked.users, place[clicked.products])
+            space = whitening.fit_preference_whitening(whitened, fused, clicked.users, place[clicked.product_rows])
         whitening.save_space(space, folder)
         if hasattr(learner, "language"):
             learner.language.save(folder)
@@ -229,19 +239,19 @@ def _write(
     return space is not whitened if clicked else None
 
 
-def _among(usable: NDArray[np.bool_], clicked: Clicked) -> Clicked:
+def _among(usable: NDArray[np.bool_], clicked: ClickArrays) -> ClickArrays:
     """The same clicks with products as rows among the usable, -1 for the others."""
     row = np.append(np.where(usable, np.cumsum(usable) - 1, -1), -1)
-    return replace(clicked, products=row[clicked.products])
+    return replace(clicked, product_rows=row[clicked.product_rows])
 
 
-def _co_clicks(clicked: Clicked) -> CoClicks:
+def _co_clicks(clicked: ClickArrays) -> CoClickPairs:
     """Pairs of rows that were clicked in one session.
 
     Raises:
         VitrineError: no two usable products were.
     """
-    near = co_clicks(clicked.users, clicked.products, clicked.times)
+    near = find_co_clicks(clicked)
     if not len(near.first):
         raise VitrineError("no user clicked two products with title and picture in one session: nothing to align")
     return near
@@ -252,7 +262,7 @@ def _identity(
     titles: Sequence[str],
     usable: NDArray[np.bool_],
     pictures: Sequence[Source],
-    near: CoClicks | None,
+    near: CoClickPairs | None,
 ) -> str:
     """Of a training: equal where the same command would do the same."""
     digest = blake2b(repr(arguments).encode(), digest_size=12)

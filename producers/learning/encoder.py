@@ -17,7 +17,7 @@ from feature_repo.offline import files, validation
 from feature_repo.schema import CLICKED, EVENT_TIMESTAMP, IMPRESSIONS, PRODUCT_ID, PRODUCTS, TIMESTAMP, USER_ID
 from producers.encoders.image_loader import Source
 from producers.encoders.train import TrainingSummary, train
-from producers.encoders.training.clicks import Clicked
+from producers.encoders.training.alignment import ClickArrays
 from producers.encoders.training.recipe import Recipe
 
 CLICK_COLUMNS = (USER_ID, PRODUCT_ID, EVENT_TIMESTAMP)
@@ -136,12 +136,12 @@ def read_pairs(data: Path) -> tuple[pa.Table, list[Source], int]:
     return pairs, pictures, products.num_rows - pairs.num_rows
 
 
-def _rows_clicked(clicks: pa.Table, products: pa.Table) -> Clicked:
+def _rows_clicked(clicks: pa.Table, products: pa.Table) -> ClickArrays:
     """Clicks of schema.IMPRESSIONS as rows of `products`."""
     ids = products[PRODUCT_ID].combine_chunks()
     row = pc.fill_null(pc.index_in(clicks[PRODUCT_ID], value_set=ids), -1)
-    return Clicked(
+    return ClickArrays(
         users=pc.dictionary_encode(clicks[USER_ID]).combine_chunks().indices.to_numpy().astype(np.int64),
-        products=row.to_numpy().astype(np.int64),
-        times=clicks[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy(),
+        product_rows=row.to_numpy().astype(np.int64),
+        timestamps_us=clicks[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy(),
     )

@@ -1,23 +1,20 @@
-"""How an encoder learns: one file per objective, and the loop that they share.
+"""Training of encoders: one module for each objective, and the training loop that they share.
 
-recipe.py       objectives, batch, rates: one frozen object
-initial_model.py  the small model or any checkpoint, ready to be trained
-images.py  the catalogue's pictures decoded once
-pairs.py        titles and pictures as arrays; the order, crops and masks of every step
-towers.py       two towers of any family, seen as one
-contrastive.py  each picture finds its title in the batch
-bag_of_words_loss.py  the image names its title's words
-momentum.py     a slow copy of the towers: a queue to compare with, softer answers
-cross_attention.py  a text read beside a picture
-matching.py     does this title belong to this picture?
-language.py     the title written from the picture
-spelling.py     tokens to a line of text
-clicks.py       products that one user clicked in one session
-alignment.py    those are to lie close
-training_model.py  towers, heads, and the sum of their losses
-filtering.py    pairs that teach the wrong thing
-step.py         one step, what it changes and what it follows from
-loop.py         step after step
-process_group.py  several processes that train together
-training_state.py  an interrupted training taken up again
+recipe.py             objectives, batch size and rates, in one frozen object
+initial_model.py      the model that training starts from: a new tiny CLIP or a checkpoint
+images.py             the catalogue's images, decoded once
+pairs.py              titles and images as arrays; the row order, crops and masks of each step
+towers.py             an image tower and a text tower of any supported family behind one interface
+contrastive.py        contrastive loss, alone or with a momentum copy of the towers
+bag_of_words_loss.py  loss for predicting the words of a title from its image
+cross_attention.py    decoder that attends from a text to the tokens of an image
+matching.py           loss for deciding whether a title belongs to an image
+language.py           language head that generates a title from an image, and the detokenizer
+alignment.py          loss that pulls products clicked in one session together, and the click pairs
+training_model.py     towers, heads, and the loss of each objective
+filtering.py          pairs that are left out of training
+step.py               one optimizer step, and the inputs it depends on
+loop.py               all steps of a training
+process_group.py      several processes that train together
+training_state.py     the state of a training, and its file for resuming
 """

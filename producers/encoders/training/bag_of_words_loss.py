@@ -1,7 +1,7 @@
-"""The image alone is to name the words of its title (classification on raw text: Huang et al. 2024, SuperClass).
+"""Loss for predicting the words of a title from its image (Huang et al. 2024, SuperClass).
 
-A bag of words is a target of many right answers at once, and so teaches a tower from nothing faster than the one right
-title among 64. Rare words weigh more (their idf); the head is thrown away after training.
+A bag of words has many correct answers at once. It therefore trains a tower from random weights faster than one correct
+title among 64. Words are weighted by their idf. The head is not part of the checkpoint.
 """
 
 import numpy as np
@@ -9,49 +9,60 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from producers.encoders.training.pairs import Pairs
+from producers.encoders.training.pairs import TrainingPairs
 
-WEIGHT = 3.0
-"""Beside the contrastive loss; docs/encoder.md has the figures of others."""
-RAREST = 0.002
-"""Share of the titles below which a word is left out: it would be learnt by heart."""
+LOSS_WEIGHT = 3.0
+"""Weight of this loss beside the contrastive loss; docs/encoder.md has the figures of other values."""
+MIN_DOCUMENT_FREQUENCY = 0.002
+"""Words in at most this share of the titles are left out: the head would memorize their images."""
 
 
-class Words(nn.Module):
-    """The head that names words."""
+class BagOfWordsLoss(nn.Module):
+    """The head that predicts words, and its loss."""
 
     column: torch.Tensor
     weight: torch.Tensor
 
-    def __init__(self, width: int, pairs: Pairs) -> None:
+    def __init__(self, width: int, pairs: TrainingPairs) -> None:
+        """Create the head.
+
+        Args:
+            width: Width of the image tokens.
+            pairs: The pairs whose titles give the words and their frequencies.
+        """
         super().__init__()
-        often = document_frequency(pairs)
-        kept = np.flatnonzero(often > RAREST)
-        column = np.full(len(often), len(kept), np.int64)  # one more for all that is left out
-        column[kept] = np.arange(len(kept))
-        weight = np.append(-np.log(often[kept]), 0).astype(np.float32)
+        frequency = compute_document_frequency(pairs)
+        words = np.flatnonzero(frequency > MIN_DOCUMENT_FREQUENCY)
+        column = np.full(len(frequency), len(words), np.int64)  # the last column stands for all other tokens
+        column[words] = np.arange(len(words))
+        weight = np.append(-np.log(frequency[words]), 0).astype(np.float32)
         self.register_buffer("column", torch.from_numpy(column), persistent=False)
         self.register_buffer("weight", torch.from_numpy(weight), persistent=False)
-        self.head = nn.Sequential(nn.BatchNorm1d(width), nn.Linear(width, len(kept)))
+        self.head = nn.Sequential(nn.BatchNorm1d(width), nn.Linear(width, len(words)))
 
-    def forward(self, seen: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy of the words of `tokens` [n, length], from the mean of the image's tokens [n, width]."""
-        said = functional.log_softmax(self.head(seen).float(), dim=1)
-        return -(self.shares(tokens) * said).sum(dim=1).mean()
+    def forward(self, mean_token: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Return the cross-entropy of the words of the titles.
 
-    def shares(self, tokens: torch.Tensor) -> torch.Tensor:
-        """float32 [n, words]: the weight of each word that a title holds, rows summing to 1, or 0 where none is."""
+        Args:
+            mean_token: Mean of the tokens of each image [n, width].
+            tokens: Unmasked tokens of the titles, int64 [n, length].
+        """
+        log_probabilities = functional.log_softmax(self.head(mean_token).float(), dim=1)
+        return -(self._make_targets(tokens) * log_probabilities).sum(dim=1).mean()
+
+    def _make_targets(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return the weights of the words of each title, float32 [n, words]; a row sums to 1, or to 0 without words."""
         columns = self.column[tokens]
-        held = torch.zeros(len(tokens), len(self.weight), device=tokens.device)
-        held.scatter_(1, columns, self.weight[columns])
-        return held[:, :-1] / held.sum(dim=1, keepdim=True).clamp(min=1e-6)
+        weights = torch.zeros(len(tokens), len(self.weight), device=tokens.device)
+        weights.scatter_(1, columns, self.weight[columns])
+        return weights[:, :-1] / weights.sum(dim=1, keepdim=True).clamp(min=1e-6)
 
 
-def document_frequency(pairs: Pairs) -> np.ndarray:
-    """Share of the titles that hold each token, 0 for the special; float64 [largest token + 1]."""
+def compute_document_frequency(pairs: TrainingPairs) -> np.ndarray:
+    """Return the share of the titles that have each token, float64 [largest token + 1]; 0 for special tokens."""
     size = int(pairs.tokens.max()) + 1
     row = np.repeat(np.arange(len(pairs)), pairs.tokens.shape[1])
-    once = np.unique(row * size + pairs.tokens.ravel()) % size
-    often = np.bincount(once, minlength=size) / len(pairs)
-    often[pairs.special[pairs.special < size]] = 0
-    return often
+    distinct = np.unique(row * size + pairs.tokens.ravel()) % size
+    frequency = np.bincount(distinct, minlength=size) / len(pairs)
+    frequency[pairs.special_tokens[pairs.special_tokens < size]] = 0
+    return frequency

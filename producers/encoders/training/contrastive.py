@@ -1,17 +1,131 @@
-"""Each picture is to find its own title in the batch, and the other way (Radford et al. 2021, CLIP, figure 3)."""
+"""Contrastive loss between images and titles, alone or with a momentum copy of the towers.
+
+`contrastive_loss` is the loss of CLIP (Radford et al. 2021, figure 3): each image must find its title in the batch and
+each title its image.
+
+`MomentumTowers` follows ALBEF (Li et al. 2021, sections 3.2 and 3.3). The copy is a moving average of the towers. Its
+outputs for the last pairs are kept in a queue, so that an image is compared with many more titles than the batch has.
+Its own predictions are mixed into the targets, because titles of a shop can be wrong and can fit other images too.
+"""
+
+import copy
+from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.nn import functional
 
+from producers.encoders.training.pairs import PairBatch
+from producers.encoders.training.towers import Towers
 
-def contrastive(image: torch.Tensor, text: torch.Tensor, same: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """InfoNCE of unit rows [n, d] in both directions; rows of equal `same` [n] share the right answer evenly."""
+MOMENTUM = 0.99
+"""Share of its own weights that the copy keeps in each step. ALBEF's 0.995 is for trainings of 100,000 steps."""
+QUEUE_SIZE = 1024
+"""Pairs in the queue."""
+DISTILLATION_WEIGHT = 0.4
+"""Weight of the copy's predictions in the targets, after the warm-up."""
+DISTILLATION_WARM_UP = 0.3
+"""Share of the steps over which that weight rises linearly from 0."""
+EMPTY_SLOT = -1
+"""Title id of a queue entry that holds no pair yet."""
+
+
+def contrastive_loss(
+    image: torch.Tensor, text: torch.Tensor, title_ids: torch.Tensor, scale: torch.Tensor
+) -> torch.Tensor:
+    """Return the InfoNCE loss of unit vectors [n, d], the mean of both directions.
+
+    Rows with equal `title_ids` [n] are all correct answers for each other, with equal weight.
+    """
     logits = image @ text.T * scale
-    right = shared(same, same)
-    return (functional.cross_entropy(logits, right) + functional.cross_entropy(logits.T, right)) / 2
+    targets = share_targets(title_ids, title_ids)
+    return (functional.cross_entropy(logits, targets) + functional.cross_entropy(logits.T, targets)) / 2
 
 
-def shared(asked: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-    """float32 [n, m]: the right answers of each row, evenly; every row must have one."""
-    right = (asked[:, None] == answers[None, :]).float()
-    return right / right.sum(dim=1, keepdim=True)
+def share_targets(query_ids: torch.Tensor, candidate_ids: torch.Tensor) -> torch.Tensor:
+    """Return the target probabilities, float32 [queries, candidates]: equal for the candidates with the query's id.
+
+    Every query must have at least one such candidate; otherwise its row is NaN.
+    """
+    is_match = (query_ids[:, None] == candidate_ids[None, :]).float()
+    return is_match / is_match.sum(dim=1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class MomentumOutputs:
+    """The momentum copy's unit vectors of n pairs [n, d], and their title ids [n]."""
+
+    image: torch.Tensor
+    text: torch.Tensor
+    title_ids: torch.Tensor
+
+
+class MomentumTowers(nn.Module):
+    """A moving average of the towers, and a queue of its outputs. Both are saved with the training state."""
+
+    image_queue: torch.Tensor
+    text_queue: torch.Tensor
+    same_queue: torch.Tensor
+
+    def __init__(self, towers: Towers, dimensions: int) -> None:
+        """Copy the towers.
+
+        Args:
+            towers: The towers to follow.
+            dimensions: Length of their vectors.
+        """
+        super().__init__()
+        self.towers = copy.deepcopy(towers)
+        self.towers.requires_grad_(False)
+        self.register_buffer("image_queue", torch.zeros(QUEUE_SIZE, dimensions))
+        self.register_buffer("text_queue", torch.zeros(QUEUE_SIZE, dimensions))
+        self.register_buffer("same_queue", torch.full((QUEUE_SIZE,), EMPTY_SLOT))
+
+    @torch.no_grad()
+    def update(self, towers: Towers) -> None:
+        """Move the weights one step towards those of `towers`, and copy the normalization statistics."""
+        for own, weight in zip(self.towers.parameters(), towers.parameters(), strict=True):
+            own.lerp_(weight, 1 - MOMENTUM)
+        for own, statistic in zip(self.towers.buffers(), towers.buffers(), strict=True):
+            own.copy_(statistic)
+
+    @torch.no_grad()
+    def encode(self, batch: PairBatch) -> MomentumOutputs:
+        """Return the copy's vectors of a batch."""
+        image = self.towers.encode_images(batch.pixels).vectors
+        return MomentumOutputs(image, self.towers.encode_texts(batch.tokens, batch.mask), batch.title_ids)
+
+    @torch.no_grad()
+    def enqueue(self, outputs: MomentumOutputs) -> None:
+        """Put `outputs` at the front of the queue. The oldest entries are dropped."""
+        self.image_queue.copy_(torch.cat([outputs.image, self.image_queue])[:QUEUE_SIZE])
+        self.text_queue.copy_(torch.cat([outputs.text, self.text_queue])[:QUEUE_SIZE])
+        self.same_queue.copy_(torch.cat([outputs.title_ids, self.same_queue])[:QUEUE_SIZE])
+
+    def compute_loss(
+        self, image: torch.Tensor, text: torch.Tensor, outputs: MomentumOutputs, scale: torch.Tensor, done_share: float
+    ) -> torch.Tensor:
+        """Return the contrastive loss against the copy's outputs for this batch and for the queue.
+
+        Args:
+            image: Unit vectors of the trained image tower [n, d].
+            text: Unit vectors of the trained text tower [n, d].
+            outputs: The copy's outputs for the same pairs.
+            scale: Factor of the cosines.
+            done_share: Share of the steps that are done, in [0, 1].
+        """
+        is_filled = self.same_queue != EMPTY_SLOT
+        candidate_ids = torch.cat([outputs.title_ids, self.same_queue[is_filled]])
+        matches = share_targets(outputs.title_ids, candidate_ids)
+        weight = DISTILLATION_WEIGHT * min(1.0, done_share / DISTILLATION_WARM_UP)
+        loss = torch.zeros((), device=image.device)
+        for query, own_query, own_answers, queue in (
+            (image, outputs.image, outputs.text, self.text_queue),
+            (text, outputs.text, outputs.image, self.image_queue),
+        ):
+            candidates = torch.cat([own_answers, queue[is_filled]])
+            with torch.no_grad():
+                predictions = functional.softmax(own_query @ candidates.T * scale, dim=1)
+                targets = weight * predictions + (1 - weight) * matches
+            loss = loss + functional.cross_entropy(query @ candidates.T * scale, targets) / 2
+        return loss

@@ -1,6 +1,7 @@
-"""A text read beside a picture: what matching and captioning have in common (Li et al. 2022, BLIP, section 3.1).
+"""Decoder that attends from a text to the tokens of an image, for matching and captioning.
 
-Torch's own decoder layers: the words look at each other, then at the image's tokens.
+BLIP, Li et al. 2022, section 3.1, with torch's decoder layers: self-attention over the words, then cross-attention to
+the image's tokens.
 """
 
 from typing import Any
@@ -10,15 +11,27 @@ from torch import nn
 
 LAYERS = 1
 HEADS = 4
-MOST_WIDTH = 256
+MAX_WIDTH = 256
 
 
-class Reader(nn.Module):
-    """Token ids and an image's tokens to one row a word."""
+class CrossAttentionDecoder(nn.Module):
+    """Computes one hidden state for each token of a text, given the tokens of an image.
+
+    The names of the attributes are the weight names in `language/model.safetensors`.
+    """
 
     def __init__(self, *, vocabulary: int, length: int, image_width: int, width: int | None = None) -> None:
+        """Create the decoder with random weights.
+
+        Args:
+            vocabulary: Number of tokens of the tokenizer.
+            length: Most tokens of a text.
+            image_width: Width of the image tokens.
+            width: Width of the hidden states; None for `image_width` rounded up to a multiple of HEADS, at most
+                MAX_WIDTH.
+        """
         super().__init__()
-        width = width or min(MOST_WIDTH, -(-image_width // HEADS) * HEADS)
+        width = width or min(MAX_WIDTH, -(-image_width // HEADS) * HEADS)
         self.settings: dict[str, Any] = {
             "vocabulary": vocabulary,
             "length": length,
@@ -33,20 +46,23 @@ class Reader(nn.Module):
         nn.init.normal_(self.words.weight, std=0.02)
         nn.init.normal_(self.places.weight, std=0.02)
 
-    def forward(self, tokens: torch.Tensor, mask: torch.Tensor, seen: torch.Tensor, *, causal: bool) -> torch.Tensor:
-        """float32 [n, length, width].
+    def forward(
+        self, tokens: torch.Tensor, mask: torch.Tensor, image_tokens: torch.Tensor, *, causal: bool
+    ) -> torch.Tensor:
+        """Return the hidden states [n, length, width].
 
         Args:
-            tokens: int64 [n, length]; mask: 1 where there is one [n, length].
-            seen: the image's tokens [n, places, image_width].
-            causal: whether a word sees only those before it.
+            tokens: int64 [n, length].
+            mask: 1 where there is a token, 0 in the padding [n, length].
+            image_tokens: [n, image tokens, image_width].
+            causal: Whether a token attends only to itself and to earlier tokens.
         """
         length = tokens.shape[1]
-        place = torch.arange(length, device=tokens.device)
-        ahead = torch.ones(length, length, dtype=torch.bool, device=tokens.device).triu(1) if causal else None
+        position = torch.arange(length, device=tokens.device)
+        is_later = torch.ones(length, length, dtype=torch.bool, device=tokens.device).triu(1) if causal else None
         return self.layers(
-            self.words(tokens) + self.places(place),
-            self.image(seen),
-            tgt_mask=ahead,
+            self.words(tokens) + self.places(position),
+            self.image(image_tokens),
+            tgt_mask=is_later,
             tgt_key_padding_mask=mask == 0,
         )

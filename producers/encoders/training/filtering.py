@@ -1,36 +1,39 @@
-"""Pairs that teach the wrong thing, left out.
+"""Filters that leave pairs out of training.
 
-`looks`       pictures without anything to see, titles of hardly a word: known before training
-`similarity`  the pairs that the half-trained towers find least alike, as BLIP's filter does with the web's captions
-              (Li et al. 2022, section 3.3): known at half of the steps
+`looks`       leaves out blank images and titles with fewer than MIN_TITLE_TOKENS words, before training
+`similarity`  leaves out the least similar pairs by the half-trained towers, as BLIP's filter does with captions from
+              the web (Li et al. 2022, section 3.3)
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from producers.encoders.training.pairs import Pairs, Preparation
-from producers.encoders.training.towers import Towers, vectors_of
+from producers.encoders.training.pairs import Preprocessor, TrainingPairs
+from producers.encoders.training.towers import Towers, encode_pairs
 
-FLAT = 4.0
-"""Standard deviation of a picture's grey values (0 to 255) below which there is nothing to see."""
-SHORTEST = 2
-"""Fewest tokens of a title, besides the special ones."""
-LEAST_ALIKE = 0.1
+MIN_GREY_DEVIATION = 4.0
+"""Standard deviation of an image's grey values (0 to 255) below which the image is blank."""
+MIN_TITLE_TOKENS = 2
+"""Fewest tokens of a title, special tokens excluded."""
+DROPPED_SHARE = 0.1
 """Share of the pairs that `similarity` leaves out."""
-AT_ONCE = 256
+IMAGES_PER_CHUNK = 256
 
 
-def by_looks(pairs: Pairs) -> NDArray[np.bool_]:
-    """Which pairs to keep [n]."""
+def filter_by_looks(pairs: TrainingPairs) -> NDArray[np.bool_]:
+    """Return whether each pair has an image that is not blank and a title that is long enough, bool [n]."""
     deviation = np.concatenate(
-        [pairs.pixels[start : start + AT_ONCE].mean(axis=3).std(axis=(1, 2)) for start in range(0, len(pairs), AT_ONCE)]
+        [
+            pairs.pixels[start : start + IMAGES_PER_CHUNK].mean(axis=3).std(axis=(1, 2))
+            for start in range(0, len(pairs), IMAGES_PER_CHUNK)
+        ]
     )
-    words = ((pairs.mask > 0) & ~np.isin(pairs.tokens, pairs.special)).sum(axis=1)
-    return (deviation >= FLAT) & (words >= SHORTEST)
+    words = ((pairs.mask > 0) & ~np.isin(pairs.tokens, pairs.special_tokens)).sum(axis=1)
+    return (deviation >= MIN_GREY_DEVIATION) & (words >= MIN_TITLE_TOKENS)
 
 
-def by_similarity(towers: Towers, pairs: Pairs, preparation: Preparation) -> NDArray[np.bool_]:
-    """Which pairs to keep [n]: all but the LEAST_ALIKE, by the cosine of image and text."""
-    image, text = vectors_of(towers, pairs, preparation, np.arange(len(pairs)))
+def filter_by_similarity(towers: Towers, pairs: TrainingPairs, preprocessor: Preprocessor) -> NDArray[np.bool_]:
+    """Return whether the cosine of each pair is above the DROPPED_SHARE quantile of all pairs, bool [n]."""
+    image, text = encode_pairs(towers, pairs, preprocessor, np.arange(len(pairs)))
     cosine = (image * text).sum(axis=1)
-    return cosine > np.quantile(cosine, LEAST_ALIKE)
+    return cosine > np.quantile(cosine, DROPPED_SHARE)

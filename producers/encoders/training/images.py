@@ -1,71 +1,83 @@
-"""All pictures of a catalogue decoded once: in memory, or in a file if they are many or several processes read them."""
+"""The images of a catalogue, decoded once: in memory, or in a file if they are many or several processes train."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from producers.encoders import image_loader
 from producers.encoders.geometry import Geometry
-from producers.encoders.image_loader import Source, decode_images, open_decoding_pool
-from producers.encoders.training.process_group import Processes
+from producers.encoders.image_loader import DecodedImages, Source, open_decoding_pool
+from producers.encoders.training.process_group import ProcessGroup
 
-IN_MEMORY = 4 * 2**30
-"""Bytes of pixels above which they lie in a file."""
-AT_ONCE = 2048
-PIXELS, USABLE = "pixels.npy", "usable.npy"
+MAX_BYTES_IN_MEMORY = 4 * 2**30
+"""Size of all pixels above which they are decoded into a file."""
+IMAGES_PER_CHUNK = 2048
+PIXELS_FILE, USABLE_FILE = "pixels.npy", "usable.npy"
 
 
-def decoded(
+def decode_images(
     sources: Sequence[Source],
     geometry: Geometry,
     folder: Path,
-    processes: Processes,
+    process_group: ProcessGroup,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Pixels of the usable pictures [usable, height, width, 3], and which of the sources are usable [n].
+    """Decode and resize images, and leave out those that cannot be used.
 
     Args:
-        folder: where the file of pixels lies meanwhile; `remove` takes it away.
-        processes: one decodes, the others read its file.
-        progress: told how many of how many are decoded.
+        sources: Path or bytes of each image [n].
+        geometry: Size of the decoded images.
+        folder: Where the file of pixels is written if one is needed; `remove_pixel_files` removes it.
+        process_group: The first process decodes; the others wait and read its file.
+        progress: Called with the number of images decoded so far and their total.
+
+    Returns:
+        Pixels of the usable images in the order of `sources`, uint8 [usable, height, width, 3], and whether each source
+        is usable, bool [n].
     """
     size = len(sources) * geometry.height * geometry.width * 3
-    if processes.count == 1 and size <= IN_MEMORY:
-        with open_decoding_pool() as pool:
-            parts = []
-            for start in range(0, len(sources), AT_ONCE):
-                parts.append(decode_images(sources[start : start + AT_ONCE], geometry, pool))
-                progress(min(start + AT_ONCE, len(sources)), len(sources))
+    if process_group.count == 1 and size <= MAX_BYTES_IN_MEMORY:
+        chunks = [chunk for _, chunk in _decode_chunks(sources, geometry, progress)]
         empty = np.empty((0, geometry.height, geometry.width, 3), np.uint8)
-        usable = np.concatenate([np.empty(0, bool), *(part.usable for part in parts)])
-        return np.concatenate([empty, *(part.pixels for part in parts)]), usable
-    if processes.first:
-        _to_file(sources, geometry, folder, progress)
-    processes.wait()
-    usable = np.load(folder / USABLE)
-    return np.load(folder / PIXELS, mmap_mode="r")[: int(usable.sum())], usable
+        usable = np.concatenate([np.empty(0, bool), *(chunk.usable for chunk in chunks)])
+        return np.concatenate([empty, *(chunk.pixels for chunk in chunks)]), usable
+    if process_group.is_first:
+        _decode_to_file(sources, geometry, folder, progress)
+    process_group.wait()
+    usable = np.load(folder / USABLE_FILE)
+    return np.load(folder / PIXELS_FILE, mmap_mode="r")[: int(usable.sum())], usable
 
 
-def remove(folder: Path) -> None:
-    """Take the file of pixels away."""
-    for name in (PIXELS, USABLE):
+def remove_pixel_files(folder: Path) -> None:
+    """Remove the files that `decode_images` wrote to `folder`, if there are any."""
+    for name in (PIXELS_FILE, USABLE_FILE):
         (folder / name).unlink(missing_ok=True)
 
 
-def _to_file(sources: Sequence[Source], geometry: Geometry, folder: Path, progress: Callable[[int, int], None]) -> None:
+def _decode_to_file(
+    sources: Sequence[Source], geometry: Geometry, folder: Path, progress: Callable[[int, int], None]
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     shape = (len(sources), geometry.height, geometry.width, 3)
-    pixels = open_memmap(folder / PIXELS, mode="w+", dtype=np.uint8, shape=shape)
+    pixels = open_memmap(folder / PIXELS_FILE, mode="w+", dtype=np.uint8, shape=shape)
     usable = np.zeros(len(sources), bool)
-    done = 0
-    with open_decoding_pool() as pool:
-        for start in range(0, len(sources), AT_ONCE):
-            part = decode_images(sources[start : start + AT_ONCE], geometry, pool)
-            pixels[done : done + len(part.pixels)] = part.pixels
-            done += len(part.pixels)
-            usable[start : start + AT_ONCE] = part.usable
-            progress(min(start + AT_ONCE, len(sources)), len(sources))
+    row_count = 0
+    for start, chunk in _decode_chunks(sources, geometry, progress):
+        pixels[row_count : row_count + len(chunk.pixels)] = chunk.pixels
+        row_count += len(chunk.pixels)
+        usable[start : start + IMAGES_PER_CHUNK] = chunk.usable
     pixels.flush()
-    np.save(folder / USABLE, usable)
+    np.save(folder / USABLE_FILE, usable)
+
+
+def _decode_chunks(
+    sources: Sequence[Source], geometry: Geometry, progress: Callable[[int, int], None]
+) -> Iterator[tuple[int, DecodedImages]]:
+    """Yield the index of the first source of each chunk, and its decoded images."""
+    with open_decoding_pool() as pool:
+        for start in range(0, len(sources), IMAGES_PER_CHUNK):
+            yield start, image_loader.decode_images(sources[start : start + IMAGES_PER_CHUNK], geometry, pool)
+            progress(min(start + IMAGES_PER_CHUNK, len(sources)), len(sources))

@@ -1,4 +1,4 @@
-"""What a training starts from: the small model with a tokenizer of the shop's own titles, or any checkpoint."""
+"""The model that training starts from: a new tiny CLIP with a tokenizer learned from the titles, or a checkpoint."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,108 +8,119 @@ from typing import Any
 import numpy as np
 import torch
 
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError
 from producers.encoders import checkpoint_files, clip_family, tiny_clip
 from producers.encoders.checkpoint import load, resolve_checkpoint
 from producers.encoders.geometry import Geometry
-from producers.encoders.training.pairs import Pairs, Preparation
-from producers.encoders.training.recipe import FINE_TUNING, FROM_NOTHING
+from producers.encoders.training.pairs import Preprocessor, TrainingPairs
+from producers.encoders.training.recipe import FINE_TUNING_LEARNING_RATE, FROM_SCRATCH_LEARNING_RATE
 
 
 @dataclass(frozen=True)
-class Start:
-    """A model that can be trained, and what belongs to it."""
+class InitialModel:
+    """A model that can be trained, with its tokenizer and preprocessing."""
 
     model: Any
     tokenizer: Any
     geometry: Geometry
-    preparation: Preparation
-    length: int
-    """Most tokens of a text."""
-    rate: float
-    """Learning rate of the towers, if none is asked for."""
+    preprocessor: Preprocessor
+    max_tokens: int
+    """Most tokens of a text, special tokens included; longer texts are truncated."""
+    learning_rate: float
+    """Learning rate of the towers if the recipe gives none."""
     version: str
-    """Of the checkpoint it was read from."""
+    """Encoder version of the checkpoint, or `small` for a new model."""
     save: Callable[[Path], None]
+    """Writes model, tokenizer and image processor to a folder."""
 
     @property
-    def start(self) -> int:
-        """The token before the first word."""
+    def start_token(self) -> int:
+        """Token before the first word: CLS, BOS or the padding, the first that the tokenizer has."""
         tokens = (self.tokenizer.cls_token_id, self.tokenizer.bos_token_id, self.tokenizer.pad_token_id)
         return int(next(token for token in tokens if token is not None))
 
     @property
-    def end(self) -> int:
-        """The token after the last word."""
+    def end_token(self) -> int:
+        """Token after the last word: SEP, EOS or the padding, the first that the tokenizer has."""
         tokens = (self.tokenizer.sep_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id)
         return int(next(token for token in tokens if token is not None))
 
-    def pairs(self, titles: Sequence[str], pixels: np.ndarray) -> Pairs:
-        """Titles as tokens beside their pictures."""
-        told = self.tokenizer(
+    def make_pairs(self, titles: Sequence[str], pixels: np.ndarray) -> TrainingPairs:
+        """Tokenize titles [n] and pair them with their images, uint8 [n, height, width, 3]."""
+        encoded = self.tokenizer(
             list(titles),
-            padding="max_length" if self.preparation.padded else True,
+            padding="max_length" if self.preprocessor.is_padded else True,
             truncation=True,
-            max_length=self.length,
+            max_length=self.max_tokens,
             return_tensors="np",
             return_attention_mask=True,
         )
-        return Pairs(
+        return TrainingPairs(
             pixels=pixels,
-            tokens=told["input_ids"].astype(np.int64),
-            mask=told["attention_mask"].astype(np.int64),
-            same=np.unique(np.array(titles), return_inverse=True)[1],
-            special=np.array(self.tokenizer.all_special_ids, np.int64),
+            tokens=encoded["input_ids"].astype(np.int64),
+            mask=encoded["attention_mask"].astype(np.int64),
+            title_ids=np.unique(np.array(titles), return_inverse=True)[1],
+            special_tokens=np.array(self.tokenizer.all_special_ids, np.int64),
             mask_token=self.tokenizer.mask_token_id,
         )
 
 
-def from_nothing(titles: Sequence[str], device: torch.device) -> Start:
-    """The small model, its weights drawn by torch's seed, its tokenizer learnt from the titles."""
+def create_model(titles: Sequence[str], device: torch.device) -> InitialModel:
+    """Create a tiny CLIP with random weights from torch's global seed, and a tokenizer learned from `titles`."""
     tokenizer = tiny_clip.train_tokenizer(list(titles))
     model = tiny_clip.build_model(len(tokenizer)).to(device)
-    return Start(
+    return InitialModel(
         model=model,
         tokenizer=tokenizer,
         geometry=tiny_clip.GEOMETRY,
-        preparation=Preparation(
+        preprocessor=Preprocessor(
             torch.full((1, 3, 1, 1), 1 / 127.5, device=device), torch.full((1, 3, 1, 1), -1.0, device=device)
         ),
-        length=tiny_clip.TEXT_LENGTH,
-        rate=FROM_NOTHING,
+        max_tokens=tiny_clip.TEXT_LENGTH,
+        learning_rate=FROM_SCRATCH_LEARNING_RATE,
         version="small",
         save=lambda folder: tiny_clip.save_checkpoint(model, tokenizer, folder),
     )
 
 
-def from_checkpoint(name: str, device: torch.device) -> Start:
-    """An image-text checkpoint of any family that `load` opens.
+def load_model(name: str, device: torch.device) -> InitialModel:
+    """Load an image-text checkpoint of any family that `load` opens.
+
+    Args:
+        name: Directory or hub name.
+        device: Where the weights go.
 
     Raises:
-        VitrineError: it cannot be opened, reads no pictures, or its processor does more than resize and cut.
+        VitrineError: The checkpoint cannot be opened.
+        InvalidInputError: It has no image tower, or its image processor does more than resize and crop.
     """
     encoder = load(name, device=str(device))
     if not isinstance(encoder, clip_family.DualEncoder):
-        raise VitrineError(f"{name}: a sentence encoder has no image tower to train; name an image-text checkpoint")
+        raise InvalidInputError(
+            f"{name}: a sentence encoder has no image tower to train; name an image-text checkpoint"
+        )
     if encoder.geometry is None:
-        raise VitrineError(f"{name}: its image processor does more than resize and cut, which training does not repeat")
+        raise InvalidInputError(
+            f"{name}: its image processor does more than resize and crop, and training cannot repeat that; name "
+            "another checkpoint"
+        )
 
-    # An encoder's own model is made for speed: normalisations folded into convolutions, bfloat16 on a GPU.
+    # The model inside an encoder is optimized for inference: folded normalizations, bfloat16 on a GPU.
     folder = resolve_checkpoint(name)
     family = checkpoint_files.read_json(folder / "config.json")["model_type"]
     model = checkpoint_files.read_model(clip_family.FAMILIES[family], folder).to(device)
 
-    def save(place: Path) -> None:
+    def save(folder: Path) -> None:
         for part in (model, encoder.tokenizer, encoder.processor):
-            part.save_pretrained(place)
+            part.save_pretrained(folder)
 
-    return Start(
+    return InitialModel(
         model=model,
         tokenizer=encoder.tokenizer,
         geometry=encoder.geometry,
-        preparation=Preparation(encoder.scale, encoder.shift, padded=encoder.unmasked),
-        length=encoder.text_length,
-        rate=FINE_TUNING,
+        preprocessor=Preprocessor(encoder.scale, encoder.shift, is_padded=encoder.unmasked),
+        max_tokens=encoder.text_length,
+        learning_rate=FINE_TUNING_LEARNING_RATE,
         version=encoder.version,
         save=save,
     )

@@ -1,11 +1,14 @@
-"""The title written from the picture, word by word (Li et al. 2022, BLIP, section 3.2): what `produce captions` uses.
+"""Language head: generates a title from an image, token by token (BLIP, Li et al. 2022, section 3.2).
 
-OUT/language/config.json         sizes of the reader, the tokens that begin and end a line
-OUT/language/model.safetensors   weights
+`produce captions` uses the head that lies beside a checkpoint:
+
+    OUT/language/config.json         settings of the decoder, the tokens that begin and end a line
+    OUT/language/model.safetensors   weights
 """
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +17,28 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from feature_repo.errors import VitrineError
-from producers.encoders.training.cross_attention import Reader
+from feature_repo.errors import CorruptDataError, NotFoundError
+from producers.encoders.training.cross_attention import CrossAttentionDecoder
 
-FOLDER = "language"
-SMOOTHING = 0.1
+HEAD_FOLDER = "language"
+LABEL_SMOOTHING = 0.1
 
 
-class Language(nn.Module):
-    """The head that writes titles."""
+class LanguageHead(nn.Module):
+    """The head that generates titles. The names of the attributes are the weight names in its file."""
 
     begins: torch.Tensor
 
-    def __init__(self, reader: Reader, *, start: int, end: int, begins: torch.Tensor | None = None) -> None:
-        """Make the head.
+    def __init__(
+        self, reader: CrossAttentionDecoder, *, start: int, end: int, begins: torch.Tensor | None = None
+    ) -> None:
+        """Create the head.
 
         Args:
-            start: token before the first word; end: token after the last.
-            begins: whether a token begins a word rather than going on with one, bool [vocabulary].
+            reader: The decoder.
+            start: Token before the first word.
+            end: Token after the last word.
+            begins: Whether a token begins a word rather than continuing one, bool [vocabulary]; None if all do.
         """
         super().__init__()
         self.reader = reader
@@ -41,73 +48,125 @@ class Language(nn.Module):
         self.register_buffer("begins", torch.ones(vocabulary, dtype=torch.bool) if begins is None else begins)
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
-    def forward(self, tokens: torch.Tensor, mask: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy of each word of whole titles [n, length], given the picture and the words before it."""
-        line = torch.cat([torch.full_like(tokens[:, :1], self.start), tokens], dim=1) if self._bare(tokens) else tokens
-        there = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1) if self._bare(tokens) else mask
-        said = self._odds(self.reader(line[:, :-1], there[:, :-1], seen, causal=True))
-        wanted = line[:, 1:].masked_fill(there[:, 1:] == 0, -100)
-        return functional.cross_entropy(said.flatten(0, 1), wanted.flatten(), label_smoothing=SMOOTHING)
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor, image_tokens: torch.Tensor) -> torch.Tensor:
+        """Return the cross-entropy of each token, given the image and the tokens before it.
+
+        Args:
+            tokens: Unmasked titles, int64 [n, length].
+            mask: 1 where there is a token, 0 in the padding [n, length].
+            image_tokens: [n, image tokens, width].
+        """
+        if (tokens[:, 0] != self.start).any():  # the tokenizer puts no token before the first word
+            tokens = torch.cat([torch.full_like(tokens[:, :1], self.start), tokens], dim=1)
+            mask = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)
+        logits = self._compute_logits(self.reader(tokens[:, :-1], mask[:, :-1], image_tokens, causal=True))
+        targets = tokens[:, 1:].masked_fill(mask[:, 1:] == 0, -100)
+        return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), label_smoothing=LABEL_SMOOTHING)
 
     @torch.inference_mode()
-    def write(self, seen: torch.Tensor) -> list[list[int]]:
-        """The likeliest next word, again and again, for each picture's tokens [n, places, width].
+    def generate(self, image_tokens: torch.Tensor) -> list[list[int]]:
+        """Generate a line for each image by greedy decoding, without the start and end tokens.
 
-        A word that would make a pair of words appear a second time is not taken, so that no line runs in a circle.
+        A token is not chosen if it would repeat a pair of consecutive tokens, so that a line does not loop. A line has
+        at most as many tokens as the decoder was trained on.
+
+        Args:
+            image_tokens: [n, image tokens, width].
         """
-        count = len(seen)
-        line = torch.full((count, 1), self.start, device=seen.device)
-        ended = torch.zeros(count, dtype=torch.bool, device=seen.device)
+        count = len(image_tokens)
+        line = torch.full((count, 1), self.start, device=image_tokens.device)
+        is_ended = torch.zeros(count, dtype=torch.bool, device=image_tokens.device)
         for _ in range(self.reader.settings["length"] - 1):
-            odds = self._odds(self.reader(line, torch.ones_like(line), seen, causal=True)[:, -1])
-            odds[:, self.start] = -torch.inf
-            odds.scatter_(1, torch.where(line[:, :-1] == line[:, -1:], line[:, 1:], self.start), -torch.inf)
-            word = torch.where(ended, self.end, odds.argmax(dim=1))
-            ended |= word == self.end
-            line = torch.cat([line, word[:, None]], dim=1)
-            if ended.all():
+            hidden = self.reader(line, torch.ones_like(line), image_tokens, causal=True)
+            logits = self._compute_logits(hidden[:, -1])
+            logits[:, self.start] = -torch.inf
+            logits.scatter_(1, torch.where(line[:, :-1] == line[:, -1:], line[:, 1:], self.start), -torch.inf)
+            token = torch.where(is_ended, self.end, logits.argmax(dim=1))
+            is_ended |= token == self.end
+            line = torch.cat([line, token[:, None]], dim=1)
+            if is_ended.all():
                 break
         rows = line[:, 1:].tolist()
         return [row[: row.index(self.end)] if self.end in row else row for row in rows]
 
     def save(self, folder: Path) -> None:
         """Write the head beside the checkpoint in `folder`."""
-        place = folder / FOLDER
-        place.mkdir(parents=True, exist_ok=True)
+        head_folder = folder / HEAD_FOLDER
+        head_folder.mkdir(parents=True, exist_ok=True)
         settings = {"reader": self.reader.settings, "start": self.start, "end": self.end}
-        (place / "config.json").write_text(json.dumps(settings, indent=1))
-        save_file({name: value.contiguous() for name, value in self.state_dict().items()}, place / "model.safetensors")
+        (head_folder / "config.json").write_text(json.dumps(settings, indent=1))
+        weights = {name: value.contiguous() for name, value in self.state_dict().items()}
+        save_file(weights, head_folder / "model.safetensors")
 
-    def _bare(self, tokens: torch.Tensor) -> bool:
-        """Whether the tokenizer puts nothing before the first word."""
-        return bool((tokens[:, 0] != self.start).any())
-
-    def _odds(self, read: torch.Tensor) -> torch.Tensor:
-        return (functional.linear(read, self.reader.words.weight) + self.bias).float()
+    def _compute_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return (functional.linear(hidden, self.reader.words.weight) + self.bias).float()
 
 
-def remove(folder: Path) -> None:
-    """Remove the head that an earlier training left beside the checkpoint in `folder`, if there is one."""
-    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+def remove_head(folder: Path) -> None:
+    """Remove the language head beside the checkpoint in `folder`, if there is one."""
+    shutil.rmtree(folder / HEAD_FOLDER, ignore_errors=True)
 
 
-def read(folder: Path) -> Language:
-    """The head of the checkpoint in `folder`.
+def load_head(folder: Path) -> LanguageHead:
+    """Load the language head beside the checkpoint in `folder`, in evaluation mode.
 
     Raises:
-        VitrineError: it has none, or one that cannot be read.
+        NotFoundError: The checkpoint has no language head.
+        CorruptDataError: The head cannot be read.
     """
-    place = folder / FOLDER
-    if not (place / "config.json").is_file():
-        raise VitrineError(
+    head_folder = folder / HEAD_FOLDER
+    if not (head_folder / "config.json").is_file():
+        raise NotFoundError(
             f"{folder}: the checkpoint has no language head; train one with `produce encoder --objectives "
             "contrastive,words,language`"
         )
     try:
-        settings: dict[str, Any] = json.loads((place / "config.json").read_text())
-        head = Language(Reader(**settings["reader"]), start=settings["start"], end=settings["end"])
-        head.load_state_dict(load_file(place / "model.safetensors"))
+        settings: dict[str, Any] = json.loads((head_folder / "config.json").read_text())
+        decoder = CrossAttentionDecoder(**settings["reader"])
+        head = LanguageHead(decoder, start=settings["start"], end=settings["end"])
+        head.load_state_dict(load_file(head_folder / "model.safetensors"))
     except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise VitrineError(f"{place}: the language head cannot be read ({first}); train it again") from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CorruptDataError(f"{head_folder}: the language head cannot be read ({reason}); train it again") from error
     return head.eval()
+
+
+def find_word_beginnings(tokenizer: Any, titles: Sequence[str]) -> torch.Tensor | None:
+    """Return whether each token begins a word in at least half of its occurrences in `titles`, bool [vocabulary].
+
+    Returns None if the tokenizer has a decoder of its own; `detokenize` uses that one. The tiny CLIP's tokenizer has
+    none, because Chinese has no spaces.
+    """
+    if tokenizer.backend_tokenizer.decoder is not None:
+        return None
+    balance = [0] * len(tokenizer)
+    for title, encoding in zip(titles, tokenizer.backend_tokenizer.encode_batch(list(titles)), strict=True):
+        for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            if end > start:
+                balance[token] += 1 if start == 0 or not _is_latin(title[start - 1]) else -1
+    return torch.tensor([count >= 0 for count in balance])
+
+
+def detokenize(tokenizer: Any, tokens: Sequence[int], begins: torch.Tensor) -> str:
+    """Return the text of `tokens` without special tokens.
+
+    If the tokenizer has no decoder, a space is put between two Latin words and nowhere else.
+
+    Args:
+        tokenizer: The tokenizer of the checkpoint.
+        tokens: Token ids of one line.
+        begins: See `LanguageHead`.
+    """
+    if tokenizer.backend_tokenizer.decoder is not None:
+        return str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+    line = ""
+    for token in tokens:
+        if token in tokenizer.all_special_ids:
+            continue
+        piece = tokenizer.convert_ids_to_tokens(token)
+        line += f" {piece}" if begins[token] and line and _is_latin(line[-1]) and _is_latin(piece[0]) else piece
+    return line
+
+
+def _is_latin(letter: str) -> bool:
+    return letter.isascii() and letter.isalnum()

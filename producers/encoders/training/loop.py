@@ -1,4 +1,4 @@
-"""Step after step (step.py), and the state saved now and then (state.py)."""
+"""The training loop: all steps (step.py), with the state saved at intervals (training_state.py)."""
 
 import math
 from collections.abc import Callable
@@ -11,90 +11,88 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from producers.encoders.training import filtering
-from producers.encoders.training.clicks import CoClicks
-from producers.encoders.training.pairs import Pairs, Preparation
-from producers.encoders.training.process_group import Processes
-from producers.encoders.training.recipe import Recipe
-from producers.encoders.training.step import State, Task, take_step
-from producers.encoders.training.training_model import Learner
+from producers.encoders.training.step import TrainingTask, run_step
+from producers.encoders.training.training_model import TrainingModel
+from producers.encoders.training.training_state import TrainingState
 
-WARM_UP = 0.05
+WARM_UP_SHARE = 0.05
 """Share of the steps in which the learning rate rises."""
-HEAD_RATE = 4e-3
-HALF = 0.5
-"""Share of the steps after which `similarity` judges the pairs."""
+HEAD_LEARNING_RATE = 4e-3
+"""Highest learning rate of the heads, which always start from random weights."""
+FILTER_AT = 0.5
+"""Share of the steps after which the `similarity` filter runs."""
 
 
 @dataclass(frozen=True)
-class Learnt:
-    """What a training did."""
+class LoopResult:
+    """What a training loop did."""
 
     steps: int
+    """Steps of the whole training."""
     resumed_at: int
-    """The step at which an earlier, interrupted run was taken up; 0 for none."""
+    """The step from which an interrupted run resumed; 0 if none did."""
     losses: dict[str, float]
-    """Mean of each objective over the last tenth of the steps."""
+    """Mean of each objective's loss over the last tenth of the steps."""
     kept: int
-    """Pairs that were learnt from to the end."""
+    """Pairs that the filter left in."""
 
 
-def learn(
-    learner: Learner,
-    pairs: Pairs,
-    preparation: Preparation,
-    recipe: Recipe,
+def run_training(
+    model: TrainingModel,
+    task: TrainingTask,
     *,
-    rate: float,
-    steps: int,
-    seed: int,
-    clicks: CoClicks | None,
+    learning_rate: float,
     folder: Path,
     identity: str,
-    processes: Processes,
     progress: Callable[[int, int], None],
-) -> Learnt:
-    """Train `learner` in place; the state of an interrupted run of the same `identity` in `folder` is taken up.
+) -> LoopResult:
+    """Train `model` in place, and resume from the state that an interrupted run of the same `identity` saved.
 
     Args:
-        rate: highest learning rate of the towers.
-        steps: of the whole training.
-        clicks: pairs of rows for the alignment, which then make up part of each batch.
-        progress: told how many of how many steps are done.
+        model: The towers and heads.
+        task: Pairs, recipe, number of steps and seed.
+        learning_rate: Highest learning rate of the towers.
+        folder: Where the state is saved.
+        identity: Digest of the data and the settings.
+        progress: Called with the number of steps done and their total.
+
+    Raises:
+        ConflictError: `folder` has the state of a training with another identity.
+        CorruptDataError: The state cannot be read.
     """
-    task = Task(pairs, preparation, recipe, steps, seed, clicks, processes)
-    going = _begin(learner, task, rate)
-    going.take_up(folder, identity, preparation.scale.device)
-    begun = going.step
-    forward: Any = learner
-    if processes.count > 1:
-        # Matching may find nothing to mistake, and some families have weights that no vector is computed from.
-        forward = DistributedDataParallel(learner, broadcast_buffers=False, find_unused_parameters=True)
-    learner.train()
-    order = task.order(going.kept)
-    for step in range(begun, steps):
-        if recipe.keep == "similarity" and step == int(HALF * steps):
-            going.kept &= filtering.by_similarity(learner.towers, pairs, preparation)
-            order = task.order(going.kept)
-        going.history.append(take_step(going, task, forward, step, *task.rows(order, step)))
-        if processes.first and (step + 1) % recipe.save_every == 0 and step + 1 < steps:
-            going.save(folder, identity)
+    recipe, pairs, preprocessor, steps = task.recipe, task.pairs, task.preprocessor, task.steps
+    state = _create_state(model, task, learning_rate)
+    state.resume(folder, identity, preprocessor.scale.device)
+    resumed_at = state.next_step
+    forward: Any = model
+    if task.process_group.count > 1:
+        # A batch may have no pair for the matching head, and some families have weights that no vector depends on.
+        forward = DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=True)
+    model.train()
+    order = task.make_order(state.kept)
+    for step in range(resumed_at, steps):
+        if recipe.keep == "similarity" and step == int(FILTER_AT * steps):
+            state.kept &= filtering.filter_by_similarity(model.towers, pairs, preprocessor)
+            order = task.make_order(state.kept)
+        state.history.append(run_step(state, task, forward, step, *task.select_rows(order, step)))
+        if task.process_group.is_first and (step + 1) % recipe.save_every == 0 and step + 1 < steps:
+            state.save(folder, identity)
         progress(step + 1, steps)
-    learner.eval()
-    tail = going.history[-max(1, steps // 10) :]
-    means = {name: float(np.mean([row[name] for row in tail])) for name in tail[0]}
-    return Learnt(steps, begun, means, int(going.kept.sum()))
+    model.eval()
+    last = state.history[-max(1, steps // 10) :]
+    means = {name: float(np.mean([losses[name] for losses in last])) for name in last[0]}
+    return LoopResult(steps, resumed_at, means, int(state.kept.sum()))
 
 
-def _begin(learner: Learner, task: Task, rate: float) -> State:
-    """The state before the first step."""
-    recipe, pairs, steps = task.recipe, task.pairs, task.steps
-    groups = learner.groups(rate, HEAD_RATE, recipe.weight_decay)
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)  # a third of the time of weight after weight
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step / steps))
-    kept = filtering.by_looks(pairs) if recipe.keep == "looks" else np.ones(len(pairs), bool)
-    return State(learner, optimizer, schedule, kept, [])
+def _create_state(model: TrainingModel, task: TrainingTask, learning_rate: float) -> TrainingState:
+    """Return the state before the first step."""
+    groups = model.make_parameter_groups(learning_rate, HEAD_LEARNING_RATE, task.recipe.weight_decay)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)  # fused takes a third of the time
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _compute_rate_share(step / task.steps))
+    kept = filtering.filter_by_looks(task.pairs) if task.recipe.keep == "looks" else np.ones(len(task.pairs), bool)
+    return TrainingState(model, optimizer, schedule, kept, [])
 
 
-def rate_at(done: float) -> float:
-    """Share of the highest learning rate at a share of the training: a quick rise, then half a cosine down."""
-    return min(1.0, done / WARM_UP + 0.01) * (0.5 * (1 + math.cos(math.pi * done)) + 0.01)
+def _compute_rate_share(done_share: float) -> float:
+    """Return the learning rate as a share of the highest one: a linear warm-up times a cosine decay."""
+    return min(1.0, done_share / WARM_UP_SHARE + 0.01) * (0.5 * (1 + math.cos(math.pi * done_share)) + 0.01)

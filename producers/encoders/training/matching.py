@@ -1,51 +1,53 @@
-"""Does this title belong to this picture? Asked of the pairs most easily mistaken (Li et al. 2021, ALBEF, section 3.2).
+"""Loss for deciding whether a title belongs to an image, on hard negatives (Li et al. 2021, ALBEF, section 3.2).
 
-Beside each true pair stand two false ones of the batch, drawn as the towers take them for likely: the picture with
-another's title, and the title with another's picture.
+For each true pair, two false pairs are drawn from the batch: the image with another title, and the title with another
+image. They are drawn with the probabilities that the towers give them.
 """
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from producers.encoders.training.cross_attention import Reader
-from producers.encoders.training.pairs import Batch
-from producers.encoders.training.towers import Seen
+from producers.encoders.training.cross_attention import CrossAttentionDecoder
+from producers.encoders.training.pairs import PairBatch
+from producers.encoders.training.towers import ImageFeatures
 
 
-class Matching(nn.Module):
-    """The head that says whether a title belongs to a picture."""
+class MatchingHead(nn.Module):
+    """The head that classifies pairs of title and image, and its loss."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: CrossAttentionDecoder) -> None:
         super().__init__()
         self.reader = reader
         self.verdict = nn.Linear(reader.settings["width"], 2)
 
-    def forward(self, batch: Batch, seen: Seen, text: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy over true and false pairs; 0 where every title of the batch is the same.
+    def forward(
+        self, batch: PairBatch, features: ImageFeatures, text: torch.Tensor, scale: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the cross-entropy over true and false pairs; 0 if all titles of the batch are equal.
 
         Args:
-            text: unit rows [n, d] of the text tower.
+            batch: The true pairs.
+            features: Their image features.
+            text: Unit vectors of their titles [n, d].
+            scale: Factor of the cosines.
         """
-        others = batch.same[:, None] != batch.same[None, :]
-        mistakable = torch.where(others.any(dim=1))[0]
-        if not len(mistakable):
-            return seen.tokens.sum() * 0
+        differs = batch.title_ids[:, None] != batch.title_ids[None, :]
+        with_negatives = torch.where(differs.any(dim=1))[0]
+        if not len(with_negatives):
+            return features.tokens.sum() * 0
         with torch.no_grad():
-            cosine = seen.vectors @ text.T * scale
-            title, picture = (
-                torch.multinomial((functional.softmax(asked, dim=1).clamp(min=1e-9) * others)[mistakable], 1)[:, 0]
-                for asked in (cosine, cosine.T)
+            cosine = features.vectors @ text.T * scale
+            wrong_title, wrong_image = (
+                torch.multinomial((functional.softmax(logits, dim=1).clamp(min=1e-9) * differs)[with_negatives], 1)[
+                    :, 0
+                ]
+                for logits in (cosine, cosine.T)
             )
-        everything = torch.arange(len(batch.same), device=text.device)
-        pictures = torch.cat([everything, mistakable, picture])
-        titles = torch.cat([everything, title, mistakable])
-        true = torch.zeros(len(pictures), dtype=torch.long, device=text.device)
-        true[: len(everything)] = 1
-        said = self.judge(batch.tokens[titles], batch.mask[titles], seen.tokens[pictures])
-        return functional.cross_entropy(said, true)
-
-    def judge(self, tokens: torch.Tensor, mask: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-        """float32 [n, 2]: the odds of "no" and "yes" for each title beside its picture."""
-        read = self.reader(tokens, mask, seen, causal=False)
-        return self.verdict(read[:, 0]).float()
+        true_pairs = torch.arange(len(batch.title_ids), device=text.device)
+        images = torch.cat([true_pairs, with_negatives, wrong_image])
+        titles = torch.cat([true_pairs, wrong_title, with_negatives])
+        is_match = torch.zeros(len(images), dtype=torch.long, device=text.device)
+        is_match[: len(true_pairs)] = 1
+        hidden = self.reader(batch.tokens[titles], batch.mask[titles], features.tokens[images], causal=False)
+        return functional.cross_entropy(self.verdict(hidden[:, 0]).float(), is_match)

@@ -1,10 +1,9 @@
-"""Titles and pictures as arrays, and the batches of every step.
+"""Titles and images as arrays, and the batches of each step.
 
-Order, crops and masks of a step follow from the seed and the step's number alone, whatever was drawn before: a run that
-is resumed, or spread over processes, sees what an undisturbed one sees.
+The row order, crops and masks of a step depend only on the seed and the step number. A training that is resumed or
+spread over processes therefore sees the same batches as an undisturbed one.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,146 +13,158 @@ from torch.nn import functional
 
 from producers.encoders.training.recipe import Recipe
 
-MASKED_WORDS = 0.1
+MASKED_SHARE = 0.1
+"""Share of the words that are replaced by the mask token."""
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """n titles with their pictures."""
+class TrainingPairs:
+    """n titles with their images."""
 
     pixels: NDArray[np.uint8]
     """[n, height, width, 3], in memory or mapped from a file."""
     tokens: NDArray[np.int64]
-    """[n, longest]."""
+    """[n, max_tokens]."""
     mask: NDArray[np.int64]
-    """1 where there is a token [n, longest]."""
-    same: NDArray[np.int64]
-    """[n]: equal where titles are."""
-    special: NDArray[np.int64]
-    """Tokens that are never masked nor predicted as words."""
+    """1 where there is a token, 0 in the padding [n, max_tokens]."""
+    title_ids: NDArray[np.int64]
+    """Equal for equal titles [n]."""
+    special_tokens: NDArray[np.int64]
+    """Tokens that are never masked and never predicted as words."""
     mask_token: int | None
+    """None if the tokenizer has no mask token: then no word is masked."""
 
     def __len__(self) -> int:
-        return len(self.same)
+        return len(self.title_ids)
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Rows of one forward, on the device."""
+class PairBatch:
+    """The pairs of one forward pass, on the device."""
 
     pixels: torch.Tensor
-    """float32 [n, 3, h, w], as the image tower wants them."""
+    """Preprocessed for the image tower, float32 [n, 3, height, width]."""
     tokens: torch.Tensor
-    """int64 [n, longest], some masked."""
+    """Some of them masked, int64 [n, length]."""
     mask: torch.Tensor
-    whole: torch.Tensor
-    """The tokens, none masked."""
-    same: torch.Tensor
+    """1 where there is a token, 0 in the padding [n, length]."""
+    unmasked_tokens: torch.Tensor
+    """int64 [n, length]."""
+    title_ids: torch.Tensor
+    """Equal for equal titles [n]."""
     rows: torch.Tensor
-    """Which pairs these are [n]."""
+    """Row of each pair in `TrainingPairs` [n]."""
     partners: torch.Tensor
-    """Row of the batch that the same user clicked in the same session, -1 for none [n]."""
+    """Index in this batch of a product that the same user clicked in the same session, -1 for none [n]."""
 
 
 @dataclass(frozen=True)
-class Preparation:
-    """How pixels become what the image tower wants: x * scale + shift, on a device."""
+class Preprocessor:
+    """The preprocessing of a checkpoint: pixels * scale + shift, and the padding of texts."""
 
     scale: torch.Tensor
-    """[1, 3, 1, 1]."""
+    """[1, 3, 1, 1]; its device is the device of the batches."""
     shift: torch.Tensor
-    padded: bool = False
-    """Whether texts stay padded to full length (SigLIP reads the padding like any word)."""
+    """[1, 3, 1, 1]."""
+    is_padded: bool = False
+    """Whether texts keep the padding up to their full length. SigLIP reads the padding as words."""
 
-    def take(
+    def make_batch(
         self,
-        pairs: Pairs,
+        pairs: TrainingPairs,
         rows: NDArray[np.int64],
         partners: NDArray[np.int64],
-        chance: np.random.Generator,
+        rng: np.random.Generator,
         recipe: Recipe,
-    ) -> Batch:
-        """Rows cropped and masked by `chance`."""
+    ) -> PairBatch:
+        """Return the pairs at `rows` with random crops, colour changes and masked words.
+
+        Args:
+            pairs: All pairs.
+            rows: Rows of `pairs`, in the order of the batch; repeats are allowed.
+            partners: See `PairBatch.partners`.
+            rng: Source of the random numbers.
+            recipe: Strength of the crops and of the colour changes.
+        """
         device = self.scale.device
-        longest = pairs.mask.shape[1] if self.padded else int(pairs.mask[rows].sum(axis=1).max(initial=1))
-        whole, mask = pairs.tokens[rows, :longest], pairs.mask[rows, :longest]
-        tokens = whole.copy()
-        hidden = (chance.random(tokens.shape) < MASKED_WORDS) & (mask > 0) & ~np.isin(tokens, pairs.special)
+        length = pairs.mask.shape[1] if self.is_padded else int(pairs.mask[rows].sum(axis=1).max(initial=1))
+        unmasked_tokens, mask = pairs.tokens[rows, :length], pairs.mask[rows, :length]
+        tokens = unmasked_tokens.copy()
+        is_masked = (rng.random(tokens.shape) < MASKED_SHARE) & (mask > 0) & ~np.isin(tokens, pairs.special_tokens)
         if pairs.mask_token is not None:
-            tokens[hidden] = pairs.mask_token
-        values = crop(torch.from_numpy(pairs.pixels[rows]).to(device), recipe.crop, chance)
+            tokens[is_masked] = pairs.mask_token
+        values = crop_images(torch.from_numpy(pairs.pixels[rows]).to(device), recipe.crop, rng)
         if recipe.jitter:
-            values = recoloured(values, recipe.jitter, chance)
-        return Batch(
+            values = jitter_colours(values, recipe.jitter, rng)
+        return PairBatch(
             pixels=(values * self.scale + self.shift).contiguous(memory_format=torch.channels_last),
             tokens=torch.from_numpy(tokens).to(device),
             mask=torch.from_numpy(mask).to(device),
-            whole=torch.from_numpy(whole).to(device),
-            same=torch.from_numpy(pairs.same[rows]).to(device),
+            unmasked_tokens=torch.from_numpy(unmasked_tokens).to(device),
+            title_ids=torch.from_numpy(pairs.title_ids[rows]).to(device),
             rows=torch.from_numpy(rows).to(device),
             partners=torch.from_numpy(partners).to(device),
         )
 
-    def whole(self, pairs: Pairs, rows: NDArray[np.int64]) -> torch.Tensor:
-        """Pictures of rows as they are, float32 [n, 3, h, w]."""
+    def prepare_images(self, pairs: TrainingPairs, rows: NDArray[np.int64]) -> torch.Tensor:
+        """Return the uncropped images at `rows`, float32 [rows, 3, height, width]."""
         values = torch.from_numpy(pairs.pixels[rows]).to(self.scale.device).permute(0, 3, 1, 2).float()
         return values * self.scale + self.shift
 
 
-class Order:
-    """Which rows each step takes: all of them once, in an order of its own, before any comes again.
+class BatchOrder:
+    """The rows of each step: every epoch goes through all rows once, in a new random order.
 
-    A step that would need rows of two rounds takes the next round's first and leaves the rest of this one out.
+    The rows at the end of an epoch that do not fill a batch are skipped.
     """
 
-    def __init__(self, rows: NDArray[np.int64], batch: int, seed: int) -> None:
-        self.rows = rows
-        self.batch = batch
-        self.seed = seed
-        self.steps_a_round = max(1, len(rows) // batch)
-        self._round = -1
+    def __init__(self, rows: NDArray[np.int64], batch_size: int, seed: int) -> None:
+        self._rows = rows
+        self._batch_size = batch_size
+        self._seed = seed
+        self._steps_per_epoch = max(1, len(rows) // batch_size)
+        self._epoch = -1
         self._shuffled = rows
 
-    def step(self, number: int) -> NDArray[np.int64]:
-        """int64 [batch]."""
-        round_, place = divmod(number, self.steps_a_round)
-        if round_ != self._round:
-            self._round = round_
-            self._shuffled = self.rows[np.random.default_rng([self.seed, 0, round_]).permutation(len(self.rows))]
-        return self._shuffled[place * self.batch : (place + 1) * self.batch]
+    def select_rows(self, step: int) -> NDArray[np.int64]:
+        """Return the rows of a step, int64 [batch_size]. The steps may be requested in any order."""
+        epoch, batch = divmod(step, self._steps_per_epoch)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._shuffled = self._rows[np.random.default_rng([self._seed, 0, epoch]).permutation(len(self._rows))]
+        return self._shuffled[batch * self._batch_size : (batch + 1) * self._batch_size]
 
 
-def chance_of(seed: int, step: int, micro: int) -> np.random.Generator:
-    """The chance of one micro-batch, and torch's for whatever drops out."""
-    chance = np.random.default_rng([seed, 1, step, micro])
-    torch.manual_seed(int(chance.integers(2**62)))
-    return chance
+def crop_images(pixels: torch.Tensor, min_share: float, rng: np.random.Generator) -> torch.Tensor:
+    """Crop each image at random, and resize the crop to the size of the image.
 
+    Args:
+        pixels: uint8 [n, height, width, 3].
+        min_share: Smallest share of an image's area that a crop keeps, in (0, 1].
+        rng: Source of the random numbers.
 
-def micro_batches(rows: NDArray[np.int64], size: int, process: int, accumulate: int) -> Iterator[tuple[int, slice]]:
-    """Number within the step, and place in `rows`, of each micro-batch that falls to a process."""
-    for number in range(process * accumulate, (process + 1) * accumulate):
-        yield number, slice(number * size, min((number + 1) * size, len(rows)))
-
-
-def crop(pixels: torch.Tensor, smallest: float, chance: np.random.Generator) -> torch.Tensor:
-    """A random crop of each picture, `smallest` of its area at least, stretched to its size.
-
-    uint8 [n, h, w, 3] to float32 [n, 3, h, w] in [0, 255].
+    Returns:
+        float32 [n, 3, height, width] in [0, 255].
     """
     count = len(pixels)
-    side = np.sqrt(chance.uniform(smallest, 1, count))
-    stretch = np.exp(chance.uniform(-0.1, 0.1, count))
+    side = np.sqrt(rng.uniform(min_share, 1, count))
+    stretch = np.exp(rng.uniform(-0.1, 0.1, count))
     window = np.zeros((count, 2, 3), np.float32)
     for axis, size in enumerate((np.minimum(side * stretch, 1), np.minimum(side / stretch, 1))):
         window[:, axis, axis] = size
-        window[:, axis, 2] = chance.uniform(-1, 1, count) * (1 - size)
+        window[:, axis, 2] = rng.uniform(-1, 1, count) * (1 - size)
     values = pixels.permute(0, 3, 1, 2).float()
     grid = functional.affine_grid(torch.from_numpy(window).to(pixels.device), list(values.shape), align_corners=False)
     return functional.grid_sample(values, grid, padding_mode="border", align_corners=False)
 
 
-def recoloured(values: torch.Tensor, reach: float, chance: np.random.Generator) -> torch.Tensor:
-    """Red, green and blue of each picture [n, 3, h, w] made up to `reach` times lighter or darker, each by itself."""
-    gain = chance.uniform(1 - reach, 1 + reach, (len(values), 3, 1, 1)).astype(np.float32)
+def jitter_colours(values: torch.Tensor, max_change: float, rng: np.random.Generator) -> torch.Tensor:
+    """Multiply each colour channel of each image by a random factor in [1 - max_change, 1 + max_change).
+
+    Args:
+        values: [n, 3, height, width] in [0, 255]; the result is clipped to that range.
+        max_change: Share in [0, 1].
+        rng: Source of the random numbers.
+    """
+    gain = rng.uniform(1 - max_change, 1 + max_change, (len(values), 3, 1, 1)).astype(np.float32)
     return (values * torch.from_numpy(gain).to(values.device)).clamp(0, 255)

@@ -1,4 +1,4 @@
-"""The processes that train together: started by torchrun, or one alone."""
+"""The processes that train together: started by torchrun, or one process alone."""
 
 import os
 from collections.abc import Iterator
@@ -10,59 +10,63 @@ from torch import distributed
 
 
 @dataclass(frozen=True)
-class Processes:
-    """How many there are, and which this one is."""
+class ProcessGroup:
+    """The processes of a training, as one of them sees them."""
 
     count: int
-    number: int
+    rank: int
+    """Number of this process, from 0."""
 
     @property
-    def first(self) -> bool:
-        """Whether this is the one that writes."""
-        return self.number == 0
+    def is_first(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
 
-    def gathered(self, rows: torch.Tensor) -> torch.Tensor:
-        """The rows of all processes, in the order of their numbers."""
+    def gather(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the rows of all processes in rank order. All must have the same shape."""
         if self.count == 1:
             return rows
         parts = [torch.empty_like(rows) for _ in range(self.count)]
         distributed.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
-    def averaged(self, values: list[torch.Tensor]) -> None:
-        """Put the mean over all processes into each, in place."""
+    def average(self, values: list[torch.Tensor]) -> None:
+        """Replace each tensor, in place, with its mean over all processes."""
         if self.count > 1:
             for value in values:
                 distributed.all_reduce(value)
                 value /= self.count
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Block until all processes have called this."""
         if self.count > 1:
             distributed.barrier()
 
 
-def is_first() -> bool:
-    """Whether this process is the one that writes and speaks, before they are together."""
+def is_first_process() -> bool:
+    """Return whether this process writes and prints. Works before `open_process_group`."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 @contextmanager
-def together(device: torch.device) -> Iterator[Processes]:
-    """The processes that torchrun started, connected; this one alone if it started none."""
+def open_process_group(device: torch.device) -> Iterator[ProcessGroup]:
+    """Connect the processes that torchrun started; without torchrun, return a group of this process alone.
+
+    The group is closed at the end of the `with` block. NCCL is used on GPUs, Gloo otherwise.
+    """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
-        yield Processes(1, 0)
+        yield ProcessGroup(1, 0)
         return
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Processes(count, distributed.get_rank())
+        yield ProcessGroup(count, distributed.get_rank())
     finally:
         distributed.destroy_process_group()
 
 
-def device_of_this_process() -> torch.device:
-    """A GPU for each process of this machine where there are any, else the CPU."""
+def select_device() -> torch.device:
+    """Return the GPU of this process (by LOCAL_RANK) if the machine has GPUs, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")

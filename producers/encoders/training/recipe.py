@@ -1,73 +1,82 @@
-"""What an encoder is trained by: objectives, batch, rates. One frozen object, checked when it is made."""
+"""The settings of a training. `Recipe` checks them when it is created."""
 
 from dataclasses import dataclass
 
 from feature_repo.errors import UsageError
 
 OBJECTIVES = ("contrastive", "words", "momentum", "matching", "language")
-"""Each is a file of this package; `momentum` changes what `contrastive` compares with."""
-DEFAULT = ("contrastive", "words")
-"""What pays within a minute on two cores; docs/encoder.md has the figures of the others."""
+"""Each objective has a module in this package; `momentum` changes the candidates of `contrastive`."""
+DEFAULT_OBJECTIVES = ("contrastive", "words")
+"""The best choice for about a minute of training on two cores; docs/encoder.md has the figures of the others."""
 FILTERS = ("none", "looks", "similarity")
 PRECISIONS = ("auto", "float32", "bfloat16")
-FROM_NOTHING = 4e-3
-"""Learning rate of the small model: its residual tower takes one that would ruin a transformer."""
-FINE_TUNING = 3e-5
+FROM_SCRATCH_LEARNING_RATE = 4e-3
+"""Learning rate of the tiny CLIP. It is too high for a transformer."""
+FINE_TUNING_LEARNING_RATE = 3e-5
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to learn."""
+    """The settings of a training.
 
-    objectives: tuple[str, ...] = DEFAULT
+    The `repr` of this object is part of the identity of a training (`train._identity`): if a field is renamed, the
+    saved state of an interrupted training is refused.
+
+    Raises:
+        UsageError: A setting is outside its documented range.
+    """
+
+    objectives: tuple[str, ...] = DEFAULT_OBJECTIVES
+    """Names from OBJECTIVES; `contrastive` must be among them."""
     batch: int = 64
-    """Pairs in a step, over all processes and micro-batches."""
+    """Pairs in a step, over all processes and micro-batches; at least 1."""
     accumulate: int = 1
-    """Micro-batches that a process takes one after the other within a step."""
+    """Micro-batches that a process computes one after the other in a step; at least 1."""
     learning_rate: float | None = None
-    """Of the towers; FROM_NOTHING or FINE_TUNING if not given."""
+    """Highest learning rate of the towers; None for FROM_SCRATCH_LEARNING_RATE or FINE_TUNING_LEARNING_RATE."""
     weight_decay: float = 0.05
     precision: str = "auto"
-    """`auto` is bfloat16 on a GPU that has it and float32 elsewhere."""
+    """One of PRECISIONS. `auto` is bfloat16 on a GPU that supports it and float32 elsewhere."""
     keep: str = "none"
-    """Which pairs are left out, of FILTERS: see filtering.py."""
+    """One of FILTERS: the filter that leaves pairs out, see filtering.py."""
     crop: float = 0.95
-    """The smallest, of a picture's area: a tighter one hides how large things are, which tells whom a romper fits."""
+    """Smallest share of an image's area that a crop keeps, in (0, 1]. A smaller crop hides the size of things, which
+    tells the age that a garment fits."""
     jitter: float = 0.0
-    """How far colours are changed by chance, as a share; not at all, for colour is a property of the product."""
+    """Largest random change of a colour channel, as a share in [0, 1]. The default is none, because colour is a
+    property of the product."""
     align: float = 0.0
-    """Weight of the objective that draws products of one session together, where clicks are given."""
+    """Weight of the alignment loss, used when clicks are given; at least 0."""
     save_every: int = 500
-    """Steps between two saved states."""
+    """Steps between two saved states; at least 1."""
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.objectives if name not in OBJECTIVES]
         if unknown:
-            raise UsageError(f"--objectives names {unknown[0]!r}; there are {', '.join(OBJECTIVES)}")
+            raise UsageError(f"--objectives has the unknown name {unknown[0]!r}; choose from {', '.join(OBJECTIVES)}")
         if "contrastive" not in self.objectives:
-            raise UsageError("--objectives leaves out contrastive: without it there is no common space to write")
+            raise UsageError("--objectives must include contrastive: it trains the space that the vectors are in")
         if self.precision not in PRECISIONS:
-            raise UsageError(f"--precision is {self.precision!r}; there are {', '.join(PRECISIONS)}")
+            raise UsageError(f"--precision is {self.precision!r}; choose from {', '.join(PRECISIONS)}")
         if self.keep not in FILTERS:
-            raise UsageError(f"--filter is {self.keep!r}; there are {', '.join(FILTERS)}")
+            raise UsageError(f"--filter is {self.keep!r}; choose from {', '.join(FILTERS)}")
         if not (0 < self.crop <= 1 and 0 <= self.jitter <= 1):
-            raise UsageError(
-                f"--crop {self.crop} and --jitter {self.jitter} are shares, the first above 0, of at most 1"
-            )
+            raise UsageError(f"--crop {self.crop} must be in (0, 1] and --jitter {self.jitter} in [0, 1]")
         if not self.align >= 0:
-            raise UsageError(f"--align-weight is {self.align}: it must not be negative")
+            raise UsageError(f"--align-weight is {self.align}; it must not be negative")
         if min(self.batch, self.accumulate, self.save_every) < 1:
             raise UsageError("--batch, --accumulate and --save-every must be at least 1")
 
-    def micro_batch(self, processes: int) -> int:
-        """Pairs that one forward takes.
+    def micro_batch_size(self, process_count: int) -> int:
+        """Return the number of pairs in one forward pass of one process.
 
         Raises:
-            UsageError: the batch does not fall into equal parts, or its parts are too small to compare.
+            UsageError: The batch does not divide into equal parts, or a part would have fewer than 2 pairs.
         """
-        parts = processes * self.accumulate
+        parts = process_count * self.accumulate
         if self.batch % parts or (parts > 1 and self.batch // parts < 2):
             raise UsageError(
-                f"a batch of {self.batch} does not fall into {processes} x {self.accumulate} equal parts of at least 2"
+                f"a batch of {self.batch} does not divide into {process_count} processes x {self.accumulate} "
+                "micro-batches of equal parts of at least 2 pairs; change --batch or --accumulate"
             )
         return self.batch // parts

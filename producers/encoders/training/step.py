@@ -1,161 +1,156 @@
-"""One step: the gradients of its micro-batches, and the update.
+"""One optimizer step: the gradients of its micro-batches, and the update of the weights.
 
-A step's batch is the same however it is spread over micro-batches and processes. Pairs are compared within their
-micro-batch (and with the momentum queue, where there is one); gradients and the statistics of normalisation are means
-over micro-batches.
+The batch of a step is the same however it is divided into micro-batches and processes. Pairs are compared within their
+micro-batch and with the momentum queue, if there is one. Gradients and normalization statistics are means over the
+micro-batches.
 """
 
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from producers.encoders.training import training_state
-from producers.encoders.training.clicks import CoClicks
-from producers.encoders.training.momentum import Said
-from producers.encoders.training.pairs import Order, Pairs, Preparation, chance_of, micro_batches
-from producers.encoders.training.process_group import Processes
+from producers.encoders.training.alignment import CoClickPairs
+from producers.encoders.training.contrastive import MomentumOutputs
+from producers.encoders.training.pairs import BatchOrder, Preprocessor, TrainingPairs
+from producers.encoders.training.process_group import ProcessGroup
 from producers.encoders.training.recipe import Recipe
-from producers.encoders.training.training_model import Learner
+from producers.encoders.training.training_model import TrainingModel
+from producers.encoders.training.training_state import TrainingState
 
-LONGEST_GRADIENT = 1.0
-
-
-@dataclass
-class State:
-    """All that changes from step to step. Saved and taken up whole, for exact resumption rests on it: what a step does
-    follows from this, from `Task` and from the step's number, and from nothing else."""
-
-    learner: Learner
-    """Weights, statistics of normalisation, the momentum copy and its queue."""
-    optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
-    kept: NDArray[np.bool_]
-    """Which pairs are learnt from."""
-    history: list[dict[str, float]]
-    """The losses of each step so far."""
-
-    @property
-    def step(self) -> int:
-        """The next one."""
-        return len(self.history)
-
-    def take_up(self, folder: Path, identity: str, device: torch.device) -> None:
-        """Go on where an interrupted run of the same training had saved, if it had."""
-        found = training_state.read(folder, identity, device)
-        if found:
-            self.learner.load_state_dict(found["learner"])
-            self.optimizer.load_state_dict(found["optimizer"])
-            self.schedule.load_state_dict(found["schedule"])
-            self.kept, self.history = found["kept"].cpu().numpy(), found["history"]
-
-    def save(self, folder: Path, identity: str) -> None:
-        content = {"learner": self.learner.state_dict(), "optimizer": self.optimizer.state_dict()}
-        rest = {
-            "schedule": self.schedule.state_dict(),
-            "kept": torch.from_numpy(self.kept),
-            "history": self.history,
-        }
-        training_state.save(folder, identity, content | rest)
+MAX_GRADIENT_NORM = 1.0
 
 
 @dataclass(frozen=True)
-class Task:
-    """All that stays as it is from the first step to the last, in an interrupted run as in the one that goes on."""
+class TrainingTask:
+    """Everything that stays the same from the first step to the last, also when a training resumes."""
 
-    pairs: Pairs
-    preparation: Preparation
+    pairs: TrainingPairs
+    preprocessor: Preprocessor
     recipe: Recipe
     steps: int
     seed: int
-    clicks: CoClicks | None
-    processes: Processes
+    co_clicks: CoClickPairs | None
+    process_group: ProcessGroup
 
     @property
-    def batch(self) -> int:
+    def batch_size(self) -> int:
+        """Pairs in a step: the recipe's, or all pairs if they are fewer."""
         return min(self.recipe.batch, len(self.pairs))
 
     @property
-    def size(self) -> int:
-        """Pairs of a micro-batch."""
-        return replace(self.recipe, batch=self.batch).micro_batch(self.processes.count)
+    def micro_batch_size(self) -> int:
+        """Pairs in a micro-batch."""
+        return replace(self.recipe, batch=self.batch_size).micro_batch_size(self.process_group.count)
 
-    def order(self, kept: NDArray[np.bool_]) -> Order:
-        return Order(np.flatnonzero(kept), min(self.batch, int(kept.sum())), self.seed)
+    def make_order(self, kept: NDArray[np.bool_]) -> BatchOrder:
+        """Return the row order of the pairs that are trained on."""
+        return BatchOrder(np.flatnonzero(kept), min(self.batch_size, int(kept.sum())), self.seed)
 
-    def rows(self, order: Order, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The pairs of a step, and beside each the row of the batch that it is to lie close to, -1 for none."""
-        rows = order.step(step)
-        if self.clicks is None:
+    def select_rows(self, order: BatchOrder, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the rows of a step, and the partner of each row as an index in its micro-batch, -1 for none."""
+        rows = order.select_rows(step)
+        if self.co_clicks is None:
             return rows, np.full(len(rows), -1)
-        return self.clicks.mixed_into(rows, self.size, np.random.default_rng([self.seed, 2, step]))
+        rng = np.random.default_rng([self.seed, 2, step])
+        return self.co_clicks.mix_into_batch(rows, self.micro_batch_size, rng)
 
 
-def take_step(
-    going: State, task: Task, forward: Any, step: int, rows: NDArray[np.int64], partners: NDArray[np.int64]
+def run_step(
+    state: TrainingState,
+    task: TrainingTask,
+    forward: Any,
+    step: int,
+    rows: NDArray[np.int64],
+    partners: NDArray[np.int64],
 ) -> dict[str, float]:
-    """One update of the weights; the loss of each objective, over all processes."""
-    learner = going.learner
-    if learner.momentum is not None:
-        learner.momentum.follow(learner.towers)
-    going.optimizer.zero_grad()
-    losses, said = _gradients(learner, task, forward, step, rows, partners)
-    torch.nn.utils.clip_grad_norm_(learner.parameters(), LONGEST_GRADIENT)
-    going.optimizer.step()
-    going.schedule.step()
-    if learner.momentum is not None:
-        learner.momentum.enqueue(_together(said, task.processes))
-    task.processes.averaged(list(losses.values()))
+    """Update the weights once, and return the loss of each objective, averaged over all processes.
+
+    Args:
+        state: Changed in place.
+        task: The training.
+        forward: `state.model`, or its DistributedDataParallel wrapper.
+        step: Number of the step, from 0.
+        rows: Rows of the step's batch [batch_size].
+        partners: See `TrainingTask.select_rows`.
+    """
+    model = state.model
+    if model.momentum is not None:
+        model.momentum.update(model.towers)
+    state.optimizer.zero_grad()
+    losses, outputs = _compute_gradients(model, task, forward, step, rows, partners)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
+    state.optimizer.step()
+    state.schedule.step()
+    if model.momentum is not None:
+        model.momentum.enqueue(_gather_outputs(outputs, task.process_group))
+    task.process_group.average(list(losses.values()))
     return {name: float(loss) for name, loss in losses.items()}
 
 
-def _gradients(
-    learner: Learner, task: Task, forward: Any, step: int, rows: NDArray[np.int64], partners: NDArray[np.int64]
-) -> tuple[dict[str, torch.Tensor], list[Said]]:
-    """Gradients of this process's micro-batches into the weights, and the mean of their statistics into the towers.
+def _compute_gradients(
+    model: TrainingModel,
+    task: TrainingTask,
+    forward: Any,
+    step: int,
+    rows: NDArray[np.int64],
+    partners: NDArray[np.int64],
+) -> tuple[dict[str, torch.Tensor], list[MomentumOutputs]]:
+    """Compute the gradients of this process's micro-batches, and the mean of their normalization statistics.
 
-    Each micro-batch begins at the statistics that the step began at, so that their mean does not depend on which
-    process took which. Returns the losses of this process, and what the momentum copy said of each micro-batch.
+    Each micro-batch starts from the statistics at the start of the step, so that their mean does not depend on how the
+    micro-batches are spread over processes. Returns the losses of this process, and the momentum copy's outputs for
+    each micro-batch.
     """
-    recipe, processes, device = task.recipe, task.processes, task.preparation.scale.device
-    statistics = [value for value in learner.towers.buffers() if value.is_floating_point()]
+    recipe, process_group, device = task.recipe, task.process_group, task.preprocessor.scale.device
+    statistics = [value for value in model.towers.buffers() if value.is_floating_point()]
     before = [value.clone() for value in statistics]
     after = [torch.zeros_like(value) for value in statistics]
     losses: dict[str, torch.Tensor] = {}
-    said: list[Said] = []
-    for number, place in micro_batches(rows, task.size, processes.number, recipe.accumulate):
-        for value, was in zip(statistics, before, strict=True):
-            value.copy_(was)
-        chance = chance_of(task.seed, step, number)
-        taken = task.preparation.take(task.pairs, rows[place], partners[place], chance, recipe)
-        last = number == (processes.number + 1) * recipe.accumulate - 1
-        with forward.no_sync() if processes.count > 1 and not last else nullcontext():
-            with torch.autocast(device.type, torch.bfloat16, enabled=half_precision(recipe, device)):
-                each, copy_said = forward(taken, step / task.steps)
-            (sum(each.values()) / recipe.accumulate).backward()
-        for name, loss in each.items():
+    outputs: list[MomentumOutputs] = []
+    first = process_group.rank * recipe.accumulate
+    for number in range(first, first + recipe.accumulate):
+        part = slice(number * task.micro_batch_size, (number + 1) * task.micro_batch_size)
+        for value, initial in zip(statistics, before, strict=True):
+            value.copy_(initial)
+        rng = _seed_micro_batch(task.seed, step, number)
+        batch = task.preprocessor.make_batch(task.pairs, rows[part], partners[part], rng, recipe)
+        is_last = number == first + recipe.accumulate - 1
+        with forward.no_sync() if process_group.count > 1 and not is_last else nullcontext():
+            with torch.autocast(device.type, torch.bfloat16, enabled=_uses_bfloat16(recipe, device)):
+                batch_losses, batch_outputs = forward(batch, step / task.steps)
+            (sum(batch_losses.values()) / recipe.accumulate).backward()
+        for name, loss in batch_losses.items():
             losses[name] = losses.get(name, 0.0) + loss.detach() / recipe.accumulate
         for total, value in zip(after, statistics, strict=True):
             total += value / recipe.accumulate
-        said.append(copy_said)
-    processes.averaged(after)
+        outputs.append(batch_outputs)
+    process_group.average(after)
     for value, mean in zip(statistics, after, strict=True):
         value.copy_(mean)
-    return losses, said
+    return losses, outputs
 
 
-def half_precision(recipe: Recipe, device: torch.device) -> bool:
-    """Whether to compute in bfloat16."""
+def _seed_micro_batch(seed: int, step: int, micro_batch: int) -> np.random.Generator:
+    """Return the random generator of a micro-batch, and seed torch's global one, which dropout uses."""
+    rng = np.random.default_rng([seed, 1, step, micro_batch])
+    torch.manual_seed(int(rng.integers(2**62)))
+    return rng
+
+
+def _uses_bfloat16(recipe: Recipe, device: torch.device) -> bool:
     if recipe.precision == "auto":
         return device.type == "cuda" and torch.cuda.is_bf16_supported()
     return recipe.precision == "bfloat16"
 
 
-def _together(said: list[Said], processes: Processes) -> Said:
-    """What the copy said of the whole step's batch, in its order."""
-    parts = [processes.gathered(torch.cat([getattr(one, name) for one in said])) for name in ("image", "text", "same")]
-    return Said(*parts)
+def _gather_outputs(outputs: list[MomentumOutputs], process_group: ProcessGroup) -> MomentumOutputs:
+    """Return the momentum copy's outputs for the batches of all processes, in the order of the step's batch."""
+    parts = [
+        process_group.gather(torch.cat([getattr(part, name) for part in outputs]))
+        for name in ("image", "text", "title_ids")
+    ]
+    return MomentumOutputs(*parts)

@@ -1,98 +1,110 @@
-"""The towers, the heads that the objectives need, and the sum of their losses."""
+"""The towers, the heads that the objectives need, and the loss of each objective."""
 
 from typing import Any
 
 import torch
 from torch import nn
 
-from producers.encoders.training.alignment import Alignment
-from producers.encoders.training.bag_of_words_loss import WEIGHT, Words
-from producers.encoders.training.contrastive import contrastive
-from producers.encoders.training.cross_attention import Reader
-from producers.encoders.training.language import Language
-from producers.encoders.training.matching import Matching
-from producers.encoders.training.momentum import Momentum, Said
-from producers.encoders.training.pairs import Batch, Pairs
+from producers.encoders.training.alignment import AlignmentLoss
+from producers.encoders.training.bag_of_words_loss import LOSS_WEIGHT, BagOfWordsLoss
+from producers.encoders.training.contrastive import MomentumOutputs, MomentumTowers, contrastive_loss
+from producers.encoders.training.cross_attention import CrossAttentionDecoder
+from producers.encoders.training.language import LanguageHead
+from producers.encoders.training.matching import MatchingHead
+from producers.encoders.training.pairs import PairBatch, TrainingPairs
 from producers.encoders.training.towers import Towers
 
 HEADS = ("words", "matching", "language", "alignment")
 
 
-class Learner(nn.Module):
-    """Everything that has weights while training."""
+class TrainingModel(nn.Module):
+    """Everything that has weights during training.
+
+    The names of the attributes are the weight names in the training state.
+    """
 
     def __init__(
         self,
         towers: Towers,
         objectives: tuple[str, ...],
-        pairs: Pairs,
+        pairs: TrainingPairs,
         sample: torch.Tensor,
         *,
         vocabulary: int,
-        length: int,
+        max_tokens: int,
         start: int,
         end: int,
         begins: torch.Tensor | None,
         align: float,
     ) -> None:
-        """Make the heads.
+        """Create the heads with random weights.
 
         Args:
-            sample: a few prepared pictures, to see how wide their tokens are.
-            vocabulary: tokens the tokenizer knows; length: most tokens of a text.
-            start, end, begins: as in `Language`.
-            align: weight of the behaviour alignment, 0 for none.
+            towers: The towers to train.
+            objectives: Names from `recipe.OBJECTIVES`.
+            pairs: All pairs, for the word frequencies.
+            sample: A few preprocessed images, for the width of their tokens.
+            vocabulary: Number of tokens of the tokenizer.
+            max_tokens: Most tokens of a text.
+            start: See `LanguageHead`.
+            end: See `LanguageHead`.
+            begins: See `LanguageHead`.
+            align: Weight of the alignment loss; 0 leaves it out.
         """
         super().__init__()
         self.towers = towers
-        width = towers.width(sample)
-        reader: dict[str, Any] = {"vocabulary": vocabulary, "length": length + 1, "image_width": width}
+        width = towers.measure_token_width(sample)
+        # One more position, for the start token that LanguageHead may insert.
+        decoder: dict[str, Any] = {"vocabulary": vocabulary, "length": max_tokens + 1, "image_width": width}
         if "words" in objectives:
-            self.words = Words(width, pairs)
+            self.words = BagOfWordsLoss(width, pairs)
         if "matching" in objectives:
-            self.matching = Matching(Reader(**reader))
+            self.matching = MatchingHead(CrossAttentionDecoder(**decoder))
         if "language" in objectives:
-            self.language = Language(Reader(**reader), start=start, end=end, begins=begins)
+            self.language = LanguageHead(CrossAttentionDecoder(**decoder), start=start, end=end, begins=begins)
         if align:
-            self.alignment = Alignment()
+            self.alignment = AlignmentLoss()
         self.align = align
-        self.momentum: Momentum | None = None
+        self.momentum: MomentumTowers | None = None
         if "momentum" in objectives:
             with torch.no_grad():
-                dimensions = towers.eval().images(sample).vectors.shape[1]
-            self.momentum = Momentum(towers.train(), dimensions)
+                dimensions = towers.eval().encode_images(sample).vectors.shape[1]
+            self.momentum = MomentumTowers(towers.train(), dimensions)
 
-    def forward(self, batch: Batch, done: float) -> tuple[dict[str, torch.Tensor], Said | None]:
-        """The loss of each objective, and what the momentum copy said, to be put into its queue after the step.
+    def forward(self, batch: PairBatch, done_share: float) -> tuple[dict[str, torch.Tensor], MomentumOutputs | None]:
+        """Return the weighted loss of each objective, and the momentum copy's outputs for the queue.
 
         Args:
-            done: share of the training that is done, in [0, 1].
+            batch: The pairs.
+            done_share: Share of the steps that are done, in [0, 1].
         """
-        seen = self.towers.images(batch.pixels)
-        text = self.towers.texts(batch.tokens, batch.mask)
+        features = self.towers.encode_images(batch.pixels)
+        text = self.towers.encode_texts(batch.tokens, batch.mask)
         scale = self.towers.scale
-        losses, said = {}, None
+        losses, outputs = {}, None
         if self.momentum is not None:
-            said = self.momentum.say(batch)
-            losses["contrastive"] = self.momentum.contrast(seen.vectors, text, said, scale, done)
+            outputs = self.momentum.encode(batch)
+            losses["contrastive"] = self.momentum.compute_loss(features.vectors, text, outputs, scale, done_share)
         else:
-            losses["contrastive"] = contrastive(seen.vectors, text, batch.same, scale)
+            losses["contrastive"] = contrastive_loss(features.vectors, text, batch.title_ids, scale)
         if hasattr(self, "words"):
-            losses["words"] = WEIGHT * self.words(seen.mean, batch.whole)
+            losses["words"] = LOSS_WEIGHT * self.words(features.mean_token, batch.unmasked_tokens)
         if hasattr(self, "matching"):
-            losses["matching"] = self.matching(batch, seen, text, scale)
+            losses["matching"] = self.matching(batch, features, text, scale)
         if hasattr(self, "language"):
-            losses["language"] = self.language(batch.whole, batch.mask, seen.tokens)
+            losses["language"] = self.language(batch.unmasked_tokens, batch.mask, features.tokens)
         if self.align:
-            losses["alignment"] = self.align * self.alignment(seen.vectors, text, batch.rows, batch.partners)
-        return losses, said
+            losses["alignment"] = self.align * self.alignment(features.vectors, text, batch.rows, batch.partners)
+        return losses, outputs
 
-    def groups(self, rate: float, head_rate: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Of the optimizer: matrices decay, the rest does not; heads are new and learn at a rate of their own."""
+    def make_parameter_groups(
+        self, learning_rate: float, head_learning_rate: float, weight_decay: float
+    ) -> list[dict[str, Any]]:
+        """Return the parameter groups of the optimizer: towers, then heads. Only matrices have weight decay."""
         towers = [p for p in self.towers.parameters() if p.requires_grad]
         heads = [p for name in HEADS if hasattr(self, name) for p in getattr(self, name).parameters()]
         return [
-            {"params": [p for p in weights if (p.dim() > 1) == matrix], "lr": lr, "weight_decay": decay}
-            for weights, lr in ((towers, rate), (heads, head_rate))
-            for matrix, decay in ((True, weight_decay), (False, 0.0))
+            {"params": [p for p in weights if (p.dim() > 1) == is_matrix], "lr": rate, "weight_decay": decay}
+            for weights, rate in ((towers, learning_rate), (heads, head_learning_rate))
+            for is_matrix, decay in ((True, weight_decay), (False, 0.0))
         ]

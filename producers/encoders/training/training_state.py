@@ -1,53 +1,112 @@
-"""A training's state on disk: written whole or not at all, and taken up only by the very same training.
+"""The state of a training in memory, and the file from which an interrupted training resumes.
 
-Order, crops and masks follow from seed and step (pairs.py), so weights, the optimizer's moments, the queue, which pairs
-are kept and the losses so far are all there is to save. Read by torch's weights-only reader: it runs no code.
+The row order, crops and masks of a step follow from the seed and the step number (pairs.py), so they are not saved. The
+file is replaced atomically. It is read with `torch.load(weights_only=True)`, which runs no code from the file.
+
+OUT/training.pt     identity   digest of the data and settings; another training refuses the file
+                    learner    weights, normalization statistics, momentum queue
+                    optimizer, schedule
+                    kept       bool [pairs], the pairs that are trained on
+                    history    the losses of each step so far
 """
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from feature_repo.errors import VitrineError
+from feature_repo.errors import ConflictError, CorruptDataError
+from producers.encoders.training.training_model import TrainingModel
 
-FILE = "training.pt"
+STATE_FILE = "training.pt"
 
 
-def save(folder: Path, identity: str, state: Mapping[str, Any]) -> None:
-    """Put the state of the training `identity` in the place of an earlier one."""
+@dataclass
+class TrainingState:
+    """Everything that changes from step to step.
+
+    A step depends on this state, on `TrainingTask` and on the step number, and on nothing else. Exact resumption relies
+    on that.
+    """
+
+    model: TrainingModel
+    """Weights, normalization statistics, the momentum copy and its queue."""
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    kept: NDArray[np.bool_]
+    """Whether a pair is trained on [pairs]."""
+    history: list[dict[str, float]]
+    """The losses of each step so far, by objective."""
+
+    @property
+    def next_step(self) -> int:
+        """Number of the next step, from 0."""
+        return len(self.history)
+
+    def resume(self, folder: Path, identity: str, device: torch.device) -> None:
+        """Load the state that an interrupted run of the training `identity` saved in `folder`, if there is one.
+
+        Raises:
+            ConflictError: The file was saved by a training with another identity.
+            CorruptDataError: The file cannot be read.
+        """
+        saved = read_state(folder, identity, device)
+        if saved:
+            self.model.load_state_dict(saved["learner"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.schedule.load_state_dict(saved["schedule"])
+            self.kept, self.history = saved["kept"].cpu().numpy(), saved["history"]
+
+    def save(self, folder: Path, identity: str) -> None:
+        """Write the state to `folder`, replacing an earlier one."""
+        content = {
+            "learner": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "kept": torch.from_numpy(self.kept),
+            "history": self.history,
+        }
+        write_state(folder, identity, content)
+
+
+def write_state(folder: Path, identity: str, content: Mapping[str, Any]) -> None:
+    """Write the state of the training `identity` to `folder` atomically, replacing an earlier state."""
     folder.mkdir(parents=True, exist_ok=True)
-    half = folder / f"{FILE}.half"
-    with half.open("wb") as stream:
-        torch.save({"identity": identity, **state}, stream)
+    unfinished = folder / f"{STATE_FILE}.half"
+    with unfinished.open("wb") as stream:
+        torch.save({"identity": identity, **content}, stream)
         stream.flush()
         os.fsync(stream.fileno())
-    half.replace(folder / FILE)
+    unfinished.replace(folder / STATE_FILE)
 
 
-def read(folder: Path, identity: str, device: torch.device) -> dict[str, Any] | None:
-    """The state that the training `identity` left, or None.
+def read_state(folder: Path, identity: str, device: torch.device) -> dict[str, Any] | None:
+    """Return the state that the training `identity` saved in `folder`, on `device`; None if there is no file.
 
     Raises:
-        VitrineError: another training left its state there, or it cannot be read.
+        ConflictError: The file was saved by a training with another identity.
+        CorruptDataError: The file cannot be read.
     """
-    file = folder / FILE
+    file = folder / STATE_FILE
     if not file.is_file():
         return None
     try:
-        found: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
+        content: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
     except Exception as error:
-        raise VitrineError(f"{file}: the state of a training cannot be read; remove it to start anew") from error
-    if found.pop("identity", None) != identity:
-        raise VitrineError(
-            f"{file}: left by a training of other data or settings; repeat that command, or remove the file to start "
-            "anew"
+        raise CorruptDataError(f"{file}: the training state cannot be read; remove the file to start over") from error
+    if content.pop("identity", None) != identity:
+        raise ConflictError(
+            f"{file}: saved by a training with other data or settings; repeat that command, or remove the file to "
+            "start over"
         )
-    return found
+    return content
 
 
-def remove(folder: Path) -> None:
-    """A finished training leaves no state."""
-    (folder / FILE).unlink(missing_ok=True)
+def remove_state(folder: Path) -> None:
+    """Remove the state file of `folder`, if there is one."""
+    (folder / STATE_FILE).unlink(missing_ok=True)

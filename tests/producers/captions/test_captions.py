@@ -23,10 +23,9 @@ from producers.captions.run import Captioned, caption_catalogue
 from producers.encoders.tiny_clip import train_tokenizer
 from producers.encoders.train import train
 from producers.encoders.training import language
-from producers.encoders.training.cross_attention import Reader
-from producers.encoders.training.language import Language
+from producers.encoders.training.cross_attention import CrossAttentionDecoder
+from producers.encoders.training.language import LanguageHead, detokenize, find_word_beginnings
 from producers.encoders.training.recipe import Recipe
-from producers.encoders.training.spelling import spell, word_beginnings
 from producers.learning.encoder import HELD_OUT, train_encoder
 from tests.producers.catalogue.shop import opened, taken
 from tests.producers.encoders import checkpoints
@@ -129,18 +128,18 @@ def test_an_encoder_trained_again_without_a_head_keeps_neither_the_former_head_n
         assert train_encoder(tmp_path, out, held_out=held_out, **options) is not None
 
     learnt("contrastive", "language", held_out=shop.slice(0, 1))
-    language.read(out)
+    language.load_head(out)
     assert (out / HELD_OUT).exists()
     learnt("contrastive")
     assert not (out / HELD_OUT).exists()
     with pytest.raises(VitrineError, match="no language head"):
-        language.read(out)
+        language.load_head(out)
 
 
 def test_no_line_has_a_pair_of_words_twice() -> None:
     torch.manual_seed(0)
-    head = Language(Reader(vocabulary=12, length=30, image_width=8), start=0, end=1)
-    for line in head.write(torch.randn(16, 3, 8)):
+    head = LanguageHead(CrossAttentionDecoder(vocabulary=12, length=30, image_width=8), start=0, end=1)
+    for line in head.generate(torch.randn(16, 3, 8)):
         pairs = list(pairwise(line))
         assert len(pairs) == len(set(pairs))
         assert not {0, 1} & set(line)
@@ -149,10 +148,10 @@ def test_no_line_has_a_pair_of_words_twice() -> None:
 def test_latin_words_are_spelled_apart_and_chinese_runs_on() -> None:
     titles = ["red dress 新款", "blue dress 新款", "reddish dress"] * 20
     tokenizer = train_tokenizer(titles)
-    begins = word_beginnings(tokenizer, titles)
+    begins = find_word_beginnings(tokenizer, titles)
     assert begins is not None
     for title in ("red dress新款", "blue dress", "reddish dress"):
-        assert spell(tokenizer, tokenizer(title)["input_ids"], begins) == title
+        assert detokenize(tokenizer, tokenizer(title)["input_ids"], begins) == title
 
 
 @pytest.fixture

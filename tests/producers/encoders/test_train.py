@@ -14,8 +14,8 @@ from feature_repo.errors import VitrineError
 from producers.cli import app
 from producers.encoders import load
 from producers.encoders.train import TrainingSummary, train
-from producers.encoders.training.contrastive import contrastive
-from producers.encoders.training.pairs import crop, recoloured
+from producers.encoders.training.contrastive import contrastive_loss
+from producers.encoders.training.pairs import crop_images, jitter_colours
 from producers.learning.encoder import train_encoder
 from tests.small_disk import no_file_longer_than
 
@@ -101,16 +101,16 @@ def test_of_several_processes_the_first_alone_says_what_it_aligns_with(
 
 def test_products_of_one_title_are_all_right_answers() -> None:
     image = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
-    apart = contrastive(image, image, torch.tensor([0, 1, 2]), torch.tensor(50.0))
-    together = contrastive(image, image, torch.tensor([0, 0, 2]), torch.tensor(50.0))
+    apart = contrastive_loss(image, image, torch.tensor([0, 1, 2]), torch.tensor(50.0))
+    together = contrastive_loss(image, image, torch.tensor([0, 0, 2]), torch.tensor(50.0))
     assert together.item() == pytest.approx(apart.item(), abs=0.4)
-    wrong = contrastive(image, image.flip(0), torch.tensor([0, 0, 2]), torch.tensor(50.0))
+    wrong = contrastive_loss(image, image.flip(0), torch.tensor([0, 0, 2]), torch.tensor(50.0))
     assert wrong > 10 * together
 
 
 def test_a_crop_keeps_colours_and_size() -> None:
     pixels = np.full((3, 64, 64, 3), (255, 0, 127), np.uint8)
-    cropped = crop(torch.from_numpy(pixels), 0.5, np.random.default_rng(0))
+    cropped = crop_images(torch.from_numpy(pixels), 0.5, np.random.default_rng(0))
     assert cropped.shape == (3, 3, 64, 64)
     np.testing.assert_allclose(cropped[:, 0], 255, atol=1e-3)
     np.testing.assert_allclose(cropped[:, 1], 0, atol=1e-3)
@@ -121,13 +121,18 @@ def test_a_crop_shows_no_less_than_its_share_and_colours_stay_within_their_reach
     edge[:, :, 32:] = 200
     values = torch.from_numpy(edge)
     moved = [
-        float((crop(values, smallest, np.random.default_rng(0)) - crop(values, 1.0, np.random.default_rng(0))).std())
+        float(
+            (
+                crop_images(values, smallest, np.random.default_rng(0))
+                - crop_images(values, 1.0, np.random.default_rng(0))
+            ).std()
+        )
         for smallest in (0.95, 0.3)
     ]
     assert moved[0] < moved[1]
     whole = values.permute(0, 3, 1, 2).float()
-    said = recoloured(whole, 0.2, np.random.default_rng(0))[:, :, :, 40]
+    said = jitter_colours(whole, 0.2, np.random.default_rng(0))[:, :, :, 40]
     assert said.min() >= 160
     assert said.max() <= 240
     assert said.std(dim=0).min() > 5  # each picture, and each of its channels, by itself
-    torch.testing.assert_close(recoloured(whole, 0.0, np.random.default_rng(0)), whole)
+    torch.testing.assert_close(jitter_colours(whole, 0.0, np.random.default_rng(0)), whole)

@@ -23,10 +23,10 @@ from producers.catalogue.pack import pack
 from producers.encoders import load, whitening
 from producers.encoders.train import TrainingSummary, train
 from producers.encoders.training import training_state
-from producers.encoders.training.clicks import SESSION_GAP, Clicked, co_clicks
-from producers.encoders.training.filtering import LEAST_ALIKE, by_looks
-from producers.encoders.training.momentum import QUEUE, Momentum, Said
-from producers.encoders.training.pairs import Order, Pairs
+from producers.encoders.training.alignment import SESSION_GAP_US, ClickArrays, find_co_clicks
+from producers.encoders.training.contrastive import QUEUE_SIZE, MomentumOutputs, MomentumTowers
+from producers.encoders.training.filtering import DROPPED_SHARE, filter_by_looks
+from producers.encoders.training.pairs import BatchOrder, TrainingPairs
 from producers.encoders.training.recipe import OBJECTIVES, Recipe
 from producers.learning.encoder import train_encoder
 from tests.producers.encoders import checkpoints
@@ -104,7 +104,7 @@ def test_a_run_that_is_interrupted_and_resumed_ends_bit_for_bit_as_an_undisturbe
     made = trained(shop, tmp_path / "resumed", recipe)
     assert (made.resumed_at, made.steps) == (4, 6)
     assert_equal(tmp_path / "undisturbed", tmp_path / "resumed", 0)
-    assert not (tmp_path / "resumed" / training_state.FILE).exists()
+    assert not (tmp_path / "resumed" / training_state.STATE_FILE).exists()
 
 
 @pytest.mark.slow
@@ -124,7 +124,7 @@ def test_a_process_killed_outright_goes_on_where_it_had_saved(shop, tmp_path: Pa
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         cwd=ROOT,
     )
-    while not (tmp_path / "killed" / training_state.FILE).exists():
+    while not (tmp_path / "killed" / training_state.STATE_FILE).exists():
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -135,7 +135,7 @@ def test_a_process_killed_outright_goes_on_where_it_had_saved(shop, tmp_path: Pa
 
 
 def test_the_state_of_another_training_is_refused_in_one_line(shop, tmp_path: Path) -> None:
-    training_state.save(tmp_path, "another", {})
+    training_state.write_state(tmp_path, "another", {})
     with pytest.raises(VitrineError, match="other data or settings"):
         trained(shop, tmp_path, Recipe(batch=16))
 
@@ -193,7 +193,7 @@ def test_any_family_is_fine_tuned_by_the_same_call_and_opens_again(family: str, 
 
 def test_a_checkpoint_whose_processor_cannot_be_repeated_is_not_trained(shop, tmp_path: Path) -> None:
     checkpoints.dual_encoder(tmp_path / "from")
-    with pytest.raises(VitrineError, match="more than resize and cut"):
+    with pytest.raises(VitrineError, match="more than resize and crop"):
         trained(shop, tmp_path / "to", Recipe(), checkpoint=str(tmp_path / "from"))
 
 
@@ -225,7 +225,7 @@ def test_pairs_in_an_lmdb_teach_what_those_in_files_do(shop, tmp_path: Path) -> 
     ("wrong", "complaint"),
     [
         ({"objectives": ("contrastive", "magic")}, "'magic'"),
-        ({"objectives": ("words",)}, "leaves out contrastive"),
+        ({"objectives": ("words",)}, "must include contrastive"),
         ({"precision": "int4"}, "'int4'"),
         ({"keep": "all"}, "'all'"),
         ({"align": -0.1}, "negative"),
@@ -239,15 +239,15 @@ def test_a_recipe_that_cannot_be_cooked_is_refused_when_it_is_made(wrong: dict, 
 
 
 def test_a_batch_that_does_not_fall_into_equal_parts_is_refused() -> None:
-    assert Recipe(batch=64, accumulate=4).micro_batch(2) == 8
+    assert Recipe(batch=64, accumulate=4).micro_batch_size(2) == 8
     with pytest.raises(UsageError, match="equal parts"):
-        Recipe(batch=64, accumulate=3).micro_batch(1)
+        Recipe(batch=64, accumulate=3).micro_batch_size(1)
 
 
 def test_every_row_comes_once_before_any_comes_again_whichever_step_is_asked_first() -> None:
-    order, again = Order(np.arange(12), 4, seed=1), Order(np.arange(12), 4, seed=1)
-    late = again.step(4)
-    steps = [order.step(number) for number in range(6)]
+    order, again = BatchOrder(np.arange(12), 4, seed=1), BatchOrder(np.arange(12), 4, seed=1)
+    late = again.select_rows(4)
+    steps = [order.select_rows(number) for number in range(6)]
     np.testing.assert_array_equal(late, steps[4])
     assert sorted(np.concatenate(steps[:3])) == sorted(np.concatenate(steps[3:])) == list(range(12))
 
@@ -256,10 +256,10 @@ def test_the_queue_holds_the_newest_first_and_forgets_the_oldest(tmp_path: Path)
     class Nothing(torch.nn.Module):
         """Towers without a weight."""
 
-    copy = Momentum(Nothing(), 2)  # type: ignore[arg-type]
-    for number in range(QUEUE // 4 + 2):
-        copy.enqueue(Said(torch.full((4, 2), number), torch.full((4, 2), -number), torch.full((4,), number)))
-    assert copy.same_queue[:4].tolist() == [QUEUE // 4 + 1] * 4
+    copy = MomentumTowers(Nothing(), 2)  # type: ignore[arg-type]
+    for number in range(QUEUE_SIZE // 4 + 2):
+        copy.enqueue(MomentumOutputs(torch.full((4, 2), number), torch.full((4, 2), -number), torch.full((4,), number)))
+    assert copy.same_queue[:4].tolist() == [QUEUE_SIZE // 4 + 1] * 4
     assert copy.same_queue[-1] == 2
     torch.testing.assert_close(copy.image_queue[:, 0], -copy.text_queue[:, 1])
 
@@ -268,20 +268,20 @@ def test_the_filter_of_looks_leaves_out_blank_pictures_and_wordless_titles() -> 
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3)).astype(np.uint8)
     pixels[1] = 200
     tokens = np.array([[2, 9, 9, 3], [2, 9, 9, 3], [2, 9, 3, 0]])
-    pairs = Pairs(pixels, tokens, (tokens > 0).astype(np.int64), np.arange(3), np.array([0, 1, 2, 3, 4]), 4)
-    assert by_looks(pairs).tolist() == [True, False, False]
+    pairs = TrainingPairs(pixels, tokens, (tokens > 0).astype(np.int64), np.arange(3), np.array([0, 1, 2, 3, 4]), 4)
+    assert filter_by_looks(pairs).tolist() == [True, False, False]
 
 
 def test_the_filter_of_similarity_leaves_out_its_share_at_half_time(shop, tmp_path: Path) -> None:
     made = trained(shop, tmp_path, Recipe(batch=16, keep="similarity"))
-    assert made.kept == pytest.approx(len(shop[0]) * (1 - LEAST_ALIKE), abs=1.5)
+    assert made.kept == pytest.approx(len(shop[0]) * (1 - DROPPED_SHARE), abs=1.5)
 
 
 def test_partners_are_neighbours_of_one_user_within_one_session_and_never_a_product_itself() -> None:
     users = np.array([0, 0, 0, 1, 1, 0, 0])
     products = np.array([5, 6, 7, 6, 6, 8, -1])
-    times = np.array([0, 1, 2 + SESSION_GAP, 0, 1, 3 + SESSION_GAP, 4 + SESSION_GAP])
-    near = co_clicks(users, products, times)
+    times = np.array([0, 1, 2 + SESSION_GAP_US, 0, 1, 3 + SESSION_GAP_US, 4 + SESSION_GAP_US])
+    near = find_co_clicks(ClickArrays(users, products, times))
     assert list(zip(near.first, near.second, strict=True)) == [(5, 6), (7, 8)]
 
 
@@ -290,9 +290,9 @@ def test_products_clicked_together_come_to_lie_close(shop, tmp_path: Path) -> No
     colour = np.array([next(place for place, name in enumerate(COLOURS) if name in title) for title in shop[0]])
     liked = np.flatnonzero(colour < 2)  # whoever clicks a red thing clicks red and green ones
     drawn = np.random.default_rng(0).choice(liked, 1024)
-    clicked = Clicked(users=np.repeat(np.arange(512), 2), products=drawn, times=np.tile([0, 1], 512))
+    clicked = ClickArrays(users=np.repeat(np.arange(512), 2), product_rows=drawn, timestamps_us=np.tile([0, 1], 512))
 
-    def closeness(folder: Path, given: Clicked | None) -> float:
+    def closeness(folder: Path, given: ClickArrays | None) -> float:
         trained(shop, folder, Recipe(batch=32, align=1.0), pairs_seen=1600, clicked=given)
         encoder = load(str(folder))
         image = encoder.encode_images([Image.new("RGB", (32, 32), rgb) for rgb in COLOURS.values()])
@@ -306,7 +306,7 @@ def test_products_clicked_together_come_to_lie_close(shop, tmp_path: Path) -> No
 def test_clicks_change_the_space_of_fused_vectors_alone_unless_a_weight_is_given(shop, tmp_path: Path) -> None:
     titles, pictures = shop[0] * 5, shop[1] * 5  # enough of them to tell a spread
     liked = np.random.default_rng(0).permuted(np.arange(len(titles)).reshape(4, -1, order="F"), axis=1)[:, :20]
-    clicked = Clicked(np.repeat(np.arange(200), 20), np.tile(liked, (50, 1)).ravel(), np.zeros(4000, np.int64))
+    clicked = ClickArrays(np.repeat(np.arange(200), 20), np.tile(liked, (50, 1)).ravel(), np.zeros(4000, np.int64))
     without = trained((titles, pictures), tmp_path / "without", Recipe(batch=16))
     given = trained((titles, pictures), tmp_path / "given", Recipe(batch=16), clicked=clicked)
     assert (without.taste, given.taste, given.co_clicks) == (None, True, 0)
@@ -316,13 +316,13 @@ def test_clicks_change_the_space_of_fused_vectors_alone_unless_a_weight_is_given
 
 
 def test_too_few_clicks_leave_the_space_and_say_so(shop, tmp_path: Path) -> None:
-    few = Clicked(np.zeros(3, np.int64), np.arange(3), np.arange(3))
+    few = ClickArrays(np.zeros(3, np.int64), np.arange(3), np.arange(3))
     made = trained(shop, tmp_path, Recipe(batch=16), clicked=few)
     assert made.taste is False
     assert "the fused space is left as it is" in str(made)
 
 
 def test_a_log_without_two_clicks_in_a_session_cannot_align(shop, tmp_path: Path) -> None:
-    lonely = Clicked(np.arange(3), np.arange(3), np.arange(3))
+    lonely = ClickArrays(np.arange(3), np.arange(3), np.arange(3))
     with pytest.raises(VitrineError, match="nothing to align"):
         trained(shop, tmp_path, Recipe(batch=16, align=0.3), clicked=lonely)
