@@ -22,6 +22,8 @@
     interruption.py  the end of a command line by Ctrl-C
     images.py       images decoded; unusable ones refused
     image_store.py  images in an LMDB
+    auth.py         access to a server: address, bearer token, TLS certificate
+    serving_limits.py  request limits of a server
     content_hash.py  the hash that identifies an image or a title
 
 Imports neither `producers` nor `consumers`.

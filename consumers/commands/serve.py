@@ -13,85 +13,114 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from consumers.serving.limits import Limits
 from feature_repo import config
 from feature_repo.console import StoreOption
-from feature_repo.errors import UsageError, VitrineError
+from feature_repo.errors import NotFoundError, UsageError
+from feature_repo.serving_limits import ServingLimits
 
 if TYPE_CHECKING:
-    from consumers.serving.auth import Door
+    from feature_repo.auth import ServerAccess
 
-LAST_PORT = 65_535
+MAX_PORT = 65_535
 
 
 def serve(
     host: Annotated[
-        str, typer.Option(help="Address to listen at; beyond the loopback only with a token.")
+        str, typer.Option(help="Address to listen on. Without a token, only a loopback address.")
     ] = "127.0.0.1",
     flight_port: Annotated[
-        int, typer.Option(min=-1, max=LAST_PORT, help="Arrow Flight; 0 takes any that is free, -1 serves no Flight.")
+        int, typer.Option(min=-1, max=MAX_PORT, help="Port of Arrow Flight. 0: any free port. -1: no Flight.")
     ] = 8815,
     http_port: Annotated[
-        int, typer.Option(min=-1, max=LAST_PORT, help="HTTP; 0 takes any that is free, -1 serves no HTTP.")
+        int, typer.Option(min=-1, max=MAX_PORT, help="Port of HTTP. 0: any free port. -1: no HTTP.")
     ] = 8080,
     token_file: Annotated[
-        Path | None, typer.Option(help="File of one line: the bearer token that every caller must show.")
+        Path | None, typer.Option(help="File with one line: the bearer token that callers must send.")
     ] = None,
-    tls_certificate: Annotated[Path | None, typer.Option(help="PEM with the certificate chain: serve TLS.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM with its private key.")] = None,
-    max_ids: Annotated[int, typer.Option(min=1, help="Candidates of one request.")] = Limits.ids,
-    workers: Annotated[int, typer.Option(min=1, help="Requests in work at once.")] = Limits.workers,
-    waiting: Annotated[int, typer.Option(min=0, help="Requests that wait; the next is refused.")] = Limits.waiting,
-    streams: Annotated[int, typer.Option(min=1, help="Flight streams open at once.")] = Limits.streams,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="Serve TLS with the certificate chain in this PEM file.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file with the certificate's private key.")] = None,
+    max_ids: Annotated[
+        int, typer.Option(min=1, help="Largest number of candidates in one request.")
+    ] = ServingLimits.max_product_ids,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Requests that are processed at the same time.")
+    ] = ServingLimits.workers,
+    queue_size: Annotated[
+        int,
+        typer.Option("--queue-size", min=0, help="Requests that may wait for a worker. Further ones get 429."),
+    ] = ServingLimits.queue_size,
+    waiting: Annotated[int | None, typer.Option("--waiting", min=0, hidden=True, help="Use --queue-size.")] = None,
+    streams: Annotated[
+        int, typer.Option(min=1, help="Flight streams that may be open at the same time.")
+    ] = ServingLimits.max_streams,
     processes: Annotated[
         int,
         typer.Option(
-            min=1, help="Serve Flight by so many, at ports from --flight-port on; each with --workers of its own."
+            min=1,
+            help="Number of processes that serve Flight, on consecutive ports starting with --flight-port. Each has "
+            "--workers, --queue-size and --streams of its own.",
         ),
     ] = 1,
     deadline: Annotated[
-        float, typer.Option(min=0.001, help="Seconds after which a request is given up.")
-    ] = Limits.deadline,
+        float, typer.Option(min=0.001, help="Time limit of a request in seconds.")
+    ] = ServingLimits.deadline_seconds,
     access_log: Annotated[
-        str, typer.Option(help="File for a line of JSON per request; - is standard output, empty keeps none.")
+        str,
+        typer.Option(help="File for one line of JSON per request. - is standard output. An empty text writes no log."),
     ] = "-",
     log_served: Annotated[
-        Path | None, typer.Option(help="File for a sample of the rows served: for `consume consistency --served-log`.")
+        Path | None,
+        typer.Option(help="File for a sample of the rows served. `consume consistency --served-log` checks them."),
     ] = None,
-    log_served_one_in: Annotated[int, typer.Option(min=1, help="Of so many readings of a view, one key.")] = 1_000,
+    log_served_one_in: Annotated[
+        int, typer.Option(min=1, help="With --log-served: log one row of every N reads of a view.")
+    ] = 1_000,
     watch: Annotated[
         str | None,
-        typer.Option(help="Check freshness, drift, consistency so often (5m); see /status and /metrics."),
+        typer.Option(help="Run the freshness, drift and consistency checks at this interval (5m). See /status."),
     ] = None,
-    objectives: Annotated[Path | None, typer.Option(help="With --watch: TOML of what is wanted of freshness.")] = None,
-    impressions: Annotated[Path | None, typer.Option(help="With --watch: Parquet of what was shown.")] = None,
-    lift_report: Annotated[Path | None, typer.Option(help="With --watch: report.html, linked at /status.")] = None,
+    objectives: Annotated[Path | None, typer.Option(help="With --watch: TOML file with freshness objectives.")] = None,
+    impressions: Annotated[
+        Path | None, typer.Option(help="With --watch: Parquet file with the impressions shown.")
+    ] = None,
+    lift_report: Annotated[
+        Path | None, typer.Option(help="With --watch: report.html of `consume lift`, linked from /status.")
+    ] = None,
     store: StoreOption = None,
 ) -> None:
     """Serve features of a user and candidates over Arrow Flight and HTTP (docs/serving.md).
 
-    One process uses about one core. Of several each has a Flight port, and the first alone serves HTTP; one that dies
-    is started again.
+    One process uses about one core. With --processes, each process has a Flight port, the first one alone serves HTTP,
+    and a process that ends is restarted.
     """
     if flight_port < 0 and http_port < 0:
-        raise UsageError("--flight-port and --http-port are both -1: nothing would be served")
+        raise UsageError("--flight-port and --http-port are both -1; give a port to at least one of them")
     if (tls_certificate is None) != (tls_key is None):
-        raise UsageError("--tls-certificate and --tls-key go together")
+        raise UsageError("give --tls-certificate and --tls-key together")
     if watch is None and (objectives or impressions or lift_report):
-        raise UsageError("--objectives, --impressions and --lift-report are for --watch: give it too, as 5m")
+        raise UsageError("--objectives, --impressions and --lift-report need --watch, for example --watch 5m")
     if processes > 1 and flight_port < 0:
-        raise UsageError("--processes are of Flight, and --flight-port is -1")
-    _refuse_overlap(flight_port, http_port, processes)
-    # A request is small: threads within it would only wait for each other. OpenBLAS reads this when numpy is imported.
+        raise UsageError("--processes needs Flight, but --flight-port is -1")
+    _check_ports_distinct(flight_port, http_port, processes)
+    # A request is small: several threads within one would wait for each other. OpenBLAS reads this when NumPy is
+    # imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from consumers.serving.auth import Certificate, Door, read_token
+    from feature_repo.auth import ServerAccess, TlsCertificate, read_token
 
-    certificate = Certificate(tls_certificate, tls_key) if tls_certificate and tls_key else None
-    wanted = _Wanted(
-        door=Door(host, read_token(token_file), certificate),
+    certificate = TlsCertificate(tls_certificate, tls_key) if tls_certificate and tls_key else None
+    options = _ServeOptions(
+        access=ServerAccess(host, read_token(token_file), certificate),
         flight_port=flight_port,
         http_port=http_port,
-        limits=Limits(ids=max_ids, workers=workers, waiting=waiting, deadline=deadline, streams=streams),
+        limits=ServingLimits(
+            max_product_ids=max_ids,
+            workers=workers,
+            queue_size=queue_size if waiting is None else waiting,
+            deadline_seconds=deadline,
+            max_streams=streams,
+        ),
         access_log=access_log,
         log_served=log_served,
         log_served_one_in=log_served_one_in,
@@ -102,19 +131,19 @@ def serve(
         deployment=config.load(store),
     )
     if processes == 1:
-        _serve(wanted, lambda addresses: _say([addresses]))
+        _serve(options, lambda addresses: _print_addresses([addresses]))
     else:
-        _serve_several(wanted, processes)
+        _serve_several(options, processes)
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """What was typed; each process is given it."""
+class _ServeOptions:
+    """The command's options, checked. Each process gets a copy."""
 
-    door: "Door"
+    access: "ServerAccess"
     flight_port: int
     http_port: int
-    limits: Limits
+    limits: ServingLimits
     access_log: str
     log_served: Path | None
     log_served_one_in: int
@@ -123,101 +152,104 @@ class _Wanted:
     impressions: Path | None
     lift_report: Path | None
     deployment: config.Settings
-    metrics: str | None = None
-    """The folder of all processes' metrics, where there are several."""
+    metrics_folder: str | None = None
+    """Folder of all processes' metrics; None for a single process."""
 
 
-def _refuse_overlap(flight_port: int, http_port: int, processes: int) -> None:
+def _check_ports_distinct(flight_port: int, http_port: int, processes: int) -> None:
+    """Raise UsageError if the processes' ports exceed MAX_PORT or contain the HTTP port."""
     last = flight_port + processes - 1
-    if flight_port > 0 and last > LAST_PORT:
-        raise UsageError(f"--flight-port {flight_port} leaves no {processes} ports up to {LAST_PORT}")
+    if flight_port > 0 and last > MAX_PORT:
+        raise UsageError(
+            f"--flight-port {flight_port} with --processes {processes} needs ports above {MAX_PORT}; give a lower port"
+        )
     if 0 < flight_port <= http_port <= last:
-        raise UsageError(f"--http-port {http_port} is also a port of Flight, which takes {flight_port} to {last}")
+        raise UsageError(f"--http-port {http_port} is one of Flight's ports {flight_port} to {last}; give another")
 
 
-def _serve_several(wanted: _Wanted, count: int) -> None:
-    """Flight by all, the rest by the first: there are one page and one watch, and its /metrics are of all."""
+def _serve_several(options: _ServeOptions, count: int) -> None:
+    """Serve Flight in every process; HTTP, the status page and the checks in the first. Its /metrics shows the sums."""
     from prometheus_client import multiprocess
 
-    from consumers.serving import metrics
-    from consumers.serving import supervisor as processes
-    from consumers.serving.auth import see_free
-    from consumers.serving.ending import heeded
+    from consumers.serving import metrics, supervisor
+    from consumers.serving.shutdown import graceful_shutdown
 
-    ports = processes.ports(wanted.door.host, wanted.flight_port, count)
-    http = wanted.http_port or processes.ports(wanted.door.host, 0, 1)[0]  # the same after it has died
-    see_free(wanted.door.host, flight=ports, http=http)
-    with heeded() as ending, TemporaryDirectory(prefix="vitrine-metrics-") as folder:
-        os.environ[metrics.SHARED] = folder
-        first = replace(wanted, flight_port=ports[0], http_port=http, metrics=folder)
+    host = options.access.host
+    ports = supervisor.choose_ports(host, options.flight_port, count)
+    http = options.http_port or supervisor.choose_ports(host, 0, 1)[0]  # chosen here so that a restart keeps it
+    supervisor.check_ports_free(host, flight=ports, http=http)
+    with graceful_shutdown() as shutdown, TemporaryDirectory(prefix="vitrine-metrics-") as folder:
+        os.environ[metrics.SHARED_FOLDER_VARIABLE] = folder
+        first = replace(options, flight_port=ports[0], http_port=http, metrics_folder=folder)
         others = [replace(first, flight_port=port, http_port=-1, watch=None) for port in ports[1:]]
-        processes.supervise(
-            [partial(_serve, one) for one in (first, *others)],
-            _say,
-            ending,
+        supervisor.supervise(
+            [partial(_serve, process_options) for process_options in (first, *others)],
+            _print_addresses,
+            shutdown,
             lambda pid: multiprocess.mark_process_dead(pid, folder),  # type: ignore[no-untyped-call]
         )
 
 
-def _serve(wanted: _Wanted, on_ready: Callable[[dict[str, str]], None]) -> None:
-    """Serve until told to end."""
+def _serve(options: _ServeOptions, on_ready: Callable[[dict[str, str]], None]) -> None:
+    """Serve in this process until the shutdown."""
     from consumers.monitoring.consistency.served_log import ServedLog
     from consumers.online.reader import OnlineReader
     from consumers.serving import server
-    from consumers.serving.access_log import AccessLog
-    from consumers.serving.auth import see_free
-    from consumers.serving.ending import heeded
-    from consumers.serving.executor import Desk
+    from consumers.serving.executor import AccessLog, RequestExecutor
     from consumers.serving.metrics import Metrics
+    from consumers.serving.shutdown import graceful_shutdown
+    from consumers.serving.supervisor import check_ports_free
     from feature_repo.online.open_store import open_configured_table
 
-    see_free(wanted.door.host, flight=[wanted.flight_port], http=wanted.http_port)
-    table = open_configured_table(wanted.deployment)
+    check_ports_free(options.access.host, flight=[options.flight_port], http=options.http_port)
+    table = open_configured_table(options.deployment)
     if table is None:
-        raise VitrineError(f"{wanted.deployment.file}: there is no online store to serve from yet; run `feast apply`")
-    metrics = Metrics(wanted.metrics)
-    with heeded() as ending, ExitStack() as open_:
+        raise NotFoundError(f"{options.deployment.file}: there is no online store yet; run `feast apply`")
+    metrics = Metrics(options.metrics_folder)
+    with graceful_shutdown() as shutdown, ExitStack() as stack:
         routers = []
-        if wanted.watch is not None:
+        if options.watch is not None:
             from consumers.monitoring import status_page
             from consumers.monitoring.freshness.objectives import load
             from consumers.monitoring.prometheus import Collector
             from consumers.monitoring.watcher import Watcher, checks
             from feature_repo.durations import parse_age
 
-            every = parse_age(wanted.watch)
-            if wanted.objectives:
-                load(wanted.objectives)  # each check reads them anew; a mistake in them is better said now than there
-            looks = checks(wanted.deployment.file, every, objectives=wanted.objectives, impressions=wanted.impressions)
-            watcher = open_.enter_context(Watcher(looks, _now))
+            every = parse_age(options.watch)
+            if options.objectives:
+                load(options.objectives)  # each check reads the file again; this reports a mistake at the start
+            watched = checks(
+                options.deployment.file, every, objectives=options.objectives, impressions=options.impressions
+            )
+            watcher = stack.enter_context(Watcher(watched, _now))
             metrics.registry.register(Collector(watcher.states))
-            routers.append(status_page.router(watcher.states, _now, lift_report=wanted.lift_report))
-        stream = open_.enter_context(_stream(wanted.access_log))
-        if wanted.log_served is not None:
-            table.on_read = open_.enter_context(ServedLog(wanted.log_served, wanted.log_served_one_in))
-        reader = open_.enter_context(OnlineReader.from_table(table))
+            routers.append(status_page.router(watcher.states, _now, lift_report=options.lift_report))
+        stream = stack.enter_context(_open_stream(options.access_log))
+        if options.log_served is not None:
+            table.on_read = stack.enter_context(ServedLog(options.log_served, options.log_served_one_in))
+        reader = stack.enter_context(OnlineReader.from_table(table))
         server.serve(
-            Desk(reader, limits=wanted.limits, metrics=metrics, log=AccessLog(stream)),
-            wanted.door,
+            RequestExecutor(reader, limits=options.limits, metrics=metrics, access_log=AccessLog(stream)),
+            options.access,
             routers=routers,
-            flight_port=None if wanted.flight_port < 0 else wanted.flight_port,
-            http_port=None if wanted.http_port < 0 else wanted.http_port,
-            ending=ending,
+            flight_port=None if options.flight_port < 0 else options.flight_port,
+            http_port=None if options.http_port < 0 else options.http_port,
+            shutdown=shutdown,
             on_ready=on_ready,
         )
 
 
-def _say(addresses: list[dict[str, str]]) -> None:
-    said = [f"{protocol} at {address}" for one in addresses for protocol, address in one.items()]
-    typer.echo("serving " + ", ".join(said), err=True)
+def _print_addresses(addresses: list[dict[str, str]]) -> None:
+    texts = [f"{protocol} at {address}" for process in addresses for protocol, address in process.items()]
+    typer.echo("serving " + ", ".join(texts), err=True)
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _stream(access_log: str) -> AbstractContextManager[TextIO | None]:
-    """Where the lines go; they are closed at the end."""
+def _open_stream(access_log: str) -> AbstractContextManager[TextIO | None]:
+    """Open the access log. At the end a file is closed, and standard output is not."""
     if access_log in ("", "-"):
         return nullcontext(sys.stdout if access_log else None)
     return Path(access_log).open("a", encoding="ascii")

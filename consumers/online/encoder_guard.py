@@ -3,7 +3,7 @@
 from feature_repo import schema
 from feature_repo.arrow import columns
 from feature_repo.arrow.columns import Column
-from feature_repo.errors import VitrineError
+from feature_repo.errors import EncoderMismatchError
 from feature_repo.online.feature_batch import FeatureBatch
 
 VERSION = "encoder_version"
@@ -11,7 +11,7 @@ VIEWS = (schema.EMBEDDING_TABLE, schema.INTEREST_TABLE)
 """The views of vectors."""
 
 
-class MixedEncoders(VitrineError):
+class MixedEncoders(EncoderMismatchError):
     """Vectors of two encoder versions would be compared."""
 
 

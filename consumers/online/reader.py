@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from feature_repo.arrow import timestamps
-from feature_repo.errors import VitrineError
+from feature_repo.errors import NotFoundError, UnavailableError, VitrineError
 from feature_repo.online.catalog import ProjectCatalog, ServiceView
 from feature_repo.online.decode import Status
 from feature_repo.online.feature_batch import FeatureBatch, ViewRows
@@ -36,12 +36,12 @@ __all__ = ["FeatureBatch", "Link", "NoServicesError", "OnlineReader", "Status", 
 PLANS_KEPT = 256
 
 
-class UnknownFeaturesError(VitrineError):
+class UnknownFeaturesError(NotFoundError):
     """The store has no service, view or feature of that name."""
 
 
-class NoServicesError(UnknownFeaturesError):
-    """Nor has it any service: nothing was applied to it yet, or it was emptied."""
+class NoServicesError(UnavailableError):
+    """The store has no feature services: nothing was applied to it yet, or it was emptied."""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""Asking a server, from Python.
+"""Python clients of a feature server.
 
     with FlightClient("grpc://127.0.0.1:8815", "ranking") as client:
-        found = client.fetch("u-17", ["p-3", "p-8"])
-        vectors = matrix(found.candidates["product_embedding__fused_vector"])    # float32 [2, width]
+        response = client.fetch("u-17", ["p-3", "p-8"])
+        vectors = matrix(response.candidates["product_embedding__fused_vector"])    # float32 [2, width]
 
-Over Flight one stream stays open between requests; a client is for one thread. docs/serving.md shows the same without
-this module.
+Over Flight one stream stays open between requests. A client must not be shared between threads. docs/serving.md shows
+the same without this module.
 """
 
 import http.client
@@ -22,19 +22,19 @@ import pyarrow as pa
 import pyarrow.flight as flight
 from numpy.typing import NDArray
 
-from consumers.serving.response import ARROW, Answer
-from feature_repo.errors import VitrineError
+from consumers.serving.response import ARROW, FeatureResponse
+from feature_repo.errors import InvalidInputError, NotFoundError, UnavailableError, VitrineError
 
 
 class FlightClient:
-    """Asks one feature service over Arrow Flight.
+    """Client of one feature service over Arrow Flight. For one thread.
 
     Args:
-        address: grpc://host:port, or grpc+tls://host:port.
-        service: the feature service.
-        token: the server's, if it wants one.
-        root_certificates: PEM of who vouches for the server, if the system does not know them.
-        timeout: seconds for each stream to live at most; None: as long as it is used.
+        address: grpc://host:port or grpc+tls://host:port.
+        service: name of the feature service.
+        token: the server's bearer token; None if the server has none.
+        root_certificates: PEM of the authority that signed the server's certificate; None uses the system's.
+        timeout: longest life of each stream in seconds; None is no limit.
     """
 
     def __init__(
@@ -52,27 +52,36 @@ class FlightClient:
         self._client = flight.connect(address, tls_root_certs=root_certificates)
         self._stream: tuple[Any, Any] | None = None
 
-    def fetch(self, user_id: str | None, product_ids: Sequence[str], **more: Any) -> Answer:
-        """The features of a user and candidates; `more` is of the request (ask.py).
+    def fetch(self, user_id: str | None, product_ids: Sequence[str], **more: Any) -> FeatureResponse:
+        """Return the features of a user and candidates.
+
+        If an open stream fails because the server was restarted or its features changed, the request is sent once
+        again on a new stream.
+
+        Args:
+            user_id: the user; None for services without features of the user.
+            product_ids: the candidates. The response has one row for each, in this order.
+            more: further fields of the request: `keep_stale`, `deadline_ms`.
 
         Raises:
-            pyarrow.flight.FlightError: the request is refused; see refusal.py.
+            pyarrow.flight.FlightError: the request failed; consumers/serving/errors.py lists the causes.
         """
-        asked = request(self._service, user_id, product_ids, **more)
-        fresh = self._stream is None
+        data = encode_request(self._service, user_id, product_ids, **more)
+        is_new_stream = self._stream is None
         try:
-            return self._exchange(asked)
+            return self._exchange(data)
         except flight.FlightUnavailableError as error:
-            self._drop()
-            if fresh or b"RESOURCE_EXHAUSTED" in error.extra_info:
+            self._drop_stream()
+            if is_new_stream or b"RESOURCE_EXHAUSTED" in error.extra_info:
                 raise
         except BaseException:
-            self._drop()
+            self._drop_stream()
             raise
-        return self._exchange(asked)  # the stream was one to a server that has ended since, or of other features
+        return self._exchange(data)
 
     def close(self) -> None:
-        self._drop()
+        """Close the stream and the connection."""
+        self._drop_stream()
         self._client.close()
 
     def __enter__(self) -> "FlightClient":
@@ -83,31 +92,32 @@ class FlightClient:
     ) -> None:
         self.close()
 
-    def _exchange(self, asked: bytes) -> Answer:
+    def _exchange(self, data: bytes) -> FeatureResponse:
         if self._stream is None:
             command = flight.FlightDescriptor.for_command(self._service.encode())
             self._stream = self._client.do_exchange(command, self._options)
         writer, reader = self._stream
-        with suppress(flight.FlightError):  # the server has ended the stream: reading says why
-            writer.write_metadata(pa.py_buffer(asked))
+        with suppress(flight.FlightError):  # the server has ended the stream; read_chunk raises the reason
+            writer.write_metadata(pa.py_buffer(data))
         chunk = reader.read_chunk()
-        return Answer(chunk.data, None if chunk.app_metadata is None else _only(chunk.app_metadata))
+        metadata = chunk.app_metadata
+        return FeatureResponse(chunk.data, None if metadata is None else _read_batch(pa.BufferReader(metadata)))
 
-    def _drop(self) -> None:
+    def _drop_stream(self) -> None:
         if self._stream is not None:
             writer, self._stream = self._stream[0], None
-            with suppress(flight.FlightError, pa.ArrowException):  # how it ended has been raised
+            with suppress(flight.FlightError, pa.ArrowException):  # the stream's error has been raised already
                 writer.close()
 
 
 class HttpClient:
-    """Asks over HTTP, on one connection that stays open. For one thread.
+    """Client over HTTP, on one connection that stays open. For one thread.
 
     Args:
-        address: http://host:port, or https://host:port.
-        token: the server's, if it wants one.
-        context: who vouches for the server, if the system does not know them.
-        timeout: seconds for each step of a request.
+        address: http://host:port or https://host:port.
+        token: the server's bearer token; None if the server has none.
+        context: TLS settings with the authority that signed the server's certificate; None uses the system's.
+        timeout: longest wait for each step of a request in seconds.
     """
 
     def __init__(
@@ -118,59 +128,75 @@ class HttpClient:
         context: ssl.SSLContext | None = None,
         timeout: float = 5.0,
     ) -> None:
-        place = urlsplit(address)
-        if place.scheme == "https":
+        url = urlsplit(address)
+        if url.scheme == "https":
             self._connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                place.netloc, timeout=timeout, context=context
+                url.netloc, timeout=timeout, context=context
             )
         else:
-            self._connection = http.client.HTTPConnection(place.netloc, timeout=timeout)
+            self._connection = http.client.HTTPConnection(url.netloc, timeout=timeout)
         self._headers = {"content-type": "application/json", "accept": ARROW}
         if token:
             self._headers["authorization"] = f"Bearer {token}"
 
-    def fetch(self, service: str, user_id: str | None, product_ids: Sequence[str], **more: Any) -> Answer:
-        """The features of a user and candidates.
+    def fetch(self, service: str, user_id: str | None, product_ids: Sequence[str], **more: Any) -> FeatureResponse:
+        """Return the features of a user and candidates.
+
+        Args:
+            service: name of the feature service.
+            user_id: the user; None for services without features of the user.
+            product_ids: the candidates. The response has one row for each, in this order.
+            more: further fields of the request: `keep_stale`, `deadline_ms`.
 
         Raises:
-            VitrineError: the request is refused.
+            NotFoundError: the server answers 404.
+            InvalidInputError: the server answers another 4xx status, except 429.
+            UnavailableError: the server answers 429 or 5xx.
+            OSError: the server cannot be reached, or a step takes longer than `timeout`.
         """
-        body = request(service, user_id, product_ids, **more)
+        body = encode_request(service, user_id, product_ids, **more)
         self._connection.request("POST", "/v1/features", body, self._headers)
         response = self._connection.getresponse()
         data = response.read()
         if response.status != 200:
-            raise VitrineError(f"{response.status} {data.decode(errors='replace')}")
+            raise _error_class(response.status)(f"{response.status} {data.decode(errors='replace')}")
         source = pa.BufferReader(data)
-        candidates = _one(source)
-        return Answer(candidates, _one(source) if source.tell() < len(data) else None)
+        candidates = _read_batch(source)
+        return FeatureResponse(candidates, _read_batch(source) if source.tell() < len(data) else None)
 
     def close(self) -> None:
+        """Close the connection."""
         self._connection.close()
 
 
-def request(service: str, user_id: str | None, product_ids: Sequence[str], **more: Any) -> bytes:
-    """A request as JSON."""
-    asked: dict[str, Any] = {"service": service, "product_ids": list(product_ids), **more}
+def encode_request(service: str, user_id: str | None, product_ids: Sequence[str], **more: Any) -> bytes:
+    """Return a request as JSON. Arguments are those of `HttpClient.fetch`."""
+    fields: dict[str, Any] = {"service": service, "product_ids": list(product_ids), **more}
     if user_id is not None:
-        asked["user_id"] = user_id
-    return json.dumps(asked).encode()
+        fields["user_id"] = user_id
+    return json.dumps(fields).encode()
 
 
 def matrix(vectors: pa.FixedSizeListArray) -> NDArray[Any]:
-    """[n, width], without a copy where no row is missing; a missing row of floats is NaN."""
+    """Return vectors as an array [n, width]. Without nulls it is a view of the Arrow memory.
+
+    Args:
+        vectors: n numeric vectors. A null vector becomes a row of NaN; vectors with nulls must be floats.
+    """
     items = vectors.flatten() if not vectors.null_count else vectors.values
-    found = np.asarray(items).reshape(len(vectors), vectors.type.list_size)
+    array = np.asarray(items).reshape(len(vectors), vectors.type.list_size)
     if vectors.null_count:
-        found = np.where(np.asarray(vectors.is_valid())[:, None], found, np.nan).astype(found.dtype)
-    return found
+        array = np.where(np.asarray(vectors.is_valid())[:, None], array, np.nan).astype(array.dtype)
+    return array
 
 
-def _one(source: pa.NativeFile) -> pa.RecordBatch:
-    """The only batch of a stream, which is read to its end: another may follow."""
+def _read_batch(source: pa.NativeFile) -> pa.RecordBatch:
+    """Return the only batch of an IPC stream. The stream is read to its end, because another one may follow."""
     (batch,) = pa.ipc.open_stream(source)
     return batch
 
 
-def _only(stream: pa.Buffer) -> pa.RecordBatch:
-    return _one(pa.BufferReader(stream))
+def _error_class(status: int) -> type[VitrineError]:
+    if status == 404:
+        return NotFoundError
+    return InvalidInputError if status < 500 and status != 429 else UnavailableError

@@ -1,31 +1,47 @@
-"""Why a request is not answered, in the words of both protocols.
+"""Error responses: how each cause is reported over HTTP and Arrow Flight.
 
-Arrow Flight knows few of gRPC's codes, and whatever else a Python server raises it sends with the traceback. So every
-refusal is one of pyarrow's own errors, the nearest there is, its message begins with gRPC's word for it, and its
-`extra_info` is that word alone:
+Every error has one of gRPC's status words. Over HTTP the word is in the body, beside the status code. Arrow Flight's
+Python server cannot send all of gRPC's codes, and it sends the traceback of an exception that is not its own. So every
+error is raised as the closest pyarrow class, the message starts with the word, and `extra_info` is the word alone:
 
     word                 HTTP  Flight                      gRPC as sent
-    INVALID_ARGUMENT     422   FlightServerError           UNKNOWN
+    INVALID_ARGUMENT     400   FlightServerError           UNKNOWN
     NOT_FOUND            404   FlightServerError           UNKNOWN
+    ABORTED              409   FlightServerError           UNKNOWN
     UNAUTHENTICATED      401   FlightUnauthenticatedError  UNAUTHENTICATED
-    RESOURCE_EXHAUSTED   429   FlightUnavailableError      UNAVAILABLE, which clients try again
+    RESOURCE_EXHAUSTED   429   FlightUnavailableError      UNAVAILABLE, which clients retry
     DEADLINE_EXCEEDED    504   FlightTimedOutError         DEADLINE_EXCEEDED
     UNAVAILABLE          503   FlightUnavailableError      UNAVAILABLE
-    CANCELLED            499   FlightCancelledError        CANCELLED; the caller is gone, and so it is for the log
+    CANCELLED            499   FlightCancelledError        CANCELLED; the caller has disconnected, only the log shows it
     UNIMPLEMENTED        501   FlightServerError           UNKNOWN
     INTERNAL             500   FlightInternalError         INTERNAL
 
-A body that is too long for HTTP is an INVALID_ARGUMENT by 413, one that does not come a DEADLINE_EXCEEDED by 408.
+Two cases have another HTTP status: a body that is too long is INVALID_ARGUMENT with 413, and a body that does not
+arrive in time is DEADLINE_EXCEEDED with 408.
 """
 
+import logging
 from enum import Enum
 
+from feature_repo.errors import (
+    ConflictError,
+    CorruptDataError,
+    EncoderMismatchError,
+    InvalidInputError,
+    NotFoundError,
+    UnavailableError,
+    VitrineError,
+)
 
-class Code(Enum):
-    """Why, and the status by which HTTP says it."""
+_log = logging.getLogger(__name__)
 
-    INVALID_ARGUMENT = 422
+
+class ErrorCode(Enum):
+    """gRPC's status word, with the HTTP status as the value."""
+
+    INVALID_ARGUMENT = 400
     NOT_FOUND = 404
+    ABORTED = 409
     UNAUTHENTICATED = 401
     RESOURCE_EXHAUSTED = 429
     DEADLINE_EXCEEDED = 504
@@ -35,17 +51,47 @@ class Code(Enum):
     INTERNAL = 500
 
 
-class Refused(Exception):
+CODES: dict[type[VitrineError], ErrorCode] = {
+    InvalidInputError: ErrorCode.INVALID_ARGUMENT,
+    NotFoundError: ErrorCode.NOT_FOUND,
+    ConflictError: ErrorCode.ABORTED,
+    UnavailableError: ErrorCode.UNAVAILABLE,
+    EncoderMismatchError: ErrorCode.UNAVAILABLE,  # clients retry while the new encoder's vectors are materialized
+    CorruptDataError: ErrorCode.INTERNAL,
+    VitrineError: ErrorCode.UNAVAILABLE,
+}
+"""The code of each error class. A subclass that is not listed has the code of its nearest base class."""
+CALLER_ERRORS = (InvalidInputError, NotFoundError, ConflictError)
+"""Classes whose cause lies with the caller. Their messages are sent to the caller."""
+
+
+class RequestError(Exception):
     """A request that is not answered.
 
     Args:
-        code: why.
-        message: what the caller is told: nothing of this machine, its store, its files.
-        status: HTTP's, where it has a more exact one than the code's.
+        code: the cause.
+        message: text for the caller. It must not reveal addresses, paths or other internals of the server.
+        status: the HTTP status, if it differs from the code's.
     """
 
-    def __init__(self, code: Code, message: str, *, status: int | None = None) -> None:
+    def __init__(self, code: ErrorCode, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.status = status or code.value
+
+    @classmethod
+    def from_error(cls, error: VitrineError) -> "RequestError":
+        """Return the response to an error. Log the error if the caller is not told its message."""
+        code = code_of(type(error))
+        if isinstance(error, (*CALLER_ERRORS, EncoderMismatchError)):
+            return cls(code, str(error))
+        _log.error("%s", error)
+        if code is ErrorCode.UNAVAILABLE:
+            return cls(code, "the online store is not available; the server's log has the reason")
+        return cls(code, "the server cannot answer this request; its log has the reason")
+
+
+def code_of(error: type[VitrineError]) -> ErrorCode:
+    """Return the code of an error class, which is the code of its nearest base class in CODES."""
+    return next(CODES[base] for base in error.__mro__ if base in CODES)

@@ -1,12 +1,13 @@
-"""Where both protocols hand in requests: bounded, on time, logged, counted.
+"""Executes the requests of both protocols: a bounded number at a time, with a deadline, logged and counted.
 
-A few threads do the work: more would only take turns at the interpreter's lock. Behind them a bounded number of
-requests waits; the next one is refused at once, which its caller can act on, and not after its deadline. Work that has
-begun is finished whoever still waits for it, and holds its place until then: a store that hangs fills the desk and no
-more.
+A few threads do the work. More threads would only compete for the interpreter's lock. A bounded number of requests
+waits in a queue. If the queue is full, the next request is rejected at once, so that the caller can act on it, and not
+only after its deadline. Work that has started is finished even if nobody waits for it any more, and it occupies its
+place until then: a store that hangs fills the queue and nothing else.
 """
 
 import asyncio
+import json
 import logging
 import re
 import threading
@@ -17,27 +18,65 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from consumers.online.reader import OnlineReader
-from consumers.serving import request as asking
-from consumers.serving.access_log import AccessLog
-from consumers.serving.errors import Code, Refused
-from consumers.serving.feature_lookup import Lookup
-from consumers.serving.limits import Limits
+from consumers.serving.errors import ErrorCode, RequestError
 from consumers.serving.metrics import Metrics
-from consumers.serving.request import Ask
-from consumers.serving.response import Answer
+from consumers.serving.request import FeatureLookup, FeatureRequest, parse_request
+from consumers.serving.response import FeatureResponse
+from feature_repo.errors import InvalidInputError, VitrineError
+from feature_repo.serving_limits import ServingLimits
 
-Form = TypeVar("Form")
+Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
+class AccessLog:
+    """Writes one line of JSON for each request. Safe to share between threads.
+
+    A line holds no user or product ids. If writing fails (a full disk, a closed pipe), the failure is logged once and
+    no request fails.
+
+    Args:
+        stream: text stream to write to; None writes nothing.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._lost_lines = 0
+
+    def write(self, now: datetime | None = None, **fields: object) -> None:
+        """Write one event.
+
+        Args:
+            now: time of the event with its UTC offset; None is the current time.
+            fields: values that JSON can hold.
+        """
+        if self._stream is None:
+            return
+        timestamp = (now or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="milliseconds")
+        line = json.dumps({"time": timestamp} | fields, ensure_ascii=True) + "\n"
+        with self._lock:
+            try:
+                self._stream.write(line)
+                self._stream.flush()
+            except OSError as error:
+                if not self._lost_lines:
+                    _log.error("cannot write the access log (%s); requests are answered without it", error.strerror)
+                self._lost_lines += 1
+            else:
+                if self._lost_lines:
+                    _log.error("the access log can be written again; %d lines may be lost", self._lost_lines)
+                self._lost_lines = 0
+
+
 @dataclass
-class Visit:
-    """One request, as it is logged."""
+class RequestContext:
+    """What is logged and counted of one request."""
 
     protocol: str
     id: str
@@ -47,134 +86,165 @@ class Visit:
     started: float = field(default_factory=time.perf_counter)
 
 
-class Desk:
-    """Answers requests from one online store. Threads and an event loop may share it.
+class RequestExecutor:
+    """Answers requests from one online store. Safe to share between threads and an event loop.
 
     Args:
-        reader: of the store; the caller closes it.
-        clock: the time, with its offset from UTC.
+        reader: reader of the online store; the caller closes it.
+        limits: how many requests are processed and may wait, and how long they may take.
+        metrics: counts requests by outcome.
+        access_log: gets one line for each request.
+        clock: returns the current time with its UTC offset.
     """
 
     def __init__(
         self,
         reader: OnlineReader,
         *,
-        limits: Limits,
+        limits: ServingLimits,
         metrics: Metrics,
-        log: AccessLog,
+        access_log: AccessLog,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self.lookup = Lookup(reader, metrics, clock)
+        self.lookup = FeatureLookup(reader, metrics, clock)
         self.limits = limits
         self.metrics = metrics
-        self._access = log
-        self._places = threading.BoundedSemaphore(limits.workers + limits.waiting)
+        self.max_request_bytes = limits.max_request_bytes
+        self._access_log = access_log
+        self._capacity = limits.workers + limits.queue_size
+        self._slots = threading.BoundedSemaphore(self._capacity)
         self._workers = ThreadPoolExecutor(limits.workers, thread_name_prefix="serving")
 
     def close(self) -> None:
-        """End the workers once they have finished what they do."""
+        """Finish the work in progress, cancel what waits, and stop the workers."""
         self._workers.shutdown(cancel_futures=True)
 
-    def serve(self, data: bytes | memoryview, visit: Visit, form: Callable[[Answer], Form]) -> Form:
-        """The answer to a request, as `form` makes it of what was read.
-
-        Raises:
-            Refused: there is none.
-        """
-        ask, deadline = self._read(data, visit)
-        with self._submitted(lambda: form(self.lookup.answer(ask))) as work:
-            found = work.result(deadline)
-        visit.rows = len(ask.product_ids)
-        return found
-
-    async def serve_async(self, data: bytes | memoryview, visit: Visit, form: Callable[[Answer], Form]) -> Form:
-        """`serve`, without blocking the event loop."""
-        ask, deadline = self._read(data, visit)
-        with self._submitted(lambda: form(self.lookup.answer(ask))) as work:
-            found = await asyncio.wait_for(asyncio.wrap_future(work), deadline)
-        visit.rows = len(ask.product_ids)
-        return found
-
-    async def look(self, work: Callable[[], Form]) -> Form:
-        """What `work` finds in the store: by a worker and by the deadline, like a request, and not counted as one.
-
-        Raises:
-            Refused: UNAVAILABLE, whatever the reason.
-        """
-        try:
-            with self._submitted(work) as submitted:
-                return await asyncio.wait_for(asyncio.wrap_future(submitted), self.limits.deadline)
-        except Refused as refused:
-            raise Refused(Code.UNAVAILABLE, refused.message) from refused
-
-    @contextmanager
-    def visit(self, protocol: str, request_id: str | None) -> Iterator[Visit]:
-        """A request from its arrival to its end, which is logged and counted however it ends.
+    def execute(
+        self, data: bytes | memoryview, context: RequestContext, encode: Callable[[FeatureResponse], Result]
+    ) -> Result:
+        """Answer a request.
 
         Args:
-            request_id: the caller's own; one is made up where it has none, or none that fits into a log.
+            data: the request as JSON.
+            context: from `track`; gets the service and the number of rows.
+            encode: converts the response in the worker thread; its result is returned.
 
         Raises:
-            Refused: instead of anything unforeseen, which is logged here with its traceback.
+            VitrineError: the request is invalid or its features cannot be fetched.
+            RequestError: RESOURCE_EXHAUSTED if the queue is full, DEADLINE_EXCEEDED, or UNAVAILABLE during shutdown.
         """
-        fits = request_id is not None and _REQUEST_ID.fullmatch(request_id)
-        visit = Visit(protocol, request_id if request_id and fits else uuid.uuid4().hex)
+        request, timeout = self._parse(data, context)
+        with self._submit(lambda: encode(self.lookup.fetch(request))) as future:
+            result = future.result(timeout)
+        context.rows = len(request.product_ids)
+        return result
+
+    async def execute_async(
+        self, data: bytes | memoryview, context: RequestContext, encode: Callable[[FeatureResponse], Result]
+    ) -> Result:
+        """`execute` without blocking the event loop."""
+        request, timeout = self._parse(data, context)
+        with self._submit(lambda: encode(self.lookup.fetch(request))) as future:
+            result = await asyncio.wait_for(asyncio.wrap_future(future), timeout)
+        context.rows = len(request.product_ids)
+        return result
+
+    async def run_untracked(self, work: Callable[[], Result]) -> Result:
+        """Run `work` in a worker with the server's deadline. It is neither logged nor counted as a request.
+
+        Raises:
+            RequestError: UNAVAILABLE, whatever the reason.
+        """
         try:
-            yield visit
-        except Refused as refused:
-            visit.code = refused.code.name
+            with self._submit(work) as future:
+                return await asyncio.wait_for(asyncio.wrap_future(future), self.limits.deadline_seconds)
+        except VitrineError as error:
+            raise RequestError(ErrorCode.UNAVAILABLE, RequestError.from_error(error).message) from error
+        except RequestError as error:
+            raise RequestError(ErrorCode.UNAVAILABLE, error.message) from error
+
+    @contextmanager
+    def track(self, protocol: str, request_id: str | None) -> Iterator[RequestContext]:
+        """Log and count a request from its arrival to its end, with its outcome.
+
+        Args:
+            protocol: label of the metrics and the log, "http" or "flight".
+            request_id: the caller's id of the request. A new id is made if it is None or not 1 to 64 characters of
+                A-Z, a-z, 0-9, `.`, `_` and `-`.
+
+        Raises:
+            RequestError: for every exception of the body. An unexpected one is logged with its traceback and the
+                caller gets INTERNAL.
+        """
+        is_valid = request_id is not None and _REQUEST_ID.fullmatch(request_id)
+        context = RequestContext(protocol, request_id if request_id and is_valid else uuid.uuid4().hex)
+        try:
+            yield context
+        except RequestError as error:
+            context.code = error.code.name
             raise
+        except VitrineError as error:
+            response = RequestError.from_error(error)
+            context.code = response.code.name
+            raise response from error
         except Exception as error:
-            visit.code = Code.INTERNAL.name
-            _log.exception("request %s failed", visit.id)
-            raise Refused(Code.INTERNAL, f"this went wrong here; the log says how, at request {visit.id}") from error
+            context.code = ErrorCode.INTERNAL.name
+            _log.exception("request %s failed", context.id)
+            raise RequestError(
+                ErrorCode.INTERNAL, f"internal error; the server's log has the traceback of request {context.id}"
+            ) from error
         except BaseException:
-            visit.code = Code.CANCELLED.name
+            context.code = ErrorCode.CANCELLED.name
             raise
         finally:
-            seconds = time.perf_counter() - visit.started
-            self.metrics.requests.labels(protocol, visit.code).inc()
+            seconds = time.perf_counter() - context.started
+            self.metrics.requests.labels(protocol, context.code).inc()
             self.metrics.seconds.labels(protocol).observe(seconds)
-            self._access.write(
-                id=visit.id,
+            self._access_log.write(
+                id=context.id,
                 protocol=protocol,
-                service=visit.service,
-                rows=visit.rows,
-                status=visit.code,
+                service=context.service,
+                rows=context.rows,
+                status=context.code,
                 ms=round(seconds * 1e3, 3),
             )
 
-    def _read(self, data: bytes | memoryview, visit: Visit) -> tuple[Ask, float]:
-        """The request, and the seconds that it may take from now on."""
-        if len(data) > self.limits.bytes:
-            raise Refused(Code.INVALID_ARGUMENT, f"a request of {len(data):,} bytes, at most {self.limits.bytes:,}")
-        ask = asking.read(data, self.limits.ids)
-        visit.service = ask.service
-        own = self.limits.deadline if ask.deadline_ms is None else ask.deadline_ms / 1e3
-        return ask, min(own, self.limits.deadline)
+    def _parse(self, data: bytes | memoryview, context: RequestContext) -> tuple[FeatureRequest, float]:
+        """Return the request and its time limit in seconds."""
+        if len(data) > self.max_request_bytes:
+            raise InvalidInputError(
+                f"the request has {len(data):,} bytes; it may have at most {self.max_request_bytes:,}"
+            )
+        request = parse_request(data, self.limits.max_product_ids)
+        context.service = request.service
+        limit = self.limits.deadline_seconds
+        return request, limit if request.deadline_ms is None else min(limit, request.deadline_ms / 1e3)
 
     @contextmanager
-    def _submitted(self, work: Callable[[], Form]) -> Iterator["Future[Form]"]:
-        """The work, begun as soon as a worker is free."""
-        if not self._places.acquire(blocking=False):
-            full = self.limits.workers + self.limits.waiting
-            raise Refused(Code.RESOURCE_EXHAUSTED, f"{full:,} requests are in work or waiting; try again")
+    def _submit(self, work: Callable[[], Result]) -> Iterator["Future[Result]"]:
+        """Queue the work for the workers. Cancel it at the end of the `with` statement unless it has started."""
+        if not self._slots.acquire(blocking=False):
+            raise RequestError(
+                ErrorCode.RESOURCE_EXHAUSTED, f"{self._capacity:,} requests are in progress or waiting; try again"
+            )
         self.metrics.in_work.inc()
         try:
-            submitted = self._workers.submit(work)
+            future = self._workers.submit(work)
         except RuntimeError:
-            self._leave()
-            raise Refused(Code.UNAVAILABLE, "the server is ending") from None
-        submitted.add_done_callback(lambda _: self._leave())
+            self._release()
+            raise RequestError(ErrorCode.UNAVAILABLE, "the server is shutting down") from None
+        future.add_done_callback(lambda _: self._release())
         try:
-            yield submitted
+            yield future
         except TimeoutError:
-            raise Refused(Code.DEADLINE_EXCEEDED, "the deadline passed before the store had answered") from None
+            raise RequestError(
+                ErrorCode.DEADLINE_EXCEEDED, "the deadline passed before the online store had answered"
+            ) from None
         except CancelledError:
-            raise Refused(Code.UNAVAILABLE, "the server is ending") from None
+            raise RequestError(ErrorCode.UNAVAILABLE, "the server is shutting down") from None
         finally:
-            submitted.cancel()
+            future.cancel()
 
-    def _leave(self) -> None:
+    def _release(self) -> None:
         self.metrics.in_work.dec()
-        self._places.release()
+        self._slots.release()

@@ -1,13 +1,13 @@
-"""Features over Arrow Flight, which is gRPC: Go, C++, Java and Rust have clients of it.
+"""Features over Arrow Flight, which is gRPC and has clients in Go, C++, Java and Rust.
 
-    do_get       the ticket is the request (ask.py) as JSON. One batch comes back; its app_metadata is an Arrow IPC
-                 stream of one row with the user's own features, where the service has any.
-    do_exchange  the same for many requests on one open stream, which saves the setting up of a call. Each message's
-                 app_metadata is a request; for each comes one batch, as above. A stream is for one feature service: its
-                 batches have one schema. A refused request ends the stream with the refusal.
+    do_get       the ticket is a request (request.py) as JSON. The response is one batch. Its app_metadata is an Arrow
+                 IPC stream of one row with the user's own features, if the service has any.
+    do_exchange  the same for many requests on one open stream, which saves the setup of a call for each request. The
+                 app_metadata of each message is a request; one batch, as above, answers it. A stream is for one feature
+                 service, because all its batches have one schema. A failed request ends the stream with its error.
 
-Columns are as answer.py says. The token is the header `authorization: Bearer ...`; `x-request-id` names a request in
-the log. All else that Flight knows is refused.
+response.py describes the columns. The header `authorization: Bearer ...` carries the token, `x-request-id` names the
+request in the access log. Flight's other methods return UNIMPLEMENTED.
 """
 
 import threading
@@ -18,163 +18,178 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.flight as flight
 
-from consumers.serving.auth import Door
-from consumers.serving.errors import Code, Refused
-from consumers.serving.executor import Desk
-from consumers.serving.response import Answer, to_ipc
-from feature_repo.errors import VitrineError
+from consumers.serving.errors import ErrorCode, RequestError
+from consumers.serving.executor import RequestExecutor
+from consumers.serving.response import FeatureResponse, to_ipc
+from feature_repo.auth import ServerAccess
+from feature_repo.errors import UnavailableError
 
 PROTOCOL = "flight"
-_CALL = "call"
-_OFFERED = (flight.FlightMethod.DO_GET, flight.FlightMethod.DO_EXCHANGE)
+_MIDDLEWARE = "call"
+_METHODS = (flight.FlightMethod.DO_GET, flight.FlightMethod.DO_EXCHANGE)
 _ERRORS = {
-    Code.UNAUTHENTICATED: flight.FlightUnauthenticatedError,
-    Code.RESOURCE_EXHAUSTED: flight.FlightUnavailableError,
-    Code.UNAVAILABLE: flight.FlightUnavailableError,
-    Code.DEADLINE_EXCEEDED: flight.FlightTimedOutError,
-    Code.CANCELLED: flight.FlightCancelledError,
-    Code.INTERNAL: flight.FlightInternalError,
+    ErrorCode.UNAUTHENTICATED: flight.FlightUnauthenticatedError,
+    ErrorCode.RESOURCE_EXHAUSTED: flight.FlightUnavailableError,
+    ErrorCode.UNAVAILABLE: flight.FlightUnavailableError,
+    ErrorCode.DEADLINE_EXCEEDED: flight.FlightTimedOutError,
+    ErrorCode.CANCELLED: flight.FlightCancelledError,
+    ErrorCode.INTERNAL: flight.FlightInternalError,
 }
+"""pyarrow's error for each code; FlightServerError for the others."""
 
 
 class FlightServer(flight.FlightServerBase):
-    """Serves from a desk as soon as it is made; `serve()` waits for the end.
+    """Serves as soon as it is created. `serve()` waits for the shutdown.
 
     Args:
-        port: 0 takes any that is free; `port` says which.
+        executor: answers the requests.
+        access: host, token and certificate.
+        port: port to listen on; 0 takes any free one, which the attribute `port` then holds.
 
     Raises:
-        VitrineError: the address is taken, or the certificate does not fit.
+        UnavailableError: the port is taken, or the certificate does not fit the host.
     """
 
-    def __init__(self, desk: Desk, door: Door, port: int) -> None:
-        proof = door.certificate
-        host = f"[{door.host}]" if ":" in door.host else door.host
+    def __init__(self, executor: RequestExecutor, access: ServerAccess, port: int) -> None:
+        certificate = access.certificate
+        host = f"[{access.host}]" if ":" in access.host else access.host
         try:
             super().__init__(
-                f"grpc{'+tls' if proof else ''}://{host}:{port}",
-                tls_certificates=[(proof.chain.read_bytes(), proof.key.read_bytes())] if proof else [],
-                middleware={_CALL: _Calls(door)},
+                f"grpc{'+tls' if certificate else ''}://{host}:{port}",
+                tls_certificates=[(certificate.chain.read_bytes(), certificate.key.read_bytes())]
+                if certificate
+                else [],
+                middleware={_MIDDLEWARE: _AccessMiddlewareFactory(access)},
             )
         except (pa.ArrowException, OSError) as error:
-            raise VitrineError(
-                f"Flight cannot listen at {host}:{port} ({str(error).splitlines()[0]}); another server may be running "
-                "there: name another --flight-port, or -1 for none"
+            raise UnavailableError(
+                f"Flight cannot listen at {host}:{port} ({str(error).splitlines()[0]}); if another server uses the "
+                "port, give another --flight-port, or -1 to serve without Flight"
             ) from error
-        self._desk = desk
-        self._free = threading.BoundedSemaphore(desk.limits.streams)
+        self._executor = executor
+        self._free_streams = threading.BoundedSemaphore(executor.limits.max_streams)
 
     def do_get(self, context: Any, ticket: Any) -> Any:
-        with _in_flights_words(), self._desk.visit(PROTOCOL, _request_id(context)) as visit:
-            found = self._desk.serve(ticket.ticket, visit, _chunk)
-        return flight.GeneratorStream(found[0].schema, iter([found]))
+        """Answer the request in the ticket."""
+        with _flight_errors(), self._executor.track(PROTOCOL, _request_id(context)) as request_context:
+            chunk = self._executor.execute(ticket.ticket, request_context, _to_chunk)
+        return flight.GeneratorStream(chunk[0].schema, iter([chunk]))
 
     def do_exchange(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
-        with _in_flights_words(), self._stream():
+        """Answer the requests of a stream until the caller closes it."""
+        with _flight_errors(), self._open_stream():
             self._exchange(context, reader, writer)
 
     @contextmanager
-    def _stream(self) -> Iterator[None]:
-        """One of the streams that may be open at once."""
-        if not self._free.acquire(blocking=False):
-            raise Refused(Code.RESOURCE_EXHAUSTED, f"{self._desk.limits.streams} streams are open; close one")
+    def _open_stream(self) -> Iterator[None]:
+        """Occupy one of the streams that may be open at the same time."""
+        if not self._free_streams.acquire(blocking=False):
+            raise RequestError(
+                ErrorCode.RESOURCE_EXHAUSTED, f"{self._executor.limits.max_streams} streams are open; close one"
+            )
         try:
             yield
         finally:
-            self._free.release()
+            self._free_streams.release()
 
     def _exchange(self, context: Any, reader: Any, writer: Any) -> None:
         schema = None
-        while (asked := _next(reader)) is not None:
-            with self._desk.visit(PROTOCOL, _request_id(context)) as visit:
-                batch, user = self._desk.serve(asked, visit, _chunk)
+        while (data := _read_request(reader)) is not None:
+            with self._executor.track(PROTOCOL, _request_id(context)) as request_context:
+                batch, user = self._executor.execute(data, request_context, _to_chunk)
                 if schema is None:
                     schema = batch.schema
                     writer.begin(schema)
-                batch = _fitted(batch, schema)
+                batch = _cast_to(schema, batch)
             writer.write_with_metadata(batch, user) if user else writer.write_batch(batch)
 
 
-class _Calls(flight.ServerMiddlewareFactory):
-    """Lets a call in, or not, and keeps its name."""
+class _AccessMiddlewareFactory(flight.ServerMiddlewareFactory):
+    """Checks the token and the method of each call, and keeps its request id."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, access: ServerAccess) -> None:
         super().__init__()
-        self._door = door
+        self._access = access
 
     def start_call(self, info: Any, headers: Any) -> Any:
-        with _in_flights_words():
-            said = {name.lower(): values[0] for name, values in headers.items() if values}
-            authorization = said.get("authorization")
-            if not self._door.admits(authorization if isinstance(authorization, str) else None):
-                raise Refused(Code.UNAUTHENTICATED, "wanted the header `authorization: Bearer TOKEN`")
-            # Here, for pyarrow sends the traceback of whatever some of the other methods raise.
-            if info.method not in _OFFERED:
-                raise Refused(Code.UNIMPLEMENTED, f"{info.method.name} is not offered; DO_GET and DO_EXCHANGE are")
-            return _Call(said.get("x-request-id"))
+        with _flight_errors():
+            first_values = {name.lower(): values[0] for name, values in headers.items() if values}
+            authorization = first_values.get("authorization")
+            if not self._access.is_authorized(authorization if isinstance(authorization, str) else None):
+                raise RequestError(ErrorCode.UNAUTHENTICATED, "send the header `authorization: Bearer TOKEN`")
+            # Checked here because pyarrow sends the traceback of errors that some other methods raise.
+            if info.method not in _METHODS:
+                raise RequestError(
+                    ErrorCode.UNIMPLEMENTED, f"{info.method.name} is not implemented; use DO_GET or DO_EXCHANGE"
+                )
+            return _CallMiddleware(first_values.get("x-request-id"))
 
 
-class _Call(flight.ServerMiddleware):
-    """What a call's headers said."""
+class _CallMiddleware(flight.ServerMiddleware):
+    """The request id from a call's headers."""
 
     def __init__(self, request_id: object) -> None:
         super().__init__()
         self.request_id = request_id if isinstance(request_id, str) else None
 
 
-def _chunk(found: Answer) -> tuple[pa.RecordBatch, pa.Buffer | None]:
-    return found.candidates, None if found.user is None else to_ipc(found.user)
+def _to_chunk(response: FeatureResponse) -> tuple[pa.RecordBatch, pa.Buffer | None]:
+    return response.candidates, None if response.user is None else to_ipc(response.user)
 
 
-def _fitted(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """The batch as the stream began.
+def _cast_to(schema: pa.Schema, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the batch with the schema that the stream started with. Only columns without a value are converted.
 
     Raises:
-        Refused: a feature is of another type by now.
+        RequestError: UNAVAILABLE if the service has other features, or a feature has another type.
     """
     if batch.schema == schema:
         return batch
     if batch.schema.names != schema.names:
-        raise Refused(Code.UNAVAILABLE, "the features are others than this stream's; open a new one")
+        raise RequestError(ErrorCode.UNAVAILABLE, "the service's features have changed; open a new stream")
     arrays = []
     for name, array in zip(batch.schema.names, batch.columns, strict=True):
-        wanted = schema.field(name).type
-        if wanted != array.type:
+        expected = schema.field(name).type
+        if expected != array.type:
             if array.null_count < len(array):
-                raise Refused(Code.UNAVAILABLE, f"feature `{name}` is of another type by now; open a new stream")
-            array = pa.nulls(len(array), wanted)
+                raise RequestError(
+                    ErrorCode.UNAVAILABLE, f"the type of feature `{name}` has changed; open a new stream"
+                )
+            array = pa.nulls(len(array), expected)
         arrays.append(array)
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _next(reader: Any) -> pa.Buffer | None:
-    """The next request of a stream; None at its end."""
+def _read_request(reader: Any) -> pa.Buffer | None:
+    """Return the next request of a stream; None at its end."""
     try:
-        asked = reader.read_chunk().app_metadata
+        data = reader.read_chunk().app_metadata
     except StopIteration:
         return None
-    except (pa.ArrowException, flight.FlightError):  # garbage, or the caller is gone
-        raise Refused(Code.INVALID_ARGUMENT, "wanted messages with a request as app_metadata") from None
-    if asked is None:
-        raise Refused(Code.INVALID_ARGUMENT, "a message without app_metadata: that is where the request stands")
-    return asked
+    except (pa.ArrowException, flight.FlightError):  # invalid bytes, or the caller has disconnected
+        raise RequestError(
+            ErrorCode.INVALID_ARGUMENT, "cannot read the message; expected a request as app_metadata"
+        ) from None
+    if data is None:
+        raise RequestError(ErrorCode.INVALID_ARGUMENT, "the message has no app_metadata; send the request there")
+    return data
 
 
 def _request_id(context: Any) -> str | None:
-    call = context.get_middleware(_CALL)
+    call = context.get_middleware(_MIDDLEWARE)
     return None if call is None else call.request_id
 
 
 @contextmanager
-def _in_flights_words() -> Iterator[None]:
-    """Refusals, and whatever else, as errors that Flight sends without a traceback."""
+def _flight_errors() -> Iterator[None]:
+    """Convert every exception to an error that Flight sends without a traceback."""
     try:
         yield
-    except Refused as refused:
-        code, message = refused.code, refused.message
+    except RequestError as error:
+        code, message = error.code, error.message
     except Exception:
-        code, message = Code.INTERNAL, "this went wrong here"
+        code, message = ErrorCode.INTERNAL, "internal error"
     else:
         return
-    error = _ERRORS.get(code, flight.FlightServerError)
-    raise error(f"{code.name}: {message}", code.name.encode())
+    error_class = _ERRORS.get(code, flight.FlightServerError)
+    raise error_class(f"{code.name}: {message}", code.name.encode())

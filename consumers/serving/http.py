@@ -1,17 +1,18 @@
 """Features over HTTP: JSON for people, an Arrow stream for programs.
 
-    POST /v1/features   a request (ask.py) as JSON. With `Accept: application/vnd.apache.arrow.stream` the body that
-                        comes back is an Arrow IPC stream of the candidates and, where the service has features of the
-                        user, a second stream of one row behind the first one's end.
-    GET  /v1/services   which feature services there are, and their views
-    GET  /healthz       200 while the process lives          GET /readyz  200 while the store answers too
-    GET  /metrics       Prometheus's text                    GET /openapi.json
+    POST /v1/features   a request (request.py) as JSON. With `Accept: application/vnd.apache.arrow.stream` the response
+                        body is an Arrow IPC stream of the candidates. If the service has features of the user, a second
+                        stream of one row follows the end of the first.
+    GET  /v1/services   the feature services and their views
+    GET  /healthz       200 while the process runs           GET /readyz  200 while the online store answers too
+    GET  /metrics       metrics in Prometheus's text format  GET /openapi.json
 
-A refusal is {"error": gRPC's word, "message": ...}; HTTP's own word where there is no such route, or none of that
-method.
+An error response is {"error": word, "message": text} with gRPC's status word (errors.py), or HTTP's word if the route
+or the method does not exist.
 """
 
 import asyncio
+import json
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
@@ -23,27 +24,31 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from consumers.serving import request as asking
-from consumers.serving.auth import Door
-from consumers.serving.errors import Code, Refused
-from consumers.serving.executor import Desk
-from consumers.serving.guard import Guard
-from consumers.serving.response import ARROW, EVENT_TIMESTAMP, STATUS, STATUS_WORDS, Answer, to_ipc
+from consumers.serving.errors import ErrorCode, RequestError
+from consumers.serving.executor import RequestExecutor
+from consumers.serving.request import request_schema
+from consumers.serving.response import ARROW, EVENT_TIMESTAMP, STATUS, STATUS_WORDS, FeatureResponse, to_ipc
+from feature_repo.auth import ServerAccess
 
 PROTOCOL = "http"
-_REFUSAL = {
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+"""Routes that need no token: load balancers call them."""
+_ERROR_SCHEMA = {
     "type": "object",
     "properties": {"error": {"type": "string"}, "message": {"type": "string"}},
     "required": ["error", "message"],
 }
 
 
-def create_app(desk: Desk, door: Door, *, routers: Sequence[APIRouter] = ()) -> FastAPI:
-    """The application.
+def create_app(executor: RequestExecutor, access: ServerAccess, *, routers: Sequence[APIRouter] = ()) -> FastAPI:
+    """Return the HTTP application.
 
     Args:
-        routers: further routes; the token is asked for before them too.
+        executor: answers the requests.
+        access: the token that every route needs, except those in OPEN_PATHS.
+        routers: further routes, such as the status page's.
     """
     app = FastAPI(
         title="Vitrine",
@@ -53,25 +58,77 @@ def create_app(desk: Desk, door: Door, *, routers: Sequence[APIRouter] = ()) -> 
         redoc_url=None,
         openapi_url="/openapi.json",
     )
-    app.include_router(_features(desk))
-    app.include_router(_watching(desk))
+    app.include_router(_feature_routes(executor))
+    app.include_router(_monitoring_routes(executor))
     for router in routers:
         app.include_router(router)
-    app.add_middleware(Guard, door=door, longest=desk.limits.bytes)
-    app.add_exception_handler(Refused, _refused)
-    app.add_exception_handler(HTTPException, _no_such_route)
+    app.add_middleware(AccessMiddleware, access=access, max_body_bytes=executor.max_request_bytes)
+    app.add_exception_handler(RequestError, _respond_to_error)
+    app.add_exception_handler(HTTPException, _respond_to_http_error)
     return app
 
 
-def _features(desk: Desk) -> APIRouter:
+class AccessMiddleware:
+    """ASGI middleware that checks the token and limits the size of request bodies.
+
+    Args:
+        app: the application behind it.
+        access: the token.
+        max_body_bytes: largest accepted body. A larger one is answered with 413 and not read to its end.
+    """
+
+    def __init__(self, app: ASGIApp, *, access: ServerAccess, max_body_bytes: int) -> None:
+        self._app = app
+        self._access = access
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer an unauthorized or too long request, and pass every other one to the application."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        if scope["path"] not in OPEN_PATHS and not self._access.is_authorized(headers.get(b"authorization")):
+            error = RequestError(ErrorCode.UNAUTHENTICATED, "send the header `Authorization: Bearer TOKEN`")
+            await _send_error(send, error)
+            return
+        content_length = headers.get(b"content-length", "0")
+        if not content_length.isdigit() or int(content_length) > self._max_body_bytes:
+            await _send_error(send, self._body_too_long())
+            return
+        await self._app(scope, self._limit(receive), send)
+
+    def _limit(self, receive: Receive) -> Receive:
+        """`receive` that counts the bytes of a body, for bodies without a Content-Length."""
+        received_bytes = 0
+
+        async def receive_counted() -> Message:
+            nonlocal received_bytes
+            message = await receive()
+            received_bytes += len(message.get("body", b""))
+            if received_bytes > self._max_body_bytes:
+                raise self._body_too_long()
+            return message
+
+        return receive_counted
+
+    def _body_too_long(self) -> RequestError:
+        return RequestError(
+            ErrorCode.INVALID_ARGUMENT, f"a request body may have at most {self._max_body_bytes:,} bytes", status=413
+        )
+
+
+def _feature_routes(executor: RequestExecutor) -> APIRouter:
     router = APIRouter()
     codes = (
-        Code.INVALID_ARGUMENT,
-        Code.NOT_FOUND,
-        Code.UNAUTHENTICATED,
-        Code.RESOURCE_EXHAUSTED,
-        Code.DEADLINE_EXCEEDED,
-        Code.UNAVAILABLE,
+        ErrorCode.INVALID_ARGUMENT,
+        ErrorCode.NOT_FOUND,
+        ErrorCode.ABORTED,
+        ErrorCode.UNAUTHENTICATED,
+        ErrorCode.RESOURCE_EXHAUSTED,
+        ErrorCode.DEADLINE_EXCEEDED,
+        ErrorCode.UNAVAILABLE,
+        ErrorCode.INTERNAL,
     )
 
     @router.post(
@@ -79,119 +136,139 @@ def _features(desk: Desk) -> APIRouter:
         openapi_extra={
             "requestBody": {
                 "required": True,
-                "content": {"application/json": {"schema": asking.schema(desk.limits.ids)}},
+                "content": {"application/json": {"schema": request_schema(executor.limits.max_product_ids)}},
             },
             "responses": {
                 "200": {
                     "description": "The features, by column.",
-                    "content": {"application/json": {"schema": _ANSWER}, ARROW: {"schema": {"type": "string"}}},
+                    "content": {
+                        "application/json": {"schema": _RESPONSE_SCHEMA},
+                        ARROW: {"schema": {"type": "string"}},
+                    },
                 },
-                **{str(code.value): _said(code.name) for code in (*codes,)},
-                "408": _said("the body did not come in time"),
-                "413": _said("the body is too long"),
+                **{str(code.value): _error_response(code.name) for code in codes},
+                "408": _error_response("The body did not arrive in time."),
+                "413": _error_response("The body is too long."),
             },
         },
     )
     async def features(request: Request) -> Response:
-        """The joined features of a user and candidates."""
+        """Return the features of a user and candidates."""
         wants_arrow = ARROW in request.headers.get("accept", "")
-        with desk.visit(PROTOCOL, request.headers.get("x-request-id")) as visit:
-            data = await _body(request, desk.limits.deadline)
-            body = await desk.serve_async(data, visit, _as_arrow if wants_arrow else _as_json)
+        with executor.track(PROTOCOL, request.headers.get("x-request-id")) as context:
+            data = await _read_body(request, executor.limits.deadline_seconds)
+            body = await executor.execute_async(data, context, _to_arrow if wants_arrow else _to_json)
         return Response(
-            body, media_type=ARROW if wants_arrow else "application/json", headers={"x-request-id": visit.id}
+            body, media_type=ARROW if wants_arrow else "application/json", headers={"x-request-id": context.id}
         )
 
-    @router.get("/v1/services", responses={503: {"description": Code.UNAVAILABLE.name}})
+    @router.get("/v1/services", responses={503: {"description": ErrorCode.UNAVAILABLE.name}})
     async def services() -> dict[str, list[str]]:
-        """Of each feature service, its views."""
-        return await desk.look(desk.lookup.services)
+        """Return the views of each feature service."""
+        return await executor.run_untracked(executor.lookup.list_services)
 
     return router
 
 
-def _watching(desk: Desk) -> APIRouter:
+def _monitoring_routes(executor: RequestExecutor) -> APIRouter:
     router = APIRouter()
 
     @router.get("/healthz")
     async def healthz() -> dict[str, str]:
-        """Whether the process lives."""
+        """Return 200 while the process runs."""
         return {"status": "ok"}
 
-    @router.get("/readyz", responses={503: {"description": Code.UNAVAILABLE.name}})
+    @router.get("/readyz", responses={503: {"description": ErrorCode.UNAVAILABLE.name}})
     async def readyz() -> dict[str, str]:
-        """Whether the online store answers."""
-        await desk.look(desk.lookup.check)
+        """Return 200 while the online store answers."""
+        await executor.run_untracked(executor.lookup.ping)
         return {"status": "ok"}
 
     @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     def metrics() -> Response:
-        """What Prometheus reads."""
-        return Response(generate_latest(desk.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        """Return the metrics in Prometheus's text format."""
+        return Response(generate_latest(executor.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return router
 
 
-async def _body(request: Request, seconds: float) -> bytes:
-    """What the caller sends, if all of it comes within so many seconds.
+async def _read_body(request: Request, timeout_seconds: float) -> bytes:
+    """Return the request's body.
 
     Raises:
-        Refused: it does not, or the caller hung up.
+        RequestError: DEADLINE_EXCEEDED with status 408 if it does not arrive in time; CANCELLED if the caller
+            disconnects.
     """
     try:
-        return await asyncio.wait_for(request.body(), seconds)
+        return await asyncio.wait_for(request.body(), timeout_seconds)
     except TimeoutError:
-        raise Refused(Code.DEADLINE_EXCEEDED, "the deadline passed before the body came", status=408) from None
+        raise RequestError(
+            ErrorCode.DEADLINE_EXCEEDED, "the deadline passed before the request body arrived", status=408
+        ) from None
     except ClientDisconnect:
-        raise Refused(Code.CANCELLED, "the caller hung up before the body came") from None
+        raise RequestError(ErrorCode.CANCELLED, "the caller disconnected before the request body arrived") from None
 
 
-def _as_arrow(found: Answer) -> bytes:
-    streams = [found.candidates] if found.user is None else [found.candidates, found.user]
+def _to_arrow(response: FeatureResponse) -> bytes:
+    streams = [response.candidates] if response.user is None else [response.candidates, response.user]
     return b"".join(map(to_ipc, streams))
 
 
-def _as_json(found: Answer) -> bytes:
-    """By column; a missing value is null, and so is a NaN, which JSON has no word for."""
-    user = {} if found.user is None else {name: values[0] for name, values in _columns(found.user).items()}
-    return to_json({"candidates": _columns(found.candidates), "user": user}, inf_nan_mode="null", bytes_mode="base64")
+def _to_json(response: FeatureResponse) -> bytes:
+    """The response by column. Missing values and NaN are null, because JSON has no NaN."""
+    user = {} if response.user is None else {name: values[0] for name, values in _to_columns(response.user).items()}
+    return to_json(
+        {"candidates": _to_columns(response.candidates), "user": user}, inf_nan_mode="null", bytes_mode="base64"
+    )
 
 
-def _columns(batch: pa.RecordBatch) -> dict[str, list[Any]]:
+def _to_columns(batch: pa.RecordBatch) -> dict[str, list[Any]]:
     return {
         name: [STATUS_WORDS[status] for status in column.to_pylist()] if name.startswith(STATUS) else column.to_pylist()
         for name, column in zip(batch.schema.names, batch.columns, strict=True)
     }
 
 
-_ANSWER = {
+_RESPONSE_SCHEMA = {
     "type": "object",
     "properties": {
         "candidates": {
             "type": "object",
-            "description": f"Of each column a value a candidate: product_id, <view>__<feature>, {STATUS}<view> "
-            f"({', '.join(STATUS_WORDS)}), {EVENT_TIMESTAMP}<view>.",
+            "description": "One list for each column, with one value for each candidate: product_id, "
+            f"<view>__<feature>, {STATUS}<view> ({', '.join(STATUS_WORDS)}), {EVENT_TIMESTAMP}<view>.",
             "additionalProperties": {"type": "array"},
         },
-        "user": {"type": "object", "description": "The same columns of the user, one value each."},
+        "user": {"type": "object", "description": "The same columns for the user, with one value each."},
     },
     "required": ["candidates", "user"],
 }
 
 
-def _said(description: str) -> dict[str, Any]:
-    return {"description": description, "content": {"application/json": {"schema": _REFUSAL}}}
+def _error_response(description: str) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": _ERROR_SCHEMA}}}
 
 
-def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
-    headers = {"retry-after": "1"} if error.code is Code.RESOURCE_EXHAUSTED else {}
-    if error.status == HTTPStatus.REQUEST_TIMEOUT:  # what comes yet would be taken for the next request
+async def _send_error(send: Send, error: RequestError) -> None:
+    """Send an error response from the middleware, where exception handlers do not apply."""
+    body = json.dumps({"error": error.code.name, "message": error.message}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if error.code is ErrorCode.UNAUTHENTICATED:
+        headers.append((b"www-authenticate", b'Basic realm="vitrine", charset="UTF-8"'))
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _respond_to_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    headers = {"retry-after": "1"} if error.code is ErrorCode.RESOURCE_EXHAUSTED else {}
+    if error.status == HTTPStatus.REQUEST_TIMEOUT:  # the rest of the body would be read as the next request
         headers["connection"] = "close"
     return JSONResponse({"error": error.code.name, "message": error.message}, error.status, headers)
 
 
-def _no_such_route(request: Request, error: Exception) -> Response:
+def _respond_to_http_error(request: Request, error: Exception) -> Response:
+    """Respond to a route or a method that does not exist."""
     assert isinstance(error, HTTPException)
-    said = {"error": HTTPStatus(error.status_code).name, "message": str(error.detail)}
-    return JSONResponse(said, error.status_code, error.headers)
+    body = {"error": HTTPStatus(error.status_code).name, "message": str(error.detail)}
+    return JSONResponse(body, error.status_code, error.headers)

@@ -1,65 +1,180 @@
-"""What is asked for: a feature service, a user and the candidates, as JSON, the same over Flight and HTTP.
+"""A request for features: parsed from JSON, checked, and fetched from the online store. The same for Flight and HTTP.
 
 {"service": "ranking", "user_id": "u-17", "product_ids": ["p-3", "p-8"]}
 """
 
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from consumers.serving.errors import Code, Refused
-from consumers.serving.limits import MAX_ID_LETTERS
+from consumers.online.affinity import Affinity, fetch_with_affinity
+from consumers.online.encoder_guard import refuse_two_encoders
+from consumers.online.reader import OnlineReader
+from consumers.serving.metrics import Metrics
+from consumers.serving.response import AFFINITY, STATUS_WORDS, FeatureResponse, build_response
+from feature_repo.errors import InvalidInputError, VitrineError
+from feature_repo.online.feature_batch import Block
+from feature_repo.schema import PRODUCT_ID, USER_ID
+from feature_repo.serving_limits import MAX_ID_LENGTH
 
 MAX_DEADLINE_MS = 60_000
 
-Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_LETTERS)]
+Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
 
 
-class Ask(BaseModel):
-    """One request."""
+class FeatureRequest(BaseModel):
+    """One request for features. Unknown fields and values of another type are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, cache_strings="keys")
 
-    service: Annotated[str, Field(min_length=1, max_length=MAX_ID_LETTERS, description="A feature service.")]
+    service: Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH, description="Name of a feature service.")]
     product_ids: Annotated[
-        list[Id], Field(min_length=1, description="The candidates; the answer has a row for each, in this order.")
+        list[Id],
+        Field(min_length=1, description="The candidates. The response has one row for each, in this order."),
     ]
-    user_id: Annotated[Id | None, Field(description="Needed by services with features of the user.")] = None
-    keep_stale: Annotated[bool, Field(description="Give the values of rows older than their view's TTL too.")] = False
+    user_id: Annotated[Id | None, Field(description="Required by services that have features of the user.")] = None
+    keep_stale: Annotated[
+        bool, Field(description="Return the values of rows older than their view's TTL instead of nulls.")
+    ] = False
     deadline_ms: Annotated[
         int | None,
-        Field(ge=1, le=MAX_DEADLINE_MS, description="Give up after so many milliseconds; never above the server's."),
+        Field(ge=1, le=MAX_DEADLINE_MS, description="Time limit in milliseconds. The server's limit also applies."),
     ] = None
 
 
-def read(data: bytes | memoryview, max_ids: int) -> Ask:
-    """A request from JSON.
+def parse_request(data: bytes | memoryview, max_product_ids: int) -> FeatureRequest:
+    """Parse a request from JSON.
 
     Raises:
-        Refused: it is no JSON, not of this form, or names too many candidates.
+        InvalidInputError: `data` is not JSON, a field is missing, unknown or invalid, or there are more than
+            `max_product_ids` candidates. The message never quotes the input.
     """
     try:
-        ask = Ask.model_validate_json(bytes(data))
+        request = FeatureRequest.model_validate_json(bytes(data))
     except ValidationError as error:
-        raise Refused(Code.INVALID_ARGUMENT, _in_words(error)) from None
-    if len(ask.product_ids) > max_ids:
-        raise Refused(
-            Code.INVALID_ARGUMENT, f"product_ids: {len(ask.product_ids):,} candidates, at most {max_ids:,} a request"
+        raise InvalidInputError(_describe(error)) from None
+    if len(request.product_ids) > max_product_ids:
+        raise InvalidInputError(
+            f"product_ids: {len(request.product_ids):,} candidates; a request may have at most {max_product_ids:,}"
         )
-    return ask
+    return request
 
 
-def schema(max_ids: int) -> dict[str, Any]:
-    """The form of a request, as JSON Schema."""
-    form = Ask.model_json_schema()
-    form["properties"]["product_ids"]["maxItems"] = max_ids
-    form["examples"] = [{"service": "ranking", "user_id": "u-17", "product_ids": ["p-3", "p-8"]}]
-    return form
+def request_schema(max_product_ids: int) -> dict[str, Any]:
+    """Return the JSON Schema of a request."""
+    schema = FeatureRequest.model_json_schema()
+    schema["properties"]["product_ids"]["maxItems"] = max_product_ids
+    schema["examples"] = [{"service": "ranking", "user_id": "u-17", "product_ids": ["p-3", "p-8"]}]
+    return schema
 
 
-def _in_words(error: ValidationError) -> str:
-    """The first thing that is wrong, and where; never what was sent: it may be anything, and long."""
+class FeatureLookup:
+    """Fetches the features of requests from one online store. Safe to share between threads.
+
+    Args:
+        reader: reader of the online store; the caller closes it.
+        metrics: counts candidates, and rows by status.
+        clock: returns the current time with its UTC offset.
+    """
+
+    def __init__(self, reader: OnlineReader, metrics: Metrics, clock: Callable[[], datetime]) -> None:
+        self._reader = reader
+        self._metrics = metrics
+        self._clock = clock
+
+    def fetch(self, request: FeatureRequest, *, is_counted: bool = True) -> FeatureResponse:
+        """Return the features of a request's candidates and user.
+
+        Args:
+            request: what to fetch. Unknown products and users give rows with status "absent".
+            is_counted: whether the metrics count this request.
+
+        Raises:
+            NotFoundError: the feature service does not exist.
+            InvalidInputError: the service needs an id that the request lacks, or features that only Feast computes.
+            EncoderMismatchError: the rows hold vectors of two encoder versions.
+            UnavailableError: the store does not answer or has no feature service.
+        """
+        join_keys, on_demand = self._reader.join_keys(request.service), self._reader.on_demand(request.service)
+        _check_served(request, {key for keys in join_keys.values() for key in keys}, on_demand)
+        batch, affinity = self._fetch(request, with_affinity=bool(on_demand))
+        user_views = {name for name, keys in join_keys.items() if PRODUCT_ID not in keys}
+        if is_counted:
+            self._count(request, batch)
+        return build_response(batch, request.product_ids, user_views, affinity)
+
+    def list_services(self) -> dict[str, list[str]]:
+        """Return the views of each feature service, by its name.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        return {name: list(self._reader.join_keys(name)) for name in self._reader.services()}
+
+    def warm_up(self) -> None:
+        """Send one request to each feature service.
+
+        This opens connections and imports what is imported lazily (pyarrow imports pandas if it is installed, which
+        takes a second), so that the first caller does not wait for it. Errors are ignored: `ping` reports them.
+        """
+        with suppress(VitrineError):
+            for service in self.list_services():
+                with suppress(VitrineError):  # a service with features of other entities than products and users
+                    request = FeatureRequest(service=service, product_ids=["nobody"], user_id="nobody")
+                    self.fetch(request, is_counted=False)
+
+    def ping(self) -> None:
+        """Check that the store answers.
+
+        Raises:
+            UnavailableError: it does not.
+        """
+        self._reader.ping()
+
+    def _fetch(self, request: FeatureRequest, *, with_affinity: bool) -> tuple[Block, Affinity]:
+        now, keep_stale = self._clock(), request.keep_stale
+        if with_affinity:
+            user_id = request.user_id or ""
+            return fetch_with_affinity(
+                self._reader, request.service, user_id, request.product_ids, now, keep_stale=keep_stale
+            )
+        ids: dict[str, Any] = {PRODUCT_ID: request.product_ids, USER_ID: request.user_id}
+        batch = self._reader.fetch(request.service, ids, full_feature_names=True, keep_stale=keep_stale, now=now)
+        refuse_two_encoders(batch)
+        return batch, {}
+
+    def _count(self, request: FeatureRequest, batch: Block) -> None:
+        self._metrics.candidates.labels(request.service).inc(len(request.product_ids))
+        for name, view in batch.views.items():
+            for status, rows in enumerate(np.bincount(view.rows.status).tolist()):
+                if rows:
+                    self._metrics.rows.labels(name, STATUS_WORDS[status]).inc(rows)
+
+
+def _check_served(request: FeatureRequest, join_keys: set[str], on_demand: tuple[str, ...]) -> None:
+    """Raise InvalidInputError if the service needs ids or on-demand views that this server does not provide."""
+    other_keys = sorted(join_keys - {PRODUCT_ID, USER_ID})
+    if other_keys:
+        raise InvalidInputError(
+            f"service `{request.service}` needs {', '.join(other_keys)}; this server has features of products and "
+            "users only"
+        )
+    if USER_ID in join_keys and request.user_id is None:
+        raise InvalidInputError(f"service `{request.service}` has features of the user: give user_id")
+    other_views = sorted(set(on_demand) - {AFFINITY})
+    if other_views:
+        raise InvalidInputError(
+            f"service `{request.service}` has the on-demand view {', '.join(other_views)}, which only Feast computes"
+        )
+
+
+def _describe(error: ValidationError) -> str:
+    """Return the place and text of the first fault, without the input, which may be long or hostile."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    place = ".".join(str(step)[:40] for step in first["loc"])
+    path = ".".join(str(step)[:40] for step in first["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{place + ': ' if place else ''}{first['msg']}{more}"
+    return f"{path + ': ' if path else ''}{first['msg']}{more}"

@@ -1,16 +1,16 @@
-"""What was read, as Arrow.
+"""The response: what was read from the online store, as Arrow.
 
-Of the candidates one batch, a row for each in the order asked:
+The candidates are one batch with a row for each requested product, in the order of the request:
 
     product_id                   string
-    <view>__<feature>            of each feature: null where missing; vectors as fixed_size_list<float>[width], of which
-                                 not one row being there as list<float>: their width is not known then
-    user_product_affinity__<name>  float32, where the service has that view: how close candidate and user are
-    status__<view>               uint8: 0 present, 1 stale, 2 absent, 3 failed (damaged, or of an unknown layout)
-    event_timestamp__<view>      timestamp[us, UTC]: when the row was so; null where there is none
+    <view>__<feature>            null where missing. Vectors are fixed_size_list<float>[width]. If no row is present,
+                                 the width is unknown and the type is list<float>
+    user_product_affinity__<name>  float32, if the service has that view: affinity of candidate and user
+    status__<view>               uint8: 0 present, 1 stale, 2 absent, 3 failed (damaged, or in an unknown format)
+    event_timestamp__<view>      timestamp[us, UTC] of the row; null if there is no row
 
-Of the user's own features (views that have no `product_id`) a batch of one row with the same columns but the first, for
-they are the same for all candidates. No value of a vector becomes a Python object on its way.
+The user's own features (views without `product_id`) are a batch of one row with the same columns except `product_id`,
+because they are the same for all candidates. Vector values are not converted to Python objects.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -29,62 +29,62 @@ from feature_repo.online.feature_batch import FeatureBatch, ViewRows
 from feature_repo.schema import PRODUCT_ID
 
 ARROW = "application/vnd.apache.arrow.stream"
-"""What HTTP calls what `to_ipc` gives."""
+"""Media type of the result of `to_ipc`."""
 AFFINITY = "user_product_affinity"
 STATUS = "status__"
 STATUS_WORDS = tuple(status.name.lower() for status in sorted(Status))
-"""Of each status by its number."""
+"""Names of the statuses, by number."""
 EVENT_TIMESTAMP = "event_timestamp__"
 _ONE = np.zeros(1, np.int64)
 _STATUS_METADATA = {str(number): word for number, word in enumerate(STATUS_WORDS)}
-_MOMENT = pa.timestamp("us", tz="UTC")
+_TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What goes back to the caller."""
+class FeatureResponse:
+    """The features of one request."""
 
     candidates: pa.RecordBatch
     user: pa.RecordBatch | None
-    """Of one row; None if the service has no features of the user alone."""
+    """One row; None if the service has no views of the user alone."""
 
 
-def answer(
-    block: FeatureBatch,
+def build_response(
+    batch: FeatureBatch,
     product_ids: Sequence[str],
-    of_user: Collection[str],
+    user_views: Collection[str],
     affinity: Mapping[str, NDArray[np.float32]],
-) -> Answer:
-    """A block as Arrow.
+) -> FeatureResponse:
+    """Convert a feature batch to Arrow.
 
     Args:
-        block: fetched with full feature names.
-        product_ids: of its rows.
-        of_user: the views of which all rows are the same user's.
-        affinity: [n] of each name, NaN where nothing is known; empty if the service has none.
+        batch: n rows, fetched with full feature names.
+        product_ids: [n], the products of the rows.
+        user_views: names of the views that hold the same user in every row.
+        affinity: float32 [n] by name, NaN where unknown; empty if the service has no affinity.
     """
-    candidates, user = _Batch(), _Batch()
+    candidates, user = _BatchBuilder(), _BatchBuilder()
     candidates.add(PRODUCT_ID, pa.array(product_ids, pa.string()))
-    for name, view in block.views.items():
-        if name in of_user:
+    for name, view in batch.views.items():
+        if name in user_views:
             user.add_view(name, view, None if len(view.rows.status) == 1 else _ONE)
         else:
             candidates.add_view(name, view, view.place)
-    for name, array in zip(affinity, _floats(list(affinity.values())), strict=True):
+    for name, array in zip(affinity, _float_arrays(list(affinity.values())), strict=True):
         candidates.add(f"{AFFINITY}__{name}", array)
-    return Answer(candidates.make(), user.make() if user.arrays else None)
+    return FeatureResponse(candidates.build(), user.build() if user.arrays else None)
 
 
 def to_ipc(batch: pa.RecordBatch) -> pa.Buffer:
-    """A batch as an Arrow IPC stream."""
+    """Return a batch as an Arrow IPC stream."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
     return sink.getvalue()
 
 
-class _Batch:
-    """Columns on their way into a batch."""
+class _BatchBuilder:
+    """Collects the columns of a batch."""
 
     def __init__(self) -> None:
         self.arrays: list[pa.Array] = []
@@ -94,21 +94,27 @@ class _Batch:
         self.arrays.append(array)
         self.fields.append(pa.field(name, array.type))
 
-    def add_view(self, name: str, view: ViewRows, place: NDArray[np.int64] | None) -> None:
-        """A view's features, status and times; `place` says which of its distinct entities each row is."""
+    def add_view(self, name: str, view: ViewRows, row_index: NDArray[np.int64] | None) -> None:
+        """Add a view's features, statuses and timestamps.
+
+        Args:
+            name: the view's name in the service.
+            view: the rows of the distinct entities.
+            row_index: [n], the entity of each row; None if row i is entity i.
+        """
         for feature in view.names:
             column = view.column(feature)
-            self.add(feature, _array(column if place is None else columns.take(column, place)))
-        status, moments = view.rows.status, view.rows.event_timestamp_us
-        if place is not None:
-            status, moments = status[place], moments[place]
+            self.add(feature, _to_array(column if row_index is None else columns.take(column, row_index)))
+        status, timestamps = view.rows.status, view.rows.event_timestamp_us
+        if row_index is not None:
+            status, timestamps = status[row_index], timestamps[row_index]
         self.arrays.append(columns.array_of(status, pa.uint8()))
         self.fields.append(_status_field(name))
-        gone = status >= int(Status.ABSENT)
-        self.add(EVENT_TIMESTAMP + name, columns.array_of(moments, _MOMENT, ~gone if gone.any() else None))
+        missing = status >= int(Status.ABSENT)
+        self.add(EVENT_TIMESTAMP + name, columns.array_of(timestamps, _TIMESTAMP, ~missing if missing.any() else None))
 
-    def make(self) -> pa.RecordBatch:
-        # Arrow looks at the columns of a struct in half of the time of those of a batch.
+    def build(self) -> pa.RecordBatch:
+        # Building a struct and converting it takes half the time of building the batch from its columns.
         return pa.RecordBatch.from_struct_array(pa.StructArray.from_arrays(self.arrays, fields=self.fields))
 
 
@@ -117,36 +123,36 @@ def _status_field(view: str) -> pa.Field:
     return pa.field(STATUS + view, pa.uint8(), metadata=_STATUS_METADATA)
 
 
-def _floats(columns_: Sequence[NDArray[np.float32]]) -> list[pa.Array]:
-    """Float columns [n], null where NaN; slices of one buffer where none is, in a third of the time."""
-    if not columns_:
+def _float_arrays(values: Sequence[NDArray[np.float32]]) -> list[pa.Array]:
+    """Float columns [n], null for NaN. If there is no NaN, they are slices of one buffer: a third of the time."""
+    if not values:
         return []
-    matrix = np.stack(columns_)
+    matrix = np.stack(values)
     if np.isnan(matrix).any():
-        return [pa.array(values, from_pandas=True) for values in matrix]
+        return [pa.array(row, from_pandas=True) for row in matrix]
     buffer, count = pa.py_buffer(matrix), matrix.shape[1]
     return [pa.Array.from_buffers(pa.float32(), count, [None, buffer], 0, i * count) for i in range(len(matrix))]
 
 
-def _array(column: Column) -> pa.Array:
+def _to_array(column: Column) -> pa.Array:
     if column.words is not None:
-        return _texts(column.words, column)
+        return _text_array(column.words, column)
     if isinstance(column.values, np.ndarray) and column.values.ndim == 2:
-        return _vectors(column)
+        return _vector_array(column)
     return columns.to_arrow(column)
 
 
-def _texts(words: Sequence[str], column: Column) -> pa.Array:
-    """Dictionary codes as texts: a dictionary has up to 65,536 words, and a request would carry all of them."""
-    if len(words) == 1 and column.valid is None:  # a version
+def _text_array(words: Sequence[str], column: Column) -> pa.Array:
+    """Dictionary codes as plain strings. A dictionary has up to 65,536 words, and each response would carry all."""
+    if len(words) == 1 and column.valid is None:  # a version column
         return pa.repeat(_dictionary(tuple(words))[0], len(column))
     if len(words) <= len(column):
         return _dictionary(tuple(words)).take(columns.array_of(column.values, pa.uint16(), column.valid))
-    listed: list[int] = column.values.tolist()
+    codes: list[int] = column.values.tolist()
     if column.valid is None:
-        return pa.array([words[code] for code in listed], pa.string())
-    there = column.valid.tolist()
-    return pa.array([words[code] if known else None for code, known in zip(listed, there, strict=True)], pa.string())
+        return pa.array([words[code] for code in codes], pa.string())
+    pairs = zip(codes, column.valid.tolist(), strict=True)
+    return pa.array([words[code] if is_valid else None for code, is_valid in pairs], pa.string())
 
 
 @lru_cache
@@ -154,13 +160,13 @@ def _dictionary(words: tuple[str, ...]) -> pa.Array:
     return pa.array(words, pa.string())
 
 
-def _vectors(column: Column) -> pa.Array:
-    """Lists of numbers of one length [n, width]."""
+def _vector_array(column: Column) -> pa.Array:
+    """Number lists of one length [n, width]."""
     values: NDArray[Any] = column.values
     kind, width = columns.element_type(column.field), values.shape[1] or column.field.length
     if not width:
         return columns.to_arrow(column)
-    if values.shape[1] != width:  # not one row is there
+    if values.shape[1] != width:  # no row is present
         return pa.nulls(len(values), pa.list_(kind, width))
     items = columns.array_of(values.reshape(-1), kind)
     missing = None if column.valid is None else pa.array(~column.valid)

@@ -1,4 +1,4 @@
-"""Both protocols, from one desk, until told to end."""
+"""Serves both protocols with one executor until the shutdown."""
 
 import gc
 import logging
@@ -9,82 +9,89 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import APIRouter
 
-from consumers.serving.auth import Door
-from consumers.serving.ending import Ending
-from consumers.serving.executor import Desk
+from consumers.serving.executor import RequestExecutor
 from consumers.serving.flight import FlightServer
 from consumers.serving.http import create_app
+from consumers.serving.shutdown import Shutdown
 from feature_repo import memory
+from feature_repo.auth import ServerAccess
 
-LAST_ANSWERS = 1.0
-"""Seconds in which answers over Flight that are made go out; a stream that stays open is ended then."""
+FLIGHT_GRACE_SECONDS = 1.0
+"""Time in which Flight may send finished responses at the shutdown. Streams still open after it are ended."""
 
 
 def serve(
-    desk: Desk,
-    door: Door,
+    executor: RequestExecutor,
+    access: ServerAccess,
     *,
     flight_port: int | None,
     http_port: int | None,
-    ending: Ending,
+    shutdown: Shutdown,
     routers: Sequence[APIRouter] = (),
     on_ready: Callable[[dict[str, str]], None] = lambda addresses: None,
 ) -> None:
-    """Serve until told to end; what is in work then is finished.
+    """Serve until the shutdown, finish the requests in progress, and close the executor.
 
     Args:
-        ending: tells it.
-        flight_port, http_port: 0 takes any that is free, None serves not by this protocol.
-        on_ready: is told the addresses, by protocol.
+        executor: answers the requests.
+        access: host, token and certificate.
+        flight_port: port of Arrow Flight; 0 takes any free one, None serves no Flight.
+        http_port: port of HTTP; 0 takes any free one, None serves no HTTP.
+        shutdown: from `graceful_shutdown`.
+        routers: further HTTP routes.
+        on_ready: called once with the addresses by protocol, "flight" and "http".
 
     Raises:
-        VitrineError: an address is taken.
+        UnavailableError: the Flight port is taken.
     """
     memory.keep_freed()
-    desk.lookup.warm_up()
+    executor.lookup.warm_up()
     gc.collect()
-    gc.freeze()  # what is imported and warm stays: looking through it again and again would hold requests up
-    flight = None if flight_port is None else FlightServer(desk, door, flight_port)
-    addresses = {} if flight is None else {"flight": f"grpc{_s(door, '+tls')}://{door.host}:{flight.port}"}
+    gc.freeze()  # later collections skip what is imported and warm; scanning it would delay requests
+    flight = None if flight_port is None else FlightServer(executor, access, flight_port)
+    is_tls = access.certificate is not None
+    addresses = {} if flight is None else {"flight": f"grpc{'+tls' if is_tls else ''}://{access.host}:{flight.port}"}
     try:
         if http_port is None:
-            told = threading.Event()
-            ending.by(told.set)
+            stop = threading.Event()
+            shutdown.on_signal(stop.set)
             on_ready(addresses)
-            told.wait()  # Flight serves since it was made
+            stop.wait()  # Flight serves in its own threads
             return
         config = uvicorn.Config(
-            create_app(desk, door, routers=routers),
-            host=door.host,
+            create_app(executor, access, routers=routers),
+            host=access.host,
             port=http_port,
-            ssl_certfile=door.certificate.chain if door.certificate else None,
-            ssl_keyfile=door.certificate.key if door.certificate else None,
-            access_log=False,  # the desk writes one
+            ssl_certfile=access.certificate.chain if access.certificate else None,
+            ssl_keyfile=access.certificate.key if access.certificate else None,
+            access_log=False,  # the executor writes one
             log_level=logging.WARNING,
             server_header=False,
             timeout_graceful_shutdown=5,
         )
-        http = _Http(config, lambda port: on_ready(addresses | {"http": f"http{_s(door, 's')}://{door.host}:{port}"}))
-        ending.by(http.end)
+        scheme = "https" if is_tls else "http"
+        http = _HttpServer(config, lambda port: on_ready(addresses | {"http": f"{scheme}://{access.host}:{port}"}))
+        shutdown.on_signal(http.stop)
         http.run()
     finally:
+        # FlightServer.shutdown waits for streams that callers may never close, so it runs in a daemon thread.
         closing = None if flight is None else threading.Thread(target=flight.shutdown, daemon=True)
         if closing is not None:
             closing.start()
-        desk.close()
+        executor.close()
         if closing is not None:
-            closing.join(LAST_ANSWERS)  # it would wait for streams that nobody closes
+            closing.join(FLIGHT_GRACE_SECONDS)
 
 
-class _Http(uvicorn.Server):
-    """Says where it listens as soon as it does, and leaves signals to who runs it."""
+class _HttpServer(uvicorn.Server):
+    """Calls `on_ready` with its port once it listens. Leaves signals to the caller of `run`."""
 
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[int], None]) -> None:
         super().__init__(config)
         self._on_ready = on_ready
 
-    def end(self) -> None:
-        """Finish what is in work, and return from `run`."""
+    def stop(self) -> None:
+        """Make `run` finish the requests in progress and return."""
         self.should_exit = True
 
     @contextmanager
@@ -95,7 +102,3 @@ class _Http(uvicorn.Server):
         await super().startup(sockets)  # type: ignore[arg-type]
         if self.started:
             self._on_ready(self.servers[0].sockets[0].getsockname()[1])
-
-
-def _s(door: Door, letters: str) -> str:
-    return letters if door.certificate else ""

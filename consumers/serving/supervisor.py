@@ -1,8 +1,8 @@
-"""Several processes that serve, looked after by one that does nothing else.
+"""Several serving processes, started and restarted by one parent process that does nothing else.
 
-A process that ends by itself is started again, a second later at the earliest; the others serve meanwhile. Told to
-end, all are told; killed itself, all end, for each waits for its parent. They cannot share a port: Arrow Flight's
-server forbids it (it sets GRPC_ARG_ALLOW_REUSEPORT to 0), and so each has its own.
+A process that ends by itself is restarted, at most once a second, while the others keep serving. At the shutdown the
+parent ends all processes. If the parent is killed, each process ends too, because it waits for its parent. The
+processes cannot share a port, because Arrow Flight's server sets GRPC_ARG_ALLOW_REUSEPORT to 0. So each has its own.
 """
 
 import logging
@@ -18,107 +18,133 @@ from multiprocessing.context import SpawnProcess
 from multiprocessing.queues import SimpleQueue
 from typing import Any
 
-from consumers.serving.ending import Ending
-from feature_repo.errors import VitrineError
+from consumers.serving.shutdown import Shutdown
+from feature_repo.errors import UnavailableError, VitrineError
 
-PAUSE = 1.0
-"""Seconds between two starts of the same process, so that one that cannot live does not use up a core."""
-STEP = 0.1
-"""Seconds between looks at whether all live."""
-LONGEST_START = 60.0
-LONGEST_END = 20.0
+RESTART_SECONDS = 1.0
+"""Shortest time between two starts of a process, so that one that fails at once does not occupy a core."""
+POLL_SECONDS = 0.1
+START_TIMEOUT_SECONDS = 60.0
+STOP_TIMEOUT_SECONDS = 20.0
+"""After this time a process that has not ended is killed."""
 
 Addresses = dict[str, str]
+"""Addresses of one process by protocol."""
 Serve = Callable[[Callable[[Addresses], None]], None]
-"""What one process does, given whom to tell its addresses; it is pickled, and does so in another process."""
+"""The work of one process. It calls its argument with its addresses. It is pickled and runs in another process."""
 
 _log = logging.getLogger(__name__)
 
 
-def ports(host: str, first: int, count: int) -> list[int]:
-    """`count` ports in a row from `first` on; of 0 any that are free now."""
+def choose_ports(host: str, first: int, count: int) -> list[int]:
+    """Return `count` consecutive ports starting with `first`; if `first` is 0, any ports that are free now."""
     if first:
         return list(range(first, first + count))
-    with ExitStack() as open_:
-        held = [
-            open_.enter_context(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)) for _ in range(count)
-        ]
-        for one in held:
-            one.bind((host, 0))
-        return [int(one.getsockname()[1]) for one in held]
+    with ExitStack() as stack:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        probes = [stack.enter_context(socket.socket(family)) for _ in range(count)]
+        for probe in probes:
+            probe.bind((host, 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
+def check_ports_free(host: str, *, flight: Sequence[int], http: int) -> None:
+    """Check that a server can listen on each port, before anything else is opened.
+
+    Args:
+        host: the address to listen on.
+        flight: ports of Flight; 0 and -1 are skipped.
+        http: port of HTTP; 0 and -1 are skipped.
+
+    Raises:
+        UnavailableError: a port is taken, or the host is not an address of this machine.
+    """
+    options = dict.fromkeys(flight, "--flight-port") | {http: "--http-port"}
+    for port in options.keys() - {0, -1}:
+        try:
+            for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+                with socket.socket(family, kind, protocol) as probe:
+                    # As servers do: the port of a server that has just ended is free.
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(address)
+        except OSError as error:
+            raise UnavailableError(
+                f"cannot listen on {host}:{port} ({error.strerror}); if another server uses the port, give another "
+                f"{options[port]}, or -1 to serve without that protocol"
+            ) from error
 
 
 def supervise(
     serves: Sequence[Serve],
     on_ready: Callable[[list[Addresses]], None],
-    ending: Ending,
-    on_end: Callable[[int], None] = lambda pid: None,
+    shutdown: Shutdown,
+    on_exit: Callable[[int], None] = lambda pid: None,
 ) -> None:
-    """Keep processes serving until told to end.
+    """Run one process for each of `serves` until the shutdown, then end them all.
 
     Args:
-        serves: what each does.
-        on_ready: is told the addresses of each, once all serve for the first time.
-        ending: tells them to end.
-        on_end: is told the system's number of each process that ended by itself.
+        serves: the work of each process.
+        on_ready: called once with the addresses of all processes, in order, when all of them serve.
+        shutdown: from `graceful_shutdown`.
+        on_exit: called with the process id of each process that ends by itself.
 
     Raises:
-        VitrineError: a process ended before it served.
+        UnavailableError: a process ended, or START_TIMEOUT_SECONDS passed, before it served.
     """
-    # Not forked: gRPC's threads, and Arrow's, would not be there in the child.
+    # Not forked, because gRPC's and Arrow's threads would not exist in the child.
     context = get_context("spawn")
     ready: SimpleQueue[tuple[int, Addresses]] = context.SimpleQueue()
-    told = threading.Event()
-    ending.by(told.set)
+    stop = threading.Event()
+    shutdown.on_signal(stop.set)
     running: dict[int, SpawnProcess] = {}
     started: dict[int, float] = {}
 
     def start(number: int) -> None:
         started[number] = time.monotonic()
-        running[number] = context.Process(target=_child, args=(serves[number], number, ready), daemon=True)
+        running[number] = context.Process(target=_run_child, args=(serves[number], number, ready), daemon=True)
         running[number].start()
 
     try:
         for number in range(len(serves)):
             start(number)
-        addresses = _all_ready(running, ready, told)
+        addresses = _wait_until_ready(running, ready, stop)
         if addresses is not None:
             on_ready(addresses)
-        while not told.wait(STEP):
+        while not stop.wait(POLL_SECONDS):
             while not ready.empty():
-                ready.get()  # of those started again
+                ready.get()  # addresses of restarted processes, which have not changed
             for number, process in list(running.items()):
-                if process.exitcode is not None and time.monotonic() > started[number] + PAUSE:
-                    _log.error("serving process %d ended (%d) and is started again", number, process.exitcode)
-                    on_end(process.pid or 0)
+                if process.exitcode is not None and time.monotonic() > started[number] + RESTART_SECONDS:
+                    _log.error("serving process %d ended with exit code %d; restarting it", number, process.exitcode)
+                    on_exit(process.pid or 0)
                     start(number)
     finally:
         for process in running.values():
             process.terminate()
         for process in running.values():
-            process.join(LONGEST_END)
+            process.join(STOP_TIMEOUT_SECONDS)
             process.kill()
 
 
-def _all_ready(
-    running: dict[int, SpawnProcess], ready: "SimpleQueue[tuple[int, Addresses]]", told: threading.Event
+def _wait_until_ready(
+    running: dict[int, SpawnProcess], ready: "SimpleQueue[tuple[int, Addresses]]", stop: threading.Event
 ) -> list[Addresses] | None:
-    """The addresses of each process; None if told to end before."""
-    said: dict[int, Addresses] = {}
-    until = time.monotonic() + LONGEST_START
-    while len(said) < len(running) and not told.wait(0.02):
-        silent = sorted(running.keys() - said.keys())
-        dead = [number for number in silent if running[number].exitcode is not None]
-        if dead or time.monotonic() > until:
-            raise VitrineError(f"serving process {(dead or silent)[0]} did not come to serve; it said why above")
+    """Return the addresses of each process; None if the shutdown comes first."""
+    received: dict[int, Addresses] = {}
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
+    while len(received) < len(running) and not stop.wait(0.02):
+        missing = sorted(running.keys() - received.keys())
+        ended = [number for number in missing if running[number].exitcode is not None]
+        if ended or time.monotonic() > deadline:
+            raise UnavailableError(f"serving process {(ended or missing)[0]} did not start; its error is above")
         while not ready.empty():
             number, addresses = ready.get()
-            said[number] = addresses
-    return None if told.is_set() else [said[number] for number in sorted(said)]
+            received[number] = addresses
+    return None if stop.is_set() else [received[number] for number in sorted(received)]
 
 
-def _child(serve: Serve, number: int, ready: "SimpleQueue[tuple[int, Addresses]]") -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal it comes to all: the parent says when to end
+def _run_child(serve: Serve, number: int, ready: "SimpleQueue[tuple[int, Addresses]]") -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the parent ends the children
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         serve(lambda addresses: ready.put((number, addresses)))

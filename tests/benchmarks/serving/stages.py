@@ -10,28 +10,26 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from consumers.online import OnlineReader, affinity
-from consumers.serving import feature_lookup, flight, response
-from consumers.serving import request as ask
-from consumers.serving.access_log import AccessLog
-from consumers.serving.client import request
-from consumers.serving.executor import Desk
-from consumers.serving.limits import Limits
+from consumers.serving import executor, flight, request, response
+from consumers.serving.client import encode_request
+from consumers.serving.executor import AccessLog, RequestExecutor
 from consumers.serving.metrics import Metrics
 from feature_repo import memory
 from feature_repo.online.redis_store import RedisPipeline
 from feature_repo.online.request import PlannedRequest
 from feature_repo.online.table import OnlineTable
-from tests.benchmarks.serving.deployment import SERVICE, world
+from feature_repo.serving_limits import ServingLimits
 from tests.benchmarks.serving.options import Asked, Calls, Products, Users, drawn
+from tests.benchmarks.serving.deployment import SERVICE, world
 
 STAGES: dict[str, tuple[Any, str]] = {
-    "read the request": (ask, "read"),
+    "read the request": (executor, "parse_request"),
     "make the rows' keys": (PlannedRequest, "request"),
     "ask Redis": (RedisPipeline, "send"),
     "wait for Redis, take its rows": (RedisPipeline, "receive"),
     "unpack rows": (OnlineTable, "unpack"),
     "compute affinity": (affinity, "_affinity"),
-    "make Arrow's columns": (feature_lookup, "answer"),
+    "make Arrow's columns": (request, "build_response"),
     "write the user's row": (flight, "to_ipc"),
 }
 """Functions by what they do; none calls another of them."""
@@ -47,18 +45,18 @@ def stages(products: Products = 3_000, users: Users = 100, asked: Asked = 500, c
     with (
         world(products, users) as (_, server),
         OnlineReader(f"redis://{server.address}", "ours") as reader,
-        closing(Desk(reader, limits=Limits(), metrics=Metrics(), log=AccessLog(None))) as at,
+        closing(RequestExecutor(reader, limits=ServingLimits(), metrics=Metrics(), access_log=AccessLog(None))) as at,
         threadpool_limits(1),
     ):
         at.lookup.warm_up()
         gc.freeze()
         draw = drawn(products, users, asked)
         for _ in range(calls):
-            data = request(SERVICE, *draw())
+            data = encode_request(SERVICE, *draw())
             spent.update(dict.fromkeys(STAGES, 0.0))
             start = time.perf_counter()
-            with at.visit(flight.PROTOCOL, None) as visit:
-                at.serve(data, visit, _formed)
+            with at.track(flight.PROTOCOL, None) as context:
+                at.execute(data, context, _formed)
             together = time.perf_counter() - start
             for stage, seconds in {**spent, "elsewhere": together - sum(spent.values()), "together": together}.items():
                 every[stage].append(seconds)
@@ -66,7 +64,7 @@ def stages(products: Products = 3_000, users: Users = 100, asked: Asked = 500, c
         print(f"{stage:32} {statistics.median(seconds_) * 1e3:6.2f}")
 
 
-def _formed(found: response.Answer) -> object:
+def _formed(found: response.FeatureResponse) -> object:
     return flight.to_ipc(found.user) if found.user is not None else None
 
 

@@ -8,7 +8,7 @@ from threadpoolctl import threadpool_limits
 
 from consumers.online import OnlineReader
 from consumers.online.affinity import fetch_with_affinity
-from consumers.serving.client import FlightClient, HttpClient, request
+from consumers.serving.client import FlightClient, HttpClient, encode_request
 from feature_repo import memory
 from tests.benchmarks import harness
 from tests.benchmarks.harness import Record, Rounds
@@ -43,7 +43,7 @@ def turns(
         sides = {
             "ours": timed(lambda: client.fetch(*draw()), times),
             "reader": lambda: fetch_with_affinity(reader, SERVICE, *draw(), datetime.now(UTC)),
-            "bare": lambda: round_trip(request(SERVICE, *draw())),
+            "bare": lambda: round_trip(encode_request(SERVICE, *draw())),
             "HTTP": lambda: web.fetch(SERVICE, *draw()),
         }
         seconds = harness.take_turns(sides, rounds, calls)

@@ -13,15 +13,14 @@ from typing import Any
 import uvicorn
 
 from consumers.online import OnlineReader
-from consumers.serving.access_log import AccessLog
-from consumers.serving.auth import Door
-from consumers.serving.executor import Desk
+from consumers.serving.executor import AccessLog, RequestExecutor
 from consumers.serving.flight import FlightServer
 from consumers.serving.http import create_app
-from consumers.serving.limits import Limits
 from consumers.serving.metrics import Metrics
 from feature_repo import definitions
+from feature_repo.auth import ServerAccess
 from feature_repo.config import Settings
+from feature_repo.serving_limits import ServingLimits
 from feature_repo.stores.opening import open_feature_store
 
 TOKEN = "a-token-of-many-letters"
@@ -31,7 +30,7 @@ TOKEN = "a-token-of-many-letters"
 class Served:
     """A server that runs."""
 
-    desk: Desk
+    executor: RequestExecutor
     flight: str
     http: str
     log: io.StringIO
@@ -54,22 +53,26 @@ def materialized(made: Settings, end: datetime) -> Iterator[OnlineReader]:
 
 @contextmanager
 def serving(
-    reader: OnlineReader, *, door: Door | None = None, limits: Limits | None = None, now: datetime | None = None
+    reader: OnlineReader,
+    *,
+    access: ServerAccess | None = None,
+    limits: ServingLimits | None = None,
+    now: datetime | None = None,
 ) -> Iterator[Served]:
     """Both protocols, at ports that are free."""
-    log, door = io.StringIO(), door or Door()
-    desk = Desk(
+    log, access = io.StringIO(), access or ServerAccess()
+    executor = RequestExecutor(
         reader,
-        limits=limits or Limits(streams=3),
+        limits=limits or ServingLimits(max_streams=3),
         metrics=Metrics(),
-        log=AccessLog(log),
+        access_log=AccessLog(log),
         clock=lambda: now or datetime.now(UTC),
     )
-    flight = FlightServer(desk, door, 0)
-    certificate = door.certificate
+    flight = FlightServer(executor, access, 0)
+    certificate = access.certificate
     http = uvicorn.Server(
         uvicorn.Config(
-            create_app(desk, door),
+            create_app(executor, access),
             port=0,
             ssl_certfile=certificate.chain if certificate else None,
             ssl_keyfile=certificate.key if certificate else None,
@@ -85,7 +88,7 @@ def serving(
     name = "localhost" if certificate else "127.0.0.1"
     try:
         yield Served(
-            desk,
+            executor,
             f"grpc{'+tls' if certificate else ''}://{name}:{flight.port}",
             f"http{'s' if certificate else ''}://{name}:{port}",
             log,
@@ -94,4 +97,4 @@ def serving(
         http.should_exit = True
         thread.join()
         flight.shutdown()
-        desk.close()
+        executor.close()

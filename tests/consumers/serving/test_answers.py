@@ -9,24 +9,26 @@ import pyarrow.flight as flight
 import pytest
 
 from consumers.online import OnlineReader, Status
-from consumers.serving.client import FlightClient, HttpClient, matrix, request
-from consumers.serving.response import ARROW, Answer, answer
+from consumers.serving.client import FlightClient, HttpClient, encode_request, matrix
+from consumers.serving.response import ARROW, FeatureResponse, build_response
 from tests.consumers.serving.running import Served
 from tests.feature_repo.stores.online.feast_world import NOW
 
 ASKED = ["car", "none", "bear", "car"]
 
 
-def ask(served: Served, how: str, user: str | None = "7", ids: list[str] = ASKED, service: str = "ranking") -> Answer:
+def ask(
+    served: Served, how: str, user: str | None = "7", ids: list[str] = ASKED, service: str = "ranking"
+) -> FeatureResponse:
     """One request, by each of the ways there are."""
     if how == "do_exchange":
         with FlightClient(served.flight, service) as client:
             return client.fetch(user, ids)
     if how == "do_get":
         with flight.connect(served.flight) as client:
-            chunk = client.do_get(flight.Ticket(request(service, user, ids))).read_chunk()
+            chunk = client.do_get(flight.Ticket(encode_request(service, user, ids))).read_chunk()
             own = pa.ipc.open_stream(chunk.app_metadata).read_next_batch() if chunk.app_metadata else None
-            return Answer(chunk.data, own)
+            return FeatureResponse(chunk.data, own)
     client = HttpClient(served.http)
     try:
         return client.fetch(service, user, ids)
@@ -106,9 +108,9 @@ def test_a_stream_that_began_with_nothing_known_is_opened_anew_by_the_client(ser
 
 def test_a_vectors_values_are_the_readers_own_memory(reader: OnlineReader) -> None:
     block = reader.fetch("products", ["bear", "car"], full_feature_names=True)
-    made = answer(block, ["bear", "car"], (), {})
+    response = build_response(block, ["bear", "car"], (), {})
     held = block.views["looks"].column("looks__vector").values
-    assert np.shares_memory(matrix(made.candidates.column("looks__vector")), held)
+    assert np.shares_memory(matrix(response.candidates.column("looks__vector")), held)
 
 
 def test_services_and_health_are_told(served: Served) -> None:

@@ -22,7 +22,7 @@ from consumers import cli
 from consumers.monitoring.consistency import served_log
 from consumers.online import OnlineReader
 from consumers.serving.client import FlightClient, HttpClient
-from consumers.serving.ending import heeded
+from consumers.serving.shutdown import graceful_shutdown
 from feature_repo import console
 from feature_repo.views.product import product_embedding
 from tests import servers
@@ -107,8 +107,8 @@ def test_a_taken_port_is_one_line_that_names_its_option(
             console.run(cli.app)
     assert ended.value.code == 1
     said = capfd.readouterr().err
-    assert said.startswith(f"error: nobody can listen at 127.0.0.1:{port} (Address already in use)")
-    assert f"name another {option}" in said
+    assert said.startswith(f"error: cannot listen on 127.0.0.1:{port} (Address already in use)")
+    assert f"give another {option}" in said
     assert said.count("\n") == 1
 
 
@@ -162,7 +162,7 @@ def test_told_to_end_it_answers_what_is_asked_and_leaves_nothing_behind(
 
 def test_told_to_end_while_it_starts_it_breaks_off_and_puts_away_undisturbed() -> None:
     done = []
-    with heeded():
+    with graceful_shutdown():
         try:
             signal.raise_signal(signal.SIGTERM)
             done.append("begun")

@@ -19,31 +19,31 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from consumers.online import OnlineReader
-from consumers.serving import request as ask
-from consumers.serving.access_log import AccessLog
-from consumers.serving.auth import Certificate, Door
-from consumers.serving.client import FlightClient, HttpClient, request
-from consumers.serving.limits import Limits
+from consumers.serving import request
+from consumers.serving.client import FlightClient, HttpClient, encode_request
+from consumers.serving.executor import AccessLog
+from feature_repo.auth import ServerAccess, TlsCertificate
 from feature_repo.errors import UsageError, VitrineError
 from feature_repo.online.catalog import Service
 from feature_repo.online.lmdb_store import LMDBStore
 from feature_repo.online.table import OnlineTable
+from feature_repo.serving_limits import ServingLimits
 from tests import servers
 from tests.consumers.serving.running import TOKEN, Served, serving
 from tests.small_disk import no_file_longer_than
 
 GOOD: dict[str, Any] = {"service": "ranking", "user_id": "7", "product_ids": ["bear"]}
 BAD: dict[str, tuple[dict[str, Any], int, str]] = {
-    "no service": ({"product_ids": ["bear"]}, 422, "service: Field required"),
+    "no service": ({"product_ids": ["bear"]}, 400, "service: Field required"),
     "an unknown service": (GOOD | {"service": "rankings"}, 404, "neither a service nor a view `rankings`"),
-    "no candidates": (GOOD | {"product_ids": []}, 422, "product_ids: List should have at least 1 item"),
-    "too many": (GOOD | {"product_ids": ["bear"] * 1_001}, 422, "1,001 candidates, at most 1,000"),
-    "an empty id": (GOOD | {"product_ids": ["bear", ""]}, 422, "product_ids.1: String should have at least 1"),
-    "an id that is a number": (GOOD | {"product_ids": [3]}, 422, "product_ids.0: Input should be a valid string"),
-    "a long id": (GOOD | {"user_id": "u" * 257}, 422, "user_id: String should have at most 256"),
-    "no user": ({"service": "ranking", "product_ids": ["bear"]}, 422, "say user_id"),
-    "an unknown word": (GOOD | {"path": "/etc/passwd"}, 422, "path: Extra inputs are not permitted"),
-    "a deadline of nothing": (GOOD | {"deadline_ms": 0}, 422, "deadline_ms: Input should be greater"),
+    "no candidates": (GOOD | {"product_ids": []}, 400, "product_ids: List should have at least 1 item"),
+    "too many": (GOOD | {"product_ids": ["bear"] * 1_001}, 400, "1,001 candidates; a request may have at most 1,000"),
+    "an empty id": (GOOD | {"product_ids": ["bear", ""]}, 400, "product_ids.1: String should have at least 1"),
+    "an id that is a number": (GOOD | {"product_ids": [3]}, 400, "product_ids.0: Input should be a valid string"),
+    "a long id": (GOOD | {"user_id": "u" * 257}, 400, "user_id: String should have at most 256"),
+    "no user": ({"service": "ranking", "product_ids": ["bear"]}, 400, "give user_id"),
+    "an unknown word": (GOOD | {"path": "/etc/passwd"}, 400, "path: Extra inputs are not permitted"),
+    "a deadline of nothing": (GOOD | {"deadline_ms": 0}, 400, "deadline_ms: Input should be greater"),
 }
 
 
@@ -75,7 +75,7 @@ def test_a_bad_request_is_told_what_is_wrong_where_over_both_protocols(served: S
 @example(ticket=b"")
 @example(ticket=b'{"service": "\\ud800", "product_ids": ["\\ud800"]}')
 @example(ticket=b"[" * 100_000)
-@example(ticket=b" " * (Limits().bytes + 1))
+@example(ticket=b" " * (ServingLimits().max_request_bytes + 1))
 def test_a_ticket_of_garbage_is_an_invalid_argument_and_no_more(served: Served, ticket: bytes) -> None:
     refused = by_flight(served.flight, ticket)
     assert refused.extra_info == b"INVALID_ARGUMENT"
@@ -138,14 +138,14 @@ def test_who_is_one_too_many_is_refused_at_once_and_who_waits_too_long_at_the_de
     reader: OnlineReader, redis_server: servers.RedisServer
 ) -> None:
     redis = redis_server.client()
-    with serving(reader, limits=Limits(workers=1, waiting=1, deadline=0.6)) as served:
+    with serving(reader, limits=ServingLimits(workers=1, queue_size=1, deadline_seconds=0.6)) as served:
         assert httpx.post(f"{served.http}/v1/features", json=GOOD).status_code == 200
         redis.client_pause(1_000, all=True)
         with concurrent.futures.ThreadPoolExecutor() as pool:
             hung = [pool.submit(httpx.post, f"{served.http}/v1/features", json=GOOD) for _ in range(2)]
             time.sleep(0.3)
             full = httpx.post(f"{served.http}/v1/features", json=GOOD)
-            refused = by_flight(served.flight, request("ranking", "7", ["bear"]))
+            refused = by_flight(served.flight, encode_request("ranking", "7", ["bear"]))
             late = [one.result() for one in hung]
         assert (full.status_code, full.json()["error"]) == (429, "RESOURCE_EXHAUSTED")
         assert full.headers["retry-after"] == "1"
@@ -164,7 +164,7 @@ def test_who_is_one_too_many_is_refused_at_once_and_who_waits_too_long_at_the_de
 def test_a_store_that_hangs_is_not_ready_at_the_deadline(
     reader: OnlineReader, redis_server: servers.RedisServer
 ) -> None:
-    with serving(reader, limits=Limits(deadline=0.3)) as served:
+    with serving(reader, limits=ServingLimits(deadline_seconds=0.3)) as served:
         assert httpx.get(f"{served.http}/readyz").status_code == 200
         redis_server.client().client_pause(1_000, all=True)
         hung = httpx.get(f"{served.http}/readyz")
@@ -177,7 +177,7 @@ def test_a_store_that_hangs_is_not_ready_at_the_deadline(
 def test_a_request_may_have_a_deadline_of_its_own(served: Served, redis_server: servers.RedisServer) -> None:
     httpx.post(f"{served.http}/v1/features", json=GOOD)
     redis_server.client().client_pause(300, all=True)
-    late = by_flight(served.flight, request("ranking", "7", ["bear"], deadline_ms=20))
+    late = by_flight(served.flight, encode_request("ranking", "7", ["bear"], deadline_ms=20))
     assert isinstance(late, flight.FlightTimedOutError)
     assert late.extra_info == b"DEADLINE_EXCEEDED"
     time.sleep(0.35)
@@ -186,7 +186,7 @@ def test_a_request_may_have_a_deadline_of_its_own(served: Served, redis_server: 
 def test_a_store_that_is_gone_is_503_and_not_ready_and_its_address_is_not_told(tmp_path: Path) -> None:
     with servers.redis_server(tmp_path) as redis:
         reader = OnlineReader(f"redis://{redis.address}?socket_connect_timeout=0.1", "shop")
-    with serving(reader, limits=Limits(deadline=20)) as served:
+    with serving(reader, limits=ServingLimits(deadline_seconds=20)) as served:
         for answer in (
             httpx.post(f"{served.http}/v1/features", json=GOOD, timeout=30),
             httpx.get(f"{served.http}/readyz", timeout=30),
@@ -199,13 +199,16 @@ def test_a_store_that_is_gone_is_503_and_not_ready_and_its_address_is_not_told(t
 def test_a_store_that_goes_while_it_is_served_is_missed_and_not_made_anew(tmp_path: Path) -> None:
     folder = tmp_path / "online"
     OnlineTable(LMDBStore(folder, create=True), "shop").catalog.set_services({"ranking": Service((), ())})
-    with OnlineReader(f"lmdb://{folder}", "shop") as reader, serving(reader, limits=Limits(deadline=20)) as served:
+    with (
+        OnlineReader(f"lmdb://{folder}", "shop") as reader,
+        serving(reader, limits=ServingLimits(deadline_seconds=20)) as served,
+    ):
         asked = GOOD | {"service": "rankings"}
         assert httpx.post(f"{served.http}/v1/features", json=asked).status_code == 404
         shutil.rmtree(folder)
         for answer in (httpx.post(f"{served.http}/v1/features", json=asked), httpx.get(f"{served.http}/readyz")):
             assert (answer.status_code, answer.json()["error"]) == (503, "UNAVAILABLE")
-        assert by_flight(served.flight, request("rankings", "7", ["bear"])).extra_info == b"UNAVAILABLE"
+        assert by_flight(served.flight, encode_request("rankings", "7", ["bear"])).extra_info == b"UNAVAILABLE"
         assert not folder.exists()
 
 
@@ -218,13 +221,13 @@ def test_a_store_without_any_service_is_not_as_it_should_be(tmp_path: Path) -> N
 
 
 def test_without_the_token_nothing_is_told_but_health(reader: OnlineReader) -> None:
-    with serving(reader, door=Door(token=TOKEN)) as served:
+    with serving(reader, access=ServerAccess(token=TOKEN)) as served:
         for path in ("/v1/services", "/metrics", "/openapi.json", "/nothing"):
             for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": f"Token {TOKEN}"}):
                 assert httpx.get(served.http + path, headers=headers).status_code == 401
         assert httpx.get(f"{served.http}/healthz").status_code == 200
         assert httpx.get(f"{served.http}/v1/services", auth=("anyone", TOKEN)).status_code == 200
-        refused = by_flight(served.flight, request("ranking", "7", ["bear"]))
+        refused = by_flight(served.flight, encode_request("ranking", "7", ["bear"]))
         assert isinstance(refused, flight.FlightUnauthenticatedError)
         assert refused.extra_info == b"UNAUTHENTICATED"
         with (
@@ -244,7 +247,7 @@ def test_both_protocols_speak_tls(reader: OnlineReader, tmp_path: Path) -> None:
     key.write_bytes(issued.private_key_pem.bytes())
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    with serving(reader, door=Door(certificate=Certificate(chain, key))) as served:
+    with serving(reader, access=ServerAccess(certificate=TlsCertificate(chain, key))) as served:
         roots = authority.cert_pem.bytes()
         with FlightClient(served.flight, "ranking", root_certificates=roots) as client:
             assert client.fetch("7", ["bear"]).candidates.num_rows == 1
@@ -256,12 +259,12 @@ def test_both_protocols_speak_tls(reader: OnlineReader, tmp_path: Path) -> None:
 def test_files_that_are_no_certificate_and_its_key_are_refused(tmp_path: Path) -> None:
     nonsense = tmp_path / "nonsense.pem"
     nonsense.write_text("-----BEGIN NONSENSE-----")
-    with pytest.raises(VitrineError, match="no certificate chain and its private key"):
-        Certificate(nonsense, nonsense)
+    with pytest.raises(VitrineError, match="not a certificate chain and its private key"):
+        TlsCertificate(nonsense, nonsense)
 
 
 def test_a_body_too_long_is_413_whether_it_says_so_or_not(served: Served) -> None:
-    longest = served.desk.limits.bytes
+    longest = served.executor.max_request_bytes
     said = httpx.post(f"{served.http}/v1/features", content=b" " * (longest + 1))
     unsaid = httpx.post(f"{served.http}/v1/features", content=iter([b" " * longest, b" "]))
     for refused in (said, unsaid):
@@ -287,7 +290,7 @@ def test_who_hangs_up_in_the_middle_of_a_body_is_no_error_of_ours(
 
 
 def test_a_body_that_does_not_come_is_408_at_the_deadline_and_its_connection_is_closed(reader: OnlineReader) -> None:
-    with serving(reader, limits=Limits(deadline=0.3)) as served:
+    with serving(reader, limits=ServingLimits(deadline_seconds=0.3)) as served:
         with send_half(served.http) as half:
             half.settimeout(2)
             began, said = time.monotonic(), b""
@@ -329,18 +332,18 @@ def test_a_log_that_cannot_be_written_fails_no_request(tmp_path: Path, caplog: p
             log.write(id="third")
         log.write(id="fourth")
     said = [record.message for record in caplog.records]
-    assert said[0].startswith("requests are not logged any more (File too large)")
-    assert said[1].startswith("requests are logged again; 2 lines may be lost")
+    assert said[0].startswith("cannot write the access log (File too large)")
+    assert said[1].startswith("the access log can be written again; 2 lines may be lost")
     assert len(said) == 2
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "shop.example"])
 def test_beyond_the_loopback_a_token_is_wanted(host: str) -> None:
-    with pytest.raises(UsageError, match="without a token only the loopback is served"):
-        Door(host)
-    assert Door(host, TOKEN).admits(f"Bearer {TOKEN}")
-    with pytest.raises(VitrineError, match="at least 16"):
-        Door(host, "short")
+    with pytest.raises(UsageError, match="a server without a token may listen on the loopback address only"):
+        ServerAccess(host)
+    assert ServerAccess(host, TOKEN).is_authorized(f"Bearer {TOKEN}")
+    with pytest.raises(VitrineError, match="at least 16 printable"):
+        ServerAccess(host, "short")
 
 
 def test_the_service_starts_without_feast_and_unpickles_nothing() -> None:
@@ -348,7 +351,7 @@ def test_the_service_starts_without_feast_and_unpickles_nothing() -> None:
     root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True, cwd=root)
     assert not {"feast", "torch", "pandas", "deltalake"} & set(done.stdout.split())
-    sources = "".join(file.read_text() for file in Path(ask.__file__).parent.glob("*.py"))
+    sources = "".join(file.read_text() for file in Path(request.__file__).parent.glob("*.py"))
     assert "import pickle" not in sources
 
 
