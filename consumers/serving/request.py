@@ -3,8 +3,8 @@
 {"service": "ranking", "user_id": "u-17", "product_ids": ["p-3", "p-8"]}
 """
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from consumers.online.affinity import Affinity, fetch_with_affinity
 from consumers.online.encoder_guard import refuse_two_encoders
-from consumers.online.reader import OnlineReader
+from consumers.online.reader import OnlineReader, UnknownFeatures
 from consumers.serving.metrics import Metrics
 from consumers.serving.response import AFFINITY, STATUS_WORDS, FeatureResponse, build_response
-from feature_repo.errors import InvalidInputError, VitrineError
+from feature_repo.errors import InvalidInputError, NotFoundError, UnavailableError, VitrineError
 from feature_repo.online.feature_batch import Block
 from feature_repo.schema import PRODUCT_ID, USER_ID
 from feature_repo.serving_limits import MAX_ID_LENGTH
@@ -99,9 +99,10 @@ class FeatureLookup:
             EncoderMismatchError: the rows hold vectors of two encoder versions.
             UnavailableError: the store does not answer or has no feature service.
         """
-        join_keys, on_demand = self._reader.join_keys(request.service), self._reader.on_demand(request.service)
-        _check_served(request, {key for keys in join_keys.values() for key in keys}, on_demand)
-        batch, affinity = self._fetch(request, with_affinity=bool(on_demand))
+        with _store_errors():
+            join_keys, on_demand = self._reader.join_keys(request.service), self._reader.on_demand(request.service)
+            _check_served(request, {key for keys in join_keys.values() for key in keys}, on_demand)
+            batch, affinity = self._fetch(request, with_affinity=bool(on_demand))
         user_views = {name for name, keys in join_keys.items() if PRODUCT_ID not in keys}
         if is_counted:
             self._count(request, batch)
@@ -113,7 +114,8 @@ class FeatureLookup:
         Raises:
             UnavailableError: the store does not answer.
         """
-        return {name: list(self._reader.join_keys(name)) for name in self._reader.services()}
+        with _store_errors():
+            return {name: list(self._reader.join_keys(name)) for name in self._reader.services()}
 
     def warm_up(self) -> None:
         """Send one request to each feature service.
@@ -133,7 +135,8 @@ class FeatureLookup:
         Raises:
             UnavailableError: it does not.
         """
-        self._reader.ping()
+        with _store_errors():
+            self._reader.ping()
 
     def _fetch(self, request: FeatureRequest, *, with_affinity: bool) -> tuple[Block, Affinity]:
         now, keep_stale = self._clock(), request.keep_stale
@@ -153,6 +156,17 @@ class FeatureLookup:
             for status, rows in enumerate(np.bincount(view.rows.status).tolist()):
                 if rows:
                     self._metrics.rows.labels(name, STATUS_WORDS[status]).inc(rows)
+
+
+@contextmanager
+def _store_errors() -> Iterator[None]:
+    """Report a store that does not exist as unavailable: the caller named a service, and must not learn the address."""
+    try:
+        yield
+    except UnknownFeatures:
+        raise
+    except NotFoundError as error:
+        raise UnavailableError(str(error)) from error
 
 
 def _check_served(request: FeatureRequest, join_keys: set[str], on_demand: tuple[str, ...]) -> None:
