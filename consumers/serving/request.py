@@ -12,12 +12,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from consumers.online.affinity import Affinity, fetch_with_affinity
-from consumers.online.encoder_guard import refuse_two_encoders
-from consumers.online.reader import OnlineReader, UnknownFeatures
+from consumers.online.encoder_guard import require_one_encoder
+from consumers.online.reader import OnlineReader, UnknownFeaturesError
 from consumers.serving.metrics import Metrics
 from consumers.serving.response import AFFINITY, STATUS_WORDS, FeatureResponse, build_response
 from feature_repo.errors import InvalidInputError, NotFoundError, UnavailableError, VitrineError
-from feature_repo.online.feature_batch import Block
+from feature_repo.online.feature_batch import FeatureBatch
 from feature_repo.schema import PRODUCT_ID, USER_ID
 from feature_repo.serving_limits import MAX_ID_LENGTH
 
@@ -138,7 +138,7 @@ class FeatureLookup:
         with _store_errors():
             self._reader.ping()
 
-    def _fetch(self, request: FeatureRequest, *, with_affinity: bool) -> tuple[Block, Affinity]:
+    def _fetch(self, request: FeatureRequest, *, with_affinity: bool) -> tuple[FeatureBatch, Affinity]:
         now, keep_stale = self._clock(), request.keep_stale
         if with_affinity:
             user_id = request.user_id or ""
@@ -147,10 +147,10 @@ class FeatureLookup:
             )
         ids: dict[str, Any] = {PRODUCT_ID: request.product_ids, USER_ID: request.user_id}
         batch = self._reader.fetch(request.service, ids, full_feature_names=True, keep_stale=keep_stale, now=now)
-        refuse_two_encoders(batch)
+        require_one_encoder(batch)
         return batch, {}
 
-    def _count(self, request: FeatureRequest, batch: Block) -> None:
+    def _count(self, request: FeatureRequest, batch: FeatureBatch) -> None:
         self._metrics.candidates.labels(request.service).inc(len(request.product_ids))
         for name, view in batch.views.items():
             for status, rows in enumerate(np.bincount(view.rows.status).tolist()):
@@ -163,7 +163,7 @@ def _store_errors() -> Iterator[None]:
     """Report a store that does not exist as unavailable: the caller named a service, and must not learn the address."""
     try:
         yield
-    except UnknownFeatures:
+    except UnknownFeaturesError:
         raise
     except NotFoundError as error:
         raise UnavailableError(str(error)) from error

@@ -19,8 +19,8 @@ from feature_repo.online.redis_store import RedisPipeline
 from feature_repo.online.request import PlannedRequest
 from feature_repo.online.table import OnlineTable
 from feature_repo.serving_limits import ServingLimits
-from tests.benchmarks.serving.options import Asked, Calls, Products, Users, drawn
 from tests.benchmarks.serving.deployment import SERVICE, world
+from tests.benchmarks.serving.options import Asked, Calls, Products, Users, drawn
 
 STAGES: dict[str, tuple[Any, str]] = {
     "read the request": (executor, "parse_request"),
