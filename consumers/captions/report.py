@@ -58,7 +58,7 @@ class CaptionsReport:
     truthfulness: Sequence[Truthfulness]
 
 
-def judge(settings: Settings, *, held_out: Path | None, truth: Path | None, seed: int) -> CaptionsReport:
+def evaluate_captions(settings: Settings, *, held_out: Path | None, truth: Path | None, seed: int) -> CaptionsReport:
     """Judge the newest captions.
 
     Args:
@@ -90,7 +90,7 @@ def judge(settings: Settings, *, held_out: Path | None, truth: Path | None, seed
     )
 
 
-def as_json(report: CaptionsReport) -> str:
+def to_json(report: CaptionsReport) -> str:
     """For other programs; NaN becomes null."""
     figures = asdict(report)
     for row in figures["truthfulness"]:

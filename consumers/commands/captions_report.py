@@ -28,7 +28,7 @@ def captions_report(
     """Say how good the written captions are: beside the sellers' titles, and by whether what they name is so."""
     from consumers.captions import report
 
-    judged = report.judge(config.load(store), held_out=held_out, truth=truth, seed=seed)
+    judged = report.evaluate_captions(config.load(store), held_out=held_out, truth=truth, seed=seed)
     typer.echo(
         f"{judged.captioner_version}, {judged.products:,} products: BLEU-4 {judged.bleu4:.1f}, chrF {judged.chrf:.1f} "
         f"({judged.signature})"
@@ -41,4 +41,4 @@ def captions_report(
                 row.attribute, row.lines, f"{row.names:.3f}", f"{row.true:.3f}", interval, f"{row.products:,}"
             )
         Console().print(table)
-    outcome.write_figures(report.as_json(judged), json)
+    outcome.write_figures(report.to_json(judged), json)

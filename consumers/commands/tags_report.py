@@ -21,8 +21,8 @@ def tags_report(
     Beside them stand what the vectors alone give, a bag of words on the title, the text and the image vectors.
     """
     from consumers.tagging import report
-    from consumers.tagging.terminal import as_tables
+    from consumers.tagging.terminal import render_tables
 
-    judged = report.judge(config.load(store), replicates=replicates, seed=seed)
-    Console().print(as_tables(judged))
-    outcome.write_figures(report.as_json(judged), json)
+    judged = report.evaluate_tags(config.load(store), replicates=replicates, seed=seed)
+    Console().print(render_tables(judged))
+    outcome.write_figures(report.to_json(judged), json)

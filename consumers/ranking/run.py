@@ -31,7 +31,7 @@ from consumers.ranking.slices import slice_test_rows
 from consumers.ranking.splits import find_test_start, find_validation_start, split_rows
 from consumers.ranking.training_set import TrainingSet, check_encoder_version, join_views
 from consumers.ranking.verdict import Verdict
-from consumers.tagging.report import judge
+from consumers.tagging.report import evaluate_tags
 from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.offline import delta, quarantine
@@ -162,7 +162,7 @@ def _tag_f1(settings: Settings) -> float:
     """Mean macro F1 of the tags on held-out products; NaN where no tagger was judged."""
     if not delta.exists(settings.table(schema.TAG_PREDICTIONS_TABLE)):
         return float("nan")
-    judged = judge(settings, replicates=2, seed=0)
+    judged = evaluate_tags(settings, replicates=2, seed=0)
     return float(np.mean([tag.variants[0].macro_f1.value for tag in judged.tags]))
 
 

@@ -18,7 +18,7 @@ BINS = 15
 
 
 @dataclass(frozen=True)
-class Said:
+class TagPredictions:
     """What one variant said of the products that a person labelled."""
 
     probabilities: Floats
@@ -44,12 +44,12 @@ class Said:
         return self.label == self.truth
 
 
-def accuracy(said: Said, weights: Ints) -> NDArray[np.float64]:
+def compute_accuracy(said: TagPredictions, weights: Ints) -> NDArray[np.float64]:
     """Share of products whose most probable label is the true one; nothing is abstained from."""
     return _ratio(said, said.right, np.ones(len(said.truth)), weights)
 
 
-def macro_f1(said: Said, weights: Ints) -> NDArray[np.float64]:
+def compute_macro_f1(said: TagPredictions, weights: Ints) -> NDArray[np.float64]:
     """Mean over labels of F1 = 2 TP / (2 TP + FP + FN) (van Rijsbergen 1979, chapter 7, with equal weights).
 
     Over the labels that a drawn product has or is given: the F1 of any other is undefined. The labels that the
@@ -62,7 +62,7 @@ def macro_f1(said: Said, weights: Ints) -> NDArray[np.float64]:
     return _divide(f1.sum(axis=1), (seen > 0).sum(axis=1))
 
 
-def brier(said: Said, weights: Ints) -> NDArray[np.float64]:
+def compute_brier_score(said: TagPredictions, weights: Ints) -> NDArray[np.float64]:
     """Mean over products of the sum over labels of (probability - happened)^2, in [0, 2]; lower is better.
 
     Brier (1950), Verification of Forecasts Expressed in Terms of Probability. A truth that the classifier does not
@@ -73,7 +73,7 @@ def brier(said: Said, weights: Ints) -> NDArray[np.float64]:
     return _ratio(said, squared, np.ones(len(squared)), weights)
 
 
-def calibration_error(said: Said, weights: Ints) -> NDArray[np.float64]:
+def compute_calibration_error(said: TagPredictions, weights: Ints) -> NDArray[np.float64]:
     """Expected calibration error of the most probable label; 0 is calibrated, 1 the worst.
 
     Guo et al. (2017), On Calibration of Modern Neural Networks, eq. 3: confidence in `BINS` bins ((b - 1)/BINS,
@@ -87,7 +87,7 @@ def calibration_error(said: Said, weights: Ints) -> NDArray[np.float64]:
     return _divide(of_bin, weights @ np.bincount(said.group, minlength=weights.shape[1]))
 
 
-def calibration_error_by_chance(said: Said, draws: int, seed: int) -> float:
+def compute_chance_calibration_error(said: TagPredictions, draws: int, seed: int) -> float:
     """The calibration error that perfectly calibrated probabilities would show on so many products, on average.
 
     Consistency resampling (Bröcker and Smith 2007, Increasing the Reliability of Reliability Diagrams): outcomes are
@@ -99,12 +99,12 @@ def calibration_error_by_chance(said: Said, draws: int, seed: int) -> float:
 
     def drawn() -> float:
         outcome = (cumulative < chance.random((len(cumulative), 1)) * cumulative[:, -1:]).sum(axis=1)
-        return float(calibration_error(Said(said.probabilities, outcome, said.group), once)[0])
+        return float(compute_calibration_error(TagPredictions(said.probabilities, outcome, said.group), once)[0])
 
     return float(np.mean([drawn() for _ in range(draws)])) if len(cumulative) else float("nan")
 
 
-def coverage(said: Said, weights: Ints, threshold: float) -> NDArray[np.float64]:
+def compute_coverage(said: TagPredictions, weights: Ints, threshold: float) -> NDArray[np.float64]:
     """Share of products whose label is kept because its probability is at least `threshold`.
 
     Coverage and `selective_accuracy`: El-Yaniv and Wiener (2010), On the Foundations of Noise-free Selective
@@ -113,13 +113,13 @@ def coverage(said: Said, weights: Ints, threshold: float) -> NDArray[np.float64]
     return _ratio(said, said.confidence >= threshold, np.ones(len(said.truth)), weights)
 
 
-def selective_accuracy(said: Said, weights: Ints, threshold: float) -> NDArray[np.float64]:
+def compute_selective_accuracy(said: TagPredictions, weights: Ints, threshold: float) -> NDArray[np.float64]:
     """Share of the kept labels that are true; NaN if none is kept."""
     kept = said.confidence >= threshold
     return _ratio(said, said.right & kept, kept, weights)
 
 
-def resampled_groups(groups: int, replicates: int, seed: int) -> NDArray[np.int64]:
+def draw_group_weights(groups: int, replicates: int, seed: int) -> NDArray[np.int64]:
     """Bootstrap weights [1 + replicates, groups]: row 0 takes each group once, the others draw with replacement."""
     chance = np.random.default_rng(seed)
     drawn = chance.multinomial(groups, np.full(groups, 1 / max(groups, 1)), size=replicates)
@@ -127,13 +127,13 @@ def resampled_groups(groups: int, replicates: int, seed: int) -> NDArray[np.int6
 
 
 def _ratio(
-    said: Said, above: Floats | NDArray[np.bool_], below: Floats | NDArray[np.bool_], weights: Ints
+    said: TagPredictions, above: Floats | NDArray[np.bool_], below: Floats | NDArray[np.bool_], weights: Ints
 ) -> NDArray[np.float64]:
     sums = weights @ _group_sums(said, np.column_stack([above, below]), weights)
     return _divide(sums[:, 0], sums[:, 1])
 
 
-def _group_sums(said: Said, values: NDArray, weights: Ints) -> NDArray[np.float64]:
+def _group_sums(said: TagPredictions, values: NDArray, weights: Ints) -> NDArray[np.float64]:
     """Sums of `values` [n, m] over the products of each group: float64 [groups, m]."""
     sums = np.zeros((weights.shape[1], values.shape[1]))
     np.add.at(sums, said.group, values)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from consumers.tagging import metrics
-from consumers.tagging.metrics import Ints, Said
+from consumers.tagging.metrics import Ints, TagPredictions
 from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
@@ -26,7 +26,7 @@ KEY = [PRODUCT_ID, "tag", "variant"]
 
 
 @dataclass(frozen=True)
-class Figure:
+class Estimate:
     """A metric with its 95% interval by bootstrap over groups; NaN where it is undefined.
 
     The percentile interval (Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13).
@@ -37,12 +37,12 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class AtThreshold:
+class ThresholdMetrics:
     """What is left when labels less probable than `threshold` are withheld."""
 
     threshold: float
-    coverage: Figure
-    accuracy: Figure
+    coverage: Estimate
+    accuracy: Estimate
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,14 @@ class VariantReport:
     """How good one variant is at one tag."""
 
     variant: str
-    accuracy: Figure
-    macro_f1: Figure
-    calibration_error: Figure
+    accuracy: Estimate
+    macro_f1: Estimate
+    calibration_error: Estimate
     """Its interval is for what so many products show on average, so compare it with the next figure."""
     calibration_error_by_chance: float
     """What perfectly calibrated probabilities would show on these products."""
-    brier: Figure
-    thresholds: list[AtThreshold]
+    brier: Estimate
+    thresholds: list[ThresholdMetrics]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class TagReport:
     variants: list[VariantReport]
     rival: str
     """The better of RIVALS on these products."""
-    gain: Figure
+    gain: Estimate
     """Accuracy of the tagger minus that of the better rival; in every replicate the rival that is better there, so
     that choosing it after the fact does not flatter the tagger."""
 
@@ -87,7 +87,7 @@ class TagsReport:
     """What could not be judged, and why."""
 
 
-def judge(settings: Settings, *, replicates: int, seed: int) -> TagsReport:
+def evaluate_tags(settings: Settings, *, replicates: int, seed: int) -> TagsReport:
     """Judge the newest tagger version of `tag_predictions`.
 
     Args:
@@ -122,7 +122,7 @@ def judge(settings: Settings, *, replicates: int, seed: int) -> TagsReport:
     return TagsReport(newest["tagger_version"], newest[CREATED_TIMESTAMP], replicates, tags, notes)
 
 
-def as_json(report: TagsReport) -> str:
+def to_json(report: TagsReport) -> str:
     """The report as JSON; an undefined figure is null."""
 
     def plain(value: Any) -> Any:
@@ -145,8 +145,8 @@ def _said_last(rows: pa.Table) -> pa.Table:
 
 def _judge_tag(tag: str, rows: pa.Table, replicates: int, seed: int) -> TagReport:
     groups = pc.unique(rows["group"])
-    weights = metrics.resampled_groups(len(groups), replicates, seed)
-    said: dict[str, Said] = {}
+    weights = metrics.draw_group_weights(len(groups), replicates, seed)
+    said: dict[str, TagPredictions] = {}
     products = None
     for variant in TAG_VARIANTS:
         of_variant = rows.filter(pc.field("variant") == variant).sort_by(PRODUCT_ID)
@@ -157,7 +157,7 @@ def _judge_tag(tag: str, rows: pa.Table, replicates: int, seed: int) -> TagRepor
             )
         products = of_variant[PRODUCT_ID].to_pylist()
         said[variant] = _said(of_variant, groups)
-    accuracy = {variant: metrics.accuracy(said[variant], weights) for variant in TAG_VARIANTS}
+    accuracy = {variant: metrics.compute_accuracy(said[variant], weights) for variant in TAG_VARIANTS}
     rivals = np.stack([accuracy[rival] for rival in RIVALS])
     return TagReport(
         tag=tag,
@@ -169,48 +169,48 @@ def _judge_tag(tag: str, rows: pa.Table, replicates: int, seed: int) -> TagRepor
     )
 
 
-def _judge_variant(variant: str, said: Said, weights: Ints, seed: int) -> VariantReport:
-    def figure(metric: Callable[[Said, Ints], np.ndarray]) -> Figure:
+def _judge_variant(variant: str, said: TagPredictions, weights: Ints, seed: int) -> VariantReport:
+    def figure(metric: Callable[[TagPredictions, Ints], np.ndarray]) -> Estimate:
         return _figure(metric(said, weights))
 
     return VariantReport(
         variant=variant,
-        accuracy=figure(metrics.accuracy),
-        macro_f1=figure(metrics.macro_f1),
-        calibration_error=centred(metrics.calibration_error(said, weights)),
-        calibration_error_by_chance=metrics.calibration_error_by_chance(said, CHANCE_DRAWS, seed),
-        brier=figure(metrics.brier),
+        accuracy=figure(metrics.compute_accuracy),
+        macro_f1=figure(metrics.compute_macro_f1),
+        calibration_error=estimate_bias_corrected(metrics.compute_calibration_error(said, weights)),
+        calibration_error_by_chance=metrics.compute_chance_calibration_error(said, CHANCE_DRAWS, seed),
+        brier=figure(metrics.compute_brier_score),
         thresholds=[
-            AtThreshold(
+            ThresholdMetrics(
                 threshold,
-                _figure(metrics.coverage(said, weights, threshold)),
-                _figure(metrics.selective_accuracy(said, weights, threshold)),
+                _figure(metrics.compute_coverage(said, weights, threshold)),
+                _figure(metrics.compute_selective_accuracy(said, weights, threshold)),
             )
             for threshold in THRESHOLDS
         ],
     )
 
 
-def _said(rows: pa.Table, groups: pa.Array) -> Said:
+def _said(rows: pa.Table, groups: pa.Array) -> TagPredictions:
     labels = rows["labels"][0].as_py()
     column = {label: number for number, label in enumerate(labels)}
-    return Said(
+    return TagPredictions(
         probabilities=pc.list_flatten(rows["probabilities"]).to_numpy().reshape(len(rows), len(labels)),
         truth=np.array([column.get(truth, -1) for truth in rows["truth"].to_pylist()]),
         group=pc.index_in(rows["group"], value_set=groups).to_numpy(),
     )
 
 
-def _figure(replicates: np.ndarray) -> Figure:
+def _figure(replicates: np.ndarray) -> Estimate:
     """Row 0 is the value, the others give the interval; those that are undefined are left out of it."""
     drawn = replicates[1:][np.isfinite(replicates[1:])]
     if not len(drawn) or math.isnan(replicates[0]):
-        return Figure(float(replicates[0]), (math.nan, math.nan))
+        return Estimate(float(replicates[0]), (math.nan, math.nan))
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return Figure(float(replicates[0]), (float(low), float(high)))
+    return Estimate(float(replicates[0]), (float(low), float(high)))
 
 
-def centred(replicates: np.ndarray) -> Figure:
+def estimate_bias_corrected(replicates: np.ndarray) -> Estimate:
     """As other figures, for a metric whose replicates lie above it on average, as those of calibration error do.
 
     The percentile interval less the bootstrap's estimate of bias, mean of the replicates minus figure (Efron and
@@ -221,4 +221,4 @@ def centred(replicates: np.ndarray) -> Figure:
     if math.isnan(plain.ci95[0]):
         return plain
     bias = float(np.nanmean(replicates[1:])) - plain.value
-    return Figure(plain.value, (max(plain.ci95[0] - bias, 0.0), plain.ci95[1] - bias))
+    return Estimate(plain.value, (max(plain.ci95[0] - bias, 0.0), plain.ci95[1] - bias))

@@ -7,10 +7,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from consumers.tagging.report import TAGGER, Figure, TagReport, TagsReport
+from consumers.tagging.report import TAGGER, Estimate, TagReport, TagsReport
 
 
-def as_tables(report: TagsReport) -> Group:
+def render_tables(report: TagsReport) -> Group:
     """One table of metrics and one of thresholds for each tag, and what could not be judged."""
     parts: list[Table | Text] = [
         Text(f"{report.tagger_version} of {report.created:%Y-%m-%d %H:%M} UTC, products of the test split")
@@ -67,7 +67,7 @@ def _thresholds(tag: TagReport) -> Table:
     return table
 
 
-def _figure(figure: Figure) -> str:
+def _figure(figure: Estimate) -> str:
     return f"{_number(figure.value)} [{_number(figure.ci95[0])} {_number(figure.ci95[1])}]"
 
 

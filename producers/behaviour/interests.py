@@ -25,7 +25,7 @@ from producers.behaviour import interest_rows
 from producers.behaviour import log as logs
 from producers.behaviour.log import Int64, Log
 from producers.behaviour.product_versions import ProductVersions, read_versions
-from producers.tags.embedding_rows import choose_version
+from producers.tags.embedding_rows import choose_encoder_version
 
 STEP = "interests"
 CLICKS_A_COMMIT = 100_000
@@ -82,7 +82,7 @@ def make_interests(
     Raises:
         VitrineError: the log cannot be read; there are no vectors, or the version is unknown or ambiguous.
     """
-    version = choose_version(settings, encoder_version)
+    version = choose_encoder_version(settings, encoder_version)
     log = logs.read(settings, impressions, step=STEP, now=now, clicks_only=True)
     order = np.argsort(log.user, kind="stable")  # by user, then time
     starts = np.searchsorted(log.user[order], np.arange(len(log.users) + 1)).astype(np.int64)

@@ -31,7 +31,7 @@ from producers.behaviour import log as logs
 from producers.behaviour.log import Int64, Log
 from producers.behaviour.nearest import Nearest
 from producers.behaviour.product_changes import Changes, read_changes
-from producers.tags.embedding_rows import choose_version
+from producers.tags.embedding_rows import choose_encoder_version
 
 STEP = "neighbours"
 ROWS_A_COMMIT = 500_000
@@ -80,7 +80,7 @@ def make_neighbours(
     Raises:
         VitrineError: the log cannot be read; there are no vectors, or the version is unknown or ambiguous.
     """
-    version = choose_version(settings, encoder_version)
+    version = choose_encoder_version(settings, encoder_version)
     log = logs.read(settings, impressions, step=STEP, now=now, clicks_only=False)
     changes = read_changes(settings, version)
     known = _Known.read(settings, changes.products, version)

@@ -18,13 +18,13 @@ from producers.encoders.captioner import Captioner, open_captioner
 from producers.encoders.image_loader import Source, decode_images, open_decoding_pool
 
 STEP = "captions"
-ROWS_A_COMMIT = 4096
+ROWS_PER_COMMIT = 4096
 KEY = [PRODUCT_ID, EVENT_TIMESTAMP]
-NO_LINE = "the language head wrote nothing"
+EMPTY_CAPTION = "the language head wrote nothing"
 
 
 @dataclass(frozen=True)
-class Captioned:
+class CaptioningSummary:
     """What came of one run."""
 
     captioner_version: str
@@ -45,7 +45,7 @@ class Captioned:
 
 def caption_catalogue(
     settings: Settings, encoder: str, *, now: datetime, progress: Callable[[int, int], None]
-) -> Captioned:
+) -> CaptioningSummary:
     """Write a line for every catalogue version with a picture that has none of this captioner.
 
     Args:
@@ -64,8 +64,8 @@ def caption_catalogue(
     written, unusable = 0, Counter[str]()
     if todo.num_rows:
         with open_decoding_pool() as pool:
-            for start in range(0, todo.num_rows, ROWS_A_COMMIT):
-                part = todo.slice(start, ROWS_A_COMMIT)
+            for start in range(0, todo.num_rows, ROWS_PER_COMMIT):
+                part = todo.slice(start, ROWS_PER_COMMIT)
                 decoded = decode_images(_sources(part), captioner.geometry, pool)
                 seen = part.filter(pa.array(decoded.usable))
                 lines = captioner.write(decoded.pixels)
@@ -79,15 +79,15 @@ def caption_catalogue(
                 ]
                 ids = seen[PRODUCT_ID].to_pylist()
                 refused += [
-                    quarantine.Refused(product, "image", NO_LINE, None)
+                    quarantine.Refused(product, "image", EMPTY_CAPTION, None)
                     for product, line in zip(ids, lines, strict=True)
                     if not line
                 ]
                 quarantine.add(settings, STEP, refused, now)
                 unusable.update(refusal.reason for refusal in refused)
                 written += rows.num_rows
-                progress(min(start + ROWS_A_COMMIT, todo.num_rows), todo.num_rows)
-    return Captioned(
+                progress(min(start + ROWS_PER_COMMIT, todo.num_rows), todo.num_rows)
+    return CaptioningSummary(
         captioner_version=captioner.version,
         written=written,
         known=len(pictured) - len(todo),

@@ -28,7 +28,7 @@ from feature_repo.errors import VitrineError
 Vectors = NDArray[np.float32]
 
 ITERATIONS = 25
-POINTS_A_CENTROID = 256
+VECTORS_PER_CENTROID = 256
 """More vectors than this for each centroid change a codebook no more; the others are left out of training."""
 FOLDER = "codebooks"
 
@@ -66,7 +66,7 @@ class Codebook:
 
 
 @dataclass(frozen=True)
-class Quality:
+class CodebookQuality:
     """How well codes tell products apart, and how well they stand for their vectors."""
 
     products: int
@@ -86,7 +86,9 @@ class Quality:
         )
 
 
-def train(vectors: Vectors, encoder_version: str, *, levels: int, size: int, seed: int, now: datetime) -> Codebook:
+def train_codebook(
+    vectors: Vectors, encoder_version: str, *, levels: int, size: int, seed: int, now: datetime
+) -> Codebook:
     """Residual k-means of float32 [n, d].
 
     Raises:
@@ -95,8 +97,8 @@ def train(vectors: Vectors, encoder_version: str, *, levels: int, size: int, see
     if len(vectors) < size:
         raise VitrineError(f"{len(vectors):,} vectors for {size} codes a level: say a smaller --size")
     chance = np.random.default_rng(seed)
-    if len(vectors) > size * POINTS_A_CENTROID:
-        vectors = vectors[np.sort(chance.choice(len(vectors), size * POINTS_A_CENTROID, replace=False))]
+    if len(vectors) > size * VECTORS_PER_CENTROID:
+        vectors = vectors[np.sort(chance.choice(len(vectors), size * VECTORS_PER_CENTROID, replace=False))]
     found, left = [], np.ascontiguousarray(vectors)
     for level in range(levels):
         # min_points_per_centroid only silences a warning: small shops have fewer than the 39 that faiss likes.
@@ -111,7 +113,7 @@ def train(vectors: Vectors, encoder_version: str, *, levels: int, size: int, see
     return Codebook(tuple(found), encoder_version, timestamps.tick(now, "us"))
 
 
-def size_for(products: int) -> int:
+def choose_size(products: int) -> int:
     """Codes a level for a catalogue: a power of two from 16 to 256, about a hundred products for each.
 
     Three levels of 16 tell 4,096 products apart; a shop of fewer than 16 gets as many codes as products.
@@ -119,7 +121,9 @@ def size_for(products: int) -> int:
     return min(products, int(2 ** np.clip(np.floor(np.log2(max(products, 1) / 100)), 4, 8)))
 
 
-def quality(codes: NDArray[np.int32], squared_error: float, variance: float, sizes: Sequence[int]) -> Quality:
+def measure_quality(
+    codes: NDArray[np.int32], squared_error: float, variance: float, sizes: Sequence[int]
+) -> CodebookQuality:
     """Judge the codes of distinct vectors.
 
     Args:
@@ -134,7 +138,7 @@ def quality(codes: NDArray[np.int32], squared_error: float, variance: float, siz
         share = np.bincount(codes[:, level], minlength=size) / len(codes)
         used = share[share > 0]
         entropy.append(float(-(used * np.log(used)).sum() / np.log(size)) if size > 1 else 1.0)
-    return Quality(
+    return CodebookQuality(
         products=len(codes),
         collision_rate=float(counts[counts > 1].sum() / len(codes)),
         usage_entropy=tuple(entropy),
@@ -142,7 +146,7 @@ def quality(codes: NDArray[np.int32], squared_error: float, variance: float, siz
     )
 
 
-def save(settings: Settings, codebook: Codebook) -> Path:
+def save_codebook(settings: Settings, codebook: Codebook) -> Path:
     """Write a codebook beside the offline tables, whole or not at all."""
     folder = settings.offline / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -154,19 +158,23 @@ def save(settings: Settings, codebook: Codebook) -> Path:
     return file
 
 
-def newest(settings: Settings, encoder_version: str) -> Codebook | None:
+def load_newest(settings: Settings, encoder_version: str) -> Codebook | None:
     """The codebook of an encoder version that was trained last; None if there is none.
 
     Raises:
         VitrineError: a file of the folder is no codebook.
     """
-    found = [load(file) for file in sorted((settings.offline / FOLDER).glob("codes-*.npz")) if ".part" not in file.name]
+    found = [
+        load_codebook(file)
+        for file in sorted((settings.offline / FOLDER).glob("codes-*.npz"))
+        if ".part" not in file.name
+    ]
     return max(
         (one for one in found if one.encoder_version == encoder_version), key=lambda one: one.trained, default=None
     )
 
 
-def load(file: Path) -> Codebook:
+def load_codebook(file: Path) -> Codebook:
     """A codebook as `save` wrote it.
 
     Raises:

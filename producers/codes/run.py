@@ -21,15 +21,15 @@ from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_CODES, PRODUCT_ID, TIMESTAMP
 from producers.codes import codebook as codebooks
-from producers.codes.codebook import Codebook, Quality
-from producers.tags.embedding_rows import choose_version
+from producers.codes.codebook import Codebook, CodebookQuality
+from producers.tags.embedding_rows import choose_encoder_version
 
 KEY = [PRODUCT_ID, EVENT_TIMESTAMP]
-ROWS_A_COMMIT = 500_000
+ROWS_PER_COMMIT = 500_000
 
 
 @dataclass(frozen=True)
-class Gates:
+class QualityGates:
     """What a codebook must reach."""
 
     max_collisions: float
@@ -37,7 +37,7 @@ class Gates:
     """At every level."""
     max_error: float
 
-    def broken(self, found: Quality) -> list[str]:
+    def broken(self, found: CodebookQuality) -> list[str]:
         """What it does not reach."""
         faults = []
         if found.collision_rate > self.max_collisions:
@@ -53,7 +53,7 @@ class Gates:
 
 
 @dataclass(frozen=True)
-class Coded:
+class CodingSummary:
     """What one run did."""
 
     codebook_version: str
@@ -62,7 +62,7 @@ class Coded:
     sizes: tuple[int, ...]
     added: int
     known: int
-    quality: Quality
+    quality: CodebookQuality
 
     def __str__(self) -> str:
         how = "trained" if self.trained else "as it was"
@@ -79,10 +79,10 @@ def code_products(
     levels: int,
     size: int | None,
     retrain: bool,
-    gates: Gates,
+    gates: QualityGates,
     seed: int,
     now: datetime,
-) -> Coded:
+) -> CodingSummary:
     """Code every product version that the codebook has not coded yet.
 
     Args:
@@ -98,8 +98,8 @@ def code_products(
     Raises:
         VitrineError: no vectors, too few for the codebook, or a gate is broken: the message says which.
     """
-    version = choose_version(settings, encoder_version)
-    known = None if retrain else codebooks.newest(settings, version)
+    version = choose_encoder_version(settings, encoder_version)
+    known = None if retrain else codebooks.load_newest(settings, version)
     codebook = known or _train(settings, version, levels, size, seed, now)
     sizes = tuple(len(level) for level in codebook.levels)
     keys, codes, found = _encode(settings, codebook)
@@ -109,14 +109,14 @@ def code_products(
             "(--retrain), or lower the gate if a ranker still gains"
         )
     if known is None:
-        codebooks.save(settings, codebook)
+        codebooks.save_codebook(settings, codebook)
     new = _not_yet(settings, keys, codebook.version)
-    for start in range(0, len(new), ROWS_A_COMMIT):
-        rows = new[start : start + ROWS_A_COMMIT]
+    for start in range(0, len(new), ROWS_PER_COMMIT):
+        rows = new[start : start + ROWS_PER_COMMIT]
         delta.append(
-            settings.table(schema.CODES_TABLE), code_rows(keys.take(pa.array(rows)), codes[rows], codebook, now)
+            settings.table(schema.CODES_TABLE), build_code_rows(keys.take(pa.array(rows)), codes[rows], codebook, now)
         )
-    return Coded(codebook.version, version, known is None, sizes, len(new), len(keys) - len(new), found)
+    return CodingSummary(codebook.version, version, known is None, sizes, len(new), len(keys) - len(new), found)
 
 
 def _train(settings: Settings, version: str, levels: int, size: int | None, seed: int, now: datetime) -> Codebook:
@@ -126,8 +126,8 @@ def _train(settings: Settings, version: str, levels: int, size: int | None, seed
     since = order[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
     by_product = np.lexsort((since, product))
     last = by_product[np.append(np.diff(product[by_product]) != 0, True)]
-    size = size or codebooks.size_for(len(last))
-    most = size * codebooks.POINTS_A_CENTROID
+    size = size or codebooks.choose_size(len(last))
+    most = size * codebooks.VECTORS_PER_CENTROID
     if len(last) > most:
         last = np.random.default_rng(seed).choice(last, most, replace=False)
     where = pc.field("encoder_version") == version
@@ -136,10 +136,10 @@ def _train(settings: Settings, version: str, levels: int, size: int | None, seed
     )
     vectors = matrix(rows["fused_vector"])
     vectors = vectors[~np.isnan(vectors[:, 0])]
-    return codebooks.train(vectors, version, levels=levels, size=size, seed=seed, now=now)
+    return codebooks.train_codebook(vectors, version, levels=levels, size=size, seed=seed, now=now)
 
 
-def _encode(settings: Settings, codebook: Codebook) -> tuple[pa.Table, NDArray[np.int32], Quality]:
+def _encode(settings: Settings, codebook: Codebook) -> tuple[pa.Table, NDArray[np.int32], CodebookQuality]:
     """KEY and codes of every version of the encoder, and how good they are; vectors come and go batch by batch."""
     keys, codes, prints = [], [], []
     error, squares, total, rows = 0.0, 0.0, np.zeros(codebook.levels[0].shape[1]), 0
@@ -159,7 +159,7 @@ def _encode(settings: Settings, codebook: Codebook) -> tuple[pa.Table, NDArray[n
     _, first = np.unique(np.concatenate(prints), return_index=True)
     everything = np.concatenate(codes)
     variance = squares - float(total @ total) / rows
-    found = codebooks.quality(everything[first], error, variance, [len(level) for level in codebook.levels])
+    found = codebooks.measure_quality(everything[first], error, variance, [len(level) for level in codebook.levels])
     return pa.concat_tables(keys).combine_chunks(), everything, found
 
 
@@ -190,7 +190,7 @@ def _not_yet(settings: Settings, keys: pa.Table, codebook_version: str) -> NDArr
     return np.sort(numbered.group_by(KEY).aggregate([("row", "max")])["row_max"].to_numpy())
 
 
-def code_rows(keys: pa.Table, codes: NDArray[np.int32], codebook: Codebook, now: datetime) -> pa.Table:
+def build_code_rows(keys: pa.Table, codes: NDArray[np.int32], codebook: Codebook, now: datetime) -> pa.Table:
     parts = [pa.array(codes[:, level]).cast(pa.string()) for level in range(codes.shape[1])]
     columns = {
         PRODUCT_ID: keys[PRODUCT_ID],

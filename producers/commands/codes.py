@@ -38,7 +38,7 @@ def codes(
     codes tell products apart too badly.
     """
     from feature_repo import run_log
-    from producers.codes.run import Gates, code_products
+    from producers.codes.run import QualityGates, code_products
 
     opened, now = config.load(store), datetime.now(UTC)
     with (
@@ -51,7 +51,7 @@ def codes(
             levels=levels,
             size=size,
             retrain=retrain,
-            gates=Gates(max_collisions, min_entropy, max_error),
+            gates=QualityGates(max_collisions, min_entropy, max_error),
             seed=seed,
             now=now,
         )

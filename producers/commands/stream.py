@@ -45,20 +45,20 @@ def stream(
     """
     from feature_repo import run_log
     from feature_repo.online.redis_connection import parse_url
-    from producers.streaming.metrics import Metrics
-    from producers.streaming.open_stream import Wanted, opened
+    from producers.streaming.metrics import StreamMetrics
+    from producers.streaming.open_stream import StreamOptions, open_stream
     from producers.streaming.redis_source import RedisSource
 
     deployment, ending = config.load(store), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ending.set())
-    metrics = Metrics(None if metrics_port < 0 else metrics_port)
-    wanted = Wanted(
+    metrics = StreamMetrics(None if metrics_port < 0 else metrics_port)
+    wanted = StreamOptions(
         encoder, images, labels, abstain, impressions, batch=batch, every=commit_every, accept_changed=accept_changed
     )
     with run_log.run(deployment, "stream", now=datetime.now(UTC)) as run:
         carrier = RedisSource(parse_url(source), prefix)
-        with opened(deployment, carrier, wanted, metrics, lambda: datetime.now(UTC)) as going:
+        with open_stream(deployment, carrier, wanted, metrics, lambda: datetime.now(UTC)) as going:
             run.uses(going.makers.encoder.version)
             if going.makers.codebook is None:
                 typer.echo("no codebook of this encoder: new products get no codes; see `produce codes`", err=True)

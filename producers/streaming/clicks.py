@@ -22,11 +22,11 @@ from feature_repo.features import interest
 from feature_repo.features.interest import Click, Interest
 from feature_repo.offline import delta, validation
 from producers.behaviour import interest_rows
-from producers.streaming.source import Message, failed
+from producers.streaming.source import StreamMessage, describe_failure
 
-KEPT = 100_000
+MAX_CACHED = 100_000
 """Users and products kept in memory, each; all are forgotten at the next commit when there are more."""
-EARLIER = "earlier than the user's newest click: `produce interests` takes it in with the whole log"
+OUT_OF_ORDER = "earlier than the user's newest click: `produce interests` takes it in with the whole log"
 FIELDS = ("user_id", "product_id", "event_timestamp")
 MISSING = "no user_id, product_id or event_timestamp"
 NO_TIME = "event_timestamp is no ISO 8601 with a zone"
@@ -40,14 +40,14 @@ _LABELS = {"child_age_distribution": schema.CHILD_AGES, "child_gender_distributi
 
 
 @dataclass(frozen=True)
-class Made:
+class InterestRows:
     """What came of some clicks."""
 
     rows: pa.Table
     """schema.USER_INTEREST"""
     known: int
     """Clicks that the users' states have already."""
-    refused: tuple[tuple[Message, str], ...]
+    refused: tuple[tuple[StreamMessage, str], ...]
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ class _Read:
     user: str
     product: str
     time: int
-    message: Message
+    message: StreamMessage
 
 
-class Clicks:
+class InterestUpdater:
     """The states of users who click, of one encoder version.
 
     Args:
@@ -86,14 +86,14 @@ class Clicks:
     def committed(self) -> None:
         """All that was made is offline by now."""
         self._uncommitted.clear()
-        if len(self._users) > KEPT:
+        if len(self._users) > MAX_CACHED:
             self._users.clear()
-        if len(self._products) > KEPT:
+        if len(self._products) > MAX_CACHED:
             self._products.clear()
 
-    def make(self, messages: Sequence[Message], now: datetime) -> Made:
+    def make(self, messages: Sequence[StreamMessage], now: datetime) -> InterestRows:
         """A version of the user for each click, in the order of their times; a click that fails is refused alone."""
-        refused: list[tuple[Message, str]] = []
+        refused: list[tuple[StreamMessage, str]] = []
         read = [one for message in messages if (one := _read(message, now, refused)) is not None]
         read.sort(key=lambda one: (one.time, len(one.message.id), one.message.id))
         self._load_users(sorted({one.user for one in read} - self._users.keys()))
@@ -104,17 +104,17 @@ class Clicks:
             if state is not None and (one.product, one.time) in zip(state.products, state.times, strict=True):
                 known += 1
             elif state is not None and one.time < state.times[0]:
-                refused.append((one.message, EARLIER))
+                refused.append((one.message, OUT_OF_ORDER))
             else:
                 try:
                     click = self._products[one.product].click(one.time, self._width)
                     after = interest.update(state, one.product, click)
                     rows.append(interest_rows.row(one.user, after, self._version, _moment(one.message.arrived)))
                 except Exception as error:
-                    refused.append((one.message, failed(error)))
+                    refused.append((one.message, describe_failure(error)))
                 else:
                     self._users[one.user] = after
-        return Made(pa.concat_tables(rows), known, tuple(refused))
+        return InterestRows(pa.concat_tables(rows), known, tuple(refused))
 
     def _load_users(self, users: list[str]) -> None:
         self._users |= dict.fromkeys(users)
@@ -172,7 +172,7 @@ class _Versions:
         return Click(said["fused_vector"][None], ages, genders, np.array([time]))
 
 
-def _read(message: Message, now: datetime, refused: list[tuple[Message, str]]) -> _Read | None:
+def _read(message: StreamMessage, now: datetime, refused: list[tuple[StreamMessage, str]]) -> _Read | None:
     try:
         user, product, at = (message.fields.get(name, b"").decode().strip() for name in FIELDS)
         if not (user and product and at):

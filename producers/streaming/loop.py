@@ -18,10 +18,10 @@ from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import quarantine
 from producers.streaming import product_rows
-from producers.streaming.clicks import Clicks
-from producers.streaming.product_rows import Makers
-from producers.streaming.row_writer import Rows
-from producers.streaming.source import PRODUCTS, Message, ReplyLost, Source, failed
+from producers.streaming.clicks import InterestUpdater
+from producers.streaming.product_rows import ProductPipeline
+from producers.streaming.row_writer import RowWriter
+from producers.streaming.source import PRODUCTS, LostReplyError, MessageSource, StreamMessage, describe_failure
 
 STEP = "stream"
 WAIT = 0.1
@@ -34,7 +34,7 @@ NO_ARRIVAL = "its id in the stream is no time: let the stream give the ids"
 
 
 @dataclass
-class Counts:
+class StreamCounts:
     """What a run has done."""
 
     messages: int = 0
@@ -61,10 +61,10 @@ class Stream:
     """One run."""
 
     settings: Settings
-    source: Source
-    makers: Makers
-    rows: Rows
-    clicks: Clicks
+    source: MessageSource
+    makers: ProductPipeline
+    rows: RowWriter
+    clicks: InterestUpdater
     clock: Callable[[], datetime]
     batch: int = 64
     """Messages of a micro-batch."""
@@ -72,23 +72,23 @@ class Stream:
     """Seconds between commits."""
     first_feature: Callable[[float], None] = lambda seconds: None
     """Is told the time to first feature of each product."""
-    progress: Callable[[Counts], None] = lambda counts: None
+    progress: Callable[[StreamCounts], None] = lambda counts: None
     """Is told after each commit."""
 
-    def run(self, stop: Callable[[], bool]) -> Counts:
+    def run(self, stop: Callable[[], bool]) -> StreamCounts:
         """Go on until told to stop; what has been taken then is committed and acknowledged.
 
         Raises:
             VitrineError: the source, the online store or a table does not answer. What is not acknowledged comes again.
         """
-        counts, taken = Counts(), list[Message]()
+        counts, taken = StreamCounts(), list[StreamMessage]()
         self._take_pending(taken, counts)
         committed = time.monotonic()
         while not stop():
             lost = False
             try:
                 taken += self._work(self.source.take(self.batch, WAIT), counts)
-            except ReplyLost:
+            except LostReplyError:
                 lost = True
             if lost or time.monotonic() - committed >= self.every or self.rows.waiting >= COMMIT_ROWS:
                 self._commit(taken, counts)
@@ -97,27 +97,27 @@ class Stream:
         self._commit(taken, counts)
         return counts
 
-    def _take_pending(self, taken: list[Message], counts: Counts) -> None:
+    def _take_pending(self, taken: list[StreamMessage], counts: StreamCounts) -> None:
         """Take in what was delivered and never worked on, when all that was worked on is acknowledged."""
         for messages in self.source.pending(self.batch):
             taken += self._work(messages, counts)
             if self.rows.waiting >= COMMIT_ROWS:
                 self._commit(taken, counts)
 
-    def _commit(self, taken: list[Message], counts: Counts) -> None:
+    def _commit(self, taken: list[StreamMessage], counts: StreamCounts) -> None:
         counts.added.update(self.rows.commit())
         self.clicks.committed()
         self.source.done(taken)
         taken.clear()
         self.progress(counts)
 
-    def _work(self, messages: Sequence[Message], counts: Counts) -> list[Message]:
+    def _work(self, messages: Sequence[StreamMessage], counts: StreamCounts) -> list[StreamMessage]:
         """Write what messages say online; gives back those that are to be acknowledged when it is committed."""
         counts.messages += len(messages)
         counts.again += sum(message.again for message in messages)
         refused = [(message, NO_ARRIVAL) for message in messages if message.arrived > LAST]
         timely = [message for message in messages if message.arrived <= LAST]
-        for group in product_rows.rounds([message for message in timely if message.kind == PRODUCTS]):
+        for group in product_rows.split_repeats([message for message in timely if message.kind == PRODUCTS]):
             refused += self._make_products(group, counts)
         clicks = [message for message in timely if message.kind != PRODUCTS]
         if clicks:
@@ -131,14 +131,14 @@ class Stream:
         gone = {(message.kind, message.id) for message, _ in refused}
         return [message for message in messages if (message.kind, message.id) not in gone]
 
-    def _make_products(self, messages: list[Message], counts: Counts) -> list[tuple[Message, str]]:
+    def _make_products(self, messages: list[StreamMessage], counts: StreamCounts) -> list[tuple[StreamMessage, str]]:
         try:
-            made = product_rows.make(messages, self.makers, self.clock())
+            made = product_rows.build_rows(messages, self.makers, self.clock())
         except VitrineError:
             raise
         except Exception as error:
             if len(messages) == 1:
-                return [(messages[0], failed(error))]
+                return [(messages[0], describe_failure(error))]
             return [one for message in messages for one in self._make_products([message], counts)]
         for table, rows in made.tables.items():
             self.rows.put(table, rows)
@@ -150,7 +150,7 @@ class Stream:
             self._tell(made.tables[schema.EMBEDDING_TABLE], [message for message in messages if message.id not in gone])
         return list(made.refused)
 
-    def _tell(self, rows: pa.Table, messages: Sequence[Message]) -> None:
+    def _tell(self, rows: pa.Table, messages: Sequence[StreamMessage]) -> None:
         """How long the products waited for their features, from their message's arrival until these were online.
 
         Args:

@@ -4,12 +4,12 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram, start_http_se
 from prometheus_client import Counter as Counted
 
 from feature_repo.errors import VitrineError
-from producers.streaming.loop import Counts
+from producers.streaming.loop import StreamCounts
 
 SECONDS = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0)
 
 
-class Metrics:
+class StreamMetrics:
     """The metrics of one run.
 
     Args:
@@ -31,7 +31,7 @@ class Metrics:
         self._rows = Counted("vitrine_stream_rows", "Rows committed.", ["table"], registry=self.registry)
         self._refused = Counted("vitrine_stream_dead_letters", "Messages refused.", registry=self.registry)
         self._last = Gauge("vitrine_stream_last_commit_seconds", "When it last committed.", registry=self.registry)
-        self._told = Counts()
+        self._told = StreamCounts()
         if port is not None:
             try:
                 start_http_server(port, "127.0.0.1", self.registry)
@@ -45,11 +45,11 @@ class Metrics:
         """A product has its features so long after it arrived."""
         self._first.observe(max(0.0, seconds))
 
-    def committed(self, counts: Counts) -> None:
+    def committed(self, counts: StreamCounts) -> None:
         """What the run has done so far."""
         self._messages.inc(counts.messages - self._told.messages)
         self._refused.inc(counts.refused.total() - self._told.refused.total())
         for table, rows in counts.added.items():
             self._rows.labels(table).inc(rows - self._told.added[table])
-        self._told = Counts(messages=counts.messages, added=counts.added.copy(), refused=counts.refused.copy())
+        self._told = StreamCounts(messages=counts.messages, added=counts.added.copy(), refused=counts.refused.copy())
         self._last.set_to_current_time()

@@ -19,16 +19,16 @@ from producers.codes import codebook
 from producers.encoders import load
 from producers.encoders.image_loader import open_decoding_pool
 from producers.streaming import tagging
-from producers.streaming.clicks import Clicks
+from producers.streaming.clicks import InterestUpdater
 from producers.streaming.loop import Stream
-from producers.streaming.metrics import Metrics
-from producers.streaming.product_rows import Further, Makers
-from producers.streaming.row_writer import Rows
-from producers.streaming.source import Source
+from producers.streaming.metrics import StreamMetrics
+from producers.streaming.product_rows import ProductPipeline, ViewBuilder
+from producers.streaming.row_writer import RowWriter
+from producers.streaming.source import MessageSource
 
 
 @dataclass(frozen=True)
-class Wanted:
+class StreamOptions:
     """What a run is told on the command line."""
 
     encoder: str
@@ -48,8 +48,12 @@ class Wanted:
 
 
 @contextmanager
-def opened(
-    settings: Settings, source: Source, wanted: Wanted, metrics: Metrics, clock: Callable[[], datetime]
+def open_stream(
+    settings: Settings,
+    source: MessageSource,
+    wanted: StreamOptions,
+    metrics: StreamMetrics,
+    clock: Callable[[], datetime],
 ) -> Iterator[Stream]:
     """A run that has not begun.
 
@@ -63,7 +67,7 @@ def opened(
     model = load(wanted.encoder)
     if not wanted.accept_changed:
         _refuse_changed(settings, model.version)
-    further: dict[str, Further] = {}
+    further: dict[str, ViewBuilder] = {}
     if wanted.labels is not None:
         further[schema.TAGS_TABLE] = tagging.tagger(settings, wanted.labels, model.version, wanted.abstain)
     if wanted.impressions is not None:
@@ -73,9 +77,11 @@ def opened(
         yield Stream(
             settings,
             source,
-            Makers(model, pool, wanted.images.resolve(), codebook.newest(settings, model.version), further),
-            Rows(settings, online),
-            Clicks(settings, model.version, model.dim),
+            ProductPipeline(
+                model, pool, wanted.images.resolve(), codebook.load_newest(settings, model.version), further
+            ),
+            RowWriter(settings, online),
+            InterestUpdater(settings, model.version, model.dim),
             clock=clock,
             batch=wanted.batch,
             every=wanted.every,

@@ -20,29 +20,29 @@ from producers.codes import run as codes
 from producers.codes.codebook import Codebook
 from producers.encoders.encoder import Encoder
 from producers.encoders.pipeline import encode_chunk
-from producers.streaming.source import Message
+from producers.streaming.source import StreamMessage
 
 TEXTS = ("product_id", "title", "image", "category", "brand", "price", "updated_at")
 BYTES = "image_bytes"
 
-Further = Callable[[pa.Table, pa.Table], pa.Table]
+ViewBuilder = Callable[[pa.Table, pa.Table], pa.Table]
 """Rows of a view from the embedding rows and, in their order, the catalogue rows of some products."""
 
 
 @dataclass(frozen=True)
-class Made:
+class ProductRows:
     """What came of some messages."""
 
     tables: Mapping[str, pa.Table]
     """Rows by table."""
-    refused: tuple[tuple[Message, str], ...]
+    refused: tuple[tuple[StreamMessage, str], ...]
     """Messages that no row could be made of, and why."""
     notes: tuple[Refused, ...]
     """Values that were mended, and pictures that could not be used."""
 
 
 @dataclass(frozen=True)
-class Makers:
+class ProductPipeline:
     """What rows are made with."""
 
     encoder: Encoder
@@ -50,18 +50,18 @@ class Makers:
     folder: Path
     """Where relative paths of pictures start."""
     codebook: Codebook | None
-    further: Mapping[str, Further]
+    further: Mapping[str, ViewBuilder]
     """By table."""
 
 
-def make(messages: Sequence[Message], makers: Makers, now: datetime) -> Made:
+def build_rows(messages: Sequence[StreamMessage], makers: ProductPipeline, now: datetime) -> ProductRows:
     """The rows of messages.
 
     Args:
         messages: of products, each product once.
         now: later `updated_at` are refused.
     """
-    refused: list[tuple[Message, str]] = []
+    refused: list[tuple[StreamMessage, str]] = []
     notes: list[Refused] = []
     versions: list[pa.Table] = []
     for has_bytes in (False, True):
@@ -70,7 +70,7 @@ def make(messages: Sequence[Message], makers: Makers, now: datetime) -> Made:
         if taken is not None and len(taken):
             versions.append(taken)
     if not versions:
-        return Made({}, tuple(refused), tuple(notes))
+        return ProductRows({}, tuple(refused), tuple(notes))
     products = pa.concat_tables(versions).combine_chunks()
     embedded = encode_chunk(products, makers.encoder, makers.pool, now)
     notes += [Refused(one.product_id, one.column, one.reason, one.value) for one in embedded.unusable]
@@ -82,16 +82,16 @@ def make(messages: Sequence[Message], makers: Makers, now: datetime) -> Made:
         if makers.codebook is not None:
             fused = matrix(vectors["fused_vector"])
             known = vectors.select(codes.KEY)
-            coded = codes.code_rows(known, makers.codebook.encode(fused)[0], makers.codebook, now)
+            coded = codes.build_code_rows(known, makers.codebook.encode(fused)[0], makers.codebook, now)
             tables[schema.CODES_TABLE] = _came(coded, of_rows)
         for table, further in makers.further.items():
             tables[table] = _came(further(vectors, of_rows), of_rows)
-    return Made(tables, tuple(refused), tuple(notes))
+    return ProductRows(tables, tuple(refused), tuple(notes))
 
 
-def rounds(messages: Sequence[Message]) -> list[list[Message]]:
+def split_repeats(messages: Sequence[StreamMessage]) -> list[list[StreamMessage]]:
     """The messages in their order, in groups that have each product once."""
-    groups: list[list[Message]] = []
+    groups: list[list[StreamMessage]] = []
     turn: dict[bytes, int] = {}
     for message in messages:
         product = message.fields.get("product_id", message.id.encode())
@@ -103,11 +103,11 @@ def rounds(messages: Sequence[Message]) -> list[list[Message]]:
 
 
 def _check(
-    messages: list[Message],
+    messages: list[StreamMessage],
     folder: Path,
     has_bytes: bool,
     now: datetime,
-    refused: list[tuple[Message, str]],
+    refused: list[tuple[StreamMessage, str]],
     notes: list[Refused],
 ) -> pa.Table | None:
     """schema.CATALOGUE of the messages that are sound, created when they came."""

@@ -20,7 +20,7 @@ import redis
 
 from feature_repo.errors import VitrineError
 from feature_repo.online.redis_connection import RETRIES, RedisAddress
-from producers.streaming.source import KINDS, Message, ReplyLost
+from producers.streaming.source import KINDS, LostReplyError, StreamMessage
 
 GROUP = "vitrine"
 CONSUMER = "stream"
@@ -52,7 +52,7 @@ class RedisSource:
                 if "BUSYGROUP" not in str(error.__cause__):  # it is there already
                     raise
 
-    def pending(self, most: int) -> Iterator[Sequence[Message]]:
+    def pending(self, most: int) -> Iterator[Sequence[StreamMessage]]:
         for kind in KINDS:
             start: Any = "0-0"
             while True:
@@ -70,7 +70,7 @@ class RedisSource:
                 if start in (b"0-0", "0-0"):
                     break
 
-    def take(self, most: int, wait: float) -> Sequence[Message]:
+    def take(self, most: int, wait: float) -> Sequence[StreamMessage]:
         names = {self._name(kind): ">" for kind in KINDS}
         with self._address.translate_errors():
             try:
@@ -80,16 +80,16 @@ class RedisSource:
                 if self._lost > RETRIES or isinstance(error, redis.exceptions.AuthenticationError):
                     raise
                 time.sleep(wait)
-                raise ReplyLost from error
+                raise LostReplyError from error
         self._lost = 0
         kinds = {self._name(kind).encode(): kind for kind in KINDS}
         return [_message(kinds[name], id_, fields) for name, entries in found or () for id_, fields in entries]
 
-    def done(self, messages: Sequence[Message]) -> None:
+    def done(self, messages: Sequence[StreamMessage]) -> None:
         for kind in KINDS:
             self._acknowledge(kind, [message.id for message in messages if message.kind == kind])
 
-    def refuse(self, message: Message, reason: str) -> None:
+    def refuse(self, message: StreamMessage, reason: str) -> None:
         letter: dict[Any, Any] = {"kind": message.kind, "id": message.id, "reason": reason}
         letter |= {f"field:{name}": value for name, value in message.fields.items()}
         with self._address.translate_errors():
@@ -105,7 +105,7 @@ class RedisSource:
             for start in range(0, len(ids), 1_000):
                 self._client.xack(self._name(kind), GROUP, *ids[start : start + 1_000])
 
-    def _without_killers(self, kind: str, found: list[Message]) -> list[Message]:
+    def _without_killers(self, kind: str, found: list[StreamMessage]) -> list[StreamMessage]:
         with self._address.translate_errors():
             said = self._client.xpending_range(self._name(kind), GROUP, found[0].id, found[-1].id, len(found))
         often = {one["message_id"].decode() for one in said if one["times_delivered"] > MAX_DELIVERIES}
@@ -115,7 +115,7 @@ class RedisSource:
         return [message for message in found if message.id not in often]
 
 
-def _message(kind: str, id_: bytes, fields: dict[bytes, bytes], again: bool = False) -> Message:
+def _message(kind: str, id_: bytes, fields: dict[bytes, bytes], again: bool = False) -> StreamMessage:
     name = id_.decode()
     named = {key.decode("utf-8", "replace"): value for key, value in fields.items()}
-    return Message(kind, name, named, int(name.partition("-")[0]) * 1_000, again)
+    return StreamMessage(kind, name, named, int(name.partition("-")[0]) * 1_000, again)

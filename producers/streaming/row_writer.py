@@ -32,7 +32,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 ONLINE = tuple(name for name in KEYS if name != schema.FIRST_FEATURE_TABLE)
 
 
-class Rows:
+class RowWriter:
     """Where the rows of a run go."""
 
     def __init__(self, settings: Settings, online: OnlineTable) -> None:

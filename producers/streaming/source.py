@@ -15,7 +15,7 @@ KINDS = (PRODUCTS, CLICKS)
 
 
 @dataclass(frozen=True)
-class Message:
+class StreamMessage:
     """What somebody sent."""
 
     kind: str
@@ -29,33 +29,33 @@ class Message:
     """Whether it may have been worked on before."""
 
 
-class ReplyLost(Exception):
+class LostReplyError(Exception):
     """The carrier may have delivered messages that never arrived: they are pending now."""
 
 
-def failed(error: Exception) -> str:
+def describe_failure(error: Exception) -> str:
     """Why a message is a dead letter on which a step failed."""
     return f"{type(error).__name__}: {error}"[:500]
 
 
-class Source(Protocol):
+class MessageSource(Protocol):
     """Messages, at least once."""
 
-    def pending(self, most: int) -> Iterator[Sequence[Message]]:
+    def pending(self, most: int) -> Iterator[Sequence[StreamMessage]]:
         """Messages that were delivered and not acknowledged, oldest first, at most `most` at a time.
 
         The stream asks when it has acknowledged all that it took: they are of a run that died, or never arrived.
         """
 
-    def take(self, most: int, wait: float) -> Sequence[Message]:
+    def take(self, most: int, wait: float) -> Sequence[StreamMessage]:
         """New messages; none if none comes within `wait` seconds.
 
         Raises:
             ReplyLost: whether there were any is not known.
         """
 
-    def done(self, messages: Sequence[Message]) -> None:
+    def done(self, messages: Sequence[StreamMessage]) -> None:
         """Acknowledge messages: they never come again."""
 
-    def refuse(self, message: Message, reason: str) -> None:
+    def refuse(self, message: StreamMessage, reason: str) -> None:
         """Put a message among the dead letters, with the reason, and acknowledge it."""

@@ -10,21 +10,21 @@ from pathlib import Path
 import pyarrow as pa
 
 from feature_repo.config import Settings
-from producers.streaming.product_rows import Further
+from producers.streaming.product_rows import ViewBuilder
 from producers.tags import embedding_rows, run
 
 
-def tagger(settings: Settings, labels: Path, encoder_version: str, abstain: float) -> Further:
+def tagger(settings: Settings, labels: Path, encoder_version: str, abstain: float) -> ViewBuilder:
     """What tags products.
 
     Raises:
-        VitrineError: as `run.learn`.
+        VitrineError: as `run.fit_taggers`.
     """
-    learned = run.learn(settings, labels, encoder_version, abstain)
-    columns = [*embedding_rows.KEY, *embedding_rows.VECTORS, *embedding_rows.FLAGS]
+    learned = run.fit_taggers(settings, labels, encoder_version, abstain)
+    columns = [*embedding_rows.KEY, *embedding_rows.VECTOR_COLUMNS, *embedding_rows.FLAG_COLUMNS]
 
     def of(vectors: pa.Table, products: pa.Table) -> pa.Table:
-        rows = embedding_rows.with_width(vectors.select(columns)).append_column("title", products["title"])
+        rows = embedding_rows.fix_vector_width(vectors.select(columns)).append_column("title", products["title"])
         return learned.tag(rows, datetime.fromtimestamp(0, UTC))  # the caller says when the message came
 
     return of

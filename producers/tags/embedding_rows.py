@@ -13,11 +13,11 @@ from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 
 KEY = [PRODUCT_ID, EVENT_TIMESTAMP]
-VECTORS = ["image_vector", "text_vector", "fused_vector"]
-FLAGS = ["has_image", "has_text"]
+VECTOR_COLUMNS = ["image_vector", "text_vector", "fused_vector"]
+FLAG_COLUMNS = ["has_image", "has_text"]
 
 
-def choose_version(settings: Settings, named: str | None) -> str:
+def choose_encoder_version(settings: Settings, named: str | None) -> str:
     """The encoder version whose vectors are used: the named one, else the newest.
 
     The newest is the one with the newest created timestamp. It is no clear choice while it covers fewer products than
@@ -58,10 +58,12 @@ def read(settings: Settings, encoder_version: str) -> pa.Table:
     Raises:
         VitrineError: a row with a text vector has no counterpart in `product_catalogue`.
     """
-    columns = [*KEY, *VECTORS, *FLAGS, "encoder_version", CREATED_TIMESTAMP]
+    columns = [*KEY, *VECTOR_COLUMNS, *FLAG_COLUMNS, "encoder_version", CREATED_TIMESTAMP]
     rows = delta.read(settings.table(schema.EMBEDDING_TABLE), columns)
-    rows = newest_of_each(rows.filter(pc.field("encoder_version") == encoder_version))
-    catalogue = newest_of_each(delta.read(settings.table(schema.CATALOGUE_TABLE), [*KEY, "title", CREATED_TIMESTAMP]))
+    rows = select_newest_rows(rows.filter(pc.field("encoder_version") == encoder_version))
+    catalogue = select_newest_rows(
+        delta.read(settings.table(schema.CATALOGUE_TABLE), [*KEY, "title", CREATED_TIMESTAMP])
+    )
     numbered = rows.select(KEY).append_column("row", pa.array(np.arange(len(rows))))
     # Only keys and titles go through the join: Arrow joins no lists, and need not carry vectors about.
     titled = numbered.join(catalogue.select([*KEY, "title"]), KEY, join_type="left outer").sort_by("row")
@@ -72,35 +74,37 @@ def read(settings: Settings, encoder_version: str) -> pa.Table:
             f"{len(unknown)} rows of `product_embedding` have a text vector and no row in `product_catalogue` "
             f"({unknown[PRODUCT_ID][0]} at {unknown[EVENT_TIMESTAMP][0]} is one); run `produce catalogue` first"
         )
-    return with_width(rows.select([*KEY, *VECTORS, *FLAGS])).append_column("title", titled["title"])
+    return fix_vector_width(rows.select([*KEY, *VECTOR_COLUMNS, *FLAG_COLUMNS])).append_column("title", titled["title"])
 
 
-def with_width(rows: pa.Table) -> pa.Table:
+def fix_vector_width(rows: pa.Table) -> pa.Table:
     """`rows` with their vectors as lists of one fixed size, so that a column of nulls still has its width.
 
     Raises:
         VitrineError: the vectors have more than one length.
     """
     lengths = {
-        length for name in VECTORS for length in pc.unique(pc.list_value_length(rows[name].drop_null())).to_pylist()
+        length
+        for name in VECTOR_COLUMNS
+        for length in pc.unique(pc.list_value_length(rows[name].drop_null())).to_pylist()
     }
     if len(lengths) > 1:
         raise VitrineError(
             f"vectors of one encoder version of lengths {sorted(lengths)}: encode again under one version"
         )
     vector = pa.list_(pa.float32(), lengths.pop() if lengths else 0)
-    for name in VECTORS:
+    for name in VECTOR_COLUMNS:
         rows = rows.set_column(rows.schema.get_field_index(name), name, rows[name].cast(vector))
     return rows
 
 
-def newest_of_each(rows: pa.Table) -> pa.Table:
+def select_newest_rows(rows: pa.Table) -> pa.Table:
     """The row of each KEY that was created last, sorted by KEY."""
     order = pc.sort_indices(rows, sort_keys=[(name, "ascending") for name in [*KEY, CREATED_TIMESTAMP]])
     return rows.take(pa.array(order.to_numpy()[_last_of_each_run(rows.select(KEY).take(order))]))
 
 
-def first_of_each(rows: pa.Table) -> pa.Table:
+def select_first_versions(rows: pa.Table) -> pa.Table:
     """The first version of each product; `rows` sorted by KEY."""
     if not len(rows):
         return rows

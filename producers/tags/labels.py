@@ -10,28 +10,28 @@ from feature_repo.offline import files, validation
 from feature_repo.offline.quarantine import Refused
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, LABELS, PRODUCT_ID, TAGS
 
-VALUES = {"child_age": CHILD_AGES, "child_gender": CHILD_GENDERS}
+TAG_VALUES = {"child_age": CHILD_AGES, "child_gender": CHILD_GENDERS}
 """The values that a tag may have; a category may be any text."""
 
-CHECKED = pa.schema([*LABELS, ("group", pa.string())])
+CHECKED_SCHEMA = pa.schema([*LABELS, ("group", pa.string())])
 
 
-def read(file: Path) -> pa.Table:
+def read_labels(file: Path) -> pa.Table:
     """The label file as it is: schema.LABELS, and `group` if it has one.
 
     Raises:
         VitrineError: it is no table in Parquet or CSV, is empty, or lacks one of the columns or has another type in it.
     """
-    table = files.read(file, CHECKED.names)
+    table = files.read(file, CHECKED_SCHEMA.names)
     validation.require(table, LABELS.names, file)
-    names = [name for name in CHECKED.names if name in table.schema.names]
+    names = [name for name in CHECKED_SCHEMA.names if name in table.schema.names]
     try:
-        return table.select(names).cast(pa.schema([CHECKED.field(name) for name in names]))
+        return table.select(names).cast(pa.schema([CHECKED_SCHEMA.field(name) for name in names]))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
         raise VitrineError(f"{file}: the columns {', '.join(names)} must be text ({error})") from error
 
 
-def check(labels: pa.Table, known: Container[str]) -> tuple[pa.Table, list[Refused]]:
+def check_labels(labels: pa.Table, known: Container[str]) -> tuple[pa.Table, list[Refused]]:
     """The usable labels, at most one for a product and tag, and the refused rows.
 
     Args:
@@ -64,7 +64,7 @@ def check(labels: pa.Table, known: Container[str]) -> tuple[pa.Table, list[Refus
         {PRODUCT_ID: product, "tag": tag, "value": value, "group": groups[product]}
         for (product, tag), value in sorted(values.items())
     ]
-    return pa.Table.from_pylist(rows, schema=CHECKED), refused
+    return pa.Table.from_pylist(rows, schema=CHECKED_SCHEMA), refused
 
 
 def _fault(row: dict[str, str | None], known: Container[str]) -> tuple[str, str] | None:
@@ -76,6 +76,6 @@ def _fault(row: dict[str, str | None], known: Container[str]) -> tuple[str, str]
         return "tag", f"unknown tag: it must be one of {', '.join(TAGS)}"
     if value is None or not value.strip():
         return "value", "no value"
-    if tag in VALUES and value not in VALUES[tag]:
-        return "value", f"not a {tag}: it must be one of {', '.join(VALUES[tag])}"
+    if tag in TAG_VALUES and value not in TAG_VALUES[tag]:
+        return "value", f"not a {tag}: it must be one of {', '.join(TAG_VALUES[tag])}"
     return None

@@ -38,14 +38,14 @@ from feature_repo.schema import (
 from producers.tags import embedding_rows, split, variants
 from producers.tags import labels as label_file
 from producers.tags.embedding_rows import KEY
-from producers.tags.tagger import GRID, NO_FOLD, Tagger, fit
+from producers.tags.tagger import NO_FOLD, REGULARISATION_GRID, Tagger, fit_tagger
 
 REVISION = 2
 """Raised with every change of the code that changes a prediction."""
 
 
 @dataclass(frozen=True)
-class Tagged:
+class TaggingSummary:
     """What one run did."""
 
     tagger_version: str
@@ -68,7 +68,7 @@ def tag_products(
     abstain: float,
     now: datetime,
     track: Callable[[Iterable[Tagger | None], int], Iterable[Tagger | None]] = lambda fits, total: fits,
-) -> Tagged:
+) -> TaggingSummary:
     """Fit the taggers, and tag every product version that they have not tagged yet.
 
     Args:
@@ -82,16 +82,16 @@ def tag_products(
         VitrineError: no vectors, an unknown or ambiguous encoder version, an unreadable label file, no usable label, or
             too few to learn a single tag.
     """
-    encoder_version = embedding_rows.choose_version(settings, encoder_version)
+    encoder_version = embedding_rows.choose_encoder_version(settings, encoder_version)
     rows = embedding_rows.read(settings, encoder_version)
-    came = label_file.read(labels)
+    came = label_file.read_labels(labels)
     validation.require(came, LABELS.names, labels)
-    checked, refused = label_file.check(came, set(rows[PRODUCT_ID].to_pylist()))
+    checked, refused = label_file.check_labels(came, set(rows[PRODUCT_ID].to_pylist()))
     quarantine.add(settings, "tags", refused, now)
     if not len(checked):
         raise VitrineError(f"{labels}: none of its {len(refused)} labels is usable; the quarantine table says why")
-    taught = _with_labels(embedding_rows.first_of_each(rows), checked)
-    tagger_version = fingerprint(taught, encoder_version, abstain)
+    taught = _with_labels(embedding_rows.select_first_versions(rows), checked)
+    tagger_version = compute_tagger_version(taught, encoder_version, abstain)
     new = _not_yet(rows, settings.table(TAGS_TABLE), tagger_version)
     judged = _has_version(settings.table(TAG_PREDICTIONS_TABLE), tagger_version)
 
@@ -112,7 +112,7 @@ def tag_products(
         tags = _tags(taggers, new, taught, abstain)
         stamps = {"tagger_version": tagger_version, "encoder_version": encoder_version, CREATED_TIMESTAMP: now}
         delta.append(settings.table(TAGS_TABLE), _stamped(tags, stamps, PRODUCT_TAGS))
-    return Tagged(
+    return TaggingSummary(
         tagger_version=tagger_version,
         encoder_version=encoder_version,
         labels=len(checked),
@@ -124,7 +124,7 @@ def tag_products(
 
 
 @dataclass(frozen=True)
-class Learned:
+class TaggerSet:
     """Taggers learned from labels, for products that come later."""
 
     tagger_version: str
@@ -143,28 +143,30 @@ class Learned:
         return _stamped(_tags(self.taggers, rows, self.taught, self.abstain), stamps, PRODUCT_TAGS)
 
 
-def learn(settings: Settings, labels: Path, encoder_version: str, abstain: float) -> Learned:
+def fit_taggers(settings: Settings, labels: Path, encoder_version: str, abstain: float) -> TaggerSet:
     """The taggers that `tag_products` has of the same labels; nothing is written.
 
     Raises:
         VitrineError: no vectors of the encoder, an unreadable label file, no usable label, or
             too few to learn a single tag.
     """
-    rows = embedding_rows.read(settings, embedding_rows.choose_version(settings, encoder_version))
-    came = label_file.read(labels)
+    rows = embedding_rows.read(settings, embedding_rows.choose_encoder_version(settings, encoder_version))
+    came = label_file.read_labels(labels)
     validation.require(came, LABELS.names, labels)
-    checked, refused = label_file.check(came, set(rows[PRODUCT_ID].to_pylist()))
+    checked, refused = label_file.check_labels(came, set(rows[PRODUCT_ID].to_pylist()))
     if not len(checked):
         raise VitrineError(f"{labels}: none of its {len(refused)} labels is usable; `produce tags` says why")
-    taught = _with_labels(embedding_rows.first_of_each(rows), checked)
+    taught = _with_labels(embedding_rows.select_first_versions(rows), checked)
     taggers = _fit_all(taught, (variants.TAGGER,))
-    return Learned(fingerprint(taught, encoder_version, abstain), encoder_version, abstain, taught, taggers)
+    return TaggerSet(
+        compute_tagger_version(taught, encoder_version, abstain), encoder_version, abstain, taught, taggers
+    )
 
 
-def fingerprint(taught: pa.Table, encoder_version: str, abstain: float) -> str:
+def compute_tagger_version(taught: pa.Table, encoder_version: str, abstain: float) -> str:
     """The tagger version: what was learned from, and how."""
     learned_from = [*taught.select(["tag", PRODUCT_ID, EVENT_TIMESTAMP, "value", "group"]).to_pydict().values()]
-    how = [encoder_version, abstain, GRID, split.TRAIN_SHARE, split.CALIBRATION_SHARE, split.FOLDS]
+    how = [encoder_version, abstain, REGULARISATION_GRID, split.TRAIN_SHARE, split.CALIBRATION_SHARE, split.FOLDS]
     content = json.dumps([REVISION, how, learned_from], default=str)
     return f"tagger-{blake2b(content.encode(), digest_size=6).hexdigest()}"
 
@@ -179,7 +181,7 @@ def _fit_all(
 
     def fitted(each: tuple[str, str]) -> Tagger | None:
         tag, variant = each
-        return fit(tag, variant, taught.filter(pc.field("tag") == tag), folds=variant == variants.TAGGER)
+        return fit_tagger(tag, variant, taught.filter(pc.field("tag") == tag), folds=variant == variants.TAGGER)
 
     made = track(on_every_core(fitted, wanted), len(wanted))
     return {each: tagger for each, tagger in zip(wanted, made, strict=True) if tagger is not None}
@@ -198,7 +200,7 @@ def _predictions(
     taggers: dict[tuple[str, str], Tagger], taught: pa.Table, tagger_version: str, now: datetime
 ) -> pa.Table:
     """What every variant says of the labelled products that trained nothing (schema.TAG_PREDICTIONS)."""
-    side = pa.array(split.splits(taught["group"].to_pylist()))
+    side = pa.array(split.assign_splits(taught["group"].to_pylist()))
     held_out = taught.append_column("split", side).filter(pc.is_in(side, value_set=pa.array(TAG_SPLITS)))
     parts = [TAG_PREDICTIONS.empty_table()]
     for (tag, variant), tagger in taggers.items():
@@ -240,8 +242,8 @@ def _folds(rows: pa.Table, taught: pa.Table, tag: str) -> np.ndarray:
     groups = dict(zip(taught[PRODUCT_ID].to_pylist(), taught["group"].to_pylist(), strict=True))
     shown = set(taught.filter(pc.field("tag") == tag)["group"].to_pylist())
     group = [groups.get(product, "") for product in rows[PRODUCT_ID].to_pylist()]
-    trained = (split.splits(group) == split.TRAIN) & np.array([name in shown for name in group], dtype=bool)
-    return np.where(trained, split.folds(group), NO_FOLD)
+    trained = (split.assign_splits(group) == split.TRAIN) & np.array([name in shown for name in group], dtype=bool)
+    return np.where(trained, split.assign_folds(group), NO_FOLD)
 
 
 def _not_yet(rows: pa.Table, path: Path, tagger_version: str) -> pa.Table:

@@ -15,7 +15,7 @@ CALIBRATION_SHARE = 0.2
 FOLDS = 5
 
 
-def splits(groups: Iterable[str]) -> np.ndarray:
+def assign_splits(groups: Iterable[str]) -> np.ndarray:
     """The side of each product: TRAIN, CALIBRATION or TEST; str [n], in the order of `groups`.
 
     About 60%, 20% and 20% of the groups; few groups may leave a side empty.
@@ -24,7 +24,7 @@ def splits(groups: Iterable[str]) -> np.ndarray:
     return np.where(place < TRAIN_SHARE, TRAIN, np.where(place < TRAIN_SHARE + CALIBRATION_SHARE, CALIBRATION, TEST))
 
 
-def folds(groups: Iterable[str]) -> np.ndarray:
+def assign_folds(groups: Iterable[str]) -> np.ndarray:
     """The fold of each product, in [0, FOLDS): int64 [n]; independent of `splits`."""
     return np.array([int(_place(group, "fold") * FOLDS) for group in groups], dtype=np.int64)
 

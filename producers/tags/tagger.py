@@ -15,13 +15,13 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 
 from producers.tags import split, variants
 from producers.tags.calibration import apply_temperature, fit_temperature
-from producers.tags.labels import VALUES
+from producers.tags.labels import TAG_VALUES
 
 Classifier: TypeAlias = LogisticRegression | DummyClassifier
 
-GRID = (0.01, 0.1, 1.0)
+REGULARISATION_GRID = (0.01, 0.1, 1.0)
 """Values of LogisticRegression's C."""
-UNHEARD_OF = float(np.log(1e-6))
+MIN_LOG_PROBABILITY = float(np.log(1e-6))
 """What a truth costs that the other folds do not hold."""
 NO_FOLD = -1
 
@@ -59,7 +59,7 @@ class Tagger:
         return apply_temperature(result, self.temperature)
 
 
-def fit(tag: str, variant: str, rows: pa.Table, *, folds: bool) -> Tagger | None:
+def fit_tagger(tag: str, variant: str, rows: pa.Table, *, folds: bool) -> Tagger | None:
     """Fit and calibrate the tagger of `tag`.
 
     Args:
@@ -70,12 +70,12 @@ def fit(tag: str, variant: str, rows: pa.Table, *, folds: bool) -> Tagger | None
         None where the training split shows fewer than two labels: there is nothing to learn.
     """
     groups, truth = rows["group"].to_pylist(), np.array(rows["value"].to_pylist(), dtype=object)
-    side, fold = split.splits(groups), split.folds(groups)
+    side, fold = split.assign_splits(groups), split.assign_folds(groups)
     train, calibrate = side == split.TRAIN, side == split.CALIBRATION
     if len(set(truth[train])) < 2:
         return None
-    labels = VALUES.get(tag) or tuple(sorted(set(truth[train])))
-    features = variants.features(variant).fit(rows.filter(pa.array(train)))
+    labels = TAG_VALUES.get(tag) or tuple(sorted(set(truth[train])))
+    features = variants.make_features(variant).fit(rows.filter(pa.array(train)))
     seen = features.transform(rows)
     columns = {label: number for number, label in enumerate(labels)}
     column = np.array([columns.get(label, -1) for label in truth], dtype=np.int64)
@@ -100,14 +100,14 @@ def _choose(seen: Any, truth: np.ndarray, fold: np.ndarray, labels: tuple[str, .
     """The regularisation of GRID under which the other folds find the truth of the fullest fold most likely."""
     judged = fold == np.bincount(fold).argmax()
     if judged.all():
-        return GRID[len(GRID) // 2]
+        return REGULARISATION_GRID[len(REGULARISATION_GRID) // 2]
     column = np.array([labels.index(label) for label in truth[judged]])
 
     def loss(regularisation: float) -> float:
         said = _log_probabilities(_train(seen[~judged], truth[~judged], regularisation), labels, seen[judged])
-        return -float(np.maximum(said[np.arange(len(column)), column], UNHEARD_OF).mean())
+        return -float(np.maximum(said[np.arange(len(column)), column], MIN_LOG_PROBABILITY).mean())
 
-    return min(GRID, key=loss)
+    return min(REGULARISATION_GRID, key=loss)
 
 
 def _train(seen: Any, truth: np.ndarray, regularisation: float) -> Classifier:

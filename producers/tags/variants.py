@@ -28,7 +28,7 @@ NO_TITLE = "∅"
 """Stands for a missing title: a word that no title has."""
 
 
-def features(variant: str) -> Pipeline | FeatureUnion:
+def make_features(variant: str) -> Pipeline | FeatureUnion:
     """The transformation of embedding rows (a table as `rows.read` gives it) that the classifier sees, not yet fitted.
 
     Its `transform` gives one row per row of the table: float [n, width], sparse where words are among them.
@@ -43,12 +43,12 @@ def features(variant: str) -> Pipeline | FeatureUnion:
     return _vectors(variant)
 
 
-def titles(rows: pa.Table) -> list[str]:
+def read_titles(rows: pa.Table) -> list[str]:
     """The titles of embedding rows, NO_TITLE for none."""
     return [title.strip() or NO_TITLE for title in pc.fill_null(rows["title"], "").to_pylist()]
 
 
-def vectors(rows: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
+def stack_vectors(rows: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
     """Vectors and flags of embedding rows as float32 [n, width]; a missing vector is NaN, a missing flag 0."""
     return np.hstack([_block(rows[name]) for name in columns])
 
@@ -58,13 +58,13 @@ def _words() -> Pipeline:
     # Whether a word is there, not how often or how rare it is: of eight codings this one served best by two points.
     characters = CountVectorizer(analyzer="char", ngram_range=(1, 3), binary=True)
     words = CountVectorizer(analyzer="word", ngram_range=(1, 2), binary=True, token_pattern=r"\S+")
-    return make_pipeline(FunctionTransformer(titles), make_union(characters, words))
+    return make_pipeline(FunctionTransformer(read_titles), make_union(characters, words))
 
 
 def _vectors(variant: str) -> Pipeline:
     # NaN stays NaN while the others are standardised; 0 is then the mean of the vectors that are there.
     return make_pipeline(
-        FunctionTransformer(vectors, kw_args={"columns": COLUMNS[variant]}),
+        FunctionTransformer(stack_vectors, kw_args={"columns": COLUMNS[variant]}),
         StandardScaler(),
         SimpleImputer(strategy="constant", fill_value=0.0, keep_empty_features=True),
     )

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
 from consumers.tagging import metrics
-from consumers.tagging.metrics import Said
+from consumers.tagging.metrics import TagPredictions
 
 ONCE = np.ones((1, 4), dtype=np.int64)
 
 
-def said(probabilities: list[list[float]], truth: list[int], group: list[int] | None = None) -> Said:
-    return Said(np.array(probabilities), np.array(truth), np.array(group or range(len(truth))))
+def said(probabilities: list[list[float]], truth: list[int], group: list[int] | None = None) -> TagPredictions:
+    return TagPredictions(np.array(probabilities), np.array(truth), np.array(group or range(len(truth))))
 
 
 FOUR = said([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]], [0, 1, 1, 0])
@@ -21,46 +21,51 @@ FOUR = said([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]], [0, 1, 1, 0])
 
 
 def test_accuracy_counts_the_most_probable_label() -> None:
-    assert metrics.accuracy(FOUR, ONCE).tolist() == [0.75]
+    assert metrics.compute_accuracy(FOUR, ONCE).tolist() == [0.75]
 
 
 def test_macro_f1_is_the_mean_over_labels() -> None:
     # label 0: two hits, one false alarm; label 1: one hit, one miss
-    assert metrics.macro_f1(FOUR, ONCE)[0] == pytest.approx((4 / 5 + 2 / 3) / 2)
+    assert metrics.compute_macro_f1(FOUR, ONCE)[0] == pytest.approx((4 / 5 + 2 / 3) / 2)
 
 
 def test_brier_adds_the_squared_errors_of_all_labels() -> None:
-    assert metrics.brier(FOUR, ONCE)[0] == pytest.approx((2 * 0.01 + 2 * 0.64 + 2 * 0.09 + 2 * 0.16) / 4)
+    assert metrics.compute_brier_score(FOUR, ONCE)[0] == pytest.approx((2 * 0.01 + 2 * 0.64 + 2 * 0.09 + 2 * 0.16) / 4)
 
 
 def test_calibration_error_is_the_gap_of_each_bin_weighted_by_its_products() -> None:
     # Fifteenths: 0.9 in bin 14, 0.8 in bin 12, 0.7 in bin 11, 0.6 on the upper bound of bin 9: one product each.
-    assert metrics.calibration_error(FOUR, ONCE)[0] == pytest.approx((0.1 + 0.8 + 0.3 + 0.4) / 4)
+    assert metrics.compute_calibration_error(FOUR, ONCE)[0] == pytest.approx((0.1 + 0.8 + 0.3 + 0.4) / 4)
     together = said([[0.61, 0.39], [0.62, 0.38], [0.63, 0.37], [0.64, 0.36]], [0, 0, 0, 1])
-    assert metrics.calibration_error(together, ONCE)[0] == pytest.approx(abs(0.75 - 0.625))
+    assert metrics.compute_calibration_error(together, ONCE)[0] == pytest.approx(abs(0.75 - 0.625))
 
 
 def test_withholding_unsure_labels_trades_coverage_for_accuracy() -> None:
-    assert metrics.coverage(FOUR, ONCE, 0.7).tolist() == [0.75]
-    assert metrics.selective_accuracy(FOUR, ONCE, 0.7)[0] == pytest.approx(2 / 3)
-    assert metrics.coverage(FOUR, ONCE, 0.9).tolist() == [0.25]
-    assert metrics.selective_accuracy(FOUR, ONCE, 0.9).tolist() == [1.0]
+    assert metrics.compute_coverage(FOUR, ONCE, 0.7).tolist() == [0.75]
+    assert metrics.compute_selective_accuracy(FOUR, ONCE, 0.7)[0] == pytest.approx(2 / 3)
+    assert metrics.compute_coverage(FOUR, ONCE, 0.9).tolist() == [0.25]
+    assert metrics.compute_selective_accuracy(FOUR, ONCE, 0.9).tolist() == [1.0]
 
 
 def test_a_metric_of_nothing_is_nan_and_never_zero() -> None:
-    assert metrics.coverage(FOUR, ONCE, 0.95).tolist() == [0.0]
-    assert np.isnan(metrics.selective_accuracy(FOUR, ONCE, 0.95)).all()
+    assert metrics.compute_coverage(FOUR, ONCE, 0.95).tolist() == [0.0]
+    assert np.isnan(metrics.compute_selective_accuracy(FOUR, ONCE, 0.95)).all()
     nobody = np.zeros((1, 4), dtype=np.int64)
-    for metric in (metrics.accuracy, metrics.macro_f1, metrics.brier, metrics.calibration_error):
+    for metric in (
+        metrics.compute_accuracy,
+        metrics.compute_macro_f1,
+        metrics.compute_brier_score,
+        metrics.compute_calibration_error,
+    ):
         assert np.isnan(metric(FOUR, nobody)).all()
 
 
 def test_a_truth_that_the_classifier_does_not_know_is_an_error_in_every_metric() -> None:
     strange = said([[0.9, 0.1], [0.2, 0.8]], [0, -1])
     weights = np.ones((1, 2), dtype=np.int64)
-    assert metrics.accuracy(strange, weights).tolist() == [0.5]
-    assert metrics.macro_f1(strange, weights)[0] == pytest.approx((1 + 0 + 0) / 3)
-    assert metrics.brier(strange, weights)[0] == pytest.approx((2 * 0.01 + 0.04 + 0.64 + 1) / 2)
+    assert metrics.compute_accuracy(strange, weights).tolist() == [0.5]
+    assert metrics.compute_macro_f1(strange, weights)[0] == pytest.approx((1 + 0 + 0) / 3)
+    assert metrics.compute_brier_score(strange, weights)[0] == pytest.approx((2 * 0.01 + 0.04 + 0.64 + 1) / 2)
 
 
 @settings(deadline=None)
@@ -68,22 +73,27 @@ def test_a_truth_that_the_classifier_does_not_know_is_an_error_in_every_metric()
 def test_agrees_with_scikit_learn_and_with_copies_of_the_drawn_products(seed: int) -> None:
     chance = np.random.default_rng(seed)
     products, labels, groups = chance.integers(1, 30), chance.integers(2, 5), chance.integers(1, 8)
-    one = Said(
+    one = TagPredictions(
         chance.dirichlet(np.ones(labels), size=products),
         chance.integers(0, labels, size=products),
         chance.integers(0, groups, size=products),
     )
-    weights = metrics.resampled_groups(groups, 3, seed)
-    for metric in (metrics.accuracy, metrics.macro_f1, metrics.brier, metrics.calibration_error):
+    weights = metrics.draw_group_weights(groups, 3, seed)
+    for metric in (
+        metrics.compute_accuracy,
+        metrics.compute_macro_f1,
+        metrics.compute_brier_score,
+        metrics.compute_calibration_error,
+    ):
         found = metric(one, weights)
         for row, weight in enumerate(weights):
             drawn = np.repeat(np.arange(products), weight[one.group])
-            copies = Said(one.probabilities[drawn], one.truth[drawn], np.zeros(len(drawn), dtype=np.int64))
+            copies = TagPredictions(one.probabilities[drawn], one.truth[drawn], np.zeros(len(drawn), dtype=np.int64))
             expected = metric(copies, np.ones((1, 1), dtype=np.int64))[0]
             assert found[row] == pytest.approx(expected, nan_ok=True)
-            if len(drawn) and metric is metrics.accuracy:
+            if len(drawn) and metric is metrics.compute_accuracy:
                 assert expected == pytest.approx(accuracy_score(copies.truth, copies.label))
-            if len(drawn) and metric is metrics.macro_f1:
+            if len(drawn) and metric is metrics.compute_macro_f1:
                 assert expected == pytest.approx(f1_score(copies.truth, copies.label, average="macro"))
 
 
@@ -92,11 +102,11 @@ def test_calibrated_probabilities_show_the_calibration_error_that_chance_gives()
     probabilities = chance.dirichlet(np.ones(3), size=600)
     weights = np.ones((1, 600), dtype=np.int64)
     truth = (probabilities.cumsum(axis=1) < chance.random((600, 1))).sum(axis=1)
-    honest = Said(probabilities, truth, np.arange(600))
-    floor = metrics.calibration_error_by_chance(honest, 200, seed=0)
-    assert metrics.calibration_error(honest, weights)[0] == pytest.approx(floor, rel=0.4)
+    honest = TagPredictions(probabilities, truth, np.arange(600))
+    floor = metrics.compute_chance_calibration_error(honest, 200, seed=0)
+    assert metrics.compute_calibration_error(honest, weights)[0] == pytest.approx(floor, rel=0.4)
     sharper = probabilities**3 / (probabilities**3).sum(axis=1, keepdims=True)
-    boastful = Said(sharper, truth, np.arange(600))
-    assert metrics.calibration_error(boastful, weights)[0] > 4 * metrics.calibration_error_by_chance(
+    boastful = TagPredictions(sharper, truth, np.arange(600))
+    assert metrics.compute_calibration_error(boastful, weights)[0] > 4 * metrics.compute_chance_calibration_error(
         boastful, 200, seed=0
     )

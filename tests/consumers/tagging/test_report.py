@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from consumers.tagging import metrics, report
-from consumers.tagging.metrics import Said
+from consumers.tagging.metrics import TagPredictions
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
@@ -51,7 +51,7 @@ def store(tmp_path: Path) -> Settings:
 
 
 def test_reports_the_figures_of_each_variant(store: Settings) -> None:
-    (tag,) = report.judge(store, replicates=500, seed=0).tags
+    (tag,) = report.evaluate_tags(store, replicates=500, seed=0).tags
     assert (tag.tag, tag.products, tag.groups) == ("child_gender", 10, 5)
     assert {row.variant: row.accuracy.value for row in tag.variants} == {
         variant: right / 10 for variant, right in RIGHT.items()
@@ -67,7 +67,7 @@ def test_reports_the_figures_of_each_variant(store: Settings) -> None:
 
 
 def test_compares_with_the_better_rival_on_the_same_products(store: Settings) -> None:
-    (tag,) = report.judge(store, replicates=2000, seed=0).tags
+    (tag,) = report.evaluate_tags(store, replicates=2000, seed=0).tags
     assert tag.rival == "text tower"
     assert tag.gain.value == pytest.approx(0.2)
     # Of the five designs only the fourth tells the two apart, by both of its products: its draws are binomial(5, 1/5).
@@ -76,37 +76,37 @@ def test_compares_with_the_better_rival_on_the_same_products(store: Settings) ->
 
 
 def test_an_undefined_figure_is_nan_null_in_json_and_said(store: Settings) -> None:
-    judged = report.judge(store, replicates=50, seed=0)
+    judged = report.evaluate_tags(store, replicates=50, seed=0)
     at_most = judged.tags[0].variants[0].thresholds[-1]
     assert math.isnan(at_most.accuracy.value)
     assert (
         "child_gender, image and text: accuracy undefined from threshold 0.8, no product is that sure" in judged.notes
     )
     assert "child_age: not judged, no labelled product of the test split was predicted" in judged.notes
-    figures = json.loads(report.as_json(judged))
+    figures = json.loads(report.to_json(judged))
     assert figures["tags"][0]["variants"][0]["thresholds"][-1]["accuracy"] == {"value": None, "ci95": [None, None]}
 
 
 def test_judges_the_newest_tagger_and_the_test_split_alone(store: Settings) -> None:
     everything = dict.fromkeys(TAG_VARIANTS, 10)
     delta.append(store.table("tag_predictions"), predictions(everything, split="calibration"))
-    assert report.judge(store, replicates=50, seed=0).tags[0].variants[0].accuracy.value == 0.8
+    assert report.evaluate_tags(store, replicates=50, seed=0).tags[0].variants[0].accuracy.value == 0.8
     delta.append(store.table("tag_predictions"), predictions(everything, version="tagger-b", later=1))
-    judged = report.judge(store, replicates=50, seed=0)
+    judged = report.evaluate_tags(store, replicates=50, seed=0)
     assert (judged.tagger_version, judged.tags[0].variants[0].accuracy.value) == ("tagger-b", 1.0)
 
 
 def test_two_runs_of_one_tagger_at_once_count_every_product_once(store: Settings) -> None:
-    once = report.as_json(report.judge(store, replicates=50, seed=0))
+    once = report.to_json(report.evaluate_tags(store, replicates=50, seed=0))
     delta.append(store.table("tag_predictions"), predictions(RIGHT))
-    assert report.as_json(report.judge(store, replicates=50, seed=0)) == once
+    assert report.to_json(report.evaluate_tags(store, replicates=50, seed=0)) == once
 
 
 def test_variants_that_speak_of_other_products_are_no_comparison(tmp_path: Path) -> None:
     store = world.store(tmp_path)
     delta.append(store.table("tag_predictions"), predictions(RIGHT).slice(0, 45))
     with pytest.raises(VitrineError, match="image tower speaks of other products than image and text"):
-        report.judge(store, replicates=50, seed=0)
+        report.evaluate_tags(store, replicates=50, seed=0)
 
 
 def test_the_command_prints_the_tables_and_writes_the_json(store: Settings, tmp_path: Path) -> None:
@@ -127,29 +127,29 @@ def test_without_predictions_the_command_ends_in_one_line(tmp_path: Path) -> Non
     assert done.stderr.strip().count("\n") == 0
 
 
-def drawn(chance: np.random.Generator, groups: int, boast: float) -> Said:
+def drawn(chance: np.random.Generator, groups: int, boast: float) -> TagPredictions:
     """What a classifier says of groups of one to three products; above 1 it boasts, at 1 it is calibrated."""
     group = np.repeat(np.arange(groups), chance.integers(1, 4, groups))
     honest = 0.9 * chance.dirichlet(np.full(4, 0.7), groups)[group] + 0.1 * chance.dirichlet(np.ones(4), len(group))
     truth = (honest.cumsum(axis=1) < chance.random((len(group), 1))).sum(axis=1).clip(0, 3)
     said = honest**boast
-    return Said(said / said.sum(axis=1, keepdims=True), truth, group)
+    return TagPredictions(said / said.sum(axis=1, keepdims=True), truth, group)
 
 
 @pytest.mark.parametrize("boast", [1.0, 1.3, 2.0])
 def test_the_interval_of_the_calibration_error_holds_it_and_what_such_samples_show_on_average(boast: float) -> None:
     chance, groups, worlds = np.random.default_rng(0), 60, 200
     once = np.ones((1, groups), dtype=np.int64)
-    average = np.mean([metrics.calibration_error(drawn(chance, groups, boast), once)[0] for _ in range(500)])
+    average = np.mean([metrics.compute_calibration_error(drawn(chance, groups, boast), once)[0] for _ in range(500)])
     covered = 0
     for number in range(worlds):
-        weights = metrics.resampled_groups(groups, 200, number)
-        found = report.centred(metrics.calibration_error(drawn(chance, groups, boast), weights))
+        weights = metrics.draw_group_weights(groups, 200, number)
+        found = report.estimate_bias_corrected(metrics.compute_calibration_error(drawn(chance, groups, boast), weights))
         assert found.ci95[0] <= found.value <= found.ci95[1]
         covered += found.ci95[0] <= average <= found.ci95[1]
     assert covered / worlds > 0.9
 
 
 def test_the_interval_of_a_calibration_error_near_zero_does_not_pass_it() -> None:
-    assert report.centred(np.array([0.01, 0.0, 0.05, 0.07])).ci95[0] == 0.0
-    assert math.isnan(report.centred(np.array([np.nan, 0.0, 0.05])).ci95[0])
+    assert report.estimate_bias_corrected(np.array([0.01, 0.0, 0.05, 0.07])).ci95[0] == 0.0
+    assert math.isnan(report.estimate_bias_corrected(np.array([np.nan, 0.0, 0.05])).ci95[0])

@@ -19,7 +19,7 @@ from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.images import MISSING
 from feature_repo.offline import delta
-from producers.captions.run import Captioned, caption_catalogue
+from producers.captions.run import CaptioningSummary, caption_catalogue
 from producers.encoders.tiny_clip import train_tokenizer
 from producers.encoders.train import train
 from producers.encoders.training import language
@@ -65,7 +65,7 @@ def store(tmp_path: Path) -> Settings:
     return opened(tmp_path)
 
 
-def captioned(store: Settings, encoder: Path) -> Captioned:
+def captioned(store: Settings, encoder: Path) -> CaptioningSummary:
     return caption_catalogue(store, str(encoder), now=NOW, progress=lambda *_: None)
 
 
@@ -198,7 +198,7 @@ def judged(store: Settings, tmp_path: Path) -> Settings:
 
 
 def test_the_report_counts_what_lines_name_and_whether_it_is_so(judged: Settings, tmp_path: Path) -> None:
-    made = report.judge(judged, held_out=None, truth=tmp_path / "truth", seed=0)
+    made = report.evaluate_captions(judged, held_out=None, truth=tmp_path / "truth", seed=0)
     found = {(row.attribute, row.lines): (row.names, row.true) for row in made.truthfulness}
     assert found["colour", "captions"] == pytest.approx((2 / 3, 1 / 2))
     assert found["colour", "titles"] == pytest.approx((1, 2 / 3))  # c names two colours: one of them is not so
@@ -208,22 +208,22 @@ def test_the_report_counts_what_lines_name_and_whether_it_is_so(judged: Settings
     titles = ["新款红色裙子1-3岁", "蓝色裙子", "蓝色红色帽子"]
     own = BLEU(tokenize="zh").corpus_score(["红色裙子1-3岁", "红色裙子", "帽子"], [titles]).score
     assert made.bleu4 == pytest.approx(own)
-    assert json.loads(report.as_json(made))["products"] == 3
+    assert json.loads(report.to_json(made))["products"] == 3
 
 
 def test_only_held_out_products_are_judged_where_they_are_named(judged: Settings, tmp_path: Path) -> None:
     pq.write_table(pa.table({"product_id": ["c"]}), tmp_path / "held_out.parquet")
-    made = report.judge(judged, held_out=tmp_path / "held_out.parquet", truth=tmp_path / "truth", seed=0)
+    made = report.evaluate_captions(judged, held_out=tmp_path / "held_out.parquet", truth=tmp_path / "truth", seed=0)
     assert made.products == 1
     colour = next(row for row in made.truthfulness if (row.attribute, row.lines) == ("colour", "captions"))
     assert colour.names == 0
     assert np.isnan(colour.true)
-    assert json.loads(report.as_json(made))["truthfulness"][0]["true"] is None
+    assert json.loads(report.to_json(made))["truthfulness"][0]["true"] is None
 
 
 def test_without_captions_the_report_says_what_to_run(store: Settings) -> None:
     with pytest.raises(VitrineError, match="product_caption"):
-        report.judge(store, held_out=None, truth=None, seed=0)
+        report.evaluate_captions(store, held_out=None, truth=None, seed=0)
 
 
 def test_a_word_within_a_longer_one_does_not_count_and_latin_words_count_whole() -> None:

@@ -15,12 +15,12 @@ from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
 from producers import cli
 from producers.codes import codebook
-from producers.codes.run import Coded, Gates, code_products
+from producers.codes.run import CodingSummary, QualityGates, code_products
 from tests.feature_repo.features import world
 
 NOW = datetime(2026, 9, 1, tzinfo=UTC)
 SINCE = datetime(2026, 1, 1, tzinfo=UTC)
-OPEN = Gates(1.0, 0.0, 1.0)
+OPEN = QualityGates(1.0, 0.0, 1.0)
 
 
 def clustered(seed: int, products: int) -> np.ndarray:
@@ -42,7 +42,9 @@ def store(tmp_path: Path) -> Settings:
     return made
 
 
-def code(store: Settings, retrain: bool = False, gates: Gates = OPEN, size: int = 8, seed: int = 0) -> Coded:
+def code(
+    store: Settings, retrain: bool = False, gates: QualityGates = OPEN, size: int = 8, seed: int = 0
+) -> CodingSummary:
     return code_products(
         store, encoder_version=None, levels=3, size=size, retrain=retrain, gates=gates, seed=seed, now=NOW
     )
@@ -63,7 +65,7 @@ def test_alike_products_share_their_first_code_and_no_others_do(store: Settings)
 
 def test_a_code_is_the_nearest_centroid_of_what_the_earlier_ones_leave(store: Settings) -> None:
     done = code(store)
-    book = codebook.load(store.offline / "codebooks" / f"{done.codebook_version}.npz")
+    book = codebook.load_codebook(store.offline / "codebooks" / f"{done.codebook_version}.npz")
     vectors = clustered(0, 400)
     for row in rows_of(store):
         left = vectors[int(row["product_id"][1:])].astype(np.float64)
@@ -94,7 +96,7 @@ def test_retraining_codes_every_product_anew_under_a_new_version(store: Settings
     assert other.codebook_version != first.codebook_version
     assert other.added == 400
     assert {row["codebook_version"] for row in rows_of(store)} == {first.codebook_version, other.codebook_version}
-    assert code(store).codebook_version == codebook.newest(store, world.ENCODER).version  # type: ignore[union-attr]
+    assert code(store).codebook_version == codebook.load_newest(store, world.ENCODER).version  # type: ignore[union-attr]
 
 
 def test_the_same_vectors_and_seed_train_the_same_codebook(store: Settings) -> None:
@@ -114,7 +116,7 @@ def test_quality_is_what_the_slow_count_says(store: Settings) -> None:
         share = np.bincount([rows[i]["codes"][level] for i in range(400)], minlength=8) / 400
         entropy = -sum(p * np.log(p) for p in share if p) / np.log(8)
         assert done.quality.usage_entropy[level] == pytest.approx(entropy)
-    book = codebook.load(store.offline / "codebooks" / f"{done.codebook_version}.npz")
+    book = codebook.load_codebook(store.offline / "codebooks" / f"{done.codebook_version}.npz")
     every = np.concatenate([vectors, vectors[:10]])
     made = np.array([sum(level[c] for level, c in zip(book.levels, rows[i]["codes"], strict=True)) for i in range(410)])
     unexplained = ((every - made) ** 2).sum() / ((every - every.mean(axis=0)) ** 2).sum()
@@ -124,20 +126,20 @@ def test_quality_is_what_the_slow_count_says(store: Settings) -> None:
 @pytest.mark.parametrize(
     ("gates", "fault"),
     [
-        (Gates(0.0, 0.0, 1.0), r"collision rate 0\.\d+ > 0\.0"),
-        (Gates(1.0, 1.0, 1.0), r"usage entropy of level 0"),
-        (Gates(1.0, 0.0, 0.01), r"reconstruction error 0\.\d+ > 0\.01"),
+        (QualityGates(0.0, 0.0, 1.0), r"collision rate 0\.\d+ > 0\.0"),
+        (QualityGates(1.0, 1.0, 1.0), r"usage entropy of level 0"),
+        (QualityGates(1.0, 0.0, 0.01), r"reconstruction error 0\.\d+ > 0\.01"),
     ],
 )
-def test_a_codebook_that_breaks_a_gate_leaves_nothing_behind(store: Settings, gates: Gates, fault: str) -> None:
+def test_a_codebook_that_breaks_a_gate_leaves_nothing_behind(store: Settings, gates: QualityGates, fault: str) -> None:
     with pytest.raises(VitrineError, match=fault):
         code(store, gates=gates, size=4)
     assert not delta.exists(store.table("product_codes"))
-    assert codebook.newest(store, world.ENCODER) is None
+    assert codebook.load_newest(store, world.ENCODER) is None
 
 
 def test_drift_away_from_the_codebook_breaks_its_gate(store: Settings) -> None:
-    strict = Gates(1.0, 0.5, 0.5)
+    strict = QualityGates(1.0, 0.5, 0.5)
     code(store, gates=strict)
     strange = np.tile(-clustered(0, 1), (900, 1)) + 0.2 * np.random.default_rng(3).normal(size=(900, world.WIDTH))
     write(store, strange.astype(np.float32), first=1000)
@@ -153,8 +155,8 @@ def test_a_damaged_codebook_is_named(store: Settings) -> None:
     file.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(VitrineError, match=file.name):
         code(store)
-    other = codebook.train(clustered(0, 50), world.ENCODER, levels=1, size=2, seed=0, now=NOW)
-    codebook.save(store, other).rename(file)
+    other = codebook.train_codebook(clustered(0, 50), world.ENCODER, levels=1, size=2, seed=0, now=NOW)
+    codebook.save_codebook(store, other).rename(file)
     with pytest.raises(VitrineError, match="changed or damaged"):
         code(store)
 
@@ -175,12 +177,12 @@ def test_the_command_ends_with_one_when_a_gate_is_broken(store: Settings) -> Non
 
 @pytest.mark.parametrize(("products", "size"), [(1, 1), (10, 10), (150, 16), (8_000, 64), (25_600, 256), (10**8, 256)])
 def test_the_size_of_a_codebook_goes_with_the_catalogue(products: int, size: int) -> None:
-    assert codebook.size_for(products) == size
+    assert codebook.choose_size(products) == size
 
 
 def test_centroids_go_to_the_gpus_that_faiss_sees_and_once_a_level(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = clustered(0, 400)
-    book = codebook.train(vectors, "encoder@1", levels=3, size=8, seed=0, now=NOW)
+    book = codebook.train_codebook(vectors, "encoder@1", levels=3, size=8, seed=0, now=NOW)
     expected, _ = book.encode(vectors)
     moved: list[faiss.Index] = []
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)

@@ -18,9 +18,9 @@ from feature_repo import config as settings
 from feature_repo import run_log
 from feature_repo.config import Settings
 from feature_repo.online.redis_connection import parse_url
-from producers.streaming.loop import Counts, Stream
-from producers.streaming.metrics import Metrics
-from producers.streaming.open_stream import Wanted, opened
+from producers.streaming.loop import Stream, StreamCounts
+from producers.streaming.metrics import StreamMetrics
+from producers.streaming.open_stream import StreamOptions, open_stream
 from producers.streaming.redis_source import RedisSource
 from tests import servers
 
@@ -111,13 +111,13 @@ class Shop:
     @contextmanager
     def stream(self, **wanted: object) -> Iterator[Stream]:
         """A run in this process."""
-        with opened(self.settings, self.source(), self.wanted(**wanted), Metrics(None), _now) as stream:
+        with open_stream(self.settings, self.source(), self.wanted(**wanted), StreamMetrics(None), _now) as stream:
             yield stream
 
-    def wanted(self, **more: object) -> Wanted:
-        return Wanted(**({"encoder": str(self.encoder), "images": self.settings.file.parent} | more))  # type: ignore[arg-type]
+    def wanted(self, **more: object) -> StreamOptions:
+        return StreamOptions(**({"encoder": str(self.encoder), "images": self.settings.file.parent} | more))  # type: ignore[arg-type]
 
-    def take_in(self, **wanted: object) -> Counts:
+    def take_in(self, **wanted: object) -> StreamCounts:
         """Everything that has been sent."""
         with self.stream(**wanted) as stream:
             return stream.run(lambda: self.left() == stream_pending(self))
@@ -152,13 +152,13 @@ def start(shop: Shop, *, batch: int, every: float) -> BaseProcess:
     return process
 
 
-def _run(file: Path, url: str, wanted: Wanted) -> None:
+def _run(file: Path, url: str, wanted: StreamOptions) -> None:
     ending = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ending.set())
     deployment = settings.load(file)
     with run_log.run(deployment, "stream", now=_now()):
         source = RedisSource(parse_url(url), PREFIX)
-        with opened(deployment, source, wanted, Metrics(None), _now) as stream:
+        with open_stream(deployment, source, wanted, StreamMetrics(None), _now) as stream:
             stream.run(ending.is_set)
 
 

@@ -13,8 +13,8 @@ import redis
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
 from feature_repo.online.redis_connection import parse_url
-from producers.streaming.metrics import Metrics
-from producers.streaming.open_stream import opened
+from producers.streaming.metrics import StreamMetrics
+from producers.streaming.open_stream import open_stream
 from producers.streaming.redis_source import RedisSource
 from tests.producers.streaming.running import PREFIX, Shop, _now
 
@@ -69,7 +69,7 @@ def test_messages_of_a_reply_that_was_lost_are_taken_in_before_what_came_later(s
 
     with cutting(shop.server.port, b"lost", then) as port:
         source = RedisSource(parse_url(f"redis://127.0.0.1:{port}"), PREFIX)
-        with opened(shop.settings, source, shop.wanted(every=0.2), Metrics(None), _now) as stream:
+        with open_stream(shop.settings, source, shop.wanted(every=0.2), StreamMetrics(None), _now) as stream:
             stream.run(lambda: (sent.is_set() and not shop.left()) or time.monotonic() > deadline)
     assert shop.left() == 0
     assert shop.dead() == []

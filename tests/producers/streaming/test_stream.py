@@ -20,14 +20,14 @@ from feature_repo.schema import LABELS
 from producers.behaviour import interest_rows
 from producers.behaviour.neighbours import make_neighbours
 from producers.codes import codebook
-from producers.codes.run import Gates, code_products
+from producers.codes.run import QualityGates, code_products
 from producers.embeddings.run import embed_catalogue
 from producers.encoders import load
-from producers.streaming.loop import Counts
+from producers.streaming.loop import StreamCounts
 from producers.tags.run import tag_products
 from tests.producers.streaming.running import BEGAN, PREFIX, TITLES, Shop, _now
 
-OPEN = Gates(1.0, 0.0, 1.0)
+OPEN = QualityGates(1.0, 0.0, 1.0)
 
 
 def table(shop: Shop, name: str) -> list[dict]:
@@ -73,7 +73,7 @@ def test_a_streamed_product_is_what_the_batch_commands_make_of_it(shop: Shop) ->
         shop.settings, encoder_version=None, levels=2, size=4, retrain=False, gates=OPEN, seed=0, now=_now()
     )
     assert (coded.added, coded.known) == (0, 80)
-    book = codebook.newest(shop.settings, coded.encoder_version)
+    book = codebook.load_newest(shop.settings, coded.encoder_version)
     assert book is not None
     vectors = np.array([row["fused_vector"] for row in table(shop, "product_embedding")], np.float32)
     np.testing.assert_array_equal(book.encode(vectors)[0], [row["codes"] for row in table(shop, "product_codes")])
@@ -243,7 +243,7 @@ def test_two_versions_of_a_product_in_one_batch_are_both_kept_and_the_newer_is_o
     newer = (BEGAN + timedelta(days=1)).isoformat()
     shop.send_product(1, title=TITLES[0], updated_at=newer)
     shop.send_product(1)
-    counts: Counts = shop.take_in()
+    counts: StreamCounts = shop.take_in()
     assert counts.added["product_catalogue"] == 2
     with shop.reader() as reader:
         block = reader.fetch("product_embedding", ["p1"])

@@ -16,17 +16,17 @@ from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, quarantine
 from feature_repo.schema import PRODUCT_TAGS, TAG_PREDICTIONS, TAG_SPLITS, TAG_VARIANTS, TAGS
-from producers.tags.labels import read as read_labels
-from producers.tags.run import Tagged, tag_products
+from producers.tags.labels import read_labels as read_labels
+from producers.tags.run import TaggingSummary, tag_products
 from tests.producers.tags import world
 
 
-def run(store: Settings, labels: Path, abstain: float = 0.5, encoder_version: str | None = None) -> Tagged:
+def run(store: Settings, labels: Path, abstain: float = 0.5, encoder_version: str | None = None) -> TaggingSummary:
     return tag_products(store, labels, encoder_version=encoder_version, abstain=abstain, now=world.NOW)
 
 
 @pytest.fixture(scope="module")
-def tagged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Path, Tagged]:
+def tagged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Path, TaggingSummary]:
     folder = tmp_path_factory.mktemp("shop")
     store = world.stocked(folder)
     labels = world.write_labels(folder / "labels.parquet", world.labels(list(range(200))))
@@ -37,7 +37,7 @@ def read(store: Settings, table: str) -> pa.Table:
     return delta.read(store.table(table))
 
 
-def test_tags_every_product_that_has_vectors(tagged: tuple[Settings, Path, Tagged]) -> None:
+def test_tags_every_product_that_has_vectors(tagged: tuple[Settings, Path, TaggingSummary]) -> None:
     store, _, done = tagged
     tags, vectors = read(store, "product_tags"), read(store, "product_embedding")
     assert tags.schema.equals(PRODUCT_TAGS)
@@ -48,7 +48,7 @@ def test_tags_every_product_that_has_vectors(tagged: tuple[Settings, Path, Tagge
     assert set(tags["created_timestamp"].to_pylist()) == {world.NOW}
 
 
-def test_finds_the_tags_of_products_that_nobody_labelled(tagged: tuple[Settings, Path, Tagged]) -> None:
+def test_finds_the_tags_of_products_that_nobody_labelled(tagged: tuple[Settings, Path, TaggingSummary]) -> None:
     tags = read(tagged[0], "product_tags")
     rows = [row for row in tags.to_pylist() if int(row["product_id"][1:]) >= 200]
     for tag in TAGS:
@@ -68,7 +68,7 @@ def test_abstains_below_the_threshold_and_keeps_the_probability(tmp_path: Path) 
         assert tags[tag].is_null().to_numpy().tolist() == (surest < np.float32(0.9)).tolist()
 
 
-def test_distributions_add_up_and_carry_the_stored_probability(tagged: tuple[Settings, Path, Tagged]) -> None:
+def test_distributions_add_up_and_carry_the_stored_probability(tagged: tuple[Settings, Path, TaggingSummary]) -> None:
     tags = read(tagged[0], "product_tags")
     for tag, values in (("child_age", 5), ("child_gender", 3)):
         said = np.array(tags[f"{tag}_distribution"].to_pylist())
@@ -77,7 +77,9 @@ def test_distributions_add_up_and_carry_the_stored_probability(tagged: tuple[Set
         assert said.max(axis=1) == pytest.approx(tags[f"{tag}_probability"].to_numpy())
 
 
-def test_keeps_what_every_variant_said_of_products_that_trained_nothing(tagged: tuple[Settings, Path, Tagged]) -> None:
+def test_keeps_what_every_variant_said_of_products_that_trained_nothing(
+    tagged: tuple[Settings, Path, TaggingSummary],
+) -> None:
     said = read(tagged[0], "tag_predictions")
     assert said.schema.equals(TAG_PREDICTIONS)
     assert set(said["variant"].to_pylist()) == set(TAG_VARIANTS)
@@ -93,7 +95,7 @@ def test_keeps_what_every_variant_said_of_products_that_trained_nothing(tagged: 
         assert row["truth"] == world.truth(int(row["product_id"][1:]) // 2)[row["tag"]]
 
 
-def test_a_second_run_adds_nothing(tagged: tuple[Settings, Path, Tagged]) -> None:
+def test_a_second_run_adds_nothing(tagged: tuple[Settings, Path, TaggingSummary]) -> None:
     store, labels, first = tagged
     before = {name: len(read(store, name)) for name in ("product_tags", "tag_predictions", "quarantine")}
     again = run(store, labels)

@@ -11,21 +11,21 @@ from feature_repo.schema import CHILD_AGES, TAG_VARIANTS
 from producers.tags import labels, split, variants
 from producers.tags import tagger as tagger_module
 from producers.tags.calibration import apply_temperature, fit_temperature
-from producers.tags.embedding_rows import with_width
-from producers.tags.tagger import fit
+from producers.tags.embedding_rows import fix_vector_width
+from producers.tags.tagger import fit_tagger
 from tests.producers.tags import world
 
 Row = dict[str, str | None]
 
 
 def checked(rows: list[Row], known: set[str]) -> tuple[list[dict[str, str]], list[tuple[str, str]]]:
-    usable, refused = labels.check(pa.Table.from_pylist(rows), known)
+    usable, refused = labels.check_labels(pa.Table.from_pylist(rows), known)
     return usable.to_pylist(), [(row.row_id, row.reason) for row in refused]
 
 
 @given(st.lists(st.text(max_size=5), min_size=1, max_size=60))
 def test_never_splits_a_group_between_sides_or_folds(groups: list[str]) -> None:
-    sides, folds = split.splits(groups), split.folds(groups)
+    sides, folds = split.assign_splits(groups), split.assign_folds(groups)
     assert len(set(zip(groups, sides.tolist(), strict=True))) == len(set(groups))
     assert len(set(zip(groups, folds.tolist(), strict=True))) == len(set(groups))
     assert set(folds.tolist()) <= set(range(split.FOLDS))
@@ -33,12 +33,12 @@ def test_never_splits_a_group_between_sides_or_folds(groups: list[str]) -> None:
 
 @given(st.lists(st.text(max_size=5), min_size=1, max_size=30), st.randoms())
 def test_a_group_keeps_its_side_whatever_comes_beside_it(groups: list[str], chance: object) -> None:
-    alone = {group: split.splits([group])[0] for group in groups}
-    assert split.splits(groups).tolist() == [alone[group] for group in groups]
+    alone = {group: split.assign_splits([group])[0] for group in groups}
+    assert split.assign_splits(groups).tolist() == [alone[group] for group in groups]
 
 
 def test_gives_about_three_fifths_to_the_training_and_a_fifth_to_each_other_side() -> None:
-    sides = split.splits([f"group {number}" for number in range(20_000)])
+    sides = split.assign_splits([f"group {number}" for number in range(20_000)])
     assert np.mean(sides == split.TRAIN) == pytest.approx(0.6, abs=0.02)
     assert np.mean(sides == split.CALIBRATION) == pytest.approx(0.2, abs=0.02)
     assert np.mean(sides == split.TEST) == pytest.approx(0.2, abs=0.02)
@@ -111,8 +111,8 @@ def test_calibration_leaves_out_truths_that_the_classifier_cannot_give() -> None
 
 
 def test_a_missing_vector_is_nan_and_its_flag_says_so() -> None:
-    rows = with_width(world.embeddings(world.catalogue(4))).slice(5, 2)
-    there, missing = variants.vectors(rows, variants.COLUMNS[variants.IMAGE_TOWER])
+    rows = fix_vector_width(world.embeddings(world.catalogue(4))).slice(5, 2)
+    there, missing = variants.stack_vectors(rows, variants.COLUMNS[variants.IMAGE_TOWER])
     assert there[:-1].tolist() == rows["image_vector"][0].as_py()
     assert np.isnan(missing[:-1]).all()
     assert (there[-1], missing[-1]) == (1, 0)
@@ -120,14 +120,14 @@ def test_a_missing_vector_is_nan_and_its_flag_says_so() -> None:
 
 def test_the_tagger_sees_vectors_and_the_words_of_the_title() -> None:
     rows = labelled_rows(40)
-    width = {variant: variants.features(variant).fit_transform(rows).shape[1] for variant in TAG_VARIANTS}
+    width = {variant: variants.make_features(variant).fit_transform(rows).shape[1] for variant in TAG_VARIANTS}
     assert width[variants.VECTORS] == 3 * world.WIDTH + 2
     assert width[variants.TAGGER] == width[variants.VECTORS] + width[variants.BAG_OF_WORDS]
 
 
 def labelled_rows(designs: int, tag: str = "child_age") -> pa.Table:
     products = world.catalogue(designs)
-    rows = with_width(world.embeddings(products))
+    rows = fix_vector_width(world.embeddings(products))
     numbers = [int(product[1:]) for product in rows["product_id"].to_pylist()]
     titles = dict(zip(products["product_id"].to_pylist(), products["title"].to_pylist(), strict=True))
     rows = rows.append_column("title", pa.array([titles[product] for product in rows["product_id"].to_pylist()]))
@@ -140,13 +140,13 @@ def test_judges_its_training_products_no_surer_than_new_ones(monkeypatch: pytest
     rows = labelled_rows(120)
     noise = np.random.default_rng(1).permutation(len(rows))  # nothing to learn: only memory could be right
     rows = rows.set_column(rows.schema.get_field_index("value"), "value", rows["value"].take(pa.array(noise)))
-    tagger = fit("child_age", variants.TAGGER, rows, folds=True)
+    tagger = fit_tagger("child_age", variants.TAGGER, rows, folds=True)
     assert tagger is not None
     groups = rows["group"].to_pylist()
-    train = split.splits(groups) == split.TRAIN
+    train = split.assign_splits(groups) == split.TRAIN
     truth = np.array([CHILD_AGES.index(value) for value in rows["value"].to_pylist()])
     remembered = tagger.probabilities(rows).argmax(axis=1) == truth
-    honest = tagger.probabilities(rows, np.where(train, split.folds(groups), -1)).argmax(axis=1) == truth
+    honest = tagger.probabilities(rows, np.where(train, split.assign_folds(groups), -1)).argmax(axis=1) == truth
     assert remembered[train].mean() > 0.6
     assert honest[train].mean() < 0.3
     assert (honest[~train] == remembered[~train]).all()
@@ -155,10 +155,10 @@ def test_judges_its_training_products_no_surer_than_new_ones(monkeypatch: pytest
 @pytest.mark.parametrize("variant", [variants.IMAGE_TOWER, variants.TEXT_TOWER, variants.BAG_OF_WORDS])
 def test_a_product_without_the_modality_gets_the_share_of_labels_among_its_like(variant: str) -> None:
     rows = labelled_rows(600)
-    tagger = fit("child_age", variant, rows, folds=False)
+    tagger = fit_tagger("child_age", variant, rows, folds=False)
     assert tagger is not None
     without = rows.filter(pc.invert(rows["has_image" if variant == variants.IMAGE_TOWER else "has_text"]))
-    train = without.filter(pa.array(split.splits(without["group"].to_pylist()) == split.TRAIN))
+    train = without.filter(pa.array(split.assign_splits(without["group"].to_pylist()) == split.TRAIN))
     shares = [train["value"].to_pylist().count(age) / len(train) for age in CHILD_AGES]
     assert tagger.probabilities(without) == pytest.approx(np.tile(shares, (len(without), 1)), abs=0.08)
 
@@ -166,7 +166,7 @@ def test_a_product_without_the_modality_gets_the_share_of_labels_among_its_like(
 def test_a_label_that_was_never_shown_has_probability_zero() -> None:
     rows = labelled_rows(60)
     rows = rows.filter(pa.array([value != "6-12m" for value in rows["value"].to_pylist()]))
-    tagger = fit("child_age", variants.TAGGER, rows, folds=True)
+    tagger = fit_tagger("child_age", variants.TAGGER, rows, folds=True)
     assert tagger is not None
     assert tagger.labels == CHILD_AGES
     said = tagger.probabilities(rows)
@@ -177,4 +177,4 @@ def test_a_label_that_was_never_shown_has_probability_zero() -> None:
 def test_learns_nothing_from_a_single_label() -> None:
     rows = labelled_rows(60)
     rows = rows.filter(pa.array([value == "6-12m" for value in rows["value"].to_pylist()]))
-    assert fit("child_age", variants.TAGGER, rows, folds=True) is None
+    assert fit_tagger("child_age", variants.TAGGER, rows, folds=True) is None
