@@ -5,7 +5,7 @@ from feature_repo import interruption
 
 def main() -> None:
     """Entry point of the console script."""
-    interruption.run(_command_line)
+    interruption.run_interruptible(_command_line)
 
 
 def _command_line() -> None:

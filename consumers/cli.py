@@ -33,7 +33,7 @@ app.command()(serve.serve)
 
 def main() -> None:
     """Run it; __main__.py is the console script's entry."""
-    console.run(app)
+    console.run_command_line(app)
 
 
 if __name__ == "__main__":

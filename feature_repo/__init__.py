@@ -9,9 +9,9 @@
     offline/        Delta tables, validation, point-in-time joins
     online/         packed rows in LMDB or Redis
     distributed/    the join and the materialization on several machines
+    tables/         deprecated module names
     stores/         Feast's plug-in points, thin
     run_log.py      every run of a producer: its input, its result, how it ended
-    runs.py         the newest runs, for readers
     locks.py        one run of a step at a time
     vocabulary.py   attribute values that a line of text names
     durations.py    durations and timestamps as people write them: 90m, 2026-03-01T12:00Z

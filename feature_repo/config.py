@@ -50,11 +50,11 @@ def load(file: Path | None = None) -> Settings:
         raise VitrineError(
             f"{found}: not a usable feature_store.yaml ({said}); it needs `project` and `offline_store.path`"
         ) from error
-    project, offline = (text(found, name, value) for name, value in read.items())
+    project, offline = (require_text(found, name, value) for name, value in read.items())
     return Settings(file=found, project=project, offline=(found.parent / offline).resolve(), raw=raw)
 
 
-def text(file: Path, name: str, value: object) -> str:
+def require_text(file: Path, name: str, value: object) -> str:
     """The value of a setting that must be text.
 
     Raises:

@@ -103,7 +103,7 @@ def configure(
         logging.getLogger(package).setLevel(logging.INFO if verbose else logging.NOTSET)
 
 
-def run(app: typer.Typer) -> None:
+def run_command_line(app: typer.Typer) -> None:
     """Run a command line; an error that a user can mend becomes one line on standard error.
 
     Exit code 2 for what was typed, 1 for what was found: a table, a checkpoint, a file that may not be written.
@@ -135,7 +135,7 @@ def _say(error: str) -> None:
         typer.secho(f"error: {line}", fg="red", err=True)
 
 
-def progress_bar() -> Progress:
+def make_progress_bar() -> Progress:
     """A progress bar on standard error: `with progress_bar() as bar: task = bar.add_task("encode", total=n)`."""
     return Progress(
         TextColumn("{task.description}"),
@@ -146,7 +146,7 @@ def progress_bar() -> Progress:
     )
 
 
-def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
+def track_progress(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
     """Yield `items` under a progress bar."""
-    with progress_bar() as bar:
+    with make_progress_bar() as bar:
         yield from bar.track(items, total=total, description=description)

@@ -15,7 +15,7 @@ Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 
-def on_every_core(do: Callable[[Given], Made], given: Iterable[Given]) -> Iterator[Made]:
+def map_on_all_cores(do: Callable[[Given], Made], given: Iterable[Given]) -> Iterator[Made]:
     """`do` each of `given`; the results come in that order, and the work begins when the first is asked for."""
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
         yield from pool.map(do, given)

@@ -11,7 +11,7 @@ EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo
 """Bounds of what is meant in earnest, so that no sum of a moment and two ages leaves Python's calendar."""
 
 
-def parse_age(text: str) -> timedelta:
+def parse_duration(text: str) -> timedelta:
     """An age above zero, at most LONGEST: a number and a unit (s, m, h, d).
 
     Raises:
@@ -27,7 +27,7 @@ def parse_age(text: str) -> timedelta:
     return age
 
 
-def parse_moment(text: str) -> datetime:
+def parse_timestamp(text: str) -> datetime:
     """A moment in UTC, from ISO 8601 with its offset. Without one it is refused: it could be off by a day.
 
     Raises:
@@ -44,7 +44,7 @@ def parse_moment(text: str) -> datetime:
     return moment.astimezone(UTC)
 
 
-def in_words(age: timedelta) -> str:
+def format_duration(age: timedelta) -> str:
     """The two largest units of an age above zero: 2d 3h, 3h 20m, 45s."""
     seconds = int(age.total_seconds())
     parts = [(seconds // 86400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s")]

@@ -10,7 +10,7 @@ INTERRUPTED = 130
 """What a shell makes of a command that SIGINT ended."""
 
 
-def run(work: Callable[[], None]) -> None:
+def run_interruptible(work: Callable[[], None]) -> None:
     """Do `work`; interrupted, say so and exit."""
     try:
         work()

@@ -25,7 +25,7 @@ _ours: set[Path] = set()
 
 
 @contextmanager
-def alone(settings: Settings, step: str) -> Iterator[None]:
+def hold_lock(settings: Settings, step: str) -> Iterator[None]:
     """Hold the lock of a step.
 
     Raises:
@@ -48,7 +48,7 @@ def alone(settings: Settings, step: str) -> Iterator[None]:
             _ours.remove(file)
 
 
-def held(settings: Settings, step: str) -> bool:
+def is_locked(settings: Settings, step: str) -> bool:
     """Whether a process is running this step now."""
     file = _file(settings, step)
     if file in _ours or not file.exists():

@@ -1,15 +1,16 @@
-"""Every run of a producer: what went in, which model, what came of it, how it ended.
+"""Run log: one row for each run of a producer, with its inputs, model, counts and outcome.
 
-The rows lie in the table `vitrine_runs` of the registry's database (`registry.path` of feature_store.yaml: SQLite,
-PostgreSQL), or in `ledger.db` beside the Delta tables where the registry is no SQL database. A producer needs two
-lines:
+The rows are in the table `vitrine_runs` of the registry's database (`registry.path` of feature_store.yaml: SQLite or
+PostgreSQL). If the registry is not an SQL database, they are in `ledger.db` beside the Delta tables. Usage:
 
-    with ledger.run(settings, "codes", now=now, reads=["product_embedding"]) as run:
+    with run_log.record_run(settings, "codes", now=now, reads=["product_embedding"]) as run:
         ...
-        run.counts(coded=1000)
+        run.add_counts(coded=1000)
 
-A run is alone in its step on a store (locks.py). One that a signal killed cannot write down its end: whoever next
-looks finds its lock free, and notes it as killed.
+`record_run` holds the lock of its step (locks.py). A run that is killed cannot record its end. The next reader that
+finds its lock free marks it as killed.
+
+SQLAlchemy is imported inside the functions, because most importers of this module only need the classes.
 """
 
 import os
@@ -17,119 +18,113 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import Any
-
-import sqlalchemy as sql
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.schema import CreateTable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from feature_repo import locks
-from feature_repo import runs as where
-from feature_repo.config import Settings
-from feature_repo.errors import VitrineError
+from feature_repo.config import Settings, require_text
+from feature_repo.errors import InvalidInputError, UnavailableError
 from feature_repo.offline import delta
 
-RUNNING, DONE, FAILED, STOPPED, KILLED = "running", "done", "failed", "stopped", "killed"
-"""How a run stands: STOPPED is by the keyboard, KILLED by a signal or a machine that went down."""
-LOCK_SECONDS = 30
-"""How long SQLite waits for another writer."""
+if TYPE_CHECKING:
+    import sqlalchemy as sql
 
-_RUNS = sql.Table(
-    "vitrine_runs",
-    sql.MetaData(),
-    sql.Column("id", sql.Integer, primary_key=True, autoincrement=True),
-    sql.Column("project", sql.String(255), nullable=False),
-    sql.Column("step", sql.String(64), nullable=False),
-    sql.Column("model", sql.String(512)),
-    sql.Column("inputs", sql.JSON, nullable=False),
-    sql.Column("counts", sql.JSON, nullable=False),
-    sql.Column("quarantined", sql.JSON, nullable=False),
-    sql.Column("started", sql.DateTime(timezone=True), nullable=False),
-    sql.Column("ended", sql.DateTime(timezone=True)),
-    sql.Column("ending", sql.String(16), nullable=False),
-    sql.Column("error", sql.Text),
-    sql.Column("host", sql.String(255), nullable=False),
-    sql.Column("process", sql.Integer, nullable=False),
-)
+RUNNING, DONE, FAILED, STOPPED, KILLED = "running", "done", "failed", "stopped", "killed"
+"""Values of `RunRecord.ending`. STOPPED: by Ctrl-C. KILLED: by a signal, or because the machine went down."""
+SQLITE_TIMEOUT_SECONDS = 30
+"""How long SQLite waits for the lock of another writer."""
 
 
 @dataclass(frozen=True)
-class Record:
-    """One run, as it stands in the ledger."""
+class RunRecord:
+    """One run, as the table holds it."""
 
     id: int
     step: str
+    """The command, without `produce`: "catalogue", "embeddings", ..."""
     model: str | None
     inputs: dict[str, int | None]
-    """Version of each table, when it was read; None where there was no such table."""
+    """Version of each input table when it was read; None if the table did not exist."""
     counts: dict[str, int]
-    """Whatever the step counts: encoded, reused, ...; up to its last commit."""
+    """Row counts by name, such as `encoded` or `reused`, up to the last commit of the run."""
     quarantined: dict[str, int]
-    """Rows by reason."""
+    """Quarantined rows by reason."""
     started: datetime
     ended: datetime | None
-    """None while it is running, and where it was killed: nobody saw when."""
+    """None while the run is running, and if it was killed."""
     ending: str
+    """RUNNING, DONE, FAILED, STOPPED or KILLED."""
     error: str | None
     host: str
     process: int
 
 
 @dataclass
-class Run:
-    """A run that is going on; every method writes to the ledger at once."""
+class RunRecorder:
+    """Writes the row of the current run. Every method commits at once."""
 
     id: int
-    _engine: sql.Engine
+    _engine: "sql.Engine"
     _settings: Settings
     _inputs: dict[str, int | None] = field(default_factory=dict)
     _counts: dict[str, int] = field(default_factory=dict)
     _quarantined: dict[str, int] = field(default_factory=dict)
 
-    def reads(self, table: str, version: int | None) -> None:
-        """Note what goes in: the version of a table."""
+    def add_input(self, table: str, version: int | None) -> None:
+        """Record the version of an input table; None if the table does not exist."""
         self._inputs[table] = version
-        self._write(inputs=self._inputs)
+        self._update(inputs=self._inputs)
 
-    def uses(self, model: str) -> None:
-        """Note the version of the model."""
-        self._write(model=model)
+    def set_model(self, model: str) -> None:
+        """Record the version of the model that the run uses."""
+        self._update(model=model)
 
-    def counts(self, **more: int) -> None:
-        """Add to the counts, under any names."""
-        for name, rows in more.items():
+    def add_counts(self, **counts: int) -> None:
+        """Add to the run's counts. Any name is allowed; a name that is already there is summed."""
+        for name, rows in counts.items():
             self._counts[name] = self._counts.get(name, 0) + rows
-        self._write(counts=self._counts)
+        self._update(counts=self._counts)
 
-    def quarantined(self, more: Mapping[str, int]) -> None:
-        """Add rows that went to the quarantine, by reason."""
-        for reason, rows in more.items():
+    def add_quarantined(self, counts: Mapping[str, int]) -> None:
+        """Add numbers of quarantined rows, by reason."""
+        for reason, rows in counts.items():
             self._quarantined[reason] = self._quarantined.get(reason, 0) + rows
-        self._write(quarantined=self._quarantined)
+        self._update(quarantined=self._quarantined)
 
-    def _write(self, **values: Any) -> None:
-        with _explained(self._engine, self._settings) as connection:
-            connection.execute(_RUNS.update().where(_RUNS.c.id == self.id).values(**values))
+    def _update(self, **values: Any) -> None:
+        runs = _runs_table()
+        with _transaction(self._engine, self._settings) as connection:
+            connection.execute(runs.update().where(runs.c.id == self.id).values(**values))
 
 
 @contextmanager
-def run(settings: Settings, step: str, *, now: datetime, reads: Sequence[str] = ()) -> Iterator[Run]:
-    """Note a run of `produce STEP`, alone in its step, and how it ends.
+def record_run(settings: Settings, step: str, *, now: datetime, reads: Sequence[str] = ()) -> Iterator[RunRecorder]:
+    """Record a run of `produce STEP` and hold the lock of the step until it ends.
+
+    The row is inserted as RUNNING. It becomes DONE when the block ends, STOPPED on KeyboardInterrupt, and FAILED with
+    the message on any other exception. The exception is raised again.
 
     Args:
-        now: when it starts; it ends so much later as has then passed.
-        reads: tables whose version is noted now. A step that picks the version itself calls `Run.reads`.
+        settings: the deployment.
+        step: name of the step.
+        now: start time. The end time is `now` plus the elapsed monotonic time.
+        reads: tables whose current version is recorded as input. A step that chooses the version itself calls
+            `RunRecorder.add_input` instead.
 
     Raises:
-        VitrineError: another process is running this step on this store, or the database does not answer.
+        ConflictError: another process runs this step on this store.
+        UnavailableError: the database does not answer.
+        InvalidInputError: `registry.path` is not a database address, or its driver is not installed.
     """
     began = time.monotonic()
-    with locks.alone(settings, step):
-        engine = _open(settings)
-        _bury(engine, settings, step)
-        mine = {
+    with locks.hold_lock(settings, step):
+        engine = _open_database(settings)
+        _mark_killed(engine, settings, step)
+        runs = _runs_table()
+        row = {
             "project": settings.project,
             "step": step,
             "inputs": {},
@@ -140,90 +135,78 @@ def run(settings: Settings, step: str, *, now: datetime, reads: Sequence[str] = 
             "host": socket.gethostname(),
             "process": os.getpid(),
         }
-        with _explained(engine, settings) as connection:
-            number = connection.execute(_RUNS.insert().values(**mine).returning(_RUNS.c.id)).scalar_one()
-        going = Run(number, engine, settings)
+        with _transaction(engine, settings) as connection:
+            run_id = connection.execute(runs.insert().values(**row).returning(runs.c.id)).scalar_one()
+        recorder = RunRecorder(run_id, engine, settings)
         for table in reads:
-            going.reads(table, delta.version(settings.table(table)))
+            recorder.add_input(table, delta.latest_version(settings.table(table)))
         ending, error = DONE, None
         try:
-            yield going
+            yield recorder
         except KeyboardInterrupt:
             ending = STOPPED
             raise
-        except BaseException as caught:
-            ending, error = FAILED, " ".join(f"{caught}".split()) or type(caught).__name__
+        except BaseException as raised:
+            ending, error = FAILED, " ".join(f"{raised}".split()) or type(raised).__name__
             raise
         finally:
             ended = now.astimezone(UTC) + timedelta(seconds=time.monotonic() - began)
-            going._write(ended=ended, ending=ending, error=error)
+            recorder._update(ended=ended, ending=ending, error=error)
 
 
-def runs(settings: Settings, *, step: str | None = None) -> list[Record]:
-    """The runs of a deployment in the order in which they began, all or those of one step."""
-    engine = _open(settings)
-    with _explained(engine, settings) as connection:
-        of_ours = sql.select(_RUNS.c.step).where(_RUNS.c.project == settings.project, _RUNS.c.ending == RUNNING)
-        running = set(connection.scalars(of_ours))
-    for name in running:
-        if not locks.held(settings, name):
-            _bury(engine, settings, name)
-    wanted = sql.select(_RUNS).where(_RUNS.c.project == settings.project).order_by(_RUNS.c.id)
+def read_runs(settings: Settings, *, step: str | None = None) -> list[RunRecord]:
+    """Return the runs of a deployment, oldest first, and mark dead ones as killed.
+
+    Creates the table if it does not exist. A run that is recorded as running, but whose lock is free, becomes KILLED.
+
+    Args:
+        settings: the deployment.
+        step: return only the runs of this step; None: of all steps.
+
+    Raises:
+        UnavailableError: the database does not answer.
+        InvalidInputError: `registry.path` is not a database address, or its driver is not installed.
+    """
+    import sqlalchemy as sql
+
+    engine, runs = _open_database(settings), _runs_table()
+    with _transaction(engine, settings) as connection:
+        running = sql.select(runs.c.step).where(runs.c.project == settings.project, runs.c.ending == RUNNING)
+        running_steps = set(connection.scalars(running))
+    for name in running_steps:
+        if not locks.is_locked(settings, name):
+            _mark_killed(engine, settings, name)
+    query = sql.select(runs).where(runs.c.project == settings.project).order_by(runs.c.id)
     if step is not None:
-        wanted = wanted.where(_RUNS.c.step == step)
-    with _explained(engine, settings) as connection:
-        return [_record(row._asdict()) for row in connection.execute(wanted)]
+        query = query.where(runs.c.step == step)
+    with _transaction(engine, settings) as connection:
+        return [_to_record(row._asdict()) for row in connection.execute(query)]
 
 
-def _bury(engine: sql.Engine, settings: Settings, step: str) -> None:
-    """Note as killed whatever of a step whose lock is free is said to be running."""
-    dead = (_RUNS.c.project == settings.project) & (_RUNS.c.step == step) & (_RUNS.c.ending == RUNNING)
-    with _explained(engine, settings) as connection:
-        connection.execute(_RUNS.update().where(dead).values(ending=KILLED))
+def read_last_runs(settings: Settings, limit: int) -> list[RunRecord]:
+    """Return the newest runs of a deployment, newest first, without writing to the database.
+
+    A killed run may still be recorded as running (see `read_runs`). Returns an empty list if there is no table yet.
+
+    Raises:
+        UnavailableError: the database does not answer.
+        InvalidInputError: `registry.path` is not a database address, or its driver is not installed.
+    """
+    import sqlalchemy as sql
+
+    _, file = _registry_address(settings)
+    if file is not None and not file.is_file():
+        return []
+    engine, runs = _connect(settings), _runs_table()
+    query = sql.select(runs).where(runs.c.project == settings.project).order_by(runs.c.id.desc()).limit(limit)
+    with _transaction(engine, settings) as connection:
+        if not sql.inspect(connection).has_table(runs.name):
+            return []
+        return [_to_record(row._asdict()) for row in connection.execute(query)]
 
 
-def _open(settings: Settings) -> sql.Engine:
-    """The database of a deployment, the table made where there is none yet."""
-    url, file = where.address(settings)
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    waits = {"timeout": LOCK_SECONDS} if url.get_backend_name() == "sqlite" else {}
-    try:
-        # No connection is kept: between its few writes a run may take hours.
-        engine = sql.create_engine(url, poolclass=sql.pool.NullPool, connect_args=waits)
-    except (SQLAlchemyError, ImportError) as error:
-        raise VitrineError(
-            f"{settings.file}: no driver for registry.path ({error}); PostgreSQL's: pip install 'vitrine[postgres]'"
-        ) from error
-    with _explained(engine, settings) as connection:
-        connection.execute(CreateTable(_RUNS, if_not_exists=True))
-    return engine
-
-
-@contextmanager
-def _explained(engine: sql.Engine, settings: Settings) -> Iterator[sql.Connection]:
-    """A transaction; what the database says against it becomes one line."""
-    try:
-        with engine.begin() as connection:
-            yield connection
-    except SQLAlchemyError as error:
-        said = " ".join(str(getattr(error, "orig", None) or error).split())
-        address = engine.url.render_as_string(hide_password=True)
-        raise VitrineError(
-            f"the ledger of runs in {address} (registry.path of {settings.file}) does not answer: {said}"
-        ) from error
-
-
-def _record(row: Mapping[str, Any]) -> Record:
-    values = {name: row[name] for name in Record.__dataclass_fields__}
-    for name in ("started", "ended"):
-        if values[name] is not None and values[name].tzinfo is None:  # SQLite keeps no zone; all are UTC
-            values[name] = values[name].replace(tzinfo=UTC)
-    return Record(**values)
-
-
-def line(run: Record) -> str:
-    """A run in one line, and one more for each reason of what it quarantined."""
+def format_run(run: RunRecord) -> str:
+    """Return a run as one line of text, followed by one line for each quarantine reason."""
     read = ", ".join(f"{table} {'none' if version is None else f'v{version}'}" for table, version in run.inputs.items())
     took = "" if run.ended is None else f" after {(run.ended - run.started).total_seconds():.1f} s"
     parts = [
@@ -236,3 +219,107 @@ def line(run: Record) -> str:
     ]
     lines = ["; ".join(part for part in parts if part)]
     return "\n".join(lines + [f"  quarantined {rows:,}: {reason}" for reason, rows in run.quarantined.items()])
+
+
+@cache
+def _runs_table() -> "sql.Table":
+    import sqlalchemy as sql
+
+    return sql.Table(
+        "vitrine_runs",
+        sql.MetaData(),
+        sql.Column("id", sql.Integer, primary_key=True, autoincrement=True),
+        sql.Column("project", sql.String(255), nullable=False),
+        sql.Column("step", sql.String(64), nullable=False),
+        sql.Column("model", sql.String(512)),
+        sql.Column("inputs", sql.JSON, nullable=False),
+        sql.Column("counts", sql.JSON, nullable=False),
+        sql.Column("quarantined", sql.JSON, nullable=False),
+        sql.Column("started", sql.DateTime(timezone=True), nullable=False),
+        sql.Column("ended", sql.DateTime(timezone=True)),
+        sql.Column("ending", sql.String(16), nullable=False),
+        sql.Column("error", sql.Text),
+        sql.Column("host", sql.String(255), nullable=False),
+        sql.Column("process", sql.Integer, nullable=False),
+    )
+
+
+def _registry_address(settings: Settings) -> "tuple[sql.URL, Path | None]":
+    """Return the address of the database, and its file if it is SQLite. Relative paths start at feature_store.yaml."""
+    import sqlalchemy as sql
+    from sqlalchemy.exc import ArgumentError
+
+    registry = settings.raw.get("registry")
+    if not isinstance(registry, dict) or registry.get("registry_type") != "sql":
+        file = settings.offline / "ledger.db"
+        return sql.URL.create("sqlite", database=str(file)), file
+    path = require_text(settings.file, "registry.path", registry.get("path"))
+    try:
+        url = sql.make_url(path)
+    except ArgumentError as error:
+        raise InvalidInputError(f"{settings.file}: registry.path is not a database address ({error})") from error
+    if url.get_backend_name() != "sqlite" or not url.database:
+        return url, None
+    file = (settings.file.parent / url.database).resolve()
+    return url.set(database=str(file)), file
+
+
+def _connect(settings: Settings) -> "sql.Engine":
+    import sqlalchemy as sql
+    from sqlalchemy.exc import SQLAlchemyError
+
+    url, _ = _registry_address(settings)
+    options = {"timeout": SQLITE_TIMEOUT_SECONDS} if url.get_backend_name() == "sqlite" else {}
+    try:
+        # NullPool: a run may take hours between two writes, and no connection stays open meanwhile.
+        return sql.create_engine(url, poolclass=sql.pool.NullPool, connect_args=options)
+    except (SQLAlchemyError, ImportError) as error:
+        raise InvalidInputError(
+            f"{settings.file}: no driver for registry.path ({error}); for PostgreSQL: pip install 'vitrine[postgres]'"
+        ) from error
+
+
+def _open_database(settings: Settings) -> "sql.Engine":
+    """Connect to the database; create its file and the table if they do not exist."""
+    from sqlalchemy.schema import CreateTable
+
+    _, file = _registry_address(settings)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    engine = _connect(settings)
+    with _transaction(engine, settings) as connection:
+        connection.execute(CreateTable(_runs_table(), if_not_exists=True))
+    return engine
+
+
+@contextmanager
+def _transaction(engine: "sql.Engine", settings: Settings) -> "Iterator[sql.Connection]":
+    """Open a transaction. Raise UnavailableError with one line for any error of the database."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except SQLAlchemyError as error:
+        message = " ".join(str(getattr(error, "orig", None) or error).split())
+        address = engine.url.render_as_string(hide_password=True)
+        raise UnavailableError(
+            f"the run log in {address} (registry.path of {settings.file}) does not answer: {message}; check the "
+            "address and that the database is up"
+        ) from error
+
+
+def _mark_killed(engine: "sql.Engine", settings: Settings, step: str) -> None:
+    """Mark the runs of a step that are recorded as running as killed. The caller knows that its lock is free."""
+    runs = _runs_table()
+    dead = (runs.c.project == settings.project) & (runs.c.step == step) & (runs.c.ending == RUNNING)
+    with _transaction(engine, settings) as connection:
+        connection.execute(runs.update().where(dead).values(ending=KILLED))
+
+
+def _to_record(row: Mapping[str, Any]) -> RunRecord:
+    values = {column.name: row[column.name] for column in fields(RunRecord)}
+    for name in ("started", "ended"):
+        if values[name] is not None and values[name].tzinfo is None:  # SQLite stores no time zone; all times are UTC
+            values[name] = values[name].replace(tzinfo=UTC)
+    return RunRecord(**values)

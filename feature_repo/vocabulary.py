@@ -17,7 +17,7 @@ Words = dict[str, list[str]]
 """Value to the words for it."""
 
 
-def read(truth: Path) -> dict[str, Words]:
+def read_vocabulary(truth: Path) -> dict[str, Words]:
     """Attribute to value to words, of the truth folder of a generated shop.
 
     Raises:
@@ -32,7 +32,7 @@ def read(truth: Path) -> dict[str, Words]:
     return words
 
 
-def named(line: str, words: Words) -> set[str]:
+def find_values(line: str, words: Words) -> set[str]:
     """The values that a line names; a word within a longer one of the same attribute does not count.
 
     Latin words count whole; Chinese runs on, so its words count wherever they stand.

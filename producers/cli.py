@@ -51,7 +51,7 @@ app.command()(vacuum.vacuum)
 
 def main() -> None:
     """Run it; __main__.py is the console script's entry."""
-    console.run(app)
+    console.run_command_line(app)
 
 
 if __name__ == "__main__":

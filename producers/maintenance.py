@@ -67,7 +67,7 @@ def vacuum(settings: Settings, *, now: datetime, grace: timedelta) -> Iterator[V
     """
     before = now - retention_of(settings)
     for path in _tables(settings):
-        columns = delta.dataset(path).schema.names
+        columns = delta.open_dataset(path).schema.names
         keys = [key for key in (PRODUCT_ID, USER_ID) if key in columns]
         dropped = 0
         if keys and {EVENT_TIMESTAMP, CREATED_TIMESTAMP} <= set(columns):
@@ -91,7 +91,7 @@ def forget(settings: Settings, *, products: Sequence[str], users: Sequence[str])
     online = open_configured_table(settings)
     deleted: dict[str, int] = {}
     for path in _tables(settings):
-        columns = delta.dataset(path).schema.names
+        columns = delta.open_dataset(path).schema.names
         for column, values in ((PRODUCT_ID, products), (USER_ID, users), (ROW_ID, [*products, *users])):
             if column in columns:
                 rows = retention.forget(path, column, list(values))
@@ -111,7 +111,7 @@ def _remembered_by(settings: Settings, products: Sequence[str]) -> int:
     if not products or not delta.exists(path):
         return 0
     users: set[str] = set()
-    for batch in take.scan(delta.dataset(path), [USER_ID, "recent_products"]).to_batches():
+    for batch in take.scan(delta.open_dataset(path), [USER_ID, "recent_products"]).to_batches():
         lists = batch["recent_products"]
         named = pc.is_in(pc.list_flatten(lists), value_set=pa.array(products, pa.string()))
         rows = pc.unique(pc.list_parent_indices(lists).filter(named))

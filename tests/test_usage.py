@@ -75,7 +75,7 @@ def test_a_value_that_can_mean_nothing_ends_with_2_and_says_why(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", line.split())
     with pytest.raises(SystemExit) as ended:
-        console.run((produce if line.startswith("produce") else consume).app)
+        console.run_command_line((produce if line.startswith("produce") else consume).app)
     said = capsys.readouterr().err
     assert ended.value.code == 2
     assert REFUSED[line] in said
@@ -93,7 +93,7 @@ def test_an_error_that_quotes_a_broken_file_is_one_line_that_commands_no_termina
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["produce", "catalogue", "--products", "products.csv"])
     with pytest.raises(SystemExit) as ended:
-        console.run(produce.app)
+        console.run_command_line(produce.app)
     said = capsys.readouterr().err
     assert ended.value.code == 1
     assert "\ufffd[2J" in said
@@ -108,7 +108,7 @@ def test_a_file_that_cannot_be_written_ends_with_1_and_one_line(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["produce", "shop", "--out", "taken/shop", "--products", "3"])
     with pytest.raises(SystemExit) as ended:
-        console.run(produce.app)
+        console.run_command_line(produce.app)
     assert ended.value.code == 1
     assert capsys.readouterr().err == "error: taken/shop/images: Not a directory\n"
 
@@ -120,7 +120,7 @@ def test_where_figures_cannot_be_written_is_said_before_hours_of_work(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["consume", "lift", "--impressions", "none.parquet", "--json", "taken/lift.json"])
     with pytest.raises(SystemExit) as ended:
-        console.run(consume.app)
+        console.run_command_line(consume.app)
     assert ended.value.code == 1
     assert capsys.readouterr().err == "error: taken: File exists\n"
 
@@ -136,7 +136,7 @@ def test_a_file_with_two_columns_of_one_name_is_refused_by_that_name(
     for name in ("products.parquet", "products.csv"):
         monkeypatch.setattr(sys, "argv", ["produce", "catalogue", "--products", name])
         with pytest.raises(SystemExit) as ended:
-            console.run(produce.app)
+            console.run_command_line(produce.app)
         assert ended.value.code == 1
         said = capsys.readouterr().err
         assert said == f"error: {name}: there is more than one column title; leave one or rename the others\n"
@@ -145,7 +145,7 @@ def test_a_file_with_two_columns_of_one_name_is_refused_by_that_name(
 def test_a_letter_that_the_terminal_lacks_ends_no_command(tmp_path: Path) -> None:
     code = "import typer; from feature_repo import console; app = typer.Typer(); app.command()(lambda: print('女童…'))"
     done = subprocess.run(
-        [sys.executable, "-c", f"{code}; console.run(app)"],
+        [sys.executable, "-c", f"{code}; console.run_command_line(app)"],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(FOLDER.parent)},
@@ -164,7 +164,7 @@ def test_a_taken_port_of_a_streams_metrics_is_named_with_what_to_do(
         port = taken.getsockname()[1]
         monkeypatch.setattr(sys, "argv", ["produce", "stream", "--encoder", ".", "--metrics-port", str(port)])
         with pytest.raises(SystemExit) as ended:
-            console.run(produce.app)
+            console.run_command_line(produce.app)
     for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
         signal.signal(number, handler)
     assert ended.value.code == 1

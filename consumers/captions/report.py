@@ -20,7 +20,7 @@ from sacrebleu.metrics.chrf import CHRF
 from feature_repo import schema, vocabulary
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
-from feature_repo.offline import delta, files
+from feature_repo.offline import delta, input_files
 from feature_repo.schema import EVENT_TIMESTAMP, PRODUCT_ID
 
 ATTRIBUTES = ("colour", "category", "child_age")
@@ -73,7 +73,7 @@ def evaluate_captions(settings: Settings, *, held_out: Path | None, truth: Path 
     rows = _lines(settings)
     version = rows["captioner_version"][0].as_py()
     if held_out is not None:
-        asked = files.read(held_out, [PRODUCT_ID])[PRODUCT_ID].combine_chunks()
+        asked = input_files.read_table(held_out, [PRODUCT_ID])[PRODUCT_ID].combine_chunks()
         rows = rows.filter(pc.is_in(rows[PRODUCT_ID], value_set=asked))
         if not len(rows):
             raise VitrineError(f"{held_out}: none of its products has a caption; run `produce captions`")
@@ -128,11 +128,11 @@ def _truthfulness(rows: pa.Table, truth: Path, chance: np.random.Generator) -> l
     place = pc.index_in(rows[PRODUCT_ID], value_set=known[PRODUCT_ID].combine_chunks())
     if place.null_count:
         raise VitrineError(f"{truth}: the truth does not know {place.null_count} of the products; is it of this shop?")
-    table, found = vocabulary.read(truth), []
+    table, found = vocabulary.read_vocabulary(truth), []
     for attribute in ATTRIBUTES:
         values = known[attribute].take(place).to_pylist()
         for lines, column in (("captions", "caption"), ("titles", "title")):
-            said = [vocabulary.named(line, table[attribute]) for line in rows[column].to_pylist()]
+            said = [vocabulary.find_values(line, table[attribute]) for line in rows[column].to_pylist()]
             right = np.array([one == {value} for one, value in zip(said, values, strict=True) if one], dtype=float)
             drawn = right[chance.integers(len(right), size=(REPLICATES, len(right)))].mean(axis=1) if len(right) else []
             low, high = np.quantile(drawn, [0.025, 0.975]) if len(right) else (np.nan, np.nan)

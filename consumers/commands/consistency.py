@@ -46,14 +46,14 @@ def consistency(
     from consumers.monitoring.consistency import check as views
     from consumers.monitoring.figures import as_json
     from consumers.monitoring.terminal import consistency_table
-    from feature_repo.durations import parse_age, parse_moment
+    from feature_repo.durations import parse_duration, parse_timestamp
 
-    deployment, moment = config.load(store), parse_moment(now) if now else datetime.now(UTC)
+    deployment, moment = config.load(store), parse_timestamp(now) if now else datetime.now(UTC)
     if served_log is not None:
         if served is not None:
             raise UsageError("--served and --served-log exclude each other: the one names keys, the other has rows")
         judged = views.check_served(
-            deployment, served_log, sample=sample, budget=budget, now=moment, grace=parse_age(grace)
+            deployment, served_log, sample=sample, budget=budget, now=moment, grace=parse_duration(grace)
         )
         Console().print(consistency_table(judged))
         outcome.finish_check(as_json(judged), json, judged.breaches, judged.blind)
@@ -64,7 +64,7 @@ def consistency(
         seed=seed,
         budget=budget,
         now=moment,
-        grace=parse_age(grace),
+        grace=parse_duration(grace),
         at_most=scan,
         served=served,
     )

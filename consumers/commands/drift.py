@@ -33,13 +33,13 @@ def drift(
     from consumers.monitoring.drift.check import check
     from consumers.monitoring.figures import as_json
     from consumers.monitoring.terminal import drift_table
-    from feature_repo.durations import parse_age, parse_moment
+    from feature_repo.durations import parse_duration, parse_timestamp
 
     found = check(
         config.load(store),
-        now=parse_moment(now) if now else datetime.now(UTC),
-        window=parse_age(window),
-        before=parse_age(before),
+        now=parse_timestamp(now) if now else datetime.now(UTC),
+        window=parse_duration(window),
+        before=parse_duration(before),
         once_in=once_in,
         sample=sample,
         seed=seed,

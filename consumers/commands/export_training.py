@@ -40,7 +40,7 @@ def export_training(
     from consumers.ranking.export import LIGHTGBM, PARQUET
     from consumers.ranking.run import join_and_export
 
-    with console.progress_bar() as bar:
+    with console.make_progress_bar() as bar:
         task = bar.add_task("join impressions and features", total=None)
         files = join_and_export(
             config.load(store),

@@ -46,9 +46,9 @@ def freshness(
     from consumers.monitoring.figures import as_json
     from consumers.monitoring.freshness import freshness as views
     from consumers.monitoring.terminal import as_table, slice_tables
-    from feature_repo.durations import parse_age, parse_moment
+    from feature_repo.durations import parse_duration, parse_timestamp
 
-    allowed, moment = parse_age(max_age), parse_moment(now) if now else datetime.now(UTC)
+    allowed, moment = parse_duration(max_age), parse_timestamp(now) if now else datetime.now(UTC)
     opened = config.load(store)
     if objectives or impressions or slices:
         from consumers.monitoring.freshness import report
@@ -59,8 +59,8 @@ def freshness(
             now=moment,
             max_age=allowed,
             objectives=load(objectives) if objectives else Objectives(),
-            window=parse_age(window),
-            new_for=parse_age(new_for),
+            window=parse_duration(window),
+            new_for=parse_duration(new_for),
             categories=categories,
             products=products,
             impressions=impressions,

@@ -62,7 +62,7 @@ def lift(
 
     outcome.prepare_output_files(json, report)
     steps = reports.read_timings(timings) if timings else []
-    with console.progress_bar() as bar:
+    with console.make_progress_bar() as bar:
         task = bar.add_task("join impressions and features", total=None)
         run = measure_lift(
             config.load(store),

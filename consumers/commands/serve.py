@@ -213,9 +213,9 @@ def _serve(options: _ServeOptions, on_ready: Callable[[dict[str, str]], None]) -
             from consumers.monitoring.freshness.objectives import load
             from consumers.monitoring.prometheus import Collector
             from consumers.monitoring.watcher import Watcher, checks
-            from feature_repo.durations import parse_age
+            from feature_repo.durations import parse_duration
 
-            every = parse_age(options.watch)
+            every = parse_duration(options.watch)
             if options.objectives:
                 load(options.objectives)  # each check reads the file again; this reports a mistake at the start
             watched = checks(

@@ -18,7 +18,7 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from consumers.monitoring.watcher import State, States
-from feature_repo.durations import in_words
+from feature_repo.durations import format_duration
 
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "No lift report was named at the start."}}
 HEADERS = {
@@ -108,11 +108,11 @@ def _ago(moment: datetime | str | None, now: datetime) -> str:
     if moment is None:
         return "never"
     then = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
-    return f"{in_words(now - then)} ago" if then <= now else f"in {in_words(then - now)}"
+    return f"{format_duration(now - then)} ago" if then <= now else f"in {format_duration(then - now)}"
 
 
 def _age(seconds: float | None) -> str:
-    return "–" if seconds is None else in_words(timedelta(seconds=seconds))
+    return "–" if seconds is None else format_duration(timedelta(seconds=seconds))
 
 
 def _short(seconds: float | None) -> str:

@@ -13,7 +13,7 @@ from consumers.monitoring.drift.check import Drift
 from consumers.monitoring.freshness.freshness import Freshness, ViewFreshness
 from consumers.monitoring.freshness.lags import SliceFreshness, Spread
 from consumers.monitoring.freshness.report import FreshnessBySlice
-from feature_repo.durations import in_words
+from feature_repo.durations import format_duration
 
 
 def as_table(freshness: Freshness) -> Table:
@@ -56,7 +56,7 @@ def _is_after(moment: datetime | None, now: datetime) -> bool:
 
 
 def _age(seconds: float | None) -> str:
-    return "-" if seconds is None else in_words(timedelta(seconds=seconds))
+    return "-" if seconds is None else format_duration(timedelta(seconds=seconds))
 
 
 def _share(covered: int | None, active: int | None) -> str:
@@ -106,7 +106,9 @@ def _plain(title: str, *headings: str) -> Table:
 def _spread(spread: Spread) -> str:
     if not spread.n:
         return "-"
-    return " / ".join(in_words(timedelta(seconds=value)).split()[0] for value in (spread.p50, spread.p95, spread.p99))
+    return " / ".join(
+        format_duration(timedelta(seconds=value)).split()[0] for value in (spread.p50, spread.p95, spread.p99)
+    )
 
 
 def _percent(share: float) -> str:
@@ -153,7 +155,7 @@ def _remarks(found: Consistency) -> list[str]:
 
 def drift_table(found: Drift) -> Table:
     """One row per statistic, those over their threshold in red."""
-    window, before = (in_words(timedelta(seconds=one)) for one in (found.window_seconds, found.before_seconds))
+    window, before = (format_duration(timedelta(seconds=one)) for one in (found.window_seconds, found.before_seconds))
     chance = "" if found.p_value is None else f", p = {found.p_value:.4f}"
     title = (
         f"{found.products_now:,} products of {window} up to {_moment(found.now)} UTC beside {found.products_before:,}"

@@ -40,7 +40,7 @@ from consumers.ranking.prepared_features import PreparedFeatures, prepare_featur
 from consumers.ranking.splits import RowSplit
 from consumers.ranking.training_set import TrainingSet
 from feature_repo import schema
-from feature_repo.cores import on_every_core
+from feature_repo.cores import map_on_all_cores
 from feature_repo.errors import VitrineError
 
 Floats = NDArray[np.float64]
@@ -259,7 +259,7 @@ def _worked_off(
             done += len(made.scores)
             progress(key[1], done, total)
 
-    list(on_every_core(do, sorted(pieces, key=lambda piece: -piece[0])))
+    list(map_on_all_cores(do, sorted(pieces, key=lambda piece: -piece[0])))
     return found
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from consumers.ranking.content_features import FeatureGroup, compute_groups, fit_projection
 from consumers.ranking.training_set import JoinedView, TrainingSet, encode_values
 from feature_repo import schema
-from feature_repo.arrow.vectors import matrix
+from feature_repo.arrow.take import to_matrix
 from feature_repo.errors import VitrineError
 from feature_repo.features.ages import MICROSECONDS_A_MONTH, child_stage
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, IMPRESSION_ID, PRODUCT_ID, USER_ID
@@ -64,7 +64,7 @@ def read_ground_truth(folder: Path, data: TrainingSet) -> GroundTruth:
         product_age=_index(products.column("child_age"), CHILD_AGES).astype(np.int64),
         product_gender=_index(products.column("child_gender"), CHILD_GENDERS).astype(np.int64),
         product_category=products.column("category"),
-        product_style=matrix(products.column("style")),
+        product_style=to_matrix(products.column("style")),
         same_product=encode_values(products.column("design_id")),
         product_ids=products.column(PRODUCT_ID),
     )
@@ -80,7 +80,7 @@ def _features(
     child = _index(users.column("child_gender"), CHILD_GENDERS)[user]
     unisex = CHILD_GENDERS.index("unisex")
     category = pc.dictionary_encode(products.column("category").combine_chunks()).indices.to_numpy()
-    taste, style = matrix(users.column("taste")), matrix(products.column("style"))
+    taste, style = to_matrix(users.column("taste")), to_matrix(products.column("style"))
     return {
         "true_age": age,
         "true_age_gap": age - child_stage(np.clip(months, 0, None)),

@@ -22,7 +22,7 @@ from consumers.ranking.bootstrap import (
 )
 from consumers.ranking.plan import ALL, BASE, LIGHTGBM, PERMUTED, PLACEBO, WITHOUT
 from consumers.ranking.verdict import Evidence
-from feature_repo.cores import on_every_core
+from feature_repo.cores import map_on_all_cores
 
 OVER_PLACEBO = "all features over placebo"
 UNDEFINED = (float("nan"), float("nan"))
@@ -110,7 +110,7 @@ def compare_rankers(
                 result.append(replace(made, name=OVER_PLACEBO, model=model, metric=metric, rows=int(rows.sum())))
         return result
 
-    return [made for part in on_every_core(compare, ["all", *slices]) for made in part]
+    return [made for part in map_on_all_cores(compare, ["all", *slices]) for made in part]
 
 
 def compare_groups(
@@ -127,7 +127,7 @@ def compare_groups(
     """
     ladder = {name: each[:, rows] for name, each in scores.ladder.items()}
     value = {name: drawn.measure("auc", each) for name, each in ladder.items() if not name.startswith(PERMUTED)}
-    two_way = dict(zip(ladder, on_every_core(drawn.two_way, ladder.values()), strict=True))
+    two_way = dict(zip(ladder, map_on_all_cores(drawn.two_way, ladder.values()), strict=True))
     count = int(rows.sum())
     result: list[Comparison] = []
     evidence: dict[str, Evidence] = {}

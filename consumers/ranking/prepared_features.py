@@ -17,7 +17,7 @@ from consumers.ranking.plan import BASE
 from consumers.ranking.splits import RowSplit
 from consumers.ranking.training_set import TrainingSet
 from feature_repo import schema
-from feature_repo.cores import on_every_core
+from feature_repo.cores import map_on_all_cores
 from feature_repo.errors import VitrineError
 
 
@@ -55,12 +55,12 @@ def prepare_features(data: TrainingSet, split: RowSplit, start: int) -> Prepared
     embedding = data.views.get(schema.EMBEDDING_TABLE)
     projection = fit_projection(embedding, start) if embedding is not None else None
     todo: list[Callable[[], Any]] = [partial(compute_baseline, data), partial(compute_groups, data, projection)]
-    base, groups = on_every_core(lambda compute: compute(), todo)
+    base, groups = map_on_all_cores(lambda compute: compute(), todo)
     if not groups:
         raise VitrineError("the feature service has neither product_embedding nor product_tags; nothing to compare")
     reject_leaks(find_leaks(data, {BASE: base, **groups}, map_context_columns(data)))
     sort = partial(lightgbm_ranker.bin_features, clicked=data.clicked, train=split.train, judged=split.judged)
-    binned_base, *binned_groups = on_every_core(sort, [base, *groups.values()])
+    binned_base, *binned_groups = map_on_all_cores(sort, [base, *groups.values()])
     return PreparedFeatures(
         data, split, start, projection, base, groups, binned_base, dict(zip(groups, binned_groups, strict=True))
     )

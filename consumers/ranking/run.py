@@ -35,7 +35,7 @@ from consumers.tagging.report import evaluate_tags
 from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.offline import delta, quarantine
-from feature_repo.offline.impressions import read_impressions
+from feature_repo.offline.input_files import read_impressions
 from feature_repo.schema import IMPRESSION_ID, PRODUCT_ID
 
 STEP = "lift"
@@ -274,8 +274,10 @@ def _curve(scores: RankerScores, drawn: BootstrapWeights, rows: int) -> list[Lea
     return points
 
 
-def _unmatched(data: TrainingSet) -> list[quarantine.Refused]:
+def _unmatched(data: TrainingSet) -> list[quarantine.RejectedRow]:
     """Impressions that no view had anything for: kept, with every feature missing, and named."""
     of_products = [view.row < 0 for name, view in data.views.items() if name != schema.INTEREST_TABLE]
     shown = data.impressions.filter(pa.array(np.all(of_products, axis=0))).select([IMPRESSION_ID, PRODUCT_ID])
-    return [quarantine.Refused(row[IMPRESSION_ID], PRODUCT_ID, UNMATCHED, row[PRODUCT_ID]) for row in shown.to_pylist()]
+    return [
+        quarantine.RejectedRow(row[IMPRESSION_ID], PRODUCT_ID, UNMATCHED, row[PRODUCT_ID]) for row in shown.to_pylist()
+    ]

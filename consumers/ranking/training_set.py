@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from feature_repo.arrow.vectors import matrix
+from feature_repo.arrow.take import to_matrix
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.schema import CLICKED, EVENT_TIMESTAMP, PRODUCT_ID, USER_ID
@@ -35,7 +35,7 @@ class JoinedView:
             VitrineError: the lists have different lengths.
         """
         try:
-            return matrix(self.versions.column(column))
+            return to_matrix(self.versions.column(column))
         except VitrineError as error:
             raise VitrineError(f"column {column}: {error}") from error
 

@@ -4,5 +4,4 @@ field.py       description of one feature: value type, storage, NumPy type
 columns.py     one feature of n rows
 take.py        rows by position, vectors without a Python object per value
 timestamps.py  timestamps as integers
-vectors.py     columns of lists as matrices
 """

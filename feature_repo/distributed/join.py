@@ -33,14 +33,14 @@ def find(
     view: ViewTable,
     created_by_then: bool,
     created_before: datetime | None,
-) -> training_set.Found:
-    """Look rows up in a view, on the cluster that the program is connected to (`training_set.Find`).
+) -> training_set.Matches:
+    """Look rows up in a view, on the cluster that the program is connected to (`training_set.Lookup`).
 
     A view without keys is one history, and has no key to shuffle by: this process looks it up.
     """
     versions = view.table.count_rows()
     if not view.keys or not versions:
-        yield from training_set_on_disk.find_by_ranges(rows, event_timestamp, view, created_by_then, created_before)
+        yield from training_set_on_disk.look_up_by_ranges(rows, event_timestamp, view, created_by_then, created_before)
         return
     parts = shuffle.parts_of(versions + (len(rows) if isinstance(rows, pa.Table) else rows.count_rows()))
     # The tasks need the view's names alone, and not a table of however many files.
@@ -49,7 +49,7 @@ def find(
         view, table=pyarrow.dataset.FileSystemDataset([], table.schema, table.format, filesystem=table.filesystem)
     )
     asked = _rows_sent(rows, list(dict.fromkeys([*view.keys, event_timestamp])), partial(_parted_rows, named, parts))
-    read = partial(_read, training_set.order_columns(view), partial(_parted_versions, named, parts))
+    read = partial(_read, training_set.key_and_time_columns(view), partial(_parted_versions, named, parts))
     had = shuffle.each(shuffle.stretches(table), read, shuffle.SCHEMA)
     match = partial(_match, named, event_timestamp, created_by_then, created_before)
     for found in cluster.answers(shuffle.gathered([asked, had], "part", parts, match)):
@@ -75,14 +75,14 @@ def _read(columns: Sequence[str], parted: "partial[pa.Table]", stretch: Stretch)
 
 def _parted_rows(view: ViewTable, parts: int, rows: pa.Table) -> pa.Table:
     of_versions = [view.table.schema.field(column).type for column in view.keys.values()]
-    with training_set.naming(view):
-        part = key_encoding.part_of([rows[key] for key in view.keys], of_versions, len(rows), parts)
+    with training_set.name_view_in_errors(view):
+        part = key_encoding.assign_partitions([rows[key] for key in view.keys], of_versions, len(rows), parts)
     return shuffle.send("rows", rows, part)
 
 
 def _parted_versions(view: ViewTable, parts: int, versions: pa.Table) -> pa.Table:
     columns = [versions[key] for key in view.keys.values()]
-    part = key_encoding.part_of(columns, [column.type for column in columns], len(versions), parts)
+    part = key_encoding.assign_partitions(columns, [column.type for column in columns], len(versions), parts)
     return shuffle.send("versions", versions, part)
 
 
@@ -98,7 +98,7 @@ def _match(
     order = shuffle.received(group, "versions", by=_PLACE)
     if rows is None or order is None:
         return _FOUND.empty_table()
-    versions = training_set.index_versions(view, order, created_before)
-    position = training_set.look_up(view, versions, rows, event_timestamp, created_by_then)
+    versions = training_set.index_view(view, order, created_before)
+    position = training_set.look_up_view(view, versions, rows, event_timestamp, created_by_then)
     there: npt.NDArray[np.int64] = np.flatnonzero(position >= 0)
     return pa.table([rows[_PLACE].take(pa.array(there)), order[_PLACE].take(pa.array(position[there]))], schema=_FOUND)

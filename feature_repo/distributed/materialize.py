@@ -15,7 +15,7 @@ import pyarrow.dataset
 
 from feature_repo.arrow import take
 from feature_repo.distributed import cluster, shuffle
-from feature_repo.offline import asof, key_encoding, ranges
+from feature_repo.offline import asof, key_encoding, key_ranges
 from feature_repo.offline import versions as history
 from feature_repo.online.materialize import (
     BLOCK_ROWS,
@@ -70,7 +70,7 @@ def _order(
     rows = rows.append_column(_FILE, pa.array(np.full(len(rows), number)))
     rows = rows.append_column(_ROW, pa.array(np.arange(len(rows))))
     key_columns = [rows[key] for key in source.keys]
-    part = key_encoding.part_of(key_columns, [column.type for column in key_columns], len(rows), parts)
+    part = key_encoding.assign_partitions(key_columns, [column.type for column in key_columns], len(rows), parts)
     return shuffle.send("order", rows, part)
 
 
@@ -84,7 +84,7 @@ def _newest(source: OfflineSource, group: pa.Table) -> pa.Table:
         order[source.event_timestamp],
         order[source.created_timestamp] if source.created_timestamp else None,
     )
-    newest = order.select([_FILE, _ROW]).take(pa.array(history.newest(versions)))
+    newest = order.select([_FILE, _ROW]).take(pa.array(history.newest_positions(versions)))
     return shuffle.send("newest", newest, newest[_FILE].to_numpy())
 
 
@@ -104,6 +104,6 @@ def _send(
     online = OnlineTable(store, project)
     columns = list(dict.fromkeys(source.columns.values()))
     batches = take.batches_of(table, newest[_ROW].to_numpy(), columns, where=build_row_filter(source, group.window))
-    for block in ranges.joined(batches, BLOCK_ROWS):
+    for block in key_ranges.concat_batches(batches, BLOCK_ROWS):
         store.write(*packer.pack(online, source.named(block)), packer.view.ttl)
     return pa.table([[table.count_rows()]], schema=_SENT)

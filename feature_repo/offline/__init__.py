@@ -1,16 +1,14 @@
-"""offline.
+"""Delta tables: storage, checks of input, retention, and the point-in-time join. Imports neither Feast nor a store.
 
-delta.py  offline tables
-retention.py  what leaves a table, and when
-quarantine.py  where bad input goes, with its reason
-validation.py  what can be wrong with them
-files.py  tables that others hand in: Parquet, CSV
-impressions.py  the log of impressions, checked
-asof.py  which version of an entity held at a time: the join, on keys and times alone
-training_set.py  training sets in normalised form: rows, and row numbers into distinct versions
+delta.py                 read, append and overwrite Delta tables
+versions.py              rows of a time window, the newest row per key, products on sale
+key_ranges.py            split a table into ranges of its key, so that one range fits in memory
+input_files.py           Parquet and CSV files that a shop supplies; impressions, checked
+validation.py            checks of input rows: text, numbers, timestamps, duplicates
+quarantine.py            rejected rows with the reason
+retention.py             drop corrected rows, delete products and users, vacuum
+key_encoding.py          join keys as dense integers
+asof.py                  the as-of join on keys and timestamps
+training_set.py          training sets: rows, and row numbers into distinct versions
 training_set_on_disk.py  training sets larger than memory, in a folder
-versions.py  all rows of a time window, or the newest of each entity
-ranges.py  a table cut into ranges of its key, one in memory at a time
-activity.py  which products are on sale
-key_encoding.py  join keys as dense integers
 """

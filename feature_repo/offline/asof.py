@@ -34,13 +34,13 @@ BLOCK_ROWS = 65_536
 
 
 @dataclass(frozen=True)
-class Versions:
+class VersionIndex:
     """Versions of entities in the order of the join: by key, then event time, then created time, then position.
 
     Rows with a null key or a null event time are in no order: nothing can find them.
     """
 
-    codes: key_encoding.Codes
+    codes: key_encoding.KeyDictionary
     starts: Int64
     """[keys + 1]: versions of key k are [starts[k], starts[k + 1])."""
     event: Int64
@@ -59,7 +59,7 @@ def index_versions(
     created: pa.ChunkedArray | None = None,
     *,
     created_before: datetime | None = None,
-) -> Versions:
+) -> VersionIndex:
     """Sort versions for `look_up`.
 
     Equal event times are broken by created time (later is newer, null oldest), then by position (later is newer).
@@ -77,7 +77,7 @@ def index_versions(
         usable &= (created_ticks != timestamps.NEVER) & (created_ticks < timestamps.tick(created_before, unit))
     row = np.flatnonzero(usable)
     row = row[np.lexsort((created_ticks[row], event_ticks[row], code[row]))]
-    return Versions(
+    return VersionIndex(
         codes=codes,
         starts=np.searchsorted(code[row], np.arange(codes.size + 1)).astype(np.int64),
         event=event_ticks[row],
@@ -88,7 +88,7 @@ def index_versions(
 
 
 def look_up(
-    versions: Versions,
+    versions: VersionIndex,
     key_columns: Sequence[pa.ChunkedArray],
     at: pa.ChunkedArray,
     *,
@@ -119,7 +119,9 @@ def look_up(
     return found
 
 
-def _look_up_block(versions: Versions, code: Int64, asked: Int64, lifetime: int | None, older: Int64 | None) -> Int64:
+def _look_up_block(
+    versions: VersionIndex, code: Int64, asked: Int64, lifetime: int | None, older: Int64 | None
+) -> Int64:
     first = versions.starts[code]  # of code -1 too: any number will do, it is masked below
     end = np.where(code >= 0, versions.starts[code + 1], first)
     if not len(versions.row):
@@ -143,12 +145,12 @@ def _look_up_block(versions: Versions, code: Int64, asked: Int64, lifetime: int 
     return np.where(found, versions.row[last], -1)
 
 
-def _created_after(versions: Versions, position: Int64, asked: Int64) -> npt.NDArray[np.bool_]:
+def _created_after(versions: VersionIndex, position: Int64, asked: Int64) -> npt.NDArray[np.bool_]:
     created = versions.created[position]
     return (created > asked) | (created == timestamps.NEVER)
 
 
-def _older_created_earlier(versions: Versions) -> Int64:
+def _older_created_earlier(versions: VersionIndex) -> Int64:
     """[versions]: the nearest older version of the same key that was created earlier, -1 if there is none.
 
     When a version was not created yet, those between it and this one were not either, so that a table filled in one

@@ -22,11 +22,11 @@ from deltalake import (
 from deltalake.exceptions import CommitFailedError, DeltaError
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
-from feature_repo.errors import VitrineError
+from feature_repo.errors import ConflictError, VitrineError
 
 Result = TypeVar("Result")
 
-COMMITS_LOOKED_AT = 200
+COMMITS_SEARCHED = 200
 """For the last that added rows: compactions and deletions lie between."""
 ATTEMPTS = 10
 """Commits tried before giving up: an append loses only to a deletion or a compaction, those lose to any writer."""
@@ -37,7 +37,7 @@ def exists(path: Path) -> bool:
     return DeltaTable.is_deltatable(str(path))
 
 
-def opened(path: Path) -> DeltaTable:
+def open_table(path: Path) -> DeltaTable:
     """The newest version of a table that is there.
 
     Raises:
@@ -56,23 +56,23 @@ def _said(error: DeltaError) -> str:
     return str(error).splitlines()[0].removeprefix("Kernel error: ") if str(error) else type(error).__name__
 
 
-def version(path: Path) -> int | None:
+def latest_version(path: Path) -> int | None:
     """The table's newest version; None where there is no table."""
-    return opened(path).version() if exists(path) else None
+    return open_table(path).version() if exists(path) else None
 
 
 def append(path: Path, rows: pa.Table) -> int:
     """Add rows in one commit, creating the table at the first; returns the table's version."""
 
     def write() -> int:
-        write_deltalake(str(path), rows, mode="append", writer_properties=_written_as(rows.schema))
-        return opened(path).version()
+        write_deltalake(str(path), rows, mode="append", writer_properties=_writer_properties(rows.schema))
+        return open_table(path).version()
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    return commit(path, write)
+    return commit_with_retries(path, write)
 
 
-def _written_as(columns: pa.Schema) -> WriterProperties | None:
+def _writer_properties(columns: pa.Schema) -> WriterProperties | None:
     """Lists without a dictionary where some of them are vectors; None, the usual way, where there are none.
 
     Hardly a number of a vector comes twice: a dictionary of them takes five times the time to write and to read, and a
@@ -91,7 +91,7 @@ def _written_as(columns: pa.Schema) -> WriterProperties | None:
     )
 
 
-def commit(path: Path, change: Callable[[], Result]) -> Result:
+def commit_with_retries(path: Path, change: Callable[[], Result]) -> Result:
     """Make a change of one commit; again if another writer was quicker, for nothing of a failed one is visible.
 
     Raises:
@@ -110,77 +110,94 @@ def commit(path: Path, change: Callable[[], Result]) -> Result:
     raise VitrineError(f"table `{path.name}`: {ATTEMPTS} commits lost against other writers'; run this again")
 
 
-class OutOfTurn(Exception):
-    """Another commit of the same series was quicker: what is to be added has to be worked out anew."""
+class CommitConflict(ConflictError):
+    """Another writer has committed to the same series. The rows must be worked out again from the new version."""
 
 
-def last_append(path: Path) -> datetime | None:
-    """When rows were last added, by the clock of who added them; None where there is no table, or it was long ago."""
+def last_append_time(path: Path) -> datetime | None:
+    """Return when rows were last added, by the writer's clock, in UTC.
+
+    None if there is no table, or if none of the last `COMMITS_SEARCHED` commits added rows.
+    """
     if not exists(path):
         return None
-    commits = opened(path).history(COMMITS_LOOKED_AT)
-    added = [commit["timestamp"] for commit in commits if commit.get("operation") in ("WRITE", "CREATE TABLE")]
-    return datetime.fromtimestamp(max(added) / 1000, UTC) if added else None
+    commits = open_table(path).history(COMMITS_SEARCHED)
+    times = [commit["timestamp"] for commit in commits if commit.get("operation") in ("WRITE", "CREATE TABLE")]
+    return datetime.fromtimestamp(max(times) / 1000, UTC) if times else None
 
 
-def turn(path: Path, series: str) -> int:
-    """How many commits of a series the newest version of a table holds.
+def txn_version(path: Path, series: str) -> int:
+    """Return the number of commits of a series that the newest version of a table holds; 0 if there is no table.
 
-    Ask before reading what the table already holds, and pass the answer to `append_in_turn`.
+    Call it before reading the rows on which an append depends, and pass the result to `append_if_version`.
     """
-    return (opened(path).transaction_version(series) or 0) if exists(path) else 0
+    return (open_table(path).transaction_version(series) or 0) if exists(path) else 0
 
 
-def append_in_turn(path: Path, rows: pa.Table, series: str, turn: int, marks: Mapping[str, int] | None = None) -> int:
-    """Add rows in one commit, if nobody has added to the series since `turn` was asked for; returns the next turn.
+def append_if_version(
+    path: Path, rows: pa.Table, series: str, version: int, markers: Mapping[str, int] | None = None
+) -> int:
+    """Add rows in one commit, unless another writer has committed to the series since `version` was read.
 
-    Delta by itself appends the rows of one transaction as often as it is asked to. So the number of the commit is
-    compared with that of the version on which it is made, and where another writer makes a version in between, Delta
-    refuses two commits of one series.
+    Creates the table if it does not exist. Delta alone appends the rows of one transaction as often as it is asked. So
+    the transaction version is compared with that of the table version on which the commit is based; if another writer
+    creates a version in between, Delta itself rejects the second commit of one series.
 
     Args:
-        series: Delta's application id: one name for all whose additions depend on each other's.
-        turn: of this series, asked for before what the table holds was read.
-        marks: numbers that the commit leaves on the table under other names, to be read by `mark`.
+        path: the table's folder.
+        rows: rows of the table's schema; may be empty, if only markers are to be written.
+        series: Delta's application id. Writers whose rows depend on each other's use the same one.
+        version: `txn_version` of the series, read before the rows of the table were read.
+        markers: numbers that the commit stores on the table under other names; `txn_marker` reads them.
+
+    Returns:
+        The transaction version after the commit: `version + 1`.
 
     Raises:
-        OutOfTurn: another writer of this series was quicker; nothing was added.
+        CommitConflict: another writer of this series was first; nothing was added.
+        ConflictError: `ATTEMPTS` commits were lost to writers of other series.
+        UnavailableError: the commit cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if not exists(path):
-        commit(path, lambda: DeltaTable.create(str(path), schema=rows.schema, mode="ignore"))
+        commit_with_retries(path, lambda: DeltaTable.create(str(path), schema=rows.schema, mode="ignore"))
 
     def write() -> int:
-        table = opened(path)
-        if (table.transaction_version(series) or 0) != turn:
-            raise OutOfTurn
-        numbers = {**(marks or {}), series: turn + 1}
-        said = CommitProperties(app_transactions=[Transaction(name, number) for name, number in numbers.items()])
-        properties = _written_as(rows.schema)
-        write_deltalake(table, rows, mode="append", commit_properties=said, writer_properties=properties)
-        return turn + 1
+        table = open_table(path)
+        if (table.transaction_version(series) or 0) != version:
+            raise CommitConflict(f"table `{path.name}`: another writer has committed to `{series}`; read it again")
+        numbers = {**(markers or {}), series: version + 1}
+        transactions = CommitProperties(
+            app_transactions=[Transaction(name, number) for name, number in numbers.items()]
+        )
+        properties = _writer_properties(rows.schema)
+        write_deltalake(table, rows, mode="append", commit_properties=transactions, writer_properties=properties)
+        return version + 1
 
-    return commit(path, write)
+    return commit_with_retries(path, write)
 
 
-def mark(path: Path, name: str) -> int | None:
-    """The number that `append_in_turn` last left on a table under a name; None if it never did."""
-    return opened(path).transaction_version(name) if exists(path) else None
+def txn_marker(path: Path, name: str) -> int | None:
+    """Return the number that `append_if_version` last stored on a table under a name.
+
+    None if it never stored one, or if there is no table.
+    """
+    return open_table(path).transaction_version(name) if exists(path) else None
 
 
 def overwrite(path: Path, rows: pa.Table) -> int:
     """Put these rows in the place of all others, in one commit; returns the table's version."""
 
     def write() -> int:
-        properties = _written_as(rows.schema)
+        properties = _writer_properties(rows.schema)
         write_deltalake(str(path), rows, mode="overwrite", schema_mode="overwrite", writer_properties=properties)
-        return opened(path).version()
+        return open_table(path).version()
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    return commit(path, write)
+    return commit_with_retries(path, write)
 
 
-def dataset(path: Path) -> pyarrow.dataset.Dataset:
+def open_dataset(path: Path) -> pyarrow.dataset.Dataset:
     """The newest version, to be read when and as far as needed; later commits do not show in it.
 
     Raises:
@@ -188,10 +205,10 @@ def dataset(path: Path) -> pyarrow.dataset.Dataset:
     """
     if not exists(path):
         raise VitrineError(f"no table `{path.name}` under {path.parent}; run the producer that writes it")
-    return files_of(opened(path), path)
+    return open_version(open_table(path), path)
 
 
-def files_of(table: DeltaTable, path: Path) -> pyarrow.dataset.Dataset:
+def open_version(table: DeltaTable, path: Path) -> pyarrow.dataset.Dataset:
     """The version of a table that is open, its files read by Arrow itself.
 
     Deltalake's own file system calls Python from Arrow's threads. One that is still at it when the program ends takes
@@ -217,7 +234,7 @@ def _files(table: DeltaTable) -> dict[str, int]:
     return {unquote(name): size for name, size in zip(names, sizes, strict=True)}
 
 
-def added(path: Path, table: DeltaTable, seen: int | None) -> pyarrow.dataset.Dataset:
+def open_added_rows(path: Path, table: DeltaTable, seen: int | None) -> pyarrow.dataset.Dataset:
     """The rows of the files that a table has and had not yet at an earlier version: every row that came since.
 
     After a compaction or a deletion there are others among them, which lay in other files before.
@@ -225,7 +242,7 @@ def added(path: Path, table: DeltaTable, seen: int | None) -> pyarrow.dataset.Da
     Args:
         seen: that version; its files may be gone. None for every row, and so is one that is not kept any more.
     """
-    whole = files_of(table, path)
+    whole = open_version(table, path)
     try:
         before = set() if seen is None else set(_files(DeltaTable(str(path), seen)))
     except DeltaError:
@@ -247,7 +264,7 @@ def read(
     Raises:
         VitrineError: there is no table at `path`, or it lacks one of the columns.
     """
-    table = dataset(path)
+    table = open_dataset(path)
     missing = sorted(set(columns or ()) - set(table.schema.names))
     if missing:
         raise VitrineError(f"table `{path.name}` has no column {', '.join(missing)}; it has {table.schema.names}")

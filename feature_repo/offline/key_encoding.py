@@ -18,7 +18,7 @@ _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
-class Codes:
+class KeyDictionary:
     """The dictionary of a join key: `size` keys, each an integer in [0, size)."""
 
     values: tuple[pa.Array, ...]
@@ -28,7 +28,7 @@ class Codes:
     size: int
 
 
-def encode(columns: Sequence[pa.ChunkedArray], rows: int) -> tuple[Codes, Int64]:
+def encode(columns: Sequence[pa.ChunkedArray], rows: int) -> tuple[KeyDictionary, Int64]:
     """Give each distinct key a number; returns the dictionary and [rows] numbers, -1 where a column is null.
 
     Without columns all rows have the one key 0.
@@ -46,10 +46,10 @@ def encode(columns: Sequence[pa.ChunkedArray], rows: int) -> tuple[Codes, Int64]
         code = _position_among(together, code)
         combinations.append(together)
         size = len(together)
-    return Codes(values, tuple(combinations), size), code
+    return KeyDictionary(values, tuple(combinations), size), code
 
 
-def encode_like(codes: Codes, columns: Sequence[pa.ChunkedArray], rows: int) -> Int64:
+def encode_like(codes: KeyDictionary, columns: Sequence[pa.ChunkedArray], rows: int) -> Int64:
     """[rows] numbers of keys by an existing dictionary; -1 where it has no such key, or a column is null.
 
     Raises:
@@ -63,7 +63,7 @@ def encode_like(codes: Codes, columns: Sequence[pa.ChunkedArray], rows: int) -> 
     return code
 
 
-def part_of(columns: Sequence[pa.ChunkedArray], like: Sequence[pa.DataType], rows: int, parts: int) -> Int64:
+def assign_partitions(columns: Sequence[pa.ChunkedArray], like: Sequence[pa.DataType], rows: int, parts: int) -> Int64:
     """[rows] which of `parts` parts each key belongs to, -1 where a column is null.
 
     Keys that `encode_like` takes for the same are in one part, whatever their types, in every process.

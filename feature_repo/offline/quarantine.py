@@ -24,7 +24,7 @@ _KEY = ("step", "row_id", "column", "reason", "value")
 
 
 @dataclass(frozen=True)
-class Refused:
+class RejectedRow:
     """One refused row, or one repaired value of a row that was kept."""
 
     row_id: str
@@ -36,12 +36,12 @@ class Refused:
     """As it came; None where it is null."""
 
 
-def counts(rows: Sequence[Refused]) -> dict[str, int]:
+def count_by_reason(rows: Sequence[RejectedRow]) -> dict[str, int]:
     """Rows by reason, the most frequent first."""
     return dict(Counter(row.reason for row in rows).most_common())
 
 
-def add(settings: Settings, step: str, rows: Sequence[Refused], now: datetime) -> int:
+def add(settings: Settings, step: str, rows: Sequence[RejectedRow], now: datetime) -> int:
     """Write down refused rows, in one commit; what is known by step, row, column, reason and value is not repeated.
 
     Args:
@@ -55,15 +55,15 @@ def add(settings: Settings, step: str, rows: Sequence[Refused], now: datetime) -
     """
     if not rows:
         return 0
-    arriving, path = as_table(step, rows, now), settings.table(schema.QUARANTINE_TABLE)
+    arriving, path = to_table(step, rows, now), settings.table(schema.QUARANTINE_TABLE)
     while True:
-        turn = delta.turn(path, schema.QUARANTINE_TABLE)
+        turn = delta.txn_version(path, schema.QUARANTINE_TABLE)
         unknown = _unknown(arriving, path, step) if delta.exists(path) else arriving
         if not unknown.num_rows:
             return 0
         try:
-            delta.append_in_turn(path, unknown, schema.QUARANTINE_TABLE, turn)
-        except delta.OutOfTurn:
+            delta.append_if_version(path, unknown, schema.QUARANTINE_TABLE, turn)
+        except delta.CommitConflict:
             continue  # another writer was quicker, perhaps with the same rows
         return unknown.num_rows
 
@@ -75,7 +75,7 @@ def _unknown(arriving: pa.Table, path: Path, step: str) -> pa.Table:
     return arriving.filter(pc.invert(pc.is_in(_keys(arriving), value_set=_keys(known))))
 
 
-def as_table(step: str, rows: Sequence[Refused], now: datetime) -> pa.Table:
+def to_table(step: str, rows: Sequence[RejectedRow], now: datetime) -> pa.Table:
     """Refused rows as schema.QUARANTINE, values cut to MAX_VALUE characters."""
     return pa.table(
         {

@@ -22,9 +22,9 @@ LOG_DAYS = 30
 """How long Delta's log keeps what it says of commits, where the table's `delta.logRetentionDuration` says nothing."""
 
 
-def kept_since(path: Path) -> datetime | None:
+def read_kept_since(path: Path) -> datetime | None:
     """Rows that were corrected before this moment may be gone from the table; None if all are still there."""
-    mark = delta.opened(path).metadata().configuration.get(KEPT_SINCE)
+    mark = delta.open_table(path).metadata().configuration.get(KEPT_SINCE)
     return datetime.fromisoformat(mark) if mark else None
 
 
@@ -36,7 +36,7 @@ def drop_corrected(path: Path, *, keys: Sequence[str], event: str, created: str,
     """
 
     def drop() -> int:
-        table = delta.opened(path)
+        table = delta.open_table(path)
         corrected = _corrected(table, path, keys, event, created, before)
         _leave_mark(table, before)
         if not len(corrected):
@@ -45,7 +45,7 @@ def drop_corrected(path: Path, *, keys: Sequence[str], event: str, created: str,
         merge = table.merge(corrected, predicate=same, source_alias="gone", target_alias="kept")
         return int(merge.when_matched_delete().execute()["num_target_rows_deleted"])
 
-    return delta.commit(path, drop)
+    return delta.commit_with_retries(path, drop)
 
 
 def forget(path: Path, column: str, values: Sequence[str | int]) -> int:
@@ -59,12 +59,12 @@ def forget(path: Path, column: str, values: Sequence[str | int]) -> int:
         return 0
     quoted = (str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'" for value in values)
     predicate = f'"{column}" IN ({", ".join(quoted)})'
-    return delta.commit(path, lambda: int(delta.opened(path).delete(predicate)["num_deleted_rows"]))
+    return delta.commit_with_retries(path, lambda: int(delta.open_table(path).delete(predicate)["num_deleted_rows"]))
 
 
 def compact(path: Path) -> None:
     """Join small files into larger ones; no row changes."""
-    delta.commit(path, lambda: delta.opened(path).optimize.compact())
+    delta.commit_with_retries(path, lambda: delta.open_table(path).optimize.compact())
 
 
 def vacuum(path: Path, *, grace: timedelta) -> int:
@@ -76,9 +76,9 @@ def vacuum(path: Path, *, grace: timedelta) -> int:
             rounded up.
     """
     hours = -(-grace // timedelta(hours=1))
-    table = delta.opened(path)
+    table = delta.open_table(path)
     removed = len(table.vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=False, full=True))
-    delta.commit(path, lambda: _shorten_log(delta.opened(path)))
+    delta.commit_with_retries(path, lambda: _shorten_log(delta.open_table(path)))
     return removed
 
 
@@ -92,7 +92,7 @@ def _corrected(
     table: DeltaTable, path: Path, keys: Sequence[str], event: str, created: str, before: datetime
 ) -> pa.Table:
     """The key, event and created timestamp of each row that a later one replaced before `before`."""
-    rows = delta.files_of(table, path).to_table(columns=[*keys, event, created])
+    rows = delta.open_version(table, path).to_table(columns=[*keys, event, created])
     versions = asof.index_versions([rows[key] for key in keys], rows[event], rows[created], created_before=before)
     if not len(versions.row):
         return rows.slice(0, 0)

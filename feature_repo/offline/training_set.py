@@ -52,15 +52,15 @@ class ViewTable:
             )
 
 
-Found: TypeAlias = Iterator[tuple[Int64 | slice, Int64]]
+Matches: TypeAlias = Iterator[tuple[Int64 | slice, Int64]]
 """Numbers of some rows, and the position of each one's version in the view's table, -1 for none."""
-Find: TypeAlias = Callable[[pa.Table | pyarrow.dataset.Dataset, str, ViewTable, bool, datetime | None], Found]
+Lookup: TypeAlias = Callable[[pa.Table | pyarrow.dataset.Dataset, str, ViewTable, bool, datetime | None], Matches]
 """Who looks rows up in a view, and where: given the rows, the column of their time, the view, `created_by_then` and
 `created_before`, it finds what `find` finds. Rows that it does not name have no version."""
 
 
 @dataclass(frozen=True)
-class Matched:
+class MatchedVersions:
     """What one feature view has for each row."""
 
     row_index: Int64
@@ -72,11 +72,11 @@ class Matched:
 
 
 @dataclass(frozen=True)
-class Normalised:
+class TrainingSet:
     """A training set: the rows as they came, in their order, and what each feature view has for them."""
 
     rows: pa.Table
-    views: Mapping[str, Matched]
+    views: Mapping[str, MatchedVersions]
 
     def to_table(self, *, dictionary: bool = False) -> pa.Table:
         """The rows with every feature beside them, null where a view has nothing.
@@ -97,10 +97,12 @@ class Normalised:
         """`to_table` in pieces of at most `rows` rows, so that vectors of one piece only are ever written out."""
         for start in range(0, len(self.rows), rows):
             piece = {
-                name: Matched(matched.row_index[start : start + rows], matched.versions, matched.event_timestamp)
+                name: MatchedVersions(
+                    matched.row_index[start : start + rows], matched.versions, matched.event_timestamp
+                )
                 for name, matched in self.views.items()
             }
-            yield Normalised(self.rows.slice(start, rows), piece).to_table()
+            yield TrainingSet(self.rows.slice(start, rows), piece).to_table()
 
 
 def join(
@@ -110,8 +112,8 @@ def join(
     *,
     created_by_then: bool = False,
     created_before: datetime | None = None,
-    find: Find | None = None,
-) -> Normalised:
+    find: Lookup | None = None,
+) -> TrainingSet:
     """Join rows with each view as of their own time; every row is kept, in its order, whatever it matches.
 
     Args:
@@ -126,12 +128,12 @@ def join(
         VitrineError: a column is missing, is of the wrong kind, or would stand twice in the result; what was known
             then cannot be told any more, because corrected versions have been dropped since.
     """
-    refuse_unusable(rows.schema, event_timestamp, views)
+    require_unambiguous_columns(rows.schema, event_timestamp, views)
     earliest = pc.min(timestamps.utc(rows[event_timestamp])) if created_by_then else pa.scalar(None)
     known_at = [timestamps.moment(earliest)] if earliest.is_valid else []
-    refuse_the_dropped(views, [*known_at, *([created_before] if created_before else [])])
+    require_kept_versions(views, [*known_at, *([created_before] if created_before else [])])
     find = find or _find
-    return Normalised(
+    return TrainingSet(
         rows=rows,
         views={
             view.name: _matched(len(rows), view, find(rows, event_timestamp, view, created_by_then, created_before))
@@ -140,13 +142,13 @@ def join(
     )
 
 
-def order_columns(view: ViewTable) -> list[str]:
+def key_and_time_columns(view: ViewTable) -> list[str]:
     """The columns of a view's table that the join needs: keys and times, no feature."""
     created = [view.created_timestamp] if view.created_timestamp else []
     return list(dict.fromkeys([*view.keys.values(), view.event_timestamp, *created]))
 
 
-def index_versions(view: ViewTable, order: pa.Table, created_before: datetime | None) -> asof.Versions:
+def index_view(view: ViewTable, order: pa.Table, created_before: datetime | None) -> asof.VersionIndex:
     """Sort rows of a view's table, of which `order` has the `order_columns`, for `look_up`."""
     return asof.index_versions(
         [order[column] for column in view.keys.values()],
@@ -156,15 +158,15 @@ def index_versions(view: ViewTable, order: pa.Table, created_before: datetime | 
     )
 
 
-def look_up(
-    view: ViewTable, versions: asof.Versions, rows: pa.Table, event_timestamp: str, created_by_then: bool
+def look_up_view(
+    view: ViewTable, versions: asof.VersionIndex, rows: pa.Table, event_timestamp: str, created_by_then: bool
 ) -> Int64:
     """[rows] the position in `order` of each row's version, -1 for none.
 
     Raises:
         VitrineError: a key or the time is of another kind than the view's; the message names the view.
     """
-    with naming(view):
+    with name_view_in_errors(view):
         return asof.look_up(
             versions,
             [rows[column] for column in view.keys],
@@ -175,7 +177,7 @@ def look_up(
 
 
 @contextmanager
-def naming(view: ViewTable) -> Iterator[None]:
+def name_view_in_errors(view: ViewTable) -> Iterator[None]:
     """Name the view and its join key in a `VitrineError`."""
     try:
         yield
@@ -189,13 +191,13 @@ def _find(
     view: ViewTable,
     created_by_then: bool,
     created_before: datetime | None,
-) -> Found:
-    order = view.table.to_table(columns=order_columns(view))
-    versions = index_versions(view, order, created_before)
-    yield slice(None), look_up(view, versions, rows, event_timestamp, created_by_then)
+) -> Matches:
+    order = view.table.to_table(columns=key_and_time_columns(view))
+    versions = index_view(view, order, created_before)
+    yield slice(None), look_up_view(view, versions, rows, event_timestamp, created_by_then)
 
 
-def _matched(rows: int, view: ViewTable, found: Found) -> Matched:
+def _matched(rows: int, view: ViewTable, found: Matches) -> MatchedVersions:
     position = np.full(rows, -1)
     for numbers, positions in found:
         position[numbers] = positions
@@ -205,10 +207,10 @@ def _matched(rows: int, view: ViewTable, found: Found) -> Matched:
     since = timestamps.utc(wanted[view.event_timestamp])
     del wanted
     pa.default_memory_pool().release_unused()  # what reading needed, before vectors are written out per row
-    return Matched(row_index=position, versions=distinct, event_timestamp=since)
+    return MatchedVersions(row_index=position, versions=distinct, event_timestamp=since)
 
 
-def refuse_unusable(schema: pa.Schema, event_timestamp: str, views: Sequence[ViewTable]) -> None:
+def require_unambiguous_columns(schema: pa.Schema, event_timestamp: str, views: Sequence[ViewTable]) -> None:
     """Raise a `VitrineError` if rows of this schema lack a key or the time, or a column would stand twice."""
     wanted = {event_timestamp: "the time"} | {key: f"feature view `{view.name}`" for view in views for key in view.keys}
     for column, reason in wanted.items():
@@ -227,7 +229,7 @@ def refuse_unusable(schema: pa.Schema, event_timestamp: str, views: Sequence[Vie
             taken[feature] = f"feature view `{view.name}`"
 
 
-def refuse_the_dropped(views: Sequence[ViewTable], known_at: Sequence[datetime]) -> None:
+def require_kept_versions(views: Sequence[ViewTable], known_at: Sequence[datetime]) -> None:
     """Raise a `VitrineError` if a view's table can no longer tell what was known at one of these moments."""
     for view in views:
         if known_at and view.kept_since and view.created_timestamp and min(known_at) < view.kept_since:

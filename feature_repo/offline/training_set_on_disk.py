@@ -24,7 +24,7 @@ import pyarrow.parquet
 
 from feature_repo.arrow import take, timestamps
 from feature_repo.errors import VitrineError
-from feature_repo.offline import asof, ranges, training_set
+from feature_repo.offline import asof, key_ranges, training_set
 from feature_repo.offline.training_set import ViewTable
 
 Int64 = npt.NDArray[np.int64]
@@ -36,7 +36,7 @@ VERSIONS_AT_ONCE = 20_000_000
 
 
 @dataclass(frozen=True)
-class StoredTrainingSet:
+class TrainingSetOnDisk:
     """A training set on disk. Its arrays and tables are read as they are touched."""
 
     rows: pyarrow.dataset.Dataset
@@ -70,10 +70,10 @@ def write(
     *,
     created_by_then: bool = False,
     created_before: datetime | None = None,
-    find: training_set.Find | None = None,
+    find: training_set.Lookup | None = None,
     block_rows: int = BLOCK_ROWS,
     versions_at_once: int = VERSIONS_AT_ONCE,
-) -> StoredTrainingSet:
+) -> TrainingSetOnDisk:
     """`training_set.join` into a folder, which appears when all is written or not at all.
 
     Args:
@@ -84,14 +84,14 @@ def write(
     """
     if folder.exists():
         raise VitrineError(f"{folder} exists; name a new folder for the training set, or remove this one")
-    training_set.refuse_unusable(rows.schema, event_timestamp, views)
+    training_set.require_unambiguous_columns(rows.schema, event_timestamp, views)
     earliest = _earliest(rows, event_timestamp, block_rows) if created_by_then else None
-    training_set.refuse_the_dropped(views, [moment for moment in (earliest, created_before) if moment])
+    training_set.require_kept_versions(views, [moment for moment in (earliest, created_before) if moment])
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     (unfinished / "row_index").mkdir(parents=True)
     (unfinished / "versions").mkdir()
-    find = find or partial(find_by_ranges, block_rows=block_rows, versions_at_once=versions_at_once)
+    find = find or partial(look_up_by_ranges, block_rows=block_rows, versions_at_once=versions_at_once)
     for view in views:
         file = unfinished / "row_index" / f"{view.name}.npy"
         index = np.lib.format.open_memmap(file, mode="w+", dtype=np.int64, shape=(rows.count_rows(),))
@@ -105,7 +105,7 @@ def write(
     return read(folder, rows)
 
 
-def read(folder: Path, rows: pyarrow.dataset.Dataset) -> StoredTrainingSet:
+def read(folder: Path, rows: pyarrow.dataset.Dataset) -> TrainingSetOnDisk:
     """Open a training set that `write` made of these rows.
 
     Raises:
@@ -119,10 +119,10 @@ def read(folder: Path, rows: pyarrow.dataset.Dataset) -> StoredTrainingSet:
         if len(index) != rows.count_rows():
             raise VitrineError(f"{folder}, `{name}`: made of {len(index):,} rows, and these are {rows.count_rows():,}")
     versions = {name: pyarrow.dataset.dataset(folder / "versions" / f"{name}.parquet") for name in files}
-    return StoredTrainingSet(rows, row_index, versions)
+    return TrainingSetOnDisk(rows, row_index, versions)
 
 
-def find_by_ranges(
+def look_up_by_ranges(
     rows: pa.Table | pyarrow.dataset.Dataset,
     event_timestamp: str,
     view: ViewTable,
@@ -131,38 +131,40 @@ def find_by_ranges(
     *,
     block_rows: int = BLOCK_ROWS,
     versions_at_once: int = VERSIONS_AT_ONCE,
-) -> training_set.Found:
+) -> training_set.Matches:
     """Look rows up block by block, in one range of the view's keys after another."""
     asked = pyarrow.dataset.dataset(rows) if isinstance(rows, pa.Table) else rows
     first_key = next(iter(view.keys.items()), None)
-    for within in ranges.cut(view.table, first_key[1], versions_at_once) if first_key else [ranges.KeyRange()]:
+    for within in (
+        key_ranges.split_by_key(view.table, first_key[1], versions_at_once) if first_key else [key_ranges.KeyRange()]
+    ):
         versions, position = _versions_within(view, within, created_before)
         offset = 0
-        for block in ranges.blocks(asked, list(dict.fromkeys([*view.keys, event_timestamp])), block_rows):
+        for block in key_ranges.read_blocks(asked, list(dict.fromkeys([*view.keys, event_timestamp])), block_rows):
             mine = within.mask(block[first_key[0]]) if first_key else np.ones(len(block), dtype=bool)
             within_range = block if mine.all() else block.filter(pa.array(mine))
-            found = training_set.look_up(view, versions, within_range, event_timestamp, created_by_then)
+            found = training_set.look_up_view(view, versions, within_range, event_timestamp, created_by_then)
             yield offset + np.flatnonzero(mine), np.append(position, -1)[found]
             offset += len(block)
 
 
 def _versions_within(
-    view: ViewTable, within: ranges.KeyRange, created_before: datetime | None
-) -> tuple[asof.Versions, Int64]:
+    view: ViewTable, within: key_ranges.KeyRange, created_before: datetime | None
+) -> tuple[asof.VersionIndex, Int64]:
     """The versions in the range, in the order of the join, and the table position of each row they number."""
-    columns = training_set.order_columns(view)
+    columns = training_set.key_and_time_columns(view)
     if within.unbounded:
         order = view.table.to_table(columns=columns)
-        return training_set.index_versions(view, order, created_before), np.arange(len(order))
+        return training_set.index_view(view, order, created_before), np.arange(len(order))
     kept: list[pa.Table] = []
     position: list[Int64] = []
     offset = 0
-    for block in ranges.blocks(view.table, columns, BLOCK_ROWS):
+    for block in key_ranges.read_blocks(view.table, columns, BLOCK_ROWS):
         mine = within.mask(block[next(iter(view.keys.values()))])
         kept.append(block.filter(pa.array(mine)))
         position.append(np.flatnonzero(mine) + offset)
         offset += len(block)
-    return training_set.index_versions(view, pa.concat_tables(kept), created_before), np.concatenate(position)
+    return training_set.index_view(view, pa.concat_tables(kept), created_before), np.concatenate(position)
 
 
 def _write_versions(view: ViewTable, used: Int64, path: Path) -> None:
@@ -176,6 +178,7 @@ def _write_versions(view: ViewTable, used: Int64, path: Path) -> None:
 
 def _earliest(rows: pyarrow.dataset.Dataset, event_timestamp: str, block_rows: int) -> datetime | None:
     lows = [
-        pc.min(timestamps.utc(block[event_timestamp])) for block in ranges.blocks(rows, [event_timestamp], block_rows)
+        pc.min(timestamps.utc(block[event_timestamp]))
+        for block in key_ranges.read_blocks(rows, [event_timestamp], block_rows)
     ]
     return min((timestamps.moment(low) for low in lows if low.is_valid), default=None)

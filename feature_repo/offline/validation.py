@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo.errors import VitrineError
-from feature_repo.offline.quarantine import MAX_VALUE, Refused
+from feature_repo.offline.quarantine import MAX_VALUE, RejectedRow
 from feature_repo.schema import TIMESTAMP
 
 NO_TIMESTAMP = "timestamp is missing"
@@ -41,7 +41,7 @@ class Check:
     """bool [rows]: where it is wrong."""
 
 
-def require(table: pa.Table, columns: Sequence[str], file: Path) -> None:
+def require_columns(table: pa.Table, columns: Sequence[str], file: Path) -> None:
     """See that a table has rows and all of `columns`, and no column twice.
 
     Raises:
@@ -61,7 +61,7 @@ def require(table: pa.Table, columns: Sequence[str], file: Path) -> None:
         raise VitrineError(f"{file}: the table is empty; wanted at least one row")
 
 
-def spelt(table: pa.Table, columns: Sequence[str]) -> tuple[pa.Table, list[Check]]:
+def null_invalid_utf8(table: pa.Table, columns: Sequence[str]) -> tuple[pa.Table, list[Check]]:
     """The table with null for each text that is not UTF-8, and those rows by column; other types are left alone."""
     found = []
     for name in columns:
@@ -86,7 +86,7 @@ def _is_utf8(text: bytes | None) -> bool:
         return False
 
 
-def as_text(table: pa.Table, name: str, file: Path) -> pa.ChunkedArray:
+def parse_text(table: pa.Table, name: str, file: Path) -> pa.ChunkedArray:
     """A column as strings; whole numbers (ids often are) become their digits, nulls stay.
 
     Raises:
@@ -111,7 +111,7 @@ def as_text(table: pa.Table, name: str, file: Path) -> pa.ChunkedArray:
     return text
 
 
-def as_numbers(table: pa.Table, name: str, file: Path) -> pa.ChunkedArray:
+def parse_numbers(table: pa.Table, name: str, file: Path) -> pa.ChunkedArray:
     """A column as float64, infinite where a text is no number, nulls and NaN stay.
 
     Raises:
@@ -128,7 +128,7 @@ def as_numbers(table: pa.Table, name: str, file: Path) -> pa.ChunkedArray:
     return pc.utf8_trim_whitespace(pc.if_else(readable, column, "inf")).cast(pa.float64())
 
 
-def as_timestamps(table: pa.Table, name: str, file: Path, now: datetime) -> tuple[pa.ChunkedArray, list[Check]]:
+def parse_timestamps(table: pa.Table, name: str, file: Path, now: datetime) -> tuple[pa.ChunkedArray, list[Check]]:
     """A column as instants (TIMESTAMP), and the rows without a usable one.
 
     Timestamps of any zone and unit are converted; texts are ISO 8601 with a zone, digits beyond microseconds cut.
@@ -144,7 +144,7 @@ def as_timestamps(table: pa.Table, name: str, file: Path, now: datetime) -> tupl
             f"{file}: column `{name}` holds {column.type} without a time zone; wanted instants in UTC; "
             "say the zone when writing it (pandas: .dt.tz_localize)"
         )
-    checks = [Check(name, NO_TIMESTAMP, mask(pc.is_null(column)))]
+    checks = [Check(name, NO_TIMESTAMP, to_mask(pc.is_null(column)))]
     if pa.types.is_timestamp(column.type):
         try:
             # Nanoseconds lose digits; of the coarser units an unsafe cast would let years to come wrap into the past.
@@ -156,9 +156,9 @@ def as_timestamps(table: pa.Table, name: str, file: Path, now: datetime) -> tupl
         checks += [Check(name, NAIVE, naive), Check(name, UNPARSABLE, unparsable)]
     else:
         raise _wrong_type(file, name, column.type, "timestamps in UTC")
-    checks.append(Check(name, FUTURE, mask(pc.greater(values, pa.scalar(now, TIMESTAMP)))))
+    checks.append(Check(name, FUTURE, to_mask(pc.greater(values, pa.scalar(now, TIMESTAMP)))))
     checks.append(
-        Check(name, TOO_EARLY, mask(pc.less(values, pa.scalar(datetime.min, pa.timestamp("us")).cast(TIMESTAMP))))
+        Check(name, TOO_EARLY, to_mask(pc.less(values, pa.scalar(datetime.min, pa.timestamp("us")).cast(TIMESTAMP))))
     )
     return values, checks
 
@@ -169,20 +169,20 @@ def _parse(text: pa.ChunkedArray) -> tuple[pa.ChunkedArray, np.ndarray, np.ndarr
     date = pc.struct_field(parts, "date")
     # strptime takes the 30th of February for the 1st of March: a real date is written back as it came.
     day = pc.strptime(date, "%Y-%m-%d", "s", error_is_null=True)
-    real = mask(pc.equal(pc.strftime(day, "%Y-%m-%d"), date))
-    zoned = mask(pc.not_equal(pc.struct_field(parts, "zone"), ""))
+    real = to_mask(pc.equal(pc.strftime(day, "%Y-%m-%d"), date))
+    zoned = to_mask(pc.not_equal(pc.struct_field(parts, "zone"), ""))
     compact = pc.replace_substring_regex(pc.replace_substring(text, " +", "+"), r"(\.\d{6})\d{1,3}", r"\1")
     compact = pc.replace_substring_regex(compact, r" ([Z-])", r"\1")
     values = pc.if_else(pa.array(real & zoned), compact, None).cast(TIMESTAMP)
-    return values, real & ~zoned, ~real & mask(pc.is_valid(text))
+    return values, real & ~zoned, ~real & to_mask(pc.is_valid(text))
 
 
-def blank(text: pa.ChunkedArray) -> np.ndarray:
+def is_blank(text: pa.ChunkedArray) -> np.ndarray:
     """bool [rows]: null, empty, or white space alone."""
-    return mask(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(text)), 0)) | mask(pc.is_null(text))
+    return to_mask(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(text)), 0)) | to_mask(pc.is_null(text))
 
 
-def displaced(ids: pa.ChunkedArray, order: np.ndarray, among: np.ndarray) -> np.ndarray:
+def is_superseded(ids: pa.ChunkedArray, order: np.ndarray, among: np.ndarray) -> np.ndarray:
     """Where another row of the same id comes after: of each id among `among`, only the last in `order` is not.
 
     Args:
@@ -199,19 +199,19 @@ def displaced(ids: pa.ChunkedArray, order: np.ndarray, among: np.ndarray) -> np.
     return result
 
 
-def row_names(ids: pa.ChunkedArray, start: int = 0) -> pa.ChunkedArray:
+def name_rows(ids: pa.ChunkedArray, start: int = 0) -> pa.ChunkedArray:
     """What a row is called where it is refused: its id, or `row 17` (counted from 1) where it has none.
 
     Args:
         start: rows of the table that come before these.
     """
     numbers = pa.array(np.arange(start + 1, start + len(ids) + 1)).cast(pa.string())
-    return pc.if_else(pa.array(blank(ids)), pc.binary_join_element_wise("row", numbers, " "), ids)
+    return pc.if_else(pa.array(is_blank(ids)), pc.binary_join_element_wise("row", numbers, " "), ids)
 
 
-def sieve(
+def apply_checks(
     table: pa.Table, names: pa.ChunkedArray, checks: Sequence[Check], among: np.ndarray | None = None
-) -> tuple[np.ndarray, list[Refused]]:
+) -> tuple[np.ndarray, list[RejectedRow]]:
     """Apply checks in their order; a row is refused once, for the first that it fails.
 
     Args:
@@ -224,19 +224,19 @@ def sieve(
         bool [rows] of those that passed, and the refused.
     """
     passed = np.ones(table.num_rows, dtype=bool) if among is None else among.copy()
-    refused: list[Refused] = []
+    refused: list[RejectedRow] = []
     for check in checks:
-        refused += named(table, names, Check(check.column, check.reason, check.bad & passed))
+        refused += list_failures(table, names, Check(check.column, check.reason, check.bad & passed))
         passed &= ~check.bad
     return passed, refused
 
 
-def named(table: pa.Table, names: pa.ChunkedArray, check: Check) -> list[Refused]:
+def list_failures(table: pa.Table, names: pa.ChunkedArray, check: Check) -> list[RejectedRow]:
     """The rows that fail one check, with the value as it came."""
     rows = pa.array(np.flatnonzero(check.bad))
     values = _as_they_came(table[check.column].take(rows))
     return [
-        Refused(name, check.column, check.reason, None if value is None else str(value)[:MAX_VALUE])
+        RejectedRow(name, check.column, check.reason, None if value is None else str(value)[:MAX_VALUE])
         for name, value in zip(names.take(rows).to_pylist(), values, strict=True)
     ]
 
@@ -249,7 +249,7 @@ def _as_they_came(values: pa.ChunkedArray) -> list[Any]:
         return values.cast(pa.int64()).to_pylist()
 
 
-def mask(condition: pa.ChunkedArray) -> np.ndarray:
+def to_mask(condition: pa.ChunkedArray) -> np.ndarray:
     """bool [rows], False where the condition is null."""
     return condition.fill_null(False).to_numpy()
 

@@ -20,7 +20,7 @@ from feature_repo.arrow import columns, timestamps
 from feature_repo.arrow.columns import Column
 from feature_repo.arrow.field import Field
 from feature_repo.errors import InvalidInputError
-from feature_repo.offline import ranges, versions
+from feature_repo.offline import key_ranges, versions
 from feature_repo.online import entity_keys
 from feature_repo.online.catalog import View
 from feature_repo.online.materialization_log import MaterializationLog, TimeWindow
@@ -212,7 +212,7 @@ def select_files(
 
 
 def _in(source: OfflineSource, window: TimeWindow) -> pyarrow.dataset.Expression:
-    return versions.window(source.table, source.event_timestamp, window.start, window.end)
+    return versions.window_filter(source.table, source.event_timestamp, window.start, window.end)
 
 
 def build_row_filter(source: OfflineSource, window: TimeWindow) -> pyarrow.dataset.Expression:
@@ -227,7 +227,7 @@ def _blocks(source: OfflineSource, group: FileGroup) -> Iterator[pa.Table]:
     """The rows of a group that have an entity, under the names that they are to have."""
     where = build_row_filter(source, group.window)
     columns = list(dict.fromkeys(source.columns.values()))
-    for block in ranges.blocks(group.table, columns, BLOCK_ROWS, where=where):
+    for block in key_ranges.read_blocks(group.table, columns, BLOCK_ROWS, where=where):
         yield source.named(block)
 
 

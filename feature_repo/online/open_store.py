@@ -115,9 +115,9 @@ def _unsupported_url(url: str) -> InvalidInputError:
 
 
 def _read_text(settings: "Settings", online_store: dict[str, Any], name: str, default: str | None = None) -> str:
-    from feature_repo.config import text
+    from feature_repo.config import require_text
 
-    return text(settings.file, f"online_store.{name}", online_store.get(name, default))
+    return require_text(settings.file, f"online_store.{name}", online_store.get(name, default))
 
 
 def _read_seconds(settings: "Settings", online_store: dict[str, Any], name: str) -> int | None:

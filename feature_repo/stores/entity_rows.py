@@ -51,11 +51,11 @@ def from_views(
     """
     start, end = compute_non_entity_date_range(list(feature_views), start_date=start_date, end_date=end_date)
     moments = [
-        versions.distinct_moments(
+        versions.read_distinct_times(
             view.table,
             dict(view.keys),
             view.event_timestamp,
-            versions.window(view.table, view.event_timestamp, start, end),
+            versions.window_filter(view.table, view.event_timestamp, start, end),
             moment=EVENT_TIMESTAMP,
         )
         for view in views

@@ -22,7 +22,7 @@ from feast.repo_config import FeastConfigBaseModel
 from feature_repo.distributed import cluster
 from feature_repo.errors import VitrineError
 from feature_repo.offline import versions
-from feature_repo.offline.training_set import Find
+from feature_repo.offline.training_set import Lookup
 from feature_repo.stores import entity_rows, sources
 from feature_repo.stores.feast_compat import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
 from feature_repo.stores.retrieval import TableRetrievalJob, TrainingRequest, TrainingRetrievalJob
@@ -106,7 +106,7 @@ class DeltaOfflineStore(OfflineStore):
             return versions.read_newest(
                 table,
                 columns,
-                versions.window(table, timestamp_field, start_date, end_date),
+                versions.window_filter(table, timestamp_field, start_date, end_date),
                 keys=join_key_columns,
                 event_timestamp=timestamp_field,
                 created_timestamp=created,
@@ -130,8 +130,10 @@ class DeltaOfflineStore(OfflineStore):
         created = created_timestamp_column or None
 
         def everything(table: pyarrow.dataset.Dataset, columns: list[str]) -> pa.Table:
-            versions.refuse_missing(table, [timestamp_field])
-            return versions.read_all(table, columns, versions.window(table, timestamp_field, start_date, end_date))
+            versions.require_columns(table, [timestamp_field])
+            return versions.read_all(
+                table, columns, versions.window_filter(table, timestamp_field, start_date, end_date)
+            )
 
         columns = [*join_key_columns, *feature_name_columns, timestamp_field, *([created] if created else [])]
         return _pull(config, data_source, columns if feature_name_columns else None, bool(join_key_columns), everything)
@@ -176,7 +178,7 @@ class DeltaOfflineStore(OfflineStore):
         if sources.exists(config, source):
             physical = {feature: column for column, feature in source.field_mapping.items()}
             stamps = [source.timestamp_field, source.created_timestamp_column]
-            versions.refuse_missing(
+            versions.require_columns(
                 sources.open_table(config, source), [physical.get(name, name) for name in stamps if name]
             )
 
@@ -187,7 +189,7 @@ class DeltaOfflineStore(OfflineStore):
         return sources.columns_and_types(config, sources.file_source(data_source, f"source `{data_source.name}`"))
 
 
-def _find(ray: str | None) -> Find | None:
+def _find(ray: str | None) -> Lookup | None:
     """Who looks rows up: this process, or a cluster."""
     if ray is None:
         return None

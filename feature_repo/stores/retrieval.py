@@ -20,8 +20,8 @@ from feast.saved_dataset import SavedDatasetStorage
 
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, training_set, training_set_on_disk
-from feature_repo.offline.training_set import Find, Normalised, ViewTable
-from feature_repo.offline.training_set_on_disk import StoredTrainingSet
+from feature_repo.offline.training_set import Lookup, TrainingSet, ViewTable
+from feature_repo.offline.training_set_on_disk import TrainingSetOnDisk
 from feature_repo.stores import sources
 
 
@@ -93,9 +93,9 @@ class TrainingRequest:
     views: Sequence[ViewTable]
     created_by_then: bool = False
     created_before: datetime | None = None
-    find: Find | None = None
+    find: Lookup | None = None
 
-    def join(self) -> Normalised:
+    def join(self) -> TrainingSet:
         """The training set in memory."""
         rows = self.rows if isinstance(self.rows, pa.Table) else self.rows.to_table()
         return training_set.join(
@@ -107,7 +107,7 @@ class TrainingRequest:
             find=self.find,
         )
 
-    def write(self, folder: Path) -> StoredTrainingSet:
+    def write(self, folder: Path) -> TrainingSetOnDisk:
         """The training set in a folder."""
         rows = pyarrow.dataset.dataset(self.rows) if isinstance(self.rows, pa.Table) else self.rows
         return training_set_on_disk.write(
@@ -143,7 +143,7 @@ class TrainingRetrievalJob(TableRetrievalJob):
             raise VitrineError(f"created_before: {moment!r} is no moment; wanted a datetime with its zone")
         return TrainingRetrievalJob(self._config, replace(self._request, created_before=moment), **self._described)
 
-    def to_normalised(self) -> Normalised:
+    def to_normalised(self) -> TrainingSet:
         """Entity rows in their order and, per feature view, a row number into its distinct versions.
 
         `job.to_normalised().views["product_embedding"]` has `row_index` (int64 [rows], -1 where the view has nothing)
@@ -152,7 +152,7 @@ class TrainingRetrievalJob(TableRetrievalJob):
         """
         return self._request.join()
 
-    def to_folder(self, folder: str | Path) -> StoredTrainingSet:
+    def to_folder(self, folder: str | Path) -> TrainingSetOnDisk:
         """The normalised form on disk, made in bounded memory; entity rows may be a `pyarrow.dataset.Dataset`."""
         return self._request.write(Path(folder))
 

@@ -58,7 +58,7 @@ def open_table(config: RepoConfig, source: FileSource) -> pyarrow.dataset.Datase
     """
     path = location(config, source.path)
     if is_delta(source):
-        return delta.dataset(path)
+        return delta.open_dataset(path)
     if not path.exists():
         raise VitrineError(f"no Parquet file or folder at {path}, which source `{source.name}` names")
     return pyarrow.dataset.dataset(path, format="parquet")
@@ -66,7 +66,7 @@ def open_table(config: RepoConfig, source: FileSource) -> pyarrow.dataset.Datase
 
 def kept_since(config: RepoConfig, source: FileSource) -> datetime | None:
     """Since when every row that was corrected is still there; asked after `open_table`, never before."""
-    return retention.kept_since(location(config, source.path)) if is_delta(source) else None
+    return retention.read_kept_since(location(config, source.path)) if is_delta(source) else None
 
 
 def columns_and_types(config: RepoConfig, source: FileSource) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from feature_repo.config import Settings
 from feature_repo.offline import key_encoding, quarantine
-from feature_repo.offline.impressions import read_impressions
+from feature_repo.offline.input_files import read_impressions
 from feature_repo.schema import CLICKED, EVENT_TIMESTAMP, PRODUCT_ID, USER_ID
 
 Int64 = NDArray[np.int64]
@@ -65,7 +65,7 @@ def read(settings: Settings, file: Path, *, step: str, now: datetime, clicks_onl
     came = read_impressions(file, now=now)
     quarantine.add(settings, step, came.refused, now)
     table = came.table.select([USER_ID, PRODUCT_ID, EVENT_TIMESTAMP, CLICKED])
-    refused = quarantine.counts(came.refused)
+    refused = quarantine.count_by_reason(came.refused)
     del came
     clicked = table[CLICKED].to_numpy() == 1
     if clicks_only:

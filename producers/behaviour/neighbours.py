@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo import schema
-from feature_repo.arrow.vectors import matrix
+from feature_repo.arrow.take import to_matrix
 from feature_repo.config import Settings
 from feature_repo.features import neighbours as definition
 from feature_repo.offline import delta
@@ -165,7 +165,7 @@ class Standing:
             now: the created timestamp.
         """
         own = pc.index_in(rows[PRODUCT_ID], value_set=self.products).fill_null(-1).to_numpy()
-        vectors = matrix(rows["fused_vector"], self.state.vectors.shape[1])
+        vectors = to_matrix(rows["fused_vector"], self.state.vectors.shape[1])
         features = self.state.features(own, *self.nearest.of(self.state.vectors, vectors, own))
         since = rows[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
         ids = rows[PRODUCT_ID].combine_chunks()

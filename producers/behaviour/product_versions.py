@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from feature_repo import schema
 from feature_repo.arrow import take
-from feature_repo.arrow.vectors import matrix
+from feature_repo.arrow.take import to_matrix
 from feature_repo.config import Settings
 from feature_repo.offline import asof, delta
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, TIMESTAMP
@@ -52,14 +52,14 @@ def read_versions(
     embedding, vectors = held_at(
         settings, schema.EMBEDDING_TABLE, ["fused_vector"], products, product, time, encoder_version
     )
-    fused = matrix(vectors["fused_vector"])
+    fused = to_matrix(vectors["fused_vector"])
     if not delta.exists(settings.table(schema.TAGS_TABLE)):
         nothing = np.full(len(product), -1)
         ages, genders = (np.empty((0, len(labels)), np.float32) for labels in (CHILD_AGES, CHILD_GENDERS))
         return ProductVersions(embedding, fused, nothing, ages, genders)
     names = ["child_age_distribution", "child_gender_distribution"]
     tags, found = held_at(settings, schema.TAGS_TABLE, names, products, product, time, encoder_version)
-    ages, genders = (matrix(found[n], len(ls)) for n, ls in zip(names, (CHILD_AGES, CHILD_GENDERS), strict=True))
+    ages, genders = (to_matrix(found[n], len(ls)) for n, ls in zip(names, (CHILD_AGES, CHILD_GENDERS), strict=True))
     return ProductVersions(embedding, fused, tags, ages, genders)
 
 
@@ -80,7 +80,7 @@ def held_at(
     Returns:
         int64 [n], rows of the returned table, -1 for none.
     """
-    rows = delta.dataset(settings.table(table))
+    rows = delta.open_dataset(settings.table(table))
     where = None if encoder_version is None else pc.field("encoder_version") == encoder_version
     order = rows.to_table(columns=[PRODUCT_ID, EVENT_TIMESTAMP, CREATED_TIMESTAMP], filter=where)
     versions = asof.index_versions([order[PRODUCT_ID]], order[EVENT_TIMESTAMP], order[CREATED_TIMESTAMP])

@@ -74,12 +74,12 @@ def caption_catalogue(
                     delta.append(settings.table(schema.CAPTION_TABLE), rows)
                 blind = part.filter(pa.array(~decoded.usable))[PRODUCT_ID].to_pylist()
                 refused = [
-                    quarantine.Refused(product, "image", error.reason, error.detail or None)
+                    quarantine.RejectedRow(product, "image", error.reason, error.detail or None)
                     for product, error in zip(blind, decoded.refused, strict=True)
                 ]
                 ids = seen[PRODUCT_ID].to_pylist()
                 refused += [
-                    quarantine.Refused(product, "image", EMPTY_CAPTION, None)
+                    quarantine.RejectedRow(product, "image", EMPTY_CAPTION, None)
                     for product, line in zip(ids, lines, strict=True)
                     if not line
                 ]

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
-from feature_repo.offline import activity, delta, files, quarantine, validation
-from feature_repo.offline.quarantine import Refused
+from feature_repo.offline import delta, input_files, quarantine, validation
+from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.offline.validation import Check
+from feature_repo.offline.versions import read_gone_products
 from producers.catalogue import image_hashes, row_hash, validate, versions
 from producers.catalogue.row_hash import Digests
 from producers.catalogue.versions import Known
@@ -47,8 +48,8 @@ class TakenIn:
     """Products that were active and are not in the table."""
     returned: int
     """Products that had gone and are in it again; each is also new, changed or unchanged."""
-    refused: tuple[Refused, ...]
-    notes: tuple[Refused, ...]
+    refused: tuple[RejectedRow, ...]
+    notes: tuple[RejectedRow, ...]
     """Values that were repaired; their rows are among the taken."""
     ignored: tuple[str, ...]
     """Columns that a catalogue does not have."""
@@ -61,8 +62,8 @@ class TakenIn:
         ]
         lines += [f"  gone {self.gone:,}: active before, and not in this table"] * bool(self.gone)
         lines += [f"  returned {self.returned:,}: gone before, and in this table again"] * bool(self.returned)
-        lines += [f"  refused {rows:,}: {reason}" for reason, rows in quarantine.counts(self.refused).items()]
-        lines += [f"  mended {rows:,}: {reason}" for reason, rows in quarantine.counts(self.notes).items()]
+        lines += [f"  refused {rows:,}: {reason}" for reason, rows in quarantine.count_by_reason(self.refused).items()]
+        lines += [f"  mended {rows:,}: {reason}" for reason, rows in quarantine.count_by_reason(self.notes).items()]
         lines += [f"  ignored column {name}" for name in self.ignored]
         return "\n".join(lines)
 
@@ -78,8 +79,8 @@ class _Read:
     unchanged: list[NDArray[np.bool_]] = field(default_factory=list)
     increment: list[pa.Table] = field(default_factory=list)
     """Versions that are not known, with their `row`."""
-    refused: list[Refused] = field(default_factory=list)
-    notes: list[tuple[int, Refused]] = field(default_factory=list)
+    refused: list[RejectedRow] = field(default_factory=list)
+    notes: list[tuple[int, RejectedRow]] = field(default_factory=list)
     ignored: tuple[str, ...] = ()
     rows: int = 0
 
@@ -121,7 +122,7 @@ def take_in(
             return _take_in(
                 settings, file, now, partial=partial, allow_shrink=allow_shrink, rehash=rehash, progress=progress
             )
-        except delta.OutOfTurn:  # another run has taken in a table meanwhile: compare with that
+        except delta.CommitConflict:  # another run has taken in a table meanwhile: compare with that
             continue
     raise VitrineError(f"table `{schema.CATALOGUE_TABLE}`: others were quicker {delta.ATTEMPTS} times; run this again")
 
@@ -137,32 +138,32 @@ def _take_in(
     progress: Callable[[int], None],
 ) -> TakenIn:
     path, active_path = settings.table(schema.CATALOGUE_TABLE), settings.table(schema.ACTIVE_TABLE)
-    turn, active_turn = delta.turn(path, STEP), delta.turn(active_path, STEP)
+    turn, active_turn = delta.txn_version(path, STEP), delta.txn_version(active_path, STEP)
     known = versions.read(path)
     read = _Read()
-    for block in files.blocks(file, BLOCK_ROWS, schema.PRODUCTS.names):
+    for block in input_files.read_blocks(file, BLOCK_ROWS, schema.PRODUCTS.names):
         if not read.rows:
-            validation.require(block, schema.PRODUCTS.names, file)
+            validation.require_columns(block, schema.PRODUCTS.names, file)
             read.ignored = tuple(name for name in block.column_names if name not in schema.PRODUCTS.names)
         _add(read, block, known, file, now, rehash=rehash)
         progress(read.rows)
     passed, unchanged = np.concatenate(read.passed), np.concatenate(read.unchanged)
     keys, ids = np.concatenate(read.keys), pa.chunked_array([chunk for each in read.ids for chunk in each.chunks])
     twice = _displaced(ids, keys, np.concatenate(read.instants), passed)
-    doubled = validation.named(pa.table({schema.PRODUCT_ID: ids}), ids, Check(schema.PRODUCT_ID, TWICE, twice))
+    doubled = validation.list_failures(pa.table({schema.PRODUCT_ID: ids}), ids, Check(schema.PRODUCT_ID, TWICE, twice))
     refused = read.refused + doubled
     notes = [note for row, note in read.notes if not twice[row]]
 
     product = known.find(keys)
-    gone_before = activity.gone(active_path)
-    gone, returned = _moved(known, product[~validation.blank(ids)], gone_before)
+    gone_before = read_gone_products(active_path)
+    gone, returned = _moved(known, product[~validation.is_blank(ids)], gone_before)
     if partial:
         gone = gone[:0]
     elif not allow_shrink and passed.any():
         _refuse_shrinking(file, len(gone), len(known.products) - len(gone_before))
     quarantine.add(settings, STEP, [*refused, *notes], now)
     if not passed.any():
-        reasons = ", ".join(f"{rows:,} x {reason}" for reason, rows in quarantine.counts(refused).items())
+        reasons = ", ".join(f"{rows:,} x {reason}" for reason, rows in quarantine.count_by_reason(refused).items())
         raise VitrineError(f"{file}: none of its {read.rows:,} rows is usable: {reasons}")
 
     taken = passed & ~twice
@@ -171,9 +172,9 @@ def _take_in(
     if len(increment):
         created = pa.repeat(pa.scalar(now, schema.TIMESTAMP), len(increment))
         rows = increment.append_column(schema.CREATED_TIMESTAMP, created).select(schema.CATALOGUE.names)
-        delta.append_in_turn(path, rows.cast(schema.CATALOGUE), STEP, turn)
+        delta.append_if_version(path, rows.cast(schema.CATALOGUE), STEP, turn)
     if len(gone) or len(returned):
-        delta.append_in_turn(active_path, _moves(known, gone, returned, now), STEP, active_turn)
+        delta.append_if_version(active_path, _moves(known, gone, returned, now), STEP, active_turn)
     return TakenIn(
         read=read.rows,
         new=int((taken & (product < 0)).sum()),
@@ -252,7 +253,7 @@ def _displaced(
     several[rows[order[1:][again]]] = several[rows[order[:-1][again]]] = True
     if not several.any():
         return several
-    return validation.displaced(ids, instants, several)
+    return validation.is_superseded(ids, instants, several)
 
 
 def _moved(

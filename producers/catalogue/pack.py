@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from feature_repo import image_store, images, schema
 from feature_repo.errors import VitrineError
 from feature_repo.images import UnusableImageError
-from feature_repo.offline import files, validation
+from feature_repo.offline import input_files, validation
 from producers.catalogue import validate
 
 PICTURES, PRODUCTS = "pictures", "products.parquet"
@@ -58,10 +58,10 @@ def pack(products: Path, out: Path, now: datetime, progress: Callable[[int], Non
     rows, unreadable, written = 0, Counter[str](), 0
     half = out / f"{PRODUCTS}.half"
     writer: pq.ParquetWriter | None = None
-    for block in files.blocks(products, BLOCK_ROWS, schema.PRODUCTS.names):
-        validation.require(block, schema.PRODUCTS.names, products)
+    for block in input_files.read_blocks(products, BLOCK_ROWS, schema.PRODUCTS.names):
+        validation.require_columns(block, schema.PRODUCTS.names, products)
         came = validate.check(block, rows, products, now).versions
-        given, misspelt = validation.spelt(block, ["image"])
+        given, misspelt = validation.null_invalid_utf8(block, ["image"])
         unfit = [*misspelt, *validate.images_of(given, products)[2]]
         unreadable.update({check.reason.partition(":")[0]: int(check.bad.sum()) for check in unfit if check.bad.any()})
         scheme = image_store.URL_SCHEME

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from feature_repo import image_store, schema
 from feature_repo.offline import validation
-from feature_repo.offline.quarantine import Refused
+from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.offline.validation import Check
 
 MAX_TITLE = 1_000
@@ -41,47 +41,47 @@ class Arriving:
     """[rows] in the columns of schema.CATALOGUE that the shop says; only those of `passed` are sound."""
     passed: NDArray[np.bool_]
     """[rows]"""
-    refused: list[Refused]
-    notes: list[tuple[int, Refused]]
+    refused: list[RejectedRow]
+    notes: list[tuple[int, RejectedRow]]
     """Values that were repaired, each with its row in the block."""
 
 
 def check(table: pa.Table, start: int, file: Path, now: datetime) -> Arriving:
     """Check a block of rows, of which the first is row `start` of the whole table, counted from 0."""
-    table, misspelt = validation.spelt(table, schema.PRODUCTS.names)
-    ids = validation.as_text(table, schema.PRODUCT_ID, file)
-    names = validation.row_names(ids, start)
-    instants, bad_instants = validation.as_timestamps(table, "updated_at", file, now)
-    titles = _blank_to_null(validation.as_text(table, "title", file))
-    prices = validation.as_numbers(table, "price", file)
+    table, misspelt = validation.null_invalid_utf8(table, schema.PRODUCTS.names)
+    ids = validation.parse_text(table, schema.PRODUCT_ID, file)
+    names = validation.name_rows(ids, start)
+    instants, bad_instants = validation.parse_timestamps(table, "updated_at", file, now)
+    titles = _blank_to_null(validation.parse_text(table, "title", file))
+    prices = validation.parse_numbers(table, "price", file)
     images, image_bytes, bad_images = images_of(table, file)
-    bad_price = validation.mask(pc.less(prices, 0.0)) | validation.mask(pc.invert(pc.is_finite(prices)))
+    bad_price = validation.to_mask(pc.less(prices, 0.0)) | validation.to_mask(pc.invert(pc.is_finite(prices)))
     has_nothing = (
-        validation.mask(pc.is_null(titles))
-        & validation.mask(pc.is_null(images))
-        & validation.mask(pc.is_null(image_bytes))
+        validation.to_mask(pc.is_null(titles))
+        & validation.to_mask(pc.is_null(images))
+        & validation.to_mask(pc.is_null(image_bytes))
     )
-    passed, refused = validation.sieve(
+    passed, refused = validation.apply_checks(
         table,
         names,
         [
             *misspelt,
-            Check(schema.PRODUCT_ID, NO_ID, validation.blank(ids)),
+            Check(schema.PRODUCT_ID, NO_ID, validation.is_blank(ids)),
             *bad_instants,
             Check("image", NOTHING, has_nothing),
         ],
     )
     repairs = [
-        Check("title", LONG_TITLE, validation.mask(pc.greater(pc.utf8_length(titles), MAX_TITLE))),
+        Check("title", LONG_TITLE, validation.to_mask(pc.greater(pc.utf8_length(titles), MAX_TITLE))),
         Check("price", BAD_PRICE, bad_price),
         *bad_images,
     ]
-    notes: list[tuple[int, Refused]] = []
+    notes: list[tuple[int, RejectedRow]] = []
     for repair in repairs:
         bad = repair.bad & passed
         notes += zip(
             np.flatnonzero(bad).tolist(),
-            validation.named(table, names, Check(repair.column, repair.reason, bad)),
+            validation.list_failures(table, names, Check(repair.column, repair.reason, bad)),
             strict=True,
         )
     columns = {
@@ -89,8 +89,8 @@ def check(table: pa.Table, start: int, file: Path, now: datetime) -> Arriving:
         "title": pc.utf8_slice_codeunits(titles, 0, MAX_TITLE),
         "image": images,
         "image_bytes": image_bytes,
-        "category": _blank_to_null(validation.as_text(table, "category", file)),
-        "brand": _blank_to_null(validation.as_text(table, "brand", file)),
+        "category": _blank_to_null(validation.parse_text(table, "category", file)),
+        "brand": _blank_to_null(validation.parse_text(table, "brand", file)),
         "price": pc.if_else(pa.array(bad_price), None, prices),
         schema.EVENT_TIMESTAMP: instants,
     }
@@ -104,11 +104,11 @@ def images_of(table: pa.Table, file: Path) -> tuple[pa.ChunkedArray, pa.ChunkedA
     if pa.types.is_binary(held) or pa.types.is_large_binary(held):
         nothing = pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
         return nothing, table["image"].cast(pa.binary()), ()
-    paths = _blank_to_null(validation.as_text(table, "image", file))
-    stored = validation.mask(pc.starts_with(paths, image_store.URL_SCHEME))
+    paths = _blank_to_null(validation.parse_text(table, "image", file))
+    stored = validation.to_mask(pc.starts_with(paths, image_store.URL_SCHEME))
     paths = pc.if_else(pa.array(stored), pc.utf8_slice_codeunits(paths, len(image_store.URL_SCHEME)), paths)
-    url = validation.mask(pc.match_substring_regex(paths, r"^[A-Za-z][A-Za-z0-9+.-]*://"))
-    escapes = validation.mask(pc.match_substring_regex(paths, r"(^|/)\.\.(/|$)"))
+    url = validation.to_mask(pc.match_substring_regex(paths, r"^[A-Za-z][A-Za-z0-9+.-]*://"))
+    escapes = validation.to_mask(pc.match_substring_regex(paths, r"(^|/)\.\.(/|$)"))
     folder = str((file if file.is_dir() else file.parent).resolve())
     inside = pc.binary_join_element_wise(folder, pc.replace_substring_regex(paths, r"^(\./+)+", ""), "/")
     absolute = pc.if_else(pc.starts_with(paths, "/"), paths, inside)
@@ -124,4 +124,4 @@ def images_of(table: pa.Table, file: Path) -> tuple[pa.ChunkedArray, pa.ChunkedA
 
 
 def _blank_to_null(text: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.if_else(pa.array(validation.blank(text)), None, text)
+    return pc.if_else(pa.array(validation.is_blank(text)), None, text)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from feature_repo import schema
 from feature_repo.arrow import take
-from feature_repo.arrow.vectors import matrix
+from feature_repo.arrow.take import to_matrix
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
@@ -132,9 +132,9 @@ def _train(settings: Settings, version: str, levels: int, size: int | None, seed
         last = np.random.default_rng(seed).choice(last, most, replace=False)
     where = pc.field("encoder_version") == version
     rows = take.rows_of(
-        delta.dataset(settings.table(schema.EMBEDDING_TABLE)), np.sort(last), ["fused_vector"], where=where
+        delta.open_dataset(settings.table(schema.EMBEDDING_TABLE)), np.sort(last), ["fused_vector"], where=where
     )
-    vectors = matrix(rows["fused_vector"])
+    vectors = to_matrix(rows["fused_vector"])
     vectors = vectors[~np.isnan(vectors[:, 0])]
     return codebooks.train_codebook(vectors, version, levels=levels, size=size, seed=seed, now=now)
 
@@ -173,11 +173,11 @@ def _fingerprints(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
 
 def _batches(settings: Settings, version: str) -> Iterator[tuple[pa.Table, NDArray[np.float32]]]:
     where = pc.field("encoder_version") == version
-    rows = delta.dataset(settings.table(schema.EMBEDDING_TABLE))
+    rows = delta.open_dataset(settings.table(schema.EMBEDDING_TABLE))
     for batch in take.scan(rows, [*KEY, "fused_vector"], where).to_batches():
         table = pa.Table.from_batches([batch]).filter(pc.is_valid(pc.field("fused_vector")))
         if len(table):
-            yield table.select(KEY), matrix(table["fused_vector"])
+            yield table.select(KEY), to_matrix(table["fused_vector"])
 
 
 def _not_yet(settings: Settings, keys: pa.Table, codebook_version: str) -> NDArray[np.int64]:

@@ -26,7 +26,10 @@ def captions(
     from producers.captions.run import caption_catalogue
 
     opened, now = config.load(store), datetime.now(UTC)
-    with run_log.run(opened, "captions", now=now, reads=[schema.CATALOGUE_TABLE]) as run, console.progress_bar() as bar:
+    with (
+        run_log.record_run(opened, "captions", now=now, reads=[schema.CATALOGUE_TABLE]) as run,
+        console.make_progress_bar() as bar,
+    ):
         task = bar.add_task("write captions", total=None)
         done = caption_catalogue(
             opened,
@@ -34,7 +37,7 @@ def captions(
             now=now,
             progress=lambda so_far, total: bar.update(task, completed=so_far, total=total),
         )
-        run.uses(done.captioner_version)
-        run.counts(written=done.written, known=done.known, without_picture=done.without_picture)
-        run.quarantined(done.unusable)
+        run.set_model(done.captioner_version)
+        run.add_counts(written=done.written, known=done.known, without_picture=done.without_picture)
+        run.add_quarantined(done.unusable)
     typer.echo(done)

@@ -31,12 +31,15 @@ def catalogue(
     Bad rows go to the quarantine table with their reason; the rest goes on.
     """
     from feature_repo import run_log
-    from feature_repo.offline.quarantine import counts
+    from feature_repo.offline.quarantine import count_by_reason
     from producers.catalogue import ingest as catalogue
 
     opened, now = config.load(store), datetime.now(UTC)
-    with run_log.run(opened, catalogue.STEP, now=now, reads=[schema.CATALOGUE_TABLE]) as run, ExitStack() as shown:
-        bar = console.progress_bar()
+    with (
+        run_log.record_run(opened, catalogue.STEP, now=now, reads=[schema.CATALOGUE_TABLE]) as run,
+        ExitStack() as shown,
+    ):
+        bar = console.make_progress_bar()
         task = bar.add_task("compare products", total=None)
 
         def progress(rows: int) -> None:
@@ -53,6 +56,6 @@ def catalogue(
             rehash=rehash,
             progress=progress,
         )
-        run.counts(new=taken.new, changed=taken.changed, unchanged=taken.unchanged, gone=taken.gone)
-        run.quarantined(counts(taken.refused))
+        run.add_counts(new=taken.new, changed=taken.changed, unchanged=taken.unchanged, gone=taken.gone)
+        run.add_quarantined(count_by_reason(taken.refused))
     typer.echo(taken)

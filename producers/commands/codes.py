@@ -42,7 +42,7 @@ def codes(
 
     opened, now = config.load(store), datetime.now(UTC)
     with (
-        run_log.run(opened, "codes", now=now, reads=[schema.EMBEDDING_TABLE]) as run,
+        run_log.record_run(opened, "codes", now=now, reads=[schema.EMBEDDING_TABLE]) as run,
         console.console.status("code products"),
     ):
         done = code_products(
@@ -55,6 +55,6 @@ def codes(
             seed=seed,
             now=now,
         )
-        run.uses(done.codebook_version)
-        run.counts(added=done.added, known=done.known)
+        run.set_model(done.codebook_version)
+        run.add_counts(added=done.added, known=done.known)
     typer.echo(done)

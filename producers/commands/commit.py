@@ -20,11 +20,11 @@ def commit(
 
     opened, now = config.load(store), datetime.now(UTC)
     with (
-        run_log.run(opened, existing_rows.STEP, now=now, reads=[schema.CATALOGUE_TABLE]) as run,
+        run_log.record_run(opened, existing_rows.STEP, now=now, reads=[schema.CATALOGUE_TABLE]) as run,
         console.console.status("commit parts"),
     ):
         done = remote_jobs.commit_parts(opened, parts, now)
-        run.uses(done.run.encoder_version)
-        run.counts(encoded=done.added, known=done.known, outdated=done.outdated)
-        run.quarantined(done.unusable)
+        run.set_model(done.run.encoder_version)
+        run.add_counts(encoded=done.added, known=done.known, outdated=done.outdated)
+        run.add_quarantined(done.unusable)
     typer.echo(done)

@@ -39,7 +39,7 @@ def embeddings(
 
     opened = config.load(store)
     address = opened.raw["offline_store"].get("ray") or "local"
-    with console.progress_bar() as bar:
+    with console.make_progress_bar() as bar:
         task = bar.add_task("encode products", total=None)
         done = embed_catalogue(
             opened,

@@ -85,7 +85,7 @@ def encoder(
     Interrupted, the same command goes on where its last state was saved. `torchrun --nproc-per-node N -m producers.cli
     encoder ...` spreads it over N processes or GPUs.
     """
-    from feature_repo.durations import parse_moment
+    from feature_repo.durations import parse_timestamp
     from producers.encoders import load
     from producers.encoders.training.process_group import is_first_process
     from producers.encoders.training.recipe import Recipe
@@ -108,7 +108,7 @@ def encoder(
     clicked, kept_back = None, None
     if align:
         clicked, before = read_clicks_before(
-            align, until=parse_moment(until) if until else None, test_days=test_days, now=moment
+            align, until=parse_timestamp(until) if until else None, test_days=test_days, now=moment
         )
         if is_first_process():
             typer.echo(f"{clicked.num_rows:,} clicks before {before:%Y-%m-%d %H:%M} UTC to align with")
@@ -122,7 +122,7 @@ def encoder(
         if designs is None:
             raise UsageError("--hold-out needs --designs: products of one design are held out together")
         kept_back = hold_out(data, designs, held_out, seed)
-    with console.progress_bar() as bar:
+    with console.make_progress_bar() as bar:
         task = bar.add_task("train encoder", total=None)
         made = train_encoder(
             data,

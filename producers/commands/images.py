@@ -27,7 +27,7 @@ def images(
     """
     from producers.catalogue.pack import pack
 
-    with console.progress_bar() as bar:
+    with console.make_progress_bar() as bar:
         task = bar.add_task("pack pictures", total=None)
         packed = pack(products, out, datetime.now(UTC), lambda rows: bar.update(task, completed=rows))
     typer.echo(packed)

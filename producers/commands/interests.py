@@ -35,7 +35,7 @@ def interests(
 
     opened, now = config.load(store), datetime.now(UTC)
     reads = [schema.EMBEDDING_TABLE, schema.TAGS_TABLE]
-    with run_log.run(opened, "interests", now=now, reads=reads) as run, console.progress_bar() as bar:
+    with run_log.record_run(opened, "interests", now=now, reads=reads) as run, console.make_progress_bar() as bar:
         task = bar.add_task("follow clicks", total=None)
         done = make_interests(
             opened,
@@ -45,6 +45,6 @@ def interests(
             now=now,
             progress=lambda so_far, total: bar.update(task, completed=so_far, total=total),
         )
-        run.uses(done.encoder_version)
-        run.counts(added=done.added, known=done.known, clicks=done.clicks)
+        run.set_model(done.encoder_version)
+        run.add_counts(added=done.added, known=done.known, clicks=done.clicks)
     typer.echo(done)

@@ -31,13 +31,13 @@ def neighbours(
     A second run over the same log adds nothing, a longer log adds its new versions.
     """
     from feature_repo import run_log
-    from feature_repo.durations import parse_age
+    from feature_repo.durations import parse_duration
     from producers.behaviour.neighbours import make_neighbours
 
-    step = parse_age(every)
+    step = parse_duration(every)
     opened, now = config.load(store), datetime.now(UTC)
     reads = [schema.EMBEDDING_TABLE, schema.CATALOGUE_TABLE, schema.TAGS_TABLE]
-    with run_log.run(opened, "neighbours", now=now, reads=reads) as run, console.progress_bar() as bar:
+    with run_log.record_run(opened, "neighbours", now=now, reads=reads) as run, console.make_progress_bar() as bar:
         task = bar.add_task("look at neighbours", total=None)
         done = make_neighbours(
             opened,
@@ -48,6 +48,6 @@ def neighbours(
             now=now,
             progress=lambda so_far, total: bar.update(task, completed=so_far, total=total),
         )
-        run.uses(done.encoder_version)
-        run.counts(added=done.added, known=done.known)
+        run.set_model(done.encoder_version)
+        run.add_counts(added=done.added, known=done.known)
     typer.echo(done)

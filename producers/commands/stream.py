@@ -56,14 +56,14 @@ def stream(
     wanted = StreamOptions(
         encoder, images, labels, abstain, impressions, batch=batch, every=commit_every, accept_changed=accept_changed
     )
-    with run_log.run(deployment, "stream", now=datetime.now(UTC)) as run:
+    with run_log.record_run(deployment, "stream", now=datetime.now(UTC)) as run:
         carrier = RedisSource(parse_url(source), prefix)
         with open_stream(deployment, carrier, wanted, metrics, lambda: datetime.now(UTC)) as going:
-            run.uses(going.makers.encoder.version)
+            run.set_model(going.makers.encoder.version)
             if going.makers.codebook is None:
                 typer.echo("no codebook of this encoder: new products get no codes; see `produce codes`", err=True)
             typer.echo(f"streaming {prefix}:products and {prefix}:clicks of {source.rpartition('@')[2]}", err=True)
             done = going.run(ending.is_set)
-        run.counts(messages=done.messages, again=done.again, **done.added)
-        run.quarantined(dict(done.refused + done.mended))
+        run.add_counts(messages=done.messages, again=done.again, **done.added)
+        run.add_quarantined(dict(done.refused + done.mended))
     typer.echo(done)

@@ -28,17 +28,17 @@ def tags(
     from producers.tags.run import tag_products
 
     opened, now = config.load(store), datetime.now(UTC)
-    with run_log.run(opened, "tags", now=now, reads=[schema.EMBEDDING_TABLE, schema.CATALOGUE_TABLE]) as run:
+    with run_log.record_run(opened, "tags", now=now, reads=[schema.EMBEDDING_TABLE, schema.CATALOGUE_TABLE]) as run:
         done = tag_products(
             opened,
             labels,
             encoder_version=encoder_version,
             abstain=abstain,
             now=now,
-            track=lambda fits, total: console.track(fits, "fit taggers", total),
+            track=lambda fits, total: console.track_progress(fits, "fit taggers", total),
         )
-        run.uses(done.tagger_version)
-        run.counts(tagged=done.rows, predictions=done.predictions, labels_refused=done.refused)
+        run.set_model(done.tagger_version)
+        run.add_counts(tagged=done.rows, predictions=done.predictions, labels_refused=done.refused)
     typer.echo(
         f"{done.tagger_version}: {done.rows} rows added to product_tags, {done.predictions} to tag_predictions; "
         f"learned from {done.labels} labels on vectors of {done.encoder_version}; {done.refused} labels quarantined"

@@ -57,7 +57,7 @@ def has_newer_rows_of_others(settings: Settings, encoder_version: str, seen: int
     path = settings.table(schema.EMBEDDING_TABLE)
     if not delta.exists(path):
         return False
-    came = delta.added(path, delta.opened(path), seen)
+    came = delta.open_added_rows(path, delta.open_table(path), seen)
     return came.count_rows(filter=pc.field("encoder_version") != encoder_version) > 0
 
 

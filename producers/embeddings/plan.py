@@ -56,21 +56,21 @@ def read_changes(settings: Settings, encoder_version: str) -> CatalogueChanges |
         VitrineError: there is no catalogue.
     """
     path = settings.table(schema.CATALOGUE_TABLE)
-    whole = delta.dataset(path)
-    table, rows = delta.opened(path), settings.table(schema.EMBEDDING_TABLE)
+    whole = delta.open_dataset(path)
+    table, rows = delta.open_table(path), settings.table(schema.EMBEDDING_TABLE)
     mark = f"{schema.CATALOGUE_TABLE} {table.metadata().id} encoded by {encoder_version}"
     looked_at = f"{mark}, rows looked at"
-    marks, made_before = {mark: table.version()}, delta.version(rows)
+    marks, made_before = {mark: table.version()}, delta.latest_version(rows)
     if made_before is not None:
         marks[looked_at] = made_before
-    seen = delta.mark(rows, mark)
+    seen = delta.txn_marker(rows, mark)
     if seen is not None and existing_rows.has_newer_rows_of_others(
-        settings, encoder_version, delta.mark(rows, looked_at)
+        settings, encoder_version, delta.txn_marker(rows, looked_at)
     ):
         seen = None
     if seen == table.version():
         return None
-    return CatalogueChanges(table.version(), marks, delta.added(path, table, seen), whole.count_rows())
+    return CatalogueChanges(table.version(), marks, delta.open_added_rows(path, table, seen), whole.count_rows())
 
 
 def plan_encoding(

@@ -111,9 +111,9 @@ def commit_parts(settings: Settings, folder: Path, now: datetime) -> CommitSumma
     """
     run = parts.read_description(folder)
     count = added = known = outdated = 0
-    refused: list[quarantine.Refused] = []
+    refused: list[quarantine.RejectedRow] = []
     for part in parts.read_shards(folder):
-        these = [quarantine.Refused(u.product_id, u.column, u.reason, u.value) for u in part.unusable]
+        these = [quarantine.RejectedRow(u.product_id, u.column, u.reason, u.value) for u in part.unusable]
         quarantine.add(settings, STEP, these, now)
         refused += these
         is_outdated = _outdated(settings, part.rows)
@@ -123,7 +123,7 @@ def commit_parts(settings: Settings, folder: Path, now: datetime) -> CommitSumma
         outdated += int(is_outdated.sum())
     if run.parts and not count:
         raise VitrineError(f"{folder}: none of its {run.parts:,} parts is whole; run the encoding to its end")
-    return CommitSummary(run, count, added, known, outdated, quarantine.counts(refused))
+    return CommitSummary(run, count, added, known, outdated, quarantine.count_by_reason(refused))
 
 
 def _add_unknown(settings: Settings, rows: pa.Table, encoder_version: str, now: datetime) -> int:
@@ -133,15 +133,15 @@ def _add_unknown(settings: Settings, rows: pa.Table, encoder_version: str, now: 
     place = rows.schema.get_field_index(schema.CREATED_TIMESTAMP)
     rows = rows.set_column(place, rows.schema.field(place), created)
     for _ in range(delta.ATTEMPTS):
-        turn = delta.turn(path, name)
+        turn = delta.txn_version(path, name)
         there, same = existing_rows.find_existing(settings, rows, encoder_version, few=len(rows) <= FEW_ROWS)
         unsaid = (existing_rows.hash_contents(rows) == existing_rows.NO_CONTENT).all(axis=1)
         new = rows.filter(pa.array(~(same | (there & unsaid))))
         if not len(new):
             return 0
         try:
-            delta.append_in_turn(path, new, name, turn)
-        except delta.OutOfTurn:  # some of these may be among the rows that another has just added: ask again
+            delta.append_if_version(path, new, name, turn)
+        except delta.CommitConflict:  # some of these may be among the rows that another has just added: ask again
             continue
         return len(new)
     raise VitrineError(f"table `{schema.EMBEDDING_TABLE}`: others were quicker {delta.ATTEMPTS} times; run this again")

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo import schema
-from feature_repo.arrow.vectors import matrix
+from feature_repo.arrow.take import to_matrix
 from producers.catalogue import image_hashes, row_hash
 from producers.embeddings.vector_cache import IMAGE, TITLE, VectorCache, Vectors
 from producers.encoders.encoder import Encoder
@@ -127,7 +127,7 @@ class RowBuilder:
         keys, made_keys = _keys(chunk), _keys(made.rows)
         order = row_hash.order_of(made_keys)
         place = row_hash.find(keys, made_keys[order])
-        came = matrix(made.rows[modality.vector], self._encoder.dim)
+        came = to_matrix(made.rows[modality.vector], self._encoder.dim)
         found = np.full((len(chunk), self._encoder.dim), np.nan, np.float32)
         found[place >= 0] = came[order[place[place >= 0]]]
         off = ~(np.abs(np.linalg.norm(found, axis=1) - 1) <= UNIT_LENGTH_TOLERANCE)

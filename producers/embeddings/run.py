@@ -89,13 +89,13 @@ def embed_catalogue(
         VitrineError: there is no catalogue, the encoder cannot be opened or has changed, another process is doing
             the same, or there is no such cluster.
     """
-    with run_log.run(settings, STEP, now=now) as run:
+    with run_log.record_run(settings, STEP, now=now) as run:
         if not delta.exists(settings.table(schema.CATALOGUE_TABLE)):
-            delta.dataset(settings.table(schema.CATALOGUE_TABLE))  # says what to do first
+            delta.open_dataset(settings.table(schema.CATALOGUE_TABLE))  # says what to do first
         model = load(encoder)
         if not accept_changed:
             _refuse_changed(settings, model.version)
-        run.uses(model.version)
+        run.set_model(model.version)
         if ray is not None:
             cluster.connect(ray)
         with vector_cache.open_cache(settings.offline / vector_cache.FOLDER, model.version, model.dim) as store:
@@ -106,8 +106,8 @@ def embed_catalogue(
                     while not complete:
                         complete = work.encode_pass()
                     return work.done()
-                except delta.OutOfTurn:  # another run of this encoder committed rows: plan anew, what is encoded stays
-                    continue
+                except delta.CommitConflict:
+                    continue  # another run of this encoder committed rows: plan again; what is encoded is kept
     raise VitrineError(f"table `{schema.EMBEDDING_TABLE}`: others were quicker {delta.ATTEMPTS} times; run this again")
 
 
@@ -115,7 +115,9 @@ def _refuse_changed(settings: Settings, version: str) -> None:
     """Raise a `VitrineError` if the last run knew another encoder under this name."""
     name = version.rpartition("@")[0]
     before = [
-        run.model for run in run_log.runs(settings, step=STEP) if run.model and run.model.rpartition("@")[0] == name
+        run.model
+        for run in run_log.read_runs(settings, step=STEP)
+        if run.model and run.model.rpartition("@")[0] == name
     ]
     if before and before[-1] != version:
         raise VitrineError(
@@ -132,7 +134,7 @@ class _Work:
     model: Encoder
     store: VectorCache
     now: datetime
-    run: run_log.Run
+    run: run_log.RunRecorder
     progress: Callable[[int, int], None]
     on_ray: str | None
     """From where the actors of the cluster open the encoder; null where this machine encodes."""
@@ -161,14 +163,14 @@ class _Work:
         What waits for a picture that then changed is left for another pass.
         """
         path = self.settings.table(schema.EMBEDDING_TABLE)
-        self.turn = delta.turn(path, txn_app_id(self.model.version))
+        self.turn = delta.txn_version(path, txn_app_id(self.model.version))
         state = read_changes(self.settings, self.model.version)
         if state is None:
-            version = delta.version(self.settings.table(schema.CATALOGUE_TABLE))
-            self.run.reads(schema.CATALOGUE_TABLE, version)
-            self.known = self.known or delta.dataset(self.settings.table(schema.CATALOGUE_TABLE)).count_rows()
+            version = delta.latest_version(self.settings.table(schema.CATALOGUE_TABLE))
+            self.run.add_input(schema.CATALOGUE_TABLE, version)
+            self.known = self.known or delta.open_dataset(self.settings.table(schema.CATALOGUE_TABLE)).count_rows()
             return True
-        self.run.reads(schema.CATALOGUE_TABLE, state.version)
+        self.run.add_input(schema.CATALOGUE_TABLE, state.version)
         todo = plan_encoding(self.settings, state.new, self.model.version, self.store, images=self.model.has_images)
         total = len(todo.reused) + len(todo.encoded)
         self.known = self.known or state.rows - total
@@ -177,7 +179,7 @@ class _Work:
             self.progress(so_far, total)
         if assembly.left:
             return False
-        self.turn = delta.append_in_turn(
+        self.turn = delta.append_if_version(
             path,
             schema.PRODUCT_EMBEDDING.empty_table(),
             txn_app_id(self.model.version),
@@ -223,19 +225,19 @@ class _Work:
         Quarantine first, then vectors, then rows: a run killed in between does it again and adds nothing twice."""
         start = time.perf_counter()
         ready = assembly.rows(chunk, made)
-        refused = [quarantine.Refused(u.product_id, u.column, u.reason, u.value) for u in ready.unusable]
+        refused = [quarantine.RejectedRow(u.product_id, u.column, u.reason, u.value) for u in ready.unusable]
         quarantine.add(self.settings, STEP, refused, self.now)
         assembly.keep(ready)
         if len(ready.rows):
-            self.turn = delta.append_in_turn(
+            self.turn = delta.append_if_version(
                 self.settings.table(schema.EMBEDDING_TABLE), ready.rows, txn_app_id(self.model.version), self.turn
             )
         reasons = Counter(refusal.reason for refusal in refused)
         self.made += len(ready.rows)
         self.counts.update(ready.counts)
         self.unusable.update(reasons)
-        self.run.counts(rows=len(ready.rows), **ready.counts)
-        self.run.quarantined(reasons)
+        self.run.add_counts(rows=len(ready.rows), **ready.counts)
+        self.run.add_quarantined(reasons)
         write = time.perf_counter() - start
         self.seconds += (made.seconds if made else ZERO_SECONDS) + StageSeconds(write=write)
         return len(chunk)

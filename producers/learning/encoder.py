@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from feature_repo import image_store
 from feature_repo.errors import UsageError, VitrineError
-from feature_repo.offline import files, validation
+from feature_repo.offline import input_files, validation
 from feature_repo.schema import CLICKED, EVENT_TIMESTAMP, IMPRESSIONS, PRODUCT_ID, PRODUCTS, TIMESTAMP, USER_ID
 from producers.encoders.image_loader import Source
 from producers.encoders.train import TrainingSummary, train
@@ -93,15 +93,15 @@ def read_clicks_before(
             "--align needs --until TIME or --test-days N: an encoder that has seen the clicks a lift is measured on "
             "proves nothing"
         )
-    table = files.read(impressions, IMPRESSIONS.names)
-    validation.require(table, [*CLICK_COLUMNS, CLICKED], impressions)
-    times, unusable = validation.as_timestamps(table, EVENT_TIMESTAMP, impressions, now)
+    table = input_files.read_table(impressions, IMPRESSIONS.names)
+    validation.require_columns(table, [*CLICK_COLUMNS, CLICKED], impressions)
+    times, unusable = validation.parse_timestamps(table, EVENT_TIMESTAMP, impressions, now)
     columns = [
-        validation.as_text(table, USER_ID, impressions),
-        validation.as_text(table, PRODUCT_ID, impressions),
+        validation.parse_text(table, USER_ID, impressions),
+        validation.parse_text(table, PRODUCT_ID, impressions),
         times,
     ]
-    log = pa.table([*columns, validation.as_numbers(table, CLICKED, impressions)], names=[*CLICK_COLUMNS, CLICKED])
+    log = pa.table([*columns, validation.parse_numbers(table, CLICKED, impressions)], names=[*CLICK_COLUMNS, CLICKED])
     log = log.filter(pa.array(~np.any([check.bad for check in unusable], axis=0)))
     if not len(log):
         raise VitrineError(f"{impressions}: no row has a usable {EVENT_TIMESTAMP}")
@@ -123,10 +123,10 @@ def read_pairs(data: Path) -> tuple[pa.Table, list[Source], int]:
         VitrineError: DATA/products.parquet is missing, unreadable, or not of the documented shape.
     """
     file = data / "products.parquet"
-    products = files.read(file, PRODUCTS.names, misspelt=True)
-    validation.require(products, [PRODUCT_ID, "title", "image"], file)
-    products, _ = validation.spelt(products, [PRODUCT_ID, "title", "image"])
-    ids = validation.as_text(products, PRODUCT_ID, file)
+    products = input_files.read_table(file, PRODUCTS.names, misspelt=True)
+    validation.require_columns(products, [PRODUCT_ID, "title", "image"], file)
+    products, _ = validation.null_invalid_utf8(products, [PRODUCT_ID, "title", "image"])
+    ids = validation.parse_text(products, PRODUCT_ID, file)
     products = products.set_column(products.column_names.index(PRODUCT_ID), PRODUCT_ID, ids)
     pairs = products.filter(pc.field("title").is_valid() & pc.field("image").is_valid())
     pictures: list[Source] = [

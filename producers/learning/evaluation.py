@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from feature_repo import vocabulary
 from feature_repo.errors import VitrineError
-from feature_repo.offline import files, validation
+from feature_repo.offline import input_files, validation
 from feature_repo.schema import PRODUCT_ID
 from producers.encoders.encoder import Encoder
 from producers.encoders.image_loader import open_decoding_pool
@@ -63,11 +63,11 @@ def hold_out(data: Path, designs: Path, count: int, seed: int) -> pa.Table:
         VitrineError: a file cannot be read or lacks a column, or fewer than `count` products have a known design.
     """
     products = read_pairs(data)[0]
-    table = files.read(designs, [PRODUCT_ID, *DESIGN])
+    table = input_files.read_table(designs, [PRODUCT_ID, *DESIGN])
     column = next((name for name in DESIGN if name in table.column_names), DESIGN[0])
-    validation.require(table, [PRODUCT_ID, column], designs)
+    validation.require_columns(table, [PRODUCT_ID, column], designs)
     named = pa.table(
-        {PRODUCT_ID: validation.as_text(table, PRODUCT_ID, designs), "design_id": table[column]}
+        {PRODUCT_ID: validation.parse_text(table, PRODUCT_ID, designs), "design_id": table[column]}
     ).drop_null()
     named = named.filter(pc.is_in(named[PRODUCT_ID], value_set=products[PRODUCT_ID].combine_chunks()))
     named = named.group_by(PRODUCT_ID).aggregate([("design_id", "max")]).rename_columns([PRODUCT_ID, "design_id"])
@@ -119,9 +119,9 @@ def compute_oracle_recall(
     if place.null_count:
         raise VitrineError(f"{truth}: the truth does not know {place.null_count} of the products; is it of this shop?")
     score = np.zeros((len(titles), len(titles)))
-    for attribute, words in vocabulary.read(truth).items():
+    for attribute, words in vocabulary.read_vocabulary(truth).items():
         values = sorted(words)
-        said = np.array([[value in vocabulary.named(title, words) for value in values] for title in titles])
+        said = np.array([[value in vocabulary.find_values(title, words) for value in values] for title in titles])
         true = np.array([[value == shown for value in values] for shown in known[attribute].take(place).to_pylist()])
         named = np.clip(said[true].mean(), LEAST, 1 - LEAST)
         misnamed = np.clip(said[~true].mean(), LEAST, 1 - LEAST)

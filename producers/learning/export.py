@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from feature_repo import image_store
 from feature_repo.errors import UsageError, VitrineError
 from feature_repo.images import UnusableImageError, open_image
-from feature_repo.offline import files, validation
+from feature_repo.offline import input_files, validation
 from producers.encoders import load
 from producers.encoders.encoder import Pixels
 from producers.encoders.geometry import Geometry
@@ -81,8 +81,8 @@ def export_encoder(encoder: str, out: Path, *, format: str, data: Path | None, s
 def _of(data: Path, geometry: Geometry) -> tuple[Pixels, Sequence[str]]:
     """Pictures and titles of the first products that have them."""
     file = data / "products.parquet"
-    products = files.read(file, ["title", "image"])
-    validation.require(products, ["title", "image"], file)
+    products = input_files.read_table(file, ["title", "image"])
+    validation.require_columns(products, ["title", "image"], file)
     titles = products["title"].drop_null().slice(0, PROBES).to_pylist()
     cut = []
     for image in products.filter(pc.field("image").is_valid())["image"].slice(0, 4 * PROBES).to_pylist():

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo import schema
-from feature_repo.arrow.vectors import matrix
-from feature_repo.offline.quarantine import Refused
+from feature_repo.arrow.take import to_matrix
+from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.offline.validation import NOT_UTF8
 from producers.catalogue import image_hashes, row_hash, validate
 from producers.catalogue import ingest as catalogue
@@ -37,7 +37,7 @@ class ProductRows:
     """Rows by table."""
     refused: tuple[tuple[StreamMessage, str], ...]
     """Messages that no row could be made of, and why."""
-    notes: tuple[Refused, ...]
+    notes: tuple[RejectedRow, ...]
     """Values that were mended, and pictures that could not be used."""
 
 
@@ -62,7 +62,7 @@ def build_rows(messages: Sequence[StreamMessage], makers: ProductPipeline, now: 
         now: later `updated_at` are refused.
     """
     refused: list[tuple[StreamMessage, str]] = []
-    notes: list[Refused] = []
+    notes: list[RejectedRow] = []
     versions: list[pa.Table] = []
     for has_bytes in (False, True):
         part = [message for message in messages if (BYTES in message.fields) is has_bytes]
@@ -73,14 +73,14 @@ def build_rows(messages: Sequence[StreamMessage], makers: ProductPipeline, now: 
         return ProductRows({}, tuple(refused), tuple(notes))
     products = pa.concat_tables(versions).combine_chunks()
     embedded = encode_chunk(products, makers.encoder, makers.pool, now)
-    notes += [Refused(one.product_id, one.column, one.reason, one.value) for one in embedded.unusable]
+    notes += [RejectedRow(one.product_id, one.column, one.reason, one.value) for one in embedded.unusable]
     place = pc.index_in(embedded.rows[schema.PRODUCT_ID], value_set=products[schema.PRODUCT_ID].combine_chunks())
     of_rows = products.take(place)
     vectors = _came(embedded.rows, of_rows)
     tables = {schema.CATALOGUE_TABLE: products, schema.EMBEDDING_TABLE: vectors}
     if len(vectors):
         if makers.codebook is not None:
-            fused = matrix(vectors["fused_vector"])
+            fused = to_matrix(vectors["fused_vector"])
             known = vectors.select(codes.KEY)
             coded = codes.build_code_rows(known, makers.codebook.encode(fused)[0], makers.codebook, now)
             tables[schema.CODES_TABLE] = _came(coded, of_rows)
@@ -108,7 +108,7 @@ def _check(
     has_bytes: bool,
     now: datetime,
     refused: list[tuple[StreamMessage, str]],
-    notes: list[Refused],
+    notes: list[RejectedRow],
 ) -> pa.Table | None:
     """schema.CATALOGUE of the messages that are sound, created when they came."""
     sound = []

@@ -69,14 +69,14 @@ class RowWriter:
     def _append(self, table: str, key: tuple[str, ...], rows: pa.Table) -> int:
         path = self._settings.table(table)
         for _ in range(delta.ATTEMPTS):
-            turn = delta.turn(path, SERIES)
+            turn = delta.txn_version(path, SERIES)
             new = _without(rows, key, delta.read(path, key, where=_of(rows, key)) if delta.exists(path) else None)
             if not len(new):
                 return 0
             try:
-                delta.append_in_turn(path, new, SERIES, turn)
+                delta.append_if_version(path, new, SERIES, turn)
                 return len(new)
-            except delta.OutOfTurn:
+            except delta.CommitConflict:
                 continue
         raise VitrineError(f"table `{table}`: others were quicker {delta.ATTEMPTS} times; start this again")
 

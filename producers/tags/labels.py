@@ -6,8 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from feature_repo.errors import VitrineError
-from feature_repo.offline import files, validation
-from feature_repo.offline.quarantine import Refused
+from feature_repo.offline import input_files, validation
+from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, LABELS, PRODUCT_ID, TAGS
 
 TAG_VALUES = {"child_age": CHILD_AGES, "child_gender": CHILD_GENDERS}
@@ -22,8 +22,8 @@ def read_labels(file: Path) -> pa.Table:
     Raises:
         VitrineError: it is no table in Parquet or CSV, is empty, or lacks one of the columns or has another type in it.
     """
-    table = files.read(file, CHECKED_SCHEMA.names)
-    validation.require(table, LABELS.names, file)
+    table = input_files.read_table(file, CHECKED_SCHEMA.names)
+    validation.require_columns(table, LABELS.names, file)
     names = [name for name in CHECKED_SCHEMA.names if name in table.schema.names]
     try:
         return table.select(names).cast(pa.schema([CHECKED_SCHEMA.field(name) for name in names]))
@@ -31,7 +31,7 @@ def read_labels(file: Path) -> pa.Table:
         raise VitrineError(f"{file}: the columns {', '.join(names)} must be text ({error})") from error
 
 
-def check_labels(labels: pa.Table, known: Container[str]) -> tuple[pa.Table, list[Refused]]:
+def check_labels(labels: pa.Table, known: Container[str]) -> tuple[pa.Table, list[RejectedRow]]:
     """The usable labels, at most one for a product and tag, and the refused rows.
 
     Args:
@@ -42,7 +42,7 @@ def check_labels(labels: pa.Table, known: Container[str]) -> tuple[pa.Table, lis
         CHECKED, sorted by product and tag, no nulls; and what was refused, in the order of the file. Where a product
         has two values of one tag, or two groups, the first stands and the others are refused.
     """
-    refused: list[Refused] = []
+    refused: list[RejectedRow] = []
     values: dict[tuple[str, str], str] = {}
     groups: dict[str, str] = {}
     for number, row in enumerate(labels.to_pylist(), start=1):
@@ -59,7 +59,7 @@ def check_labels(labels: pa.Table, known: Container[str]) -> tuple[pa.Table, lis
             groups[product] = group
         else:
             column, reason = fault
-            refused.append(Refused(product or f"row {number}", column, reason, row[column]))
+            refused.append(RejectedRow(product or f"row {number}", column, reason, row[column]))
     rows = [
         {PRODUCT_ID: product, "tag": tag, "value": value, "group": groups[product]}
         for (product, tag), value in sorted(values.items())

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo.config import Settings
-from feature_repo.cores import on_every_core
+from feature_repo.cores import map_on_all_cores
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, quarantine, validation
 from feature_repo.schema import (
@@ -85,7 +85,7 @@ def tag_products(
     encoder_version = embedding_rows.choose_encoder_version(settings, encoder_version)
     rows = embedding_rows.read(settings, encoder_version)
     came = label_file.read_labels(labels)
-    validation.require(came, LABELS.names, labels)
+    validation.require_columns(came, LABELS.names, labels)
     checked, refused = label_file.check_labels(came, set(rows[PRODUCT_ID].to_pylist()))
     quarantine.add(settings, "tags", refused, now)
     if not len(checked):
@@ -152,7 +152,7 @@ def fit_taggers(settings: Settings, labels: Path, encoder_version: str, abstain:
     """
     rows = embedding_rows.read(settings, embedding_rows.choose_encoder_version(settings, encoder_version))
     came = label_file.read_labels(labels)
-    validation.require(came, LABELS.names, labels)
+    validation.require_columns(came, LABELS.names, labels)
     checked, refused = label_file.check_labels(came, set(rows[PRODUCT_ID].to_pylist()))
     if not len(checked):
         raise VitrineError(f"{labels}: none of its {len(refused)} labels is usable; `produce tags` says why")
@@ -183,7 +183,7 @@ def _fit_all(
         tag, variant = each
         return fit_tagger(tag, variant, taught.filter(pc.field("tag") == tag), folds=variant == variants.TAGGER)
 
-    made = track(on_every_core(fitted, wanted), len(wanted))
+    made = track(map_on_all_cores(fitted, wanted), len(wanted))
     return {each: tagger for each, tagger in zip(wanted, made, strict=True) if tagger is not None}
 
 

@@ -12,7 +12,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from feature_repo.arrow.vectors import matrix
+from feature_repo.arrow.take import to_matrix
 from feature_repo.schema import TAG_VARIANTS
 
 TAGGER, VECTORS, BAG_OF_WORDS, TEXT_TOWER, IMAGE_TOWER = TAG_VARIANTS
@@ -73,4 +73,4 @@ def _vectors(variant: str) -> Pipeline:
 def _block(column: pa.ChunkedArray) -> np.ndarray:
     if pa.types.is_boolean(column.type):
         return pc.fill_null(column, False).to_numpy().astype(np.float32)[:, None]
-    return matrix(column, column.type.list_size)
+    return to_matrix(column, column.type.list_size)

@@ -54,9 +54,9 @@ class Case:
     out: Iterator[Path]
 
     def chunks(self) -> Iterator[pa.Table]:
-        from feature_repo.offline import delta, ranges
+        from feature_repo.offline import delta, key_ranges
 
-        return ranges.blocks(delta.dataset(self.catalogue), NAMES, ROWS_A_COMMIT)
+        return key_ranges.read_blocks(delta.open_dataset(self.catalogue), NAMES, ROWS_A_COMMIT)
 
 
 @app.command()

@@ -158,13 +158,15 @@ def _embed_without_an_encoder(store: Settings, encoder: Path) -> None:
             vectors = chance.normal(size=(len(block), model.dim)).astype(np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             block = block.append_column("title_hash", row_hash.of_each(block["title"]))
-            turn = delta.append_in_turn(path, build_embedding_rows(block, vectors, vectors, model, NOW), series, turn)
+            turn = delta.append_if_version(
+                path, build_embedding_rows(block, vectors, vectors, model, NOW), series, turn
+            )
             with contents.open_cache(store.offline / contents.FOLDER, model.version, model.dim) as kept:
                 known = dict(zip(block["image_hash"].to_pylist(), vectors, strict=True))
                 known.pop(None, None)
                 kept.put(contents.IMAGE, list(known), np.array([*known.values()]))
             held = []
-    delta.append_in_turn(path, schema.PRODUCT_EMBEDDING.empty_table(), series, turn, state.marks)
+    delta.append_if_version(path, schema.PRODUCT_EMBEDDING.empty_table(), series, turn, state.marks)
 
 
 def main(

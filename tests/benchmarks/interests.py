@@ -44,7 +44,7 @@ def main(
         start = time.perf_counter()
         peak = harness.peak_megabytes("tests.benchmarks.interests", "--folder", made)
         seconds = time.perf_counter() - start
-        rows = delta.dataset(Path(made) / "offline" / "user_interest").count_rows()
+        rows = delta.open_dataset(Path(made) / "offline" / "user_interest").count_rows()
         print(f"{rows:,} versions in {seconds:.1f} s, peak {peak:,.0f} MB")
         ratio = GOAL_SECONDS / seconds
         harness.finish(

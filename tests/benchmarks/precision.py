@@ -23,8 +23,8 @@ from consumers.ranking.training_set import join_views
 from feature_repo import config
 from feature_repo.arrow.field import STORAGES
 from feature_repo.console import StoreOption
-from feature_repo.offline import delta, files
-from feature_repo.offline.impressions import read_impressions
+from feature_repo.offline import delta, input_files
+from feature_repo.offline.input_files import read_impressions
 from tests.benchmarks import harness, precision_auc
 from tests.benchmarks.stored_vectors import through_rows
 
@@ -122,7 +122,7 @@ def clustered(count: int, dim: int, clusters: int) -> NDArray[np.float32]:
 
 def given(table: Path, column: str) -> NDArray[np.float32]:
     """The distinct vectors of a table that are there."""
-    rows = delta.read(table, [column]) if delta.exists(table) else files.read(table).select([column])
+    rows = delta.read(table, [column]) if delta.exists(table) else input_files.read_table(table).select([column])
     found = rows[column].drop_null().combine_chunks()
     matrix = found.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(found), -1)
     return np.unique(matrix, axis=0)

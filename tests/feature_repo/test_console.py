@@ -83,7 +83,7 @@ def test_json_writes_an_error_as_one_object(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["work", "--log-format", "json", "fail"])
     with pytest.raises(SystemExit) as exit_:
-        console.run(make_app())
+        console.run_command_line(make_app())
     assert exit_.value.code == 1
     record = json.loads(capsys.readouterr().err)
     assert (record["level"], record["message"]) == ("error", "first line second line")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo.durations import EARLIEST, LATEST, LONGEST, in_words, parse_age, parse_moment
+from feature_repo.durations import EARLIEST, LATEST, LONGEST, format_duration, parse_duration, parse_timestamp
 from feature_repo.errors import VitrineError
 
 
@@ -21,7 +21,7 @@ from feature_repo.errors import VitrineError
     ],
 )
 def test_reads_a_number_and_a_unit(text: str, age: timedelta) -> None:
-    assert parse_age(text) == age
+    assert parse_duration(text) == age
 
 
 @pytest.mark.parametrize(
@@ -30,24 +30,24 @@ def test_reads_a_number_and_a_unit(text: str, age: timedelta) -> None:
 )
 def test_refuses_what_is_no_age_and_shows_how_to_write_one(text: str) -> None:
     with pytest.raises(VitrineError, match=r"not an age.*90m, 6h"):
-        parse_age(text)
+        parse_duration(text)
 
 
 def test_reads_a_moment_with_its_offset_in_utc() -> None:
-    assert parse_moment("2026-03-01T12:00Z") == datetime(2026, 3, 1, 12, tzinfo=UTC)
-    assert parse_moment("2026-03-01T12:00:00+08:00") == datetime(2026, 3, 1, 4, tzinfo=UTC)
+    assert parse_timestamp("2026-03-01T12:00Z") == datetime(2026, 3, 1, 12, tzinfo=UTC)
+    assert parse_timestamp("2026-03-01T12:00:00+08:00") == datetime(2026, 3, 1, 4, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("text", ["2026-03-01T12:00", "2026-03-01"])
 def test_refuses_a_moment_that_could_be_off_by_a_day(text: str) -> None:
     with pytest.raises(VitrineError, match=r"without its offset from UTC.*append Z"):
-        parse_moment(text)
+        parse_timestamp(text)
 
 
 @pytest.mark.parametrize("text", ["yesterday", "0001-01-01T00:00+08:00", "1969-12-31T23:59Z", "9999-12-31T23:59-08:00"])
 def test_refuses_what_is_no_moment_of_a_shop(text: str) -> None:
     with pytest.raises(VitrineError, match="not a time"):
-        parse_moment(text)
+        parse_timestamp(text)
 
 
 def test_no_sum_of_a_moment_and_two_ages_leaves_the_calendar() -> None:
@@ -67,12 +67,12 @@ def test_no_sum_of_a_moment_and_two_ages_leaves_the_calendar() -> None:
     ],
 )
 def test_says_an_age_in_its_two_largest_units(age: timedelta, words: str) -> None:
-    assert in_words(age) == words
+    assert format_duration(age) == words
 
 
 @given(st.integers(1, 10_000), st.sampled_from("smhd"))
 def test_an_age_of_one_unit_comes_back_as_itself(number: int, unit: str) -> None:
-    age = parse_age(f"{number}{unit}")
-    parts = [parse_age(part) for part in in_words(age).split()]
+    age = parse_duration(f"{number}{unit}")
+    parts = [parse_duration(part) for part in format_duration(age).split()]
     assert timedelta(0) <= age - sum(parts, timedelta(0)) < age
-    assert in_words(timedelta(0)) == "0s"
+    assert format_duration(timedelta(0)) == "0s"

@@ -44,7 +44,7 @@ def test_while_a_command_works(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     heard = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(SystemExit) as ended:
-            interruption.run(lambda: console.run(app))
+            interruption.run_interruptible(lambda: console.run_command_line(app))
     finally:
         signal.signal(signal.SIGINT, heard)
     assert ended.value.code == 130
@@ -53,6 +53,6 @@ def test_while_a_command_works(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 def test_a_command_that_ends_otherwise_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        interruption.run(lambda: sys.exit(1))
+        interruption.run_interruptible(lambda: sys.exit(1))
     assert ended.value.code == 1
     assert capsys.readouterr().err == ""

@@ -20,10 +20,9 @@ SLEEPER = """
 import sys, time
 from datetime import UTC, datetime
 from pathlib import Path
-from feature_repo import settings
-from producers import ledger
-with ledger.run(settings.load(Path(sys.argv[1])), "embeddings", now=datetime(2026, 6, 1, tzinfo=UTC)) as run:
-    run.counts(encoded=3)
+from feature_repo import config, run_log
+with run_log.record_run(config.load(Path(sys.argv[1])), "embeddings", now=datetime(2026, 6, 1, tzinfo=UTC)) as run:
+    run.add_counts(encoded=3)
     print("at work", flush=True)
     time.sleep(60)
 """
@@ -40,24 +39,24 @@ def opened(folder: Path, content: str) -> Settings:
 
 
 def test_a_run_says_what_went_in_what_came_of_it_and_that_it_is_done(store: Settings) -> None:
-    with run_log.run(store, "codes", now=NOW, reads=["product_embedding"]) as run:
-        run.reads("product_catalogue", 7)
-        run.uses("codebook-1")
+    with run_log.record_run(store, "codes", now=NOW, reads=["product_embedding"]) as run:
+        run.add_input("product_catalogue", 7)
+        run.set_model("codebook-1")
         for _ in range(2):
-            run.counts(encoded=2, reused=1)
-            run.quarantined({"image is empty": 1})
-        assert [each.ending for each in run_log.runs(store)] == [run_log.RUNNING]
-    (found,) = run_log.runs(store)
+            run.add_counts(encoded=2, reused=1)
+            run.add_quarantined({"image is empty": 1})
+        assert [each.ending for each in run_log.read_runs(store)] == [run_log.RUNNING]
+    (found,) = run_log.read_runs(store)
     assert (found.step, found.model, found.ending, found.started) == ("codes", "codebook-1", run_log.DONE, NOW)
     assert found.inputs == {"product_embedding": None, "product_catalogue": 7}
     assert (found.counts, found.quarantined) == ({"encoded": 4, "reused": 2}, {"image is empty": 2})
     assert found.ended is not None
     assert 0 <= (found.ended - NOW).total_seconds() < 60
-    assert "4 encoded, 2 reused" in run_log.line(found)
+    assert "4 encoded, 2 reused" in run_log.format_run(found)
 
 
 def test_it_lies_in_the_registrys_database_relative_to_the_stores_file(store: Settings, tmp_path: Path) -> None:
-    with run_log.run(store, "codes", now=NOW):
+    with run_log.record_run(store, "codes", now=NOW):
         pass
     with sqlite3.connect(tmp_path / "data" / "registry.db") as database:
         assert database.execute("SELECT project, step, ending FROM vitrine_runs").fetchall() == [
@@ -67,44 +66,44 @@ def test_it_lies_in_the_registrys_database_relative_to_the_stores_file(store: Se
 
 def test_without_an_sql_registry_it_lies_beside_the_tables(tmp_path: Path) -> None:
     store = opened(tmp_path, "project: test\noffline_store:\n  path: offline\nregistry: registry.pb\n")
-    with run_log.run(store, "codes", now=NOW):
+    with run_log.record_run(store, "codes", now=NOW):
         pass
-    assert (store.offline / "run_log.db").is_file()
+    assert (store.offline / "ledger.db").is_file()
 
 
 def test_a_run_that_fails_leaves_its_error_and_the_error_goes_on(store: Settings) -> None:
-    with pytest.raises(VitrineError, match="no table"), run_log.run(store, "codes", now=NOW):
+    with pytest.raises(VitrineError, match="no table"), run_log.record_run(store, "codes", now=NOW):
         raise VitrineError("no table `x`;\nrun y")
-    with pytest.raises(KeyboardInterrupt), run_log.run(store, "codes", now=NOW):
+    with pytest.raises(KeyboardInterrupt), run_log.record_run(store, "codes", now=NOW):
         raise KeyboardInterrupt
-    failed, stopped = run_log.runs(store)
+    failed, stopped = run_log.read_runs(store)
     assert (failed.ending, failed.error) == (run_log.FAILED, "no table `x`; run y")
     assert stopped.ending == run_log.STOPPED
 
 
 def test_a_killed_run_is_known_as_such_with_what_it_had_done(store: Settings) -> None:
     process = started(store)
-    assert [each.ending for each in run_log.runs(store)] == [run_log.RUNNING]
+    assert [each.ending for each in run_log.read_runs(store)] == [run_log.RUNNING]
     process.kill()
     process.wait()
-    (found,) = run_log.runs(store)
+    (found,) = run_log.read_runs(store)
     assert (found.ending, found.ended, found.counts) == (run_log.KILLED, None, {"encoded": 3})
-    with run_log.run(store, "embeddings", now=NOW):
+    with run_log.record_run(store, "embeddings", now=NOW):
         pass
-    assert [each.ending for each in run_log.runs(store)] == [run_log.KILLED, run_log.DONE]
+    assert [each.ending for each in run_log.read_runs(store)] == [run_log.KILLED, run_log.DONE]
 
 
 def test_a_second_run_of_a_step_is_refused_while_the_first_is_at_work_and_other_steps_are_not(store: Settings) -> None:
     process = started(store)
     try:
-        with run_log.run(store, "tags", now=NOW):
+        with run_log.record_run(store, "tags", now=NOW):
             pass
         with (
             pytest.raises(VitrineError, match=r"another `produce embeddings` is at work on .*`produce runs`"),
-            run_log.run(store, "embeddings", now=NOW),
+            run_log.record_run(store, "embeddings", now=NOW),
         ):
             pytest.fail("it ran")
-        assert [each.step for each in run_log.runs(store)] == ["embeddings", "tags"]
+        assert [each.step for each in run_log.read_runs(store)] == ["embeddings", "tags"]
     finally:
         process.kill()
         process.wait()
@@ -114,14 +113,14 @@ def test_a_second_run_of_a_step_is_refused_while_the_first_is_at_work_and_other_
     ("path", "said"),
     [
         ("${NOBODY_SET_THIS}", "environment variables are all set"),
-        ("not an address", "no database address"),
-        ("sqlite:///.", r"the ledger of runs in sqlite:///.* does not answer: unable to open"),
+        ("not an address", "not a database address"),
+        ("sqlite:///.", r"the run log in sqlite:///.* does not answer: unable to open"),
         ("nosuchdatabase://here", "no driver for registry.path"),
     ],
 )
 def test_a_database_that_cannot_be_opened_ends_in_one_line(path: str, said: str, tmp_path: Path) -> None:
     store = opened(tmp_path, SQL.format(path))
-    with pytest.raises(VitrineError, match=said), run_log.run(store, "codes", now=NOW):
+    with pytest.raises(VitrineError, match=said), run_log.record_run(store, "codes", now=NOW):
         pytest.fail("it ran")
 
 
@@ -136,7 +135,7 @@ def started(store: Settings) -> subprocess.Popen:
 def test_a_step_that_nobody_ran_is_told_from_a_store_on_which_nobody_ran_anything(store: Settings) -> None:
     line = ["runs", "--store", str(store.file), "--step", "embedings"]
     assert CliRunner().invoke(app, line).output == "no run yet\n"
-    with run_log.run(store, "embeddings", now=NOW):
+    with run_log.record_run(store, "embeddings", now=NOW):
         pass
     assert CliRunner().invoke(app, line).output == "no run of embedings yet; there are runs of embeddings\n"
     assert CliRunner().invoke(app, [*line[:-1], "embeddings"]).output.startswith("1 embeddings, ")

@@ -24,7 +24,7 @@ from consumers.monitoring.drift.measured import (
 )
 from consumers.monitoring.drift.windows import Weeks
 from feature_repo.config import Settings
-from feature_repo.durations import in_words
+from feature_repo.durations import format_duration
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _shrunk(counts: Sequence[int], window: timedelta) -> list[str]:
     if usual < FEWEST or now >= SHRUNK * usual:
         return []
     return [
-        f"product_catalogue, rows: {now:,} products in {in_words(window)}, and {usual:,.0f} are usual; "
+        f"product_catalogue, rows: {now:,} products in {format_duration(window)}, and {usual:,.0f} are usual; "
         "see that the feed comes in whole (`produce catalogue` names what it refused)"
     ]
 

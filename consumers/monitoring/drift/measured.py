@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from consumers.monitoring.drift import domain_classifier, measures, neighbour_turnover
 from consumers.monitoring.drift.windows import ProductRows, Weeks
 from feature_repo import schema
-from feature_repo.arrow.vectors import longest
+from feature_repo.arrow.take import to_widest_matrix
 from feature_repo.config import Settings
 from feature_repo.schema import TAGS
 
@@ -144,7 +144,7 @@ def _vectors(its: Todays) -> Iterator[Finding]:
 def _vector(its: Todays, name: str) -> Iterator[Finding]:
     view, within = its.view, its.within
     lists = its.taken[name]
-    vectors = longest(lists)
+    vectors = to_widest_matrix(lists)
     norm = np.linalg.norm(vectors, axis=1).round(4)  # what one machine rounds and another does not is no drift
     null = np.asarray(lists.is_null())
     yield Measured(view, name, "missing", measures.mean_shift(1.0 * null, within))
@@ -174,7 +174,7 @@ def _churn(its: Todays, name: str, products: Ints, vectors: NDArray) -> NDArray:
     previous = its.rows.previous(its.newest)[products]
     lost = np.full(len(products), np.nan)
     again = np.flatnonzero(previous >= 0)
-    old = longest(column.take(pa.array(previous[again])))
+    old = to_widest_matrix(column.take(pa.array(previous[again])))
     fine = np.isfinite(old).all(axis=1) if len(old) else np.zeros(0, np.bool_)
     again, old = again[fine], old[fine]
     if len(again):
@@ -193,7 +193,7 @@ def _tags(its: Todays) -> Iterator[Finding]:
 
 
 def _codes(its: Todays) -> Iterator[Finding]:
-    codes, within = longest(its.taken["codes"]), its.within
+    codes, within = to_widest_matrix(its.taken["codes"]), its.within
     for level in range(codes.shape[1]):
         known = np.where(np.isfinite(codes[:, level]), codes[:, level], -1).astype(np.int64)
         yield Measured(its.view, f"level {level + 1}", "usage entropy", measures.entropy_shift(known, within))

@@ -71,7 +71,7 @@ class Weeks:
         path = settings.table(view)
         if not delta.exists(path):
             return None
-        schema = delta.dataset(path).schema
+        schema = delta.open_dataset(path).schema
         if not {*KEY, CREATED_TIMESTAMP, *columns} <= set(schema.names):
             return None
         ids = pa.array(self.products[PRODUCT_ID], schema.field(PRODUCT_ID).type)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from consumers.monitoring.freshness.taken import Taken
 from feature_repo.arrow import take, timestamps
-from feature_repo.offline import delta, ranges
+from feature_repo.offline import delta, key_ranges
 from feature_repo.online import entity_keys
 from feature_repo.online.catalog import View
 from feature_repo.online.materialization_log import MaterializationState
@@ -84,7 +84,7 @@ class ViewHistory:
         """The history, or why the view cannot be judged."""
         if not delta.exists(path):
             return f"there is no table `{path.name}` yet"
-        table = delta.dataset(path)
+        table = delta.open_dataset(path)
         needed = {*dict(view.join_keys), *view.layout.fields_by_name, EVENT_TIMESTAMP, CREATED_TIMESTAMP}
         missing = sorted(needed - set(table.schema.names))
         if missing:
@@ -128,7 +128,7 @@ class ViewHistory:
         return take.rows_of(self.table, ascending, columns).take(pa.array(place))
 
     def _blocks(self, more: list[str]) -> Iterator[pa.Table]:
-        return ranges.blocks(self.table, [*dict(self.view.join_keys), EVENT_TIMESTAMP, *more], BLOCK_ROWS)
+        return key_ranges.read_blocks(self.table, [*dict(self.view.join_keys), EVENT_TIMESTAMP, *more], BLOCK_ROWS)
 
     def _usable(self, block: pa.Table) -> pa.ChunkedArray | pa.Array:
         usable = np.asarray(block[EVENT_TIMESTAMP].is_valid())

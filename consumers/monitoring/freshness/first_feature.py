@@ -36,7 +36,7 @@ def look(settings: Settings, now: datetime, window: timedelta) -> FirstFeature |
     path = settings.table(schema.FIRST_FEATURE_TABLE)
     if not delta.exists(path):
         return None
-    kind = delta.dataset(path).schema.field(CREATED_TIMESTAMP).type
+    kind = delta.open_dataset(path).schema.field(CREATED_TIMESTAMP).type
     arrived = pc.field(CREATED_TIMESTAMP)
     recent = (arrived > pa.scalar(now - window, kind)) & (arrived <= pa.scalar(now, kind))
     seconds = delta.read(path, ["seconds"], where=recent)["seconds"].to_pandas()

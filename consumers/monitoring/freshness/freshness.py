@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 
 from feature_repo import schema
 from feature_repo.config import Settings
-from feature_repo.durations import in_words
+from feature_repo.durations import format_duration
 from feature_repo.errors import VitrineError
-from feature_repo.offline import activity, delta
+from feature_repo.offline import delta, versions
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 
 WRITTEN_BY = {
@@ -136,7 +136,8 @@ def _check_view(
         found = f" up to now, {' and '.join(faults)}: the clock or the source is wrong" if faults else ""
         breach = f"{view}: no row{found}; {mend}"
     elif now - newest > max_age:
-        breach = f"{view}: newest event {in_words(now - newest)} ago, at most {in_words(max_age)} allowed; {mend}"
+        ago, most = format_duration(now - newest), format_duration(max_age)
+        breach = f"{view}: newest event {ago} ago, at most {most} allowed; {mend}"
     covered = None if not of_products else 0 if active is None else _covered(happened, active)
     return ViewFreshness(
         view=view,
@@ -165,7 +166,11 @@ def active_products(settings: Settings, products: Path | None, now: datetime) ->
     """The products on sale, each once; None if nothing says which."""
     if products is None:
         path = settings.table(schema.CATALOGUE_TABLE)
-        return activity.active(path, settings.table(schema.ACTIVE_TABLE), now) if delta.exists(path) else None
+        return (
+            versions.read_active_products(path, settings.table(schema.ACTIVE_TABLE), now)
+            if delta.exists(path)
+            else None
+        )
     try:
         return pc.unique(pq.read_table(products, columns=[PRODUCT_ID])[PRODUCT_ID].cast(pa.string()).drop_null())
     except (OSError, pa.ArrowInvalid, KeyError) as error:

@@ -97,7 +97,7 @@ class Timeline:
     @staticmethod
     def read(path: Path, ledger: MaterializationState | None, now: datetime) -> "Timeline | None":
         """A view's rows; None if there is no table, or its rows are not of products."""
-        table = delta.dataset(path) if delta.exists(path) else None
+        table = delta.open_dataset(path) if delta.exists(path) else None
         if table is None or PRODUCT_ID not in table.schema.names:
             return None
         versioned = [VERSION] if VERSION in table.schema.names else []

@@ -18,7 +18,7 @@ from typing import Any
 from consumers.monitoring.freshness.freshness import OPTIONAL, WRITTEN_BY
 from consumers.monitoring.freshness.lags import VERSION
 from consumers.monitoring.freshness.slices import ALL, CATEGORY, NEW
-from feature_repo.durations import parse_age
+from feature_repo.durations import parse_duration
 from feature_repo.errors import UsageError, VitrineError
 
 AGES = {
@@ -115,7 +115,7 @@ def _bound(file: Path, where: str, name: str, value: Any) -> float:
         if not isinstance(value, str):
             raise UsageError(f'{file}: {where} is {value!r}; wanted an age in quotes: "90m", "6h", "2d"')
         try:
-            return parse_age(value) / timedelta(seconds=1)
+            return parse_duration(value) / timedelta(seconds=1)
         except UsageError as error:
             raise UsageError(f"{file}: {where}: {error}") from error
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:

@@ -14,14 +14,14 @@ from consumers.monitoring.freshness.freshness import OPTIONAL, WRITTEN_BY, Fresh
 from consumers.monitoring.freshness.lags import SliceFreshness
 from consumers.monitoring.freshness.objectives import AGES, SHARES, Objectives
 from consumers.monitoring.freshness.slices import ALL, Shop
-from feature_repo import runs, schema
+from feature_repo import run_log, schema
 from feature_repo.config import Settings
-from feature_repo.durations import in_words
+from feature_repo.durations import format_duration
 from feature_repo.offline import delta, quarantine
 from feature_repo.online import materialization_log
 from feature_repo.online.materialization_log import MaterializationState
 from feature_repo.online.open_store import open_configured_table
-from feature_repo.runs import LastRun
+from feature_repo.run_log import RunRecord
 from feature_repo.schema import CREATED_TIMESTAMP
 
 COMMANDS = WRITTEN_BY | OPTIONAL
@@ -60,7 +60,7 @@ class FreshnessBySlice:
     slices: list[SliceFreshness]
     quarantined: list[Quarantined]
     view_runs: list[ViewRuns]
-    runs: list[LastRun]
+    runs: list[RunRecord]
     """The newest runs of producers, the newest first; empty where there is no ledger."""
     first_feature: FirstFeature | None
     """Of the products that a stream took in, in the window; None where there is no stream."""
@@ -114,7 +114,7 @@ def look(
             rows = lags.Timeline.read(settings.table(view), ledgers.get(view), now)
             if rows is not None:
                 slices += lags.figures(rows, shop, chosen, window, log)
-    last = runs.last(settings, 500)
+    last = run_log.read_last_runs(settings, 500)
     view_runs = [_runs_of(settings, view, ledgers.get(view), last) for view in views]
     by_slice = FreshnessBySlice(
         views=found,
@@ -142,13 +142,13 @@ def _ledgers(settings: Settings, views: Iterable[str]) -> dict[str, Materializat
     return {view: MaterializationState(0) if ledger is None else ledger for view, ledger in found.items()}
 
 
-def _runs_of(settings: Settings, view: str, ledger: MaterializationState | None, last: list[LastRun]) -> ViewRuns:
+def _runs_of(settings: Settings, view: str, ledger: MaterializationState | None, last: list[RunRecord]) -> ViewRuns:
     step = COMMANDS[view].removeprefix("produce ")
-    done = [run.ended for run in last if run.step == step and run.ending == runs.DONE and run.ended]
+    done = [run.ended for run in last if run.step == step and run.ending == run_log.DONE and run.ended]
     ends = [window.end for window in ledger.files.values()] if ledger else []
     return ViewRuns(
         view,
-        done[0] if done else delta.last_append(settings.table(view)),
+        done[0] if done else delta.last_append_time(settings.table(view)),
         ledger.finish_timestamp if ledger else None,
         max(ends, default=None),
     )
@@ -201,7 +201,7 @@ def _lines(
         if value is None:
             lines.append(f"{name}: {what}: nobody knows; {first.get(measure, first[''])}")
         elif measure in AGES and value > bound:
-            said, most = (in_words(timedelta(seconds=seconds)) for seconds in (value, bound))
+            said, most = (format_duration(timedelta(seconds=seconds)) for seconds in (value, bound))
             lines.append(f"{name}: {what} {said}, at most {most} allowed; {first.get(measure, first[''])}")
         elif measure in SHARES and value < bound:
             lines.append(f"{name}: {what} {value:.1%}, at least {bound:.1%} wanted; {first.get(measure, first[''])}")

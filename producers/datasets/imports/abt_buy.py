@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from feature_repo.errors import VitrineError
-from feature_repo.offline.quarantine import Refused
+from feature_repo.offline.quarantine import RejectedRow
 from producers.datasets.imports import folder
 from producers.datasets.imports.folder import Found
 
@@ -41,7 +41,7 @@ def read(source: Path, now: datetime) -> Found:
             fields = line.split("\t")
             sides = [_SIDE.fullmatch(text.strip()) for text in fields[:2]]
             if len(fields) != 3 or fields[2].strip() not in ("0", "1") or not all(sides):
-                refused.append(Refused(f"{split} line {number}", "line", NOT_A_LINE, line))
+                refused.append(RejectedRow(f"{split} line {number}", "line", NOT_A_LINE, line))
                 continue
             both = [_product(shop, side) for shop, side in zip(SHOPS, sides, strict=True) if side]
             products.update({product["product_id"]: product for product in both})

@@ -11,8 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo.offline import files, validation
-from feature_repo.offline.quarantine import Refused
+from feature_repo.offline import input_files, validation
+from feature_repo.offline.quarantine import RejectedRow
 from producers.datasets.imports import folder
 from producers.datasets.imports.ages import stage_of
 from producers.datasets.imports.folder import Found
@@ -35,22 +35,22 @@ _MONTHS = {"岁": 12, "个月": 1}
 def read(source: Path, now: datetime) -> Found:
     """Read the set."""
     file = source / FILE
-    table = files.read(file, COLUMNS)
-    validation.require(table, COLUMNS, file)
+    table = input_files.read_table(file, COLUMNS)
+    validation.require_columns(table, COLUMNS, file)
     zoned = pc.binary_join_element_wise(table["add_time"], TIME_ZONE, "")
-    instants, _ = validation.as_timestamps(pa.table({"add_time": zoned}), "add_time", file, now)
-    prices = validation.as_numbers(table, "price", file)
+    instants, _ = validation.parse_timestamps(pa.table({"add_time": zoned}), "add_time", file, now)
+    prices = validation.parse_numbers(table, "price", file)
     products, labels, refused = [], [], []
     first_of: dict[str, str] = {}
     for row, updated_at, price in zip(table.to_pylist(), instants.to_pylist(), prices.to_pylist(), strict=True):
         product, title = row["goods_id"], row["title"] or ""
         picture = source / "images" / row["image"] if row["image"] else None
         if picture and not picture.is_file():
-            refused.append(Refused(product, "image", NO_PICTURE, row["image"]))
+            refused.append(RejectedRow(product, "image", NO_PICTURE, row["image"]))
             picture = None
         category = row["category"]
         if MISPLACED.get(product, "\n") in title:
-            refused.append(Refused(product, "category", WRONG_CATEGORY, category))
+            refused.append(RejectedRow(product, "category", WRONG_CATEGORY, category))
             category = None
         products.append(
             {

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from feature_repo.offline import files, validation
-from feature_repo.offline.quarantine import Refused
+from feature_repo.offline import input_files, validation
+from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.schema import CATEGORY_SEPARATOR
 from producers.datasets.imports import folder
 from producers.datasets.imports.ages import stage_of
@@ -43,22 +43,22 @@ _MONTHS = {"month": 1, "year": 12}
 def read(source: Path, now: datetime) -> Found:
     """Read the set; a discounted price is taken where there is one, else the retail price."""
     file = source / FILE
-    table = files.read(file, COLUMNS)
-    validation.require(table, COLUMNS, file)
-    instants, _ = validation.as_timestamps(table, "crawl_timestamp", file, now)
+    table = input_files.read_table(file, COLUMNS)
+    validation.require_columns(table, COLUMNS, file)
+    instants, _ = validation.parse_timestamps(table, "crawl_timestamp", file, now)
     prices = pc.coalesce(
-        validation.as_numbers(table, "discounted_price", file), validation.as_numbers(table, "retail_price", file)
+        validation.parse_numbers(table, "discounted_price", file), validation.parse_numbers(table, "retail_price", file)
     )
     products, labels, refused = [], [], []
     for row, updated_at, price in zip(table.to_pylist(), instants.to_pylist(), prices.to_pylist(), strict=True):
         product, name = row["uniq_id"], row["product_name"]
         picture = source / "images" / row["image"] if row["image"] else None
         if picture and not picture.is_file():
-            refused.append(Refused(product, "image", NO_PICTURE, row["image"]))
+            refused.append(RejectedRow(product, "image", NO_PICTURE, row["image"]))
             picture = None
         levels, shelf = shelves(row["product_category_tree"], name, row["brand"])
         if not levels:
-            refused.append(Refused(product, "category", NO_TREE, row["product_category_tree"]))
+            refused.append(RejectedRow(product, "category", NO_TREE, row["product_category_tree"]))
         products.append(
             {
                 "product_id": product,

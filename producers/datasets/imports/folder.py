@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from feature_repo import schema
-from feature_repo.offline.quarantine import Refused, as_table, counts
+from feature_repo.offline.quarantine import RejectedRow, count_by_reason, to_table
 
 LABELS = schema.LABELS.append(pa.field("group", pa.string()))
 USERS = pa.schema([(schema.USER_ID, pa.string()), ("child_birthday", pa.date32()), ("child_gender", pa.string())])
@@ -35,7 +35,7 @@ class Found:
 
     parts: dict[str, pa.Table]
     """Tables by their name in PARTS; a part that the set does not have is left out."""
-    refused: Sequence[Refused] = ()
+    refused: Sequence[RejectedRow] = ()
     remarks: Sequence[str] = ()
     """What a user of the set should know, a line each."""
 
@@ -60,14 +60,14 @@ class Written:
 def write(found: Found, name: str, out: Path, now: datetime) -> Written:
     """Write the parts into the folder `out`, which is made; parts of an earlier import are replaced or removed."""
     out.mkdir(parents=True, exist_ok=True)
-    tables = {**found.parts, REFUSED: as_table(f"import {name}", found.refused, now)}
+    tables = {**found.parts, REFUSED: to_table(f"import {name}", found.refused, now)}
     for part in (*PARTS, REFUSED):
         file = out / f"{part}.parquet"
         file.unlink(missing_ok=True)
         if part in tables:
             pyarrow.parquet.write_table(tables[part], file)
     rows = {part: table.num_rows for part, table in tables.items()}
-    return Written(out, rows, counts(found.refused), found.remarks)
+    return Written(out, rows, count_by_reason(found.refused), found.remarks)
 
 
 def products(rows: Sequence[dict[str, Any]], *, described: bool = False) -> pa.Table:

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from feature_repo.errors import VitrineError
-from feature_repo.offline import files, validation
-from feature_repo.offline.quarantine import Refused
+from feature_repo.offline import input_files, validation
+from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.schema import CATEGORY_SEPARATOR
 from producers.datasets.imports import folder
 from producers.datasets.imports.folder import Found
@@ -37,8 +37,8 @@ def read(source: Path, now: datetime) -> Found:
     del now  # the set holds no times that could lie in the future
     file = source / CLASSES
     columns = (NAME, CLASS, COARSE, ICONIC, DESCRIPTION)
-    table = files.read(file, columns)
-    validation.require(table, columns, file)
+    table = input_files.read_table(file, columns)
+    validation.require_columns(table, columns, file)
     classes = {row[CLASS]: row for row in table.to_pylist()}
     products = [_shop_product(source, row) for row in classes.values()]
     labels, pairs, refused = [], [], []
@@ -50,7 +50,7 @@ def read(source: Path, now: datetime) -> Found:
             fields = [part.strip() for part in line.split(",")]
             problem = _problem(source, fields, classes)
             if problem:
-                refused.append(Refused(f"{split} line {number}", "image", problem, line))
+                refused.append(RejectedRow(f"{split} line {number}", "image", problem, line))
                 continue
             path, shown = Path(fields[0]), classes[fields[1]]
             photo = f"{split}/{path.stem}"

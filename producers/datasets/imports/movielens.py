@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo import schema
-from feature_repo.offline import files, validation
-from feature_repo.offline.quarantine import Refused
+from feature_repo.offline import input_files, validation
+from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.offline.validation import Check
 from producers.datasets.imports import folder
 from producers.datasets.imports.folder import Found
@@ -35,27 +35,25 @@ def read(source: Path, now: datetime) -> Found:
     """Read the set; no demographics are known, so ages and genders are null."""
     del now  # a time in the future is for the reader of the impressions to refuse
     ratings_file, movies_file = source / "ratings.csv", source / "movies.csv"
-    ratings, movies = files.read(ratings_file, RATINGS), files.read(movies_file, MOVIES)
+    ratings, movies = input_files.read_table(ratings_file, RATINGS), input_files.read_table(movies_file, MOVIES)
     refused = _stray_values(ratings)
     ratings = ratings.select([name for name in ratings.column_names if name])
-    validation.require(ratings, RATINGS, ratings_file)
-    validation.require(movies, MOVIES, movies_file)
+    validation.require_columns(ratings, RATINGS, ratings_file)
+    validation.require_columns(movies, MOVIES, movies_file)
     ratings = ratings.select(list(RATINGS))
     pairs = pc.binary_join_element_wise(ratings["userId"], ratings["movieId"], "-")
-    names = validation.row_names(pairs)
-    stars = validation.as_numbers(ratings, "rating", ratings_file)
-    seconds = validation.as_numbers(ratings, "timestamp", ratings_file)
-    passed, left_out = validation.sieve(
+    names = validation.name_rows(pairs)
+    stars = validation.parse_numbers(ratings, "rating", ratings_file)
+    seconds = validation.parse_numbers(ratings, "timestamp", ratings_file)
+    in_range = pc.and_(pc.greater_equal(stars, 0.5), pc.less_equal(stars, 5.0))
+    has_film = pc.is_in(ratings["movieId"], value_set=_values(movies["movieId"]))
+    passed, left_out = validation.apply_checks(
         ratings,
         names,
         [
-            Check(
-                "rating", BAD_RATING, ~validation.mask(pc.and_(pc.greater_equal(stars, 0.5), pc.less_equal(stars, 5.0)))
-            ),
-            Check("timestamp", NO_TIME, ~validation.mask(pc.is_finite(seconds))),
-            Check(
-                "movieId", NO_FILM, ~validation.mask(pc.is_in(ratings["movieId"], value_set=_values(movies["movieId"])))
-            ),
+            Check("rating", BAD_RATING, ~validation.to_mask(in_range)),
+            Check("timestamp", NO_TIME, ~validation.to_mask(pc.is_finite(seconds))),
+            Check("movieId", NO_FILM, ~validation.to_mask(has_film)),
         ],
     )
     keep = pa.array(passed)
@@ -86,10 +84,10 @@ def read(source: Path, now: datetime) -> Found:
     )
 
 
-def _products(movies: pa.Table, rated: pa.ChunkedArray, moments: pa.ChunkedArray) -> tuple[pa.Table, list[Refused]]:
+def _products(movies: pa.Table, rated: pa.ChunkedArray, moments: pa.ChunkedArray) -> tuple[pa.Table, list[RejectedRow]]:
     first = pa.table({"film": rated, "moment": moments}).group_by("film").aggregate([("moment", "min")])
     since = first["moment_min"].take(pc.index_in(movies["movieId"], value_set=_values(first["film"])))
-    never = Check("movieId", NEVER, validation.mask(pc.is_null(since)))
+    never = Check("movieId", NEVER, validation.to_mask(pc.is_null(since)))
     last = pc.max(moments)
     nothing = pa.nulls(movies.num_rows, pa.string())
     columns = {
@@ -101,16 +99,16 @@ def _products(movies: pa.Table, rated: pa.ChunkedArray, moments: pa.ChunkedArray
         "price": pa.nulls(movies.num_rows, pa.float64()),
         "updated_at": pc.fill_null(since, last) if last.is_valid else since,
     }
-    return pa.table(columns, schema=schema.PRODUCTS), validation.named(movies, movies["movieId"], never)
+    return pa.table(columns, schema=schema.PRODUCTS), validation.list_failures(movies, movies["movieId"], never)
 
 
-def _stray_values(ratings: pa.Table) -> list[Refused]:
+def _stray_values(ratings: pa.Table) -> list[RejectedRow]:
     """The set's file has cells without a header, a few of them filled."""
     found = []
     for column in range(len(RATINGS), ratings.num_columns):
-        rows = np.flatnonzero(validation.mask(pc.is_valid(ratings.column(column))))
+        rows = np.flatnonzero(validation.to_mask(pc.is_valid(ratings.column(column))))
         for row, value in zip(rows, ratings.column(column).take(pa.array(rows)).to_pylist(), strict=True):
-            found.append(Refused(f"row {row + 1}", f"column {column + 1}", STRAY, str(value)))
+            found.append(RejectedRow(f"row {row + 1}", f"column {column + 1}", STRAY, str(value)))
     return found
 
 

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo import schema
-from feature_repo.offline import files, validation
-from feature_repo.offline.quarantine import Refused
+from feature_repo.offline import input_files, validation
+from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.offline.validation import Check
 from producers.datasets.imports import folder
 from producers.datasets.imports.folder import Found
@@ -45,14 +45,14 @@ def read(source: Path, now: datetime) -> Found:
     del now  # a time in the future is for the reader of the impressions to refuse
     users, refused = _users(source / CHILDREN)
     file = source / TRADES
-    trades = files.read(file, TRADE_COLUMNS)
-    validation.require(trades, TRADE_COLUMNS, file)
+    trades = input_files.read_table(file, TRADE_COLUMNS)
+    validation.require_columns(trades, TRADE_COLUMNS, file)
     ids = pc.binary_join_element_wise(trades["user_id"], trades["auction_id"], trades["day"], "-")
-    names = validation.row_names(ids)
-    amounts = validation.as_numbers(trades, "buy_mount", file).fill_null(np.nan).to_numpy()
+    names = validation.name_rows(ids)
+    amounts = validation.parse_numbers(trades, "buy_mount", file).fill_null(np.nan).to_numpy()
     days = [_day(text) for text in trades["day"].to_pylist()]
     whole = np.isfinite(amounts) & (amounts >= 1) & (np.floor(amounts) == amounts)
-    passed, left_out = validation.sieve(
+    passed, left_out = validation.apply_checks(
         trades,
         names,
         [
@@ -73,8 +73,8 @@ def read(source: Path, now: datetime) -> Found:
     with np.errstate(invalid="ignore"):
         unborn, grown = months < 0, months >= schema.CHILD_AGE_MONTHS[-1]
     days_bought = kept.append_column("child_birthday", birthday)
-    notes = validation.named(days_bought, kept_names, Check("child_birthday", UNBORN, unborn))
-    notes += validation.named(days_bought, kept_names, Check("child_birthday", GROWN, grown))
+    notes = validation.list_failures(days_bought, kept_names, Check("child_birthday", UNBORN, unborn))
+    notes += validation.list_failures(days_bought, kept_names, Check("child_birthday", GROWN, grown))
     purchases = pa.table(
         {
             schema.IMPRESSION_ID: ids.filter(keep),
@@ -95,20 +95,20 @@ def read(source: Path, now: datetime) -> Found:
     )
 
 
-def _users(file: Path) -> tuple[pa.Table, list[Refused]]:
-    children = files.read(file, CHILD_COLUMNS)
-    validation.require(children, CHILD_COLUMNS, file)
+def _users(file: Path) -> tuple[pa.Table, list[RejectedRow]]:
+    children = input_files.read_table(file, CHILD_COLUMNS)
+    validation.require_columns(children, CHILD_COLUMNS, file)
     rows, refused = {}, []
     for row in children.to_pylist():
         user = row["user_id"]
         if user in rows:
-            refused.append(Refused(user, "user_id", TWICE, user))
+            refused.append(RejectedRow(user, "user_id", TWICE, user))
             continue
         birthday = _day(row["birthday"])
         if birthday is None:
-            refused.append(Refused(user, "birthday", BAD_BIRTHDAY, row["birthday"]))
+            refused.append(RejectedRow(user, "birthday", BAD_BIRTHDAY, row["birthday"]))
         if row["gender"] not in GENDERS:
-            refused.append(Refused(user, "gender", BAD_GENDER, row["gender"]))
+            refused.append(RejectedRow(user, "gender", BAD_GENDER, row["gender"]))
         rows[user] = {"user_id": user, "child_birthday": birthday, "child_gender": GENDERS.get(row["gender"])}
     return pa.Table.from_pylist(list(rows.values()), schema=folder.USERS), refused
 

@@ -67,7 +67,7 @@ def make_shop(
     _write(out / "truth" / "words.parquet", _words(language))
     ids = pa.array(identifiers("i", len(clicked)))
     _write(out / "truth" / "impressions.parquet", pa.table({"impression_id": ids, "click_probability": probability}))
-    with console.progress_bar() as bar:
+    with console.make_progress_bar() as bar:
         task = bar.add_task("draw pictures", total=products)
         for done in draw_all(world, out / "images", seed=seed, processes=os.cpu_count() or 1):
             bar.advance(task, done)

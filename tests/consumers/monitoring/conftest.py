@@ -36,7 +36,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     store = config.load(store.file)
     world.put_online(store, "product_tags", hours=20)
     reason = "no <script>alert(1)</script> picture"
-    quarantine.add(store, "embeddings", [quarantine.Refused("p1", "image", reason, None)], NOW - timedelta(days=1))
+    quarantine.add(store, "embeddings", [quarantine.RejectedRow("p1", "image", reason, None)], NOW - timedelta(days=1))
     waited = [0.2, 0.5, 0.6, 3.0, 3.1, 3.2, 400.0, 7.0]
     arrived = [NOW - timedelta(hours=1)] * 7 + [NOW + timedelta(hours=1)]
     delta.append(
@@ -51,9 +51,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Settings:
             schema=PRODUCT_FIRST_FEATURE,
         ),
     )
-    with run_log.run(store, "embeddings", now=NOW - timedelta(hours=30)):
+    with run_log.record_run(store, "embeddings", now=NOW - timedelta(hours=30)):
         pass
-    with pytest.raises(ZeroDivisionError), run_log.run(store, "tags", now=NOW - timedelta(hours=3)):
+    with pytest.raises(ZeroDivisionError), run_log.record_run(store, "tags", now=NOW - timedelta(hours=3)):
         raise ZeroDivisionError("out of labels")
     return store
 

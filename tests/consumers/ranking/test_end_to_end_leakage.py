@@ -170,7 +170,7 @@ def test_tomorrows_clicks_in_the_interests_end_the_command_with_1_and_the_featur
     line = f"consume lift --impressions {log} --seeds 1 --permutations 1 --json {figures} --store {leaking.file}"
     monkeypatch.setattr(sys, "argv", line.split())
     with pytest.raises(SystemExit) as ended:
-        console.run(cli.app)
+        console.run_command_line(cli.app)
     said = capsys.readouterr().err.splitlines()[-1]
     assert ended.value.code == 1
     assert said.startswith("error: user_interest.recent_products leaks: alone it ranks clicks at an AUC of 1.000")

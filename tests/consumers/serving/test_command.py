@@ -104,7 +104,7 @@ def test_a_taken_port_is_one_line_that_names_its_option(
         line = ["consume", "serve", "--store", str(store), option, str(port), other, "0", "--processes", processes]
         monkeypatch.setattr(sys, "argv", line)
         with pytest.raises(SystemExit) as ended:
-            console.run(cli.app)
+            console.run_command_line(cli.app)
     assert ended.value.code == 1
     said = capfd.readouterr().err
     assert said.startswith(f"error: cannot listen on 127.0.0.1:{port} (Address already in use)")

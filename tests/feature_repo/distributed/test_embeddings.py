@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from feature_repo.arrow.vectors import matrix
+from feature_repo.arrow.take import to_matrix
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.images import MISSING, NOT_AN_IMAGE
@@ -73,7 +73,7 @@ def test_the_tables_are_those_of_one_machine_row_for_row(
     assert rows_of_ray.drop_columns(vectors) == rows.drop_columns(vectors)
     dim = load(str(encoder)).dim
     for name in vectors:
-        np.testing.assert_allclose(matrix(rows_of_ray[name], dim), matrix(rows[name], dim), atol=1e-6)
+        np.testing.assert_allclose(to_matrix(rows_of_ray[name], dim), to_matrix(rows[name], dim), atol=1e-6)
     assert refused_of_ray == refused
     assert replace(many, seconds=one.seconds) == one
     assert {MISSING, NOT_AN_IMAGE, pipeline.NOTHING_USABLE} <= set(one.unusable)

@@ -42,7 +42,7 @@ def versions(chance: random.Random, folder: Path, files: int = 5, rows: int = 40
 
 def views(folder: Path, ttl: timedelta | None) -> list[ViewTable]:
     """The same table as a view of products, of pairs, and of nothing."""
-    table = delta.dataset(folder)
+    table = delta.open_dataset(folder)
     created: dict[str, Any] = {"created_timestamp": "created_timestamp", "ttl": ttl}
     looks = {"n": "number", "v": "vector"}
     return [

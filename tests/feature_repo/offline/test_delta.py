@@ -27,7 +27,7 @@ def test_a_table_in_a_folder_of_any_name_comes_back_as_it_was(tmp_path: Path) ->
 def test_no_thread_of_arrows_calls_python_to_read_a_file(tmp_path: Path) -> None:
     # Such a thread, still at work when the program ends, aborts it.
     delta.append(tmp_path / "table", ROWS)
-    opened = delta.dataset(tmp_path / "table").filesystem
+    opened = delta.open_dataset(tmp_path / "table").filesystem
     assert isinstance(opened.base_fs, LocalFileSystem)
 
 
@@ -37,20 +37,20 @@ def test_what_came_since_a_version_is_told_when_a_vacuum_has_removed_its_files(t
     retention.compact(path)
     retention.vacuum(path, grace=timedelta(0))
     delta.append(path, ROWS.slice(0, 1))
-    assert delta.added(path, delta.opened(path), seen).count_rows() == 5
-    assert delta.added(path, delta.opened(path), seen + 1).count_rows() == 1
+    assert delta.open_added_rows(path, delta.open_table(path), seen).count_rows() == 5
+    assert delta.open_added_rows(path, delta.open_table(path), seen + 1).count_rows() == 1
 
 
 def test_a_commit_out_of_its_turn_adds_nothing(tmp_path: Path) -> None:
     path = tmp_path / "table"
-    assert delta.turn(path, "embeddings a") == 0
-    assert delta.append_in_turn(path, ROWS, "embeddings a", 0, {"catalogue": 7}) == 1
-    with pytest.raises(delta.OutOfTurn):
-        delta.append_in_turn(path, ROWS, "embeddings a", 0)
-    assert delta.append_in_turn(path, ROWS, "embeddings b", 0) == 1
-    assert delta.append_in_turn(path, ROWS, "embeddings a", delta.turn(path, "embeddings a")) == 2
+    assert delta.txn_version(path, "embeddings a") == 0
+    assert delta.append_if_version(path, ROWS, "embeddings a", 0, {"catalogue": 7}) == 1
+    with pytest.raises(delta.CommitConflict):
+        delta.append_if_version(path, ROWS, "embeddings a", 0)
+    assert delta.append_if_version(path, ROWS, "embeddings b", 0) == 1
+    assert delta.append_if_version(path, ROWS, "embeddings a", delta.txn_version(path, "embeddings a")) == 2
     assert delta.read(path).num_rows == 3 * ROWS.num_rows
-    assert (delta.mark(path, "catalogue"), delta.mark(path, "other")) == (7, None)
+    assert (delta.txn_marker(path, "catalogue"), delta.txn_marker(path, "other")) == (7, None)
 
 
 def test_of_writers_that_all_saw_the_same_table_one_adds_to_it_and_the_others_add_what_is_still_missing(
@@ -62,14 +62,14 @@ def test_of_writers_that_all_saw_the_same_table_one_adds_to_it_and_the_others_ad
         lost = 0
         gate.wait()
         while True:
-            turn = delta.turn(path, "embeddings a")
+            turn = delta.txn_version(path, "embeddings a")
             held = delta.read(path)["product_id"].to_pylist() if delta.exists(path) else []
             left = [product for product in wanted if product not in held]
             if not left:
                 return lost
             try:
-                delta.append_in_turn(path, pa.table({"product_id": left[:3]}), "embeddings a", turn)
-            except delta.OutOfTurn:
+                delta.append_if_version(path, pa.table({"product_id": left[:3]}), "embeddings a", turn)
+            except delta.CommitConflict:
                 lost += 1
 
     with ThreadPoolExecutor(4) as pool:
@@ -88,8 +88,8 @@ def test_writers_that_make_a_table_at_once_all_come_through(tmp_path: Path) -> N
             change = delta.overwrite if number == 0 else delta.append
             change(tmp_path / f"table {table}", rows)
             gate.wait()
-            with contextlib.suppress(delta.OutOfTurn):
-                delta.append_in_turn(tmp_path / f"table in turn {table}", rows, "series", 0)
+            with contextlib.suppress(delta.CommitConflict):
+                delta.append_if_version(tmp_path / f"table in turn {table}", rows, "series", 0)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(4)))
@@ -105,7 +105,7 @@ def test_vectors_and_lists_beside_them_are_written_without_a_dictionary_and_what
     products = pa.table({"product_id": ["a", "b"], "vector": vectors, "event_timestamp": pa.array([1, 2])})
     histories = pa.table({"user_id": ["a", "b"], "vector": vectors, "recent": [["p", "q"], ["p"]]})
     delta.append(tmp_path / "products", products)
-    delta.append_in_turn(tmp_path / "histories", histories, "s", 0)
+    delta.append_if_version(tmp_path / "histories", histories, "s", 0)
     assert delta.read(tmp_path / "products").equals(products)
     assert written(tmp_path / "products") == {"product_id": True, "vector": False, "event_timestamp": True}
     assert written(tmp_path / "histories") == {"user_id": True, "vector": False, "recent": False}

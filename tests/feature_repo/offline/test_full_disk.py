@@ -18,7 +18,7 @@ FEW = NOISE.slice(0, 10)
 
 WAYS: dict[str, Callable[[Path], int]] = {
     "append": lambda path: delta.append(path, NOISE),
-    "append in turn": lambda path: delta.append_in_turn(path, NOISE, "days", delta.turn(path, "days")),
+    "append in turn": lambda path: delta.append_if_version(path, NOISE, "days", delta.txn_version(path, "days")),
     "overwrite": lambda path: delta.overwrite(path, NOISE),
 }
 
@@ -41,8 +41,8 @@ def test_a_table_whose_log_is_broken_is_named_by_readers_and_writers(tmp_path: P
     next((path / "_delta_log").glob("*0.json")).write_text("{no json")
     for work in (
         lambda: delta.read(path),
-        lambda: delta.version(path),
-        lambda: delta.turn(path, "days"),
+        lambda: delta.latest_version(path),
+        lambda: delta.txn_version(path, "days"),
         lambda: forget(path, "number", [1]),
     ):
         with pytest.raises(VitrineError, match=r"table `looks` under .* cannot be opened") as said:
@@ -63,7 +63,7 @@ def test_a_table_that_has_lost_a_file_or_part_of_one_is_named_before_anything_is
         file.unlink()
     else:
         file.write_bytes(file.read_bytes()[:length])
-    for work in (delta.read, delta.dataset):
+    for work in (delta.read, delta.open_dataset):
         with pytest.raises(VitrineError, match=rf"table `looks` .* is broken: its file {file.name}") as said:
             work(path)
         assert "\n" not in str(said.value)

@@ -42,12 +42,12 @@ def rows(*versions: tuple[str, int, int | None, str]) -> pa.Table:
 def view(path: Path) -> training_set.ViewTable:
     return training_set.ViewTable(
         "looks",
-        delta.dataset(path),
+        delta.open_dataset(path),
         {"product_id": "product_id"},
         {"colour": "colour"},
         "event_timestamp",
         "created_timestamp",
-        kept_since=retention.kept_since(path),
+        kept_since=retention.read_kept_since(path),
     )
 
 
@@ -88,10 +88,10 @@ def test_vacuum_keeps_what_the_retention_says_and_refuses_what_it_dropped(tmp_pa
 def test_the_moment_of_dropping_never_moves_back(tmp_path: Path) -> None:
     path = tmp_path / "looks"
     delta.append(path, rows(("a", 0, 0, "red")))
-    assert retention.kept_since(path) is None
+    assert retention.read_kept_since(path) is None
     for day in (8, 5):
         retention.drop_corrected(path, before=START + day * DAY, **NAMES)
-        assert retention.kept_since(path) == START + 8 * DAY
+        assert retention.read_kept_since(path) == START + 8 * DAY
 
 
 days = st.integers(0, 4)
@@ -185,7 +185,7 @@ def test_a_forgotten_product_leaves_every_table_and_at_the_next_vacuum_the_disk(
 
 def test_a_vacuum_after_the_logs_retention_leaves_no_forgotten_id_in_it(shop: config.Settings) -> None:
     path = shop.table("looks")
-    delta.append_in_turn(path, rows(("secret-7'x", 0, 0, "red"), ("other", 0, 0, "red")), "series", 0, {"mark": 4})
+    delta.append_if_version(path, rows(("secret-7'x", 0, 0, "red"), ("other", 0, 0, "red")), "series", 0, {"mark": 4})
     maintenance.forget(shop, products=["secret-7'x"], users=[])
     list(maintenance.vacuum(shop, now=START, grace=timedelta(0)))
     assert all("_delta_log" in name or name.endswith(".json") for name in bytes_on_disk(path, b"secret-7"))
@@ -195,10 +195,10 @@ def test_a_vacuum_after_the_logs_retention_leaves_no_forgotten_id_in_it(shop: co
     list(maintenance.vacuum(shop, now=START + DAY, grace=timedelta(0)))
     assert bytes_on_disk(path, b"secret-7") == []
     assert delta.read(path)["product_id"].to_pylist() == ["other"]
-    assert (delta.turn(path, "series"), delta.mark(path, "mark")) == (1, 4)
-    assert delta.added(path, delta.opened(path), 1).count_rows() == 1
+    assert (delta.txn_version(path, "series"), delta.txn_marker(path, "mark")) == (1, 4)
+    assert delta.open_added_rows(path, delta.open_table(path), 1).count_rows() == 1
     delta.append(path, rows(("new", 0, 0, "red")))
-    assert retention.kept_since(path) == START + DAY - timedelta(days=30)
+    assert retention.read_kept_since(path) == START + DAY - timedelta(days=30)
 
 
 def test_vacuum_tells_corrections_from_logs(shop: config.Settings) -> None:
@@ -214,7 +214,7 @@ def test_a_reader_that_opened_before_a_vacuum_reads_on_within_the_grace(tmp_path
     path = tmp_path / "looks"
     delta.append(path, rows(("a", 0, 0, "red")))
     delta.append(path, rows(("a", 0, 1, "rose")))
-    opened = delta.dataset(path)
+    opened = delta.open_dataset(path)
     retention.drop_corrected(path, before=START + 5 * DAY, **NAMES)
     retention.vacuum(path, grace=timedelta(hours=1))
     assert len(opened.to_table()) == 2

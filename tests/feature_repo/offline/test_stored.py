@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from feature_repo.arrow import take
 from feature_repo.errors import VitrineError
-from feature_repo.offline import ranges, training_set, training_set_on_disk
+from feature_repo.offline import key_ranges, training_set, training_set_on_disk
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 STAMP = pa.timestamp("us", tz="UTC")
@@ -91,7 +91,7 @@ def test_agrees_with_the_join_in_memory_whatever_the_blocks_and_ranges(
 def test_ranges_cover_every_key_once_and_are_about_as_long_as_asked(rows: int) -> None:
     names = [f"p{number:03d}" for number in np.random.default_rng(0).integers(0, 40, 300)]
     table = ds.dataset(pa.table({"product_id": [*names, None]}))
-    cut = ranges.cut(table, "product_id", rows)
+    cut = key_ranges.split_by_key(table, "product_id", rows)
     column = pa.chunked_array([names])
     inside = np.stack([each.mask(column) for each in cut])
     assert inside.sum(axis=0).tolist() == [1] * len(names)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo.arrow.vectors import longest, matrix
+from feature_repo.arrow.take import to_matrix, to_widest_matrix
 from feature_repo.errors import VitrineError
 
 FLOATS = st.floats(width=32)
@@ -32,9 +32,9 @@ def test_a_matrix_has_each_list_in_its_row_and_nan_where_there_is_none(
     column = chunked(rows, data.draw(st.lists(st.integers(0, 9), max_size=3)), width if fixed else None)
     expected = np.array([[np.nan] * width if row is None else row for row in rows], np.float32).reshape(-1, width)
     for found in (
-        matrix(column, width),
-        matrix(column) if any(rows) else expected,
-        matrix(column.combine_chunks(), width),
+        to_matrix(column, width),
+        to_matrix(column) if any(rows) else expected,
+        to_matrix(column.combine_chunks(), width),
     ):
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, expected)
@@ -44,7 +44,7 @@ def test_a_matrix_has_each_list_in_its_row_and_nan_where_there_is_none(
 def test_the_longest_lists_are_kept_and_all_others_are_nan(rows: list[list[float] | None], cuts: list[int]) -> None:
     width = max((len(row) for row in rows if row is not None), default=0)
     expected = [row if row is not None and len(row) == width else [np.nan] * width for row in rows]
-    found = longest(chunked(rows, cuts, None))
+    found = to_widest_matrix(chunked(rows, cuts, None))
     assert found.shape == (len(rows), width)
     np.testing.assert_array_equal(found, np.array(expected, np.float64).reshape(len(rows), width))
 
@@ -52,14 +52,14 @@ def test_the_longest_lists_are_kept_and_all_others_are_nan(rows: list[list[float
 def test_whole_numbers_become_floats_and_a_null_inside_a_list_nan() -> None:
     column = pa.chunked_array([[[1, None], None], [[3, 4]]], pa.list_(pa.int32()))
     expected = [[1, np.nan], [np.nan, np.nan], [3, 4]]
-    np.testing.assert_array_equal(matrix(column), np.array(expected, np.float32))
-    np.testing.assert_array_equal(longest(column), expected)
+    np.testing.assert_array_equal(to_matrix(column), np.array(expected, np.float32))
+    np.testing.assert_array_equal(to_widest_matrix(column), expected)
 
 
 def test_lists_of_another_length_are_refused_and_none_at_all_are_one_wide() -> None:
     two = pa.chunked_array([[[1.0, 2.0], None], [[1.0, 2.0, 3.0]]])
     with pytest.raises(VitrineError, match=re.escape("vectors of [2, 3] numbers where 2 were expected")):
-        matrix(two)
+        to_matrix(two)
     with pytest.raises(VitrineError, match=re.escape("vectors of [2] numbers where 4 were expected")):
-        matrix(two.slice(0, 2), 4)
-    assert matrix(pa.chunked_array([[None, None]], pa.list_(pa.float32()))).shape == (2, 1)
+        to_matrix(two.slice(0, 2), 4)
+    assert to_matrix(pa.chunked_array([[None, None]], pa.list_(pa.float32()))).shape == (2, 1)

@@ -42,7 +42,7 @@ class Run:
 
     def run(self, window: TimeWindow, *, again: bool = False, breaks_at: int | None = None) -> None:
         """Write a window; at the `breaks_at`th block the store is gone."""
-        table = delta.dataset(self.folder / "tables" / "looks")
+        table = delta.open_dataset(self.folder / "tables" / "looks")
         names = {name: name for name in table.schema.names}
         blocks = 0
 

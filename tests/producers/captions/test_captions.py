@@ -228,6 +228,6 @@ def test_without_captions_the_report_says_what_to_run(store: Settings) -> None:
 
 def test_a_word_within_a_longer_one_does_not_count_and_latin_words_count_whole() -> None:
     ages = {"toddler": ["幼儿", "2T"], "preschool": ["幼儿园", "kid"]}
-    assert vocabulary.named("幼儿园新款", ages) == {"preschool"}
-    assert vocabulary.named("幼儿园幼儿", ages) == {"preschool", "toddler"}
-    assert vocabulary.named("kids 2t", ages) == {"toddler"}
+    assert vocabulary.find_values("幼儿园新款", ages) == {"preschool"}
+    assert vocabulary.find_values("幼儿园幼儿", ages) == {"preschool", "toddler"}
+    assert vocabulary.find_values("kids 2t", ages) == {"toddler"}

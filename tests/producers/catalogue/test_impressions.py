@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from feature_repo import schema
 from feature_repo.errors import VitrineError
-from feature_repo.offline import impressions, validation
-from feature_repo.offline.impressions import Impressions, read_impressions
+from feature_repo.offline import input_files, validation
+from feature_repo.offline.input_files import CheckedImpressions, read_impressions
 
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
 GOOD = {
@@ -34,12 +34,12 @@ def written(folder: Path, *rows: dict[str, object], name: str = "impressions.par
     return file
 
 
-def read(folder: Path, *rows: dict[str, object]) -> Impressions:
+def read(folder: Path, *rows: dict[str, object]) -> CheckedImpressions:
     """The rows, after one good one, as they are read."""
     return read_impressions(written(folder, GOOD, *rows), now=NOW)
 
 
-def reasons(found: Impressions) -> list[tuple[str, str, str]]:
+def reasons(found: CheckedImpressions) -> list[tuple[str, str, str]]:
     return [(row.row_id, row.column, row.reason) for row in found.refused]
 
 
@@ -91,7 +91,7 @@ def test_reads_a_csv_as_it_reads_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize("clicked", [2, -1, None, 0.5, float("nan")])
 def test_refuses_a_click_that_is_neither_zero_nor_one(clicked: object, tmp_path: Path) -> None:
     found = read(tmp_path, {"impression_id": "i2", "clicked": clicked})
-    assert reasons(found) == [("i2", "clicked", impressions.NOT_A_CLICK)]
+    assert reasons(found) == [("i2", "clicked", input_files.NOT_A_CLICK)]
     assert found.table["clicked"].to_pylist() == [1]
 
 
@@ -106,7 +106,7 @@ def test_refuses_a_null_or_blank_id_and_names_the_row_by_number_if_it_must(
     column: str, value: str | None, tmp_path: Path
 ) -> None:
     found = read(tmp_path, {"impression_id": "i2", column: value})
-    assert reasons(found) == [("row 2" if column == "impression_id" else "i2", column, impressions.NO_ID)]
+    assert reasons(found) == [("row 2" if column == "impression_id" else "i2", column, input_files.NO_ID)]
     assert found.refused[0].value == value
 
 
@@ -178,14 +178,14 @@ def test_refuses_an_instant_beyond_any_calendar(instant: int | None, reason: str
 def test_reads_what_python_writes_of_any_instant(moment: datetime, minutes: int, spaced: bool) -> None:
     instant = moment.replace(tzinfo=timezone(timedelta(minutes=minutes)))
     table = pa.table({"at": [instant.isoformat(sep=" " if spaced else "T")]})
-    values, found = validation.as_timestamps(table, "at", Path("t.csv"), NOW)
+    values, found = validation.parse_timestamps(table, "at", Path("t.csv"), NOW)
     assert values.to_pylist() == [instant.astimezone(UTC)]
     assert not any(check.bad.any() for check in found)
 
 
 def test_keeps_the_first_of_two_rows_of_one_impression(tmp_path: Path) -> None:
     found = read(tmp_path, {"clicked": 0}, {"impression_id": "i2"}, {"clicked": 0})
-    assert reasons(found) == [("i1", "impression_id", impressions.TWICE)] * 2
+    assert reasons(found) == [("i1", "impression_id", input_files.DUPLICATE_ID)] * 2
     assert found.table.select(["impression_id", "clicked"]).to_pylist() == [
         {"impression_id": "i1", "clicked": 1},
         {"impression_id": "i2", "clicked": 1},
@@ -195,7 +195,7 @@ def test_keeps_the_first_of_two_rows_of_one_impression(tmp_path: Path) -> None:
 def test_a_refused_row_does_not_displace_a_good_one_of_its_id(tmp_path: Path) -> None:
     found = read_impressions(written(tmp_path, {"clicked": 9}, {"clicked": 0}), now=NOW)
     assert found.table["clicked"].to_pylist() == [0]
-    assert reasons(found) == [("i1", "clicked", impressions.NOT_A_CLICK)]
+    assert reasons(found) == [("i1", "clicked", input_files.NOT_A_CLICK)]
 
 
 def test_refuses_a_row_with_two_faults_once(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from feature_repo import image_store, images, schema
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
-from feature_repo.offline import activity, delta
+from feature_repo.offline import delta, versions
 from producers.catalogue import image_hashes
 from producers.catalogue import ingest as catalogue
 from producers.catalogue.ingest import take_in
@@ -45,7 +45,7 @@ def hashes(store: Settings) -> list[bytes | None]:
 
 
 def gone(store: Settings) -> list[str]:
-    return sorted(activity.gone(store.table(schema.ACTIVE_TABLE)).to_pylist())
+    return sorted(versions.read_gone_products(store.table(schema.ACTIVE_TABLE)).to_pylist())
 
 
 def test_a_file_is_read_once_and_not_again_while_path_size_and_time_stay(
@@ -132,7 +132,7 @@ def test_products_that_are_no_longer_in_the_table_are_gone_until_they_are_in_it_
     assert (came.gone, came.returned, came.unchanged) == (0, 1, 2)
     assert gone(store) == ["c"]
     tables = store.table(schema.CATALOGUE_TABLE), store.table(schema.ACTIVE_TABLE)
-    at = [sorted(activity.active(*tables, NOW + day * DAY).to_pylist()) for day in range(4)]
+    at = [sorted(versions.read_active_products(*tables, NOW + day * DAY).to_pylist()) for day in range(4)]
     assert at == [["a", "b", "c"], ["a"], ["a"], ["a", "b"]]
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.offline import quarantine
-from feature_repo.offline.quarantine import Refused
+from feature_repo.offline.quarantine import RejectedRow
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -19,7 +19,7 @@ def test_is_empty_before_anything_was_refused(store: Settings) -> None:
 
 
 def test_keeps_every_refused_row_with_its_reason_and_its_step(store: Settings) -> None:
-    assert quarantine.add(store, "catalogue", [Refused("p1", "price", "price is negative", "-3")], NOW) == 1
+    assert quarantine.add(store, "catalogue", [RejectedRow("p1", "price", "price is negative", "-3")], NOW) == 1
     assert quarantine.read(store).to_pylist() == [
         {
             "step": "catalogue",
@@ -33,22 +33,22 @@ def test_keeps_every_refused_row_with_its_reason_and_its_step(store: Settings) -
 
 
 def test_does_not_repeat_what_it_knows_when_a_command_runs_twice(store: Settings) -> None:
-    rows = [Refused("p1", "price", "negative", "-3"), Refused("row 2", "product_id", "null", None)]
+    rows = [RejectedRow("p1", "price", "negative", "-3"), RejectedRow("row 2", "product_id", "null", None)]
     assert quarantine.add(store, "catalogue", rows, NOW) == 2
-    assert quarantine.add(store, "catalogue", [*rows, Refused("p3", "price", "negative", "-3")], NOW) == 1
+    assert quarantine.add(store, "catalogue", [*rows, RejectedRow("p3", "price", "negative", "-3")], NOW) == 1
     assert quarantine.add(store, "embeddings", rows, NOW) == 2
     assert quarantine.read(store).num_rows == 5
 
 
 def test_keeps_two_hundred_characters_of_a_long_value(store: Settings) -> None:
-    quarantine.add(store, "catalogue", [Refused("p1", "title", "too long", "梦" * 1000)], NOW)
+    quarantine.add(store, "catalogue", [RejectedRow("p1", "title", "too long", "梦" * 1000)], NOW)
     assert quarantine.read(store)["value"].to_pylist() == ["梦" * 200]
-    assert quarantine.add(store, "catalogue", [Refused("p1", "title", "too long", "梦" * 1000)], NOW) == 0
+    assert quarantine.add(store, "catalogue", [RejectedRow("p1", "title", "too long", "梦" * 1000)], NOW) == 0
 
 
 def test_counts_by_reason_the_most_frequent_first() -> None:
-    rows = [Refused(str(row), "price", reason, None) for row, reason in enumerate(["a", "b", "b"])]
-    assert list(quarantine.counts(rows).items()) == [("b", 2), ("a", 1)]
+    rows = [RejectedRow(str(row), "price", reason, None) for row, reason in enumerate(["a", "b", "b"])]
+    assert list(quarantine.count_by_reason(rows).items()) == [("b", 2), ("a", 1)]
 
 
 def test_of_writers_at_once_one_notes_what_all_of_them_refuse(store: Settings) -> None:
@@ -56,7 +56,7 @@ def test_of_writers_at_once_one_notes_what_all_of_them_refuse(store: Settings) -
 
     def writer(number: int) -> int:
         gate.wait()
-        rows = [Refused("p1", "price", "negative", "-3"), Refused(f"own {number}", "price", "negative", "-3")]
+        rows = [RejectedRow("p1", "price", "negative", "-3"), RejectedRow(f"own {number}", "price", "negative", "-3")]
         return quarantine.add(store, "catalogue", rows, NOW)
 
     with ThreadPoolExecutor(4) as pool:

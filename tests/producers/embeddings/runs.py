@@ -28,7 +28,7 @@ def _run(pipe: Connection, store: Path, products: Path, encoder: Path, now: date
     opened = config.load(store)
     pipe.send("begins")
     try:
-        with run_log.run(opened, catalogue.STEP, now=now):
+        with run_log.record_run(opened, catalogue.STEP, now=now):
             catalogue.take_in(opened, products, now)
         embeddings.embed_catalogue(opened, str(encoder), now=now, progress=lambda *_: None)
     except VitrineError as error:

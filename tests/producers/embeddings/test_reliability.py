@@ -95,7 +95,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, pictures: Path, encode
 
 def encoded(store: Settings) -> int:
     """Contents that went through the encoder, as far as the ledger knows: of a killed run, up to its last commit."""
-    counts = [run.counts for run in run_log.runs(store, step="embeddings")]
+    counts = [run.counts for run in run_log.read_runs(store, step="embeddings")]
     return sum(each.get("pictures", 0) + each.get("titles", 0) for each in counts)
 
 
@@ -121,7 +121,7 @@ def test_killed_at_random_moments_and_run_again_it_leaves_the_tables_of_an_undis
     assert state(store) == state(whole)
     assert max(state(store)["embeddings"].values()) == 1
     assert encoded(store) <= encoded(whole)
-    endings = Counter(run.ending for run in run_log.runs(store))
+    endings = Counter(run.ending for run in run_log.read_runs(store))
     assert set(endings) <= {run_log.KILLED, run_log.DONE}
     assert endings[run_log.KILLED] > 0
 

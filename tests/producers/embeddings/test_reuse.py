@@ -210,7 +210,7 @@ def test_an_encoder_that_changed_under_its_name_is_refused_until_it_is_accepted(
     after = embedded(store, folder, accept_changed=True)
     assert after.encoded == 1
     assert embedded(store, folder).encoded == 0
-    assert [run.ending for run in run_log.runs(store)] == ["done", "failed", "done", "done"]
+    assert [run.ending for run in run_log.read_runs(store)] == ["done", "failed", "done", "done"]
 
 
 def test_going_back_to_a_former_encoder_leaves_the_rows_of_one_encoder_to_be_served(
@@ -241,7 +241,7 @@ def test_going_back_to_a_former_encoder_leaves_the_rows_of_one_encoder_to_be_ser
 def test_the_ledger_says_what_went_in_and_what_came_of_it(store: Settings, encoder: Path) -> None:
     taken(store, {"product_id": "a", "image": "gone.jpg"}, {"product_id": "b", "image": None})
     version = embedded(store, encoder).encoder_version
-    (run,) = run_log.runs(store)
+    (run,) = run_log.read_runs(store)
     assert (run.step, run.model, run.inputs) == ("embeddings", version, {"product_catalogue": 1})
     assert run.counts == {"rows": 2, "pictures": 0, "titles": 1, "reused": 1}
     assert run.quarantined == {MISSING: 1}

@@ -156,7 +156,7 @@ def _run(file: Path, url: str, wanted: StreamOptions) -> None:
     ending = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ending.set())
     deployment = settings.load(file)
-    with run_log.run(deployment, "stream", now=_now()):
+    with run_log.record_run(deployment, "stream", now=_now()):
         source = RedisSource(parse_url(url), PREFIX)
         with open_stream(deployment, source, wanted, StreamMetrics(None), _now) as stream:
             stream.run(ending.is_set)

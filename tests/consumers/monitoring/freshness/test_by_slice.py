@@ -180,10 +180,10 @@ def test_lags_and_coverage_agree_with_loops_over_the_rows(
 
 def test_what_was_refused_is_counted_by_step_and_reason(store: Settings) -> None:
     fill(store, [("a", 1)])
-    refused = [quarantine.Refused(f"p{i}", "image", "no such file", None) for i in range(3)]
+    refused = [quarantine.RejectedRow(f"p{i}", "image", "no such file", None) for i in range(3)]
     quarantine.add(store, "embeddings", refused, ago(2))
-    quarantine.add(store, "catalogue", [quarantine.Refused("p9", "title", "cut, kept", "long")], ago(2))
-    quarantine.add(store, "catalogue", [quarantine.Refused("old", "title", "empty", None)], ago(99))
+    quarantine.add(store, "catalogue", [quarantine.RejectedRow("p9", "title", "cut, kept", "long")], ago(2))
+    quarantine.add(store, "catalogue", [quarantine.RejectedRow("old", "title", "empty", None)], ago(99))
     found = looked(store, Objectives(quarantine={"embeddings": 2, "catalogue": 0}))
     assert [(one.step, one.reason, one.rows) for one in found.quarantined] == [
         ("embeddings", "no such file", 3),
@@ -196,9 +196,9 @@ def test_what_was_refused_is_counted_by_step_and_reason(store: Settings) -> None
 
 def test_the_last_run_is_the_last_that_ended_well(store: Settings) -> None:
     fill(store, [("a", 1)], hours=0.5)
-    with run_log.run(store, "embeddings", now=ago(30)):
+    with run_log.record_run(store, "embeddings", now=ago(30)):
         pass
-    with pytest.raises(ZeroDivisionError), run_log.run(store, "embeddings", now=ago(3)):
+    with pytest.raises(ZeroDivisionError), run_log.record_run(store, "embeddings", now=ago(3)):
         raise ZeroDivisionError
     found = looked(store, Objectives(defaults={"last_run": 26 * 3600.0}))
     embedding = found.view_runs[1]

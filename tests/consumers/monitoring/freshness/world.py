@@ -59,7 +59,7 @@ def put_online(store: Settings, view: str, *, hours: float, up_to: float = -1e4)
     assert online is not None
     known = online.catalog.register_view(View(view, (("product_id", "string"),), 0, (Layout.from_fields([]),)))
     ledger = MaterializationLog(online, known, clock=lambda: ago(hours))
-    files = [identify_file(one) for one in delta.dataset(store.table(view)).get_fragments()]
+    files = [identify_file(one) for one in delta.open_dataset(store.table(view)).get_fragments()]
     left = ledger.state.find_pending(files, TimeWindow(ago(1e4), ago(up_to)))
     ledger.add(list(left), TimeWindow(ago(1e4), ago(up_to)))
     ledger.finish(files)

@@ -49,7 +49,7 @@ class KeyRange:
         return inside
 
 
-def cut(table: pyarrow.dataset.Dataset, key: str, rows: int) -> list[KeyRange]:
+def split_by_key(table: pyarrow.dataset.Dataset, key: str, rows: int) -> list[KeyRange]:
     """Ranges that cover every key, each of about `rows` rows of the table or fewer.
 
     A key that has more rows than that by itself is in one range, for it cannot be cut.
@@ -60,7 +60,7 @@ def cut(table: pyarrow.dataset.Dataset, key: str, rows: int) -> list[KeyRange]:
     every = max(1, total // SAMPLE)
     pieces: list[pa.ChunkedArray] = []
     offset = 0
-    for block in blocks(table, [key], BLOCK_ROWS):
+    for block in read_blocks(table, [key], BLOCK_ROWS):
         pieces.append(block[key].take(pa.array(np.arange(-offset % every, len(block), every))))
         offset += len(block)
     sample = pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks]).drop_null()
@@ -74,7 +74,7 @@ def cut(table: pyarrow.dataset.Dataset, key: str, rows: int) -> list[KeyRange]:
     return [KeyRange(low, high) for low, high in zip([None, *bounds], [*bounds, None], strict=True)]
 
 
-def blocks(
+def read_blocks(
     table: pyarrow.dataset.Dataset,
     columns: Sequence[str],
     rows: int,
@@ -86,10 +86,10 @@ def blocks(
     Args:
         where: which rows; None: all.
     """
-    return joined(take.scan(table, columns, where).to_batches(), rows)
+    return concat_batches(take.scan(table, columns, where).to_batches(), rows)
 
 
-def joined(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+def concat_batches(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
     """Batches put together to tables of `rows` rows or some more, the last one of fewer."""
     held: list[pa.RecordBatch] = []
     count = 0
