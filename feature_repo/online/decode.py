@@ -1,9 +1,8 @@
-"""Packed rows (layout.py draws them) to columns: which rows can be read together, and what became of the others.
+"""Decode packed rows (see row_format.py) as columns: which rows can be decoded, and the status of each.
 
-Rows are joined to one matrix of bytes: their checksums are one multiply-add, and batch.py takes fields out of it.
-
-Nearly always all rows are there, or all but some, sound and of one layout: that is seen at one go (`_all_alike`). Only
-where it is not so are the rows sorted into those that can be read together and those that cannot (`_fit_to_read`).
+Rows are joined to one matrix of bytes, so that their checksums are one multiply-add; row_matrix.py reads its fields.
+Nearly always all rows exist, or all but some, and are intact, fresh and of one layout: `_check_together` verifies that
+in one step. Only otherwise are the rows sorted into those that can be decoded together and the rest (`_check_each`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,89 +16,92 @@ from numpy.typing import NDArray
 from feature_repo.arrow import columns
 from feature_repo.arrow.columns import Column
 from feature_repo.arrow.field import Field
-from feature_repo.online.checksum import WORD, verify_all, verify_each
 from feature_repo.online.encode import Dictionaries, group_by_size
-from feature_repo.online.row_format import HEADER_SIZE, Layout
+from feature_repo.online.row_format import FINGERPRINT, HEADER_SIZE, WORD_SIZE, Layout, verify_all, verify_each
 from feature_repo.online.row_matrix import RowMatrix, read_event_timestamps, read_null_bits
 
-FINGERPRINT = slice(16, 20)
-
 _Part = tuple[NDArray[np.int64], RowMatrix]
-"""[m], where the rows of a batch stand among those asked for, and the batch."""
+"""Row indexes [m], and the matrix of these rows."""
 
 
 class Status(IntEnum):
-    """What became of a row that was asked for."""
+    """The result of reading one row. A higher number is worse."""
 
     PRESENT = 0
     STALE = 1
-    """It is there, but older than its view's TTL."""
+    """The row exists, but is older than its view's TTL."""
     ABSENT = 2
+    """The store has no row for the entity."""
     FAILED = 3
-    """It is damaged, or of a layout or with a code that its reader does not know."""
+    """The row is damaged, or its layout or one of its codes is unknown to the reader."""
 
 
 @dataclass(frozen=True)
 class DecodedRows:
-    """What was read of n entities in one view."""
+    """Features and status of n entities in one view, in the order of the request."""
 
     columns: dict[str, Column]
+    """A column of n values for each requested feature, by name; values of rows that are not present are missing."""
     status: NDArray[np.uint8]
-    """[n], of Status."""
+    """[n], values of `Status`."""
     event_timestamp_us: NDArray[np.int64]
     """[n], microseconds since 1970 UTC; 0 for an absent or failed row."""
     is_catalog_outdated: bool = False
-    """Whether a row failed though it is sound: its layout or a code came to the store after the reader had looked."""
+    """Whether an intact row failed: its layout or a code was added to the store after the reader read the catalog."""
 
     def slice_rows(self, fields: Sequence[Field], rows: slice) -> "DecodedRows":
-        """Some fields of a range of the rows; not copied."""
-        found = {field.name: columns.cut(self.columns[field.name], rows) for field in fields}
-        return DecodedRows(found, self.status[rows], self.event_timestamp_us[rows], self.is_catalog_outdated)
+        """Return some fields of a range of rows; arrays are views."""
+        sliced = {field.name: columns.cut(self.columns[field.name], rows) for field in fields}
+        return DecodedRows(sliced, self.status[rows], self.event_timestamp_us[rows], self.is_catalog_outdated)
 
 
 def decode_rows(
     rows: Sequence[bytes | None],
     layouts: Mapping[int, Layout],
-    wanted: Sequence[Field],
-    words: Dictionaries,
+    fields: Sequence[Field],
+    dictionaries: Dictionaries,
     *,
-    oldest: int | None = None,
+    oldest_us: int | None = None,
     keep_stale: bool = False,
     out: Mapping[str, NDArray[Any]] | None = None,
 ) -> DecodedRows:
-    """Columns from the packed rows of n entities, in their order.
+    """Return the features of n entities as columns, in the order of the rows.
 
     Args:
-        rows: None where the store has none.
-        layouts: by fingerprint, those that rows may be of.
-        wanted: the fields to give back, as the reader knows them; null in rows whose layout has none of that type.
-        words: dictionaries of the features with storage "dictionary".
-        oldest: event timestamp in microseconds since 1970 UTC; a row before it is stale.
-        keep_stale: give the values of stale rows, which are missing otherwise.
-        out: for features that are floats or vectors of floats, the array [n] or [n, width] that takes the values.
+        rows: packed rows; None where the store has none.
+        layouts: the layouts that rows may have, by fingerprint.
+        fields: the fields to decode, as the reader knows them. A row whose layout has no field of that name and type
+            has a missing value.
+        dictionaries: the texts of the features with storage "dictionary".
+        oldest_us: microseconds since 1970 UTC; a row whose event timestamp is earlier is stale. None: no row is stale.
+        keep_stale: decode the values of stale rows, which are missing otherwise.
+        out: for some features that are floats or vectors of floats, an array [n] or [n, width] that receives the
+            values; NaN where missing.
 
     Raises:
-        VitrineError: an array of `out` has another shape or dtype than its feature.
+        InvalidInputError: an array of `out` has another shape or dtype than its feature.
     """
     out = out or {}
-    alike = _all_alike(rows, layouts, words, oldest)
-    if alike is not None:
-        found = {field.name: alike.column(field, words, out.get(field.name)) for field in wanted}
+    matrix = _check_together(rows, layouts, dictionaries, oldest_us)
+    if matrix is not None:
+        decoded = {field.name: matrix.read_column(field, dictionaries, out.get(field.name)) for field in fields}
         status = np.zeros(len(rows), np.uint8)  # Status.PRESENT
-        event = alike.times
-        unknown = False
+        event_timestamp_us = matrix.event_timestamps_us
+        is_outdated = False
     else:
-        parts, status, event, unknown = _fit_to_read(rows, layouts, wanted, words, oldest, keep_stale)
-        found = {field.name: _merged(parts, field, words, len(rows)) for field in wanted}
-    for name in found.keys() & out.keys():
-        found[name] = columns.into(found[name], out[name])
-    return DecodedRows(found, status, event, unknown)
+        parts, status, event_timestamp_us, is_outdated = _check_each(
+            rows, layouts, fields, dictionaries, oldest_us, keep_stale
+        )
+        decoded = {field.name: _merge_parts(parts, field, dictionaries, len(rows)) for field in fields}
+    for name in decoded.keys() & out.keys():
+        decoded[name] = columns.into(decoded[name], out[name])
+    return DecodedRows(decoded, status, event_timestamp_us, is_outdated)
 
 
-def _all_alike(
-    rows: Sequence[bytes | None], layouts: Mapping[int, Layout], words: Dictionaries, oldest: int | None
+def _check_together(
+    rows: Sequence[bytes | None], layouts: Mapping[int, Layout], dictionaries: Dictionaries, oldest_us: int | None
 ) -> RowMatrix | None:
-    """All rows as one batch; None if one is absent, stale, damaged, of another layout or of a far other size."""
+    """Return all rows as one matrix; None if one is absent, stale, damaged, of another layout or far larger."""
     if not len(rows) or rows[0] is None:
         return None
     present = cast(Sequence[bytes], rows)
@@ -109,93 +111,99 @@ def _all_alike(
     sizes: int | NDArray[np.int64]
     try:
         size, joined = len(present[0]), b"".join(present)
-    except TypeError:  # one is None
+    except TypeError:  # a later row is None
         return None
     if len(joined) == size * len(rows):
-        # Rows of several sizes may sum up to this too: cut at the wrong places, their checksums do not fit.
-        if size < layout.prefix_size or size % WORD:
+        # Rows of several sizes may have this sum too. They are then cut at the wrong places and their checksums fail.
+        if size < layout.prefix_size or size % WORD_SIZE:
             return None
         matrix, sizes = np.frombuffer(joined, np.uint8).reshape(len(rows), size), size
     else:
         sizes = np.fromiter(map(len, present), np.int64, len(present))
-        if sizes.min() < layout.prefix_size or (sizes % WORD).any() or len(group_by_size(sizes)) > 1:
+        if sizes.min() < layout.prefix_size or (sizes % WORD_SIZE).any() or len(group_by_size(sizes)) > 1:
             return None
-        matrix = _matrix(present, sizes)
+        matrix = _build_matrix(present, sizes)
     if matrix[:, FINGERPRINT].tobytes() != present[0][FINGERPRINT] * len(rows):
         return None
     if not verify_all(matrix, sizes, layout.fingerprint):
         return None
-    batch = RowMatrix(present, matrix, layout)
-    if (oldest is not None and batch.times.min() < oldest) or not _has_all_words(batch, words):
+    checked = RowMatrix(present, matrix, layout)
+    if oldest_us is not None and checked.event_timestamps_us.min() < oldest_us:
         return None
-    return batch
+    return checked if _has_all_codes(checked, dictionaries) else None
 
 
-def _has_all_words(batch: RowMatrix, words: Dictionaries) -> bool:
-    """Whether the dictionaries have the words of all codes, wanted or not; the code of null is zero."""
-    largest = batch.codes.max(axis=1).tolist()
-    return all(code < len(words.get(field.name, ())) for code, field in zip(largest, batch.layout.codes, strict=True))
+def _has_all_codes(matrix: RowMatrix, dictionaries: Dictionaries) -> bool:
+    """Return whether the dictionaries have all codes, also of fields that are not requested; a null has code 0."""
+    largest = matrix.codes.max(axis=1).tolist()
+    return all(
+        code < len(dictionaries.get(field.name, ()))
+        for code, field in zip(largest, matrix.layout.code_fields, strict=True)
+    )
 
 
-def _fit_to_read(
+def _check_each(
     rows: Sequence[bytes | None],
     layouts: Mapping[int, Layout],
-    wanted: Sequence[Field],
-    words: Dictionaries,
-    oldest: int | None,
+    fields: Sequence[Field],
+    dictionaries: Dictionaries,
+    oldest_us: int | None,
     keep_stale: bool,
 ) -> tuple[list[_Part], NDArray[np.uint8], NDArray[np.int64], bool]:
-    """The rows whose values are asked for, and `status`, `event_timestamp` and `unknown` of `Rows`."""
+    """Return the rows to decode, and `status`, `event_timestamp_us` and `is_catalog_outdated` of `DecodedRows`."""
     status = np.full(len(rows), Status.ABSENT, np.uint8)
-    event = np.zeros(len(rows), np.int64)
-    unknown = np.zeros(len(rows), np.bool_)
+    event_timestamp_us = np.zeros(len(rows), np.int64)
+    is_unknown = np.zeros(len(rows), np.bool_)
     parts: list[_Part] = []
-    place = np.flatnonzero([row is not None for row in rows])
+    present_indexes = np.flatnonzero([row is not None for row in rows])
     present = [row for row in rows if row is not None]
-    alike = _all_alike(present, layouts, words, oldest) if len(present) < len(rows) else None
-    if alike is not None:  # some are absent, and that is all
-        status[place], event[place] = Status.PRESENT, alike.times
-        return [(place, alike)], status, event, False
-    status[place] = Status.FAILED
+    checked = _check_together(present, layouts, dictionaries, oldest_us) if len(present) < len(rows) else None
+    if checked is not None:  # the other rows are absent, and nothing else is wrong
+        status[present_indexes], event_timestamp_us[present_indexes] = Status.PRESENT, checked.event_timestamps_us
+        return [(present_indexes, checked)], status, event_timestamp_us, False
+    status[present_indexes] = Status.FAILED
     sizes = np.fromiter(map(len, present), np.int64, len(present))
     for group in group_by_size(sizes) if present else ():
-        chosen = [present[i] for i in group.tolist()]
-        matrix = _matrix(chosen, sizes[group])
-        whole = verify_each(matrix, sizes[group]) & (sizes[group] % WORD == 0) & (sizes[group] >= HEADER_SIZE)
+        group_rows = [present[i] for i in group.tolist()]
+        row_indexes = present_indexes[group]
+        matrix = _build_matrix(group_rows, sizes[group])
+        is_intact = verify_each(matrix, sizes[group]) & (sizes[group] % WORD_SIZE == 0) & (sizes[group] >= HEADER_SIZE)
         fingerprints = matrix[:, FINGERPRINT].view("<u4")[:, 0]
         for fingerprint in np.unique(fingerprints):
             layout = layouts.get(int(fingerprint))
-            own = whole & (fingerprints == fingerprint)
-            unknown[place[group[own]]] = True
+            selected = is_intact & (fingerprints == fingerprint)
+            is_unknown[row_indexes[selected]] = True
             if layout is None:
                 continue
-            own &= sizes[group] >= layout.prefix_size
-            if not own.any():
+            selected &= sizes[group] >= layout.prefix_size
+            if not selected.any():
                 continue
-            batch = RowMatrix(chosen, matrix, layout)
-            for field, codes in zip(layout.codes, batch.codes, strict=True):
-                if any(one.name == field.name for one in wanted):
-                    own &= (codes < len(words[field.name])) | read_null_bits(matrix, layout.position[field.name])
-            unknown[place[group[own]]] = False
-            moments = read_event_timestamps(matrix)
-            stale = np.zeros(len(group), np.bool_) if oldest is None else moments < oldest
-            event[place[group[own]]] = moments[own]
-            status[place[group[own]]] = np.where(stale[own], Status.STALE, Status.PRESENT)
-            read = np.flatnonzero(own if keep_stale else own & ~stale)
-            if len(read):
-                parts.append((place[group[read]], RowMatrix([chosen[i] for i in read.tolist()], matrix[read], layout)))
-    return parts, status, event, bool(unknown.any())
+            for field, codes in zip(layout.code_fields, RowMatrix(group_rows, matrix, layout).codes, strict=True):
+                if any(one.name == field.name for one in fields):
+                    null = read_null_bits(matrix, layout.bit_indexes[field.name])
+                    selected &= (codes < len(dictionaries[field.name])) | null
+            is_unknown[row_indexes[selected]] = False
+            timestamps = read_event_timestamps(matrix)
+            is_stale = np.zeros(len(group), np.bool_) if oldest_us is None else timestamps < oldest_us
+            event_timestamp_us[row_indexes[selected]] = timestamps[selected]
+            status[row_indexes[selected]] = np.where(is_stale[selected], Status.STALE, Status.PRESENT)
+            chosen = np.flatnonzero(selected if keep_stale else selected & ~is_stale)
+            if len(chosen):
+                chosen_rows = [group_rows[i] for i in chosen.tolist()]
+                parts.append((row_indexes[chosen], RowMatrix(chosen_rows, matrix[chosen], layout)))
+    return parts, status, event_timestamp_us, bool(is_unknown.any())
 
 
-def _merged(parts: Sequence[_Part], wanted: Field, words: Dictionaries, count: int) -> Column:
-    """The field `wanted` of all rows, missing where they are in no part."""
+def _merge_parts(parts: Sequence[_Part], field: Field, dictionaries: Dictionaries, count: int) -> Column:
+    """Return the field of all rows; missing for rows that are in no part."""
     if not parts:
-        return columns.empty(wanted, count)
-    return columns.merge(wanted, [(place, batch.column(wanted, words)) for place, batch in parts], count)
+        return columns.empty(field, count)
+    merged = [(row_indexes, matrix.read_column(field, dictionaries)) for row_indexes, matrix in parts]
+    return columns.merge(field, merged, count)
 
 
-def _matrix(rows: Sequence[bytes], sizes: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Rows as a matrix [m, width], zeros after the end of each; width is a multiple of a word, and holds a header."""
+def _build_matrix(rows: Sequence[bytes], sizes: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return rows as a matrix [m, width] with zeros after the end of each; width is a multiple of a word."""
     width = max(int(sizes.max()), HEADER_SIZE)
-    width += -width % WORD
+    width += -width % WORD_SIZE
     return np.array(rows, f"S{width}").view(np.uint8).reshape(len(rows), width)

@@ -17,9 +17,9 @@ from feature_repo.arrow import columns, timestamps
 from feature_repo.arrow.columns import Column
 from feature_repo.arrow.field import Field
 from feature_repo.online.catalog import View
-from feature_repo.online.decode import FINGERPRINT, Status, decode_rows
+from feature_repo.online.decode import Status, decode_rows
 from feature_repo.online.encode import Dictionaries, encode_rows
-from feature_repo.online.row_format import Layout
+from feature_repo.online.row_format import FINGERPRINT, Layout
 
 Int64 = NDArray[np.int64]
 

@@ -1,7 +1,7 @@
-"""Floats in fewer bytes: float16, and int8 with a scale per list.
+"""Floats in two bytes (float16) or one (int8 with one float32 scale per list).
 
-float16 keeps 11 significant bits; int8 keeps list / scale rounded to whole numbers, scale = max |x| / 127. What each
-costs in cosine and in neighbours is measured by tests/benchmarks/precision.py.
+float16 keeps 11 significant bits. int8 keeps round(x / scale) with scale = max |x| / 127 of the list.
+tests/benchmarks/precision.py measures what each costs in cosine and in nearest neighbours.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError
 
 _FLOAT16_BITS = np.uint32(0x8FFFE000).view(np.int32)
 _FLOAT16_SCALE = np.float32(2.0**112)
@@ -19,13 +19,18 @@ _FLOAT16_BOUND = 65_536.0
 
 
 def narrow_floats(values: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
-    """Floats as float16 or float32, rounded to nearest; NaN and infinities stay.
+    """Return floats as float16 or float32, rounded to nearest; NaN and infinities are kept.
+
+    Args:
+        values: floats of any shape.
+        dtype: float16 or float32.
+        name: the feature's name, for the error message.
 
     Raises:
-        VitrineError: a finite value is beyond what `dtype` holds; `name` is the feature's.
+        InvalidInputError: a finite value is too large for `dtype`.
     """
     if dtype == np.float16 and values.dtype == np.float32:
-        # Arrow casts in half of NumPy's time.
+        # Arrow's cast takes half the time of NumPy's.
         narrowed = pc.cast(pa.array(values.reshape(-1)), pa.float16()).to_numpy().reshape(values.shape)
     else:
         with np.errstate(over="ignore"):
@@ -33,22 +38,26 @@ def narrow_floats(values: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDAr
     if np.abs(values).max(initial=0) <= np.finfo(dtype).max:
         return narrowed
     if (np.isinf(narrowed) & np.isfinite(values)).any():
-        raise VitrineError(
-            f"feature `{name}`: {np.abs(values[np.isfinite(values)]).max():g} is beyond {dtype.name}'s largest number "
+        raise InvalidInputError(
+            f"feature `{name}`: {np.abs(values[np.isfinite(values)]).max():g} exceeds {dtype.name}'s largest number "
             f"{np.finfo(dtype).max:g}; change the tag `storage` on its Field"
         )
     return narrowed
 
 
 def quantize_int8(values: NDArray[Any], name: str) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
-    """Lists [n, width] as scales [n, 1] and int8 elements [n, width]; a list of zeros has scale 0.
+    """Return lists [n, width] as scales [n, 1] and int8 elements [n, width]; a list of zeros has scale 0.
+
+    Args:
+        values: floats [n, width].
+        name: the feature's name, for the error message.
 
     Raises:
-        VitrineError: an element is no finite number; `name` is the feature's.
+        InvalidInputError: an element is NaN, infinite, or beyond float32.
     """
     if not (np.abs(values) <= np.finfo(np.float32).max).all():
-        raise VitrineError(
-            f"feature `{name}`: int8 holds finite numbers of float32's range only; change its tag `storage`"
+        raise InvalidInputError(
+            f"feature `{name}`: int8 stores finite float32 numbers; change the tag `storage` on its Field"
         )
     largest = np.abs(values).max(axis=1, keepdims=True, initial=0.0)
     scales = (largest / 127).astype(np.float32)
@@ -57,11 +66,11 @@ def quantize_int8(values: NDArray[Any], name: str) -> tuple[NDArray[np.float32],
 
 
 def widen_float16(stored: NDArray[np.float16], out: NDArray[np.float32]) -> None:
-    """float16 to float32, exactly; six times as fast as NumPy's own cast.
+    """Write float16 values to a float32 array of the same shape, exactly; six times as fast as NumPy's cast.
 
-    The bits are moved to their places in a float32, whose exponent is then 112 too small: for float16 and float32
-    alike, a power of two mends that, subnormal numbers included. Infinity and NaN would come out as finite numbers
-    of at least 65,536, which no other float16 reaches: then NumPy casts.
+    The bits are shifted to their places in a float32. The exponent is then too small by 112, the difference of the two
+    biases; multiplication by 2^112 corrects it, for subnormal numbers too. Infinity and NaN would become finite numbers
+    of at least 65,536, which no finite float16 reaches: if one occurs, NumPy casts.
     """
     bits = out.view(np.int32)
     np.copyto(bits, stored.view(np.int16))  # extends the sign

@@ -1,7 +1,7 @@
-"""Packed rows of one layout (layout.py draws them), and each of their fields as a column.
+"""Packed rows of one layout (see row_format.py) as a matrix of bytes, and each of their fields as a column.
 
-The rows are one matrix of bytes: a fixed field is a strided view, and so is a varying one that begins at the same byte
-and is as long in all rows. Nothing that comes out shares memory with the rows.
+A fixed field is a strided view of the matrix. So is a varying field that starts at the same byte and has the same size
+in all rows. Returned columns share no memory with the rows.
 """
 
 from collections.abc import Sequence
@@ -20,99 +20,100 @@ from feature_repo.online import quantization
 from feature_repo.online.encode import Dictionaries
 from feature_repo.online.row_format import HEADER_SIZE, Layout
 
-Ints = NDArray[np.int64]
-_Each = int | Ints
-"""A number of each row [m]; one where all rows have the same."""
+Int64 = NDArray[np.int64]
+_PerRow = int | Int64
+"""A number for each row, [m], or one number if all rows have the same."""
 _UINT32 = np.dtype("<u4")
-_TIME = np.dtype("<i8")
+_TIMESTAMP = np.dtype("<i8")
 _SHORT = 32
-"""Bytes up to which a mask cuts out a field of all rows sooner than a slice of each row does."""
+"""Bytes up to which cutting a field out of all rows with a mask is faster than slicing each row."""
 
 
 @dataclass(frozen=True)
 class RowMatrix:
-    """Rows of one layout that are fit to be read."""
+    """Rows of one layout whose checksums are right."""
 
     rows: Sequence[bytes]
     matrix: NDArray[np.uint8]
-    """[m, width], the rows, zeros after the end of each."""
+    """[m, width], the rows, with zeros after the end of each."""
     layout: Layout
 
     @cached_property
-    def times(self) -> Ints:
-        """[m], event timestamps."""
+    def event_timestamps_us(self) -> Int64:
+        """[m], microseconds since 1970 UTC."""
         return read_event_timestamps(self.matrix).copy()
 
     @cached_property
     def codes(self) -> NDArray[np.uint16]:
-        """[fields, m], of the layout's fields that are codes of texts; zero where null."""
-        fields = self.layout.codes
-        at = self.layout.offset[fields[0].name] if fields else 0
-        return _side_by_side(self.matrix, at, len(fields), np.dtype("<u2"))
+        """[fields, m], the codes of the layout's code fields; zero where null."""
+        fields = self.layout.code_fields
+        offset = self.layout.offsets[fields[0].name] if fields else 0
+        return _read_adjacent(self.matrix, offset, len(fields), np.dtype("<u2"))
 
-    def column(self, wanted: Field, words: Dictionaries, out: NDArray[Any] | None = None) -> Column:
-        """The field `wanted`, empty if the layout has none of that type.
+    def read_column(self, field: Field, dictionaries: Dictionaries, out: NDArray[Any] | None = None) -> Column:
+        """Return a field of all rows; an empty column if the layout has no field of that name and type.
 
         Args:
-            words: dictionaries of the features with storage "dictionary".
-            out: takes the values of floats, if it fits.
+            field: the field as the reader knows it. The rows' layout may store it differently.
+            dictionaries: the texts of features with storage "dictionary".
+            out: receives the values of floats if its size and dtype fit.
         """
-        field = self.layout.fields_by_name.get(wanted.name)
-        if field is None or field.type != wanted.type:
-            return columns.empty(wanted, len(self.rows))
-        valid = self._valid(field)
-        form, at = field.form, self.layout.offset[field.name]
+        stored = self.layout.fields_by_name.get(field.name)
+        if stored is None or stored.type != field.type:
+            return columns.empty(field, len(self.rows))
+        valid = self._read_valid(stored)
+        form, offset = stored.form, self.layout.offsets[stored.name]
         if form in ("number", "vector"):
-            values = _numbers(field, self.matrix[:, at : at + field.size], out)
+            values = _decode_numbers(stored, self.matrix[:, offset : offset + stored.size], out)
             if form == "number":
                 values = values[:, 0]
             if valid is not None and values.dtype.kind == "f":
                 values[~valid] = np.nan
-            return Column(wanted, values, valid)
+            return Column(field, values, valid)
         if form == "code":
-            place = self.layout.position
-            codes = self.codes[place[field.name] - place[self.layout.codes[0].name]]
-            return Column(wanted, codes, valid, words[field.name])
+            bits = self.layout.bit_indexes  # code fields are adjacent, so are their bits
+            codes = self.codes[bits[stored.name] - bits[self.layout.code_fields[0].name]]
+            return Column(field, codes, valid, dictionaries[stored.name])
         if form == "list":
-            return self._lists(field, wanted, valid)
-        starts, _, sizes = self._extents[field.name]
-        data, lengths = self._cut_out(starts, sizes), np.broadcast_to(sizes, len(self.rows))
+            return self._read_lists(stored, field, valid)
+        starts, _, sizes = self._extents[stored.name]
+        data, row_sizes = self._cut_out(starts, sizes), np.broadcast_to(sizes, len(self.rows))
         if form == "bytes":
-            return Column(wanted, _texts(data, lengths, valid, columns.element_type(field)))
-        return Column(wanted, _lists_of_texts(data, lengths, valid, field))
+            return Column(field, _build_texts(data, row_sizes, valid, columns.element_type(stored)))
+        return Column(field, _decode_text_lists(data, row_sizes, valid, stored))
 
     @cached_property
-    def _complete(self) -> bool:
-        """Whether no row lacks a field."""
+    def _is_complete(self) -> bool:
+        """Whether no field of any row is null."""
         return not self.matrix[:, HEADER_SIZE : HEADER_SIZE + self.layout.mask_size].any()
 
-    def _valid(self, field: Field) -> NDArray[np.bool_] | None:
-        """[m], which rows have the field; None if all do."""
-        if self._complete:
+    def _read_valid(self, field: Field) -> NDArray[np.bool_] | None:
+        """Return which rows have the field, [m]; None if all have it."""
+        if self._is_complete:
             return None
-        missing = read_null_bits(self.matrix, self.layout.position[field.name])
+        missing = read_null_bits(self.matrix, self.layout.bit_indexes[field.name])
         return ~missing if missing.any() else None
 
     @cached_property
-    def _extents(self) -> dict[str, tuple[_Each, _Each, _Each]]:
-        """Of each varying field, where it begins in each row, its elements, its bytes."""
-        fields = (*self.layout.lists, *self.layout.texts)
-        at = self.layout.offset[fields[0].name]
-        stated = _side_by_side(self.matrix, at, len(fields), _UINT32).astype(np.int64)
-        alike = (stated == stated[:, :1]).all(axis=1).tolist()
-        starts: _Each = self.layout.prefix_size
-        found = {}
-        for field, of_field, same in zip(fields, stated, alike, strict=True):
-            counts: _Each = int(of_field[0]) if same else of_field
+    def _extents(self) -> dict[str, tuple[_PerRow, _PerRow, _PerRow]]:
+        """The start, the number of elements and the size of each varying field, by name."""
+        fields = (*self.layout.list_fields, *self.layout.bytes_fields)
+        offset = self.layout.offsets[fields[0].name]
+        all_counts = _read_adjacent(self.matrix, offset, len(fields), _UINT32).astype(np.int64)
+        are_equal = (all_counts == all_counts[:, :1]).all(axis=1).tolist()
+        starts: _PerRow = self.layout.prefix_size
+        extents = {}
+        for field, field_counts, is_equal in zip(fields, all_counts, are_equal, strict=True):
+            counts: _PerRow = int(field_counts[0]) if is_equal else field_counts
             sizes = counts
             if field.form == "list":
                 sizes = counts * field.stored.itemsize + (counts > 0) * field.scale_size
-            found[field.name] = starts, counts, sizes
+            extents[field.name] = starts, counts, sizes
             starts = starts + sizes
-        return found
+        return extents
 
-    def _cut_out(self, starts: _Each, sizes: _Each) -> bytes:
-        """The bytes of one field, row after row."""
+    def _cut_out(self, starts: _PerRow, sizes: _PerRow) -> bytes:
+        """Return the bytes of one field, row after row."""
         if isinstance(starts, int):
             longest = sizes if isinstance(sizes, int) else int(sizes.max())
             block = self.matrix[:, starts : starts + longest]
@@ -120,52 +121,54 @@ class RowMatrix:
                 return block.tobytes()
             if longest <= _SHORT:
                 return block.reshape(-1)[(np.arange(longest) < sizes[:, None]).reshape(-1)].tobytes()
-        begins = np.broadcast_to(starts, len(self.rows))
-        ends = begins + sizes
-        return b"".join([row[i:j] for row, i, j in zip(self.rows, begins.tolist(), ends.tolist(), strict=True)])
+        row_starts = np.broadcast_to(starts, len(self.rows))
+        ends = row_starts + sizes
+        return b"".join([row[i:j] for row, i, j in zip(self.rows, row_starts.tolist(), ends.tolist(), strict=True)])
 
-    def _lists(self, field: Field, wanted: Field, valid: NDArray[np.bool_] | None) -> Column:
-        """A varying list of numbers: a matrix where all that are there have one length."""
-        starts, counts, sizes = self._extents[field.name]
+    def _read_lists(self, stored: Field, field: Field, valid: NDArray[np.bool_] | None) -> Column:
+        """Return a varying list of numbers; as a matrix if no list is missing and all start and end alike."""
+        starts, counts, sizes = self._extents[stored.name]
         if valid is None and isinstance(starts, int) and isinstance(counts, int) and isinstance(sizes, int):
             if not counts:
-                return Column(wanted, np.empty((len(self.rows), 0), field.number))
-            return Column(wanted, _numbers(field, self.matrix[:, starts : starts + sizes]))
+                return Column(field, np.empty((len(self.rows), 0), stored.number))
+            return Column(field, _decode_numbers(stored, self.matrix[:, starts : starts + sizes]))
         data = np.frombuffer(self._cut_out(starts, sizes), np.uint8)
         counts, sizes = np.broadcast_to(counts, len(self.rows)), np.broadcast_to(sizes, len(self.rows))
-        present = counts if valid is None else counts[valid]
-        if len(present) and present[0] and (present == present[0]).all():
-            items = _numbers(field, data.reshape(len(present), -1)).reshape(-1)
-        elif field.storage == "int8":
+        valid_counts = counts if valid is None else counts[valid]
+        if len(valid_counts) and valid_counts[0] and (valid_counts == valid_counts[0]).all():
+            items = _decode_numbers(stored, data.reshape(len(valid_counts), -1)).reshape(-1)
+        elif stored.storage == "int8":
             ends = sizes.cumsum()
             lists = [
-                _numbers(field, data[None, end - size : end])[0] for size, end in zip(sizes, ends, strict=True) if size
+                _decode_numbers(stored, data[None, end - size : end])[0]
+                for size, end in zip(sizes, ends, strict=True)
+                if size
             ]
-            items = np.concatenate(lists) if lists else np.empty(0, field.number)
+            items = np.concatenate(lists) if lists else np.empty(0, stored.number)
         else:
-            items = _numbers(field, data[None, :])[0]
-        return columns.lists_of_numbers(wanted, items, counts, valid)
+            items = _decode_numbers(stored, data[None, :])[0]
+        return columns.lists_of_numbers(field, items, counts, valid)
 
 
-def read_event_timestamps(matrix: NDArray[np.uint8]) -> Ints:
-    """[m], the event timestamp of each row, strided."""
-    return matrix[:, : _TIME.itemsize].view(_TIME)[:, 0]
+def read_event_timestamps(matrix: NDArray[np.uint8]) -> Int64:
+    """Return the event timestamp of each row of a matrix, [m], as a view."""
+    return matrix[:, : _TIMESTAMP.itemsize].view(_TIMESTAMP)[:, 0]
 
 
 def read_null_bits(matrix: NDArray[np.uint8], bit: int) -> NDArray[np.bool_]:
-    """[m], where a bit of the null mask is set."""
+    """Return whether a bit of the null mask is set in each row of a matrix, [m]."""
     return (matrix[:, HEADER_SIZE + bit // 8] & np.uint8(1 << bit % 8)) != 0
 
 
-def _side_by_side(matrix: NDArray[np.uint8], at: int, count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """`count` values that stand from byte `at` on in each row, [count, m]: each contiguous."""
+def _read_adjacent(matrix: NDArray[np.uint8], offset: int, count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return `count` adjacent values of each row from byte `offset` on, [count, m], each contiguous."""
     if not count:
         return np.empty((0, len(matrix)), dtype)
-    return matrix[:, at : at + count * dtype.itemsize].view(dtype).T.copy()
+    return matrix[:, offset : offset + count * dtype.itemsize].view(dtype).T.copy()
 
 
-def _numbers(field: Field, stored: NDArray[np.uint8], out: NDArray[Any] | None = None) -> NDArray[Any]:
-    """Bytes [m, size] as numbers [m, width], contiguous, in `out` if that fits."""
+def _decode_numbers(field: Field, stored: NDArray[np.uint8], out: NDArray[Any] | None = None) -> NDArray[Any]:
+    """Return stored bytes [m, size] as numbers [m, width], contiguous; in `out` if its size and dtype fit."""
     elements = stored[:, field.scale_size :].view(field.stored)
     if out is not None and out.size == elements.size and out.dtype == field.number and out.flags.c_contiguous:
         values = out.reshape(elements.shape)
@@ -182,16 +185,16 @@ def _numbers(field: Field, stored: NDArray[np.uint8], out: NDArray[Any] | None =
     return values
 
 
-def _texts(data: bytes, sizes: Ints, valid: NDArray[np.bool_] | None, kind: pa.DataType) -> pa.Array:
-    """Arrow texts or bytes from bytes laid end to end."""
+def _build_texts(data: bytes, sizes: Int64, valid: NDArray[np.bool_] | None, kind: pa.DataType) -> pa.Array:
+    """Return an Arrow array of texts or bytes whose values are concatenated in `data`."""
     offsets = np.zeros(len(sizes) + 1, np.int32)
     np.cumsum(sizes, out=offsets[1:])
     mask = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
     return pa.Array.from_buffers(kind, len(sizes), [mask, pa.py_buffer(offsets), pa.py_buffer(data)])
 
 
-def _lists_of_texts(data: bytes, sizes: Ints, valid: NDArray[np.bool_] | None, field: Field) -> pa.Array:
-    """Arrow lists from, for each row, a count, the lengths and the bytes of its items."""
+def _decode_text_lists(data: bytes, sizes: Int64, valid: NDArray[np.bool_] | None, field: Field) -> pa.Array:
+    """Return an Arrow array of lists from the count, the lengths and the bytes of the items of each row."""
     ends = sizes.cumsum().tolist()
     lengths, texts, counts = [], [], np.zeros(len(sizes), np.int64)
     for i, (size, end) in enumerate(zip(sizes.tolist(), ends, strict=True)):
@@ -202,5 +205,5 @@ def _lists_of_texts(data: bytes, sizes: Ints, valid: NDArray[np.bool_] | None, f
             lengths.append(data[start + 4 : text_start])
             texts.append(data[text_start:end])
     item_sizes = np.frombuffer(b"".join(lengths), "<u4").astype(np.int64)
-    items = _texts(b"".join(texts), item_sizes, None, columns.element_type(field))
+    items = _build_texts(b"".join(texts), item_sizes, None, columns.element_type(field))
     return columns.make_lists(counts, items, valid)

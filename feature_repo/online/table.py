@@ -181,7 +181,7 @@ class OnlineTable:
                 request.view.by_fingerprint,
                 request.fields,
                 self.catalog.dictionaries(request.view),
-                oldest=now - request.view.ttl if request.view.ttl else None,
+                oldest_us=now - request.view.ttl if request.view.ttl else None,
                 keep_stale=keep_stale,
                 out=request.out,
             )

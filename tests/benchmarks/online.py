@@ -152,7 +152,7 @@ def by_hand(
     """A raw client that knows where in a row the vector is."""
     ids, prefix = requests(products, asked), entity_keys.make_prefix(table.project, VIEW)
     layout = table.catalog.get_view(VIEW).layout
-    field, at = layout.fields_by_name["vector"], layout.offset["vector"]
+    field, at = layout.fields_by_name["vector"], layout.offsets["vector"]
 
     def fetch() -> object:
         found = get([prefix + one.encode() for one in ids()])

@@ -4,8 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo.online.checksum import CHECKSUM, compute_checksums, verify_all, verify_each
-from feature_repo.online.decode import FINGERPRINT
+from feature_repo.online.row_format import CHECKSUM, FINGERPRINT, compute_checksums, verify_all, verify_each
 
 
 @given(st.integers(1, 6), st.lists(st.integers(3, 12), min_size=1, max_size=6), st.booleans(), st.randoms())

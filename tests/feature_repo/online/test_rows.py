@@ -126,8 +126,8 @@ def test_rows_read_at_one_go_are_those_read_with_care(table: Any, data: st.DataO
     oldest = data.draw(st.none() | st.integers(0, len(rows)))
     known, words = {layout.fingerprint: layout}, words_of(layout, rows)
     words = {name: texts[: data.draw(st.integers(0, len(texts)))] for name, texts in words.items()}
-    at_one_go = decode_rows(asked, known, layout.fields, words, oldest=oldest)
-    with_care = decode_rows([*asked, None], known, layout.fields, words, oldest=oldest)
+    at_one_go = decode_rows(asked, known, layout.fields, words, oldest_us=oldest)
+    with_care = decode_rows([*asked, None], known, layout.fields, words, oldest_us=oldest)
     assert at_one_go.status.tolist() == with_care.status.tolist()[:-1]
     assert at_one_go.event_timestamp_us.tolist() == with_care.event_timestamp_us.tolist()[:-1]
     assert at_one_go.is_catalog_outdated == with_care.is_catalog_outdated
@@ -141,8 +141,8 @@ def test_sound_rows_of_one_layout_are_read_at_one_go(brands: list[str | None], m
         [Field("vector", "float_list", "float16"), Field("brand", "string"), Field("price", "double")]
     )
     rows = [{"vector": [1.0, 2.0], "brand": brand, "price": None} for brand in brands]
-    monkeypatch.delattr("feature_repo.online.decode._fit_to_read")
-    found = decode_rows(pack(layout, rows), {layout.fingerprint: layout}, layout.fields, {}, oldest=0)
+    monkeypatch.delattr("feature_repo.online.decode._check_each")
+    found = decode_rows(pack(layout, rows), {layout.fingerprint: layout}, layout.fields, {}, oldest_us=0)
     assert found.status.tolist() == [Status.PRESENT] * 3
     assert plain(found.columns["brand"]) == brands
     assert plain(found.columns["vector"]) == [[1.0, 2.0]] * 3
@@ -185,11 +185,11 @@ def test_a_stale_row_is_missing_unless_asked_for() -> None:
     layout = Layout.from_fields([Field("price", "double")])
     rows = pack(layout, [{"price": 1.0}, {"price": 2.0}], event=[99, 100])
     known = {layout.fingerprint: layout}
-    found = decode_rows(rows, known, layout.fields, {}, oldest=100)
+    found = decode_rows(rows, known, layout.fields, {}, oldest_us=100)
     assert found.status.tolist() == [Status.STALE, Status.PRESENT]
     assert plain(found.columns["price"]) == [None, 2.0]
     assert found.event_timestamp_us.tolist() == [99, 100]
-    assert plain(decode_rows(rows, known, layout.fields, {}, oldest=100, keep_stale=True).columns["price"]) == [
+    assert plain(decode_rows(rows, known, layout.fields, {}, oldest_us=100, keep_stale=True).columns["price"]) == [
         1.0,
         2.0,
     ]
@@ -237,7 +237,7 @@ def test_float16_is_rounded_to_nearest(values: list[float]) -> None:
 
 
 def test_a_value_beyond_its_storage_is_an_error_that_names_the_feature() -> None:
-    for storage, value, message in [("float16", 70_000.0, "70000 is beyond float16"), ("int8", np.inf, "finite")]:
+    for storage, value, message in [("float16", 70_000.0, "70000 exceeds float16"), ("int8", np.inf, "finite")]:
         with pytest.raises(VitrineError, match=f"feature `v`.*{message}"):
             pack(Layout.from_fields([Field("v", "float_list", storage)]), [{"v": [value]}])
     with pytest.raises(VitrineError, match=r"`v`: a list of 2 elements came, its Field says 3"):
