@@ -4,6 +4,7 @@
     schema.py       table names, column names and Arrow schemas of every table
     config.py       the deployment's settings, read from feature_store.yaml without Feast
     errors.py       error classes
+    extras.py       optional dependencies and the command that installs each
     features/       definitions of the computed features, shared by writers and readers
     arrow/          Arrow columns and NumPy arrays
     offline/        Delta tables, validation, point-in-time joins

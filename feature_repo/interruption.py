@@ -6,6 +6,8 @@ Nothing heavy is imported here: what this guards is first of all the importing, 
 import sys
 from collections.abc import Callable
 
+from feature_repo import extras
+
 INTERRUPTED = 130
 """What a shell makes of a command that SIGINT ended."""
 
@@ -17,6 +19,12 @@ def run_interruptible(work: Callable[[], None]) -> None:
         return
     except KeyboardInterrupt:
         pass
+    except ModuleNotFoundError as error:
+        message = extras.describe_missing(error)
+        if message is None:
+            raise
+        sys.stderr.write(f"error: {message}\n")
+        sys.exit(1)
     except SystemExit as ended:
         if ended.code != INTERRUPTED:  # else typer caught it, and has said nothing
             raise

@@ -26,3 +26,7 @@ report.py             the result as HTML, as JSON and as a table
 plots.py              the plots of the HTML report
 export.py             a training set for use outside Vitrine
 """
+
+from feature_repo import extras
+
+extras.require("rank", "lightgbm", "matplotlib")

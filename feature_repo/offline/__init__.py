@@ -12,3 +12,7 @@ asof.py                  the as-of join on keys and timestamps
 training_set.py          training sets: rows, and row numbers into distinct versions
 training_set_on_disk.py  training sets larger than memory, in a folder
 """
+
+from feature_repo import extras
+
+extras.require("store", "deltalake")

@@ -10,3 +10,7 @@ engine.py       the batch engine: offline tables to online rows
 opening.py      a deployment's FeatureStore, from whichever folder the program runs in
 feast_compat.py  what we lean on in Feast beyond its plug-in points: where an upgrade begins
 """
+
+from feature_repo import extras
+
+extras.require("store", "feast", "deltalake")

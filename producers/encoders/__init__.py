@@ -28,7 +28,11 @@ run.py          the same for a Parquet file, without a store
 shards.py  the Parquet parts that it writes
 """
 
-from producers.encoders.encoder import Encoder
+from feature_repo import extras
+
+extras.require("encode", "torch", "transformers")
+
+from producers.encoders.encoder import Encoder  # noqa: E402 - needs torch
 
 __all__ = ["Encoder", "load"]
 

@@ -1,0 +1,66 @@
+"""Optional dependencies: which extra of the distribution `vitrine` installs which module.
+
+The core distribution reads features online. Everything else is an extra, declared in pyproject.toml:
+
+    store     Feast, offline tables, the command lines
+    encode    encoders, tags, codes, interests, neighbours
+    rank      rankers, lift, reports
+    serve     features over HTTP and Arrow Flight, metrics
+    ray       joins, materialization and encoding on several machines
+    export    ONNX
+    postgres  Feast's registry in PostgreSQL
+"""
+
+from importlib.util import find_spec
+
+MODULES = {
+    "store": ("feast", "deltalake", "sqlalchemy", "pandas", "pydantic", "yaml", "typer", "rich", "threadpoolctl"),
+    "encode": (
+        "torch",
+        "transformers",
+        "tokenizers",
+        "safetensors",
+        "sentencepiece",
+        "huggingface_hub",
+        "PIL",
+        "simplejpeg",
+        "sklearn",
+        "scipy",
+        "faiss",
+    ),
+    "rank": ("lightgbm", "matplotlib", "jinja2", "sacrebleu"),
+    "serve": ("fastapi", "starlette", "uvicorn", "prometheus_client"),
+    "ray": ("ray",),
+    "export": ("onnx", "onnxruntime", "onnxscript"),
+    "postgres": ("psycopg",),
+}
+"""The modules that each extra installs. A module of several extras is listed under the first that needs it."""
+
+
+def require(extra: str, *modules: str) -> None:
+    """Check that modules are installed, without importing them.
+
+    Args:
+        extra: the extra that installs the modules, a key of `MODULES`.
+        modules: top-level module names.
+
+    Raises:
+        ModuleNotFoundError: a module is missing; the message is the command that installs it.
+    """
+    for module in modules:
+        if find_spec(module) is None:
+            raise ModuleNotFoundError(install_command(module, extra), name=module)
+
+
+def describe_missing(error: ModuleNotFoundError) -> str | None:
+    """Return a one-line message with the install command, or None if no extra installs the missing module."""
+    module = (error.name or "").partition(".")[0]
+    for extra, modules in MODULES.items():
+        if module in modules:
+            return install_command(module, extra)
+    return None
+
+
+def install_command(module: str, extra: str) -> str:
+    """Return a one-line message that names the module and the command that installs it."""
+    return f"`{module}` is not installed; run: pip install 'vitrine[{extra}]'"

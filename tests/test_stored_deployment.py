@@ -1,0 +1,154 @@
+"""A deployment that version 0.1.0 wrote still opens: tables, online store, registry, encoder and reports.
+
+tests/golden/deployment-0.1.0.tar.xz was written by version 0.1.0 on a generated shop of 150 products. Beside
+the stores it holds what that version read from them: `online_values.json` and `training_join.parquet`.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+
+from consumers.online import OnlineReader
+from feature_repo import config
+from feature_repo.stores.opening import open_feature_store
+
+ROOT = Path(__file__).parent.parent
+ARCHIVE = Path(__file__).parent / "golden" / "deployment-0.1.0.tar.xz"
+TABLES = (
+    "product_catalogue",
+    "product_embedding",
+    "product_tags",
+    "tag_predictions",
+    "product_codes",
+    "user_interest",
+    "product_neighbours",
+)
+STEPS_AGAIN = (
+    "produce catalogue --products shop/products.parquet",
+    "produce embeddings --encoder encoder",
+    "produce tags --labels shop/labels.parquet",
+    "produce codes --max-collisions 1 --min-entropy 0 --max-error 1",
+    "produce interests --impressions shop/impressions.parquet",
+    "produce neighbours --impressions shop/impressions.parquet",
+)
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the unpacked deployment, with its feature_store.yaml."""
+    folder = tmp_path_factory.mktemp("deployment")
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(folder, filter="data")
+    template = (ROOT / "feature_repo" / "feature_store.yaml").read_text()
+    (folder / "feature_store.yaml").write_text(template.replace("../demo", str(folder)))
+    return folder
+
+
+def run_command(line: str, folder: Path) -> str:
+    """Run a `produce` or `consume` command in the deployment; it must exit with 0."""
+    program, *arguments = line.split()
+    command = [str(Path(sys.executable).parent / program), *arguments, "--store", str(folder / "feature_store.yaml")]
+    environment = {name: value for name, value in os.environ.items() if name != config.ENVIRONMENT_VARIABLE}
+    environment["PYTHONPATH"] = str(ROOT)
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, f"{line}\n{result.stdout}\n{result.stderr}"
+    return result.stdout
+
+
+def key_tree(value: Any) -> Any:
+    """The keys of a JSON document, without its values; a list is represented by its first element."""
+    if isinstance(value, dict):
+        return {key: key_tree(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [key_tree(value[0])] if value else []
+    return None
+
+
+def test_the_online_store_gives_the_values_that_it_gave_before(deployment: Path) -> None:
+    expected = json.loads((deployment / "online_values.json").read_text())
+    with OnlineReader(f"lmdb://{deployment}/online", project="vitrine") as reader:
+        for view, features in expected["views"].items():
+            ids = expected["users"] if view == "user_interest" else expected["products"]
+            batch = reader.fetch(view, ids)
+            assert batch.status.tolist() == features.pop("status")
+            assert set(batch.values) == set(features)
+            for name, values in features.items():
+                served = batch.values[name]
+                kind = getattr(served, "dtype", None)
+                if kind is not None and kind.kind in "fiub":
+                    np.testing.assert_array_equal(served, np.array(values, kind), err_msg=f"{view}.{name}")
+                else:
+                    assert [plain(one) for one in served] == values
+
+
+def plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def test_a_training_join_gives_the_rows_that_it_gave_before(deployment: Path) -> None:
+    expected = pq.read_table(deployment / "training_join.parquet")
+    keys = ["impression_id", "user_id", "product_id", "event_timestamp"]
+    store = open_feature_store(config.load(deployment / "feature_store.yaml"))
+    job = store.get_historical_features(
+        entity_df=expected.select(keys).to_pandas(),
+        features=store.get_feature_service("ranking"),
+        full_feature_names=True,
+    )
+    joined = job.to_arrow()
+    assert set(joined.column_names) == set(expected.column_names)
+    for name in expected.column_names:
+        assert (
+            joined[name].cast(expected[name].type).to_pylist() == pytest.approx(expected[name].to_pylist(), nan_ok=True)
+            if pa.types.is_floating(expected[name].type)
+            else joined[name].to_pylist() == expected[name].to_pylist()
+        ), name
+
+
+def test_the_tables_are_open_to_other_readers_of_delta(deployment: Path) -> None:
+    for table in TABLES:
+        assert DeltaTable(str(deployment / "offline" / table)).to_pyarrow_table().num_rows > 0
+
+
+def test_the_same_steps_on_the_same_input_add_no_rows(deployment: Path) -> None:
+    def count_rows() -> dict[str, int]:
+        return {name: len(DeltaTable(str(deployment / "offline" / name)).to_pyarrow_table()) for name in TABLES}
+
+    before = count_rows()
+    for line in STEPS_AGAIN:
+        run_command(line, deployment)
+    assert count_rows() == before
+
+
+def test_the_run_log_still_lists_the_earlier_runs(deployment: Path) -> None:
+    listing = run_command("produce runs --last 100", deployment)
+    for step in ("catalogue", "embeddings", "tags", "codes", "interests", "neighbours"):
+        assert step in listing
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("report", "line"),
+    [
+        ("tags.json", "consume tags-report --replicates 20"),
+        (
+            "lift.json",
+            "consume lift --impressions shop/impressions.parquet --truth shop/truth --test-days 5 --seeds 1 "
+            "--permutations 1 --replicates 20",
+        ),
+        ("freshness.json", "consume freshness --now 2026-01-21T00:00:00+00:00 --max-age 2d"),
+    ],
+)
+def test_a_report_has_the_keys_that_it_had_before(deployment: Path, report: str, line: str) -> None:
+    run_command(f"{line} --json new-{report}", deployment)
+    before = json.loads((deployment / report).read_text())
+    assert key_tree(json.loads((deployment / f"new-{report}").read_text())) == key_tree(before)
