@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import tomllib
+from functools import cache
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
@@ -39,8 +40,13 @@ def declared(extra: str | None) -> set[str]:
     return {normalize(one) for one in requirements}
 
 
+@cache
+def distributions_by_module() -> dict[str, list[str]]:
+    return dict(packages_distributions())
+
+
 def distributions_of(module: str) -> set[str]:
-    return {normalize(name) for name in packages_distributions().get(module, [])}
+    return {normalize(name) for name in distributions_by_module().get(module, [])}
 
 
 @pytest.fixture(scope="module")
