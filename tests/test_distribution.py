@@ -108,7 +108,6 @@ def test_the_core_alone_fetches_features(core: Path, online: str) -> None:
         ("feature_repo.stores", "store"),
         ("producers.encoders", "encode"),
         ("consumers.ranking", "rank"),
-        ("consumers.serving.server", "serve"),
     ],
 )
 def test_a_package_whose_extra_is_missing_names_the_install_command(core: Path, module: str, extra: str) -> None:
@@ -123,6 +122,14 @@ def test_a_command_line_without_its_extra_is_one_line_and_exit_code_1(core: Path
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
     assert line == "error: `typer` is not installed; run: pip install 'vitrine[store]'"
+
+
+@pytest.mark.parametrize(("extra", "modules"), extras.MODULES.items())
+def test_a_missing_module_is_reported_with_the_command_that_installs_it(extra: str, modules: tuple[str, ...]) -> None:
+    for module in modules:
+        message = extras.describe_missing(ModuleNotFoundError(name=f"{module}.inner"))
+        assert message == f"`{module}` is not installed; run: pip install 'vitrine[{extra}]'"
+    assert extras.describe_missing(ModuleNotFoundError(name="unknown")) is None
 
 
 def test_each_extra_installs_the_modules_that_are_listed_for_it() -> None:

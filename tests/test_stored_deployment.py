@@ -84,11 +84,10 @@ def test_the_online_store_gives_the_values_that_it_gave_before(deployment: Path)
             assert set(batch.values) == set(features)
             for name, values in features.items():
                 served = batch.values[name]
-                kind = getattr(served, "dtype", None)
-                if kind is not None and kind.kind in "fiub":
-                    np.testing.assert_array_equal(served, np.array(values, kind), err_msg=f"{view}.{name}")
+                if served.dtype.kind == "f":
+                    np.testing.assert_array_equal(served, np.array(values, served.dtype), err_msg=f"{view}.{name}")
                 else:
-                    assert [plain(one) for one in served] == values
+                    assert [plain(value) for value in served.tolist()] == values, f"{view}.{name}"
 
 
 def plain(value: Any) -> Any:
