@@ -20,7 +20,7 @@ from feature_repo import schema
 from feature_repo.arrow import columns, timestamps
 from feature_repo.errors import VitrineError
 from feature_repo.features import affinity
-from feature_repo.features.affinity import HISTORY_SERVICE, Candidates, User
+from feature_repo.features.affinity import HISTORY_SERVICE, Candidates, UserState
 from feature_repo.online.feature_batch import FeatureBatch, ViewRows
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, PRODUCT_ID, USER_ID
 
@@ -64,7 +64,7 @@ def fetch_with_affinity(
     ids = {USER_ID: user_id, PRODUCT_ID: product_ids}
     link = Link(schema.INTEREST_TABLE, _recent, HISTORY_SERVICE)
     block, history = reader.fetch_linked(service, ids, link, keep_stale=keep_stale, now=now)
-    return AffinityBatch(block, _affinity(block, history, product_ids, timestamps.tick(now, "us")))
+    return AffinityBatch(block, _affinity(block, history, product_ids, timestamps.datetime_to_ticks(now, "us")))
 
 
 def _require(views: Collection[str], service: str) -> None:
@@ -92,7 +92,7 @@ def _affinity(block: FeatureBatch, history: FeatureBatch | None, product_ids: Se
     if clicked.shape[1] != width:  # none of the clicked products has a vector
         clicked = np.full((len(clicked), width), np.nan, np.float32)
     row = block.views[schema.INTEREST_TABLE]
-    user = User(
+    user = UserState(
         interest=_vector(row, "interest_vector", width),
         ages=_vector(row, "child_age_mix", len(CHILD_AGES)),
         genders=_vector(row, "child_gender_mix", len(CHILD_GENDERS)),
@@ -108,7 +108,7 @@ def _affinity(block: FeatureBatch, history: FeatureBatch | None, product_ids: Se
         genders=_matrix(block, schema.TAGS_TABLE, "child_gender_distribution", len(CHILD_GENDERS)),
         codes=_codes(block),
     )
-    return affinity.of_user(user, candidates, now)
+    return affinity.compute_user_affinity(user, candidates, now)
 
 
 def _first(user: ViewRows, feature: str) -> Any:

@@ -30,14 +30,14 @@ def compute_coverage(block: FeatureBatch, now: datetime) -> dict[str, NDArray[np
             f"the block has no {schema.EMBEDDING_TABLE} with has_image and has_text; ask for the whole view"
         )
     known = _there(block, schema.EMBEDDING_TABLE)
-    age = timestamps.tick(now, "us") - read.spread(read.rows.event_timestamp_us)
+    age = timestamps.datetime_to_ticks(now, "us") - read.spread(read.rows.event_timestamp_us)
     has = {}
     for name in ("image", "text"):
         values = np.ma.filled(
             read.spread(columns.to_numpy(read.rows.columns[f"has_{name}"])).astype(np.float32), np.nan
         )
         has[name] = np.where(known, values, np.float32(np.nan))
-    features = missing.of_vectors(age, known, has)
+    features = missing.compute_vector_features(age, known, has)
     if schema.TAGS_TABLE not in block.views:
         return features
     labelled = {
@@ -46,7 +46,7 @@ def compute_coverage(block: FeatureBatch, now: datetime) -> dict[str, NDArray[np
         if tag in block.views[schema.TAGS_TABLE].rows.columns
     }
     told = _labelled(block, schema.CATALOGUE_TABLE, "category") if schema.CATALOGUE_TABLE in block.views else None
-    return features | missing.of_tags(_there(block, schema.TAGS_TABLE), labelled, told)
+    return features | missing.compute_tag_features(_there(block, schema.TAGS_TABLE), labelled, told)
 
 
 def _there(block: FeatureBatch, view: str) -> NDArray[np.bool_]:

@@ -308,4 +308,4 @@ def _unknown(name: str, project: str, record: ProjectCatalog) -> str:
 
 
 def _microseconds(now: datetime | None) -> int:
-    return time.time_ns() // 1_000 if now is None else timestamps.tick(now, "us")
+    return time.time_ns() // 1_000 if now is None else timestamps.datetime_to_ticks(now, "us")

@@ -25,11 +25,11 @@ from consumers.ranking.identity_controls import WINDOW, count_same_clicked
 from consumers.ranking.training_set import JoinedView, TrainingSet, encode_values, gather_rows
 from feature_repo import schema
 from feature_repo.features import missing
-from feature_repo.features.affinity import affinity, summaries
-from feature_repo.features.ages import child_stage, expected_stage
-from feature_repo.features.interest import Click, Means, means_of_histories
+from feature_repo.features.affinity import compute_affinity, summarize_top_similarities
+from feature_repo.features.ages import compute_expected_stage, find_child_stage
+from feature_repo.features.interest import Clicks, InterestMeans, compute_interest_histories
 from feature_repo.features.neighbours import NAMES as NEIGHBOURS
-from feature_repo.features.similarity import cosines_of_windows, rowwise_cosine
+from feature_repo.features.similarity import compute_pair_cosines, compute_window_cosines
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, HISTORY_LENGTH, TAGS
 
 FeatureGroup = dict[str, NDArray[Any]]
@@ -86,9 +86,9 @@ def _tags(data: TrainingSet, tags: JoinedView) -> FeatureGroup:
     group["category_tag_probability"] = tags.numbers("category_probability")
     known = data.impressions.schema.names
     if "child_age_months" in known and age.shape[1] > 1:
-        stage = child_stage(data.impressions.column("child_age_months").cast("float32").to_numpy())
+        stage = find_child_stage(data.impressions.column("child_age_months").cast("float32").to_numpy())
         group["age_match"] = _pick(age, stage)
-        group["age_gap"] = expected_stage(age) - stage
+        group["age_gap"] = compute_expected_stage(age) - stage
     if "child_gender" in known and gender.shape[1] > 1:
         column = data.impressions.column("child_gender").to_numpy(zero_copy_only=False)
         wanted = np.full(len(column), np.nan, np.float32)
@@ -107,12 +107,12 @@ def _affinity(data: TrainingSet, embedding: JoinedView, tags: JoinedView | None,
     means = _means(data, clicks, fused, row, (ages, genders), tag_row)
     last = np.where(clicks.before > 0, clicks.end - 1, -1)
     similarity = _similarities(row, fused, clicks, data.user)
-    interest = rowwise_cosine(row, np.nan_to_num(fused), last, np.nan_to_num(means.vector))
+    interest = compute_pair_cosines(row, np.nan_to_num(fused), last, np.nan_to_num(means.vector))
     passed = np.where(last >= 0, data.time - means.time[last] if len(means.time) else 0, 0)
     blank = np.full(len(row), np.nan, np.float32)
     found = _in_blocks(
         len(row),
-        lambda part: affinity(
+        lambda part: compute_affinity(
             similarity[part],
             interest[part],
             (gather_rows(ages, tag_row[part]), gather_rows(means.ages, last[part])),
@@ -141,11 +141,13 @@ _TAGS = (("age", CHILD_AGES), ("gender", CHILD_GENDERS))
 
 def _one_modality(data: TrainingSet, name: str, vectors: Floats, row: Ints, clicks: ClickIndex) -> FeatureGroup:
     similarity = _similarities(row, vectors, clicks, data.user)
-    found = _in_blocks(len(row), lambda part: summaries(similarity[part]))
+    found = _in_blocks(len(row), lambda part: summarize_top_similarities(similarity[part]))
     group: FeatureGroup = {f"{name}_{what}": values for what, values in found.items()}
     means = _means(data, clicks, vectors, row, None, row)
     last = np.where(clicks.before > 0, clicks.end - 1, -1)
-    group[f"{name}_interest_cosine"] = rowwise_cosine(row, np.nan_to_num(vectors), last, np.nan_to_num(means.vector))
+    group[f"{name}_interest_cosine"] = compute_pair_cosines(
+        row, np.nan_to_num(vectors), last, np.nan_to_num(means.vector)
+    )
     return group
 
 
@@ -157,12 +159,12 @@ def _in_blocks(rows: int, features: Callable[[slice], dict[str, Floats]]) -> dic
 
 def _similarities(row: Ints, vectors: Floats, clicks: ClickIndex, user: Ints) -> Floats:
     """Cosine of each row's candidate to each of its user's last clicks strictly before it [n, HISTORY_LENGTH]."""
-    return cosines_of_windows(vectors, row, row[clicks.rows], clicks.before, clicks.end, user, HISTORY_LENGTH)
+    return compute_window_cosines(vectors, row, row[clicks.rows], clicks.before, clicks.end, user, HISTORY_LENGTH)
 
 
 def _means(
     data: TrainingSet, clicks: ClickIndex, vectors: Floats, row: Ints, tags: tuple[Floats, Floats] | None, tag_row: Ints
-) -> Means:
+) -> InterestMeans:
     """What each user's clicks so far say of the user, just after each click [clicks]."""
     of_clicks = clicks.rows
     shown = tag_row[of_clicks]
@@ -171,9 +173,9 @@ def _means(
         if tags is not None
         else (np.full((len(shown), len(labels)), np.nan, np.float32) for _, labels in _TAGS)
     )
-    click = Click(gather_rows(vectors, row[of_clicks]), ages, genders, data.time[of_clicks])
+    click = Clicks(gather_rows(vectors, row[of_clicks]), ages, genders, data.time[of_clicks])
     users = int(data.user.max(initial=-1)) + 1
-    return means_of_histories(click, np.searchsorted(data.user[of_clicks], np.arange(users + 1)))
+    return compute_interest_histories(click, np.searchsorted(data.user[of_clicks], np.arange(users + 1)))
 
 
 def _vectors(embedding: JoinedView, projection: Floats) -> FeatureGroup:
@@ -242,13 +244,13 @@ def _missing(data: TrainingSet, embedding: JoinedView, tags: JoinedView | None) 
     known = embedding.row >= 0
     age = data.time - np.append(embedding.since, 0)[embedding.row]
     # Of the modalities only the age: which are missing the baseline knows already.
-    group: FeatureGroup = {"vector_age_days": missing.of_vectors(age, known, {})["vector_age_days"]}
+    group: FeatureGroup = {"vector_age_days": missing.compute_vector_features(age, known, {})["vector_age_days"]}
     if tags is None:
         return group
     labelled = {tag: ~_null(tags.strings(tag)) for tag in TAGS if tag in tags.versions.column_names}
     catalogue = data.views.get(schema.CATALOGUE_TABLE)
     told = ~_null(catalogue.strings("category")) if catalogue is not None else None
-    return group | missing.of_tags(tags.row >= 0, labelled, told)
+    return group | missing.compute_tag_features(tags.row >= 0, labelled, told)
 
 
 def _known(values: NDArray[np.float32], code: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from consumers.ranking.training_set import JoinedView, TrainingSet, encode_value
 from feature_repo import schema
 from feature_repo.arrow.take import to_matrix
 from feature_repo.errors import VitrineError
-from feature_repo.features.ages import MICROSECONDS_A_MONTH, child_stage
+from feature_repo.features.ages import MICROSECONDS_A_MONTH, find_child_stage
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, IMPRESSION_ID, PRODUCT_ID, USER_ID
 
 
@@ -83,7 +83,7 @@ def _features(
     taste, style = to_matrix(users.column("taste")), to_matrix(products.column("style"))
     return {
         "true_age": age,
-        "true_age_gap": age - child_stage(np.clip(months, 0, None)),
+        "true_age_gap": age - find_child_stage(np.clip(months, 0, None)),
         "true_child_months": months,
         "true_gender": gender.astype(np.int32),
         "true_gender_match": ((gender == child) | (gender == unisex)).astype(np.float32),

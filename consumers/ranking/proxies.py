@@ -23,7 +23,7 @@ from consumers.ranking.ground_truth import GroundTruth
 from consumers.ranking.training_set import TrainingSet
 from feature_repo import schema
 from feature_repo.errors import VitrineError
-from feature_repo.features.similarity import unit
+from feature_repo.features.similarity import normalize_rows
 
 NEAREST_SHARE = 0.01
 RECENT_CLICKS = 10
@@ -90,7 +90,7 @@ def select_latest_vectors(data: TrainingSet) -> tuple[Floats, Ints]:
     known = (view.row >= 0) & ~np.isnan(every[np.maximum(view.row, 0), 0])
     latest[data.product[known]] = view.row[known]  # rows are in time order: the last one stays
     has = latest >= 0
-    return unit(every[latest[has]]), np.where(has, np.cumsum(has) - 1, -1)
+    return normalize_rows(every[latest[has]]), np.where(has, np.cumsum(has) - 1, -1)
 
 
 def read_points(files: Sequence[Path]) -> list[dict[str, Any]]:

@@ -103,11 +103,11 @@ def _lists_from_arrow(field: Field, array: pa.Array) -> Column:
             raise VitrineError(f"feature `{field.name}`: a list of {field.base} contains a null; leave it out")
         items = items.fill_null(float("nan"))
     if field.base not in NUMBERS:
-        return Column(field, make_lists(sizes, items.cast(element_type(field)), valid))
-    return lists_of_numbers(field, _numbers(field, items), sizes, valid)
+        return Column(field, make_list_array(sizes, items.cast(element_type(field)), valid))
+    return make_number_lists(field, _numbers(field, items), sizes, valid)
 
 
-def lists_of_numbers(
+def make_number_lists(
     field: Field, items: NDArray[Any], sizes: NDArray[np.int64], valid: NDArray[np.bool_] | None
 ) -> Column:
     """A column of lists from their elements laid end to end: a matrix if all that are there have one length.
@@ -121,13 +121,13 @@ def lists_of_numbers(
     width = int(present[0]) if len(present) else field.length
     if (present != width).any():
         if items.dtype == np.bool_ or field.base != "unix_timestamp":
-            return Column(field, make_lists(sizes, pa.array(items, element_type(field)), valid))
-        return Column(field, make_lists(sizes, pa.array(items).cast(element_type(field)), valid))
+            return Column(field, make_list_array(sizes, pa.array(items, element_type(field)), valid))
+        return Column(field, make_list_array(sizes, pa.array(items).cast(element_type(field)), valid))
     matrix = items.reshape(len(present), width)
-    return Column(field, matrix) if valid is None else spread(field, matrix, np.flatnonzero(valid), len(sizes))
+    return Column(field, matrix) if valid is None else scatter(field, matrix, np.flatnonzero(valid), len(sizes))
 
 
-def make_lists(sizes: NDArray[np.int64], items: pa.Array, valid: NDArray[np.bool_] | None) -> pa.Array:
+def make_list_array(sizes: NDArray[np.int64], items: pa.Array, valid: NDArray[np.bool_] | None) -> pa.Array:
     """An Arrow list array; a missing list has size 0."""
     offsets = np.zeros(len(sizes) + 1, np.int32)
     np.cumsum(sizes, out=offsets[1:])
@@ -135,14 +135,14 @@ def make_lists(sizes: NDArray[np.int64], items: pa.Array, valid: NDArray[np.bool
     return pa.Array.from_buffers(pa.list_(items.type), len(sizes), [mask, pa.py_buffer(offsets)], children=[items])
 
 
-def empty(field: Field, count: int) -> Column:
+def make_missing(field: Field, count: int) -> Column:
     """A column of which nothing is there."""
     if field.base in NUMBERS:
-        return spread(field, np.empty(field.shape(0), field.number), np.empty(0, np.int64), count)
+        return scatter(field, np.empty(field.shape(0), field.number), np.empty(0, np.int64), count)
     return Column(field, pa.nulls(count, arrow_type(field)))
 
 
-def spread(
+def scatter(
     field: Field,
     values: NDArray[Any],
     rows: NDArray[np.int64],
@@ -163,7 +163,7 @@ def spread(
     return Column(field, whole, there)
 
 
-def cut(column: Column, rows: slice) -> Column:
+def slice_rows(column: Column, rows: slice) -> Column:
     """The column of a range of rows, not copied."""
     values, valid = column.values[rows], None if column.valid is None else column.valid[rows]
     return Column(column.field, values, valid, column.words)
@@ -184,10 +184,10 @@ def merge(field: Field, parts: Sequence[tuple[NDArray[np.int64], Column]], count
         filled = [(rows, column) for rows, column in parts if column.valid is None or column.valid.any()]
         if len({column.values.shape[1:] for _, column in filled}) <= 1:
             if not filled:
-                return empty(field, count)
+                return make_missing(field, count)
             order = np.concatenate([rows for rows, _ in filled])
             valid = np.concatenate([np.ones(len(c), np.bool_) if c.valid is None else c.valid for _, c in filled])
-            whole = spread(field, np.concatenate([c.values for _, c in filled]), order, count, valid)
+            whole = scatter(field, np.concatenate([c.values for _, c in filled]), order, count, valid)
             return replace(whole, words=filled[0][1].words)
     place = np.full(count, -1)
     place[np.concatenate([rows for rows, _ in parts])] = np.arange(sum(len(values) for values in arrays))
@@ -228,17 +228,17 @@ def to_arrow(column: Column) -> pa.Array:
     if not isinstance(values, np.ndarray):
         return values
     if column.words is not None:
-        codes = array_of(values.astype(np.int32), pa.int32(), valid)
+        codes = numbers_to_arrow(values.astype(np.int32), pa.int32(), valid)
         return pa.DictionaryArray.from_arrays(codes, pa.array(column.words, pa.string()))
     kind = element_type(column.field)
     if values.ndim == 1:
-        return array_of(values, kind, valid)
+        return numbers_to_arrow(values, kind, valid)
     present = values if valid is None else values[valid]
     sizes = np.full(len(values), values.shape[1]) if valid is None else np.where(valid, values.shape[1], 0)
-    return make_lists(sizes, array_of(present.reshape(-1), kind), valid)
+    return make_list_array(sizes, numbers_to_arrow(present.reshape(-1), kind), valid)
 
 
-def array_of(values: NDArray[Any], kind: pa.DataType, valid: NDArray[np.bool_] | None = None) -> pa.Array:
+def numbers_to_arrow(values: NDArray[Any], kind: pa.DataType, valid: NDArray[np.bool_] | None = None) -> pa.Array:
     """Numbers [n], which are as Arrow's `kind` has them, without a copy; null where not `valid`."""
     if values.dtype == np.bool_:  # a byte each, of which Arrow makes a bit
         return pa.array(values, kind, mask=None if valid is None else ~valid)
@@ -247,7 +247,7 @@ def array_of(values: NDArray[Any], kind: pa.DataType, valid: NDArray[np.bool_] |
     return pa.Array.from_buffers(kind, len(values), [mask, pa.py_buffer(np.ascontiguousarray(values))])
 
 
-def into(column: Column, out: NDArray[Any]) -> Column:
+def copy_into(column: Column, out: NDArray[Any]) -> Column:
     """The column in the caller's array; NaN where it is missing.
 
     Raises:

@@ -20,7 +20,7 @@ CHUNK_ROWS = 1_000_000
 """Anything but vectors is taken this many rows at a time."""
 
 
-def rows_of(
+def take_rows(
     table: pyarrow.dataset.Dataset,
     positions: Int64,
     columns: Sequence[str],
@@ -32,7 +32,7 @@ def rows_of(
     return pa.Table.from_batches(_kept(scanner.to_batches(), positions), schema=scanner.projected_schema)
 
 
-def batches_of(
+def take_batches(
     table: pyarrow.dataset.Dataset,
     positions: Int64,
     columns: Sequence[str],
@@ -92,7 +92,7 @@ def is_list(type_: pa.DataType) -> bool:
     return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
 
 
-def column(values: pa.ChunkedArray, row_index: Int64) -> pa.ChunkedArray:
+def take_column(values: pa.ChunkedArray, row_index: Int64) -> pa.ChunkedArray:
     """`values` at each row number, null at -1: [rows], chunked.
 
     Lists of one length, which vectors are, are copied as rows of one matrix; anything else by Arrow's own `take`.
@@ -109,7 +109,7 @@ def column(values: pa.ChunkedArray, row_index: Int64) -> pa.ChunkedArray:
     return pa.chunked_array(chunks, type=values.type)
 
 
-def dictionary_column(values: pa.ChunkedArray, row_index: Int64) -> pa.ChunkedArray:
+def take_dictionary(values: pa.ChunkedArray, row_index: Int64) -> pa.ChunkedArray:
     """The same as `column`, as indices into `values`: nothing is copied per row."""
     array = pa.DictionaryArray.from_arrays(_nullable(row_index).cast(pa.int32()), values.combine_chunks())
     return pa.chunked_array([array])

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from feature_repo.errors import VitrineError
 
-HERE = "local"
+LOCAL = "local"
 QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
 """For `ray.init`."""
 
@@ -34,14 +34,14 @@ def connect(address: str) -> None:
     if ray.is_initialized():
         return
     try:
-        ray.init(address, **QUIET, **({"include_dashboard": False} if address == HERE else {}))
+        ray.init(address, **QUIET, **({"include_dashboard": False} if address == LOCAL else {}))
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         said = " ".join(str(error).split())
         raise VitrineError(f"no Ray cluster at `{address}` ({said}); see the option `ray`, or start one") from error
-    be_quiet()
+    silence_ray()
 
 
-def be_quiet() -> None:
+def silence_ray() -> None:
     """No progress bars and no log of Ray Data: what it logs of an error, and more, is in the error."""
     import ray.data
 
@@ -49,14 +49,14 @@ def be_quiet() -> None:
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
 
-def cpus() -> int:
+def count_cpus() -> int:
     """Processors of the cluster, one at least."""
     import ray
 
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
-def on_this_machine() -> dict[str, Any]:
+def local_task_options() -> dict[str, Any]:
     """Options that keep a task on the machine of the program that asks."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -65,7 +65,7 @@ def on_this_machine() -> dict[str, Any]:
     return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
 
 
-def answers(work: Any) -> Iterator[pa.Table]:
+def iterate_results(work: Any) -> Iterator[pa.Table]:
     """What the tasks of a `ray.data.Dataset` give, block by block as they end.
 
     Raises:

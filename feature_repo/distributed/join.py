@@ -17,7 +17,7 @@ import pyarrow.dataset
 import ray.data
 
 from feature_repo.distributed import cluster, shuffle
-from feature_repo.distributed.shuffle import Stretch
+from feature_repo.distributed.shuffle import RowRange
 from feature_repo.offline import key_encoding, training_set, training_set_on_disk
 from feature_repo.offline.training_set import ViewTable
 
@@ -27,7 +27,7 @@ _PLACE = "vitrine row number"
 _FOUND = pa.schema([("row", pa.int64()), ("version", pa.int64())])
 
 
-def find(
+def look_up_rows(
     rows: pa.Table | pyarrow.dataset.Dataset,
     event_timestamp: str,
     view: ViewTable,
@@ -42,7 +42,7 @@ def find(
     if not view.keys or not versions:
         yield from training_set_on_disk.look_up_by_ranges(rows, event_timestamp, view, created_by_then, created_before)
         return
-    parts = shuffle.parts_of(versions + (len(rows) if isinstance(rows, pa.Table) else rows.count_rows()))
+    parts = shuffle.count_partitions(versions + (len(rows) if isinstance(rows, pa.Table) else rows.count_rows()))
     # The tasks need the view's names alone, and not a table of however many files.
     table = view.table
     named = replace(
@@ -50,9 +50,9 @@ def find(
     )
     asked = _rows_sent(rows, list(dict.fromkeys([*view.keys, event_timestamp])), partial(_parted_rows, named, parts))
     read = partial(_read, training_set.key_and_time_columns(view), partial(_parted_versions, named, parts))
-    had = shuffle.each(shuffle.stretches(table), read, shuffle.SCHEMA)
+    had = shuffle.map_items(shuffle.split_table(table), read, shuffle.PARTITION_SCHEMA)
     match = partial(_match, named, event_timestamp, created_by_then, created_before)
-    for found in cluster.answers(shuffle.gathered([asked, had], "part", parts, match)):
+    for found in cluster.iterate_results(shuffle.group_by_partition([asked, had], "part", parts, match)):
         yield found["row"].to_numpy(), found["version"].to_numpy()
 
 
@@ -61,14 +61,14 @@ def _rows_sent(
 ) -> ray.data.Dataset:
     """The rows' keys and times: read by the tasks where they are in files, else handed to them."""
     if isinstance(rows, pyarrow.dataset.FileSystemDataset) and rows.count_rows():
-        return shuffle.each(shuffle.stretches(rows), partial(_read, wanted, parted), shuffle.SCHEMA)
+        return shuffle.map_items(shuffle.split_table(rows), partial(_read, wanted, parted), shuffle.PARTITION_SCHEMA)
     table = rows.select(wanted) if isinstance(rows, pa.Table) else rows.to_table(columns=list(wanted))
     table = table.append_column(_PLACE, pa.array(np.arange(len(table))))
     blocks = [table.slice(start, ROWS_AT_ONCE) for start in range(0, max(1, len(table)), ROWS_AT_ONCE)]
     return ray.data.from_arrow(blocks).map_batches(parted, batch_size=None, batch_format="pyarrow")
 
 
-def _read(columns: Sequence[str], parted: "partial[pa.Table]", stretch: Stretch) -> pa.Table:
+def _read(columns: Sequence[str], parted: "partial[pa.Table]", stretch: RowRange) -> pa.Table:
     rows = stretch.table.to_table(columns=list(columns))
     return parted(rows.append_column(_PLACE, pa.array(stretch.first + np.arange(len(rows)))))
 
@@ -77,13 +77,13 @@ def _parted_rows(view: ViewTable, parts: int, rows: pa.Table) -> pa.Table:
     of_versions = [view.table.schema.field(column).type for column in view.keys.values()]
     with training_set.name_view_in_errors(view):
         part = key_encoding.assign_partitions([rows[key] for key in view.keys], of_versions, len(rows), parts)
-    return shuffle.send("rows", rows, part)
+    return shuffle.pack_partitions("rows", rows, part)
 
 
 def _parted_versions(view: ViewTable, parts: int, versions: pa.Table) -> pa.Table:
     columns = [versions[key] for key in view.keys.values()]
     part = key_encoding.assign_partitions(columns, [column.type for column in columns], len(versions), parts)
-    return shuffle.send("versions", versions, part)
+    return shuffle.pack_partitions("versions", versions, part)
 
 
 def _match(
@@ -94,8 +94,8 @@ def _match(
     group: pa.Table,
 ) -> pa.Table:
     """What one task finds, of the rows and the versions of its keys."""
-    rows = shuffle.received(group, "rows", by=_PLACE)
-    order = shuffle.received(group, "versions", by=_PLACE)
+    rows = shuffle.unpack_rows(group, "rows", by=_PLACE)
+    order = shuffle.unpack_rows(group, "versions", by=_PLACE)
     if rows is None or order is None:
         return _FOUND.empty_table()
     versions = training_set.index_view(view, order, created_before)

@@ -35,7 +35,7 @@ _FILE, _ROW = "vitrine file", "vitrine row number"
 _SENT = pa.schema([("rows", pa.int64())])
 
 
-def writer(store: Store, project: str, packer: Packer) -> Write:
+def make_writer(store: Store, project: str, packer: Packer) -> Write:
     """Writes a group from the cluster that the program is connected to (`materialize.writer`).
 
     A store that other machines do not reach is written to by tasks on the machine of this program.
@@ -45,17 +45,19 @@ def writer(store: Store, project: str, packer: Packer) -> Write:
         files = [select_files(source.table, [fragment]) for fragment in group.table.get_fragments()]
         if not files:
             return
-        parts = shuffle.parts_of(group.rows)
-        places = shuffle.each(range(len(files)), partial(_order, source, group, files, parts), shuffle.SCHEMA)
-        newest = shuffle.gathered([places], "part", parts, partial(_newest, source))
-        sent = shuffle.gathered(
+        parts = shuffle.count_partitions(group.rows)
+        places = shuffle.map_items(
+            range(len(files)), partial(_order, source, group, files, parts), shuffle.PARTITION_SCHEMA
+        )
+        newest = shuffle.group_by_partition([places], "part", parts, partial(_newest, source))
+        sent = shuffle.group_by_partition(
             [newest],
             "part",
-            min(len(files), 4 * cluster.cpus()),
+            min(len(files), 4 * cluster.count_cpus()),
             partial(_send, source, group, files, store, project, packer),
-            **(cluster.on_this_machine() if store.is_local else {}),
+            **(cluster.local_task_options() if store.is_local else {}),
         )
-        for done in cluster.answers(sent):
+        for done in cluster.iterate_results(sent):
             yield from done["rows"].to_pylist()
 
     return write
@@ -71,12 +73,12 @@ def _order(
     rows = rows.append_column(_ROW, pa.array(np.arange(len(rows))))
     key_columns = [rows[key] for key in source.keys]
     part = key_encoding.assign_partitions(key_columns, [column.type for column in key_columns], len(rows), parts)
-    return shuffle.send("order", rows, part)
+    return shuffle.pack_partitions("order", rows, part)
 
 
 def _newest(source: OfflineSource, group: pa.Table) -> pa.Table:
     """Places of the newest row of each of the group's entities, in parts by file."""
-    order = shuffle.received(group, "order", by=_ROW)
+    order = shuffle.unpack_rows(group, "order", by=_ROW)
     assert order is not None
     order = order.sort_by([(_FILE, "ascending"), (_ROW, "ascending")])
     versions = asof.index_versions(
@@ -85,7 +87,7 @@ def _newest(source: OfflineSource, group: pa.Table) -> pa.Table:
         order[source.created_timestamp] if source.created_timestamp else None,
     )
     newest = order.select([_FILE, _ROW]).take(pa.array(history.newest_positions(versions)))
-    return shuffle.send("newest", newest, newest[_FILE].to_numpy())
+    return shuffle.pack_partitions("newest", newest, newest[_FILE].to_numpy())
 
 
 def _send(
@@ -98,12 +100,12 @@ def _send(
     places: pa.Table,
 ) -> pa.Table:
     """Read, pack and send the rows of one file that are the newest of their entities."""
-    newest = shuffle.received(places, "newest", by=_ROW)
+    newest = shuffle.unpack_rows(places, "newest", by=_ROW)
     assert newest is not None
     table = files[int(places["part"][0].as_py())]
     online = OnlineTable(store, project)
     columns = list(dict.fromkeys(source.columns.values()))
-    batches = take.batches_of(table, newest[_ROW].to_numpy(), columns, where=build_row_filter(source, group.window))
+    batches = take.take_batches(table, newest[_ROW].to_numpy(), columns, where=build_row_filter(source, group.window))
     for block in key_ranges.concat_batches(batches, BLOCK_ROWS):
         store.write(*packer.pack(online, source.named(block)), packer.view.ttl)
     return pa.table([[table.count_rows()]], schema=_SENT)

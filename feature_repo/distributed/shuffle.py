@@ -24,11 +24,11 @@ Int64 = npt.NDArray[np.int64]
 
 ROWS_PER_PART = 5_000_000
 """Keys, times and row numbers of so many are some 300 megabytes in a task."""
-SCHEMA = pa.schema([("part", pa.int64()), ("kind", pa.string()), ("stream", pa.large_binary())])
+PARTITION_SCHEMA = pa.schema([("part", pa.int64()), ("kind", pa.string()), ("stream", pa.large_binary())])
 
 
 @dataclass(frozen=True)
-class Stretch:
+class RowRange:
     """Consecutive rows of a table, read by one task."""
 
     first: int
@@ -37,26 +37,26 @@ class Stretch:
     """These rows alone."""
 
 
-def stretches(table: pyarrow.dataset.FileSystemDataset) -> list[Stretch]:
+def split_table(table: pyarrow.dataset.FileSystemDataset) -> list[RowRange]:
     """A table in pieces that can be read apart: the row groups of its Parquet files, files of other formats whole."""
-    found: list[Stretch] = []
+    found: list[RowRange] = []
     first = 0
     for fragment in table.get_fragments():
         for part in fragment.split_by_row_group() if hasattr(fragment, "split_by_row_group") else [fragment]:
             # Arrow counts the rows of the whole file, whichever of its row groups the fragment is.
             rows = sum(group.num_rows for group in part.row_groups) if part is not fragment else part.count_rows()
             piece = pyarrow.dataset.FileSystemDataset([part], table.schema, table.format, table.filesystem)
-            found.append(Stretch(first, piece))
+            found.append(RowRange(first, piece))
             first += rows
     return found
 
 
-def parts_of(rows: int) -> int:
+def count_partitions(rows: int) -> int:
     """Into how many parts so many rows go: enough for all processors, none too large for a task."""
-    return max(cluster.cpus(), -(-rows // ROWS_PER_PART))
+    return max(cluster.count_cpus(), -(-rows // ROWS_PER_PART))
 
 
-def each(items: Sequence[Any], work: Callable[[Any], pa.Table], schema: pa.Schema) -> ray.data.Dataset:
+def map_items(items: Sequence[Any], work: Callable[[Any], pa.Table], schema: pa.Schema) -> ray.data.Dataset:
     """What `work` makes of each item, an item a task."""
 
     def of_some(batch: pa.Table) -> pa.Table:
@@ -66,7 +66,7 @@ def each(items: Sequence[Any], work: Callable[[Any], pa.Table], schema: pa.Schem
     return numbers.map_batches(of_some, batch_size=1, batch_format="pyarrow")
 
 
-def gathered(
+def group_by_partition(
     sent: Sequence[ray.data.Dataset], by: str, parts: int, work: Callable[[pa.Table], pa.Table], **options: Any
 ) -> ray.data.Dataset:
     """What `work` makes of all that is of one `by`.
@@ -78,7 +78,7 @@ def gathered(
     return together.groupby(by, num_partitions=parts).map_groups(work, batch_format="pyarrow", **options)
 
 
-def send(kind: str, rows: pa.Table, part: Int64) -> pa.Table:
+def pack_partitions(kind: str, rows: pa.Table, part: Int64) -> pa.Table:
     """Rows as SCHEMA; those of part -1 are left where they are."""
     order = np.argsort(part, kind="stable")
     sorted_part = part[order]
@@ -87,10 +87,12 @@ def send(kind: str, rows: pa.Table, part: Int64) -> pa.Table:
     rows = rows.take(pa.array(order)).combine_chunks()
     ends = [*starts[1:], len(order)]
     streams = [to_stream(rows.slice(start, end - start)) for start, end in zip(starts, ends, strict=True)]
-    return pa.table([pa.array(sent, pa.int64()), [kind] * len(sent), pa.array(streams, pa.large_binary())], SCHEMA)
+    return pa.table(
+        [pa.array(sent, pa.int64()), [kind] * len(sent), pa.array(streams, pa.large_binary())], PARTITION_SCHEMA
+    )
 
 
-def received(parts: pa.Table, kind: str, by: str) -> pa.Table | None:
+def unpack_rows(parts: pa.Table, kind: str, by: str) -> pa.Table | None:
     """The rows of one kind in the order of their column `by`; None if there are none."""
     streams = [
         from_stream(stream) for stream, of in zip(parts["stream"], parts["kind"].to_pylist(), strict=True) if of == kind

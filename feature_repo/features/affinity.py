@@ -28,8 +28,8 @@ from itertools import repeat
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.features.ages import expected_stage, grown
-from feature_repo.features.similarity import cosines_of_rows, lengths, unit
+from feature_repo.features.ages import compute_expected_stage, shift_ages
+from feature_repo.features.similarity import compute_history_cosines, compute_norms, normalize_rows
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -59,7 +59,7 @@ NAMES = (
 
 
 @dataclass(frozen=True)
-class User:
+class UserState:
     """What one user's row says, and what is known of the products in it."""
 
     interest: Floats
@@ -94,7 +94,7 @@ class Candidates:
 
 
 @dataclass(frozen=True)
-class Rows:
+class AffinityLog:
     """A log of n rows: which user version and which candidate each has, and the history as of the row."""
 
     user: Ints
@@ -117,7 +117,7 @@ class Rows:
     """[n], `times_clicked`; NaN where the user has no row."""
 
 
-def affinity(
+def compute_affinity(
     similarity: Floats,
     interest: Floats,
     ages: tuple[Floats, Floats],
@@ -140,13 +140,13 @@ def affinity(
     Returns:
         float32 [n] for each of NAMES, in their order.
     """
-    child = grown(ages[1], passed)
+    child = shift_ages(ages[1], passed)
     features = {
         "interest_cosine": interest,
-        **of_similarities(similarity),
+        **summarize_similarities(similarity),
         "age_match": _match(ages[0], child),
         "gender_match": _match(*genders),
-        "age_gap": expected_stage(ages[0]) - expected_stage(child),
+        "age_gap": compute_expected_stage(ages[0]) - compute_expected_stage(child),
         "same_product": same_product,
         "same_code": same_codes[0],
         "same_coarse_code": same_codes[1],
@@ -154,24 +154,24 @@ def affinity(
     return {name: np.ascontiguousarray(features[name], np.float32) for name in NAMES}
 
 
-def of_user(user: User, candidates: Candidates, now: int) -> dict[str, Floats]:
+def compute_user_affinity(user: UserState, candidates: Candidates, now: int) -> dict[str, Floats]:
     """The features of one user's candidates [n], at `now` (microseconds since 1970 UTC)."""
     # One product for the clicks and the interest, by click as the sums over clicks want it; the candidates' lengths are
     # divided by afterwards, which is less to write than unit vectors of all.
-    asked = unit(np.concatenate([user.vectors, user.interest[None]]))
-    cosines = (asked @ candidates.vectors.T) / lengths(candidates.vectors)
-    return affinity(
+    asked = normalize_rows(np.concatenate([user.vectors, user.interest[None]]))
+    cosines = (asked @ candidates.vectors.T) / compute_norms(candidates.vectors)
+    return compute_affinity(
         cosines[:-1].T,
         cosines[-1],
         (candidates.ages, user.ages[None]),
         (candidates.genders, user.genders[None]),
         np.array([now - user.last_click]),
-        times_clicked(candidates.products, user.products),
-        same_codes(candidates.codes, user.codes[None]),
+        count_clicks(candidates.products, user.products),
+        count_same_codes(candidates.codes, user.codes[None]),
     )
 
 
-def of_rows(rows: Rows, vectors: Floats, codes: Ints, now: Ints) -> dict[str, Floats]:
+def compute_log_affinity(rows: AffinityLog, vectors: Floats, codes: Ints, now: Ints) -> dict[str, Floats]:
     """The features of a log.
 
     Args:
@@ -185,14 +185,14 @@ def of_rows(rows: Rows, vectors: Floats, codes: Ints, now: Ints) -> dict[str, Fl
         part = slice(start, start + 50_000)
         none = np.full((1, codes.shape[1]), -1)
         pieces.append(
-            same_codes(
+            count_same_codes(
                 np.concatenate([codes, none])[rows.candidate[part]], np.concatenate([codes, none])[rows.history[part]]
             )
         )
-    directions = np.concatenate([unit(vectors), np.full((1, vectors.shape[1]), np.nan, np.float32)])
-    return affinity(
-        cosines_of_rows(vectors, rows.candidate, rows.history, rows.user),
-        np.einsum("ij,ij->i", directions[rows.candidate], unit(rows.interest)),
+    directions = np.concatenate([normalize_rows(vectors), np.full((1, vectors.shape[1]), np.nan, np.float32)])
+    return compute_affinity(
+        compute_history_cosines(vectors, rows.candidate, rows.history, rows.user),
+        np.einsum("ij,ij->i", directions[rows.candidate], normalize_rows(rows.interest)),
         (rows.candidate_ages, rows.ages),
         (rows.candidate_genders, rows.genders),
         now - rows.last_click,
@@ -201,14 +201,14 @@ def of_rows(rows: Rows, vectors: Floats, codes: Ints, now: Ints) -> dict[str, Fl
     )
 
 
-def of_similarities(similarity: Floats) -> dict[str, Floats]:
+def summarize_similarities(similarity: Floats) -> dict[str, Floats]:
     """SIMILARITY_NAMES of float32 [n, h], NaN where a click has no vector: float32 [n], NaN where none has."""
     clicks, missing, known = _by_click(similarity)
     found = (*_summaries(similarity, clicks, missing, known), *_tiers(clicks, missing, known))
     return dict(zip(SIMILARITY_NAMES, found, strict=True))
 
 
-def summaries(similarity: Floats) -> dict[str, Floats]:
+def summarize_top_similarities(similarity: Floats) -> dict[str, Floats]:
     """The first of `of_similarities`, without the histogram: the closest, the mean, the five closest."""
     return dict(zip(SIMILARITY_NAMES[:3], _summaries(similarity, *_by_click(similarity)), strict=True))
 
@@ -240,7 +240,7 @@ def _summaries(
     return np.where(known > 0, highest, np.float32(np.nan)), mean, best
 
 
-def times_clicked(candidates: Sequence[Hashable], clicked: Sequence[Hashable]) -> Floats:
+def count_clicks(candidates: Sequence[Hashable], clicked: Sequence[Hashable]) -> Floats:
     """How often each of the candidates is among one user's clicks: float32 [n]; NaN where there are no clicks."""
     if not len(clicked):
         return np.full(len(candidates), np.nan, np.float32)
@@ -248,7 +248,7 @@ def times_clicked(candidates: Sequence[Hashable], clicked: Sequence[Hashable]) -
     return np.fromiter(map(counts.get, candidates, repeat(0)), np.float32, len(candidates))
 
 
-def same_codes(candidates: Ints, history: Ints) -> tuple[Floats, Floats]:
+def count_same_codes(candidates: Ints, history: Ints) -> tuple[Floats, Floats]:
     """How many of the last clicks have a candidate's semantic ID, and how many its first code.
 
     Args:
@@ -298,4 +298,4 @@ def _tiers(clicks: Floats, missing: NDArray[np.bool_] | None, known: Floats) -> 
 
 def _match(left: Floats, right: Floats) -> Floats:
     """Cosine of each row of `left` [n, k] to its row of `right` [n or 1, k]: float32 [n], NaN where one is missing."""
-    return (unit(left) * unit(right)).sum(axis=1)
+    return (normalize_rows(left) * normalize_rows(right)).sum(axis=1)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from feature_repo import schema
 from feature_repo.errors import VitrineError
 from feature_repo.features import affinity
-from feature_repo.features.affinity import Candidates, User
+from feature_repo.features.affinity import Candidates, UserState
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS
 
 HISTORY_VECTORS = "history_vectors"
@@ -20,7 +20,7 @@ RANKED_AT = "ranked_at"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def of_frame(frame: pd.DataFrame) -> pd.DataFrame:
+def compute_affinity_frame(frame: pd.DataFrame) -> pd.DataFrame:
     """The features of each row, columns affinity.NAMES, float32.
 
     Args:
@@ -41,6 +41,10 @@ def of_frame(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(values, index=frame.index)
 
 
+of_frame = compute_affinity_frame
+"""Feast registries written by earlier versions hold a function that imports this name."""
+
+
 def _row(row: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
     versions = {row[f"{view}__encoder_version"] for view in (schema.INTEREST_TABLE, schema.EMBEDDING_TABLE)}
     if len(versions) > 1 and all(isinstance(version, str) for version in versions):
@@ -58,7 +62,7 @@ def _row(row: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
     levels = len(candidate_codes) or len(codes) // each or 1
     now = _moment(row[RANKED_AT])
     last_click = int(_list(row["recent_times"], np.int64)[:1].sum())
-    user = User(
+    user = UserState(
         interest=_vector(interest, width),
         ages=_vector(None if now is None else row["child_age_mix"], len(CHILD_AGES)),
         genders=_vector(row["child_gender_mix"], len(CHILD_GENDERS)),
@@ -74,7 +78,7 @@ def _row(row: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
         genders=_vector(row["child_gender_distribution"], len(CHILD_GENDERS))[None],
         codes=candidate_codes[None] if len(candidate_codes) else np.full((1, levels), -1),
     )
-    return affinity.of_user(user, candidates, last_click if now is None else now)
+    return affinity.compute_user_affinity(user, candidates, last_click if now is None else now)
 
 
 def _moment(value: Any) -> int | None:

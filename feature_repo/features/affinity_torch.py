@@ -12,7 +12,7 @@ from feature_repo.features.ages import MICROSECONDS_A_MONTH
 from feature_repo.schema import CHILD_AGE_MONTHS
 
 
-def affinity(
+def compute_affinity(
     candidate: Tensor,
     history: Tensor,
     interest: Tensor,
@@ -38,7 +38,7 @@ def affinity(
     direction = _unit(candidate)
     similarity = torch.einsum("nd,nhd->nh", direction.nan_to_num(), _unit(history).nan_to_num())
     missing = history.isnan().any(-1) | candidate.isnan().any(-1, keepdim=True)
-    child = grown(ages[1], passed)
+    child = shift_ages(ages[1], passed)
     columns = [
         (direction * _unit(interest)).sum(-1),
         *_of_similarities(similarity, missing),
@@ -51,7 +51,7 @@ def affinity(
     return torch.stack(columns, dim=-1)
 
 
-def grown(distribution: Tensor, passed: Tensor) -> Tensor:
+def shift_ages(distribution: Tensor, passed: Tensor) -> Tensor:
     """The distribution over age stages [n, stages] of the same children `passed` [n] microseconds later."""
     months = passed.clamp(min=0).to(torch.float64) / MICROSECONDS_A_MONTH
     bounds = torch.tensor(CHILD_AGE_MONTHS, dtype=torch.float64, device=distribution.device)

@@ -12,13 +12,13 @@ MICROSECONDS_A_MONTH = 86_400_000_000 * 365.25 / 12
 """A twelfth of a mean year."""
 
 
-def child_stage(months: Floats) -> Floats:
+def find_child_stage(months: Floats) -> Floats:
     """Index into CHILD_AGES of a child that many months old [n]; NaN where the age is not known or past childhood."""
     stage = np.searchsorted(CHILD_AGE_MONTHS[1:], np.nan_to_num(months), side="right").astype(np.float32)
     return np.where(np.isnan(months) | (stage >= len(CHILD_AGES)), np.nan, stage)
 
 
-def expected_stage(distribution: Floats) -> Floats:
+def compute_expected_stage(distribution: Floats) -> Floats:
     """Mean index into CHILD_AGES of each distribution [n, stages]; NaN where it is missing.
 
     Summed stage by stage, so that a row's result does not depend on the rows beside it.
@@ -29,7 +29,7 @@ def expected_stage(distribution: Floats) -> Floats:
     return total
 
 
-def grown(distribution: Floats, microseconds: NDArray[np.int64]) -> Floats:
+def shift_ages(distribution: Floats, microseconds: NDArray[np.int64]) -> Floats:
     """The distribution over stages of the same children some time later.
 
     Within a stage, ages are taken as evenly spread; whoever outgrows the last stage is counted in it.
@@ -41,10 +41,10 @@ def grown(distribution: Floats, microseconds: NDArray[np.int64]) -> Floats:
     Returns:
         float32 [n, stages].
     """
-    return grown_by(distribution, growth(microseconds))
+    return apply_age_shift(distribution, compute_age_shift(microseconds))
 
 
-def growth(microseconds: NDArray[np.int64]) -> NDArray[np.float64]:
+def compute_age_shift(microseconds: NDArray[np.int64]) -> NDArray[np.float64]:
     """Of the children of each stage, the share who are younger than each bound between stages after that time.
 
     Args:
@@ -59,10 +59,10 @@ def growth(microseconds: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.minimum(np.maximum((was - low) / wide, 0), 1)  # in a third of the time of a `clip` of each stage
 
 
-def grown_by(distribution: Floats, growth: NDArray[np.float64]) -> Floats:
+def apply_age_shift(distribution: Floats, age_shift: NDArray[np.float64]) -> Floats:
     """`grown`, for who has worked out the `growth` [stages, n or 1, stages - 1] of many steps at once."""
     younger = np.zeros((len(distribution), len(CHILD_AGES) + 1))  # share of the children younger than each bound, now
     for stage in range(len(CHILD_AGES)):
-        younger[:, 1:-1] += growth[stage] * distribution[:, stage, None]
+        younger[:, 1:-1] += age_shift[stage] * distribution[:, stage, None]
         younger[:, -1] += distribution[:, stage]
     return (younger[:, 1:] - younger[:, :-1]).astype(np.float32)

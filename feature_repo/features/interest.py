@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.features.ages import grown_by, growth
+from feature_repo.features.ages import apply_age_shift, compute_age_shift
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, HISTORY_LENGTH
 
 Floats = NDArray[np.float32]
@@ -23,7 +23,7 @@ HALF_LIFE = HALF_LIFE_DAYS * 86_400_000_000
 
 
 @dataclass(frozen=True)
-class Means:
+class InterestMeans:
     """The means of n users, each just after a click.
 
     Weights are the sums of the clicks' own, as of the last click: how much the mean is to be believed.
@@ -43,7 +43,7 @@ class Means:
     """[n], microseconds: the last click."""
 
     @staticmethod
-    def nothing(users: int, width: int) -> "Means":
+    def empty(users: int, width: int) -> "InterestMeans":
         """Of users who have clicked nothing."""
 
         def empty(*shape: int) -> Floats:
@@ -53,15 +53,17 @@ class Means:
             return np.zeros(users, np.float32)
 
         times = np.zeros(users, np.int64)
-        return Means(empty(width), zero(), empty(len(CHILD_AGES)), zero(), empty(len(CHILD_GENDERS)), zero(), times)
+        return InterestMeans(
+            empty(width), zero(), empty(len(CHILD_AGES)), zero(), empty(len(CHILD_GENDERS)), zero(), times
+        )
 
-    def of(self, rows: Ints | slice) -> "Means":
+    def take(self, rows: Ints | slice) -> "InterestMeans":
         """The means of some users."""
-        return Means(**{name: getattr(self, name)[rows] for name in self.__dataclass_fields__})
+        return InterestMeans(**{name: getattr(self, name)[rows] for name in self.__dataclass_fields__})
 
 
 @dataclass(frozen=True)
-class Click:
+class Clicks:
     """One click of each of n users: what was known of the product when it was clicked."""
 
     vector: Floats
@@ -73,43 +75,45 @@ class Click:
     time: Ints
     """[n], microseconds."""
 
-    def of(self, rows: Ints | slice) -> "Click":
+    def take(self, rows: Ints | slice) -> "Clicks":
         """The clicks of some rows."""
-        return Click(self.vector[rows], self.ages[rows], self.genders[rows], self.time[rows])
+        return Clicks(self.vector[rows], self.ages[rows], self.genders[rows], self.time[rows])
 
 
 @dataclass(frozen=True)
-class Pause:
+class TimeDecay:
     """What the time since the click before does to each of n means."""
 
     kept: Floats
     """[n], of their weights."""
-    growth: NDArray[np.float64]
+    age_shift: NDArray[np.float64]
     """[stages, n, stages - 1], of the children (ages.py)."""
 
     @staticmethod
-    def of_length(microseconds: Ints) -> "Pause":
+    def from_gaps(microseconds: Ints) -> "TimeDecay":
         """Of pauses [n]; a negative one counts as none: a first click may be before 1970, where `nothing` stands."""
         kept = np.exp2(-np.maximum(microseconds, 0) / HALF_LIFE).astype(np.float32)
-        return Pause(kept, growth(microseconds))
+        return TimeDecay(kept, compute_age_shift(microseconds))
 
-    def of(self, rows: slice) -> "Pause":
+    def take(self, rows: slice) -> "TimeDecay":
         """The pauses of some rows."""
-        return Pause(self.kept[rows], self.growth[:, rows])
+        return TimeDecay(self.kept[rows], self.age_shift[:, rows])
 
 
-def step(before: Means, click: Click) -> Means:
+def add_click(before: InterestMeans, click: Clicks) -> InterestMeans:
     """The means after one more click of each of n users; no click is earlier than the one before it."""
     own = replace(click, vector=click.vector.copy(), ages=click.ages.copy(), genders=click.genders.copy())
-    return _moved(before, own, Pause.of_length(click.time - before.time))
+    return _moved(before, own, TimeDecay.from_gaps(click.time - before.time))
 
 
-def _moved(before: Means, click: Click, pause: Pause) -> Means:
+def _moved(before: InterestMeans, click: Clicks, pause: TimeDecay) -> InterestMeans:
     """The means after one more click, written over the click's own vectors: nothing large is copied or made."""
     vector_weight = _move(click.vector, before.vector, before.vector_weight, pause.kept)
-    ages_weight = _move(click.ages, grown_by(before.ages, pause.growth), before.ages_weight, pause.kept)
+    ages_weight = _move(click.ages, apply_age_shift(before.ages, pause.age_shift), before.ages_weight, pause.kept)
     genders_weight = _move(click.genders, before.genders, before.genders_weight, pause.kept)
-    return Means(click.vector, vector_weight, click.ages, ages_weight, click.genders, genders_weight, click.time)
+    return InterestMeans(
+        click.vector, vector_weight, click.ages, ages_weight, click.genders, genders_weight, click.time
+    )
 
 
 def _move(value: Floats, mean: Floats, weight: Floats, kept: Floats) -> Floats:
@@ -133,10 +137,10 @@ def _move(value: Floats, mean: Floats, weight: Floats, kept: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
-class Interest:
+class UserInterest:
     """One user's row of `user_interest`."""
 
-    means: Means
+    means: InterestMeans
     """Of this user alone: n is 1."""
     products: tuple[str, ...] = ()
     """The last HISTORY_LENGTH clicks, newest first."""
@@ -146,7 +150,7 @@ class Interest:
     """So far."""
 
 
-def update(interest: Interest | None, product: str, click: Click) -> Interest:
+def update_interest(interest: UserInterest | None, product: str, click: Clicks) -> UserInterest:
     """A user's row after one more click, which is no earlier than the last; None for a user without clicks.
 
     Args:
@@ -154,17 +158,17 @@ def update(interest: Interest | None, product: str, click: Click) -> Interest:
         product: what was clicked.
         click: of this user alone: n is 1.
     """
-    before = interest or Interest(Means.nothing(1, click.vector.shape[1]))
+    before = interest or UserInterest(InterestMeans.empty(1, click.vector.shape[1]))
     return replace(
         before,
-        means=step(before.means, click),
+        means=add_click(before.means, click),
         products=(product, *before.products)[:HISTORY_LENGTH],
         times=(int(click.time[0]), *before.times)[:HISTORY_LENGTH],
         clicks=before.clicks + 1,
     )
 
 
-def means_of_histories(clicks: Click, starts: Ints) -> Means:
+def compute_interest_histories(clicks: Clicks, starts: Ints) -> InterestMeans:
     """The means just after each click of many users.
 
     Args:
@@ -181,13 +185,13 @@ def means_of_histories(clicks: Click, starts: Ints) -> Means:
     rank = np.arange(len(clicks.time)) - np.repeat(starts[:-1], lengths)
     place = (ends - clicking)[rank] + np.repeat(np.argsort(by_length), lengths)  # by step, and then as `by_length`
     row = np.argsort(place)
-    pauses = Pause.of_length(np.diff(clicks.time, prepend=0)[row])  # before a first click any: there is no mean yet
-    clicks = clicks.of(row)
+    pauses = TimeDecay.from_gaps(np.diff(clicks.time, prepend=0)[row])  # before a first click any: there is no mean yet
+    clicks = clicks.take(row)
     weights = np.empty((3, len(row)), np.float32)
-    now = Means.nothing(len(lengths), clicks.vector.shape[1])
+    now = InterestMeans.empty(len(lengths), clicks.vector.shape[1])
     for users, end in zip(clicking.tolist(), ends.tolist(), strict=True):
-        step = slice(end - users, end)
-        now = _moved(now.of(slice(users)), clicks.of(step), pauses.of(step))
-        weights[:, step] = now.vector_weight, now.ages_weight, now.genders_weight
-    means = Means(clicks.vector, weights[0], clicks.ages, weights[1], clicks.genders, weights[2], clicks.time)
-    return means.of(place)
+        batch = slice(end - users, end)
+        now = _moved(now.take(slice(users)), clicks.take(batch), pauses.take(batch))
+        weights[:, batch] = now.vector_weight, now.ages_weight, now.genders_weight
+    means = InterestMeans(clicks.vector, weights[0], clicks.ages, weights[1], clicks.genders, weights[2], clicks.time)
+    return means.take(place)

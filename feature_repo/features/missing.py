@@ -24,7 +24,9 @@ TAG_NAMES = (*(f"{tag}_abstained" for tag in TAGS), "category_predicted")
 NAMES = (*MODALITY_NAMES, *TAG_NAMES)
 
 
-def of_vectors(age: NDArray[np.integer], known: NDArray[np.bool_], has: Mapping[str, Floats]) -> dict[str, Floats]:
+def compute_vector_features(
+    age: NDArray[np.integer], known: NDArray[np.bool_], has: Mapping[str, Floats]
+) -> dict[str, Floats]:
     """MODALITY_NAMES of n products, float32 [n].
 
     Args:
@@ -36,7 +38,7 @@ def of_vectors(age: NDArray[np.integer], known: NDArray[np.bool_], has: Mapping[
     return {"vector_age_days": days, **{f"{name}_missing": np.float32(1) - values for name, values in has.items()}}
 
 
-def of_tags(
+def compute_tag_features(
     tagged: NDArray[np.bool_], labelled: Mapping[str, NDArray[np.bool_]], category_told: NDArray[np.bool_] | None
 ) -> dict[str, Floats]:
     """TAG_NAMES of n products, float32 [n], NaN where no tagger has looked.

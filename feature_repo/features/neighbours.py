@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-K = 20
-STRENGTH = 20.0
+NEIGHBOUR_COUNT = 20
+PRIOR_STRENGTH = 20.0
 NAMES = (
     "neighbour_click_rate",
     "neighbour_impressions",
@@ -28,7 +28,7 @@ NAMES = (
 )
 
 
-def statistics(
+def compute_neighbour_features(
     similarity: Floats,
     shown: Ints,
     clicks: Ints,
@@ -53,7 +53,7 @@ def statistics(
     some = np.where(count > 0, 1, np.nan)
     total_shown, total_clicks = (np.where(known, one, 0).sum(axis=1) for one in (shown, clicks))
     prior = others[1] / np.maximum(others[0], 1)
-    rate = (total_clicks + STRENGTH * prior) / (total_shown + STRENGTH)
+    rate = (total_clicks + PRIOR_STRENGTH * prior) / (total_shown + PRIOR_STRENGTH)
     values = (
         rate * some,
         np.log1p(total_shown) * some,

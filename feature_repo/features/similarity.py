@@ -14,19 +14,19 @@ Ints = NDArray[np.int64]
 TILE = 64
 
 
-def lengths(vectors: Vectors) -> Vectors:
+def compute_norms(vectors: Vectors) -> Vectors:
     """Of the rows [n]; NaN of NaN rows, and of rows of zeros."""
     norm: Vectors = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
     norm[~(norm > 0)] = np.nan
     return norm
 
 
-def unit(vectors: Vectors) -> Vectors:
+def normalize_rows(vectors: Vectors) -> Vectors:
     """The rows of unit length [n, d]; NaN rows, and rows of zeros, are NaN."""
-    return vectors / lengths(vectors)[:, None]
+    return vectors / compute_norms(vectors)[:, None]
 
 
-def cosines_of_rows(vectors: Vectors, candidate: Ints, history: Ints, user: Ints) -> Vectors:
+def compute_history_cosines(vectors: Vectors, candidate: Ints, history: Ints, user: Ints) -> Vectors:
     """Cosine of each row's candidate to each vector of its own history, for a log of many users.
 
     Args:
@@ -43,17 +43,17 @@ def cosines_of_rows(vectors: Vectors, candidate: Ints, history: Ints, user: Ints
         return result
     rows = np.flatnonzero((candidate >= 0) & (history >= 0).any(axis=1))
     rows = rows[np.argsort(user[rows], kind="stable")]
-    directions = unit(vectors)
+    directions = normalize_rows(vectors)
     for of_user in np.split(rows, np.flatnonzero(np.diff(user[rows])) + 1) if len(rows) else []:
         left, left_place = _as_they_appear(candidate[of_user])
         right, right_place = _as_they_appear(history[of_user].ravel())
-        similar = tiled_product(directions[left], directions[right])
+        similar = multiply_in_tiles(directions[left], directions[right])
         similar[:, right < 0] = np.nan
         result[of_user] = similar[left_place[:, None], right_place.reshape(len(of_user), -1)]
     return result
 
 
-def cosines_of_windows(
+def compute_window_cosines(
     vectors: Vectors, candidate: Ints, clicked: Ints, before: Ints, end: Ints, user: Ints, length: int
 ) -> Vectors:
     """`cosines_of_rows` of histories that are the last clicks of each user before each row, in a third of the time.
@@ -75,13 +75,13 @@ def cosines_of_windows(
         return result
     rows = np.flatnonzero((candidate >= 0) & (before > 0))
     rows = rows[np.argsort(user[rows], kind="stable")]
-    directions = np.concatenate([unit(vectors), np.full((1, vectors.shape[1]), np.nan, np.float32)])
+    directions = np.concatenate([normalize_rows(vectors), np.full((1, vectors.shape[1]), np.nan, np.float32)])
     for of_user in np.split(rows, np.flatnonzero(np.diff(user[rows])) + 1) if len(rows) else []:
         left, place = _as_they_appear(candidate[of_user])
         clicks = clicked[end[of_user[0]] - before[of_user[0]] : end[of_user[-1]]]
         # A later click adds to the end and moves nothing; before the first click lies nothing.
         similar = np.full((len(left), length + len(clicks)), np.nan, np.float32)
-        similar[:, length:] = tiled_product(directions[left], directions[clicks])
+        similar[:, length:] = multiply_in_tiles(directions[left], directions[clicks])
         windows = np.lib.stride_tricks.sliding_window_view(similar, length, axis=1)
         result[of_user] = windows[place, before[of_user], ::-1]
     return result
@@ -99,7 +99,7 @@ def _as_they_appear(values: Ints) -> tuple[Ints, Ints]:
     return distinct[order], rank[place]
 
 
-def rowwise_cosine(left: Ints, left_vectors: Vectors, right: Ints, right_vectors: Vectors) -> NDArray[np.float32]:
+def compute_pair_cosines(left: Ints, left_vectors: Vectors, right: Ints, right_vectors: Vectors) -> NDArray[np.float32]:
     """Cosine of `left_vectors[left[i]]` and `right_vectors[right[i]]` [n]; NaN for an index of -1 or a norm of 0."""
     result = np.full(len(left), np.nan, np.float32)
     left_norm = np.sqrt(np.einsum("ij,ij->i", left_vectors, left_vectors))
@@ -113,7 +113,7 @@ def rowwise_cosine(left: Ints, left_vectors: Vectors, right: Ints, right_vectors
     return result
 
 
-def tiled_product(left: Vectors, right: Vectors) -> Vectors:
+def multiply_in_tiles(left: Vectors, right: Vectors) -> Vectors:
     """`left @ right.T`, every tile computed by a product of the same shape."""
     padded_left = _padded(left)
     padded_right = _padded(right)

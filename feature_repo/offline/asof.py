@@ -46,7 +46,7 @@ class VersionIndex:
     event: Int64
     """[versions], in `unit`."""
     created: Int64
-    """[versions], in `unit`; null, and every row where there is no created timestamp, is `timestamps.NEVER`."""
+    """[versions], in `unit`; null, and every row where there is no created timestamp, is `timestamps.NULL_TICKS`."""
     row: Int64
     """[versions]: the row's position in the table."""
     unit: str
@@ -68,13 +68,17 @@ def index_versions(
         key_columns: the join key's columns; none means that all rows are versions of one thing.
         created_before: leave out rows created at or after this time, and rows whose created time is unknown.
     """
-    unit = timestamps.unit_of(event)
-    event_ticks = timestamps.ticks(event, unit)
-    created_ticks = np.full(len(event), timestamps.NEVER) if created is None else timestamps.ticks(created, unit)
+    unit = timestamps.comparison_unit(event)
+    event_ticks = timestamps.to_ticks(event, unit)
+    created_ticks = (
+        np.full(len(event), timestamps.NULL_TICKS) if created is None else timestamps.to_ticks(created, unit)
+    )
     codes, code = key_encoding.encode(key_columns, len(event))
-    usable = (code >= 0) & (event_ticks != timestamps.NEVER)
+    usable = (code >= 0) & (event_ticks != timestamps.NULL_TICKS)
     if created_before is not None:
-        usable &= (created_ticks != timestamps.NEVER) & (created_ticks < timestamps.tick(created_before, unit))
+        usable &= (created_ticks != timestamps.NULL_TICKS) & (
+            created_ticks < timestamps.datetime_to_ticks(created_before, unit)
+        )
     row = np.flatnonzero(usable)
     row = row[np.lexsort((created_ticks[row], event_ticks[row], code[row]))]
     return VersionIndex(
@@ -108,9 +112,9 @@ def look_up(
         the key or the time is null.
     """
     code = key_encoding.encode_like(versions.codes, key_columns, len(at))
-    asked = timestamps.ticks(at, versions.unit)
-    code[asked == timestamps.NEVER] = -1
-    lifetime = timestamps.duration(ttl, versions.unit) if ttl else None
+    asked = timestamps.to_ticks(at, versions.unit)
+    code[asked == timestamps.NULL_TICKS] = -1
+    lifetime = timestamps.timedelta_to_ticks(ttl, versions.unit) if ttl else None
     older = _older_created_earlier(versions) if created_by_then else None
     found = np.empty(len(asked), dtype=np.int64)
     for start in range(0, len(asked), BLOCK_ROWS):
@@ -147,7 +151,7 @@ def _look_up_block(
 
 def _created_after(versions: VersionIndex, position: Int64, asked: Int64) -> npt.NDArray[np.bool_]:
     created = versions.created[position]
-    return (created > asked) | (created == timestamps.NEVER)
+    return (created > asked) | (created == timestamps.NULL_TICKS)
 
 
 def _older_created_earlier(versions: VersionIndex) -> Int64:
@@ -156,7 +160,7 @@ def _older_created_earlier(versions: VersionIndex) -> Int64:
     When a version was not created yet, those between it and this one were not either, so that a table filled in one
     night with a year of history is walked in one step and not in a thousand.
     """
-    created = np.where(versions.created == timestamps.NEVER, np.iinfo(np.int64).max, versions.created)
+    created = np.where(versions.created == timestamps.NULL_TICKS, np.iinfo(np.int64).max, versions.created)
     first = np.repeat(versions.starts[:-1], np.diff(versions.starts))
     older = np.arange(len(created)) - 1
     older[older < first] = -1

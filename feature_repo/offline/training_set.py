@@ -89,7 +89,7 @@ class TrainingSet:
             for name in matched.versions.column_names:
                 column = matched.versions[name]
                 encode = dictionary and take.is_list(column.type)
-                make = take.dictionary_column if encode else take.column
+                make = take.take_dictionary if encode else take.take_column
                 result = result.append_column(name, make(column, matched.row_index))
         return result
 
@@ -129,8 +129,8 @@ def join(
             then cannot be told any more, because corrected versions have been dropped since.
     """
     require_unambiguous_columns(rows.schema, event_timestamp, views)
-    earliest = pc.min(timestamps.utc(rows[event_timestamp])) if created_by_then else pa.scalar(None)
-    known_at = [timestamps.moment(earliest)] if earliest.is_valid else []
+    earliest = pc.min(timestamps.to_utc(rows[event_timestamp])) if created_by_then else pa.scalar(None)
+    known_at = [timestamps.scalar_to_datetime(earliest)] if earliest.is_valid else []
     require_kept_versions(views, [*known_at, *([created_before] if created_before else [])])
     find = find or _find
     return TrainingSet(
@@ -202,9 +202,9 @@ def _matched(rows: int, view: ViewTable, found: Matches) -> MatchedVersions:
     for numbers, positions in found:
         position[numbers] = positions
     used = take.renumber(position, view.table.count_rows())
-    wanted = take.rows_of(view.table, used, list(dict.fromkeys([*view.features.values(), view.event_timestamp])))
+    wanted = take.take_rows(view.table, used, list(dict.fromkeys([*view.features.values(), view.event_timestamp])))
     distinct = pa.table({name: wanted[column] for name, column in view.features.items()}).combine_chunks()
-    since = timestamps.utc(wanted[view.event_timestamp])
+    since = timestamps.to_utc(wanted[view.event_timestamp])
     del wanted
     pa.default_memory_pool().release_unused()  # what reading needed, before vectors are written out per row
     return MatchedVersions(row_index=position, versions=distinct, event_timestamp=since)

@@ -57,7 +57,7 @@ class TrainingSetOnDisk:
             for name, index in self.row_index.items():
                 number = np.asarray(index[offset : offset + batch.num_rows])
                 for column in versions[name].column_names:
-                    table = table.append_column(column, take.column(versions[name][column], number))
+                    table = table.append_column(column, take.take_column(versions[name][column], number))
             offset += batch.num_rows
             yield table
 
@@ -168,7 +168,7 @@ def _versions_within(
 
 
 def _write_versions(view: ViewTable, used: Int64, path: Path) -> None:
-    batches = take.batches_of(view.table, used, list(dict.fromkeys(view.features.values())))
+    batches = take.take_batches(view.table, used, list(dict.fromkeys(view.features.values())))
     schema = pa.schema([view.table.schema.field(column).with_name(name) for name, column in view.features.items()])
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:
         for batch in batches:
@@ -178,7 +178,7 @@ def _write_versions(view: ViewTable, used: Int64, path: Path) -> None:
 
 def _earliest(rows: pyarrow.dataset.Dataset, event_timestamp: str, block_rows: int) -> datetime | None:
     lows = [
-        pc.min(timestamps.utc(block[event_timestamp]))
+        pc.min(timestamps.to_utc(block[event_timestamp]))
         for block in key_ranges.read_blocks(rows, [event_timestamp], block_rows)
     ]
-    return min((timestamps.moment(low) for low in lows if low.is_valid), default=None)
+    return min((timestamps.scalar_to_datetime(low) for low in lows if low.is_valid), default=None)

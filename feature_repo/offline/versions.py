@@ -59,7 +59,7 @@ def read_newest(
     versions = asof.index_versions(
         [order[key] for key in keys], order[event_timestamp], order[created_timestamp] if created_timestamp else None
     )
-    return take.rows_of(table, newest_positions(versions), columns, where=where).combine_chunks()
+    return take.take_rows(table, newest_positions(versions), columns, where=where).combine_chunks()
 
 
 def newest_positions(versions: asof.VersionIndex) -> asof.Int64:
@@ -80,7 +80,7 @@ def read_distinct_times(
     columns = list(dict.fromkeys([*keys.values(), event_timestamp]))
     require_columns(table, columns)
     rows = table.to_table(columns=columns, filter=where)
-    named = {moment: timestamps.utc(rows[event_timestamp]), **{name: rows[column] for name, column in keys.items()}}
+    named = {moment: timestamps.to_utc(rows[event_timestamp]), **{name: rows[column] for name, column in keys.items()}}
     distinct = pa.table(named).group_by(list(named)).aggregate([]).drop_null()
     return distinct.sort_by([(name, "ascending") for name in named])
 
@@ -94,7 +94,7 @@ def require_columns(table: pyarrow.dataset.Dataset, columns: Sequence[str]) -> N
 
 def _bound(moment: datetime, type_: pa.DataType) -> pa.Scalar:
     zone = type_.tz if pa.types.is_timestamp(type_) else None
-    return pa.scalar(timestamps.tick(moment, "us"), pa.timestamp("us", tz=zone))
+    return pa.scalar(timestamps.datetime_to_ticks(moment, "us"), pa.timestamp("us", tz=zone))
 
 
 def read_gone_products(path: Path, at: datetime | None = None) -> pa.ChunkedArray:

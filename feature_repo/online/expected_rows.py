@@ -62,8 +62,8 @@ def pack_rows(layout: Layout, rows: pa.Table, event: str, created: str | None, w
         VitrineError: a column's type does not fit its feature.
     """
     found = {field.name: columns.from_arrow(field, _known(field, rows[field.name], words)) for field in layout.fields}
-    made = timestamps.ticks(rows[created], "us") if created else None
-    return encode_rows(layout, found, timestamps.ticks(rows[event], "us"), made, words)
+    made = timestamps.to_ticks(rows[created], "us") if created else None
+    return encode_rows(layout, found, timestamps.to_ticks(rows[event], "us"), made, words)
 
 
 def compare_rows(online: Sequence[bytes], wanted: Sequence[bytes], view: View, words: Dictionaries) -> RowDifferences:

@@ -93,8 +93,8 @@ class Packer:
             self.view,
             online.keys(self.view, {name: entity_keys.from_arrow(rows[name]) for name in join_keys}, rows.num_rows),
             {field.name: self.to_column(field, rows[field.name]) for field in fields},
-            timestamps.ticks(rows[self.event_timestamp], "us"),
-            timestamps.ticks(rows[self.created_timestamp], "us") if self.created_timestamp else None,
+            timestamps.to_ticks(rows[self.event_timestamp], "us"),
+            timestamps.to_ticks(rows[self.created_timestamp], "us") if self.created_timestamp else None,
         )
 
 

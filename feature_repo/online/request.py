@@ -146,7 +146,7 @@ class PlannedRequest:
             for shown in view.names.keys() & self.out.keys() if view.place is not None else ():
                 column = view.column(shown)
                 values = view.spread(np.asarray(column.values))
-                columns.into(replace(column, values=values, valid=None), self.out[shown])
+                columns.copy_into(replace(column, values=values, valid=None), self.out[shown])
         return FeatureBatch(self.count, views, self.plan.on_demand)
 
 

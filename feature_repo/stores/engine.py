@@ -109,7 +109,7 @@ class ColumnarEngine(LocalComputeEngine):
         cluster.connect(address)
         from feature_repo.distributed import materialize as on_ray
 
-        return on_ray.writer(online.store, online.project, packer), on_ray.ROWS_PER_ENTRY
+        return on_ray.make_writer(online.store, online.project, packer), on_ray.ROWS_PER_ENTRY
 
 
 def _window(view: FeatureView, start: datetime, end: datetime) -> tuple[TimeWindow, bool]:

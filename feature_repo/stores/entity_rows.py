@@ -36,7 +36,7 @@ def from_caller(entity_df: pd.DataFrame | pa.Table | Any) -> tuple[pa.Table | py
         raise VitrineError(f"entity_df is a {type(entity_df).__name__}; pass a pandas DataFrame or a pyarrow Table")
     rows = _arrow(entity_df) if isinstance(entity_df, pd.DataFrame) else entity_df
     column = _time_column(rows.schema)
-    return rows.set_column(rows.column_names.index(column), column, timestamps.utc(rows[column])), column
+    return rows.set_column(rows.column_names.index(column), column, timestamps.to_utc(rows[column])), column
 
 
 def from_views(

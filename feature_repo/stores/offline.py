@@ -196,7 +196,7 @@ def _find(ray: str | None) -> Lookup | None:
     cluster.connect(ray)
     from feature_repo.distributed import join
 
-    return join.find
+    return join.look_up_rows
 
 
 def _pull(

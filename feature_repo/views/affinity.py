@@ -40,6 +40,6 @@ history = RequestSource(
 )
 def user_product_affinity(inputs: pd.DataFrame) -> pd.DataFrame:
     # Imported here: Feast keeps the source of this function and runs it without the rest of the module.
-    from feature_repo.features.affinity_frame import of_frame
+    from feature_repo.features.affinity_frame import compute_affinity_frame
 
-    return of_frame(inputs)
+    return compute_affinity_frame(inputs)

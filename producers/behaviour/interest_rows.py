@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from feature_repo.arrow import timestamps
-from feature_repo.features.interest import Interest, Means
+from feature_repo.features.interest import InterestMeans, UserInterest
 from feature_repo.schema import (
     CHILD_AGES,
     CHILD_GENDERS,
@@ -41,7 +41,7 @@ class History:
     """[n], place of the click that made the version."""
 
 
-def table(*, users: pa.Array, means: Means, history: History, encoder_version: str, now: datetime) -> pa.Table:
+def table(*, users: pa.Array, means: InterestMeans, history: History, encoder_version: str, now: datetime) -> pa.Table:
     """Versions of users as rows (schema.USER_INTEREST).
 
     Args:
@@ -71,7 +71,7 @@ def table(*, users: pa.Array, means: Means, history: History, encoder_version: s
     return pa.table(columns).cast(USER_INTEREST)
 
 
-def row(user: str, interest: Interest, encoder_version: str, now: datetime) -> pa.Table:
+def row(user: str, interest: UserInterest, encoder_version: str, now: datetime) -> pa.Table:
     """One user's version (schema.USER_INTEREST), made one click at a time."""
     means = interest.means
     vectors = {"interest_vector": means.vector, "child_age_mix": means.ages, "child_gender_mix": means.genders}
@@ -91,22 +91,22 @@ def row(user: str, interest: Interest, encoder_version: str, now: datetime) -> p
     return pa.table(columns).select(USER_INTEREST.names).cast(USER_INTEREST)
 
 
-def read(row: Mapping[str, Any], width: int) -> Interest:
+def read(row: Mapping[str, Any], width: int) -> UserInterest:
     """A user's version as it lies in the table (`to_pylist`), to take the next click from there.
 
     Args:
         width: of the vectors: a user whose clicks had none has a null.
     """
-    means = Means(
+    means = InterestMeans(
         vector=_vector(row["interest_vector"], width),
         vector_weight=np.array([row["interest_weight"]], np.float32),
         ages=_vector(row["child_age_mix"], len(CHILD_AGES)),
         ages_weight=np.array([row["child_age_weight"]], np.float32),
         genders=_vector(row["child_gender_mix"], len(CHILD_GENDERS)),
         genders_weight=np.array([row["child_gender_weight"]], np.float32),
-        time=np.array([timestamps.tick(row[EVENT_TIMESTAMP], "us") - 1]),
+        time=np.array([timestamps.datetime_to_ticks(row[EVENT_TIMESTAMP], "us") - 1]),
     )
-    return Interest(means, tuple(row["recent_products"]), tuple(row["recent_times"]), row["clicks"])
+    return UserInterest(means, tuple(row["recent_products"]), tuple(row["recent_times"]), row["clicks"])
 
 
 def _vector(value: Any, width: int) -> NDArray[np.float32]:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.features import interest
-from feature_repo.features.interest import Click
+from feature_repo.features.interest import Clicks
 from feature_repo.offline import delta
 from feature_repo.schema import EVENT_TIMESTAMP, USER_ID
 from producers.behaviour import interest_rows
@@ -112,13 +112,13 @@ def _rows(
 ) -> pa.Table:
     """The versions just after `clicks` (by user, then time, `sizes` of each user) of which `wanted` says which."""
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    click = Click(*products.of(clicks), log.time[clicks])
-    means = interest.means_of_histories(click, starts)
+    click = Clicks(*products.of(clicks), log.time[clicks])
+    means = interest.compute_interest_histories(click, starts)
     first = np.repeat(starts[:-1], sizes)
     place = np.flatnonzero(wanted)
     return interest_rows.table(
         users=log.users.take(pa.array(log.user[clicks[place]])),
-        means=means.of(place) if len(place) < len(clicks) else means,
+        means=means.take(place) if len(place) < len(clicks) else means,
         history=interest_rows.History(log.products, log.product[clicks], log.time[clicks], first[place], place),
         encoder_version=version,
         now=now,

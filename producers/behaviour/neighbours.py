@@ -137,9 +137,11 @@ class _State:
         if not len(self.shown):
             nobody = np.zeros(neighbours.shape, np.int64)
             nothing = np.full(neighbours.shape, np.nan, np.float32)
-            return definition.statistics(similarity, nobody, nobody, nothing, nothing, (nobody[:, 0], nobody[:, 0]))
+            return definition.compute_neighbour_features(
+                similarity, nobody, nobody, nothing, nothing, (nobody[:, 0], nobody[:, 0])
+            )
         shown, clicks = (np.where(own < 0, 0, one[own]) for one in (self.shown, self.clicks))
-        return definition.statistics(
+        return definition.compute_neighbour_features(
             similarity,
             self.shown[neighbours],
             self.clicks[neighbours],

@@ -11,8 +11,8 @@ from feature_repo import schema
 from feature_repo.arrow.take import to_matrix
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
-from feature_repo.features.ages import expected_stage
-from feature_repo.features.similarity import unit
+from feature_repo.features.ages import compute_expected_stage
+from feature_repo.features.similarity import normalize_rows
 from feature_repo.offline import delta
 from feature_repo.schema import CHILD_AGES, CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 
@@ -74,11 +74,11 @@ def read_changes(settings: Settings, version: str) -> Changes:
         part = slice(start, start + size)
         if kind == "vector":
             vector[part] = np.arange(size)
-            vectors = unit(to_matrix(table["fused_vector"]))
+            vectors = normalize_rows(to_matrix(table["fused_vector"]))
         elif kind == "price":
             price[part] = table["price"].cast(pa.float32()).to_numpy()
         else:
-            age[part] = expected_stage(to_matrix(table["child_age_distribution"], len(CHILD_AGES)))
+            age[part] = compute_expected_stage(to_matrix(table["child_age_distribution"], len(CHILD_AGES)))
         start += size
     if not len(vectors):
         raise VitrineError(f"no vector of {version} in `product_embedding`; run `produce embeddings`")

@@ -93,7 +93,7 @@ def held_at(
     number = np.append(np.searchsorted(used, position[position >= 0]), -1)
     place = np.full(len(position), -1)
     place[position >= 0] = number[:-1]
-    return place, take.rows_of(rows, used, columns, where=where)
+    return place, take.take_rows(rows, used, columns, where=where)
 
 
 def _gather(values: Floats, row: Int64) -> Floats:

@@ -110,7 +110,7 @@ def train_codebook(
         centroids = np.array(means.centroids, np.float32)
         found.append(centroids)
         left = left - centroids[_nearest(_index(centroids), left)]
-    return Codebook(tuple(found), encoder_version, timestamps.tick(now, "us"))
+    return Codebook(tuple(found), encoder_version, timestamps.datetime_to_ticks(now, "us"))
 
 
 def choose_size(products: int) -> int:

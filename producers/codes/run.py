@@ -131,7 +131,7 @@ def _train(settings: Settings, version: str, levels: int, size: int | None, seed
     if len(last) > most:
         last = np.random.default_rng(seed).choice(last, most, replace=False)
     where = pc.field("encoder_version") == version
-    rows = take.rows_of(
+    rows = take.take_rows(
         delta.open_dataset(settings.table(schema.EMBEDDING_TABLE)), np.sort(last), ["fused_vector"], where=where
     )
     vectors = to_matrix(rows["fused_vector"])

@@ -246,7 +246,7 @@ class _Work:
 def _chunks(state: CatalogueChanges, rows: RowIndices, columns: list[str]) -> Iterator[pa.Table]:
     """Rows of the new versions, ROWS_A_COMMIT at a time, with the hash of their titles."""
     held: list[pa.RecordBatch] = []
-    for batch in take.batches_of(state.new, rows, columns) if len(rows) else ():
+    for batch in take.take_batches(state.new, rows, columns) if len(rows) else ():
         held.append(batch)
         if sum(map(len, held)) >= ROWS_PER_COMMIT:
             whole = pa.Table.from_batches(held)

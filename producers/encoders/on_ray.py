@@ -79,7 +79,7 @@ def _embedded(chunks: Iterator[pa.Table], encoder: Encoder, path_or_name: str, n
     actors = _actors(
         path_or_name, encoder.version
     )  # they end with this frame, when they have done what they were given
-    most, turns = AHEAD * (cluster.cpus() + len(actors)), cycle(actors)
+    most, turns = AHEAD * (cluster.count_cpus() + len(actors)), cycle(actors)
     waiting: deque[tuple[list[Any], StageSeconds]] = deque()
     unfinished: list[Any] = []
     while True:
@@ -105,7 +105,7 @@ def _embedded(chunks: Iterator[pa.Table], encoder: Encoder, path_or_name: str, n
 
 
 def _actors(path_or_name: str, version: str) -> list[Any]:
-    gpus, cpus = int(ray.cluster_resources().get("GPU", 0)), cluster.cpus()
+    gpus, cpus = int(ray.cluster_resources().get("GPU", 0)), cluster.count_cpus()
     # An actor that held the only processor would leave none to decode.
     wants = {"num_gpus": 1, "num_cpus": 0} if gpus else {"num_cpus": 1 if cpus > 1 else 0}
     actor: Any = ray.remote(**wants, max_restarts=-1, max_task_retries=-1)(_Actor)

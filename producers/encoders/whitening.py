@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from feature_repo.errors import VitrineError
-from feature_repo.features.similarity import unit
+from feature_repo.features.similarity import normalize_rows
 
 Vectors = NDArray[np.float32]
 
@@ -54,7 +54,7 @@ class Space:
 
     def of(self, vectors: Vectors) -> Vectors:
         """Unit rows of vectors [n, d]; NaN rows stay so."""
-        return unit(np.asarray((vectors - self.centre) @ self.axes, np.float32))
+        return normalize_rows(np.asarray((vectors - self.centre) @ self.axes, np.float32))
 
 
 def fit_whitening(fused: Vectors) -> Space | None:
@@ -138,5 +138,5 @@ def fuse(image: Vectors, text: Vectors, weights: tuple[float, float], space: Spa
     A pair that cancels out, or a row with neither, is NaN.
     """
     parts = [np.nan_to_num(rows) * np.float32(weight) for rows, weight in zip((image, text), weights, strict=True)]
-    fused = unit(parts[0] + parts[1])
+    fused = normalize_rows(parts[0] + parts[1])
     return fused if space is None else space.of(fused)

@@ -19,7 +19,7 @@ from feature_repo import schema
 from feature_repo.arrow import timestamps
 from feature_repo.config import Settings
 from feature_repo.features import interest
-from feature_repo.features.interest import Click, Interest
+from feature_repo.features.interest import Clicks, UserInterest
 from feature_repo.offline import delta, validation
 from producers.behaviour import interest_rows
 from producers.streaming.source import StreamMessage, describe_failure
@@ -32,7 +32,7 @@ MISSING = "no user_id, product_id or event_timestamp"
 NO_TIME = "event_timestamp is no ISO 8601 with a zone"
 FUTURE = f"event_{validation.FUTURE}"
 TOO_EARLY = f"event_{validation.TOO_EARLY}"
-FIRST = timestamps.tick(datetime.min, "us")
+FIRST = timestamps.datetime_to_ticks(datetime.min, "us")
 """The first moment that Python's calendar has."""
 
 Vector = NDArray[np.float32]
@@ -69,7 +69,7 @@ class InterestUpdater:
         self._settings = settings
         self._version = encoder_version
         self._width = width
-        self._users: dict[str, Interest | None] = {}
+        self._users: dict[str, UserInterest | None] = {}
         self._products: dict[str, _Versions] = {}
         self._uncommitted: dict[str, list[tuple[str, int, dict[str, Vector]]]] = {}
 
@@ -108,7 +108,7 @@ class InterestUpdater:
             else:
                 try:
                     click = self._products[one.product].click(one.time, self._width)
-                    after = interest.update(state, one.product, click)
+                    after = interest.update_interest(state, one.product, click)
                     rows.append(interest_rows.row(one.user, after, self._version, _moment(one.message.arrived)))
                 except Exception as error:
                     refused.append((one.message, describe_failure(error)))
@@ -161,7 +161,7 @@ class _Versions:
     def add(self, table: str, since: int, said: dict[str, Vector]) -> None:
         self._known.setdefault(table, {})[since] = said
 
-    def click(self, time: int, width: int) -> Click:
+    def click(self, time: int, width: int) -> Clicks:
         """A click at a time, of one user."""
         said = {name: np.full(len(labels), np.nan, np.float32) for name, labels in _LABELS.items()}
         said["fused_vector"] = np.full(width, np.nan, np.float32)
@@ -169,7 +169,7 @@ class _Versions:
             since = [moment for moment in versions if moment <= time]
             said |= versions[max(since)] if since else {}
         ages, genders = (said[name][None] for name in _LABELS)
-        return Click(said["fused_vector"][None], ages, genders, np.array([time]))
+        return Clicks(said["fused_vector"][None], ages, genders, np.array([time]))
 
 
 def _read(message: StreamMessage, now: datetime, refused: list[tuple[StreamMessage, str]]) -> _Read | None:
@@ -194,7 +194,7 @@ def _read(message: StreamMessage, now: datetime, refused: list[tuple[StreamMessa
 
 
 def _tick(moment: datetime) -> int:
-    return timestamps.tick(moment, "us")
+    return timestamps.datetime_to_ticks(moment, "us")
 
 
 def _moment(tick: int) -> datetime:

@@ -28,7 +28,7 @@ WAIT = 0.1
 """Seconds for which new messages are waited for, before looking whether to commit or to end."""
 COMMIT_ROWS = 20_000
 """Rows that are committed before their time: they are in memory."""
-LAST = timestamps.tick(datetime.max, "us")
+LAST = timestamps.datetime_to_ticks(datetime.max, "us")
 """The last moment that Python's calendar has."""
 NO_ARRIVAL = "its id in the stream is no time: let the stream give the ids"
 

@@ -20,8 +20,8 @@ from consumers.ranking.content_features import FeatureGroup, compute_groups
 from consumers.ranking.splits import find_test_start
 from consumers.ranking.training_set import JoinedView, TrainingSet, gather_rows
 from feature_repo.arrow.field import STORAGES
-from feature_repo.features.interest import Click, means_of_histories
-from feature_repo.features.similarity import rowwise_cosine
+from feature_repo.features.interest import Clicks, compute_interest_histories
+from feature_repo.features.similarity import compute_pair_cosines
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, USER_ID
 from tests.benchmarks.stored_vectors import lists, through_rows
 
@@ -120,11 +120,11 @@ def _interest_cosine(
     clicks = index_clicks(data.user, data.time, data.clicked)
     row = np.where(np.append(~np.isnan(vectors[:, 0]), False)[view.row], view.row, -1)
     nothing = [np.full((len(clicks.rows), len(labels)), np.nan, np.float32) for labels in (CHILD_AGES, CHILD_GENDERS)]
-    click = Click(gather_rows(vectors, row[clicks.rows]), *nothing, data.time[clicks.rows])
+    click = Clicks(gather_rows(vectors, row[clicks.rows]), *nothing, data.time[clicks.rows])
     starts = np.searchsorted(data.user[clicks.rows], np.arange(int(data.user.max()) + 2))
-    means = _stored(means_of_histories(click, starts).vector, storage)
+    means = _stored(compute_interest_histories(click, starts).vector, storage)
     last = np.where(clicks.before > 0, clicks.end - 1, -1)
-    return rowwise_cosine(row, np.nan_to_num(_stored(vectors, storage)), last, np.nan_to_num(means))
+    return compute_pair_cosines(row, np.nan_to_num(_stored(vectors, storage)), last, np.nan_to_num(means))
 
 
 def _stored(vectors: NDArray[np.float32], storage: str) -> NDArray[np.float32]:

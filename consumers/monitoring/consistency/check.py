@@ -197,7 +197,12 @@ def _check_served(
         return ViewConsistency(view.name, not_judged=history)
     ledger = materialization_log.read_state(online, view.name)
     judged = judge_served(
-        online, history, served, ledger, now=timestamps.tick(now, "us"), grace=timestamps.duration(grace, "us")
+        online,
+        history,
+        served,
+        ledger,
+        now=timestamps.datetime_to_ticks(now, "us"),
+        grace=timestamps.timedelta_to_ticks(grace, "us"),
     )
     return _figures(judged, view, sampling.Sample({}, len(served.keys), complete=True), None)
 
@@ -228,7 +233,12 @@ def _check_view(
         there = sampling.smallest(batches, sample, seed)
         keys = sampling.union([there], sample)
     judged = judge(
-        online, history, keys, ledger, now=timestamps.tick(now, "us"), grace=timestamps.duration(grace, "us")
+        online,
+        history,
+        keys,
+        ledger,
+        now=timestamps.datetime_to_ticks(now, "us"),
+        grace=timestamps.timedelta_to_ticks(grace, "us"),
     )
     ends = [window.end for window in ledger.files.values()] if ledger else []
     return _figures(judged, view, there, max(ends, default=None))

@@ -84,7 +84,7 @@ def judge_served(
     versions = history.versions(list(distinct), ledger).of_each(asked)
     at = np.array(served.at, np.int64)[versions.key]
     moment = Taken.of(history.table, ledger).moment(versions.position)
-    there = versions.online & (moment != timestamps.NEVER) & (moment <= at - CLOCKS)
+    there = versions.online & (moment != timestamps.NULL_TICKS) & (moment <= at - CLOCKS)
     known = (versions.event <= at) & (versions.created <= at)
     return _judge(online, history, served, versions, there, known, now - grace)
 
@@ -157,7 +157,7 @@ def _stamps(found: Sequence[bytes | None]) -> tuple[Int64, Int64]:
     return expected_rows.read_timestamps([row if row is not None else _NEVER for row in found])
 
 
-_NEVER = 2 * int(timestamps.NEVER).to_bytes(8, "little", signed=True)
+_NEVER = 2 * int(timestamps.NULL_TICKS).to_bytes(8, "little", signed=True)
 
 
 def _differences(

@@ -114,7 +114,7 @@ class ViewHistory:
             key = np.array(found, np.int64)
             mine = usable[key >= 0]
             taken = block.take(pa.array(mine))
-            stamps = (timestamps.ticks(taken[name], "us") for name in (EVENT_TIMESTAMP, CREATED_TIMESTAMP))
+            stamps = (timestamps.to_ticks(taken[name], "us") for name in (EVENT_TIMESTAMP, CREATED_TIMESTAMP))
             parts.append((key[key >= 0], *stamps, mine + offset))
             offset += len(block)
         key, event, created_at, position = (np.concatenate(columns) for columns in zip(*parts, strict=True))
@@ -125,7 +125,7 @@ class ViewHistory:
         """The rows at these positions of the table, in the order in which they are asked for."""
         ascending, place = np.unique(position, return_inverse=True)
         columns = [*self.view.layout.fields_by_name, EVENT_TIMESTAMP, CREATED_TIMESTAMP]
-        return take.rows_of(self.table, ascending, columns).take(pa.array(place))
+        return take.take_rows(self.table, ascending, columns).take(pa.array(place))
 
     def _blocks(self, more: list[str]) -> Iterator[pa.Table]:
         return key_ranges.read_blocks(self.table, [*dict(self.view.join_keys), EVENT_TIMESTAMP, *more], BLOCK_ROWS)

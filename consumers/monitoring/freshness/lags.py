@@ -102,7 +102,7 @@ class Timeline:
             return None
         versioned = [VERSION] if VERSION in table.schema.names else []
         found = table.to_table(columns=[PRODUCT_ID, EVENT_TIMESTAMP, *versioned])
-        event, position = timestamps.ticks(found[EVENT_TIMESTAMP], "us"), np.arange(len(found))
+        event, position = timestamps.to_ticks(found[EVENT_TIMESTAMP], "us"), np.arange(len(found))
         taken = Taken.of(table, ledger)
         moment = taken.moment(position)
         rows = pd.DataFrame(
@@ -111,7 +111,7 @@ class Timeline:
                 "event": found[EVENT_TIMESTAMP].to_pandas(),
                 "online": taken.online(position, event),
                 "moment": pd.to_datetime(
-                    np.where(moment == timestamps.NEVER, pd.NaT.value, moment), unit="us", utc=True
+                    np.where(moment == timestamps.NULL_TICKS, pd.NaT.value, moment), unit="us", utc=True
                 ),
                 "version": found[VERSION].to_pandas() if versioned else None,
             }
@@ -153,7 +153,7 @@ def read_impressions(file: Path) -> pd.DataFrame:
     """
     try:
         log = pq.read_table(file, columns=[PRODUCT_ID, EVENT_TIMESTAMP])
-        moment = timestamps.utc(log[EVENT_TIMESTAMP]).cast(TIMESTAMP, safe=False)
+        moment = timestamps.to_utc(log[EVENT_TIMESTAMP]).cast(TIMESTAMP, safe=False)
         frame = pd.DataFrame({"product": log[PRODUCT_ID].to_pandas(), "moment": moment.to_pandas()})
     except (OSError, pa.ArrowException, KeyError) as error:
         raise VitrineError(

@@ -25,7 +25,7 @@ class Taken:
     """[files], microseconds since 1970 UTC, inclusive; likewise `until`."""
     until: Int64
     since: Int64
-    """[files], when it came online; timestamps.NEVER where nobody wrote that down."""
+    """[files], when it came online; timestamps.NULL_TICKS where nobody wrote that down."""
 
     @staticmethod
     def of(table: pyarrow.dataset.FileSystemDataset, ledger: MaterializationState | None) -> "Taken":
@@ -36,14 +36,17 @@ class Taken:
             window = None if ledger is None else ledger.files.get(name)
             moment = None if ledger is None else ledger.online_since.get(name)
             rows.append(fragment.count_rows())
-            since.append(timestamps.NEVER if moment is None else timestamps.tick(moment, "us"))
+            since.append(timestamps.NULL_TICKS if moment is None else timestamps.datetime_to_ticks(moment, "us"))
             if ledger is None:
                 stretches.append(EVERYTHING)
             else:
                 stretches.append(
                     NOTHING
                     if window is None
-                    else (timestamps.tick(window.start, "us"), timestamps.tick(window.end, "us"))
+                    else (
+                        timestamps.datetime_to_ticks(window.start, "us"),
+                        timestamps.datetime_to_ticks(window.end, "us"),
+                    )
                 )
         bounds = np.array(stretches, np.int64).reshape(-1, 2)
         return Taken(np.cumsum(rows, dtype=np.int64), bounds[:, 0], bounds[:, 1], np.array(since, np.int64))
@@ -54,7 +57,7 @@ class Taken:
         return (self.start[file] <= event) & (event <= self.until[file])
 
     def moment(self, position: Int64) -> Int64:
-        """[n], when the rows' files came online; timestamps.NEVER where unknown."""
+        """[n], when the rows' files came online; timestamps.NULL_TICKS where unknown."""
         return self.since[self._file(position)]
 
     def _file(self, position: Int64) -> NDArray[np.intp]:

@@ -19,7 +19,7 @@ from feature_repo.errors import VitrineError
 from feature_repo.online.decode import DecodedRows, Status
 from feature_repo.online.row_format import NO_CREATED_TIMESTAMP
 
-NULL_TIMESTAMP = timestamps.NEVER
+NULL_TIMESTAMP = timestamps.NULL_TICKS
 """What Feast writes for a missing timestamp."""
 _SAME_ATTRIBUTE = {"pdf_bytes": "bytes_val", "image_bytes": "bytes_val"}
 _PLAIN = {"bool", "int32", "int64", "float", "double", "string", "bytes", "pdf_bytes", "image_bytes"}
@@ -102,7 +102,9 @@ def _plain_values(column: Column) -> list[Any]:
 
 def microseconds(moments: Sequence[datetime | None]) -> NDArray[np.int64]:
     """Moments as microseconds since 1970 UTC; those without a zone are UTC, None is NO_CREATED_TIMESTAMP."""
-    return np.array([NO_CREATED_TIMESTAMP if one is None else timestamps.tick(one, "us") for one in moments], np.int64)
+    return np.array(
+        [NO_CREATED_TIMESTAMP if one is None else timestamps.datetime_to_ticks(one, "us") for one in moments], np.int64
+    )
 
 
 def to_feast(rows: DecodedRows) -> list[tuple[datetime | None, dict[str, Value] | None]]:

@@ -18,7 +18,7 @@ def cluster() -> Iterator[None]:
 
     ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, **cluster.QUIET)
     cluster.connect("local")
-    cluster.be_quiet()
+    cluster.silence_ray()
     # Ray's default exchange starts processes for each: seconds here for what takes this one a fifth of a second.
     ray.data.DataContext.get_current().shuffle_strategy = ShuffleStrategy.SORT_SHUFFLE_PULL_BASED
     yield

@@ -79,7 +79,7 @@ def test_the_training_set_is_that_of_one_machine(tmp_path: Path, seed: int, opti
     asked = views(tmp_path / "looks", chance.choice([None, timedelta(days=2)]))
     rows = impressions(chance)
     expected = training_set.join(rows, "at", asked, **options)
-    made = training_set.join(rows, "at", asked, **options, find=join.find)
+    made = training_set.join(rows, "at", asked, **options, find=join.look_up_rows)
     for name, matched in expected.views.items():
         assert made.views[name].row_index.tolist() == matched.row_index.tolist()
         assert made.views[name].versions == matched.versions
@@ -104,7 +104,7 @@ def test_rows_in_files_are_read_by_the_tasks(tmp_path: Path) -> None:
         pq.write_table(rows.slice(100 * part, 100), tmp_path / f"rows-{part}.parquet", row_group_size=30)
     in_files = ds.dataset([tmp_path / f"rows-{part}.parquet" for part in range(3)])
     asked = views(tmp_path / "looks", None)[:1]
-    made = training_set_on_disk.write(in_files, "at", asked, tmp_path / "set", find=join.find)
+    made = training_set_on_disk.write(in_files, "at", asked, tmp_path / "set", find=join.look_up_rows)
     expected = training_set.join(rows, "at", asked)
     assert made.row_index["looks"].tolist() == expected.views["looks"].row_index.tolist()
     assert made.versions["looks"].to_table() == expected.views["looks"].versions
@@ -116,7 +116,7 @@ def test_an_empty_table_and_no_rows_give_nothing(tmp_path: Path) -> None:
     delta.overwrite(tmp_path / "empty", delta.read(tmp_path / "looks").slice(0, 0))
     rows = impressions(chance)
     for folder, of in ((tmp_path / "empty", rows), (tmp_path / "looks", rows.slice(0, 0))):
-        made = training_set.join(of, "at", views(folder, None)[:2], find=join.find)
+        made = training_set.join(of, "at", views(folder, None)[:2], find=join.look_up_rows)
         assert made.to_table() == training_set.join(of, "at", views(folder, None)[:2]).to_table()
 
 
@@ -124,7 +124,7 @@ def test_a_key_of_another_kind_is_refused_in_one_line_by_the_name_of_its_view(tm
     versions(random.Random(5), tmp_path / "looks", files=1)
     rows = impressions(random.Random(5))
     rows = rows.set_column(0, "shown", pa.array(range(len(rows))))
-    for find in (None, join.find):
+    for find in (None, join.look_up_rows):
         with pytest.raises(
             VitrineError, match=r"`looks`.*type int64 cannot be compared with one of type string"
         ) as refusal:

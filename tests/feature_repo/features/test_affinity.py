@@ -13,7 +13,7 @@ from consumers.online.affinity import fetch_with_affinity
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.features import affinity, affinity_torch
-from feature_repo.features.affinity import NAMES, Candidates, Rows, User
+from feature_repo.features.affinity import NAMES, AffinityLog, Candidates, UserState
 from feature_repo.stores.opening import open_feature_store
 from tests.feature_repo.features import slow, world
 from tests.feature_repo.features.world import RANKED, Shop
@@ -69,12 +69,12 @@ def history_of(user: str) -> list[int]:
     return [product for product, _ in reversed(SHOP.clicks[user])][:50]
 
 
-def row_of(shop: Shop, user: str) -> User:
+def row_of(shop: Shop, user: str) -> UserState:
     state = world.interest_of(shop, user)
     assert state is not None
     last = history_of(user)
     means = state.means
-    return User(
+    return UserState(
         means.vector[0],
         means.ages[0],
         means.genders[0],
@@ -90,7 +90,7 @@ CANDIDATES = Candidates(SHOP.products, SHOP.vectors, SHOP.ages, SHOP.genders, SH
 
 @pytest.mark.parametrize("user", USERS[1:])
 def test_the_definition_is_what_the_slow_one_says(expected: dict[str, np.ndarray], user: str) -> None:
-    same(affinity.of_user(row_of(SHOP, user), CANDIDATES, NOW), of(expected, user), 5e-4)
+    same(affinity.compute_user_affinity(row_of(SHOP, user), CANDIDATES, NOW), of(expected, user), 5e-4)
 
 
 @pytest.mark.parametrize("user", USERS)
@@ -108,15 +108,15 @@ def test_candidates_of_which_nothing_is_known_are_like_nothing(reader: OnlineRea
 
 def test_a_whole_log_gets_what_single_requests_get(expected: dict[str, np.ndarray]) -> None:
     rows = whole_log()
-    found = affinity.of_rows(rows, SHOP.vectors, SHOP.codes, np.full(len(rows.user), NOW))
+    found = affinity.compute_log_affinity(rows, SHOP.vectors, SHOP.codes, np.full(len(rows.user), NOW))
     same(found, {name: values[1:] for name, values in expected.items()}, 5e-4)
 
 
 def test_torch_says_the_same(expected: dict[str, np.ndarray]) -> None:
     rows = whole_log()
     vectors = np.concatenate([SHOP.vectors, np.full((1, world.WIDTH), np.nan, np.float32)])
-    numpy = affinity.of_rows(rows, SHOP.vectors, SHOP.codes, np.full(len(rows.user), NOW))
-    found = affinity_torch.affinity(
+    numpy = affinity.compute_log_affinity(rows, SHOP.vectors, SHOP.codes, np.full(len(rows.user), NOW))
+    found = affinity_torch.compute_affinity(
         *map(torch.from_numpy, (vectors[rows.candidate], vectors[rows.history], rows.interest)),
         (torch.from_numpy(rows.candidate_ages), torch.from_numpy(rows.ages)),
         (torch.from_numpy(rows.candidate_genders), torch.from_numpy(rows.genders)),
@@ -134,7 +134,7 @@ def test_torch_hands_gradients_to_the_vectors() -> None:
     for tensor in (candidate, history, interest):
         tensor.requires_grad_()
     stages, genders = torch.full((4, 5), 0.2), torch.full((4, 3), 1 / 3)
-    values = affinity_torch.affinity(
+    values = affinity_torch.compute_affinity(
         candidate, history, interest, (stages, stages), (genders, genders), torch.zeros(4), torch.zeros(4, 3)
     )
     values.sum().backward()
@@ -143,7 +143,7 @@ def test_torch_hands_gradients_to_the_vectors() -> None:
     assert (candidate.grad != 0).any(dim=1).all()
 
 
-def whole_log() -> Rows:
+def whole_log() -> AffinityLog:
     """Every user with a row beside every product."""
     users, products = USERS[1:], len(SHOP.products)
     history = np.full((len(users), 50), -1)
@@ -156,7 +156,7 @@ def whole_log() -> Rows:
         return np.repeat(np.stack(values), products, axis=0)
 
     candidate = np.tile(np.arange(products), len(users))
-    return Rows(
+    return AffinityLog(
         user=of_users(list(range(len(users)))),
         interest=of_users([state.means.vector[0] for state in known]),
         ages=of_users([state.means.ages[0] for state in known]),
@@ -166,7 +166,7 @@ def whole_log() -> Rows:
         candidate=candidate,
         candidate_ages=SHOP.ages[candidate],
         candidate_genders=SHOP.genders[candidate],
-        same_product=np.concatenate([affinity.times_clicked(range(products), history_of(user)) for user in users]),
+        same_product=np.concatenate([affinity.count_clicks(range(products), history_of(user)) for user in users]),
     )
 
 

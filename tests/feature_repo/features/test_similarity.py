@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from consumers.ranking.click_counts import index_clicks
-from feature_repo.features.similarity import cosines_of_rows, cosines_of_windows
+from feature_repo.features.similarity import compute_history_cosines, compute_window_cosines
 
 PRODUCTS, WIDTH, LENGTH = 7, 5, 4
 
@@ -32,8 +32,8 @@ def test_windows_of_clicks_have_the_cosines_of_the_same_histories_written_out(
     clicks = index_clicks(user, time, clicked)
     shown = candidate[clicks.rows]
     history = np.append(shown, -1)[clicks.window(np.arange(len(user)), LENGTH)]
-    found = cosines_of_windows(vectors, candidate, shown, clicks.before, clicks.end, user, LENGTH)
-    wanted = cosines_of_rows(vectors, candidate, history, user)
+    found = compute_window_cosines(vectors, candidate, shown, clicks.before, clicks.end, user, LENGTH)
+    wanted = compute_history_cosines(vectors, candidate, history, user)
     np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
@@ -45,7 +45,9 @@ def test_what_comes_after_a_row_changes_no_bit_of_it(log: tuple[NDArray[np.int64
         user: NDArray[np.int64], time: NDArray[np.int64], clicked: NDArray[np.int64], candidate: NDArray[np.int64]
     ):
         clicks = index_clicks(user, time, clicked)
-        return cosines_of_windows(vectors, candidate, candidate[clicks.rows], clicks.before, clicks.end, user, LENGTH)
+        return compute_window_cosines(
+            vectors, candidate, candidate[clicks.rows], clicks.before, clicks.end, user, LENGTH
+        )
 
     early = log[1] <= until
     np.testing.assert_array_equal(cosines(*log)[early], cosines(*(column[early] for column in log)))

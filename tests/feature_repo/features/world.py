@@ -10,7 +10,7 @@ import pyarrow as pa
 from feature_repo import config, schema
 from feature_repo.config import Settings
 from feature_repo.features import interest
-from feature_repo.features.interest import Click, Interest
+from feature_repo.features.interest import Clicks, UserInterest
 from feature_repo.offline import delta
 from producers.behaviour import interest_rows
 
@@ -57,13 +57,13 @@ def small_shop(seed: int = 0, products: int = 40) -> Shop:
     return Shop(vectors, ages, genders, codes, clicks)
 
 
-def interest_of(shop: Shop, user: str) -> Interest | None:
+def interest_of(shop: Shop, user: str) -> UserInterest | None:
     """The user's row after the last click, one click at a time."""
     state = None
     for product, time in shop.clicks[user]:
         row = np.array([product])
-        click = Click(shop.vectors[row], shop.ages[row], shop.genders[row], np.array([time]))
-        state = interest.update(state, f"p{product}", click)
+        click = Clicks(shop.vectors[row], shop.ages[row], shop.genders[row], np.array([time]))
+        state = interest.update_interest(state, f"p{product}", click)
     return state
 
 

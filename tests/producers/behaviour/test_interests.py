@@ -13,7 +13,7 @@ from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.features import interest
-from feature_repo.features.interest import Click
+from feature_repo.features.interest import Clicks
 from feature_repo.offline import delta, training_set
 from producers import maintenance
 from producers.behaviour import interest_rows, interests
@@ -80,13 +80,13 @@ def one_at_a_time(store: Settings, log: pa.Table) -> pa.Table:
             state, before = None, click["user_id"]
         time = np.array([int(click["event_timestamp"].timestamp() * 1e6)])
         vector, tag = held(embedding, click), held(tags, click)
-        event = Click(
+        event = Clicks(
             as_row(vector and vector["fused_vector"], world.WIDTH),
             as_row(tag and tag["child_age_distribution"], 5),
             as_row(tag and tag["child_gender_distribution"], 3),
             time,
         )
-        state = interest.update(state, click["product_id"], event)
+        state = interest.update_interest(state, click["product_id"], event)
         if rows and rows[-1]["user_id"][0].as_py() == before and state.times[:1] == state.times[1:2]:
             rows.pop()
         rows.append(interest_rows.row(before, state, ENCODER, NOW))
@@ -257,19 +257,19 @@ def test_histories_at_once_are_their_clicks_one_by_one_also_beside_users_who_cli
     for each in values:
         each[chance.random(rows) < 0.4] = np.nan
     time = np.concatenate([BEGAN + np.sort(chance.integers(-DAY, 90 * DAY, size)) for size in np.diff(starts)])
-    clicks = Click(*values, time)
-    means = interest.means_of_histories(clicks, starts)
+    clicks = Clicks(*values, time)
+    means = interest.compute_interest_histories(clicks, starts)
     for user in range(len(starts) - 1):
-        state = interest.Means.nothing(1, 4)
+        state = interest.InterestMeans.empty(1, 4)
         for row in range(starts[user], starts[user + 1]):
-            state = interest.step(state, clicks.of(slice(row, row + 1)))
-            for name in interest.Means.__dataclass_fields__:
+            state = interest.add_click(state, clicks.take(slice(row, row + 1)))
+            for name in interest.InterestMeans.__dataclass_fields__:
                 assert getattr(means, name)[row].tobytes() == getattr(state, name).tobytes()
 
 
 def test_a_first_click_before_1970_weighs_as_any_first_click() -> None:
     vector, ages, genders = (np.ones((1, width), np.float32) for width in (2, 5, 3))
-    long_ago = Click(vector, ages, genders, np.array([-40 * 365 * DAY]))
-    means = interest.step(interest.Means.nothing(1, 2), long_ago)
+    long_ago = Clicks(vector, ages, genders, np.array([-40 * 365 * DAY]))
+    means = interest.add_click(interest.InterestMeans.empty(1, 2), long_ago)
     assert (means.vector_weight, means.ages_weight, means.genders_weight) == (1, 1, 1)
     assert np.isfinite(means.ages).all()

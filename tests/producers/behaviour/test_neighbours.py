@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from feature_repo.config import Settings
 from feature_repo.errors import UsageError
-from feature_repo.features.neighbours import NAMES, STRENGTH
+from feature_repo.features.neighbours import NAMES, PRIOR_STRENGTH
 from feature_repo.offline import delta
 from producers import cli
 from producers.behaviour import neighbours
@@ -123,7 +123,7 @@ def slow(
     prior = sum(row["clicked"] for row in others) / max(1, len(others))
     clicks, shown_ = sum(one[2] for one in found), sum(one[1] for one in found)
     return {
-        "neighbour_click_rate": (clicks + STRENGTH * prior) / (shown_ + STRENGTH),
+        "neighbour_click_rate": (clicks + PRIOR_STRENGTH * prior) / (shown_ + PRIOR_STRENGTH),
         "neighbour_impressions": np.log1p(shown_),
         "neighbour_price": float(np.mean(prices)),
         "neighbour_age": float(np.mean(expected)) if expected else float("nan"),

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.features.similarity import unit
+from feature_repo.features.similarity import normalize_rows
 from producers.encoders import whitening
 from producers.encoders.whitening import Space, Vectors
 
@@ -13,7 +13,7 @@ LIKED = 2
 
 
 def products() -> Vectors:
-    return unit(np.random.default_rng(0).normal(size=(PRODUCTS, WIDTH)).astype(np.float32) + np.float32(0.3))
+    return normalize_rows(np.random.default_rng(0).normal(size=(PRODUCTS, WIDTH)).astype(np.float32) + np.float32(0.3))
 
 
 def space_of(fused: Vectors) -> Space:
@@ -25,7 +25,7 @@ def space_of(fused: Vectors) -> Space:
 def clicks(fused: Vectors, liking: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Of users who like or dislike much of LIKED, each click drawn by how much."""
     chance = np.random.default_rng(1)
-    odds = np.outer(chance.choice([-liking, liking], USERS), unit(fused - fused.mean(axis=0))[:, LIKED])
+    odds = np.outer(chance.choice([-liking, liking], USERS), normalize_rows(fused - fused.mean(axis=0))[:, LIKED])
     chosen = [chance.choice(PRODUCTS, CLICKS, p=np.exp(each) / np.exp(each).sum()) for each in odds]
     return np.repeat(np.arange(USERS), CLICKS), np.concatenate(chosen)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo.errors import VitrineError
-from feature_repo.features.similarity import unit
+from feature_repo.features.similarity import normalize_rows
 from producers.encoders import whitening
 from producers.encoders.whitening import SAME_PRODUCT, SIMILAR, Vectors
 
@@ -17,7 +17,7 @@ WIDTH = 6
 
 def units(count: int, seed: int, spread: Vectors | None = None) -> Vectors:
     drawn = np.random.default_rng(seed).normal(size=(count, WIDTH)).astype(np.float32)
-    return unit(drawn if spread is None else drawn * spread + np.float32(2))
+    return normalize_rows(drawn if spread is None else drawn * spread + np.float32(2))
 
 
 def both(count: int) -> Vectors:

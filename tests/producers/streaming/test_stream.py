@@ -14,7 +14,7 @@ from PIL import Image
 from consumers.online import Status
 from feature_repo.errors import VitrineError
 from feature_repo.features import interest
-from feature_repo.features.interest import Click
+from feature_repo.features.interest import Clicks
 from feature_repo.offline import delta
 from feature_repo.schema import LABELS
 from producers.behaviour import interest_rows
@@ -96,7 +96,7 @@ def test_clicks_make_the_versions_that_one_click_after_another_makes(shop: Shop)
         time = int((BEGAN + timedelta(days=2, seconds=second)).timestamp() * 1e6)
         vector = np.array([vectors.get(f"p{number}", [np.nan] * len(vectors["p1"]))], np.float32)
         unknown = np.full((1, 5), np.nan, np.float32), np.full((1, 3), np.nan, np.float32)
-        state = interest.update(state, f"p{number}", Click(vector, *unknown, np.array([time])))
+        state = interest.update_interest(state, f"p{number}", Clicks(vector, *unknown, np.array([time])))
     assert state is not None
     rows = table(shop, "user_interest")
     assert [row["clicks"] for row in rows] == [1, 2, 3, 4, 5]

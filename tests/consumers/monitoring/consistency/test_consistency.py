@@ -150,7 +150,7 @@ def test_another_products_features_in_a_sound_row_are_named_with_their_cosine(sh
 
     found = {field.name: columns.from_arrow(field, rows[field.name]) for field in view.layout.fields}
     event, created = (pa.chunked_array([pa.array([at(hours)], world.STAMP)]) for hours in (1, 8))
-    _, packed = table.pack(view, [b"any"], found, timestamps.ticks(event, "us"), timestamps.ticks(created, "us"))
+    _, packed = table.pack(view, [b"any"], found, timestamps.to_ticks(event, "us"), timestamps.to_ticks(created, "us"))
     replace(shop, "p00", packed[0])
     judged = checked(shop)
     assert judged.faults == FINE | {"different": 1}
