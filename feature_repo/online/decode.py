@@ -51,7 +51,7 @@ class DecodedRows:
 
     def slice_rows(self, fields: Sequence[Field], rows: slice) -> "DecodedRows":
         """Return some fields of a range of rows; arrays are views."""
-        sliced = {field.name: columns.cut(self.columns[field.name], rows) for field in fields}
+        sliced = {field.name: columns.slice_rows(self.columns[field.name], rows) for field in fields}
         return DecodedRows(sliced, self.status[rows], self.event_timestamp_us[rows], self.is_catalog_outdated)
 
 
@@ -94,7 +94,7 @@ def decode_rows(
         )
         decoded = {field.name: _merge_parts(parts, field, dictionaries, len(rows)) for field in fields}
     for name in decoded.keys() & out.keys():
-        decoded[name] = columns.into(decoded[name], out[name])
+        decoded[name] = columns.copy_into(decoded[name], out[name])
     return DecodedRows(decoded, status, event_timestamp_us, is_outdated)
 
 
@@ -197,7 +197,7 @@ def _check_each(
 def _merge_parts(parts: Sequence[_Part], field: Field, dictionaries: Dictionaries, count: int) -> Column:
     """Return the field of all rows; missing for rows that are in no part."""
     if not parts:
-        return columns.empty(field, count)
+        return columns.make_missing(field, count)
     merged = [(row_indexes, matrix.read_column(field, dictionaries)) for row_indexes, matrix in parts]
     return columns.merge(field, merged, count)
 

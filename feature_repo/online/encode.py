@@ -56,7 +56,7 @@ def encode_rows(
     rows: list[bytes] = [b""] * count
     if not count:
         return rows
-    encoded = {field.name: features.get(field.name) or columns.empty(field, count) for field in layout.fields}
+    encoded = {field.name: features.get(field.name) or columns.make_missing(field, count) for field in layout.fields}
     prefix = _encode_prefix(layout, encoded, event_timestamps_us, created_timestamps_us, dictionaries)
     lists = [(field, encoded[field.name]) for field in layout.list_fields]
     texts = [_encode_bytes(field, encoded[field.name]) for field in layout.bytes_fields]

@@ -63,7 +63,7 @@ HEADER_SIZE = 24
 FINGERPRINT = slice(16, 20)
 CHECKSUM = slice(20, 24)
 WORD_SIZE = 8
-NO_CREATED_TIMESTAMP = timestamps.NEVER
+NO_CREATED_TIMESTAMP = timestamps.NULL_TICKS
 MAX_DICTIONARY_SIZE = 65_535
 """Texts in a dictionary at most."""
 _CHECKED_WORD = 2

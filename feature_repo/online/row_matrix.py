@@ -60,7 +60,7 @@ class RowMatrix:
         """
         stored = self.layout.fields_by_name.get(field.name)
         if stored is None or stored.type != field.type:
-            return columns.empty(field, len(self.rows))
+            return columns.make_missing(field, len(self.rows))
         valid = self._read_valid(stored)
         form, offset = stored.form, self.layout.offsets[stored.name]
         if form in ("number", "vector"):
@@ -147,7 +147,7 @@ class RowMatrix:
             items = np.concatenate(lists) if lists else np.empty(0, stored.number)
         else:
             items = _decode_numbers(stored, data[None, :])[0]
-        return columns.lists_of_numbers(field, items, counts, valid)
+        return columns.make_number_lists(field, items, counts, valid)
 
 
 def read_event_timestamps(matrix: NDArray[np.uint8]) -> Int64:
@@ -206,4 +206,4 @@ def _decode_text_lists(data: bytes, sizes: Int64, valid: NDArray[np.bool_] | Non
             texts.append(data[text_start:end])
     item_sizes = np.frombuffer(b"".join(lengths), "<u4").astype(np.int64)
     items = _build_texts(b"".join(texts), item_sizes, None, columns.element_type(field))
-    return columns.make_lists(counts, items, valid)
+    return columns.make_list_array(counts, items, valid)
