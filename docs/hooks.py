@@ -1,0 +1,203 @@
+"""MkDocs hook: write the reference pages from the code, so that they cannot differ from it.
+
+reference/commands.md        every command and option of `produce` and `consume`
+reference/tables.md          every table and column, from feature_repo/schema.py
+reference/metrics.md         every Prometheus metric
+reference/configuration.md   every key of feature_store.yaml that Vitrine reads
+reference/errors.md          error classes and their status codes
+"""
+
+import inspect
+import io
+import tokenize
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import typer
+
+EXIT_CODES = """Exit codes: 0 success; 1 an error in the data, a store or a threshold that was exceeded; 2 an invalid command
+line; 3 nothing could be checked; 130 Ctrl-C.
+"""
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the generated pages to the site."""
+    from mkdocs.structure.files import File
+
+    for name, text in pages().items():
+        files.append(File.generated(config, f"reference/{name}.md", content=text))
+    return files
+
+
+def pages() -> dict[str, str]:
+    """Return the Markdown text of each generated page, by name."""
+    return {
+        "commands": commands_page(),
+        "tables": tables_page(),
+        "metrics": metrics_page(),
+        "configuration": configuration_page(),
+        "errors": errors_page(),
+    }
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a Markdown table. Vertical bars in cells are escaped."""
+    lines = [list(header), *map(list, rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    cells = ([" ".join(cell.replace("|", r"\|").split()) for cell in row] for row in lines)
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells) + "\n"
+
+
+def commands_page() -> str:
+    """Return the page of commands and options. Hidden options are left out."""
+    from consumers import cli as consume
+    from producers import cli as produce
+
+    parts = ["# Commands\n", EXIT_CODES]
+    for program, app in (("produce", produce.app), ("consume", consume.app)):
+        group: Any = typer.main.get_command(app)  # typer carries its own click
+        parts.append(f"## {program}\n\n{group.help or ''}\n\n{options_of(group)}")
+        for name, command in group.commands.items():
+            parts.append(f"### {program} {name}\n\n{inspect.cleandoc(command.help or '')}\n\n{options_of(command)}")
+    return "\n".join(parts)
+
+
+def options_of(command: Any) -> str:
+    """Return the table of a command's options."""
+    context = command.context_class(command)
+    rows = []
+    for option in command.get_params(context):
+        if getattr(option, "hidden", False) or option.name == "help":
+            continue
+        names = ", ".join(f"`{name}`" for name in [*option.opts, *option.secondary_opts])
+        record = option.get_help_record(context)
+        text = record[1] if record else getattr(option, "help", "") or ""
+        rows.append((names, text))
+    return table(("option", "meaning"), rows) if rows else ""
+
+
+def tables_page() -> str:
+    """Return the page of tables and columns."""
+    from feature_repo import schema
+
+    parts = ["# Tables\n", f"{inspect.getdoc(schema)}\n"]
+    source = inspect.getsource(schema)
+    for name, value in vars(schema).items():
+        if isinstance(value, pa.Schema):
+            remarks, doc = remarks_of(source, name)
+            rows = ((f"`{field.name}`", f"`{field.type}`", remarks.get(field.name, "")) for field in value)
+            parts.append(f"## {name}\n\n{doc}\n\n{table(('column', 'type', 'meaning'), rows)}")
+    return "\n".join(parts)
+
+
+def remarks_of(source: str, name: str) -> tuple[dict[str, str], str]:
+    """Return the comments beside a schema's columns, and the docstring below it, read from the module's source.
+
+    Args:
+        source: of feature_repo/schema.py.
+        name: the schema's variable.
+    """
+    import ast
+
+    from feature_repo import schema
+
+    tree = ast.parse(source)
+    for node, following in zip(tree.body, [*tree.body[1:], None], strict=True):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == name:
+            lines = source.splitlines()[node.lineno - 1 : node.end_lineno]
+            doc = ""
+            if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+                doc = inspect.cleandoc(str(following.value.value))
+            return dict(column_remarks("\n".join(lines), vars(schema))), doc
+    return {}, ""
+
+
+def column_remarks(text: str, names: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (column, comment) of each line `(NAME, type),  # comment`; a comment may go on below."""
+    column = None
+    parts: list[str] = []
+    for token in tokenize.generate_tokens(io.StringIO(text + "\n").readline):
+        first = token.line.strip().lstrip("(").split(",")[0].strip()
+        if token.type == tokenize.COMMENT:
+            if first.startswith("#"):
+                parts.append(token.string.lstrip("# "))
+                continue
+            if column is not None:
+                yield column, " ".join(parts)
+            column = first.strip("\"'") if first[:1] in "\"'" else str(names.get(first, first))
+            parts = [token.string.lstrip("# ")]
+    if column is not None:
+        yield column, " ".join(parts)
+
+
+def metrics_page() -> str:
+    """Return the page of Prometheus metrics."""
+    from consumers.monitoring.prometheus import Collector
+    from consumers.serving.metrics import Metrics
+    from producers.streaming.metrics import StreamMetrics
+
+    sources = {
+        "`consume serve`": Metrics().registry.collect(),
+        "`consume serve --watch`": Collector(list).collect(),
+        "`produce stream --metrics-port`": StreamMetrics(None).registry.collect(),
+    }
+    parts = ["# Metrics\n", "Seconds are floating-point; timestamps are seconds since 1970 UTC.\n"]
+    for source, families in sources.items():
+        rows = ((f"`{family.name}`", family.type, family.documentation) for family in families)
+        parts.append(f"## {source}\n\n{table(('metric', 'type', 'meaning'), sorted(rows))}")
+    return "\n".join(parts)
+
+
+def configuration_page() -> str:
+    """Return the page of the keys of feature_store.yaml."""
+    from feature_repo.stores.engine import ColumnarEngineConfig
+    from feature_repo.stores.offline import DeltaOfflineStoreConfig
+    from feature_repo.stores.online import LMDBOnlineStoreConfig, RedisOnlineStoreConfig
+
+    parts = ["# Configuration\n", "`feature_store.yaml` is Feast's own file. Vitrine's plug-ins read these keys.\n"]
+    for section, kind in (
+        ("offline_store", DeltaOfflineStoreConfig),
+        ("online_store", LMDBOnlineStoreConfig),
+        ("online_store", RedisOnlineStoreConfig),
+        ("batch_engine", ColumnarEngineConfig),
+    ):
+        remarks = attribute_docs(kind)
+        rows = (
+            (f"`{section}.{name}`", f"`{field.default!r}`", remarks.get(name, ""))
+            for name, field in kind.model_fields.items()
+        )
+        title = kind.__name__.removesuffix("Config")
+        parts.append(f"## {title}\n\n{inspect.getdoc(kind)}\n\n{table(('key', 'default', 'meaning'), rows)}")
+    return "\n".join(parts)
+
+
+def attribute_docs(kind: type) -> dict[str, str]:
+    """Return the docstrings below a class's attributes, from its source."""
+    import ast
+    import textwrap
+
+    (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(body, ast.ClassDef)
+    docs = {}
+    for node, following in zip(body.body, body.body[1:], strict=False):
+        if (
+            isinstance(node, ast.AnnAssign)
+            and isinstance(node.target, ast.Name)
+            and isinstance(following, ast.Expr)
+            and isinstance(following.value, ast.Constant)
+        ):
+            docs[node.target.id] = inspect.cleandoc(str(following.value.value))
+    return docs
+
+
+def errors_page() -> str:
+    """Return the page of error classes."""
+    from feature_repo import errors
+
+    rows = [
+        (f"`{name}`", f"`{kind.__mro__[1].__name__}`", inspect.getdoc(kind) or "")
+        for name, kind in vars(errors).items()
+        if isinstance(kind, type) and issubclass(kind, Exception)
+    ]
+    return f"# Errors\n\n{table(('class', 'base', 'meaning'), rows)}"
