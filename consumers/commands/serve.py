@@ -90,7 +90,7 @@ def serve(
     ] = None,
     store: StoreOption = None,
 ) -> None:
-    """Serve features of a user and candidates over Arrow Flight and HTTP (docs/serving.md).
+    """Serve features of a user and candidates over Arrow Flight and HTTP (docs/how-to/serve.md).
 
     One process uses about one core. With --processes, each process has a Flight port, the first one alone serves HTTP,
     and a process that ends is restarted.

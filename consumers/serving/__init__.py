@@ -13,5 +13,5 @@
     supervisor.py  several serving processes, restarted when they end
 
 The limits of a request are in feature_repo/serving_limits.py, the token and the certificate in feature_repo/auth.py.
-docs/serving.md shows requests without this package.
+docs/how-to/serve.md shows requests without this package.
 """

@@ -12,7 +12,7 @@ from torch.nn import functional
 from producers.encoders.training.pairs import TrainingPairs
 
 LOSS_WEIGHT = 3.0
-"""Weight of this loss beside the contrastive loss; docs/encoder.md has the figures of other values."""
+"""Weight of this loss beside the contrastive loss; docs/how-to/train-an-encoder.md has the figures of other values."""
 MIN_DOCUMENT_FREQUENCY = 0.002
 """Words in at most this share of the titles are left out: the head would memorize their images."""
 

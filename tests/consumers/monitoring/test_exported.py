@@ -114,7 +114,7 @@ def test_every_label_that_an_alert_asks_for_is_one_that_its_metric_has(watcher: 
 
 
 def test_every_alert_says_what_to_do_first_here_and_in_the_documentation() -> None:
-    manual = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    manual = (Path(__file__).parents[3] / "docs" / "how-to" / "on-call.md").read_text()
     for rule in alerts():
         assert rule["annotations"].keys() == {"summary", "first"}
         assert f"### {rule['alert']}\n" in manual

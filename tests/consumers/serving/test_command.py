@@ -1,4 +1,4 @@
-"""`consume serve` as its users run it, and the examples of docs/serving.md, which ask the demo, asking a small shop."""
+"""`consume serve` as its users run it, and the examples of docs/how-to/serve.md, which ask the demo, asking a small shop."""
 
 import concurrent.futures
 import os
@@ -27,7 +27,7 @@ from feature_repo import console
 from feature_repo.views.product import product_embedding
 from tests import servers
 
-DOCS = Path(__file__).parents[3] / "docs" / "serving.md"
+DOCS = Path(__file__).parents[3] / "docs" / "how-to" / "serve.md"
 EXAMPLES = re.findall(r"```(bash|python)\n(.*?)```", DOCS.read_text(), re.S)
 IN_THE_SHOP = {"product_embedding__fused_vector": "looks__vector", "p00001": "bear", "u00001": "7"}
 """What the demo's names are in the store of the tests."""
@@ -51,7 +51,7 @@ def served(
         cwd=folder,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(DOCS.parent.parent)},
+        env=os.environ | {"PYTHONPATH": str(DOCS.parents[2])},
     )
     assert process.stderr is not None
     said = process.stderr.readline()
