@@ -16,7 +16,8 @@ from typing import Any
 import pyarrow as pa
 import typer
 
-EXIT_CODES = """Exit codes: 0 success; 1 an error in the data, a store or a threshold that was exceeded; 2 an invalid command
+EXIT_CODES = """Exit codes: 0 success; 1 an error in the data, a store or a threshold that was exceeded; 2 an invalid
+command
 line; 3 nothing could be checked; 130 Ctrl-C.
 """
 

@@ -7,7 +7,8 @@ from feature_repo.errors import UsageError
 OBJECTIVES = ("contrastive", "words", "momentum", "matching", "language")
 """Each objective has a module in this package; `momentum` changes the candidates of `contrastive`."""
 DEFAULT_OBJECTIVES = ("contrastive", "words")
-"""The best choice for about a minute of training on two cores; docs/how-to/train-an-encoder.md has the figures of the others."""
+"""The best choice for about a minute of training on two cores; docs/how-to/train-an-encoder.md has the figures of the
+others."""
 FILTERS = ("none", "looks", "similarity")
 PRECISIONS = ("auto", "float32", "bfloat16")
 FROM_SCRATCH_LEARNING_RATE = 4e-3
