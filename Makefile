@@ -42,14 +42,18 @@ demo: .venv/installed  ## from a generated shop to a measured AUC lift: demo/rep
 	$(call step,consume freshness --now $(SHOP_ENDS)+00:00 --max-age 2d)
 	@awk '{ total += $$1 } END { printf "demo: %.0f seconds; report: demo/report.html\n", total }' demo/timings.txt
 
-test: .venv/installed  ## lint, types and every fast test
+test: .venv/installed  ## lint, types, the docs and every fast test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mkdocs build --quiet
 	$(BIN)/pytest -n 2 --dist loadfile
 
 test-all: .venv/installed  ## the slow tests too
 	$(BIN)/pytest -m ''
+
+docs: .venv/installed  ## the documentation site: build/site/index.html
+	$(BIN)/mkdocs build --quiet
 
 lock: .venv/installed  ## write the installed versions to constraints.txt
 	echo '# Every version in one place, as `make lock` writes them.' > constraints.txt
@@ -75,4 +79,4 @@ bench: .venv/installed  ## beside Feast's own stores and raw clients: tests/benc
 	python -W ignore -m tests.benchmarks.serving load --record
 	python -W ignore -m tests.benchmarks.streaming --record
 
-.PHONY: help install demo test test-all lock bench
+.PHONY: help install demo test test-all docs lock bench

@@ -11,11 +11,13 @@ import inspect
 import io
 import tokenize
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import typer
 
+ROOT = Path(__file__).parent.parent
 EXIT_CODES = """Exit codes: 0 success; 1 an error in the data, a store or a threshold that was exceeded; 2 an invalid
 command
 line; 3 nothing could be checked; 130 Ctrl-C.
@@ -28,6 +30,7 @@ def on_files(files: Any, config: Any) -> Any:
 
     for name, text in pages().items():
         files.append(File.generated(config, f"reference/{name}.md", content=text))
+    files.append(File.generated(config, "changelog.md", content=(ROOT / "CHANGELOG.md").read_text()))
     return files
 
 
