@@ -1,0 +1,146 @@
+"""The documentation is complete: every command, option, metric, column and configuration key is in the reference."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import typer
+import yaml
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+GENERATED = {"reference/commands.md", "reference/tables.md", "reference/metrics.md", "reference/configuration.md"}
+GENERATED |= {"reference/errors.md", "changelog.md"}
+
+
+@pytest.fixture(scope="module")
+def hooks() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("hooks", DOCS / "hooks.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def pages(hooks: ModuleType) -> dict[str, str]:
+    return hooks.pages()
+
+
+def commands() -> list[tuple[str, Any]]:
+    from consumers import cli as consume
+    from producers import cli as produce
+
+    groups: list[tuple[str, Any]] = [
+        ("produce", typer.main.get_command(produce.app)),
+        ("consume", typer.main.get_command(consume.app)),
+    ]
+    return groups + [
+        (f"{program} {name}", command) for program, group in groups for name, command in group.commands.items()
+    ]
+
+
+def test_every_command_and_visible_option_is_in_the_reference(pages: dict[str, str]) -> None:
+    sections = dict(re.findall(r"^##+ ((?:produce|consume)[\w -]*)\n(.*?)(?=^##|\Z)", pages["commands"], re.M | re.S))
+    for name, command in commands():
+        for option in command.params:
+            if not getattr(option, "hidden", False) and option.name != "help":
+                assert f"`{option.opts[0]}`" in sections[name], f"{name} {option.opts[0]}"
+
+
+def test_every_command_and_option_has_a_help_text() -> None:
+    for name, command in commands():
+        assert command.help, name
+        for option in command.params:
+            if not getattr(option, "hidden", False):
+                assert option.help, f"{name} {option.name}"
+
+
+def test_every_column_of_every_table_is_in_the_reference(pages: dict[str, str]) -> None:
+    from feature_repo import schema
+
+    for name, value in vars(schema).items():
+        if isinstance(value, pa.Schema):
+            section = re.search(rf"^## {name}\n(.*?)(?=^## |\Z)", pages["tables"], re.M | re.S)
+            assert section, name
+            assert not [column for column in value.names if f"| `{column}` |" not in section[1]], name
+
+
+def test_every_metric_in_the_sources_is_in_the_reference(pages: dict[str, str]) -> None:
+    files = ("consumers/serving/metrics.py", "consumers/monitoring/prometheus.py", "producers/streaming/metrics.py")
+    names = {name for file in files for name in re.findall(r'"(vitrine_\w+)"', (ROOT / file).read_text())}
+    assert len(names) > 20
+    assert not [name for name in names if f"`{name}`" not in pages["metrics"]]
+
+
+def test_every_alert_uses_metrics_that_are_in_the_reference(pages: dict[str, str]) -> None:
+    rules = (ROOT / "consumers" / "monitoring" / "alerts.yaml").read_text()
+    for name in set(re.findall(r"vitrine_\w+", rules)):
+        base = re.sub(r"_(total|bucket|sum|count)$", "", name)
+        assert f"`{name}`" in pages["metrics"] or f"`{base}`" in pages["metrics"], name
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "feature_repo").glob("feature_store*.yaml")), ids=lambda file: file.name
+)
+def test_every_key_of_the_shipped_configurations_is_in_the_reference(file: Path, pages: dict[str, str]) -> None:
+    settings = yaml.safe_load(file.read_text())
+    for section in ("offline_store", "online_store", "batch_engine"):
+        for key in settings[section]:
+            assert f"`{section}.{key}`" in pages["configuration"]
+
+
+def test_the_navigation_names_every_page_and_nothing_else() -> None:
+    def targets(entries: list[Any]) -> set[str]:
+        found: set[str] = set()
+        for entry in entries:
+            value = next(iter(entry.values())) if isinstance(entry, dict) else entry
+            found |= targets(value) if isinstance(value, list) else {value}
+        return found
+
+    navigation = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    written = {file.relative_to(DOCS).as_posix() for file in DOCS.rglob("*.md")}
+    assert targets(navigation) == written | GENERATED
+
+
+@pytest.mark.parametrize(
+    "file",
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))],
+    ids=lambda file: file.relative_to(ROOT).as_posix(),
+)
+def test_every_file_and_module_that_a_page_names_exists(file: Path) -> None:
+    text = file.read_text()
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        if not target.startswith("http") and target.rpartition("../")[2] not in GENERATED | {"commands.md"}:
+            base = file.parent / target
+            generated = base.resolve().is_relative_to(DOCS) and base.resolve().relative_to(DOCS).as_posix() in GENERATED
+            assert generated or base.exists(), target
+    for path in re.findall(r"`((?:feature_repo|producers|consumers|tests|docs)/[\w/.-]+)`", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_readmes_example_runs(tmp_path: Path) -> None:
+    with tarfile.open(ROOT / "tests" / "golden" / "deployment-0.1.0.tar.xz") as archive:
+        archive.extractall(tmp_path / "demo", filter="data")
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    configuration = (ROOT / "feature_repo" / "feature_store.yaml").read_text()
+    (tmp_path / "feature_store.yaml").write_text(configuration.replace("../demo", str(tmp_path / "demo")))
+    checks = (
+        "assert vectors.shape == (500, 12)\nassert training_set.num_rows == 1000 and training_set.num_columns > 30\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "FEAST_FS_YAML_FILE_PATH"}
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", example.replace("/path/to/demo", f"{tmp_path}/demo") + checks],
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        check=True,
+    )
