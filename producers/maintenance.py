@@ -1,7 +1,7 @@
-"""Upkeep of the offline tables: forget products and users, drop what was corrected long ago, join and remove files.
+"""Maintenance of the offline tables: forget products and users, drop corrected rows, compact and remove files.
 
-A table with a product or a user, an event and a created timestamp is a history of that product or user; any other is
-a log, of which no row is ever a correction of another.
+In a table with a product or user id, an event timestamp and a created timestamp, a row is corrected by a later created
+row with the same ids and event timestamp. In other tables no row corrects another.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,20 +15,20 @@ import pyarrow.compute as pc
 from feature_repo import schema
 from feature_repo.arrow import take
 from feature_repo.config import Settings
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.offline import delta, retention
 from feature_repo.online.open_store import open_configured_table
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, USER_ID
 
-RETENTION_DAYS = 365.0
-"""Where feature_store.yaml names no `offline_store.retention_days`."""
+DEFAULT_RETENTION_DAYS = 365.0
+"""Used if feature_store.yaml has no `offline_store.retention_days`."""
 ROW_ID = "row_id"
-"""The quarantine's column that may hold a product's or a user's id."""
+"""The column of the quarantine that may hold a product or user id."""
 
 
 @dataclass(frozen=True)
-class Vacuumed:
-    """What was done to one table."""
+class VacuumSummary:
+    """What was removed from one table."""
 
     table: str
     rows_dropped: int
@@ -36,90 +36,116 @@ class Vacuumed:
 
 
 @dataclass(frozen=True)
-class Forgotten:
+class ForgetSummary:
     """What was deleted of products and users."""
 
     offline: dict[str, int]
-    """Rows per table that had any."""
+    """Deleted rows by table; tables without such rows are left out."""
     online: dict[str, int]
-    """Rows per view that had any."""
-    remembered_by: int = 0
+    """Deleted rows by view; views without such rows are left out."""
+    users_with_clicks: int = 0
     """Users whose rows of `user_interest` still list one of the products among their last clicks."""
 
 
-def retention_of(settings: Settings) -> timedelta:
-    """How long corrected rows are kept.
+def read_retention(settings: Settings) -> timedelta:
+    """Return how long corrected rows are kept.
 
     Raises:
-        VitrineError: `offline_store.retention_days` is no number of days, zero or more.
+        InvalidInputError: `offline_store.retention_days` is not a number of at least 0.
     """
-    days = settings.raw["offline_store"].get("retention_days", RETENTION_DAYS)
+    days = settings.raw["offline_store"].get("retention_days", DEFAULT_RETENTION_DAYS)
     if isinstance(days, bool) or not isinstance(days, int | float) or not 0 <= days <= timedelta.max.days:
-        raise VitrineError(f"{settings.file}: offline_store.retention_days is {days!r}; wanted a number of days")
+        raise InvalidInputError(
+            f"{settings.file}: offline_store.retention_days is {days!r}; expected a number of days of at least 0"
+        )
     return timedelta(days=days)
 
 
-def vacuum(settings: Settings, *, now: datetime, grace: timedelta) -> Iterator[Vacuumed]:
-    """Per table: drop rows corrected before `now` minus the retention, join small files, remove those let go.
+def vacuum(settings: Settings, *, now: datetime, grace: timedelta, dry_run: bool = False) -> Iterator[VacuumSummary]:
+    """Clean each table and yield what was removed: drop corrected rows, join small files, remove unreferenced files.
 
     Args:
-        grace: files let go less than this long ago stay, for readers that opened the table before.
+        settings: the deployment.
+        now: rows that were corrected before `now` minus the retention are dropped.
+        grace: files that became unreferenced less than this long ago are kept, for readers that opened the table
+            before. Rounded up to whole hours.
+        dry_run: only count. Files that the run itself would replace are not counted; a grace of 0 removes them too.
+
+    Raises:
+        InvalidInputError: the retention is invalid.
+        NotFoundError: the deployment has no offline tables.
     """
-    before = now - retention_of(settings)
-    for path in _tables(settings):
+    before = now - read_retention(settings)
+    drop = retention.count_corrected if dry_run else retention.drop_corrected
+    for path in _list_tables(settings):
         columns = delta.open_dataset(path).schema.names
         keys = [key for key in (PRODUCT_ID, USER_ID) if key in columns]
         dropped = 0
         if keys and {EVENT_TIMESTAMP, CREATED_TIMESTAMP} <= set(columns):
-            dropped = retention.drop_corrected(
-                path, keys=keys, event=EVENT_TIMESTAMP, created=CREATED_TIMESTAMP, before=before
-            )
-        retention.compact(path)
-        yield Vacuumed(path.name, dropped, retention.vacuum(path, grace=grace))
+            dropped = drop(path, keys=keys, event=EVENT_TIMESTAMP, created=CREATED_TIMESTAMP, before=before)
+        if not dry_run:
+            retention.compact(path)
+        yield VacuumSummary(path.name, dropped, retention.vacuum(path, grace=grace, dry_run=dry_run))
 
 
-def forget(settings: Settings, *, products: Sequence[str], users: Sequence[str]) -> Forgotten:
-    """Delete every row of these products and users, offline and online.
+def forget(
+    settings: Settings, *, products: Sequence[str], users: Sequence[str], dry_run: bool = False
+) -> ForgetSummary:
+    """Delete every row of some products and users, offline and online. Ids without rows are ignored.
 
-    Who opens a table from now on sees none of them; `vacuum` takes their bytes off the disk. A materialization that
-    began before may bring online rows back: forget once more when it has ended. So do after an error: what has been
-    deleted stays so.
+    Readers that open a table afterwards do not see the rows; `vacuum` removes their bytes from the disk. After an
+    error run it again: what was deleted stays deleted. A materialization that started before may write online rows
+    again, so run it again when that has ended.
+
+    Args:
+        settings: the deployment.
+        products: product ids.
+        users: user ids.
+        dry_run: only count.
 
     Raises:
-        VitrineError: the online store is not one of ours, or does not answer.
+        NotFoundError: the deployment has no offline tables.
+        VitrineError: the online store is not one of this project's, or does not answer.
     """
     online = open_configured_table(settings)
-    deleted: dict[str, int] = {}
-    for path in _tables(settings):
-        columns = delta.open_dataset(path).schema.names
-        for column, values in ((PRODUCT_ID, products), (USER_ID, users), (ROW_ID, [*products, *users])):
-            if column in columns:
-                rows = retention.forget(path, column, list(values))
-                if rows:
-                    deleted[path.name] = deleted.get(path.name, 0) + rows
-    removed: dict[str, int] = {}
-    if online is not None:
-        for join_key, values in ((PRODUCT_ID, products), (USER_ID, users)):
-            for view, rows in online.forget_entities(join_key, values).items():
-                removed[view] = removed.get(view, 0) + rows
-    return Forgotten(deleted, removed, _remembered_by(settings, products))
+    values = {PRODUCT_ID: list(products), USER_ID: list(users), ROW_ID: [*products, *users]}
+    offline_rows: dict[str, int] = {}
+    for path in _list_tables(settings):
+        if dry_run:
+            rows = retention.count_rows(path, values)
+        else:
+            columns = delta.open_dataset(path).schema.names
+            rows = sum(retention.forget(path, column, ids) for column, ids in values.items() if column in columns)
+        if rows:
+            offline_rows[path.name] = rows
+    online_rows: dict[str, int] = {}
+    if online is not None and dry_run:
+        online_rows = online.count_entities({PRODUCT_ID: products, USER_ID: users})
+    elif online is not None:
+        for join_key, ids in ((PRODUCT_ID, products), (USER_ID, users)):
+            for view, rows in online.forget_entities(join_key, ids).items():
+                online_rows[view] = online_rows.get(view, 0) + rows
+    return ForgetSummary(offline_rows, online_rows, _count_users_with_clicks(settings, products, users))
 
 
-def _remembered_by(settings: Settings, products: Sequence[str]) -> int:
-    """How many users have one of the products among the last clicks of any of their rows."""
+def _count_users_with_clicks(settings: Settings, products: Sequence[str], forgotten_users: Sequence[str]) -> int:
+    """Return how many users, besides the forgotten ones, have a row that lists one of the products."""
     path = settings.table(schema.INTEREST_TABLE)
     if not products or not delta.exists(path):
         return 0
     users: set[str] = set()
     for batch in take.scan(delta.open_dataset(path), [USER_ID, "recent_products"]).to_batches():
         lists = batch["recent_products"]
-        named = pc.is_in(pc.list_flatten(lists), value_set=pa.array(products, pa.string()))
-        rows = pc.unique(pc.list_parent_indices(lists).filter(named))
+        is_listed = pc.is_in(pc.list_flatten(lists), value_set=pa.array(products, pa.string()))
+        rows = pc.unique(pc.list_parent_indices(lists).filter(is_listed))
         users.update(batch[USER_ID].take(rows).to_pylist())
-    return len(users)
+    return len(users - set(forgotten_users))
 
 
-def _tables(settings: Settings) -> list[Path]:
+def _list_tables(settings: Settings) -> list[Path]:
     if not settings.offline.is_dir():
-        raise VitrineError(f"no offline tables at {settings.offline}; `offline_store.path` in {settings.file} says so")
+        raise NotFoundError(
+            f"no offline tables at {settings.offline}, the `offline_store.path` of {settings.file}; "
+            "correct the path or write a table first"
+        )
     return sorted(path for path in settings.offline.iterdir() if path.is_dir() and delta.exists(path))

@@ -6,12 +6,15 @@ what `drop_corrected` does, for rows corrected before a given moment (now minus 
 on the table, and what would need older rows is refused instead of answered differently.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import reduce
+from operator import or_
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from feature_repo.offline import asof, delta
@@ -42,10 +45,24 @@ def drop_corrected(path: Path, *, keys: Sequence[str], event: str, created: str,
         if not len(corrected):
             return 0
         same = " AND ".join(f'kept."{column}" = gone."{column}"' for column in corrected.column_names)
+        corrected = corrected.group_by(corrected.column_names).aggregate([])
         merge = table.merge(corrected, predicate=same, source_alias="gone", target_alias="kept")
         return int(merge.when_matched_delete().execute()["num_target_rows_deleted"])
 
     return delta.commit_with_retries(path, drop)
+
+
+def count_corrected(path: Path, *, keys: Sequence[str], event: str, created: str, before: datetime) -> int:
+    """Return how many rows `drop_corrected` would drop."""
+    return len(_corrected(delta.open_table(path), path, keys, event, created, before))
+
+
+def count_rows(path: Path, values: Mapping[str, Sequence[str]]) -> int:
+    """Return how many rows `forget` would delete, called for each column of `values` that the table has."""
+    dataset = delta.open_dataset(path)
+    columns = [column for column, ids in values.items() if ids and column in dataset.schema.names]
+    conditions = [pc.field(column).cast(pa.string()).isin(list(values[column])) for column in columns]
+    return dataset.count_rows(filter=reduce(or_, conditions)) if conditions else 0
 
 
 def forget(path: Path, column: str, values: Sequence[str | int]) -> int:
@@ -67,18 +84,20 @@ def compact(path: Path) -> None:
     delta.commit_with_retries(path, lambda: delta.open_table(path).optimize.compact())
 
 
-def vacuum(path: Path, *, grace: timedelta) -> int:
+def vacuum(path: Path, *, grace: timedelta, dry_run: bool = False) -> int:
     """Remove files that no current row lies in, and what the log says of LOG_DAYS ago and before; returns how many.
 
     Args:
         grace: leave files that were let go, or written and never committed, less than this long ago: a reader that
             opened the table before, or a writer that has not committed yet, still needs them. In whole hours,
             rounded up.
+        dry_run: only count the files.
     """
     hours = -(-grace // timedelta(hours=1))
     table = delta.open_table(path)
-    removed = len(table.vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=False, full=True))
-    delta.commit_with_retries(path, lambda: _shorten_log(delta.open_table(path)))
+    removed = len(table.vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=dry_run, full=True))
+    if not dry_run:
+        delta.commit_with_retries(path, lambda: _shorten_log(delta.open_table(path)))
     return removed
 
 
@@ -101,8 +120,7 @@ def _corrected(
     first_of_moment = first_of_key | (np.diff(versions.event, prepend=versions.event[0]) != 0)
     lasts = np.append(np.flatnonzero(first_of_moment)[1:], len(versions.row)) - 1  # of one moment, the last created
     corrected = versions.created < versions.created[lasts[np.cumsum(first_of_moment) - 1]]
-    gone = rows.take(pa.array(versions.row[corrected]))
-    return gone.group_by(gone.column_names).aggregate([])
+    return rows.take(pa.array(versions.row[corrected]))
 
 
 def _leave_mark(table: DeltaTable, before: datetime) -> None:

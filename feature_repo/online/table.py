@@ -58,19 +58,10 @@ class OnlineTable:
             VitrineError: a view of several entities has rows whose ids are too long to be in their keys; all others
                 have been removed.
         """
-        if not values:
-            return {}
         removed: dict[str, int] = {}
         unknown: dict[str, int] = {}
-        for name, view in self.catalog.reload().views.items():
-            names = [key for key, _ in view.join_keys]
-            if join_key not in names:
-                continue
-            if len(names) == 1:
-                found = entity_keys.make_keys(entity_keys.make_prefix(self.project, name), [values])
-            else:
-                found, unknown[name] = self._keys_with(name, len(names), names.index(join_key), values)
-            removed[name] = self.store.delete(found)
+        for name, keys, unknown_rows in self._find_keys(join_key, values):
+            removed[name], unknown[name] = self.store.delete(keys), unknown_rows
         for name, rows in unknown.items():
             if rows:
                 raise VitrineError(
@@ -78,6 +69,30 @@ class OnlineTable:
                     "cannot be told; `feast apply` without the view, then with it, and materialize it anew"
                 )
         return {name: rows for name, rows in removed.items() if rows}
+
+    def count_entities(self, values: Mapping[str, Sequence[str]]) -> dict[str, int]:
+        """Return how many rows `forget_entities` would remove from each view, called for each join key of `values`.
+
+        Views without such a row are left out. Rows whose ids are too long to be in their keys are not counted.
+        """
+        found: dict[str, set[bytes]] = {}
+        for join_key, wanted in values.items():
+            for name, keys, _ in self._find_keys(join_key, wanted):
+                found.setdefault(name, set()).update(keys)
+        rows = {name: self.store.read([list(keys)])[0] for name, keys in found.items()}
+        counts = {name: sum(value is not None for value in each) for name, each in rows.items()}
+        return {name: count for name, count in counts.items() if count}
+
+    def _find_keys(self, join_key: str, values: Sequence[str]) -> Iterator[tuple[str, list[bytes], int]]:
+        """Yield each view with the join key, the keys of the values, and how many keys do not show their ids."""
+        if not values:
+            return
+        for name, view in self.catalog.reload().views.items():
+            names = [key for key, _ in view.join_keys]
+            if names == [join_key]:
+                yield name, entity_keys.make_keys(entity_keys.make_prefix(self.project, name), [values]), 0
+            elif join_key in names:
+                yield name, *self._keys_with(name, len(names), names.index(join_key), values)
 
     def _keys_with(self, name: str, join_keys: int, place: int, values: Sequence[str]) -> tuple[list[bytes], int]:
         """The keys of a view's rows that have one of the values as their join key `place`, and how many are unknown."""

@@ -1,10 +1,10 @@
-"""What the log of impressions says of users and of products: `user_interest`, `product_neighbours`.
+"""Features of users and products from the impression log: `user_interest` and `product_neighbours`.
 
-log.py               the log as codes and times
-product_versions.py  what was known of products when they were shown
-interests.py         clicks to `user_interest`
-interest_rows.py     its rows, and back
-neighbours.py        the log to `product_neighbours`
-nearest.py           the nearest products with a history, kept up to date
-product_changes.py   what changes of products over time
+impression_log.py    reads the log as codes and timestamps
+product_versions.py  vectors and tags that were valid when products were shown
+interests.py         computes `user_interest` from clicks
+interest_rows.py     builds and parses rows of `user_interest`
+neighbours.py        computes `product_neighbours` from the log
+nearest.py           the nearest products that have impressions, updated over time
+product_changes.py   changes of products' vectors, prices and ages over time
 """

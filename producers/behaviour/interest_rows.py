@@ -1,4 +1,4 @@
-"""Rows of `user_interest` from what features/interest.py computes, and back."""
+"""Builds rows of `user_interest` from the results of `feature_repo.features.interest`, and parses them back."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,61 +26,78 @@ Int64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class History:
-    """Where the last clicks of n versions lie."""
+class ClickHistory:
+    """c clicks, sorted by user and time, and the part of them that each of n versions has seen."""
 
-    products: pa.Array
-    """Ids of the codes."""
+    product_ids: pa.Array
+    """The product id of each code in `product`."""
     product: NDArray[np.int32]
-    """[c], what was clicked, by user, then time."""
-    time: Int64
-    """[c], microseconds."""
+    """[c], codes of the clicked products."""
+    timestamp_us: Int64
+    """[c], microseconds since 1970 UTC."""
     first: Int64
-    """[n], place of the user's first click."""
+    """[n], index of the user's first click."""
     last: Int64
-    """[n], place of the click that made the version."""
+    """[n], index of the click that the version follows."""
 
 
-def table(*, users: pa.Array, means: InterestMeans, history: History, encoder_version: str, now: datetime) -> pa.Table:
-    """Versions of users as rows (schema.USER_INTEREST).
+def build_rows(
+    *, user_ids: pa.Array, means: InterestMeans, history: ClickHistory, encoder_version: str, now: datetime
+) -> pa.Table:
+    """Return versions of users as rows of schema.USER_INTEREST, in the order of `user_ids`.
+
+    The event timestamp is one microsecond after the click, so that a version never knows a click of its own time. NaN
+    vectors become null.
 
     Args:
-        users: ids [n].
-        means: just after the click that made each version [n].
+        user_ids: [n].
+        means: just after the click that each version follows [n].
+        history: the clicks of these versions.
+        encoder_version: of the vectors in `means`.
         now: the created timestamp.
     """
-    rows = len(users)
-    length = np.minimum(history.last - history.first + 1, HISTORY_LENGTH)
-    offsets = np.concatenate([[0], np.cumsum(length)]).astype(np.int32)
-    place = np.repeat(history.last, length) - (np.arange(offsets[-1]) - np.repeat(offsets[:-1], length))
+    lengths = np.minimum(history.last - history.first + 1, HISTORY_LENGTH)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    # The last HISTORY_LENGTH clicks of each version, the newest first.
+    click = np.repeat(history.last, lengths) - (np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths))
+    recent_products = history.product_ids.take(pa.array(history.product[click]))
     columns = {
-        USER_ID: users,
-        "interest_vector": _lists(means.vector),
+        USER_ID: user_ids,
+        "interest_vector": _to_lists(means.vector),
         "interest_weight": pa.array(means.vector_weight),
-        "child_age_mix": _lists(means.ages),
+        "child_age_mix": _to_lists(means.ages),
         "child_age_weight": pa.array(means.ages_weight),
-        "child_gender_mix": _lists(means.genders),
+        "child_gender_mix": _to_lists(means.genders),
         "child_gender_weight": pa.array(means.genders_weight),
-        "recent_products": pa.ListArray.from_arrays(offsets, history.products.take(pa.array(history.product[place]))),
-        "recent_times": pa.ListArray.from_arrays(offsets, pa.array(history.time[place])),
+        "recent_products": pa.ListArray.from_arrays(offsets, recent_products),
+        "recent_times": pa.ListArray.from_arrays(offsets, pa.array(history.timestamp_us[click])),
         "clicks": pa.array(history.last - history.first + 1),
-        "encoder_version": pa.repeat(pa.scalar(encoder_version), rows),
+        "encoder_version": pa.repeat(pa.scalar(encoder_version), len(user_ids)),
         EVENT_TIMESTAMP: pa.array(means.time + 1, TIMESTAMP),
-        CREATED_TIMESTAMP: pa.repeat(pa.scalar(now, TIMESTAMP), rows),
+        CREATED_TIMESTAMP: pa.repeat(pa.scalar(now, TIMESTAMP), len(user_ids)),
     }
     return pa.table(columns).cast(USER_INTEREST)
 
 
-def row(user: str, interest: UserInterest, encoder_version: str, now: datetime) -> pa.Table:
-    """One user's version (schema.USER_INTEREST), made one click at a time."""
+def build_row(user_id: str, interest: UserInterest, encoder_version: str, now: datetime) -> pa.Table:
+    """Return one version of a user as a table of one row (schema.USER_INTEREST).
+
+    Equal to the row that `build_rows` returns for the same clicks.
+
+    Args:
+        user_id: the user.
+        interest: the state just after the user's last click.
+        encoder_version: of the vectors in `interest`.
+        now: the created timestamp.
+    """
     means = interest.means
     vectors = {"interest_vector": means.vector, "child_age_mix": means.ages, "child_gender_mix": means.genders}
     columns = {
-        USER_ID: [user],
+        USER_ID: [user_id],
         "interest_weight": means.vector_weight,
         "child_age_weight": means.ages_weight,
         "child_gender_weight": means.genders_weight,
-        **{name: _lists(values) for name, values in vectors.items()},
+        **{name: _to_lists(values) for name, values in vectors.items()},
         "recent_products": [list(interest.products)],
         "recent_times": [list(interest.times)],
         "clicks": [interest.clicks],
@@ -91,33 +108,34 @@ def row(user: str, interest: UserInterest, encoder_version: str, now: datetime) 
     return pa.table(columns).select(USER_INTEREST.names).cast(USER_INTEREST)
 
 
-def read(row: Mapping[str, Any], width: int) -> UserInterest:
-    """A user's version as it lies in the table (`to_pylist`), to take the next click from there.
+def parse_row(row: Mapping[str, Any], width: int) -> UserInterest:
+    """Return the state that a stored version holds, so that the user's next click can be added to it.
 
     Args:
-        width: of the vectors: a user whose clicks had none has a null.
+        row: a row of `user_interest` as `to_pylist` returns it.
+        width: the width of the vectors; a null vector becomes `width` NaNs.
     """
     means = InterestMeans(
-        vector=_vector(row["interest_vector"], width),
+        vector=_to_vector(row["interest_vector"], width),
         vector_weight=np.array([row["interest_weight"]], np.float32),
-        ages=_vector(row["child_age_mix"], len(CHILD_AGES)),
+        ages=_to_vector(row["child_age_mix"], len(CHILD_AGES)),
         ages_weight=np.array([row["child_age_weight"]], np.float32),
-        genders=_vector(row["child_gender_mix"], len(CHILD_GENDERS)),
+        genders=_to_vector(row["child_gender_mix"], len(CHILD_GENDERS)),
         genders_weight=np.array([row["child_gender_weight"]], np.float32),
         time=np.array([timestamps.datetime_to_ticks(row[EVENT_TIMESTAMP], "us") - 1]),
     )
     return UserInterest(means, tuple(row["recent_products"]), tuple(row["recent_times"]), row["clicks"])
 
 
-def _vector(value: Any, width: int) -> NDArray[np.float32]:
+def _to_vector(value: Any, width: int) -> NDArray[np.float32]:
     return np.full((1, width), np.nan, np.float32) if value is None else np.array([value], np.float32)
 
 
-def _lists(values: NDArray[np.float32]) -> pa.Array:
-    """float32 [n, k] as n lists; null where a row is NaN."""
-    known = ~np.isnan(values[:, 0])
-    offsets = np.concatenate([[0], np.cumsum(known)]).astype(np.int32) * values.shape[1]
-    flat = values if known.all() else values[known]
+def _to_lists(values: NDArray[np.float32]) -> pa.Array:
+    """Return float32 [n, k] as n lists of length k; null where a row is NaN."""
+    is_valid = ~np.isnan(values[:, 0])
+    offsets = np.concatenate([[0], np.cumsum(is_valid)]).astype(np.int32) * values.shape[1]
+    flat = values if is_valid.all() else values[is_valid]
     return pa.ListArray.from_arrays(
-        pa.array(offsets), pa.array(flat.ravel()), mask=None if known.all() else pa.array(~known)
+        pa.array(offsets), pa.array(flat.ravel()), mask=None if is_valid.all() else pa.array(~is_valid)
     )

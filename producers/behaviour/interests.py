@@ -1,8 +1,8 @@
-"""Clicks to `user_interest`: a version of the user after every click, from what was known when it was made.
+"""Computes `user_interest` from clicks: a version of the user after every click, without knowledge of later ones.
 
-The users are taken in groups that click about equally often, some hundred thousand clicks at a time: one step of
-arithmetic for all users of a group at once, one commit a group, two groups at a time. Killed, the same command writes
-what is missing.
+Users are processed in groups of about CLICKS_PER_COMMIT clicks, users with similar numbers of clicks together, so that
+one array operation advances all users of a group by one click. Each group is one commit; WORKERS groups run at a time.
+After a kill, the same command writes what is missing.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,37 +21,37 @@ from feature_repo.features import interest
 from feature_repo.features.interest import Clicks
 from feature_repo.offline import delta
 from feature_repo.schema import EVENT_TIMESTAMP, USER_ID
-from producers.behaviour import interest_rows
-from producers.behaviour import log as logs
-from producers.behaviour.log import Int64, Log
+from producers.behaviour import impression_log, interest_rows
+from producers.behaviour.impression_log import ImpressionLog, Int64
 from producers.behaviour.product_versions import ProductVersions, read_versions
 from producers.tags.embedding_rows import choose_encoder_version
 
 STEP = "interests"
-CLICKS_A_COMMIT = 100_000
-AT_ONCE = 2
-"""Groups computed and written at the same time, on as many cores: each takes up to 600 MB at 128 numbers a vector."""
+CLICKS_PER_COMMIT = 100_000
+WORKERS = 2
+"""Groups that are computed and written at the same time. Each needs up to 600 MB with vectors of 128 numbers."""
 
 
 @dataclass(frozen=True)
-class Made:
-    """What came of one run."""
+class InterestSummary:
+    """The outcome of one run."""
 
     encoder_version: str
     users: int
     clicks: int
     without_vector: int
-    """Clicks on products that had no vector then: they count as clicks, and in no mean."""
+    """Clicks on products that had no vector at the time. They count as clicks and enter no mean."""
     added: int
     """Versions written."""
-    known: int
-    """Versions that were there already."""
+    already_stored: int
+    """Versions that were in the table before."""
     refused: int
+    """Rows of the log that went to the quarantine."""
 
     def __str__(self) -> str:
         return (
             f"{self.added:,} versions of {self.users:,} users added to {schema.INTEREST_TABLE}, "
-            f"{self.known:,} known already; "
+            f"{self.already_stored:,} stored before; "
             f"{self.clicks:,} clicks, {self.without_vector:,} of them on products without a vector of "
             f"{self.encoder_version} at that time; {self.refused:,} rows of the log quarantined"
         )
@@ -62,97 +62,124 @@ def make_interests(
     impressions: Path,
     *,
     encoder_version: str | None,
-    again: bool,
+    recompute: bool,
     now: datetime,
     progress: Callable[[int, int], None],
-) -> Made:
-    """Write the versions of every user's interest that are not known yet.
+) -> InterestSummary:
+    """Write the versions of every user's interest that are not stored yet.
 
-    A version is known if it has the same user, time and number of clicks so far: clicks that arrive late make all
-    later versions of their user anew, and the newest created one holds.
+    A version is stored if the table has a row with its user, time and number of clicks so far. Clicks that arrive late
+    change that number in all later versions of their user, so these are written again; readers use the row created
+    last.
 
     Args:
         settings: the deployment.
-        impressions: the log, whole: a version depends on every click before it.
-        encoder_version: whose vectors to use; None for the newest.
-        again: write all versions anew, for vectors or tags that have come since.
+        impressions: the whole log, because a version depends on every earlier click of the user.
+        encoder_version: the vectors to use; None for the newest version.
+        recompute: write all versions again, for vectors or tags that arrived since.
         now: the created timestamp; later impressions are refused.
-        progress: told how many of how many clicks are done.
+        progress: called with the numbers of clicks done and of all clicks.
 
     Raises:
         VitrineError: the log cannot be read; there are no vectors, or the version is unknown or ambiguous.
     """
     version = choose_encoder_version(settings, encoder_version)
-    log = logs.read(settings, impressions, step=STEP, now=now, clicks_only=True)
+    log = impression_log.read_log(settings, impressions, step=STEP, now=now, clicks_only=True)
     order = np.argsort(log.user, kind="stable")  # by user, then time
-    starts = np.searchsorted(log.user[order], np.arange(len(log.users) + 1)).astype(np.int64)
-    products = read_versions(settings, log.products, log.product, log.time, version)
-    last = _last_of_moment(log, order)
-    new = last if again else last & ~_known(settings, log, order, starts, version)
-    missing = int((products.embedding < 0).sum())
-    done, total = 0, len(log)
+    starts = np.searchsorted(log.user[order], np.arange(len(log.user_ids) + 1)).astype(np.int64)
+    products = read_versions(settings, log.product_ids, log.product, log.timestamp_us, version)
+    is_last = _is_last_of_timestamp(log, order)
+    is_new = is_last if recompute else is_last & ~_find_stored(settings, log, order, starts, version)
+    without_vector = int((products.embedding < 0).sum())
 
-    def write(group: Int64) -> int:
-        place = np.concatenate([np.arange(starts[user], starts[user + 1]) for user in group])
-        if new[place].any():
-            rows = _rows(log, products, order[place], np.diff(starts)[group], new[place], version, now)
+    def write_group(users: Int64) -> int:
+        """Write the new versions of some users; returns their number of clicks."""
+        clicks = np.concatenate([np.arange(starts[user], starts[user + 1]) for user in users])
+        if is_new[clicks].any():
+            rows = _build_rows(log, products, order[clicks], np.diff(starts)[users], is_new[clicks], version, now)
             delta.append(settings.table(schema.INTEREST_TABLE), rows)
-        return len(place)
+        return len(clicks)
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        for clicks in pool.map(write, _groups(starts)):
+    done = 0
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for clicks in pool.map(write_group, _group_users(starts)):
             done += clicks
-            progress(done, total)
-    added = int(new.sum())
-    return Made(version, len(log.users), total, missing, added, int(last.sum()) - added, sum(log.refused.values()))
+            progress(done, len(log))
+    added = int(is_new.sum())
+    return InterestSummary(
+        version,
+        users=len(log.user_ids),
+        clicks=len(log),
+        without_vector=without_vector,
+        added=added,
+        already_stored=int(is_last.sum()) - added,
+        refused=sum(log.refused.values()),
+    )
 
 
-def _rows(
-    log: Log, products: ProductVersions, clicks: Int64, sizes: Int64, wanted: np.ndarray, version: str, now: datetime
+def _build_rows(
+    log: ImpressionLog,
+    products: ProductVersions,
+    clicks: Int64,
+    sizes: Int64,
+    is_wanted: np.ndarray,
+    version: str,
+    now: datetime,
 ) -> pa.Table:
-    """The versions just after `clicks` (by user, then time, `sizes` of each user) of which `wanted` says which."""
+    """Return the rows of the versions that follow the wanted clicks.
+
+    Args:
+        log: the log.
+        products: vectors and tags at each row of the log.
+        clicks: rows of the log, sorted by user and time.
+        sizes: number of clicks of each user, in the same order; sums to `len(clicks)`.
+        is_wanted: [clicks], whether to return the version that follows the click.
+        version: the encoder version.
+        now: the created timestamp.
+    """
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    click = Clicks(*products.of(clicks), log.time[clicks])
-    means = interest.compute_interest_histories(click, starts)
+    means = interest.compute_interest_histories(Clicks(*products.take(clicks), log.timestamp_us[clicks]), starts)
     first = np.repeat(starts[:-1], sizes)
-    place = np.flatnonzero(wanted)
-    return interest_rows.table(
-        users=log.users.take(pa.array(log.user[clicks[place]])),
-        means=means.take(place) if len(place) < len(clicks) else means,
-        history=interest_rows.History(log.products, log.product[clicks], log.time[clicks], first[place], place),
+    wanted = np.flatnonzero(is_wanted)
+    return interest_rows.build_rows(
+        user_ids=log.user_ids.take(pa.array(log.user[clicks[wanted]])),
+        means=means.take(wanted) if len(wanted) < len(clicks) else means,
+        history=interest_rows.ClickHistory(
+            log.product_ids, log.product[clicks], log.timestamp_us[clicks], first[wanted], wanted
+        ),
         encoder_version=version,
         now=now,
     )
 
 
-def _last_of_moment(log: Log, order: Int64) -> np.ndarray:
-    """Which of the clicks, by user, then time, is the last of its user at its microsecond: bool [n]."""
-    user, time = log.user[order], log.time[order]
-    same_as_next = (user[:-1] == user[1:]) & (time[:-1] == time[1:])
+def _is_last_of_timestamp(log: ImpressionLog, order: Int64) -> np.ndarray:
+    """Return, for clicks sorted by user and time, whether each is the last of its user and microsecond: bool [n]."""
+    user, timestamp_us = log.user[order], log.timestamp_us[order]
+    same_as_next = (user[:-1] == user[1:]) & (timestamp_us[:-1] == timestamp_us[1:])
     return np.append(~same_as_next, True)[: len(order)]
 
 
-def _groups(starts: Int64) -> Iterator[Int64]:
-    """Users, those who click most first, in groups of about CLICKS_A_COMMIT clicks."""
+def _group_users(starts: Int64) -> Iterator[Int64]:
+    """Yield groups of users, by falling number of clicks, with about CLICKS_PER_COMMIT clicks each."""
     sizes = np.diff(starts)
     if not len(sizes):
         return
     users = np.argsort(-sizes, kind="stable")
-    group = np.cumsum(sizes[users]) // CLICKS_A_COMMIT
+    group = np.cumsum(sizes[users]) // CLICKS_PER_COMMIT
     yield from np.split(users, np.flatnonzero(np.diff(group)) + 1)
 
 
-def _known(settings: Settings, log: Log, order: Int64, starts: Int64, version: str) -> np.ndarray:
-    """Which of the clicks, by user, then time, have their version in the table: bool [n]."""
+def _find_stored(settings: Settings, log: ImpressionLog, order: Int64, starts: Int64, version: str) -> np.ndarray:
+    """Return, for clicks sorted by user and time, whether the version that follows is in the table: bool [n]."""
     path = settings.table(schema.INTEREST_TABLE)
     if not delta.exists(path):
         return np.zeros(len(order), bool)
-    known = delta.read(path, [USER_ID, EVENT_TIMESTAMP, "clicks"], where=pc.field("encoder_version") == version)
-    user = pc.index_in(known[USER_ID], value_set=log.users).fill_null(-1).to_numpy()
-    clicks, since = known["clicks"].to_numpy(), known[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
-    of_user = np.append(np.diff(starts), 0)  # the last is of those whom this log does not know, numbered -1
-    there = (clicks >= 1) & (clicks <= of_user[user])
-    place = starts[user[there]] + clicks[there] - 1
-    found = np.zeros(len(order), bool)
-    found[place[log.time[order[place]] + 1 == since[there]]] = True
-    return found
+    rows = delta.read(path, [USER_ID, EVENT_TIMESTAMP, "clicks"], where=pc.field("encoder_version") == version)
+    user = pc.index_in(rows[USER_ID], value_set=log.user_ids).fill_null(-1).to_numpy()
+    clicks, event_us = rows["clicks"].to_numpy(), rows[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
+    sizes = np.append(np.diff(starts), 0)  # the last entry is for user -1, who is not in this log
+    in_log = (clicks >= 1) & (clicks <= sizes[user])
+    index = starts[user[in_log]] + clicks[in_log] - 1
+    is_stored = np.zeros(len(order), bool)
+    is_stored[index[log.timestamp_us[order[index]] + 1 == event_us[in_log]]] = True
+    return is_stored

@@ -1,8 +1,9 @@
-"""The log to `product_neighbours`: what the nearest products had earned, for every product version and every day.
+"""Computes `product_neighbours` from the log: how the most similar products performed before each version's time.
 
-Time goes by in steps (a day, unless told otherwise). At each step every product that is there gets a version of that
-moment, from impressions strictly before it; a product that comes or changes within a step gets one of its own event
-time, from what was known when the step began. So no version knows what came at or after its event timestamp.
+Time advances in intervals (a day by default). At the start of each interval every product gets a version, computed
+from impressions strictly before it. A product that arrives or changes within an interval gets a version at its own
+event time, computed from the state at the interval's start. So no version uses anything at or after its event
+timestamp.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,38 +21,35 @@ from feature_repo.arrow.take import to_matrix
 from feature_repo.config import Settings
 from feature_repo.features import neighbours as definition
 from feature_repo.offline import delta
-from feature_repo.schema import (
-    CREATED_TIMESTAMP,
-    EVENT_TIMESTAMP,
-    PRODUCT_ID,
-    PRODUCT_NEIGHBOURS,
-    TIMESTAMP,
-)
-from producers.behaviour import log as logs
-from producers.behaviour.log import Int64, Log
-from producers.behaviour.nearest import Nearest
-from producers.behaviour.product_changes import Changes, read_changes
+from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, PRODUCT_NEIGHBOURS, TIMESTAMP
+from producers.behaviour import impression_log
+from producers.behaviour.impression_log import ImpressionLog, Int64
+from producers.behaviour.nearest import NearestProducts
+from producers.behaviour.product_changes import ProductChanges, read_changes
 from producers.tags.embedding_rows import choose_encoder_version
 
 STEP = "neighbours"
-ROWS_A_COMMIT = 500_000
+ROWS_PER_COMMIT = 500_000
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Made:
-    """What came of one run."""
+class NeighbourSummary:
+    """The outcome of one run."""
 
     encoder_version: str
-    moments: int
+    intervals: int
     added: int
-    known: int
+    """Versions written."""
+    already_stored: int
+    """Versions that were in the table before."""
     refused: int
+    """Rows of the log that went to the quarantine."""
 
     def __str__(self) -> str:
         return (
-            f"{self.added:,} versions added to {schema.NEIGHBOURS_TABLE} over {self.moments:,} moments, "
-            f"{self.known:,} known already; vectors of {self.encoder_version}; "
+            f"{self.added:,} versions added to {schema.NEIGHBOURS_TABLE} over {self.intervals:,} intervals, "
+            f"{self.already_stored:,} stored before; vectors of {self.encoder_version}; "
             f"{self.refused:,} rows of the log quarantined"
         )
 
@@ -61,212 +59,253 @@ def make_neighbours(
     impressions: Path,
     *,
     encoder_version: str | None,
-    every: timedelta,
-    k: int,
+    interval: timedelta,
+    top_k: int,
     now: datetime,
     progress: Callable[[int, int], None],
-) -> Made:
-    """Write the versions that are not known yet by product and event timestamp.
+) -> NeighbourSummary:
+    """Write the versions whose product and event timestamp are not stored yet for this encoder version.
 
     Args:
         settings: the deployment.
-        impressions: the log, whole.
-        encoder_version: whose vectors; None for the newest.
-        every: a step of time; steps begin at whole multiples of it since 1970 UTC.
-        k: how many of the nearest.
+        impressions: the whole log.
+        encoder_version: the vectors to use; None for the newest version.
+        interval: the time between two versions of a product; intervals start at whole multiples of it since 1970 UTC.
+        top_k: the number of nearest products to use.
         now: the created timestamp; later impressions are refused.
-        progress: told how many of how many moments are done.
+        progress: called with the numbers of intervals done and of all intervals.
 
     Raises:
         VitrineError: the log cannot be read; there are no vectors, or the version is unknown or ambiguous.
     """
     version = choose_encoder_version(settings, encoder_version)
-    log = logs.read(settings, impressions, step=STEP, now=now, clicks_only=False)
+    log = impression_log.read_log(settings, impressions, step=STEP, now=now, clicks_only=False)
     changes = read_changes(settings, version)
-    known = _Known.read(settings, changes.products, version)
-    step = every // timedelta(microseconds=1)
-    # A step before there is any product: one row of 1970 is no twenty thousand days of work.
-    first = min(max(log.time[0], changes.time[0] - step), log.time[-1])
-    moments = np.arange(int(first) // step, int(log.time[-1]) // step + 1) * step
-    added, there, waiting = 0, 0, []
-    for done, (product, since, features) in enumerate(_over_time(log, changes, moments, step, k)):
-        new = ~known.has(product, since)
-        there += len(new) - int(new.sum())
-        if new.any():
-            of_new = {name: values[new] for name, values in features.items()}
-            waiting.append(_rows(changes.products, product[new], since[new], of_new, version, now))
-        if waiting and (done == len(moments) or sum(map(len, waiting)) >= ROWS_A_COMMIT):
-            added += sum(map(len, waiting))
-            delta.append(settings.table(schema.NEIGHBOURS_TABLE), pa.concat_tables(waiting))
-            waiting = []
-        progress(done, len(moments))
-    return Made(version, len(moments), added, there, sum(log.refused.values()))
+    stored = _StoredKeys.read(settings, changes.product_ids, version)
+    interval_us = interval // timedelta(microseconds=1)
+    # Not before the first product: one impression dated 1970 must not make twenty thousand intervals.
+    first = min(max(log.timestamp_us[0], changes.timestamp_us[0] - interval_us), log.timestamp_us[-1])
+    starts_us = np.arange(int(first) // interval_us, int(log.timestamp_us[-1]) // interval_us + 1) * interval_us
+    added, already_stored, pending = 0, 0, []
+    versions = _compute_versions(log, changes, starts_us, interval_us, top_k)
+    for done, (product, event_us, features) in enumerate(versions):
+        is_new = ~stored.has(product, event_us)
+        already_stored += len(is_new) - int(is_new.sum())
+        if is_new.any():
+            new_features = {name: values[is_new] for name, values in features.items()}
+            pending.append(
+                _build_rows(changes.product_ids, product[is_new], event_us[is_new], new_features, version, now)
+            )
+        if pending and (done == len(starts_us) or sum(map(len, pending)) >= ROWS_PER_COMMIT):
+            added += sum(map(len, pending))
+            delta.append(settings.table(schema.NEIGHBOURS_TABLE), pa.concat_tables(pending))
+            pending = []
+        progress(done, len(starts_us))
+    return NeighbourSummary(version, len(starts_us), added, already_stored, sum(log.refused.values()))
 
 
 @dataclass
-class _State:
-    """The products so far: n, which grows."""
+class _ProductState:
+    """The state of n products; n grows."""
 
     vectors: Floats
-    """[n, d], unit rows, NaN where there is none."""
+    """[n, d], of unit length, NaN where there is none."""
     price: Floats
     age: Floats
-    shown: Int64
+    impressions: Int64
     clicks: Int64
 
     @staticmethod
-    def nothing(width: int) -> "_State":
-        none = np.empty(0, np.float32)
-        return _State(np.empty((0, width), np.float32), none, none, np.empty(0, np.int64), np.empty(0, np.int64))
+    def create_empty(width: int) -> "_ProductState":
+        floats, counts = np.empty(0, np.float32), np.empty(0, np.int64)
+        return _ProductState(np.empty((0, width), np.float32), floats, floats, counts, counts)
 
     def grow(self, products: int) -> None:
-        """Make room for products that nothing is known of yet."""
+        """Add products without vector, price, age and impressions, up to a total number."""
         for name in ("vectors", "price", "age"):
-            setattr(self, name, _longer(getattr(self, name), products, np.nan))
-        self.shown, self.clicks = _longer(self.shown, products, 0), _longer(self.clicks, products, 0)
+            setattr(self, name, _extend(getattr(self, name), products, np.nan))
+        self.impressions, self.clicks = _extend(self.impressions, products, 0), _extend(self.clicks, products, 0)
 
-    def see(self, product: Int64, clicked: NDArray[np.bool_]) -> None:
-        """Count impressions and clicks of products; of those that are not there (yet) none."""
-        here = (product >= 0) & (product < len(self.shown))
-        self.shown += np.bincount(product[here], minlength=len(self.shown))
-        self.clicks += np.bincount(product[here & clicked], minlength=len(self.shown))
+    def count_impressions(self, product: Int64, is_clicked: NDArray[np.bool_]) -> None:
+        """Add impressions and clicks; those of products that are unknown (-1) or not added yet are ignored."""
+        is_present = (product >= 0) & (product < len(self.impressions))
+        self.impressions += np.bincount(product[is_present], minlength=len(self.impressions))
+        self.clicks += np.bincount(product[is_present & is_clicked], minlength=len(self.impressions))
 
-    def features(self, own: Int64, neighbours: Int64, similarity: Floats) -> dict[str, Floats]:
-        """Of m products from their nearest ones [m, k]; `own` is -1 for one that is not there yet."""
-        missing = neighbours < 0
-        if not len(self.shown):
-            nobody = np.zeros(neighbours.shape, np.int64)
-            nothing = np.full(neighbours.shape, np.nan, np.float32)
-            return definition.compute_neighbour_features(
-                similarity, nobody, nobody, nothing, nothing, (nobody[:, 0], nobody[:, 0])
-            )
-        shown, clicks = (np.where(own < 0, 0, one[own]) for one in (self.shown, self.clicks))
-        return definition.compute_neighbour_features(
-            similarity,
-            self.shown[neighbours],
-            self.clicks[neighbours],
-            np.where(missing, np.float32(np.nan), self.price[neighbours]),
-            np.where(missing, np.float32(np.nan), self.age[neighbours]),
-            (self.shown.sum() - shown, self.clicks.sum() - clicks),
-        )
-
-
-@dataclass(frozen=True)
-class Standing:
-    """What products had earned by the end of a log: what those that come later start with."""
-
-    encoder_version: str
-    products: pa.Array
-    state: _State
-    nearest: Nearest
-
-    def of(self, rows: pa.Table, now: datetime) -> pa.Table:
-        """Rows of `product_neighbours` for rows of `product_embedding`, in their order.
+    def compute_features(self, own: Int64, neighbours: Int64, similarity: Floats) -> dict[str, Floats]:
+        """Return the features of m products from their nearest products.
 
         Args:
-            now: the created timestamp.
+            own: [m], product numbers; -1 for a product that is not added yet.
+            neighbours: [m, k], product numbers; -1 for none.
+            similarity: [m, k], cosines; NaN for none.
         """
-        own = pc.index_in(rows[PRODUCT_ID], value_set=self.products).fill_null(-1).to_numpy()
-        vectors = to_matrix(rows["fused_vector"], self.state.vectors.shape[1])
-        features = self.state.features(own, *self.nearest.of(self.state.vectors, vectors, own))
-        since = rows[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
-        ids = rows[PRODUCT_ID].combine_chunks()
-        return _rows(ids, np.arange(len(rows)), since, features, self.encoder_version, now)
-
-
-def stand(settings: Settings, impressions: Path, encoder_version: str, k: int, now: datetime) -> Standing:
-    """What every product has earned in the whole log.
-
-    Raises:
-        VitrineError: the log cannot be read, or there are no vectors of the encoder.
-    """
-    log = logs.read(settings, impressions, step=STEP, now=now, clicks_only=False)
-    changes = read_changes(settings, encoder_version)
-    state = _State.nothing(changes.vectors.shape[1])
-    state.grow(len(changes.products))
-    changes.apply(slice(None), state.vectors, state.price, state.age)
-    number = pc.index_in(log.products, value_set=changes.products).fill_null(-1).to_numpy()[log.product]
-    state.see(number, log.clicked)
-    nearest = Nearest.nothing(k)  # whose lists of products that are known already are not asked for
-    nearest.has_history = (state.shown > 0) & ~np.isnan(state.vectors[:, 0])
-    return Standing(encoder_version, changes.products, state, nearest)
-
-
-def _over_time(
-    log: Log, changes: Changes, moments: Int64, step: int, k: int
-) -> Iterator[tuple[Int64, Int64, dict[str, Floats]]]:
-    """Before the first moment, then at each: products, since when the version of each holds, and its features."""
-    number = pc.index_in(log.products, value_set=changes.products).fill_null(-1).to_numpy()[log.product]
-    state, nearest = _State.nothing(changes.vectors.shape[1]), Nearest.nothing(k)
-    early = np.flatnonzero((changes.vector >= 0) & (changes.time < moments[0]))  # nothing had been shown by then
-    nobody, nothing = np.full((len(early), k), -1), np.full((len(early), k), np.nan, np.float32)
-    yield changes.product[early], changes.time[early], state.features(np.full(len(early), -1), nobody, nothing)
-    applied, seen = 0, 0
-    for moment in moments:
-        upto, before = int(np.searchsorted(changes.time, moment, "right")), int(np.searchsorted(log.time, moment))
-        part = slice(applied, upto)
-        state.grow(max(len(state.shown), int(changes.product[part].max(initial=-1)) + 1))
-        changed = changes.apply(part, state.vectors, state.price, state.age)
-        state.see(number[seen:before], log.clicked[seen:before])
-        nearest.update(state.vectors, changed, state.shown > 0)
-        applied, seen = upto, before
-        alive = np.flatnonzero(~np.isnan(state.vectors[:, 0]))
-        of_alive = state.features(alive, nearest.neighbours[alive], nearest.similarity[alive])
-        until = int(np.searchsorted(changes.time, moment + step))
-        coming = upto + np.flatnonzero(changes.vector[upto:until] >= 0)
-        product = changes.product[coming]
-        own = np.where(product < len(state.shown), product, -1)
-        vectors = changes.vectors[changes.vector[coming]]
-        of_coming = state.features(own, *nearest.of(state.vectors, vectors, own))
-        yield (
-            np.concatenate([alive, product]),
-            np.concatenate([np.full(len(alive), moment), changes.time[coming]]),
-            {name: np.concatenate([of_alive[name], of_coming[name]]) for name in definition.NAMES},
+        if not len(self.impressions):
+            zeros = np.zeros(neighbours.shape, np.int64)
+            unknown = np.full(neighbours.shape, np.nan, np.float32)
+            return definition.compute_neighbour_features(
+                similarity, zeros, zeros, unknown, unknown, (zeros[:, 0], zeros[:, 0])
+            )
+        own_impressions, own_clicks = (np.where(own < 0, 0, counts[own]) for counts in (self.impressions, self.clicks))
+        is_missing = neighbours < 0
+        return definition.compute_neighbour_features(
+            similarity,
+            self.impressions[neighbours],
+            self.clicks[neighbours],
+            np.where(is_missing, np.float32(np.nan), self.price[neighbours]),
+            np.where(is_missing, np.float32(np.nan), self.age[neighbours]),
+            (self.impressions.sum() - own_impressions, self.clicks.sum() - own_clicks),
         )
 
 
-def _longer(values: NDArray, rows: int, filled: float) -> NDArray:
-    """The rows, then new ones up to `rows`."""
-    return np.concatenate([values, np.full((rows - len(values), *values.shape[1:]), filled, values.dtype)])
+@dataclass(frozen=True)
+class NeighbourState:
+    """The state of all products at the end of a log, from which features of later products are computed."""
+
+    encoder_version: str
+    product_ids: pa.Array
+    state: _ProductState
+    nearest: NearestProducts
+
+    def compute_rows(self, rows: pa.Table, now: datetime) -> pa.Table:
+        """Return rows of `product_neighbours` for rows of `product_embedding`, in their order.
+
+        Args:
+            rows: with the product id, the event timestamp and the fused vector.
+            now: the created timestamp.
+        """
+        own = pc.index_in(rows[PRODUCT_ID], value_set=self.product_ids).fill_null(-1).to_numpy()
+        vectors = to_matrix(rows["fused_vector"], self.state.vectors.shape[1])
+        features = self.state.compute_features(own, *self.nearest.search(self.state.vectors, vectors, own))
+        event_us = rows[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
+        product_ids = rows[PRODUCT_ID].combine_chunks()
+        return _build_rows(product_ids, np.arange(len(rows)), event_us, features, self.encoder_version, now)
+
+
+def read_state(
+    settings: Settings, impressions: Path, encoder_version: str, top_k: int, now: datetime
+) -> NeighbourState:
+    """Read the state of all products at the end of a log.
+
+    Args:
+        settings: the deployment.
+        impressions: the whole log.
+        encoder_version: the vectors to use.
+        top_k: the number of nearest products to use.
+        now: later impressions are refused.
+
+    Raises:
+        VitrineError: the log cannot be read, or there are no vectors of the encoder version.
+    """
+    log = impression_log.read_log(settings, impressions, step=STEP, now=now, clicks_only=False)
+    changes = read_changes(settings, encoder_version)
+    state = _ProductState.create_empty(changes.vectors.shape[1])
+    state.grow(len(changes.product_ids))
+    changes.apply(slice(None), state.vectors, state.price, state.age)
+    state.count_impressions(_number_products(log, changes), log.is_clicked)
+    nearest = NearestProducts.create_empty(top_k)  # the lists of stored products are not needed
+    nearest.has_history = (state.impressions > 0) & ~np.isnan(state.vectors[:, 0])
+    return NeighbourState(encoder_version, changes.product_ids, state, nearest)
+
+
+def _number_products(log: ImpressionLog, changes: ProductChanges) -> Int64:
+    """Return the product number of each impression; -1 for a product that has no change."""
+    number = pc.index_in(log.product_ids, value_set=changes.product_ids).fill_null(-1).to_numpy()
+    return number[log.product]
+
+
+def _compute_versions(
+    log: ImpressionLog, changes: ProductChanges, starts_us: Int64, interval_us: int, top_k: int
+) -> Iterator[tuple[Int64, Int64, dict[str, Floats]]]:
+    """Yield the versions before the first interval, then those of each interval.
+
+    Each item has the product numbers, the event timestamps in microseconds, and the features by name.
+    """
+    number = _number_products(log, changes)
+    state, nearest = _ProductState.create_empty(changes.vectors.shape[1]), NearestProducts.create_empty(top_k)
+    # Before the first interval no product had an impression.
+    early = np.flatnonzero((changes.vector >= 0) & (changes.timestamp_us < starts_us[0]))
+    no_neighbours = np.full((len(early), top_k), -1), np.full((len(early), top_k), np.nan, np.float32)
+    yield (
+        changes.product[early],
+        changes.timestamp_us[early],
+        state.compute_features(np.full(len(early), -1), *no_neighbours),
+    )
+    changes_done, impressions_done = 0, 0
+    for start_us in starts_us:
+        changes_end = int(np.searchsorted(changes.timestamp_us, start_us, "right"))
+        impressions_end = int(np.searchsorted(log.timestamp_us, start_us))
+        part, seen = slice(changes_done, changes_end), slice(impressions_done, impressions_end)
+        state.grow(max(len(state.impressions), int(changes.product[part].max(initial=-1)) + 1))
+        is_changed = changes.apply(part, state.vectors, state.price, state.age)
+        state.count_impressions(number[seen], log.is_clicked[seen])
+        nearest.update(state.vectors, is_changed, state.impressions > 0)
+        changes_done, impressions_done = changes_end, impressions_end
+        # A version at the start of the interval for every product that has a vector ...
+        present = np.flatnonzero(~np.isnan(state.vectors[:, 0]))
+        at_start = state.compute_features(present, nearest.neighbours[present], nearest.similarity[present])
+        # ... and one for every vector that arrives within the interval.
+        interval_end = int(np.searchsorted(changes.timestamp_us, start_us + interval_us))
+        within = changes_end + np.flatnonzero(changes.vector[changes_end:interval_end] >= 0)
+        product = changes.product[within]
+        own = np.where(product < len(state.impressions), product, -1)
+        vectors = changes.vectors[changes.vector[within]]
+        later = state.compute_features(own, *nearest.search(state.vectors, vectors, own))
+        yield (
+            np.concatenate([present, product]),
+            np.concatenate([np.full(len(present), start_us), changes.timestamp_us[within]]),
+            {name: np.concatenate([at_start[name], later[name]]) for name in definition.NAMES},
+        )
+
+
+def _extend(values: NDArray, rows: int, fill: float) -> NDArray:
+    """Return the values, extended to a number of rows."""
+    return np.concatenate([values, np.full((rows - len(values), *values.shape[1:]), fill, values.dtype)])
 
 
 @dataclass(frozen=True)
-class _Known:
-    """Versions that are in the table."""
+class _StoredKeys:
+    """The products and event timestamps of the stored versions."""
 
-    times: Int64
-    """Their event timestamps, each once, ascending."""
+    timestamps_us: Int64
+    """Distinct event timestamps, ascending."""
     keys: Int64
-    """Product number and place in `times` as one number."""
+    """Of each version: product number * len(timestamps_us) + position in `timestamps_us`."""
 
     @staticmethod
-    def read(settings: Settings, products: pa.Array, version: str) -> "_Known":
+    def read(settings: Settings, product_ids: pa.Array, encoder_version: str) -> "_StoredKeys":
         path = settings.table(schema.NEIGHBOURS_TABLE)
         if not delta.exists(path):
-            return _Known(np.empty(0, np.int64), np.empty(0, np.int64))
-        rows = delta.read(path, [PRODUCT_ID, EVENT_TIMESTAMP], where=pc.field("encoder_version") == version)
-        number = pc.index_in(rows[PRODUCT_ID], value_set=products).fill_null(-1).to_numpy()
-        times, place = np.unique(rows[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy(), return_inverse=True)
-        return _Known(times, number[number >= 0].astype(np.int64) * len(times) + place[number >= 0])
+            return _StoredKeys(np.empty(0, np.int64), np.empty(0, np.int64))
+        rows = delta.read(path, [PRODUCT_ID, EVENT_TIMESTAMP], where=pc.field("encoder_version") == encoder_version)
+        number = pc.index_in(rows[PRODUCT_ID], value_set=product_ids).fill_null(-1).to_numpy()
+        event_us = rows[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
+        distinct, position = np.unique(event_us, return_inverse=True)
+        return _StoredKeys(distinct, number[number >= 0].astype(np.int64) * len(distinct) + position[number >= 0])
 
-    def has(self, product: Int64, since: Int64) -> NDArray[np.bool_]:
-        """Which of n versions are there."""
-        if not len(self.times):
+    def has(self, product: Int64, event_us: Int64) -> NDArray[np.bool_]:
+        """Return for each of n versions whether it is stored."""
+        if not len(self.timestamps_us):
             return np.zeros(len(product), bool)
-        place = np.minimum(np.searchsorted(self.times, since), len(self.times) - 1)
-        there: NDArray[np.bool_] = np.isin(product * len(self.times) + place, self.keys)
-        return there & (self.times[place] == since)
+        position = np.minimum(np.searchsorted(self.timestamps_us, event_us), len(self.timestamps_us) - 1)
+        has_key: NDArray[np.bool_] = np.isin(product * len(self.timestamps_us) + position, self.keys)
+        return has_key & (self.timestamps_us[position] == event_us)
 
 
-def _rows(
-    products: pa.Array, product: Int64, since: Int64, features: dict[str, Floats], version: str, now: datetime
+def _build_rows(
+    product_ids: pa.Array,
+    product: Int64,
+    event_us: Int64,
+    features: dict[str, Floats],
+    encoder_version: str,
+    now: datetime,
 ) -> pa.Table:
-    """Versions as rows (schema.PRODUCT_NEIGHBOURS); what is NaN is null."""
+    """Return versions as rows of schema.PRODUCT_NEIGHBOURS; NaN becomes null."""
     columns = {
-        PRODUCT_ID: products.take(pa.array(product)),
+        PRODUCT_ID: product_ids.take(pa.array(product)),
         **{name: pa.array(values, mask=np.isnan(values)) for name, values in features.items()},
-        "encoder_version": pa.repeat(pa.scalar(version), len(product)),
-        EVENT_TIMESTAMP: pa.array(since, TIMESTAMP),
+        "encoder_version": pa.repeat(pa.scalar(encoder_version), len(product)),
+        EVENT_TIMESTAMP: pa.array(event_us, TIMESTAMP),
         CREATED_TIMESTAMP: pa.repeat(pa.scalar(now, TIMESTAMP), len(product)),
     }
     return pa.table(columns).cast(PRODUCT_NEIGHBOURS)

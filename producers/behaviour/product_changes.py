@@ -1,4 +1,4 @@
-"""What changes of products over time: vectors, prices, ages, in one order."""
+"""Reads the changes of products' vectors, prices and ages, as one sequence in time order."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from feature_repo import schema
 from feature_repo.arrow.take import to_matrix
 from feature_repo.config import Settings
-from feature_repo.errors import VitrineError
+from feature_repo.errors import NotFoundError
 from feature_repo.features.ages import compute_expected_stage
 from feature_repo.features.similarity import normalize_rows
 from feature_repo.offline import delta
@@ -21,75 +21,95 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Changes:
-    """What changes of products, in the order of event, then created timestamps: m changes."""
+class ProductChanges:
+    """m changes, sorted by event timestamp, then created timestamp. Each changes a vector, a price or an age."""
 
-    products: pa.Array
-    """Ids of the numbers in `product`: numbered as they first appear, so that later ones renumber none."""
+    product_ids: pa.Array
+    """The id of each product number. Products are numbered by first appearance, so later changes renumber none."""
     product: Int64
-    time: Int64
-    """[m], microseconds."""
+    """[m], product numbers."""
+    timestamp_us: Int64
+    """[m], microseconds since 1970 UTC."""
     vector: Int64
-    """[m], a row of `vectors`; -1 where something else changes."""
+    """[m], a row of `vectors`; -1 if something else changes."""
     vectors: Floats
+    """[vectors, d], of unit length."""
     price: Floats
-    """[m], NaN where something else changes, or nothing is known."""
+    """[m], NaN if something else changes, or if the price is null."""
     age: Floats
+    """[m], expected age stages, NaN likewise."""
 
     def apply(self, part: slice, vectors: Floats, price: Floats, age: Floats) -> NDArray[np.bool_]:
-        """Bring products up to date in place; returns whose vector is another: bool [products]."""
-        changed = np.zeros(len(vectors), bool)
+        """Apply a part of the changes, in their order, to the state of n products in place.
+
+        Args:
+            part: the changes to apply.
+            vectors: float32 [n, d], indexed by product number.
+            price: float32 [n].
+            age: float32 [n].
+
+        Returns:
+            bool [n], whether the product's vector was replaced.
+        """
+        is_changed = np.zeros(len(vectors), bool)
         product, vector = self.product[part], self.vector[part]
         rows = np.flatnonzero(vector >= 0)
         vectors[product[rows]] = self.vectors[vector[rows]]  # of repeated indices NumPy keeps the last
-        changed[product[rows]] = True
+        is_changed[product[rows]] = True
         for target, values in ((price, self.price[part]), (age, self.age[part])):
-            known = ~np.isnan(values)
-            target[product[known]] = values[known]
-        return changed
+            is_valid = ~np.isnan(values)
+            target[product[is_valid]] = values[is_valid]
+        return is_changed
 
 
-def read_changes(settings: Settings, version: str) -> Changes:
-    """Every change of a vector of this encoder version, of a price or of an age, in time order.
+def read_changes(settings: Settings, encoder_version: str) -> ProductChanges:
+    """Read every change of a fused vector of one encoder version, of a price and of a predicted child age.
 
     Raises:
-        VitrineError: there is no vector.
+        NotFoundError: there is no vector of this version.
     """
-    of_encoder = pc.field("encoder_version") == version
     key = [PRODUCT_ID, EVENT_TIMESTAMP, CREATED_TIMESTAMP]
-    embedding = delta.read(settings.table(schema.EMBEDDING_TABLE), [*key, "fused_vector"], where=of_encoder)
-    tables: list[tuple[pa.Table, str]] = [(embedding.filter(pc.is_valid(pc.field("fused_vector"))), "vector")]
-    for name, column, kind in (
-        (schema.CATALOGUE_TABLE, "price", "price"),
-        (schema.TAGS_TABLE, "child_age_distribution", "age"),
-    ):
+    embedding = delta.read(
+        settings.table(schema.EMBEDDING_TABLE),
+        [*key, "fused_vector"],
+        where=pc.field("encoder_version") == encoder_version,
+    )
+    tables = {"fused_vector": embedding.filter(pc.is_valid(pc.field("fused_vector")))}
+    for name, column in ((schema.CATALOGUE_TABLE, "price"), (schema.TAGS_TABLE, "child_age_distribution")):
         if delta.exists(settings.table(name)):
-            tables.append((delta.read(settings.table(name), [*key, column]), kind))
-    sizes = [len(table) for table, _ in tables]
-    keys = pa.concat_tables([table.select(key) for table, _ in tables])
+            tables[column] = delta.read(settings.table(name), [*key, column])
+    vectors = normalize_rows(to_matrix(tables["fused_vector"]["fused_vector"]))
+    if not len(vectors):
+        raise NotFoundError(f"no vector of {encoder_version} in `product_embedding`; run `produce embeddings`")
+    keys = pa.concat_tables([table.select(key) for table in tables.values()])
     vector, price = np.full(len(keys), -1), np.full(len(keys), np.nan, np.float32)
     age = price.copy()
     start = 0
-    for (table, kind), size in zip(tables, sizes, strict=True):
-        part = slice(start, start + size)
-        if kind == "vector":
-            vector[part] = np.arange(size)
-            vectors = normalize_rows(to_matrix(table["fused_vector"]))
-        elif kind == "price":
+    for column, table in tables.items():
+        part = slice(start, start + len(table))
+        if column == "fused_vector":
+            vector[part] = np.arange(len(table))
+        elif column == "price":
             price[part] = table["price"].cast(pa.float32()).to_numpy()
         else:
-            age[part] = compute_expected_stage(to_matrix(table["child_age_distribution"], len(CHILD_AGES)))
-        start += size
-    if not len(vectors):
-        raise VitrineError(f"no vector of {version} in `product_embedding`; run `produce embeddings`")
-    names = keys[PRODUCT_ID].combine_chunks().dictionary_encode()
-    rank = np.empty(len(names.dictionary), np.int64)
-    rank[np.argsort(names.dictionary.to_numpy(zero_copy_only=False), kind="stable")] = np.arange(len(rank))
-    time, created = (keys[name].cast(pa.int64()).to_numpy() for name in (EVENT_TIMESTAMP, CREATED_TIMESTAMP))
-    code = names.indices.to_numpy()
-    order = np.lexsort((created, rank[code], time))
+            age[part] = compute_expected_stage(to_matrix(table[column], len(CHILD_AGES)))
+        start += len(table)
+    ids = keys[PRODUCT_ID].combine_chunks().dictionary_encode()
+    rank = np.empty(len(ids.dictionary), np.int64)
+    rank[np.argsort(ids.dictionary.to_numpy(zero_copy_only=False), kind="stable")] = np.arange(len(rank))
+    event_us, created_us = (keys[name].cast(pa.int64()).to_numpy() for name in (EVENT_TIMESTAMP, CREATED_TIMESTAMP))
+    code = ids.indices.to_numpy()
+    order = np.lexsort((created_us, rank[code], event_us))
     _, first = np.unique(code[order], return_index=True)
+    code_of_product = code[order][np.sort(first)]
     number = np.empty(len(rank), np.int64)
-    number[code[order][np.sort(first)]] = np.arange(len(rank))
-    ids = names.dictionary.take(pa.array(code[order][np.sort(first)]))
-    return Changes(ids, number[code[order]], time[order], vector[order], vectors, price[order], age[order])
+    number[code_of_product] = np.arange(len(rank))
+    return ProductChanges(
+        product_ids=ids.dictionary.take(pa.array(code_of_product)),
+        product=number[code[order]],
+        timestamp_us=event_us[order],
+        vector=vector[order],
+        vectors=vectors,
+        price=price[order],
+        age=age[order],
+    )

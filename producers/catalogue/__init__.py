@@ -1,9 +1,9 @@
-"""What a shop hands in: the day's products compared with what is known.
+"""The day's products compared with the stored ones: the table `product_catalogue`.
 
-ingest.py  new, changed, unchanged, gone: the table `product_catalogue`
-validate.py  a block of products checked
-versions.py      what is known of products, by digests
-row_hash.py  digests of columns and rows, without an object per value
-image_hashes.py  pictures hashed, as few read as possible
-pack.py          a shop's pictures put into one
+ingest.py           finds new, changed, unchanged and gone products, and writes them
+validate.py         checks a block of a products table
+stored_versions.py  the stored versions of products, by hash
+row_hash.py         hashes of whole columns and rows
+image_hashes.py     content hashes of images, reading as few images as possible
+pack.py             copies the images of a products table into an LMDB
 """

@@ -1,10 +1,9 @@
-"""The content hash of each picture of a block, of as few pictures read as possible.
+"""The content hash of each image of a block, reading as few images as possible.
 
-A file whose path, size and time of change are what they were has the hash it had; a key of an LMDB may be the hash. Any
-other picture is read, but not decoded.
+A file keeps its stored hash while its path, size and modification time are unchanged. The key of an image in an LMDB
+may state the hash. Any other image is read, but not decoded.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,60 +16,77 @@ from feature_repo import image_store, images
 from feature_repo.content_hash import content_hash
 from feature_repo.images import UnusableImageError
 from producers.catalogue import row_hash
-from producers.catalogue.row_hash import Digests
+from producers.catalogue.row_hash import RowHashes
 
-READERS = 8
-"""Threads that read pictures: a file system answers many at once, and hashing lets other threads run."""
+READER_THREADS = 8
+"""Threads that read images. File systems serve parallel reads, and hashing releases Python's global lock."""
 
 
-def of_block(
-    versions: pa.Table, wanted: NDArray[np.bool_], before: Digests, stat_before: Digests, *, rehash: bool
+def hash_images(
+    rows: pa.Table,
+    is_wanted: NDArray[np.bool_],
+    stored_hashes: RowHashes,
+    stored_stats: RowHashes,
+    *,
+    rehash: bool,
 ) -> tuple[pa.Array, pa.Array]:
-    """`image_hash` and `image_stat` of schema.CATALOGUE for rows of versions; null where not wanted or not readable.
+    """Return the columns `image_hash` and `image_stat` (schema.CATALOGUE) of n rows.
+
+    `image_hash` is null where no hash is wanted, where there is no image and where it cannot be read; the step that
+    encodes the image then reports the reason. `image_stat` is null for images that are not files.
 
     Args:
-        versions: [rows] with `image` and `image_bytes`.
-        wanted: [rows]
-        before: [rows, 2] the hash of the product's newest version, zeros where there is none.
-        stat_before: [rows, 2] its `image_stat`.
-        rehash: read every picture, whatever size and time say.
+        rows: n rows with `image` (absolute paths) and `image_bytes`. If any row has bytes, paths are ignored.
+        is_wanted: [n], whether to hash the row's image. Bytes are always hashed.
+        stored_hashes: [n, 2], `image_hash` of the product's newest version; zeros if it has none.
+        stored_stats: [n, 2], its `image_stat`.
+        rehash: read every wanted image, even if size and modification time are unchanged.
     """
-    if versions["image_bytes"].null_count < len(versions):
-        return row_hash.of_each(versions["image_bytes"]), pa.nulls(len(versions), row_hash.BINARY)
-    paths = versions["image"].to_pylist() if versions["image"].null_count < len(versions) else []
+    if rows["image_bytes"].null_count < len(rows):
+        return row_hash.hash_contents(rows["image_bytes"]), pa.nulls(len(rows), row_hash.HASH_TYPE)
+    paths = rows["image"].to_pylist() if rows["image"].null_count < len(rows) else []
     if not paths:
-        return pa.nulls(len(versions), row_hash.BINARY), pa.nulls(len(versions), row_hash.BINARY)
-    seen = [stat(path) if path is not None and use else None for path, use in zip(paths, wanted.tolist(), strict=True)]
-    stats = row_hash.of_texts(pa.chunked_array([pa.array(seen, pa.string())]))
-    kept = (stats == stat_before).all(axis=1) & before.any(axis=1) & (not rehash)
+        return pa.nulls(len(rows), row_hash.HASH_TYPE), pa.nulls(len(rows), row_hash.HASH_TYPE)
+    stat_texts = [
+        read_file_stat(path) if path is not None and wanted else None
+        for path, wanted in zip(paths, is_wanted.tolist(), strict=True)
+    ]
+    stats = row_hash.hash_texts(pa.chunked_array([pa.array(stat_texts, pa.string())]))
+    is_unchanged = (stats == stored_stats).all(axis=1) & stored_hashes.any(axis=1) & (not rehash)
     hashes: list[bytes | None] = [None] * len(paths)
-    known = row_hash.to_arrow(before[kept]).to_pylist()
-    for row, value in zip(np.flatnonzero(kept).tolist(), known, strict=True):
+    for row, value in zip(
+        np.flatnonzero(is_unchanged).tolist(),
+        row_hash.to_arrow(stored_hashes[is_unchanged]).to_pylist(),
+        strict=True,
+    ):
         hashes[row] = value
-    left = [row for row in np.flatnonzero(wanted & ~kept).tolist() if paths[row] is not None]
-    with ThreadPoolExecutor(READERS) as readers:
-        for row, value in zip(left, readers.map(_of_file, [paths[row] for row in left]), strict=True):
+    unread = [row for row in np.flatnonzero(is_wanted & ~is_unchanged).tolist() if paths[row] is not None]
+    with ThreadPoolExecutor(READER_THREADS) as pool:
+        for row, value in zip(unread, pool.map(_hash_file, [paths[row] for row in unread]), strict=True):
             hashes[row] = value
-    there = pa.array([value is not None for value in seen])
-    return pa.array(hashes, row_hash.BINARY), pc.if_else(there, row_hash.to_arrow(stats), None)
+    is_file = pa.array([text is not None for text in stat_texts])
+    return pa.array(hashes, row_hash.HASH_TYPE), pc.if_else(is_file, row_hash.to_arrow(stats), None)
 
 
-def stat(path: str) -> str | None:
-    """Path, size and time of change of a file as one text; None where there is no file, or where it lies in an LMDB."""
+def read_file_stat(path: str) -> str | None:
+    """Return size, modification time in nanoseconds and path of a file as one text.
+
+    None if the file is missing or not accessible, and for an image in an LMDB.
+    """
     if image_store.is_stored(path):
         return None
     try:
-        found = os.stat(path)
+        status = Path(path).stat()
     except (OSError, ValueError):
         return None
-    return f"{found.st_size}:{found.st_mtime_ns}:{path}"
+    return f"{status.st_size}:{status.st_mtime_ns}:{path}"
 
 
-def _of_file(path: str) -> bytes | None:
-    said = image_store.read_key_hash(path) if image_store.is_stored(path) else None
-    if said is not None:
-        return said
+def _hash_file(path: str) -> bytes | None:
+    stated = image_store.read_key_hash(path) if image_store.is_stored(path) else None
+    if stated is not None:
+        return stated
     try:
         return content_hash(images.read_bytes(Path(path)))
     except UnusableImageError:
-        return None  # said, with its reason, by the step that encodes it
+        return None

@@ -1,7 +1,8 @@
-"""The day's active products to an increment: what a shop hands in becomes versions in the table `product_catalogue`.
+"""Ingests the day's products: writes new and changed ones as versions to the table `product_catalogue`.
 
-Every row is compared, by digest, with the version of its product that is known; what is written, and what is then to
-be encoded, is new or changed. The comparison reads the day's table once and, of what is known, ids, times and digests.
+Every row is compared, by hash, with the stored version of its product. Only new and changed products are written, and
+only these are encoded later. The comparison reads the day's table once, and of the stored versions only ids,
+timestamps and hashes.
 """
 
 from collections.abc import Callable
@@ -15,44 +16,44 @@ from numpy.typing import NDArray
 
 from feature_repo import schema
 from feature_repo.config import Settings
-from feature_repo.errors import VitrineError
+from feature_repo.errors import ConflictError, InvalidInputError
 from feature_repo.offline import delta, input_files, quarantine, validation
 from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.offline.validation import Check
 from feature_repo.offline.versions import read_gone_products
-from producers.catalogue import image_hashes, row_hash, validate, versions
-from producers.catalogue.row_hash import Digests
-from producers.catalogue.versions import Known
+from producers.catalogue import image_hashes, row_hash, stored_versions, validate
+from producers.catalogue.row_hash import RowHashes
+from producers.catalogue.stored_versions import StoredVersions
 
 STEP = "catalogue"
 BLOCK_ROWS = 131_072
-"""Rows of the day's table in memory at a time; of those before, ids, times and digests are kept, and the increment."""
-TWICE = "product id came again: its newest row was taken"
-SHRUNK_SHARE = 0.5
-"""A larger share of the active products than this is not believed to be gone at once ..."""
-SHRUNK_FROM = 100
-"""... unless there are fewer of them than this."""
+"""Rows of the day's table in memory at a time. Of earlier blocks only ids, hashes and the rows to write are kept."""
+DUPLICATE_ID = "product id is repeated: its newest row was used"
+MAX_GONE_SHARE = 0.5
+"""If a larger share of the active products is missing, the table is refused as incomplete ..."""
+MIN_ACTIVE_FOR_CHECK = 100
+"""... unless there are fewer active products than this."""
 
 
 @dataclass(frozen=True)
-class TakenIn:
-    """What came of one file; `new + changed + unchanged + len(refused)` is `read`."""
+class IngestSummary:
+    """The outcome for one table; `new + changed + unchanged + len(refused)` is `read`."""
 
     read: int
     new: int
-    """Products never seen before."""
+    """Products without a stored version."""
     changed: int
-    """Further versions of known products."""
+    """Products whose stored version differs."""
     unchanged: int
     gone: int
     """Products that were active and are not in the table."""
     returned: int
-    """Products that had gone and are in it again; each is also new, changed or unchanged."""
+    """Products that were gone and are in the table; each also counts as new, changed or unchanged."""
     refused: tuple[RejectedRow, ...]
-    notes: tuple[RejectedRow, ...]
-    """Values that were repaired; their rows are among the taken."""
+    repairs: tuple[RejectedRow, ...]
+    """Repaired values; their rows count as new, changed or unchanged."""
     ignored: tuple[str, ...]
-    """Columns that a catalogue does not have."""
+    """Columns of the table that the catalogue does not have."""
 
     def __str__(self) -> str:
         """One line, and one more for each reason."""
@@ -63,29 +64,29 @@ class TakenIn:
         lines += [f"  gone {self.gone:,}: active before, and not in this table"] * bool(self.gone)
         lines += [f"  returned {self.returned:,}: gone before, and in this table again"] * bool(self.returned)
         lines += [f"  refused {rows:,}: {reason}" for reason, rows in quarantine.count_by_reason(self.refused).items()]
-        lines += [f"  mended {rows:,}: {reason}" for reason, rows in quarantine.count_by_reason(self.notes).items()]
+        lines += [f"  repaired {rows:,}: {reason}" for reason, rows in quarantine.count_by_reason(self.repairs).items()]
         lines += [f"  ignored column {name}" for name in self.ignored]
         return "\n".join(lines)
 
 
 @dataclass
-class _Read:
-    """What was read so far, [rows] in the order of the table."""
+class _IngestProgress:
+    """The blocks read so far, in the order of the table."""
 
-    ids: list[pa.ChunkedArray] = field(default_factory=list)
-    keys: list[Digests] = field(default_factory=list)
-    instants: list[NDArray[np.int64]] = field(default_factory=list)
-    passed: list[NDArray[np.bool_]] = field(default_factory=list)
-    unchanged: list[NDArray[np.bool_]] = field(default_factory=list)
+    product_ids: list[pa.ChunkedArray] = field(default_factory=list)
+    id_hashes: list[RowHashes] = field(default_factory=list)
+    updated_at_us: list[NDArray[np.int64]] = field(default_factory=list)
+    is_valid: list[NDArray[np.bool_]] = field(default_factory=list)
+    is_unchanged: list[NDArray[np.bool_]] = field(default_factory=list)
     increment: list[pa.Table] = field(default_factory=list)
-    """Versions that are not known, with their `row`."""
+    """Valid rows that are new or changed, with their number in the whole table as `row`."""
     refused: list[RejectedRow] = field(default_factory=list)
-    notes: list[tuple[int, RejectedRow]] = field(default_factory=list)
+    repairs: list[tuple[int, RejectedRow]] = field(default_factory=list)
     ignored: tuple[str, ...] = ()
     rows: int = 0
 
 
-def take_in(
+def ingest_products(
     settings: Settings,
     file: Path,
     now: datetime,
@@ -93,41 +94,52 @@ def take_in(
     partial: bool = False,
     allow_shrink: bool = False,
     rehash: bool = False,
+    dry_run: bool = False,
     progress: Callable[[int], None] = lambda rows: None,
-) -> TakenIn:
-    """Add what is new or changed in a products table to the catalogue; the bad rows go to the quarantine.
+) -> IngestSummary:
+    """Write the new and changed products of a table to the catalogue, and refused rows to the quarantine.
 
-    A version is the state of a product from its `updated_at` on. A row adds one if it differs from the version that was
-    valid at its `updated_at` in anything but that time, so a file taken in twice adds nothing, nor does an older file
-    that comes late, where its versions are known. A picture differs where its place or its bytes do.
+    A version is the state of a product from its `updated_at` on. A row adds a version if it differs, in anything but
+    the time, from the version that is valid at its `updated_at`. So ingesting a file again adds nothing, and neither
+    does an older file that arrives late, if its versions are stored. An image differs if its path or its bytes do.
 
     Args:
         settings: the deployment.
-        file: Parquet or CSV with the columns of schema.PRODUCTS, `image` a path, a picture in an LMDB
-            (feature_repo.image_store) or the picture's bytes. Relative paths start at the file's folder and may not
-            leave it by `..`; absolute paths are taken at their word.
-        now: the created timestamp; later `updated_at` are refused.
-        partial: the table is not all that is active: nothing is gone for not being in it.
-        allow_shrink: believe that more than SHRUNK_SHARE of the active products are gone.
-        rehash: read every picture anew, also where path, size and time of change are as they were.
-        progress: told the rows read so far.
+        file: Parquet or CSV with the columns of schema.PRODUCTS. `image` is a path, an image in an LMDB (see
+            `feature_repo.image_store`) or the image's bytes. Relative paths start at the file's folder and may not
+            leave it by `..`; absolute paths are accepted as they are.
+        now: the created timestamp; rows with a later `updated_at` are refused.
+        partial: the table holds only a part of the active products, so a missing product is not gone.
+        allow_shrink: accept that more than MAX_GONE_SHARE of the active products are gone.
+        rehash: read every image, even if path, size and modification time are unchanged.
+        dry_run: compare and count, but write nothing.
+        progress: called with the number of rows read so far.
 
     Raises:
-        VitrineError: the file cannot be read, lacks a column, is empty, has a column of a wrong type, or no row of it
-            is usable; so many products would be gone that it is taken for a part; others write the catalogue all the
-            time.
+        InvalidInputError: the file cannot be read, lacks a column, is empty, has a column of a wrong type or no valid
+            row; or so many products are missing that it seems incomplete.
+        ConflictError: other writers committed to the catalogue first `delta.ATTEMPTS` times.
     """
     for _ in range(delta.ATTEMPTS):
         try:
-            return _take_in(
-                settings, file, now, partial=partial, allow_shrink=allow_shrink, rehash=rehash, progress=progress
+            return _ingest_once(
+                settings,
+                file,
+                now,
+                partial=partial,
+                allow_shrink=allow_shrink,
+                rehash=rehash,
+                dry_run=dry_run,
+                progress=progress,
             )
-        except delta.CommitConflict:  # another run has taken in a table meanwhile: compare with that
+        except delta.CommitConflict:  # another run committed meanwhile: compare with what it wrote
             continue
-    raise VitrineError(f"table `{schema.CATALOGUE_TABLE}`: others were quicker {delta.ATTEMPTS} times; run this again")
+    raise ConflictError(
+        f"table `{schema.CATALOGUE_TABLE}`: other writers committed first {delta.ATTEMPTS} times; run this again"
+    )
 
 
-def _take_in(
+def _ingest_once(
     settings: Settings,
     file: Path,
     now: datetime,
@@ -135,149 +147,181 @@ def _take_in(
     partial: bool,
     allow_shrink: bool,
     rehash: bool,
+    dry_run: bool,
     progress: Callable[[int], None],
-) -> TakenIn:
+) -> IngestSummary:
     path, active_path = settings.table(schema.CATALOGUE_TABLE), settings.table(schema.ACTIVE_TABLE)
-    turn, active_turn = delta.txn_version(path, STEP), delta.txn_version(active_path, STEP)
-    known = versions.read(path)
-    read = _Read()
+    txn_version, active_txn_version = delta.txn_version(path, STEP), delta.txn_version(active_path, STEP)
+    stored = stored_versions.read_versions(path)
+    blocks = _IngestProgress()
     for block in input_files.read_blocks(file, BLOCK_ROWS, schema.PRODUCTS.names):
-        if not read.rows:
+        if not blocks.rows:
             validation.require_columns(block, schema.PRODUCTS.names, file)
-            read.ignored = tuple(name for name in block.column_names if name not in schema.PRODUCTS.names)
-        _add(read, block, known, file, now, rehash=rehash)
-        progress(read.rows)
-    passed, unchanged = np.concatenate(read.passed), np.concatenate(read.unchanged)
-    keys, ids = np.concatenate(read.keys), pa.chunked_array([chunk for each in read.ids for chunk in each.chunks])
-    twice = _displaced(ids, keys, np.concatenate(read.instants), passed)
-    doubled = validation.list_failures(pa.table({schema.PRODUCT_ID: ids}), ids, Check(schema.PRODUCT_ID, TWICE, twice))
-    refused = read.refused + doubled
-    notes = [note for row, note in read.notes if not twice[row]]
+            blocks.ignored = tuple(name for name in block.column_names if name not in schema.PRODUCTS.names)
+        _compare_block(blocks, block, stored, file, now, rehash=rehash)
+        progress(blocks.rows)
+    is_valid, is_unchanged = np.concatenate(blocks.is_valid), np.concatenate(blocks.is_unchanged)
+    id_hashes = np.concatenate(blocks.id_hashes)
+    product_ids = pa.chunked_array([chunk for column in blocks.product_ids for chunk in column.chunks])
+    is_superseded = _find_superseded(product_ids, id_hashes, np.concatenate(blocks.updated_at_us), is_valid)
+    refused = blocks.refused + validation.list_failures(
+        pa.table({schema.PRODUCT_ID: product_ids}),
+        product_ids,
+        Check(schema.PRODUCT_ID, DUPLICATE_ID, is_superseded),
+    )
+    repairs = [repair for row, repair in blocks.repairs if not is_superseded[row]]
 
-    product = known.find(keys)
+    product = stored.find_products(id_hashes)
     gone_before = read_gone_products(active_path)
-    gone, returned = _moved(known, product[~validation.is_blank(ids)], gone_before)
+    gone, returned = _find_moves(stored, product[~validation.is_blank(product_ids)], gone_before)
     if partial:
         gone = gone[:0]
-    elif not allow_shrink and passed.any():
-        _refuse_shrinking(file, len(gone), len(known.products) - len(gone_before))
-    quarantine.add(settings, STEP, [*refused, *notes], now)
-    if not passed.any():
+    elif not allow_shrink and is_valid.any():
+        _check_shrinkage(file, len(gone), len(stored.products) - len(gone_before))
+    if not dry_run:
+        quarantine.add(settings, STEP, [*refused, *repairs], now)
+    if not is_valid.any():
         reasons = ", ".join(f"{rows:,} x {reason}" for reason, rows in quarantine.count_by_reason(refused).items())
-        raise VitrineError(f"{file}: none of its {read.rows:,} rows is usable: {reasons}")
+        raise InvalidInputError(f"{file}: none of its {blocks.rows:,} rows is usable: {reasons}")
 
-    taken = passed & ~twice
-    increment = pa.concat_tables(read.increment)
-    increment = increment.filter(pa.array(taken[increment["row"].to_numpy()]))
-    if len(increment):
+    is_used = is_valid & ~is_superseded
+    increment = pa.concat_tables(blocks.increment)
+    increment = increment.filter(pa.array(is_used[increment["row"].to_numpy()]))
+    if len(increment) and not dry_run:
         created = pa.repeat(pa.scalar(now, schema.TIMESTAMP), len(increment))
         rows = increment.append_column(schema.CREATED_TIMESTAMP, created).select(schema.CATALOGUE.names)
-        delta.append_if_version(path, rows.cast(schema.CATALOGUE), STEP, turn)
-    if len(gone) or len(returned):
-        delta.append_if_version(active_path, _moves(known, gone, returned, now), STEP, active_turn)
-    return TakenIn(
-        read=read.rows,
-        new=int((taken & (product < 0)).sum()),
-        changed=int((taken & (product >= 0) & ~unchanged).sum()),
-        unchanged=int((taken & unchanged).sum()),
+        delta.append_if_version(path, rows.cast(schema.CATALOGUE), STEP, txn_version)
+    if (len(gone) or len(returned)) and not dry_run:
+        rows = _build_activity_rows(stored, gone, returned, now)
+        delta.append_if_version(active_path, rows, STEP, active_txn_version)
+    return IngestSummary(
+        read=blocks.rows,
+        new=int((is_used & (product < 0)).sum()),
+        changed=int((is_used & (product >= 0) & ~is_unchanged).sum()),
+        unchanged=int((is_used & is_unchanged).sum()),
         gone=len(gone),
         returned=len(returned),
         refused=tuple(refused),
-        notes=tuple(notes),
-        ignored=read.ignored,
+        repairs=tuple(repairs),
+        ignored=blocks.ignored,
     )
 
 
-def _add(read: _Read, block: pa.Table, known: Known, file: Path, now: datetime, *, rehash: bool) -> None:
-    """Check a block and compare it with what is known."""
-    came = validate.check(block, read.rows, file, now)
-    keys = row_hash.of_texts(came.ids)
-    product = known.find(keys)
-    newest, valid = known.newest(product), known.valid(product, came.instants)
-    before, stat_before = (_rows(column, newest) for column in (known.image_hash, known.image_stat))
-    image_hash, image_stat = image_hashes.of_block(came.versions, came.passed, before, stat_before, rehash=rehash)
-    prints = fingerprint(came.versions, image_hash)
-    unchanged = came.passed & (valid >= 0) & (prints == _rows(known.fingerprint, valid)).all(axis=1)
-    extended = came.versions
+def _compare_block(
+    blocks: _IngestProgress, block: pa.Table, stored: StoredVersions, file: Path, now: datetime, *, rehash: bool
+) -> None:
+    """Validate a block, compare it with the stored versions and add the result to `blocks`."""
+    validated = validate.validate_products(block, blocks.rows, file, now)
+    id_hashes = row_hash.hash_texts(validated.product_ids)
+    product = stored.find_products(id_hashes)
+    newest, valid_version = stored.find_newest(product), stored.find_valid(product, validated.updated_at_us)
+    stored_hashes = _take_or_zero(stored.image_hashes, newest)
+    stored_stats = _take_or_zero(stored.image_stats, newest)
+    image_hash, image_stat = image_hashes.hash_images(
+        validated.rows, validated.is_valid, stored_hashes, stored_stats, rehash=rehash
+    )
+    fingerprints = compute_fingerprints(validated.rows, image_hash)
+    is_same = (fingerprints == _take_or_zero(stored.fingerprints, valid_version)).all(axis=1)
+    is_unchanged = validated.is_valid & (valid_version >= 0) & is_same
+    rows = validated.rows
     for name, column in {
         "image_hash": image_hash,
         "image_stat": image_stat,
-        "fingerprint": row_hash.to_arrow(prints),
-        "row": pa.array(np.arange(read.rows, read.rows + len(block))),
+        "fingerprint": row_hash.to_arrow(fingerprints),
+        "row": pa.array(np.arange(blocks.rows, blocks.rows + len(block))),
     }.items():
-        extended = extended.append_column(name, column)
-    read.increment.append(extended.filter(pa.array(came.passed & ~unchanged)))
-    read.ids.append(came.ids)
-    read.keys.append(keys)
-    read.instants.append(came.instants)
-    read.passed.append(came.passed)
-    read.unchanged.append(unchanged)
-    read.refused += came.refused
-    read.notes += [(read.rows + row, note) for row, note in came.notes]
-    read.rows += len(block)
+        rows = rows.append_column(name, column)
+    blocks.increment.append(rows.filter(pa.array(validated.is_valid & ~is_unchanged)))
+    blocks.product_ids.append(validated.product_ids)
+    blocks.id_hashes.append(id_hashes)
+    blocks.updated_at_us.append(validated.updated_at_us)
+    blocks.is_valid.append(validated.is_valid)
+    blocks.is_unchanged.append(is_unchanged)
+    blocks.refused += validated.refused
+    blocks.repairs += [(blocks.rows + row, repair) for row, repair in validated.repairs]
+    blocks.rows += len(block)
 
 
-def fingerprint(rows: pa.Table, image_hash: pa.Array) -> Digests:
-    """[rows, 2] of all that makes a version: where it is equal, a later time alone does not."""
-    # Few categories and brands, often repeated: each distinct one is digested once.
-    repeated = [_of_repeated(rows[name]) for name in ("category", "brand")]
+def compute_fingerprints(rows: pa.Table, image_hash: pa.Array) -> RowHashes:
+    """Return a hash of everything that makes a version, without its time [n, 2].
+
+    Two versions of a product are the same if their fingerprints are equal. Stored fingerprints are compared with new
+    ones, so the result for a given row must never change.
+
+    Args:
+        rows: n rows with title, image, category, brand and price.
+        image_hash: [n], the content hashes; may have nulls.
+    """
+    # There are few distinct categories and brands: each is hashed once.
+    repeated = [_hash_repeated(rows[name]) for name in ("category", "brand")]
     price = rows["price"].fill_null(np.nan).to_numpy().astype(np.float64)
-    price = np.where(np.isnan(price), np.nan, price + 0.0)  # one NaN for null, one zero
-    columns = [row_hash.of_texts(rows[name]) for name in ("title", "image")]
-    picture = row_hash.of_texts(pa.chunked_array([image_hash]))
-    return row_hash.of_rows([*columns, picture, *repeated, row_hash.of_numbers(price.view(np.int64))])
+    price = np.where(np.isnan(price), np.nan, price + 0.0)  # one bit pattern for all nulls, one for 0.0 and -0.0
+    columns = [row_hash.hash_texts(rows[name]) for name in ("title", "image")]
+    images = row_hash.hash_texts(pa.chunked_array([image_hash]))
+    return row_hash.combine_columns([*columns, images, *repeated, row_hash.hash_numbers(price.view(np.int64))])
 
 
-def _of_repeated(column: pa.ChunkedArray) -> Digests:
+def _hash_repeated(column: pa.ChunkedArray) -> RowHashes:
     encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
-    made = row_hash.of_texts(pa.chunked_array([encoded.dictionary]))
-    return made[encoded.indices.to_numpy()]
+    hashes = row_hash.hash_texts(pa.chunked_array([encoded.dictionary]))
+    return hashes[encoded.indices.to_numpy()]
 
 
-def _rows(column: Digests, at: NDArray[np.int64]) -> Digests:
-    """Rows by number, zeros at -1."""
+def _take_or_zero(column: RowHashes, row_index: NDArray[np.int64]) -> RowHashes:
+    """Return rows by index; zeros for -1."""
     if not len(column):
-        return np.zeros((len(at), 2), np.uint64)
-    return np.where((at >= 0)[:, None], column[at], np.uint64(0))
+        return np.zeros((len(row_index), 2), np.uint64)
+    return np.where((row_index >= 0)[:, None], column[row_index], np.uint64(0))
 
 
-def _displaced(
-    ids: pa.ChunkedArray, keys: Digests, instants: NDArray[np.int64], passed: NDArray[np.bool_]
+def _find_superseded(
+    product_ids: pa.ChunkedArray,
+    id_hashes: RowHashes,
+    updated_at_us: NDArray[np.int64],
+    is_valid: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
-    """[rows] whether a newer row of the same product, or an equally new one that comes later, passed as well."""
-    rows = np.flatnonzero(passed)
-    order = row_hash.order_of(keys[rows])
-    by_key = keys[rows[order]]
-    again = (by_key[1:] == by_key[:-1]).all(axis=1)
-    several = np.zeros(len(passed), bool)
-    several[rows[order[1:][again]]] = several[rows[order[:-1][again]]] = True
-    if not several.any():
-        return several
-    return validation.is_superseded(ids, instants, several)
+    """Return [n] whether another valid row of the product is newer, or equally new and later in the table."""
+    rows = np.flatnonzero(is_valid)
+    order = row_hash.sort_order(id_hashes[rows])
+    ascending = id_hashes[rows[order]]
+    is_repeat = (ascending[1:] == ascending[:-1]).all(axis=1)
+    is_repeated = np.zeros(len(is_valid), bool)
+    is_repeated[rows[order[1:][is_repeat]]] = is_repeated[rows[order[:-1][is_repeat]]] = True
+    if not is_repeated.any():
+        return is_repeated
+    return validation.is_superseded(product_ids, updated_at_us, is_repeated)
 
 
-def _moved(
-    known: Known, present: NDArray[np.int64], gone_before: pa.ChunkedArray
+def _find_moves(
+    stored: StoredVersions, present: NDArray[np.int64], gone_before: pa.ChunkedArray
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The known products that are gone since, and those that have returned."""
-    here, active = np.zeros(len(known.products), bool), np.ones(len(known.products), bool)
-    here[present[present >= 0]] = True
-    before = known.find(row_hash.of_texts(gone_before))
-    active[before[before >= 0]] = False
-    return np.flatnonzero(active & ~here), np.flatnonzero(~active & here)
+    """Return the stored products that are newly gone, and those that have returned, as product numbers.
+
+    Args:
+        stored: the stored versions.
+        present: product numbers of the table's rows; -1 for new products.
+        gone_before: ids of the products that were gone before.
+    """
+    is_present, was_active = np.zeros(len(stored.products), bool), np.ones(len(stored.products), bool)
+    is_present[present[present >= 0]] = True
+    before = stored.find_products(row_hash.hash_texts(gone_before))
+    was_active[before[before >= 0]] = False
+    return np.flatnonzero(was_active & ~is_present), np.flatnonzero(~was_active & is_present)
 
 
-def _refuse_shrinking(file: Path, gone: int, active: int) -> None:
-    if active >= SHRUNK_FROM and gone > SHRUNK_SHARE * active:
-        raise VitrineError(
-            f"{file}: {gone:,} of {active:,} active products are not in it; if it is a part of the catalogue say "
-            "--partial, if they are gone say --allow-shrink; nothing was taken in"
+def _check_shrinkage(file: Path, gone: int, active: int) -> None:
+    if active >= MIN_ACTIVE_FOR_CHECK and gone > MAX_GONE_SHARE * active:
+        raise InvalidInputError(
+            f"{file}: {gone:,} of {active:,} active products are not in it; give --partial if it is a part of the "
+            "catalogue, or --allow-shrink if they are gone; nothing was written"
         )
 
 
-def _moves(known: Known, gone: NDArray[np.int64], returned: NDArray[np.int64], now: datetime) -> pa.Table:
-    """schema.PRODUCT_ACTIVE"""
-    products = np.concatenate([gone, returned])
-    moment = pa.repeat(pa.scalar(now, schema.TIMESTAMP), len(products))
-    columns = [known.names(products), pa.array(np.repeat([False, True], [len(gone), len(returned)])), moment, moment]
-    return pa.table(columns, schema=schema.PRODUCT_ACTIVE)
+def _build_activity_rows(
+    stored: StoredVersions, gone: NDArray[np.int64], returned: NDArray[np.int64], now: datetime
+) -> pa.Table:
+    """Return rows of schema.PRODUCT_ACTIVE: first the gone products, then the returned ones."""
+    product_ids = stored.take_product_ids(np.concatenate([gone, returned]))
+    is_active = pa.array(np.repeat([False, True], [len(gone), len(returned)]))
+    timestamps = pa.repeat(pa.scalar(now, schema.TIMESTAMP), len(product_ids))
+    return pa.table([product_ids, is_active, timestamps, timestamps], schema=schema.PRODUCT_ACTIVE)

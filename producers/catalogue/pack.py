@@ -1,6 +1,6 @@
-"""The pictures of a products table into an LMDB, each content once, and the table that refers to them there.
+"""Copies the images of a products table into an LMDB, each content once, and writes a table that refers to them there.
 
-A second run, after the first was killed or after a day, writes the pictures that are not there yet.
+A second run, after a killed one or on the next day, writes only the images that are not in the LMDB yet.
 """
 
 import re
@@ -15,78 +15,84 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo import image_store, images, schema
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError
 from feature_repo.images import UnusableImageError
 from feature_repo.offline import input_files, validation
 from producers.catalogue import validate
 
-PICTURES, PRODUCTS = "pictures", "products.parquet"
+IMAGES_FOLDER, PRODUCTS_FILE = "pictures", "products.parquet"
 BLOCK_ROWS = 4096
-"""Products whose pictures are in memory at a time."""
+"""Products whose images are in memory at a time."""
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackSummary:
     """What was written."""
 
     products: int
-    pictures: int
-    """Products that have a picture in the LMDB."""
+    images: int
+    """Products that have an image in the LMDB."""
     unreadable: dict[str, int]
-    """Pictures that could not be read, by reason; their paths stay as they are, to be refused by name further on."""
+    """Images that could not be read, by reason. Their `image` values stay as they are; `produce catalogue` or `produce
+    embeddings` then reports each."""
     table: Path
 
     def __str__(self) -> str:
-        lines = [f"{self.table}: {self.products:,} products, {self.pictures:,} of them with a picture in the LMDB"]
+        lines = [f"{self.table}: {self.products:,} products, {self.images:,} of them with an image in the LMDB"]
         return "\n".join(lines + [f"  not read {count:,}: {reason}" for reason, count in self.unreadable.items()])
 
 
-def pack(products: Path, out: Path, now: datetime, progress: Callable[[int], None] = lambda rows: None) -> Packed:
-    """Write `out`/pictures, an LMDB, and `out`/products.parquet, which is `products` with other values of `image`.
+def pack_images(
+    products: Path, output: Path, now: datetime, progress: Callable[[int], None] = lambda rows: None
+) -> PackSummary:
+    """Write the LMDB `output`/pictures and the table `output`/products.parquet.
+
+    The table is `products` with every row, in its order; only values of `image` differ.
 
     Args:
-        products: Parquet or CSV with the columns of schema.PRODUCTS; `image` paths or bytes.
-        now: a time to check rows against; none is left out here.
-        progress: told the rows done so far.
+        products: Parquet or CSV with the columns of schema.PRODUCTS; `image` holds paths or bytes.
+        output: the folder to write, which is created if missing.
+        now: the time to check rows against. No row is left out here, whatever the checks find.
+        progress: called with the number of rows done so far.
 
     Raises:
-        VitrineError: the table cannot be read or lacks a column, or the LMDB cannot be written.
+        InvalidInputError: the table cannot be read, lacks a column, or is `output`/products.parquet itself.
+        UnavailableError: the LMDB cannot be written.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    if (out / PRODUCTS).exists() and products.exists() and (out / PRODUCTS).samefile(products):
-        raise VitrineError(f"{products}: would be written over while it is read; name another --out")
-    rows, unreadable, written = 0, Counter[str](), 0
-    half = out / f"{PRODUCTS}.half"
+    output.mkdir(parents=True, exist_ok=True)
+    if (output / PRODUCTS_FILE).exists() and products.exists() and (output / PRODUCTS_FILE).samefile(products):
+        raise InvalidInputError(f"{products}: would be overwritten while it is read; give another --output")
+    row_count, image_count, unreadable = 0, 0, Counter[str]()
+    unfinished = output / f"{PRODUCTS_FILE}.half"
     writer: pq.ParquetWriter | None = None
     for block in input_files.read_blocks(products, BLOCK_ROWS, schema.PRODUCTS.names):
         validation.require_columns(block, schema.PRODUCTS.names, products)
-        came = validate.check(block, rows, products, now).versions
-        given, misspelt = validation.null_invalid_utf8(block, ["image"])
-        unfit = [*misspelt, *validate.images_of(given, products)[2]]
-        unreadable.update({check.reason.partition(":")[0]: int(check.bad.sum()) for check in unfit if check.bad.any()})
-        scheme = image_store.URL_SCHEME
-        names = [path and re.sub(f"^{image_store.PATH_PREFIX}", scheme, path) for path in came["image"].to_pylist()]
-        held: dict[int, bytes] = {}
-        for row, (path, content) in enumerate(
-            zip(came["image"].to_pylist(), came["image_bytes"].to_pylist(), strict=True)
-        ):
+        rows = validate.validate_products(block, row_count, products, now).rows
+        given, utf8_checks = validation.null_invalid_utf8(block, ["image"])
+        failed_checks = [
+            check for check in (*utf8_checks, *validate.resolve_images(given, products)[2]) if check.bad.any()
+        ]
+        unreadable.update({check.reason.partition(":")[0]: int(check.bad.sum()) for check in failed_checks})
+        paths, image_bytes = rows["image"].to_pylist(), rows["image_bytes"].to_pylist()
+        names = [path and re.sub(f"^{image_store.PATH_PREFIX}", image_store.URL_SCHEME, path) for path in paths]
+        contents: dict[int, bytes] = {}
+        for row, (path, content) in enumerate(zip(paths, image_bytes, strict=True)):
             try:
                 if content is not None or path is not None:
-                    held[row] = content if content is not None else images.read_bytes(Path(path or ""))
+                    contents[row] = content if content is not None else images.read_bytes(Path(path))
             except UnusableImageError as error:
                 unreadable[error.reason] += 1
-        keys = image_store.write(out / PICTURES, held.values()) if held else []
-        for row, key in zip(held, keys, strict=True):
-            names[row] = f"{scheme}{PICTURES}#{key}"
-        for row in {row for check in unfit for row in np.flatnonzero(check.bad).tolist()}:
+        keys = image_store.write(output / IMAGES_FOLDER, contents.values()) if contents else []
+        for row, key in zip(contents, keys, strict=True):
+            names[row] = f"{image_store.URL_SCHEME}{IMAGES_FOLDER}#{key}"
+        for row in {row for check in failed_checks for row in np.flatnonzero(check.bad).tolist()}:
             names[row] = given["image"][row].as_py()
-        place = block.schema.get_field_index("image")
-        table = block.set_column(place, "image", pa.array(names, pa.string()))
-        writer = writer or pq.ParquetWriter(half, table.schema)
+        table = block.set_column(block.schema.get_field_index("image"), "image", pa.array(names, pa.string()))
+        writer = writer or pq.ParquetWriter(unfinished, table.schema)
         writer.write_table(table.cast(writer.schema))
-        rows, written = rows + len(block), written + len(held)
-        progress(rows)
+        row_count, image_count = row_count + len(block), image_count + len(contents)
+        progress(row_count)
     if writer is not None:
         writer.close()
-    half.replace(out / PRODUCTS)
-    return Packed(rows, written, dict(unreadable.most_common()), out / PRODUCTS)
+    unfinished.replace(output / PRODUCTS_FILE)
+    return PackSummary(row_count, image_count, dict(unreadable.most_common()), output / PRODUCTS_FILE)

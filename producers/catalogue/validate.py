@@ -1,6 +1,7 @@
-"""A block of a products table checked: its usable rows as versions, the refused, the repairs.
+"""Checks a block of a products table: its valid rows, the refused rows and the repaired values.
 
-Pictures are not decoded here: a path is kept, made absolute, and the step that encodes it says what was wrong with it.
+Images are not decoded here. A path is kept and made absolute; the step that encodes the image reports what is wrong
+with it.
 """
 
 from collections.abc import Sequence
@@ -18,108 +19,125 @@ from feature_repo.offline import validation
 from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.offline.validation import Check
 
-MAX_TITLE = 1_000
+MAX_TITLE_CHARACTERS = 1_000
 """Code points of a title that are kept; encoders read fewer than a hundred."""
 
-NO_ID = "product id is null or blank"
-NOTHING = "neither a title nor a usable image path"
-LONG_TITLE = f"title cut to {MAX_TITLE:,} characters, row kept"
-BAD_PRICE = "price is no number from 0 on: set to null, row kept"
-ESCAPES = "image path leads out of the table's folder by `..`: set to null, row kept"
-A_URL = "image is a URL, no file: set to null, row kept"
+MISSING_ID = "product id is null or blank"
+NO_CONTENT = "neither a title nor a usable image path"
+TITLE_TOO_LONG = f"title cut to {MAX_TITLE_CHARACTERS:,} characters, row kept"
+INVALID_PRICE = "price is not a number of at least 0: set to null, row kept"
+PATH_LEAVES_FOLDER = "image path leaves the table's folder by `..`: set to null, row kept"
+IMAGE_IS_URL = "image is a URL, not a file: set to null, row kept"
 
 
 @dataclass(frozen=True)
-class Arriving:
-    """What one block of a table brought."""
+class ValidatedProducts:
+    """The outcome for a block of n rows."""
 
-    ids: pa.ChunkedArray
-    """[rows], as text."""
-    instants: NDArray[np.int64]
-    """[rows] microseconds; 0 where there is none."""
-    versions: pa.Table
-    """[rows] in the columns of schema.CATALOGUE that the shop says; only those of `passed` are sound."""
-    passed: NDArray[np.bool_]
-    """[rows]"""
+    product_ids: pa.ChunkedArray
+    """[n], as text."""
+    updated_at_us: NDArray[np.int64]
+    """[n], microseconds since 1970 UTC; 0 where it is missing or invalid."""
+    rows: pa.Table
+    """[n], the columns of schema.CATALOGUE that a products table has. Only rows with `is_valid` may be used."""
+    is_valid: NDArray[np.bool_]
+    """[n]"""
     refused: list[RejectedRow]
-    notes: list[tuple[int, RejectedRow]]
-    """Values that were repaired, each with its row in the block."""
+    repairs: list[tuple[int, RejectedRow]]
+    """Repaired values of valid rows, each with its row number in the block, from 0."""
 
 
-def check(table: pa.Table, start: int, file: Path, now: datetime) -> Arriving:
-    """Check a block of rows, of which the first is row `start` of the whole table, counted from 0."""
-    table, misspelt = validation.null_invalid_utf8(table, schema.PRODUCTS.names)
-    ids = validation.parse_text(table, schema.PRODUCT_ID, file)
-    names = validation.name_rows(ids, start)
-    instants, bad_instants = validation.parse_timestamps(table, "updated_at", file, now)
+def validate_products(table: pa.Table, start: int, file: Path, now: datetime) -> ValidatedProducts:
+    """Check a block of rows.
+
+    Args:
+        table: the block, with the columns of schema.PRODUCTS.
+        start: the number of the block's first row in the whole table, from 0; names rows without an id.
+        file: the table's file. Relative image paths start at its folder.
+        now: rows with a later `updated_at` are refused.
+
+    Raises:
+        VitrineError: a column has a type that cannot hold its values.
+    """
+    table, utf8_checks = validation.null_invalid_utf8(table, schema.PRODUCTS.names)
+    product_ids = validation.parse_text(table, schema.PRODUCT_ID, file)
+    names = validation.name_rows(product_ids, start)
+    updated_at, timestamp_checks = validation.parse_timestamps(table, "updated_at", file, now)
     titles = _blank_to_null(validation.parse_text(table, "title", file))
     prices = validation.parse_numbers(table, "price", file)
-    images, image_bytes, bad_images = images_of(table, file)
-    bad_price = validation.to_mask(pc.less(prices, 0.0)) | validation.to_mask(pc.invert(pc.is_finite(prices)))
-    has_nothing = (
+    images, image_bytes, image_checks = resolve_images(table, file)
+    has_invalid_price = validation.to_mask(pc.less(prices, 0.0)) | validation.to_mask(pc.invert(pc.is_finite(prices)))
+    has_no_content = (
         validation.to_mask(pc.is_null(titles))
         & validation.to_mask(pc.is_null(images))
         & validation.to_mask(pc.is_null(image_bytes))
     )
-    passed, refused = validation.apply_checks(
+    is_valid, refused = validation.apply_checks(
         table,
         names,
         [
-            *misspelt,
-            Check(schema.PRODUCT_ID, NO_ID, validation.is_blank(ids)),
-            *bad_instants,
-            Check("image", NOTHING, has_nothing),
+            *utf8_checks,
+            Check(schema.PRODUCT_ID, MISSING_ID, validation.is_blank(product_ids)),
+            *timestamp_checks,
+            Check("image", NO_CONTENT, has_no_content),
         ],
     )
-    repairs = [
-        Check("title", LONG_TITLE, validation.to_mask(pc.greater(pc.utf8_length(titles), MAX_TITLE))),
-        Check("price", BAD_PRICE, bad_price),
-        *bad_images,
-    ]
-    notes: list[tuple[int, RejectedRow]] = []
-    for repair in repairs:
-        bad = repair.bad & passed
-        notes += zip(
-            np.flatnonzero(bad).tolist(),
-            validation.list_failures(table, names, Check(repair.column, repair.reason, bad)),
+    is_too_long = validation.to_mask(pc.greater(pc.utf8_length(titles), MAX_TITLE_CHARACTERS))
+    repairs: list[tuple[int, RejectedRow]] = []
+    for check in (
+        Check("title", TITLE_TOO_LONG, is_too_long),
+        Check("price", INVALID_PRICE, has_invalid_price),
+        *image_checks,
+    ):
+        is_repaired = check.bad & is_valid
+        repairs += zip(
+            np.flatnonzero(is_repaired).tolist(),
+            validation.list_failures(table, names, Check(check.column, check.reason, is_repaired)),
             strict=True,
         )
     columns = {
-        schema.PRODUCT_ID: ids,
-        "title": pc.utf8_slice_codeunits(titles, 0, MAX_TITLE),
+        schema.PRODUCT_ID: product_ids,
+        "title": pc.utf8_slice_codeunits(titles, 0, MAX_TITLE_CHARACTERS),
         "image": images,
         "image_bytes": image_bytes,
         "category": _blank_to_null(validation.parse_text(table, "category", file)),
         "brand": _blank_to_null(validation.parse_text(table, "brand", file)),
-        "price": pc.if_else(pa.array(bad_price), None, prices),
-        schema.EVENT_TIMESTAMP: instants,
+        "price": pc.if_else(pa.array(has_invalid_price), None, prices),
+        schema.EVENT_TIMESTAMP: updated_at,
     }
-    ticks = instants.cast(pa.int64()).fill_null(0).to_numpy()
-    return Arriving(ids, ticks, pa.table(columns), passed, refused, notes)
+    updated_at_us = updated_at.cast(pa.int64()).fill_null(0).to_numpy()
+    return ValidatedProducts(product_ids, updated_at_us, pa.table(columns), is_valid, refused, repairs)
 
 
-def images_of(table: pa.Table, file: Path) -> tuple[pa.ChunkedArray, pa.ChunkedArray, Sequence[Check]]:
-    """Absolute paths, bytes, and the paths that name no file of ours."""
-    held = table["image"].type
-    if pa.types.is_binary(held) or pa.types.is_large_binary(held):
-        nothing = pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
-        return nothing, table["image"].cast(pa.binary()), ()
+def resolve_images(table: pa.Table, file: Path) -> tuple[pa.ChunkedArray, pa.ChunkedArray, Sequence[Check]]:
+    """Return absolute image paths, image bytes, and checks of paths that cannot be used.
+
+    A binary `image` column holds bytes; the paths are then null. Otherwise the bytes are null. URLs and relative paths
+    that leave the table's folder by `..` become null. Absolute paths are accepted as they are.
+
+    Args:
+        table: n rows with the column `image`.
+        file: the table's file. Relative paths start at its folder.
+    """
+    column_type = table["image"].type
+    if pa.types.is_binary(column_type) or pa.types.is_large_binary(column_type):
+        no_paths = pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
+        return no_paths, table["image"].cast(pa.binary()), ()
     paths = _blank_to_null(validation.parse_text(table, "image", file))
-    stored = validation.to_mask(pc.starts_with(paths, image_store.URL_SCHEME))
-    paths = pc.if_else(pa.array(stored), pc.utf8_slice_codeunits(paths, len(image_store.URL_SCHEME)), paths)
-    url = validation.to_mask(pc.match_substring_regex(paths, r"^[A-Za-z][A-Za-z0-9+.-]*://"))
-    escapes = validation.to_mask(pc.match_substring_regex(paths, r"(^|/)\.\.(/|$)"))
+    in_lmdb = pa.array(validation.to_mask(pc.starts_with(paths, image_store.URL_SCHEME)))
+    paths = pc.if_else(in_lmdb, pc.utf8_slice_codeunits(paths, len(image_store.URL_SCHEME)), paths)
+    is_url = validation.to_mask(pc.match_substring_regex(paths, r"^[A-Za-z][A-Za-z0-9+.-]*://"))
+    leaves_folder = validation.to_mask(pc.match_substring_regex(paths, r"(^|/)\.\.(/|$)"))
     folder = str((file if file.is_dir() else file.parent).resolve())
-    inside = pc.binary_join_element_wise(folder, pc.replace_substring_regex(paths, r"^(\./+)+", ""), "/")
-    absolute = pc.if_else(pc.starts_with(paths, "/"), paths, inside)
-    absolute = pc.if_else(
-        pa.array(stored), pc.binary_join_element_wise(image_store.PATH_PREFIX, absolute, ""), absolute
-    )
-    nothing = pa.chunked_array([pa.nulls(table.num_rows, pa.binary())])
+    in_folder = pc.binary_join_element_wise(folder, pc.replace_substring_regex(paths, r"^(\./+)+", ""), "/")
+    absolute = pc.if_else(pc.starts_with(paths, "/"), paths, in_folder)
+    prefixed = pc.binary_join_element_wise(image_store.PATH_PREFIX, absolute, "")
+    absolute = pc.if_else(in_lmdb, prefixed, absolute)
+    no_bytes = pa.chunked_array([pa.nulls(table.num_rows, pa.binary())])
     return (
-        pc.if_else(pa.array(url | escapes), None, absolute),
-        nothing,
-        (Check("image", A_URL, url), Check("image", ESCAPES, escapes & ~url)),
+        pc.if_else(pa.array(is_url | leaves_folder), None, absolute),
+        no_bytes,
+        (Check("image", IMAGE_IS_URL, is_url), Check("image", PATH_LEAVES_FOLDER, leaves_folder & ~is_url)),
     )
 
 

@@ -1,5 +1,4 @@
-"""The subcommands of `produce`, one file each.
+"""One file for each subcommand of `produce`: its options and what it prints.
 
-A command parses, calls the one function that does the work, and prints what came of it; heavy libraries are imported
-inside it, so that `produce --help` answers at once.
+A subcommand imports what it needs when it runs, so that `produce --help` starts fast.
 """

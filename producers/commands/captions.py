@@ -18,26 +18,24 @@ def captions(
     ],
     store: StoreOption = None,
 ) -> None:
-    """Write a selling line for every picture, for merchants to start from, except those that this captioner has seen.
+    """Write a draft of a selling line for every image that this captioner has not captioned yet.
 
-    Unusable pictures go to the quarantine table with their reason.
+    Unusable images go to the quarantine table with the reason.
     """
     from feature_repo import run_log
     from producers.captions.run import caption_catalogue
 
-    opened, now = config.load(store), datetime.now(UTC)
-    with (
-        run_log.record_run(opened, "captions", now=now, reads=[schema.CATALOGUE_TABLE]) as run,
-        console.make_progress_bar() as bar,
-    ):
+    settings, now = config.load(store), datetime.now(UTC)
+    reads = [schema.CATALOGUE_TABLE]
+    with run_log.record_run(settings, "captions", now=now, reads=reads) as run, console.make_progress_bar() as bar:
         task = bar.add_task("write captions", total=None)
-        done = caption_catalogue(
-            opened,
+        summary = caption_catalogue(
+            settings,
             encoder,
             now=now,
-            progress=lambda so_far, total: bar.update(task, completed=so_far, total=total),
+            progress=lambda count, total: bar.update(task, completed=count, total=total),
         )
-        run.set_model(done.captioner_version)
-        run.add_counts(written=done.written, known=done.known, without_picture=done.without_picture)
-        run.add_quarantined(done.unusable)
-    typer.echo(done)
+        run.set_model(summary.captioner_version)
+        run.add_counts(written=summary.written, known=summary.known, without_picture=summary.without_picture)
+        run.add_quarantined(summary.unusable)
+    typer.echo(summary)

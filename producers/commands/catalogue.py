@@ -1,6 +1,6 @@
 """`produce catalogue`."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -12,50 +12,58 @@ from feature_repo.console import StoreOption
 
 
 def catalogue(
-    products: Annotated[Path, typer.Option(help="Parquet or CSV with one row per active product.")],
+    products: Annotated[Path, typer.Option(help="Parquet or CSV with one row for each active product.")],
     partial: Annotated[
         bool,
-        typer.Option("--partial", help="The table is a part of what is active: nothing is gone for not being in it."),
+        typer.Option(
+            "--partial", help="The table holds only a part of the active products: a missing product is not gone."
+        ),
     ] = False,
     allow_shrink: Annotated[
-        bool, typer.Option("--allow-shrink", help="Believe that more than half of the active products are gone.")
+        bool, typer.Option("--allow-shrink", help="Accept that more than half of the active products are gone.")
     ] = False,
     rehash: Annotated[
         bool,
-        typer.Option("--rehash", help="Read every picture anew, also where size and time of change are as they were."),
+        typer.Option("--rehash", help="Read every image, even if its size and modification time are unchanged."),
     ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be written, and write nothing.")] = False,
     store: StoreOption = None,
 ) -> None:
-    """Compare the day's products with what is known, and add what is new or changed to the catalogue.
+    """Compare the day's products with the stored ones and write new and changed ones to the catalogue.
 
-    Bad rows go to the quarantine table with their reason; the rest goes on.
+    Invalid rows go to the quarantine table with the reason; the valid rows are used.
     """
     from feature_repo import run_log
     from feature_repo.offline.quarantine import count_by_reason
-    from producers.catalogue import ingest as catalogue
+    from producers.catalogue.ingest import STEP, ingest_products
 
-    opened, now = config.load(store), datetime.now(UTC)
-    with (
-        run_log.record_run(opened, catalogue.STEP, now=now, reads=[schema.CATALOGUE_TABLE]) as run,
-        ExitStack() as shown,
-    ):
+    settings, now = config.load(store), datetime.now(UTC)
+    logged = run_log.record_run(settings, STEP, now=now, reads=[schema.CATALOGUE_TABLE])
+    with nullcontext() if dry_run else logged as run, ExitStack() as stack:
         bar = console.make_progress_bar()
         task = bar.add_task("compare products", total=None)
 
-        def progress(rows: int) -> None:
-            if not bar.live.is_started:  # a file that cannot be read ends in one line, and in no bar
-                shown.enter_context(bar)
+        def show_progress(rows: int) -> None:
+            if not bar.live.is_started:  # not before the first block: an unreadable file then shows an error only
+                stack.enter_context(bar)
             bar.update(task, completed=rows)
 
-        taken = catalogue.take_in(
-            opened,
+        summary = ingest_products(
+            settings,
             products,
             now,
             partial=partial,
             allow_shrink=allow_shrink,
             rehash=rehash,
-            progress=progress,
+            dry_run=dry_run,
+            progress=show_progress,
         )
-        run.add_counts(new=taken.new, changed=taken.changed, unchanged=taken.unchanged, gone=taken.gone)
-        run.add_quarantined(count_by_reason(taken.refused))
-    typer.echo(taken)
+        if run is not None:
+            run.add_counts(new=summary.new, changed=summary.changed, unchanged=summary.unchanged, gone=summary.gone)
+            run.add_quarantined(count_by_reason(summary.refused))
+    if dry_run:
+        typer.echo(
+            f"dry run, nothing is written; the run would add {summary.new + summary.changed:,} rows to "
+            f"{schema.CATALOGUE_TABLE} and {summary.gone + summary.returned:,} to {schema.ACTIVE_TABLE}"
+        )
+    typer.echo(summary)

@@ -10,43 +10,50 @@ from feature_repo.console import StoreOption
 
 
 def codes(
-    levels: Annotated[int, typer.Option(min=1, max=8, help="Codes of an ID, coarse to fine.")] = 3,
+    levels: Annotated[int, typer.Option(min=1, max=8, help="Number of codes in an ID, coarse to fine.")] = 3,
     size: Annotated[
-        int | None, typer.Option(min=2, max=65_536, help="Codes a level.", show_default="by the catalogue, up to 256")
+        int | None,
+        typer.Option(
+            min=2, max=65_536, help="Number of codes in each level.", show_default="by catalogue size, up to 256"
+        ),
     ] = None,
     retrain: Annotated[
-        bool, typer.Option("--retrain", help="Train a new codebook and code every product with it.")
+        bool, typer.Option("--retrain", help="Train a new codebook and encode every product with it.")
     ] = False,
     max_collisions: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Largest share of products whose ID another one has too.")
+        float, typer.Option(min=0.0, max=1.0, help="Largest accepted share of products that share their ID.")
     ] = 0.5,
     min_entropy: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Smallest usage entropy of a level: 1 if all codes are used alike.")
+        float,
+        typer.Option(
+            min=0.0, max=1.0, help="Smallest accepted usage entropy of a level; 1 if all codes are used equally."
+        ),
     ] = 0.7,
     max_error: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Largest share of the vectors' variance left unexplained.")
+        float,
+        typer.Option(min=0.0, max=1.0, help="Largest accepted unexplained share of the vectors' variance."),
     ] = 0.6,
     encoder_version: Annotated[
-        str | None, typer.Option(help="Whose vectors to use.", show_default="the newest")
+        str | None, typer.Option(help="The encoder version whose vectors to use.", show_default="the newest")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the training.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the training.")] = 0,
     store: StoreOption = None,
 ) -> None:
-    """Give every product a semantic ID: codes of its fused vector, coarse to fine, that a ranker takes as categories.
+    """Give every product a semantic ID: codes of its fused vector, coarse to fine, for rankers to use as categories.
 
-    New products are coded by the codebook that is there. Nothing is written, and the command ends with 1, where the
-    codes tell products apart too badly.
+    New products are encoded with the stored codebook. If a codebook fails one of the limits, nothing is written and
+    the command exits with 1.
     """
     from feature_repo import run_log
     from producers.codes.run import QualityGates, code_products
 
-    opened, now = config.load(store), datetime.now(UTC)
+    settings, now = config.load(store), datetime.now(UTC)
     with (
-        run_log.record_run(opened, "codes", now=now, reads=[schema.EMBEDDING_TABLE]) as run,
-        console.console.status("code products"),
+        run_log.record_run(settings, "codes", now=now, reads=[schema.EMBEDDING_TABLE]) as run,
+        console.console.status("compute codes"),
     ):
-        done = code_products(
-            opened,
+        summary = code_products(
+            settings,
             encoder_version=encoder_version,
             levels=levels,
             size=size,
@@ -55,6 +62,6 @@ def codes(
             seed=seed,
             now=now,
         )
-        run.set_model(done.codebook_version)
-        run.add_counts(added=done.added, known=done.known)
-    typer.echo(done)
+        run.set_model(summary.codebook_version)
+        run.add_counts(added=summary.added, known=summary.known)
+    typer.echo(summary)

@@ -7,24 +7,28 @@ import typer
 
 
 def export(
-    encoder: Annotated[
-        str, typer.Option(help="The default encoder, or a CLIP, Chinese-CLIP or SigLIP checkpoint: directory or name.")
+    encoder: Annotated[str, typer.Option(help="A CLIP, Chinese-CLIP or SigLIP checkpoint: a directory or a hub name.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "--out", help="Folder of the Triton model repository to write; an earlier export is replaced."
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the Triton model repository; an earlier export is replaced.")],
-    format: Annotated[str, typer.Option(help="onnx.")] = "onnx",
+    format: Annotated[str, typer.Option(help="The format; only onnx.")] = "onnx",
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Shop folder with products.parquet whose pictures and titles the towers are checked with.",
-            show_default="made by chance",
+            help="Shop folder whose products.parquet has the images and titles to check the towers with.",
+            show_default="random ones",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of probes made by chance.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the random probes.")] = 0,
 ) -> None:
-    """Write both towers for other runtimes: ONNX in a Triton model repository, outputs of unit length.
+    """Export both towers as ONNX in a Triton model repository; their outputs have unit length.
 
-    Refused if a tower's vectors are not torch's: cosine at least 0.9999 on every probe. Needs the extra `export`.
+    The export fails if a tower's vectors differ from those of torch: the cosine must be at least 0.9999 for every
+    probe. Needs the extra `export`.
     """
     from producers.learning.export import export_encoder
 
-    typer.echo(export_encoder(encoder, out, format=format, data=data, seed=seed))
+    typer.echo(export_encoder(encoder, output, format=format, data=data, seed=seed))

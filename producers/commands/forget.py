@@ -9,29 +9,34 @@ from feature_repo.console import StoreOption
 
 
 def forget(
-    product: Annotated[list[str] | None, typer.Option(help="A product to forget; repeat for more.")] = None,
-    user: Annotated[list[str] | None, typer.Option(help="A user to forget; repeat for more.")] = None,
+    product: Annotated[list[str] | None, typer.Option(help="A product id; may be repeated.")] = None,
+    user: Annotated[list[str] | None, typer.Option(help="A user id; may be repeated.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be deleted, and delete nothing.")
+    ] = False,
     store: StoreOption = None,
 ) -> None:
-    """Delete every row of some products and users, offline and online.
+    """Delete every row of the given products and users, offline and online.
 
-    `produce vacuum` then takes the offline bytes off the disk; ids stay in the tables' logs for 30 days, until the next
-    vacuum after them.
+    `produce vacuum` then removes the offline bytes from the disk. The ids stay in the tables' commit logs for 30 days,
+    until the first vacuum after that.
     """
     from producers import maintenance
 
     if not product and not user:
-        raise typer.BadParameter("name at least one --product or --user")
-    forgotten = maintenance.forget(config.load(store), products=product or [], users=user or [])
-    for table, rows in forgotten.offline.items():
+        raise typer.BadParameter("give at least one --product or --user")
+    summary = maintenance.forget(config.load(store), products=product or [], users=user or [], dry_run=dry_run)
+    if dry_run:
+        typer.echo("dry run, nothing is deleted; the run would report:")
+    for table, rows in summary.offline.items():
         typer.echo(f"{table}: {rows:,} rows deleted")
-    for view, rows in forgotten.online.items():
+    for view, rows in summary.online.items():
         typer.echo(f"{view}, online: {rows:,} rows deleted")
-    if forgotten.remembered_by:
+    if summary.users_with_clicks:
         typer.echo(
-            f"user_interest: {forgotten.remembered_by:,} users clicked it: ids in their last clicks and its share in "
-            "their means stay. To make them anew: take its rows out of the log, `produce forget --user` those users, "
-            "and run `produce interests` and `cd feature_repo && feast materialize-incremental TIME`"
+            f"user_interest: {summary.users_with_clicks:,} users clicked it: ids in their last clicks and its share in "
+            "their means stay. To rebuild these users: remove the product's rows from the log, run `produce forget "
+            "--user` for them, then `produce interests` and `cd feature_repo && feast materialize-incremental TIME`"
         )
-    if not forgotten.offline and not forgotten.online:
+    if not summary.offline and not summary.online:
         typer.echo("there is no row of them, offline or online")

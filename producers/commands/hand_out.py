@@ -10,16 +10,17 @@ from feature_repo.console import StoreOption
 
 
 def hand_out(
-    out: Annotated[Path, typer.Option(dir_okay=False, help="Parquet file to write.")],
+    output: Annotated[Path, typer.Option("--output", "--out", dir_okay=False, help="Parquet file to write.")],
     encoder: Annotated[
         str | None,
-        typer.Option(help="Checkpoint: products that it has encoded are left out.", show_default="all products"),
+        typer.Option(help="Leave out the products that this checkpoint has encoded.", show_default="all products"),
     ] = None,
     store: StoreOption = None,
 ) -> None:
-    """Write the catalogue, pictures included, as a file for a machine that only encodes.
+    """Write the products to encode, with their images, to a file for a machine that only encodes.
 
-    There: python -m producers.encoders.run --encoder DIR --catalogue FILE --out PARTS. Back here: produce commit.
+    On that machine run `python -m producers.encoders.run --encoder DIR --catalogue FILE --output PARTS`, then here
+    `produce commit`.
     """
     from producers.embeddings.remote_jobs import export_todo
 
@@ -30,5 +31,6 @@ def hand_out(
         model = load(encoder, device="cpu")
         version, has_images = model.version, model.has_images
     with console.console.status("write catalogue"):
-        rows, unread = export_todo(config.load(store), out, encoder_version=version, has_images=has_images)
-    typer.echo(f"{out}: {rows:,} products to encode" + (f", {unread:,} pictures could not be read" if unread else ""))
+        rows, unreadable = export_todo(config.load(store), output, encoder_version=version, has_images=has_images)
+    suffix = f", {unreadable:,} images could not be read" if unreadable else ""
+    typer.echo(f"{output}: {rows:,} products to encode{suffix}")

@@ -10,24 +10,27 @@ import typer
 from feature_repo import console
 
 
-class Form(StrEnum):
-    """Where pictures can be put."""
+class ImageStoreFormat(StrEnum):
+    """Where images can be copied to."""
 
     LMDB = "lmdb"
 
 
 def images(
-    products: Annotated[Path, typer.Option(help="Parquet or CSV with one row per product, as for `catalogue`.")],
-    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the pictures and for products.parquet.")],
-    to: Annotated[Form, typer.Option(help="How they are kept.")] = Form.LMDB,
+    products: Annotated[Path, typer.Option(help="Parquet or CSV with one row for each product, as for `catalogue`.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "--out", file_okay=False, help="Folder for the images and for products.parquet."),
+    ],
+    to: Annotated[ImageStoreFormat, typer.Option(help="The format of the image store.")] = ImageStoreFormat.LMDB,
 ) -> None:
-    """Put the pictures of a products table into one LMDB, each once, and write the table that refers to them there.
+    """Copy the images of a products table into one LMDB, each content once, and write a table that refers to them.
 
-    Hand the written table to `produce catalogue`: pictures are then known by their keys, without a look at any.
+    Give the written table to `produce catalogue`: it recognises images by their keys and does not read them again.
     """
-    from producers.catalogue.pack import pack
+    from producers.catalogue.pack import pack_images
 
     with console.make_progress_bar() as bar:
-        task = bar.add_task("pack pictures", total=None)
-        packed = pack(products, out, datetime.now(UTC), lambda rows: bar.update(task, completed=rows))
-    typer.echo(packed)
+        task = bar.add_task("copy images", total=None)
+        summary = pack_images(products, output, datetime.now(UTC), lambda rows: bar.update(task, completed=rows))
+    typer.echo(summary)

@@ -9,13 +9,15 @@ import typer
 
 def import_(
     name: Annotated[str, typer.Argument(help="flipkart_1050, grocery, beibei_zh, mum_baby, movielens or abt_buy.")],
-    source: Annotated[Path, typer.Option("--from", help="Folder that holds the set's own files; it is only read.")],
-    out: Annotated[Path, typer.Option(help="Folder to write; an earlier import in it is replaced.")],
+    source: Annotated[Path, typer.Option("--from", help="Folder with the data set's own files; it is only read.")],
+    output: Annotated[
+        Path, typer.Option("--output", "--out", help="Folder to write; an earlier import in it is replaced.")
+    ],
 ) -> None:
-    """Bring a public data set into the shape of a shop: products, impressions, users, labels, as far as it has them.
+    """Convert a public data set to the tables of a shop: products, impressions, users and labels, if it has them.
 
-    Pictures stay where they lie. What was left out or mended stands in OUT/refused.parquet with its reason.
+    Images are not copied. OUTPUT/refused.parquet lists the refused rows and repaired values with the reason.
     """
-    from producers.datasets.imports.sets import bring_in
+    from producers.datasets.imports.registry import import_dataset
 
-    typer.echo(bring_in(name, source, out, datetime.now(UTC)))
+    typer.echo(import_dataset(name, source, output, datetime.now(UTC)))

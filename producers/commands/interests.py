@@ -14,37 +14,40 @@ def interests(
     impressions: Annotated[
         Path,
         typer.Option(
-            help="The whole log so far (Parquet, CSV): impression_id, user_id, product_id, event_timestamp, clicked."
+            help="The whole log so far (Parquet or CSV): impression_id, user_id, product_id, event_timestamp, clicked."
         ),
     ],
     encoder_version: Annotated[
-        str | None, typer.Option(help="Whose vectors to use.", show_default="the newest")
+        str | None, typer.Option(help="The encoder version whose vectors to use.", show_default="the newest")
     ] = None,
-    again: Annotated[
-        bool, typer.Option("--again", help="Write every version anew, for vectors or tags that came late.")
+    recompute: Annotated[
+        bool,
+        typer.Option(
+            "--recompute", "--again", help="Write every version again, for vectors or tags that arrived late."
+        ),
     ] = False,
     store: StoreOption = None,
 ) -> None:
-    """Turn clicks into what each user is interested in: a new version of the user after every click.
+    """Compute each user's interest from clicks: one version of the user after every click.
 
-    A version knows the clicks up to its own and what was known of the products when they were clicked. A second run
-    over the same log adds nothing, a longer log adds its new versions.
+    A version uses the clicks up to its own, and the vectors and tags that the products had when they were clicked. A
+    second run over the same log adds nothing; a longer log adds its new versions.
     """
     from feature_repo import run_log
-    from producers.behaviour.interests import make_interests
+    from producers.behaviour.interests import STEP, make_interests
 
-    opened, now = config.load(store), datetime.now(UTC)
+    settings, now = config.load(store), datetime.now(UTC)
     reads = [schema.EMBEDDING_TABLE, schema.TAGS_TABLE]
-    with run_log.record_run(opened, "interests", now=now, reads=reads) as run, console.make_progress_bar() as bar:
-        task = bar.add_task("follow clicks", total=None)
-        done = make_interests(
-            opened,
+    with run_log.record_run(settings, STEP, now=now, reads=reads) as run, console.make_progress_bar() as bar:
+        task = bar.add_task("process clicks", total=None)
+        summary = make_interests(
+            settings,
             impressions,
             encoder_version=encoder_version,
-            again=again,
+            recompute=recompute,
             now=now,
-            progress=lambda so_far, total: bar.update(task, completed=so_far, total=total),
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-        run.set_model(done.encoder_version)
-        run.add_counts(added=done.added, known=done.known, clicks=done.clicks)
-    typer.echo(done)
+        run.set_model(summary.encoder_version)
+        run.add_counts(added=summary.added, known=summary.already_stored, clicks=summary.clicks)
+    typer.echo(summary)

@@ -14,40 +14,42 @@ def neighbours(
     impressions: Annotated[
         Path,
         typer.Option(
-            help="The whole log so far (Parquet, CSV): impression_id, user_id, product_id, event_timestamp, clicked."
+            help="The whole log so far (Parquet or CSV): impression_id, user_id, product_id, event_timestamp, clicked."
         ),
     ],
-    every: Annotated[str, typer.Option(help="How often every product gets a version that knows more: 6h, 1d, 7d.")] = (
-        "1d"
-    ),
-    k: Annotated[int, typer.Option("--nearest", min=1, max=1000, help="How many of the nearest products.")] = 20,
+    every: Annotated[
+        str, typer.Option(help="The interval at which every product gets a new version: 6h, 1d, 7d.")
+    ] = "1d",
+    top_k: Annotated[
+        int, typer.Option("--top-k", "--nearest", min=1, max=1000, help="Number of nearest products to use.")
+    ] = 20,
     encoder_version: Annotated[
-        str | None, typer.Option(help="Whose vectors to use.", show_default="the newest")
+        str | None, typer.Option(help="The encoder version whose vectors to use.", show_default="the newest")
     ] = None,
     store: StoreOption = None,
 ) -> None:
-    """Tell of each product what the most similar ones earned before: all that is known of a new one.
+    """Compute for each product how its most similar products performed before; a new product has nothing else.
 
-    A second run over the same log adds nothing, a longer log adds its new versions.
+    A second run over the same log adds nothing; a longer log adds its new versions.
     """
     from feature_repo import run_log
     from feature_repo.durations import parse_duration
-    from producers.behaviour.neighbours import make_neighbours
+    from producers.behaviour.neighbours import STEP, make_neighbours
 
-    step = parse_duration(every)
-    opened, now = config.load(store), datetime.now(UTC)
+    interval = parse_duration(every)
+    settings, now = config.load(store), datetime.now(UTC)
     reads = [schema.EMBEDDING_TABLE, schema.CATALOGUE_TABLE, schema.TAGS_TABLE]
-    with run_log.record_run(opened, "neighbours", now=now, reads=reads) as run, console.make_progress_bar() as bar:
-        task = bar.add_task("look at neighbours", total=None)
-        done = make_neighbours(
-            opened,
+    with run_log.record_run(settings, STEP, now=now, reads=reads) as run, console.make_progress_bar() as bar:
+        task = bar.add_task("compare neighbours", total=None)
+        summary = make_neighbours(
+            settings,
             impressions,
             encoder_version=encoder_version,
-            every=step,
-            k=k,
+            interval=interval,
+            top_k=top_k,
             now=now,
-            progress=lambda so_far, total: bar.update(task, completed=so_far, total=total),
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-        run.set_model(done.encoder_version)
-        run.add_counts(added=done.added, known=done.known)
-    typer.echo(done)
+        run.set_model(summary.encoder_version)
+        run.add_counts(added=summary.added, known=summary.already_stored)
+    typer.echo(summary)

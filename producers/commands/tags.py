@@ -13,35 +13,36 @@ from feature_repo.console import StoreOption
 def tags(
     labels: Annotated[
         Path,
-        typer.Option(help="Parquet or CSV: product_id, tag, value, optionally group (of one design)."),
+        typer.Option(help="Parquet or CSV: product_id, tag, value, and optionally group (one for each design)."),
     ],
     encoder_version: Annotated[
-        str | None, typer.Option(help="Whose vectors to use.", show_default="the newest")
+        str | None, typer.Option(help="The encoder version whose vectors to use.", show_default="the newest")
     ] = None,
     abstain: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="A label less probable than this is stored as unknown.")
+        float, typer.Option(min=0.0, max=1.0, help="Store a label with a lower probability than this as unknown.")
     ] = 0.5,
     store: StoreOption = None,
 ) -> None:
-    """Tag every product with child age, child gender and category, learned from labelled ones."""
+    """Tag every product with child age, child gender and category, learned from labelled products."""
     from feature_repo import run_log
     from producers.tags.run import tag_products
 
-    opened, now = config.load(store), datetime.now(UTC)
-    with run_log.record_run(opened, "tags", now=now, reads=[schema.EMBEDDING_TABLE, schema.CATALOGUE_TABLE]) as run:
-        done = tag_products(
-            opened,
+    settings, now = config.load(store), datetime.now(UTC)
+    with run_log.record_run(settings, "tags", now=now, reads=[schema.EMBEDDING_TABLE, schema.CATALOGUE_TABLE]) as run:
+        summary = tag_products(
+            settings,
             labels,
             encoder_version=encoder_version,
             abstain=abstain,
             now=now,
             track=lambda fits, total: console.track_progress(fits, "fit taggers", total),
         )
-        run.set_model(done.tagger_version)
-        run.add_counts(tagged=done.rows, predictions=done.predictions, labels_refused=done.refused)
+        run.set_model(summary.tagger_version)
+        run.add_counts(tagged=summary.rows, predictions=summary.predictions, labels_refused=summary.refused)
     typer.echo(
-        f"{done.tagger_version}: {done.rows} rows added to product_tags, {done.predictions} to tag_predictions; "
-        f"learned from {done.labels} labels on vectors of {done.encoder_version}; {done.refused} labels quarantined"
+        f"{summary.tagger_version}: {summary.rows} rows added to product_tags, {summary.predictions} to "
+        f"tag_predictions; learned from {summary.labels} labels on vectors of {summary.encoder_version}; "
+        f"{summary.refused} labels quarantined"
     )
-    for tag in done.unlearnt:
-        typer.echo(f"{tag}: not tagged, the training split shows fewer than two of its labels")
+    for tag in summary.unlearnt:
+        typer.echo(f"{tag}: not tagged, because the training split has fewer than two of its labels")

@@ -13,14 +13,23 @@ def vacuum(
     grace_hours: Annotated[
         int,
         typer.Option(
-            min=0, max=87_600, help="Leave files let go within these hours: readers may still have them open."
+            min=0,
+            max=87_600,
+            help="Keep files that became unreferenced within these hours: readers may still have them open.",
         ),
     ] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be removed, and remove nothing.")
+    ] = False,
     store: StoreOption = None,
 ) -> None:
-    """Drop rows corrected longer ago than `retention_days`, join small files, remove files that no row lies in."""
+    """Drop rows corrected before the retention (`retention_days`), join small files, remove unreferenced files."""
     from producers import maintenance
 
-    done = maintenance.vacuum(config.load(store), now=datetime.now(UTC), grace=timedelta(hours=grace_hours))
-    for each in done:
-        typer.echo(f"{each.table}: {each.rows_dropped:,} corrected rows dropped, {each.files_removed:,} files removed")
+    settings, grace = config.load(store), timedelta(hours=grace_hours)
+    if dry_run:
+        typer.echo("dry run, nothing is removed; the run would report:")
+    for summary in maintenance.vacuum(settings, now=datetime.now(UTC), grace=grace, dry_run=dry_run):
+        typer.echo(
+            f"{summary.table}: {summary.rows_dropped:,} corrected rows dropped, {summary.files_removed:,} files removed"
+        )

@@ -10,7 +10,7 @@ from feature_repo.config import Settings
 from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 from producers.catalogue import row_hash
-from producers.catalogue.row_hash import Digests
+from producers.catalogue.row_hash import RowHashes
 from producers.encoders.pipeline import HASH_COLUMNS
 
 STEP = "embeddings"
@@ -42,7 +42,7 @@ def find_existing(settings: Settings, rows: pa.Table, encoder_version: str, *, f
     made = delta.read(path, [*KEY, CREATED_TIMESTAMP, "encoder_version", *HASH_COLUMNS], where=build_filter(rows, few))
     last = find_latest(made)
     last = last[pc.equal(made["encoder_version"], encoder_version).to_numpy()[last]]
-    place = row_hash.find(hash_keys(rows), hash_keys(made)[last])
+    place = row_hash.find_positions(hash_keys(rows), hash_keys(made)[last])
     there = place >= 0
     same, came = there.copy(), hash_contents(made)[last][place[there]]
     same[there] = (hash_contents(rows)[there] == came).all(axis=1) | (came == NO_CONTENT).all(axis=1)
@@ -71,20 +71,20 @@ def build_filter(rows: pa.Table, few: bool) -> pc.Expression:
 def find_latest(rows: pa.Table) -> RowIndices:
     """The last created row of each product and time, in ascending order of their `keys`."""
     key = hash_keys(rows)
-    order = row_hash.order_of(key, rows[CREATED_TIMESTAMP].cast(pa.int64()).to_numpy())
-    return order[row_hash.lasts_of(key, order)]
+    order = row_hash.sort_order(key, rows[CREATED_TIMESTAMP].cast(pa.int64()).to_numpy())
+    return order[row_hash.find_last_positions(key, order)]
 
 
-def hash_keys(rows: pa.Table) -> Digests:
+def hash_keys(rows: pa.Table) -> RowHashes:
     """A digest of each row's product and time."""
     event = rows[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
-    return row_hash.of_rows([row_hash.of_texts(rows[PRODUCT_ID]), row_hash.of_numbers(event)])
+    return row_hash.combine_columns([row_hash.hash_texts(rows[PRODUCT_ID]), row_hash.hash_numbers(event)])
 
 
-def hash_contents(rows: pa.Table) -> Digests:
+def hash_contents(rows: pa.Table) -> RowHashes:
     """A digest of each row's HASHES; UNSAID where it has none."""
-    return row_hash.of_rows([row_hash.from_arrow(rows[name]) for name in HASH_COLUMNS])
+    return row_hash.combine_columns([row_hash.from_arrow(rows[name]) for name in HASH_COLUMNS])
 
 
-NO_CONTENT = row_hash.of_rows([np.zeros((1, 2), np.uint64)] * len(HASH_COLUMNS))[0]
+NO_CONTENT = row_hash.combine_columns([np.zeros((1, 2), np.uint64)] * len(HASH_COLUMNS))[0]
 """The contents of a row without hashes."""

@@ -86,8 +86,8 @@ def plan_encoding(
         images: whether the encoder has an image tower; without one pictures are left alone.
     """
     rows = new.to_table(columns=[*KEY, CREATED_TIMESTAMP, "title", "image", "image_hash"])
-    title_hash = row_hash.of_each(rows["title"])
-    image_hash = rows["image_hash"].combine_chunks() if images else pa.nulls(len(rows), row_hash.BINARY)
+    title_hash = row_hash.hash_contents(rows["title"])
+    image_hash = rows["image_hash"].combine_chunks() if images else pa.nulls(len(rows), row_hash.HASH_TYPE)
     newest = existing_rows.find_latest(rows)
     hashed = rows.select(KEY).append_column("image_hash", image_hash).append_column("title_hash", title_hash)
     _, done = existing_rows.find_existing(settings, hashed.take(pa.array(newest)), encoder_version)
@@ -109,8 +109,8 @@ def _unknown(contents: VectorCache, modality: bytes, hashes: pa.Array) -> NDArra
 def _first(hashes: pa.Array) -> NDArray[np.bool_]:
     """[n] whether the row is the first with its hash."""
     values = row_hash.from_arrow(pa.chunked_array([hashes]))
-    order = row_hash.order_of(values, np.arange(len(values)))
-    ends = row_hash.lasts_of(values, order)
+    order = row_hash.sort_order(values, np.arange(len(values)))
+    ends = row_hash.find_last_positions(values, order)
     first = np.zeros(len(values), bool)
     first[order[np.append(0, ends[:-1] + 1)] if len(ends) else order] = True
     return first

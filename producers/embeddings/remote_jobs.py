@@ -72,12 +72,12 @@ def export_todo(
     last = np.zeros(len(catalogue), bool)
     last[existing_rows.find_latest(catalogue)] = True
     catalogue = catalogue.select(columns).filter(pa.array(last))
-    catalogue = catalogue.append_column("title_hash", row_hash.of_each(catalogue["title"]))
+    catalogue = catalogue.append_column("title_hash", row_hash.hash_contents(catalogue["title"]))
     if encoder_version is not None:
         asked = catalogue.select([*KEY, *HASH_COLUMNS])
         if not has_images:
             place = asked.schema.get_field_index("image_hash")
-            asked = asked.set_column(place, "image_hash", pa.nulls(len(asked), row_hash.BINARY))
+            asked = asked.set_column(place, "image_hash", pa.nulls(len(asked), row_hash.HASH_TYPE))
         _, done = existing_rows.find_existing(settings, asked, encoder_version, few=len(asked) <= FEW_ROWS)
         catalogue = catalogue.filter(pa.array(~done))
     unread, beside = 0, out.with_name(f".{out.name}.writing")
@@ -158,9 +158,9 @@ def _outdated(settings: Settings, rows: pa.Table) -> Mask:
         return np.zeros(len(rows), bool)
     columns = [*KEY, schema.CREATED_TIMESTAMP, "title", "image_hash"]
     listed = delta.read(path, columns, where=existing_rows.build_filter(rows, len(rows) <= FEW_ROWS))
-    listed = listed.append_column("title_hash", row_hash.of_each(listed["title"]))
+    listed = listed.append_column("title_hash", row_hash.hash_contents(listed["title"]))
     last = existing_rows.find_latest(listed)
-    place = row_hash.find(existing_rows.hash_keys(rows), existing_rows.hash_keys(listed)[last])
+    place = row_hash.find_positions(existing_rows.hash_keys(rows), existing_rows.hash_keys(listed)[last])
     found, result = np.flatnonzero(place >= 0), np.zeros(len(rows), bool)
     for name in HASH_COLUMNS:
         mine, theirs = (row_hash.from_arrow(each[name]) for each in (rows, listed))

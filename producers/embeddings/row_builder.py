@@ -77,7 +77,7 @@ class RowBuilder:
         """
         if not self._encoder.has_images:
             place = chunk.schema.get_field_index("image_hash")
-            chunk = chunk.set_column(place, "image_hash", pa.nulls(len(chunk), row_hash.BINARY))
+            chunk = chunk.set_column(place, "image_hash", pa.nulls(len(chunk), row_hash.HASH_TYPE))
         vectors: list[Vectors] = []
         unusable: list[Unusable] = []
         fresh, counts = [], {"pictures": 0, "titles": 0, "reused": 0}
@@ -125,8 +125,8 @@ class RowBuilder:
     def _encoded(self, chunk: pa.Table, made: EncodedChunk, modality: Modality) -> Vectors:
         """[rows of the chunk, dim]; NaN where nothing, or no unit vector, was made."""
         keys, made_keys = _keys(chunk), _keys(made.rows)
-        order = row_hash.order_of(made_keys)
-        place = row_hash.find(keys, made_keys[order])
+        order = row_hash.sort_order(made_keys)
+        place = row_hash.find_positions(keys, made_keys[order])
         came = to_matrix(made.rows[modality.vector], self._encoder.dim)
         found = np.full((len(chunk), self._encoder.dim), np.nan, np.float32)
         found[place >= 0] = came[order[place[place >= 0]]]
@@ -152,8 +152,10 @@ class RowBuilder:
 def _unmoved(chunk: pa.Table, asks: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """[rows] whether the file of each picture that was encoded is still the one that was hashed."""
     paths, held = chunk["image"].to_pylist(), chunk["image_stat"].is_valid().to_numpy()
-    now = [image_hashes.stat(path) if ask and path else None for ask, path in zip(asks, paths, strict=True)]
-    same = row_hash.of_texts(pa.chunked_array([pa.array(now, pa.string())])) == row_hash.from_arrow(chunk["image_stat"])
+    now = [image_hashes.read_file_stat(path) if ask and path else None for ask, path in zip(asks, paths, strict=True)]
+    same = row_hash.hash_texts(pa.chunked_array([pa.array(now, pa.string())])) == row_hash.from_arrow(
+        chunk["image_stat"]
+    )
     return ~held | same.all(axis=1)
 
 
@@ -161,9 +163,9 @@ def _mask(chunk: pa.Table, name: str) -> NDArray[np.bool_]:
     return chunk[name].to_numpy() if name in chunk.column_names else np.zeros(len(chunk), bool)
 
 
-def _keys(rows: pa.Table) -> row_hash.Digests:
+def _keys(rows: pa.Table) -> row_hash.RowHashes:
     event = rows[schema.EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
-    return row_hash.of_rows([row_hash.of_texts(rows[schema.PRODUCT_ID]), row_hash.of_numbers(event)])
+    return row_hash.combine_columns([row_hash.hash_texts(rows[schema.PRODUCT_ID]), row_hash.hash_numbers(event)])
 
 
 def _product(chunk: pa.Table, row: int) -> str:

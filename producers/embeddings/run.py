@@ -259,7 +259,7 @@ def _chunks(state: CatalogueChanges, rows: RowIndices, columns: list[str]) -> It
 
 
 def _titled(chunk: pa.Table) -> pa.Table:
-    return chunk.append_column("title_hash", row_hash.of_each(chunk["title"]))
+    return chunk.append_column("title_hash", row_hash.hash_contents(chunk["title"]))
 
 
 def _asked(state: CatalogueChanges, todo: EncodingPlan, waiting: deque[tuple[pa.Table, bool]]) -> Iterator[pa.Table]:

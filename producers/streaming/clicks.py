@@ -109,7 +109,7 @@ class InterestUpdater:
                 try:
                     click = self._products[one.product].click(one.time, self._width)
                     after = interest.update_interest(state, one.product, click)
-                    rows.append(interest_rows.row(one.user, after, self._version, _moment(one.message.arrived)))
+                    rows.append(interest_rows.build_row(one.user, after, self._version, _moment(one.message.arrived)))
                 except Exception as error:
                     refused.append((one.message, describe_failure(error)))
                 else:
@@ -128,7 +128,7 @@ class InterestUpdater:
             return
         moments = pc.unique(newest[f"{schema.EVENT_TIMESTAMP}_max"])
         for row in delta.read(path, where=mine & pc.field(schema.EVENT_TIMESTAMP).isin(moments)).to_pylist():
-            state, before = interest_rows.read(row, self._width), self._users[row[schema.USER_ID]]
+            state, before = interest_rows.parse_row(row, self._width), self._users[row[schema.USER_ID]]
             if before is None or (state.times[0], state.clicks) > (before.times[0], before.clicks):
                 self._users[row[schema.USER_ID]] = state
 

@@ -14,7 +14,7 @@ from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
 from feature_repo.online.open_store import open_configured_table
 from feature_repo.schema import CREATED_TIMESTAMP
-from producers.behaviour.neighbours import stand
+from producers.behaviour.neighbours import read_state
 from producers.codes import codebook
 from producers.encoders import load
 from producers.encoders.image_loader import open_decoding_pool
@@ -71,8 +71,8 @@ def open_stream(
     if wanted.labels is not None:
         further[schema.TAGS_TABLE] = tagging.tagger(settings, wanted.labels, model.version, wanted.abstain)
     if wanted.impressions is not None:
-        standing = stand(settings, wanted.impressions, model.version, wanted.neighbours, clock())
-        further[schema.NEIGHBOURS_TABLE] = lambda vectors, products: standing.of(vectors, clock())
+        state = read_state(settings, wanted.impressions, model.version, wanted.neighbours, clock())
+        further[schema.NEIGHBOURS_TABLE] = lambda vectors, products: state.compute_rows(vectors, clock())
     with open_decoding_pool(1) as pool:
         yield Stream(
             settings,

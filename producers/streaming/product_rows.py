@@ -126,23 +126,23 @@ def _check(
     if has_bytes:
         columns["image"] = pa.array([message.fields[BYTES] for message, _ in sound], pa.binary())
     table = pa.table(columns)
-    came = validate.check(table, 0, folder / "stream", now)
-    for row in np.flatnonzero(~came.passed).tolist():
-        why = validate.check(table.slice(row, 1), 0, folder / "stream", now).refused
+    came = validate.validate_products(table, 0, folder / "stream", now)
+    for row in np.flatnonzero(~came.is_valid).tolist():
+        why = validate.validate_products(table.slice(row, 1), 0, folder / "stream", now).refused
         refused.append((sound[row][0], "; ".join(one.reason for one in why)))
-    notes += [note for row, note in came.notes if came.passed[row]]
+    notes += [note for row, note in came.repairs if came.is_valid[row]]
     nothing = np.zeros((len(table), 2), np.uint64)
-    image_hash, image_stat = image_hashes.of_block(came.versions, came.passed, nothing, nothing, rehash=False)
+    image_hash, image_stat = image_hashes.hash_images(came.rows, came.is_valid, nothing, nothing, rehash=False)
     added = {
         "image_hash": image_hash,
         "image_stat": image_stat,
-        "fingerprint": row_hash.to_arrow(catalogue.fingerprint(came.versions, image_hash)),
+        "fingerprint": row_hash.to_arrow(catalogue.compute_fingerprints(came.rows, image_hash)),
         schema.CREATED_TIMESTAMP: pa.array([message.arrived for message, _ in sound], schema.TIMESTAMP),
     }
-    versions = came.versions
+    versions = came.rows
     for name, column in added.items():
         versions = versions.append_column(name, column)
-    return versions.select(schema.CATALOGUE.names).cast(schema.CATALOGUE).filter(pa.array(came.passed))
+    return versions.select(schema.CATALOGUE.names).cast(schema.CATALOGUE).filter(pa.array(came.is_valid))
 
 
 def _came(rows: pa.Table, of_rows: pa.Table) -> pa.Table:

@@ -86,12 +86,12 @@ def small_case(folder: Path, products: int) -> tuple[Case, int]:
     import torch
 
     from feature_repo.offline import delta
-    from producers.datasets.shop import pictures, titles, world
+    from producers.datasets.shop import assortment, product_images, titles
     from producers.encoders import tiny_clip
 
-    shop = world.make_world(products, 1, 0)
+    shop = assortment.make_assortment(products, 1, 0)
     (folder / "images").mkdir()
-    for _ in pictures.draw_all(shop, folder / "images", seed=0, processes=1):
+    for _ in product_images.draw_images(shop, folder / "images", seed=0, processes=1):
         pass
     words = titles.write_titles(shop, language="zh", seed=0).text
     files = [folder / "images" / f"{name}.jpg" for name in shop.products.ids]

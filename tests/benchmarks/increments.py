@@ -81,7 +81,7 @@ def measure(rows: int, pictures: bool) -> Measured:
             _draw(folder / "pictures")
         file = folder / "products.parquet"
         _write(file, rows, pictures, changed=0)
-        catalogue.take_in(store, file, NOW)
+        catalogue.ingest_products(store, file, NOW)
         _embed_without_an_encoder(store, encoder)
         gc.collect()
         _write(file, rows, pictures, changed=CHANGED)
@@ -92,7 +92,7 @@ def measure(rows: int, pictures: bool) -> Measured:
 
 
 def _day(store: Settings, encoder: Path, file: Path, now: datetime) -> Day:
-    compare, taken = _timed(lambda: catalogue.take_in(store, file, now))
+    compare, taken = _timed(lambda: catalogue.ingest_products(store, file, now))
     encode, done = _timed(
         lambda: embeddings.embed_catalogue(store, str(encoder), now=now, progress=lambda so_far, total: None)
     )
@@ -157,7 +157,7 @@ def _embed_without_an_encoder(store: Settings, encoder: Path) -> None:
             block = pa.Table.from_batches(held)
             vectors = chance.normal(size=(len(block), model.dim)).astype(np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-            block = block.append_column("title_hash", row_hash.of_each(block["title"]))
+            block = block.append_column("title_hash", row_hash.hash_contents(block["title"]))
             turn = delta.append_if_version(
                 path, build_embedding_rows(block, vectors, vectors, model, NOW), series, turn
             )

@@ -75,7 +75,7 @@ def run(folder: Path) -> None:
     opened = config.load(folder / "feature_store.yaml")
     now = START + timedelta(days=DAYS + 1)
     log = folder / "log.parquet"
-    print(make_interests(opened, log, encoder_version=None, again=False, now=now, progress=progress))
+    print(make_interests(opened, log, encoder_version=None, recompute=False, now=now, progress=progress))
 
 
 def make(folder: Path, clicks: int) -> None:

@@ -1,6 +1,6 @@
 """Real data sets, brought into the shape of a shop's folder: one file per set. The project contains none of their data.
 
-sets.py            the sets by name
+registry.py  the sets by name
 folder.py          what a set gave, written as a shop's folder
 ages.py            a stated age as a child age stage
 flipkart_1050.py   a marketplace: pictures, categories, some child genders

@@ -15,11 +15,11 @@ import pyarrow as pa
 from feature_repo.errors import VitrineError
 from feature_repo.offline.quarantine import RejectedRow
 from producers.datasets.imports import folder
-from producers.datasets.imports.folder import Found
+from producers.datasets.imports.folder import ImportedTables
 
 SPLITS = ("train", "valid", "test")
 SHOPS = ("abt", "buy")
-PUBLISHED = folder.start_of(2010)
+PUBLISHED = folder.start_of_year(2010)
 
 NOT_A_LINE = "line is no `left, right, 0 or 1`, each side with name, description and price"
 
@@ -28,7 +28,7 @@ _SIDE = re.compile(
 )
 
 
-def read(source: Path, now: datetime) -> Found:
+def read(source: Path, now: datetime) -> ImportedTables:
     """Read the set; a price that is no number becomes null, as the set leaves most of them."""
     del now  # the set holds no times that could lie in the future
     products: dict[str, dict[str, Any]] = {}
@@ -47,9 +47,9 @@ def read(source: Path, now: datetime) -> Found:
             products.update({product["product_id"]: product for product in both})
             left, right = (product["product_id"] for product in both)
             pairs.append({"left": left, "right": right, "same": int(fields[2]), "split": split})
-    return Found(
+    return ImportedTables(
         {
-            "products": folder.products(list(products.values()), described=True),
+            "products": folder.build_products(list(products.values()), described=True),
             "pairs": pa.Table.from_pylist(pairs, schema=folder.PAIRS),
         },
         refused,

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from feature_repo.offline import input_files, validation
 from feature_repo.offline.quarantine import RejectedRow
 from producers.datasets.imports import folder
-from producers.datasets.imports.ages import stage_of
-from producers.datasets.imports.folder import Found
+from producers.datasets.imports.ages import find_stage
+from producers.datasets.imports.folder import ImportedTables
 
 FILE = "goods.csv"
 COLUMNS = ("goods_id", "title", "image", "price", "add_time", "category")
@@ -32,7 +32,7 @@ _AGES = re.compile(r"(?<![\d/-])(\d+)-(\d+)(岁|个月)")
 _MONTHS = {"岁": 12, "个月": 1}
 
 
-def read(source: Path, now: datetime) -> Found:
+def read(source: Path, now: datetime) -> ImportedTables:
     """Read the set."""
     file = source / FILE
     table = input_files.read_table(file, COLUMNS)
@@ -68,7 +68,7 @@ def read(source: Path, now: datetime) -> Found:
             (product, "child_gender", child_gender(title), group),
             (product, "child_age", child_age(title), group),
         ]
-    return Found({"products": folder.products(products), "labels": folder.labels(labels)}, refused)
+    return ImportedTables({"products": folder.build_products(products), "labels": folder.build_labels(labels)}, refused)
 
 
 def child_gender(title: str) -> str | None:
@@ -85,7 +85,7 @@ def child_age(title: str) -> str | None:
     stated = _AGES.findall(title)
     if len(stated) == 1:
         low, high, unit = stated[0]
-        return stage_of(int(low) * _MONTHS[unit], int(high) * _MONTHS[unit])
+        return find_stage(int(low) * _MONTHS[unit], int(high) * _MONTHS[unit])
     numbers = re.findall(r"(\d)\+?段", title)
     if "岁" in title or "个月" in title or len(numbers) != 1:
         return None

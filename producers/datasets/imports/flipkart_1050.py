@@ -16,8 +16,8 @@ from feature_repo.offline import input_files, validation
 from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.schema import CATEGORY_SEPARATOR
 from producers.datasets.imports import folder
-from producers.datasets.imports.ages import stage_of
-from producers.datasets.imports.folder import Found
+from producers.datasets.imports.ages import find_stage
+from producers.datasets.imports.folder import ImportedTables
 
 FILE = "flipkart_com-ecommerce_sample_1050.csv"
 COLUMNS = (
@@ -40,7 +40,7 @@ _AGES = re.compile(r"(\d+)\s*-\s*(\d+)\s*(month|year)", re.IGNORECASE)
 _MONTHS = {"month": 1, "year": 12}
 
 
-def read(source: Path, now: datetime) -> Found:
+def read(source: Path, now: datetime) -> ImportedTables:
     """Read the set; a discounted price is taken where there is one, else the retail price."""
     file = source / FILE
     table = input_files.read_table(file, COLUMNS)
@@ -78,8 +78,8 @@ def read(source: Path, now: datetime) -> Found:
             (product, "child_gender", child_gender(_specified("Ideal For", stated)), group),
             (product, "child_age", child_age(_specified("Age Group", stated)), group),
         ]
-    return Found(
-        {"products": folder.products(products, described=True), "labels": folder.labels(labels)},
+    return ImportedTables(
+        {"products": folder.build_products(products, described=True), "labels": folder.build_labels(labels)},
         refused,
         ["category labels are the seven departments; prices are in rupees"],
     )
@@ -121,7 +121,7 @@ def child_age(age_group: str | None) -> str | None:
     if not stated:
         return None
     months = _MONTHS[stated[3].lower()]
-    return stage_of(int(stated[1]) * months, int(stated[2]) * months)
+    return find_stage(int(stated[1]) * months, int(stated[2]) * months)
 
 
 def _specified(key: str, specifications: str) -> str | None:

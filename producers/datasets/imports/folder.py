@@ -26,11 +26,11 @@ LABELS = schema.LABELS.append(pa.field("group", pa.string()))
 USERS = pa.schema([(schema.USER_ID, pa.string()), ("child_birthday", pa.date32()), ("child_gender", pa.string())])
 PAIRS = pa.schema([("left", pa.string()), ("right", pa.string()), ("same", pa.int8()), ("split", pa.string())])
 REFUSED = "refused"
-PARTS = ("products", "labels", "impressions", "users", "pairs")
+TABLES = ("products", "labels", "impressions", "users", "pairs")
 
 
 @dataclass(frozen=True)
-class Found:
+class ImportedTables:
     """What a data set gave."""
 
     parts: dict[str, pa.Table]
@@ -41,7 +41,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Written:
+class ImportSummary:
     """What was written where; the part REFUSED comes last."""
 
     out: Path
@@ -57,31 +57,31 @@ class Written:
         return "\n".join(lines + [f"  {remark}" for remark in self.remarks])
 
 
-def write(found: Found, name: str, out: Path, now: datetime) -> Written:
+def write(found: ImportedTables, name: str, out: Path, now: datetime) -> ImportSummary:
     """Write the parts into the folder `out`, which is made; parts of an earlier import are replaced or removed."""
     out.mkdir(parents=True, exist_ok=True)
     tables = {**found.parts, REFUSED: to_table(f"import {name}", found.refused, now)}
-    for part in (*PARTS, REFUSED):
+    for part in (*TABLES, REFUSED):
         file = out / f"{part}.parquet"
         file.unlink(missing_ok=True)
         if part in tables:
             pyarrow.parquet.write_table(tables[part], file)
     rows = {part: table.num_rows for part, table in tables.items()}
-    return Written(out, rows, count_by_reason(found.refused), found.remarks)
+    return ImportSummary(out, rows, count_by_reason(found.refused), found.remarks)
 
 
-def products(rows: Sequence[dict[str, Any]], *, described: bool = False) -> pa.Table:
+def build_products(rows: Sequence[dict[str, Any]], *, described: bool = False) -> pa.Table:
     """Rows as schema.PRODUCTS, with a column `description` if there are any; what a row does not have is null."""
     wanted = schema.PRODUCTS.append(pa.field("description", pa.string())) if described else schema.PRODUCTS
     return pa.Table.from_pylist(rows, schema=wanted)
 
 
-def labels(rows: Sequence[tuple[str, str, str | None, str]]) -> pa.Table:
+def build_labels(rows: Sequence[tuple[str, str, str | None, str]]) -> pa.Table:
     """(product_id, tag, value, group) as LABELS, without those whose value is None."""
     stated = [dict(zip(LABELS.names, row, strict=True)) for row in rows if row[2] is not None]
     return pa.Table.from_pylist(stated, schema=LABELS)
 
 
-def start_of(year: int) -> datetime:
+def start_of_year(year: int) -> datetime:
     """The first instant of a year, in UTC: for sets that state no time but that of their publication."""
     return datetime(year, 1, 1, tzinfo=UTC)

@@ -16,11 +16,11 @@ from feature_repo.offline import input_files, validation
 from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.schema import CATEGORY_SEPARATOR
 from producers.datasets.imports import folder
-from producers.datasets.imports.folder import Found
+from producers.datasets.imports.folder import ImportedTables
 
 CLASSES = "classes.csv"
 SPLITS = ("train", "val", "test")
-PUBLISHED = folder.start_of(2019)
+PUBLISHED = folder.start_of_year(2019)
 PICTURES = (".webp", ".jpg")
 """Suffixes under which a picture may lie; the lists always write .jpg."""
 
@@ -32,7 +32,7 @@ NO_CLASS = "class is not in classes.csv"
 NO_PICTURE = "picture is missing"
 
 
-def read(source: Path, now: datetime) -> Found:
+def read(source: Path, now: datetime) -> ImportedTables:
     """Read the set."""
     del now  # the set holds no times that could lie in the future
     file = source / CLASSES
@@ -58,9 +58,9 @@ def read(source: Path, now: datetime) -> Found:
             labels.append((photo, "category", _category(shown), photo, split))
             pairs.append((photo, f"iconic/{shown[NAME]}", 1, split))
     wanted = folder.LABELS.append(pa.field("split", pa.string()))
-    return Found(
+    return ImportedTables(
         {
-            "products": folder.products(products, described=True),
+            "products": folder.build_products(products, described=True),
             "labels": pa.Table.from_pylist([dict(zip(wanted.names, row, strict=True)) for row in labels], wanted),
             "pairs": pa.Table.from_pylist(
                 [dict(zip(folder.PAIRS.names, row, strict=True)) for row in pairs], folder.PAIRS

@@ -17,7 +17,7 @@ from feature_repo.offline import input_files, validation
 from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.offline.validation import Check
 from producers.datasets.imports import folder
-from producers.datasets.imports.folder import Found
+from producers.datasets.imports.folder import ImportedTables
 
 RATINGS = ("userId", "movieId", "rating", "timestamp")
 MOVIES = ("movieId", "title", "genres")
@@ -31,7 +31,7 @@ STRAY = "value in a column without a name: ignored, row kept"
 NEVER = "film was never rated: dated to the last rating of the log, row kept"
 
 
-def read(source: Path, now: datetime) -> Found:
+def read(source: Path, now: datetime) -> ImportedTables:
     """Read the set; no demographics are known, so ages and genders are null."""
     del now  # a time in the future is for the reader of the impressions to refuse
     ratings_file, movies_file = source / "ratings.csv", source / "movies.csv"
@@ -73,7 +73,7 @@ def read(source: Path, now: datetime) -> Found:
     )
     users = pc.unique(ratings["userId"])
     nothing = pa.nulls(len(users), pa.date32()), pa.nulls(len(users), pa.string())
-    return Found(
+    return ImportedTables(
         {
             "products": products,
             "impressions": _without_children(impressions),

@@ -19,7 +19,7 @@ from feature_repo.offline import input_files, validation
 from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.offline.validation import Check
 from producers.datasets.imports import folder
-from producers.datasets.imports.folder import Found
+from producers.datasets.imports.folder import ImportedTables
 from producers.datasets.shop.people import age_months
 
 CHILDREN, TRADES = "tianchi_mum_baby.csv", "tianchi_mum_baby_trade_history.csv"
@@ -40,7 +40,7 @@ UNBORN = "child is not born yet at the purchase: age set to null, row kept"
 GROWN = "child is 14 years or older at the purchase: age set to null, row kept"
 
 
-def read(source: Path, now: datetime) -> Found:
+def read(source: Path, now: datetime) -> ImportedTables:
     """Read the set; `amount` and `category` are context columns of the purchases."""
     del now  # a time in the future is for the reader of the impressions to refuse
     users, refused = _users(source / CHILDREN)
@@ -88,7 +88,7 @@ def read(source: Path, now: datetime) -> Found:
             "category": pc.binary_join_element_wise(kept["category_1"], kept["category_2"], schema.CATEGORY_SEPARATOR),
         }
     )
-    return Found(
+    return ImportedTables(
         {"impressions": purchases, "users": users},
         [*refused, *left_out, *notes],
         ["no titles, no pictures: no products; every row is a purchase, so all are clicked"],

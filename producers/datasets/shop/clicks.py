@@ -8,57 +8,59 @@ nowhere but in past clicks.
 
 import numpy as np
 
-from producers.datasets.shop import frozen, vocabulary
-from producers.datasets.shop.chance import stream
-from producers.datasets.shop.impressions import HOUR, Log
+from producers.datasets.shop import parameters, vocabulary
+from producers.datasets.shop.assortment import Assortment, Floats
+from producers.datasets.shop.impressions import HOUR, GeneratedImpressions
 from producers.datasets.shop.people import People, age_in_stages, age_months
-from producers.datasets.shop.world import Floats, World
+from producers.datasets.shop.random_streams import make_generator
 
 
-def click_probability(world: World, people: People, log: Log, *, seed: int) -> Floats:
+def compute_click_probability(
+    assortment: Assortment, people: People, log: GeneratedImpressions, *, seed: int
+) -> Floats:
     """The true probability of each click; its mean over the log is CLICK_RATE."""
-    odds = log_odds(world, people, log, seed=seed)
+    odds = compute_log_odds(assortment, people, log, seed=seed)
     low, high = -30.0, 30.0
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (low, middle) if _logistic(odds + middle).mean() > frozen.CLICK_RATE else (middle, high)
+        low, high = (low, middle) if _logistic(odds + middle).mean() > parameters.CLICK_RATE else (middle, high)
     return _logistic(odds + low)
 
 
 def draw_clicks(probability: Floats, *, seed: int) -> np.ndarray:
     """0 or 1 per impression, int8."""
-    return (stream(seed, "clicks").random(len(probability)) < probability).astype(np.int8)
+    return (make_generator(seed, "clicks").random(len(probability)) < probability).astype(np.int8)
 
 
-def log_odds(world: World, people: People, log: Log, *, seed: int) -> Floats:
+def compute_log_odds(assortment: Assortment, people: People, log: GeneratedImpressions, *, seed: int) -> Floats:
     """Per impression, without the intercept."""
-    designs, goods = world.designs, world.products
+    designs, goods = assortment.designs, assortment.products
     design, user = goods.design[log.product], log.user
     category = designs.category[design]
     usual = np.log([c.price for c in vocabulary.CATEGORIES])
     hour = log.moment // HOUR % 24
-    mood = frozen.SESSION_SPREAD * stream(seed, "moods").normal(size=int(log.page.max(initial=0)) + 1)
+    mood = parameters.SESSION_SPREAD * make_generator(seed, "moods").normal(size=int(log.page.max(initial=0)) + 1)
     return (
         people.bias[user]
         + goods.quality[log.product]
-        + _child(world, people, log)
-        + frozen.TASTE_SPREAD * _liking(people.taste, designs.style(), user, design)
+        + _child(assortment, people, log)
+        + parameters.TASTE_SPREAD * _liking(people.taste, designs.style(), user, design)
         + people.interest[user, category]
         + people.price[user] * (np.log(goods.price[log.product]) - usual[category])
-        + frozen.POSITION * np.log(log.position)
-        + frozen.HOUR_EVENING * ((hour >= 19) & (hour < 23))
+        + parameters.POSITION * np.log(log.position)
+        + parameters.HOUR_EVENING * ((hour >= 19) & (hour < 23))
         + mood[log.page]
     )
 
 
-def _child(world: World, people: People, log: Log) -> Floats:
+def _child(assortment: Assortment, people: People, log: GeneratedImpressions) -> Floats:
     """The child's age at that moment and its gender against the product's."""
-    design = world.products.design[log.product]
+    design = assortment.products.design[log.product]
     stage = age_in_stages(age_months(people.birthday[log.user], log.moment))
-    gap = np.maximum(np.abs(stage - world.designs.age[design] - 0.5) - 0.5, 0)
+    gap = np.maximum(np.abs(stage - assortment.designs.age[design] - 0.5) - 0.5, 0)
     other = 1 - people.gender[log.user]  # unisex is 2 and suits everybody
-    return frozen.AGE_GAP * np.minimum(gap, frozen.AGE_GAP_LIMIT) + frozen.WRONG_GENDER * (
-        world.designs.gender[design] == other
+    return parameters.AGE_GAP * np.minimum(gap, parameters.AGE_GAP_LIMIT) + parameters.WRONG_GENDER * (
+        assortment.designs.gender[design] == other
     )
 
 

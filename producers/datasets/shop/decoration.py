@@ -160,7 +160,7 @@ def emblem(name: str) -> list[tuple[Points, Colour]]:
     return [(body, (60, 118, 190)), (belly, CREAM), (ellipse(-0.5, 0.0, 0.09, 0.1), CREAM)]  # a whale
 
 
-def background(seller: int, chance: np.random.Generator) -> Image.Image:
+def background(seller: int, rng: np.random.Generator) -> Image.Image:
     """A seller's usual backdrop: one tint, a table under it, or a round stage."""
     tint = BACKGROUNDS[seller % len(BACKGROUNDS)]
     image = Image.new("RGB", (CANVAS, CANVAS), tint)
@@ -169,7 +169,7 @@ def background(seller: int, chance: np.random.Generator) -> Image.Image:
     if kind == 3:
         draw.rectangle((0, CANVAS * 0.76, CANVAS, CANVAS), fill=mix(tint, (196, 164, 128), 0.4))
     elif kind == 4:
-        r = CANVAS * (0.42 + 0.04 * float(chance.random()))
+        r = CANVAS * (0.42 + 0.04 * float(rng.random()))
         middle = CANVAS / 2
         draw.ellipse((middle - r, middle - r, middle + r, middle + r), fill=mix(tint, (206, 196, 188), 0.3))
     return image

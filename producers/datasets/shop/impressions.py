@@ -10,10 +10,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from producers.datasets.shop import frozen
-from producers.datasets.shop.chance import stream
+from producers.datasets.shop import parameters
+from producers.datasets.shop.assortment import DAY, START, Assortment, Floats, Ints
 from producers.datasets.shop.people import People, age_in_stages, age_months
-from producers.datasets.shop.world import DAY, START, Floats, Ints, World
+from producers.datasets.shop.random_streams import make_generator
 
 HOUR = DAY // 24
 HOUR_WEIGHTS = (2, 1, 1, 1, 1, 2, 4, 6, 7, 8, 9, 9, 10, 9, 8, 8, 8, 8, 9, 12, 16, 17, 13, 6)
@@ -22,7 +22,7 @@ SPARE = 1.12
 
 
 @dataclass(frozen=True)
-class Log:
+class GeneratedImpressions:
     """Impressions in order of time, one array entry each."""
 
     user: Ints
@@ -32,25 +32,27 @@ class Log:
     position: Ints  # on the page, from 1
 
 
-def show(world: World, people: People, *, days: int, impressions: int, seed: int) -> Log:
+def generate_impressions(
+    assortment: Assortment, people: People, *, days: int, impressions: int, seed: int
+) -> GeneratedImpressions:
     """About `impressions` impressions within [START, START + `days`)."""
-    chance = stream(seed, "impressions")
-    user, begin = _page_views(people, days, impressions, chance)
-    size = chance.integers(frozen.PAGE[0], frozen.PAGE[1] + 1, size=len(user))
+    rng = make_generator(seed, "impressions")
+    user, begin = _page_views(people, days, impressions, rng)
+    size = rng.integers(parameters.PAGE[0], parameters.PAGE[1] + 1, size=len(user))
     page = np.repeat(np.arange(len(user)), np.ceil(size * SPARE).astype(np.int64))
-    product = _fill(world, people, user[page], begin[page], days, chance)
-    allowed = world.products.listed_at[product] <= begin[page]
-    allowed &= _first_of_its_kind(page * len(world.products.design) + product, allowed)
+    product = _fill(assortment, people, user[page], begin[page], days, rng)
+    allowed = assortment.products.listed_at[product] <= begin[page]
+    allowed &= _first_of_its_kind(page * len(assortment.products.design) + product, allowed)
     page, product = page[allowed], product[allowed]
     # Better sellers stand higher up, more or less.
-    order = np.lexsort((-world.products.popularity[product] + 1.5 * chance.gumbel(size=len(page)), page))
+    order = np.lexsort((-assortment.products.popularity[product] + 1.5 * rng.gumbel(size=len(page)), page))
     page, product = page[order], product[order]
     rank = np.arange(len(page)) - np.searchsorted(page, page)
     kept = rank < size[page]
     page, product, rank = page[kept], product[kept], rank[kept]
-    moment = begin[page] + _seconds_on_page(page, rank, chance)
+    moment = begin[page] + _seconds_on_page(page, rank, rng)
     in_time = np.lexsort((rank, page, moment))
-    return Log(
+    return GeneratedImpressions(
         user=user[page][in_time],
         product=product[in_time],
         moment=moment[in_time],
@@ -59,41 +61,43 @@ def show(world: World, people: People, *, days: int, impressions: int, seed: int
     )
 
 
-def _page_views(people: People, days: int, impressions: int, chance: np.random.Generator) -> tuple[Ints, Ints]:
+def _page_views(people: People, days: int, impressions: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
     """Users and beginnings of page views, ordered by beginning."""
-    views = max(1, round(impressions * 2 / sum(frozen.PAGE)))
-    user = chance.choice(len(people.activity), size=views, p=people.activity)
+    views = max(1, round(impressions * 2 / sum(parameters.PAGE)))
+    user = rng.choice(len(people.activity), size=views, p=people.activity)
     weekday = (np.arange(days) + 4) % 7  # START is a Thursday
     weight = np.where((weekday == 5) | (weekday == 6), 1.2, 1.0)
-    day = chance.choice(days, size=views, p=weight / weight.sum())
+    day = rng.choice(days, size=views, p=weight / weight.sum())
     hours = np.array(HOUR_WEIGHTS) / sum(HOUR_WEIGHTS)
-    begin = START + day * DAY + chance.choice(24, size=views, p=hours) * HOUR
-    begin += (chance.random(views) * (HOUR - frozen.PAGE_SECONDS * 1e6)).astype(np.int64)
+    begin = START + day * DAY + rng.choice(24, size=views, p=hours) * HOUR
+    begin += (rng.random(views) * (HOUR - parameters.PAGE_SECONDS * 1e6)).astype(np.int64)
     order = np.argsort(begin, kind="stable")
     return user[order], begin[order]
 
 
-def _fill(world: World, people: People, user: Ints, moment: Ints, days: int, chance: np.random.Generator) -> Ints:
+def _fill(
+    assortment: Assortment, people: People, user: Ints, moment: Ints, days: int, rng: np.random.Generator
+) -> Ints:
     """A product per slot; slots are ordered by time."""
     product = np.zeros(len(user), np.int64)
     edges = np.searchsorted(moment, START + np.arange(days + 1) * DAY)
     for day, (a, b) in enumerate(pairwise(edges)):
-        candidates = _candidates(world, START + day * DAY, int(b - a), chance)
-        suits = _suits(world, people, user[a:b], moment[a:b], candidates)
-        best = np.argmax(suits + chance.gumbel(size=suits.shape), axis=1)
+        candidates = _candidates(assortment, START + day * DAY, int(b - a), rng)
+        suits = _suits(assortment, people, user[a:b], moment[a:b], candidates)
+        best = np.argmax(suits + rng.gumbel(size=suits.shape), axis=1)
         product[a:b] = candidates[np.arange(b - a), best]
     return product
 
 
-def _candidates(world: World, morning: int, slots: int, chance: np.random.Generator) -> Ints:
+def _candidates(assortment: Assortment, morning: int, slots: int, rng: np.random.Generator) -> Ints:
     """[slots, CANDIDATES] of products listed before the day that begins at `morning` is over."""
-    goods = world.products
+    goods = assortment.products
     n = int(np.searchsorted(goods.listed_at, morning + DAY))
     age = np.maximum(morning + DAY / 2 - goods.listed_at[:n], 0) / DAY
-    popular = np.exp(goods.popularity[:n] - np.minimum(age, 60) / frozen.RECENCY_DAYS / 2)
-    new = np.exp(0.4 * goods.popularity[:n] - age / frozen.NEW_LANE_DAYS)
-    lane = chance.random((slots, 1)) < frozen.NEW_LANE
-    draw = chance.random((slots, frozen.CANDIDATES))
+    popular = np.exp(goods.popularity[:n] - np.minimum(age, 60) / parameters.RECENCY_DAYS / 2)
+    new = np.exp(0.4 * goods.popularity[:n] - age / parameters.NEW_LANE_DAYS)
+    lane = rng.random((slots, 1)) < parameters.NEW_LANE
+    draw = rng.random((slots, parameters.CANDIDATES))
     drawn = np.where(lane, _draw(new, draw), _draw(popular, draw))
     return np.minimum(drawn, n - 1)
 
@@ -103,18 +107,18 @@ def _draw(weights: Floats, draw: Floats) -> Ints:
     return np.searchsorted(bounds, draw * bounds[-1], side="right")
 
 
-def _suits(world: World, people: People, user: Ints, moment: Ints, candidates: Ints) -> Floats:
+def _suits(assortment: Assortment, people: People, user: Ints, moment: Ints, candidates: Ints) -> Floats:
     """[slots, CANDIDATES]: what the recommender thinks of them; of unknown children it thinks nothing."""
-    design = world.products.design[candidates]
+    design = assortment.products.design[candidates]
     stage = age_in_stages(age_months(people.birthday[user], moment))
-    gap = np.abs(stage[:, None] - world.designs.age[design] - 0.5)
-    style = world.designs.style()
+    gap = np.abs(stage[:, None] - assortment.designs.age[design] - 0.5)
+    style = assortment.designs.style()
     liking = np.stack([(people.taste[user] * style[design[:, i]]).sum(axis=1) for i in range(design.shape[1])], axis=1)
-    interest = people.interest[user[:, None], world.designs.category[design]] / frozen.INTEREST_SPREAD
+    interest = people.interest[user[:, None], assortment.designs.category[design]] / parameters.INTEREST_SPREAD
     return (
-        -frozen.PICKS_BY_AGE * np.where(people.known[user][:, None], gap, 0)
-        + frozen.PICKS_BY_INTEREST * interest
-        + frozen.PICKS_BY_TASTE * liking
+        -parameters.PICKS_BY_AGE * np.where(people.known[user][:, None], gap, 0)
+        + parameters.PICKS_BY_INTEREST * interest
+        + parameters.PICKS_BY_TASTE * liking
     )
 
 
@@ -126,10 +130,10 @@ def _first_of_its_kind(key: Ints, allowed: np.ndarray) -> np.ndarray:
     return first
 
 
-def _seconds_on_page(page: Ints, rank: Ints, chance: np.random.Generator) -> Ints:
+def _seconds_on_page(page: Ints, rank: Ints, rng: np.random.Generator) -> Ints:
     """Microseconds since the page began; products that came into view together have the same."""
-    gap = chance.exponential(frozen.PAGE_SECONDS / 2 / frozen.PAGE[1], size=len(page))
-    gap[(chance.random(len(page)) < 0.35) | (rank == 0)] = 0
+    gap = rng.exponential(parameters.PAGE_SECONDS / 2 / parameters.PAGE[1], size=len(page))
+    gap[(rng.random(len(page)) < 0.35) | (rank == 0)] = 0
     total = np.cumsum(gap)
     start = np.searchsorted(page, page)
-    return (np.minimum(total - total[start], frozen.PAGE_SECONDS) * 1e6).astype(np.int64)
+    return (np.minimum(total - total[start], parameters.PAGE_SECONDS) * 1e6).astype(np.int64)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from feature_repo.schema import CHILD_AGE_MONTHS
-from producers.datasets.shop import frozen, vocabulary
-from producers.datasets.shop.chance import stream
-from producers.datasets.shop.world import DAY, START, Bools, Floats, Ints, persona_weights
+from producers.datasets.shop import parameters, vocabulary
+from producers.datasets.shop.assortment import DAY, START, Bools, Floats, Ints, persona_weights
+from producers.datasets.shop.random_streams import make_generator
 
 DAYS_PER_MONTH = 30.4375
 START_DAY = START // DAY
@@ -30,19 +30,19 @@ class People:
 
 def make_people(users: int, style: Floats, seed: int) -> People:
     """The users of the shop of `seed`; `style` [designs, STYLE_WIDTH] sets the scale of tastes."""
-    chance = stream(seed, "people")
-    stage = chance.choice(len(frozen.CHILD_STAGES), size=users, p=frozen.CHILD_STAGES)
+    rng = make_generator(seed, "people")
+    stage = rng.choice(len(parameters.CHILD_STAGES), size=users, p=parameters.CHILD_STAGES)
     bounds = np.array(CHILD_AGE_MONTHS)
-    months = chance.uniform(bounds[stage], bounds[stage + 1])
-    activity = chance.gamma(3.0, size=users)
+    months = rng.uniform(bounds[stage], bounds[stage + 1])
+    activity = rng.gamma(3.0, size=users)
     return People(
         birthday=START_DAY - np.ceil(months * DAYS_PER_MONTH).astype(np.int64),
-        gender=chance.integers(0, 2, size=users),
-        known=chance.random(users) < frozen.KNOWN_CHILD,
-        taste=_tastes(users, style, chance),
-        interest=frozen.INTEREST_SPREAD * chance.normal(size=(users, len(vocabulary.CATEGORIES))),
-        bias=frozen.USER_SPREAD * chance.normal(size=users),
-        price=frozen.PRICE + frozen.PRICE_SPREAD * chance.normal(size=users),
+        gender=rng.integers(0, 2, size=users),
+        known=rng.random(users) < parameters.KNOWN_CHILD,
+        taste=_tastes(users, style, rng),
+        interest=parameters.INTEREST_SPREAD * rng.normal(size=(users, len(vocabulary.CATEGORIES))),
+        bias=parameters.USER_SPREAD * rng.normal(size=users),
+        price=parameters.PRICE + parameters.PRICE_SPREAD * rng.normal(size=users),
         activity=activity / activity.sum(),
     )
 
@@ -57,10 +57,10 @@ def age_in_stages(months: Floats) -> Floats:
     return np.interp(months, CHILD_AGE_MONTHS, np.arange(len(CHILD_AGE_MONTHS)))
 
 
-def _tastes(users: int, style: Floats, chance: np.random.Generator) -> Floats:
+def _tastes(users: int, style: Floats, rng: np.random.Generator) -> Floats:
     personas = persona_weights()
-    mixture = chance.dirichlet(np.full(len(personas), frozen.PERSONA_CONCENTRATION), size=users)
-    taste = mixture @ personas + frozen.OWN_TASTE * chance.normal(size=(users, personas.shape[1]))
+    mixture = rng.dirichlet(np.full(len(personas), parameters.PERSONA_CONCENTRATION), size=users)
+    taste = mixture @ personas + parameters.OWN_TASTE * rng.normal(size=(users, personas.shape[1]))
     # Centred on the mean design: taste says what somebody likes more than the others do, popularity is elsewhere.
     offset = taste @ style.mean(axis=0)
     taste -= offset[:, None] / len(vocabulary.STYLE)

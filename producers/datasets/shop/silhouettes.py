@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from producers.datasets.shop import clothes, things
+from producers.datasets.shop import clothes, non_clothing
 from producers.datasets.shop.shapes import Part, Silhouette, box, ellipse
 
 
@@ -53,10 +53,10 @@ _DRAWN_BY: dict[str, Callable[[float, int], Silhouette]] = {
     "hat": clothes.hat,
     "diaper": clothes.diaper,
     "sleepsack": clothes.sleepsack,
-    "bottle": things.bottle,
-    "tableware": things.tableware,
-    "blocks": things.blocks,
-    "plush": things.plush,
-    "wash": things.wash,
-    "backpack": things.backpack,
+    "bottle": non_clothing.bottle,
+    "tableware": non_clothing.tableware,
+    "blocks": non_clothing.blocks,
+    "plush": non_clothing.plush,
+    "wash": non_clothing.wash,
+    "backpack": non_clothing.backpack,
 }

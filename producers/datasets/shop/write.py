@@ -18,20 +18,20 @@ import pyarrow.parquet as pq
 from feature_repo import console, schema
 from feature_repo.errors import UsageError, VitrineError
 from producers.datasets.shop import vocabulary
-from producers.datasets.shop.clicks import click_probability, draw_clicks
-from producers.datasets.shop.impressions import Log, show
+from producers.datasets.shop.assortment import MISSING, Assortment, identifiers, make_assortment
+from producers.datasets.shop.clicks import compute_click_probability, draw_clicks
+from producers.datasets.shop.impressions import GeneratedImpressions, generate_impressions
 from producers.datasets.shop.people import People, age_months, make_people
-from producers.datasets.shop.pictures import draw_all
+from producers.datasets.shop.product_images import draw_images
 from producers.datasets.shop.titles import Titles, write_titles
 from producers.datasets.shop.vocabulary import AGE_WORDS, CATEGORIES, GENDER_WORDS, STYLE, STYLE_NAMES
-from producers.datasets.shop.world import MISSING, World, identifiers, make_world
 
 FILES = ("products.parquet", "impressions.parquet", "users.parquet", "labels.parquet")
 FOLDERS = ("images", "truth")
 
 
 @dataclass(frozen=True)
-class Made:
+class ShopSummary:
     """What came of it."""
 
     products: int
@@ -42,7 +42,7 @@ class Made:
 
 def make_shop(
     out: Path, *, products: int, users: int, days: int, seed: int, language: str, impressions_per_user: int
-) -> Made:
+) -> ShopSummary:
     """Write a shop into the folder `out`; an earlier shop there is replaced.
 
     Raises:
@@ -51,27 +51,27 @@ def make_shop(
     """
     _check(products, users, days, seed, language, impressions_per_user)
     _clear(out)
-    world = make_world(products, days, seed)
-    titles = write_titles(world, language=language, seed=seed)
-    people = make_people(users, world.designs.style(), seed)
-    log = show(world, people, days=days, impressions=users * impressions_per_user, seed=seed)
-    probability = click_probability(world, people, log, seed=seed)
+    assortment = make_assortment(products, days, seed)
+    titles = write_titles(assortment, language=language, seed=seed)
+    people = make_people(users, assortment.designs.style(), seed)
+    log = generate_impressions(assortment, people, days=days, impressions=users * impressions_per_user, seed=seed)
+    probability = compute_click_probability(assortment, people, log, seed=seed)
     clicked = draw_clicks(probability, seed=seed)
 
-    _write(out / "products.parquet", _products(world, titles, language))
+    _write(out / "products.parquet", _products(assortment, titles, language))
     _write(out / "users.parquet", _users(people))
-    _write(out / "labels.parquet", _labels(world, language))
+    _write(out / "labels.parquet", _labels(assortment, language))
     _write(out / "impressions.parquet", _impressions(people, log, clicked))
-    _write(out / "truth" / "products.parquet", _true_products(world, titles, language))
+    _write(out / "truth" / "products.parquet", _true_products(assortment, titles, language))
     _write(out / "truth" / "users.parquet", _true_users(people))
     _write(out / "truth" / "words.parquet", _words(language))
     ids = pa.array(identifiers("i", len(clicked)))
     _write(out / "truth" / "impressions.parquet", pa.table({"impression_id": ids, "click_probability": probability}))
     with console.make_progress_bar() as bar:
         task = bar.add_task("draw pictures", total=products)
-        for done in draw_all(world, out / "images", seed=seed, processes=os.cpu_count() or 1):
+        for done in draw_images(assortment, out / "images", seed=seed, processes=os.cpu_count() or 1):
             bar.advance(task, done)
-    return Made(products, len(world.designs.category), len(clicked), int(clicked.sum()))
+    return ShopSummary(products, len(assortment.designs.category), len(clicked), int(clicked.sum()))
 
 
 def _check(products: int, users: int, days: int, seed: int, language: str, impressions_per_user: int) -> None:
@@ -124,10 +124,10 @@ def _vectors(values: np.ndarray) -> pa.Array:
     return pa.ListArray.from_arrays(offsets, pa.array(values.astype(np.float32).reshape(-1)))
 
 
-def _products(world: World, titles: Titles, language: str) -> pa.Table:
-    goods = world.products
+def _products(assortment: Assortment, titles: Titles, language: str) -> pa.Table:
+    goods = assortment.products
     missing = goods.image_quality == "missing"
-    names = [brand[vocabulary.LANGUAGES.index(language)] for brand in world.brands]
+    names = [brand[vocabulary.LANGUAGES.index(language)] for brand in assortment.brands]
     columns = [
         goods.ids,
         titles.text,
@@ -140,7 +140,7 @@ def _products(world: World, titles: Titles, language: str) -> pa.Table:
     return pa.table(columns, schema=schema.PRODUCTS)
 
 
-def _impressions(people: People, log: Log, clicked: np.ndarray) -> pa.Table:
+def _impressions(people: People, log: GeneratedImpressions, clicked: np.ndarray) -> pa.Table:
     unknown = ~people.known[log.user]
     months = age_months(people.birthday[log.user], log.moment).astype(np.float32)
     table = pa.table(
@@ -167,15 +167,15 @@ def _users(people: People) -> pa.Table:
     return pa.table({"user_id": ids, "child_birthday": birthday, "child_gender": gender})
 
 
-def _labels(world: World, language: str) -> pa.Table:
-    rows = np.flatnonzero(world.products.labelled)
-    design = world.products.design[rows]
-    ids = pa.array(world.products.ids).take(rows)
-    group = _take(identifiers("d", len(world.designs.category)), design)
+def _labels(assortment: Assortment, language: str) -> pa.Table:
+    rows = np.flatnonzero(assortment.products.labelled)
+    design = assortment.products.design[rows]
+    ids = pa.array(assortment.products.ids).take(rows)
+    group = _take(identifiers("d", len(assortment.designs.category)), design)
     values = {
-        "child_age": _take(list(schema.CHILD_AGES), world.designs.age[design]),
-        "child_gender": _take(list(schema.CHILD_GENDERS), world.designs.gender[design]),
-        "category": _take(_paths(language), world.designs.category[design]),
+        "child_age": _take(list(schema.CHILD_AGES), assortment.designs.age[design]),
+        "child_gender": _take(list(schema.CHILD_GENDERS), assortment.designs.gender[design]),
+        "category": _take(_paths(language), assortment.designs.category[design]),
     }
     wanted = schema.LABELS.append(pa.field("group", pa.string()))
     return pa.concat_tables(
@@ -183,10 +183,10 @@ def _labels(world: World, language: str) -> pa.Table:
     )
 
 
-def _true_products(world: World, titles: Titles, language: str) -> pa.Table:
-    designs, design = world.designs, world.products.design
+def _true_products(assortment: Assortment, titles: Titles, language: str) -> pa.Table:
+    designs, design = assortment.designs, assortment.products.design
     columns = {
-        "product_id": world.products.ids,
+        "product_id": assortment.products.ids,
         "design_id": _take(identifiers("d", len(designs.category)), design),
         "child_age": _take(list(schema.CHILD_AGES), designs.age[design]),
         "child_gender": _take(list(schema.CHILD_GENDERS), designs.gender[design]),
@@ -196,9 +196,9 @@ def _true_products(world: World, titles: Titles, language: str) -> pa.Table:
     for i, (name, levels) in enumerate(zip(STYLE_NAMES, STYLE, strict=True)):
         columns[name] = _take([level.name for level in levels], designs.levels[design, i])
     columns |= {
-        "quality": world.products.quality,
+        "quality": assortment.products.quality,
         "stuffed": titles.stuffed,
-        "image_quality": pa.array(world.products.image_quality.tolist()),
+        "image_quality": pa.array(assortment.products.image_quality.tolist()),
     }
     return pa.table(columns)
 

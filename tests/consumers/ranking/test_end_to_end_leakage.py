@@ -82,8 +82,8 @@ def deployed(folder: Path, like: Settings | None = None) -> Settings:
 def follow(store: Settings, log: pa.Table) -> None:
     """Make the tables that come of a log."""
     file = save(log, store.file.parent / "followed.parquet")
-    make_interests(store, file, encoder_version=None, again=False, now=NOW, progress=lambda *_: None)
-    make_neighbours(store, file, encoder_version=None, every=5 * DAY, k=5, now=NOW, progress=lambda *_: None)
+    make_interests(store, file, encoder_version=None, recompute=False, now=NOW, progress=lambda *_: None)
+    make_neighbours(store, file, encoder_version=None, interval=5 * DAY, top_k=5, now=NOW, progress=lambda *_: None)
 
 
 def stock(store: Settings, log: pa.Table) -> None:

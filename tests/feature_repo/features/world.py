@@ -85,7 +85,7 @@ def write(shop: Shop, deployment: Settings) -> None:
     write_codes(shop, deployment, LISTED)
     for user in shop.clicks:
         if (state := interest_of(shop, user)) is not None:
-            delta.append(deployment.table("user_interest"), interest_rows.row(user, state, ENCODER, RANKED))
+            delta.append(deployment.table("user_interest"), interest_rows.build_row(user, state, ENCODER, RANKED))
 
 
 def write_products(shop: Shop, deployment: Settings, since: datetime) -> None:

@@ -236,7 +236,7 @@ def test_a_retention_that_is_no_number_of_days_is_refused(tmp_path: Path, days: 
     file = tmp_path / "feature_store.yaml"
     file.write_text(f"project: shop\noffline_store:\n  path: tables\n  retention_days: {days}\n")
     with pytest.raises(VitrineError, match="retention_days"):
-        maintenance.retention_of(config.load(file))
+        maintenance.read_retention(config.load(file))
 
 
 def test_the_commands_forget_and_vacuum(shop: config.Settings) -> None:

@@ -128,5 +128,5 @@ def test_nothing_is_deleted_where_the_online_store_cannot_be_reached(
 def test_before_anything_is_online_the_offline_rows_are_forgotten_alone(tmp_path: Path) -> None:
     shop = deployment(tmp_path, "online_store:\n  type: feature_repo.stores.online.LMDBOnlineStore\n  path: online\n")
     assert open_configured_table(shop) is None
-    assert maintenance.forget(shop, products=["a"], users=[]) == maintenance.Forgotten({"looks": 1}, {})
+    assert maintenance.forget(shop, products=["a"], users=[]) == maintenance.ForgetSummary({"looks": 1}, {})
     assert not (tmp_path / "online").exists()

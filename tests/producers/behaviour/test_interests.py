@@ -55,11 +55,11 @@ def store(tmp_path: Path) -> Settings:
     return made
 
 
-def make(store: Settings, log: pa.Table, again: bool = False, now: datetime = NOW) -> interests.Made:
+def make(store: Settings, log: pa.Table, again: bool = False, now: datetime = NOW) -> interests.InterestSummary:
     file = store.file.parent / "log.parquet"
     pq.write_table(log, file)
     return interests.make_interests(
-        store, file, encoder_version=None, again=again, now=now, progress=lambda done, total: None
+        store, file, encoder_version=None, recompute=again, now=now, progress=lambda done, total: None
     )
 
 
@@ -89,7 +89,7 @@ def one_at_a_time(store: Settings, log: pa.Table) -> pa.Table:
         state = interest.update_interest(state, click["product_id"], event)
         if rows and rows[-1]["user_id"][0].as_py() == before and state.times[:1] == state.times[1:2]:
             rows.pop()
-        rows.append(interest_rows.row(before, state, ENCODER, NOW))
+        rows.append(interest_rows.build_row(before, state, ENCODER, NOW))
     return pa.concat_tables(rows).combine_chunks()
 
 
@@ -120,8 +120,8 @@ def test_the_next_click_goes_on_from_the_row_that_was_stored(store: Settings) ->
     make(store, a_log())
     rows = rows_of(store).to_pylist()
     at = next(i for i in range(40, len(rows)) if rows[i]["user_id"] == rows[i + 1]["user_id"])
-    state = interest_rows.read(rows[at], world.WIDTH)
-    assert interest_rows.row(rows[at]["user_id"], state, ENCODER, NOW).to_pylist() == [rows[at]]
+    state = interest_rows.parse_row(rows[at], world.WIDTH)
+    assert interest_rows.build_row(rows[at]["user_id"], state, ENCODER, NOW).to_pylist() == [rows[at]]
 
 
 def test_a_second_run_adds_nothing_and_a_longer_log_its_new_versions(store: Settings) -> None:
@@ -129,9 +129,9 @@ def test_a_second_run_adds_nothing_and_a_longer_log_its_new_versions(store: Sett
     make(store, log.slice(0, 1000))
     before = rows_of(store)
     again = make(store, log.slice(0, 1000))
-    assert (again.added, again.known) == (0, len(before))
+    assert (again.added, again.already_stored) == (0, len(before))
     more = make(store, log)
-    assert more.known == len(before)
+    assert more.already_stored == len(before)
     assert rows_of(store).equals(one_at_a_time(store, log))
     assert make(store, log, again=True, now=NOW + timedelta(seconds=1)).added == len(rows_of(store)) // 2
 
@@ -209,7 +209,7 @@ def test_the_check_sees_features_that_come_too_late_or_too_early(store: Settings
 
 def test_a_run_that_broke_off_is_finished_by_the_next(store: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     log = a_log()
-    monkeypatch.setattr(interests, "CLICKS_A_COMMIT", 60)
+    monkeypatch.setattr(interests, "CLICKS_PER_COMMIT", 60)
     append, commits = delta.append, []
 
     def breaks_off(path: Path, rows: pa.Table) -> int:
@@ -224,7 +224,7 @@ def test_a_run_that_broke_off_is_finished_by_the_next(store: Settings, monkeypat
     assert len(rows_of(store)) == sum(commits) > 0
     monkeypatch.setattr(delta, "append", append)
     done = make(store, log)
-    assert done.known == sum(commits)
+    assert done.already_stored == sum(commits)
     assert rows_of(store).equals(one_at_a_time(store, log))
 
 
@@ -235,9 +235,9 @@ def test_a_forgotten_user_leaves_no_version_and_a_forgotten_product_is_said_to_b
     assert 0 < len(users) <= USERS
     done = maintenance.forget(store, products=["p3"], users=["u1"])
     assert done.offline["user_interest"] > 0
-    assert done.remembered_by == len(users - {"u1"})
+    assert done.users_with_clicks == len(users - {"u1"})
     assert "u1" not in rows_of(store)["user_id"].to_pylist()
-    assert maintenance.forget(store, products=["no such"], users=[]).remembered_by == 0
+    assert maintenance.forget(store, products=["no such"], users=[]).users_with_clicks == 0
 
 
 def test_a_log_without_a_click_adds_nothing_to_what_is_known(store: Settings) -> None:
@@ -245,7 +245,7 @@ def test_a_log_without_a_click_adds_nothing_to_what_is_known(store: Settings) ->
     make(store, log)
     before = rows_of(store)
     done = make(store, log.filter(pc.equal(log["clicked"], 0)))
-    assert (done.users, done.clicks, done.added, done.known) == (0, 0, 0, 0)
+    assert (done.users, done.clicks, done.added, done.already_stored) == (0, 0, 0, 0)
     assert rows_of(store).equals(before)
 
 

@@ -76,11 +76,11 @@ def fill(made: Settings, until: datetime) -> None:
     world.write_rows(made, "product_tags", times, product_id=[f"p{i}" for i in tagged], child_age_distribution=mixes)
 
 
-def make(store: Settings, log: pa.Table, every: timedelta = DAY) -> neighbours.Made:
+def make(store: Settings, log: pa.Table, every: timedelta = DAY) -> neighbours.NeighbourSummary:
     file = store.file.parent / "log.parquet"
     pq.write_table(log, file)
     return neighbours.make_neighbours(
-        store, file, encoder_version=None, every=every, k=K, now=NOW, progress=lambda done, total: None
+        store, file, encoder_version=None, interval=every, top_k=K, now=NOW, progress=lambda done, total: None
     )
 
 
@@ -202,9 +202,9 @@ def test_a_second_run_adds_nothing_and_a_longer_log_its_new_versions(store: Sett
     make(store, log.slice(0, 700))
     before = rows_of(store)
     again = make(store, log.slice(0, 700))
-    assert (again.added, again.known) == (0, len(before))
+    assert (again.added, again.already_stored) == (0, len(before))
     more = make(store, log)
-    assert more.known == len(before)
+    assert more.already_stored == len(before)
     assert len(rows_of(store)) == len(before) + more.added
     alone = world.deployment(store.file.parent / "alone")
     fill(alone, datetime.max.replace(tzinfo=UTC))
@@ -216,7 +216,7 @@ def test_a_row_from_before_all_products_makes_no_moments_in_which_nothing_can_be
     log = a_log()
     lost = pa.table({**dict(zip(log.column_names, log.slice(0, 1).columns, strict=True)), "impression_id": ["lost"]})
     lost = lost.set_column(3, "event_timestamp", pa.array([datetime(1970, 1, 1, tzinfo=UTC)], TIMESTAMP))
-    assert make(store, pa.concat_tables([lost, log])).moments == (10 + 1) + DAYS
+    assert make(store, pa.concat_tables([lost, log])).intervals == (10 + 1) + DAYS
 
 
 def test_the_command_says_what_it_added_and_refuses_nonsense(store: Settings) -> None:

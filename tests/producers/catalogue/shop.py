@@ -10,7 +10,7 @@ import pyarrow.parquet
 from feature_repo import config, schema
 from feature_repo.config import Settings
 from feature_repo.offline import delta, quarantine
-from producers.catalogue.ingest import TakenIn, take_in
+from producers.catalogue.ingest import IngestSummary, ingest_products
 
 DIGESTS = ["image_hash", "image_stat", "fingerprint"]
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
@@ -39,8 +39,8 @@ def written(store: Settings, *rows: dict[str, Any]) -> Path:
     return folder / "products.parquet"
 
 
-def taken(store: Settings, *rows: dict[str, Any], now: datetime = NOW) -> TakenIn:
-    return take_in(store, written(store, *rows), now)
+def taken(store: Settings, *rows: dict[str, Any], now: datetime = NOW) -> IngestSummary:
+    return ingest_products(store, written(store, *rows), now)
 
 
 def known(store: Settings) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from feature_repo.offline import delta, quarantine, validation
 from producers import cli
 from producers.catalogue import ingest as catalogue
 from producers.catalogue import validate
-from producers.catalogue.ingest import take_in
+from producers.catalogue.ingest import ingest_products
 from tests.producers.catalogue.shop import GOOD, NOW, known, opened, refused, taken, written
 
 
@@ -42,7 +42,7 @@ def test_keeps_the_newest_row_of_a_product_id_whatever_the_order(store: Settings
         {"title": "too new", "updated_at": "2027-01-01T00:00:00Z"},
     )
     assert [row["title"] for row in known(store)] == ["new"]
-    assert sorted(row.reason for row in came.refused) == sorted([catalogue.TWICE, validation.FUTURE])
+    assert sorted(row.reason for row in came.refused) == sorted([catalogue.DUPLICATE_ID, validation.FUTURE])
 
 
 def test_of_two_rows_of_one_moment_the_later_row_counts(store: Settings) -> None:
@@ -53,7 +53,7 @@ def test_of_two_rows_of_one_moment_the_later_row_counts(store: Settings) -> None
 @pytest.mark.parametrize("value", [None, "", " \t"])
 def test_refuses_a_null_or_blank_product_id(value: str | None, store: Settings) -> None:
     taken(store, {}, {"product_id": value})
-    assert refused(store) == [("row 2", "product_id", validate.NO_ID)]
+    assert refused(store) == [("row 2", "product_id", validate.MISSING_ID)]
 
 
 @pytest.mark.parametrize(
@@ -83,13 +83,13 @@ def test_takes_a_product_without_title_if_it_has_an_image(title: str | None, sto
 @pytest.mark.parametrize("image", [None, "", "../secret.jpg", "https://shop.example/p2.jpg"])
 def test_refuses_a_product_with_neither_title_nor_image(image: str | None, store: Settings) -> None:
     taken(store, {}, {"product_id": "p2", "title": None, "image": image})
-    assert refused(store) == [("p2", "image", validate.NOTHING)]
+    assert refused(store) == [("p2", "image", validate.NO_CONTENT)]
 
 
 def test_cuts_a_title_of_a_hundred_thousand_characters_and_says_so(store: Settings) -> None:
     assert taken(store, {"title": "童" * 100_000}).new == 1
-    assert [row["title"] for row in known(store)] == ["童" * validate.MAX_TITLE]
-    assert refused(store) == [("p1", "title", validate.LONG_TITLE)]
+    assert [row["title"] for row in known(store)] == ["童" * validate.MAX_TITLE_CHARACTERS]
+    assert refused(store) == [("p1", "title", validate.TITLE_TOO_LONG)]
     assert taken(store, {"title": "童" * 100_000}).unchanged == 1
 
 
@@ -104,7 +104,7 @@ def test_keeps_emoji_and_mixed_scripts_as_they_are(title: str, store: Settings) 
 def test_sets_an_impossible_price_to_null_with_a_note(price: float, store: Settings) -> None:
     taken(store, {"price": price}, {"product_id": "p2", "price": 0.0})
     assert [row["price"] for row in known(store)] == [None, 0.0]
-    assert refused(store) == [("p1", "price", validate.BAD_PRICE)]
+    assert refused(store) == [("p1", "price", validate.INVALID_PRICE)]
     assert quarantine.read(store)["value"].to_pylist() == [str(price)]
 
 
@@ -113,9 +113,9 @@ def test_reads_a_csv_whose_prices_are_no_numbers_row_by_row(store: Settings) -> 
         [GOOD | {"product_id": str(row), "price": price} for row, price in enumerate(["9.5", "9,50 €", None, " 1e2 "])]
     )
     pyarrow.csv.write_csv(table, store.file.parent / "products.csv")
-    take_in(store, store.file.parent / "products.csv", NOW)
+    ingest_products(store, store.file.parent / "products.csv", NOW)
     assert [row["price"] for row in known(store)] == [9.5, None, None, 100.0]
-    assert refused(store) == [("1", "price", validate.BAD_PRICE)]
+    assert refused(store) == [("1", "price", validate.INVALID_PRICE)]
 
 
 def test_makes_relative_image_paths_absolute_and_leaves_absolute_ones(store: Settings) -> None:
@@ -126,11 +126,11 @@ def test_makes_relative_image_paths_absolute_and_leaves_absolute_ones(store: Set
 @pytest.mark.parametrize(
     ("image", "reason"),
     [
-        ("../other/a.jpg", validate.ESCAPES),
-        ("images/../../a.jpg", validate.ESCAPES),
-        ("/a/../b.jpg", validate.ESCAPES),
-        ("https://shop.example/a.jpg", validate.A_URL),
-        ("s3://bucket/../a.jpg", validate.A_URL),
+        ("../other/a.jpg", validate.PATH_LEAVES_FOLDER),
+        ("images/../../a.jpg", validate.PATH_LEAVES_FOLDER),
+        ("/a/../b.jpg", validate.PATH_LEAVES_FOLDER),
+        ("https://shop.example/a.jpg", validate.IMAGE_IS_URL),
+        ("s3://bucket/../a.jpg", validate.IMAGE_IS_URL),
     ],
 )
 def test_takes_no_picture_from_outside_the_folder_or_from_a_url(image: str, reason: str, store: Settings) -> None:
@@ -150,12 +150,12 @@ def test_every_row_is_counted_once(store: Settings) -> None:
     rows = [{}, {}, {"product_id": None, "updated_at": "x"}, {"product_id": "p3", "price": -1.0, "colour": "red"}]
     came = taken(store, *rows)
     assert came.read == came.new + came.changed + came.unchanged + len(came.refused) == 4
-    assert (len(came.refused), len(came.notes)) == (2, 1)
+    assert (len(came.refused), len(came.repairs)) == (2, 1)
     assert str(came).splitlines() == [
         "read 4 products: 2 new, 0 changed, 0 unchanged, 2 refused",
-        f"  refused 1: {validate.NO_ID}",
-        f"  refused 1: {catalogue.TWICE}",
-        f"  mended 1: {validate.BAD_PRICE}",
+        f"  refused 1: {validate.MISSING_ID}",
+        f"  refused 1: {catalogue.DUPLICATE_ID}",
+        f"  mended 1: {validate.INVALID_PRICE}",
     ]
 
 
@@ -168,14 +168,14 @@ def test_a_missing_column_ends_in_one_line_that_names_it(column: str, store: Set
     file = written(store, {})
     pyarrow.parquet.write_table(pyarrow.parquet.read_table(file).drop_columns(column), file)
     with pytest.raises(VitrineError, match=rf"products.parquet: no column {column}; wanted .* it has .*") as caught:
-        take_in(store, file, NOW)
+        ingest_products(store, file, NOW)
     assert "\n" not in str(caught.value)
 
 
 def test_an_empty_table_ends_in_one_line(store: Settings) -> None:
     pyarrow.parquet.write_table(schema.PRODUCTS.empty_table(), store.file.parent / "none.parquet")
     with pytest.raises(VitrineError, match=r"none.parquet: the table is empty"):
-        take_in(store, store.file.parent / "none.parquet", NOW)
+        ingest_products(store, store.file.parent / "none.parquet", NOW)
 
 
 def test_a_table_without_one_usable_row_ends_in_one_line_and_its_rows_in_the_quarantine(store: Settings) -> None:
@@ -202,7 +202,7 @@ def test_a_column_of_a_wrong_type_ends_in_one_line(column: str, values: pa.Array
     table = pyarrow.parquet.read_table(file).drop_columns(column).append_column(column, values)
     pyarrow.parquet.write_table(table, file)
     with pytest.raises(VitrineError, match=rf"products.parquet: column `{column}` .*{wanted}"):
-        take_in(store, file, NOW)
+        ingest_products(store, file, NOW)
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv"])
@@ -228,7 +228,7 @@ def test_a_row_that_is_not_utf8_is_refused_alone(form: str, column: str, store: 
 
 
 def known_after(store: Settings, file: Path) -> list[dict]:
-    take_in(store, file, NOW)
+    ingest_products(store, file, NOW)
     return known(store)
 
 
@@ -264,7 +264,7 @@ def test_a_csv_is_taken_in_as_the_same_rows_of_parquet_are(tmp_path: Path) -> No
         file = written(store, *rows)
         if form == "csv":
             pyarrow.csv.write_csv(pyarrow.parquet.read_table(file), file.with_suffix(".csv"))
-        take_in(store, file.with_suffix(f".{form}"), NOW)
+        ingest_products(store, file.with_suffix(f".{form}"), NOW)
         taken_in = [row | {"image": row["image"] and Path(row["image"]).name} for row in known(store)]
         found[form] = taken_in, refused(store)
     assert found["csv"] == found["parquet"]

@@ -12,7 +12,7 @@ from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, versions
 from producers.catalogue import image_hashes
 from producers.catalogue import ingest as catalogue
-from producers.catalogue.ingest import take_in
+from producers.catalogue.ingest import ingest_products
 from tests.producers.catalogue.shop import NOW, known, taken, written
 
 DAY = timedelta(days=1)
@@ -82,8 +82,8 @@ def test_another_picture_of_the_same_size_and_time_is_seen_only_when_all_are_has
     taken(store, {"image": "a.jpg"})
     picture(store, "a.jpg", b"blu")
     file = written(store, {"image": "a.jpg"})
-    assert take_in(store, file, NOW + DAY).unchanged == 1
-    assert take_in(store, file, NOW + DAY, rehash=True).changed == 1
+    assert ingest_products(store, file, NOW + DAY).unchanged == 1
+    assert ingest_products(store, file, NOW + DAY, rehash=True).changed == 1
 
 
 def test_a_picture_that_was_missing_and_is_there_now_is_a_change(store: Settings) -> None:
@@ -143,7 +143,7 @@ def test_a_product_whose_row_is_refused_is_not_gone(store: Settings) -> None:
 
 def test_nothing_is_gone_for_not_being_in_a_part_of_the_catalogue(store: Settings) -> None:
     taken(store, {"product_id": "a"}, {"product_id": "b"})
-    assert take_in(store, written(store, {"product_id": "a"}), NOW + DAY, partial=True).gone == 0
+    assert ingest_products(store, written(store, {"product_id": "a"}), NOW + DAY, partial=True).gone == 0
     assert gone(store) == []
 
 
@@ -152,9 +152,9 @@ def test_that_more_than_half_of_the_products_are_gone_is_not_believed_unless_it_
     taken(store, *rows)
     file = written(store, *rows[:49], {"product_id": "new"})
     with pytest.raises(VitrineError, match=r"51 of 100 active products are not in it; .*--partial, .*--allow-shrink"):
-        take_in(store, file, NOW + DAY)
+        ingest_products(store, file, NOW + DAY)
     assert (gone(store), len(known(store))) == ([], 100)
-    assert take_in(store, file, NOW + DAY, allow_shrink=True).gone == 51
+    assert ingest_products(store, file, NOW + DAY, allow_shrink=True).gone == 51
     assert taken(store, *rows[:25], {"product_id": "new"}, now=NOW + 2 * DAY).gone == 24
 
 
@@ -166,5 +166,5 @@ def test_a_table_read_in_many_blocks_gives_what_it_gives_in_one(
     came = taken(store, *rows)
     assert (came.new, len(came.refused)) == (5, 13)
     assert sorted(row["price"] for row in known(store)) == [12.0, 13.0, 14.0, 15.0, 16.0]
-    assert [refusal.row_id for refusal in came.refused if refusal.reason != catalogue.TWICE] == ["row 18"]
+    assert [refusal.row_id for refusal in came.refused if refusal.reason != catalogue.DUPLICATE_ID] == ["row 18"]
     assert taken(store, *rows, now=NOW + DAY).unchanged == 5

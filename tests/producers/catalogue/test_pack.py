@@ -12,8 +12,8 @@ from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.images import MISSING, open_image
 from producers import cli
-from producers.catalogue.ingest import take_in
-from producers.catalogue.pack import PICTURES, PRODUCTS, pack
+from producers.catalogue.ingest import ingest_products
+from producers.catalogue.pack import IMAGES_FOLDER, PRODUCTS_FILE, pack_images
 from tests.producers.catalogue.shop import NOW, known, taken, written
 
 
@@ -30,12 +30,12 @@ def test_every_picture_lies_in_the_lmdb_once_and_the_catalogue_finds_it_there(st
     )
     out = store.file.parent / "packed"
     for _ in range(2):
-        packed = pack(file, out, NOW)
-        assert (packed.products, packed.pictures, packed.unreadable) == (6, 4, {MISSING: 1})
-        with lmdb.open(str(out / PICTURES), readonly=True) as environment:
+        packed = pack_images(file, out, NOW)
+        assert (packed.products, packed.images, packed.unreadable) == (6, 4, {MISSING: 1})
+        with lmdb.open(str(out / IMAGES_FOLDER), readonly=True) as environment:
             assert environment.stat()["entries"] == 2
-    assert pq.read_table(out / PRODUCTS).drop_columns("image").equals(pq.read_table(file).drop_columns("image"))
-    assert take_in(store, out / PRODUCTS, NOW).new == 5
+    assert pq.read_table(out / PRODUCTS_FILE).drop_columns("image").equals(pq.read_table(file).drop_columns("image"))
+    assert ingest_products(store, out / PRODUCTS_FILE, NOW).new == 5
     images = {row["product_id"]: row["image"] for row in known(store)}
     assert images["a"] == images["b"] != images["c"]
     assert images["d"] == str(store.file.parent / "shop" / "gone.png")
@@ -48,25 +48,27 @@ def test_pictures_that_no_file_of_the_shop_holds_are_counted_and_stay_as_they_we
     odd = ["../../a.png", "https://shop.example/a.jpg", "https://shop.example/b.jpg"]
     products = [{"product_id": str(number), "image": image} for number, image in enumerate(odd)]
     file = written(store, *products, {"product_id": "bytes", "image": None})
-    packed = pack(file, store.file.parent / "x", NOW)
+    packed = pack_images(file, store.file.parent / "x", NOW)
     leads_out = "image path leads out of the table's folder by `..`"
     assert packed.unreadable == {"image is a URL, no file": 2, leads_out: 1}
     assert pq.read_table(packed.table)["image"].to_pylist() == [*odd, None]
-    assert len(take_in(store, packed.table, NOW).notes) == 3
+    assert len(ingest_products(store, packed.table, NOW).repairs) == 3
 
 
 def test_pictures_in_the_table_are_packed_as_files_are(store: Settings) -> None:
-    packed = pack(written(store, {"image": b"red"}, {"product_id": "b", "image": b"red"}), store.file.parent / "x", NOW)
-    assert packed.pictures == 2
-    again = pack(packed.table, store.file.parent / "y", NOW)
-    assert again.pictures == 2
+    packed = pack_images(
+        written(store, {"image": b"red"}, {"product_id": "b", "image": b"red"}), store.file.parent / "x", NOW
+    )
+    assert packed.images == 2
+    again = pack_images(packed.table, store.file.parent / "y", NOW)
+    assert again.images == 2
     assert pq.read_table(again.table).equals(pq.read_table(packed.table))
 
 
 def test_a_table_is_not_written_over_while_it_is_read(store: Settings) -> None:
     file = written(store, {"image": b"red"})
     with pytest.raises(VitrineError, match="name another --out"):
-        pack(file, file.parent, NOW)
+        pack_images(file, file.parent, NOW)
 
 
 def test_the_command_says_what_it_wrote(store: Settings) -> None:

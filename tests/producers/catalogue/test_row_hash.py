@@ -54,7 +54,7 @@ def column(values: list[str | None], cut: int) -> pa.ChunkedArray:
 
 @given(texts, st.integers(0, 30))
 def test_every_text_has_the_digest_that_the_slow_twin_gives_it(values: list[str | None], cut: int) -> None:
-    found = row_hash.of_texts(column(values, cut))
+    found = row_hash.hash_texts(column(values, cut))
     for value, digest in zip(values, found.tolist(), strict=True):
         if value is not None:
             assert tuple(digest) == slowly(value.encode())
@@ -76,7 +76,7 @@ def test_texts_that_differ_in_one_place_or_in_trailing_zeros_alone_differ_in_bot
         "a" * 16,
         *map(str, range(100_000)),
     ]
-    found = row_hash.of_texts(pa.chunked_array([pa.array(words)]))
+    found = row_hash.hash_texts(pa.chunked_array([pa.array(words)]))
     assert [len(np.unique(found[:, lane])) for lane in (0, 1)] == [len(words)] * 2
 
 
@@ -85,10 +85,10 @@ def test_finds_where_each_digest_stands_and_which_are_not_there(
     values: list[str | None], others: list[str | None]
 ) -> None:
     known = sorted({value for value in values if value is not None})
-    made = row_hash.of_texts(column(known, 3))
-    order = row_hash.order_of(made)
+    made = row_hash.hash_texts(column(known, 3))
+    order = row_hash.sort_order(made)
     asked = [value for value in values + others if value is not None]
-    found = row_hash.find(row_hash.of_texts(column(asked, 0)), made[order])
+    found = row_hash.find_positions(row_hash.hash_texts(column(asked, 0)), made[order])
     assert [None if place < 0 else known[order[place]] for place in found] == [
         value if value in known else None for value in asked
     ]
@@ -96,16 +96,16 @@ def test_finds_where_each_digest_stands_and_which_are_not_there(
 
 def test_digests_that_share_their_first_word_are_told_apart_by_the_second() -> None:
     made = np.array([[7, 3], [7, 1], [5, 9], [7, 2]], np.uint64)
-    order = row_hash.order_of(made)
+    order = row_hash.sort_order(made)
     assert made[order].tolist() == [[5, 9], [7, 1], [7, 2], [7, 3]]
     asked = np.array([[7, 3], [7, 4], [7, 1], [5, 9], [8, 1]], np.uint64)
-    assert row_hash.find(asked, made[order]).tolist() == [3, -1, 1, 0, -1]
+    assert row_hash.find_positions(asked, made[order]).tolist() == [3, -1, 1, 0, -1]
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 3)), max_size=20))
 def test_equal_digests_stand_in_the_order_of_the_further_numbers(rows: list[tuple[int, int, int]]) -> None:
     made = np.array([[first, second] for first, second, _ in rows], np.uint64).reshape(-1, 2)
-    order = row_hash.order_of(made, np.array([time for *_, time in rows], np.int64))
+    order = row_hash.sort_order(made, np.array([time for *_, time in rows], np.int64))
     assert [rows[row] for row in order] == sorted(rows)
 
 
@@ -118,4 +118,4 @@ def test_digests_come_back_from_arrow_as_they_went(values: list[bytes | None], c
 
 def test_a_contents_hash_is_that_of_its_bytes_wherever_they_lie_in_a_column() -> None:
     values = pa.chunked_array([pa.array([b"x", None, b"", b"picture"]).slice(1), pa.array([b"picture"])])
-    assert row_hash.of_each(values).to_pylist() == [None, content_hash(b""), *[content_hash(b"picture")] * 2]
+    assert row_hash.hash_contents(values).to_pylist() == [None, content_hash(b""), *[content_hash(b"picture")] * 2]

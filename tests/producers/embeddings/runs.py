@@ -29,7 +29,7 @@ def _run(pipe: Connection, store: Path, products: Path, encoder: Path, now: date
     pipe.send("begins")
     try:
         with run_log.record_run(opened, catalogue.STEP, now=now):
-            catalogue.take_in(opened, products, now)
+            catalogue.ingest_products(opened, products, now)
         embeddings.embed_catalogue(opened, str(encoder), now=now, progress=lambda *_: None)
     except VitrineError as error:
         pipe.send(str(error))

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from feature_repo import schema
 from feature_repo.errors import UsageError, VitrineError
-from producers.catalogue.pack import pack
+from producers.catalogue.pack import pack_images
 from producers.encoders import load, whitening
 from producers.encoders.train import TrainingSummary, train
 from producers.encoders.training import training_state
@@ -205,8 +205,8 @@ def test_pairs_in_an_lmdb_teach_what_those_in_files_do(shop, tmp_path: Path) -> 
     (tmp_path / "files").mkdir()
     table = pa.table(columns | nothing | {"price": pa.nulls(64, pa.float64()), "updated_at": when})
     pq.write_table(table, tmp_path / "files" / "products.parquet")
-    packed = pack(tmp_path / "files" / "products.parquet", tmp_path / "packed", NOW)
-    assert packed.pictures == 64
+    packed = pack_images(tmp_path / "files" / "products.parquet", tmp_path / "packed", NOW)
+    assert packed.images == 64
     for data in ("files", "packed"):
         made = train_encoder(
             tmp_path / data,

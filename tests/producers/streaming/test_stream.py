@@ -100,7 +100,9 @@ def test_clicks_make_the_versions_that_one_click_after_another_makes(shop: Shop)
     assert state is not None
     rows = table(shop, "user_interest")
     assert [row["clicks"] for row in rows] == [1, 2, 3, 4, 5]
-    wanted = interest_rows.row("u", state, rows[-1]["encoder_version"], rows[-1]["created_timestamp"]).to_pylist()[0]
+    wanted = interest_rows.build_row(
+        "u", state, rows[-1]["encoder_version"], rows[-1]["created_timestamp"]
+    ).to_pylist()[0]
     assert rows[-1] == wanted
     with shop.reader() as reader:
         block = reader.fetch("user_interest", ["u"])
@@ -196,14 +198,14 @@ def test_what_breaks_a_step_is_tried_alone_and_refused_alone(shop: Shop, monkeyp
 def test_a_click_on_which_a_step_fails_is_refused_alone_and_changes_nothing(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    row = interest_rows.row
+    row = interest_rows.build_row
 
     def breaks(user, state, *more):  # type: ignore[no-untyped-def]
         if state.products[0] == "p2":
             raise ZeroDivisionError("of this click")
         return row(user, state, *more)
 
-    monkeypatch.setattr(interest_rows, "row", breaks)
+    monkeypatch.setattr(interest_rows, "build_row", breaks)
     for number in (1, 2, 3):
         shop.send_click(number, user_id="u")
     counts = shop.take_in()

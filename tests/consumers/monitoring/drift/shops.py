@@ -14,7 +14,7 @@ from consumers.monitoring.drift.check import Drift, check
 from feature_repo import config
 from feature_repo.config import Settings
 from feature_repo.offline import delta
-from producers.catalogue.ingest import take_in
+from producers.catalogue.ingest import ingest_products
 from producers.datasets.shop.write import make_shop
 from producers.embeddings.run import embed_catalogue
 from producers.encoders import load
@@ -36,7 +36,7 @@ def make(folder: Path, *, products: int, seed: int, pairs_seen: int, encoders: i
     make_shop(data, products=products, users=20, days=40, seed=seed, language="zh", impressions_per_user=20)
     (folder / "feature_store.yaml").write_text("project: test\noffline_store:\n  path: offline\n")
     store = config.load(folder / "feature_store.yaml")
-    take_in(store, data / "products.parquet", MADE)
+    ingest_products(store, data / "products.parquet", MADE)
     for number in range(encoders):
         out = folder / f"encoder-{number}"
         train_encoder(data, out, pairs_seen=pairs_seen, seed=number, progress=lambda *_: None)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow.parquet
 
-from producers.datasets.imports.sets import bring_in
+from producers.datasets.imports.registry import import_dataset
 from tests.producers.datasets.imports.tiny import MAKERS
 
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
@@ -14,7 +14,7 @@ NOW = datetime(2026, 1, 10, tzinfo=UTC)
 
 def imported(name: str, folder: Path) -> Path:
     MAKERS[name](folder / "from")
-    bring_in(name, folder / "from", folder / "out", NOW)
+    import_dataset(name, folder / "from", folder / "out", NOW)
     return folder / "out"
 
 

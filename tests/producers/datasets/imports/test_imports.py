@@ -11,9 +11,9 @@ from feature_repo.errors import VitrineError
 from feature_repo.images import open_image
 from feature_repo.offline.input_files import read_impressions
 from producers import cli
-from producers.catalogue.ingest import take_in
+from producers.catalogue.ingest import ingest_products
 from producers.datasets.imports import mum_baby
-from producers.datasets.imports.sets import READERS, DataSet, bring_in
+from producers.datasets.imports.registry import READERS, DataSet, import_dataset
 from tests.producers.datasets.imports.outcome import NOW, imported, rows
 from tests.producers.datasets.imports.tiny import MAKERS
 
@@ -29,8 +29,8 @@ def test_what_an_importer_makes_passes_the_checks_of_any_shop(name: str, tmp_pat
     if name != "mum_baby":
         table = pyarrow.parquet.read_table(out / "products.parquet")
         assert table.select(schema.PRODUCTS.names).schema == schema.PRODUCTS
-        came = take_in(config.load(tmp_path / "feature_store.yaml"), out / "products.parquet", NOW)
-        assert (came.new, came.refused, came.notes) == (came.read, (), ())
+        came = ingest_products(config.load(tmp_path / "feature_store.yaml"), out / "products.parquet", NOW)
+        assert (came.new, came.refused, came.repairs) == (came.read, (), ())
         for path in table["image"].drop_null().to_pylist():
             assert open_image(Path(path)).size == (4, 4)
     if name in ("mum_baby", "movielens"):
@@ -52,7 +52,7 @@ def test_every_label_is_one_that_the_tags_know(name: str, tmp_path: Path) -> Non
 def test_a_second_import_replaces_the_first(tmp_path: Path) -> None:
     imported("movielens", tmp_path)
     MAKERS["abt_buy"](tmp_path / "other")
-    bring_in("abt_buy", tmp_path / "other", tmp_path / "out", NOW)
+    import_dataset("abt_buy", tmp_path / "other", tmp_path / "out", NOW)
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
         "pairs.parquet",
         "products.parquet",
@@ -63,15 +63,15 @@ def test_a_second_import_replaces_the_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_folder_without_the_sets_files_ends_in_one_line(name: str, tmp_path: Path) -> None:
     with pytest.raises(VitrineError, match="no such file"):
-        bring_in(name, tmp_path, tmp_path / "out", NOW)
+        import_dataset(name, tmp_path, tmp_path / "out", NOW)
     assert not (tmp_path / "out").exists()
 
 
 def test_an_unknown_set_and_a_missing_folder_end_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(VitrineError, match="no data set `mnist` is known; wanted flipkart_1050, "):
-        bring_in("mnist", tmp_path, tmp_path / "out", NOW)
+        import_dataset("mnist", tmp_path, tmp_path / "out", NOW)
     with pytest.raises(VitrineError, match="nowhere: no such folder"):
-        bring_in("grocery", tmp_path / "nowhere", tmp_path / "out", NOW)
+        import_dataset("grocery", tmp_path / "nowhere", tmp_path / "out", NOW)
 
 
 def test_the_command_prints_what_it_made_and_what_it_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from feature_repo import schema
 from producers.datasets.imports import abt_buy, beibei_zh, flipkart_1050, grocery, movielens, mum_baby
-from producers.datasets.imports.ages import stage_of
+from producers.datasets.imports.ages import find_stage
 from tests.producers.datasets.imports.outcome import imported, labels, products, refused, rows
 
 
@@ -93,7 +93,7 @@ def test_reads_an_age_group_that_lies_within_one_stage(stated: str, stage: str |
     [(0, 6, "0-6m"), (0, 7, None), (12, 36, "1-3y"), (72, 168, "6-14y"), (168, 200, None), (6, 6, None), (9, 8, None)],
 )
 def test_a_stage_holds_its_lower_bound_and_ends_before_its_upper(low: int, high: int, stage: str | None) -> None:
-    assert stage_of(low, high) == stage
+    assert find_stage(low, high) == stage
 
 
 def test_a_chinese_shops_times_are_those_of_china(tmp_path: Path) -> None:

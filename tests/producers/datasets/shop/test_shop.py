@@ -14,10 +14,10 @@ from PIL import Image
 
 from feature_repo import schema
 from feature_repo.errors import VitrineError
-from producers.datasets.shop import frozen, vocabulary
+from producers.datasets.shop import parameters, vocabulary
+from producers.datasets.shop.assortment import DAY, START, make_assortment
 from producers.datasets.shop.people import age_in_stages
-from producers.datasets.shop.pictures import draw_all
-from producers.datasets.shop.world import DAY, START, make_world
+from producers.datasets.shop.product_images import draw_images
 from producers.datasets.shop.write import make_shop
 
 SMALL = {"products": 600, "users": 80, "days": 24, "seed": 3, "language": "zh", "impressions_per_user": 500}
@@ -61,10 +61,10 @@ def test_another_seed_gives_another_shop(tmp_path: Path) -> None:
 
 
 def test_a_picture_does_not_depend_on_how_many_processes_draw(tmp_path: Path) -> None:
-    world = make_world(520, 10, 7)
+    assortment = make_assortment(520, 10, 7)
     for processes in (1, 2):
         (tmp_path / str(processes)).mkdir()
-        assert sum(draw_all(world, tmp_path / str(processes), seed=7, processes=processes)) == 520
+        assert sum(draw_images(assortment, tmp_path / str(processes), seed=7, processes=processes)) == 520
     assert fingerprint(tmp_path / "1") == fingerprint(tmp_path / "2")
 
 
@@ -106,7 +106,7 @@ def test_half_of_the_products_were_there_before_and_the_newest_fill_the_last_day
     listed = microseconds(products["updated_at"])
     assert (listed < START).mean() == 0.5
     assert (np.diff(listed) >= 0).all()
-    late = START + int(SMALL["days"] * DAY * (1 - frozen.NEWEST_SHARE))
+    late = START + int(SMALL["days"] * DAY * (1 - parameters.NEWEST_SHARE))
     last_days = impressions.filter(microseconds(impressions["event_timestamp"]) >= late)
     row = pc.index_in(last_days["product_id"], products["product_id"].combine_chunks()).to_numpy()
     assert (listed[row] >= late).mean() >= 0.2
@@ -122,7 +122,7 @@ def test_clicks_are_drawn_from_the_true_probability(shop: Path) -> None:
     truth, impressions = read(shop, "truth/impressions"), read(shop, "impressions")
     assert truth["impression_id"].equals(impressions["impression_id"])
     p, clicked = truth["click_probability"].to_numpy(), impressions["clicked"].to_numpy()
-    assert p.mean() == pytest.approx(frozen.CLICK_RATE, abs=1e-6)
+    assert p.mean() == pytest.approx(parameters.CLICK_RATE, abs=1e-6)
     for tenth in np.array_split(np.argsort(p), 10):
         z = (clicked[tenth].sum() - p[tenth].sum()) / np.sqrt((p[tenth] * (1 - p[tenth])).sum())
         assert abs(z) < 4
@@ -172,7 +172,7 @@ def test_labels_are_right_whole_and_cover_their_share(shop: Path) -> None:
     assert share == pytest.approx(0.57, abs=0.08)
     listed = dict(zip(*read(shop, "products").select(["product_id", "updated_at"]).to_pydict().values(), strict=True))
     newest = max(listed[product].timestamp() for product in labels["product_id"].to_pylist())
-    assert newest * 1e6 < START + SMALL["days"] * DAY * (1 - frozen.NEWEST_SHARE)
+    assert newest * 1e6 < START + SMALL["days"] * DAY * (1 - parameters.NEWEST_SHARE)
 
 
 def test_one_design_is_sold_by_one_to_four_sellers_with_other_titles_and_prices(shop: Path) -> None:
@@ -184,11 +184,11 @@ def test_one_design_is_sold_by_one_to_four_sellers_with_other_titles_and_prices(
 
 def test_attributes_are_wrong_or_missing_about_as_often_as_said(shop: Path) -> None:
     products, truth = read(shop, "products"), read(shop, "truth/products")
-    assert products["category"].null_count / len(products) == pytest.approx(frozen.MISSING_CATEGORY, abs=0.02)
+    assert products["category"].null_count / len(products) == pytest.approx(parameters.MISSING_CATEGORY, abs=0.02)
     wrong = pc.sum(pc.not_equal(products["category"], truth["category"])).as_py() / len(products)
-    assert wrong == pytest.approx(frozen.WRONG_CATEGORY, abs=0.025)
-    assert products["brand"].null_count / len(products) == pytest.approx(frozen.MISSING_BRAND, abs=0.04)
-    assert products["image"].null_count / len(products) == pytest.approx(frozen.MISSING_IMAGE, abs=0.025)
+    assert wrong == pytest.approx(parameters.WRONG_CATEGORY, abs=0.025)
+    assert products["brand"].null_count / len(products) == pytest.approx(parameters.MISSING_BRAND, abs=0.04)
+    assert products["image"].null_count / len(products) == pytest.approx(parameters.MISSING_IMAGE, abs=0.025)
     assert pc.min(products["price"]).as_py() > 0
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from feature_repo.errors import UsageError, VitrineError
 from producers.datasets.imports import abt_buy, beibei_zh, flipkart_1050, grocery, movielens, mum_baby
-from producers.datasets.imports.folder import Found, Written, write
+from producers.datasets.imports.folder import ImportedTables, ImportSummary, write
 
 
 class DataSet(StrEnum):
@@ -30,7 +30,7 @@ READERS = {
 }
 
 
-def bring_in(name: str, source: Path, out: Path, now: datetime) -> Written:
+def import_dataset(name: str, source: Path, out: Path, now: datetime) -> ImportSummary:
     """Read the set `name` from its folder and write it to `out` as a shop's folder.
 
     Raises:
@@ -41,5 +41,5 @@ def bring_in(name: str, source: Path, out: Path, now: datetime) -> Written:
         raise UsageError(f"no data set `{name}` is known; wanted {', '.join(READERS)}")
     if not source.is_dir():
         raise VitrineError(f"{source}: no such folder; wanted the folder that holds the files of {name}")
-    found: Found = READERS[DataSet(name)](source.resolve(), now)
+    found: ImportedTables = READERS[DataSet(name)](source.resolve(), now)
     return write(found, name, out, now)

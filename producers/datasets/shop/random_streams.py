@@ -5,6 +5,6 @@ import zlib
 import numpy as np
 
 
-def stream(seed: int, part: str, *numbers: int) -> np.random.Generator:
+def make_generator(seed: int, part: str, *numbers: int) -> np.random.Generator:
     """The stream of `part` (and, within it, of `numbers`, for instance a product's row) in the shop of `seed`."""
     return np.random.default_rng([seed, zlib.crc32(part.encode()), *numbers])

@@ -11,15 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS
-from producers.datasets.shop import frozen, vocabulary
-from producers.datasets.shop.chance import stream
+from producers.datasets.shop import parameters, vocabulary
+from producers.datasets.shop.random_streams import make_generator
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 DAY = 86_400_000_000  # microseconds
-START = int(np.datetime64(frozen.START, "us").astype(np.int64))
+START = int(np.datetime64(parameters.START, "us").astype(np.int64))
 """Microseconds since 1970, UTC."""
 MISSING = -1
 
@@ -65,7 +65,7 @@ class Products:
 
 
 @dataclass(frozen=True)
-class World:
+class Assortment:
     """What is for sale."""
 
     designs: Designs
@@ -79,13 +79,13 @@ def identifiers(letter: str, n: int) -> list[str]:
     return [f"{letter}{i:0{width}d}" for i in range(1, n + 1)]
 
 
-def make_world(products: int, days: int, seed: int) -> World:
+def make_assortment(products: int, days: int, seed: int) -> Assortment:
     """The designs and products of the shop of `seed`; listing times lie before START + `days`."""
-    chance = stream(seed, "world")
-    per_design = 1 + chance.choice(4, size=products, p=frozen.SELLERS_PER_DESIGN)
+    rng = make_generator(seed, "assortment")
+    per_design = 1 + rng.choice(4, size=products, p=parameters.SELLERS_PER_DESIGN)
     design_of = np.repeat(np.arange(products), per_design)[:products]
     designs = _designs(int(design_of[-1]) + 1, seed)
-    return World(designs, _products(designs, chance.permutation(design_of), days, seed), _brands(seed))
+    return Assortment(designs, _products(designs, rng.permutation(design_of), days, seed), _brands(seed))
 
 
 def persona_weights() -> Floats:
@@ -94,78 +94,78 @@ def persona_weights() -> Floats:
     return np.array([[float(name in liked) for name in names] for liked in vocabulary.PERSONAS.values()])
 
 
-def draw_rows(chance: np.random.Generator, weights: Floats) -> Ints:
+def draw_rows(rng: np.random.Generator, weights: Floats) -> Ints:
     """One column per row of `weights` [n, k], with probability in proportion to its weight."""
     bounds = np.cumsum(weights, axis=1)
-    return (chance.random(len(weights))[:, None] * bounds[:, -1:] >= bounds).sum(axis=1)
+    return (rng.random(len(weights))[:, None] * bounds[:, -1:] >= bounds).sum(axis=1)
 
 
 def _designs(m: int, seed: int) -> Designs:
-    chance = stream(seed, "designs")
+    rng = make_generator(seed, "designs")
     categories = vocabulary.CATEGORIES
-    category = draw_rows(chance, np.tile([c.share for c in categories], (m, 1)))
-    age = draw_rows(chance, np.array([c.ages for c in categories])[category])
+    category = draw_rows(rng, np.tile([c.share for c in categories], (m, 1)))
+    age = draw_rows(rng, np.array([c.ages for c in categories])[category])
     assert len(CHILD_AGES) == len(categories[0].ages)
     genders = np.array([(c.boys, c.girls, 1 - c.boys - c.girls) for c in categories])
-    gender = draw_rows(chance, genders[category])
+    gender = draw_rows(rng, genders[category])
     # In the order of CHILD_GENDERS; sweet things are made for girls more often, and so on: colour alone does not tell.
     lean = np.array([[0.45, 1.6, 1.0, 1.3, 1.0], [1.7, 0.6, 1.0, 0.9, 1.1], [1.0, 1.0, 1.3, 1.0, 1.0]])
     assert len(lean) == len(CHILD_GENDERS)
-    persona = draw_rows(chance, lean[gender])
-    likely = 1 + (frozen.PERSONA_FIDELITY - 1) * persona_weights()[persona]
+    persona = draw_rows(rng, lean[gender])
+    likely = 1 + (parameters.PERSONA_FIDELITY - 1) * persona_weights()[persona]
     edges = np.cumsum([0, *map(len, vocabulary.STYLE)])
-    levels = np.stack([draw_rows(chance, likely[:, a:b]) for a, b in pairwise(edges)], axis=1)
+    levels = np.stack([draw_rows(rng, likely[:, a:b]) for a, b in pairwise(edges)], axis=1)
     colours = len(vocabulary.COLOURS)
-    brand = np.minimum((chance.random(m) ** 1.8 * frozen.BRANDS).astype(np.int64), frozen.BRANDS - 1)
-    brand_class = stream(seed, "brands", 1).normal(size=(2, frozen.BRANDS))  # quality, price
+    brand = np.minimum((rng.random(m) ** 1.8 * parameters.BRANDS).astype(np.int64), parameters.BRANDS - 1)
+    brand_class = make_generator(seed, "brands", 1).normal(size=(2, parameters.BRANDS))  # quality, price
     usual = np.array([c.price for c in categories])[category]
     return Designs(
         category=category,
         age=age,
         gender=gender,
         levels=levels,
-        second_colour=(levels[:, 0] + chance.integers(2, colours - 1, size=m)) % colours,
-        apparent_age=age + chance.normal(0, frozen.APPARENT_AGE_SPREAD, size=m),
+        second_colour=(levels[:, 0] + rng.integers(2, colours - 1, size=m)) % colours,
+        apparent_age=age + rng.normal(0, parameters.APPARENT_AGE_SPREAD, size=m),
         brand=brand,
-        price=usual * np.exp(0.25 * brand_class[1][brand] + chance.normal(0, 0.30, size=m) + 0.06 * age),
-        quality=frozen.QUALITY_SPREAD * np.sqrt(0.5) * chance.normal(size=m)
-        + frozen.BRAND_SPREAD * brand_class[0][brand],
+        price=usual * np.exp(0.25 * brand_class[1][brand] + rng.normal(0, 0.30, size=m) + 0.06 * age),
+        quality=parameters.QUALITY_SPREAD * np.sqrt(0.5) * rng.normal(size=m)
+        + parameters.BRAND_SPREAD * brand_class[0][brand],
     )
 
 
 def _products(designs: Designs, design: Ints, days: int, seed: int) -> Products:
-    chance = stream(seed, "products")
+    rng = make_generator(seed, "products")
     n = len(design)
-    existing = np.arange(n) < np.ceil(n * frozen.EXISTING_SHARE)
+    existing = np.arange(n) < np.ceil(n * parameters.EXISTING_SHARE)
     # New products are listed before ten in the morning, so that most of their first day is left to them.
-    day = np.sort(chance.integers(0, days, size=n))
-    listed = START + day * DAY + (chance.random(n) * DAY * 10 / 24).astype(np.int64)
-    before = START - (chance.random(n) * 30 * DAY).astype(np.int64) - 1
+    day = np.sort(rng.integers(0, days, size=n))
+    listed = START + day * DAY + (rng.random(n) * DAY * 10 / 24).astype(np.int64)
+    before = START - (rng.random(n) * 30 * DAY).astype(np.int64) - 1
     listed_at = np.where(existing, np.sort(before)[np.cumsum(existing) - 1], listed)
     order = np.argsort(listed_at, kind="stable")
     listed_at, design = listed_at[order], design
-    own_quality = frozen.QUALITY_SPREAD * np.sqrt(0.5) * chance.normal(size=n)
+    own_quality = parameters.QUALITY_SPREAD * np.sqrt(0.5) * rng.normal(size=n)
     quality = designs.quality[design] + own_quality
     true_category = designs.category[design]
-    other = (true_category + chance.integers(1, len(vocabulary.CATEGORIES), size=n)) % len(vocabulary.CATEGORIES)
-    luck = chance.random(n)
-    stated = np.where(luck < frozen.WRONG_CATEGORY, other, true_category)
-    stated[luck > 1 - frozen.MISSING_CATEGORY] = MISSING
-    low = frozen.LOW_QUALITY_IMAGE
+    other = (true_category + rng.integers(1, len(vocabulary.CATEGORIES), size=n)) % len(vocabulary.CATEGORIES)
+    luck = rng.random(n)
+    stated = np.where(luck < parameters.WRONG_CATEGORY, other, true_category)
+    stated[luck > 1 - parameters.MISSING_CATEGORY] = MISSING
+    low = parameters.LOW_QUALITY_IMAGE
     kinds = ["missing", *low, "good"]
-    shares = [frozen.MISSING_IMAGE, *low.values()]
-    image_quality = chance.choice(kinds, size=n, p=[*shares, 1 - sum(shares)])
-    seen_by_annotators = listed_at < START + days * DAY * (1 - frozen.NEWEST_SHARE)
-    chosen = chance.random(len(designs.category)) < frozen.LABELLED_DESIGNS
+    shares = [parameters.MISSING_IMAGE, *low.values()]
+    image_quality = rng.choice(kinds, size=n, p=[*shares, 1 - sum(shares)])
+    seen_by_annotators = listed_at < START + days * DAY * (1 - parameters.NEWEST_SHARE)
+    chosen = rng.random(len(designs.category)) < parameters.LABELLED_DESIGNS
     return Products(
         design=design,
-        seller=chance.integers(0, frozen.SELLERS, size=n),
+        seller=rng.integers(0, parameters.SELLERS, size=n),
         listed_at=listed_at,
-        price=np.round(designs.price[design] * np.exp(chance.normal(0, 0.12, size=n)) + 0.4) - 0.1,
+        price=np.round(designs.price[design] * np.exp(rng.normal(0, 0.12, size=n)) + 0.4) - 0.1,
         quality=quality,
-        popularity=frozen.POPULARITY_SPREAD * chance.normal(size=n) + 0.6 * quality,
+        popularity=parameters.POPULARITY_SPREAD * rng.normal(size=n) + 0.6 * quality,
         stated_category=stated,
-        stated_brand=np.where(chance.random(n) < frozen.MISSING_BRAND, MISSING, designs.brand[design]),
+        stated_brand=np.where(rng.random(n) < parameters.MISSING_BRAND, MISSING, designs.brand[design]),
         image_quality=image_quality,
         labelled=chosen[design] & seen_by_annotators,
     )
@@ -173,6 +173,6 @@ def _products(designs: Designs, design: Ints, days: int, seed: int) -> Products:
 
 def _brands(seed: int) -> tuple[tuple[str, str], ...]:
     syllables = vocabulary.BRAND_SYLLABLES
-    numbers = stream(seed, "brands", 0).choice(len(syllables) ** 3, size=frozen.BRANDS, replace=False)
+    numbers = make_generator(seed, "brands", 0).choice(len(syllables) ** 3, size=parameters.BRANDS, replace=False)
     triples = [[syllables[n // 256 % 16], syllables[n // 16 % 16], syllables[n % 16]] for n in map(int, numbers)]
     return tuple(("".join(zh for zh, _ in t), "".join(en for _, en in t).capitalize()) for t in triples)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from feature_repo.config import Settings
 from feature_repo.offline import delta
-from producers.catalogue import versions
+from producers.catalogue import stored_versions
 from tests.producers.catalogue.shop import NOW, known, opened, refused, taken
 
 DAY = timedelta(days=1)
@@ -74,7 +74,7 @@ def test_reads_of_what_is_known_ids_times_and_digests_and_no_title_or_picture(
     came = taken(store, {"product_id": "p7", "image": b"another"}, {"product_id": "new", "image": b"x", "price": -1.0})
     assert (came.new, came.changed) == (1, 1)
     known_, quarantined = loaded
-    assert known_.column_names == versions.COLUMNS
+    assert known_.column_names == stored_versions.COLUMNS
     assert quarantined.num_rows == 0  # about `new` nothing
 
 

@@ -1,0 +1,83 @@
+"""Reads the impression log: which product each user was shown when, and whether they clicked it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from feature_repo.config import Settings
+from feature_repo.offline import key_encoding, quarantine
+from feature_repo.offline.input_files import read_impressions
+from feature_repo.schema import CLICKED, EVENT_TIMESTAMP, PRODUCT_ID, USER_ID
+
+Int64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ImpressionLog:
+    """n impressions, sorted by time, then by product id.
+
+    The order does not depend on the order of the file, nor on what a longer file holds besides these rows.
+    """
+
+    user_ids: pa.Array
+    """The user id of each code in `user`."""
+    product_ids: pa.Array
+    """The product id of each code in `product`."""
+    user: NDArray[np.int32]
+    """[n], codes."""
+    product: NDArray[np.int32]
+    """[n], codes."""
+    timestamp_us: Int64
+    """[n], microseconds since 1970 UTC."""
+    is_clicked: NDArray[np.bool_]
+    """[n]"""
+    refused: Mapping[str, int]
+    """The number of refused rows by reason; the rows are in the quarantine."""
+
+    def __len__(self) -> int:
+        return len(self.timestamp_us)
+
+
+def read_log(settings: Settings, file: Path, *, step: str, now: datetime, clicks_only: bool) -> ImpressionLog:
+    """Read and check a log. RejectedRow rows and repaired values go to the quarantine with the reason.
+
+    Args:
+        settings: the deployment whose quarantine is used.
+        file: Parquet or CSV with the columns of schema.IMPRESSIONS; further columns are ignored.
+        step: the name of the calling command, for the quarantine.
+        now: later impressions are refused.
+        clicks_only: leave out impressions without a click.
+
+    Raises:
+        VitrineError: as `read_impressions`.
+    """
+    impressions = read_impressions(file, now=now)
+    quarantine.add(settings, step, impressions.refused, now)
+    table = impressions.table.select([USER_ID, PRODUCT_ID, EVENT_TIMESTAMP, CLICKED])
+    refused = quarantine.count_by_reason(impressions.refused)
+    del impressions  # frees the columns that are not used
+    is_clicked = table[CLICKED].to_numpy() == 1
+    if clicks_only:
+        table, is_clicked = table.filter(pa.array(is_clicked)), is_clicked[is_clicked]
+    timestamp_us = table[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
+    users, user = key_encoding.encode([table[USER_ID]], len(timestamp_us))
+    products, product = key_encoding.encode([table[PRODUCT_ID]], len(timestamp_us))
+    # Sorted by product id and not by code, because codes depend on what else is in the file.
+    product_ids = products.values[0]
+    rank = np.empty(len(product_ids), np.int64)
+    rank[np.argsort(product_ids.to_numpy(zero_copy_only=False), kind="stable")] = np.arange(len(product_ids))
+    order = np.lexsort((rank[product], timestamp_us))
+    return ImpressionLog(
+        user_ids=users.values[0],
+        product_ids=product_ids,
+        user=user.astype(np.int32)[order],
+        product=product.astype(np.int32)[order],
+        timestamp_us=timestamp_us[order],
+        is_clicked=is_clicked[order],
+        refused=refused,
+    )
