@@ -20,7 +20,7 @@ from feature_repo.offline import delta, quarantine
 from producers.embeddings import run as embeddings
 from producers.embeddings.run import EmbeddingSummary, embed_catalogue
 from producers.encoders import load, on_ray, pipeline
-from tests.producers.catalogue.shop import opened, taken
+from tests.producers.catalogue.shop import ingest, open_deployment
 from tests.producers.encoders import checkpoints
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -62,8 +62,8 @@ def test_the_tables_are_those_of_one_machine_row_for_row(
         if ray is not None:
             monkeypatch.setattr(embeddings, "encode_chunks", None)  # which one machine uses
         (tmp_path / str(ray)).mkdir()
-        store = opened(tmp_path / str(ray))
-        taken(store, *products(images, 100))
+        store = open_deployment(tmp_path / str(ray))
+        ingest(store, *products(images, 100))
         done = embed_catalogue(store, str(encoder), now=NOW, progress=lambda *_: None, ray=ray)
         made[ray] = (done, *stored(store))
         again = embed_catalogue(store, str(encoder), now=NOW, progress=lambda *_: None, ray=ray)

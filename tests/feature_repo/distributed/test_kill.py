@@ -18,7 +18,7 @@ from tests.feature_repo.distributed.test_embeddings import pictures, products
 from tests.feature_repo.online.conftest import LMDB, REDIS
 from tests.feature_repo.online.conftest import redis as redis_server
 from tests.feature_repo.stores import world
-from tests.producers.catalogue.shop import opened, taken
+from tests.producers.catalogue.shop import ingest, open_deployment
 from tests.producers.encoders import checkpoints
 from tests.servers import RedisServer
 
@@ -101,15 +101,15 @@ def test_killed_encoding_leaves_the_tables_of_an_undisturbed_run(tmp_path: Path)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         folder.mkdir()
-        taken(opened(folder), *products(images, 120))
-    with drivers.running(address, drivers.embed, opened(whole).file, encoder, NOW, address) as (_, pipe):
+        ingest(open_deployment(folder), *products(images, 120))
+    with drivers.running(address, drivers.embed, open_deployment(whole).file, encoder, NOW, address) as (_, pipe):
         assert pipe.recv() == "done"
-    wanted, refused = stored(opened(whole))
+    wanted, refused = stored(open_deployment(whole))
 
     def check() -> None:
-        found, _ = stored(opened(killed))
+        found, _ = stored(open_deployment(killed))
         assert found <= wanted, "a row is not as it should be, or is there twice"
 
-    until_done(random.Random(1), drivers.embed, opened(killed).file, encoder, NOW, address, check=check)
-    assert stored(opened(killed)) == (wanted, refused)
+    until_done(random.Random(1), drivers.embed, open_deployment(killed).file, encoder, NOW, address, check=check)
+    assert stored(open_deployment(killed)) == (wanted, refused)
     assert len(wanted) > 100

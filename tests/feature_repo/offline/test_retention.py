@@ -251,3 +251,36 @@ def test_the_commands_forget_and_vacuum(shop: config.Settings) -> None:
     vacuumed = run(app, ["vacuum", "--grace-hours", "0", "--store", str(shop.file)])
     assert vacuumed.stdout == "looks: 1 corrected rows dropped, 2 files removed\n"
     assert run(app, ["forget", "--store", str(shop.file)]).exit_code == 2
+
+
+def test_a_dry_run_of_forget_and_vacuum_removes_nothing_and_reports_what_the_run_then_does(
+    shop: config.Settings,
+) -> None:
+    looks, log = shop.table("looks"), shop.table("quarantine")
+    delta.append(looks, rows(("a", 0, 0, "red"), ("a", 0, 1, "rose"), ("b", 0, 0, "blue"), ("b", 1, 1, "blue")))
+    delta.append(log, pa.table({"row_id": ["a", "b", "u"], "product_id": ["b", "b", "c"]}))
+    delta.append(log, pa.table({"row_id": ["c"], "product_id": ["c"]}))
+    ids = {"products": ["b", "no such"], "users": ["u"]}
+    before = {path.name: delta.version(path) for path in (looks, log)}
+    expected = maintenance.forget(shop, dry_run=True, **ids)
+    assert expected.offline == {"looks": 2, "quarantine": 3}
+    arguments = {"now": START + 40 * DAY, "grace": timedelta(hours=1)}
+    vacuumed = list(maintenance.vacuum(shop, dry_run=True, **arguments))
+    assert [(each.table, each.rows_dropped) for each in vacuumed] == [("looks", 1), ("quarantine", 0)]
+    assert {path.name: delta.version(path) for path in (looks, log)} == before
+    assert list(maintenance.vacuum(shop, **arguments)) == vacuumed
+    assert maintenance.forget(shop, **ids) == expected
+    assert maintenance.forget(shop, dry_run=True, **ids).offline == {}
+
+
+def test_a_dry_run_of_vacuum_counts_the_files_that_the_run_then_removes(shop: config.Settings) -> None:
+    path = shop.table("looks")
+    delta.append(path, rows(("a", 0, 0, "red")))
+    delta.append(path, rows(("b", 0, 0, "red")))
+    retention.forget(path, "product_id", ["b"])
+    files = sorted(path.rglob("*.parquet"))
+    arguments = {"now": START, "grace": timedelta(0)}
+    expected = list(maintenance.vacuum(shop, dry_run=True, **arguments))
+    assert sorted(path.rglob("*.parquet")) == files
+    assert list(maintenance.vacuum(shop, **arguments)) == expected
+    assert expected[0].files_removed == 1

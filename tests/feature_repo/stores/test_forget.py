@@ -51,8 +51,11 @@ def test_what_is_forgotten_is_neither_online_nor_offline_and_does_not_come_back(
     pairs = [(1, "a"), (2, "a"), (1, "b"), (11, "b"), (2, "aa")]
     append_affinity(folder, pairs)
     store.materialize_incremental(world.at(5), feature_views=["looks", "affinity"])
-    done = forget(store, "--product", "a", "--product", LONG, "--product", "never seen")
+    arguments = ["--product", "a", "--product", LONG, "--product", "never seen"]
+    dry_run = forget(store, *arguments, "--dry-run")
+    done = forget(store, *arguments)
     assert done.exit_code == 0, done.output
+    assert dry_run.stdout == "dry run, nothing is deleted; the run would report:\n" + done.stdout
     assert sorted(done.stdout.splitlines()) == [
         "affinity, online: 2 rows deleted",
         "affinity: 2 rows deleted",
@@ -72,6 +75,7 @@ def test_a_user_is_forgotten_beside_whichever_product(store: FeatureStore) -> No
     stamped = pa.table(rows | {"event_timestamp": stamps, "created_timestamp": stamps})
     write_arrow(store, "affinity", stamped)
     table = store._get_provider().online_store.online_table(store.config)
+    assert table.count_entities({"user_id": ["1"], "product_id": ["1"]}) == {"affinity": 3}
     assert table.forget_entities("user_id", ["1"]) == {"affinity": 2}
     assert online_clicks(store, pairs) == [None, 2, None]
     assert table.forget_entities("product_id", ["1"]) == {"affinity": 1}

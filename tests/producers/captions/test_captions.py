@@ -27,7 +27,7 @@ from producers.encoders.training.cross_attention import CrossAttentionDecoder
 from producers.encoders.training.language import LanguageHead, detokenize, find_word_beginnings
 from producers.encoders.training.recipe import Recipe
 from producers.learning.encoder import HELD_OUT, train_encoder
-from tests.producers.catalogue.shop import opened, taken
+from tests.producers.catalogue.shop import ingest, open_deployment
 from tests.producers.encoders import checkpoints
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -62,7 +62,7 @@ def captioner(pictures: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def store(tmp_path: Path) -> Settings:
-    return opened(tmp_path)
+    return open_deployment(tmp_path)
 
 
 def captioned(store: Settings, encoder: Path) -> CaptioningSummary:
@@ -77,7 +77,7 @@ def test_a_line_names_what_the_picture_shows_whatever_the_title_says(
     store: Settings, captioner: Path, pictures: dict[str, Path]
 ) -> None:
     products = [{"product_id": name, "title": "绿色帽子", "image": str(file)} for name, file in pictures.items()]
-    taken(store, *products)
+    ingest(store, *products)
     done = captioned(store, captioner)
     assert (done.written, done.known) == (4, 0)
     for name, row in captions(store).items():
@@ -89,7 +89,7 @@ def test_a_line_names_what_the_picture_shows_whatever_the_title_says(
 def test_a_second_run_writes_nothing_and_an_unusable_picture_is_told_with_its_reason(
     store: Settings, captioner: Path, pictures: dict[str, Path]
 ) -> None:
-    taken(
+    ingest(
         store,
         {"product_id": "a", "title": "红色", "image": str(pictures["红色"])},
         {"product_id": "b", "title": "蓝色", "image": str(store.file.parent / "gone.png")},
@@ -104,7 +104,7 @@ def test_a_second_run_writes_nothing_and_an_unusable_picture_is_told_with_its_re
 
 def test_a_checkpoint_without_a_language_head_is_refused_in_one_line(store: Settings, tmp_path: Path) -> None:
     checkpoints.clip(tmp_path / "clip")
-    taken(store, {"product_id": "a", "title": "红色", "image": None})
+    ingest(store, {"product_id": "a", "title": "红色", "image": None})
     with pytest.raises(VitrineError, match="no language head; train one with `produce encoder --objectives"):
         captioned(store, tmp_path / "clip")
 
@@ -157,7 +157,7 @@ def test_latin_words_are_spelled_apart_and_chinese_runs_on() -> None:
 @pytest.fixture
 def judged(store: Settings, tmp_path: Path) -> Settings:
     """Three captions of known truth."""
-    taken(
+    ingest(
         store,
         {"product_id": "a", "title": "新款红色裙子1-3岁", "image": None},
         {"product_id": "b", "title": "蓝色裙子", "image": None},

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 
 from feature_repo.config import Settings
-from tests.producers.catalogue.shop import opened
+from tests.producers.catalogue.shop import open_deployment
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Settings:
-    """A deployment without any tables."""
-    return opened(tmp_path)
+    """A deployment without tables."""
+    return open_deployment(tmp_path)

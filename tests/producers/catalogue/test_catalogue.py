@@ -1,4 +1,4 @@
-"""What `produce catalogue` takes in, what it mends, what it refuses."""
+"""Which rows `produce catalogue` ingests, repairs and refuses."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +17,20 @@ from producers import cli
 from producers.catalogue import ingest as catalogue
 from producers.catalogue import validate
 from producers.catalogue.ingest import ingest_products
-from tests.producers.catalogue.shop import GOOD, NOW, known, opened, refused, taken, written
+from tests.producers.catalogue.shop import (
+    GOOD,
+    NOW,
+    ingest,
+    open_deployment,
+    read_catalogue,
+    read_rejections,
+    write_products,
+)
 
 
-def test_takes_in_a_product_as_it_is_with_both_its_times(store: Settings) -> None:
-    taken(store, {})
-    assert known(store) == [
+def test_stores_a_product_unchanged_with_event_and_created_timestamp(store: Settings) -> None:
+    ingest(store, {})
+    assert read_catalogue(store) == [
         {
             **{name: GOOD[name] for name in ("product_id", "title", "category", "brand", "price")},
             "image": str(store.file.parent / "shop" / "images" / "p1.jpg"),
@@ -34,26 +42,26 @@ def test_takes_in_a_product_as_it_is_with_both_its_times(store: Settings) -> Non
     assert delta.read(store.table(schema.CATALOGUE_TABLE)).schema.names == schema.CATALOGUE.names
 
 
-def test_keeps_the_newest_row_of_a_product_id_whatever_the_order(store: Settings) -> None:
-    came = taken(
+def test_keeps_the_newest_row_of_a_product_id_in_any_order(store: Settings) -> None:
+    summary = ingest(
         store,
         {"title": "new", "updated_at": "2026-01-05T00:00:00Z"},
         {"title": "old", "updated_at": "2026-01-03T00:00:00Z"},
         {"title": "too new", "updated_at": "2027-01-01T00:00:00Z"},
     )
-    assert [row["title"] for row in known(store)] == ["new"]
-    assert sorted(row.reason for row in came.refused) == sorted([catalogue.DUPLICATE_ID, validation.FUTURE])
+    assert [row["title"] for row in read_catalogue(store)] == ["new"]
+    assert sorted(row.reason for row in summary.refused) == sorted([catalogue.DUPLICATE_ID, validation.FUTURE])
 
 
-def test_of_two_rows_of_one_moment_the_later_row_counts(store: Settings) -> None:
-    taken(store, {"title": "first"}, {"title": "second"})
-    assert [row["title"] for row in known(store)] == ["second"]
+def test_of_two_rows_with_one_timestamp_the_later_row_is_used(store: Settings) -> None:
+    ingest(store, {"title": "first"}, {"title": "second"})
+    assert [row["title"] for row in read_catalogue(store)] == ["second"]
 
 
 @pytest.mark.parametrize("value", [None, "", " \t"])
 def test_refuses_a_null_or_blank_product_id(value: str | None, store: Settings) -> None:
-    taken(store, {}, {"product_id": value})
-    assert refused(store) == [("row 2", "product_id", validate.MISSING_ID)]
+    ingest(store, {}, {"product_id": value})
+    assert read_rejections(store) == [("row 2", "product_id", validate.MISSING_ID)]
 
 
 @pytest.mark.parametrize(
@@ -69,58 +77,61 @@ def test_refuses_a_null_or_blank_product_id(value: str | None, store: Settings) 
 def test_refuses_a_missing_naive_unparsable_or_future_timestamp(
     value: str | None, reason: str, store: Settings
 ) -> None:
-    taken(store, {}, {"product_id": "p2", "updated_at": value})
-    assert refused(store) == [("p2", "updated_at", reason)]
+    ingest(store, {}, {"product_id": "p2", "updated_at": value})
+    assert read_rejections(store) == [("p2", "updated_at", reason)]
 
 
 @pytest.mark.parametrize("title", [None, "", "   "])
-def test_takes_a_product_without_title_if_it_has_an_image(title: str | None, store: Settings) -> None:
-    taken(store, {"title": title})
-    assert [row["title"] for row in known(store)] == [None]
-    assert refused(store) == []
+def test_accepts_a_product_without_title_if_it_has_an_image(title: str | None, store: Settings) -> None:
+    ingest(store, {"title": title})
+    assert [row["title"] for row in read_catalogue(store)] == [None]
+    assert read_rejections(store) == []
 
 
 @pytest.mark.parametrize("image", [None, "", "../secret.jpg", "https://shop.example/p2.jpg"])
 def test_refuses_a_product_with_neither_title_nor_image(image: str | None, store: Settings) -> None:
-    taken(store, {}, {"product_id": "p2", "title": None, "image": image})
-    assert refused(store) == [("p2", "image", validate.NO_CONTENT)]
+    ingest(store, {}, {"product_id": "p2", "title": None, "image": image})
+    assert read_rejections(store) == [("p2", "image", validate.NO_CONTENT)]
 
 
-def test_cuts_a_title_of_a_hundred_thousand_characters_and_says_so(store: Settings) -> None:
-    assert taken(store, {"title": "童" * 100_000}).new == 1
-    assert [row["title"] for row in known(store)] == ["童" * validate.MAX_TITLE_CHARACTERS]
-    assert refused(store) == [("p1", "title", validate.TITLE_TOO_LONG)]
-    assert taken(store, {"title": "童" * 100_000}).unchanged == 1
+def test_cuts_a_title_of_a_hundred_thousand_characters_and_reports_it(store: Settings) -> None:
+    assert ingest(store, {"title": "童" * 100_000}).new == 1
+    assert [row["title"] for row in read_catalogue(store)] == ["童" * validate.MAX_TITLE_CHARACTERS]
+    assert read_rejections(store) == [("p1", "title", validate.TITLE_TOO_LONG)]
+    assert ingest(store, {"title": "童" * 100_000}).unchanged == 1
 
 
 @pytest.mark.parametrize("title", ["👶🏽👨‍👩‍👧 新款", "Baby платье ベビー 아기 طفل", "e\u0301 vs é", "a\x00b"])
 def test_keeps_emoji_and_mixed_scripts_as_they_are(title: str, store: Settings) -> None:
-    taken(store, {"title": title})
-    assert [row["title"] for row in known(store)] == [title]
-    assert refused(store) == []
+    ingest(store, {"title": title})
+    assert [row["title"] for row in read_catalogue(store)] == [title]
+    assert read_rejections(store) == []
 
 
 @pytest.mark.parametrize("price", [float("nan"), -1.0, float("inf"), float("-inf")])
-def test_sets_an_impossible_price_to_null_with_a_note(price: float, store: Settings) -> None:
-    taken(store, {"price": price}, {"product_id": "p2", "price": 0.0})
-    assert [row["price"] for row in known(store)] == [None, 0.0]
-    assert refused(store) == [("p1", "price", validate.INVALID_PRICE)]
+def test_sets_an_invalid_price_to_null_and_reports_it(price: float, store: Settings) -> None:
+    ingest(store, {"price": price}, {"product_id": "p2", "price": 0.0})
+    assert [row["price"] for row in read_catalogue(store)] == [None, 0.0]
+    assert read_rejections(store) == [("p1", "price", validate.INVALID_PRICE)]
     assert quarantine.read(store)["value"].to_pylist() == [str(price)]
 
 
-def test_reads_a_csv_whose_prices_are_no_numbers_row_by_row(store: Settings) -> None:
+def test_repairs_only_the_rows_of_a_csv_whose_prices_are_not_numbers(store: Settings) -> None:
     table = pa.Table.from_pylist(
         [GOOD | {"product_id": str(row), "price": price} for row, price in enumerate(["9.5", "9,50 €", None, " 1e2 "])]
     )
     pyarrow.csv.write_csv(table, store.file.parent / "products.csv")
     ingest_products(store, store.file.parent / "products.csv", NOW)
-    assert [row["price"] for row in known(store)] == [9.5, None, None, 100.0]
-    assert refused(store) == [("1", "price", validate.INVALID_PRICE)]
+    assert [row["price"] for row in read_catalogue(store)] == [9.5, None, None, 100.0]
+    assert read_rejections(store) == [("1", "price", validate.INVALID_PRICE)]
 
 
-def test_makes_relative_image_paths_absolute_and_leaves_absolute_ones(store: Settings) -> None:
-    taken(store, {"image": "./a.jpg"}, {"product_id": "p2", "image": "/pictures/b.jpg"})
-    assert [row["image"] for row in known(store)] == [str(store.file.parent / "shop" / "a.jpg"), "/pictures/b.jpg"]
+def test_makes_relative_image_paths_absolute_and_keeps_absolute_ones(store: Settings) -> None:
+    ingest(store, {"image": "./a.jpg"}, {"product_id": "p2", "image": "/pictures/b.jpg"})
+    assert [row["image"] for row in read_catalogue(store)] == [
+        str(store.file.parent / "shop" / "a.jpg"),
+        "/pictures/b.jpg",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -133,55 +144,55 @@ def test_makes_relative_image_paths_absolute_and_leaves_absolute_ones(store: Set
         ("s3://bucket/../a.jpg", validate.IMAGE_IS_URL),
     ],
 )
-def test_takes_no_picture_from_outside_the_folder_or_from_a_url(image: str, reason: str, store: Settings) -> None:
-    taken(store, {"image": image}, {"product_id": "p2", "image": "a..b/..c.jpg"})
-    assert [row["image"] for row in known(store)] == [None, str(store.file.parent / "shop" / "a..b/..c.jpg")]
-    assert refused(store) == [("p1", "image", reason)]
+def test_accepts_no_image_from_outside_the_folder_or_from_a_url(image: str, reason: str, store: Settings) -> None:
+    ingest(store, {"image": image}, {"product_id": "p2", "image": "a..b/..c.jpg"})
+    assert [row["image"] for row in read_catalogue(store)] == [None, str(store.file.parent / "shop" / "a..b/..c.jpg")]
+    assert read_rejections(store) == [("p1", "image", reason)]
 
 
-def test_takes_pictures_as_bytes_and_sees_when_they_change(store: Settings) -> None:
-    taken(store, {"image": b"picture"}, {"product_id": "p2", "image": None})
-    assert [(row["image"], row["image_bytes"]) for row in known(store)] == [(None, b"picture"), (None, None)]
-    came = taken(store, {"image": b"another"}, {"product_id": "p2", "image": None})
-    assert (came.changed, came.unchanged) == (1, 1)
+def test_accepts_images_as_bytes_and_detects_that_they_changed(store: Settings) -> None:
+    ingest(store, {"image": b"picture"}, {"product_id": "p2", "image": None})
+    assert [(row["image"], row["image_bytes"]) for row in read_catalogue(store)] == [(None, b"picture"), (None, None)]
+    summary = ingest(store, {"image": b"another"}, {"product_id": "p2", "image": None})
+    assert (summary.changed, summary.unchanged) == (1, 1)
 
 
 def test_every_row_is_counted_once(store: Settings) -> None:
     rows = [{}, {}, {"product_id": None, "updated_at": "x"}, {"product_id": "p3", "price": -1.0, "colour": "red"}]
-    came = taken(store, *rows)
-    assert came.read == came.new + came.changed + came.unchanged + len(came.refused) == 4
-    assert (len(came.refused), len(came.repairs)) == (2, 1)
-    assert str(came).splitlines() == [
+    summary = ingest(store, *rows)
+    assert summary.read == summary.new + summary.changed + summary.unchanged + len(summary.refused) == 4
+    assert (len(summary.refused), len(summary.repairs)) == (2, 1)
+    assert str(summary).splitlines() == [
         "read 4 products: 2 new, 0 changed, 0 unchanged, 2 refused",
         f"  refused 1: {validate.MISSING_ID}",
         f"  refused 1: {catalogue.DUPLICATE_ID}",
-        f"  mended 1: {validate.INVALID_PRICE}",
+        f"  repaired 1: {validate.INVALID_PRICE}",
     ]
 
 
-def test_says_which_columns_it_ignored(store: Settings) -> None:
-    assert taken(store, {"colour": "red"}).ignored == ("colour",)
+def test_reports_the_columns_it_ignored(store: Settings) -> None:
+    assert ingest(store, {"colour": "red"}).ignored == ("colour",)
 
 
 @pytest.mark.parametrize("column", schema.PRODUCTS.names)
-def test_a_missing_column_ends_in_one_line_that_names_it(column: str, store: Settings) -> None:
-    file = written(store, {})
+def test_a_missing_column_raises_one_line_that_names_it(column: str, store: Settings) -> None:
+    file = write_products(store, {})
     pyarrow.parquet.write_table(pyarrow.parquet.read_table(file).drop_columns(column), file)
     with pytest.raises(VitrineError, match=rf"products.parquet: no column {column}; wanted .* it has .*") as caught:
         ingest_products(store, file, NOW)
     assert "\n" not in str(caught.value)
 
 
-def test_an_empty_table_ends_in_one_line(store: Settings) -> None:
+def test_an_empty_table_raises_one_line(store: Settings) -> None:
     pyarrow.parquet.write_table(schema.PRODUCTS.empty_table(), store.file.parent / "none.parquet")
     with pytest.raises(VitrineError, match=r"none.parquet: the table is empty"):
         ingest_products(store, store.file.parent / "none.parquet", NOW)
 
 
-def test_a_table_without_one_usable_row_ends_in_one_line_and_its_rows_in_the_quarantine(store: Settings) -> None:
+def test_a_table_without_a_valid_row_raises_one_line_and_its_rows_are_quarantined(store: Settings) -> None:
     with pytest.raises(VitrineError, match=r"none of its 2 rows is usable: 2 x product id is null or blank"):
-        taken(store, {"product_id": None}, {"product_id": None})
-    assert [row for row, _, _ in refused(store)] == ["row 1", "row 2"]
+        ingest(store, {"product_id": None}, {"product_id": None})
+    assert [row for row, _, _ in read_rejections(store)] == ["row 1", "row 2"]
     assert not delta.exists(store.table(schema.CATALOGUE_TABLE))
 
 
@@ -197,8 +208,8 @@ def test_a_table_without_one_usable_row_ends_in_one_line_and_its_rows_in_the_qua
         ("image", pa.array([1.5]), "wanted text"),
     ],
 )
-def test_a_column_of_a_wrong_type_ends_in_one_line(column: str, values: pa.Array, wanted: str, store: Settings) -> None:
-    file = written(store, {})
+def test_a_column_of_a_wrong_type_raises_one_line(column: str, values: pa.Array, wanted: str, store: Settings) -> None:
+    file = write_products(store, {})
     table = pyarrow.parquet.read_table(file).drop_columns(column).append_column(column, values)
     pyarrow.parquet.write_table(table, file)
     with pytest.raises(VitrineError, match=rf"products.parquet: column `{column}` .*{wanted}"):
@@ -208,7 +219,7 @@ def test_a_column_of_a_wrong_type_ends_in_one_line(column: str, values: pa.Array
 @pytest.mark.parametrize("form", ["parquet", "csv"])
 @pytest.mark.parametrize("column", ["title", "product_id", "updated_at", "price"])
 def test_a_row_that_is_not_utf8_is_refused_alone(form: str, column: str, store: Settings) -> None:
-    file = written(store, {"product_id": "a"}, {"product_id": "b"}, {"product_id": "c"})
+    file = write_products(store, {"product_id": "a"}, {"product_id": "b"}, {"product_id": "c"})
     table = pyarrow.parquet.read_table(file)
     values = table[column].cast(pa.string()).cast(pa.binary()).to_pylist()
     values[1] = "连衣裙".encode("gbk")
@@ -221,25 +232,29 @@ def test_a_row_that_is_not_utf8_is_refused_alone(form: str, column: str, store: 
         file.write_bytes(b"\n".join(lines).replace(b" 00:00:00.000000Z", b"T00:00:00Z"))
     else:
         pyarrow.parquet.write_table(table, file)
-    assert {row["product_id"] for row in known_after(store, file)} == {"a", "c"}
-    assert [(row, what, why) for row, what, why in refused(store)] == [
-        ("row 2" if column == "product_id" else "b", column, "not UTF-8")
-    ]
+    assert {row["product_id"] for row in read_catalogue_after(store, file)} == {"a", "c"}
+    assert read_rejections(store) == [("row 2" if column == "product_id" else "b", column, "not UTF-8")]
 
 
-def known_after(store: Settings, file: Path) -> list[dict]:
+def read_catalogue_after(store: Settings, file: Path) -> list[dict]:
     ingest_products(store, file, NOW)
-    return known(store)
+    return read_catalogue(store)
 
 
-def test_the_command_prints_what_came_of_it(store: Settings) -> None:
-    arguments = ["catalogue", "--products", str(written(store, {}, {"product_id": None})), "--store", str(store.file)]
+def test_the_command_prints_the_summary(store: Settings) -> None:
+    arguments = [
+        "catalogue",
+        "--products",
+        str(write_products(store, {}, {"product_id": None})),
+        "--store",
+        str(store.file),
+    ]
     result = CliRunner().invoke(cli.app, arguments)
     assert result.exit_code == 0
     assert "read 2 products: 1 new, 0 changed, 0 unchanged, 1 refused" in result.output
 
 
-def test_a_csv_is_taken_in_as_the_same_rows_of_parquet_are(tmp_path: Path) -> None:
+def test_a_csv_gives_the_same_rows_as_parquet(tmp_path: Path) -> None:
     rows = [
         {},
         {"product_id": "twice", "title": "first"},
@@ -260,12 +275,12 @@ def test_a_csv_is_taken_in_as_the_same_rows_of_parquet_are(tmp_path: Path) -> No
     found = {}
     for form in ("parquet", "csv"):
         (tmp_path / form).mkdir()
-        store = opened(tmp_path / form)
-        file = written(store, *rows)
+        store = open_deployment(tmp_path / form)
+        file = write_products(store, *rows)
         if form == "csv":
             pyarrow.csv.write_csv(pyarrow.parquet.read_table(file), file.with_suffix(".csv"))
         ingest_products(store, file.with_suffix(f".{form}"), NOW)
-        taken_in = [row | {"image": row["image"] and Path(row["image"]).name} for row in known(store)]
-        found[form] = taken_in, refused(store)
+        catalogue_rows = [row | {"image": row["image"] and Path(row["image"]).name} for row in read_catalogue(store)]
+        found[form] = catalogue_rows, read_rejections(store)
     assert found["csv"] == found["parquet"]
     assert len(found["csv"][0]) == 8

@@ -15,7 +15,7 @@ from producers.embeddings.run import EmbeddingSummary, embed_catalogue
 from producers.encoders import load
 from producers.encoders.pipeline import NOTHING_USABLE
 from producers.encoders.whitening import fuse
-from tests.producers.catalogue.shop import opened, taken
+from tests.producers.catalogue.shop import ingest, open_deployment
 from tests.producers.encoders import checkpoints
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -23,7 +23,7 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 @pytest.fixture
 def store(tmp_path: Path) -> Settings:
-    return opened(tmp_path)
+    return open_deployment(tmp_path)
 
 
 def picture(file: Path, colour: str) -> str:
@@ -42,7 +42,7 @@ def rows(store: Settings) -> dict[str, dict]:
 
 def test_a_row_holds_what_the_encoder_says_of_the_picture_and_the_title(store: Settings, encoder: Path) -> None:
     file = picture(store.file.parent / "a.png", "red")
-    taken(store, {"product_id": "a", "title": "红色连衣裙", "image": file})
+    ingest(store, {"product_id": "a", "title": "红色连衣裙", "image": file})
     embedded(store, encoder)
     model, row = load(str(encoder)), rows(store)["a"]
     np.testing.assert_allclose(row["text_vector"], model.encode_texts(["红色连衣裙"])[0], atol=1e-5)
@@ -57,7 +57,7 @@ def test_a_row_holds_what_the_encoder_says_of_the_picture_and_the_title(store: S
 
 def test_a_product_without_one_modality_goes_on_with_the_other(store: Settings, encoder: Path) -> None:
     file = picture(store.file.parent / "a.png", "blue")
-    taken(
+    ingest(
         store,
         {"product_id": "words", "title": "男童鞋", "image": None},
         {"product_id": "looks", "title": None, "image": file},
@@ -80,7 +80,7 @@ def test_unusable_pictures_are_quarantined_with_their_reason_and_counted(store: 
         ("words", str(folder / "words.jpg")),
         ("half", str(folder / "half.png")),
     ]
-    taken(store, *({"product_id": name, "title": "女婴儿", "image": file} for name, file in done_with),
+    ingest(store, *({"product_id": name, "title": "女婴儿", "image": file} for name, file in done_with),
           {"product_id": "nothing", "title": None, "image": str(folder / "gone.jpg")})  # fmt: skip
     done = embedded(store, encoder)
     assert done.unusable == {MISSING: 2, NOT_AN_IMAGE: 1, DAMAGED: 1, NOTHING_USABLE: 1}
@@ -92,16 +92,16 @@ def test_unusable_pictures_are_quarantined_with_their_reason_and_counted(store: 
 
 def test_nothing_is_encoded_twice_and_a_changed_title_is_encoded_once(store: Settings, encoder: Path) -> None:
     first = {"product_id": "a", "title": "红色连衣裙", "image": None, "updated_at": datetime(2026, 1, 1, tzinfo=UTC)}
-    taken(store, first)
+    ingest(store, first)
     assert (embedded(store, encoder).encoded, embedded(store, encoder).encoded) == (1, 0)
-    taken(store, first | {"title": "蓝色连衣裙", "updated_at": datetime(2026, 1, 5, tzinfo=UTC)})
+    ingest(store, first | {"title": "蓝色连衣裙", "updated_at": datetime(2026, 1, 5, tzinfo=UTC)})
     done = embedded(store, encoder)
     assert (done.encoded, done.known) == (1, 1)
     assert delta.read(store.table("product_embedding")).num_rows == 2
 
 
 def test_another_encoder_version_gets_rows_of_its_own(store: Settings, encoder: Path, tmp_path: Path) -> None:
-    taken(store, {"product_id": "a", "title": "红色连衣裙", "image": None})
+    ingest(store, {"product_id": "a", "title": "红色连衣裙", "image": None})
     embedded(store, encoder)
     checkpoints.chinese_clip(tmp_path / "other")
     assert embedded(store, tmp_path / "other").encoded == 1

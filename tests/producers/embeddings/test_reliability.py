@@ -19,7 +19,7 @@ from PIL import Image
 from feature_repo import run_log, schema
 from feature_repo.config import Settings
 from feature_repo.offline import delta, quarantine
-from tests.producers.catalogue.shop import GOOD, opened
+from tests.producers.catalogue.shop import GOOD, open_deployment
 from tests.producers.embeddings import runs
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -82,7 +82,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, pictures: Path, encode
     @cache
     def made(days: int) -> tuple[Settings, float]:
         folder, takes = tmp_path_factory.mktemp("whole"), 0.0
-        store = opened(folder)
+        store = open_deployment(folder)
         for number in range(days):
             with runs.running(store.file, day(folder, pictures, number), encoder, NOW + number * DAY) as (_, pipe):
                 began = time.monotonic()
@@ -105,7 +105,7 @@ def test_killed_at_random_moments_and_run_again_it_leaves_the_tables_of_an_undis
 ) -> None:
     whole, takes = undisturbed(days)
     (tmp_path / "killed").mkdir()
-    store, chance, killed = opened(tmp_path / "killed"), random.Random(kills), 0
+    store, chance, killed = open_deployment(tmp_path / "killed"), random.Random(kills), 0
     wanted = [(number + 1) * kills // days for number in range(days)]
     for number in range(days):
         products = day(tmp_path / "killed", pictures, number)
@@ -131,7 +131,7 @@ def test_two_started_at_once_do_no_harm(
 ) -> None:
     whole, _ = undisturbed(1)
     (tmp_path / "twice").mkdir()
-    store = opened(tmp_path / "twice")
+    store = open_deployment(tmp_path / "twice")
     asked = store.file, day(tmp_path / "twice", pictures, 0), encoder, NOW
     with runs.running(*asked) as (_, one), runs.running(*asked) as (_, other):
         said = [one.recv(), other.recv()]
@@ -146,7 +146,7 @@ def test_two_at_once_that_see_no_lock_of_each_other_add_each_row_once(
     """As on a file system that carries no locks: the ledger's folder of locks is another for each."""
     whole, _ = undisturbed(1)
     (tmp_path / "twice").mkdir()
-    store = opened(tmp_path / "twice")
+    store = open_deployment(tmp_path / "twice")
     products = day(tmp_path / "twice", pictures, 0)
     with (
         runs.running(store.file, products, encoder, NOW, locks="one") as (_, one),

@@ -20,7 +20,7 @@ from producers.cli import app
 from producers.embeddings import remote_jobs
 from producers.encoders import load, run, shards
 from tests.producers.catalogue.shop import NOW as CATALOGUED
-from tests.producers.catalogue.shop import opened, taken
+from tests.producers.catalogue.shop import ingest, open_deployment
 from tests.producers.embeddings.test_reuse import embedded
 from tests.producers.encoders import checkpoints
 
@@ -37,10 +37,10 @@ runpy.run_module(sys.argv[0], run_name="__main__")
 @pytest.fixture
 def store(tmp_path: Path) -> Settings:
     (tmp_path / "shop").mkdir()
-    store = opened(tmp_path / "shop")
+    store = open_deployment(tmp_path / "shop")
     file = tmp_path / "a.png"
     Image.new("RGB", (40, 48), "red").save(file)
-    taken(
+    ingest(
         store,
         {"product_id": "a", "title": "红色连衣裙", "image": str(file)},
         {"product_id": "b", "title": "男童鞋", "image": str(tmp_path / "gone.png")},
@@ -123,13 +123,13 @@ def test_rows_say_of_which_contents_they_came_so_that_a_correction_is_encoded_he
     assert made["c"]["title_hash"] == content_hash("蓝".encode())
     assert embedded(store, encoder).encoded == 0
 
-    taken(store, {"product_id": "c", "title": "绿", "image": None}, now=CATALOGUED + timedelta(days=1))
+    ingest(store, {"product_id": "c", "title": "绿", "image": None}, now=CATALOGUED + timedelta(days=1))
     assert (handed, _handed(store, encoder, tmp_path / "second", day=1)) == (3, 1)
     newest = delta.read(store.table("product_embedding")).sort_by("created_timestamp").to_pylist()[-1]
     assert (newest["product_id"], newest["title_hash"]) == ("c", content_hash("绿".encode()))
     assert embedded(store, encoder, 1).encoded == 0
 
-    taken(store, {"product_id": "c", "title": "紫", "image": None}, now=CATALOGUED + timedelta(days=2))
+    ingest(store, {"product_id": "c", "title": "紫", "image": None}, now=CATALOGUED + timedelta(days=2))
     assert embedded(store, encoder, 2).encoded == 1
 
 
@@ -139,7 +139,7 @@ def test_parts_of_contents_that_were_corrected_meanwhile_are_left_out(
     todo, out = tmp_path / "todo.parquet", tmp_path / "parts"
     remote_jobs.export_todo(store, todo, encoder_version=None)
     run.encode(str(encoder), todo, out, now=NOW + timedelta(days=1), workers=1)
-    taken(store, {"product_id": "c", "title": "绿", "image": None}, now=CATALOGUED + timedelta(days=1))
+    ingest(store, {"product_id": "c", "title": "绿", "image": None}, now=CATALOGUED + timedelta(days=1))
     done = remote_jobs.commit_parts(store, out, NOW)
     assert (done.added, done.known, done.outdated) == (2, 0, 1)
     assert "1 rows left out: corrected since" in str(done)

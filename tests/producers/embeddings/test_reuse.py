@@ -20,7 +20,7 @@ from producers.embeddings import run as embeddings
 from producers.embeddings.run import EmbeddingSummary, embed_catalogue
 from producers.encoders import load
 from producers.encoders.pipeline import NO_VECTOR, NOTHING_USABLE, build_embedding_rows
-from tests.producers.catalogue.shop import opened, taken
+from tests.producers.catalogue.shop import ingest, open_deployment
 from tests.producers.embeddings.test_embeddings import picture
 from tests.producers.encoders import checkpoints
 
@@ -31,7 +31,7 @@ LATER = {"updated_at": datetime(2026, 1, 5, tzinfo=UTC)}
 
 @pytest.fixture
 def store(tmp_path: Path) -> Settings:
-    return opened(tmp_path)
+    return open_deployment(tmp_path)
 
 
 def embedded(store: Settings, encoder: Path, day: int = 0, **options: bool) -> EmbeddingSummary:
@@ -51,14 +51,14 @@ def counts(done: EmbeddingSummary) -> tuple[int, int, int, int]:
 def test_a_picture_and_a_title_are_encoded_once_under_however_many_products(store: Settings, encoder: Path) -> None:
     red = picture(store.file.parent / "red.png", "red")
     copy = str(shutil.copy(red, store.file.parent / "copy.png"))
-    taken(
+    ingest(
         store,
         {"product_id": "a", "title": "红裙", "image": red},
         {"product_id": "b", "title": "红裙", "image": copy},
         {"product_id": "c", "title": "蓝裙", "image": red},
     )
     assert counts(embedded(store, encoder)) == (3, 1, 2, 3)
-    taken(store, {"product_id": "d", "title": "蓝裙", "image": copy})
+    ingest(store, {"product_id": "d", "title": "蓝裙", "image": copy})
     assert counts(embedded(store, encoder, 1)) == (1, 0, 0, 2)
     assert row(store, "d")["image_vector"] == row(store, "a")["image_vector"]
     assert row(store, "d")["text_vector"] == row(store, "c")["text_vector"]
@@ -69,21 +69,21 @@ def test_a_new_title_is_encoded_without_the_picture_and_a_new_price_without_eith
     store: Settings, encoder: Path
 ) -> None:
     first = {"title": "红裙", "image": picture(store.file.parent / "red.png", "red")}
-    taken(store, first)
+    ingest(store, first)
     embedded(store, encoder)
     before = row(store, "p1")
-    taken(store, first | {"title": "新红裙"} | LATER)
+    ingest(store, first | {"title": "新红裙"} | LATER)
     assert counts(embedded(store, encoder, 1)) == (1, 0, 1, 1)
     assert row(store, "p1")["image_vector"] == before["image_vector"]
     assert row(store, "p1")["text_vector"] != before["text_vector"]
-    taken(store, first | {"title": "新红裙", "price": 1.0, "updated_at": datetime(2026, 1, 6, tzinfo=UTC)})
+    ingest(store, first | {"title": "新红裙", "price": 1.0, "updated_at": datetime(2026, 1, 6, tzinfo=UTC)})
     assert counts(embedded(store, encoder, 2)) == (1, 0, 0, 2)
 
 
 def test_a_run_after_which_nothing_came_neither_plans_nor_encodes(
     store: Settings, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken(store, {"image": picture(store.file.parent / "red.png", "red")})
+    ingest(store, {"image": picture(store.file.parent / "red.png", "red")})
     embedded(store, encoder)
     monkeypatch.setattr(embeddings, "plan_encoding", lambda *_, **__: pytest.fail("it planned"))
     done = embedded(store, encoder, 1)
@@ -91,9 +91,9 @@ def test_a_run_after_which_nothing_came_neither_plans_nor_encodes(
 
 
 def test_of_a_new_version_only_the_rows_that_came_with_it_are_looked_at(store: Settings, encoder: Path) -> None:
-    taken(store, *({"product_id": str(number), "image": None} for number in range(20)))
+    ingest(store, *({"product_id": str(number), "image": None} for number in range(20)))
     version = embedded(store, encoder).encoder_version
-    taken(store, {"product_id": "new", "image": None})
+    ingest(store, {"product_id": "new", "image": None})
     state = plan.read_changes(store, version)
     assert state is not None
     assert state.new.to_table(columns=["product_id"])["product_id"].to_pylist() == ["new"]
@@ -104,7 +104,7 @@ def test_a_correction_of_the_same_moment_gets_a_row_and_so_does_its_being_taken_
     store: Settings, encoder: Path
 ) -> None:
     for day, title in enumerate(["红裙", "蓝裙", "红裙"]):
-        taken(store, {"title": title, "image": None}, now=NOW - (3 - day) * DAY)
+        ingest(store, {"title": title, "image": None}, now=NOW - (3 - day) * DAY)
         assert counts(embedded(store, encoder, day)) == (1, 0, int(day < 2), int(day == 2))
     rows = delta.read(store.table("product_embedding")).sort_by("created_timestamp").to_pylist()
     assert len({each["event_timestamp"] for each in rows}) == 1
@@ -113,9 +113,9 @@ def test_a_correction_of_the_same_moment_gets_a_row_and_so_does_its_being_taken_
 
 def test_of_several_corrections_between_two_runs_the_last_is_encoded(store: Settings, encoder: Path) -> None:
     for day, title in enumerate(["红裙", "蓝裙"]):
-        taken(store, {"title": title, "image": None}, now=NOW - (3 - day) * DAY)
+        ingest(store, {"title": title, "image": None}, now=NOW - (3 - day) * DAY)
     assert counts(embedded(store, encoder)) == (1, 0, 1, 0)
-    taken(store, {"product_id": "p2", "title": "蓝裙", "image": None})
+    ingest(store, {"product_id": "p2", "title": "蓝裙", "image": None})
     assert counts(embedded(store, encoder, 1)) == (1, 0, 0, 1)
 
 
@@ -124,7 +124,7 @@ def test_each_product_with_the_same_unusable_picture_is_quarantined_with_its_rea
 ) -> None:
     (store.file.parent / "words.jpg").write_text("no picture")
     broken = str(store.file.parent / "words.jpg")
-    taken(store, *({"product_id": name, "title": f"裙 {name}", "image": broken} for name in "abc"))
+    ingest(store, *({"product_id": name, "title": f"裙 {name}", "image": broken} for name in "abc"))
     done = embedded(store, encoder)
     assert done.unusable == {NOT_AN_IMAGE: 3}
     assert (done.encoded, done.pictures) == (3, 0)
@@ -136,11 +136,11 @@ def test_a_product_of_which_nothing_is_usable_is_tried_again_when_it_changes_and
     store: Settings, encoder: Path
 ) -> None:
     file = store.file.parent / "late.png"
-    taken(store, {"title": None, "image": str(file)})
+    ingest(store, {"title": None, "image": str(file)})
     assert embedded(store, encoder).unusable == {MISSING: 1, NOTHING_USABLE: 1}
     assert embedded(store, encoder, 1).unusable == {}
     picture(file, "red")
-    taken(store, {"title": None, "image": str(file)}, now=NOW - DAY)
+    ingest(store, {"title": None, "image": str(file)}, now=NOW - DAY)
     assert counts(embedded(store, encoder, 2)) == (1, 1, 0, 0)
 
 
@@ -149,12 +149,12 @@ def test_a_picture_that_changed_after_it_was_hashed_is_not_taken_for_what_it_was
 ) -> None:
     red = picture(store.file.parent / "red.png", "red")
     copy = str(shutil.copy(red, store.file.parent / "copy.png"))
-    taken(store, {"product_id": "a", "image": red}, {"product_id": "b", "image": copy})
+    ingest(store, {"product_id": "a", "image": red}, {"product_id": "b", "image": copy})
     picture(Path(red), "blue")
     assert embedded(store, encoder).pictures == 2
     assert row(store, "a")["image_hash"] == row(store, "b")["image_hash"]
     assert row(store, "a")["image_vector"] != row(store, "b")["image_vector"]
-    taken(store, {"product_id": "a", "image": red}, {"product_id": "b", "image": copy}, now=NOW - DAY)
+    ingest(store, {"product_id": "a", "image": red}, {"product_id": "b", "image": copy}, now=NOW - DAY)
     done = embedded(store, encoder, 1)
     assert (done.encoded, done.pictures) == (1, 1)
 
@@ -169,7 +169,7 @@ def test_vectors_that_are_not_finite_are_quarantined_and_never_stored(
     weights["visual_projection.weight"] = torch.zeros_like(weights["visual_projection.weight"])
     save_file(weights, broken / "model.safetensors", {"format": "pt"})
     red = picture(store.file.parent / "red.png", "red")
-    taken(
+    ingest(
         store, {"product_id": "a", "title": "红裙", "image": red}, {"product_id": "b", "title": "蓝裙", "image": None}
     )
     done = embedded(store, broken)
@@ -202,7 +202,7 @@ def test_an_encoder_that_changed_under_its_name_is_refused_until_it_is_accepted(
 ) -> None:
     folder = tmp_path / "mine"
     shutil.copytree(encoder, folder)
-    taken(store, {"image": None})
+    ingest(store, {"image": None})
     before = embedded(store, folder).encoder_version
     (folder / "vocab.txt").write_text("another")
     with pytest.raises(VitrineError, match=rf"encoder `mine` is not what it was: {before} .*--accept-changed"):
@@ -217,7 +217,7 @@ def test_going_back_to_a_former_encoder_leaves_the_rows_of_one_encoder_to_be_ser
     store: Settings, encoder: Path, tmp_path: Path
 ) -> None:
     checkpoints.chinese_clip(tmp_path / "other")
-    taken(store, *({"product_id": name, "title": name, "image": None} for name in ("a", "b")))
+    ingest(store, *({"product_id": name, "title": name, "image": None} for name in ("a", "b")))
     version = embedded(store, encoder).encoder_version
     before = row(store, "a")["text_vector"]
     embedded(store, tmp_path / "other", 1)
@@ -232,14 +232,14 @@ def test_going_back_to_a_former_encoder_leaves_the_rows_of_one_encoder_to_be_ser
     for name in ("product_embedding", "product_catalogue"):  # what earlier versions lay in is gone
         retention.compact(store.table(name))
         retention.vacuum(store.table(name), grace=timedelta(0))
-    taken(store, {"product_id": "c", "title": "c", "image": None})
+    ingest(store, {"product_id": "c", "title": "c", "image": None})
     assert counts(embedded(store, encoder, 5)) == (3, 0, 1, 2)
     assert {row(store, name)["encoder_version"] for name in ("a", "b", "c")} == {version}
     assert embedded(store, encoder, 6).encoded == 0
 
 
 def test_the_ledger_says_what_went_in_and_what_came_of_it(store: Settings, encoder: Path) -> None:
-    taken(store, {"product_id": "a", "image": "gone.jpg"}, {"product_id": "b", "image": None})
+    ingest(store, {"product_id": "a", "image": "gone.jpg"}, {"product_id": "b", "image": None})
     version = embedded(store, encoder).encoder_version
     (run,) = run_log.read_runs(store)
     assert (run.step, run.model, run.inputs) == ("embeddings", version, {"product_catalogue": 1})
@@ -248,7 +248,7 @@ def test_the_ledger_says_what_went_in_and_what_came_of_it(store: Settings, encod
 
 
 def test_a_row_that_does_not_say_of_which_contents_it_came_is_not_made_again(store: Settings, encoder: Path) -> None:
-    taken(store, {"image": None})
+    ingest(store, {"image": None})
     model = load(str(encoder))
     catalogue = delta.read(store.table("product_catalogue"), ["product_id", "event_timestamp"])
     vectors = np.eye(1, 12, dtype=np.float32)

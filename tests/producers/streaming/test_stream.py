@@ -273,7 +273,13 @@ def test_a_new_product_starts_with_what_its_nearest_had_earned(shop: Shop) -> No
     streamed = {row["product_id"]: row for row in table(shop, "product_neighbours")}
     assert streamed["p30"]["neighbours"] == 5
     shutil.rmtree(shop.settings.table("product_neighbours"))
-    how = {"encoder_version": None, "every": timedelta(days=1), "k": 5, "now": _now(), "progress": lambda *_: None}
+    how = {
+        "encoder_version": None,
+        "interval": timedelta(days=1),
+        "top_k": 5,
+        "now": _now(),
+        "progress": lambda *_: None,
+    }
     make_neighbours(shop.settings, log, **how)
     batch = {row["product_id"]: row for row in table(shop, "product_neighbours") if row["event_timestamp"] == late}
     for product, row in streamed.items():

@@ -1,4 +1,4 @@
-"""What is taken of a file of impressions, and what happens to the rest."""
+"""Which rows of an impressions file are used, and what happens to the others."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -25,8 +25,8 @@ GOOD = {
 }
 
 
-def written(folder: Path, *rows: dict[str, object], name: str = "impressions.parquet") -> Path:
-    """A file of rows, each GOOD but for what it says."""
+def write_impressions(folder: Path, *rows: dict[str, object], name: str = "impressions.parquet") -> Path:
+    """Write an impressions file; each row is GOOD with the given values replaced."""
     everything = dict.fromkeys(key for row in rows for key in row)
     table = pa.Table.from_pylist([everything | GOOD | row for row in rows])
     file = folder / name
@@ -35,8 +35,8 @@ def written(folder: Path, *rows: dict[str, object], name: str = "impressions.par
 
 
 def read(folder: Path, *rows: dict[str, object]) -> CheckedImpressions:
-    """The rows, after one good one, as they are read."""
-    return read_impressions(written(folder, GOOD, *rows), now=NOW)
+    """Read a file of the rows, after a valid one."""
+    return read_impressions(write_impressions(folder, GOOD, *rows), now=NOW)
 
 
 def reasons(found: CheckedImpressions) -> list[tuple[str, str, str]]:
@@ -45,7 +45,7 @@ def reasons(found: CheckedImpressions) -> list[tuple[str, str, str]]:
 
 def test_a_row_that_is_not_utf8_is_refused_alone(tmp_path: Path) -> None:
     for name in ("impressions.parquet", "impressions.csv"):
-        file = written(tmp_path, {}, {"impression_id": "i2", "user_id": "????"}, name=name)
+        file = write_impressions(tmp_path, {}, {"impression_id": "i2", "user_id": "????"}, name=name)
         if name.endswith("csv"):
             file.write_bytes(file.read_bytes().replace(b"????", "宝宝".encode("gbk")))
         else:
@@ -80,8 +80,8 @@ def test_reads_a_csv_as_it_reads_parquet(tmp_path: Path) -> None:
         {"impression_id": "13", "event_timestamp": None},
         {"impression_id": "14", "child_age_months": -1.0, "child_gender": "cat"},
     )
-    found = read_impressions(written(tmp_path, *rows, name="impressions.csv"), now=NOW)
-    same = read_impressions(written(tmp_path, *rows), now=NOW)
+    found = read_impressions(write_impressions(tmp_path, *rows, name="impressions.csv"), now=NOW)
+    same = read_impressions(write_impressions(tmp_path, *rows), now=NOW)
     assert found.table.to_pylist() == same.table.to_pylist()
     assert found.table["impression_id"].to_pylist() == ["7", "👶🏽 طفل", "14"]
     assert reasons(found) == reasons(same)
@@ -95,16 +95,14 @@ def test_refuses_a_click_that_is_neither_zero_nor_one(clicked: object, tmp_path:
     assert found.table["clicked"].to_pylist() == [1]
 
 
-def test_takes_true_and_false_for_clicks(tmp_path: Path) -> None:
-    file = written(tmp_path, {"clicked": True}, {"impression_id": "i2", "clicked": False})
+def test_accepts_true_and_false_as_clicks(tmp_path: Path) -> None:
+    file = write_impressions(tmp_path, {"clicked": True}, {"impression_id": "i2", "clicked": False})
     assert read_impressions(file, now=NOW).table["clicked"].to_pylist() == [1, 0]
 
 
 @pytest.mark.parametrize("column", ["impression_id", "user_id", "product_id"])
 @pytest.mark.parametrize("value", [None, "", "  "])
-def test_refuses_a_null_or_blank_id_and_names_the_row_by_number_if_it_must(
-    column: str, value: str | None, tmp_path: Path
-) -> None:
+def test_refuses_a_null_or_blank_id(column: str, value: str | None, tmp_path: Path) -> None:
     found = read(tmp_path, {"impression_id": "i2", column: value})
     assert reasons(found) == [("row 2" if column == "impression_id" else "i2", column, input_files.NO_ID)]
     assert found.refused[0].value == value
@@ -127,7 +125,7 @@ def test_refuses_a_null_or_blank_id_and_names_the_row_by_number_if_it_must(
         ("0001-01-01T00:00:00+08:00", validation.TOO_EARLY),
     ],
 )
-def test_refuses_a_timestamp_that_is_no_instant_of_the_past(value: str | None, reason: str, tmp_path: Path) -> None:
+def test_refuses_a_missing_naive_unparsable_or_future_timestamp(value: str | None, reason: str, tmp_path: Path) -> None:
     found = read(tmp_path, {"impression_id": "i2", "event_timestamp": value})
     assert reasons(found) == [("i2", "event_timestamp", reason)]
     assert found.refused[0].value == value
@@ -144,7 +142,7 @@ def test_refuses_a_timestamp_that_is_no_instant_of_the_past(value: str | None, r
         "2026-01-02T03:04:05.000000999Z",
     ],
 )
-def test_takes_an_instant_in_whatever_zone_it_is_written(value: str, tmp_path: Path) -> None:
+def test_accepts_a_timestamp_in_any_time_zone(value: str, tmp_path: Path) -> None:
     found = read(tmp_path, {"impression_id": "i2", "event_timestamp": value})
     assert found.table["event_timestamp"].to_pylist()[1] == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -165,7 +163,7 @@ def test_converts_a_timestamp_column_of_any_unit_and_zone(unit: str, tmp_path: P
     [(2**62, validation.FUTURE), (-(2**62), validation.TOO_EARLY), (None, validation.NO_TIMESTAMP)],
 )
 @pytest.mark.parametrize("zone", ["UTC", "Nowhere/Atall"])
-def test_refuses_an_instant_beyond_any_calendar(instant: int | None, reason: str, zone: str, tmp_path: Path) -> None:
+def test_refuses_a_timestamp_out_of_range(instant: int | None, reason: str, zone: str, tmp_path: Path) -> None:
     table = pa.Table.from_pylist([GOOD, GOOD | {"impression_id": "i2"}]).drop_columns("event_timestamp")
     column = pa.array([0, instant], pa.timestamp("us", tz=zone))
     pyarrow.parquet.write_table(table.append_column("event_timestamp", column), tmp_path / "far.parquet")
@@ -175,7 +173,7 @@ def test_refuses_an_instant_beyond_any_calendar(instant: int | None, reason: str
 
 
 @given(st.datetimes(datetime(1900, 1, 1), datetime(2026, 1, 9)), st.integers(-14 * 60, 14 * 60), st.booleans())
-def test_reads_what_python_writes_of_any_instant(moment: datetime, minutes: int, spaced: bool) -> None:
+def test_reads_every_timestamp_that_python_writes(moment: datetime, minutes: int, spaced: bool) -> None:
     instant = moment.replace(tzinfo=timezone(timedelta(minutes=minutes)))
     table = pa.table({"at": [instant.isoformat(sep=" " if spaced else "T")]})
     values, found = validation.parse_timestamps(table, "at", Path("t.csv"), NOW)
@@ -192,8 +190,8 @@ def test_keeps_the_first_of_two_rows_of_one_impression(tmp_path: Path) -> None:
     ]
 
 
-def test_a_refused_row_does_not_displace_a_good_one_of_its_id(tmp_path: Path) -> None:
-    found = read_impressions(written(tmp_path, {"clicked": 9}, {"clicked": 0}), now=NOW)
+def test_a_refused_row_does_not_replace_a_valid_row_with_its_id(tmp_path: Path) -> None:
+    found = read_impressions(write_impressions(tmp_path, {"clicked": 9}, {"clicked": 0}), now=NOW)
     assert found.table["clicked"].to_pylist() == [0]
     assert reasons(found) == [("i1", "clicked", input_files.NOT_A_CLICK)]
 
@@ -204,7 +202,7 @@ def test_refuses_a_row_with_two_faults_once(tmp_path: Path) -> None:
     assert found.read == found.table.num_rows + len(found.refused)
 
 
-def test_an_unborn_child_and_an_unknown_gender_are_set_to_null_with_a_note(tmp_path: Path) -> None:
+def test_a_negative_age_and_an_unknown_gender_are_set_to_null_and_reported(tmp_path: Path) -> None:
     found = read(
         tmp_path,
         {"impression_id": "i2", "child_age_months": -3.0, "child_gender": "cat"},
@@ -221,14 +219,14 @@ def test_an_unborn_child_and_an_unknown_gender_are_set_to_null_with_a_note(tmp_p
 
 
 @pytest.mark.parametrize("column", schema.IMPRESSIONS.names)
-def test_a_missing_column_ends_in_one_line_that_names_it(column: str, tmp_path: Path) -> None:
+def test_a_missing_column_raises_one_line_that_names_it(column: str, tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pa.Table.from_pylist([GOOD]).drop_columns(column), tmp_path / "short.parquet")
     with pytest.raises(VitrineError, match=rf"short.parquet: no column {column}; wanted .*; it has .*") as caught:
         read_impressions(tmp_path / "short.parquet", now=NOW)
     assert "\n" not in str(caught.value)
 
 
-def test_a_column_that_is_there_twice_ends_in_one_line_that_names_it(tmp_path: Path) -> None:
+def test_a_repeated_column_raises_one_line_that_names_it(tmp_path: Path) -> None:
     table = pa.Table.from_pylist([GOOD])
     for name in ("clicked", "user_id"):
         table = table.append_column(name, table[name])
@@ -240,14 +238,14 @@ def test_a_column_that_is_there_twice_ends_in_one_line_that_names_it(tmp_path: P
         assert "\n" not in str(caught.value)
 
 
-def test_an_empty_table_ends_in_one_line(tmp_path: Path) -> None:
+def test_an_empty_table_raises_one_line(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(schema.IMPRESSIONS.empty_table(), tmp_path / "none.parquet")
     with pytest.raises(VitrineError, match=r"none.parquet: the table is empty"):
         read_impressions(tmp_path / "none.parquet", now=NOW)
 
 
-def test_a_file_without_one_usable_row_ends_in_one_line_that_counts_the_reasons(tmp_path: Path) -> None:
-    file = written(tmp_path, {"clicked": 5}, {"clicked": 6})
+def test_a_file_without_a_valid_row_raises_one_line_that_counts_the_reasons(tmp_path: Path) -> None:
+    file = write_impressions(tmp_path, {"clicked": 5}, {"clicked": 6})
     with pytest.raises(VitrineError, match=r"none of its 2 rows is usable: 2 x clicked is neither 0 nor 1"):
         read_impressions(file, now=NOW)
 
@@ -261,7 +259,7 @@ def test_a_file_without_one_usable_row_ends_in_one_line_that_counts_the_reasons(
         ("user_id", pa.array([1.5]), "wanted text"),
     ],
 )
-def test_a_column_of_a_wrong_type_ends_in_one_line(column: str, values: pa.Array, wanted: str, tmp_path: Path) -> None:
+def test_a_column_of_a_wrong_type_raises_one_line(column: str, values: pa.Array, wanted: str, tmp_path: Path) -> None:
     table = pa.Table.from_pylist([GOOD]).drop_columns(column).append_column(column, values)
     pyarrow.parquet.write_table(table, tmp_path / "wrong.parquet")
     with pytest.raises(VitrineError, match=rf"wrong.parquet: column `{column}` .*{wanted}"):
@@ -269,7 +267,7 @@ def test_a_column_of_a_wrong_type_ends_in_one_line(column: str, values: pa.Array
 
 
 @pytest.mark.parametrize("name", ["broken.parquet", "broken.csv", "missing.parquet", "table.xlsx"])
-def test_a_file_that_cannot_be_read_ends_in_one_line_that_names_it(name: str, tmp_path: Path) -> None:
+def test_an_unreadable_file_raises_one_line_that_names_it(name: str, tmp_path: Path) -> None:
     if name != "missing.parquet":
         (tmp_path / name).write_bytes(b'PAR1 a,b\n1,2,3\n"')
     with pytest.raises(VitrineError, match=name) as caught:
@@ -293,7 +291,7 @@ def test_a_file_that_cannot_be_read_ends_in_one_line_that_names_it(name: str, tm
         max_size=12,
     )
 )
-def test_takes_exactly_what_a_slow_reading_row_by_row_takes(
+def test_accepts_exactly_the_rows_that_a_row_by_row_oracle_accepts(
     tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, object]]
 ) -> None:
     wanted: list[tuple[int, object]] = []

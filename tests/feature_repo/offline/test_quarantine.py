@@ -1,15 +1,25 @@
-"""Where bad input goes."""
+"""The quarantine of refused rows and repaired values."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 
-from feature_repo import schema
+import pytest
+
+from feature_repo import config, schema
 from feature_repo.config import Settings
 from feature_repo.offline import quarantine
 from feature_repo.offline.quarantine import RejectedRow
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Settings:
+    """A deployment without tables."""
+    (tmp_path / "feature_store.yaml").write_text("project: test\noffline_store:\n  path: offline\n")
+    return config.load(tmp_path / "feature_store.yaml")
 
 
 def test_is_empty_before_anything_was_refused(store: Settings) -> None:
@@ -32,7 +42,7 @@ def test_keeps_every_refused_row_with_its_reason_and_its_step(store: Settings) -
     ]
 
 
-def test_does_not_repeat_what_it_knows_when_a_command_runs_twice(store: Settings) -> None:
+def test_a_second_run_adds_no_row_again(store: Settings) -> None:
     rows = [RejectedRow("p1", "price", "negative", "-3"), RejectedRow("row 2", "product_id", "null", None)]
     assert quarantine.add(store, "catalogue", rows, NOW) == 2
     assert quarantine.add(store, "catalogue", [*rows, RejectedRow("p3", "price", "negative", "-3")], NOW) == 1
@@ -51,7 +61,7 @@ def test_counts_by_reason_the_most_frequent_first() -> None:
     assert list(quarantine.count_by_reason(rows).items()) == [("b", 2), ("a", 1)]
 
 
-def test_of_writers_at_once_one_notes_what_all_of_them_refuse(store: Settings) -> None:
+def test_of_concurrent_writers_of_one_row_only_one_adds_it(store: Settings) -> None:
     gate = threading.Barrier(4, timeout=20)
 
     def writer(number: int) -> int:
