@@ -24,9 +24,9 @@ endef
 
 demo: .venv/installed  ## from a generated shop to a measured AUC lift: demo/report.html
 	@rm -rf demo && mkdir demo
-	$(call step,produce shop --out demo/shop --products 8000 --users 1500 --days 60 --seed 0)
+	$(call step,produce shop --output demo/shop --products 8000 --users 1500 --days 60 --seed 0)
 	$(call step,produce catalogue --products demo/shop/products.parquet)
-	$(call step,produce encoder --data demo/shop --out demo/encoder \
+	$(call step,produce encoder --data demo/shop --output demo/encoder \
 		--align demo/shop/impressions.parquet --test-days 17)
 	$(call step,produce embeddings --encoder demo/encoder)
 	$(call step,produce tags --labels demo/shop/labels.parquet)

@@ -33,9 +33,9 @@ OF_PRODUCTS = ("product_catalogue", "product_embedding", "product_tags", "produc
 VECTORS = ("image_vector", "text_vector", "fused_vector", "similar_vector")
 
 CHAIN = [
-    "produce shop --out shop --products 150 --users 100 --days 20 --impressions-per-user 100 --seed 0",
+    "produce shop --output shop --products 150 --users 100 --days 20 --impressions-per-user 100 --seed 0",
     "produce catalogue --products shop/products.parquet",
-    "produce encoder --data shop --out encoder --pairs 128 --align shop/impressions.parquet --test-days 10",
+    "produce encoder --data shop --output encoder --pairs 128 --align shop/impressions.parquet --test-days 10",
     "produce embeddings --encoder encoder",
     "produce tags --labels shop/labels.parquet",
     # So short a training leaves vectors that a codebook rightly refuses to code.

@@ -19,16 +19,16 @@ FOLDER = Path(__file__).parent
 
 REFUSED = {
     "produce shop --out new --products 0": "--products is 0",
-    "produce shop --out new --products 99999999999999999999": "'--products'",
-    "produce shop --out new --users -1": "--users is -1",
-    "produce shop --out new --days 0": "--days is 0",
-    "produce shop --out new --days 99999999999": "'--days'",
-    "produce shop --out new --seed -1": "--seed is -1",
-    "produce shop --out new --language fr": "--language is 'fr'",
-    "produce import nothing --from . --out new": "no data set `nothing`",
-    "produce images --products p.parquet --out new --to zip": "'--to'",
-    "produce encoder --data . --out new --pairs 0": "'--pairs'",
-    "produce encoder --data . --out new --seed -1": "'--seed'",
+    "produce shop --output new --products 99999999999999999999": "'--products'",
+    "produce shop --output new --users -1": "--users is -1",
+    "produce shop --output new --days 0": "--days is 0",
+    "produce shop --output new --days 99999999999": "'--days'",
+    "produce shop --output new --seed -1": "--seed is -1",
+    "produce shop --output new --language fr": "--language is 'fr'",
+    "produce import nothing --from . --output new": "no data set `nothing`",
+    "produce images --products p.parquet --output new --to zip": "'--to'",
+    "produce encoder --data . --output new --pairs 0": "'--pairs'",
+    "produce encoder --data . --output new --seed -1": "'--seed'",
     "produce embeddings --encoder . --engine spark": "'--engine'",
     "produce tags --labels labels.parquet --abstain 1.5": "'--abstain'",
     "produce tags --labels labels.parquet --abstain nan": "'--abstain'",
@@ -39,7 +39,7 @@ REFUSED = {
     "consume lift --impressions log.parquet --test-days 0": "'--test-days'",
     "consume lift --impressions log.parquet --test-days nan": "'--test-days'",
     "consume lift --impressions log.parquet --test-days inf": "'--test-days'",
-    "consume export-training --impressions log.parquet": "'--out'",
+    "consume export-training --impressions log.parquet": "'--output'",
     "consume lift --impressions log.parquet --seeds 0": "'--seeds'",
     "consume lift --impressions log.parquet --permutations 0": "'--permutations'",
     "consume lift --impressions log.parquet --ladder-rows 10": "'--ladder-rows'",
@@ -106,7 +106,7 @@ def test_a_file_that_cannot_be_written_ends_with_1_and_one_line(
 ) -> None:
     (tmp_path / "taken").touch()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["produce", "shop", "--out", "taken/shop", "--products", "3"])
+    monkeypatch.setattr(sys, "argv", ["produce", "shop", "--output", "taken/shop", "--products", "3"])
     with pytest.raises(SystemExit) as ended:
         console.run_command_line(produce.app)
     assert ended.value.code == 1

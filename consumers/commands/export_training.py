@@ -12,7 +12,9 @@ from feature_repo.console import StoreOption
 
 def export_training(
     impressions: Annotated[Path, typer.Option(help="What was shown and clicked: a Parquet or CSV file.")],
-    out: Annotated[Path, typer.Option(help="The folder to write; an earlier export there is replaced.")],
+    output: Annotated[
+        Path, typer.Option("--output", "--out", help="The folder to write; an earlier export there is replaced.")
+    ],
     features: Annotated[str, typer.Option(help="The Feast feature service to join.")] = "ranking",
     test_days: Annotated[
         float | None,
@@ -45,7 +47,7 @@ def export_training(
         files = join_and_export(
             config.load(store),
             impressions,
-            out,
+            output,
             service=features,
             test_days=test_days,
             formats=format or [PARQUET, LIGHTGBM],
@@ -53,4 +55,4 @@ def export_training(
             progress=lambda what: bar.update(task, description=f"write {what}"),
         )
     for name, size in files.items():
-        typer.echo(f"{out / name}: {size:,} bytes")
+        typer.echo(f"{output / name}: {size:,} bytes")

@@ -44,7 +44,7 @@ def check_export(folder: Path, formats: Sequence[str]) -> None:
     if unknown or not formats:
         raise VitrineError(f"no format {', '.join(unknown) or 'named'}; there are: {', '.join(FORMATS)}")
     if folder.exists() and (not folder.is_dir() or any(file.name not in EXPORT_FILES for file in folder.iterdir())):
-        raise VitrineError(f"{folder}: holds something other than an exported training set; name another --out")
+        raise VitrineError(f"{folder}: holds something other than an exported training set; name another --output")
 
 
 def export_training_set(

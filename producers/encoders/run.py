@@ -1,6 +1,6 @@
 """Encode a catalogue on a machine that has torch, transformers and pyarrow, and no store: Parquet in, Parquet out.
 
-    python -m producers.encoders.run --encoder DIR --catalogue catalogue.parquet --out parts/
+    python -m producers.encoders.run --encoder DIR --catalogue catalogue.parquet --output parts/
 
 The catalogue comes from `produce hand-out`, and `produce commit --parts parts/` adds the rows where the store is.
 Killed and started again, it goes on after the last whole part.
@@ -109,7 +109,7 @@ def main() -> None:
     )
     options.add_argument("--encoder", required=True, help="checkpoint directory or hub name")
     options.add_argument("--catalogue", required=True, type=Path, help="Parquet, from `produce hand-out`")
-    options.add_argument("--out", required=True, type=Path, help="folder of the parts")
+    options.add_argument("--output", "--out", dest="out", required=True, type=Path, help="folder of the parts")
     options.add_argument("--rows-a-part", type=int, default=ROWS_PER_PART)
     options.add_argument("--workers", type=int, help="decoding processes; one per core if not said")
     options.add_argument("--device", help='such as "cuda:0"; the first GPU, else the CPU, if not said')

@@ -69,10 +69,10 @@ def lifts(
     at = Deployment.opened(folder.name, folder)
     if not (shop / "impressions.parquet").exists():
         sizes = f"--products {products} --users {users} --days {DAYS} --impressions-per-user {per_user}"
-        at.run(f"produce shop --out {shop} {sizes} --seed {seed}")
+        at.run(f"produce shop --output {shop} {sizes} --seed {seed}")
     for line in (
         f"produce catalogue --products {shop}/products.parquet",
-        f"produce encoder --data {shop} --out encoder --pairs {pairs} --seed {seed}{extra}",
+        f"produce encoder --data {shop} --output encoder --pairs {pairs} --seed {seed}{extra}",
         "produce embeddings --encoder encoder",
         "produce codes --max-collisions 1 --min-entropy 0 --max-error 1",  # how good they are is not asked here
         f"produce interests --impressions {shop}/impressions.parquet",

@@ -80,7 +80,7 @@ class Deployment:
         """Take the catalogue in and turn it into vectors."""
         self.run("produce catalogue --products set/products.parquet")
         if pictures:
-            self.run("produce encoder --data set --out encoder")
+            self.run("produce encoder --data set --output encoder")
         self.run(f"produce embeddings --encoder {'encoder' if pictures else MINILM}")
 
 
@@ -198,7 +198,7 @@ def main(
     for name in only or SETS:
         with tempfile.TemporaryDirectory() as scratch:
             at = Deployment.opened(name, Path(scratch))
-            at.run(f"produce import {name} --from {(data / name).resolve()} --out set")
+            at.run(f"produce import {name} --from {(data / name).resolve()} --output set")
             rows += SETS[name](at)
     lines = [f"| {row.data} | {row.what} | {row.figure} | {row.rows} |" for row in rows]
     print("\n".join(lines))

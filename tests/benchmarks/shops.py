@@ -19,7 +19,7 @@ TABLE = Path(__file__).parent / "SHOPS.md"
 SHOP_ENDS = "2026-03-02T00:00:00"
 STEPS = (
     "produce catalogue --products shop/products.parquet",
-    "produce encoder --data shop --out encoder --align shop/impressions.parquet --test-days 17",
+    "produce encoder --data shop --output encoder --align shop/impressions.parquet --test-days 17",
     "produce embeddings --encoder encoder",
     "produce tags --labels shop/labels.parquet",
     "produce codes",
@@ -43,7 +43,7 @@ def main(
     for seed in shops:
         with tempfile.TemporaryDirectory() as scratch:
             at = Deployment.opened(f"shop {seed}", Path(scratch))
-            for line in (f"produce shop --out shop --seed {seed}", *STEPS):
+            for line in (f"produce shop --output shop --seed {seed}", *STEPS):
                 at.run(line)
             at.run(
                 "consume lift --impressions shop/impressions.parquet --truth shop/truth --test-days 10 "

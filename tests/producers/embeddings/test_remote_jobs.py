@@ -54,7 +54,7 @@ def test_rows_made_without_feast_redis_or_deltalake_come_into_the_table_once(
 ) -> None:
     runner, at = CliRunner(), ["--store", str(store.file)]
     todo, out = tmp_path / "todo.parquet", tmp_path / "parts"
-    asked = ["hand-out", "--out", str(todo), "--encoder", str(encoder), *at]
+    asked = ["hand-out", "--output", str(todo), "--encoder", str(encoder), *at]
     assert "3 products to encode, 1 pictures could not be read" in runner.invoke(app, asked).output
 
     command = [
@@ -67,7 +67,7 @@ def test_rows_made_without_feast_redis_or_deltalake_come_into_the_table_once(
         "--rows-a-part",
         "2",
     ]
-    command += ["--encoder", str(encoder), "--catalogue", str(todo), "--out", str(out)]
+    command += ["--encoder", str(encoder), "--catalogue", str(todo), "--output", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "3 products encoded" in done.stdout

@@ -92,7 +92,17 @@ def test_of_several_processes_the_first_alone_says_what_it_aligns_with(
     clicks = pa.table({"user_id": ["u"]}), datetime(2026, 1, 1, tzinfo=UTC)
     monkeypatch.setattr("producers.learning.encoder.read_clicks_before", lambda *_, **__: clicks)
     monkeypatch.setattr("producers.learning.encoder.train_encoder", lambda *_, **__: None)
-    asked = ["encoder", "--data", str(tmp_path), "--out", str(tmp_path), "--align", "log.parquet", "--test-days", "1"]
+    asked = [
+        "encoder",
+        "--data",
+        str(tmp_path),
+        "--output",
+        str(tmp_path),
+        "--align",
+        "log.parquet",
+        "--test-days",
+        "1",
+    ]
     for number, said in (("0", True), ("1", False)):
         monkeypatch.setenv("RANK", number)
         result = CliRunner().invoke(app, asked)

@@ -76,7 +76,7 @@ def test_an_unknown_set_and_a_missing_folder_end_in_one_line(tmp_path: Path) -> 
 
 def test_the_command_prints_what_it_made_and_what_it_refused(tmp_path: Path) -> None:
     MAKERS["mum_baby"](tmp_path / "from")
-    arguments = ["import", "mum_baby", "--from", str(tmp_path / "from"), "--out", str(tmp_path / "out")]
+    arguments = ["import", "mum_baby", "--from", str(tmp_path / "from"), "--output", str(tmp_path / "out")]
     result = CliRunner().invoke(cli.app, arguments)
     assert result.exit_code == 0
     assert "4 impressions, 4 users, 8 refused or mended" in result.output

@@ -263,10 +263,10 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
 
 def test_the_command_says_what_it_made(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "producers.cli", "shop", "--products", "40", "--users", "5", "--days", "3"]
-    done = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=True)
+    done = subprocess.run([*command, "--output", str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=True)
     assert "40 products" in done.stdout
     refused = subprocess.run(
-        [*command, "--out", str(tmp_path), "--seed", "-4"], capture_output=True, text=True, cwd=ROOT
+        [*command, "--output", str(tmp_path), "--seed", "-4"], capture_output=True, text=True, cwd=ROOT
     )
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
