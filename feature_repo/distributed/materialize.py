@@ -22,7 +22,7 @@ from feature_repo.online.materialize import (
     FileGroup,
     OfflineSource,
     Packer,
-    Write,
+    WriteGroup,
     build_row_filter,
     select_files,
 )
@@ -35,8 +35,8 @@ _FILE, _ROW = "vitrine file", "vitrine row number"
 _SENT = pa.schema([("rows", pa.int64())])
 
 
-def make_writer(store: Store, project: str, packer: Packer) -> Write:
-    """Writes a group from the cluster that the program is connected to (`materialize.writer`).
+def make_writer(store: Store, project: str, packer: Packer) -> WriteGroup:
+    """Writes a group from the cluster that the program is connected to (`materialize.make_writer`).
 
     A store that other machines do not reach is written to by tasks on the machine of this program.
     """
@@ -45,7 +45,7 @@ def make_writer(store: Store, project: str, packer: Packer) -> Write:
         files = [select_files(source.table, [fragment]) for fragment in group.table.get_fragments()]
         if not files:
             return
-        parts = shuffle.count_partitions(group.rows)
+        parts = shuffle.count_partitions(group.row_count)
         places = shuffle.map_items(
             range(len(files)), partial(_order, source, group, files, parts), shuffle.PARTITION_SCHEMA
         )
@@ -107,5 +107,5 @@ def _send(
     columns = list(dict.fromkeys(source.columns.values()))
     batches = take.take_batches(table, newest[_ROW].to_numpy(), columns, where=build_row_filter(source, group.window))
     for block in key_ranges.concat_batches(batches, BLOCK_ROWS):
-        store.write(*packer.pack(online, source.named(block)), packer.view.ttl)
+        store.write(*packer.pack(online, source.rename_columns(block)), packer.view.ttl)
     return pa.table([[table.count_rows()]], schema=_SENT)

@@ -1,17 +1,19 @@
-"""What of an offline table an online store has: of each of the table's files, a stretch of event times.
+"""The materialization log: which files of an offline table are online, and up to which event time.
 
-Files of a table never change: a Delta commit adds files and removes files, and of other tables the modification time is
-part of a file's name here. So what has once been written of a file stays written, and whatever is late, be it by a day
-or by a year, lies in a file that is not known yet, or not known up to that time.
-After a compaction the joined files are new, and are read once more.
+The log has a window of event times for each file of the table. A file never changes: a Delta commit adds and removes
+files; for other tables the modification time is part of the file's name in the log. So rows that were written stay
+written, and a late row, however late, is in a file that the log does not have, or has up to an earlier event time. The
+files of a compaction are new, and are written again.
 
-It is kept in the online store itself, so that it is lost with the rows that it speaks of and never without them. The
-JSON at the key `written_key` of record.py is
-    {"layout": fingerprint,                 what was written in another layout is written anew
-     "files": {name: [start, end]},         event times in ISO 8601, inclusive
-     "again": {"window": [start, end], "files": [name, ...]},       null, or a window that is being written once more
-     "since": {name: moment},               when the clock that was given said that the file was online, ISO 8601
-     "finished": moment}                    when the last run that wrote all that was left ended; null if unknown
+The log is stored in the online store, so that it is lost together with the rows. The JSON at the key
+`vitrine:{project}:written:<view>` (see catalog.py) is
+
+    {"layout": fingerprint,               rows of another layout count as not written
+     "files": {name: [start, end]},       event times in ISO 8601, both bounds inclusive
+     "again": {"window": [start, end], "files": [name, ...]},      null, or an unfinished rewrite: its window, and the
+                                                                   files that are done
+     "since": {name: timestamp},          when each file came online, ISO 8601; files may be missing
+     "finished": timestamp}               when the last complete run ended; null if unknown
 """
 
 import json
@@ -19,122 +21,161 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from feature_repo.errors import VitrineError
+from feature_repo.errors import ConflictError
 from feature_repo.online.catalog import View, materialization_log_key
 from feature_repo.online.table import OnlineTable
 
 
 @dataclass(frozen=True)
 class TimeWindow:
-    """Event times from `start` to `end`, both inclusive, as Feast has them."""
+    """Event times from `start` to `end`, both inclusive, as in Feast; both have a time zone."""
 
     start: datetime
     end: datetime
 
     def remaining_after(self, done: "TimeWindow | None") -> "TimeWindow | None":
-        """What is left of this window when `done` has been written; None if nothing is."""
+        """Return what remains of this window once `done` is written; None if nothing.
+
+        Args:
+            done: if it does not contain this window's start, the whole window remains.
+        """
         if done is None or not done.start <= self.start <= done.end:
             return self
         return TimeWindow(done.end, self.end) if self.end > done.end else None
 
-    def merge(self, done: "TimeWindow | None") -> "TimeWindow":
-        """Both windows as one if they touch, else this one."""
-        if done is None or done.start > self.end or self.start > done.end:
+    def merge(self, other: "TimeWindow | None") -> "TimeWindow":
+        """Return both windows as one if they touch or overlap, else this window."""
+        if other is None or other.start > self.end or self.start > other.end:
             return self
-        return TimeWindow(min(self.start, done.start), max(self.end, done.end))
+        return TimeWindow(min(self.start, other.start), max(self.end, other.end))
 
 
 @dataclass(frozen=True)
 class Rewrite:
-    """A window that is being written once more, whatever has been written before."""
+    """A window that is being written again although the log has it."""
 
     window: TimeWindow
     files: frozenset[str] = frozenset()
+    """The files that are done."""
 
 
 @dataclass(frozen=True)
 class MaterializationState:
-    """What has been written of a view."""
+    """The content of the log of one view."""
 
     layout: int
+    """Fingerprint of the layout that the rows were written in."""
     files: Mapping[str, TimeWindow] = field(default_factory=dict)
+    """The window of each file that is online."""
     again: Rewrite | None = None
+    """The rewrite that was begun and not finished."""
     online_since: Mapping[str, datetime] = field(default_factory=dict)
-    """When a file came online, of those of which it is known; of one that was written in several runs, the last that
-    widened its stretch."""
+    """When the window of each file was last extended; files without a known time are missing."""
     finish_timestamp: datetime | None = None
-    """When the last run that wrote all that was left ended."""
+    """When the last complete run ended."""
 
     def find_pending(self, files: Iterable[str], window: TimeWindow) -> dict[str, TimeWindow]:
-        """What is to be written of which files; those of which nothing is are left out."""
+        """Return the window that remains to be written of each file; files that are done are omitted.
+
+        Args:
+            files: the files that the table has.
+            window: the event times that should be online. In a rewrite, it remains whole for each file not yet done.
+        """
         if self.again is not None:
             return {file: window for file in files if file not in self.again.files}
-        stretches = {file: window.remaining_after(self.files.get(file)) for file in files}
-        return {file: stretch for file, stretch in stretches.items() if stretch is not None}
+        remaining = {file: window.remaining_after(self.files.get(file)) for file in files}
+        return {file: rest for file, rest in remaining.items() if rest is not None}
 
     def with_files(
         self, files: Iterable[str], window: TimeWindow, now: datetime | None = None
     ) -> "MaterializationState":
-        """With a window of these files written, at `now` if that is known."""
-        known, since = dict(self.files), dict(self.online_since)
+        """Return the state after the window was written of these files.
+
+        Args:
+            files: names as `find_pending` returns them.
+            window: the event times that were written.
+            now: when the rows came online; None if unknown.
+        """
+        windows, online_since = dict(self.files), dict(self.online_since)
         for file in files:
-            joined = window.merge(known.get(file))
-            if now is not None and joined != known.get(file):
-                since[file] = now
-            known[file] = joined
+            merged = window.merge(windows.get(file))
+            if now is not None and merged != windows.get(file):
+                online_since[file] = now
+            windows[file] = merged
         again = self.again and replace(self.again, files=self.again.files.union(files))
-        return replace(self, files=known, again=again, online_since=since)
+        return replace(self, files=windows, again=again, online_since=online_since)
 
     def with_only(self, files: Iterable[str], now: datetime | None = None) -> "MaterializationState":
-        """Without the files that the table no longer has, and nothing to be written once more."""
+        """Return the state after a complete run: without files that the table no longer has, and without a rewrite.
+
+        Args:
+            files: the files that the table has.
+            now: when the run ended; None keeps the time of the run before.
+        """
         kept = {file: self.files[file] for file in files if file in self.files}
-        since = {file: moment for file, moment in self.online_since.items() if file in kept}
         return MaterializationState(
-            self.layout, kept, online_since=since, finish_timestamp=now or self.finish_timestamp
+            self.layout,
+            kept,
+            online_since={file: timestamp for file, timestamp in self.online_since.items() if file in kept},
+            finish_timestamp=now or self.finish_timestamp,
         )
 
     def to_bytes(self) -> bytes:
-        again = self.again and {"window": _to_json(self.again.window), "files": sorted(self.again.files)}
-        files = {file: _to_json(window) for file, window in self.files.items()}
-        since = {file: moment.isoformat() for file, moment in self.online_since.items()}
-        finished = self.finish_timestamp and self.finish_timestamp.isoformat()
-        found = {"layout": self.layout, "files": files, "again": again, "since": since, "finished": finished}
-        return json.dumps(found).encode()
+        """Return the JSON of the module's docstring."""
+        state = {
+            "layout": self.layout,
+            "files": {file: _window_to_json(window) for file, window in self.files.items()},
+            "again": self.again and {"window": _window_to_json(self.again.window), "files": sorted(self.again.files)},
+            "since": {file: timestamp.isoformat() for file, timestamp in self.online_since.items()},
+            "finished": self.finish_timestamp and self.finish_timestamp.isoformat(),
+        }
+        return json.dumps(state).encode()
 
     @staticmethod
     def from_bytes(data: bytes) -> "MaterializationState":
-        found = json.loads(data)
-        again = found["again"] and Rewrite(_from_json(found["again"]["window"]), frozenset(found["again"]["files"]))
-        finished = found.get("finished")
+        """Parse the JSON of the module's docstring; "since" and "finished" may be missing, as in earlier versions."""
+        state = json.loads(data)
+        again, finished = state["again"], state.get("finished")
         return MaterializationState(
-            found["layout"],
-            {file: _from_json(one) for file, one in found["files"].items()},
-            again,
-            {file: datetime.fromisoformat(one) for file, one in found.get("since", {}).items()},
+            state["layout"],
+            {file: _window_from_json(window) for file, window in state["files"].items()},
+            again and Rewrite(_window_from_json(again["window"]), frozenset(again["files"])),
+            {file: datetime.fromisoformat(timestamp) for file, timestamp in state.get("since", {}).items()},
             datetime.fromisoformat(finished) if finished else None,
         )
 
 
 def read_state(online: OnlineTable, view: str) -> MaterializationState | None:
-    """What has been written of a view, for those who only look; None if nothing ever was."""
-    found = online.store.get(materialization_log_key(online.project, view))
-    return None if found is None else MaterializationState.from_bytes(found)
+    """Return the log of a view without changing it; None if the view was never materialized.
+
+    Raises:
+        UnavailableError: the store does not answer.
+    """
+    data = online.store.get(materialization_log_key(online.project, view))
+    return None if data is None else MaterializationState.from_bytes(data)
 
 
 class MaterializationLog:
-    """What has been written of one view, as the online store has it; several writers may keep it at once.
+    """The log of one view, for a run that writes to it. Several runs may write to one log at once.
+
+    Opening it discards what was written in another layout.
 
     Args:
-        view: as `StoreCatalog.register_view` gave it back.
-        again: a window to write once more, unless that has been begun and not been finished; None: write what is left.
-        clock: says when a file came online; without one that is not kept.
+        online: the rows of the project.
+        view: as `StoreCatalog.register_view` returned it.
+        rewrite: a window to write again. An unfinished rewrite of the same window is resumed, one of another window is
+            discarded. None: only what remains is written.
+        clock: returns the time at which a file came online; None leaves it unknown.
+
+    Raises:
+        UnavailableError: the store does not answer.
     """
 
     def __init__(
         self,
         online: OnlineTable,
         view: View,
-        again: TimeWindow | None = None,
+        rewrite: TimeWindow | None = None,
         *,
         clock: Callable[[], datetime | None] = lambda: None,
     ) -> None:
@@ -143,42 +184,54 @@ class MaterializationLog:
         self._view = view
         self._key = materialization_log_key(online.project, view.name)
 
-        def begun(written: MaterializationState | None) -> MaterializationState:
-            if written is None or written.layout != view.layout.fingerprint:
-                written = MaterializationState(view.layout.fingerprint)
-            known = written.again.window if written.again else None
-            return written if known == again else replace(written, again=None if again is None else Rewrite(again))
+        def begin(state: MaterializationState | None) -> MaterializationState:
+            if state is None or state.layout != view.layout.fingerprint:
+                state = MaterializationState(view.layout.fingerprint)
+            unfinished = state.again.window if state.again else None
+            return state if unfinished == rewrite else replace(state, again=rewrite and Rewrite(rewrite))
 
-        self.state = self._change(begun)
+        self.state = self._update(begin)
 
     def add(self, files: Sequence[str], window: TimeWindow) -> None:
-        """A window of these files is online now."""
+        """Record that a window of these files is online.
+
+        Raises:
+            ConflictError: the view was dropped or changed since the log was opened.
+        """
         now = self._clock()
-        self.state = self._change(lambda written: self._still(written).with_files(files, window, now))
+        self.state = self._update(lambda state: self._check_layout(state).with_files(files, window, now))
 
     def finish(self, files: Sequence[str]) -> None:
-        """All is online; `files` are those that the table has."""
-        now = self._clock()
-        self.state = self._change(lambda written: self._still(written).with_only(files, now))
+        """Record that the run is complete.
 
-    def _still(self, written: MaterializationState | None) -> MaterializationState:
-        if written is None or written.layout != self._view.layout.fingerprint:
-            raise VitrineError(
+        Args:
+            files: the files that the table has; others are removed from the log.
+
+        Raises:
+            ConflictError: the view was dropped or changed since the log was opened.
+        """
+        now = self._clock()
+        self.state = self._update(lambda state: self._check_layout(state).with_only(files, now))
+
+    def _check_layout(self, state: MaterializationState | None) -> MaterializationState:
+        if state is None or state.layout != self._view.layout.fingerprint:
+            raise ConflictError(
                 f"view `{self._view.name}` was dropped or changed while it was being materialized; run this again"
             )
-        return written
+        return state
 
-    def _change(self, change: Callable[[MaterializationState | None], MaterializationState]) -> MaterializationState:
+    def _update(self, change: Callable[[MaterializationState | None], MaterializationState]) -> MaterializationState:
+        """Change the stored state; try again if another run changed it meanwhile."""
         while True:
             old = self._online.store.get(self._key)
-            written = change(None if old is None else MaterializationState.from_bytes(old))
-            if self._online.store.compare_and_swap(self._key, old, written.to_bytes()):
-                return written
+            state = change(None if old is None else MaterializationState.from_bytes(old))
+            if self._online.store.compare_and_swap(self._key, old, state.to_bytes()):
+                return state
 
 
-def _to_json(window: TimeWindow) -> list[str]:
+def _window_to_json(window: TimeWindow) -> list[str]:
     return [window.start.isoformat(), window.end.isoformat()]
 
 
-def _from_json(window: Sequence[str]) -> TimeWindow:
+def _window_from_json(window: Sequence[str]) -> TimeWindow:
     return TimeWindow(datetime.fromisoformat(window[0]), datetime.fromisoformat(window[1]))

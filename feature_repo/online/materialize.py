@@ -1,9 +1,9 @@
-"""From an offline table to an online store, a block of rows at a time: memory does not grow with the table.
+"""Materialize: write an offline table to an online store, block by block, in memory that does not grow with the table.
 
-Rows go in the table's order, the older and the newer ones of an entity as they come: the store keeps the newest. While
-the store takes one block, the next one is read and packed. Once a group of files is online, the ledger (written.py)
-says so; a run that was killed is resumed behind the last such group, and until then writes some rows twice, which
-changes nothing.
+Rows are written in the table's order, older and newer versions of an entity alike: the store keeps the newest. While
+the store takes one block, the next one is read and packed. When a group of files is online, it is added to the log
+(materialization_log.py). A run after a killed run starts behind the last group in the log; writing a row twice changes
+nothing.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,65 +28,75 @@ from feature_repo.online.table import OnlineTable
 
 BLOCK_ROWS = 16_384
 ROWS_PER_ENTRY = 200_000
-"""Rows written between two entries in the ledger, a file at least: the files of `delta.append` hold 100 MB at most."""
+"""Rows of a group of files, whose end is an entry in the log. A group has at least one file; `delta.append` writes files
+of at most 100 MB."""
 
 Fragment: TypeAlias = pyarrow.dataset.ParquetFileFragment
 Packed = tuple[list[bytes], list[bytes]]
+"""Keys, and the packed row of each."""
 
 
 @dataclass(frozen=True)
 class OfflineSource:
-    """Where rows come from."""
+    """The offline table to read, and the meaning of its columns."""
 
     table: pyarrow.dataset.FileSystemDataset
     columns: Mapping[str, str]
-    """What the rows' columns are to be called -> column of the table."""
+    """The columns to read: the name that `Packer` expects -> the name in the table."""
     keys: Sequence[str]
-    """Columns of the table that say which entity; rows in which one is null are left out."""
+    """Columns of the table with the join keys; a row with a null in one of them is not written."""
     event_timestamp: str
-    """Column of the table; rows in which it is null are left out."""
+    """Column of the table; a row with a null in it is not written."""
     created_timestamp: str | None = None
-    """Column of the table."""
+    """Column of the table; None if it has none."""
 
-    def named(self, rows: pa.Table) -> pa.Table:
-        """Rows of the table under the names that they are to have."""
+    def rename_columns(self, rows: pa.Table) -> pa.Table:
+        """Return rows of the table with the column names that `Packer` expects."""
         return pa.table({name: rows[column] for name, column in self.columns.items()})
 
 
 @dataclass(frozen=True)
 class FileGroup:
-    """Files of which the same window is to be written."""
+    """Files of which the same window of event times is written, with one entry in the log."""
 
     window: TimeWindow
     files: tuple[str, ...]
+    """Names in the log. The statistics of some of them may rule out rows in the window; those are not in `table`."""
     table: pyarrow.dataset.FileSystemDataset
-    rows: int
-    """In the files, be they in the window or not."""
+    row_count: int
+    """Rows of `table`, in the window or not."""
 
 
 @dataclass(frozen=True)
 class Packer:
-    """How rows of one view are packed."""
+    """Packs Arrow rows of one view."""
 
     view: View
-    """As `StoreCatalog.register_view` gave it back."""
+    """As `StoreCatalog.register_view` returned it."""
     event_timestamp: str
     """Column of the rows."""
     created_timestamp: str | None = None
+    """Column of the rows; None if they have none."""
     to_column: Callable[[Field, pa.ChunkedArray], Column] = columns.from_arrow
-    """An Arrow column as the column of a feature."""
+    """Converts an Arrow column to the column of a feature."""
 
-    def pack(self, online: OnlineTable, rows: pa.Table) -> tuple[list[bytes], list[bytes]]:
-        """Keys and packed rows as the store takes them: of each entity the newest row alone.
+    def pack(self, online: OnlineTable, rows: pa.Table) -> Packed:
+        """Return the keys and packed rows to store; only the newest row of each entity.
+
+        Args:
+            online: the project's rows; its dictionaries are extended by new texts.
+            rows: must have the view's join keys, its features and the timestamps. No join key may be null.
 
         Raises:
-            VitrineError: a column is missing or of another type than its feature.
+            InvalidInputError: a column is missing, its type does not fit its feature, or a value does not fit its
+                storage.
+            UnavailableError: the store does not answer.
         """
         fields, join_keys = self.view.layout.fields, [name for name, _ in self.view.join_keys]
         missing = {*(field.name for field in fields), *join_keys, self.event_timestamp} - set(rows.column_names)
         if missing:
             raise InvalidInputError(
-                f"view `{self.view.name}`: no column {', '.join(sorted(missing))} in the rows; "
+                f"view `{self.view.name}`: the rows have no column {', '.join(sorted(missing))}; "
                 f"they have {rows.column_names}"
             )
         return online.pack(
@@ -98,152 +108,165 @@ class Packer:
         )
 
 
-Write: TypeAlias = Callable[[OfflineSource, FileGroup], Iterator[int]]
-"""Puts the newest rows of a group into the store, older ones as it pleases, and says how many it has looked through:
-when it has said so of the last of them, all are there to stay."""
+WriteGroup: TypeAlias = Callable[[OfflineSource, FileGroup], Iterator[int]]
+"""Writes a group to the store: at least the newest row of each entity, and older ones or not. Yields how many rows it has
+processed since the last time. When the iterator ends, all rows are stored durably."""
+
+
+def materialize(
+    source: OfflineSource,
+    log: MaterializationLog,
+    window: TimeWindow,
+    *,
+    write: WriteGroup,
+    start_progress: Callable[[int], Callable[[int], object]],
+    rows_per_entry: int | None = None,
+) -> None:
+    """Write what the log does not have of the window.
+
+    Args:
+        source: the offline table.
+        log: of the view; it gets an entry for each group of files.
+        window: the event times that should be online.
+        write: writes one group (see `make_writer`).
+        start_progress: called once with the number of rows to process. Returns a function that is called with the
+            number of rows processed since its last call.
+        rows_per_entry: rows of a group of files, which has at least one file; None: ROWS_PER_ENTRY.
+
+    Raises:
+        InvalidInputError: a row cannot be packed.
+        ConflictError: the view was dropped or changed meanwhile.
+        UnavailableError: the store does not answer. What the log has stays online.
+    """
+    fragments = {identify_file(fragment): fragment for fragment in source.table.get_fragments()}
+    groups = _find_pending_groups(source, fragments, log, window, rows_per_entry or ROWS_PER_ENTRY)
+    report_progress = start_progress(sum(group.row_count for group in groups))
+    for group in groups:
+        processed = 0
+        for rows in write(source, group):
+            processed += rows
+            report_progress(rows)
+        log.add(group.files, group.window)
+        report_progress(group.row_count - processed)
+    log.finish(list(fragments))
+
+
+def make_writer(pack: Callable[[pa.Table], Packed], put: Callable[[list[bytes], list[bytes]], object]) -> WriteGroup:
+    """Return a function that writes a group from this process, block by block.
+
+    Args:
+        pack: packs a block, whose columns are named as in `OfflineSource.columns`.
+        put: puts keys and rows into the store; they are stored durably when it returns. Called in another thread.
+    """
+
+    def write(source: OfflineSource, group: FileGroup) -> Iterator[int]:
+        with ThreadPoolExecutor(1) as executor:
+            yield from _pack_and_send(
+                _read_blocks(source, group), pack, lambda keys, rows: executor.submit(put, keys, rows)
+            )
+
+    return write
 
 
 def identify_file(fragment: Fragment) -> str:
-    """What the ledger calls a file: its path, and outside of Delta tables also when it was last changed.
+    """Return the name of a file in the log: its path, for other tables than Delta with its modification time.
 
-    A Delta table's files never change, but a copy of the table brings them other times.
+    A file of a Delta table never changes, and a copy of the table gives it another modification time.
     """
-    if isinstance(fragment.filesystem, SubTreeFileSystem):  # as `delta.files_of` opens them
+    if isinstance(fragment.filesystem, SubTreeFileSystem):  # a Delta table
         return fragment.path
     changed = fragment.filesystem.get_file_info(fragment.path).mtime_ns
     return f"{fragment.path}@{changed}"
 
 
-def materialize(
-    source: OfflineSource,
-    ledger: MaterializationLog,
-    window: TimeWindow,
-    *,
-    write: Write,
-    begin: Callable[[int], Callable[[int], object]],
-    rows_per_entry: int | None = None,
-) -> None:
-    """Write what is left of the window.
-
-    Args:
-        write: writes a group (`writer`).
-        begin: told how many rows there are to look through, it gives whom to tell how many have been.
-        rows_per_entry: rows of a group, a file at least; None: ROWS_PER_ENTRY.
-    """
-    fragments = {identify_file(fragment): fragment for fragment in source.table.get_fragments()}
-    groups = _groups_left(source, fragments, ledger, window, rows_per_entry or ROWS_PER_ENTRY)
-    looked_through = begin(sum(group.rows for group in groups))
-    for group in groups:
-        seen = 0
-        for rows in write(source, group):
-            seen += rows
-            looked_through(rows)
-        ledger.add(group.files, group.window)
-        looked_through(group.rows - seen)
-    ledger.finish(list(fragments))
-
-
-def make_writer(pack: Callable[[pa.Table], Packed], put: Callable[[list[bytes], list[bytes]], object]) -> Write:
-    """Writes a group from this process, block by block.
-
-    Args:
-        pack: keys and packed rows of a block, whose columns are called as `Source.columns` has it.
-        put: takes them into the store; what it has taken is there to stay when it returns.
-    """
-
-    def write(source: OfflineSource, group: FileGroup) -> Iterator[int]:
-        with ThreadPoolExecutor(1) as sender:
-            yield from _taken(_blocks(source, group), pack, lambda keys, rows: sender.submit(put, keys, rows))
-
-    return write
-
-
-def _groups_left(
-    source: OfflineSource,
-    fragments: Mapping[str, Fragment],
-    ledger: MaterializationLog,
-    window: TimeWindow,
-    rows_per_entry: int,
-) -> list[FileGroup]:
-    """What is to be written, in the order in which it is."""
-    by_window: dict[TimeWindow, list[str]] = {}
-    for file, stretch in ledger.state.find_pending(fragments, window).items():
-        by_window.setdefault(stretch, []).append(file)
-    return [
-        group
-        for stretch, files in by_window.items()
-        for group in _grouped(source, stretch, {file: fragments[file] for file in files}, rows_per_entry)
-    ]
-
-
-def _grouped(
-    source: OfflineSource, window: TimeWindow, fragments: Mapping[str, Fragment], rows_per_entry: int
-) -> Iterator[FileGroup]:
-    """The files in groups; those that cannot have a row in the window, as their statistics say, are the first."""
-    whole = select_files(source.table, fragments.values())
-    may = {fragment.path for fragment in whole.get_fragments(filter=_in(source, window))}
-    files = [file for file, fragment in fragments.items() if fragment.path not in may]
-    rows = 0
-    for file, fragment in fragments.items():
-        if fragment.path not in may:
-            continue
-        more = fragment.count_rows()
-        if files and (not rows or rows + more > rows_per_entry):
-            yield FileGroup(
-                window,
-                tuple(files),
-                select_files(source.table, [fragments[one] for one in files] if rows else []),
-                rows,
-            )
-            files, rows = [], 0
-        files.append(file)
-        rows += more
-    if files:
-        yield FileGroup(
-            window, tuple(files), select_files(source.table, [fragments[one] for one in files] if rows else []), rows
-        )
-
-
 def select_files(
     table: pyarrow.dataset.FileSystemDataset, fragments: Iterable[Fragment]
 ) -> pyarrow.dataset.FileSystemDataset:
-    """Some files of a table."""
+    """Return the table of some of a table's files."""
     return pyarrow.dataset.FileSystemDataset(list(fragments), table.schema, table.format, table.filesystem)
 
 
-def _in(source: OfflineSource, window: TimeWindow) -> pyarrow.dataset.Expression:
-    return versions.window_filter(source.table, source.event_timestamp, window.start, window.end)
-
-
 def build_row_filter(source: OfflineSource, window: TimeWindow) -> pyarrow.dataset.Expression:
-    """Which rows are to be written."""
-    where = _in(source, window)
+    """Return the filter for the rows to write: those in the window whose join keys are not null."""
+    where = _build_window_filter(source, window)
     for key in source.keys:
         where &= pc.field(key).is_valid()
     return where
 
 
-def _blocks(source: OfflineSource, group: FileGroup) -> Iterator[pa.Table]:
-    """The rows of a group that have an entity, under the names that they are to have."""
+def _find_pending_groups(
+    source: OfflineSource,
+    fragments: Mapping[str, Fragment],
+    log: MaterializationLog,
+    window: TimeWindow,
+    rows_per_entry: int,
+) -> list[FileGroup]:
+    """Return the groups to write, in order."""
+    files_by_window: dict[TimeWindow, list[str]] = {}
+    for file, rest in log.state.find_pending(fragments, window).items():
+        files_by_window.setdefault(rest, []).append(file)
+    return [
+        group
+        for rest, files in files_by_window.items()
+        for group in _group_files(source, rest, {file: fragments[file] for file in files}, rows_per_entry)
+    ]
+
+
+def _group_files(
+    source: OfflineSource, window: TimeWindow, fragments: Mapping[str, Fragment], rows_per_entry: int
+) -> Iterator[FileGroup]:
+    """Yield the files in groups, first a group of those whose statistics rule out rows in the window."""
+    table = select_files(source.table, fragments.values())
+    paths = {fragment.path for fragment in table.get_fragments(filter=_build_window_filter(source, window))}
+    skipped = [file for file, fragment in fragments.items() if fragment.path not in paths]
+    if skipped:
+        yield FileGroup(window, tuple(skipped), select_files(source.table, []), 0)
+    files: list[str] = []
+    row_count = 0
+    for file, fragment in fragments.items():
+        if fragment.path not in paths:
+            continue
+        more = fragment.count_rows()
+        if files and row_count + more > rows_per_entry:
+            yield _make_group(source, window, fragments, files, row_count)
+            files, row_count = [], 0
+        files.append(file)
+        row_count += more
+    if files:
+        yield _make_group(source, window, fragments, files, row_count)
+
+
+def _make_group(
+    source: OfflineSource, window: TimeWindow, fragments: Mapping[str, Fragment], files: list[str], row_count: int
+) -> FileGroup:
+    return FileGroup(window, tuple(files), select_files(source.table, [fragments[file] for file in files]), row_count)
+
+
+def _build_window_filter(source: OfflineSource, window: TimeWindow) -> pyarrow.dataset.Expression:
+    return versions.window_filter(source.table, source.event_timestamp, window.start, window.end)
+
+
+def _read_blocks(source: OfflineSource, group: FileGroup) -> Iterator[pa.Table]:
+    """Yield the rows to write of a group, with the column names that `Packer` expects."""
     where = build_row_filter(source, group.window)
-    columns = list(dict.fromkeys(source.columns.values()))
-    for block in key_ranges.read_blocks(group.table, columns, BLOCK_ROWS, where=where):
-        yield source.named(block)
+    table_columns = list(dict.fromkeys(source.columns.values()))
+    for block in key_ranges.read_blocks(group.table, table_columns, BLOCK_ROWS, where=where):
+        yield source.rename_columns(block)
 
 
-def _taken(
+def _pack_and_send(
     blocks: Iterable[pa.Table],
     pack: Callable[[pa.Table], Packed],
     send: Callable[[list[bytes], list[bytes]], Future[object]],
 ) -> Iterator[int]:
-    """Rows of each block, once the store has taken it; the next one is packed meanwhile."""
-    under_way: tuple[Future[object], int] | None = None
+    """Yield the number of rows of each block once the store has it; the next block is packed meanwhile."""
+    pending: tuple[Future[object], int] | None = None
     for block in blocks:
         keys, rows = pack(block)
-        if under_way is not None:
-            under_way[0].result()
-            yield under_way[1]
-        under_way = send(keys, rows), len(block)
-    if under_way is not None:
-        under_way[0].result()
-        yield under_way[1]
+        if pending is not None:
+            pending[0].result()
+            yield pending[1]
+        pending = send(keys, rows), len(block)
+    if pending is not None:
+        pending[0].result()
+        yield pending[1]

@@ -20,7 +20,7 @@ from feast.repo_config import FeastConfigBaseModel
 from feature_repo.distributed import cluster
 from feature_repo.offline.training_set import ViewTable
 from feature_repo.online.materialization_log import MaterializationLog, TimeWindow
-from feature_repo.online.materialize import OfflineSource, Write, make_writer, materialize
+from feature_repo.online.materialize import OfflineSource, WriteGroup, make_writer, materialize
 from feature_repo.stores import sources
 from feature_repo.stores.feast_compat import (
     LocalComputeEngine,
@@ -92,11 +92,11 @@ class ColumnarEngine(LocalComputeEngine):
                 MaterializationLog(online, stored, window if again else None, clock=lambda: datetime.now(UTC)),
                 window,
                 write=write,
-                begin=begin,
+                start_progress=begin,
                 rows_per_entry=rows_per_entry,
             )
 
-    def _writer(self, store: PackedOnlineStore, view: FeatureView) -> tuple[Write, int | None]:
+    def _writer(self, store: PackedOnlineStore, view: FeatureView) -> tuple[WriteGroup, int | None]:
         """Who writes rows of a view, and how many at most between two entries in the ledger."""
         config = self.repo_config
         online, packer = store.online_table(config), store.packer(config, view)

@@ -61,7 +61,7 @@ class Run:
             MaterializationLog(self.online, view, window if again else None),
             window,
             write=materialize.make_writer(_packed, put),
-            begin=lambda rows: lambda done: None,
+            start_progress=lambda rows: lambda done: None,
         )
 
 

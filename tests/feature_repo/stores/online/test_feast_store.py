@@ -268,7 +268,7 @@ def test_arrow_goes_in_without_protobuf(store: FeatureStore) -> None:
     assert found["colour"] == ["red", None]
     assert found["price"] == [7.0, 1.0]
     assert found["listed"] == [NOW.replace(microsecond=0)] * 2
-    with pytest.raises(Exception, match="no column price in the rows"):
+    with pytest.raises(Exception, match="the rows have no column price"):
         write_arrow(store, "looks", rows.drop(["price"]))
 
 
