@@ -28,7 +28,7 @@ from feature_repo.online.table import OnlineTable
 
 BLOCK_ROWS = 16_384
 ROWS_PER_ENTRY = 200_000
-"""Rows of a group of files, whose end is an entry in the log. A group has at least one file; `delta.append` writes files
+"""Rows of a group of files; each group is an entry in the log. It has at least one file; `delta.append` writes files
 of at most 100 MB."""
 
 Fragment: TypeAlias = pyarrow.dataset.ParquetFileFragment
@@ -109,7 +109,7 @@ class Packer:
 
 
 WriteGroup: TypeAlias = Callable[[OfflineSource, FileGroup], Iterator[int]]
-"""Writes a group to the store: at least the newest row of each entity, and older ones or not. Yields how many rows it has
+"""Writes a group to the store: at least the newest row of each entity, perhaps older ones. Yields how many rows it has
 processed since the last time. When the iterator ends, all rows are stored durably."""
 
 

@@ -94,7 +94,7 @@ def test_each_store_has_the_bytes_of_one_machine(
     expected = online_bytes(one)
     forget_rows(one)
     monkeypatch.setattr(on_ray, "ROWS_PER_ENTRY", 200)  # several groups
-    monkeypatch.setattr(engine, "writer", None)  # which one machine uses
+    monkeypatch.setattr(engine, "make_writer", None)  # which one machine uses
     many.materialize(world.START, world.at(6))
     assert online_bytes(many) == expected
     assert world.online_looks(many, PRODUCTS) == world.newest(looks, until=6)
