@@ -1,18 +1,18 @@
-"""A generated mother-and-baby shop whose truth is known, so that the chain can be judged.
+"""A generated mother-and-baby shop with known ground truth, to evaluate the whole chain on.
 
-parameters.py  the settings that decide how hard the shop is
-vocabulary.py   what there is to sell, and the words sellers use for it, Chinese and English
-random_streams.py  one stream of random numbers per part
-assortment.py  designs, and the products that sellers make of them
-shapes.py       polygons, of which everything is drawn
-clothes.py      silhouettes of what is worn
-non_clothing.py  silhouettes of what is not
-silhouettes.py  the outline of each category, as it grows with the child; the child itself
-decoration.py   colours, patterns, emblems, backgrounds
-product_images.py  one product's picture; all of them, in several processes
-titles.py       what sellers write, and what they stuff in
-people.py       users, their children and their tastes
-impressions.py  who was shown what, and when
-clicks.py       how likely each impression was to be clicked, and whether it was
-write.py        the folder: tables, pictures, truth
+parameters.py      constants that decide how difficult the shop is
+vocabulary.py      categories and attributes, and the words that sellers use for them, in Chinese and English
+random_streams.py  an independent random generator for each part
+assortment.py      designs, and the products that sellers make of them
+shapes.py          polygons that everything is drawn with
+clothes.py         silhouettes of clothes
+non_clothing.py    silhouettes of toys, tableware, bags and care products
+silhouettes.py     the outline of each category by age; children
+decoration.py      colours, patterns, emblems, backgrounds
+product_images.py  draws one product's image, and all images in several processes
+titles.py          titles as sellers write them, with words that do not apply
+people.py          users, their children and their tastes
+impressions.py     which product each user is shown when
+clicks.py          the click probability of each impression, and whether it was clicked
+write.py           writes the shop's folder: tables, images, ground truth
 """

@@ -1,7 +1,7 @@
-"""The truth about the goods: designs with their attributes, and the products that sellers make of them.
+"""The ground truth about products: designs with their attributes, and the products that sellers make of them.
 
-A design is one thing that is made: it has a category, a child age stage, a child gender, a style and a quality. One to
-four sellers sell it, each as a product of its own with its own title, crop and price, listed at its own time.
+A design has a category, a child age stage, a child gender, a style and a quality. One to four sellers sell it, each as
+a product with its own title, image, price and listing time.
 """
 
 from dataclasses import dataclass
@@ -26,62 +26,69 @@ MISSING = -1
 
 @dataclass(frozen=True)
 class Designs:
-    """m designs, one array entry each; integers are positions in the vocabulary."""
+    """m designs, one array element each; integers are indices into the vocabulary."""
 
     category: Ints
-    age: Ints  # in CHILD_AGES
-    gender: Ints  # in CHILD_GENDERS
-    levels: Ints  # [m, 5]: of the attributes of vocabulary.STYLE, in its order
-    second_colour: Ints  # of the trimmings
-    apparent_age: Floats  # in stages: how old the child looks that the thing was cut for
+    age: Ints  # index into CHILD_AGES
+    gender: Ints  # index into CHILD_GENDERS
+    levels: Ints  # [m, 5], levels of the attributes of vocabulary.STYLE, in its order
+    second_colour: Ints  # of accents
+    apparent_age: Floats  # in stages: the age of the child that the design looks made for
     brand: Ints
     price: Floats
     quality: Floats
 
     def style(self) -> Floats:
-        """[m, STYLE_WIDTH]: the levels as one-hot blocks side by side."""
+        """Return the levels as concatenated one-hot blocks [m, STYLE_WIDTH]."""
         blocks = [np.eye(len(levels))[self.levels[:, i]] for i, levels in enumerate(vocabulary.STYLE)]
         return np.concatenate(blocks, axis=1)
 
 
 @dataclass(frozen=True)
 class Products:
-    """n products, in the order in which they were listed."""
+    """n products, sorted by listing time."""
 
     design: Ints
     seller: Ints
-    listed_at: Ints  # microseconds, UTC; existing ones within the 30 days before START
+    listed_at: Ints  # microseconds since 1970 UTC; existing products within the 30 days before START
     price: Floats
-    quality: Floats  # effect on the log-odds of a click, the design's share included
+    quality: Floats  # effect on the log-odds of a click, including the design's
     popularity: Floats  # log of the exposure weight
-    stated_category: Ints  # what the seller put, MISSING if nothing
+    stated_category: Ints  # as the seller states it; MISSING if not stated
     stated_brand: Ints
     image_quality: npt.NDArray[np.str_]  # good, blurred, grey, small or missing
     labelled: Bools
 
     @property
     def ids(self) -> list[str]:
-        return identifiers("p", len(self.design))
+        """The product ids, in order."""
+        return make_ids("p", len(self.design))
 
 
 @dataclass(frozen=True)
 class Assortment:
-    """What is for sale."""
+    """The designs, products and brands of a shop."""
 
     designs: Designs
     products: Products
     brands: tuple[tuple[str, str], ...]  # (Chinese, romanised)
 
 
-def identifiers(letter: str, n: int) -> list[str]:
-    """`n` ids in order, such as p00001: sorted as text they are sorted by number."""
+def make_ids(letter: str, n: int) -> list[str]:
+    """Return n ids in ascending order, such as p00001. Sorting them as text keeps the order."""
     width = max(5, len(str(n)))
     return [f"{letter}{i:0{width}d}" for i in range(1, n + 1)]
 
 
 def make_assortment(products: int, days: int, seed: int) -> Assortment:
-    """The designs and products of the shop of `seed`; listing times lie before START + `days`."""
-    rng = make_generator(seed, "assortment")
+    """Return the designs and products of a shop.
+
+    Args:
+        products: their number.
+        days: listing times are before START + days.
+        seed: the shop's seed.
+    """
+    rng = make_generator(seed, "world")
     per_design = 1 + rng.choice(4, size=products, p=parameters.SELLERS_PER_DESIGN)
     design_of = np.repeat(np.arange(products), per_design)[:products]
     designs = _designs(int(design_of[-1]) + 1, seed)
@@ -89,13 +96,13 @@ def make_assortment(products: int, days: int, seed: int) -> Assortment:
 
 
 def persona_weights() -> Floats:
-    """[personas, STYLE_WIDTH]: 1 where the level belongs to the persona, else 0."""
+    """Return [personas, STYLE_WIDTH]: 1 where the level belongs to the persona, else 0."""
     names = [level.name for levels in vocabulary.STYLE for level in levels]
     return np.array([[float(name in liked) for name in names] for liked in vocabulary.PERSONAS.values()])
 
 
 def draw_rows(rng: np.random.Generator, weights: Floats) -> Ints:
-    """One column per row of `weights` [n, k], with probability in proportion to its weight."""
+    """Draw a column index for each row of `weights` [n, k], with probability proportional to the weight."""
     bounds = np.cumsum(weights, axis=1)
     return (rng.random(len(weights))[:, None] * bounds[:, -1:] >= bounds).sum(axis=1)
 
@@ -108,7 +115,7 @@ def _designs(m: int, seed: int) -> Designs:
     assert len(CHILD_AGES) == len(categories[0].ages)
     genders = np.array([(c.boys, c.girls, 1 - c.boys - c.girls) for c in categories])
     gender = draw_rows(rng, genders[category])
-    # In the order of CHILD_GENDERS; sweet things are made for girls more often, and so on: colour alone does not tell.
+    # [genders, personas]: how often each persona is made for each gender, so that colour alone does not decide it.
     lean = np.array([[0.45, 1.6, 1.0, 1.3, 1.0], [1.7, 0.6, 1.0, 0.9, 1.1], [1.0, 1.0, 1.3, 1.0, 1.0]])
     assert len(lean) == len(CHILD_GENDERS)
     persona = draw_rows(rng, lean[gender])
@@ -137,7 +144,7 @@ def _products(designs: Designs, design: Ints, days: int, seed: int) -> Products:
     rng = make_generator(seed, "products")
     n = len(design)
     existing = np.arange(n) < np.ceil(n * parameters.EXISTING_SHARE)
-    # New products are listed before ten in the morning, so that most of their first day is left to them.
+    # New products are listed before 10:00, so that they have most of their first day.
     day = np.sort(rng.integers(0, days, size=n))
     listed = START + day * DAY + (rng.random(n) * DAY * 10 / 24).astype(np.int64)
     before = START - (rng.random(n) * 30 * DAY).astype(np.int64) - 1

@@ -1,4 +1,4 @@
-"""What is on a thing and behind it: colours, patterns, emblems, backgrounds. Images are square, CANVAS pixels wide."""
+"""Colours, patterns, emblems and backgrounds. Images are square and CANVAS pixels wide."""
 
 from functools import lru_cache
 
@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from producers.datasets.shop.shapes import Points, ellipse, smooth
 
 CANVAS = 192
-"""Pictures are painted at this size and made smaller at the end, which smooths the edges."""
+"""Images are painted at this size and reduced at the end, which smooths the edges."""
 Colour = tuple[int, int, int]
 
 PALETTE: tuple[Colour, ...] = (
@@ -26,24 +26,24 @@ BACKGROUNDS: tuple[Colour, ...] = (
 
 
 def mix(first: Colour, second: Colour, share: float) -> Colour:
-    """`share` of the second colour in the first."""
+    """Return the first colour with `share` (0 to 1) of the second mixed in."""
     r, g, b = (round(x + (y - x) * share) for x, y in zip(first, second, strict=True))
     return (r, g, b)
 
 
 def contrast(colour: Colour) -> Colour:
-    """What a pattern is printed in: nearly white, on light colours a deep shade of them."""
+    """Return the colour of a pattern: nearly white on dark colours, a deep shade of a light colour."""
     light = 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2] > 168
     return mix(colour, INK, 0.55) if light else mix(colour, CREAM, 0.86)
 
 
 PITCH = {"plain": 1, "stripes": 28, "dots": 19, "checks": 36, "stars": 42, "hearts": 30, "flowers": 36, "zigzag": 26}
-"""After how many pixels a pattern repeats."""
+"""The number of pixels after which a pattern repeats."""
 
 
 @lru_cache(maxsize=len(PITCH))
 def pattern(name: str) -> Image.Image:
-    """The printed places of a pattern as a mask, one repeat wider than CANVAS."""
+    """Return the mask of a pattern (a name of vocabulary.PATTERNS), one repeat larger than CANVAS."""
     pitch = PITCH[name]
     size = CANVAS + pitch
     mask = Image.new("L", (size, size), 0)
@@ -70,7 +70,7 @@ def pattern(name: str) -> Image.Image:
 
 
 def _print(name: str, size: float) -> list[tuple[Points, int]]:
-    """The shapes of one repeat around the origin, and their ink: 255 printed, 0 left blank."""
+    """Return the shapes of one repeat around the origin, with their mask value: 255 printed, 0 blank."""
     if name == "dots":
         return [(ellipse(0, 0, size * 0.75, size * 0.75), 255)]
     if name == "stars":
@@ -83,14 +83,14 @@ def _print(name: str, size: float) -> list[tuple[Points, int]]:
 
 
 def star(x: float, y: float, size: float) -> Points:
-    """A star with five points."""
+    """Return a star with five points."""
     turn = np.arange(10) * np.pi / 5 - np.pi / 2
     radius = np.where(np.arange(10) % 2 == 0, size, size * 0.42)
     return np.stack([x + radius * np.cos(turn), y + radius * np.sin(turn)], axis=1)
 
 
 def heart(x: float, y: float, size: float) -> Points:
-    """A heart."""
+    """Return a heart."""
     t = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     wide = 16 * np.sin(t) ** 3
     high = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
@@ -98,7 +98,7 @@ def heart(x: float, y: float, size: float) -> Points:
 
 
 def emblem(name: str) -> list[tuple[Points, Colour]]:
-    """The shapes of an emblem in the unit square, in the order of painting."""
+    """Return the shapes of an emblem (a name of vocabulary.EMBLEMS) within [-1, 1], in painting order."""
     if name == "bear":
         fur = (150, 98, 62)
         shapes = [(ellipse(side * 0.66, -0.6, 0.34, 0.34), fur) for side in (-1, 1)]
@@ -161,7 +161,7 @@ def emblem(name: str) -> list[tuple[Points, Colour]]:
 
 
 def background(seller: int, rng: np.random.Generator) -> Image.Image:
-    """A seller's usual backdrop: one tint, a table under it, or a round stage."""
+    """Return a seller's background: one tint, with a table, or with a disc."""
     tint = BACKGROUNDS[seller % len(BACKGROUNDS)]
     image = Image.new("RGB", (CANVAS, CANVAS), tint)
     draw = ImageDraw.Draw(image)

@@ -1,8 +1,8 @@
-"""Who was shown what, and when: page views as a recommender fills them.
+"""Generates impressions: page views that a recommender fills with products.
 
-A page view is one user's, with 6 to 14 products within a minute and a half. A slot goes to a popular product, recent
-ones more readily, or to a new arrival; of the few candidates drawn for it the recommender takes one that suits what it
-knows of the child and guesses of the user. A product is shown from its listing on, and once on a page.
+A page view belongs to one user and shows 6 to 14 products within 90 seconds. For each slot a few candidates are drawn,
+either by popularity and recency or among new products, and the recommender picks one that matches the child and the
+user's taste. A product is shown only after its listing time, and once on a page.
 """
 
 from dataclasses import dataclass
@@ -17,52 +17,60 @@ from producers.datasets.shop.random_streams import make_generator
 
 HOUR = DAY // 24
 HOUR_WEIGHTS = (2, 1, 1, 1, 1, 2, 4, 6, 7, 8, 9, 9, 10, 9, 8, 8, 8, 8, 9, 12, 16, 17, 13, 6)
-SPARE = 1.12
-"""Slots drawn per slot wanted: some fall to products already on the page or not yet listed."""
+OVERSAMPLING = 1.12
+"""Slots drawn per slot needed, because some draws are repeated or not yet listed products."""
 
 
 @dataclass(frozen=True)
 class GeneratedImpressions:
-    """Impressions in order of time, one array entry each."""
+    """Impressions sorted by time, one array element each."""
 
     user: Ints
     product: Ints
-    moment: Ints  # microseconds, UTC
-    page: Ints  # of the page view
+    timestamp_us: Ints  # microseconds since 1970 UTC
+    page: Ints  # number of the page view
     position: Ints  # on the page, from 1
 
 
 def generate_impressions(
     assortment: Assortment, people: People, *, days: int, impressions: int, seed: int
 ) -> GeneratedImpressions:
-    """About `impressions` impressions within [START, START + `days`)."""
+    """Return about `impressions` impressions within [START, START + days).
+
+    Args:
+        assortment: the products.
+        people: the users.
+        days: the length of the log.
+        impressions: their approximate number.
+        seed: the shop's seed.
+    """
     rng = make_generator(seed, "impressions")
     user, begin = _page_views(people, days, impressions, rng)
     size = rng.integers(parameters.PAGE[0], parameters.PAGE[1] + 1, size=len(user))
-    page = np.repeat(np.arange(len(user)), np.ceil(size * SPARE).astype(np.int64))
-    product = _fill(assortment, people, user[page], begin[page], days, rng)
+    page = np.repeat(np.arange(len(user)), np.ceil(size * OVERSAMPLING).astype(np.int64))
+    product = _fill_slots(assortment, people, user[page], begin[page], days, rng)
     allowed = assortment.products.listed_at[product] <= begin[page]
-    allowed &= _first_of_its_kind(page * len(assortment.products.design) + product, allowed)
+    allowed &= _is_first_of_key(page * len(assortment.products.design) + product, allowed)
     page, product = page[allowed], product[allowed]
-    # Better sellers stand higher up, more or less.
+    # Popular products tend to be placed higher.
     order = np.lexsort((-assortment.products.popularity[product] + 1.5 * rng.gumbel(size=len(page)), page))
     page, product = page[order], product[order]
     rank = np.arange(len(page)) - np.searchsorted(page, page)
     kept = rank < size[page]
     page, product, rank = page[kept], product[kept], rank[kept]
-    moment = begin[page] + _seconds_on_page(page, rank, rng)
-    in_time = np.lexsort((rank, page, moment))
+    timestamp_us = begin[page] + _time_on_page(page, rank, rng)
+    in_time = np.lexsort((rank, page, timestamp_us))
     return GeneratedImpressions(
         user=user[page][in_time],
         product=product[in_time],
-        moment=moment[in_time],
+        timestamp_us=timestamp_us[in_time],
         page=page[in_time],
         position=rank[in_time] + 1,
     )
 
 
 def _page_views(people: People, days: int, impressions: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
-    """Users and beginnings of page views, ordered by beginning."""
+    """Return users and start times of page views, sorted by start time."""
     views = max(1, round(impressions * 2 / sum(parameters.PAGE)))
     user = rng.choice(len(people.activity), size=views, p=people.activity)
     weekday = (np.arange(days) + 4) % 7  # START is a Thursday
@@ -75,22 +83,22 @@ def _page_views(people: People, days: int, impressions: int, rng: np.random.Gene
     return user[order], begin[order]
 
 
-def _fill(
-    assortment: Assortment, people: People, user: Ints, moment: Ints, days: int, rng: np.random.Generator
+def _fill_slots(
+    assortment: Assortment, people: People, user: Ints, timestamp_us: Ints, days: int, rng: np.random.Generator
 ) -> Ints:
-    """A product per slot; slots are ordered by time."""
+    """Return a product for each slot; slots are sorted by time."""
     product = np.zeros(len(user), np.int64)
-    edges = np.searchsorted(moment, START + np.arange(days + 1) * DAY)
+    edges = np.searchsorted(timestamp_us, START + np.arange(days + 1) * DAY)
     for day, (a, b) in enumerate(pairwise(edges)):
-        candidates = _candidates(assortment, START + day * DAY, int(b - a), rng)
-        suits = _suits(assortment, people, user[a:b], moment[a:b], candidates)
-        best = np.argmax(suits + rng.gumbel(size=suits.shape), axis=1)
+        candidates = _draw_candidates(assortment, START + day * DAY, int(b - a), rng)
+        scores = _score_candidates(assortment, people, user[a:b], timestamp_us[a:b], candidates)
+        best = np.argmax(scores + rng.gumbel(size=scores.shape), axis=1)
         product[a:b] = candidates[np.arange(b - a), best]
     return product
 
 
-def _candidates(assortment: Assortment, morning: int, slots: int, rng: np.random.Generator) -> Ints:
-    """[slots, CANDIDATES] of products listed before the day that begins at `morning` is over."""
+def _draw_candidates(assortment: Assortment, morning: int, slots: int, rng: np.random.Generator) -> Ints:
+    """Return [slots, CANDIDATES] products that are listed before the end of the day that starts at `morning`."""
     goods = assortment.products
     n = int(np.searchsorted(goods.listed_at, morning + DAY))
     age = np.maximum(morning + DAY / 2 - goods.listed_at[:n], 0) / DAY
@@ -107,31 +115,33 @@ def _draw(weights: Floats, draw: Floats) -> Ints:
     return np.searchsorted(bounds, draw * bounds[-1], side="right")
 
 
-def _suits(assortment: Assortment, people: People, user: Ints, moment: Ints, candidates: Ints) -> Floats:
-    """[slots, CANDIDATES]: what the recommender thinks of them; of unknown children it thinks nothing."""
+def _score_candidates(
+    assortment: Assortment, people: People, user: Ints, timestamp_us: Ints, candidates: Ints
+) -> Floats:
+    """Return the recommender's scores [slots, CANDIDATES]; it ignores the age of unknown children."""
     design = assortment.products.design[candidates]
-    stage = age_in_stages(age_months(people.birthday[user], moment))
+    stage = age_in_stages(age_months(people.birthday[user], timestamp_us))
     gap = np.abs(stage[:, None] - assortment.designs.age[design] - 0.5)
     style = assortment.designs.style()
-    liking = np.stack([(people.taste[user] * style[design[:, i]]).sum(axis=1) for i in range(design.shape[1])], axis=1)
+    taste = np.stack([(people.taste[user] * style[design[:, i]]).sum(axis=1) for i in range(design.shape[1])], axis=1)
     interest = people.interest[user[:, None], assortment.designs.category[design]] / parameters.INTEREST_SPREAD
     return (
-        -parameters.PICKS_BY_AGE * np.where(people.known[user][:, None], gap, 0)
+        -parameters.PICKS_BY_AGE * np.where(people.is_known[user][:, None], gap, 0)
         + parameters.PICKS_BY_INTEREST * interest
-        + parameters.PICKS_BY_TASTE * liking
+        + parameters.PICKS_BY_TASTE * taste
     )
 
 
-def _first_of_its_kind(key: Ints, allowed: np.ndarray) -> np.ndarray:
-    """True where `key` occurs for the first time among the allowed."""
+def _is_first_of_key(key: Ints, allowed: np.ndarray) -> np.ndarray:
+    """Return where `key` occurs for the first time among the allowed rows."""
     first = np.zeros(len(key), bool)
     rows = np.flatnonzero(allowed)
     first[rows[np.unique(key[rows], return_index=True)[1]]] = True
     return first
 
 
-def _seconds_on_page(page: Ints, rank: Ints, rng: np.random.Generator) -> Ints:
-    """Microseconds since the page began; products that came into view together have the same."""
+def _time_on_page(page: Ints, rank: Ints, rng: np.random.Generator) -> Ints:
+    """Return microseconds since the start of the page; products that appear together have the same."""
     gap = rng.exponential(parameters.PAGE_SECONDS / 2 / parameters.PAGE[1], size=len(page))
     gap[(rng.random(len(page)) < 0.35) | (rank == 0)] = 0
     total = np.cumsum(gap)

@@ -1,7 +1,7 @@
-"""One product's picture, drawn flat; and all of them, in several processes.
+"""Draws one product's image, and all images in several processes.
 
-The design decides category, colour, pattern, emblem, cut and how old the child is that it fits; the seller decides
-backdrop, crop and angle. All rng comes from the product's own stream: the picture is the same whoever draws it.
+The design determines category, colour, pattern, emblem, cut and age; the seller determines background, crop and angle.
+Every random number comes from the product's own generator, so an image does not depend on the process that draws it.
 """
 
 from collections.abc import Iterator
@@ -21,31 +21,37 @@ from producers.datasets.shop.shapes import Points, Silhouette, ellipse
 from producers.datasets.shop.silhouettes import child, outline
 
 SIZE = 96
-"""Width and height of a picture in pixels."""
-CHUNK = 250
+"""Width and height of an image in pixels."""
+PRODUCTS_PER_TASK = 250
 BOW: Colour = (232, 62, 128)
 PENNANT: Colour = (40, 104, 200)
 
 
 def draw_images(assortment: Assortment, folder: Path, *, seed: int, processes: int) -> Iterator[int]:
-    """Write `folder`/<product_id>.jpg for each product that has a picture; yields how many products are done, in steps.
+    """Write `folder`/<product_id>.jpg for each product that has an image; yield the number of products of each task.
 
-    The files do not depend on `processes`.
+    Args:
+        assortment: the products.
+        folder: an existing folder.
+        seed: the shop's seed.
+        processes: their number; the files do not depend on it.
     """
     n = len(assortment.products.design)
-    chunks = [range(a, min(a + CHUNK, n)) for a in range(0, n, CHUNK)]
-    if processes == 1 or len(chunks) == 1:
-        for chunk in chunks:
-            yield _draw_chunk(assortment, folder, seed, chunk)
+    row_ranges = [range(a, min(a + PRODUCTS_PER_TASK, n)) for a in range(0, n, PRODUCTS_PER_TASK)]
+    if processes == 1 or len(row_ranges) == 1:
+        for rows in row_ranges:
+            yield _draw_rows(assortment, folder, seed, rows)
         return
-    # Spawned, not forked: the parent may hold threads of Arrow and NumPy.
+    # Spawned, not forked, because Arrow and NumPy may have started threads in this process.
     with ProcessPoolExecutor(
         processes, mp_context=get_context("spawn"), initializer=_set_assortment, initargs=(assortment,)
     ) as pool:
-        yield from pool.map(_draw_chunk_of_shared, [folder] * len(chunks), [seed] * len(chunks), chunks)
+        yield from pool.map(
+            _draw_rows_of_shared_assortment, [folder] * len(row_ranges), [seed] * len(row_ranges), row_ranges
+        )
 
 
-_assortment: Assortment | None = None  # of this worker process
+_assortment: Assortment | None = None  # set in each worker process
 
 
 def _set_assortment(assortment: Assortment) -> None:
@@ -53,21 +59,27 @@ def _set_assortment(assortment: Assortment) -> None:
     _assortment = assortment
 
 
-def _draw_chunk_of_shared(folder: Path, seed: int, chunk: range) -> int:
+def _draw_rows_of_shared_assortment(folder: Path, seed: int, rows: range) -> int:
     assert _assortment is not None
-    return _draw_chunk(_assortment, folder, seed, chunk)
+    return _draw_rows(_assortment, folder, seed, rows)
 
 
-def _draw_chunk(assortment: Assortment, folder: Path, seed: int, chunk: range) -> int:
+def _draw_rows(assortment: Assortment, folder: Path, seed: int, rows: range) -> int:
     ids = assortment.products.ids
-    for product in chunk:
+    for product in rows:
         if assortment.products.image_quality[product] != "missing":
             draw_image(assortment, product, seed=seed).save(folder / f"{ids[product]}.jpg", quality=88)
-    return len(chunk)
+    return len(rows)
 
 
 def draw_image(assortment: Assortment, product: int, *, seed: int) -> Image.Image:
-    """The picture of the product in that row, SIZE pixels square, RGB; of low quality if it is said to be."""
+    """Return the image of a product: RGB, SIZE pixels square, degraded if `image_quality` says so.
+
+    Args:
+        assortment: the products.
+        product: the product's row.
+        seed: the shop's seed.
+    """
     designs, goods = assortment.designs, assortment.products
     rng = make_generator(seed, "picture", product)
     design = goods.design[product]
@@ -83,14 +95,14 @@ def draw_image(assortment: Assortment, product: int, *, seed: int) -> Image.Imag
         _paint_child(image, age, rng)
     zoom = float(rng.uniform(0.90, 1.12)) * (0.55 + 0.35 * growth) * (0.45 if quality == "small" else 1.0)
     middle = CANVAS * (0.5 + rng.uniform(-0.04, 0.04, size=2) + np.array([-0.07 if shows_model else 0, 0]))
-    placed = _Placement(middle, zoom * CANVAS * 0.5, float(np.deg2rad(rng.normal(0, 5))), bool(rng.random() < 0.5))
-    _paint_product(image, shape, placed, designs.levels[design], int(designs.second_colour[design]), rng)
-    _paint_gender(image, placed, int(designs.gender[design]), rng)
+    placement = _Placement(middle, zoom * CANVAS * 0.5, float(np.deg2rad(rng.normal(0, 5))), bool(rng.random() < 0.5))
+    _paint_product(image, shape, placement, designs.levels[design], int(designs.second_colour[design]), rng)
+    _paint_gender(image, placement, int(designs.gender[design]), rng)
     return _degrade(image, quality, rng)
 
 
 class _Placement:
-    """Turns unit coordinates into pixels."""
+    """Position, scale, angle and mirroring of a product in an image; converts silhouette coordinates to pixels."""
 
     def __init__(self, middle: np.ndarray, scale: float, angle: float, flip: bool) -> None:
         turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
@@ -102,14 +114,19 @@ class _Placement:
 
 
 def _pick_detail(true: int, n: int, rng: np.random.Generator) -> int:
-    """The true stage, at times a neighbour."""
+    """Return the true stage, or with probability 1 - AGE_DETAIL_FIDELITY a neighbouring one."""
     if rng.random() < parameters.AGE_DETAIL_FIDELITY:
         return true
     return int(np.clip(true + (1 if rng.random() < 0.5 else -1), 0, n - 1))
 
 
 def _paint_product(
-    image: Image.Image, shape: Silhouette, placed: _Placement, levels: np.ndarray, second: int, rng: np.random.Generator
+    image: Image.Image,
+    shape: Silhouette,
+    placement: _Placement,
+    levels: np.ndarray,
+    second: int,
+    rng: np.random.Generator,
 ) -> None:
     colour_, pattern_, emblem_, cut_, _ = (int(level) for level in levels)
     colour = decoration.mix(decoration.PALETTE[colour_], (255, 255, 255), float(rng.uniform(0, 0.12)))
@@ -118,62 +135,64 @@ def _paint_product(
     cut = vocabulary.CUTS[cut_].name
     paints = {"accent": accent, "dark": decoration.INK, "light": decoration.CREAM}
     draw = ImageDraw.Draw(image)
-    polygons = [(placed(part.points), part.paint) for part in shape.parts]
+    polygons = [(placement(part.points), part.paint) for part in shape.parts]
     bottom = max(y for points, _ in polygons for _, y in points)
-    x, reach = float(placed.middle[0]), placed.scale * 0.7
+    x, reach = float(placement.middle[0]), placement.scale * 0.7
     draw.ellipse((x - reach, bottom - 7, x + reach, bottom + 9), fill=(222, 218, 214))
-    # A thin rim keeps pale things apart from pale backdrops; the outlined cut has a bold one.
+    # A thin rim separates pale products from pale backgrounds; the outlined cut has a bold rim.
     rim, width = (decoration.INK, 11) if cut == "outlined" else (decoration.mix(colour, decoration.INK, 0.35), 4)
     for points, _ in polygons:
         draw.line([*points, points[0], points[1]], fill=rim, width=width, joint="curve")
-    cloth = _cloth(colour, accent, vocabulary.PATTERNS[pattern_].name, cut, placed, rng)
+    cloth = _draw_cloth(colour, accent, vocabulary.PATTERNS[pattern_].name, cut, placement, rng)
     for points, paint in polygons:
         if paint == "body":
             mask = Image.new("L", (CANVAS, CANVAS), 0)
             ImageDraw.Draw(mask).polygon(points, fill=255)
             if cut == "piped":
                 image.paste(accent, (0, 0), mask)
-                inner = placed.middle + 0  # piping: the edge in the second colour
+                inner = placement.middle + 0  # piping: the edge in the second colour
                 centre = np.mean(points, axis=0) * 0.5 + inner * 0.5
                 mask = Image.new("L", (CANVAS, CANVAS), 0)
                 ImageDraw.Draw(mask).polygon([tuple(p) for p in (np.array(points) - centre) * 0.84 + centre], fill=255)
             image.paste(cloth, (0, 0), mask)
         else:
             draw.polygon(points, fill=paints[paint])
-    _paint_emblem(draw, vocabulary.EMBLEMS[emblem_].name, shape.emblem, placed)
+    _paint_emblem(draw, vocabulary.EMBLEMS[emblem_].name, shape.emblem, placement)
 
 
-def _cloth(
-    colour: Colour, accent: Colour, name: str, cut: str, placed: _Placement, rng: np.random.Generator
+def _draw_cloth(
+    colour: Colour, accent: Colour, name: str, cut: str, placement: _Placement, rng: np.random.Generator
 ) -> Image.Image:
-    """The material, to be cut out along the outline."""
+    """Return the material as an image, which is cut out along the outline."""
     cloth = Image.new("RGB", (CANVAS, CANVAS), colour)
     x, y = (int(at) for at in rng.integers(0, decoration.PITCH[name], size=2))
     print_ = decoration.pattern(name).crop((x, y, x + CANVAS, y + CANVAS))
     cloth.paste(decoration.contrast(colour), (0, 0), print_)
     draw = ImageDraw.Draw(cloth)
     if cut == "two-tone":
-        draw.rectangle((0, float(placed.middle[1]) + 0.18 * placed.scale, CANVAS, CANVAS), fill=accent)
+        draw.rectangle((0, float(placement.middle[1]) + 0.18 * placement.scale, CANVAS, CANVAS), fill=accent)
     elif cut == "patched":
         for x_, y_ in ((-0.42, -0.3), (0.4, 0.5)):
-            (cx, cy), size = placed(np.array([(x_, y_)]))[0], 0.27 * placed.scale
+            (cx, cy), size = placement(np.array([(x_, y_)]))[0], 0.27 * placement.scale
             draw.rectangle((cx - size, cy - size, cx + size, cy + size), fill=accent, outline=decoration.CREAM, width=3)
     return cloth
 
 
-def _paint_emblem(draw: ImageDraw.ImageDraw, name: str, place: tuple[float, float, float], placed: _Placement) -> None:
+def _paint_emblem(
+    draw: ImageDraw.ImageDraw, name: str, place: tuple[float, float, float], placement: _Placement
+) -> None:
     if name == "none":
         return
     x, y, size = place
     size = max(size, 0.24)
     disc = ellipse(x, y, size * 1.2, size * 1.2)
-    draw.polygon(placed(disc), fill=decoration.CREAM)
+    draw.polygon(placement(disc), fill=decoration.CREAM)
     for points, colour in decoration.emblem(name):
-        draw.polygon(placed(points * size * 0.9 + [x, y]), fill=colour)
+        draw.polygon(placement(points * size * 0.9 + [x, y]), fill=colour)
 
 
 def _paint_child(image: Image.Image, stage: int, rng: np.random.Generator) -> None:
-    """The child that it fits, in the lower right corner."""
+    """Paint a child of the stage in the lower right corner."""
     height = CANVAS * float(rng.uniform(0.27, 0.31))
     at = np.array([CANVAS * 0.86, CANVAS * 0.97 - height])
     clothes = decoration.PALETTE[int(rng.integers(len(decoration.PALETTE)))]
@@ -184,14 +203,14 @@ def _paint_child(image: Image.Image, stage: int, rng: np.random.Generator) -> No
         draw.polygon(points, fill=paints[part.paint], outline=decoration.INK)
 
 
-def _paint_gender(image: Image.Image, placed: _Placement, gender: int, rng: np.random.Generator) -> None:
-    """A bow for girls, a pennant for boys, in the upper left corner of the thing; not always."""
+def _paint_gender(image: Image.Image, placement: _Placement, gender: int, rng: np.random.Generator) -> None:
+    """Paint a bow for girls or a pennant for boys at the upper left, with probability GENDER_SHOWN."""
     draw = ImageDraw.Draw(image)
     name = CHILD_GENDERS[gender]
     if name == "unisex" or rng.random() >= parameters.GENDER_SHOWN:
         return
     size = 17.0
-    x, y = placed.middle + np.array([-0.62, -0.68]) * placed.scale
+    x, y = placement.middle + np.array([-0.62, -0.68]) * placement.scale
     x, y = max(float(x), size + 2), max(float(y), size + 2)
     if name == "girl":
         for side in (-1, 1):
@@ -205,7 +224,7 @@ def _paint_gender(image: Image.Image, placed: _Placement, gender: int, rng: np.r
 
 
 def _degrade(image: Image.Image, quality: str, rng: np.random.Generator) -> Image.Image:
-    """Made small; blurred or greyed where the seller did no better."""
+    """Return the image reduced to SIZE, blurred or greyed according to `quality`."""
     if quality == "blurred":
         image = image.resize((15, 15), Image.Resampling.BOX)
     elif quality == "grey":

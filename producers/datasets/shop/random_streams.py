@@ -1,4 +1,4 @@
-"""One stream of random numbers per part of the shop, so that a change in one part leaves the others as they were."""
+"""An independent random generator for each part of the shop: changing one part does not change the others."""
 
 import zlib
 
@@ -6,5 +6,11 @@ import numpy as np
 
 
 def make_generator(seed: int, part: str, *numbers: int) -> np.random.Generator:
-    """The stream of `part` (and, within it, of `numbers`, for instance a product's row) in the shop of `seed`."""
+    """Return the generator of a part of the shop.
+
+    Args:
+        seed: the shop's seed.
+        part: the part's name. Renaming a part changes the shop.
+        *numbers: a member of the part, for example a product's row.
+    """
     return np.random.default_rng([seed, zlib.crc32(part.encode()), *numbers])

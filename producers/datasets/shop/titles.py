@@ -1,4 +1,4 @@
-"""What sellers write: some of the truth in their own words, and in stuffed titles words that do not apply (蹭词)."""
+"""Titles as sellers write them: some true attributes, and in stuffed titles words that do not apply (蹭词)."""
 
 from dataclasses import dataclass
 
@@ -12,33 +12,39 @@ from producers.datasets.shop.vocabulary import AGE_WORDS, CATEGORIES, FILLERS, G
 
 @dataclass(frozen=True)
 class Titles:
-    """One entry per product."""
+    """The titles of n products."""
 
     text: list[str]
-    stuffed: np.ndarray  # bool: whether words were added that do not apply
+    is_stuffed: np.ndarray  # bool [n], whether words were added that do not apply
 
 
 def write_titles(assortment: Assortment, *, language: str, seed: int) -> Titles:
-    """The titles of all products, in `language` (vocabulary.LANGUAGES)."""
-    stuffed = make_generator(seed, "stuffing").random(len(assortment.products.design)) < parameters.STUFFED
+    """Return the titles of all products.
+
+    Args:
+        assortment: the products.
+        language: one of vocabulary.LANGUAGES.
+        seed: the shop's seed.
+    """
+    is_stuffed = make_generator(seed, "stuffing").random(len(assortment.products.design)) < parameters.STUFFED
     text = []
-    for product, stuff in enumerate(stuffed):
+    for product, stuffed in enumerate(is_stuffed):
         rng = make_generator(seed, "title", product)
         chunks = _true_chunks(assortment, product, language, rng)
-        if stuff:
+        if stuffed:
             chunks += _stuffing(assortment, int(assortment.products.design[product]), language, rng)
-        chunks += _several(FILLERS[language], int(rng.integers(1, 5)), rng)
+        chunks += _pick_words(FILLERS[language], int(rng.integers(1, 5)), rng)
         text.append(_join(_brand(assortment, product, language, rng), chunks, language, rng))
-    return Titles(text, stuffed)
+    return Titles(text, is_stuffed)
 
 
 def _true_chunks(assortment: Assortment, product: int, language: str, rng: np.random.Generator) -> list[str]:
-    """Words that apply; the category's always, the others more or less often."""
+    """Return words that apply: always the category's, the others with their probability."""
     designs = assortment.designs
     design = assortment.products.design[product]
     level = {name: int(designs.levels[design, i]) for i, name in enumerate(STYLE_NAMES)}
     emblem = STYLE[STYLE_NAMES.index("emblem")][level["emblem"]].words(language)
-    said = [
+    attributes = [
         (1.0, CATEGORIES[designs.category[design]].words(language)),
         (parameters.SAYS_AGE, AGE_WORDS[language][designs.age[design]]),
         (parameters.SAYS_GENDER, GENDER_WORDS[language][designs.gender[design]]),
@@ -47,11 +53,11 @@ def _true_chunks(assortment: Assortment, product: int, language: str, rng: np.ra
         (parameters.SAYS_EMBLEM if emblem else 0.0, emblem),
         (parameters.SAYS_FUNCTION, vocabulary.FUNCTIONS[level["function"]].words(language)),
     ]
-    return [_one(words, rng) for often, words in said if rng.random() < often]
+    return [_pick_word(words, rng) for probability, words in attributes if rng.random() < probability]
 
 
 def _stuffing(assortment: Assortment, design: int, language: str, rng: np.random.Generator) -> list[str]:
-    """Words of other levels than the design's; at least one."""
+    """Return at least one word of levels that the design does not have."""
     designs = assortment.designs
     kinds = [
         (parameters.STUFFS_AGE, int(designs.age[design]), AGE_WORDS[language]),
@@ -59,15 +65,15 @@ def _stuffing(assortment: Assortment, design: int, language: str, rng: np.random
         (parameters.STUFFS_GENDER, int(designs.gender[design]), GENDER_WORDS[language]),
         (parameters.STUFFS_CATEGORY, int(designs.category[design]), [c.words(language) for c in CATEGORIES]),
     ]
-    for often, name in (
+    for probability, name in (
         (parameters.STUFFS_COLOUR, "colour"),
         (parameters.STUFFS_PATTERN, "pattern"),
         (parameters.STUFFS_FUNCTION, "function"),
     ):
         block = STYLE_NAMES.index(name)
-        kinds.append((often, int(designs.levels[design, block]), [x.words(language) for x in STYLE[block]]))
+        kinds.append((probability, int(designs.levels[design, block]), [x.words(language) for x in STYLE[block]]))
     chosen = [kind for kind in kinds if rng.random() < kind[0]] or kinds[:1]
-    return [_one(words[_other(true, len(words), rng)], rng) for _, true, words in chosen]
+    return [_pick_word(words[_pick_other_level(true, len(words), rng)], rng) for _, true, words in chosen]
 
 
 def _brand(assortment: Assortment, product: int, language: str, rng: np.random.Generator) -> str:
@@ -79,26 +85,26 @@ def _brand(assortment: Assortment, product: int, language: str, rng: np.random.G
 
 
 def _join(brand: str, chunks: list[str], language: str, rng: np.random.Generator) -> str:
-    """The brand, then the chunks in any order; Chinese runs on, but for a space here and there."""
+    """Return the brand and the chunks in random order; Chinese has few spaces."""
     ordered = [chunks[i] for i in rng.permutation(len(chunks))]
     if language == "en":
         return " ".join([brand, *ordered] if brand else ordered)
     title = f"【{brand}】" if brand else ""
     for chunk in ordered:
-        touching = title[-1:].isascii() and title[-1:].isalnum() and chunk[0].isascii()
-        title += f" {chunk}" if title and (touching or rng.random() < 0.25) else chunk
+        would_join_ascii = title[-1:].isascii() and title[-1:].isalnum() and chunk[0].isascii()
+        title += f" {chunk}" if title and (would_join_ascii or rng.random() < 0.25) else chunk
     return title
 
 
-def _one(words: tuple[str, ...], rng: np.random.Generator) -> str:
-    """The plainest word half of the time, else any."""
+def _pick_word(words: tuple[str, ...], rng: np.random.Generator) -> str:
+    """Return the most common word half of the time, otherwise a random word."""
     return words[0] if rng.random() < 0.5 else words[int(rng.integers(len(words)))]
 
 
-def _several(words: tuple[str, ...], n: int, rng: np.random.Generator) -> list[str]:
+def _pick_words(words: tuple[str, ...], n: int, rng: np.random.Generator) -> list[str]:
     return [words[i] for i in rng.permutation(len(words))[:n]]
 
 
-def _other(true: int, n: int, rng: np.random.Generator) -> int:
-    """Another level than the true one."""
+def _pick_other_level(true: int, n: int, rng: np.random.Generator) -> int:
+    """Return a random level other than the true one."""
     return (true + int(rng.integers(1, n))) % n

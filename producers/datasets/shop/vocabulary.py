@@ -1,6 +1,6 @@
-"""What there is to sell, and the words sellers use for it, Chinese and English.
+"""Categories and attributes of products, and the words that sellers use for them, in Chinese and English.
 
-The first word of a level is the plainest. Cuts have no words: they are seen in the picture and nowhere else.
+The first word of a level is the most common one. Cuts have no words, because only images show them.
 """
 
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ class Level:
     en: tuple[str, ...] = ()
 
     def words(self, language: str) -> tuple[str, ...]:
-        """What sellers call it."""
+        """Return the words that sellers use for it, in a language of LANGUAGES."""
         return self.zh if language == "zh" else self.en
 
 
 @dataclass(frozen=True)
 class Category:
-    """A second-level category: `>`-joined paths, words, how its designs spread over ages and genders, a usual price."""
+    """A second-level category: paths joined by `>`, words, shares of its designs by age and gender, the usual price."""
 
     name: str
     zh_path: str
@@ -37,11 +37,11 @@ class Category:
     price: float
 
     def path(self, language: str) -> str:
-        """As the catalogue writes it."""
+        """Return its path in the catalogue, in a language of LANGUAGES."""
         return self.zh_path if language == "zh" else self.en_path
 
     def words(self, language: str) -> tuple[str, ...]:
-        """What sellers call it."""
+        """Return the words that sellers use for it, in a language of LANGUAGES."""
         return self.zh if language == "zh" else self.en
 
 
@@ -115,7 +115,7 @@ EMBLEMS = (
     Level("whale", ("鲸鱼", "海洋", "小鲸"), ("whale", "ocean", "sea")),
 )
 CUTS = (Level("simple"), Level("outlined"), Level("two-tone"), Level("piped"), Level("patched"))
-"""How the thing is made up: seen in the picture and said nowhere."""
+"""The cut of a product: shown in images, never stated in titles."""
 FUNCTIONS = (
     Level("organic", ("有机棉", "A类纯棉", "天然材质"), ("organic", "natural", "pure")),
     Level("non-slip", ("防滑", "止滑", "防摔"), ("non-slip", "anti-slip", "grippy")),
@@ -124,7 +124,7 @@ FUNCTIONS = (
     Level("breathable", ("透气", "轻薄", "网眼"), ("breathable", "light", "mesh")),
     Level("portable", ("便携", "可折叠", "轻便"), ("portable", "foldable", "travel")),
 )
-"""What it does or is made of: said in the title and seen nowhere."""
+"""The function or material of a product: stated in titles, never shown in images."""
 
 AGE_WORDS = {
     "zh": (
@@ -161,7 +161,7 @@ BRAND_SYLLABLES = (
     ("禾", "he"), ("柚", "yu"), ("呦", "yo"), ("棉", "mian"), ("果", "guo"), ("星", "xing"), ("糯",
     "nuo"), ("芽", "ya"),
 )  # fmt: skip
-"""Three make a brand that nobody has registered, as far as we know."""
+"""Three syllables make an invented brand name."""
 
 PERSONAS = {
     "sweet": ("pink", "purple", "hearts", "dots", "rabbit", "piped", "organic"),
@@ -170,8 +170,8 @@ PERSONAS = {
     "lively": ("orange", "yellow", "red", "zigzag", "dinosaur", "patched", "washable"),
     "airy": ("blue", "purple", "flowers", "stars", "whale", "none", "two-tone", "portable", "warm"),
 }
-"""Likings that go together; each design leans to one, each user to one or a few."""
+"""Attributes that are liked together. Each design prefers one persona, each user one or a few."""
 STYLE = (COLOURS, PATTERNS, EMBLEMS, CUTS, FUNCTIONS)
-"""The attributes that tastes are about, in the order of the style vector."""
+"""The attributes that taste depends on, in the order of the style vector."""
 STYLE_NAMES = ("colour", "pattern", "emblem", "cut", "function")
 STYLE_WIDTH = sum(len(levels) for levels in STYLE)

@@ -1,4 +1,4 @@
-"""The shop's folder: what a real shop would hand in, and beside it the truth that only evaluation reads.
+"""Writes the shop's folder: the files that a real shop would provide, and the ground truth for evaluation.
 
     products.parquet  images/  impressions.parquet  users.parquet  labels.parquet
     truth/products.parquet  truth/users.parquet  truth/impressions.parquet  truth/words.parquet
@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo import console, schema
-from feature_repo.errors import UsageError, VitrineError
+from feature_repo.errors import InvalidInputError, UsageError
 from producers.datasets.shop import vocabulary
-from producers.datasets.shop.assortment import MISSING, Assortment, identifiers, make_assortment
+from producers.datasets.shop.assortment import MISSING, Assortment, make_assortment, make_ids
 from producers.datasets.shop.clicks import compute_click_probability, draw_clicks
 from producers.datasets.shop.impressions import GeneratedImpressions, generate_impressions
 from producers.datasets.shop.people import People, age_months, make_people
@@ -32,7 +32,7 @@ FOLDERS = ("images", "truth")
 
 @dataclass(frozen=True)
 class ShopSummary:
-    """What came of it."""
+    """The sizes of a generated shop."""
 
     products: int
     designs: int
@@ -41,16 +41,25 @@ class ShopSummary:
 
 
 def make_shop(
-    out: Path, *, products: int, users: int, days: int, seed: int, language: str, impressions_per_user: int
+    output: Path, *, products: int, users: int, days: int, seed: int, language: str, impressions_per_user: int
 ) -> ShopSummary:
-    """Write a shop into the folder `out`; an earlier shop there is replaced.
+    """Write a shop to a folder; an earlier shop there is replaced.
+
+    Args:
+        output: the folder, which is created if missing.
+        products: number of products, at least 1.
+        users: number of users, at least 1.
+        days: days of impressions, at least 1.
+        seed: at least 0; each seed gives another shop.
+        language: of titles, brands and categories, one of vocabulary.LANGUAGES.
+        impressions_per_user: average over all days, at least 1.
 
     Raises:
         UsageError: a number is too small, or the language is unknown.
-        VitrineError: `out` holds something other than a shop.
+        InvalidInputError: `output` holds anything but a shop.
     """
     _check(products, users, days, seed, language, impressions_per_user)
-    _clear(out)
+    _clear(output)
     assortment = make_assortment(products, days, seed)
     titles = write_titles(assortment, language=language, seed=seed)
     people = make_people(users, assortment.designs.style(), seed)
@@ -58,18 +67,18 @@ def make_shop(
     probability = compute_click_probability(assortment, people, log, seed=seed)
     clicked = draw_clicks(probability, seed=seed)
 
-    _write(out / "products.parquet", _products(assortment, titles, language))
-    _write(out / "users.parquet", _users(people))
-    _write(out / "labels.parquet", _labels(assortment, language))
-    _write(out / "impressions.parquet", _impressions(people, log, clicked))
-    _write(out / "truth" / "products.parquet", _true_products(assortment, titles, language))
-    _write(out / "truth" / "users.parquet", _true_users(people))
-    _write(out / "truth" / "words.parquet", _words(language))
-    ids = pa.array(identifiers("i", len(clicked)))
-    _write(out / "truth" / "impressions.parquet", pa.table({"impression_id": ids, "click_probability": probability}))
+    _write(output / "products.parquet", _products(assortment, titles, language))
+    _write(output / "users.parquet", _users(people))
+    _write(output / "labels.parquet", _labels(assortment, language))
+    _write(output / "impressions.parquet", _impressions(people, log, clicked))
+    _write(output / "truth" / "products.parquet", _true_products(assortment, titles, language))
+    _write(output / "truth" / "users.parquet", _true_users(people))
+    _write(output / "truth" / "words.parquet", _words(language))
+    ids = pa.array(make_ids("i", len(clicked)))
+    _write(output / "truth" / "impressions.parquet", pa.table({"impression_id": ids, "click_probability": probability}))
     with console.make_progress_bar() as bar:
-        task = bar.add_task("draw pictures", total=products)
-        for done in draw_images(assortment, out / "images", seed=seed, processes=os.cpu_count() or 1):
+        task = bar.add_task("draw images", total=products)
+        for done in draw_images(assortment, output / "images", seed=seed, processes=os.cpu_count() or 1):
             bar.advance(task, done)
     return ShopSummary(products, len(assortment.designs.category), len(clicked), int(clicked.sum()))
 
@@ -85,19 +94,21 @@ def _check(products: int, users: int, days: int, seed: int, language: str, impre
         raise UsageError(f"--language is {language!r}: use one of {', '.join(vocabulary.LANGUAGES)}")
 
 
-def _clear(out: Path) -> None:
-    """Make the folder, or take an earlier shop out of it."""
-    if out.exists() and not out.is_dir():
-        raise VitrineError(f"{out} is a file: name a folder for the shop")
-    strangers = sorted(p.name for p in out.iterdir() if p.name not in FILES + FOLDERS) if out.exists() else []
-    if strangers:
-        raise VitrineError(f"{out} holds {strangers[0]}, which is no part of a shop: name an empty or a new folder")
+def _clear(output: Path) -> None:
+    """Create the folder, or remove an earlier shop from it."""
+    if output.exists() and not output.is_dir():
+        raise InvalidInputError(f"{output} is a file; name a folder for the shop")
+    other_files = sorted(p.name for p in output.iterdir() if p.name not in FILES + FOLDERS) if output.exists() else []
+    if other_files:
+        raise InvalidInputError(
+            f"{output} holds {other_files[0]}, which is not part of a shop; name an empty or a new folder"
+        )
     for folder in FOLDERS:
-        if (out / folder).exists():
-            shutil.rmtree(out / folder)
-        (out / folder).mkdir(parents=True)
+        if (output / folder).exists():
+            shutil.rmtree(output / folder)
+        (output / folder).mkdir(parents=True)
     for file in FILES:
-        (out / file).unlink(missing_ok=True)
+        (output / file).unlink(missing_ok=True)
 
 
 def _write(file: Path, table: pa.Table) -> None:
@@ -105,7 +116,7 @@ def _write(file: Path, table: pa.Table) -> None:
 
 
 def _take(words: list[str], rows: np.ndarray) -> pa.Array:
-    """`words[row]` per row; null where the row is MISSING."""
+    """Return `words[index]` for each index; null for MISSING."""
     return pa.array(words, pa.string()).take(pa.array(rows, mask=rows == MISSING))
 
 
@@ -118,7 +129,7 @@ def _timestamps(microseconds: np.ndarray) -> pa.Array:
 
 
 def _vectors(values: np.ndarray) -> pa.Array:
-    """A list<float32> array of the rows of `values` [n, width]."""
+    """Return the rows of `values` [n, width] as list<float32>."""
     n, width = values.shape
     offsets = pa.array(np.arange(n + 1, dtype=np.int32) * width)
     return pa.ListArray.from_arrays(offsets, pa.array(values.astype(np.float32).reshape(-1)))
@@ -141,29 +152,29 @@ def _products(assortment: Assortment, titles: Titles, language: str) -> pa.Table
 
 
 def _impressions(people: People, log: GeneratedImpressions, clicked: np.ndarray) -> pa.Table:
-    unknown = ~people.known[log.user]
-    months = age_months(people.birthday[log.user], log.moment).astype(np.float32)
+    is_unknown = ~people.is_known[log.user]
+    months = age_months(people.birthday[log.user], log.timestamp_us).astype(np.float32)
     table = pa.table(
         [
-            identifiers("i", len(clicked)),
-            _take(identifiers("u", len(people.known)), log.user),
-            _take(identifiers("p", int(log.product.max(initial=0)) + 1), log.product),
-            _timestamps(log.moment),
+            make_ids("i", len(clicked)),
+            _take(make_ids("u", len(people.is_known)), log.user),
+            _take(make_ids("p", int(log.product.max(initial=0)) + 1), log.product),
+            _timestamps(log.timestamp_us),
             clicked,
         ],
         schema=schema.IMPRESSIONS,
     )
-    gender = _take(list(schema.CHILD_GENDERS), np.where(unknown, MISSING, people.gender[log.user]))
-    table = table.append_column("child_age_months", pa.array(months, mask=unknown))
+    gender = _take(list(schema.CHILD_GENDERS), np.where(is_unknown, MISSING, people.gender[log.user]))
+    table = table.append_column("child_age_months", pa.array(months, mask=is_unknown))
     table = table.append_column("child_gender", gender)
     return table.append_column("position", pa.array(log.position.astype(np.int16)))
 
 
 def _users(people: People) -> pa.Table:
-    unknown = ~people.known
-    birthday = pa.array(people.birthday.astype(np.int32), mask=unknown).cast(pa.date32())
-    gender = _take(list(schema.CHILD_GENDERS), np.where(unknown, MISSING, people.gender))
-    ids = identifiers("u", len(unknown))
+    is_unknown = ~people.is_known
+    birthday = pa.array(people.birthday.astype(np.int32), mask=is_unknown).cast(pa.date32())
+    gender = _take(list(schema.CHILD_GENDERS), np.where(is_unknown, MISSING, people.gender))
+    ids = make_ids("u", len(is_unknown))
     return pa.table({"user_id": ids, "child_birthday": birthday, "child_gender": gender})
 
 
@@ -171,7 +182,7 @@ def _labels(assortment: Assortment, language: str) -> pa.Table:
     rows = np.flatnonzero(assortment.products.labelled)
     design = assortment.products.design[rows]
     ids = pa.array(assortment.products.ids).take(rows)
-    group = _take(identifiers("d", len(assortment.designs.category)), design)
+    group = _take(make_ids("d", len(assortment.designs.category)), design)
     values = {
         "child_age": _take(list(schema.CHILD_AGES), assortment.designs.age[design]),
         "child_gender": _take(list(schema.CHILD_GENDERS), assortment.designs.gender[design]),
@@ -187,7 +198,7 @@ def _true_products(assortment: Assortment, titles: Titles, language: str) -> pa.
     designs, design = assortment.designs, assortment.products.design
     columns = {
         "product_id": assortment.products.ids,
-        "design_id": _take(identifiers("d", len(designs.category)), design),
+        "design_id": _take(make_ids("d", len(designs.category)), design),
         "child_age": _take(list(schema.CHILD_AGES), designs.age[design]),
         "child_gender": _take(list(schema.CHILD_GENDERS), designs.gender[design]),
         "category": _take(_paths(language), designs.category[design]),
@@ -197,14 +208,17 @@ def _true_products(assortment: Assortment, titles: Titles, language: str) -> pa.
         columns[name] = _take([level.name for level in levels], designs.levels[design, i])
     columns |= {
         "quality": assortment.products.quality,
-        "stuffed": titles.stuffed,
+        "stuffed": titles.is_stuffed,
         "image_quality": pa.array(assortment.products.image_quality.tolist()),
     }
     return pa.table(columns)
 
 
 def _words(language: str) -> pa.Table:
-    """What sellers call each value of each attribute: one row a word, in the spelling of `truth/products.parquet`."""
+    """Return the words that sellers use for each value of each attribute, one row for each word.
+
+    Values are spelled as in `truth/products.parquet`.
+    """
     values: dict[str, list[tuple[str, tuple[str, ...]]]] = {
         "category": [(category.path(language), category.words(language)) for category in CATEGORIES],
         "child_age": list(zip(schema.CHILD_AGES, AGE_WORDS[language], strict=True)),
@@ -224,7 +238,7 @@ def _words(language: str) -> pa.Table:
 def _true_users(people: People) -> pa.Table:
     return pa.table(
         {
-            "user_id": identifiers("u", len(people.known)),
+            "user_id": make_ids("u", len(people.is_known)),
             "child_birthday": pa.array(people.birthday.astype(np.int32)).cast(pa.date32()),
             "child_gender": _take(list(schema.CHILD_GENDERS), people.gender),
             "taste": _vectors(people.taste),

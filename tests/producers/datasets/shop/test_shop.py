@@ -1,4 +1,4 @@
-"""What the generated shop promises, on small shops."""
+"""Properties of the generated shop, tested on small shops."""
 
 import hashlib
 import subprocess
@@ -24,7 +24,7 @@ SMALL = {"products": 600, "users": 80, "days": 24, "seed": 3, "language": "zh", 
 ROOT = Path(__file__).parents[4]
 
 
-def fingerprint(folder: Path) -> dict[str, str]:
+def hash_files(folder: Path) -> dict[str, str]:
     return {
         str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in sorted(folder.rglob("*"))
@@ -32,9 +32,9 @@ def fingerprint(folder: Path) -> dict[str, str]:
     }
 
 
-def make(out: Path, **changed: object) -> Path:
-    make_shop(out, **(SMALL | changed))  # type: ignore[arg-type]
-    return out
+def make(output: Path, **changed: object) -> Path:
+    make_shop(output, **(SMALL | changed))  # type: ignore[arg-type]
+    return output
 
 
 @pytest.fixture(scope="module")
@@ -51,21 +51,30 @@ def microseconds(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def test_the_same_arguments_give_the_same_bytes(shop: Path, tmp_path: Path) -> None:
-    assert fingerprint(make(tmp_path / "again")) == fingerprint(shop)
+    assert hash_files(make(tmp_path / "again")) == hash_files(shop)
+
+
+def test_a_shop_is_the_same_in_every_version(tmp_path: Path) -> None:
+    folder = make(tmp_path, language="en", products=120, users=30, days=8, impressions_per_user=30, seed=1)
+    products, impressions = read(folder, "products"), read(folder, "impressions")
+    columns = [products["title"], products["price"], impressions["product_id"], impressions["clicked"]]
+    content = repr(tuple(column.to_pylist() for column in columns))
+    expected = "152dfba5b1224d6b8bf5618ee8f30730662a18489a8e745d8d4b2d0b6b3a8a94"  # computed with version 0.1.0
+    assert hashlib.sha256(content.encode()).hexdigest() == expected
 
 
 def test_another_seed_gives_another_shop(tmp_path: Path) -> None:
     first, second = (make(tmp_path / str(seed), products=20, users=5, seed=seed) for seed in (0, 1))
-    same = fingerprint(first).items() & fingerprint(second).items()
-    assert {name for name, _ in same} <= {"truth/words.parquet"}, "the words that there are, whatever is for sale"
+    same = hash_files(first).items() & hash_files(second).items()
+    assert {name for name, _ in same} <= {"truth/words.parquet"}, "the vocabulary does not depend on the seed"
 
 
-def test_a_picture_does_not_depend_on_how_many_processes_draw(tmp_path: Path) -> None:
+def test_an_image_does_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
     assortment = make_assortment(520, 10, 7)
     for processes in (1, 2):
         (tmp_path / str(processes)).mkdir()
         assert sum(draw_images(assortment, tmp_path / str(processes), seed=7, processes=processes)) == 520
-    assert fingerprint(tmp_path / "1") == fingerprint(tmp_path / "2")
+    assert hash_files(tmp_path / "1") == hash_files(tmp_path / "2")
 
 
 def test_the_tables_have_the_contracts_columns(shop: Path) -> None:
@@ -78,7 +87,7 @@ def test_the_tables_have_the_contracts_columns(shop: Path) -> None:
     assert read(shop, "truth/products").schema.field("style").type == schema.VECTOR
 
 
-def test_impressions_lie_in_order_within_the_window(shop: Path) -> None:
+def test_impressions_are_sorted_and_within_the_log(shop: Path) -> None:
     moment = microseconds(read(shop, "impressions")["event_timestamp"])
     assert (np.diff(moment) >= 0).all()
     assert moment.min() >= START
@@ -87,7 +96,7 @@ def test_impressions_lie_in_order_within_the_window(shop: Path) -> None:
     assert (moment % 1_000_000 != 0).mean() > 0.9  # to the microsecond
 
 
-def test_the_log_has_about_the_size_asked_for(shop: Path) -> None:
+def test_the_log_has_about_the_requested_size(shop: Path) -> None:
     assert len(read(shop, "impressions")) == pytest.approx(SMALL["users"] * SMALL["impressions_per_user"], rel=0.03)
 
 
@@ -101,7 +110,7 @@ def test_no_product_is_shown_before_it_is_listed_nor_twice_on_a_page(shop: Path)
     assert len(view.group_by(view.column_names).aggregate([])) == len(view)
 
 
-def test_half_of_the_products_were_there_before_and_the_newest_fill_the_last_days(shop: Path) -> None:
+def test_half_of_the_products_are_listed_before_the_start_and_the_others_over_the_days(shop: Path) -> None:
     products, impressions = read(shop, "products"), read(shop, "impressions")
     listed = microseconds(products["updated_at"])
     assert (listed < START).mean() == 0.5
@@ -128,7 +137,7 @@ def test_clicks_are_drawn_from_the_true_probability(shop: Path) -> None:
         assert abs(z) < 4
 
 
-def test_truth_is_aligned_with_what_the_shop_shows(shop: Path) -> None:
+def test_the_ground_truth_is_aligned_with_the_tables(shop: Path) -> None:
     products, truth = read(shop, "products"), read(shop, "truth/products")
     assert truth["product_id"].equals(products["product_id"])
     style = np.stack(truth["style"].to_numpy())
@@ -141,7 +150,7 @@ def test_truth_is_aligned_with_what_the_shop_shows(shop: Path) -> None:
     assert (missing == (truth["image_quality"].to_numpy() == "missing")).all()
 
 
-def test_the_shop_knows_a_child_of_some_users_and_knows_it_right(shop: Path) -> None:
+def test_the_shop_knows_the_children_of_some_users_correctly(shop: Path) -> None:
     users, truth = read(shop, "users"), read(shop, "truth/users")
     known = pc.is_valid(users["child_birthday"])
     assert 0.4 < pc.mean(known.cast(pa.int8())).as_py() < 0.8
@@ -156,11 +165,11 @@ def test_the_shop_knows_a_child_of_some_users_and_knows_it_right(shop: Path) -> 
         assert some["child_age_months"] == pytest.approx(age, abs=1 / 30)
 
 
-def test_a_child_grows_out_of_a_stage() -> None:
+def test_age_in_stages_is_piecewise_linear() -> None:
     assert age_in_stages(np.array([0.0, 6.0, 24.0, 72.0, 300.0])).tolist() == [0, 1, 2.5, 4, 5]
 
 
-def test_labels_are_right_whole_and_cover_their_share(shop: Path) -> None:
+def test_labels_are_correct_complete_and_cover_their_share(shop: Path) -> None:
     labels, truth = read(shop, "labels"), read(shop, "truth/products")
     assert labels.group_by("product_id").aggregate([("tag", "count")])["tag_count"].unique().to_pylist() == [3]
     joined = labels.join(truth.drop_columns(["style"]), "product_id")
@@ -175,14 +184,14 @@ def test_labels_are_right_whole_and_cover_their_share(shop: Path) -> None:
     assert newest * 1e6 < START + SMALL["days"] * DAY * (1 - parameters.NEWEST_SHARE)
 
 
-def test_one_design_is_sold_by_one_to_four_sellers_with_other_titles_and_prices(shop: Path) -> None:
+def test_one_design_has_one_to_four_products_with_different_titles_and_prices(shop: Path) -> None:
     table = read(shop, "products").append_column("design", read(shop, "truth/products")["design_id"])
     grouped = table.group_by("design").aggregate([("title", "count"), ("title", "count_distinct")])
     assert set(grouped["title_count"].to_pylist()) == {1, 2, 3, 4}
     assert grouped["title_count"].equals(grouped["title_count_distinct"])
 
 
-def test_attributes_are_wrong_or_missing_about_as_often_as_said(shop: Path) -> None:
+def test_attributes_are_wrong_or_missing_with_their_probability(shop: Path) -> None:
     products, truth = read(shop, "products"), read(shop, "truth/products")
     assert products["category"].null_count / len(products) == pytest.approx(parameters.MISSING_CATEGORY, abs=0.02)
     wrong = pc.sum(pc.not_equal(products["category"], truth["category"])).as_py() / len(products)
@@ -192,7 +201,7 @@ def test_attributes_are_wrong_or_missing_about_as_often_as_said(shop: Path) -> N
     assert pc.min(products["price"]).as_py() > 0
 
 
-def test_a_title_that_is_not_stuffed_says_no_other_age(shop: Path) -> None:
+def test_a_title_that_is_not_stuffed_states_no_other_age(shop: Path) -> None:
     truth, titles = read(shop, "truth/products").to_pylist(), read(shop, "products")["title"].to_pylist()
     plain = [words[0] for words in vocabulary.AGE_WORDS["zh"]]
     lies = {True: 0, False: 0}
@@ -203,7 +212,7 @@ def test_a_title_that_is_not_stuffed_says_no_other_age(shop: Path) -> None:
     assert lies[True] > 20
 
 
-def test_every_picture_opens_and_none_lies_about(shop: Path) -> None:
+def test_every_image_opens_and_there_are_no_other_files(shop: Path) -> None:
     images = [image for image in read(shop, "products")["image"].to_pylist() if image]
     assert sorted(images) == sorted(f"images/{file.name}" for file in (shop / "images").iterdir())
     for image in images[:50]:
@@ -232,7 +241,7 @@ def test_a_smaller_shop_replaces_a_bigger_one_without_leftovers(tmp_path: Path) 
     make(tmp_path / "a", products=30, users=2)
     make(tmp_path / "a", products=10, users=2)
     make(tmp_path / "b", products=10, users=2)
-    assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b")
+    assert hash_files(tmp_path / "a") == hash_files(tmp_path / "b")
 
 
 @pytest.mark.parametrize(
@@ -246,13 +255,13 @@ def test_a_smaller_shop_replaces_a_bigger_one_without_leftovers(tmp_path: Path) 
         ({"language": "fr"}, "use one of zh, en"),
     ],
 )
-def test_nonsense_is_refused_in_one_line(tmp_path: Path, changed: dict[str, object], said: str) -> None:
+def test_an_invalid_argument_raises_one_line(tmp_path: Path, changed: dict[str, object], said: str) -> None:
     with pytest.raises(VitrineError, match=said):
         make(tmp_path / "shop", **changed)
     assert not (tmp_path / "shop").exists()
 
 
-def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(VitrineError, match=r"holds thesis\.txt"):
         make(tmp_path)
@@ -261,7 +270,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_the_command_says_what_it_made(tmp_path: Path) -> None:
+def test_the_command_prints_the_sizes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "producers.cli", "shop", "--products", "40", "--users", "5", "--days", "3"]
     done = subprocess.run([*command, "--output", str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=True)
     assert "40 products" in done.stdout
