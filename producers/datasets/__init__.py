@@ -1,5 +1,5 @@
-"""Data that feeds the chain: a generated shop, and importers of public data sets. Writes no features.
+"""Data that the chain can be run on: a generated shop, and importers of public data sets. Writes no features.
 
 shop/     a generated shop with known ground truth
-imports/  public data sets in the columns of Vitrine
+imports/  public data sets converted to the tables of a shop
 """

@@ -1,12 +1,11 @@
-"""Real data sets, brought into the shape of a shop's folder: one file per set. The project contains none of their data.
+"""Importers of public data sets: one module converts one set to the folder of a shop. The project contains no data.
 
-registry.py  the sets by name
-folder.py          what a set gave, written as a shop's folder
-ages.py            a stated age as a child age stage
-flipkart_1050.py   a marketplace: pictures, categories, some child genders
-grocery.py         shoppers' photos and the shop's own pictures of groceries
+registry.py        the importers by name
+folder.py          the tables of an import, and how they are written
+flipkart_1050.py   an Indian marketplace: images, categories, some child genders
+grocery.py         shoppers' photos and the shop's own images of groceries
 beibei_zh.py       a small Chinese mother-and-baby shop
 mum_baby.py        purchases and children's birthdays
-movielens.py       a timestamped log of film ratings
-abt_buy.py         pairs of descriptions from two shops
+movielens.py       ratings of films with timestamps
+abt_buy.py         pairs of product descriptions from two shops
 """

@@ -1,7 +1,7 @@
 """abt_buy: pairs of product descriptions from two shops, labelled as the same product or not, in three splits.
 
-A product is what one shop says of it: its id is made of that text, so it has one id in all splits. Text alone. The set
-states no time: all is dated to its publication.
+A product is one shop's description, and its id is a hash of the text, so that it has the same id in all splits. There
+are no images. The set has no times; every product is dated to the year of publication.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from feature_repo.errors import VitrineError
+from feature_repo.errors import NotFoundError
 from feature_repo.offline.quarantine import RejectedRow
 from producers.datasets.imports import folder
 from producers.datasets.imports.folder import ImportedTables
@@ -21,7 +21,7 @@ SPLITS = ("train", "valid", "test")
 SHOPS = ("abt", "buy")
 PUBLISHED = folder.start_of_year(2010)
 
-NOT_A_LINE = "line is no `left, right, 0 or 1`, each side with name, description and price"
+INVALID_LINE = "line is not `left, right, 0 or 1` with name, description and price on each side"
 
 _SIDE = re.compile(
     r"COL name VAL\b(?P<name>.*)\bCOL description VAL\b(?P<description>.*)\bCOL price VAL\b(?P<price>.*)"
@@ -29,19 +29,19 @@ _SIDE = re.compile(
 
 
 def read(source: Path, now: datetime) -> ImportedTables:
-    """Read the set; a price that is no number becomes null, as the set leaves most of them."""
-    del now  # the set holds no times that could lie in the future
+    """Read the set. A price that is not a number becomes null; most prices are empty."""
+    del now  # the set has no times that could be in the future
     products: dict[str, dict[str, Any]] = {}
     pairs, refused = [], []
     for split in SPLITS:
         file = source / f"{split}.txt"
         if not file.is_file():
-            raise VitrineError(f"{file}: no such file; wanted the pairs of this split")
+            raise NotFoundError(f"{file}: no such file; expected the pairs of this split")
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
             fields = line.split("\t")
             sides = [_SIDE.fullmatch(text.strip()) for text in fields[:2]]
             if len(fields) != 3 or fields[2].strip() not in ("0", "1") or not all(sides):
-                refused.append(RejectedRow(f"{split} line {number}", "line", NOT_A_LINE, line))
+                refused.append(RejectedRow(f"{split} line {number}", "line", INVALID_LINE, line))
                 continue
             both = [_product(shop, side) for shop, side in zip(SHOPS, sides, strict=True) if side]
             products.update({product["product_id"]: product for product in both})

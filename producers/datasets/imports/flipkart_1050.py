@@ -1,8 +1,8 @@
-"""flipkart_1050: 1,050 products of an Indian marketplace with pictures, 150 in each of seven departments.
+"""flipkart_1050: 1,050 products of an Indian marketplace with images, 150 in each of seven departments.
 
-Labels: the department as category; the child's gender where "Ideal For" names boys or girls and no adult; the age where
-"Age Group" lies within one stage. A group is a brand's shelf (one brand, or first word of the name, and one kind of
-thing), so that variants of a design stay together.
+Labels: the department as category; the child's gender if "Ideal For" names boys or girls and no adult; the age if "Age
+Group" is within one stage. Products of one brand (or first word of the name) and one kind are one group, so that
+variants of a design stay together.
 """
 
 import json
@@ -16,8 +16,7 @@ from feature_repo.offline import input_files, validation
 from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.schema import CATEGORY_SEPARATOR
 from producers.datasets.imports import folder
-from producers.datasets.imports.ages import find_stage
-from producers.datasets.imports.folder import ImportedTables
+from producers.datasets.imports.folder import ImportedTables, find_age_stage
 
 FILE = "flipkart_com-ecommerce_sample_1050.csv"
 COLUMNS = (
@@ -32,8 +31,8 @@ COLUMNS = (
     "brand",
     "product_specifications",
 )
-NO_PICTURE = "picture is missing: set to null, row kept"
-NO_TREE = "category tree cannot be read: set to null, row kept"
+MISSING_IMAGE = "image is missing: set to null, row kept"
+INVALID_CATEGORY_TREE = "category tree cannot be read: set to null, row kept"
 
 _SPECIFICATION = r'"key"=>"{}"\s*,\s*"value"=>"([^"]*)"'
 _AGES = re.compile(r"(\d+)\s*-\s*(\d+)\s*(month|year)", re.IGNORECASE)
@@ -41,7 +40,7 @@ _MONTHS = {"month": 1, "year": 12}
 
 
 def read(source: Path, now: datetime) -> ImportedTables:
-    """Read the set; a discounted price is taken where there is one, else the retail price."""
+    """Read the set. The price is the discounted price, or the retail price if there is none."""
     file = source / FILE
     table = input_files.read_table(file, COLUMNS)
     validation.require_columns(table, COLUMNS, file)
@@ -52,18 +51,18 @@ def read(source: Path, now: datetime) -> ImportedTables:
     products, labels, refused = [], [], []
     for row, updated_at, price in zip(table.to_pylist(), instants.to_pylist(), prices.to_pylist(), strict=True):
         product, name = row["uniq_id"], row["product_name"]
-        picture = source / "images" / row["image"] if row["image"] else None
-        if picture and not picture.is_file():
-            refused.append(RejectedRow(product, "image", NO_PICTURE, row["image"]))
-            picture = None
-        levels, shelf = shelves(row["product_category_tree"], name, row["brand"])
+        image_path = source / "images" / row["image"] if row["image"] else None
+        if image_path and not image_path.is_file():
+            refused.append(RejectedRow(product, "image", MISSING_IMAGE, row["image"]))
+            image_path = None
+        levels, brand_level = parse_category_tree(row["product_category_tree"], name, row["brand"])
         if not levels:
-            refused.append(RejectedRow(product, "category", NO_TREE, row["product_category_tree"]))
+            refused.append(RejectedRow(product, "category", INVALID_CATEGORY_TREE, row["product_category_tree"]))
         products.append(
             {
                 "product_id": product,
                 "title": name,
-                "image": picture and str(picture),
+                "image": image_path and str(image_path),
                 "category": CATEGORY_SEPARATOR.join(levels) or None,
                 "brand": row["brand"],
                 "price": price,
@@ -72,11 +71,11 @@ def read(source: Path, now: datetime) -> ImportedTables:
             }
         )
         stated = row["product_specifications"] or ""
-        group = shelf or f"{(name or product).split()[0]} {levels[-1] if levels else ''}"
+        group = brand_level or f"{(name or product).split()[0]} {levels[-1] if levels else ''}"
         labels += [
             (product, "category", levels[0] if levels else None, group),
-            (product, "child_gender", child_gender(_specified("Ideal For", stated)), group),
-            (product, "child_age", child_age(_specified("Age Group", stated)), group),
+            (product, "child_gender", parse_child_gender(_find_specification("Ideal For", stated)), group),
+            (product, "child_age", parse_child_age(_find_specification("Age Group", stated)), group),
         ]
     return ImportedTables(
         {"products": folder.build_products(products, described=True), "labels": folder.build_labels(labels)},
@@ -85,11 +84,16 @@ def read(source: Path, now: datetime) -> ImportedTables:
     )
 
 
-def shelves(tree: str | None, name: str | None, brand: str | None) -> tuple[list[str], str | None]:
-    """The levels of a category tree that name a kind of thing, and the brand's shelf below them, if there is one.
+def parse_category_tree(tree: str | None, name: str | None, brand: str | None) -> tuple[list[str], str | None]:
+    """Return the levels of a category tree that name a kind of product, and the brand's own level if there is one.
 
-    Trees end in `... >> Baby Bath Towels >> Sathiyas Baby Bath Towels >> Sathiyas Cotton Bath Towel (3 ...`: the shelf
-    repeats its parent behind the brand, which may stand in the name alone; the last level is the name, cut.
+    Trees end in `... >> Baby Bath Towels >> Sathiyas Baby Bath Towels >> Sathiyas Cotton Bath Towel (3 ...`. The
+    brand's level repeats the level above it after the brand. The last level is the product's name, truncated.
+
+    Args:
+        tree: the set's JSON text; an unreadable or missing one gives ([], None).
+        name: the product's name; the brand may occur only there.
+        brand: the product's brand.
     """
     try:
         levels = json.loads(tree or "[]")[0].split(" >> ")
@@ -106,8 +110,8 @@ def shelves(tree: str | None, name: str | None, brand: str | None) -> tuple[list
     return kinds, None
 
 
-def child_gender(ideal_for: str | None) -> str | None:
-    """boy, girl, or unisex for both; None where an adult is named too, or no child."""
+def parse_child_gender(ideal_for: str | None) -> str | None:
+    """Return boy, girl, or unisex for both; None if an adult or no child is named."""
     words = (ideal_for or "").lower()
     boy, girl = "boy" in words, "girl" in words
     if re.search(r"\b(wo)?m[ae]n", words) or not (boy or girl):
@@ -115,15 +119,15 @@ def child_gender(ideal_for: str | None) -> str | None:
     return "unisex" if boy and girl else "boy" if boy else "girl"
 
 
-def child_age(age_group: str | None) -> str | None:
-    """The stage of `3 - 6 month` or `0 - 3 Years`; None where it has no unit or lies in several stages."""
+def parse_child_age(age_group: str | None) -> str | None:
+    """Return the age stage of `3 - 6 month` or `0 - 3 Years`; None without a unit or over several stages."""
     stated = _AGES.search(age_group or "")
     if not stated:
         return None
     months = _MONTHS[stated[3].lower()]
-    return find_stage(int(stated[1]) * months, int(stated[2]) * months)
+    return find_age_stage(int(stated[1]) * months, int(stated[2]) * months)
 
 
-def _specified(key: str, specifications: str) -> str | None:
-    found = re.search(_SPECIFICATION.format(key), specifications)
-    return found[1] if found else None
+def _find_specification(key: str, specifications: str) -> str | None:
+    match = re.search(_SPECIFICATION.format(key), specifications)
+    return match[1] if match else None

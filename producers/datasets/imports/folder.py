@@ -1,13 +1,13 @@
-"""What a data set gave, and how it is written: the folder of a shop, with as much of it as the set has.
+"""The tables of an import, and how they are written: the folder of a shop with the tables that the set has.
 
     products.parquet     schema.PRODUCTS and `description` where there is one; `image` is an absolute path into the set
     labels.parquet       schema.LABELS, `group`, and `split` where the set has its own
     impressions.parquet  schema.IMPRESSIONS and context
     users.parquet        user_id, child_birthday, child_gender
     pairs.parquet        left, right (product ids), same (0 or 1), split
-    refused.parquet      schema.QUARANTINE: what was left out or mended, with its reason
+    refused.parquet      schema.QUARANTINE: refused rows and repaired values, with the reason
 
-Pictures are not copied: the set stays where it lies. What the catalogue checks of every shop is not checked here.
+Images are not copied; paths point into the set's own folder. The checks of `produce catalogue` are not repeated here.
 """
 
 from collections.abc import Sequence
@@ -31,57 +31,79 @@ TABLES = ("products", "labels", "impressions", "users", "pairs")
 
 @dataclass(frozen=True)
 class ImportedTables:
-    """What a data set gave."""
+    """The tables of a data set."""
 
-    parts: dict[str, pa.Table]
-    """Tables by their name in PARTS; a part that the set does not have is left out."""
+    tables: dict[str, pa.Table]
+    """Tables by their name in TABLES; tables that the set does not have are left out."""
     refused: Sequence[RejectedRow] = ()
     remarks: Sequence[str] = ()
-    """What a user of the set should know, a line each."""
+    """Notes for users of the set, one line each."""
 
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """What was written where; the part REFUSED comes last."""
+    """What was written."""
 
-    out: Path
+    output: Path
     rows: dict[str, int]
+    """Rows by table; REFUSED is the last."""
     reasons: dict[str, int]
+    """Refused rows and repaired values by reason."""
     remarks: Sequence[str] = field(default=())
 
     def __str__(self) -> str:
         """One line, and one more for each reason and remark."""
-        counted = [f"{rows:,} {part}" for part, rows in self.rows.items()]
-        lines = [f"{self.out}: " + ", ".join(counted) + " or mended"]
+        counted = [f"{rows:,} {name}" for name, rows in self.rows.items()]
+        lines = [f"{self.output}: " + ", ".join(counted) + " or repaired"]
         lines += [f"  {rows:,}: {reason}" for reason, rows in self.reasons.items()]
         return "\n".join(lines + [f"  {remark}" for remark in self.remarks])
 
 
-def write(found: ImportedTables, name: str, out: Path, now: datetime) -> ImportSummary:
-    """Write the parts into the folder `out`, which is made; parts of an earlier import are replaced or removed."""
-    out.mkdir(parents=True, exist_ok=True)
-    tables = {**found.parts, REFUSED: to_table(f"import {name}", found.refused, now)}
-    for part in (*TABLES, REFUSED):
-        file = out / f"{part}.parquet"
+def write(imported: ImportedTables, name: str, output: Path, now: datetime) -> ImportSummary:
+    """Write an import to a folder. Tables of an earlier import are replaced or removed.
+
+    Args:
+        imported: the tables.
+        name: the data set's name.
+        output: the folder, which is created if missing.
+        now: the created timestamp of refused rows.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    tables = {**imported.tables, REFUSED: to_table(f"import {name}", imported.refused, now)}
+    for table_name in (*TABLES, REFUSED):
+        file = output / f"{table_name}.parquet"
         file.unlink(missing_ok=True)
-        if part in tables:
-            pyarrow.parquet.write_table(tables[part], file)
-    rows = {part: table.num_rows for part, table in tables.items()}
-    return ImportSummary(out, rows, count_by_reason(found.refused), found.remarks)
+        if table_name in tables:
+            pyarrow.parquet.write_table(tables[table_name], file)
+    rows = {table_name: table.num_rows for table_name, table in tables.items()}
+    return ImportSummary(output, rows, count_by_reason(imported.refused), imported.remarks)
 
 
 def build_products(rows: Sequence[dict[str, Any]], *, described: bool = False) -> pa.Table:
-    """Rows as schema.PRODUCTS, with a column `description` if there are any; what a row does not have is null."""
-    wanted = schema.PRODUCTS.append(pa.field("description", pa.string())) if described else schema.PRODUCTS
-    return pa.Table.from_pylist(rows, schema=wanted)
+    """Return rows as schema.PRODUCTS; missing keys become null.
+
+    Args:
+        rows: column values by name.
+        described: whether the table has a further column `description`.
+    """
+    table_schema = schema.PRODUCTS.append(pa.field("description", pa.string())) if described else schema.PRODUCTS
+    return pa.Table.from_pylist(rows, schema=table_schema)
 
 
 def build_labels(rows: Sequence[tuple[str, str, str | None, str]]) -> pa.Table:
-    """(product_id, tag, value, group) as LABELS, without those whose value is None."""
+    """Return (product_id, tag, value, group) as LABELS, without rows whose value is None."""
     stated = [dict(zip(LABELS.names, row, strict=True)) for row in rows if row[2] is not None]
     return pa.Table.from_pylist(stated, schema=LABELS)
 
 
 def start_of_year(year: int) -> datetime:
-    """The first instant of a year, in UTC: for sets that state no time but that of their publication."""
+    """Return the start of a year in UTC, for sets without times other than the year of publication."""
     return datetime(year, 1, 1, tzinfo=UTC)
+
+
+def find_age_stage(low: float, high: float) -> str | None:
+    """Return the child age stage that contains all ages in [low, high) months; None if there is no such stage."""
+    for stage, start, end in zip(schema.CHILD_AGES, schema.CHILD_AGE_MONTHS, schema.CHILD_AGE_MONTHS[1:], strict=False):
+        if start <= low < high <= end:
+            return stage
+    return None

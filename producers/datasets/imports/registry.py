@@ -1,45 +1,40 @@
-"""The data sets that can be imported, by name."""
+"""The importers of data sets, by name."""
 
+from collections.abc import Callable
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 
-from feature_repo.errors import UsageError, VitrineError
+from feature_repo.errors import NotFoundError, UsageError
 from producers.datasets.imports import abt_buy, beibei_zh, flipkart_1050, grocery, movielens, mum_baby
 from producers.datasets.imports.folder import ImportedTables, ImportSummary, write
 
-
-class DataSet(StrEnum):
-    """One name per set."""
-
-    FLIPKART_1050 = "flipkart_1050"
-    GROCERY = "grocery"
-    BEIBEI_ZH = "beibei_zh"
-    MUM_BABY = "mum_baby"
-    MOVIELENS = "movielens"
-    ABT_BUY = "abt_buy"
-
-
-READERS = {
-    DataSet.FLIPKART_1050: flipkart_1050.read,
-    DataSet.GROCERY: grocery.read,
-    DataSet.BEIBEI_ZH: beibei_zh.read,
-    DataSet.MUM_BABY: mum_baby.read,
-    DataSet.MOVIELENS: movielens.read,
-    DataSet.ABT_BUY: abt_buy.read,
+READERS: dict[str, Callable[[Path, datetime], ImportedTables]] = {
+    "flipkart_1050": flipkart_1050.read,
+    "grocery": grocery.read,
+    "beibei_zh": beibei_zh.read,
+    "mum_baby": mum_baby.read,
+    "movielens": movielens.read,
+    "abt_buy": abt_buy.read,
 }
+"""Functions of the set's folder and the current time."""
 
 
-def import_dataset(name: str, source: Path, out: Path, now: datetime) -> ImportSummary:
-    """Read the set `name` from its folder and write it to `out` as a shop's folder.
+def import_dataset(name: str, source: Path, output: Path, now: datetime) -> ImportSummary:
+    """Convert a data set to the folder of a shop. An earlier import in `output` is replaced.
+
+    Args:
+        name: a key of READERS.
+        source: the folder with the set's own files; it is only read.
+        output: the folder to write, which is created if missing.
+        now: the created timestamp of refused rows.
 
     Raises:
-        UsageError: no set has that name.
-        VitrineError: its folder lacks a file or a column.
+        UsageError: no set has this name.
+        NotFoundError: `source` or one of its files does not exist.
+        InvalidInputError: a file lacks a column.
     """
     if name not in READERS:
-        raise UsageError(f"no data set `{name}` is known; wanted {', '.join(READERS)}")
+        raise UsageError(f"no data set `{name}` is known; expected one of {', '.join(READERS)}")
     if not source.is_dir():
-        raise VitrineError(f"{source}: no such folder; wanted the folder that holds the files of {name}")
-    found: ImportedTables = READERS[DataSet(name)](source.resolve(), now)
-    return write(found, name, out, now)
+        raise NotFoundError(f"{source}: no such folder; expected the folder with the files of {name}")
+    return write(READERS[name](source.resolve(), now), name, output, now)

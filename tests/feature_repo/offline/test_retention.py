@@ -261,13 +261,13 @@ def test_a_dry_run_of_forget_and_vacuum_removes_nothing_and_reports_what_the_run
     delta.append(log, pa.table({"row_id": ["a", "b", "u"], "product_id": ["b", "b", "c"]}))
     delta.append(log, pa.table({"row_id": ["c"], "product_id": ["c"]}))
     ids = {"products": ["b", "no such"], "users": ["u"]}
-    before = {path.name: delta.version(path) for path in (looks, log)}
+    before = {path.name: delta.latest_version(path) for path in (looks, log)}
     expected = maintenance.forget(shop, dry_run=True, **ids)
     assert expected.offline == {"looks": 2, "quarantine": 3}
     arguments = {"now": START + 40 * DAY, "grace": timedelta(hours=1)}
     vacuumed = list(maintenance.vacuum(shop, dry_run=True, **arguments))
     assert [(each.table, each.rows_dropped) for each in vacuumed] == [("looks", 1), ("quarantine", 0)]
-    assert {path.name: delta.version(path) for path in (looks, log)} == before
+    assert {path.name: delta.latest_version(path) for path in (looks, log)} == before
     assert list(maintenance.vacuum(shop, **arguments)) == vacuumed
     assert maintenance.forget(shop, **ids) == expected
     assert maintenance.forget(shop, dry_run=True, **ids).offline == {}

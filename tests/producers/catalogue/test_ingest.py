@@ -167,7 +167,7 @@ def test_a_table_read_in_many_blocks_gives_the_same_result(store: Settings, monk
 
 
 def read_table_versions(store: Settings) -> dict[str, int | None]:
-    return {path.name: delta.version(path) for path in sorted(store.offline.iterdir())}
+    return {path.name: delta.latest_version(path) for path in sorted(store.offline.iterdir())}
 
 
 def test_a_dry_run_writes_nothing_and_reports_what_the_run_then_does(store: Settings) -> None:

@@ -1,4 +1,4 @@
-"""Reading what an import wrote."""
+"""Read what an import wrote."""
 
 from datetime import UTC, datetime
 from pathlib import Path

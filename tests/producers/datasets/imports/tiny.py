@@ -1,4 +1,4 @@
-"""Data sets of a few rows, invented, in the formats of the real ones."""
+"""Invented data sets of a few rows in the formats of the real ones."""
 
 import csv
 from collections.abc import Sequence
