@@ -11,7 +11,7 @@ from feature_repo.console import StoreOption
 
 
 class Engine(StrEnum):
-    """Where encoding is done."""
+    """Where products are encoded."""
 
     LOCAL = "local"
     RAY = "ray"
@@ -24,29 +24,39 @@ def embeddings(
     ],
     accept_changed: Annotated[
         bool,
-        typer.Option("--accept-changed", help="Go on where the encoder of this name is another than in the last run."),
+        typer.Option(
+            "--accept-changed", help="Continue although the encoder of this name has changed since the last run."
+        ),
     ] = False,
     engine: Annotated[
-        Engine, typer.Option(help="This machine, or the Ray cluster that `offline_store.ray` names (else one here).")
+        Engine,
+        typer.Option(help="This machine, or the Ray cluster named by `offline_store.ray` (if unset, a local one)."),
     ] = Engine.LOCAL,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be written and encoded, and write nothing.")
+    ] = False,
     store: StoreOption = None,
 ) -> None:
-    """Turn every product's image and title into vectors, except those that this encoder has seen before.
+    """Compute vectors of every product's image and title that this encoder has not encoded yet.
 
-    Unusable pictures go to the quarantine table with their reason; such a product goes on with its title.
+    Unusable images go to the quarantine table with the reason; the product then has a vector of its title only.
     """
-    from producers.embeddings.run import embed_catalogue
+    from producers.embeddings.run import embed_catalogue, estimate_embeddings
 
-    opened = config.load(store)
-    address = opened.raw["offline_store"].get("ray") or "local"
+    settings = config.load(store)
+    if dry_run:
+        typer.echo("dry run, nothing is written; the run would do:")
+        typer.echo(estimate_embeddings(settings, encoder, accept_changed=accept_changed))
+        return
+    address = settings.raw["offline_store"].get("ray") or "local"
     with console.make_progress_bar() as bar:
         task = bar.add_task("encode products", total=None)
-        done = embed_catalogue(
-            opened,
+        summary = embed_catalogue(
+            settings,
             encoder,
             now=datetime.now(UTC),
-            progress=lambda so_far, total: bar.update(task, completed=so_far, total=total),
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
             accept_changed=accept_changed,
             ray=address if engine is Engine.RAY else None,
         )
-    typer.echo(done)
+    typer.echo(summary)

@@ -8,10 +8,12 @@ commit is whole or nothing, and the next run plans from what is there.
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -109,6 +111,60 @@ def embed_catalogue(
                 except delta.CommitConflict:
                     continue  # another run of this encoder committed rows: plan again; what is encoded is kept
     raise VitrineError(f"table `{schema.EMBEDDING_TABLE}`: others were quicker {delta.ATTEMPTS} times; run this again")
+
+
+@dataclass(frozen=True)
+class EmbeddingEstimate:
+    """What a run of `embed_catalogue` would do now."""
+
+    encoder_version: str
+    rows: int
+    """Rows that would be added to `product_embedding`."""
+    stored: int
+    """Catalogue versions that have their row already."""
+    images: int
+    titles: int
+    """Distinct contents that would be passed to the encoder. Some of the images may be unreadable or damaged."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.encoder_version}: {self.rows:,} rows to add to {schema.EMBEDDING_TABLE}, {self.stored:,} stored "
+            f"before\n  {self.images:,} images and {self.titles:,} titles to encode"
+        )
+
+
+def estimate_embeddings(settings: Settings, encoder: str, *, accept_changed: bool = False) -> EmbeddingEstimate:
+    """Return what `embed_catalogue` would add and encode. Writes nothing, and decodes no image.
+
+    Args:
+        settings: the deployment.
+        encoder: checkpoint directory or hub name.
+        accept_changed: as for `embed_catalogue`.
+
+    Raises:
+        VitrineError: there is no catalogue, or the encoder cannot be opened or has changed.
+    """
+    catalogue = delta.open_dataset(settings.table(schema.CATALOGUE_TABLE))
+    model = load(encoder)
+    if not accept_changed:
+        _refuse_changed(settings, model.version)
+    changes = read_changes(settings, model.version)
+    if changes is None:
+        return EmbeddingEstimate(model.version, rows=0, stored=catalogue.count_rows(), images=0, titles=0)
+    folder = settings.offline / vector_cache.FOLDER
+    with ExitStack() as stack:
+        if not folder.exists():  # opening the cache would create it
+            folder = Path(stack.enter_context(TemporaryDirectory()))
+        cache = stack.enter_context(vector_cache.open_cache(folder, model.version, model.dim))
+        plan = plan_encoding(settings, changes.new, model.version, cache, images=model.has_images)
+    rows = len(plan.reused) + len(plan.encoded)
+    return EmbeddingEstimate(
+        model.version,
+        rows=rows,
+        stored=changes.rows - rows,
+        images=int(plan.asks_image.sum()),
+        titles=int(plan.asks_title.sum()),
+    )
 
 
 def _refuse_changed(settings: Settings, version: str) -> None:

@@ -17,7 +17,7 @@ from feature_repo.images import MISSING, NOT_AN_IMAGE
 from feature_repo.offline import delta, quarantine, retention
 from producers.embeddings import plan, vector_cache
 from producers.embeddings import run as embeddings
-from producers.embeddings.run import EmbeddingSummary, embed_catalogue
+from producers.embeddings.run import EmbeddingSummary, embed_catalogue, estimate_embeddings
 from producers.encoders import load
 from producers.encoders.pipeline import NO_VECTOR, NOTHING_USABLE, build_embedding_rows
 from tests.producers.catalogue.shop import ingest, open_deployment
@@ -254,3 +254,21 @@ def test_a_row_that_does_not_say_of_which_contents_it_came_is_not_made_again(sto
     vectors = np.eye(1, 12, dtype=np.float32)
     delta.append(store.table("product_embedding"), build_embedding_rows(catalogue, vectors, vectors, model, NOW))
     assert (embedded(store, encoder).encoded, embedded(store, encoder).known) == (0, 1)
+
+
+def test_a_dry_run_writes_nothing_and_reports_what_the_run_then_does(store: Settings, encoder: Path) -> None:
+    red = picture(store.file.parent / "red.png", "red")
+    blue = picture(store.file.parent / "blue.png", "blue")
+    ingest(
+        store, {"product_id": "a", "title": "红裙", "image": red}, {"product_id": "b", "title": "红裙", "image": blue}
+    )
+    for day, products in enumerate([{}, {"product_id": "c", "title": "蓝裙", "image": red}]):
+        if products:
+            ingest(store, products, now=NOW - DAY)
+        before = sorted(path for path in store.file.parent.rglob("*"))
+        expected = estimate_embeddings(store, str(encoder))
+        assert sorted(path for path in store.file.parent.rglob("*")) == before
+        done = embedded(store, encoder, day)
+        assert (expected.rows, expected.stored) == (done.encoded, done.known)
+        assert (expected.images, expected.titles) == (done.pictures, done.titles)
+    assert estimate_embeddings(store, str(encoder)).rows == 0
