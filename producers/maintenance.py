@@ -123,7 +123,7 @@ def forget(
         online_rows = online.count_entities({PRODUCT_ID: products, USER_ID: users})
     elif online is not None:
         for join_key, ids in ((PRODUCT_ID, products), (USER_ID, users)):
-            for view, rows in online.forget_entities(join_key, ids).items():
+            for view, rows in online.delete_entities(join_key, ids).items():
                 online_rows[view] = online_rows.get(view, 0) + rows
     return ForgetSummary(offline_rows, online_rows, _count_users_with_clicks(settings, products, users))
 

@@ -20,7 +20,7 @@ from deltalake import DeltaTable
 
 from consumers.online import OnlineReader
 from feature_repo import config
-from feature_repo.stores.opening import open_feature_store
+from feature_repo.stores.feature_store import open_feature_store
 
 ROOT = Path(__file__).parent.parent
 ARCHIVE = Path(__file__).parent / "golden" / "deployment-0.1.0.tar.xz"

@@ -1,7 +1,9 @@
-"""What is not known of the candidates of a block, as features (feature_repo/features/missing.py), online.
+"""Online features that say what is missing for each candidate and how old its vector is.
 
-block = reader.fetch("ranking", {"user_id": user, "product_id": candidates}, full_feature_names=True)
-missing_of(block, now)["vector_age_days"]        # float32 [n]
+    batch = reader.fetch("ranking", {"user_id": user, "product_id": candidates}, full_feature_names=True)
+    compute_coverage(batch, now)["vector_age_days"]        # float32 [n]
+
+feature_repo/features/missing.py defines the features; the offline ones are the same.
 """
 
 from datetime import datetime
@@ -11,49 +13,51 @@ from numpy.typing import NDArray
 
 from feature_repo import schema
 from feature_repo.arrow import columns, timestamps
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError
 from feature_repo.features import missing
 from feature_repo.online.decode import Status
-from feature_repo.online.feature_batch import FeatureBatch
-from feature_repo.schema import TAGS
+from feature_repo.online.feature_batch import FeatureBatch, ViewRows
 
 
-def compute_coverage(block: FeatureBatch, now: datetime) -> dict[str, NDArray[np.float32]]:
-    """float32 [n] of missing.NAMES, those of tags only where the block has `product_tags`.
+def compute_coverage(batch: FeatureBatch, now: datetime) -> dict[str, NDArray[np.float32]]:
+    """Return the features of `missing.NAMES`, float32 [n] each.
+
+    Features of tags are left out if the batch has no `product_tags`. A feature is NaN for a product whose row is stale,
+    absent or failed.
+
+    Args:
+        batch: n rows with the view `product_embedding`, including `has_image` and `has_text`; whether its features have
+            full names does not matter.
+        now: the time of the request, from which ages are counted; without a time zone it is UTC.
 
     Raises:
-        VitrineError: the block has no `product_embedding` with `has_image` and `has_text`.
+        InvalidInputError: the batch has no `product_embedding` with `has_image` and `has_text`.
     """
-    read = block.views.get(schema.EMBEDDING_TABLE)
-    if read is None or not {"has_image", "has_text"} <= read.rows.columns.keys():
-        raise VitrineError(
-            f"the block has no {schema.EMBEDDING_TABLE} with has_image and has_text; ask for the whole view"
+    embedding = batch.views.get(schema.EMBEDDING_TABLE)
+    if embedding is None or not {"has_image", "has_text"} <= embedding.rows.columns.keys():
+        raise InvalidInputError(
+            f"the batch has no {schema.EMBEDDING_TABLE} with has_image and has_text; fetch the whole view"
         )
-    known = _there(block, schema.EMBEDDING_TABLE)
-    age = timestamps.datetime_to_ticks(now, "us") - read.spread(read.rows.event_timestamp_us)
+    is_present = _is_present(embedding)
+    age_us = timestamps.datetime_to_ticks(now, "us") - embedding.expand(embedding.rows.event_timestamp_us)
     has = {}
     for name in ("image", "text"):
-        values = np.ma.filled(
-            read.spread(columns.to_numpy(read.rows.columns[f"has_{name}"])).astype(np.float32), np.nan
-        )
-        has[name] = np.where(known, values, np.float32(np.nan))
-    features = missing.compute_vector_features(age, known, has)
-    if schema.TAGS_TABLE not in block.views:
+        flags = embedding.expand(columns.to_numpy(embedding.rows.columns[f"has_{name}"])).astype(np.float32)
+        has[name] = np.where(is_present, np.ma.filled(flags, np.nan), np.float32(np.nan))
+    features = missing.compute_vector_features(age_us, is_present, has)
+    tags = batch.views.get(schema.TAGS_TABLE)
+    if tags is None:
         return features
-    labelled = {
-        tag: _labelled(block, schema.TAGS_TABLE, tag)
-        for tag in TAGS
-        if tag in block.views[schema.TAGS_TABLE].rows.columns
-    }
-    told = _labelled(block, schema.CATALOGUE_TABLE, "category") if schema.CATALOGUE_TABLE in block.views else None
-    return features | missing.compute_tag_features(_there(block, schema.TAGS_TABLE), labelled, told)
+    has_label = {tag: _has_value(tags, tag) for tag in schema.TAGS if tag in tags.rows.columns}
+    catalogue = batch.views.get(schema.CATALOGUE_TABLE)
+    has_category = None if catalogue is None else _has_value(catalogue, "category")
+    return features | missing.compute_tag_features(_is_present(tags), has_label, has_category)
 
 
-def _there(block: FeatureBatch, view: str) -> NDArray[np.bool_]:
-    return block.views[view].status() == Status.PRESENT
+def _is_present(view: ViewRows) -> NDArray[np.bool_]:
+    return view.status() == Status.PRESENT
 
 
-def _labelled(block: FeatureBatch, view: str, feature: str) -> NDArray[np.bool_]:
-    """Where a text feature is there [n]."""
-    read = block.views[view]
-    return np.asarray(read.spread(np.asarray(columns.to_arrow(read.rows.columns[feature]).is_valid())))
+def _has_value(view: ViewRows, feature: str) -> NDArray[np.bool_]:
+    """Return where a text feature is not null [n]."""
+    return np.asarray(view.expand(np.asarray(columns.to_arrow(view.rows.columns[feature]).is_valid())))

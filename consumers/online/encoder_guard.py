@@ -1,4 +1,4 @@
-"""Vectors of two encoder versions have angles between them that mean nothing: no answer holds both."""
+"""Refuses to return vectors of two encoder versions together: cosines between them have no meaning."""
 
 from feature_repo import schema
 from feature_repo.arrow import columns
@@ -7,35 +7,32 @@ from feature_repo.errors import EncoderMismatchError
 from feature_repo.online.feature_batch import FeatureBatch
 
 VERSION = "encoder_version"
-VIEWS = (schema.EMBEDDING_TABLE, schema.INTEREST_TABLE)
-"""The views of vectors."""
+VECTOR_VIEWS = (schema.EMBEDDING_TABLE, schema.INTEREST_TABLE)
 
 
-class MixedEncoders(EncoderMismatchError):
-    """Vectors of two encoder versions would be compared."""
+def require_one_encoder(*batches: FeatureBatch) -> None:
+    """Raise if the batches have vectors of more than one encoder version.
 
-
-def require_one_encoder(*blocks: FeatureBatch) -> None:
-    """See that the vectors of all blocks are of one encoder; a view without its `encoder_version` is not looked at.
+    Only the views in VECTOR_VIEWS are checked, and of those only the ones that were fetched with their feature
+    `encoder_version`. Rows without a version are ignored.
 
     Raises:
-        MixedEncoders: they are of several.
+        EncoderMismatchError: rows have different encoder versions.
     """
-    found: set[str] = set()
-    for block in blocks:
-        for name in VIEWS:
-            view = block.views.get(name)
+    versions: set[str] = set()
+    for batch in batches:
+        for name in VECTOR_VIEWS:
+            view = batch.views.get(name)
             if view is not None and VERSION in view.rows.columns:
-                found |= _distinct(view.rows.columns[VERSION])
-    if len(found) > 1:
-        raise MixedEncoders(
-            f"vectors of two encoder versions are online: {' and '.join(sorted(found))}; "
-            "run `produce embeddings` and `produce interests` with one encoder, and materialize"
+                versions |= _distinct_texts(view.rows.columns[VERSION])
+    if len(versions) > 1:
+        raise EncoderMismatchError(
+            f"vectors of two encoder versions are online: {' and '.join(sorted(versions))}; "
+            "run `produce embeddings` and `produce interests` with one encoder, then materialize"
         )
 
 
-def _distinct(column: Column) -> set[str]:
-    """The different texts of a column."""
+def _distinct_texts(column: Column) -> set[str]:
     if column.words is None:
         return set(columns.to_arrow(column).drop_null().unique().to_pylist())
     if len(column.words) == 1 and column.valid is None:

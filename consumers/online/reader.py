@@ -1,12 +1,12 @@
-"""The fast reader for ranking services: features of 500 candidates as matrices, without Feast and without a registry.
+"""Reads online features for ranking services: 500 candidates as matrices, without Feast and without a registry.
 
     reader = OnlineReader("redis://localhost:6379", project="vitrine")
-    block = reader.fetch("product_embedding", candidates)
-    block.values["fused_vector"]                     # float32 [500, width]
-    block.status == Status.PRESENT                   # [500]
+    batch = reader.fetch("product_embedding", candidates)
+    batch.values["fused_vector"]                     # float32 [500, width]
+    batch.status == Status.PRESENT                   # [500]
 
-What it needs to know of views and services lies in the online store itself (feature_repo/online/catalog.py). A process
-that reads again and again does well to begin with `feature_repo.memory.keep_freed()`.
+The views and services are read from the catalog in the online store (feature_repo/online/catalog.py). A process that
+reads many times should call `feature_repo.memory.keep_freed()` first.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from feature_repo.arrow import timestamps
-from feature_repo.errors import NotFoundError, UnavailableError, VitrineError
+from feature_repo.errors import NotFoundError
 from feature_repo.online.catalog import ProjectCatalog, ServiceView
-from feature_repo.online.decode import Status
+from feature_repo.online.decode import DecodedRows, Status
 from feature_repo.online.feature_batch import FeatureBatch, ViewRows
 from feature_repo.online.open_store import open_store
 from feature_repo.online.request import Ids, PlannedRequest, RequestPlan
@@ -33,56 +33,65 @@ if TYPE_CHECKING:
 
 __all__ = ["FeatureBatch", "Link", "NoServicesError", "OnlineReader", "Status", "UnknownFeaturesError"]
 
-PLANS_KEPT = 256
+MAX_PLANS = 256
+"""Plans that a reader keeps."""
 
 
 class UnknownFeaturesError(NotFoundError):
     """The store has no service, view or feature of that name."""
 
 
-class NoServicesError(UnavailableError):
-    """The store has no feature services: nothing was applied to it yet, or it was emptied."""
+class NoServicesError(UnknownFeaturesError):
+    """The store has no service or view of that name, and no services at all: `feast apply` has not run."""
 
 
 @dataclass(frozen=True)
 class Link:
-    """Entities that a row of the first ones names, and what is asked of them."""
+    """The second hop of `OnlineReader.fetch_linked`: entities that a row of the first hop names."""
 
     view: str
-    """Of the first ones: its rows are read first of all."""
+    """The view of the first request whose rows name the entities, by its name in the service."""
     ids: Callable[[ViewRows], Ids]
-    """The entities, from those rows."""
+    """Called with that view's rows; returns the ids of the second request."""
     name: str
-    """A feature service or view."""
+    """The feature service or view to fetch for them."""
 
 
 class OnlineReader:
     """Reads the online features of one project. Threads and event loops may share a reader.
 
     Args:
-        url: lmdb:///folder, or of Redis as feature_repo/online/redis_connection.py has it.
+        url: lmdb:///folder, or a Redis URL as feature_repo/online/redis_connection.py describes it.
         project: the project's name in Feast.
-        refresh: seconds after which changed views, TTLs and services are noticed at the latest; a new layout of rows is
-            noticed at once.
+        refresh: seconds after which the catalog is read again. A change of views, TTLs or services is seen by then; a
+            new layout of rows is seen with the first such row.
 
     Raises:
-        VitrineError: the URL is of no store, or the store cannot be opened.
+        InvalidInputError: the URL is malformed or of another scheme.
+        NotFoundError: the LMDB folder holds no store.
+        CorruptDataError: the LMDB file is damaged.
+        UnavailableError: the store cannot be opened. A single Redis server is first asked when a method is called.
     """
 
     def __init__(self, url: str, project: str, *, refresh: float = 60.0) -> None:
-        self._begin(OnlineTable(open_store(url), project), refresh)
+        self._open(OnlineTable(open_store(url), project), refresh)
 
     @classmethod
     def from_table(cls, table: OnlineTable, *, refresh: float = 60.0) -> "OnlineReader":
-        """A reader of a project's rows in a store that is open already; it closes the store in the end."""
+        """Return a reader of a store that is already open. `close` closes the store.
+
+        Args:
+            table: the project's rows.
+            refresh: see `OnlineReader`.
+        """
         reader = cls.__new__(cls)
-        reader._begin(table, refresh)
+        reader._open(table, refresh)
         return reader
 
-    def _begin(self, table: OnlineTable, refresh: float) -> None:
+    def _open(self, table: OnlineTable, refresh: float) -> None:
         self._table = table
-        self._refresh = refresh
-        self._looked = time.monotonic()
+        self._refresh_seconds = refresh
+        self._refreshed = time.monotonic()
         self._plans: dict[tuple[Any, ...], RequestPlan] = {}
 
     def fetch(
@@ -96,47 +105,61 @@ class OnlineReader:
         out: "Mapping[str, NDArray[Any] | torch.Tensor] | None" = None,
         now: datetime | None = None,
     ) -> FeatureBatch:
-        """The features of some entities.
+        """Return the features of some entities, one row for each id, in the order of the ids.
+
+        An id without a row gives a row with status ABSENT and missing values. Repeated ids are read once.
 
         Args:
-            view_or_service: name of a feature service, else of a feature view.
-            ids: of each row the entity's id; with several join keys a mapping from join key to ids, or to one id that
-                holds for all rows.
-            features: which of a view's; all, if not said.
+            view_or_service: name of a feature service, or else of a feature view.
+            ids: the id of each row. With several join keys, a mapping from join key to the ids of the rows, or to one
+                id for all rows.
+            features: names of the view's features to return, in this order; None: all. Not for services.
             full_feature_names: whether features are called view__feature, as in Feast.
-            keep_stale: give the values of rows older than their view's TTL, which are missing otherwise.
-            out: arrays or CPU tensors that take the values of some float features: [n], or [n, width].
-            now: the time for which rows are stale or not; the clock's, if not said.
+            keep_stale: whether rows older than their view's TTL keep their values. Otherwise their values are missing.
+                Their status is STALE in both cases.
+            out: for some float features, the array or CPU tensor that receives the values: [n], or [n, width].
+            now: the time at which a row is stale or not; a datetime without a time zone is UTC; None: the current
+                time.
 
         Raises:
-            VitrineError: there is no such view, service, feature or join key; two features are called alike; an array
-                of `out` does not fit; the store does not answer.
+            UnknownFeaturesError: the store has no such service, view or feature.
+            NotFoundError: a service names a view or feature that no longer exists, or `out` an unknown feature.
+            InvalidInputError: ids of a join key are missing or differ in number, two features have the same name, or an
+                array of `out` does not fit its feature.
+            UnavailableError: the store does not answer.
         """
-        question = self._question(view_or_service, ids, features, full_feature_names, out)
-        with self._table.conversation(_microseconds(now), keep_stale=keep_stale) as talk:
-            for part in question.plan.order:
-                talk.ask(question.request(part))
-            found = {part: talk.hear() for part in question.plan.order}
-        return question.answer([found[part] for part in sorted(found)])
+        request = self._make_request(view_or_service, ids, features, full_feature_names, out)
+        with self._table.pipeline(_microseconds(now), keep_stale=keep_stale) as pipeline:
+            for index in request.plan.read_order:
+                pipeline.send(request.view_request(index))
+            rows = {index: pipeline.receive() for index in request.plan.read_order}
+        return request.build_batch([rows[index] for index in sorted(rows)])
 
     def fetch_linked(
         self, view_or_service: str, ids: Ids, link: Link, *, keep_stale: bool = False, now: datetime | None = None
     ) -> tuple[FeatureBatch, FeatureBatch | None]:
-        """The features of some entities, and of others that a row of theirs names, in one conversation with the store.
+        """Return the features of some entities, and of other entities that one of their rows names (a two-hop fetch).
+
+        Both are read in one pipeline: while the store looks up the second hop, rows of the first are decoded. A view of
+        both hops is read and decoded once.
 
         Args:
-            view_or_service, ids, keep_stale, now: as of `fetch`; the link's view is among those asked for.
-            link: which others; if there are none, the second block is None.
+            view_or_service: see `fetch`. It must have the link's view.
+            ids: see `fetch`.
+            link: the second hop.
+            keep_stale: see `fetch`; for both hops.
+            now: see `fetch`; for both hops.
 
         Returns:
-            Blocks with full feature names.
+            The batches of the first and the second hop, both with full feature names. The second is None if
+            `link.ids` returned no ids.
 
         Raises:
-            As `fetch`.
+            VitrineError: see `fetch`.
         """
-        question = self._question(view_or_service, ids, None, True, None)
-        with self._table.conversation(_microseconds(now), keep_stale=keep_stale) as talk:
-            return _fetch_two_hops(talk, question, link, self._plan(link.name, None, True))
+        request = self._make_request(view_or_service, ids, None, True, None)
+        with self._table.pipeline(_microseconds(now), keep_stale=keep_stale) as pipeline:
+            return _fetch_two_hops(pipeline, request, link, self._plan(link.name, None, True))
 
     async def fetch_async(
         self,
@@ -149,50 +172,64 @@ class OnlineReader:
         out: "Mapping[str, NDArray[Any] | torch.Tensor] | None" = None,
         now: datetime | None = None,
     ) -> FeatureBatch:
-        """`fetch`, without blocking the event loop while the store is asked."""
+        """Do the same as `fetch` without blocking the event loop while the store is read."""
         if self._table.catalog.is_loaded() and not self._is_due():
-            question = self._question(view_or_service, ids, features, full_feature_names, out)
+            request = self._make_request(view_or_service, ids, features, full_feature_names, out)
         else:
-            question = await asyncio.to_thread(self._question, view_or_service, ids, features, full_feature_names, out)
-        requests = question.requests()
-        found = await self._table.store.read_async([request.keys for request in requests])
-        return question.answer(self._table.unpack(requests, found, _microseconds(now), keep_stale))
+            request = await asyncio.to_thread(
+                self._make_request, view_or_service, ids, features, full_feature_names, out
+            )
+        requests = request.view_requests()
+        values = await self._table.store.read_async([one.keys for one in requests])
+        return request.build_batch(self._table.unpack(requests, values, _microseconds(now), keep_stale))
 
     def services(self) -> tuple[str, ...]:
-        """The names of the feature services, sorted."""
-        self._look_again()
+        """Return the names of the feature services, sorted.
+
+        Raises:
+            UnavailableError: the store does not answer.
+        """
+        self._refresh()
         return tuple(sorted(self._table.catalog.load().services))
 
     def join_keys(self, view_or_service: str) -> dict[str, tuple[str, ...]]:
-        """Of each view that is asked, by its name in the service: the join keys, as the service calls them.
+        """Return the join keys of each view of a service, under the service's names of views and join keys.
+
+        Args:
+            view_or_service: name of a feature service, or else of a feature view.
 
         Raises:
-            UnknownFeatures: there is no such service or view.
-            VitrineError: the store does not answer.
+            UnknownFeaturesError: there is no such service or view.
+            NotFoundError: the service names a view or feature that no longer exists.
+            UnavailableError: the store does not answer.
         """
-        self._look_again()
-        return {part.name: part.join_keys for part in self._plan(view_or_service, None, True).parts}
+        self._refresh()
+        return {view.name: view.join_keys for view in self._plan(view_or_service, None, True).views}
 
     def on_demand(self, view_or_service: str) -> tuple[str, ...]:
-        """The on-demand views of a service, which the store does not hold.
+        """Return the names of a service's on-demand views. The store does not hold them.
+
+        Args:
+            view_or_service: name of a feature service, or else of a feature view.
 
         Raises:
-            As `join_keys`.
+            VitrineError: see `join_keys`.
         """
-        self._look_again()
+        self._refresh()
         return self._plan(view_or_service, None, True).on_demand
 
     def ping(self) -> None:
-        """Ask the store for what it says of itself.
+        """Read the catalog, to see whether the store answers.
 
         Raises:
-            VitrineError: it does not answer, or knows nothing of the project.
+            NotFoundError: the store has no views of the project.
+            UnavailableError: the store does not answer.
         """
         if not self._table.catalog.reload().views:
-            raise VitrineError(f"the online store has no views of project `{self._table.project}`: run `feast apply`")
+            raise NotFoundError(f"the online store has no views of project `{self._table.project}`: run `feast apply`")
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the store's connections."""
         self._table.store.close()
 
     def __enter__(self) -> "OnlineReader":
@@ -204,14 +241,15 @@ class OnlineReader:
         self.close()
 
     def _is_due(self) -> bool:
-        return time.monotonic() - self._looked > self._refresh
+        return time.monotonic() - self._refreshed > self._refresh_seconds
 
-    def _look_again(self) -> None:
+    def _refresh(self) -> None:
+        """Read the catalog again if that is due."""
         if self._is_due():
-            self._looked = time.monotonic()
+            self._refreshed = time.monotonic()
             self._table.catalog.reload()
 
-    def _question(
+    def _make_request(
         self,
         name: str,
         ids: Ids,
@@ -219,90 +257,95 @@ class OnlineReader:
         full_feature_names: bool,
         out: "Mapping[str, NDArray[Any] | torch.Tensor] | None",
     ) -> PlannedRequest:
-        self._look_again()
-        return self._plan(name, features, full_feature_names).ask(ids, out or {})
+        self._refresh()
+        return self._plan(name, features, full_feature_names).bind(ids, out or {})
 
     def _plan(self, name: str, features: Sequence[str] | None, full_feature_names: bool) -> RequestPlan:
-        """What these features ask for, worked out anew when the store says something else than before."""
-        asked = (name, None if features is None else tuple(features), full_feature_names)
-        plan, record = self._plans.get(asked), self._table.catalog.load()
-        if plan is None or plan.record is not record:
-            parts, on_demand = self._parts(name, features)
-            plan = RequestPlan.of(self._table, record, name, parts, on_demand, full_feature_names)
-            if len(self._plans) >= PLANS_KEPT:
+        """Return the plan of these features. It is made again when the catalog has been read again."""
+        key = (name, None if features is None else tuple(features), full_feature_names)
+        plan, catalog = self._plans.get(key), self._table.catalog.load()
+        if plan is None or plan.catalog is not catalog:
+            views, on_demand = self._service_views(name, features)
+            plan = RequestPlan.build(self._table, catalog, name, views, on_demand, full_feature_names)
+            if len(self._plans) >= MAX_PLANS:
                 self._plans.clear()
-            self._plans[asked] = plan
+            self._plans[key] = plan
         return plan
 
-    def _parts(self, name: str, features: Sequence[str] | None) -> tuple[tuple[ServiceView, ...], tuple[str, ...]]:
-        record = self._table.catalog.load()
-        if name not in record.services and name not in record.views:
-            record = self._table.catalog.reload()
-        service = record.services.get(name)
+    def _service_views(
+        self, name: str, features: Sequence[str] | None
+    ) -> tuple[tuple[ServiceView, ...], tuple[str, ...]]:
+        """Return what a service or view reads from each view, and its on-demand views."""
+        catalog = self._table.catalog.load()
+        if name not in catalog.services and name not in catalog.views:
+            catalog = self._table.catalog.reload()
+        service = catalog.services.get(name)
         if service is not None and features is None:
-            return service.parts, service.on_demand
-        if name not in record.views:
-            kind = UnknownFeaturesError if record.services else NoServicesError
-            raise kind(_unknown(name, self._table.project, record))
-        known = tuple(field.name for field in record.views[name].layout.fields)
-        missing = [one for one in features or () if one not in known]
+            return service.views, service.on_demand
+        if name not in catalog.views:
+            error = UnknownFeaturesError if catalog.services else NoServicesError
+            raise error(_describe_missing(name, self._table.project, catalog))
+        known = tuple(field.name for field in catalog.views[name].layout.fields)
+        missing = [feature for feature in features or () if feature not in known]
         if missing:
             raise UnknownFeaturesError(f"view `{name}` has no feature {', '.join(missing)}; it has {', '.join(known)}")
         return (ServiceView(name, name, known if features is None else tuple(features)),), ()
 
 
 def _fetch_two_hops(
-    talk: RequestPipeline, question: PlannedRequest, link: Link, plan: RequestPlan
+    pipeline: RequestPipeline, first: PlannedRequest, link: Link, second_plan: RequestPlan
 ) -> tuple[FeatureBatch, FeatureBatch | None]:
-    """What a question asks, and what `plan` asks of the entities that are named; None if there are none.
+    """Fetch the first hop and, for the entities that it names, the second; see `OnlineReader.fetch_linked`.
 
-    Args:
-        question: of the first entities; the link's view is among its own.
-        plan: of what the link asks.
+    The link's view and the views that only the first hop reads are requested at once. When the link's rows are there,
+    the other views are requested: a view of both hops with one request, the keys of the first hop before those of the
+    second.
     """
-    parts = question.plan.parts
-    also = {part.view.name: number for number, part in enumerate(plan.parts)}
-    naming = next(number for number, part in enumerate(parts) if part.name == link.view)
-    early = [n for n in question.plan.order if n == naming or parts[n].view.name not in also]
-    early.sort(key=lambda n: n != naming)
-    for number in early:
-        talk.ask(question.request(number))
-    found = {naming: talk.hear()}
+    views = first.plan.views
+    second_index = {view.view.name: index for index, view in enumerate(second_plan.views)}
+    link_index = next(index for index, view in enumerate(views) if view.name == link.view)
+    early = [i for i in first.plan.read_order if i == link_index or views[i].view.name not in second_index]
+    early.sort(key=lambda i: i != link_index)
+    for index in early:
+        pipeline.send(first.view_request(index))
+    first_rows = {link_index: pipeline.receive()}
 
-    named = link.ids(question.view(naming, found[naming]))
-    others = plan.ask(named, {}) if len(named) else None
-    mine = {n: question.request(n) for n in question.plan.order if n not in early}
-    theirs = dict(enumerate(others.requests())) if others else {}
-    shared = {n: also[parts[n].view.name] for n in mine} if others else {}
-    apart = [n for n in theirs if n not in shared.values()]
-    for number, request in mine.items():
-        talk.ask(_joined(request, theirs[shared[number]]) if shared else request)
-    for number in apart:
-        talk.ask(theirs[number])
+    ids = link.ids(first.view_rows(link_index, first_rows[link_index]))
+    second = second_plan.bind(ids, {}) if len(ids) else None
+    late = {i: first.view_request(i) for i in first.plan.read_order if i not in early}
+    second_requests = dict(enumerate(second.view_requests())) if second else {}
+    shared = {i: second_index[views[i].view.name] for i in late} if second else {}
+    only_second = [i for i in second_requests if i not in shared.values()]
+    for index, request in late.items():
+        pipeline.send(_join_requests(request, second_requests[shared[index]]) if shared else request)
+    for index in only_second:
+        pipeline.send(second_requests[index])
 
-    found |= {number: talk.hear() for number in early[1:]}
-    of_others = {}
-    for number, request in mine.items():
-        rows, count = talk.hear(), len(request.keys)
-        found[number] = rows.slice_rows(request.fields, slice(count))
+    first_rows |= {index: pipeline.receive() for index in early[1:]}
+    second_rows: dict[int, DecodedRows] = {}
+    for index, request in late.items():
+        rows, count = pipeline.receive(), len(request.keys)
+        first_rows[index] = rows.slice_rows(request.fields, slice(count))
         if shared:
-            other = shared[number]
-            of_others[other] = rows.slice_rows(theirs[other].fields, slice(count, None))
-    of_others |= {number: talk.hear() for number in apart}
-    second = others.answer([of_others[number] for number in sorted(of_others)]) if others else None
-    return question.answer([found[number] for number in sorted(found)]), second
+            other = shared[index]
+            second_rows[other] = rows.slice_rows(second_requests[other].fields, slice(count, None))
+    second_rows |= {index: pipeline.receive() for index in only_second}
+    return (
+        first.build_batch([first_rows[index] for index in sorted(first_rows)]),
+        second.build_batch([second_rows[index] for index in sorted(second_rows)]) if second else None,
+    )
 
 
-def _joined(first: ViewRequest, second: ViewRequest) -> ViewRequest:
-    """What two requests ask of one view, as one."""
+def _join_requests(first: ViewRequest, second: ViewRequest) -> ViewRequest:
+    """Return one request for the keys of both requests of a view, and for the fields of either."""
     fields = dict.fromkeys((*first.fields, *second.fields))
     return replace(first, fields=tuple(fields), keys=[*first.keys, *second.keys])
 
 
-def _unknown(name: str, project: str, record: ProjectCatalog) -> str:
-    views, services = ", ".join(sorted(record.views)) or "none", ", ".join(sorted(record.services)) or "none"
+def _describe_missing(name: str, project: str, catalog: ProjectCatalog) -> str:
+    views, services = ", ".join(sorted(catalog.views)) or "none", ", ".join(sorted(catalog.services)) or "none"
     return (
-        f"the online store has neither a service nor a view `{name}` in project `{project}`; services: {services}; "
+        f"the online store has no service or view `{name}` in project `{project}`; services: {services}; "
         f"views: {views}. Run `feast apply`, then materialize"
     )
 

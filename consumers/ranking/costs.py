@@ -94,8 +94,8 @@ def _fetch(table: OnlineTable, views: tuple[str, ...], asked: Sequence[str]) -> 
     record = table.catalog.load()
     fields = {view: tuple(field.name for field in record.views[view].layout.fields) for view in views}
     parts = [ServiceView(view, view, fields[view]) for view in views]
-    question = RequestPlan.of(table, record, "+".join(views), parts, (), True).ask(asked, {})
-    requests = question.requests()
+    question = RequestPlan.build(table, record, "+".join(views), parts, (), True).bind(asked, {})
+    requests = question.view_requests()
     rows = table.store.read([request.keys for request in requests])
     sizes = [sum(len(row) for row in of_view if row is not None) for of_view in rows]
     present = [sum(row is not None for row in of_view) for of_view in rows]
@@ -104,7 +104,7 @@ def _fetch(table: OnlineTable, views: tuple[str, ...], asked: Sequence[str]) -> 
     took = []
     for _ in range(REQUESTS):
         began = time.perf_counter()
-        question.answer(table.read(requests, time.time_ns() // 1_000, keep_stale=True))
+        question.build_batch(table.read(requests, time.time_ns() // 1_000, keep_stale=True))
         took.append(time.perf_counter() - began)
     return FetchCost(round(sum(np.divide(sizes, present))), 1000 * float(np.median(took)))
 

@@ -110,7 +110,7 @@ def join_views(settings: Settings, service: str, impressions: pa.Table) -> Train
     """
     from feast.errors import FeatureServiceNotFoundException
 
-    from feature_repo.stores.opening import open_feature_store
+    from feature_repo.stores.feature_store import open_feature_store
 
     store = open_feature_store(settings)
     try:

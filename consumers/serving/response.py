@@ -69,7 +69,7 @@ def build_response(
         if name in user_views:
             user.add_view(name, view, None if len(view.rows.status) == 1 else _ONE)
         else:
-            candidates.add_view(name, view, view.place)
+            candidates.add_view(name, view, view.row_index)
     for name, array in zip(affinity, _float_arrays(list(affinity.values())), strict=True):
         candidates.add(f"{AFFINITY}__{name}", array)
     return FeatureResponse(candidates.build(), user.build() if user.arrays else None)

@@ -107,5 +107,5 @@ def _send(
     columns = list(dict.fromkeys(source.columns.values()))
     batches = take.take_batches(table, newest[_ROW].to_numpy(), columns, where=build_row_filter(source, group.window))
     for block in key_ranges.concat_batches(batches, BLOCK_ROWS):
-        store.write(*packer.pack(online, source.rename_columns(block)), packer.view.ttl)
+        store.write(*packer.pack(online, source.rename_columns(block)), packer.view.ttl_us)
     return pa.table([[table.count_rows()]], schema=_SENT)

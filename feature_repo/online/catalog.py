@@ -1,18 +1,22 @@
-"""What an online store says of itself: one JSON per project, so that a reader needs no Feast and no registry.
+"""The catalog of an online store: the views, layouts, dictionaries and services of a project.
+
+It makes readers independent of Feast and its registry. The catalog of a project is one JSON at the key
+`vitrine:{project}` (the braces are part of the key):
 
     {"format": 1,
-     "views": {name: {"prefix": what its keys begin with (entity_keys.py),
-                      "join_keys": [[name, type], ...],   by name
-                      "ttl": microseconds, 0 if rows never grow old,
-                      "layouts": [[field, ...], ...]}},   layout.py; the newest last, the older ones may still have rows
+     "views": {name: {"prefix": the prefix of its keys (entity_keys.py),
+                      "join_keys": [[name, type], ...],   sorted by name
+                      "ttl": microseconds; 0: rows never become stale,
+                      "layouts": [[field, ...], ...]}},   row_format.py; the newest last; stored rows may have any
      "services": {name: {"views": [{"view": name, "name": its name in the service, "features": [name, ...],
-                                    "join_keys": {the view's: the service's}}, ...],
-                         "on_demand": [name, ...]}}}        views that are computed when asked for, not stored
+                                    "join_keys": {the view's name: the service's name}}, ...],
+                         "on_demand": [name, ...]}}}      views that are computed for each request and not stored
 
-It lies at the key `vitrine:{project}` (the braces are part of it), and beside it
-    `vitrine:{project}:words:<view>:<feature>:<dictionary>`   a dictionary: a JSON list of texts, in the order of codes
-    `vitrine:prefix:<prefix>`                                 the JSON [project, view] whose keys begin so
-    `vitrine:{project}:written:<view>`                        what has been materialized of a view (written.py)
+Other keys of a project:
+
+    vitrine:{project}:words:<view>:<feature>:<dictionary>   a dictionary: a JSON list of texts; a code is an index in it
+    vitrine:prefix:<prefix>                                 the JSON [project, view] whose keys have the prefix
+    vitrine:{project}:written:<view>                        which rows of the view are online (materialization_log.py)
 """
 
 import json
@@ -27,7 +31,7 @@ import pyarrow.compute as pc
 
 from feature_repo.arrow.columns import Column
 from feature_repo.arrow.field import Field
-from feature_repo.errors import VitrineError
+from feature_repo.errors import ConflictError, InvalidInputError, NotFoundError, VitrineError
 from feature_repo.online import entity_keys
 from feature_repo.online.row_format import MAX_DICTIONARY_SIZE, Layout
 from feature_repo.online.store import Store
@@ -37,39 +41,40 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class View:
-    """One feature view, as its rows in the online store are to be read."""
+    """One feature view, as needed to read its rows."""
 
     name: str
     join_keys: tuple[tuple[str, str], ...]
-    """(name, Feast's value type in lower case), by name; none for a view without entities."""
-    ttl: int
-    """Microseconds; 0: rows never grow old."""
+    """(name, Feast's value type in lower case), sorted by name; empty for a view without entities."""
+    ttl_us: int
+    """Microseconds after which a row is stale; 0: never."""
     layouts: tuple[Layout, ...]
-    """Every layout that rows may be of, the newest last."""
+    """Every layout that stored rows may have, the newest last."""
 
     @property
     def layout(self) -> Layout:
-        """The one that new rows are written in."""
+        """The layout of new rows."""
         return self.layouts[-1]
 
     @cached_property
-    def by_fingerprint(self) -> dict[int, Layout]:
+    def layouts_by_fingerprint(self) -> dict[int, Layout]:
+        """The layouts by their fingerprints."""
         return {layout.fingerprint: layout for layout in self.layouts}
 
     @cached_property
-    def dictionaries(self) -> frozenset[tuple[str, str]]:
-        """(feature, dictionary) of every dictionary that its rows may have codes of."""
+    def dictionary_ids(self) -> frozenset[tuple[str, str]]:
+        """(feature, dictionary) of every dictionary that stored rows may have codes of."""
         fields = {one for layout in self.layouts for one in layout.fields}
         return frozenset((one.name, one.dictionary) for one in fields if one.storage == "dictionary")
 
 
 @dataclass(frozen=True)
 class ServiceView:
-    """What a feature service takes of one view."""
+    """The part of a feature service that comes from one view."""
 
     view: str
     name: str
-    """What the view is called in the service."""
+    """The view's name in the service."""
     features: tuple[str, ...]
     join_keys: tuple[tuple[str, str], ...] = ()
     """(the view's join key, the service's name for it), where they differ."""
@@ -77,105 +82,265 @@ class ServiceView:
 
 @dataclass(frozen=True)
 class Service:
-    """A feature service: a set of features under one name."""
+    """A feature service: a named set of features."""
 
-    parts: tuple[ServiceView, ...]
+    views: tuple[ServiceView, ...]
     on_demand: tuple[str, ...] = ()
-    """Its on-demand views, which are not stored."""
+    """Its on-demand views. They are not stored."""
 
 
 @dataclass(frozen=True)
 class ProjectCatalog:
-    """What an online store says of one project."""
+    """The views and services of one project."""
 
     views: Mapping[str, View] = field(default_factory=dict)
     services: Mapping[str, Service] = field(default_factory=dict)
 
     def with_view(self, view: View) -> "ProjectCatalog":
-        """The record with a view as it is now; the layouts that it had stay readable."""
+        """Return the catalog with the view added or replaced. Layouts of the replaced view stay readable.
+
+        Raises:
+            ConflictError: an older, different layout of the view has the same fingerprint.
+        """
         known = self.views.get(view.name)
         layout = _with_dictionaries(view.layout, known)
         older = () if known is None else tuple(one for one in known.layouts if one != layout)
         if any(one.fingerprint == layout.fingerprint for one in older):
-            raise VitrineError(f"view `{view.name}` once had another layout of the same fingerprint; rename a feature")
+            raise ConflictError(f"view `{view.name}` had another layout with the same fingerprint; rename a feature")
         return replace(self, views={**self.views, view.name: replace(view, layouts=(*older, layout))})
 
     def without_view(self, name: str) -> "ProjectCatalog":
+        """Return the catalog without a view."""
         return replace(self, views={other: view for other, view in self.views.items() if other != name})
 
     def to_bytes(self, project: str) -> bytes:
-        record = {
+        """Return the catalog as the JSON that is stored."""
+        catalog = {
             "format": FORMAT,
             "views": {
                 name: {
                     "prefix": entity_keys.make_prefix(project, name).decode(),
                     "join_keys": view.join_keys,
-                    "ttl": view.ttl,
+                    "ttl": view.ttl_us,
                     "layouts": [layout.to_json() for layout in view.layouts],
                 }
                 for name, view in self.views.items()
             },
             "services": {
-                name: {"views": [_part_to_json(part) for part in service.parts], "on_demand": service.on_demand}
-                for name, service in self.services.items()
+                name: {"views": [_service_view_to_json(view) for view in one.views], "on_demand": one.on_demand}
+                for name, one in self.services.items()
             },
         }
-        return json.dumps(record, ensure_ascii=False, sort_keys=True).encode()
+        return json.dumps(catalog, ensure_ascii=False, sort_keys=True).encode()
 
     @staticmethod
     def from_bytes(data: bytes | None) -> "ProjectCatalog":
-        """The record, empty if there is none.
+        """Parse a stored catalog. None gives an empty catalog.
 
         Raises:
-            VitrineError: it was written by a later version of this program.
+            VitrineError: the catalog has the format of a later version of this program.
         """
         if data is None:
             return ProjectCatalog()
-        record = json.loads(data)
-        if record["format"] != FORMAT:
+        catalog = json.loads(data)
+        if catalog["format"] != FORMAT:
             raise VitrineError(
-                f"the online store's format is {record['format']}, this program reads {FORMAT}; update it"
+                f"the online store has format {catalog['format']}; this program reads format {FORMAT}: update it"
             )
         return ProjectCatalog(
-            {name: _view_from_json(name, view) for name, view in record["views"].items()},
+            {name: _view_from_json(name, view) for name, view in catalog["views"].items()},
             {
-                name: Service(tuple(map(_part_from_json, one["views"])), tuple(one["on_demand"]))
-                for name, one in record["services"].items()
+                name: Service(tuple(map(_service_view_from_json, one["views"])), tuple(one["on_demand"]))
+                for name, one in catalog["services"].items()
             },
         )
 
 
+class StoreCatalog:
+    """Reads and changes the catalog of one project in a store. Threads may share it.
+
+    The catalog is read once and kept in memory. It is read again when a row shows that it has changed, and by `reload`.
+    Changes are made by compare-and-swap, so that no writer overwrites the change of another.
+    """
+
+    def __init__(self, store: Store, project: str) -> None:
+        self._store = store
+        self._project = project
+        self._lock = threading.Lock()
+        self._catalog: ProjectCatalog | None = None
+        self._raw: bytes | None = None
+        self._dictionaries: dict[tuple[str, str, str], list[str]] = {}
+
+    def is_loaded(self) -> bool:
+        """Return whether the catalog has been read, so that `load` needs no round trip."""
+        return self._catalog is not None
+
+    def load(self) -> ProjectCatalog:
+        """Return the catalog as last read; read it if it has not been read yet."""
+        return self._catalog if self._catalog is not None else self.reload()
+
+    def reload(self) -> ProjectCatalog:
+        """Read the catalog and all dictionaries from the store. A project without a catalog gives an empty one."""
+        raw = self._store.get(catalog_key(self._project))
+        catalog = ProjectCatalog.from_bytes(raw)
+        dictionaries = {
+            id_: json.loads(self._store.get(dictionary_key(self._project, *id_)) or b"[]")
+            for id_ in dictionary_ids(list(catalog.views.values()))
+        }
+        with self._lock:
+            self._catalog, self._raw, self._dictionaries = catalog, raw, dictionaries
+        return catalog
+
+    def get_view(self, name: str) -> View:
+        """Return a view. A view that is not in the catalog as last read is looked up in the store.
+
+        Raises:
+            NotFoundError: the store has no view of that name.
+        """
+        view = self.load().views.get(name) or self.reload().views.get(name)
+        if view is None:
+            raise NotFoundError(
+                f"the online store has no view `{name}` in project `{self._project}`; it has "
+                f"{', '.join(sorted(self.load().views)) or 'none'}: run `feast apply`, then materialize"
+            )
+        return view
+
+    def with_stored_layouts(self, view: View) -> View:
+        """Return the view with the layouts that its stored rows may have; without layouts if it is not in the store."""
+        known = self.load().views.get(view.name) or self.reload().views.get(view.name)
+        return replace(view, layouts=() if known is None else known.layouts)
+
+    def register_view(self, view: View) -> View:
+        """Add or update a view so that readers find it; return it with the ids of its dictionaries and all layouts.
+
+        A writer calls this first. A view that another process has dropped and created again has new dictionaries, and
+        readers do not accept codes of the old ones.
+
+        Args:
+            view: the view; its last layout is the one of new rows.
+
+        Raises:
+            ConflictError: another view's keys have the same prefix, or an older layout has the same fingerprint.
+        """
+        if self._catalog is None or self._store.get(catalog_key(self._project)) != self._raw:
+            self.reload()
+        known = self.load().views.get(view.name)
+        if known is not None and self.load().with_view(view).views[view.name] == known:
+            return known
+        key = prefix_owner_key(entity_keys.make_prefix(self._project, view.name))
+        owner = prefix_owner(self._project, view.name)
+        if not self._store.compare_and_swap(key, None, owner) and self._store.get(key) != owner:
+            raise ConflictError(
+                f"the keys of view `{view.name}` of project `{self._project}` would have the same prefix as those of "
+                f"{(self._store.get(key) or b'').decode()}; rename the view"
+            )
+        return self._change(lambda catalog: catalog.with_view(view)).views[view.name]
+
+    def set_services(self, services: Mapping[str, Service]) -> None:
+        """Replace the project's feature services."""
+        if self.load().services != services:
+            self._change(lambda catalog: replace(catalog, services=services))
+
+    def drop_view(self, name: str) -> None:
+        """Remove a view with its rows, dictionaries and materialization log. A missing view is ignored."""
+        view = self.reload().views.get(name)
+        if view is None:
+            return
+        prefix = entity_keys.make_prefix(self._project, name)
+        # The log goes first: if this is interrupted, no log may name rows that are gone.
+        self._store.delete([materialization_log_key(self._project, name)])
+        self._change(lambda catalog: catalog.without_view(name))
+        self._store.delete_prefix(prefix)
+        dictionaries = [dictionary_key(self._project, *id_) for id_ in dictionary_ids([view])]
+        self._store.delete([prefix_owner_key(prefix), *dictionaries])
+
+    def drop_project(self) -> None:
+        """Remove the project with all of its views."""
+        for name in self.reload().views:
+            self.drop_view(name)
+        self._store.delete([catalog_key(self._project)])
+        self.reload()
+
+    def dictionaries(self, view: View) -> dict[str, list[str]]:
+        """Return the dictionaries of a view's features, as last read; an unknown one is empty."""
+        return {feature: self._dictionaries.get((view.name, feature, id_), []) for feature, id_ in view.dictionary_ids}
+
+    def extend_dictionary(self, view: View, feature: Field, column: Column) -> list[str]:
+        """Add the texts of a column to the dictionary of a feature, where they are missing; return the dictionary.
+
+        Args:
+            view: as `register_view` returned it.
+            feature: a field of the view with storage "dictionary".
+            column: texts; nulls are ignored.
+
+        Raises:
+            InvalidInputError: the dictionary would have more than MAX_DICTIONARY_SIZE texts.
+        """
+        id_ = (view.name, feature.name, feature.dictionary)
+        texts = pc.unique(column.values.drop_null()).to_pylist()
+        known = self._dictionaries.get(id_, [])
+        while not set(texts) <= set(known):
+            key = dictionary_key(self._project, *id_)
+            old = self._store.get(key)
+            known = json.loads(old or b"[]")
+            known += [text for text in texts if text not in set(known)]
+            if len(known) > MAX_DICTIONARY_SIZE:
+                raise InvalidInputError(
+                    f"feature `{feature.name}` of view `{view.name}` has more than {MAX_DICTIONARY_SIZE} different "
+                    "texts; remove the tag storage=dictionary from its Field"
+                )
+            if not self._store.compare_and_swap(key, old, json.dumps(known, ensure_ascii=False).encode()):
+                known = []
+        with self._lock:
+            self._dictionaries = {**self._dictionaries, id_: known}
+        return known
+
+    def _change(self, change: Callable[[ProjectCatalog], ProjectCatalog]) -> ProjectCatalog:
+        """Change the stored catalog; try again if another process changed it meanwhile."""
+        key = catalog_key(self._project)
+        while True:
+            old = self._store.get(key)
+            catalog = change(ProjectCatalog.from_bytes(old))
+            if self._store.compare_and_swap(key, old, catalog.to_bytes(self._project)):
+                return self.reload()
+
+
 def catalog_key(project: str) -> bytes:
+    """Return the key of a project's catalog."""
     return f"vitrine:{{{project}}}".encode()
 
 
 def dictionary_key(project: str, view: str, feature: str, dictionary: str) -> bytes:
+    """Return the key of a dictionary."""
     return f"vitrine:{{{project}}}:words:{view}:{feature}:{dictionary}".encode()
 
 
 def materialization_log_key(project: str, view: str) -> bytes:
+    """Return the key of a view's materialization log."""
     return f"vitrine:{{{project}}}:written:{view}".encode()
 
 
 def prefix_owner_key(prefix: bytes) -> bytes:
+    """Return the key that says which view's keys have the prefix."""
     return b"vitrine:prefix:" + prefix
 
 
 def prefix_owner(project: str, view: str) -> bytes:
+    """Return the value at `prefix_owner_key` for a view."""
     return json.dumps([project, view], ensure_ascii=False).encode()
 
 
 def dictionary_ids(views: Sequence[View]) -> set[tuple[str, str, str]]:
-    """(view, feature, dictionary) of every dictionary that rows of these views may have codes of."""
-    return {(view.name, *one) for view in views for one in view.dictionaries}
+    """Return (view, feature, dictionary) of every dictionary that stored rows of the views may have codes of."""
+    return {(view.name, *id_) for view in views for id_ in view.dictionary_ids}
 
 
 def _with_dictionaries(layout: Layout, known: View | None) -> Layout:
-    """The layout with each field's dictionary named: the one that its view has, else a new one."""
-    names = {} if known is None else dict(known.dictionaries)
+    """Return the layout with an id for each field's dictionary: the view's present one, or a new one."""
+    ids = {} if known is None else dict(known.dictionary_ids)
     return Layout(
         tuple(
-            replace(one, dictionary=names.get(one.name) or uuid.uuid4().hex[:8]) if one.storage == "dictionary" else one
+            replace(one, dictionary=ids.get(one.name) or uuid.uuid4().hex[:8]) if one.storage == "dictionary" else one
             for one in layout.fields
         )
     )
@@ -186,147 +351,9 @@ def _view_from_json(name: str, view: Mapping[str, Any]) -> View:
     return View(name, join_keys, view["ttl"], tuple(map(Layout.from_json, view["layouts"])))
 
 
-def _part_to_json(part: ServiceView) -> dict[str, Any]:
-    return {"view": part.view, "name": part.name, "features": part.features, "join_keys": dict(part.join_keys)}
+def _service_view_to_json(view: ServiceView) -> dict[str, Any]:
+    return {"view": view.view, "name": view.name, "features": view.features, "join_keys": dict(view.join_keys)}
 
 
-def _part_from_json(part: Mapping[str, Any]) -> ServiceView:
-    return ServiceView(part["view"], part["name"], tuple(part["features"]), tuple(sorted(part["join_keys"].items())))
-
-
-class StoreCatalog:
-    """The views of one project in one store. Threads may share it."""
-
-    def __init__(self, store: Store, project: str) -> None:
-        self._store = store
-        self._project = project
-        self._lock = threading.Lock()
-        self._record: ProjectCatalog | None = None
-        self._raw: bytes | None = None
-        self._words: dict[tuple[str, str, str], list[str]] = {}
-
-    def is_loaded(self) -> bool:
-        """Whether the store has been asked what it holds."""
-        return self._record is not None
-
-    def load(self) -> ProjectCatalog:
-        """What the store says of the project, as last read."""
-        return self._record if self._record is not None else self.reload()
-
-    def reload(self) -> ProjectCatalog:
-        """Read anew what the store says of the project."""
-        raw = self._store.get(catalog_key(self._project))
-        record = ProjectCatalog.from_bytes(raw)
-        words = {
-            name: json.loads(self._store.get(dictionary_key(self._project, *name)) or b"[]")
-            for name in dictionary_ids(list(record.views.values()))
-        }
-        with self._lock:
-            self._record, self._raw, self._words = record, raw, words
-        return record
-
-    def get_view(self, name: str) -> View:
-        """A view of the project.
-
-        Raises:
-            VitrineError: the store has none of that name.
-        """
-        view = self.load().views.get(name) or self.reload().views.get(name)
-        if view is None:
-            raise VitrineError(
-                f"the online store has no view `{name}` in project `{self._project}`; it has "
-                f"{', '.join(sorted(self.load().views)) or 'none'}: run `feast apply`, then materialize"
-            )
-        return view
-
-    def with_stored_layouts(self, view: View) -> View:
-        """A view as its reader knows it, with the layouts that its rows may be of; without any if it has no rows."""
-        known = self.load().views.get(view.name) or self.reload().views.get(view.name)
-        return replace(view, layouts=() if known is None else known.layouts)
-
-    def register_view(self, view: View) -> View:
-        """Make a view known to readers, with its last layout as the one to write; returns it as it is now known.
-
-        Who writes calls it first: a view that another process has dropped and made anew has other dictionaries, and
-        rows of the old ones would be refused.
-
-        Raises:
-            VitrineError: the keys of another view begin like this one's.
-        """
-        if self._record is None or self._store.get(catalog_key(self._project)) != self._raw:
-            self.reload()
-        known = self.load().views.get(view.name)
-        if known is not None and self.load().with_view(view).views[view.name] == known:
-            return known
-        key, mine = (
-            prefix_owner_key(entity_keys.make_prefix(self._project, view.name)),
-            prefix_owner(self._project, view.name),
-        )
-        if not self._store.compare_and_swap(key, None, mine) and self._store.get(key) != mine:
-            raise VitrineError(
-                f"the keys of view `{view.name}` of project `{self._project}` would begin like those of "
-                f"{(self._store.get(key) or b'').decode()}; rename it"
-            )
-        return self._change(lambda record: record.with_view(view)).views[view.name]
-
-    def set_services(self, services: Mapping[str, Service]) -> None:
-        """Make the project's feature services known to readers."""
-        if self.load().services != services:
-            self._change(lambda record: replace(record, services=services))
-
-    def drop_view(self, name: str) -> None:
-        """Forget a view, its dictionaries and its rows; nothing happens if there is none."""
-        view = self.reload().views.get(name)
-        if view is None:
-            return
-        prefix = entity_keys.make_prefix(self._project, name)
-        self._store.delete([materialization_log_key(self._project, name)])  # first of all: it must not outlive the rows
-        self._change(lambda record: record.without_view(name))
-        self._store.delete_prefix(prefix)
-        self._store.delete(
-            [prefix_owner_key(prefix), *(dictionary_key(self._project, *one) for one in dictionary_ids([view]))]
-        )
-
-    def drop_project(self) -> None:
-        """Remove the project from the store."""
-        for name in self.reload().views:
-            self.drop_view(name)
-        self._store.delete([catalog_key(self._project)])
-        self.reload()
-
-    def dictionaries(self, view: View) -> dict[str, list[str]]:
-        """The dictionaries of a view's features, as last read."""
-        return {feature: self._words.get((view.name, feature, id_), []) for feature, id_ in view.dictionaries}
-
-    def extend_dictionary(self, view: View, feature: Field, column: Column) -> list[str]:
-        """The field's dictionary, in which by now all texts of the column are.
-
-        Raises:
-            VitrineError: there are more different texts than codes.
-        """
-        name = (view.name, feature.name, feature.dictionary)
-        texts = pc.unique(column.values.drop_null()).to_pylist()
-        known = self._words.get(name, [])
-        while not set(texts) <= set(known):
-            key = dictionary_key(self._project, *name)
-            old = self._store.get(key)
-            known = json.loads(old or b"[]")
-            known += [text for text in texts if text not in set(known)]
-            if len(known) > MAX_DICTIONARY_SIZE:
-                raise VitrineError(
-                    f"feature `{feature.name}` of view `{view.name}` has more than "
-                    f"{MAX_DICTIONARY_SIZE} different texts; remove the tag storage=dictionary from its Field"
-                )
-            if not self._store.compare_and_swap(key, old, json.dumps(known, ensure_ascii=False).encode()):
-                known = []
-        with self._lock:
-            self._words = {**self._words, name: known}
-        return known
-
-    def _change(self, change: Callable[[ProjectCatalog], ProjectCatalog]) -> ProjectCatalog:
-        key = catalog_key(self._project)
-        while True:
-            old = self._store.get(key)
-            record = change(ProjectCatalog.from_bytes(old))
-            if self._store.compare_and_swap(key, old, record.to_bytes(self._project)):
-                return self.reload()
+def _service_view_from_json(view: Mapping[str, Any]) -> ServiceView:
+    return ServiceView(view["view"], view["name"], tuple(view["features"]), tuple(sorted(view["join_keys"].items())))

@@ -42,12 +42,12 @@ def read_timestamps(rows: Sequence[bytes]) -> tuple[Int64, Int64]:
 
 def find_layout(row: bytes, view: View) -> Layout | None:
     """The layout that a packed row says it is of; None if the view never had one of that fingerprint."""
-    return view.by_fingerprint.get(int.from_bytes(row[FINGERPRINT], "little"))
+    return view.layouts_by_fingerprint.get(int.from_bytes(row[FINGERPRINT], "little"))
 
 
 def check_readable(rows: Sequence[bytes], view: View, words: Dictionaries) -> NDArray[np.bool_]:
     """[n], whether a reader could read each row."""
-    return decode_rows(rows, view.by_fingerprint, view.layout.fields, words).status != Status.FAILED
+    return decode_rows(rows, view.layouts_by_fingerprint, view.layout.fields, words).status != Status.FAILED
 
 
 def pack_rows(layout: Layout, rows: pa.Table, event: str, created: str | None, words: Dictionaries) -> list[bytes]:
@@ -69,7 +69,7 @@ def pack_rows(layout: Layout, rows: pa.Table, event: str, created: str | None, w
 def compare_rows(online: Sequence[bytes], wanted: Sequence[bytes], view: View, words: Dictionaries) -> RowDifferences:
     """Where rows that are online differ from those that should be."""
     fields = view.layout.fields
-    one, other = (decode_rows(rows, view.by_fingerprint, fields, words) for rows in (online, wanted))
+    one, other = (decode_rows(rows, view.layouts_by_fingerprint, fields, words) for rows in (online, wanted))
     unreadable = one.status == Status.FAILED
     features: dict[str, NDArray[np.bool_]] = {}
     cosine = np.full(len(online), np.nan)

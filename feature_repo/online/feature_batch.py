@@ -1,4 +1,4 @@
-"""What the online reader hands out: features of n rows as arrays, and what became of each row."""
+"""The result of a fetch: features of n rows as arrays, and the status of each row."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from feature_repo.arrow import columns
 from feature_repo.arrow.columns import Column
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.online.decode import DecodedRows, Status
 
 if TYPE_CHECKING:
@@ -20,70 +20,77 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ViewRows:
-    """Rows of one view."""
+    """The rows read from one view for a request of n rows.
+
+    Many rows of a request may have the same entity (one user beside 500 candidates). Each entity is read and kept once.
+    """
 
     rows: DecodedRows
-    """Of each distinct entity."""
-    place: NDArray[np.int64] | None
-    """[n], which of them each row of the request asks for; None if they are the same."""
+    """One row for each distinct entity."""
+    row_index: NDArray[np.int64] | None
+    """[n], for each row of the request its index in `rows`; None if row i of the request is row i of `rows`."""
     names: Mapping[str, str]
-    """The view's features, by their names in the answer."""
+    """The view's features by their names in the result."""
 
     def column(self, name: str) -> Column:
-        """A feature, of each distinct entity."""
+        """Return a feature of each distinct entity, by its name in the result."""
         return self.rows.columns[self.names[name]]
 
-    def spread(self, array: NDArray[Any]) -> NDArray[Any]:
-        """An array of the distinct entities, for the rows of the request; a single entity's is shown, not copied."""
-        if self.place is None:
+    def expand(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return an array of the distinct entities as an array of the request's n rows.
+
+        The result may be a view of `array`: where `row_index` is None, and, read-only, where there is one entity.
+        """
+        if self.row_index is None:
             return array
         if len(array) == 1 and not isinstance(array, np.ma.MaskedArray):
-            return np.broadcast_to(array, (len(self.place), *array.shape[1:]))
-        return array[self.place]
+            return np.broadcast_to(array, (len(self.row_index), *array.shape[1:]))
+        return array[self.row_index]
 
     def numpy(self, name: str) -> NDArray[Any]:
-        """[n] or [n, width], a feature of each row (columns.to_numpy)."""
-        return self.spread(columns.to_numpy(self.column(name)))
+        """Return a feature of each row, [n] or [n, width], as `arrow.columns.to_numpy` converts it."""
+        return self.expand(columns.to_numpy(self.column(name)))
 
     def arrow(self, name: str) -> pa.Array:
-        """A feature of each row (columns.to_arrow)."""
+        """Return a feature of each row as an Arrow array, null where it is missing."""
         array = columns.to_arrow(self.column(name))
-        return array if self.place is None else array.take(pa.array(self.place))
+        return array if self.row_index is None else array.take(pa.array(self.row_index))
 
     def status(self) -> NDArray[np.uint8]:
-        """[n], of Status."""
-        return self.spread(self.rows.status)
+        """Return the `Status` of each row [n]."""
+        return self.expand(self.rows.status)
 
     def event_timestamp(self) -> NDArray[np.datetime64]:
-        """[n], UTC, in microseconds; NaT where there is no sound row."""
-        moments = self.rows.event_timestamp_us.astype("datetime64[us]")
-        moments[self.rows.status >= Status.ABSENT] = np.datetime64("NaT")
-        return self.spread(moments)
+        """Return the event timestamp of each row [n], UTC, in microseconds; NaT for an absent or failed row."""
+        timestamps = self.rows.event_timestamp_us.astype("datetime64[us]")
+        timestamps[self.rows.status >= Status.ABSENT] = np.datetime64("NaT")
+        return self.expand(timestamps)
 
 
 @dataclass(frozen=True)
 class FeatureBatch:
-    """Features of n rows, in the order in which they were asked for."""
+    """Features of n rows, in the order of the request's ids."""
 
     count: int
+    """The number of rows, n."""
     views: Mapping[str, ViewRows]
-    """What was read of each view, by its name in the service."""
+    """The rows read from each view, by the view's name in the service."""
     on_demand: tuple[str, ...] = ()
-    """The service's on-demand views, which are computed and not stored: they are not in the block."""
+    """The service's on-demand views. The store does not hold them, so the batch has no features of them."""
 
     @cached_property
     def values(self) -> Mapping[str, NDArray[Any]]:
-        """Each feature as an array [n], vectors as one float32 matrix [n, width]; converted when first looked at.
+        """Each feature as an array [n]; vectors as one float32 matrix [n, width].
 
-        Where not one row of a vector is there, and its Field says no length, its width is not known: [n, 0]. Missing
-        floats are NaN, other missing numbers are masked, missing text is None. Lists that differ in length are an
-        object array of arrays; maps and structs are the bytes of Feast's `Value`.
+        A feature is converted when it is first looked up. A missing float is NaN, another missing number is masked,
+        missing text is None. Lists of different lengths are an object array of arrays. Maps and structs are the bytes
+        of Feast's `Value`. A vector without a `vector_length` in its Field has width 0 if no row has a value.
         """
-        return _Values({name: view for view in self.views.values() for name in view.names})
+        return _FeatureArrays({name: view for view in self.views.values() for name in view.names})
 
     @cached_property
     def status(self) -> NDArray[np.uint8]:
-        """[n], of Status: the worst of the row's views (`views[...].status()` for each)."""
+        """The `Status` of each row [n]: the worst of all views. `views[name].status()` has each view's own."""
         worst = np.full(self.count, Status.PRESENT, np.uint8)
         for view in self.views.values():
             worst = np.maximum(worst, view.status())
@@ -91,41 +98,53 @@ class FeatureBatch:
 
     @cached_property
     def event_timestamp(self) -> NDArray[np.datetime64]:
-        """[n], UTC: the oldest of the row's views; NaT where one of them has no row."""
-        moments = [view.event_timestamp() for view in self.views.values()]
-        return np.min(moments, axis=0) if moments else np.full(self.count, "NaT", "datetime64[us]")
+        """The oldest event timestamp of each row's views [n], UTC; NaT if a view has no row for it."""
+        timestamps = [view.event_timestamp() for view in self.views.values()]
+        return np.min(timestamps, axis=0) if timestamps else np.full(self.count, "NaT", "datetime64[us]")
 
     def distinct(self, name: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """A feature of each distinct entity, and [n], which of them each row has."""
-        view = self._view(name)
-        place = np.arange(self.count) if view.place is None else view.place
-        return columns.to_numpy(view.column(name)), place
-
-    def arrow(self, name: str) -> pa.Array:
-        """A feature as Arrow holds it, null where missing."""
-        return self._view(name).arrow(name)
-
-    def tensor(self, name: str) -> "torch.Tensor":
-        """A feature of numbers as a tensor, which shares the array's memory.
+        """Return a feature of each distinct entity, and the index of each row's entity [n].
 
         Raises:
-            VitrineError: the feature is no number, or is one that cannot be NaN and is missing in some rows.
+            NotFoundError: the batch has no such feature.
+        """
+        view = self._view_of(name)
+        row_index = np.arange(self.count) if view.row_index is None else view.row_index
+        return columns.to_numpy(view.column(name)), row_index
+
+    def arrow(self, name: str) -> pa.Array:
+        """Return a feature as an Arrow array [n], null where it is missing.
+
+        Raises:
+            NotFoundError: the batch has no such feature.
+        """
+        return self._view_of(name).arrow(name)
+
+    def tensor(self, name: str) -> "torch.Tensor":
+        """Return a numeric feature as a CPU tensor, which shares memory with `values[name]` where it is writable.
+
+        Raises:
+            KeyError: the batch has no such feature.
+            InvalidInputError: the feature is not numeric, or it has no NaN and is missing in some rows.
         """
         import torch
 
         array = self.values[name]
         if np.ma.is_masked(array) or array.dtype.kind not in "biuf":
-            raise VitrineError(f"feature `{name}` is no tensor: it is not numeric, or missing in some rows")
+            raise InvalidInputError(
+                f"feature `{name}` is not numeric, or is missing in some rows and has no NaN; a tensor cannot hold it: "
+                f"use values[`{name}`]"
+            )
         return torch.from_numpy(np.require(np.ma.getdata(array), requirements=["C", "W"]))
 
-    def _view(self, name: str) -> ViewRows:
+    def _view_of(self, name: str) -> ViewRows:
         for view in self.views.values():
             if name in view.names:
                 return view
-        raise VitrineError(f"the block has no feature `{name}`; it has {', '.join(self.values)}")
+        raise NotFoundError(f"the batch has no feature `{name}`; it has {', '.join(self.values)}")
 
 
-class _Values(Mapping[str, NDArray[Any]]):
+class _FeatureArrays(Mapping[str, NDArray[Any]]):
     """Features as NumPy arrays, each converted once."""
 
     def __init__(self, views: Mapping[str, ViewRows]) -> None:

@@ -101,7 +101,9 @@ class Packer:
             )
         return online.pack(
             self.view,
-            online.keys(self.view, {name: entity_keys.from_arrow(rows[name]) for name in join_keys}, rows.num_rows),
+            online.make_keys(
+                self.view, {name: entity_keys.from_arrow(rows[name]) for name in join_keys}, rows.num_rows
+            ),
             {field.name: self.to_column(field, rows[field.name]) for field in fields},
             timestamps.to_ticks(rows[self.event_timestamp], "us"),
             timestamps.to_ticks(rows[self.created_timestamp], "us") if self.created_timestamp else None,

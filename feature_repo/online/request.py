@@ -1,4 +1,9 @@
-"""What a fetch asks of which views: worked out once for a set of features, then asked for any entities."""
+"""Plans which rows of which views a fetch reads: once for a set of features, then for any entities.
+
+A `RequestPlan` names the views, fields and join keys. `RequestPlan.bind` adds the entities: the `PlannedRequest` makes
+the keys, each distinct entity once, and assigns the rows that were read to the rows of the request. `OnlineReader` and
+Feast's `get_online_features` both plan here; nothing in this module needs Feast.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +15,7 @@ from numpy.typing import NDArray
 
 from feature_repo.arrow import columns
 from feature_repo.arrow.field import Field
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.online import entity_keys
 from feature_repo.online.catalog import ProjectCatalog, ServiceView, View
 from feature_repo.online.decode import DecodedRows
@@ -21,191 +26,227 @@ if TYPE_CHECKING:
     import torch
 
 Ids = Sequence[Any] | Mapping[str, Any]
+"""The id of each row, or a mapping from join key to the ids of the rows or to one id for all rows."""
 
 
 @dataclass(frozen=True)
 class ViewPlan:
-    """What is asked of one view."""
+    """What a plan reads from one view."""
 
     name: str
-    """What the view is called in the service."""
+    """The view's name in the service."""
     view: View
     fields: tuple[Field, ...]
     names: Mapping[str, str]
-    """The features, by their names in the block."""
+    """The view's features by their names in the result."""
     prefix: bytes
+    """The prefix of the view's keys."""
     join_keys: tuple[str, ...]
-    """What the view's join keys are called in the service, in the order of the view's own names."""
-
-    @staticmethod
-    def of(table: OnlineTable, name: str, part: ServiceView, full_feature_names: bool) -> "ViewPlan":
-        view, called = table.catalog.get_view(part.view), dict(part.join_keys)
-        lacking = [feature for feature in part.features if feature not in view.layout.fields_by_name]
-        if lacking:
-            raise VitrineError(f"`{name}`: view `{view.name}` no longer has {', '.join(lacking)}; apply it anew")
-        return ViewPlan(
-            name=part.name,
-            view=view,
-            fields=tuple(view.layout.fields_by_name[feature] for feature in part.features),
-            names={f"{part.name}__{one}" if full_feature_names else one: one for one in part.features},
-            prefix=entity_keys.make_prefix(table.project, view.name),
-            join_keys=tuple(called.get(key, key) for key, _ in view.join_keys),
-        )
+    """The request's name of each join key, sorted by the view's own names."""
 
 
 @dataclass(frozen=True)
 class RequestPlan:
-    """What is asked of which views, whichever the entities."""
+    """The views, fields and join keys of a set of features."""
 
-    record: ProjectCatalog
-    """What the store said before this was worked out."""
+    catalog: ProjectCatalog
+    """The catalog that the plan was made from. The plan is outdated when the store's catalog is another object."""
     name: str
-    parts: tuple[ViewPlan, ...]
+    """The service or view, for messages."""
+    views: tuple[ViewPlan, ...]
     on_demand: tuple[str, ...]
+    """On-demand views of the service. The store does not hold them."""
     join_keys: tuple[str, ...]
+    """The request's join keys, sorted."""
     features: frozenset[str]
-
-    @cached_property
-    def order(self) -> list[int]:
-        """In which order the parts are best asked for: long rows, those of lists, are on their way while others are
-        looked at."""
-        lists = [sum(field.is_list for field in part.view.layout.fields) for part in self.parts]
-        return sorted(range(len(lists)), key=lists.__getitem__)
+    """The features' names in the result."""
 
     @staticmethod
-    def of(
+    def build(
         table: OnlineTable,
-        record: ProjectCatalog,
+        catalog: ProjectCatalog,
         name: str,
-        service_parts: Sequence[ServiceView],
+        service_views: Sequence[ServiceView],
         on_demand: tuple[str, ...],
         full_feature_names: bool,
     ) -> "RequestPlan":
-        parts = tuple(ViewPlan.of(table, name, part, full_feature_names) for part in service_parts)
-        shown = [feature for part in parts for feature in part.names]
-        alike = {feature for feature in shown if shown.count(feature) > 1}
-        if alike:
-            raise VitrineError(
-                f"service `{name}` has several features called {', '.join(sorted(alike))}; "
+        """Plan a feature service, or one view.
+
+        Args:
+            table: the project's rows.
+            catalog: the project's catalog as last read.
+            name: the service or view, for messages.
+            service_views: what is read from each view.
+            on_demand: on-demand views of the service.
+            full_feature_names: whether features are called view__feature, as in Feast.
+
+        Raises:
+            NotFoundError: the store no longer has a view, or a view no longer has a feature.
+            InvalidInputError: two features have the same name in the result.
+        """
+        views = tuple(_plan_view(table, name, service_view, full_feature_names) for service_view in service_views)
+        names = [feature for view in views for feature in view.names]
+        duplicates = {feature for feature in names if names.count(feature) > 1}
+        if duplicates:
+            raise InvalidInputError(
+                f"service `{name}` has several features called {', '.join(sorted(duplicates))}; "
                 f"fetch it with full_feature_names=True"
             )
-        join_keys = {key for part in parts for key in part.join_keys}
-        return RequestPlan(record, name, parts, on_demand, tuple(sorted(join_keys)), frozenset(shown))
+        join_keys = {key for view in views for key in view.join_keys}
+        return RequestPlan(catalog, name, views, on_demand, tuple(sorted(join_keys)), frozenset(names))
 
-    def ask(self, ids: Ids, out: "Mapping[str, NDArray[Any] | torch.Tensor]") -> "PlannedRequest":
-        """The question for some entities."""
+    @cached_property
+    def read_order(self) -> list[int]:
+        """Indices of `views`, those with the fewest list features first.
+
+        Rows with lists are long. They travel while the rows of the other views are decoded.
+        """
+        lists = [sum(field.is_list for field in view.view.layout.fields) for view in self.views]
+        return sorted(range(len(lists)), key=lists.__getitem__)
+
+    def bind(self, ids: Ids, out: "Mapping[str, NDArray[Any] | torch.Tensor]") -> "PlannedRequest":
+        """Return the request for some entities.
+
+        Args:
+            ids: see `Ids`. A mapping may have more join keys than the plan needs.
+            out: for some features, the array or CPU tensor that receives the values.
+
+        Raises:
+            NotFoundError: `out` names a feature that the plan does not have.
+            InvalidInputError: a join key has no ids, the ids differ in number, or `ids` is a single id.
+        """
         arrays = {feature: np.asarray(target) for feature, target in out.items()}
         if not arrays.keys() <= self.features:
             unknown = ", ".join(sorted(arrays.keys() - self.features))
-            raise VitrineError(f"out: `{self.name}` has no feature {unknown}")
-        given, count = _by_join_key(self.name, self.join_keys, ids)
-        return PlannedRequest(self, count, given, arrays)
+            raise NotFoundError(f"out: `{self.name}` has no feature {unknown}")
+        id_columns, count = _id_columns(self.name, self.join_keys, ids)
+        return PlannedRequest(self, count, id_columns, arrays)
+
+
+def _plan_view(table: OnlineTable, name: str, service_view: ServiceView, full_feature_names: bool) -> ViewPlan:
+    view, renamed = table.catalog.get_view(service_view.view), dict(service_view.join_keys)
+    missing = [feature for feature in service_view.features if feature not in view.layout.fields_by_name]
+    if missing:
+        raise NotFoundError(f"`{name}`: view `{view.name}` no longer has {', '.join(missing)}; run `feast apply` again")
+    prefix = f"{service_view.name}__" if full_feature_names else ""
+    return ViewPlan(
+        name=service_view.name,
+        view=view,
+        fields=tuple(view.layout.fields_by_name[feature] for feature in service_view.features),
+        names={prefix + feature: feature for feature in service_view.features},
+        prefix=entity_keys.make_prefix(table.project, view.name),
+        join_keys=tuple(renamed.get(key, key) for key, _ in view.join_keys),
+    )
 
 
 @dataclass(frozen=True)
 class PlannedRequest:
-    """What is asked for which entities. Keys are made view by view: the store has begun with one before the next."""
+    """A plan with entities.
+
+    Keys are made when a view's request is, so that the store already works on the first view meanwhile.
+    """
 
     plan: RequestPlan
     count: int
-    given: Mapping[str, Sequence[Any]]
-    """The ids of each join key, a single one if it holds for all rows."""
+    """Rows of the request."""
+    ids: Mapping[str, Sequence[Any]]
+    """The ids of each join key: one for each row, or a single one for all rows."""
     out: Mapping[str, NDArray[Any]]
+    """For some features, the array that receives the values."""
     _entities: dict[tuple[str, ...], "_Entities"] = field(default_factory=dict)
-    """By join keys: views that have the same ask for the same entities."""
+    """The entities by join keys. Views with the same join keys share them."""
 
-    def requests(self) -> list[ViewRequest]:
-        """What is asked of each view."""
-        return [self.request(part) for part in range(len(self.plan.parts))]
+    def view_requests(self) -> list[ViewRequest]:
+        """Return the keys and fields to read from each view, in the plan's order."""
+        return [self.view_request(i) for i in range(len(self.plan.views))]
 
-    def request(self, number: int) -> ViewRequest:
-        """What is asked of one of the plan's parts."""
-        part = self.plan.parts[number]
-        entities = self._entities.get(part.join_keys)
+    def view_request(self, index: int) -> ViewRequest:
+        """Return the keys and fields to read from the plan's view `index`."""
+        view = self.plan.views[index]
+        entities = self._entities.get(view.join_keys)
         if entities is None:
-            ids = [self.given[key] for key in part.join_keys] or [[""]]
-            keys, entities = _Entities.of(ids, self.count, part.prefix)
-            self._entities[part.join_keys] = entities
+            ids = [self.ids[key] for key in view.join_keys] or [[""]]
+            keys, entities = _make_entities(ids, self.count, view.prefix)
+            self._entities[view.join_keys] = entities
         else:
-            keys = entity_keys.make_keys(part.prefix, entities.ids)
-        alone = entities.place is None
-        targets = {own: self.out[shown] for shown, own in part.names.items() if shown in self.out and alone}
-        return ViewRequest(part.view, part.fields, keys, targets)
+            keys = entity_keys.make_keys(view.prefix, entities.ids)
+        is_direct = entities.row_index is None
+        targets = {name: self.out[shown] for shown, name in view.names.items() if shown in self.out and is_direct}
+        return ViewRequest(view.view, view.fields, keys, targets)
 
-    def view(self, number: int, rows: DecodedRows) -> ViewRows:
-        """What was read for one of the requests."""
-        part = self.plan.parts[number]
-        return ViewRows(rows, self._entities[part.join_keys].place, part.names)
+    def view_rows(self, index: int, rows: DecodedRows) -> ViewRows:
+        """Return the rows read for `view_request(index)`, assigned to the rows of the request."""
+        view = self.plan.views[index]
+        return ViewRows(rows, self._entities[view.join_keys].row_index, view.names)
 
-    def answer(self, found: Sequence[DecodedRows]) -> FeatureBatch:
-        """What was read for the requests."""
+    def build_batch(self, rows: Sequence[DecodedRows]) -> FeatureBatch:
+        """Return the result, from the rows read for each view in the plan's order."""
         views = {
-            part.name: self.view(i, rows) for i, (part, rows) in enumerate(zip(self.plan.parts, found, strict=True))
+            view.name: self.view_rows(i, decoded)
+            for i, (view, decoded) in enumerate(zip(self.plan.views, rows, strict=True))
         }
         for view in views.values() if self.out else ():
-            for shown in view.names.keys() & self.out.keys() if view.place is not None else ():
+            for shown in view.names.keys() & self.out.keys() if view.row_index is not None else ():
                 column = view.column(shown)
-                values = view.spread(np.asarray(column.values))
+                values = view.expand(np.asarray(column.values))
                 columns.copy_into(replace(column, values=values, valid=None), self.out[shown])
         return FeatureBatch(self.count, views, self.plan.on_demand)
 
 
 @dataclass(frozen=True)
 class _Entities:
-    """The distinct entities that rows ask for."""
+    """The distinct entities of a request."""
 
     ids: Sequence[Sequence[Any]]
-    """Of each join key."""
-    place: NDArray[np.int64] | None
-    """Which of them each row asks for; None if that is its own."""
-
-    @staticmethod
-    def of(ids: Sequence[Sequence[Any]], count: int, prefix: bytes) -> "tuple[list[bytes], _Entities]":
-        """The keys in one view, and the entities as every view has them."""
-        if count > 1 and all(len(one) == 1 for one in ids):  # one user beside many candidates
-            return entity_keys.make_keys(prefix, ids), _Entities(ids, np.zeros(count, np.int64))
-        ids = [list(one) * count if len(one) != count else one for one in ids]
-        keys, place = deduplicate_keys(entity_keys.make_keys(prefix, ids))
-        if place is not None:
-            first = np.unique(place, return_index=True)[1].tolist()
-            ids = [[one[i] for i in first] for one in ids]
-        return keys, _Entities(ids, place)
+    """The entities' ids of each join key."""
+    row_index: NDArray[np.int64] | None
+    """[rows of the request], the index of each row's entity; None if row i has entity i."""
 
 
-def deduplicate_keys(keys: list[bytes]) -> tuple[list[bytes], NDArray[np.int64] | None]:
-    """The keys without repeats, and which of them each key is; None if none repeats."""
+def _make_entities(ids: Sequence[Sequence[Any]], count: int, prefix: bytes) -> tuple[list[bytes], _Entities]:
+    """Return the keys of the distinct entities in one view, and the entities."""
+    if count > 1 and all(len(column) == 1 for column in ids):  # one user beside many candidates
+        return entity_keys.make_keys(prefix, ids), _Entities(ids, np.zeros(count, np.int64))
+    ids = [list(column) * count if len(column) != count else column for column in ids]
+    keys = entity_keys.make_keys(prefix, ids)
     if len(set(keys)) == len(keys):
-        return keys, None
-    once = list(dict.fromkeys(keys))
-    place = {key: i for i, key in enumerate(once)}
-    return once, np.array([place[key] for key in keys], np.int64)
+        return keys, _Entities(ids, None)
+    indices = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    row_index = np.array([indices[key] for key in keys], np.int64)
+    first_rows = np.unique(row_index, return_index=True)[1].tolist()
+    return list(indices), _Entities([[column[i] for i in first_rows] for column in ids], row_index)
 
 
-def _by_join_key(name: str, wanted: Sequence[str], ids: Ids) -> tuple[dict[str, Sequence[Any]], int]:
-    """The ids of each join key that is asked for, a single one if it holds for all rows; and the number of rows."""
+def _id_columns(name: str, join_keys: Sequence[str], ids: Ids) -> tuple[dict[str, Sequence[Any]], int]:
+    """Return the ids of each join key, one where it holds for all rows, and the number of rows."""
     if not isinstance(ids, Mapping):
-        if _is_one(ids):
-            raise VitrineError(f"`{name}`: the ids are {ids!r:.80}, which is one; wanted a sequence, as [{ids!r:.80}]")
-        if len(wanted) > 1:
-            raise VitrineError(f"`{name}` asks for {', '.join(wanted)}: give the ids as a mapping from join key to ids")
-        return {key: _listed(ids) for key in wanted}, len(ids)
-    missing = [key for key in wanted if key not in ids]
+        if _is_single(ids):
+            raise InvalidInputError(f"`{name}`: ids is {ids!r:.80}, a single id; expected a sequence: [{ids!r:.80}]")
+        if len(join_keys) > 1:
+            raise InvalidInputError(
+                f"`{name}` needs {', '.join(join_keys)}; expected ids as a mapping from join key to ids"
+            )
+        return {key: _to_list(ids) for key in join_keys}, len(ids)
+    missing = [key for key in join_keys if key not in ids]
     if missing:
-        raise VitrineError(f"`{name}` asks for {', '.join(wanted)}; there are no ids for {', '.join(missing)}")
-    counts = {len(one) for one in ids.values() if not _is_one(one)}
+        raise InvalidInputError(f"`{name}` needs {', '.join(join_keys)}; ids has no {', '.join(missing)}")
+    counts = {len(column) for column in ids.values() if not _is_single(column)}
     if len(counts) > 1:
-        raise VitrineError(f"`{name}`: the join keys' ids are of different numbers: {sorted(counts)}")
+        raise InvalidInputError(
+            f"`{name}`: the join keys have different numbers of ids: {', '.join(map(str, sorted(counts)))}; expected "
+            "as many for each, or a single id"
+        )
     count = counts.pop() if counts else 1
-    return {key: [ids[key]] if _is_one(ids[key]) else _listed(ids[key]) for key in wanted}, count
+    return {key: [ids[key]] if _is_single(ids[key]) else _to_list(ids[key]) for key in join_keys}, count
 
 
-def _is_one(ids: Any) -> bool:
-    """Whether this is one id, not a sequence of them."""
+def _is_single(ids: Any) -> bool:
+    """Return whether this is one id rather than a sequence of ids."""
     return isinstance(ids, str | bytes) or not hasattr(ids, "__len__")
 
 
-def _listed(ids: Any) -> list[Any]:
-    """Ids as Python values, whether they come as a list, a NumPy or an Arrow array."""
+def _to_list(ids: Any) -> list[Any]:
+    """Return ids from a sequence, a NumPy or an Arrow array as a list of Python values."""
     if hasattr(ids, "to_pylist"):
         return ids.to_pylist()
     return ids.tolist() if hasattr(ids, "tolist") else list(ids)

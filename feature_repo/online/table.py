@@ -1,6 +1,7 @@
-"""Packed rows of one project in an online store: columns in, columns out, whichever the store.
+"""The packed rows of one project in an online store: columns in, columns out.
 
-A store offers a few operations on bytes (store.py), and says which layouts and dictionaries hold (stored_views.py).
+A `Store` holds bytes by key; the project's `StoreCatalog` has the layouts and dictionaries of its views. `OnlineTable`
+makes keys, encodes columns to packed rows and decodes packed rows to columns.
 """
 
 from collections import deque
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from feature_repo.arrow.columns import Column
 from feature_repo.arrow.field import Field
-from feature_repo.errors import VitrineError
+from feature_repo.errors import ConflictError
 from feature_repo.online import entity_keys
 from feature_repo.online.catalog import StoreCatalog, View
 from feature_repo.online.decode import DecodedRows, decode_rows
@@ -25,24 +26,28 @@ from feature_repo.online.store import Pipeline, Store
 
 @dataclass(frozen=True)
 class ViewRequest:
-    """What is asked of one view."""
+    """The keys and fields to read from one view."""
 
     view: View
     fields: tuple[Field, ...]
     keys: Sequence[bytes]
+    """Repeats are allowed."""
     out: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    """For some features that are floats, the array that takes the values."""
+    """For some float features, the array [keys] or [keys, width] that receives the values."""
 
 
 ReadObserver = Callable[[str, Sequence[bytes], Sequence[bytes | None], int], None]
-"""Is shown what a reading found: the view, the keys, their rows, and the time in microseconds since 1970 UTC."""
+"""Called with what was read from one view: the view's name, the keys, their packed rows (None where there is none), and
+the time of the request in microseconds since 1970 UTC."""
 
 
 class OnlineTable:
     """The packed rows of one project in one store. Threads may share it.
 
     Args:
-        on_read: called after each read with its keys and packed rows.
+        store: the store; the caller closes it.
+        project: the project's name in Feast.
+        on_read: called for each view that is read, before its rows are decoded.
     """
 
     def __init__(self, store: Store, project: str, *, on_read: ReadObserver | None = None) -> None:
@@ -51,29 +56,35 @@ class OnlineTable:
         self.on_read = on_read
         self.catalog = StoreCatalog(store, project)
 
-    def forget_entities(self, join_key: str, values: Sequence[str]) -> dict[str, int]:
-        """Remove the rows of some entities, alone or beside others, from every view; returns how many of each.
+    def delete_entities(self, join_key: str, values: Sequence[str]) -> dict[str, int]:
+        """Delete the rows of some entities from every view that has the join key; ids without rows are ignored.
+
+        A view with several join keys loses each row that has one of the values.
+
+        Returns:
+            The number of deleted rows of each view; views without any are left out.
 
         Raises:
-            VitrineError: a view of several entities has rows whose ids are too long to be in their keys; all others
-                have been removed.
+            ConflictError: a view with several join keys has rows whose keys hold a hash instead of the ids. All other
+                rows have been deleted.
+            UnavailableError: the store does not answer.
         """
-        removed: dict[str, int] = {}
-        unknown: dict[str, int] = {}
-        for name, keys, unknown_rows in self._find_keys(join_key, values):
-            removed[name], unknown[name] = self.store.delete(keys), unknown_rows
-        for name, rows in unknown.items():
+        deleted: dict[str, int] = {}
+        hashed: dict[str, int] = {}
+        for name, keys, hashed_rows in self._find_keys(join_key, values):
+            deleted[name], hashed[name] = self.store.delete(keys), hashed_rows
+        for name, rows in hashed.items():
             if rows:
-                raise VitrineError(
-                    f"view `{name}` has {rows:,} rows of ids so long that only their hash is online: whose they are "
-                    "cannot be told; `feast apply` without the view, then with it, and materialize it anew"
+                raise ConflictError(
+                    f"view `{name}` has {rows:,} rows whose ids are so long that their keys hold only a hash, so their "
+                    "entities are unknown; run `feast apply` without the view, then with it, and materialize it again"
                 )
-        return {name: rows for name, rows in removed.items() if rows}
+        return {name: rows for name, rows in deleted.items() if rows}
 
     def count_entities(self, values: Mapping[str, Sequence[str]]) -> dict[str, int]:
-        """Return how many rows `forget_entities` would remove from each view, called for each join key of `values`.
+        """Return how many rows of each view `delete_entities` would delete, called for each join key of `values`.
 
-        Views without such a row are left out. Rows whose ids are too long to be in their keys are not counted.
+        Views without such a row are left out. Rows whose keys hold a hash instead of the ids are not counted.
         """
         found: dict[str, set[bytes]] = {}
         for join_key, wanted in values.items():
@@ -84,7 +95,7 @@ class OnlineTable:
         return {name: count for name, count in counts.items() if count}
 
     def _find_keys(self, join_key: str, values: Sequence[str]) -> Iterator[tuple[str, list[bytes], int]]:
-        """Yield each view with the join key, the keys of the values, and how many keys do not show their ids."""
+        """Yield each view with the join key, the keys of the values, and the number of keys that hold a hash."""
         if not values:
             return
         for name, view in self.catalog.reload().views.items():
@@ -92,24 +103,32 @@ class OnlineTable:
             if names == [join_key]:
                 yield name, entity_keys.make_keys(entity_keys.make_prefix(self.project, name), [values]), 0
             elif join_key in names:
-                yield name, *self._keys_with(name, len(names), names.index(join_key), values)
+                yield name, *self._scan_keys(name, len(names), names.index(join_key), values)
 
-    def _keys_with(self, name: str, join_keys: int, place: int, values: Sequence[str]) -> tuple[list[bytes], int]:
-        """The keys of a view's rows that have one of the values as their join key `place`, and how many are unknown."""
+    def _scan_keys(self, name: str, join_keys: int, index: int, values: Sequence[str]) -> tuple[list[bytes], int]:
+        """Return a view's keys that have one of the values as join key `index`, and the number of hashed keys."""
         wanted = {value.encode() for value in values}
-        unknown = 0
+        hashed = 0
 
-        def is_one(key: bytes) -> bool:
-            nonlocal unknown
+        def matches(key: bytes) -> bool:
+            nonlocal hashed
             texts = entity_keys.split_key(key, join_keys)
-            unknown += texts is None
-            return texts is not None and texts[place] in wanted
+            hashed += texts is None
+            return texts is not None and texts[index] in wanted
 
-        found = self.store.list_keys(entity_keys.make_prefix(self.project, name), is_one)
-        return found, unknown
+        return self.store.list_keys(entity_keys.make_prefix(self.project, name), matches), hashed
 
-    def keys(self, view: View, join_keys: Mapping[str, Sequence[Any]], count: int) -> list[bytes]:
-        """The keys of `count` entities in a view, from the values of each of its join keys."""
+    def make_keys(self, view: View, join_keys: Mapping[str, Sequence[Any]], count: int) -> list[bytes]:
+        """Return the keys of `count` entities in a view, in the order of the values.
+
+        Args:
+            view: the view.
+            join_keys: `count` values for each join key of the view; others are ignored.
+            count: the number of entities, for a view without join keys.
+
+        Raises:
+            InvalidInputError: a value is missing, or is not text, bytes or an integer.
+        """
         values = [join_keys[name] for name, _ in view.join_keys] or [[""] * count]
         return entity_keys.make_keys(entity_keys.make_prefix(self.project, view.name), values)
 
@@ -121,21 +140,28 @@ class OnlineTable:
         event: NDArray[np.int64],
         created: NDArray[np.int64] | None,
     ) -> tuple[list[bytes], list[bytes]]:
-        """Keys and packed rows as the store takes them: of each key the newest row alone.
+        """Return keys and packed rows for `Store.write`: for a repeated key only its newest row.
+
+        A row is newer if its event timestamp is later or, for equal ones, its created timestamp; of equal rows the last
+        is kept. Texts that a dictionary does not have yet are added to it in the store.
 
         Args:
-            view: as `StoreCatalog.register_view` gave it back.
-            keys: of n entities; repeats are allowed.
-            features: a column of n for each feature; a feature without one is null.
-            event: [n], microseconds since 1970 UTC.
-            created: likewise; None if unknown.
+            view: as `StoreCatalog.register_view` returned it.
+            keys: the keys of n entities; repeats are allowed.
+            features: a column of n values for each feature; a feature without a column is null.
+            event: event timestamps [n], microseconds since 1970 UTC.
+            created: created timestamps, likewise; None if unknown.
+
+        Raises:
+            InvalidInputError: a dictionary would have more texts than it can hold.
+            UnavailableError: the store does not answer.
         """
-        words = {
+        dictionaries = {
             one.name: self.catalog.extend_dictionary(view, one, features[one.name])
             for one in view.layout.fields
             if one.storage == "dictionary" and one.name in features
         }
-        rows = encode_rows(view.layout, features, event, created, words)
+        rows = encode_rows(view.layout, features, event, created, dictionaries)
         newest = _newest(keys, event, created)
         if newest is None:
             return list(keys), rows
@@ -144,91 +170,103 @@ class OnlineTable:
     def read(
         self,
         requests: Sequence[ViewRequest],
-        now: int,
+        now_us: int,
         *,
         keep_stale: bool = False,
     ) -> list[DecodedRows]:
-        """The newest row of each key of each request.
+        """Read and decode the rows of some views; one result for each request, its rows in the order of the keys.
 
         Args:
-            now: microseconds since 1970 UTC; a row whose event timestamp is more than its view's TTL ago is stale.
-            keep_stale: give the values of stale rows, which are missing otherwise.
+            requests: the keys and fields of each view.
+            now_us: microseconds since 1970 UTC. A row whose event timestamp is before `now_us` minus its view's TTL is
+                stale.
+            keep_stale: whether stale rows keep their values. Otherwise their values are missing.
+
+        Raises:
+            InvalidInputError: an array of `out` does not fit its feature.
+            UnavailableError: the store does not answer.
         """
-        return self.unpack(requests, self.store.read([request.keys for request in requests]), now, keep_stale)
+        return self.unpack(requests, self.store.read([request.keys for request in requests]), now_us, keep_stale)
 
     @contextmanager
-    def conversation(self, now: int, *, keep_stale: bool = False) -> Iterator["RequestPipeline"]:
-        """`read`, of requests that are known one after the other."""
+    def pipeline(self, now_us: int, *, keep_stale: bool = False) -> Iterator["RequestPipeline"]:
+        """Return a pipeline for reading requests that depend on earlier rows. The arguments are those of `read`."""
         with self.store.pipeline() as pipeline:
-            yield RequestPipeline(self, pipeline, now, keep_stale)
+            yield RequestPipeline(self, pipeline, now_us, keep_stale)
 
     def unpack(
         self,
         requests: Sequence[ViewRequest],
-        found: Sequence[Sequence[bytes | None]],
-        now: int,
+        values: Sequence[Sequence[bytes | None]],
+        now_us: int,
         keep_stale: bool = False,
     ) -> list[DecodedRows]:
-        """Columns from what the store gave for the requests' keys."""
+        """Decode the values that the store returned for the requests' keys; see `read`.
+
+        If a sound row has a layout or a dictionary code that this process does not know, the catalog is read again and
+        the rows are decoded once more.
+        """
         if self.on_read is not None:
-            for request, values in zip(requests, found, strict=True):
-                self.on_read(request.view.name, request.keys, values, now)
-        rows = self._decode(requests, found, now, keep_stale)
-        if any(one.is_catalog_outdated for one in rows):
+            for request, rows in zip(requests, values, strict=True):
+                self.on_read(request.view.name, request.keys, rows, now_us)
+        decoded = self._decode(requests, values, now_us, keep_stale)
+        if any(rows.is_catalog_outdated for rows in decoded):
             views = self.catalog.reload().views
             layouts = {name: view.layouts for name, view in views.items()}  # a dropped view has none
             requests = [
-                replace(one, view=replace(one.view, layouts=layouts.get(one.view.name, ()))) for one in requests
+                replace(request, view=replace(request.view, layouts=layouts.get(request.view.name, ())))
+                for request in requests
             ]
-            rows = self._decode(requests, found, now, keep_stale)
-        return rows
+            decoded = self._decode(requests, values, now_us, keep_stale)
+        return decoded
 
     def _decode(
         self,
         requests: Sequence[ViewRequest],
-        found: Sequence[Sequence[bytes | None]],
-        now: int,
+        values: Sequence[Sequence[bytes | None]],
+        now_us: int,
         keep_stale: bool,
     ) -> list[DecodedRows]:
         return [
             decode_rows(
-                values,
-                request.view.by_fingerprint,
+                rows,
+                request.view.layouts_by_fingerprint,
                 request.fields,
                 self.catalog.dictionaries(request.view),
-                oldest_us=now - request.view.ttl if request.view.ttl else None,
+                oldest_us=now_us - request.view.ttl_us if request.view.ttl_us else None,
                 keep_stale=keep_stale,
                 out=request.out,
             )
-            for request, values in zip(requests, found, strict=True)
+            for request, rows in zip(requests, values, strict=True)
         ]
 
 
 class RequestPipeline:
-    """A conversation in requests and columns (store.py). For one thread."""
+    """A `Pipeline` of view requests and decoded rows. For one thread; `OnlineTable.pipeline` opens it."""
 
-    def __init__(self, table: OnlineTable, pipeline: Pipeline, now: int, keep_stale: bool) -> None:
+    def __init__(self, table: OnlineTable, pipeline: Pipeline, now_us: int, keep_stale: bool) -> None:
         self._table = table
         self._pipeline = pipeline
-        self._now = now
+        self._now_us = now_us
         self._keep_stale = keep_stale
-        self._asked: deque[ViewRequest] = deque()
+        self._sent: deque[ViewRequest] = deque()
 
-    def ask(self, request: ViewRequest) -> None:
+    def send(self, request: ViewRequest) -> None:
+        """Send a request. The store works on it while earlier replies are decoded."""
         self._pipeline.send(request.keys)
-        self._asked.append(request)
+        self._sent.append(request)
 
-    def hear(self) -> DecodedRows:
-        """The rows of the request that was asked first among those not heard yet."""
-        request = self._asked.popleft()
-        (rows,) = self._table.unpack([request], [self._pipeline.receive()], self._now, self._keep_stale)
+    def receive(self) -> DecodedRows:
+        """Return the rows of the oldest request that has not been received yet; raises what `OnlineTable.read` does."""
+        request = self._sent.popleft()
+        (rows,) = self._table.unpack([request], [self._pipeline.receive()], self._now_us, self._keep_stale)
         return rows
 
 
 def _newest(keys: Sequence[bytes], event: NDArray[np.int64], created: NDArray[np.int64] | None) -> list[int] | None:
-    """Of each key the place of its newest row, the last of equals; None if no key repeats."""
+    """Return the index of each key's newest row, sorted; None if no key repeats."""
     if len(set(keys)) == len(keys):
         return None
-    times = np.full(len(keys), NO_CREATED_TIMESTAMP) if created is None else created
-    order = np.lexsort((times, event)).tolist()
+    created = np.full(len(keys), NO_CREATED_TIMESTAMP) if created is None else created
+    order = np.lexsort((created, event)).tolist()
     return sorted({keys[i]: i for i in order}.values())

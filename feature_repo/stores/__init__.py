@@ -7,7 +7,7 @@ retrieval.py    what the offline store hands out
 sources.py      a FileSource as a table: where it lies, what it holds, how rows are added
 online/         the online stores, LMDB and Redis
 engine.py       the batch engine: offline tables to online rows
-opening.py      a deployment's FeatureStore, from whichever folder the program runs in
+feature_store.py  a deployment's FeatureStore, from whichever folder the program runs in
 feast_compat.py  what we lean on in Feast beyond its plug-in points: where an upgrade begins
 """
 

@@ -104,7 +104,7 @@ class ColumnarEngine(LocalComputeEngine):
         if address is None:
             return make_writer(
                 pack=lambda rows: packer.pack(online, rows),
-                put=lambda keys, rows: online.store.write(keys, rows, packer.view.ttl),
+                put=lambda keys, rows: online.store.write(keys, rows, packer.view.ttl_us),
             ), None
         cluster.connect(address)
         from feature_repo.distributed import materialize as on_ray

@@ -52,7 +52,7 @@ class RowWriter:
         view = self._online.catalog.load().views.get(table)
         if table in ONLINE and view is not None:
             packer = Packer(view, schema.EVENT_TIMESTAMP, schema.CREATED_TIMESTAMP)
-            self._online.store.write(*packer.pack(self._online, rows), view.ttl)
+            self._online.store.write(*packer.pack(self._online, rows), view.ttl_us)
         self._waiting.setdefault(table, []).append(rows)
 
     def commit(self) -> dict[str, int]:

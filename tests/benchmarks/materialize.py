@@ -97,7 +97,7 @@ def writing(store: FeatureStore, empty: Callable[[], object], rows: int, dim: in
 
     def run() -> None:
         empty()
-        assert table.store.write(keys, packed, packer.view.ttl) == rows
+        assert table.store.write(keys, packed, packer.view.ttl_us) == rows
 
     return run
 

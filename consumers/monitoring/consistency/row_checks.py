@@ -122,7 +122,7 @@ def _judge(
         late = versions.stamps(newest[i])
         pending += late is not None and (found[i] is None or here < late) and (wanted is None or wanted < late)
         if found[i] is None:
-            if wanted is not None and not (view.ttl and wanted[0] < at[i] - view.ttl):
+            if wanted is not None and not (view.ttl_us and wanted[0] < at[i] - view.ttl_us):
                 fault[i], detail[i] = "missing", f"{_when(wanted[0])} was written"
         elif not sound[i]:
             fault[i], detail[i] = "different", "the row is damaged"

@@ -4,7 +4,6 @@ packed.py    the contract of an online store, whichever holds the rows
 lmdb.py      LMDB, embedded: the default
 redis.py     Redis, for services
 plan.py      what a call of `get_online_features` asks of which views
-entities.py  whom it asks for
 response.py  what it hands out
 values.py    protobuf values to columns and back
 views.py     Feast's views as the store's own

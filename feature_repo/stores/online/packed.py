@@ -1,6 +1,6 @@
-"""Feast's OnlineStore on packed rows: the whole contract, whichever store the rows lie in.
+"""Feast's `OnlineStore` on packed rows, for LMDB and for Redis.
 
-Sync and async share everything but the waiting: what to ask, and what to make of the answer.
+The synchronous and the asynchronous methods differ only in how they wait for the store.
 """
 
 import asyncio
@@ -26,15 +26,15 @@ from feature_repo.online.catalog import View
 from feature_repo.online.materialize import Packer
 from feature_repo.online.store import Store
 from feature_repo.online.table import OnlineTable, ViewRequest
-from feature_repo.stores.online import entities, values, views
-from feature_repo.stores.online.entities import EntityRows
-from feature_repo.stores.online.plan import FeastPlanCache
+from feature_repo.stores.online import values, views
+from feature_repo.stores.online.plan import EntityRows, FeastPlanCache
 
 FeastRow = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
+"""A row as Feast writes it: entity key, features, event timestamp, created timestamp."""
 
 
 class PackedOnlineStore(OnlineStore):
-    """What the two online stores have in common. Threads may share one."""
+    """The base of the two online stores. Threads may share one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -46,41 +46,47 @@ class PackedOnlineStore(OnlineStore):
         """Open the store that the configuration names."""
 
     def _deletes_rows(self, config: RepoConfig) -> bool:
-        """Whether the rows of a deleted view are removed at once; else they stay, and are read if it comes back."""
+        """Return whether a deleted view's rows are deleted. Otherwise they are read again if it is applied again."""
         return True
 
     @property
     def async_supported(self) -> SupportedAsyncMethods:
+        """Both reading and writing."""
         return SupportedAsyncMethods(read=True, write=True)
 
     def _is_versioned_read_supported(self) -> bool:
         return True
 
     def online_table(self, config: RepoConfig) -> OnlineTable:
-        """The project's packed rows."""
-        known = self._tables.get(config.project)
-        if known is None or known[0] is not config.online_store:
+        """Return the project's packed rows. The store is opened at the first call.
+
+        Raises:
+            VitrineError: the store cannot be opened.
+        """
+        entry = self._tables.get(config.project)
+        if entry is None or entry[0] is not config.online_store:
             with self._lock:
-                known = self._tables.get(config.project)
-                if known is None or known[0] is not config.online_store:
-                    known = config.online_store, OnlineTable(self._open(config), config.project)
-                    self._tables[config.project] = known
-        return known[1]
+                entry = self._tables.get(config.project)
+                if entry is None or entry[0] is not config.online_store:
+                    entry = config.online_store, OnlineTable(self._open(config), config.project)
+                    self._tables[config.project] = entry
+        return entry[1]
 
     def packer(self, config: RepoConfig, table: FeatureView) -> Packer:
-        """How rows of Arrow are packed, their columns called as the view's batch source calls them after its mapping.
+        """Return the packer of a view's Arrow rows, and register the view.
 
-        Maps and structs come as the bytes of Feast's `Value`; a view without them is packed without Feast.
+        The rows have the column names of the view's batch source after its field mapping. Maps and structs are
+        converted to the bytes of Feast's `Value`; a view without them is packed without Feast.
         """
-        _, view = self._registered(config, table)
+        _, view = self._register(config, table)
         source = table.batch_source
         assert source is not None
-        of_feast = any(field.is_message for field in view.layout.fields)
+        has_messages = any(field.is_message for field in view.layout.fields)
         return Packer(
             view,
             source.timestamp_field,
             source.created_timestamp_column or None,
-            values.from_arrow if of_feast else columns.from_arrow,
+            values.from_arrow if has_messages else columns.from_arrow,
         )
 
     def online_write_batch(
@@ -90,8 +96,13 @@ class PackedOnlineStore(OnlineStore):
         data: list[FeastRow],
         progress: Callable[[int], Any] | None,
     ) -> None:
-        online, view = self._registered(config, table)
-        online.store.write(*self._pack(online, view, data), view.ttl)
+        """Write rows. A row that is older than the stored one of its entity is not written.
+
+        Raises:
+            VitrineError: a value does not fit its feature, or the store does not answer.
+        """
+        online, view = self._register(config, table)
+        online.store.write(*self._pack(online, view, data), view.ttl_us)
         if progress:
             progress(len(data))
 
@@ -102,9 +113,10 @@ class PackedOnlineStore(OnlineStore):
         data: list[FeastRow],
         progress: Callable[[int], Any] | None,
     ) -> None:
-        online, view = await asyncio.to_thread(self._registered, config, table)
+        """Do the same as `online_write_batch` without blocking the event loop."""
+        online, view = await asyncio.to_thread(self._register, config, table)
         keys, rows = await asyncio.to_thread(self._pack, online, view, data)
-        await online.store.write_async(keys, rows, view.ttl)
+        await online.store.write_async(keys, rows, view.ttl_us)
         if progress:
             progress(len(data))
 
@@ -115,6 +127,7 @@ class PackedOnlineStore(OnlineStore):
         entity_keys: list[EntityKey],
         requested_features: list[str] | None = None,
     ) -> list[tuple[datetime | None, dict[str, Value] | None]]:
+        """Return event timestamp and features of each entity; (None, None) for one that is absent, stale or failed."""
         online = self.online_table(config)
         request = self._request(online, config, table, entity_keys, requested_features)
         return values.to_feast(online.read([request], _now())[0])
@@ -126,10 +139,11 @@ class PackedOnlineStore(OnlineStore):
         entity_keys: list[EntityKey],
         requested_features: list[str] | None = None,
     ) -> list[tuple[datetime | None, dict[str, Value] | None]]:
+        """Do the same as `online_read` without blocking the event loop."""
         online = await asyncio.to_thread(self.online_table, config)
         request = await asyncio.to_thread(self._request, online, config, table, entity_keys, requested_features)
-        found = await online.store.read_async([request.keys])
-        return values.to_feast((await asyncio.to_thread(online.unpack, [request], found, _now()))[0])
+        raw = await online.store.read_async([request.keys])
+        return values.to_feast((await asyncio.to_thread(online.unpack, [request], raw, _now()))[0])
 
     def get_online_features(
         self,
@@ -141,9 +155,15 @@ class PackedOnlineStore(OnlineStore):
         full_feature_names: bool = False,
         include_feature_view_version_metadata: bool = False,
     ) -> OnlineResponse:
-        """Online features as a `ColumnarResponse`; with on-demand views, as Feast computes them."""
+        """Return online features as a `ColumnarResponse`; if on-demand views are among them, Feast's own response.
+
+        Raises:
+            KeyError: a join key is missing in the entity rows.
+            ValueError: the entity rows do not all have the same columns.
+            VitrineError: the store does not answer.
+        """
         online = self.online_table(config)
-        plan = self._plans.find(online, config, features, registry, project, full_feature_names)
+        plan = self._plans.get(online, config, features, registry, project, full_feature_names)
         if plan is None:
             return super().get_online_features(
                 config,
@@ -154,9 +174,9 @@ class PackedOnlineStore(OnlineStore):
                 full_feature_names,
                 include_feature_view_version_metadata,
             )
-        question = plan.ask(online, entity_rows)
-        found = online.read(question.requests, _now())
-        return question.answer(found, include_feature_view_version_metadata)
+        request = plan.bind(entity_rows)
+        rows = online.read(request.request.view_requests(), _now())
+        return request.build_response(rows, include_feature_view_version_metadata)
 
     async def get_online_features_async(
         self,
@@ -168,10 +188,9 @@ class PackedOnlineStore(OnlineStore):
         full_feature_names: bool = False,
         include_feature_view_version_metadata: bool = False,
     ) -> OnlineResponse:
+        """Do the same as `get_online_features` without blocking the event loop."""
         online = await asyncio.to_thread(self.online_table, config)
-        plan = await asyncio.to_thread(
-            self._plans.find, online, config, features, registry, project, full_feature_names
-        )
+        plan = await asyncio.to_thread(self._plans.get, online, config, features, registry, project, full_feature_names)
         if plan is None:
             return await super().get_online_features_async(
                 config,
@@ -182,10 +201,11 @@ class PackedOnlineStore(OnlineStore):
                 full_feature_names,
                 include_feature_view_version_metadata,
             )
-        question = plan.ask(online, entity_rows)
-        raw = await online.store.read_async([request.keys for request in question.requests])
-        found = await asyncio.to_thread(online.unpack, question.requests, raw, _now())
-        return question.answer(found, include_feature_view_version_metadata)
+        request = plan.bind(entity_rows)
+        requests = request.request.view_requests()
+        raw = await online.store.read_async([one.keys for one in requests])
+        rows = await asyncio.to_thread(online.unpack, requests, raw, _now())
+        return request.build_response(rows, include_feature_view_version_metadata)
 
     def update(
         self,
@@ -196,7 +216,7 @@ class PackedOnlineStore(OnlineStore):
         entities_to_keep: Sequence[Entity],
         partial: bool,
     ) -> None:
-        """Make the views that are kept known to readers, and remove those that are not, rows included."""
+        """Register the kept views and the services, so that readers find them; drop the deleted views with rows."""
         online = self.online_table(config)
         for table in tables_to_delete if self._deletes_rows(config) else ():
             online.catalog.drop_view(views.stored_name(config, table))
@@ -206,15 +226,15 @@ class PackedOnlineStore(OnlineStore):
         self.publish_services(config, FeatureStore(config=config).registry)
 
     def publish_services(self, config: RepoConfig, registry: BaseRegistry) -> None:
-        """Make the feature services that a registry knows known to readers.
+        """Register a registry's feature services so that readers find them.
 
-        `feast apply` does so by itself with an SQL registry; a file registry it writes only after it has updated the
-        online store, so a new service is known after the next `feast apply`, or after this.
+        `feast apply` does this. With a file registry it updates the online store before it writes the registry, so
+        readers find a new service only after the next `feast apply` or a call of this method.
         """
         self.online_table(config).catalog.set_services(views.stored_services(config, registry))
 
     def teardown(self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]) -> None:
-        """Remove these views; with the last of them, all that the store says of the project."""
+        """Drop the views with their rows, and the project once it has no views."""
         online = self.online_table(config)
         for table in tables:
             online.catalog.drop_view(views.stored_name(config, table))
@@ -222,27 +242,32 @@ class PackedOnlineStore(OnlineStore):
             online.catalog.drop_project()
 
     def delete_entities(self, config: RepoConfig, table: FeatureView, join_keys: Mapping[str, Sequence[Any]]) -> None:
-        """Remove the rows of some entities from a view.
+        """Delete the rows of some entities from a view. Entities without a row are ignored.
 
         Args:
-            join_keys: of each join key of the view, the entities' values.
+            config: the deployment.
+            table: the feature view.
+            join_keys: the entities' values for each join key of the view.
+
+        Raises:
+            NotFoundError: the store has no such view.
         """
         online = self.online_table(config)
         view = online.catalog.get_view(views.stored_name(config, table))
-        online.store.delete(online.keys(view, join_keys, len(next(iter(join_keys.values()), [""]))))
+        online.store.delete(online.make_keys(view, join_keys, len(next(iter(join_keys.values()), [""]))))
 
-    def _registered(self, config: RepoConfig, table: FeatureView) -> tuple[OnlineTable, View]:
+    def _register(self, config: RepoConfig, table: FeatureView) -> tuple[OnlineTable, View]:
         online = self.online_table(config)
         return online, online.catalog.register_view(views.stored_view(config, table))
 
     def _pack(self, online: OnlineTable, view: View, data: list[FeastRow]) -> tuple[list[bytes], list[bytes]]:
-        keys = entities.keys_of(entity_keys.make_prefix(online.project, view.name), [row[0] for row in data])
+        keys = values.make_keys(entity_keys.make_prefix(online.project, view.name), [row[0] for row in data])
         features = {
             field.name: values.to_column(field, [row[1].get(field.name) for row in data])
             for field in view.layout.fields
         }
-        event = values.microseconds([row[2] for row in data])
-        created = values.microseconds([row[3] for row in data])
+        event = values.to_microseconds([row[2] for row in data])
+        created = values.to_microseconds([row[3] for row in data])
         return online.pack(view, keys, features, event, created)
 
     def _request(
@@ -253,12 +278,12 @@ class PackedOnlineStore(OnlineStore):
         keys: list[EntityKey],
         requested_features: list[str] | None,
     ) -> ViewRequest:
-        asked = views.stored_view(config, table)
-        wanted = [f for f in asked.layout.fields if requested_features is None or f.name in requested_features]
-        prefix = entity_keys.make_prefix(online.project, asked.name)
-        return ViewRequest(online.catalog.with_stored_layouts(asked), tuple(wanted), entities.keys_of(prefix, keys))
+        view = views.stored_view(config, table)
+        fields = [f for f in view.layout.fields if requested_features is None or f.name in requested_features]
+        prefix = entity_keys.make_prefix(online.project, view.name)
+        return ViewRequest(online.catalog.with_stored_layouts(view), tuple(fields), values.make_keys(prefix, keys))
 
 
 def _now() -> int:
-    """Microseconds since 1970 UTC: Feast's calls do not say for when they ask."""
+    """Return microseconds since 1970 UTC. Feast's calls have no argument for the time of the request."""
     return time.time_ns() // 1_000

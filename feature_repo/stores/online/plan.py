@@ -1,129 +1,104 @@
-"""A call of `get_online_features`: what it asks of which views, worked out once for each set of features."""
+"""Plans a call of `get_online_features`: Feast resolves the features, `online/request.py` plans what is read.
+
+A plan is made once for a set of features and kept until the registry or the store's catalog changes.
+"""
 
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from feast import FeatureService
 from feast.infra.registry.base_registry import BaseRegistry
+from feast.protos.feast.types.Value_pb2 import RepeatedValue, Value
 from feast.repo_config import RepoConfig
 from feast.value_type import ValueType
-from numpy.typing import NDArray
 
-from feature_repo.arrow.field import Field
 from feature_repo.online import entity_keys
-from feature_repo.online.catalog import ProjectCatalog, View
 from feature_repo.online.decode import DecodedRows, Status
-from feature_repo.online.feature_batch import ViewRows
-from feature_repo.online.request import deduplicate_keys
-from feature_repo.online.table import OnlineTable, ViewRequest
+from feature_repo.online.request import PlannedRequest, RequestPlan, ViewPlan
+from feature_repo.online.table import OnlineTable
 from feature_repo.stores.feast_compat import RequestContext, request_context, track_feature_statuses
-from feature_repo.stores.online import entities, views
-from feature_repo.stores.online.entities import EntityRows
+from feature_repo.stores.online import views
 from feature_repo.stores.online.response import ColumnarResponse, FeastViewRows, RequestColumn
 
-PLANS_KEPT = 256
+EntityRows = Sequence[Mapping[str, Any]] | Mapping[str, Any]
+"""Feast's entity rows: a list of rows, or columns by name."""
 
-
-@dataclass(frozen=True)
-class _Part:
-    """What is asked of one view."""
-
-    view: View
-    feast_name: str
-    version: int
-    fields: tuple[Field, ...]
-    names: Mapping[str, str]
-    """The features, by their names in the response."""
-    join_keys: tuple[str, ...]
-    """The request's columns that say which entity, in the order of the view's own names."""
-
-
-@dataclass(frozen=True)
-class FeastRequest:
-    """What is asked for some entities."""
-
-    parts: Sequence[_Part]
-    requests: list[ViewRequest]
-    places: list[NDArray[np.int64] | None]
-    """Of each part, which of its distinct entities each row asks for."""
-    given: Mapping[str, RequestColumn]
-    count: int
-
-    def answer(self, found: Sequence[DecodedRows], versions: bool) -> ColumnarResponse:
-        """The response, from what was read for each request."""
-        read = [
-            FeastViewRows(ViewRows(rows, place, part.names), part.feast_name, part.version)
-            for part, rows, place in zip(self.parts, found, self.places, strict=True)
-        ]
-        for part, one in zip(self.parts, read, strict=True):
-            present = int((one.rows.status() == Status.PRESENT).sum()) * len(part.names)
-            track_feature_statuses(part.feast_name, present, self.count * len(part.names) - present)
-        return ColumnarResponse(self.given, read, self.count, versions)
+MAX_PLANS = 256
+"""Plans that a store keeps."""
 
 
 @dataclass(frozen=True)
 class FeastPlan:
-    """How to answer for a set of features."""
+    """A request plan, and what Feast's response says about its views."""
 
     context: RequestContext
-    """Feast's own resolution of the features, which it replaces when the registry has changed."""
-    record: ProjectCatalog
-    """What the store said of the project."""
-    parts: tuple[_Part, ...]
-    join_keys: frozenset[str]
-    of_entity: Mapping[str, str]
-    types: Mapping[str, ValueType]
+    """Feast's resolution of the features. Feast makes a new one when the registry has changed."""
+    plan: RequestPlan
+    versions: tuple[tuple[str, int], ...]
+    """Feast's name and version of each of the plan's views."""
 
-    @staticmethod
-    def of(online: OnlineTable, config: RepoConfig, context: RequestContext, full_feature_names: bool) -> "FeastPlan":
-        parts = tuple(_part(online, config, table, names, full_feature_names) for table, names in context.views)
-        return FeastPlan(
-            context, online.catalog.load(), parts, context.join_keys, context.join_key_of_entity, context.types
-        )
+    def bind(self, entity_rows: EntityRows) -> "FeastRequest":
+        """Return the request for some entities.
 
-    def ask(self, online: OnlineTable, entity_rows: EntityRows) -> FeastRequest:
-        """The question for some entities.
+        Args:
+            entity_rows: the entities; columns that are not join keys are ignored.
 
         Raises:
-            KeyError: a view's join key is not among the columns.
-            ValueError: the rows differ in their columns.
+            KeyError: a view's join key is not among the columns, as Feast raises it.
+            ValueError: the rows have different columns, or the columns different lengths.
         """
-        given = entities.by_column(entity_rows)
-        count = len(next(iter(given.values()), []))
-        join_keys = entities.join_keys(given, self.join_keys, self.of_entity, self.types)
-        requests, places = [], []
-        for part in self.parts:
-            missing = [name for name in part.join_keys if name not in join_keys]
+        columns = _to_columns(entity_rows)
+        count = len(next(iter(columns.values()), []))
+        context = self.context
+        ids = _join_key_columns(columns, self.plan.join_keys, context.join_key_of_entity, context.types)
+        for view in self.plan.views:
+            missing = [name for name in view.join_keys if name not in ids]
             if missing:
-                raise KeyError(f"Missing join key values for keys: {missing}. Provided: {list(given)}")
-            texts = [join_keys[name] for name in part.join_keys] or [[""] * count]
-            prefix = entity_keys.make_prefix(online.project, part.view.name)
-            keys, place = deduplicate_keys(entity_keys.make_keys(prefix, texts))
-            requests.append(ViewRequest(part.view, part.fields, keys))
-            places.append(place)
-        return FeastRequest(
-            self.parts,
-            requests,
-            places,
-            {
-                name: RequestColumn(column, self.types.get(name, ValueType.UNKNOWN))
-                for name, column in join_keys.items()
-            },
-            count,
-        )
+                raise KeyError(f"Missing join key values for keys: {missing}. Provided: {list(columns)}")
+        return FeastRequest(self, PlannedRequest(self.plan, count, ids, {}))
+
+
+@dataclass(frozen=True)
+class FeastRequest:
+    """A plan with entities."""
+
+    plan: FeastPlan
+    request: PlannedRequest
+
+    def build_response(self, rows: Sequence[DecodedRows], include_versions: bool) -> ColumnarResponse:
+        """Return the response, and count the features' statuses for Feast's metrics.
+
+        Args:
+            rows: what was read for each of `request.view_requests()`.
+            include_versions: whether the protobuf form says which version of each view was read.
+        """
+        count = self.request.count
+        parts = [
+            FeastViewRows(self.request.view_rows(i, decoded), name, version)
+            for i, (decoded, (name, version)) in enumerate(zip(rows, self.plan.versions, strict=True))
+        ]
+        for part in parts:
+            features = len(part.rows.names)
+            present = int((part.rows.status() == Status.PRESENT).sum()) * features
+            track_feature_statuses(part.view, present, count * features - present)
+        types = self.plan.context.types
+        columns = {
+            name: RequestColumn(ids, types.get(name, ValueType.UNKNOWN)) for name, ids in self.request.ids.items()
+        }
+        return ColumnarResponse(columns, parts, count, include_versions)
 
 
 class FeastPlanCache:
-    """The plans worked out so far. Threads may share them."""
+    """The plans made so far. Threads may share it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._plans: dict[int, FeastPlan] = {}
 
-    def find(
+    def get(
         self,
         online: OnlineTable,
         config: RepoConfig,
@@ -132,41 +107,99 @@ class FeastPlanCache:
         project: str,
         full_feature_names: bool,
     ) -> FeastPlan | None:
-        """How to answer for these features, as before while neither the registry nor the store has changed.
+        """Return the plan of these features, None if on-demand views are among them.
 
-        None if on-demand views are among them.
+        The plan is made again when the registry or the store's catalog has changed.
         """
         context = request_context(registry, project, features, full_feature_names)
         if context.asks_on_demand_views:
             return None
         known = self._plans.get(id(context.feasts_own))
-        record = online.catalog.load()
-        if known is not None and known.context.feasts_own is context.feasts_own and known.record is record:
+        catalog = online.catalog.load()
+        if known is not None and known.context.feasts_own is context.feasts_own and known.plan.catalog is catalog:
             return known
-        plan = FeastPlan.of(online, config, context, full_feature_names)
+        plan = _make_plan(online, config, context, full_feature_names)
         with self._lock:
-            if len(self._plans) >= PLANS_KEPT:
+            if len(self._plans) >= MAX_PLANS:
                 self._plans.clear()
             self._plans[id(context.feasts_own)] = plan
         return plan
 
 
-def _part(
-    online: OnlineTable,
-    config: RepoConfig,
-    table: Any,
-    features: Sequence[str],
-    full_feature_names: bool,
-) -> _Part:
-    asked = views.stored_view(config, table)
-    alias = table.projection.join_key_map
-    own = sorted(name for name, _ in asked.join_keys)
-    name = table.projection.name_to_use()
-    return _Part(
-        view=online.catalog.with_stored_layouts(asked),
-        feast_name=table.projection.name_alias or table.projection.name,
-        version=getattr(table, "current_version_number", 0) or 0,
-        fields=tuple(asked.layout.fields_by_name[feature] for feature in features),
+def _make_plan(online: OnlineTable, config: RepoConfig, context: RequestContext, full_feature_names: bool) -> FeastPlan:
+    plans, versions = [], []
+    for table, features in context.views:
+        projection = table.projection
+        plans.append(_plan_view(online, config, table, features, full_feature_names))
+        version = getattr(table, "current_version_number", 0) or 0
+        versions.append((projection.name_alias or projection.name, version))
+    names = frozenset(name for plan in plans for name in plan.names)
+    join_keys = tuple(sorted(context.join_keys))
+    plan = RequestPlan(online.catalog.load(), "get_online_features", tuple(plans), (), join_keys, names)
+    return FeastPlan(context, plan, tuple(versions))
+
+
+def _plan_view(
+    online: OnlineTable, config: RepoConfig, table: Any, features: Sequence[str], full_feature_names: bool
+) -> ViewPlan:
+    view = views.stored_view(config, table)
+    name, renamed = table.projection.name_to_use(), table.projection.join_key_map
+    return ViewPlan(
+        name=name,
+        view=online.catalog.with_stored_layouts(view),
+        fields=tuple(view.layout.fields_by_name[feature] for feature in features),
         names={f"{name}__{feature}" if full_feature_names else feature: feature for feature in features},
-        join_keys=tuple(alias.get(key, key) for key in own),
+        prefix=entity_keys.make_prefix(online.project, view.name),
+        join_keys=tuple(renamed.get(key, key) for key, _ in view.join_keys),
     )
+
+
+def _to_columns(entity_rows: EntityRows) -> dict[str, list[Any]]:
+    """Return entity rows as columns; raise as Feast does if they do not fit together."""
+    if isinstance(entity_rows, Mapping):
+        columns = {
+            name: list(values.val) if isinstance(values, RepeatedValue) else list(values)
+            for name, values in entity_rows.items()
+        }
+    else:
+        names = entity_rows[0].keys()
+        if any(row.keys() != names for row in entity_rows):
+            raise ValueError("All entity_rows must have the same keys.")
+        columns = {name: [row[name] for row in entity_rows] for name in names}
+    if len({len(values) for values in columns.values()}) > 1:
+        raise ValueError("All entity rows must have the same columns.")
+    return columns
+
+
+def _join_key_columns(
+    columns: Mapping[str, list[Any]],
+    join_keys: Sequence[str],
+    join_key_of_entity: Mapping[str, str],
+    types: Mapping[str, ValueType],
+) -> dict[str, list[Any]]:
+    """Return the columns that are join keys, converted to the types of their entities.
+
+    A column named like an entity counts as the entity's join key; Feast has deprecated that, and so this warns.
+    """
+    result: dict[str, list[Any]] = {}
+    for name, values in columns.items():
+        key = name
+        if name not in join_keys:
+            if name not in join_key_of_entity:
+                continue
+            key = join_key_of_entity[name]
+            warnings.warn("Using entity name is deprecated. Use join_key instead.", stacklevel=4)
+        result[key] = _convert(values, types.get(key, ValueType.UNKNOWN))
+    return result
+
+
+def _convert(values: list[Any], type_: ValueType) -> list[Any]:
+    if any(isinstance(value, Value) for value in values):
+        values = [getattr(value, value.WhichOneof("val")) for value in values]
+    if type_ in (ValueType.INT32, ValueType.INT64):
+        return [int(value) for value in values]
+    if type_ == ValueType.STRING:
+        return [str(value) for value in values]
+    if type_ == ValueType.UNIX_TIMESTAMP:
+        return [int(value.timestamp()) if hasattr(value, "timestamp") else int(value) for value in values]
+    return values

@@ -90,7 +90,7 @@ class ColumnarResponse(OnlineResponse):
     def distinct(self, name: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """A feature's values of each distinct entity, and [n], which of them each row has."""
         rows = self._feature(name)
-        place = np.arange(self._count) if rows.place is None else rows.place
+        place = np.arange(self._count) if rows.row_index is None else rows.row_index
         return columns.to_numpy(rows.column(name)), place
 
     def to_numpy(self) -> dict[str, NDArray[Any]]:
@@ -173,7 +173,7 @@ class ColumnarResponse(OnlineResponse):
         moments = [Timestamp() for _ in rows.event_timestamp_us]
         for moment, microseconds in zip(moments, rows.event_timestamp_us.tolist(), strict=True):
             moment.FromMicroseconds(microseconds)
-        place = range(self._count) if part.rows.place is None else part.rows.place.tolist()
+        place = range(self._count) if part.rows.row_index is None else part.rows.row_index.tolist()
         statuses = FEAST_STATUS[rows.status].tolist()
         for name in part.rows.names:
             protos = values.to_protos(part.rows.column(name))
@@ -198,15 +198,15 @@ class ColumnarResponse(OnlineResponse):
         """A feature as Python values."""
         rows = self._rows[name]
         listed = values.to_python(rows.column(name))
-        return listed if rows.place is None else [listed[i] for i in rows.place.tolist()]
+        return listed if rows.row_index is None else [listed[i] for i in rows.row_index.tolist()]
 
     def _missing(self, name: str) -> NDArray[np.bool_] | None:
         valid = self._rows[name].column(name).valid if name in self._rows else None
-        return None if valid is None else self._rows[name].spread(~valid)
+        return None if valid is None else self._rows[name].expand(~valid)
 
 
 def _seconds(rows: ViewRows) -> NDArray[np.int64]:
-    return rows.spread(rows.rows.event_timestamp_us // 1_000_000)
+    return rows.expand(rows.rows.event_timestamp_us // 1_000_000)
 
 
 def _filled(array: NDArray[Any], missing: NDArray[np.bool_] | None, default_value: Any) -> NDArray[Any]:

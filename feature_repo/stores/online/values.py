@@ -1,4 +1,7 @@
-"""Feast's protobuf values as columns, and back: for callers that want them, never on the fast path."""
+"""Converts Feast's protobuf messages to columns and keys, and columns to protobuf messages and Python values.
+
+Reading features as NumPy, Arrow or tensors does not run through this module.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -7,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from feast.protos.feast.types import Value_pb2
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.type_map import feast_value_type_to_python_type, python_values_to_proto_values
 from feast.value_type import ValueType
@@ -15,39 +19,40 @@ from numpy.typing import NDArray
 from feature_repo.arrow import columns, timestamps
 from feature_repo.arrow.columns import Column
 from feature_repo.arrow.field import Field
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError
+from feature_repo.online import entity_keys
 from feature_repo.online.decode import DecodedRows, Status
 from feature_repo.online.row_format import NO_CREATED_TIMESTAMP
 
 NULL_TIMESTAMP = timestamps.NULL_TICKS
-"""What Feast writes for a missing timestamp."""
+"""Feast's value for a missing timestamp."""
 _SAME_ATTRIBUTE = {"pdf_bytes": "bytes_val", "image_bytes": "bytes_val"}
 _PLAIN = {"bool", "int32", "int64", "float", "double", "string", "bytes", "pdf_bytes", "image_bytes"}
-"""Types that Python holds as Arrow hands them out."""
+"""Types whose Arrow values as Python objects are what Feast gives."""
 
 
 def to_column(field: Field, values: Sequence[Value | None]) -> Column:
-    """Protobuf values of one feature as a column.
+    """Convert the protobuf values of one feature to a column; None and empty values become null.
 
     Raises:
-        VitrineError: a value is of another type than the feature.
+        InvalidInputError: a value has another type than the feature.
     """
     if field.is_message:
-        data = [None if _empty(value) else value.SerializeToString() for value in values]  # type: ignore[union-attr]
+        data = [None if _is_empty(value) else value.SerializeToString() for value in values]  # type: ignore[union-attr]
         return Column(field, pa.array(data, pa.binary()))
     plain = [_plain(field, value) for value in values]
     kind = pa.int64() if field.base == "unix_timestamp" else columns.element_type(field)
     try:
         return columns.from_arrow(field, pa.array(plain, pa.list_(kind) if field.is_list else kind))
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-        raise VitrineError(f"feature `{field.name}` is {field.type}, but a value came that is not: {error}") from error
+        raise InvalidInputError(f"feature `{field.name}` is {field.type}; a value does not fit: {error}") from error
 
 
 def from_arrow(field: Field, array: pa.ChunkedArray) -> Column:
-    """An Arrow column as the column of a feature; maps and structs become what Feast makes of them.
+    """Convert an Arrow array to the column of a feature; maps and structs become serialized Feast values.
 
     Raises:
-        VitrineError: the array's type does not fit the feature's.
+        InvalidInputError: the array's type does not fit the feature's.
     """
     if not field.is_message or pa.types.is_binary(array.type):
         return columns.from_arrow(field, array)
@@ -55,21 +60,21 @@ def from_arrow(field: Field, array: pa.ChunkedArray) -> Column:
     return to_column(field, protos)
 
 
-def _empty(value: Value | None) -> bool:
+def _is_empty(value: Value | None) -> bool:
     return value is None or value.WhichOneof("val") in (None, "null_val")
 
 
 def _plain(field: Field, value: Value | None) -> Any:
-    if value is None or _empty(value):
+    if value is None or _is_empty(value):
         return None
-    found = getattr(value, value.WhichOneof("val") or "")
-    if hasattr(found, "val"):
-        return list(found.val)
-    return None if field.type == "unix_timestamp" and found == NULL_TIMESTAMP else found
+    plain = getattr(value, value.WhichOneof("val") or "")
+    if hasattr(plain, "val"):
+        return list(plain.val)
+    return None if field.type == "unix_timestamp" and plain == NULL_TIMESTAMP else plain
 
 
 def to_protos(column: Column) -> list[Value]:
-    """A column as protobuf values; an empty one where it is missing."""
+    """Convert a column to protobuf values; null becomes an empty value."""
     field = column.field
     plain = _plain_values(column)
     if field.is_message:
@@ -82,33 +87,37 @@ def to_protos(column: Column) -> list[Value]:
 
 
 def to_python(column: Column) -> list[Any]:
-    """A column as the Python values that Feast's `to_dict` gives; None where it is missing."""
+    """Convert a column to the Python values of Feast's `to_dict`; null becomes None."""
     if column.field.type in _PLAIN or (column.field.base in _PLAIN and column.field.type.endswith("_list")):
         return _plain_values(column)
     return [feast_value_type_to_python_type(value) for value in to_protos(column)]
 
 
 def _plain_values(column: Column) -> list[Any]:
-    """Numbers, texts and bytes or lists of them, timestamps as seconds; None where missing."""
+    """Convert a column to numbers, texts, bytes or lists of them, timestamps in seconds; null becomes None."""
     values, valid = column.values, column.valid
     if isinstance(values, np.ndarray) and column.words is None:
         plain = values.tolist()
-        return plain if valid is None else [value if there else None for value, there in zip(plain, valid, strict=True)]
+        return (
+            plain
+            if valid is None
+            else [value if is_valid else None for value, is_valid in zip(plain, valid, strict=True)]
+        )
     array = columns.to_arrow(column)
     if column.field.base == "unix_timestamp":
         array = array.cast(pa.list_(pa.int64()) if column.field.is_list else pa.int64())
     return array.to_pylist()
 
 
-def microseconds(moments: Sequence[datetime | None]) -> NDArray[np.int64]:
-    """Moments as microseconds since 1970 UTC; those without a zone are UTC, None is NO_CREATED_TIMESTAMP."""
+def to_microseconds(times: Sequence[datetime | None]) -> NDArray[np.int64]:
+    """Convert datetimes to microseconds since 1970 UTC; naive ones are UTC, None is NO_CREATED_TIMESTAMP."""
     return np.array(
-        [NO_CREATED_TIMESTAMP if one is None else timestamps.datetime_to_ticks(one, "us") for one in moments], np.int64
+        [NO_CREATED_TIMESTAMP if one is None else timestamps.datetime_to_ticks(one, "us") for one in times], np.int64
     )
 
 
 def to_feast(rows: DecodedRows) -> list[tuple[datetime | None, dict[str, Value] | None]]:
-    """Rows as Feast's stores give them: nothing for an entity that is absent, stale or damaged."""
+    """Convert rows to event timestamps and features as `online_read` returns them; (None, None) unless PRESENT."""
     protos = {name: to_protos(column) for name, column in rows.columns.items()}
     return [
         (timestamps.EPOCH + timedelta(microseconds=event), {name: column[i] for name, column in protos.items()})
@@ -116,3 +125,18 @@ def to_feast(rows: DecodedRows) -> list[tuple[datetime | None, dict[str, Value] 
         else (None, None)
         for i, (status, event) in enumerate(zip(rows.status.tolist(), rows.event_timestamp_us.tolist(), strict=True))
     ]
+
+
+def make_keys(prefix: bytes, entities: Sequence[EntityKey]) -> list[bytes]:
+    """Return the keys of Feast's entity keys, which must all have the same join keys."""
+    if not entities:
+        return []
+    names = list(entities[0].join_keys)
+    order = sorted(range(len(names)), key=names.__getitem__)
+    ids = [[_scalar(entity.entity_values[i]) for entity in entities] for i in order]
+    return entity_keys.make_keys(prefix, ids or [[""] * len(entities)])
+
+
+def _scalar(value: Value) -> Any:
+    kind = value.WhichOneof("val")
+    return None if kind is None else getattr(value, kind)

@@ -32,7 +32,7 @@ def stored_view(config: RepoConfig, table: Any) -> View:
     return View(
         name=stored_name(config, table),
         join_keys=tuple(sorted(join_keys.items())),
-        ttl=round(ttl.total_seconds() * 1_000_000) if ttl else 0,
+        ttl_us=round(ttl.total_seconds() * 1_000_000) if ttl else 0,
         layouts=(Layout.from_fields(map(stored_field, table.features)),),
     )
 

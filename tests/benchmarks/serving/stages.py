@@ -24,11 +24,11 @@ from tests.benchmarks.serving.options import Asked, Calls, Products, Users, draw
 
 STAGES: dict[str, tuple[Any, str]] = {
     "read the request": (executor, "parse_request"),
-    "make the rows' keys": (PlannedRequest, "request"),
+    "make the rows' keys": (PlannedRequest, "view_request"),
     "ask Redis": (RedisPipeline, "send"),
     "wait for Redis, take its rows": (RedisPipeline, "receive"),
     "unpack rows": (OnlineTable, "unpack"),
-    "compute affinity": (affinity, "_affinity"),
+    "compute affinity": (affinity, "_compute_affinity"),
     "make Arrow's columns": (request, "build_response"),
     "write the user's row": (flight, "to_ipc"),
 }

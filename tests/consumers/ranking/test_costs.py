@@ -11,7 +11,7 @@ from feature_repo import config, definitions
 from feature_repo.config import Settings
 from feature_repo.online import entity_keys
 from feature_repo.online.open_store import open_configured_table
-from feature_repo.stores.opening import open_feature_store
+from feature_repo.stores.feature_store import open_feature_store
 from tests.feature_repo.features import world
 
 TIMINGS = [("produce embeddings", 30.0), ("produce tags", 4.0), ("produce interests", 2.0), ("feast apply", 9.0)]

@@ -23,7 +23,7 @@ from feature_repo import console, definitions
 from feature_repo.config import Settings
 from feature_repo.offline import delta
 from feature_repo.schema import TIMESTAMP
-from feature_repo.stores.opening import open_feature_store
+from feature_repo.stores.feature_store import open_feature_store
 from producers.behaviour.interests import make_interests
 from producers.behaviour.neighbours import make_neighbours
 from tests.feature_repo.features import world

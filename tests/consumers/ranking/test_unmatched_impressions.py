@@ -16,7 +16,7 @@ from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, quarantine
 from feature_repo.schema import TIMESTAMP
-from feature_repo.stores.opening import open_feature_store
+from feature_repo.stores.feature_store import open_feature_store
 from tests.producers.tags import world
 
 ROOT = Path(__file__).parents[3]

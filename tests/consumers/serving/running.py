@@ -21,7 +21,7 @@ from feature_repo import definitions
 from feature_repo.auth import ServerAccess
 from feature_repo.config import Settings
 from feature_repo.serving_limits import ServingLimits
-from feature_repo.stores.opening import open_feature_store
+from feature_repo.stores.feature_store import open_feature_store
 
 TOKEN = "a-token-of-many-letters"
 

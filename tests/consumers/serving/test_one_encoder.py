@@ -10,8 +10,8 @@ import pytest
 
 from consumers.online import OnlineReader
 from consumers.online.affinity import fetch_with_affinity
-from consumers.online.encoder_guard import MixedEncoders
 from consumers.serving.client import FlightClient
+from feature_repo.errors import EncoderMismatchError
 from tests.consumers.serving.running import Served, materialized, serving
 from tests.feature_repo.features import world
 from tests.feature_repo.features.world import LISTED, RANKED
@@ -90,5 +90,5 @@ def test_an_answer_of_one_encoder_is_given_whatever_else_is_online(
 
 
 def test_the_reader_refuses_them_too_for_a_user_without_clicks(reader: OnlineReader) -> None:
-    with pytest.raises(MixedEncoders, match=BOTH):
+    with pytest.raises(EncoderMismatchError, match=BOTH):
         fetch_with_affinity(reader, "ranking_with_affinity", STRANGER, [OLD, NEW], RANKED)

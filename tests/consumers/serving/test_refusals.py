@@ -35,7 +35,7 @@ from tests.small_disk import no_file_longer_than
 GOOD: dict[str, Any] = {"service": "ranking", "user_id": "7", "product_ids": ["bear"]}
 BAD: dict[str, tuple[dict[str, Any], int, str]] = {
     "no service": ({"product_ids": ["bear"]}, 400, "service: Field required"),
-    "an unknown service": (GOOD | {"service": "rankings"}, 404, "neither a service nor a view `rankings`"),
+    "an unknown service": (GOOD | {"service": "rankings"}, 404, "no service or view `rankings`"),
     "no candidates": (GOOD | {"product_ids": []}, 400, "product_ids: List should have at least 1 item"),
     "too many": (GOOD | {"product_ids": ["bear"] * 1_001}, 400, "1,001 candidates; a request may have at most 1,000"),
     "an empty id": (GOOD | {"product_ids": ["bear", ""]}, 400, "product_ids.1: String should have at least 1"),

@@ -14,7 +14,7 @@ from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.features import affinity, affinity_torch
 from feature_repo.features.affinity import NAMES, AffinityLog, Candidates, UserState
-from feature_repo.stores.opening import open_feature_store
+from feature_repo.stores.feature_store import open_feature_store
 from tests.feature_repo.features import slow, world
 from tests.feature_repo.features.world import RANKED, Shop
 

@@ -10,7 +10,7 @@ from consumers.online import OnlineReader
 from consumers.online.coverage import compute_coverage
 from feature_repo import definitions
 from feature_repo.features.missing import NAMES
-from feature_repo.stores.opening import open_feature_store
+from feature_repo.stores.feature_store import open_feature_store
 from tests.feature_repo.features import world
 from tests.feature_repo.features.world import LISTED, RANKED
 

@@ -6,7 +6,7 @@ import pytest
 
 from feature_repo import config
 from feature_repo.errors import VitrineError
-from feature_repo.stores.opening import open_feature_store
+from feature_repo.stores.feature_store import open_feature_store
 from tests.feature_repo.features import world
 
 

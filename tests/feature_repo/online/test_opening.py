@@ -30,7 +30,7 @@ def lives_for(table: OnlineTable) -> int:
     table.store.client.flushall()  # type: ignore[attr-defined]
     view = table.catalog.register_view(VIEW)
     write_versions(table, view, ["a"], [1], [1])
-    return table.store.client.pttl(table.keys(view, {"product_id": ["a"]}, 1)[0])  # type: ignore[attr-defined]
+    return table.store.client.pttl(table.make_keys(view, {"product_id": ["a"]}, 1)[0])  # type: ignore[attr-defined]
 
 
 def test_rows_live_as_long_whoever_opened_the_store(redis: RedisServer, tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_rows_live_as_long_whoever_opened_the_store(redis: RedisServer, tmp_path
     config: RepoConfig = load_repo_config(tmp_path, file)
     opened = open_configured_table(settings.load(file))
     assert opened is not None
-    assert VIEW.ttl == 0, "without key_ttl_seconds its rows would stay"
+    assert VIEW.ttl_us == 0, "without key_ttl_seconds its rows would stay"
     assert 50_000 < lives_for(RedisOnlineStore().online_table(config)) <= 60_000
     assert 50_000 < lives_for(opened) <= 60_000
 

@@ -40,7 +40,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def read_versions(table: OnlineTable, ids: list[str]) -> DecodedRows:
     view = table.catalog.get_view("looks")
-    request = ViewRequest(view, view.layout.fields, table.keys(view, {"product_id": ids}, len(ids)))
+    request = ViewRequest(view, view.layout.fields, table.make_keys(view, {"product_id": ids}, len(ids)))
     return table.read([request], 0)[0]
 
 
@@ -116,7 +116,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(id_=ids)
     def delete(self, id_: str) -> None:
-        self.table.store.delete(self.table.keys(self.view, {"product_id": [id_]}, 1))
+        self.table.store.delete(self.table.make_keys(self.view, {"product_id": [id_]}, 1))
         self.rows.pop(id_, None)
 
     @rule()

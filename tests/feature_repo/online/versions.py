@@ -56,12 +56,12 @@ def write_versions(table: OnlineTable, view: View, ids: list[str], versions: lis
     }
     keys, rows = table.pack(
         view,
-        table.keys(view, {"product_id": ids}, len(ids)),
+        table.make_keys(view, {"product_id": ids}, len(ids)),
         {name: column(view.layout.fields_by_name[name], values) for name, values in features.items()},
         np.array(versions),
         np.array(created),
     )
-    return table.store.write(keys, rows, view.ttl)
+    return table.store.write(keys, rows, view.ttl_us)
 
 
 def write_shuffled(url: str, seed: int) -> int:

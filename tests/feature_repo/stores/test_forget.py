@@ -76,18 +76,18 @@ def test_a_user_is_forgotten_beside_whichever_product(store: FeatureStore) -> No
     write_arrow(store, "affinity", stamped)
     table = store._get_provider().online_store.online_table(store.config)
     assert table.count_entities({"user_id": ["1"], "product_id": ["1"]}) == {"affinity": 3}
-    assert table.forget_entities("user_id", ["1"]) == {"affinity": 2}
+    assert table.delete_entities("user_id", ["1"]) == {"affinity": 2}
     assert online_clicks(store, pairs) == [None, 2, None]
-    assert table.forget_entities("product_id", ["1"]) == {"affinity": 1}
-    assert table.forget_entities("product_id", []) == {}
+    assert table.delete_entities("product_id", ["1"]) == {"affinity": 1}
+    assert table.delete_entities("product_id", []) == {}
 
 
 def test_rows_of_which_only_a_hash_is_left_are_not_passed_over_in_silence(store: FeatureStore) -> None:
     folder = Path(store.config.repo_path)
     append_affinity(folder, [(1, LONG), (1, "b"), (2, "b")])
     store.materialize_incremental(world.at(5), feature_views=["affinity"])
-    with pytest.raises(VitrineError, match="`affinity` has 1 rows of ids so long"):
-        store._get_provider().online_store.online_table(store.config).forget_entities("user_id", ["1"])
+    with pytest.raises(VitrineError, match="`affinity` has 1 rows whose ids are so long"):
+        store._get_provider().online_store.online_table(store.config).delete_entities("user_id", ["1"])
     assert online_clicks(store, [(1, "b"), (2, "b")]) == [None, 2]
 
 
@@ -96,8 +96,8 @@ def test_a_cluster_forgets_on_every_node(redis_cluster: list[RedisServer]) -> No
     view = table.catalog.register_view(VIEW)
     ids = [f"p{i}" for i in range(50)]
     write_versions(table, view, ids, [1] * 50, [1] * 50)
-    assert table.forget_entities("product_id", [*ids[:40], "none"]) == {"looks": 40}
-    assert len(table.store.list_keys(table.keys(view, {"product_id": [""]}, 1)[0], lambda key: True)) == 10
+    assert table.delete_entities("product_id", [*ids[:40], "none"]) == {"looks": 40}
+    assert len(table.store.list_keys(table.make_keys(view, {"product_id": [""]}, 1)[0], lambda key: True)) == 10
     table.catalog.drop_project()
 
 

@@ -15,7 +15,7 @@ from feast.value_type import ValueType
 
 from feature_repo.config import load
 from feature_repo.offline import delta
-from feature_repo.stores.opening import open_feature_store
+from feature_repo.stores.feature_store import open_feature_store
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -138,7 +138,7 @@ def deployment(folder: Path, server: servers.RedisServer) -> Settings:
 def make(folder: Path, server: servers.RedisServer, encoder: Path) -> Shop:
     """A deployment with the project's own views applied."""
     from feature_repo import definitions
-    from feature_repo.stores.opening import open_feature_store
+    from feature_repo.stores.feature_store import open_feature_store
 
     made = deployment(folder, server)
     open_feature_store(made).apply([getattr(definitions, name) for name in definitions.__all__])

@@ -55,7 +55,7 @@ def online(store: FeatureStore) -> OnlineTable:
 
 def key(store: FeatureStore, product: str) -> bytes:
     table = online(store)
-    return table.keys(table.catalog.get_view("looks"), {"product_id": [product]}, 1)[0]
+    return table.make_keys(table.catalog.get_view("looks"), {"product_id": [product]}, 1)[0]
 
 
 def row(store: FeatureStore, product: str) -> bytes:
