@@ -20,7 +20,7 @@ def stream(
     prefix: Annotated[str, typer.Option(help="Prefix of the streams' names.")] = "vitrine",
     images: Annotated[
         Path, typer.Option(file_okay=False, exists=True, help="Folder at which relative image paths start.")
-    ] = Path("."),
+    ] = Path(),
     labels: Annotated[
         Path | None, typer.Option(help="Labels, as for `produce tags`: tag new products with their taggers.")
     ] = None,
