@@ -2,14 +2,14 @@
 
     cli.py          the command line; commands/ has one file per subcommand
     datasets/       a generated shop, and importers of public data sets
-    catalogue/      the day's products compared with the stored ones; pictures decoded
+    catalogue/      the day's products, compared with the stored ones, to `product_catalogue`
     encoders/       images and text to vectors; runs without Feast and without a store
     learning/       an encoder trained on a shop, evaluated and exported
     embeddings/     the catalogue to `product_embedding`; nothing is encoded twice
     tags/           vectors to `product_tags`: labels, classifiers, calibration
     codes/          vectors to `product_codes`: semantic IDs
     behaviour/      the impression log to `user_interest` and `product_neighbours`
-    captions/       pictures to `product_caption`
+    captions/       images to `product_caption`
     streaming/      products and clicks as they arrive
     maintenance.py  forget products and users, drop corrected rows, remove files
 

@@ -1,14 +1,17 @@
-"""The entry of `produce`, which imports it where Ctrl-C is listened to; also `python -m producers`."""
+"""Entry point of `produce` and of `python -m producers`.
+
+It imports the command line only after it handles Ctrl-C, because the import takes a noticeable time.
+"""
 
 from feature_repo import interruption
 
 
 def main() -> None:
-    """Entry point of the console script."""
-    interruption.run_interruptible(_command_line)
+    """Run `produce`."""
+    interruption.run_interruptible(_run_command_line)
 
 
-def _command_line() -> None:
+def _run_command_line() -> None:
     from producers import cli
 
     cli.main()

@@ -1,4 +1,4 @@
-"""`produce`: the command line of those who write features."""
+"""`produce`: the command line that writes features."""
 
 import typer
 
@@ -28,7 +28,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.callback(help="Turn a catalogue's images and titles into features.")(console.configure)
+app.callback(help="Compute features from a catalogue's images and titles, and from clicks.")(console.configure)
 app.command()(shop.shop)
 app.command("import")(import_.import_)
 app.command()(images.images)
@@ -50,7 +50,7 @@ app.command()(vacuum.vacuum)
 
 
 def main() -> None:
-    """Run it; __main__.py is the console script's entry."""
+    """Run the command line. The console script enters through __main__.py, which also handles Ctrl-C."""
     console.run_command_line(app)
 
 

@@ -1,4 +1,4 @@
-"""`open_pixels` against `open_image`: whatever the picture, the same pixels or the same refusal."""
+"""`open_pixels` gives the same pixels or the same error as `open_image` for every image."""
 
 import subprocess
 import sys
@@ -17,8 +17,8 @@ from feature_repo.images import UnusableImageError, open_image, open_pixels
 SIDE = 64
 
 
-def drawn(width: int, height: int, mode: str, seed: int, **options: object) -> bytes:
-    """A JPEG of smooth colours with a hard edge."""
+def make_jpeg(width: int, height: int, mode: str, seed: int, **options: object) -> bytes:
+    """Return a JPEG of smooth colours with a hard edge."""
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
     image.paste((250, 10, 10), (0, 0, width // 3, height // 2))
@@ -27,21 +27,21 @@ def drawn(width: int, height: int, mode: str, seed: int, **options: object) -> b
     return stream.getvalue()
 
 
-def turned() -> Image.Exif:
+def make_rotated_exif() -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = 6
     return exif
 
 
-def seen(content: bytes, side: int) -> np.ndarray | str:
+def decode_by_pillow(content: bytes, side: int) -> np.ndarray | str:
     try:
         return np.asarray(open_image(content, side=side))
     except UnusableImageError as error:
         return str(error)
 
 
-def same(content: bytes, side: int = SIDE) -> bool:
-    slow = seen(content, side)
+def is_same(content: bytes, side: int = SIDE) -> bool:
+    slow = decode_by_pillow(content, side)
     try:
         fast: np.ndarray | str = open_pixels(content, side=side)
     except UnusableImageError as error:
@@ -59,53 +59,53 @@ def same(content: bytes, side: int = SIDE) -> bool:
     mode=st.sampled_from(["RGB", "L", "CMYK"]),
     exif=st.booleans(),
 )
-def test_a_jpeg_of_any_kind_has_the_pixels_that_pillow_gives_it(
+def test_any_jpeg_has_the_pixels_of_pillow(
     width: int, height: int, seed: int, quality: int, subsampling: str, progressive: bool, mode: str, exif: bool
 ) -> None:
-    noted: dict[str, object] = {"exif": turned()} if exif else {}
-    options = {"quality": quality, "subsampling": subsampling, "progressive": progressive} | noted
-    assert same(drawn(width, height, mode, seed, **options))
+    exif_option: dict[str, object] = {"exif": make_rotated_exif()} if exif else {}
+    options = {"quality": quality, "subsampling": subsampling, "progressive": progressive} | exif_option
+    assert is_same(make_jpeg(width, height, mode, seed, **options))
 
 
 @given(st.data())
-def test_a_damaged_jpeg_is_judged_by_pillow(data: st.DataObject) -> None:
-    content = bytearray(drawn(90, 70, "RGB", 0))
+def test_a_damaged_jpeg_is_refused_as_by_pillow(data: st.DataObject) -> None:
+    content = bytearray(make_jpeg(90, 70, "RGB", 0))
     for _ in range(data.draw(st.integers(0, 3))):
         content[data.draw(st.integers(2, len(content) - 1))] = data.draw(st.integers(0, 255))
     content = content[: data.draw(st.integers(3, len(content)))]
-    if isinstance(seen(bytes(content), SIDE), str):
-        assert same(bytes(content))
+    if isinstance(decode_by_pillow(bytes(content), SIDE), str):
+        assert is_same(bytes(content))
 
 
-def test_an_everyday_jpeg_goes_the_quick_way_and_a_turned_grey_or_cut_off_one_does_not() -> None:
-    everyday = drawn(96, 80, "RGB", 0)
-    assert images.read_simple_jpeg_size(everyday) == (96, 80)
-    assert images.decode_simple_jpeg(everyday) is not None
-    assert images.read_simple_jpeg_size(drawn(96, 80, "RGB", 0, exif=turned())) is None
-    assert images.read_simple_jpeg_size(drawn(96, 80, "L", 0)) is None
+def test_an_ordinary_jpeg_is_decoded_by_simplejpeg_and_a_rotated_grey_or_truncated_one_is_not() -> None:
+    ordinary = make_jpeg(96, 80, "RGB", 0)
+    assert images.read_simple_jpeg_size(ordinary) == (96, 80)
+    assert images.decode_simple_jpeg(ordinary) is not None
+    assert images.read_simple_jpeg_size(make_jpeg(96, 80, "RGB", 0, exif=make_rotated_exif())) is None
+    assert images.read_simple_jpeg_size(make_jpeg(96, 80, "L", 0)) is None
     assert images.read_simple_jpeg_size(b"\x89PNG") is None
-    assert images.decode_simple_jpeg(everyday[:-200]) is None
+    assert images.decode_simple_jpeg(ordinary[:-200]) is None
 
 
-def test_one_that_is_decoded_smaller_or_too_large_is_left_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "decode_simple_jpeg", lambda content: pytest.fail("not one for the quick way"))
-    assert open_pixels(drawn(200, 220, "RGB", 0), side=SIDE).shape == (110, 100, 3)
+def test_an_image_that_is_reduced_or_too_large_is_left_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "decode_simple_jpeg", lambda content: pytest.fail("must not be decoded by simplejpeg"))
+    assert open_pixels(make_jpeg(200, 220, "RGB", 0), side=SIDE).shape == (110, 100, 3)
     for limit, value in (("MAX_PIXELS", 96 * 95), ("MAX_BYTES", 10), ("MAX_ASPECT_RATIO", 1)):
         with monkeypatch.context() as smaller:
             smaller.setattr(images, limit, value)
             with pytest.raises(UnusableImageError):
-                open_pixels(drawn(96, 97, "RGB", 0), side=SIDE)
+                open_pixels(make_jpeg(96, 97, "RGB", 0), side=SIDE)
 
 
-def test_a_file_is_read_and_a_missing_one_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(drawn(96, 96, "RGB", 1))
+def test_reads_a_file_and_refuses_a_missing_one(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(make_jpeg(96, 96, "RGB", 1))
     assert np.array_equal(open_pixels(tmp_path / "a.jpg", side=SIDE), np.asarray(open_image(tmp_path / "a.jpg")))
     with pytest.raises(UnusableImageError, match=images.MISSING):
         open_pixels(tmp_path / "b.jpg", side=SIDE)
 
 
-def test_a_machine_without_the_quick_decoder_gets_the_same_pixels() -> None:
-    content = drawn(90, 70, "RGB", 3)
+def test_without_simplejpeg_the_pixels_are_the_same() -> None:
+    content = make_jpeg(90, 70, "RGB", 3)
     line = (
         "import sys; sys.modules['simplejpeg'] = None\n"
         "from feature_repo.images import open_pixels\n"

@@ -91,9 +91,7 @@ def read_rows(store: Settings) -> pa.Table:
     return delta.read(store.table("product_neighbours")).sort_by(keys).combine_chunks()
 
 
-def compute_slowly(
-    tables: dict[str, list[dict]], log: list[dict], product: str, since: datetime, every: timedelta = DAY
-) -> dict[str, float]:
+def compute_slowly(tables: dict[str, list[dict]], log: list[dict], product: str, since: datetime) -> dict[str, float]:
     """Return the features of one version, computed from the state at the start of its interval."""
     start = datetime.fromtimestamp(since.timestamp() // 86_400 * 86_400, UTC)
     past = [row for row in log if row["event_timestamp"] < start]
