@@ -1,9 +1,10 @@
-"""What is to be encoded: the catalogue's versions whose row is not of this encoder yet, and of them which content.
+"""Plan what to encode: catalogue versions whose latest row is not of this encoder, and the contents they need.
 
-Looked at are the versions that were written since this encoder last finished, whose number it leaves on its own table
-with its rows; of the rows made, keys and hashes, and by Delta's own statistics only of the files whose event times can
-match. So a run after which nothing came reads nothing, and any other as much as came. Where another encoder's rows
-came since, the whole catalogue is looked at: what it has overtaken gets a later row of this encoder again.
+An encoder that has encoded a whole version of the catalogue stores that version's number as a marker on its own table,
+together with its rows. The next plan reads only catalogue rows that were added since. Of the existing embedding rows it
+reads keys and hashes, and by Delta's statistics only of files whose event times can match. So a run without new rows
+reads nothing, and any other run reads as much as was added. If another encoder's rows were added since, the whole
+catalogue is read, because rows that those have superseded need a later row of this encoder again.
 """
 
 from dataclasses import dataclass
@@ -25,92 +26,102 @@ from producers.embeddings.vector_cache import IMAGE, TITLE, VectorCache
 
 @dataclass(frozen=True)
 class CatalogueChanges:
-    """The state of the catalogue that is to be encoded, and what is new in it."""
+    """A version of the catalogue, and what is new in it for an encoder."""
 
     version: int
-    marks: dict[str, int]
-    """Left on the table of embeddings when all is encoded: this version, and of that table the one looked at."""
+    """Of the catalogue table."""
+    markers: dict[str, int]
+    """To be stored on the table of embeddings when everything is encoded: this version, and that table's own."""
     new: pyarrow.dataset.Dataset
-    """Every version of a product that no finished run has seen, among others."""
+    """Every catalogue row that no finished run has seen, possibly among others."""
     rows: int
     """Of the whole catalogue."""
 
 
 @dataclass(frozen=True)
 class EncodingPlan:
-    """Rows of `Since.new` that want a row of embeddings, by number, ascending."""
+    """Rows of `CatalogueChanges.new` that need an embedding row, as ascending row numbers."""
 
     reused: RowIndices
-    """Both contents have been encoded before."""
+    """Rows with both vectors in the cache."""
     encoded: RowIndices
-    """The others; aligned with it:"""
-    asks_image: NDArray[np.bool_]
-    asks_title: NDArray[np.bool_]
-    """Whether this row is the first with a content that has not been encoded."""
+    """The other rows."""
+    is_image_encoded: NDArray[np.bool_]
+    """Which of these rows have their image encoded: the first row of each image that is not in the cache [encoded]."""
+    is_title_encoded: NDArray[np.bool_]
+    """The same for titles [encoded]."""
 
 
 def read_changes(settings: Settings, encoder_version: str) -> CatalogueChanges | None:
-    """What is new in the catalogue for an encoder; None if it has finished with this very state.
+    """Return what is new in the catalogue for an encoder; None if a run of it has finished this very state.
 
     Raises:
-        VitrineError: there is no catalogue.
+        NotFoundError: there is no catalogue.
     """
     path = settings.table(schema.CATALOGUE_TABLE)
-    whole = delta.open_dataset(path)
-    table, rows = delta.open_table(path), settings.table(schema.EMBEDDING_TABLE)
-    mark = f"{schema.CATALOGUE_TABLE} {table.metadata().id} encoded by {encoder_version}"
-    looked_at = f"{mark}, rows looked at"
-    marks, made_before = {mark: table.version()}, delta.latest_version(rows)
-    if made_before is not None:
-        marks[looked_at] = made_before
-    seen = delta.txn_marker(rows, mark)
-    if seen is not None and existing_rows.has_newer_rows_of_others(
-        settings, encoder_version, delta.txn_marker(rows, looked_at)
+    catalogue = delta.open_dataset(path)
+    table, embeddings = delta.open_table(path), settings.table(schema.EMBEDDING_TABLE)
+    catalogue_marker = f"{schema.CATALOGUE_TABLE} {table.metadata().id} encoded by {encoder_version}"
+    rows_marker = f"{catalogue_marker}, rows looked at"
+    markers, embeddings_version = {catalogue_marker: table.version()}, delta.latest_version(embeddings)
+    if embeddings_version is not None:
+        markers[rows_marker] = embeddings_version
+    finished = delta.txn_marker(embeddings, catalogue_marker)
+    if finished is not None and existing_rows.has_newer_rows_of_others(
+        settings, encoder_version, delta.txn_marker(embeddings, rows_marker)
     ):
-        seen = None
-    if seen == table.version():
+        finished = None
+    if finished == table.version():
         return None
-    return CatalogueChanges(table.version(), marks, delta.open_added_rows(path, table, seen), whole.count_rows())
+    return CatalogueChanges(
+        table.version(), markers, delta.open_added_rows(path, table, finished), catalogue.count_rows()
+    )
 
 
 def plan_encoding(
-    settings: Settings, new: pyarrow.dataset.Dataset, encoder_version: str, contents: VectorCache, *, images: bool
+    settings: Settings, new: pyarrow.dataset.Dataset, encoder_version: str, cache: VectorCache, *, has_images: bool
 ) -> EncodingPlan:
-    """Which of the new rows are to be encoded.
+    """Decide which catalogue rows need an embedding row, and which of their contents have to be encoded.
 
-    Of a version that was corrected the last created counts. It has its row if the last created one with its key, of any
-    encoder, is of this one and came of the same contents, or does not say of which: from a machine that only encodes,
-    or before hashes were kept.
+    Of a version that was corrected, only the row created last counts. It needs an embedding row unless
+    `existing_rows.find_existing` finds one with the same contents.
 
     Args:
-        images: whether the encoder has an image tower; without one pictures are left alone.
+        settings: the deployment.
+        new: catalogue rows, from `read_changes`.
+        encoder_version: the encoder.
+        cache: of that encoder's vectors.
+        has_images: whether the encoder has an image tower; if not, images are ignored.
     """
     rows = new.to_table(columns=[*KEY, CREATED_TIMESTAMP, "title", "image", "image_hash"])
     title_hash = row_hash.hash_contents(rows["title"])
-    image_hash = rows["image_hash"].combine_chunks() if images else pa.nulls(len(rows), row_hash.HASH_TYPE)
-    newest = existing_rows.find_latest(rows)
+    image_hash = rows["image_hash"].combine_chunks() if has_images else pa.nulls(len(rows), row_hash.HASH_TYPE)
+    latest = existing_rows.find_latest(rows)
     hashed = rows.select(KEY).append_column("image_hash", image_hash).append_column("title_hash", title_hash)
-    _, done = existing_rows.find_existing(settings, hashed.take(pa.array(newest)), encoder_version)
-    todo = np.sort(newest[~done])
+    _, is_done = existing_rows.find_existing(settings, hashed.take(pa.array(latest)), encoder_version)
+    needed = np.sort(latest[~is_done])
 
-    title_hash, image_hash = (column.take(pa.array(todo)) for column in (title_hash, image_hash))
-    asks_title, asks_image = _unknown(contents, TITLE, title_hash), _unknown(contents, IMAGE, image_hash)
-    unhashed = images & rows["image"].is_valid().to_numpy()[todo] & image_hash.is_null().to_numpy(zero_copy_only=False)
-    left = asks_title | asks_image | unhashed
-    asks_title, asks_image = asks_title & _first(title_hash), (asks_image & _first(image_hash)) | unhashed
-    return EncodingPlan(todo[~left], todo[left], asks_image[left], asks_title[left])
-
-
-def _unknown(contents: VectorCache, modality: bytes, hashes: pa.Array) -> NDArray[np.bool_]:
-    there = hashes.is_valid().to_numpy(zero_copy_only=False)
-    return there & ~contents.has(modality, hashes.to_pylist())
+    title_hash, image_hash = (column.take(pa.array(needed)) for column in (title_hash, image_hash))
+    new_title, new_image = _find_uncached(cache, TITLE, title_hash), _find_uncached(cache, IMAGE, image_hash)
+    is_unhashed = image_hash.is_null().to_numpy(zero_copy_only=False)
+    unhashed_image = has_images & rows["image"].is_valid().to_numpy()[needed] & is_unhashed
+    encoded = new_title | new_image | unhashed_image
+    is_title_encoded = new_title & _find_first(title_hash)
+    is_image_encoded = (new_image & _find_first(image_hash)) | unhashed_image
+    return EncodingPlan(needed[~encoded], needed[encoded], is_image_encoded[encoded], is_title_encoded[encoded])
 
 
-def _first(hashes: pa.Array) -> NDArray[np.bool_]:
-    """[n] whether the row is the first with its hash."""
+def _find_uncached(cache: VectorCache, modality: bytes, hashes: pa.Array) -> NDArray[np.bool_]:
+    """Return which hashes are not null and have no vector in the cache [n]."""
+    is_valid = hashes.is_valid().to_numpy(zero_copy_only=False)
+    return is_valid & ~cache.has(modality, hashes.to_pylist())
+
+
+def _find_first(hashes: pa.Array) -> NDArray[np.bool_]:
+    """Return whether each row is the first with its hash [n]."""
     values = row_hash.from_arrow(pa.chunked_array([hashes]))
     order = row_hash.sort_order(values, np.arange(len(values)))
     ends = row_hash.find_last_positions(values, order)
-    first = np.zeros(len(values), bool)
-    first[order[np.append(0, ends[:-1] + 1)] if len(ends) else order] = True
-    return first
+    is_first = np.zeros(len(values), bool)
+    is_first[order[np.append(0, ends[:-1] + 1)] if len(ends) else order] = True
+    return is_first

@@ -1,4 +1,4 @@
-"""What a machine without the store is to encode, and what came back: Parquet out, Parquet parts in."""
+"""Encode on a machine without the store: export what has to be encoded as Parquet, commit the parts that come back."""
 
 import os
 from dataclasses import dataclass
@@ -11,159 +11,171 @@ import pyarrow.parquet as pq
 
 from feature_repo import images, schema
 from feature_repo.config import Settings
-from feature_repo.errors import VitrineError
+from feature_repo.errors import ConflictError, NotFoundError
 from feature_repo.offline import delta, quarantine
 from producers.catalogue import row_hash
 from producers.embeddings import existing_rows
 from producers.embeddings.existing_rows import KEY, STEP, Mask, txn_app_id
-from producers.encoders import shards as parts
+from producers.encoders import shards
 from producers.encoders.pipeline import HASH_COLUMNS
 
-ROWS_AT_ONCE = 4096
-FEW_ROWS = 16_384
-"""Above it, asking a table for these very products is the larger question than for all of their time."""
+ROWS_PER_BATCH = 4096
+MAX_FEW_ROWS = 16_384
+"""For more rows it is faster to read a table's whole time range than to filter by product."""
 
 
 @dataclass(frozen=True)
 class CommitSummary:
-    """What came of a folder of parts."""
+    """What a commit of a folder of parts did."""
 
-    run: parts.RunDescription
+    run: shards.RunDescription
     parts: int
-    """Whole ones."""
+    """Complete parts, which were committed."""
     added: int
-    known: int
-    """Rows whose product, time and contents had a row of this encoder, and no later one of another."""
+    existing: int
+    """Rows left out because the table has the latest row of the same product, time, contents and encoder."""
     outdated: int
-    """Rows of contents that the catalogue has corrected since they were handed out: not added."""
+    """Rows left out because the catalogue has corrected their contents since they were exported."""
     unusable: dict[str, int]
+    """Number of quarantined images, titles and products by reason."""
 
     def __str__(self) -> str:
         lines = [
-            f"{self.run.encoder_version}: {self.added:,} rows added, {self.known:,} known already, "
-            f"{self.parts:,} of {self.run.parts:,} parts were whole"
+            f"{self.run.encoder_version}: {self.added:,} rows added, {self.existing:,} existed already, "
+            f"{self.parts:,} of {self.run.parts:,} parts were complete"
         ]
         if self.outdated:
-            lines.append(f"  {self.outdated:,} rows left out: corrected since in the catalogue; hand those out again")
+            lines.append(
+                f"  {self.outdated:,} rows left out: corrected in the catalogue since; export them again with "
+                "`produce hand-out`"
+            )
         return "\n".join(lines + [f"  quarantined {rows:,}: {reason}" for reason, rows in self.unusable.items()])
 
 
 def export_todo(
     settings: Settings, out: Path, *, encoder_version: str | None, has_images: bool = True
 ) -> tuple[int, int]:
-    """Write what is to be encoded as Parquet, files of pictures read into it; of corrected versions the last created.
+    """Write the catalogue rows that have to be encoded to a Parquet file, with the bytes of their images.
+
+    Of a version that was corrected, only the row created last is written.
 
     Args:
         settings: the deployment.
-        out: the file; it takes its name when it is whole.
-        encoder_version: what has a row of it, made of the same contents and not overtaken by another encoder's, is left
-            out; all is written if not given.
-        has_images: whether that encoder has an image tower; without one a row does not depend on the picture.
+        out: the file. It is written under a temporary name and renamed when it is complete.
+        encoder_version: leave out rows for which the table has a row of this encoder, with the same contents and not
+            superseded by another encoder's; None writes every row.
+        has_images: whether that encoder has an image tower. If not, a change of the image does not count.
 
     Returns:
-        Rows written, and those of them whose picture could not be read: the path stays, and the machine that encodes
-        names it as unusable.
+        The number of rows written, and how many of them have an image that cannot be read. Those keep its path, and the
+        machine that encodes reports it as unusable.
 
     Raises:
-        VitrineError: there is no catalogue.
+        NotFoundError: there is no catalogue.
     """
     columns = [*KEY, "title", "image", "image_bytes", "image_hash"]
     catalogue = delta.read(settings.table(schema.CATALOGUE_TABLE), [*columns, schema.CREATED_TIMESTAMP])
-    last = np.zeros(len(catalogue), bool)
-    last[existing_rows.find_latest(catalogue)] = True
-    catalogue = catalogue.select(columns).filter(pa.array(last))
+    is_latest = np.zeros(len(catalogue), bool)
+    is_latest[existing_rows.find_latest(catalogue)] = True
+    catalogue = catalogue.select(columns).filter(pa.array(is_latest))
     catalogue = catalogue.append_column("title_hash", row_hash.hash_contents(catalogue["title"]))
     if encoder_version is not None:
-        asked = catalogue.select([*KEY, *HASH_COLUMNS])
+        hashed = catalogue.select([*KEY, *HASH_COLUMNS])
         if not has_images:
-            place = asked.schema.get_field_index("image_hash")
-            asked = asked.set_column(place, "image_hash", pa.nulls(len(asked), row_hash.HASH_TYPE))
-        _, done = existing_rows.find_existing(settings, asked, encoder_version, few=len(asked) <= FEW_ROWS)
-        catalogue = catalogue.filter(pa.array(~done))
-    unread, beside = 0, out.with_name(f".{out.name}.writing")
-    with pq.ParquetWriter(beside, catalogue.schema, compression="zstd") as file:
-        for start in range(0, max(len(catalogue), 1), ROWS_AT_ONCE):
-            rows = catalogue.slice(start, ROWS_AT_ONCE)
+            index = hashed.schema.get_field_index("image_hash")
+            hashed = hashed.set_column(index, "image_hash", pa.nulls(len(hashed), row_hash.HASH_TYPE))
+        few = len(hashed) <= MAX_FEW_ROWS
+        _, is_done = existing_rows.find_existing(settings, hashed, encoder_version, few=few)
+        catalogue = catalogue.filter(pa.array(~is_done))
+    unreadable, temporary = 0, out.with_name(f".{out.name}.writing")
+    with pq.ParquetWriter(temporary, catalogue.schema, compression="zstd") as file:
+        for start in range(0, max(len(catalogue), 1), ROWS_PER_BATCH):
+            rows = catalogue.slice(start, ROWS_PER_BATCH)
             contents = rows["image_bytes"].to_pylist()
             for row, path in enumerate(rows["image"].to_pylist()):
                 if contents[row] is None and path is not None:
                     try:
                         contents[row] = images.read_bytes(Path(path))
                     except images.UnusableImageError:
-                        unread += 1
-            place = rows.schema.get_field_index("image_bytes")
-            file.write_table(rows.set_column(place, rows.schema.field(place), pa.array(contents, pa.binary())))
-    os.replace(beside, out)
-    return len(catalogue), unread
+                        unreadable += 1
+            index = rows.schema.get_field_index("image_bytes")
+            file.write_table(rows.set_column(index, rows.schema.field(index), pa.array(contents, pa.binary())))
+    os.replace(temporary, out)
+    return len(catalogue), unreadable
 
 
 def commit_parts(settings: Settings, folder: Path, now: datetime) -> CommitSummary:
-    """Add the rows of a folder's whole parts to `product_embedding`, each part in one commit; known ones are not added.
+    """Add the rows of a folder's complete parts to `product_embedding`, one commit per part, without duplicates.
 
     Args:
         settings: the deployment.
-        folder: of `python -m producers.encoders.run`.
-        now: when; the created timestamp of what is added, which is so the last created, and of the quarantine.
+        folder: written by `python -m producers.encoders.run`.
+        now: the created timestamp of the rows and of the quarantine, with a time zone. It replaces that of the parts,
+            so the added rows are the last created.
 
     Raises:
-        VitrineError: the folder holds no parts, or one that is damaged or of another encoder; or others were quicker
-            to commit again and again.
+        NotFoundError: the folder holds no parts, or no complete one.
+        CorruptDataError: a complete part is damaged.
+        EncoderMismatchError: a part has rows of another encoder than the folder.
+        ConflictError: other runs of this encoder committed first, again and again.
     """
-    run = parts.read_description(folder)
-    count = added = known = outdated = 0
+    run = shards.read_description(folder)
+    parts = added = existing = outdated = 0
     refused: list[quarantine.RejectedRow] = []
-    for part in parts.read_shards(folder):
-        these = [quarantine.RejectedRow(u.product_id, u.column, u.reason, u.value) for u in part.unusable]
-        quarantine.add(settings, STEP, these, now)
-        refused += these
-        is_outdated = _outdated(settings, part.rows)
-        asked = part.rows.filter(pa.array(~is_outdated))
-        new = _add_unknown(settings, asked, run.encoder_version, now)
-        count, added, known = count + 1, added + new, known + len(asked) - new
+    for part in shards.read_shards(folder):
+        part_refused = [quarantine.RejectedRow(u.product_id, u.column, u.reason, u.value) for u in part.unusable]
+        quarantine.add(settings, STEP, part_refused, now)
+        refused += part_refused
+        is_outdated = _find_outdated(settings, part.rows)
+        current = part.rows.filter(pa.array(~is_outdated))
+        new = _add_new_rows(settings, current, run.encoder_version, now)
+        parts, added, existing = parts + 1, added + new, existing + len(current) - new
         outdated += int(is_outdated.sum())
-    if run.parts and not count:
-        raise VitrineError(f"{folder}: none of its {run.parts:,} parts is whole; run the encoding to its end")
-    return CommitSummary(run, count, added, known, outdated, quarantine.count_by_reason(refused))
+    if run.parts and not parts:
+        raise NotFoundError(f"{folder}: none of its {run.parts:,} parts is complete; run the encoding to its end")
+    return CommitSummary(run, parts, added, existing, outdated, quarantine.count_by_reason(refused))
 
 
-def _add_unknown(settings: Settings, rows: pa.Table, encoder_version: str, now: datetime) -> int:
-    """Add the rows that the table has not, in one commit in turn with all others of this encoder; how many they are."""
-    path, name = settings.table(schema.EMBEDDING_TABLE), txn_app_id(encoder_version)
+def _add_new_rows(settings: Settings, rows: pa.Table, encoder_version: str, now: datetime) -> int:
+    """Add the rows that the table does not have, in one commit; return their number."""
+    path, app_id = settings.table(schema.EMBEDDING_TABLE), txn_app_id(encoder_version)
     created = pa.repeat(pa.scalar(now, schema.TIMESTAMP), len(rows))
-    place = rows.schema.get_field_index(schema.CREATED_TIMESTAMP)
-    rows = rows.set_column(place, rows.schema.field(place), created)
+    index = rows.schema.get_field_index(schema.CREATED_TIMESTAMP)
+    rows = rows.set_column(index, rows.schema.field(index), created)
     for _ in range(delta.ATTEMPTS):
-        turn = delta.txn_version(path, name)
-        there, same = existing_rows.find_existing(settings, rows, encoder_version, few=len(rows) <= FEW_ROWS)
-        unsaid = (existing_rows.hash_contents(rows) == existing_rows.NO_CONTENT).all(axis=1)
-        new = rows.filter(pa.array(~(same | (there & unsaid))))
+        txn_version = delta.txn_version(path, app_id)
+        exists, is_same = existing_rows.find_existing(settings, rows, encoder_version, few=len(rows) <= MAX_FEW_ROWS)
+        has_no_hashes = (existing_rows.hash_contents(rows) == existing_rows.NO_CONTENT).all(axis=1)
+        new = rows.filter(pa.array(~(is_same | (exists & has_no_hashes))))
         if not len(new):
             return 0
         try:
-            delta.append_if_version(path, new, name, turn)
-        except delta.CommitConflict:  # some of these may be among the rows that another has just added: ask again
+            delta.append_if_version(path, new, app_id, txn_version)
+        except delta.CommitConflict:  # another run committed meanwhile, perhaps some of these rows: compare again
             continue
         return len(new)
-    raise VitrineError(f"table `{schema.EMBEDDING_TABLE}`: others were quicker {delta.ATTEMPTS} times; run this again")
+    raise ConflictError(
+        f"table `{schema.EMBEDDING_TABLE}`: other runs committed first {delta.ATTEMPTS} times; run this again"
+    )
 
 
-def _outdated(settings: Settings, rows: pa.Table) -> Mask:
-    """Which rows were made of contents that the catalogue no longer has for their product and time: bool [rows].
+def _find_outdated(settings: Settings, rows: pa.Table) -> Mask:
+    """Return which rows have a content hash that the catalogue has corrected since [n].
 
-    Added after the row of the correction they would be taken for the newer ones. What a row does not say of itself
-    is not held against it.
+    Such a row must not be added after the row of the correction, because it would be the last created. A null hash
+    counts as equal.
     """
     path = settings.table(schema.CATALOGUE_TABLE)
     if not delta.exists(path) or not len(rows):
         return np.zeros(len(rows), bool)
     columns = [*KEY, schema.CREATED_TIMESTAMP, "title", "image_hash"]
-    listed = delta.read(path, columns, where=existing_rows.build_filter(rows, len(rows) <= FEW_ROWS))
-    listed = listed.append_column("title_hash", row_hash.hash_contents(listed["title"]))
-    last = existing_rows.find_latest(listed)
-    place = row_hash.find_positions(existing_rows.hash_keys(rows), existing_rows.hash_keys(listed)[last])
-    found, result = np.flatnonzero(place >= 0), np.zeros(len(rows), bool)
+    catalogue = delta.read(path, columns, where=existing_rows.build_filter(rows, len(rows) <= MAX_FEW_ROWS))
+    catalogue = catalogue.append_column("title_hash", row_hash.hash_contents(catalogue["title"]))
+    latest = existing_rows.find_latest(catalogue)
+    index = row_hash.find_positions(existing_rows.hash_keys(rows), existing_rows.hash_keys(catalogue)[latest])
+    in_catalogue, is_outdated = np.flatnonzero(index >= 0), np.zeros(len(rows), bool)
     for name in HASH_COLUMNS:
-        mine, theirs = (row_hash.from_arrow(each[name]) for each in (rows, listed))
-        mine, theirs = mine[found], theirs[last[place[found]]]
-        result[found] |= mine.any(axis=1) & (mine != theirs).any(axis=1)
-    return result
+        row_hashes, catalogue_hashes = (row_hash.from_arrow(table[name]) for table in (rows, catalogue))
+        row_hashes, catalogue_hashes = row_hashes[in_catalogue], catalogue_hashes[latest[index[in_catalogue]]]
+        is_outdated[in_catalogue] |= row_hashes.any(axis=1) & (row_hashes != catalogue_hashes).any(axis=1)
+    return is_outdated

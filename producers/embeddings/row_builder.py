@@ -1,4 +1,4 @@
-"""Vectors of a chunk's pictures and titles, fresh from the encoder or encoded before, put together to rows."""
+"""Build embedding rows of a chunk of catalogue rows, from vectors that were just encoded and vectors of the cache."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,167 +6,171 @@ from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo import schema
-from feature_repo.arrow.take import to_matrix
 from producers.catalogue import image_hashes, row_hash
 from producers.embeddings.vector_cache import IMAGE, TITLE, VectorCache, Vectors
 from producers.encoders.encoder import Encoder
-from producers.encoders.pipeline import NO_VECTOR, NOTHING_USABLE, EncodedChunk, Unusable, build_embedding_rows
+from producers.encoders.pipeline import NO_VECTOR, EncodedChunk, Unusable, build_embedding_rows
 
 UNIT_LENGTH_TOLERANCE = 1e-3
-"""How far from 1 the length of a vector may be, for it to be stored."""
+"""How far the length of a vector may be from 1."""
 
 
 @dataclass(frozen=True)
 class Modality:
-    """What a product is encoded by."""
+    """One of the two contents that a product is encoded by."""
 
     column: str
-    """Of the catalogue, and before `_hash` and after `asks_`."""
-    vector: str
-    """Column of embedding rows."""
-    kept_as: bytes
-    """Its contents in the store."""
-    counted: str
-    in_files: bool
-    """Whether contents may change after they were hashed."""
+    """Of the catalogue; `{column}_hash` and `is_{column}_encoded` derive from it."""
+    vectors: str
+    """Attribute of `EncodedChunk`."""
+    cache_key: bytes
+    """In the cache."""
+    count_name: str
+    """In the counts of the run log."""
+    can_change: bool
+    """Whether a content may change after it was hashed, because it lies in a file."""
 
 
 MODALITIES = (
-    Modality("image", "image_vector", IMAGE, "pictures", in_files=True),
-    Modality("title", "text_vector", TITLE, "titles", in_files=False),
+    Modality("image", "image", IMAGE, "pictures", can_change=True),
+    Modality("title", "text", TITLE, "titles", can_change=False),
 )
 
 
 @dataclass(frozen=True)
 class BuiltRows:
-    """What is to be written of a chunk."""
+    """What is to be committed of a chunk."""
 
     rows: pa.Table
-    """schema.PRODUCT_EMBEDDING"""
+    """schema.PRODUCT_EMBEDDING."""
     unusable: tuple[Unusable, ...]
-    fresh: tuple[tuple[bytes, Sequence[bytes], Vectors], ...]
-    """Under which modality they are kept, hashes and vectors of contents that had not been encoded."""
+    new_vectors: tuple[tuple[bytes, Sequence[bytes], Vectors], ...]
+    """Modality, hashes and vectors of contents that the cache does not have yet."""
     counts: dict[str, int]
+    """For the run log: `pictures` and `titles` that the encoder gave a vector, and contents `reused`."""
 
 
 class RowBuilder:
-    """Puts chunks of one pass together, in their order.
+    """Builds the rows of one pass, chunk by chunk in order.
 
-    A content that came several times was encoded for the first of its rows. Where that gave no vector, the others are
-    told the same reason; where its file has changed since it was hashed, they are `left` for another pass.
+    A content that several rows share is encoded for the first of them only. If it gave no vector, the other rows get
+    the same reason. If its file has changed since it was hashed, the others are deferred to another pass.
     """
 
-    def __init__(self, encoder: Encoder, store: VectorCache, now: datetime) -> None:
-        self.left = 0
-        self._encoder = encoder
-        self._store = store
-        self._now = now
-        self._bad: dict[tuple[Modality, bytes], Unusable] = {}
-
-    def rows(self, chunk: pa.Table, made: EncodedChunk | None) -> BuiltRows:
-        """Rows of a chunk.
+    def __init__(self, encoder: Encoder, cache: VectorCache, now: datetime) -> None:
+        """Set up a pass.
 
         Args:
-            chunk: catalogue rows with `image_hash`, `image_stat` and `title_hash`; `asks_image` and `asks_title` where
-                some were encoded.
-            made: what came of those.
+            encoder: of the vectors.
+            cache: of that encoder's vectors.
+            now: the created timestamp of the rows, with a time zone.
+        """
+        self.deferred = 0
+        """Rows that another pass has to build."""
+        self._encoder = encoder
+        self._cache = cache
+        self._now = now
+        self._unusable: dict[tuple[Modality, bytes], Unusable] = {}
+
+    def build(self, chunk: pa.Table, encoded: EncodedChunk | None) -> BuiltRows:
+        """Build the rows of a chunk.
+
+        Args:
+            chunk: n catalogue rows with `image_hash`, `image_stat` and `title_hash`. If some were encoded, it also has
+                `is_image_encoded` and `is_title_encoded`.
+            encoded: the vectors of the rows for which either of these is true, in their order; None if there are none.
         """
         if not self._encoder.has_images:
-            place = chunk.schema.get_field_index("image_hash")
-            chunk = chunk.set_column(place, "image_hash", pa.nulls(len(chunk), row_hash.HASH_TYPE))
-        vectors: list[Vectors] = []
+            index = chunk.schema.get_field_index("image_hash")
+            chunk = chunk.set_column(index, "image_hash", pa.nulls(len(chunk), row_hash.HASH_TYPE))
+        flags = [_read_flags(chunk, f"is_{modality.column}_encoded") for modality in MODALITIES]
+        in_encoded = flags[0] | flags[1]
+        all_vectors: list[Vectors] = []
         unusable: list[Unusable] = []
-        fresh, counts = [], {"pictures": 0, "titles": 0, "reused": 0}
-        waits = np.zeros(len(chunk), bool)
-        for modality in MODALITIES:
-            asks = _mask(chunk, f"asks_{modality.column}")
+        new_vectors, counts = [], {"pictures": 0, "titles": 0, "reused": 0}
+        is_deferred = np.zeros(len(chunk), bool)
+        for modality, is_encoded in zip(MODALITIES, flags, strict=True):
             hashes = chunk[f"{modality.column}_hash"].to_pylist()
-            unasked = [None if ask else hash_ for ask, hash_ in zip(asks, hashes, strict=True)]
-            found = self._store.get(modality.kept_as, unasked)
-            counts["reused"] += int((~np.isnan(found[:, 0])).sum())
-            if made is not None and asks.any():
-                found[asks] = self._encoded(chunk, made, modality)[asks]
-                unusable += self._refused(chunk, made, modality, asks, found)
-            hashed = chunk[f"{modality.column}_hash"].is_valid().to_numpy()
-            there = ~np.isnan(found[:, 0])
-            counts[modality.counted] += int((asks & there).sum())
-            sure = asks & there & hashed & (_unmoved(chunk, asks) if modality.in_files else True)
-            keep = np.flatnonzero(sure)
-            fresh.append((modality.kept_as, [hashes[row] for row in keep], found[keep]))
-            now_known = dict(zip(fresh[-1][1], keep.tolist(), strict=True))
-            for row in np.flatnonzero(~asks & ~there & hashed).tolist():
-                if hashes[row] in now_known:
-                    found[row] = found[now_known[hashes[row]]]
+            from_cache = [None if flag else hash_ for flag, hash_ in zip(is_encoded, hashes, strict=True)]
+            vectors = self._cache.get(modality.cache_key, from_cache)
+            counts["reused"] += int((~np.isnan(vectors[:, 0])).sum())
+            if encoded is not None and is_encoded.any():
+                vectors[is_encoded] = _without_bad_lengths(getattr(encoded, modality.vectors))[is_encoded[in_encoded]]
+                unusable += self._collect_unusable(chunk, encoded, modality, is_encoded, vectors)
+            is_hashed = chunk[f"{modality.column}_hash"].is_valid().to_numpy()
+            has_vector = ~np.isnan(vectors[:, 0])
+            counts[modality.count_name] += int((is_encoded & has_vector).sum())
+            can_cache = is_encoded & has_vector & is_hashed
+            if modality.can_change:
+                can_cache &= _find_unchanged(chunk, is_encoded)
+            cached = np.flatnonzero(can_cache)
+            new_vectors.append((modality.cache_key, [hashes[row] for row in cached], vectors[cached]))
+            row_of_hash = dict(zip(new_vectors[-1][1], cached.tolist(), strict=True))
+            for row in np.flatnonzero(~is_encoded & ~has_vector & is_hashed).tolist():
+                if hashes[row] in row_of_hash:
+                    vectors[row] = vectors[row_of_hash[hashes[row]]]
                     counts["reused"] += 1
-                elif (modality, hashes[row]) in self._bad:
-                    said = self._bad[modality, hashes[row]]
-                    unusable.append(Unusable(_product(chunk, row), said.column, said.reason, said.value))
+                elif (modality, hashes[row]) in self._unusable:
+                    first = self._unusable[modality, hashes[row]]
+                    unusable.append(Unusable(_product_id(chunk, row), first.column, first.reason, first.value))
                 else:
-                    waits[row] = True
-            vectors.append(found)
-        self.left += int(waits.sum())
-        chunk, (image, title) = chunk.filter(pa.array(~waits)), (found[~waits] for found in vectors)
-        nothing = np.flatnonzero(np.isnan(image[:, 0]) & np.isnan(title[:, 0]))
-        unusable += [Unusable(_product(chunk, row), "image, title", NOTHING_USABLE, None) for row in nothing.tolist()]
-        return BuiltRows(
-            build_embedding_rows(chunk, image, title, self._encoder, self._now), tuple(unusable), tuple(fresh), counts
-        )
+                    is_deferred[row] = True
+            all_vectors.append(vectors)
+        self.deferred += int(is_deferred.sum())
+        image, text = (vectors[~is_deferred] for vectors in all_vectors)
+        ready = EncodedChunk(chunk.filter(pa.array(~is_deferred)), image, text, tuple(unusable))
+        embedding = build_embedding_rows(ready, self._encoder, self._now)
+        return BuiltRows(embedding.rows, embedding.unusable, tuple(new_vectors), counts)
 
-    def keep(self, ready: BuiltRows) -> None:
-        """Put the fresh vectors into the store."""
-        for modality, hashes, vectors in ready.fresh:
+    def cache_vectors(self, built: BuiltRows) -> None:
+        """Put the new vectors of a chunk into the cache; they are on disk when this returns."""
+        for modality, hashes, vectors in built.new_vectors:
             if hashes:
-                self._store.put(modality, hashes, vectors)
+                self._cache.put(modality, hashes, vectors)
 
-    def _encoded(self, chunk: pa.Table, made: EncodedChunk, modality: Modality) -> Vectors:
-        """[rows of the chunk, dim]; NaN where nothing, or no unit vector, was made."""
-        keys, made_keys = _keys(chunk), _keys(made.rows)
-        order = row_hash.sort_order(made_keys)
-        place = row_hash.find_positions(keys, made_keys[order])
-        came = to_matrix(made.rows[modality.vector], self._encoder.dim)
-        found = np.full((len(chunk), self._encoder.dim), np.nan, np.float32)
-        found[place >= 0] = came[order[place[place >= 0]]]
-        off = ~(np.abs(np.linalg.norm(found, axis=1) - 1) <= UNIT_LENGTH_TOLERANCE)
-        found[off] = np.nan
-        return found
-
-    def _refused(
-        self, chunk: pa.Table, made: EncodedChunk, modality: Modality, asks: NDArray[np.bool_], found: Vectors
+    def _collect_unusable(
+        self,
+        chunk: pa.Table,
+        encoded: EncodedChunk,
+        modality: Modality,
+        is_encoded: NDArray[np.bool_],
+        vectors: Vectors,
     ) -> list[Unusable]:
-        """Why rows that were asked have no vector."""
+        """Return why rows that were encoded have no vector, and remember it for other rows of the same content."""
         name = modality.column
-        said = {unusable.product_id: unusable for unusable in made.unusable if unusable.column == name}
-        hashes, refused = chunk[f"{name}_hash"], []
-        for row in np.flatnonzero(asks & np.isnan(found[:, 0])).tolist():
-            product = _product(chunk, row)
-            refused.append(said.get(product, Unusable(product, name, NO_VECTOR, None)))
+        known = {unusable.product_id: unusable for unusable in encoded.unusable if unusable.column == name}
+        hashes, result = chunk[f"{name}_hash"], []
+        for row in np.flatnonzero(is_encoded & np.isnan(vectors[:, 0])).tolist():
+            product_id = _product_id(chunk, row)
+            result.append(known.get(product_id, Unusable(product_id, name, NO_VECTOR, None)))
             if hashes[row].is_valid:
-                self._bad[modality, hashes[row].as_py()] = refused[-1]
-        return refused
+                self._unusable[modality, hashes[row].as_py()] = result[-1]
+        return result
 
 
-def _unmoved(chunk: pa.Table, asks: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """[rows] whether the file of each picture that was encoded is still the one that was hashed."""
-    paths, held = chunk["image"].to_pylist(), chunk["image_stat"].is_valid().to_numpy()
-    now = [image_hashes.read_file_stat(path) if ask and path else None for ask, path in zip(asks, paths, strict=True)]
-    same = row_hash.hash_texts(pa.chunked_array([pa.array(now, pa.string())])) == row_hash.from_arrow(
-        chunk["image_stat"]
-    )
-    return ~held | same.all(axis=1)
+def _without_bad_lengths(vectors: Vectors) -> Vectors:
+    """Return the vectors, NaN where the length is not 1."""
+    has_unit_length = np.abs(np.linalg.norm(vectors, axis=1) - 1) <= UNIT_LENGTH_TOLERANCE
+    return np.where(has_unit_length[:, None], vectors, np.float32(np.nan))
 
 
-def _mask(chunk: pa.Table, name: str) -> NDArray[np.bool_]:
+def _find_unchanged(chunk: pa.Table, is_encoded: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which rows' image files are still those that were hashed [n]; True for images that lie in no file."""
+    paths, has_stat = chunk["image"].to_pylist(), chunk["image_stat"].is_valid().to_numpy()
+    stats = [
+        image_hashes.read_file_stat(path) if flag and path else None
+        for flag, path in zip(is_encoded, paths, strict=True)
+    ]
+    digests = row_hash.hash_texts(pa.chunked_array([pa.array(stats, pa.string())]))
+    return ~has_stat | (digests == row_hash.from_arrow(chunk["image_stat"])).all(axis=1)
+
+
+def _read_flags(chunk: pa.Table, name: str) -> NDArray[np.bool_]:
     return chunk[name].to_numpy() if name in chunk.column_names else np.zeros(len(chunk), bool)
 
 
-def _keys(rows: pa.Table) -> row_hash.RowHashes:
-    event = rows[schema.EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
-    return row_hash.combine_columns([row_hash.hash_texts(rows[schema.PRODUCT_ID]), row_hash.hash_numbers(event)])
-
-
-def _product(chunk: pa.Table, row: int) -> str:
-    return pc.take(chunk[schema.PRODUCT_ID], pa.array([row]))[0].as_py()
+def _product_id(chunk: pa.Table, row: int) -> str:
+    return chunk[schema.PRODUCT_ID][row].as_py()

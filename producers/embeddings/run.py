@@ -1,8 +1,8 @@
-"""The catalogue to `product_embedding`: every version that this encoder has not seen, in commits of bounded size.
+"""Encode every catalogue version that an encoder has not encoded yet into `product_embedding`.
 
-A version whose picture and title have been encoded before, under whatever product, gets its row without the encoder.
-A run can be killed at any moment: vectors are kept (contents.py) before the rows that need them are committed, a
-commit is whole or nothing, and the next run plans from what is there.
+A version whose image and title have been encoded before, for whatever product, gets its row without the encoder. A run
+may be killed at any time: vectors are in the cache (vector_cache.py) before the rows that need them are committed, a
+commit is atomic, and the next run plans from what the tables hold.
 """
 
 import time
@@ -22,7 +22,7 @@ from feature_repo import run_log, schema
 from feature_repo.arrow import take
 from feature_repo.config import Settings
 from feature_repo.distributed import cluster
-from feature_repo.errors import VitrineError
+from feature_repo.errors import ConflictError, EncoderMismatchError
 from feature_repo.offline import delta, quarantine
 from producers.catalogue import row_hash
 from producers.embeddings import vector_cache
@@ -40,27 +40,27 @@ COLUMNS = [*KEY, "title", "image", "image_bytes", "image_hash", "image_stat"]
 
 @dataclass(frozen=True)
 class EmbeddingSummary:
-    """What came of one run."""
+    """What a run did."""
 
     encoder_version: str
     encoded: int
-    """Rows that were made."""
-    known: int
+    """Rows written."""
+    existing: int
     """Catalogue versions that had their row before."""
-    pictures: int
+    images: int
+    """Images that the encoder gave a vector."""
     titles: int
-    """Contents that went through the encoder, the unusable included."""
+    """Titles that the encoder gave a vector."""
     reused: int
-    """Contents of the rows made that did not, because they had been encoded before."""
+    """Images and titles of written rows whose vector was in the cache."""
     unusable: dict[str, int]
-    """Pictures and titles without a vector, by reason; the product went on with the other modality."""
+    """Number of quarantined images, titles and products by reason, the most frequent first."""
     seconds: StageSeconds
-    """Where the time went."""
 
     def __str__(self) -> str:
         lines = [
-            f"{self.encoder_version}: {self.encoded:,} products encoded, {self.known:,} known already",
-            f"  {self.pictures:,} pictures and {self.titles:,} titles encoded, {self.reused:,} known by content",
+            f"{self.encoder_version}: {self.encoded:,} products encoded, {self.existing:,} encoded before",
+            f"  {self.images:,} images and {self.titles:,} titles encoded, {self.reused:,} vectors reused",
         ]
         if self.encoded:
             lines.append(f"  {self.seconds}")
@@ -76,41 +76,44 @@ def embed_catalogue(
     accept_changed: bool = False,
     ray: str | None = None,
 ) -> EmbeddingSummary:
-    """Encode every catalogue version whose last created row is not of this encoder.
+    """Write an embedding row for every catalogue version whose latest row is not of this encoder.
 
     Args:
         settings: the deployment.
         encoder: checkpoint directory or hub name.
-        now: the created timestamp.
-        progress: told how many of how many products are done.
-        accept_changed: go on under a new version where the encoder of this name is another than in the last run.
-        ray: address of the Ray cluster that decodes and encodes, as `on_ray.cluster.connect` takes it; this machine
-            does if not given.
+        now: the created timestamp of the rows, with a time zone.
+        progress: called with the number of products done and the number of products to do.
+        accept_changed: continue with a new encoder version if the encoder of this name is not that of the last run.
+        ray: address of a Ray cluster that decodes and encodes, as for `cluster.connect`; None uses this machine.
 
     Raises:
-        VitrineError: there is no catalogue, the encoder cannot be opened or has changed, another process is doing
-            the same, or there is no such cluster.
+        NotFoundError: there is no catalogue.
+        EncoderMismatchError: the encoder of this name has changed, and `accept_changed` is False.
+        ConflictError: other runs of this encoder committed first, again and again.
+        VitrineError: the encoder cannot be loaded (see `producers.encoders.load`), another process runs this step, or
+            the cluster cannot be reached.
     """
     with run_log.record_run(settings, STEP, now=now) as run:
         if not delta.exists(settings.table(schema.CATALOGUE_TABLE)):
-            delta.open_dataset(settings.table(schema.CATALOGUE_TABLE))  # says what to do first
+            delta.open_dataset(settings.table(schema.CATALOGUE_TABLE))  # raises, before the encoder is loaded
         model = load(encoder)
         if not accept_changed:
-            _refuse_changed(settings, model.version)
+            _check_encoder_unchanged(settings, model.version)
         run.set_model(model.version)
         if ray is not None:
             cluster.connect(ray)
-        with vector_cache.open_cache(settings.offline / vector_cache.FOLDER, model.version, model.dim) as store:
-            work = _Work(settings, model, store, now, run, progress, encoder if ray is not None else None)
+        with vector_cache.open_cache(settings.offline / vector_cache.FOLDER, model.version, model.dim) as cache:
+            work = _EmbeddingRun(settings, model, cache, now, run, progress, encoder if ray is not None else None)
             for _ in range(delta.ATTEMPTS):
                 try:
-                    complete = False
-                    while not complete:
-                        complete = work.encode_pass()
-                    return work.done()
+                    while not work.encode_pass():
+                        pass
+                    return work.summarize()
                 except delta.CommitConflict:
-                    continue  # another run of this encoder committed rows: plan again; what is encoded is kept
-    raise VitrineError(f"table `{schema.EMBEDDING_TABLE}`: others were quicker {delta.ATTEMPTS} times; run this again")
+                    continue  # another run of this encoder has committed rows: plan again; the vectors are cached
+    raise ConflictError(
+        f"table `{schema.EMBEDDING_TABLE}`: other runs committed first {delta.ATTEMPTS} times; run this again"
+    )
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ class EmbeddingEstimate:
     encoder_version: str
     rows: int
     """Rows that would be added to `product_embedding`."""
-    stored: int
+    existing: int
     """Catalogue versions that have their row already."""
     images: int
     titles: int
@@ -128,8 +131,8 @@ class EmbeddingEstimate:
 
     def __str__(self) -> str:
         return (
-            f"{self.encoder_version}: {self.rows:,} rows to add to {schema.EMBEDDING_TABLE}, {self.stored:,} stored "
-            f"before\n  {self.images:,} images and {self.titles:,} titles to encode"
+            f"{self.encoder_version}: {self.rows:,} rows to add to {schema.EMBEDDING_TABLE}, {self.existing:,} rows exist "
+            f"already\n  {self.images:,} images and {self.titles:,} titles to encode"
         )
 
 
@@ -142,71 +145,73 @@ def estimate_embeddings(settings: Settings, encoder: str, *, accept_changed: boo
         accept_changed: as for `embed_catalogue`.
 
     Raises:
-        VitrineError: there is no catalogue, or the encoder cannot be opened or has changed.
+        NotFoundError: there is no catalogue.
+        EncoderMismatchError: the encoder of this name has changed, and `accept_changed` is False.
+        VitrineError: the encoder cannot be loaded; see `producers.encoders.load`.
     """
     catalogue = delta.open_dataset(settings.table(schema.CATALOGUE_TABLE))
     model = load(encoder)
     if not accept_changed:
-        _refuse_changed(settings, model.version)
+        _check_encoder_unchanged(settings, model.version)
     changes = read_changes(settings, model.version)
     if changes is None:
-        return EmbeddingEstimate(model.version, rows=0, stored=catalogue.count_rows(), images=0, titles=0)
+        return EmbeddingEstimate(model.version, rows=0, existing=catalogue.count_rows(), images=0, titles=0)
     folder = settings.offline / vector_cache.FOLDER
     with ExitStack() as stack:
         if not folder.exists():  # opening the cache would create it
             folder = Path(stack.enter_context(TemporaryDirectory()))
         cache = stack.enter_context(vector_cache.open_cache(folder, model.version, model.dim))
-        plan = plan_encoding(settings, changes.new, model.version, cache, images=model.has_images)
+        plan = plan_encoding(settings, changes.new, model.version, cache, has_images=model.has_images)
     rows = len(plan.reused) + len(plan.encoded)
     return EmbeddingEstimate(
         model.version,
         rows=rows,
-        stored=changes.rows - rows,
-        images=int(plan.asks_image.sum()),
-        titles=int(plan.asks_title.sum()),
+        existing=changes.rows - rows,
+        images=int(plan.is_image_encoded.sum()),
+        titles=int(plan.is_title_encoded.sum()),
     )
 
 
-def _refuse_changed(settings: Settings, version: str) -> None:
-    """Raise a `VitrineError` if the last run knew another encoder under this name."""
+def _check_encoder_unchanged(settings: Settings, version: str) -> None:
+    """Raise EncoderMismatchError if the last run with an encoder of this name had another version."""
     name = version.rpartition("@")[0]
-    before = [
+    versions = [
         run.model
         for run in run_log.read_runs(settings, step=STEP)
         if run.model and run.model.rpartition("@")[0] == name
     ]
-    if before and before[-1] != version:
-        raise VitrineError(
-            f"encoder `{name}` is not what it was: {before[-1]} in the last run, {version} now; if it was trained anew "
-            "give its directory another name, or say --accept-changed to encode everything as a new version"
+    if versions and versions[-1] != version:
+        raise EncoderMismatchError(
+            f"encoder `{name}` has changed: {versions[-1]} in the last run, {version} now; if it was trained again, "
+            "give its directory another name, or use --accept-changed to encode everything with the new version"
         )
 
 
 @dataclass
-class _Work:
-    """One run, pass by pass."""
+class _EmbeddingRun:
+    """The state of one run."""
 
     settings: Settings
     model: Encoder
-    store: VectorCache
+    cache: VectorCache
     now: datetime
     run: run_log.RunRecorder
     progress: Callable[[int, int], None]
-    on_ray: str | None
-    """From where the actors of the cluster open the encoder; null where this machine encodes."""
-    made: int = 0
-    known: int = 0
+    ray_encoder: str | None
+    """Where the actors of the Ray cluster load the encoder from; None if this machine encodes."""
+    written: int = 0
+    existing: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     unusable: Counter[str] = field(default_factory=Counter)
     seconds: StageSeconds = ZERO_SECONDS
-    turn: int = 0
+    txn_version: int = 0
 
-    def done(self) -> EmbeddingSummary:
+    def summarize(self) -> EmbeddingSummary:
         return EmbeddingSummary(
             self.model.version,
-            encoded=self.made,
-            known=self.known,
-            pictures=self.counts["pictures"],
+            encoded=self.written,
+            existing=self.existing,
+            images=self.counts["pictures"],
             titles=self.counts["titles"],
             reused=self.counts["reused"],
             unusable=dict(self.unusable.most_common()),
@@ -214,123 +219,138 @@ class _Work:
         )
 
     def encode_pass(self) -> bool:
-        """Encode and commit what is not yet; whether nothing is left.
+        """Encode and commit everything new; return whether nothing is left.
 
-        What waits for a picture that then changed is left for another pass.
+        Rows are left if they share an image whose file has changed meanwhile.
         """
         path = self.settings.table(schema.EMBEDDING_TABLE)
-        self.turn = delta.txn_version(path, txn_app_id(self.model.version))
-        state = read_changes(self.settings, self.model.version)
-        if state is None:
+        self.txn_version = delta.txn_version(path, txn_app_id(self.model.version))
+        changes = read_changes(self.settings, self.model.version)
+        if changes is None:
             version = delta.latest_version(self.settings.table(schema.CATALOGUE_TABLE))
             self.run.add_input(schema.CATALOGUE_TABLE, version)
-            self.known = self.known or delta.open_dataset(self.settings.table(schema.CATALOGUE_TABLE)).count_rows()
+            self.existing = (
+                self.existing or delta.open_dataset(self.settings.table(schema.CATALOGUE_TABLE)).count_rows()
+            )
             return True
-        self.run.add_input(schema.CATALOGUE_TABLE, state.version)
-        todo = plan_encoding(self.settings, state.new, self.model.version, self.store, images=self.model.has_images)
-        total = len(todo.reused) + len(todo.encoded)
-        self.known = self.known or state.rows - total
-        assembly = RowBuilder(self.model, self.store, self.now)
-        for so_far in self._passes(state, todo, assembly):
-            self.progress(so_far, total)
-        if assembly.left:
+        self.run.add_input(schema.CATALOGUE_TABLE, changes.version)
+        plan = plan_encoding(
+            self.settings, changes.new, self.model.version, self.cache, has_images=self.model.has_images
+        )
+        total = len(plan.reused) + len(plan.encoded)
+        self.existing = self.existing or changes.rows - total
+        builder = RowBuilder(self.model, self.cache, self.now)
+        for done in self._commit_chunks(changes, plan, builder):
+            self.progress(done, total)
+        if builder.deferred:
             return False
-        self.turn = delta.append_if_version(
+        self.txn_version = delta.append_if_version(
             path,
             schema.PRODUCT_EMBEDDING.empty_table(),
             txn_app_id(self.model.version),
-            self.turn,
-            state.marks,
+            self.txn_version,
+            changes.markers,
         )
         return True
 
-    def _passes(self, state: CatalogueChanges, todo: EncodingPlan, assembly: RowBuilder) -> Iterator[int]:
-        """First what needs no encoder; yields how many rows are done."""
+    def _commit_chunks(self, changes: CatalogueChanges, plan: EncodingPlan, builder: RowBuilder) -> Iterator[int]:
+        """Commit first the rows that need no encoder; yield the number of rows done after each commit."""
         done = 0
-        columns = [name for name in COLUMNS if name != "image_bytes"]
-        for chunk in _chunks(state, todo.reused, columns):
-            done += self._commit(assembly, chunk, None)
+        for chunk in _read_chunks(changes, plan.reused, [name for name in COLUMNS if name != "image_bytes"]):
+            done += self._commit(builder, chunk, None)
             yield done
-        if not len(todo.encoded):
+        if not len(plan.encoded):
             return
-        waiting: deque[tuple[pa.Table, bool]] = deque()
-        with self._embedded(_asked(state, todo, waiting)) as stream:
-            for made in chain(stream, [None]):
-                while waiting and (made is None or not waiting[0][1]):
-                    done += self._commit(assembly, waiting.popleft()[0], None)
+        pending: deque[tuple[pa.Table, bool]] = deque()
+        with self._encode(_select_contents(changes, plan, pending)) as stream:
+            for encoded in chain(stream, [None]):
+                while pending and (encoded is None or not pending[0][1]):
+                    done += self._commit(builder, pending.popleft()[0], None)
                     yield done
-                if made is not None:
-                    done += self._commit(assembly, waiting.popleft()[0], made)
+                if encoded is not None:
+                    done += self._commit(builder, pending.popleft()[0], encoded)
                     yield done
 
     @contextmanager
-    def _embedded(self, chunks: Iterator[pa.Table]) -> Iterator[Iterator[EncodedChunk]]:
-        """What comes of chunks, in their order, from this machine or from the cluster."""
-        if self.on_ray is not None:
+    def _encode(self, chunks: Iterator[pa.Table]) -> Iterator[Iterator[EncodedChunk]]:
+        """Encode chunks, in their order, on this machine or on the cluster."""
+        if self.ray_encoder is not None:
             from producers.encoders import on_ray
 
-            with closing(on_ray.encode_chunks(chunks, self.model, self.on_ray, self.now)) as stream:
+            with closing(on_ray.encode_chunks(chunks, self.model, self.ray_encoder)) as stream:
                 yield stream
             return
-        with open_decoding_pool() as pool, closing(encode_chunks(chunks, self.model, pool, self.now)) as stream:
+        with open_decoding_pool() as pool, closing(encode_chunks(chunks, self.model, pool)) as stream:
             yield stream
 
-    def _commit(self, assembly: RowBuilder, chunk: pa.Table, made: EncodedChunk | None) -> int:
-        """Write the rows of a chunk; returns how many it had.
+    def _commit(self, builder: RowBuilder, chunk: pa.Table, encoded: EncodedChunk | None) -> int:
+        """Write the quarantine, the vectors and then the rows of a chunk; return the number of catalogue rows.
 
-        Quarantine first, then vectors, then rows: a run killed in between does it again and adds nothing twice."""
+        In this order a run that is killed in between writes the same again and adds nothing twice.
+        """
         start = time.perf_counter()
-        ready = assembly.rows(chunk, made)
-        refused = [quarantine.RejectedRow(u.product_id, u.column, u.reason, u.value) for u in ready.unusable]
+        built = builder.build(chunk, encoded)
+        refused = [quarantine.RejectedRow(u.product_id, u.column, u.reason, u.value) for u in built.unusable]
         quarantine.add(self.settings, STEP, refused, self.now)
-        assembly.keep(ready)
-        if len(ready.rows):
-            self.turn = delta.append_if_version(
-                self.settings.table(schema.EMBEDDING_TABLE), ready.rows, txn_app_id(self.model.version), self.turn
-            )
+        builder.cache_vectors(built)
+        if len(built.rows):
+            path, app_id = self.settings.table(schema.EMBEDDING_TABLE), txn_app_id(self.model.version)
+            self.txn_version = delta.append_if_version(path, built.rows, app_id, self.txn_version)
         reasons = Counter(refusal.reason for refusal in refused)
-        self.made += len(ready.rows)
-        self.counts.update(ready.counts)
+        self.written += len(built.rows)
+        self.counts.update(built.counts)
         self.unusable.update(reasons)
-        self.run.add_counts(rows=len(ready.rows), **ready.counts)
+        self.run.add_counts(rows=len(built.rows), **built.counts)
         self.run.add_quarantined(reasons)
         write = time.perf_counter() - start
-        self.seconds += (made.seconds if made else ZERO_SECONDS) + StageSeconds(write=write)
+        self.seconds += (encoded.seconds if encoded else ZERO_SECONDS) + StageSeconds(write=write)
         return len(chunk)
 
 
-def _chunks(state: CatalogueChanges, rows: RowIndices, columns: list[str]) -> Iterator[pa.Table]:
-    """Rows of the new versions, ROWS_A_COMMIT at a time, with the hash of their titles."""
-    held: list[pa.RecordBatch] = []
-    for batch in take.take_batches(state.new, rows, columns) if len(rows) else ():
-        held.append(batch)
-        if sum(map(len, held)) >= ROWS_PER_COMMIT:
-            whole = pa.Table.from_batches(held)
-            while len(whole) >= ROWS_PER_COMMIT:
-                yield _titled(whole.slice(0, ROWS_PER_COMMIT))
-                whole = whole.slice(ROWS_PER_COMMIT)
-            held = whole.to_batches()
-    if held:
-        yield _titled(pa.Table.from_batches(held))
+def _read_chunks(changes: CatalogueChanges, rows: RowIndices, columns: list[str]) -> Iterator[pa.Table]:
+    """Yield some rows of the new versions, ROWS_PER_COMMIT at a time, with the column `title_hash`."""
+    batches: list[pa.RecordBatch] = []
+    for batch in take.take_batches(changes.new, rows, columns) if len(rows) else ():
+        batches.append(batch)
+        if sum(map(len, batches)) >= ROWS_PER_COMMIT:
+            table = pa.Table.from_batches(batches)
+            while len(table) >= ROWS_PER_COMMIT:
+                yield _add_title_hash(table.slice(0, ROWS_PER_COMMIT))
+                table = table.slice(ROWS_PER_COMMIT)
+            batches = table.to_batches()
+    if batches:
+        yield _add_title_hash(pa.Table.from_batches(batches))
 
 
-def _titled(chunk: pa.Table) -> pa.Table:
+def _add_title_hash(chunk: pa.Table) -> pa.Table:
     return chunk.append_column("title_hash", row_hash.hash_contents(chunk["title"]))
 
 
-def _asked(state: CatalogueChanges, todo: EncodingPlan, waiting: deque[tuple[pa.Table, bool]]) -> Iterator[pa.Table]:
-    """What of each chunk has to go through the encoder; the chunk itself waits, without the bytes of its pictures."""
+def _select_contents(
+    changes: CatalogueChanges, plan: EncodingPlan, pending: deque[tuple[pa.Table, bool]]
+) -> Iterator[pa.Table]:
+    """Yield of each chunk the rows that have to be encoded, with null for an image or a title that has not.
+
+    The whole chunk is appended to `pending`, without `image_bytes`, and with whether any of its rows was yielded.
+    """
     start = 0
-    for chunk in _chunks(state, todo.encoded, COLUMNS):
-        image, title = (asks[start : start + len(chunk)] for asks in (todo.asks_image, todo.asks_title))
+    for chunk in _read_chunks(changes, plan.encoded, COLUMNS):
+        is_image_encoded, is_title_encoded = (
+            flags[start : start + len(chunk)] for flags in (plan.is_image_encoded, plan.is_title_encoded)
+        )
         start += len(chunk)
-        asked = chunk
-        for name, asks in (("title", title), ("image", image), ("image_bytes", image)):
-            place = asked.schema.get_field_index(name)
-            asked = asked.set_column(place, name, pc.if_else(pa.array(asks), chunk[name], None))
+        selected = chunk
+        for name, flags in (
+            ("title", is_title_encoded),
+            ("image", is_image_encoded),
+            ("image_bytes", is_image_encoded),
+        ):
+            index = selected.schema.get_field_index(name)
+            selected = selected.set_column(index, name, pc.if_else(pa.array(flags), chunk[name], None))
         kept = chunk.drop_columns(["image_bytes"])
-        kept = kept.append_column("asks_image", pa.array(image)).append_column("asks_title", pa.array(title))
-        some = image | title
-        waiting.append((kept, bool(some.any())))
-        if some.any():
-            yield asked.filter(pa.array(some))
+        kept = kept.append_column("is_image_encoded", pa.array(is_image_encoded))
+        kept = kept.append_column("is_title_encoded", pa.array(is_title_encoded))
+        is_encoded = is_image_encoded | is_title_encoded
+        pending.append((kept, bool(is_encoded.any())))
+        if is_encoded.any():
+            yield selected.filter(pa.array(is_encoded))

@@ -1,10 +1,11 @@
-"""Vectors of pictures and titles by the hash of their content: what has been encoded is never encoded again.
+"""A cache of the vectors of images and titles by the hash of their content, so that no content is encoded twice.
 
-An LMDB file beside the Delta tables. Work on it grows with what is asked and not with what there is; a vector is put
-there, on disk, before the row that needs it is committed, so that a killed run loses none. The rows hold the same
-vectors: lost, the file only costs encoding again. Vectors are float32, in this process's byte order, at the key
+The cache is an LMDB file beside the Delta tables. Its cost depends on the number of lookups, not on its size. A vector
+is on disk before the row that needs it is committed, so a killed run loses none. The embedding rows hold the same
+vectors: if the file is lost, contents are only encoded again.
 
-    8 bytes of the encoder version's hash | "i" for images, "t" for titles | 16 bytes of the content's hash
+    key    8 bytes hash of the encoder version | "i" for an image, "t" for a title | 16 bytes hash of the content
+    value  the vector, float32 [dim] in this machine's byte order
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,44 +17,66 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.content_hash import content_hash
-from feature_repo.errors import VitrineError
-from feature_repo.lmdb_environment import open_environment
+from feature_repo.errors import CorruptDataError
 
 FOLDER = "encoded"
 IMAGE, TITLE = b"i", b"t"
-FIRST_MAP_SIZE = 1 << 28
+INITIAL_MAP_SIZE = 1 << 28
 
 Vectors = NDArray[np.float32]
 
 
 class VectorCache:
-    """What one encoder version has encoded; see `opened`."""
+    """The cached vectors of one encoder version; `open_cache` opens one."""
 
     def __init__(self, environment: lmdb.Environment, encoder_version: str, dim: int) -> None:
+        """Wrap an open LMDB environment.
+
+        Args:
+            environment: open for writing.
+            encoder_version: only vectors of this version are read and written.
+            dim: width of a vector.
+        """
         self._environment = environment
         self._version = content_hash(encoder_version.encode())[:8]
         self._dim = dim
 
     def get(self, modality: bytes, hashes: Sequence[bytes | None]) -> Vectors:
-        """[n, dim], NaN where there is no hash, or no vector of it."""
-        found = np.full((len(hashes), self._dim), np.nan, np.float32)
+        """Return vectors [n, dim], in the order of the hashes; NaN where a hash is None or has no vector.
+
+        Args:
+            modality: IMAGE or TITLE.
+            hashes: content hashes of 16 bytes [n]; may repeat.
+        """
+        vectors = np.full((len(hashes), self._dim), np.nan, np.float32)
         with self._environment.begin(buffers=True) as transaction:
             for row, hash_ in enumerate(hashes):
                 value = None if hash_ is None else transaction.get(self._version + modality + hash_)
                 if value is not None:
-                    found[row] = np.frombuffer(value, np.float32)
-        return found
+                    vectors[row] = np.frombuffer(value, np.float32)
+        return vectors
 
     def has(self, modality: bytes, hashes: Sequence[bytes | None]) -> NDArray[np.bool_]:
-        """[n] whether there is a vector."""
+        """Return whether each hash has a vector [n]; False for None.
+
+        Args:
+            modality: IMAGE or TITLE.
+            hashes: content hashes of 16 bytes [n]; may repeat.
+        """
         with self._environment.begin(buffers=True) as transaction:
-            there = (
+            is_cached = (
                 hash_ is not None and transaction.get(self._version + modality + hash_) is not None for hash_ in hashes
             )
-            return np.fromiter(there, bool, len(hashes))
+            return np.fromiter(is_cached, bool, len(hashes))
 
     def put(self, modality: bytes, hashes: Sequence[bytes], vectors: Vectors) -> None:
-        """Keep vectors [n, dim], none of them NaN; on disk when this returns."""
+        """Store vectors; they are on disk when this returns. A hash that has a vector keeps it.
+
+        Args:
+            modality: IMAGE or TITLE.
+            hashes: content hashes of 16 bytes [n].
+            vectors: [n, dim], without NaN.
+        """
         rows = sorted(
             (self._version + modality + hash_, row.tobytes()) for hash_, row in zip(hashes, vectors, strict=True)
         )
@@ -64,22 +87,29 @@ class VectorCache:
                 return
             except lmdb.MapFullError:
                 self._environment.set_mapsize(2 * self._environment.info()["map_size"])
-            except lmdb.MapResizedError:  # by another process
+            except lmdb.MapResizedError:  # another process has enlarged the file
                 self._environment.set_mapsize(0)
 
 
 @contextmanager
 def open_cache(folder: Path, encoder_version: str, dim: int) -> Iterator[VectorCache]:
-    """The contents in a folder, made if it is not there.
+    """Open the cache in a folder; create both if they do not exist.
+
+    Args:
+        folder: of the LMDB file.
+        encoder_version: see `VectorCache`.
+        dim: see `VectorCache`.
 
     Raises:
-        VitrineError: LMDB cannot read or write it.
+        CorruptDataError: LMDB cannot read or write the file.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        with open_environment(folder, map_size=FIRST_MAP_SIZE) as environment:
+        with lmdb.open(str(folder), map_size=INITIAL_MAP_SIZE, readahead=False) as environment:
+            environment.reader_check()  # frees the reader slots of killed processes
             yield VectorCache(environment, encoder_version, dim)
     except lmdb.Error as error:
-        raise VitrineError(
-            f"LMDB of encoded contents at {folder}: {error}; check the disk's free space, or remove the folder: "
-            "what it held is encoded again"
+        raise CorruptDataError(
+            f"LMDB of cached vectors at {folder}: {error}; check the free disk space, or remove the folder: its "
+            "contents are then encoded again"
         ) from error

@@ -1,4 +1,4 @@
-"""n rows through a model in batches; a batch that does not fit in memory is halved and tried again."""
+"""Run n rows through a model in batches; halve a batch that does not fit in memory and try again."""
 
 import logging
 import threading
@@ -14,36 +14,43 @@ logger = logging.getLogger(__name__)
 
 
 class BatchRunner:
-    """Holds the batch size that has proved to fit, and the lanes in which batches run."""
+    """Remembers the batch size that fits in memory, and keeps the threads in which batches run."""
 
-    def __init__(self, size: int, lanes: int = 1) -> None:
-        """Batches of `size` at most; those of a call run in `lanes` threads, each of them with one core to compute on.
+    def __init__(self, size: int, threads: int = 1) -> None:
+        """Set up batches of at most `size` rows, run in `threads` threads that compute on one core each.
 
-        A small model is too quick for its steps to be worth dividing among cores: each core takes a batch of its own.
+        A small model has steps too short to be divided among cores, so each core gets a batch of its own.
         """
         self.size = size
-        self._said = threading.Lock()
-        self._lanes = ThreadPoolExecutor(lanes, "lane", initializer=_alone) if lanes > 1 else None
+        self._has_warned = threading.Lock()
+        self.threads = ThreadPoolExecutor(threads, "batch", initializer=_use_one_core) if threads > 1 else None
 
     def run(self, encode: Callable[[Any], torch.Tensor], items: Sequence[Any] | NDArray[Any]) -> NDArray[np.float32]:
-        """Unit rows, float32 [n, dim], of `items` (n > 0) in their order.
+        """Return unit rows float32 [n, dim] of n > 0 items, in their order; see `normalize_rows`.
 
-        A batch that runs out of memory is halved and tried again, and the smaller size is kept; that is logged once.
+        A batch that runs out of memory is halved and tried again. The smaller size is kept, and logged once.
+
+        Args:
+            encode: maps a slice of `items` to a tensor [rows, dim].
+            items: anything that can be sliced.
 
         Raises:
-            torch.OutOfMemoryError, RuntimeError: one item alone does not fit in memory.
+            torch.OutOfMemoryError: a single item does not fit in memory.
+            RuntimeError: the same on a CPU, or another error of the model.
         """
-        if self._lanes is None:
+        if self.threads is None:
             return self._run(encode, items)
         parts = [items[start : start + self.size] for start in range(0, len(items), self.size)]
-        return np.concatenate(list(self._lanes.map(lambda part: self._run(encode, part), parts)))
+        return np.concatenate(list(self.threads.map(lambda part: self._run(encode, part), parts)))
 
     def run_shortest_first(
         self, encode: Callable[[NDArray[np.int64]], torch.Tensor], lengths: Sequence[int] | NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """The same for n texts of these lengths, in their order: `encode` is given row numbers of like length.
+        """Return unit rows of n texts in their order, batched by length so that batches need little padding.
 
-        So a batch carries little padding.
+        Args:
+            encode: maps row numbers (into `lengths`) to a tensor [rows, dim].
+            lengths: of the texts [n], in any unit.
         """
         order = np.argsort(lengths, kind="stable")
         sorted_rows = self.run(encode, order)
@@ -65,28 +72,28 @@ class BatchRunner:
                 self._halve(len(batch))
                 continue
             start += len(batch)
-        # Fetched at the end: a GPU is given its next batch before it has computed the one before.
+        # Copied to the host only at the end: a GPU gets its next batch before it has computed the previous one.
         return torch.cat(rows).cpu().numpy()
 
-    def _halve(self, tried: int) -> None:
-        self.size = min(self.size, max(1, tried // 2))
-        if self._said.acquire(blocking=False):  # kept for good: it is said once
-            logger.warning("a batch of %d does not fit in memory; batches are halved until they do", tried)
+    def _halve(self, failed_size: int) -> None:
+        self.size = min(self.size, max(1, failed_size // 2))
+        if self._has_warned.acquire(blocking=False):  # never released, so only one thread warns, once
+            logger.warning("a batch of %d does not fit in memory; batches are halved until they fit", failed_size)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
 def normalize_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Rows scaled to unit length; a row that is not finite or has zero length becomes NaN throughout."""
+    """Scale rows to unit length; a row that is not finite or has length 0 becomes NaN throughout."""
     norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     usable = torch.isfinite(norms) & (norms > 0)
     return torch.where(usable, rows / norms, torch.nan)
 
 
-def _alone() -> None:
+def _use_one_core() -> None:
     torch.set_num_threads(1)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    # The CPU's allocator raises a plain RuntimeError.
+    # The CPU allocator raises a plain RuntimeError.
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

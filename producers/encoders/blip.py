@@ -1,4 +1,4 @@
-"""BLIP checkpoints (Li et al. 2022): BlipModel, and the retrieval model, which has no call for either tower."""
+"""BLIP checkpoints (Li et al. 2022): BlipModel, and the retrieval model, which lacks a method for either tower."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,36 +7,41 @@ from typing import Any
 import torch
 import transformers
 
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError
 from producers.encoders import checkpoint_files
 
 
 class BlipForImageTextRetrieval(transformers.BlipForImageTextRetrieval):
-    """Transformers' own, with the two calls that the other families have; it keeps its name in config.json."""
+    """The class of transformers, with the two methods of the other families.
+
+    It keeps the name of its base class, because config.json names it.
+    """
 
     def get_image_features(self, pixel_values: torch.Tensor) -> SimpleNamespace:
-        """`pooler_output` [n, d], not of unit length, and `last_hidden_state`, from [n, 3, h, w]."""
+        """Return `pooler_output` [n, dim], not of unit length, and `last_hidden_state`, of images [n, 3, h, w]."""
         tokens = self.vision_model(pixel_values=pixel_values).last_hidden_state
         return SimpleNamespace(pooler_output=self.vision_proj(tokens[:, 0]), last_hidden_state=tokens)
 
     def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
-        """`pooler_output` [n, d], not of unit length, from token ids and mask [n, length]."""
-        words = self.text_encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return SimpleNamespace(pooler_output=self.text_proj(words[:, 0]))
+        """Return `pooler_output` [n, dim], not of unit length, of token ids and mask [n, length]."""
+        tokens = self.text_encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return SimpleNamespace(pooler_output=self.text_proj(tokens[:, 0]))
 
 
 class Blip:
-    """Opens whichever of the two a checkpoint holds."""
+    """Loads either of the two models, as config.json says."""
 
     @staticmethod
     def from_pretrained(folder: str, **options: Any) -> Any:
-        """As transformers' method of that name.
+        """Load the model; arguments as for the method of transformers.
 
         Raises:
-            VitrineError: the checkpoint is of a BLIP that gives no vectors of texts (captioning, question answering).
+            InvalidInputError: the checkpoint is of a BLIP without text vectors (captioning, question answering).
         """
-        named = checkpoint_files.read_json(Path(folder) / "config.json").get("architectures") or ["none named"]
-        opens = {"BlipForImageTextRetrieval": BlipForImageTextRetrieval, "BlipModel": transformers.BlipModel}
-        if named[0] not in opens:
-            raise VitrineError(f"{named[0]} has no vectors of texts; wanted is {' or '.join(opens)}")
-        return opens[named[0]].from_pretrained(folder, **options)
+        names = checkpoint_files.read_json(Path(folder) / "config.json").get("architectures") or ["none"]
+        classes = {"BlipForImageTextRetrieval": BlipForImageTextRetrieval, "BlipModel": transformers.BlipModel}
+        if names[0] not in classes:
+            raise InvalidInputError(
+                f"{folder}: a BLIP of architecture {names[0]} has no text vectors; expected {' or '.join(classes)}"
+            )
+        return classes[names[0]].from_pretrained(folder, **options)

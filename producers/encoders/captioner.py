@@ -1,11 +1,11 @@
-"""Pictures to selling lines, by an encoder's image tower and the language head that was trained with it."""
+"""Write a selling line for an image, with an encoder's image tower and the language head trained with it."""
 
 from typing import Any
 
 import numpy as np
 import torch
 
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError
 from producers.encoders import clip_family
 from producers.encoders.checkpoint import load, resolve_checkpoint
 from producers.encoders.encoder import Pixels
@@ -17,38 +17,54 @@ BATCH_SIZE = 128
 
 
 class Captioner:
-    """Open for writing."""
+    """Writes lines for images; `open_captioner` loads one from a checkpoint."""
 
     def __init__(self, encoder: clip_family.DualEncoder, geometry: Geometry, head: language.LanguageHead) -> None:
+        """Combine an encoder and its language head.
+
+        Args:
+            encoder: whose image tower is used.
+            geometry: how to resize images for `write`.
+            head: trained with that encoder.
+        """
         self.version = encoder.version
-        """The encoder's: its fingerprint covers the head's files too."""
+        """The version of the encoder; its fingerprint covers the files of the head too."""
         self.geometry = geometry
         self._tokenizer: Any = encoder.tokenizer
         self._towers = Towers(encoder.model, masked=True).eval()
         self._head = head.to(encoder.device)
-        self._prepare = (encoder.scale, encoder.shift, encoder.dtype)
+        self._scale, self._shift, self._dtype = encoder.scale, encoder.shift, encoder.dtype
 
     def write(self, pixels: Pixels) -> list[str]:
-        """A line for each picture cut by `geometry`, uint8 [n, height, width, 3]; "" where nothing comes to mind."""
+        """Return one line per image, in order; "" where the head writes nothing.
+
+        Args:
+            pixels: images resized by `geometry`, uint8 [n, height, width, 3].
+        """
         lines: list[str] = []
-        scale, shift, dtype = self._prepare
         for start in range(0, len(pixels), BATCH_SIZE):
-            part = torch.from_numpy(np.ascontiguousarray(pixels[start : start + BATCH_SIZE])).to(scale.device)
+            batch = torch.from_numpy(np.ascontiguousarray(pixels[start : start + BATCH_SIZE])).to(self._scale.device)
             with torch.inference_mode():
-                values = (part.permute(0, 3, 1, 2).float() * scale + shift).to(dtype)
+                values = (batch.permute(0, 3, 1, 2).float() * self._scale + self._shift).to(self._dtype)
                 written = self._head.generate(self._towers.encode_images(values).tokens.float())
             lines += [language.detokenize(self._tokenizer, tokens, self._head.begins) for tokens in written]
         return lines
 
 
 def open_captioner(path_or_name: str, *, device: str | None = None) -> Captioner:
-    """The captioner of a checkpoint directory or hub name.
+    """Load the captioner of a checkpoint directory or hub name.
+
+    Args:
+        path_or_name: see `producers.encoders.load`.
+        device: see `producers.encoders.load`.
 
     Raises:
-        VitrineError: it has no language head, or is no image-text checkpoint that `load` opens.
+        VitrineError: the checkpoint has no language head, or is not an image-text checkpoint that `load` accepts.
     """
     head = language.load_head(resolve_checkpoint(path_or_name))
     encoder = load(path_or_name, device=device)
     if not isinstance(encoder, clip_family.DualEncoder) or encoder.geometry is None:
-        raise VitrineError(f"{path_or_name}: its pictures cannot be cut for a language head; train another encoder")
+        raise InvalidInputError(
+            f"{path_or_name}: its images cannot be resized for a language head; train another encoder"
+        )
     return Captioner(encoder, encoder.geometry, head)

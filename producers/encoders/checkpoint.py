@@ -1,4 +1,4 @@
-"""A checkpoint directory or hub name to an encoder."""
+"""Load an encoder from a checkpoint directory or a hub name."""
 
 from pathlib import Path
 
@@ -6,14 +6,13 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError, NotFoundError, UnavailableError
 from producers.encoders import checkpoint_files, clip_family, sentence
 from producers.encoders.encoder import Encoder
 
-HUB_SECONDS = 5.0
-"""How long an unreachable hub is waited for."""
-WANTED = (
-    "wanted is CLIP, Chinese-CLIP, SigLIP, SigLIP2, BLIP, VisionTextDualEncoder, "
+HUB_TIMEOUT_SECONDS = 5.0
+SUPPORTED = (
+    "expected CLIP, Chinese-CLIP, SigLIP, SigLIP2, BLIP, VisionTextDualEncoder, "
     "or a sentence encoder with its modules.json"
 )
 
@@ -23,38 +22,37 @@ def load(path_or_name: str, *, device: str | None = None) -> Encoder:
     folder = resolve_checkpoint(path_or_name)
     name = folder.resolve().name if Path(path_or_name).is_dir() else path_or_name
     version = f"{name}@{checkpoint_files.fingerprint(folder)}"
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if sentence.is_sentence_encoder(folder):
-        return sentence.open_folder(folder, version, place)
+        return sentence.load_encoder(folder, version, target)
     family = checkpoint_files.read_json(folder / "config.json").get("model_type")
     if family in clip_family.FAMILIES:
-        return clip_family.open_folder(folder, family, version, place)
-    raise VitrineError(f"{folder}: a checkpoint of model_type {family!r} gives no product vectors; {WANTED}")
+        return clip_family.load_encoder(folder, family, version, target)
+    raise InvalidInputError(f"{folder}: a checkpoint of model_type {family!r} gives no product vectors; {SUPPORTED}")
 
 
 def resolve_checkpoint(path_or_name: str) -> Path:
-    """The directory of that name, or the local copy of a hub checkpoint.
+    """Return the directory of that path, or else a local copy of the hub checkpoint of that name, downloaded if needed.
 
     Raises:
-        VitrineError: there is neither.
+        NotFoundError: there is no such directory, and no such checkpoint on the hub.
+        UnavailableError: there is no such directory, and the hub cannot be reached within HUB_TIMEOUT_SECONDS.
     """
-    return Path(path_or_name) if Path(path_or_name).is_dir() else _fetched(path_or_name)
-
-
-def _fetched(name: str) -> Path:
+    if Path(path_or_name).is_dir():
+        return Path(path_or_name)
     try:
         return Path(
             snapshot_download(
-                name,
-                allow_patterns=list(checkpoint_files.READ),
+                path_or_name,
+                allow_patterns=list(checkpoint_files.ENCODER_FILES),
                 ignore_patterns=list(checkpoint_files.OTHER_RUNTIMES),
-                etag_timeout=HUB_SECONDS,
+                etag_timeout=HUB_TIMEOUT_SECONDS,
             )
         )
     except (HFValidationError, RepositoryNotFoundError) as error:
-        raise VitrineError(f"{name}: neither a directory here nor a checkpoint on the hub") from error
+        raise NotFoundError(f"{path_or_name}: neither a directory here nor a checkpoint on the hub") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise VitrineError(
-            f"{name}: no such directory, and no hub could be reached to fetch a checkpoint of that name; "
+        raise UnavailableError(
+            f"{path_or_name}: no such directory, and no hub could be reached to download a checkpoint of that name; "
             "name a directory that holds one"
         ) from error

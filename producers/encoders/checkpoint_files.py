@@ -1,6 +1,6 @@
-"""What a checkpoint directory holds: configs, tokenizer, weights; each read or refused in one clear line.
+"""Read the files of a checkpoint directory: configuration, tokenizer, weights. Every fault is reported in one line.
 
-Weights are read from safetensors alone, never from pickles, and code that comes with a checkpoint is never run.
+Weights are read from safetensors only, never from pickles. Code that comes with a checkpoint is never run.
 """
 
 import hashlib
@@ -14,11 +14,12 @@ import torch
 from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from feature_repo.errors import VitrineError
+from feature_repo.errors import CorruptDataError, InvalidInputError, VitrineError
 
-READ = ("*.json", "*.txt", "*.model", "*.safetensors")
-"""What an encoder is read from, and so what its fingerprint covers: configs, vocabularies, weights."""
+ENCODER_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
+"""Files that an encoder is read from: configurations, vocabularies, weights. The fingerprint covers these."""
 OTHER_RUNTIMES = ("onnx/*", "openvino/*")
+"""Files that the fingerprint leaves out and that are not downloaded."""
 VOCABULARIES = (
     "tokenizer.json",
     "vocab.txt",
@@ -30,9 +31,9 @@ VOCABULARIES = (
 
 
 def fingerprint(folder: Path) -> str:
-    """12 hex digits of the SHA-256 of the names and contents of the files an encoder is read from."""
+    """Return 12 hex digits of a SHA-256 over the names and contents of ENCODER_FILES, subfolders included."""
     digest = hashlib.sha256()
-    for file in sorted({file for pattern in READ for file in folder.rglob(pattern)}):
+    for file in sorted({file for pattern in ENCODER_FILES for file in folder.rglob(pattern)}):
         name = file.relative_to(folder)
         if name.parts[0] in {pattern.split("/")[0] for pattern in OTHER_RUNTIMES}:
             continue
@@ -43,81 +44,96 @@ def fingerprint(folder: Path) -> str:
 
 
 def read_json(file: Path) -> Any:
-    """A JSON file of a checkpoint.
+    """Read a JSON file of a checkpoint.
 
     Raises:
-        VitrineError: it does not exist or is no JSON.
+        InvalidInputError: the file does not exist, so its folder is not a checkpoint.
+        CorruptDataError: the file is not JSON.
     """
     try:
         return json.loads(file.read_text())
     except FileNotFoundError as error:
-        raise VitrineError(f"{file.parent}: not a checkpoint, it has no {file.name}") from error
+        raise InvalidInputError(f"{file.parent}: not a checkpoint, it has no {file.name}") from error
     except ValueError as error:
-        raise VitrineError(f"{file}: not JSON ({error}); restore the checkpoint") from error
+        raise CorruptDataError(f"{file}: not JSON ({error}); restore the checkpoint") from error
 
 
-def read_tokenizer(folder: Path, vocabulary: int) -> Any:
-    """The checkpoint's tokenizer.
+def read_tokenizer(folder: Path, vocabulary_size: int) -> Any:
+    """Read the tokenizer of a checkpoint.
+
+    Args:
+        folder: the checkpoint.
+        vocabulary_size: rows of the model's table of token embeddings.
 
     Raises:
-        VitrineError: it is missing, unreadable, or knows more tokens than `vocabulary`, the rows of the model's table.
+        CorruptDataError: the tokenizer is missing, unreadable, or has more tokens than `vocabulary_size`.
     """
     if not any((folder / name).is_file() for name in VOCABULARIES):
-        # transformers would make an empty tokenizer of some families without a word.
-        raise VitrineError(f"{folder}: the tokenizer is missing; one of {', '.join(VOCABULARIES)} was expected")
+        # For some families transformers would silently create an empty tokenizer.
+        raise CorruptDataError(f"{folder}: the tokenizer is missing; one of {', '.join(VOCABULARIES)} was expected")
     with explain_errors(folder, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    if len(tokenizer) > vocabulary:
-        raise VitrineError(
-            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model {vocabulary}: they do not belong together"
+    if len(tokenizer) > vocabulary_size:
+        raise CorruptDataError(
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model {vocabulary_size}: they do not belong "
+            "together; restore the checkpoint"
         )
     return tokenizer
 
 
 def read_model(model_class: Any, folder: Path, unused: tuple[str, ...] = ()) -> PreTrainedModel:
-    """The checkpoint's model, every weight of it read, float32.
+    """Read the model of a checkpoint in float32, and check that the file has every weight.
 
     Args:
-        unused: prefixes of weights that may be missing, because nothing here computes with them.
+        model_class: transformers class with `from_pretrained`.
+        folder: the checkpoint.
+        unused: prefixes of weights that may be missing, because no vector is computed from them.
 
     Raises:
-        VitrineError: there are no safetensors, they are unreadable, or some weights are missing or of another shape
-            (transformers would fill those with random numbers).
+        CorruptDataError: there are no safetensors, they are unreadable, or weights are missing or have another shape
+            than config.json says (transformers would fill those with random numbers).
     """
     if not any(folder.glob("*.safetensors")):
-        raise VitrineError(
+        raise CorruptDataError(
             f"{folder}: no *.safetensors; pickled weights are not read, convert them with save_pretrained"
         )
     with explain_errors(folder, "model"):
-        model, found = model_class.from_pretrained(
+        model, report = model_class.from_pretrained(
             str(folder),
             use_safetensors=True,
             local_files_only=True,
             dtype=torch.float32,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # told below, by name
+            ignore_mismatched_sizes=True,  # reported below, with the names
         )
-    absent = [name for name in found["missing_keys"] if not name.startswith(unused or ("\0",))]
-    misshapen = [entry[0] for entry in found["mismatched_keys"]]
-    if absent or misshapen:
-        raise VitrineError(
-            f"{folder}: the weights do not fit config.json, {len(absent)} are missing and {len(misshapen)} of another "
-            f"shape, such as {sorted(absent + misshapen)[0]}; restore the checkpoint"
+    missing = [name for name in report["missing_keys"] if not name.startswith(unused or ("\0",))]
+    mismatched = [entry[0] for entry in report["mismatched_keys"]]
+    if missing or mismatched:
+        raise CorruptDataError(
+            f"{folder}: the weights do not fit config.json: {len(missing)} are missing and {len(mismatched)} have "
+            f"another shape, such as {sorted(missing + mismatched)[0]}; restore the checkpoint"
         )
     return model
 
 
 @contextmanager
 def explain_errors(folder: Path, part: str) -> Iterator[None]:
-    """Turn whatever transformers raises for a broken checkpoint into one line, and keep it quiet meanwhile."""
+    """Turn any error that transformers raises within the context into one line, and silence its logging meanwhile.
+
+    Raises:
+        VitrineError: as raised within the context.
+        CorruptDataError: the context raised any other exception.
+    """
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
         yield
+    except VitrineError:  # explained already
+        raise
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise VitrineError(f"{folder}: the {part} cannot be read ({lines[0]})") from error
+        raise CorruptDataError(f"{folder}: the {part} cannot be read ({lines[0]})") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
         if bars:

@@ -1,6 +1,7 @@
-"""Image-text encoders: CLIP, Chinese-CLIP, SigLIP, SigLIP2, BLIP and VisionTextDualEncoder checkpoints."""
+"""Image-text encoders: CLIP, Chinese-CLIP, SigLIP, SigLIP2, BLIP, VisionTextDualEncoder and the default encoder."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,16 +23,17 @@ from transformers.image_processing_backends import PilBackend
 from transformers.models.resnet.modeling_resnet import ResNetConvLayer, ResNetShortCut
 
 from feature_repo import memory
-from feature_repo.errors import VitrineError
+from feature_repo.errors import CorruptDataError
 from producers.encoders import checkpoint_files, whitening
 from producers.encoders.batches import BatchRunner
 from producers.encoders.blip import Blip
-from producers.encoders.cuda_graphs import Captured, Sent, Tower, filled
 from producers.encoders.encoder import Pixels, Vectors
 from producers.encoders.geometry import Geometry
 from producers.encoders.tiny_clip import SmallConfig, SmallModel
 from producers.encoders.tokens import Tokens, read_text_length, tokenize
 from producers.encoders.whitening import Space
+
+logger = logging.getLogger(__name__)
 
 FAMILIES: Mapping[str, Any] = MappingProxyType(
     {
@@ -44,19 +46,22 @@ FAMILIES: Mapping[str, Any] = MappingProxyType(
         SmallConfig.model_type: SmallModel,
     }
 )
+"""Model classes by the `model_type` of config.json."""
 UNMASKED = ("siglip", "siglip2")
-"""Families trained on texts padded to full length, the padding read like any word."""
-IMAGES_AT_ONCE = 64
-"""On a CPU: what a batch computes on its way stays in the processor's caches. 128 took a third longer."""
-TEXTS_AT_ONCE = 128
-ON_A_GPU = 256
-"""Images or texts at once there."""
-TOKEN_STEP = 16
-"""On a GPU texts are padded to a multiple: few shapes, each of them captured once."""
+"""Families without an attention mask: trained on texts padded to full length, with padding read like any token."""
+CPU_IMAGE_BATCH = 64
+"""Images per batch on a CPU. The values computed for 64 fit the processor's caches; 128 took a third longer."""
+CPU_TEXT_BATCH = 128
+GPU_BATCH = 256
+"""Images or texts per batch on a GPU."""
+GPU_LENGTH_STEP = 16
+"""On a GPU texts are padded to a multiple of this length, because the tower is compiled once for each shape."""
+
+Tower = Callable[..., torch.Tensor]
 
 
 class DualEncoder:
-    """An image tower and a text tower with one space; see `Encoder`."""
+    """An image tower and a text tower that share one space; see `Encoder` for the methods."""
 
     has_images = True
     space: Space | None = None
@@ -64,6 +69,16 @@ class DualEncoder:
     def __init__(
         self, model: Any, tokenizer: Any, processor: Any, *, family: str, version: str, device: torch.device
     ) -> None:
+        """Prepare a model for inference; `load_encoder` reads the parts from a checkpoint.
+
+        Args:
+            model: transformers model with `get_image_features` and `get_text_features`.
+            tokenizer: its tokenizer.
+            processor: its image processor, of the PIL backend.
+            family: key of FAMILIES.
+            version: `name@fingerprint`.
+            device: where the model runs, in bfloat16 on a GPU and in float32 elsewhere.
+        """
         on_gpu = device.type == "cuda"
         if not on_gpu:
             memory.keep_freed()
@@ -75,18 +90,17 @@ class DualEncoder:
         self.device = device
         self.geometry = read_geometry(processor)
         self.text_length = read_text_length(model.config.text_config, tokenizer)
-        self.unmasked = family in UNMASKED
-        lanes = torch.get_num_threads() if device.type == "cpu" else 1
-        self._images = BatchRunner(ON_A_GPU if on_gpu else IMAGES_AT_ONCE, lanes)
-        self._texts = BatchRunner(ON_A_GPU if on_gpu else TEXTS_AT_ONCE, lanes)
-        self.images_at_once = 2 * lanes * IMAGES_AT_ONCE if not on_gpu else 4 * ON_A_GPU
-        self.callers = 2 if lanes > 1 else 1
-        self._sent = Sent(device)
-        self.image_tower: Tower = Captured(self._pixels_to_features) if on_gpu else self._pixels_to_features
-        """[n, d] from uint8 [n, height, width, 3]."""
-        self.text_tower: Tower = Captured(self._tokens_to_features) if on_gpu else self._tokens_to_features
-        """[n, d] from token ids, and their mask where the family reads one, [n, length]."""
-        # x * scale + shift is the processor's rescaling and normalising in one step.
+        self.has_mask = family not in UNMASKED
+        threads = torch.get_num_threads() if device.type == "cpu" else 1
+        self._images = BatchRunner(GPU_BATCH if on_gpu else CPU_IMAGE_BATCH, threads)
+        self._texts = BatchRunner(GPU_BATCH if on_gpu else CPU_TEXT_BATCH, threads)
+        self.image_batch_size = 4 * GPU_BATCH if on_gpu else 2 * threads * CPU_IMAGE_BATCH
+        self.concurrent_calls = 2 if threads > 1 else 1
+        self.image_tower: Tower = CompiledTower(self._pixels_to_features) if on_gpu else self._pixels_to_features
+        """[n, dim] from uint8 [n, height, width, 3]; not of unit length."""
+        self.text_tower: Tower = CompiledTower(self._tokens_to_features) if on_gpu else self._tokens_to_features
+        """[n, dim] from token ids [n, length], and their mask [n, length] if `has_mask`; not of unit length."""
+        # pixels * scale + shift is the processor's rescaling and normalising in one step.
         mean, deviation = (
             (torch.tensor(processor.image_mean), torch.tensor(processor.image_std))
             if processor.do_normalize
@@ -98,34 +112,37 @@ class DualEncoder:
         self.dim = self.encode_texts(["x"]).shape[1]
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """See `Encoder.encode_texts`."""
         if not texts:
             return np.empty((0, self.dim), np.float32)
         tokens = tokenize(self.tokenizer, texts, self.text_length)
         return self._texts.run_shortest_first(lambda rows: self._text_features(tokens, rows), tokens.lengths)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
+        """See `Encoder.encode_images`."""
         if not images:
             return np.empty((0, self.dim), np.float32)
         return self._images.run(self._image_features, images)
 
     def encode_pixels(self, pixels: Pixels) -> Vectors:
+        """See `Encoder.encode_pixels`."""
         if not len(pixels):
             return np.empty((0, self.dim), np.float32)
         return self._images.run(self._pixel_features, pixels)
 
     def text_inputs(self, tokens: Tokens, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
-        """Token ids, and their mask where the family reads one, [rows, length] each."""
-        longest = self.text_length if self.unmasked else None
-        if longest is None and self.device.type == "cuda":
-            step = int(tokens.lengths[rows].max(initial=1)) + TOKEN_STEP - 1
-            longest = min(step - step % TOKEN_STEP, self.text_length)
-        left = self.tokenizer.padding_side == "left"
-        ids, mask = tokens.padded(rows, self.tokenizer.pad_token_id or 0, to=longest, left=left)
-        return (ids,) if self.unmasked else (ids, mask)
+        """Return the inputs of `text_tower` for some rows of `tokens`: ids, and the mask if `has_mask`."""
+        length = None if self.has_mask else self.text_length
+        if length is None and self.device.type == "cuda":
+            rounded_up = int(tokens.lengths[rows].max(initial=1)) + GPU_LENGTH_STEP - 1
+            length = min(rounded_up - rounded_up % GPU_LENGTH_STEP, self.text_length)
+        is_left = self.tokenizer.padding_side == "left"
+        ids, mask = tokens.pad(rows, self.tokenizer.pad_token_id or 0, length=length, left=is_left)
+        return (ids, mask) if self.has_mask else (ids,)
 
     def _text_features(self, tokens: Tokens, rows: NDArray[np.int64]) -> torch.Tensor:
-        asked = filled(rows, self._texts.size) if self.device.type == "cuda" else rows
-        return self.text_tower(*map(self._sent, self.text_inputs(tokens, asked)))[: len(rows)]
+        padded = pad_batch(rows, self._texts.size) if self.device.type == "cuda" else rows
+        return self.text_tower(*map(self._to_device, self.text_inputs(tokens, padded)))[: len(rows)]
 
     def _image_features(self, images: Sequence[Image.Image]) -> torch.Tensor:
         inputs = self.processor(list(images), return_tensors="pt").to(self.device)
@@ -133,32 +150,71 @@ class DualEncoder:
         return self.model.get_image_features(**inputs).pooler_output
 
     def _pixel_features(self, pixels: Pixels) -> torch.Tensor:
-        asked = filled(pixels, self._images.size) if self.device.type == "cuda" else pixels
-        return self.image_tower(self._sent(asked))[: len(pixels)]
+        padded = pad_batch(pixels, self._images.size) if self.device.type == "cuda" else pixels
+        return self.image_tower(self._to_device(padded))[: len(pixels)]
+
+    def _to_device(self, array: NDArray[Any]) -> torch.Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()  # so that the copy does not wait for the GPU's current work
+        return tensor.to(self.device, non_blocking=True)
 
     def _pixels_to_features(self, pixels: torch.Tensor) -> torch.Tensor:
-        # A row of pixels at a time: three numbers at a time would take a processor four times as long.
+        # Scale a whole row of pixels at once: three channels at a time would take a CPU four times as long.
         scale, shift = (each.flatten().repeat(pixels.shape[2]) for each in (self.scale, self.shift))
         values = torch.addcmul(shift, pixels.flatten(2).float(), scale).view(pixels.shape)
-        # NHWC memory seen as NCHW is torch's channels_last: the layout convolutions like best.
+        # NHWC memory viewed as NCHW is torch's channels_last, the fastest layout for convolutions.
         values = values.permute(0, 3, 1, 2).to(self.dtype)
         return self.model.get_image_features(pixel_values=values).pooler_output
 
     def _tokens_to_features(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        read = {"input_ids": ids} if mask is None else {"input_ids": ids, "attention_mask": mask}
-        return self.model.get_text_features(**read).pooler_output
+        inputs = {"input_ids": ids} if mask is None else {"input_ids": ids, "attention_mask": mask}
+        return self.model.get_text_features(**inputs).pooler_output
 
 
-def open_folder(folder: Path, family: str, version: str, device: torch.device) -> DualEncoder:
-    """Open a checkpoint directory of one of `FAMILIES`.
+class CompiledTower:
+    """A tower compiled with `torch.compile`, which replays it as a CUDA graph; used on GPUs only.
+
+    It is compiled for each shape of its inputs. If it cannot be compiled (torch needs Triton and a C compiler), that is
+    logged once and the tower runs uncompiled from then on. This class has not been run on a GPU: the tests run it on
+    the CPU with torch's `eager` backend.
+    """
+
+    def __init__(self, tower: Tower, *, backend: str | Callable[..., Any] = "inductor") -> None:
+        """Wrap a tower; it is compiled at its first call.
+
+        Args:
+            tower: what to compile.
+            backend: of `torch.compile`.
+        """
+        self._tower = tower
+        mode = "reduce-overhead" if backend == "inductor" else None  # the other backends have no modes
+        self._compiled: Tower = torch.compile(tower, backend=backend, mode=mode, dynamic=False)
+        self.is_compiled = True
+
+    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        if self.is_compiled:
+            try:
+                torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+                return self._compiled(*inputs).clone()  # a copy, because the next replay overwrites the output
+            except torch.OutOfMemoryError:
+                raise  # BatchRunner halves the batch
+            except Exception as error:
+                logger.warning("the model cannot be compiled and runs uncompiled: %s", str(error).split("\n")[0])
+                self.is_compiled = False
+        return self._tower(*inputs)
+
+
+def load_encoder(folder: Path, family: str, version: str, device: torch.device) -> DualEncoder:
+    """Load a checkpoint directory of one of FAMILIES.
 
     Raises:
-        VitrineError: weights, tokenizer or image processor are missing or do not fit.
+        CorruptDataError: weights, tokenizer or image processor are missing, unreadable, or do not fit each other.
     """
     model = checkpoint_files.read_model(FAMILIES[family], folder)
     tokenizer = checkpoint_files.read_tokenizer(folder, model.config.text_config.vocab_size)
     if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
-        raise VitrineError(f"{folder}: the image processor is missing; preprocessor_config.json was expected")
+        raise CorruptDataError(f"{folder}: the image processor is missing; preprocessor_config.json was expected")
     with checkpoint_files.explain_errors(folder, "image processor"):
         processor = AutoImageProcessor.from_pretrained(str(folder), local_files_only=True, backend="pil")
     encoder = DualEncoder(model, tokenizer, processor, family=family, version=version, device=device)
@@ -166,8 +222,16 @@ def open_folder(folder: Path, family: str, version: str, device: torch.device) -
     return encoder
 
 
+def pad_batch(rows: NDArray[Any], size: int) -> NDArray[Any]:
+    """Append copies of the last row up to `size` rows, so that every batch has the shape that was compiled."""
+    return rows if len(rows) == size else np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])
+
+
 def fold_batch_norms(model: Any) -> Any:
-    """The model, each normalisation of a ResNet put into the convolution before it: a tenth of the time on a CPU."""
+    """Fold each batch normalisation of a ResNet into the convolution before it, in place; return the model.
+
+    That saves a tenth of the time on a CPU.
+    """
     for layer in model.modules():
         if isinstance(layer, ResNetConvLayer | ResNetShortCut):
             layer.convolution = fuse_conv_bn_eval(layer.convolution, layer.normalization)
@@ -176,7 +240,11 @@ def fold_batch_norms(model: Any) -> Any:
 
 
 def read_geometry(processor: Any) -> Geometry | None:
-    """The processor's geometry, or null where it does more than resize and cut (ConvNeXT's, SigLIP2's patches)."""
+    """Return how an image processor resizes and crops.
+
+    None if it does more than that (ConvNeXT, the patches of SigLIP2), does not resize at all, gives images of unequal
+    shapes, or pads images that are smaller than the crop.
+    """
     own = type(processor)
     if own.resize is not PilBackend.resize or own._preprocess is not PilBackend._preprocess:
         return None
@@ -185,11 +253,11 @@ def read_geometry(processor: Any) -> Geometry | None:
     size: dict[str, int] = dict(processor.size)
     if set(size) not in ({"shortest_edge"}, {"height", "width"}):
         return None
-    cut = dict(processor.crop_size) if processor.do_center_crop else size
-    if set(cut) != {"height", "width"}:
-        return None  # pictures of unequal shapes: no batch of them
+    crop = dict(processor.crop_size) if processor.do_center_crop else size
+    if set(crop) != {"height", "width"}:
+        return None  # images of unequal shapes do not form a batch
     resize_to = size.get("shortest_edge") or (size["height"], size["width"])
     try:
-        return Geometry(**cut, resize_to=resize_to, resample=int(processor.resample))
+        return Geometry(**crop, resize_to=resize_to, resample=int(processor.resample))
     except ValueError:
-        return None  # a crop larger than the picture is padded by the processor
+        return None  # the processor pads an image that is smaller than the crop

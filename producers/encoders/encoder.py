@@ -1,4 +1,4 @@
-"""What an encoder is. Imports neither torch nor transformers, so that decoding processes start at once."""
+"""The interface of an encoder. Imports neither torch nor transformers, so that decoding processes start at once."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -15,45 +15,49 @@ Pixels = NDArray[np.uint8]
 
 
 class Encoder(Protocol):
-    """Turns texts, and pictures where it has an image tower, into rows of one space.
+    """Turns texts, and images if it has an image tower, into vectors of one space.
 
-    Rows are float32 [n, dim] of unit length, in the order asked. A row that the model could not compute (not finite,
-    or of zero length) is all NaN: absent, and never a plausible vector.
+    All methods take n items and return float32 [n, dim], one row per item in the order given; repeated items give
+    repeated rows, no items give [0, dim]. Rows have unit length. A row that the model could not compute, because it is
+    not finite or has length 0, is NaN throughout.
     """
 
     @property
     def version(self) -> str:
-        """`name@fingerprint`: 12 hex digits of the SHA-256 of the files the encoder was read from."""
+        """`name@fingerprint`; the fingerprint is 12 hex digits of a SHA-256 of the checkpoint's files."""
 
     @property
     def dim(self) -> int:
-        """Width of a row."""
+        """Width of a vector."""
 
     @property
     def space(self) -> Space | None:
-        """Where fused vectors are compared (fusion.py); None for a checkpoint that was not trained on a shop."""
+        """The whitening of fused vectors (whitening.py); None if the checkpoint was not trained on a shop."""
 
     @property
     def has_images(self) -> bool:
-        """Whether there is an image tower; without one `encode_images` and `encode_pixels` raise VitrineError."""
+        """Whether there is an image tower. Without one, `encode_images` and `encode_pixels` raise InvalidInputError."""
 
     @property
     def geometry(self) -> Geometry | None:
-        """How `encode_pixels` wants its pictures cut; null where only the model's own processor knows."""
+        """How to resize images for `encode_pixels`; None if only the checkpoint's own processor can do it."""
 
     @property
-    def images_at_once(self) -> int:
-        """How many pictures `encode_pixels` likes to be given: a batch of the model, or a few."""
+    def image_batch_size(self) -> int:
+        """How many images to pass to `encode_pixels` per call: one batch of the model, or a few."""
 
     @property
-    def callers(self) -> int:
-        """How many threads do well to call it at once: two where cores would wait for each other's last batch."""
+    def concurrent_calls(self) -> int:
+        """How many threads should call the encoder at once. With two, cores do not wait for each other's last batch."""
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of texts; those longer than the model reads are cut at their end."""
+        """Return the vectors of texts. A text longer than the model reads is truncated at its end."""
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
-        """Vectors of RGB pictures of any size, prepared by the checkpoint's own processor."""
+        """Return the vectors of RGB images of any size, prepared by the checkpoint's own processor."""
 
     def encode_pixels(self, pixels: Pixels) -> Vectors:
-        """Vectors of pictures already cut by `geometry`: uint8 [n, height, width, 3]. Equal to `encode_images`."""
+        """Return the vectors of images resized by `geometry`, uint8 [n, height, width, 3].
+
+        They equal those of `encode_images` within rounding.
+        """

@@ -1,7 +1,8 @@
-"""Pictures decoded in worker processes, which import Pillow, NumPy and LMDB alone and so start at once.
+"""Decode images in worker processes, and resize them to a model's input size.
 
-A picture that is not much larger than the model wants is handed over as it is and cut with others of its size
-(cutting.py); a larger one is cut where it was decoded, so that less memory has to be carried.
+Workers import Pillow, NumPy and, if needed, LMDB, but not torch, so they start at once. A worker writes pixels into
+shared memory. An image that fits a row of that memory is resized later, in the model's process, together with others of
+its size. A larger image is resized by the worker, so that less memory is moved.
 """
 
 import itertools
@@ -25,94 +26,179 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from feature_repo.images import UnusableImageError, min_decoded_side, open_image, open_pixels
-from producers.encoders.geometry import Geometry
+from producers.encoders.geometry import TORCH_MODES, Geometry, resize_images
 
 Source = Path | bytes
+"""The path of an image (a file, or an image in an LMDB), or its encoded bytes."""
 Key = TypeVar("Key")
-AT_ONCE = 64
-"""Pictures handed to a worker at a time."""
-SERIALS = itertools.count()
-MAPPED = 16
-"""Slabs that a process keeps mapped."""
-CUT_LATER = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
-"""Kernels that resize.py has too."""
+IMAGES_PER_TASK = 64
+"""Images that a worker decodes per task."""
+MAPPED_BUFFERS = 16
+"""Shared buffers that a worker keeps mapped."""
+_serials = itertools.count()
 
 
 @dataclass(frozen=True)
 class DecodedImages:
-    """Some pictures in the order asked, as far as they could be used."""
+    """The usable ones of n images, decoded and resized."""
 
     pixels: NDArray[np.uint8]
-    """[usable, height, width, 3]."""
+    """[usable, height, width, 3], in the order of the sources."""
     usable: NDArray[np.bool_]
-    """Which of the asked [asked]."""
+    """[n]."""
     refused: tuple[UnusableImageError, ...]
-    """Why not, for the others, in their order."""
+    """The errors of the unusable images, in the order of the sources."""
 
 
 @dataclass(frozen=True)
 class DecodedBatch(Generic[Key]):
-    """Some pictures decoded."""
+    """A batch of n images, decoded."""
 
     key: Key
+    """What the caller passed with the batch."""
     pixels: NDArray[np.uint8] | None
-    """[asked, height, width, 3], zeros where a picture is unusable; none where there is no geometry."""
+    """[n, height, width, 3], zeros where an image is unusable; None if no geometry was given."""
     images: Sequence[Image.Image]
-    """Where there is no geometry: the usable pictures, RGB of any size."""
+    """If no geometry was given: the usable images, RGB of any size. Else empty."""
     usable: NDArray[np.bool_]
-    """[asked]."""
+    """[n]."""
     refused: tuple[UnusableImageError, ...]
-    """Why not, for the others, in their order."""
-    decoding: float
-    """Seconds that workers spent on it, one after another as it were."""
-    waiting: float
-    """Seconds that the reader waited for it."""
+    """The errors of the unusable images, in the order of the sources."""
+    decode_seconds: float
+    """Time in workers, summed over them."""
+    wait_seconds: float
+    """Time that the reader waited for this batch."""
 
 
-@dataclass(frozen=True)
-class _Part:
-    """What a worker says of its pictures."""
+@contextmanager
+def open_decoding_pool(workers: int | None = None) -> Iterator[ProcessPoolExecutor]:
+    """Start processes that decode images; they end with the context, or when this process is killed.
 
-    images: Sequence[Image.Image]
-    sizes: NDArray[np.int32]
-    """Height and width of each in its row, 0 where it was cut [asked, 2]; [0, 2] where there is no geometry."""
-    usable: NDArray[np.bool_]
-    refused: tuple[UnusableImageError, ...]
-    seconds: float
+    They are spawned, not forked, because a fork of a process in which torch runs threads can hang.
+
+    Args:
+        workers: number of processes; None starts one per CPU core.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context, initializer=_exit_with_parent) as pool:
+        yield pool
+
+
+def decode_images(sources: Sequence[Source], geometry: Geometry, pool: ProcessPoolExecutor) -> DecodedImages:
+    """Decode and resize n images; an unusable one is reported in `refused` and does not stop the others.
+
+    Args:
+        sources: paths or bytes [n]; may be empty.
+        geometry: how to resize.
+        pool: processes from `open_decoding_pool`.
+    """
+    parts = ((None, part) for part in _split(sources))
+    batches = list(decode_batches(parts, geometry, pool, size=IMAGES_PER_TASK))
+    return DecodedImages(
+        pixels=np.concatenate(
+            [
+                np.empty((0, geometry.height, geometry.width, 3), np.uint8),
+                *(batch.pixels[batch.usable] for batch in batches if batch.pixels is not None),
+            ]
+        ),
+        usable=np.concatenate([np.empty(0, bool), *(batch.usable for batch in batches)]),
+        refused=tuple(error for batch in batches for error in batch.refused),
+    )
+
+
+def decode_batches(
+    batches: Iterable[tuple[Key, Sequence[Source]]], geometry: Geometry | None, pool: ProcessPoolExecutor, *, size: int
+) -> Iterator[DecodedBatch[Key]]:
+    """Decode batches of images; yields one `DecodedBatch` per batch, in order.
+
+    Later batches are decoded while the caller works on an earlier one.
+
+    Args:
+        batches: a key, which is returned with the batch, and at most `size` sources, possibly none. They are read
+            ahead, by two batches or by as many as give each worker two tasks.
+        geometry: how to resize; None leaves the images as decoded.
+        pool: processes from `open_decoding_pool`.
+        size: largest number of images in a batch.
+    """
+    pending: deque[tuple[Key, SharedBuffer | None, list[Future[_DecodedPart]]]] = deque()
+    workers = pool._max_workers  # type: ignore[attr-defined]  # the executor has no public attribute for it
+    ahead = max(2, -(-2 * workers * IMAGES_PER_TASK // size))
+    with ExitStack() as stack:
+        free: list[SharedBuffer | None] = [
+            stack.enter_context(SharedBuffer(size, _row_bytes(geometry))) if geometry else None
+            for _ in range(ahead + 1)
+        ]
+        try:
+            for key, sources in batches:
+                buffer = free.pop()
+                parts = [
+                    pool.submit(_decode_into_buffer, buffer.address, start, part, geometry)
+                    if buffer and geometry
+                    else pool.submit(_decode_without_resizing, part)
+                    for start, part in zip(range(0, len(sources), IMAGES_PER_TASK), _split(sources), strict=True)
+                ]
+                pending.append((key, buffer, parts))
+                if len(pending) > ahead:
+                    yield _join_parts(*pending[0], geometry)
+                    free.append(pending.popleft()[1])
+            while pending:
+                yield _join_parts(*pending[0], geometry)
+                pending.popleft()
+        finally:
+            # A worker that mapped a buffer after it was closed could map another file that has its number by then.
+            wait([part for _, _, parts in pending for part in parts if not part.cancel()])
+
+
+def decode_in_process(sources: Sequence[Source], geometry: Geometry | None) -> DecodedBatch[None]:
+    """Decode one batch of images in this process, for callers that have workers of another kind.
+
+    Args:
+        sources: paths or bytes; may be empty.
+        geometry: how to resize; None leaves the images as decoded.
+    """
+    if geometry is None:
+        pixels, part = None, _decode_without_resizing(sources)
+    else:
+        rows = np.empty((len(sources), _row_bytes(geometry)), np.uint8)
+        part = _decode_into_rows(rows, sources, geometry)
+        pixels = resize_images(rows, part.sizes, geometry)
+    return DecodedBatch(None, pixels, part.images, part.usable, part.refused, part.seconds, wait_seconds=0.0)
 
 
 @dataclass(frozen=True)
 class BufferAddress:
-    """Where a slab is, for another process of the same user: a path to map, and the shape of what lies there."""
+    """Where a `SharedBuffer` is, for another process of the same user."""
 
     path: str
     shape: tuple[int, int]
     serial: int
-    """Tells a slab from an earlier one of the same path: file numbers come again."""
+    """Distinguishes a buffer from an earlier one of the same path, because file numbers are reused."""
 
 
 class SharedBuffer:
-    """uint8 [pictures, most], a row a picture, shared with child processes; freed with the last that maps it.
+    """uint8 [images, row_bytes] in memory that child processes can map; freed when the last process unmaps it.
 
-    On Linux it is a file without a name (memfd), which a killed run cannot leave behind and which is not bounded by
-    /dev/shm (64 MB in many containers); elsewhere a temporary file.
+    Workers return pixels through it without a copy. At 224 pixels an image has 150 KB: 5,000 a second through the one
+    pipe of the pool would keep a core busy with copying. On Linux the buffer is a file without a name (memfd): a killed
+    run leaves nothing behind, and /dev/shm (64 MB in many containers) does not limit it. Elsewhere it is a temporary
+    file.
     """
 
-    def __init__(self, pictures: int, most: int) -> None:
-        """Room for some pictures of `most` bytes each; a page that is not written to takes no memory."""
-        shape = (pictures, most)
+    def __init__(self, images: int, row_bytes: int) -> None:
+        """Reserve `images` rows of `row_bytes` bytes; a page takes memory once it is written to."""
+        shape = (images, row_bytes)
         if sys.platform == "linux":
-            self._file = os.fdopen(os.memfd_create("pictures"), "w+b")
+            self._file = os.fdopen(os.memfd_create("images"), "w+b")
             path = f"/proc/{os.getpid()}/fd/{self._file.fileno()}"
         else:
-            self._file = tempfile.NamedTemporaryFile()  # noqa: SIM115  # closed by `close`
+            self._file = tempfile.NamedTemporaryFile()  # noqa: SIM115  # `close` closes it
             path = self._file.name
         self._file.truncate(int(np.prod(shape)))
-        self.place = BufferAddress(path, shape, next(SERIALS))
+        self.address = BufferAddress(path, shape, next(_serials))
         self.rows: NDArray[np.uint8] = np.memmap(path, np.uint8, "r+", shape=shape)
 
     def close(self) -> None:
-        """Let go of it; a process that still maps it keeps its pages."""
+        """Close the file. A process that still maps it keeps its pages."""
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -122,25 +208,14 @@ class SharedBuffer:
         self.close()
 
 
-@lru_cache(maxsize=MAPPED)
-def map_buffer(place: BufferAddress) -> NDArray[np.uint8]:
-    """A slab of another process."""
-    return np.memmap(place.path, np.uint8, "r+", shape=place.shape)
+@lru_cache(maxsize=MAPPED_BUFFERS)
+def map_buffer(address: BufferAddress) -> NDArray[np.uint8]:
+    """Map the `SharedBuffer` of another process; return its rows."""
+    return np.memmap(address.path, np.uint8, "r+", shape=address.shape)
 
 
-@contextmanager
-def open_decoding_pool(workers: int | None = None) -> Iterator[ProcessPoolExecutor]:
-    """A pool for `decode` and `decode_batches`; one process per core if not said otherwise.
-
-    Spawned, not forked: a fork of a process in which torch runs threads can hang.
-    """
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context, initializer=_end_with_parent) as pool:
-        yield pool
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent is killed would wait for work for ever: the queue's pipe is open in its siblings."""
+def _exit_with_parent() -> None:
+    """End this worker when its parent is killed. It would wait forever: its siblings hold the queue's pipe open."""
 
     def watch() -> None:
         parent = multiprocessing.parent_process()
@@ -148,140 +223,78 @@ def _end_with_parent() -> None:
             parent.join()
             os._exit(1)
 
-    threading.Thread(target=watch, name="end_with_parent", daemon=True).start()
+    threading.Thread(target=watch, name="exit_with_parent", daemon=True).start()
 
 
-def decode_images(sources: Sequence[Source], geometry: Geometry, pool: ProcessPoolExecutor) -> DecodedImages:
-    """Decode and cut pictures; an unusable one is refused with its reason and the rest goes on."""
-    parts: list[tuple[NDArray[np.uint8], DecodedBatch[None]]] = []
-    for batch in decode_batches(
-        ((None, part) for part in split_sources(sources, AT_ONCE)), geometry, pool, size=AT_ONCE
-    ):
-        assert batch.pixels is not None
-        parts.append((batch.pixels[batch.usable], batch))
-    return DecodedImages(
-        pixels=np.concatenate([np.empty((0, geometry.height, geometry.width, 3), np.uint8), *(p for p, _ in parts)]),
-        usable=np.concatenate([np.empty(0, bool), *(batch.usable for _, batch in parts)]),
-        refused=tuple(error for _, batch in parts for error in batch.refused),
-    )
+def _split(sources: Sequence[Source]) -> Iterator[Sequence[Source]]:
+    return (sources[start : start + IMAGES_PER_TASK] for start in range(0, len(sources), IMAGES_PER_TASK))
 
 
-def split_sources(sources: Sequence[Source], size: int) -> Iterator[Sequence[Source]]:
-    """At most `size` of them at a time."""
-    return (sources[start : start + size] for start in range(0, len(sources), size))
+def _row_bytes(geometry: Geometry) -> int:
+    """Return the size of a buffer row: room for a resized image, and for one decoded at the smallest side."""
+    return 3 * max(geometry.height * geometry.width, min_decoded_side(geometry.side) ** 2)
 
 
-def decode_batches(
-    batches: Iterable[tuple[Key, Sequence[Source]]], geometry: Geometry | None, pool: ProcessPoolExecutor, *, size: int
-) -> Iterator[DecodedBatch[Key]]:
-    """Pictures batch by batch, in order; those of the next batches are decoded while the reader is busy with one.
+@dataclass(frozen=True)
+class _DecodedPart:
+    """What a worker returns of its n images; pixels are in the shared buffer."""
 
-    Args:
-        batches: a key, given back with its pictures, and their sources, `size` at most; may be none. Read a few batches
-            ahead, as far as two parts of AT_ONCE for each worker.
-        geometry: how they are cut; null leaves them as they are.
-        pool: of `open_decoding_pool`.
-        size: most pictures of a batch.
-    """
-    waiting: deque[tuple[Key, SharedBuffer | None, list[Future[_Part]]]] = deque()
-    workers = pool._max_workers  # type: ignore[attr-defined]  # it tells no other way
-    ahead = max(2, -(-2 * workers * AT_ONCE // size))
-    with ExitStack() as held:
-        free: list[SharedBuffer | None] = [
-            held.enter_context(SharedBuffer(size, _most(geometry))) if geometry else None for _ in range(ahead + 1)
-        ]
-        try:
-            for key, sources in batches:
-                slab = free.pop()
-                parts = [
-                    pool.submit(_decode_into, slab.place, start, part, geometry)
-                    if slab and geometry
-                    else pool.submit(_open, part)
-                    for start, part in zip(
-                        range(0, len(sources), AT_ONCE), split_sources(sources, AT_ONCE), strict=True
-                    )
-                ]
-                waiting.append((key, slab, parts))
-                if len(waiting) > ahead:
-                    yield _come(*waiting[0], geometry)
-                    free.append(waiting.popleft()[1])
-            while waiting:
-                yield _come(*waiting[0], geometry)
-                waiting.popleft()
-        finally:
-            # A worker that came to a slab after it was closed would find another file under its number.
-            wait([part for _, _, parts in waiting for part in parts if not part.cancel()])
+    images: Sequence[Image.Image]
+    sizes: NDArray[np.int32]
+    """[n, 2] height and width of each image in its row, 0 if it is resized already; [0, 2] without a geometry."""
+    usable: NDArray[np.bool_]
+    refused: tuple[UnusableImageError, ...]
+    seconds: float
 
 
-def decode_in_process(sources: Sequence[Source], geometry: Geometry | None) -> DecodedBatch[None]:
-    """Pictures decoded by this process, for whoever has workers of another kind."""
-    rows = np.empty((len(sources), _most(geometry)), np.uint8) if geometry else None
-    part = _open(sources) if rows is None or geometry is None else _decode(rows, sources, geometry)
-    pixels = _cut(rows, part.sizes, geometry)
-    return DecodedBatch(None, pixels, part.images, part.usable, part.refused, decoding=part.seconds, waiting=0.0)
-
-
-def _come(
-    key: Key, slab: SharedBuffer | None, parts: Sequence[Future[_Part]], geometry: Geometry | None
+def _join_parts(
+    key: Key, buffer: SharedBuffer | None, parts: Sequence[Future[_DecodedPart]], geometry: Geometry | None
 ) -> DecodedBatch[Key]:
+    """Wait for the parts of a batch, and resize its images."""
     start = time.perf_counter()
     done = [part.result() for part in parts]
-    waiting = time.perf_counter() - start
+    wait_seconds = time.perf_counter() - start
     usable = np.concatenate([np.empty(0, bool), *(part.usable for part in done)])
     sizes = np.concatenate([np.empty((0, 2), np.int32), *(part.sizes for part in done)])
     return DecodedBatch(
         key=key,
-        pixels=_cut(slab.rows[: len(usable)] if slab else None, sizes, geometry),
+        pixels=resize_images(buffer.rows[: len(usable)], sizes, geometry) if buffer and geometry else None,
         images=[image for part in done for image in part.images],
         usable=usable,
         refused=tuple(error for part in done for error in part.refused),
-        decoding=sum(part.seconds for part in done),
-        waiting=waiting,
+        decode_seconds=sum(part.seconds for part in done),
+        wait_seconds=wait_seconds,
     )
 
 
-def _cut(
-    rows: NDArray[np.uint8] | None, sizes: NDArray[np.int32], geometry: Geometry | None
-) -> NDArray[np.uint8] | None:
-    if rows is None or geometry is None:
-        return None
-    from producers.encoders import resize  # torch, which decoding processes do without
-
-    return resize.resize_images(rows, sizes, geometry)
+def _decode_into_buffer(
+    address: BufferAddress, start: int, sources: Sequence[Source], geometry: Geometry
+) -> _DecodedPart:
+    """Decode images into a shared buffer, from row `start`."""
+    return _decode_into_rows(map_buffer(address)[start : start + len(sources)], sources, geometry)
 
 
-def _most(geometry: Geometry) -> int:
-    """Bytes of a slab's row: a picture as cut, or one that is decoded with no more to spare than is wanted."""
-    return 3 * max(geometry.height * geometry.width, min_decoded_side(geometry.side) ** 2)
-
-
-def _decode_into(place: BufferAddress, start: int, sources: Sequence[Source], geometry: Geometry) -> _Part:
-    """Decode pictures into rows `start` onwards of a slab."""
-    return _decode(map_buffer(place)[start : start + len(sources)], sources, geometry)
-
-
-def _decode(rows: NDArray[np.uint8], sources: Sequence[Source], geometry: Geometry) -> _Part:
-    """Decode pictures into `rows` [sources, most], and cut those that are large."""
-    began = time.perf_counter()
+def _decode_into_rows(rows: NDArray[np.uint8], sources: Sequence[Source], geometry: Geometry) -> _DecodedPart:
+    """Decode images into `rows` [sources, row_bytes]; resize those that do not fit, or that torch cannot resize."""
+    start = time.perf_counter()
     sizes, usable, refused = np.zeros((len(sources), 2), np.int32), np.ones(len(sources), bool), []
     for row, source in enumerate(sources):
         try:
-            picture = open_pixels(source, side=geometry.side)
-            if picture.size <= rows.shape[1] and geometry.resample in CUT_LATER:
-                sizes[row] = picture.shape[:2]
+            pixels = open_pixels(source, side=geometry.side)
+            if pixels.size <= rows.shape[1] and geometry.resample in TORCH_MODES:
+                sizes[row] = pixels.shape[:2]
             else:
-                picture = geometry.cut(Image.fromarray(picture))
-            rows[row, : picture.size] = picture.ravel()
+                pixels = geometry.apply(Image.fromarray(pixels))
+            rows[row, : pixels.size] = pixels.ravel()
         except UnusableImageError as error:
             rows[row, : 3 * geometry.height * geometry.width] = 0
             usable[row] = False
             refused.append(error)
-    return _Part((), sizes, usable, tuple(refused), time.perf_counter() - began)
+    return _DecodedPart((), sizes, usable, tuple(refused), time.perf_counter() - start)
 
 
-def _open(sources: Sequence[Source]) -> _Part:
-    """Decode pictures and leave them as they are."""
-    began = time.perf_counter()
+def _decode_without_resizing(sources: Sequence[Source]) -> _DecodedPart:
+    start = time.perf_counter()
     images, usable, refused = [], np.ones(len(sources), bool), []
     for row, source in enumerate(sources):
         try:
@@ -289,4 +302,4 @@ def _open(sources: Sequence[Source]) -> _Part:
         except UnusableImageError as error:
             usable[row] = False
             refused.append(error)
-    return _Part(images, np.empty((0, 2), np.int32), usable, tuple(refused), time.perf_counter() - began)
+    return _DecodedPart(images, np.empty((0, 2), np.int32), usable, tuple(refused), time.perf_counter() - start)

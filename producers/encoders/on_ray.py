@@ -1,14 +1,13 @@
-"""`encode_chunks` on a Ray cluster: pictures decoded by its processors, the encoder held by actors.
+"""`pipeline.encode_chunks` on a Ray cluster: tasks decode images, actors hold the encoder.
 
-The rows are read by the program that commits what came of them, part by part, a bounded number ahead: a dataset of
-Ray Data would load the encoder anew for each stretch of rows that is handed to it, so these are Ray's tasks and actors
-themselves. A task or an actor that is lost with its machine is done again elsewhere.
+The program that commits the vectors also reads the catalogue rows, and submits them part by part, a bounded number
+ahead. Ray Data is not used, because it would load the encoder again for every group of rows that is submitted. Ray
+repeats a task or restarts an actor that is lost with its machine.
 """
 
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from datetime import datetime
 from functools import cached_property
 from itertools import cycle
 from pathlib import Path
@@ -20,67 +19,74 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from feature_repo.distributed import cluster
-from feature_repo.errors import VitrineError
+from feature_repo.errors import EncoderMismatchError, UnavailableError, VitrineError
 from producers.encoders import load
 from producers.encoders.encoder import Encoder
-from producers.encoders.pipeline import ZERO_SECONDS, DecodedRows, EncodedChunk, StageSeconds, decode_rows, encode_rows
+from producers.encoders.pipeline import (
+    ZERO_SECONDS,
+    DecodedRows,
+    EncodedChunk,
+    StageSeconds,
+    decode_rows,
+    encode_rows,
+)
 from producers.encoders.prefetch import iterate_in_background
 
 ROWS_PER_PART = 512
-"""Rows that a task decodes: 77 MB of pictures at 224 pixels."""
-AHEAD = 2
-"""Parts on their way for each processor and each actor."""
+"""Rows that a task decodes: 77 MB of pixels at 224 x 224."""
+PARTS_AHEAD = 2
+"""Unfinished parts per CPU and per actor."""
 
 
 def encode_chunks(
-    chunks: Iterable[pa.Table], encoder: Encoder, path_or_name: str, now: datetime
+    chunks: Iterable[pa.Table], encoder: Encoder, path_or_name: str
 ) -> Generator[EncodedChunk, None, None]:
-    """As `pipeline.encode_chunks`, on the cluster that the program is connected to.
+    """Encode like `pipeline.encode_chunks`, on the cluster that this program is connected to.
 
-    There is an actor for each GPU, or where there is none for every second processor; the others decode.
+    There is one actor per GPU. A cluster without a GPU has one actor per two CPUs; the other CPUs decode.
 
     Args:
-        chunks: see there; files that they name lie under the same path on every machine.
-        encoder: as opened here; each actor opens its own.
-        path_or_name: from where, on every machine.
-        now: the created timestamp.
+        chunks: see `pipeline.encode_chunks`. Image paths must be valid on every machine of the cluster.
+        encoder: the encoder as loaded by this program; each actor loads its own.
+        path_or_name: where each machine loads the encoder from. A directory is made an absolute path.
 
     Raises:
-        VitrineError: as a task raised it, a machine has another encoder there, or the cluster was lost.
+        EncoderMismatchError: a machine of the cluster has another encoder under `path_or_name`.
+        UnavailableError: the cluster lost the rows.
+        VitrineError: as raised in a task or an actor.
     """
-    return iterate_in_background(_embedded(iter(chunks), encoder, path_or_name, now))
+    return iterate_in_background(_encode(iter(chunks), encoder, path_or_name))
 
 
 class _Actor:
-    """An encoder of its own on some machine, opened once."""
+    """An encoder on some machine, loaded once."""
 
     def __init__(self, path_or_name: str, version: str) -> None:
         self._path_or_name = path_or_name
         self._version = version
 
-    @cached_property  # with the first rows: Ray does not hand on what is raised while an actor is made
+    @cached_property  # loaded with the first rows: Ray does not pass on what an actor raises while it is created
     def _encoder(self) -> Encoder:
-        model = load(self._path_or_name)
-        if model.version != self._version:
-            raise VitrineError(
-                f"encoder {self._path_or_name} is {model.version} on a machine of the cluster and {self._version} "
+        encoder = load(self._path_or_name)
+        if encoder.version != self._version:
+            raise EncoderMismatchError(
+                f"encoder {self._path_or_name} is {encoder.version} on a machine of the cluster and {self._version} "
                 "here; put the same directory on each, or on a shared disk"
             )
-        return model
+        return encoder
 
-    def encode(self, part: DecodedRows, now: datetime) -> EncodedChunk:
-        return encode_rows(part, self._encoder, now)
+    def encode(self, decoded: DecodedRows) -> EncodedChunk:
+        return encode_rows(decoded, self._encoder)
 
 
-def _embedded(chunks: Iterator[pa.Table], encoder: Encoder, path_or_name: str, now: datetime) -> Iterator[EncodedChunk]:
+def _encode(chunks: Iterator[pa.Table], encoder: Encoder, path_or_name: str) -> Iterator[EncodedChunk]:
     if Path(path_or_name).is_dir():
         path_or_name = str(Path(path_or_name).resolve())
     decode = ray.remote(num_cpus=1)(decode_rows)
-    actors = _actors(
-        path_or_name, encoder.version
-    )  # they end with this frame, when they have done what they were given
-    most, turns = AHEAD * (cluster.count_cpus() + len(actors)), cycle(actors)
-    waiting: deque[tuple[list[Any], StageSeconds]] = deque()
+    # The actors end when this frame is released and they have done what was submitted.
+    actors = _start_actors(path_or_name, encoder.version)
+    max_unfinished, next_actor = PARTS_AHEAD * (cluster.count_cpus() + len(actors)), cycle(actors)
+    pending: deque[tuple[list[Any], StageSeconds]] = deque()
     unfinished: list[Any] = []
     while True:
         start = time.perf_counter()
@@ -90,42 +96,45 @@ def _embedded(chunks: Iterator[pa.Table], encoder: Encoder, path_or_name: str, n
         read = StageSeconds(read=time.perf_counter() - start)
         parts: list[Any] = []
         for first in range(0, max(len(chunk), 1), ROWS_PER_PART):
-            if len(unfinished) >= most:
-                _, unfinished = ray.wait(unfinished, num_returns=len(unfinished) - most + 1, fetch_local=False)
+            if len(unfinished) >= max_unfinished:
+                excess = len(unfinished) - max_unfinished + 1
+                _, unfinished = ray.wait(unfinished, num_returns=excess, fetch_local=False)
             rows = np.arange(first, min(first + ROWS_PER_PART, len(chunk)))
-            part = chunk.take(pa.array(rows))  # a slice would travel with the whole chunk that it is a view of
-            pictures = decode.remote(part, encoder.geometry, images=encoder.has_images)
-            parts.append(next(turns).encode.remote(pictures, now))
+            part = chunk.take(pa.array(rows))  # a slice would be sent with the whole chunk that it is a view of
+            decoded = decode.remote(part, encoder.geometry, has_images=encoder.has_images)
+            parts.append(next(next_actor).encode.remote(decoded))
             unfinished.append(parts[-1])
-        waiting.append((parts, read))
-        if len(waiting) > 1:  # the cluster has the next to do while this one is joined and committed
-            yield _joined(*waiting.popleft())
-    while waiting:
-        yield _joined(*waiting.popleft())
+        pending.append((parts, read))
+        if len(pending) > 1:  # the cluster works on the next chunk while this one is joined and committed
+            yield _join_parts(*pending.popleft())
+    while pending:
+        yield _join_parts(*pending.popleft())
 
 
-def _actors(path_or_name: str, version: str) -> list[Any]:
+def _start_actors(path_or_name: str, version: str) -> list[Any]:
     gpus, cpus = int(ray.cluster_resources().get("GPU", 0)), cluster.count_cpus()
-    # An actor that held the only processor would leave none to decode.
-    wants = {"num_gpus": 1, "num_cpus": 0} if gpus else {"num_cpus": 1 if cpus > 1 else 0}
-    actor: Any = ray.remote(**wants, max_restarts=-1, max_task_retries=-1)(_Actor)
+    # On a cluster with one CPU the actor reserves none, else no CPU would be left to decode.
+    resources = {"num_gpus": 1, "num_cpus": 0} if gpus else {"num_cpus": 1 if cpus > 1 else 0}
+    actor: Any = ray.remote(**resources, max_restarts=-1, max_task_retries=-1)(_Actor)
     return [actor.remote(path_or_name, version) for _ in range(gpus or max(1, cpus // 2))]
 
 
-def _joined(parts: list[Any], read: StageSeconds) -> EncodedChunk:
-    """What came of the parts of a chunk."""
+def _join_parts(parts: list[Any], read: StageSeconds) -> EncodedChunk:
+    """Wait for the parts of a chunk, and concatenate them."""
     try:
-        made: list[EncodedChunk] = ray.get(parts)
+        chunks: list[EncodedChunk] = ray.get(parts)
     except RayTaskError as error:
         if not isinstance(error.cause, VitrineError):
             raise
-        raise VitrineError(str(error.cause)) from error
+        raise type(error.cause)(str(error.cause)) from error
     except RayError as error:
-        raise VitrineError(
-            f"the Ray cluster lost what it was to encode ({' '.join(str(error).split())[:300]}); run this again"
+        raise UnavailableError(
+            f"the Ray cluster lost rows that it was to encode ({' '.join(str(error).split())[:300]}); run this again"
         ) from error
     return EncodedChunk(
-        pa.concat_tables([part.rows for part in made]),
-        tuple(unusable for part in made for unusable in part.unusable),
-        sum((part.seconds for part in made), ZERO_SECONDS) + read,
+        pa.concat_tables([chunk.catalogue for chunk in chunks]),
+        np.concatenate([chunk.image for chunk in chunks]),
+        np.concatenate([chunk.text for chunk in chunks]),
+        tuple(unusable for chunk in chunks for unusable in chunk.unusable),
+        sum((chunk.seconds for chunk in chunks), ZERO_SECONDS) + read,
     )

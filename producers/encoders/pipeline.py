@@ -1,10 +1,10 @@
-"""Catalogue rows to embedding rows, Arrow to Arrow: what a machine that only encodes has to run.
+"""Encode catalogue rows chunk by chunk, and build embedding rows of the vectors.
 
-It reads and writes no store; on a GPU machine the catalogue comes as Parquet and the rows go out as Parquet.
+The module reads and writes no store, so a machine that only encodes can run it:
 
     with open_decoding_pool() as pool:
-        for made in encode_chunks(chunks, encoder, pool, now):
-            commit(made.rows)   # the next chunks are decoded and encoded meanwhile
+        for chunk in encode_chunks(chunks, encoder, pool):
+            write(build_embedding_rows(chunk, encoder, now))  # the next chunks are decoded and encoded meanwhile
 """
 
 import time
@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -35,29 +35,31 @@ NOTHING_USABLE = "neither image nor title could be encoded: no row"
 
 @dataclass(frozen=True)
 class Unusable:
-    """A picture or a title that gave no vector."""
+    """An image or a title that has no vector."""
 
     product_id: str
     column: str
+    """`image`, `title`, or `image, title` if the product has no vector at all."""
     reason: str
     value: str | None
+    """The title, or the path or size of the image; None if the reason says everything."""
 
 
 class StageSeconds(NamedTuple):
-    """Where the time went. The stages run beside each other, so their sum is more than the time on the clock."""
+    """Seconds per stage. The stages overlap, so their sum exceeds the elapsed time."""
 
     read: float = 0.0
-    """Until the rows were there."""
+    """Waiting for catalogue rows."""
     decode: float = 0.0
-    """In decoding processes, all of them added up."""
+    """In decoding processes, summed over all of them."""
     wait: float = 0.0
-    """For decoded pictures: where this is long, decoding is what limits the run."""
+    """Waiting for decoded images. If it is long, decoding limits the run."""
     encode: float = 0.0
-    """In the model; once, where it is at several batches."""
+    """In the model. Time in which several batches are encoded at once counts once."""
     write: float = 0.0
-    """Until the rows were committed: whoever writes them says so."""
+    """Committing rows; set by the caller that writes them."""
 
-    def __add__(self, other: "StageSeconds") -> "StageSeconds":  # type: ignore[override]  # a sum, where tuples are joined
+    def __add__(self, other: "StageSeconds") -> "StageSeconds":  # type: ignore[override]  # sums, does not join
         return StageSeconds(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
     def __str__(self) -> str:
@@ -70,251 +72,265 @@ ZERO_SECONDS = StageSeconds()
 
 @dataclass(frozen=True)
 class EncodedChunk:
-    """What came of some catalogue rows."""
+    """Vectors of a chunk of n catalogue rows, row by row."""
 
-    rows: pa.Table
-    """schema.PRODUCT_EMBEDDING, in the order of the catalogue rows that gave a vector."""
-    unusable: tuple[Unusable, ...]
+    catalogue: pa.Table
+    """The n rows, without `image_bytes`."""
+    image: Vectors
+    """Unit rows [n, dim]; NaN where the image is missing or unusable, or the encoder has no image tower."""
+    text: Vectors
+    """Unit rows [n, dim]; NaN where the title is missing or unusable."""
+    unusable: tuple[Unusable, ...] = ()
+    """Images and titles that were present but gave no vector."""
     seconds: StageSeconds = ZERO_SECONDS
 
 
-def encode_chunk(catalogue: pa.Table, encoder: Encoder, pool: ProcessPoolExecutor, now: datetime) -> EncodedChunk:
-    """Encode and fuse rows of the catalogue: `encode_chunks` of one chunk."""
-    return next(_embedded(iter([catalogue]), encoder, pool, now))
+@dataclass(frozen=True)
+class EmbeddingRows:
+    """Rows of the table `product_embedding`, and what gave no vector."""
+
+    rows: pa.Table
+    """schema.PRODUCT_EMBEDDING."""
+    unusable: tuple[Unusable, ...]
+
+
+def build_embedding_rows(chunk: EncodedChunk, encoder: Encoder, now: datetime) -> EmbeddingRows:
+    """Build one embedding row for each catalogue row that has at least one vector, in their order.
+
+    A row without any vector is left out and added to `unusable` with the reason NOTHING_USABLE.
+
+    Args:
+        chunk: `catalogue` needs product_id and event_timestamp; HASH_COLUMNS are copied if present, else null.
+        encoder: the encoder that made the vectors.
+        now: the created timestamp, with a time zone.
+    """
+    has_image, has_text = ~np.isnan(chunk.image[:, 0]), ~np.isnan(chunk.text[:, 0])
+    kept = has_image | has_text
+    count = int(kept.sum())
+    columns = {
+        "image_vector": _to_lists(chunk.image[kept]),
+        "text_vector": _to_lists(chunk.text[kept]),
+        "fused_vector": _to_lists(fuse(chunk.image, chunk.text, SAME_PRODUCT, encoder.space)[kept]),
+        "similar_vector": _to_lists(fuse(chunk.image, chunk.text, SIMILAR)[kept]),
+        "has_image": has_image[kept],
+        "has_text": has_text[kept],
+        "encoder_version": pa.repeat(encoder.version, count),
+        schema.CREATED_TIMESTAMP: pa.repeat(pa.scalar(now, schema.TIMESTAMP), count),
+    }
+    for name in (schema.PRODUCT_ID, schema.EVENT_TIMESTAMP, *HASH_COLUMNS):
+        is_present = name in chunk.catalogue.column_names or name not in HASH_COLUMNS
+        columns[name] = chunk.catalogue.column(name).filter(pa.array(kept)) if is_present else pa.nulls(count)
+    rows = pa.table({name: columns[name] for name in schema.PRODUCT_EMBEDDING.names}).cast(schema.PRODUCT_EMBEDDING)
+    without_vector = tuple(
+        Unusable(_product_id(chunk.catalogue, row), "image, title", NOTHING_USABLE, None)
+        for row in np.flatnonzero(~kept)
+    )
+    return EmbeddingRows(rows, chunk.unusable + without_vector)
+
+
+def encode_chunk(catalogue: pa.Table, encoder: Encoder, pool: ProcessPoolExecutor) -> EncodedChunk:
+    """Encode the images and titles of one chunk; see `encode_chunks`."""
+    return next(_encode(iter([catalogue]), encoder, pool))
 
 
 def encode_chunks(
-    chunks: Iterable[pa.Table], encoder: Encoder, pool: ProcessPoolExecutor, now: datetime
+    chunks: Iterable[pa.Table], encoder: Encoder, pool: ProcessPoolExecutor
 ) -> Generator[EncodedChunk, None, None]:
-    """Encode and fuse rows of the catalogue, chunk by chunk in order, one `Embedded` for each.
+    """Encode the images and titles of catalogue rows; yields one `EncodedChunk` per chunk, in order.
 
-    Reading, decoding, encoding and whatever the caller does with a chunk overlap: while it commits one, the next is
-    encoded, the pictures of the one after are decoded and that after them is read, each in a thread of its own.
+    The stages overlap. While the caller writes one chunk, the next is encoded, the images of the one after it are
+    decoded, and the chunk after that is read, each in a thread of its own. Closing the generator ends the threads.
 
     Args:
-        chunks: with the columns product_id, title, image, image_bytes and event_timestamp of schema.CATALOGUE, a few
-            thousand rows each. Read from another thread, a little ahead of what is encoded.
-        encoder: without an image tower, pictures are left alone. Nobody else may call it meanwhile.
-        pool: of `open_decoding_pool`.
-        now: the created timestamp.
+        chunks: tables with the columns product_id, title, image, image_bytes and event_timestamp of schema.CATALOGUE,
+            a few thousand rows each. An image is taken from `image_bytes`, or from the path in `image` where that is
+            null. The iterable is read from another thread.
+        encoder: if it has no image tower, images are ignored. It must not be used elsewhere meanwhile.
+        pool: processes that decode images, from `open_decoding_pool`.
+
+    Raises:
+        BaseException: what `chunks` or the encoder raised. Unusable images and titles raise nothing; see `unusable`.
     """
-    return iterate_in_background(_embedded(iter(chunks), encoder, pool, now))
+    return iterate_in_background(_encode(iter(chunks), encoder, pool))
 
 
 @dataclass(frozen=True)
 class DecodedRows:
-    """Rows of the catalogue whose pictures are decoded, on the way to a process that has the encoder."""
+    """Catalogue rows with decoded images, on their way to a process that has the encoder."""
 
     catalogue: pa.Table
-    """Without the bytes of pictures."""
-    rows: NDArray[np.int64]
-    """Those with a picture, in it."""
-    refused: Sequence[Source]
-    """[rows] sources of the unusable pictures, nothing of the others."""
-    pictures: DecodedBatch[Any]
-    """Of the rows; without a key."""
+    """The rows, without `image_bytes`."""
+    row_index: NDArray[np.int64]
+    """Rows of `catalogue` that have an image."""
+    sources: Sequence[Source]
+    """Paths or bytes of the unusable ones of these images, empty bytes for the usable."""
+    images: DecodedBatch[Any]
+    """Without a key."""
 
 
-def decode_rows(catalogue: pa.Table, geometry: Geometry | None, *, images: bool) -> DecodedRows:
-    """The first half of `embed`, in this process.
+def decode_rows(catalogue: pa.Table, geometry: Geometry | None, *, has_images: bool) -> DecodedRows:
+    """Decode the images of some hundred catalogue rows in this process.
 
     Args:
-        catalogue: see `encode_chunks`; some hundred rows.
-        geometry: of the encoder.
-        images: whether the encoder has an image tower.
+        catalogue: see `encode_chunks`.
+        geometry: the encoder's.
+        has_images: whether the encoder has an image tower. If not, no image is decoded.
     """
-    rows, sources = _sources(catalogue) if images else (np.empty(0, np.int64), [])
-    batch = decode_in_process(sources, geometry)
-    refused = [b"" if usable else source for source, usable in zip(sources, batch.usable, strict=True)]
-    return DecodedRows(catalogue.drop_columns(["image_bytes"]), rows, refused, batch)
+    row_index, sources = _find_images(catalogue) if has_images else (np.empty(0, np.int64), [])
+    images = decode_in_process(sources, geometry)
+    refused = [b"" if usable else source for source, usable in zip(sources, images.usable, strict=True)]
+    return DecodedRows(catalogue.drop_columns(["image_bytes"]), row_index, refused, images)
 
 
-def encode_rows(part: DecodedRows, encoder: Encoder, now: datetime) -> EncodedChunk:
-    """The second half, wherever the first was done."""
-    image, text = np.full((2, len(part.catalogue), encoder.dim), np.nan, np.float32)
-    key = _Pictures(_Chunk(part.catalogue, image, text), part.rows, part.refused, first=True, last=True)
-    batch = replace(part.pictures, key=key)
-    made = _told(batch, _encode(batch, encoder), 0.0, encoder, now)
-    assert made is not None  # the first batch is the last
-    return made
+def encode_rows(decoded: DecodedRows, encoder: Encoder) -> EncodedChunk:
+    """Encode what `decode_rows` returned, possibly on another machine."""
+    chunk = _PartialChunk.allocate(decoded.catalogue, encoder.dim)
+    key = _ImageBatch(chunk, decoded.row_index, decoded.sources, is_first=True, is_last=True)
+    batch = replace(decoded.images, key=key)
+    return _add_batch(batch, _encode_batch(batch, encoder), 0.0)
 
 
 @dataclass
-class _Chunk:
-    """Rows on their way."""
+class _PartialChunk:
+    """A chunk of which some image batches are still to be encoded."""
 
     catalogue: pa.Table
     image: Vectors
     text: Vectors
-    bad: list[Unusable] = field(default_factory=list)
+    unusable: list[Unusable] = field(default_factory=list)
     seconds: StageSeconds = ZERO_SECONDS
 
+    @classmethod
+    def allocate(cls, catalogue: pa.Table, dim: int) -> Self:
+        """Return a chunk without any vector."""
+        image, text = np.full((2, len(catalogue), dim), np.nan, np.float32)
+        return cls(catalogue, image, text)
 
-class _Pictures(NamedTuple):
-    """A batch of a chunk's pictures."""
 
-    chunk: _Chunk
-    rows: NDArray[np.int64]
-    """Of the chunk [asked]."""
+class _ImageBatch(NamedTuple):
+    """Some images of a chunk; a chunk without images has one empty batch."""
+
+    chunk: _PartialChunk
+    row_index: NDArray[np.int64]
+    """Rows of the chunk [images]."""
     sources: Sequence[Source]
-    first: bool
-    last: bool
+    is_first: bool
+    is_last: bool
 
 
-class _Encoded(NamedTuple):
-    """What is said of a batch whose vectors are in its chunk."""
+class _BatchResult(NamedTuple):
+    """What is known of a batch whose vectors are in its chunk."""
 
-    bad: list[Unusable]
-    began: float
-    ended: float
-
-
-def _embedded(
-    chunks: Iterator[pa.Table], encoder: Encoder, pool: ProcessPoolExecutor, now: datetime
-) -> Iterator[EncodedChunk]:
-    asked = ((pictures, pictures.sources) for pictures in iterate_in_background(_pictures(chunks, encoder)))
-    batches = decode_batches(asked, encoder.geometry, pool, size=encoder.images_at_once)
-    until = 0.0
-    for batch, said in map_in_threads(lambda batch: _encode(batch, encoder), batches, encoder.callers):
-        made = _told(batch, said, until, encoder, now)
-        until = max(until, said.ended)
-        if made is not None:
-            yield made
+    unusable: list[Unusable]
+    start: float
+    end: float
 
 
-def _encode(batch: DecodedBatch[_Pictures], encoder: Encoder) -> _Encoded:
-    """Encode a batch of a chunk, with the first the titles."""
-    chunk, began = batch.key.chunk, time.perf_counter()
-    bad = _encode_titles(chunk, encoder) if batch.key.first else []  # the workers get ahead meanwhile
-    bad += _encode_pictures(batch, encoder)
-    return _Encoded(bad, began, time.perf_counter())
+def _encode(chunks: Iterator[pa.Table], encoder: Encoder, pool: ProcessPoolExecutor) -> Iterator[EncodedChunk]:
+    requests = ((images, images.sources) for images in iterate_in_background(_split_chunks(chunks, encoder)))
+    batches = decode_batches(requests, encoder.geometry, pool, size=encoder.image_batch_size)
+    previous_end = 0.0
+    for batch, result in map_in_threads(lambda each: _encode_batch(each, encoder), batches, encoder.concurrent_calls):
+        chunk = _add_batch(batch, result, previous_end)
+        previous_end = max(previous_end, result.end)
+        if batch.key.is_last:
+            yield chunk
 
 
-def _told(
-    batch: DecodedBatch[_Pictures], said: _Encoded, until: float, encoder: Encoder, now: datetime
-) -> EncodedChunk | None:
-    """Batch after batch what came of it; with the last its chunk is done.
-
-    Args:
-        until: when the batches before were encoded.
-    """
-    chunk = batch.key.chunk
-    chunk.bad += said.bad
-    encode = max(0.0, said.ended - max(said.began, until))
-    chunk.seconds += StageSeconds(decode=batch.decoding, wait=batch.waiting, encode=encode)
-    if not batch.key.last:
-        return None
-    rows = _rows(chunk, encoder, now)
-    return EncodedChunk(rows, tuple(chunk.bad), chunk.seconds)
-
-
-def _pictures(chunks: Iterator[pa.Table], encoder: Encoder) -> Iterator[_Pictures]:
-    """The pictures of each chunk in batches: one batch at the least, be it empty."""
+def _split_chunks(chunks: Iterator[pa.Table], encoder: Encoder) -> Iterator[_ImageBatch]:
+    """Split the images of each chunk into batches of `encoder.image_batch_size`."""
     while True:
         start = time.perf_counter()
         catalogue = next(chunks, None)
         if catalogue is None:
             return
-        rows, sources = _sources(catalogue) if encoder.has_images else (np.empty(0, np.int64), [])
-        image, text = np.full((2, len(catalogue), encoder.dim), np.nan, np.float32)
-        chunk = _Chunk(catalogue, image, text, seconds=StageSeconds(read=time.perf_counter() - start))
-        size = encoder.images_at_once
-        for place in range(0, max(len(rows), 1), size):
-            yield _Pictures(
-                chunk, rows[place : place + size], sources[place : place + size], place == 0, place + size >= len(rows)
-            )
+        row_index, sources = _find_images(catalogue) if encoder.has_images else (np.empty(0, np.int64), [])
+        chunk = _PartialChunk.allocate(catalogue, encoder.dim)
+        chunk.seconds = StageSeconds(read=time.perf_counter() - start)
+        size = encoder.image_batch_size
+        for first in range(0, max(len(row_index), 1), size):
+            end = first + size
+            yield _ImageBatch(chunk, row_index[first:end], sources[first:end], first == 0, end >= len(row_index))
 
 
-def _sources(catalogue: pa.Table) -> tuple[NDArray[np.int64], list[Source]]:
-    """Rows that have a picture, and its bytes or its path."""
+def _find_images(catalogue: pa.Table) -> tuple[NDArray[np.int64], list[Source]]:
+    """Return the rows that have an image, and the bytes or the path of each image."""
     contents, paths = (catalogue.column(name).combine_chunks() for name in ("image_bytes", "image"))
-    there = pc.or_(contents.is_valid(), paths.is_valid())
+    has_image = pc.or_(contents.is_valid(), paths.is_valid())
     sources: list[Source] = [
         content if content is not None else Path(path)
-        for content, path in zip(contents.filter(there).to_pylist(), paths.filter(there).to_pylist(), strict=True)
+        for content, path in zip(
+            contents.filter(has_image).to_pylist(), paths.filter(has_image).to_pylist(), strict=True
+        )
     ]
-    return np.flatnonzero(there), sources
+    return np.flatnonzero(has_image), sources
 
 
-def _encode_titles(chunk: _Chunk, encoder: Encoder) -> list[Unusable]:
+def _encode_batch(batch: DecodedBatch[_ImageBatch], encoder: Encoder) -> _BatchResult:
+    """Encode the images of a batch, and with the first batch of a chunk its titles."""
+    start = time.perf_counter()
+    # Titles first: meanwhile the decoding processes get ahead.
+    unusable = _encode_titles(batch.key.chunk, encoder) if batch.key.is_first else []
+    unusable += _encode_images(batch, encoder)
+    return _BatchResult(unusable, start, time.perf_counter())
+
+
+def _add_batch(batch: DecodedBatch[_ImageBatch], result: _BatchResult, previous_end: float) -> EncodedChunk:
+    """Add a batch's refusals and times to its chunk, and return the chunk as far as it is encoded.
+
+    Args:
+        previous_end: when the previous batches were encoded, so that overlapping time counts once.
+    """
+    chunk = batch.key.chunk
+    chunk.unusable += result.unusable
+    encode = max(0.0, result.end - max(result.start, previous_end))
+    chunk.seconds += StageSeconds(decode=batch.decode_seconds, wait=batch.wait_seconds, encode=encode)
+    columns = [name for name in chunk.catalogue.column_names if name != "image_bytes"]
+    return EncodedChunk(chunk.catalogue.select(columns), chunk.image, chunk.text, tuple(chunk.unusable), chunk.seconds)
+
+
+def _encode_titles(chunk: _PartialChunk, encoder: Encoder) -> list[Unusable]:
     titles = chunk.catalogue.column("title")
-    rows = np.flatnonzero(titles.is_valid())
-    chunk.text[rows] = encoder.encode_texts(titles.drop_null().to_pylist())
+    row_index = np.flatnonzero(titles.is_valid())
+    chunk.text[row_index] = encoder.encode_texts(titles.drop_null().to_pylist())
     return [
-        Unusable(_product(chunk, row), "title", NO_VECTOR, titles[int(row)].as_py())
-        for row in rows[np.isnan(chunk.text[rows, 0])]
+        Unusable(_product_id(chunk.catalogue, row), "title", NO_VECTOR, titles[int(row)].as_py())
+        for row in row_index[np.isnan(chunk.text[row_index, 0])]
     ]
 
 
-def _encode_pictures(batch: DecodedBatch[_Pictures], encoder: Encoder) -> list[Unusable]:
-    chunk, rows, sources, _, _ = batch.key
+def _encode_images(batch: DecodedBatch[_ImageBatch], encoder: Encoder) -> list[Unusable]:
+    chunk, row_index, sources, _, _ = batch.key
     if batch.pixels is not None:
         vectors = encoder.encode_pixels(batch.pixels)[batch.usable]
     else:
         vectors = encoder.encode_images(batch.images) if batch.images else np.empty((0, encoder.dim), np.float32)
-    chunk.image[rows[batch.usable]] = vectors
+    chunk.image[row_index[batch.usable]] = vectors
     refused = [
-        Unusable(_product(chunk, rows[place]), "image", error.reason, _named(sources[int(place)], error))
-        for place, error in zip(np.flatnonzero(~batch.usable), batch.refused, strict=True)
+        Unusable(
+            _product_id(chunk.catalogue, row_index[number]), "image", error.reason, _describe(sources[number], error)
+        )
+        for number, error in zip(np.flatnonzero(~batch.usable).tolist(), batch.refused, strict=True)
     ]
-    nothing = rows[batch.usable][np.isnan(vectors[:, 0])]
-    return refused + [Unusable(_product(chunk, row), "image", NO_VECTOR, None) for row in nothing]
+    without_vector = row_index[batch.usable][np.isnan(vectors[:, 0])]
+    return refused + [Unusable(_product_id(chunk.catalogue, row), "image", NO_VECTOR, None) for row in without_vector]
 
 
-def _rows(chunk: _Chunk, encoder: Encoder, now: datetime) -> pa.Table:
-    """schema.PRODUCT_EMBEDDING of the rows that have a vector; the others are told among the bad."""
-    nothing = np.isnan(chunk.image[:, 0]) & np.isnan(chunk.text[:, 0])
-    for row in np.flatnonzero(nothing):
-        chunk.bad.append(Unusable(_product(chunk, row), "image, title", NOTHING_USABLE, None))
-    return build_embedding_rows(chunk.catalogue, chunk.image, chunk.text, encoder, now)
+def _product_id(catalogue: pa.Table, row: np.int64) -> str:
+    return catalogue.column(schema.PRODUCT_ID)[int(row)].as_py()
 
 
-def _product(chunk: _Chunk, row: np.int64) -> str:
-    return chunk.catalogue.column(schema.PRODUCT_ID)[int(row)].as_py()
-
-
-def _named(source: Source, error: UnusableImageError) -> str:
+def _describe(source: Source, error: UnusableImageError) -> str:
+    """Return the path of an image, or its size in bytes, and the detail of the error."""
     name = f"{len(source):,} bytes" if isinstance(source, bytes) else str(source)
     return f"{name} ({error.detail})" if error.detail else name
 
 
-def build_embedding_rows(
-    catalogue: pa.Table, image: Vectors, text: Vectors, encoder: Encoder, now: datetime
-) -> pa.Table:
-    """schema.PRODUCT_EMBEDDING, in the order of the catalogue rows that have a vector.
-
-    Args:
-        catalogue: [n] with product_id and event_timestamp; HASHES are taken over where it has them.
-        image: [n, dim] unit rows, NaN where there is none.
-        text: the same.
-        encoder: whose rows these are.
-        now: the created timestamp.
-    """
-    has_image, has_text = ~np.isnan(image[:, 0]), ~np.isnan(text[:, 0])
-    some = has_image | has_text
-    columns = {
-        "image_vector": _lists(image[some]),
-        "text_vector": _lists(text[some]),
-        "fused_vector": _lists(fuse(image, text, SAME_PRODUCT, encoder.space)[some]),
-        "similar_vector": _lists(fuse(image, text, SIMILAR)[some]),
-        "has_image": has_image[some],
-        "has_text": has_text[some],
-        "encoder_version": pa.repeat(encoder.version, int(some.sum())),
-        schema.CREATED_TIMESTAMP: pa.repeat(pa.scalar(now, schema.TIMESTAMP), int(some.sum())),
-    }
-    for name in (schema.PRODUCT_ID, schema.EVENT_TIMESTAMP):
-        columns[name] = catalogue.column(name).filter(pa.array(some))
-    for name in HASH_COLUMNS:
-        there = name in catalogue.column_names
-        columns[name] = catalogue.column(name).filter(pa.array(some)) if there else pa.nulls(int(some.sum()))
-    return pa.table({name: columns[name] for name in schema.PRODUCT_EMBEDDING.names}).cast(schema.PRODUCT_EMBEDDING)
-
-
-def _lists(rows: Vectors) -> pa.Array:
-    """Rows as lists, null where they are NaN."""
-    missing = np.isnan(rows[:, 0])
-    lengths = np.where(missing, 0, rows.shape[1])
+def _to_lists(rows: Vectors) -> pa.Array:
+    """Convert rows [n, dim] to lists; NaN rows become null."""
+    is_null = np.isnan(rows[:, 0])
+    lengths = np.where(is_null, 0, rows.shape[1])
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     return pa.ListArray.from_arrays(
-        pa.array(offsets), pa.array(rows[~missing].reshape(-1)), type=schema.VECTOR, mask=pa.array(missing)
+        pa.array(offsets), pa.array(rows[~is_null].reshape(-1)), type=schema.VECTOR, mask=pa.array(is_null)
     )

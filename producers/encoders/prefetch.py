@@ -1,4 +1,4 @@
-"""One stage of a run beside the next: an iterator driven from threads of its own, a few items ahead of its reader."""
+"""Run the stages of a pipeline side by side: compute items in other threads while the reader works on earlier ones."""
 
 import threading
 from collections import deque
@@ -11,53 +11,54 @@ Result = TypeVar("Result")
 
 
 def iterate_in_background(items: Iterator[Item], ahead: int = 1) -> Generator[Item, None, None]:
-    """The same items in the same order, computed while the reader is busy with those before.
+    """Yield the same items in the same order, computed in another thread while the reader works on earlier ones.
 
     Args:
-        items: driven from another thread, which ends with it or as soon as the reader stops reading.
-        ahead: how many items may lie ready; with the one in the making, that many more than the reader's own are held.
+        items: iterated in one other thread. The thread ends with it, or when the returned generator is closed; `items`
+            is then closed too, if it has a `close`.
+        ahead: how many finished items may wait for the reader. One more item may be under computation.
 
     Raises:
-        BaseException: whatever `items` raised, at its place in the order.
+        BaseException: what `items` raised, after the items before it.
     """
     ready: deque[Item] = deque()
-    failed: list[BaseException] = []
+    errors: list[BaseException] = []
     changed = threading.Condition()
-    ended = stopped = False
+    is_exhausted = is_stopped = False
 
-    def drive() -> None:
-        nonlocal ended
+    def iterate() -> None:
+        nonlocal is_exhausted
         try:
             for item in items:
                 with changed:
                     ready.append(item)
                     changed.notify_all()
-                    changed.wait_for(lambda: stopped or len(ready) < ahead)
-                    if stopped:
+                    changed.wait_for(lambda: is_stopped or len(ready) < ahead)
+                    if is_stopped:
                         return
-        except BaseException as error:  # it belongs to the reader, whatever it is
-            failed.append(error)
+        except BaseException as error:  # raised again in the reader's thread
+            errors.append(error)
         finally:
             with changed:
-                ended = True
+                is_exhausted = True
                 changed.notify_all()
 
-    thread = threading.Thread(target=drive, name="in_background", daemon=True)
+    thread = threading.Thread(target=iterate, name="iterate_in_background", daemon=True)
     thread.start()
     try:
         while True:
             with changed:
-                changed.wait_for(lambda: ready or ended)
+                changed.wait_for(lambda: ready or is_exhausted)
                 if not ready:
                     break
                 item = ready.popleft()
                 changed.notify_all()
             yield item
-        if failed:
-            raise failed[0]
+        if errors:
+            raise errors[0]
     finally:
         with changed:
-            stopped = True
+            is_stopped = True
             changed.notify_all()
         thread.join()
         close = getattr(items, "close", None)
@@ -68,17 +69,19 @@ def iterate_in_background(items: Iterator[Item], ahead: int = 1) -> Generator[It
 def map_in_threads(
     call: Callable[[Item], Result], items: Iterable[Item], threads: int
 ) -> Generator[tuple[Item, Result], None, None]:
-    """Items in their order, and what a call gives of each; so many calls run at once, and no item is taken for more.
+    """Yield each item and `call(item)`, in the order of the items; up to `threads` calls run at once.
+
+    At most `threads` items are in progress, so `items` is read no further ahead than that.
 
     Raises:
-        BaseException: whatever a call or `items` raised; the calls that have begun are waited for.
+        BaseException: what `items` or a call raised, in order; calls that have started are finished first.
     """
-    under_way: deque[tuple[Item, Future[Result]]] = deque()
-    with ThreadPoolExecutor(threads, "in_threads") as pool:
+    running: deque[tuple[Item, Future[Result]]] = deque()
+    with ThreadPoolExecutor(threads, "map_in_threads") as pool:
         for item in items:
-            under_way.append((item, pool.submit(call, item)))
-            if len(under_way) == threads:
-                done, future = under_way.popleft()
-                yield done, future.result()
-        for done, future in under_way:
-            yield done, future.result()
+            running.append((item, pool.submit(call, item)))
+            if len(running) == threads:
+                first, future = running.popleft()
+                yield first, future.result()
+        for first, future in running:
+            yield first, future.result()

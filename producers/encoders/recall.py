@@ -1,4 +1,4 @@
-"""Text to image recall: does a title find its product's picture among many?"""
+"""Text-to-image recall: the share of titles whose own product's image is among the k nearest images."""
 
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -12,28 +12,27 @@ from producers.encoders.encoder import Encoder, Vectors
 from producers.encoders.image_loader import Source, decode_images
 
 CUTOFFS = (1, 5, 10)
-"""Of the field."""
+"""The usual values of k."""
 
 
 def text_to_image_recall(
-    text: Vectors, image: Vectors, designs: ArrayLike, *, depths: Sequence[int] = CUTOFFS
+    text: Vectors, image: Vectors, designs: ArrayLike, *, cutoffs: Sequence[int] = CUTOFFS
 ) -> dict[int, float]:
-    """Share of titles with a picture of their own design among the k nearest by cosine, for each k of `depths`.
+    """Return recall@k: the share of titles with an image of their own design among the k nearest by cosine.
 
-    It is the field's recall@k: one right picture among the k is enough, however many there are.
+    As is usual in the literature, one right image among the k is enough, however many there are.
 
     Args:
-        text: unit rows [n, d], one per product.
-        image: unit rows [n, d] of the same products: the pool that is searched.
-        designs: [n]; products of one design are right answers for each other, and each for itself.
-        depths: values of k, at least 1; one beyond n searches the whole pool.
+        text: unit rows [n, dim], one per product.
+        image: unit rows [n, dim] of the same products; all of them are searched.
+        designs: [n]; an image is a right answer for every title of the same design, its own included.
+        cutoffs: values of k, at least 1; a value beyond n searches all images.
 
     Returns:
-        k to a share in [0, 1]; NaN for every k where there is no product.
+        Each k with a share in [0, 1]; NaN for every k if there are no products.
 
     Raises:
-        ValueError: the rows do not belong together, or one is not finite: leave products without a picture or a
-            title out, they can neither ask nor answer.
+        ValueError: the shapes do not match, or a vector is not finite. Leave out products without an image or a title.
     """
     groups = np.asarray(designs)
     if text.shape != image.shape or len(groups) != len(text):
@@ -41,44 +40,52 @@ def text_to_image_recall(
             f"text {text.shape}, image {image.shape} and {len(groups)} designs are not of the same products"
         )
     if not (np.isfinite(text).all() and np.isfinite(image).all()):
-        raise ValueError("a vector is not finite: leave products without a picture or a title out")
-    return recall_from_scores(text @ image.T, groups, depths=depths)
+        raise ValueError("a vector is not finite: leave out products without an image or a title")
+    return recall_from_scores(text @ image.T, groups, cutoffs=cutoffs)
 
 
-def recall_from_scores(scores: NDArray, designs: ArrayLike, *, depths: Sequence[int] = CUTOFFS) -> dict[int, float]:
-    """As `text_to_image`, from any scores [titles, pictures] of n products, highest first; every score is finite."""
+def recall_from_scores(scores: NDArray, designs: ArrayLike, *, cutoffs: Sequence[int] = CUTOFFS) -> dict[int, float]:
+    """Return recall@k like `text_to_image_recall`, from scores instead of vectors.
+
+    Args:
+        scores: finite [titles, images] of n products each, the higher the more alike.
+        designs: as in `text_to_image_recall`.
+        cutoffs: as in `text_to_image_recall`.
+    """
     groups = np.asarray(designs)
     if not len(groups):
-        return dict.fromkeys(depths, float("nan"))
-    own = np.where(groups[:, None] == groups[None, :], scores, -np.inf).max(axis=1)
-    # Strangers at the same score stand before the right picture: one constant vector for all finds nothing.
-    before = ((scores >= own[:, None]) & (groups[:, None] != groups[None, :])).sum(axis=1)
-    return {depth: float((before < depth).mean()) for depth in depths}
+        return dict.fromkeys(cutoffs, float("nan"))
+    best_right = np.where(groups[:, None] == groups[None, :], scores, -np.inf).max(axis=1)
+    # A wrong image of equal score ranks before the right one, so that constant vectors have recall 0.
+    rank = ((scores >= best_right[:, None]) & (groups[:, None] != groups[None, :])).sum(axis=1)
+    return {cutoff: float((rank < cutoff).mean()) for cutoff in cutoffs}
 
 
 def encode_pairs(
-    encoder: Encoder, titles: Sequence[str], pictures: Sequence[Source], pool: ProcessPoolExecutor
+    encoder: Encoder, titles: Sequence[str], images: Sequence[Source], pool: ProcessPoolExecutor
 ) -> tuple[Vectors, Vectors, NDArray[np.bool_]]:
-    """Vectors of pictures and titles [usable, d], and which products have both [n].
+    """Encode n products; return image vectors, text vectors, both [usable, dim], and which products have both [n].
 
     Args:
-        titles: [n]; pictures: path or bytes of each title's picture [n].
-        pool: decodes the pictures.
+        encoder: an image-text encoder.
+        titles: [n].
+        images: path or bytes of each product's image [n]; unusable ones are left out.
+        pool: processes that decode images, from `open_decoding_pool`.
     """
     if encoder.geometry is not None:
-        decoded = decode_images(pictures, encoder.geometry, pool)
+        decoded = decode_images(images, encoder.geometry, pool)
         image, usable = encoder.encode_pixels(decoded.pixels), decoded.usable
     else:
-        opened = [_opened(picture) for picture in pictures]
-        image = encoder.encode_images([picture for picture in opened if picture is not None])
-        usable = np.array([picture is not None for picture in opened], dtype=bool)
+        opened = [_try_open(source) for source in images]
+        image = encoder.encode_images([each for each in opened if each is not None])
+        usable = np.array([each is not None for each in opened], dtype=bool)
     text = encoder.encode_texts([title for title, good in zip(titles, usable, strict=True) if good])
-    whole = np.isfinite(image).all(axis=1) & np.isfinite(text).all(axis=1)
-    usable[usable] = whole
-    return image[whole], text[whole], usable
+    has_both = np.isfinite(image).all(axis=1) & np.isfinite(text).all(axis=1)
+    usable[usable] = has_both
+    return image[has_both], text[has_both], usable
 
 
-def _opened(source: Source) -> Image.Image | None:
+def _try_open(source: Source) -> Image.Image | None:
     try:
         return open_image(source)
     except UnusableImageError:

@@ -1,9 +1,9 @@
-"""Encode a catalogue on a machine that has torch, transformers and pyarrow, and no store: Parquet in, Parquet out.
+"""Encode a catalogue on a machine that has torch, transformers and pyarrow, but no store: Parquet in, Parquet out.
 
     python -m producers.encoders.run --encoder DIR --catalogue catalogue.parquet --output parts/
 
-The catalogue comes from `produce hand-out`, and `produce commit --parts parts/` adds the rows where the store is.
-Killed and started again, it goes on after the last whole part.
+`produce hand-out` writes the catalogue file. Where the store is, `produce commit --parts parts/` adds the rows. A run
+that was killed continues after the last complete part.
 """
 
 import argparse
@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo import schema
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError, VitrineError
 from producers.encoders import load, shards
 from producers.encoders.image_loader import open_decoding_pool
-from producers.encoders.pipeline import HASH_COLUMNS, StageSeconds, encode_chunks
+from producers.encoders.pipeline import HASH_COLUMNS, StageSeconds, build_embedding_rows, encode_chunks
 
 COLUMNS = [schema.PRODUCT_ID, "title", "image", "image_bytes", schema.EVENT_TIMESTAMP]
 ROWS_PER_PART = 16_384
@@ -34,52 +34,55 @@ def encode(
     out: Path,
     *,
     now: datetime,
-    rows_a_part: int = ROWS_PER_PART,
+    rows_per_part: int = ROWS_PER_PART,
     workers: int | None = None,
     device: str | None = None,
 ) -> str:
-    """Write the parts that are not there yet.
+    """Encode the parts that are not complete yet, and write them to a folder.
 
     Args:
         encoder: checkpoint directory or hub name.
-        catalogue: Parquet with COLUMNS of schema.CATALOGUE; HASHES, where it has them, go into the rows.
-        out: folder of the parts; see parts.py.
-        now: the created timestamp.
-        rows_a_part: catalogue rows of a part.
-        workers: decoding processes; one per core if not said.
+        catalogue: Parquet file with COLUMNS of schema.CATALOGUE. HASH_COLUMNS are copied to the rows if it has them.
+        out: folder of the parts (see shards.py); created if it does not exist.
+        now: the created timestamp of the rows, with a time zone.
+        rows_per_part: catalogue rows per part, at least 1.
+        workers: number of decoding processes; None starts one per CPU core.
         device: see `load`.
 
     Returns:
-        One line: what was encoded, and where the time went.
+        One line with what was encoded and the time per stage.
 
     Raises:
-        VitrineError: the encoder or the catalogue cannot be read, or `out` holds parts of another run.
+        VitrineError: the encoder cannot be loaded; see `load`.
+        InvalidInputError: the catalogue is not a readable Parquet file or lacks a column, or `out` holds other files.
+        ConflictError: `out` holds parts of another run.
     """
-    file, digest = _opened(catalogue)
+    file, digest = _open_catalogue(catalogue)
     model = load(encoder, device=device)
-    run = shards.RunDescription(model.version, digest, file.metadata.num_rows, rows_a_part)
+    run = shards.RunDescription(model.version, digest, file.metadata.num_rows, rows_per_part)
     shards.begin_run(out, run)
-    todo = [part for part in range(run.parts) if not shards.is_done(out, part)]
+    missing = [part for part in range(run.parts) if not shards.is_done(out, part)]
     start, seconds, rows, unusable = time.perf_counter(), StageSeconds(), 0, 0
     with open_decoding_pool(workers) as pool:
-        # Without an image tower a row answers for its title alone, whatever its picture: plan.py compares it so.
+        # The rows of an encoder without an image tower do not depend on the image, so they carry no image hash.
         hashes = [name for name in HASH_COLUMNS if model.has_images or name != "image_hash"]
-        chunks = _chunks(file, hashes, rows_a_part, set(todo))
-        for part, made in zip(todo, encode_chunks(chunks, model, pool, now), strict=True):
-            began = time.perf_counter()
-            shards.write_shard(out, part, made)
-            seconds += made.seconds._replace(write=time.perf_counter() - began)
-            rows, unusable = rows + made.rows.num_rows, unusable + len(made.unusable)
-            print(f"part {part + 1} of {run.parts}", file=sys.stderr)
+        chunks = _read_parts(file, hashes, rows_per_part, set(missing))
+        for part, chunk in zip(missing, encode_chunks(chunks, model, pool), strict=True):
+            write_start = time.perf_counter()
+            embedding = build_embedding_rows(chunk, model, now)
+            shards.write_shard(out, part, embedding)
+            seconds += chunk.seconds._replace(write=time.perf_counter() - write_start)
+            rows, unusable = rows + embedding.rows.num_rows, unusable + len(embedding.unusable)
+            sys.stderr.write(f"part {part + 1} of {run.parts}\n")
     elapsed = time.perf_counter() - start
     return (
         f"{model.version}: {rows:,} products encoded in {elapsed:.1f} s ({rows / elapsed:,.0f}/s), "
-        f"{unusable:,} pictures and titles unusable, {run.parts - len(todo):,} parts done before; {seconds}"
+        f"{unusable:,} images and titles unusable, {run.parts - len(missing):,} parts complete before; {seconds}"
     )
 
 
-def _opened(catalogue: Path) -> tuple[pq.ParquetFile, str]:
-    """The file and the digest of its footer, which names every column chunk's place, size and statistics."""
+def _open_catalogue(catalogue: Path) -> tuple[pq.ParquetFile, str]:
+    """Return the file, and a digest of its footer, which has offset, size and statistics of every column chunk."""
     try:
         file = pq.ParquetFile(catalogue)
         with catalogue.open("rb") as stream:
@@ -88,38 +91,45 @@ def _opened(catalogue: Path) -> tuple[pq.ParquetFile, str]:
             stream.seek(-8 - length, os.SEEK_END)
             digest = hashlib.sha256(stream.read(length)).hexdigest()
     except (OSError, pa.ArrowInvalid) as error:
-        raise VitrineError(f"{catalogue}: not a Parquet file that can be read ({error})") from error
+        raise InvalidInputError(f"{catalogue}: not a readable Parquet file ({error})") from error
     missing = sorted(set(COLUMNS) - set(file.schema_arrow.names))
     if missing:
-        raise VitrineError(f"{catalogue} has no column {', '.join(missing)}; make it with `produce hand-out`")
+        raise InvalidInputError(f"{catalogue} has no column {', '.join(missing)}; create it with `produce hand-out`")
     return file, digest
 
 
-def _chunks(file: pq.ParquetFile, hashes: list[str], rows: int, wanted: set[int]) -> Iterator[pa.Table]:
+def _read_parts(file: pq.ParquetFile, hashes: list[str], rows: int, parts: set[int]) -> Iterator[pa.Table]:
+    """Yield the catalogue rows of some parts, in order."""
     columns = COLUMNS + [name for name in hashes if name in file.schema_arrow.names]
     for part, batch in enumerate(file.iter_batches(rows, columns=columns)):
-        if part in wanted:
+        if part in parts:
             yield pa.Table.from_batches([batch]).select(columns)
 
 
 def main() -> None:
-    """The command line: argparse, because the machine has what encoding needs and no more."""
-    options = argparse.ArgumentParser(
+    """Run the command. It uses argparse, because the machine has only what encoding needs."""
+    parser = argparse.ArgumentParser(
         prog="python -m producers.encoders.run", description=(__doc__ or "").split("\n")[0]
     )
-    options.add_argument("--encoder", required=True, help="checkpoint directory or hub name")
-    options.add_argument("--catalogue", required=True, type=Path, help="Parquet, from `produce hand-out`")
-    options.add_argument("--output", "--out", dest="out", required=True, type=Path, help="folder of the parts")
-    options.add_argument("--rows-a-part", type=int, default=ROWS_PER_PART)
-    options.add_argument("--workers", type=int, help="decoding processes; one per core if not said")
-    options.add_argument("--device", help='such as "cuda:0"; the first GPU, else the CPU, if not said')
-    given = vars(options.parse_args())
-    if given["rows_a_part"] < 1 or (given["workers"] is not None and given["workers"] < 1):
-        options.error("--rows-a-part and --workers are 1 at the least")
-    # Threads that spin while they wait make torch slow beside decoding processes; read when torch is imported.
+    parser.add_argument("--encoder", required=True, help="checkpoint directory or hub name")
+    parser.add_argument("--catalogue", required=True, type=Path, help="Parquet file from `produce hand-out`")
+    parser.add_argument("--output", "--out", dest="out", required=True, type=Path, help="folder for the parts")
+    parser.add_argument(
+        "--rows-per-part", type=int, default=ROWS_PER_PART, help="catalogue rows per part (default: %(default)s)"
+    )
+    # The former name of the option.
+    parser.add_argument(
+        "--rows-a-part", dest="rows_per_part", type=int, default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
+    parser.add_argument("--workers", type=int, help="decoding processes (default: one per CPU core)")
+    parser.add_argument("--device", help='such as "cuda:0" (default: the first GPU, else the CPU)')
+    options = vars(parser.parse_args())
+    if options["rows_per_part"] < 1 or (options["workers"] is not None and options["workers"] < 1):
+        parser.error("--rows-per-part and --workers must be at least 1")
+    # Threads that spin while they wait slow torch down beside decoding processes. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        print(encode(now=datetime.now(UTC), **given))
+        sys.stdout.write(encode(now=datetime.now(UTC), **options) + "\n")
     except VitrineError as error:
         sys.exit(f"error: {error}")
 

@@ -1,7 +1,7 @@
-"""Sentence encoders: text alone. The directory layout is sentence-transformers', read without that library.
+"""Sentence encoders, which encode text only. Reads the layout of sentence-transformers without that library.
 
-`modules.json` lists the steps: a transformer, a pooling of its token vectors, and possibly dense layers and a
-normalisation, each in a folder of its own.
+`modules.json` lists the modules in order: a transformer, a pooling of its token vectors, and optionally dense layers
+and a normalisation. Each has a folder of its own.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,13 +14,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModel
 
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError
 from producers.encoders import checkpoint_files
 from producers.encoders.batches import BatchRunner
 from producers.encoders.encoder import Pixels, Vectors
 from producers.encoders.tokens import read_text_length
 
-TEXTS_AT_ONCE = 128
+BATCH_SIZE = 128
 POOLINGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -28,17 +28,17 @@ POOLINGS = {
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
     "pooling_mode_lasttoken": "lasttoken",
 }
-"""Flags of older configs to the names of newer ones."""
+"""Flags of older configurations, and the names that newer ones use."""
 
 Layer = Callable[[torch.Tensor], torch.Tensor]
 
 
 class SentenceEncoder:
-    """A text tower alone; see `Encoder`."""
+    """A text tower without an image tower; see `Encoder`."""
 
     has_images = False
-    images_at_once = 1
-    callers = 1
+    image_batch_size = 1
+    concurrent_calls = 1
     geometry = None
     space = None
 
@@ -55,6 +55,19 @@ class SentenceEncoder:
         version: str,
         device: torch.device,
     ) -> None:
+        """Prepare a model for inference; `load_encoder` reads the parts from a checkpoint.
+
+        Args:
+            model: transformers model that gives token vectors.
+            tokenizer: its tokenizer.
+            poolings: names among the values of POOLINGS; their results are concatenated.
+            layers: applied to the pooled vectors, in order.
+            prompt: put before every text; may be empty.
+            lower: whether texts are lowercased.
+            length: largest number of tokens; longer texts are truncated.
+            version: `name@fingerprint`.
+            device: where the model runs.
+        """
         self.model = model.to(device).eval()
         self.tokenizer = tokenizer
         self.layers = torch.nn.Sequential(*layers).to(device).eval()
@@ -64,23 +77,26 @@ class SentenceEncoder:
         self.length = length
         self.version = version
         self.device = device
-        self._texts = BatchRunner(TEXTS_AT_ONCE)
+        self._texts = BatchRunner(BATCH_SIZE)
         self.dim = self.encode_texts(["x"]).shape[1]
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """See `Encoder.encode_texts`."""
         if not texts:
             return np.empty((0, self.dim), np.float32)
         lengths = [len(text) for text in texts]
         return self._texts.run_shortest_first(lambda rows: self._features([texts[row] for row in rows]), lengths)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
+        """Raise InvalidInputError: there is no image tower."""
         self._refuse_images()
 
     def encode_pixels(self, pixels: Pixels) -> Vectors:
+        """Raise InvalidInputError: there is no image tower."""
         self._refuse_images()
 
     def _refuse_images(self) -> NoReturn:
-        raise VitrineError(f"{self.version} reads text alone; choose an image-text encoder for pictures")
+        raise InvalidInputError(f"{self.version} encodes text only; choose an image-text encoder for images")
 
     def _features(self, texts: Sequence[str]) -> torch.Tensor:
         prompted = [self.prompt + text for text in texts]
@@ -97,7 +113,16 @@ class SentenceEncoder:
 
 
 def pool(states: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
-    """[n, width] from token vectors [n, length, width] and their mask [n, length] (1 for a token, 0 for padding)."""
+    """Pool token vectors into one vector per text, [n, width].
+
+    Args:
+        states: token vectors [n, length, width].
+        mask: [n, length], 1 for a token and 0 for padding, at either end.
+        pooling: a value of POOLINGS.
+
+    Raises:
+        ValueError: there is no such pooling.
+    """
     weights = mask.unsqueeze(-1).to(states.dtype)
     rows = torch.arange(len(states), device=states.device)
     match pooling:
@@ -115,37 +140,38 @@ def pool(states: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor
 
 
 def is_sentence_encoder(folder: Path) -> bool:
-    """Whether a directory is laid out as a sentence encoder."""
+    """Return whether a directory has the layout of a sentence encoder."""
     return (folder / "modules.json").is_file() or (folder / "1_Pooling/config.json").is_file()
 
 
-def open_folder(folder: Path, version: str, device: torch.device) -> SentenceEncoder:
-    """Open a sentence encoder's directory.
+def load_encoder(folder: Path, version: str, device: torch.device) -> SentenceEncoder:
+    """Load a sentence encoder from its directory.
 
     Raises:
-        VitrineError: weights, tokenizer or pooling are missing or do not fit, or a step is not known here.
+        InvalidInputError: a module, a pooling or a setting is not supported.
+        CorruptDataError: configuration, weights or tokenizer are missing, unreadable, or do not fit each other.
     """
-    steps = _steps(folder)
-    if [kind for kind, _ in steps[:2]] != ["Transformer", "Pooling"]:
-        raise VitrineError(
-            f"{folder}: modules.json lists {[kind for kind, _ in steps]}; Transformer and Pooling come first"
+    modules = _read_modules(folder)
+    if [kind for kind, _ in modules[:2]] != ["Transformer", "Pooling"]:
+        raise InvalidInputError(
+            f"{folder}: modules.json lists {[kind for kind, _ in modules]}; expected Transformer and Pooling first"
         )
-    body = steps[0][1]
-    poolings, with_prompt = _poolings(steps[1][1])
-    layers = [_dense(place) for kind, place in steps[2:] if kind == "Dense"]
-    unknown = [kind for kind, _ in steps[2:] if kind not in ("Dense", "Normalize")]
+    body = modules[0][1]
+    poolings, includes_prompt = _read_poolings(modules[1][1])
+    layers = [_read_dense_layer(part) for kind, part in modules[2:] if kind == "Dense"]
+    unknown = [kind for kind, _ in modules[2:] if kind not in ("Dense", "Normalize")]
     if unknown:
-        raise VitrineError(
-            f"{folder}: the step {unknown[0]} of modules.json is not known here; Dense and Normalize are"
+        raise InvalidInputError(
+            f"{folder}: the module {unknown[0]} of modules.json is not supported; Dense and Normalize are"
         )
 
     model = checkpoint_files.read_model(AutoModel, body, unused=("pooler.",))
     tokenizer = checkpoint_files.read_tokenizer(body, model.config.vocab_size)
-    settings = _optional(body / "sentence_bert_config.json")
-    prompts = _optional(folder / "config_sentence_transformers.json")
+    settings = _read_optional_json(body / "sentence_bert_config.json")
+    prompts = _read_optional_json(folder / "config_sentence_transformers.json")
     prompt = (prompts.get("prompts") or {}).get(prompts.get("default_prompt_name") or "", "")
-    if prompt and not with_prompt:
-        raise VitrineError(f"{folder}: its pooling leaves out the prompt's tokens, which is not done here")
+    if prompt and not includes_prompt:
+        raise InvalidInputError(f"{folder}: its pooling leaves out the tokens of the prompt, which is not supported")
     longest = read_text_length(model.config, tokenizer)
     return SentenceEncoder(
         model,
@@ -160,39 +186,41 @@ def open_folder(folder: Path, version: str, device: torch.device) -> SentenceEnc
     )
 
 
-def _steps(folder: Path) -> list[tuple[str, Path]]:
-    """Kind and folder of each step, in order."""
+def _read_modules(folder: Path) -> list[tuple[str, Path]]:
+    """Return kind and folder of each module, in order."""
     if not (folder / "modules.json").is_file():
         return [("Transformer", folder), ("Pooling", folder / "1_Pooling")]
     entries = checkpoint_files.read_json(folder / "modules.json")
     return [(entry["type"].rsplit(".", 1)[-1], folder / entry["path"]) for entry in entries]
 
 
-def _poolings(place: Path) -> tuple[list[str], bool]:
-    """The poolings whose results are joined, and whether the prompt's tokens take part."""
-    config = checkpoint_files.read_json(place / "config.json")
-    named = config.get("pooling_mode")
-    poolings = [named] if isinstance(named, str) else named or [flag for flag in config if config[flag] is True]
-    names = [POOLINGS.get(name, name) for name in poolings if name != "include_prompt"]
+def _read_poolings(folder: Path) -> tuple[list[str], bool]:
+    """Return the names of the poolings, and whether the tokens of the prompt are pooled too."""
+    config = checkpoint_files.read_json(folder / "config.json")
+    mode = config.get("pooling_mode")
+    flags = [mode] if isinstance(mode, str) else mode or [flag for flag in config if config[flag] is True]
+    names = [POOLINGS.get(name, name) for name in flags if name != "include_prompt"]
     unknown = sorted(set(names) - set(POOLINGS.values()))
     if unknown or not names:
-        raise VitrineError(f"{place}: pooling {unknown or 'none'} is not known here; {sorted(POOLINGS.values())} are")
+        raise InvalidInputError(
+            f"{folder}: pooling {unknown or 'none'} is not supported; expected one of {sorted(POOLINGS.values())}"
+        )
     return names, config.get("include_prompt", True)
 
 
-def _dense(place: Path) -> torch.nn.Module:
-    config = checkpoint_files.read_json(place / "config.json")
+def _read_dense_layer(folder: Path) -> torch.nn.Module:
+    config = checkpoint_files.read_json(folder / "config.json")
     name = config.get("activation_function", "torch.nn.modules.activation.Tanh")
     activation = getattr(torch.nn, name.rsplit(".", 1)[-1], None)
-    weights = place / "model.safetensors"
+    weights = folder / "model.safetensors"
     if not name.startswith("torch.nn.") or activation is None or config.get("use_residual") or not weights.is_file():
-        raise VitrineError(
-            f"{place}: a dense layer with safetensors, a torch.nn activation and no residual was expected"
+        raise InvalidInputError(
+            f"{folder}: not a supported dense layer; expected safetensors, a torch.nn activation and no residual"
         )
     linear = torch.nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
     linear.load_state_dict({key.removeprefix("linear."): value for key, value in load_file(weights).items()})
     return torch.nn.Sequential(linear, activation())
 
 
-def _optional(file: Path) -> dict[str, Any]:
+def _read_optional_json(file: Path) -> dict[str, Any]:
     return checkpoint_files.read_json(file) if file.is_file() else {}

@@ -1,11 +1,12 @@
-"""Embedding rows as Parquet parts in a folder: how a machine that only encodes hands them over.
+"""A folder of Parquet parts with embedding rows: how a machine that only encodes hands them over.
 
-    run.json               encoder version, the catalogue's rows and digest, rows of a part
+    run.json               encoder version, digest and rows of the catalogue, rows of a part
     part-00000.parquet     schema.PRODUCT_EMBEDDING
     unusable-00000.parquet product_id, column, reason, value
-    part-00000_done        empty: both are whole
+    part-00000_done        empty; both files of the part are complete
 
-A file takes its name when it is whole, and the marker is written last, so a killed run leaves nothing to mistake.
+A file gets its name when it is complete, and the marker is written last. So what a killed run leaves behind cannot be
+mistaken for a complete part.
 """
 
 import json
@@ -18,15 +19,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo import schema
-from feature_repo.errors import VitrineError
-from producers.encoders.pipeline import EncodedChunk, Unusable
+from feature_repo.errors import ConflictError, CorruptDataError, EncoderMismatchError, InvalidInputError, NotFoundError
+from producers.encoders.pipeline import EmbeddingRows, Unusable
 
 UNUSABLE = pa.schema([(name, pa.string()) for name in ("product_id", "column", "reason", "value")])
 
 
 @dataclass(frozen=True)
 class RunDescription:
-    """What the parts of a folder were made from."""
+    """What the parts of a folder are made from; the fields are the keys of run.json."""
 
     encoder_version: str
     catalogue: str
@@ -36,61 +37,64 @@ class RunDescription:
 
     @property
     def parts(self) -> int:
-        """How many there are when all are done."""
+        """Number of parts of a complete run."""
         return -(-self.rows // self.rows_a_part)
 
 
 def begin_run(folder: Path, run: RunDescription) -> None:
-    """Make the folder, or go on in one of the same run.
+    """Create the folder of a run, or continue in a folder of the same run.
 
     Raises:
-        VitrineError: the folder holds parts of another run, or something else.
+        ConflictError: the folder holds parts of another run.
+        InvalidInputError: the folder holds something else, or is a file.
     """
     if (folder / "run.json").exists():
-        found = read_description(folder)
-        if found != run:
-            raise VitrineError(
-                f"{folder} holds parts of another run ({found.encoder_version}, {found.rows:,} rows, "
-                f"{found.rows_a_part:,} a part), this is {run.encoder_version}, {run.rows:,} rows, "
+        existing = read_description(folder)
+        if existing != run:
+            raise ConflictError(
+                f"{folder} holds parts of another run ({existing.encoder_version}, {existing.rows:,} rows, "
+                f"{existing.rows_a_part:,} a part), this is {run.encoder_version}, {run.rows:,} rows, "
                 f"{run.rows_a_part:,} a part: commit those and name another folder"
             )
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise VitrineError(f"{folder} holds something that is no run: name a new or an empty folder")
+        raise InvalidInputError(f"{folder} holds something that is not a run: name a new or an empty folder")
     folder.mkdir(parents=True, exist_ok=True)
-    _whole(folder / "run.json", json.dumps(asdict(run)).encode())
+    _write_bytes(folder / "run.json", json.dumps(asdict(run)).encode())
 
 
 def read_description(folder: Path) -> RunDescription:
-    """What the parts of a folder were made from.
+    """Read the run.json of a folder.
 
     Raises:
-        VitrineError: it holds none.
+        NotFoundError: it is missing or cannot be read.
     """
     try:
         return RunDescription(**json.loads((folder / "run.json").read_text()))
     except (OSError, ValueError, TypeError) as error:
-        raise VitrineError(f"{folder}: no folder of parts, its run.json cannot be read ({error})") from error
+        raise NotFoundError(f"{folder}: not a folder of parts, its run.json cannot be read ({error})") from error
 
 
 def is_done(folder: Path, part: int) -> bool:
-    """Whether a part is whole."""
+    """Return whether a part is complete."""
     return (folder / f"part-{part:05}_done").exists()
 
 
-def write_shard(folder: Path, part: int, made: EncodedChunk) -> None:
-    """Write a part and its marker."""
-    _table(folder / f"part-{part:05}.parquet", made.rows)
-    unusable = pa.Table.from_pylist([asdict(each) for each in made.unusable], UNUSABLE)
-    _table(folder / f"unusable-{part:05}.parquet", unusable)
-    _whole(folder / f"part-{part:05}_done", b"")
+def write_shard(folder: Path, part: int, embedding: EmbeddingRows) -> None:
+    """Write a part and then its marker; an existing part of that number is replaced."""
+    _write_table(folder / f"part-{part:05}.parquet", embedding.rows)
+    unusable = pa.Table.from_pylist([asdict(each) for each in embedding.unusable], UNUSABLE)
+    _write_table(folder / f"unusable-{part:05}.parquet", unusable)
+    _write_bytes(folder / f"part-{part:05}_done", b"")
 
 
-def read_shards(folder: Path) -> Iterator[EncodedChunk]:
-    """The parts that are whole, in their order.
+def read_shards(folder: Path) -> Iterator[EmbeddingRows]:
+    """Yield the complete parts of a folder, in order; incomplete ones are skipped.
 
     Raises:
-        VitrineError: a part is missing or unreadable though marked, or its rows are of another shape or encoder.
+        NotFoundError: the folder has no readable run.json.
+        CorruptDataError: a part is marked as done, but is missing, unreadable, or has other columns.
+        EncoderMismatchError: a part has rows of another encoder than run.json names.
     """
     run = read_description(folder)
     for part in (part for part in range(run.parts) if is_done(folder, part)):
@@ -99,23 +103,26 @@ def read_shards(folder: Path) -> Iterator[EncodedChunk]:
             rows = pq.read_table(file)
             unusable = pq.read_table(folder / f"unusable-{part:05}.parquet").to_pylist()
         except (OSError, pa.ArrowInvalid) as error:
-            raise VitrineError(f"{file} is marked as done and cannot be read ({error}); encode it again") from error
+            raise CorruptDataError(f"{file} is marked as done and cannot be read ({error}); encode it again") from error
         if not rows.schema.equals(schema.PRODUCT_EMBEDDING):
-            raise VitrineError(f"{file} holds {rows.schema.names}, embedding rows were expected")
+            raise CorruptDataError(f"{file} holds {rows.schema.names}, embedding rows were expected; encode it again")
         if set(rows["encoder_version"].unique().to_pylist()) - {run.encoder_version}:
-            raise VitrineError(f"{file} holds rows of another encoder than {run.encoder_version}, which run.json names")
-        yield EncodedChunk(rows, tuple(Unusable(**each) for each in unusable))
+            raise EncoderMismatchError(
+                f"{file} holds rows of another encoder than {run.encoder_version}, which run.json names; encode it "
+                "again"
+            )
+        yield EmbeddingRows(rows, tuple(Unusable(**each) for each in unusable))
 
 
-def _table(file: Path, rows: pa.Table) -> None:
-    pq.write_table(rows, _beside(file), compression="zstd")
-    os.replace(_beside(file), file)
+def _write_table(file: Path, rows: pa.Table) -> None:
+    pq.write_table(rows, _temporary_name(file), compression="zstd")
+    os.replace(_temporary_name(file), file)
 
 
-def _whole(file: Path, content: bytes) -> None:
-    _beside(file).write_bytes(content)
-    os.replace(_beside(file), file)
+def _write_bytes(file: Path, content: bytes) -> None:
+    _temporary_name(file).write_bytes(content)
+    os.replace(_temporary_name(file), file)
 
 
-def _beside(file: Path) -> Path:
+def _temporary_name(file: Path) -> Path:
     return file.with_name(f".{file.name}.writing")

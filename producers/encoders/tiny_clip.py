@@ -1,8 +1,8 @@
-"""The default encoder: some hundred thousand weights, trained from nothing on the shop's own catalogue in a minute.
+"""The default encoder: a few hundred thousand weights, trained from scratch on the shop's catalogue in a minute.
 
-A convolutional image tower, because it learns from thousands of pictures what a transformer needs millions for, and one
-layer of text whose words are averaged: with one layer and some hundred steps, a class token has not yet learnt to look
-at them. Both towers are transformers' own, and the checkpoint is saved and read as any other.
+The image tower is convolutional, because it learns from thousands of images what a transformer needs millions for. The
+text tower has one layer and averages its token vectors: with one layer and some hundred steps, a class token has not
+learnt to attend to them. Both towers are classes of transformers, and the checkpoint is saved and read like any other.
 """
 
 import math
@@ -27,14 +27,15 @@ from transformers import (
 from producers.encoders.geometry import Geometry
 
 SIDE = 64
-"""Pixels of a picture's side."""
+"""Height and width of an image, in pixels."""
 DIMENSIONS = 128
-VOCABULARY = 2000
-RAREST_MERGE = 0.005
-"""Share of the titles below which two pieces that stand side by side are no word, but neighbours by accident: where
-titles run on without spaces, a vocabulary filled up with those hides the words themselves."""
+VOCABULARY_SIZE = 2000
+MIN_MERGE_SHARE = 0.005
+"""Smallest share of titles that a merge of two tokens must occur in. Rarer pairs are neighbours by accident, not words;
+in languages without spaces, a vocabulary filled up with them hides the words."""
 TEXT_LENGTH = 48
-FIRST_SCALE = 14.0
+INITIAL_SCALE = 14.0
+"""Initial inverse temperature of the contrastive loss."""
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 GEOMETRY = Geometry(height=SIDE, width=SIDE, resize_to=(SIDE, SIDE), resample=3)
 VISION = {"embedding_size": 24, "hidden_sizes": [32, 64, 128], "depths": [1, 1, 1], "layer_type": "basic"}
@@ -42,7 +43,10 @@ TEXT = {"hidden_size": 128, "num_hidden_layers": 1, "num_attention_heads": 4, "i
 
 
 class SmallConfig(PretrainedConfig):
-    """Settings of the two towers, as ResNetConfig and BertConfig take them, and the width of the common space."""
+    """Configuration of `SmallModel`.
+
+    config.json stores the names of both classes and `model_type`, so they must not change.
+    """
 
     model_type = "vitrine-small"
 
@@ -53,6 +57,14 @@ class SmallConfig(PretrainedConfig):
         projection_dim: int = DIMENSIONS,
         **rest: Any,
     ) -> None:
+        """Set the sizes of the towers.
+
+        Args:
+            vision: arguments of ResNetConfig; None takes VISION.
+            text: arguments of BertConfig; None takes TEXT.
+            projection_dim: width of the common space.
+            rest: arguments of PretrainedConfig.
+        """
         self.vision = vision or VISION
         self.text = text or TEXT
         self.projection_dim = projection_dim
@@ -60,16 +72,17 @@ class SmallConfig(PretrainedConfig):
 
     @property
     def text_config(self) -> BertConfig:
-        """The text tower's configuration."""
+        """Configuration of the text tower."""
         return BertConfig(**self.text)
 
 
 class SmallModel(PreTrainedModel):
-    """Two towers, each followed by a normalisation that centres its features and a projection to the common space."""
+    """Two towers, each followed by a batch normalisation and a projection into the common space."""
 
     config_class = SmallConfig
 
     def __init__(self, config: SmallConfig) -> None:
+        """Create a model with random weights."""
         super().__init__(config)
         vision, text = ResNetConfig(**config.vision), config.text_config
         self.vision_model = ResNetModel(vision)
@@ -78,27 +91,30 @@ class SmallModel(PreTrainedModel):
         self.text_norm = nn.BatchNorm1d(text.hidden_size)
         self.visual_projection = nn.Linear(vision.hidden_sizes[-1], config.projection_dim, bias=False)
         self.text_projection = nn.Linear(text.hidden_size, config.projection_dim, bias=False)
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(FIRST_SCALE)))
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(INITIAL_SCALE)))
         self.post_init()
 
     def get_image_features(self, pixel_values: torch.Tensor) -> SimpleNamespace:
-        """`pooler_output` [n, d], not of unit length; `last_hidden_state` [n, width, h, w]; of [n, 3, side, side]."""
-        seen = self.vision_model(pixel_values=pixel_values)
-        pooled = self.visual_projection(self.vision_norm(seen.pooler_output.flatten(1)))
-        return SimpleNamespace(pooler_output=pooled, last_hidden_state=seen.last_hidden_state)
+        """Return features of images [n, 3, side, side].
+
+        `pooler_output` is [n, dim], not of unit length; `last_hidden_state` is [n, width, h, w].
+        """
+        output = self.vision_model(pixel_values=pixel_values)
+        pooled = self.visual_projection(self.vision_norm(output.pooler_output.flatten(1)))
+        return SimpleNamespace(pooler_output=pooled, last_hidden_state=output.last_hidden_state)
 
     def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
-        """`pooler_output`: [n, d], not of unit length, from token ids and mask [n, length]."""
-        words = self.text_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        present = attention_mask[..., None].to(words.dtype)
-        mean = (words * present).sum(dim=1) / present.sum(dim=1).clamp(min=1)
+        """Return `pooler_output` [n, dim], not of unit length, of token ids and mask [n, length]."""
+        tokens = self.text_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        present = attention_mask[..., None].to(tokens.dtype)
+        mean = (tokens * present).sum(dim=1) / present.sum(dim=1).clamp(min=1)
         return SimpleNamespace(pooler_output=self.text_projection(self.text_norm(mean)))
 
 
-def build_model(vocabulary: int) -> SmallModel:
-    """An untrained model for a tokenizer of that many tokens."""
+def build_model(vocabulary_size: int) -> SmallModel:
+    """Return an untrained model for a tokenizer of `vocabulary_size` tokens; torch's seed draws the weights."""
     text = TEXT | {
-        "vocab_size": vocabulary,
+        "vocab_size": vocabulary_size,
         "max_position_embeddings": TEXT_LENGTH,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
@@ -108,9 +124,9 @@ def build_model(vocabulary: int) -> SmallModel:
 
 
 def train_tokenizer(titles: list[str]) -> PreTrainedTokenizerFast:
-    """Pieces of words from the titles themselves (byte-pair encoding, Sennrich et al. 2016), whatever the language.
+    """Train a tokenizer of byte-pair encoding (Sennrich et al. 2016) on titles of any language.
 
-    Byte pairs and not the unigram model, whose training gives another vocabulary each time.
+    The same titles in the same order always give the same tokenizer. The unigram model would not.
     """
     core = Tokenizer(models.BPE(unk_token="[UNK]"))
     core.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
@@ -120,8 +136,8 @@ def train_tokenizer(titles: list[str]) -> PreTrainedTokenizerFast:
     core.train_from_iterator(
         titles,
         trainers.BpeTrainer(
-            vocab_size=VOCABULARY,
-            min_frequency=max(2, round(RAREST_MERGE * len(titles))),
+            vocab_size=VOCABULARY_SIZE,
+            min_frequency=max(2, round(MIN_MERGE_SHARE * len(titles))),
             special_tokens=list(SPECIAL),
             show_progress=False,
         ),
@@ -141,7 +157,7 @@ def train_tokenizer(titles: list[str]) -> PreTrainedTokenizerFast:
 
 
 def save_checkpoint(model: SmallModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write a checkpoint that `producers.encoders.load` opens."""
+    """Write a checkpoint that `producers.encoders.load` reads."""
     size = {"height": SIDE, "width": SIDE}
     processor = CLIPImageProcessorPil(
         size=size, resample=GEOMETRY.resample, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.5] * 3

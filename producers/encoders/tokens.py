@@ -1,4 +1,4 @@
-"""Texts as token ids, in arrays: one call of the tokenizer for all, padded batch by batch without Python per row."""
+"""Token ids of texts in NumPy arrays: one tokenizer call for all texts, and padding without a Python loop over rows."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -9,54 +9,75 @@ from numpy.typing import NDArray
 
 
 class Tokens:
-    """Token ids of n texts, behind one another; `tokens[rows]` are those of some rows."""
+    """Token ids of n texts of different lengths, concatenated."""
 
     def __init__(self, ids: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
+        """Wrap ids.
+
+        Args:
+            ids: of all texts, one after the other.
+            starts: [n + 1]; text i has the ids `ids[starts[i] : starts[i + 1]]`.
+        """
         self.ids = ids
         self.starts = starts
-        """[n + 1]."""
 
     def __len__(self) -> int:
         return len(self.starts) - 1
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """[n]."""
+        """Number of tokens of each text [n]."""
         return np.diff(self.starts)
 
-    def padded(
-        self, rows: NDArray[np.int64], pad: int, *, to: int | None = None, left: bool = False
+    def pad(
+        self, rows: NDArray[np.int64], pad_id: int, *, length: int | None = None, left: bool = False
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Ids and mask [rows, longest or `to`] of some rows: 1 for a token, 0 for padding."""
+        """Return ids and mask, int64 [rows, length] each, of some texts; the mask is 1 for a token, 0 for padding.
+
+        Args:
+            rows: numbers of the texts, in any order, repeats allowed.
+            pad_id: id of the padding token.
+            length: width of the result, at least that of the longest text; None takes the longest, or 1.
+            left: pad at the start of each row instead of its end.
+        """
         lengths = self.lengths[rows]
-        longest = to or int(lengths.max(initial=1))
-        places = np.arange(longest)
-        mask = places >= longest - lengths[:, None] if left else places < lengths[:, None]
-        ids = np.full(mask.shape, pad, np.int64)
+        width = length or int(lengths.max(initial=1))
+        positions = np.arange(width)
+        mask = positions >= width - lengths[:, None] if left else positions < lengths[:, None]
+        ids = np.full(mask.shape, pad_id, np.int64)
         within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         ids[mask] = self.ids[np.repeat(self.starts[:-1][rows], lengths) + within]
         return ids, mask.astype(np.int64)
 
 
-def tokenize(tokenizer: Any, texts: Sequence[str], longest: int) -> Tokens:
-    """Ids of texts, special tokens included; those longer than `longest` tokens are cut at their end."""
+def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int) -> Tokens:
+    """Return the token ids of texts, special tokens included; longer texts are truncated to `max_length` tokens."""
     core = getattr(tokenizer, "backend_tokenizer", None)
-    if core is None:  # one of Python
-        found = tokenizer(
-            list(texts), truncation=True, max_length=longest, return_attention_mask=False, return_token_type_ids=False
+    if core is None:  # a tokenizer written in Python
+        rows = tokenizer(
+            list(texts),
+            truncation=True,
+            max_length=max_length,
+            return_attention_mask=False,
+            return_token_type_ids=False,
         )["input_ids"]
-    else:  # what the call above does of it, without a dictionary and a list of masks for each text
+    else:  # the same, without a dictionary and a mask for each text
         core.no_padding()
-        core.enable_truncation(longest, direction=tokenizer.truncation_side)
-        found = [each.ids for each in core.encode_batch_fast(list(texts))]
-    lengths = np.fromiter(map(len, found), np.int64, len(found))
-    ids = np.fromiter(chain.from_iterable(found), np.int64, int(lengths.sum()))
+        core.enable_truncation(max_length, direction=tokenizer.truncation_side)
+        rows = [each.ids for each in core.encode_batch_fast(list(texts))]
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    ids = np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum()))
     return Tokens(ids, np.concatenate([[0], np.cumsum(lengths)]))
 
 
 def read_text_length(config: Any, tokenizer: Any) -> int:
-    """Most tokens the text tower reads."""
+    """Return the largest number of tokens that a text tower reads.
+
+    Args:
+        config: configuration of the text tower.
+        tokenizer: its tokenizer, whose own limit may be lower.
+    """
     positions = config.max_position_embeddings
-    if "roberta" in config.model_type:  # its first positions stand for padding
+    if "roberta" in config.model_type:  # its first positions are reserved for padding
         positions -= config.pad_token_id + 1
     return min(positions, tokenizer.model_max_length)

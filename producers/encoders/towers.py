@@ -1,11 +1,11 @@
-"""Both towers as ONNX files, checked against torch with onnxruntime. Needs the extra `export`.
+"""Export both towers as ONNX files, and check them against torch with onnxruntime. Needs the extra `export`.
 
-Both give unit rows. The image tower reads pictures as the encoder's geometry cuts them and scales and normalises them
-itself: nothing of the preprocessing but the cutting is left to whoever calls it.
+Both towers return unit rows. The image tower takes images resized by the encoder's geometry, and does the scaling and
+normalising itself, so the caller only has to resize.
 
     image_tower   pixels uint8 [n, height, width, 3]                        -> vectors float32 [n, dim]
     text_tower    input_ids, attention_mask int64 [n, length]               -> vectors float32 [n, dim]
-                  (no mask where the family reads padding as any word, SigLIP: length is fixed there)
+                  (SigLIP has no mask and a fixed length)
 """
 
 import logging
@@ -26,79 +26,95 @@ from producers.encoders.clip_family import DualEncoder
 from producers.encoders.encoder import Pixels
 from producers.encoders.tokens import tokenize
 
-LEAST_COSINE = 0.9999
+MIN_COSINE = 0.9999
 IMAGE, TEXT = "image_tower", "text_tower"
 OUTPUT = "vectors"
 INSTALL = "pip install 'vitrine[export]'"
-AT_ONCE = 7
-"""Probes of a batch when checked: neither the number nor the length that the tower was traced with."""
+PROBES_PER_BATCH = 7
+"""Probes per batch of the check: another batch size than the tower is traced with."""
 
 Inputs = Mapping[str, NDArray[Any]]
 
 
 class Tower(torch.nn.Module):
-    """One tower of an encoder, from what is sent to unit rows."""
+    """One tower of an encoder, from its inputs to unit rows, with the inputs to check it with."""
 
     def __init__(self, name: str, encoder: DualEncoder, probes: Sequence[Inputs]) -> None:
+        """Wrap a tower.
+
+        Args:
+            name: IMAGE or TEXT.
+            encoder: loaded on the CPU.
+            probes: batches of inputs, by input name; at least one.
+        """
         super().__init__()
         self.name = name
         self.model = encoder.model
         self.features = encoder.image_tower if name == IMAGE else encoder.text_tower
         self.probes = probes
-        """Batches of what it is checked with."""
         self.dim = encoder.dim
-        self.fixed_length = name == TEXT and encoder.unmasked
+        self.has_fixed_length = name == TEXT and not encoder.has_mask
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Return unit rows [n, dim]; a row that cannot be computed is NaN."""
         return normalize_rows(self.features(*inputs))
 
-    def dynamic(self) -> dict[str, dict[int, str]]:
-        """Axes of any length, by input and output."""
-        axes = {0: "n"} if self.name == IMAGE or self.fixed_length else {0: "n", 1: "length"}
+    def dynamic_axes(self) -> dict[str, dict[int, str]]:
+        """Return the axes of variable length, by input and output name."""
+        axes = {0: "n"} if self.name == IMAGE or self.has_fixed_length else {0: "n", 1: "length"}
         return dict.fromkeys(self.probes[0], axes) | {OUTPUT: {0: "n"}}
 
 
 @dataclass(frozen=True)
 class TowerCheck:
-    """A tower that was written, and how far it is from torch's."""
+    """How close an exported tower is to torch."""
 
     name: str
     probes: int
     cosine: float
-    """The lowest of them all."""
+    """The lowest cosine over all probes."""
 
 
 def build_towers(encoder: DualEncoder, pixels: Pixels, titles: Sequence[str]) -> list[Tower]:
-    """Both towers of an encoder on the CPU, with the pictures [n, height, width, 3] and titles to check them with."""
+    """Return the image tower and the text tower of an encoder.
+
+    Args:
+        encoder: loaded on the CPU.
+        pixels: images to check the image tower with, uint8 [n, height, width, 3], n > 0.
+        titles: texts to check the text tower with; at least one.
+    """
     tokens = tokenize(encoder.tokenizer, titles, encoder.text_length)
-    names = ("input_ids",) if encoder.unmasked else ("input_ids", "attention_mask")
+    names = ("input_ids", "attention_mask") if encoder.has_mask else ("input_ids",)
     rows = np.arange(len(titles))
     texts = [
-        dict(zip(names, encoder.text_inputs(tokens, rows[start : start + AT_ONCE]), strict=True))
-        for start in range(0, len(rows), AT_ONCE)
+        dict(zip(names, encoder.text_inputs(tokens, rows[start : start + PROBES_PER_BATCH]), strict=True))
+        for start in range(0, len(rows), PROBES_PER_BATCH)
     ]
-    images = [{"pixels": pixels[start : start + AT_ONCE]} for start in range(0, len(pixels), AT_ONCE)]
+    images = [{"pixels": pixels[start : start + PROBES_PER_BATCH]} for start in range(0, len(pixels), PROBES_PER_BATCH)]
     return [Tower(IMAGE, encoder, images), Tower(TEXT, encoder, texts)]
 
 
 def export_tower(tower: Tower, file: Path) -> TowerCheck:
-    """Write a tower as ONNX, its batch (and a masked text's length) of any size, and hold it against torch.
+    """Write a tower as ONNX with a batch of any size, and compare its vectors with torch's on every probe.
+
+    Texts may have any length too, except for an encoder without a mask. The file exists even if the check fails.
 
     Raises:
-        VitrineError: the extra is not installed, the tower cannot be exported, or its vectors are not torch's.
+        VitrineError: the extra `export` is not installed, torch cannot export the tower, onnxruntime cannot run it, or
+            a cosine is below MIN_COSINE.
     """
     onnxruntime = import_onnxruntime()
-    # Traced with two rows of another length than any probe's: what a trace takes for fixed shows when it is checked.
-    traced = [torch.from_numpy(np.ascontiguousarray(_traced(tower, each))) for each in tower.probes[0].values()]
-    with _quiet(), torch.no_grad():
+    # Traced with other sizes than any probe has: a size that the trace wrongly fixes fails the check.
+    example = [torch.from_numpy(np.ascontiguousarray(_trace_input(tower, each))) for each in tower.probes[0].values()]
+    with _quiet_exporter(), torch.no_grad():
         try:
             torch.onnx.export(
                 tower.eval(),
-                tuple(traced),
+                tuple(example),
                 str(file),
                 input_names=list(tower.probes[0]),
                 output_names=[OUTPUT],
-                dynamic_axes=tower.dynamic(),
+                dynamic_axes=tower.dynamic_axes(),
                 dynamo=False,
             )
         except Exception as error:
@@ -107,46 +123,47 @@ def export_tower(tower: Tower, file: Path) -> TowerCheck:
     lowest, probes = 1.0, 0
     for inputs in tower.probes:
         with torch.no_grad():
-            wanted = tower(*map(torch.from_numpy, inputs.values())).numpy()
+            expected = tower(*map(torch.from_numpy, inputs.values())).numpy()
         try:
-            (got,) = session.run([OUTPUT], dict(inputs))
+            (actual,) = session.run([OUTPUT], dict(inputs))
         except Exception as error:
-            raise VitrineError(f"{tower.name}: onnxruntime refuses {file}: {error}") from error
-        cosine = (wanted * got).sum(axis=1) / (np.linalg.norm(wanted, axis=1) * np.linalg.norm(got, axis=1))
-        lowest, probes = min(lowest, float(np.nan_to_num(cosine, nan=-1).min())), probes + len(wanted)
-    if lowest < LEAST_COSINE:
+            raise VitrineError(f"{tower.name}: onnxruntime cannot run {file}: {error}") from error
+        norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(actual, axis=1)
+        cosine = (expected * actual).sum(axis=1) / norms
+        lowest, probes = min(lowest, float(np.nan_to_num(cosine, nan=-1).min())), probes + len(expected)
+    if lowest < MIN_COSINE:
         raise VitrineError(
-            f"{tower.name}: its vectors are not torch's, cosine {lowest:.6f} on the worst of {probes} probes, "
-            f"at least {LEAST_COSINE} is wanted; {file} is not to be used"
+            f"{tower.name}: its vectors differ from torch's: cosine {lowest:.6f} on the worst of {probes} probes, "
+            f"expected at least {MIN_COSINE}; do not use {file}"
         )
     return TowerCheck(tower.name, probes, lowest)
 
 
 def import_onnxruntime() -> Any:
-    """onnxruntime.
+    """Return the module onnxruntime.
 
     Raises:
-        VitrineError: it or onnx is missing; says what to install.
+        VitrineError: onnxruntime or onnx is missing; the message has the install command.
     """
     try:
-        import onnx  # noqa: F401  # torch writes with it
+        import onnx  # noqa: F401  # torch writes files with it
         import onnxruntime
     except ImportError as error:
         raise VitrineError(f"{error.name} is not installed, and the export needs it; run: {INSTALL}") from error
     return onnxruntime
 
 
-def _traced(tower: Tower, probe: NDArray[Any]) -> NDArray[Any]:
-    """Two rows; texts a little shorter than the probe's where any length will do."""
+def _trace_input(tower: Tower, probe: NDArray[Any]) -> NDArray[Any]:
+    """Return two rows of a probe; texts of variable length are one token shorter than the probe."""
     rows = np.repeat(probe[:1], 2, axis=0)
-    if tower.name == IMAGE or tower.fixed_length or rows.shape[1] < 3:
+    if tower.name == IMAGE or tower.has_fixed_length or rows.shape[1] < 3:
         return rows
     return rows[:, :-1]
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks on what a trace may take for fixed: that is checked."""
+def _quiet_exporter() -> Iterator[None]:
+    """Silence the exporter's warnings about sizes that a trace may fix; the check covers them."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

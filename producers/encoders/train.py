@@ -1,6 +1,6 @@
-"""An encoder trained on a catalogue: the small one from nothing, or any checkpoint further.
+"""Train an encoder on a catalogue: the default model from scratch, or any image-text checkpoint further.
 
-Whatever the objectives (training/), the outcome is a checkpoint that `load` opens.
+Whatever the objectives (see training/), the result is a checkpoint that `load` opens.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from feature_repo import memory
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError, VitrineError
 from producers.encoders import tiny_clip, whitening
 from producers.encoders.image_loader import Source
 from producers.encoders.training import images as decoding
@@ -29,57 +29,60 @@ from producers.encoders.training.towers import Towers, encode_pairs
 from producers.encoders.training.training_model import TrainingModel
 from producers.encoders.whitening import SAME_PRODUCT, fuse
 
-SAMPLE = 2
-SPREAD_OF = 20_000
-"""At most so many products tell how the fused vectors of all are spread."""
+SAMPLE_SIZE = 2
+"""Products encoded before training, to learn the shapes of the towers' outputs."""
+MAX_WHITENING_PRODUCTS = 20_000
+"""Largest number of products that the whitening of fused vectors is computed from."""
 
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """What was learnt from."""
+    """What a training learnt from, and how it ended."""
 
     pairs: int
-    """Products with a title and a usable picture."""
+    """Products with a title and a usable image."""
     left_out: int
-    """Products without a usable picture."""
+    """Products without a title or a usable image."""
     steps: int
     loss: float
-    """Mean over the last tenth of the steps, all objectives together."""
+    """Mean over the last tenth of the steps, summed over the objectives."""
     losses: dict[str, float]
-    """The same by objective."""
+    """The same mean by objective."""
     kept: int
-    """Pairs that a filter left in to the end."""
+    """Pairs that the filter had not removed at the end."""
     resumed_at: int
-    """The step at which an interrupted run was taken up, 0 for none."""
+    """Step at which an interrupted run was continued; 0 if this run started from the beginning."""
     co_clicks: int
     """Pairs of clicks of one session that were learnt from."""
-    taste: bool | None
-    """Whether the fused space is drawn out along what users share, or clicks too few to tell; None without clicks."""
+    has_preferences: bool | None
+    """Whether the fused space has preference whitening (whitening.py). False if there were too few clicks or products,
+    None if no clicks were given."""
 
     def __str__(self) -> str:
         by_objective = ", ".join(f"{name} {loss:.3f}" for name, loss in self.losses.items())
         lines = [
-            f"learnt from {self.pairs:,} products in {self.steps:,} steps, loss {self.loss:.3f} ({by_objective}); "
-            f"{self.left_out:,} products left out, without a title or a usable picture"
+            f"trained on {self.pairs:,} products in {self.steps:,} steps, loss {self.loss:.3f} ({by_objective}); "
+            f"{self.left_out:,} products left out, without a title or a usable image"
         ]
         if self.resumed_at:
-            lines.append(f"taken up at step {self.resumed_at:,}, where an interrupted run had saved its state")
+            lines.append(f"continued at step {self.resumed_at:,}, the last saved state of an interrupted run")
         if self.kept < self.pairs:
-            lines.append(f"{self.pairs - self.kept:,} pairs left out by the filter")
+            lines.append(f"{self.pairs - self.kept:,} pairs removed by the filter")
         if self.co_clicks:
             lines.append(f"aligned with {self.co_clicks:,} pairs of clicks of one session")
-        if self.taste is not None:
+        if self.has_preferences is not None:
             lines.append(
-                "the fused space is drawn out along what the clicks of a user have in common"
-                if self.taste
-                else "too few clicks or products to tell what a user's have in common: the fused space is left as it is"
+                "the fused space weights the directions in which the clicks of a user agree"
+                if self.has_preferences
+                else "too few clicks or products to find directions in which the clicks of a user agree: the fused "
+                "space is not weighted by clicks"
             )
         return "\n".join(lines)
 
 
 def train(
     titles: Sequence[str],
-    pictures: Sequence[Source],
+    images: Sequence[Source],
     folder: Path,
     *,
     pairs_seen: int,
@@ -91,69 +94,75 @@ def train(
 ) -> TrainingSummary | None:
     """Train an encoder and write it as a checkpoint that `load` opens.
 
-    Started by torchrun, the processes share the work; a run that was interrupted is taken up where its last state was
-    saved, if it is called again with the same arguments, and ends as if it had never been.
+    Processes started by torchrun share the work. A run that was interrupted and is called again with the same arguments
+    continues from its last saved state, and ends with the same weights as an uninterrupted run.
 
     Args:
         titles: [n].
-        pictures: path or bytes of each title's picture [n]; the unusable are left out and counted.
+        images: path or bytes of each title's image [n]; products with an unusable image are left out and counted.
         folder: where the checkpoint goes.
         pairs_seen: how many image-text pairs to learn from, repeats included.
-        seed: of the weights, the order and the crops.
-        progress: told what is being done, and how much of how much is.
-        recipe: how to learn; the default pays off within a minute.
-        checkpoint: directory or hub name to start from, of any image-text family; the small model if not given.
-        clicked: what users clicked, for what a user's clicks have in common to count for more in fused vectors, and for
-            products of one session to lie close where the recipe gives that a weight.
+        seed: of the weights, the order of the pairs and the crops.
+        progress: called with what is being done, how much of it is done, and how much there is.
+        recipe: objectives and rates; None takes the default recipe, which is made for a minute of training.
+        checkpoint: directory or hub name of an image-text checkpoint to start from; None starts the default model from
+            random weights.
+        clicked: clicks for the preference whitening of fused vectors, and for the alignment objective if the recipe
+            gives it a weight.
 
     Returns:
-        None in every process but the first.
+        A summary in the first process, None in every other.
 
     Raises:
-        VitrineError: fewer than two usable pairs, a checkpoint that cannot be trained, the state of another training.
-        UsageError: the batch does not fall into equal parts.
+        InvalidInputError: there are fewer than two usable pairs, or the checkpoint cannot be trained.
+        ConflictError: the folder holds the state of another training.
+        UsageError: the batch cannot be divided evenly.
+        VitrineError: the checkpoint cannot be read or written.
     """
     memory.keep_freed()
     recipe = recipe or Recipe()
     device = select_device()
     with open_process_group(device) as processes:
         recipe.micro_batch_size(processes.count)
-        begun = initial_model.load_model(checkpoint, device) if checkpoint else None
-        geometry = begun.geometry if begun else tiny_clip.GEOMETRY
+        initial = initial_model.load_model(checkpoint, device) if checkpoint else None
+        geometry = initial.geometry if initial else tiny_clip.GEOMETRY
         pixels, usable = decoding.decode_images(
-            pictures, geometry, folder, processes, lambda done, total: progress("decode pictures", done, total)
+            images, geometry, folder, processes, lambda done, total: progress("decode images", done, total)
         )
-        kept = _enough([title for title, good in zip(titles, usable, strict=True) if good], len(titles))
-        torch.manual_seed(
-            seed
-        )  # before the weights are drawn; while training, seed and step say all (training/pairs.py)
-        begun = begun or initial_model.create_model(kept, device)
-        pairs = begun.make_pairs(kept, pixels)
-        clicked = _among(usable, clicked) if clicked else None
-        near = _co_clicks(clicked) if clicked and recipe.align else None
-        learner = _learner(begun, pairs, kept, recipe, align=recipe.align if near else 0.0)
+        kept = [title for title, good in zip(titles, usable, strict=True) if good]
+        if len(kept) < 2:
+            raise InvalidInputError(
+                f"{len(kept)} of {len(titles)} products have a title and a usable image; at least 2 are needed"
+            )
+        # Draws the weights. During training everything random depends on seed and step (training/pairs.py).
+        torch.manual_seed(seed)
+        initial = initial or initial_model.create_model(kept, device)
+        pairs = initial.make_pairs(kept, pixels)
+        clicked = _renumber_products(usable, clicked) if clicked else None
+        co_clicks = _find_co_clicks(clicked) if clicked and recipe.align else None
+        model = _build_model(initial, pairs, kept, recipe, align=recipe.align if co_clicks else 0.0)
         task = TrainingTask(
             pairs,
-            begun.preprocessor,
+            initial.preprocessor,
             recipe,
             steps=max(1, pairs_seen // min(recipe.batch, len(pairs))),
             seed=seed,
-            co_clicks=near,
+            co_clicks=co_clicks,
             process_group=processes,
         )
-        learnt = run_training(
-            learner,
+        result = run_training(
+            model,
             task,
-            learning_rate=recipe.learning_rate or begun.learning_rate,
+            learning_rate=recipe.learning_rate or initial.learning_rate,
             folder=folder,
-            # How often the state is saved is no matter of what is learnt.
-            identity=_identity(
-                (replace(recipe, save_every=1), pairs_seen, seed, begun.version), kept, usable, pictures, near
+            # How often the state is saved does not change what is learnt.
+            identity=_hash_arguments(
+                (replace(recipe, save_every=1), pairs_seen, seed, initial.version), kept, usable, images, co_clicks
             ),
             progress=lambda done, total: progress("train encoder", done, total),
         )
         if processes.is_first:
-            drawn = _write(begun, learner, pairs, clicked, folder)
+            has_preferences = _write_checkpoint(initial, model, pairs, clicked, folder)
             decoding.remove_pixel_files(folder)
             training_state.remove_state(folder)
         processes.wait()
@@ -162,115 +171,107 @@ def train(
     return TrainingSummary(
         pairs=len(kept),
         left_out=len(titles) - len(kept),
-        steps=learnt.steps,
-        loss=sum(learnt.losses.values()),
-        losses=learnt.losses,
-        kept=learnt.kept,
-        resumed_at=learnt.resumed_at,
-        co_clicks=len(near.first) if near else 0,
-        taste=drawn,
+        steps=result.steps,
+        loss=sum(result.losses.values()),
+        losses=result.losses,
+        kept=result.kept,
+        resumed_at=result.resumed_at,
+        co_clicks=len(co_clicks.first) if co_clicks else 0,
+        has_preferences=has_preferences,
     )
 
 
-def _enough(kept: list[str], given: int) -> list[str]:
-    """The titles that have a usable picture.
-
-    Raises:
-        VitrineError: they are too few to learn from.
-    """
-    if len(kept) < 2:
-        raise VitrineError(f"{len(kept)} of {given} products have a title and a usable picture; at least 2 are needed")
-    return kept
-
-
-def _learner(
-    begun: initial_model.InitialModel, pairs: TrainingPairs, titles: Sequence[str], recipe: Recipe, align: float
+def _build_model(
+    initial: initial_model.InitialModel, pairs: TrainingPairs, titles: Sequence[str], recipe: Recipe, align: float
 ) -> TrainingModel:
-    """What learns: the towers that training starts from, and the heads that the recipe asks for."""
+    """Return the towers that training starts from, with the heads that the recipe needs."""
     return TrainingModel(
-        Towers(begun.model, masked=not begun.preprocessor.is_padded),
+        Towers(initial.model, masked=not initial.preprocessor.is_padded),
         recipe.objectives,
         pairs,
-        begun.preprocessor.prepare_images(pairs, np.arange(SAMPLE)),
-        vocabulary=len(begun.tokenizer),
-        max_tokens=begun.max_tokens,
-        start=begun.start_token,
-        end=begun.end_token,
-        begins=language.find_word_beginnings(begun.tokenizer, titles) if "language" in recipe.objectives else None,
+        initial.preprocessor.prepare_images(pairs, np.arange(SAMPLE_SIZE)),
+        vocabulary=len(initial.tokenizer),
+        max_tokens=initial.max_tokens,
+        start=initial.start_token,
+        end=initial.end_token,
+        begins=language.find_word_beginnings(initial.tokenizer, titles) if "language" in recipe.objectives else None,
         align=align,
     )
 
 
-def _write(
-    begun: initial_model.InitialModel,
-    learner: TrainingModel,
+def _write_checkpoint(
+    initial: initial_model.InitialModel,
+    model: TrainingModel,
     pairs: TrainingPairs,
     clicked: ClickArrays | None,
     folder: Path,
 ) -> bool | None:
-    """The checkpoint: model and tokenizer, the space of fused vectors, and the captioner if one was trained.
+    """Write model and tokenizer, the space of fused vectors, and the language head if one was trained.
 
-    Those of an earlier training do not stay beside another's weights.
+    Space and head of an earlier training in the folder are removed.
 
     Returns:
-        Whether clicks told what users share, None without clicks.
+        Whether the space has preference whitening; None without clicks.
 
     Raises:
-        VitrineError: there is no room; the state of the training is still there.
+        VitrineError: a file cannot be written, as when the disk is full. The saved state of the training stays.
     """
     try:
         language.remove_head(folder)
-        begun.save(folder)
-        shown = np.linspace(0, len(pairs) - 1, min(len(pairs), SPREAD_OF)).astype(np.int64)
-        fused = fuse(*encode_pairs(learner.towers, pairs, begun.preprocessor, shown), SAME_PRODUCT)
+        initial.save(folder)
+        sample = np.linspace(0, len(pairs) - 1, min(len(pairs), MAX_WHITENING_PRODUCTS)).astype(np.int64)
+        fused = fuse(*encode_pairs(model.towers, pairs, initial.preprocessor, sample), SAME_PRODUCT)
         space = whitened = whitening.fit_whitening(fused)
         if whitened and clicked:
-            place = np.full(len(pairs) + 1, -1)  # the last stands for what is no pair
-            place[shown] = np.arange(len(shown))
-            space = whitening.fit_preference_whitening(whitened, fused, clicked.users, place[clicked.product_rows])
+            row_index = np.full(len(pairs) + 1, -1)  # the last entry is for clicks on a product without a pair
+            row_index[sample] = np.arange(len(sample))
+            space = whitening.fit_preference_whitening(whitened, fused, clicked.users, row_index[clicked.product_rows])
         whitening.save_space(space, folder)
-        if hasattr(learner, "language"):
-            learner.language.save(folder)
+        if hasattr(model, "language"):
+            model.language.save(folder)
     except SafetensorError as error:
         raise VitrineError(
-            f"{folder}: the checkpoint cannot be written ({error}); make room and run this again, it goes on "
-            "where its last state was saved"
+            f"{folder}: the checkpoint cannot be written ({error}); free disk space and run this again, it continues "
+            "from its last saved state"
         ) from error
     return space is not whitened if clicked else None
 
 
-def _among(usable: NDArray[np.bool_], clicked: ClickArrays) -> ClickArrays:
-    """The same clicks with products as rows among the usable, -1 for the others."""
+def _renumber_products(usable: NDArray[np.bool_], clicked: ClickArrays) -> ClickArrays:
+    """Return the clicks with product numbers that count usable products only; -1 for unusable ones."""
     row = np.append(np.where(usable, np.cumsum(usable) - 1, -1), -1)
     return replace(clicked, product_rows=row[clicked.product_rows])
 
 
-def _co_clicks(clicked: ClickArrays) -> CoClickPairs:
-    """Pairs of rows that were clicked in one session.
+def _find_co_clicks(clicked: ClickArrays) -> CoClickPairs:
+    """Return pairs of usable products that one user clicked in one session.
 
     Raises:
-        VitrineError: no two usable products were.
+        InvalidInputError: there are none.
     """
-    near = find_co_clicks(clicked)
-    if not len(near.first):
-        raise VitrineError("no user clicked two products with title and picture in one session: nothing to align")
-    return near
+    co_clicks = find_co_clicks(clicked)
+    if not len(co_clicks.first):
+        raise InvalidInputError(
+            "no user clicked two products with title and image in one session: there is nothing to align with; train "
+            "without --align-weight"
+        )
+    return co_clicks
 
 
-def _identity(
+def _hash_arguments(
     arguments: tuple[object, ...],
     titles: Sequence[str],
     usable: NDArray[np.bool_],
-    pictures: Sequence[Source],
-    near: CoClickPairs | None,
+    images: Sequence[Source],
+    co_clicks: CoClickPairs | None,
 ) -> str:
-    """Of a training: equal where the same command would do the same."""
+    """Return a digest of everything that the result of a training depends on."""
     digest = blake2b(repr(arguments).encode(), digest_size=12)
     for title in titles:
         digest.update(title.encode() + b"\0")
     digest.update(usable.tobytes())
-    for picture in pictures:
-        digest.update(picture if isinstance(picture, bytes) else str(picture).encode())
-    if near:
-        digest.update(near.first.tobytes() + near.second.tobytes())
+    for image in images:
+        digest.update(image if isinstance(image, bytes) else str(image).encode())
+    if co_clicks:
+        digest.update(co_clicks.first.tobytes() + co_clicks.second.tobytes())
     return digest.hexdigest()

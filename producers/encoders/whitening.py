@@ -1,12 +1,18 @@
-"""A picture and a title as one vector: their weighted sum, of unit length.
+"""Fuse the vectors of an image and a title into one: their weighted sum, scaled to unit length.
 
-What says "the same product" is then whitened as the shop's own products are spread (Su et al. 2021, "Space Sentence
-Representations for Better Semantics and Faster Retrieval"): the few directions in which all products differ most, such
-as how much of a picture is background, would else outweigh those that tell one product from another. Where clicks are
-given, directions in which a user's clicks agree then count for more (taste.py). `produce encoder` finds that space at
-the end of its training and keeps it beside the weights:
+The fused vector that finds the same product is then whitened over the shop's products (Su et al. 2021, "Whitening
+Sentence Representations for Better Semantics and Faster Retrieval"). Products differ most in a few directions, such as
+how much of the image is background; without whitening these outweigh the directions that tell products apart.
 
-OUT/fusion/space.safetensors   `centre` float32 [d], `axes` float32 [d, d]
+If clicks are given, preference whitening then stretches the directions in which the clicks of one user agree, such as
+the age of a child or a favourite colour. It uses every click of the log in closed form, whereas a training objective
+sees only some pairs of clicks of a session. How far a user's clicks agree in a direction is its intraclass correlation
+r: the share of the variance that lies between users. The mean of n clicks of a user then has the reliability
+n r / (1 + (n - 1) r) (Spearman 1910, Brown 1910).
+
+`produce encoder` computes the space at the end of its training and stores it beside the weights:
+
+OUT/fusion/space.safetensors   `centre` float32 [dim], `axes` float32 [dim, dim]
 """
 
 from dataclasses import dataclass
@@ -17,60 +23,61 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from feature_repo.errors import VitrineError
+from feature_repo.errors import CorruptDataError
 from feature_repo.features.similarity import normalize_rows
 
 Vectors = NDArray[np.float32]
 
 SAME_PRODUCT = (0.5, 0.5)
-"""Weights of image and text in the fused vector: what says "the same product"."""
+"""Weights of image and title in the fused vector that finds the same product."""
 SIMILAR = (0.7, 0.3)
-"""Weights of image and text for "one like it": looks count more than words."""
+"""Weights of image and title in the vector that finds similar products: looks count more than words."""
 FILE = Path("fusion") / "space.safetensors"
 SHRINKAGE = 0.3
-"""Share of the mean variance that is added to every direction's: those in which nothing varies but noise are not to be
-blown up. Of 0.03, 0.1, 0.3 and 1 it is the one that found most of the same product, on the shop kept for tuning."""
+"""Share of the mean variance added to the variance of each direction, so that directions with nothing but noise are not
+amplified. Of 0.03, 0.1, 0.3 and 1, this value found the same product most often in the shop reserved for tuning."""
 MIN_PRODUCTS_PER_DIMENSION = 2
-"""Fewer than so many do not tell how products are spread."""
-
+"""With fewer products the spread cannot be estimated."""
 CLICKS_PER_MEAN = 30
-"""How many clicks of a user are taken to stand behind a mean."""
+"""Clicks of a user that a mean is assumed to be taken over; n in the formula above."""
 MIN_DIRECTION_WEIGHT = 0.3
-"""What a direction counts for that says nothing of a user: it may still tell one product from another."""
+"""Weight of a direction in which users do not agree at all; it may still tell products apart."""
 MIN_CLICKS_PER_DIMENSION = 20
-"""Fewer than so many do not tell in which directions users agree."""
+"""With fewer clicks the directions in which users agree cannot be estimated."""
 MAX_CLICKS = 500_000
-"""At most so many are looked at, those of the users with the lowest codes."""
+"""At most this many clicks are used: those of the users with the lowest codes."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """Where fused vectors are compared: moved and stretched from how the towers give them."""
+    """An affine map into the space in which fused vectors are compared."""
 
     centre: Vectors
-    """[d]."""
+    """[dim]."""
     axes: Vectors
-    """[d, d]."""
+    """[dim, dim]."""
 
-    def of(self, vectors: Vectors) -> Vectors:
-        """Unit rows of vectors [n, d]; NaN rows stay so."""
+    def transform(self, vectors: Vectors) -> Vectors:
+        """Map vectors [n, dim] into the space and scale them to unit length; NaN rows stay NaN."""
         return normalize_rows(np.asarray((vectors - self.centre) @ self.axes, np.float32))
 
 
 def fit_whitening(fused: Vectors) -> Space | None:
-    """In which products vary alike in every direction; None where they are too few to tell a spread.
+    """Return the space in which products vary nearly equally in every direction.
+
+    None if there are fewer than MIN_PRODUCTS_PER_DIMENSION products per dimension, or all products are equal.
 
     Args:
-        fused: of products [n, d], as `fuse` gives them without a space; NaN rows are left out.
+        fused: vectors of products [n, dim] from `fuse` without a space; NaN rows are ignored.
     """
     fused = fused[~np.isnan(fused[:, 0])]
     if len(fused) < MIN_PRODUCTS_PER_DIMENSION * fused.shape[1]:
         return None
     variances, directions = np.linalg.eigh(np.cov(fused, rowvar=False, dtype=np.float64))
-    kept = variances + SHRINKAGE * variances.mean()
-    if not kept.min() > 0:
+    shrunk = variances + SHRINKAGE * variances.mean()
+    if not shrunk.min() > 0:
         return None
-    axes = (directions / np.sqrt(kept)) @ directions.T
+    axes = (directions / np.sqrt(shrunk)) @ directions.T
     centre = fused.mean(axis=0, dtype=np.float64)
     return Space(centre.astype(np.float32), np.ascontiguousarray(axes, np.float32))
 
@@ -78,36 +85,39 @@ def fit_whitening(fused: Vectors) -> Space | None:
 def fit_preference_whitening(
     space: Space, fused: Vectors, users: NDArray[np.int64], products: NDArray[np.int64]
 ) -> Space:
-    """A space in which what a user's clicks have in common counts for more; the same where clicks are too few to tell.
+    """Return a space that weights each direction by how far the clicks of one user agree in it.
+
+    Returns `space` itself if users who clicked at least two products have fewer than MIN_CLICKS_PER_DIMENSION clicks
+    per dimension. Repeated clicks of a user on one product count once, and the order of clicks does not matter.
 
     Args:
-        space: of d dimensions.
-        fused: of products [n, d], as `fuse` gives them without a space.
-        users: code of each click's user [m].
-        products: the row of `fused` that was clicked [m], -1 for none.
+        space: from `fit_whitening`.
+        fused: vectors of products [n, dim] from `fuse` without a space; NaN rows are ignored.
+        users: integer code of each click's user [clicks].
+        products: row of `fused` of each clicked product [clicks]; -1 for a product that is not there.
     """
-    moved = (fused - space.centre) @ space.axes
-    known = (products >= 0) & ~np.isnan(moved[products, 0])
-    # The same product twice agrees with itself in every direction.
-    user, product = np.unique(np.stack([users[known], products[known]]), axis=1)[:, :MAX_CLICKS]
+    whitened = (fused - space.centre) @ space.axes
+    usable = (products >= 0) & ~np.isnan(whitened[products, 0])
+    # A product clicked twice would agree with itself in every direction.
+    user, product = np.unique(np.stack([users[usable], products[usable]]), axis=1)[:, :MAX_CLICKS]
     _, starts, counts = np.unique(user, return_index=True, return_counts=True)
     if counts[counts > 1].sum() < MIN_CLICKS_PER_DIMENSION * fused.shape[1]:
         return space
-    clicked = moved[product].astype(np.float64)
+    clicked = whitened[product].astype(np.float64)
     clicked -= clicked.mean(axis=0)
     squares, sums = clicked.T @ clicked, np.add.reduceat(clicked, starts)
-    # The mean product of two different clicks of one user is what lies between users.
+    # The mean product of two different clicks of one user is the covariance between users.
     between = (sums.T @ sums - squares) / (counts * (counts - 1.0)).sum()
     variances, directions = np.linalg.eigh(between)
-    whole = np.einsum("ik,ij,jk->k", directions, squares / len(clicked), directions)
-    correlation = np.clip(variances / np.maximum(whole, np.finfo(np.float32).tiny), 0, 1)
-    reliance = CLICKS_PER_MEAN * correlation / (1 + (CLICKS_PER_MEAN - 1) * correlation)
-    stretched = (directions * np.sqrt(MIN_DIRECTION_WEIGHT + (1 - MIN_DIRECTION_WEIGHT) * reliance)) @ directions.T
-    return Space(space.centre, np.ascontiguousarray(space.axes @ stretched, np.float32))
+    total = np.einsum("ik,ij,jk->k", directions, squares / len(clicked), directions)
+    correlation = np.clip(variances / np.maximum(total, np.finfo(np.float32).tiny), 0, 1)
+    reliability = CLICKS_PER_MEAN * correlation / (1 + (CLICKS_PER_MEAN - 1) * correlation)
+    stretch = (directions * np.sqrt(MIN_DIRECTION_WEIGHT + (1 - MIN_DIRECTION_WEIGHT) * reliability)) @ directions.T
+    return Space(space.centre, np.ascontiguousarray(space.axes @ stretch, np.float32))
 
 
 def save_space(space: Space | None, folder: Path) -> None:
-    """Beside the weights of a checkpoint, in the place of any that an earlier training left there."""
+    """Write the space beside the weights of a checkpoint, and remove that of an earlier training; None only removes."""
     (folder / FILE).parent.mkdir(exist_ok=True)
     (folder / FILE).unlink(missing_ok=True)
     if space is not None:
@@ -115,28 +125,34 @@ def save_space(space: Space | None, folder: Path) -> None:
 
 
 def read_space(folder: Path, dim: int) -> Space | None:
-    """Of a checkpoint whose rows are `dim` wide; None where it keeps none, as those that were not trained here.
+    """Read the space of a checkpoint with vectors of width `dim`; None if it has none, as one trained elsewhere.
 
     Raises:
-        VitrineError: the file cannot be read, or is not of that width.
+        CorruptDataError: the file cannot be read, or has another width.
     """
     if not (folder / FILE).is_file():
         return None
     try:
-        found = load_file(folder / FILE)
-        space = Space(found["centre"], found["axes"])
+        arrays = load_file(folder / FILE)
+        space = Space(arrays["centre"], arrays["axes"])
     except (SafetensorError, KeyError, OSError) as error:
-        raise VitrineError(f"{folder / FILE}: cannot be read ({error}); restore the checkpoint") from error
+        raise CorruptDataError(f"{folder / FILE}: cannot be read ({error}); restore the checkpoint") from error
     if space.centre.shape != (dim,) or space.axes.shape != (dim, dim):
-        raise VitrineError(f"{folder / FILE}: not of the encoder's {dim} dimensions; restore the checkpoint")
+        raise CorruptDataError(f"{folder / FILE}: not of the encoder's {dim} dimensions; restore the checkpoint")
     return space
 
 
 def fuse(image: Vectors, text: Vectors, weights: tuple[float, float], space: Space | None = None) -> Vectors:
-    """Unit rows of the weighted sum [n, d]; where one modality is missing (NaN) the other stands alone.
+    """Return unit rows [n, dim] of the weighted sum of image and text vectors.
 
-    A pair that cancels out, or a row with neither, is NaN.
+    Where one of the two is NaN, the other is used alone. A row is NaN where both are, or where the sum is 0.
+
+    Args:
+        image: unit rows [n, dim], or NaN.
+        text: the same.
+        weights: of image and text.
+        space: maps the sum, if given.
     """
     parts = [np.nan_to_num(rows) * np.float32(weight) for rows, weight in zip((image, text), weights, strict=True)]
     fused = normalize_rows(parts[0] + parts[1])
-    return fused if space is None else space.of(fused)
+    return fused if space is None else space.transform(fused)

@@ -67,7 +67,7 @@ def export_encoder(encoder: str, out: Path, *, format: str, data: Path | None, s
             (folder / tower.name / "config.pbtxt").write_text(triton.render_config(tower, model))  # type: ignore[arg-type]
         (folder / "README.md").write_text(triton.render_readme(model, model.geometry, text, checked))  # type: ignore[arg-type]
         script = folder / "build_tensorrt.sh"
-        script.write_text(triton.render_tensorrt_script(model, image, text))  # type: ignore[arg-type]
+        script.write_text(triton.render_tensorrt_script(model, text))  # type: ignore[arg-type]
         script.chmod(0o755)
         out.mkdir(exist_ok=True)
         for part in PARTS:
@@ -88,7 +88,7 @@ def _of(data: Path, geometry: Geometry) -> tuple[Pixels, Sequence[str]]:
     for image in products.filter(pc.field("image").is_valid())["image"].slice(0, 4 * PROBES).to_pylist():
         try:
             source = image if isinstance(image, bytes) else image_store.resolve_path(image, data)
-            cut.append(geometry.cut(open_image(source)))
+            cut.append(geometry.apply(open_image(source)))
         except UnusableImageError:
             continue  # `produce embeddings` says which and why
         if len(cut) == PROBES:

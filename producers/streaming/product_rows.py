@@ -19,7 +19,7 @@ from producers.catalogue import ingest as catalogue
 from producers.codes import run as codes
 from producers.codes.codebook import Codebook
 from producers.encoders.encoder import Encoder
-from producers.encoders.pipeline import encode_chunk
+from producers.encoders.pipeline import build_embedding_rows, encode_chunk
 from producers.streaming.source import StreamMessage
 
 TEXTS = ("product_id", "title", "image", "category", "brand", "price", "updated_at")
@@ -72,7 +72,8 @@ def build_rows(messages: Sequence[StreamMessage], makers: ProductPipeline, now: 
     if not versions:
         return ProductRows({}, tuple(refused), tuple(notes))
     products = pa.concat_tables(versions).combine_chunks()
-    embedded = encode_chunk(products, makers.encoder, makers.pool, now)
+    encoded = encode_chunk(products, makers.encoder, makers.pool)
+    embedded = build_embedding_rows(encoded, makers.encoder, now)
     notes += [RejectedRow(one.product_id, one.column, one.reason, one.value) for one in embedded.unusable]
     place = pc.index_in(embedded.rows[schema.PRODUCT_ID], value_set=products[schema.PRODUCT_ID].combine_chunks())
     of_rows = products.take(place)

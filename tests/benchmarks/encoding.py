@@ -27,7 +27,7 @@ from PIL import Image
 from feature_repo import schema
 from producers.encoders import load
 from producers.encoders.image_loader import Source, decode_images, open_decoding_pool
-from producers.encoders.pipeline import StageSeconds, encode_chunks
+from producers.encoders.pipeline import StageSeconds, build_embedding_rows, encode_chunks
 from producers.encoders.tokens import tokenize
 from tests.benchmarks.encoding_gpu import NAMES, NOW, ROWS_A_COMMIT, gpu
 from tests.benchmarks.harness import Record, Rounds, compare, finish, take_turns
@@ -118,10 +118,10 @@ def ours(case: Case, pool: ProcessPoolExecutor) -> StageSeconds:
     from feature_repo.offline import delta
 
     seconds, out = StageSeconds(), next(case.out)
-    for made in encode_chunks(case.chunks(), case.encoder, pool, NOW):
+    for chunk in encode_chunks(case.chunks(), case.encoder, pool):
         start = time.perf_counter()
-        delta.append(out, made.rows)
-        seconds += made.seconds._replace(write=time.perf_counter() - start)
+        delta.append(out, build_embedding_rows(chunk, case.encoder, NOW).rows)
+        seconds += chunk.seconds._replace(write=time.perf_counter() - start)
     return seconds
 
 
@@ -193,7 +193,7 @@ def forward_alone(case: Case, pool: ProcessPoolExecutor) -> Callable[[], None]:
         )
         for start in range(0, len(pixels), size)
     ]
-    lanes = encoder._images._lanes
+    threads = encoder._images.threads
 
     def image(values: Any) -> None:
         with torch.inference_mode():
@@ -204,8 +204,8 @@ def forward_alone(case: Case, pool: ProcessPoolExecutor) -> Callable[[], None]:
             encoder.text_tower(*given)
 
     def run() -> None:
-        list(lanes.map(image, scaled))
-        list(lanes.map(text, inputs))
+        list(threads.map(image, scaled))
+        list(threads.map(text, inputs))
 
     return run
 

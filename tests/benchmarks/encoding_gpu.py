@@ -19,7 +19,7 @@ from PIL import Image
 from feature_repo import schema
 from producers.encoders import load
 from producers.encoders.image_loader import open_decoding_pool
-from producers.encoders.pipeline import StageSeconds, encode_chunks
+from producers.encoders.pipeline import StageSeconds, build_embedding_rows, encode_chunks
 from tests.benchmarks.harness import Figure, Record, Rounds, command, finish
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -49,7 +49,7 @@ def gpu(
     with tempfile.TemporaryDirectory() as folder, open_decoding_pool(workers) as pool:
         encoder = vision_transformer(Path(folder) / "encoder", tiny, str(device))
         flops = flops_of_a_picture(encoder)
-        batch = encoder.images_at_once
+        batch = encoder.image_batch_size
         pixels = np.random.default_rng(0).integers(0, 256, (batch, 224, 224, 3), dtype=np.uint8)
         seconds: dict[str, list[float]] = {"encode": [], "multiply": []}
         encoder.encode_pixels(pixels)
@@ -178,13 +178,13 @@ def end_to_end(catalogue: Path, encoder: Any, pool: ProcessPoolExecutor, out: Pa
         for batch in pq.ParquetFile(catalogue).iter_batches(ROWS_A_COMMIT):
             yield pa.Table.from_batches([batch])
 
-    first = next(chunks()).slice(0, encoder.images_at_once)
-    list(encode_chunks([first], encoder, pool, NOW))  # processes started, shapes captured
+    first = next(chunks()).slice(0, encoder.image_batch_size)
+    list(encode_chunks([first], encoder, pool))  # processes started, shapes compiled
     rows = pq.read_metadata(catalogue).num_rows
     shards.begin_run(out, shards.RunDescription(encoder.version, "benchmark", rows, ROWS_A_COMMIT))
     start, seconds = time.perf_counter(), StageSeconds()
-    for part, made in enumerate(encode_chunks(chunks(), encoder, pool, NOW)):
+    for part, chunk in enumerate(encode_chunks(chunks(), encoder, pool)):
         began = time.perf_counter()
-        shards.write_shard(out, part, made)
-        seconds += made.seconds._replace(write=time.perf_counter() - began)
+        shards.write_shard(out, part, build_embedding_rows(chunk, encoder, NOW))
+        seconds += chunk.seconds._replace(write=time.perf_counter() - began)
     return rows / (time.perf_counter() - start), seconds

@@ -33,7 +33,7 @@ from producers.embeddings import existing_rows, plan
 from producers.embeddings import run as embeddings
 from producers.embeddings import vector_cache as contents
 from producers.encoders import load
-from producers.encoders.pipeline import build_embedding_rows
+from producers.encoders.pipeline import EncodedChunk, build_embedding_rows
 from tests.benchmarks import harness
 
 Result = TypeVar("Result")
@@ -97,7 +97,7 @@ def _day(store: Settings, encoder: Path, file: Path, now: datetime) -> Day:
         lambda: embeddings.embed_catalogue(store, str(encoder), now=now, progress=lambda so_far, total: None)
     )
     assert done.encoded == taken.changed
-    return Day(compare, encode, str(taken), done.pictures + done.titles)
+    return Day(compare, encode, str(taken), done.images + done.titles)
 
 
 def _timed(work: Callable[[], Result]) -> tuple[float, Result]:
@@ -158,15 +158,14 @@ def _embed_without_an_encoder(store: Settings, encoder: Path) -> None:
             vectors = chance.normal(size=(len(block), model.dim)).astype(np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             block = block.append_column("title_hash", row_hash.hash_contents(block["title"]))
-            turn = delta.append_if_version(
-                path, build_embedding_rows(block, vectors, vectors, model, NOW), series, turn
-            )
+            rows = build_embedding_rows(EncodedChunk(block, vectors, vectors), model, NOW).rows
+            turn = delta.append_if_version(path, rows, series, turn)
             with contents.open_cache(store.offline / contents.FOLDER, model.version, model.dim) as kept:
                 known = dict(zip(block["image_hash"].to_pylist(), vectors, strict=True))
                 known.pop(None, None)
                 kept.put(contents.IMAGE, list(known), np.array([*known.values()]))
             held = []
-    delta.append_if_version(path, schema.PRODUCT_EMBEDDING.empty_table(), series, turn, state.marks)
+    delta.append_if_version(path, schema.PRODUCT_EMBEDDING.empty_table(), series, turn, state.markers)
 
 
 def main(

@@ -118,7 +118,7 @@ def load_model(name: str, device: torch.device) -> InitialModel:
         model=model,
         tokenizer=encoder.tokenizer,
         geometry=encoder.geometry,
-        preprocessor=Preprocessor(encoder.scale, encoder.shift, is_padded=encoder.unmasked),
+        preprocessor=Preprocessor(encoder.scale, encoder.shift, is_padded=not encoder.has_mask),
         max_tokens=encoder.text_length,
         learning_rate=FINE_TUNING_LEARNING_RATE,
         version=encoder.version,

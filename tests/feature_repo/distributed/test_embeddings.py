@@ -67,7 +67,7 @@ def test_the_tables_are_those_of_one_machine_row_for_row(
         done = embed_catalogue(store, str(encoder), now=NOW, progress=lambda *_: None, ray=ray)
         made[ray] = (done, *stored(store))
         again = embed_catalogue(store, str(encoder), now=NOW, progress=lambda *_: None, ray=ray)
-        assert (again.encoded, again.known) == (0, 99)  # one had neither title nor picture
+        assert (again.encoded, again.existing) == (0, 99)  # one had neither title nor picture
     (one, rows, refused), (many, rows_of_ray, refused_of_ray) = made.values()
     vectors = [name for name in rows.column_names if name.endswith("_vector")]
     assert rows_of_ray.drop_columns(vectors) == rows.drop_columns(vectors)
@@ -101,8 +101,12 @@ def chunk(numbers: range) -> pa.Table:
 def test_each_chunk_comes_back_in_its_place_whatever_its_size(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(on_ray, "ROWS_PER_PART", 3)
     chunks = [chunk(range(60)), chunk(range(0)), chunk(range(60, 61)), chunk(range(70, 100))]
-    came = list(on_ray.encode_chunks(iter(chunks), load(str(encoder)), str(encoder), NOW))
-    assert [made.rows["product_id"].to_pylist() for made in came] == [c["product_id"].to_pylist() for c in chunks]
+    model = load(str(encoder))
+    encoded = list(on_ray.encode_chunks(iter(chunks), model, str(encoder)))
+    assert [each.catalogue for each in encoded] == [each.drop_columns(["image_bytes"]) for each in chunks]
+    for each in encoded:
+        assert np.isfinite(each.image).all()
+        np.testing.assert_allclose(each.text, model.encode_texts(each.catalogue["title"].to_pylist()), atol=1e-6)
 
 
 @pytest.mark.slow
@@ -113,5 +117,5 @@ def test_another_encoder_on_a_machine_of_the_cluster_is_refused_in_one_line(tmp_
     shutil.rmtree(folder)
     checkpoints.chinese_clip(folder)
     with pytest.raises(VitrineError, match=r"is small@.* on a machine of the cluster and small@") as refusal:
-        list(on_ray.encode_chunks(iter([chunk(range(2))]), here, str(folder), NOW))
+        list(on_ray.encode_chunks(iter([chunk(range(2))]), here, str(folder)))
     assert "\n" not in str(refusal.value)

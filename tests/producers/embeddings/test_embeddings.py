@@ -96,7 +96,7 @@ def test_nothing_is_encoded_twice_and_a_changed_title_is_encoded_once(store: Set
     assert (embedded(store, encoder).encoded, embedded(store, encoder).encoded) == (1, 0)
     ingest(store, first | {"title": "蓝色连衣裙", "updated_at": datetime(2026, 1, 5, tzinfo=UTC)})
     done = embedded(store, encoder)
-    assert (done.encoded, done.known) == (1, 1)
+    assert (done.encoded, done.existing) == (1, 1)
     assert delta.read(store.table("product_embedding")).num_rows == 2
 
 

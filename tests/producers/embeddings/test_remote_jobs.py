@@ -64,7 +64,7 @@ def test_rows_made_without_feast_redis_or_deltalake_come_into_the_table_once(
         "producers.encoders.run",
         "--workers",
         "1",
-        "--rows-a-part",
+        "--rows-per-part",
         "2",
     ]
     command += ["--encoder", str(encoder), "--catalogue", str(todo), "--output", str(out)]
@@ -74,8 +74,8 @@ def test_rows_made_without_feast_redis_or_deltalake_come_into_the_table_once(
     assert sorted(f.name for f in out.iterdir() if f.name.endswith("_done")) == ["part-00000_done", "part-00001_done"]
 
     said = runner.invoke(app, ["commit", "--parts", str(out), *at]).output
-    assert "3 rows added, 0 known already, 2 of 2 parts were whole" in said
-    assert "0 rows added, 3 known already" in runner.invoke(app, ["commit", "--parts", str(out), *at]).output
+    assert "3 rows added, 0 existed already, 2 of 2 parts were complete" in said
+    assert "0 rows added, 3 existed already" in runner.invoke(app, ["commit", "--parts", str(out), *at]).output
     rows = {row["product_id"]: row for row in delta.read(store.table("product_embedding")).to_pylist()}
     assert set(rows) == {"a", "b", "c"}
     wanted = load(str(encoder)).encode_images([Image.new("RGB", (40, 48), "red")])[0]
@@ -90,24 +90,24 @@ def test_a_run_goes_on_after_its_whole_parts_and_only_those_are_committed(
 ) -> None:
     todo, out = tmp_path / "todo.parquet", tmp_path / "parts"
     remote_jobs.export_todo(store, todo, encoder_version=None)
-    run.encode(str(encoder), todo, out, now=NOW, rows_a_part=1, workers=1)
+    run.encode(str(encoder), todo, out, now=NOW, rows_per_part=1, workers=1)
     (out / "part-00001_done").unlink()  # as a kill between part and marker leaves it
     (out / "part-00001.parquet").write_bytes(b"half")
     assert remote_jobs.commit_parts(store, out, NOW).added == 2
     first = (out / "part-00000.parquet").stat().st_mtime_ns
-    assert "1 products encoded" in run.encode(str(encoder), todo, out, now=NOW, rows_a_part=1, workers=1)
+    assert "1 products encoded" in run.encode(str(encoder), todo, out, now=NOW, rows_per_part=1, workers=1)
     assert (out / "part-00000.parquet").stat().st_mtime_ns == first
     done = remote_jobs.commit_parts(store, out, NOW)
-    assert (done.added, done.known) == (1, 2)
+    assert (done.added, done.existing) == (1, 2)
 
 
 def test_two_commits_at_once_add_each_row_once(store: Settings, encoder: Path, tmp_path: Path) -> None:
     todo, out = tmp_path / "todo.parquet", tmp_path / "parts"
     remote_jobs.export_todo(store, todo, encoder_version=None)
-    run.encode(str(encoder), todo, out, now=NOW, rows_a_part=1, workers=1)
+    run.encode(str(encoder), todo, out, now=NOW, rows_per_part=1, workers=1)
     with ThreadPoolExecutor(2) as pool:
         done = list(pool.map(lambda _: remote_jobs.commit_parts(store, out, NOW), range(2)))
-    assert sum(each.added for each in done) == sum(each.known for each in done) == 3
+    assert sum(each.added for each in done) == sum(each.existing for each in done) == 3
     assert sorted(delta.read(store.table("product_embedding"))["product_id"].to_pylist()) == ["a", "b", "c"]
 
 
@@ -141,8 +141,8 @@ def test_parts_of_contents_that_were_corrected_meanwhile_are_left_out(
     run.encode(str(encoder), todo, out, now=NOW + timedelta(days=1), workers=1)
     ingest(store, {"product_id": "c", "title": "绿", "image": None}, now=CATALOGUED + timedelta(days=1))
     done = remote_jobs.commit_parts(store, out, NOW)
-    assert (done.added, done.known, done.outdated) == (2, 0, 1)
-    assert "1 rows left out: corrected since" in str(done)
+    assert (done.added, done.existing, done.outdated) == (2, 0, 1)
+    assert "1 rows left out: corrected in the catalogue since" in str(done)
     assert embedded(store, encoder, 2).encoded == 1
 
 
@@ -151,7 +151,7 @@ def test_a_day_with_nothing_to_encode_commits_no_rows_and_is_no_error(
 ) -> None:
     _handed(store, encoder, tmp_path / "first")
     assert _handed(store, encoder, tmp_path / "second", day=1) == 0
-    with pytest.raises(VitrineError, match="no folder of parts"):
+    with pytest.raises(VitrineError, match="not a folder of parts"):
         remote_jobs.commit_parts(store, tmp_path, NOW)
 
 
@@ -164,7 +164,7 @@ def test_parts_committed_after_another_encoder_are_the_last_created_once(
     checkpoints.chinese_clip(tmp_path / "other")
     embedded(store, tmp_path / "other", 1)
     done = [remote_jobs.commit_parts(store, out, NOW + timedelta(days=day)) for day in (2, 3)]
-    assert [(each.added, each.known) for each in done] == [(3, 0), (0, 3)]
+    assert [(each.added, each.existing) for each in done] == [(3, 0), (0, 3)]
     rows = delta.read(store.table("product_embedding")).sort_by("created_timestamp").to_pylist()
     assert {each["encoder_version"] for each in rows[-3:]} == {load(str(encoder)).version}
 
@@ -183,7 +183,7 @@ def test_a_folder_of_another_run_and_a_damaged_part_are_refused(store: Settings,
     remote_jobs.export_todo(store, todo, encoder_version=None)
     run.encode(str(encoder), todo, out, now=NOW, workers=1)
     with pytest.raises(VitrineError, match="parts of another run"):
-        run.encode(str(encoder), todo, out, now=NOW, rows_a_part=1, workers=1)
+        run.encode(str(encoder), todo, out, now=NOW, rows_per_part=1, workers=1)
     (out / "part-00000.parquet").write_bytes(b"half")
     with pytest.raises(VitrineError, match="marked as done and cannot be read"):
         list(shards.read_shards(out))
@@ -193,5 +193,5 @@ def test_a_folder_of_another_run_and_a_damaged_part_are_refused(store: Settings,
 
 def test_a_catalogue_that_is_none_is_one_line(encoder: Path, tmp_path: Path) -> None:
     (tmp_path / "c.parquet").write_bytes(b"no table")
-    with pytest.raises(VitrineError, match="not a Parquet file"):
+    with pytest.raises(VitrineError, match="not a readable Parquet file"):
         run.encode(str(encoder), tmp_path / "c.parquet", tmp_path / "out", now=NOW)

@@ -19,7 +19,7 @@ from producers.embeddings import plan, vector_cache
 from producers.embeddings import run as embeddings
 from producers.embeddings.run import EmbeddingSummary, embed_catalogue, estimate_embeddings
 from producers.encoders import load
-from producers.encoders.pipeline import NO_VECTOR, NOTHING_USABLE, build_embedding_rows
+from producers.encoders.pipeline import NO_VECTOR, NOTHING_USABLE, EncodedChunk, build_embedding_rows
 from tests.producers.catalogue.shop import ingest, open_deployment
 from tests.producers.embeddings.test_embeddings import picture
 from tests.producers.encoders import checkpoints
@@ -45,7 +45,7 @@ def row(store: Settings, product: str) -> dict[str, Any]:
 
 
 def counts(done: EmbeddingSummary) -> tuple[int, int, int, int]:
-    return done.encoded, done.pictures, done.titles, done.reused
+    return done.encoded, done.images, done.titles, done.reused
 
 
 def test_a_picture_and_a_title_are_encoded_once_under_however_many_products(store: Settings, encoder: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_run_after_which_nothing_came_neither_plans_nor_encodes(
     embedded(store, encoder)
     monkeypatch.setattr(embeddings, "plan_encoding", lambda *_, **__: pytest.fail("it planned"))
     done = embedded(store, encoder, 1)
-    assert (counts(done), done.known) == ((0, 0, 0, 0), 1)
+    assert (counts(done), done.existing) == ((0, 0, 0, 0), 1)
 
 
 def test_of_a_new_version_only_the_rows_that_came_with_it_are_looked_at(store: Settings, encoder: Path) -> None:
@@ -97,7 +97,7 @@ def test_of_a_new_version_only_the_rows_that_came_with_it_are_looked_at(store: S
     state = plan.read_changes(store, version)
     assert state is not None
     assert state.new.to_table(columns=["product_id"])["product_id"].to_pylist() == ["new"]
-    assert embedded(store, encoder, 1).known == 20
+    assert embedded(store, encoder, 1).existing == 20
 
 
 def test_a_correction_of_the_same_moment_gets_a_row_and_so_does_its_being_taken_back(
@@ -127,7 +127,7 @@ def test_each_product_with_the_same_unusable_picture_is_quarantined_with_its_rea
     ingest(store, *({"product_id": name, "title": f"裙 {name}", "image": broken} for name in "abc"))
     done = embedded(store, encoder)
     assert done.unusable == {NOT_AN_IMAGE: 3}
-    assert (done.encoded, done.pictures) == (3, 0)
+    assert (done.encoded, done.images) == (3, 0)
     refused = {(each["row_id"], each["reason"]) for each in quarantine.read(store).to_pylist()}
     assert refused == {(name, NOT_AN_IMAGE) for name in "abc"}
 
@@ -151,12 +151,12 @@ def test_a_picture_that_changed_after_it_was_hashed_is_not_taken_for_what_it_was
     copy = str(shutil.copy(red, store.file.parent / "copy.png"))
     ingest(store, {"product_id": "a", "image": red}, {"product_id": "b", "image": copy})
     picture(Path(red), "blue")
-    assert embedded(store, encoder).pictures == 2
+    assert embedded(store, encoder).images == 2
     assert row(store, "a")["image_hash"] == row(store, "b")["image_hash"]
     assert row(store, "a")["image_vector"] != row(store, "b")["image_vector"]
     ingest(store, {"product_id": "a", "image": red}, {"product_id": "b", "image": copy}, now=NOW - DAY)
     done = embedded(store, encoder, 1)
-    assert (done.encoded, done.pictures) == (1, 1)
+    assert (done.encoded, done.images) == (1, 1)
 
 
 def test_vectors_that_are_not_finite_are_quarantined_and_never_stored(
@@ -182,7 +182,7 @@ def test_vectors_that_are_not_finite_are_quarantined_and_never_stored(
 def test_vectors_of_contents_come_back_bit_for_bit_and_outgrow_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vector_cache, "FIRST_MAP_SIZE", 1 << 16)
+    monkeypatch.setattr(vector_cache, "INITIAL_MAP_SIZE", 1 << 16)
     vectors = np.random.default_rng(0).normal(size=(2_000, 64)).astype(np.float32)
     hashes = [row.to_bytes(16, "big") for row in range(len(vectors))]
     with vector_cache.open_cache(tmp_path, "a@1", 64) as kept:
@@ -205,7 +205,7 @@ def test_an_encoder_that_changed_under_its_name_is_refused_until_it_is_accepted(
     ingest(store, {"image": None})
     before = embedded(store, folder).encoder_version
     (folder / "vocab.txt").write_text("another")
-    with pytest.raises(VitrineError, match=rf"encoder `mine` is not what it was: {before} .*--accept-changed"):
+    with pytest.raises(VitrineError, match=rf"encoder `mine` has changed: {before} .*--accept-changed"):
         embedded(store, folder)
     after = embedded(store, folder, accept_changed=True)
     assert after.encoded == 1
@@ -222,11 +222,11 @@ def test_going_back_to_a_former_encoder_leaves_the_rows_of_one_encoder_to_be_ser
     before = row(store, "a")["text_vector"]
     embedded(store, tmp_path / "other", 1)
     done = embedded(store, encoder, 2)
-    assert (counts(done), done.known) == ((2, 0, 0, 2), 0)
+    assert (counts(done), done.existing) == ((2, 0, 0, 2), 0)
     assert {row(store, name)["encoder_version"] for name in ("a", "b")} == {version}
     assert row(store, "a")["text_vector"] == before
     again = embedded(store, encoder, 3)
-    assert (again.encoded, again.known) == (0, 2)
+    assert (again.encoded, again.existing) == (0, 2)
 
     embedded(store, tmp_path / "other", 4)
     for name in ("product_embedding", "product_catalogue"):  # what earlier versions lay in is gone
@@ -252,8 +252,9 @@ def test_a_row_that_does_not_say_of_which_contents_it_came_is_not_made_again(sto
     model = load(str(encoder))
     catalogue = delta.read(store.table("product_catalogue"), ["product_id", "event_timestamp"])
     vectors = np.eye(1, 12, dtype=np.float32)
-    delta.append(store.table("product_embedding"), build_embedding_rows(catalogue, vectors, vectors, model, NOW))
-    assert (embedded(store, encoder).encoded, embedded(store, encoder).known) == (0, 1)
+    rows = build_embedding_rows(EncodedChunk(catalogue, vectors, vectors), model, NOW).rows
+    delta.append(store.table("product_embedding"), rows)
+    assert (embedded(store, encoder).encoded, embedded(store, encoder).existing) == (0, 1)
 
 
 def test_a_dry_run_writes_nothing_and_reports_what_the_run_then_does(store: Settings, encoder: Path) -> None:
@@ -269,6 +270,6 @@ def test_a_dry_run_writes_nothing_and_reports_what_the_run_then_does(store: Sett
         expected = estimate_embeddings(store, str(encoder))
         assert sorted(path for path in store.file.parent.rglob("*")) == before
         done = embedded(store, encoder, day)
-        assert (expected.rows, expected.stored) == (done.encoded, done.known)
-        assert (expected.images, expected.titles) == (done.pictures, done.titles)
+        assert (expected.rows, expected.existing) == (done.encoded, done.existing)
+        assert (expected.images, expected.titles) == (done.images, done.titles)
     assert estimate_embeddings(store, str(encoder)).rows == 0

@@ -70,6 +70,6 @@ def test_lanes_give_what_one_lane_gives_in_the_same_order_and_say_short_memory_o
 
     rows = np.random.default_rng(0).normal(size=(103, 4)).astype(np.float32)
     with caplog.at_level(logging.WARNING):
-        got = BatchRunner(8, lanes=3).run(encode, rows)
+        got = BatchRunner(8, threads=3).run(encode, rows)
     np.testing.assert_allclose(got, rows / np.linalg.norm(rows, axis=1, keepdims=True), rtol=1e-6)
     assert len(caplog.records) == 1

@@ -81,7 +81,7 @@ BREAKAGES: list[tuple[Callable[[Path], None], str]] = [
     (half_the_weights, "text_model"),
     (weights_of_another_size, "text_projection"),
     (broken_config, "not JSON"),
-    (no_model_type, "wanted is CLIP"),
+    (no_model_type, "expected CLIP"),
 ]
 
 

@@ -130,7 +130,7 @@ def test_a_tower_that_is_not_torchs_is_refused_by_name_and_leaves_an_earlier_exp
     arguments = ["export", "--encoder", str(tmp_path / "encoder"), "--output", str(tmp_path / "out")]
     refused = CliRunner().invoke(app, arguments).exception
     assert isinstance(refused, VitrineError)  # exit code 1
-    assert str(refused).startswith("text_tower: its vectors are not torch's")
+    assert str(refused).startswith("text_tower: its vectors differ from torch's")
     assert earlier.read_bytes() == b"earlier"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["encoder", "out"]
 

@@ -74,7 +74,7 @@ def test_a_blip_that_only_writes_captions_is_refused_in_one_line(tmp_path: Path)
     checkpoints.blip_retrieval(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["BlipForConditionalGeneration"]}))
-    with pytest.raises(VitrineError, match="BlipForConditionalGeneration has no vectors of texts"):
+    with pytest.raises(VitrineError, match="BlipForConditionalGeneration has no text vectors"):
         load(str(tmp_path))
 
 
@@ -96,7 +96,7 @@ def test_pixels_cut_outside_give_the_same_vectors_as_the_processor(
 ) -> None:
     encoder = load(str(folders / family))
     assert isinstance(encoder.geometry, Geometry)
-    pixels = np.stack([encoder.geometry.cut(picture) for picture in pictures])
+    pixels = np.stack([encoder.geometry.apply(picture) for picture in pictures])
     assert pixels.dtype == np.uint8
     np.testing.assert_allclose(encoder.encode_pixels(pixels), encoder.encode_images(pictures), atol=1e-5)
 

@@ -18,11 +18,12 @@ from feature_repo.images import EMPTY, NOT_AN_IMAGE, open_image
 from producers.encoders import load
 from producers.encoders.encoder import Encoder
 from producers.encoders.image_loader import decode_batches, open_decoding_pool
-from producers.encoders.pipeline import encode_chunk, encode_chunks
+from producers.encoders.pipeline import EncodedChunk, build_embedding_rows, encode_chunk, encode_chunks
 from producers.encoders.prefetch import iterate_in_background, map_in_threads
 from tests.producers.encoders import checkpoints
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
+VECTORS = ["image_vector", "text_vector", "fused_vector", "similar_vector"]
 COLOURS = ["red", "green", "blue", "white", "black"]
 
 
@@ -61,24 +62,29 @@ def catalogue(numbers: range) -> pa.Table:
     return pa.Table.from_pylist(rows, pa.schema([schema.CATALOGUE.field(name) for name in names]))
 
 
+def build(chunk: EncodedChunk, encoder: Encoder) -> pa.Table:
+    return build_embedding_rows(chunk, encoder, NOW).rows
+
+
 def test_a_stream_of_chunks_gives_what_each_chunk_gives_alone_in_the_order_of_the_chunks(
     encoder: Encoder, pool: ProcessPoolExecutor
 ) -> None:
     chunks = [catalogue(range(150)), catalogue(range(1)), catalogue(range(150, 150)), catalogue(range(200, 590))]
-    streamed = list(encode_chunks(iter(chunks), encoder, pool, NOW))
+    streamed = list(encode_chunks(iter(chunks), encoder, pool))
     assert len(streamed) == 4
     for made, chunk in zip(streamed, chunks, strict=True):
-        alone = encode_chunk(chunk, encoder, pool, NOW)
-        assert made.rows.drop_columns([n for n in made.rows.column_names if "vector" in n]) == alone.rows.drop_columns(
-            [n for n in alone.rows.column_names if "vector" in n]
-        )
+        alone = encode_chunk(chunk, encoder, pool)
+        assert made.catalogue == chunk.drop_columns(["image_bytes"])
+        assert build(made, encoder).drop_columns(VECTORS) == build(alone, encoder).drop_columns(VECTORS)
+        np.testing.assert_allclose(made.image, alone.image, atol=1e-5)
+        np.testing.assert_allclose(made.text, alone.text, atol=1e-5)
         assert made.unusable == alone.unusable
     assert {u.reason for u in streamed[0].unusable} >= {NOT_AN_IMAGE}
 
 
 def test_each_row_has_the_vector_of_its_own_picture(encoder: Encoder, pool: ProcessPoolExecutor) -> None:
     chunk = catalogue(range(300))
-    rows = {row["product_id"]: row for row in encode_chunk(chunk, encoder, pool, NOW).rows.to_pylist()}
+    rows = {row["product_id"]: row for row in build(encode_chunk(chunk, encoder, pool), encoder).to_pylist()}
     with_picture = [n for n in range(300) if n % 7 and n % 11]
     slow = encoder.encode_images([open_image(picture(n)) for n in with_picture])
     fast = np.array([rows[f"p{n}"]["image_vector"] for n in with_picture])
@@ -91,16 +97,15 @@ def test_pictures_that_only_the_models_own_processor_can_cut_are_decoded_in_work
 ) -> None:
     checkpoints.dual_encoder(tmp_path)
     encoder = load(str(tmp_path))
-    rows = {
-        row["product_id"]: row for row in encode_chunk(catalogue(range(1, 30)), encoder, pool, NOW).rows.to_pylist()
-    }
+    encoded = encode_chunk(catalogue(range(1, 30)), encoder, pool)
+    rows = {row["product_id"]: row for row in build(encoded, encoder).to_pylist()}
     with_picture = [n for n in range(1, 30) if n % 7 and n % 11]
     slow = encoder.encode_images([open_image(picture(n)) for n in with_picture])
     np.testing.assert_allclose([rows[f"p{n}"]["image_vector"] for n in with_picture], slow, atol=1e-4)
 
 
 def test_the_summary_tells_the_stages_apart(encoder: Encoder, pool: ProcessPoolExecutor) -> None:
-    seconds = encode_chunk(catalogue(range(20)), encoder, pool, NOW).seconds
+    seconds = encode_chunk(catalogue(range(20)), encoder, pool).seconds
     assert seconds.decode > 0
     assert seconds.encode > 0
     assert str(seconds._replace(write=2.04)).endswith("write 2.0 s")
@@ -115,17 +120,17 @@ def test_pictures_keep_their_places_though_slabs_are_used_again(encoder: Encoder
         assert [error.reason for error in batch.refused] == [EMPTY]
         assert batch.pixels is not None
         for row, number in ((0, batch.key), (2, batch.key + 1)):
-            np.testing.assert_array_equal(batch.pixels[row], encoder.geometry.cut(open_image(picture(number))))
+            np.testing.assert_array_equal(batch.pixels[row], encoder.geometry.apply(open_image(picture(number))))
 
 
 def test_a_reader_who_stops_early_leaves_no_thread_and_no_file_behind(
     encoder: Encoder, pool: ProcessPoolExecutor
 ) -> None:
     files = len(list(Path("/proc/self/fd").iterdir()))
-    stream = encode_chunks((catalogue(range(n, n + 50)) for n in range(10_000)), encoder, pool, NOW)
+    stream = encode_chunks((catalogue(range(n, n + 50)) for n in range(10_000)), encoder, pool)
     next(stream)
     stream.close()  # type: ignore[attr-defined]
-    assert "in_background" not in {thread.name for thread in threading.enumerate()}
+    assert "iterate_in_background" not in {thread.name for thread in threading.enumerate()}
     assert len(list(Path("/proc/self/fd").iterdir())) <= files
 
 
@@ -191,4 +196,4 @@ def test_what_a_call_raises_comes_at_its_place_and_the_call_beside_it_is_waited_
     with pytest.raises(ValueError, match="broken batch"):
         next(results)
     assert ended in ([0], [0, 2])
-    assert "in_threads" not in {thread.name.rstrip("_0123456789") for thread in threading.enumerate()}
+    assert "map_in_threads" not in {thread.name.rstrip("_0123456789") for thread in threading.enumerate()}

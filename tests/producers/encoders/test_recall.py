@@ -29,8 +29,8 @@ def test_equals_sorting_every_pool_by_hand(n: int, designs: int, seed: int) -> N
 def test_a_picture_of_the_same_design_from_another_seller_is_right() -> None:
     text = unit(np.array([[1, 0.1], [0, 1], [-1, 0]]))
     image = unit(np.array([[-1, 0.1], [1, 0], [-1, 0]]))
-    assert text_to_image_recall(text, image, ["a", "a", "b"], depths=[1])[1] == pytest.approx(1.0)
-    assert text_to_image_recall(text, image, ["a", "c", "b"], depths=[1])[1] == pytest.approx(1 / 3)
+    assert text_to_image_recall(text, image, ["a", "a", "b"], cutoffs=[1])[1] == pytest.approx(1.0)
+    assert text_to_image_recall(text, image, ["a", "c", "b"], cutoffs=[1])[1] == pytest.approx(1 / 3)
 
 
 def test_an_encoder_that_says_the_same_of_everything_finds_nothing() -> None:
@@ -47,7 +47,7 @@ def test_a_missing_vector_is_refused() -> None:
     rows = unit(np.eye(3))
     missing = rows.copy()
     missing[1] = np.nan
-    with pytest.raises(ValueError, match="leave products without"):
+    with pytest.raises(ValueError, match="leave out products without"):
         text_to_image_recall(rows, missing, [1, 2, 3])
     with pytest.raises(ValueError, match="not of the same products"):
         text_to_image_recall(rows, rows, [1, 2])

@@ -92,5 +92,5 @@ def test_a_step_that_is_not_known_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_pictures_are_refused_with_the_encoders_name(minilm: Encoder) -> None:
-    with pytest.raises(VitrineError, match=r"model@\w+ reads text alone"):
+    with pytest.raises(VitrineError, match=r"model@\w+ encodes text only"):
         minilm.encode_images([Image.new("RGB", (8, 8))])

@@ -26,7 +26,7 @@ def test_padded_rows_are_those_of_the_tokenizer_in_any_order(texts: list[str], s
         max_length=24,
         return_tensors="np",
     )
-    ids, mask = tokenize(TOKENIZER, texts, 24).padded(rows, 0, to=to, left=side == "left")
+    ids, mask = tokenize(TOKENIZER, texts, 24).pad(rows, 0, length=to, left=side == "left")
     np.testing.assert_array_equal(ids, wanted["input_ids"])
     np.testing.assert_array_equal(mask, wanted["attention_mask"])
 
@@ -34,12 +34,12 @@ def test_padded_rows_are_those_of_the_tokenizer_in_any_order(texts: list[str], s
 def test_some_rows_alone_are_as_long_as_their_own_longest() -> None:
     tokens = tokenize(TOKENIZER, ["红", "红色连衣裙", "蓝"], 24)
     assert len(tokens) == 3
-    assert tokens.padded(np.array([0, 2]), 0)[0].shape == (2, 3)
+    assert tokens.pad(np.array([0, 2]), 0)[0].shape == (2, 3)
 
 
 @pytest.mark.parametrize("left", [False, True])
 def test_a_text_of_no_token_is_padding_alone(left: bool) -> None:
     tokens = tokenize(lambda texts, **_: {"input_ids": [[] for _ in texts]}, ["", ""], 24)
-    ids, mask = tokens.padded(np.array([0, 1]), 7, left=left)
+    ids, mask = tokens.pad(np.array([0, 1]), 7, left=left)
     assert ids.tolist() == [[7], [7]]
     assert mask.tolist() == [[0], [0]]

@@ -309,7 +309,7 @@ def test_clicks_change_the_space_of_fused_vectors_alone_unless_a_weight_is_given
     clicked = ClickArrays(np.repeat(np.arange(200), 20), np.tile(liked, (50, 1)).ravel(), np.zeros(4000, np.int64))
     without = trained((titles, pictures), tmp_path / "without", Recipe(batch=16))
     given = trained((titles, pictures), tmp_path / "given", Recipe(batch=16), clicked=clicked)
-    assert (without.taste, given.taste, given.co_clicks) == (None, True, 0)
+    assert (without.has_preferences, given.has_preferences, given.co_clicks) == (None, True, 0)
     one, other = weights(tmp_path / "without"), weights(tmp_path / "given")
     differing = {name for name in one if not torch.equal(one[name], other[name])}
     assert differing == {f"{whitening.FILE}:axes"}
@@ -318,8 +318,8 @@ def test_clicks_change_the_space_of_fused_vectors_alone_unless_a_weight_is_given
 def test_too_few_clicks_leave_the_space_and_say_so(shop, tmp_path: Path) -> None:
     few = ClickArrays(np.zeros(3, np.int64), np.arange(3), np.arange(3))
     made = trained(shop, tmp_path, Recipe(batch=16), clicked=few)
-    assert made.taste is False
-    assert "the fused space is left as it is" in str(made)
+    assert made.has_preferences is False
+    assert "the fused space is not weighted by clicks" in str(made)
 
 
 def test_a_log_without_two_clicks_in_a_session_cannot_align(shop, tmp_path: Path) -> None:

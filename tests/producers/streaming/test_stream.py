@@ -68,7 +68,7 @@ def test_a_streamed_product_is_what_the_batch_commands_make_of_it(shop: Shop) ->
         ("product_catalogue", "product_embedding", "product_codes", "product_first_feature"), 20
     )
     again = embed_catalogue(shop.settings, str(shop.encoder), now=_now(), progress=lambda *_: None)
-    assert (again.encoded, again.known) == (0, 80)
+    assert (again.encoded, again.existing) == (0, 80)
     coded = code_products(
         shop.settings, encoder_version=None, levels=2, size=4, retrain=False, gates=OPEN, seed=0, now=_now()
     )

@@ -19,7 +19,7 @@ from producers.datasets.shop.write import make_shop
 from producers.embeddings.run import embed_catalogue
 from producers.encoders import load
 from producers.encoders.image_loader import open_decoding_pool
-from producers.encoders.pipeline import encode_chunk
+from producers.encoders.pipeline import build_embedding_rows, encode_chunk
 from producers.learning.encoder import train_encoder
 
 MADE = datetime(2026, 3, 1, tzinfo=UTC)
@@ -56,7 +56,9 @@ def last_week(store: Settings, change: Change, *, encoder: Path, version: str | 
     catalogue = delta.read(store.table("product_catalogue"))
     rows = delta.read(store.table("product_embedding"))
     with open_decoding_pool() as pool:
-        made = encode_chunk(change(catalogue.filter(_in_last_week())), load(str(encoder)), pool, MADE).rows
+        model = load(str(encoder))
+        encoded = encode_chunk(change(catalogue.filter(_in_last_week())), model, pool)
+        made = build_embedding_rows(encoded, model, MADE).rows
     if version is not None:
         place = made.schema.get_field_index("encoder_version")
         made = made.set_column(place, "encoder_version", pa.array([version] * len(made)))

@@ -12,9 +12,8 @@ from PIL import Image
 
 from feature_repo.images import open_image
 from producers.encoders import tiny_clip
-from producers.encoders.geometry import Geometry
+from producers.encoders.geometry import Geometry, resize_images
 from producers.encoders.image_loader import decode_images, open_decoding_pool
-from producers.encoders.resize import resize_images
 
 SIZES = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=8)
 GEOMETRIES = [
@@ -28,7 +27,7 @@ GEOMETRIES = [
 def test_pictures_of_any_sizes_are_those_of_pillow(sizes: list[tuple[int, int]], geometry: Geometry, seed: int) -> None:
     chance = np.random.default_rng(seed)
     pictures = [chance.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
-    wanted = np.stack([geometry.cut(Image.fromarray(picture)) for picture in pictures])
+    wanted = np.stack([geometry.apply(Image.fromarray(picture)) for picture in pictures])
     rows, told = np.full((len(pictures), 60 * 60 * 3), 99, np.uint8), np.array(sizes, np.int32)
     for row, picture in zip(rows, pictures, strict=True):
         row[: picture.size] = picture.ravel()
@@ -37,7 +36,7 @@ def test_pictures_of_any_sizes_are_those_of_pillow(sizes: list[tuple[int, int]],
     apart = np.abs(resize_images(rows, told, geometry).astype(int) - wanted)
     assert apart.shape == wanted.shape
     for (height, width), each in zip(told.tolist(), apart, strict=True):
-        to_height, to_width = geometry.resized(max(height, 1), max(width, 1))
+        to_height, to_width = geometry.resized_size(max(height, 1), max(width, 1))
         if width * to_height > height * to_width or not height:
             assert each.max() <= 2
         assert each.mean() < 1  # noise, where Pillow took the other axis first
@@ -60,7 +59,7 @@ def test_small_and_large_pictures_of_one_batch_come_as_pillow_cuts_them(
         picture = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
         picture.save(stream, "JPEG" if number % 2 else "PNG")
         contents.append(stream.getvalue())
-    wanted = np.stack([geometry.cut(open_image(content, side=geometry.side)) for content in contents])
+    wanted = np.stack([geometry.apply(open_image(content, side=geometry.side)) for content in contents])
     found = decode_images([*contents[:3], b"", *contents[3:]], geometry, pool)
     assert found.usable.tolist() == [True, True, True, False, True, True, True]
     assert np.abs(found.pixels.astype(int) - wanted).max() <= 1
