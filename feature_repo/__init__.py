@@ -13,6 +13,7 @@
     tables/         deprecated module names
     stores/         Feast's plug-in points, thin
     run_log.py      every run of a producer: its input, its result, how it ended
+    atomic_write.py files and folders that appear whole or not at all
     locks.py        one run of a step at a time
     vocabulary.py   attribute values that a line of text names
     durations.py    durations and timestamps as people write them: 90m, 2026-03-01T12:00Z

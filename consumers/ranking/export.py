@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from consumers.ranking.training_set import JoinedView, TrainingSet
+from feature_repo.atomic_write import replace_atomically
 from feature_repo.errors import VitrineError
 from feature_repo.schema import CLICKED
 
@@ -72,17 +73,15 @@ def export_training_set(
         VitrineError: as of `refuse`.
     """
     check_export(folder, formats)
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    if PARQUET in formats:
-        progress("impressions and versions")
-        _parquet(data, split, unfinished)
-    if LIBSVM in formats or LIGHTGBM in formats:
-        progress("tabular part")
-        _tabular(data, features, unfinished, formats)
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.rename(folder)
+    with replace_atomically(folder) as unfinished:
+        unfinished.mkdir()
+        if PARQUET in formats:
+            progress("impressions and versions")
+            _parquet(data, split, unfinished)
+        if LIBSVM in formats or LIGHTGBM in formats:
+            progress("tabular part")
+            _tabular(data, features, unfinished, formats)
+        shutil.rmtree(folder, ignore_errors=True)
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     return {str(file.relative_to(folder)): file.stat().st_size for file in files}
 

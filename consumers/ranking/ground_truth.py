@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from consumers.ranking.content_features import FeatureGroup, compute_groups, fit_projection
 from consumers.ranking.training_set import JoinedView, TrainingSet, encode_values
 from feature_repo import schema
-from feature_repo.arrow.take import to_matrix
+from feature_repo.arrow.take import matrix_to_lists, to_matrix
 from feature_repo.errors import VitrineError
 from feature_repo.features.ages import MICROSECONDS_A_MONTH, find_child_stage
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, IMPRESSION_ID, PRODUCT_ID, USER_ID
@@ -151,8 +151,8 @@ def _tags(truth: GroundTruth, tags: JoinedView) -> JoinedView:
             "child_gender": pa.array(np.array(CHILD_GENDERS)[truth.product_gender].tolist()),
             "category": truth.product_category,
             "category_probability": pa.array(np.ones(len(truth.product_age), np.float32)),
-            "child_age_distribution": _lists(ages[truth.product_age]),
-            "child_gender_distribution": _lists(genders[truth.product_gender]),
+            "child_age_distribution": matrix_to_lists(ages[truth.product_age]),
+            "child_gender_distribution": matrix_to_lists(genders[truth.product_gender]),
         }
     )
     return _of_products(truth, versions, tags)
@@ -162,7 +162,7 @@ def _vectors(truth: GroundTruth, embedding: JoinedView) -> JoinedView:
     """The view of vectors with each product's true style, centred and of unit length; one vector instead of three."""
     style = truth.product_style - truth.product_style.mean(axis=0)
     style /= np.maximum(np.linalg.norm(style, axis=1, keepdims=True), 1e-9)
-    return _of_products(truth, pa.table({"fused_vector": _lists(style.astype(np.float32))}), embedding)
+    return _of_products(truth, pa.table({"fused_vector": matrix_to_lists(style.astype(np.float32))}), embedding)
 
 
 def _of_products(truth: GroundTruth, versions: pa.Table, joined: JoinedView) -> JoinedView:
@@ -171,8 +171,3 @@ def _of_products(truth: GroundTruth, versions: pa.Table, joined: JoinedView) -> 
     since = np.full(len(versions), np.iinfo(np.int64).max)
     np.minimum.at(since, truth.product[known], joined.since[joined.row[known]])
     return JoinedView(versions, since, np.where(known, truth.product, -1))
-
-
-def _lists(rows: NDArray[np.float32]) -> pa.Array:
-    flat = pa.array(np.ascontiguousarray(rows).ravel())
-    return pa.ListArray.from_arrays(pa.array(np.arange(0, rows.size + 1, rows.shape[1]), pa.int32()), flat)

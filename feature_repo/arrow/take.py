@@ -4,14 +4,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
+from numpy.typing import NDArray
 
 from feature_repo.errors import InvalidInputError
 
-Int64 = npt.NDArray[np.int64]
+Int64 = NDArray[np.int64]
 
 CHUNK_BYTES = 16 * 1024 * 1024
 """Vectors are written out in chunks of about this size: below Arrow's limit of 2**31 values a list array, and small
@@ -163,7 +163,7 @@ def _vectors(matrix: np.ndarray, number: Int64, type_: pa.DataType) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets * matrix.shape[1]), flat, type=type_, mask=pa.array(~present))
 
 
-def to_matrix(lists: pa.Array | pa.ChunkedArray, width: int | None = None) -> npt.NDArray[np.float32]:
+def to_matrix(lists: pa.Array | pa.ChunkedArray, width: int | None = None) -> NDArray[np.float32]:
     """A column of lists of one length as float32 [n, width], NaN rows where it is null.
 
     Args:
@@ -181,7 +181,7 @@ def to_matrix(lists: pa.Array | pa.ChunkedArray, width: int | None = None) -> np
     return _fill_rows(lists, np.full((len(lists), wanted), np.nan, np.float32))
 
 
-def to_widest_matrix(lists: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:
+def to_widest_matrix(lists: pa.Array | pa.ChunkedArray) -> NDArray[np.float64]:
     """A column of lists as float64 [n, width of the longest], NaN rows where it is null or shorter: what is judged may
     be anything."""
     lengths = np.asarray(pc.list_value_length(lists).fill_null(0))
@@ -193,7 +193,7 @@ def to_widest_matrix(lists: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float6
     return found
 
 
-def _fill_rows(lists: pa.Array | pa.ChunkedArray, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _fill_rows(lists: pa.Array | pa.ChunkedArray, rows: NDArray[Any]) -> NDArray[Any]:
     """`rows` [n, width] with the lists that are there written over them."""
     end = 0
     for chunk in lists.chunks if isinstance(lists, pa.ChunkedArray) else [lists]:
@@ -202,3 +202,20 @@ def _fill_rows(lists: pa.Array | pa.ChunkedArray, rows: npt.NDArray[Any]) -> npt
         flat = chunk.flatten().to_numpy(zero_copy_only=False)  # without the lists that are null
         rows[begin:end][there] = flat.reshape(int(there.sum()), rows.shape[1])
     return rows
+
+
+def matrix_to_lists(matrix: NDArray[Any]) -> pa.ListArray:
+    """Return the rows of a matrix [n, width] as n lists of its dtype; null where the first element is NaN.
+
+    Raises:
+        InvalidInputError: there are more than 2**31 - 1 elements, the most that one Arrow list array holds.
+    """
+    missing = np.isnan(matrix[:, 0]) if matrix.dtype.kind == "f" and matrix.shape[1] else np.zeros(len(matrix), bool)
+    present = matrix[~missing] if missing.any() else matrix
+    if present.size > np.iinfo(np.int32).max:
+        raise InvalidInputError(f"{present.size:,} numbers do not fit one list array; convert fewer rows at a time")
+    offsets = np.zeros(len(matrix) + 1, np.int32)
+    np.cumsum(~missing, out=offsets[1:])
+    items = pa.array(np.ascontiguousarray(present).reshape(-1))
+    mask = pa.array(missing) if missing.any() else None
+    return pa.ListArray.from_arrays(pa.array(offsets * np.int32(matrix.shape[1])), items, mask=mask)

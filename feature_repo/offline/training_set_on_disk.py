@@ -8,7 +8,6 @@ of `versions_at_once` versions: of a longer history, one range of keys is joined
 keys. The row numbers are files mapped into memory, so the disk is what limits them.
 """
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +22,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 
 from feature_repo.arrow import take, timestamps
+from feature_repo.atomic_write import replace_atomically
 from feature_repo.errors import VitrineError
 from feature_repo.offline import asof, key_ranges, training_set
 from feature_repo.offline.training_set import ViewTable
@@ -87,21 +87,19 @@ def write(
     training_set.require_unambiguous_columns(rows.schema, event_timestamp, views)
     earliest = _earliest(rows, event_timestamp, block_rows) if created_by_then else None
     training_set.require_kept_versions(views, [moment for moment in (earliest, created_before) if moment])
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    (unfinished / "row_index").mkdir(parents=True)
-    (unfinished / "versions").mkdir()
     find = find or partial(look_up_by_ranges, block_rows=block_rows, versions_at_once=versions_at_once)
-    for view in views:
-        file = unfinished / "row_index" / f"{view.name}.npy"
-        index = np.lib.format.open_memmap(file, mode="w+", dtype=np.int64, shape=(rows.count_rows(),))
-        index[:] = -1
-        for numbers, positions in find(rows, event_timestamp, view, created_by_then, created_before):
-            index[numbers] = positions
-        used = take.renumber(index, view.table.count_rows())
-        index.flush()
-        _write_versions(view, used, unfinished / "versions" / f"{view.name}.parquet")
-    unfinished.rename(folder)
+    with replace_atomically(folder) as unfinished:
+        (unfinished / "row_index").mkdir(parents=True)
+        (unfinished / "versions").mkdir()
+        for view in views:
+            file = unfinished / "row_index" / f"{view.name}.npy"
+            index = np.lib.format.open_memmap(file, mode="w+", dtype=np.int64, shape=(rows.count_rows(),))
+            index[:] = -1
+            for numbers, positions in find(rows, event_timestamp, view, created_by_then, created_before):
+                index[numbers] = positions
+            used = take.renumber(index, view.table.count_rows())
+            index.flush()
+            _write_versions(view, used, unfinished / "versions" / f"{view.name}.parquet")
     return read(folder, rows)
 
 

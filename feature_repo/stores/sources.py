@@ -4,7 +4,6 @@ Paths are relative to `offline_store.path`, which is itself relative to the fold
 are the rule; Parquet files and folders are read and appended to as well.
 """
 
-import os
 import uuid
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ from feast import FileSource, RepoConfig
 from feast.data_format import DeltaFormat
 from feast.data_source import DataSource
 
+from feature_repo.atomic_write import replace_atomically
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, retention
 
@@ -130,10 +130,8 @@ def fit(rows: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
 
 
 def _write_parquet(rows: pa.Table, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    pyarrow.parquet.write_table(rows, unfinished)
-    os.replace(unfinished, path)
+    with replace_atomically(path, suffix=uuid.uuid4().hex) as unfinished:
+        pyarrow.parquet.write_table(rows, unfinished)
 
 
 def _feast_spelling(type_: pa.DataType) -> pa.DataType:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from feature_repo.arrow import timestamps
+from feature_repo.arrow.take import matrix_to_lists
 from feature_repo.features.interest import InterestMeans, UserInterest
 from feature_repo.schema import (
     CHILD_AGES,
@@ -63,11 +64,11 @@ def build_rows(
     recent_products = history.product_ids.take(pa.array(history.product[click]))
     columns = {
         USER_ID: user_ids,
-        "interest_vector": _to_lists(means.vector),
+        "interest_vector": matrix_to_lists(means.vector),
         "interest_weight": pa.array(means.vector_weight),
-        "child_age_mix": _to_lists(means.ages),
+        "child_age_mix": matrix_to_lists(means.ages),
         "child_age_weight": pa.array(means.ages_weight),
-        "child_gender_mix": _to_lists(means.genders),
+        "child_gender_mix": matrix_to_lists(means.genders),
         "child_gender_weight": pa.array(means.genders_weight),
         "recent_products": pa.ListArray.from_arrays(offsets, recent_products),
         "recent_times": pa.ListArray.from_arrays(offsets, pa.array(history.timestamp_us[click])),
@@ -97,7 +98,7 @@ def build_row(user_id: str, interest: UserInterest, encoder_version: str, now: d
         "interest_weight": means.vector_weight,
         "child_age_weight": means.ages_weight,
         "child_gender_weight": means.genders_weight,
-        **{name: _to_lists(values) for name, values in vectors.items()},
+        **{name: matrix_to_lists(values) for name, values in vectors.items()},
         "recent_products": [list(interest.products)],
         "recent_times": [list(interest.times)],
         "clicks": [interest.clicks],
@@ -129,13 +130,3 @@ def parse_row(row: Mapping[str, Any], width: int) -> UserInterest:
 
 def _to_vector(value: Any, width: int) -> NDArray[np.float32]:
     return np.full((1, width), np.nan, np.float32) if value is None else np.array([value], np.float32)
-
-
-def _to_lists(values: NDArray[np.float32]) -> pa.Array:
-    """Return float32 [n, k] as n lists of length k; null where a row is NaN."""
-    is_valid = ~np.isnan(values[:, 0])
-    offsets = np.concatenate([[0], np.cumsum(is_valid)]).astype(np.int32) * values.shape[1]
-    flat = values if is_valid.all() else values[is_valid]
-    return pa.ListArray.from_arrays(
-        pa.array(offsets), pa.array(flat.ravel()), mask=None if is_valid.all() else pa.array(~is_valid)
-    )

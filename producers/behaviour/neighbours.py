@@ -303,7 +303,7 @@ def _build_rows(
     """Return versions as rows of schema.PRODUCT_NEIGHBOURS; NaN becomes null."""
     columns = {
         PRODUCT_ID: product_ids.take(pa.array(product)),
-        **{name: pa.array(values, mask=np.isnan(values)) for name, values in features.items()},
+        **{name: pa.array(values, from_pandas=True) for name, values in features.items()},
         "encoder_version": pa.repeat(pa.scalar(encoder_version), len(product)),
         EVENT_TIMESTAMP: pa.array(event_us, TIMESTAMP),
         CREATED_TIMESTAMP: pa.repeat(pa.scalar(now, TIMESTAMP), len(product)),

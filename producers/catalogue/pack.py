@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo import image_store, images, schema
+from feature_repo.atomic_write import replace_atomically
 from feature_repo.errors import InvalidInputError
 from feature_repo.images import UnusableImageError
 from feature_repo.offline import input_files, validation
@@ -63,36 +64,35 @@ def pack_images(
     if (output / PRODUCTS_FILE).exists() and products.exists() and (output / PRODUCTS_FILE).samefile(products):
         raise InvalidInputError(f"{products}: would be overwritten while it is read; give another --output")
     row_count, image_count, unreadable = 0, 0, Counter[str]()
-    unfinished = output / f"{PRODUCTS_FILE}.half"
-    writer: pq.ParquetWriter | None = None
-    for block in input_files.read_blocks(products, BLOCK_ROWS, schema.PRODUCTS.names):
-        validation.require_columns(block, schema.PRODUCTS.names, products)
-        rows = validate.validate_products(block, row_count, products, now).rows
-        given, utf8_checks = validation.null_invalid_utf8(block, ["image"])
-        failed_checks = [
-            check for check in (*utf8_checks, *validate.resolve_images(given, products)[2]) if check.bad.any()
-        ]
-        unreadable.update({check.reason.partition(":")[0]: int(check.bad.sum()) for check in failed_checks})
-        paths, image_bytes = rows["image"].to_pylist(), rows["image_bytes"].to_pylist()
-        names = [path and re.sub(f"^{image_store.PATH_PREFIX}", image_store.URL_SCHEME, path) for path in paths]
-        contents: dict[int, bytes] = {}
-        for row, (path, content) in enumerate(zip(paths, image_bytes, strict=True)):
-            try:
-                if content is not None or path is not None:
-                    contents[row] = content if content is not None else images.read_bytes(Path(path))
-            except UnusableImageError as error:
-                unreadable[error.reason] += 1
-        keys = image_store.write(output / IMAGES_FOLDER, contents.values()) if contents else []
-        for row, key in zip(contents, keys, strict=True):
-            names[row] = f"{image_store.URL_SCHEME}{IMAGES_FOLDER}#{key}"
-        for row in {row for check in failed_checks for row in np.flatnonzero(check.bad).tolist()}:
-            names[row] = given["image"][row].as_py()
-        table = block.set_column(block.schema.get_field_index("image"), "image", pa.array(names, pa.string()))
-        writer = writer or pq.ParquetWriter(unfinished, table.schema)
-        writer.write_table(table.cast(writer.schema))
-        row_count, image_count = row_count + len(block), image_count + len(contents)
-        progress(row_count)
-    if writer is not None:
-        writer.close()
-    unfinished.replace(output / PRODUCTS_FILE)
+    with replace_atomically(output / PRODUCTS_FILE) as unfinished:
+        writer: pq.ParquetWriter | None = None
+        for block in input_files.read_blocks(products, BLOCK_ROWS, schema.PRODUCTS.names):
+            validation.require_columns(block, schema.PRODUCTS.names, products)
+            rows = validate.validate_products(block, row_count, products, now).rows
+            given, utf8_checks = validation.null_invalid_utf8(block, ["image"])
+            failed_checks = [
+                check for check in (*utf8_checks, *validate.resolve_images(given, products)[2]) if check.bad.any()
+            ]
+            unreadable.update({check.reason.partition(":")[0]: int(check.bad.sum()) for check in failed_checks})
+            paths, image_bytes = rows["image"].to_pylist(), rows["image_bytes"].to_pylist()
+            names = [path and re.sub(f"^{image_store.PATH_PREFIX}", image_store.URL_SCHEME, path) for path in paths]
+            contents: dict[int, bytes] = {}
+            for row, (path, content) in enumerate(zip(paths, image_bytes, strict=True)):
+                try:
+                    if content is not None or path is not None:
+                        contents[row] = content if content is not None else images.read_bytes(Path(path))
+                except UnusableImageError as error:
+                    unreadable[error.reason] += 1
+            keys = image_store.write(output / IMAGES_FOLDER, contents.values()) if contents else []
+            for row, key in zip(contents, keys, strict=True):
+                names[row] = f"{image_store.URL_SCHEME}{IMAGES_FOLDER}#{key}"
+            for row in {row for check in failed_checks for row in np.flatnonzero(check.bad).tolist()}:
+                names[row] = given["image"][row].as_py()
+            table = block.set_column(block.schema.get_field_index("image"), "image", pa.array(names, pa.string()))
+            writer = writer or pq.ParquetWriter(unfinished, table.schema)
+            writer.write_table(table.cast(writer.schema))
+            row_count, image_count = row_count + len(block), image_count + len(contents)
+            progress(row_count)
+        if writer is not None:
+            writer.close()
     return PackSummary(row_count, image_count, dict(unreadable.most_common()), output / PRODUCTS_FILE)

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.arrow import timestamps
+from feature_repo.atomic_write import replace_atomically
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 
@@ -148,13 +149,10 @@ def measure_quality(
 
 def save_codebook(settings: Settings, codebook: Codebook) -> Path:
     """Write a codebook beside the offline tables, whole or not at all."""
-    folder = settings.offline / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{codebook.version}.npz"
+    file = settings.offline / FOLDER / f"{codebook.version}.npz"
     arrays = {f"level_{place}": level for place, level in enumerate(codebook.levels)}
-    part = file.with_suffix(".part.npz")
-    np.savez(part, encoder_version=codebook.encoder_version, trained=codebook.trained, **arrays)  # type: ignore[arg-type]
-    part.rename(file)
+    with replace_atomically(file) as unfinished, unfinished.open("wb") as stream:
+        np.savez(stream, encoder_version=codebook.encoder_version, trained=codebook.trained, **arrays)  # type: ignore[arg-type]
     return file
 
 
@@ -167,7 +165,7 @@ def load_newest(settings: Settings, encoder_version: str) -> Codebook | None:
     found = [
         load_codebook(file)
         for file in sorted((settings.offline / FOLDER).glob("codes-*.npz"))
-        if ".part" not in file.name
+        if ".part" not in file.name  # earlier versions wrote such files before renaming them
     ]
     return max(
         (one for one in found if one.encoder_version == encoder_version), key=lambda one: one.trained, default=None

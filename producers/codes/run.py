@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from feature_repo import schema
 from feature_repo.arrow import take
-from feature_repo.arrow.take import to_matrix
+from feature_repo.arrow.take import matrix_to_lists, to_matrix
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta
@@ -194,7 +194,7 @@ def build_code_rows(keys: pa.Table, codes: NDArray[np.int32], codebook: Codebook
     parts = [pa.array(codes[:, level]).cast(pa.string()) for level in range(codes.shape[1])]
     columns = {
         PRODUCT_ID: keys[PRODUCT_ID],
-        "codes": pa.FixedSizeListArray.from_arrays(pa.array(codes.ravel()), codes.shape[1]),
+        "codes": matrix_to_lists(codes),
         "semantic_id": pc.binary_join_element_wise(*parts, "-"),
         "codebook_version": pa.repeat(pa.scalar(codebook.version), len(keys)),
         "encoder_version": pa.repeat(pa.scalar(codebook.encoder_version), len(keys)),

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_repo.arrow.take import matrix_to_lists
 from feature_repo.config import Settings
 from feature_repo.cores import map_on_all_cores
 from feature_repo.errors import VitrineError
@@ -33,7 +34,6 @@ from feature_repo.schema import (
     TAG_VARIANTS,
     TAGS,
     TAGS_TABLE,
-    VECTOR,
 )
 from producers.tags import embedding_rows, split, variants
 from producers.tags import labels as label_file
@@ -213,7 +213,7 @@ def _predictions(
                 CREATED_TIMESTAMP: now,
             }
             part = shown.append_column("truth", shown["value"])
-            part = part.append_column("probabilities", _lists(tagger.probabilities(shown)))
+            part = part.append_column("probabilities", matrix_to_lists(tagger.probabilities(shown).astype(np.float32)))
             parts.append(_stamped(part, said, TAG_PREDICTIONS))
     return pa.concat_tables(parts)
 
@@ -233,7 +233,7 @@ def _tags(taggers: dict[tuple[str, str], Tagger], rows: pa.Table, taught: pa.Tab
         names = np.array(tagger.labels, dtype=object)[best]
         columns[label] = pa.array(names, pa.string(), mask=surest < abstain)
         columns[probability] = pa.array(surest)
-        columns[distribution] = _lists(probabilities)
+        columns[distribution] = matrix_to_lists(probabilities.astype(np.float32))
     return pa.table(columns)
 
 
@@ -267,8 +267,3 @@ def _stamped(rows: pa.Table, constants: dict[str, Any], schema: pa.Schema) -> pa
     for name, value in constants.items():
         rows = rows.append_column(name, pa.repeat(pa.scalar(value, schema.field(name).type), len(rows)))
     return rows.select(schema.names).cast(schema)
-
-
-def _lists(matrix: np.ndarray) -> pa.Array:
-    """float32 [n, width] as n lists."""
-    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1]).cast(VECTOR)

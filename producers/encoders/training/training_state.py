@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from feature_repo.atomic_write import replace_atomically
 from feature_repo.errors import ConflictError, CorruptDataError
 from producers.encoders.training.training_model import TrainingModel
 
@@ -76,13 +77,10 @@ class TrainingState:
 
 def write_state(folder: Path, identity: str, content: Mapping[str, Any]) -> None:
     """Write the state of the training `identity` to `folder` atomically, replacing an earlier state."""
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f"{STATE_FILE}.half"
-    with unfinished.open("wb") as stream:
+    with replace_atomically(folder / STATE_FILE) as unfinished, unfinished.open("wb") as stream:
         torch.save({"identity": identity, **content}, stream)
         stream.flush()
         os.fsync(stream.fileno())
-    unfinished.replace(folder / STATE_FILE)
 
 
 def read_state(folder: Path, identity: str, device: torch.device) -> dict[str, Any] | None:

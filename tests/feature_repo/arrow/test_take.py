@@ -1,4 +1,4 @@
-"""Columns of lists as matrices, beside the same one list at a time."""
+"""List columns to matrices and back, compared with the same done one list at a time."""
 
 import itertools
 import re
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo.arrow.take import to_matrix, to_widest_matrix
+from feature_repo.arrow.take import matrix_to_lists, to_matrix, to_widest_matrix
 from feature_repo.errors import VitrineError
 
 FLOATS = st.floats(width=32)
@@ -63,3 +63,18 @@ def test_lists_of_another_length_are_refused_and_none_at_all_are_one_wide() -> N
     with pytest.raises(VitrineError, match=re.escape("vectors of [2] numbers where 4 were expected")):
         to_matrix(two.slice(0, 2), 4)
     assert to_matrix(pa.chunked_array([[None, None]], pa.list_(pa.float32()))).shape == (2, 1)
+
+
+@given(st.lists(st.none() | st.lists(FLOATS, min_size=3, max_size=3), max_size=9))
+def test_a_matrix_becomes_lists_and_a_row_of_nan_null(rows: list[list[float] | None]) -> None:
+    matrix = np.array([[np.nan] * 3 if row is None else row for row in rows], np.float32).reshape(-1, 3)
+    lists = matrix_to_lists(matrix)
+    assert lists.type == pa.list_(pa.float32())
+    assert [row is None for row in lists.to_pylist()] == np.isnan(matrix[:, 0]).tolist()
+    np.testing.assert_array_equal(to_matrix(lists, 3)[~np.isnan(matrix[:, 0])], matrix[~np.isnan(matrix[:, 0])])
+
+
+def test_whole_numbers_become_lists_of_their_own_type() -> None:
+    assert matrix_to_lists(np.array([[1, -1], [2, 3]], np.int32)).equals(
+        pa.array([[1, -1], [2, 3]], pa.list_(pa.int32()))
+    )

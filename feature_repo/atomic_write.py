@@ -1,0 +1,37 @@
+"""Write a file or a folder so that readers see all of it or nothing: write beside it, then rename."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replace_atomically(target: Path, *, suffix: str = "unfinished") -> Iterator[Path]:
+    """Yield a path beside `target` to write to; rename it to `target` when the block ends without an exception.
+
+    An exception removes what was written and leaves `target` as it was. A killed process leaves the unfinished file,
+    which the next call with the same suffix removes. Parent folders are created.
+
+    Args:
+        target: a file, which is replaced if it exists; or a folder, which must not exist when the block ends. The
+            block creates a folder itself.
+        suffix: ends the name of the unfinished file, `.NAME.SUFFIX`. Processes that may write the same target at the
+            same time need different ones.
+    """
+    unfinished = target.with_name(f".{target.name}.{suffix}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove(unfinished)
+    try:
+        yield unfinished
+        unfinished.replace(target)
+    except BaseException:
+        _remove(unfinished)
+        raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

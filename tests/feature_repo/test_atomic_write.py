@@ -1,0 +1,42 @@
+"""Files and folders that are written beside their place and renamed."""
+
+from pathlib import Path
+
+import pytest
+
+from feature_repo.atomic_write import replace_atomically
+
+
+def test_a_file_appears_when_the_block_ends_and_replaces_the_old_one(tmp_path: Path) -> None:
+    target = tmp_path / "new folder" / "model.bin"
+    for content in (b"first", b"second"):
+        with replace_atomically(target) as unfinished:
+            unfinished.write_bytes(content)
+            assert not target.exists() or target.read_bytes() == b"first"
+        assert target.read_bytes() == content
+    assert [file.name for file in target.parent.iterdir()] == ["model.bin"]
+
+
+def test_an_exception_leaves_the_old_file_and_removes_the_new_one(tmp_path: Path) -> None:
+    target = tmp_path / "model.bin"
+    target.write_bytes(b"old")
+
+    def write_half() -> None:
+        with replace_atomically(target) as unfinished:
+            unfinished.write_bytes(b"ne")
+            raise OSError("no space left on disk")
+
+    with pytest.raises(OSError, match="disk"):
+        write_half()
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("model.bin", b"old")]
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    left = tmp_path / ".export.unfinished"
+    left.mkdir()
+    (left / "half").touch()
+    with replace_atomically(tmp_path / "export") as unfinished:
+        assert not unfinished.exists()
+        unfinished.mkdir()
+        (unfinished / "whole").touch()
+    assert [file.name for file in (tmp_path / "export").iterdir()] == ["whole"]
