@@ -53,7 +53,7 @@ def pack_images(
     Args:
         products: Parquet or CSV with the columns of schema.PRODUCTS; `image` holds paths or bytes.
         output: the folder to write, which is created if missing.
-        now: the time to check rows against. No row is left out here, whatever the checks find.
+        now: the time to check rows against. No row is left out here, even if it fails a check.
         progress: called with the number of rows done so far.
 
     Raises:

@@ -167,14 +167,14 @@ def test_a_late_click_writes_the_later_versions_of_its_user_again(store: Setting
 def test_no_version_changes_when_the_future_is_deleted(store: Settings, tmp_path: Path, share: float) -> None:
     log = make_log()
     run(store, log)
-    moment = log["event_timestamp"][int(share * len(log))].as_py()
-    past = pc.field("event_timestamp") <= pa.scalar(moment, TIMESTAMP)
+    cutoff = log["event_timestamp"][int(share * len(log))].as_py()
+    past = pc.field("event_timestamp") <= pa.scalar(cutoff, TIMESTAMP)
     cut = world.deployment(tmp_path / "cut")
     for table in ("product_embedding", "product_tags"):
         delta.append(cut.table(table), delta.read(store.table(table)).filter(past))
     run(cut, log.filter(past))
     whole = read_rows(store)
-    kept = whole.filter(pc.field("event_timestamp") <= pa.scalar(moment + timedelta(microseconds=1), TIMESTAMP))
+    kept = whole.filter(pc.field("event_timestamp") <= pa.scalar(cutoff + timedelta(microseconds=1), TIMESTAMP))
     assert len(kept)
     assert kept.equals(read_rows(cut))
 

@@ -169,16 +169,16 @@ def test_there_is_a_row_for_every_embedding_version_and_for_every_day(store: Set
 
 @pytest.mark.parametrize("days", [2.3, 7.0, 10.9])
 def test_no_version_changes_when_the_future_is_deleted(store: Settings, tmp_path: Path, days: float) -> None:
-    log, moment = make_log(), START + days * DAY
+    log, cutoff = make_log(), START + days * DAY
     run(store, log)
     cut = world.deployment(tmp_path / "cut")
-    fill(cut, moment)
-    before = pc.field("event_timestamp") <= pa.scalar(moment, TIMESTAMP)
+    fill(cut, cutoff)
+    before = pc.field("event_timestamp") <= pa.scalar(cutoff, TIMESTAMP)
     run(cut, log.filter(before))
     whole, truncated = read_rows(store).filter(before), read_rows(cut).filter(before)
     assert len(whole) > PRODUCTS
     last = max(
-        log["event_timestamp"].filter(pc.less_equal(log["event_timestamp"], pa.scalar(moment, TIMESTAMP))).to_pylist()
+        log["event_timestamp"].filter(pc.less_equal(log["event_timestamp"], pa.scalar(cutoff, TIMESTAMP))).to_pylist()
     )
     covered = pc.field("event_timestamp") <= pa.scalar(last, TIMESTAMP)
     assert whole.filter(covered).equals(truncated.filter(covered))

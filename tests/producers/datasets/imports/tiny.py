@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 
-def picture(file: Path) -> None:
+def write_image(file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (4, 4), (200, 30, 40)).save(file)
 
@@ -57,7 +57,7 @@ def flipkart(folder: Path) -> None:
         ["d", at, "Odd", "nonsense", 9, 9, "d.jpg", "", "", specifications(Ideal_For="Men, Boys")],
     )
     for name in "acd":
-        picture(folder / "images" / f"{name}.jpg")
+        write_image(folder / "images" / f"{name}.jpg")
 
 
 def beibei(folder: Path) -> None:
@@ -70,7 +70,7 @@ def beibei(folder: Path) -> None:
         [87, "秋季女鞋", "goods87.jpg", "199.00", "2018-10-23 20:31:15", 2, "童鞋"],
     )
     for name in ("01", "02", "87"):
-        picture(folder / "images" / f"goods{name}.jpg")
+        write_image(folder / "images" / f"goods{name}.jpg")
 
 
 def grocery(folder: Path) -> None:
@@ -90,7 +90,7 @@ def grocery(folder: Path) -> None:
         ["Kiwi", 7, "Kiwi", 3, f"{kiwi}_Iconic.jpg", f"{kiwi}_Description.txt"],
     )
     for name in (shop, kiwi):
-        picture(folder / f"{name[1:]}_Iconic.jpg")
+        write_image(folder / f"{name[1:]}_Iconic.jpg")
     (folder / f"{shop[1:]}_Description.txt").write_text("Sweet and red.")
     (folder / f"{shop[1:]}_Information.txt").write_text("\ufeffTitle: Apple Royal Gala Class 1 \nCountry: Italy")
     (folder / "train.txt").write_text(
@@ -104,7 +104,7 @@ def grocery(folder: Path) -> None:
         "train/Fruit/Kiwi/Kiwi_001",
         "test/Fruit/Kiwi/Kiwi_001",
     ):
-        picture(folder / f"{path}.webp")
+        write_image(folder / f"{path}.webp")
 
 
 def movielens(folder: Path) -> None:

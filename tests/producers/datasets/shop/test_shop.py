@@ -88,12 +88,12 @@ def test_the_tables_have_the_contracts_columns(shop: Path) -> None:
 
 
 def test_impressions_are_sorted_and_within_the_log(shop: Path) -> None:
-    moment = microseconds(read(shop, "impressions")["event_timestamp"])
-    assert (np.diff(moment) >= 0).all()
-    assert moment.min() >= START
-    assert moment.max() < START + SMALL["days"] * DAY
-    assert 0.1 < (np.diff(moment) == 0).mean() < 0.6  # some came into view together
-    assert (moment % 1_000_000 != 0).mean() > 0.9  # to the microsecond
+    timestamp_us = microseconds(read(shop, "impressions")["event_timestamp"])
+    assert (np.diff(timestamp_us) >= 0).all()
+    assert timestamp_us.min() >= START
+    assert timestamp_us.max() < START + SMALL["days"] * DAY
+    assert 0.1 < (np.diff(timestamp_us) == 0).mean() < 0.6  # some products appear together
+    assert (timestamp_us % 1_000_000 != 0).mean() > 0.9  # to the microsecond
 
 
 def test_the_log_has_about_the_requested_size(shop: Path) -> None:
@@ -152,16 +152,16 @@ def test_the_ground_truth_is_aligned_with_the_tables(shop: Path) -> None:
 
 def test_the_shop_knows_the_children_of_some_users_correctly(shop: Path) -> None:
     users, truth = read(shop, "users"), read(shop, "truth/users")
-    known = pc.is_valid(users["child_birthday"])
-    assert 0.4 < pc.mean(known.cast(pa.int8())).as_py() < 0.8
-    assert known.equals(pc.is_valid(users["child_gender"]))
-    assert users.filter(known).equals(truth.select(users.column_names).filter(known))
+    is_known = pc.is_valid(users["child_birthday"])
+    assert 0.4 < pc.mean(is_known.cast(pa.int8())).as_py() < 0.8
+    assert is_known.equals(pc.is_valid(users["child_gender"]))
+    assert users.filter(is_known).equals(truth.select(users.column_names).filter(is_known))
     impressions = read(shop, "impressions")
     row = pc.index_in(impressions["user_id"], users["user_id"].combine_chunks())
-    assert pc.is_valid(impressions["child_age_months"]).equals(known.take(row))
+    assert pc.is_valid(impressions["child_age_months"]).equals(is_known.take(row))
     some = impressions.slice(len(impressions) - 1).to_pylist()[0] | truth.to_pylist()[row[-1].as_py()]
     age = (some["event_timestamp"].date() - some["child_birthday"]).days / 30.4375
-    if known.take(row)[-1].as_py():
+    if is_known.take(row)[-1].as_py():
         assert some["child_age_months"] == pytest.approx(age, abs=1 / 30)
 
 
@@ -216,9 +216,9 @@ def test_every_image_opens_and_there_are_no_other_files(shop: Path) -> None:
     images = [image for image in read(shop, "products")["image"].to_pylist() if image]
     assert sorted(images) == sorted(f"images/{file.name}" for file in (shop / "images").iterdir())
     for image in images[:50]:
-        with Image.open(shop / image) as picture:
-            assert (picture.mode, picture.format) == ("RGB", "JPEG")
-            assert np.asarray(picture).std() > 3
+        with Image.open(shop / image) as image_file:
+            assert (image_file.mode, image_file.format) == ("RGB", "JPEG")
+            assert np.asarray(image_file).std() > 3
 
 
 def test_the_english_shop_is_the_same_shop_in_english(shop: Path, tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_smaller_shop_replaces_a_bigger_one_without_leftovers(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"products": 0}, "--products is 0"),
         ({"users": -1}, "--users is -1"),
@@ -255,8 +255,8 @@ def test_a_smaller_shop_replaces_a_bigger_one_without_leftovers(tmp_path: Path) 
         ({"language": "fr"}, "use one of zh, en"),
     ],
 )
-def test_an_invalid_argument_raises_one_line(tmp_path: Path, changed: dict[str, object], said: str) -> None:
-    with pytest.raises(VitrineError, match=said):
+def test_an_invalid_argument_raises_one_line(tmp_path: Path, changed: dict[str, object], message: str) -> None:
+    with pytest.raises(VitrineError, match=message):
         make(tmp_path / "shop", **changed)
     assert not (tmp_path / "shop").exists()
 
