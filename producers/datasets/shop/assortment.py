@@ -91,8 +91,8 @@ def make_assortment(products: int, days: int, seed: int) -> Assortment:
     rng = make_generator(seed, "world")
     per_design = 1 + rng.choice(4, size=products, p=parameters.SELLERS_PER_DESIGN)
     design_of = np.repeat(np.arange(products), per_design)[:products]
-    designs = _designs(int(design_of[-1]) + 1, seed)
-    return Assortment(designs, _products(designs, rng.permutation(design_of), days, seed), _brands(seed))
+    designs = _make_designs(int(design_of[-1]) + 1, seed)
+    return Assortment(designs, _make_products(designs, rng.permutation(design_of), days, seed), _make_brands(seed))
 
 
 def persona_weights() -> Floats:
@@ -107,7 +107,7 @@ def draw_rows(rng: np.random.Generator, weights: Floats) -> Ints:
     return (rng.random(len(weights))[:, None] * bounds[:, -1:] >= bounds).sum(axis=1)
 
 
-def _designs(m: int, seed: int) -> Designs:
+def _make_designs(m: int, seed: int) -> Designs:
     rng = make_generator(seed, "designs")
     categories = vocabulary.CATEGORIES
     category = draw_rows(rng, np.tile([c.share for c in categories], (m, 1)))
@@ -140,7 +140,7 @@ def _designs(m: int, seed: int) -> Designs:
     )
 
 
-def _products(designs: Designs, design: Ints, days: int, seed: int) -> Products:
+def _make_products(designs: Designs, design: Ints, days: int, seed: int) -> Products:
     rng = make_generator(seed, "products")
     n = len(design)
     existing = np.arange(n) < np.ceil(n * parameters.EXISTING_SHARE)
@@ -178,7 +178,7 @@ def _products(designs: Designs, design: Ints, days: int, seed: int) -> Products:
     )
 
 
-def _brands(seed: int) -> tuple[tuple[str, str], ...]:
+def _make_brands(seed: int) -> tuple[tuple[str, str], ...]:
     syllables = vocabulary.BRAND_SYLLABLES
     numbers = make_generator(seed, "brands", 0).choice(len(syllables) ** 3, size=parameters.BRANDS, replace=False)
     triples = [[syllables[n // 256 % 16], syllables[n // 16 % 16], syllables[n % 16]] for n in map(int, numbers)]

@@ -22,8 +22,8 @@ def compute_click_probability(
     low, high = -30.0, 30.0  # bisection for the intercept
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (low, middle) if _logistic(odds + middle).mean() > parameters.CLICK_RATE else (middle, high)
-    return _logistic(odds + low)
+        low, high = (low, middle) if _compute_logistic(odds + middle).mean() > parameters.CLICK_RATE else (middle, high)
+    return _compute_logistic(odds + low)
 
 
 def draw_clicks(probability: Floats, *, seed: int) -> np.ndarray:
@@ -74,5 +74,5 @@ def _taste_effect(taste: Floats, style: Floats, user: np.ndarray, design: np.nda
     return effect
 
 
-def _logistic(odds: Floats) -> Floats:
+def _compute_logistic(odds: Floats) -> Floats:
     return 1 / (1 + np.exp(-odds))

@@ -25,16 +25,16 @@ BACKGROUNDS: tuple[Colour, ...] = (
 )  # fmt: skip
 
 
-def mix(first: Colour, second: Colour, share: float) -> Colour:
+def mix_colours(first: Colour, second: Colour, share: float) -> Colour:
     """Return the first colour with `share` (0 to 1) of the second mixed in."""
     r, g, b = (round(x + (y - x) * share) for x, y in zip(first, second, strict=True))
     return (r, g, b)
 
 
-def contrast(colour: Colour) -> Colour:
+def contrast_colour(colour: Colour) -> Colour:
     """Return the colour of a pattern: nearly white on dark colours, a deep shade of a light colour."""
     light = 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2] > 168
-    return mix(colour, INK, 0.55) if light else mix(colour, CREAM, 0.86)
+    return mix_colours(colour, INK, 0.55) if light else mix_colours(colour, CREAM, 0.86)
 
 
 PITCH = {"plain": 1, "stripes": 28, "dots": 19, "checks": 36, "stars": 42, "hearts": 30, "flowers": 36, "zigzag": 26}
@@ -42,7 +42,7 @@ PITCH = {"plain": 1, "stripes": 28, "dots": 19, "checks": 36, "stars": 42, "hear
 
 
 @lru_cache(maxsize=len(PITCH))
-def pattern(name: str) -> Image.Image:
+def draw_pattern(name: str) -> Image.Image:
     """Return the mask of a pattern (a name of vocabulary.PATTERNS), one repeat larger than CANVAS."""
     pitch = PITCH[name]
     size = CANVAS + pitch
@@ -64,12 +64,12 @@ def pattern(name: str) -> Image.Image:
     elif name != "plain":
         for row in range(size // pitch + 2):
             for x in range(row % 2 * pitch // 2 - pitch, size + pitch, pitch):
-                for points, ink in _print(name, pitch * 0.38):
+                for points, ink in _list_print_shapes(name, pitch * 0.38):
                     draw.polygon([(x + px, row * pitch + py) for px, py in points], fill=ink)
     return mask
 
 
-def _print(name: str, size: float) -> list[tuple[Points, int]]:
+def _list_print_shapes(name: str, size: float) -> list[tuple[Points, int]]:
     """Return the shapes of one repeat around the origin, with their mask value: 255 printed, 0 blank."""
     if name == "dots":
         return [(ellipse(0, 0, size * 0.75, size * 0.75), 255)]
@@ -97,7 +97,7 @@ def heart(x: float, y: float, size: float) -> Points:
     return np.stack([x + size * wide / 16, y + size * high / 16], axis=1)
 
 
-def emblem(name: str) -> list[tuple[Points, Colour]]:
+def list_emblem_shapes(name: str) -> list[tuple[Points, Colour]]:
     """Return the shapes of an emblem (a name of vocabulary.EMBLEMS) within [-1, 1], in painting order."""
     if name == "bear":
         fur = (150, 98, 62)
@@ -160,16 +160,16 @@ def emblem(name: str) -> list[tuple[Points, Colour]]:
     return [(body, (60, 118, 190)), (belly, CREAM), (ellipse(-0.5, 0.0, 0.09, 0.1), CREAM)]  # a whale
 
 
-def background(seller: int, rng: np.random.Generator) -> Image.Image:
+def draw_background(seller: int, rng: np.random.Generator) -> Image.Image:
     """Return a seller's background: one tint, with a table, or with a disc."""
     tint = BACKGROUNDS[seller % len(BACKGROUNDS)]
     image = Image.new("RGB", (CANVAS, CANVAS), tint)
     draw = ImageDraw.Draw(image)
     kind = seller % 5
     if kind == 3:
-        draw.rectangle((0, CANVAS * 0.76, CANVAS, CANVAS), fill=mix(tint, (196, 164, 128), 0.4))
+        draw.rectangle((0, CANVAS * 0.76, CANVAS, CANVAS), fill=mix_colours(tint, (196, 164, 128), 0.4))
     elif kind == 4:
         r = CANVAS * (0.42 + 0.04 * float(rng.random()))
         middle = CANVAS / 2
-        draw.ellipse((middle - r, middle - r, middle + r, middle + r), fill=mix(tint, (206, 196, 188), 0.3))
+        draw.ellipse((middle - r, middle - r, middle + r, middle + r), fill=mix_colours(tint, (206, 196, 188), 0.3))
     return image

@@ -45,7 +45,7 @@ def generate_impressions(
         seed: the shop's seed.
     """
     rng = make_generator(seed, "impressions")
-    user, begin = _page_views(people, days, impressions, rng)
+    user, begin = _make_page_views(people, days, impressions, rng)
     size = rng.integers(parameters.PAGE[0], parameters.PAGE[1] + 1, size=len(user))
     page = np.repeat(np.arange(len(user)), np.ceil(size * OVERSAMPLING).astype(np.int64))
     product = _fill_slots(assortment, people, user[page], begin[page], days, rng)
@@ -69,7 +69,7 @@ def generate_impressions(
     )
 
 
-def _page_views(people: People, days: int, impressions: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
+def _make_page_views(people: People, days: int, impressions: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
     """Return users and start times of page views, sorted by start time."""
     views = max(1, round(impressions * 2 / sum(parameters.PAGE)))
     user = rng.choice(len(people.activity), size=views, p=people.activity)
@@ -106,11 +106,11 @@ def _draw_candidates(assortment: Assortment, morning: int, slots: int, rng: np.r
     new = np.exp(0.4 * goods.popularity[:n] - age / parameters.NEW_LANE_DAYS)
     lane = rng.random((slots, 1)) < parameters.NEW_LANE
     draw = rng.random((slots, parameters.CANDIDATES))
-    drawn = np.where(lane, _draw(new, draw), _draw(popular, draw))
+    drawn = np.where(lane, _draw_weighted(new, draw), _draw_weighted(popular, draw))
     return np.minimum(drawn, n - 1)
 
 
-def _draw(weights: Floats, draw: Floats) -> Ints:
+def _draw_weighted(weights: Floats, draw: Floats) -> Ints:
     bounds = np.cumsum(weights)
     return np.searchsorted(bounds, draw * bounds[-1], side="right")
 

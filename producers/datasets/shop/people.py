@@ -45,7 +45,7 @@ def make_people(users: int, style: Floats, seed: int) -> People:
         birthday=START_DAY - np.ceil(months * DAYS_PER_MONTH).astype(np.int64),
         gender=rng.integers(0, 2, size=users),
         is_known=rng.random(users) < parameters.KNOWN_CHILD,
-        taste=_tastes(users, style, rng),
+        taste=_make_tastes(users, style, rng),
         interest=parameters.INTEREST_SPREAD * rng.normal(size=(users, len(vocabulary.CATEGORIES))),
         bias=parameters.USER_SPREAD * rng.normal(size=users),
         price=parameters.PRICE + parameters.PRICE_SPREAD * rng.normal(size=users),
@@ -68,7 +68,7 @@ def age_in_stages(months: Floats) -> Floats:
     return np.interp(months, CHILD_AGE_MONTHS, np.arange(len(CHILD_AGE_MONTHS)))
 
 
-def _tastes(users: int, style: Floats, rng: np.random.Generator) -> Floats:
+def _make_tastes(users: int, style: Floats, rng: np.random.Generator) -> Floats:
     personas = persona_weights()
     mixture = rng.dirichlet(np.full(len(personas), parameters.PERSONA_CONCENTRATION), size=users)
     taste = mixture @ personas + parameters.OWN_TASTE * rng.normal(size=(users, personas.shape[1]))

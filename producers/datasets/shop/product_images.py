@@ -18,7 +18,7 @@ from producers.datasets.shop.assortment import Assortment
 from producers.datasets.shop.decoration import CANVAS, Colour
 from producers.datasets.shop.random_streams import make_generator
 from producers.datasets.shop.shapes import Points, Silhouette, ellipse
-from producers.datasets.shop.silhouettes import child, outline
+from producers.datasets.shop.silhouettes import make_child, make_outline
 
 SIZE = 96
 """Width and height of an image in pixels."""
@@ -86,10 +86,10 @@ def draw_image(assortment: Assortment, product: int, *, seed: int) -> Image.Imag
     age, looks = int(designs.age[design]), float(designs.apparent_age[design])
     growth = float(np.clip((looks + 0.3) / (len(CHILD_AGES) - 0.4), 0, 1))
     detail = _pick_detail(age, len(CHILD_AGES), make_generator(seed, "detail", int(design)))
-    shape = outline(vocabulary.CATEGORIES[designs.category[design]].name, growth, detail)
+    shape = make_outline(vocabulary.CATEGORIES[designs.category[design]].name, growth, detail)
     quality = str(goods.image_quality[product])
 
-    image = decoration.background(int(goods.seller[product]), rng)
+    image = decoration.draw_background(int(goods.seller[product]), rng)
     shows_model = bool(rng.random() < parameters.MODEL_SHOWN)
     if shows_model:
         _paint_child(image, age, rng)
@@ -129,8 +129,8 @@ def _paint_product(
     rng: np.random.Generator,
 ) -> None:
     colour_, pattern_, emblem_, cut_, _ = (int(level) for level in levels)
-    colour = decoration.mix(decoration.PALETTE[colour_], (255, 255, 255), float(rng.uniform(0, 0.12)))
-    colour = decoration.mix(colour, (0, 0, 0), float(rng.uniform(0, 0.08)))
+    colour = decoration.mix_colours(decoration.PALETTE[colour_], (255, 255, 255), float(rng.uniform(0, 0.12)))
+    colour = decoration.mix_colours(colour, (0, 0, 0), float(rng.uniform(0, 0.08)))
     accent = decoration.PALETTE[second]
     cut = vocabulary.CUTS[cut_].name
     paints = {"accent": accent, "dark": decoration.INK, "light": decoration.CREAM}
@@ -140,7 +140,9 @@ def _paint_product(
     x, reach = float(placement.middle[0]), placement.scale * 0.7
     draw.ellipse((x - reach, bottom - 7, x + reach, bottom + 9), fill=(222, 218, 214))
     # A thin rim separates pale products from pale backgrounds; the outlined cut has a bold rim.
-    rim, width = (decoration.INK, 11) if cut == "outlined" else (decoration.mix(colour, decoration.INK, 0.35), 4)
+    rim, width = (
+        (decoration.INK, 11) if cut == "outlined" else (decoration.mix_colours(colour, decoration.INK, 0.35), 4)
+    )
     for points, _ in polygons:
         draw.line([*points, points[0], points[1]], fill=rim, width=width, joint="curve")
     cloth = _draw_cloth(colour, accent, vocabulary.PATTERNS[pattern_].name, cut, placement, rng)
@@ -166,8 +168,8 @@ def _draw_cloth(
     """Return the material as an image, which is cut out along the outline."""
     cloth = Image.new("RGB", (CANVAS, CANVAS), colour)
     x, y = (int(at) for at in rng.integers(0, decoration.PITCH[name], size=2))
-    print_ = decoration.pattern(name).crop((x, y, x + CANVAS, y + CANVAS))
-    cloth.paste(decoration.contrast(colour), (0, 0), print_)
+    print_ = decoration.draw_pattern(name).crop((x, y, x + CANVAS, y + CANVAS))
+    cloth.paste(decoration.contrast_colour(colour), (0, 0), print_)
     draw = ImageDraw.Draw(cloth)
     if cut == "two-tone":
         draw.rectangle((0, float(placement.middle[1]) + 0.18 * placement.scale, CANVAS, CANVAS), fill=accent)
@@ -187,7 +189,7 @@ def _paint_emblem(
     size = max(size, 0.24)
     disc = ellipse(x, y, size * 1.2, size * 1.2)
     draw.polygon(placement(disc), fill=decoration.CREAM)
-    for points, colour in decoration.emblem(name):
+    for points, colour in decoration.list_emblem_shapes(name):
         draw.polygon(placement(points * size * 0.9 + [x, y]), fill=colour)
 
 
@@ -196,9 +198,13 @@ def _paint_child(image: Image.Image, stage: int, rng: np.random.Generator) -> No
     height = CANVAS * float(rng.uniform(0.27, 0.31))
     at = np.array([CANVAS * 0.86, CANVAS * 0.97 - height])
     clothes = decoration.PALETTE[int(rng.integers(len(decoration.PALETTE)))]
-    paints = {"accent": decoration.mix(clothes, decoration.CREAM, 0.3), "dark": decoration.INK, "skin": decoration.SKIN}
+    paints = {
+        "accent": decoration.mix_colours(clothes, decoration.CREAM, 0.3),
+        "dark": decoration.INK,
+        "skin": decoration.SKIN,
+    }
     draw = ImageDraw.Draw(image)
-    for part in child(stage).parts:
+    for part in make_child(stage).parts:
         points = [(x, y) for x, y in (part.points * height * [0.8, 1.0] + at).tolist()]
         draw.polygon(points, fill=paints[part.paint], outline=decoration.INK)
 

@@ -12,7 +12,7 @@ from producers.datasets.shop import clothes, non_clothing
 from producers.datasets.shop.shapes import Polygon, Silhouette, box, ellipse
 
 
-def outline(category: str, growth: float, detail: int) -> Silhouette:
+def make_outline(category: str, growth: float, detail: int) -> Silhouette:
     """Return the silhouette of a category (a name of vocabulary.CATEGORIES), scaled to [-1, 1]."""
     shape = _DRAWERS[category](growth, detail)
     corners = np.concatenate([part.points for part in shape.parts])
@@ -25,7 +25,7 @@ def outline(category: str, growth: float, detail: int) -> Silhouette:
     )
 
 
-def child(stage: int) -> Silhouette:
+def make_child(stage: int) -> Silhouette:
     """Return a child of an age stage: lying, sitting, then standing, taller and with a smaller head at each stage.
 
     The tallest child has height 2. The place of the emblem is unused.

@@ -30,15 +30,15 @@ def write_titles(assortment: Assortment, *, language: str, seed: int) -> Titles:
     text = []
     for product, stuffed in enumerate(is_stuffed):
         rng = make_generator(seed, "title", product)
-        chunks = _true_chunks(assortment, product, language, rng)
+        chunks = _pick_true_words(assortment, product, language, rng)
         if stuffed:
-            chunks += _stuffing(assortment, int(assortment.products.design[product]), language, rng)
+            chunks += _pick_stuffing(assortment, int(assortment.products.design[product]), language, rng)
         chunks += _pick_words(FILLERS[language], int(rng.integers(1, 5)), rng)
-        text.append(_join(_brand(assortment, product, language, rng), chunks, language, rng))
+        text.append(_join_chunks(_pick_brand(assortment, product, language, rng), chunks, language, rng))
     return Titles(text, is_stuffed)
 
 
-def _true_chunks(assortment: Assortment, product: int, language: str, rng: np.random.Generator) -> list[str]:
+def _pick_true_words(assortment: Assortment, product: int, language: str, rng: np.random.Generator) -> list[str]:
     """Return words that apply: always the category's, the others with their probability."""
     designs = assortment.designs
     design = assortment.products.design[product]
@@ -56,7 +56,7 @@ def _true_chunks(assortment: Assortment, product: int, language: str, rng: np.ra
     return [_pick_word(words, rng) for probability, words in attributes if rng.random() < probability]
 
 
-def _stuffing(assortment: Assortment, design: int, language: str, rng: np.random.Generator) -> list[str]:
+def _pick_stuffing(assortment: Assortment, design: int, language: str, rng: np.random.Generator) -> list[str]:
     """Return at least one word of levels that the design does not have."""
     designs = assortment.designs
     kinds = [
@@ -76,7 +76,7 @@ def _stuffing(assortment: Assortment, design: int, language: str, rng: np.random
     return [_pick_word(words[_pick_other_level(true, len(words), rng)], rng) for _, true, words in chosen]
 
 
-def _brand(assortment: Assortment, product: int, language: str, rng: np.random.Generator) -> str:
+def _pick_brand(assortment: Assortment, product: int, language: str, rng: np.random.Generator) -> str:
     if rng.random() >= parameters.SAYS_BRAND:
         return ""
     return assortment.brands[int(assortment.designs.brand[assortment.products.design[product]])][
@@ -84,7 +84,7 @@ def _brand(assortment: Assortment, product: int, language: str, rng: np.random.G
     ]
 
 
-def _join(brand: str, chunks: list[str], language: str, rng: np.random.Generator) -> str:
+def _join_chunks(brand: str, chunks: list[str], language: str, rng: np.random.Generator) -> str:
     """Return the brand and the chunks in random order; Chinese has few spaces."""
     ordered = [chunks[i] for i in rng.permutation(len(chunks))]
     if language == "en":

@@ -58,8 +58,8 @@ def make_shop(
         UsageError: a number is too small, or the language is unknown.
         InvalidInputError: `output` holds anything but a shop.
     """
-    _check(products, users, days, seed, language, impressions_per_user)
-    _clear(output)
+    _check_arguments(products, users, days, seed, language, impressions_per_user)
+    _clear_folder(output)
     assortment = make_assortment(products, days, seed)
     titles = write_titles(assortment, language=language, seed=seed)
     people = make_people(users, assortment.designs.style(), seed)
@@ -67,13 +67,13 @@ def make_shop(
     probability = compute_click_probability(assortment, people, log, seed=seed)
     clicked = draw_clicks(probability, seed=seed)
 
-    _write(output / "products.parquet", _products(assortment, titles, language))
-    _write(output / "users.parquet", _users(people))
-    _write(output / "labels.parquet", _labels(assortment, language))
-    _write(output / "impressions.parquet", _impressions(people, log, clicked))
-    _write(output / "truth" / "products.parquet", _true_products(assortment, titles, language))
-    _write(output / "truth" / "users.parquet", _true_users(people))
-    _write(output / "truth" / "words.parquet", _words(language))
+    _write(output / "products.parquet", _build_products(assortment, titles, language))
+    _write(output / "users.parquet", _build_users(people))
+    _write(output / "labels.parquet", _build_labels(assortment, language))
+    _write(output / "impressions.parquet", _build_impressions(people, log, clicked))
+    _write(output / "truth" / "products.parquet", _build_true_products(assortment, titles, language))
+    _write(output / "truth" / "users.parquet", _build_true_users(people))
+    _write(output / "truth" / "words.parquet", _build_words(language))
     ids = pa.array(make_ids("i", len(clicked)))
     _write(output / "truth" / "impressions.parquet", pa.table({"impression_id": ids, "click_probability": probability}))
     with console.make_progress_bar() as bar:
@@ -83,7 +83,7 @@ def make_shop(
     return ShopSummary(products, len(assortment.designs.category), len(clicked), int(clicked.sum()))
 
 
-def _check(products: int, users: int, days: int, seed: int, language: str, impressions_per_user: int) -> None:
+def _check_arguments(products: int, users: int, days: int, seed: int, language: str, impressions_per_user: int) -> None:
     wanted = {"products": products, "users": users, "days": days, "impressions-per-user": impressions_per_user}
     for name, value in wanted.items():
         if value < 1:
@@ -94,7 +94,7 @@ def _check(products: int, users: int, days: int, seed: int, language: str, impre
         raise UsageError(f"--language is {language!r}: use one of {', '.join(vocabulary.LANGUAGES)}")
 
 
-def _clear(output: Path) -> None:
+def _clear_folder(output: Path) -> None:
     """Create the folder, or remove an earlier shop from it."""
     if output.exists() and not output.is_dir():
         raise InvalidInputError(f"{output} is a file; name a folder for the shop")
@@ -115,27 +115,27 @@ def _write(file: Path, table: pa.Table) -> None:
     pq.write_table(table, file, compression="zstd")
 
 
-def _take(words: list[str], rows: np.ndarray) -> pa.Array:
+def _take_or_null(words: list[str], rows: np.ndarray) -> pa.Array:
     """Return `words[index]` for each index; null for MISSING."""
     return pa.array(words, pa.string()).take(pa.array(rows, mask=rows == MISSING))
 
 
-def _paths(language: str) -> list[str]:
+def _list_category_paths(language: str) -> list[str]:
     return [category.path(language) for category in CATEGORIES]
 
 
-def _timestamps(microseconds: np.ndarray) -> pa.Array:
+def _to_timestamps(microseconds: np.ndarray) -> pa.Array:
     return pa.array(microseconds).cast(schema.TIMESTAMP)
 
 
-def _vectors(values: np.ndarray) -> pa.Array:
+def _to_vectors(values: np.ndarray) -> pa.Array:
     """Return the rows of `values` [n, width] as list<float32>."""
     n, width = values.shape
     offsets = pa.array(np.arange(n + 1, dtype=np.int32) * width)
     return pa.ListArray.from_arrays(offsets, pa.array(values.astype(np.float32).reshape(-1)))
 
 
-def _products(assortment: Assortment, titles: Titles, language: str) -> pa.Table:
+def _build_products(assortment: Assortment, titles: Titles, language: str) -> pa.Table:
     goods = assortment.products
     missing = goods.image_quality == "missing"
     names = [brand[vocabulary.LANGUAGES.index(language)] for brand in assortment.brands]
@@ -143,50 +143,50 @@ def _products(assortment: Assortment, titles: Titles, language: str) -> pa.Table
         goods.ids,
         titles.text,
         pa.array([f"images/{name}.jpg" for name in goods.ids], mask=missing),
-        _take(_paths(language), goods.stated_category),
-        _take(names, goods.stated_brand),
+        _take_or_null(_list_category_paths(language), goods.stated_category),
+        _take_or_null(names, goods.stated_brand),
         goods.price,
-        _timestamps(goods.listed_at),
+        _to_timestamps(goods.listed_at),
     ]
     return pa.table(columns, schema=schema.PRODUCTS)
 
 
-def _impressions(people: People, log: GeneratedImpressions, clicked: np.ndarray) -> pa.Table:
+def _build_impressions(people: People, log: GeneratedImpressions, clicked: np.ndarray) -> pa.Table:
     is_unknown = ~people.is_known[log.user]
     months = age_months(people.birthday[log.user], log.timestamp_us).astype(np.float32)
     table = pa.table(
         [
             make_ids("i", len(clicked)),
-            _take(make_ids("u", len(people.is_known)), log.user),
-            _take(make_ids("p", int(log.product.max(initial=0)) + 1), log.product),
-            _timestamps(log.timestamp_us),
+            _take_or_null(make_ids("u", len(people.is_known)), log.user),
+            _take_or_null(make_ids("p", int(log.product.max(initial=0)) + 1), log.product),
+            _to_timestamps(log.timestamp_us),
             clicked,
         ],
         schema=schema.IMPRESSIONS,
     )
-    gender = _take(list(schema.CHILD_GENDERS), np.where(is_unknown, MISSING, people.gender[log.user]))
+    gender = _take_or_null(list(schema.CHILD_GENDERS), np.where(is_unknown, MISSING, people.gender[log.user]))
     table = table.append_column("child_age_months", pa.array(months, mask=is_unknown))
     table = table.append_column("child_gender", gender)
     return table.append_column("position", pa.array(log.position.astype(np.int16)))
 
 
-def _users(people: People) -> pa.Table:
+def _build_users(people: People) -> pa.Table:
     is_unknown = ~people.is_known
     birthday = pa.array(people.birthday.astype(np.int32), mask=is_unknown).cast(pa.date32())
-    gender = _take(list(schema.CHILD_GENDERS), np.where(is_unknown, MISSING, people.gender))
+    gender = _take_or_null(list(schema.CHILD_GENDERS), np.where(is_unknown, MISSING, people.gender))
     ids = make_ids("u", len(is_unknown))
     return pa.table({"user_id": ids, "child_birthday": birthday, "child_gender": gender})
 
 
-def _labels(assortment: Assortment, language: str) -> pa.Table:
+def _build_labels(assortment: Assortment, language: str) -> pa.Table:
     rows = np.flatnonzero(assortment.products.labelled)
     design = assortment.products.design[rows]
     ids = pa.array(assortment.products.ids).take(rows)
-    group = _take(make_ids("d", len(assortment.designs.category)), design)
+    group = _take_or_null(make_ids("d", len(assortment.designs.category)), design)
     values = {
-        "child_age": _take(list(schema.CHILD_AGES), assortment.designs.age[design]),
-        "child_gender": _take(list(schema.CHILD_GENDERS), assortment.designs.gender[design]),
-        "category": _take(_paths(language), assortment.designs.category[design]),
+        "child_age": _take_or_null(list(schema.CHILD_AGES), assortment.designs.age[design]),
+        "child_gender": _take_or_null(list(schema.CHILD_GENDERS), assortment.designs.gender[design]),
+        "category": _take_or_null(_list_category_paths(language), assortment.designs.category[design]),
     }
     wanted = schema.LABELS.append(pa.field("group", pa.string()))
     return pa.concat_tables(
@@ -194,18 +194,18 @@ def _labels(assortment: Assortment, language: str) -> pa.Table:
     )
 
 
-def _true_products(assortment: Assortment, titles: Titles, language: str) -> pa.Table:
+def _build_true_products(assortment: Assortment, titles: Titles, language: str) -> pa.Table:
     designs, design = assortment.designs, assortment.products.design
     columns = {
         "product_id": assortment.products.ids,
-        "design_id": _take(make_ids("d", len(designs.category)), design),
-        "child_age": _take(list(schema.CHILD_AGES), designs.age[design]),
-        "child_gender": _take(list(schema.CHILD_GENDERS), designs.gender[design]),
-        "category": _take(_paths(language), designs.category[design]),
-        "style": _vectors(designs.style()[design]),
+        "design_id": _take_or_null(make_ids("d", len(designs.category)), design),
+        "child_age": _take_or_null(list(schema.CHILD_AGES), designs.age[design]),
+        "child_gender": _take_or_null(list(schema.CHILD_GENDERS), designs.gender[design]),
+        "category": _take_or_null(_list_category_paths(language), designs.category[design]),
+        "style": _to_vectors(designs.style()[design]),
     }
     for i, (name, levels) in enumerate(zip(STYLE_NAMES, STYLE, strict=True)):
-        columns[name] = _take([level.name for level in levels], designs.levels[design, i])
+        columns[name] = _take_or_null([level.name for level in levels], designs.levels[design, i])
     columns |= {
         "quality": assortment.products.quality,
         "stuffed": titles.is_stuffed,
@@ -214,7 +214,7 @@ def _true_products(assortment: Assortment, titles: Titles, language: str) -> pa.
     return pa.table(columns)
 
 
-def _words(language: str) -> pa.Table:
+def _build_words(language: str) -> pa.Table:
     """Return the words that sellers use for each value of each attribute, one row for each word.
 
     Values are spelled as in `truth/products.parquet`.
@@ -235,12 +235,12 @@ def _words(language: str) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def _true_users(people: People) -> pa.Table:
+def _build_true_users(people: People) -> pa.Table:
     return pa.table(
         {
             "user_id": make_ids("u", len(people.is_known)),
             "child_birthday": pa.array(people.birthday.astype(np.int32)).cast(pa.date32()),
-            "child_gender": _take(list(schema.CHILD_GENDERS), people.gender),
-            "taste": _vectors(people.taste),
+            "child_gender": _take_or_null(list(schema.CHILD_GENDERS), people.gender),
+            "taste": _to_vectors(people.taste),
         }
     )
