@@ -15,30 +15,30 @@ from feature_repo.console import JsonOption, StoreOption
 def captions_report(
     truth: Annotated[
         Path | None,
-        typer.Option(help="The truth folder of a generated shop: says whether what a line names is so."),
+        typer.Option(help="Truth folder of a generated shop; adds whether what a caption names is true."),
     ] = None,
     held_out: Annotated[
         Path | None,
-        typer.Option(help="Judge these products alone: held_out.parquet beside a checkpoint, or a list of product_id."),
+        typer.Option(help="Evaluate only these products: a checkpoint's held_out.parquet, or a list of product_id."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     json: JsonOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Say how good the written captions are: beside the sellers' titles, and by whether what they name is so."""
+    """Report the quality of the written captions: similarity to the sellers' titles, and truth of what they name."""
     from consumers.captions import report
 
-    judged = report.evaluate_captions(config.load(store), held_out=held_out, truth=truth, seed=seed)
+    quality = report.evaluate_captions(config.load(store), held_out=held_out, truth=truth, seed=seed)
     typer.echo(
-        f"{judged.captioner_version}, {judged.products:,} products: BLEU-4 {judged.bleu4:.1f}, chrF {judged.chrf:.1f} "
-        f"({judged.signature})"
+        f"{quality.captioner_version}, {quality.products:,} products: "
+        f"BLEU-4 {quality.bleu4:.1f}, chrF {quality.chrf:.1f} ({quality.signature})"
     )
-    if judged.truthfulness:
+    if quality.truthfulness:
         table = Table("attribute", "of", "name one", "true", "95% interval", "products")
-        for row in judged.truthfulness:
-            interval = f"{row.ci95[0]:.3f} to {row.ci95[1]:.3f}"  # brackets would be markup
+        for row in quality.truthfulness:
+            interval = f"{row.ci95[0]:.3f} to {row.ci95[1]:.3f}"  # rich would read brackets as markup
             table.add_row(
                 row.attribute, row.lines, f"{row.names:.3f}", f"{row.true:.3f}", interval, f"{row.products:,}"
             )
         Console().print(table)
-    outcome.write_figures(report.to_json(judged), json)
+    outcome.write_figures(report.to_json(quality), json)

@@ -11,11 +11,12 @@ from feature_repo.console import StoreOption
 
 
 def export_training(
-    impressions: Annotated[Path, typer.Option(help="What was shown and clicked: a Parquet or CSV file.")],
+    impressions: Annotated[Path, typer.Option(help="Log of impressions and clicks, a Parquet or CSV file.")],
     output: Annotated[
-        Path, typer.Option("--output", "--out", help="The folder to write; an earlier export there is replaced.")
+        Path,
+        typer.Option("--output", "--out", help="Folder to write; an earlier export there is replaced."),
     ],
-    features: Annotated[str, typer.Option(help="The Feast feature service to join.")] = "ranking",
+    features: Annotated[str, typer.Option(help="Feast feature service to join.")] = "ranking",
     test_days: Annotated[
         float | None,
         typer.Option(
@@ -28,16 +29,16 @@ def export_training(
     format: Annotated[
         list[str] | None,
         typer.Option(
-            help="parquet (vectors once), libsvm, lightgbm; may be said again.", show_default="parquet, lightgbm"
+            help="parquet (each vector once), libsvm or lightgbm; can be repeated.", show_default="parquet, lightgbm"
         ),
     ] = None,
     store: StoreOption = None,
 ) -> None:
-    """Export a training set, correct in time, for whoever trains elsewhere.
+    """Export a training set, each impression joined with the features of its own time.
 
-    Parquet keeps every vector once, and of each impression which; a torch dataset reads it
-    (`consumers.ranking.export.ImpressionDataset`). libsvm and LightGBM's binary hold the tabular part: the baseline's
-    features and those of every group.
+    Parquet holds every vector once, and each impression's row number among them; the torch dataset
+    `consumers.ranking.export.ImpressionDataset` reads it. libsvm and lightgbm hold scalar features: those of the
+    baseline and of every group.
     """
     from consumers.ranking.export import LIGHTGBM, PARQUET
     from consumers.ranking.run import join_and_export
@@ -52,7 +53,7 @@ def export_training(
             test_days=test_days,
             formats=format or [PARQUET, LIGHTGBM],
             now=datetime.now(UTC),
-            progress=lambda what: bar.update(task, description=f"write {what}"),
+            progress=lambda part: bar.update(task, description=f"write {part}"),
         )
     for name, size in files.items():
         typer.echo(f"{output / name}: {size:,} bytes")

@@ -15,7 +15,7 @@ from feature_repo.console import JsonOption, StoreOption
 
 
 class Ranker(StrEnum):
-    """Who ranks, as `consumers.ranking.plan` calls them."""
+    """Kinds of ranker, with the names of `consumers.ranking.plan`."""
 
     LIGHTGBM = "lightgbm"
     DIN = "din"
@@ -23,54 +23,66 @@ class Ranker(StrEnum):
 
 
 def lift(
-    impressions: Annotated[Path, typer.Option(help="What was shown and clicked: a Parquet or CSV file.")],
-    features: Annotated[str, typer.Option(help="The Feast feature service to measure.")] = "ranking",
+    impressions: Annotated[Path, typer.Option(help="Log of impressions and clicks, a Parquet or CSV file.")],
+    features: Annotated[str, typer.Option(help="Feast feature service to measure.")] = "ranking",
     truth: Annotated[
-        Path | None, typer.Option(help="The truth folder of a generated shop: adds the attainable and the oracle.")
+        Path | None, typer.Option(help="Truth folder of a generated shop; adds the ceiling and the oracle.")
     ] = None,
     test_days: Annotated[
         float | None,
         typer.Option(
-            min=0.01, max=36_500, help="Days at the end of the log to test on.", show_default="a sixth of the rows"
+            min=0.01,
+            max=36_500,
+            help="Days at the end of the log that are the test.",
+            show_default="a sixth of the rows",
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Training seeds of each ranker.")] = 5,
     permutations: Annotated[int, typer.Option(min=1, help="Permutations of the placebo.")] = 20,
     ranker: Annotated[
         Ranker,
-        typer.Option(help="Who ranks: lightgbm, din (attention over the history, in torch), or both side by side."),
+        typer.Option(help="Kind of ranker: lightgbm, din (attention over the user's clicks, in torch), or both."),
     ] = Ranker.LIGHTGBM,
-    ladder_rows: Annotated[
-        int, typer.Option(min=1000, help="Rows, at most, that the rankers of single groups are trained on.")
+    ablation_rows: Annotated[
+        int,
+        typer.Option(
+            "--ablation-rows",
+            "--ladder-rows",
+            min=1000,
+            help="Maximum number of rows to train the rankers of single groups on (old name: --ladder-rows).",
+        ),
     ] = 250_000,
-    replicates: Annotated[int, typer.Option(min=20, help="Bootstrap draws behind each interval.")] = 300,
+    replicates: Annotated[int, typer.Option(min=20, help="Bootstrap draws for each interval.")] = 300,
     json: JsonOption = None,
     report: Annotated[Path | None, typer.Option(dir_okay=False, help="Write the HTML report to this file.")] = None,
-    timings: Annotated[Path | None, typer.Option(help="A file of lines `seconds step`, shown in the report.")] = None,
+    timings: Annotated[
+        Path | None,
+        typer.Option(help="File of lines `seconds step`, shown in the report and used for the cost of each group."),
+    ] = None,
     store: StoreOption = None,
 ) -> None:
     """Measure what features are worth to a ranker: AUC with and without them, on the same rows.
 
-    Joins every impression with the feature service as of its own time, trains a ranker on the earlier days with and
-    without each group of features, and gives the difference on the last days with its 95% interval, beside the same
-    features of swapped content. Whether a group is kept is decided on the days before those.
+    Joins every impression with the feature service as of its own time, trains rankers on the earlier days with and
+    without each group of features, and reports the difference on the last days with its 95% interval. A placebo with
+    permuted content is measured the same way. Whether to keep a group is decided on the days before the test.
     """
-    began = time.perf_counter()
-    from consumers.ranking import report as reports
+    start = time.perf_counter()
     from consumers.ranking.plan import TrainingPlan
+    from consumers.ranking.report import read_timings, to_json, to_table, write_report
     from consumers.ranking.run import measure_lift
 
     outcome.prepare_output_files(json, report)
-    steps = reports.read_timings(timings) if timings else []
+    steps = read_timings(timings) if timings else []
     with console.make_progress_bar() as bar:
         task = bar.add_task("join impressions and features", total=None)
-        run = measure_lift(
+        result = measure_lift(
             config.load(store),
             impressions,
             service=features,
             truth=truth,
             test_days=test_days,
-            plan=TrainingPlan(seeds=seeds, permutations=permutations, ladder_rows=ladder_rows, ranker=ranker.value),
+            plan=TrainingPlan(seeds=seeds, permutations=permutations, ablation_rows=ablation_rows, ranker=ranker.value),
             replicates=replicates,
             now=datetime.now(UTC),
             timings=steps,
@@ -78,8 +90,8 @@ def lift(
                 task, description=f"train rankers: {name}", completed=done, total=total
             ),
         )
-    Console().print(reports.to_table(run))
-    outcome.write_figures(reports.to_json(run), json)
+    Console().print(to_table(result))
+    outcome.write_figures(to_json(result), json)
     if report:
-        reports.write_report(run, report, [*steps, ("consume lift", time.perf_counter() - began)])
+        write_report(result, report, [*steps, ("consume lift", time.perf_counter() - start)])
         typer.echo(f"report:  {report}")

@@ -1,4 +1,4 @@
-"""How a command ends that found figures: written down, and of a check an exit code that tells calm from blindness."""
+"""Output files and exit codes that several commands share."""
 
 import os
 from collections.abc import Sequence
@@ -6,46 +6,54 @@ from pathlib import Path
 
 import typer
 
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError
 
 EXIT_UNKNOWN = 3
-"""As monitoring plug-ins end where they cannot tell: all may be well, or not."""
+"""Exit code of a check that had nothing to check, as monitoring plug-ins use it."""
 
 
 def prepare_output_files(*files: Path | None) -> None:
-    """Make the folders of files that are written at a long command's end: what is wrong with them is said before it.
+    """Create the folders of output files and check that the files can be written, before long work begins.
+
+    Args:
+        files: files that are written later; None is skipped.
 
     Raises:
-        VitrineError: one cannot be written.
+        InvalidInputError: a file cannot be written.
     """
     for file in filter(None, files):
         file.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(file if file.exists() else file.parent, os.W_OK):
-            raise VitrineError(f"{file}: may not be written; name another file, or change who may")
+            raise InvalidInputError(f"{file}: no permission to write; name another file, or change its permissions")
 
 
 def write_figures(figures: str, json: Path | None) -> None:
-    """Write figures to a file where one is named, and say so."""
+    """Write figures to a file and print its name; do nothing for None. Missing folders are created."""
     if json:
         json.parent.mkdir(parents=True, exist_ok=True)
         json.write_text(figures)
         typer.echo(f"figures: {json}")
 
 
-def finish_check(figures: str, json: Path | None, breaches: Sequence[str], blind: str | None = None) -> None:
-    """Write the figures to `json` where one is named, and say each breach on standard error.
+def finish_check(figures: str, json: Path | None, breaches: Sequence[str], no_data: str | None = None) -> None:
+    """Write the figures of a check, print its breaches to standard error, and exit with the matching code.
+
+    Returns normally, for exit code 0, if there are no breaches and something was checked.
 
     Args:
-        blind: why nothing at all could be judged, if so.
+        figures: the figures as JSON text.
+        json: file to write them to; None writes no file.
+        breaches: one line for each limit that is exceeded.
+        no_data: why nothing could be checked; None if something was.
 
     Raises:
-        typer.Exit: with code 1, if there is a breach; else with UNKNOWN, if nothing could be judged.
+        typer.Exit: with code 1 if there is a breach, else with EXIT_UNKNOWN if nothing could be checked.
     """
     write_figures(figures, json)
     for breach in breaches:
         typer.secho(breach, fg="red", err=True)
     if breaches:
         raise typer.Exit(1)
-    if blind is not None:
-        typer.secho(f"nothing was judged: {blind}", fg="yellow", err=True)
+    if no_data is not None:
+        typer.secho(f"nothing was checked: {no_data}", fg="yellow", err=True)
         raise typer.Exit(EXIT_UNKNOWN)

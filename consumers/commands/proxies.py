@@ -13,33 +13,33 @@ from feature_repo.console import JsonOption
 
 
 def proxies(
-    figures: Annotated[list[Path], typer.Argument(help="Files that `consume lift --json` wrote, one an encoder.")],
+    figures: Annotated[
+        list[Path], typer.Argument(help="Files that `consume lift --json` wrote, one for each encoder.")
+    ],
     json: JsonOption = None,
 ) -> None:
-    """Set what can be said of an encoder without a ranker beside the lift that a ranker had of it.
+    """Compare encoders by figures that need no ranker, and by the lift that a ranker had with them.
 
-    A new encoder can be judged by its next-click hit rate, same-product recall and tag F1 before a ranker is trained,
-    as far as those have foretold lifts so far: points in a table, and a rank correlation from 8 encoders on.
+    Next-click hit rate, same-product recall and tag F1 of a new encoder can be measured before a ranker is trained. The
+    table shows whether they predicted the lift so far; from 8 encoders on a rank correlation is printed too.
     """
-    from consumers.ranking import proxies as measured
+    from consumers.ranking.proxies import MIN_ENCODERS, NAMES, correlate_with_lift, read_points
 
-    points = measured.read_points(figures)
-    found = measured.correlate_with_lift(points)
+    points = read_points(figures)
+    correlations = correlate_with_lift(points)
     table = Table()
-    table.add_column("encoder", overflow="fold")  # versions differ in what an ellipsis would hide
-    for name in measured.NAMES:
+    table.add_column("encoder", overflow="fold")  # encoder versions differ at their end, which an ellipsis would hide
+    for name in NAMES:
         table.add_column(name.replace("_", " "))
     table.add_column("lift", no_wrap=True)
     table.add_column("95% interval", no_wrap=True)
     for point in points:
-        values = [point[name] for name in measured.NAMES]
-        shown = ["–" if value is None else f"{value:.3f}" for value in values]
+        values = [point[name] for name in NAMES]
+        cells = ["–" if value is None else f"{value:.3f}" for value in values]
         low, high = point["ci95"]
-        lift = f"{point['lift']:+.4f}", f"[{low:+.4f}, {high:+.4f}]"
-        table.add_row(str(point["encoder"]), *shown, *lift)
+        table.add_row(str(point["encoder"]), *cells, f"{point['lift']:+.4f}", f"[{low:+.4f}, {high:+.4f}]")
     Console().print(table)
-    said = ", ".join(f"{name} {value:+.2f}" for name, value in found.items())
-    typer.echo(f"rank correlation with the lift: {said or f'not below {measured.MIN_ENCODERS} encoders'}")
-    outcome.write_figures(
-        dumps({"points": points, "rank_correlation": found}, indent=1, ensure_ascii=False) + "\n", json
-    )
+    summary = ", ".join(f"{name} {value:+.2f}" for name, value in correlations.items())
+    typer.echo(f"rank correlation with the lift: {summary or f'none; needs {MIN_ENCODERS} encoders'}")
+    content = {"points": points, "rank_correlation": correlations}
+    outcome.write_figures(dumps(content, indent=1, ensure_ascii=False) + "\n", json)

@@ -11,18 +11,18 @@ from feature_repo.console import JsonOption, StoreOption
 
 
 def tags_report(
-    replicates: Annotated[int, typer.Option(min=20, help="Bootstrap draws behind each interval.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    replicates: Annotated[int, typer.Option(min=20, help="Bootstrap draws for each interval.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     json: JsonOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Say how good the predicted tags are, on labelled products that no tagger has seen.
+    """Report the quality of the predicted tags on labelled products that the tagger was not trained on.
 
-    Beside them stand what the vectors alone give, a bag of words on the title, the text and the image vectors.
+    The tagger is compared with a bag of words of the title, with the text vector alone and with the image vector alone.
     """
     from consumers.tagging import report
     from consumers.tagging.terminal import render_tables
 
-    judged = report.evaluate_tags(config.load(store), replicates=replicates, seed=seed)
-    Console().print(render_tables(judged))
-    outcome.write_figures(report.to_json(judged), json)
+    quality = report.evaluate_tags(config.load(store), replicates=replicates, seed=seed)
+    Console().print(render_tables(quality))
+    outcome.write_figures(report.to_json(quality), json)

@@ -1,12 +1,13 @@
-"""Every ranker that a measurement trains, on as few sorted bins and as few cores as will do.
+"""Train every ranker of a measurement, from features that are binned once, on all cores.
 
-    main      the baseline, all features, the placebo, the attainable: trained on everything before the test
-    ladder    each group added to the baseline, taken from all, and added with swapped content: trained on a sample of
-              the rows before the validation days, for verdicts are taken on those
-    headroom  all features with one input after another replaced by the truth, beside the ladder
-    curve     the baseline and all features on shares of the rows before the test
+    main       the baseline, all features, the placebo and the ceiling, trained on all rows before the test
+    ablation   leave-one-in (the baseline and one group), leave-one-out (all groups but one) and each group with
+               permuted content, trained on a sample of the rows before the validation, because verdicts are decided
+               on the validation days
+    oracle     all features with predicted inputs replaced by the truth, trained as the ablation
+    curve      the baseline and all features on shares of the rows before the test
 
-A ladder of one order would give the credit to whoever comes first; added and removed are both shown.
+Both leave-one-in and leave-one-out are reported: adding groups in one order would credit the first of two that overlap.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,171 +42,176 @@ from consumers.ranking.splits import RowSplit
 from consumers.ranking.training_set import TrainingSet
 from feature_repo import schema
 from feature_repo.cores import map_on_all_cores
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError
 
 Floats = NDArray[np.float64]
 RankerKey = tuple[str, str, int]
-"""Section, ranker, and which of its seeds or permutations."""
+"""Section (main, secondary, ablation, oracle, curve), name, and the number of the permutation or 0."""
 TrainingTask = tuple[int, Callable[[], Iterator[tuple[RankerKey, TrainedRanker]]]]
-"""How many rankers a piece of work trains, and the work."""
+"""Number of rankers that the task trains, and the function that trains them."""
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class RankerScores:
-    """What every ranker said; each entry holds one row a seed or a permutation."""
+    """Click probabilities from every ranker. Each entry has one row for each seed or permutation (m)."""
 
     model: str
-    """What the main rankers are."""
+    """Kind of the main rankers: lightgbm or din."""
     main: Mapping[str, Floats]
-    """Click probabilities [m, test rows]."""
-    beside: Mapping[str, Floats]
-    """Of the other kind of ranker, the baseline, all features and the placebo, if both were trained [m, test rows]."""
-    ladder: Mapping[str, Floats]
-    """[m, judged rows]."""
-    headroom: Mapping[str, Floats]
-    """[1, judged rows], in the order in which inputs were replaced."""
+    """Name to scores [m, test rows]."""
+    secondary: Mapping[str, Floats]
+    """The baseline, all features and the placebo of the other kind of ranker [m, test rows]; empty unless both ran."""
+    ablation: Mapping[str, Floats]
+    """Name to scores [m, scored rows]."""
+    oracle: Mapping[str, Floats]
+    """Steps of the oracle ablation, in their order, to scores [1, scored rows]; empty without a truth."""
     curve: Mapping[float, tuple[Floats, Floats]]
-    """Share of the rows to the baseline and all features [1, test rows] each."""
+    """Share of the training rows to the scores of the baseline and of all features [1, test rows] each."""
     gain: Mapping[str, float]
-    """Of all features: share of the loss that its splits took off."""
+    """Feature to its share of the loss reduction in the ranker with all features; the shares sum to 1."""
     features: Mapping[str, int]
-    """Group to how many features it has."""
+    """Group to its number of features."""
     group_of: Mapping[str, str]
-    """Feature to its group; the baseline's to BASE."""
+    """Feature to its group; BASE for the baseline's."""
 
 
 def train_rankers(
     data: TrainingSet,
     split: RowSplit,
-    start: int,
+    test_start: int,
     plan: TrainingPlan,
     truth: GroundTruth | None,
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
 ) -> RankerScores:
     """Train every ranker.
 
     Args:
         data: the joined log.
-        split: its rows.
-        start: first microsecond of the test.
-        plan: how much.
-        truth: adds the attainable, the oracle and the headroom.
-        progress: told of each ranker trained: its name, how many are done, how many there will be.
+        split: roles of its rows.
+        test_start: first microsecond of the test.
+        plan: how much to train.
+        truth: the log's truth; adds the ceiling, the oracle and the oracle ablation. None leaves them out.
+        progress: called after each ranker with its name, the number done and the total.
 
     Raises:
-        VitrineError: no such ranker, nothing to compare, or a feature that knows what it cannot.
+        InvalidInputError: `plan.ranker` is unknown, no group of features can be computed, or a feature leaks.
     """
     if plan.ranker not in RANKERS:
-        raise VitrineError(f"no ranker `{plan.ranker}`; there are: {', '.join(RANKERS)}")
-    material = prepare_features(data, split, start)
-    pieces = [
-        *_placebos(material, plan),
-        *_headroom(material, truth),
-        *(_main_of_din if plan.ranker == DIN else _main)(material, plan, truth),
-        *_ladder(material),
-        *_curve(material),
+        raise InvalidInputError(f"no ranker `{plan.ranker}`; there are: {', '.join(RANKERS)}")
+    prepared = prepare_features(data, split, test_start)
+    tasks = [
+        *_placebo_tasks(prepared, plan),
+        *_oracle_tasks(prepared, truth),
+        *(_din_tasks if plan.ranker == DIN else _main_tasks)(prepared, plan, truth),
+        *_ablation_tasks(prepared),
+        *_curve_tasks(prepared),
     ]
     if plan.ranker == BOTH:
-        pieces += [_attending("beside", name, material, plan, parts) for name, parts in _raw(material).items()]
-    found = _worked_off(pieces, progress)
+        tasks += [_din_task("secondary", name, prepared, plan, parts) for name, parts in _din_parts(prepared).items()]
+    trained = _run_tasks(tasks, progress)
     on_test = ~split.validation
-    main = {name: each[:, on_test] for name, each in _section(found, "main").items()}
+    main = {name: each[:, on_test] for name, each in _section(trained, "main").items()}
     if truth is not None:
         main["oracle"] = truth.click_probability[split.test][None]
-    curve, of_steps = _section(found, "curve"), _section(found, "headroom")
+    curve, steps = _section(trained, "curve"), _section(trained, "oracle")
     return RankerScores(
         model=DIN if plan.ranker == DIN else LIGHTGBM,
         main=main,
-        beside={name: each[:, on_test] for name, each in _section(found, "beside").items()},
-        ladder=_section(found, "ladder"),
-        headroom={name: of_steps[name] for name in ground_truth.ORACLE_STEPS if name in of_steps},
+        secondary={name: each[:, on_test] for name, each in _section(trained, "secondary").items()},
+        ablation=_section(trained, "ablation"),
+        oracle={name: steps[name] for name in ground_truth.ORACLE_STEPS if name in steps},
         curve={
             share: (curve[f"{share} {BASE}"][:, on_test], curve[f"{share} {ALL}"][:, on_test]) for share in CURVE_SHARES
         },
-        gain=found["ladder" if plan.ranker == DIN else "main", ALL, 0].gain,
-        features={BASE: len(material.base), **{name: len(group) for name, group in material.groups.items()}},
-        group_of=dict.fromkeys(material.base, BASE)
-        | {feature: name for name, group in material.groups.items() for feature in group},
+        gain=trained["ablation" if plan.ranker == DIN else "main", ALL, 0].gain,
+        features={BASE: len(prepared.base), **{name: len(group) for name, group in prepared.groups.items()}},
+        group_of=dict.fromkeys(prepared.base, BASE)
+        | {feature: name for name, group in prepared.groups.items() for feature in group},
     )
 
 
-def _placebos(material: PreparedFeatures, plan: TrainingPlan) -> list[TrainingTask]:
-    """All features, and each group alone, after products have swapped content."""
-    if schema.EMBEDDING_TABLE not in material.data.views:
+def _placebo_tasks(prepared: PreparedFeatures, plan: TrainingPlan) -> list[TrainingTask]:
+    """All features, and each group alone, with permuted content."""
+    if schema.EMBEDDING_TABLE not in prepared.data.views:
         return []
 
-    def swapped(number: int) -> Iterator[tuple[RankerKey, TrainedRanker]]:
-        made = compute_groups(permute_content(material.data, material.start, number), material.projection)
-        theirs = {name: material.bin(group) for name, group in made.items()}
-        seeds = [number % plan.seeds]
+    def train(permutation: int) -> Iterator[tuple[RankerKey, TrainedRanker]]:
+        permuted = permute_content(prepared.data, prepared.test_start, permutation)
+        groups = compute_groups(permuted, prepared.projection)
+        binned = {name: prepared.bin(group) for name, group in groups.items()}
+        seeds = [permutation % plan.seeds]
         if plan.ranker != LIGHTGBM:
-            section = "main" if plan.ranker == DIN else "beside"
-            yield (section, PLACEBO, number), _attend(material, plan.din_rows, [material.base, *made.values()], seeds)
+            section = "main" if plan.ranker == DIN else "secondary"
+            parts = [prepared.base, *groups.values()]
+            yield (section, PLACEBO, permutation), _train_din(prepared, plan.din_rows, parts, seeds)
         if plan.ranker != DIN:
-            yield ("main", PLACEBO, number), lightgbm_ranker.fit([material.binned_base, *theirs.values()], seeds)
-        for name, group in theirs.items():
-            fitted = lightgbm_ranker.fit([material.binned_base, group], [0], material.split.ladder)
-            yield ("ladder", PERMUTED + name, number), fitted
+            ranker = lightgbm_ranker.fit([prepared.binned_base, *binned.values()], seeds)
+            yield ("main", PLACEBO, permutation), ranker
+        for name, group in binned.items():
+            ranker = lightgbm_ranker.fit([prepared.binned_base, group], [0], prepared.split.ablation)
+            yield ("ablation", PERMUTED + name, permutation), ranker
 
     mains = 2 if plan.ranker == BOTH else 1
-    return [(mains + len(material.groups), partial(swapped, number)) for number in range(plan.permutations)]
+    return [(mains + len(prepared.groups), partial(train, number)) for number in range(plan.permutations)]
 
 
-def _headroom(material: PreparedFeatures, truth: GroundTruth | None) -> list[TrainingTask]:
+def _oracle_tasks(prepared: PreparedFeatures, truth: GroundTruth | None) -> list[TrainingTask]:
     """All features, with one input after another replaced by the truth."""
     if truth is None:
         return []
 
-    def replaced() -> Iterator[tuple[RankerKey, TrainedRanker]]:
-        for name, groups in ground_truth.replace_inputs(material.data, truth, material.groups, material.start):
-            parts = [material.binned_base, *map(material.bin, groups)]
-            yield ("headroom", name, 0), lightgbm_ranker.fit(parts, [0], material.split.ladder)
+    def train() -> Iterator[tuple[RankerKey, TrainedRanker]]:
+        steps = ground_truth.replace_inputs(prepared.data, truth, prepared.groups, prepared.test_start)
+        for name, groups in steps:
+            parts = [prepared.binned_base, *map(prepared.bin, groups)]
+            yield ("oracle", name, 0), lightgbm_ranker.fit(parts, [0], prepared.split.ablation)
 
-    return [(len(ground_truth.ORACLE_STEPS), replaced)]
+    return [(len(ground_truth.ORACLE_STEPS), train)]
 
 
-def _main(material: PreparedFeatures, plan: TrainingPlan, truth: GroundTruth | None) -> list[TrainingTask]:
-    """The baseline, all features and the attainable, with every seed on everything before the test."""
-    parts = {BASE: [material.binned_base], ALL: material.everything}
+def _main_tasks(prepared: PreparedFeatures, plan: TrainingPlan, truth: GroundTruth | None) -> list[TrainingTask]:
+    """The baseline, all features and the ceiling, with every seed, on all rows before the test."""
+    parts = {BASE: [prepared.binned_base], ALL: prepared.binned_all}
     if truth is not None:
-        parts[CEILING] = [material.binned_base, material.bin(truth.features)]
+        parts[CEILING] = [prepared.binned_base, prepared.bin(truth.features)]
     seeds = range(plan.seeds)
     return [
-        (plan.seeds, partial(_once, ("main", name, 0), lightgbm_ranker.fit, each, seeds))
+        (plan.seeds, partial(_train_one, ("main", name, 0), lightgbm_ranker.fit, each, seeds))
         for name, each in parts.items()
     ]
 
 
-def _main_of_din(material: PreparedFeatures, plan: TrainingPlan, truth: GroundTruth | None) -> list[TrainingTask]:
-    """`_main`, by the ranker in torch."""
-    parts = _raw(material)
+def _din_tasks(prepared: PreparedFeatures, plan: TrainingPlan, truth: GroundTruth | None) -> list[TrainingTask]:
+    """The rankers of `_main_tasks`, as DINs."""
+    parts = _din_parts(prepared)
     if truth is not None:
-        parts[CEILING] = [material.base, truth.features]
-    return [_attending("main", name, material, plan, each) for name, each in parts.items()]
+        parts[CEILING] = [prepared.base, truth.features]
+    return [_din_task("main", name, prepared, plan, each) for name, each in parts.items()]
 
 
-def _ladder(material: PreparedFeatures) -> list[TrainingTask]:
-    """Each group added to the baseline, and taken from all."""
-    of = material.binned_groups
-    parts = {BASE: [material.binned_base], ALL: material.everything}
-    parts |= {name: [material.binned_base, group] for name, group in of.items()}
-    for name in of:
-        parts[WITHOUT + name] = [material.binned_base, *(group for other, group in of.items() if other != name)]
-    fit = partial(lightgbm_ranker.fit, rows=material.split.ladder)
-    return [(1, partial(_once, ("ladder", name, 0), fit, each, [0])) for name, each in parts.items()]
+def _ablation_tasks(prepared: PreparedFeatures) -> list[TrainingTask]:
+    """Each group added to the baseline, and each group removed from all."""
+    groups = prepared.binned_groups
+    parts = {BASE: [prepared.binned_base], ALL: prepared.binned_all}
+    parts |= {name: [prepared.binned_base, group] for name, group in groups.items()}
+    for name in groups:
+        parts[WITHOUT + name] = [prepared.binned_base, *(group for other, group in groups.items() if other != name)]
+    fit = partial(lightgbm_ranker.fit, rows=prepared.split.ablation)
+    return [(1, partial(_train_one, ("ablation", name, 0), fit, each, [0])) for name, each in parts.items()]
 
 
-def _curve(material: PreparedFeatures) -> list[TrainingTask]:
+def _curve_tasks(prepared: PreparedFeatures) -> list[TrainingTask]:
     """The baseline and all features on shares of the rows before the test."""
-    pieces: list[TrainingTask] = []
+    tasks: list[TrainingTask] = []
     for share in CURVE_SHARES:
-        fit = partial(lightgbm_ranker.fit, rows=np.arange(0, int(material.split.train.sum()), round(1 / share)))
-        for name, parts in ((BASE, [material.binned_base]), (ALL, material.everything)):
-            pieces.append((1, partial(_once, ("curve", f"{share} {name}", 0), fit, parts, [0])))
-    return pieces
+        fit = partial(lightgbm_ranker.fit, rows=np.arange(0, int(prepared.split.train.sum()), round(1 / share)))
+        for name, parts in ((BASE, [prepared.binned_base]), (ALL, prepared.binned_all)):
+            tasks.append((1, partial(_train_one, ("curve", f"{share} {name}", 0), fit, parts, [0])))
+    return tasks
 
 
-def _once(
+def _train_one(
     key: RankerKey,
     fit: Callable[[Sequence[Any], Sequence[int]], TrainedRanker],
     parts: Sequence[Any],
@@ -214,59 +220,64 @@ def _once(
     yield key, fit(parts, seeds)
 
 
-def _raw(material: PreparedFeatures) -> dict[str, list[lightgbm_ranker.Features]]:
-    """The features of the baseline and of all, as a ranker takes them that has no use for bins."""
-    return {BASE: [material.base], ALL: [material.base, *material.groups.values()]}
+def _din_parts(prepared: PreparedFeatures) -> dict[str, list[lightgbm_ranker.Features]]:
+    """The unbinned features of the baseline and of all groups."""
+    return {BASE: [prepared.base], ALL: [prepared.base, *prepared.groups.values()]}
 
 
-def _attending(
-    section: str, name: str, material: PreparedFeatures, plan: TrainingPlan, parts: Sequence[lightgbm_ranker.Features]
+def _din_task(
+    section: str,
+    name: str,
+    prepared: PreparedFeatures,
+    plan: TrainingPlan,
+    parts: Sequence[lightgbm_ranker.Features],
 ) -> TrainingTask:
-    fit = partial(_attend, material, plan.din_rows)
-    return plan.seeds, partial(_once, (section, name, 0), fit, parts, range(plan.seeds))
+    fit = partial(_train_din, prepared, plan.din_rows)
+    return plan.seeds, partial(_train_one, (section, name, 0), fit, parts, range(plan.seeds))
 
 
-def _attend(
-    material: PreparedFeatures, most: int, parts: Sequence[lightgbm_ranker.Features], seeds: Sequence[int]
+def _train_din(
+    prepared: PreparedFeatures,
+    max_rows: int,
+    parts: Sequence[lightgbm_ranker.Features],
+    seeds: Sequence[int],
 ) -> TrainedRanker:
-    """A DIN trained on a sample of the rows before the test, in the form of the trees; NaN on the validation days."""
-    from consumers.ranking import din_ranker  # torch takes seconds to import, and is asked for by an option
+    """Train a DIN on a sample of the rows before the test. Its scores of the validation rows are NaN."""
+    from consumers.ranking import din_ranker  # torch takes seconds to import and only --ranker needs it
 
-    split = material.split
+    split = prepared.split
     train = np.flatnonzero(split.train)
-    if len(train) > most:
-        train = np.sort(np.random.default_rng(0).choice(train, most, replace=False))
+    if len(train) > max_rows:
+        train = np.sort(np.random.default_rng(0).choice(train, max_rows, replace=False))
     features = {name: values for part in parts for name, values in part.items()}
     scores = np.full((len(seeds), len(split.validation)), np.nan)
     scores[:, ~split.validation] = din_ranker.fit_and_score(
-        material.data, features, train, np.flatnonzero(split.test), seeds
+        prepared.data, features, train, np.flatnonzero(split.test), seeds
     )
     return TrainedRanker(scores, {})
 
 
-def _worked_off(
-    pieces: Sequence[TrainingTask], progress: Callable[[str, int, int], None]
-) -> dict[RankerKey, TrainedRanker]:
-    """Do everything; the longest come first, so that no core waits for one at the end."""
-    total = sum(fits for fits, _ in pieces)
-    found: dict[RankerKey, TrainedRanker] = {}
+def _run_tasks(tasks: Sequence[TrainingTask], progress: Progress) -> dict[RankerKey, TrainedRanker]:
+    """Run all tasks, the longest first, so that no core waits for a long one at the end."""
+    total = sum(rankers for rankers, _ in tasks)
+    trained: dict[RankerKey, TrainedRanker] = {}
     done = 0
 
-    def do(piece: TrainingTask) -> None:
+    def run(task: TrainingTask) -> None:
         nonlocal done
-        for key, made in piece[1]():
-            found[key] = made
-            done += len(made.scores)
+        for key, ranker in task[1]():
+            trained[key] = ranker
+            done += len(ranker.scores)
             progress(key[1], done, total)
 
-    list(map_on_all_cores(do, sorted(pieces, key=lambda piece: -piece[0])))
-    return found
+    list(map_on_all_cores(run, sorted(tasks, key=lambda task: -task[0])))
+    return trained
 
 
-def _section(found: Mapping[RankerKey, TrainedRanker], section: str) -> dict[str, Floats]:
-    """The scores of all seeds and permutations of each ranker of a section [m, judged rows]."""
-    keys = [key for key in sorted(found) if key[0] == section]
+def _section(trained: Mapping[RankerKey, TrainedRanker], section: str) -> dict[str, Floats]:
+    """The scores of all seeds and permutations of each ranker of a section [m, scored rows]."""
+    keys = [key for key in sorted(trained) if key[0] == section]
     return {
-        name: np.concatenate([found[key].scores for key in keys if key[1] == name])
+        name: np.concatenate([trained[key].scores for key in keys if key[1] == name])
         for name in dict.fromkeys(key[1] for key in keys)
     }

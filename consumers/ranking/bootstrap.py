@@ -1,7 +1,10 @@
-"""The paired bootstrap: one set of draws of users (and of users and products) for every ranker of the same rows.
+"""Confidence intervals of metrics and of their differences.
 
-Percentile intervals (Efron and Tibshirani 1993, chapter 13) of a mean over training seeds, or over permutations of a
-placebo; users, products, seeds and permutations are all drawn with replacement.
+The paired bootstrap draws users (and users and products) once and applies the draw to every ranker of the same rows.
+Intervals are percentile intervals (Efron and Tibshirani 1993, chapter 13) of a mean over training seeds, or over
+permutations of the placebo; users, products, seeds and permutations are all drawn with replacement.
+
+DeLong's interval is a secondary figure. It treats rows as independent.
 """
 
 from dataclasses import dataclass, replace
@@ -15,46 +18,59 @@ from consumers.ranking import metrics
 from consumers.ranking.training_set import TrainingSet
 
 Floats = NDArray[np.float64]
+DELONG_CAVEAT = "DeLong assumes independent rows; impressions of one user or product are not, so it is too narrow"
 
 
 @dataclass(frozen=True)
 class BootstrapWeights:
-    """How often each user and each product of some rows was drawn, in each replicate; row 0 takes each once."""
+    """How often each user and each product of some rows was drawn in each replicate; replicate 0 has each once."""
 
     clicked: NDArray[np.integer]
+    """0 or 1 [rows]."""
     user: NDArray[np.int64]
-    """Codes from 0 [rows]."""
+    """User codes from 0 [rows]."""
     users: NDArray[np.int32]
-    """[1 + replicates, users]."""
+    """Draws of each user [1 + replicates, users]."""
     product: NDArray[np.int64]
+    """Product codes from 0 [rows]."""
     products: NDArray[np.int32]
-    """[1 + replicates, products]."""
+    """Draws of each product [1 + replicates, products]."""
 
-    def once(self) -> "BootstrapWeights":
-        """Every user and product once: for values without an interval."""
+    def without_replicates(self) -> "BootstrapWeights":
+        """Return only replicate 0, for values without an interval."""
         return replace(self, users=self.users[:1], products=self.products[:1])
 
-    def measure(self, metric: str, scores: Floats, rows: NDArray[np.bool_] | None = None) -> Floats:
-        """A metric of each of several score vectors, users drawn [rankers, 1 + replicates].
+    def compute_metric(self, metric: str, scores: Floats, rows: NDArray[np.bool_] | None = None) -> Floats:
+        """Compute a metric of several score vectors with users drawn.
 
         Args:
-            metric: of metrics.METRICS.
-            scores: [rankers, rows].
-            rows: which of them count; None takes all.
-        """
-        part = slice(None) if rows is None else rows
-        by = metrics.METRICS[metric]
-        return np.stack([by(one[part], self.clicked[part], self.user[part], self.users) for one in scores])
+            metric: a key of `metrics.METRICS`.
+            scores: click probabilities [rankers, rows].
+            rows: mask of the rows that count [rows]; None takes all.
 
-    def two_way(self, scores: Floats, rows: NDArray[np.bool_] | None = None) -> Floats:
-        """AUC of each of several score vectors, users and products drawn [rankers, 1 + replicates]."""
-        part = slice(None) if rows is None else rows
-        drawn = (self.clicked[part], self.user[part], self.users, self.product[part], self.products)
-        return np.stack([metrics.auc_two_way(one[part], *drawn) for one in scores])
+        Returns:
+            [rankers, 1 + replicates]; NaN where the metric is undefined.
+        """
+        mask = slice(None) if rows is None else rows
+        function = metrics.METRICS[metric]
+        return np.stack([function(each[mask], self.clicked[mask], self.user[mask], self.users) for each in scores])
+
+    def compute_two_way_auc(self, scores: Floats, rows: NDArray[np.bool_] | None = None) -> Floats:
+        """Compute AUC of several score vectors with users and products drawn; arguments as in `compute_metric`."""
+        mask = slice(None) if rows is None else rows
+        weights = (self.clicked[mask], self.user[mask], self.users, self.product[mask], self.products)
+        return np.stack([metrics.auc_two_way(each[mask], *weights) for each in scores])
 
 
 def draw_weights(data: TrainingSet, rows: NDArray[np.bool_], replicates: int, seed: int) -> BootstrapWeights:
-    """Draw for the rows [n] of a log."""
+    """Draw users and products for some rows of a log.
+
+    Args:
+        data: the joined log.
+        rows: mask of the rows [n].
+        replicates: number of draws beside replicate 0.
+        seed: users are drawn with this seed, products with the next.
+    """
     _, user = np.unique(data.user[rows], return_inverse=True)
     _, product = np.unique(data.product[rows], return_inverse=True)
     return BootstrapWeights(
@@ -67,13 +83,16 @@ def draw_weights(data: TrainingSet, rows: NDArray[np.bool_], replicates: int, se
 
 
 def average_rankers(values: Floats, seed: int) -> Floats:
-    """Mean over rankers [1 + replicates]: of all in column 0, of rankers drawn with replacement in the others.
+    """Average over rankers: over all of them in column 0, over rankers drawn with replacement in the others.
 
-    Differences of rankers that share a seed go in as differences, so that they are drawn as pairs.
+    To compare rankers that share training seeds, pass their differences, so that pairs are drawn.
 
     Args:
         values: [rankers, 1 + replicates].
-        seed: of the draw.
+        seed: seed of the draw of rankers.
+
+    Returns:
+        [1 + replicates].
     """
     rankers, columns = values.shape
     drawn = np.random.default_rng(seed).integers(0, rankers, size=(rankers, columns))
@@ -82,16 +101,16 @@ def average_rankers(values: Floats, seed: int) -> Floats:
 
 
 def percentile_interval(replicates: Floats) -> tuple[float, float]:
-    """2.5th and 97.5th percentile of all columns but the first; NaN where the metric is undefined in any replicate."""
+    """Return the 2.5th and 97.5th percentile of all entries but the first.
+
+    Both are NaN if the metric is undefined in any replicate.
+    """
     low, high = np.percentile(replicates[1:], [2.5, 97.5])
     return float(low), float(high)
 
 
-DELONG_CAVEAT = "DeLong takes rows for independent; impressions of one user or product are not, so it is too narrow"
-
-
 class DelongInterval(NamedTuple):
-    """`with` - `base` in AUC, and its 95% interval under independent rows."""
+    """A difference of two AUCs and its 95% interval under independent rows."""
 
     lift: float
     ci95: tuple[float, float]
@@ -100,18 +119,19 @@ class DelongInterval(NamedTuple):
 def delong_interval(
     base: NDArray[np.floating], with_features: NDArray[np.floating], clicked: NDArray[np.integer]
 ) -> DelongInterval:
-    """The interval of the AUC difference of two rankers that scored the same rows [n] each.
+    """Return the AUC difference `with_features` - `base` of two rankers that scored the same rows, with its interval.
 
-    NaN where there are fewer than two clicked or two other rows.
+    DeLong, DeLong and Clarke-Pearson 1988, by mid-ranks (Sun and Xu 2014). All values are NaN if there are fewer than
+    two clicked or two unclicked rows.
     """
     yes, no = clicked == 1, clicked == 0
     if min(yes.sum(), no.sum()) < 2:
         return DelongInterval(float("nan"), (float("nan"), float("nan")))
-    on_clicks, on_others = (
+    click_differences, other_differences = (
         after - before for before, after in zip(_placements(base, yes), _placements(with_features, yes), strict=True)
     )
-    lift = float(on_clicks.mean())
-    error = np.sqrt(on_clicks.var(ddof=1) / yes.sum() + on_others.var(ddof=1) / no.sum())
+    lift = float(click_differences.mean())
+    error = np.sqrt(click_differences.var(ddof=1) / yes.sum() + other_differences.var(ddof=1) / no.sum())
     half = float(norm.ppf(0.975) * error)
     return DelongInterval(lift, (lift - half, lift + half))
 
@@ -119,12 +139,12 @@ def delong_interval(
 def _placements(
     scores: NDArray[np.floating], clicked: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """For each clicked row the share of the others below it, and for each other row the share of the clicked above it.
+    """For each clicked row the share of unclicked rows below it; for each unclicked row the share of clicked above it.
 
-    Ties count half; the mean of either is the AUC.
+    Ties count half. The mean of either is the AUC.
     """
     ranks = rankdata(scores)
-    of_clicks, of_others = ranks[clicked], ranks[~clicked]
-    below = (of_clicks - rankdata(scores[clicked])) / len(of_others)
-    above = 1 - (of_others - rankdata(scores[~clicked])) / len(of_clicks)
+    click_ranks, other_ranks = ranks[clicked], ranks[~clicked]
+    below = (click_ranks - rankdata(scores[clicked])) / len(other_ranks)
+    above = 1 - (other_ranks - rankdata(scores[~clicked])) / len(click_ranks)
     return below, above

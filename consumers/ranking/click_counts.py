@@ -1,6 +1,7 @@
-"""What the log says strictly before each row: nothing of the same microsecond, nothing later.
+"""Counts of impressions and clicks strictly before each row of a log.
 
-Everything here depends on earlier rows alone, bit for bit: deleting what comes after a row changes nothing of it.
+Rows of the same microsecond do not count for each other. Every value depends on earlier rows alone: deleting later rows
+leaves it equal bit for bit.
 """
 
 from dataclasses import dataclass
@@ -13,69 +14,74 @@ Ints = NDArray[np.int64]
 MICROSECONDS_A_DAY = 86_400_000_000
 
 
-def count_before(key: Ints, time: Ints, clicked: NDArray[np.integer]) -> tuple[Ints, Ints]:
-    """Impressions and clicks of the same key strictly before each row.
+def count_before(key: Ints, timestamp_us: Ints, clicked: NDArray[np.integer]) -> tuple[Ints, Ints]:
+    """Count impressions and clicks of the same key strictly before each row.
 
     Args:
-        key: int64 [n], any codes.
-        time: int64 [n], microseconds; rows need no order.
-        clicked: 0/1 [n].
+        key: int64 [n], any codes; -1 is a key like any other.
+        timestamp_us: int64 [n], in any order.
+        clicked: 0 or 1 [n].
 
     Returns:
-        Two int64 [n], in the order of the rows.
+        Impressions and clicks, int64 [n] each, in the order of the rows.
     """
-    order = np.lexsort((time, key))
-    sorted_key, sorted_time = key[order], time[order]
+    order = np.lexsort((timestamp_us, key))
+    sorted_key, sorted_timestamp = key[order], timestamp_us[order]
     position = np.arange(len(key))
-    new_key = np.diff(sorted_key, prepend=sorted_key[:1] - 1) != 0
-    new_moment = new_key | (np.diff(sorted_time, prepend=sorted_time[:1] - 1) != 0)
-    key_start = np.maximum.accumulate(np.where(new_key, position, 0))
-    moment_start = np.maximum.accumulate(np.where(new_moment, position, 0))
+    is_new_key = np.diff(sorted_key, prepend=sorted_key[:1] - 1) != 0
+    is_new_timestamp = is_new_key | (np.diff(sorted_timestamp, prepend=sorted_timestamp[:1] - 1) != 0)
+    key_start = np.maximum.accumulate(np.where(is_new_key, position, 0))
+    timestamp_start = np.maximum.accumulate(np.where(is_new_timestamp, position, 0))
     clicks = np.concatenate([[0], np.cumsum(clicked[order], dtype=np.int64)])
     impressions_before = np.empty(len(key), np.int64)
     clicks_before = np.empty(len(key), np.int64)
-    impressions_before[order] = moment_start - key_start
-    clicks_before[order] = clicks[moment_start] - clicks[key_start]
+    impressions_before[order] = timestamp_start - key_start
+    clicks_before[order] = clicks[timestamp_start] - clicks[key_start]
     return impressions_before, clicks_before
 
 
 @dataclass(frozen=True)
 class ClickIndex:
-    """Every click, grouped by user and in time order, and where each row of the log stands among them."""
+    """The clicks of a log, grouped by user and sorted by time, and each row's position among them."""
 
     rows: Ints
-    """Rows of the log that are clicks [clicks], by user, then time; equal times keep the log's order."""
+    """Rows of the log that are clicks [clicks], sorted by user, then time; equal times keep the log's order."""
     before: Ints
-    """How many clicks the row's user made strictly before the row [n]."""
+    """Number of clicks of the row's user strictly before the row [n]."""
     end: Ints
     """Position in `rows` just after the user's last click before the row [n]."""
 
     def window(self, rows: Ints, length: int) -> Ints:
-        """Positions in `self.rows` of the last clicks before each of `rows`, newest first, -1 where there are fewer.
+        """Return positions in `self.rows` of the last clicks before each of `rows`.
+
+        Args:
+            rows: row numbers of the log [m].
+            length: number of clicks to look back.
 
         Returns:
-            int64 [len(rows), length].
+            int64 [m, length], the newest click first, -1 where the user has fewer.
         """
         back = np.arange(1, length + 1)
         return np.where(back <= self.before[rows, None], self.end[rows, None] - back, -1)
 
 
-def index_clicks(user: Ints, time: Ints, clicked: NDArray[np.integer]) -> ClickIndex:
-    """Order the clicks of a log by user and time. Arguments are as in `counts_before`, the user being the key."""
+def index_clicks(user: Ints, timestamp_us: Ints, clicked: NDArray[np.integer]) -> ClickIndex:
+    """Index the clicks of a log by user and time. Arguments are those of `count_before`, with the user as key."""
     rows = np.flatnonzero(clicked)
-    rows = rows[np.lexsort((rows, time[rows], user[rows]))]
-    _, before = count_before(user, time, clicked)
+    rows = rows[np.lexsort((rows, timestamp_us[rows], user[rows]))]
+    _, before = count_before(user, timestamp_us, clicked)
     return ClickIndex(rows=rows, before=before, end=np.searchsorted(user[rows], user, side="left") + before)
 
 
 def smooth_rate(impressions: Ints, clicks: Ints, prior: NDArray[np.floating], strength: float) -> NDArray[np.float32]:
-    """Click rate drawn towards `prior` [n] as if it had been seen `strength` times."""
+    """Return the click rate after adding `strength` impressions whose click rate is `prior` [n]."""
     return ((clicks + prior * strength) / (impressions + strength)).astype(np.float32)
 
 
-def compute_days_since_click(clicks: ClickIndex, time: Ints) -> NDArray[np.float32]:
-    """Days from the user's last click strictly before each row to the row [n]; NaN where there was none."""
-    days = np.full(len(time), np.nan, np.float32)
-    known = clicks.before > 0
-    days[known] = (time[known] - time[clicks.rows[clicks.end[known] - 1]]) / MICROSECONDS_A_DAY
+def compute_days_since_click(clicks: ClickIndex, timestamp_us: Ints) -> NDArray[np.float32]:
+    """Return the days between the user's last click strictly before each row and the row [n]; NaN without a click."""
+    days = np.full(len(timestamp_us), np.nan, np.float32)
+    has_click = clicks.before > 0
+    last_click = clicks.rows[clicks.end[has_click] - 1]
+    days[has_click] = (timestamp_us[has_click] - timestamp_us[last_click]) / MICROSECONDS_A_DAY
     return days

@@ -1,7 +1,7 @@
-"""What each group of features costs: bytes a candidate, milliseconds a request, seconds offline.
+"""The cost of each group of features: bytes per candidate, milliseconds per request, seconds to build.
 
-All three are measured, or said not to be: bytes and milliseconds on the packed rows in the online store of every view
-that the group reads (views are fetched as a whole), seconds as the steps' own timings say.
+Bytes and milliseconds are measured on the online store, for all views that the group needs; a view is always fetched
+whole. Seconds come from the timings of the build steps. What was not measured is None.
 """
 
 import time
@@ -25,7 +25,7 @@ VIEWS: Mapping[str, tuple[str, ...]] = {
     "neighbours": (schema.NEIGHBOURS_TABLE,),
     "missing": (schema.EMBEDDING_TABLE, schema.TAGS_TABLE),
 }
-"""The views that a request fetches of each candidate for a group; the user's own row is fetched once a request."""
+"""The views that a request fetches for each candidate, by group. The user's own row is fetched once per request."""
 STEPS: Mapping[str, tuple[str, ...]] = {
     "tags": ("produce embeddings", "produce tags"),
     "affinity": ("produce embeddings", "produce tags", "produce interests"),
@@ -34,23 +34,25 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     "neighbours": ("produce embeddings", "produce neighbours"),
     "missing": ("produce embeddings", "produce tags"),
 }
-"""The steps that must have run; those that groups share are counted for each of them."""
+"""The build steps that each group needs. A step that several groups need counts for each of them."""
 CANDIDATES = 500
+"""Products per request."""
 REQUESTS = 15
+"""Requests whose median is reported."""
 
 
 @dataclass(frozen=True)
 class GroupCost:
-    """Of one group; None where it was not measured."""
+    """The cost of one group; None where it was not measured."""
 
     group: str
-    bytes_per_candidate: int | None
-    fetch_ms: float | None
-    """Median of REQUESTS requests for CANDIDATES candidates each, from the online store."""
-    build_seconds: float | None
+    bytes_per_candidate: int | None = None
+    fetch_ms: float | None = None
+    """Median of REQUESTS requests for CANDIDATES candidates each."""
+    build_seconds: float | None = None
 
     def as_json(self) -> dict[str, object]:
-        """Null where it was not measured."""
+        """Return the cost with the keys of `consume lift --json`."""
         return {
             "group": self.group,
             "bytes_per_candidate": self.bytes_per_candidate,
@@ -59,65 +61,71 @@ class GroupCost:
         }
 
 
-def unknown(group: str) -> GroupCost:
-    """Of a group of which nothing was measured."""
-    return GroupCost(group, None, None, None)
-
-
 @dataclass(frozen=True)
 class FetchCost:
-    """What fetching some views for CANDIDATES candidates takes."""
+    """The cost of fetching some views for CANDIDATES candidates."""
 
     bytes_per_candidate: int
-    """Mean over those that have a row."""
+    """Mean over the candidates that have a row."""
     milliseconds: float
 
 
-def measure_fetch_costs(settings: Settings, products: Sequence[str]) -> dict[tuple[str, ...], FetchCost]:
-    """Fetch CANDIDATES of the products from the online store for each set of views in VIEWS that it holds.
+def measure_fetch_costs(settings: Settings, product_ids: Sequence[str]) -> dict[tuple[str, ...], FetchCost]:
+    """Measure the fetch of CANDIDATES products from the online store for each set of views in VIEWS.
 
-    Empty where the deployment has no online store, or nothing was materialized.
+    Args:
+        settings: the deployment.
+        product_ids: products to fetch, repeated or cut to CANDIDATES; none gives an empty result.
+
+    Returns:
+        Views to their cost. Sets of views that are not all materialized, or that have no row for any candidate, are
+        left out. Empty without an online store.
     """
-    table = open_configured_table(settings)
+    table = open_configured_table(settings) if product_ids else None
     if table is None:
         return {}
     try:
-        asked = [products[i % len(products)] for i in range(CANDIDATES)] if products else []
-        held = {view for view in table.catalog.load().views if asked}
-        found = {views: _fetch(table, views, asked) for views in dict.fromkeys(VIEWS.values()) if held >= set(views)}
-        return {views: each for views, each in found.items() if each is not None}
+        candidates = [product_ids[i % len(product_ids)] for i in range(CANDIDATES)]
+        stored = set(table.catalog.load().views)
+        costs = {
+            views: _measure_fetch(table, views, candidates)
+            for views in dict.fromkeys(VIEWS.values())
+            if stored >= set(views)
+        }
+        return {views: cost for views, cost in costs.items() if cost is not None}
     finally:
         table.store.close()
 
 
-def _fetch(table: OnlineTable, views: tuple[str, ...], asked: Sequence[str]) -> FetchCost | None:
-    record = table.catalog.load()
-    fields = {view: tuple(field.name for field in record.views[view].layout.fields) for view in views}
+def _measure_fetch(table: OnlineTable, views: tuple[str, ...], candidates: Sequence[str]) -> FetchCost | None:
+    """The cost of one set of views; None if a view has no row for any candidate."""
+    catalog = table.catalog.load()
+    fields = {view: tuple(field.name for field in catalog.views[view].layout.fields) for view in views}
     parts = [ServiceView(view, view, fields[view]) for view in views]
-    question = RequestPlan.build(table, record, "+".join(views), parts, (), True).bind(asked, {})
-    requests = question.view_requests()
-    rows = table.store.read([request.keys for request in requests])
-    sizes = [sum(len(row) for row in of_view if row is not None) for of_view in rows]
-    present = [sum(row is not None for row in of_view) for of_view in rows]
+    feature_request = RequestPlan.of(table, catalog, "+".join(views), parts, (), True).ask(candidates, {})
+    reads = feature_request.requests()
+    rows_by_view = table.store.read([read.keys for read in reads])
+    sizes = [sum(len(row) for row in rows if row is not None) for rows in rows_by_view]
+    present = [sum(row is not None for row in rows) for rows in rows_by_view]
     if not all(present):
         return None
-    took = []
+    seconds = []
     for _ in range(REQUESTS):
-        began = time.perf_counter()
-        question.build_batch(table.read(requests, time.time_ns() // 1_000, keep_stale=True))
-        took.append(time.perf_counter() - began)
-    return FetchCost(round(sum(np.divide(sizes, present))), 1000 * float(np.median(took)))
+        start = time.perf_counter()
+        feature_request.answer(table.read(reads, time.time_ns() // 1_000, keep_stale=True))
+        seconds.append(time.perf_counter() - start)
+    return FetchCost(round(sum(np.divide(sizes, present))), 1000 * float(np.median(seconds)))
 
 
 def combine_costs(
     groups: Sequence[str], fetched: Mapping[tuple[str, ...], FetchCost], timings: Sequence[tuple[str, float]]
 ) -> list[GroupCost]:
-    """Put together what is known of each group.
+    """Combine fetch costs and timings by group, in the order of `groups`.
 
     Args:
-        groups: their names.
-        fetched: as `fetch_costs` gives it.
-        timings: (step, seconds) of the steps that were timed.
+        groups: names of the groups; the cost of an unknown group is not measured.
+        fetched: the result of `measure_fetch_costs`.
+        timings: (step, seconds) of the timed steps. Unless all steps of a group are timed, its build is not measured.
     """
     seconds = dict(timings)
     result = []

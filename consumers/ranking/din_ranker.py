@@ -1,12 +1,13 @@
-"""A ranker that attends to the history: a small deep interest network (Zhou et al. 2018), beside the trees.
+"""A deep interest network (DIN, Zhou et al. 2018): a ranker in torch that attends to the user's clicks.
 
-A candidate's id, and those of the user's last clicks, are embedded; an attention net weighs each click by how it meets
-the candidate, without a softmax, as in the paper; the weighted sum goes into a perceptron with the user, the candidate,
-their product, and the dense features. An id that training did not show is embedded as unknown. Dense features are
-standardized on the training rows, a missing one is the mean and a flag. Categories are embedded by a shared table of
-hashed codes.
+The ids of the candidate and of the user's last clicks are embedded. An attention network weights each click by its
+relation to the candidate, without a softmax, as in the paper. The weighted sum goes into a multilayer perceptron with
+the user, the candidate, the product of candidate and sum, the dense features and the categories. Ids that are not in
+the training rows share one embedding. Dense features are standardized on the training rows; a missing value becomes the
+mean and sets a flag. Categories share one table of hashed codes.
 
-One pass over the rows: a second one learns ids by heart. CPU alone; the same seed gives the same scores.
+Training makes one pass over the rows, because a second one memorizes ids. It runs on the CPU; the same seed gives the
+same scores.
 """
 
 import threading
@@ -25,45 +26,46 @@ from consumers.ranking.training_set import TrainingSet
 Features = Mapping[str, NDArray[Any]]
 
 HISTORY = 20
-"""How many of the last clicks are attended to."""
+"""Number of last clicks that are attended to."""
 WIDTH = 16
-"""Of an id's embedding."""
+"""Width of an id's embedding."""
 CATEGORY_WIDTH = 4
 CATEGORY_ROWS = 20_011
-"""Of the table that all categories share."""
+"""Rows of the table that all categories share."""
 BATCH = 1024
+SCORED_AT_ONCE = 8192
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 1e-5
 _SEEDING = threading.Lock()
-"""Torch has one state of chance for all threads: weights and order are drawn by one at a time."""
+"""Torch has one random state for all threads, so only one thread at a time draws weights and row order."""
 CLIP = 5.0
-"""Standard deviations beyond which a dense feature is cut off."""
+"""Standardized dense features are clipped to this many standard deviations."""
 
 
 @dataclass(frozen=True)
 class NetworkInputs:
-    """What the network sees of n rows."""
+    """The network's inputs for n rows."""
 
     user: Tensor
-    """int64 [n], 0 for one that training did not show."""
+    """int64 [n], 0 for a user that is not in the training rows."""
     product: Tensor
-    """int64 [n], likewise."""
+    """int64 [n], 0 for a product that is not in the training rows."""
     history: Tensor
-    """int64 [n, HISTORY], products of the last clicks, newest first, -1 where there are fewer."""
+    """int64 [n, HISTORY], products of the last clicks, the newest first, -1 where there are fewer."""
     dense: Tensor
-    """float32 [n, features]."""
+    """float32 [n, features], standardized."""
     categories: Tensor
-    """int64 [n, categories], rows of the shared table."""
+    """int64 [n, categories], row numbers in the shared table."""
 
-    def of(self, rows: Tensor | slice) -> "NetworkInputs":
-        """Some of them."""
+    def select(self, rows: Tensor | slice) -> "NetworkInputs":
+        """Return some of the rows."""
         return NetworkInputs(
             *(each[rows] for each in (self.user, self.product, self.history, self.dense, self.categories))
         )
 
 
 class DeepInterestNetwork(nn.Module):
-    """Rows to the log-odds of a click."""
+    """Maps inputs to the log-odds of a click."""
 
     def __init__(self, users: int, products: int, dense: int, categories: int) -> None:
         super().__init__()
@@ -78,18 +80,25 @@ class DeepInterestNetwork(nn.Module):
         self.last = nn.Linear(32, 1)
 
     def forward(self, rows: NetworkInputs) -> Tensor:
-        """Log-odds float32 [n]."""
+        """Return the log-odds, float32 [n]."""
         user, candidate = self.user(rows.user), self.product(rows.product)
         interest = self.interest(candidate, rows.history)
         categories = self.category(rows.categories).flatten(1)
-        seen = torch.cat([user, candidate, interest, candidate * interest, rows.dense, categories], dim=1)
-        return torch.as_tensor(self.last(self.head(seen))).squeeze(1)
+        inputs = torch.cat([user, candidate, interest, candidate * interest, rows.dense, categories], dim=1)
+        return torch.as_tensor(self.last(self.head(inputs))).squeeze(1)
 
     def interest(self, candidate: Tensor, history: Tensor) -> Tensor:
-        """Sum of the clicked products, each weighed by how it meets the candidate [n, WIDTH]."""
+        """Return the sum of the clicked products, each weighted by its relation to the candidate [n, WIDTH].
+
+        The sum is zero for a user without clicks.
+
+        Args:
+            candidate: embeddings of the candidates [n, WIDTH].
+            history: product codes of the clicks [n, HISTORY], -1 for none.
+        """
         clicked = self.product(history.clamp(min=0))
-        beside = candidate[:, None].expand_as(clicked)
-        weight = self.attention(torch.cat([beside, clicked, beside - clicked, beside * clicked], dim=2))
+        candidates = candidate[:, None].expand_as(clicked)
+        weight = self.attention(torch.cat([candidates, clicked, candidates - clicked, candidates * clicked], dim=2))
         return torch.as_tensor((clicked * weight * (history >= 0)[:, :, None]).sum(dim=1))
 
 
@@ -100,57 +109,77 @@ def fit_and_score(
     test: NDArray[np.int64],
     seeds: Sequence[int],
 ) -> NDArray[np.float64]:
-    """Train on the rows `train` of a log, once with each seed; click probabilities of the rows `test` [seeds, rows].
+    """Train on the rows `train` of a log, once with each seed, and score the rows `test`.
 
     Args:
         data: the joined log [n].
-        features: float32 or int32 [n] each, as `rankers.Features`; ids among them are left to the embeddings.
-        train: rows to train on, ascending.
-        test: rows to score.
-        seeds: they start the weights and order the rows.
+        features: `lightgbm_ranker.Features` [n]; user_id and product_id among them are ignored, because the network
+            embeds ids itself.
+        train: row numbers to train on, ascending.
+        test: row numbers to score.
+        seeds: seeds of the initial weights and of the order of the rows.
+
+    Returns:
+        Click probabilities, float64 [seeds, test rows].
     """
-    torch.set_num_threads(1)  # rankers are trained side by side, a thread each
-    clicks = index_clicks(data.user, data.time, data.clicked)
+    torch.set_num_threads(1)  # several rankers are trained in parallel, one thread each
+    clicks = index_clicks(data.user, data.timestamp_us, data.clicked)
     rows = np.concatenate([train, test])
-    known = np.zeros(len(rows), bool)
-    known[: len(train)] = True
-    seen = _rows(data, features, clicks, rows, known)
+    is_train = np.arange(len(rows)) < len(train)
+    inputs = _make_inputs(data, features, clicks, rows, is_train)
     clicked = torch.from_numpy(data.clicked[train].astype(np.float32))
-    return np.stack([_one_seed(seen, clicked, len(train), seed) for seed in seeds])
+    return np.stack([_train_and_score(inputs, clicked, len(train), seed) for seed in seeds])
 
 
-def _one_seed(seen: NetworkInputs, clicked: Tensor, trained: int, seed: int) -> NDArray[np.float64]:
+def _train_and_score(inputs: NetworkInputs, clicked: Tensor, train_rows: int, seed: int) -> NDArray[np.float64]:
+    """Train on the first `train_rows` rows and return the click probabilities of the others."""
     with _SEEDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = DeepInterestNetwork(
-            int(seen.user.max()) + 1,
-            int(max(seen.product.max(), seen.history.max())) + 1,
-            seen.dense.shape[1],
-            seen.categories.shape[1],
+            int(inputs.user.max()) + 1,
+            int(max(inputs.product.max(), inputs.history.max())) + 1,
+            inputs.dense.shape[1],
+            inputs.categories.shape[1],
         )
-        order = torch.randperm(trained)
+        order = torch.randperm(train_rows)
     with torch.no_grad():
         share = float(clicked.mean())
         network.last.bias.fill_(float(np.log(share / (1 - share))))
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    batches = [order[start : start + BATCH] for start in range(0, trained, BATCH)]
+    batches = [order[start : start + BATCH] for start in range(0, train_rows, BATCH)]
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=len(batches))
     loss = nn.BCEWithLogitsLoss()
     for batch in batches:
         optimizer.zero_grad()
-        loss(network(seen.of(batch)), clicked[batch]).backward()
+        loss(network(inputs.select(batch)), clicked[batch]).backward()
         optimizer.step()
         schedule.step()
     network.eval()
     with torch.inference_mode():
-        odds = [network(seen.of(slice(start, start + 8192))) for start in range(trained, len(seen.user), 8192)]
-    return torch.sigmoid(torch.cat(odds).double()).numpy()
+        log_odds = [
+            network(inputs.select(slice(start, start + SCORED_AT_ONCE)))
+            for start in range(train_rows, len(inputs.user), SCORED_AT_ONCE)
+        ]
+    return torch.sigmoid(torch.cat(log_odds).double()).numpy()
 
 
-def _rows(
-    data: TrainingSet, features: Features, clicks: ClickIndex, rows: NDArray[np.int64], known: NDArray[np.bool_]
+def _make_inputs(
+    data: TrainingSet,
+    features: Features,
+    clicks: ClickIndex,
+    rows: NDArray[np.int64],
+    is_train: NDArray[np.bool_],
 ) -> NetworkInputs:
-    user, product = (_codes_of_training(each[rows], known) for each in (data.user, data.product))
+    """The inputs for some rows of the log.
+
+    Args:
+        data: the joined log [n].
+        features: its features [n].
+        clicks: its clicks.
+        rows: row numbers [m].
+        is_train: whether each of `rows` is a training row [m].
+    """
+    user, product = (_encode_train_values(each[rows], is_train) for each in (data.user, data.product))
     window = clicks.window(rows, HISTORY)
     clicked = np.append(clicks.rows, -1)[window]
     code_of = np.zeros(int(data.product.max()) + 1, np.int64)
@@ -163,7 +192,7 @@ def _rows(
         if np.issubdtype(values.dtype, np.integer):
             categories.append((hash_name(name) + 7_919 * (values[rows].astype(np.int64) + 1)) % CATEGORY_ROWS)
         else:
-            dense += _standardized(values[rows], known)
+            dense += _standardize(values[rows], is_train)
     return NetworkInputs(
         user=torch.from_numpy(user),
         product=torch.from_numpy(product),
@@ -174,27 +203,31 @@ def _rows(
 
 
 def hash_name(name: str) -> int:
-    """The same number for a name in every process."""
+    """Return a number for a name that is the same in every process."""
     return int.from_bytes(name.encode()[-6:], "little")
 
 
-def _codes_of_training(codes: NDArray[np.int64], known: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Codes from 1 of the values that the known rows have, 0 for the others."""
-    values = np.unique(codes[known])
-    place = np.minimum(np.searchsorted(values, codes), len(values) - 1)
-    return np.where(values[place] == codes, place + 1, 0)
+def _encode_train_values(codes: NDArray[np.int64], is_train: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Codes from 1 for the values of the training rows, 0 for all other values."""
+    values = np.unique(codes[is_train])
+    position = np.minimum(np.searchsorted(values, codes), len(values) - 1)
+    return np.where(values[position] == codes, position + 1, 0)
 
 
-def _standardized(values: NDArray[np.float32], known: NDArray[np.bool_]) -> list[NDArray[np.float32]]:
-    """By mean and spread of the known rows; a flag beside it where some of those lack it. Nothing if it is constant."""
+def _standardize(values: NDArray[np.float32], is_train: NDArray[np.bool_]) -> list[NDArray[np.float32]]:
+    """Standardize by mean and deviation of the training rows; add a flag if some training values are missing.
+
+    A feature that is constant or missing in all training rows is left out; so is the flag if all are missing.
+    """
     missing = np.isnan(values)
-    there = values[known & ~missing]
-    flags = [missing.astype(np.float32)] if missing[known].any() and not missing[known].all() else []
-    if not len(there) or not (spread := float(there.std(dtype=np.float64))) > 0:
+    present = values[is_train & ~missing]
+    flags = [missing.astype(np.float32)] if missing[is_train].any() and not missing[is_train].all() else []
+    if not len(present) or not (deviation := float(present.std(dtype=np.float64))) > 0:
         return flags
-    scaled = (np.where(missing, there.mean(dtype=np.float64), values) - there.mean(dtype=np.float64)) / spread
+    mean = present.mean(dtype=np.float64)
+    scaled = (np.where(missing, mean, values) - mean) / deviation
     return [np.clip(scaled, -CLIP, CLIP).astype(np.float32), *flags]
 
 
-def _matrix(columns: list[NDArray[Any]], rows: int, kind: type) -> NDArray[Any]:
-    return np.stack(columns, axis=1).astype(kind) if columns else np.zeros((rows, 0), kind)
+def _matrix(columns: list[NDArray[Any]], rows: int, dtype: type) -> NDArray[Any]:
+    return np.stack(columns, axis=1).astype(dtype) if columns else np.zeros((rows, 0), dtype)

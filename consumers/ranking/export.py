@@ -1,14 +1,14 @@
-"""A training set for whoever trains elsewhere: vectors once, and the tabular part as trees read it.
+"""Export a training set: each vector once, and the scalar features in formats that tree libraries read.
 
     FOLDER/impressions.parquet      the log in time order: its columns, `split` (train, validation, test), and for each
-                                    view an int32 `VIEW__row`: its row of versions/VIEW.parquet, null for none
-    FOLDER/versions/VIEW.parquet    the rows of the view that some impression got, each once
-    FOLDER/tabular.libsvm           label, then feature:value, features from 0; a missing one is left out
-    FOLDER/tabular.bin              the same for LightGBM, in bins
-    FOLDER/features.json            names of those features in their order, and which are categories
+                                    view an int32 `VIEW__row`: the row of versions/VIEW.parquet, null for none
+    FOLDER/versions/VIEW.parquet    the rows of the view that at least one impression has, each once
+    FOLDER/tabular.libsvm           label, then feature:value, features numbered from 0; missing values are left out
+    FOLDER/tabular.bin              the same for LightGBM, binned
+    FOLDER/features.json            names of those features in order, and those that are categories
 
-Written beside and renamed, so that a killed export leaves no folder that looks whole. `ImpressionDataset` reads the
-first two into torch.
+The export is written beside FOLDER and renamed at the end, so that a killed export leaves no folder that looks
+complete. `ImpressionDataset` reads the Parquet files into torch.
 """
 
 import json
@@ -23,8 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from consumers.ranking.training_set import JoinedView, TrainingSet
-from feature_repo.atomic_write import replace_atomically
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError, NotFoundError, UsageError
 from feature_repo.schema import CLICKED
 
 if TYPE_CHECKING:
@@ -32,20 +31,22 @@ if TYPE_CHECKING:
 
 PARQUET, LIBSVM, LIGHTGBM = "parquet", "libsvm", "lightgbm"
 FORMATS = (PARQUET, LIBSVM, LIGHTGBM)
+ROWS_PER_BLOCK = 20_000
 EXPORT_FILES = ("impressions.parquet", "versions", "tabular.libsvm", "tabular.bin", "features.json")
 
 
 def check_export(folder: Path, formats: Sequence[str]) -> None:
-    """Refuse what could not be exported, before anything is joined.
+    """Check that an export can be written, before anything is joined.
 
     Raises:
-        VitrineError: a format is unknown, or the folder holds something other than an export.
+        UsageError: no format is given, or one is not in FORMATS.
+        InvalidInputError: the folder exists and holds something other than an export.
     """
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
-        raise VitrineError(f"no format {', '.join(unknown) or 'named'}; there are: {', '.join(FORMATS)}")
+        raise UsageError(f"no format {', '.join(unknown) or 'given'}; there are: {', '.join(FORMATS)}")
     if folder.exists() and (not folder.is_dir() or any(file.name not in EXPORT_FILES for file in folder.iterdir())):
-        raise VitrineError(f"{folder}: holds something other than an exported training set; name another --output")
+        raise InvalidInputError(f"{folder}: holds something other than an exported training set; name another --output")
 
 
 def export_training_set(
@@ -60,17 +61,18 @@ def export_training_set(
 
     Args:
         data: the joined log [n].
-        split: which part each impression is of [n].
-        features: of the tabular part, float32 or int32 [n].
-        folder: where to; an earlier export there is replaced.
-        formats: of FORMATS.
-        progress: told what is being written.
+        split: train, validation or test for each impression [n].
+        features: the scalar features, float32 or int32 [n].
+        folder: folder to write; an earlier export there is replaced.
+        formats: some of FORMATS.
+        progress: called with the name of each part before it is written.
 
     Returns:
-        File, relative to the folder, to its bytes.
+        File, relative to the folder, to its size in bytes.
 
     Raises:
-        VitrineError: as of `refuse`.
+        UsageError: as in `check_export`.
+        InvalidInputError: as in `check_export`.
     """
     check_export(folder, formats)
     with replace_atomically(folder) as unfinished:
@@ -90,60 +92,55 @@ def _parquet(data: TrainingSet, split: NDArray[np.str_], folder: Path) -> None:
     table = data.impressions.append_column("split", pa.array(split).dictionary_encode())
     (folder / "versions").mkdir()
     for name, view in data.views.items():
-        used, row = _used(view)
-        table = table.append_column(f"{name}__row", pa.array(row.astype(np.int32), mask=row < 0))
+        has_row = view.row_index >= 0
+        used = np.unique(view.row_index[has_row])
+        row = np.where(has_row, np.searchsorted(used, view.row_index), -1)
+        table = table.append_column(f"{name}__row", pa.array(row.astype(np.int32), mask=~has_row))
         pq.write_table(view.versions.take(pa.array(used)), folder / "versions" / f"{name}.parquet")
     pq.write_table(table, folder / "impressions.parquet")
-
-
-def _used(view: JoinedView) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The versions that some impression got, and each impression's place among them, -1 for none."""
-    used = np.unique(view.row[view.row >= 0])
-    return used, np.where(view.row >= 0, np.searchsorted(used, view.row), -1)
 
 
 def _tabular(data: TrainingSet, features: Mapping[str, NDArray[Any]], folder: Path, formats: Sequence[str]) -> None:
     from consumers.ranking import lightgbm_ranker
 
-    every = np.ones(len(data.clicked), bool)
-    said = {"features": list(features), "categories": list(lightgbm_ranker.list_categories(features))}
-    (folder / "features.json").write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n")
+    all_rows = np.ones(len(data.clicked), bool)
+    names = {"features": list(features), "categories": list(lightgbm_ranker.list_categories(features))}
+    (folder / "features.json").write_text(json.dumps(names, indent=1, ensure_ascii=False) + "\n")
     if LIGHTGBM in formats:
-        lightgbm_ranker.bin_features(features, data.clicked, every, ~every).train.save_binary(
-            str(folder / "tabular.bin")
-        )
+        binned = lightgbm_ranker.bin_features(features, data.clicked, all_rows, ~all_rows)
+        binned.train.save_binary(str(folder / "tabular.bin"))
     if LIBSVM in formats:
         with (folder / "tabular.libsvm").open("w") as file:
-            for start in range(0, len(every), 20_000):
-                block = np.zeros_like(every)
-                block[start : start + 20_000] = True
-                rows = lightgbm_ranker.to_matrix(features, block)
-                file.writelines(_lines(rows, data.clicked[block]))
+            for start in range(0, len(all_rows), ROWS_PER_BLOCK):
+                block = np.zeros_like(all_rows)
+                block[start : start + ROWS_PER_BLOCK] = True
+                file.writelines(_format_libsvm(lightgbm_ranker.to_matrix(features, block), data.clicked[block]))
 
 
-def _lines(rows: NDArray[np.float32], clicked: NDArray[np.integer]) -> list[str]:
-    """One line a row: what is NaN is left out, zeros are written, for to trees they are not the same."""
+def _format_libsvm(rows: NDArray[np.float32], clicked: NDArray[np.integer]) -> list[str]:
+    """One line per row. NaN is left out and zeros are written, because trees treat missing and zero differently."""
     lines = []
     for label, row in zip(clicked.tolist(), rows, strict=True):
-        known = np.flatnonzero(~np.isnan(row))
-        pairs = " ".join(f"{i}:{value:.9g}" for i, value in zip(known.tolist(), row[known].tolist(), strict=True))
+        columns = np.flatnonzero(~np.isnan(row))
+        pairs = " ".join(f"{i}:{value:.9g}" for i, value in zip(columns.tolist(), row[columns].tolist(), strict=True))
         lines.append(f"{label} {pairs}\n")
     return lines
 
 
 class ImpressionDataset:
-    """The exported impressions as a map-style torch dataset, vectors gathered from the distinct versions.
+    """The exported impressions as a map-style torch dataset.
 
-    An item is a dict of tensors: `clicked` float32; for each view and numeric or vector column `VIEW__COLUMN` float32,
-    NaN where there is none. `DataLoader` asks for a whole batch at once (`__getitems__`), which is gathered in one go.
+    Each vector is held once and gathered per item. An item is a dictionary of tensors: `clicked` float32, and for each
+    numeric or vector column of a view `VIEW__COLUMN` float32, NaN where the impression has no version. `DataLoader`
+    fetches a whole batch with one gather (`__getitems__`).
 
     Args:
-        folder: of an export with parquet.
-        split: train, validation or test; None for all.
-        columns: of the views, as `VIEW__COLUMN`; None for all that are numbers or vectors of one length.
+        folder: an export with the format parquet.
+        split: train, validation or test; None for all impressions.
+        columns: columns to read, as `VIEW__COLUMN`; None for all numbers and all vectors of one length.
 
     Raises:
-        VitrineError: the folder holds no such export, or a column is not there.
+        NotFoundError: the folder has no such export, or a column does not exist.
     """
 
     def __init__(self, folder: Path, *, split: str | None = None, columns: Sequence[str] | None = None) -> None:
@@ -151,7 +148,7 @@ class ImpressionDataset:
 
         file = folder / "impressions.parquet"
         if not file.is_file():
-            raise VitrineError(f"{file}: no such file; `consume export-training --format parquet` writes it")
+            raise NotFoundError(f"{file}: no such file; `consume export-training --format parquet` writes it")
         table = pq.read_table(file)
         if split is not None:
             keep = np.array(table.column("split").to_pylist()) == split
@@ -163,7 +160,7 @@ class ImpressionDataset:
             self._read(versions.stem, pq.read_table(versions), table)
         missing = [name for name in columns or () if name not in self._values]
         if missing:
-            raise VitrineError(f"{folder}: no column {', '.join(missing)}; there are: {', '.join(self._values)}")
+            raise NotFoundError(f"{folder}: no column {', '.join(missing)}; there are: {', '.join(self._values)}")
         if columns is not None:
             self._values = {name: self._values[name] for name in columns}
 
@@ -180,8 +177,8 @@ class ImpressionDataset:
                 values = joined.numbers(field.name)
             else:
                 continue
-            absent = np.full((1, *values.shape[1:]), np.nan, np.float32)
-            self._values[f"{view}__{field.name}"] = torch.from_numpy(np.concatenate([values, absent]))
+            nan_row = np.full((1, *values.shape[1:]), np.nan, np.float32)
+            self._values[f"{view}__{field.name}"] = torch.from_numpy(np.concatenate([values, nan_row]))
 
     def __len__(self) -> int:
         return len(self._clicked)
@@ -194,9 +191,9 @@ class ImpressionDataset:
         return [{name: values[i] for name, values in batch.items()} for i in range(len(indices))]
 
     def batch(self, indices: Sequence[int]) -> "dict[str, torch.Tensor]":
-        """Some impressions at once: `clicked` float32 [n], numbers [n], vectors [n, d]."""
-        found = {"clicked": self._clicked[list(indices)]}
+        """Return some impressions at once: `clicked` float32 [n], numbers [n], vectors [n, width]."""
+        result = {"clicked": self._clicked[list(indices)]}
         for name, values in self._values.items():
             view = name.split("__", 1)[0]
-            found[name] = values[self._row[view][list(indices)]]  # -1 is the last row: absent
-        return found
+            result[name] = values[self._row[view][list(indices)]]  # -1 is the last row: all NaN
+        return result

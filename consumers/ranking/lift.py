@@ -1,7 +1,7 @@
-"""Rankers that see the same rows, with and without a group of features, and the interval of the difference.
+"""Differences between rankers that scored the same rows, with confidence intervals.
 
-A difference is the mean over training seeds (over permutations, for the placebo); its intervals come from drawing
-users, or users and products, the same draws for both rankers (`draws.py`).
+A difference is a mean over training seeds (over permutations for the placebo). Its intervals come from drawing users,
+or users and products, with the same draws for both rankers (`bootstrap.py`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,14 +12,7 @@ from numpy.typing import NDArray
 
 from consumers.ranking import metrics
 from consumers.ranking.ablation import RankerScores
-from consumers.ranking.bootstrap import (
-    BootstrapWeights,
-    DelongInterval,
-    Floats,
-    average_rankers,
-    delong_interval,
-    percentile_interval,
-)
+from consumers.ranking.bootstrap import BootstrapWeights, Floats, average_rankers, percentile_interval
 from consumers.ranking.plan import ALL, BASE, LIGHTGBM, PERMUTED, PLACEBO, WITHOUT
 from consumers.ranking.verdict import Evidence
 from feature_repo.cores import map_on_all_cores
@@ -30,34 +23,39 @@ UNDEFINED = (float("nan"), float("nan"))
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric of one ranker beside another's, on one slice of some rows."""
+    """One metric of two rankers on one slice of the test or validation rows."""
 
     name: str
+    """What is compared, for example a group's name, `GROUP, taken away` or `GROUP over placebo`."""
     model: str
+    """lightgbm, din, or truth for the oracle."""
     slice: str
+    """Name of the slice; `all` for all rows."""
     metric: str
+    """A key of `metrics.METRICS`."""
     base: float
+    """Value of the ranker `against`."""
     with_features: float
     lift: float
-    """with_features - base; for log loss a negative one is the better."""
+    """`with_features` - `base`; for log loss, lower is better."""
     ci95: tuple[float, float]
-    """Users drawn."""
+    """95% interval of the lift, users drawn."""
     rows: int
     ci95_two_way: tuple[float, float] = UNDEFINED
-    """Users and products drawn; AUC only, NaN for the others."""
+    """95% interval of the lift, users and products drawn; NaN for metrics other than AUC."""
     against: str = BASE
-    """Whose value `base` is."""
+    """Name of the ranker whose value is `base`."""
     days: str = "test"
-    """On which days: test or validation."""
+    """Rows that are compared: test or validation."""
 
     @property
-    def sure(self) -> bool:
-        """Whether zero lies outside the wider interval that there is."""
+    def is_significant(self) -> bool:
+        """Whether zero lies outside the interval: the two-way interval where there is one."""
         low, high = self.ci95_two_way if np.isfinite(self.ci95_two_way[0]) else self.ci95
         return low > 0 or high < 0
 
     def as_json(self) -> dict[str, object]:
-        """In the shape that other programs rely on."""
+        """Return the comparison with the keys of `consume lift --json`."""
         return {
             "name": self.name,
             "model": self.model,
@@ -76,58 +74,66 @@ class Comparison:
 
 def compare_rankers(
     scores: Mapping[str, Floats],
-    drawn: BootstrapWeights,
+    weights: BootstrapWeights,
     slices: Mapping[str, NDArray[np.bool_]],
     *,
     seed: int,
     model: str,
 ) -> list[Comparison]:
-    """Every ranker against the baseline on all test rows, and all features against it on every slice.
+    """Compare every ranker with the baseline on all test rows, and all features with it on every slice.
 
     Args:
-        scores: ranker to click probabilities of the test rows [m, test rows], BASE and ALL among them.
-        drawn: of the test rows.
-        slices: name to which test rows [test rows].
-        seed: of the draw of seeds.
-        model: what was trained.
+        scores: ranker to click probabilities [m, test rows]; must have BASE and ALL.
+        weights: bootstrap weights of the test rows.
+        slices: slice name to a mask [test rows].
+        seed: seed of the draw of training seeds.
+        model: kind of the rankers.
     """
-    every = np.ones(len(drawn.clicked), bool)
+    every_row = np.ones(len(weights.clicked), bool)
     names = [name for name in (*(n for n in scores if n not in (BASE, ALL)), ALL) if name in scores]
 
     def compare(part: str) -> list[Comparison]:
-        rows = every if part == "all" else slices[part]
+        rows = every_row if part == "all" else slices[part]
         rankers = names if part == "all" else [ALL]
+        count = int(rows.sum())
         result: list[Comparison] = []
         for metric in metrics.METRICS:
-            value = {name: drawn.measure(metric, scores[name], rows) for name in [BASE, *rankers]}
-            two_way = {name: drawn.two_way(scores[name], rows) for name in [BASE, *rankers]} if metric == "auc" else {}
+            one_way = {name: weights.compute_metric(metric, scores[name], rows) for name in [BASE, *rankers]}
+            two_way: dict[str, Floats] = {}
+            if metric == "auc":
+                two_way = {name: weights.compute_two_way_auc(scores[name], rows) for name in [BASE, *rankers]}
             for name in rankers:
-                made = _compared(value, two_way, BASE, name, seed)
-                made = replace(made, model=model if name != "oracle" else "truth")
-                result.append(replace(made, metric=metric, slice=part, rows=int(rows.sum())))
-            if part == "all" and PLACEBO in value:
-                made = _compared(value, two_way, PLACEBO, ALL, seed)
-                result.append(replace(made, name=OVER_PLACEBO, model=model, metric=metric, rows=int(rows.sum())))
+                comparison = _compare(one_way, two_way, BASE, name, seed)
+                kind = model if name != "oracle" else "truth"
+                result.append(replace(comparison, model=kind, metric=metric, slice=part, rows=count))
+            if part == "all" and PLACEBO in one_way:
+                comparison = _compare(one_way, two_way, PLACEBO, ALL, seed)
+                result.append(replace(comparison, name=OVER_PLACEBO, model=model, metric=metric, rows=count))
         return result
 
-    return [made for part in map_on_all_cores(compare, ["all", *slices]) for made in part]
+    return [comparison for part in map_on_all_cores(compare, ["all", *slices]) for comparison in part]
 
 
 def compare_groups(
-    scores: RankerScores, drawn: BootstrapWeights, rows: NDArray[np.bool_], *, seed: int, days: str
+    scores: RankerScores, weights: BootstrapWeights, rows: NDArray[np.bool_], *, seed: int, days: str
 ) -> tuple[list[Comparison], dict[str, Evidence]]:
-    """Each group added, taken away, and over its placebo, in AUC; and the same as evidence for a verdict.
+    """Compare each group added, removed and over its placebo, in AUC.
 
     Args:
-        scores: of every ranker.
-        drawn: of the rows judged here.
-        rows: which of the judged rows those are [judged].
-        seed: of the draw of permutations.
-        days: what to call them.
+        scores: scores of every ranker.
+        weights: bootstrap weights of the compared rows.
+        rows: mask of the compared rows [scored rows].
+        seed: seed of the draw of permutations.
+        days: test or validation; goes into the comparisons.
+
+    Returns:
+        The comparisons, and the same differences as evidence for a verdict by group.
     """
-    ladder = {name: each[:, rows] for name, each in scores.ladder.items()}
-    value = {name: drawn.measure("auc", each) for name, each in ladder.items() if not name.startswith(PERMUTED)}
-    two_way = dict(zip(ladder, map_on_all_cores(drawn.two_way, ladder.values()), strict=True))
+    ablation = {name: each[:, rows] for name, each in scores.ablation.items()}
+    one_way = {
+        name: weights.compute_metric("auc", each) for name, each in ablation.items() if not name.startswith(PERMUTED)
+    }
+    two_way = dict(zip(ablation, map_on_all_cores(weights.compute_two_way_auc, ablation.values()), strict=True))
     count = int(rows.sum())
     result: list[Comparison] = []
     evidence: dict[str, Evidence] = {}
@@ -137,62 +143,64 @@ def compare_groups(
             (WITHOUT + name, ALL, f"{name}, taken away"),
             (PERMUTED + name, name, f"{name} over placebo"),
         ]
-        for base, with_features, called in pairs:
+        for base, with_features, label in pairs:
             if base in two_way:
-                made = _compared(value, two_way, base, with_features, seed)
-                result.append(replace(made, name=called, rows=count, days=days))
-        swapped = two_way.get(PERMUTED + name)
+                comparison = _compare(one_way, two_way, base, with_features, seed)
+                result.append(replace(comparison, name=label, rows=count, days=days))
+        permuted = two_way.get(PERMUTED + name)
+        over_placebo = None
+        if permuted is not None:
+            over_placebo = average_rankers(two_way[name], seed) - average_rankers(permuted, seed + 1)
         evidence[name] = Evidence(
             added=average_rankers(two_way[name] - two_way[BASE], seed),
-            over_placebo=None
-            if swapped is None
-            else average_rankers(two_way[name], seed) - average_rankers(swapped, seed + 1),
+            over_placebo=over_placebo,
             removed=average_rankers(two_way[ALL] - two_way[WITHOUT + name], seed),
         )
     return result, evidence
 
 
-def _compared(
-    value: Mapping[str, Floats], two_way: Mapping[str, Floats], base: str, with_features: str, seed: int
+def _compare(
+    one_way: Mapping[str, Floats], two_way: Mapping[str, Floats], base: str, with_features: str, seed: int
 ) -> Comparison:
-    """The difference of two rankers, each [rankers, 1 + replicates] in `value` or `two_way`."""
-    by_user = _difference(value, base, with_features, seed)
+    """Compare two rankers by their values [rankers, 1 + replicates] in `one_way` or, where absent, in `two_way`."""
+    by_user = _difference(one_way, base, with_features, seed)
     by_both = _difference(two_way, base, with_features, seed)
-    best = by_user if by_user is not None else by_both
-    assert best is not None
-    source = value if by_user is not None else two_way
+    difference = by_user if by_user is not None else by_both
+    assert difference is not None
+    values = one_way if by_user is not None else two_way
     return Comparison(
         name=with_features,
         model=LIGHTGBM,
         slice="all",
         metric="auc",
-        base=float(source[base][:, 0].mean()),
-        with_features=float(source[with_features][:, 0].mean()),
-        lift=float(best[0]),
-        ci95=percentile_interval(best),
+        base=float(values[base][:, 0].mean()),
+        with_features=float(values[with_features][:, 0].mean()),
+        lift=float(difference[0]),
+        ci95=percentile_interval(difference),
         rows=0,
         ci95_two_way=percentile_interval(by_both) if by_both is not None else UNDEFINED,
         against=base,
     )
 
 
-def _difference(of: Mapping[str, Floats], base: str, with_features: str, seed: int) -> Floats | None:
-    """[1 + replicates]; seeds are drawn as pairs where both rankers have the same ones, else each by itself."""
-    if base not in of or with_features not in of:
+def _difference(values: Mapping[str, Floats], base: str, with_features: str, seed: int) -> Floats | None:
+    """The mean difference [1 + replicates]; None if a ranker is absent.
+
+    Seeds are drawn as pairs where both rankers have the same ones, else independently.
+    """
+    if base not in values or with_features not in values:
         return None
-    left, right = of[base], of[with_features]
+    left, right = values[base], values[with_features]
     if len(left) == len(right) and PLACEBO not in base:
         return average_rankers(right - left, seed)
     return average_rankers(right, seed) - average_rankers(left, seed + 1)
 
 
-def delong_of(scores: Mapping[str, Floats], clicked: NDArray[np.integer]) -> DelongInterval:
-    """All features against the baseline, first seed, as if rows were independent."""
-    return delong_interval(scores[BASE][0], scores[ALL][0], clicked)
-
-
 def compute_captured_share(comparisons: Sequence[Comparison], ceiling: str, model: str = LIGHTGBM) -> float:
-    """Which share of the AUC between the baseline and `ceiling` all features gain; NaN where there is no ceiling."""
+    """Return the lift of all features as a share of the lift of `ceiling`, on all test rows.
+
+    NaN where `ceiling` was not measured or does not lift.
+    """
     lifts = {
         c.name: c.lift
         for c in comparisons

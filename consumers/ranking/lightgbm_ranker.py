@@ -1,7 +1,7 @@
-"""The ranker: gradient-boosted trees, as most ad teams' first.
+"""The main ranker: gradient-boosted trees (LightGBM).
 
-Sorting features into bins takes as long as training. So each group of features is binned once, and a ranker's data is
-put together of the groups that it sees, to the bit what binning them together would give.
+Binning features takes as long as training. Each group of features is therefore binned once, and a ranker's data set is
+assembled from the binned groups. The result equals binning the groups together, bit for bit.
 """
 
 import warnings
@@ -14,27 +14,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 Features = Mapping[str, NDArray[Any]]
-"""Feature name to float32 or int32 [n]. An integer column is a category, with negative codes for "not known"."""
+"""Feature name to float32 or int32 [n]. An int32 feature is a category; its negative codes are missing values."""
 
-# Chosen on the last days of a shop of another seed than any that is reported, and frozen since.
+# Chosen on a shop of another seed (7) than any that is reported, and fixed since.
 SETTINGS: dict[str, Any] = {
     "objective": "binary",
     "learning_rate": 0.1,
     "num_leaves": 31,
     "min_data_in_leaf": 200,
     "feature_fraction": 0.7,
-    # Gradient-based one-side sampling (Ke et al. 2017): a third less time than bagging, the same AUC.
+    # Gradient-based one-side sampling (Ke et al. 2017) takes a third less time than bagging at the same AUC.
     "data_sample_strategy": "goss",
     "top_rate": 0.1,
     "other_rate": 0.1,
-    # What a split of noise gains is a chi-squared of one degree: one in ten thousand passes 15, and a node has about a
-    # thousand to choose from. So a group that says nothing takes little from the ranker that is given it.
+    # The gain of a split on noise is chi-squared with one degree of freedom: one in ten thousand exceeds 15, and a node
+    # has about a thousand candidate splits. This keeps a group without information from costing the ranker much.
     "min_gain_to_split": 15.0,
     "path_smooth": 200.0,
     "lambda_l2": 10.0,
     "max_bin": 63,
     "bin_construct_sample_cnt": 50_000,
-    # Ids have thousands of values, most of them rare: smooth them hard, or they are learnt by heart.
+    # Ids have thousands of values, most of them rare. Without strong smoothing the trees memorize them.
     "cat_smooth": 200.0,
     "cat_l2": 200.0,
     "max_cat_threshold": 8,
@@ -45,41 +45,44 @@ SETTINGS: dict[str, Any] = {
     "verbosity": -1,
 }
 ROUNDS = 60
+"""Trees of each ranker."""
 
-# LightGBM says of every group put to another that their raw rows, which it was told to free, are not put together too.
+# LightGBM warns for every added group that the raw rows, which were freed on purpose, are not combined.
 warnings.filterwarnings("ignore", "Cannot add features from NoneType|Resetting categorical features", UserWarning)
 
 
 @dataclass(frozen=True)
 class BinnedFeatures:
-    """A group of features, ready to train on and to be judged."""
+    """A group of features, ready for training and scoring."""
 
     names: Sequence[str]
     train: lightgbm.Dataset
-    """The rows to train on, in bins; never trained on itself, only copied."""
-    judged: NDArray[np.float32]
-    """The rows to score [judged rows, features]."""
+    """The training rows in bins. `fit` copies it and leaves it unchanged."""
+    scored: NDArray[np.float32]
+    """The rows to score [scored rows, features]."""
 
 
 @dataclass(frozen=True)
 class TrainedRanker:
-    """A ranker trained once with each seed."""
+    """The scores of a ranker that was trained once with each seed."""
 
     scores: NDArray[np.float64]
-    """Click probabilities of the judged rows [seeds, judged rows]."""
+    """Click probabilities of the scored rows [seeds, scored rows]."""
     gain: Mapping[str, float]
-    """Feature to the share of the loss that its splits took off, mean over seeds; the shares add up to 1."""
-
-    @property
-    def features(self) -> int:
-        """How many features it saw."""
-        return len(self.gain)
+    """Feature to its share of the loss reduction of all splits, averaged over seeds; the shares sum to 1."""
 
 
 def bin_features(
-    features: Features, clicked: NDArray[np.integer], train: NDArray[np.bool_], judged: NDArray[np.bool_]
+    features: Features, clicked: NDArray[np.integer], train: NDArray[np.bool_], scored: NDArray[np.bool_]
 ) -> BinnedFeatures:
-    """Sort the rows of `train` [n] into bins, which are chosen on them alone; `judged` [n] are the rows to score."""
+    """Bin the training rows of some features. The bin borders depend on the training rows alone.
+
+    Args:
+        features: the features of all rows [n].
+        clicked: 0 or 1 [n].
+        train: mask of the training rows [n].
+        scored: mask of the rows to score [n].
+    """
     data = lightgbm.Dataset(
         to_matrix(features, train),
         clicked[train],
@@ -87,18 +90,18 @@ def bin_features(
         categorical_feature=list_categories(features),
         params=SETTINGS,
     )
-    return BinnedFeatures(list(features), data.construct(), to_matrix(features, judged))
+    return BinnedFeatures(list(features), data.construct(), to_matrix(features, scored))
 
 
 def fit(
     parts: Sequence[BinnedFeatures], seeds: Sequence[int], rows: NDArray[np.int64] | None = None, rounds: int = ROUNDS
 ) -> TrainedRanker:
-    """Train on all parts together, once with each seed, and score the judged rows.
+    """Train on all parts together, once with each seed, and score the scored rows.
 
     Args:
-        parts: groups of features of the same rows, binned.
-        seeds: they draw rows and features.
-        rows: positions among the train rows to train on, ascending; None takes all.
+        parts: binned groups of features of the same rows; at least one.
+        seeds: seeds of the sampling of rows and features; one ranker is trained for each.
+        rows: positions among the training rows to train on, ascending; None takes all.
         rounds: trees of each ranker.
     """
     first, *others = parts
@@ -107,13 +110,13 @@ def fit(
         data.add_features_from(part.train)
     if rows is not None:
         data = data.subset(rows).construct()
-    judged = np.concatenate([part.judged for part in parts], axis=1)
+    scored = np.concatenate([part.scored for part in parts], axis=1)
     boosters = [lightgbm.train(SETTINGS | {"seed": seed}, data, num_boost_round=rounds) for seed in seeds]
     gains = np.mean([booster.feature_importance("gain") for booster in boosters], axis=0)
     names = [name for part in parts for name in part.names]
     shares = gains / max(float(gains.sum()), 1e-12)
     return TrainedRanker(
-        scores=np.stack([np.asarray(booster.predict(judged)) for booster in boosters]),
+        scores=np.stack([np.asarray(booster.predict(scored)) for booster in boosters]),
         gain=dict(zip(names, shares.tolist(), strict=True)),
     )
 
@@ -125,17 +128,24 @@ def fit_and_score(
     test: NDArray[np.bool_],
     seeds: Sequence[int],
 ) -> NDArray[np.float64]:
-    """Train on the rows of `train` [n] once with each seed; click probabilities of the rows of `test` [seeds, rows]."""
+    """Train on the rows of `train` [n] once with each seed.
+
+    Returns:
+        Click probabilities of the rows of `test` [n]: float64 [seeds, test rows].
+    """
     return fit([bin_features(features, clicked, train, test)], seeds).scores
 
 
 def list_categories(features: Features) -> Sequence[str]:
-    """The names of the features that are categories."""
+    """Return the names of the features that are categories, in their order."""
     return [name for name, values in features.items() if np.issubdtype(values.dtype, np.integer)]
 
 
 def to_matrix(features: Features, rows: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """The chosen rows as float32 [rows, features]; categories keep their codes (exact below 2**24), NaN for none."""
+    """Return the chosen rows as float32 [rows, features], with NaN for missing values.
+
+    Categories keep their codes, which are exact below 2**24.
+    """
     result = np.empty((int(rows.sum()), len(features)), np.float32)
     for column, values in enumerate(features.values()):
         chosen = values[rows]

@@ -1,8 +1,8 @@
-"""Ranking metrics under weighted users: one call gives a metric for every bootstrap replicate.
+"""Ranking metrics under weighted users: one call returns a metric for every bootstrap replicate.
 
-All take `scores` float [n] (click probabilities), `clicked` 0/1 [n], `user` int [n] (codes from 0), and `weights`
-int [replicates, users]: how often each user was drawn. They return float64 [replicates]. Where a metric is undefined
-(no click, or nothing but clicks) it is NaN, never 0.
+Every metric takes `scores` (click probabilities, float [n]), `clicked` (0 or 1 [n]), `user` (codes from 0, int [n]) and
+`weights` (how often each user was drawn, int [replicates, users]) and returns float64 [replicates]. A metric that is
+undefined in a replicate (no click, or clicks only) is NaN.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,14 +14,14 @@ Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
 Metric = Callable[[Floats, Ints, Ints, Ints], NDArray[np.float64]]
 
-CELLS_AT_ONCE = 4_000_000
-"""Replicates times rows held at once: what fits a cache is summed four times as fast."""
+CELLS_PER_BLOCK = 4_000_000
+"""Replicates times rows that are summed together. Sums that fit into the processor's cache are four times as fast."""
 
 
 def auc(scores: Floats, clicked: Ints, user: Ints, weights: Ints) -> NDArray[np.float64]:
-    """Area under the ROC curve: the share of (click, no click) pairs in the right order, ties counted half.
+    """Return the area under the ROC curve: the share of (click, no click) pairs in the right order, ties half.
 
-    The Mann-Whitney form (Fawcett 2006, section 7), with every row weighing as often as its user was drawn.
+    The Mann-Whitney form (Fawcett 2006, section 7), with each row weighted by how often its user was drawn.
     """
     by_user = np.ascontiguousarray(weights.T, np.int32)
     return _weighted_auc(scores, clicked, len(weights), lambda block, rows: by_user[:, block][user[rows]])
@@ -30,16 +30,19 @@ def auc(scores: Floats, clicked: Ints, user: Ints, weights: Ints) -> NDArray[np.
 def auc_two_way(
     scores: Floats, clicked: Ints, user: Ints, weights: Ints, product: Ints, product_weights: Ints
 ) -> NDArray[np.float64]:
-    """`auc` with users and products drawn independently: a row counts as often as its user times its product.
+    """Return `auc` with users and products drawn independently: a row's weight is its user's times its product's.
 
-    Owen 2007, The Pigeonhole Bootstrap: rows that share a user or a product are not independent, and drawing users
-    alone takes the products shown for the only ones there could be. If anything its interval is too wide.
+    Rows that share a user or a product are not independent, and drawing users alone treats the shown products as the
+    only possible ones (Owen 2007, The Pigeonhole Bootstrap). The interval is conservative.
 
     Args:
+        scores: as in `auc`.
+        clicked: as in `auc`.
+        user: as in `auc`.
+        weights: as in `auc`.
         product: int [n], codes from 0.
-        product_weights: int [replicates, products], as many replicates as `weights` has.
+        product_weights: int [replicates, products], with as many replicates as `weights`.
     """
-
     by_user, by_product = (np.ascontiguousarray(each.T, np.int32) for each in (weights, product_weights))
 
     def row_weights(block: slice, rows: Ints) -> NDArray[np.int32]:
@@ -51,10 +54,10 @@ def auc_two_way(
 def _weighted_auc(
     scores: Floats, clicked: Ints, replicates: int, row_weights: Callable[[slice, Ints], NDArray[np.int32]]
 ) -> NDArray[np.float64]:
-    """AUC where a row weighs as `row_weights(replicates, rows)` says: int32 [rows, replicates].
+    """Compute AUC with the weights that `row_weights(replicates, rows)` returns, int32 [rows, replicates].
 
-    What lies below a click is a sum over the other rows up to it, and there are few clicks: so the others are summed in
-    runs between clicks, and only those sums are accumulated.
+    The weight below a click is a sum over the unclicked rows up to it. Clicks are few, so the unclicked rows are summed
+    in runs between clicks, and only those sums are accumulated.
     """
     result = np.full(replicates, np.nan)
     order = np.argsort(scores, kind="stable")
@@ -62,23 +65,23 @@ def _weighted_auc(
     if not len(clicks) or not len(others):
         return result
     below, tied = (np.searchsorted(scores[others], scores[clicks], side) for side in ("left", "right"))
-    bounds, place = np.unique(np.concatenate([[0], below, tied]), return_inverse=True)
+    bounds, bound_index = np.unique(np.concatenate([[0], below, tied]), return_inverse=True)
     starts = bounds[bounds < len(others)]
-    below, tied = np.split(place[1:], 2)
+    below, tied = np.split(bound_index[1:], 2)
     for block in _blocks(replicates, len(scores)):
-        of_clicks = row_weights(block, clicks).astype(np.int64)
+        click_weights = row_weights(block, clicks).astype(np.int64)
         runs = np.add.reduceat(row_weights(block, others), starts, axis=0).astype(np.int64)
-        up_to = np.concatenate([np.zeros((1, runs.shape[1]), np.int64), np.cumsum(runs, axis=0)])
-        ordered = np.einsum("cb,cb->b", of_clicks, up_to[below] + up_to[tied]) / 2
-        pairs = of_clicks.sum(axis=0) * up_to[-1]
+        cumulated = np.concatenate([np.zeros((1, runs.shape[1]), np.int64), np.cumsum(runs, axis=0)])
+        ordered = np.einsum("cb,cb->b", click_weights, cumulated[below] + cumulated[tied]) / 2
+        pairs = click_weights.sum(axis=0) * cumulated[-1]
         np.divide(ordered, pairs, out=result[block], where=pairs > 0)
     return result
 
 
 def gauc(scores: Floats, clicked: Ints, user: Ints, weights: Ints) -> NDArray[np.float64]:
-    """Impression-weighted mean of per-user AUC (Zhu et al. 2017, Optimized Cost per Click, section 4.2).
+    """Return the mean of per-user AUC, weighted by impressions (Zhu et al. 2017, Optimized Cost per Click, 4.2).
 
-    Only users with both a click and a row without one count; `gauc_coverage` says how many those are.
+    Only users with both a click and an unclicked row count; `gauc_coverage` returns their share.
     """
     value, rows = user_auc(scores, clicked, user, weights.shape[1])
     counted = weights * np.where(np.isfinite(value), rows, 0)
@@ -89,18 +92,18 @@ def gauc(scores: Floats, clicked: Ints, user: Ints, weights: Ints) -> NDArray[np
 
 
 def user_auc(scores: Floats, clicked: Ints, user: Ints, users: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """AUC of each user's own rows [users], NaN where undefined, and how many rows they have [users]."""
+    """Return the AUC of each user's own rows, NaN where undefined, and the number of rows, [users] each."""
     order = np.lexsort((scores, user))
     scores, clicked, user = scores[order], clicked[order].astype(np.int64), user[order]
     rows = np.bincount(user, minlength=users)
     clicks = np.bincount(user, weights=clicked, minlength=users)
     first_of_user = np.concatenate([[0], np.cumsum(rows)[:-1]])
-    new_run = np.diff(scores, prepend=np.nan) != 0
-    new_run |= np.diff(user, prepend=-1) != 0
-    run = np.cumsum(new_run) - 1
-    starts = np.flatnonzero(new_run)
+    is_new_run = np.diff(scores, prepend=np.nan) != 0
+    is_new_run |= np.diff(user, prepend=-1) != 0
+    run = np.cumsum(is_new_run) - 1
+    starts = np.flatnonzero(is_new_run)
     ends = np.append(starts[1:], len(scores))
-    mean_rank = (starts + ends + 1)[run] / 2 - first_of_user[user]  # from 1, ties share their mean
+    mean_rank = (starts + ends + 1)[run] / 2 - first_of_user[user]  # from 1; ties share their mean
     rank_sum = np.bincount(user, weights=mean_rank * clicked, minlength=users)
     pairs = clicks * (rows - clicks)
     value = np.full(users, np.nan)
@@ -109,35 +112,37 @@ def user_auc(scores: Floats, clicked: Ints, user: Ints, users: int) -> tuple[NDA
 
 
 def gauc_coverage(clicked: Ints, user: Ints) -> tuple[float, float]:
-    """Shares of the users, and of the rows, that GAUC can count: users with a click and a row without one."""
+    """Return the shares of users and of rows that GAUC counts: users with both a click and an unclicked row."""
     rows = np.bincount(user)
     clicks = np.bincount(user, weights=clicked)
-    both = (clicks > 0) & (clicks < rows)
-    return float(both[rows > 0].mean()), float(rows[both].sum() / rows.sum())
+    has_both = (clicks > 0) & (clicks < rows)
+    return float(has_both[rows > 0].mean()), float(rows[has_both].sum() / rows.sum())
 
 
 def log_loss(scores: Floats, clicked: Ints, user: Ints, weights: Ints) -> NDArray[np.float64]:
-    """Mean negative log likelihood of the clicks, in nats a row; lower is better."""
-    likely = np.clip(np.where(clicked == 1, scores, 1 - scores), 1e-7, 1)
-    return _ratio_of_user_sums(-np.log(likely), np.ones(len(scores)), user, weights)
+    """Return the mean negative log likelihood of the clicks, in nats per row; lower is better."""
+    likelihood = np.clip(np.where(clicked == 1, scores, 1 - scores), 1e-7, 1)
+    return _ratio_of_user_sums(-np.log(likelihood), np.ones(len(scores)), user, weights)
 
 
 def calibration(scores: Floats, clicked: Ints, user: Ints, weights: Ints) -> NDArray[np.float64]:
-    """Clicks predicted for one that happened; 1 is right (He et al. 2014, Predicting Clicks on Ads, eq. 1)."""
+    """Return predicted clicks divided by observed clicks; 1 is perfect (He et al. 2014, equation 1)."""
     return _ratio_of_user_sums(scores, clicked, user, weights)
 
 
 METRICS: dict[str, Metric] = {"auc": auc, "gauc": gauc, "log_loss": log_loss, "calibration": calibration}
+"""Metric names, as the JSON has them, to functions."""
 
 
-def draw_counts(users: int, replicates: int, seed: int) -> NDArray[np.int32]:
-    """Bootstrap weights [1 + replicates, users]: row 0 takes each user once, the others draw with replacement.
+def draw_counts(size: int, replicates: int, seed: int) -> NDArray[np.int32]:
+    """Draw bootstrap weights of `size` users (or products) with replacement.
 
-    Products are drawn by the same function, with another seed.
+    Returns:
+        int32 [1 + replicates, size]: row 0 is all ones; every other row sums to `size`.
     """
-    chance = np.random.default_rng(seed)
-    drawn = chance.multinomial(users, np.full(users, 1 / users), size=replicates)
-    return np.concatenate([np.ones((1, users), dtype=np.int32), drawn.astype(np.int32)])
+    generator = np.random.default_rng(seed)
+    drawn = generator.multinomial(size, np.full(size, 1 / size), size=replicates)
+    return np.concatenate([np.ones((1, size), dtype=np.int32), drawn.astype(np.int32)])
 
 
 def _ratio_of_user_sums(above: Floats, below: Floats | Ints, user: Ints, weights: Ints) -> NDArray[np.float64]:
@@ -150,5 +155,5 @@ def _ratio_of_user_sums(above: Floats, below: Floats | Ints, user: Ints, weights
 
 
 def _blocks(replicates: int, rows: int) -> Iterator[slice]:
-    step = max(1, CELLS_AT_ONCE // max(rows, 1))
+    step = max(1, CELLS_PER_BLOCK // max(rows, 1))
     return (slice(start, min(start + step, replicates)) for start in range(0, replicates, step))

@@ -1,30 +1,34 @@
-"""How much is trained, on which rows, and what the rankers are called."""
+"""How much a measurement trains, and the names of the rankers. The names appear in the JSON."""
 
 from dataclasses import dataclass
 
 BASE = "tabular"
+"""The baseline."""
 ALL = "all features"
 PLACEBO = "placebo"
 CEILING = "attainable"
+"""The baseline and the true tags and tastes of a generated shop."""
 WITHOUT = "all but "
+"""Prefix of a group's name: all features except this group."""
 PERMUTED = "placebo "
+"""Prefix of a group's name: the baseline and this group with permuted content."""
 LIGHTGBM, DIN, BOTH = "lightgbm", "din", "both"
 RANKERS = (LIGHTGBM, DIN, BOTH)
 CURVE_SHARES = (0.1, 0.3)
-"""Shares of the rows before the test, beside all of them."""
+"""Points of the learning curve as shares of the training rows; all rows are the last point."""
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How much is trained."""
+    """How much a measurement trains."""
 
     seeds: int = 5
-    """Of the main rankers."""
+    """Training seeds of each main ranker."""
     permutations: int = 20
-    """Of the placebo."""
-    ladder_rows: int = 250_000
-    """At most, of the rows that the ladder is trained on."""
+    """Permutations of the placebo."""
+    ablation_rows: int = 250_000
+    """Maximum number of rows that the rankers of the ablations are trained on."""
     ranker: str = "lightgbm"
-    """What the main rankers are: lightgbm, din, or both, which has din's baseline, all features and placebo beside."""
+    """The main ranker: lightgbm or din; both has lightgbm as main and din's main comparisons as secondary ones."""
     din_rows: int = 200_000
-    """At most, of the rows that a DIN is trained on."""
+    """Maximum number of rows that a DIN is trained on."""

@@ -1,4 +1,4 @@
-"""The report's plots, as SVG text."""
+"""The plots of the HTML report, as SVG text."""
 
 import io
 import warnings
@@ -12,18 +12,23 @@ from numpy.typing import NDArray
 from consumers.ranking.lift import Comparison
 from consumers.ranking.run import AucStep, LearningCurvePoint
 
-# The same input gives the same bytes: no random ids, text kept as text.
+# A fixed salt makes the ids, and so the bytes, the same for the same input. Text stays text.
 matplotlib.rcParams.update({"svg.hashsalt": "vitrine", "svg.fonttype": "none", "font.family": "sans-serif"})
 
 INK, ACCENT, MUTED = "#1f2933", "#0b7a75", "#9aa5b1"
 
 
 def draw_forest(comparisons: Sequence[Comparison], labels: Sequence[str]) -> str:
-    """Each comparison's lift as a point with its interval, the first at the top."""
+    """Draw each comparison's lift as a point with its intervals, the first at the top.
+
+    Args:
+        comparisons: the comparisons; significant ones are coloured.
+        labels: their labels, in the same order.
+    """
     figure = Figure(figsize=(7.2, 0.9 + 0.42 * len(comparisons)), layout="constrained")
     axes = figure.subplots()
     for row, comparison in enumerate(comparisons):
-        colour = ACCENT if comparison.sure else MUTED
+        colour = ACCENT if comparison.is_significant else MUTED
         axes.plot(comparison.ci95, [row, row], color=colour, linewidth=3, solid_capstyle="round")
         axes.plot(comparison.ci95_two_way, [row, row], color=colour, linewidth=1, solid_capstyle="round")
         axes.plot(comparison.lift, row, "o", color=colour, markersize=8)
@@ -44,16 +49,22 @@ def draw_forest(comparisons: Sequence[Comparison], labels: Sequence[str]) -> str
 
 
 def draw_reliability(clicked: NDArray[np.integer], scores: dict[str, NDArray[np.floating]], bins: int = 10) -> str:
-    """Click rate against predicted probability, in bins of equally many rows."""
+    """Draw the click rate against the predicted probability, in bins of equally many rows.
+
+    Args:
+        clicked: 0 or 1 [n].
+        scores: names of two rankers to their click probabilities [n].
+        bins: number of bins.
+    """
     figure = Figure(figsize=(4.6, 4.2), layout="constrained")
     axes = figure.subplots()
     top = 0.0
     for (name, values), colour in zip(scores.items(), (MUTED, ACCENT), strict=True):
         parts = np.array_split(np.argsort(values, kind="stable"), bins)
         predicted = [float(values[part].mean()) for part in parts]
-        happened = [float(clicked[part].mean()) for part in parts]
-        top = max(top, *predicted, *happened)
-        axes.plot(predicted, happened, "o-", color=colour, label=name, markersize=5)
+        observed = [float(clicked[part].mean()) for part in parts]
+        top = max(top, *predicted, *observed)
+        axes.plot(predicted, observed, "o-", color=colour, label=name, markersize=5)
     axes.plot([0, top], [0, top], color=INK, linewidth=0.8, linestyle=":")
     axes.set_xlabel("predicted click probability")
     axes.set_ylabel("clicked")
@@ -62,18 +73,17 @@ def draw_reliability(clicked: NDArray[np.integer], scores: dict[str, NDArray[np.
 
 
 def draw_waterfall(steps: Sequence[AucStep]) -> str:
-    """What each step adds to the AUC of the one before it, the first at the top."""
+    """Draw the AUC that each step adds to the one before it, the first at the top."""
     figure = Figure(figsize=(7.2, 0.9 + 0.42 * len(steps)), layout="constrained")
     axes = figure.subplots()
     before = steps[0].auc
     for row, step in enumerate(steps):
         gain = step.auc - before
-        ours = row < 2
-        axes.barh(row, gain, left=before, height=0.55, color=ACCENT if ours else MUTED)
+        axes.barh(row, gain, left=before, height=0.55, color=ACCENT if row < 2 else MUTED)
         axes.plot(step.auc, row, "|", color=INK, markersize=14)
-        said = f"{step.auc:.4f}" if row == 0 else f"{step.auc:.4f}  ({gain:+.4f})"
-        place = (max(step.auc, before), row)
-        axes.annotate(said, place, (6, 0), textcoords="offset points", va="center", fontsize=8, color=INK)
+        label = f"{step.auc:.4f}" if row == 0 else f"{step.auc:.4f}  ({gain:+.4f})"
+        position = (max(step.auc, before), row)
+        axes.annotate(label, position, (6, 0), textcoords="offset points", va="center", fontsize=8, color=INK)
         before = step.auc
     low, high = min(step.auc for step in steps), max(step.auc for step in steps)
     axes.set_xlim(low - 0.03 * (high - low), high + 0.28 * (high - low))
@@ -84,7 +94,7 @@ def draw_waterfall(steps: Sequence[AucStep]) -> str:
 
 
 def draw_learning_curve(points: Sequence[LearningCurvePoint]) -> str:
-    """AUC of the baseline and of all features against how many rows were trained on."""
+    """Draw the AUC of the baseline and of all features against the number of training rows, in ascending order."""
     figure = Figure(figsize=(4.6, 3.6), layout="constrained")
     axes = figure.subplots()
     rows = [point.rows for point in points]
@@ -111,7 +121,11 @@ def draw_learning_curve(points: Sequence[LearningCurvePoint]) -> str:
 
 
 def draw_importance(features: Sequence[tuple[str, str, float]]) -> str:
-    """Name, group and share of the gain of some features, the first at the top; the baseline's in grey."""
+    """Draw features by their share of the gain, the first at the top; the baseline's in grey.
+
+    Args:
+        features: (name, group, share) of each.
+    """
     figure = Figure(figsize=(7.2, 0.7 + 0.27 * len(features)), layout="constrained")
     axes = figure.subplots()
     for row, (_, group, share) in enumerate(features):
@@ -122,7 +136,7 @@ def draw_importance(features: Sequence[tuple[str, str, float]]) -> str:
     axes.set_yticks(range(len(features)), [name for name, _, _ in features], fontsize=8)
     axes.set_ylim(len(features) - 0.4, -0.6)
     axes.margins(x=0.1)
-    axes.set_xlabel("share of the loss that splits on it took off, %")
+    axes.set_xlabel("share of the loss reduction of all splits, %")
     return _svg(figure, axes)
 
 
@@ -131,7 +145,7 @@ def _svg(figure: Figure, axes: matplotlib.axes.Axes) -> str:
     axes.tick_params(length=0, colors=INK)
     buffer = io.StringIO()
     with warnings.catch_warnings():
-        # Text stays text: the page's reader has the font for a category's name, whatever this machine has.
+        # Text stays text, so the reader's browser needs the font of a category's name, not this machine.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()

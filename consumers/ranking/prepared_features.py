@@ -1,4 +1,4 @@
-"""What every ranker is put together of: the features of each group, searched for leaks and sorted into bins once."""
+"""The features of every group, computed, checked for leaks and binned once for all rankers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,49 +18,59 @@ from consumers.ranking.splits import RowSplit
 from consumers.ranking.training_set import TrainingSet
 from feature_repo import schema
 from feature_repo.cores import map_on_all_cores
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError
 
 
 @dataclass(frozen=True)
 class PreparedFeatures:
-    """What every ranker is put together of."""
+    """The inputs of every ranker."""
 
     data: TrainingSet
     split: RowSplit
-    start: int
+    test_start: int
     """First microsecond of the test."""
     projection: NDArray[np.float32] | None
-    """As `feature_groups` takes it."""
+    """The argument `projection` of `compute_groups`."""
     base: lightgbm_ranker.Features
+    """The baseline's features [n]."""
     groups: Mapping[str, FeatureGroup]
+    """Group to its features [n]."""
     binned_base: BinnedFeatures
     binned_groups: Mapping[str, BinnedFeatures]
 
     @property
-    def everything(self) -> list[BinnedFeatures]:
+    def binned_all(self) -> list[BinnedFeatures]:
         """The baseline and all groups."""
         return [self.binned_base, *self.binned_groups.values()]
 
     def bin(self, features: lightgbm_ranker.Features) -> BinnedFeatures:
-        """Sort other features of the same rows into bins."""
-        return lightgbm_ranker.bin_features(features, self.data.clicked, self.split.train, self.split.judged)
+        """Bin other features of the same rows."""
+        return lightgbm_ranker.bin_features(features, self.data.clicked, self.split.train, self.split.scored)
 
 
-def prepare_features(data: TrainingSet, split: RowSplit, start: int) -> PreparedFeatures:
-    """Compute every feature, refuse those that leak, and sort the others into bins.
+def prepare_features(data: TrainingSet, split: RowSplit, test_start: int) -> PreparedFeatures:
+    """Compute every feature, reject leaks, and bin the rest.
+
+    Args:
+        data: the joined log.
+        split: roles of its rows.
+        test_start: first microsecond of the test.
 
     Raises:
-        VitrineError: nothing to compare, or a feature that knows what it cannot.
+        InvalidInputError: no group of features can be computed, or a feature holds future information.
     """
     embedding = data.views.get(schema.EMBEDDING_TABLE)
-    projection = fit_projection(embedding, start) if embedding is not None else None
-    todo: list[Callable[[], Any]] = [partial(compute_baseline, data), partial(compute_groups, data, projection)]
-    base, groups = map_on_all_cores(lambda compute: compute(), todo)
+    projection = fit_projection(embedding, test_start) if embedding is not None else None
+    computations: list[Callable[[], Any]] = [partial(compute_baseline, data), partial(compute_groups, data, projection)]
+    base, groups = map_on_all_cores(lambda compute: compute(), computations)
     if not groups:
-        raise VitrineError("the feature service has neither product_embedding nor product_tags; nothing to compare")
+        raise InvalidInputError(
+            "the feature service has neither product_embedding nor product_tags, so there is nothing to compare; "
+            "name another one with --features"
+        )
     reject_leaks(find_leaks(data, {BASE: base, **groups}, map_context_columns(data)))
-    sort = partial(lightgbm_ranker.bin_features, clicked=data.clicked, train=split.train, judged=split.judged)
-    binned_base, *binned_groups = map_on_all_cores(sort, [base, *groups.values()])
+    bin_group = partial(lightgbm_ranker.bin_features, clicked=data.clicked, train=split.train, scored=split.scored)
+    binned_base, *binned_groups = map_on_all_cores(bin_group, [base, *groups.values()])
     return PreparedFeatures(
-        data, split, start, projection, base, groups, binned_base, dict(zip(groups, binned_groups, strict=True))
+        data, split, test_start, projection, base, groups, binned_base, dict(zip(groups, binned_groups, strict=True))
     )

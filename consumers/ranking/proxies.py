@@ -1,12 +1,13 @@
-"""Figures of an encoder that need no ranker, beside the lift that a ranker had of it.
+"""Quality figures of an encoder that need no ranker, for comparison with the lift.
 
-    next-click hit rate   how often what a user clicks next lies among the NEAREST share of all products, ranked by
-                          their closest cosine to the user's last CLICKS clicks; NEAREST itself is chance
-    same-product recall   share of a product's other sellers among its SAME nearest ones, where it is known who they are
-    tag F1                macro-averaged, of held-out labelled products
+    next-click hit rate   share of test clicks on a product that is among the NEAREST_SHARE of all products closest to
+                          the user's last RECENT_CLICKS clicks, by the largest cosine; chance gives NEAREST_SHARE
+    same-product recall   share of a product's other sellers among its SAME_PRODUCT_K nearest products, for generated
+                          shops
+    tag F1                macro F1 of the tags, on held-out labelled products
 
-Whether they foretell a lift is a question of many encoders: a table of points until there are CORRELATED of them, a
-rank correlation (Spearman's) from then on.
+Whether a proxy predicts the lift can only be seen over many encoders: `consume proxies` gives a rank correlation
+(Spearman) from MIN_ENCODERS encoders on.
 """
 
 import json
@@ -22,14 +23,14 @@ from consumers.ranking.click_counts import index_clicks
 from consumers.ranking.ground_truth import GroundTruth
 from consumers.ranking.training_set import TrainingSet
 from feature_repo import schema
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError
 from feature_repo.features.similarity import normalize_rows
 
 NEAREST_SHARE = 0.01
 RECENT_CLICKS = 10
 SAME_PRODUCT_K = 10
 MAX_SAMPLE = 1000
-"""At most so many clicks, and so many products, are looked at."""
+"""Maximum number of clicks, and of products, that are evaluated; larger sets are sampled with a fixed seed."""
 MIN_ENCODERS = 8
 NAMES = ("next_click_hit_rate", "same_product_recall", "tag_f1")
 
@@ -38,66 +39,86 @@ Ints = NDArray[np.int64]
 
 
 def next_click_hit_rate(data: TrainingSet, test: NDArray[np.bool_]) -> float:
-    """The next-click hit rate of the fused vector on the test clicks; NaN where there is none to look at.
+    """Return the next-click hit rate of the fused vector on the test clicks.
 
-    Products that the user has clicked before are no candidates: they would be found by identity alone.
+    A click counts if its product has a vector, was not clicked by the user before, and one of the user's last
+    RECENT_CLICKS clicks has a vector. Products that the user clicked before are no candidates: they would be found by
+    identity alone.
+
+    Args:
+        data: the joined log.
+        test: mask of the test rows [n].
+
+    Returns:
+        A share from 0 to 1; NaN if no click counts.
     """
     vectors, vector_of = select_latest_vectors(data)
-    clicks = index_clicks(data.user, data.time, data.clicked)
-    known = vector_of[data.product] >= 0
-    rows = np.flatnonzero(test & (data.clicked == 1) & (clicks.before > 0) & known)
+    clicks = index_clicks(data.user, data.timestamp_us, data.clicked)
+    has_vector = vector_of[data.product] >= 0
+    rows = np.flatnonzero(test & (data.clicked == 1) & (clicks.before > 0) & has_vector)
     if len(rows) > MAX_SAMPLE:
         rows = np.sort(np.random.default_rng(0).choice(rows, MAX_SAMPLE, replace=False))
     hits = []
     for row in rows:
         history = clicks.window(np.array([row]), max(RECENT_CLICKS, int(clicks.before[row])))[0]
         clicked = vector_of[data.product[clicks.rows[history[history >= 0]]]]
-        mine = vector_of[data.product[row]]
+        target = vector_of[data.product[row]]
         recent = clicked[:RECENT_CLICKS]
-        if mine in clicked or not (recent >= 0).any():
+        if target in clicked or not (recent >= 0).any():
             continue
         closest = (vectors @ vectors[recent[recent >= 0]].T).max(axis=1)
         closest[clicked[clicked >= 0]] = -2
-        hits.append(float((closest > closest[mine]).sum() < NEAREST_SHARE * len(vectors)))
+        hits.append(float((closest > closest[target]).sum() < NEAREST_SHARE * len(vectors)))
     return float(np.mean(hits)) if hits else float("nan")
 
 
 def same_product_recall(data: TrainingSet, truth: GroundTruth) -> float:
-    """The same-product recall of the fused vector; NaN where no product has another seller with a vector."""
+    """Return the same-product recall of the fused vector.
+
+    Args:
+        data: the joined log.
+        truth: its truth, which knows the sellers of each product.
+
+    Returns:
+        A share from 0 to 1, averaged over products with another seller that has a vector; NaN if there is none.
+    """
     vectors, vector_of = select_latest_vectors(data)
+    has_vector = vector_of[data.product] >= 0
     design = np.full(len(vectors), -1)
-    design[vector_of[data.product[vector_of[data.product] >= 0]]] = truth.same_product[
-        truth.product[vector_of[data.product] >= 0]
-    ]
+    design[vector_of[data.product[has_vector]]] = truth.same_product[truth.product[has_vector]]
     counts = np.bincount(design)
-    asked = np.flatnonzero(counts[design] > 1)
-    if not len(asked):
+    queries = np.flatnonzero(counts[design] > 1)
+    if not len(queries):
         return float("nan")
-    if len(asked) > MAX_SAMPLE:
-        asked = np.sort(np.random.default_rng(0).choice(asked, MAX_SAMPLE, replace=False))
-    similar = vectors[asked] @ vectors.T
-    similar[np.arange(len(asked)), asked] = -2
-    nearest = np.argpartition(-similar, min(SAME_PRODUCT_K, len(vectors) - 1) - 1, axis=1)[:, :SAME_PRODUCT_K]
-    found = (design[nearest] == design[asked, None]).sum(axis=1)
-    return float(np.mean(found / np.minimum(counts[design[asked]] - 1, SAME_PRODUCT_K)))
+    if len(queries) > MAX_SAMPLE:
+        queries = np.sort(np.random.default_rng(0).choice(queries, MAX_SAMPLE, replace=False))
+    similarity = vectors[queries] @ vectors.T
+    similarity[np.arange(len(queries)), queries] = -2
+    nearest = np.argpartition(-similarity, min(SAME_PRODUCT_K, len(vectors) - 1) - 1, axis=1)[:, :SAME_PRODUCT_K]
+    hits = (design[nearest] == design[queries, None]).sum(axis=1)
+    return float(np.mean(hits / np.minimum(counts[design[queries]] - 1, SAME_PRODUCT_K)))
 
 
 def select_latest_vectors(data: TrainingSet) -> tuple[Floats, Ints]:
-    """Unit fused vectors of the products' latest joined versions [v, d], and each product's row of it, -1 for none."""
+    """Return the fused vector of each product's latest joined version, scaled to unit length.
+
+    Returns:
+        Vectors [v, d], and the row of each product's vector [products], -1 for a product without a vector.
+    """
     view = data.views[schema.EMBEDDING_TABLE]
-    every = view.vectors("fused_vector")
+    all_vectors = view.vectors("fused_vector")
     latest = np.full(int(data.product.max()) + 1, -1)
-    known = (view.row >= 0) & ~np.isnan(every[np.maximum(view.row, 0), 0])
-    latest[data.product[known]] = view.row[known]  # rows are in time order: the last one stays
-    has = latest >= 0
-    return normalize_rows(every[latest[has]]), np.where(has, np.cumsum(has) - 1, -1)
+    valid = (view.row_index >= 0) & ~np.isnan(all_vectors[np.maximum(view.row_index, 0), 0])
+    latest[data.product[valid]] = view.row_index[valid]  # rows are in time order, so the last assignment wins
+    has_vector = latest >= 0
+    return normalize_rows(all_vectors[latest[has_vector]]), np.where(has_vector, np.cumsum(has_vector) - 1, -1)
 
 
 def read_points(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """The proxies and the lift in each of several JSON files of `consume lift --json`.
+    """Read the proxies and the lift from JSON files of `consume lift --json`, in the order of the files.
 
     Raises:
-        VitrineError: a file cannot be read or holds no proxies.
+        InvalidInputError: a file cannot be read or has no proxies.
     """
     points = []
     for file in files:
@@ -105,31 +126,33 @@ def read_points(files: Sequence[Path]) -> list[dict[str, Any]]:
             proxies = json.loads(file.read_text())["proxies"]
             points.append({"file": file.name, **{name: proxies[name] for name in ("encoder", *NAMES, "lift", "ci95")}})
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise VitrineError(
-                f"{file}: no figures of `consume lift --json` with proxies ({type(error).__name__}: {error})"
+            raise InvalidInputError(
+                f"{file}: not a JSON file of `consume lift --json` with proxies ({type(error).__name__}: {error})"
             ) from error
     return points
 
 
 def correlate_with_lift(points: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Spearman's rank correlation of each proxy with the lift, over encoders; empty below CORRELATED encoders.
+    """Return Spearman's rank correlation of each proxy with the lift, over encoders.
 
-    An encoder with several points counts once, by their means. A proxy that some encoder lacks, or that is the same of
-    all, is left out: it has no rank correlation.
+    An encoder with several points counts once, with their means. A proxy is left out if an encoder lacks it, or if it
+    (or the lift) is the same for all encoders. The result is empty for fewer than MIN_ENCODERS encoders.
     """
-    of_encoder: dict[str, list[dict[str, Any]]] = {}
+    points_by_encoder: dict[str, list[dict[str, Any]]] = {}
     for point in points:
-        of_encoder.setdefault(point["encoder"], []).append(point)
-    if len(of_encoder) < MIN_ENCODERS:
+        points_by_encoder.setdefault(point["encoder"], []).append(point)
+    if len(points_by_encoder) < MIN_ENCODERS:
         return {}
 
     def means(name: str) -> NDArray[np.float64]:
-        return np.array([np.array([one[name] for one in its], np.float64).mean() for its in of_encoder.values()])
+        return np.array(
+            [np.array([point[name] for point in each], np.float64).mean() for each in points_by_encoder.values()]
+        )
 
-    found = {}
+    correlations = {}
     lifts = means("lift")
     for name in NAMES:
         values = means(name)
         if np.isfinite(values).all() and np.ptp(values) > 0 and np.ptp(lifts) > 0:
-            found[name] = float(spearmanr(values, lifts).statistic)
-    return found
+            correlations[name] = float(spearmanr(values, lifts).statistic)
+    return correlations

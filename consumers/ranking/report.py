@@ -1,4 +1,4 @@
-"""The page on which a team decides: one file, no external assets; and the same figures as a table and as JSON."""
+"""The result of a measurement as one HTML file without external assets, as JSON, and as a table for the terminal."""
 
 import json
 from collections import defaultdict
@@ -12,39 +12,41 @@ from markupsafe import Markup
 from rich.table import Table
 from rich.text import Text
 
-from consumers.ranking import costs, metrics, plots, verdict
+from consumers.ranking import metrics, plots, verdict
 from consumers.ranking.bootstrap import DELONG_CAVEAT
+from consumers.ranking.costs import GroupCost
 from consumers.ranking.lift import OVER_PLACEBO, Comparison, compute_captured_share
-from consumers.ranking.plan import ALL, BASE, PERMUTED, PLACEBO
+from consumers.ranking.plan import ALL, BASE, CEILING, DIN, PERMUTED, PLACEBO
 from consumers.ranking.run import LiftResult
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError
 
 
-def format_headline(run: LiftResult) -> str:
-    """The answer in one sentence."""
-    lift = run.find(ALL)
+def format_headline(result: LiftResult) -> str:
+    """Return the conclusion in one sentence: lift, harm, not proven, or not to be trusted."""
+    lift = result.find(ALL)
     assert lift is not None
-    interval = f"{lift.lift:+.4f} AUC {_span(lift)}"
-    over = run.find(OVER_PLACEBO)
-    if over is not None and not over.sure and lift.sure and lift.lift > 0:
+    interval = f"{lift.lift:+.4f} AUC {_format_widest_interval(lift)}"
+    over = result.find(OVER_PLACEBO)
+    if over is not None and not over.is_significant and lift.is_significant and lift.lift > 0:
         return (
-            f"Not to be trusted: features of swapped content lift as much, {over.lift:+.4f} between them ({interval})"
+            "Not to be trusted: the same features with permuted content lift as much, "
+            f"difference {over.lift:+.4f} ({interval})"
         )
-    if not lift.sure:
+    if not lift.is_significant:
         return f"Not proven: {interval}"
-    does = "lift this ranker by" if lift.lift > 0 else "harm this ranker:"
-    return f"Multimodal features {does} {interval}"
+    verb = "lift this ranker by" if lift.lift > 0 else "harm this ranker:"
+    return f"Multimodal features {verb} {interval}"
 
 
-def to_json(run: LiftResult) -> str:
-    """`{"rows": {...}, "comparisons": [...]}` and the sections beside them, floats as they are, NaN as null."""
-    text = {
-        "rows": dict(run.rows),
-        "comparisons": [each.as_json() for each in run.comparisons if each.days == "test"],
-        "validation": [each.as_json() for each in run.comparisons if each.days != "test"],
+def to_json(result: LiftResult) -> str:
+    """Return the result as JSON text with unrounded numbers; NaN and infinity become null."""
+    content = {
+        "rows": dict(result.rows),
+        "comparisons": [each.as_json() for each in result.comparisons if each.days == "test"],
+        "validation": [each.as_json() for each in result.comparisons if each.days != "test"],
         "rule": verdict.RULE,
-        "verdicts": {name: {"verdict": found.verdict, "p": found.p} for name, found in run.verdicts.items()},
-        "headroom": [{"name": step.name, "auc": step.auc} for step in run.headroom],
+        "verdicts": {name: {"verdict": each.verdict, "p": each.p} for name, each in result.verdicts.items()},
+        "headroom": [{"name": step.name, "auc": step.auc} for step in result.headroom],
         "learning_curve": [
             {
                 "rows": point.rows,
@@ -53,191 +55,200 @@ def to_json(run: LiftResult) -> str:
                 "lift": point.lift,
                 "ci95_two_way": list(point.ci95_two_way),
             }
-            for point in run.curve
+            for point in result.curve
         ],
-        "importance": dict(run.scores.gain),
-        "delong": {"lift": run.delong.lift, "ci95": list(run.delong.ci95), "caveat": DELONG_CAVEAT},
-        "costs": [cost.as_json() for cost in run.costs],
-        "encoder": run.encoder,
-        **run.sections,
+        "importance": dict(result.scores.gain),
+        "delong": {"lift": result.delong.lift, "ci95": list(result.delong.ci95), "caveat": DELONG_CAVEAT},
+        "costs": [cost.as_json() for cost in result.costs],
+        "encoder": result.encoder,
+        **result.sections,
     }
-    return json.dumps(_finite(text), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    return json.dumps(_replace_nonfinite(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def to_table(run: LiftResult) -> Table:
-    """What decides, in 80 columns of a terminal: each group's lift and verdict, the controls, the slices; the rest is
-    in the report and the JSON."""
-    said = unused(run)
+def to_table(result: LiftResult) -> Table:
+    """Return the main figures as a table of 80 columns: groups with verdicts, controls and slices."""
+    note = format_unused_columns(result)
     table = Table(
-        title=Text(format_headline(run)),
+        title=Text(format_headline(result)),
         title_justify="left",
-        caption=Text(said) if said else None,
+        caption=Text(note) if note else None,
         caption_justify="left",
     )
     table.add_column("features")
     for column in ("AUC with", "lift", "95% interval", "verdict"):
         table.add_column(column, justify="right", no_wrap=True)
-    for c in run.comparisons:
-        if c.metric == "auc" and c.days == "test" and not _is_step(c.name):
-            found = run.verdicts.get(c.name) if c.slice == "all" else None
-            name = (c.name if c.model != "din" else f"{c.name} (DIN)") if c.slice == "all" else f"  {c.slice}"
-            values = (f"{c.with_features:.4f}", f"{c.lift:+.4f}", _ends(c.ci95), found.verdict if found else "")
+    for c in result.comparisons:
+        if c.metric == "auc" and c.days == "test" and not _is_group_detail(c.name):
+            found = result.verdicts.get(c.name) if c.slice == "all" else None
+            name = _label(c) if c.slice == "all" else f"  {c.slice}"
+            values = (
+                f"{c.with_features:.4f}",
+                f"{c.lift:+.4f}",
+                _format_interval(c.ci95),
+                found.verdict if found else "",
+            )
             table.add_row(name, *values)
     return table
 
 
-def _is_step(name: str) -> bool:
-    """Whether a comparison is one of the steps behind a group's verdict."""
+def _is_group_detail(name: str) -> bool:
+    """Whether a comparison is a group removed or over its placebo; the table leaves these out."""
     return name.endswith((", taken away", " over placebo")) and not name.startswith(ALL)
 
 
-def unused(run: LiftResult) -> str | None:
-    """Which context columns no ranker saw, in one sentence; None if there are none."""
-    return f"Not used, for they hold neither numbers nor text: {', '.join(run.unused)}" if run.unused else None
+def format_unused_columns(result: LiftResult) -> str | None:
+    """Return a sentence that names the context columns that no ranker used; None if there are none."""
+    return (
+        f"Not used, because they hold neither numbers nor text: {', '.join(result.unused)}" if result.unused else None
+    )
 
 
-def write_report(run: LiftResult, file: Path, timings: Sequence[tuple[str, float]] = ()) -> None:
+def write_report(result: LiftResult, file: Path, timings: Sequence[tuple[str, float]] = ()) -> None:
     """Write the HTML report.
 
     Args:
-        run: what was measured.
-        file: where to.
-        timings: seconds of each step that led here.
+        result: the measurement.
+        file: the file to write; an existing one is overwritten, missing folders are created.
+        timings: (step, seconds) of the steps before, shown in a table.
     """
-    auc = [c for c in run.comparisons if c.metric == "auc" and c.days == "test" and _main(run, c)]
-    everywhere = [c for c in auc if c.slice == "all"]
-    main = [c for c in everywhere if c.name in (ALL, PLACEBO, OVER_PLACEBO)]
+    auc = [c for c in result.comparisons if c.metric == "auc" and c.days == "test" and _is_main(result, c)]
+    main = [c for c in auc if c.slice == "all" and c.name in (ALL, PLACEBO, OVER_PLACEBO)]
     slices = [c for c in auc if c.name == ALL]
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
         resources.files("consumers.ranking").joinpath("report.html").read_text()
     )
     page = template.render(
-        verdict=format_headline(run),
-        rows=run.rows,
-        rows_table=[(name, f"{count:,}") for name, count in run.rows.items()],
-        split=_minute(run.split),
-        validation=_minute(run.validation),
-        seeds=len(run.scores.main[BASE]),
-        permutations=len(run.scores.main.get(PLACEBO, [])),
-        replicates=run.replicates,
-        encoder=run.encoder,
-        cards=_cards(run),
-        groups=_groups(run),
+        headline=format_headline(result),
+        rows=result.rows,
+        rows_table=[(name if name != "ladder" else "ablation", f"{count:,}") for name, count in result.rows.items()],
+        test_start=_format_minute(result.split),
+        validation_start=_format_minute(result.validation),
+        seeds=len(result.scores.main[BASE]),
+        permutations=len(result.scores.main.get(PLACEBO, [])),
+        replicates=result.replicates,
+        encoder=result.encoder,
+        cards=_cards(result),
+        groups=_group_rows(result),
         rule=verdict.RULE,
-        main_figure=Markup(plots.draw_forest(main, [_name(c) for c in main])),
+        main_figure=Markup(plots.draw_forest(main, [_label(c) for c in main])),
         slices_figure=Markup(plots.draw_forest(slices, [f"{c.slice} ({c.rows:,})" for c in slices])),
-        headroom_figure=Markup(plots.draw_waterfall(run.headroom)) if run.headroom else None,
-        curve_figure=Markup(plots.draw_learning_curve(run.curve)),
-        importance_figure=Markup(plots.draw_importance(_importance(run))),
-        importance_shares=_shares(run),
+        headroom_figure=Markup(plots.draw_waterfall(result.headroom)) if result.headroom else None,
+        curve_figure=Markup(plots.draw_learning_curve(result.curve)),
+        importance_figure=Markup(plots.draw_importance(_top_features(result))),
+        importance_shares=_group_shares(result),
         reliability_figure=Markup(
-            plots.draw_reliability(run.clicked, {name: run.scores.main[name][0] for name in (BASE, ALL)})
+            plots.draw_reliability(result.clicked, {name: result.scores.main[name][0] for name in (BASE, ALL)})
         ),
-        rankers=_of_every_ranker(run) if run.scores.beside else [],
-        everywhere=[c for c in run.comparisons if c.slice == "all" and c.days == "test" and c.against != ALL],
-        sliced=[c for c in run.comparisons if c.slice != "all"],
-        delong=run.delong,
+        rankers=_ranker_comparisons(result) if result.scores.secondary else [],
+        all_rows=[c for c in result.comparisons if c.slice == "all" and c.days == "test" and c.against != ALL],
+        sliced=[c for c in result.comparisons if c.slice != "all"],
+        delong=result.delong,
         delong_caveat=DELONG_CAVEAT,
         timings=timings,
-        unused=unused(run),
-        gauc_coverage=metrics.gauc_coverage(run.clicked, run.user),
-        span=_ends,
-        name=_name,
+        unused=format_unused_columns(result),
+        gauc_coverage=metrics.gauc_coverage(result.clicked, result.user),
+        interval=_format_interval,
+        label=_label,
     )
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(page)
 
 
 def read_timings(file: Path) -> list[tuple[str, float]]:
-    """Lines `seconds step` as (step, seconds).
+    """Read lines `seconds step` as (step, seconds).
 
     Raises:
-        VitrineError: the file cannot be read, or a line does not begin with a number.
+        InvalidInputError: the file cannot be read, or a line does not begin with a number and a space.
     """
     try:
         lines = [line.split(maxsplit=1) for line in file.read_text().splitlines()]
         return [(step, float(seconds)) for seconds, step in lines]
     except (OSError, ValueError) as error:
-        raise VitrineError(f"{file}: not a file of lines `seconds step` ({error})") from error
+        raise InvalidInputError(f"{file}: not a file of lines `seconds step` ({error})") from error
 
 
-def _cards(run: LiftResult) -> list[tuple[str, str]]:
-    lift = run.find(ALL)
+def _cards(result: LiftResult) -> list[tuple[str, str]]:
+    """The large figures at the top: value and label."""
+    lift = result.find(ALL)
     assert lift is not None
     cards = [(f"{lift.base:.4f} → {lift.with_features:.4f}", "AUC, tabular → with all features")]
-    if over := run.find(OVER_PLACEBO):
-        cards.append((f"{over.lift:+.4f}", f"AUC over the same features of swapped content {_span(over)}"))
-    if new := run.find(ALL, "new products"):
-        cards.append((f"{new.lift:+.4f}", f"AUC on products new in the test {_span(new)}"))
-    for ceiling in ("attainable", "oracle"):
-        if top := run.find(ceiling):
-            share = compute_captured_share(run.comparisons, ceiling, run.scores.model)
-            cards.append((f"{100 * share:.0f}%", f"of the way to the {ceiling}'s {top.with_features:.4f}"))
+    if over := result.find(OVER_PLACEBO):
+        interval = _format_widest_interval(over)
+        cards.append((f"{over.lift:+.4f}", f"AUC over the same features with permuted content {interval}"))
+    if new := result.find(ALL, "new products"):
+        cards.append((f"{new.lift:+.4f}", f"AUC on products new in the test {_format_widest_interval(new)}"))
+    for name, label in ((CEILING, "ceiling"), ("oracle", "oracle")):
+        if top := result.find(name):
+            share = compute_captured_share(result.comparisons, name, result.scores.model)
+            cards.append((f"{100 * share:.0f}%", f"of the {label}'s lift (AUC {top.with_features:.4f})"))
     return cards
 
 
-def _groups(run: LiftResult) -> list[dict[str, object]]:
-    """A row for each group: verdict, what it adds alone, beside the others and over its placebo, what it costs."""
-    of_group = {cost.group: cost for cost in run.costs}
+def _group_rows(result: LiftResult) -> list[dict[str, object]]:
+    """The table of groups: verdict, lift added, over the placebo and beside the others, and cost; keep comes first."""
+    costs = {cost.group: cost for cost in result.costs}
     rows: list[dict[str, object]] = []
-    for name, found in run.verdicts.items():
+    for name, found in result.verdicts.items():
         row: dict[str, object] = {"name": name, "verdict": found.verdict, "p": found.p}
-        row["features"] = run.scores.features[name]
-        row["cost"] = of_group.get(name, costs.unknown(name))
+        row["features"] = result.scores.features[name]
+        row["cost"] = costs.get(name, GroupCost(name))
         for days in ("validation", "test"):
-            for key, called in (("added", name), ("over", f"{name} over placebo"), ("removed", f"{name}, taken away")):
-                row[f"{days}_{key}"] = run.find(called, days=days)
+            for key, label in (("added", name), ("over", f"{name} over placebo"), ("removed", f"{name}, taken away")):
+                row[f"{days}_{key}"] = result.find(label, days=days)
         rows.append(row)
     order = (verdict.KEEP, verdict.NOT_PROVEN, verdict.DROP)
     return sorted(rows, key=lambda row: order.index(str(row["verdict"])))
 
 
-def _of_every_ranker(run: LiftResult) -> list[Comparison]:
-    """All features against the baseline and against the placebo, of each kind of ranker."""
-    on_test = [c for c in run.comparisons if c.slice == "all" and c.days == "test" and c.name in (ALL, OVER_PLACEBO)]
-    return sorted(on_test, key=lambda c: (c.model != run.scores.model, c.name))
+def _ranker_comparisons(result: LiftResult) -> list[Comparison]:
+    """All features against the baseline and against the placebo, for each kind of ranker, the main kind first."""
+    on_test = [c for c in result.comparisons if c.slice == "all" and c.days == "test" and c.name in (ALL, OVER_PLACEBO)]
+    return sorted(on_test, key=lambda c: (c.model != result.scores.model, c.name))
 
 
-def _importance(run: LiftResult, most: int = 20) -> list[tuple[str, str, float]]:
-    """The features whose splits gain most: name, group, share."""
-    by_gain = sorted(run.scores.gain.items(), key=lambda item: -item[1])[:most]
-    return [(feature, run.scores.group_of.get(feature, BASE), share) for feature, share in by_gain]
+def _top_features(result: LiftResult, count: int = 20) -> list[tuple[str, str, float]]:
+    """The features with the largest gain: name, group, share of the gain."""
+    by_gain = sorted(result.scores.gain.items(), key=lambda item: -item[1])[:count]
+    return [(feature, result.scores.group_of.get(feature, BASE), share) for feature, share in by_gain]
 
 
-def _shares(run: LiftResult) -> list[tuple[str, float]]:
+def _group_shares(result: LiftResult) -> list[tuple[str, float]]:
+    """Each group's share of the gain, the largest first."""
     shares: dict[str, float] = defaultdict(float)
-    for feature, share in run.scores.gain.items():
-        shares[run.scores.group_of.get(feature, BASE)] += share
+    for feature, share in result.scores.gain.items():
+        shares[result.scores.group_of.get(feature, BASE)] += share
     return sorted(shares.items(), key=lambda item: -item[1])
 
 
-def _main(run: LiftResult, comparison: Comparison) -> bool:
-    return comparison.model in (run.scores.model, "truth")
+def _is_main(result: LiftResult, comparison: Comparison) -> bool:
+    return comparison.model in (result.scores.model, "truth")
 
 
-def _name(comparison: Comparison) -> str:
-    return f"{comparison.name} (DIN)" if comparison.model == "din" else comparison.name.removeprefix(PERMUTED)
+def _label(comparison: Comparison) -> str:
+    return f"{comparison.name} (DIN)" if comparison.model == DIN else comparison.name.removeprefix(PERMUTED)
 
 
-def _minute(moment: np.datetime64) -> str:
-    return str(moment)[:16].replace("T", " ")
+def _format_minute(timestamp: np.datetime64) -> str:
+    return str(timestamp)[:16].replace("T", " ")
 
 
-def _span(comparison: Comparison) -> str:
-    """The wider interval that there is."""
+def _format_widest_interval(comparison: Comparison) -> str:
+    """The two-way interval where there is one, else the one by users."""
     both = comparison.ci95_two_way
-    return _ends(both if np.isfinite(both[0]) else comparison.ci95)
+    return _format_interval(both if np.isfinite(both[0]) else comparison.ci95)
 
 
-def _ends(interval: tuple[float, float]) -> str:
+def _format_interval(interval: tuple[float, float]) -> str:
     return f"[{interval[0]:+.4f}, {interval[1]:+.4f}]" if np.isfinite(interval).all() else ""
 
 
-def _finite(value: object) -> object:
+def _replace_nonfinite(value: object) -> object:
+    """Replace NaN and infinity by None, and NumPy scalars by Python's, in nested lists and dictionaries."""
     if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
+        return {name: _replace_nonfinite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [_replace_nonfinite(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not np.isfinite(value) else value

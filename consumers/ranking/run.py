@@ -1,4 +1,4 @@
-"""One measurement from end to end: the log read, joined and split, rankers trained, differences drawn."""
+"""One measurement from the log to the result: read, join, split, train, compare."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,12 +11,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from consumers.ranking import proxies, verdict
-from consumers.ranking.ablation import RankerScores, train_rankers
+from consumers.ranking.ablation import Progress, RankerScores, train_rankers
 from consumers.ranking.baseline_features import compute_baseline, list_unused_columns
 from consumers.ranking.bootstrap import (
     BootstrapWeights,
     DelongInterval,
     average_rankers,
+    delong_interval,
     draw_weights,
     percentile_interval,
 )
@@ -25,8 +26,8 @@ from consumers.ranking.costs import GroupCost, combine_costs, measure_fetch_cost
 from consumers.ranking.export import PARQUET, check_export, export_training_set
 from consumers.ranking.ground_truth import GroundTruth, read_ground_truth
 from consumers.ranking.leakage import check_log
-from consumers.ranking.lift import Comparison, compare_groups, compare_rankers, delong_of
-from consumers.ranking.plan import ALL, BASE, DIN, LIGHTGBM, TrainingPlan
+from consumers.ranking.lift import Comparison, compare_groups, compare_rankers
+from consumers.ranking.plan import ALL, BASE, CEILING, DIN, LIGHTGBM, TrainingPlan
 from consumers.ranking.slices import slice_test_rows
 from consumers.ranking.splits import find_test_start, find_validation_start, split_rows
 from consumers.ranking.training_set import TrainingSet, check_encoder_version, join_views
@@ -44,7 +45,7 @@ UNMATCHED = "no feature view had anything for its product at that time; row kept
 
 @dataclass(frozen=True)
 class LearningCurvePoint:
-    """One point of the learning curve."""
+    """The AUC of the baseline and of all features at one number of training rows."""
 
     rows: int
     base: float
@@ -55,7 +56,7 @@ class LearningCurvePoint:
 
 @dataclass(frozen=True)
 class AucStep:
-    """One step on the way from the baseline to the oracle, in AUC."""
+    """The AUC of one step from the baseline to the oracle."""
 
     name: str
     auc: float
@@ -63,43 +64,53 @@ class AucStep:
 
 @dataclass(frozen=True)
 class LiftResult:
-    """Everything that the report says of one measurement."""
+    """Everything that the report shows about one measurement."""
 
     comparisons: Sequence[Comparison]
     scores: RankerScores
     clicked: NDArray[np.integer]
-    """0/1 of the test rows [test rows]."""
+    """0 or 1 [test rows]."""
     user: NDArray[np.integer]
-    """Users of the test rows [test rows]."""
+    """User codes [test rows]."""
     validation: np.datetime64
+    """Start of the validation."""
     split: np.datetime64
+    """Start of the test."""
     rows: Mapping[str, int]
-    """train, test, validation, ladder, unmatched and refused: what went in, and what did not."""
+    """Number of train, test, validation, ladder (ablation), unmatched and refused rows, with the keys of the JSON."""
     replicates: int
     encoder: str | None
+    """The encoder version of the joined views; None where no view has vectors."""
     verdicts: Mapping[str, Verdict]
     headroom: Sequence[AucStep]
+    """From the baseline to the oracle; empty without a truth."""
     curve: Sequence[LearningCurvePoint]
     delong: DelongInterval
     costs: Sequence[GroupCost] = ()
     unused: Sequence[str] = ()
-    """Context columns of the log that no ranker saw, each with its type."""
+    """Context columns of the log that no ranker used, each with its type."""
     sections: Mapping[str, object] = field(default_factory=dict)
-    """What other programs get beside the comparisons."""
-
-    @property
-    def _of_groups(self) -> set[str]:
-        return {c.name for c in self.comparisons if c.name.split(" over ")[0].split(", ")[0] in self.verdicts}
+    """Further top-level entries of the JSON."""
 
     def find(self, name: str, part: str = "all", metric: str = "auc", *, days: str = "test") -> Comparison | None:
-        """One comparison of the main kind of ranker (of the trees for single groups), or None where it was not made."""
+        """Return one comparison, or None if it was not made.
+
+        Comparisons of the main kind of ranker are searched, and for single groups those of the trees.
+
+        Args:
+            name: the comparison's name.
+            part: the slice.
+            metric: the metric.
+            days: test or validation.
+        """
         wanted = (name, part, metric, days)
+        models = (self.scores.model, "truth")
+        is_of_group = name.split(" over ")[0].split(", ")[0] in self.verdicts
         return next(
             (
                 c
                 for c in self.comparisons
-                if (c.name, c.slice, c.metric, c.days) == wanted
-                and (c.model in (self.scores.model, "truth") or c.name in self._of_groups)
+                if (c.name, c.slice, c.metric, c.days) == wanted and (c.model in models or is_of_group)
             ),
             None,
         )
@@ -116,63 +127,74 @@ def measure_lift(
     replicates: int,
     now: datetime,
     timings: Sequence[tuple[str, float]] = (),
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
 ) -> LiftResult:
-    """Measure what a feature service is worth to a ranker of `impressions`.
+    """Measure what a feature service is worth to a ranker.
 
-    Every impression is trained on, tested on, or in `Run.rows` and the quarantine with its reason.
+    Every impression is a training or a test row, or is counted in `LiftResult.rows` as refused and is in the quarantine
+    with its reason.
 
     Args:
         settings: the deployment.
-        impressions: file of schema.IMPRESSIONS and context columns.
+        impressions: file with the columns of `schema.IMPRESSIONS` and any context columns.
         service: name of the Feast feature service.
-        truth: a generated shop's truth folder, for the attainable and the oracle.
-        test_days: as in `split_time`.
-        plan: how much is trained.
-        replicates: of the bootstrap.
+        truth: truth folder of a generated shop; adds the ceiling and the oracle. None leaves them out.
+        test_days: length of the test, as in `find_test_start`.
+        plan: how much to train.
+        replicates: number of bootstrap draws.
         now: later impressions are refused.
-        timings: (step, seconds) of the steps that led here, for what a group costs.
-        progress: told of every ranker trained.
+        timings: (step, seconds) of the steps before, for the cost of each group.
+        progress: called after each trained ranker with its name, the number done and the total.
+
+    Raises:
+        VitrineError: the log, the service or the truth cannot be used; see `read_impressions`, `join_views`,
+            `check_log`, `read_ground_truth`, `find_test_start` and `train_rankers`.
     """
-    data, counted = read_and_join(settings, impressions, service, now)
+    data, counts = read_and_join(settings, impressions, service, now)
     check_log(data, str(impressions))
-    known = read_ground_truth(truth, data) if truth else None
-    run = measure_joined_lift(
-        data, known, test_days=test_days, plan=plan, replicates=replicates, counted=counted, progress=progress
+    known_truth = read_ground_truth(truth, data) if truth else None
+    result = measure_joined_lift(
+        data, known_truth, test_days=test_days, plan=plan, replicates=replicates, counts=counts, progress=progress
     )
     shown = pc.unique(data.impressions.column(PRODUCT_ID)).to_pylist()
-    lift = run.find(ALL)
+    lift = result.find(ALL)
     assert lift is not None
     sections: dict[str, object] = {}
-    if run.encoder is not None and schema.EMBEDDING_TABLE in data.views:
-        test = data.time >= run.split.astype(np.int64)
+    if result.encoder is not None and schema.EMBEDDING_TABLE in data.views:
+        test = data.timestamp_us >= result.split.astype(np.int64)
         sections["proxies"] = {
-            "encoder": run.encoder,
+            "encoder": result.encoder,
             "next_click_hit_rate": proxies.next_click_hit_rate(data, test),
-            "same_product_recall": proxies.same_product_recall(data, known) if known else float("nan"),
+            "same_product_recall": proxies.same_product_recall(data, known_truth) if known_truth else float("nan"),
             "tag_f1": _tag_f1(settings),
             "lift": lift.lift,
             "ci95": list(lift.ci95),
         }
-    found = combine_costs(list(run.verdicts), measure_fetch_costs(settings, shown), timings)
-    return replace(run, costs=found, sections=sections)
+    costs = combine_costs(list(result.verdicts), measure_fetch_costs(settings, shown), timings)
+    return replace(result, costs=costs, sections=sections)
 
 
 def _tag_f1(settings: Settings) -> float:
-    """Mean macro F1 of the tags on held-out products; NaN where no tagger was judged."""
+    """Mean macro F1 of the tags on held-out products; NaN where no tagger was trained."""
     if not delta.exists(settings.table(schema.TAG_PREDICTIONS_TABLE)):
         return float("nan")
-    judged = evaluate_tags(settings, replicates=2, seed=0)
-    return float(np.mean([tag.variants[0].macro_f1.value for tag in judged.tags]))
+    quality = evaluate_tags(settings, replicates=2, seed=0)
+    return float(np.mean([tag.variants[0].macro_f1.value for tag in quality.tags]))
 
 
 def read_and_join(
     settings: Settings, impressions: Path, service: str, now: datetime
 ) -> tuple[TrainingSet, dict[str, int]]:
-    """A log joined with a feature service, and how many rows were refused or have no feature, each quarantined."""
+    """Read a log and join it with a feature service.
+
+    Refused rows, and kept rows whose product is in no view at their time, go to the quarantine with their reason.
+
+    Returns:
+        The joined log, and the numbers of `unmatched` and `refused` rows.
+    """
     log = read_impressions(impressions, now=now)
     data = join_views(settings, service, log.table)
-    unmatched = _unmatched(data)
+    unmatched = _list_unmatched(data)
     quarantine.add(settings, STEP, [*log.refused, *log.notes, *unmatched], now)
     return data, {"unmatched": len(unmatched), "refused": len(log.refused)}
 
@@ -188,17 +210,33 @@ def join_and_export(
     now: datetime,
     progress: Callable[[str], None],
 ) -> dict[str, int]:
-    """Join a log and write it as a training set; arguments are `measure`'s and `export`'s."""
+    """Join a log and write it as a training set.
+
+    Args:
+        settings: the deployment.
+        impressions: file with the columns of `schema.IMPRESSIONS` and any context columns.
+        out: folder to write; an earlier export there is replaced.
+        service: name of the Feast feature service.
+        test_days: length of the test, as in `find_test_start`.
+        formats: some of `export.FORMATS`.
+        now: later impressions are refused.
+        progress: called with the name of each part before it is written.
+
+    Returns:
+        File, relative to `out`, to its size in bytes.
+    """
     check_export(out, formats)
     data, _ = read_and_join(settings, impressions, service, now)
     check_log(data, str(impressions))
-    start = find_test_start(data, test_days)
-    middle = find_validation_start(data, start)
-    part = np.where(data.time < middle, "train", np.where(data.time < start, "validation", "test"))
+    test_start = find_test_start(data, test_days)
+    validation_start = find_validation_start(data, test_start)
+    time = data.timestamp_us
+    part = np.where(time < validation_start, "train", np.where(time < test_start, "validation", "test"))
     features = dict(compute_baseline(data))
     embedding = data.views.get(schema.EMBEDDING_TABLE)
     if set(formats) != {PARQUET}:
-        for group in compute_groups(data, fit_projection(embedding, start) if embedding is not None else None).values():
+        projection = fit_projection(embedding, test_start) if embedding is not None else None
+        for group in compute_groups(data, projection).values():
             features |= group
     return export_training_set(data, part, features, out, formats, progress)
 
@@ -210,74 +248,92 @@ def measure_joined_lift(
     test_days: float | None,
     plan: TrainingPlan,
     replicates: int,
-    counted: Mapping[str, int],
-    progress: Callable[[str, int, int], None],
+    counts: Mapping[str, int],
+    progress: Progress,
 ) -> LiftResult:
-    """`measure` of a log that is joined already; `counted` are the rows that were not as they should be."""
-    start = find_test_start(data, test_days)
-    middle = find_validation_start(data, start)
-    split = split_rows(data, middle, start, plan.ladder_rows)
-    scores = train_rankers(data, split, start, plan, truth, progress)
-    judged = split.judged
-    on_test, on_validation = (draw_weights(data, rows, replicates, 0) for rows in (split.test, judged & split.train))
-    parts = slice_test_rows(data, split.test)
-    comparisons = compare_rankers(scores.main, on_test, parts, seed=0, model=scores.model)
-    if scores.beside:
-        comparisons += compare_rankers(scores.beside, on_test, {}, seed=0, model=DIN)
-    added, _ = compare_groups(scores, on_test, ~split.validation, seed=0, days="test")
-    decided, evidence = compare_groups(scores, on_validation, split.validation, seed=0, days="validation")
+    """Measure the lift of a joined log. Costs and proxies, which need the deployment, are left out.
+
+    Args:
+        data: the joined log.
+        truth: its truth; None leaves out the ceiling and the oracle.
+        test_days: length of the test, as in `find_test_start`.
+        plan: how much to train.
+        replicates: number of bootstrap draws.
+        counts: numbers of unmatched and refused rows, for `LiftResult.rows`.
+        progress: called after each trained ranker with its name, the number done and the total.
+    """
+    test_start = find_test_start(data, test_days)
+    validation_start = find_validation_start(data, test_start)
+    split = split_rows(data, validation_start, test_start, plan.ablation_rows)
+    scores = train_rankers(data, split, test_start, plan, truth, progress)
+    on_test, on_validation = (
+        draw_weights(data, rows, replicates, 0) for rows in (split.test, split.scored & split.train)
+    )
+    slices = slice_test_rows(data, split.test)
+    comparisons = compare_rankers(scores.main, on_test, slices, seed=0, model=scores.model)
+    if scores.secondary:
+        comparisons += compare_rankers(scores.secondary, on_test, {}, seed=0, model=DIN)
+    test_groups, _ = compare_groups(scores, on_test, ~split.validation, seed=0, days="test")
+    validation_groups, evidence = compare_groups(scores, on_validation, split.validation, seed=0, days="validation")
     return LiftResult(
-        comparisons=[*added, *comparisons, *decided],
+        comparisons=[*test_groups, *comparisons, *validation_groups],
         scores=scores,
         clicked=on_test.clicked,
         user=data.user[split.test],
-        validation=np.datetime64(middle, "us"),
-        split=np.datetime64(start, "us"),
+        validation=np.datetime64(validation_start, "us"),
+        split=np.datetime64(test_start, "us"),
         rows={
             "train": int(split.train.sum()),
             "test": int(split.test.sum()),
             "validation": int(split.validation.sum()),
-            "ladder": len(split.ladder),
-            **counted,
+            "ladder": len(split.ablation),
+            **counts,
         },
         replicates=replicates,
         encoder=check_encoder_version(data),
         verdicts=verdict.decide_verdicts(evidence),
         headroom=_headroom(scores, on_test, split.validation),
-        curve=_curve(scores, on_test, int(split.train.sum())),
-        delong=delong_of(scores.main, on_test.clicked),
+        curve=_learning_curve(scores, on_test, int(split.train.sum())),
+        delong=delong_interval(scores.main[BASE][0], scores.main[ALL][0], on_test.clicked),
         unused=list_unused_columns(data),
     )
 
 
-def _headroom(scores: RankerScores, drawn: BootstrapWeights, validation: NDArray[np.bool_]) -> list[AucStep]:
-    """From the baseline to the oracle on the test, where there is a truth: the ladder's rankers, then the main ones."""
-    if not scores.headroom:
+def _headroom(scores: RankerScores, weights: BootstrapWeights, validation: NDArray[np.bool_]) -> list[AucStep]:
+    """AUC on the test from the baseline to the oracle: the ablation's rankers, then the main ones; empty without truth.
+
+    Args:
+        scores: scores of every ranker.
+        weights: bootstrap weights of the test rows.
+        validation: mask of the validation rows [scored rows].
+    """
+    if not scores.oracle:
         return []
-    steps = {"baseline": scores.ladder[BASE], ALL: scores.ladder[ALL], **scores.headroom}
+    steps = {"baseline": scores.ablation[BASE], ALL: scores.ablation[ALL], **scores.oracle}
     on_test = {name: each[:, ~validation] for name, each in steps.items()}
-    on_test |= {name: scores.main[name] for name in ("attainable", "oracle")}
-    once = drawn.once()
-    return [AucStep(name, float(once.measure("auc", each)[:, 0].mean())) for name, each in on_test.items()]
+    on_test |= {name: scores.main[name] for name in (CEILING, "oracle")}
+    single = weights.without_replicates()
+    return [AucStep(name, float(single.compute_metric("auc", each)[:, 0].mean())) for name, each in on_test.items()]
 
 
-def _curve(scores: RankerScores, drawn: BootstrapWeights, rows: int) -> list[LearningCurvePoint]:
+def _learning_curve(scores: RankerScores, weights: BootstrapWeights, rows: int) -> list[LearningCurvePoint]:
+    """The points of the learning curve in ascending number of rows; `rows` is the number of all training rows."""
     points = []
     pairs = dict(scores.curve)
     if scores.model == LIGHTGBM:
         pairs[1.0] = scores.main[BASE], scores.main[ALL]
     for share, (base, with_features) in pairs.items():
-        before, after = drawn.two_way(base), drawn.two_way(with_features)
+        before, after = weights.compute_two_way_auc(base), weights.compute_two_way_auc(with_features)
         lift = average_rankers(after - before, 0)
         low, high = (float(each[:, 0].mean()) for each in (before, after))
         points.append(LearningCurvePoint(round(share * rows), low, high, float(lift[0]), percentile_interval(lift)))
     return points
 
 
-def _unmatched(data: TrainingSet) -> list[quarantine.RejectedRow]:
-    """Impressions that no view had anything for: kept, with every feature missing, and named."""
-    of_products = [view.row < 0 for name, view in data.views.items() if name != schema.INTEREST_TABLE]
-    shown = data.impressions.filter(pa.array(np.all(of_products, axis=0))).select([IMPRESSION_ID, PRODUCT_ID])
+def _list_unmatched(data: TrainingSet) -> list[quarantine.RejectedRow]:
+    """The impressions whose product is in no view at their time. They are kept, with every feature missing."""
+    absent = [view.row_index < 0 for name, view in data.views.items() if name != schema.INTEREST_TABLE]
+    shown = data.impressions.filter(pa.array(np.all(absent, axis=0))).select([IMPRESSION_ID, PRODUCT_ID])
     return [
         quarantine.RejectedRow(row[IMPRESSION_ID], PRODUCT_ID, UNMATCHED, row[PRODUCT_ID]) for row in shown.to_pylist()
     ]

@@ -1,4 +1,4 @@
-"""The parts of the test on which a lift is looked at by itself."""
+"""The parts of the test rows for which a lift is reported separately."""
 
 import numpy as np
 import pyarrow as pa
@@ -10,30 +10,40 @@ from feature_repo import schema
 from feature_repo.schema import CHILD_AGES
 
 DAY = 86_400_000_000
+"""In microseconds."""
 CATEGORIES = 5
+"""Number of most shown categories that get a slice."""
 HEAD_SHARE = 0.8
-"""The products that got this share of the training impressions are the head; the others seen in it are the tail."""
+"""Head products are the most shown ones that together have this share of the training impressions."""
 
 
 def slice_test_rows(data: TrainingSet, test: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
-    """Name to which test rows [test rows]; a slice without a click, or without anything else, is left out.
+    """Return the mask of each slice among the test rows, by name.
 
-    New are products that were never shown before the test; younger than a day or a week those listed (else first
-    shown) so shortly before the impression.
+    New products were never shown before the test; tail products were, but are no head products. A product's age counts
+    from its first listing or its first impression, whichever is earlier. A slice that has only clicked or only
+    unclicked rows is left out.
+
+    Args:
+        data: the joined log.
+        test: mask of the test rows [n].
+
+    Returns:
+        Slice name to a mask [test rows].
     """
     product = data.product
     shown = np.bincount(product[~test], minlength=int(product.max()) + 1)
     by_rank = np.argsort(-shown, kind="stable")
     above = np.cumsum(shown[by_rank]) - shown[by_rank]
-    head = np.zeros(len(shown), bool)
-    head[by_rank] = above < HEAD_SHARE * shown.sum()
-    new = shown == 0
-    age = data.time - _listed(data, product)
+    is_head = np.zeros(len(shown), bool)
+    is_head[by_rank] = above < HEAD_SHARE * shown.sum()
+    is_new = shown == 0
+    age_us = data.timestamp_us - _first_timestamps(data, product)
     parts = {
-        "new products": new[product],
-        "under 24 h": age < DAY,
-        "under 7 days": age < 7 * DAY,
-        "tail products": (~head & ~new)[product],
+        "new products": is_new[product],
+        "under 24 h": age_us < DAY,
+        "under 7 days": age_us < 7 * DAY,
+        "tail products": (~is_head & ~is_new)[product],
     }
     if embedding := data.views.get(schema.EMBEDDING_TABLE):
         parts["products without image"] = embedding.numbers("has_image") == 0
@@ -42,25 +52,26 @@ def slice_test_rows(data: TrainingSet, test: NDArray[np.bool_]) -> dict[str, NDA
         for label in CHILD_AGES:
             parts[f"age stage {label}"] = pc.equal(stage, label).fill_null(False).to_numpy()
     if catalogue := data.views.get(schema.CATALOGUE_TABLE):
-        for label in _commonest(catalogue.strings("category"), test):
-            parts[f"category {label}"] = pc.equal(catalogue.strings("category"), label).fill_null(False).to_numpy()
+        category = catalogue.strings("category")
+        for label in _most_common(category, test):
+            parts[f"category {label}"] = pc.equal(category, label).fill_null(False).to_numpy()
     clicked = data.clicked[test]
-    both = {name: rows[test] for name, rows in parts.items()}
-    return {name: rows for name, rows in both.items() if 0 < clicked[rows].sum() < rows.sum()}
+    masks = {name: rows[test] for name, rows in parts.items()}
+    return {name: rows for name, rows in masks.items() if 0 < clicked[rows].sum() < rows.sum()}
 
 
-def _listed(data: TrainingSet, product: NDArray[np.int64]) -> NDArray[np.int64]:
-    """When each impression's product was first listed, in microseconds [n]; where no view says, when first shown."""
+def _first_timestamps(data: TrainingSet, product: NDArray[np.int64]) -> NDArray[np.int64]:
+    """When each impression's product was first listed or shown, whichever is earlier, in microseconds [n]."""
     first = np.full(int(product.max()) + 1, np.iinfo(np.int64).max)
-    np.minimum.at(first, product, data.time)
+    np.minimum.at(first, product, data.timestamp_us)
     if view := data.views.get(schema.CATALOGUE_TABLE):
-        known = view.row >= 0
-        np.minimum.at(first, product[known], view.since[view.row[known]])
+        valid = view.row_index >= 0
+        np.minimum.at(first, product[valid], view.timestamp_us[view.row_index[valid]])
     return first[product]
 
 
-def _commonest(column: pa.ChunkedArray, test: NDArray[np.bool_]) -> list[str]:
-    """The CATEGORIES most shown values of a column in the test."""
+def _most_common(column: pa.ChunkedArray, test: NDArray[np.bool_]) -> list[str]:
+    """The CATEGORIES most frequent values of the test rows, nulls left out, ties by name."""
     counts = pc.value_counts(pc.drop_null(column.filter(pa.array(test))))
     by_count = sorted(counts.to_pylist(), key=lambda entry: (-entry["counts"], entry["values"]))
     return [entry["values"] for entry in by_count[:CATEGORIES]]

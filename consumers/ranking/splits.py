@@ -1,7 +1,7 @@
-"""Where training ends: the test days at the end of the log, and the validation days just before them.
+"""Which rows of a log train, which decide the verdicts, and which test.
 
-Verdicts are taken on the validation days, by rankers that were trained before those; the test days are looked at by
-nobody who decides anything.
+The test is the end of the log, the validation the days just before it. Verdicts are decided on the validation days, by
+rankers trained on the rows before them. The test days decide nothing.
 """
 
 from dataclasses import dataclass
@@ -10,93 +10,109 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.ranking.training_set import TrainingSet
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError
 
 DAY = 86_400_000_000
+"""In microseconds."""
 SHARES = (1 / 6, 1 / 5, 1 / 4, 1 / 3, 1 / 2)
-"""Of the rows: the first that leaves clicks and rows without one on both sides is the test."""
+"""Shares of the rows to test on, tried in this order until both sides have clicked and unclicked rows."""
 VALIDATION_DAYS = 7.0
 VALIDATION_SHARE = 1 / 3
-"""At most this share of the time before the test: a short log has a short validation."""
-
-
-def find_test_start(data: TrainingSet, test_days: float | None) -> int:
-    """Where the test begins, in microseconds: `test_days` before the end of the last day, else by share of the rows.
-
-    Raises:
-        VitrineError: nothing would be left on one side, or one side has no click or nothing but clicks.
-    """
-    time, clicked = data.time, data.clicked
-    if test_days is not None:
-        start = int((time.max() // DAY + 1) * DAY - test_days * DAY)
-        for side, rows in (("before", time < start), ("after", time >= start)):
-            if not _both(clicked[rows]):
-                raise VitrineError(
-                    f"{rows.sum()} impressions {side} {np.datetime64(start, 'us')} and not both clicked and unclicked "
-                    "among them; choose another --test-days or bring a longer log"
-                )
-        return start
-    for share in SHARES:
-        start = int(np.quantile(time, 1 - share, method="higher"))
-        if _both(clicked[time < start]) and _both(clicked[time >= start]):
-            return start
-    raise VitrineError(
-        f"no moment of the log, from {np.datetime64(int(time.min()), 'us')} to {np.datetime64(int(time.max()), 'us')}, "
-        "has both clicked and unclicked impressions before and after it; choose --test-days or bring a longer log"
-    )
-
-
-def find_validation_start(data: TrainingSet, start: int) -> int:
-    """Where the validation days begin, in microseconds: VALIDATION_DAYS before the test, fewer in a short log.
-
-    Args:
-        data: the joined log.
-        start: where the test begins.
-
-    Raises:
-        VitrineError: the days before the test cannot be parted so that both parts have both classes.
-    """
-    time, clicked = data.time, data.clicked
-    before = time[time < start]
-    by_days = start - int(min(VALIDATION_DAYS * DAY, VALIDATION_SHARE * (start - int(before.min()))))
-    by_rows = (int(np.quantile(before, 1 - share, method="higher")) for share in (1 / 4, 1 / 3, 1 / 2))
-    for moment in (by_days, *by_rows):
-        if _both(clicked[time < moment]) and _both(clicked[(time >= moment) & (time < start)]):
-            return moment
-    raise VitrineError(
-        f"the {len(before)} impressions before the test cannot be parted into training and validation with clicks and "
-        "rows without one in both; bring a longer log"
-    )
-
-
-def _both(clicked: NDArray[np.integer]) -> bool:
-    return len(clicked) > 0 and clicked.min() != clicked.max()
+"""Maximum length of the validation, as a share of the time before the test."""
 
 
 @dataclass(frozen=True)
 class RowSplit:
-    """Which rows of the log [n] do what."""
+    """The role of each row of a log [n]."""
 
     train: NDArray[np.bool_]
-    """Before the test [n]."""
-    judged: NDArray[np.bool_]
-    """Validation and test [n]."""
+    """Mask of the rows before the test [n]."""
+    scored: NDArray[np.bool_]
+    """Mask of the validation and test rows [n]."""
     validation: NDArray[np.bool_]
-    """[judged]; the others are the test."""
-    ladder: NDArray[np.int64]
-    """Which of the train rows the ladder is trained on, all before the validation."""
+    """Mask of the validation rows among the scored rows [scored]; the others are test rows."""
+    ablation: NDArray[np.int64]
+    """Positions among the train rows that the ablations are trained on, ascending; all lie before the validation."""
 
     @property
     def test(self) -> NDArray[np.bool_]:
-        """[n]."""
+        """Mask of the test rows [n]."""
         return ~self.train
 
 
-def split_rows(data: TrainingSet, validation: int, start: int, ladder_rows: int) -> RowSplit:
-    """Part a log at two moments (microseconds)."""
-    time = data.time
-    judged = time >= validation
-    early = np.flatnonzero(time[time < start] < validation)
-    chance = np.random.default_rng(0)
-    sample = early if len(early) <= ladder_rows else np.sort(chance.choice(early, ladder_rows, replace=False))
-    return RowSplit(time < start, judged, (time < start)[judged], sample)
+def find_test_start(data: TrainingSet, test_days: float | None) -> int:
+    """Return the first microsecond of the test.
+
+    Args:
+        data: the joined log.
+        test_days: length of the test in days, counted back from the end of the log's last day (UTC); None takes the
+            first of SHARES that leaves clicked and unclicked rows on both sides.
+
+    Raises:
+        InvalidInputError: a side would be empty, or have only clicked or only unclicked rows.
+    """
+    timestamp_us, clicked = data.timestamp_us, data.clicked
+    if test_days is not None:
+        start = int((timestamp_us.max() // DAY + 1) * DAY - test_days * DAY)
+        for side, rows in (("before", timestamp_us < start), ("after", timestamp_us >= start)):
+            if not _has_both_classes(clicked[rows]):
+                raise InvalidInputError(
+                    f"the {rows.sum()} impressions {side} {np.datetime64(start, 'us')} are not both clicked and "
+                    "unclicked; choose another --test-days or bring a longer log"
+                )
+        return start
+    for share in SHARES:
+        start = int(np.quantile(timestamp_us, 1 - share, method="higher"))
+        if _has_both_classes(clicked[timestamp_us < start]) and _has_both_classes(clicked[timestamp_us >= start]):
+            return start
+    first, last = (np.datetime64(int(each), "us") for each in (timestamp_us.min(), timestamp_us.max()))
+    raise InvalidInputError(
+        f"the log, from {first} to {last}, cannot be split so that both parts have clicked and unclicked impressions; "
+        "choose --test-days or bring a longer log"
+    )
+
+
+def find_validation_start(data: TrainingSet, test_start: int) -> int:
+    """Return the first microsecond of the validation: VALIDATION_DAYS before the test, fewer days in a short log.
+
+    Args:
+        data: the joined log.
+        test_start: first microsecond of the test.
+
+    Raises:
+        InvalidInputError: the rows before the test cannot be split so that both parts have clicked and unclicked rows.
+    """
+    timestamp_us, clicked = data.timestamp_us, data.clicked
+    before = timestamp_us[timestamp_us < test_start]
+    by_days = test_start - int(min(VALIDATION_DAYS * DAY, VALIDATION_SHARE * (test_start - int(before.min()))))
+    by_rows = (int(np.quantile(before, 1 - share, method="higher")) for share in (1 / 4, 1 / 3, 1 / 2))
+    for start in (by_days, *by_rows):
+        validation = (timestamp_us >= start) & (timestamp_us < test_start)
+        if _has_both_classes(clicked[timestamp_us < start]) and _has_both_classes(clicked[validation]):
+            return start
+    raise InvalidInputError(
+        f"the {len(before)} impressions before the test cannot be split into training and validation rows so that both "
+        "have clicked and unclicked impressions; bring a longer log"
+    )
+
+
+def split_rows(data: TrainingSet, validation_start: int, test_start: int, ablation_rows: int) -> RowSplit:
+    """Split a log by time.
+
+    Args:
+        data: the joined log.
+        validation_start: first microsecond of the validation.
+        test_start: first microsecond of the test.
+        ablation_rows: maximum number of ablation rows, sampled without replacement with a fixed seed.
+    """
+    timestamp_us = data.timestamp_us
+    train = timestamp_us < test_start
+    scored = timestamp_us >= validation_start
+    early = np.flatnonzero(timestamp_us[train] < validation_start)
+    if len(early) > ablation_rows:
+        early = np.sort(np.random.default_rng(0).choice(early, ablation_rows, replace=False))
+    return RowSplit(train, scored, train[scored], early)
+
+
+def _has_both_classes(clicked: NDArray[np.integer]) -> bool:
+    return len(clicked) > 0 and clicked.min() != clicked.max()

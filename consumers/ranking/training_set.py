@@ -1,4 +1,4 @@
-"""Impressions joined, correct in time, with every view of a feature service."""
+"""Impressions joined with every view of a feature service, each as of the impression's own time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from feature_repo.arrow.take import to_matrix
 from feature_repo.config import Settings
-from feature_repo.errors import VitrineError
+from feature_repo.errors import CorruptDataError, EncoderMismatchError, NotFoundError, VitrineError
 from feature_repo.schema import CLICKED, EVENT_TIMESTAMP, PRODUCT_ID, USER_ID
 
 Ints = NDArray[np.int64]
@@ -19,71 +19,72 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class JoinedView:
-    """One view as it held at each impression: versions once, and which of them."""
+    """One feature view joined to a log: each version stored once, and the version of each impression."""
 
     versions: pa.Table
-    """The view's features, each version once [versions]."""
-    since: Ints
-    """Event timestamp of each version, microseconds [versions]."""
-    row: Ints
-    """For each impression the row of `versions` that held [n], -1 where the view had nothing yet."""
+    """The view's features, one row for each distinct version [versions]."""
+    timestamp_us: Ints
+    """Event timestamp of each version, in microseconds since 1970 UTC [versions]."""
+    row_index: Ints
+    """For each impression, the row of `versions` that was valid at its time [n]; -1 where there was none."""
 
     def vectors(self, column: str) -> NDArray[np.float32]:
-        """A list column as float32 [versions, d], NaN rows where it is null.
+        """Return a list column as a float32 matrix [versions, width]; a null list gives a row of NaN.
 
         Raises:
-            VitrineError: the lists have different lengths.
+            CorruptDataError: the lists have different lengths.
         """
         try:
             return to_matrix(self.versions.column(column))
         except VitrineError as error:
-            raise VitrineError(f"column {column}: {error}") from error
+            raise CorruptDataError(f"column {column}: {error}") from error
 
     def numbers(self, column: str) -> NDArray[np.float32]:
-        """A numeric or boolean column at each impression, float32 [n], NaN where there is none."""
+        """Return a numeric or boolean column for each impression, float32 [n]; NaN for null and for no version."""
         values = self.versions.column(column).cast(pa.float32()).to_numpy()
-        return gather_rows(values, self.row)
+        return gather_rows(values, self.row_index)
 
     def strings(self, column: str) -> pa.ChunkedArray:
-        """A string column at each impression [n], null where there is none."""
-        return self.versions.column(column).take(pa.array(self.row, mask=self.row < 0))
+        """Return a string column for each impression [n]; null for null and for no version."""
+        return self.versions.column(column).take(pa.array(self.row_index, mask=self.row_index < 0))
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """A log of impressions in time order and the views joined to it."""
+    """A log of impressions, sorted by time, and the views joined to it."""
 
     impressions: pa.Table
-    """`schema.IMPRESSIONS` and the log's context columns, sorted by event timestamp [n]."""
+    """The columns of `schema.IMPRESSIONS` and the log's context columns, sorted by event timestamp [n]."""
     views: Mapping[str, JoinedView]
+    """View name to the joined view."""
 
     @cached_property
     def user(self) -> Ints:
-        """User codes [n], in order of first appearance, so that later rows never change them."""
+        """User codes [n], numbered from 0 by first appearance, so that later rows do not change earlier codes."""
         return encode_values(self.impressions.column(USER_ID))
 
     @cached_property
     def product(self) -> Ints:
-        """Product codes [n], in order of first appearance."""
+        """Product codes [n], numbered from 0 by first appearance."""
         return encode_values(self.impressions.column(PRODUCT_ID))
 
     @cached_property
-    def time(self) -> Ints:
-        """Event timestamps in microseconds since 1970 UTC [n]."""
+    def timestamp_us(self) -> Ints:
+        """Event timestamps in microseconds since 1970 UTC [n], ascending."""
         return self.impressions.column(EVENT_TIMESTAMP).cast(pa.int64()).to_numpy()
 
     @cached_property
     def clicked(self) -> NDArray[np.int8]:
-        """0/1 [n]."""
+        """1 for a clicked impression, else 0 [n]."""
         return self.impressions.column(CLICKED).to_numpy()
 
     def with_views(self, views: Mapping[str, JoinedView]) -> "TrainingSet":
-        """The same log with other views."""
+        """Return the same log with other views."""
         return replace(self, views=views)
 
 
 def encode_values(column: pa.ChunkedArray | pa.Array) -> Ints:
-    """Codes of a column's values from 0, in order of first appearance, -1 for null [n]."""
+    """Return an integer code for each value [n]: from 0 by first appearance, -1 for null."""
     encoded = pc.dictionary_encode(column)
     chunks = encoded.chunks if isinstance(encoded, pa.ChunkedArray) else [encoded]
     if len(chunks) > 1:
@@ -92,21 +93,25 @@ def encode_values(column: pa.ChunkedArray | pa.Array) -> Ints:
     return indices.fill_null(-1).to_numpy().astype(np.int64)
 
 
-def gather_rows(values: NDArray[np.float32], row: Ints) -> NDArray[np.float32]:
-    """`values[row]`, NaN where `row` is -1 [n, ...]."""
-    return np.concatenate([values, np.full((1, *values.shape[1:]), np.nan, np.float32)])[row]
+def gather_rows(values: NDArray[np.float32], row_index: Ints) -> NDArray[np.float32]:
+    """Return `values[row_index]` [n, ...], with NaN where `row_index` is -1."""
+    return np.concatenate([values, np.full((1, *values.shape[1:]), np.nan, np.float32)])[row_index]
 
 
 def join_views(settings: Settings, service: str, impressions: pa.Table) -> TrainingSet:
     """Join impressions, as of their own time, with every view of a feature service, through Feast.
 
+    On-demand views are left out: their features are computed from the log and the joined views, because the placebo
+    has to compute them again.
+
     Args:
         settings: the deployment.
         service: name of the feature service.
-        impressions: the checked log; its rows are all kept, sorted by time.
+        impressions: the checked log, in any order. Every row is kept; the result is sorted by event timestamp.
 
     Raises:
-        VitrineError: there is no such service, or its views hold vectors of several encoder versions.
+        NotFoundError: the feature service does not exist.
+        EncoderMismatchError: the joined views hold vectors of several encoder versions.
     """
     from feast.errors import FeatureServiceNotFoundException
 
@@ -117,40 +122,39 @@ def join_views(settings: Settings, service: str, impressions: pa.Table) -> Train
         features = store.get_feature_service(service)
     except FeatureServiceNotFoundException as error:
         known = ", ".join(sorted(each.name for each in store.list_feature_services())) or "none; run `feast apply`"
-        raise VitrineError(f"no feature service `{service}`; there are: {known}") from error
+        raise NotFoundError(f"no feature service `{service}`; there are: {known}") from error
     impressions = impressions.sort_by(EVENT_TIMESTAMP)
     keys = impressions.select([USER_ID, PRODUCT_ID, EVENT_TIMESTAMP]).to_pandas()
-    # What is computed on demand is computed here of the log itself, for the placebo has to compute it again.
     on_demand = {view.name for view in store.list_on_demand_feature_views()}
-    plain = [each for each in features.feature_view_projections if each.name not in on_demand]
-    names = [f"{each.name_to_use()}:{feature.name}" for each in plain for feature in each.features]
+    stored = [each for each in features.feature_view_projections if each.name not in on_demand]
+    names = [f"{each.name_to_use()}:{feature.name}" for each in stored for feature in each.features]
     job = store.get_historical_features(keys, names, full_feature_names=True)
     views = {}
     for name, matched in job.to_normalised().views.items():
-        plain = [column.removeprefix(f"{name}__") for column in matched.versions.column_names]
-        since = matched.event_timestamp.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
-        views[name] = JoinedView(matched.versions.rename_columns(plain), since, matched.row_index)
+        columns = [column.removeprefix(f"{name}__") for column in matched.versions.column_names]
+        timestamp_us = matched.event_timestamp.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
+        views[name] = JoinedView(matched.versions.rename_columns(columns), timestamp_us, matched.row_index)
     data = TrainingSet(impressions, views)
     check_encoder_version(data)
     return data
 
 
 def check_encoder_version(data: TrainingSet) -> str | None:
-    """The one encoder version of all joined views, None where none has vectors.
+    """Return the one encoder version of all joined views, or None where no view has vectors.
 
     Raises:
-        VitrineError: there are two; their vectors cannot be compared.
+        EncoderMismatchError: there are several; their vectors cannot be compared.
     """
-    found = {
+    views_by_version = {
         version: name
         for name, view in data.views.items()
         if "encoder_version" in view.versions.column_names
         for version in pc.unique(pc.drop_null(view.versions.column("encoder_version"))).to_pylist()
     }
-    if len(found) > 1:
-        versions = " and ".join(f"{version} (in {name})" for version, name in sorted(found.items()))
-        raise VitrineError(
+    if len(views_by_version) > 1:
+        versions = " and ".join(f"{version} (in {name})" for version, name in sorted(views_by_version.items()))
+        raise EncoderMismatchError(
             f"vectors of two encoder versions in one training set: {versions}; "
             "run `produce embeddings` and `produce tags` with one encoder over the whole catalogue"
         )
-    return next(iter(found), None)
+    return next(iter(views_by_version), None)

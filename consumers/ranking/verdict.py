@@ -1,13 +1,13 @@
-"""Keep, drop or not proven: one rule for every group, applied to the validation days, corrected for how many there are.
+"""Keep, drop or not proven: one rule for every group, applied to the validation days, corrected for their number.
 
-    keep         the group lifts the baseline, and lifts it by more than the same group of swapped content does: both
-                 at LEVEL, where a group's p is the larger of its two and Holm's step-down corrects for the groups
-    drop         it is shown to be worth less than WORTH: the upper ends of its lift over the placebo and of what it
-                 adds to all the others, at LEVEL divided by the number of groups, lie below it
+    keep         the group lifts the baseline, and lifts it more than the same group with permuted content does. Both
+                 hold at LEVEL: a group's p is the larger of its two, and Holm's step-down corrects for all groups.
+    drop         the group is shown to be worth less than MIN_WORTH: the upper bounds of its lift over the placebo and
+                 of what it adds to all other groups, at LEVEL divided by the number of groups, lie below MIN_WORTH
     not proven   neither
 
-A p is that of the difference over its bootstrap standard error, one-sided, users and products drawn. The rule and its
-two constants were fixed before any test day of a shop of seed 0 to 4 was scored by them.
+A p is one-sided: the difference divided by its bootstrap standard error, users and products drawn. The rule and its
+two constants were fixed before any test day of the shops of seeds 0 to 4 was scored.
 """
 
 from collections.abc import Mapping
@@ -20,9 +20,9 @@ from scipy.stats import norm
 KEEP, DROP, NOT_PROVEN = "keep", "drop", "not proven"
 LEVEL = 0.05
 MIN_WORTH = 0.0005
-"""AUC below which no team would carry a group of features."""
+"""AUC below which maintaining a group of features is not worthwhile."""
 RULE = (
-    f"keep: lifts the baseline, and more than the same group with swapped content, Holm-corrected p < {LEVEL}; "
+    f"keep: lifts the baseline, and more than the same group with permuted content, Holm-corrected p < {LEVEL}; "
     f"drop: shown to be worth less than {MIN_WORTH:+.4f} AUC over the placebo and beside the other groups; "
     "else not proven"
 )
@@ -35,35 +35,39 @@ class Evidence:
     """Differences in AUC on the validation days, each [1 + replicates]: the value, then its bootstrap replicates."""
 
     added: Floats
-    """The baseline with the group, less the baseline."""
+    """The baseline with the group, minus the baseline."""
     over_placebo: Floats | None
-    """The baseline with the group, less the baseline with the group of swapped content; None where none can be."""
+    """The baseline with the group, minus the baseline with the group of permuted content; None without a placebo."""
     removed: Floats
-    """All groups, less all but this one."""
+    """All groups, minus all groups but this one."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the rule says of one group."""
+    """The rule's verdict on one group."""
 
     verdict: str
+    """KEEP, DROP or NOT_PROVEN."""
     p: float
     """Corrected for the number of groups."""
 
 
 def decide_verdicts(evidence: Mapping[str, Evidence]) -> dict[str, Verdict]:
-    """Apply the rule to every group."""
-    tried = {name: max(_p_above(each, 0) for each in _shown(e)) for name, e in evidence.items()}
-    corrected = holm_correction(tried)
+    """Apply the rule to every group, by name. Undefined evidence (NaN) gives NOT_PROVEN."""
+    p = {name: max(_p_above(each, 0) for each in _lower_tests(e)) for name, e in evidence.items()}
+    corrected = holm_correction(p)
     share = LEVEL / max(len(evidence), 1)
     return {
-        name: Verdict(_decide(corrected[name], [upper_bound(each, share) for each in _bounds(e)]), corrected[name])
+        name: Verdict(_decide(corrected[name], [upper_bound(each, share) for each in _upper_tests(e)]), corrected[name])
         for name, e in evidence.items()
     }
 
 
 def holm_correction(p: Mapping[str, float]) -> dict[str, float]:
-    """Holm's step-down correction (Holm 1979): the k-th smallest of m times m - k + 1, no less than those before."""
+    """Correct p values for their number by Holm's step-down method (Holm 1979).
+
+    The k-th smallest of m values is multiplied by m - k + 1, is at most 1, and is at least the corrected value before.
+    """
     corrected: dict[str, float] = {}
     floor = 0.0
     for rank, name in enumerate(sorted(p, key=lambda name: p[name])):
@@ -73,7 +77,7 @@ def holm_correction(p: Mapping[str, float]) -> dict[str, float]:
 
 
 def upper_bound(difference: Floats, level: float) -> float:
-    """One-sided upper bound of a difference [1 + replicates] at `level`."""
+    """Return the one-sided upper bound of a difference [1 + replicates] at `level`, by the normal approximation."""
     return float(difference[0] + norm.ppf(1 - level) * difference[1:].std(ddof=1))
 
 
@@ -87,11 +91,13 @@ def _p_above(difference: Floats, value: float) -> float:
     return float(norm.sf((difference[0] - value) / error))
 
 
-def _shown(evidence: Evidence) -> list[Floats]:
+def _lower_tests(evidence: Evidence) -> list[Floats]:
+    """The differences that must be above zero for KEEP."""
     return [evidence.added] if evidence.over_placebo is None else [evidence.added, evidence.over_placebo]
 
 
-def _bounds(evidence: Evidence) -> list[Floats]:
+def _upper_tests(evidence: Evidence) -> list[Floats]:
+    """The differences that must be below MIN_WORTH for DROP."""
     return [evidence.added if evidence.over_placebo is None else evidence.over_placebo, evidence.removed]
 
 

@@ -79,7 +79,7 @@ def measure(
         replicates: of the bootstrap over users.
         progress: told of each ranker trained.
     """
-    test = data.time >= find_test_start(data, test_days)
+    test = data.timestamp_us >= find_test_start(data, test_days)
     base = lightgbm_ranker.bin_features(compute_baseline(data), data.clicked, ~test, test)
     drawn = draw_weights(data, test, replicates, 0)
 
@@ -117,10 +117,10 @@ def _interest_cosine(
     data: TrainingSet, view: JoinedView, vectors: NDArray[np.float32], storage: str
 ) -> NDArray[np.float32]:
     """Cosine of each row's stored vector to its user's stored interest, which is the mean of exact ones [n]."""
-    clicks = index_clicks(data.user, data.time, data.clicked)
-    row = np.where(np.append(~np.isnan(vectors[:, 0]), False)[view.row], view.row, -1)
+    clicks = index_clicks(data.user, data.timestamp_us, data.clicked)
+    row = np.where(np.append(~np.isnan(vectors[:, 0]), False)[view.row_index], view.row_index, -1)
     nothing = [np.full((len(clicks.rows), len(labels)), np.nan, np.float32) for labels in (CHILD_AGES, CHILD_GENDERS)]
-    click = Clicks(gather_rows(vectors, row[clicks.rows]), *nothing, data.time[clicks.rows])
+    click = Clicks(gather_rows(vectors, row[clicks.rows]), *nothing, data.timestamp_us[clicks.rows])
     starts = np.searchsorted(data.user[clicks.rows], np.arange(int(data.user.max()) + 2))
     means = _stored(compute_interest_histories(click, starts).vector, storage)
     last = np.where(clicks.before > 0, clicks.end - 1, -1)

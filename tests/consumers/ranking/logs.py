@@ -1,4 +1,4 @@
-"""A small log whose joins are already made, for what comes after the join."""
+"""A small joined log, for tests of what follows the join."""
 
 import numpy as np
 import pyarrow as pa
@@ -14,15 +14,15 @@ DAY = 86_400_000_000
 
 
 def small_log(rows: int = 3000, users: int = 40, products: int = 60, days: int = 20, seed: int = 0) -> TrainingSet:
-    """A log in which users click what is close to their taste, with rows of equal time, missing views and vectors."""
-    chance = np.random.default_rng(seed)
-    user = chance.integers(0, users, rows)
-    product = chance.integers(0, products, rows)
-    time = np.sort(START + chance.integers(0, days * 24 * 60, rows) * 60_000_000)
-    vectors = chance.normal(size=(products, 8)).astype(np.float32)
+    """A log in which users click products close to their taste, with equal timestamps, missing versions and vectors."""
+    generator = np.random.default_rng(seed)
+    user = generator.integers(0, users, rows)
+    product = generator.integers(0, products, rows)
+    time = np.sort(START + generator.integers(0, days * 24 * 60, rows) * 60_000_000)
+    vectors = generator.normal(size=(products, 8)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    taste = chance.normal(size=(users, 8))
-    clicked = chance.random(rows) < 1 / (1 + np.exp(1.5 - 2 * np.einsum("ij,ij->i", taste[user], vectors[product])))
+    taste = generator.normal(size=(users, 8))
+    clicked = generator.random(rows) < 1 / (1 + np.exp(1.5 - 2 * np.einsum("ij,ij->i", taste[user], vectors[product])))
     impressions = pa.table(
         {
             "impression_id": [f"i{i}" for i in range(rows)],
@@ -31,13 +31,13 @@ def small_log(rows: int = 3000, users: int = 40, products: int = 60, days: int =
             "event_timestamp": pa.array(time, TIMESTAMP),
             "clicked": pa.array(clicked.astype(np.int8)),
             "child_age_months": pa.array(
-                chance.uniform(0, 90, rows).astype(np.float32), mask=chance.random(rows) < 0.4
+                generator.uniform(0, 90, rows).astype(np.float32), mask=generator.random(rows) < 0.4
             ),
-            "child_gender": pa.array(chance.choice(["boy", "girl"], rows), mask=chance.random(rows) < 0.4),
+            "child_gender": pa.array(generator.choice(["boy", "girl"], rows), mask=generator.random(rows) < 0.4),
         }
     )
-    listed = START + chance.integers(-5, days - 3, products) * DAY
-    no_image = chance.random(products) < 0.1
+    listed = START + generator.integers(-5, days - 3, products) * DAY
+    no_image = generator.random(products) < 0.1
     lists = pa.array(list(vectors), pa.list_(pa.float32()))
     image = pa.array([None if gone else v for gone, v in zip(no_image, vectors, strict=True)], pa.list_(pa.float32()))
     views = {
@@ -45,7 +45,7 @@ def small_log(rows: int = 3000, users: int = 40, products: int = 60, days: int =
             {
                 "category": [f"baby>c{i % 5}" for i in range(products)],
                 "brand": [None if i % 7 == 0 else f"b{i % 4}" for i in range(products)],
-                "price": chance.uniform(5, 300, products),
+                "price": generator.uniform(5, 300, products),
             }
         ),
         "product_embedding": pa.table(
@@ -62,14 +62,14 @@ def small_log(rows: int = 3000, users: int = 40, products: int = 60, days: int =
             {
                 "child_age": [CHILD_AGES[i % 5] for i in range(products)],
                 "category": [f"baby>c{i % 5}" for i in range(products)],
-                "category_probability": pa.array(chance.random(products).astype(np.float32)),
-                "child_age_distribution": _distributions(chance, products, len(CHILD_AGES)),
-                "child_gender_distribution": _distributions(chance, products, len(CHILD_GENDERS)),
+                "category_probability": pa.array(generator.random(products).astype(np.float32)),
+                "child_age_distribution": _distributions(generator, products, len(CHILD_AGES)),
+                "child_gender_distribution": _distributions(generator, products, len(CHILD_GENDERS)),
                 "encoder_version": ["small@0"] * products,
             }
         ),
     }
-    codes = chance.integers(0, 4, (products, 2)).astype(np.int32)
+    codes = generator.integers(0, 4, (products, 2)).astype(np.int32)
     views["product_codes"] = pa.table(
         {
             "codes": pa.array([None if i % 9 == 0 else pair for i, pair in enumerate(codes)], pa.list_(pa.int32())),
@@ -78,10 +78,12 @@ def small_log(rows: int = 3000, users: int = 40, products: int = 60, days: int =
     )
     row = np.where(listed[product] <= time, product, -1)
     joined = {name: JoinedView(versions, listed, row) for name, versions in views.items()}
-    return TrainingSet(impressions, joined | {"product_neighbours": _neighbours(chance, listed, product, time, days)})
+    return TrainingSet(
+        impressions, joined | {"product_neighbours": _neighbours(generator, listed, product, time, days)}
+    )
 
 
-def measured(
+def measure_small_lift(
     data: TrainingSet,
     *,
     days: float,
@@ -90,38 +92,41 @@ def measured(
     replicates: int = 20,
     ranker: str = "lightgbm",
 ) -> LiftResult:
-    """What `consume lift` makes of a log that is joined already."""
+    """The result of `consume lift` for a joined log."""
     return measure_joined_lift(
         data,
         None,
         test_days=days,
-        plan=TrainingPlan(seeds=seeds, permutations=permutations, ladder_rows=10_000, ranker=ranker),
+        plan=TrainingPlan(seeds=seeds, permutations=permutations, ablation_rows=10_000, ranker=ranker),
         replicates=replicates,
-        counted={"unmatched": 0, "refused": 0},
+        counts={"unmatched": 0, "refused": 0},
         progress=lambda *_: None,
     )
 
 
-def cut(data: TrainingSet, rows: int) -> TrainingSet:
-    """The log as it was after its first `rows` rows."""
+def truncate(data: TrainingSet, rows: int) -> TrainingSet:
+    """The first `rows` rows of the log."""
     return TrainingSet(
         data.impressions.slice(0, rows),
-        {name: JoinedView(view.versions, view.since, view.row[:rows]) for name, view in data.views.items()},
+        {
+            name: JoinedView(view.versions, view.timestamp_us, view.row_index[:rows])
+            for name, view in data.views.items()
+        },
     )
 
 
 def _neighbours(
-    chance: np.random.Generator, listed: np.ndarray, product: np.ndarray, time: np.ndarray, days: int
+    generator: np.random.Generator, listed: np.ndarray, product: np.ndarray, time: np.ndarray, days: int
 ) -> JoinedView:
-    """A version of every product for every day on which it was listed."""
+    """A version of every listed product for every day."""
     day, of = (each.ravel() for each in np.meshgrid(np.arange(days), np.arange(len(listed)), indexing="ij"))
     there = START + day * DAY >= listed[of]
     day, of = day[there], of[there]
     place = np.full((days, len(listed)), -1)
     place[day, of] = np.arange(len(day))
-    columns = {name: pa.array(chance.random(len(day)).astype(np.float32)) for name in NEIGHBOURS}
+    columns = {name: pa.array(generator.random(len(day)).astype(np.float32)) for name in NEIGHBOURS}
     return JoinedView(pa.table(columns), START + day * DAY, place[(time - START) // DAY, product])
 
 
-def _distributions(chance: np.random.Generator, rows: int, width: int) -> pa.Array:
-    return pa.array(list(chance.dirichlet(np.ones(width), rows).astype(np.float32)), pa.list_(pa.float32()))
+def _distributions(generator: np.random.Generator, rows: int, width: int) -> pa.Array:
+    return pa.array(list(generator.dirichlet(np.ones(width), rows).astype(np.float32)), pa.list_(pa.float32()))

@@ -20,7 +20,7 @@ def slow(base: np.ndarray, other: np.ndarray, clicked: np.ndarray) -> tuple[floa
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 1)), min_size=1, max_size=30))
-def test_the_interval_is_that_of_every_pair_of_rows(rows: list[tuple[int, int, int]]) -> None:
+def test_delong_equals_the_variance_over_all_pairs_of_rows(rows: list[tuple[int, int, int]]) -> None:
     base, other, clicked = (np.array(column, float) for column in zip(*rows, strict=True))
     found = bootstrap.delong_interval(base, other, clicked.astype(int))
     if min(clicked.sum(), len(clicked) - clicked.sum()) < 2:
@@ -32,10 +32,10 @@ def test_the_interval_is_that_of_every_pair_of_rows(rows: list[tuple[int, int, i
     assert found.ci95 == pytest.approx((lift - half, lift + half))
 
 
-def test_rows_said_twice_make_it_surer_though_nothing_was_learnt() -> None:
-    chance = np.random.default_rng(0)
-    clicked = chance.integers(0, 2, 200)
-    base, other = chance.random(200), chance.random(200) + 0.3 * clicked
+def test_delong_narrows_when_rows_are_duplicated() -> None:
+    generator = np.random.default_rng(0)
+    clicked = generator.integers(0, 2, 200)
+    base, other = generator.random(200), generator.random(200) + 0.3 * clicked
     once, twice = (bootstrap.delong_interval(*(np.tile(a, k) for a in (base, other, clicked))) for k in (1, 2))
     width = [found.ci95[1] - found.ci95[0] for found in (once, twice)]
     assert width[1] < 0.75 * width[0]

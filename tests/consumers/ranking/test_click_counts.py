@@ -12,7 +12,7 @@ def arrays(log: list[tuple[int, int, int]]) -> tuple[np.ndarray, np.ndarray, np.
 
 
 @given(logs)
-def test_counts_what_the_same_key_had_strictly_before_each_row(log: list) -> None:
+def test_count_before_counts_earlier_rows_of_the_same_key(log: list) -> None:
     key, time, clicked = arrays(log)
     shown, clicks = click_counts.count_before(key, time, clicked)
     for row in range(len(log)):
@@ -21,7 +21,7 @@ def test_counts_what_the_same_key_had_strictly_before_each_row(log: list) -> Non
 
 
 @given(logs, st.integers(1, 5))
-def test_the_window_holds_the_last_clicks_strictly_before_newest_first(log: list, length: int) -> None:
+def test_the_window_has_the_last_earlier_clicks_newest_first(log: list, length: int) -> None:
     user, time, clicked = arrays(log)
     clicks = click_counts.index_clicks(user, time, clicked)
     window = clicks.window(np.arange(len(log)), length)
@@ -32,7 +32,7 @@ def test_the_window_holds_the_last_clicks_strictly_before_newest_first(log: list
 
 
 @given(logs)
-def test_days_since_click_are_counted_from_the_last_one_before(log: list) -> None:
+def test_days_since_click_count_from_the_last_earlier_click(log: list) -> None:
     user, time, clicked = arrays(log)
     time = time * click_counts.MICROSECONDS_A_DAY
     days = click_counts.compute_days_since_click(click_counts.index_clicks(user, time, clicked), time)
@@ -44,6 +44,6 @@ def test_days_since_click_are_counted_from_the_last_one_before(log: list) -> Non
             assert np.isnan(days[row])
 
 
-def test_a_smoothed_rate_moves_from_the_prior_to_what_was_seen() -> None:
+def test_a_smoothed_rate_moves_from_the_prior_to_the_observed_rate() -> None:
     shown, clicks = np.array([0, 20, 2_000_000]), np.array([0, 10, 1_000_000])
     assert np.allclose(click_counts.smooth_rate(shown, clicks, np.full(3, 0.1), 20), [0.1, 0.3, 0.5], atol=1e-4)

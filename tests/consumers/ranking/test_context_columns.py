@@ -1,4 +1,4 @@
-"""What rankers make of the further columns of a log, and what they say of those that they can make nothing of."""
+"""Features made of a log's context columns, and the columns of which none can be made."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,12 +12,12 @@ from rich.console import Console
 from consumers.ranking import lightgbm_ranker, report
 from consumers.ranking.baseline_features import compute_baseline, list_unused_columns
 from consumers.ranking.training_set import TrainingSet
-from tests.consumers.ranking.logs import DAY, START, measured, small_log
+from tests.consumers.ranking.logs import DAY, START, measure_small_lift, small_log
 
-MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
+TIMESTAMP = datetime(2026, 1, 1, tzinfo=UTC)
 UNUSABLE = {
-    "timestamp": pa.scalar(MOMENT),
-    "date": pa.scalar(MOMENT.date()),
+    "timestamp": pa.scalar(TIMESTAMP),
+    "date": pa.scalar(TIMESTAMP.date()),
     "list": pa.scalar([1.0, 2.0]),
     "struct": pa.scalar({"x": 1}),
     "bytes": pa.scalar(b"x"),
@@ -44,9 +44,9 @@ def with_columns(data: TrainingSet, **columns: pa.Array | pa.Scalar) -> Training
     ],
     ids=lambda values: str(values.type),
 )
-def test_numbers_are_features_as_they_are_and_nulls_are_missing(values: pa.Array) -> None:
+def test_numeric_columns_become_features_and_nulls_become_nan(values: pa.Array) -> None:
     data = small_log(rows=300)
-    (added,) = added_features(data, x=pa.chunked_array([values] * 100))
+    (added,) = list_added_features(data, x=pa.chunked_array([values] * 100))
     assert added.dtype == np.float32
     assert np.isnan(added[2::3]).all()
     assert (added[0::3] > added[1::3]).all()
@@ -55,14 +55,14 @@ def test_numbers_are_features_as_they_are_and_nulls_are_missing(values: pa.Array
 @pytest.mark.parametrize(
     "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())], ids=str
 )
-def test_texts_are_categories_in_the_order_in_which_they_appear(kind: pa.DataType) -> None:
+def test_text_columns_become_categories_numbered_by_first_appearance(kind: pa.DataType) -> None:
     data = small_log(rows=300)
-    (added,) = added_features(data, x=pa.chunked_array([pa.array(["banner", None, "app"]).cast(kind)] * 100))
+    (added,) = list_added_features(data, x=pa.chunked_array([pa.array(["banner", None, "app"]).cast(kind)] * 100))
     assert added.dtype == np.int32
     assert added[:6].tolist() == [0, -1, 1, 0, -1, 1]
 
 
-def added_features(data: TrainingSet, **columns: pa.Array) -> list[np.ndarray]:
+def list_added_features(data: TrainingSet, **columns: pa.Array) -> list[np.ndarray]:
     before, after = compute_baseline(data), compute_baseline(with_columns(data, **columns))
     assert list_unused_columns(with_columns(data, **columns)) == []
     for name, values in before.items():
@@ -70,21 +70,21 @@ def added_features(data: TrainingSet, **columns: pa.Array) -> list[np.ndarray]:
     return [values for name, values in after.items() if name not in before]
 
 
-def test_a_column_called_like_one_of_our_features_displaces_none() -> None:
+def test_a_column_with_the_name_of_a_feature_does_not_replace_it() -> None:
     data = small_log(rows=300)
     columns = {name: pa.array(np.arange(300.0)) for name in ("price", "hour", "product_clicks", "has_image")}
-    assert len(added_features(data, **columns)) == 4
+    assert len(list_added_features(data, **columns)) == 4
 
 
-def test_a_column_may_be_called_by_any_characters() -> None:
+def test_a_column_name_can_have_any_characters() -> None:
     data = with_columns(small_log(), **{'a "b", {c}: [d]': pa.scalar(1.0), "位置": pa.scalar("x")})
-    early = data.time < START + 15 * DAY
+    early = data.timestamp_us < START + 15 * DAY
     assert np.isfinite(
         lightgbm_ranker.fit_and_score(compute_baseline(data), data.clicked, early, ~early, seeds=[0])
     ).all()
 
 
-def test_what_holds_neither_numbers_nor_text_is_named_with_its_type() -> None:
+def test_columns_that_are_neither_numbers_nor_text_are_listed_with_their_type() -> None:
     data = with_columns(small_log(rows=300), position=pa.scalar(1), **UNUSABLE)
     assert compute_baseline(data).keys() == compute_baseline(with_columns(small_log(rows=300), p=pa.scalar(1))).keys()
     assert list_unused_columns(data) == [
@@ -97,15 +97,15 @@ def test_what_holds_neither_numbers_nor_text_is_named_with_its_type() -> None:
     ]
 
 
-def test_the_terminal_and_the_report_name_what_was_not_used(tmp_path: Path) -> None:
+def test_terminal_and_report_name_the_unused_columns(tmp_path: Path) -> None:
     data = with_columns(small_log(), **UNUSABLE)
-    run = measured(data, days=5)
-    said = "Not used, for they hold neither numbers nor text: timestamp (timestamp[us, tz=UTC]), date (date32[day])"
+    run = measure_small_lift(data, days=5)
+    note = "Not used, because they hold neither numbers nor text: timestamp (timestamp[us, tz=UTC]), date (date32[day])"
     terminal = Console(width=250)
-    with terminal.capture() as written:
+    with terminal.capture() as output:
         terminal.print(report.to_table(run))
-    assert said in " ".join(written.get().split())
+    assert note in " ".join(output.get().split())
     report.write_report(run, tmp_path / "report.html")
-    assert said in (tmp_path / "report.html").read_text()
+    assert note in (tmp_path / "report.html").read_text()
     report.write_report(replace(run, unused=()), tmp_path / "report.html")
     assert "Not used" not in (tmp_path / "report.html").read_text()

@@ -1,4 +1,4 @@
-"""What a group costs: each figure measured or said not to be, none made up."""
+"""Cost of a group: every figure is measured or None."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ VIEWS = ("product_embedding", "product_tags", "product_codes")
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """A shop of which vectors, tags and codes are online; neighbours are not."""
+    """A shop whose vectors, tags and codes are online; its neighbours are not."""
     made = world.deployment(tmp_path_factory.mktemp("shop"))
     world.write(world.small_shop(), made)
     feast = open_feature_store(made)
@@ -30,7 +30,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 def bytes_online(store: Settings, view: str, products: list[str]) -> float:
-    """Mean size of the rows that are there, each read by itself."""
+    """Mean size of the rows that exist, each read separately."""
     table = open_configured_table(store)
     assert table is not None
     keys = entity_keys.make_keys(entity_keys.make_prefix(store.project, view), [products])
@@ -39,7 +39,7 @@ def bytes_online(store: Settings, view: str, products: list[str]) -> float:
     return float(np.mean(sizes))
 
 
-def test_bytes_are_those_of_the_rows_of_every_view_that_is_fetched(store: Settings) -> None:
+def test_bytes_per_candidate_sum_the_rows_of_every_fetched_view(store: Settings) -> None:
     products = world.small_shop().products
     found = costs.measure_fetch_costs(store, products)
     assert found.keys() == {
@@ -54,31 +54,31 @@ def test_bytes_are_those_of_the_rows_of_every_view_that_is_fetched(store: Settin
         assert 0 < each.milliseconds < 1000
 
 
-def test_a_view_of_which_no_candidate_has_a_row_costs_nothing_that_is_known(store: Settings) -> None:
+def test_fetch_costs_are_empty_if_no_candidate_has_a_row(store: Settings) -> None:
     assert costs.measure_fetch_costs(store, ["nobody"]) == {}
     assert costs.measure_fetch_costs(store, []) == {}
 
 
-def test_without_an_online_store_nothing_is_known_of_fetching(tmp_path: Path, store: Settings) -> None:
+def test_fetch_costs_are_empty_without_an_online_store(tmp_path: Path, store: Settings) -> None:
     assert costs.measure_fetch_costs(world.deployment(tmp_path), ["p1"]) == {}
     (tmp_path / "feature_store.yaml").write_text("project: shop\noffline_store:\n  path: tables\n")
     assert costs.measure_fetch_costs(config.load(tmp_path / "feature_store.yaml"), ["p1"]) == {}
 
 
-def test_a_group_costs_all_the_steps_that_it_needs_and_no_others() -> None:
-    groups = ["tags", "affinity", "vectors", "codes", "neighbours", "of tomorrow"]
+def test_build_seconds_sum_the_steps_that_a_group_needs() -> None:
+    groups = ["tags", "affinity", "vectors", "codes", "neighbours", "unknown group"]
     found = {cost.group: cost.build_seconds for cost in costs.combine_costs(groups, {}, TIMINGS)}
     assert found == {
         "tags": 34.0,
         "affinity": 36.0,
         "vectors": 30.0,
-        "codes": None,  # not all of its steps were timed
+        "codes": None,  # not all steps were timed
         "neighbours": None,
-        "of tomorrow": None,
+        "unknown group": None,
     }
 
 
-def test_what_was_not_measured_is_null_and_never_nothing() -> None:
+def test_unmeasured_costs_are_null_not_zero() -> None:
     fetched = {("product_tags",): FetchCost(88, 1.5)}
     tags, vectors = costs.combine_costs(["tags", "vectors"], fetched, [])
     assert tags.as_json() == {
@@ -87,10 +87,10 @@ def test_what_was_not_measured_is_null_and_never_nothing() -> None:
         "fetch_500_ms": 1.5,
         "build_seconds": None,
     }
-    assert vectors == costs.unknown("vectors")
+    assert vectors == costs.GroupCost("vectors")
 
 
-def test_every_group_of_the_report_has_its_views_and_its_steps() -> None:
+def test_every_group_has_views_and_steps() -> None:
     assert costs.VIEWS.keys() == costs.STEPS.keys()
     online = {definitions.__dict__[name].name for name in definitions.__all__ if name.startswith("product_")}
     assert {view for views in costs.VIEWS.values() for view in views} <= online

@@ -15,7 +15,7 @@ from consumers.ranking.lift import OVER_PLACEBO
 from consumers.ranking.run import LiftResult
 from consumers.ranking.training_set import TrainingSet
 from feature_repo.errors import VitrineError
-from tests.consumers.ranking.logs import measured, small_log
+from tests.consumers.ranking.logs import measure_small_lift, small_log
 
 DATA = small_log(rows=6000, users=40)
 BASE = compute_baseline(DATA)
@@ -27,7 +27,7 @@ def scores(data: TrainingSet = DATA, seed: int = 0) -> np.ndarray:
     return din_ranker.fit_and_score(data, BASE, TRAIN, TEST, [seed])[0]
 
 
-def test_the_same_seed_gives_the_same_scores_beside_other_threads_too() -> None:
+def test_the_same_seed_gives_the_same_scores_with_several_threads() -> None:
     alone = [scores(seed=seed) for seed in (1, 2)]
     with ThreadPoolExecutor(2) as pool:
         together = list(pool.map(lambda seed: scores(seed=seed), (1, 2)))
@@ -35,23 +35,23 @@ def test_the_same_seed_gives_the_same_scores_beside_other_threads_too() -> None:
     assert (alone[0] != alone[1]).any()
 
 
-def test_it_learns_to_rank_and_its_probabilities_are_about_right() -> None:
+def test_din_learns_to_rank_and_is_roughly_calibrated() -> None:
     found = scores()
     assert roc_auc_score(DATA.clicked[TEST], found) > 0.58
     assert found.mean() == pytest.approx(DATA.clicked[TEST].mean(), abs=0.06)
 
 
-def test_a_click_does_not_reach_what_was_shown_before_it() -> None:
+def test_a_click_does_not_change_earlier_scores() -> None:
     clicked = DATA.clicked.copy()
     clicked[5500:] = 1 - clicked[5500:]
     log = DATA.impressions
     other = replace(DATA, impressions=log.set_column(log.column_names.index("clicked"), "clicked", pa.array(clicked)))
-    before = DATA.time[TEST] <= DATA.time[5500]
+    before = DATA.timestamp_us[TEST] <= DATA.timestamp_us[5500]
     np.testing.assert_array_equal(scores()[before], scores(other)[before])
     assert (scores()[~before] != scores(other)[~before]).any()
 
 
-def test_the_interest_is_the_sum_of_the_clicks_each_weighed_by_how_it_meets_the_candidate() -> None:
+def test_the_interest_is_the_attention_weighted_sum_of_the_clicks() -> None:
     torch.manual_seed(0)
     network = din_ranker.DeepInterestNetwork(3, 6, 0, 0)
     history = torch.tensor([[4, 2, -1], [-1, -1, -1]])
@@ -68,28 +68,26 @@ def test_the_interest_is_the_sum_of_the_clicks_each_weighed_by_how_it_meets_the_
 
 @pytest.fixture(scope="module")
 def run() -> LiftResult:
-    return measured(small_log(), days=5, permutations=2, ranker="both")
+    return measure_small_lift(small_log(), days=5, permutations=2, ranker="both")
 
 
-def test_both_rankers_stand_side_by_side_and_an_unknown_one_is_refused(run: LiftResult) -> None:
+def test_both_reports_both_rankers_and_an_unknown_ranker_is_an_error(run: LiftResult) -> None:
     for name in ("all features", "placebo", "all features over placebo"):
         assert {c.model for c in run.comparisons if (c.name, c.slice, c.metric) == (name, "all", "auc")} == set(KINDS)
-    alone = measured(small_log(), days=5, ranker="din")
+    alone = measure_small_lift(small_log(), days=5, ranker="din")
     lift = alone.find("all features")
     assert lift is not None
     assert lift.model == "din"
     with pytest.raises(VitrineError, match="no ranker `forest`; there are: lightgbm, din, both"):
-        measured(small_log(), days=5, ranker="forest")
+        measure_small_lift(small_log(), days=5, ranker="forest")
 
 
-def test_each_kind_of_ranker_is_held_against_a_placebo_of_its_own_of_the_same_permutations(
-    run: LiftResult, tmp_path: Path
-) -> None:
-    for scores in (run.scores.main, run.scores.beside):
+def test_each_kind_of_ranker_is_compared_with_its_own_placebo(run: LiftResult, tmp_path: Path) -> None:
+    for scores in (run.scores.main, run.scores.secondary):
         assert len(scores["placebo"]) == 2
         assert (scores["placebo"][0] != scores["placebo"][1]).any()
     found = {c.model: c for c in run.comparisons if c.name == OVER_PLACEBO and (c.slice, c.metric) == ("all", "auc")}
-    for kind, scores in zip(KINDS, (run.scores.main, run.scores.beside), strict=True):
+    for kind, scores in zip(KINDS, (run.scores.main, run.scores.secondary), strict=True):
         auc = {
             name: np.mean([roc_auc_score(run.clicked, each) for each in scores[name]])
             for name in ("all features", "placebo")

@@ -1,6 +1,6 @@
-"""Honesty of the whole way from a log through Feast to a ranker: mutations that must be found, and a truncation.
+"""Leakage tests of the whole path from a log through Feast to a ranker: mutations that must be found, and a truncation.
 
-A small shop whose products change their vectors, tags and codes; users see each product about once.
+The small shop's products change their vectors, tags and codes. Every user sees every product once.
 """
 
 import shutil
@@ -42,11 +42,11 @@ KEYS = {
 }
 
 
-def a_log() -> pa.Table:
-    """Every user sees every product once, some before it is listed; a few moments are shared."""
-    chance = np.random.default_rng(0)
+def make_log() -> pa.Table:
+    """A log in which every user sees every product once, some before it is listed, a tenth at midnight."""
+    generator = np.random.default_rng(0)
     user, product = (each.ravel() for each in np.meshgrid(np.arange(USERS), np.arange(PRODUCTS)))
-    minute = chance.integers(-2 * 24 * 60, DAYS * 24 * 60, len(user))
+    minute = generator.integers(-2 * 24 * 60, DAYS * 24 * 60, len(user))
     minute[::10] = minute[::10] // (24 * 60) * 24 * 60
     order = np.argsort(minute, kind="stable")
     table = pa.table(
@@ -55,13 +55,13 @@ def a_log() -> pa.Table:
             "user_id": [f"u{u}" for u in user[order]],
             "product_id": [f"p{p}" for p in product[order]],
             "event_timestamp": pa.array([world.LISTED + timedelta(minutes=int(m)) for m in minute[order]], TIMESTAMP),
-            "clicked": pa.array((chance.random(len(user)) < 0.3).astype(np.int8)),
+            "clicked": pa.array((generator.random(len(user)) < 0.3).astype(np.int8)),
         }
     )
     return table
 
 
-LOG = a_log()
+LOG = make_log()
 
 
 def save(log: pa.Table, file: Path) -> Path:
@@ -70,7 +70,7 @@ def save(log: pa.Table, file: Path) -> Path:
 
 
 def deployed(folder: Path, like: Settings | None = None) -> Settings:
-    """A deployment without rows, its definitions applied or taken from another one."""
+    """A deployment without rows. Its definitions are applied, or copied from another deployment."""
     made = world.deployment(folder)
     if like is None:
         open_feature_store(made).apply([getattr(definitions, name) for name in definitions.__all__])
@@ -80,14 +80,14 @@ def deployed(folder: Path, like: Settings | None = None) -> Settings:
 
 
 def follow(store: Settings, log: pa.Table) -> None:
-    """Make the tables that come of a log."""
+    """Write the tables that are computed from a log."""
     file = save(log, store.file.parent / "followed.parquet")
     make_interests(store, file, encoder_version=None, recompute=False, now=NOW, progress=lambda *_: None)
     make_neighbours(store, file, encoder_version=None, interval=5 * DAY, top_k=5, now=NOW, progress=lambda *_: None)
 
 
 def stock(store: Settings, log: pa.Table) -> None:
-    """Make the tables of every view, each product with three versions."""
+    """Write the tables of every view, with three versions of each product."""
     for version in range(3):
         since = world.LISTED + 20 * version * DAY
         changed = world.small_shop(seed=version, products=PRODUCTS)
@@ -109,12 +109,12 @@ def joined(store: Settings, folder: Path) -> TrainingSet:
     return read_and_join(store, save(LOG, folder / "log.parquet"), "ranking", NOW)[0]
 
 
-def point_in_time_faults(data: TrainingSet, shop: Settings) -> dict[str, int]:
-    """Of each view, how many impressions have another version than held at their time in the shop, the slow way."""
-    return {name: _faults(data, name, view, delta.read(shop.table(name))) for name, view in data.views.items()}
+def count_wrong_versions(data: TrainingSet, shop: Settings) -> dict[str, int]:
+    """Count, for each view, the impressions with another version than the shop had at their time, one by one."""
+    return {name: _count_wrong(data, name, view, delta.read(shop.table(name))) for name, view in data.views.items()}
 
 
-def _faults(data: TrainingSet, name: str, view: JoinedView, table: pa.Table) -> int:
+def _count_wrong(data: TrainingSet, name: str, view: JoinedView, table: pa.Table) -> int:
     rows = table.to_pylist()
     owned: dict[str, list[int]] = {}
     for place, row in enumerate(rows):
@@ -128,38 +128,37 @@ def _faults(data: TrainingSet, name: str, view: JoinedView, table: pa.Table) -> 
         versions = [Version((), rows[place]["event_timestamp"], rows[place]["created_timestamp"]) for place in mine]
         held = as_of(versions, (), shown["event_timestamp"])
         wanted = {column: rows[mine[held]][column] for column in compared} if held >= 0 else None
-        faults += (found[view.row[number]] if view.row[number] >= 0 else None) != wanted
+        faults += (found[view.row_index[number]] if view.row_index[number] >= 0 else None) != wanted
     return faults
 
 
-def test_every_impression_has_the_version_of_every_view_that_held_at_its_time(shop: Settings, tmp_path: Path) -> None:
+def test_every_impression_has_the_version_of_its_time_from_every_view(shop: Settings, tmp_path: Path) -> None:
     data = joined(shop, tmp_path)
     assert data.views.keys() == KEYS.keys()
-    assert point_in_time_faults(data, shop) == dict.fromkeys(KEYS, 0)
+    assert count_wrong_versions(data, shop) == dict.fromkeys(KEYS, 0)
     assert find_future_rows(data) == []
 
 
-def test_the_check_sees_every_view_whose_timestamps_are_a_day_later(shop: Settings, tmp_path: Path) -> None:
+def test_the_point_in_time_check_finds_views_shifted_by_a_day(shop: Settings, tmp_path: Path) -> None:
     late = deployed(tmp_path / "late", shop)
     for name in KEYS:
         table = delta.read(shop.table(name))
         moved = pc.add(table["event_timestamp"], pa.scalar(DAY)).cast(TIMESTAMP)
         place = table.column_names.index("event_timestamp")
         delta.append(late.table(name), table.set_column(place, "event_timestamp", moved))
-    assert min(point_in_time_faults(joined(late, tmp_path), shop).values()) > 0
+    assert min(count_wrong_versions(joined(late, tmp_path), shop).values()) > 0
 
 
-def test_a_join_that_takes_every_timestamp_for_a_day_earlier_is_named_by_all_its_views(
-    shop: Settings, tmp_path: Path
-) -> None:
+def test_find_future_rows_names_every_view_joined_a_day_too_early(shop: Settings, tmp_path: Path) -> None:
     data = joined(shop, tmp_path)
     views = {
-        name: JoinedView(view.versions, view.since + 86_400_000_000, view.row) for name, view in data.views.items()
+        name: JoinedView(view.versions, view.timestamp_us + 86_400_000_000, view.row_index)
+        for name, view in data.views.items()
     }
     assert KEYS.keys() <= {leak.feature for leak in find_future_rows(data.with_views(views))}
 
 
-def test_tomorrows_clicks_in_the_interests_end_the_command_with_1_and_the_features_name(
+def test_future_clicks_in_the_interests_end_the_command_with_1_and_name_the_feature(
     shop: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     yesterday = pc.subtract(LOG["event_timestamp"], pa.scalar(DAY)).cast(TIMESTAMP)
@@ -171,14 +170,14 @@ def test_tomorrows_clicks_in_the_interests_end_the_command_with_1_and_the_featur
     monkeypatch.setattr(sys, "argv", line.split())
     with pytest.raises(SystemExit) as ended:
         console.run_command_line(cli.app)
-    said = capsys.readouterr().err.splitlines()[-1]
+    message = capsys.readouterr().err.splitlines()[-1]
     assert ended.value.code == 1
-    assert said.startswith("error: user_interest.recent_products leaks: alone it ranks clicks at an AUC of 1.000")
+    assert message.startswith("error: user_interest.recent_products leaks: alone it ranks clicks at an AUC of 1.000")
     assert not figures.exists()
 
 
 def ranked(store: Settings, log: pa.Table) -> pd.DataFrame:
-    """Everything that Feast gives of a log, what is computed on demand too, the history brought with the request."""
+    """All features that Feast returns for a log, on-demand features included; requests carry the history."""
     feast = open_feature_store(store)
     keys = log.select(["user_id", "product_id", "event_timestamp"]).to_pandas()
     recent = feast.get_historical_features(keys, ["user_interest:recent_products"]).to_df()["recent_products"]
@@ -201,9 +200,7 @@ def _then(rows: list[dict], product: str, at: datetime, column: str, nothing: li
     return max(mine, key=lambda row: row["event_timestamp"])[column] if mine else nothing
 
 
-def test_no_feature_of_feast_changes_when_the_future_is_deleted_those_on_demand_included(
-    shop: Settings, tmp_path: Path
-) -> None:
+def test_no_feast_feature_changes_when_later_rows_are_deleted(shop: Settings, tmp_path: Path) -> None:
     moment = LOG["event_timestamp"][len(LOG) // 2].as_py()
     past = pc.field("event_timestamp") <= pa.scalar(moment, TIMESTAMP)
     cut = deployed(tmp_path / "cut", shop)
@@ -215,11 +212,11 @@ def test_no_feature_of_feast_changes_when_the_future_is_deleted_those_on_demand_
     whole, truncated = ranked(shop, judged), ranked(cut, judged)
     features = [name for name in whole if "__" in name]
     assert {name.split("__")[0] for name in features} == {*KEYS, "user_product_affinity"}
-    assert [name for name in features if not same_bits(whole[name], truncated[name])] == []
+    assert [name for name in features if not equal_bits(whole[name], truncated[name])] == []
 
 
-def same_bits(left: pd.Series, right: pd.Series) -> bool:
-    """Whether two columns are equal bit for bit: text and lists by value."""
+def equal_bits(left: pd.Series, right: pd.Series) -> bool:
+    """Whether two columns are equal bit for bit; text and lists are compared by value."""
     if left.dtype == object:
         return pa.array(left).equals(pa.array(right))
     return left.to_numpy().tobytes() == right.to_numpy().tobytes()

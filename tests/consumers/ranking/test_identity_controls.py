@@ -11,7 +11,7 @@ logs = st.lists(
 
 
 @given(logs, st.integers(1, 4))
-def test_twins_count_by_identity_what_was_clicked_strictly_before(log: list, length: int) -> None:
+def test_identity_controls_count_earlier_clicks(log: list, length: int) -> None:
     user, day, clicked, shown = (np.array(column, np.int64) for column in zip(*log, strict=True))
     time = day * MICROSECONDS_A_DAY
     clicks = index_clicks(user, time, clicked)

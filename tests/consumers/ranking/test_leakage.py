@@ -1,4 +1,4 @@
-"""Honesty under mutation: each way of looking into the future is found and named, and an honest log is not accused."""
+"""Every kind of leak is found and named, and an honest log has none."""
 
 from dataclasses import replace
 
@@ -12,18 +12,18 @@ from consumers.ranking.content_features import compute_groups, fit_projection
 from consumers.ranking.training_set import JoinedView, TrainingSet
 from feature_repo.errors import VitrineError
 from feature_repo.schema import HISTORY_LENGTH
-from tests.consumers.ranking.logs import DAY, measured, small_log
+from tests.consumers.ranking.logs import DAY, measure_small_lift, small_log
 
 
-def with_interests(data: TrainingSet, *, said_earlier: int = 0, seen_early: int = 0) -> TrainingSet:
-    """The log with a view of the clicks of each user so far.
+def with_interests(data: TrainingSet, *, shifted_us: int = 0, joined_early_us: int = 0) -> TrainingSet:
+    """Return the log with a view of each user's clicks so far.
 
     Args:
         data: the log.
-        said_earlier: how much too early each version says it is, its clicks too (microseconds).
-        seen_early: how much too early each version is joined, though it says when it was.
+        shifted_us: microseconds by which each version's timestamp, and those of its clicks, are too early.
+        joined_early_us: microseconds by which each version is joined too early, with its true timestamps.
     """
-    users, times, products = data.user, data.time, data.impressions.column("product_id").to_pylist()
+    users, times, products = data.user, data.timestamp_us, data.impressions.column("product_id").to_pylist()
     clicks = np.flatnonzero(data.clicked)
     since, lists, moments = [], [], []
     mine: dict[int, list[int]] = {}
@@ -33,65 +33,65 @@ def with_interests(data: TrainingSet, *, said_earlier: int = 0, seen_early: int 
         history.insert(0, int(click))
         del history[HISTORY_LENGTH:]
         owner.append(int(users[click]))
-        since.append(int(times[click]) + 1 - said_earlier)
+        since.append(int(times[click]) + 1 - shifted_us)
         lists.append([products[i] for i in history])
-        moments.append([int(times[i]) - said_earlier for i in history])
+        moments.append([int(times[i]) - shifted_us for i in history])
     versions = pa.table({"recent_products": lists, "recent_times": pa.array(moments, pa.list_(pa.int64()))})
     by_user = {user: [i for i, of in enumerate(owner) if of == user] for user in mine}
     row = np.full(len(times), -1)
     for i, (user, time) in enumerate(zip(users, times, strict=True)):
         known = by_user.get(int(user), [])
-        place = int(np.searchsorted([since[version] for version in known], time + seen_early, side="right"))
+        place = int(np.searchsorted([since[version] for version in known], time + joined_early_us, side="right"))
         row[i] = known[place - 1] if place else -1
     view = JoinedView(versions, np.array(since), row)
     return data.with_views({**data.views, "user_interest": view})
 
 
 def found(data: TrainingSet) -> set[str]:
-    projection = fit_projection(data.views["product_embedding"], int(data.time[-1]))
+    projection = fit_projection(data.views["product_embedding"], int(data.timestamp_us[-1]))
     features = {"tabular": compute_baseline(data), **compute_groups(data, projection)}
     return {leak.feature for leak in leakage.find_leaks(data, features)}
 
 
-def test_an_honest_log_is_not_accused() -> None:
+def test_an_honest_log_has_no_leaks() -> None:
     assert found(with_interests(small_log())) == set()
 
 
-def test_tomorrows_clicks_among_the_interests_are_found_though_they_say_they_are_yesterdays() -> None:
-    assert found(with_interests(small_log(products=2000), said_earlier=2 * DAY)) == {"user_interest.recent_products"}
+def test_future_clicks_with_earlier_timestamps_are_found() -> None:
+    assert found(with_interests(small_log(products=2000), shifted_us=2 * DAY)) == {"user_interest.recent_products"}
 
 
-def test_a_row_that_is_joined_a_day_too_early_is_found_by_what_it_says_of_its_time() -> None:
-    assert {"user_interest", "user_interest.recent_times"} <= found(with_interests(small_log(), seen_early=DAY))
+def test_a_row_joined_a_day_too_early_is_found_by_its_timestamps() -> None:
+    assert {"user_interest", "user_interest.recent_times"} <= found(with_interests(small_log(), joined_early_us=DAY))
 
 
-def test_a_view_whose_timestamps_are_a_day_later_than_the_join_took_them_for_is_named() -> None:
+def test_a_view_with_shifted_event_timestamps_is_named() -> None:
     data = small_log()
     view = data.views["product_tags"]
-    shifted = data.with_views({**data.views, "product_tags": replace(view, since=view.since + 30 * DAY)})
+    shifted = data.with_views({**data.views, "product_tags": replace(view, timestamp_us=view.timestamp_us + 30 * DAY)})
     assert found(shifted) == {"product_tags"}
 
 
 @pytest.mark.parametrize("values", [np.float32, np.int32], ids=["number", "category"])
-def test_a_column_that_says_whether_it_was_clicked_is_named_and_ends_the_measurement(values: type) -> None:
+def test_a_column_that_copies_the_click_ends_the_measurement_with_its_name(values: type) -> None:
     data = small_log()
-    chance = np.random.default_rng(0)
-    copy = np.where(chance.random(len(data.clicked)) < 0.05, 1 - data.clicked, data.clicked).astype(values)
+    generator = np.random.default_rng(0)
+    copy = np.where(generator.random(len(data.clicked)) < 0.05, 1 - data.clicked, data.clicked).astype(values)
     assert [leak.feature for leak in leakage.find_implausible_features({"dwell_time": copy}, data.clicked)] == [
         "dwell_time"
     ]
     log = data.impressions.append_column("dwell_time", pa.array(copy.astype(np.float32)))
     with pytest.raises(VitrineError, match=r"dwell_time.*AUC of 0\.9"):
-        measured(replace(data, impressions=log), days=5)
+        measure_small_lift(replace(data, impressions=log), days=5)
 
 
-def test_a_category_of_many_values_is_not_accused_of_what_it_learnt_by_heart() -> None:
-    chance = np.random.default_rng(0)
-    clicked = chance.integers(0, 2, 4000)
+def test_a_category_with_many_values_is_not_a_leak() -> None:
+    generator = np.random.default_rng(0)
+    clicked = generator.integers(0, 2, 4000)
     assert leakage.find_implausible_features({"id": np.arange(4000) // 2}, clicked) == []
 
 
-def test_a_feature_that_is_only_there_when_clicked_is_found_by_where_it_is_missing() -> None:
+def test_a_feature_that_is_missing_when_unclicked_is_a_leak() -> None:
     clicked = np.random.default_rng(0).integers(0, 2, 4000)
     only = np.where(clicked == 1, 7.0, np.nan).astype(np.float32)
     assert [leak.feature for leak in leakage.find_implausible_features({"order_value": only}, clicked)] == [

@@ -4,11 +4,11 @@ import pytest
 
 from consumers.ranking import lightgbm_ranker
 
-CHANCE = np.random.default_rng(5)
+GENERATOR = np.random.default_rng(5)
 ROWS = 4000
-LEFT = {"a": CHANCE.normal(size=ROWS).astype(np.float32), "c": CHANCE.integers(-1, 6, ROWS).astype(np.int32)}
-RIGHT = {"b": CHANCE.normal(size=ROWS).astype(np.float32)}
-CLICKED = (CHANCE.random(ROWS) < 1 / (1 + np.exp(1 - LEFT["a"] - 2 * RIGHT["b"]))).astype(np.int8)
+LEFT = {"a": GENERATOR.normal(size=ROWS).astype(np.float32), "c": GENERATOR.integers(-1, 6, ROWS).astype(np.int32)}
+RIGHT = {"b": GENERATOR.normal(size=ROWS).astype(np.float32)}
+CLICKED = (GENERATOR.random(ROWS) < 1 / (1 + np.exp(1 - LEFT["a"] - 2 * RIGHT["b"]))).astype(np.int8)
 TRAIN = np.arange(ROWS) < 3000
 
 
@@ -26,19 +26,19 @@ def directly(rows: np.ndarray, seed: int) -> np.ndarray:
     return np.asarray(booster.predict(lightgbm_ranker.to_matrix(features, ~TRAIN)))
 
 
-def test_groups_binned_apart_give_the_ranker_that_they_would_give_together() -> None:
+def test_groups_binned_separately_give_the_same_ranker() -> None:
     made = lightgbm_ranker.fit(parts(), seeds=[4])
     np.testing.assert_array_equal(made.scores[0], directly(TRAIN, 4))
 
 
-def test_binned_groups_may_be_used_again() -> None:
+def test_binned_groups_can_be_reused() -> None:
     both = parts()
     first, alone, again = (lightgbm_ranker.fit(groups, seeds=[1, 2]) for groups in (both, both[:1], both))
     np.testing.assert_array_equal(first.scores, again.scores)
     assert list(alone.gain) == ["a", "c"]
 
 
-def test_a_share_of_the_rows_is_what_is_trained_on() -> None:
+def test_training_uses_only_the_given_rows() -> None:
     some = np.arange(0, 3000, 2)
     made = lightgbm_ranker.fit(parts(), seeds=[0], rows=some)
     assert (made.scores != lightgbm_ranker.fit(parts(), seeds=[0]).scores).any()
@@ -48,7 +48,7 @@ def test_a_share_of_the_rows_is_what_is_trained_on() -> None:
     np.testing.assert_array_equal(made.scores, lightgbm_ranker.fit(other, seeds=[0], rows=some).scores)
 
 
-def test_gain_is_shared_out_among_the_features_seen() -> None:
+def test_the_gain_shares_sum_to_one() -> None:
     gain = lightgbm_ranker.fit(parts(), seeds=[0]).gain
     assert sum(gain.values()) == pytest.approx(1)
     assert gain["b"] > gain["a"] > gain["c"]

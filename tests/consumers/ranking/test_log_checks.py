@@ -24,36 +24,36 @@ def refused(data: TrainingSet) -> str:
     return str(caught.value)
 
 
-def test_a_log_that_can_be_measured_passes() -> None:
+def test_a_usable_log_passes() -> None:
     check_log(small_log(), "log.parquet")
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [(0, "all 3,000 impressions are not clicked"), (1, "all 3,000 impressions are clicked")]
+    ("value", "message"), [(0, "all 3,000 impressions are not clicked"), (1, "all 3,000 impressions are clicked")]
 )
-def test_a_log_of_one_class_is_refused(value: int, said: str) -> None:
+def test_a_log_with_one_class_is_rejected(value: int, message: str) -> None:
     data = small_log()
-    assert said in refused(with_column(data, "clicked", pa.array(np.full(3000, value, np.int8))))
+    assert message in refused(with_column(data, "clicked", pa.array(np.full(3000, value, np.int8))))
 
 
-def test_a_log_without_an_order_in_time_is_refused() -> None:
+def test_a_log_with_one_timestamp_is_rejected() -> None:
     data = small_log()
-    moment = pa.array(np.full(3000, int(data.time[0])), TIMESTAMP)
+    moment = pa.array(np.full(3000, int(data.timestamp_us[0])), TIMESTAMP)
     assert "every impression has the timestamp 2026-01-01" in refused(with_column(data, "event_timestamp", moment))
 
 
-def test_a_log_of_too_few_users_is_refused_with_how_many_it_has() -> None:
+def test_a_log_with_too_few_users_is_rejected_with_their_number() -> None:
     assert "7 of 7 users" in refused(small_log(users=7))
 
 
-def test_a_log_that_shares_no_product_with_the_features_is_refused() -> None:
+def test_a_log_without_a_known_product_is_rejected() -> None:
     data = small_log()
-    views = {name: JoinedView(view.versions, view.since, np.full(3000, -1)) for name, view in data.views.items()}
+    views = {name: JoinedView(view.versions, view.timestamp_us, np.full(3000, -1)) for name, view in data.views.items()}
     assert "none of its products has a feature row" in refused(data.with_views(views))
 
 
 @pytest.mark.parametrize("view", ["product_embedding", "product_tags", "product_codes", "product_neighbours"])
-def test_a_service_that_takes_a_part_of_a_view_is_refused_by_what_it_lacks(view: str) -> None:
+def test_a_service_that_lacks_columns_of_a_view_is_rejected_with_their_names(view: str) -> None:
     data = small_log()
     whole = data.views[view]
     lacking = REQUIRED_COLUMNS[view][-1]

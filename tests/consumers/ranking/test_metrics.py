@@ -18,7 +18,7 @@ def scored_rows(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
 
 
 @given(scored_rows())
-def test_auc_of_drawn_users_is_that_of_their_rows_repeated(case: tuple) -> None:
+def test_weighted_auc_equals_auc_of_repeated_rows(case: tuple) -> None:
     scores, clicked, user, weights = case
     for weight, value in zip(weights, metrics.auc(scores, clicked, user, weights), strict=True):
         repeated = np.repeat(np.arange(len(scores)), weight[user])
@@ -29,9 +29,7 @@ def test_auc_of_drawn_users_is_that_of_their_rows_repeated(case: tuple) -> None:
 
 
 @given(scored_rows(), st.data())
-def test_auc_under_both_draws_repeats_a_row_as_often_as_its_user_times_its_product(
-    case: tuple, data: st.DataObject
-) -> None:
+def test_two_way_auc_equals_auc_of_rows_repeated_by_user_and_product(case: tuple, data: st.DataObject) -> None:
     scores, clicked, user, weights = case
     product = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(user), max_size=len(user))))
     of_products = np.array(data.draw(st.lists(st.integers(0, 3), min_size=12, max_size=12))).reshape(3, 4)
@@ -45,7 +43,7 @@ def test_auc_under_both_draws_repeats_a_row_as_often_as_its_user_times_its_produ
 
 
 @given(scored_rows())
-def test_gauc_weighs_each_users_auc_by_its_rows_and_how_often_the_user_was_drawn(case: tuple) -> None:
+def test_gauc_weights_each_user_by_rows_and_draws(case: tuple) -> None:
     scores, clicked, user, weights = case
     for weight, value in zip(weights, metrics.gauc(scores, clicked, user, weights), strict=True):
         of_users, rows = [], []
@@ -58,7 +56,7 @@ def test_gauc_weighs_each_users_auc_by_its_rows_and_how_often_the_user_was_drawn
 
 
 @given(scored_rows())
-def test_log_loss_and_calibration_are_those_of_the_rows_repeated(case: tuple) -> None:
+def test_log_loss_and_calibration_equal_those_of_repeated_rows(case: tuple) -> None:
     scores, clicked, user, weights = case
     scores = scores * 0.9 + 0.05
     losses = metrics.log_loss(scores, clicked, user, weights)
@@ -73,13 +71,13 @@ def test_log_loss_and_calibration_are_those_of_the_rows_repeated(case: tuple) ->
         assert ratio == pytest.approx(scores[repeated].sum() / clicks) if clicks else np.isnan(ratio)
 
 
-def test_the_first_replicate_takes_every_user_once_and_the_others_as_many_users() -> None:
+def test_replicate_0_has_each_user_once_and_the_others_as_many_in_total() -> None:
     weights = metrics.draw_counts(50, 200, seed=1)
     assert (weights[0] == 1).all()
     assert (weights.sum(axis=1) == 50).all()
     assert len(np.unique(weights, axis=0)) == 201
 
 
-def test_gauc_says_what_share_of_users_and_rows_it_counts() -> None:
+def test_gauc_coverage_gives_shares_of_users_and_rows() -> None:
     clicked, user = np.array([1, 0, 1, 1, 0, 0]), np.array([0, 0, 1, 1, 2, 2])
     assert metrics.gauc_coverage(clicked, user) == (1 / 3, 1 / 3)

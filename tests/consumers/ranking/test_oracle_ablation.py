@@ -1,4 +1,4 @@
-"""What each step towards the truth replaces, that it replaces nothing else, and that a ranker is the better for it."""
+"""Each step of the oracle ablation replaces the right features and no others, and raises the AUC."""
 
 from dataclasses import replace
 
@@ -17,22 +17,22 @@ START_OF_TEST = START + 18 * DAY
 
 
 def with_truth() -> tuple[TrainingSet, GroundTruth]:
-    """A log whose clicks are drawn by true ages, genders and styles, of which its own tags and vectors know nothing.
+    """A log whose clicks depend on true ages, genders and styles, but its tags and vectors do not.
 
-    Products n and n + 30 are of one style; the truth counts its products from the last to the first.
+    Products n and n + 30 have one style. The truth lists the products in reverse order.
     """
     data = small_log(rows=6000, products=PRODUCTS, days=24)
-    chance = np.random.default_rng(1)
+    generator = np.random.default_rng(1)
     number = np.array([int(name[1:]) for name in data.impressions.column("product_id").to_pylist()])
     product = PRODUCTS - 1 - number
-    age, gender = chance.integers(0, len(CHILD_AGES), PRODUCTS), chance.integers(0, len(CHILD_GENDERS), PRODUCTS)
-    style = np.tile(chance.normal(size=(PRODUCTS // 2, STYLES)).astype(np.float32), (2, 1))
-    taste = chance.normal(size=(int(data.user.max()) + 1, STYLES)).astype(np.float32)
-    child = chance.integers(0, len(CHILD_AGES), len(taste))
+    age, gender = generator.integers(0, len(CHILD_AGES), PRODUCTS), generator.integers(0, len(CHILD_GENDERS), PRODUCTS)
+    style = np.tile(generator.normal(size=(PRODUCTS // 2, STYLES)).astype(np.float32), (2, 1))
+    taste = generator.normal(size=(int(data.user.max()) + 1, STYLES)).astype(np.float32)
+    child = generator.integers(0, len(CHILD_AGES), len(taste))
     liking = np.einsum("ij,ij->i", taste[data.user], style[product])
     gap = (age[product] - child[data.user]).astype(np.float32)
     probability = 1 / (1 + np.exp(1.5 - 1.2 * liking + 0.8 * np.abs(gap)))
-    clicked = pa.array((chance.random(len(number)) < probability).astype(np.int8))
+    clicked = pa.array((generator.random(len(number)) < probability).astype(np.int8))
     place = data.impressions.column_names.index("clicked")
     truth = GroundTruth(
         click_probability=probability,
@@ -56,7 +56,7 @@ def with_truth() -> tuple[TrainingSet, GroundTruth]:
 
 DATA, TRUTH = with_truth()
 GROUPS = compute_groups(DATA, fit_projection(DATA.views["product_embedding"], START_OF_TEST))
-KNOWN = DATA.views["product_tags"].row >= 0
+KNOWN = DATA.views["product_tags"].row_index >= 0
 
 
 def merged(groups: list[FeatureGroup]) -> FeatureGroup:
@@ -71,18 +71,18 @@ def changed(before: FeatureGroup, after: FeatureGroup) -> set[str]:
     return {name for name in before if name not in after or before[name].tobytes() != after[name].tobytes()}
 
 
-def test_the_steps_come_in_the_order_in_which_the_report_names_them() -> None:
+def test_the_steps_have_the_documented_order() -> None:
     assert tuple(STEPS) == ground_truth.ORACLE_STEPS
 
 
-def test_true_tags_replace_tags_and_what_is_derived_of_them_and_nothing_else() -> None:
+def test_true_tags_replace_only_the_tags_and_features_derived_from_them() -> None:
     relations = {f"affinity_{name}" for name in ("age_match", "gender_match", "age_gap")}
     found = changed(PREDICTED, STEPS["true tags"])
     assert found <= set(GROUPS["tags"]) | relations
     assert found >= relations | {f"age_{label}" for label in CHILD_AGES} | {"category_tag"}
 
 
-def test_a_true_tag_is_certain_and_the_products_own_where_there_was_a_predicted_one() -> None:
+def test_a_true_tag_has_probability_1_where_a_tag_was_predicted() -> None:
     step = STEPS["true tags"]
     ages = np.stack([step[f"age_{label}"] for label in CHILD_AGES], axis=1)
     genders = np.stack([step[f"gender_{label}"] for label in CHILD_GENDERS], axis=1)
@@ -93,15 +93,15 @@ def test_a_true_tag_is_certain_and_the_products_own_where_there_was_a_predicted_
     assert np.isnan(ages[~KNOWN]).all()
 
 
-def test_true_vectors_replace_vectors_and_cosines_and_leave_the_true_tags() -> None:
+def test_true_vectors_replace_only_vectors_and_cosines() -> None:
     found = changed(STEPS["true tags"], STEPS["true vectors"])
     assert found <= set(GROUPS["vectors"]) | set(GROUPS["affinity"])
     assert found >= {"vector_0", "affinity_interest_cosine", "affinity_history_cosine_max"}
     assert not any(name.startswith(("image_", "text_")) for name in STEPS["true vectors"])
 
 
-def test_a_candidate_of_the_style_that_its_user_clicked_last_is_as_close_as_can_be() -> None:
-    design, user, time = TRUTH.same_product[TRUTH.product], DATA.user, DATA.time
+def test_a_candidate_with_a_clicked_style_has_cosine_1() -> None:
+    design, user, time = TRUTH.same_product[TRUTH.product], DATA.user, DATA.timestamp_us
     cosine = STEPS["true vectors"]["affinity_history_cosine_max"]
     clicks: dict[int, list[int]] = {}
     alike = []
@@ -116,21 +116,21 @@ def test_a_candidate_of_the_style_that_its_user_clicked_last_is_as_close_as_can_
     np.testing.assert_allclose(cosine[alike], 1, atol=1e-5)
 
 
-def test_true_tastes_add_four_features_and_change_none() -> None:
+def test_true_tastes_add_four_features_and_change_no_other() -> None:
     before, after = STEPS["true vectors"], STEPS["true tastes"]
     assert changed(before, after) == set()
     added = {"true_liking", "true_child_months", "true_age_gap", "true_gender_match"}
     assert set(after) - set(before) == added
 
 
-def test_nothing_of_a_product_is_known_before_it_was() -> None:
+def test_features_stay_missing_where_the_product_had_no_version() -> None:
     for name, step in STEPS.items():
         for feature in ("vector_0", "affinity_history_cosine_max", "affinity_age_match", "age_0-6m"):
             assert np.isnan(step[feature][~KNOWN]).all(), (name, feature)
 
 
-def test_a_ranker_gains_by_every_step_where_tags_and_vectors_know_nothing_of_what_is_clicked() -> None:
-    train = DATA.time < START_OF_TEST
+def test_every_step_raises_the_auc_if_tags_and_vectors_are_uninformative() -> None:
+    train = DATA.timestamp_us < START_OF_TEST
 
     def auc(features: FeatureGroup) -> float:
         scores = lightgbm_ranker.fit_and_score(features, DATA.clicked, train, ~train, seeds=[0])[0]

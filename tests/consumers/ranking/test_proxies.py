@@ -21,22 +21,22 @@ def with_vectors(data: TrainingSet, vectors: np.ndarray) -> TrainingSet:
     place = view.versions.column_names.index("fused_vector")
     lists = pa.array(list(vectors), pa.list_(pa.float32()))
     versions = view.versions.set_column(place, "fused_vector", lists)
-    return data.with_views({**data.views, "product_embedding": type(view)(versions, view.since, view.row)})
+    return data.with_views({**data.views, "product_embedding": type(view)(versions, view.timestamp_us, view.row_index)})
 
 
-def test_vectors_of_what_is_clicked_together_hit_far_above_chance_and_noise_does_not() -> None:
-    chance = np.random.default_rng(1)
-    together = chance.normal(size=(400, 40)).astype(np.float32) * 0.05
+def test_vectors_of_clicks_have_a_hit_rate_above_chance_and_noise_does_not() -> None:
+    generator = np.random.default_rng(1)
+    together = generator.normal(size=(400, 40)).astype(np.float32) * 0.05
     product = np.array([int(name[1:]) for name in DATA.impressions.column("product_id").to_pylist()])
     np.add.at(together, (product, DATA.user), DATA.clicked.astype(np.float32))
-    noise = chance.normal(size=(400, 8)).astype(np.float32)
+    noise = generator.normal(size=(400, 8)).astype(np.float32)
     real, random = (proxies.next_click_hit_rate(with_vectors(DATA, each), TEST) for each in (together, noise))
     assert real > 5 * proxies.NEAREST_SHARE
     assert random < 2.5 * proxies.NEAREST_SHARE
 
 
-def sold_by(sellers: list[int]) -> GroundTruth:
-    """The truth of DATA's products, design d sold by `sellers[d]` of them, in the order of their numbers."""
+def make_truth(sellers: list[int]) -> GroundTruth:
+    """The truth about DATA's products, in order of their numbers; design d has `sellers[d]` sellers."""
     design = np.repeat(np.arange(len(sellers)), sellers)
     nothing = np.zeros(0, np.int64)
     return GroundTruth(
@@ -52,9 +52,9 @@ def sold_by(sellers: list[int]) -> GroundTruth:
     )
 
 
-def recalled(vectors: np.ndarray, truth: GroundTruth, data: TrainingSet) -> float:
-    """The recall of the same product by sorting, product by product."""
-    known = np.unique(truth.product[data.views["product_embedding"].row >= 0])
+def slow_recall(vectors: np.ndarray, truth: GroundTruth, data: TrainingSet) -> float:
+    """Same-product recall, computed product by product by sorting."""
+    known = np.unique(truth.product[data.views["product_embedding"].row_index >= 0])
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     shares = []
     for one in known:
@@ -69,28 +69,28 @@ def recalled(vectors: np.ndarray, truth: GroundTruth, data: TrainingSet) -> floa
 SELLERS = [1] * 100 + [2] * 60 + [5] * 20 + [20] * 4
 
 
-def test_same_product_recall_is_what_the_slow_count_says() -> None:
-    chance = np.random.default_rng(2)
-    truth = sold_by(SELLERS)
-    of_design = chance.normal(size=(len(SELLERS), 8))[truth.same_product]
-    vectors = (of_design + chance.normal(size=(400, 8))).astype(np.float32)
+def test_same_product_recall_equals_a_slow_count() -> None:
+    generator = np.random.default_rng(2)
+    truth = make_truth(SELLERS)
+    of_design = generator.normal(size=(len(SELLERS), 8))[truth.same_product]
+    vectors = (of_design + generator.normal(size=(400, 8))).astype(np.float32)
     found = proxies.same_product_recall(with_vectors(DATA, vectors), truth)
-    assert found == pytest.approx(recalled(vectors, truth, DATA), abs=1e-9)
+    assert found == pytest.approx(slow_recall(vectors, truth, DATA), abs=1e-9)
     assert 0.2 < found < 0.9
 
 
-def test_vectors_of_the_design_alone_recall_every_other_seller_and_noise_hardly_one() -> None:
-    chance = np.random.default_rng(3)
-    truth = sold_by(SELLERS)
-    alike = chance.normal(size=(len(SELLERS), 8)).astype(np.float32)[truth.same_product]
+def test_design_vectors_recall_every_other_seller_and_noise_does_not() -> None:
+    generator = np.random.default_rng(3)
+    truth = make_truth(SELLERS)
+    alike = generator.normal(size=(len(SELLERS), 8)).astype(np.float32)[truth.same_product]
     assert proxies.same_product_recall(with_vectors(DATA, alike), truth) == 1.0
-    noise = chance.normal(size=(400, 8)).astype(np.float32)
+    noise = generator.normal(size=(400, 8)).astype(np.float32)
     assert proxies.same_product_recall(with_vectors(DATA, noise), truth) < 0.08
 
 
-def test_where_no_product_has_another_seller_there_is_no_recall() -> None:
+def test_same_product_recall_is_nan_without_other_sellers() -> None:
     vectors = np.random.default_rng(4).normal(size=(400, 8)).astype(np.float32)
-    assert np.isnan(proxies.same_product_recall(with_vectors(DATA, vectors), sold_by([1] * 400)))
+    assert np.isnan(proxies.same_product_recall(with_vectors(DATA, vectors), make_truth([1] * 400)))
 
 
 def point(encoder: int, hit_rate: float, lift: float) -> str:
@@ -110,7 +110,7 @@ def written(folder: Path, encoders: int) -> list[Path]:
     return files
 
 
-def test_a_rank_correlation_is_given_from_eight_encoders_on_and_not_of_what_some_lack(tmp_path: Path) -> None:
+def test_rank_correlations_need_eight_encoders_that_all_have_the_proxy(tmp_path: Path) -> None:
     files = written(tmp_path, 8)
     found = proxies.correlate_with_lift(proxies.read_points(files))
     assert found == pytest.approx({"next_click_hit_rate": -1.0, "tag_f1": 1.0})
@@ -118,27 +118,25 @@ def test_a_rank_correlation_is_given_from_eight_encoders_on_and_not_of_what_some
     assert proxies.correlate_with_lift(proxies.read_points([*files[:7], files[0]])) == {}
 
 
-def test_a_proxy_that_is_the_same_of_all_encoders_has_no_rank_correlation(tmp_path: Path) -> None:
+def test_a_constant_proxy_has_no_rank_correlation(tmp_path: Path) -> None:
     files = written(tmp_path, 8)
     points = [point | {"next_click_hit_rate": 0.1} for point in proxies.read_points(files)]
     assert proxies.correlate_with_lift(points) == pytest.approx({"tag_f1": 1.0})
 
 
-def test_the_table_tells_encoders_apart_whose_versions_end_differently(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_table_shows_encoder_versions_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = [f"encoder@5462cdad408{number}" for number in range(2)]
     for number, name in enumerate(names):
         figures = json.loads(point(number, 0.1, 0.01))
         figures["proxies"]["encoder"] = name
         (tmp_path / f"{number}.json").write_text(json.dumps(figures))
     show_proxies([tmp_path / "0.json", tmp_path / "1.json"])
-    said = capsys.readouterr().out
-    assert all(name[-5:] in said for name in names)
-    assert "not below 8 encoders" in said
+    output = capsys.readouterr().out
+    assert all(name[-5:] in output for name in names)
+    assert "none; needs 8 encoders" in output
 
 
-def test_a_file_without_proxies_is_named(tmp_path: Path) -> None:
+def test_a_file_without_proxies_is_named_in_the_error(tmp_path: Path) -> None:
     (tmp_path / "old.json").write_text('{"rows": {}, "comparisons": []}')
-    with pytest.raises(VitrineError, match=r"old\.json: no figures"):
+    with pytest.raises(VitrineError, match=r"old\.json: not a JSON file"):
         proxies.read_points([tmp_path / "old.json"])

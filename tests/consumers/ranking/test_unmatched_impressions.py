@@ -1,4 +1,4 @@
-"""Impressions of which no view knows anything: none is lost, each is counted and named."""
+"""Impressions whose product is in no view are kept, counted and quarantined."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -26,7 +26,7 @@ UNKNOWN, TOO_SOON = ("i3", "i300", "i599"), ("i0", "i450")
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Thirty products, on sale since the first of January."""
+    """Thirty products, listed on the first of January."""
     folder = tmp_path_factory.mktemp("shop")
     laptop = (ROOT / "feature_repo" / "feature_store.yaml").read_text()
     (folder / "feature_store.yaml").write_text(laptop.replace("../demo", str(folder)))
@@ -39,42 +39,42 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 def log(file: Path, unknown: tuple[str, ...], too_soon: tuple[str, ...]) -> Path:
-    chance = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     ids = [f"i{row}" for row in range(ROWS)]
-    shown = [world.product_id(number) for number in chance.integers(0, 30, ROWS)]
+    shown = [world.product_id(number) for number in generator.integers(0, 30, ROWS)]
     times = [world.START + timedelta(days=1, hours=row) for row in range(ROWS)]
     table = pa.table(
         {
             "impression_id": ids,
-            "user_id": [f"u{user}" for user in chance.integers(0, 20, ROWS)],
+            "user_id": [f"u{user}" for user in generator.integers(0, 20, ROWS)],
             "product_id": ["ghost" if name in unknown else shown[row] for row, name in enumerate(ids)],
             "event_timestamp": pa.array(
                 [world.START - timedelta(days=9) if name in too_soon else times[row] for row, name in enumerate(ids)],
                 TIMESTAMP,
             ),
-            "clicked": pa.array(chance.integers(0, 2, ROWS), pa.int8()),
+            "clicked": pa.array(generator.integers(0, 2, ROWS), pa.int8()),
         }
     )
     pq.write_table(table, file)
     return file
 
 
-def measured(store: Settings, file: Path) -> LiftResult:
+def measure_file(store: Settings, file: Path) -> LiftResult:
     return measure_lift(
         store,
         file,
         service="ranking_without_tags",
         truth=None,
         test_days=None,
-        plan=TrainingPlan(seeds=1, permutations=1, ladder_rows=1000),
+        plan=TrainingPlan(seeds=1, permutations=1, ablation_rows=1000),
         replicates=20,
         now=world.NOW,
         progress=lambda *_: None,
     )
 
 
-def test_an_impression_without_features_is_kept_counted_and_named(store: Settings, tmp_path: Path) -> None:
-    found = measured(store, log(tmp_path / "log.parquet", UNKNOWN, TOO_SOON))
+def test_an_impression_without_features_is_kept_counted_and_quarantined(store: Settings, tmp_path: Path) -> None:
+    found = measure_file(store, log(tmp_path / "log.parquet", UNKNOWN, TOO_SOON))
     assert found.rows["train"] + found.rows["test"] == ROWS
     assert (found.rows["unmatched"], found.rows["refused"]) == (5, 0)
     named = {
@@ -85,10 +85,10 @@ def test_an_impression_without_features_is_kept_counted_and_named(store: Setting
     assert found.find("all features").rows == found.rows["test"]
 
 
-def test_a_log_of_another_shop_ends_in_one_line(store: Settings, tmp_path: Path) -> None:
+def test_the_log_of_another_shop_is_rejected_in_one_line(store: Settings, tmp_path: Path) -> None:
     everything = tuple(f"i{row}" for row in range(ROWS))
     with pytest.raises(
         VitrineError, match=r"log.parquet: none of its products has a feature row at the time"
     ) as caught:
-        measured(store, log(tmp_path / "log.parquet", everything, ()))
+        measure_file(store, log(tmp_path / "log.parquet", everything, ()))
     assert "\n" not in str(caught.value)

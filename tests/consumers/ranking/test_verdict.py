@@ -14,7 +14,7 @@ from consumers.ranking.verdict import (
 
 
 def difference(value: float, error: float) -> np.ndarray:
-    """A difference whose bootstrap replicates have exactly this standard error."""
+    """A difference whose bootstrap replicates have exactly the standard error `error`."""
     spread = np.linspace(-1, 1, 101)
     return np.concatenate([[value], value + error * spread / spread.std(ddof=1)])
 
@@ -23,7 +23,7 @@ def evidence(added: float, over_placebo: float, removed: float, error: float = 0
     return Evidence(difference(added, error), difference(over_placebo, error), difference(removed, error))
 
 
-def test_a_group_is_kept_only_if_its_content_is_what_lifts() -> None:
+def test_a_group_is_kept_only_if_it_lifts_more_than_its_placebo() -> None:
     found = decide_verdicts(
         {"content": evidence(0.01, 0.009, 0.004), "identity in disguise": evidence(0.01, 0.0002, 0.004)}
     )
@@ -31,14 +31,14 @@ def test_a_group_is_kept_only_if_its_content_is_what_lifts() -> None:
     assert found["identity in disguise"].verdict == NOT_PROVEN
 
 
-def test_a_group_is_dropped_only_if_it_is_shown_to_be_worth_nothing() -> None:
+def test_a_group_is_dropped_only_if_it_is_shown_to_be_worthless() -> None:
     found = decide_verdicts({"useless": evidence(0, 0, 0, error=0.0001), "unsure": evidence(0, 0, 0, error=0.002)})
     assert found["useless"].verdict == DROP
     assert found["unsure"].verdict == NOT_PROVEN
     assert decide_verdicts({"needed": evidence(0, 0, 2 * MIN_WORTH, error=0.0001)})["needed"].verdict == NOT_PROVEN
 
 
-def test_what_alone_would_be_proven_is_not_among_many() -> None:
+def test_the_correction_raises_p_with_the_number_of_groups() -> None:
     barely = evidence(0.00105, 0.00105, 0, error=0.0005)  # one-sided p of 0.018
     assert decide_verdicts({"alone": barely})["alone"].verdict == KEEP
     among = decide_verdicts({"one": barely} | {f"other {i}": evidence(0, 0, 0) for i in range(5)})
@@ -46,20 +46,20 @@ def test_what_alone_would_be_proven_is_not_among_many() -> None:
     assert among["one"].p == pytest.approx(6 * 0.0179, rel=0.01)
 
 
-def test_holm_multiplies_the_smallest_by_all_and_never_turns_the_order() -> None:
+def test_holm_multiplies_by_rank_and_keeps_the_order() -> None:
     assert holm_correction({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
     assert holm_correction({"a": 0.9, "b": 0.8}) == {"b": 1.0, "a": 1.0}
 
 
-def test_of_groups_that_are_worth_nothing_one_is_kept_as_rarely_as_the_level_says() -> None:
-    chance = np.random.default_rng(0)
+def test_the_share_of_false_keeps_is_at_most_the_level() -> None:
+    generator = np.random.default_rng(0)
     wrong = 0
     for _ in range(400):
-        groups = {str(i): evidence(*chance.normal(0, 0.0005, 3)) for i in range(6)}
+        groups = {str(i): evidence(*generator.normal(0, 0.0005, 3)) for i in range(6)}
         wrong += any(found.verdict == KEEP for found in decide_verdicts(groups).values())
     assert wrong / 400 <= LEVEL
 
 
-def test_undefined_evidence_proves_nothing() -> None:
+def test_undefined_evidence_is_not_proven() -> None:
     nothing = np.full(50, np.nan)
     assert decide_verdicts({"a": Evidence(nothing, nothing, nothing)})["a"].verdict == NOT_PROVEN

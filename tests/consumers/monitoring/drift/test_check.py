@@ -297,7 +297,7 @@ def test_the_command_ends_with_3_where_nothing_could_be_judged(tmp_path: Path) -
     line = ["drift", "--store", str(store.file), "--now", "2026-05-01T00:00Z", "--json", str(file)]
     done = CliRunner().invoke(app, line)
     assert done.exit_code == 3
-    assert "nothing was judged: 0 products in the window and 0 before it" in done.stderr
+    assert "nothing was checked: 0 products in the window and 0 before it" in done.stderr
     assert _alarms(json.loads(file.read_text())).samples == [], "no alarm is not none: nobody looked"
 
 
