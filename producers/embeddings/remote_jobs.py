@@ -1,6 +1,5 @@
 """Encode on a machine without the store: export what has to be encoded as Parquet, commit the parts that come back."""
 
-import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo import images, schema
+from feature_repo.atomic_write import replace_atomically
 from feature_repo.config import Settings
 from feature_repo.errors import ConflictError, NotFoundError
 from feature_repo.offline import delta, quarantine
@@ -87,8 +87,11 @@ def export_todo(
         few = len(hashed) <= MAX_FEW_ROWS
         _, is_done = existing_rows.find_existing(settings, hashed, encoder_version, few=few)
         catalogue = catalogue.filter(pa.array(~is_done))
-    unreadable, temporary = 0, out.with_name(f".{out.name}.writing")
-    with pq.ParquetWriter(temporary, catalogue.schema, compression="zstd") as file:
+    unreadable = 0
+    with (
+        replace_atomically(out) as unfinished,
+        pq.ParquetWriter(unfinished, catalogue.schema, compression="zstd") as file,
+    ):
         for start in range(0, max(len(catalogue), 1), ROWS_PER_BATCH):
             rows = catalogue.slice(start, ROWS_PER_BATCH)
             contents = rows["image_bytes"].to_pylist()
@@ -100,7 +103,6 @@ def export_todo(
                         unreadable += 1
             index = rows.schema.get_field_index("image_bytes")
             file.write_table(rows.set_column(index, rows.schema.field(index), pa.array(contents, pa.binary())))
-    os.replace(temporary, out)
     return len(catalogue), unreadable
 
 

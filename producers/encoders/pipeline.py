@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo import schema
+from feature_repo.arrow.take import matrix_to_lists
 from feature_repo.images import UnusableImageError
 from producers.encoders.encoder import Encoder, Vectors
 from producers.encoders.geometry import Geometry
@@ -108,10 +109,10 @@ def build_embedding_rows(chunk: EncodedChunk, encoder: Encoder, now: datetime) -
     kept = has_image | has_text
     count = int(kept.sum())
     columns = {
-        "image_vector": _to_lists(chunk.image[kept]),
-        "text_vector": _to_lists(chunk.text[kept]),
-        "fused_vector": _to_lists(fuse(chunk.image, chunk.text, SAME_PRODUCT, encoder.space)[kept]),
-        "similar_vector": _to_lists(fuse(chunk.image, chunk.text, SIMILAR)[kept]),
+        "image_vector": matrix_to_lists(chunk.image[kept]),
+        "text_vector": matrix_to_lists(chunk.text[kept]),
+        "fused_vector": matrix_to_lists(fuse(chunk.image, chunk.text, SAME_PRODUCT, encoder.space)[kept]),
+        "similar_vector": matrix_to_lists(fuse(chunk.image, chunk.text, SIMILAR)[kept]),
         "has_image": has_image[kept],
         "has_text": has_text[kept],
         "encoder_version": pa.repeat(encoder.version, count),
@@ -324,13 +325,3 @@ def _describe(source: Source, error: UnusableImageError) -> str:
     """Return the path of an image, or its size in bytes, and the detail of the error."""
     name = f"{len(source):,} bytes" if isinstance(source, bytes) else str(source)
     return f"{name} ({error.detail})" if error.detail else name
-
-
-def _to_lists(rows: Vectors) -> pa.Array:
-    """Convert rows [n, dim] to lists; NaN rows become null."""
-    is_null = np.isnan(rows[:, 0])
-    lengths = np.where(is_null, 0, rows.shape[1])
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(
-        pa.array(offsets), pa.array(rows[~is_null].reshape(-1)), type=schema.VECTOR, mask=pa.array(is_null)
-    )

@@ -10,7 +10,6 @@ mistaken for a complete part.
 """
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo import schema
+from feature_repo.atomic_write import replace_atomically
 from feature_repo.errors import ConflictError, CorruptDataError, EncoderMismatchError, InvalidInputError, NotFoundError
 from producers.encoders.pipeline import EmbeddingRows, Unusable
 
@@ -115,14 +115,10 @@ def read_shards(folder: Path) -> Iterator[EmbeddingRows]:
 
 
 def _write_table(file: Path, rows: pa.Table) -> None:
-    pq.write_table(rows, _temporary_name(file), compression="zstd")
-    os.replace(_temporary_name(file), file)
+    with replace_atomically(file) as unfinished:
+        pq.write_table(rows, unfinished, compression="zstd")
 
 
 def _write_bytes(file: Path, content: bytes) -> None:
-    _temporary_name(file).write_bytes(content)
-    os.replace(_temporary_name(file), file)
-
-
-def _temporary_name(file: Path) -> Path:
-    return file.with_name(f".{file.name}.writing")
+    with replace_atomically(file) as unfinished:
+        unfinished.write_bytes(content)

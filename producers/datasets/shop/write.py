@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo import console, schema
+from feature_repo.arrow.take import matrix_to_lists
 from feature_repo.errors import InvalidInputError, UsageError
 from producers.datasets.shop import vocabulary
 from producers.datasets.shop.assortment import MISSING, Assortment, make_assortment, make_ids
@@ -128,13 +129,6 @@ def _to_timestamps(microseconds: np.ndarray) -> pa.Array:
     return pa.array(microseconds).cast(schema.TIMESTAMP)
 
 
-def _to_vectors(values: np.ndarray) -> pa.Array:
-    """Return the rows of `values` [n, width] as list<float32>."""
-    n, width = values.shape
-    offsets = pa.array(np.arange(n + 1, dtype=np.int32) * width)
-    return pa.ListArray.from_arrays(offsets, pa.array(values.astype(np.float32).reshape(-1)))
-
-
 def _build_products(assortment: Assortment, titles: Titles, language: str) -> pa.Table:
     goods = assortment.products
     missing = goods.image_quality == "missing"
@@ -202,7 +196,7 @@ def _build_true_products(assortment: Assortment, titles: Titles, language: str) 
         "child_age": _take_or_null(list(schema.CHILD_AGES), designs.age[design]),
         "child_gender": _take_or_null(list(schema.CHILD_GENDERS), designs.gender[design]),
         "category": _take_or_null(_list_category_paths(language), designs.category[design]),
-        "style": _to_vectors(designs.style()[design]),
+        "style": matrix_to_lists(designs.style()[design].astype(np.float32)),
     }
     for i, (name, levels) in enumerate(zip(STYLE_NAMES, STYLE, strict=True)):
         columns[name] = _take_or_null([level.name for level in levels], designs.levels[design, i])
@@ -241,6 +235,6 @@ def _build_true_users(people: People) -> pa.Table:
             "user_id": make_ids("u", len(people.is_known)),
             "child_birthday": pa.array(people.birthday.astype(np.int32)).cast(pa.date32()),
             "child_gender": _take_or_null(list(schema.CHILD_GENDERS), people.gender),
-            "taste": _to_vectors(people.taste),
+            "taste": matrix_to_lists(people.taste.astype(np.float32)),
         }
     )
