@@ -102,8 +102,8 @@ def _measure_fetch(table: OnlineTable, views: tuple[str, ...], candidates: Seque
     catalog = table.catalog.load()
     fields = {view: tuple(field.name for field in catalog.views[view].layout.fields) for view in views}
     parts = [ServiceView(view, view, fields[view]) for view in views]
-    feature_request = RequestPlan.of(table, catalog, "+".join(views), parts, (), True).ask(candidates, {})
-    reads = feature_request.requests()
+    feature_request = RequestPlan.build(table, catalog, "+".join(views), parts, (), True).bind(candidates, {})
+    reads = feature_request.view_requests()
     rows_by_view = table.store.read([read.keys for read in reads])
     sizes = [sum(len(row) for row in rows if row is not None) for rows in rows_by_view]
     present = [sum(row is not None for row in rows) for rows in rows_by_view]
@@ -112,7 +112,7 @@ def _measure_fetch(table: OnlineTable, views: tuple[str, ...], candidates: Seque
     seconds = []
     for _ in range(REQUESTS):
         start = time.perf_counter()
-        feature_request.answer(table.read(reads, time.time_ns() // 1_000, keep_stale=True))
+        feature_request.build_batch(table.read(reads, time.time_ns() // 1_000, keep_stale=True))
         seconds.append(time.perf_counter() - start)
     return FetchCost(round(sum(np.divide(sizes, present))), 1000 * float(np.median(seconds)))
 

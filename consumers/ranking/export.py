@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from consumers.ranking.training_set import JoinedView, TrainingSet
+from feature_repo.atomic_write import replace_atomically
 from feature_repo.errors import InvalidInputError, NotFoundError, UsageError
 from feature_repo.schema import CLICKED
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from consumers.ranking.content_features import FeatureGroup, compute_groups, fit_projection
 from consumers.ranking.training_set import JoinedView, TrainingSet, encode_values
 from feature_repo import schema
-from feature_repo.arrow.take import to_matrix
+from feature_repo.arrow.take import matrix_to_lists, to_matrix
 from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.features.ages import MICROSECONDS_A_MONTH, find_child_stage
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, IMPRESSION_ID, PRODUCT_ID, USER_ID
