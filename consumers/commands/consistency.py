@@ -14,59 +14,59 @@ from feature_repo.errors import UsageError
 
 
 def consistency(
-    sample: Annotated[int, typer.Option(min=1, help="Keys of each view to compare.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the sample by hash: another seed, other keys.")] = 0,
-    budget: Annotated[float, typer.Option(min=0, max=1, help="Share of the keys that may be at fault.")] = 0.0,
+    sample: Annotated[int, typer.Option(min=1, help="Number of keys of each view to compare.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the sample. Another seed selects other keys.")] = 0,
+    budget: Annotated[float, typer.Option(min=0, max=1, help="Share of the keys that may be faulty.")] = 0.0,
     grace: Annotated[
-        str, typer.Option(help="How long a streamed row may be online before its version is offline.")
+        str, typer.Option(help="How long a streamed row may be online before its version is offline: 2m.")
     ] = "2m",
     served: Annotated[
         Path | None,
-        typer.Option(help="Parquet with the ids of what was served.", show_default="the keys offline and online"),
+        typer.Option(
+            help="Parquet file with the ids of served entities: sample only these.",
+            show_default="sample the offline and the online keys",
+        ),
     ] = None,
     served_log: Annotated[
         Path | None,
-        typer.Option(help="What `consume serve --log-served` wrote: judge that, each row as of when it was served."),
+        typer.Option(help="File of `consume serve --log-served`: check its rows, each as of the time it was served."),
     ] = None,
     scan: Annotated[
-        int, typer.Option(min=1, help="Online keys of a view to look at for the sample, at most.")
+        int, typer.Option(min=1, help="Largest number of online keys of a view to scan for the sample.")
     ] = 1_000_000,
     now: Annotated[
-        str | None, typer.Option(help="Judge as of this time, with its offset: 2026-03-01T12:00Z.", show_default="now")
+        str | None, typer.Option(help="Time of the check, with its offset: 2026-03-01T12:00Z.", show_default="now")
     ] = None,
     json: JsonOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Compare what is online with what the offline store says; exit code 1 if more than the budget differs.
+    """Compare online rows with the offline store. Exit code 1: more than the budget is faulty.
 
-    Keys are sampled by hash from both sides. Each is worked out anew from the offline store as of the last
-    materialization, packed, and held against the bytes that are online: missing, extra, stale or different.
-    Exit code 3 says that there was no view to judge.
+    Keys are sampled by hash from both sides. For each key, the row that should be online is computed again from the
+    offline store as of the last materialization, packed, and compared with the online bytes. Faults are missing,
+    extra, stale and different. Exit code 3: no view could be checked.
     """
-    from consumers.monitoring.consistency import check as views
-    from consumers.monitoring.figures import as_json
-    from consumers.monitoring.terminal import consistency_table
+    from consumers.monitoring.consistency.check import check, check_served
+    from consumers.monitoring.terminal import as_json, consistency_table
     from feature_repo.durations import parse_duration, parse_timestamp
 
-    deployment, moment = config.load(store), parse_timestamp(now) if now else datetime.now(UTC)
-    if served_log is not None:
-        if served is not None:
-            raise UsageError("--served and --served-log exclude each other: the one names keys, the other has rows")
-        judged = views.check_served(
-            deployment, served_log, sample=sample, budget=budget, now=moment, grace=parse_duration(grace)
+    deployment, timestamp = config.load(store), parse_timestamp(now) if now else datetime.now(UTC)
+    if served_log is None:
+        result = check(
+            deployment,
+            sample=sample,
+            seed=seed,
+            budget=budget,
+            now=timestamp,
+            grace=parse_duration(grace),
+            max_keys_scanned=scan,
+            served=served,
         )
-        Console().print(consistency_table(judged))
-        outcome.finish_check(as_json(judged), json, judged.breaches, judged.blind)
-        return
-    found = views.check(
-        deployment,
-        sample=sample,
-        seed=seed,
-        budget=budget,
-        now=moment,
-        grace=parse_duration(grace),
-        at_most=scan,
-        served=served,
-    )
-    Console().print(consistency_table(found))
-    outcome.finish_check(as_json(found), json, found.breaches, found.blind)
+    elif served is not None:
+        raise UsageError("--served and --served-log exclude each other: --served names keys, --served-log has rows")
+    else:
+        result = check_served(
+            deployment, served_log, sample=sample, budget=budget, now=timestamp, grace=parse_duration(grace)
+        )
+    Console().print(consistency_table(result))
+    outcome.finish_check(as_json(result), json, result.breaches, result.no_data)

@@ -10,39 +10,49 @@ from consumers.commands import outcome
 from feature_repo import config
 from feature_repo.console import JsonOption, StoreOption
 
+CHECKS_PER_ALARM = 365
+
 
 def drift(
-    window: Annotated[str, typer.Option(help="Products of so long before now are compared ...")] = "7d",
-    before: Annotated[str, typer.Option(help="... with those of so long before that.")] = "28d",
+    window: Annotated[str, typer.Option(help="Length of the recent window, which ends now: 7d, 12h.")] = "7d",
+    before: Annotated[str, typer.Option(help="Length of the time before the window.")] = "28d",
+    false_alarm_rate: Annotated[
+        float,
+        typer.Option(
+            min=1e-5,
+            max=0.1,
+            help="False alarms per check if nothing changes, for all statistics together.",
+            show_default="1/365, one a year for a daily check",
+        ),
+    ] = 1 / CHECKS_PER_ALARM,
     once_in: Annotated[
-        int, typer.Option(min=10, help="A shop in which nothing changes raises one false alarm in so many checks.")
-    ] = 365,
-    sample: Annotated[int, typer.Option(min=30, help="Products of each side, at most.")] = 2000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the sample and of the permutations.")] = 0,
+        int | None, typer.Option("--once-in", min=10, hidden=True, help="Use --false-alarm-rate.")
+    ] = None,
+    sample: Annotated[int, typer.Option(min=30, help="Largest number of products on each side.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sample and of the permutations.")] = 0,
     now: Annotated[
-        str | None, typer.Option(help="Judge as of this time, with its offset: 2026-03-01T12:00Z.", show_default="now")
+        str | None, typer.Option(help="Time of the check, with its offset: 2026-03-01T12:00Z.", show_default="now")
     ] = None,
     json: JsonOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Say whether vectors, tags and codes of now look like those of before; exit code 1 if they do not.
+    """Check whether recent vectors, tags and codes differ from earlier ones. Exit code 1: they do.
 
-    Thresholds come from exchanging the products of now and of before within category and newness, and hold for all
-    statistics together. Exit code 3 says that there were too few products to judge anything.
+    Thresholds come from permuting the recent and earlier products within category and newness, and hold for all
+    statistics together. Exit code 3: there are too few products to compare anything.
     """
     from consumers.monitoring.drift.check import check
-    from consumers.monitoring.figures import as_json
-    from consumers.monitoring.terminal import drift_table
+    from consumers.monitoring.terminal import as_json, drift_table
     from feature_repo.durations import parse_duration, parse_timestamp
 
-    found = check(
+    result = check(
         config.load(store),
         now=parse_timestamp(now) if now else datetime.now(UTC),
         window=parse_duration(window),
         before=parse_duration(before),
-        once_in=once_in,
+        checks_per_alarm=once_in or round(1 / false_alarm_rate),
         sample=sample,
         seed=seed,
     )
-    Console().print(drift_table(found))
-    outcome.finish_check(as_json(found), json, found.breaches, found.blind)
+    Console().print(drift_table(result))
+    outcome.finish_check(as_json(result), json, result.breaches, result.no_data)

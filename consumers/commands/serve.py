@@ -209,21 +209,23 @@ def _serve(options: _ServeOptions, on_ready: Callable[[dict[str, str]], None]) -
     with graceful_shutdown() as shutdown, ExitStack() as stack:
         routers = []
         if options.watch is not None:
-            from consumers.monitoring import status_page
-            from consumers.monitoring.freshness.objectives import load
-            from consumers.monitoring.prometheus import Collector
-            from consumers.monitoring.watcher import Watcher, checks
+            from consumers.monitoring.freshness.objectives import load_objectives
+            from consumers.monitoring.prometheus import CheckCollector
+            from consumers.monitoring.status_page import create_router
+            from consumers.monitoring.watcher import Watcher, default_checks
             from feature_repo.durations import parse_duration
 
             every = parse_duration(options.watch)
             if options.objectives:
-                load(options.objectives)  # each check reads the file again; this reports a mistake at the start
-            watched = checks(
+                load_objectives(
+                    options.objectives
+                )  # each check reads the file again; this reports a mistake at the start
+            watched = default_checks(
                 options.deployment.file, every, objectives=options.objectives, impressions=options.impressions
             )
             watcher = stack.enter_context(Watcher(watched, _now))
-            metrics.registry.register(Collector(watcher.states))
-            routers.append(status_page.router(watcher.states, _now, lift_report=options.lift_report))
+            metrics.registry.register(CheckCollector(watcher.states))
+            routers.append(create_router(watcher.states, _now, lift_report=options.lift_report))
         stream = stack.enter_context(_open_stream(options.access_log))
         if options.log_served is not None:
             table.on_read = stack.enter_context(ServedLog(options.log_served, options.log_served_one_in))

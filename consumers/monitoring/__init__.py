@@ -1,11 +1,10 @@
-"""Monitoring of features.
+"""Monitoring of the features.
 
-freshness/      age of the online rows, by view and slice
-consistency/    online rows compared with the offline rows
-drift/          whether what comes in now looks like what came in before
-watcher.py      the checks, again and again beside a service
-status_page.py  what they found last, for people: /status; status.html is the page
-prometheus.py  the same for Prometheus; alerts.yaml and grafana.json are what looks at it
-figures.py      what was found, as JSON
-terminal.py     what was found, as tables
+freshness/      age of the features, by view and slice
+consistency/    online rows compared with the offline store
+drift/          recent products compared with earlier ones
+watcher.py      runs the checks at intervals beside a server
+status_page.py  the status page of the last results; status.html is its template
+prometheus.py   the results as Prometheus metrics; alerts.yaml and grafana.json use them
+terminal.py     the results as tables for a terminal and as JSON
 """

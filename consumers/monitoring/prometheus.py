@@ -1,7 +1,7 @@
-"""What the checks found, as Prometheus reads it: a collector for the registry that `/metrics` shows.
+"""Results of the checks as Prometheus metrics: a collector for the registry that `/metrics` shows.
 
-Figures are those of the last time that a check ended well; vitrine_check_refreshed_timestamp_seconds says when that
-was, and vitrine_check_failed whether it has failed since. What is undefined is left out, never 0.
+The values are those of the last successful run of each check. vitrine_check_refreshed_timestamp_seconds has the time of
+that run, and vitrine_check_failed says whether a later run failed. An undefined value has no sample; it is never 0.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,68 +10,69 @@ from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily
 
-from consumers.monitoring.watcher import State, States
+from consumers.monitoring.watcher import CheckState, ReadStates
 
 Figures = Mapping[str, Any]
+"""A check's JSON report."""
 VIEW = ("view",)
 SLICE = ("view", "slice")
 
 
-class Collector:
-    """Registered with `CollectorRegistry.register`.
+class CheckCollector:
+    """Collector for `CollectorRegistry.register`.
 
     Args:
-        states: `Watcher.states`.
+        read_states: `Watcher.states`.
     """
 
-    def __init__(self, states: States) -> None:
-        self._states = states
+    def __init__(self, read_states: ReadStates) -> None:
+        self._read_states = read_states
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Every metric, whatever is known: one without a sample still says that it exists."""
-        states = self._states()
-        found = {state.check.name: state.figures or {} for state in states}
-        yield from _of_checks(states)
-        yield from _of_freshness(found.get("freshness", {}))
-        yield from _of_consistency(found.get("consistency", {}))
-        yield from _of_drift(found.get("drift", {}))
+        """Yield every metric. Metrics without a value are yielded without samples."""
+        states = self._read_states()
+        figures = {state.check.name: state.figures or {} for state in states}
+        yield from _check_metrics(states)
+        yield from _freshness_metrics(figures.get("freshness", {}))
+        yield from _consistency_metrics(figures.get("consistency", {}))
+        yield from _drift_metrics(figures.get("drift", {}))
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
-        """The same: registering must not run into checks that have found nothing yet."""
+        """Yield the same metrics, for the registration."""
         return self.collect()
 
 
-def _of_checks(states: list[State]) -> Iterator[GaugeMetricFamily]:
+def _check_metrics(states: list[CheckState]) -> Iterator[GaugeMetricFamily]:
     labels = ("check",)
     yield _gauge(
         "vitrine_check_refreshed_timestamp_seconds",
-        "When a check last ended well.",
+        "Time of a check's last successful run.",
         labels,
         [((state.check.name,), state.refreshed.timestamp() if state.refreshed else None) for state in states],
     )
     yield _gauge(
         "vitrine_check_failed",
-        "Whether the last try of a check gave no figures.",
+        "1 if a check's last run failed, else 0.",
         labels,
         [((state.check.name,), float(state.failure is not None)) for state in states],
     )
     yield _gauge(
         "vitrine_check_seconds",
-        "How long a check took.",
+        "Duration of a check's last successful run.",
         labels,
         [((state.check.name,), state.seconds) for state in states],
     )
     yield _gauge(
         "vitrine_check_breaches",
-        "Lines that a check warns with.",
+        "Alarms of a check's last successful run.",
         labels,
         [((state.check.name,), float(len(state.breaches)) if state.figures else None) for state in states],
     )
 
 
-def _of_freshness(found: Figures) -> Iterator[GaugeMetricFamily]:
-    views = found.get("views", {}).get("views", [])
-    slices, runs = found.get("slices", []), found.get("view_runs", [])
+def _freshness_metrics(figures: Figures) -> Iterator[GaugeMetricFamily]:
+    views = figures.get("views", {}).get("views", [])
+    slices, runs = figures.get("slices", []), figures.get("view_runs", [])
     yield _gauge(
         "vitrine_view_newest_event_age_seconds",
         "Age of a view's newest event.",
@@ -80,46 +81,52 @@ def _of_freshness(found: Figures) -> Iterator[GaugeMetricFamily]:
     )
     yield _gauge(
         "vitrine_view_late",
-        "Whether a view is later than it may be.",
+        "1 if a view is older than allowed, else 0.",
         VIEW,
         [((one["view"],), float(one["breach"] is not None)) for one in views],
     )
     for name, text in (
-        ("produced", "When a view's producer last ended well."),
-        ("materialized", "When a view's materialization last ended."),
-        ("watermark", "Event time up to which a view is online."),
+        ("produced", "End of the last successful run of a view's producer."),
+        ("materialized", "End of a view's last materialization."),
+        ("watermark", "Event time up to which all rows of a view are online."),
     ):
         yield _gauge(
             f"vitrine_view_{name}_timestamp_seconds",
             text,
             VIEW,
-            [((one["view"],), _seconds(one[name])) for one in runs],
+            [((one["view"],), _to_seconds(one[name])) for one in runs],
         )
     for name, text in (
-        ("lag", "Event-to-online lag, of events in the window; what is not online yet counts so far."),
-        ("age", "From a product's newest row to now."),
-        ("served_age", "Age of what was served, of impressions in the window."),
+        (
+            "lag",
+            "Event-to-online lag of events in the window; the time passed so far if not online yet.",
+        ),
+        ("age", "Age of the products' newest rows."),
+        ("served_age", "Age of served features, for impressions in the window."),
     ):
         yield _gauge(
             f"vitrine_slice_{name}_seconds",
             text,
             (*SLICE, "percentile"),
             [
-                ((one["view"], one["slice"], place[1:]), one[name][place])
+                ((one["view"], one["slice"], quantile[1:]), one[name][quantile])
                 for one in slices
-                for place in ("p50", "p95", "p99")
+                for quantile in ("p50", "p95", "p99")
             ],
         )
-    for name, text, above, below in (
+    for name, text, numerator, denominator in (
         ("coverage", "Share of active products with a row.", "covered", "active"),
         ("online", "Share of active products with a row online.", "online", "active"),
-        ("served_coverage", "Share of impressions whose product had a row by then.", "served", "impressions"),
+        ("served_coverage", "Share of impressions whose product had a row at that time.", "served", "impressions"),
     ):
         yield _gauge(
             f"vitrine_slice_{name}_ratio",
             text,
             SLICE,
-            [((one["view"], one["slice"]), one[above] / one[below] if one[below] else None) for one in slices],
+            [
+                ((one["view"], one["slice"]), one[numerator] / one[denominator] if one[denominator] else None)
+                for one in slices
+            ],
         )
     yield _gauge(
         "vitrine_slice_waiting",
@@ -129,40 +136,40 @@ def _of_freshness(found: Figures) -> Iterator[GaugeMetricFamily]:
     )
     yield _gauge(
         "vitrine_quarantined_rows",
-        "Rows refused, or repaired and kept, in the window.",
+        "Rows refused, or repaired and accepted, in the window.",
         ("step", "reason"),
-        [((one["step"], one["reason"]), float(one["rows"])) for one in found.get("quarantined", [])],
+        [((one["step"], one["reason"]), float(one["rows"])) for one in figures.get("quarantined", [])],
     )
     yield _gauge(
         "vitrine_objectives_missed",
-        "Objectives of freshness that are not met.",
+        "Freshness objectives that are not met.",
         (),
-        [((), float(len(found["missed"])))] if found else [],
+        [((), float(len(figures["missed"])))] if figures else [],
     )
 
 
-def _of_consistency(found: Figures) -> Iterator[GaugeMetricFamily]:
-    views = [one for one in found.get("views", []) if one["not_judged"] is None]
+def _consistency_metrics(figures: Figures) -> Iterator[GaugeMetricFamily]:
+    views = [one for one in figures.get("views", []) if one["not_judged"] is None]
     yield _gauge(
         "vitrine_consistency_sampled_keys", "Keys compared.", VIEW, [((one["view"],), one["sampled"]) for one in views]
     )
     yield _gauge(
         "vitrine_consistency_fault_keys",
-        "Keys whose row online is not as offline.",
+        "Keys whose online row differs from the offline store, by fault.",
         ("view", "fault"),
         [((one["view"], fault), float(keys)) for one in views for fault, keys in one["faults"].items()],
     )
     yield _gauge(
-        "vitrine_consistency_budget_ratio", "Share of the keys that may be at fault.", (), [((), found.get("budget"))]
+        "vitrine_consistency_budget_ratio", "Share of the keys that may be faulty.", (), [((), figures.get("budget"))]
     )
 
 
-def _of_drift(found: Figures) -> Iterator[GaugeMetricFamily]:
-    statistics = found.get("statistics", [])
+def _drift_metrics(figures: Figures) -> Iterator[GaugeMetricFamily]:
+    statistics = figures.get("statistics", [])
     labels = ("view", "subject", "statistic")
     for name, text, key in (
-        ("statistic", "How far products of now are from those of before.", "value"),
-        ("threshold", "Above it a statistic is an alarm.", "threshold"),
+        ("statistic", "How far recent products differ from earlier ones.", "value"),
+        ("threshold", "A statistic above this value is an alarm.", "threshold"),
     ):
         yield _gauge(
             f"vitrine_drift_{name}",
@@ -170,17 +177,18 @@ def _of_drift(found: Figures) -> Iterator[GaugeMetricFamily]:
             labels,
             [((one["view"], one["subject"], one["name"]), one[key]) for one in statistics],
         )
+    has_result = bool(figures) and (figures["p_value"] is not None or bool(figures["breaches"]))
     yield _gauge(
         "vitrine_drift_alarms",
-        "Subjects with a drift alarm; none where nothing could be judged.",
+        "Drift alarms. No sample if nothing could be compared.",
         (),
-        [((), float(len(found["breaches"])))] if found and (found["p_value"] is not None or found["breaches"]) else [],
+        [((), float(len(figures["breaches"])))] if has_result else [],
     )
     yield _gauge(
         "vitrine_drift_products",
         "Products compared.",
         ("side",),
-        [((side,), found.get(f"products_{side}")) for side in ("now", "before")],
+        [((side,), figures.get(f"products_{side}")) for side in ("now", "before")],
     )
 
 
@@ -194,5 +202,5 @@ def _gauge(
     return family
 
 
-def _seconds(moment: str | None) -> float | None:
-    return None if moment is None else datetime.fromisoformat(moment).timestamp()
+def _to_seconds(timestamp: str | None) -> float | None:
+    return None if timestamp is None else datetime.fromisoformat(timestamp).timestamp()

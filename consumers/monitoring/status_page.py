@@ -1,10 +1,11 @@
-"""The page for whoever is on call: GET /status, what the checks found last, live.
+"""The status page: the last results of the checks.
 
-    GET /status           the page; it asks for itself again every few seconds
-    GET /status/figures   the same figures as JSON
-    GET /status/lift      the lift report, where one was named at the start
+    GET /status           the page, which reloads itself every few seconds
+    GET /status/figures   the same results as JSON
+    GET /status/lift      the lift report, if the server was started with one
 
-Nothing is computed for a request: the figures are the watcher's. Styles and script are in the page; it loads nothing.
+A request computes nothing; the results are the watcher's. The page contains its styles and its script, and loads no
+other resource.
 """
 
 from collections.abc import Callable
@@ -17,10 +18,10 @@ from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from consumers.monitoring.watcher import State, States
+from consumers.monitoring.watcher import CheckState, ReadStates
 from feature_repo.durations import format_duration
 
-NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "No lift report was named at the start."}}
+NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "The server was started without a lift report."}}
 HEADERS = {
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
@@ -29,65 +30,72 @@ HEADERS = {
 REPORT_HEADERS = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:"}
 
 
-def router(states: States, clock: Callable[[], datetime], *, lift_report: Path | None = None) -> APIRouter:
-    """The page's routes.
+def create_router(
+    read_states: ReadStates, clock: Callable[[], datetime], *, lift_report: Path | None = None
+) -> APIRouter:
+    """Return the page's routes.
 
     Args:
-        states: `Watcher.states`.
-        clock: the time, with a zone, from which ages are told.
-        lift_report: what `consume lift --report` wrote; its link is left out where there is none.
+        read_states: `Watcher.states`.
+        clock: returns the current time with its UTC offset.
+        lift_report: file that `consume lift --report` wrote. The page has no link to it if it does not exist.
     """
     routes = APIRouter()
 
     @routes.get("/status", response_class=HTMLResponse)
     def status() -> HTMLResponse:
-        """What the checks found last, for people."""
-        return HTMLResponse(render(states(), clock(), has_report=_is_there(lift_report)), headers=HEADERS)
+        """Return the last results of the checks as a page."""
+        return HTMLResponse(
+            render(read_states(), clock(), has_report=lift_report is not None and lift_report.is_file()),
+            headers=HEADERS,
+        )
 
     @routes.get("/status/figures", response_class=JSONResponse)
     def figures() -> dict[str, Any]:
-        """What the checks found last, for programs."""
+        """Return the last results of the checks as JSON."""
         return {
             state.check.name: {
                 "refreshed": state.refreshed and state.refreshed.isoformat(),
                 "tried": state.tried and state.tried.isoformat(),
                 "seconds": state.seconds,
-                "failure": state.failure and "the check failed; the service's page says how",
+                "failure": state.failure and "the check failed; /status has its error",
                 "figures": state.figures,
             }
-            for state in states()
+            for state in read_states()
         }
 
     @routes.get("/status/lift", response_class=HTMLResponse, responses=NOT_FOUND)
     def lift() -> Response:
-        """The lift report."""
+        """Return the lift report."""
         if lift_report is None or not lift_report.is_file():
-            return JSONResponse({"error": "NOT_FOUND", "message": "no lift report was named at the start"}, 404)
+            return JSONResponse({"error": "NOT_FOUND", "message": "the server was started without a lift report"}, 404)
         return FileResponse(lift_report, media_type="text/html", headers=REPORT_HEADERS)
 
     return routes
 
 
-def render(states: list[State], now: datetime, *, has_report: bool) -> str:
-    """The page as HTML."""
+def render(states: list[CheckState], now: datetime, *, has_report: bool) -> str:
+    """Return the page as HTML.
+
+    Args:
+        states: the state of each check.
+        now: the time that ages are relative to, with a UTC offset.
+        has_report: whether the page links to the lift report.
+    """
     by_name = {state.check.name: state for state in states}
     return _template().render(
         now=now,
         states=states,
         has_report=has_report,
         alarms=[(state.check.name, line) for state in states for line in state.breaches],
-        overdue=[state for state in states if _overdue(state, now)],
+        overdue=[state for state in states if _is_overdue(state, now)],
         **{name: by_name[name].figures if name in by_name else None for name in ("freshness", "consistency", "drift")},
     )
 
 
-def _overdue(state: State, now: datetime) -> bool:
-    """Whether the figures are older than two rounds: the check hangs, or fails."""
+def _is_overdue(state: CheckState, now: datetime) -> bool:
+    """Whether the figures are older than two intervals and a minute: the check hangs or fails."""
     return state.refreshed is not None and now - state.refreshed > 2 * state.check.every + timedelta(minutes=1)
-
-
-def _is_there(file: Path | None) -> bool:
-    return file is not None and file.is_file()
 
 
 @lru_cache(1)
@@ -99,36 +107,42 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"ago": _ago, "age": _age, "percent": _percent, "moment": _moment, "figure": _figure}
-    environment.filters["short"] = _short
+    environment.filters |= {
+        "ago": _format_ago,
+        "age": _format_age,
+        "short_age": _format_short_age,
+        "percent": _format_percent,
+        "timestamp": _format_time,
+        "number": _format_number,
+    }
     return environment.get_template("status.html")
 
 
-def _ago(moment: datetime | str | None, now: datetime) -> str:
-    if moment is None:
+def _format_ago(timestamp: datetime | str | None, now: datetime) -> str:
+    if timestamp is None:
         return "never"
-    then = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    then = datetime.fromisoformat(timestamp) if isinstance(timestamp, str) else timestamp
     return f"{format_duration(now - then)} ago" if then <= now else f"in {format_duration(then - now)}"
 
 
-def _age(seconds: float | None) -> str:
+def _format_age(seconds: float | None) -> str:
     return "–" if seconds is None else format_duration(timedelta(seconds=seconds))
 
 
-def _short(seconds: float | None) -> str:
-    """A time of which tenths of a second count."""
-    return _age(seconds) if seconds is None or seconds >= 60 else f"{seconds:.3g} s"
+def _format_short_age(seconds: float | None) -> str:
+    """An age with fractions of a second if it is under a minute."""
+    return _format_age(seconds) if seconds is None or seconds >= 60 else f"{seconds:.3g} s"
 
 
-def _percent(parts: float, whole: float) -> str:
-    return f"{parts / whole:.1%}" if whole else "–"
+def _format_percent(part: float, whole: float) -> str:
+    return f"{part / whole:.1%}" if whole else "–"
 
 
-def _moment(moment: datetime | str | None) -> str:
-    if moment is None:
+def _format_time(timestamp: datetime | str | None) -> str:
+    if timestamp is None:
         return "–"
-    return f"{datetime.fromisoformat(moment) if isinstance(moment, str) else moment:%Y-%m-%d %H:%M}"
+    return f"{datetime.fromisoformat(timestamp) if isinstance(timestamp, str) else timestamp:%Y-%m-%d %H:%M}"
 
 
-def _figure(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}"

@@ -1,7 +1,13 @@
-"""What the checks found as tables for a terminal."""
+"""Output of the check commands: tables for a terminal, and the JSON report.
 
+In the JSON report timestamps are ISO 8601, ages are seconds, and undefined or infinite numbers are null.
+"""
+
+import json
 import math
+from dataclasses import asdict
 from datetime import datetime, timedelta
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -11,22 +17,39 @@ from consumers.monitoring.consistency.check import Consistency
 from consumers.monitoring.consistency.row_checks import FAULTS
 from consumers.monitoring.drift.check import Drift
 from consumers.monitoring.freshness.freshness import Freshness, ViewFreshness
-from consumers.monitoring.freshness.lags import SliceFreshness, Spread
+from consumers.monitoring.freshness.lags import DurationQuantiles, SliceFreshness
 from consumers.monitoring.freshness.report import FreshnessBySlice
 from feature_repo.durations import format_duration
 
 
-def as_table(freshness: Freshness) -> Table:
-    """One row per view, the lag of a late one in red; below it the rows that count for nothing."""
+def as_json(result: Any) -> str:
+    """Return a check's result, a dataclass with `breaches`, as JSON. Its field names are the keys."""
+    values = asdict(result) | {"breaches": result.breaches}
+    return json.dumps(to_json_value(values), ensure_ascii=False, indent=2, allow_nan=False)
+
+
+def to_json_value(value: Any) -> Any:
+    """Return a value as JSON can hold it: timestamps as ISO 8601 text, NaN and infinity as None, keys as strings."""
+    if isinstance(value, dict):
+        return {str(key): to_json_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json_value(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def freshness_table(freshness: Freshness) -> Table:
+    """Return a table with one row for each view, late ones in red, and a caption that counts ignored rows."""
     table = Table(
-        title=f"freshness at {_moment(freshness.now)} UTC",
+        title=f"freshness at {_format_time(freshness.now)} UTC",
         title_justify="left",
         title_style="bold",
-        caption="\n".join(_ignored(view) for view in freshness.views if view.after_now or view.untimed) or None,
+        caption="\n".join(_count_ignored(view) for view in freshness.views if view.after_now or view.untimed) or None,
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
-        collapse_padding=True,  # the longest view's name and all columns in 80 characters
+        collapse_padding=True,  # so that the longest view name and all columns fit in 80 characters
     )
     table.add_column("view", no_wrap=True)
     for heading in ("newest event", "lag", "newest created", "age", "covered"):
@@ -34,94 +57,94 @@ def as_table(freshness: Freshness) -> Table:
     for view in freshness.views:
         table.add_row(
             view.view,
-            _moment(view.newest_event),
-            Text(_age(view.lag_seconds), style="red" if view.breach else "green"),
-            _moment(view.newest_created),
-            "after --now" if _is_after(view.newest_created, freshness.now) else _age(view.age_seconds),
-            _share(view.covered, freshness.active),
+            _format_time(view.newest_event),
+            Text(_format_age(view.lag_seconds), style="red" if view.breach else "green"),
+            _format_time(view.newest_created),
+            "after --now" if _is_after(view.newest_created, freshness.now) else _format_age(view.age_seconds),
+            _format_covered(view.covered, freshness.active),
         )
     return table
 
 
-def _ignored(view: ViewFreshness) -> str:
-    return f"{view.view}: rows that count for nothing: {view.after_now:,} after now, {view.untimed:,} without a time"
+def _count_ignored(view: ViewFreshness) -> str:
+    return f"{view.view}: ignored rows: {view.after_now:,} after now, {view.untimed:,} without a timestamp"
 
 
-def _moment(moment: datetime | None) -> str:
-    return f"{moment:%Y-%m-%d %H:%M}" if moment else "-"
+def _format_time(timestamp: datetime | None) -> str:
+    return f"{timestamp:%Y-%m-%d %H:%M}" if timestamp else "-"
 
 
-def _is_after(moment: datetime | None, now: datetime) -> bool:
-    return moment is not None and moment > now
+def _is_after(timestamp: datetime | None, now: datetime) -> bool:
+    return timestamp is not None and timestamp > now
 
 
-def _age(seconds: float | None) -> str:
+def _format_age(seconds: float | None) -> str:
     return "-" if seconds is None else format_duration(timedelta(seconds=seconds))
 
 
-def _share(covered: int | None, active: int | None) -> str:
+def _format_covered(covered: int | None, active: int | None) -> str:
     if covered is None:
         return "-"
     return "unknown" if active is None else f"{covered:,} of {active:,}"
 
 
-def slice_tables(found: FreshnessBySlice) -> list[Table]:
-    """A table of slices per view, one of what was refused, one of when each view was last written."""
-    views = dict.fromkeys(one.view for one in found.slices)
-    tables = [_slices(view, [one for one in found.slices if one.view == view]) for view in views]
-    if found.quarantined:
-        refused = _plain("refused, or repaired and kept", "step", "reason", "rows")
-        for one in found.quarantined:
-            refused.add_row(one.step, one.reason, f"{one.rows:,}")
+def slice_tables(report: FreshnessBySlice) -> list[Table]:
+    """Return a table of slices for each view, one of refused rows if there are any, one of the views' last writes."""
+    views = dict.fromkeys(measured.view for measured in report.slices)
+    tables = [_slice_table(view, [one for one in report.slices if one.view == view]) for view in views]
+    if report.quarantined:
+        refused = _new_table("refused, or repaired and kept", "step", "reason", "rows")
+        for count in report.quarantined:
+            refused.add_row(count.step, count.reason, f"{count.rows:,}")
         tables.append(refused)
-    runs = _plain("last written (UTC)", "view", "produced", "materialized", "online up to")
-    for view in found.view_runs:
-        runs.add_row(view.view, *map(_moment, (view.produced, view.materialized, view.watermark)))
+    runs = _new_table("last written (UTC)", "view", "produced", "materialized", "online up to")
+    for view in report.view_runs:
+        runs.add_row(view.view, *map(_format_time, (view.produced, view.materialized, view.watermark)))
     return [*tables, runs]
 
 
-def _slices(view: str, slices: list[SliceFreshness]) -> Table:
-    table = _plain(f"{view}: p50 / p95 / p99", "slice", "active", "covered", "online", "lag", "served", "served age")
-    for one in slices:
-        waiting = f", {one.waiting:,} waiting" if one.waiting else ""
+def _slice_table(view: str, slices: list[SliceFreshness]) -> Table:
+    headings = ("slice", "active", "covered", "online", "lag", "served", "served age")
+    table = _new_table(f"{view}: p50 / p95 / p99", *headings)
+    for measured in slices:
+        waiting = f", {measured.waiting:,} waiting" if measured.waiting else ""
         table.add_row(
-            one.slice,
-            f"{one.active:,}",
-            _percent(one.coverage),
-            _percent(one.online / one.active if one.active else float("nan")),
-            _spread(one.lag) + waiting,
-            _percent(one.served_coverage),
-            _spread(one.served_age),
+            measured.slice,
+            f"{measured.active:,}",
+            _format_percent(measured.coverage),
+            _format_percent(measured.online / measured.active if measured.active else float("nan")),
+            _format_quantiles(measured.lag) + waiting,
+            _format_percent(measured.served_coverage),
+            _format_quantiles(measured.served_age),
         )
     return table
 
 
-def _plain(title: str, *headings: str) -> Table:
+def _new_table(title: str, *headings: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for place, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if place else "left")
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if i else "left")
     return table
 
 
-def _spread(spread: Spread) -> str:
-    if not spread.n:
+def _format_quantiles(quantiles: DurationQuantiles) -> str:
+    if not quantiles.n:
         return "-"
-    return " / ".join(
-        format_duration(timedelta(seconds=value)).split()[0] for value in (spread.p50, spread.p95, spread.p99)
-    )
+    seconds = (quantiles.p50, quantiles.p95, quantiles.p99)
+    return " / ".join(format_duration(timedelta(seconds=value)).split()[0] for value in seconds)
 
 
-def _percent(share: float) -> str:
+def _format_percent(share: float) -> str:
     return "-" if share != share else f"{share:.1%}"
 
 
-def consistency_table(found: Consistency) -> Table:
-    """One row per view, keys at fault in red; below it the first of them, and what was not judged."""
+def consistency_table(result: Consistency) -> Table:
+    """Return a table with one row for each view, and a caption with examples of faults and views not checked."""
     table = Table(
-        title=f"online beside offline at {_moment(found.now)} UTC",
+        title=f"online compared with offline at {_format_time(result.now)} UTC",
         title_justify="left",
         title_style="bold",
-        caption="\n".join(_remarks(found)) or None,
+        caption="\n".join(_list_remarks(result)) or None,
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -129,22 +152,22 @@ def consistency_table(found: Consistency) -> Table:
     table.add_column("view", no_wrap=True)
     for heading in ("keys", *FAULTS, "pending"):
         table.add_column(heading, justify="right")
-    for view in found.views:
+    for view in result.views:
         if view.not_judged is None:
             faults = (Text(f"{view.faults[name]:,}", style="red" if view.faults[name] else "green") for name in FAULTS)
             table.add_row(view.view, f"{view.sampled:,}", *faults, f"{view.pending:,}")
     return table
 
 
-def _remarks(found: Consistency) -> list[str]:
-    lines = [f"{view.view}: not judged, {view.not_judged}" for view in found.views if view.not_judged]
-    for view in found.views:
+def _list_remarks(result: Consistency) -> list[str]:
+    lines = [f"{view.view}: not checked, {view.not_judged}" for view in result.views if view.not_judged]
+    for view in result.views:
         if view.as_of:
-            lines.append(f"{view.view}: as of the materialization up to {_moment(view.as_of)} UTC")
+            lines.append(f"{view.view}: as of the materialization up to {_format_time(view.as_of)} UTC")
         if view.young:
             lines.append(f"{view.view}: {view.young:,} rows too young to judge")
         if not view.scan_complete:
-            lines.append(f"{view.view}: of the online keys the first {view.keys_scanned:,} were looked at")
+            lines.append(f"{view.view}: only the first {view.keys_scanned:,} online keys were scanned")
         if view.features:
             lines.append(f"{view.view}: " + ", ".join(f"{name} differs in {n:,}" for name, n in view.features.items()))
         if view.lowest_cosine is not None:
@@ -153,21 +176,26 @@ def _remarks(found: Consistency) -> list[str]:
     return lines
 
 
-def drift_table(found: Drift) -> Table:
-    """One row per statistic, those over their threshold in red."""
-    window, before = (format_duration(timedelta(seconds=one)) for one in (found.window_seconds, found.before_seconds))
-    chance = "" if found.p_value is None else f", p = {found.p_value:.4f}"
-    title = (
-        f"{found.products_now:,} products of {window} up to {_moment(found.now)} UTC beside {found.products_before:,}"
+def drift_table(result: Drift) -> Table:
+    """Return a table with one row for each statistic, those above their threshold in red."""
+    window, before = (
+        format_duration(timedelta(seconds=length)) for length in (result.window_seconds, result.before_seconds)
     )
-    table = _plain(f"{title} of {before} before{chance}", "", "statistic", "value", "by chance", "threshold")
-    table.caption, table.caption_justify = "\n".join(f"not judged: {line}" for line in found.not_judged) or None, "left"
-    heading = ""
-    for one in found.statistics:
-        if one.view != heading:
-            heading = one.view
-            table.add_row(Text(heading, style="bold"))
-        style = "red" if one.alarm else "green"
-        values = (f"{value:.3f}" if math.isfinite(value) else "-" for value in (one.expected, one.threshold))
-        table.add_row(f"  {one.subject}", one.name, Text(f"{one.value:.3f}", style=style), *values)
+    p_value = "" if result.p_value is None else f", p = {result.p_value:.4f}"
+    title = (
+        f"{result.products_now:,} products of the {window} up to {_format_time(result.now)} UTC, compared with "
+        f"{result.products_before:,} of the {before} before{p_value}"
+    )
+    table = _new_table(title, "", "statistic", "value", "by chance", "threshold")
+    table.caption = "\n".join(f"not compared: {line}" for line in result.not_judged) or None
+    table.caption_justify = "left"
+    view = ""
+    for statistic in result.statistics:
+        if statistic.view != view:
+            view = statistic.view
+            table.add_row(Text(view, style="bold"))
+        style = "red" if statistic.is_alarm else "green"
+        bounds = (statistic.expected, statistic.threshold)
+        texts = (f"{value:.3f}" if math.isfinite(value) else "-" for value in bounds)
+        table.add_row(f"  {statistic.subject}", statistic.name, Text(f"{statistic.value:.3f}", style=style), *texts)
     return table

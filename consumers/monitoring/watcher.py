@@ -1,8 +1,8 @@
-"""The checks, run again and again beside a service: each in a process of its own, and what it found last.
+"""Runs the checks at intervals beside a server, each in a process of its own, and keeps their last results.
 
-A check takes seconds of a core and reads whole columns. In the service's own process it would take turns with requests
-at the interpreter's lock, and one that runs out of memory would take the service with it. So each is the command that a
-person would type, at a lower priority, and its figures are the JSON that the command writes.
+A check uses a core for seconds and reads whole columns. In the server's process it would compete with requests for the
+interpreter's lock, and running out of memory would end the server. So each check is the command that a person would
+type, at a lower priority, and its figures are the JSON report that the command writes.
 """
 
 import json
@@ -18,16 +18,15 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-LONGEST = 600
-"""Seconds after which a check is given up."""
+TIMEOUT_SECONDS = 600
+"""After this time a check is stopped."""
 NICE = 10
-STEP = 0.2
-"""Seconds between looks at whether it is time."""
+POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class Check:
-    """One command, and how often."""
+class WatchedCheck:
+    """A command to run at an interval."""
 
     name: str
     command: tuple[str, ...]
@@ -36,45 +35,50 @@ class Check:
 
 
 @dataclass(frozen=True)
-class State:
-    """What a check found last. A failure leaves the figures of before, with their own time."""
+class CheckState:
+    """The last results of a check. A failed run keeps the figures of the last successful one."""
 
-    check: Check
+    check: WatchedCheck
     figures: Mapping[str, Any] | None = None
+    """JSON report of the last successful run; None if there was none."""
     refreshed: datetime | None = None
-    """When the figures were taken."""
+    """Start of the last successful run."""
     seconds: float | None = None
-    """How long it took."""
+    """Duration of the last successful run."""
     tried: datetime | None = None
+    """Start of the last run."""
     failure: str | None = None
-    """Why the last try gave no figures; None if it did."""
+    """Why the last run failed; None if it succeeded. A run that reports alarms succeeds."""
 
     @property
     def breaches(self) -> list[str]:
-        """What it warns of; none where it never ended well."""
+        """The alarms of the last successful run; empty if there was none."""
         return list(self.figures["breaches"]) if self.figures else []
 
 
-States = Callable[[], list[State]]
-"""Gives what each check found last."""
+ReadStates = Callable[[], list[CheckState]]
+"""Returns the state of each check."""
 
 
 class Watcher:
-    """Runs checks in turn, in one thread. Threads may read what they found.
+    """Runs checks one after the other in a thread, from `__enter__` until `__exit__`, which stops a running check.
+
+    `states` may be called from any thread.
 
     Args:
-        clock: the time, with a zone, that results are stamped with.
+        checks: the checks; names must differ.
+        clock: returns the current time with its UTC offset.
     """
 
-    def __init__(self, checks: Sequence[Check], clock: Callable[[], datetime]) -> None:
-        self._states = {check.name: State(check) for check in checks}
+    def __init__(self, checks: Sequence[WatchedCheck], clock: Callable[[], datetime]) -> None:
+        self._states = {check.name: CheckState(check) for check in checks}
         self._clock = clock
-        self._ending = threading.Event()
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
         self._process: subprocess.Popen[str] | None = None
 
-    def states(self) -> list[State]:
-        """What each check found last."""
+    def states(self) -> list[CheckState]:
+        """Return the state of each check, in the order given."""
         return list(self._states.values())
 
     def __enter__(self) -> "Watcher":
@@ -82,72 +86,75 @@ class Watcher:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ending.set()
+        self._stop.set()
         while self._thread.is_alive():
             process = self._process
             if process is not None and process.poll() is None:
                 process.terminate()
-            self._thread.join(STEP)
+            self._thread.join(POLL_SECONDS)
 
-    def refresh(self, name: str) -> State:
-        """Run a check now, and give back what is known of it then."""
+    def run_check(self, name: str) -> CheckState:
+        """Run a check now and return its new state."""
         state = self._states[name]
-        tried, began = self._clock(), time.monotonic()
+        tried, start = self._clock(), time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "figures.json"
-            said, code = self._said([*state.check.command, "--json", str(file)])
+            message, code = self._run_command([*state.check.command, "--json", str(file)])
             try:
                 figures = json.loads(file.read_text())
             except (OSError, ValueError):
                 figures = None
         if figures is None:
-            state = replace(state, tried=tried, failure=said or f"ended with exit code {code} and said nothing")
+            state = replace(state, tried=tried, failure=message or f"exit code {code} without a message")
         else:
-            took = time.monotonic() - began
-            state = replace(state, figures=figures, refreshed=tried, seconds=took, tried=tried, failure=None)
+            seconds = time.monotonic() - start
+            state = replace(state, figures=figures, refreshed=tried, seconds=seconds, tried=tried, failure=None)
         self._states[name] = state
         return state
 
-    def _said(self, command: Sequence[str]) -> tuple[str, int]:
-        """The last line that a command says on standard error, and its exit code."""
+    def _run_command(self, command: Sequence[str]) -> tuple[str, int]:
+        """Return the last line that a command writes to standard error, and its exit code."""
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         self._process = process
         try:
-            _, errors = process.communicate(timeout=LONGEST)
+            _, errors = process.communicate(timeout=TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-            return f"took longer than {LONGEST} s and was stopped", process.returncode
+            return f"took longer than {TIMEOUT_SECONDS} s and was stopped", process.returncode
         return (errors.strip().splitlines() or [""])[-1], process.returncode
 
     def _run(self) -> None:
         due = dict.fromkeys(self._states, 0.0)
-        while not self._ending.is_set():
-            for name, moment in due.items():
-                if time.monotonic() >= moment and not self._ending.is_set():
-                    self.refresh(name)
+        while not self._stop.is_set():
+            for name, next_run in due.items():
+                if time.monotonic() >= next_run and not self._stop.is_set():
+                    self.run_check(name)
                     due[name] = time.monotonic() + self._states[name].check.every.total_seconds()
-            self._ending.wait(STEP)
+            self._stop.wait(POLL_SECONDS)
 
 
-def checks(
+def default_checks(
     store: Path,
     every: timedelta,
     *,
     objectives: Path | None = None,
     impressions: Path | None = None,
-) -> list[Check]:
-    """Freshness, consistency and drift of a deployment.
+) -> list[WatchedCheck]:
+    """Return the freshness, consistency and drift checks of a deployment.
 
     Args:
-        every: between two looks at freshness and consistency; drift, which changes by the day, six times as long.
+        store: the deployment's feature_store.yaml.
+        every: interval of freshness and consistency. Drift runs at six times the interval.
+        objectives: TOML file with freshness objectives; None for none.
+        impressions: Parquet file with impressions; None for none.
     """
     nice = shutil.which("nice")
     consume = (*((nice, "-n", str(NICE)) if nice else ()), sys.executable, "-m", "consumers.cli")
-    wanted = ("--objectives", str(objectives)) if objectives else ()
-    shown = ("--impressions", str(impressions)) if impressions else ()
+    options = [f"--objectives={objectives}"] if objectives else []
+    options += [f"--impressions={impressions}"] if impressions else []
     return [
-        Check("freshness", (*consume, "freshness", "--store", str(store), "--slices", *wanted, *shown), every),
-        Check("consistency", (*consume, "consistency", "--store", str(store)), every),
-        Check("drift", (*consume, "drift", "--store", str(store)), 6 * every),
+        WatchedCheck("freshness", (*consume, "freshness", "--store", str(store), "--slices", *options), every),
+        WatchedCheck("consistency", (*consume, "consistency", "--store", str(store)), every),
+        WatchedCheck("drift", (*consume, "drift", "--store", str(store)), 6 * every),
     ]

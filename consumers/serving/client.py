@@ -4,9 +4,8 @@
         response = client.fetch("u-17", ["p-3", "p-8"])
         vectors = matrix(response.candidates["product_embedding__fused_vector"])    # float32 [2, width]
 
-Over Flight one stream stays open between requests. A client must not be shared between threads. docs/how-to/serve.md
-shows
-the same without this module.
+Over Flight one stream stays open between requests. A client must not be shared between threads.
+docs/how-to/serve.md shows the same without this module.
 """
 
 import http.client

@@ -1,7 +1,7 @@
-"""consistency.
+"""Consistency: online rows compared with the rows that the offline store expects.
 
-check.py  whether what is online is what the offline store says
-row_checks.py  what is wrong with each of them
-sampling.py  which keys are compared: a sample by hash
-served_log.py  a sample of what was served, byte for byte
+check.py       checks every view with a sample of keys, or a log of served rows
+row_checks.py  finds the fault of each row: missing, extra, stale, different
+sampling.py    samples keys by hash
+served_log.py  a sample of the rows served, byte for byte
 """

@@ -1,4 +1,4 @@
-"""What is wrong with each sampled key: its row online beside its rows offline (consistency.py says what each means)."""
+"""Find the fault of each sampled key by comparing its online row with its offline rows. check.py defines the faults."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -9,195 +9,229 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from consumers.monitoring.consistency.served_log import Served
-from consumers.monitoring.freshness.event_history import Versions, ViewHistory
-from consumers.monitoring.freshness.taken import Taken
+from consumers.monitoring.consistency.served_log import ServedRows
+from consumers.monitoring.freshness.event_history import EntityVersions, MaterializedRows, ViewHistory
 from feature_repo.arrow import timestamps
-from feature_repo.online import expected_rows, materialization_log
+from feature_repo.online import expected_rows
 from feature_repo.online.catalog import View
+from feature_repo.online.encode import Dictionaries
+from feature_repo.online.materialization_log import MaterializationState
 from feature_repo.online.table import OnlineTable
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 
 FAULTS = ("missing", "extra", "stale", "different")
-CLOCKS = 1_000_000
-"""Microseconds by which the clocks of who serves and of who materializes may differ."""
+MAX_CLOCK_SKEW_US = 1_000_000
+"""Microseconds by which the clocks of the server and of materialization may differ."""
 Int64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Verdicts:
-    """What was found of each sampled key."""
+class RowCheckResult:
+    """The fault of each of n rows, and what was counted."""
 
     keys: list[bytes]
-    fault: list[str | None]
-    """Of each key, of FAULTS; None where all is well."""
-    detail: list[str]
+    faults: list[str | None]
+    """[n], one of FAULTS; None if the row is correct or was not judged."""
+    details: list[str]
+    """[n], what exactly is wrong; empty if there is no fault."""
     young: int
+    """Rows too young to judge."""
     pending: int
-    features: Counter[str]
-    """Of the different rows: how many differ in which feature."""
+    """Rows with a newer offline row that has not been materialized yet."""
+    different_features: Counter[str]
+    """Different rows by the feature that differs."""
     cosines: list[float]
+    """Lowest cosine of the vectors that differ, for each different row with such vectors."""
 
 
-def judge(
+def check_online_rows(
     online: OnlineTable,
     history: ViewHistory,
     keys: list[bytes],
-    ledger: materialization_log.MaterializationState | None,
+    state: MaterializationState | None,
     *,
-    now: int,
-    grace: int,
-) -> Verdicts:
-    """Hold the row of each key that is online against the offline rows.
+    now_us: int,
+    grace_us: int,
+) -> RowCheckResult:
+    """Compare the online rows of some keys with the offline rows.
 
     Args:
-        ledger: what the online store says has been written; None: every row up to `now` should be online.
-        now: microseconds since 1970 UTC.
-        grace: microseconds that a row may be online before its version is offline.
+        online: the online table.
+        history: the view's offline rows.
+        keys: [n], distinct online keys. A key without an online row is "missing" if a row was written.
+        state: the view's materialization log; None expects every offline row up to now to be online.
+        now_us: microseconds since 1970 UTC.
+        grace_us: microseconds that a row may be online before its version is offline.
     """
-    # Online first: what is written meanwhile makes an online row old, never the other way round.
-    found = online.store.read([keys])[0]
-    versions = history.versions(keys, ledger)
-    known = versions.event <= now
-    there = versions.online if ledger else known
-    return _judge(online, history, Served(keys, found, [now] * len(keys)), versions, there, known, now - grace)
+    # The online rows are read first: what is written meanwhile can only make them look older, never newer.
+    rows = online.store.read([keys])[0]
+    versions = history.read_versions(keys, state)
+    is_known = versions.event_us <= now_us
+    is_expected = versions.online if state else is_known
+    served = ServedRows(keys, rows, [now_us] * len(keys))
+    return _check_rows(online, history, served, versions, is_expected, is_known, now_us - grace_us)
 
 
-def judge_served(
+def check_served_rows(
     online: OnlineTable,
     history: ViewHistory,
-    served: Served,
-    ledger: materialization_log.MaterializationState | None,
+    served: ServedRows,
+    state: MaterializationState | None,
     *,
-    now: int,
-    grace: int,
-) -> Verdicts:
-    """Hold rows as they were served against what the offline rows say of the time they were served.
+    now_us: int,
+    grace_us: int,
+) -> RowCheckResult:
+    """Compare rows as they were served with the offline rows as of the time they were served.
 
-    A row should have been served once its file had been online for CLOCKS; without a ledger nobody knows since when.
+    A row is expected once its file had been online for MAX_CLOCK_SKEW_US. Without a materialization log no row is
+    expected, because it is unknown since when rows are online.
 
     Args:
-        ledger, now, grace: as of `judge`.
+        online: the online table.
+        history: the view's offline rows.
+        served: [n], keys may repeat.
+        state: the view's materialization log; None if there is none.
+        now_us: microseconds since 1970 UTC.
+        grace_us: microseconds that a row may be online before its version is offline.
     """
     distinct = {key: i for i, key in enumerate(dict.fromkeys(served.keys))}
-    asked = np.array([distinct[key] for key in served.keys], np.int64)
-    versions = history.versions(list(distinct), ledger).of_each(asked)
-    at = np.array(served.at, np.int64)[versions.key]
-    moment = Taken.of(history.table, ledger).moment(versions.position)
-    there = versions.online & (moment != timestamps.NULL_TICKS) & (moment <= at - CLOCKS)
-    known = (versions.event <= at) & (versions.created <= at)
-    return _judge(online, history, served, versions, there, known, now - grace)
+    requested = np.array([distinct[key] for key in served.keys], np.int64)
+    versions = history.read_versions(list(distinct), state).repeat_for(requested)
+    served_us = np.array(served.timestamps_us, np.int64)[versions.key_index]
+    since_us = MaterializedRows.from_state(history.table, state).find_online_since(versions.row_index)
+    is_expected = versions.online & (since_us != timestamps.NULL_TICKS) & (since_us <= served_us - MAX_CLOCK_SKEW_US)
+    is_known = (versions.event_us <= served_us) & (versions.created_us <= served_us)
+    return _check_rows(online, history, served, versions, is_expected, is_known, now_us - grace_us)
 
 
-def _judge(
+def _check_rows(
     online: OnlineTable,
     history: ViewHistory,
-    served: Served,
-    versions: Versions,
-    there: NDArray[np.bool_],
-    known: NDArray[np.bool_],
-    young_from: int,
-) -> Verdicts:
-    """What is wrong with each of n rows.
+    served: ServedRows,
+    versions: EntityVersions,
+    is_expected: NDArray[np.bool_],
+    is_known: NDArray[np.bool_],
+    young_from_us: int,
+) -> RowCheckResult:
+    """Find the fault of each of n rows.
 
     Args:
-        versions: the offline rows of each, by its place.
-        there: of the versions, those that should have been online.
-        known: those that the offline store had.
-        young_from: a row made after this, microseconds since 1970 UTC, may still come to the offline store.
+        online: the online table.
+        history: the view's offline rows.
+        served: the n rows.
+        versions: the offline rows of each, with `key_index` its position in `served`.
+        is_expected: for each version, whether it should have been online.
+        is_known: for each version, whether the offline store had it.
+        young_from_us: a row created after this may still arrive in the offline store.
     """
-    keys, found, at = served.keys, served.rows, served.at
-    view, words = history.view, online.catalog.dictionaries(history.view)
-    sound = _sound(found, view, words)
-    event, created = _stamps(found)
-    should, newest = versions.newest(there, len(keys)), versions.newest(known, len(keys))
-    same = versions.same(event, created)
-    fault: list[str | None] = [None] * len(keys)
-    detail = [""] * len(keys)
+    keys, rows, served_us = served.keys, served.rows, served.timestamps_us
+    view, dictionaries = history.view, online.catalog.dictionaries(history.view)
+    is_readable = _check_readable(rows, view, dictionaries)
+    event_us, created_us = _read_timestamps(rows)
+    expected = versions.find_newest(is_expected, len(keys))
+    newest = versions.find_newest(is_known, len(keys))
+    same_version = versions.find_same(event_us, created_us)
+    faults: list[str | None] = [None] * len(keys)
+    details = [""] * len(keys)
     young = pending = 0
-    compare: list[int] = []
+    to_compare: list[int] = []
     for i in range(len(keys)):
-        wanted = versions.stamps(should[i])
-        here = (int(event[i]), int(created[i]))
-        late = versions.stamps(newest[i])
-        pending += late is not None and (found[i] is None or here < late) and (wanted is None or wanted < late)
-        if found[i] is None:
-            if wanted is not None and not (view.ttl_us and wanted[0] < at[i] - view.ttl_us):
-                fault[i], detail[i] = "missing", f"{_when(wanted[0])} was written"
-        elif not sound[i]:
-            fault[i], detail[i] = "different", "the row is damaged"
-        elif wanted is not None and here < wanted:
-            fault[i], detail[i] = "stale", f"{_when(here[0])} is online, {_when(wanted[0])} was written"
-        elif same[i]:
-            compare.append(i)
-        elif here[1] > young_from:
+        written = versions.timestamps_of(expected[i])
+        row = (int(event_us[i]), int(created_us[i]))
+        latest = versions.timestamps_of(newest[i])
+        pending += latest is not None and (rows[i] is None or row < latest) and (written is None or written < latest)
+        if rows[i] is None:
+            if written is not None and not (view.ttl_us and written[0] < served_us[i] - view.ttl_us):
+                faults[i], details[i] = "missing", f"{_format_time(written[0])} was written"
+        elif not is_readable[i]:
+            faults[i], details[i] = "different", "the row is damaged"
+        elif written is not None and row < written:
+            faults[i], details[i] = "stale", f"{_format_time(row[0])} is online, {_format_time(written[0])} was written"
+        elif same_version[i]:
+            to_compare.append(i)
+        elif row[1] > young_from_us:
             young += 1
         else:
-            fault[i], detail[i] = "extra", f"the offline store has no version of {_when(here[0])}"
+            faults[i], details[i] = "extra", f"the offline store has no version of {_format_time(row[0])}"
     features: Counter[str] = Counter()
     cosines: list[float] = []
-    for i, differs, cosine in _differences(history, found, [(i, same[i]) for i in compare], words, versions):
-        fault[i], detail[i] = "different", f"in {', '.join(differs) or 'its packing'}"
-        features.update(differs)
+    pairs = [(i, same_version[i]) for i in to_compare]
+    for i, different, cosine in _find_differences(history, rows, pairs, dictionaries, versions):
+        faults[i], details[i] = "different", f"in {', '.join(different) or 'its packing'}"
+        features.update(different)
         cosines += [cosine] if np.isfinite(cosine) else []
-    return Verdicts(keys, fault, detail, young, pending, features, cosines)
+    return RowCheckResult(keys, faults, details, young, pending, features, cosines)
 
 
-def _sound(found: Sequence[bytes | None], view: View, words: dict[str, list[str]]) -> NDArray[np.bool_]:
-    """[n], whether a reader could read each row; False where there is none."""
-    place = [i for i, row in enumerate(found) if row is not None]
-    sound = np.zeros(len(found), np.bool_)
-    if place:
-        sound[place] = expected_rows.check_readable([row for row in found if row is not None], view, words)
-    return sound
+def _check_readable(rows: Sequence[bytes | None], view: View, dictionaries: Dictionaries) -> NDArray[np.bool_]:
+    """Return [n], whether a reader can read each row; False if there is none."""
+    present = [i for i, row in enumerate(rows) if row is not None]
+    readable = np.zeros(len(rows), np.bool_)
+    if present:
+        readable[present] = expected_rows.check_readable([row for row in rows if row is not None], view, dictionaries)
+    return readable
 
 
-def _stamps(found: Sequence[bytes | None]) -> tuple[Int64, Int64]:
-    """Event and created timestamps [n]; the smallest int64 where there is no row."""
-    return expected_rows.read_timestamps([row if row is not None else _NEVER for row in found])
+def _read_timestamps(rows: Sequence[bytes | None]) -> tuple[Int64, Int64]:
+    """Return event and created timestamps [n] in microseconds; the smallest int64 if there is no row."""
+    return expected_rows.read_timestamps([row if row is not None else _NO_TIMESTAMPS for row in rows])
 
 
-_NEVER = 2 * int(timestamps.NULL_TICKS).to_bytes(8, "little", signed=True)
+_NO_TIMESTAMPS = 2 * int(timestamps.NULL_TICKS).to_bytes(8, "little", signed=True)
 
 
-def _differences(
+def _find_differences(
     history: ViewHistory,
-    found: Sequence[bytes | None],
+    rows: Sequence[bytes | None],
     pairs: Sequence[tuple[int, list[int]]],
-    words: dict[str, list[str]],
-    versions: Versions,
+    dictionaries: Dictionaries,
+    versions: EntityVersions,
 ) -> Iterator[tuple[int, list[str], float]]:
-    """Of the keys whose bytes are those of no offline row of their version: the features that differ, the cosine."""
-    flat = [(i, place) for i, places in pairs for place in places]
+    """Yield each row that equals none of the offline rows of its version, the features that differ, and the cosine.
+
+    Args:
+        history: the view's offline rows.
+        rows: the online rows.
+        pairs: positions in `rows`, each with the positions in `versions` of the offline rows of its version.
+        dictionaries: the view's dictionaries.
+        versions: the offline rows.
+    """
+    flat = [(i, version) for i, same in pairs for version in same]
     if not flat:
         return
-    rows = history.rows(versions.position[[place for _, place in flat]])
-    online = [found[i] or b"" for i, _ in flat]
-    wanted = _packed_alike(history.view, rows, online, words)
-    equal = {i for (i, _), one, other in zip(flat, online, wanted, strict=True) if one == other}
-    wrong = [n for n, (i, _) in enumerate(flat) if i not in equal]
-    if not wrong:
+    offline = history.read_rows(versions.row_index[[version for _, version in flat]])
+    online = [rows[i] or b"" for i, _ in flat]
+    expected = _pack_like(history.view, offline, online, dictionaries)
+    equal = {i for (i, _), row, packed in zip(flat, online, expected, strict=True) if row == packed}
+    different = [n for n, (i, _) in enumerate(flat) if i not in equal]
+    if not different:
         return
-    apart = expected_rows.compare_rows([online[n] for n in wrong], [wanted[n] for n in wrong], history.view, words)
-    told: set[int] = set()
-    for at, n in enumerate(wrong):
-        if flat[n][0] not in told:
-            told.add(flat[n][0])
-            yield flat[n][0], [name for name, differs in apart.features.items() if differs[at]], float(apart.cosine[at])
+    comparison = expected_rows.compare_rows(
+        [online[n] for n in different], [expected[n] for n in different], history.view, dictionaries
+    )
+    reported: set[int] = set()
+    for position, n in enumerate(different):
+        i = flat[n][0]
+        if i not in reported:
+            reported.add(i)
+            features = [name for name, differs in comparison.features.items() if differs[position]]
+            yield i, features, float(comparison.cosine[position])
 
 
-def _packed_alike(view: View, rows: pa.Table, online: Sequence[bytes], words: dict[str, list[str]]) -> list[bytes]:
-    """Offline rows packed in the layouts of the rows that are online; in the newest one where that lacks a column."""
+def _pack_like(view: View, offline: pa.Table, online: Sequence[bytes], dictionaries: Dictionaries) -> list[bytes]:
+    """Pack offline rows in the layouts of the online rows; in the newest layout if the table lacks a column of it."""
     packed = [b""] * len(online)
     layouts = [expected_rows.find_layout(row, view) or view.layout for row in online]
-    layouts = [one if set(one.fields_by_name) <= set(rows.column_names) else view.layout for one in layouts]
+    columns = set(offline.column_names)
+    layouts = [layout if set(layout.fields_by_name) <= columns else view.layout for layout in layouts]
     for layout in dict.fromkeys(layouts):
-        place = [i for i, one in enumerate(layouts) if one == layout]
-        made = expected_rows.pack_rows(layout, rows.take(pa.array(place)), EVENT_TIMESTAMP, CREATED_TIMESTAMP, words)
-        for i, row in zip(place, made, strict=True):
+        positions = [i for i, other in enumerate(layouts) if other == layout]
+        rows = offline.take(pa.array(positions))
+        layout_rows = expected_rows.pack_rows(layout, rows, EVENT_TIMESTAMP, CREATED_TIMESTAMP, dictionaries)
+        for i, row in zip(positions, layout_rows, strict=True):
             packed[i] = row
     return packed
 
 
-def _when(ticks: int) -> str:
-    return f"{timestamps.EPOCH + timedelta(microseconds=ticks):%Y-%m-%d %H:%M:%S}"
+def _format_time(timestamp_us: int) -> str:
+    return f"{timestamps.EPOCH + timedelta(microseconds=timestamp_us):%Y-%m-%d %H:%M:%S}"

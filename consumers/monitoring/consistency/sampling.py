@@ -1,7 +1,7 @@
-"""A sample by hash: of all things seen the n with the smallest hashes, whoever looks and in whichever order.
+"""Sample keys by hash: of all keys seen, the n with the smallest hashes, independent of the order.
 
-Two parties that each keep the n smallest of what they see can be compared: the n smallest of both together are the n
-smallest of everything (Cohen and Kaplan 2007, Summarizing Data Using Bottom-k Sketches).
+Two samples of n keys can be merged: the n smallest hashes of both together are the n smallest of everything that both
+have seen (Cohen and Kaplan 2007, Summarizing Data Using Bottom-k Sketches).
 """
 
 import hashlib
@@ -11,48 +11,49 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Sample:
+class KeySample:
     """The keys with the smallest hashes among those seen."""
 
     by_hash: dict[int, bytes]
-    seen: int
-    """Keys looked at, repeats included."""
-    complete: bool
-    """Whether that were all, and not all that were to be looked at."""
+    keys_seen: int
+    """Keys looked at, including repeats."""
+    is_complete: bool
+    """Whether every key was looked at. False if the limit was reached first."""
 
 
-def smallest(batches: Iterable[list[bytes]], size: int, seed: int, *, at_most: int | None = None) -> Sample:
-    """The `size` keys with the smallest hashes.
+def sample_keys(batches: Iterable[list[bytes]], size: int, seed: int, *, max_keys: int | None = None) -> KeySample:
+    """Return the `size` distinct keys with the smallest hashes; all keys if there are fewer.
 
     Args:
-        batches: keys, repeats allowed; taken one after the other.
-        seed: another one makes another sample.
-        at_most: stop once so many keys have been looked at; None: look at all.
+        batches: keys, with repeats allowed.
+        size: size of the sample.
+        seed: another seed gives another sample. Samples of one seed can be merged.
+        max_keys: stop before the batch after this many keys; None looks at every key.
     """
     salt = seed.to_bytes(8, "little", signed=True)
     kept: dict[int, bytes] = {}
-    seen, bound = 0, 1 << 64
+    keys_seen, bound = 0, 1 << 64
     for keys in batches:
-        if at_most is not None and seen >= at_most:
-            return Sample(_cut(kept, size), seen, complete=False)
+        if max_keys is not None and keys_seen >= max_keys:
+            return KeySample(_keep_smallest(kept, size), keys_seen, is_complete=False)
         for key in keys:
             number = _hash(key, salt)
             if number < bound:
                 kept[number] = key
-        seen += len(keys)
+        keys_seen += len(keys)
         if len(kept) > 2 * size:
-            kept = _cut(kept, size)
+            kept = _keep_smallest(kept, size)
             bound = max(kept)
-    return Sample(_cut(kept, size), seen, complete=True)
+    return KeySample(_keep_smallest(kept, size), keys_seen, is_complete=True)
 
 
-def union(samples: Iterable[Sample], size: int) -> list[bytes]:
-    """The `size` keys with the smallest hashes of all that the samples are of, by their hashes."""
-    joined = {number: key for sample in samples for number, key in sample.by_hash.items()}
-    return [joined[number] for number in sorted(joined)[:size]]
+def merge_samples(samples: Iterable[KeySample], size: int) -> list[bytes]:
+    """Return the `size` keys with the smallest hashes among all samples, ordered by hash."""
+    merged = {number: key for sample in samples for number, key in sample.by_hash.items()}
+    return [merged[number] for number in sorted(merged)[:size]]
 
 
-def _cut(kept: dict[int, bytes], size: int) -> dict[int, bytes]:
+def _keep_smallest(kept: dict[int, bytes], size: int) -> dict[int, bytes]:
     return {number: kept[number] for number in heapq.nsmallest(size, kept)}
 
 

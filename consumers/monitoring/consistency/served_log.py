@@ -1,8 +1,14 @@
-"""A sample of what was served, byte for byte: `consume serve` writes it, `consume consistency` judges it later.
+"""A sample of the rows served, byte for byte. `consume serve` writes it and `consume consistency` checks it later.
 
-A line of JSON for each key in the sample: `at` (microseconds since 1970 UTC, as the request had it), `view`, `key` and
-`row` in Base64, `row` null where nothing was online. Of so many readings of a view one is in the sample, and of that
-one key; which ones, a hash of their count says. It names users and products: keep it as you keep such logs.
+The file has one line of JSON for each sampled row:
+
+    at    microseconds since 1970 UTC: the time of the request
+    view  the view's name
+    key   the online key in Base64
+    row   the packed row in Base64; null if no row was online
+
+One of every N reads of a view is logged, and of that read one key. A hash of the read's number selects both. The file
+names users and products: store it as you store such logs.
 """
 
 import json
@@ -16,50 +22,64 @@ from pathlib import Path
 from types import TracebackType
 from zlib import crc32
 
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError
 
 _log = logging.getLogger(__name__)
 
 
 class ServedLog:
-    """Writes; a witness of `OnlineTable`. Threads may share it, and processes the file.
+    """Writes a sample of the rows read, as the `on_read` callback of `OnlineTable`.
 
-    Where the disk is full the sample ends, said once, and readings go on: the last line may then be half.
+    Threads may share it, and processes may share the file. If the disk is full, logging stops with one error message
+    and reads continue. The last line may then be incomplete.
 
     Args:
-        one_in: of so many readings of a view one is written.
+        file: file to append to.
+        one_in: log one of this many reads of a view.
 
     Raises:
-        VitrineError: the file cannot be written.
+        InvalidInputError: the file cannot be written.
     """
 
     def __init__(self, file: Path, one_in: int) -> None:
         try:
-            self._stream = file.open("ab", buffering=0)  # a line is one write, whoever else appends
+            self._stream = file.open("ab", buffering=0)  # a line is one write, so that processes can share the file
         except OSError as error:
-            raise VitrineError(f"{file}: what is served cannot be logged there: {error.strerror}") from error
+            raise InvalidInputError(f"{file}: cannot write the log of served rows: {error.strerror}") from error
         self._one_in = one_in
         self._lock = threading.Lock()
-        self._readings = 0
-        self._ended = False
+        self._reads = 0
+        self._has_failed = False
 
-    def __call__(self, view: str, keys: Sequence[bytes], rows: Sequence[bytes | None], at: int) -> None:
-        """One reading, as of `at`."""
-        self._readings += 1  # of several threads, under the interpreter's lock: at worst one is not counted
-        number = crc32(self._readings.to_bytes(8, "little"))
-        if number % self._one_in or not keys or self._ended:
+    def __call__(self, view: str, keys: Sequence[bytes], rows: Sequence[bytes | None], timestamp_us: int) -> None:
+        """Log one row of a read, or nothing.
+
+        Args:
+            view: the view's name.
+            keys: [n], the keys read.
+            rows: [n], their packed rows; None if no row is online.
+            timestamp_us: time of the request in microseconds since 1970 UTC.
+        """
+        self._reads += 1  # not locked: a race between threads loses a count and nothing else
+        number = crc32(self._reads.to_bytes(8, "little"))
+        if number % self._one_in or not keys or self._has_failed:
             return
-        place = number // self._one_in % len(keys)
-        row = rows[place]
-        said = {"at": at, "view": view, "key": _text(keys[place]), "row": None if row is None else _text(row)}
-        line = json.dumps(said).encode() + b"\n"
+        i = number // self._one_in % len(keys)
+        row = rows[i]
+        fields = {
+            "at": timestamp_us,
+            "view": view,
+            "key": _to_text(keys[i]),
+            "row": None if row is None else _to_text(row),
+        }
+        line = json.dumps(fields).encode() + b"\n"
         with self._lock:
             try:
-                self._ended = self._stream.write(line) != len(line)
+                self._has_failed = self._stream.write(line) != len(line)
             except OSError:
-                self._ended = True
-        if self._ended:
-            _log.error("%s: no room; what is served is not logged any more", self._stream.name)
+                self._has_failed = True
+        if self._has_failed:
+            _log.error("%s: cannot write; served rows are no longer logged", self._stream.name)
 
     def __enter__(self) -> "ServedLog":
         return self
@@ -71,38 +91,40 @@ class ServedLog:
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedRows:
     """n rows of one view as they were served, the earliest first."""
 
     keys: list[bytes]
     rows: list[bytes | None]
-    at: list[int]
+    timestamps_us: list[int]
     """Microseconds since 1970 UTC."""
 
 
-def read(file: Path, newest: int) -> dict[str, Served]:
-    """The last `newest` rows of each view in a log; a last line without its end does not count.
+def read(file: Path, max_rows: int) -> dict[str, ServedRows]:
+    """Return the last `max_rows` rows of each view in a log. An incomplete last line is ignored.
 
     Raises:
-        VitrineError: the file cannot be read, or a line is none of a log.
+        InvalidInputError: the file cannot be read, or a line is not one that `ServedLog` writes.
     """
-    kept: dict[str, deque[tuple[bytes, bytes | None, int]]] = defaultdict(lambda: deque(maxlen=newest))
+    kept: dict[str, deque[tuple[bytes, bytes | None, int]]] = defaultdict(lambda: deque(maxlen=max_rows))
     number = 0
     try:
         with file.open("rb") as lines:
             for line in lines:
-                if not line.endswith(b"\n"):  # the last one, half written: as yet, or for good on a full disk
+                if not line.endswith(b"\n"):  # the last line, which is being written or was cut off by a full disk
                     break
                 number += 1
-                said = json.loads(line)
-                row = None if said["row"] is None else b64decode(said["row"])
-                kept[said["view"]].append((b64decode(said["key"]), row, int(said["at"])))
+                fields = json.loads(line)
+                row = None if fields["row"] is None else b64decode(fields["row"])
+                kept[fields["view"]].append((b64decode(fields["key"]), row, int(fields["at"])))
     except OSError as error:
-        raise VitrineError(f"{file}: no readable log of what was served: {error.strerror}") from error
+        raise InvalidInputError(f"{file}: cannot read the log of served rows: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise VitrineError(f"{file}, line {number}: no line of what `consume serve --log-served` writes") from error
-    return {view: Served(*map(list, zip(*rows, strict=True))) for view, rows in kept.items()}
+        raise InvalidInputError(
+            f"{file}, line {number}: not a line that `consume serve --log-served` writes"
+        ) from error
+    return {view: ServedRows(*map(list, zip(*rows, strict=True))) for view, rows in kept.items()}
 
 
-def _text(data: bytes) -> str:
+def _to_text(data: bytes) -> str:
     return b64encode(data).decode()

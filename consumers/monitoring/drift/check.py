@@ -1,7 +1,7 @@
-"""Whether what comes in now looks like what came in before, view by view, and what to do first.
+"""Compare recent products with earlier ones, view by view, and say what to do first.
 
-Every statistic is of the same products, so that one set of labellings serves all of them, and one threshold procedure
-(threshold.py) holds for all together.
+All statistics are computed for the same products and the same labellings, so that one threshold procedure
+(threshold.py) holds for all of them together.
 """
 
 from collections.abc import Sequence
@@ -11,75 +11,77 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from consumers.monitoring.drift import threshold
-from consumers.monitoring.drift.measured import (
-    FEWEST,
+from consumers.monitoring.drift.view_statistics import (
+    MIN_PRODUCTS,
     VIEWS,
-    Changed,
+    DirectAlarm,
     Finding,
-    Labels,
-    Measured,
-    NotJudged,
-    of_catalogue,
-    of_view,
+    Labellings,
+    Skipped,
+    StatisticValues,
+    measure_catalogue,
+    measure_view,
 )
-from consumers.monitoring.drift.windows import Weeks
+from consumers.monitoring.drift.windows import ProductWindows
 from feature_repo.config import Settings
 from feature_repo.durations import format_duration
 
 
 @dataclass(frozen=True)
-class Statistic:
-    """One statistic as it is, beside what chance does."""
+class DriftStatistic:
+    """One observed statistic and its threshold. Field names are keys of the JSON report."""
 
     view: str
     subject: str
     name: str
     value: float
     expected: float
-    """Its mean if products of now and of before are exchanged."""
+    """Mean over the permutations of recent and earlier products."""
     threshold: float
-    """Above it is an alarm; infinite where every exchange gives the same."""
+    """A larger value is an alarm. Infinite if the statistic is the same for every permutation."""
 
     @property
-    def alarm(self) -> bool:
+    def is_alarm(self) -> bool:
+        """Whether the value is above the threshold."""
         return self.value > self.threshold
 
 
 @dataclass(frozen=True)
 class Drift:
-    """What was compared, and what came of it."""
+    """What was compared and found. Field names are keys of the JSON report."""
 
     now: datetime
     window_seconds: float
     before_seconds: float
     once_in: int
-    """A false alarm in so many checks of a quiet shop."""
+    """One false alarm in this many checks if nothing changes."""
     products_now: int
     products_before: int
     new_now: float
-    """Share of the products of now that are in their first version."""
+    """Share of the recent products that are in their first version; NaN if there are none."""
     strata: int
     p_value: float | None
-    """None where nothing could be judged."""
-    statistics: list[Statistic]
+    """None if nothing could be compared."""
+    statistics: list[DriftStatistic]
     changed: list[str]
-    """A feed that shrank, and versions that most earlier products have no rows of."""
+    """Alarms without a threshold: a feed that shrank, a version that most earlier products have no rows of."""
     not_judged: list[str]
-    """What could not be judged, and why."""
+    """What could not be compared, and why."""
 
     @property
-    def blind(self) -> str | None:
-        """Why nothing at all could be judged; None where something was."""
+    def no_data(self) -> str | None:
+        """Why nothing could be compared; None if something was."""
         return "; ".join(self.not_judged) if self.p_value is None else None
 
     @property
     def breaches(self) -> list[str]:
-        """One line for each subject with an alarm, its most telling statistic named: what to do first."""
+        """One line for each alarm without a threshold, then one for each subject with an alarm: what to do first."""
         lines = list(self.changed)
-        for view, subject in dict.fromkeys((one.view, one.subject) for one in self.statistics):
-            fired = [one for one in self.statistics if (one.view, one.subject) == (view, subject) and one.alarm]
-            if fired:
-                lines.append(_line(view, subject, fired))
+        for view, subject in dict.fromkeys((statistic.view, statistic.subject) for statistic in self.statistics):
+            of_subject = [one for one in self.statistics if (one.view, one.subject) == (view, subject)]
+            alarms = [statistic for statistic in of_subject if statistic.is_alarm]
+            if alarms:
+                lines.append(_describe_alarms(view, subject, alarms))
         return lines
 
 
@@ -89,97 +91,103 @@ def check(
     now: datetime,
     window: timedelta,
     before: timedelta,
-    once_in: int,
+    checks_per_alarm: int,
     sample: int,
     seed: int,
 ) -> Drift:
-    """Compare the products of the window with those of the time before it.
+    """Compare the products of (now - window, now] with those of the time `before` that.
 
     Args:
-        now: with a time zone; the window ends there.
-        once_in: a false alarm in so many checks of a shop in which nothing changes, all statistics together.
-        sample: products at most of each side.
-        seed: of the sample and of the exchanges.
+        settings: the deployment.
+        now: end of the recent window, with a UTC offset.
+        window: length of the recent window.
+        before: length of the time before it.
+        checks_per_alarm: one false alarm in this many checks if nothing changes, for all statistics together.
+        sample: largest number of products on each side.
+        seed: seed of the sample and of the permutations.
 
     Raises:
-        VitrineError: there is no catalogue.
+        NotFoundError: there is no catalogue.
     """
-    weeks = Weeks.read(settings, now, window=window, before=before, sample=sample, seed=seed)
-    sizes = int(weeks.now.sum()), int((~weeks.now).sum())
-    new = weeks.products["new"].to_numpy(bool)[weeks.now]
-    found: list[Finding] = [Changed(line) for line in _shrunk(weeks.counts, window)]
+    windows = ProductWindows.read(settings, now, window=window, before=before, sample=sample, seed=seed)
+    recent, earlier = int(windows.now.sum()), int((~windows.now).sum())
+    is_new = windows.products["new"].to_numpy(bool)[windows.now]
+    findings: list[Finding] = [DirectAlarm(line) for line in _check_feed(windows.counts, window)]
     p_value: float | None = None
-    statistics: list[Statistic] = []
-    if min(sizes) < FEWEST:
-        found.append(
-            NotJudged(
-                f"{sizes[0]:,} products in the window and {sizes[1]:,} before it; at least {FEWEST} of each are "
-                "needed: take a longer --window or --before"
+    statistics: list[DriftStatistic] = []
+    if min(recent, earlier) < MIN_PRODUCTS:
+        findings.append(
+            Skipped(
+                f"{recent:,} products in the window and {earlier:,} before it; at least {MIN_PRODUCTS} of each are "
+                "needed: use a longer --window or --before"
             )
         )
     else:
-        draws = threshold.draws_for(once_in)
-        labels = Labels(
-            threshold.labellings(weeks.now, weeks.stratum, draws, seed),
-            threshold.labellings(weeks.now, weeks.newness, draws, seed + 1),
+        permutations = threshold.count_permutations(checks_per_alarm)
+        labels = Labellings(
+            threshold.permute_labels(windows.now, windows.stratum, permutations, seed),
+            threshold.permute_labels(windows.now, windows.newness, permutations, seed + 1),
         )
-        found += of_catalogue(weeks, labels)
+        findings += measure_catalogue(windows, labels)
         for view in VIEWS:
-            found += of_view(view, settings, weeks, labels, seed)
-        measured = [one for one in found if isinstance(one, Measured)]
-        judged = threshold.judge(np.column_stack([one.values for one in measured]), once_in)
-        p_value = judged.p_value
+            findings += measure_view(view, settings, windows, labels, seed)
+        measured = [finding for finding in findings if isinstance(finding, StatisticValues)]
+        thresholds = threshold.compute_thresholds(
+            np.column_stack([statistic.values for statistic in measured]), checks_per_alarm
+        )
+        p_value = thresholds.p_value
         statistics = [
-            Statistic(one.view, one.subject, one.name, float(one.values[0]), float(expected), float(bound))
-            for one, expected, bound in zip(measured, judged.expected, judged.threshold, strict=True)
+            DriftStatistic(one.view, one.subject, one.name, float(one.values[0]), float(expected), float(bound))
+            for one, expected, bound in zip(measured, thresholds.expected, thresholds.threshold, strict=True)
         ]
     return Drift(
         now=now,
         window_seconds=window.total_seconds(),
         before_seconds=before.total_seconds(),
-        once_in=once_in,
-        products_now=sizes[0],
-        products_before=sizes[1],
-        new_now=float(new.mean()) if len(new) else float("nan"),
-        strata=len(np.unique(weeks.stratum)) if len(weeks.now) else 0,
+        once_in=checks_per_alarm,
+        products_now=recent,
+        products_before=earlier,
+        new_now=float(is_new.mean()) if len(is_new) else float("nan"),
+        strata=len(np.unique(windows.stratum)) if len(windows.now) else 0,
         p_value=p_value,
         statistics=statistics,
-        changed=[one.line for one in found if isinstance(one, Changed)],
-        not_judged=[one.line for one in found if isinstance(one, NotJudged)],
+        changed=[finding.message for finding in findings if isinstance(finding, DirectAlarm)],
+        not_judged=[finding.message for finding in findings if isinstance(finding, Skipped)],
     )
 
 
-SHRUNK = 0.2
-"""Share of the products that are usual below which a window is an alarm: quiet weeks, holidays too, keep more."""
-EARLIER = 2
-"""Windows of which the middle one is what is usual, at least."""
+MIN_FEED_SHARE = 0.2
+"""Share of the usual number of products below which a window is an alarm. Quiet weeks and holidays keep more."""
+MIN_EARLIER_WINDOWS = 2
+"""Earlier windows needed to say what is usual, which is their median."""
 
 
-def _shrunk(counts: Sequence[int], window: timedelta) -> list[str]:
-    """Whether almost nothing comes in any more: too little to judge is calm only where it always was so little."""
-    now, *earlier = counts
-    usual = float(np.median(earlier)) if len(earlier) >= EARLIER else 0
-    if usual < FEWEST or now >= SHRUNK * usual:
+def _check_feed(counts: Sequence[int], window: timedelta) -> list[str]:
+    """Return an alarm if far fewer products than usual come in. Too few to compare is only normal if it always was."""
+    recent, *earlier = counts
+    usual = float(np.median(earlier)) if len(earlier) >= MIN_EARLIER_WINDOWS else 0
+    if usual < MIN_PRODUCTS or recent >= MIN_FEED_SHARE * usual:
         return []
     return [
-        f"product_catalogue, rows: {now:,} products in {format_duration(window)}, and {usual:,.0f} are usual; "
-        "see that the feed comes in whole (`produce catalogue` names what it refused)"
+        f"product_catalogue, rows: {recent:,} products in {format_duration(window)}, and {usual:,.0f} are usual; "
+        "check that the feed is complete (`produce catalogue` lists the rows that it refused)"
     ]
 
 
-FIRST = {
-    "image_vector": "open some of today's pictures: are they the shop's? (`produce catalogue` names those it refused)",
+REPAIRS = {
+    "image_vector": "open some of today's images: are they the shop's? (`produce catalogue` lists those it refused)",
     "text_vector": "read some of today's titles: is their encoding right?",
-    "fused_vector": "compare image_vector and text_vector: the one that moved says which feed to look at",
-    "category": "count today's products by category, and look at the feed of the one that is missing or new",
-    "rows": "run its producer, and look at the quarantine for what it refused",
+    "fused_vector": "compare image_vector and text_vector: the one that moved says which feed to check",
+    "category": "count today's products by category, and check the feed of the one that is missing or new",
+    "rows": "run its producer, and look in the quarantine for the rows that it refused",
 }
-"""What to do first, by subject; of tags and codes: look at the vectors that they are made from."""
+"""What to do first, by subject. Tags and codes are computed from vectors: look at those."""
 
 
-def _line(view: str, subject: str, fired: Sequence[Statistic]) -> str:
-    worst = max(fired, key=lambda one: (one.value - one.expected) / max(one.threshold - one.expected, 1e-12))
-    others = [one.name for one in fired if one is not worst]
+def _describe_alarms(view: str, subject: str, alarms: Sequence[DriftStatistic]) -> str:
+    """Return one line that names the statistic furthest above its threshold, relative to its expected value."""
+    worst = max(alarms, key=lambda one: (one.value - one.expected) / max(one.threshold - one.expected, 1e-12))
+    others = [one.name for one in alarms if one is not worst]
     also = f" (so are {', '.join(others)})" if others else ""
-    first = FIRST.get(subject, "look at the vectors that it is made from: it drifts with them")
-    return f"{view}, {subject}: {worst.name} {worst.value:.3f} is over {worst.threshold:.3f}{also}; {first}"
+    repair = REPAIRS.get(subject, "look at the vectors that it is computed from, because it drifts with them")
+    return f"{view}, {subject}: {worst.name} {worst.value:.3f} is over {worst.threshold:.3f}{also}; {repair}"

@@ -1,7 +1,7 @@
-"""Statistics of how far two sets of products are apart, for many labellings at once; larger is further apart.
+"""Statistics of how far two sets of products differ, computed for many labellings at once. Larger is further apart.
 
-All take `now` bool [labellings, n]: which of n products are of now, the others being of before. They return float64
-[labellings].
+Every function takes `now`, bool [labellings, n]: which of the n products are recent; the others are earlier. Every
+function returns float64 [labellings].
 """
 
 import numpy as np
@@ -10,45 +10,63 @@ from numpy.typing import NDArray
 Labels = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
-PSEUDO = 0.5
-"""Added to each count before shares are compared: an empty category must not make the index infinite."""
+PSEUDO_COUNT = 0.5
+"""Added to each count before shares are compared, so that an empty category does not make the index infinite."""
 SCORE_BINS = 10
 
 
 def mean_shift(values: NDArray, now: Labels) -> Floats:
-    """|mean of now - mean of before| of [n] values; a NaN is left out, and where a side has nothing else it is 0."""
-    there = np.isfinite(values)
-    seen = np.where(there, values, 0.0)
-    counts, sums = _both(there.astype(np.float64), now), _both(seen, now)
+    """Return |mean of recent - mean of earlier|.
+
+    Args:
+        values: [n]. NaN and infinite values are ignored. If one side has no other value, the result is 0.
+        now: labels.
+    """
+    finite = np.isfinite(values)
+    counts, sums = _sum_by_side(finite.astype(np.float64), now), _sum_by_side(np.where(finite, values, 0.0), now)
     means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
     return np.where(counts.min(axis=0) > 0, np.abs(means[0] - means[1]), 0.0)
 
 
 def centroid_shift(vectors: NDArray, now: Labels) -> Floats:
-    """Euclidean distance of the two means of [n, width] vectors."""
-    of_now = now.astype(np.float64)
-    counts = of_now.sum(axis=1, keepdims=True)
+    """Return the Euclidean distance between the means of the recent and the earlier vectors.
+
+    Args:
+        vectors: [n, width], finite.
+        now: labels.
+    """
+    recent = now.astype(np.float64)
+    counts = recent.sum(axis=1, keepdims=True)
     total = vectors.sum(axis=0, dtype=np.float64)
-    sums = of_now @ vectors.astype(np.float64)
-    mean = sums / np.maximum(counts, 1)
-    other = (total - sums) / np.maximum(len(vectors) - counts, 1)
-    return np.linalg.norm(mean - other, axis=1)
+    sums = recent @ vectors.astype(np.float64)
+    recent_mean = sums / np.maximum(counts, 1)
+    earlier_mean = (total - sums) / np.maximum(len(vectors) - counts, 1)
+    return np.linalg.norm(recent_mean - earlier_mean, axis=1)
 
 
 def psi(codes: NDArray[np.int64], now: Labels) -> Floats:
-    """Population stability index: sum over categories of (p - q) ln(p / q), p of now and q of before.
+    """Return the population stability index: the sum over categories of (p - q) ln(p / q).
 
-    Kullback's symmetric divergence, in credit scoring under this name (Siddiqi 2006, Credit Risk Scorecards). Counts
-    get PSEUDO each.
+    p and q are the category's shares of recent and earlier products, after PSEUDO_COUNT is added to each count. This is
+    Kullback's symmetric divergence, known under this name in credit scoring (Siddiqi 2006, Credit Risk Scorecards).
+
+    Args:
+        codes: [n], category codes; negative codes are ignored.
+        now: labels.
     """
-    counts = _counts(codes, now) + PSEUDO
+    counts = _count_by_side(codes, now) + PSEUDO_COUNT
     shares = counts / counts.sum(axis=2, keepdims=True)
     return ((shares[0] - shares[1]) * np.log(shares[0] / shares[1])).sum(axis=1)
 
 
 def largest_share_shift(codes: NDArray[np.int64], now: Labels) -> Floats:
-    """The largest |share of now - share of before| of a category, in standard errors of a common share."""
-    counts = _counts(codes, now)
+    """Return the largest |recent share - earlier share| of a category, in standard errors of their pooled share.
+
+    Args:
+        codes: [n], category codes; negative codes are ignored.
+        now: labels.
+    """
+    counts = _count_by_side(codes, now)
     sizes = counts.sum(axis=2, keepdims=True)
     pooled = counts.sum(axis=0) / sizes.sum(axis=0)
     error = np.sqrt(pooled * (1 - pooled) * (1 / np.maximum(sizes, 1)).sum(axis=0))
@@ -58,32 +76,37 @@ def largest_share_shift(codes: NDArray[np.int64], now: Labels) -> Floats:
 
 
 def entropy_shift(codes: NDArray[np.int64], now: Labels) -> Floats:
-    """|entropy of now - entropy of before| of how often categories are used, in nats."""
-    counts = _counts(codes, now)
+    """Return |entropy of recent - entropy of earlier| of the category shares, in nats.
+
+    Args:
+        codes: [n], category codes; negative codes are ignored.
+        now: labels.
+    """
+    counts = _count_by_side(codes, now)
     shares = counts / np.maximum(counts.sum(axis=2, keepdims=True), 1)
     logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
     entropy = -(shares * logs).sum(axis=2)
     return np.abs(entropy[0] - entropy[1])
 
 
-def deciles(scores: NDArray) -> NDArray[np.int64]:
-    """[n], which tenth of all scores each is in; a missing one is in a bin of its own."""
-    known = scores[np.isfinite(scores)]
-    if not len(known):
+def assign_deciles(scores: NDArray) -> NDArray[np.int64]:
+    """Return [n], the decile of each score among all finite ones; other scores share a bin of their own."""
+    finite = scores[np.isfinite(scores)]
+    if not len(finite):
         return np.zeros(len(scores), np.int64)
-    bounds = np.unique(np.quantile(known, np.linspace(0, 1, SCORE_BINS + 1)[1:-1]))
+    bounds = np.unique(np.quantile(finite, np.linspace(0, 1, SCORE_BINS + 1)[1:-1]))
     return np.where(np.isfinite(scores), np.searchsorted(bounds, scores, side="right"), len(bounds) + 1)
 
 
-def _both(values: NDArray, now: Labels) -> Floats:
-    """[2, labellings], sums over now and over before."""
-    of_now = now @ values
-    return np.stack([of_now, values.sum() - of_now])
+def _sum_by_side(values: NDArray, now: Labels) -> Floats:
+    """Return [2, labellings], the sums over recent and over earlier products."""
+    recent = now @ values
+    return np.stack([recent, values.sum() - recent])
 
 
-def _counts(codes: NDArray[np.int64], now: Labels) -> Floats:
-    """[2, labellings, categories], how often each category is in now and in before; a code below 0 is left out."""
+def _count_by_side(codes: NDArray[np.int64], now: Labels) -> Floats:
+    """Return [2, labellings, categories], the counts among recent and earlier products, without negative codes."""
     used = np.unique(codes[codes >= 0])
     one_hot = (codes[:, None] == used[None, :]).astype(np.float64)
-    of_now = now.astype(np.float64) @ one_hot
-    return np.stack([of_now, one_hot.sum(axis=0) - of_now])
+    recent = now.astype(np.float64) @ one_hot
+    return np.stack([recent, one_hot.sum(axis=0) - recent])

@@ -1,32 +1,36 @@
-"""How many of a product's nearest neighbours a new version of it lost."""
+"""Neighbour turnover: the share of a product's nearest neighbours that changed with its new version."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 NEIGHBOURS = 10
-FEWEST = 20
-"""Products of each side that must have an earlier version, for their churn to be compared."""
+MIN_PRODUCTS = 20
+"""Products of each window that must have an earlier version."""
 
 
-def churn(
+def compute_turnover(
     old: NDArray[np.float32], new: NDArray[np.float32], pool: NDArray[np.float32], own: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """[m], the share of the NEIGHBOURS nearest products of the old vector that are not those of the new one.
+    """Return [m], the share of the NEIGHBOURS nearest products of the old vector that the new vector does not have.
 
     Args:
-        old, new: [m, width], unit vectors of m products, earlier and now.
-        pool: [p, width], unit vectors of the products among which neighbours are looked for.
-        own: [m], which of the pool is the product itself, and so none of its neighbours; -1 if it is not in it.
+        old: [m, width], unit vectors of m products' earlier versions.
+        new: [m, width], unit vectors of their new versions.
+        pool: [p, width], unit vectors of the products among which neighbours are searched.
+        own: [m], position of the product itself in the pool, which is never its own neighbour; -1 if it is not there.
+
+    Returns:
+        NaN for every product if the pool has NEIGHBOURS or fewer products.
     """
     if len(pool) <= NEIGHBOURS or not len(old):
         return np.full(len(old), np.nan)
-    before, after = _nearest(old, pool, own), _nearest(new, pool, own)
+    before, after = _find_nearest(old, pool, own), _find_nearest(new, pool, own)
     kept = (before[:, :, None] == after[:, None, :]).any(axis=2).mean(axis=1)
     return 1.0 - kept
 
 
-def _nearest(vectors: NDArray[np.float32], pool: NDArray[np.float32], own: NDArray[np.int64]) -> NDArray[np.int64]:
+def _find_nearest(vectors: NDArray[np.float32], pool: NDArray[np.float32], own: NDArray[np.int64]) -> NDArray[np.int64]:
     similarity = vectors @ pool.T
-    mine = np.flatnonzero(own >= 0)
-    similarity[mine, own[mine]] = -np.inf
+    in_pool = np.flatnonzero(own >= 0)
+    similarity[in_pool, own[in_pool]] = -np.inf
     return np.argpartition(-similarity, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]

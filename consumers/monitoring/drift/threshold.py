@@ -1,11 +1,11 @@
-"""How far apart two sets of products would be by chance.
+"""Permutation thresholds: how far apart the two sets of products are by chance.
 
-If nothing has changed, it does not matter which products of one stratum (same category, both new or both not) came
-now and which came before: every exchange of the labels within strata is as likely as what was seen. So all statistics
-are computed for many such exchanges, each is measured in standard deviations of its own values, and what was seen is
-held against the largest of all statistics in each exchange (Westfall and Young 1993, Resampling-Based Multiple
-Testing, the single-step max-T procedure). One alarm in `once_in` checks of a shop in which nothing changes is then
-false, however many statistics there are, however large the shop and however many of its products are new.
+If nothing has changed, it does not matter which products of a stratum (same category, both new or both not) are recent
+and which are earlier: every exchange of the labels within strata is equally likely. So all statistics are computed for
+many such exchanges. Each statistic is standardised by its own mean and standard deviation over the exchanges. The
+observed values are compared with the largest standardised statistic of each exchange (Westfall and Young 1993,
+Resampling-Based Multiple Testing, the single-step max-T procedure). The false alarm rate then holds for all statistics
+together, whatever the number of statistics, products and new products.
 """
 
 from dataclasses import dataclass
@@ -19,55 +19,71 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Judged:
-    """K statistics against what chance does."""
+class PermutationThresholds:
+    """Thresholds of K statistics."""
 
     expected: Floats
-    """[K], the mean of the exchanges."""
+    """[K], mean over the permutations."""
     threshold: Floats
-    """[K], above which a statistic is an alarm; infinite where it is the same in every exchange."""
+    """[K]. A larger value is an alarm. Infinite if the statistic is the same for every permutation."""
     p_value: float
-    """The share of exchanges, what was seen among them, whose largest statistic is as large as that seen."""
+    """Share of labellings, the observed one included, whose largest statistic is at least as large as the observed."""
 
 
-def labellings(label: NDArray[np.bool_], stratum: NDArray[np.int64], draws: int, seed: int) -> NDArray[np.bool_]:
-    """[1 + draws, n]: the labels as they are, then exchanged at random within each stratum."""
-    chance = np.random.default_rng(seed)
-    found = np.tile(label, (1 + draws, 1))
-    for one in np.unique(stratum):
-        place = np.flatnonzero(stratum == one)
-        if 0 < label[place].sum() < len(place):
-            order = chance.random((draws, len(place))).argsort(axis=1)
-            found[1:, place] = label[place][order]
-    return found
-
-
-def draws_for(once_in: int) -> int:
-    """How many exchanges tell one in `once_in` from chance: twice as many, for the very largest is a shaky bound."""
-    return 2 * once_in - 1
-
-
-def judge(statistics: Floats, once_in: int) -> Judged:
-    """Thresholds of K statistics.
+def permute_labels(
+    labels: NDArray[np.bool_], stratum: NDArray[np.int64], permutations: int, seed: int
+) -> NDArray[np.bool_]:
+    """Return [1 + permutations, n]: the labels as they are, then permuted at random within each stratum.
 
     Args:
-        statistics: [1 + draws, K], of what was seen, then of the exchanges; larger is further apart.
-        once_in: a false alarm in so many checks, all statistics together.
+        labels: [n].
+        stratum: [n], codes.
+        permutations: number of permutations.
+        seed: seed of the random numbers.
+    """
+    generator = np.random.default_rng(seed)
+    labellings = np.tile(labels, (1 + permutations, 1))
+    for code in np.unique(stratum):
+        members = np.flatnonzero(stratum == code)
+        if 0 < labels[members].sum() < len(members):
+            order = generator.random((permutations, len(members))).argsort(axis=1)
+            labellings[1:, members] = labels[members][order]
+    return labellings
+
+
+def count_permutations(checks_per_alarm: int) -> int:
+    """Return how many permutations a threshold needs.
+
+    With the observed labelling there are twice `checks_per_alarm`, because the single largest value would be an
+    unstable threshold.
+    """
+    return 2 * checks_per_alarm - 1
+
+
+def compute_thresholds(statistics: Floats, checks_per_alarm: int) -> PermutationThresholds:
+    """Return the thresholds of K statistics.
+
+    Args:
+        statistics: [1 + permutations, K], the observed values, then those of the permutations. Larger is further apart.
+        checks_per_alarm: one false alarm in this many checks, for all statistics together.
 
     Raises:
-        UsageError: there are too few draws for that.
+        UsageError: there are too few permutations.
     """
-    draws = len(statistics) - 1
-    if (draws + 1) < once_in:
-        raise UsageError(f"{draws} permutations cannot tell one in {once_in:,}; draw {draws_for(once_in):,} or more")
-    mean, spread = statistics.mean(axis=0), statistics.std(axis=0)
-    varies = spread > 1e-12
-    standard = np.where(varies, (statistics - mean) / np.where(varies, spread, 1), 0.0)
-    largest = standard.max(axis=1)
-    allowed = (draws + 1) // once_in  # so many of all, what was seen among them, may lie at the bound or above
-    bound = np.sort(largest[1:])[draws - allowed]
-    return Judged(
+    permutations = len(statistics) - 1
+    if (permutations + 1) < checks_per_alarm:
+        raise UsageError(
+            f"{permutations} permutations are too few for one false alarm in {checks_per_alarm:,} checks; "
+            f"use {count_permutations(checks_per_alarm):,} or more"
+        )
+    mean, deviation = statistics.mean(axis=0), statistics.std(axis=0)
+    varies = deviation > 1e-12
+    standardised = np.where(varies, (statistics - mean) / np.where(varies, deviation, 1), 0.0)
+    largest = standardised.max(axis=1)
+    allowed = (permutations + 1) // checks_per_alarm  # labellings, the observed one included, at the bound or above it
+    bound = np.sort(largest[1:])[permutations - allowed]
+    return PermutationThresholds(
         expected=statistics[1:].mean(axis=0),
-        threshold=np.where(varies, mean + bound * spread, np.inf),
+        threshold=np.where(varies, mean + bound * deviation, np.inf),
         p_value=float((largest >= largest[0]).mean()),
     )

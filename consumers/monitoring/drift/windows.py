@@ -1,4 +1,4 @@
-"""The products of now and of before, side by side: one row a product, what each view says of it, and its stratum."""
+"""The products of the recent window and of the time before it, and their rows in each view."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,56 +18,66 @@ NO_CATEGORY = ""
 
 
 @dataclass(frozen=True)
-class Weeks:
-    """n products: each with its newest version in the window, or else in the time before the window."""
+class ProductWindows:
+    """n products, each with its newest version in the recent window, or else in the time before it."""
 
     products: pd.DataFrame
     """Columns `product_id`, `event_timestamp`, `category` (top level, "" if unknown), `new` (its first version)."""
     now: NDArray[np.bool_]
-    """[n], whether the product is of the window."""
+    """[n], whether the product is in the recent window."""
     counts: list[int]
-    """Products with a version in the window, and in each earlier window as long; those that the catalogue is too young
-    for are left out. Of all products, not of the sample."""
+    """Number of products with a version in the recent window, then in each earlier window of the same length.
+
+    Counts all products, not only the sample. Windows that begin before the catalogue does are left out.
+    """
 
     @property
     def stratum(self) -> NDArray[np.int64]:
-        """[n], codes of category x new: labels are permuted among products of one stratum alone."""
+        """[n], codes of category x new. Labels are permuted only among products of one stratum."""
         return self.products.groupby(["category", "new"], sort=True).ngroup().to_numpy(np.int64)
 
     @property
     def newness(self) -> NDArray[np.int64]:
-        """[n], codes of new: for what is asked of the categories themselves."""
+        """[n], 1 for new products. The stratum of statistics about the categories themselves."""
         return self.products["new"].to_numpy(np.int64)
 
-    @staticmethod
+    @classmethod
     def read(
-        settings: Settings, now: datetime, *, window: timedelta, before: timedelta, sample: int, seed: int
-    ) -> "Weeks":
-        """The products that the catalogue has versions of in (now - window, now], and in the time `before` that.
+        cls, settings: Settings, now: datetime, *, window: timedelta, before: timedelta, sample: int, seed: int
+    ) -> "ProductWindows":
+        """Read the products with catalogue versions in (now - window, now] and in the time `before` that.
 
-        A product of both counts for the window alone. Of each side at most `sample` products, by hash.
+        A product with versions in both belongs to the recent window.
+
+        Args:
+            settings: the deployment.
+            now: end of the recent window, inclusive, with a UTC offset.
+            window: length of the recent window.
+            before: length of the time before it.
+            sample: largest number of products on each side, selected by hash.
+            seed: seed of the sample.
 
         Raises:
-            VitrineError: there is no catalogue.
+            NotFoundError: there is no catalogue.
         """
         rows = delta.read(settings.table(CATALOGUE_TABLE), [*KEY, CREATED_TIMESTAMP, "category"]).to_pandas()
         rows = rows.dropna(subset=KEY).sort_values([EVENT_TIMESTAMP, CREATED_TIMESTAMP], kind="stable")
         first = rows.groupby(PRODUCT_ID)[EVENT_TIMESTAMP].transform("min")
         rows["new"] = rows[EVENT_TIMESTAMP] == first
         rows["category"] = rows["category"].str.split(CATEGORY_SEPARATOR, n=1).str[0].fillna(NO_CATEGORY)
-        start = pd.Timestamp(now - window)
-        seen = rows[(rows[EVENT_TIMESTAMP] <= pd.Timestamp(now)) & (rows[EVENT_TIMESTAMP] > start - before)]
-        newest = seen.drop_duplicates(PRODUCT_ID, keep="last")
-        is_now = newest[EVENT_TIMESTAMP] > start
-        kept = pd.concat([_sampled(newest[is_now], sample, seed), _sampled(newest[~is_now], sample, seed)])
-        kept = kept.drop(columns=CREATED_TIMESTAMP).reset_index(drop=True)
-        ago = (pd.Timestamp(now) - seen[EVENT_TIMESTAMP]) // window
-        known = (min(window + before, pd.Timestamp(now) - rows[EVENT_TIMESTAMP].min()) // window) if len(rows) else 0
-        counts = seen.groupby(ago)[PRODUCT_ID].nunique().reindex(range(max(known, 1)), fill_value=0)
-        return Weeks(kept, (kept[EVENT_TIMESTAMP] > start).to_numpy(), counts.tolist())
+        end, start = pd.Timestamp(now), pd.Timestamp(now - window)
+        in_windows = rows[(rows[EVENT_TIMESTAMP] <= end) & (rows[EVENT_TIMESTAMP] > start - before)]
+        newest = in_windows.drop_duplicates(PRODUCT_ID, keep="last")
+        is_recent = newest[EVENT_TIMESTAMP] > start
+        products = pd.concat([_sample(newest[is_recent], sample, seed), _sample(newest[~is_recent], sample, seed)])
+        products = products.drop(columns=CREATED_TIMESTAMP).reset_index(drop=True)
+        windows_ago = (end - in_windows[EVENT_TIMESTAMP]) // window
+        covered = (min(window + before, end - rows[EVENT_TIMESTAMP].min()) // window) if len(rows) else 0
+        counts = in_windows.groupby(windows_ago)[PRODUCT_ID].nunique().reindex(range(max(covered, 1)), fill_value=0)
+        return cls(products, (products[EVENT_TIMESTAMP] > start).to_numpy(), counts.tolist())
 
-    def rows_of(self, settings: Settings, view: str, columns: list[str]) -> "ProductRows | None":
-        """What a view says of the products' versions; None if there is no table, or it lacks a column."""
+    def read_view(self, settings: Settings, view: str, columns: list[str]) -> "ProductRows | None":
+        """Return all rows of the products in a view; None if there is no table or it lacks one of the columns."""
         path = settings.table(view)
         if not delta.exists(path):
             return None
@@ -76,15 +86,11 @@ class Weeks:
             return None
         ids = pa.array(self.products[PRODUCT_ID], schema.field(PRODUCT_ID).type)
         rows = delta.read(path, [*KEY, CREATED_TIMESTAMP, *columns], where=pc.field(PRODUCT_ID).isin(ids))
-        return ProductRows(rows, self._places(rows))
-
-    def _places(self, rows: pa.Table) -> pd.DataFrame:
-        """Of each row of a view: its row number, its product's number, its times; in the order of creation."""
-        found = rows.select([*KEY, CREATED_TIMESTAMP]).to_pandas()
-        number = pd.Series(np.arange(len(self.products)), index=self.products[PRODUCT_ID])
-        found["n"] = found[PRODUCT_ID].map(number)
-        found["wanted"] = found["n"].map(self.products[EVENT_TIMESTAMP])
-        return found.sort_values([EVENT_TIMESTAMP, CREATED_TIMESTAMP], kind="stable")
+        index = rows.select([*KEY, CREATED_TIMESTAMP]).to_pandas()
+        numbers = pd.Series(np.arange(len(self.products)), index=self.products[PRODUCT_ID])
+        index["n"] = index[PRODUCT_ID].map(numbers)
+        index["version"] = index["n"].map(self.products[EVENT_TIMESTAMP])
+        return ProductRows(rows, index.sort_values([EVENT_TIMESTAMP, CREATED_TIMESTAMP], kind="stable"))
 
 
 @dataclass(frozen=True)
@@ -92,32 +98,35 @@ class ProductRows:
     """The rows of n products in one view."""
 
     rows: pa.Table
-    places: pd.DataFrame
-    """Its index are row numbers of `rows`, by event and creation; `n` is the product's number, `wanted` the event
-    timestamp of its version."""
+    index: pd.DataFrame
+    """One entry for each row, ordered by event and created timestamp and labelled with the row's position in `rows`.
 
-    def newest(self, n: int) -> NDArray[np.int64]:
-        """[n], the row of each product's version, the last created of several; -1 if there is none."""
-        return self._of(n, self.places[self.places[EVENT_TIMESTAMP] == self.places["wanted"]])
+    Columns: the product id, both timestamps, `n` (the product's number) and `version` (the event timestamp of the
+    product's version in `ProductWindows`).
+    """
 
-    def previous(self, newest: NDArray[np.int64]) -> NDArray[np.int64]:
-        """[n], the last row of each product before its `newest` one; -1 if there is none."""
-        rank = pd.Series(np.arange(len(self.places)), index=self.places.index)
-        limit = self.places["n"].map(pd.Series(np.where(newest >= 0, rank.reindex(newest).to_numpy(), -1)))
-        return self._of(len(newest), self.places[rank.to_numpy() < limit.to_numpy()])
+    def find_newest(self, n: int) -> NDArray[np.int64]:
+        """Return [n], the row of each product's version, the last created of several; -1 if there is none."""
+        return self._last_of_each(n, self.index[self.index[EVENT_TIMESTAMP] == self.index["version"]])
 
-    def only(self, allowed: NDArray[np.bool_]) -> "ProductRows":
-        """The same with the rows `allowed` [rows] alone."""
-        return ProductRows(self.rows, self.places[allowed[self.places.index]])
+    def find_previous(self, newest: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return [n], the last row of each product before its `newest` row; -1 if there is none."""
+        rank = pd.Series(np.arange(len(self.index)), index=self.index.index)
+        limit = self.index["n"].map(pd.Series(np.where(newest >= 0, rank.reindex(newest).to_numpy(), -1)))
+        return self._last_of_each(len(newest), self.index[rank.to_numpy() < limit.to_numpy()])
 
-    def _of(self, n: int, places: pd.DataFrame) -> NDArray[np.int64]:
-        found = np.full(n, -1, np.int64)
-        found[places["n"].to_numpy(np.int64)] = places.index.to_numpy(np.int64)
-        return found
+    def filter(self, is_kept: NDArray[np.bool_]) -> "ProductRows":
+        """Return the same without the rows for which `is_kept` [rows] is False. Row positions stay."""
+        return ProductRows(self.rows, self.index[is_kept[self.index.index]])
+
+    def _last_of_each(self, n: int, index: pd.DataFrame) -> NDArray[np.int64]:
+        last = np.full(n, -1, np.int64)
+        last[index["n"].to_numpy(np.int64)] = index.index.to_numpy(np.int64)
+        return last
 
 
-def _sampled(products: pd.DataFrame, size: int, seed: int) -> pd.DataFrame:
-    """At most `size` of the products, those with the smallest hashes, in the order of time."""
+def _sample(products: pd.DataFrame, size: int, seed: int) -> pd.DataFrame:
+    """Return at most `size` of the products, those with the smallest hashes, in their order."""
     if len(products) <= size:
         return products
     hashes = pd.util.hash_array(products[PRODUCT_ID].to_numpy(object), hash_key=f"{seed % 10**16:016d}")

@@ -1,11 +1,10 @@
-"""freshness.
+"""Freshness: age and coverage of the features, by view and slice.
 
-freshness.py  how late each view is, how much it covers, and what to do first
-report.py  the same by slice, and what of the objectives is not met
-lags.py  event-to-online lag, coverage, age of what was served
-objectives.py  what is wanted, from a TOML file
-event_history.py  the offline rows of some online keys
-first_feature.py  how long products that came by a stream waited
-slices.py  new products, categories: which products are watched together
-taken.py  what materialization has taken of a table, row by row
+freshness.py      age of each view's newest rows, coverage, and what to do if it is late
+report.py         the same by slice, and the objectives that are missed
+lags.py           event-to-online lag, coverage, age of served features
+objectives.py     objectives, from a TOML file
+event_history.py  offline rows of online keys; which rows are online, and since when
+first_feature.py  waiting time of products that a stream wrote
+slices.py         active products: all, new ones, by category
 """

@@ -1,7 +1,7 @@
-"""The offline rows of some online keys, and whether materialization says that each is online.
+"""The offline rows of some online keys, and whether and since when each row is online.
 
-A view's table is called like the view and its columns like its features: so it is in this repository, and the record
-of an online store says nothing of field mappings. A view of which that is not true is not judged.
+The online store's catalog does not record Feast's field mappings. So a view can be checked only if its table has the
+view's name and its columns have the features' names, as in this repository.
 """
 
 from collections.abc import Iterator
@@ -13,129 +13,205 @@ import pyarrow as pa
 import pyarrow.dataset
 from numpy.typing import NDArray
 
-from consumers.monitoring.freshness.taken import Taken
 from feature_repo.arrow import take, timestamps
 from feature_repo.offline import delta, key_ranges
 from feature_repo.online import entity_keys
 from feature_repo.online.catalog import View
 from feature_repo.online.materialization_log import MaterializationState
+from feature_repo.online.materialize import identify_file
 from feature_repo.online.table import OnlineTable
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 
 BLOCK_ROWS = 65_536
 Int64 = NDArray[np.int64]
+ALL_TIMES = (int(np.iinfo(np.int64).min), int(np.iinfo(np.int64).max))
+NO_TIME = (1, 0)
 
 
 @dataclass(frozen=True)
-class Versions:
-    """The offline rows of some keys, in the table's order."""
+class MaterializedRows:
+    """Which rows of a table are online, and since when. The materialization log records this for each file.
 
-    key: Int64
-    """[n], which of the keys asked for."""
-    event: Int64
-    """[n], microseconds since 1970 UTC."""
-    created: Int64
-    """[n], likewise; the smallest int64 where it is null."""
+    Timestamps are microseconds since 1970 UTC.
+    """
+
+    ends: Int64
+    """[files], position of the row after a file's last row. Files are in the table's order."""
+    start_us: Int64
+    """[files], earliest event timestamp that is online, inclusive."""
+    end_us: Int64
+    """[files], latest event timestamp that is online, inclusive."""
+    online_since_us: Int64
+    """[files], when the file came online; timestamps.NULL_TICKS if the log has no time."""
+
+    @classmethod
+    def from_state(
+        cls, table: pyarrow.dataset.FileSystemDataset, state: MaterializationState | None
+    ) -> "MaterializedRows":
+        """Read what the log says of a table. Without a log every row counts as online since an unknown time."""
+        rows, windows, since = [], [], []
+        for fragment in table.get_fragments():
+            name = identify_file(fragment)
+            window = None if state is None else state.files.get(name)
+            timestamp = None if state is None else state.online_since.get(name)
+            rows.append(fragment.count_rows())
+            since.append(timestamps.NULL_TICKS if timestamp is None else timestamps.datetime_to_ticks(timestamp, "us"))
+            if state is None:
+                windows.append(ALL_TIMES)
+            elif window is None:
+                windows.append(NO_TIME)
+            else:
+                windows.append(
+                    (timestamps.datetime_to_ticks(window.start, "us"), timestamps.datetime_to_ticks(window.end, "us"))
+                )
+        bounds = np.array(windows, np.int64).reshape(-1, 2)
+        return cls(np.cumsum(rows, dtype=np.int64), bounds[:, 0], bounds[:, 1], np.array(since, np.int64))
+
+    def is_online(self, row_index: Int64, event_us: Int64) -> NDArray[np.bool_]:
+        """Return [n], whether the rows at these positions of the table, with these event timestamps, are online."""
+        file = self._find_files(row_index)
+        return (self.start_us[file] <= event_us) & (event_us <= self.end_us[file])
+
+    def find_online_since(self, row_index: Int64) -> Int64:
+        """Return [n], when the rows' files came online; timestamps.NULL_TICKS if unknown."""
+        return self.online_since_us[self._find_files(row_index)]
+
+    def _find_files(self, row_index: Int64) -> NDArray[np.intp]:
+        return np.searchsorted(self.ends, row_index, side="right")
+
+
+@dataclass(frozen=True)
+class EntityVersions:
+    """The offline rows of some keys, in the table's order. Timestamps are microseconds since 1970 UTC."""
+
+    key_index: Int64
+    """[n], position of the row's key among the requested keys."""
+    event_us: Int64
+    """[n]."""
+    created_us: Int64
+    """[n]; the smallest int64 where it is null."""
     online: NDArray[np.bool_]
-    """[n], whether a run of materialization says that it put the row online, or a newer one in its place."""
-    position: Int64
-    """[n], of the row in the table."""
+    """[n], whether the materialization log says that the row, or a newer one in its place, was written online."""
+    row_index: Int64
+    """[n], position of the row in the table."""
 
-    def of_each(self, asked: Int64) -> "Versions":
-        """The rows of the keys `asked` [m], which may repeat; `key` is then the place in `asked`."""
-        order = np.argsort(self.key, kind="stable")
-        first, last = (np.searchsorted(self.key[order], asked, side) for side in ("left", "right"))
+    def repeat_for(self, requested: Int64) -> "EntityVersions":
+        """Return the rows of each of `requested` [m], key positions that may repeat.
+
+        In the result `key_index` is the position in `requested`.
+        """
+        order = np.argsort(self.key_index, kind="stable")
+        first, last = (np.searchsorted(self.key_index[order], requested, side) for side in ("left", "right"))
         counts = last - first
         within = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
-        place = order[np.repeat(first, counts) + within]
-        key = np.repeat(np.arange(len(asked)), counts)
-        return Versions(key, self.event[place], self.created[place], self.online[place], self.position[place])
+        rows = order[np.repeat(first, counts) + within]
+        key_index = np.repeat(np.arange(len(requested)), counts)
+        return EntityVersions(
+            key_index, self.event_us[rows], self.created_us[rows], self.online[rows], self.row_index[rows]
+        )
 
-    def newest(self, counts: NDArray[np.bool_], keys: int) -> Int64:
-        """[keys], of each key the place of its newest row among those that count, the last of equals; -1 if none."""
-        place = np.flatnonzero(counts)
-        place = place[np.lexsort((self.created[place], self.event[place], self.key[place]))]
+    def find_newest(self, selected: NDArray[np.bool_], keys: int) -> Int64:
+        """Return [keys], the newest selected row of each key as an index into this object's arrays; -1 if none.
+
+        Rows are ordered by event timestamp, then created timestamp. Of equal rows the last one is returned.
+
+        Args:
+            selected: [n], the rows to look at.
+            keys: number of requested keys.
+        """
+        rows = np.flatnonzero(selected)
+        rows = rows[np.lexsort((self.created_us[rows], self.event_us[rows], self.key_index[rows]))]
         newest = np.full(keys, -1)
-        newest[self.key[place]] = place
+        newest[self.key_index[rows]] = rows
         return newest
 
-    def same(self, event: Int64, created: Int64) -> list[list[int]]:
-        """Of each key the places of its rows with these times [keys]."""
-        found: list[list[int]] = [[] for _ in event]
-        for place in np.flatnonzero((self.event == event[self.key]) & (self.created == created[self.key])).tolist():
-            found[self.key[place]].append(place)
-        return found
+    def find_same(self, event_us: Int64, created_us: Int64) -> list[list[int]]:
+        """Return for each key the rows that have its event and created timestamps [keys]."""
+        rows_of_key: list[list[int]] = [[] for _ in event_us]
+        is_same = (self.event_us == event_us[self.key_index]) & (self.created_us == created_us[self.key_index])
+        for row in np.flatnonzero(is_same).tolist():
+            rows_of_key[self.key_index[row]].append(row)
+        return rows_of_key
 
-    def stamps(self, place: int) -> tuple[int, int] | None:
-        """Event and created timestamp of a row; None at -1."""
-        return None if place < 0 else (int(self.event[place]), int(self.created[place]))
+    def timestamps_of(self, row: int) -> tuple[int, int] | None:
+        """Return the event and created timestamps of a row; None for -1."""
+        return None if row < 0 else (int(self.event_us[row]), int(self.created_us[row]))
 
 
 @dataclass(frozen=True)
 class ViewHistory:
-    """A view's offline table beside what the online store knows of the view."""
+    """A view's offline table, and how its rows map to online keys."""
 
     view: View
     prefix: bytes
     table: pyarrow.dataset.Dataset
 
-    @staticmethod
-    def open(online: OnlineTable, view: View, path: Path) -> "ViewHistory | str":
-        """The history, or why the view cannot be judged."""
+    @classmethod
+    def open(cls, online: OnlineTable, view: View, path: Path) -> "ViewHistory | str":
+        """Return the history of a view; a string with the reason if the view cannot be checked.
+
+        A view cannot be checked if the table at `path` does not exist or lacks one of the view's columns, or if the
+        view has maps or structs, which only Feast packs.
+        """
         if not delta.exists(path):
             return f"there is no table `{path.name}` yet"
         table = delta.open_dataset(path)
-        needed = {*dict(view.join_keys), *view.layout.fields_by_name, EVENT_TIMESTAMP, CREATED_TIMESTAMP}
-        missing = sorted(needed - set(table.schema.names))
+        required = {*dict(view.join_keys), *view.layout.fields_by_name, EVENT_TIMESTAMP, CREATED_TIMESTAMP}
+        missing = sorted(required - set(table.schema.names))
         if missing:
             return f"table `{path.name}` has no column {', '.join(missing)}"
-        computed = [field.name for field in view.layout.fields if field.is_message]
-        if computed:
-            return f"{', '.join(computed)}: maps and structs are packed by Feast alone"
-        return ViewHistory(view, entity_keys.make_prefix(online.project, view.name), table)
+        messages = [field.name for field in view.layout.fields if field.is_message]
+        if messages:
+            return f"{', '.join(messages)}: only Feast packs maps and structs"
+        return cls(view, entity_keys.make_prefix(online.project, view.name), table)
 
-    def keys(self) -> Iterator[list[bytes]]:
-        """The online keys of the table's rows, block by block; rows without an id or a time have none."""
-        for block in self._blocks([]):
-            yield self._keys_of(block.filter(self._usable(block)))
+    def read_keys(self) -> Iterator[list[bytes]]:
+        """Yield the online keys of the table's rows in blocks, with repeats.
 
-    def versions(self, keys: list[bytes], written: MaterializationState | None) -> Versions:
-        """All rows of these keys.
+        Rows without an id or an event timestamp are skipped.
+        """
+        for block in self._read_blocks([]):
+            yield self._make_keys(block.filter(self._is_usable(block)))
+
+    def read_versions(self, keys: list[bytes], state: MaterializationState | None) -> EntityVersions:
+        """Return all rows of these keys. Rows without an event timestamp are skipped.
 
         Args:
-            written: what the online store says has been written; None: nobody knows, and every row counts as online.
+            keys: distinct online keys. A key without rows has none in the result.
+            state: the view's materialization log; None means that there is no log, and every row counts as online.
         """
-        number = {key: i for i, key in enumerate(keys)}
+        key_positions = {key: i for i, key in enumerate(keys)}
         parts: list[tuple[Int64, ...]] = [(np.empty(0, np.int64),) * 4]
         offset = 0
-        for block in self._blocks([CREATED_TIMESTAMP]):
-            usable = np.flatnonzero(np.asarray(self._usable(block)))
-            found = [number.get(key, -1) for key in self._keys_of(block.take(pa.array(usable)))]
-            key = np.array(found, np.int64)
-            mine = usable[key >= 0]
-            taken = block.take(pa.array(mine))
-            stamps = (timestamps.to_ticks(taken[name], "us") for name in (EVENT_TIMESTAMP, CREATED_TIMESTAMP))
-            parts.append((key[key >= 0], *stamps, mine + offset))
+        for block in self._read_blocks([CREATED_TIMESTAMP]):
+            usable = np.flatnonzero(np.asarray(self._is_usable(block)))
+            positions = [key_positions.get(key, -1) for key in self._make_keys(block.take(pa.array(usable)))]
+            key_index = np.array(positions, np.int64)
+            requested = usable[key_index >= 0]
+            rows = block.take(pa.array(requested))
+            ticks = (timestamps.to_ticks(rows[name], "us") for name in (EVENT_TIMESTAMP, CREATED_TIMESTAMP))
+            parts.append((key_index[key_index >= 0], *ticks, requested + offset))
             offset += len(block)
-        key, event, created_at, position = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-        online = Taken.of(self.table, written).online(position, event)
-        return Versions(key, event, created_at, online, position)
+        key_index, event_us, created_us, row_index = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        online = MaterializedRows.from_state(self.table, state).is_online(row_index, event_us)
+        return EntityVersions(key_index, event_us, created_us, online, row_index)
 
-    def rows(self, position: Int64) -> pa.Table:
-        """The rows at these positions of the table, in the order in which they are asked for."""
-        ascending, place = np.unique(position, return_inverse=True)
+    def read_rows(self, row_index: Int64) -> pa.Table:
+        """Return the rows at these positions of the table, in this order, with repeats."""
+        ascending, order = np.unique(row_index, return_inverse=True)
         columns = [*self.view.layout.fields_by_name, EVENT_TIMESTAMP, CREATED_TIMESTAMP]
-        return take.take_rows(self.table, ascending, columns).take(pa.array(place))
+        return take.take_rows(self.table, ascending, columns).take(pa.array(order))
 
-    def _blocks(self, more: list[str]) -> Iterator[pa.Table]:
+    def _read_blocks(self, more: list[str]) -> Iterator[pa.Table]:
         return key_ranges.read_blocks(self.table, [*dict(self.view.join_keys), EVENT_TIMESTAMP, *more], BLOCK_ROWS)
 
-    def _usable(self, block: pa.Table) -> pa.ChunkedArray | pa.Array:
+    def _is_usable(self, block: pa.Table) -> pa.ChunkedArray | pa.Array:
+        """Whether each row has all ids and an event timestamp."""
         usable = np.asarray(block[EVENT_TIMESTAMP].is_valid())
         for name, _ in self.view.join_keys:
             usable = usable & np.asarray(block[name].is_valid())
         return pa.array(usable)
 
-    def _keys_of(self, block: pa.Table) -> list[bytes]:
+    def _make_keys(self, block: pa.Table) -> list[bytes]:
         values = [entity_keys.from_arrow(block[name]) for name, _ in self.view.join_keys]
         return entity_keys.make_keys(self.prefix, values or [[""] * len(block)]) if len(block) else []

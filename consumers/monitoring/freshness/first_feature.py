@@ -1,7 +1,8 @@
-"""How long products that came by a stream waited for their first features, as a histogram.
+"""Time from the arrival of a streamed product to its first online features, as a histogram.
 
-`produce stream` writes a row for each into the table `product_first_feature`: from the message's arrival until the
-product's features were online. Products that came by the batch commands are in event-to-online lag (lags.py).
+`produce stream` writes one row for each product into the table `product_first_feature`: the time from the message's
+arrival until the product's features were online. Products written by the batch commands are covered by the
+event-to-online lag (lags.py).
 """
 
 from dataclasses import dataclass
@@ -11,34 +12,35 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from consumers.monitoring.freshness.lags import Spread
+from consumers.monitoring.freshness.lags import DurationQuantiles
 from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP
 
 BOUNDS = (0.5, 1.0, 2.0, 5.0, 10.0, 60.0, 300.0)
-"""Seconds: a bar has what waited longer than the bound before and no longer than its own; the last has all others."""
+"""Upper bounds of the histogram's bars in seconds, inclusive. One more bar holds everything above the last bound."""
 
 
 @dataclass(frozen=True)
 class FirstFeature:
-    """The products that arrived in the window."""
+    """Waiting times of the products that arrived in the window. The field names are keys of the JSON report."""
 
-    waited: Spread
+    waited: DurationQuantiles
     bounds: tuple[float, ...]
     counts: list[int]
-    """Of each bar: one more than there are bounds."""
+    """Products in each bar: one more than there are bounds."""
 
 
-def look(settings: Settings, now: datetime, window: timedelta) -> FirstFeature | None:
-    """What is known up to `now`; None where no stream has ever written."""
+def measure_first_feature(settings: Settings, now: datetime, window: timedelta) -> FirstFeature | None:
+    """Return the waiting times of products that arrived in (now - window, now]; None if no stream has ever written."""
     path = settings.table(schema.FIRST_FEATURE_TABLE)
     if not delta.exists(path):
         return None
     kind = delta.open_dataset(path).schema.field(CREATED_TIMESTAMP).type
     arrived = pc.field(CREATED_TIMESTAMP)
-    recent = (arrived > pa.scalar(now - window, kind)) & (arrived <= pa.scalar(now, kind))
-    seconds = delta.read(path, ["seconds"], where=recent)["seconds"].to_pandas()
+    in_window = (arrived > pa.scalar(now - window, kind)) & (arrived <= pa.scalar(now, kind))
+    seconds = delta.read(path, ["seconds"], where=in_window)["seconds"].to_pandas()
     bars = np.searchsorted(BOUNDS, seconds.to_numpy(), side="left")
-    return FirstFeature(Spread.of(seconds), BOUNDS, np.bincount(bars, minlength=len(BOUNDS) + 1).tolist())
+    counts = np.bincount(bars, minlength=len(BOUNDS) + 1).tolist()
+    return FirstFeature(DurationQuantiles.from_seconds(seconds), BOUNDS, counts)

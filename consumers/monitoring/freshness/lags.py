@@ -1,14 +1,14 @@
-"""How long events take to be online, how much is covered, and how old what was served was: per view and slice.
+"""Event-to-online lag, coverage and age of served features, by view and slice.
 
-What is measured, and from what. An event is a version of a product in the catalogue. A view answers it with its first
-row of that product whose event timestamp is not earlier. That row came online when the ledger beside the online rows
-(feature_repo/online/materialization_log.py) says that its file did: the moment at which a group of files had been
-written. So
-event-to-online lag is that moment minus the event; an event without an answer, or with one that is not online yet,
-counts with the lag that it has so far, for a producer that died would look quick otherwise. A row that a stream put
-online before its file was materialized came online sooner than is said here; the stream's own histogram knows. Rows of
-which no moment is known (the ledger did not always keep it), or a later one than `now` (a shop judged as of its past),
-have no lag and are counted.
+An event is a version of a product in the catalogue. A view answers an event with its first row of that product whose
+event timestamp is not earlier. The materialization log (feature_repo/online/materialization_log.py) records when each
+file of rows came online: the time at which a group of files had been written. The event-to-online lag is that time
+minus the event's timestamp.
+
+An event without an answer, or whose answer is not online yet, counts with the time that has passed so far. Otherwise a
+producer that stopped would look fast. A row that a stream put online before its file was materialized came online
+earlier than measured here; see first_feature.py for streams. If the log has no time for a row, or a time after `now`
+(a check as of the past), the row has no lag and is counted as unmeasured.
 """
 
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from consumers.monitoring.freshness.slices import ALL, Shop
-from consumers.monitoring.freshness.taken import Taken
+from consumers.monitoring.freshness.event_history import MaterializedRows
+from consumers.monitoring.freshness.slices import ALL, ActiveProducts
 from feature_repo.arrow import timestamps
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError
 from feature_repo.offline import delta
 from feature_repo.online.materialization_log import MaterializationState
 from feature_repo.schema import EVENT_TIMESTAMP, PRODUCT_ID, TIMESTAMP
@@ -33,184 +33,196 @@ QUANTILES = (0.5, 0.95, 0.99)
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Quantiles of n durations in seconds; NaN where there is none."""
+class DurationQuantiles:
+    """Quantiles of n durations in seconds; NaN if n is 0. Field names are keys of the JSON report."""
 
     n: int
     p50: float
     p95: float
     p99: float
 
-    @staticmethod
-    def of(seconds: pd.Series) -> "Spread":
-        known = seconds.dropna().to_numpy(float)
-        values = np.quantile(known, QUANTILES) if len(known) else [float("nan")] * len(QUANTILES)
-        return Spread(len(known), *map(float, values))
+    @classmethod
+    def from_seconds(cls, seconds: pd.Series) -> "DurationQuantiles":
+        """Return the quantiles of a series of seconds, without its missing values."""
+        present = seconds.dropna().to_numpy(float)
+        values = np.quantile(present, QUANTILES) if len(present) else [float("nan")] * len(QUANTILES)
+        return cls(len(present), *map(float, values))
 
 
 @dataclass(frozen=True)
 class SliceFreshness:
-    """One slice of one view. Ages and lags in seconds."""
+    """Freshness of one slice of one view. Field names are keys of the JSON report."""
 
     view: str
     slice: str
     active: int
     covered: int
-    """Active products with a row of an event up to now."""
+    """Active products with a row up to now."""
     online: int
-    """Of them, those with such a row online."""
-    lag: Spread
-    """From event to online, of the events in the window."""
+    """Active products with a row online."""
+    lag: DurationQuantiles
+    """From event to online, for the events in the window."""
     waiting: int
-    """Of those events, how many are not online yet; their lag is what it is so far."""
+    """Events in the window that are not online yet. Their lag is the time passed so far."""
     unmeasured: int
-    """Of those events, how many are online and nobody knows since when before now."""
-    age: Spread
+    """Events in the window that are online since an unknown time or a time after now. They have no lag."""
+    age: DurationQuantiles
     """From a product's newest row to now."""
     impressions: int
-    """In the window; 0 where no log was given."""
+    """Impressions in the window; 0 if there is no log."""
     served: int
-    """Of the impressions, those whose product had a row by then."""
-    served_age: Spread
-    """From the row that held to the impression."""
+    """Impressions whose product had a row at that time."""
+    served_age: DurationQuantiles
+    """From the row in force to the impression."""
 
     @property
     def coverage(self) -> float:
-        """Share of the active products; NaN if there are none."""
+        """Share of active products with a row; NaN if there are no active products."""
         return self.covered / self.active if self.active else float("nan")
 
     @property
     def served_coverage(self) -> float:
-        """Share of the impressions; NaN if there are none."""
+        """Share of impressions with a row; NaN if there are no impressions."""
         return self.served / self.impressions if self.impressions else float("nan")
 
 
 @dataclass(frozen=True)
-class Timeline:
-    """The rows of one view up to now, oldest event first."""
+class ViewTimeline:
+    """The rows of one view up to now, ordered by event timestamp."""
 
     view: str
     rows: pd.DataFrame
-    """`product`, `event`, `online`, `moment` (when it came online; NaT if unknown), `version` (None if the view has
-    none)."""
+    """Columns `product`, `event`, `online`, `online_since` (NaT if unknown), `version` (None if the view has none)."""
 
-    @staticmethod
-    def read(path: Path, ledger: MaterializationState | None, now: datetime) -> "Timeline | None":
-        """A view's rows; None if there is no table, or its rows are not of products."""
+    @classmethod
+    def read(cls, path: Path, state: MaterializationState | None, now: datetime) -> "ViewTimeline | None":
+        """Read a view's rows up to `now`, without those that lack an id or an event timestamp.
+
+        Returns:
+            None if the table does not exist or its rows are not of products.
+        """
         table = delta.open_dataset(path) if delta.exists(path) else None
         if table is None or PRODUCT_ID not in table.schema.names:
             return None
-        versioned = [VERSION] if VERSION in table.schema.names else []
-        found = table.to_table(columns=[PRODUCT_ID, EVENT_TIMESTAMP, *versioned])
-        event, position = timestamps.to_ticks(found[EVENT_TIMESTAMP], "us"), np.arange(len(found))
-        taken = Taken.of(table, ledger)
-        moment = taken.moment(position)
+        versions = [VERSION] if VERSION in table.schema.names else []
+        columns = table.to_table(columns=[PRODUCT_ID, EVENT_TIMESTAMP, *versions])
+        event_us, row_index = timestamps.to_ticks(columns[EVENT_TIMESTAMP], "us"), np.arange(len(columns))
+        materialized = MaterializedRows.from_state(table, state)
+        since = materialized.find_online_since(row_index)
         rows = pd.DataFrame(
             {
-                "product": found[PRODUCT_ID].to_pandas(),
-                "event": found[EVENT_TIMESTAMP].to_pandas(),
-                "online": taken.online(position, event),
-                "moment": pd.to_datetime(
-                    np.where(moment == timestamps.NULL_TICKS, pd.NaT.value, moment), unit="us", utc=True
+                "product": columns[PRODUCT_ID].to_pandas(),
+                "event": columns[EVENT_TIMESTAMP].to_pandas(),
+                "online": materialized.is_online(row_index, event_us),
+                "online_since": pd.to_datetime(
+                    np.where(since == timestamps.NULL_TICKS, pd.NaT.value, since), unit="us", utc=True
                 ),
-                "version": found[VERSION].to_pandas() if versioned else None,
+                "version": columns[VERSION].to_pandas() if versions else None,
             }
         ).dropna(subset=["product", "event"])
         rows = rows[rows["event"] <= pd.Timestamp(now)]
-        return Timeline(path.name, rows.sort_values("event", kind="stable").reset_index(drop=True))
+        return cls(path.name, rows.sort_values("event", kind="stable").reset_index(drop=True))
 
 
-def figures(
-    view: Timeline,
-    shop: Shop,
+def measure_slices(
+    timeline: ViewTimeline,
+    products: ActiveProducts,
     slices: dict[str, pd.Index],
     window: timedelta,
     impressions: pd.DataFrame | None,
 ) -> list[SliceFreshness]:
-    """Every slice of one view, and one more for each encoder version that it has rows of.
+    """Measure every slice of one view, and one further slice for each encoder version that it has rows of.
 
     Args:
-        window: events and impressions so long before now are looked at.
-        impressions: `product` and `moment`, as `read_impressions` gives them; None: no log.
+        timeline: the view's rows.
+        products: the active products.
+        slices: product ids by slice name, as from `ActiveProducts.slices`.
+        window: events and impressions in (now - window, now] are measured.
+        impressions: from `read_impressions`; None if there is no log.
     """
-    events = _answered(view.rows, shop, window)
-    served = None if impressions is None else _served(view.rows, impressions, shop.now, window)
-    found = [_slice(view, name, view.rows, shop, ids, events, served) for name, ids in slices.items()]
-    everyone = slices[ALL]
-    for version in sorted(view.rows["version"].dropna().unique()):
-        of_version = view.rows[view.rows["version"] == version]
-        mine = _answered(of_version, shop, window)
-        seen = None if impressions is None else _served(of_version, impressions, shop.now, window)
-        found.append(_slice(view, f"{VERSION} {version}", of_version, shop, everyone, mine, seen))
-    return found
+    view, rows = timeline.view, timeline.rows
+    events = _match_events(rows, products, window)
+    served = None if impressions is None else _match_impressions(rows, impressions, products.now, window)
+    measured = [_measure_slice(view, name, rows, products, ids, events, served) for name, ids in slices.items()]
+    for version in sorted(rows["version"].dropna().unique()):
+        version_rows = rows[rows["version"] == version]
+        version_events = _match_events(version_rows, products, window)
+        version_served = (
+            None if impressions is None else _match_impressions(version_rows, impressions, products.now, window)
+        )
+        name = f"{VERSION} {version}"
+        measured.append(_measure_slice(view, name, version_rows, products, slices[ALL], version_events, version_served))
+    return measured
 
 
 def read_impressions(file: Path) -> pd.DataFrame:
-    """`product` and `moment` of each impression, oldest first.
+    """Return columns `product` and `shown` of each impression, ordered by time. Rows with a null are dropped.
 
     Raises:
-        VitrineError: the file cannot be read, or lacks one of the columns.
+        InvalidInputError: the file cannot be read or lacks one of the columns.
     """
     try:
         log = pq.read_table(file, columns=[PRODUCT_ID, EVENT_TIMESTAMP])
-        moment = timestamps.to_utc(log[EVENT_TIMESTAMP]).cast(TIMESTAMP, safe=False)
-        frame = pd.DataFrame({"product": log[PRODUCT_ID].to_pandas(), "moment": moment.to_pandas()})
+        shown = timestamps.to_utc(log[EVENT_TIMESTAMP]).cast(TIMESTAMP, safe=False)
+        frame = pd.DataFrame({"product": log[PRODUCT_ID].to_pandas(), "shown": shown.to_pandas()})
     except (OSError, pa.ArrowException, KeyError) as error:
-        raise VitrineError(
-            f"{file}: no Parquet file with {PRODUCT_ID} and {EVENT_TIMESTAMP} ({str(error).splitlines()[0]})"
+        raise InvalidInputError(
+            f"{file}: not a Parquet file with columns {PRODUCT_ID} and {EVENT_TIMESTAMP} ({str(error).splitlines()[0]})"
         ) from error
-    return frame.dropna().sort_values("moment", kind="stable")
+    return frame.dropna().sort_values("shown", kind="stable")
 
 
-def _answered(rows: pd.DataFrame, shop: Shop, window: timedelta) -> pd.DataFrame:
-    """The events in the window: `product`, `event`, `online`, `moment` (of the first answer to be online)."""
-    events = shop.events[shop.events["event"] > pd.Timestamp(shop.now - window)].sort_values("event", kind="stable")
+def _match_events(rows: pd.DataFrame, products: ActiveProducts, window: timedelta) -> pd.DataFrame:
+    """Return the events in the window: `product`, `event`, and `online`, `online_since` of the first answer online."""
+    now = pd.Timestamp(products.now)
+    events = products.events[products.events["event"] > now - window].sort_values("event", kind="stable")
     online = rows[rows["online"]].copy()
-    known = online["moment"].where(online["moment"] <= pd.Timestamp(shop.now))
-    # Rows are by event: seen from the end, the earliest moment of this and every later row of the product. A row whose
-    # moment is unknown has that of the later ones, and of rows of one event the first has seen them all.
+    since = online["online_since"].where(online["online_since"] <= now)
+    # Rows are ordered by event. From the end, take the earliest time of this and every later row of the product. A row
+    # whose time is unknown gets that of the later rows. Of several rows of one event, the first holds the minimum.
     product = online["product"][::-1]
-    online["moment"] = known[::-1].groupby(product).cummin().groupby(product).ffill()[::-1]
-    answers = online[["event", "product", "online", "moment"]].drop_duplicates(["product", "event"])
+    online["online_since"] = since[::-1].groupby(product).cummin().groupby(product).ffill()[::-1]
+    answers = online[["event", "product", "online", "online_since"]].drop_duplicates(["product", "event"])
     return pd.merge_asof(events, answers, on="event", by="product", direction="forward")
 
 
-def _served(rows: pd.DataFrame, impressions: pd.DataFrame, now: datetime, window: timedelta) -> pd.DataFrame:
-    """The impressions in the window: `product`, `moment`, `event` (of the row that held then; NaT if none did)."""
+def _match_impressions(rows: pd.DataFrame, impressions: pd.DataFrame, now: datetime, window: timedelta) -> pd.DataFrame:
+    """Return the impressions in the window: `product`, `shown`, and `event` of the row in force (NaT if none was)."""
     start, end = pd.Timestamp(now - window), pd.Timestamp(now)
-    shown = impressions[(impressions["moment"] > start) & (impressions["moment"] <= end)]
-    known = rows[["product", "event"]].assign(moment=rows["event"])
-    return pd.merge_asof(shown, known, on="moment", by="product", direction="backward")
+    recent = impressions[(impressions["shown"] > start) & (impressions["shown"] <= end)]
+    in_force = rows[["product", "event"]].assign(shown=rows["event"])
+    return pd.merge_asof(recent, in_force, on="shown", by="product", direction="backward")
 
 
-def _slice(
-    view: Timeline,
+def _measure_slice(
+    view: str,
     name: str,
     rows: pd.DataFrame,
-    shop: Shop,
+    products: ActiveProducts,
     ids: pd.Index,
     events: pd.DataFrame,
     served: pd.DataFrame | None,
 ) -> SliceFreshness:
-    now = pd.Timestamp(shop.now)
-    mine = rows[rows["product"].isin(ids)]
+    now = pd.Timestamp(products.now)
+    slice_rows = rows[rows["product"].isin(ids)]
     events = events[events["product"].isin(ids)]
     online = events["online"].eq(True)
-    lag = (events["moment"].where(online) - events["event"]).where(online, now - events["event"])
+    lag = (events["online_since"].where(online) - events["event"]).where(online, now - events["event"])
     shown = None if served is None else served[served["product"].isin(ids)]
+    no_seconds = pd.Series(dtype=float)
+    served_seconds = no_seconds if shown is None else (shown["shown"] - shown["event"]).dt.total_seconds()
+    age = now - slice_rows.groupby("product")["event"].max()
     return SliceFreshness(
-        view=view.view,
+        view=view,
         slice=name,
         active=len(ids),
-        covered=mine["product"].nunique(),
-        online=mine.loc[mine["online"], "product"].nunique(),
-        lag=Spread.of(lag.dt.total_seconds()),
+        covered=slice_rows["product"].nunique(),
+        online=slice_rows.loc[slice_rows["online"], "product"].nunique(),
+        lag=DurationQuantiles.from_seconds(lag.dt.total_seconds()),
         waiting=int((~online).sum()),
-        unmeasured=int((online & events["moment"].isna()).sum()),
-        age=Spread.of((now - mine.groupby("product")["event"].max()).dt.total_seconds()),
+        unmeasured=int((online & events["online_since"].isna()).sum()),
+        age=DurationQuantiles.from_seconds(age.dt.total_seconds()),
         impressions=0 if shown is None else len(shown),
         served=0 if shown is None else int(shown["event"].notna().sum()),
-        served_age=Spread.of(
-            pd.Series(dtype=float) if shown is None else (shown["moment"] - shown["event"]).dt.total_seconds()
-        ),
+        served_age=DurationQuantiles.from_seconds(served_seconds),
     )

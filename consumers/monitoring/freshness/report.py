@@ -1,4 +1,4 @@
-"""Freshness by view and slice, held against objectives: what is late, and what to do first."""
+"""Freshness by view and slice, compared with objectives: what is late, and what to do first."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -8,13 +8,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from consumers.monitoring.freshness import first_feature, freshness, lags
-from consumers.monitoring.freshness.first_feature import FirstFeature
-from consumers.monitoring.freshness.freshness import OPTIONAL, WRITTEN_BY, Freshness, made_from, views_of
+from consumers.monitoring.freshness import freshness, lags
+from consumers.monitoring.freshness.first_feature import FirstFeature, measure_first_feature
+from consumers.monitoring.freshness.freshness import COMMANDS, Freshness
 from consumers.monitoring.freshness.lags import SliceFreshness
 from consumers.monitoring.freshness.objectives import AGES, SHARES, Objectives
-from consumers.monitoring.freshness.slices import ALL, Shop
-from feature_repo import run_log, schema
+from consumers.monitoring.freshness.slices import ALL, ActiveProducts
+from feature_repo import run_log
 from feature_repo.config import Settings
 from feature_repo.durations import format_duration
 from feature_repo.offline import delta, quarantine
@@ -22,58 +22,60 @@ from feature_repo.online import materialization_log
 from feature_repo.online.materialization_log import MaterializationState
 from feature_repo.online.open_store import open_configured_table
 from feature_repo.run_log import RunRecord
-from feature_repo.schema import CREATED_TIMESTAMP
+from feature_repo.schema import CATALOGUE_TABLE, CREATED_TIMESTAMP
 
-COMMANDS = WRITTEN_BY | OPTIONAL
+RUNS_READ = 500
 RUNS_SHOWN = 20
 MATERIALIZE = "`cd feature_repo && feast materialize-incremental $(date -u +%FT%T)`"
 
 
 @dataclass(frozen=True)
 class ViewRuns:
-    """When a view was last written. Times are UTC; None where nobody knows."""
+    """When a view was last written. UTC; None if unknown. Field names are keys of the JSON report."""
 
     view: str
     produced: datetime | None
-    """When the producer's last successful run ended, as the ledger of runs says; else the table's newest commit."""
+    """End of the producer's last successful run; if the run log has none, the table's newest commit."""
     materialized: datetime | None
-    """When the last materialization ended that left nothing to do."""
+    """End of the last materialization that left no rows to write."""
     watermark: datetime | None
-    """The event time up to which all that the table had then is online."""
+    """Event time up to which all rows that the table had then are online."""
 
 
 @dataclass(frozen=True)
-class Quarantined:
-    """Rows that a step refused, or took in after a repair (the reason then ends in "kept"), in the window."""
+class QuarantineCount:
+    """Rows that a step refused in the window. Field names are keys of the JSON report."""
 
     step: str
     reason: str
+    """Ends in "kept" if the rows were repaired and accepted."""
     rows: int
 
 
 @dataclass(frozen=True)
 class FreshnessBySlice:
-    """Everything about freshness at one moment."""
+    """Freshness of all views and slices. Field names are keys of the JSON report."""
 
     views: Freshness
     window_seconds: float
     slices: list[SliceFreshness]
-    quarantined: list[Quarantined]
+    quarantined: list[QuarantineCount]
+    """The largest counts first."""
     view_runs: list[ViewRuns]
     runs: list[RunRecord]
-    """The newest runs of producers, the newest first; empty where there is no ledger."""
+    """The producers' newest runs, the newest first; empty if there is no run log."""
     first_feature: FirstFeature | None
-    """Of the products that a stream took in, in the window; None where there is no stream."""
+    """For products that a stream wrote in the window; None if there is no stream."""
     missed: list[str]
-    """Objectives that are not met: what is wrong, and what to do first."""
+    """Objectives that are not met: what is wrong and what to do first."""
 
     @property
     def breaches(self) -> list[str]:
-        """One line each: late views first, then the objectives."""
+        """One line for each late view, then one for each missed objective."""
         return [*self.views.breaches, *self.missed]
 
 
-def look(
+def build_report(
     settings: Settings,
     *,
     now: datetime,
@@ -85,176 +87,189 @@ def look(
     products: Path | None = None,
     impressions: Path | None = None,
 ) -> FreshnessBySlice:
-    """Judge every view and slice.
+    """Measure every view and slice and compare them with the objectives.
 
     Args:
-        now: with a time zone.
-        max_age: of a view's newest event, where the objectives name none.
-        window: events, impressions and quarantined rows so long before now are looked at.
-        new_for: how long a product is new.
-        categories: how many are looked at, the largest first.
-        products: Parquet of what is on sale; else the catalogue up to now.
-        impressions: Parquet of what was shown.
+        settings: the deployment.
+        now: the time of the check, with a UTC offset.
+        max_age: allowed age of a view's newest event if the objectives set none, inclusive.
+        objectives: bounds; empty objectives miss nothing.
+        window: events, impressions and quarantined rows in (now - window, now] are measured.
+        new_for: time after its first event for which a product is new.
+        categories: number of category slices, the largest categories first.
+        products: Parquet file with the `product_id` of every product on sale; None reads the catalogue up to now.
+        impressions: Parquet file with `product_id` and `event_timestamp` of each impression; None measures none.
 
     Raises:
-        VitrineError: a file cannot be read, or the online store or the ledger of runs does not answer.
+        InvalidInputError: `products` or `impressions` cannot be read.
+        UnavailableError: the online store or the database of the run log does not answer.
     """
-    views = views_of(settings)
-    bounds = {view: objectives.of_view(view).get("max_age") for view in views}
-    allowed = {view: timedelta(seconds=seconds) for view, seconds in bounds.items() if seconds is not None}
-    found = freshness.check(settings, max_age=max_age, now=now, products=products, max_ages=allowed)
-    ledgers = _ledgers(settings, views)
+    views = freshness.list_views(settings)
+    bounds = {view: objectives.view_bounds(view).get("max_age") for view in views}
+    max_ages = {view: timedelta(seconds=seconds) for view, seconds in bounds.items() if seconds is not None}
+    view_freshness = freshness.check(settings, max_age=max_age, now=now, products=products, max_ages=max_ages)
+    states = _read_states(settings, views)
     slices: list[SliceFreshness] = []
-    if delta.exists(settings.table(schema.CATALOGUE_TABLE)):
-        active = freshness.active_products(settings, products, now)
-        shop = Shop.at(settings, now, active)
-        chosen = shop.slices(new_for, categories)
+    if delta.exists(settings.table(CATALOGUE_TABLE)):
+        active = ActiveProducts.read(settings, now, freshness.read_active_products(settings, products, now))
+        ids_by_slice = active.slices(new_for, categories)
         log = None if impressions is None else lags.read_impressions(impressions)
         for view in views:
-            rows = lags.Timeline.read(settings.table(view), ledgers.get(view), now)
-            if rows is not None:
-                slices += lags.figures(rows, shop, chosen, window, log)
-    last = run_log.read_last_runs(settings, 500)
-    view_runs = [_runs_of(settings, view, ledgers.get(view), last) for view in views]
-    by_slice = FreshnessBySlice(
-        views=found,
+            timeline = lags.ViewTimeline.read(settings.table(view), states.get(view), now)
+            if timeline is not None:
+                slices += lags.measure_slices(timeline, active, ids_by_slice, window, log)
+    last_runs = run_log.read_last_runs(settings, RUNS_READ)
+    report = FreshnessBySlice(
+        views=view_freshness,
         window_seconds=window.total_seconds(),
         slices=slices,
-        quarantined=_quarantined(settings, now, window),
-        view_runs=view_runs,
-        runs=last[:RUNS_SHOWN],
-        first_feature=first_feature.look(settings, now, window),
+        quarantined=_count_quarantined(settings, now, window),
+        view_runs=[_read_view_runs(settings, view, states.get(view), last_runs) for view in views],
+        runs=last_runs[:RUNS_SHOWN],
+        first_feature=measure_first_feature(settings, now, window),
         missed=[],
     )
-    return replace(by_slice, missed=_missed(by_slice, objectives))
+    return replace(report, missed=_find_missed(report, objectives))
 
 
-def _ledgers(settings: Settings, views: Iterable[str]) -> dict[str, MaterializationState]:
-    """What has been written of each view; empty where there is no online store yet."""
+def _read_states(settings: Settings, views: Iterable[str]) -> dict[str, MaterializationState]:
+    """Return the materialization log of each view; empty if there is no online store yet."""
     online = open_configured_table(settings)
     if online is None:
         return {}
     try:
-        found = {view: materialization_log.read_state(online, view) for view in views}
+        states = {view: materialization_log.read_state(online, view) for view in views}
     finally:
         online.store.close()
-    # Without a ledger nothing of ours put rows online: a view that has none yet is not online.
-    return {view: MaterializationState(0) if ledger is None else ledger for view, ledger in found.items()}
+    # A view without a log has not been materialized: none of its rows is online.
+    return {view: MaterializationState(0) if state is None else state for view, state in states.items()}
 
 
-def _runs_of(settings: Settings, view: str, ledger: MaterializationState | None, last: list[RunRecord]) -> ViewRuns:
+def _read_view_runs(
+    settings: Settings, view: str, state: MaterializationState | None, last_runs: list[RunRecord]
+) -> ViewRuns:
     step = COMMANDS[view].removeprefix("produce ")
-    done = [run.ended for run in last if run.step == step and run.ending == run_log.DONE and run.ended]
-    ends = [window.end for window in ledger.files.values()] if ledger else []
+    ended = [run.ended for run in last_runs if run.step == step and run.ending == run_log.DONE and run.ended]
+    window_ends = [window.end for window in state.files.values()] if state else []
     return ViewRuns(
         view,
-        done[0] if done else delta.last_append_time(settings.table(view)),
-        ledger.finish_timestamp if ledger else None,
-        max(ends, default=None),
+        ended[0] if ended else delta.last_append_time(settings.table(view)),
+        state.finish_timestamp if state else None,
+        max(window_ends, default=None),
     )
 
 
-def _quarantined(settings: Settings, now: datetime, window: timedelta) -> list[Quarantined]:
+def _count_quarantined(settings: Settings, now: datetime, window: timedelta) -> list[QuarantineCount]:
     rows = quarantine.read(settings)
     stamp = rows.schema.field(CREATED_TIMESTAMP).type
     start, end = pa.scalar(now - window, stamp), pa.scalar(now, stamp)
     recent = rows.filter((pc.field(CREATED_TIMESTAMP) > start) & (pc.field(CREATED_TIMESTAMP) <= end))
-    counted = recent.group_by(["step", "reason"]).aggregate([("row_id", "count")]).to_pylist()
-    found = [Quarantined(one["step"], one["reason"], one["row_id_count"]) for one in counted]
-    return sorted(found, key=lambda one: (-one.rows, one.step, one.reason))
+    groups = recent.group_by(["step", "reason"]).aggregate([("row_id", "count")]).to_pylist()
+    counts = [QuarantineCount(group["step"], group["reason"], group["row_id_count"]) for group in groups]
+    return sorted(counts, key=lambda count: (-count.rows, count.step, count.reason))
 
 
-def _missed(by_slice: FreshnessBySlice, objectives: Objectives) -> list[str]:
-    """The objectives that are not met, view by view in the order in which they are made."""
-    found: list[str] = []
-    late: set[str] = {view.view for view in by_slice.views.views if view.breach}
-    for of_view in by_slice.view_runs:
-        view = of_view.view
-        measured = _ages_since(of_view, by_slice.views.now)
-        found += _lines(view, view, objectives.of_view(view), measured, _first_of_view(view, late))
-        for one in by_slice.slices:
-            if one.view != view:
+def _find_missed(report: FreshnessBySlice, objectives: Objectives) -> list[str]:
+    """Return one line for each missed objective, view by view in the order in which the views are computed."""
+    lines: list[str] = []
+    late = {view.view for view in report.views.views if view.breach}
+    for view_runs in report.view_runs:
+        view = view_runs.view
+        ages = _ages_since(view_runs, report.views.now)
+        lines += _compare(view, objectives.view_bounds(view), ages, _view_repairs(view, late))
+        for measured in report.slices:
+            if measured.view != view:
                 continue
-            wanted = objectives.of_view(view) if one.slice == ALL else objectives.of_slice(view, one.slice)
-            name = view if one.slice == ALL else f"{view}, {one.slice}"
-            found += _lines(view, name, wanted, _measures(one), _first_of_slice(one, late))
-    for step, rows in objectives.quarantine.items():
-        refused = [one for one in by_slice.quarantined if one.step == step and not one.reason.endswith("kept")]
+            is_all = measured.slice == ALL
+            bounds = objectives.view_bounds(view) if is_all else objectives.slice_bounds(view, measured.slice)
+            name = view if is_all else f"{view}, {measured.slice}"
+            lines += _compare(name, bounds, _slice_measures(measured), _slice_repairs(measured, late))
+    for step, max_rows in objectives.quarantine.items():
+        refused = [one for one in report.quarantined if one.step == step and not one.reason.endswith("kept")]
         total = sum(one.rows for one in refused)
-        if total > rows:
-            found.append(
-                f"quarantine, {step}: {total:,} rows refused, at most {rows:,} allowed; look at the source of "
+        if total > max_rows:
+            lines.append(
+                f"quarantine, {step}: {total:,} rows refused, at most {max_rows:,} allowed; check the source of "
                 f"`{refused[0].reason}` ({refused[0].rows:,} rows) first"
             )
-    return found
-
-
-def _lines(
-    view: str, name: str, wanted: Mapping[str, float], measured: Mapping[str, float | None], first: Mapping[str, str]
-) -> list[str]:
-    lines = []
-    for measure, bound in wanted.items():
-        if measure not in measured:
-            continue
-        value = measured[measure]
-        what = (AGES | SHARES)[measure]
-        if value is None:
-            lines.append(f"{name}: {what}: nobody knows; {first.get(measure, first[''])}")
-        elif measure in AGES and value > bound:
-            said, most = (format_duration(timedelta(seconds=seconds)) for seconds in (value, bound))
-            lines.append(f"{name}: {what} {said}, at most {most} allowed; {first.get(measure, first[''])}")
-        elif measure in SHARES and value < bound:
-            lines.append(f"{name}: {what} {value:.1%}, at least {bound:.1%} wanted; {first.get(measure, first[''])}")
     return lines
 
 
-def _ages_since(of_view: ViewRuns, now: datetime) -> dict[str, float | None]:
-    """Seconds since each moment of a view; None where it is unknown, 0 where it lies after now."""
-    moments = {
-        "last_run": of_view.produced,
-        "materialized": of_view.materialized,
-        "watermark": of_view.watermark,
+def _compare(
+    name: str, bounds: Mapping[str, float], measures: Mapping[str, float | None], repairs: Mapping[str, str]
+) -> list[str]:
+    """Return one line for each bound that is missed. Bounds without a measure are skipped.
+
+    Args:
+        name: how the lines begin.
+        bounds: by measure.
+        measures: by name; None is unknown, which misses the bound.
+        repairs: what to do first by measure, and under "" for the others.
+    """
+    lines = []
+    for measure, bound in bounds.items():
+        if measure not in measures:
+            continue
+        value = measures[measure]
+        label = (AGES | SHARES)[measure]
+        repair = repairs.get(measure, repairs[""])
+        if value is None:
+            lines.append(f"{name}: {label}: unknown; {repair}")
+        elif measure in AGES and value > bound:
+            age, max_age = (format_duration(timedelta(seconds=seconds)) for seconds in (value, bound))
+            lines.append(f"{name}: {label} {age}, at most {max_age} allowed; {repair}")
+        elif measure in SHARES and value < bound:
+            lines.append(f"{name}: {label} {value:.1%}, at least {bound:.1%} required; {repair}")
+    return lines
+
+
+def _ages_since(view_runs: ViewRuns, now: datetime) -> dict[str, float | None]:
+    """Return the seconds since each timestamp of a view; None if it is unknown, 0 if it lies after now."""
+    by_measure = {
+        "last_run": view_runs.produced,
+        "materialized": view_runs.materialized,
+        "watermark": view_runs.watermark,
     }
-    return {name: None if one is None else max(0.0, (now - one).total_seconds()) for name, one in moments.items()}
-
-
-def _measures(one: SliceFreshness) -> dict[str, float]:
-    """What a slice shows, without what is undefined: of no event there is no lag."""
-    found = {
-        "lag_p50": one.lag.p50,
-        "lag_p95": one.lag.p95,
-        "lag_p99": one.lag.p99,
-        "age_p95": one.age.p95,
-        "served_age_p50": one.served_age.p50,
-        "served_age_p95": one.served_age.p95,
-        "served_age_p99": one.served_age.p99,
-        "coverage": one.coverage,
-        "online": one.online / one.active if one.active else float("nan"),
-        "served_coverage": one.served_coverage,
+    return {
+        name: None if timestamp is None else max(0.0, (now - timestamp).total_seconds())
+        for name, timestamp in by_measure.items()
     }
-    return {name: value for name, value in found.items() if value == value}
 
 
-def _produce(view: str, late: set[str]) -> str:
-    """The producer to run: that of the first late view which this one is made from, else its own."""
-    for earlier in made_from(view):
-        if earlier in late:
-            return f"run `{COMMANDS[earlier]}` first: it is made from {earlier}"
+def _slice_measures(measured: SliceFreshness) -> dict[str, float]:
+    """Return a slice's measures without the undefined ones, such as the lag if there was no event."""
+    measures = {
+        "lag_p50": measured.lag.p50,
+        "lag_p95": measured.lag.p95,
+        "lag_p99": measured.lag.p99,
+        "age_p95": measured.age.p95,
+        "served_age_p50": measured.served_age.p50,
+        "served_age_p95": measured.served_age.p95,
+        "served_age_p99": measured.served_age.p99,
+        "coverage": measured.coverage,
+        "online": measured.online / measured.active if measured.active else float("nan"),
+        "served_coverage": measured.served_coverage,
+    }
+    return {name: value for name, value in measures.items() if value == value}
+
+
+def _producer_repair(view: str, late: set[str]) -> str:
+    """Return the command to run: that of the first late view which this one is computed from, else its own."""
+    for upstream in freshness.upstream_views(view):
+        if upstream in late:
+            return f"run `{COMMANDS[upstream]}` first, because it is computed from {upstream}"
     return f"run `{COMMANDS[view]}`"
 
 
-def _first_of_view(view: str, late: set[str]) -> dict[str, str]:
-    materialize = f"run {MATERIALIZE} and see why the last one failed"
-    return {"": f"{_produce(view, late)}, and see why the last run failed: `produce runs`"} | dict.fromkeys(
-        ("materialized", "watermark"), materialize
-    )
+def _view_repairs(view: str, late: set[str]) -> dict[str, str]:
+    materialize = f"run {MATERIALIZE} and check why the last one failed"
+    produce = f"{_producer_repair(view, late)}, and check why the last run failed: `produce runs`"
+    return {"": produce, "materialized": materialize, "watermark": materialize}
 
 
-def _first_of_slice(one: SliceFreshness, late: set[str]) -> dict[str, str]:
-    """What to do first: rows that are offline alone are materialized, those that are nowhere are produced."""
-    materialize = f"its rows are offline and not online: run {MATERIALIZE}"
-    produce = _produce(one.view, late)
-    offline_alone = one.covered > one.online
-    return {"": produce, "online": materialize if offline_alone else produce} | dict.fromkeys(
-        ("lag_p50", "lag_p95", "lag_p99"), materialize if offline_alone else produce
-    )
+def _slice_repairs(measured: SliceFreshness, late: set[str]) -> dict[str, str]:
+    """Materialize if there are rows that are only offline; otherwise run the producer."""
+    produce = _producer_repair(measured.view, late)
+    materialize = f"some rows are offline and not online: run {MATERIALIZE}"
+    online = materialize if measured.covered > measured.online else produce
+    return {"": produce} | dict.fromkeys(("online", "lag_p50", "lag_p95", "lag_p99"), online)

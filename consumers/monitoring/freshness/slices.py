@@ -1,4 +1,4 @@
-"""Which products are watched together: all, the new ones, each top category."""
+"""Slices of the active products: all, the new ones, each top-level category."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -6,39 +6,42 @@ from datetime import datetime, timedelta
 import pandas as pd
 import pyarrow as pa
 
-from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.offline import delta
-from feature_repo.schema import CATEGORY_SEPARATOR, CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
+from feature_repo.schema import CATALOGUE_TABLE, CATEGORY_SEPARATOR, CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 
 ALL, NEW = "all", "new products"
 CATEGORY = "category "
-"""What the name of a category's slice begins with."""
+"""Prefix of the names of category slices."""
 COLUMNS = [PRODUCT_ID, EVENT_TIMESTAMP, CREATED_TIMESTAMP, "category"]
 
 
 @dataclass(frozen=True)
-class Shop:
-    """The active products at one moment, and the catalogue's events up to it."""
+class ActiveProducts:
+    """The active products at one time, and the catalogue's events up to then."""
 
     now: datetime
     products: pd.DataFrame
-    """Of each active product, the index: `first` (its first event), `category` (top level; None if unknown)."""
-    events: pd.DataFrame
-    """`product` and `event`: every version of an active product up to now, each once."""
+    """One row for each active product, indexed by id: `first` (first event), `category` (top level).
 
-    @staticmethod
-    def at(settings: Settings, now: datetime, active: pa.Array | None = None) -> "Shop":
-        """The shop as the catalogue knows it.
+    Both are missing for a product that is not in the catalogue; `category` also for one without a category.
+    """
+    events: pd.DataFrame
+    """Columns `product` and `event`: every version of an active product up to now, without duplicates."""
+
+    @classmethod
+    def read(cls, settings: Settings, now: datetime, active: pa.Array | None = None) -> "ActiveProducts":
+        """Read the active products from the catalogue. Rows without an id or an event timestamp are skipped.
 
         Args:
-            now: with a time zone; what the catalogue says of later counts for nothing.
-            active: ids of what is on sale; None: what the catalogue has.
+            settings: the deployment.
+            now: with a UTC offset. Later events are ignored.
+            active: ids of the products on sale; None takes every product of the catalogue.
 
         Raises:
-            VitrineError: there is no catalogue.
+            NotFoundError: there is no catalogue.
         """
-        rows = delta.read(settings.table(schema.CATALOGUE_TABLE), COLUMNS).to_pandas()
+        rows = delta.read(settings.table(CATALOGUE_TABLE), COLUMNS).to_pandas()
         rows = rows.dropna(subset=[PRODUCT_ID, EVENT_TIMESTAMP])
         rows = rows[rows[EVENT_TIMESTAMP] <= pd.Timestamp(now)]
         if active is not None:
@@ -47,20 +50,20 @@ class Shop:
         by_product = rows.groupby(PRODUCT_ID, sort=False)
         products = pd.DataFrame({"first": by_product[EVENT_TIMESTAMP].min(), "category": by_product["category"].last()})
         products["category"] = products["category"].str.split(CATEGORY_SEPARATOR, n=1).str[0]
-        if active is not None:  # on sale, and the catalogue has never heard of it
+        if active is not None:  # adds products that are on sale and not in the catalogue
             products = products.reindex(pd.Index(active.to_pylist(), name=PRODUCT_ID))
         events = rows[[PRODUCT_ID, EVENT_TIMESTAMP]].drop_duplicates()
-        return Shop(now, products, events.set_axis(["product", "event"], axis=1))
+        return cls(now, products, events.set_axis(["product", "event"], axis=1))
 
-    def slices(self, new_for: timedelta, at_most: int) -> dict[str, pd.Index]:
-        """Names and ids of the slices.
+    def slices(self, new_for: timedelta, max_categories: int) -> dict[str, pd.Index]:
+        """Return the product ids of each slice by name.
 
         Args:
-            new_for: how long a product is new, from its first event on.
-            at_most: so many categories, the largest first.
+            new_for: time after its first event for which a product is new, exclusive.
+            max_categories: number of category slices, the largest categories first.
         """
-        found = {ALL: self.products.index}
-        found[NEW] = self.products.index[self.products["first"] > pd.Timestamp(self.now - new_for)]
-        for category in self.products["category"].value_counts().index[:at_most]:
-            found[CATEGORY + category] = self.products.index[self.products["category"] == category]
-        return found
+        slices = {ALL: self.products.index}
+        slices[NEW] = self.products.index[self.products["first"] > pd.Timestamp(self.now - new_for)]
+        for category in self.products["category"].value_counts().index[:max_categories]:
+            slices[CATEGORY + category] = self.products.index[self.products["category"] == category]
+        return slices

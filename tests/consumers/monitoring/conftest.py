@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from consumers.monitoring.watcher import Check, Watcher, checks
+from consumers.monitoring.watcher import WatchedCheck, Watcher, default_checks
 from feature_repo import config, run_log
 from feature_repo.config import Settings
 from feature_repo.offline import delta, quarantine
@@ -17,7 +17,7 @@ from feature_repo.online.lmdb_store import LMDBStore
 from feature_repo.online.open_store import LMDB
 from feature_repo.schema import PRODUCT_FIRST_FEATURE
 from tests.consumers.monitoring.drift import test_check as drifting
-from tests.consumers.monitoring.freshness import world
+from tests.consumers.monitoring.freshness import tables
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -34,7 +34,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     store.file.write_text(yaml.safe_dump(raw))
     LMDBStore(folder / "online", create=True)
     store = config.load(store.file)
-    world.put_online(store, "product_tags", hours=20)
+    tables.put_online(store, "product_tags", hours=20)
     reason = "no <script>alert(1)</script> picture"
     quarantine.add(store, "embeddings", [quarantine.RejectedRow("p1", "image", reason, None)], NOW - timedelta(days=1))
     waited = [0.2, 0.5, 0.6, 3.0, 3.1, 3.2, 400.0, 7.0]
@@ -58,7 +58,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return store
 
 
-def as_of_now(check: Check) -> Check:
+def as_of_now(check: WatchedCheck) -> WatchedCheck:
     """The same check, as of the shop's time; the fewest exchanges."""
     quick = ("--once-in", "20") if check.name == "drift" else ()
     return replace(check, command=(*check.command, "--now", NOW.isoformat(), *quick))
@@ -67,9 +67,9 @@ def as_of_now(check: Check) -> Check:
 @pytest.fixture(scope="session")
 def watcher(shop: Settings) -> Watcher:
     """Each check has been run once; nobody runs them again."""
-    watching = Watcher([as_of_now(check) for check in checks(shop.file, timedelta(minutes=5))], clock)
+    watching = Watcher([as_of_now(check) for check in default_checks(shop.file, timedelta(minutes=5))], clock)
     for state in watching.states():
-        assert watching.refresh(state.check.name).failure is None
+        assert watching.run_check(state.check.name).failure is None
     return watching
 
 
@@ -77,9 +77,11 @@ def clock() -> datetime:
     return NOW
 
 
-def failing(name: str) -> Check:
+def failing(name: str) -> WatchedCheck:
     """A check that says why it gave no figures."""
-    return Check(name, ("python3", "-c", "import sys; sys.exit('the store does not answer')"), timedelta(minutes=5))
+    return WatchedCheck(
+        name, ("python3", "-c", "import sys; sys.exit('the store does not answer')"), timedelta(minutes=5)
+    )
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
-"""`consume serve` as its users run it, and the examples of docs/how-to/serve.md, which ask the demo, asking a small
-shop."""
+"""`consume serve` as its users run it, and the examples of docs/how-to/serve.md, run against a small shop."""
 
 import concurrent.futures
 import os

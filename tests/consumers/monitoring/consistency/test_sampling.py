@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.monitoring.consistency.sampling import smallest, union
+from consumers.monitoring.consistency.sampling import merge_samples, sample_keys
 
 KEYS = st.lists(st.binary(min_size=1, max_size=4), max_size=60)
 
@@ -18,21 +18,21 @@ def test_keeps_the_same_keys_whatever_the_order_the_batches_and_the_repeats(
     shuffled = keys + keys[:3]
     order.shuffle(shuffled)
     batches = [shuffled[start : start + step] for start in range(0, len(shuffled), step)]
-    found = smallest(batches, size, seed=7)
-    assert set(found.by_hash.values()) == set(smallest([sorted(set(keys))], size, seed=7).by_hash.values())
+    found = sample_keys(batches, size, seed=7)
+    assert set(found.by_hash.values()) == set(sample_keys([sorted(set(keys))], size, seed=7).by_hash.values())
     assert len(found.by_hash) == min(size, len(set(keys)))
-    assert (found.seen, found.complete) == (len(shuffled), True)
+    assert (found.keys_seen, found.is_complete) == (len(shuffled), True)
 
 
 @given(one=KEYS, other=KEYS, size=st.integers(1, 8))
 def test_two_samples_together_are_the_sample_of_everything(one: list[bytes], other: list[bytes], size: int) -> None:
-    both = union([smallest([one], size, 0), smallest([other], size, 0)], size)
-    assert both == union([smallest([one + other], size, 0)], size)
+    both = merge_samples([sample_keys([one], size, 0), sample_keys([other], size, 0)], size)
+    assert both == merge_samples([sample_keys([one + other], size, 0)], size)
 
 
 def test_every_key_is_as_likely_as_any_other() -> None:
     keys = [b"%d" % i for i in range(20)]
-    drawn = [key for seed in range(2000) for key in smallest([keys], 5, seed).by_hash.values()]
+    drawn = [key for seed in range(2000) for key in sample_keys([keys], 5, seed).by_hash.values()]
     counts = [drawn.count(key) for key in keys]
     assert sum(counts) == 10_000
     assert sum((count - 500) ** 2 / 375 for count in counts) == pytest.approx(20, abs=20)  # chi-square, 19 degrees
@@ -40,5 +40,5 @@ def test_every_key_is_as_likely_as_any_other() -> None:
 
 def test_looks_at_no_more_than_it_is_told_to() -> None:
     batches = iter([[b"a", b"b"], [b"c"], [b"never", b"looked at"]])
-    found = smallest(batches, 10, 0, at_most=3)
-    assert (set(found.by_hash.values()), found.seen, found.complete) == ({b"a", b"b", b"c"}, 3, False)
+    found = sample_keys(batches, 10, 0, max_keys=3)
+    assert (set(found.by_hash.values()), found.keys_seen, found.is_complete) == ({b"a", b"b", b"c"}, 3, False)

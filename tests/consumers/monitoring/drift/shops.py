@@ -100,13 +100,15 @@ def unchanged(catalogue: pa.Table) -> pa.Table:
     return catalogue
 
 
-def checked(store: Settings, now: datetime = LAST, *, once_in: int = 365, seed: int = 0) -> Drift:
-    return check(store, now=now, window=WEEK, before=4 * WEEK, once_in=once_in, sample=2000, seed=seed)
+def checked(store: Settings, now: datetime = LAST, *, checks_per_alarm: int = 365, seed: int = 0) -> Drift:
+    return check(
+        store, now=now, window=WEEK, before=4 * WEEK, checks_per_alarm=checks_per_alarm, sample=2000, seed=seed
+    )
 
 
 def subjects(found: Drift) -> set[str]:
     """Of what there is an alarm."""
-    return {one.subject for one in found.statistics if one.alarm}
+    return {one.subject for one in found.statistics if one.is_alarm}
 
 
 def _in_last_week() -> pc.Expression:

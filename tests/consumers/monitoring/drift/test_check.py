@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 from consumers.cli import app
 from consumers.monitoring.drift.check import Drift, check
-from consumers.monitoring.figures import as_json
-from consumers.monitoring.prometheus import Collector
-from consumers.monitoring.watcher import Check, State
+from consumers.monitoring.prometheus import CheckCollector
+from consumers.monitoring.terminal import as_json
+from consumers.monitoring.watcher import CheckState, WatchedCheck
 from feature_repo import config
 from feature_repo.config import Settings
 from feature_repo.offline import delta
@@ -98,11 +98,13 @@ def checked(folder: Path, change: Change | None = None, *, seed: int = 0, update
     if change:
         change(rows, last_week)
     store = written(folder, rows)
-    return check(store, now=NOW, window=timedelta(days=7), before=timedelta(days=28), once_in=100, sample=2000, seed=0)
+    return check(
+        store, now=NOW, window=timedelta(days=7), before=timedelta(days=28), checks_per_alarm=100, sample=2000, seed=0
+    )
 
 
 def alarms(found: Drift) -> set[tuple[str, str, str]]:
-    return {(one.view, one.subject, one.name) for one in found.statistics if one.alarm}
+    return {(one.view, one.subject, one.name) for one in found.statistics if one.is_alarm}
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -202,7 +204,7 @@ def test_new_versions_that_lie_elsewhere_lose_their_neighbours(tmp_path: Path) -
     change = _of_last_week("product_embedding", "image_vector", lambda old, i: (np.array(old) @ turn).tolist())
     found = checked(tmp_path, change, updates=True)
     assert ("product_embedding", "image_vector", "neighbour churn") in alarms(found)
-    assert next(one.value for one in found.statistics if one.alarm and one.name == "neighbour churn") > 0.3
+    assert next(one.value for one in found.statistics if one.is_alarm and one.name == "neighbour churn") > 0.3
 
 
 def test_a_new_version_written_for_all_products_is_no_alarm(tmp_path: Path) -> None:
@@ -222,7 +224,7 @@ def test_a_tagger_that_changed_for_the_last_week_alone_is_an_alarm(tmp_path: Pat
     found = checked(tmp_path, _of_last_week("product_tags", "tagger_version", lambda old, i: "tagger-2"))
     assert found.breaches == [
         "product_tags: tagger_version is tagger-2 now and was tagger-1; 0% of the earlier products have rows of the "
-        "new one. Write it for all of them, or go back to the old one: the two are never compared"
+        "new one. Write it for all products, or go back to the old one: the two are never compared"
     ]
 
 
@@ -230,16 +232,22 @@ def test_a_view_without_a_table_and_a_week_without_products_are_not_judged_and_n
     rows, _ = tables(0)
     del rows["product_codes"], rows["product_tags"]
     store = written(tmp_path, rows)
-    options = {"window": timedelta(days=7), "before": timedelta(days=28), "once_in": 100, "sample": 2000, "seed": 0}
+    options = {
+        "window": timedelta(days=7),
+        "before": timedelta(days=28),
+        "checks_per_alarm": 100,
+        "sample": 2000,
+        "seed": 0,
+    }
     found = check(store, now=NOW, **options)  # type: ignore[arg-type]
     assert found.not_judged[-2:] == [
-        "product_tags: there is no such table",
-        "product_codes: there is no such table",
+        "product_tags: the table does not exist",
+        "product_codes: the table does not exist",
     ]
     empty = check(store, now=NOW + timedelta(days=30), **options)  # type: ignore[arg-type]
     assert (empty.p_value, empty.breaches) == (None, [])
     assert "0 products in the window" in empty.not_judged[0]
-    assert (found.blind, empty.blind) == (None, empty.not_judged[0])
+    assert (found.no_data, empty.no_data) == (None, empty.not_judged[0])
 
 
 def _fewer(keep: int) -> Change:
@@ -263,7 +271,7 @@ def test_a_feed_that_shrinks_to_almost_nothing_is_an_alarm_though_nothing_else_i
     assert found.p_value is None
     assert found.breaches == [
         f"product_catalogue, rows: {kept} products in 7d, and {usual:,.0f} are usual; "
-        "see that the feed comes in whole (`produce catalogue` names what it refused)"
+        "check that the feed is complete (`produce catalogue` lists the rows that it refused)"
     ]
     assert [sample.value for sample in _alarms(json.loads(as_json(found))).samples] == [1.0]
 
@@ -282,8 +290,8 @@ def test_a_week_that_is_half_as_busy_and_a_shop_of_one_week_are_no_alarm(tmp_pat
 
 def _alarms(figures: dict[str, Any]) -> Metric:
     """What Prometheus is told of a check's figures."""
-    found = State(Check("drift", (), timedelta(days=1)), figures)
-    return next(one for one in Collector(lambda: [found]).collect() if one.name == "vitrine_drift_alarms")
+    found = CheckState(WatchedCheck("drift", (), timedelta(days=1)), figures)
+    return next(one for one in CheckCollector(lambda: [found]).collect() if one.name == "vitrine_drift_alarms")
 
 
 def _weeks_ago(seed: int) -> NDArray[np.int64]:
@@ -304,7 +312,9 @@ def test_the_command_ends_with_3_where_nothing_could_be_judged(tmp_path: Path) -
 def test_the_sample_is_by_hash_and_bounded(tmp_path: Path) -> None:
     rows, last_week = tables(0)
     store = written(tmp_path, rows)
-    found = check(store, now=NOW, window=timedelta(days=7), before=timedelta(days=28), once_in=20, sample=40, seed=1)
+    found = check(
+        store, now=NOW, window=timedelta(days=7), before=timedelta(days=28), checks_per_alarm=20, sample=40, seed=1
+    )
     assert (found.products_now, found.products_before) == (40, 40)
     assert last_week.sum() > 40
 
@@ -314,9 +324,9 @@ def test_the_command_ends_with_1_on_an_alarm_and_says_what_to_do_first(tmp_path:
     _of_last_week("product_embedding", "image_vector", lambda old, i: None)(rows, last_week)
     store, file = written(tmp_path, rows), tmp_path / "drift.json"
     command = [sys.executable, "-m", "consumers.cli", "drift", "--store", str(store.file), "--json", str(file)]
-    command += ["--now", "2026-03-01T00:00Z", "--once-in", "50"]
+    command += ["--now", "2026-03-01T00:00Z", "--false-alarm-rate", "0.02"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith("product_embedding, image_vector: missing 1.000 is over")
-    assert "open some of today's pictures" in done.stderr
+    assert "open some of today's images" in done.stderr
     assert json.loads(file.read_text())["once_in"] == 50

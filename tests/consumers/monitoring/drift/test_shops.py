@@ -28,7 +28,7 @@ def test_a_quiet_month_raises_no_alarm(shop: Settings) -> None:
 
 def test_another_encoder_is_an_alarm_by_its_version_and_is_not_compared(shop: Settings, spoilt: Settings) -> None:
     shops.last_week(spoilt, shops.unchanged, encoder=shop.file.parent / "encoder-1")
-    found = checked(spoilt, once_in=100)
+    found = checked(spoilt, checks_per_alarm=100)
     assert len(found.changed) == 1
     assert "0% of the earlier products have rows of the new one" in found.breaches[0]
     assert not {one.name for one in found.statistics if one.subject == "fused_vector"}
@@ -39,7 +39,7 @@ def test_another_encoder_under_the_old_name_is_an_alarm_by_its_vectors(shop: Set
 
     version = load(str(shop.file.parent / "encoder-0")).version
     shops.last_week(spoilt, shops.unchanged, encoder=shop.file.parent / "encoder-1", version=version)
-    found = checked(spoilt, once_in=100)
+    found = checked(spoilt, checks_per_alarm=100)
     # Each encoder's fused vectors are whitened by its own products, and so lie alike; the towers' do not.
     assert {"image_vector", "text_vector"} <= subjects(found) <= {"image_vector", "text_vector", "fused_vector"}
     assert next(one.value for one in found.statistics if one.name == "classifier AUC") > 0.95
@@ -49,25 +49,25 @@ def test_grey_pictures_are_an_alarm_that_names_the_pictures_and_not_the_titles(
     shop: Settings, spoilt: Settings
 ) -> None:
     shops.last_week(spoilt, shops.grey, encoder=shop.file.parent / "encoder-0")
-    found = checked(spoilt, once_in=100)
+    found = checked(spoilt, checks_per_alarm=100)
     assert subjects(found) == {"image_vector", "fused_vector"}
-    assert any("open some of today's pictures" in line for line in found.breaches)
+    assert any("open some of today's images" in line for line in found.breaches)
 
 
 def test_titles_in_the_wrong_encoding_are_an_alarm_that_names_the_titles_and_not_the_pictures(
     shop: Settings, spoilt: Settings
 ) -> None:
     shops.last_week(spoilt, shops.mojibake, encoder=shop.file.parent / "encoder-0")
-    found = checked(spoilt, once_in=100)
+    found = checked(spoilt, checks_per_alarm=100)
     assert subjects(found) == {"text_vector", "fused_vector"}
     assert any("is their encoding right?" in line for line in found.breaches)
 
 
 def test_a_category_that_is_missing_is_an_alarm(spoilt: Settings) -> None:
     shops.without(spoilt, "服装")
-    found = checked(spoilt, once_in=100)
+    found = checked(spoilt, checks_per_alarm=100)
     assert subjects(found) == {"category"}
-    assert "look at the feed of the one that is missing" in found.breaches[0]
+    assert "check the feed of the one that is missing" in found.breaches[0]
 
 
 @pytest.mark.slow

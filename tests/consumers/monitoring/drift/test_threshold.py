@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from consumers.monitoring.drift import domain_classifier, measures, neighbour_turnover
-from consumers.monitoring.drift.threshold import draws_for, judge, labellings
+from consumers.monitoring.drift.threshold import compute_thresholds, count_permutations, permute_labels
 from feature_repo.errors import UsageError
 
 CODES = st.lists(st.tuples(st.booleans(), st.integers(-1, 4)), min_size=2, max_size=30)
@@ -20,14 +20,14 @@ CODES = st.lists(st.tuples(st.booleans(), st.integers(-1, 4)), min_size=2, max_s
 @given(rows=st.lists(st.tuples(st.booleans(), st.integers(0, 3)), min_size=1, max_size=40), seed=st.integers(0, 9))
 def test_an_exchange_keeps_how_many_of_each_stratum_are_of_now(rows: list[tuple[bool, int]], seed: int) -> None:
     label, stratum = np.array([one for one, _ in rows]), np.array([one for _, one in rows])
-    found = labellings(label, stratum, 20, seed)
+    found = permute_labels(label, stratum, 20, seed)
     assert (found[0] == label).all()
     for one in np.unique(stratum):
         assert (found[:, stratum == one].sum(axis=1) == label[stratum == one].sum()).all()
 
 
 def test_every_exchange_within_a_stratum_is_as_likely_as_any_other() -> None:
-    found = labellings(np.array([True, False, False, True]), np.array([0, 0, 0, 1]), 6000, 0)[1:]
+    found = permute_labels(np.array([True, False, False, True]), np.array([0, 0, 0, 1]), 6000, 0)[1:]
     assert found[:, 3].all()
     assert found[:, :3].mean(axis=0) == pytest.approx([1 / 3] * 3, abs=0.03)
 
@@ -41,7 +41,7 @@ def measured(now: NDArray[np.bool_], vectors: NDArray, codes: NDArray[np.int64],
             measures.psi(codes, now),
             measures.entropy_shift(codes, now),
             measures.largest_share_shift(codes, now),
-            measures.psi(measures.deciles(scores), now),
+            measures.psi(measures.assign_deciles(scores), now),
             measures.mean_shift((scores > 2.2) * 1.0, now),
         ]
     )
@@ -49,7 +49,7 @@ def measured(now: NDArray[np.bool_], vectors: NDArray, codes: NDArray[np.int64],
 
 @pytest.mark.parametrize("of_now", [0.5, 0.1])
 def test_a_quiet_shop_raises_as_many_false_alarms_as_it_was_told_to(of_now: float) -> None:
-    once_in, checks = 10, 400
+    checks_per_alarm, checks = 10, 400
     alarms = 0
     for seed in range(checks):
         chance = np.random.default_rng(seed)
@@ -57,11 +57,13 @@ def test_a_quiet_shop_raises_as_many_false_alarms_as_it_was_told_to(of_now: floa
         label = chance.random(150) < np.where(stratum == 0, 0.8 * of_now, of_now)  # another mix, and no drift
         vectors = chance.standard_normal((150, 6)) + 3 * stratum[:, None]
         codes, scores = chance.integers(0, 5, 150) + stratum, chance.standard_normal(150) + stratum
-        statistics = measured(labellings(label, stratum, draws_for(once_in), seed), vectors, codes, scores)
-        judged = judge(statistics, once_in)
+        statistics = measured(
+            permute_labels(label, stratum, count_permutations(checks_per_alarm), seed), vectors, codes, scores
+        )
+        judged = compute_thresholds(statistics, checks_per_alarm)
         alarms += bool((statistics[0] > judged.threshold).any())
     deviation = math.sqrt(checks * 0.1 * 0.9)
-    assert abs(alarms - checks / once_in) < 3 * deviation
+    assert abs(alarms - checks / checks_per_alarm) < 3 * deviation
 
 
 def test_without_strata_the_same_shop_would_cry_wolf_at_every_change_of_mix() -> None:
@@ -70,19 +72,21 @@ def test_without_strata_the_same_shop_would_cry_wolf_at_every_change_of_mix() ->
     label = chance.random(400) < np.where(stratum == 0, 0.2, 0.6)
     vectors = chance.standard_normal((400, 6)) + 3 * stratum[:, None]
     for strata, alarm in ((stratum, False), (np.zeros(400, np.int64), True)):
-        statistics = measures.centroid_shift(vectors, labellings(label, strata, 199, 0))[:, None]
-        assert (statistics[0] > judge(statistics, 100).threshold).any() == alarm
+        statistics = measures.centroid_shift(vectors, permute_labels(label, strata, 199, 0))[:, None]
+        assert (statistics[0] > compute_thresholds(statistics, 100).threshold).any() == alarm
 
 
 def test_a_statistic_that_is_the_same_in_every_exchange_is_never_an_alarm() -> None:
-    judged = judge(np.zeros((200, 2)), 100)
+    judged = compute_thresholds(np.zeros((200, 2)), 100)
     assert (judged.threshold == np.inf).all()
     assert judged.p_value == 1
 
 
 def test_too_few_exchanges_for_so_rare_an_alarm_are_refused() -> None:
-    with pytest.raises(UsageError, match="99 permutations cannot tell one in 365; draw 729 or more"):
-        judge(np.zeros((100, 1)), 365)
+    with pytest.raises(
+        UsageError, match="99 permutations are too few for one false alarm in 365 checks; use 729 or more"
+    ):
+        compute_thresholds(np.zeros((100, 1)), 365)
 
 
 @given(CODES)
@@ -108,7 +112,7 @@ def test_means_are_of_what_is_there(rows: list[tuple[bool, float]]) -> None:
 
 def test_deciles_hold_equally_many_and_the_missing_are_apart() -> None:
     scores = np.append(np.random.default_rng(0).random(1000), [np.nan] * 7)
-    counts = np.bincount(measures.deciles(scores))
+    counts = np.bincount(measures.assign_deciles(scores))
     assert counts.tolist() == [100] * 10 + [7]
 
 
@@ -130,33 +134,35 @@ def test_the_rank_formula_is_the_area_under_the_curve() -> None:
     chance = np.random.default_rng(0)
     scores, labels = chance.random((4, 60)), chance.random((4, 60)) < 0.4
     wanted = [roc_auc_score(label, score) for label, score in zip(labels, scores, strict=True)]
-    assert domain_classifier._ranked(scores, labels) == pytest.approx(wanted)
+    assert domain_classifier._rank_auc(scores, labels) == pytest.approx(wanted)
 
 
 def test_the_classifier_finds_what_no_mean_shows_and_nothing_where_there_is_nothing() -> None:
     chance = np.random.default_rng(0)
     label = (np.arange(400) < 150)[None]
     nothing = chance.standard_normal((400, 8))
-    assert domain_classifier.auc(nothing, label, 0)[0] == pytest.approx(0.5, abs=0.1)
-    assert domain_classifier.auc(nothing + 2 * label[0][:, None], label, 0)[0] > 0.95
+    assert domain_classifier.compute_auc(nothing, label, 0)[0] == pytest.approx(0.5, abs=0.1)
+    assert domain_classifier.compute_auc(nothing + 2 * label[0][:, None], label, 0)[0] > 0.95
     equal = np.ones((400, 8))
-    assert domain_classifier.auc(equal, label, 0)[0] == pytest.approx(0.5, abs=0.1), "equal vectors tell nothing"
+    assert domain_classifier.compute_auc(equal, label, 0)[0] == pytest.approx(0.5, abs=0.1), (
+        "equal vectors tell nothing"
+    )
 
 
-def test_churn_is_the_share_of_neighbours_lost() -> None:
+def test_turnover_is_the_share_of_neighbours_lost() -> None:
     chance = np.random.default_rng(0)
     pool = chance.standard_normal((80, 16)).astype(np.float32)
     pool /= np.linalg.norm(pool, axis=1, keepdims=True)
     own = np.arange(80)
-    assert neighbour_turnover.churn(pool, pool, pool, own).tolist() == [0.0] * 80
+    assert neighbour_turnover.compute_turnover(pool, pool, pool, own).tolist() == [0.0] * 80
     other = chance.standard_normal((80, 16)).astype(np.float32)
-    lost = neighbour_turnover.churn(other / np.linalg.norm(other, axis=1, keepdims=True), pool, pool, own)
+    lost = neighbour_turnover.compute_turnover(other / np.linalg.norm(other, axis=1, keepdims=True), pool, pool, own)
     expected = [
         1 - len(set(_nearest(old, pool, i)) & set(_nearest(new, pool, i))) / neighbour_turnover.NEIGHBOURS
         for i, (old, new) in enumerate(zip(other, pool, strict=True))
     ]
     assert lost == pytest.approx(expected)
-    assert np.isnan(neighbour_turnover.churn(pool[:5], pool[:5], pool[:5], own[:5])).all(), (
+    assert np.isnan(neighbour_turnover.compute_turnover(pool[:5], pool[:5], pool[:5], own[:5])).all(), (
         "of ten products all are neighbours"
     )
 

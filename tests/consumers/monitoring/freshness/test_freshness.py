@@ -14,9 +14,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from consumers.monitoring.figures import as_json
-from consumers.monitoring.freshness.freshness import OPTIONAL, WRITTEN_BY, Freshness, check
-from consumers.monitoring.terminal import as_table
+from consumers.monitoring.freshness.freshness import OPTIONAL_VIEWS, REQUIRED_VIEWS, Freshness, check
+from consumers.monitoring.terminal import as_json, freshness_table
 from feature_repo import config, sources
 from feature_repo.config import Settings
 from feature_repo.offline import delta
@@ -52,7 +51,7 @@ def write(store: Settings, view: str, rows: dict[str, float | None], created: fl
 
 
 def fresh(store: Settings, **hours: dict[str, float | None]) -> None:
-    for view in WRITTEN_BY:
+    for view in REQUIRED_VIEWS:
         write(store, view, hours.get(view, {"a": 30, "b": 2, "c": 1}))
 
 
@@ -63,7 +62,7 @@ def checked(store: Settings, max_age: timedelta = timedelta(days=1), products: P
 def test_says_lag_age_and_coverage_of_each_view(store: Settings) -> None:
     fresh(store, product_tags={"a": 30, "b": 3})
     found = checked(store)
-    assert [view.view for view in found.views] == list(WRITTEN_BY)
+    assert [view.view for view in found.views] == list(REQUIRED_VIEWS)
     assert found.active == 3
     tags = found.views[2]
     assert (tags.newest_event, tags.lag_seconds) == (NOW - 3 * HOUR, 3 * 3600)
@@ -88,15 +87,16 @@ def test_views_made_from_a_late_one_name_the_command_to_run_first(store: Setting
     assert checked(store).breaches == [
         "product_embedding: newest event 2d 2h ago, at most 1d allowed; run `produce embeddings`",
         "product_tags: newest event 2d 2h ago, at most 1d allowed; "
-        "run `produce embeddings` first: it is made from product_embedding",
+        "run `produce embeddings` first, because it is computed from product_embedding",
     ]
 
 
 def test_a_view_without_a_table_is_late(store: Settings) -> None:
     write(store, "product_catalogue", {"a": 1})
     assert checked(store).breaches == [
-        "product_embedding: there is no such table; run `produce embeddings`",
-        "product_tags: there is no such table; run `produce embeddings` first: it is made from product_embedding",
+        "product_embedding: the table does not exist; run `produce embeddings`",
+        "product_tags: the table does not exist; run `produce embeddings` first, because it is computed from "
+        "product_embedding",
     ]
     assert [view.covered for view in checked(store).views] == [1, 0, 0]
 
@@ -117,7 +117,7 @@ def test_an_event_after_now_makes_nothing_fresh(store: Settings) -> None:
 def test_a_view_with_events_after_now_alone_is_late(store: Settings) -> None:
     fresh(store, product_tags={"b": -5})
     assert checked(store).breaches == [
-        "product_tags: no row up to now, 1 after it: the clock or the source is wrong; run `produce tags`"
+        "product_tags: no row up to now, but 1 after now: the clock or the source is wrong; run `produce tags`"
     ]
 
 
@@ -125,13 +125,13 @@ def test_a_row_without_a_time_counts_for_nothing_and_is_named(store: Settings) -
     fresh(store, product_tags={"a": 3, "b": None, "c": -5})
     tags = checked(store).views[2]
     assert (tags.covered, tags.after_now, tags.untimed) == (1, 1, 1)
-    assert "product_tags: rows that count for nothing: 1 after now, 1 without a time" in printed(store)
+    assert "product_tags: ignored rows: 1 after now, 1 without a timestamp" in printed(store)
 
 
 def test_a_view_whose_rows_say_no_time_or_a_later_one_is_late(store: Settings) -> None:
     fresh(store, product_tags={"a": None, "b": -5, "c": -6})
     assert checked(store).breaches == [
-        "product_tags: no row up to now, 2 after it and 1 without a time: the clock or the source is wrong; "
+        "product_tags: no row up to now, but 2 after now and 1 without a timestamp: the clock or the source is wrong; "
         "run `produce tags`"
     ]
 
@@ -164,7 +164,7 @@ def test_a_creation_after_now_is_said_in_words_and_is_no_age(store: Settings) ->
 def printed(store: Settings, width: int = 200) -> str:
     terminal = Console(width=width)
     with terminal.capture() as written:
-        terminal.print(as_table(checked(store)))
+        terminal.print(freshness_table(checked(store)))
     return written.get()
 
 
@@ -205,7 +205,7 @@ def test_watches_every_view_that_is_registered() -> None:
     from feature_repo import definitions
 
     views = [view for view in vars(definitions).values() if isinstance(view, FeatureView)]
-    assert {view.batch_source.path for view in views} == WRITTEN_BY.keys() | OPTIONAL.keys()
+    assert {view.batch_source.path for view in views} == REQUIRED_VIEWS.keys() | OPTIONAL_VIEWS.keys()
     assert sources.delta_source("x").path == "x"
 
 
@@ -262,7 +262,7 @@ def test_the_command_ends_with_1_and_a_line_for_each_late_view(store: Settings) 
     ("arguments", "code", "complaint"),
     [
         (("--max-age", "soon"), 2, "not an age: 'soon'"),
-        (("--products", "nowhere.parquet"), 1, "no Parquet file with a column product_id"),
+        (("--products", "nowhere.parquet"), 1, "not a Parquet file with a column product_id"),
     ],
 )
 def test_a_user_error_is_one_line(store: Settings, arguments: tuple[str, str], code: int, complaint: str) -> None:

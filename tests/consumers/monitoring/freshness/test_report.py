@@ -14,10 +14,9 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from consumers.monitoring.freshness import report as by_slice
 from consumers.monitoring.freshness.lags import SliceFreshness
-from consumers.monitoring.freshness.objectives import STEPS, Objectives, load
-from consumers.monitoring.freshness.report import FreshnessBySlice
+from consumers.monitoring.freshness.objectives import STEPS, Objectives, load_objectives
+from consumers.monitoring.freshness.report import FreshnessBySlice, build_report
 from consumers.ranking import run
 from feature_repo import run_log
 from feature_repo.config import Settings
@@ -29,7 +28,7 @@ from producers.captions import run as captions
 from producers.catalogue import ingest
 from producers.embeddings import existing_rows
 from producers.streaming import loop
-from tests.consumers.monitoring.freshness.world import NOW, VIEWS, Row, ago, append, make_store, put_online
+from tests.consumers.monitoring.freshness.tables import NOW, VIEWS, Row, ago, append, make_store, put_online
 
 DOCS = Path(__file__).parents[4] / "docs"
 
@@ -46,7 +45,7 @@ def looked(store: Settings, objectives: Objectives | None = None, **options: obj
         "new_for": timedelta(hours=24),
         "categories": 5,
     } | options
-    return by_slice.look(store, now=NOW, objectives=objectives or Objectives(), **chosen)  # type: ignore[arg-type]
+    return build_report(store, now=NOW, objectives=objectives or Objectives(), **chosen)  # type: ignore[arg-type]
 
 
 def the(watched: FreshnessBySlice, view: str, slice_: str = "all") -> SliceFreshness:
@@ -190,7 +189,7 @@ def test_what_was_refused_is_counted_by_step_and_reason(store: Settings) -> None
         ("catalogue", "cut, kept", 1),
     ]
     assert found.missed == [
-        "quarantine, embeddings: 3 rows refused, at most 2 allowed; look at the source of `no such file` (3 rows) first"
+        "quarantine, embeddings: 3 rows refused, at most 2 allowed; check the source of `no such file` (3 rows) first"
     ]
 
 
@@ -209,7 +208,7 @@ def test_the_last_run_is_the_last_that_ended_well(store: Settings) -> None:
     assert len(found.missed) == 1
     assert found.missed[0] == (
         "product_embedding: time since the producer's last successful run 1d 5h, at most 1d 2h allowed; "
-        "run `produce embeddings`, and see why the last run failed: `produce runs`"
+        "run `produce embeddings`, and check why the last run failed: `produce runs`"
     )
 
 
@@ -223,44 +222,44 @@ def test_a_missed_objective_says_what_to_do_first(store: Settings) -> None:
         slices={("product_embedding", "new products"): {"online": 0.5}},
     )
     assert looked(store, wanted).breaches == [
-        "product_tags: there is no such table; run `produce tags`",
-        "product_embedding: event-to-online lag, p95 10h, at most 1h allowed; its rows are offline and not online: "
+        "product_tags: the table does not exist; run `produce tags`",
+        "product_embedding: event-to-online lag, p95 10h, at most 1h allowed; some rows are offline and not online: "
         "run `cd feature_repo && feast materialize-incremental $(date -u +%FT%T)`",
-        "product_embedding, new products: active products online 0.0%, at least 50.0% wanted; its rows are offline "
+        "product_embedding, new products: active products online 0.0%, at least 50.0% required; some rows are offline "
         "and not online: run `cd feature_repo && feast materialize-incremental $(date -u +%FT%T)`",
     ]
 
 
 def test_the_objectives_in_the_documentation_can_be_read() -> None:
-    wanted = load(DOCS / "objectives.toml")
-    assert wanted.of_view("product_tags")["coverage"] == 0.9
-    assert wanted.of_slice("product_embedding", "new products") == {"lag_p95": 3600.0, "coverage": 0.95}
+    wanted = load_objectives(DOCS / "objectives.toml")
+    assert wanted.view_bounds("product_tags")["coverage"] == 0.9
+    assert wanted.slice_bounds("product_embedding", "new products") == {"lag_p95": 3600.0, "coverage": 0.95}
 
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("[defaults", "no TOML"),
-        ("[default]", "unknown default; known there: defaults, quarantine, views"),
-        ("[defaults]\nlag_p90 = '1h'", "unknown defaults.lag_p90; known there: age_p95"),
-        ("[defaults]\nmax_age = 5", "defaults.max_age is 5; wanted an age in quotes"),
+        ("[defaults", "not valid TOML"),
+        ("[default]", "unknown default; expected one of defaults, quarantine, views"),
+        ("[defaults]\nlag_p90 = '1h'", "unknown defaults.lag_p90; expected one of age_p95"),
+        ("[defaults]\nmax_age = 5", "defaults.max_age is 5; expected an age in quotes"),
         ("[views.product_tags]\nmax_age = 'soon'", "views.product_tags.max_age: not an age: 'soon'"),
-        ("[views.product_tags]\ncoverage = 98", "views.product_tags.coverage is 98; wanted a share from 0 to 1"),
-        ("[views.product_tags]\ncoverage = true", "wanted a share"),
-        ("[views.product_tags]\ncoverage = nan", "wanted a share"),
-        ("[views]\nproduct_tags = 1", r"views.product_tags is 1; wanted a table \[views.product_tags\]"),
-        ("[views.product_tag]\ncoverage = 1", "unknown views.product_tag; known there: product_caption"),
-        ("[views.product_tags.slices.'new product']\ncoverage = 1", 'slices."new product"; known there: "all", "new'),
-        ("[quarantine]\ncatalog = 1", "unknown quarantine.catalog; known there: captions, catalogue"),
+        ("[views.product_tags]\ncoverage = 98", "views.product_tags.coverage is 98; expected a share from 0 to 1"),
+        ("[views.product_tags]\ncoverage = true", "expected a share"),
+        ("[views.product_tags]\ncoverage = nan", "expected a share"),
+        ("[views]\nproduct_tags = 1", r"views.product_tags is 1; expected a table \[views.product_tags\]"),
+        ("[views.product_tag]\ncoverage = 1", "unknown views.product_tag; expected one of product_caption"),
+        ("[views.product_tags.slices.'new product']\ncoverage = 1", 'slices."new product"; expected "all", "new'),
+        ("[quarantine]\ncatalog = 1", "unknown quarantine.catalog; expected one of captions, catalogue"),
         ("[views.product_tags.slices.all]\nlast_run = '1h'", 'unknown views.product_tags.slices."all".last_run'),
-        ("[quarantine]\nembeddings = -1", "quarantine.embeddings is -1; wanted a number of rows"),
+        ("[quarantine]\nembeddings = -1", "quarantine.embeddings is -1; expected a number of rows"),
     ],
 )
 def test_objectives_that_mean_nothing_are_refused_by_name(tmp_path: Path, text: str, complaint: str) -> None:
     file = tmp_path / "wanted.toml"
     file.write_text(text)
     with pytest.raises(UsageError, match=complaint):
-        load(file)
+        load_objectives(file)
 
 
 def test_rows_of_every_step_that_refuses_any_can_be_bounded() -> None:
@@ -279,7 +278,7 @@ def test_rows_of_every_step_that_refuses_any_can_be_bounded() -> None:
 
 def test_objectives_that_are_not_there_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(VitrineError, match="No such file"):
-        load(tmp_path / "nowhere.toml")
+        load_objectives(tmp_path / "nowhere.toml")
 
 
 def test_the_command_shows_slices_and_ends_with_1_on_a_missed_objective(store: Settings, tmp_path: Path) -> None:
@@ -293,7 +292,7 @@ def test_the_command_shows_slices_and_ends_with_1_on_a_missed_objective(store: S
     assert done.returncode == 1
     assert "new products" in done.stdout
     assert done.stderr.strip() == (
-        "product_tags: active products covered 66.7%, at least 90.0% wanted; run `produce tags`"
+        "product_tags: active products covered 66.7%, at least 90.0% required; run `produce tags`"
     )
     assert json.loads(figures.read_text())["missed"] == [done.stderr.strip()]
 

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from consumers import monitoring
-from consumers.monitoring.prometheus import Collector
+from consumers.monitoring.prometheus import CheckCollector
 from consumers.monitoring.watcher import Watcher
 from consumers.serving.metrics import Metrics
 from tests.consumers.monitoring.conftest import NOW, clock, failing
@@ -25,7 +25,7 @@ needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="there is no promto
 
 def exported(watcher: Watcher) -> str:
     registry = Metrics().registry
-    registry.register(Collector(watcher.states))
+    registry.register(CheckCollector(watcher.states))
     return generate_latest(registry).decode()
 
 
@@ -71,7 +71,7 @@ def test_what_nobody_knows_is_left_out_and_never_zero(watcher: Watcher) -> None:
 
 def test_a_check_that_fails_is_told_and_its_figures_stay(watcher: Watcher) -> None:
     unknowing = Watcher([failing("freshness")], clock)
-    assert unknowing.refresh("freshness").failure == "the store does not answer"
+    assert unknowing.run_check("freshness").failure == "the store does not answer"
     assert values(unknowing, "vitrine_check_failed") == {("freshness",): 1}
 
 
@@ -100,7 +100,7 @@ def test_the_dashboard_and_the_alerts_ask_for_metrics_that_there_are(watcher: Wa
 
 def test_the_dashboard_shows_every_metric_that_the_checks_export(watcher: Watcher) -> None:
     registry = CollectorRegistry()
-    registry.register(Collector(watcher.states))
+    registry.register(CheckCollector(watcher.states))
     there = {family.name for family in registry.collect()}
     assert there <= set().union(*map(asked_by, dashboard()))
 

@@ -18,7 +18,7 @@ from consumers.online import OnlineReader
 from feature_repo import config
 from feature_repo.errors import VitrineError
 from feature_repo.online.row_format import HEADER_SIZE
-from tests.consumers.monitoring.consistency.test_consistency import (
+from tests.consumers.monitoring.consistency.test_check import (
     FINE,
     LOOKS,
     checked,
@@ -39,7 +39,7 @@ PRODUCTS = [product for product, _, _ in LOOKS]
 
 @pytest.fixture(autouse=True)
 def one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_checks, "CLOCKS", 0)
+    monkeypatch.setattr(row_checks, "MAX_CLOCK_SKEW_US", 0)
 
 
 def later() -> datetime:
@@ -127,7 +127,7 @@ def test_the_last_rows_are_judged_and_a_view_that_was_not_served_is_not(shop: Fe
         now=later(),
         grace=timedelta(0),
     )
-    assert {view.not_judged for view in found.views if view.view != "looks"} == {"none of its rows is in the log"}
+    assert {view.not_judged for view in found.views if view.view != "looks"} == {"the log has no rows of it"}
 
 
 def test_of_so_many_readings_one_key_is_kept_and_every_key_may_be(tmp_path: Path) -> None:
@@ -139,14 +139,14 @@ def test_of_so_many_readings_one_key_is_kept_and_every_key_may_be(tmp_path: Path
     assert 1_800 < len(served.keys) < 2_200
     assert set(served.keys) == set(keys)
     assert served.rows == [key * 2 for key in served.keys]
-    assert set(served.at) == {7}
+    assert set(served.timestamps_us) == {7}
 
 
 def test_a_line_of_something_else_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "log").write_text('{"at": 1, "view": "looks", "key": "YQ==", "row": null}\n{"time": "now"}\n')
-    with pytest.raises(VitrineError, match="log, line 2: no line of what"):
+    with pytest.raises(VitrineError, match="log, line 2: not a line that"):
         served_log.read(tmp_path / "log", 5)
-    with pytest.raises(VitrineError, match="no readable log"):
+    with pytest.raises(VitrineError, match="cannot read the log of served rows"):
         served_log.read(tmp_path / "none", 5)
 
 
@@ -163,7 +163,7 @@ def test_the_command_judges_a_log(shop: FeatureStore) -> None:
     command = [sys.executable, "-m", "consumers.cli", "consistency", *place, "--json", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "looks: 1 of 1 sampled keys are not as offline (1 missing)" in done.stderr
+    assert "looks: 1 of 1 sampled keys differ from the offline store (1 missing)" in done.stderr
     looks = next(view for view in json.loads(file.read_text())["views"] if view["view"] == "looks")
     assert looks["faults"] == FINE | {"missing": 1}
     both = subprocess.run([*command, "--served", "any.parquet"], capture_output=True, text=True, check=False)
@@ -175,7 +175,7 @@ def test_a_full_disk_ends_the_sample_and_no_reading(tmp_path: Path, caplog: pyte
     with ServedLog(file, 1) as log, no_file_longer_than(250):
         for at in range(20):
             log("looks", [b"key"], [b"row"], at)
-    assert [record.message for record in caplog.records] == [f"{file}: no room; what is served is not logged any more"]
-    kept = served_log.read(file, 100)["looks"].at
+    assert [record.message for record in caplog.records] == [f"{file}: cannot write; served rows are no longer logged"]
+    kept = served_log.read(file, 100)["looks"].timestamps_us
     assert kept == list(range(len(kept)))
     assert 0 < len(kept) < 20

@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from consumers.monitoring import status_page
-from consumers.monitoring.watcher import Check, States, Watcher
+from consumers.monitoring.watcher import ReadStates, WatchedCheck, Watcher
 from feature_repo.config import Settings
 from tests.consumers.monitoring.conftest import NOW, clock, failing
 
@@ -27,9 +27,9 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: Debian's package chromium has it")
 
 
-def app(states: States, report: Path | None = None, later: timedelta = timedelta(0)) -> FastAPI:
+def app(read_states: ReadStates, report: Path | None = None, later: timedelta = timedelta(0)) -> FastAPI:
     made = FastAPI()
-    made.include_router(status_page.router(states, lambda: NOW + later, lift_report=report))
+    made.include_router(status_page.create_router(read_states, lambda: NOW + later, lift_report=report))
     return made
 
 
@@ -43,8 +43,8 @@ def test_shows_freshness_drift_consistency_runs_and_what_to_do_first(watcher: Wa
     text = shown(watcher)
     for part in ("freshness", "consistency", "drift", "runs", "alarms", "first-feature"):
         assert f'id="{part}"' in text
-    assert "open some of today&#39;s pictures" in text
-    assert "keys are not as offline" in text
+    assert "open some of today&#39;s images" in text
+    assert "keys differ from the offline store" in text
     assert "out of labels" in text
     assert 'href="/status/lift"' not in text
 
@@ -88,7 +88,7 @@ def test_the_lift_report_is_linked_where_there_is_one(watcher: Watcher, report: 
 
 def test_a_failed_check_is_shown_as_failed_beside_the_figures_of_before(watcher: Watcher) -> None:
     failed = Watcher([failing("drift")], clock)
-    failed.refresh("drift")
+    failed.run_check("drift")
     text = shown(failed)
     assert "check failed" in text
     assert "the store does not answer" in text
@@ -104,13 +104,13 @@ open(sys.argv[3], "w").write('{"breaches": ["late"]}')"""
     switch = tmp_path / "gone"
     moments = iter([NOW, NOW + timedelta(minutes=9)])
     watching = Watcher(
-        [Check("other", ("python3", "-c", code, str(switch)), timedelta(minutes=5))], lambda: next(moments)
+        [WatchedCheck("other", ("python3", "-c", code, str(switch)), timedelta(minutes=5))], lambda: next(moments)
     )
-    assert watching.refresh("other").breaches == ["late"]
+    assert watching.run_check("other").breaches == ["late"]
     switch.touch()
-    state = watching.refresh("other")
+    state = watching.run_check("other")
     assert (state.failure, state.breaches, state.refreshed) == ("gone", ["late"], NOW)
-    assert "figures below are of 10m ago" in shown(watching, later=timedelta(minutes=10))
+    assert "the figures below are from 10m ago" in shown(watching, later=timedelta(minutes=10))
 
 
 def test_figures_that_are_older_than_two_rounds_are_overdue(watcher: Watcher) -> None:
@@ -120,7 +120,7 @@ def test_figures_that_are_older_than_two_rounds_are_overdue(watcher: Watcher) ->
 
 def test_a_check_that_was_never_run_is_no_good_news() -> None:
     text = shown(Watcher([failing("freshness")], clock))
-    assert "first run under way" in text
+    assert "first run in progress" in text
     assert "0 alarms" not in text
 
 
@@ -133,8 +133,8 @@ def test_the_figures_are_json_for_programs(watcher: Watcher) -> None:
 def test_checks_are_run_again_and_end_with_the_service(tmp_path: Path) -> None:
     count = tmp_path / "count"
     code = "import sys; open(sys.argv[1], 'a').write('.'); open(sys.argv[3], 'w').write('{\"breaches\": []}')"
-    slow = Check("slow", ("sleep", "60"), timedelta(hours=1))
-    check = Check("counted", ("python3", "-c", code, str(count)), timedelta(milliseconds=1))
+    slow = WatchedCheck("slow", ("sleep", "60"), timedelta(hours=1))
+    check = WatchedCheck("counted", ("python3", "-c", code, str(count)), timedelta(milliseconds=1))
     with Watcher([check], clock) as watching:
         until(lambda: count.exists() and len(count.read_text()) >= 3)
         assert watching.states()[0].figures == {"breaches": []}
@@ -188,8 +188,8 @@ def test_a_real_browser_shows_it_live_on_a_phone_and_loads_nothing_else(watcher:
                 assert small == 0, "readable without a magnifying glass"
                 tab.locator("#freshness summary").click()
                 assert tab.locator("#freshness details table").is_visible()
-                changing["drift"] = Watcher([failing("drift")], clock).refresh("drift")
-                tab.evaluate("again()")
+                changing["drift"] = Watcher([failing("drift")], clock).run_check("drift")
+                tab.evaluate("reload()")
                 tab.locator("#check-drift", has_text="check failed").wait_for(timeout=5000)
                 assert tab.locator("#freshness details table").is_visible(), "what was opened stays open"
                 assert all(one.startswith(url) for one in asked)
@@ -220,4 +220,4 @@ def test_a_page_that_nothing_fills_is_refused(shop: Settings) -> None:
     command = [sys.executable, "-m", "consumers.cli", "serve", "--store", str(shop.file), "--objectives", "any.toml"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.strip().count("\n")) == (2, 0)
-    assert "give it too, as 5m" in done.stderr
+    assert "need --watch, for example --watch 5m" in done.stderr

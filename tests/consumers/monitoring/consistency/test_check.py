@@ -202,7 +202,7 @@ def test_a_scan_that_is_cut_short_says_so_and_still_finds_what_is_missing(
     monkeypatch.setattr("feature_repo.online.lmdb_store.KEYS_PER_STEP", 7)
     monkeypatch.setattr("feature_repo.online.redis_store.KEYS_PER_STEP", 7)
     replace(shop, "p39", None)
-    found = checked(shop, at_most=5)
+    found = checked(shop, max_keys_scanned=5)
     assert not found.scan_complete
     assert found.keys_scanned < 20
     assert found.faults == FINE | {"missing": 1}
@@ -227,8 +227,8 @@ def test_a_view_that_cannot_be_judged_says_why(shop: FeatureStore) -> None:
     assert "no column clicks" in (reasons["affinity"] or "")
     assert found.breaches == []
     nothing = Consistency(NOW, 0.0, [view for view in found.views if view.not_judged])
-    assert (found.blind, nothing.blind) == (None, "; ".join(view.not_judged or "" for view in nothing.views))
-    assert Consistency(NOW, 0.0, []).blind == "there is no view online"
+    assert (found.no_data, nothing.no_data) == (None, "; ".join(view.not_judged or "" for view in nothing.views))
+    assert Consistency(NOW, 0.0, []).no_data == "there is no view online"
 
 
 @on_one_store
@@ -236,7 +236,7 @@ def test_a_view_whose_table_is_gone_is_a_breach_and_not_calm(shop: FeatureStore)
     (folder(shop) / "tables" / "looks").rename(folder(shop) / "elsewhere")
     found = check.check(config.load(folder(shop) / "feature_store.yaml"), sample=10, seed=0, budget=1.0, now=NOW)
     assert [line.split(";")[0] for line in found.breaches] == [
-        "looks: its rows are online and its offline table is gone"
+        "looks: its rows are online, but its offline table is gone"
     ]
 
 
@@ -255,8 +255,9 @@ def test_the_command_ends_with_1_over_the_budget_and_says_what_to_do_first(shop:
     done = subprocess.run([*command, "--json", str(file)], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.strip() == (
-        "looks: 1 of 40 sampled keys are not as offline (1 missing), at most 0.00% allowed; "
-        "materialize looks again over its whole time: `cd feature_repo && feast materialize START END --views looks`"
+        "looks: 1 of 40 sampled keys differ from the offline store (1 missing), at most 0.00% allowed; "
+        "materialize looks again over its whole time range: "
+        "`cd feature_repo && feast materialize START END --views looks`"
     )
     assert "missing p07" in done.stdout
     looks = next(view for view in json.loads(file.read_text())["views"] if view["view"] == "looks")
