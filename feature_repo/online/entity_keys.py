@@ -1,12 +1,12 @@
-"""The key of a packed row: which entity, in which view.
+"""The keys of packed rows: one key for each entity of each view.
 
-    bytes   what
+    bytes   content
     6       the view: the first 6 characters of the URL-safe Base64 of the SHA-256 of the JSON [project, view]
-    ...     the entity: one join key: its text; several: for each, by name, a uint16 length and its text
+    ...     the entity: the text of its join key; with several join keys, ordered by name, a uint16 length before each
 
-The text of a join key is its UTF-8, its bytes, or the decimal digits of an integer or of a timestamp in seconds. A
-view without entities has one row, whose text is empty. An entity of more than 400 bytes (LMDB ends at 511) is
-written as 0xFF and the 32 bytes of its BLAKE2b-256.
+The JSON is compact and not ASCII-escaped. Lengths are little-endian. The text of a join key is its UTF-8, its bytes, or
+the decimal digits of an integer or of a timestamp in seconds. A view without entities has one row, whose entity is
+empty. An entity of more than 400 bytes (LMDB allows keys of 511) is replaced by 0xFF and its BLAKE2b-256 of 32 bytes.
 """
 
 import base64
@@ -19,56 +19,63 @@ from typing import Any
 
 import pyarrow as pa
 
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError
 
 PREFIX_SIZE = 6
-_LONGEST = 400
+_MAX_ENTITY_SIZE = 400
 _HASHED = b"\xff"
-"""No UTF-8 begins so, and no length of the first of several texts in so short a key."""
+"""No UTF-8 starts with it. As the first byte of a length it means at least 255 bytes, more than the 33 of a hash."""
 _DIGEST_SIZE = 32
 
 
 @lru_cache
 def make_prefix(project: str, view: str) -> bytes:
-    """What the keys of a view begin with."""
+    """Return the PREFIX_SIZE bytes that the keys of a view start with."""
     text = json.dumps([project, view], separators=(",", ":"), ensure_ascii=False)
     return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest())[:PREFIX_SIZE]
 
 
 def make_keys(prefix: bytes, join_keys: Sequence[Sequence[Any]]) -> list[bytes]:
-    """The keys of n entities.
+    """Return the keys of n entities of a view, in their order, repeats included.
 
     Args:
-        join_keys: of each join key, in the order of their names, n values: text, bytes or integers.
+        prefix: of the view; see `make_prefix`.
+        join_keys: n values for each join key, the join keys ordered by name. Values are text, bytes or integers.
 
     Raises:
-        VitrineError: a value is of another type, or missing.
+        InvalidInputError: a value is missing or of another type.
     """
-    found = _keys_of_texts(prefix, join_keys[0]) if len(join_keys) == 1 else None
-    if found is None:
-        found = [prefix + entity for entity in _entities([list(map(_text, values)) for values in join_keys])]
-    if max(map(len, found), default=0) > PREFIX_SIZE + _LONGEST:
-        found = [key if len(key) <= PREFIX_SIZE + _LONGEST else prefix + _digest(key[PREFIX_SIZE:]) for key in found]
-    return found
+    keys = _make_text_keys(prefix, join_keys[0]) if len(join_keys) == 1 else None
+    if keys is None:
+        keys = [prefix + entity for entity in _join_texts([list(map(_encode_value, values)) for values in join_keys])]
+    max_size = PREFIX_SIZE + _MAX_ENTITY_SIZE
+    if max(map(len, keys), default=0) > max_size:
+        keys = [key if len(key) <= max_size else prefix + _hash_entity(key[PREFIX_SIZE:]) for key in keys]
+    return keys
 
 
-def split_key(key: bytes, join_keys: int) -> list[bytes] | None:
-    """The text of each of a key's join keys, by name; None if only their hash is left."""
+def split_key(key: bytes, join_key_count: int) -> list[bytes] | None:
+    """Return the text of each join key of a key, ordered by name; None if the key has only their hash.
+
+    Args:
+        key: as `make_keys` returned it.
+        join_key_count: join keys of the view, at least 1. For a view without entities pass 1: the text is empty.
+    """
     entity = key[PREFIX_SIZE:]
     if len(entity) == 1 + _DIGEST_SIZE and entity.startswith(_HASHED):
         return None
-    if join_keys == 1:
+    if join_key_count == 1:
         return [entity]
-    found = []
+    texts = []
     while entity:
         end = 2 + int.from_bytes(entity[:2], "little")
-        found.append(entity[2:end])
+        texts.append(entity[2:end])
         entity = entity[end:]
-    return found
+    return texts
 
 
 def from_arrow(column: pa.ChunkedArray | pa.Array) -> list[Any]:
-    """A join key's column as `keys` takes it; timestamps as seconds."""
+    """Return the values of a join key's column for `make_keys`; timestamps become seconds since 1970, nulls None."""
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.timestamp("s"), safe=False).cast(pa.int64())
     if pa.types.is_integer(column.type):
@@ -76,31 +83,32 @@ def from_arrow(column: pa.ChunkedArray | pa.Array) -> list[Any]:
     return column.to_pylist()
 
 
-def _keys_of_texts(prefix: bytes, values: Sequence[Any]) -> list[bytes] | None:
-    """The keys of entities that are texts without a line feed: all encoded at one go. None for others."""
+def _make_text_keys(prefix: bytes, values: Sequence[Any]) -> list[bytes] | None:
+    """Return the keys of texts, all encoded in one step; None if a value is no text or contains a line feed."""
     start = "\n" + prefix.decode()
     try:
-        found = (start + start.join(values)).encode().split(b"\n")[1:]
+        keys = (start + start.join(values)).encode().split(b"\n")[1:]
     except TypeError:
         return None
-    return found if len(found) == len(values) else None
+    return keys if len(keys) == len(values) else None
 
 
-def _entities(texts: Sequence[Sequence[bytes]]) -> Iterable[bytes]:
+def _join_texts(texts: Sequence[Sequence[bytes]]) -> Iterable[bytes]:
+    """Return the bytes of each entity from the texts of each join key."""
     if len(texts) == 1:
         return texts[0]
     return (b"".join(len(text).to_bytes(2, "little") + text for text in entity) for entity in zip(*texts, strict=True))
 
 
-def _text(value: Any) -> bytes:
+def _encode_value(value: Any) -> bytes:
     if isinstance(value, str):
         return value.encode()
     if isinstance(value, bytes):
         return value
     if isinstance(value, Integral) and not isinstance(value, bool):
         return b"%d" % int(value)
-    raise VitrineError(f"a join key is {value!r}; wanted text, bytes or an integer")
+    raise InvalidInputError(f"a join key is {value!r}; expected text, bytes or an integer")
 
 
-def _digest(entity: bytes) -> bytes:
+def _hash_entity(entity: bytes) -> bytes:
     return _HASHED + hashlib.blake2b(entity, digest_size=_DIGEST_SIZE).digest()

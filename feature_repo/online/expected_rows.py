@@ -1,7 +1,7 @@
-"""Offline rows as the packed rows that should be online of them, and how far two packed rows lie apart.
+"""The packed rows that should be online for given offline rows, and the differences between packed rows.
 
-Nothing is written: a text that the store's dictionaries lack is packed as null, and so its row differs from any that
-could be online.
+Nothing is written. A text that the store's dictionaries lack is packed as null, so that its row differs from every row
+that could be online.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,89 +26,115 @@ Int64 = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class RowDifferences:
-    """What differs between n rows that are online and the n that should be."""
+    """The differences between n online rows and the n rows that should be online."""
 
     features: Mapping[str, NDArray[np.bool_]]
-    """Of each feature [n], whether it differs; a row that cannot be read differs in all."""
+    """For each feature [n], whether it differs; an online row that cannot be decoded differs in all features."""
     cosine: NDArray[np.float64]
-    """[n], the lowest cosine of the row's vectors that differ; NaN where none does or one is missing."""
+    """[n], the lowest cosine between differing vectors of a row; NaN if none differs or one of each pair is missing."""
 
 
 def read_timestamps(rows: Sequence[bytes]) -> tuple[Int64, Int64]:
-    """Event and created timestamps [n], microseconds since 1970 UTC, from the headers of packed rows."""
-    heads = np.frombuffer(b"".join(row[:16].ljust(16, b"\0") for row in rows), "<i8").reshape(-1, 2)
-    return heads[:, 0].copy(), heads[:, 1].copy()
+    """Return event and created timestamps from the headers of packed rows, [n] each, microseconds since 1970 UTC.
+
+    Checksums are not verified. Bytes that a truncated row lacks are read as zero.
+    """
+    headers = np.frombuffer(b"".join(row[:16].ljust(16, b"\0") for row in rows), "<i8").reshape(-1, 2)
+    return headers[:, 0].copy(), headers[:, 1].copy()
 
 
 def find_layout(row: bytes, view: View) -> Layout | None:
-    """The layout that a packed row says it is of; None if the view never had one of that fingerprint."""
+    """Return the view's layout whose fingerprint the row carries; None if the view has none."""
     return view.layouts_by_fingerprint.get(int.from_bytes(row[FINGERPRINT], "little"))
 
 
-def check_readable(rows: Sequence[bytes], view: View, words: Dictionaries) -> NDArray[np.bool_]:
-    """[n], whether a reader could read each row."""
-    return decode_rows(rows, view.layouts_by_fingerprint, view.layout.fields, words).status != Status.FAILED
+def check_readable(rows: Sequence[bytes], view: View, dictionaries: Dictionaries) -> NDArray[np.bool_]:
+    """Return whether a reader can decode each row, [n]: its checksum is right, its layout and codes are known."""
+    return decode_rows(rows, view.layouts_by_fingerprint, view.layout.fields, dictionaries).status != Status.FAILED
 
 
-def pack_rows(layout: Layout, rows: pa.Table, event: str, created: str | None, words: Dictionaries) -> list[bytes]:
-    """One packed row for each offline row.
+def pack_rows(
+    layout: Layout,
+    rows: pa.Table,
+    event_timestamp: str,
+    created_timestamp: str | None,
+    dictionaries: Dictionaries,
+) -> list[bytes]:
+    """Return one packed row for each offline row, in their order.
 
     Args:
-        rows: the layout's features under their own names, and the time stamps.
-        event: name of the event timestamp's column.
-        created: of the created timestamp's; None if there is none.
+        layout: the layout to pack in.
+        rows: must have the layout's features under their own names, and the timestamps.
+        event_timestamp: the column of the event timestamp.
+        created_timestamp: the column of the created timestamp; None if there is none.
+        dictionaries: the store's dictionaries; a text that they lack becomes null.
 
     Raises:
-        VitrineError: a column's type does not fit its feature.
+        InvalidInputError: a column's type or a value does not fit its feature.
     """
-    found = {field.name: columns.from_arrow(field, _known(field, rows[field.name], words)) for field in layout.fields}
-    made = timestamps.to_ticks(rows[created], "us") if created else None
-    return encode_rows(layout, found, timestamps.to_ticks(rows[event], "us"), made, words)
+    packed = {
+        field.name: columns.from_arrow(field, _null_unknown_texts(field, rows[field.name], dictionaries))
+        for field in layout.fields
+    }
+    created = timestamps.to_ticks(rows[created_timestamp], "us") if created_timestamp else None
+    return encode_rows(layout, packed, timestamps.to_ticks(rows[event_timestamp], "us"), created, dictionaries)
 
 
-def compare_rows(online: Sequence[bytes], wanted: Sequence[bytes], view: View, words: Dictionaries) -> RowDifferences:
-    """Where rows that are online differ from those that should be."""
+def compare_rows(
+    online: Sequence[bytes], expected: Sequence[bytes], view: View, dictionaries: Dictionaries
+) -> RowDifferences:
+    """Compare online rows with the rows that should be online, pair by pair. NaN equals NaN.
+
+    Args:
+        online: n packed rows.
+        expected: n packed rows of the same entities.
+        view: whose current features are compared; both rows may be of any of its layouts.
+        dictionaries: the store's dictionaries.
+    """
     fields = view.layout.fields
-    one, other = (decode_rows(rows, view.layouts_by_fingerprint, fields, words) for rows in (online, wanted))
-    unreadable = one.status == Status.FAILED
+    left, right = (decode_rows(rows, view.layouts_by_fingerprint, fields, dictionaries) for rows in (online, expected))
+    is_unreadable = left.status == Status.FAILED
     features: dict[str, NDArray[np.bool_]] = {}
     cosine = np.full(len(online), np.nan)
     for field in fields:
-        left, right = one.columns[field.name], other.columns[field.name]
-        features[field.name] = _differ(left, right) | unreadable
+        left_column, right_column = left.columns[field.name], right.columns[field.name]
+        features[field.name] = _find_differences(left_column, right_column) | is_unreadable
         if field.is_list and field.base in ("float", "double"):
-            lowest = np.where(features[field.name], _cosine(left, right), np.nan)
-            cosine = np.fmin(cosine, lowest)
+            differing = np.where(features[field.name], _compute_cosines(left_column, right_column), np.nan)
+            cosine = np.fmin(cosine, differing)
     return RowDifferences(features, cosine)
 
 
-def _known(field: Field, column: pa.ChunkedArray, words: Dictionaries) -> pa.ChunkedArray | pa.Array:
-    """A column without the texts that its dictionary lacks."""
+def _null_unknown_texts(
+    field: Field, column: pa.ChunkedArray, dictionaries: Dictionaries
+) -> pa.ChunkedArray | pa.Array:
+    """Return a column with null in place of texts that its dictionary lacks."""
     if field.storage != "dictionary":
         return column
-    there = pc.is_in(column, value_set=pa.array(words.get(field.name, ()), column.type))
-    return pc.if_else(there, column, pa.scalar(None, column.type))
+    is_known = pc.is_in(column, value_set=pa.array(dictionaries.get(field.name, ()), column.type))
+    return pc.if_else(is_known, column, pa.scalar(None, column.type))
 
 
-def _differ(left: Column, right: Column) -> NDArray[np.bool_]:
-    pairs = zip(columns.to_arrow(left).to_pylist(), columns.to_arrow(right).to_pylist(), strict=True)
-    return np.array([not _same(one, other) for one, other in pairs], np.bool_)
+def _find_differences(left: Column, right: Column) -> NDArray[np.bool_]:
+    return np.array([not _is_equal(one, other) for one, other in _pair_values(left, right)], np.bool_)
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Whether two values are equal; NaN is equal to NaN."""
+def _is_equal(one: Any, other: Any) -> bool:
+    """Return whether two values are equal; NaN equals NaN, also in lists."""
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same, one, other))
+        return len(one) == len(other) and all(map(_is_equal, one, other))
     return bool(one == other) or (one != one and other != other)
 
 
-def _cosine(left: Column, right: Column) -> NDArray[np.float64]:
-    """[n], of two columns of vectors; NaN where one is missing, or their widths differ."""
-    found = np.full(len(left), np.nan)
-    for i, (one, other) in enumerate(
-        zip(columns.to_arrow(left).to_pylist(), columns.to_arrow(right).to_pylist(), strict=True)
-    ):
+def _compute_cosines(left: Column, right: Column) -> NDArray[np.float64]:
+    """Return the cosine of each pair of vectors, [n]; NaN if one is missing or zero, or their lengths differ."""
+    cosines = np.full(len(left), np.nan)
+    for i, (one, other) in enumerate(_pair_values(left, right)):
         if one and other and len(one) == len(other):
-            length = np.linalg.norm(one) * np.linalg.norm(other)
-            found[i] = np.dot(one, other) / length if length else np.nan
-    return found
+            norms = np.linalg.norm(one) * np.linalg.norm(other)
+            cosines[i] = np.dot(one, other) / norms if norms else np.nan
+    return cosines
+
+
+def _pair_values(left: Column, right: Column) -> list[tuple[Any, Any]]:
+    return list(zip(columns.to_arrow(left).to_pylist(), columns.to_arrow(right).to_pylist(), strict=True))

@@ -1,35 +1,28 @@
-"""The Redis store on its own: one server, a cluster, Sentinels, logins, and servers that go away."""
+"""The Redis store: the suite of every store, expiry, clusters, Sentinels, logins, and servers that fail."""
 
 import asyncio
 import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from redis.backoff import ExponentialWithJitterBackoff
 
 from feature_repo.errors import VitrineError
 from feature_repo.online import redis_connection, redis_store
-from feature_repo.online.encode import encode_rows
 from feature_repo.online.redis_connection import RedisAddress, parse_connection_string, parse_url
 from feature_repo.online.redis_store import RedisStore
-from feature_repo.online.row_format import Layout
 from tests import servers
+from tests.feature_repo.online.store_suite import StoreSuite, make_row
 from tests.servers import RedisServer
 
-EMPTY = Layout(())
 SECOND = 1_000_000
 DAY = 86_400 * SECOND
 
 
 @pytest.fixture(autouse=True)
-def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_connection, "_BACKOFF", ExponentialWithJitterBackoff(cap=0.05, base=0.01))
-
-
-def row(event: int, created: int = 0) -> bytes:
-    return encode_rows(EMPTY, {}, np.array([event]), np.array([created]), {})[0]
 
 
 @pytest.fixture(params=["one server", "cluster"])
@@ -45,147 +38,99 @@ def store(request: pytest.FixtureRequest) -> RedisStore:
     return RedisStore(address)
 
 
-def test_reads_in_the_order_asked_with_repeats_and_gaps(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_store, "KEYS_PER_CALL", 3)
-    keys = [b"k%d" % i for i in range(20)]
-    assert store.write(keys, [row(i) for i in range(20)], 0) == 20
-    groups = [keys[::-1], [], [b"none", b"k3", b"none", b"k3"], [b"k1"]]
-    expected = [[row(i) for i in range(20)][::-1], [], [None, row(3), None, row(3)], [row(1)]]
-    assert store.read(groups) == expected
-    assert store.read([]) == []
-    assert asyncio.run(store.read_async(groups)) == expected
+class TestRedisStore(StoreSuite):
+    """On one server and on a cluster, with limits that small tests exceed."""
+
+    @pytest.fixture(autouse=True)
+    def small_limits(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(redis_store, "KEYS_PER_CALL", 3)
+        monkeypatch.setattr(redis_store, "KEYS_PER_STEP", 3)
+        monkeypatch.setattr(redis_store, "ROWS_PER_CALL", 7)
+        monkeypatch.setattr(redis_store, "CALLS_PER_TRIP", 2)
+
+    def get_raw(self, store: RedisStore, key: bytes) -> bytes | None:
+        return store.client.get(key)
+
+    def put_raw(self, store: RedisStore, key: bytes, value: bytes) -> None:
+        store.client.set(key, value)
 
 
-def test_a_conversation_gives_what_a_reading_gives_in_the_order_asked(
-    store: RedisStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(redis_store, "KEYS_PER_CALL", 3)
-    keys = [b"k%d" % i for i in range(20)]
-    store.write(keys, [row(i) for i in range(20)], 0)
-    with store.pipeline() as pipeline:
-        pipeline.send([b"k7"])
-        pipeline.send([])
-        pipeline.send(keys)
-        assert pipeline.receive() == [row(7)]
-        pipeline.send([b"none", b"k3", b"k3"])
-        assert pipeline.receive() == []
-        assert pipeline.receive() == [row(i) for i in range(20)]
-        assert pipeline.receive() == [None, row(3), row(3)]
-
-
-def test_a_conversation_that_breaks_off_leaves_no_answer_to_the_next(redis: RedisServer) -> None:
+def test_an_abandoned_pipeline_leaves_no_reply_to_the_next(redis: RedisServer) -> None:
     store = RedisStore(parse_connection_string(redis.address + ",db=3"))
-    store.write([b"a", b"b"], [row(1), row(2)], 0)
-    busy = threading.Thread(target=redis.client().execute_command, args=("DEBUG", "SLEEP", 0.3))
-    busy.start()
+    store.write([b"a", b"b"], [make_row(1), make_row(2)], 0)
+    sleeper = threading.Thread(target=redis.client().execute_command, args=("DEBUG", "SLEEP", 0.3))
+    sleeper.start()
     time.sleep(0.1)
     with store.pipeline() as pipeline:
-        pipeline.send([b"a"])  # its answer comes when the next conversation has begun
+        pipeline.send([b"a"])  # its reply arrives after the next pipeline has begun
     with store.pipeline() as pipeline:
         pipeline.send([b"b"])
-        assert pipeline.receive() == [row(2)]
-    busy.join()
+        assert pipeline.receive() == [make_row(2)]
+    sleeper.join()
 
 
-@pytest.mark.parametrize("unit", [1, 2**20, 2**31, 2**32, 2**45, -(2**20), -(2**32), -(2**45)])
-def test_a_newer_row_stands_whatever_the_write_order(store: RedisStore, unit: int) -> None:
-    """Timestamps on both sides of what a double, and 32 bits, hold."""
-    for times, put in [((5, 5), 1), ((4, 9), 0), ((5, 4), 0), ((5, 5), 1), ((5, 6), 1), ((6, -9), 1), ((5, 7), 0)]:
-        event, created = times[0] * abs(unit) + min(unit, 0), times[1] * unit
-        if unit < 0:
-            created = times[1] * -unit + unit
-        assert store.write([b"k"], [row(event, created)], 0) == put, times
-
-
-def test_many_rows_go_in_a_few_trips(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_store, "ROWS_PER_CALL", 7)
-    monkeypatch.setattr(redis_store, "CALLS_PER_TRIP", 2)
-    keys = [b"k%d" % i for i in range(100)]
-    assert store.write(keys, [row(i) for i in range(100)], 0) == 100
-    assert asyncio.run(store.write_async(keys, [row(i - i % 2) for i in range(100)], 0)) == 50
-    assert store.read([keys]) == [[row(i) for i in range(100)]]
-
-
-def test_rows_go_a_day_after_their_ttl_or_after_they_came_too_late(store: RedisStore) -> None:
+def test_rows_expire_a_day_after_their_ttl_or_after_a_later_write(store: RedisStore) -> None:
     now = time.time_ns() // 1000
     keys = [b"middle-aged", b"new", b"late", b"before 1970"]
-    store.write(keys, [row(now - DAY), row(now), row(now - 9 * DAY), row(-DAY)], 2 * DAY)
-    store.write([b"never"], [row(now - 900 * DAY)], 0)
+    store.write(keys, [make_row(now - DAY), make_row(now), make_row(now - 9 * DAY), make_row(-DAY)], 2 * DAY)
+    store.write([b"never"], [make_row(now - 900 * DAY)], 0)
     lives = [store.client.pttl(key) * 1000 / DAY for key in (*keys, b"never")]
     assert lives == pytest.approx([2, 3, 1, 1, 0], abs=0.001)
 
 
-def test_rows_of_a_ttl_of_decades_do_not_expire_unless_a_max_ttl_seconds_says_so(redis: RedisServer) -> None:
+def test_rows_with_a_ttl_of_decades_expire_only_with_max_ttl_seconds(redis: RedisServer) -> None:
     now = time.time_ns() // 1000
     for max_ttl_seconds, life in [(None, -1), (60, pytest.approx(60_000, abs=5000))]:
         store = RedisStore(parse_connection_string(redis.address + ",db=3"), max_ttl_seconds=max_ttl_seconds)
         store.client.flushdb()
-        store.write([b"k"], [row(now)], redis_store.LONG_TTL_US + 1)
+        store.write([b"k"], [make_row(now)], redis_store.LONG_TTL_US + 1)
         assert store.client.pttl(b"k") == life
 
 
-def test_a_max_ttl_seconds_holds_for_all_rows(redis: RedisServer) -> None:
+def test_max_ttl_seconds_limits_all_rows(redis: RedisServer) -> None:
     store = RedisStore(parse_connection_string(redis.address), max_ttl_seconds=60)
     now = time.time_ns() // 1000
-    store.write([b"a", b"b"], [row(now), row(now)], 5 * DAY)
-    store.write([b"c"], [row(now)], 0)
+    store.write([b"a", b"b"], [make_row(now), make_row(now)], 5 * DAY)
+    store.write([b"c"], [make_row(now)], 0)
     assert [store.client.pttl(key) for key in (b"a", b"b", b"c")] == pytest.approx([60_000] * 3, abs=5000)
 
 
-def test_a_swap_happens_only_if_nobody_came_between(store: RedisStore) -> None:
-    assert store.compare_and_swap(b"k", None, b"1")
-    assert not store.compare_and_swap(b"k", None, b"2")
-    assert store.compare_and_swap(b"k", b"1", b"3")
-    assert store.get(b"k") == b"3"
-    assert store.compare_and_swap(b"k", b"3", None)
-    assert store.get(b"k") is None
-
-
-def test_a_prefix_is_dropped_and_its_neighbours_stay(store: RedisStore) -> None:
-    keys = [b"a-_%d" % i for i in range(100)] + [b"b", b"a-"]
-    store.write(keys, [row(1)] * 102, 0)
-    store.delete_prefix(b"a-_")
-    assert store.read([keys])[0] == [None] * 100 + [row(1), row(1)]
-    store.delete([b"b", b"none"])
-    assert store.get(b"b") is None
-
-
-def test_a_server_that_forgot_the_script_is_taught_again(store: RedisStore) -> None:
-    store.write([b"k"], [row(1)], 0)
+def test_a_server_that_lost_the_script_gets_it_again(store: RedisStore) -> None:
+    store.write([b"k"], [make_row(1)], 0)
     store.client.script_flush()
-    assert store.write([b"k", b"l"], [row(2), row(2)], 0) == 2
+    assert store.write([b"k", b"l"], [make_row(2), make_row(2)], 0) == 2
     store.client.script_flush()
-    assert asyncio.run(store.write_async([b"k"], [row(3)], 0)) == 1
+    assert asyncio.run(store.write_async([b"k"], [make_row(3)], 0)) == 1
 
 
-def test_it_goes_on_when_the_server_is_back(tmp_path: Path) -> None:
+def test_it_continues_when_the_server_is_back(tmp_path: Path) -> None:
     with servers.redis_server(tmp_path) as server:
         store = RedisStore(parse_connection_string(server.address))
-        store.write([b"k"], [row(1)], 0)
+        store.write([b"k"], [make_row(1)], 0)
         server.kill()
         started = time.monotonic()
-        for attempt in (lambda: store.read([[b"k"]]), lambda: store.write([b"k"], [row(2)], 0)):
+        for attempt in (lambda: store.read([[b"k"]]), lambda: store.write([b"k"], [make_row(2)], 0)):
             with pytest.raises(VitrineError, match=f"Redis at {server.address} does not answer after 5 attempts"):
                 attempt()
         with pytest.raises(VitrineError, match="does not answer"):
             asyncio.run(store.read_async([[b"k"]]))
         assert time.monotonic() - started < 15
         server.start()
-        assert store.read([[b"k"]]) == [[None]], "it kept nothing on disk"
-        assert store.write([b"k"], [row(1)], 0) == 1
+        assert store.read([[b"k"]]) == [[None]], "the server keeps nothing on disk"
+        assert store.write([b"k"], [make_row(1)], 0) == 1
 
 
-def test_a_conversation_goes_on_over_a_lost_connection_and_says_when_the_server_is_gone(tmp_path: Path) -> None:
+def test_a_pipeline_survives_a_lost_connection_and_reports_a_lost_server(tmp_path: Path) -> None:
     with servers.redis_server(tmp_path) as server:
         store = RedisStore(parse_connection_string(server.address))
-        store.write([b"k", b"l"], [row(1), row(2)], 0)
+        store.write([b"k", b"l"], [make_row(1), make_row(2)], 0)
         with store.pipeline() as pipeline:
             pipeline.send([b"k"])
-            assert pipeline.receive() == [row(1)]
+            assert pipeline.receive() == [make_row(1)]
             server.client().client_kill_filter(_type="normal")
             pipeline.send([b"l"])
             pipeline.send([b"k"])
-            assert (pipeline.receive(), pipeline.receive()) == ([row(2)], [row(1)])
+            assert (pipeline.receive(), pipeline.receive()) == ([make_row(2)], [make_row(1)])
         with store.pipeline() as pipeline:
             server.kill()
             pipeline.send([b"k"])
@@ -194,20 +139,20 @@ def test_a_conversation_goes_on_over_a_lost_connection_and_says_when_the_server_
         with store.pipeline() as pipeline:
             pipeline.send([b"k"])
             server.start()
-            assert pipeline.receive() == [None], "it kept nothing on disk"
+            assert pipeline.receive() == [None], "the server keeps nothing on disk"
 
 
-def test_a_full_server_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_full_server_raises_one_clear_error(tmp_path: Path) -> None:
     with servers.redis_server(tmp_path, "--maxmemory", "2mb", "--maxmemory-policy", "noeviction") as server:
         store = RedisStore(parse_connection_string(server.address))
-        store.write([b"k"], [row(1)], 0)
+        store.write([b"k"], [make_row(1)], 0)
         keys = [b"%d" % i for i in range(50_000)]
         with pytest.raises(VitrineError, match=r"refuses: .*OOM.*give it more memory"):
-            store.write(keys, [row(1) + b"\0" * 400] * len(keys), 0)
-        assert store.read([[b"k"]]) == [[row(1)]]
+            store.write(keys, [make_row(1) + b"\0" * 400] * len(keys), 0)
+        assert store.read([[b"k"]]) == [[make_row(1)]]
 
 
-def test_a_disk_that_the_server_cannot_write_to_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_server_that_cannot_write_its_disk_raises_one_clear_error(tmp_path: Path) -> None:
     with servers.redis_server(tmp_path, "--save", "3600", "1") as server:
         store = RedisStore(parse_connection_string(server.address))
         client = server.client()
@@ -219,10 +164,10 @@ def test_a_disk_that_the_server_cannot_write_to_is_one_clear_error(tmp_path: Pat
         while client.info("persistence")["rdb_last_bgsave_status"] == "ok" and time.monotonic() < deadline:
             time.sleep(0.05)
         with pytest.raises(VitrineError, match=r"refuses: .*MISCONF"):
-            store.write([b"k"], [row(1)], 0)
+            store.write([b"k"], [make_row(1)], 0)
 
 
-def test_a_login_is_asked_for_and_given(tmp_path: Path) -> None:
+def test_a_password_is_required_and_sent(tmp_path: Path) -> None:
     with servers.redis_server(tmp_path, "--requirepass", "12345") as server:
         with pytest.raises(VitrineError, match=r"refuses.*[Aa]uthentication"):
             RedisStore(parse_connection_string(server.address)).get(b"k")
@@ -235,32 +180,32 @@ def test_a_login_is_asked_for_and_given(tmp_path: Path) -> None:
             assert RedisStore(address).compare_and_swap(b"k" + address.kind.encode(), None, b"x") or address.options
 
 
-def test_tls_is_spoken_and_a_stranger_is_not_trusted(redis: RedisServer, tmp_path: Path) -> None:
+def test_tls_works_and_an_unknown_certificate_is_refused(redis: RedisServer, tmp_path: Path) -> None:
     with servers.tls_before(redis, tmp_path) as port:
         for address in (
             parse_connection_string(f"127.0.0.1:{port},ssl=true,ssl_ca_certs={tmp_path}/cert.pem"),
             parse_url(f"rediss://127.0.0.1:{port}?ssl_ca_certs={tmp_path}/cert.pem"),
         ):
             store = RedisStore(address)
-            assert store.write([b"tls"], [row(1)], 0) == 1
-            assert asyncio.run(store.read_async([[b"tls"]])) == [[row(1)]]
+            assert store.write([b"tls"], [make_row(1)], 0) == 1
+            assert asyncio.run(store.read_async([[b"tls"]])) == [[make_row(1)]]
         with pytest.raises(VitrineError, match="CERTIFICATE_VERIFY_FAILED"):
             RedisStore(parse_connection_string(f"127.0.0.1:{port},ssl=true")).get(b"tls")
 
 
-def test_a_master_is_found_through_its_sentinels(redis: RedisServer, tmp_path: Path) -> None:
+def test_a_master_is_found_by_its_sentinels(redis: RedisServer, tmp_path: Path) -> None:
     with servers.redis_sentinel(tmp_path, redis, "shop") as port:
         for address in (
             parse_connection_string(f"127.0.0.1:{port}", "redis_sentinel", "shop"),
             parse_url(f"redis-sentinel://127.0.0.1:{port}?master=shop"),
         ):
             store = RedisStore(address)
-            assert store.write([b"sentinel"], [row(1)], 0) == 1
-            assert redis.client().get(b"sentinel") == row(1)
-            assert asyncio.run(store.read_async([[b"sentinel"]])) == [[row(1)]]
+            assert store.write([b"sentinel"], [make_row(1)], 0) == 1
+            assert redis.client().get(b"sentinel") == make_row(1)
+            assert asyncio.run(store.read_async([[b"sentinel"]])) == [[make_row(1)]]
 
 
-def test_addresses_are_written_as_feast_writes_them_or_as_urls() -> None:
+def test_addresses_are_parsed_from_connection_strings_and_urls() -> None:
     assert parse_connection_string("a:1,b:2,db=2,ssl=true,password=007,client_name=y", "redis_cluster") == RedisAddress(
         (("a", 1), ("b", 2)),
         "redis_cluster",
@@ -279,19 +224,19 @@ def test_addresses_are_written_as_feast_writes_them_or_as_urls() -> None:
 
 
 @pytest.mark.parametrize("url", ["nonsense", "http://host:6379", "localhost:6379", "", "redis://[::1"])
-def test_what_is_no_redis_url_is_said_with_how_one_is_written(url: str) -> None:
+def test_a_url_that_is_not_of_redis_is_refused_with_an_example(url: str) -> None:
     with pytest.raises(VitrineError, match=r"is not a Redis address; expected redis://host:6379"):
         parse_url(url)
 
 
-def test_a_password_in_a_wrong_url_is_not_repeated() -> None:
-    with pytest.raises(VitrineError) as said:
+def test_the_error_for_a_wrong_url_omits_the_password() -> None:
+    with pytest.raises(VitrineError) as error:
         parse_url("http://user:secret@host:6379")
-    assert "secret" not in str(said.value)
+    assert "secret" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("hosts", "options", "said"),
+    ("hosts", "options", "message"),
     [
         ("host:99999", "", "`host:99999`: expected host:port, with a port from 1 to 65535"),
         ("host:0", "", "a port from 1 to 65535"),
@@ -307,26 +252,26 @@ def test_a_password_in_a_wrong_url_is_not_repeated() -> None:
         ("host", "ssl_cert_reqs=1", "option `ssl_cert_reqs` is 1; expected text"),
     ],
 )
-def test_what_cannot_be_understood_of_an_address_is_said_in_one_line(hosts: str, options: str, said: str) -> None:
+def test_an_invalid_address_raises_one_line_without_secrets(hosts: str, options: str, message: str) -> None:
     for make, text in (
         (parse_url, f"redis://{hosts}?{options}"),
         (parse_connection_string, f"{hosts}:6379,{options}" if hosts == "host" else hosts),
     ):
         with pytest.raises(VitrineError) as error:
             make(text)
-        assert said in str(error.value)
+        assert message in str(error.value)
         assert "\n" not in str(error.value)
         assert "secret" not in str(error.value)
 
 
 @pytest.mark.parametrize("url", ["redis://host?require_full_coverage=true", "redis-sentinel://host?ssl_ca_certs=file"])
-def test_an_option_of_another_kind_of_address_is_said_in_one_line(url: str) -> None:
+def test_an_option_of_another_kind_of_address_is_refused(url: str) -> None:
     for connect in (parse_url(url).connect, parse_url(url).connect_async):
         with pytest.raises(VitrineError, match=r"Redis at host:\d+: redis\w* does not take the options"):
             connect()
 
 
-def test_options_of_every_kind_are_taken(redis: RedisServer) -> None:
+def test_options_of_every_type_are_accepted(redis: RedisServer) -> None:
     seconds = "socket_timeout=0.5&socket_connect_timeout=null"
     address = parse_url(f"redis://:@{redis.address}/1?{seconds}&max_connections=9&client_name=7&socket_keepalive=true")
     store = RedisStore(address)
