@@ -1,6 +1,6 @@
-"""An encoder learnt from a shop, judged, and exported.
+"""Train an encoder on a shop, evaluate it on held-out products, and export it.
 
-encoder.py      trained on a catalogue
-evaluation.py   designs held out, and recall on them
-export.py       for other runtimes: ONNX, Triton
+encoder.py     the training, and the clicks that it may be aligned with
+evaluation.py  designs held out, recall on them, and the best recall that titles allow
+export.py      ONNX towers in a Triton model repository
 """

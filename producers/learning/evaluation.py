@@ -1,6 +1,10 @@
-"""What an encoder is worth on products it never saw: text to image recall, and how far words alone could bring it.
+"""Evaluate an encoder on products that it was not trained on: text-to-image recall, and the best that titles allow.
 
-Designs are held out whole: of another seller's picture of the same thing the encoder would know too much.
+Whole designs are held out, because other sellers' images of the same design would give the answer away.
+
+The upper bound is the recall of a word oracle. It knows the true attributes of each image (colour, age group, ...), and
+how often sellers name the true value of an attribute and how often a false one. It scores an image for a title by the
+likelihood of the words that the title has and lacks. Titles that say little, or something false, keep it below 1.
 """
 
 from collections.abc import Sequence
@@ -14,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from feature_repo import vocabulary
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError
 from feature_repo.offline import input_files, validation
 from feature_repo.schema import PRODUCT_ID
 from producers.encoders.encoder import Encoder
@@ -22,83 +26,92 @@ from producers.encoders.image_loader import open_decoding_pool
 from producers.encoders.recall import CUTOFFS, encode_pairs, recall_from_scores, text_to_image_recall
 from producers.learning.encoder import read_pairs
 
-DESIGN = ("design_id", "group")
-"""Names of the column that says which products are one design."""
-
-LEAST = 1e-3
-"""Lowest probability given to a word, said or left unsaid."""
+DESIGN_COLUMNS = ("design_id", "group")
+"""Names of the column with a product's design, in order of preference."""
+MIN_PROBABILITY = 1e-3
+"""Lowest probability that the oracle gives a word to occur, or not to occur."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Recall on held-out products."""
 
-    pool: int
-    """Products that ask and are searched."""
+    products: int
+    """Number of products; all their images are searched for each of their titles."""
     recall: dict[int, float]
-    """k to the share of titles with a picture of their design among the k nearest."""
+    """Each k with the share of titles whose k nearest images include one of their design."""
     ceiling: dict[int, float] | None
-    """What the word oracle reaches, None where nobody knows the true words."""
+    """Recall of the word oracle; None if the true attributes are not known."""
 
     def __str__(self) -> str:
-        lines = [f"text to image, {self.pool:,} held-out products: {_row(self.recall)}"]
+        lines = [f"text to image, {self.products:,} held-out products: {_format_recall(self.recall)}"]
         if self.ceiling:
-            lines.append(f"an oracle that knows each picture's true words: {_row(self.ceiling)}")
+            lines.append(f"an oracle that knows each image's true words: {_format_recall(self.ceiling)}")
             share = self.recall[max(CUTOFFS)] / self.ceiling[max(CUTOFFS)]
-            lines.append(f"of the oracle's recall at {max(CUTOFFS)}: {share:.0%}")
+            lines.append(f"share of the oracle's recall at {max(CUTOFFS)}: {share:.0%}")
         return "\n".join(lines)
 
 
 def hold_out(data: Path, designs: Path, count: int, seed: int) -> pa.Table:
-    """Products to keep from training: whole designs, drawn by `seed`, `count` products with title and picture together.
+    """Draw whole designs with at most `count` products in total, to be kept out of training.
+
+    Designs are drawn in random order and skipped if they have more products than are still wanted. Only products with a
+    title, an image and a known design count.
 
     Args:
         data: folder with products.parquet.
-        designs: Parquet or CSV with product_id and design_id (or group).
+        designs: Parquet or CSV file with product_id and a column of DESIGN_COLUMNS.
+        count: number of products; fewer are drawn if no combination of whole designs fits.
+        seed: of the draw.
 
     Returns:
-        product_id and design_id.
+        The columns product_id and design_id.
 
     Raises:
-        VitrineError: a file cannot be read or lacks a column, or fewer than `count` products have a known design.
+        InvalidInputError: a file cannot be read or lacks a column, or there are at most `count` products.
     """
     products = read_pairs(data)[0]
-    table = input_files.read_table(designs, [PRODUCT_ID, *DESIGN])
-    column = next((name for name in DESIGN if name in table.column_names), DESIGN[0])
+    table = input_files.read_table(designs, [PRODUCT_ID, *DESIGN_COLUMNS])
+    column = next((name for name in DESIGN_COLUMNS if name in table.column_names), DESIGN_COLUMNS[0])
     validation.require_columns(table, [PRODUCT_ID, column], designs)
-    named = pa.table(
-        {PRODUCT_ID: validation.parse_text(table, PRODUCT_ID, designs), "design_id": table[column]}
-    ).drop_null()
-    named = named.filter(pc.is_in(named[PRODUCT_ID], value_set=products[PRODUCT_ID].combine_chunks()))
-    named = named.group_by(PRODUCT_ID).aggregate([("design_id", "max")]).rename_columns([PRODUCT_ID, "design_id"])
-    named = named.sort_by(PRODUCT_ID)
-    if len(named) <= count:
-        raise VitrineError(f"{designs} knows {len(named)} products with title and picture; {count} cannot be held out")
-    sizes = named.group_by("design_id").aggregate([(PRODUCT_ID, "count")]).sort_by("design_id")
+    ids = validation.parse_text(table, PRODUCT_ID, designs)
+    known = pa.table({PRODUCT_ID: ids, "design_id": table[column]}).drop_null()
+    known = known.filter(pc.is_in(known[PRODUCT_ID], value_set=products[PRODUCT_ID].combine_chunks()))
+    known = known.group_by(PRODUCT_ID).aggregate([("design_id", "max")]).rename_columns([PRODUCT_ID, "design_id"])
+    known = known.sort_by(PRODUCT_ID)
+    if len(known) <= count:
+        raise InvalidInputError(
+            f"{designs} has {len(known)} products with title and image; {count} cannot be held out of them"
+        )
+    sizes = known.group_by("design_id").aggregate([(PRODUCT_ID, "count")]).sort_by("design_id")
     chosen, left = [], count
-    for place in np.random.default_rng(seed).permutation(len(sizes)):
-        size = sizes[f"{PRODUCT_ID}_count"][int(place)].as_py()
+    for row in np.random.default_rng(seed).permutation(len(sizes)):
+        size = sizes[f"{PRODUCT_ID}_count"][int(row)].as_py()
         if size <= left:
-            chosen.append(sizes["design_id"][int(place)])
+            chosen.append(sizes["design_id"][int(row)])
             left -= size
         if not left:
             break
-    return named.filter(pc.is_in(named["design_id"], value_set=pa.array([value.as_py() for value in chosen])))
+    return known.filter(pc.is_in(known["design_id"], value_set=pa.array([value.as_py() for value in chosen])))
 
 
 def evaluate(encoder: Encoder, data: Path, held_out: pa.Table, truth: Path | None = None) -> Evaluation:
-    """Recall of an encoder on held-out products.
+    """Measure the text-to-image recall of an encoder on held-out products.
 
     Args:
+        encoder: an image-text encoder.
         data: folder with products.parquet.
-        held_out: as `hold_out` gives it.
-        truth: folder of a generated shop's truth, for the oracle.
+        held_out: from `hold_out`; products with an unusable image are left out.
+        truth: folder with the truth of a generated shop, for the word oracle; None measures no ceiling.
+
+    Raises:
+        InvalidInputError: products.parquet or the truth cannot be read, or the truth lacks a product.
     """
-    products, pictures, _ = read_pairs(data)
-    place = pc.index_in(held_out[PRODUCT_ID], value_set=products[PRODUCT_ID].combine_chunks()).to_numpy()
-    titles: Sequence[str] = products["title"].take(pa.array(place)).to_pylist()
+    products, images, _ = read_pairs(data)
+    rows = pc.index_in(held_out[PRODUCT_ID], value_set=products[PRODUCT_ID].combine_chunks()).to_numpy()
+    titles: Sequence[str] = products["title"].take(pa.array(rows)).to_pylist()
     with open_decoding_pool() as pool:
-        image, text, usable = encode_pairs(encoder, titles, [pictures[i] for i in place], pool)
+        image, text, usable = encode_pairs(encoder, titles, [images[row] for row in rows], pool)
     kept = held_out.filter(pa.array(usable))
     designs = kept["design_id"].to_numpy()
     titles = [title for title, good in zip(titles, usable, strict=True) if good]
@@ -107,29 +120,38 @@ def evaluate(encoder: Encoder, data: Path, held_out: pa.Table, truth: Path | Non
 
 
 def compute_oracle_recall(
-    titles: Sequence[str], products: Sequence[str], designs: NDArray[np.object_], truth: Path
+    titles: Sequence[str], product_ids: Sequence[str], designs: NDArray[np.object_], truth: Path
 ) -> dict[int, float]:
-    """Text to image recall of the oracle on these products, each title asking, each picture an answer.
+    """Return the text-to-image recall of the word oracle on n products; see the module's docstring.
+
+    Args:
+        titles: [n].
+        product_ids: [n].
+        designs: [n].
+        truth: folder with products.parquet (the true attributes) and the vocabulary of a generated shop.
 
     Raises:
-        VitrineError: the truth folder has no words, or does not know a product.
+        InvalidInputError: the folder has no vocabulary, or lacks a product.
     """
-    known = pq.read_table(truth / "products.parquet")
-    place = pc.index_in(pc.cast(list(products), "string"), value_set=known[PRODUCT_ID].combine_chunks())
-    if place.null_count:
-        raise VitrineError(f"{truth}: the truth does not know {place.null_count} of the products; is it of this shop?")
+    attributes = pq.read_table(truth / "products.parquet")
+    rows = pc.index_in(pc.cast(list(product_ids), "string"), value_set=attributes[PRODUCT_ID].combine_chunks())
+    if rows.null_count:
+        raise InvalidInputError(f"{truth}: the truth lacks {rows.null_count} of the products; is it of this shop?")
     score = np.zeros((len(titles), len(titles)))
     for attribute, words in vocabulary.read_vocabulary(truth).items():
         values = sorted(words)
-        said = np.array([[value in vocabulary.find_values(title, words) for value in values] for title in titles])
-        true = np.array([[value == shown for value in values] for shown in known[attribute].take(place).to_pylist()])
-        named = np.clip(said[true].mean(), LEAST, 1 - LEAST)
-        misnamed = np.clip(said[~true].mean(), LEAST, 1 - LEAST)
-        weight = np.where(said, np.log(named / misnamed), np.log((1 - named) / (1 - misnamed)))
-        score += weight @ true.T
+        is_named = np.array([[value in vocabulary.find_values(title, words) for value in values] for title in titles])
+        is_true = np.array(
+            [[value == shown for value in values] for shown in attributes[attribute].take(rows).to_pylist()]
+        )
+        named_if_true = np.clip(is_named[is_true].mean(), MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+        named_if_false = np.clip(is_named[~is_true].mean(), MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+        ratio_if_named = np.log(named_if_true / named_if_false)
+        ratio_if_not_named = np.log((1 - named_if_true) / (1 - named_if_false))
+        score += np.where(is_named, ratio_if_named, ratio_if_not_named) @ is_true.T
     return recall_from_scores(score, designs)
 
 
-def _row(recall: dict[int, float]) -> str:
+def _format_recall(recall: dict[int, float]) -> str:
     mean = float(np.mean(list(recall.values())))
-    return ", ".join([*(f"recall@{depth} {share:.3f}" for depth, share in recall.items()), f"mean {mean:.3f}"])
+    return ", ".join([*(f"recall@{cutoff} {share:.3f}" for cutoff, share in recall.items()), f"mean {mean:.3f}"])
