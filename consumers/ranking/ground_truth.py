@@ -184,7 +184,7 @@ def _true_vectors(truth: GroundTruth, embedding: JoinedView) -> JoinedView:
     """The view of vectors with each product's true style as its fused vector, centred and of unit length."""
     style = truth.product_style - truth.product_style.mean(axis=0)
     style /= np.maximum(np.linalg.norm(style, axis=1, keepdims=True), 1e-9)
-    return _replace_versions(truth, pa.table({"fused_vector": _lists(style.astype(np.float32))}), embedding)
+    return _replace_versions(truth, pa.table({"fused_vector": matrix_to_lists(style.astype(np.float32))}), embedding)
 
 
 def _replace_versions(truth: GroundTruth, versions: pa.Table, joined: JoinedView) -> JoinedView:
@@ -193,8 +193,3 @@ def _replace_versions(truth: GroundTruth, versions: pa.Table, joined: JoinedView
     timestamp_us = np.full(len(versions), np.iinfo(np.int64).max)
     np.minimum.at(timestamp_us, truth.product[valid], joined.timestamp_us[joined.row_index[valid]])
     return JoinedView(versions, timestamp_us, np.where(valid, truth.product, -1))
-
-
-def _lists(rows: NDArray[np.float32]) -> pa.Array:
-    flat = pa.array(np.ascontiguousarray(rows).ravel())
-    return pa.ListArray.from_arrays(pa.array(np.arange(0, rows.size + 1, rows.shape[1]), pa.int32()), flat)
