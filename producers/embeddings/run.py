@@ -35,6 +35,8 @@ from producers.encoders.image_loader import open_decoding_pool
 from producers.encoders.pipeline import ZERO_SECONDS, EncodedChunk, StageSeconds, encode_chunks
 
 ROWS_PER_COMMIT = 4096
+LOGGED_RUNS = 100_000
+"""The number of latest runs in which an earlier version of the encoder is looked for."""
 COLUMNS = [*KEY, "title", "image", "image_bytes", "image_hash", "image_stat"]
 
 
@@ -175,14 +177,12 @@ def estimate_embeddings(settings: Settings, encoder: str, *, accept_changed: boo
 def _check_encoder_unchanged(settings: Settings, version: str) -> None:
     """Raise EncoderMismatchError if the last run with an encoder of this name had another version."""
     name = version.rpartition("@")[0]
-    versions = [
-        run.model
-        for run in run_log.read_runs(settings, step=STEP)
-        if run.model and run.model.rpartition("@")[0] == name
-    ]
-    if versions and versions[-1] != version:
+    runs = run_log.read_last_runs(settings, LOGGED_RUNS)  # unlike read_runs it creates no database
+    versions = (run.model for run in runs if run.step == STEP and run.model)
+    last = next((model for model in versions if model.rpartition("@")[0] == name), version)
+    if last != version:
         raise EncoderMismatchError(
-            f"encoder `{name}` has changed: {versions[-1]} in the last run, {version} now; if it was trained again, "
+            f"encoder `{name}` has changed: {last} in the last run, {version} now; if it was trained again, "
             "give its directory another name, or use --accept-changed to encode everything with the new version"
         )
 
