@@ -89,9 +89,7 @@ def test_every_alert_uses_metrics_that_are_in_the_reference(pages: dict[str, str
         assert f"`{name}`" in pages["metrics"] or f"`{base}`" in pages["metrics"], name
 
 
-@pytest.mark.parametrize(
-    "file", sorted((ROOT / "feature_repo").glob("feature_store*.yaml")), ids=lambda file: file.name
-)
+@pytest.mark.parametrize("name", ["feature_store.yaml", "feature_store.redis.yaml"])
 def test_every_key_of_the_shipped_configurations_is_in_the_reference(name: str, pages: dict[str, str]) -> None:
     settings = yaml.safe_load((ROOT / "feature_repo" / name).read_text())
     for section in ("offline_store", "online_store", "batch_engine"):
