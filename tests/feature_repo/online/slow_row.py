@@ -1,4 +1,4 @@
-"""A packed row, read byte by byte from the table in layout.py: the slow twin of decode.py."""
+"""A slow decoder of one packed row, written from the table in row_format.py, to check encode.py and decode.py."""
 
 import struct
 from typing import Any
@@ -26,12 +26,12 @@ def checksum(row: bytes) -> int:
     return (total & MASK) >> 32
 
 
-def read(row: bytes, fields: list[dict[str, Any]], words: dict[str, list[str]]) -> dict[str, Any]:
-    """All that a row says: its features by name, and "event", "created", "fingerprint"."""
-    event, created, fingerprint, stated = struct.unpack_from("<qqII", row)
-    assert stated == checksum(row)
-    found: dict[str, Any] = {"event": event, "created": created, "fingerprint": fingerprint}
-    at = 24 + (len(fields) + 7) // 8
+def read_row(row: bytes, fields: list[dict[str, Any]], words: dict[str, list[str]]) -> dict[str, Any]:
+    """Return the features of a row by name, and its "event", "created" and "fingerprint"."""
+    event, created, fingerprint, stored = struct.unpack_from("<qqII", row)
+    assert stored == checksum(row)
+    values: dict[str, Any] = {"event": event, "created": created, "fingerprint": fingerprint}
+    offset = 24 + (len(fields) + 7) // 8
     varying = []
     for i, field in enumerate(fields):
         name, storage, length = field["name"], field.get("storage", "plain"), field.get("length", 0)
@@ -42,50 +42,50 @@ def read(row: bytes, fields: list[dict[str, Any]], words: dict[str, list[str]]) 
         null = row[24 + i // 8] >> i % 8 & 1
         code = STORED.get(storage) or NUMBERS.get(base)
         if code and (not is_list or length):
-            value, at = numbers(row, at, code, length if is_list else 1, storage)
+            value, offset = read_numbers(row, offset, code, length if is_list else 1, storage)
             if not is_list:
                 value = words[name][value[0]] if storage == "dictionary" and not null else value[0]
-            found[name] = None if null else value
+            values[name] = None if null else value
         else:
-            varying.append((name, base, is_list, code, storage, null, struct.unpack_from("<I", row, at)[0]))
-            at += 4
+            varying.append((name, base, is_list, code, storage, null, struct.unpack_from("<I", row, offset)[0]))
+            offset += 4
     for name, base, is_list, code, storage, null, size in varying:
         if code:
-            value, at = numbers(row, at, code, size, storage) if size else ([], at)
+            value, offset = read_numbers(row, offset, code, size, storage) if size else ([], offset)
         elif is_list:
-            value, at = texts(row, at, size, base)
+            value, offset = read_texts(row, offset, size, base)
         else:
-            value, at = text(row[at : at + size], base), at + size
-        found[name] = None if null else value
-    assert row[at:] == bytes(-at % 8)
-    return found
+            value, offset = decode_text(row[offset : offset + size], base), offset + size
+        values[name] = None if null else value
+    assert row[offset:] == bytes(-offset % 8)
+    return values
 
 
-def numbers(row: bytes, at: int, code: str, count: int, storage: str) -> tuple[list[Any], int]:
+def read_numbers(row: bytes, offset: int, code: str, count: int, storage: str) -> tuple[list[Any], int]:
     scale = 1.0
     if storage == "int8":
-        (scale,) = struct.unpack_from("<f", row, at)
-        at += 4
-    values = struct.unpack_from(f"<{count}{code}", row, at)
-    return [float(np.float32(v * scale)) if storage == "int8" else v for v in values], at + struct.calcsize(
+        (scale,) = struct.unpack_from("<f", row, offset)
+        offset += 4
+    values = struct.unpack_from(f"<{count}{code}", row, offset)
+    return [float(np.float32(v * scale)) if storage == "int8" else v for v in values], offset + struct.calcsize(
         f"<{count}{code}"
     )
 
 
-def text(data: bytes, base: str) -> Any:
+def decode_text(data: bytes, base: str) -> Any:
     return data.decode() if base in TEXTS else data
 
 
-def texts(row: bytes, at: int, size: int, base: str) -> tuple[list[Any], int]:
-    end = at + size
+def read_texts(row: bytes, offset: int, size: int, base: str) -> tuple[list[Any], int]:
+    end = offset + size
     if not size:
         return [], end
-    (count,) = struct.unpack_from("<I", row, at)
-    lengths = struct.unpack_from(f"<{count}I", row, at + 4)
-    at += 4 + 4 * count
-    found = []
+    (count,) = struct.unpack_from("<I", row, offset)
+    lengths = struct.unpack_from(f"<{count}I", row, offset + 4)
+    offset += 4 + 4 * count
+    items = []
     for length in lengths:
-        found.append(text(row[at : at + length], base))
-        at += length
-    assert at == end
-    return found, end
+        items.append(decode_text(row[offset : offset + length], base))
+        offset += length
+    assert offset == end
+    return items, end

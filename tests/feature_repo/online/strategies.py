@@ -1,4 +1,4 @@
-"""Made-up views and rows of every type that Feast knows."""
+"""Hypothesis strategies for layouts and rows of every value type of Feast."""
 
 from typing import Any
 
@@ -20,24 +20,24 @@ ELEMENTS: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(BINARIES, st.binary(max_size=12)),
 }
 TYPES = [*ELEMENTS, *(f"{base}{suffix}" for base in ELEMENTS for suffix in ("_list", "_set")), "map", "struct_list"]
-MOMENTS = st.integers(-(2**50), 2**52)
+TIMESTAMPS = st.integers(-(2**50), 2**52)
 
 
 @st.composite
 def fields(draw: st.DrawFn, name: str) -> Field:
     type_ = draw(st.sampled_from(TYPES))
-    bare = Field(name, type_)
+    plain = Field(name, type_)
     storages = ["plain"]
-    if bare.base in ("float", "double"):
-        storages += ["float32", "float16"] + ["int8"] * bare.is_list
+    if plain.base in ("float", "double"):
+        storages += ["float32", "float16"] + ["int8"] * plain.is_list
     if type_ in TEXTS:
         storages.append("dictionary")
-    length = draw(st.sampled_from([0, 0, 1, 3])) if bare.is_list and bare.base in NUMBERS else 0
+    length = draw(st.sampled_from([0, 0, 1, 3])) if plain.is_list and plain.base in NUMBERS else 0
     return Field(name, type_, draw(st.sampled_from(storages)), length)
 
 
 def values(field: Field) -> st.SearchStrategy[Any]:
-    """A value of a field, or None."""
+    """Return a strategy for a value of a field, or None."""
     if field.is_message:
         return st.none() | st.binary(max_size=20)
     element = ELEMENTS[field.base]
@@ -55,15 +55,15 @@ def values(field: Field) -> st.SearchStrategy[Any]:
 
 @st.composite
 def tables(draw: st.DrawFn, max_rows: int = 6) -> tuple[Layout, list[dict[str, Any]]]:
-    """A layout, and rows of it: feature values by name."""
+    """Draw a layout and rows of it, each a mapping from feature to value."""
     names = draw(st.lists(st.text("abcxyz_0", min_size=1, max_size=5), unique=True, max_size=6))
     layout = Layout.from_fields([draw(fields(name)) for name in names])
     row = st.fixed_dictionaries({field.name: values(field) for field in layout.fields})
     return layout, draw(st.lists(row, max_size=max_rows))
 
 
-def as_stored(field: Field, value: Any) -> Any:
-    """What of a value is kept, by the field's storage."""
+def round_to_storage(field: Field, value: Any) -> Any:
+    """Return the value that is read after it was stored: rounded for int8, else unchanged."""
     if value is None or field.storage != "int8":
         return value
     largest = np.float32(max(map(abs, value), default=0) / 127)

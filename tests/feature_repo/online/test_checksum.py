@@ -8,8 +8,8 @@ from feature_repo.online.row_format import CHECKSUM, FINGERPRINT, compute_checks
 
 
 @given(st.integers(1, 6), st.lists(st.integers(3, 12), min_size=1, max_size=6), st.booleans(), st.randoms())
-def test_rows_of_one_fingerprint_are_sound_together_where_each_is(
-    seed: int, words: list[int], damaged: bool, chance: random.Random
+def test_verify_all_agrees_with_verify_each(
+    seed: int, words: list[int], damaged: bool, generator: random.Random
 ) -> None:
     rng = np.random.default_rng(seed)
     sizes = np.array(words, np.int64) * 8
@@ -20,8 +20,8 @@ def test_rows_of_one_fingerprint_are_sound_together_where_each_is(
         row[size:] = 0
     rows[:, CHECKSUM].view("<u4")[:, 0] = compute_checksums(rows, sizes)
     if damaged:
-        places = [i for i in range(rows.shape[1]) if i not in range(FINGERPRINT.start, FINGERPRINT.stop)]
-        rows[chance.choice(range(len(rows))), chance.choice(places)] ^= 1 << chance.choice(range(8))
+        offsets = [i for i in range(rows.shape[1]) if i not in range(FINGERPRINT.start, FINGERPRINT.stop)]
+        rows[generator.choice(range(len(rows))), generator.choice(offsets)] ^= 1 << generator.choice(range(8))
     assert verify_each(rows, sizes).all() == verify_all(rows, sizes, fingerprint) == (not damaged)
     if len(set(words)) == 1:
         assert verify_all(rows, int(sizes[0]), fingerprint) == (not damaged)

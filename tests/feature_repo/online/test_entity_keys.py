@@ -1,4 +1,4 @@
-"""Keys: one for each entity, whatever its text, and none for two."""
+"""Every entity has a key, and no two entities share one."""
 
 import hashlib
 from typing import Any
@@ -15,23 +15,23 @@ TEXTS = st.text(max_size=6) | st.text("a\n", min_size=1, max_size=6) | st.sample
 IDS = TEXTS | st.binary(max_size=6) | st.integers(-(2**63), 2**63)
 
 
-def slow_text(value: Any) -> bytes:
+def encode_slowly(value: Any) -> bytes:
     text = value if isinstance(value, bytes) else str(value).encode()
     return text if len(text) <= 400 else b"\xff" + hashlib.blake2b(text, digest_size=32).digest()
 
 
 @given(st.lists(TEXTS) | st.lists(IDS))
-def test_a_key_is_the_prefix_and_the_text(ids: list[Any]) -> None:
-    assert entity_keys.make_keys(PREFIX, [ids]) == [PREFIX + slow_text(one) for one in ids]
+def test_a_key_is_the_prefix_and_the_text_of_the_join_key(ids: list[Any]) -> None:
+    assert entity_keys.make_keys(PREFIX, [ids]) == [PREFIX + encode_slowly(one) for one in ids]
 
 
 @given(st.lists(st.tuples(TEXTS, TEXTS), unique=True))
 def test_entities_of_several_join_keys_have_different_keys(entities: list[tuple[str, str]]) -> None:
-    found = entity_keys.make_keys(PREFIX, [[one for one, _ in entities], [other for _, other in entities]])
-    assert len(set(found)) == len(entities)
+    keys = entity_keys.make_keys(PREFIX, [[one for one, _ in entities], [other for _, other in entities]])
+    assert len(set(keys)) == len(entities)
 
 
 @pytest.mark.parametrize("value", [None, 1.5, True])
-def test_what_is_no_join_key_is_refused(value: Any) -> None:
+def test_a_value_that_cannot_be_a_join_key_is_refused(value: Any) -> None:
     with pytest.raises(VitrineError, match="a join key is"):
         entity_keys.make_keys(PREFIX, [["a", value]])

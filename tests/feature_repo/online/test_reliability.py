@@ -1,4 +1,4 @@
-"""Many writers, lost servers, changing views: nothing goes back in time and nothing is read as what it is not."""
+"""Many writers, lost servers, changing views: no older row replaces a newer one, and no row is misread."""
 
 import threading
 import time
@@ -44,21 +44,21 @@ def read_versions(table: OnlineTable, ids: list[str]) -> DecodedRows:
     return table.read([request], 0)[0]
 
 
-def assert_sound(rows: DecodedRows) -> None:
-    """Every row that is there says one thing in all its features."""
+def assert_consistent(rows: DecodedRows) -> None:
+    """Assert that no row failed and that all features of a row carry the same version."""
     assert not (rows.status == Status.FAILED).any()
     assert not (rows.status == Status.STALE).any()
-    there = rows.status == Status.PRESENT
-    versions = rows.event_timestamp_us[there]
-    assert columns.to_numpy(rows.columns["version"])[there].tolist() == versions.tolist()
-    if there.any():
-        assert columns.to_numpy(rows.columns["vector"])[there, 0].tolist() == versions.tolist()
-    labels = columns.to_numpy(rows.columns["label"])[there].tolist()
+    present = rows.status == Status.PRESENT
+    versions = rows.event_timestamp_us[present]
+    assert columns.to_numpy(rows.columns["version"])[present].tolist() == versions.tolist()
+    if present.any():
+        assert columns.to_numpy(rows.columns["vector"])[present, 0].tolist() == versions.tolist()
+    labels = columns.to_numpy(rows.columns["label"])[present].tolist()
     assert labels == [f"label {version % 7}" for version in versions]
-    assert [len(title) for title in columns.to_numpy(rows.columns["title"])[there]] == versions.tolist()
+    assert [len(title) for title in columns.to_numpy(rows.columns["title"])[present]] == versions.tolist()
 
 
-def test_eight_processes_write_shuffled_versions_and_nothing_goes_back_in_time(url: str) -> None:
+def test_eight_writers_of_shuffled_versions_never_replace_a_newer_row(url: str) -> None:
     table = open_table(url)
     table.catalog.register_view(VIEW)
     ids = [f"p{product}" for product in range(PRODUCTS)]
@@ -67,31 +67,31 @@ def test_eight_processes_write_shuffled_versions_and_nothing_goes_back_in_time(u
         writers = [pool.submit(write_shuffled, url, seed) for seed in range(8)]
         while not all(writer.done() for writer in writers):
             rows = read_versions(table, ids)
-            assert_sound(rows)
+            assert_consistent(rows)
             seen = np.where(rows.status == Status.PRESENT, rows.event_timestamp_us, -1)
             assert (seen >= newest).all()
             newest = seen
         assert all(writer.result() for writer in writers)
     rows = read_versions(table, ids)
-    assert_sound(rows)
+    assert_consistent(rows)
     assert (rows.event_timestamp_us == VERSIONS - 1).all()
 
 
-def test_rows_of_a_view_that_is_being_dropped_are_failed_and_no_error(url: str) -> None:
+def test_rows_of_a_view_that_is_being_dropped_have_status_failed(url: str) -> None:
     table, other = open_table(url), open_table(url)
     table.catalog.register_view(VIEW)
     newer = other.catalog.register_view(replace(VIEW, layouts=(Layout.from_fields([Field("version", "int32")]),)))
-    keys = other.keys(newer, {"product_id": ["a"]}, 1)
+    keys = other.make_keys(newer, {"product_id": ["a"]}, 1)
     row = other.pack(newer, keys, {}, np.array([1]), None)
     other.catalog.drop_view("looks")
-    other.store.write(*row, 0)  # as it is until the rows are gone too
+    other.store.write(*row, 0)  # `drop` removes the view from the catalog before its rows
     rows = read_versions(table, ["a", "b"])
     assert rows.status.tolist() == [Status.FAILED, Status.ABSENT]
     assert columns.to_arrow(rows.columns["title"]).to_pylist() == [None, None]
 
 
-class Life(RuleBasedStateMachine):
-    """A view's life, beside a dictionary that says what must be read."""
+class ViewMachine(RuleBasedStateMachine):
+    """Operations on a view, beside a dictionary of the rows that must be read."""
 
     open_fresh: Callable[[], OnlineTable]
     ids = st.sampled_from(["a", "b", "c", "", "毛绒", "x" * 500])
@@ -99,7 +99,7 @@ class Life(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.table = Life.open_fresh()
+        self.table = ViewMachine.open_fresh()
         self.table.catalog.drop_project()
         self.other = OnlineTable(self.table.store, "shop")
         self.view = self.table.catalog.register_view(VIEW)
@@ -120,49 +120,49 @@ class Life(RuleBasedStateMachine):
         self.rows.pop(id_, None)
 
     @rule()
-    def drop_and_make_anew(self) -> None:
+    def drop_and_register_again(self) -> None:
         self.table.catalog.drop_view("looks")
         self.view = self.table.catalog.register_view(VIEW)
         self.rows = {}
 
     @rule(storage=st.sampled_from(["plain", "float16", "int8"]))
-    def store_otherwise(self, storage: str) -> None:
+    def change_storage(self, storage: str) -> None:
         fields = [field for field in VIEW.layout.fields if field.name != "vector"]
         changed = replace(VIEW, layouts=(Layout.from_fields([*fields, Field("vector", "float_list", storage)]),))
         self.view = self.table.catalog.register_view(changed)
 
     @invariant()
-    def reads_what_the_dictionary_says(self) -> None:
+    def reads_the_rows_of_the_dictionary(self) -> None:
         if not hasattr(self, "rows"):
             return
-        asked = ["a", "b", "c", "", "毛绒", "x" * 500, "a"]
+        ids = ["a", "b", "c", "", "毛绒", "x" * 500, "a"]
         for table in (self.table, self.other):
-            rows = read_versions(table, asked)
-            assert_sound(rows)
-            found = {
-                id_: int(e) for id_, s, e in zip(asked, rows.status, rows.event_timestamp_us, strict=True) if s == 0
+            rows = read_versions(table, ids)
+            assert_consistent(rows)
+            stored = {
+                id_: int(e) for id_, s, e in zip(ids, rows.status, rows.event_timestamp_us, strict=True) if s == 0
             }
-            assert found == {id_: event for id_, (event, _) in self.rows.items()}
+            assert stored == {id_: event for id_, (event, _) in self.rows.items()}
 
 
-def test_a_store_is_a_dictionary_that_only_goes_forward(url: str) -> None:
-    Life.open_fresh = staticmethod(lambda: open_table(url))  # type: ignore[assignment]
+def test_a_store_behaves_as_a_dictionary_of_the_newest_rows(url: str) -> None:
+    ViewMachine.open_fresh = staticmethod(lambda: open_table(url))  # type: ignore[assignment]
     limits = settings(max_examples=25, stateful_step_count=12, suppress_health_check=[HealthCheck.too_slow])
-    run_state_machine_as_test(Life, settings=limits)
+    run_state_machine_as_test(ViewMachine, settings=limits)
 
 
 @pytest.fixture
-def mortal_redis(tmp_path: Path) -> Iterator[RedisServer]:
+def killable_redis(tmp_path: Path) -> Iterator[RedisServer]:
     with servers.redis_server(tmp_path / "redis") as server:
         yield server
 
 
-def test_a_redis_that_dies_under_load_gives_clear_errors_and_a_rerun_repairs_it(mortal_redis: RedisServer) -> None:
-    table = open_table(f"redis://{mortal_redis.address}")
+def test_a_redis_killed_under_load_gives_clear_errors_and_a_rerun_repairs_it(killable_redis: RedisServer) -> None:
+    table = open_table(f"redis://{killable_redis.address}")
     view = table.catalog.register_view(VIEW)
     ids = [f"p{product}" for product in range(200)]
     stop = threading.Event()
-    trouble: list[Exception] = []
+    errors: list[Exception] = []
     acknowledged = [0]
 
     def write() -> None:
@@ -173,14 +173,14 @@ def test_a_redis_that_dies_under_load_gives_clear_errors_and_a_rerun_repairs_it(
                 write_versions(table, view, ids, [version] * len(ids), [0] * len(ids))
                 acknowledged[0] = version
             except Exception as error:
-                trouble.append(error)
+                errors.append(error)
 
     def read() -> None:
         while not stop.is_set():
             try:
-                assert_sound(read_versions(table, ids))
+                assert_consistent(read_versions(table, ids))
             except Exception as error:
-                trouble.append(error)
+                errors.append(error)
 
     threads = [threading.Thread(target=work) for work in (write, read, read)]
     for thread in threads:
@@ -188,20 +188,20 @@ def test_a_redis_that_dies_under_load_gives_clear_errors_and_a_rerun_repairs_it(
     for _ in range(2):
         time.sleep(0.3)
         before = acknowledged[0]
-        mortal_redis.kill()
+        killable_redis.kill()
         time.sleep(0.1)
-        mortal_redis.start()
+        killable_redis.start()
         deadline = time.monotonic() + 10
         while acknowledged[0] <= before and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert acknowledged[0] > before, "it goes on by itself"
+        assert acknowledged[0] > before, "writers continue when the server is back"
     stop.set()
     for thread in threads:
         thread.join()
-    assert all(isinstance(error, VitrineError) for error in trouble), trouble
-    # What the offline side holds is written again: the online side is then as if nothing had happened.
+    assert all(isinstance(error, VitrineError) for error in errors), errors
+    # Writing the offline rows again restores the online rows.
     view = OnlineTable(table.store, "shop").catalog.register_view(VIEW)
     write_versions(table, table.catalog.register_view(view), ids, [acknowledged[0]] * len(ids), [1] * len(ids))
     rows = read_versions(table, ids)
-    assert_sound(rows)
+    assert_consistent(rows)
     assert (rows.event_timestamp_us == acknowledged[0]).all()

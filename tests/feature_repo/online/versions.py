@@ -1,4 +1,4 @@
-"""Rows that tell their version in every feature, and those who write them: light enough for eight processes."""
+"""Rows whose features all carry the row's version, and functions that write them. Imports little: eight processes do."""
 
 import random
 from pathlib import Path
@@ -42,12 +42,12 @@ def open_table(url: str) -> OnlineTable:
     return OnlineTable(RedisStore(parse_url(url)), "shop")
 
 
-def column(field: Field, values: list[Any]) -> Column:
+def make_column(field: Field, values: list[Any]) -> Column:
     return columns.from_arrow(field, pa.array(values, columns.arrow_type(field)))
 
 
 def write_versions(table: OnlineTable, view: View, ids: list[str], versions: list[int], created: list[int]) -> int:
-    """Write a row of each id whose every feature tells its version, which is its event timestamp too."""
+    """Write a row for each id. Its version is its event timestamp and the value of all its features."""
     features = {
         "version": versions,
         "vector": [[float(version), 1.0] for version in versions],
@@ -57,7 +57,7 @@ def write_versions(table: OnlineTable, view: View, ids: list[str], versions: lis
     keys, rows = table.pack(
         view,
         table.make_keys(view, {"product_id": ids}, len(ids)),
-        {name: column(view.layout.fields_by_name[name], values) for name, values in features.items()},
+        {name: make_column(view.layout.fields_by_name[name], values) for name, values in features.items()},
         np.array(versions),
         np.array(created),
     )
@@ -65,7 +65,7 @@ def write_versions(table: OnlineTable, view: View, ids: list[str], versions: lis
 
 
 def write_shuffled(url: str, seed: int) -> int:
-    """One of the writers: all versions of all products, in an order of its own, in batches that cut across both."""
+    """Write all versions of all products in a random order, in batches that mix products and versions."""
     table = open_table(url)
     view = table.catalog.register_view(VIEW)
     rows = [(f"p{product}", version) for product in range(PRODUCTS) for version in range(VERSIONS)]
