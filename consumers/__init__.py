@@ -6,6 +6,7 @@
     ranking/     training set, rankers, metrics, lift
     tagging/     quality of the predicted tags
     captions/    quality of the written captions
+    report_json.py  reports as JSON
     monitoring/  freshness, drift, consistency; metrics and the status page
     block.py     deprecated alias of online.FeatureBatch
     affinity.py  deprecated alias of online/affinity.py

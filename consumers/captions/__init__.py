@@ -1,4 +1,4 @@
-"""How good the written captions are.
+"""Quality of the written captions.
 
-report.py   beside the sellers' own titles, and by whether what they name is so
+report.py  captions compared with the sellers' titles and with the true attributes
 """

@@ -1,13 +1,12 @@
-"""Captions beside the sellers' own titles (BLEU-4, chrF), and by whether colour, category and age stage are true.
+"""The quality of captions: BLEU-4 and chrF against the sellers' titles, and whether colour, category and age are true.
 
-BLEU and chrF are of the whole corpus, by sacrebleu; titles of a shop come in any order of words, so they stay low even
-for a line that is right. Whether what a line names is so matters more: titles themselves, stuffed with words that do
-not apply, stand beside as the measure.
+BLEU and chrF are corpus scores by sacrebleu. They are low even for correct captions, because the words of shop titles
+come in any order. Whether the attributes that a line names are true is more important. The titles are evaluated in the
+same way, for comparison: sellers also name attributes that are not true.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +16,12 @@ import pyarrow.parquet as pq
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
+from consumers.report_json import report_to_json
 from feature_repo import schema, vocabulary
 from feature_repo.config import Settings
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.offline import delta, input_files
-from feature_repo.schema import EVENT_TIMESTAMP, PRODUCT_ID
+from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 
 ATTRIBUTES = ("colour", "category", "child_age")
 REPLICATES = 1000
@@ -29,23 +29,23 @@ REPLICATES = 1000
 
 @dataclass(frozen=True)
 class Truthfulness:
-    """Of what lines name of one attribute."""
+    """How often lines name the true value of one attribute."""
 
     attribute: str
     lines: str
-    """Captions, or the sellers' titles."""
+    """`captions` or `titles`."""
     names: float
     """Share of the lines that name a value."""
     true: float
-    """Share of those that name the true one and no other; NaN where none names any."""
+    """Share of those that name the true value and no other; NaN if no line names a value."""
     ci95: tuple[float, float]
-    """Of `true`, bootstrap over products."""
+    """Bootstrap interval of `true` over products; NaN if no line names a value."""
     products: int
 
 
 @dataclass(frozen=True)
 class CaptionsReport:
-    """Everything that is said of one captioner."""
+    """The quality of one captioner."""
 
     captioner_version: str
     products: int
@@ -56,27 +56,33 @@ class CaptionsReport:
     signature: str
     """How sacrebleu computed BLEU."""
     truthfulness: Sequence[Truthfulness]
+    """Empty without a truth folder."""
+
+    def to_json(self) -> str:
+        """Return the report as JSON; NaN becomes null."""
+        return report_to_json(self)
 
 
 def evaluate_captions(settings: Settings, *, held_out: Path | None, truth: Path | None, seed: int) -> CaptionsReport:
-    """Judge the newest captions.
+    """Evaluate the newest caption of each product by the newest captioner. Products without a title are left out.
 
     Args:
-        settings: the deployment.
-        held_out: Parquet or CSV with product_id: only these products are judged; all that have a caption, if not given.
-        truth: the truth folder of a generated shop, for what is true of a product.
-        seed: of the bootstrap.
+        settings: The deployment.
+        held_out: Parquet or CSV with product_id: only these products are evaluated. None for all.
+        truth: The truth folder of a generated shop; None for no truthfulness.
+        seed: Seed of the bootstrap.
 
     Raises:
-        VitrineError: there are no captions, or none of the asked products.
+        NotFoundError: There are no captions, or none of the products in `held_out`.
+        InvalidInputError: The truth folder lacks a product.
     """
-    rows = _lines(settings)
+    rows = _read_captions(settings)
     version = rows["captioner_version"][0].as_py()
     if held_out is not None:
-        asked = input_files.read_table(held_out, [PRODUCT_ID])[PRODUCT_ID].combine_chunks()
-        rows = rows.filter(pc.is_in(rows[PRODUCT_ID], value_set=asked))
+        product_ids = input_files.read_table(held_out, [PRODUCT_ID])[PRODUCT_ID].combine_chunks()
+        rows = rows.filter(pc.is_in(rows[PRODUCT_ID], value_set=product_ids))
         if not len(rows):
-            raise VitrineError(f"{held_out}: none of its products has a caption; run `produce captions`")
+            raise NotFoundError(f"{held_out}: none of its products has a caption; run `produce captions`")
     captions, titles = rows["caption"].to_pylist(), rows["title"].to_pylist()
     bleu = BLEU(tokenize="zh")
     score = bleu.corpus_score(captions, [titles]).score
@@ -86,28 +92,16 @@ def evaluate_captions(settings: Settings, *, held_out: Path | None, truth: Path 
         bleu4=score,
         chrf=CHRF().corpus_score(captions, [titles]).score,
         signature=str(bleu.get_signature()),
-        truthfulness=_truthfulness(rows, truth, np.random.default_rng(seed)) if truth else (),
+        truthfulness=_measure_truthfulness(rows, truth, np.random.default_rng(seed)) if truth else (),
     )
 
 
-def to_json(report: CaptionsReport) -> str:
-    """For other programs; NaN becomes null."""
-    figures = asdict(report)
-    for row in figures["truthfulness"]:
-        row["true"], row["ci95"] = _finite(row["true"]), [_finite(bound) for bound in row["ci95"]]
-    return json.dumps(figures, indent=1)
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
-
-
-def _lines(settings: Settings) -> pa.Table:
-    """product_id, caption, captioner_version and title: each product's newest caption of the newest captioner."""
+def _read_captions(settings: Settings) -> pa.Table:
+    """Return product_id, caption, captioner_version and title, sorted by product_id."""
     captions = delta.read(settings.table(schema.CAPTION_TABLE))
     if not len(captions):
-        raise VitrineError("table `product_caption` is empty; run `produce captions`")
-    captions = captions.sort_by([("created_timestamp", "descending"), (EVENT_TIMESTAMP, "descending")])
+        raise NotFoundError("table `product_caption` is empty; run `produce captions`")
+    captions = captions.sort_by([(CREATED_TIMESTAMP, "descending"), (EVENT_TIMESTAMP, "descending")])
     newest = captions.filter(pc.field("captioner_version") == captions["captioner_version"][0])
     newest = newest.group_by(PRODUCT_ID, use_threads=False).aggregate(
         [(name, "first") for name in ("caption", "captioner_version", EVENT_TIMESTAMP)]
@@ -123,20 +117,25 @@ def _lines(settings: Settings) -> pa.Table:
     return newest.join(titles, [PRODUCT_ID, EVENT_TIMESTAMP], join_type="inner").sort_by(PRODUCT_ID)
 
 
-def _truthfulness(rows: pa.Table, truth: Path, chance: np.random.Generator) -> list[Truthfulness]:
-    known = pq.read_table(truth / "products.parquet")
-    place = pc.index_in(rows[PRODUCT_ID], value_set=known[PRODUCT_ID].combine_chunks())
-    if place.null_count:
-        raise VitrineError(f"{truth}: the truth does not know {place.null_count} of the products; is it of this shop?")
-    table, found = vocabulary.read_vocabulary(truth), []
+def _measure_truthfulness(rows: pa.Table, truth: Path, rng: np.random.Generator) -> list[Truthfulness]:
+    products = pq.read_table(truth / "products.parquet")
+    row_index = pc.index_in(rows[PRODUCT_ID], value_set=products[PRODUCT_ID].combine_chunks())
+    if row_index.null_count:
+        raise InvalidInputError(
+            f"{truth}: the truth folder lacks {row_index.null_count} of the products; is it of this shop?"
+        )
+    words, result = vocabulary.read_vocabulary(truth), []
     for attribute in ATTRIBUTES:
-        values = known[attribute].take(place).to_pylist()
+        true_values = products[attribute].take(row_index).to_pylist()
         for lines, column in (("captions", "caption"), ("titles", "title")):
-            said = [vocabulary.find_values(line, table[attribute]) for line in rows[column].to_pylist()]
-            right = np.array([one == {value} for one, value in zip(said, values, strict=True) if one], dtype=float)
-            drawn = right[chance.integers(len(right), size=(REPLICATES, len(right)))].mean(axis=1) if len(right) else []
-            low, high = np.quantile(drawn, [0.025, 0.975]) if len(right) else (np.nan, np.nan)
-            share = float(right.mean()) if len(right) else float("nan")
-            named = len(right) / len(said)
-            found.append(Truthfulness(attribute, lines, named, share, (float(low), float(high)), len(said)))
-    return found
+            named = [vocabulary.find_values(line, words[attribute]) for line in rows[column].to_pylist()]
+            is_true = np.array(
+                [values == {true} for values, true in zip(named, true_values, strict=True) if values], dtype=float
+            )
+            share, low, high = np.nan, np.nan, np.nan
+            if len(is_true):
+                replicates = is_true[rng.integers(len(is_true), size=(REPLICATES, len(is_true)))].mean(axis=1)
+                share, (low, high) = is_true.mean(), np.quantile(replicates, [0.025, 0.975])
+            names = len(is_true) / len(named)
+            result.append(Truthfulness(attribute, lines, names, float(share), (float(low), float(high)), len(named)))
+    return result

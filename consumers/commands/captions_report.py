@@ -41,4 +41,4 @@ def captions_report(
                 row.attribute, row.lines, f"{row.names:.3f}", f"{row.true:.3f}", interval, f"{row.products:,}"
             )
         Console().print(table)
-    outcome.write_figures(report.to_json(quality), json)
+    outcome.write_figures(quality.to_json(), json)

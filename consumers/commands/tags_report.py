@@ -25,4 +25,4 @@ def tags_report(
 
     quality = report.evaluate_tags(config.load(store), replicates=replicates, seed=seed)
     Console().print(render_tables(quality))
-    outcome.write_figures(report.to_json(quality), json)
+    outcome.write_figures(quality.to_json(), json)

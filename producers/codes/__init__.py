@@ -1,5 +1,5 @@
-"""Vectors to `product_codes`: semantic IDs.
+"""Semantic IDs of products (`product_codes`), by residual k-means on their fused vectors.
 
-run.py       every product coded by a codebook that stays while products come and go
-codebook.py  residual k-means, how good it is, where it lies
+run.py       `produce codes`: codes every product version, with a codebook that stays the same
+codebook.py  codebooks: training, encoding, quality, files
 """

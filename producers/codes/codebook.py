@@ -1,11 +1,11 @@
-"""Codebooks of semantic IDs: residual k-means, and how good one is.
+"""Codebooks of semantic IDs: residual k-means, and its quality.
 
-The first level's code is the nearest of `size` centroids, the next level's the nearest to what is left of the vector,
-and so on: products with the same first codes are alike. A codebook lies at `codebooks/VERSION.npz` beside the offline
-tables, under the digest of what is in it:
+The first code of a vector is its nearest centroid of the first level. The next code is the nearest centroid of the next
+level to the difference between the vector and its first centroid, and so on. Products with the same first codes are
+therefore similar. A codebook is stored beside the offline tables in `codebooks/VERSION.npz`:
 
     level_0, level_1, ...   float32 [size, d]
-    encoder_version         whose vectors it codes
+    encoder_version         encoder version of the vectors
     trained                 microseconds since 1970 UTC
 """
 
@@ -24,63 +24,63 @@ from numpy.typing import NDArray
 from feature_repo.arrow import timestamps
 from feature_repo.atomic_write import replace_atomically
 from feature_repo.config import Settings
-from feature_repo.errors import VitrineError
+from feature_repo.errors import CorruptDataError, InvalidInputError
 
 Vectors = NDArray[np.float32]
 
 ITERATIONS = 25
 VECTORS_PER_CENTROID = 256
-"""More vectors than this for each centroid change a codebook no more; the others are left out of training."""
+"""Training uses at most this many vectors for each centroid; more do not change a codebook."""
 FOLDER = "codebooks"
 
 
 @dataclass(frozen=True)
 class Codebook:
-    """What codes vectors of one encoder version."""
+    """The centroids that code the vectors of one encoder version."""
 
     levels: tuple[Vectors, ...]
+    """Centroids of each level [size, d]."""
     encoder_version: str
-    trained: int
-    """Microseconds since 1970 UTC."""
+    trained_us: int
+    """Time of the training, in microseconds since 1970 UTC."""
 
     @property
     def version(self) -> str:
-        """The digest of its centroids."""
+        """Digest of the encoder version and the centroids."""
         digest = blake2b(self.encoder_version.encode(), digest_size=6)
         for level in self.levels:
             digest.update(level.tobytes())
         return f"codes-{digest.hexdigest()}"
 
     def encode(self, vectors: Vectors) -> tuple[NDArray[np.int32], Vectors]:
-        """Codes [n, levels] of vectors [n, d], and what no level explains [n, d]."""
+        """Return the codes [n, levels] of vectors [n, d] without NaN, and the residuals [n, d] after all levels."""
         codes = np.empty((len(vectors), len(self.levels)), np.int32)
-        left = vectors
-        for place, (centroids, index) in enumerate(zip(self.levels, self._indexes, strict=True)):
-            codes[:, place] = _nearest(index, left)
-            left = left - centroids[codes[:, place]]
-        return codes, left
+        residual = vectors
+        for level, (centroids, index) in enumerate(zip(self.levels, self._indexes, strict=True)):
+            codes[:, level] = _find_nearest(index, residual)
+            residual = residual - centroids[codes[:, level]]
+        return codes, residual
 
     @cached_property
     def _indexes(self) -> list[faiss.Index]:
-        """Of each level's centroids: made once, for what is coded comes in many batches."""
-        return [_index(level) for level in self.levels]
+        return [_build_index(level) for level in self.levels]
 
 
 @dataclass(frozen=True)
 class CodebookQuality:
-    """How well codes tell products apart, and how well they stand for their vectors."""
+    """How well codes distinguish products and approximate their vectors."""
 
     products: int
-    """Distinct vectors: products that look and read the same cannot be told apart."""
+    """Number of distinct vectors. Products with equal vectors cannot be distinguished and are counted once."""
     collision_rate: float
-    """Share of those whose semantic ID another one has too."""
+    """Share of the distinct vectors whose semantic ID another one has too."""
     usage_entropy: tuple[float, ...]
-    """Of each level's codes, 1 where all are used equally often, 0 where only one is."""
+    """Normalized entropy of the codes of each level: 1 if all are used equally often, 0 if only one is used."""
     reconstruction_error: float
     """Share of the vectors' variance that the codes do not explain."""
 
     def __str__(self) -> str:
-        entropy = ", ".join(f"{one:.3f}" for one in self.usage_entropy)
+        entropy = ", ".join(f"{value:.3f}" for value in self.usage_entropy)
         return (
             f"collision rate {self.collision_rate:.3f}, usage entropy by level {entropy}, "
             f"reconstruction error {self.reconstruction_error:.3f}, over {self.products:,} distinct vectors"
@@ -90,34 +90,44 @@ class CodebookQuality:
 def train_codebook(
     vectors: Vectors, encoder_version: str, *, levels: int, size: int, seed: int, now: datetime
 ) -> Codebook:
-    """Residual k-means of float32 [n, d].
+    """Train a codebook by residual k-means.
+
+    Args:
+        vectors: float32 [n, d] without NaN. A random sample is used if there are more than VECTORS_PER_CENTROID for
+            each centroid.
+        encoder_version: Encoder version of the vectors.
+        levels: Codes of an ID.
+        size: Centroids of each level.
+        seed: Seed of the sample and of the initial centroids.
+        now: The time of the training, with a time zone.
 
     Raises:
-        VitrineError: there are fewer vectors than centroids.
+        InvalidInputError: There are fewer vectors than centroids of a level.
     """
     if len(vectors) < size:
-        raise VitrineError(f"{len(vectors):,} vectors for {size} codes a level: say a smaller --size")
-    chance = np.random.default_rng(seed)
+        raise InvalidInputError(f"{len(vectors):,} vectors are too few for {size} codes a level; use a smaller --size")
+    rng = np.random.default_rng(seed)
     if len(vectors) > size * VECTORS_PER_CENTROID:
-        vectors = vectors[np.sort(chance.choice(len(vectors), size * VECTORS_PER_CENTROID, replace=False))]
-    found, left = [], np.ascontiguousarray(vectors)
+        vectors = vectors[np.sort(rng.choice(len(vectors), size * VECTORS_PER_CENTROID, replace=False))]
+    centroids_of_levels, residual = [], np.ascontiguousarray(vectors)
     for level in range(levels):
-        # min_points_per_centroid only silences a warning: small shops have fewer than the 39 that faiss likes.
-        means = faiss.Kmeans(
-            left.shape[1], size, niter=ITERATIONS, seed=seed + level, min_points_per_centroid=1, gpu=_on_gpus()
+        # min_points_per_centroid only silences a warning: faiss recommends 39, and small shops have fewer.
+        kmeans = faiss.Kmeans(
+            residual.shape[1], size, niter=ITERATIONS, seed=seed + level, min_points_per_centroid=1, gpu=_has_gpu()
         )
-        means.cp.init_method = faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS  # random ones leave two groups to one code
-        means.train(left)
-        centroids = np.array(means.centroids, np.float32)
-        found.append(centroids)
-        left = left - centroids[_nearest(_index(centroids), left)]
-    return Codebook(tuple(found), encoder_version, timestamps.datetime_to_ticks(now, "us"))
+        # Random initial centroids leave some codes with two clusters.
+        kmeans.cp.init_method = faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS
+        kmeans.train(residual)
+        centroids = np.array(kmeans.centroids, np.float32)
+        centroids_of_levels.append(centroids)
+        residual = residual - centroids[_find_nearest(_build_index(centroids), residual)]
+    return Codebook(tuple(centroids_of_levels), encoder_version, timestamps.datetime_to_ticks(now, "us"))
 
 
 def choose_size(products: int) -> int:
-    """Codes a level for a catalogue: a power of two from 16 to 256, about a hundred products for each.
+    """Return the codes of each level for a catalogue: a power of two from 16 to 256, about one for 100 products.
 
-    Three levels of 16 tell 4,096 products apart; a shop of fewer than 16 gets as many codes as products.
+    A catalogue of fewer than 16 products gets as many codes as products.
     """
     return min(products, int(2 ** np.clip(np.floor(np.log2(max(products, 1) / 100)), 4, 8)))
 
@@ -125,13 +135,13 @@ def choose_size(products: int) -> int:
 def measure_quality(
     codes: NDArray[np.int32], squared_error: float, variance: float, sizes: Sequence[int]
 ) -> CodebookQuality:
-    """Judge the codes of distinct vectors.
+    """Measure the quality of a codebook.
 
     Args:
-        codes: [n, levels].
-        squared_error: summed over all vectors, of what the codes leave.
-        variance: summed over all vectors, of their distance to the mean, squared.
-        sizes: how many codes each level has.
+        codes: Codes of the distinct vectors [n, levels].
+        squared_error: Sum over all vectors of the squared length of the residual.
+        variance: Sum over all vectors of the squared distance to their mean.
+        sizes: Number of codes of each level.
     """
     _, counts = np.unique(codes, axis=0, return_counts=True)
     entropy = []
@@ -148,35 +158,31 @@ def measure_quality(
 
 
 def save_codebook(settings: Settings, codebook: Codebook) -> Path:
-    """Write a codebook beside the offline tables, whole or not at all."""
+    """Write a codebook beside the offline tables atomically, and return its file."""
     file = settings.offline / FOLDER / f"{codebook.version}.npz"
-    arrays = {f"level_{place}": level for place, level in enumerate(codebook.levels)}
+    arrays = {f"level_{number}": level for number, level in enumerate(codebook.levels)}
     with replace_atomically(file) as unfinished, unfinished.open("wb") as stream:
-        np.savez(stream, encoder_version=codebook.encoder_version, trained=codebook.trained, **arrays)  # type: ignore[arg-type]
+        np.savez(stream, encoder_version=codebook.encoder_version, trained=codebook.trained_us, **arrays)  # type: ignore[arg-type]
     return file
 
 
 def load_newest(settings: Settings, encoder_version: str) -> Codebook | None:
-    """The codebook of an encoder version that was trained last; None if there is none.
+    """Return the codebook of an encoder version that was trained last; None if there is none.
 
     Raises:
-        VitrineError: a file of the folder is no codebook.
+        CorruptDataError: A file of the folder is not a codebook, or damaged.
     """
-    found = [
-        load_codebook(file)
-        for file in sorted((settings.offline / FOLDER).glob("codes-*.npz"))
-        if ".part" not in file.name  # earlier versions wrote such files before renaming them
-    ]
-    return max(
-        (one for one in found if one.encoder_version == encoder_version), key=lambda one: one.trained, default=None
-    )
+    # Earlier versions left unfinished files named `.part.npz`.
+    files = [file for file in sorted((settings.offline / FOLDER).glob("codes-*.npz")) if ".part" not in file.name]
+    codebooks = [codebook for codebook in map(load_codebook, files) if codebook.encoder_version == encoder_version]
+    return max(codebooks, key=lambda codebook: codebook.trained_us, default=None)
 
 
 def load_codebook(file: Path) -> Codebook:
-    """A codebook as `save` wrote it.
+    """Read a codebook that `save_codebook` wrote.
 
     Raises:
-        VitrineError: it is none, or its content is not what its name says.
+        CorruptDataError: The file is not a codebook, or its content does not match its name.
     """
     try:
         with np.load(file, allow_pickle=False) as arrays:
@@ -185,24 +191,29 @@ def load_codebook(file: Path) -> Codebook:
                 tuple(arrays[name] for name in levels), str(arrays["encoder_version"]), int(arrays["trained"])
             )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise VitrineError(f"{file}: no codebook ({error}); remove it, and run `produce codes --retrain`") from error
+        raise CorruptDataError(
+            f"{file}: not a codebook ({error}); remove it, and run `produce codes --retrain`"
+        ) from error
     if codebook.version != file.stem:
-        raise VitrineError(f"{file}: its content is that of {codebook.version}; it was changed or damaged: remove it")
+        raise CorruptDataError(
+            f"{file}: its content is that of {codebook.version}; it was changed or damaged: remove it, and run "
+            "`produce codes --retrain`"
+        )
     return codebook
 
 
-def _on_gpus() -> bool:
-    """Whether faiss sees a GPU: never as faiss-cpu."""
+def _has_gpu() -> bool:
+    """Return whether faiss has a GPU. faiss-cpu never has one."""
     return faiss.get_num_gpus() > 0
 
 
-def _index(centroids: Vectors) -> faiss.Index:
-    """Finds the nearest of the centroids; on every GPU where there is one."""
+def _build_index(centroids: Vectors) -> faiss.Index:
+    """Return an index of the centroids, on all GPUs if there are any."""
     index = faiss.IndexFlatL2(centroids.shape[1])
     index.add(np.ascontiguousarray(centroids))
-    return faiss.index_cpu_to_all_gpus(index) if _on_gpus() else index
+    return faiss.index_cpu_to_all_gpus(index) if _has_gpu() else index
 
 
-def _nearest(index: faiss.Index, vectors: Vectors) -> NDArray[np.int64]:
-    _, found = index.search(np.ascontiguousarray(vectors), 1)
-    return found[:, 0]
+def _find_nearest(index: faiss.Index, vectors: Vectors) -> NDArray[np.int64]:
+    _, nearest = index.search(np.ascontiguousarray(vectors), 1)
+    return nearest[:, 0]

@@ -1,7 +1,7 @@
-"""Fused vectors to `product_codes`: semantic IDs by a codebook that stays the same while products come and go.
+"""`produce codes`: fused vectors to `product_codes`, with a codebook that stays the same as the catalogue changes.
 
-A codebook is trained when there is none for the encoder version, or when asked; after that, only versions that it has
-not coded yet are added. Its quality is judged on everything it codes, before a row is written.
+A codebook is trained if the encoder version has none, or on request. Otherwise only the product versions that it has
+not coded yet are added. The quality of the codebook is checked on everything that it codes before a row is written.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from feature_repo import schema
 from feature_repo.arrow import take
 from feature_repo.arrow.take import matrix_to_lists, to_matrix
 from feature_repo.config import Settings
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_CODES, PRODUCT_ID, TIMESTAMP
 from producers.codes import codebook as codebooks
@@ -30,26 +30,28 @@ ROWS_PER_COMMIT = 500_000
 
 @dataclass(frozen=True)
 class QualityGates:
-    """What a codebook must reach."""
+    """The quality that a codebook must have before its codes are written."""
 
     max_collisions: float
+    """Largest collision rate, in [0, 1]."""
     min_entropy: float
-    """At every level."""
+    """Smallest usage entropy of every level, in [0, 1]."""
     max_error: float
+    """Largest reconstruction error, in [0, 1]."""
 
-    def broken(self, found: CodebookQuality) -> list[str]:
-        """What it does not reach."""
-        faults = []
-        if found.collision_rate > self.max_collisions:
-            faults.append(f"collision rate {found.collision_rate:.3f} > {self.max_collisions}")
-        faults += [
+    def find_failures(self, quality: CodebookQuality) -> list[str]:
+        """Return a line for each gate that `quality` fails; a value equal to its gate passes."""
+        failures = []
+        if quality.collision_rate > self.max_collisions:
+            failures.append(f"collision rate {quality.collision_rate:.3f} > {self.max_collisions}")
+        failures += [
             f"usage entropy of level {level} {entropy:.3f} < {self.min_entropy}"
-            for level, entropy in enumerate(found.usage_entropy)
+            for level, entropy in enumerate(quality.usage_entropy)
             if entropy < self.min_entropy
         ]
-        if found.reconstruction_error > self.max_error:
-            faults.append(f"reconstruction error {found.reconstruction_error:.3f} > {self.max_error}")
-        return faults
+        if quality.reconstruction_error > self.max_error:
+            failures.append(f"reconstruction error {quality.reconstruction_error:.3f} > {self.max_error}")
+        return failures
 
 
 @dataclass(frozen=True)
@@ -59,16 +61,21 @@ class CodingSummary:
     codebook_version: str
     encoder_version: str
     trained: bool
+    """Whether the codebook is new."""
     sizes: tuple[int, ...]
+    """Number of codes of each level."""
     added: int
+    """Rows added."""
     known: int
+    """Product versions that the codebook had coded before."""
     quality: CodebookQuality
 
     def __str__(self) -> str:
-        how = "trained" if self.trained else "as it was"
+        origin = "trained now" if self.trained else "existing"
         return (
-            f"{self.codebook_version} ({how}, {' x '.join(map(str, self.sizes))} codes): {self.added:,} rows added to "
-            f"{schema.CODES_TABLE}, {self.known:,} known already; vectors of {self.encoder_version}\n  {self.quality}"
+            f"{self.codebook_version} ({origin}, {' x '.join(map(str, self.sizes))} codes): {self.added:,} rows added "
+            f"to {schema.CODES_TABLE}, {self.known:,} there already; vectors of {self.encoder_version}\n"
+            f"  {self.quality}"
         )
 
 
@@ -86,111 +93,49 @@ def code_products(
     """Code every product version that the codebook has not coded yet.
 
     Args:
-        settings: the deployment.
-        encoder_version: whose vectors; None for the newest.
-        levels: codes of an ID, when a codebook is trained.
-        size: codes a level, likewise; None for `size_for` the catalogue.
-        retrain: train a codebook although there is one.
-        gates: nothing is written where the codebook breaks one.
-        seed: of the training.
-        now: the created timestamp.
+        settings: The deployment.
+        encoder_version: Version of the vectors; None for the newest.
+        levels: Codes of an ID, if a codebook is trained.
+        size: Codes of each level, if a codebook is trained; None for `choose_size`.
+        retrain: Whether to train a new codebook if there is one already.
+        gates: If the codebook fails one of them, nothing is written.
+        seed: Seed of the training.
+        now: The created timestamp, with a time zone.
 
     Raises:
-        VitrineError: no vectors, too few for the codebook, or a gate is broken: the message says which.
+        NotFoundError: There are no vectors.
+        InvalidInputError: The encoder version is ambiguous, there are too few vectors, or a gate fails.
+        CorruptDataError: A codebook file cannot be read.
     """
     version = choose_encoder_version(settings, encoder_version)
-    known = None if retrain else codebooks.load_newest(settings, version)
-    codebook = known or _train(settings, version, levels, size, seed, now)
+    existing = None if retrain else codebooks.load_newest(settings, version)
+    codebook = existing or _train(settings, version, levels, size, seed, now)
     sizes = tuple(len(level) for level in codebook.levels)
-    keys, codes, found = _encode(settings, codebook)
-    if faults := gates.broken(found):
-        raise VitrineError(
-            f"{codebook.version}: {'; '.join(faults)}; nothing was written. Train with other --levels and --size "
-            "(--retrain), or lower the gate if a ranker still gains"
+    keys, codes, quality = _encode_all(settings, codebook)
+    if failures := gates.find_failures(quality):
+        raise InvalidInputError(
+            f"{codebook.version}: {'; '.join(failures)}; nothing was written. Train with other --levels and --size "
+            "(--retrain), or relax the gate if a ranker still gains"
         )
-    if known is None:
+    if existing is None:
         codebooks.save_codebook(settings, codebook)
-    new = _not_yet(settings, keys, codebook.version)
+    new = _find_uncoded(settings, keys, codebook.version)
     for start in range(0, len(new), ROWS_PER_COMMIT):
-        rows = new[start : start + ROWS_PER_COMMIT]
-        delta.append(
-            settings.table(schema.CODES_TABLE), build_code_rows(keys.take(pa.array(rows)), codes[rows], codebook, now)
-        )
-    return CodingSummary(codebook.version, version, known is None, sizes, len(new), len(keys) - len(new), found)
-
-
-def _train(settings: Settings, version: str, levels: int, size: int | None, seed: int, now: datetime) -> Codebook:
-    """From each product once, so that the often changed weigh no more; a sample of them where they are many."""
-    order = delta.read(settings.table(schema.EMBEDDING_TABLE), KEY, where=pc.field("encoder_version") == version)
-    product = order[PRODUCT_ID].combine_chunks().dictionary_encode().indices.to_numpy()
-    since = order[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
-    by_product = np.lexsort((since, product))
-    last = by_product[np.append(np.diff(product[by_product]) != 0, True)]
-    size = size or codebooks.choose_size(len(last))
-    most = size * codebooks.VECTORS_PER_CENTROID
-    if len(last) > most:
-        last = np.random.default_rng(seed).choice(last, most, replace=False)
-    where = pc.field("encoder_version") == version
-    rows = take.take_rows(
-        delta.open_dataset(settings.table(schema.EMBEDDING_TABLE)), np.sort(last), ["fused_vector"], where=where
-    )
-    vectors = to_matrix(rows["fused_vector"])
-    vectors = vectors[~np.isnan(vectors[:, 0])]
-    return codebooks.train_codebook(vectors, version, levels=levels, size=size, seed=seed, now=now)
-
-
-def _encode(settings: Settings, codebook: Codebook) -> tuple[pa.Table, NDArray[np.int32], CodebookQuality]:
-    """KEY and codes of every version of the encoder, and how good they are; vectors come and go batch by batch."""
-    keys, codes, prints = [], [], []
-    error, squares, total, rows = 0.0, 0.0, np.zeros(codebook.levels[0].shape[1]), 0
-    for key, vectors in _batches(settings, codebook.encoder_version):
-        coded, left = codebook.encode(vectors)
-        keys.append(key)
-        codes.append(coded)
-        prints.append(_fingerprints(vectors))
-        error += float((left.astype(np.float64) ** 2).sum())
-        squares += float((vectors.astype(np.float64) ** 2).sum())
-        total += vectors.sum(axis=0, dtype=np.float64)
-        rows += len(vectors)
-    if not keys:
-        raise VitrineError(
-            f"no vector of {codebook.encoder_version} in `{schema.EMBEDDING_TABLE}`; run `produce embeddings`"
-        )
-    _, first = np.unique(np.concatenate(prints), return_index=True)
-    everything = np.concatenate(codes)
-    variance = squares - float(total @ total) / rows
-    found = codebooks.measure_quality(everything[first], error, variance, [len(level) for level in codebook.levels])
-    return pa.concat_tables(keys).combine_chunks(), everything, found
-
-
-def _fingerprints(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """A number for each vector [n], the same for equal ones: which of 100 million vectors are distinct, in 800 MB."""
-    odd = np.random.default_rng(0).integers(0, 2**63, vectors.shape[1], np.uint64) * np.uint64(2) + np.uint64(1)
-    bits = np.ascontiguousarray(vectors).view(np.uint32).astype(np.uint64)
-    mixed: NDArray[np.uint64] = (bits * odd).sum(axis=1)
-    return mixed
-
-
-def _batches(settings: Settings, version: str) -> Iterator[tuple[pa.Table, NDArray[np.float32]]]:
-    where = pc.field("encoder_version") == version
-    rows = delta.open_dataset(settings.table(schema.EMBEDDING_TABLE))
-    for batch in take.scan(rows, [*KEY, "fused_vector"], where).to_batches():
-        table = pa.Table.from_batches([batch]).filter(pc.is_valid(pc.field("fused_vector")))
-        if len(table):
-            yield table.select(KEY), to_matrix(table["fused_vector"])
-
-
-def _not_yet(settings: Settings, keys: pa.Table, codebook_version: str) -> NDArray[np.int64]:
-    """Rows of `keys` that this codebook has not coded: int64 [n], each key once."""
-    numbered = keys.append_column("row", pa.array(np.arange(len(keys))))
-    path = settings.table(schema.CODES_TABLE)
-    if delta.exists(path):
-        coded = delta.read(path, KEY, where=pc.field("codebook_version") == codebook_version)
-        numbered = numbered.join(coded, KEY, join_type="left anti")
-    return np.sort(numbered.group_by(KEY).aggregate([("row", "max")])["row_max"].to_numpy())
+        part = new[start : start + ROWS_PER_COMMIT]
+        rows = build_code_rows(keys.take(pa.array(part)), codes[part], codebook, now)
+        delta.append(settings.table(schema.CODES_TABLE), rows)
+    return CodingSummary(codebook.version, version, existing is None, sizes, len(new), len(keys) - len(new), quality)
 
 
 def build_code_rows(keys: pa.Table, codes: NDArray[np.int32], codebook: Codebook, now: datetime) -> pa.Table:
+    """Return rows of schema.PRODUCT_CODES.
+
+    Args:
+        keys: Table with the columns of KEY [n].
+        codes: Codes of the same rows [n, levels].
+        codebook: The codebook that made the codes.
+        now: The created timestamp.
+    """
     parts = [pa.array(codes[:, level]).cast(pa.string()) for level in range(codes.shape[1])]
     columns = {
         PRODUCT_ID: keys[PRODUCT_ID],
@@ -202,3 +147,78 @@ def build_code_rows(keys: pa.Table, codes: NDArray[np.int32], codebook: Codebook
         CREATED_TIMESTAMP: pa.repeat(pa.scalar(now, TIMESTAMP), len(keys)),
     }
     return pa.table(columns).cast(PRODUCT_CODES)
+
+
+def _train(settings: Settings, version: str, levels: int, size: int | None, seed: int, now: datetime) -> Codebook:
+    """Train a codebook on the latest version of each product, or on a sample of them if there are many."""
+    where = pc.field("encoder_version") == version
+    keys = delta.read(settings.table(schema.EMBEDDING_TABLE), KEY, where=where)
+    product = keys[PRODUCT_ID].combine_chunks().dictionary_encode().indices.to_numpy()
+    timestamp = keys[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
+    by_product = np.lexsort((timestamp, product))
+    latest = by_product[np.append(np.diff(product[by_product]) != 0, True)]
+    size = size or codebooks.choose_size(len(latest))
+    max_vectors = size * codebooks.VECTORS_PER_CENTROID
+    if len(latest) > max_vectors:
+        latest = np.random.default_rng(seed).choice(latest, max_vectors, replace=False)
+    dataset = delta.open_dataset(settings.table(schema.EMBEDDING_TABLE))
+    rows = take.take_rows(dataset, np.sort(latest), ["fused_vector"], where=where)
+    vectors = to_matrix(rows["fused_vector"])
+    vectors = vectors[~np.isnan(vectors[:, 0])]
+    return codebooks.train_codebook(vectors, version, levels=levels, size=size, seed=seed, now=now)
+
+
+def _encode_all(settings: Settings, codebook: Codebook) -> tuple[pa.Table, NDArray[np.int32], CodebookQuality]:
+    """Return KEY and codes of every product version with a vector, and the quality of the codes.
+
+    The vectors are read in batches and not kept.
+    """
+    keys, codes, hashes = [], [], []
+    error, squares, total, rows = 0.0, 0.0, np.zeros(codebook.levels[0].shape[1]), 0
+    for key, vectors in _read_batches(settings, codebook.encoder_version):
+        batch_codes, residual = codebook.encode(vectors)
+        keys.append(key)
+        codes.append(batch_codes)
+        hashes.append(_hash_vectors(vectors))
+        error += float((residual.astype(np.float64) ** 2).sum())
+        squares += float((vectors.astype(np.float64) ** 2).sum())
+        total += vectors.sum(axis=0, dtype=np.float64)
+        rows += len(vectors)
+    if not keys:
+        raise NotFoundError(
+            f"no vectors of {codebook.encoder_version} in `{schema.EMBEDDING_TABLE}`; run `produce embeddings`"
+        )
+    _, first = np.unique(np.concatenate(hashes), return_index=True)
+    all_codes = np.concatenate(codes)
+    variance = squares - float(total @ total) / rows
+    sizes = [len(level) for level in codebook.levels]
+    quality = codebooks.measure_quality(all_codes[first], error, variance, sizes)
+    return pa.concat_tables(keys).combine_chunks(), all_codes, quality
+
+
+def _hash_vectors(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """Return a 64-bit hash of each vector, uint64 [n]: 800 MB for 100 million vectors."""
+    odd = np.random.default_rng(0).integers(0, 2**63, vectors.shape[1], np.uint64) * np.uint64(2) + np.uint64(1)
+    bits = np.ascontiguousarray(vectors).view(np.uint32).astype(np.uint64)
+    hashes: NDArray[np.uint64] = (bits * odd).sum(axis=1)
+    return hashes
+
+
+def _read_batches(settings: Settings, version: str) -> Iterator[tuple[pa.Table, NDArray[np.float32]]]:
+    """Yield KEY and fused vectors of the rows that have one."""
+    where = pc.field("encoder_version") == version
+    dataset = delta.open_dataset(settings.table(schema.EMBEDDING_TABLE))
+    for batch in take.scan(dataset, [*KEY, "fused_vector"], where).to_batches():
+        table = pa.Table.from_batches([batch]).filter(pc.is_valid(pc.field("fused_vector")))
+        if len(table):
+            yield table.select(KEY), to_matrix(table["fused_vector"])
+
+
+def _find_uncoded(settings: Settings, keys: pa.Table, codebook_version: str) -> NDArray[np.int64]:
+    """Return the rows of `keys` that this codebook has not coded, each key once, in ascending order."""
+    numbered = keys.append_column("row", pa.array(np.arange(len(keys))))
+    path = settings.table(schema.CODES_TABLE)
+    if delta.exists(path):
+        coded = delta.read(path, KEY, where=pc.field("codebook_version") == codebook_version)
+        numbered = numbered.join(coded, KEY, join_type="left anti")
+    return np.sort(numbered.group_by(KEY).aggregate([("row", "max")])["row_max"].to_numpy())

@@ -36,6 +36,6 @@ def captions(
             progress=lambda count, total: bar.update(task, completed=count, total=total),
         )
         run.set_model(summary.captioner_version)
-        run.add_counts(written=summary.written, known=summary.known, without_picture=summary.without_picture)
+        run.add_counts(written=summary.written, known=summary.known, without_picture=summary.without_image)
         run.add_quarantined(summary.unusable)
     typer.echo(summary)

@@ -54,16 +54,23 @@ def stream(
         signal.signal(number, lambda *_: stop.set())
     metrics = StreamMetrics(None if metrics_port < 0 else metrics_port)
     options = StreamOptions(
-        encoder, images, labels, abstain, impressions, batch=batch, every=commit_every, accept_changed=accept_changed
+        encoder,
+        images,
+        labels,
+        abstain,
+        impressions,
+        batch_size=batch,
+        commit_seconds=commit_every,
+        accept_changed=accept_changed,
     )
     with run_log.record_run(settings, "stream", now=datetime.now(UTC)) as run:
         source_streams = RedisSource(parse_url(source), prefix)
-        with open_stream(settings, source_streams, options, metrics, lambda: datetime.now(UTC)) as going:
-            run.set_model(going.makers.encoder.version)
-            if going.makers.codebook is None:
+        with open_stream(settings, source_streams, options, metrics, lambda: datetime.now(UTC)) as running:
+            run.set_model(running.pipeline.encoder.version)
+            if running.pipeline.codebook is None:
                 typer.echo("no codebook of this encoder, so new products get no codes; run `produce codes`", err=True)
             typer.echo(f"streaming {prefix}:products and {prefix}:clicks of {source.rpartition('@')[2]}", err=True)
-            done = going.run(stop.is_set)
-        run.add_counts(messages=done.messages, again=done.again, **done.added)
-        run.add_quarantined(dict(done.refused + done.mended))
-    typer.echo(done)
+            counts = running.run(stop.is_set)
+        run.add_counts(messages=counts.messages, again=counts.redelivered, **counts.added)
+        run.add_quarantined(dict(counts.dead_letters + counts.quarantined))
+    typer.echo(counts)

@@ -44,5 +44,5 @@ def tags(
         f"tag_predictions; learned from {summary.labels} labels on vectors of {summary.encoder_version}; "
         f"{summary.refused} labels quarantined"
     )
-    for tag in summary.unlearnt:
+    for tag in summary.unlearned:
         typer.echo(f"{tag}: not tagged, because the training split has fewer than two of its labels")

@@ -1,16 +1,15 @@
-"""New products and clicks as they come: online at once, offline within the minute.
+"""New products and clicks from a stream: online at once, offline within a minute.
 
-source.py    what a stream is, whichever carries it: Kafka is one class beside the next
-redis_source.py  Redis Streams, by a consumer group
-product_rows.py  messages of products to the rows of every product view
-clicks.py    messages of clicks to versions of `user_interest`
-row_writer.py  rows online at once, and kept for the next commit offline
-tagging.py   tags, by the taggers of `produce tags`
-metrics.py   what Prometheus is told
-open_stream.py  a run, with everything that it needs opened
-loop.py      messages taken, written, committed, acknowledged, in this order
+source.py        the interface of a message stream
+redis_source.py  Redis Streams, read as a consumer group
+product_rows.py  product messages to rows of every product view
+clicks.py        click messages to versions of `user_interest`
+row_writer.py    writes rows online at once, and offline at each commit
+metrics.py       Prometheus metrics
+open_stream.py   opens everything that a run needs
+loop.py          reads, writes, commits and acknowledges, in this order
 
-At least once: a message is acknowledged when its rows are committed, so one of a process that died comes again. What
-it says then is the same, for a row's `created_timestamp` is when the message came, not when it was worked on: online
-the same row lies there already, and offline a version that is known is not added again.
+Delivery is at least once. A message is acknowledged after its rows are committed, so a message of a killed process is
+delivered again. Its rows are then the same, because their `created_timestamp` is the arrival time of the message: the
+online store already has the row, and a commit skips versions that the offline table has.
 """

@@ -1,13 +1,13 @@
-"""Messages of clicks to versions of `user_interest`, one click at a time (feature_repo/features/interest.py).
+"""Turns click messages into versions of `user_interest`, one click at a time (feature_repo/features/interest.py).
 
-A user's state is that of the newest version offline, read when the user first clicks and kept: the row online has its
-vector in float16. What a click says of its product is what was known of it at that moment: of versions offline, and of
-those that this run has made and not committed yet.
+The state of a user is read from the newest offline version at the user's first click and then kept in memory. The
+online row is not used, because its vector is float16. The features of a clicked product are those that were known at
+the time of the click, from offline versions and from versions of this run that are not committed yet.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -25,177 +25,193 @@ from producers.behaviour import interest_rows
 from producers.streaming.source import StreamMessage, describe_failure
 
 MAX_CACHED = 100_000
-"""Users and products kept in memory, each; all are forgotten at the next commit when there are more."""
-OUT_OF_ORDER = "earlier than the user's newest click: `produce interests` takes it in with the whole log"
+"""Users, and products, that are kept in memory. If there are more, all are dropped at the next commit."""
+OUT_OF_ORDER = "earlier than the user's newest click; `produce interests` includes it when it reads the whole log"
 FIELDS = ("user_id", "product_id", "event_timestamp")
-MISSING = "no user_id, product_id or event_timestamp"
-NO_TIME = "event_timestamp is no ISO 8601 with a zone"
+MISSING_FIELD = "user_id, product_id or event_timestamp is missing"
+BAD_TIMESTAMP = "event_timestamp is not an ISO 8601 timestamp with a time zone"
 FUTURE = f"event_{validation.FUTURE}"
 TOO_EARLY = f"event_{validation.TOO_EARLY}"
-FIRST = timestamps.datetime_to_ticks(datetime.min, "us")
-"""The first moment that Python's calendar has."""
+MIN_TIMESTAMP_US = timestamps.datetime_to_ticks(datetime.min.replace(tzinfo=UTC), "us")
+"""The earliest timestamp that a Python datetime can hold."""
 
 Vector = NDArray[np.float32]
-_LABELS = {"child_age_distribution": schema.CHILD_AGES, "child_gender_distribution": schema.CHILD_GENDERS}
+Rejected = tuple[StreamMessage, str]
+"""A message and the reason for its dead letter."""
+_DISTRIBUTIONS = {"child_age_distribution": schema.CHILD_AGES, "child_gender_distribution": schema.CHILD_GENDERS}
+_PRODUCT_COLUMNS = {schema.EMBEDDING_TABLE: ["fused_vector"], schema.TAGS_TABLE: list(_DISTRIBUTIONS)}
 
 
 @dataclass(frozen=True)
 class InterestRows:
-    """What came of some clicks."""
+    """The result of a batch of click messages."""
 
     rows: pa.Table
-    """schema.USER_INTEREST"""
-    known: int
-    """Clicks that the users' states have already."""
-    refused: tuple[tuple[StreamMessage, str], ...]
+    """schema.USER_INTEREST."""
+    duplicates: int
+    """Clicks that were already in the state of their user."""
+    rejected: tuple[Rejected, ...]
 
 
 @dataclass(frozen=True)
-class _Read:
+class _ParsedClick:
     user: str
     product: str
-    time: int
+    timestamp_us: int
     message: StreamMessage
 
 
 class InterestUpdater:
-    """The states of users who click, of one encoder version.
-
-    Args:
-        width: of the encoder's vectors.
-    """
+    """The states of the users who click, for one encoder version."""
 
     def __init__(self, settings: Settings, encoder_version: str, width: int) -> None:
+        """Start without any state.
+
+        Args:
+            settings: The deployment.
+            encoder_version: Version of the vectors.
+            width: Length of the vectors.
+        """
         self._settings = settings
         self._version = encoder_version
         self._width = width
         self._users: dict[str, UserInterest | None] = {}
-        self._products: dict[str, _Versions] = {}
+        self._products: dict[str, _ProductVersions] = {}
         self._uncommitted: dict[str, list[tuple[str, int, dict[str, Vector]]]] = {}
 
-    def learn(self, tables: Mapping[str, pa.Table]) -> None:
-        """Take note of product versions that are not committed yet."""
-        for table, names in ((schema.EMBEDDING_TABLE, ["fused_vector"]), (schema.TAGS_TABLE, list(_LABELS))):
+    def add_product_versions(self, tables: Mapping[str, pa.Table]) -> None:
+        """Add product versions that are not committed yet, as rows by table."""
+        for table, columns in _PRODUCT_COLUMNS.items():
             for row in tables[table].to_pylist() if table in tables else ():
-                vectors = {name: self._vector(name, row[name]) for name in names}
-                said = table, _tick(row[schema.EVENT_TIMESTAMP]), vectors
-                self._uncommitted.setdefault(row[schema.PRODUCT_ID], []).append(said)
+                version = self._parse_version(table, columns, row)
+                self._uncommitted.setdefault(row[schema.PRODUCT_ID], []).append(version)
                 if row[schema.PRODUCT_ID] in self._products:
-                    self._products[row[schema.PRODUCT_ID]].add(*said)
+                    self._products[row[schema.PRODUCT_ID]].add(*version)
 
-    def committed(self) -> None:
-        """All that was made is offline by now."""
+    def mark_committed(self) -> None:
+        """Drop what is in the offline tables by now."""
         self._uncommitted.clear()
         if len(self._users) > MAX_CACHED:
             self._users.clear()
         if len(self._products) > MAX_CACHED:
             self._products.clear()
 
-    def make(self, messages: Sequence[StreamMessage], now: datetime) -> InterestRows:
-        """A version of the user for each click, in the order of their times; a click that fails is refused alone."""
-        refused: list[tuple[StreamMessage, str]] = []
-        read = [one for message in messages if (one := _read(message, now, refused)) is not None]
-        read.sort(key=lambda one: (one.time, len(one.message.id), one.message.id))
-        self._load_users(sorted({one.user for one in read} - self._users.keys()))
-        self._load_products(sorted({one.product for one in read} - self._products.keys()))
-        rows, known = [schema.USER_INTEREST.empty_table()], 0
-        for one in read:
-            state = self._users[one.user]
-            if state is not None and (one.product, one.time) in zip(state.products, state.times, strict=True):
-                known += 1
-            elif state is not None and one.time < state.times[0]:
-                refused.append((one.message, OUT_OF_ORDER))
+    def apply_clicks(self, messages: Sequence[StreamMessage], now: datetime) -> InterestRows:
+        """Update the users' states click by click, in timestamp order, and return a row for each new state.
+
+        A click that is already in its user's state is counted and skipped. An invalid click, a click before the user's
+        newest one and a click that raises an error are rejected; the others are not affected.
+
+        Args:
+            messages: Click messages, in any order.
+            now: Clicks after this are rejected.
+        """
+        rejected: list[Rejected] = []
+        clicks = [click for message in messages if (click := _parse_click(message, now, rejected)) is not None]
+        clicks.sort(key=lambda click: (click.timestamp_us, len(click.message.id), click.message.id))
+        self._load_users(sorted({click.user for click in clicks} - self._users.keys()))
+        self._load_products(sorted({click.product for click in clicks} - self._products.keys()))
+        rows, duplicates = [schema.USER_INTEREST.empty_table()], 0
+        for click in clicks:
+            state = self._users[click.user]
+            if state is not None and (click.product, click.timestamp_us) in zip(
+                state.products, state.times, strict=True
+            ):
+                duplicates += 1
+            elif state is not None and click.timestamp_us < state.times[0]:
+                rejected.append((click.message, OUT_OF_ORDER))
             else:
                 try:
-                    click = self._products[one.product].click(one.time, self._width)
-                    after = interest.update_interest(state, one.product, click)
-                    rows.append(interest_rows.build_row(one.user, after, self._version, _moment(one.message.arrived)))
+                    features = self._products[click.product].find_features(click.timestamp_us, self._width)
+                    new_state = interest.update_interest(state, click.product, features)
+                    arrived: datetime = pa.scalar(click.message.arrived_us, schema.TIMESTAMP).as_py()
+                    rows.append(interest_rows.build_row(click.user, new_state, self._version, arrived))
                 except Exception as error:
-                    refused.append((one.message, describe_failure(error)))
+                    rejected.append((click.message, describe_failure(error)))
                 else:
-                    self._users[one.user] = after
-        return InterestRows(pa.concat_tables(rows), known, tuple(refused))
+                    self._users[click.user] = new_state
+        return InterestRows(pa.concat_tables(rows), duplicates, tuple(rejected))
 
     def _load_users(self, users: list[str]) -> None:
+        """Read the newest offline state of each user; None for a user without one."""
         self._users |= dict.fromkeys(users)
         path = self._settings.table(schema.INTEREST_TABLE)
         if not users or not delta.exists(path):
             return
-        mine = pc.field(schema.USER_ID).isin(users) & (pc.field("encoder_version") == self._version)
-        found = delta.read(path, [schema.USER_ID, schema.EVENT_TIMESTAMP, "clicks"], where=mine)
-        newest = found.group_by(schema.USER_ID).aggregate([(schema.EVENT_TIMESTAMP, "max")])
+        of_users = pc.field(schema.USER_ID).isin(users) & (pc.field("encoder_version") == self._version)
+        versions = delta.read(path, [schema.USER_ID, schema.EVENT_TIMESTAMP, "clicks"], where=of_users)
+        newest = versions.group_by(schema.USER_ID).aggregate([(schema.EVENT_TIMESTAMP, "max")])
         if not len(newest):
             return
-        moments = pc.unique(newest[f"{schema.EVENT_TIMESTAMP}_max"])
-        for row in delta.read(path, where=mine & pc.field(schema.EVENT_TIMESTAMP).isin(moments)).to_pylist():
-            state, before = interest_rows.parse_row(row, self._width), self._users[row[schema.USER_ID]]
-            if before is None or (state.times[0], state.clicks) > (before.times[0], before.clicks):
+        event_timestamps = pc.unique(newest[f"{schema.EVENT_TIMESTAMP}_max"])
+        where = of_users & pc.field(schema.EVENT_TIMESTAMP).isin(event_timestamps)
+        for row in delta.read(path, where=where).to_pylist():
+            state, other = interest_rows.parse_row(row, self._width), self._users[row[schema.USER_ID]]
+            if other is None or (state.times[0], state.clicks) > (other.times[0], other.clicks):
                 self._users[row[schema.USER_ID]] = state
 
     def _load_products(self, products: list[str]) -> None:
+        """Read all versions of each product, offline and uncommitted."""
         for product in products:
-            self._products[product] = _Versions()
-        for table, names in ((schema.EMBEDDING_TABLE, ["fused_vector"]), (schema.TAGS_TABLE, list(_LABELS))):
+            self._products[product] = _ProductVersions()
+        for table, columns in _PRODUCT_COLUMNS.items():
             path = self._settings.table(table)
             if products and delta.exists(path):
                 where = pc.field(schema.PRODUCT_ID).isin(products) & (pc.field("encoder_version") == self._version)
-                wanted = [schema.PRODUCT_ID, schema.EVENT_TIMESTAMP, *names]
-                for row in delta.read(path, wanted, where=where).to_pylist():
-                    said = {name: self._vector(name, row[name]) for name in names}
-                    self._products[row[schema.PRODUCT_ID]].add(table, _tick(row[schema.EVENT_TIMESTAMP]), said)
+                names = [schema.PRODUCT_ID, schema.EVENT_TIMESTAMP, *columns]
+                for row in delta.read(path, names, where=where).to_pylist():
+                    self._products[row[schema.PRODUCT_ID]].add(*self._parse_version(table, columns, row))
         for product in products:
-            for one in self._uncommitted.get(product, ()):
-                self._products[product].add(*one)
+            for version in self._uncommitted.get(product, ()):
+                self._products[product].add(*version)
 
-    def _vector(self, name: str, value: Any) -> Vector:
-        width = len(_LABELS[name]) if name in _LABELS else self._width
-        return np.full(width, np.nan, np.float32) if value is None else np.asarray(value, np.float32)
+    def _parse_version(self, table: str, columns: list[str], row: dict[str, Any]) -> tuple[str, int, dict[str, Vector]]:
+        """Return the table, timestamp and vectors of a row; a null vector becomes NaN."""
+        vectors = {}
+        for name in columns:
+            width = len(_DISTRIBUTIONS[name]) if name in _DISTRIBUTIONS else self._width
+            missing = row[name] is None
+            vectors[name] = np.full(width, np.nan, np.float32) if missing else np.asarray(row[name], np.float32)
+        return table, timestamps.datetime_to_ticks(row[schema.EVENT_TIMESTAMP], "us"), vectors
 
 
-class _Versions:
-    """What was known of a product, by table and since when."""
+class _ProductVersions:
+    """The versions of one product, by table and timestamp."""
 
     def __init__(self) -> None:
-        self._known: dict[str, dict[int, dict[str, Vector]]] = {}
+        self._versions: dict[str, dict[int, dict[str, Vector]]] = {}
 
-    def add(self, table: str, since: int, said: dict[str, Vector]) -> None:
-        self._known.setdefault(table, {})[since] = said
+    def add(self, table: str, timestamp_us: int, vectors: dict[str, Vector]) -> None:
+        self._versions.setdefault(table, {})[timestamp_us] = vectors
 
-    def click(self, time: int, width: int) -> Clicks:
-        """A click at a time, of one user."""
-        said = {name: np.full(len(labels), np.nan, np.float32) for name, labels in _LABELS.items()}
-        said["fused_vector"] = np.full(width, np.nan, np.float32)
-        for versions in self._known.values():
-            since = [moment for moment in versions if moment <= time]
-            said |= versions[max(since)] if since else {}
-        ages, genders = (said[name][None] for name in _LABELS)
-        return Clicks(said["fused_vector"][None], ages, genders, np.array([time]))
+    def find_features(self, timestamp_us: int, width: int) -> Clicks:
+        """Return a click on the product, with the newest vectors at or before its time; NaN where there are none."""
+        vectors = {name: np.full(len(labels), np.nan, np.float32) for name, labels in _DISTRIBUTIONS.items()}
+        vectors["fused_vector"] = np.full(width, np.nan, np.float32)
+        for versions in self._versions.values():
+            earlier = [version for version in versions if version <= timestamp_us]
+            vectors |= versions[max(earlier)] if earlier else {}
+        ages, genders = (vectors[name][None] for name in _DISTRIBUTIONS)
+        return Clicks(vectors["fused_vector"][None], ages, genders, np.array([timestamp_us]))
 
 
-def _read(message: StreamMessage, now: datetime, refused: list[tuple[StreamMessage, str]]) -> _Read | None:
+def _parse_click(message: StreamMessage, now: datetime, rejected: list[Rejected]) -> _ParsedClick | None:
+    """Return the click of a message; if it is invalid, add it to `rejected` and return None."""
     try:
-        user, product, at = (message.fields.get(name, b"").decode().strip() for name in FIELDS)
-        if not (user and product and at):
-            refused.append((message, MISSING))
+        user, product, text = (message.fields.get(name, b"").decode().strip() for name in FIELDS)
+        if not (user and product and text):
+            rejected.append((message, MISSING_FIELD))
             return None
-        moment = datetime.fromisoformat(at)
+        timestamp = datetime.fromisoformat(text)
     except ValueError:
-        refused.append((message, NO_TIME))
+        rejected.append((message, BAD_TIMESTAMP))
         return None
-    if moment.tzinfo is None:
-        refused.append((message, NO_TIME))
-    elif moment > now:
-        refused.append((message, FUTURE))
-    elif _tick(moment) < FIRST:
-        refused.append((message, TOO_EARLY))
+    if timestamp.tzinfo is None:
+        rejected.append((message, BAD_TIMESTAMP))
+    elif timestamp > now:
+        rejected.append((message, FUTURE))
+    elif timestamps.datetime_to_ticks(timestamp, "us") < MIN_TIMESTAMP_US:
+        rejected.append((message, TOO_EARLY))
     else:
-        return _Read(user, product, _tick(moment), message)
+        return _ParsedClick(user, product, timestamps.datetime_to_ticks(timestamp, "us"), message)
     return None
-
-
-def _tick(moment: datetime) -> int:
-    return timestamps.datetime_to_ticks(moment, "us")
-
-
-def _moment(tick: int) -> datetime:
-    return pa.scalar(tick, schema.TIMESTAMP).as_py()

@@ -1,14 +1,14 @@
-"""Messages taken, their rows online at once, committed within the minute, acknowledged then.
+"""The stream: messages are read, their rows written online at once, committed offline at intervals, then acknowledged.
 
-A message on which a step fails is tried alone, and is a dead letter if it fails alone too (clicks are taken one by one
-from the start); where the store or a table does not answer, the run ends, for no message is to blame.
+If a step fails on a batch of products, each product is tried alone; one that fails alone is a dead letter. Clicks are
+processed one by one. If the online store or a table does not answer, the run ends, because no message is to blame.
 """
 
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
 import pyarrow as pa
 
@@ -24,145 +24,151 @@ from producers.streaming.row_writer import RowWriter
 from producers.streaming.source import PRODUCTS, LostReplyError, MessageSource, StreamMessage, describe_failure
 
 STEP = "stream"
-WAIT = 0.1
-"""Seconds for which new messages are waited for, before looking whether to commit or to end."""
-COMMIT_ROWS = 20_000
-"""Rows that are committed before their time: they are in memory."""
-LAST = timestamps.datetime_to_ticks(datetime.max, "us")
-"""The last moment that Python's calendar has."""
-NO_ARRIVAL = "its id in the stream is no time: let the stream give the ids"
+WAIT_SECONDS = 0.1
+"""How long a read waits for new messages. The stop and commit conditions are checked between reads."""
+MAX_UNCOMMITTED_ROWS = 20_000
+"""More rows than this are committed before the interval is over, because they are in memory."""
+MAX_TIMESTAMP_US = timestamps.datetime_to_ticks(datetime.max.replace(tzinfo=UTC), "us")
+"""The latest timestamp that a Python datetime can hold."""
+BAD_MESSAGE_ID = "the message id is not a timestamp; let Redis assign the ids"
 
 
 @dataclass
 class StreamCounts:
-    """What a run has done."""
+    """What a run has done so far."""
 
     messages: int = 0
-    again: int = 0
-    """Messages that may have been worked on by a run before."""
+    redelivered: int = 0
+    """Messages that an earlier run may have processed."""
     added: Counter[str] = field(default_factory=Counter)
     """Rows committed, by table."""
-    refused: Counter[str] = field(default_factory=Counter)
-    """Dead letters, by reason."""
-    mended: Counter[str] = field(default_factory=Counter)
-    """Values mended and pictures unusable, by reason: they are in the quarantine."""
-    known_clicks: int = 0
+    dead_letters: Counter[str] = field(default_factory=Counter)
+    """Rejected messages, by reason."""
+    quarantined: Counter[str] = field(default_factory=Counter)
+    """Repaired values and unusable images, by reason."""
+    duplicate_clicks: int = 0
 
     def __str__(self) -> str:
-        lines = [f"{self.messages:,} messages, {self.again:,} of them again"]
+        lines = [f"{self.messages:,} messages, {self.redelivered:,} of them redelivered"]
         lines += [f"  {table}: {rows:,} rows added" for table, rows in sorted(self.added.items())]
-        lines += [f"  dead letters {number:,}: {reason}" for reason, number in self.refused.most_common()]
-        lines += [f"  quarantined {number:,}: {reason}" for reason, number in self.mended.most_common()]
+        lines += [f"  dead letters {number:,}: {reason}" for reason, number in self.dead_letters.most_common()]
+        lines += [f"  quarantined {number:,}: {reason}" for reason, number in self.quarantined.most_common()]
         return "\n".join(lines)
 
 
 @dataclass(frozen=True)
 class Stream:
-    """One run."""
+    """One run of the stream."""
 
     settings: Settings
     source: MessageSource
-    makers: ProductPipeline
-    rows: RowWriter
-    clicks: InterestUpdater
+    pipeline: ProductPipeline
+    writer: RowWriter
+    interests: InterestUpdater
     clock: Callable[[], datetime]
-    batch: int = 64
-    """Messages of a micro-batch."""
-    every: float = 20.0
+    batch_size: int = 64
+    """Most messages in one read."""
+    commit_seconds: float = 20.0
     """Seconds between commits."""
-    first_feature: Callable[[float], None] = lambda seconds: None
-    """Is told the time to first feature of each product."""
-    progress: Callable[[StreamCounts], None] = lambda counts: None
-    """Is told after each commit."""
+    on_first_feature: Callable[[float], None] = lambda seconds: None
+    """Called for each new product with the seconds from its arrival until its features were online."""
+    on_commit: Callable[[StreamCounts], None] = lambda counts: None
+    """Called after each commit with the totals so far."""
 
-    def run(self, stop: Callable[[], bool]) -> StreamCounts:
-        """Go on until told to stop; what has been taken then is committed and acknowledged.
+    def run(self, should_stop: Callable[[], bool]) -> StreamCounts:
+        """Process messages until `should_stop` returns True, then commit and acknowledge what was read.
 
         Raises:
-            VitrineError: the source, the online store or a table does not answer. What is not acknowledged comes again.
+            VitrineError: The source, the online store or a table does not answer. Messages that are not acknowledged
+                are delivered again to the next run.
         """
-        counts, taken = StreamCounts(), list[StreamMessage]()
-        self._take_pending(taken, counts)
-        committed = time.monotonic()
-        while not stop():
-            lost = False
+        counts, to_acknowledge = StreamCounts(), list[StreamMessage]()
+        self._process_pending(to_acknowledge, counts)
+        last_commit = time.monotonic()
+        while not should_stop():
+            has_lost_reply = False
             try:
-                taken += self._work(self.source.take(self.batch, WAIT), counts)
+                to_acknowledge += self._process(self.source.read_new(self.batch_size, WAIT_SECONDS), counts)
             except LostReplyError:
-                lost = True
-            if lost or time.monotonic() - committed >= self.every or self.rows.waiting >= COMMIT_ROWS:
-                self._commit(taken, counts)
-                self._take_pending(taken, counts)  # before what came later: a user's clicks have an order
-                committed = time.monotonic()
-        self._commit(taken, counts)
+                has_lost_reply = True
+            is_due = time.monotonic() - last_commit >= self.commit_seconds
+            if has_lost_reply or is_due or self.writer.uncommitted_rows >= MAX_UNCOMMITTED_ROWS:
+                self._commit(to_acknowledge, counts)
+                # Before newer messages: the clicks of a user must be processed in order.
+                self._process_pending(to_acknowledge, counts)
+                last_commit = time.monotonic()
+        self._commit(to_acknowledge, counts)
         return counts
 
-    def _take_pending(self, taken: list[StreamMessage], counts: StreamCounts) -> None:
-        """Take in what was delivered and never worked on, when all that was worked on is acknowledged."""
-        for messages in self.source.pending(self.batch):
-            taken += self._work(messages, counts)
-            if self.rows.waiting >= COMMIT_ROWS:
-                self._commit(taken, counts)
+    def _process_pending(self, to_acknowledge: list[StreamMessage], counts: StreamCounts) -> None:
+        """Process the messages that were delivered and not acknowledged. `to_acknowledge` must be empty."""
+        for messages in self.source.read_pending(self.batch_size):
+            to_acknowledge += self._process(messages, counts)
+            if self.writer.uncommitted_rows >= MAX_UNCOMMITTED_ROWS:
+                self._commit(to_acknowledge, counts)
 
-    def _commit(self, taken: list[StreamMessage], counts: StreamCounts) -> None:
-        counts.added.update(self.rows.commit())
-        self.clicks.committed()
-        self.source.done(taken)
-        taken.clear()
-        self.progress(counts)
+    def _commit(self, to_acknowledge: list[StreamMessage], counts: StreamCounts) -> None:
+        counts.added.update(self.writer.commit())
+        self.interests.mark_committed()
+        self.source.acknowledge(to_acknowledge)
+        to_acknowledge.clear()
+        self.on_commit(counts)
 
-    def _work(self, messages: Sequence[StreamMessage], counts: StreamCounts) -> list[StreamMessage]:
-        """Write what messages say online; gives back those that are to be acknowledged when it is committed."""
+    def _process(self, messages: Sequence[StreamMessage], counts: StreamCounts) -> list[StreamMessage]:
+        """Write the rows of messages online, and return the messages to acknowledge after the next commit."""
         counts.messages += len(messages)
-        counts.again += sum(message.again for message in messages)
-        refused = [(message, NO_ARRIVAL) for message in messages if message.arrived > LAST]
-        timely = [message for message in messages if message.arrived <= LAST]
-        for group in product_rows.split_repeats([message for message in timely if message.kind == PRODUCTS]):
-            refused += self._make_products(group, counts)
-        clicks = [message for message in timely if message.kind != PRODUCTS]
+        counts.redelivered += sum(message.is_redelivered for message in messages)
+        rejected = [(message, BAD_MESSAGE_ID) for message in messages if message.arrived_us > MAX_TIMESTAMP_US]
+        valid = [message for message in messages if message.arrived_us <= MAX_TIMESTAMP_US]
+        for group in product_rows.split_repeats([message for message in valid if message.kind == PRODUCTS]):
+            rejected += self._process_products(group, counts)
+        clicks = [message for message in valid if message.kind != PRODUCTS]
         if clicks:
-            made = self.clicks.make(clicks, self.clock())
-            self.rows.put(schema.INTEREST_TABLE, made.rows)
-            counts.known_clicks += made.known
-            refused += made.refused
-        for message, reason in refused:
-            self.source.refuse(message, reason)
-            counts.refused[reason] += 1
-        gone = {(message.kind, message.id) for message, _ in refused}
-        return [message for message in messages if (message.kind, message.id) not in gone]
+            result = self.interests.apply_clicks(clicks, self.clock())
+            self.writer.write(schema.INTEREST_TABLE, result.rows)
+            counts.duplicate_clicks += result.duplicates
+            rejected += result.rejected
+        for message, reason in rejected:
+            self.source.reject(message, reason)
+            counts.dead_letters[reason] += 1
+        rejected_ids = {(message.kind, message.id) for message, _ in rejected}
+        return [message for message in messages if (message.kind, message.id) not in rejected_ids]
 
-    def _make_products(self, messages: list[StreamMessage], counts: StreamCounts) -> list[tuple[StreamMessage, str]]:
+    def _process_products(self, messages: list[StreamMessage], counts: StreamCounts) -> list[tuple[StreamMessage, str]]:
+        """Write the rows of product messages online, and return the rejected messages with their reasons."""
         try:
-            made = product_rows.build_rows(messages, self.makers, self.clock())
+            result = product_rows.build_rows(messages, self.pipeline, self.clock())
         except VitrineError:
             raise
         except Exception as error:
             if len(messages) == 1:
                 return [(messages[0], describe_failure(error))]
-            return [one for message in messages for one in self._make_products([message], counts)]
-        for table, rows in made.tables.items():
-            self.rows.put(table, rows)
-        self.clicks.learn(made.tables)
-        counts.mended.update(note.reason for note in made.notes)
-        quarantine.add(self.settings, STEP, made.notes, self.clock())
-        if schema.EMBEDDING_TABLE in made.tables:
-            gone = {message.id for message, _ in made.refused}
-            self._tell(made.tables[schema.EMBEDDING_TABLE], [message for message in messages if message.id not in gone])
-        return list(made.refused)
+            return [rejected for message in messages for rejected in self._process_products([message], counts)]
+        for table, rows in result.tables.items():
+            self.writer.write(table, rows)
+        self.interests.add_product_versions(result.tables)
+        counts.quarantined.update(note.reason for note in result.notes)
+        quarantine.add(self.settings, STEP, result.notes, self.clock())
+        if schema.EMBEDDING_TABLE in result.tables:
+            rejected_ids = {message.id for message, _ in result.rejected}
+            accepted = [message for message in messages if message.id not in rejected_ids]
+            self._record_first_features(result.tables[schema.EMBEDDING_TABLE], accepted)
+        return list(result.rejected)
 
-    def _tell(self, rows: pa.Table, messages: Sequence[StreamMessage]) -> None:
-        """How long the products waited for their features, from their message's arrival until these were online.
+    def _record_first_features(self, rows: pa.Table, messages: Sequence[StreamMessage]) -> None:
+        """Record how long each product waited, from the arrival of its message until its features were online.
 
         Args:
-            messages: those that the rows came of: others may have no product id, or none that is UTF-8.
+            rows: Embedding rows.
+            messages: The messages of these rows. A rejected message may lack a product id that is UTF-8.
         """
         online = self.clock()
-        again = {message.fields["product_id"].decode() for message in messages if message.again}
+        redelivered = {message.fields["product_id"].decode() for message in messages if message.is_redelivered}
         table = rows.select([schema.PRODUCT_ID, schema.EVENT_TIMESTAMP, schema.CREATED_TIMESTAMP]).to_pydict()
-        seconds = [(online - came).total_seconds() for came in table[schema.CREATED_TIMESTAMP]]
+        seconds = [(online - arrived).total_seconds() for arrived in table[schema.CREATED_TIMESTAMP]]
         for product, waited in zip(table[schema.PRODUCT_ID], seconds, strict=True):
-            if product not in again:  # it may have had them before, from the run that died
-                self.first_feature(waited)
+            if product not in redelivered:  # the run that was killed may have written its features already
+                self.on_first_feature(waited)
         columns = {**table, "seconds": seconds}
-        told = pa.table({name: columns[name] for name in schema.PRODUCT_FIRST_FEATURE.names})
-        self.rows.put(schema.FIRST_FEATURE_TABLE, told.cast(schema.PRODUCT_FIRST_FEATURE))
+        first_features = pa.table({name: columns[name] for name in schema.PRODUCT_FIRST_FEATURE.names})
+        self.writer.write(schema.FIRST_FEATURE_TABLE, first_features.cast(schema.PRODUCT_FIRST_FEATURE))

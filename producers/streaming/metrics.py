@@ -1,55 +1,63 @@
-"""What Prometheus is told of a stream."""
+"""Prometheus metrics of a stream."""
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram, start_http_server
-from prometheus_client import Counter as Counted
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-from feature_repo.errors import VitrineError
+from feature_repo.errors import UnavailableError
 from producers.streaming.loop import StreamCounts
 
-SECONDS = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0)
+BUCKETS_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0)
 
 
 class StreamMetrics:
-    """The metrics of one run.
-
-    Args:
-        port: on the loopback; 0 takes any that is free, None serves none.
-
-    Raises:
-        VitrineError: the port is taken.
-    """
+    """The metrics of one run."""
 
     def __init__(self, port: int | None) -> None:
+        """Create the metrics, and serve them.
+
+        Args:
+            port: Port on 127.0.0.1; 0 for any free port, None to serve no metrics.
+
+        Raises:
+            UnavailableError: The port is in use.
+        """
         self.registry = CollectorRegistry()
-        self._first = Histogram(
+        self._first_feature_seconds = Histogram(
             "vitrine_stream_time_to_first_feature_seconds",
             "Seconds from a product's arrival in the stream until its features are online.",
-            buckets=SECONDS,
+            buckets=BUCKETS_SECONDS,
             registry=self.registry,
         )
-        self._messages = Counted("vitrine_stream_messages", "Messages worked on.", registry=self.registry)
-        self._rows = Counted("vitrine_stream_rows", "Rows committed.", ["table"], registry=self.registry)
-        self._refused = Counted("vitrine_stream_dead_letters", "Messages refused.", registry=self.registry)
-        self._last = Gauge("vitrine_stream_last_commit_seconds", "When it last committed.", registry=self.registry)
-        self._told = StreamCounts()
+        self._messages = Counter("vitrine_stream_messages", "Messages processed.", registry=self.registry)
+        self._rows = Counter("vitrine_stream_rows", "Rows committed.", ["table"], registry=self.registry)
+        self._dead_letters = Counter("vitrine_stream_dead_letters", "Messages rejected.", registry=self.registry)
+        self._last_commit = Gauge(
+            "vitrine_stream_last_commit_seconds", "Unix time of the last commit.", registry=self.registry
+        )
+        self._reported = StreamCounts()
         if port is not None:
             try:
                 start_http_server(port, "127.0.0.1", self.registry)
             except OSError as error:
-                raise VitrineError(
-                    f"metrics cannot be served at 127.0.0.1:{port} ({error.strerror}); another stream may be running: "
-                    "name another --metrics-port, or -1 for none"
+                raise UnavailableError(
+                    f"metrics cannot be served at 127.0.0.1:{port} ({error.strerror}); if another stream is running, "
+                    "choose another --metrics-port, or -1 for no metrics"
                 ) from error
 
-    def first_feature(self, seconds: float) -> None:
-        """A product has its features so long after it arrived."""
-        self._first.observe(max(0.0, seconds))
+    def observe_first_feature(self, seconds: float) -> None:
+        """Record the time from a product's arrival until its features were online; a negative time counts as 0."""
+        self._first_feature_seconds.observe(max(0.0, seconds))
 
-    def committed(self, counts: StreamCounts) -> None:
-        """What the run has done so far."""
-        self._messages.inc(counts.messages - self._told.messages)
-        self._refused.inc(counts.refused.total() - self._told.refused.total())
+    def observe_commit(self, counts: StreamCounts) -> None:
+        """Record a commit.
+
+        Args:
+            counts: The totals of the run so far.
+        """
+        self._messages.inc(counts.messages - self._reported.messages)
+        self._dead_letters.inc(counts.dead_letters.total() - self._reported.dead_letters.total())
         for table, rows in counts.added.items():
-            self._rows.labels(table).inc(rows - self._told.added[table])
-        self._told = StreamCounts(messages=counts.messages, added=counts.added.copy(), refused=counts.refused.copy())
-        self._last.set_to_current_time()
+            self._rows.labels(table).inc(rows - self._reported.added[table])
+        self._reported = StreamCounts(
+            messages=counts.messages, added=counts.added.copy(), dead_letters=counts.dead_letters.copy()
+        )
+        self._last_commit.set_to_current_time()

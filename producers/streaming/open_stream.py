@@ -1,16 +1,17 @@
-"""A run, with everything that it needs opened."""
+"""Opens everything that a stream needs: online store, encoder, codebook, taggers and neighbours."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo import schema
 from feature_repo.config import Settings
-from feature_repo.errors import VitrineError
+from feature_repo.errors import EncoderMismatchError, NotFoundError
 from feature_repo.offline import delta
 from feature_repo.online.open_store import open_configured_table
 from feature_repo.schema import CREATED_TIMESTAMP
@@ -18,90 +19,122 @@ from producers.behaviour.neighbours import read_state
 from producers.codes import codebook
 from producers.encoders import load
 from producers.encoders.image_loader import open_decoding_pool
-from producers.streaming import tagging
 from producers.streaming.clicks import InterestUpdater
 from producers.streaming.loop import Stream
 from producers.streaming.metrics import StreamMetrics
 from producers.streaming.product_rows import ProductPipeline, ViewBuilder
 from producers.streaming.row_writer import RowWriter
 from producers.streaming.source import MessageSource
+from producers.tags import embedding_rows
+from producers.tags.tagger_set import fit_taggers
 
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """What a run is told on the command line."""
+    """The options of a run."""
 
     encoder: str
-    images: Path
-    """Where relative paths of pictures start."""
+    """Checkpoint: directory or hub name."""
+    image_folder: Path
+    """Folder of relative image paths."""
     labels: Path | None = None
-    """From which taggers learn; None for no tags."""
+    """Label file of the taggers; None for no tags."""
     abstain: float = 0.5
+    """See `fit_taggers`."""
     impressions: Path | None = None
-    """What products have earned; None for no neighbours."""
-    neighbours: int = 20
-    """How many of the nearest."""
-    batch: int = 64
-    every: float = 20.0
+    """Log for the click rates of neighbours; None for no neighbours."""
+    top_k: int = 20
+    """Number of nearest neighbours."""
+    batch_size: int = 64
+    """Most messages in one read."""
+    commit_seconds: float = 20.0
+    """Seconds between commits."""
     accept_changed: bool = False
-    """Whether to go on where the newest vectors are of another encoder."""
+    """Whether to run although the newest vectors are of another encoder."""
 
 
 @contextmanager
 def open_stream(
     settings: Settings,
     source: MessageSource,
-    wanted: StreamOptions,
+    options: StreamOptions,
     metrics: StreamMetrics,
     clock: Callable[[], datetime],
 ) -> Iterator[Stream]:
-    """A run that has not begun.
+    """Open a run. `Stream.run` starts it.
+
+    Args:
+        settings: The deployment.
+        source: Where the messages come from.
+        options: Encoder, inputs and limits.
+        metrics: Where the run reports to.
+        clock: Returns the current time, with a time zone.
 
     Raises:
-        VitrineError: there is no online store, the encoder, the labels or the codebook cannot be read, or the newest
-            vectors are of another encoder.
+        NotFoundError: There is no online store yet.
+        EncoderMismatchError: The newest vectors are of another encoder, and `accept_changed` is False.
+        VitrineError: The encoder, the labels, the log or the codebook cannot be read.
     """
     online = open_configured_table(settings)
     if online is None:
-        raise VitrineError(f"{settings.file}: there is no online store to write to yet; run `feast apply`")
-    model = load(wanted.encoder)
-    if not wanted.accept_changed:
-        _refuse_changed(settings, model.version)
-    further: dict[str, ViewBuilder] = {}
-    if wanted.labels is not None:
-        further[schema.TAGS_TABLE] = tagging.tagger(settings, wanted.labels, model.version, wanted.abstain)
-    if wanted.impressions is not None:
-        state = read_state(settings, wanted.impressions, model.version, wanted.neighbours, clock())
-        further[schema.NEIGHBOURS_TABLE] = lambda vectors, products: state.compute_rows(vectors, clock())
+        raise NotFoundError(f"{settings.file}: there is no online store to write to yet; run `feast apply`")
+    encoder = load(options.encoder)
+    if not options.accept_changed:
+        _check_encoder(settings, encoder.version)
+    view_builders: dict[str, ViewBuilder] = {}
+    if options.labels is not None:
+        view_builders[schema.TAGS_TABLE] = _open_tagger(settings, options.labels, encoder.version, options.abstain)
+    if options.impressions is not None:
+        state = read_state(settings, options.impressions, encoder.version, options.top_k, clock())
+        view_builders[schema.NEIGHBOURS_TABLE] = lambda vectors, products: state.compute_rows(vectors, clock())
     with open_decoding_pool(1) as pool:
         yield Stream(
             settings,
             source,
             ProductPipeline(
-                model, pool, wanted.images.resolve(), codebook.load_newest(settings, model.version), further
+                encoder,
+                pool,
+                options.image_folder.resolve(),
+                codebook.load_newest(settings, encoder.version),
+                view_builders,
             ),
             RowWriter(settings, online),
-            InterestUpdater(settings, model.version, model.dim),
+            InterestUpdater(settings, encoder.version, encoder.dim),
             clock=clock,
-            batch=wanted.batch,
-            every=wanted.every,
-            first_feature=metrics.first_feature,
-            progress=metrics.committed,
+            batch_size=options.batch_size,
+            commit_seconds=options.commit_seconds,
+            on_first_feature=metrics.observe_first_feature,
+            on_commit=metrics.observe_commit,
         )
 
 
-def _refuse_changed(settings: Settings, version: str) -> None:
-    """Raise a `VitrineError` if the newest vectors offline are of another encoder."""
+def _check_encoder(settings: Settings, encoder_version: str) -> None:
+    """Raise `EncoderMismatchError` if the newest offline vectors are of another encoder."""
     path = settings.table(schema.EMBEDDING_TABLE)
     newest = pc.max(delta.read(path, [CREATED_TIMESTAMP])[CREATED_TIMESTAMP]) if delta.exists(path) else None
     if newest is None or not newest.is_valid:
         return
-    before = pc.unique(
-        delta.read(path, ["encoder_version"], where=pc.field(CREATED_TIMESTAMP) == newest)[0]
-    ).to_pylist()
-    if version not in before:
-        raise VitrineError(
-            f"table `product_embedding`: its newest vectors are of {before[0]}, the stream's would be of {version}; "
-            "run `produce embeddings` with this encoder and materialize first, or say --accept-changed to go on: "
-            "requests that meet vectors of both are refused"
+    rows = delta.read(path, ["encoder_version"], where=pc.field(CREATED_TIMESTAMP) == newest)
+    versions = pc.unique(rows[0]).to_pylist()
+    if encoder_version not in versions:
+        raise EncoderMismatchError(
+            f"table `product_embedding`: its newest vectors are of {versions[0]}, the stream's would be of "
+            f"{encoder_version}; run `produce embeddings` with this encoder and materialize first, or pass "
+            "--accept-changed: requests that meet vectors of both are refused"
         )
+
+
+def _open_tagger(settings: Settings, labels: Path, encoder_version: str, abstain: float) -> ViewBuilder:
+    """Return the builder of `product_tags`, with taggers fitted now on the same labels as `produce tags`.
+
+    The taggers and their version are the same as those of `produce tags`, because both learn from the first version of
+    each labelled product. Fitted taggers are not stored in a file: loading one would run code from it.
+    """
+    taggers = fit_taggers(settings, labels, encoder_version, abstain)
+    columns = [*embedding_rows.KEY, *embedding_rows.VECTOR_COLUMNS, *embedding_rows.FLAG_COLUMNS]
+
+    def build(vectors: pa.Table, products: pa.Table) -> pa.Table:
+        rows = embedding_rows.fix_vector_width(vectors.select(columns)).append_column("title", products["title"])
+        return taggers.tag(rows, datetime.fromtimestamp(0, UTC))  # build_rows replaces it with the arrival time
+
+    return build

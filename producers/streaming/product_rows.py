@@ -1,4 +1,4 @@
-"""Messages of products to the rows of every product view: catalogue, vectors, codes, tags, neighbours."""
+"""Turns product messages into rows of every product view: catalogue, vectors, codes, tags and neighbours."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -22,131 +22,136 @@ from producers.encoders.encoder import Encoder
 from producers.encoders.pipeline import build_embedding_rows, encode_chunk
 from producers.streaming.source import StreamMessage
 
-TEXTS = ("product_id", "title", "image", "category", "brand", "price", "updated_at")
-BYTES = "image_bytes"
+TEXT_FIELDS = ("product_id", "title", "image", "category", "brand", "price", "updated_at")
+BYTES_FIELD = "image_bytes"
 
 ViewBuilder = Callable[[pa.Table, pa.Table], pa.Table]
-"""Rows of a view from the embedding rows and, in their order, the catalogue rows of some products."""
+"""Returns the rows of a view for embedding rows and the catalogue rows of the same products, in the same order."""
 
 
 @dataclass(frozen=True)
-class ProductRows:
-    """What came of some messages."""
+class StreamedProducts:
+    """The result of a batch of product messages."""
 
     tables: Mapping[str, pa.Table]
     """Rows by table."""
-    refused: tuple[tuple[StreamMessage, str], ...]
-    """Messages that no row could be made of, and why."""
+    rejected: tuple[tuple[StreamMessage, str], ...]
+    """Messages without a valid row, and the reason."""
     notes: tuple[RejectedRow, ...]
-    """Values that were mended, and pictures that could not be used."""
+    """Repaired values and unusable images, for the quarantine."""
 
 
 @dataclass(frozen=True)
 class ProductPipeline:
-    """What rows are made with."""
+    """What is needed to turn a product message into rows."""
 
     encoder: Encoder
     pool: ProcessPoolExecutor
-    folder: Path
-    """Where relative paths of pictures start."""
+    """Decodes images."""
+    image_folder: Path
+    """Folder of relative image paths."""
     codebook: Codebook | None
-    further: Mapping[str, ViewBuilder]
-    """By table."""
+    """None for no codes."""
+    view_builders: Mapping[str, ViewBuilder]
+    """Builders of the other views, by table."""
 
 
-def build_rows(messages: Sequence[StreamMessage], makers: ProductPipeline, now: datetime) -> ProductRows:
-    """The rows of messages.
+def build_rows(messages: Sequence[StreamMessage], pipeline: ProductPipeline, now: datetime) -> StreamedProducts:
+    """Validate and encode products, and return their rows for every table.
+
+    The created timestamp of a row is the arrival time of its message, so that a message that is processed twice gives
+    the same rows.
 
     Args:
-        messages: of products, each product once.
-        now: later `updated_at` are refused.
+        messages: Product messages, at most one for each product.
+        pipeline: Encoder, codebook and view builders.
+        now: An `updated_at` after this is rejected.
     """
-    refused: list[tuple[StreamMessage, str]] = []
+    rejected: list[tuple[StreamMessage, str]] = []
     notes: list[RejectedRow] = []
-    versions: list[pa.Table] = []
+    parts: list[pa.Table] = []
     for has_bytes in (False, True):
-        part = [message for message in messages if (BYTES in message.fields) is has_bytes]
-        taken = _check(part, makers.folder, has_bytes, now, refused, notes) if part else None
-        if taken is not None and len(taken):
-            versions.append(taken)
-    if not versions:
-        return ProductRows({}, tuple(refused), tuple(notes))
-    products = pa.concat_tables(versions).combine_chunks()
-    encoded = encode_chunk(products, makers.encoder, makers.pool)
-    embedded = build_embedding_rows(encoded, makers.encoder, now)
-    notes += [RejectedRow(one.product_id, one.column, one.reason, one.value) for one in embedded.unusable]
-    place = pc.index_in(embedded.rows[schema.PRODUCT_ID], value_set=products[schema.PRODUCT_ID].combine_chunks())
-    of_rows = products.take(place)
-    vectors = _came(embedded.rows, of_rows)
+        part = [message for message in messages if (BYTES_FIELD in message.fields) is has_bytes]
+        valid = _validate(part, pipeline.image_folder, has_bytes, now, rejected, notes) if part else None
+        if valid is not None and len(valid):
+            parts.append(valid)
+    if not parts:
+        return StreamedProducts({}, tuple(rejected), tuple(notes))
+    products = pa.concat_tables(parts).combine_chunks()
+    chunk = encode_chunk(products, pipeline.encoder, pipeline.pool)
+    encoded = build_embedding_rows(chunk, pipeline.encoder, now)
+    notes += [RejectedRow(image.product_id, image.column, image.reason, image.value) for image in encoded.unusable]
+    product_row = pc.index_in(encoded.rows[schema.PRODUCT_ID], value_set=products[schema.PRODUCT_ID].combine_chunks())
+    encoded_products = products.take(product_row)
+    vectors = _set_arrival(encoded.rows, encoded_products)
     tables = {schema.CATALOGUE_TABLE: products, schema.EMBEDDING_TABLE: vectors}
     if len(vectors):
-        if makers.codebook is not None:
-            fused = to_matrix(vectors["fused_vector"])
-            known = vectors.select(codes.KEY)
-            coded = codes.build_code_rows(known, makers.codebook.encode(fused)[0], makers.codebook, now)
-            tables[schema.CODES_TABLE] = _came(coded, of_rows)
-        for table, further in makers.further.items():
-            tables[table] = _came(further(vectors, of_rows), of_rows)
-    return ProductRows(tables, tuple(refused), tuple(notes))
+        if pipeline.codebook is not None:
+            vector_codes = pipeline.codebook.encode(to_matrix(vectors["fused_vector"]))[0]
+            rows = codes.build_code_rows(vectors.select(codes.KEY), vector_codes, pipeline.codebook, now)
+            tables[schema.CODES_TABLE] = _set_arrival(rows, encoded_products)
+        for table, build in pipeline.view_builders.items():
+            tables[table] = _set_arrival(build(vectors, encoded_products), encoded_products)
+    return StreamedProducts(tables, tuple(rejected), tuple(notes))
 
 
 def split_repeats(messages: Sequence[StreamMessage]) -> list[list[StreamMessage]]:
-    """The messages in their order, in groups that have each product once."""
+    """Split messages into groups with each product at most once; the messages of a product stay in their order."""
     groups: list[list[StreamMessage]] = []
-    turn: dict[bytes, int] = {}
+    last_group: dict[bytes, int] = {}
     for message in messages:
         product = message.fields.get("product_id", message.id.encode())
-        number = turn[product] = turn.get(product, -1) + 1
+        number = last_group[product] = last_group.get(product, -1) + 1
         if number == len(groups):
             groups.append([])
         groups[number].append(message)
     return groups
 
 
-def _check(
+def _validate(
     messages: list[StreamMessage],
-    folder: Path,
+    image_folder: Path,
     has_bytes: bool,
     now: datetime,
-    refused: list[tuple[StreamMessage, str]],
+    rejected: list[tuple[StreamMessage, str]],
     notes: list[RejectedRow],
 ) -> pa.Table | None:
-    """schema.CATALOGUE of the messages that are sound, created when they came."""
-    sound = []
+    """Return the valid messages as rows of schema.CATALOGUE; add the others to `rejected` and repairs to `notes`."""
+    decoded = []
     for message in messages:
         try:
-            texts = {name: message.fields[name].decode() for name in TEXTS if name in message.fields}
-            sound.append((message, texts))
+            texts = {name: message.fields[name].decode() for name in TEXT_FIELDS if name in message.fields}
+            decoded.append((message, texts))
         except UnicodeDecodeError:
-            refused.append((message, NOT_UTF8))
-    if not sound:
+            rejected.append((message, NOT_UTF8))
+    if not decoded:
         return None
     columns: dict[str, pa.Array] = {
-        name: pa.array([texts.get(name) for _, texts in sound], pa.string()) for name in TEXTS
+        name: pa.array([texts.get(name) for _, texts in decoded], pa.string()) for name in TEXT_FIELDS
     }
     if has_bytes:
-        columns["image"] = pa.array([message.fields[BYTES] for message, _ in sound], pa.binary())
+        columns["image"] = pa.array([message.fields[BYTES_FIELD] for message, _ in decoded], pa.binary())
     table = pa.table(columns)
-    came = validate.validate_products(table, 0, folder / "stream", now)
-    for row in np.flatnonzero(~came.is_valid).tolist():
-        why = validate.validate_products(table.slice(row, 1), 0, folder / "stream", now).refused
-        refused.append((sound[row][0], "; ".join(one.reason for one in why)))
-    notes += [note for row, note in came.repairs if came.is_valid[row]]
-    nothing = np.zeros((len(table), 2), np.uint64)
-    image_hash, image_stat = image_hashes.hash_images(came.rows, came.is_valid, nothing, nothing, rehash=False)
+    checked = validate.validate_products(table, 0, image_folder / "stream", now)
+    for row in np.flatnonzero(~checked.is_valid).tolist():
+        faults = validate.validate_products(table.slice(row, 1), 0, image_folder / "stream", now).refused
+        rejected.append((decoded[row][0], "; ".join(fault.reason for fault in faults)))
+    notes += [note for row, note in checked.repairs if checked.is_valid[row]]
+    no_hash = np.zeros((len(table), 2), np.uint64)
+    image_hash, image_stat = image_hashes.hash_images(checked.rows, checked.is_valid, no_hash, no_hash, rehash=False)
     added = {
         "image_hash": image_hash,
         "image_stat": image_stat,
-        "fingerprint": row_hash.to_arrow(catalogue.compute_fingerprints(came.rows, image_hash)),
-        schema.CREATED_TIMESTAMP: pa.array([message.arrived for message, _ in sound], schema.TIMESTAMP),
+        "fingerprint": row_hash.to_arrow(catalogue.compute_fingerprints(checked.rows, image_hash)),
+        schema.CREATED_TIMESTAMP: pa.array([message.arrived_us for message, _ in decoded], schema.TIMESTAMP),
     }
-    versions = came.rows
+    versions = checked.rows
     for name, column in added.items():
         versions = versions.append_column(name, column)
-    return versions.select(schema.CATALOGUE.names).cast(schema.CATALOGUE).filter(pa.array(came.is_valid))
+    return versions.select(schema.CATALOGUE.names).cast(schema.CATALOGUE).filter(pa.array(checked.is_valid))
 
 
-def _came(rows: pa.Table, of_rows: pa.Table) -> pa.Table:
-    """The rows, created when their message came."""
-    place = rows.schema.get_field_index(schema.CREATED_TIMESTAMP)
-    return rows.set_column(place, schema.CREATED_TIMESTAMP, of_rows[schema.CREATED_TIMESTAMP])
+def _set_arrival(rows: pa.Table, products: pa.Table) -> pa.Table:
+    """Replace the created timestamps of rows with those of their products, in the same order."""
+    column = rows.schema.get_field_index(schema.CREATED_TIMESTAMP)
+    return rows.set_column(column, schema.CREATED_TIMESTAMP, products[schema.CREATED_TIMESTAMP])

@@ -1,8 +1,9 @@
-"""What a stream is, whichever carries it.
+"""The interface of a message stream.
 
-Another carrier is one class with these four methods. Kafka's: `pending` gives nothing, for a consumer without committed
-offsets is given the same messages again by itself; `take` polls; `done` commits the offsets behind the messages of each
-partition, which come in order; `refuse` produces to a topic of dead letters, then does the same.
+Another carrier is one class with the four methods of `MessageSource`. For Kafka: `read_pending` yields nothing, because
+a consumer without committed offsets receives the same messages again; `read_new` polls; `acknowledge` commits the
+offsets after the messages of each partition, which arrive in order; `reject` produces to a dead-letter topic and then
+does the same.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,46 +17,50 @@ KINDS = (PRODUCTS, CLICKS)
 
 @dataclass(frozen=True)
 class StreamMessage:
-    """What somebody sent."""
+    """One message of a stream."""
 
     kind: str
-    """Of KINDS."""
+    """One of KINDS."""
     id: str
-    """As its carrier names it, unique within its kind; later ones are greater."""
+    """The carrier's id, unique within the kind and increasing."""
     fields: Mapping[str, bytes]
-    arrived: int
-    """Microseconds since 1970 UTC, by the carrier's clock."""
-    again: bool = False
-    """Whether it may have been worked on before."""
+    arrived_us: int
+    """When the carrier received the message, by its clock: microseconds since 1970 UTC."""
+    is_redelivered: bool = False
+    """Whether an earlier run may have processed the message."""
 
 
 class LostReplyError(Exception):
-    """The carrier may have delivered messages that never arrived: they are pending now."""
+    """The reply to a read was lost. Messages may have been delivered; they are pending now."""
 
 
 def describe_failure(error: Exception) -> str:
-    """Why a message is a dead letter on which a step failed."""
+    """Return the dead-letter reason for a message that `error` was raised on."""
     return f"{type(error).__name__}: {error}"[:500]
 
 
 class MessageSource(Protocol):
-    """Messages, at least once."""
+    """A stream that delivers each message at least once."""
 
-    def pending(self, most: int) -> Iterator[Sequence[StreamMessage]]:
-        """Messages that were delivered and not acknowledged, oldest first, at most `most` at a time.
+    def read_pending(self, max_messages: int) -> Iterator[Sequence[StreamMessage]]:
+        """Yield the messages that were delivered and not acknowledged, oldest first, in batches.
 
-        The stream asks when it has acknowledged all that it took: they are of a run that died, or never arrived.
+        The stream calls this after it has acknowledged everything that it read. The messages are then those of a run
+        that was killed, or of a lost reply.
+
+        Args:
+            max_messages: Most messages in a batch.
         """
 
-    def take(self, most: int, wait: float) -> Sequence[StreamMessage]:
-        """New messages; none if none comes within `wait` seconds.
+    def read_new(self, max_messages: int, wait_seconds: float) -> Sequence[StreamMessage]:
+        """Return at most `max_messages` new messages; none if none arrive within `wait_seconds`.
 
         Raises:
-            ReplyLost: whether there were any is not known.
+            LostReplyError: It is unknown whether messages were delivered.
         """
 
-    def done(self, messages: Sequence[StreamMessage]) -> None:
-        """Acknowledge messages: they never come again."""
+    def acknowledge(self, messages: Sequence[StreamMessage]) -> None:
+        """Acknowledge messages. They are not delivered again."""
 
-    def refuse(self, message: StreamMessage, reason: str) -> None:
-        """Put a message among the dead letters, with the reason, and acknowledge it."""
+    def reject(self, message: StreamMessage, reason: str) -> None:
+        """Write a message to the dead letters with a reason, and acknowledge it."""

@@ -1,10 +1,11 @@
-"""tags.
+"""Tags of products (child age, child gender, category), predicted from vectors and titles by classifiers.
 
-run.py  vectors to `product_tags`; taggers/ has labels, splits, classifiers and their calibration
-tagger.py  one tag from one variant: fitted, calibrated, honest about its own training products
-labels.py  what people said, checked
-calibration.py  probabilities that mean what they say
-split.py  which labelled products train, calibrate and test
+run.py             `produce tags`: fits the taggers and writes `product_tags` and `tag_predictions`
+tagger_set.py      the taggers of all tags, fitted on one label file
+tagger.py          one tag predicted from one variant: fitted and calibrated
+variants.py        the features that each variant uses
+calibration.py     temperature scaling of probabilities
+split.py           which labelled products train, calibrate and test
+labels.py          reads and checks the label file
 embedding_rows.py  embedding rows of one encoder version, with their titles
-variants.py  what each variant sees
 """

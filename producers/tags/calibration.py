@@ -1,6 +1,7 @@
-"""Probabilities that mean what they say: temperature scaling (Guo et al., "On Calibration of Modern Neural Networks",
-ICML 2017). One number, fitted on products that trained nothing, so that a few hundred of them suffice; it never changes
-which label is the most probable one.
+"""Temperature scaling of probabilities (Guo et al. 2017, "On Calibration of Modern Neural Networks", ICML).
+
+The temperature is one number, so a few hundred products are enough to fit it. It is fitted on products that were not
+used for training. It never changes which label is the most probable.
 """
 
 import numpy as np
@@ -8,34 +9,34 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 BOUNDS = (0.2, 20.0)
-"""Of the temperature. Without a lower bound a classifier that is right on every calibration product would be made
-certain of everything."""
+"""Bounds of the temperature. Without a lower bound, a classifier that is right on every calibration product would get
+probabilities of 1."""
 
 
 def fit_temperature(log_probabilities: np.ndarray, truth: np.ndarray) -> float:
-    """The temperature that makes the truth most likely.
+    """Return the temperature that maximizes the likelihood of the true labels.
 
     Args:
-        log_probabilities: float [n, labels]; a label that the classifier cannot give has -inf.
-        truth: int [n], the column of the true label, -1 if it has none; rows whose truth the classifier cannot give
-            say nothing of its confidence and are left out.
+        log_probabilities: float [n, labels]; -inf for a label that the classifier cannot predict.
+        truth: int [n], the column of the true label, -1 if it has no column. Rows whose true label the classifier
+            cannot predict are left out.
 
     Returns:
-        Above 1 where the classifier is too sure of itself; 1 if no row is left to fit it on.
+        A number in BOUNDS, above 1 if the classifier is overconfident; 1 if no row is left.
     """
     rows = np.flatnonzero(truth >= 0)
     rows = rows[np.isfinite(log_probabilities[rows, truth[rows]])]
     if not len(rows):
         return 1.0
-    known, columns = log_probabilities[rows], truth[rows]
+    predicted, columns = log_probabilities[rows], truth[rows]
 
     def loss(log_temperature: float) -> float:
-        scaled = log_softmax(known / np.exp(log_temperature), axis=1)
+        scaled = log_softmax(predicted / np.exp(log_temperature), axis=1)
         return -float(scaled[np.arange(len(rows)), columns].mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=tuple(np.log(BOUNDS)), method="bounded").x))
 
 
 def apply_temperature(log_probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Calibrated probabilities, float32 [n, labels]; rows add up to 1."""
+    """Return calibrated probabilities, float32 [n, labels]; each row sums to 1."""
     return softmax(log_probabilities / temperature, axis=1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The embedding rows that tags are made from: of one encoder version, each with its title."""
+"""The embedding rows that tags are predicted from: one encoder version, with the title of each row."""
 
 from datetime import datetime
 
@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from feature_repo import schema
 from feature_repo.config import Settings
-from feature_repo.errors import VitrineError
+from feature_repo.errors import CorruptDataError, InvalidInputError, NotFoundError
 from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 
@@ -17,71 +17,78 @@ VECTOR_COLUMNS = ["image_vector", "text_vector", "fused_vector"]
 FLAG_COLUMNS = ["has_image", "has_text"]
 
 
-def choose_encoder_version(settings: Settings, named: str | None) -> str:
-    """The encoder version whose vectors are used: the named one, else the newest.
+def choose_encoder_version(settings: Settings, encoder_version: str | None) -> str:
+    """Return the encoder version whose vectors to use.
 
-    The newest is the one with the newest created timestamp. It is no clear choice while it covers fewer products than
-    another one does, as in the middle of an upgrade.
+    Args:
+        settings: The deployment.
+        encoder_version: The version to use; None for the one with the newest created timestamp.
 
     Raises:
-        VitrineError: there are no vectors, none of the named version, or no clear choice.
+        NotFoundError: There are no vectors, or none of `encoder_version`.
+        InvalidInputError: `encoder_version` is None and the choice is ambiguous: another version has the same newest
+            created timestamp, or more products, as in the middle of an upgrade.
     """
     rows = delta.read(settings.table(schema.EMBEDDING_TABLE), ["encoder_version", PRODUCT_ID, CREATED_TIMESTAMP])
     versions = rows.group_by("encoder_version").aggregate([(CREATED_TIMESTAMP, "max"), (PRODUCT_ID, "count_distinct")])
-    found: dict[str, tuple[datetime, int]] = {
+    coverage: dict[str, tuple[datetime, int]] = {
         row["encoder_version"]: (row[f"{CREATED_TIMESTAMP}_max"], row[f"{PRODUCT_ID}_count_distinct"])
         for row in versions.to_pylist()
     }
-    if not found:
-        raise VitrineError("table `product_embedding` is empty; run `produce embeddings` first")
-    if named is not None:
-        if named not in found:
-            raise VitrineError(f"no vectors of encoder version {named}; there are those of {', '.join(sorted(found))}")
-        return named
-    newest = max(found, key=lambda version: found[version])
+    if not coverage:
+        raise NotFoundError("table `product_embedding` is empty; run `produce embeddings` first")
+    if encoder_version is not None:
+        if encoder_version not in coverage:
+            raise NotFoundError(
+                f"no vectors of encoder version {encoder_version}; there are vectors of {', '.join(sorted(coverage))}"
+            )
+        return encoder_version
+    newest = max(coverage, key=lambda version: coverage[version])
     rivals = [
         version
-        for version, (created, products) in sorted(found.items())
-        if version != newest and (created == found[newest][0] or products > found[newest][1])
+        for version, (created, products) in sorted(coverage.items())
+        if version != newest and (created == coverage[newest][0] or products > coverage[newest][1])
     ]
     if rivals:
-        covers = ", ".join(f"{version} covers {found[version][1]} products" for version in [newest, *rivals])
-        raise VitrineError(f"which vectors to use is not clear: {covers}; name one with --encoder-version")
+        counts = ", ".join(f"{version} covers {coverage[version][1]} products" for version in [newest, *rivals])
+        raise InvalidInputError(f"several encoder versions could be used: {counts}; choose one with --encoder-version")
     return newest
 
 
-def read(settings: Settings, encoder_version: str) -> pa.Table:
-    """KEY, VECTORS, FLAGS and `title` of every product version with vectors of `encoder_version`, sorted by KEY.
+def read_embedding_rows(settings: Settings, encoder_version: str) -> pa.Table:
+    """Return KEY, VECTOR_COLUMNS, FLAG_COLUMNS and `title` of the product versions with vectors of `encoder_version`.
 
-    Of a version that was encoded twice, the row that was created last. `title` is null where the product had none.
+    The rows are sorted by KEY; there are none if the encoder version is unknown. If a version was encoded twice, the
+    row that was created last is returned. `title` is null for a product without a title.
 
     Raises:
-        VitrineError: a row with a text vector has no counterpart in `product_catalogue`.
+        NotFoundError: A row with a text vector has no row in `product_catalogue`.
+        CorruptDataError: The vectors have more than one length.
     """
     columns = [*KEY, *VECTOR_COLUMNS, *FLAG_COLUMNS, "encoder_version", CREATED_TIMESTAMP]
     rows = delta.read(settings.table(schema.EMBEDDING_TABLE), columns)
-    rows = select_newest_rows(rows.filter(pc.field("encoder_version") == encoder_version))
-    catalogue = select_newest_rows(
-        delta.read(settings.table(schema.CATALOGUE_TABLE), [*KEY, "title", CREATED_TIMESTAMP])
-    )
+    rows = _select_newest_rows(rows.filter(pc.field("encoder_version") == encoder_version))
+    catalogue = delta.read(settings.table(schema.CATALOGUE_TABLE), [*KEY, "title", CREATED_TIMESTAMP])
+    catalogue = _select_newest_rows(catalogue)
     numbered = rows.select(KEY).append_column("row", pa.array(np.arange(len(rows))))
-    # Only keys and titles go through the join: Arrow joins no lists, and need not carry vectors about.
-    titled = numbered.join(catalogue.select([*KEY, "title"]), KEY, join_type="left outer").sort_by("row")
-    known = numbered.join(catalogue.select(KEY), KEY, join_type="left anti")
-    unknown = known.filter(pc.take(rows["has_text"], known["row"]))
-    if len(unknown):
-        raise VitrineError(
-            f"{len(unknown)} rows of `product_embedding` have a text vector and no row in `product_catalogue` "
-            f"({unknown[PRODUCT_ID][0]} at {unknown[EVENT_TIMESTAMP][0]} is one); run `produce catalogue` first"
+    # Only keys and titles are joined: Arrow cannot join lists, and copying vectors would be slow.
+    with_title = numbered.join(catalogue.select([*KEY, "title"]), KEY, join_type="left outer").sort_by("row")
+    without_catalogue = numbered.join(catalogue.select(KEY), KEY, join_type="left anti")
+    faulty = without_catalogue.filter(pc.take(rows["has_text"], without_catalogue["row"]))
+    if len(faulty):
+        raise NotFoundError(
+            f"{len(faulty)} rows of `product_embedding` have a text vector and no row in `product_catalogue` "
+            f"(for example {faulty[PRODUCT_ID][0]} at {faulty[EVENT_TIMESTAMP][0]}); run `produce catalogue` first"
         )
-    return fix_vector_width(rows.select([*KEY, *VECTOR_COLUMNS, *FLAG_COLUMNS])).append_column("title", titled["title"])
+    vectors = fix_vector_width(rows.select([*KEY, *VECTOR_COLUMNS, *FLAG_COLUMNS]))
+    return vectors.append_column("title", with_title["title"])
 
 
 def fix_vector_width(rows: pa.Table) -> pa.Table:
-    """`rows` with their vectors as lists of one fixed size, so that a column of nulls still has its width.
+    """Return `rows` with VECTOR_COLUMNS as fixed-size lists, so that a column of nulls has a width too.
 
     Raises:
-        VitrineError: the vectors have more than one length.
+        CorruptDataError: The vectors have more than one length.
     """
     lengths = {
         length
@@ -89,8 +96,8 @@ def fix_vector_width(rows: pa.Table) -> pa.Table:
         for length in pc.unique(pc.list_value_length(rows[name].drop_null())).to_pylist()
     }
     if len(lengths) > 1:
-        raise VitrineError(
-            f"vectors of one encoder version of lengths {sorted(lengths)}: encode again under one version"
+        raise CorruptDataError(
+            f"vectors of one encoder version have the lengths {sorted(lengths)}; encode again under one version"
         )
     vector = pa.list_(pa.float32(), lengths.pop() if lengths else 0)
     for name in VECTOR_COLUMNS:
@@ -98,24 +105,19 @@ def fix_vector_width(rows: pa.Table) -> pa.Table:
     return rows
 
 
-def select_newest_rows(rows: pa.Table) -> pa.Table:
-    """The row of each KEY that was created last, sorted by KEY."""
-    order = pc.sort_indices(rows, sort_keys=[(name, "ascending") for name in [*KEY, CREATED_TIMESTAMP]])
-    return rows.take(pa.array(order.to_numpy()[_last_of_each_run(rows.select(KEY).take(order))]))
-
-
 def select_first_versions(rows: pa.Table) -> pa.Table:
-    """The first version of each product; `rows` sorted by KEY."""
+    """Return the first version of each product. `rows` must be sorted by KEY."""
     if not len(rows):
         return rows
     product = rows[PRODUCT_ID].combine_chunks().dictionary_encode().indices.to_numpy()
     return rows.take(pa.array(np.flatnonzero(np.diff(product, prepend=-1))))
 
 
-def _last_of_each_run(keys: pa.Table) -> np.ndarray:
-    """The rows whose next row has another key; int [n]."""
-    if not len(keys):
-        return np.empty(0, np.int64)
-    codes = [keys[name].combine_chunks().dictionary_encode().indices.to_numpy() for name in keys.column_names]
-    ends = np.any([np.diff(code) != 0 for code in codes], axis=0)
-    return np.append(np.flatnonzero(ends), len(keys) - 1)
+def _select_newest_rows(rows: pa.Table) -> pa.Table:
+    """Return the row of each KEY that was created last, sorted by KEY."""
+    if not len(rows):
+        return rows
+    rows = rows.take(pc.sort_indices(rows, sort_keys=[(name, "ascending") for name in [*KEY, CREATED_TIMESTAMP]]))
+    codes = [rows[name].combine_chunks().dictionary_encode().indices.to_numpy() for name in KEY]
+    is_last = np.append(np.any([np.diff(code) != 0 for code in codes], axis=0), True)
+    return rows.take(pa.array(np.flatnonzero(is_last)))

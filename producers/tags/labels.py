@@ -1,26 +1,30 @@
-"""Labels that people gave, checked: what cannot be used is refused with its reason."""
+"""Reads and checks the label file. Labels that cannot be used are returned with the reason."""
 
 from collections.abc import Container
 from pathlib import Path
 
 import pyarrow as pa
 
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError
 from feature_repo.offline import input_files, validation
 from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, LABELS, PRODUCT_ID, TAGS
 
 TAG_VALUES = {"child_age": CHILD_AGES, "child_gender": CHILD_GENDERS}
-"""The values that a tag may have; a category may be any text."""
+"""The allowed values of each tag. A category may be any text."""
 
 CHECKED_SCHEMA = pa.schema([*LABELS, ("group", pa.string())])
 
 
 def read_labels(file: Path) -> pa.Table:
-    """The label file as it is: schema.LABELS, and `group` if it has one.
+    """Return the rows of a label file in the columns of schema.LABELS, and `group` if the file has it.
+
+    Args:
+        file: Parquet or CSV.
 
     Raises:
-        VitrineError: it is no table in Parquet or CSV, is empty, or lacks one of the columns or has another type in it.
+        VitrineError: The file cannot be read, is empty, or lacks a column.
+        InvalidInputError: A column is not text.
     """
     table = input_files.read_table(file, CHECKED_SCHEMA.names)
     validation.require_columns(table, LABELS.names, file)
@@ -28,19 +32,20 @@ def read_labels(file: Path) -> pa.Table:
     try:
         return table.select(names).cast(pa.schema([CHECKED_SCHEMA.field(name) for name in names]))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
-        raise VitrineError(f"{file}: the columns {', '.join(names)} must be text ({error})") from error
+        raise InvalidInputError(f"{file}: the columns {', '.join(names)} must be text ({error})") from error
 
 
-def check_labels(labels: pa.Table, known: Container[str]) -> tuple[pa.Table, list[RejectedRow]]:
-    """The usable labels, at most one for a product and tag, and the refused rows.
+def check_labels(labels: pa.Table, product_ids: Container[str]) -> tuple[pa.Table, list[RejectedRow]]:
+    """Split labels into valid and refused ones.
 
     Args:
-        labels: as `read` gives them. A product without a group is a group of its own.
-        known: the products that have vectors.
+        labels: As returned by `read_labels`. A product without a group is its own group.
+        product_ids: The products that have vectors.
 
     Returns:
-        CHECKED, sorted by product and tag, no nulls; and what was refused, in the order of the file. Where a product
-        has two values of one tag, or two groups, the first stands and the others are refused.
+        The valid labels with CHECKED_SCHEMA, at most one for each product and tag, sorted by product and tag, without
+        nulls; and the refused labels in the order of the file. If a product has two values of a tag, or two groups, the
+        first is kept.
     """
     refused: list[RejectedRow] = []
     values: dict[tuple[str, str], str] = {}
@@ -48,12 +53,12 @@ def check_labels(labels: pa.Table, known: Container[str]) -> tuple[pa.Table, lis
     for number, row in enumerate(labels.to_pylist(), start=1):
         product, tag, value = row[PRODUCT_ID], row["tag"], row["value"]
         group = f"product {product}" if row.get("group") is None else f"group {row['group']}"
-        fault = _fault(row, known)
+        fault = _find_fault(row, product_ids)
         if fault is None and groups.get(product, group) != group:
-            fault = "group", "another group than in an earlier label"
+            fault = "group", "differs from the group of an earlier label of the product"
         elif fault is None and (product, tag) in values:
-            same = values[product, tag] == value
-            fault = "value", "repeats an earlier label" if same else "contradicts an earlier label"
+            is_same = values[product, tag] == value
+            fault = "value", "repeats an earlier label" if is_same else "contradicts an earlier label"
         if fault is None:
             values[product, tag] = value
             groups[product] = group
@@ -67,11 +72,11 @@ def check_labels(labels: pa.Table, known: Container[str]) -> tuple[pa.Table, lis
     return pa.Table.from_pylist(rows, schema=CHECKED_SCHEMA), refused
 
 
-def _fault(row: dict[str, str | None], known: Container[str]) -> tuple[str, str] | None:
-    """Column and reason of what is wrong with a row by itself."""
+def _find_fault(row: dict[str, str | None], product_ids: Container[str]) -> tuple[str, str] | None:
+    """Return the column and the reason if a row is invalid by itself, else None."""
     product, tag, value = row[PRODUCT_ID], row["tag"], row["value"]
-    if product not in known:
-        return PRODUCT_ID, "unknown product, or one without vectors"
+    if product not in product_ids:
+        return PRODUCT_ID, "unknown product, or product without vectors"
     if tag not in TAGS:
         return "tag", f"unknown tag: it must be one of {', '.join(TAGS)}"
     if value is None or not value.strip():

@@ -1,7 +1,7 @@
-"""Which labelled products train a tagger, which calibrate it, and which test it.
+"""Assigns labelled products to training, calibration and test.
 
-The side of a product follows from a hash of its group alone: products of one design stand on one side, and a design
-keeps its side whatever labels come later.
+The assignment depends only on a hash of the group. Products of one design are therefore on the same side, and a design
+stays on its side when labels are added.
 """
 
 from collections.abc import Iterable
@@ -16,20 +16,22 @@ FOLDS = 5
 
 
 def assign_splits(groups: Iterable[str]) -> np.ndarray:
-    """The side of each product: TRAIN, CALIBRATION or TEST; str [n], in the order of `groups`.
+    """Return TRAIN, CALIBRATION or TEST for each group, str [n], in the order of `groups`.
 
-    About 60%, 20% and 20% of the groups; few groups may leave a side empty.
+    About 60%, 20% and 20% of the groups are on each side. With few groups a side can be empty.
     """
-    place = np.array([_place(group, "split") for group in groups])
-    return np.where(place < TRAIN_SHARE, TRAIN, np.where(place < TRAIN_SHARE + CALIBRATION_SHARE, CALIBRATION, TEST))
+    position = np.array([_hash_to_unit(group, "split") for group in groups])
+    return np.where(
+        position < TRAIN_SHARE, TRAIN, np.where(position < TRAIN_SHARE + CALIBRATION_SHARE, CALIBRATION, TEST)
+    )
 
 
 def assign_folds(groups: Iterable[str]) -> np.ndarray:
-    """The fold of each product, in [0, FOLDS): int64 [n]; independent of `splits`."""
-    return np.array([int(_place(group, "fold") * FOLDS) for group in groups], dtype=np.int64)
+    """Return the cross-validation fold of each group, int64 [n] in [0, FOLDS); independent of `assign_splits`."""
+    return np.array([int(_hash_to_unit(group, "fold") * FOLDS) for group in groups], dtype=np.int64)
 
 
-def _place(group: str, salt: str) -> float:
-    """A point in [0, 1) that depends on the group and the salt alone."""
+def _hash_to_unit(group: str, salt: str) -> float:
+    """Return a number in [0, 1) that depends only on the group and the salt."""
     digest = blake2b(group.encode(), digest_size=6, salt=salt.encode()).digest()
     return int.from_bytes(digest) / 2**48

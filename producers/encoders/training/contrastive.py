@@ -86,8 +86,8 @@ class MomentumTowers(nn.Module):
         """Move the weights one step towards those of `towers`, and copy the normalization statistics."""
         for own, weight in zip(self.towers.parameters(), towers.parameters(), strict=True):
             own.lerp_(weight, 1 - MOMENTUM)
-        for own, statistic in zip(self.towers.buffers(), towers.buffers(), strict=True):
-            own.copy_(statistic)
+        for own_statistic, statistic in zip(self.towers.buffers(), towers.buffers(), strict=True):
+            own_statistic.copy_(statistic)
 
     @torch.no_grad()
     def encode(self, batch: PairBatch) -> MomentumOutputs:

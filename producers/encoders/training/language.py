@@ -1,6 +1,6 @@
 """Language head: generates a title from an image, token by token (BLIP, Li et al. 2022, section 3.2).
 
-`produce captions` uses the head that lies beside a checkpoint:
+`produce captions` reads the head beside a checkpoint:
 
     OUT/language/config.json         settings of the decoder, the tokens that begin and end a line
     OUT/language/model.safetensors   weights

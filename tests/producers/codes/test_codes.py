@@ -1,4 +1,4 @@
-"""Semantic IDs: alike products share their first codes, codebooks stay, and a bad one is not written."""
+"""Semantic IDs: similar products share their first code, codebooks are kept, and a bad codebook is not written."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -24,10 +24,10 @@ OPEN = QualityGates(1.0, 0.0, 1.0)
 
 
 def clustered(seed: int, products: int) -> np.ndarray:
-    """Unit vectors around eight centres, which a first level of eight codes must find."""
-    chance = np.random.default_rng(seed)
+    """Return unit vectors around eight centres, which a first level of eight codes must find."""
+    rng = np.random.default_rng(seed)
     centres = np.random.default_rng(99).normal(size=(8, world.WIDTH))
-    vectors = centres[np.arange(products) % 8] + 0.15 * chance.normal(size=(products, world.WIDTH))
+    vectors = centres[np.arange(products) % 8] + 0.15 * rng.normal(size=(products, world.WIDTH))
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
@@ -37,9 +37,9 @@ def write(store: Settings, vectors: np.ndarray, since: datetime = SINCE, first: 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Settings:
-    made = world.deployment(tmp_path)
-    write(made, clustered(0, 400))
-    return made
+    store = world.deployment(tmp_path)
+    write(store, clustered(0, 400))
+    return store
 
 
 def code(
@@ -54,7 +54,7 @@ def rows_of(store: Settings) -> list[dict]:
     return delta.read(store.table("product_codes")).sort_by([("product_id", "ascending")]).to_pylist()
 
 
-def test_alike_products_share_their_first_code_and_no_others_do(store: Settings) -> None:
+def test_only_similar_products_share_their_first_code(store: Settings) -> None:
     code(store)
     first = {int(row["product_id"][1:]) % 8: set() for row in rows_of(store)}
     for row in rows_of(store):
@@ -63,9 +63,9 @@ def test_alike_products_share_their_first_code_and_no_others_do(store: Settings)
     assert len(set.union(*first.values())) == 8
 
 
-def test_a_code_is_the_nearest_centroid_of_what_the_earlier_ones_leave(store: Settings) -> None:
-    done = code(store)
-    book = codebook.load_codebook(store.offline / "codebooks" / f"{done.codebook_version}.npz")
+def test_a_code_is_the_nearest_centroid_of_the_residual(store: Settings) -> None:
+    summary = code(store)
+    book = codebook.load_codebook(store.offline / "codebooks" / f"{summary.codebook_version}.npz")
     vectors = clustered(0, 400)
     for row in rows_of(store):
         left = vectors[int(row["product_id"][1:])].astype(np.float64)
@@ -76,13 +76,13 @@ def test_a_code_is_the_nearest_centroid_of_what_the_earlier_ones_leave(store: Se
         assert row["semantic_id"] == "-".join(map(str, row["codes"]))
 
 
-def test_new_products_are_coded_by_the_codebook_that_is_there(store: Settings) -> None:
+def test_new_products_are_coded_by_the_existing_codebook(store: Settings) -> None:
     first = code(store)
     assert (first.trained, first.added, first.known) == (True, 400, 0)
     before = rows_of(store)
     again = code(store)
     assert (again.trained, again.added, again.known) == (False, 0, 400)
-    write(store, clustered(1, 100), SINCE + timedelta(days=1), first=350)  # fifty of them are changed ones
+    write(store, clustered(1, 100), SINCE + timedelta(days=1), first=350)  # fifty of them are new versions
     more = code(store, seed=5)
     assert (more.codebook_version, more.added, more.known) == (first.codebook_version, 100, 400)
     kept = {(row["product_id"], row["event_timestamp"]): row for row in rows_of(store)}
@@ -90,7 +90,7 @@ def test_new_products_are_coded_by_the_codebook_that_is_there(store: Settings) -
     assert all(kept[row["product_id"], row["event_timestamp"]] == row for row in before)
 
 
-def test_retraining_codes_every_product_anew_under_a_new_version(store: Settings) -> None:
+def test_retraining_codes_every_product_again_under_a_new_version(store: Settings) -> None:
     first = code(store)
     other = code(store, retrain=True, size=16)
     assert other.codebook_version != first.codebook_version
@@ -104,41 +104,43 @@ def test_the_same_vectors_and_seed_train_the_same_codebook(store: Settings) -> N
     assert code(store, retrain=True).codebook_version == version
 
 
-def test_quality_is_what_the_slow_count_says(store: Settings) -> None:
+def test_quality_equals_a_direct_computation(store: Settings) -> None:
     vectors = clustered(0, 400)
-    write(store, vectors[:10], first=400)  # the same picture and words under another id: no collision
-    done = code(store)
+    write(store, vectors[:10], first=400)  # equal vectors under another id are not a collision
+    summary = code(store)
     rows = {int(row["product_id"][1:]): row for row in rows_of(store)}
     ids = [rows[i]["semantic_id"] for i in range(400)]
-    assert done.quality.products == 400
-    assert done.quality.collision_rate == pytest.approx(sum(ids.count(one) > 1 for one in ids) / 400)
+    assert summary.quality.products == 400
+    assert summary.quality.collision_rate == pytest.approx(sum(ids.count(one) > 1 for one in ids) / 400)
     for level in range(3):
         share = np.bincount([rows[i]["codes"][level] for i in range(400)], minlength=8) / 400
         entropy = -sum(p * np.log(p) for p in share if p) / np.log(8)
-        assert done.quality.usage_entropy[level] == pytest.approx(entropy)
-    book = codebook.load_codebook(store.offline / "codebooks" / f"{done.codebook_version}.npz")
+        assert summary.quality.usage_entropy[level] == pytest.approx(entropy)
+    book = codebook.load_codebook(store.offline / "codebooks" / f"{summary.codebook_version}.npz")
     every = np.concatenate([vectors, vectors[:10]])
-    made = np.array([sum(level[c] for level, c in zip(book.levels, rows[i]["codes"], strict=True)) for i in range(410)])
-    unexplained = ((every - made) ** 2).sum() / ((every - every.mean(axis=0)) ** 2).sum()
-    assert done.quality.reconstruction_error == pytest.approx(unexplained, rel=1e-3)
+    approximation = np.array(
+        [sum(level[c] for level, c in zip(book.levels, rows[i]["codes"], strict=True)) for i in range(410)]
+    )
+    unexplained = ((every - approximation) ** 2).sum() / ((every - every.mean(axis=0)) ** 2).sum()
+    assert summary.quality.reconstruction_error == pytest.approx(unexplained, rel=1e-3)
 
 
 @pytest.mark.parametrize(
-    ("gates", "fault"),
+    ("gates", "message"),
     [
         (QualityGates(0.0, 0.0, 1.0), r"collision rate 0\.\d+ > 0\.0"),
         (QualityGates(1.0, 1.0, 1.0), r"usage entropy of level 0"),
         (QualityGates(1.0, 0.0, 0.01), r"reconstruction error 0\.\d+ > 0\.01"),
     ],
 )
-def test_a_codebook_that_breaks_a_gate_leaves_nothing_behind(store: Settings, gates: QualityGates, fault: str) -> None:
-    with pytest.raises(VitrineError, match=fault):
+def test_a_codebook_that_fails_a_gate_writes_nothing(store: Settings, gates: QualityGates, message: str) -> None:
+    with pytest.raises(VitrineError, match=message):
         code(store, gates=gates, size=4)
     assert not delta.exists(store.table("product_codes"))
     assert codebook.load_newest(store, world.ENCODER) is None
 
 
-def test_drift_away_from_the_codebook_breaks_its_gate(store: Settings) -> None:
+def test_vectors_that_the_codebook_does_not_fit_fail_its_gates(store: Settings) -> None:
     strict = QualityGates(1.0, 0.5, 0.5)
     code(store, gates=strict)
     strange = np.tile(-clustered(0, 1), (900, 1)) + 0.2 * np.random.default_rng(3).normal(size=(900, world.WIDTH))
@@ -148,9 +150,9 @@ def test_drift_away_from_the_codebook_breaks_its_gate(store: Settings) -> None:
     assert len(rows_of(store)) == 400
 
 
-def test_a_damaged_codebook_is_named(store: Settings) -> None:
-    done = code(store)
-    file = store.offline / "codebooks" / f"{done.codebook_version}.npz"
+def test_a_damaged_codebook_is_reported_with_its_file(store: Settings) -> None:
+    summary = code(store)
+    file = store.offline / "codebooks" / f"{summary.codebook_version}.npz"
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(VitrineError, match=file.name):
@@ -161,12 +163,12 @@ def test_a_damaged_codebook_is_named(store: Settings) -> None:
         code(store)
 
 
-def test_fewer_products_than_codes_is_said(store: Settings) -> None:
-    with pytest.raises(VitrineError, match="say a smaller --size"):
+def test_fewer_vectors_than_codes_is_reported(store: Settings) -> None:
+    with pytest.raises(VitrineError, match="use a smaller --size"):
         code(store, size=512)
 
 
-def test_the_command_ends_with_one_when_a_gate_is_broken(store: Settings) -> None:
+def test_the_command_fails_if_a_gate_fails(store: Settings) -> None:
     ran = CliRunner().invoke(cli.app, ["codes", "--size", "8", "--max-error", "0.0", "--store", str(store.file)])
     assert isinstance(ran.exception, VitrineError)
     ran = CliRunner().invoke(cli.app, ["codes", "--size", "8", "--max-collisions", "0.9", "--store", str(store.file)])
@@ -176,11 +178,11 @@ def test_the_command_ends_with_one_when_a_gate_is_broken(store: Settings) -> Non
 
 
 @pytest.mark.parametrize(("products", "size"), [(1, 1), (10, 10), (150, 16), (8_000, 64), (25_600, 256), (10**8, 256)])
-def test_the_size_of_a_codebook_goes_with_the_catalogue(products: int, size: int) -> None:
+def test_the_size_of_a_codebook_depends_on_the_catalogue(products: int, size: int) -> None:
     assert codebook.choose_size(products) == size
 
 
-def test_centroids_go_to_the_gpus_that_faiss_sees_and_once_a_level(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_index_of_each_level_is_moved_to_the_gpus_once(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = clustered(0, 400)
     book = codebook.train_codebook(vectors, "encoder@1", levels=3, size=8, seed=0, now=NOW)
     expected, _ = book.encode(vectors)

@@ -1,4 +1,4 @@
-"""The default encoder, on a shop small enough to be learnt in seconds."""
+"""Training of the default encoder, on a shop that is small enough to be learned in seconds."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,34 +24,34 @@ COLOURS = {"红色": (220, 30, 30), "绿色": (30, 180, 60), "蓝色": (40, 60, 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], list[Path | bytes]]:
-    """Pictures of one colour, and titles that say it among other words."""
+    """Images of one colour each, and titles that name the colour among other words."""
     folder, chance = tmp_path_factory.mktemp("shop"), np.random.default_rng(0)
-    titles, pictures = [], []
+    titles, images = [], []
     for number in range(200):
         name = list(COLOURS)[number % len(COLOURS)]
         noise = chance.integers(-20, 20, (32, 32, 3))
         pixels = np.clip(np.array(COLOURS[name]) + noise, 0, 255).astype(np.uint8)
-        pictures.append(folder / f"{number}.png")
-        Image.fromarray(pixels).save(pictures[-1])
+        images.append(folder / f"{number}.png")
+        Image.fromarray(pixels).save(images[-1])
         titles.append(f"宝宝{name}连衣裙 款{number}")
-    return titles, pictures
+    return titles, images
 
 
 def trained(shop: tuple[list[str], list[Path | bytes]], folder: Path, pairs: int) -> TrainingSummary:
-    made = train(*shop, folder, pairs_seen=pairs, seed=5, progress=lambda *_: None)
-    assert made is not None
-    return made
+    summary = train(*shop, folder, pairs_seen=pairs, seed=5, progress=lambda *_: None)
+    assert summary is not None
+    return summary
 
 
-def test_a_picture_finds_the_words_that_say_its_colour(shop, tmp_path: Path) -> None:
+def test_an_image_is_closest_to_the_title_that_names_its_colour(shop, tmp_path: Path) -> None:
     trained(shop, tmp_path, pairs=6000)
     encoder = load(str(tmp_path))
     flat = [Image.new("RGB", (50, 40), rgb) for rgb in COLOURS.values()]
-    said = encoder.encode_texts([f"宝宝{name}连衣裙" for name in COLOURS])
-    assert (encoder.encode_images(flat) @ said.T).argmax(axis=1).tolist() == [0, 1, 2, 3]
+    texts = encoder.encode_texts([f"宝宝{name}连衣裙" for name in COLOURS])
+    assert (encoder.encode_images(flat) @ texts.T).argmax(axis=1).tolist() == [0, 1, 2, 3]
 
 
-def test_the_same_seed_trains_the_same_encoder_and_its_version_says_so(shop, tmp_path: Path) -> None:
+def test_the_same_seed_trains_the_same_encoder_with_the_same_version(shop, tmp_path: Path) -> None:
     for name in ("once", "again"):
         trained(shop, tmp_path / name / "small", pairs=300)
     first, second = (load(str(tmp_path / name / "small")) for name in ("once", "again"))
@@ -59,40 +59,40 @@ def test_the_same_seed_trains_the_same_encoder_and_its_version_says_so(shop, tmp
     np.testing.assert_array_equal(first.encode_texts(["红色"]), second.encode_texts(["红色"]))
 
 
-def test_a_checkpoint_that_finds_no_room_is_one_line(shop, tmp_path: Path) -> None:
-    titles, pictures = shop
+def test_a_full_disk_is_reported_in_one_line(shop, tmp_path: Path) -> None:
+    titles, images = shop
     with (
-        no_file_longer_than(1_900_000),  # room for a few decoded pictures, and none for the weights
-        pytest.raises(VitrineError, match=r"encoder: the checkpoint cannot be written .*File too large") as said,
+        no_file_longer_than(1_900_000),  # enough for a few decoded images, too little for the weights
+        pytest.raises(VitrineError, match=r"encoder: the checkpoint cannot be written .*File too large") as texts,
     ):
-        trained((titles[:5], pictures[:5]), tmp_path / "encoder", pairs=5)
-    assert "\n" not in str(said.value)
+        trained((titles[:5], images[:5]), tmp_path / "encoder", pairs=5)
+    assert "\n" not in str(texts.value)
 
 
-def test_unusable_pictures_are_left_out_and_counted(shop, tmp_path: Path) -> None:
-    titles, pictures = shop
-    made = trained(([*titles, "没有"], [*pictures, tmp_path / "gone.jpg"]), tmp_path / "encoder", pairs=128)
-    assert (made.pairs, made.left_out) == (200, 1)
+def test_unusable_images_are_left_out_and_counted(shop, tmp_path: Path) -> None:
+    titles, images = shop
+    summary = trained(([*titles, "没有"], [*images, tmp_path / "gone.jpg"]), tmp_path / "encoder", pairs=128)
+    assert (summary.pairs, summary.left_out) == (200, 1)
 
 
-def test_nothing_to_learn_from_is_one_clear_line(tmp_path: Path) -> None:
+def test_too_few_usable_pairs_are_reported(tmp_path: Path) -> None:
     with pytest.raises(VitrineError, match="at least 2"):
         trained((["红色"], [tmp_path / "gone.jpg"]), tmp_path / "encoder", pairs=128)
 
 
-def test_a_file_where_the_folder_should_be_is_one_clear_line_before_any_training(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_output_folder_is_reported_before_training(tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
     with pytest.raises(VitrineError, match="taken is a file: name a folder"):
         train_encoder(tmp_path, tmp_path / "taken", pairs_seen=128, seed=0, progress=lambda *_: None)
 
 
-def test_of_several_processes_the_first_alone_says_what_it_aligns_with(
+def test_only_the_first_of_several_processes_prints_the_number_of_clicks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clicks = pa.table({"user_id": ["u"]}), datetime(2026, 1, 1, tzinfo=UTC)
     monkeypatch.setattr("producers.learning.encoder.read_clicks_before", lambda *_, **__: clicks)
     monkeypatch.setattr("producers.learning.encoder.train_encoder", lambda *_, **__: None)
-    asked = [
+    arguments = [
         "encoder",
         "--data",
         str(tmp_path),
@@ -103,13 +103,13 @@ def test_of_several_processes_the_first_alone_says_what_it_aligns_with(
         "--test-days",
         "1",
     ]
-    for number, said in (("0", True), ("1", False)):
-        monkeypatch.setenv("RANK", number)
-        result = CliRunner().invoke(app, asked)
-        assert (result.exit_code, "1 clicks before" in result.output) == (0, said)
+    for rank, is_printed in (("0", True), ("1", False)):
+        monkeypatch.setenv("RANK", rank)
+        result = CliRunner().invoke(app, arguments)
+        assert (result.exit_code, "1 clicks before" in result.output) == (0, is_printed)
 
 
-def test_products_of_one_title_are_all_right_answers() -> None:
+def test_products_with_the_same_title_are_all_correct_answers() -> None:
     image = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
     apart = contrastive_loss(image, image, torch.tensor([0, 1, 2]), torch.tensor(50.0))
     together = contrastive_loss(image, image, torch.tensor([0, 0, 2]), torch.tensor(50.0))
@@ -126,7 +126,7 @@ def test_a_crop_keeps_colours_and_size() -> None:
     np.testing.assert_allclose(cropped[:, 1], 0, atol=1e-3)
 
 
-def test_a_crop_shows_no_less_than_its_share_and_colours_stay_within_their_reach() -> None:
+def test_a_smaller_crop_share_changes_more_and_colour_changes_stay_within_bounds() -> None:
     edge = np.zeros((40, 64, 64, 3), np.uint8)
     edge[:, :, 32:] = 200
     values = torch.from_numpy(edge)
@@ -141,8 +141,8 @@ def test_a_crop_shows_no_less_than_its_share_and_colours_stay_within_their_reach
     ]
     assert moved[0] < moved[1]
     whole = values.permute(0, 3, 1, 2).float()
-    said = jitter_colours(whole, 0.2, np.random.default_rng(0))[:, :, :, 40]
-    assert said.min() >= 160
-    assert said.max() <= 240
-    assert said.std(dim=0).min() > 5  # each picture, and each of its channels, by itself
+    texts = jitter_colours(whole, 0.2, np.random.default_rng(0))[:, :, :, 40]
+    assert texts.min() >= 160
+    assert texts.max() <= 240
+    assert texts.std(dim=0).min() > 5  # each image and each channel is changed independently
     torch.testing.assert_close(jitter_colours(whole, 0.0, np.random.default_rng(0)), whole)

@@ -1,4 +1,4 @@
-"""How an encoder learns: the same whatever interrupts it or spreads it, by each objective, from each family."""
+"""Training: exact resumption, several processes, each objective, and fine-tuning of each model family."""
 
 import os
 import signal
@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Sums over threads are rounded as the machine's load has it: bits are promised of one thread alone."""
+    """Use one thread: with several, the rounding of sums depends on the load of the machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -49,25 +49,25 @@ COLOURS = {"红色": (220, 30, 30), "绿色": (30, 180, 60), "蓝色": (40, 60, 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], list[Path | bytes]]:
-    """64 pictures of one colour each, and titles that name it."""
+    """64 images of one colour each, and titles that name the colour."""
     folder, chance = tmp_path_factory.mktemp("shop"), np.random.default_rng(0)
-    titles, pictures = [], []
+    titles, images = [], []
     for number in range(64):
         name = list(COLOURS)[number % len(COLOURS)]
         pixels = np.clip(np.array(COLOURS[name]) + chance.integers(-20, 20, (32, 32, 3)), 0, 255).astype(np.uint8)
-        pictures.append(folder / f"{number}.png")
-        Image.fromarray(pixels).save(pictures[-1])
+        images.append(folder / f"{number}.png")
+        Image.fromarray(pixels).save(images[-1])
         titles.append(f"{name}连衣裙女婴儿"[: 4 + number % 6])
-    return titles, pictures
+    return titles, images
 
 
 def trained(
     shop: tuple[list[str], list[Path | bytes]], folder: Path, recipe: Recipe, **options: object
 ) -> TrainingSummary:
     arguments: dict = {"pairs_seen": 96, "seed": 3, "progress": lambda *_: None} | options
-    made = train(*shop, folder, recipe=recipe, **arguments)
-    assert made is not None
-    return made
+    summary = train(*shop, folder, recipe=recipe, **arguments)
+    assert summary is not None
+    return summary
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -83,34 +83,34 @@ def assert_equal(first: Path, second: Path, tolerance: float) -> None:
     assert one.keys() == other.keys()
     for name, value in one.items():
         if name.endswith("num_batches_tracked"):
-            continue  # counts forwards, and nothing is computed from it
+            continue  # counts forward passes; nothing depends on it
         torch.testing.assert_close(value, other[name], rtol=0, atol=tolerance, msg=name)
 
 
-class Killed(Exception):
-    """In the midst of a step."""
+class KilledError(Exception):
+    """Stands for a process that is killed in the middle of a step."""
 
 
-def test_a_run_that_is_interrupted_and_resumed_ends_bit_for_bit_as_an_undisturbed_one(shop, tmp_path: Path) -> None:
+def test_a_resumed_run_gives_the_same_weights_bit_for_bit_as_an_uninterrupted_one(shop, tmp_path: Path) -> None:
     recipe = Recipe(objectives=OBJECTIVES, batch=16, save_every=2, keep="similarity")
 
     def kill_at_5(what: str, done: int, total: int) -> None:
         if what == "train encoder" and done == 5:
-            raise Killed
+            raise KilledError
 
-    trained(shop, tmp_path / "undisturbed", recipe)
-    with pytest.raises(Killed):
+    trained(shop, tmp_path / "uninterrupted", recipe)
+    with pytest.raises(KilledError):
         trained(shop, tmp_path / "resumed", recipe, progress=kill_at_5)
-    made = trained(shop, tmp_path / "resumed", recipe)
-    assert (made.resumed_at, made.steps) == (4, 6)
-    assert_equal(tmp_path / "undisturbed", tmp_path / "resumed", 0)
+    summary = trained(shop, tmp_path / "resumed", recipe)
+    assert (summary.resumed_at, summary.steps) == (4, 6)
+    assert_equal(tmp_path / "uninterrupted", tmp_path / "resumed", 0)
     assert not (tmp_path / "resumed" / training_state.STATE_FILE).exists()
 
 
 @pytest.mark.slow
-def test_a_process_killed_outright_goes_on_where_it_had_saved(shop, tmp_path: Path) -> None:
+def test_a_killed_process_resumes_from_its_last_saved_state(shop, tmp_path: Path) -> None:
     recipe = Recipe(batch=16, save_every=1)
-    trained(shop, tmp_path / "undisturbed", recipe, pairs_seen=800)
+    trained(shop, tmp_path / "uninterrupted", recipe, pairs_seen=800)
     program = (
         "import sys; from pathlib import Path; from producers.encoders.train import train; "
         "from producers.encoders.training.recipe import Recipe\n"
@@ -129,19 +129,19 @@ def test_a_process_killed_outright_goes_on_where_it_had_saved(shop, tmp_path: Pa
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    made = trained(shop, tmp_path / "killed", recipe, pairs_seen=800)
-    assert made.resumed_at > 0
-    assert_equal(tmp_path / "undisturbed", tmp_path / "killed", 0)
+    summary = trained(shop, tmp_path / "killed", recipe, pairs_seen=800)
+    assert summary.resumed_at > 0
+    assert_equal(tmp_path / "uninterrupted", tmp_path / "killed", 0)
 
 
-def test_the_state_of_another_training_is_refused_in_one_line(shop, tmp_path: Path) -> None:
+def test_the_state_of_another_training_is_refused(shop, tmp_path: Path) -> None:
     training_state.write_state(tmp_path, "another", {})
     with pytest.raises(VitrineError, match="other data or settings"):
         trained(shop, tmp_path, Recipe(batch=16))
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_learns_in_two_micro_batches(shop, tmp_path: Path) -> None:
+def test_two_processes_train_the_same_weights_as_one_process_with_two_micro_batches(shop, tmp_path: Path) -> None:
     program = (
         "from pathlib import Path; from producers.encoders.train import train; "
         "from producers.encoders.training.recipe import Recipe\n"
@@ -167,21 +167,21 @@ def test_two_processes_learn_what_one_learns_in_two_micro_batches(shop, tmp_path
     )
     objectives = ("contrastive", "words", "momentum", "language")
     trained(shop, tmp_path / "one", Recipe(objectives=objectives, batch=16, accumulate=2))
-    # Sums of gradients in another order; Adam divides by their size, so that roundings of the smallest show.
+    # The gradients are summed in another order, and Adam magnifies the rounding errors of small ones.
     assert_equal(tmp_path / "one", tmp_path / "two", 1e-3)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES[1:])
-def test_every_objective_can_be_had_alone_and_is_told_apart(objective: str, shop, tmp_path: Path) -> None:
-    made = trained(shop, tmp_path, Recipe(objectives=("contrastive", objective), batch=16), pairs_seen=32)
-    assert np.isfinite(made.loss)
-    assert made.losses.keys() == {"contrastive", objective} - {"momentum"}
+def test_every_objective_can_be_trained_and_reports_its_own_loss(objective: str, shop, tmp_path: Path) -> None:
+    summary = trained(shop, tmp_path, Recipe(objectives=("contrastive", objective), batch=16), pairs_seen=32)
+    assert np.isfinite(summary.loss)
+    assert summary.losses.keys() == {"contrastive", objective} - {"momentum"}
     assert (tmp_path / "language").exists() == (objective == "language")
     assert load(str(tmp_path)).encode_texts(["红色"]).shape == (1, 128)
 
 
 @pytest.mark.parametrize("family", ["clip", "chinese_clip", "siglip", "blip", "blip_retrieval"])
-def test_any_family_is_fine_tuned_by_the_same_call_and_opens_again(family: str, shop, tmp_path: Path) -> None:
+def test_a_checkpoint_of_any_family_can_be_fine_tuned_and_loaded_again(family: str, shop, tmp_path: Path) -> None:
     make = checkpoints.blip_retrieval if family == "blip_retrieval" else checkpoints.IMAGE_TEXT[family]
     make(tmp_path / "from")
     recipe = Recipe(objectives=OBJECTIVES, batch=16, learning_rate=1e-3)
@@ -191,15 +191,15 @@ def test_any_family_is_fine_tuned_by_the_same_call_and_opens_again(family: str, 
     assert np.abs(after.encode_texts(["红色"]) - before.encode_texts(["红色"])).max() > 1e-4
 
 
-def test_a_checkpoint_whose_processor_cannot_be_repeated_is_not_trained(shop, tmp_path: Path) -> None:
+def test_a_checkpoint_with_an_unsupported_image_processor_is_refused(shop, tmp_path: Path) -> None:
     checkpoints.dual_encoder(tmp_path / "from")
     with pytest.raises(VitrineError, match="more than resize and crop"):
         trained(shop, tmp_path / "to", Recipe(), checkpoint=str(tmp_path / "from"))
 
 
-def test_pairs_in_an_lmdb_teach_what_those_in_files_do(shop, tmp_path: Path) -> None:
-    titles, pictures = shop
-    columns = {"product_id": [f"p{n}" for n in range(64)], "title": titles, "image": [str(path) for path in pictures]}
+def test_images_in_lmdb_train_the_same_weights_as_images_in_files(shop, tmp_path: Path) -> None:
+    titles, images = shop
+    columns = {"product_id": [f"p{n}" for n in range(64)], "title": titles, "image": [str(path) for path in images]}
     nothing = {name: pa.nulls(64, kind) for name, kind in (("category", pa.string()), ("brand", pa.string()))}
     when = pa.repeat(pa.scalar(NOW, schema.TIMESTAMP), 64)
     (tmp_path / "files").mkdir()
@@ -208,7 +208,7 @@ def test_pairs_in_an_lmdb_teach_what_those_in_files_do(shop, tmp_path: Path) -> 
     packed = pack_images(tmp_path / "files" / "products.parquet", tmp_path / "packed", NOW)
     assert packed.images == 64
     for data in ("files", "packed"):
-        made = train_encoder(
+        summary = train_encoder(
             tmp_path / data,
             tmp_path / f"of {data}",
             pairs_seen=96,
@@ -216,13 +216,13 @@ def test_pairs_in_an_lmdb_teach_what_those_in_files_do(shop, tmp_path: Path) -> 
             progress=lambda *_: None,
             recipe=Recipe(batch=16),
         )
-        assert made is not None
-        assert (made.pairs, made.left_out) == (64, 0)
+        assert summary is not None
+        assert (summary.pairs, summary.left_out) == (64, 0)
     assert_equal(tmp_path / "of files", tmp_path / "of packed", tolerance=0)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "complaint"),
+    ("wrong", "message"),
     [
         ({"objectives": ("contrastive", "magic")}, "'magic'"),
         ({"objectives": ("words",)}, "must include contrastive"),
@@ -233,18 +233,18 @@ def test_pairs_in_an_lmdb_teach_what_those_in_files_do(shop, tmp_path: Path) -> 
         ({"jitter": 1.5}, "--jitter 1.5"),
     ],
 )
-def test_a_recipe_that_cannot_be_cooked_is_refused_when_it_is_made(wrong: dict, complaint: str) -> None:
-    with pytest.raises(UsageError, match=complaint):
+def test_an_invalid_recipe_is_refused_when_it_is_created(wrong: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         Recipe(**wrong)
 
 
-def test_a_batch_that_does_not_fall_into_equal_parts_is_refused() -> None:
+def test_a_batch_that_does_not_divide_into_equal_parts_is_refused() -> None:
     assert Recipe(batch=64, accumulate=4).micro_batch_size(2) == 8
     with pytest.raises(UsageError, match="equal parts"):
         Recipe(batch=64, accumulate=3).micro_batch_size(1)
 
 
-def test_every_row_comes_once_before_any_comes_again_whichever_step_is_asked_first() -> None:
+def test_an_epoch_has_every_row_once_and_steps_can_be_requested_in_any_order() -> None:
     order, again = BatchOrder(np.arange(12), 4, seed=1), BatchOrder(np.arange(12), 4, seed=1)
     late = again.select_rows(4)
     steps = [order.select_rows(number) for number in range(6)]
@@ -252,9 +252,9 @@ def test_every_row_comes_once_before_any_comes_again_whichever_step_is_asked_fir
     assert sorted(np.concatenate(steps[:3])) == sorted(np.concatenate(steps[3:])) == list(range(12))
 
 
-def test_the_queue_holds_the_newest_first_and_forgets_the_oldest(tmp_path: Path) -> None:
+def test_the_queue_has_the_newest_pairs_first_and_drops_the_oldest(tmp_path: Path) -> None:
     class Nothing(torch.nn.Module):
-        """Towers without a weight."""
+        """Towers without weights."""
 
     copy = MomentumTowers(Nothing(), 2)  # type: ignore[arg-type]
     for number in range(QUEUE_SIZE // 4 + 2):
@@ -264,7 +264,7 @@ def test_the_queue_holds_the_newest_first_and_forgets_the_oldest(tmp_path: Path)
     torch.testing.assert_close(copy.image_queue[:, 0], -copy.text_queue[:, 1])
 
 
-def test_the_filter_of_looks_leaves_out_blank_pictures_and_wordless_titles() -> None:
+def test_the_looks_filter_leaves_out_blank_images_and_short_titles() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3)).astype(np.uint8)
     pixels[1] = 200
     tokens = np.array([[2, 9, 9, 3], [2, 9, 9, 3], [2, 9, 3, 0]])
@@ -272,12 +272,12 @@ def test_the_filter_of_looks_leaves_out_blank_pictures_and_wordless_titles() -> 
     assert filter_by_looks(pairs).tolist() == [True, False, False]
 
 
-def test_the_filter_of_similarity_leaves_out_its_share_at_half_time(shop, tmp_path: Path) -> None:
-    made = trained(shop, tmp_path, Recipe(batch=16, keep="similarity"))
-    assert made.kept == pytest.approx(len(shop[0]) * (1 - DROPPED_SHARE), abs=1.5)
+def test_the_similarity_filter_leaves_out_its_share_of_the_pairs(shop, tmp_path: Path) -> None:
+    summary = trained(shop, tmp_path, Recipe(batch=16, keep="similarity"))
+    assert summary.kept == pytest.approx(len(shop[0]) * (1 - DROPPED_SHARE), abs=1.5)
 
 
-def test_partners_are_neighbours_of_one_user_within_one_session_and_never_a_product_itself() -> None:
+def test_co_clicks_are_consecutive_clicks_of_one_session_on_two_products() -> None:
     users = np.array([0, 0, 0, 1, 1, 0, 0])
     products = np.array([5, 6, 7, 6, 6, 8, -1])
     times = np.array([0, 1, 2 + SESSION_GAP_US, 0, 1, 3 + SESSION_GAP_US, 4 + SESSION_GAP_US])
@@ -286,9 +286,9 @@ def test_partners_are_neighbours_of_one_user_within_one_session_and_never_a_prod
 
 
 @pytest.mark.slow
-def test_products_clicked_together_come_to_lie_close(shop, tmp_path: Path) -> None:
+def test_products_that_are_clicked_together_get_similar_vectors(shop, tmp_path: Path) -> None:
     colour = np.array([next(place for place, name in enumerate(COLOURS) if name in title) for title in shop[0]])
-    liked = np.flatnonzero(colour < 2)  # whoever clicks a red thing clicks red and green ones
+    liked = np.flatnonzero(colour < 2)  # users click red and green products
     drawn = np.random.default_rng(0).choice(liked, 1024)
     clicked = ClickArrays(users=np.repeat(np.arange(512), 2), product_rows=drawn, timestamps_us=np.tile([0, 1], 512))
 
@@ -303,26 +303,26 @@ def test_products_clicked_together_come_to_lie_close(shop, tmp_path: Path) -> No
     assert closeness(tmp_path / "with", clicked) > closeness(tmp_path / "without", None) + 0.2
 
 
-def test_clicks_change_the_space_of_fused_vectors_alone_unless_a_weight_is_given(shop, tmp_path: Path) -> None:
-    titles, pictures = shop[0] * 5, shop[1] * 5  # enough of them to tell a spread
+def test_without_an_alignment_weight_clicks_change_only_the_space_of_fused_vectors(shop, tmp_path: Path) -> None:
+    titles, images = shop[0] * 5, shop[1] * 5  # enough to estimate the spread
     liked = np.random.default_rng(0).permuted(np.arange(len(titles)).reshape(4, -1, order="F"), axis=1)[:, :20]
     clicked = ClickArrays(np.repeat(np.arange(200), 20), np.tile(liked, (50, 1)).ravel(), np.zeros(4000, np.int64))
-    without = trained((titles, pictures), tmp_path / "without", Recipe(batch=16))
-    given = trained((titles, pictures), tmp_path / "given", Recipe(batch=16), clicked=clicked)
+    without = trained((titles, images), tmp_path / "without", Recipe(batch=16))
+    given = trained((titles, images), tmp_path / "given", Recipe(batch=16), clicked=clicked)
     assert (without.has_preferences, given.has_preferences, given.co_clicks) == (None, True, 0)
     one, other = weights(tmp_path / "without"), weights(tmp_path / "given")
     differing = {name for name in one if not torch.equal(one[name], other[name])}
     assert differing == {f"{whitening.FILE}:axes"}
 
 
-def test_too_few_clicks_leave_the_space_and_say_so(shop, tmp_path: Path) -> None:
+def test_too_few_clicks_leave_the_space_unchanged_and_are_reported(shop, tmp_path: Path) -> None:
     few = ClickArrays(np.zeros(3, np.int64), np.arange(3), np.arange(3))
-    made = trained(shop, tmp_path, Recipe(batch=16), clicked=few)
-    assert made.has_preferences is False
-    assert "the fused space is not weighted by clicks" in str(made)
+    summary = trained(shop, tmp_path, Recipe(batch=16), clicked=few)
+    assert summary.has_preferences is False
+    assert "the fused space is not weighted by clicks" in str(summary)
 
 
-def test_a_log_without_two_clicks_in_a_session_cannot_align(shop, tmp_path: Path) -> None:
+def test_a_log_without_two_clicks_in_one_session_cannot_be_aligned_with(shop, tmp_path: Path) -> None:
     lonely = ClickArrays(np.arange(3), np.arange(3), np.arange(3))
     with pytest.raises(VitrineError, match="nothing to align"):
         trained(shop, tmp_path, Recipe(batch=16, align=0.3), clicked=lonely)

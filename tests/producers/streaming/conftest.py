@@ -1,4 +1,4 @@
-"""A shop that streams."""
+"""Fixtures: a deployment on Redis for streaming."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ Applied = tuple[servers.RedisServer, dict[bytes, bytes]]
 
 @pytest.fixture(scope="session")
 def applied(tmp_path_factory: pytest.TempPathFactory, encoder: Path) -> Iterator[Applied]:
-    """A Redis, and what `feast apply` puts into it."""
+    """Start a Redis server, and return it with the keys that `feast apply` writes."""
     folder = tmp_path_factory.mktemp("applied")
     with servers.redis_server(folder / "redis") as server:
         running.make(folder, server, encoder)
@@ -24,8 +24,8 @@ def applied(tmp_path_factory: pytest.TempPathFactory, encoder: Path) -> Iterator
 
 @pytest.fixture
 def shop(tmp_path: Path, encoder: Path, applied: Applied) -> Shop:
-    """A deployment without a row."""
-    server, said = applied
+    """Return a deployment without rows."""
+    server, keys = applied
     server.client().flushall()
-    server.client().mset(said)
+    server.client().mset(keys)
     return Shop(running.deployment(tmp_path, server), server, encoder)

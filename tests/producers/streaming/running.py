@@ -1,5 +1,4 @@
-"""A deployment on Redis, what is sent to it, and streaming processes to be killed, forked from a server that has
-imported everything."""
+"""A deployment on Redis, messages for it, and streaming processes, forked from a server with all modules imported."""
 
 import signal
 import threading
@@ -14,8 +13,7 @@ from pathlib import Path
 import redis
 
 from consumers.online import OnlineReader
-from feature_repo import config as settings
-from feature_repo import run_log
+from feature_repo import config, run_log
 from feature_repo.config import Settings
 from feature_repo.online.redis_connection import parse_url
 from producers.streaming.loop import Stream, StreamCounts
@@ -47,7 +45,7 @@ entity_key_serialization_version: 3
 
 @dataclass(frozen=True)
 class Shop:
-    """A deployment without a row."""
+    """A deployment for streaming."""
 
     settings: Settings
     server: servers.RedisServer
@@ -68,7 +66,7 @@ class Shop:
         return RedisSource(parse_url(self.url), PREFIX)
 
     def send_product(self, number: int, sent_as: str = "*", **fields: str | bytes) -> None:
-        """A product that is good but for what is said, under an id that Redis chooses unless it is given."""
+        """Send a valid product with some fields replaced, under the message id `sent_as`; `*` lets Redis choose."""
         product = {
             "product_id": f"p{number}",
             "title": TITLES[number % len(TITLES)] * (1 + number % 3),
@@ -87,44 +85,44 @@ class Shop:
         self.redis.xadd(f"{PREFIX}:clicks", click | fields, id=sent_as)  # type: ignore[arg-type]
 
     def deliver(self) -> None:
-        """Let the stream's consumer have what has been sent, without its knowledge: as to a process that dies of it."""
+        """Deliver all messages to the stream's consumer and drop them, like a process that is killed after reading."""
         source = self.source()
-        while source.take(100, 0.001):
+        while source.read_new(100, 0.001):
             pass
 
     def left(self) -> int:
-        """Messages that are not acknowledged."""
-        found = 0
+        """Return the number of messages that are not acknowledged."""
+        count = 0
         for kind in ("products", "clicks"):
             name = f"{PREFIX}:{kind}"
             groups = self.redis.xinfo_groups(name) if self.redis.exists(name) else []
             if not groups:
-                found += self.redis.xlen(name)
+                count += self.redis.xlen(name)
                 continue
             group = groups[0]
-            found += group["pending"] + len(self.redis.xrange(name, f"({group['last-delivered-id'].decode()}"))
-        return found
+            count += group["pending"] + len(self.redis.xrange(name, f"({group['last-delivered-id'].decode()}"))
+        return count
 
     def dead(self) -> list[dict[bytes, bytes]]:
         return [fields for _, fields in self.redis.xrange(f"{PREFIX}:dead")]
 
     @contextmanager
-    def stream(self, **wanted: object) -> Iterator[Stream]:
-        """A run in this process."""
-        with open_stream(self.settings, self.source(), self.wanted(**wanted), StreamMetrics(None), _now) as stream:
+    def stream(self, **options: object) -> Iterator[Stream]:
+        """Open a run in this process."""
+        with open_stream(self.settings, self.source(), self.options(**options), StreamMetrics(None), _now) as stream:
             yield stream
 
-    def wanted(self, **more: object) -> StreamOptions:
-        return StreamOptions(**({"encoder": str(self.encoder), "images": self.settings.file.parent} | more))  # type: ignore[arg-type]
+    def options(self, **more: object) -> StreamOptions:
+        return StreamOptions(**({"encoder": str(self.encoder), "image_folder": self.settings.file.parent} | more))  # type: ignore[arg-type]
 
-    def take_in(self, **wanted: object) -> StreamCounts:
-        """Everything that has been sent."""
-        with self.stream(**wanted) as stream:
+    def process_all(self, **options: object) -> StreamCounts:
+        """Process all messages that have been sent."""
+        with self.stream(**options) as stream:
             return stream.run(lambda: self.left() == stream_pending(self))
 
 
 def stream_pending(shop: Shop) -> int:
-    """Messages that are taken and not acknowledged."""
+    """Return the number of messages that are delivered and not acknowledged."""
     groups = [one for kind in ("products", "clicks") for one in shop.redis.xinfo_groups(f"{PREFIX}:{kind}")]
     return sum(group["pending"] for group in groups)
 
@@ -132,34 +130,37 @@ def stream_pending(shop: Shop) -> int:
 def deployment(folder: Path, server: servers.RedisServer) -> Settings:
     file = folder / "feature_store.yaml"
     file.write_text(YAML.format(folder=folder, address=server.address))
-    return settings.load(file)
+    return config.load(file)
 
 
 def make(folder: Path, server: servers.RedisServer, encoder: Path) -> Shop:
-    """A deployment with the project's own views applied."""
+    """Create a deployment, and apply the project's views."""
     from feature_repo import definitions
     from feature_repo.stores.feature_store import open_feature_store
 
-    made = deployment(folder, server)
-    open_feature_store(made).apply([getattr(definitions, name) for name in definitions.__all__])
-    return Shop(made, server, encoder)
+    settings = deployment(folder, server)
+    open_feature_store(settings).apply([getattr(definitions, name) for name in definitions.__all__])
+    return Shop(settings, server, encoder)
 
 
-def start(shop: Shop, *, batch: int, every: float) -> BaseProcess:
-    """A streaming process; SIGTERM ends it, everything taken committed."""
-    process = context.Process(target=_run, args=(shop.settings.file, shop.url, shop.wanted(batch=batch, every=every)))
+def start(shop: Shop, *, batch_size: int, commit_seconds: float) -> BaseProcess:
+    """Start a streaming process. SIGTERM ends it after everything that it read is committed."""
+    process = context.Process(
+        target=_run,
+        args=(shop.settings.file, shop.url, shop.options(batch_size=batch_size, commit_seconds=commit_seconds)),
+    )
     process.start()
     return process
 
 
-def _run(file: Path, url: str, wanted: StreamOptions) -> None:
-    ending = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: ending.set())
-    deployment = settings.load(file)
-    with run_log.record_run(deployment, "stream", now=_now()):
+def _run(file: Path, url: str, options: StreamOptions) -> None:
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    settings = config.load(file)
+    with run_log.record_run(settings, "stream", now=_now()):
         source = RedisSource(parse_url(url), PREFIX)
-        with open_stream(deployment, source, wanted, StreamMetrics(None), _now) as stream:
-            stream.run(ending.is_set)
+        with open_stream(settings, source, options, StreamMetrics(None), _now) as stream:
+            stream.run(stop.is_set)
 
 
 def _now() -> datetime:

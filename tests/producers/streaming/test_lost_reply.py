@@ -1,4 +1,4 @@
-"""Messages that the server delivered and the stream never got: nobody has them, and they are taken in all the same."""
+"""Messages that Redis delivered in a reply that was lost are processed nevertheless."""
 
 import socket
 import threading
@@ -18,16 +18,17 @@ from producers.streaming.open_stream import open_stream
 from producers.streaming.redis_source import RedisSource
 from tests.producers.streaming.running import PREFIX, Shop, _now
 
-PATIENCE = 20
-"""Seconds."""
+TIMEOUT_SECONDS = 20
 
 
 @contextmanager
-def cutting(port: int, mark: bytes, then: Callable[[], None]) -> Iterator[int]:
-    """A way to a server on which the first reply that has the mark is lost, with its connection; gives its port.
+def drop_reply(port: int, mark: bytes, then: Callable[[], None]) -> Iterator[int]:
+    """Proxy a server, and drop the first reply that contains `mark` together with its connection; return the port.
 
     Args:
-        then: called when it is lost.
+        port: Port of the server.
+        mark: Bytes of the reply to drop.
+        then: Called when the reply is dropped.
     """
     armed = True
 
@@ -58,18 +59,18 @@ def cutting(port: int, mark: bytes, then: Callable[[], None]) -> Iterator[int]:
         listener.shutdown(socket.SHUT_RDWR)
 
 
-def test_messages_of_a_reply_that_was_lost_are_taken_in_before_what_came_later(shop: Shop) -> None:
+def test_messages_of_a_lost_reply_are_processed_before_later_messages(shop: Shop) -> None:
     shop.send_click(1, user_id="u", product_id="lost")
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     sent = threading.Event()
 
     def then() -> None:
         shop.send_click(2, user_id="u", product_id="next")
         sent.set()
 
-    with cutting(shop.server.port, b"lost", then) as port:
+    with drop_reply(shop.server.port, b"lost", then) as port:
         source = RedisSource(parse_url(f"redis://127.0.0.1:{port}"), PREFIX)
-        with open_stream(shop.settings, source, shop.wanted(every=0.2), StreamMetrics(None), _now) as stream:
+        with open_stream(shop.settings, source, shop.options(commit_seconds=0.2), StreamMetrics(None), _now) as stream:
             stream.run(lambda: (sent.is_set() and not shop.left()) or time.monotonic() > deadline)
     assert shop.left() == 0
     assert shop.dead() == []
@@ -77,8 +78,8 @@ def test_messages_of_a_reply_that_was_lost_are_taken_in_before_what_came_later(s
     assert clicks["recent_products"].to_pylist() == [["lost"], ["next", "lost"]]
 
 
-def test_what_was_delivered_to_the_stream_without_its_knowledge_is_taken_in_after_a_commit(shop: Shop) -> None:
-    deadline = time.monotonic() + PATIENCE
+def test_messages_that_were_delivered_and_not_processed_are_processed_after_a_commit(shop: Shop) -> None:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     sent = False
 
     def stop() -> bool:
@@ -89,12 +90,12 @@ def test_what_was_delivered_to_the_stream_without_its_knowledge_is_taken_in_afte
             sent = True
         return not shop.left() or time.monotonic() > deadline
 
-    with shop.stream(every=0.2) as stream:
+    with shop.stream(commit_seconds=0.2) as stream:
         counts = stream.run(stop)
     assert (shop.left(), counts.added["product_embedding"]) == (0, 1)
 
 
-def test_a_server_that_never_gives_new_messages_ends_the_run(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_refuses_every_read_ends_the_run(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses(*asked: object, **how: object) -> NoReturn:
         raise redis.exceptions.ConnectionError("max number of clients reached")
 

@@ -1,4 +1,4 @@
-"""What comes in a stream is online at once, offline at the commit, and there once however often it comes."""
+"""Streamed messages are online at once, offline after the commit, and stored once however often they are delivered."""
 
 import io
 import shutil
@@ -34,12 +34,12 @@ def table(shop: Shop, name: str) -> list[dict]:
     return delta.read(shop.settings.table(name)).sort_by([("event_timestamp", "ascending")]).to_pylist()
 
 
-def test_a_product_has_its_vectors_online_before_anything_is_committed(shop: Shop) -> None:
+def test_a_product_has_vectors_online_before_the_first_commit(shop: Shop) -> None:
     shop.send_product(1)
-    with shop.stream(every=60.0) as stream:
+    with shop.stream(commit_seconds=60.0) as stream:
         turns = iter([False, False, True])
         committed = []
-        rows = stream.rows
+        rows = stream.writer
         commit = rows.commit
         rows.commit = lambda: committed.append(online(shop, "p1")) or commit()  # type: ignore[method-assign]
         stream.run(turns.__next__)
@@ -56,14 +56,14 @@ def online(shop: Shop, product: str) -> int:
         return int(reader.fetch("product_embedding", [product]).status[0])
 
 
-def test_a_streamed_product_is_what_the_batch_commands_make_of_it(shop: Shop) -> None:
+def test_a_streamed_product_has_the_same_rows_as_from_the_batch_commands(shop: Shop) -> None:
     for number in range(60):
         shop.send_product(number)
-    shop.take_in()
+    shop.process_all()
     code_products(shop.settings, encoder_version=None, levels=2, size=4, retrain=False, gates=OPEN, seed=0, now=_now())
     for number in range(60, 80):
         shop.send_product(number)
-    counts = shop.take_in()
+    counts = shop.process_all()
     assert counts.added == dict.fromkeys(
         ("product_catalogue", "product_embedding", "product_codes", "product_first_feature"), 20
     )
@@ -79,7 +79,7 @@ def test_a_streamed_product_is_what_the_batch_commands_make_of_it(shop: Shop) ->
     np.testing.assert_array_equal(book.encode(vectors)[0], [row["codes"] for row in table(shop, "product_codes")])
 
 
-def test_clicks_make_the_versions_that_one_click_after_another_makes(shop: Shop) -> None:
+def test_streamed_clicks_give_the_same_versions_as_updating_the_interest_click_by_click(shop: Shop) -> None:
     for number in range(20):
         shop.send_product(number)
     clicked = [3, 3, 7, 99, 1]
@@ -87,8 +87,8 @@ def test_clicks_make_the_versions_that_one_click_after_another_makes(shop: Shop)
         at = (BEGAN + timedelta(days=2, seconds=second)).isoformat()
         shop.send_click(number, user_id="u", event_timestamp=at)
         if second == 2:
-            shop.take_in()  # the next run has the user's state from the table
-    counts = shop.take_in()
+            shop.process_all()  # the next run reads the user's state from the table
+    counts = shop.process_all()
     assert counts.messages == 2
     vectors = {row["product_id"]: row["fused_vector"] for row in table(shop, "product_embedding")}
     state = None
@@ -109,41 +109,41 @@ def test_clicks_make_the_versions_that_one_click_after_another_makes(shop: Shop)
         assert block.values["recent_products"][0].tolist() == [f"p{number}" for number in reversed(clicked)]
 
 
-def test_another_encoder_than_that_of_the_newest_vectors_is_refused_until_it_is_accepted(shop: Shop) -> None:
+def test_an_encoder_that_differs_from_the_newest_vectors_is_refused_unless_accepted(shop: Shop) -> None:
     shop.send_product(1)
-    shop.take_in()
+    shop.process_all()
     (before,) = table(shop, "product_embedding")
     other = shop.settings.file.parent / "other"
     shutil.copytree(shop.encoder, other)
     (other / "vocab.txt").write_text("another")
     shop.send_product(2)
-    said = rf"newest vectors are of {before['encoder_version']}, the stream's would be of other@.*--accept-changed"
-    with pytest.raises(VitrineError, match=said):
-        shop.take_in(encoder=str(other))
-    assert shop.take_in(encoder=str(other), accept_changed=True).added["product_embedding"] == 1
+    message = rf"newest vectors are of {before['encoder_version']}, the stream's would be of other@.*--accept-changed"
+    with pytest.raises(VitrineError, match=message):
+        shop.process_all(encoder=str(other))
+    assert shop.process_all(encoder=str(other), accept_changed=True).added["product_embedding"] == 1
     shop.send_product(3)
-    assert shop.take_in(encoder=str(other)).added["product_embedding"] == 1
+    assert shop.process_all(encoder=str(other)).added["product_embedding"] == 1
     with pytest.raises(VitrineError, match="of other@"):
-        shop.take_in()
+        shop.process_all()
 
 
-def test_what_is_sent_again_changes_nothing(shop: Shop) -> None:
+def test_messages_that_are_sent_again_change_nothing(shop: Shop) -> None:
     for _ in range(2):
         for number in range(10):
             shop.send_product(number)
             shop.send_click(number)
-    first = shop.take_in()
+    first = shop.process_all()
     before = {name: table(shop, name) for name in ("product_embedding", "user_interest")}
     for number in range(10):
         shop.send_product(number)
         shop.send_click(number)
-    second = shop.take_in()
+    second = shop.process_all()
     assert first.added["product_embedding"] == first.added["user_interest"] == 10
     assert second.added == dict.fromkeys(second.added, 0)
     assert {name: table(shop, name) for name in before} == before
 
 
-def test_poison_is_a_dead_letter_with_its_reason_and_its_neighbours_go_on(shop: Shop) -> None:
+def test_an_invalid_message_is_a_dead_letter_and_the_others_are_processed(shop: Shop) -> None:
     shop.send_product(1)
     shop.send_product(2, updated_at="yesterday")
     shop.send_product(3, title="")
@@ -153,99 +153,99 @@ def test_poison_is_a_dead_letter_with_its_reason_and_its_neighbours_go_on(shop: 
     shop.send_click(1)
     shop.send_click(2, event_timestamp="2026-01-01T00:00:00")
     shop.send_click(3, user_id="")
-    counts = shop.take_in()
+    counts = shop.process_all()
     shop.send_click(1, user_id="u1", event_timestamp=BEGAN.isoformat())
-    later = shop.take_in()
+    later = shop.process_all()
     assert [row["product_id"] for row in table(shop, "product_embedding")] == ["p1"]
     reasons = [letter[b"reason"].decode() for letter in shop.dead()]
-    assert len(reasons) == counts.refused.total() + later.refused.total() == 8
-    for reason in ("not UTF-8", "neither a title", "product id", "cannot be parsed", "no ISO 8601", "no user_id"):
-        assert any(reason in said for said in reasons), reason
+    assert len(reasons) == counts.dead_letters.total() + later.dead_letters.total() == 8
+    for fragment in ("not UTF-8", "neither a title", "product id", "cannot be parsed", "not an ISO 8601", "user_id"):
+        assert any(fragment in reason for reason in reasons), fragment
     assert reasons[-1].startswith("earlier than the user's newest click")
     assert any(letter.get(b"field:updated_at") == b"yesterday" for letter in shop.dead())
     assert shop.left() == 0
 
 
-def test_poison_that_a_killed_process_had_taken_is_a_dead_letter_and_its_neighbour_goes_on(shop: Shop) -> None:
+def test_an_invalid_message_of_a_killed_process_is_a_dead_letter_and_the_others_are_processed(shop: Shop) -> None:
     shop.send_product(1)
     shop.redis.xadd(f"{PREFIX}:products", {"title": "no id"})
     shop.send_product(2, product_id=b"\xff\xfe")
     shop.deliver()
-    counts = shop.take_in()
-    assert (counts.messages, counts.again, counts.refused.total()) == (3, 3, 2)
+    counts = shop.process_all()
+    assert (counts.messages, counts.redelivered, counts.dead_letters.total()) == (3, 3, 2)
     assert [row["product_id"] for row in table(shop, "product_embedding")] == ["p1"]
     assert shop.left() == 0
 
 
-def test_what_breaks_a_step_is_tried_alone_and_refused_alone(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_product_that_raises_an_error_is_rejected_alone(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     from producers.streaming import product_rows
 
     embed = product_rows.encode_chunk
 
     def breaks(rows, *more):  # type: ignore[no-untyped-def]
         if "p2" in rows["product_id"].to_pylist():
-            raise ZeroDivisionError("of this product")
+            raise ZeroDivisionError("on this product")
         return embed(rows, *more)
 
     monkeypatch.setattr(product_rows, "encode_chunk", breaks)
     for number in range(4):
         shop.send_product(number)
-    counts = shop.take_in()
-    assert counts.refused == {"ZeroDivisionError: of this product": 1}
+    counts = shop.process_all()
+    assert counts.dead_letters == {"ZeroDivisionError: on this product": 1}
     assert {row["product_id"] for row in table(shop, "product_embedding")} == {"p0", "p1", "p3"}
 
 
-def test_a_click_on_which_a_step_fails_is_refused_alone_and_changes_nothing(
+def test_a_click_that_raises_an_error_is_rejected_alone_and_changes_nothing(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = interest_rows.build_row
 
     def breaks(user, state, *more):  # type: ignore[no-untyped-def]
         if state.products[0] == "p2":
-            raise ZeroDivisionError("of this click")
+            raise ZeroDivisionError("on this click")
         return row(user, state, *more)
 
     monkeypatch.setattr(interest_rows, "build_row", breaks)
     for number in (1, 2, 3):
         shop.send_click(number, user_id="u")
-    counts = shop.take_in()
-    assert counts.refused == {"ZeroDivisionError: of this click": 1}
+    counts = shop.process_all()
+    assert counts.dead_letters == {"ZeroDivisionError: on this click": 1}
     assert table(shop, "user_interest")[-1]["recent_products"] == ["p3", "p1"]
 
 
-def test_times_that_no_calendar_has_are_dead_letters(shop: Shop) -> None:
+def test_timestamps_outside_the_calendar_are_dead_letters(shop: Shop) -> None:
     shop.send_click(1, event_timestamp="0001-01-01T00:00:00+23:59")
     shop.send_click(2, event_timestamp="0001-01-01T00:00:00Z")
     shop.send_click(3, event_timestamp="9999-12-31T23:59:59-23:59")
-    for beyond in ("300000000000000-0", "18446744073709551610-0"):  # milliseconds of the year 11476, and none at all
+    for beyond in ("300000000000000-0", "18446744073709551610-0"):  # milliseconds of the year 11476, and above int64
         shop.send_click(4, sent_as=beyond)
         shop.send_product(4, sent_as=beyond)
-    shop.take_in()
+    shop.process_all()
     reasons = sorted(letter[b"reason"].decode() for letter in shop.dead())
     assert reasons[:2] == ["event_timestamp is before the year 1", "event_timestamp is in the future"]
     assert len(reasons) == 6
-    assert all(reason.startswith("its id in the stream is no time") for reason in reasons[2:])
+    assert all(reason.startswith("the message id is not a timestamp") for reason in reasons[2:])
     assert [row["recent_products"] for row in table(shop, "user_interest")] == [["p2"]]
 
 
-def test_pictures_come_as_bytes_and_an_unusable_one_is_quarantined(shop: Shop) -> None:
-    picture = io.BytesIO()
-    Image.new("RGB", (40, 30), "red").save(picture, "PNG")
-    shop.send_product(1, image_bytes=picture.getvalue())
-    shop.send_product(2, image_bytes=b"no picture")
-    counts = shop.take_in()
+def test_an_image_can_be_sent_as_bytes_and_an_unusable_one_is_quarantined(shop: Shop) -> None:
+    image = io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(image, "PNG")
+    shop.send_product(1, image_bytes=image.getvalue())
+    shop.send_product(2, image_bytes=b"no image")
+    counts = shop.process_all()
     rows = {row["product_id"]: row for row in table(shop, "product_embedding")}
     assert rows["p1"]["has_image"]
     assert not rows["p2"]["has_image"]
     assert rows["p2"]["has_text"]
-    assert counts.mended.total() == 1
+    assert counts.quarantined.total() == 1
 
 
-def test_two_versions_of_a_product_in_one_batch_are_both_kept_and_the_newer_is_online(shop: Shop) -> None:
+def test_two_versions_of_a_product_in_one_batch_are_both_stored_and_the_newer_is_online(shop: Shop) -> None:
     newer = (BEGAN + timedelta(days=1)).isoformat()
     shop.send_product(1, title=TITLES[0], updated_at=newer)
     shop.send_product(1)
-    counts: StreamCounts = shop.take_in()
+    counts: StreamCounts = shop.process_all()
     assert counts.added["product_catalogue"] == 2
     with shop.reader() as reader:
         block = reader.fetch("product_embedding", ["p1"])
@@ -253,51 +253,51 @@ def test_two_versions_of_a_product_in_one_batch_are_both_kept_and_the_newer_is_o
     assert pc.count_distinct(delta.read(shop.settings.table("product_catalogue"))["event_timestamp"]).as_py() == 2
 
 
-def test_a_new_product_starts_with_what_its_nearest_had_earned(shop: Shop) -> None:
+def test_a_new_product_has_the_neighbour_features_of_the_batch_command(shop: Shop) -> None:
     for number in range(30):
         shop.send_product(number)
-    shop.take_in()
+    shop.process_all()
     late, log = BEGAN + timedelta(days=10, hours=1), shop.settings.file.parent / "log.parquet"
     shown = [
         (f"p{number % 30}", BEGAN + timedelta(days=2, seconds=number), int(number % 4 == 0)) for number in range(90)
     ]
-    shown.append(("a stranger", late + timedelta(hours=1), 0))  # so that the log reaches the new products' day
+    shown.append(("a stranger", late + timedelta(hours=1), 0))  # so that the log includes the day of the new products
     names = ("product_id", "event_timestamp", "clicked")
     columns = dict(zip(names, map(list, zip(*shown, strict=True)), strict=True))
     ids = [f"i{number}" for number in range(len(shown))]
     pq.write_table(pa.table({"impression_id": ids, "user_id": ["u"] * len(ids), **columns}), log)
     for number in range(30, 34):
         shop.send_product(number, updated_at=late.isoformat())
-    counts = shop.take_in(impressions=log, neighbours=5)
+    counts = shop.process_all(impressions=log, top_k=5)
     assert counts.added["product_neighbours"] == 4
     streamed = {row["product_id"]: row for row in table(shop, "product_neighbours")}
     assert streamed["p30"]["neighbours"] == 5
     shutil.rmtree(shop.settings.table("product_neighbours"))
-    how = {
+    options = {
         "encoder_version": None,
         "interval": timedelta(days=1),
         "top_k": 5,
         "now": _now(),
         "progress": lambda *_: None,
     }
-    make_neighbours(shop.settings, log, **how)
+    make_neighbours(shop.settings, log, **options)
     batch = {row["product_id"]: row for row in table(shop, "product_neighbours") if row["event_timestamp"] == late}
     for product, row in streamed.items():
         for name in ("neighbour_click_rate", "neighbour_impressions", "neighbour_price", "neighbour_similarity"):
             assert row[name] == pytest.approx(batch[product][name], abs=1e-6), name
 
 
-def test_a_streamed_product_is_tagged_as_the_batch_command_tags_it(shop: Shop) -> None:
+def test_a_streamed_product_has_the_same_tags_as_from_the_batch_command(shop: Shop) -> None:
     for number in range(60):
         shop.send_product(number)
-    shop.take_in()
+    shop.process_all()
     labels = shop.settings.file.parent / "labels.parquet"
     genders = ("girl", "boy", "girl", "girl", "unisex")  # of TITLES
-    said = [(f"p{number}", "child_gender", genders[number % 5]) for number in range(60)]
-    pq.write_table(pa.table(list(map(list, zip(*said, strict=True))), schema=LABELS), labels)
+    label_rows = [(f"p{number}", "child_gender", genders[number % 5]) for number in range(60)]
+    pq.write_table(pa.table(list(map(list, zip(*label_rows, strict=True))), schema=LABELS), labels)
     for number in range(60, 80):
         shop.send_product(number)
-    counts = shop.take_in(labels=labels, abstain=0.4)
+    counts = shop.process_all(labels=labels, abstain=0.4)
     assert counts.added["product_tags"] == 20
     streamed = {row["product_id"]: row for row in table(shop, "product_tags")}
     with shop.reader() as reader:

@@ -1,4 +1,4 @@
-"""`produce tags` on a shop of vectors whose tags are known."""
+"""`produce tags` on generated vectors with known tags."""
 
 import subprocess
 import sys
@@ -37,27 +37,27 @@ def read(store: Settings, table: str) -> pa.Table:
     return delta.read(store.table(table))
 
 
-def test_tags_every_product_that_has_vectors(tagged: tuple[Settings, Path, TaggingSummary]) -> None:
-    store, _, done = tagged
+def test_every_product_with_vectors_is_tagged(tagged: tuple[Settings, Path, TaggingSummary]) -> None:
+    store, _, summary = tagged
     tags, vectors = read(store, "product_tags"), read(store, "product_embedding")
     assert tags.schema.equals(PRODUCT_TAGS)
     keys = ["product_id", "event_timestamp"]
     assert sorted(tags.select(keys).to_pylist(), key=str) == sorted(vectors.select(keys).to_pylist(), key=str)
-    assert done.rows == len(tags)
+    assert summary.rows == len(tags)
     assert set(tags["encoder_version"].to_pylist()) == {"tiny-1"}
     assert set(tags["created_timestamp"].to_pylist()) == {world.NOW}
 
 
-def test_finds_the_tags_of_products_that_nobody_labelled(tagged: tuple[Settings, Path, TaggingSummary]) -> None:
+def test_most_tags_of_unlabelled_products_are_correct(tagged: tuple[Settings, Path, TaggingSummary]) -> None:
     tags = read(tagged[0], "product_tags")
     rows = [row for row in tags.to_pylist() if int(row["product_id"][1:]) >= 200]
     for tag in TAGS:
-        said = [row[tag] == world.truth(int(row["product_id"][1:]) // 2)[tag] for row in rows if row[tag]]
-        assert len(said) > 60
-        assert np.mean(said) > 0.85
+        is_correct = [row[tag] == world.truth(int(row["product_id"][1:]) // 2)[tag] for row in rows if row[tag]]
+        assert len(is_correct) > 60
+        assert np.mean(is_correct) > 0.85
 
 
-def test_abstains_below_the_threshold_and_keeps_the_probability(tmp_path: Path) -> None:
+def test_a_label_below_the_threshold_is_null_and_its_probability_is_kept(tmp_path: Path) -> None:
     store = world.stocked(tmp_path)
     labels = world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(120))))
     run(store, labels, abstain=0.9)
@@ -68,30 +68,32 @@ def test_abstains_below_the_threshold_and_keeps_the_probability(tmp_path: Path) 
         assert tags[tag].is_null().to_numpy().tolist() == (surest < np.float32(0.9)).tolist()
 
 
-def test_distributions_add_up_and_carry_the_stored_probability(tagged: tuple[Settings, Path, TaggingSummary]) -> None:
-    tags = read(tagged[0], "product_tags")
-    for tag, values in (("child_age", 5), ("child_gender", 3)):
-        said = np.array(tags[f"{tag}_distribution"].to_pylist())
-        assert said.shape == (len(tags), values)
-        assert said.sum(axis=1) == pytest.approx(np.ones(len(tags)), abs=1e-5)
-        assert said.max(axis=1) == pytest.approx(tags[f"{tag}_probability"].to_numpy())
-
-
-def test_keeps_what_every_variant_said_of_products_that_trained_nothing(
+def test_distributions_sum_to_one_and_their_maximum_is_the_stored_probability(
     tagged: tuple[Settings, Path, TaggingSummary],
 ) -> None:
-    said = read(tagged[0], "tag_predictions")
-    assert said.schema.equals(TAG_PREDICTIONS)
-    assert set(said["variant"].to_pylist()) == set(TAG_VARIANTS)
-    assert set(said["split"].to_pylist()) == set(TAG_SPLITS)
-    sides = said.group_by("group").aggregate([("split", "count_distinct")])
+    tags = read(tagged[0], "product_tags")
+    for tag, values in (("child_age", 5), ("child_gender", 3)):
+        distribution = np.array(tags[f"{tag}_distribution"].to_pylist())
+        assert distribution.shape == (len(tags), values)
+        assert distribution.sum(axis=1) == pytest.approx(np.ones(len(tags)), abs=1e-5)
+        assert distribution.max(axis=1) == pytest.approx(tags[f"{tag}_probability"].to_numpy())
+
+
+def test_predictions_of_every_variant_are_stored_for_products_outside_the_training_split(
+    tagged: tuple[Settings, Path, TaggingSummary],
+) -> None:
+    predictions = read(tagged[0], "tag_predictions")
+    assert predictions.schema.equals(TAG_PREDICTIONS)
+    assert set(predictions["variant"].to_pylist()) == set(TAG_VARIANTS)
+    assert set(predictions["split"].to_pylist()) == set(TAG_SPLITS)
+    sides = predictions.group_by("group").aggregate([("split", "count_distinct")])
     assert pc.max(sides["split_count_distinct"]).as_py() == 1
     products = {
-        variant: sorted(said.filter(pc.field("variant") == variant)["product_id"].to_pylist())
+        variant: sorted(predictions.filter(pc.field("variant") == variant)["product_id"].to_pylist())
         for variant in TAG_VARIANTS
     }
     assert all(products[variant] == products[TAG_VARIANTS[0]] for variant in TAG_VARIANTS)
-    for row in said.slice(0, 50).to_pylist():
+    for row in predictions.slice(0, 50).to_pylist():
         assert row["truth"] == world.truth(int(row["product_id"][1:]) // 2)[row["tag"]]
 
 
@@ -103,7 +105,7 @@ def test_a_second_run_adds_nothing(tagged: tuple[Settings, Path, TaggingSummary]
     assert {name: len(read(store, name)) for name in before} == before
 
 
-def test_an_increment_is_tagged_by_the_same_tagger_and_alone(tmp_path: Path) -> None:
+def test_new_product_versions_are_tagged_by_the_same_tagger_version(tmp_path: Path) -> None:
     store = world.stocked(tmp_path)
     labels = world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(200))))
     first = run(store, labels)
@@ -114,7 +116,7 @@ def test_an_increment_is_tagged_by_the_same_tagger_and_alone(tmp_path: Path) -> 
     assert (second.tagger_version, second.rows, second.predictions) == (first.tagger_version, 14, 0)
 
 
-def test_other_labels_make_another_tagger_version(tmp_path: Path) -> None:
+def test_other_labels_give_another_tagger_version(tmp_path: Path) -> None:
     store = world.stocked(tmp_path)
     first = run(store, world.write_labels(tmp_path / "a.parquet", world.labels(list(range(120)))))
     second = run(store, world.write_labels(tmp_path / "b.parquet", world.labels(list(range(119)))))
@@ -122,44 +124,44 @@ def test_other_labels_make_another_tagger_version(tmp_path: Path) -> None:
     assert second.rows == first.rows
 
 
-def test_quarantines_what_it_cannot_use_and_goes_on(tmp_path: Path) -> None:
+def test_invalid_labels_are_quarantined_and_the_others_are_used(tmp_path: Path) -> None:
     store = world.stocked(tmp_path)
     bad: list[dict[str, str | None]] = [
         {"product_id": "ghost", "tag": "category", "value": "toys", "group": None},
         {"product_id": "p0000", "tag": "child_age", "value": "grown up", "group": None},
         {"product_id": "p0001", "tag": "smell", "value": "roses", "group": None},
     ]
-    done = run(store, world.write_labels(tmp_path / "labels.parquet", [*bad, *world.labels(list(range(2, 60)))]))
+    summary = run(store, world.write_labels(tmp_path / "labels.parquet", [*bad, *world.labels(list(range(2, 60)))]))
     refused = quarantine.read(store).filter(pc.field("step") == "tags").to_pylist()
     assert {(row["row_id"], row["column"], row["value"]) for row in refused} >= {
         ("ghost", "product_id", "ghost"),
         ("p0000", "value", "grown up"),
         ("p0001", "tag", "smell"),
     }
-    assert done.refused == len(refused)
+    assert summary.refused == len(refused)
 
 
-def test_a_tag_with_too_few_labels_is_left_null_and_named(tmp_path: Path) -> None:
+def test_a_tag_with_too_few_labels_is_null_and_reported(tmp_path: Path) -> None:
     store = world.stocked(tmp_path)
     rows = [row for row in world.labels(list(range(150))) if row["tag"] == "category"]
-    done = run(store, world.write_labels(tmp_path / "labels.parquet", rows))
-    assert done.unlearnt == ("child_age", "child_gender")
+    summary = run(store, world.write_labels(tmp_path / "labels.parquet", rows))
+    assert summary.unlearned == ("child_age", "child_gender")
     tags = read(store, "product_tags")
     for name in ("child_age", "child_age_probability", "child_age_distribution", "child_gender"):
         assert tags[name].null_count == len(tags)
 
 
-def test_labels_of_which_no_tag_can_be_learnt_leave_earlier_tags_as_they_are(tmp_path: Path) -> None:
+def test_a_run_that_can_learn_no_tag_writes_nothing(tmp_path: Path) -> None:
     store = world.stocked(tmp_path, designs=20)
     run(store, world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(40)))))
     before = read(store, "product_tags")
     few = world.write_labels(tmp_path / "few.parquet", world.labels([0]))
-    with pytest.raises(VitrineError, match=r"few\.parquet: of none of child_age.* nothing was written"):
+    with pytest.raises(VitrineError, match=r"few\.parquet: .* for none of child_age.* nothing was written"):
         run(store, few)
     assert read(store, "product_tags").equals(before)
 
 
-def test_never_mixes_two_encoder_versions(tmp_path: Path) -> None:
+def test_an_ambiguous_encoder_version_is_refused_and_versions_are_never_mixed(tmp_path: Path) -> None:
     store = world.stocked(tmp_path)
     newer = world.catalogue(150).slice(0, 100)
     created = world.START + timedelta(days=5)
@@ -167,16 +169,16 @@ def test_never_mixes_two_encoder_versions(tmp_path: Path) -> None:
     labels = world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(200))))
     with pytest.raises(VitrineError, match=r"tiny-2 covers \d+ products, tiny-1 covers \d+ .*--encoder-version"):
         run(store, labels)
-    done = run(store, labels, encoder_version="tiny-1")
-    assert done.encoder_version == "tiny-1"
+    summary = run(store, labels, encoder_version="tiny-1")
+    assert summary.encoder_version == "tiny-1"
     rest = world.catalogue(150).slice(100)
     delta.append(store.table("product_embedding"), world.embeddings(rest, version="tiny-2", seed=8, created=created))
     assert run(store, labels).encoder_version == "tiny-2"
-    with pytest.raises(VitrineError, match="no vectors of encoder version tiny-3; there are those of tiny-1, tiny-2"):
+    with pytest.raises(VitrineError, match="no vectors of encoder version tiny-3; there are vectors of tiny-1, tiny-2"):
         run(store, labels, encoder_version="tiny-3")
 
 
-def test_takes_the_row_that_was_encoded_last(tmp_path: Path) -> None:
+def test_the_row_that_was_created_last_is_used(tmp_path: Path) -> None:
     store = world.stocked(tmp_path)
     again = world.embeddings(world.catalogue(150), seed=9, created=world.START + timedelta(days=3))
     delta.append(store.table("product_embedding"), again)
@@ -184,7 +186,7 @@ def test_takes_the_row_that_was_encoded_last(tmp_path: Path) -> None:
     assert run(store, labels).rows == len(again)
 
 
-def test_vectors_without_their_catalogue_end_in_one_line(tmp_path: Path) -> None:
+def test_vectors_without_a_catalogue_row_are_reported(tmp_path: Path) -> None:
     store = world.store(tmp_path)
     products = world.catalogue(30)
     delta.append(store.table("product_catalogue"), products.slice(0, 20))
@@ -195,30 +197,30 @@ def test_vectors_without_their_catalogue_end_in_one_line(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("content", "complaint"),
+    ("content", "message"),
     [
         (None, "cannot be read as parquet"),
         ({"product_id": ["p0000"], "tag": ["child_age"]}, "no column value"),
         ({"product_id": ["p0000"], "tag": ["child_age"], "value": [[1]]}, "must be text"),
         (dict.fromkeys(("product_id", "tag", "value"), pa.array([], pa.string())), "the table is empty"),
         ({"product_id": [None, "p0000"], "tag": [None, "child_age"], "value": ["x", None]}, "none of its 2 labels is"),
-        ({"product_id": ["ghost"], "tag": ["child_age"], "value": ["1-3y"]}, "none of its 1 labels is usable"),
+        ({"product_id": ["ghost"], "tag": ["child_age"], "value": ["1-3y"]}, "none of its 1 labels is valid"),
     ],
 )
-def test_an_unusable_label_file_ends_in_one_line(
-    tmp_path: Path, content: dict[str, list[object]] | None, complaint: str
+def test_an_invalid_label_file_is_reported_in_one_line(
+    tmp_path: Path, content: dict[str, list[object]] | None, message: str
 ) -> None:
     file = tmp_path / "labels.parquet"
     if content is None:
         file.write_text("product_id,tag,value\n")
     else:
         pq.write_table(pa.table(content), file)
-    with pytest.raises(VitrineError, match=complaint) as caught:
+    with pytest.raises(VitrineError, match=message) as caught:
         run(world.stocked(tmp_path, designs=10), file)
     assert "\n" not in str(caught.value)
 
 
-def test_labels_in_csv_are_those_in_parquet(tmp_path: Path) -> None:
+def test_labels_from_csv_equal_labels_from_parquet(tmp_path: Path) -> None:
     rows = [*world.labels(list(range(60))), {"product_id": "7", "tag": "category", "value": None}]
     parquet, csv = tmp_path / "labels.parquet", tmp_path / "labels.csv"
     world.write_labels(parquet, rows)
@@ -226,14 +228,14 @@ def test_labels_in_csv_are_those_in_parquet(tmp_path: Path) -> None:
     assert read_labels(csv).equals(read_labels(parquet))
 
 
-def test_a_truncated_label_file_ends_in_one_line(tmp_path: Path) -> None:
+def test_a_truncated_label_file_is_reported(tmp_path: Path) -> None:
     file = world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(10))))
     file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(VitrineError, match=r"labels.parquet: cannot be read as parquet"):
         run(world.stocked(tmp_path, designs=10), file)
 
 
-def test_a_category_in_any_script_and_of_any_length_is_a_label(tmp_path: Path) -> None:
+def test_a_category_may_be_text_of_any_script_and_length(tmp_path: Path) -> None:
     store = world.stocked(tmp_path, designs=40)
     names = {"clothes>dress": "👗🏽 платье", "clothes>romper": "连体衣 طفل", "toys>blocks": "积" * 100_000}
     rows = [row | {"value": names.get(str(row["value"]), row["value"])} for row in world.labels(list(range(80)))]
@@ -241,7 +243,7 @@ def test_a_category_in_any_script_and_of_any_length_is_a_label(tmp_path: Path) -
     assert set(names.values()) & set(read(store, "product_tags")["category"].to_pylist())
 
 
-def test_the_command_says_what_it_did_and_a_user_error_is_one_line(tmp_path: Path) -> None:
+def test_the_command_prints_a_summary_and_reports_a_user_error_in_one_line(tmp_path: Path) -> None:
     store = world.stocked(tmp_path)
     labels = world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(120))))
 

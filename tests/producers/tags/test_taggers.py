@@ -1,4 +1,4 @@
-"""The parts of a tagger: splits, labels, calibration, honesty about its own training products."""
+"""Splits, labels, calibration, and the predictions of a tagger for its own training products."""
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ def checked(rows: list[Row], known: set[str]) -> tuple[list[dict[str, str]], lis
 
 
 @given(st.lists(st.text(max_size=5), min_size=1, max_size=60))
-def test_never_splits_a_group_between_sides_or_folds(groups: list[str]) -> None:
+def test_a_group_is_on_one_side_and_in_one_fold(groups: list[str]) -> None:
     sides, folds = split.assign_splits(groups), split.assign_folds(groups)
     assert len(set(zip(groups, sides.tolist(), strict=True))) == len(set(groups))
     assert len(set(zip(groups, folds.tolist(), strict=True))) == len(set(groups))
@@ -32,19 +32,19 @@ def test_never_splits_a_group_between_sides_or_folds(groups: list[str]) -> None:
 
 
 @given(st.lists(st.text(max_size=5), min_size=1, max_size=30), st.randoms())
-def test_a_group_keeps_its_side_whatever_comes_beside_it(groups: list[str], chance: object) -> None:
+def test_the_side_of_a_group_does_not_depend_on_other_groups(groups: list[str], chance: object) -> None:
     alone = {group: split.assign_splits([group])[0] for group in groups}
     assert split.assign_splits(groups).tolist() == [alone[group] for group in groups]
 
 
-def test_gives_about_three_fifths_to_the_training_and_a_fifth_to_each_other_side() -> None:
+def test_about_60_percent_of_the_groups_train_and_20_percent_are_on_each_other_side() -> None:
     sides = split.assign_splits([f"group {number}" for number in range(20_000)])
     assert np.mean(sides == split.TRAIN) == pytest.approx(0.6, abs=0.02)
     assert np.mean(sides == split.CALIBRATION) == pytest.approx(0.2, abs=0.02)
     assert np.mean(sides == split.TEST) == pytest.approx(0.2, abs=0.02)
 
 
-def test_refuses_bad_labels_and_says_why() -> None:
+def test_invalid_labels_are_refused_with_the_reason() -> None:
     def label(product: str | None, tag: str | None, value: str | None, group: str | None = "g") -> Row:
         return {"product_id": product, "tag": tag, "value": value, "group": group}
 
@@ -70,12 +70,12 @@ def test_refuses_bad_labels_and_says_why() -> None:
     assert refused == [
         ("a", "repeats an earlier label"),
         ("a", "contradicts an earlier label"),
-        ("a", "another group than in an earlier label"),
+        ("a", "differs from the group of an earlier label of the product"),
         ("b", "not a child_gender: it must be one of boy, girl, unisex"),
         ("b", "unknown tag: it must be one of child_age, child_gender, category"),
         ("b", "no value"),
-        ("row 8", "unknown product, or one without vectors"),
-        ("ghost", "unknown product, or one without vectors"),
+        ("row 8", "unknown product, or product without vectors"),
+        ("ghost", "unknown product, or product without vectors"),
     ]
 
 
@@ -89,36 +89,36 @@ def expected_calibration_error(probabilities: np.ndarray, truth: np.ndarray) -> 
     return total
 
 
-def test_calibration_cools_a_classifier_that_is_too_sure_of_itself() -> None:
+def test_temperature_scaling_calibrates_an_overconfident_classifier() -> None:
     chance = np.random.default_rng(0)
-    honest = chance.normal(size=(20_000, 4))
-    probabilities = apply_temperature(honest, 1.0)
-    truth = (probabilities.cumsum(axis=1) < chance.random((len(honest), 1))).sum(axis=1).clip(max=3)
-    boastful = honest * 3.0
-    temperature = fit_temperature(boastful[:10_000], truth[:10_000])
+    calibrated = chance.normal(size=(20_000, 4))
+    probabilities = apply_temperature(calibrated, 1.0)
+    truth = (probabilities.cumsum(axis=1) < chance.random((len(calibrated), 1))).sum(axis=1).clip(max=3)
+    overconfident = calibrated * 3.0
+    temperature = fit_temperature(overconfident[:10_000], truth[:10_000])
     assert temperature == pytest.approx(3.0, rel=0.1)
-    before = expected_calibration_error(apply_temperature(boastful[10_000:], 1.0), truth[10_000:])
-    after = expected_calibration_error(apply_temperature(boastful[10_000:], temperature), truth[10_000:])
+    before = expected_calibration_error(apply_temperature(overconfident[10_000:], 1.0), truth[10_000:])
+    after = expected_calibration_error(apply_temperature(overconfident[10_000:], temperature), truth[10_000:])
     assert before > 0.15
     assert after < 0.02
 
 
-def test_calibration_leaves_out_truths_that_the_classifier_cannot_give() -> None:
+def test_calibration_leaves_out_labels_that_the_classifier_cannot_predict() -> None:
     log_probabilities = np.log(np.array([[0.9, 0.1], [0.2, 0.8]]))
     blind = np.column_stack([log_probabilities, [-np.inf, -np.inf]])
     assert fit_temperature(blind, np.array([2, -1])) == 1.0
     assert apply_temperature(blind, 2.0)[:, 2].tolist() == [0.0, 0.0]
 
 
-def test_a_missing_vector_is_nan_and_its_flag_says_so() -> None:
+def test_a_missing_vector_is_nan_and_its_flag_is_0() -> None:
     rows = fix_vector_width(world.embeddings(world.catalogue(4))).slice(5, 2)
-    there, missing = variants.stack_vectors(rows, variants.COLUMNS[variants.IMAGE_TOWER])
-    assert there[:-1].tolist() == rows["image_vector"][0].as_py()
+    present, missing = variants.stack_vectors(rows, variants.COLUMNS[variants.IMAGE_TOWER])
+    assert present[:-1].tolist() == rows["image_vector"][0].as_py()
     assert np.isnan(missing[:-1]).all()
-    assert (there[-1], missing[-1]) == (1, 0)
+    assert (present[-1], missing[-1]) == (1, 0)
 
 
-def test_the_tagger_sees_vectors_and_the_words_of_the_title() -> None:
+def test_the_tagger_uses_vectors_and_the_words_of_the_title() -> None:
     rows = labelled_rows(40)
     width = {variant: variants.make_features(variant).fit_transform(rows).shape[1] for variant in TAG_VARIANTS}
     assert width[variants.VECTORS] == 3 * world.WIDTH + 2
@@ -135,46 +135,51 @@ def labelled_rows(designs: int, tag: str = "child_age") -> pa.Table:
     return rows.append_column("group", pa.array([f"design {number // 2}" for number in numbers]))
 
 
-def test_judges_its_training_products_no_surer_than_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tagger_module, "GRID", (10.0,))  # free to remember
+def test_training_products_are_predicted_by_classifiers_that_were_not_trained_on_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Weak regularization, so that the classifier memorizes its training products.
+    monkeypatch.setattr(tagger_module, "REGULARISATION_GRID", (10.0,))
     rows = labelled_rows(120)
-    noise = np.random.default_rng(1).permutation(len(rows))  # nothing to learn: only memory could be right
+    noise = np.random.default_rng(1).permutation(len(rows))  # labels are random: only memorized ones can be predicted
     rows = rows.set_column(rows.schema.get_field_index("value"), "value", rows["value"].take(pa.array(noise)))
     tagger = fit_tagger("child_age", variants.TAGGER, rows, folds=True)
     assert tagger is not None
     groups = rows["group"].to_pylist()
     train = split.assign_splits(groups) == split.TRAIN
     truth = np.array([CHILD_AGES.index(value) for value in rows["value"].to_pylist()])
-    remembered = tagger.probabilities(rows).argmax(axis=1) == truth
-    honest = tagger.probabilities(rows, np.where(train, split.assign_folds(groups), -1)).argmax(axis=1) == truth
-    assert remembered[train].mean() > 0.6
-    assert honest[train].mean() < 0.3
-    assert (honest[~train] == remembered[~train]).all()
+    memorized = tagger.predict_probabilities(rows).argmax(axis=1) == truth
+    held_out = (
+        tagger.predict_probabilities(rows, np.where(train, split.assign_folds(groups), -1)).argmax(axis=1) == truth
+    )
+    assert memorized[train].mean() > 0.6
+    assert held_out[train].mean() < 0.3
+    assert (held_out[~train] == memorized[~train]).all()
 
 
 @pytest.mark.parametrize("variant", [variants.IMAGE_TOWER, variants.TEXT_TOWER, variants.BAG_OF_WORDS])
-def test_a_product_without_the_modality_gets_the_share_of_labels_among_its_like(variant: str) -> None:
+def test_a_product_without_image_or_title_gets_the_label_shares_of_such_products(variant: str) -> None:
     rows = labelled_rows(600)
     tagger = fit_tagger("child_age", variant, rows, folds=False)
     assert tagger is not None
     without = rows.filter(pc.invert(rows["has_image" if variant == variants.IMAGE_TOWER else "has_text"]))
     train = without.filter(pa.array(split.assign_splits(without["group"].to_pylist()) == split.TRAIN))
     shares = [train["value"].to_pylist().count(age) / len(train) for age in CHILD_AGES]
-    assert tagger.probabilities(without) == pytest.approx(np.tile(shares, (len(without), 1)), abs=0.08)
+    assert tagger.predict_probabilities(without) == pytest.approx(np.tile(shares, (len(without), 1)), abs=0.08)
 
 
-def test_a_label_that_was_never_shown_has_probability_zero() -> None:
+def test_a_label_that_is_not_in_the_training_split_has_probability_zero() -> None:
     rows = labelled_rows(60)
     rows = rows.filter(pa.array([value != "6-12m" for value in rows["value"].to_pylist()]))
     tagger = fit_tagger("child_age", variants.TAGGER, rows, folds=True)
     assert tagger is not None
     assert tagger.labels == CHILD_AGES
-    said = tagger.probabilities(rows)
-    assert (said[:, 1] == 0).all()
-    assert said.sum(axis=1) == pytest.approx(np.ones(len(rows)))
+    probabilities = tagger.predict_probabilities(rows)
+    assert (probabilities[:, 1] == 0).all()
+    assert probabilities.sum(axis=1) == pytest.approx(np.ones(len(rows)))
 
 
-def test_learns_nothing_from_a_single_label() -> None:
+def test_a_tag_with_a_single_label_cannot_be_learned() -> None:
     rows = labelled_rows(60)
     rows = rows.filter(pa.array([value == "6-12m" for value in rows["value"].to_pylist()]))
     assert fit_tagger("child_age", variants.TAGGER, rows, folds=True) is None

@@ -1,7 +1,7 @@
-"""A small shop of vectors whose tags are known.
+"""Generated products with vectors and known tags.
 
-Design d has age stage d % 5, gender d % 3 and category d % 4. The image says the age plainly and the title half of the
-time; the gender stands in the title, the category in both.
+Design d has age stage d % 5, gender d % 3 and category d % 4. The image vector encodes age and category. The text
+vector encodes gender, category and, for half of the products, age.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -41,12 +41,12 @@ def product_id(number: int) -> str:
 
 
 def catalogue(designs: int, *, at: datetime = START, sellers: int = 2) -> pa.Table:
-    """`sellers` products of each design; product n is of design n // sellers; every eleventh has no title."""
+    """Return `sellers` products of each design. Product n has design n // sellers; every eleventh has no title."""
     rows = []
     for number in range(designs * sellers):
-        known = truth(number // sellers)
-        age = known["child_age"] if number % 4 < 2 else "baby"
-        title = None if number % 11 == 9 else f"{known['child_gender']} {age} {known['category'].split('>')[1]}"
+        tags = truth(number // sellers)
+        age = tags["child_age"] if number % 4 < 2 else "baby"
+        title = None if number % 11 == 9 else f"{tags['child_gender']} {age} {tags['category'].split('>')[1]}"
         rows.append(
             {
                 "product_id": product_id(number),
@@ -61,27 +61,27 @@ def catalogue(designs: int, *, at: datetime = START, sellers: int = 2) -> pa.Tab
 def embeddings(
     products: pa.Table, *, version: str = "tiny-1", sellers: int = 2, seed: int = 0, created: datetime | None = None
 ) -> pa.Table:
-    """Vectors of `catalogue`'s rows; every seventh product has no image."""
-    chance = np.random.default_rng(seed)
-    axes = {name: chance.normal(size=(5, WIDTH)) for name in ("child_age", "child_gender", "category")}
+    """Return vectors for the rows of `catalogue`. Every seventh product has no image."""
+    rng = np.random.default_rng(seed)
+    axes = {name: rng.normal(size=(5, WIDTH)) for name in ("child_age", "child_gender", "category")}
     values = {"child_age": CHILD_AGES, "child_gender": CHILD_GENDERS, "category": CATEGORIES}
 
-    def vector(*said: tuple[str, str]) -> list[float]:
-        sum_of_axes = sum((axes[tag][values[tag].index(value)] for tag, value in said), np.zeros(WIDTH))
-        noisy = sum_of_axes + chance.normal(scale=0.5, size=WIDTH)
+    def vector(*tags: tuple[str, str]) -> list[float]:
+        sum_of_axes = sum((axes[tag][values[tag].index(value)] for tag, value in tags), np.zeros(WIDTH))
+        noisy = sum_of_axes + rng.normal(scale=0.5, size=WIDTH)
         return (noisy / np.linalg.norm(noisy)).astype(np.float32).tolist()
 
     rows = []
     for row in products.to_pylist():
         number = int(row["product_id"][1:])
-        known = truth(number // sellers)
-        category, gender = ("category", known["category"]), ("child_gender", known["child_gender"])
-        image = None if number % 7 == 6 else vector(("child_age", known["child_age"]), category)
-        spoken = [("child_age", known["child_age"])] if number % 4 < 2 else []
-        text = None if row["title"] is None else vector(*spoken, gender, category)
+        tags = truth(number // sellers)
+        category, gender = ("category", tags["category"]), ("child_gender", tags["child_gender"])
+        image = None if number % 7 == 6 else vector(("child_age", tags["child_age"]), category)
+        age = [("child_age", tags["child_age"])] if number % 4 < 2 else []
+        text = None if row["title"] is None else vector(*age, gender, category)
         if image or text:
-            there = [np.array(part) for part in (image, text) if part]
-            fused = np.mean(there, axis=0)
+            vectors = [np.array(part) for part in (image, text) if part]
+            fused = np.mean(vectors, axis=0)
             unit = (fused / np.linalg.norm(fused)).tolist()
             rows.append(
                 {
@@ -114,9 +114,9 @@ def write_labels(file: Path, rows: list[dict[str, str | None]]) -> Path:
 
 
 def stocked(folder: Path, designs: int = 150) -> Settings:
-    """A store whose catalogue and embeddings are there."""
-    settings_ = store(folder)
+    """Return a deployment with a catalogue and embeddings."""
+    settings = store(folder)
     products = catalogue(designs)
-    delta.append(settings_.table("product_catalogue"), products)
-    delta.append(settings_.table("product_embedding"), embeddings(products))
-    return settings_
+    delta.append(settings.table("product_catalogue"), products)
+    delta.append(settings.table("product_embedding"), embeddings(products))
+    return settings

@@ -1,0 +1,217 @@
+"""The taggers of all tags, fitted on one label file, and the rows that they predict.
+
+The taggers learn from the first version of each labelled product. They, and `tagger_version`, therefore stay the same
+when titles and images change.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_repo.arrow.take import matrix_to_lists
+from feature_repo.config import Settings
+from feature_repo.cores import map_on_all_cores
+from feature_repo.errors import InvalidInputError
+from feature_repo.offline import validation
+from feature_repo.offline.quarantine import RejectedRow
+from feature_repo.schema import (
+    CREATED_TIMESTAMP,
+    EVENT_TIMESTAMP,
+    LABELS,
+    PRODUCT_ID,
+    PRODUCT_TAGS,
+    TAG_PREDICTIONS,
+    TAG_SPLITS,
+    TAGS,
+)
+from producers.tags import embedding_rows, split, variants
+from producers.tags import labels as label_file
+from producers.tags.embedding_rows import KEY
+from producers.tags.tagger import NO_FOLD, REGULARISATION_GRID, Tagger, fit_tagger
+
+REVISION = 2
+"""Increased with every change of the code that changes a prediction."""
+
+Track: TypeAlias = Callable[[Iterable[Tagger | None], int], Iterable[Tagger | None]]
+"""Wraps the taggers as they are fitted, given their number, to show progress."""
+
+
+@dataclass(frozen=True)
+class TaggerSet:
+    """The taggers that were fitted on one label file."""
+
+    tagger_version: str
+    encoder_version: str
+    abstain: float
+    """A label that is less probable than this is stored as null."""
+    labelled: pa.Table
+    """The labelled rows, as returned by `join_labels`."""
+    taggers: dict[tuple[str, str], Tagger]
+    """Tag and variant to the tagger; a tag that could not be learned is missing."""
+
+    def tag(self, rows: pa.Table, now: datetime) -> pa.Table:
+        """Return rows of schema.PRODUCT_TAGS for embedding rows, in their order.
+
+        The columns of a tag that could not be learned are null.
+
+        Args:
+            rows: Embedding rows with `title`.
+            now: The created timestamp.
+        """
+        columns = {name: rows[name] for name in KEY}
+        for tag in TAGS:
+            names = (tag, f"{tag}_probability", f"{tag}_distribution")
+            tagger = self.taggers.get((tag, variants.TAGGER))
+            if tagger is None:
+                columns |= {name: pa.nulls(len(rows), pa.null()) for name in names}
+                continue
+            probabilities = tagger.predict_probabilities(rows, self._find_folds(rows, tag))
+            highest = probabilities.max(axis=1)
+            label = np.array(tagger.labels, dtype=object)[probabilities.argmax(axis=1)]
+            values = (
+                pa.array(label, pa.string(), mask=highest < self.abstain),
+                pa.array(highest),
+                matrix_to_lists(probabilities),
+            )
+            columns |= dict(zip(names, values, strict=True))
+        constants = {"encoder_version": self.encoder_version, "tagger_version": self.tagger_version}
+        return _add_constants(pa.table(columns), constants | {CREATED_TIMESTAMP: now}, PRODUCT_TAGS)
+
+    def predict_held_out(self, now: datetime) -> pa.Table:
+        """Return the predictions of every variant for the labelled products outside the training split.
+
+        Args:
+            now: The created timestamp.
+
+        Returns:
+            Rows of schema.TAG_PREDICTIONS.
+        """
+        side = pa.array(split.assign_splits(self.labelled["group"].to_pylist()))
+        held_out = self.labelled.append_column("split", side).filter(pc.is_in(side, value_set=pa.array(TAG_SPLITS)))
+        parts = [TAG_PREDICTIONS.empty_table()]
+        for (tag, variant), tagger in self.taggers.items():
+            rows = held_out.filter(pc.field("tag") == tag)
+            if len(rows):
+                constants = {
+                    "variant": variant,
+                    "labels": tagger.labels,
+                    "tagger_version": self.tagger_version,
+                    CREATED_TIMESTAMP: now,
+                }
+                part = rows.append_column("truth", rows["value"])
+                part = part.append_column("probabilities", matrix_to_lists(tagger.predict_probabilities(rows)))
+                parts.append(_add_constants(part, constants, TAG_PREDICTIONS))
+        return pa.concat_tables(parts)
+
+    def _find_folds(self, rows: pa.Table, tag: str) -> np.ndarray:
+        """Return the fold of each row whose group trained the tagger of `tag`, NO_FOLD for the others, int64 [n]."""
+        products, groups = self.labelled[PRODUCT_ID].to_pylist(), self.labelled["group"].to_pylist()
+        group_of_product = dict(zip(products, groups, strict=True))
+        groups_of_tag = set(self.labelled.filter(pc.field("tag") == tag)["group"].to_pylist())
+        group = [group_of_product.get(product, "") for product in rows[PRODUCT_ID].to_pylist()]
+        has_label = np.array([name in groups_of_tag for name in group], dtype=bool)
+        is_training = (split.assign_splits(group) == split.TRAIN) & has_label
+        return np.where(is_training, split.assign_folds(group), NO_FOLD)
+
+
+def fit_taggers(settings: Settings, labels: Path, encoder_version: str, abstain: float) -> TaggerSet:
+    """Fit the taggers that `produce tags` fits on the same labels. Nothing is written.
+
+    Args:
+        settings: The deployment.
+        labels: Label file, see `read_labels`.
+        encoder_version: Version of the vectors.
+        abstain: A label that is less probable than this is stored as null, in [0, 1].
+
+    Raises:
+        NotFoundError: There are no vectors of the encoder version.
+        InvalidInputError: No label is valid.
+        VitrineError: The label file cannot be read.
+    """
+    rows = embedding_rows.read_embedding_rows(
+        settings, embedding_rows.choose_encoder_version(settings, encoder_version)
+    )
+    labelled, refused = join_labels(rows, labels)
+    if not len(labelled):
+        raise InvalidInputError(
+            f"{labels}: none of its {len(refused)} labels is valid; `produce tags` lists the reasons"
+        )
+    taggers = fit_variants(labelled, (variants.TAGGER,))
+    version = compute_tagger_version(labelled, encoder_version, abstain)
+    return TaggerSet(version, encoder_version, abstain, labelled, taggers)
+
+
+def join_labels(rows: pa.Table, file: Path) -> tuple[pa.Table, list[RejectedRow]]:
+    """Read a label file, and return the embedding row of each valid label, and the refused labels.
+
+    Args:
+        rows: As returned by `read_embedding_rows`. The first version of each product is used.
+        file: Label file, see `read_labels`.
+
+    Returns:
+        Embedding rows with `title`, `tag`, `value` and `group`, sorted by product and tag; and the refused labels.
+
+    Raises:
+        VitrineError: The file cannot be read.
+    """
+    labels = label_file.read_labels(file)
+    validation.require_columns(labels, LABELS.names, file)
+    valid, refused = label_file.check_labels(labels, set(rows[PRODUCT_ID].to_pylist()))
+    first = embedding_rows.select_first_versions(rows)
+    labelled = first.take(pc.index_in(valid[PRODUCT_ID], value_set=first[PRODUCT_ID]))
+    for name in ("tag", "value", "group"):
+        labelled = labelled.append_column(name, valid[name])
+    return labelled, refused
+
+
+def fit_variants(
+    labelled: pa.Table, chosen: Sequence[str], track: Track = lambda fits, total: fits
+) -> dict[tuple[str, str], Tagger]:
+    """Fit a tagger for every tag and every chosen variant, on all cores.
+
+    Args:
+        labelled: As returned by `join_labels`.
+        chosen: Names from schema.TAG_VARIANTS.
+        track: Shows progress.
+
+    Returns:
+        Tag and variant to the tagger. A tag is left out if the training split has fewer than two of its labels.
+    """
+    pairs = [(tag, variant) for tag in TAGS for variant in chosen]
+
+    def fit(pair: tuple[str, str]) -> Tagger | None:
+        tag, variant = pair
+        return fit_tagger(tag, variant, labelled.filter(pc.field("tag") == tag), folds=variant == variants.TAGGER)
+
+    fitted = track(map_on_all_cores(fit, pairs), len(pairs))
+    return {pair: tagger for pair, tagger in zip(pairs, fitted, strict=True) if tagger is not None}
+
+
+def compute_tagger_version(labelled: pa.Table, encoder_version: str, abstain: float) -> str:
+    """Return the tagger version: a digest of the labels, the vectors' version and the settings."""
+    content = [*labelled.select(["tag", PRODUCT_ID, EVENT_TIMESTAMP, "value", "group"]).to_pydict().values()]
+    parameters = [
+        encoder_version,
+        abstain,
+        REGULARISATION_GRID,
+        split.TRAIN_SHARE,
+        split.CALIBRATION_SHARE,
+        split.FOLDS,
+    ]
+    text = json.dumps([REVISION, parameters, content], default=str)
+    return f"tagger-{blake2b(text.encode(), digest_size=6).hexdigest()}"
+
+
+def _add_constants(rows: pa.Table, constants: dict[str, Any], table_schema: pa.Schema) -> pa.Table:
+    """Return `rows` with a column for each constant, cast to `table_schema`."""
+    for name, value in constants.items():
+        rows = rows.append_column(name, pa.repeat(pa.scalar(value, table_schema.field(name).type), len(rows)))
+    return rows.select(table_schema.names).cast(table_schema)
