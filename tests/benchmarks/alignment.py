@@ -17,7 +17,7 @@ import numpy as np
 import typer
 from scipy import stats
 
-from tests.benchmarks.real import Deployment
+from tests.benchmarks.real import BenchmarkDeployment
 
 DAYS, TEST_DAYS = 60, 10
 LIFT = f"--features ranking_without_labels --test-days {TEST_DAYS} --permutations 1 --replicates 20"
@@ -44,7 +44,7 @@ def main(
         for seed in range(10, 10 + seeds):
             shop = place / f"shop{seed}"
             without, aligned = (
-                lifts(place / f"{name}{seed}", shop, extra, products, users, per_user, pairs, seed, fits)
+                measure_lifts(place / f"{name}{seed}", shop, extra, products, users, per_user, pairs, seed, fits)
                 for name, extra in (
                     ("without", ""),
                     ("aligned", f" --align {shop}/impressions.parquet --test-days {TEST_DAYS} --align-weight {weight}"),
@@ -59,14 +59,14 @@ def main(
         print(f"{group}: {mean:+.4f} AUC [{mean - reach:+.4f}, {mean + reach:+.4f}], {len(found)} shops, t interval")
 
 
-def lifts(
+def measure_lifts(
     folder: Path, shop: Path, extra: str, products: int, users: int, per_user: int, pairs: int, seed: int, fits: int
 ) -> dict[str, float]:
     """AUC lift of each of GROUPS."""
     if (folder / "lift.json").exists():
-        return of_groups(folder / "lift.json")
+        return read_lifts(folder / "lift.json")
     folder.mkdir(parents=True, exist_ok=True)
-    at = Deployment.opened(folder.name, folder)
+    at = BenchmarkDeployment.opened(folder.name, folder)
     if not (shop / "impressions.parquet").exists():
         sizes = f"--products {products} --users {users} --days {DAYS} --impressions-per-user {per_user}"
         at.run(f"produce shop --output {shop} {sizes} --seed {seed}")
@@ -81,10 +81,10 @@ def lifts(
         f"consume lift --impressions {shop}/impressions.parquet {LIFT} --seeds {fits} --json lift.json",
     ):
         at.run(line)
-    return of_groups(folder / "lift.json")
+    return read_lifts(folder / "lift.json")
 
 
-def of_groups(file: Path) -> dict[str, float]:
+def read_lifts(file: Path) -> dict[str, float]:
     """AUC lift of each of GROUPS, as `consume lift --json` wrote it."""
     found = json.loads(file.read_text())["comparisons"]
     wanted = [one for one in found if (one["slice"], one["metric"]) == ("all", "auc")]

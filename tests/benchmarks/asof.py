@@ -22,7 +22,7 @@ import typer
 
 from feature_repo.offline import asof, delta
 from tests.benchmarks import harness
-from tests.benchmarks.harness import Record, Rounds
+from tests.benchmarks.harness import RecordOption, RoundsOption
 
 app = typer.Typer(help=__doc__, pretty_exceptions_enable=False)
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -31,7 +31,7 @@ STAMP = pa.timestamp("us", tz="UTC")
 OURS = "vitrine"
 
 
-def times(rng: np.random.Generator, rows: int) -> pa.Array:
+def draw_timestamps(rng: np.random.Generator, rows: int) -> pa.Array:
     span = DAYS * 86_400 * 1_000_000
     return pa.array(int(START.timestamp()) * 1_000_000 + rng.integers(0, span, rows)).cast(STAMP)
 
@@ -44,7 +44,7 @@ def product_ids(numbers: np.ndarray) -> pa.Array:
 def make_versions(versions: int, products: int, dim: int) -> pa.Table:
     """Every product from before the first impression on, and again at random times."""
     rng = np.random.default_rng(0)
-    event = times(rng, versions).to_numpy(zero_copy_only=False).copy()
+    event = draw_timestamps(rng, versions).to_numpy(zero_copy_only=False).copy()
     event[:products] = np.datetime64(START.replace(tzinfo=None) - timedelta(days=1))
     vectors = rng.standard_normal(versions * dim, dtype=np.float32)
     return pa.table(
@@ -60,11 +60,14 @@ def make_versions(versions: int, products: int, dim: int) -> pa.Table:
 def make_impressions(impressions: int, products: int, seed: int = 1) -> pa.Table:
     rng = np.random.default_rng(seed)
     return pa.table(
-        {"product_id": product_ids(rng.integers(0, products, impressions)), "event_timestamp": times(rng, impressions)}
+        {
+            "product_id": product_ids(rng.integers(0, products, impressions)),
+            "event_timestamp": draw_timestamps(rng, impressions),
+        }
     )
 
 
-def feast_store(folder: Path, side: str, versions: Callable[[], pa.Table]) -> Any:
+def make_feast_store(folder: Path, side: str, versions: Callable[[], pa.Table]) -> Any:
     """A FeatureStore over the same rows: a Delta table for ours, a Parquet copy for Feast's stores."""
     from feast import Entity, FeatureStore, FeatureView, Field, FileSource, ValueType
     from feast.data_format import DeltaFormat, ParquetFormat
@@ -109,18 +112,18 @@ def vectors(
     versions: Versions = 60_000,
     products: Products = 8_000,
     dim: Annotated[int, typer.Option(help="Width of the vectors.")] = 128,
-    rounds: Rounds = 8,
+    rounds: RoundsOption = 8,
     dask_rounds: Annotated[int, typer.Option(help="Rounds of Feast's default store, which takes long.")] = 2,
     side: Side = "",
     folder: Folder = "",
-    record: Record = False,
+    record: RecordOption = False,
 ) -> None:
     """The training join with vectors in the result, through `get_historical_features(...).to_arrow()`."""
     root = Path(folder or tempfile.mkdtemp())
     table = make_versions(versions, products, dim)
 
     def joined(name: str) -> Callable[[], pa.Table]:
-        store = feast_store(root, name, lambda: table)
+        store = make_feast_store(root, name, lambda: table)
         rows = make_impressions(impressions, products).to_pandas()
         return lambda: store.get_historical_features(rows, ["looks:vector"]).to_arrow()
 
@@ -132,17 +135,19 @@ def vectors(
     sizes = [f"--impressions={impressions}", f"--versions={versions}", f"--products={products}", f"--dim={dim}"]
 
     def peak(name: str) -> float:
-        return harness.peak_megabytes("tests.benchmarks.asof", "vectors", *sizes, f"--side={name}", f"--folder={root}")
+        return harness.measure_peak_megabytes(
+            "tests.benchmarks.asof", "vectors", *sizes, f"--side={name}", f"--folder={root}"
+        )
 
     seconds = harness.take_turns(sides, rounds)
     note = f"peak {peak(OURS):,.0f} MB, theirs {peak('duckdb'):,.0f} MB, all imports but torch included"
-    figures = [harness.compare(size, seconds, OURS, "duckdb", note)]
+    figures = [harness.compare_sides(size, seconds, OURS, "duckdb", note)]
     if dask_rounds:
         default = joined("dask")
         seconds = harness.take_turns({OURS: sides[OURS], "dask": default}, dask_rounds)
         lost = impressions - len(default())
         note = f"theirs lost {lost:,} of the impressions; peak {peak('dask'):,.0f} MB"
-        figures.append(harness.compare(size, seconds, OURS, "dask", note))
+        figures.append(harness.compare_sides(size, seconds, OURS, "dask", note))
     _finish(figures, None if folder else root, record)
 
 
@@ -152,10 +157,10 @@ def normalised(
     versions: Versions = 60_000,
     products: Products = 8_000,
     dim: Annotated[int, typer.Option(help="Width of the vectors.")] = 128,
-    rounds: Rounds = 8,
+    rounds: RoundsOption = 8,
     side: Side = "",
     folder: Folder = "",
-    record: Record = False,
+    record: RecordOption = False,
 ) -> None:
     """Row numbers into distinct versions, through `to_normalised()`, against a bare DuckDB ASOF join of the ids."""
     import duckdb
@@ -178,7 +183,7 @@ def normalised(
         index = asof.index_versions([order["product_id"]], order["event_timestamp"])
         return asof.look_up(index, [rows["product_id"]], rows["event_timestamp"])
 
-    store = feast_store(root, OURS, lambda: table)
+    store = make_feast_store(root, OURS, lambda: table)
     sides: dict[str, Callable[[], object]] = {
         OURS: lambda: store.get_historical_features(rows, ["looks:vector"]).to_normalised(),
         "join alone": bare_ours,
@@ -192,15 +197,15 @@ def normalised(
     sizes = [f"--impressions={impressions}", f"--versions={versions}", f"--products={products}", f"--dim={dim}"]
 
     def peak(name: str) -> float:
-        return harness.peak_megabytes(
+        return harness.measure_peak_megabytes(
             "tests.benchmarks.asof", "normalised", *sizes, f"--side={name}", f"--folder={root}"
         )
 
     other = "bare DuckDB ASOF"
     note = f"peak {peak(OURS):,.0f} MB, theirs {peak(other):,.0f} MB, impressions and imports included, torch not"
     figures = [
-        harness.compare(size + "normalised, vectors read", seconds, OURS, other, note),
-        harness.compare(size + "keys alone", seconds, "join alone", other, f"duckdb {duckdb.__version__}"),
+        harness.compare_sides(size + "normalised, vectors read", seconds, OURS, other, note),
+        harness.compare_sides(size + "keys alone", seconds, "join alone", other, f"duckdb {duckdb.__version__}"),
     ]
     _finish(figures, None if folder else root, record)
 
@@ -211,10 +216,10 @@ def large(
     versions: Versions = 60_000,
     products: Products = 8_000,
     dim: Annotated[int, typer.Option(help="Width of the vectors.")] = 128,
-    rounds: Rounds = 1,
+    rounds: RoundsOption = 1,
     side: Side = "",
     folder: Folder = "",
-    record: Record = False,
+    record: RecordOption = False,
 ) -> None:
     """Impressions in Parquet, larger than memory, into a folder by `to_folder()`, against DuckDB from file to file."""
     import duckdb
@@ -226,7 +231,7 @@ def large(
         with pq.ParquetWriter(rows, make_impressions(1, products).schema) as writer:
             for start in range(0, impressions, 1_000_000):
                 writer.write_table(make_impressions(min(1_000_000, impressions - start), products, start))
-    store = feast_store(root, OURS, lambda: table)
+    store = make_feast_store(root, OURS, lambda: table)
     order = table.select(["product_id", "event_timestamp"]).append_column("row", pa.array(np.arange(versions)))
 
     def ours() -> None:
@@ -251,15 +256,17 @@ def large(
     sizes = [f"--impressions={impressions}", f"--versions={versions}", f"--products={products}", f"--dim={dim}"]
 
     def peak(name: str) -> float:
-        return harness.peak_megabytes("tests.benchmarks.asof", "large", *sizes, f"--side={name}", f"--folder={root}")
+        return harness.measure_peak_megabytes(
+            "tests.benchmarks.asof", "large", *sizes, f"--side={name}", f"--folder={root}"
+        )
 
     note = f"peak {peak(OURS):,.0f} MB, theirs {peak(other):,.0f} MB; theirs keeps no order"
     name = f"{impressions:,} impressions over {versions:,} versions, out of core"
-    _finish([harness.compare(name, seconds, OURS, other, note)], None if folder else root, record)
+    _finish([harness.compare_sides(name, seconds, OURS, other, note)], None if folder else root, record)
 
 
-def _finish(figures: list[harness.Figure], temporary: Path | None, record: bool) -> None:
-    harness.finish(figures, record)
+def _finish(figures: list[harness.BenchmarkFigure], temporary: Path | None, record: bool) -> None:
+    harness.report_figures(figures, record)
     if temporary:
         shutil.rmtree(temporary)
 

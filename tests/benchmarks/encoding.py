@@ -30,7 +30,7 @@ from producers.encoders.image_loader import Source, decode_images, open_decoding
 from producers.encoders.pipeline import StageSeconds, build_embedding_rows, encode_chunks
 from producers.encoders.tokens import tokenize
 from tests.benchmarks.encoding_gpu import NAMES, NOW, ROWS_A_COMMIT, gpu
-from tests.benchmarks.harness import Record, Rounds, compare, finish, take_turns
+from tests.benchmarks.harness import RecordOption, RoundsOption, compare_sides, report_figures, take_turns
 
 app = typer.Typer(help=__doc__, no_args_is_help=True)
 
@@ -46,7 +46,7 @@ def _root() -> None:
 
 
 @dataclass(frozen=True)
-class Case:
+class EncodingCase:
     """A catalogue in a table, an encoder (a DualEncoder), and folders for what is written."""
 
     catalogue: Path
@@ -62,26 +62,28 @@ class Case:
 @app.command()
 def cpu(
     products: Annotated[int, typer.Option(help="Products of the shop that is drawn.")] = 8192,
-    rounds: Rounds = 7,
-    record: Record = False,
+    rounds: RoundsOption = 7,
+    record: RecordOption = False,
 ) -> None:
     """The small default encoder, its weights as first drawn: how fast it is does not depend on what it has learnt."""
     with tempfile.TemporaryDirectory() as folder, open_decoding_pool() as pool:
-        case, pairs = small_case(Path(folder), products)
+        case, pairs = make_small_case(Path(folder), products)
         sides = {
-            "ours": lambda: ours(case, pool),
-            "ordinary loop": lambda: ordinary_loop(case),
-            "forward alone": forward_alone(case, pool),
+            "ours": lambda: run_ours(case, pool),
+            "ordinary loop": lambda: run_ordinary_loop(case),
+            "forward alone": make_forward_pass(case, pool),
         }
         seconds = take_turns(sides, rounds)
-        print(ours(case, pool))
+        print(run_ours(case, pool))
     rates = {name: pairs / float(np.median(taken)) for name, taken in seconds.items()}
     note = ", ".join(f"{name} {rate:,.0f} pairs/s" for name, rate in rates.items())
     what = f"encode {pairs:,} products with the small encoder, from JPEG of 96 px in a table to rows in Delta"
-    finish([compare(what, seconds, "ours", other, note) for other in ("ordinary loop", "forward alone")], record)
+    report_figures(
+        [compare_sides(what, seconds, "ours", other, note) for other in ("ordinary loop", "forward alone")], record
+    )
 
 
-def small_case(folder: Path, products: int) -> tuple[Case, int]:
+def make_small_case(folder: Path, products: int) -> tuple[EncodingCase, int]:
     """A shop's products that have a picture and a title, and how many they are."""
     import torch
 
@@ -110,10 +112,10 @@ def small_case(folder: Path, products: int) -> tuple[Case, int]:
     torch.manual_seed(0)
     tiny_clip.save_checkpoint(tiny_clip.build_model(len(tokenizer)).eval(), tokenizer, folder / "encoder")
     encoder = load(str(folder / "encoder"), device="cpu")
-    return Case(folder / "catalogue", encoder, (folder / f"rows{n}" for n in count())), len(rows)
+    return EncodingCase(folder / "catalogue", encoder, (folder / f"rows{n}" for n in count())), len(rows)
 
 
-def ours(case: Case, pool: ProcessPoolExecutor) -> StageSeconds:
+def run_ours(case: EncodingCase, pool: ProcessPoolExecutor) -> StageSeconds:
     """What `produce embeddings` does of it."""
     from feature_repo.offline import delta
 
@@ -125,7 +127,7 @@ def ours(case: Case, pool: ProcessPoolExecutor) -> StageSeconds:
     return seconds
 
 
-def ordinary_loop(case: Case) -> None:
+def run_ordinary_loop(case: EncodingCase) -> None:
     """As every model card shows it, and one write of all rows at the end."""
     import torch
 
@@ -172,7 +174,7 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def forward_alone(case: Case, pool: ProcessPoolExecutor) -> Callable[[], None]:
+def make_forward_pass(case: EncodingCase, pool: ProcessPoolExecutor) -> Callable[[], None]:
     """Both towers as ours calls them, same batches and threads, from pixels and token ids that lie ready."""
     import torch
 

@@ -20,7 +20,7 @@ from feature_repo import schema
 from producers.encoders import load
 from producers.encoders.image_loader import open_decoding_pool
 from producers.encoders.pipeline import StageSeconds, build_embedding_rows, encode_chunks
-from tests.benchmarks.harness import Figure, Record, Rounds, command, finish
+from tests.benchmarks.harness import BenchmarkFigure, RecordOption, RoundsOption, format_command, report_figures
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ROWS_A_COMMIT = 4096
@@ -35,8 +35,8 @@ def gpu(
     jpeg: Annotated[int, typer.Option(min=16, help="Their width and height in pixels.")] = 800,
     workers: Annotated[int | None, typer.Option(help="Decoding processes.", show_default="one per core")] = None,
     tiny: Annotated[bool, typer.Option("--tiny", help="Two narrow layers: for the CPU.")] = False,
-    rounds: Rounds = 5,
-    record: Record = False,
+    rounds: RoundsOption = 5,
+    record: RecordOption = False,
 ) -> None:
     """CLIP with ViT-B/16 at 224 px, weights by chance, on the first GPU (on the CPU if there is none).
 
@@ -47,13 +47,13 @@ def gpu(
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder, open_decoding_pool(workers) as pool:
-        encoder = vision_transformer(Path(folder) / "encoder", tiny, str(device))
-        flops = flops_of_a_picture(encoder)
+        encoder = make_vision_transformer(Path(folder) / "encoder", tiny, str(device))
+        flops = count_image_flops(encoder)
         batch = encoder.image_batch_size
         pixels = np.random.default_rng(0).integers(0, 256, (batch, 224, 224, 3), dtype=np.uint8)
         seconds: dict[str, list[float]] = {"encode": [], "multiply": []}
         encoder.encode_pixels(pixels)
-        product, product_flops = matrix_product(device, encoder.dtype)
+        product, product_flops = make_matrix_product(device, encoder.dtype)
         for _ in range(rounds):
             for name, side in (("encode", lambda: encoder.encode_pixels(pixels)), ("multiply", product)):
                 start = time.perf_counter()
@@ -64,25 +64,25 @@ def gpu(
         rate_of_products = product_flops / float(np.median(seconds["multiply"]))
         name = "two layers" if tiny else "ViT-B/16"
         kind = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU"
-        decoded = share(
+        decoded = compare_rates(
             f"encode pictures already decoded, {name} at 224 px, {kind}",
             rates,
             f"{encoder.dtype} matrix product, {rate_of_products / 1e12:.3g} TFLOP/s",
             ceilings,
             f"{flops / 1e9:.3g} GFLOP a picture, batches of {encoder._images.size}",
         )
-        catalogue = jpeg_catalogue(Path(folder) / "catalogue.parquet", images, jpeg)
-        whole, stages = end_to_end(catalogue, encoder, pool, Path(folder) / "parts")
+        catalogue = write_jpeg_catalogue(Path(folder) / "catalogue.parquet", images, jpeg)
+        whole, stages = measure_end_to_end(catalogue, encoder, pool, Path(folder) / "parts")
     limit = "decoding" if stages.wait > 0.1 * (stages.wait + stages.encode) else "the model"
     note = f"{pool._max_workers} decoding processes; {stages}; limited by {limit}"  # type: ignore[attr-defined]
     what = f"encode {images:,} JPEG of {jpeg} px in Parquet to rows in Parquet, {name} at 224 px, {kind}"
-    finish([decoded, share(what, [whole], "already decoded", [float(np.median(rates))], note)], record)
+    report_figures([decoded, compare_rates(what, [whole], "already decoded", [float(np.median(rates))], note)], record)
 
 
-def share(what: str, ours: list[float], against: str, theirs: list[float], note: str) -> Figure:
+def compare_rates(what: str, ours: list[float], against: str, theirs: list[float], note: str) -> BenchmarkFigure:
     """Pictures a second, ours as a share of theirs."""
     ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
-    return Figure(
+    return BenchmarkFigure(
         name=what,
         seconds=statistics.median(ours),
         against=against,
@@ -90,13 +90,13 @@ def share(what: str, ours: list[float], against: str, theirs: list[float], note:
         ratio=statistics.median(ratios),
         ratio_range=(min(ratios), max(ratios)),
         rounds=len(ratios),
-        command=command(),
+        command=format_command(),
         note=note,
         unit="images/s",
     )
 
 
-def vision_transformer(folder: Path, tiny: bool, device: str) -> Any:
+def make_vision_transformer(folder: Path, tiny: bool, device: str) -> Any:
     """A CLIP encoder by chance: how fast it is does not depend on its weights."""
     import torch
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
@@ -116,7 +116,7 @@ def vision_transformer(folder: Path, tiny: bool, device: str) -> Any:
     return load(str(folder), device=device)
 
 
-def flops_of_a_picture(encoder: Any) -> float:
+def count_image_flops(encoder: Any) -> float:
     """Floating-point operations of the image tower, a multiplication and an addition counted as two."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -128,7 +128,7 @@ def flops_of_a_picture(encoder: Any) -> float:
     return float(counter.get_total_flops())
 
 
-def matrix_product(device: Any, dtype: Any) -> tuple[Callable[[], None], float]:
+def make_matrix_product(device: Any, dtype: Any) -> tuple[Callable[[], None], float]:
     """Products of square matrices, waited for, and how many operations they are."""
     import torch
 
@@ -146,7 +146,7 @@ def matrix_product(device: Any, dtype: Any) -> tuple[Callable[[], None], float]:
     return run, 2.0 * side**3 * times
 
 
-def jpeg_catalogue(file: Path, images: int, side: int) -> Path:
+def write_jpeg_catalogue(file: Path, images: int, side: int) -> Path:
     """A catalogue of smooth pictures, some hundred different ones again and again."""
     chance = np.random.default_rng(0)
     contents = []
@@ -170,7 +170,9 @@ def jpeg_catalogue(file: Path, images: int, side: int) -> Path:
     return file
 
 
-def end_to_end(catalogue: Path, encoder: Any, pool: ProcessPoolExecutor, out: Path) -> tuple[float, StageSeconds]:
+def measure_end_to_end(
+    catalogue: Path, encoder: Any, pool: ProcessPoolExecutor, out: Path
+) -> tuple[float, StageSeconds]:
     """Pictures a second, and where the time went."""
     from producers.encoders import shards
 

@@ -22,12 +22,12 @@ import typer
 RESULTS = Path(__file__).parent / "results.json"
 TABLE = Path(__file__).parent / "RESULTS.md"
 
-Rounds = Annotated[int, typer.Option(help="Rounds in which every side takes its turn.")]
-Record = Annotated[bool, typer.Option(help="Write the figures to results.json and RESULTS.md.")]
+RoundsOption = Annotated[int, typer.Option(help="Rounds in which every side takes its turn.")]
+RecordOption = Annotated[bool, typer.Option(help="Write the figures to results.json and RESULTS.md.")]
 
 
 @dataclass(frozen=True)
-class Figure:
+class BenchmarkFigure:
     """One line of the table of results."""
 
     name: str
@@ -83,10 +83,12 @@ def take_turns(
     return seconds
 
 
-def compare(name: str, seconds: Mapping[str, list[float]], ours: str, other: str, note: str = "") -> Figure:
+def compare_sides(
+    name: str, seconds: Mapping[str, list[float]], ours: str, other: str, note: str = ""
+) -> BenchmarkFigure:
     """The figure of two sides that took turns."""
     ratios = [theirs / mine for mine, theirs in zip(seconds[ours], seconds[other], strict=True)]
-    return Figure(
+    return BenchmarkFigure(
         name=name,
         seconds=statistics.median(seconds[ours]),
         against=other,
@@ -94,23 +96,23 @@ def compare(name: str, seconds: Mapping[str, list[float]], ours: str, other: str
         ratio=statistics.median(ratios),
         ratio_range=(min(ratios), max(ratios)),
         rounds=len(ratios),
-        command=command(),
+        command=format_command(),
         note=note,
     )
 
 
 @dataclass(frozen=True)
-class Turns:
+class PairedComparison:
     """Two sides, of which one is ours, take turns."""
 
     rounds: int
     calls: int
     note: str
 
-    def compare(self, what: str, ours: Callable[[], object], name: str, other: Callable[[], object]) -> Figure:
+    def compare(self, what: str, ours: Callable[[], object], name: str, other: Callable[[], object]) -> BenchmarkFigure:
         every: dict[str, list[float]] = {}
         seconds = take_turns({"ours": ours, name: other}, self.rounds, self.calls, every=every)
-        figure = compare(what, seconds, "ours", name, self.note)
+        figure = compare_sides(what, seconds, "ours", name, self.note)
         slow = {side: _amount(_percentile_99(taken), "s") for side, taken in every.items()}
         tail = f"p99 of {len(every['ours']):,} calls: ours {slow['ours']}, theirs {slow[name]}"
         figure = replace(figure, note=f"{tail}; {figure.note}")
@@ -126,7 +128,7 @@ def _percentile_99(taken: list[float]) -> float:
     return ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)]
 
 
-def peak_megabytes(module: str, *arguments: str) -> float:
+def measure_peak_megabytes(module: str, *arguments: str) -> float:
     """The most memory that `python -m module arguments` held at once, all imports but torch included; in 10^6 bytes."""
     # VmHWM, because getrusage's ru_maxrss outlives exec and so is never less than what this process held.
     # Feast imports torch wherever it is installed (180 MB): it is kept out, on every side.
@@ -139,17 +141,17 @@ def peak_megabytes(module: str, *arguments: str) -> float:
     return int(done.stdout.rsplit("PEAK", 1)[1].split()[0]) * 1.024e-3
 
 
-def record(figures: list[Figure]) -> None:
+def record_figures(figures: list[BenchmarkFigure]) -> None:
     """Put the figures into results.json, in the place of those of the same name and side, and write RESULTS.md anew."""
     kept: list[dict[str, Any]] = json.loads(RESULTS.read_text())["figures"] if RESULTS.exists() else []
-    new = [asdict(figure) | machine() for figure in figures]
+    new = [asdict(figure) | describe_machine() for figure in figures]
     names = {(figure["name"], figure["against"]) for figure in new}
     together = [figure for figure in kept if (figure["name"], figure["against"]) not in names] + new
     RESULTS.write_text(json.dumps({"figures": together}, indent=1) + "\n")
     TABLE.write_text(_table(together))
 
 
-def machine() -> dict[str, str]:
+def describe_machine() -> dict[str, str]:
     """Where and when, and at which commit."""
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return {
@@ -188,7 +190,7 @@ def _amount(value: float, unit: str) -> str:
     return f"{value:,.0f} {unit}"
 
 
-def command() -> str:
+def format_command() -> str:
     """How this program was called."""
     return "python -m " + " ".join([_module(), *sys.argv[1:]])
 
@@ -202,7 +204,7 @@ def _processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def finish(figures: list[Figure], write: bool) -> None:
+def report_figures(figures: list[BenchmarkFigure], write: bool) -> None:
     """Say the figures, and `record` them if they are to be kept."""
     for figure in figures:
         low, high = figure.ratio_range
@@ -212,7 +214,7 @@ def finish(figures: list[Figure], write: bool) -> None:
             f"{figure.note}"
         )
     if write:
-        record(figures)
+        record_figures(figures)
 
 
 def _module() -> str:

@@ -47,7 +47,7 @@ _TODAY = np.datetime64("2026-06-01", "us")
 
 
 @dataclass(frozen=True)
-class Day:
+class DayCost:
     """Seconds of the two steps, and what they did."""
 
     compare: float
@@ -58,16 +58,16 @@ class Day:
 
 
 @dataclass(frozen=True)
-class Measured:
+class IncrementCost:
     """One size of the catalogue."""
 
     rows: int
     pictures: bool
-    changed: Day
-    unchanged: Day
+    changed: DayCost
+    unchanged: DayCost
 
 
-def measure(rows: int, pictures: bool) -> Measured:
+def measure_days(rows: int, pictures: bool) -> IncrementCost:
     """Both days over a catalogue of `rows` products."""
     folder = Path(tempfile.mkdtemp(prefix="increments-"))
     try:
@@ -86,18 +86,18 @@ def measure(rows: int, pictures: bool) -> Measured:
         gc.collect()
         _write(file, rows, pictures, changed=CHANGED)
         changed = _day(store, encoder, file, NOW + DAY)
-        return Measured(rows, pictures, changed, _day(store, encoder, file, NOW + 2 * DAY))
+        return IncrementCost(rows, pictures, changed, _day(store, encoder, file, NOW + 2 * DAY))
     finally:
         shutil.rmtree(folder)
 
 
-def _day(store: Settings, encoder: Path, file: Path, now: datetime) -> Day:
+def _day(store: Settings, encoder: Path, file: Path, now: datetime) -> DayCost:
     compare, taken = _timed(lambda: catalogue.ingest_products(store, file, now))
     encode, done = _timed(
         lambda: embeddings.embed_catalogue(store, str(encoder), now=now, progress=lambda so_far, total: None)
     )
     assert done.encoded == taken.changed
-    return Day(compare, encode, str(taken), done.images + done.titles)
+    return DayCost(compare, encode, str(taken), done.images + done.titles)
 
 
 def _timed(work: Callable[[], Result]) -> tuple[float, Result]:
@@ -176,10 +176,10 @@ def main(
     """Measure each size, one after another."""
     lines = []
     for size in sizes:
-        found = measure(size, pictures)
+        found = measure_days(size, pictures)
         changed, unchanged = found.changed, found.unchanged
         days = (f"{day.compare:.1f} s | {day.encode:.1f} s | {day.contents:,}" for day in (changed, unchanged))
-        where = ", ".join(harness.machine()[name] for name in ("commit", "date", "machine"))
+        where = ", ".join(harness.describe_machine()[name] for name in ("commit", "date", "machine"))
         lines.append(f"| {' | '.join([f'{size:,}' + ', pictures' * pictures, *days, where])} |")
         print(lines[-1], flush=True)
     if record:

@@ -21,7 +21,7 @@ import typer
 from feature_repo import config, schema
 from feature_repo.offline import delta
 from tests.benchmarks import harness
-from tests.benchmarks.harness import Figure, Record
+from tests.benchmarks.harness import BenchmarkFigure, RecordOption
 
 app = typer.Typer(help=__doc__, pretty_exceptions_enable=False)
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -33,23 +33,23 @@ GOAL_SECONDS, GOAL_MEGABYTES = 300, 4000
 def main(
     clicks: Annotated[int, typer.Option(help="Rows of the log, each a click.")] = 10_000_000,
     folder: Annotated[Path | None, typer.Option(help="Of the deployment to run on: the measured process.")] = None,
-    record: Record = False,
+    record: RecordOption = False,
 ) -> None:
     """Make a log and measure the command over it."""
     if folder is not None:
-        run(folder)
+        run_interests(folder)
         return
     with tempfile.TemporaryDirectory() as made:
-        make(Path(made), clicks)
+        make_deployment(Path(made), clicks)
         start = time.perf_counter()
-        peak = harness.peak_megabytes("tests.benchmarks.interests", "--folder", made)
+        peak = harness.measure_peak_megabytes("tests.benchmarks.interests", "--folder", made)
         seconds = time.perf_counter() - start
         rows = delta.open_dataset(Path(made) / "offline" / "user_interest").count_rows()
         print(f"{rows:,} versions in {seconds:.1f} s, peak {peak:,.0f} MB")
         ratio = GOAL_SECONDS / seconds
-        harness.finish(
+        harness.report_figures(
             [
-                Figure(
+                BenchmarkFigure(
                     name=f"`produce interests`, {clicks:,} clicks, {WIDTH}-d",
                     seconds=seconds,
                     against="the goal",
@@ -57,7 +57,7 @@ def main(
                     ratio=ratio,
                     ratio_range=(ratio, ratio),
                     rounds=1,
-                    command=harness.command(),
+                    command=harness.format_command(),
                     note=f"peak {peak / 1000:.1f} GB of {GOAL_MEGABYTES / 1000:.0f} GB; {rows:,} versions written",
                 )
             ],
@@ -65,7 +65,7 @@ def main(
         )
 
 
-def run(folder: Path) -> None:
+def run_interests(folder: Path) -> None:
     """What is measured."""
     from producers.behaviour.interests import make_interests
 
@@ -78,7 +78,7 @@ def run(folder: Path) -> None:
     print(make_interests(opened, log, encoder_version=None, recompute=False, now=now, progress=progress))
 
 
-def make(folder: Path, clicks: int) -> None:
+def make_deployment(folder: Path, clicks: int) -> None:
     """A deployment with vectors and tags of products, and a log."""
     content = (Path(config.__file__).parent / "feature_store.yaml").read_text()
     (folder / "feature_store.yaml").write_text(content.replace("../demo", str(folder)))
@@ -87,14 +87,14 @@ def make(folder: Path, clicks: int) -> None:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     names = pa.array([f"product-{i:08d}" for i in range(PRODUCTS)])
     stamps = {"encoder_version": "bench@0", schema.EVENT_TIMESTAMP: START, schema.CREATED_TIMESTAMP: START}
-    embedding = {schema.PRODUCT_ID: names, "fused_vector": lists(vectors)}
-    append(folder, "product_embedding", schema.PRODUCT_EMBEDDING, embedding | stamps)
+    embedding = {schema.PRODUCT_ID: names, "fused_vector": to_lists(vectors)}
+    append_rows(folder, "product_embedding", schema.PRODUCT_EMBEDDING, embedding | stamps)
     tags = {
         schema.PRODUCT_ID: names,
-        "child_age_distribution": lists(chance.dirichlet(np.ones(5), PRODUCTS).astype(np.float32)),
-        "child_gender_distribution": lists(chance.dirichlet(np.ones(3), PRODUCTS).astype(np.float32)),
+        "child_age_distribution": to_lists(chance.dirichlet(np.ones(5), PRODUCTS).astype(np.float32)),
+        "child_gender_distribution": to_lists(chance.dirichlet(np.ones(3), PRODUCTS).astype(np.float32)),
     }
-    append(folder, "product_tags", schema.PRODUCT_TAGS, tags | stamps)
+    append_rows(folder, "product_tags", schema.PRODUCT_TAGS, tags | stamps)
     users = max(1, clicks // 100)
     user_names = pa.array([f"user-{i:08d}" for i in range(users)])
     time = np.sort(chance.integers(0, DAYS * 86_400_000_000, clicks)) + int(START.timestamp() * 1e6)
@@ -108,7 +108,7 @@ def make(folder: Path, clicks: int) -> None:
     pq.write_table(pa.table(log), folder / "log.parquet")
 
 
-def append(folder: Path, table: str, shape: pa.Schema, columns: dict) -> None:
+def append_rows(folder: Path, table: str, shape: pa.Schema, columns: dict) -> None:
     rows = len(columns[schema.PRODUCT_ID])
     filled = {}
     for field in shape:
@@ -118,7 +118,7 @@ def append(folder: Path, table: str, shape: pa.Schema, columns: dict) -> None:
     delta.append(folder / "offline" / table, pa.table(filled, shape))
 
 
-def lists(matrix: np.ndarray) -> pa.Array:
+def to_lists(matrix: np.ndarray) -> pa.Array:
     offsets = np.arange(len(matrix) + 1, dtype=np.int32) * matrix.shape[1]
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(matrix.ravel()))
 

@@ -29,7 +29,7 @@ from feature_repo.offline import delta
 from feature_repo.online import lmdb_store
 from tests import servers
 from tests.benchmarks import harness, online
-from tests.benchmarks.harness import Record, Rounds, Turns
+from tests.benchmarks.harness import PairedComparison, RecordOption, RoundsOption
 from tests.benchmarks.online import Dim
 
 app = typer.Typer(help=__doc__, pretty_exceptions_enable=False)
@@ -39,7 +39,7 @@ DAY = timedelta(days=1)
 Rows = Annotated[int, typer.Option(help="Rows to materialize.")]
 
 
-def feature_store(
+def make_feature_store(
     folder: Path, online_store: dict[str, Any], rows: int, dim: int, *, stock: bool = False
 ) -> FeatureStore:
     """A project whose offline table holds the rows: a Delta table for ours, a Parquet file for stock Feast."""
@@ -58,10 +58,10 @@ def feature_store(
         repo_path=folder,
     )
     if stock:
-        pq.write_table(online.rows(0, rows, dim, 0), path)
+        pq.write_table(online.make_rows(0, rows, dim, 0), path)
     else:
         for start in range(0, rows, online.BATCH):
-            delta.append(path, online.rows(start, min(online.BATCH, rows - start), dim, 0))
+            delta.append(path, online.make_rows(start, min(online.BATCH, rows - start), dim, 0))
     source = FileSource(
         path=str(path),
         file_format=ParquetFormat() if stock else DeltaFormat(),
@@ -69,11 +69,11 @@ def feature_store(
         created_timestamp_column="created_timestamp",
     )
     store = FeatureStore(config=config)
-    store.apply(online.looks(dim, 0, source))
+    store.apply(online.make_view(dim, 0, source))
     return store
 
 
-def materializing(store: FeatureStore, empty: Callable[[], object], rows: int) -> Callable[[], None]:
+def make_materialization(store: FeatureStore, empty: Callable[[], object], rows: int) -> Callable[[], None]:
     """Materialize all rows into the emptied online store; the first time, see that they are there."""
     now = datetime.now(UTC)
 
@@ -89,11 +89,11 @@ def materializing(store: FeatureStore, empty: Callable[[], object], rows: int) -
     return run
 
 
-def writing(store: FeatureStore, empty: Callable[[], object], rows: int, dim: int) -> Callable[[], None]:
+def make_script_write(store: FeatureStore, empty: Callable[[], object], rows: int, dim: int) -> Callable[[], None]:
     """The compare-and-set script alone: packed rows that lie in memory."""
-    table, view = online.table_of(store), store.get_feature_view(online.VIEW)
+    table, view = online.get_online_table(store), store.get_feature_view(online.VIEW)
     packer = store._get_provider().online_store.packer(store.config, view)
-    keys, packed = packer.pack(table, online.rows(0, rows, dim, 0))
+    keys, packed = packer.pack(table, online.make_rows(0, rows, dim, 0))
 
     def run() -> None:
         empty()
@@ -102,64 +102,64 @@ def writing(store: FeatureStore, empty: Callable[[], object], rows: int, dim: in
     return run
 
 
-def in_redis(server: servers.RedisServer, kind: str = online.REDIS) -> dict[str, Any]:
+def redis_config(server: servers.RedisServer, kind: str = online.REDIS) -> dict[str, Any]:
     return {"type": kind, "connection_string": server.address}
 
 
-def emptying(server: servers.RedisServer) -> Callable[[], object]:
+def make_flush(server: servers.RedisServer) -> Callable[[], object]:
     client = server.client()
     return lambda: client.flushall(asynchronous=True)
 
 
 @app.command()
-def script(rows: Rows = 100_000, dim: Dim = 128, rounds: Rounds = 8, record: Record = False) -> None:
+def script(rows: Rows = 100_000, dim: Dim = 128, rounds: RoundsOption = 8, record: RecordOption = False) -> None:
     """From Delta into Redis, beside the compare-and-set script alone."""
-    with online.world() as (root, server):
-        store, empty = feature_store(root / "ours", in_redis(server), rows, dim), emptying(server)
-        ours = materializing(store, empty, rows)
-        turns = Turns(rounds, 1, online.describe(server))
+    with online.open_redis() as (root, server):
+        store, empty = make_feature_store(root / "ours", redis_config(server), rows, dim), make_flush(server)
+        ours = make_materialization(store, empty, rows)
+        turns = PairedComparison(rounds, 1, online.describe_redis(server))
         figure = turns.compare(
             f"materialize {rows:,} rows, {dim}-d, Delta to Redis",
             ours,
             "the compare-and-set script alone",
-            writing(store, empty, rows, dim),
+            make_script_write(store, empty, rows, dim),
         )
-    harness.finish([_with_rates(figure, rows)], record)
+    harness.report_figures([_with_rates(figure, rows)], record)
 
 
 @app.command("lmdb")
-def into_lmdb(rows: Rows = 100_000, dim: Dim = 128, rounds: Rounds = 8, record: Record = False) -> None:
+def into_lmdb(rows: Rows = 100_000, dim: Dim = 128, rounds: RoundsOption = 8, record: RecordOption = False) -> None:
     """From Delta into LMDB, beside the same into Redis."""
-    with online.world() as (root, server):
+    with online.open_redis() as (root, server):
         folder = root / "online"
-        embedded = feature_store(root / "embedded", {"type": online.LMDB, "path": str(folder)}, rows, dim)
-        served = feature_store(root / "served", in_redis(server), rows, dim)
+        embedded = make_feature_store(root / "embedded", {"type": online.LMDB, "path": str(folder)}, rows, dim)
+        served = make_feature_store(root / "served", redis_config(server), rows, dim)
         note = f"{lmdb_store.ROWS_PER_COMMIT:,} rows per commit at most, each synced to disk; {online.LMDB_VERSION}"
-        figure = Turns(rounds, 1, note).compare(
+        figure = PairedComparison(rounds, 1, note).compare(
             f"materialize {rows:,} rows, {dim}-d, Delta to LMDB",
-            materializing(embedded, lambda: shutil.rmtree(folder, ignore_errors=True), rows),
+            make_materialization(embedded, lambda: shutil.rmtree(folder, ignore_errors=True), rows),
             "Delta to Redis",
-            materializing(served, emptying(server), rows),
+            make_materialization(served, make_flush(server), rows),
         )
-    harness.finish([_with_rates(figure, rows)], record)
+    harness.report_figures([_with_rates(figure, rows)], record)
 
 
 @app.command()
-def stock(rows: Rows = 20_000, dim: Dim = 128, rounds: Rounds = 8, record: Record = False) -> None:
+def stock(rows: Rows = 20_000, dim: Dim = 128, rounds: RoundsOption = 8, record: RecordOption = False) -> None:
     """From Delta into Redis, beside stock Feast from Parquet into Redis."""
-    with online.world() as (root, server), servers.redis_server(root / "other") as other:
-        ours = feature_store(root / "ours", in_redis(server), rows, dim)
-        theirs = feature_store(root / "theirs", in_redis(other, "redis"), rows, dim, stock=True)
-        figure = Turns(rounds, 1, online.describe(server)).compare(
+    with online.open_redis() as (root, server), servers.redis_server(root / "other") as other:
+        ours = make_feature_store(root / "ours", redis_config(server), rows, dim)
+        theirs = make_feature_store(root / "theirs", redis_config(other, "redis"), rows, dim, stock=True)
+        figure = PairedComparison(rounds, 1, online.describe_redis(server)).compare(
             f"materialize {rows:,} rows, {dim}-d, to Redis",
-            materializing(ours, emptying(server), rows),
+            make_materialization(ours, make_flush(server), rows),
             "stock Feast, Parquet to Redis",
-            materializing(theirs, emptying(other), rows),
+            make_materialization(theirs, make_flush(other), rows),
         )
-    harness.finish([_with_rates(figure, rows)], record)
+    harness.report_figures([_with_rates(figure, rows)], record)
 
 
-def _with_rates(figure: harness.Figure, rows: int) -> harness.Figure:
+def _with_rates(figure: harness.BenchmarkFigure, rows: int) -> harness.BenchmarkFigure:
     rates = f"{rows / figure.seconds:,.0f} rows/s, theirs {rows / figure.against_seconds:,.0f}"
     return replace(figure, note=f"{rates}; {figure.note}")
 

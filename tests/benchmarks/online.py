@@ -37,7 +37,7 @@ from feature_repo.stores.online.response import ColumnarResponse
 from tests import servers
 from tests.arrow_rows import write_arrow
 from tests.benchmarks import harness
-from tests.benchmarks.harness import Record, Rounds, Turns
+from tests.benchmarks.harness import PairedComparison, RecordOption, RoundsOption
 from tests.feature_repo.stores.online import feast_world
 
 app = typer.Typer(help=__doc__, pretty_exceptions_enable=False)
@@ -59,7 +59,7 @@ Dim = Annotated[int, typer.Option(help="Width of the vectors.")]
 Calls = Annotated[int, typer.Option(help="Requests of a turn; the median is kept.")]
 
 
-def looks(dim: int, codes: int, source: FileSource = NOWHERE) -> list[Any]:
+def make_view(dim: int, codes: int, source: FileSource = NOWHERE) -> list[Any]:
     """The view of products, and what it needs."""
     product = Entity(name="product", join_keys=["product_id"], value_type=ValueType.STRING)
     view = FeatureView(
@@ -81,37 +81,37 @@ def product_ids(numbers: NDArray[np.int64]) -> list[str]:
     return [f"product-{number:08d}" for number in numbers.tolist()]
 
 
-def rows(first: int, count: int, dim: int, codes: int) -> pa.Table:
+def make_rows(first: int, count: int, dim: int, codes: int) -> pa.Table:
     """Products `first`, `first` + 1, ..., as they are now."""
     rng = np.random.default_rng(first)
     now = pa.array([datetime.now(UTC)] * count, pa.timestamp("us", tz="UTC"))
     words = np.array([f"label {i}" for i in range(WORDS)])
     columns = {
         "product_id": product_ids(np.arange(first, first + count)),
-        "vector": lists(rng.standard_normal(count * dim, dtype=np.float32), dim),
+        "vector": to_lists(rng.standard_normal(count * dim, dtype=np.float32), dim),
         **{tag: words[rng.integers(0, WORDS, count)] for tag in TAGS},
         **{f"{tag}_probability": rng.random(count, np.float32) for tag in TAGS},
         "event_timestamp": now,
         "created_timestamp": now,
     }
     if codes:
-        columns["codes"] = lists(rng.integers(0, 256, count * codes, dtype=np.int32), codes)
+        columns["codes"] = to_lists(rng.integers(0, 256, count * codes, dtype=np.int32), codes)
     return pa.table(columns)
 
 
-def lists(items: NDArray[Any], width: int) -> pa.Array:
+def to_lists(items: NDArray[Any], width: int) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(np.arange(0, len(items) + 1, width, dtype=np.int32)), items)
 
 
 @contextmanager
-def project(
+def open_project(
     folder: Path, online_store: dict[str, Any], products: int, dim: int, codes: int = CODES
 ) -> Iterator[FeatureStore]:
     """A Feast project, called like its folder, whose online store holds so many products."""
-    with feast_world.project(folder, online_store, looks(dim, codes), project=folder.name) as store:
+    with feast_world.project(folder, online_store, make_view(dim, codes), project=folder.name) as store:
         ours = isinstance(store._get_provider().online_store, PackedOnlineStore)
         for start in range(0, products, BATCH):
-            batch = rows(start, min(BATCH, products - start), dim, codes)
+            batch = make_rows(start, min(BATCH, products - start), dim, codes)
             if ours:
                 write_arrow(store, VIEW, batch)
             else:
@@ -119,22 +119,22 @@ def project(
         yield store
 
 
-def requests(products: int, asked: int) -> Callable[[], list[str]]:
+def draw_requests(products: int, asked: int) -> Callable[[], list[str]]:
     """The ids of one request after the other. Each side draws its own: none finds in the cache what another read."""
     rng = np.random.default_rng(next(SEEDS))
     drawn = [product_ids(rng.choice(products, asked, replace=False)) for _ in range(64)]
     return itertools.cycle(drawn).__next__
 
 
-def by_reader(reader: OnlineReader, products: int, asked: int) -> Callable[[], object]:
-    ids = requests(products, asked)
+def fetch_with_reader(reader: OnlineReader, products: int, asked: int) -> Callable[[], object]:
+    ids = draw_requests(products, asked)
     assert (reader.fetch(VIEW, ids()).status == Status.PRESENT).all()
     return lambda: dict(reader.fetch(VIEW, ids()).values)
 
 
-def by_feast(store: FeatureStore, products: int, asked: int) -> Callable[[], object]:
+def fetch_with_feast(store: FeatureStore, products: int, asked: int) -> Callable[[], object]:
     """Through Feast's own call: ours says its arrays, the lists of stock Feast are made into arrays."""
-    ids = requests(products, asked)
+    ids = draw_requests(products, asked)
     refs = [f"{VIEW}:{feature.name}" for feature in store.get_feature_view(VIEW).features]
 
     def fetch() -> object:
@@ -146,11 +146,11 @@ def by_feast(store: FeatureStore, products: int, asked: int) -> Callable[[], obj
     return fetch
 
 
-def by_hand(
+def fetch_raw(
     table: OnlineTable, get: Callable[[list[bytes]], list[bytes]], products: int, asked: int, widen: Widen
 ) -> Callable[[], object]:
     """A raw client that knows where in a row the vector is."""
-    ids, prefix = requests(products, asked), entity_keys.make_prefix(table.project, VIEW)
+    ids, prefix = draw_requests(products, asked), entity_keys.make_prefix(table.project, VIEW)
     layout = table.catalog.get_view(VIEW).layout
     field, at = layout.fields_by_name["vector"], layout.offsets["vector"]
 
@@ -162,20 +162,20 @@ def by_hand(
     return fetch
 
 
-def by_numpy(stored: NDArray[np.float16]) -> NDArray[np.float32]:
+def cast_with_numpy(stored: NDArray[np.float16]) -> NDArray[np.float32]:
     return stored.astype(np.float32)
 
 
-def by_our_cast(stored: NDArray[np.float16]) -> NDArray[np.float32]:
+def cast_with_ours(stored: NDArray[np.float16]) -> NDArray[np.float32]:
     values = np.empty(stored.shape, np.float32)
     quantization.widen_float16(stored, values)
     return values
 
 
-RAW: dict[str, Widen] = {"decoded by NumPy's cast": by_numpy, "decoded by our faster cast": by_our_cast}
+RAW: dict[str, Widen] = {"decoded by NumPy's cast": cast_with_numpy, "decoded by our faster cast": cast_with_ours}
 
 
-def getmulti(path: Path) -> Callable[[list[bytes]], list[bytes]]:
+def open_getmulti(path: Path) -> Callable[[list[bytes]], list[bytes]]:
     """Values by keys from a copy of an LMDB: a process may not open the same one twice."""
     environment = lmdb.open(str(shutil.copytree(path, path.with_name("copy"))), map_size=1 << 30, readahead=False)
 
@@ -186,11 +186,11 @@ def getmulti(path: Path) -> Callable[[list[bytes]], list[bytes]]:
     return get
 
 
-def table_of(store: FeatureStore) -> OnlineTable:
+def get_online_table(store: FeatureStore) -> OnlineTable:
     return store._get_provider().online_store.online_table(store.config)
 
 
-def describe(server: servers.RedisServer) -> str:
+def describe_redis(server: servers.RedisServer) -> str:
     """Which Redis."""
     said = server.client().info()
     return f"Redis {said['redis_version']} ({said['mem_allocator']}) on loopback, redis-py {redis.__version__}"
@@ -201,36 +201,36 @@ def from_redis(
     dim: Dim = 128,
     products: Products = 10_000,
     asked: Asked = 500,
-    rounds: Rounds = 10,
+    rounds: RoundsOption = 10,
     calls: Calls = 20,
-    record: Record = False,
+    record: RecordOption = False,
 ) -> None:
     """The fast reader, raw MGET, our store in Feast, and stock Feast, all on one Redis."""
     what = f"fetch {asked} of {products:,} products, {dim}-d, "
-    with world() as (root, server):
+    with open_redis() as (root, server):
         ours = {"type": REDIS, "connection_string": server.address}
         stock = {"type": "redis", "connection_string": server.address}
         with (
-            project(root / "ours", ours, products, dim) as our_store,
-            project(root / "stock", stock, products, dim) as stock_store,
+            open_project(root / "ours", ours, products, dim) as our_store,
+            open_project(root / "stock", stock, products, dim) as stock_store,
             OnlineReader(f"redis://{server.address}", project="ours") as reader,
         ):
             mget = server.client().mget
-            reading = by_reader(reader, products, asked)
-            in_feast = by_feast(our_store, products, asked)
-            in_stock = by_feast(stock_store, products, asked)
+            reading = fetch_with_reader(reader, products, asked)
+            in_feast = fetch_with_feast(our_store, products, asked)
+            in_stock = fetch_with_feast(stock_store, products, asked)
             raw = {
-                f"raw MGET, {how}": by_hand(table_of(our_store), mget, products, asked, widen)
+                f"raw MGET, {how}": fetch_raw(get_online_table(our_store), mget, products, asked, widen)
                 for how, widen in RAW.items()
             }
-            turns = Turns(rounds, calls, describe(server))
+            turns = PairedComparison(rounds, calls, describe_redis(server))
             figures = [turns.compare(what + "Redis", reading, name, other) for name, other in raw.items()]
             figures += [
                 turns.compare(what + "Redis", reading, "stock Feast, Redis", in_stock),
                 turns.compare(what + "Redis, get_online_features", in_feast, "stock Feast, Redis", in_stock),
                 turns.compare(what + "Redis, get_online_features", in_feast, "the fast reader", reading),
             ]
-    harness.finish(figures, record)
+    harness.report_figures(figures, record)
 
 
 @app.command("lmdb")
@@ -238,39 +238,42 @@ def from_lmdb(
     dim: Dim = 128,
     products: Products = 10_000,
     asked: Asked = 500,
-    rounds: Rounds = 10,
+    rounds: RoundsOption = 10,
     calls: Calls = 20,
-    record: Record = False,
+    record: RecordOption = False,
 ) -> None:
     """The fast reader on LMDB, raw getmulti, and the fast reader on Redis."""
     what = f"fetch {asked} of {products:,} products, {dim}-d, "
-    with world() as (root, server):
+    with open_redis() as (root, server):
         path = root / "lmdb"
         with (
-            project(root / "embedded", {"type": LMDB, "path": str(path)}, products, dim) as store,
-            project(root / "served", {"type": REDIS, "connection_string": server.address}, products, dim),
+            open_project(root / "embedded", {"type": LMDB, "path": str(path)}, products, dim) as store,
+            open_project(root / "served", {"type": REDIS, "connection_string": server.address}, products, dim),
             OnlineReader(f"lmdb://{path}", project="embedded") as reader,
             OnlineReader(f"redis://{server.address}", project="served") as other,
         ):
-            reading, by_key = by_reader(reader, products, asked), getmulti(path)
-            turns = Turns(rounds, calls, LMDB_VERSION)
+            reading, by_key = fetch_with_reader(reader, products, asked), open_getmulti(path)
+            turns = PairedComparison(rounds, calls, LMDB_VERSION)
             figures = [
                 turns.compare(
                     what + "LMDB",
                     reading,
                     f"raw getmulti, {how}",
-                    by_hand(table_of(store), by_key, products, asked, widen),
+                    fetch_raw(get_online_table(store), by_key, products, asked, widen),
                 )
                 for how, widen in RAW.items()
             ]
-            in_redis = by_reader(other, products, asked)
+            in_redis = fetch_with_reader(other, products, asked)
             figures += [
                 turns.compare(what + "LMDB", reading, "the fast reader, Redis", in_redis),
                 turns.compare(
-                    what + "LMDB, get_online_features", by_feast(store, products, asked), "the fast reader", reading
+                    what + "LMDB, get_online_features",
+                    fetch_with_feast(store, products, asked),
+                    "the fast reader",
+                    reading,
                 ),
             ]
-    harness.finish(figures, record)
+    harness.report_figures(figures, record)
 
 
 @app.command()
@@ -278,21 +281,21 @@ def memory(
     dim: Dim = 128,
     products: Products = 100_000,
     stock_products: Annotated[int, typer.Option(help="Products in stock Feast's Redis.")] = 10_000,
-    record: Record = False,
+    record: RecordOption = False,
 ) -> None:
     """Bytes of `used_memory` that a row adds, without codes: the vector, three tags, their probabilities, a TTL."""
 
     def bytes_per_row(name: str, kind: str, count: int) -> float:
         store = {"type": kind, "connection_string": server.address}
-        with feast_world.project(root / f"{name}_empty", store, looks(dim, 0), project=name):
+        with feast_world.project(root / f"{name}_empty", store, make_view(dim, 0), project=name):
             before = server.client().info("memory")["used_memory"]
-        with project(root / name, store, count, dim, codes=0):
+        with open_project(root / name, store, count, dim, codes=0):
             return (server.client().info("memory")["used_memory"] - before) / count
 
-    with world() as (root, server):
+    with open_redis() as (root, server):
         ours = bytes_per_row("ours", REDIS, products)
         theirs = bytes_per_row("stock", "redis", stock_products)
-        figure = harness.Figure(
+        figure = harness.BenchmarkFigure(
             name=f"memory of a row in Redis, {dim}-d float16, three tags and probabilities, TTL, {products:,} rows",
             seconds=ours,
             against=f"stock Feast, no TTL, {stock_products:,} rows",
@@ -300,11 +303,11 @@ def memory(
             ratio=theirs / ours,
             ratio_range=(theirs / ours, theirs / ours),
             rounds=1,
-            command=harness.command(),
-            note=f"change of used_memory; {describe(server)}",
+            command=harness.format_command(),
+            note=f"change of used_memory; {describe_redis(server)}",
             unit="bytes",
         )
-    harness.finish([figure], record)
+    harness.report_figures([figure], record)
 
 
 @app.command()
@@ -313,43 +316,45 @@ def growth(
     few: Products = 10_000,
     many: Products = 1_000_000,
     asked: Asked = 500,
-    rounds: Rounds = 10,
+    rounds: RoundsOption = 10,
     calls: Calls = 20,
-    record: Record = False,
+    record: RecordOption = False,
 ) -> None:
     """The same request to a store of few products and of many, small rows."""
     figures = []
-    with world() as (root, server):
+    with open_redis() as (root, server):
         for name, store, url in (
             ("Redis", {"type": REDIS, "connection_string": server.address}, f"redis://{server.address}"),
             ("LMDB", {"type": LMDB, "path": str(root / "lmdb")}, f"lmdb://{root / 'lmdb'}"),
         ):
             with (
-                project(root / f"{name}_few", store, few, dim) as few_store,
-                project(root / f"{name}_many", store, many, dim) as many_store,
+                open_project(root / f"{name}_few", store, few, dim) as few_store,
+                open_project(root / f"{name}_many", store, many, dim) as many_store,
                 OnlineReader(url, project=f"{name}_few") as small,
                 OnlineReader(url, project=f"{name}_many") as large,
             ):
-                turns = Turns(rounds, calls, describe(server) if name == "Redis" else LMDB_VERSION)
+                turns = PairedComparison(rounds, calls, describe_redis(server) if name == "Redis" else LMDB_VERSION)
                 what, against = f"fetch {asked} of {few:,} products, {dim}-d, {name}", f"the same of {many:,}"
                 figures.append(
-                    turns.compare(what, by_reader(small, few, asked), against, by_reader(large, many, asked))
+                    turns.compare(
+                        what, fetch_with_reader(small, few, asked), against, fetch_with_reader(large, many, asked)
+                    )
                 )
                 if name == "LMDB":
-                    get = getmulti(root / "lmdb")
+                    get = open_getmulti(root / "lmdb")
                     figures.append(
                         turns.compare(
                             f"{what}, raw getmulti",
-                            by_hand(table_of(few_store), get, few, asked, by_our_cast),
+                            fetch_raw(get_online_table(few_store), get, few, asked, cast_with_ours),
                             against,
-                            by_hand(table_of(many_store), get, many, asked, by_our_cast),
+                            fetch_raw(get_online_table(many_store), get, many, asked, cast_with_ours),
                         )
                     )
-    harness.finish(figures, record)
+    harness.report_figures(figures, record)
 
 
 @contextmanager
-def world() -> Iterator[tuple[Path, servers.RedisServer]]:
+def open_redis() -> Iterator[tuple[Path, servers.RedisServer]]:
     """A folder, and a Redis, for as long as they are needed."""
     with tempfile.TemporaryDirectory() as folder, servers.redis_server(Path(folder) / "redis") as server:
         yield Path(folder), server

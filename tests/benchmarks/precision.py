@@ -26,7 +26,7 @@ from feature_repo.console import StoreOption
 from feature_repo.offline import delta, input_files
 from feature_repo.offline.input_files import read_impressions
 from tests.benchmarks import harness, precision_auc
-from tests.benchmarks.stored_vectors import through_rows
+from tests.benchmarks.stored_vectors import round_trip
 
 TABLE = Path(__file__).parent / "PRECISION.md"
 NEAREST = 10
@@ -38,7 +38,7 @@ app = typer.Typer()
 
 
 @app.command("vectors")
-def of_vectors(
+def measure_vectors(
     vectors: Annotated[str, typer.Option(help="Table of real vectors; clustered random ones if not given.")] = "",
     column: Annotated[str, typer.Option(help="Its column of vectors.")] = "fused_vector",
     products: Annotated[int, typer.Option(help="Vectors, at most.")] = 20_000,
@@ -48,22 +48,25 @@ def of_vectors(
     record: Record = False,
 ) -> None:
     """Cosine error, neighbours kept and bytes of a row, for each storage."""
-    whole = given(Path(vectors), column)[:products] if vectors else clustered(products, dim, clusters)
+    whole = (
+        read_vectors(Path(vectors), column)[:products] if vectors else draw_clustered_vectors(products, dim, clusters)
+    )
     asked = np.random.default_rng(1).choice(len(whole), min(queries, len(whole)), replace=False)
-    exact = nearest(whole, asked)
+    exact = find_nearest(whole, asked)
     what = f"`{column}` of a table given" if vectors else f"drawn around {clusters} random centres"
     lines = [
         f"{len(whole):,} vectors of {whole.shape[1]}, {what}; {len(asked):,} queries.",
-        f"Written by `{harness.command()}`.",
+        f"Written by `{harness.format_command()}`.",
         "",
         "| storage | cosine error, mean | largest | of the 10 nearest kept | bytes of a row with the vector alone |",
         "| --- | --- | --- | --- | --- |",
     ]
     for storage in STORAGES:
-        stored, size = through_rows(whole, storage)
-        errors = 1 - (unit(whole) * unit(stored)).sum(axis=1)
+        stored, size = round_trip(whole, storage)
+        errors = 1 - (normalize(whole) * normalize(stored)).sum(axis=1)
         kept = (
-            np.mean([len(np.intersect1d(a, b)) for a, b in zip(exact, nearest(stored, asked), strict=True)]) / NEAREST
+            np.mean([len(np.intersect1d(a, b)) for a, b in zip(exact, find_nearest(stored, asked), strict=True)])
+            / NEAREST
         )
         lines.append(f"| {storage} | {abs(errors).mean():.1e} | {abs(errors).max():.1e} | {kept:.2%} | {size} |")
     _tell(VECTORS, lines, record)
@@ -81,14 +84,14 @@ def auc(
     record: Record = False,
 ) -> None:
     """AUC of a ranker with affinity features of stored vectors, less that of exact ones."""
-    log = precision_auc.sample_of_users(read_impressions(impressions, now=datetime.now(UTC)).table, rows)
+    log = precision_auc.sample_users(read_impressions(impressions, now=datetime.now(UTC)).table, rows)
     data = join_views(config.load(store), features, log)
-    done = precision_auc.measure(data, test_days=test_days, seeds=seeds, replicates=replicates, progress=print)
+    done = precision_auc.measure_auc(data, test_days=test_days, seeds=seeds, replicates=replicates, progress=print)
     lines = [
         f"LightGBM with the features of the log and the affinity features of vectors and interests in each storage: "
         f"{done.train:,} impressions to train on, the last {done.test:,} to test on, the same {seeds} seeds; intervals "
         f"of 95% from {replicates} draws of users, paired. `{precision_auc.NONE}`: without the affinity features.",
-        f"Written by `{harness.command()}`.",
+        f"Written by `{harness.format_command()}`.",
         "",
         "| storage | AUC | less float32's | 95% interval |",
         "| --- | --- | --- | --- |",
@@ -112,15 +115,15 @@ def _tell(section: str, lines: list[str], record: bool) -> None:
         TABLE.write_text("\n\n".join([TITLE, *written]) + "\n")
 
 
-def clustered(count: int, dim: int, clusters: int) -> NDArray[np.float32]:
+def draw_clustered_vectors(count: int, dim: int, clusters: int) -> NDArray[np.float32]:
     """Unit vectors around random centres, at a cosine of some 0.7 to them."""
     rng = np.random.default_rng(0)
-    centres = unit(rng.standard_normal((clusters, dim)))
-    spread = unit(rng.standard_normal((count, dim)))
-    return unit(centres[rng.integers(0, clusters, count)] + spread).astype(np.float32)
+    centres = normalize(rng.standard_normal((clusters, dim)))
+    spread = normalize(rng.standard_normal((count, dim)))
+    return normalize(centres[rng.integers(0, clusters, count)] + spread).astype(np.float32)
 
 
-def given(table: Path, column: str) -> NDArray[np.float32]:
+def read_vectors(table: Path, column: str) -> NDArray[np.float32]:
     """The distinct vectors of a table that are there."""
     rows = delta.read(table, [column]) if delta.exists(table) else input_files.read_table(table).select([column])
     found = rows[column].drop_null().combine_chunks()
@@ -128,9 +131,9 @@ def given(table: Path, column: str) -> NDArray[np.float32]:
     return np.unique(matrix, axis=0)
 
 
-def nearest(vectors: NDArray[np.float32], asked: NDArray[np.int64]) -> NDArray[np.int64]:
+def find_nearest(vectors: NDArray[np.float32], asked: NDArray[np.int64]) -> NDArray[np.int64]:
     """[queries, NEAREST], the rows nearest by cosine to each row asked for, itself left out."""
-    units = unit(vectors).astype(np.float32)
+    units = normalize(vectors).astype(np.float32)
     found = []
     for start in range(0, len(asked), BATCH):
         part = asked[start : start + BATCH]
@@ -140,7 +143,7 @@ def nearest(vectors: NDArray[np.float32], asked: NDArray[np.int64]) -> NDArray[n
     return np.concatenate(found)
 
 
-def unit(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+def normalize(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
     """Each vector divided by its length."""
     exact = vectors.astype(np.float64)
     return exact / np.maximum(np.linalg.norm(exact, axis=1, keepdims=True), 1e-30)

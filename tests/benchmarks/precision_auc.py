@@ -23,7 +23,7 @@ from feature_repo.arrow.field import STORAGES
 from feature_repo.features.interest import Clicks, compute_interest_histories
 from feature_repo.features.similarity import compute_pair_cosines
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, USER_ID
-from tests.benchmarks.stored_vectors import lists, through_rows
+from tests.benchmarks.stored_vectors import round_trip, to_lists
 
 VIEW = "product_embedding"
 INTERESTS = {
@@ -37,7 +37,7 @@ EXACT = "float32"
 
 
 @dataclass(frozen=True)
-class Line:
+class AucLine:
     """One ranker, beside the one of exact vectors."""
 
     name: str
@@ -50,15 +50,15 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Measured:
+class AucByStorage:
     """All rankers of one log."""
 
-    lines: list[Line]
+    lines: list[AucLine]
     train: int
     test: int
 
 
-def sample_of_users(impressions: pa.Table, rows: int) -> pa.Table:
+def sample_users(impressions: pa.Table, rows: int) -> pa.Table:
     """The impressions of users drawn until there are `rows` of them: histories stay whole."""
     encoded = impressions[USER_ID].combine_chunks().dictionary_encode().indices.to_numpy()
     counts = np.bincount(encoded)
@@ -67,9 +67,9 @@ def sample_of_users(impressions: pa.Table, rows: int) -> pa.Table:
     return impressions.filter(pa.array(np.isin(encoded, order[:enough])))
 
 
-def measure(
+def measure_auc(
     data: TrainingSet, *, test_days: float | None, seeds: int, replicates: int, progress: Callable[[str], None]
-) -> Measured:
+) -> AucByStorage:
     """Train the baseline, and with affinity features of the vectors in each storage.
 
     Args:
@@ -85,27 +85,27 @@ def measure(
 
     def auc(name: str, *groups: lightgbm_ranker.BinnedFeatures) -> Floats:
         progress(name)
-        return drawn.measure("auc", lightgbm_ranker.fit([base, *groups], range(seeds)).scores)
+        return drawn.compute_metric("auc", lightgbm_ranker.fit([base, *groups], range(seeds)).scores)
 
     of = {NONE: auc(NONE)}
     for storage in STORAGES:
-        group = affinity_of_stored(data, storage)
+        group = compute_stored_affinity(data, storage)
         of[storage] = auc(storage, lightgbm_ranker.bin_features(group, data.clicked, ~test, test))
     lines = []
     for name, values in of.items():
         difference = average_rankers(values - of[EXACT], 0)
-        lines.append(Line(name, float(values[:, 0].mean()), float(difference[0]), percentile_interval(difference)))
-    return Measured(lines, int((~test).sum()), int(test.sum()))
+        lines.append(AucLine(name, float(values[:, 0].mean()), float(difference[0]), percentile_interval(difference)))
+    return AucByStorage(lines, int((~test).sum()), int(test.sum()))
 
 
-def affinity_of_stored(data: TrainingSet, storage: str) -> FeatureGroup:
+def compute_stored_affinity(data: TrainingSet, storage: str) -> FeatureGroup:
     """The affinity group as it is of vectors and interests that were packed and read: float32 [n] each."""
     view = data.views[VIEW]
     exact = {name: view.vectors(name) for name in INTERESTS if name in view.versions.column_names}
     versions = view.versions
     for name, vectors in exact.items():
         place = versions.schema.get_field_index(name)
-        versions = versions.set_column(place, name, lists(_stored(vectors, storage)))
+        versions = versions.set_column(place, name, to_lists(_stored(vectors, storage)))
     stored = replace(view, versions=versions)
     group = compute_groups(data.with_views({**data.views, VIEW: stored}), None)["affinity"]
     for name, vectors in exact.items():
@@ -132,5 +132,5 @@ def _stored(vectors: NDArray[np.float32], storage: str) -> NDArray[np.float32]:
     there = ~np.isnan(vectors[:, 0])
     result = np.full_like(vectors, np.nan)
     if there.any():
-        result[there] = through_rows(vectors[there], storage)[0]
+        result[there] = round_trip(vectors[there], storage)[0]
     return result

@@ -36,7 +36,7 @@ STEP = "30d"
 
 
 @dataclass(frozen=True)
-class Row:
+class RealFigure:
     """One line of REAL.md."""
 
     data: str
@@ -46,14 +46,14 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Deployment:
+class BenchmarkDeployment:
     """A set imported into a folder, and a store of its own beside it."""
 
     name: str
     folder: Path
 
     @classmethod
-    def opened(cls, name: str, folder: Path) -> "Deployment":
+    def opened(cls, name: str, folder: Path) -> "BenchmarkDeployment":
         """One whose tables lie in `folder`, as the laptop's store file has them."""
         content = (ROOT / "feature_repo" / "feature_store.yaml").read_text()
         (folder / "feature_store.yaml").write_text(content.replace("../demo", str(folder)))
@@ -84,7 +84,7 @@ class Deployment:
         self.run(f"produce embeddings --encoder {'encoder' if pictures else MINILM}")
 
 
-def tags(at: Deployment) -> list[Row]:
+def measure_tags(at: BenchmarkDeployment) -> list[RealFigure]:
     """How good the tags are on products held out, beside a bag of words."""
     at.run("produce tags --labels set/labels.parquet")
     at.run("consume tags-report --json tags.json")
@@ -93,11 +93,11 @@ def tags(at: Deployment) -> list[Row]:
         for variant in tag["variants"]:
             if variant["variant"] in VARIANTS:
                 what = f"`{tag['tag']}`, {variant['variant']}: accuracy on held-out products"
-                rows.append(Row(at.name, what, _interval(variant["accuracy"]), f"{tag['products']:,}"))
+                rows.append(RealFigure(at.name, what, _interval(variant["accuracy"]), f"{tag['products']:,}"))
     return rows
 
 
-def lift(at: Deployment) -> list[Row]:
+def measure_lift(at: BenchmarkDeployment) -> list[RealFigure]:
     """What features are worth to a ranker of a real log: all together, each group by itself, and the placebo."""
     # Vectors of 384 numbers are beyond the default gate of 0.6; what such codes are worth is what is asked.
     at.run("produce codes --max-error 0.7")
@@ -113,7 +113,7 @@ def lift(at: Deployment) -> list[Row]:
         if one["metric"] == "auc" and (whole or one["slice"] == "new products"):
             said = f"; verdict: {group['verdict']}" if group and one["name"] in found["verdicts"] else ""
             rows.append(
-                Row(
+                RealFigure(
                     at.name,
                     f"AUC lift, {one['name']}, {one['slice']}: {one['base']:.4f} to {one['with']:.4f}{said}",
                     f"{_lift(one, 'ci95')}; users and products {_span(one['ci95_two_way'])}",
@@ -123,7 +123,7 @@ def lift(at: Deployment) -> list[Row]:
     return rows
 
 
-def matching(at: Deployment) -> list[Row]:
+def measure_matching(at: BenchmarkDeployment) -> list[RealFigure]:
     """The same product by cosine of the fused vectors: the threshold is chosen on `valid`, judged on `test`."""
     known = at.read("product_embedding", [schema.PRODUCT_ID, "fused_vector"])
     vector = dict(zip(known[schema.PRODUCT_ID], known["fused_vector"], strict=True))
@@ -138,7 +138,7 @@ def matching(at: Deployment) -> list[Row]:
     draws = [f1(said[drawn], truth[drawn]) for drawn in chance.integers(0, len(said), (DRAWS, len(said)))]
     low, high = np.percentile(draws, [2.5, 97.5])
     what = f"same product by cosine of titles alone: F1, threshold {threshold:.3f} chosen on the validation pairs"
-    return [Row(at.name, what, f"{f1(said, truth):.3f} [{low:.3f}, {high:.3f}]", f"{test.sum():,} test pairs")]
+    return [RealFigure(at.name, what, f"{f1(said, truth):.3f} [{low:.3f}, {high:.3f}]", f"{test.sum():,} test pairs")]
 
 
 def f1(said: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
@@ -146,44 +146,46 @@ def f1(said: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     return float(2 * (said & truth).sum() / max(said.sum() + truth.sum(), 1))
 
 
-def flipkart_1050(at: Deployment) -> list[Row]:
+def flipkart_1050(at: BenchmarkDeployment) -> list[RealFigure]:
     at.embed(pictures=True)
-    return tags(at)
+    return measure_tags(at)
 
 
-def grocery(at: Deployment) -> list[Row]:
+def grocery(at: BenchmarkDeployment) -> list[RealFigure]:
     at.embed(pictures=True)
-    return tags(at)
+    return measure_tags(at)
 
 
-def beibei_zh(at: Deployment) -> list[Row]:
+def beibei_zh(at: BenchmarkDeployment) -> list[RealFigure]:
     at.embed(pictures=True)
     at.run("feast apply")
     at.run("feast materialize-incremental 2027-01-01T00:00:00 --views product_embedding")
     rows = len(at.read("product_embedding", [schema.PRODUCT_ID])[schema.PRODUCT_ID])
     return [
-        Row(at.name, "products through the whole chain into the online store; too few to learn tags", f"{rows}", "88")
+        RealFigure(
+            at.name, "products through the whole chain into the online store; too few to learn tags", f"{rows}", "88"
+        )
     ]
 
 
-def mum_baby(at: Deployment) -> list[Row]:
+def mum_baby(at: BenchmarkDeployment) -> list[RealFigure]:
     log = pq.read_table(at.folder / "set" / "impressions.parquet").to_pydict()
     ages = np.array([np.nan if age is None else age for age in log["child_age_months"]], float)
     what = "purchases with the child's age as of the purchase (no titles, no pictures: nothing to encode, no lift)"
-    return [Row(at.name, what, f"{np.isfinite(ages).sum():,}", f"{len(ages):,}")]
+    return [RealFigure(at.name, what, f"{np.isfinite(ages).sum():,}", f"{len(ages):,}")]
 
 
-def movielens(at: Deployment) -> list[Row]:
+def movielens(at: BenchmarkDeployment) -> list[RealFigure]:
     at.embed(pictures=False)
-    return lift(at)
+    return measure_lift(at)
 
 
-def abt_buy(at: Deployment) -> list[Row]:
+def abt_buy(at: BenchmarkDeployment) -> list[RealFigure]:
     at.embed(pictures=False)
-    return matching(at)
+    return measure_matching(at)
 
 
-SETS: dict[str, Callable[[Deployment], list[Row]]] = {
+SETS: dict[str, Callable[[BenchmarkDeployment], list[RealFigure]]] = {
     one.__name__: one for one in (flipkart_1050, grocery, beibei_zh, mum_baby, movielens, abt_buy)
 }
 
@@ -194,10 +196,10 @@ def main(
     record: Annotated[bool, typer.Option(help="Write the table to REAL.md; those of other sets stay.")] = False,
 ) -> None:
     """Run the chain on real sets."""
-    rows: list[Row] = []
+    rows: list[RealFigure] = []
     for name in only or SETS:
         with tempfile.TemporaryDirectory() as scratch:
-            at = Deployment.opened(name, Path(scratch))
+            at = BenchmarkDeployment.opened(name, Path(scratch))
             at.run(f"produce import {name} --from {(data / name).resolve()} --output set")
             rows += SETS[name](at)
     lines = [f"| {row.data} | {row.what} | {row.figure} | {row.rows} |" for row in rows]
@@ -212,7 +214,7 @@ def _record(new: set[str], lines: list[str]) -> None:
     kept = [line for line in kept if line.startswith("| ") and line.split("|")[1].strip() in SETS.keys() - new]
     order = list(SETS)
     together = sorted([*kept, *lines], key=lambda line: order.index(line.split("|")[1].strip()))
-    at = harness.machine()
+    at = harness.describe_machine()
     head = [
         "# Real data",
         "",

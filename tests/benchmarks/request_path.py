@@ -36,7 +36,7 @@ from consumers.serving.flight import FlightServer
 from feature_repo import schema
 from feature_repo.offline import delta
 from producers.encoders import load, pipeline
-from tests.benchmarks.serving.rows import tables
+from tests.benchmarks.serving.rows import make_tables
 from tests.benchmarks.serving.world import SERVICE, world
 from tests.consumers.serving.running import serving
 from tests.producers.encoders import checkpoints
@@ -103,7 +103,7 @@ def serve_paths(tracer: FileTracer, address: str) -> dict[str, list[str]]:
 
 
 def training_path(tracer: FileTracer, deployment: Path) -> list[str]:
-    for table, rows in tables(PRODUCTS, USERS).items():
+    for table, rows in make_tables(PRODUCTS, USERS).items():
         delta.append(deployment / "offline" / table, rows)
     store = FeatureStore(repo_path=str(deployment))
     now = datetime.now(UTC)

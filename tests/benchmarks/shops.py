@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from tests.benchmarks import harness
-from tests.benchmarks.real import Deployment
+from tests.benchmarks.real import BenchmarkDeployment
 
 TABLE = Path(__file__).parent / "SHOPS.md"
 SHOP_ENDS = "2026-03-02T00:00:00"
@@ -37,12 +37,12 @@ def main(
     seeds: Annotated[int, typer.Option(help="Training seeds of each ranker.")] = 3,
     permutations: Annotated[int, typer.Option(help="Of the placebo.")] = 5,
     ladder_rows: Annotated[int, typer.Option(help="Rows that the rankers of single groups are trained on.")] = 60_000,
-    record: harness.Record = False,
+    record: harness.RecordOption = False,
 ) -> None:
     """Run the demo on each shop."""
     for seed in shops:
         with tempfile.TemporaryDirectory() as scratch:
-            at = Deployment.opened(f"shop {seed}", Path(scratch))
+            at = BenchmarkDeployment.opened(f"shop {seed}", Path(scratch))
             for line in (f"produce shop --output shop --seed {seed}", *STEPS):
                 at.run(line)
             at.run(
@@ -50,13 +50,13 @@ def main(
                 f"--json lift.json --seeds {seeds} --permutations {permutations} --ladder-rows {ladder_rows}"
             )
             lift, tags = (json.loads((at.folder / f"{name}.json").read_text()) for name in ("lift", "tags"))
-            line = row(seed, lift, tags, f"{seeds}, {permutations}")
+            line = format_row(seed, lift, tags, f"{seeds}, {permutations}")
             print(line, flush=True)
             if record:
                 _record(seed, line)
 
 
-def row(seed: int, lift: dict, tags: dict, trained: str) -> str:  # type: ignore[type-arg]
+def format_row(seed: int, lift: dict, tags: dict, trained: str) -> str:  # type: ignore[type-arg]
     """One line of SHOPS.md."""
     whole = {
         one["name"]: one
@@ -87,7 +87,7 @@ def _record(seed: int, line: str) -> None:
     kept = TABLE.read_text().splitlines() if TABLE.exists() else []
     rows = {int(one.split("|")[1]): one for one in kept if one.startswith("| ") and one.split("|")[1].strip().isdigit()}
     rows[seed] = line
-    at = harness.machine()
+    at = harness.describe_machine()
     head = [
         "# The demo on five shops",
         "",

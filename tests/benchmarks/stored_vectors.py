@@ -11,17 +11,17 @@ from feature_repo.online.encode import encode_rows
 from feature_repo.online.row_format import Layout
 
 
-def through_rows(vectors: NDArray[np.float32], storage: str) -> tuple[NDArray[np.float32], int]:
+def round_trip(vectors: NDArray[np.float32], storage: str) -> tuple[NDArray[np.float32], int]:
     """The vectors after they were packed and read, and the bytes of a row."""
     field = Field("vector", "float_list", storage, vectors.shape[1])
     layout = Layout.from_fields([field])
     event = np.zeros(len(vectors), np.int64)
-    rows = encode_rows(layout, {"vector": columns.from_arrow(field, lists(vectors))}, event, None, {})
+    rows = encode_rows(layout, {"vector": columns.from_arrow(field, to_lists(vectors))}, event, None, {})
     found = decode_rows(rows, {layout.fingerprint: layout}, layout.fields, {})
     return columns.to_numpy(found.columns["vector"]), len(rows[0])
 
 
-def lists(vectors: NDArray[np.float32]) -> pa.Array:
+def to_lists(vectors: NDArray[np.float32]) -> pa.Array:
     """A row of the matrix as a list."""
     ends = np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1]
     return pa.ListArray.from_arrays(pa.array(ends), vectors.reshape(-1))

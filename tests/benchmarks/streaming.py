@@ -26,7 +26,7 @@ from feature_repo.offline import delta
 from producers.encoders import tiny_clip
 from tests import servers
 from tests.benchmarks import harness
-from tests.benchmarks.harness import Record
+from tests.benchmarks.harness import RecordOption
 from tests.producers.streaming import running
 from tests.producers.streaming.running import Shop
 
@@ -35,29 +35,31 @@ PIXELS = 200
 
 
 @app.command()
-def pace(
+def measure_pace(
     a_second: Annotated[float, typer.Option(help="Products a second.")] = 40.0,
     seconds: Annotated[float, typer.Option(help="For how long.")] = 60.0,
     encoder: Annotated[Path | None, typer.Option(help="A checkpoint.", show_default="the small default one")] = None,
-    record: Record = False,
+    record: RecordOption = False,
 ) -> None:
     """Send at a pace, and report the time to first feature."""
     with tempfile.TemporaryDirectory() as folder, servers.redis_server(Path(folder) / "redis") as server:
         root = Path(folder)
         if encoder is None:
-            tokenizer = tiny_clip.train_tokenizer([title(number) for number in range(1000)])
+            tokenizer = tiny_clip.train_tokenizer([make_title(number) for number in range(1000)])
             tiny_clip.save_checkpoint(tiny_clip.build_model(len(tokenizer)).eval(), tokenizer, root / "encoder")
         shop = running.make(root, server, (encoder or root / "encoder").resolve())
-        process = start(shop)
+        process = start_stream(shop)
         try:
-            send(shop, [picture(number) for number in range(20)], 20.0, named="warm")  # starts the decoding process
-            wait(shop)
+            send_products(
+                shop, [make_image(number) for number in range(20)], 20.0, named="warm"
+            )  # starts the decoding process
+            wait_until_empty(shop)
             sent = int(a_second * seconds)
-            pictures = [picture(number) for number in range(20, 20 + sent)]
+            pictures = [make_image(number) for number in range(20, 20 + sent)]
             began = time.monotonic()
-            send(shop, pictures, a_second)
+            send_products(shop, pictures, a_second)
             sending = time.monotonic() - began
-            wait(shop)
+            wait_until_empty(shop)
             taking = time.monotonic() - began
         finally:
             process.terminate()
@@ -66,7 +68,7 @@ def pace(
     waits = waited.filter(pc.starts_with(waited["product_id"], "p"))["seconds"].to_numpy()
     assert len(waits) == sent, f"{len(waits)} of {sent} products have their features"
     p50, p95, p99 = np.quantile(waits, [0.5, 0.95, 0.99]).tolist()
-    figure = harness.Figure(
+    figure = harness.BenchmarkFigure(
         name=f"time to first feature, {a_second:.0f} new products a second for {seconds:.0f} s, p95",
         seconds=p95,
         against="5 s allowed",
@@ -74,14 +76,14 @@ def pace(
         ratio=5.0 / p95,
         ratio_range=(5.0 / p95, 5.0 / p95),
         rounds=1,
-        command=harness.command(),
+        command=harness.format_command(),
         note=f"p50 {p50:.2f} s, p99 {p99:.2f} s; {sent:,} products sent in {sending:.1f} s, all committed after "
         f"{taking:.1f} s; {encoder or 'the small default encoder'}",
     )
-    harness.finish([figure], record)
+    harness.report_figures([figure], record)
 
 
-def start(shop: Shop) -> "subprocess.Popen[str]":
+def start_stream(shop: Shop) -> "subprocess.Popen[str]":
     """`produce stream`, once it streams."""
     line = ["stream", "--encoder", str(shop.encoder), "--source", shop.url, "--prefix", running.PREFIX]
     more = ["--images", str(shop.settings.file.parent), "--metrics-port", "-1", "--commit-every", "10"]
@@ -97,7 +99,7 @@ def start(shop: Shop) -> "subprocess.Popen[str]":
     raise RuntimeError("the stream did not start")
 
 
-def send(shop: Shop, pictures: list[bytes], a_second: float, named: str = "p") -> None:
+def send_products(shop: Shop, pictures: list[bytes], a_second: float, named: str = "p") -> None:
     """A product of each picture at a pace, none ahead of its time."""
     began = time.monotonic()
     for number, jpeg in enumerate(pictures):
@@ -105,13 +107,13 @@ def send(shop: Shop, pictures: list[bytes], a_second: float, named: str = "p") -
         shop.send_product(
             number,
             product_id=f"{named}{number}",
-            title=title(number),
+            title=make_title(number),
             image_bytes=jpeg,
             updated_at=datetime.now(UTC).isoformat(),
         )
 
 
-def picture(number: int) -> bytes:
+def make_image(number: int) -> bytes:
     """A JPEG that no other number has."""
     file = io.BytesIO()
     noise = np.random.default_rng(number).integers(0, 255, (PIXELS, PIXELS, 3), np.uint8)
@@ -119,12 +121,12 @@ def picture(number: int) -> bytes:
     return file.getvalue()
 
 
-def title(number: int) -> str:
+def make_title(number: int) -> str:
     """A title that no other number has."""
     return f"{running.TITLES[number % len(running.TITLES)]} 夏季新款 纯棉 {number}"
 
 
-def wait(shop: Shop) -> None:
+def wait_until_empty(shop: Shop) -> None:
     """Until everything is acknowledged."""
     while shop.left():
         time.sleep(0.2)

@@ -12,17 +12,17 @@ import pyarrow.flight as flight
 
 from consumers.serving.client import FlightClient
 from tests.benchmarks.serving.options import Draw
-from tests.benchmarks.serving.processes import ended
+from tests.benchmarks.serving.processes import stop_on_exit
 
 
 @contextmanager
-def bare(root: Path, client: FlightClient, draw: Draw) -> Iterator[Callable[[bytes], object]]:
+def open_bare_flight(root: Path, client: FlightClient, draw: Draw) -> Iterator[Callable[[bytes], object]]:
     """A Flight server that always answers with one table, of the same columns; gives a round trip to it."""
     example = client.fetch(*draw()).candidates
     with pa.OSFile(str(root / "table.arrow"), "wb") as file, pa.ipc.new_file(file, example.schema) as writer:
         writer.write_batch(example)
     command = [sys.executable, "-m", "tests.benchmarks.serving", "echo", str(root / "table.arrow")]
-    with ended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as process:
+    with stop_on_exit(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline())
         with flight.connect(f"grpc://127.0.0.1:{port}") as connection:

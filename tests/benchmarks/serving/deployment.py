@@ -16,7 +16,7 @@ from feature_repo.views.product import product_codes, product_embedding, product
 from feature_repo.views.user import user_interest
 from tests import servers
 from tests.arrow_rows import write_arrow
-from tests.benchmarks.serving.rows import tables
+from tests.benchmarks.serving.rows import make_tables
 
 REDIS = "feature_repo.stores.online.RedisOnlineStore"
 SERVICE = "served"
@@ -25,18 +25,18 @@ STOCK_KNOWS = ("product", "user", "product_embedding", "product_tags", "product_
 
 
 @contextmanager
-def world(products: int, users: int, *, stock: bool = False) -> Iterator[tuple[Path, servers.RedisServer]]:
+def open_deployments(products: int, users: int, *, stock: bool = False) -> Iterator[tuple[Path, servers.RedisServer]]:
     """A folder with a deployment `ours`, and one of stock Feast's store if wanted, whose rows lie in one Redis."""
     with tempfile.TemporaryDirectory() as folder, servers.redis_server(Path(folder) / "redis") as server:
         root = Path(folder)
-        rows = tables(products, users)
-        fill(root, "ours", {"type": REDIS, "connection_string": server.address}, rows)
+        rows = make_tables(products, users)
+        make_deployment(root, "ours", {"type": REDIS, "connection_string": server.address}, rows)
         if stock:
-            fill(root, "stock", {"type": "redis", "connection_string": server.address}, rows)
+            make_deployment(root, "stock", {"type": "redis", "connection_string": server.address}, rows)
         yield root, server
 
 
-def fill(root: Path, project: str, online_store: Mapping[str, Any], rows: Mapping[str, pa.Table]) -> None:
+def make_deployment(root: Path, project: str, online_store: Mapping[str, Any], rows: Mapping[str, pa.Table]) -> None:
     """A deployment in the folder `root`/`project`, its online store filled."""
     folder = root / project
     folder.mkdir()

@@ -17,12 +17,12 @@ from tests.benchmarks.serving.deployment import SERVICE
 
 
 @contextmanager
-def serving(root: Path, *, processes: int = 1) -> Iterator[dict[str, list[str]]]:
+def run_vitrine_serve(root: Path, *, processes: int = 1) -> Iterator[dict[str, list[str]]]:
     """`consume serve` of the deployment; gives its addresses, by protocol."""
     line = ["serve", "--store", str(root / "ours" / "feature_store.yaml"), "--flight-port", "0", "--http-port", "0"]
     more = ["--processes", str(processes), "--access-log", str(root / "access.log")]
     command = [sys.executable, "-m", "consumers.cli", *line, *more]
-    with ended(subprocess.Popen(command, stderr=subprocess.PIPE, text=True)) as process:
+    with stop_on_exit(subprocess.Popen(command, stderr=subprocess.PIPE, text=True)) as process:
         assert process.stderr is not None
         said = process.stderr.readline()
         assert said.startswith("serving "), said + process.stderr.read()
@@ -34,13 +34,13 @@ def serving(root: Path, *, processes: int = 1) -> Iterator[dict[str, list[str]]]
 
 
 @contextmanager
-def feast_serve(root: Path) -> Iterator[Callable[[str, list[str]], object]]:
+def run_feast_serve(root: Path) -> Iterator[Callable[[str, list[str]], object]]:
     """`feast serve` of the stock deployment; gives what asks it."""
     port = servers.free_port()
     command = ["feast", "-c", str(root / "stock"), "serve", "--port", str(port), "--no-access-log"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with (
-        ended(subprocess.Popen(command, **quiet, cwd=root / "stock", start_new_session=True), group=True),  # type: ignore[call-overload]
+        stop_on_exit(subprocess.Popen(command, **quiet, cwd=root / "stock", start_new_session=True), group=True),  # type: ignore[call-overload]
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
     ):
         for _ in range(600):
@@ -60,7 +60,7 @@ def feast_serve(root: Path) -> Iterator[Callable[[str, list[str]], object]]:
 
 
 @contextmanager
-def ended(process: "subprocess.Popen[Any]", *, group: bool = False) -> Iterator["subprocess.Popen[Any]"]:
+def stop_on_exit(process: "subprocess.Popen[Any]", *, group: bool = False) -> Iterator["subprocess.Popen[Any]"]:
     """A process for as long as it is needed; with its children, if they are its group."""
     try:
         yield process

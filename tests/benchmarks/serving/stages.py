@@ -19,8 +19,8 @@ from feature_repo.online.redis_store import RedisPipeline
 from feature_repo.online.request import PlannedRequest
 from feature_repo.online.table import OnlineTable
 from feature_repo.serving_limits import ServingLimits
-from tests.benchmarks.serving.deployment import SERVICE, world
-from tests.benchmarks.serving.options import Asked, Calls, Products, Users, drawn
+from tests.benchmarks.serving.deployment import SERVICE, open_deployments
+from tests.benchmarks.serving.options import CallsOption, CandidatesOption, ProductsOption, UsersOption, draw_requests
 
 STAGES: dict[str, tuple[Any, str]] = {
     "read the request": (executor, "parse_request"),
@@ -35,7 +35,9 @@ STAGES: dict[str, tuple[Any, str]] = {
 """Functions by what they do; none calls another of them."""
 
 
-def stages(products: Products = 3_000, users: Users = 100, asked: Asked = 500, calls: Calls = 500) -> None:
+def stages(
+    products: ProductsOption = 3_000, users: UsersOption = 100, asked: CandidatesOption = 500, calls: CallsOption = 500
+) -> None:
     """Where the time of a request goes, without Flight: medians, in milliseconds."""
     memory.keep_freed()  # as in the server
     spent = dict.fromkeys(STAGES, 0.0)
@@ -43,14 +45,14 @@ def stages(products: Products = 3_000, users: Users = 100, asked: Asked = 500, c
         setattr(owner, name, _clocked(getattr(owner, name), stage, spent))
     every: dict[str, list[float]] = {stage: [] for stage in (*STAGES, "elsewhere", "together")}
     with (
-        world(products, users) as (_, server),
+        open_deployments(products, users) as (_, server),
         OnlineReader(f"redis://{server.address}", "ours") as reader,
         closing(RequestExecutor(reader, limits=ServingLimits(), metrics=Metrics(), access_log=AccessLog(None))) as at,
         threadpool_limits(1),
     ):
         at.lookup.warm_up()
         gc.freeze()
-        draw = drawn(products, users, asked)
+        draw = draw_requests(products, users, asked)
         for _ in range(calls):
             data = encode_request(SERVICE, *draw())
             spent.update(dict.fromkeys(STAGES, 0.0))

@@ -2,31 +2,31 @@
 
 from consumers.serving.client import FlightClient
 from tests.benchmarks import harness
-from tests.benchmarks.harness import Record, Rounds
-from tests.benchmarks.serving.deployment import SERVICE, world
-from tests.benchmarks.serving.options import Asked, Calls, Products, Users, drawn
-from tests.benchmarks.serving.processes import feast_serve, serving
+from tests.benchmarks.harness import RecordOption, RoundsOption
+from tests.benchmarks.serving.deployment import SERVICE, open_deployments
+from tests.benchmarks.serving.options import CallsOption, CandidatesOption, ProductsOption, UsersOption, draw_requests
+from tests.benchmarks.serving.processes import run_feast_serve, run_vitrine_serve
 from tests.benchmarks.serving.rows import DIM
 
 
 def stock(
-    products: Products = 3_000,
-    users: Users = 200,
-    asked: Asked = 500,
-    rounds: Rounds = 5,
-    calls: Calls = 5,
-    record: Record = False,
+    products: ProductsOption = 3_000,
+    users: UsersOption = 200,
+    asked: CandidatesOption = 500,
+    rounds: RoundsOption = 5,
+    calls: CallsOption = 5,
+    record: RecordOption = False,
 ) -> None:
     """Flight beside `feast serve`."""
-    draw = drawn(products, users, asked)
+    draw = draw_requests(products, users, asked)
     with (
-        world(products, users, stock=True) as (root, _),
-        serving(root) as at,
-        feast_serve(root) as ask,
+        open_deployments(products, users, stock=True) as (root, _),
+        run_vitrine_serve(root) as at,
+        run_feast_serve(root) as ask,
         FlightClient(at["flight"][0], SERVICE) as client,
     ):
         sides = {"ours": lambda: client.fetch(*draw()), "feast serve": lambda: ask(*draw())}
         seconds = harness.take_turns(sides, rounds, calls)
     what = f"serve 1 user + {asked} of {products:,} products, {DIM}-d, tags, codes, affinity, Flight"
     note = "theirs: stock Redis store, JSON over HTTP parsed, no affinity"
-    harness.finish([harness.compare(what, seconds, "ours", "feast serve", note)], record)
+    harness.report_figures([harness.compare_sides(what, seconds, "ours", "feast serve", note)], record)
