@@ -25,7 +25,7 @@ from consumers.ranking.identity_controls import WINDOW, count_same_clicked
 from consumers.ranking.training_set import JoinedView, TrainingSet, encode_values, gather_rows
 from feature_repo import schema
 from feature_repo.features import missing
-from feature_repo.features.affinity import compute_affinity, summarize_similarities
+from feature_repo.features.affinity import compute_affinity, summarize_top_similarities
 from feature_repo.features.ages import compute_expected_stage, find_child_stage
 from feature_repo.features.interest import Clicks, InterestMeans, compute_interest_histories
 from feature_repo.features.neighbours import NAMES as NEIGHBOURS
@@ -184,7 +184,7 @@ def _affinity(data: TrainingSet, embedding: JoinedView, tags: JoinedView | None,
 
 def _modality_affinity(data: TrainingSet, name: str, vectors: Floats, row: Ints, clicks: ClickIndex) -> FeatureGroup:
     similarity = _similarities(row, vectors, clicks, data.user)
-    statistics = _in_blocks(len(row), lambda part: summarize_similarities(similarity[part]))
+    statistics = _in_blocks(len(row), lambda part: summarize_top_similarities(similarity[part]))
     group: FeatureGroup = {f"{name}_{statistic}": values for statistic, values in statistics.items()}
     means = _click_means(data, clicks, vectors, row, None, row)
     last = np.where(clicks.before > 0, clicks.end - 1, -1)

@@ -1,11 +1,11 @@
-"""What behaviour alignment is worth to a ranker: the same chain with and without it, on shops of several seeds.
+"""Worth of behaviour alignment to a ranker: the same chain with and without it, on shops of several seeds.
 
     python -m tests.benchmarks.alignment [--seeds 3] [--products 8000] [--users 1500] [--pairs 40000]
 
-Both encoders of a shop share seed, pairs and objectives but for `--align`, which sees no click of the test days;
-without a weight their towers are the same, and the space of the fused vectors alone differs. The figure is the
-difference of the two lifts of a shop, and over shops its mean with the t interval of as few seeds as there are. The
-chain leaves out the tags: they are learnt from labels, and what clicks teach an encoder is not in those.
+Both encoders of a shop have the same seed, pairs and objectives except for `--align`, which uses no click of the test
+days. Without a weight their towers are equal and only the space of the fused vectors differs. The figure is the
+difference of a shop's two lifts; over shops, its mean with a t interval. The chain leaves out the tags, because they
+are trained on labels and not on clicks.
 """
 
 import json
@@ -21,30 +21,30 @@ from tests.benchmarks.real import BenchmarkDeployment
 
 DAYS, TEST_DAYS = 60, 10
 LIFT = f"--features ranking_without_labels --test-days {TEST_DAYS} --permutations 1 --replicates 20"
-"""What `consume lift` is asked: intervals of a single shop, and the placebo's many draws, are not looked at."""
+"""Options of `consume lift`. Intervals of a single shop and the placebo are not used, so their draws are few."""
 GROUPS = ("all features", "affinity", "vectors")
 
 
 def main(
-    seeds: Annotated[int, typer.Option(min=2, help="Shops, of seeds 10 and following.")] = 3,
+    seeds: Annotated[int, typer.Option(min=2, help="Number of shops; their seeds start at 10.")] = 3,
     products: int = 8000,
     users: int = 1500,
-    per_user: Annotated[int, typer.Option(help="Impressions of a user.")] = 600,
+    per_user: Annotated[int, typer.Option(help="Impressions per user.")] = 600,
     pairs: int = 40_000,
-    weight: Annotated[float, typer.Option(help="Of the objective in the training, `--align-weight`.")] = 0.0,
+    weight: Annotated[float, typer.Option(help="Weight of the objective in training, `--align-weight`.")] = 0.0,
     fits: Annotated[int, typer.Option(min=1, help="Training seeds of each ranker.")] = 3,
     folder: Annotated[
-        Path | None, typer.Option(help="Where it all lies; a chain that is there whole is not run again.")
+        Path | None, typer.Option(help="Folder of the deployments; a finished chain in it is not run again.")
     ] = None,
 ) -> None:
-    """Run both chains on each shop and say the paired differences."""
+    """Run both chains on each shop and print the paired differences."""
     with tempfile.TemporaryDirectory() as temporary:
-        place = folder or Path(temporary)
+        root = folder or Path(temporary)
         differences: dict[str, list[float]] = {group: [] for group in GROUPS}
         for seed in range(10, 10 + seeds):
-            shop = place / f"shop{seed}"
+            shop = root / f"shop{seed}"
             without, aligned = (
-                measure_lifts(place / f"{name}{seed}", shop, extra, products, users, per_user, pairs, seed, fits)
+                measure_lifts(root / f"{name}{seed}", shop, extra, products, users, per_user, pairs, seed, fits)
                 for name, extra in (
                     ("without", ""),
                     ("aligned", f" --align {shop}/impressions.parquet --test-days {TEST_DAYS} --align-weight {weight}"),
@@ -55,37 +55,40 @@ def main(
                 print(f"shop {seed}, {group}: {without[group]:+.4f} without, {aligned[group]:+.4f} aligned", flush=True)
     for group, found in differences.items():
         mean, error = float(np.mean(found)), float(stats.sem(found))
-        reach = float(stats.t.ppf(0.975, len(found) - 1)) * error
-        print(f"{group}: {mean:+.4f} AUC [{mean - reach:+.4f}, {mean + reach:+.4f}], {len(found)} shops, t interval")
+        half_width = float(stats.t.ppf(0.975, len(found) - 1)) * error
+        print(
+            f"{group}: {mean:+.4f} AUC [{mean - half_width:+.4f}, {mean + half_width:+.4f}], "
+            f"{len(found)} shops, t interval"
+        )
 
 
 def measure_lifts(
     folder: Path, shop: Path, extra: str, products: int, users: int, per_user: int, pairs: int, seed: int, fits: int
 ) -> dict[str, float]:
-    """AUC lift of each of GROUPS."""
+    """Return the AUC lift of each of GROUPS, after running the chain unless its result exists."""
     if (folder / "lift.json").exists():
         return read_lifts(folder / "lift.json")
     folder.mkdir(parents=True, exist_ok=True)
-    at = BenchmarkDeployment.opened(folder.name, folder)
+    deployment = BenchmarkDeployment.create(folder.name, folder)
     if not (shop / "impressions.parquet").exists():
         sizes = f"--products {products} --users {users} --days {DAYS} --impressions-per-user {per_user}"
-        at.run(f"produce shop --output {shop} {sizes} --seed {seed}")
+        deployment.run(f"produce shop --output {shop} {sizes} --seed {seed}")
     for line in (
         f"produce catalogue --products {shop}/products.parquet",
         f"produce encoder --data {shop} --output encoder --pairs {pairs} --seed {seed}{extra}",
         "produce embeddings --encoder encoder",
-        "produce codes --max-collisions 1 --min-entropy 0 --max-error 1",  # how good they are is not asked here
+        "produce codes --max-collisions 1 --min-entropy 0 --max-error 1",  # their quality is not measured here
         f"produce interests --impressions {shop}/impressions.parquet",
         f"produce neighbours --impressions {shop}/impressions.parquet",
         "feast apply",
         f"consume lift --impressions {shop}/impressions.parquet {LIFT} --seeds {fits} --json lift.json",
     ):
-        at.run(line)
+        deployment.run(line)
     return read_lifts(folder / "lift.json")
 
 
 def read_lifts(file: Path) -> dict[str, float]:
-    """AUC lift of each of GROUPS, as `consume lift --json` wrote it."""
+    """Return the AUC lift of each of GROUPS from a file of `consume lift --json`."""
     found = json.loads(file.read_text())["comparisons"]
     wanted = [one for one in found if (one["slice"], one["metric"]) == ("all", "auc")]
     return {group: next(one["lift"] for one in wanted if one["name"] == group) for group in GROUPS}

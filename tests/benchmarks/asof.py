@@ -1,10 +1,10 @@
-"""The training join against Feast's own offline stores, and against a bare DuckDB ASOF join.
+"""The training join against Feast's own offline stores and against a bare DuckDB ASOF join.
 
     python -m tests.benchmarks.asof vectors      1M impressions x 60k versions x 128-d, vectors in the result
     python -m tests.benchmarks.asof normalised   10M impressions over 60k versions, row numbers and distinct versions
     python -m tests.benchmarks.asof large        100M impressions, from a file into a folder
 
-`--side NAME` runs one side once and nothing else: that is how its peak memory is taken, in a process of its own.
+`--side NAME` runs only one side, once. The peak memory of a side is measured in such a process.
 """
 
 import shutil
@@ -42,7 +42,7 @@ def product_ids(numbers: np.ndarray) -> pa.Array:
 
 
 def make_versions(versions: int, products: int, dim: int) -> pa.Table:
-    """Every product from before the first impression on, and again at random times."""
+    """Return versions of every product: one before the first impression, others at random times."""
     rng = np.random.default_rng(0)
     event = draw_timestamps(rng, versions).to_numpy(zero_copy_only=False).copy()
     event[:products] = np.datetime64(START.replace(tzinfo=None) - timedelta(days=1))
@@ -68,13 +68,13 @@ def make_impressions(impressions: int, products: int, seed: int = 1) -> pa.Table
 
 
 def make_feast_store(folder: Path, side: str, versions: Callable[[], pa.Table]) -> Any:
-    """A FeatureStore over the same rows: a Delta table for ours, a Parquet copy for Feast's stores."""
+    """Return a FeatureStore over the same rows: a Delta table for ours, a Parquet copy for Feast's stores."""
     from feast import Entity, FeatureStore, FeatureView, Field, FileSource, ValueType
     from feast.data_format import DeltaFormat, ParquetFormat
     from feast.types import Array, Float32
 
     root = folder / side
-    made = root.exists()
+    exists = root.exists()
     root.mkdir(parents=True, exist_ok=True)
     kind = "feature_repo.stores.offline.DeltaOfflineStore\n  path: ." if side == OURS else side
     (root / "feature_store.yaml").write_text(
@@ -82,10 +82,10 @@ def make_feast_store(folder: Path, side: str, versions: Callable[[], pa.Table]) 
         f"online_store:\n  type: sqlite\n  path: online.db\nentity_key_serialization_version: 3\n"
     )
     path = root / ("looks" if side == OURS else "looks.parquet")
-    if not made:
+    if not exists:
         delta.append(path, versions()) if side == OURS else pq.write_table(versions(), path)
     store = FeatureStore(str(root))
-    if not made:
+    if not exists:
         product = Entity(name="product", join_keys=["product_id"], value_type=ValueType.STRING)
         source = FileSource(
             path=str(path),
@@ -102,8 +102,8 @@ def make_feast_store(folder: Path, side: str, versions: Callable[[], pa.Table]) 
 Impressions = Annotated[int, typer.Option(help="Rows to join.")]
 Versions = Annotated[int, typer.Option(help="Rows of the feature view.")]
 Products = Annotated[int, typer.Option(help="Distinct products.")]
-Side = Annotated[str, typer.Option(help="Run this side once, and no other.")]
-Folder = Annotated[str, typer.Option(help="Folder of the tables; a temporary one unless named.")]
+Side = Annotated[str, typer.Option(help="Run only this side, once.")]
+Folder = Annotated[str, typer.Option(help="Folder of the tables; a temporary one by default.")]
 
 
 @app.command()
@@ -113,12 +113,12 @@ def vectors(
     products: Products = 8_000,
     dim: Annotated[int, typer.Option(help="Width of the vectors.")] = 128,
     rounds: RoundsOption = 8,
-    dask_rounds: Annotated[int, typer.Option(help="Rounds of Feast's default store, which takes long.")] = 2,
+    dask_rounds: Annotated[int, typer.Option(help="Rounds of Feast's default store, which is slow.")] = 2,
     side: Side = "",
     folder: Folder = "",
     record: RecordOption = False,
 ) -> None:
-    """The training join with vectors in the result, through `get_historical_features(...).to_arrow()`."""
+    """Join with vectors in the result, by `get_historical_features(...).to_arrow()`."""
     root = Path(folder or tempfile.mkdtemp())
     table = make_versions(versions, products, dim)
 
@@ -162,7 +162,7 @@ def normalised(
     folder: Folder = "",
     record: RecordOption = False,
 ) -> None:
-    """Row numbers into distinct versions, through `to_normalised()`, against a bare DuckDB ASOF join of the ids."""
+    """Join to row numbers of distinct versions, by `to_normalised()`, against a bare DuckDB ASOF join of the ids."""
     import duckdb
 
     root = Path(folder or tempfile.mkdtemp())
@@ -221,7 +221,7 @@ def large(
     folder: Folder = "",
     record: RecordOption = False,
 ) -> None:
-    """Impressions in Parquet, larger than memory, into a folder by `to_folder()`, against DuckDB from file to file."""
+    """Join impressions in Parquet, larger than memory, into a folder by `to_folder()`, against DuckDB file to file."""
     import duckdb
 
     root = Path(folder or tempfile.mkdtemp())

@@ -1,10 +1,10 @@
-"""Pictures and titles to vectors: against the ordinary loop, and against the best the processor or the GPU can do.
+"""Encode images and titles: against an ordinary loop, and against the forward pass or the GPU's peak rate.
 
     python -m tests.benchmarks.encoding cpu --record
     python -m tests.benchmarks.encoding gpu --record
 
-The ordinary loop is the model's own processor and tokenizer on batches of 32 in float32 and one process, as every
-model card shows it. Both sides start from JPEG bytes in a Delta table and end with rows in another.
+The ordinary loop uses the model's own processor and tokenizer on batches of 32, in float32 and one process, as model
+cards show it. Both sides start with JPEG bytes in a Delta table and end with rows in another one.
 """
 
 import os
@@ -34,20 +34,20 @@ from tests.benchmarks.harness import RecordOption, RoundsOption, compare_sides, 
 
 app = typer.Typer(help=__doc__, no_args_is_help=True)
 
-AT_ONCE = 32
-"""Of the ordinary loop."""
+BATCH = 32
+"""Batch size of the ordinary loop."""
 
 
 @app.callback()
 def _root() -> None:
-    """Pictures and titles to vectors."""
-    # As `produce` does, before torch is first imported: threads that spin while they wait spoil both sides' figures.
+    """Encode images and titles."""
+    # As `produce` does, before torch is imported: threads that spin while they wait slow down both sides.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @dataclass(frozen=True)
 class EncodingCase:
-    """A catalogue in a table, an encoder (a DualEncoder), and folders for what is written."""
+    """A catalogue in a Delta table, an encoder (a DualEncoder), and folders for the output."""
 
     catalogue: Path
     encoder: Any
@@ -61,11 +61,11 @@ class EncodingCase:
 
 @app.command()
 def cpu(
-    products: Annotated[int, typer.Option(help="Products of the shop that is drawn.")] = 8192,
+    products: Annotated[int, typer.Option(help="Products of the generated shop.")] = 8192,
     rounds: RoundsOption = 7,
     record: RecordOption = False,
 ) -> None:
-    """The small default encoder, its weights as first drawn: how fast it is does not depend on what it has learnt."""
+    """Measure the small default encoder with random weights; its speed does not depend on its weights."""
     with tempfile.TemporaryDirectory() as folder, open_decoding_pool() as pool:
         case, pairs = make_small_case(Path(folder), products)
         sides = {
@@ -84,7 +84,7 @@ def cpu(
 
 
 def make_small_case(folder: Path, products: int) -> tuple[EncodingCase, int]:
-    """A shop's products that have a picture and a title, and how many they are."""
+    """Return a generated shop's products that have an image and a title, and their number."""
     import torch
 
     from feature_repo.offline import delta
@@ -116,7 +116,7 @@ def make_small_case(folder: Path, products: int) -> tuple[EncodingCase, int]:
 
 
 def run_ours(case: EncodingCase, pool: ProcessPoolExecutor) -> StageSeconds:
-    """What `produce embeddings` does of it."""
+    """Encode and write as `produce embeddings` does."""
     from feature_repo.offline import delta
 
     seconds, out = StageSeconds(), next(case.out)
@@ -128,7 +128,7 @@ def run_ours(case: EncodingCase, pool: ProcessPoolExecutor) -> StageSeconds:
 
 
 def run_ordinary_loop(case: EncodingCase) -> None:
-    """As every model card shows it, and one write of all rows at the end."""
+    """Encode as model cards show it, and write all rows at the end."""
     import torch
 
     from feature_repo.offline import delta
@@ -136,10 +136,10 @@ def run_ordinary_loop(case: EncodingCase) -> None:
     model, processor, tokenizer = case.encoder.model, case.encoder.processor, case.encoder.tokenizer
     table = pa.concat_tables(case.chunks())
     images, texts = [], []
-    for start in range(0, len(table), AT_ONCE):
-        rows = table.slice(start, AT_ONCE).to_pydict()
-        opened = [Image.open(BytesIO(content)).convert("RGB") for content in rows["image_bytes"]]
-        pixels = processor(images=opened, return_tensors="pt")
+    for start in range(0, len(table), BATCH):
+        rows = table.slice(start, BATCH).to_pydict()
+        images_of_batch = [Image.open(BytesIO(content)).convert("RGB") for content in rows["image_bytes"]]
+        pixels = processor(images=images_of_batch, return_tensors="pt")
         tokens = tokenizer(
             rows["title"], padding=True, truncation=True, max_length=case.encoder.text_length, return_tensors="pt"
         )
@@ -162,7 +162,7 @@ def run_ordinary_loop(case: EncodingCase) -> None:
         **{name: pa.FixedSizeListArray.from_arrays(rows.reshape(-1), rows.shape[1]) for name, rows in vectors.items()},
         "has_image": pa.repeat(True, len(table)),
         "has_text": pa.repeat(True, len(table)),
-        **{name: pa.nulls(len(table), pa.string()) for name in ("image_hash", "title_hash")},  # it knows nothing again
+        **{name: pa.nulls(len(table), pa.string()) for name in ("image_hash", "title_hash")},  # the loop reuses nothing
         "encoder_version": pa.repeat(case.encoder.version, len(table)),
         schema.EVENT_TIMESTAMP: table[schema.EVENT_TIMESTAMP],
         schema.CREATED_TIMESTAMP: table[schema.EVENT_TIMESTAMP],
@@ -175,7 +175,7 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def make_forward_pass(case: EncodingCase, pool: ProcessPoolExecutor) -> Callable[[], None]:
-    """Both towers as ours calls them, same batches and threads, from pixels and token ids that lie ready."""
+    """Return a run of both towers alone, with our batches and threads, from prepared pixels and token ids."""
     import torch
 
     encoder, table = case.encoder, pa.concat_tables(case.chunks())

@@ -1,4 +1,4 @@
-"""The half of encoding.py that a machine without a store can run: pictures to vectors on a GPU."""
+"""The part of encoding.py that needs no store: images to vectors on a GPU."""
 
 import statistics
 import tempfile
@@ -31,17 +31,17 @@ TITLES = ["red dress with short sleeves for girls, size 110", "blue shoes", "sof
 
 
 def gpu(
-    images: Annotated[int, typer.Option(min=1, help="Pictures of the end-to-end part.")] = 50_000,
-    jpeg: Annotated[int, typer.Option(min=16, help="Their width and height in pixels.")] = 800,
+    images: Annotated[int, typer.Option(min=1, help="Images of the end-to-end part.")] = 50_000,
+    jpeg: Annotated[int, typer.Option(min=16, help="Width and height of the images in pixels.")] = 800,
     workers: Annotated[int | None, typer.Option(help="Decoding processes.", show_default="one per core")] = None,
-    tiny: Annotated[bool, typer.Option("--tiny", help="Two narrow layers: for the CPU.")] = False,
+    tiny: Annotated[bool, typer.Option("--tiny", help="Two narrow layers, for a test on the CPU.")] = False,
     rounds: RoundsOption = 5,
     record: RecordOption = False,
 ) -> None:
-    """CLIP with ViT-B/16 at 224 px, weights by chance, on the first GPU (on the CPU if there is none).
+    """Measure CLIP with ViT-B/16 at 224 px and random weights on the first GPU, or on the CPU without one.
 
-    First pictures that are decoded already, against the rate of a bf16 matrix product measured in the same rounds; then
-    JPEG bytes in a Parquet file to Parquet parts, and which stage limits that. Needs no store.
+    First decoded images are encoded, against the rate of a bf16 matrix product measured in the same rounds. Then JPEG
+    bytes in a Parquet file are encoded to Parquet parts, and the stage that limits the rate is named.
     """
     import torch
 
@@ -80,7 +80,7 @@ def gpu(
 
 
 def compare_rates(what: str, ours: list[float], against: str, theirs: list[float], note: str) -> BenchmarkFigure:
-    """Pictures a second, ours as a share of theirs."""
+    """Return the figure of two rates in images per second; the ratio is ours divided by theirs."""
     ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
     return BenchmarkFigure(
         name=what,
@@ -97,7 +97,7 @@ def compare_rates(what: str, ours: list[float], against: str, theirs: list[float
 
 
 def make_vision_transformer(folder: Path, tiny: bool, device: str) -> Any:
-    """A CLIP encoder by chance: how fast it is does not depend on its weights."""
+    """Return a CLIP encoder with random weights; its speed does not depend on its weights."""
     import torch
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
@@ -117,7 +117,7 @@ def make_vision_transformer(folder: Path, tiny: bool, device: str) -> Any:
 
 
 def count_image_flops(encoder: Any) -> float:
-    """Floating-point operations of the image tower, a multiplication and an addition counted as two."""
+    """Count floating-point operations of the image tower for one image; a multiply-add counts as two."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -129,7 +129,7 @@ def count_image_flops(encoder: Any) -> float:
 
 
 def make_matrix_product(device: Any, dtype: Any) -> tuple[Callable[[], None], float]:
-    """Products of square matrices, waited for, and how many operations they are."""
+    """Return a run of square matrix products that waits for the result, and its number of operations."""
     import torch
 
     side, times = (8192, 20) if device.type == "cuda" else (512, 4)
@@ -147,7 +147,7 @@ def make_matrix_product(device: Any, dtype: Any) -> tuple[Callable[[], None], fl
 
 
 def write_jpeg_catalogue(file: Path, images: int, side: int) -> Path:
-    """A catalogue of smooth pictures, some hundred different ones again and again."""
+    """Write a catalogue of smooth images; at most 200 different ones repeat."""
     chance = np.random.default_rng(0)
     contents = []
     for _ in range(min(images, 200)):
@@ -173,7 +173,7 @@ def write_jpeg_catalogue(file: Path, images: int, side: int) -> Path:
 def measure_end_to_end(
     catalogue: Path, encoder: Any, pool: ProcessPoolExecutor, out: Path
 ) -> tuple[float, StageSeconds]:
-    """Pictures a second, and where the time went."""
+    """Return images per second and the seconds of each stage."""
     from producers.encoders import shards
 
     def chunks() -> Iterator[pa.Table]:

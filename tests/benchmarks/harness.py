@@ -1,7 +1,7 @@
-"""How a figure is taken: the sides take turns, ratios are per round, and the figure travels with machine and size.
+"""Measure sides in turns and record their ratio with size, command, commit and machine.
 
-Absolute times of a shared machine mean little: the same code measured in separate blocks differs by half. So each
-round runs every side once, in one process, in an order that turns, and what is kept is the ratio within the round.
+Absolute times on a shared machine mean little: the same code measured in separate blocks differs by half. So each round
+runs every side once, in one process, in a rotating order, and the ratio is taken within the round.
 """
 
 import json
@@ -22,7 +22,7 @@ import typer
 RESULTS = Path(__file__).parent / "results.json"
 TABLE = Path(__file__).parent / "RESULTS.md"
 
-RoundsOption = Annotated[int, typer.Option(help="Rounds in which every side takes its turn.")]
+RoundsOption = Annotated[int, typer.Option(help="Rounds; every side runs once in each.")]
 RecordOption = Annotated[bool, typer.Option(help="Write the figures to results.json and RESULTS.md.")]
 
 
@@ -31,21 +31,21 @@ class BenchmarkFigure:
     """One line of the table of results."""
 
     name: str
-    """What was measured, size included."""
+    """What was measured, with its size."""
     seconds: float
-    """Our side: the median over the rounds."""
+    """Median of our side over the rounds."""
     against: str
-    """The other side."""
+    """Name of the other side."""
     against_seconds: float
     ratio: float
-    """Other side's seconds over ours, the median of the rounds' ratios: 2 means that we take half the time."""
+    """Median over rounds of the other side's seconds divided by ours; 2 means that ours takes half the time."""
     ratio_range: tuple[float, float]
     rounds: int
     command: str
     note: str = ""
-    """Peak memory, versions of the other side, whatever is needed to read the figure."""
+    """Peak memory, versions of the other side, and other facts needed to read the figure."""
     unit: str = "s"
-    """Of `seconds`, where the figure is of something else than time."""
+    """Unit of `seconds` and `against_seconds`; s unless the figure is not a time."""
 
 
 def take_turns(
@@ -55,13 +55,19 @@ def take_turns(
     *,
     every: dict[str, list[float]] | None = None,
 ) -> dict[str, list[float]]:
-    """Seconds of each side in each round; every side runs once before the first, unmeasured.
+    """Measure the seconds of each side in each round, after one unmeasured run of every side.
 
-    What takes milliseconds is called several times in a turn, and the turn's median is kept. One call after one call
-    of the other side would measure what that leaves in the processor's caches: nothing, if it takes 50 ms.
+    A side that takes milliseconds is called several times in a turn, and the median is kept. With single calls, each
+    side would start with the caches that the other side left.
 
     Args:
-        every: takes the seconds of every call of each side.
+        sides: name to function.
+        rounds: number of rounds.
+        calls: calls of a side in each round.
+        every: receives the seconds of every call of each side.
+
+    Returns:
+        Name to one time per round, in seconds.
     """
     order = list(sides)
     for run in sides.values():
@@ -86,7 +92,7 @@ def take_turns(
 def compare_sides(
     name: str, seconds: Mapping[str, list[float]], ours: str, other: str, note: str = ""
 ) -> BenchmarkFigure:
-    """The figure of two sides that took turns."""
+    """Return the figure of two sides that `take_turns` measured."""
     ratios = [theirs / mine for mine, theirs in zip(seconds[ours], seconds[other], strict=True)]
     return BenchmarkFigure(
         name=name,
@@ -103,7 +109,7 @@ def compare_sides(
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """Two sides, of which one is ours, take turns."""
+    """Measures our side and another one in turns."""
 
     rounds: int
     calls: int
@@ -123,15 +129,15 @@ class PairedComparison:
 
 
 def _percentile_99(taken: list[float]) -> float:
-    """The time within which 99 of 100 calls end; of fewer calls than 100, the slowest's."""
+    """The 99th percentile of the times; the largest of fewer than 100."""
     ordered = sorted(taken)
     return ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)]
 
 
 def measure_peak_megabytes(module: str, *arguments: str) -> float:
-    """The most memory that `python -m module arguments` held at once, all imports but torch included; in 10^6 bytes."""
-    # VmHWM, because getrusage's ru_maxrss outlives exec and so is never less than what this process held.
-    # Feast imports torch wherever it is installed (180 MB): it is kept out, on every side.
+    """Return the peak memory of `python -m module arguments` in 10^6 bytes, with all imports but torch."""
+    # VmHWM, because getrusage's ru_maxrss survives exec and would include the memory of this process.
+    # Feast imports torch where it is installed (180 MB); it is blocked on every side.
     probe = (
         "import runpy, sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; "
         "runpy.run_module(sys.argv[0], run_name='__main__'); "
@@ -142,7 +148,7 @@ def measure_peak_megabytes(module: str, *arguments: str) -> float:
 
 
 def record_figures(figures: list[BenchmarkFigure]) -> None:
-    """Put the figures into results.json, in the place of those of the same name and side, and write RESULTS.md anew."""
+    """Write figures to results.json, replacing those with the same name and other side, and rewrite RESULTS.md."""
     kept: list[dict[str, Any]] = json.loads(RESULTS.read_text())["figures"] if RESULTS.exists() else []
     new = [asdict(figure) | describe_machine() for figure in figures]
     names = {(figure["name"], figure["against"]) for figure in new}
@@ -152,7 +158,7 @@ def record_figures(figures: list[BenchmarkFigure]) -> None:
 
 
 def describe_machine() -> dict[str, str]:
-    """Where and when, and at which commit."""
+    """Return machine, commit and date of this run."""
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return {
         "machine": f"{os.cpu_count()} cores of {_processor()}, Python {platform.python_version()}",
@@ -184,19 +190,19 @@ def _table(figures: list[dict[str, Any]]) -> str:
 
 
 def _amount(value: float, unit: str) -> str:
-    """Three digits and the unit, short times in milliseconds."""
+    """Three digits and the unit; times below 0.1 s in milliseconds."""
     if unit == "s":
         return f"{value:.3g} s" if value >= 0.1 else f"{value * 1e3:.3g} ms"
     return f"{value:,.0f} {unit}"
 
 
 def format_command() -> str:
-    """How this program was called."""
+    """Return the command that started this program."""
     return "python -m " + " ".join([_module(), *sys.argv[1:]])
 
 
 def _processor() -> str:
-    """The processor's name, where the system tells it."""
+    """The processor's name, or the machine type where the system does not give one."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -205,7 +211,7 @@ def _processor() -> str:
 
 
 def report_figures(figures: list[BenchmarkFigure], write: bool) -> None:
-    """Say the figures, and `record` them if they are to be kept."""
+    """Print the figures, and record them if `write` is true."""
     for figure in figures:
         low, high = figure.ratio_range
         ours, theirs = _amount(figure.seconds, figure.unit), _amount(figure.against_seconds, figure.unit)

@@ -1,9 +1,9 @@
-"""What a day costs when 10,000 of n products changed, and when none did.
+"""Cost of a day when 10,000 of n products changed, and when none did.
 
-The catalogue and its embeddings are there before: rows of a made-up encoder's vectors for all n, which costs no
-encoding. Then a day's table comes with 10,000 other titles, and goes through what `produce catalogue` and `produce
-embeddings` do, with a tiny encoder; then the same table comes once more. With --pictures each product has a picture in
-one of 10,000 files, known by path, size and time.
+The catalogue and its embeddings exist before: random vectors for all n products, which need no encoding. Then a day's
+table with 10,000 changed titles goes through the steps of `produce catalogue` and `produce embeddings`, with a tiny
+encoder, and the same table goes through them again. With --pictures each product has an image in one of 10,000 files,
+which is recognized by path, size and time.
 """
 
 import gc
@@ -52,14 +52,14 @@ class DayCost:
 
     compare: float
     encode: float
-    said: str
+    summary: str
     contents: int
-    """That went through the encoder."""
+    """Images and titles that were encoded."""
 
 
 @dataclass(frozen=True)
 class IncrementCost:
-    """One size of the catalogue."""
+    """The two days at one size of the catalogue."""
 
     rows: int
     pictures: bool
@@ -68,12 +68,12 @@ class IncrementCost:
 
 
 def measure_days(rows: int, pictures: bool) -> IncrementCost:
-    """Both days over a catalogue of `rows` products."""
+    """Measure both days over a catalogue of `rows` products."""
     folder = Path(tempfile.mkdtemp(prefix="increments-"))
     try:
         (folder / "feature_store.yaml").write_text("project: bench\noffline_store:\n  path: offline\n")
         store = config.load(folder / "feature_store.yaml")
-        from tests.producers.encoders import checkpoints  # torch, which every decoding process would import from here
+        from tests.producers.encoders import checkpoints  # imports torch, which decoding processes must not
 
         encoder = folder / "tiny"
         checkpoints.clip(encoder)
@@ -107,7 +107,7 @@ def _timed(work: Callable[[], Result]) -> tuple[float, Result]:
 
 
 def _write(file: Path, rows: int, pictures: bool, *, changed: int) -> None:
-    """A day's table; of products spread over all of it another title."""
+    """Write a day's table; `changed` products, spread over the table, have another title."""
     number = np.arange(rows)
     other = np.zeros(rows, bool)
     other[:: max(1, rows // CHANGED)] = changed > 0
@@ -143,7 +143,7 @@ def _draw(folder: Path) -> None:
 
 
 def _embed_without_an_encoder(store: Settings, encoder: Path) -> None:
-    """A row of some unit vectors for each version, as if all had been encoded."""
+    """Write an embedding row with random unit vectors for each catalogue version, as if all had been encoded."""
     model = load(str(encoder))
     state = plan.read_changes(store, model.version)
     assert state is not None
@@ -170,14 +170,14 @@ def _embed_without_an_encoder(store: Settings, encoder: Path) -> None:
 
 def main(
     sizes: Annotated[list[int], typer.Argument(help="Products of the catalogue.")],
-    pictures: Annotated[bool, typer.Option("--pictures", help="Each has a picture in a file.")] = False,
+    pictures: Annotated[bool, typer.Option("--pictures", help="Give each product an image in a file.")] = False,
     record: Annotated[bool, typer.Option("--record", help="Add the figures to INCREMENTS.md.")] = False,
 ) -> None:
-    """Measure each size, one after another."""
+    """Measure each size in turn."""
     lines = []
     for size in sizes:
-        found = measure_days(size, pictures)
-        changed, unchanged = found.changed, found.unchanged
+        cost = measure_days(size, pictures)
+        changed, unchanged = cost.changed, cost.unchanged
         days = (f"{day.compare:.1f} s | {day.encode:.1f} s | {day.contents:,}" for day in (changed, unchanged))
         where = ", ".join(harness.describe_machine()[name] for name in ("commit", "date", "machine"))
         lines.append(f"| {' | '.join([f'{size:,}' + ', pictures' * pictures, *days, where])} |")
@@ -191,7 +191,7 @@ def _record(lines: list[str]) -> None:
         "# Increments",
         "",
         "Seconds of a day over a catalogue of n products: 10,000 of them with another title, and then none. Comparing",
-        "reads the day's table whole and, of what is known, ids, times and digests; all else is as much as changed.",
+        "reads the day's table whole, and the stored ids, times and digests; all other work depends on the changes.",
         "Written by `python -m tests.benchmarks.increments SIZE... [--pictures] --record`.",
         "",
         "| products | 10,000 changed: compare | encode | contents encoded | none changed: compare | encode "

@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.interests --clicks 10_000_000
 
-Users click unequally (the busiest tenth makes a third of the clicks), 100 times each on average, on 60,000 products
-with 128-d vectors and tags. The run that is measured is a process of its own: the log read and checked, every version
-computed and written to Delta.
+Users click 100 times each on average (the busiest tenth makes a third of the clicks), on 60,000 products with 128-d
+vectors and tags. A separate process is measured: it reads and checks the log, computes every version and writes it to
+Delta.
 """
 
 import tempfile
@@ -32,19 +32,19 @@ GOAL_SECONDS, GOAL_MEGABYTES = 300, 4000
 @app.command()
 def main(
     clicks: Annotated[int, typer.Option(help="Rows of the log, each a click.")] = 10_000_000,
-    folder: Annotated[Path | None, typer.Option(help="Of the deployment to run on: the measured process.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Folder of the deployment, in the measured process.")] = None,
     record: RecordOption = False,
 ) -> None:
-    """Make a log and measure the command over it."""
+    """Generate a log and measure the command."""
     if folder is not None:
         run_interests(folder)
         return
-    with tempfile.TemporaryDirectory() as made:
-        make_deployment(Path(made), clicks)
+    with tempfile.TemporaryDirectory() as root:
+        make_deployment(Path(root), clicks)
         start = time.perf_counter()
-        peak = harness.measure_peak_megabytes("tests.benchmarks.interests", "--folder", made)
+        peak = harness.measure_peak_megabytes("tests.benchmarks.interests", "--folder", root)
         seconds = time.perf_counter() - start
-        rows = delta.open_dataset(Path(made) / "offline" / "user_interest").count_rows()
+        rows = delta.open_dataset(Path(root) / "offline" / "user_interest").count_rows()
         print(f"{rows:,} versions in {seconds:.1f} s, peak {peak:,.0f} MB")
         ratio = GOAL_SECONDS / seconds
         harness.report_figures(
@@ -66,7 +66,7 @@ def main(
 
 
 def run_interests(folder: Path) -> None:
-    """What is measured."""
+    """Run the measured step."""
     from producers.behaviour.interests import make_interests
 
     def progress(done: int, total: int) -> None:
@@ -79,7 +79,7 @@ def run_interests(folder: Path) -> None:
 
 
 def make_deployment(folder: Path, clicks: int) -> None:
-    """A deployment with vectors and tags of products, and a log."""
+    """Write a deployment with vectors and tags of products, and a log."""
     content = (Path(config.__file__).parent / "feature_store.yaml").read_text()
     (folder / "feature_store.yaml").write_text(content.replace("../demo", str(folder)))
     chance = np.random.default_rng(0)

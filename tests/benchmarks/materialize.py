@@ -1,12 +1,12 @@
-"""Materialization: from the offline table into the online store by `FeatureStore.materialize`, rows per second.
+"""Materialize from the offline table into the online store by `FeatureStore.materialize`: rows per second.
 
-    python -m tests.benchmarks.materialize script   from Delta into Redis, beside the compare-and-set script alone
-    python -m tests.benchmarks.materialize lmdb     from Delta into LMDB, beside the same into Redis
-    python -m tests.benchmarks.materialize stock    from Delta into Redis, beside stock Feast from Parquet into Redis
+    python -m tests.benchmarks.materialize script   from Delta into Redis, against the compare-and-set script alone
+    python -m tests.benchmarks.materialize lmdb     from Delta into LMDB, against the same into Redis
+    python -m tests.benchmarks.materialize stock    from Delta into Redis, against stock Feast from Parquet into Redis
 
-Rows are those of tests/benchmarks/online.py without codes: one for each product, with a TTL. The engine and its
+The rows are those of tests/benchmarks/online.py without codes, one for each product, with a TTL. The engine and its
 settings are those of feature_repo/feature_store.yaml; stock Feast has the same settings and its own engine. Every run
-begins with an empty online store, and nothing of what it writes is older than what is there.
+starts with an empty online store, so every row is written.
 """
 
 import os
@@ -42,7 +42,7 @@ Rows = Annotated[int, typer.Option(help="Rows to materialize.")]
 def make_feature_store(
     folder: Path, online_store: dict[str, Any], rows: int, dim: int, *, stock: bool = False
 ) -> FeatureStore:
-    """A project whose offline table holds the rows: a Delta table for ours, a Parquet file for stock Feast."""
+    """Return a project whose offline table has the rows: a Delta table for ours, a Parquet file for stock Feast."""
     settings = yaml.safe_load(SETTINGS.read_text())
     path = folder / ("looks.parquet" if stock else "looks")
     folder.mkdir()
@@ -74,23 +74,23 @@ def make_feature_store(
 
 
 def make_materialization(store: FeatureStore, empty: Callable[[], object], rows: int) -> Callable[[], None]:
-    """Materialize all rows into the emptied online store; the first time, see that they are there."""
+    """Return a run that materializes all rows into the emptied online store, after checking that it works."""
     now = datetime.now(UTC)
 
     def run() -> None:
         empty()
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):  # a progress bar
+        with open(os.devnull, "w") as null, redirect_stdout(null), redirect_stderr(null):  # a progress bar
             store.materialize(now - DAY, now + DAY)
 
     run()
     ids = [f"product-{number:08d}" for number in (0, rows // 2, rows - 1)]
-    found = store.get_online_features([f"{online.VIEW}:vector"], {"product_id": ids}).to_dict()
-    assert all(found["vector"]), "a row is not online"
+    fetched = store.get_online_features([f"{online.VIEW}:vector"], {"product_id": ids}).to_dict()
+    assert all(fetched["vector"]), "a row is not online"
     return run
 
 
 def make_script_write(store: FeatureStore, empty: Callable[[], object], rows: int, dim: int) -> Callable[[], None]:
-    """The compare-and-set script alone: packed rows that lie in memory."""
+    """Return a run of the compare-and-set script alone, with packed rows from memory."""
     table, view = online.get_online_table(store), store.get_feature_view(online.VIEW)
     packer = store._get_provider().online_store.packer(store.config, view)
     keys, packed = packer.pack(table, online.make_rows(0, rows, dim, 0))
@@ -113,7 +113,7 @@ def make_flush(server: servers.RedisServer) -> Callable[[], object]:
 
 @app.command()
 def script(rows: Rows = 100_000, dim: Dim = 128, rounds: RoundsOption = 8, record: RecordOption = False) -> None:
-    """From Delta into Redis, beside the compare-and-set script alone."""
+    """Materialize from Delta into Redis, against the compare-and-set script alone."""
     with online.open_redis() as (root, server):
         store, empty = make_feature_store(root / "ours", redis_config(server), rows, dim), make_flush(server)
         ours = make_materialization(store, empty, rows)
@@ -129,7 +129,7 @@ def script(rows: Rows = 100_000, dim: Dim = 128, rounds: RoundsOption = 8, recor
 
 @app.command("lmdb")
 def into_lmdb(rows: Rows = 100_000, dim: Dim = 128, rounds: RoundsOption = 8, record: RecordOption = False) -> None:
-    """From Delta into LMDB, beside the same into Redis."""
+    """Materialize from Delta into LMDB, against the same into Redis."""
     with online.open_redis() as (root, server):
         folder = root / "online"
         embedded = make_feature_store(root / "embedded", {"type": online.LMDB, "path": str(folder)}, rows, dim)
@@ -146,7 +146,7 @@ def into_lmdb(rows: Rows = 100_000, dim: Dim = 128, rounds: RoundsOption = 8, re
 
 @app.command()
 def stock(rows: Rows = 20_000, dim: Dim = 128, rounds: RoundsOption = 8, record: RecordOption = False) -> None:
-    """From Delta into Redis, beside stock Feast from Parquet into Redis."""
+    """Materialize from Delta into Redis, against stock Feast from Parquet into Redis."""
     with online.open_redis() as (root, server), servers.redis_server(root / "other") as other:
         ours = make_feature_store(root / "ours", redis_config(server), rows, dim)
         theirs = make_feature_store(root / "theirs", redis_config(other, "redis"), rows, dim, stock=True)

@@ -1,14 +1,14 @@
-"""Reading features of 500 products: the fast reader and `get_online_features` beside raw clients and stock Feast.
+"""Fetch features of 500 products: the fast reader and `get_online_features` against raw clients and stock Feast.
 
     python -m tests.benchmarks.online redis      from Redis on loopback: raw MGET, stock Feast, and our store in Feast
     python -m tests.benchmarks.online lmdb       from LMDB: raw getmulti, and Redis
-    python -m tests.benchmarks.online memory     bytes of Redis's memory for each row
+    python -m tests.benchmarks.online memory     memory of Redis per row
     python -m tests.benchmarks.online growth     the same request while the store grows to a million products
 
 A product has a vector in float16, three tags with their probabilities, and four codes. Every request names other
-products, drawn at random; every side begins with their ids and ends with arrays, of all features. The raw clients know
-the layout beforehand: they build the same keys, fetch the same rows, and decode their vectors to one float32 matrix, no
-other feature; they check nothing.
+products, drawn at random. Every side starts with ids and ends with arrays of all features. The raw clients know the
+layout in advance: they build the same keys, fetch the same rows, decode only the vectors to one float32 matrix, and
+check nothing.
 """
 
 import itertools
@@ -50,17 +50,19 @@ LMDB = "feature_repo.stores.online.LMDBOnlineStore"
 LMDB_VERSION = f"LMDB {'.'.join(map(str, lmdb.version()))}"
 BATCH = 20_000
 SEEDS = itertools.count()
-NOWHERE = FileSource(path="looks", timestamp_field="event_timestamp", created_timestamp_column="created_timestamp")
+UNUSED_SOURCE = FileSource(
+    path="looks", timestamp_field="event_timestamp", created_timestamp_column="created_timestamp"
+)
 
 Widen = Callable[[NDArray[np.float16]], NDArray[np.float32]]
 Products = Annotated[int, typer.Option(help="Products in the store.")]
-Asked = Annotated[int, typer.Option(help="Products of one request.")]
+Candidates = Annotated[int, typer.Option("--asked", help="Products in one request.")]
 Dim = Annotated[int, typer.Option(help="Width of the vectors.")]
-Calls = Annotated[int, typer.Option(help="Requests of a turn; the median is kept.")]
+Calls = Annotated[int, typer.Option(help="Requests in a turn; the median is kept.")]
 
 
-def make_view(dim: int, codes: int, source: FileSource = NOWHERE) -> list[Any]:
-    """The view of products, and what it needs."""
+def make_view(dim: int, codes: int, source: FileSource = UNUSED_SOURCE) -> list[Any]:
+    """Return the entity and the view of products."""
     product = Entity(name="product", join_keys=["product_id"], value_type=ValueType.STRING)
     view = FeatureView(
         name=VIEW,
@@ -82,7 +84,7 @@ def product_ids(numbers: NDArray[np.int64]) -> list[str]:
 
 
 def make_rows(first: int, count: int, dim: int, codes: int) -> pa.Table:
-    """Products `first`, `first` + 1, ..., as they are now."""
+    """Return rows of the products `first`, `first` + 1, ..., with the current time."""
     rng = np.random.default_rng(first)
     now = pa.array([datetime.now(UTC)] * count, pa.timestamp("us", tz="UTC"))
     words = np.array([f"label {i}" for i in range(WORDS)])
@@ -107,7 +109,7 @@ def to_lists(items: NDArray[Any], width: int) -> pa.Array:
 def open_project(
     folder: Path, online_store: dict[str, Any], products: int, dim: int, codes: int = CODES
 ) -> Iterator[FeatureStore]:
-    """A Feast project, called like its folder, whose online store holds so many products."""
+    """Yield a Feast project with the name of its folder, with `products` rows in its online store."""
     with feast_world.project(folder, online_store, make_view(dim, codes), project=folder.name) as store:
         ours = isinstance(store._get_provider().online_store, PackedOnlineStore)
         for start in range(0, products, BATCH):
@@ -119,22 +121,25 @@ def open_project(
         yield store
 
 
-def draw_requests(products: int, asked: int) -> Callable[[], list[str]]:
-    """The ids of one request after the other. Each side draws its own: none finds in the cache what another read."""
+def draw_requests(products: int, candidates: int) -> Callable[[], list[str]]:
+    """Return a function that gives the ids of the next request.
+
+    Each side draws its own ids, so that no side finds another side's rows in the cache.
+    """
     rng = np.random.default_rng(next(SEEDS))
-    drawn = [product_ids(rng.choice(products, asked, replace=False)) for _ in range(64)]
+    drawn = [product_ids(rng.choice(products, candidates, replace=False)) for _ in range(64)]
     return itertools.cycle(drawn).__next__
 
 
-def fetch_with_reader(reader: OnlineReader, products: int, asked: int) -> Callable[[], object]:
-    ids = draw_requests(products, asked)
+def fetch_with_reader(reader: OnlineReader, products: int, candidates: int) -> Callable[[], object]:
+    ids = draw_requests(products, candidates)
     assert (reader.fetch(VIEW, ids()).status == Status.PRESENT).all()
     return lambda: dict(reader.fetch(VIEW, ids()).values)
 
 
-def fetch_with_feast(store: FeatureStore, products: int, asked: int) -> Callable[[], object]:
-    """Through Feast's own call: ours says its arrays, the lists of stock Feast are made into arrays."""
-    ids = draw_requests(products, asked)
+def fetch_with_feast(store: FeatureStore, products: int, candidates: int) -> Callable[[], object]:
+    """Return a fetch by `get_online_features`; the lists of stock Feast are converted to arrays."""
+    ids = draw_requests(products, candidates)
     refs = [f"{VIEW}:{feature.name}" for feature in store.get_feature_view(VIEW).features]
 
     def fetch() -> object:
@@ -147,10 +152,10 @@ def fetch_with_feast(store: FeatureStore, products: int, asked: int) -> Callable
 
 
 def fetch_raw(
-    table: OnlineTable, get: Callable[[list[bytes]], list[bytes]], products: int, asked: int, widen: Widen
+    table: OnlineTable, get: Callable[[list[bytes]], list[bytes]], products: int, candidates: int, widen: Widen
 ) -> Callable[[], object]:
-    """A raw client that knows where in a row the vector is."""
-    ids, prefix = draw_requests(products, asked), entity_keys.make_prefix(table.project, VIEW)
+    """Return a fetch by a raw client that knows the offset of the vector in a row."""
+    ids, prefix = draw_requests(products, candidates), entity_keys.make_prefix(table.project, VIEW)
     layout = table.catalog.get_view(VIEW).layout
     field, at = layout.fields_by_name["vector"], layout.offsets["vector"]
 
@@ -176,7 +181,7 @@ RAW: dict[str, Widen] = {"decoded by NumPy's cast": cast_with_numpy, "decoded by
 
 
 def open_getmulti(path: Path) -> Callable[[list[bytes]], list[bytes]]:
-    """Values by keys from a copy of an LMDB: a process may not open the same one twice."""
+    """Return a read by keys from a copy of an LMDB, because a process must not open the same one twice."""
     environment = lmdb.open(str(shutil.copytree(path, path.with_name("copy"))), map_size=1 << 30, readahead=False)
 
     def get(keys: list[bytes]) -> list[bytes]:
@@ -191,22 +196,22 @@ def get_online_table(store: FeatureStore) -> OnlineTable:
 
 
 def describe_redis(server: servers.RedisServer) -> str:
-    """Which Redis."""
-    said = server.client().info()
-    return f"Redis {said['redis_version']} ({said['mem_allocator']}) on loopback, redis-py {redis.__version__}"
+    """Return versions of the Redis server and its client."""
+    info = server.client().info()
+    return f"Redis {info['redis_version']} ({info['mem_allocator']}) on loopback, redis-py {redis.__version__}"
 
 
 @app.command("redis")
 def from_redis(
     dim: Dim = 128,
     products: Products = 10_000,
-    asked: Asked = 500,
+    candidates: Candidates = 500,
     rounds: RoundsOption = 10,
     calls: Calls = 20,
     record: RecordOption = False,
 ) -> None:
-    """The fast reader, raw MGET, our store in Feast, and stock Feast, all on one Redis."""
-    what = f"fetch {asked} of {products:,} products, {dim}-d, "
+    """Compare the fast reader, raw MGET, our store in Feast and stock Feast on one Redis."""
+    what = f"fetch {candidates} of {products:,} products, {dim}-d, "
     with open_redis() as (root, server):
         ours = {"type": REDIS, "connection_string": server.address}
         stock = {"type": "redis", "connection_string": server.address}
@@ -216,11 +221,11 @@ def from_redis(
             OnlineReader(f"redis://{server.address}", project="ours") as reader,
         ):
             mget = server.client().mget
-            reading = fetch_with_reader(reader, products, asked)
-            in_feast = fetch_with_feast(our_store, products, asked)
-            in_stock = fetch_with_feast(stock_store, products, asked)
+            reading = fetch_with_reader(reader, products, candidates)
+            in_feast = fetch_with_feast(our_store, products, candidates)
+            in_stock = fetch_with_feast(stock_store, products, candidates)
             raw = {
-                f"raw MGET, {how}": fetch_raw(get_online_table(our_store), mget, products, asked, widen)
+                f"raw MGET, {how}": fetch_raw(get_online_table(our_store), mget, products, candidates, widen)
                 for how, widen in RAW.items()
             }
             turns = PairedComparison(rounds, calls, describe_redis(server))
@@ -237,13 +242,13 @@ def from_redis(
 def from_lmdb(
     dim: Dim = 128,
     products: Products = 10_000,
-    asked: Asked = 500,
+    candidates: Candidates = 500,
     rounds: RoundsOption = 10,
     calls: Calls = 20,
     record: RecordOption = False,
 ) -> None:
-    """The fast reader on LMDB, raw getmulti, and the fast reader on Redis."""
-    what = f"fetch {asked} of {products:,} products, {dim}-d, "
+    """Compare the fast reader on LMDB with raw getmulti and with the fast reader on Redis."""
+    what = f"fetch {candidates} of {products:,} products, {dim}-d, "
     with open_redis() as (root, server):
         path = root / "lmdb"
         with (
@@ -252,23 +257,23 @@ def from_lmdb(
             OnlineReader(f"lmdb://{path}", project="embedded") as reader,
             OnlineReader(f"redis://{server.address}", project="served") as other,
         ):
-            reading, by_key = fetch_with_reader(reader, products, asked), open_getmulti(path)
+            reading, by_key = fetch_with_reader(reader, products, candidates), open_getmulti(path)
             turns = PairedComparison(rounds, calls, LMDB_VERSION)
             figures = [
                 turns.compare(
                     what + "LMDB",
                     reading,
                     f"raw getmulti, {how}",
-                    fetch_raw(get_online_table(store), by_key, products, asked, widen),
+                    fetch_raw(get_online_table(store), by_key, products, candidates, widen),
                 )
                 for how, widen in RAW.items()
             ]
-            in_redis = fetch_with_reader(other, products, asked)
+            in_redis = fetch_with_reader(other, products, candidates)
             figures += [
                 turns.compare(what + "LMDB", reading, "the fast reader, Redis", in_redis),
                 turns.compare(
                     what + "LMDB, get_online_features",
-                    fetch_with_feast(store, products, asked),
+                    fetch_with_feast(store, products, candidates),
                     "the fast reader",
                     reading,
                 ),
@@ -283,7 +288,7 @@ def memory(
     stock_products: Annotated[int, typer.Option(help="Products in stock Feast's Redis.")] = 10_000,
     record: RecordOption = False,
 ) -> None:
-    """Bytes of `used_memory` that a row adds, without codes: the vector, three tags, their probabilities, a TTL."""
+    """Measure the `used_memory` that a row adds: the vector, three tags, their probabilities and a TTL."""
 
     def bytes_per_row(name: str, kind: str, count: int) -> float:
         store = {"type": kind, "connection_string": server.address}
@@ -315,12 +320,12 @@ def growth(
     dim: Dim = 8,
     few: Products = 10_000,
     many: Products = 1_000_000,
-    asked: Asked = 500,
+    candidates: Candidates = 500,
     rounds: RoundsOption = 10,
     calls: Calls = 20,
     record: RecordOption = False,
 ) -> None:
-    """The same request to a store of few products and of many, small rows."""
+    """Compare the same request on a store with few products and with many, with small rows."""
     figures = []
     with open_redis() as (root, server):
         for name, store, url in (
@@ -334,10 +339,13 @@ def growth(
                 OnlineReader(url, project=f"{name}_many") as large,
             ):
                 turns = PairedComparison(rounds, calls, describe_redis(server) if name == "Redis" else LMDB_VERSION)
-                what, against = f"fetch {asked} of {few:,} products, {dim}-d, {name}", f"the same of {many:,}"
+                what, against = f"fetch {candidates} of {few:,} products, {dim}-d, {name}", f"the same of {many:,}"
                 figures.append(
                     turns.compare(
-                        what, fetch_with_reader(small, few, asked), against, fetch_with_reader(large, many, asked)
+                        what,
+                        fetch_with_reader(small, few, candidates),
+                        against,
+                        fetch_with_reader(large, many, candidates),
                     )
                 )
                 if name == "LMDB":
@@ -345,9 +353,9 @@ def growth(
                     figures.append(
                         turns.compare(
                             f"{what}, raw getmulti",
-                            fetch_raw(get_online_table(few_store), get, few, asked, cast_with_ours),
+                            fetch_raw(get_online_table(few_store), get, few, candidates, cast_with_ours),
                             against,
-                            fetch_raw(get_online_table(many_store), get, many, asked, cast_with_ours),
+                            fetch_raw(get_online_table(many_store), get, many, candidates, cast_with_ours),
                         )
                     )
     harness.report_figures(figures, record)
@@ -355,7 +363,7 @@ def growth(
 
 @contextmanager
 def open_redis() -> Iterator[tuple[Path, servers.RedisServer]]:
-    """A folder, and a Redis, for as long as they are needed."""
+    """Yield a temporary folder and a Redis server."""
     with tempfile.TemporaryDirectory() as folder, servers.redis_server(Path(folder) / "redis") as server:
         yield Path(folder), server
 

@@ -1,13 +1,13 @@
-"""What float16 and int8 cost: vectors packed into rows of each storage and read back, beside the vectors themselves.
+"""Cost of float16 and int8: vectors encoded to rows of each storage and decoded, against the vectors themselves.
 
-    python -m tests.benchmarks.precision vectors                                            clustered vectors, random
-    python -m tests.benchmarks.precision vectors --vectors TABLE --column fused_vector      a Delta table or .parquet
+    python -m tests.benchmarks.precision vectors                                            random clustered vectors
+    python -m tests.benchmarks.precision vectors --vectors TABLE --column fused_vector      a Delta table or Parquet
     python -m tests.benchmarks.precision auc --store feature_repo/feature_store.yaml \\
-        --impressions demo/shop/impressions.parquet                                        what `make demo` leaves
+        --impressions demo/shop/impressions.parquet                                        the result of `make demo`
 
-Cosine error: 1 - cosine of a vector and its stored form. Neighbours kept: of the 10 nearest by cosine among all others,
-how many still are among the 10 nearest where every vector, the query's too, is the stored one; the mean over queries.
-AUC: of the ranker with the affinity features of stored vectors, less that of exact ones (precision_auc.py). It needs a
+Cosine error: 1 - cosine of a vector and its stored form. Neighbours kept: the share of the 10 nearest vectors by cosine
+that are still among the 10 nearest if every vector, the query included, is stored; the mean over queries. AUC: that of
+the ranker with affinity features of stored vectors, minus that with exact ones (precision_auc.py). It needs a
 deployment with its log, so `make bench` leaves it out.
 """
 
@@ -39,23 +39,23 @@ app = typer.Typer()
 
 @app.command("vectors")
 def measure_vectors(
-    vectors: Annotated[str, typer.Option(help="Table of real vectors; clustered random ones if not given.")] = "",
-    column: Annotated[str, typer.Option(help="Its column of vectors.")] = "fused_vector",
-    products: Annotated[int, typer.Option(help="Vectors, at most.")] = 20_000,
+    vectors: Annotated[str, typer.Option(help="Table of vectors; random clustered ones by default.")] = "",
+    column: Annotated[str, typer.Option(help="Column of vectors in that table.")] = "fused_vector",
+    products: Annotated[int, typer.Option(help="Maximum number of vectors.")] = 20_000,
     dim: Annotated[int, typer.Option(help="Width of the random vectors.")] = 128,
     clusters: Annotated[int, typer.Option(help="Clusters of the random vectors.")] = 400,
-    queries: Annotated[int, typer.Option(help="Vectors whose neighbours are looked for.")] = 2_000,
+    queries: Annotated[int, typer.Option(help="Vectors whose neighbours are compared.")] = 2_000,
     record: Record = False,
 ) -> None:
-    """Cosine error, neighbours kept and bytes of a row, for each storage."""
+    """Measure cosine error, neighbours kept and bytes per row for each storage."""
     whole = (
         read_vectors(Path(vectors), column)[:products] if vectors else draw_clustered_vectors(products, dim, clusters)
     )
-    asked = np.random.default_rng(1).choice(len(whole), min(queries, len(whole)), replace=False)
-    exact = find_nearest(whole, asked)
+    queried = np.random.default_rng(1).choice(len(whole), min(queries, len(whole)), replace=False)
+    exact = find_nearest(whole, queried)
     what = f"`{column}` of a table given" if vectors else f"drawn around {clusters} random centres"
     lines = [
-        f"{len(whole):,} vectors of {whole.shape[1]}, {what}; {len(asked):,} queries.",
+        f"{len(whole):,} vectors of {whole.shape[1]}, {what}; {len(queried):,} queries.",
         f"Written by `{harness.format_command()}`.",
         "",
         "| storage | cosine error, mean | largest | of the 10 nearest kept | bytes of a row with the vector alone |",
@@ -65,22 +65,24 @@ def measure_vectors(
         stored, size = round_trip(whole, storage)
         errors = 1 - (normalize(whole) * normalize(stored)).sum(axis=1)
         kept = (
-            np.mean([len(np.intersect1d(a, b)) for a, b in zip(exact, find_nearest(stored, asked), strict=True)])
+            np.mean([len(np.intersect1d(a, b)) for a, b in zip(exact, find_nearest(stored, queried), strict=True)])
             / NEAREST
         )
         lines.append(f"| {storage} | {abs(errors).mean():.1e} | {abs(errors).max():.1e} | {kept:.2%} | {size} |")
-    _tell(VECTORS, lines, record)
+    _report(VECTORS, lines, record)
 
 
 @app.command()
 def auc(
-    impressions: Annotated[Path, typer.Option(help="What was shown and clicked: a Parquet or CSV file.")],
+    impressions: Annotated[Path, typer.Option(help="Log of impressions and clicks, a Parquet or CSV file.")],
     store: StoreOption = None,
-    features: Annotated[str, typer.Option(help="The Feast feature service to join.")] = "ranking",
-    rows: Annotated[int, typer.Option(help="Impressions, about: those of users drawn.")] = 200_000,
-    test_days: Annotated[float, typer.Option(help="Days at the end of the log to test on.")] = 10,
+    features: Annotated[str, typer.Option(help="Feast feature service to join.")] = "ranking",
+    rows: Annotated[
+        int, typer.Option(help="Approximate number of impressions, all of randomly drawn users.")
+    ] = 200_000,
+    test_days: Annotated[float, typer.Option(help="Days at the end of the log that are the test.")] = 10,
     seeds: Annotated[int, typer.Option(help="Training seeds of each ranker.")] = 3,
-    replicates: Annotated[int, typer.Option(help="Bootstrap draws of users behind each interval.")] = 300,
+    replicates: Annotated[int, typer.Option(help="Bootstrap draws of users for each interval.")] = 300,
     record: Record = False,
 ) -> None:
     """AUC of a ranker with affinity features of stored vectors, less that of exact ones."""
@@ -101,11 +103,11 @@ def auc(
         same = line.name == precision_auc.EXACT
         beside = "|" if same else f"{line.difference:+.5f} | {low:+.5f} to {high:+.5f}"
         lines.append(f"| {line.name} | {line.auc:.5f} | {beside} |")
-    _tell(AUC, lines, record)
+    _report(AUC, lines, record)
 
 
-def _tell(section: str, lines: list[str], record: bool) -> None:
-    """Print a section, and put it in its place in PRECISION.md."""
+def _report(section: str, lines: list[str], record: bool) -> None:
+    """Print a section, and replace it in PRECISION.md if `record` is true."""
     print("\n".join(lines))
     if record:
         parts = TABLE.read_text().split("\n## ")[1:] if TABLE.exists() else []
@@ -116,7 +118,7 @@ def _tell(section: str, lines: list[str], record: bool) -> None:
 
 
 def draw_clustered_vectors(count: int, dim: int, clusters: int) -> NDArray[np.float32]:
-    """Unit vectors around random centres, at a cosine of some 0.7 to them."""
+    """Return unit vectors around random centres, with a cosine of about 0.7 to them."""
     rng = np.random.default_rng(0)
     centres = normalize(rng.standard_normal((clusters, dim)))
     spread = normalize(rng.standard_normal((count, dim)))
@@ -124,19 +126,19 @@ def draw_clustered_vectors(count: int, dim: int, clusters: int) -> NDArray[np.fl
 
 
 def read_vectors(table: Path, column: str) -> NDArray[np.float32]:
-    """The distinct vectors of a table that are there."""
+    """Return the distinct vectors of a table, without nulls."""
     rows = delta.read(table, [column]) if delta.exists(table) else input_files.read_table(table).select([column])
     found = rows[column].drop_null().combine_chunks()
     matrix = found.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(found), -1)
     return np.unique(matrix, axis=0)
 
 
-def find_nearest(vectors: NDArray[np.float32], asked: NDArray[np.int64]) -> NDArray[np.int64]:
-    """[queries, NEAREST], the rows nearest by cosine to each row asked for, itself left out."""
+def find_nearest(vectors: NDArray[np.float32], queried: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the NEAREST rows by cosine to each queried row, the row itself left out [queries, NEAREST]."""
     units = normalize(vectors).astype(np.float32)
     found = []
-    for start in range(0, len(asked), BATCH):
-        part = asked[start : start + BATCH]
+    for start in range(0, len(queried), BATCH):
+        part = queried[start : start + BATCH]
         cosines = units[part] @ units.T
         cosines[np.arange(len(part)), part] = -2
         found.append(np.argpartition(cosines, -NEAREST, axis=1)[:, -NEAREST:])
@@ -144,7 +146,7 @@ def find_nearest(vectors: NDArray[np.float32], asked: NDArray[np.int64]) -> NDAr
 
 
 def normalize(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Each vector divided by its length."""
+    """Return each vector divided by its length."""
     exact = vectors.astype(np.float64)
     return exact / np.maximum(np.linalg.norm(exact, axis=1, keepdims=True), 1e-30)
 

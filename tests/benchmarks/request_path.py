@@ -1,14 +1,14 @@
-"""The project files that one request runs through: what a reader of the code has to open to follow it.
+"""Count the project files that one request runs through, which a reader has to open to follow it.
 
     python -m tests.benchmarks.request_path          counts
-    python -m tests.benchmarks.request_path --files  and the files
+    python -m tests.benchmarks.request_path --files  also lists them
 
-Each path runs twice, so that imports, connections and plans are there; the second run is traced, in all of its threads.
-A file counts if one of its lines is executed. Files of tests do not count.
+Each path runs twice. The first run does the imports and opens connections; the second is traced, in all threads. A file
+counts if one of its lines is executed. Test files do not count.
 
-    serve flight, serve http   a request with affinity to a server before Redis, until the response is sent
+    serve flight, serve http   a request with affinity to a server on Redis, until the response is sent
     training join              get_historical_features of three views in Delta tables, as a normalised training set
-    image to row               catalogue rows with image bytes in a Delta table, until they are embedding rows
+    image to row               from catalogue rows with image bytes in a Delta table to embedding rows
 """
 
 import sys
@@ -31,13 +31,13 @@ from feast import FeatureStore
 from PIL import Image
 
 from consumers.online import OnlineReader
-from consumers.serving.client import FlightClient, request
+from consumers.serving.client import FlightClient, encode_request
 from consumers.serving.flight import FlightServer
 from feature_repo import schema
 from feature_repo.offline import delta
 from producers.encoders import load, pipeline
+from tests.benchmarks.serving.deployment import SERVICE, open_deployments
 from tests.benchmarks.serving.rows import make_tables
-from tests.benchmarks.serving.world import SERVICE, world
 from tests.consumers.serving.running import serving
 from tests.producers.encoders import checkpoints
 
@@ -47,7 +47,7 @@ PRODUCTS, USERS = 200, 10
 
 
 class FileTracer:
-    """The files whose lines are executed while it is on, in all threads that were started under `threads`."""
+    """Collects the files whose lines are executed while `is_on`, in all threads started under `threads`."""
 
     def __init__(self) -> None:
         self.is_on = False
@@ -60,7 +60,7 @@ class FileTracer:
 
     @contextmanager
     def threads(self) -> Iterator[None]:
-        """Trace this thread and those that are started meanwhile."""
+        """Trace this thread and the threads that it starts."""
         threading.settrace(self)
         sys.settrace(self)
         try:
@@ -70,7 +70,7 @@ class FileTracer:
             sys.settrace(None)
 
     def trace(self, call: Callable[[], object]) -> list[str]:
-        """The project files of the second of two calls."""
+        """Call twice and return the project files of the second call."""
         call()
         self.files, self.is_on = set(), True
         call()
@@ -84,7 +84,7 @@ def serve_paths(tracer: FileTracer, address: str) -> dict[str, list[str]]:
     do_exchange = FlightServer.do_exchange
 
     def traced(self: FlightServer, *arguments: Any) -> None:
-        sys.settrace(tracer)  # its threads are not Python's
+        sys.settrace(tracer)  # Flight's threads are not started by Python
         do_exchange(self, *arguments)
 
     FlightServer.do_exchange = traced  # type: ignore[method-assign]
@@ -92,7 +92,7 @@ def serve_paths(tracer: FileTracer, address: str) -> dict[str, list[str]]:
     paths = {}
     with OnlineReader(f"redis://{address}", "ours") as reader, tracer.threads(), serving(reader) as served:
         sys.settrace(None)  # the client's lines are not the server's
-        body = request(SERVICE, "user-000001", products)
+        body = encode_request(SERVICE, "user-000001", products)
         paths["serve http"] = tracer.trace(
             lambda: requests.post(f"{served.http}/v1/features", data=body, timeout=60).raise_for_status()
         )
@@ -107,7 +107,7 @@ def training_path(tracer: FileTracer, deployment: Path) -> list[str]:
         delta.append(deployment / "offline" / table, rows)
     store = FeatureStore(repo_path=str(deployment))
     now = datetime.now(UTC)
-    asked = pa.table(
+    entities = pa.table(
         {
             "user_id": [f"user-{i % USERS:06d}" for i in range(50)],
             "product_id": [f"product-{i:06d}" for i in range(50)],
@@ -116,7 +116,7 @@ def training_path(tracer: FileTracer, deployment: Path) -> list[str]:
     )
     features = ["product_embedding:fused_vector", "product_tags:category", "user_interest:interest_vector"]
     with tracer.threads():
-        return tracer.trace(lambda: store.get_historical_features(asked, features).to_normalised())
+        return tracer.trace(lambda: store.get_historical_features(entities, features).to_normalised())
 
 
 def image_path(tracer: FileTracer, folder: Path) -> list[str]:
@@ -127,9 +127,9 @@ def image_path(tracer: FileTracer, folder: Path) -> list[str]:
     delta.append(folder / "catalogue", catalogue)
 
     def encode() -> None:
-        rows = delta.dataset(folder / "catalogue").to_table()
+        rows = delta.open_dataset(folder / "catalogue").to_table()
         with ThreadPoolExecutor(1) as pool:  # instead of processes: a thread can be traced
-            pipeline.encode_chunk(rows, encoder, pool, now)  # type: ignore[arg-type]
+            pipeline.build_embedding_rows(pipeline.encode_chunk(rows, encoder, pool), encoder, now)  # type: ignore[arg-type]
 
     with tracer.threads():
         return tracer.trace(encode)
@@ -145,7 +145,7 @@ def product(number: int, now: datetime) -> dict[str, Any]:
 
 def main(files: Annotated[bool, typer.Option("--files", help="Print the files too.")] = False) -> None:
     tracer = FileTracer()
-    with world(PRODUCTS, USERS) as (root, server), tempfile.TemporaryDirectory() as folder:
+    with open_deployments(PRODUCTS, USERS) as (root, server), tempfile.TemporaryDirectory() as folder:
         paths = serve_paths(tracer, server.address)
         paths["training join"] = training_path(tracer, root / "ours")
         paths["image to row"] = image_path(tracer, Path(folder))

@@ -1,8 +1,8 @@
-"""The demo on shops of other seeds: the lift is to be there on each of them.
+"""The demo on shops of other seeds; all features should lift on each of them.
 
     python -m tests.benchmarks.shops 1 2 3 4 [--record]
 
-Every step is the Makefile's. What it gives goes to SHOPS.md, a row a shop; the rows of other seeds stay.
+The steps are those of the Makefile. The result goes to SHOPS.md, one row per shop; rows of other seeds stay.
 """
 
 import json
@@ -35,21 +35,21 @@ COLUMNS = ("all features", "all features over placebo", "placebo", "attainable",
 def main(
     shops: Annotated[list[int], typer.Argument(help="Seeds of the shops.")],
     seeds: Annotated[int, typer.Option(help="Training seeds of each ranker.")] = 3,
-    permutations: Annotated[int, typer.Option(help="Of the placebo.")] = 5,
+    permutations: Annotated[int, typer.Option(help="Permutations of the placebo.")] = 5,
     ladder_rows: Annotated[int, typer.Option(help="Rows that the rankers of single groups are trained on.")] = 60_000,
     record: harness.RecordOption = False,
 ) -> None:
     """Run the demo on each shop."""
     for seed in shops:
         with tempfile.TemporaryDirectory() as scratch:
-            at = BenchmarkDeployment.opened(f"shop {seed}", Path(scratch))
+            deployment = BenchmarkDeployment.create(f"shop {seed}", Path(scratch))
             for line in (f"produce shop --output shop --seed {seed}", *STEPS):
-                at.run(line)
-            at.run(
+                deployment.run(line)
+            deployment.run(
                 "consume lift --impressions shop/impressions.parquet --truth shop/truth --test-days 10 "
-                f"--json lift.json --seeds {seeds} --permutations {permutations} --ladder-rows {ladder_rows}"
+                f"--json lift.json --seeds {seeds} --permutations {permutations} --ablation-rows {ladder_rows}"
             )
-            lift, tags = (json.loads((at.folder / f"{name}.json").read_text()) for name in ("lift", "tags"))
+            lift, tags = (json.loads((deployment.folder / f"{name}.json").read_text()) for name in ("lift", "tags"))
             line = format_row(seed, lift, tags, f"{seeds}, {permutations}")
             print(line, flush=True)
             if record:
@@ -57,7 +57,7 @@ def main(
 
 
 def format_row(seed: int, lift: dict, tags: dict, trained: str) -> str:  # type: ignore[type-arg]
-    """One line of SHOPS.md."""
+    """Return one row of SHOPS.md."""
     whole = {
         one["name"]: one
         for one in lift["comparisons"]
@@ -87,13 +87,13 @@ def _record(seed: int, line: str) -> None:
     kept = TABLE.read_text().splitlines() if TABLE.exists() else []
     rows = {int(one.split("|")[1]): one for one in kept if one.startswith("| ") and one.split("|")[1].strip().isdigit()}
     rows[seed] = line
-    at = harness.describe_machine()
+    run = harness.describe_machine()
     head = [
         "# The demo on five shops",
         "",
         "Written by `python -m tests.benchmarks.shops SEED ... --record`: AUC differences on the last 10 days with "
         "their 95% intervals, users drawn.",
-        f"Last written at {at['commit']}, {at['date']}, {at['machine']}.",
+        f"Last written at {run['commit']}, {run['date']}, {run['machine']}.",
         "",
         "| shop | baseline AUC | all features | on new products | over placebo | placebo | attainable | oracle | "
         "share of the attainable | child age, points of accuracy over the better of bag of words and text tower | "

@@ -1,11 +1,10 @@
-"""New products as they come: 40 a second, encoder on the CPU; how long each waits for its first feature.
+"""Time to first feature of new products that arrive 40 per second, with the encoder on the CPU.
 
     python -m tests.benchmarks.streaming
 
-`produce stream` runs in a process of its own, as its users run it; this one sends products, each with a picture and a
-title of its own, at the pace that is asked for, and then looks at the table `product_first_feature`. The encoder is the
-small default one, its weights as first drawn, unless --encoder names another: how fast it is does not depend on what it
-has learnt.
+`produce stream` runs in its own process. This process sends products, each with its own image and title, at the given
+pace, and then reads the table `product_first_feature`. The encoder is the small default one with random weights, unless
+--encoder names another; its speed does not depend on its weights.
 """
 
 import io
@@ -36,12 +35,14 @@ PIXELS = 200
 
 @app.command()
 def measure_pace(
-    a_second: Annotated[float, typer.Option(help="Products a second.")] = 40.0,
-    seconds: Annotated[float, typer.Option(help="For how long.")] = 60.0,
-    encoder: Annotated[Path | None, typer.Option(help="A checkpoint.", show_default="the small default one")] = None,
+    a_second: Annotated[float, typer.Option(help="Products per second.")] = 40.0,
+    seconds: Annotated[float, typer.Option(help="Duration.")] = 60.0,
+    encoder: Annotated[
+        Path | None, typer.Option(help="Checkpoint of an encoder.", show_default="the small default one")
+    ] = None,
     record: RecordOption = False,
 ) -> None:
-    """Send at a pace, and report the time to first feature."""
+    """Send products at a pace and report the time to first feature."""
     with tempfile.TemporaryDirectory() as folder, servers.redis_server(Path(folder) / "redis") as server:
         root = Path(folder)
         if encoder is None:
@@ -84,7 +85,7 @@ def measure_pace(
 
 
 def start_stream(shop: Shop) -> "subprocess.Popen[str]":
-    """`produce stream`, once it streams."""
+    """Start `produce stream` and return when it is ready."""
     line = ["stream", "--encoder", str(shop.encoder), "--source", shop.url, "--prefix", running.PREFIX]
     more = ["--images", str(shop.settings.file.parent), "--metrics-port", "-1", "--commit-every", "10"]
     process = subprocess.Popen(
@@ -93,14 +94,14 @@ def start_stream(shop: Shop) -> "subprocess.Popen[str]":
         text=True,
     )
     assert process.stderr is not None
-    for said in process.stderr:
-        if said.startswith("streaming "):
+    for line_of_output in process.stderr:
+        if line_of_output.startswith("streaming "):
             return process
     raise RuntimeError("the stream did not start")
 
 
 def send_products(shop: Shop, pictures: list[bytes], a_second: float, named: str = "p") -> None:
-    """A product of each picture at a pace, none ahead of its time."""
+    """Send one product for each image at a pace, none early."""
     began = time.monotonic()
     for number, jpeg in enumerate(pictures):
         time.sleep(max(0.0, began + number / a_second - time.monotonic()))
@@ -114,7 +115,7 @@ def send_products(shop: Shop, pictures: list[bytes], a_second: float, named: str
 
 
 def make_image(number: int) -> bytes:
-    """A JPEG that no other number has."""
+    """Return a JPEG that differs for every number."""
     file = io.BytesIO()
     noise = np.random.default_rng(number).integers(0, 255, (PIXELS, PIXELS, 3), np.uint8)
     Image.fromarray(noise).save(file, "JPEG")
@@ -122,12 +123,12 @@ def make_image(number: int) -> bytes:
 
 
 def make_title(number: int) -> str:
-    """A title that no other number has."""
+    """Return a title that differs for every number."""
     return f"{running.TITLES[number % len(running.TITLES)]} 夏季新款 纯棉 {number}"
 
 
 def wait_until_empty(shop: Shop) -> None:
-    """Until everything is acknowledged."""
+    """Wait until every message is acknowledged."""
     while shop.left():
         time.sleep(0.2)
 

@@ -1,4 +1,4 @@
-"""A Flight server that always answers with one table: what the round trip alone takes."""
+"""A Flight server that always returns the same table, to measure the round trip alone."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ from tests.benchmarks.serving.processes import stop_on_exit
 
 @contextmanager
 def open_bare_flight(root: Path, client: FlightClient, draw: Draw) -> Iterator[Callable[[bytes], object]]:
-    """A Flight server that always answers with one table, of the same columns; gives a round trip to it."""
+    """Start a server that returns one table with our columns, and yield a function that makes a round trip."""
     example = client.fetch(*draw()).candidates
     with pa.OSFile(str(root / "table.arrow"), "wb") as file, pa.ipc.new_file(file, example.schema) as writer:
         writer.write_batch(example)
@@ -28,8 +28,8 @@ def open_bare_flight(root: Path, client: FlightClient, draw: Draw) -> Iterator[C
         with flight.connect(f"grpc://127.0.0.1:{port}") as connection:
             writer, reader = connection.do_exchange(flight.FlightDescriptor.for_command(b""))
 
-            def round_trip(asked: bytes) -> object:
-                writer.write_metadata(pa.py_buffer(asked))
+            def round_trip(body: bytes) -> object:
+                writer.write_metadata(pa.py_buffer(body))
                 return reader.read_chunk()
 
             yield round_trip
@@ -37,16 +37,16 @@ def open_bare_flight(root: Path, client: FlightClient, draw: Draw) -> Iterator[C
 
 
 def echo(file: Path) -> None:
-    """The bare server."""
-    with pa.ipc.open_file(file) as opened:
-        batch = opened.get_batch(0)
+    """Run the bare server with the table in `file`."""
+    with pa.ipc.open_file(file) as reader:
+        batch = reader.get_batch(0)
 
-    class Bare(flight.FlightServerBase):
+    class BareServer(flight.FlightServerBase):
         def do_exchange(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
             writer.begin(batch.schema)
             for _ in reader:
                 writer.write_batch(batch)
 
-    server = Bare("grpc://127.0.0.1:0")
+    server = BareServer("grpc://127.0.0.1:0")
     print(server.port, flush=True)
     server.serve()

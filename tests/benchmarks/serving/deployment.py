@@ -1,4 +1,4 @@
-"""A deployment whose rows lie in a Redis of its own: ours, and stock Feast's beside it if wanted."""
+"""Deployments with their rows in their own Redis: ours, and optionally stock Feast's."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -21,12 +21,12 @@ from tests.benchmarks.serving.rows import make_tables
 REDIS = "feature_repo.stores.online.RedisOnlineStore"
 SERVICE = "served"
 STORED = [product_embedding[["fused_vector", "encoder_version"]], product_tags, product_codes, user_interest]
-STOCK_KNOWS = ("product", "user", "product_embedding", "product_tags", "product_codes", "user_interest")
+STOCK_OBJECTS = ("product", "user", "product_embedding", "product_tags", "product_codes", "user_interest")
 
 
 @contextmanager
 def open_deployments(products: int, users: int, *, stock: bool = False) -> Iterator[tuple[Path, servers.RedisServer]]:
-    """A folder with a deployment `ours`, and one of stock Feast's store if wanted, whose rows lie in one Redis."""
+    """Yield a folder with a deployment `ours`, and `stock` with stock Feast's store if asked, and their one Redis."""
     with tempfile.TemporaryDirectory() as folder, servers.redis_server(Path(folder) / "redis") as server:
         root = Path(folder)
         rows = make_tables(products, users)
@@ -37,7 +37,7 @@ def open_deployments(products: int, users: int, *, stock: bool = False) -> Itera
 
 
 def make_deployment(root: Path, project: str, online_store: Mapping[str, Any], rows: Mapping[str, pa.Table]) -> None:
-    """A deployment in the folder `root`/`project`, its online store filled."""
+    """Create a deployment in the folder `root`/`project` and fill its online store."""
     folder = root / project
     folder.mkdir()
     config = {
@@ -54,7 +54,7 @@ def make_deployment(root: Path, project: str, online_store: Mapping[str, Any], r
     (folder / "feature_store.yaml").write_text(yaml.safe_dump(config))
     store = FeatureStore(repo_path=str(folder))
     ours = online_store["type"] == REDIS
-    objects = [getattr(definitions, name) for name in definitions.__all__ if ours or name in STOCK_KNOWS]
+    objects = [getattr(definitions, name) for name in definitions.__all__ if ours or name in STOCK_OBJECTS]
     store.apply(
         [*objects, FeatureService(name=SERVICE, features=[*STORED, *([user_product_affinity] if ours else [])])]
     )

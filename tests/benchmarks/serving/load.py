@@ -1,4 +1,4 @@
-"""Clients at once."""
+"""Concurrent clients."""
 
 import threading
 import time
@@ -18,39 +18,46 @@ from tests.benchmarks.serving.processes import run_vitrine_serve
 def load(
     products: ProductsOption = 10_000,
     users: UsersOption = 500,
-    asked: CandidatesOption = 500,
-    clients: Annotated[int, typer.Option(help="Clients at once.")] = 8,
-    seconds: Annotated[float, typer.Option(help="For how long.")] = 60.0,
-    processes: Annotated[int, typer.Option(help="As of `consume serve`; clients take them in turn.")] = 1,
+    candidates: CandidatesOption = 500,
+    clients: Annotated[int, typer.Option(help="Concurrent clients.")] = 8,
+    seconds: Annotated[float, typer.Option(help="Duration.")] = 60.0,
+    processes: Annotated[
+        int, typer.Option(help="Processes of `consume serve`; clients are distributed over them.")
+    ] = 1,
     record: RecordOption = False,
 ) -> None:
-    """Clients at once: none may see an error."""
-    with open_deployments(products, users) as (root, _), run_vitrine_serve(root, processes=processes) as at:
+    """Measure concurrent clients; exit with 1 if one gets an error."""
+    with open_deployments(products, users) as (root, _), run_vitrine_serve(root, processes=processes) as addresses:
         times: list[float] = []
         errors: list[str] = []
         until = time.monotonic() + seconds
 
-        def ask(address: str) -> None:
-            draw = draw_requests(products, users, asked)
-            mine: list[float] = []
+        def run_client(address: str) -> None:
+            draw = draw_requests(products, users, candidates)
+            own_times: list[float] = []
             with FlightClient(address, SERVICE) as client:
-                fetch = record_times(lambda: client.fetch(*draw()), mine)
+                fetch = record_times(lambda: client.fetch(*draw()), own_times)
                 while time.monotonic() < until:
                     try:
                         fetch()
                     except Exception as error:
                         errors.append(str(error))
-            times.extend(mine)
+            times.extend(own_times)
 
-        threads = [threading.Thread(target=ask, args=(at["flight"][i % processes],)) for i in range(clients)]
+        threads = [
+            threading.Thread(target=run_client, args=(addresses["flight"][i % processes],)) for i in range(clients)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
     p50, p99 = np.quantile(times, [0.5, 0.99]).tolist()
     several = f" of {processes} processes" if processes > 1 else ""
+    what = (
+        f"serve 1 user + {candidates} candidates, Flight{several}, {clients} clients at once for {seconds:.0f} s, p50"
+    )
     figure = harness.BenchmarkFigure(
-        name=f"serve 1 user + {asked} candidates, Flight{several}, {clients} clients at once for {seconds:.0f} s, p50",
+        name=what,
         seconds=p50,
         against="p99",
         against_seconds=p99,

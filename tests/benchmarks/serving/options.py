@@ -1,4 +1,4 @@
-"""Who asks for what, and how long it takes."""
+"""Command-line options, random requests, and the times of calls."""
 
 import itertools
 import time
@@ -12,30 +12,30 @@ from tests.benchmarks.serving.rows import make_ids
 
 ProductsOption = Annotated[int, typer.Option(help="Products in the store.")]
 UsersOption = Annotated[int, typer.Option(help="Users in the store, each with a full history.")]
-CandidatesOption = Annotated[int, typer.Option(help="Candidates of one request.")]
-CallsOption = Annotated[int, typer.Option(help="Requests of a turn; the median is kept.")]
+CandidatesOption = Annotated[int, typer.Option("--asked", help="Candidates in one request.")]
+CallsOption = Annotated[int, typer.Option(help="Requests in a turn; the median is kept.")]
 Draw = Callable[[], tuple[str, list[str]]]
 
 SEEDS = itertools.count()
 
 
-def draw_requests(products: int, users: int, asked: int) -> Draw:
-    """A user and candidates, others at each call."""
+def draw_requests(products: int, users: int, candidates: int) -> Draw:
+    """Return a function that gives the user and the candidates of the next request."""
     rng = np.random.default_rng(next(SEEDS))
-    made = [
-        (f"user-{rng.integers(users):06d}", make_ids("product", rng.choice(products, asked, replace=False)))
+    requests = [
+        (f"user-{rng.integers(users):06d}", make_ids("product", rng.choice(products, candidates, replace=False)))
         for _ in range(64)
     ]
-    return itertools.cycle(made).__next__
+    return itertools.cycle(requests).__next__
 
 
 def record_times(call: Callable[[], object], times: list[float]) -> Callable[[], object]:
-    """The call, whose seconds are kept too."""
+    """Return a function that makes the call and appends its seconds to `times`."""
 
     def timing() -> object:
         start = time.perf_counter()
-        found = call()
+        result = call()
         times.append(time.perf_counter() - start)
-        return found
+        return result
 
     return timing

@@ -1,4 +1,4 @@
-"""The servers, each in a process of its own."""
+"""The servers, each in its own process."""
 
 import os
 import signal
@@ -18,16 +18,16 @@ from tests.benchmarks.serving.deployment import SERVICE
 
 @contextmanager
 def run_vitrine_serve(root: Path, *, processes: int = 1) -> Iterator[dict[str, list[str]]]:
-    """`consume serve` of the deployment; gives its addresses, by protocol."""
+    """Run `consume serve` and yield its addresses by protocol."""
     line = ["serve", "--store", str(root / "ours" / "feature_store.yaml"), "--flight-port", "0", "--http-port", "0"]
     more = ["--processes", str(processes), "--access-log", str(root / "access.log")]
     command = [sys.executable, "-m", "consumers.cli", *line, *more]
     with stop_on_exit(subprocess.Popen(command, stderr=subprocess.PIPE, text=True)) as process:
         assert process.stderr is not None
-        said = process.stderr.readline()
-        assert said.startswith("serving "), said + process.stderr.read()
+        line_of_output = process.stderr.readline()
+        assert line_of_output.startswith("serving "), line_of_output + process.stderr.read()
         addresses: dict[str, list[str]] = {}
-        for part in said.strip().removeprefix("serving ").split(", "):
+        for part in line_of_output.strip().removeprefix("serving ").split(", "):
             protocol, address = part.split(" at ")
             addresses.setdefault(protocol, []).append(address)
         yield addresses
@@ -35,7 +35,7 @@ def run_vitrine_serve(root: Path, *, processes: int = 1) -> Iterator[dict[str, l
 
 @contextmanager
 def run_feast_serve(root: Path) -> Iterator[Callable[[str, list[str]], object]]:
-    """`feast serve` of the stock deployment; gives what asks it."""
+    """Run `feast serve` on the stock deployment and yield a function that sends a request."""
     port = servers.free_port()
     command = ["feast", "-c", str(root / "stock"), "serve", "--port", str(port), "--no-access-log"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -50,18 +50,18 @@ def run_feast_serve(root: Path) -> Iterator[Callable[[str, list[str]], object]]:
             except httpx.TransportError:
                 time.sleep(0.1)
 
-        def ask(user: str, ids: list[str]) -> object:
-            asked = {"feature_service": SERVICE, "entities": {"user_id": [user] * len(ids), "product_id": ids}}
-            found = client.post("/get-online-features", json=asked | {"full_feature_names": True})
-            assert found.status_code == 200, found.text[:500]
-            return found.json()
+        def fetch(user: str, ids: list[str]) -> object:
+            body = {"feature_service": SERVICE, "entities": {"user_id": [user] * len(ids), "product_id": ids}}
+            response = client.post("/get-online-features", json=body | {"full_feature_names": True})
+            assert response.status_code == 200, response.text[:500]
+            return response.json()
 
-        yield ask
+        yield fetch
 
 
 @contextmanager
 def stop_on_exit(process: "subprocess.Popen[Any]", *, group: bool = False) -> Iterator["subprocess.Popen[Any]"]:
-    """A process for as long as it is needed; with its children, if they are its group."""
+    """Yield a process and end it afterwards, with its process group if `group` is true."""
     try:
         yield process
     finally:

@@ -1,4 +1,4 @@
-"""What is in the store: products with vectors, tags and codes, users with a full history."""
+"""Rows of the benchmark: products with vectors, tags and codes, users with a full history."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,7 @@ ENCODER = "bench@1"
 
 
 def make_tables(products: int, users: int) -> dict[str, pa.Table]:
-    """Rows of each view, as of an hour ago."""
+    """Return the rows of each view, with timestamps of an hour ago."""
     rng = np.random.default_rng(0)
     now = datetime.now(UTC) - timedelta(hours=1)
     ids = make_ids("product", range(products))
@@ -29,7 +29,7 @@ def make_tables(products: int, users: int) -> dict[str, pa.Table]:
     tags["child_age_distribution"] = to_lists(rng.dirichlet(np.ones(len(CHILD_AGES)), products))
     tags["child_gender_distribution"] = to_lists(rng.dirichlet(np.ones(len(CHILD_GENDERS)), products))
     codes = rng.integers(0, 256, (products, LEVELS), np.int32)
-    said = {
+    code_rows = {
         "product_id": ids,
         "codes": to_lists(codes),
         "semantic_id": ["-".join(map(str, row)) for row in codes.tolist()],
@@ -37,7 +37,7 @@ def make_tables(products: int, users: int) -> dict[str, pa.Table]:
         **stamps,
     }
     recent = [make_ids("product", rng.choice(products, HISTORY_LENGTH, replace=False)) for _ in range(users)]
-    moments = int(now.timestamp() * 1e6) - np.arange(HISTORY_LENGTH) * 3_600_000_000
+    timestamps = int(now.timestamp() * 1e6) - np.arange(HISTORY_LENGTH) * 3_600_000_000
     interest = {
         "user_id": make_ids("user", range(users)),
         "interest_vector": to_lists(normalize(rng.standard_normal((users, DIM)))),
@@ -45,7 +45,7 @@ def make_tables(products: int, users: int) -> dict[str, pa.Table]:
         "child_gender_mix": to_lists(rng.dirichlet(np.ones(len(CHILD_GENDERS)), users)),
         **{f"{kind}_weight": np.ones(users, np.float32) for kind in ("interest", "child_age", "child_gender")},
         "recent_products": recent,
-        "recent_times": to_lists(np.tile(moments, (users, 1))),
+        "recent_times": to_lists(np.tile(timestamps, (users, 1))),
         "clicks": [HISTORY_LENGTH] * users,
         **stamps,
     }
@@ -60,7 +60,7 @@ def make_tables(products: int, users: int) -> dict[str, pa.Table]:
     return {
         "product_embedding": fill_columns(embedding, schema.PRODUCT_EMBEDDING),
         "product_tags": fill_columns(tags, schema.PRODUCT_TAGS),
-        "product_codes": fill_columns(said, schema.PRODUCT_CODES),
+        "product_codes": fill_columns(code_rows, schema.PRODUCT_CODES),
         "user_interest": fill_columns(interest, schema.USER_INTEREST),
     }
 
@@ -70,11 +70,11 @@ def fill_columns(columns: Mapping[str, Any], shape: pa.Schema) -> pa.Table:
     arrays = []
     for field in shape:
         values = columns.get(field.name)
-        if values is None:  # what the online store does not hold
+        if values is None:  # columns that are not online
             arrays.append(pa.nulls(count, field.type))
             continue
-        one = isinstance(values, str | datetime)
-        arrays.append(pa.array([values] * count if one else values).cast(field.type))
+        is_scalar = isinstance(values, str | datetime)
+        arrays.append(pa.array([values] * count if is_scalar else values).cast(field.type))
     return pa.table(arrays, schema=shape)
 
 

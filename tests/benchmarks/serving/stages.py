@@ -1,4 +1,4 @@
-"""Where the time of one request goes, within the server's process."""
+"""The time of each stage of one request, within the server's process."""
 
 import gc
 import statistics
@@ -32,50 +32,55 @@ STAGES: dict[str, tuple[Any, str]] = {
     "make Arrow's columns": (request, "build_response"),
     "write the user's row": (flight, "to_ipc"),
 }
-"""Functions by what they do; none calls another of them."""
+"""Stage to the function that does it. None of the functions calls another one."""
 
 
 def stages(
-    products: ProductsOption = 3_000, users: UsersOption = 100, asked: CandidatesOption = 500, calls: CallsOption = 500
+    products: ProductsOption = 3_000,
+    users: UsersOption = 100,
+    candidates: CandidatesOption = 500,
+    calls: CallsOption = 500,
 ) -> None:
-    """Where the time of a request goes, without Flight: medians, in milliseconds."""
+    """Print the median milliseconds of each stage of a request, without Flight."""
     memory.keep_freed()  # as in the server
     spent = dict.fromkeys(STAGES, 0.0)
     for stage, (owner, name) in STAGES.items():
-        setattr(owner, name, _clocked(getattr(owner, name), stage, spent))
-    every: dict[str, list[float]] = {stage: [] for stage in (*STAGES, "elsewhere", "together")}
+        setattr(owner, name, _measure_time(getattr(owner, name), stage, spent))
+    every: dict[str, list[float]] = {stage: [] for stage in (*STAGES, "other", "total")}
     with (
         open_deployments(products, users) as (_, server),
         OnlineReader(f"redis://{server.address}", "ours") as reader,
-        closing(RequestExecutor(reader, limits=ServingLimits(), metrics=Metrics(), access_log=AccessLog(None))) as at,
+        closing(
+            RequestExecutor(reader, limits=ServingLimits(), metrics=Metrics(), access_log=AccessLog(None))
+        ) as request_executor,
         threadpool_limits(1),
     ):
-        at.lookup.warm_up()
+        request_executor.lookup.warm_up()
         gc.freeze()
-        draw = draw_requests(products, users, asked)
+        draw = draw_requests(products, users, candidates)
         for _ in range(calls):
             data = encode_request(SERVICE, *draw())
             spent.update(dict.fromkeys(STAGES, 0.0))
             start = time.perf_counter()
-            with at.track(flight.PROTOCOL, None) as context:
-                at.execute(data, context, _formed)
-            together = time.perf_counter() - start
-            for stage, seconds in {**spent, "elsewhere": together - sum(spent.values()), "together": together}.items():
+            with request_executor.track(flight.PROTOCOL, None) as context:
+                request_executor.execute(data, context, _encode_user)
+            total = time.perf_counter() - start
+            for stage, seconds in {**spent, "other": total - sum(spent.values()), "total": total}.items():
                 every[stage].append(seconds)
     for stage, seconds_ in every.items():
         print(f"{stage:32} {statistics.median(seconds_) * 1e3:6.2f}")
 
 
-def _formed(found: response.FeatureResponse) -> object:
-    return flight.to_ipc(found.user) if found.user is not None else None
+def _encode_user(result: response.FeatureResponse) -> object:
+    return flight.to_ipc(result.user) if result.user is not None else None
 
 
-def _clocked(call: Callable[..., Any], stage: str, spent: dict[str, float]) -> Callable[..., Any]:
-    def clocked(*args: Any, **named: Any) -> Any:
+def _measure_time(call: Callable[..., Any], stage: str, spent: dict[str, float]) -> Callable[..., Any]:
+    def measured(*args: Any, **named: Any) -> Any:
         start = time.perf_counter()
         try:
             return call(*args, **named)
         finally:
             spent[stage] += time.perf_counter() - start
 
-    return clocked
+    return measured

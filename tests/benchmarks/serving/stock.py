@@ -1,4 +1,4 @@
-"""Flight beside `feast serve`."""
+"""Flight against `feast serve`."""
 
 from consumers.serving.client import FlightClient
 from tests.benchmarks import harness
@@ -12,21 +12,21 @@ from tests.benchmarks.serving.rows import DIM
 def stock(
     products: ProductsOption = 3_000,
     users: UsersOption = 200,
-    asked: CandidatesOption = 500,
+    candidates: CandidatesOption = 500,
     rounds: RoundsOption = 5,
     calls: CallsOption = 5,
     record: RecordOption = False,
 ) -> None:
-    """Flight beside `feast serve`."""
-    draw = draw_requests(products, users, asked)
+    """Flight against `feast serve`."""
+    draw = draw_requests(products, users, candidates)
     with (
         open_deployments(products, users, stock=True) as (root, _),
-        run_vitrine_serve(root) as at,
-        run_feast_serve(root) as ask,
-        FlightClient(at["flight"][0], SERVICE) as client,
+        run_vitrine_serve(root) as addresses,
+        run_feast_serve(root) as fetch,
+        FlightClient(addresses["flight"][0], SERVICE) as client,
     ):
-        sides = {"ours": lambda: client.fetch(*draw()), "feast serve": lambda: ask(*draw())}
+        sides = {"ours": lambda: client.fetch(*draw()), "feast serve": lambda: fetch(*draw())}
         seconds = harness.take_turns(sides, rounds, calls)
-    what = f"serve 1 user + {asked} of {products:,} products, {DIM}-d, tags, codes, affinity, Flight"
+    what = f"serve 1 user + {candidates} of {products:,} products, {DIM}-d, tags, codes, affinity, Flight"
     note = "theirs: stock Redis store, JSON over HTTP parsed, no affinity"
     harness.report_figures([harness.compare_sides(what, seconds, "ours", "feast serve", note)], record)

@@ -1,4 +1,4 @@
-"""Flight beside its parts, and HTTP beside Flight."""
+"""Flight against its parts, and HTTP against Flight."""
 
 import statistics
 from datetime import UTC, datetime
@@ -29,23 +29,23 @@ from tests.benchmarks.serving.rows import DIM
 def turns(
     products: ProductsOption = 10_000,
     users: UsersOption = 500,
-    asked: CandidatesOption = 500,
+    candidates: CandidatesOption = 500,
     rounds: RoundsOption = 10,
     calls: CallsOption = 50,
     record: RecordOption = False,
 ) -> None:
-    """Flight beside its parts, and HTTP beside Flight."""
+    """Flight against its parts, and HTTP against Flight."""
     memory.keep_freed()  # as in the server
-    draw = draw_requests(products, users, asked)
+    draw = draw_requests(products, users, candidates)
     with (
         open_deployments(products, users) as (root, server),
-        run_vitrine_serve(root) as at,
+        run_vitrine_serve(root) as addresses,
         OnlineReader(f"redis://{server.address}", "ours") as reader,
-        FlightClient(at["flight"][0], SERVICE) as client,
+        FlightClient(addresses["flight"][0], SERVICE) as client,
         open_bare_flight(root, client, draw) as round_trip,
-        threadpool_limits(1),  # as in the server: the reader's small products are slower on several threads
+        threadpool_limits(1),  # as in the server: the reader's small matrix products are slower on several threads
     ):
-        web = HttpClient(at["http"][0])
+        web = HttpClient(addresses["http"][0])
         times: list[float] = []
         sides = {
             "ours": record_times(lambda: client.fetch(*draw()), times),
@@ -57,7 +57,7 @@ def turns(
     parts = "the fast reader plus a bare Flight round trip"
     seconds[parts] = [one + other for one, other in zip(seconds["reader"], seconds["bare"], strict=True)]
     medians = {name: statistics.median(values) * 1e3 for name, values in seconds.items()}
-    what = f"serve 1 user + {asked} of {products:,} products, {DIM}-d, tags, codes, affinity, "
+    what = f"serve 1 user + {candidates} of {products:,} products, {DIM}-d, tags, codes, affinity, "
     note = (
         f"p99 {np.quantile(times, 0.99) * 1e3:.2f} ms; reader {medians['reader']:.2f} ms, bare {medians['bare']:.2f} ms"
     )
