@@ -139,7 +139,7 @@ def test_a_file_with_two_columns_of_one_name_is_refused_by_that_name(
             console.run_command_line(produce.app)
         assert ended.value.code == 1
         said = capsys.readouterr().err
-        assert said == f"error: {name}: there is more than one column title; leave one or rename the others\n"
+        assert said == f"error: {name}: there is more than one column title; remove or rename all but one\n"
 
 
 def test_a_letter_that_the_terminal_lacks_ends_no_command(tmp_path: Path) -> None:

@@ -2,6 +2,6 @@
 
 field.py       description of one feature: value type, storage, NumPy type
 columns.py     one feature of n rows
-take.py        rows by position, vectors without a Python object per value
+take.py        rows by position; list columns to matrices and back
 timestamps.py  timestamps as integers
 """

@@ -1,6 +1,6 @@
-"""One feature of n rows: a NumPy array where it is numbers, an Arrow array where it is text or lists that differ.
+"""Columns: one feature of n rows, as a NumPy array if it is numeric, else as an Arrow array.
 
-Missing is never zero: a float that is missing is NaN, and of other numbers `valid` says which are there.
+A missing value is never zero: a missing float is NaN, and for all numbers `Column.valid` marks the present ones.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo.arrow.field import NUMBERS, TEXTS, Field
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError
 
 _ARROW_NUMBERS = {
     "bool": pa.bool_(),
@@ -31,36 +31,41 @@ class Column:
 
     field: Field
     values: Any
-    """NumPy: numbers or codes [n], lists of numbers of one length [n, width]; else an Arrow array of n."""
+    """A NumPy array for numbers and dictionary codes [n] and for number lists of one length [n, width]; else an Arrow
+    array of n values."""
     valid: NDArray[np.bool_] | None = None
-    """[n], for NumPy values: which rows have one; None if all do."""
+    """bool [n], only with NumPy values: which rows have a value. None if all have one."""
     words: Sequence[str] | None = None
-    """If the values are codes of texts: the texts."""
+    """The texts that the codes in `values` refer to; None if `values` are not codes."""
 
     def __len__(self) -> int:
         return len(self.values)
 
 
 def element_type(field: Field) -> pa.DataType:
-    """What Arrow calls one element of a field: Feast's own choice, but binary for bytes and for messages."""
+    """Return the Arrow type of one element of a field, as Feast maps it; binary for bytes and for messages."""
     if field.base in NUMBERS:
         return _ARROW_NUMBERS[field.base]
     return pa.string() if field.base in TEXTS else pa.binary()
 
 
 def arrow_type(field: Field) -> pa.DataType:
-    """What Arrow calls a field."""
+    """Return the Arrow type of the values of a field."""
     return pa.list_(element_type(field)) if field.is_list else element_type(field)
 
 
 def from_arrow(field: Field, array: pa.Array | pa.ChunkedArray) -> Column:
-    """An Arrow array as the column of a field; messages come as the bytes of Feast's `Value`.
+    """Convert an Arrow array to the column of a field.
 
-    Timestamps become whole seconds, rounded down. A null among the floats of a list becomes NaN.
+    Timestamps become whole seconds, rounded down. A null inside a list of floats becomes NaN.
+
+    Args:
+        field: the feature.
+        array: its values; for a field that is stored as messages, the serialized `Value` messages.
 
     Raises:
-        VitrineError: the array's type does not fit, a list of other elements contains a null, or a list has another
-            length than the field's.
+        InvalidInputError: the array's type does not fit the field, a list of other elements than floats contains a
+            null, or a list is not of the field's length.
     """
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
@@ -74,11 +79,13 @@ def from_arrow(field: Field, array: pa.Array | pa.ChunkedArray) -> Column:
             return Column(field, _numbers(field, array), valid)
         return Column(field, array if field.storage == "dictionary" else array.cast(element_type(field)))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise VitrineError(f"feature `{field.name}` is {field.type}, but came as {array.type}: {error}") from error
+        raise InvalidInputError(
+            f"feature `{field.name}` is {field.type}, but its values are {array.type}: {error}"
+        ) from error
 
 
 def _numbers(field: Field, array: pa.Array) -> NDArray[Any]:
-    """[n]; zeros where null."""
+    """Return [n] numbers; 0 or False where null."""
     if field.base == "unix_timestamp" and pa.types.is_temporal(array.type):
         array = pc.cast(pc.floor_temporal(array.cast(pa.timestamp("us", tz="UTC")), unit="second"), pa.timestamp("s"))
         array = array.cast(pa.int64())
@@ -97,10 +104,12 @@ def _lists_from_arrow(field: Field, array: pa.Array) -> Column:
     items = array.flatten()
     if field.length and (sizes[valid if valid is not None else slice(None)] != field.length).any():
         wrong = next(size for i, size in enumerate(sizes) if size != field.length and (valid is None or valid[i]))
-        raise VitrineError(f"feature `{field.name}`: a list of {wrong} elements came, its Field says {field.length}")
+        raise InvalidInputError(
+            f"feature `{field.name}`: expected lists of {field.length} elements, got one of {wrong}"
+        )
     if items.null_count:
         if field.base not in ("float", "double"):
-            raise VitrineError(f"feature `{field.name}`: a list of {field.base} contains a null; leave it out")
+            raise InvalidInputError(f"feature `{field.name}`: a list of {field.base} contains a null; remove the null")
         items = items.fill_null(float("nan"))
     if field.base not in NUMBERS:
         return Column(field, make_list_array(sizes, items.cast(element_type(field)), valid))
@@ -110,12 +119,15 @@ def _lists_from_arrow(field: Field, array: pa.Array) -> Column:
 def make_number_lists(
     field: Field, items: NDArray[Any], sizes: NDArray[np.int64], valid: NDArray[np.bool_] | None
 ) -> Column:
-    """A column of lists from their elements laid end to end: a matrix if all that are there have one length.
+    """Build a column of number lists from their concatenated elements.
+
+    The values are a matrix if all present lists have one length, else an Arrow list array.
 
     Args:
-        items: the elements of all lists, those of missing ones left out.
-        sizes: [n], elements of each list; 0 where missing.
-        valid: [n], which lists are there; None if all.
+        field: the feature.
+        items: the elements of all present lists, in order.
+        sizes: [n] number of elements of each list; 0 where the list is missing.
+        valid: [n] which lists are present; None if all are.
     """
     present = sizes if valid is None else sizes[valid]
     width = int(present[0]) if len(present) else field.length
@@ -128,7 +140,13 @@ def make_number_lists(
 
 
 def make_list_array(sizes: NDArray[np.int64], items: pa.Array, valid: NDArray[np.bool_] | None) -> pa.Array:
-    """An Arrow list array; a missing list has size 0."""
+    """Build an Arrow list array from concatenated elements.
+
+    Args:
+        sizes: [n] number of elements of each list; 0 where the list is missing.
+        items: the elements of all present lists, in order.
+        valid: [n] which lists are present; None if all are.
+    """
     offsets = np.zeros(len(sizes) + 1, np.int32)
     np.cumsum(sizes, out=offsets[1:])
     mask = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
@@ -136,7 +154,7 @@ def make_list_array(sizes: NDArray[np.int64], items: pa.Array, valid: NDArray[np
 
 
 def make_missing(field: Field, count: int) -> Column:
-    """A column of which nothing is there."""
+    """Return a column of `count` missing values."""
     if field.base in NUMBERS:
         return scatter(field, np.empty(field.shape(0), field.number), np.empty(0, np.int64), count)
     return Column(field, pa.nulls(count, arrow_type(field)))
@@ -149,28 +167,31 @@ def scatter(
     count: int,
     valid: NDArray[np.bool_] | None = None,
 ) -> Column:
-    """Numbers that are there for `rows` alone, as a column of `count` rows.
+    """Return a column of `count` rows with `values` at the row numbers `rows` and missing values elsewhere.
 
     Args:
-        values: [m] or [m, width], of the rows `rows` [m].
-        valid: [m], which of them are there; None if all.
+        field: a numeric feature.
+        values: [m] or [m, width].
+        rows: [m] row number of each value, below `count`.
+        count: number of rows of the result.
+        valid: [m] which values are present; None if all are.
     """
-    whole = np.empty((count, *values.shape[1:]), values.dtype)
-    whole[...] = np.nan if field.base in ("float", "double") else 0
-    whole[rows] = values
-    there = np.zeros(count, np.bool_)
-    there[rows] = True if valid is None else valid
-    return Column(field, whole, there)
+    result = np.empty((count, *values.shape[1:]), values.dtype)
+    result[...] = np.nan if field.base in ("float", "double") else 0
+    result[rows] = values
+    result_valid = np.zeros(count, np.bool_)
+    result_valid[rows] = True if valid is None else valid
+    return Column(field, result, result_valid)
 
 
 def slice_rows(column: Column, rows: slice) -> Column:
-    """The column of a range of rows, not copied."""
+    """Return a range of rows as a view; nothing is copied."""
     values, valid = column.values[rows], None if column.valid is None else column.valid[rows]
     return Column(column.field, values, valid, column.words)
 
 
 def take(column: Column, rows: NDArray[np.int64]) -> Column:
-    """The column of the rows `rows`, which may repeat."""
+    """Return the rows with the numbers `rows`, in that order. Row numbers may repeat; each must be in [0, n)."""
     if isinstance(column.values, np.ndarray):
         valid = None if column.valid is None else column.valid[rows]
         return Column(column.field, column.values[rows], valid, column.words)
@@ -178,32 +199,37 @@ def take(column: Column, rows: NDArray[np.int64]) -> Column:
 
 
 def merge(field: Field, parts: Sequence[tuple[NDArray[np.int64], Column]], count: int) -> Column:
-    """A column of `count` rows from parts that each hold some of them: (rows, their column)."""
+    """Combine columns of distinct rows into one column of `count` rows.
+
+    Args:
+        field: the feature.
+        parts: pairs of row numbers [m] and a column of m rows. The parts may differ in representation, for example if
+            only some hold lists of one length.
+        count: number of rows of the result; rows in no part are missing.
+    """
     arrays = [column.values for _, column in parts]
     if all(isinstance(values, np.ndarray) for values in arrays):
-        filled = [(rows, column) for rows, column in parts if column.valid is None or column.valid.any()]
-        if len({column.values.shape[1:] for _, column in filled}) <= 1:
-            if not filled:
+        present = [(rows, column) for rows, column in parts if column.valid is None or column.valid.any()]
+        if len({column.values.shape[1:] for _, column in present}) <= 1:
+            if not present:
                 return make_missing(field, count)
-            order = np.concatenate([rows for rows, _ in filled])
-            valid = np.concatenate([np.ones(len(c), np.bool_) if c.valid is None else c.valid for _, c in filled])
-            whole = scatter(field, np.concatenate([c.values for _, c in filled]), order, count, valid)
-            return replace(whole, words=filled[0][1].words)
-    place = np.full(count, -1)
-    place[np.concatenate([rows for rows, _ in parts])] = np.arange(sum(len(values) for values in arrays))
-    joined = pa.concat_arrays([_one_type(to_arrow(column), arrow_type(field)) for _, column in parts])
-    return Column(field, joined.take(pa.array(place, mask=place < 0)))
-
-
-def _one_type(array: pa.Array, wanted: pa.DataType) -> pa.Array:
-    return array if array.type == wanted else array.cast(wanted)
+            order = np.concatenate([rows for rows, _ in present])
+            valid = np.concatenate([np.ones(len(c), np.bool_) if c.valid is None else c.valid for _, c in present])
+            result = scatter(field, np.concatenate([c.values for _, c in present]), order, count, valid)
+            return replace(result, words=present[0][1].words)
+    row_index = np.full(count, -1)
+    row_index[np.concatenate([rows for rows, _ in parts])] = np.arange(sum(len(values) for values in arrays))
+    joined = pa.concat_arrays([to_arrow(column).cast(arrow_type(field)) for _, column in parts])
+    return Column(field, joined.take(pa.array(row_index, mask=row_index < 0)))
 
 
 def to_numpy(column: Column) -> NDArray[Any]:
-    """The column as NumPy holds it best.
+    """Convert a column to the NumPy array that suits its type.
 
-    Floats [n], NaN where missing; other numbers [n], a masked array where some are missing; lists of numbers of one
-    length [n, width], likewise; timestamps datetime64[s]; all else an object array, None where missing.
+    Returns:
+        Floats: [n], NaN where missing. Other numbers: [n], a masked array if any is missing. Number lists of one
+        length: [n, width], likewise. Timestamps: datetime64[s] [n], NaT where missing. All else: an object array [n],
+        None where missing.
     """
     values = column.values
     if not isinstance(values, np.ndarray):
@@ -223,7 +249,7 @@ def to_numpy(column: Column) -> NDArray[Any]:
 
 
 def to_arrow(column: Column) -> pa.Array:
-    """The column as an Arrow array of `arrow_type`, or dictionary-encoded text; null where missing."""
+    """Convert a column to an Arrow array of `arrow_type(field)`, or to dictionary-encoded text; null where missing."""
     values, valid = column.values, column.valid
     if not isinstance(values, np.ndarray):
         return values
@@ -239,8 +265,11 @@ def to_arrow(column: Column) -> pa.Array:
 
 
 def numbers_to_arrow(values: NDArray[Any], kind: pa.DataType, valid: NDArray[np.bool_] | None = None) -> pa.Array:
-    """Numbers [n], which are as Arrow's `kind` has them, without a copy; null where not `valid`."""
-    if values.dtype == np.bool_:  # a byte each, of which Arrow makes a bit
+    """Convert numbers [n] to an Arrow array of the same memory layout, without a copy; null where not `valid`.
+
+    Booleans are copied: NumPy stores a byte each, Arrow a bit.
+    """
+    if values.dtype == np.bool_:
         return pa.array(values, kind, mask=None if valid is None else ~valid)
     assert kind.bit_width == 8 * values.itemsize
     mask = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
@@ -248,21 +277,23 @@ def numbers_to_arrow(values: NDArray[Any], kind: pa.DataType, valid: NDArray[np.
 
 
 def copy_into(column: Column, out: NDArray[Any]) -> Column:
-    """The column in the caller's array; NaN where it is missing.
+    """Copy a column of floats into the caller's array `out`, NaN where missing, and return the column backed by it.
+
+    Nothing is copied if the column's values already share memory with `out`.
 
     Raises:
-        VitrineError: the column is not of floats, or the array has another shape or dtype.
+        InvalidInputError: the column does not hold floats, or `out` has another shape or dtype.
     """
     values = column.values
     if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
-        raise VitrineError(
-            f"feature `{column.field.name}` is {column.field.type}: only floats go into an array of `out`"
+        raise InvalidInputError(
+            f"feature `{column.field.name}` is {column.field.type}: only floats can be written to an array of `out`"
         )
     if np.shares_memory(values, out):
         return column
     if out.dtype != values.dtype or (values.shape != out.shape and values.shape[1:] != (0,)):
-        raise VitrineError(
-            f"out[`{column.field.name}`] is {out.dtype} {list(out.shape)}, wanted {values.dtype} {list(values.shape)}"
+        raise InvalidInputError(
+            f"out[`{column.field.name}`] is {out.dtype} {list(out.shape)}, expected {values.dtype} {list(values.shape)}"
         )
     out[...] = values if values.shape == out.shape else np.nan
     return replace(column, values=out)

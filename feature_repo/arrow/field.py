@@ -16,27 +16,36 @@ NUMBERS: dict[str, np.dtype[Any]] = {
     "double": np.dtype("<f8"),
     "unix_timestamp": np.dtype("<i8"),
 }
-"""Feast's value types that are numbers, and how NumPy holds them."""
+"""Feast's numeric value types and the NumPy type of one value in memory."""
 TEXTS = ("string", "json", "uuid", "time_uuid", "decimal")
+"""Feast's value types that are text."""
 BINARIES = ("bytes", "pdf_bytes", "image_bytes")
+"""Feast's value types that are bytes."""
 FORMS = ("number", "code", "vector", "list", "bytes", "bytes_list")
+"""How a field lies in a packed row, in the order of the row (online/row_format.py)."""
 STORAGES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2"), "int8": np.dtype("i1")}
+"""Quantized storages of floats and the type of one stored element."""
 SCALE_SIZE = 4
+"""Bytes of the float32 scale before int8 elements."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """One feature of a view."""
+    """One feature of a view: name, value type and storage.
+
+    Raises:
+        InvalidInputError: the storage does not fit the type.
+    """
 
     name: str
     type: str
     """Feast's value type in lower case: "float_list", "string", "int64_set", ..."""
     storage: str = "plain"
-    """ "plain", or for floats "float32", "float16" and (lists only) "int8", or for text "dictionary"."""
+    """ "plain"; for floats also "float32", "float16" and, for lists only, "int8"; for text also "dictionary"."""
     length: int = 0
-    """Elements of every list, 0 if lists differ."""
+    """Number of elements of every list; 0 if the lists differ in length or the field is no list."""
     dictionary: str = ""
-    """Which dictionary the codes are of: another one after the view was dropped and made anew."""
+    """Id of the dictionary that the codes refer to. A view that is dropped and created again gets a new one."""
 
     def __post_init__(self) -> None:
         floating = self.base in ("float", "double")
@@ -49,40 +58,41 @@ class Field:
         }
         if not allowed.get(self.storage, False):
             raise InvalidInputError(
-                f"feature `{self.name}` of type {self.type}: storage `{self.storage}` is none of "
+                f"feature `{self.name}` of type {self.type}: storage `{self.storage}` is not one of "
                 f"{', '.join(storage for storage, fits in allowed.items() if fits)}; change its Field's tag `storage`"
             )
 
     @cached_property
     def base(self) -> str:
-        """The type of one element: "float" for "float_list"; "" where there are no plain elements."""
+        """Type of one element: "float" for "float_list"; "" for maps, structs, nested and zoned values."""
         base = self.type.removesuffix("_list").removesuffix("_set")
         return base if base in NUMBERS or base in TEXTS or base in BINARIES else ""
 
     @cached_property
     def is_list(self) -> bool:
+        """Whether a value is a list or set of plain elements."""
         return self.base != "" and self.base != self.type
 
     @property
     def is_message(self) -> bool:
-        """Whether it is kept as Feast's own `Value` message."""
+        """Whether values are stored as serialized `Value` messages of Feast."""
         return self.base == ""
 
     @cached_property
     def number(self) -> np.dtype[Any]:
-        """How NumPy holds one element in memory; only for numbers."""
+        """NumPy type of one element in memory. Defined for numbers only."""
         return NUMBERS[self.base]
 
     @cached_property
     def stored(self) -> np.dtype[Any]:
-        """How one element is stored; only for numbers and codes."""
+        """NumPy type of one element in the packed row. Defined for numbers and dictionary codes only."""
         if self.storage == "dictionary":
             return np.dtype("<u2")
         return STORAGES[self.storage] if self.storage in STORAGES else NUMBERS[self.base]
 
     @cached_property
     def form(self) -> str:
-        """One of FORMS."""
+        """How the field lies in a packed row: one of FORMS."""
         if self.storage == "dictionary":
             return "code"
         if self.base not in NUMBERS:
@@ -93,16 +103,16 @@ class Field:
 
     @cached_property
     def scale_size(self) -> int:
-        """Bytes before the elements of a list."""
+        """Bytes of the scale before the elements of a list; 0 without a scale."""
         return SCALE_SIZE if self.storage == "int8" else 0
 
     @cached_property
     def size(self) -> int:
-        """Bytes in the fixed part of the row."""
+        """Bytes in the fixed part of a packed row; 0 for a field of varying length."""
         if self.form in ("number", "code"):
             return int(self.stored.itemsize)
         return self.scale_size + self.length * int(self.stored.itemsize) if self.form == "vector" else 0
 
     def shape(self, count: int) -> tuple[int, ...]:
-        """Of `count` values in memory: [n], of lists [n, length]."""
+        """Shape of `count` values in memory: (n,), for lists (n, length)."""
         return (count, self.length) if self.is_list else (count,)

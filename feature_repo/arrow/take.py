@@ -1,4 +1,7 @@
-"""Take rows by number: from a table too large for memory, and into columns of vectors without an object per value."""
+"""Rows by position, from tables larger than memory; list columns to NumPy matrices and back.
+
+Vectors are copied as matrix rows, without a Python object per value.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,10 +17,10 @@ from feature_repo.errors import InvalidInputError
 Int64 = NDArray[np.int64]
 
 CHUNK_BYTES = 16 * 1024 * 1024
-"""Vectors are written out in chunks of about this size: below Arrow's limit of 2**31 values a list array, and small
-enough that the allocator reuses what a consumer has let go."""
+"""Approximate size of the chunks in which vectors are taken: below Arrow's limit of 2**31 elements of a list array, and
+small enough that the allocator reuses chunks that a consumer has released."""
 CHUNK_ROWS = 1_000_000
-"""Anything but vectors is taken this many rows at a time."""
+"""Rows per chunk of all other types."""
 
 
 def take_rows(
@@ -27,9 +30,19 @@ def take_rows(
     *,
     where: pyarrow.dataset.Expression | None = None,
 ) -> pa.Table:
-    """The rows at ascending `positions` among those that `where` lets through."""
+    """Read the rows at given positions of a table.
+
+    Args:
+        table: the table.
+        positions: [m] row positions, ascending and unique, counted among the rows that `where` selects.
+        columns: the columns to read.
+        where: filter; None selects all rows.
+
+    Returns:
+        m rows in the table's order.
+    """
     scanner = scan(table, columns, where)
-    return pa.Table.from_batches(_kept(scanner.to_batches(), positions), schema=scanner.projected_schema)
+    return pa.Table.from_batches(_take_from(scanner.to_batches(), positions), schema=scanner.projected_schema)
 
 
 def take_batches(
@@ -39,27 +52,134 @@ def take_batches(
     *,
     where: pyarrow.dataset.Expression | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """The same, batch by batch: only some batches are ever in memory."""
-    return _kept(scan(table, columns, where).to_batches(), positions)
+    """Yield the rows of `take_rows` batch by batch, so that only a few batches are in memory."""
+    return _take_from(scan(table, columns, where).to_batches(), positions)
 
 
 def scan(
     table: pyarrow.dataset.Dataset, columns: Sequence[str], where: pyarrow.dataset.Expression | None = None
 ) -> pyarrow.dataset.Scanner:
-    """The columns in the table's order, in batches of at most 16,384 rows, few of them read ahead."""
-    # Read column chunks as they are decoded, not whole beforehand: half the memory beside the rows themselves.
-    frugal = pyarrow.dataset.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True)
+    """Return a scanner over columns in the table's order: batches of at most 16,384 rows, few of them read ahead."""
+    # Without pre-buffering, column chunks are read as they are decoded: half the memory beside the rows themselves.
+    options = pyarrow.dataset.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True)
     return table.scanner(
         columns=list(columns),
         filter=where,
         batch_size=16_384,
         batch_readahead=4,
         fragment_readahead=1,
-        fragment_scan_options=frugal,
+        fragment_scan_options=options,
     )
 
 
-def _kept(batches: Iterator[pa.RecordBatch], positions: Int64) -> Iterator[pa.RecordBatch]:
+def renumber(positions: Int64, size: int) -> Int64:
+    """Replace positions, in place, by their rank among the distinct positions in use.
+
+    Afterwards `positions[i]` is an index into the result. -1 stays -1. The array may be a memory-mapped file; it is
+    processed block by block.
+
+    Args:
+        positions: [m] positions in [0, size), or -1.
+        size: number of rows of the table.
+
+    Returns:
+        The distinct positions in use, ascending.
+    """
+    rank = np.zeros(size + 1, dtype=np.int64)
+    for block in _blocks(positions, CHUNK_ROWS):
+        rank[block] = 1
+    rank[-1] = 0  # the entry that -1 refers to
+    used = np.flatnonzero(rank)
+    rank[used] = np.arange(len(used))
+    rank[-1] = -1
+    for block in _blocks(positions, CHUNK_ROWS):
+        block[:] = rank[block]
+    return used
+
+
+def is_list(type_: pa.DataType) -> bool:
+    """Whether a type is a list, a large list or a list of fixed size."""
+    return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
+
+
+def take_column(values: pa.ChunkedArray, row_index: Int64) -> pa.ChunkedArray:
+    """Return `values` at each row number, in that order; null where the row number is -1.
+
+    Number lists of one length without inner nulls are copied as rows of a matrix; all else by Arrow's own `take`.
+
+    Args:
+        values: [k] values of any type.
+        row_index: [n] row numbers in [0, k), or -1; may repeat.
+    """
+    vectors = _as_matrix(values)
+    if vectors is None:
+        source = values.combine_chunks() if values.nbytes < 2**31 else values  # take is faster on one chunk
+        pieces = [source.take(_nullable(index)) for index in _blocks(row_index, CHUNK_ROWS)]
+        chunks = [chunk for piece in pieces for chunk in getattr(piece, "chunks", [piece])]
+        return pa.chunked_array(chunks, type=values.type)
+    matrix, number = vectors
+    rows = max(1, CHUNK_BYTES // max(1, matrix.itemsize * matrix.shape[1]))
+    chunks = [_take_lists(matrix, number[index], values.type) for index in _blocks(row_index, rows)]
+    return pa.chunked_array(chunks, type=values.type)
+
+
+def take_dictionary(values: pa.ChunkedArray, row_index: Int64) -> pa.ChunkedArray:
+    """Return the same values as `take_column` as a dictionary array over `values`: no value is copied per row."""
+    array = pa.DictionaryArray.from_arrays(_nullable(row_index).cast(pa.int32()), values.combine_chunks())
+    return pa.chunked_array([array])
+
+
+def to_matrix(lists: pa.Array | pa.ChunkedArray, width: int | None = None) -> NDArray[np.float32]:
+    """Convert a column of number lists of one length to a float32 matrix [n, width].
+
+    Args:
+        lists: the column. A null list becomes a row of NaN, a null inside a list NaN.
+        width: expected length of the lists. None: the length that they have, or 1 if all are null.
+
+    Raises:
+        InvalidInputError: the lists differ in length, or their length is not `width`.
+    """
+    lengths = pc.unique(pc.list_value_length(lists).drop_null()).to_pylist()
+    expected = width if width is not None else (lengths or [1])[0]
+    if any(length != expected for length in lengths):
+        raise InvalidInputError(
+            f"expected vectors of {expected} numbers, got {sorted(lengths)}; compute them again with one encoder"
+        )
+    return _fill_rows(lists, np.full((len(lists), expected), np.nan, np.float32))
+
+
+def to_widest_matrix(lists: pa.Array | pa.ChunkedArray) -> NDArray[np.float64]:
+    """Convert a column of number lists of any lengths to a float64 matrix [n, length of the longest list].
+
+    Rows of shorter lists and of nulls are NaN. The width is 0 if no list has an element.
+    """
+    lengths = np.asarray(pc.list_value_length(lists).fill_null(0))
+    width = int(lengths.max(initial=0))
+    result = np.full((len(lists), width), np.nan)
+    has_full_width = lengths == width
+    if width:
+        result[has_full_width] = _fill_rows(lists.filter(pa.array(has_full_width)), result[has_full_width])
+    return result
+
+
+def matrix_to_lists(matrix: NDArray[Any]) -> pa.ListArray:
+    """Convert the rows of a matrix [n, width] to n lists of its dtype; null where the first element is NaN.
+
+    Raises:
+        InvalidInputError: there are more than 2**31 - 1 elements, the limit of one Arrow list array.
+    """
+    missing = np.isnan(matrix[:, 0]) if matrix.dtype.kind == "f" and matrix.shape[1] else np.zeros(len(matrix), bool)
+    present = matrix[~missing] if missing.any() else matrix
+    if present.size > np.iinfo(np.int32).max:
+        raise InvalidInputError(f"{present.size:,} numbers do not fit one list array; convert fewer rows at a time")
+    offsets = np.zeros(len(matrix) + 1, np.int32)
+    np.cumsum(~missing, out=offsets[1:])
+    items = pa.array(np.ascontiguousarray(present).reshape(-1))
+    mask = pa.array(missing) if missing.any() else None
+    return pa.ListArray.from_arrays(pa.array(offsets * np.int32(matrix.shape[1])), items, mask=mask)
+
+
+def _take_from(batches: Iterator[pa.RecordBatch], positions: Int64) -> Iterator[pa.RecordBatch]:
     offset = 0
     for batch in batches:
         first, last = np.searchsorted(positions, [offset, offset + batch.num_rows])
@@ -70,51 +190,6 @@ def _kept(batches: Iterator[pa.RecordBatch], positions: Int64) -> Iterator[pa.Re
         offset += batch.num_rows
 
 
-def renumber(positions: Int64, size: int) -> Int64:
-    """The positions in use, ascending, of a table of `size` rows; `positions` become, in place, numbers into those.
-
-    They may be a file mapped into memory, and are gone through block by block; -1 stays.
-    """
-    number = np.zeros(size + 1, dtype=np.int64)
-    for block in _blocks(positions, CHUNK_ROWS):
-        number[block] = 1
-    number[-1] = 0  # where the -1s pointed
-    used = np.flatnonzero(number)
-    number[used] = np.arange(len(used))
-    number[-1] = -1
-    for block in _blocks(positions, CHUNK_ROWS):
-        block[:] = number[block]
-    return used
-
-
-def is_list(type_: pa.DataType) -> bool:
-    """Whether values of this type are lists: vectors, mostly."""
-    return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
-
-
-def take_column(values: pa.ChunkedArray, row_index: Int64) -> pa.ChunkedArray:
-    """`values` at each row number, null at -1: [rows], chunked.
-
-    Lists of one length, which vectors are, are copied as rows of one matrix; anything else by Arrow's own `take`.
-    """
-    vectors = _matrix(values)
-    if vectors is None:
-        source = _one_chunk(values)
-        pieces = [source.take(_nullable(index)) for index in _blocks(row_index, CHUNK_ROWS)]
-        chunks = [chunk for piece in pieces for chunk in getattr(piece, "chunks", [piece])]
-        return pa.chunked_array(chunks, type=values.type)
-    matrix, number = vectors
-    rows = max(1, CHUNK_BYTES // max(1, matrix.itemsize * matrix.shape[1]))
-    chunks = [_vectors(matrix, number[index], values.type) for index in _blocks(row_index, rows)]
-    return pa.chunked_array(chunks, type=values.type)
-
-
-def take_dictionary(values: pa.ChunkedArray, row_index: Int64) -> pa.ChunkedArray:
-    """The same as `column`, as indices into `values`: nothing is copied per row."""
-    array = pa.DictionaryArray.from_arrays(_nullable(row_index).cast(pa.int32()), values.combine_chunks())
-    return pa.chunked_array([array])
-
-
 def _blocks(row_index: Int64, rows: int) -> Iterator[Int64]:
     return (row_index[start : start + rows] for start in range(0, len(row_index), rows))
 
@@ -123,15 +198,11 @@ def _nullable(row_index: Int64) -> pa.Array:
     return pa.array(row_index, mask=row_index < 0)
 
 
-def _one_chunk(values: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
-    """One array where Arrow's 32-bit offsets allow it: `take` looks no chunk up then."""
-    return values.combine_chunks() if values.nbytes < 2**31 else values
+def _as_matrix(values: pa.ChunkedArray) -> tuple[NDArray[Any], Int64] | None:
+    """Return the present lists as a matrix [m, width] and the matrix row of each value [k + 1].
 
-
-def _matrix(values: pa.ChunkedArray) -> tuple[np.ndarray, Int64] | None:
-    """Vectors as ([vectors, dim], [values + 1] the vector of each value, -1 for null and for number -1).
-
-    None where the values are no lists of numbers, differ in length, or hold a null inside.
+    The matrix row is -1 for a null; so is the last entry, which row number -1 refers to. None if the values are not
+    number lists of one length without inner nulls.
     """
     type_ = values.type
     if not (pa.types.is_list(type_) or pa.types.is_fixed_size_list(type_)):
@@ -146,13 +217,13 @@ def _matrix(values: pa.ChunkedArray) -> tuple[np.ndarray, Int64] | None:
         return None
     numbers = [chunk.to_numpy() for chunk in flat]
     matrix = (numbers[0] if len(numbers) == 1 else np.concatenate(numbers)).reshape(-1, lengths.pop())
-    if len(matrix) != present.sum():  # vectors of no length
+    if len(matrix) != present.sum():  # lists of length 0
         return None
     number = np.append(np.where(present, np.cumsum(present) - 1, -1), -1)
     return matrix, number
 
 
-def _vectors(matrix: np.ndarray, number: Int64, type_: pa.DataType) -> pa.Array:
+def _take_lists(matrix: NDArray[Any], number: Int64, type_: pa.DataType) -> pa.Array:
     present = number >= 0
     if pa.types.is_fixed_size_list(type_):
         flat = pa.array(np.take(matrix, number, axis=0).ravel(), type=type_.value_type)
@@ -163,59 +234,12 @@ def _vectors(matrix: np.ndarray, number: Int64, type_: pa.DataType) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets * matrix.shape[1]), flat, type=type_, mask=pa.array(~present))
 
 
-def to_matrix(lists: pa.Array | pa.ChunkedArray, width: int | None = None) -> NDArray[np.float32]:
-    """A column of lists of one length as float32 [n, width], NaN rows where it is null.
-
-    Args:
-        width: of the lists; None for whatever they have, and 1 where there is none.
-
-    Raises:
-        InvalidInputError: lists of another length, or of several.
-    """
-    lengths = pc.unique(pc.list_value_length(lists).drop_null()).to_pylist()
-    wanted = width if width is not None else (lengths or [1])[0]
-    if any(length != wanted for length in lengths):
-        raise InvalidInputError(
-            f"vectors of {sorted(lengths)} numbers where {wanted} were expected: encode and tag again"
-        )
-    return _fill_rows(lists, np.full((len(lists), wanted), np.nan, np.float32))
-
-
-def to_widest_matrix(lists: pa.Array | pa.ChunkedArray) -> NDArray[np.float64]:
-    """A column of lists as float64 [n, width of the longest], NaN rows where it is null or shorter: what is judged may
-    be anything."""
-    lengths = np.asarray(pc.list_value_length(lists).fill_null(0))
-    width = int(lengths.max(initial=0))
-    found = np.full((len(lists), width), np.nan)
-    whole = lengths == width
-    if width:
-        found[whole] = _fill_rows(lists.filter(pa.array(whole)), found[whole])
-    return found
-
-
 def _fill_rows(lists: pa.Array | pa.ChunkedArray, rows: NDArray[Any]) -> NDArray[Any]:
-    """`rows` [n, width] with the lists that are there written over them."""
+    """Write the present lists into `rows` [n, width] and return it."""
     end = 0
     for chunk in lists.chunks if isinstance(lists, pa.ChunkedArray) else [lists]:
         begin, end = end, end + len(chunk)
-        there = chunk.is_valid().to_numpy(zero_copy_only=False)
-        flat = chunk.flatten().to_numpy(zero_copy_only=False)  # without the lists that are null
-        rows[begin:end][there] = flat.reshape(int(there.sum()), rows.shape[1])
+        present = chunk.is_valid().to_numpy(zero_copy_only=False)
+        flat = chunk.flatten().to_numpy(zero_copy_only=False)  # holds no elements of null lists
+        rows[begin:end][present] = flat.reshape(int(present.sum()), rows.shape[1])
     return rows
-
-
-def matrix_to_lists(matrix: NDArray[Any]) -> pa.ListArray:
-    """Return the rows of a matrix [n, width] as n lists of its dtype; null where the first element is NaN.
-
-    Raises:
-        InvalidInputError: there are more than 2**31 - 1 elements, the most that one Arrow list array holds.
-    """
-    missing = np.isnan(matrix[:, 0]) if matrix.dtype.kind == "f" and matrix.shape[1] else np.zeros(len(matrix), bool)
-    present = matrix[~missing] if missing.any() else matrix
-    if present.size > np.iinfo(np.int32).max:
-        raise InvalidInputError(f"{present.size:,} numbers do not fit one list array; convert fewer rows at a time")
-    offsets = np.zeros(len(matrix) + 1, np.int32)
-    np.cumsum(~missing, out=offsets[1:])
-    items = pa.array(np.ascontiguousarray(present).reshape(-1))
-    mask = pa.array(missing) if missing.any() else None
-    return pa.ListArray.from_arrays(pa.array(offsets * np.int32(matrix.shape[1])), items, mask=mask)

@@ -1,19 +1,19 @@
-"""The as-of join: for each row asked about, the newest version of its entity that held at that time.
+"""The as-of join: for each row, the newest version of its entity that was valid at the row's time.
 
-Only keys and timestamps take part. The answer is one row number per row asked, so whatever the versions carry (a
-vector of a few kilobytes, say) is read once per version and never copied per row while joining.
+Only keys and timestamps take part. The result is one row number per row, so the features of a version (for example a
+vector of a few kilobytes) are read once per version and never copied per row.
 
-Versions are grouped by a dense integer key and sorted by (event, created) within it; a row looks its key up by hash
-and bisects its group, all rows at once. The bisection takes log2(versions of the busiest key) steps over blocks that
-stay in the processor's cache, needs no packing of key and time into one integer (which overflows 64 bits at a few
-thousand products over ten years of microseconds) and no order among the rows asked about.
+Versions are grouped by a dense integer key and sorted by (event, created) within the group. A row finds its group by
+hash and its version by bisection; all rows of a block are bisected together. The bisection takes log2(versions of the
+largest group) steps over blocks that stay in the processor's cache. Key and time are not packed into one integer, which
+would overflow 64 bits at a few thousand products over ten years of microseconds, and the rows need not be sorted.
 
-Why NumPy: 10M rows over 60k versions with string ids, sides in turns on 2 busy cores, took DuckDB's ASOF join 3.9 times
-as long (`python -m tests.benchmarks.asof normalised`) and Polars' `join_asof` 2.8 times, which sorts all rows by time
-and back again; neither breaks ties by created timestamp, and the order of rows comes free here.
+Why NumPy: on 10 million rows over 60,000 versions with string ids, measured alternately on 2 busy cores, DuckDB's ASOF
+join took 3.9 times as long (`python -m tests.benchmarks.asof normalised`) and Polars' `join_asof`, which sorts all rows
+by time and back, 2.8 times. Neither breaks ties by created timestamp.
 
-Times are compared in microseconds, or in nanoseconds where the versions are kept in those; times without a zone are
-UTC, as Feast takes them.
+Timestamps are compared in nanoseconds if the versions are stored in nanoseconds, else in microseconds. Timestamps
+without a time zone are UTC, as in Feast.
 """
 
 from collections.abc import Sequence
@@ -21,34 +21,34 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from feature_repo.arrow import timestamps
 from feature_repo.offline import key_encoding
 
-Int64 = npt.NDArray[np.int64]
+Int64 = NDArray[np.int64]
 
 BLOCK_ROWS = 65_536
-"""Rows bisected at a time: the arrays of one block (half a megabyte each) stay in the second-level cache."""
+"""Rows bisected together: the arrays of one block (half a megabyte each) fit in the second-level cache."""
 
 
 @dataclass(frozen=True)
 class VersionIndex:
-    """Versions of entities in the order of the join: by key, then event time, then created time, then position.
+    """Versions sorted by key, event timestamp, created timestamp and position.
 
-    Rows with a null key or a null event time are in no order: nothing can find them.
+    Rows with a null key or a null event timestamp are left out.
     """
 
     codes: key_encoding.KeyDictionary
     starts: Int64
-    """[keys + 1]: versions of key k are [starts[k], starts[k + 1])."""
+    """[keys + 1]: the versions of key k are at [starts[k], starts[k + 1])."""
     event: Int64
-    """[versions], in `unit`."""
+    """[versions] event timestamp in ticks of `unit`."""
     created: Int64
-    """[versions], in `unit`; null, and every row where there is no created timestamp, is `timestamps.NULL_TICKS`."""
+    """[versions] created timestamp in ticks of `unit`; NULL_TICKS if it is null or the table has none."""
     row: Int64
-    """[versions]: the row's position in the table."""
+    """[versions] position of the row in the table."""
     unit: str
     """"us" or "ns"."""
 
@@ -60,13 +60,19 @@ def index_versions(
     *,
     created_before: datetime | None = None,
 ) -> VersionIndex:
-    """Sort versions for `look_up`.
+    """Build the sorted index for `look_up`.
 
-    Equal event times are broken by created time (later is newer, null oldest), then by position (later is newer).
+    Of equal event timestamps, the one with the later created timestamp is newer (null is oldest), then the one at the
+    later position.
 
     Args:
-        key_columns: the join key's columns; none means that all rows are versions of one thing.
-        created_before: leave out rows created at or after this time, and rows whose created time is unknown.
+        key_columns: columns of the join key, [rows] each. Without any, all rows are versions of one entity.
+        event: [rows] event timestamps.
+        created: [rows] created timestamps; None if there are none.
+        created_before: leave out rows created at or after this time, and rows without a created timestamp.
+
+    Raises:
+        InvalidInputError: `event` or `created` holds no timestamps.
     """
     unit = timestamps.comparison_unit(event)
     event_ticks = timestamps.to_ticks(event, unit)
@@ -99,74 +105,79 @@ def look_up(
     ttl: timedelta | None = None,
     created_by_then: bool = False,
 ) -> Int64:
-    """Find, for each row, the newest version with `at - ttl <= event <= at`.
+    """Find the newest version of each row's key with `at - ttl <= event <= at`, bounds inclusive.
 
     Args:
-        key_columns: as many as the versions have, in their order, of a comparable type.
-        at: [rows] the time asked about. Finer than the versions' unit is rounded down to it.
-        ttl: how long a version holds; None and zero mean for ever.
-        created_by_then: only versions created at or before `at` count (those of unknown created time do not).
+        versions: the index.
+        key_columns: as many columns as the index has, in its order, of comparable types.
+        at: [rows] timestamps. Those finer than the unit of the index are rounded down.
+        ttl: how long a version is valid; None or zero: without limit.
+        created_by_then: consider only versions created at or before `at`. Versions without a created timestamp are not
+            considered.
 
     Returns:
-        [rows] int64 positions in the table of versions, in the order of the rows; -1 where nothing held, and where
-        the key or the time is null.
+        int64 [rows] positions in the table of versions, in the order of the rows; -1 if there is no such version, or
+        if the key or the timestamp is null.
+
+    Raises:
+        InvalidInputError: the keys cannot be compared with those of the index, or `at` holds no timestamps.
     """
     code = key_encoding.encode_like(versions.codes, key_columns, len(at))
-    asked = timestamps.to_ticks(at, versions.unit)
-    code[asked == timestamps.NULL_TICKS] = -1
+    ticks = timestamps.to_ticks(at, versions.unit)
+    code[ticks == timestamps.NULL_TICKS] = -1
     lifetime = timestamps.timedelta_to_ticks(ttl, versions.unit) if ttl else None
     older = _older_created_earlier(versions) if created_by_then else None
-    found = np.empty(len(asked), dtype=np.int64)
-    for start in range(0, len(asked), BLOCK_ROWS):
+    positions = np.empty(len(ticks), dtype=np.int64)
+    for start in range(0, len(ticks), BLOCK_ROWS):
         block = slice(start, start + BLOCK_ROWS)
-        found[block] = _look_up_block(versions, code[block], asked[block], lifetime, older)
-    return found
+        positions[block] = _look_up_block(versions, code[block], ticks[block], lifetime, older)
+    return positions
 
 
 def _look_up_block(
-    versions: VersionIndex, code: Int64, asked: Int64, lifetime: int | None, older: Int64 | None
+    versions: VersionIndex, code: Int64, ticks: Int64, lifetime: int | None, older: Int64 | None
 ) -> Int64:
-    first = versions.starts[code]  # of code -1 too: any number will do, it is masked below
+    first = versions.starts[code]  # for code -1 any number will do: it is masked below
     end = np.where(code >= 0, versions.starts[code + 1], first)
     if not len(versions.row):
         return np.full(len(code), -1, dtype=np.int64)
     low, high = first.copy(), end
     for _ in range(int((high - low).max()).bit_length()):
         middle = (low + high) >> 1
-        held = (low < high) & (versions.event[np.minimum(middle, len(versions.event) - 1)] <= asked)
-        low, high = np.where(held, middle + 1, low), np.where(held, high, middle)
+        is_earlier = (low < high) & (versions.event[np.minimum(middle, len(versions.event) - 1)] <= ticks)
+        low, high = np.where(is_earlier, middle + 1, low), np.where(is_earlier, high, middle)
     last = low - 1
     if older is not None:
-        unseen = np.flatnonzero((last >= first) & _created_after(versions, last, asked))
-        while len(unseen):
-            last[unseen] = older[last[unseen]]
-            here = last[unseen]
-            unseen = unseen[(here >= first[unseen]) & _created_after(versions, here, asked[unseen])]
-    found = (last >= first) & (code >= 0)
-    last = np.where(found, last, 0)
+        too_new = np.flatnonzero((last >= first) & _is_created_after(versions, last, ticks))
+        while len(too_new):
+            last[too_new] = older[last[too_new]]
+            position = last[too_new]
+            too_new = too_new[(position >= first[too_new]) & _is_created_after(versions, position, ticks[too_new])]
+    has_version = (last >= first) & (code >= 0)
+    last = np.where(has_version, last, 0)
     if lifetime is not None:
-        found &= asked - versions.event[last] <= lifetime
-    return np.where(found, versions.row[last], -1)
+        has_version &= ticks - versions.event[last] <= lifetime
+    return np.where(has_version, versions.row[last], -1)
 
 
-def _created_after(versions: VersionIndex, position: Int64, asked: Int64) -> npt.NDArray[np.bool_]:
+def _is_created_after(versions: VersionIndex, position: Int64, ticks: Int64) -> NDArray[np.bool_]:
     created = versions.created[position]
-    return (created > asked) | (created == timestamps.NULL_TICKS)
+    return (created > ticks) | (created == timestamps.NULL_TICKS)
 
 
 def _older_created_earlier(versions: VersionIndex) -> Int64:
-    """[versions]: the nearest older version of the same key that was created earlier, -1 if there is none.
+    """Return [versions] the nearest older version of the same key that was created earlier; -1 if there is none.
 
-    When a version was not created yet, those between it and this one were not either, so that a table filled in one
-    night with a year of history is walked in one step and not in a thousand.
+    The versions in between were created no earlier than this one, so they are skipped when this one is too new. A table
+    that was filled in one night with a year of history is then walked in one step instead of a thousand.
     """
     created = np.where(versions.created == timestamps.NULL_TICKS, np.iinfo(np.int64).max, versions.created)
     first = np.repeat(versions.starts[:-1], np.diff(versions.starts))
     older = np.arange(len(created)) - 1
     older[older < first] = -1
-    unsettled = np.flatnonzero(older >= 0)
-    while len(unsettled):
-        unsettled = unsettled[created[older[unsettled]] >= created[unsettled]]
-        older[unsettled] = older[older[unsettled]]
-        unsettled = unsettled[older[unsettled] >= 0]
+    pending = np.flatnonzero(older >= 0)
+    while len(pending):
+        pending = pending[created[older[pending]] >= created[pending]]
+        older[pending] = older[older[pending]]
+        pending = pending[older[pending] >= 0]
     return older

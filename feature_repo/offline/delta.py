@@ -1,6 +1,6 @@
-"""Offline tables: Delta Lake, one folder a table.
+"""Delta Lake tables: one folder a table.
 
-A commit is visible whole or not at all, so a killed writer leaves nothing half-written.
+A commit is visible completely or not at all, so a killed writer leaves no partial rows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,14 +22,14 @@ from deltalake import (
 from deltalake.exceptions import CommitFailedError, DeltaError
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
-from feature_repo.errors import ConflictError, VitrineError
+from feature_repo.errors import ConflictError, CorruptDataError, NotFoundError, UnavailableError
 
 Result = TypeVar("Result")
 
 COMMITS_SEARCHED = 200
-"""For the last that added rows: compactions and deletions lie between."""
+"""Commits that `last_append_time` reads: compactions and deletions lie between the appends."""
 ATTEMPTS = 10
-"""Commits tried before giving up: an append loses only to a deletion or a compaction, those lose to any writer."""
+"""Attempts at a commit. An append conflicts only with deletions and compactions, those with every writer."""
 
 
 def exists(path: Path) -> bool:
@@ -38,31 +38,32 @@ def exists(path: Path) -> bool:
 
 
 def open_table(path: Path) -> DeltaTable:
-    """The newest version of a table that is there.
+    """Open the newest version of an existing table.
 
     Raises:
-        VitrineError: Delta cannot make sense of the table's log.
+        CorruptDataError: the log of the table cannot be read.
     """
     try:
         return DeltaTable(str(path))
     except DeltaError as error:
-        raise VitrineError(
-            f"table `{path.name}` under {path.parent} cannot be opened ({_said(error)}); bring {path} back from a copy"
+        raise CorruptDataError(
+            f"table `{path.name}` under {path.parent} cannot be opened ({_first_line(error)}); restore {path} from a "
+            "backup"
         ) from error
 
 
-def _said(error: DeltaError) -> str:
-    """What Delta says, without the stack of Rust that it may put below."""
-    return str(error).splitlines()[0].removeprefix("Kernel error: ") if str(error) else type(error).__name__
-
-
 def latest_version(path: Path) -> int | None:
-    """The table's newest version; None where there is no table."""
+    """Return the newest version of a table; None if there is no table."""
     return open_table(path).version() if exists(path) else None
 
 
 def append(path: Path, rows: pa.Table) -> int:
-    """Add rows in one commit, creating the table at the first; returns the table's version."""
+    """Add rows in one commit and return the table's new version. Creates the table if it does not exist.
+
+    Raises:
+        ConflictError: `ATTEMPTS` commits were lost to other writers.
+        UnavailableError: the commit cannot be written.
+    """
 
     def write() -> int:
         write_deltalake(str(path), rows, mode="append", writer_properties=_writer_properties(rows.schema))
@@ -72,30 +73,16 @@ def append(path: Path, rows: pa.Table) -> int:
     return commit_with_retries(path, write)
 
 
-def _writer_properties(columns: pa.Schema) -> WriterProperties | None:
-    """Lists without a dictionary where some of them are vectors; None, the usual way, where there are none.
-
-    Hardly a number of a vector comes twice: a dictionary of them takes five times the time to write and to read, and a
-    quarter more room. Parquet's columns within a list have no name here, so what is said of vectors is said of all
-    lists; of others, compression alone finds what comes again.
-    """
-    if not any(pa.types.is_list(one.type) and pa.types.is_floating(one.type.value_type) for one in columns):
-        return None
-    plain = [column.name for column in columns if not pa.types.is_nested(column.type)]
-    return WriterProperties(
-        compression="SNAPPY",
-        default_column_properties=ColumnProperties(dictionary_enabled=False, statistics_enabled="NONE"),
-        column_properties={
-            name: ColumnProperties(dictionary_enabled=True, statistics_enabled="PAGE") for name in plain
-        },
-    )
-
-
 def commit_with_retries(path: Path, change: Callable[[], Result]) -> Result:
-    """Make a change of one commit; again if another writer was quicker, for nothing of a failed one is visible.
+    """Call `change`, which makes one commit, and call it again if another writer was first. Return its result.
+
+    Args:
+        path: the table's folder, for messages.
+        change: makes the commit on the newest version. A failed commit leaves nothing behind, so it can be repeated.
 
     Raises:
-        VitrineError: others were quicker `ATTEMPTS` times, or it cannot be written: a disk that is full.
+        ConflictError: other writers were first `ATTEMPTS` times.
+        UnavailableError: the commit cannot be written, for example because the disk is full.
     """
     for _ in range(ATTEMPTS):
         try:
@@ -103,11 +90,11 @@ def commit_with_retries(path: Path, change: Callable[[], Result]) -> Result:
         except CommitFailedError:
             continue
         except DeltaError as error:
-            raise VitrineError(
-                f"table `{path.name}` under {path.parent} cannot be written ({_said(error)}); nothing of this commit "
-                "is there: mend it, make room on the disk, and run this again"
+            raise UnavailableError(
+                f"table `{path.name}` under {path.parent} cannot be written ({_first_line(error)}); this commit was "
+                "not applied: free disk space or repair the cause, and run this again"
             ) from error
-    raise VitrineError(f"table `{path.name}`: {ATTEMPTS} commits lost against other writers'; run this again")
+    raise ConflictError(f"table `{path.name}`: {ATTEMPTS} commits were lost to other writers; run this again")
 
 
 class CommitConflict(ConflictError):
@@ -186,7 +173,12 @@ def txn_marker(path: Path, name: str) -> int | None:
 
 
 def overwrite(path: Path, rows: pa.Table) -> int:
-    """Put these rows in the place of all others, in one commit; returns the table's version."""
+    """Replace all rows, and the schema, in one commit; return the table's new version.
+
+    Raises:
+        ConflictError: `ATTEMPTS` commits were lost to other writers.
+        UnavailableError: the commit cannot be written.
+    """
 
     def write() -> int:
         properties = _writer_properties(rows.schema)
@@ -198,74 +190,114 @@ def overwrite(path: Path, rows: pa.Table) -> int:
 
 
 def open_dataset(path: Path) -> pyarrow.dataset.Dataset:
-    """The newest version, to be read when and as far as needed; later commits do not show in it.
+    """Open the newest version as an Arrow dataset, which reads files only when rows are asked for.
+
+    The dataset stays at this version; later commits are not visible in it.
 
     Raises:
-        VitrineError: there is no table at `path`, or its log is broken.
+        NotFoundError: there is no table at `path`.
+        CorruptDataError: the log cannot be read, or a file is missing or truncated.
     """
     if not exists(path):
-        raise VitrineError(f"no table `{path.name}` under {path.parent}; run the producer that writes it")
+        raise NotFoundError(f"no table `{path.name}` under {path.parent}; run the producer that writes it")
     return open_version(open_table(path), path)
 
 
 def open_version(table: DeltaTable, path: Path) -> pyarrow.dataset.Dataset:
-    """The version of a table that is open, its files read by Arrow itself.
+    """Open one version of a table as an Arrow dataset that reads the files itself.
 
-    Deltalake's own file system calls Python from Arrow's threads. One that is still at it when the program ends takes
-    the process down: one command in fifteen ended with exit code 134 after its work was done.
+    Deltalake's own file system calls Python from Arrow's threads. A thread that is still running when the interpreter
+    exits aborts the process: one command in fifteen ended with exit code 134 after its work was done.
+
+    Args:
+        table: the version.
+        path: the table's folder.
 
     Raises:
-        VitrineError: a file of it is not there, or not as long as it was written.
+        CorruptDataError: a file of the version is missing or has another size than the log says.
     """
-    for name, size in _files(table).items():
+    for name, size in _list_files(table).items():
         file = path / name
         if not file.is_file() or file.stat().st_size != size:
-            raise VitrineError(
-                f"table `{path.name}` under {path.parent} is broken: its file {file.name} is missing, or cut short; "
-                f"bring {path} back from a copy"
+            raise CorruptDataError(
+                f"table `{path.name}` under {path.parent} is damaged: its file {file.name} is missing or truncated; "
+                f"restore {path} from a backup"
             )
     return table.to_pyarrow_dataset(filesystem=SubTreeFileSystem(str(path), LocalFileSystem()))
 
 
-def _files(table: DeltaTable) -> dict[str, int]:
-    """The files of a version, by name below its folder, and their bytes; of an old version they may be gone."""
-    written = pa.table(table.get_add_actions())
-    names, sizes = (written[column].to_pylist() for column in ("path", "size_bytes"))
-    return {unquote(name): size for name, size in zip(names, sizes, strict=True)}
+def open_added_rows(path: Path, table: DeltaTable, since: int | None) -> pyarrow.dataset.Dataset:
+    """Open the files of a version that an earlier version did not have: they hold every row added in between.
 
-
-def open_added_rows(path: Path, table: DeltaTable, seen: int | None) -> pyarrow.dataset.Dataset:
-    """The rows of the files that a table has and had not yet at an earlier version: every row that came since.
-
-    After a compaction or a deletion there are others among them, which lay in other files before.
+    After a compaction or a deletion, the files also hold older rows that have moved.
 
     Args:
-        seen: that version; its files may be gone. None for every row, and so is one that is not kept any more.
+        path: the table's folder.
+        table: the version to read.
+        since: the earlier version. None, or a version that the log no longer holds, selects all files.
+
+    Raises:
+        CorruptDataError: a file of `table` is missing or truncated.
     """
-    whole = open_version(table, path)
+    dataset = open_version(table, path)
     try:
-        before = set() if seen is None else set(_files(DeltaTable(str(path), seen)))
+        known_files = set() if since is None else set(_list_files(DeltaTable(str(path), since)))
     except DeltaError:
-        before = set()
-    fragments = [each for each in whole.get_fragments() if each.path not in before]
-    return pyarrow.dataset.FileSystemDataset(fragments, whole.schema, whole.format, whole.filesystem)
+        known_files = set()
+    fragments = [fragment for fragment in dataset.get_fragments() if fragment.path not in known_files]
+    return pyarrow.dataset.FileSystemDataset(fragments, dataset.schema, dataset.format, dataset.filesystem)
 
 
 def read(
     path: Path, columns: Sequence[str] | None = None, *, where: pyarrow.dataset.Expression | None = None
 ) -> pa.Table:
-    """The rows of the newest version, or the named columns of them; the others are not kept in memory.
+    """Read rows of the newest version into memory.
 
     Args:
         path: the table's folder.
-        columns: all, if not said.
-        where: of which rows it must hold, in any of the table's columns; all, if not said.
+        columns: the columns to read; None reads all.
+        where: filter on any columns of the table; None selects all rows.
 
     Raises:
-        VitrineError: there is no table at `path`, or it lacks one of the columns.
+        NotFoundError: there is no table at `path`, or it lacks one of the columns.
+        CorruptDataError: the table is damaged.
     """
     table = open_dataset(path)
     missing = sorted(set(columns or ()) - set(table.schema.names))
     if missing:
-        raise VitrineError(f"table `{path.name}` has no column {', '.join(missing)}; it has {table.schema.names}")
+        raise NotFoundError(f"table `{path.name}` has no column {', '.join(missing)}; it has {table.schema.names}")
     return table.to_table(columns=list(columns) if columns is not None else None, filter=where)
+
+
+def _writer_properties(columns: pa.Schema) -> WriterProperties | None:
+    """Return Parquet properties that turn dictionaries off for lists, if the table has vectors; else None.
+
+    Numbers of a vector hardly repeat: a dictionary of them takes five times as long to write and to read and a quarter
+    more space. Parquet columns inside a list cannot be named here, so the setting applies to all lists of the table;
+    repetitions in other lists are left to compression.
+    """
+    if not any(pa.types.is_list(one.type) and pa.types.is_floating(one.type.value_type) for one in columns):
+        return None
+    plain = [column.name for column in columns if not pa.types.is_nested(column.type)]
+    return WriterProperties(
+        compression="SNAPPY",
+        default_column_properties=ColumnProperties(dictionary_enabled=False, statistics_enabled="NONE"),
+        column_properties={
+            name: ColumnProperties(dictionary_enabled=True, statistics_enabled="PAGE") for name in plain
+        },
+    )
+
+
+def _list_files(table: DeltaTable) -> dict[str, int]:
+    """Return the files of a version, relative to its folder, with their sizes in bytes.
+
+    Files of an old version may have been removed by a vacuum.
+    """
+    actions = pa.table(table.get_add_actions())
+    names, sizes = (actions[column].to_pylist() for column in ("path", "size_bytes"))
+    return {unquote(name): size for name, size in zip(names, sizes, strict=True)}
+
+
+def _first_line(error: DeltaError) -> str:
+    """Return Delta's message without the Rust stack trace that may follow it."""
+    return str(error).splitlines()[0].removeprefix("Kernel error: ") if str(error) else type(error).__name__

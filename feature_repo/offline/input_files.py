@@ -1,4 +1,4 @@
-"""Tables that others hand in, in Parquet or CSV: read whole or block by block; impressions are also checked."""
+"""Read Parquet and CSV files that a shop supplies, and check files of impressions."""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,10 +13,10 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from feature_repo import schema
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.offline import validation
 from feature_repo.offline.quarantine import RejectedRow, count_by_reason
-from feature_repo.offline.validation import Check
+from feature_repo.offline.validation import RowCheck
 
 CHILD_AGE = "child_age_months"
 CHILD_GENDER = "child_gender"
@@ -30,169 +30,180 @@ BAD_GENDER = f"child gender is none of {', '.join(schema.CHILD_GENDERS)}: set to
 
 @dataclass(frozen=True)
 class CheckedImpressions:
-    """What came of one file: `read` rows are those of `table` and those of `refused`, nothing else."""
+    """The impressions of one file. Every row of the file is either in `table` or in `refused`."""
 
     table: pa.Table
-    """schema.IMPRESSIONS and then the context columns, in the order of the file."""
+    """Usable rows in the order of the file: the columns of schema.IMPRESSIONS, then the context columns."""
     refused: list[RejectedRow]
     notes: list[RejectedRow]
-    """Context values that were set to null; their rows are in `table`."""
+    """Context values that were set to null. Their rows are in `table`."""
     read: int
+    """Number of rows in the file."""
 
 
-def read_table(file: Path, text: Collection[str] = (), *, misspelt: bool = False) -> pa.Table:
-    """Read a table from a `.parquet` or `.csv` file, or from a folder of Parquet parts.
+def read_table(file: Path, text: Collection[str] = (), *, allow_invalid_utf8: bool = False) -> pa.Table:
+    """Read a `.parquet` or `.csv` file, or a folder of Parquet files, into memory.
 
     Args:
-        file: its suffix says what it is.
-        text: columns that a CSV gives as text, whatever they look like, to be checked row by row afterwards; the types
-            of its others are inferred. An empty field of a CSV is null.
-        misspelt: let those columns hold bytes that are not UTF-8, as Parquet's always may, for `checks.spelt` to find;
-            else a CSV with such bytes is an error.
+        file: the file or folder.
+        text: columns that are read as text from a CSV, so that they can be checked row by row afterwards. The types of
+            its other columns are inferred. An empty field of a CSV is null.
+        allow_invalid_utf8: let the text columns of a CSV hold bytes that are not UTF-8, for
+            `validation.null_invalid_utf8` to find; otherwise such a CSV is an error. Parquet is never checked.
 
     Raises:
-        VitrineError: there is no such file, its suffix is another, it cannot be read, or two columns have one name.
+        NotFoundError: there is no such file.
+        InvalidInputError: it has another suffix, it cannot be read, or two columns have one name.
     """
-    suffix = _suffix(file)
-    with _explained(file, suffix):
+    suffix = _file_suffix(file)
+    with _explain_errors(file, suffix):
         if suffix == ".parquet":
             if file.is_file():
-                _refuse_doubles(file, pyarrow.parquet.read_schema(file).names)
+                _require_unique_names(file, pyarrow.parquet.read_schema(file).names)
             return pyarrow.parquet.read_table(file)
         if suffix == ".csv":
             table = pyarrow.csv.read_csv(
                 file,
                 parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
                 convert_options=pyarrow.csv.ConvertOptions(
-                    column_types={name: pa.binary() if misspelt else pa.string() for name in text},
+                    column_types={name: pa.binary() if allow_invalid_utf8 else pa.string() for name in text},
                     strings_can_be_null=True,
                     null_values=[""],
                 ),
             )
-            _refuse_doubles(file, table.column_names)
-            for place, name in enumerate(table.column_names):
-                if misspelt and name in text:
+            _require_unique_names(file, table.column_names)
+            for index, name in enumerate(table.column_names):
+                if allow_invalid_utf8 and name in text:
                     chunks = [chunk.view(pa.string()) for chunk in table[name].chunks]
-                    table = table.set_column(place, name, pa.chunked_array(chunks, pa.string()))
+                    table = table.set_column(index, name, pa.chunked_array(chunks, pa.string()))
             return table
-    raise VitrineError(f"{file}: a table's name ends in .parquet or .csv; convert or rename it")
+    raise InvalidInputError(f"{file}: expected a file name that ends in .parquet or .csv; convert or rename it")
 
 
 def read_blocks(file: Path, rows: int, text: Collection[str] = ()) -> Iterator[pa.Table]:
-    """The same, in order, in tables of `rows` rows or fewer; of Parquet only those being read are in memory.
+    """Yield a file in order, in tables of at most `rows` rows. Yields at least one table, which may be empty.
 
-    There is at least one block, be it empty. Text may be misspelt.
+    A single Parquet file is read block by block; all else is read into memory first. Text may hold invalid UTF-8.
+
+    Args:
+        file: a file or folder, as in `read_table`.
+        rows: rows per block.
+        text: columns that are read as text from a CSV.
 
     Raises:
-        VitrineError: as `read` does, maybe after some blocks.
+        NotFoundError: there is no such file.
+        InvalidInputError: as `read_table`; the error may come after some blocks.
     """
-    if not file.is_file() or _suffix(file) != ".parquet":
-        whole = read_table(file, text, misspelt=True)
+    if not file.is_file() or _file_suffix(file) != ".parquet":
+        whole = read_table(file, text, allow_invalid_utf8=True)
         for start in range(0, max(1, whole.num_rows), rows):
             yield whole.slice(start, rows)
         return
-    with _explained(file, ".parquet"), pyarrow.parquet.ParquetFile(file) as opened:
-        _refuse_doubles(file, opened.schema_arrow.names)
-        if not opened.metadata.num_rows:
-            yield opened.schema_arrow.empty_table()
-        for batch in opened.iter_batches(batch_size=rows):
+    with _explain_errors(file, ".parquet"), pyarrow.parquet.ParquetFile(file) as parquet:
+        _require_unique_names(file, parquet.schema_arrow.names)
+        if not parquet.metadata.num_rows:
+            yield parquet.schema_arrow.empty_table()
+        for batch in parquet.iter_batches(batch_size=rows):
             yield pa.Table.from_batches([batch])
 
 
 def read_impressions(file: Path, *, now: datetime) -> CheckedImpressions:
-    """Read and check a file of impressions (Parquet or CSV).
+    """Read and check a file of impressions.
 
-    Refused, with its reason: a text that is not UTF-8; a null or blank id; a missing, naive, unparsable or future
-    timestamp; a click that is neither 0 nor 1; an impression id that an earlier row has. Context columns are kept as
-    they are, but `child_age_months` becomes float32 (NaN becomes null: unknown) and `child_gender` text, each null with
-    a note where the value makes no sense.
+    A row is refused if a text is not UTF-8, an id is null or blank, the timestamp is missing, has no zone, cannot be
+    parsed or is in the future, `clicked` is neither 0 nor 1, or an earlier row has the same impression id. Context
+    columns are kept as they are, except `child_age_months`, which becomes float32 (NaN becomes null), and
+    `child_gender`, which becomes text. An invalid value of these two is set to null and noted.
 
     Args:
-        file: with the columns of schema.IMPRESSIONS and any more.
-        now: later timestamps are refused.
+        file: a Parquet or CSV file with the columns of schema.IMPRESSIONS; all further columns are context.
+        now: later timestamps are in the future.
 
     Raises:
-        VitrineError: the file cannot be read, lacks a column, is empty, has a column of a wrong type, or no row of it
-            is usable.
+        NotFoundError: there is no such file.
+        InvalidInputError: the file cannot be read, lacks a column, is empty, has a column of a wrong type, or none of
+            its rows is usable.
     """
     text = [*schema.IMPRESSIONS.names, CHILD_GENDER]
-    table = read_table(file, text, misspelt=True)
+    table = read_table(file, text, allow_invalid_utf8=True)
     validation.require_columns(table, schema.IMPRESSIONS.names, file)
-    table, misspelt = validation.null_invalid_utf8(table, table.column_names)
+    table, utf8_checks = validation.null_invalid_utf8(table, table.column_names)
     ids = {
         name: validation.parse_text(table, name, file)
         for name in (schema.IMPRESSION_ID, schema.USER_ID, schema.PRODUCT_ID)
     }
     names = validation.name_rows(ids[schema.IMPRESSION_ID])
-    instants, bad_instants = validation.parse_timestamps(table, schema.EVENT_TIMESTAMP, file, now)
+    timestamps, timestamp_checks = validation.parse_timestamps(table, schema.EVENT_TIMESTAMP, file, now)
     clicks = validation.parse_numbers(table, schema.CLICKED, file)
-    clicked = validation.to_mask(pc.is_in(clicks, value_set=pa.array([0.0, 1.0])))
+    is_click = validation.to_mask(pc.is_in(clicks, value_set=pa.array([0.0, 1.0])))
     passed, refused = validation.apply_checks(
         table,
         names,
         [
-            *misspelt,
-            *(Check(name, NO_ID, validation.is_blank(values)) for name, values in ids.items()),
-            *bad_instants,
-            Check(schema.CLICKED, NOT_A_CLICK, ~clicked),
+            *utf8_checks,
+            *(RowCheck(name, NO_ID, validation.is_blank(values)) for name, values in ids.items()),
+            *timestamp_checks,
+            RowCheck(schema.CLICKED, NOT_A_CLICK, ~is_click),
         ],
     )
     latest_first = -np.arange(table.num_rows)
-    twice = validation.is_superseded(ids[schema.IMPRESSION_ID], latest_first, passed)
-    passed, doubled = validation.apply_checks(table, names, [Check(schema.IMPRESSION_ID, DUPLICATE_ID, twice)], passed)
-    refused += doubled
+    is_duplicate = validation.is_superseded(ids[schema.IMPRESSION_ID], latest_first, passed)
+    duplicates = RowCheck(schema.IMPRESSION_ID, DUPLICATE_ID, is_duplicate)
+    passed, refused_duplicates = validation.apply_checks(table, names, [duplicates], passed)
+    refused += refused_duplicates
     if not passed.any():
-        raise VitrineError(f"{file}: none of its {table.num_rows:,} rows is usable: {_by_reason(refused)}")
-    context, notes = _context(table, names, passed, file)
-    columns = {**ids, schema.EVENT_TIMESTAMP: instants, schema.CLICKED: clicks, **context}
+        reasons = ", ".join(f"{rows:,} x {reason}" for reason, rows in count_by_reason(refused).items())
+        raise InvalidInputError(f"{file}: none of its {table.num_rows:,} rows is usable: {reasons}")
+    context, notes = _parse_context(table, names, passed, file)
+    columns = {**ids, schema.EVENT_TIMESTAMP: timestamps, schema.CLICKED: clicks, **context}
     kept = pa.table(columns).filter(pa.array(passed))
     typed = {name: kept[name].cast(schema.IMPRESSIONS.field(name).type) for name in schema.IMPRESSIONS.names}
-    return CheckedImpressions(
-        pa.table({**typed, **{name: kept[name] for name in context}}), refused, notes, table.num_rows
-    )
+    result = pa.table({**typed, **{name: kept[name] for name in context}})
+    return CheckedImpressions(result, refused, notes, table.num_rows)
 
 
-def _context(
-    table: pa.Table, names: pa.ChunkedArray, passed: np.ndarray, file: Path
+def _parse_context(
+    table: pa.Table, names: pa.ChunkedArray, passed: validation.Mask, file: Path
 ) -> tuple[dict[str, pa.ChunkedArray], list[RejectedRow]]:
+    """Return the context columns by name, and notes on the values that were set to null."""
     context = {name: table[name] for name in table.column_names if name not in schema.IMPRESSIONS.names}
     notes: list[RejectedRow] = []
     if CHILD_AGE in context:
         ages = validation.parse_numbers(table, CHILD_AGE, file)
         bad = validation.to_mask(pc.less(ages, 0.0)) | validation.to_mask(pc.is_inf(ages))
-        notes += validation.list_failures(table, names, Check(CHILD_AGE, BAD_AGE, bad & passed))
+        notes += validation.list_failures(table, names, RowCheck(CHILD_AGE, BAD_AGE, bad & passed))
         context[CHILD_AGE] = pc.if_else(pc.or_(pa.array(bad), pc.is_nan(ages)), None, ages).cast(pa.float32())
     if CHILD_GENDER in context:
         genders = validation.parse_text(table, CHILD_GENDER, file)
-        known = validation.to_mask(pc.is_in(genders, value_set=pa.array(schema.CHILD_GENDERS)))
-        bad = ~known & validation.to_mask(pc.is_valid(genders))
-        notes += validation.list_failures(table, names, Check(CHILD_GENDER, BAD_GENDER, bad & passed))
+        is_gender = validation.to_mask(pc.is_in(genders, value_set=pa.array(schema.CHILD_GENDERS)))
+        bad = ~is_gender & validation.to_mask(pc.is_valid(genders))
+        notes += validation.list_failures(table, names, RowCheck(CHILD_GENDER, BAD_GENDER, bad & passed))
         context[CHILD_GENDER] = pc.if_else(pa.array(bad), None, genders)
     return context, notes
 
 
-def _by_reason(refused: list[RejectedRow]) -> str:
-    return ", ".join(f"{rows:,} x {reason}" for reason, rows in count_by_reason(refused).items())
-
-
-def _suffix(file: Path) -> str:
+def _file_suffix(file: Path) -> str:
     if not file.exists():
-        raise VitrineError(f"{file}: no such file; wanted a table in Parquet or CSV")
+        raise NotFoundError(f"{file}: no such file; expected a table in Parquet or CSV")
     return ".parquet" if file.is_dir() else file.suffix.lower()
 
 
-def _refuse_doubles(file: Path, names: Sequence[str]) -> None:
-    """Columns without a name are the caller's to look at."""
-    twice = [name for name in dict.fromkeys(names) if name and names.count(name) > 1]
-    if twice:
-        raise VitrineError(f"{file}: there is more than one column {', '.join(twice)}; leave one or rename the others")
+def _require_unique_names(file: Path, names: Sequence[str]) -> None:
+    """Raise InvalidInputError if two columns have one name. Columns without a name are left to the caller."""
+    repeated = [name for name in dict.fromkeys(names) if name and names.count(name) > 1]
+    if repeated:
+        raise InvalidInputError(
+            f"{file}: there is more than one column {', '.join(repeated)}; remove or rename all but one"
+        )
 
 
 @contextmanager
-def _explained(file: Path, suffix: str) -> Iterator[None]:
-    """What Arrow says of a broken file, in one line."""
+def _explain_errors(file: Path, suffix: str) -> Iterator[None]:
+    """Raise InvalidInputError with one line for what Arrow reports about a broken file."""
     try:
         yield
     except (pa.ArrowException, OSError, ValueError) as error:
-        said = " ".join(str(error).split())
-        raise VitrineError(f"{file}: cannot be read as {suffix[1:]} ({said}); write it again or convert it") from error
+        message = " ".join(str(error).split())
+        raise InvalidInputError(
+            f"{file}: cannot be read as {suffix[1:]} ({message}); write it again or convert it"
+        ) from error

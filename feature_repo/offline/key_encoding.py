@@ -1,37 +1,42 @@
-"""Join keys as dense integers: keys of one or more columns, of any type that can be hashed."""
+"""Encode join keys of one or more columns as dense integers. Columns may be of any type that can be hashed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError
 
-Int64 = npt.NDArray[np.int64]
+Int64 = NDArray[np.int64]
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
-"""2**64 divided by the golden ratio: multiplied by it, neighbouring numbers differ in their upper bits."""
+"""2**64 divided by the golden ratio. Multiplication by it spreads neighbouring integers over the upper bits."""
 
 
 @dataclass(frozen=True)
 class KeyDictionary:
-    """The dictionary of a join key: `size` keys, each an integer in [0, size)."""
+    """The distinct keys of a table, numbered in [0, size)."""
 
     values: tuple[pa.Array, ...]
-    """The distinct values of each column."""
+    """Distinct values of each column."""
     combinations: tuple[Int64, ...]
-    """Of each column after the first: the distinct combinations of the columns so far, sorted."""
+    """For each column after the first: the sorted codes of the distinct combinations of the columns up to it."""
     size: int
 
 
 def encode(columns: Sequence[pa.ChunkedArray], rows: int) -> tuple[KeyDictionary, Int64]:
-    """Give each distinct key a number; returns the dictionary and [rows] numbers, -1 where a column is null.
+    """Number the distinct keys.
 
-    Without columns all rows have the one key 0.
+    Args:
+        columns: the columns of the key, [rows] each. Without columns, all rows have the key 0.
+        rows: number of rows.
+
+    Returns:
+        The dictionary, and int64 [rows] key numbers; -1 where a column is null.
     """
     values = tuple(pc.unique(_plain(column)).drop_null() for column in columns)
     combinations: list[Int64] = []
@@ -50,10 +55,19 @@ def encode(columns: Sequence[pa.ChunkedArray], rows: int) -> tuple[KeyDictionary
 
 
 def encode_like(codes: KeyDictionary, columns: Sequence[pa.ChunkedArray], rows: int) -> Int64:
-    """[rows] numbers of keys by an existing dictionary; -1 where it has no such key, or a column is null.
+    """Look up keys in an existing dictionary.
+
+    Args:
+        codes: the dictionary.
+        columns: as many columns as the dictionary has, in its order, [rows] each. Types may differ if they can be
+            compared: integers and floats of any width, texts of any encoding.
+        rows: number of rows.
+
+    Returns:
+        int64 [rows] key numbers; -1 where the dictionary lacks the key, or a column is null.
 
     Raises:
-        VitrineError: a column is of another kind than the dictionary's, such as text for integers.
+        InvalidInputError: a column cannot be compared with the dictionary's, for example text with integers.
     """
     code = np.zeros(rows, dtype=np.int64)
     for position, (column, distinct) in enumerate(zip(columns, codes.values, strict=True)):
@@ -63,33 +77,44 @@ def encode_like(codes: KeyDictionary, columns: Sequence[pa.ChunkedArray], rows: 
     return code
 
 
-def assign_partitions(columns: Sequence[pa.ChunkedArray], like: Sequence[pa.DataType], rows: int, parts: int) -> Int64:
-    """[rows] which of `parts` parts each key belongs to, -1 where a column is null.
+def assign_partitions(
+    columns: Sequence[pa.ChunkedArray], like: Sequence[pa.DataType], rows: int, partitions: int
+) -> Int64:
+    """Assign each key to one of `partitions` partitions.
 
-    Keys that `encode_like` takes for the same are in one part, whatever their types, in every process.
+    Keys that are equal for `encode_like` are in the same partition, in every process and even if their types differ.
 
     Args:
-        like: the types of the columns that they are to be compared with.
+        columns: the columns of the key, [rows] each.
+        like: types of the columns that the keys will be compared with.
+        rows: number of rows.
+        partitions: number of partitions.
+
+    Returns:
+        int64 [rows] partition in [0, partitions); -1 where a column is null.
 
     Raises:
-        VitrineError: a column cannot be compared with its type, as in `encode_like`.
+        InvalidInputError: a column cannot be compared with its type in `like`.
     """
     mixed = np.zeros(rows, dtype=np.uint64)
-    there = np.ones(rows, dtype=bool)
+    valid = np.ones(rows, dtype=bool)
     for column, type_ in zip(columns, like, strict=True):
-        if column.null_count == rows:  # of any type
+        if column.null_count == rows:  # an all-null column may have any type
             return np.full(rows, -1, dtype=np.int64)
         plain = _plain(column)
         _comparable(plain, pa.array([], type_.value_type if pa.types.is_dictionary(type_) else type_))
-        there &= plain.is_valid().to_numpy()
+        valid &= plain.is_valid().to_numpy()
         mixed = (mixed ^ _hashes(plain)) * _ODD
-    return np.where(there, ((mixed >> np.uint64(32)) % np.uint64(parts)).astype(np.int64), -1)
+    return np.where(valid, ((mixed >> np.uint64(32)) % np.uint64(partitions)).astype(np.int64), -1)
 
 
-def _hashes(column: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
-    """[rows] equal for equal values of comparable types: of numbers as floats, of texts' bytes; 0 for other types."""
+def _hashes(column: pa.ChunkedArray) -> NDArray[np.uint64]:
+    """Return uint64 [n] hashes that are equal for equal values of comparable types.
+
+    Numbers are hashed as float64, text and binary by their bytes. All values of other types have the hash 0.
+    """
     if _is_number(column.type):
-        values = column.cast(pa.float64(), safe=False).fill_null(0.0).to_numpy() + 0.0  # -0.0 is 0.0
+        values = column.cast(pa.float64(), safe=False).fill_null(0.0).to_numpy() + 0.0  # turns -0.0 into 0.0
         return values.view(np.uint64) * _ODD >> np.uint64(17)
     if not (_is_text(column.type) or pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
         return np.zeros(len(column), dtype=np.uint64)
@@ -110,8 +135,8 @@ def _position_among(ascending: Int64, values: Int64) -> Int64:
 
 
 def _positions(column: pa.ChunkedArray, distinct: pa.Array) -> Int64:
-    """Where each value stands in `distinct`, -1 if it does not."""
-    if column.null_count == len(column) or not len(distinct):  # whatever the types: a column without a value has any
+    """Return the position of each value in `distinct`, -1 if it is not there."""
+    if column.null_count == len(column) or not len(distinct):  # an all-null column may have any type
         return np.full(len(column), -1, dtype=np.int64)
     if pa.types.is_dictionary(column.type):
         return np.concatenate(
@@ -122,8 +147,8 @@ def _positions(column: pa.ChunkedArray, distinct: pa.Array) -> Int64:
             or [np.empty(0, np.int64)]
         )
     column, distinct = _comparable(column, distinct)
-    found = pc.index_in(column, value_set=distinct, skip_nulls=True)
-    return found.fill_null(-1).to_numpy().astype(np.int64)
+    positions = pc.index_in(column, value_set=distinct, skip_nulls=True)
+    return positions.fill_null(-1).to_numpy().astype(np.int64)
 
 
 def _take(values: Int64, indices: pa.Array) -> Int64:
@@ -136,18 +161,22 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _comparable(column: pa.ChunkedArray, distinct: pa.Array) -> tuple[pa.ChunkedArray, pa.Array]:
-    """Both sides in one type: the narrower integer widened, the small side cast to the other's kind of text."""
-    asked, had = column.type, distinct.type
-    if asked == had:
+    """Return both sides in one type: integers as int64, else the distinct values cast to the column's type."""
+    left, right = column.type, distinct.type
+    if left == right:
         return column, distinct
     try:
-        if _is_number(asked) and pa.types.is_integer(had):  # pandas makes floats of integers with a null
+        if _is_number(left) and pa.types.is_integer(right):  # pandas turns integers with a null into floats
             return column.cast(pa.int64()), distinct.cast(pa.int64())
-        if _is_text(asked) == _is_text(had) and _is_number(asked) == _is_number(had):
-            return column, distinct.cast(asked)
+        if _is_text(left) == _is_text(right) and _is_number(left) == _is_number(right):
+            return column, distinct.cast(left)
     except pa.ArrowException as error:
-        raise VitrineError(f"a join key of type {asked} cannot be compared with one of type {had}: {error}") from error
-    raise VitrineError(f"a join key of type {asked} cannot be compared with one of type {had}; give both one type")
+        raise InvalidInputError(
+            f"a join key of type {left} cannot be compared with one of type {right}: {error}"
+        ) from error
+    raise InvalidInputError(
+        f"a join key of type {left} cannot be compared with one of type {right}; use one type for both"
+    )
 
 
 def _is_number(type_: pa.DataType) -> bool:

@@ -1,38 +1,42 @@
-"""Cut a table that is too long to hold into ranges of its first key, by which the rows asked about are cut as well."""
+"""Split a table that does not fit in memory into ranges of its first key; read a table in blocks."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
+from numpy.typing import NDArray
 
 from feature_repo.arrow import take
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError
 
-SAMPLE = 100_000
-"""Keys looked at to find bounds between ranges of about equal size."""
+SAMPLE_SIZE = 100_000
+"""Keys sampled to find bounds between ranges of about equal size."""
 BLOCK_ROWS = 1_000_000
 
 
 @dataclass(frozen=True)
 class KeyRange:
-    """The keys `low <= key < high`; None is no bound. Null lies in no range but the unbounded one."""
+    """The keys with `low <= key < high`. None is no bound. A null key is only in the unbounded range."""
 
     low: pa.Scalar | None = None
     high: pa.Scalar | None = None
 
     @property
-    def unbounded(self) -> bool:
-        """Whether every key lies within."""
+    def is_unbounded(self) -> bool:
+        """Whether the range holds every key."""
         return self.low is None and self.high is None
 
-    def mask(self, keys: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
-        """[rows] whether each key lies within."""
+    def contains(self, keys: pa.ChunkedArray) -> NDArray[np.bool_]:
+        """Return bool [n]: whether each key is in the range.
+
+        Raises:
+            InvalidInputError: the keys cannot be compared with the bounds.
+        """
         inside = np.ones(len(keys), dtype=bool)
-        if self.unbounded:
+        if self.is_unbounded:
             return inside
         if keys.null_count == len(keys):
             return ~inside
@@ -43,32 +47,37 @@ class KeyRange:
             if self.high is not None:
                 inside &= pc.less(plain, self.high).fill_null(False).to_numpy()
         except pa.ArrowException as error:
-            raise VitrineError(
-                f"a join key of type {plain.type} cannot be compared with the table's: {error}"
+            raise InvalidInputError(
+                f"a join key of type {plain.type} cannot be compared with the table's key: {error}"
             ) from error
         return inside
 
 
 def split_by_key(table: pyarrow.dataset.Dataset, key: str, rows: int) -> list[KeyRange]:
-    """Ranges that cover every key, each of about `rows` rows of the table or fewer.
+    """Return ranges, in ascending order, that together cover every key and hold about `rows` rows each.
 
-    A key that has more rows than that by itself is in one range, for it cannot be cut.
+    The bounds come from a sample of the keys. A single key with more rows than `rows` stays in one range.
+
+    Args:
+        table: the table.
+        key: name of the key column.
+        rows: rows of the table per range. A table of no more rows has one unbounded range.
     """
     total = table.count_rows()
     if total <= rows:
         return [KeyRange()]
-    every = max(1, total // SAMPLE)
+    step = max(1, total // SAMPLE_SIZE)
     pieces: list[pa.ChunkedArray] = []
     offset = 0
     for block in read_blocks(table, [key], BLOCK_ROWS):
-        pieces.append(block[key].take(pa.array(np.arange(-offset % every, len(block), every))))
+        pieces.append(block[key].take(pa.array(np.arange(-offset % step, len(block), step))))
         offset += len(block)
     sample = pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks]).drop_null()
     sample = sample.take(pc.sort_indices(sample))
-    parts = -(-total // rows)
-    at = [len(sample) * part // parts for part in range(1, parts)] if len(sample) else []
+    range_count = -(-total // rows)
+    quantiles = [len(sample) * part // range_count for part in range(1, range_count)] if len(sample) else []
     bounds: list[pa.Scalar] = []
-    for position in at:
+    for position in quantiles:
         if not bounds or bounds[-1] != sample[position]:
             bounds.append(sample[position])
     return [KeyRange(low, high) for low, high in zip([None, *bounds], [*bounds, None], strict=True)]
@@ -81,23 +90,28 @@ def read_blocks(
     *,
     where: pyarrow.dataset.Expression | None = None,
 ) -> Iterator[pa.Table]:
-    """The columns in the table's order, in tables of `rows` rows or some more, the last one of fewer.
+    """Yield columns in the table's order, in tables of at least `rows` rows; the last one may be smaller.
+
+    A table without rows yields nothing. A block exceeds `rows` by less than one Arrow batch (16,384 rows).
 
     Args:
-        where: which rows; None: all.
+        table: the table.
+        columns: the columns to read.
+        rows: rows per block.
+        where: filter; None selects all rows.
     """
     return concat_batches(take.scan(table, columns, where).to_batches(), rows)
 
 
 def concat_batches(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """Batches put together to tables of `rows` rows or some more, the last one of fewer."""
-    held: list[pa.RecordBatch] = []
+    """Yield batches combined into tables of at least `rows` rows; the last one may be smaller."""
+    pending: list[pa.RecordBatch] = []
     count = 0
     for batch in batches:
-        held.append(batch)
+        pending.append(batch)
         count += batch.num_rows
         if count >= rows:
-            yield pa.Table.from_batches(held)
-            held, count = [], 0
+            yield pa.Table.from_batches(pending)
+            pending, count = [], 0
     if count:
-        yield pa.Table.from_batches(held)
+        yield pa.Table.from_batches(pending)

@@ -1,7 +1,7 @@
-"""Table `quarantine`: bad input, with its reason.
+"""Table `quarantine`: rejected input rows with the reason.
 
-A row that cannot be used goes here and the rest goes on. A row that is used after a repair (a cut title, a price set
-to null) leaves a note here too; its reason then ends in "kept".
+A row that cannot be used is written here and the other rows are processed. A row that is used after a repair (a title
+cut to its maximum, an invalid price set to null) leaves a note here too; the reason of a note ends in "kept".
 """
 
 from collections import Counter
@@ -18,65 +18,66 @@ from feature_repo.config import Settings
 from feature_repo.offline import delta
 
 MAX_VALUE = 200
-"""Characters of the offending value that are kept."""
+"""Characters of the offending value that are stored."""
 
 _KEY = ("step", "row_id", "column", "reason", "value")
 
 
 @dataclass(frozen=True)
 class RejectedRow:
-    """One refused row, or one repaired value of a row that was kept."""
+    """One rejected row, or one repaired value of a row that was kept."""
 
     row_id: str
-    """product_id or impression_id, else `row 17`, counted from 1."""
+    """product_id or impression_id; `row 17`, counted from 1, if the row has none."""
     column: str
     reason: str
-    """From a short list, so that refusals can be counted by it; details belong in `value`."""
+    """One of a few fixed texts, so that rejections can be counted by reason. Details belong in `value`."""
     value: str | None
-    """As it came; None where it is null."""
+    """The value as it was read; None if it is null."""
 
 
 def count_by_reason(rows: Sequence[RejectedRow]) -> dict[str, int]:
-    """Rows by reason, the most frequent first."""
+    """Return the number of rows by reason, the most frequent first."""
     return dict(Counter(row.reason for row in rows).most_common())
 
 
 def add(settings: Settings, step: str, rows: Sequence[RejectedRow], now: datetime) -> int:
-    """Write down refused rows, in one commit; what is known by step, row, column, reason and value is not repeated.
+    """Add rows in one commit. Rows that are already there are skipped.
+
+    Two rows are the same if step, id, column, reason and value are equal.
 
     Args:
-        settings: the deployment whose table it is.
-        step: the command that refused them: "catalogue", "embeddings", ...
-        rows: any order, may be empty.
-        now: their created timestamp, timezone-aware.
+        settings: the deployment.
+        step: the command that rejected the rows: "catalogue", "embeddings", ...
+        rows: rows in any order; may be empty.
+        now: the created timestamp, with a time zone.
 
     Returns:
-        How many rows were not known yet.
+        The number of rows added.
     """
     if not rows:
         return 0
-    arriving, path = to_table(step, rows, now), settings.table(schema.QUARANTINE_TABLE)
+    table, path = to_table(step, rows, now), settings.table(schema.QUARANTINE_TABLE)
     while True:
-        turn = delta.txn_version(path, schema.QUARANTINE_TABLE)
-        unknown = _unknown(arriving, path, step) if delta.exists(path) else arriving
-        if not unknown.num_rows:
+        version = delta.txn_version(path, schema.QUARANTINE_TABLE)
+        new = _select_new(table, path, step) if delta.exists(path) else table
+        if not new.num_rows:
             return 0
         try:
-            delta.append_if_version(path, unknown, schema.QUARANTINE_TABLE, turn)
+            delta.append_if_version(path, new, schema.QUARANTINE_TABLE, version)
         except delta.CommitConflict:
-            continue  # another writer was quicker, perhaps with the same rows
-        return unknown.num_rows
-
-
-def _unknown(arriving: pa.Table, path: Path, step: str) -> pa.Table:
-    """Those of the rows that the table does not hold yet."""
-    of_these = (pc.field("step") == step) & pc.field("row_id").isin(pc.unique(arriving["row_id"]))
-    known = delta.read(path, _KEY, where=of_these)
-    return arriving.filter(pc.invert(pc.is_in(_keys(arriving), value_set=_keys(known))))
+            continue  # the other writer may have added the same rows
+        return new.num_rows
 
 
 def to_table(step: str, rows: Sequence[RejectedRow], now: datetime) -> pa.Table:
-    """Refused rows as schema.QUARANTINE, values cut to MAX_VALUE characters."""
+    """Convert rows to a table of schema.QUARANTINE. Values are cut to MAX_VALUE characters.
+
+    Args:
+        step: the command that rejected the rows.
+        rows: rows in any order; may be empty.
+        now: the created timestamp, with a time zone.
+    """
     return pa.table(
         {
             "step": [step] * len(rows),
@@ -91,12 +92,19 @@ def to_table(step: str, rows: Sequence[RejectedRow], now: datetime) -> pa.Table:
 
 
 def read(settings: Settings) -> pa.Table:
-    """The whole table (schema.QUARANTINE); no rows where nothing was ever refused."""
+    """Read the whole table (schema.QUARANTINE); no rows if there is no table yet."""
     path = settings.table(schema.QUARANTINE_TABLE)
     return delta.read(path, schema.QUARANTINE.names) if delta.exists(path) else schema.QUARANTINE.empty_table()
 
 
-def _keys(rows: pa.Table) -> pa.ChunkedArray:
-    """One string per row; a null value differs from every text."""
+def _select_new(rows: pa.Table, path: Path, step: str) -> pa.Table:
+    """Return the rows that the table does not hold yet."""
+    same_ids = (pc.field("step") == step) & pc.field("row_id").isin(pc.unique(rows["row_id"]))
+    stored = delta.read(path, _KEY, where=same_ids)
+    return rows.filter(pc.invert(pc.is_in(_join_keys(rows), value_set=_join_keys(stored))))
+
+
+def _join_keys(rows: pa.Table) -> pa.ChunkedArray:
+    """Return one string per row, in which a null value differs from every text."""
     parts = [pc.cast(rows[name], pa.string()) for name in _KEY]
     return pc.binary_join_element_wise(*parts, "\x1f", null_handling="replace", null_replacement="\x00")

@@ -1,9 +1,9 @@
-"""What leaves a Delta table, and when: corrected versions, forgotten products and users, files nobody refers to.
+"""Removal of rows: corrected versions, deleted products and users, files that no version needs.
 
-Tables only grow: a correction is a new row with a later created timestamp. So a training set can be made again as it
-was at any moment T, by looking at rows created before T, until the rows that were corrected since are dropped. That is
-what `drop_corrected` does, for rows corrected before a given moment (now minus the retention); it leaves that moment
-on the table, and what would need older rows is refused instead of answered differently.
+Tables only grow: a correction is a new row with a later created timestamp. So a training set can be built again as it
+was at any time T, from rows created before T, as long as corrected rows are kept. `drop_corrected` removes rows that
+were corrected before a given time (now minus the retention). It stores that time on the table, and a join that would
+need older rows raises an error instead of returning other values.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,45 +20,61 @@ from deltalake import DeltaTable
 from feature_repo.offline import asof, delta
 
 KEPT_SINCE = "vitrine.kept_since"
-"""The table property that holds the moment, ISO 8601."""
+"""Name of the table property that holds the time, in ISO 8601."""
 LOG_DAYS = 30
-"""How long Delta's log keeps what it says of commits, where the table's `delta.logRetentionDuration` says nothing."""
+"""Days for which Delta's log keeps commits, unless the table's `delta.logRetentionDuration` says otherwise."""
 
 
 def read_kept_since(path: Path) -> datetime | None:
-    """Rows that were corrected before this moment may be gone from the table; None if all are still there."""
-    mark = delta.open_table(path).metadata().configuration.get(KEPT_SINCE)
-    return datetime.fromisoformat(mark) if mark else None
+    """Return the time before which corrected rows may have been dropped from a table; None if none were dropped."""
+    value = delta.open_table(path).metadata().configuration.get(KEPT_SINCE)
+    return datetime.fromisoformat(value) if value else None
 
 
 def drop_corrected(path: Path, *, keys: Sequence[str], event: str, created: str, before: datetime) -> int:
-    """Drop rows for whose key and event time there is a row created later, and before `before`; returns how many.
+    """Drop rows that were corrected before a given time, and store that time on the table.
 
-    No as-of join sees such a row, unless it asks for what was known at a moment earlier than `before`. Rows whose
-    created timestamp is null stay. Appends may go on meanwhile.
+    A row is corrected if another row with the same key and event timestamp was created later. An as-of join does not
+    use such a row unless it asks for the state at a time earlier than `before`. Rows with a null created timestamp
+    stay. Other writers may append meanwhile.
+
+    Args:
+        path: the table's folder.
+        keys: columns of the key.
+        event: name of the event timestamp column.
+        created: name of the created timestamp column.
+        before: the correcting row must have been created before this time.
+
+    Returns:
+        The number of rows dropped.
     """
 
     def drop() -> int:
         table = delta.open_table(path)
-        corrected = _corrected(table, path, keys, event, created, before)
-        _leave_mark(table, before)
+        corrected = _find_corrected(table, path, keys, event, created, before)
+        _store_kept_since(table, before)
         if not len(corrected):
             return 0
-        same = " AND ".join(f'kept."{column}" = gone."{column}"' for column in corrected.column_names)
         corrected = corrected.group_by(corrected.column_names).aggregate([])
-        merge = table.merge(corrected, predicate=same, source_alias="gone", target_alias="kept")
+        same_row = " AND ".join(f'kept."{column}" = gone."{column}"' for column in corrected.column_names)
+        merge = table.merge(corrected, predicate=same_row, source_alias="gone", target_alias="kept")
         return int(merge.when_matched_delete().execute()["num_target_rows_deleted"])
 
     return delta.commit_with_retries(path, drop)
 
 
 def count_corrected(path: Path, *, keys: Sequence[str], event: str, created: str, before: datetime) -> int:
-    """Return how many rows `drop_corrected` would drop."""
-    return len(_corrected(delta.open_table(path), path, keys, event, created, before))
+    """Return the number of rows that `drop_corrected` would drop with the same arguments."""
+    return len(_find_corrected(delta.open_table(path), path, keys, event, created, before))
 
 
 def count_rows(path: Path, values: Mapping[str, Sequence[str]]) -> int:
-    """Return how many rows `forget` would delete, called for each column of `values` that the table has."""
+    """Return the number of rows that `forget` would delete, if it were called for each column that the table has.
+
+    Args:
+        path: the table's folder.
+        values: name of an id column -> ids.
+    """
     dataset = delta.open_dataset(path)
     columns = [column for column, ids in values.items() if ids and column in dataset.schema.names]
     conditions = [pc.field(column).cast(pa.string()).isin(list(values[column])) for column in columns]
@@ -66,11 +82,19 @@ def count_rows(path: Path, values: Mapping[str, Sequence[str]]) -> int:
 
 
 def forget(path: Path, column: str, values: Sequence[str | int]) -> int:
-    """Delete the rows of some products or users, one commit; returns how many.
+    """Delete the rows of some products or users in one commit.
 
-    No reader that opens the table from now on sees them. Their bytes leave the disk at the next `vacuum` whose grace
-    has passed; the log names them for LOG_DAYS more (this deletion's condition, the least and greatest ids of files),
-    and until the next `vacuum` then.
+    Readers that open the table afterwards do not see the rows. The bytes stay on disk until a `vacuum` whose grace has
+    passed. The log names the ids (in the condition of the deletion and in file statistics) for LOG_DAYS more, until
+    the next `vacuum` after that.
+
+    Args:
+        path: the table's folder.
+        column: name of the id column.
+        values: the ids; without any, nothing happens.
+
+    Returns:
+        The number of rows deleted.
     """
     if not values:
         return 0
@@ -80,18 +104,21 @@ def forget(path: Path, column: str, values: Sequence[str | int]) -> int:
 
 
 def compact(path: Path) -> None:
-    """Join small files into larger ones; no row changes."""
+    """Merge small files into larger ones; no row changes."""
     delta.commit_with_retries(path, lambda: delta.open_table(path).optimize.compact())
 
 
 def vacuum(path: Path, *, grace: timedelta, dry_run: bool = False) -> int:
-    """Remove files that no current row lies in, and what the log says of LOG_DAYS ago and before; returns how many.
+    """Remove files that the newest version does not use, and log entries older than LOG_DAYS.
 
     Args:
-        grace: leave files that were let go, or written and never committed, less than this long ago: a reader that
-            opened the table before, or a writer that has not committed yet, still needs them. In whole hours,
-            rounded up.
-        dry_run: only count the files.
+        path: the table's folder.
+        grace: keep files that were removed from the table, or written but not committed, less than this long ago:
+            readers of an older version and running writers need them. Rounded up to whole hours.
+        dry_run: only count the files; remove nothing.
+
+    Returns:
+        The number of files removed, or that would be removed.
     """
     hours = -(-grace // timedelta(hours=1))
     table = delta.open_table(path)
@@ -102,15 +129,15 @@ def vacuum(path: Path, *, grace: timedelta, dry_run: bool = False) -> int:
 
 
 def _shorten_log(table: DeltaTable) -> None:
-    """Older entries may go once a checkpoint says all that they add up to."""
+    """Remove old log entries, after a checkpoint has stored their sum."""
     table.create_checkpoint()
     table.cleanup_metadata()
 
 
-def _corrected(
+def _find_corrected(
     table: DeltaTable, path: Path, keys: Sequence[str], event: str, created: str, before: datetime
 ) -> pa.Table:
-    """The key, event and created timestamp of each row that a later one replaced before `before`."""
+    """Return key, event and created timestamp of each row that another one corrected before `before`."""
     rows = delta.open_version(table, path).to_table(columns=[*keys, event, created])
     versions = asof.index_versions([rows[key] for key in keys], rows[event], rows[created], created_before=before)
     if not len(versions.row):
@@ -123,7 +150,7 @@ def _corrected(
     return rows.take(pa.array(versions.row[corrected]))
 
 
-def _leave_mark(table: DeltaTable, before: datetime) -> None:
-    mark = table.metadata().configuration.get(KEPT_SINCE)
-    if mark is None or datetime.fromisoformat(mark) < before:
+def _store_kept_since(table: DeltaTable, before: datetime) -> None:
+    stored = table.metadata().configuration.get(KEPT_SINCE)
+    if stored is None or datetime.fromisoformat(stored) < before:
         table.alter.set_table_properties({KEPT_SINCE: before.isoformat()}, raise_if_not_exists=False)

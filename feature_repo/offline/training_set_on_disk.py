@@ -1,11 +1,11 @@
-"""Training sets larger than memory: joined block by block, kept in a folder in normalised form.
+"""Training sets larger than memory: joined block by block and kept in a folder in normalised form.
 
     FOLDER/row_index/VIEW.npy      int64 [rows]: each row's version in versions/VIEW.parquet, -1 for none
-    FOLDER/versions/VIEW.parquet   the versions that some row got, each once
+    FOLDER/versions/VIEW.parquet   the versions in use, each once
 
-The rows themselves stay where they are, in their order. Memory is bounded by a block of rows and by the keys and times
-of `versions_at_once` versions: of a longer history, one range of keys is joined after another, each in a pass over the
-keys. The row numbers are files mapped into memory, so the disk is what limits them.
+The rows themselves stay where they are, in their order. Memory is bounded by one block of rows and by the keys and
+timestamps of `versions_at_once` versions. A longer history is joined range of keys by range of keys, each in one pass
+over the keys. Row numbers are memory-mapped files, so their number is limited by the disk.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,40 +15,40 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet
+from numpy.typing import NDArray
 
 from feature_repo.arrow import take, timestamps
 from feature_repo.atomic_write import replace_atomically
-from feature_repo.errors import VitrineError
+from feature_repo.errors import ConflictError, InvalidInputError, NotFoundError
 from feature_repo.offline import asof, key_ranges, training_set
 from feature_repo.offline.training_set import ViewTable
 
-Int64 = npt.NDArray[np.int64]
+Int64 = NDArray[np.int64]
 
 BLOCK_ROWS = 1_000_000
-"""Rows joined at a time: a string key and a time of so many are some 40 megabytes."""
+"""Rows joined at a time: a string key and a timestamp of each take some 40 megabytes."""
 VERSIONS_AT_ONCE = 20_000_000
-"""Versions whose keys and times are held at once: with ids of a dozen letters, some 2 gigabytes."""
+"""Versions whose keys and timestamps are in memory at a time: some 2 gigabytes with ids of a dozen letters."""
 
 
 @dataclass(frozen=True)
 class TrainingSetOnDisk:
-    """A training set on disk. Its arrays and tables are read as they are touched."""
+    """A training set in a folder. Its arrays and tables are read when they are used."""
 
     rows: pyarrow.dataset.Dataset
     row_index: Mapping[str, Int64]
-    """Feature view -> [rows] the row's version, -1 for none; mapped from its file, read-only."""
+    """Feature view -> [rows] each row's version, -1 for none. Memory-mapped, read-only."""
     versions: Mapping[str, pyarrow.dataset.Dataset]
-    """Feature view -> its distinct versions in use, columns named as in the result."""
+    """Feature view -> its versions in use. Columns are named as in the result."""
 
     def to_batches(self, *, rows: int = 65_536) -> Iterator[pa.Table]:
-        """The rows in their order with every feature beside them, at most `rows` at a time.
+        """Yield the rows in their order with a column for every feature, at most `rows` at a time.
 
-        The distinct versions are held in memory while this runs.
+        The versions in use of all views are in memory while this runs.
         """
         versions = {name: table.to_table() for name, table in self.versions.items()}
         offset = 0
@@ -74,19 +74,29 @@ def write(
     block_rows: int = BLOCK_ROWS,
     versions_at_once: int = VERSIONS_AT_ONCE,
 ) -> TrainingSetOnDisk:
-    """`training_set.join` into a folder, which appears when all is written or not at all.
+    """Join rows with views, as `training_set.join` does, into a folder. The folder appears complete or not at all.
 
     Args:
-        find: looks the rows up; None: this process.
+        rows: the views' join keys, a timestamp and any further columns.
+        event_timestamp: name of the timestamp column in `rows`.
+        views: the feature views.
+        folder: the folder to create.
+        created_by_then: use only versions that had been created by the row's own time.
+        created_before: use only versions created before this time.
+        find: looks the rows up; None looks them up in this process.
+        block_rows: rows joined at a time, if `find` is None.
+        versions_at_once: versions whose keys are in memory at a time, if `find` is None.
 
     Raises:
-        VitrineError: as `training_set.join`; the folder exists already.
+        ConflictError: the folder exists.
+        NotFoundError: `rows` lacks a join key or the timestamp.
+        InvalidInputError: as `training_set.join`.
     """
     if folder.exists():
-        raise VitrineError(f"{folder} exists; name a new folder for the training set, or remove this one")
+        raise ConflictError(f"{folder} exists; give a new folder for the training set, or remove this one")
     training_set.require_unambiguous_columns(rows.schema, event_timestamp, views)
-    earliest = _earliest(rows, event_timestamp, block_rows) if created_by_then else None
-    training_set.require_kept_versions(views, [moment for moment in (earliest, created_before) if moment])
+    earliest = _find_earliest(rows, event_timestamp, block_rows) if created_by_then else None
+    training_set.require_kept_versions(views, [time for time in (earliest, created_before) if time])
     find = find or partial(look_up_by_ranges, block_rows=block_rows, versions_at_once=versions_at_once)
     with replace_atomically(folder) as unfinished:
         (unfinished / "row_index").mkdir(parents=True)
@@ -104,18 +114,22 @@ def write(
 
 
 def read(folder: Path, rows: pyarrow.dataset.Dataset) -> TrainingSetOnDisk:
-    """Open a training set that `write` made of these rows.
+    """Open a training set that `write` created from these rows.
 
     Raises:
-        VitrineError: there is none, or it is one of another number of rows.
+        NotFoundError: the folder holds no training set.
+        InvalidInputError: it was created from another number of rows.
     """
     files = {file.stem: file for file in sorted((folder / "row_index").glob("*.npy"))}
     if not files:
-        raise VitrineError(f"{folder} holds no training set")
+        raise NotFoundError(f"{folder} holds no training set; create it with `training_set_on_disk.write`")
     row_index = {name: np.load(file, mmap_mode="r") for name, file in files.items()}
     for name, index in row_index.items():
         if len(index) != rows.count_rows():
-            raise VitrineError(f"{folder}, `{name}`: made of {len(index):,} rows, and these are {rows.count_rows():,}")
+            raise InvalidInputError(
+                f"{folder}, `{name}`: created from {len(index):,} rows, but {rows.count_rows():,} rows were given; "
+                "give the same rows"
+            )
     versions = {name: pyarrow.dataset.dataset(folder / "versions" / f"{name}.parquet") for name in files}
     return TrainingSetOnDisk(rows, row_index, versions)
 
@@ -130,39 +144,38 @@ def look_up_by_ranges(
     block_rows: int = BLOCK_ROWS,
     versions_at_once: int = VERSIONS_AT_ONCE,
 ) -> training_set.Matches:
-    """Look rows up block by block, in one range of the view's keys after another."""
-    asked = pyarrow.dataset.dataset(rows) if isinstance(rows, pa.Table) else rows
+    """Look rows up block by block, for one range of the view's keys after another (`training_set.Lookup`)."""
+    dataset = pyarrow.dataset.dataset(rows) if isinstance(rows, pa.Table) else rows
     first_key = next(iter(view.keys.items()), None)
-    for within in (
-        key_ranges.split_by_key(view.table, first_key[1], versions_at_once) if first_key else [key_ranges.KeyRange()]
-    ):
-        versions, position = _versions_within(view, within, created_before)
+    whole = [key_ranges.KeyRange()]
+    for key_range in key_ranges.split_by_key(view.table, first_key[1], versions_at_once) if first_key else whole:
+        versions, position = _index_range(view, key_range, created_before)
         offset = 0
-        for block in key_ranges.read_blocks(asked, list(dict.fromkeys([*view.keys, event_timestamp])), block_rows):
-            mine = within.mask(block[first_key[0]]) if first_key else np.ones(len(block), dtype=bool)
-            within_range = block if mine.all() else block.filter(pa.array(mine))
-            found = training_set.look_up_view(view, versions, within_range, event_timestamp, created_by_then)
-            yield offset + np.flatnonzero(mine), np.append(position, -1)[found]
+        for block in key_ranges.read_blocks(dataset, list(dict.fromkeys([*view.keys, event_timestamp])), block_rows):
+            in_range = key_range.contains(block[first_key[0]]) if first_key else np.ones(len(block), dtype=bool)
+            selected = block if in_range.all() else block.filter(pa.array(in_range))
+            matches = training_set.look_up_view(view, versions, selected, event_timestamp, created_by_then)
+            yield offset + np.flatnonzero(in_range), np.append(position, -1)[matches]
             offset += len(block)
 
 
-def _versions_within(
-    view: ViewTable, within: key_ranges.KeyRange, created_before: datetime | None
+def _index_range(
+    view: ViewTable, key_range: key_ranges.KeyRange, created_before: datetime | None
 ) -> tuple[asof.VersionIndex, Int64]:
-    """The versions in the range, in the order of the join, and the table position of each row they number."""
+    """Index the versions in a range of keys. Also return the table position of each row that the index numbers."""
     columns = training_set.key_and_time_columns(view)
-    if within.unbounded:
+    if key_range.is_unbounded:
         order = view.table.to_table(columns=columns)
         return training_set.index_view(view, order, created_before), np.arange(len(order))
-    kept: list[pa.Table] = []
+    parts: list[pa.Table] = []
     position: list[Int64] = []
     offset = 0
     for block in key_ranges.read_blocks(view.table, columns, BLOCK_ROWS):
-        mine = within.mask(block[next(iter(view.keys.values()))])
-        kept.append(block.filter(pa.array(mine)))
-        position.append(np.flatnonzero(mine) + offset)
+        in_range = key_range.contains(block[next(iter(view.keys.values()))])
+        parts.append(block.filter(pa.array(in_range)))
+        position.append(np.flatnonzero(in_range) + offset)
         offset += len(block)
-    return training_set.index_view(view, pa.concat_tables(kept), created_before), np.concatenate(position)
+    return training_set.index_view(view, pa.concat_tables(parts), created_before), np.concatenate(position)
 
 
 def _write_versions(view: ViewTable, used: Int64, path: Path) -> None:
@@ -174,9 +187,10 @@ def _write_versions(view: ViewTable, used: Int64, path: Path) -> None:
             writer.write_table(pa.table(columns, schema=schema))
 
 
-def _earliest(rows: pyarrow.dataset.Dataset, event_timestamp: str, block_rows: int) -> datetime | None:
-    lows = [
+def _find_earliest(rows: pyarrow.dataset.Dataset, event_timestamp: str, block_rows: int) -> datetime | None:
+    """Return the earliest timestamp of the rows; None if all are null."""
+    minima = [
         pc.min(timestamps.to_utc(block[event_timestamp]))
         for block in key_ranges.read_blocks(rows, [event_timestamp], block_rows)
     ]
-    return min((timestamps.scalar_to_datetime(low) for low in lows if low.is_valid), default=None)
+    return min((timestamps.scalar_to_datetime(low) for low in minima if low.is_valid), default=None)

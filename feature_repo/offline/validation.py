@@ -1,22 +1,26 @@
-"""Checks of tables that others hand in: a bad table is an error, a bad row is refused with its reason.
+"""Checks of input rows: parse columns, and reject each bad row with a reason.
 
-A check never repairs in silence: each function returns the values it could read and says by row why not the others.
+No check repairs a value silently. Each function returns the values that it could read, and checks that mark the rows
+whose values it could not.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError
 from feature_repo.offline.quarantine import MAX_VALUE, RejectedRow
 from feature_repo.schema import TIMESTAMP
+
+Mask = NDArray[np.bool_]
 
 NO_TIMESTAMP = "timestamp is missing"
 NAIVE = "timestamp has no time zone"
@@ -32,163 +36,174 @@ _NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 
 
 @dataclass(frozen=True)
-class Check:
-    """One thing that can be wrong with a row."""
+class RowCheck:
+    """One possible fault of a row."""
 
     column: str
     reason: str
-    bad: np.ndarray
-    """bool [rows]: where it is wrong."""
+    bad: Mask
+    """bool [n]: the rows that have the fault."""
 
 
 def require_columns(table: pa.Table, columns: Sequence[str], file: Path) -> None:
-    """See that a table has rows and all of `columns`, and no column twice.
+    """Require that a table has at least one row, all of `columns`, and no column name twice.
+
+    Args:
+        table: the table.
+        columns: names of the required columns.
+        file: where the table came from, for messages.
 
     Raises:
-        VitrineError: it has not; names the file, what is missing and what is there.
+        InvalidInputError: it does not; the message names the file, what is missing and what is there.
     """
     missing = [name for name in columns if name not in table.column_names]
     if missing:
-        raise VitrineError(
-            f"{file}: no column {', '.join(missing)}; wanted {', '.join(columns)}; it has "
+        raise InvalidInputError(
+            f"{file}: no column {', '.join(missing)}; expected {', '.join(columns)}; it has "
             f"{', '.join(table.column_names) or 'none'}; add or rename it"
         )
-    twice = sorted(name for name, times in Counter(table.column_names).items() if times > 1)
-    if twice:
-        names = ", ".join(name or "without a name" for name in twice)
-        raise VitrineError(f"{file}: more than one column {names}; keep one of each name")
+    repeated = sorted(name for name, times in Counter(table.column_names).items() if times > 1)
+    if repeated:
+        names = ", ".join(name or "without a name" for name in repeated)
+        raise InvalidInputError(f"{file}: more than one column {names}; keep one of each name")
     if table.num_rows == 0:
-        raise VitrineError(f"{file}: the table is empty; wanted at least one row")
+        raise InvalidInputError(f"{file}: the table is empty; expected at least one row")
 
 
-def null_invalid_utf8(table: pa.Table, columns: Sequence[str]) -> tuple[pa.Table, list[Check]]:
-    """The table with null for each text that is not UTF-8, and those rows by column; other types are left alone."""
-    found = []
+def null_invalid_utf8(table: pa.Table, columns: Sequence[str]) -> tuple[pa.Table, list[RowCheck]]:
+    """Replace texts that are not valid UTF-8 with null.
+
+    Args:
+        table: the table.
+        columns: the columns to examine; those that are not text stay as they are.
+
+    Returns:
+        The table, and a check per affected column that marks the replaced rows.
+    """
+    checks = []
     for name in columns:
-        held = table[name].type
-        kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-        if not any(check(held) for check in kinds):
+        type_ = table[name].type
+        if not any(
+            is_text(type_) for is_text in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+        ):
             continue
         try:
             table[name].validate(full=True)
         except pa.ArrowInvalid:
             bad = np.array([not _is_utf8(text) for text in table[name].cast(pa.binary()).to_pylist()])
-            found.append(Check(name, NOT_UTF8, bad))
-            mended = pc.if_else(pa.array(bad), pa.scalar(None, held), table[name])
-            table = table.set_column(table.column_names.index(name), name, mended)
-    return table, found
-
-
-def _is_utf8(text: bytes | None) -> bool:
-    try:
-        return text is None or text.decode() is not None
-    except UnicodeDecodeError:
-        return False
+            checks.append(RowCheck(name, NOT_UTF8, bad))
+            valid = pc.if_else(pa.array(bad), pa.scalar(None, type_), table[name])
+            table = table.set_column(table.column_names.index(name), name, valid)
+    return table, checks
 
 
 def parse_text(table: pa.Table, name: str, file: Path) -> pa.ChunkedArray:
-    """A column as strings; whole numbers (ids often are) become their digits, nulls stay.
+    """Return a column as strings. Integers, which ids often are, become their digits; nulls stay null.
+
+    Args:
+        table: the table.
+        name: name of the column.
+        file: where the table came from, for messages.
 
     Raises:
-        VitrineError: the column holds neither text nor whole numbers, or bytes that are not UTF-8.
+        InvalidInputError: the column holds neither text nor integers, or text that is not UTF-8.
     """
     column = table[name]
-    held = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    fits = (
+    type_ = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    accepted = (
         pa.types.is_string,
         pa.types.is_large_string,
         pa.types.is_string_view,
         pa.types.is_integer,
         pa.types.is_null,
     )
-    if not any(check(held) for check in fits):
+    if not any(is_type(type_) for is_type in accepted):
         raise _wrong_type(file, name, column.type, "text")
     text = column.cast(pa.string())
     try:
         text.validate(full=True)
     except pa.ArrowInvalid as error:
-        raise VitrineError(f"{file}: column `{name}` holds bytes that are not UTF-8; write it as UTF-8") from error
+        raise InvalidInputError(f"{file}: column `{name}` holds bytes that are not UTF-8; write it as UTF-8") from error
     return text
 
 
 def parse_numbers(table: pa.Table, name: str, file: Path) -> pa.ChunkedArray:
-    """A column as float64, infinite where a text is no number, nulls and NaN stay.
+    """Return a column as float64. A text that is not a number becomes infinity; nulls and NaN stay.
+
+    Args:
+        table: the table.
+        name: name of the column.
+        file: where the table came from, for messages.
 
     Raises:
-        VitrineError: the column holds neither numbers nor text.
+        InvalidInputError: the column holds neither numbers, booleans nor text.
     """
     column = table[name]
-    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean, pa.types.is_null)
-    if any(check(column.type) for check in kinds):
-        # Arrow knows no way from booleans to float64 but through a number.
+    numeric = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean, pa.types.is_null)
+    if any(is_type(column.type) for is_type in numeric):
+        # Arrow has no cast from boolean to float64, so booleans become integers first.
         return (column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column).cast(pa.float64(), safe=False)
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         raise _wrong_type(file, name, column.type, "numbers")
-    readable = pc.match_substring_regex(column, _NUMBER)
-    return pc.utf8_trim_whitespace(pc.if_else(readable, column, "inf")).cast(pa.float64())
+    is_number = pc.match_substring_regex(column, _NUMBER)
+    return pc.utf8_trim_whitespace(pc.if_else(is_number, column, "inf")).cast(pa.float64())
 
 
-def parse_timestamps(table: pa.Table, name: str, file: Path, now: datetime) -> tuple[pa.ChunkedArray, list[Check]]:
-    """A column as instants (TIMESTAMP), and the rows without a usable one.
+def parse_timestamps(table: pa.Table, name: str, file: Path, now: datetime) -> tuple[pa.ChunkedArray, list[RowCheck]]:
+    """Return a column as UTC timestamps (TIMESTAMP), and checks that mark the rows without a usable one.
 
-    Timestamps of any zone and unit are converted; texts are ISO 8601 with a zone, digits beyond microseconds cut.
-    A value is null where a check says missing, naive or unparsable; `[year 1, now]` is the past, later is the future,
-    and what is earlier no calendar of Python's holds.
+    Timestamps of any zone and unit are converted. Texts must be ISO 8601 with an offset; digits beyond microseconds
+    are cut off. Usable timestamps are in [year 1, now]; Python has no earlier ones.
+
+    Args:
+        table: the table.
+        name: name of the column.
+        file: where the table came from, for messages.
+        now: later timestamps are in the future.
+
+    Returns:
+        The timestamps, null where they are missing, without a zone or cannot be parsed; and the checks.
 
     Raises:
-        VitrineError: the column holds neither timestamps with a time zone nor text.
+        InvalidInputError: the column holds timestamps without a time zone or outside of Arrow's range, or is neither
+            timestamps nor text.
     """
     column = table[name]
     if pa.types.is_timestamp(column.type) and column.type.tz is None:
-        raise VitrineError(
-            f"{file}: column `{name}` holds {column.type} without a time zone; wanted instants in UTC; "
-            "say the zone when writing it (pandas: .dt.tz_localize)"
+        raise InvalidInputError(
+            f"{file}: column `{name}` holds {column.type} without a time zone; expected timestamps in UTC; set the "
+            "zone when writing it (pandas: .dt.tz_localize)"
         )
-    checks = [Check(name, NO_TIMESTAMP, to_mask(pc.is_null(column)))]
+    checks = [RowCheck(name, NO_TIMESTAMP, to_mask(pc.is_null(column)))]
     if pa.types.is_timestamp(column.type):
         try:
-            # Nanoseconds lose digits; of the coarser units an unsafe cast would let years to come wrap into the past.
+            # Nanoseconds lose digits. For coarser units an unsafe cast would wrap far years around into the past.
             values = column.cast(TIMESTAMP, safe=column.type.unit != "ns")
         except pa.ArrowInvalid as error:
-            raise VitrineError(f"{file}: column `{name}` holds instants out of range ({error})") from error
+            raise InvalidInputError(f"{file}: column `{name}` holds timestamps out of range ({error})") from error
     elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_null(column.type):
-        values, naive, unparsable = _parse(column.cast(pa.string()))
-        checks += [Check(name, NAIVE, naive), Check(name, UNPARSABLE, unparsable)]
+        values, naive, unparsable = _parse_iso_8601(column.cast(pa.string()))
+        checks += [RowCheck(name, NAIVE, naive), RowCheck(name, UNPARSABLE, unparsable)]
     else:
         raise _wrong_type(file, name, column.type, "timestamps in UTC")
-    checks.append(Check(name, FUTURE, to_mask(pc.greater(values, pa.scalar(now, TIMESTAMP)))))
-    checks.append(
-        Check(name, TOO_EARLY, to_mask(pc.less(values, pa.scalar(datetime.min, pa.timestamp("us")).cast(TIMESTAMP))))
-    )
+    year_1 = pa.scalar(datetime(1, 1, 1, tzinfo=UTC), TIMESTAMP)
+    checks.append(RowCheck(name, FUTURE, to_mask(pc.greater(values, pa.scalar(now, TIMESTAMP)))))
+    checks.append(RowCheck(name, TOO_EARLY, to_mask(pc.less(values, year_1))))
     return values, checks
 
 
-def _parse(text: pa.ChunkedArray) -> tuple[pa.ChunkedArray, np.ndarray, np.ndarray]:
-    """Instants of ISO 8601 texts, and where there is no zone, and where it is no timestamp at all."""
-    parts = pc.extract_regex(text, _ISO_8601)
-    date = pc.struct_field(parts, "date")
-    # strptime takes the 30th of February for the 1st of March: a real date is written back as it came.
-    day = pc.strptime(date, "%Y-%m-%d", "s", error_is_null=True)
-    real = to_mask(pc.equal(pc.strftime(day, "%Y-%m-%d"), date))
-    zoned = to_mask(pc.not_equal(pc.struct_field(parts, "zone"), ""))
-    compact = pc.replace_substring_regex(pc.replace_substring(text, " +", "+"), r"(\.\d{6})\d{1,3}", r"\1")
-    compact = pc.replace_substring_regex(compact, r" ([Z-])", r"\1")
-    values = pc.if_else(pa.array(real & zoned), compact, None).cast(TIMESTAMP)
-    return values, real & ~zoned, ~real & to_mask(pc.is_valid(text))
-
-
-def is_blank(text: pa.ChunkedArray) -> np.ndarray:
-    """bool [rows]: null, empty, or white space alone."""
+def is_blank(text: pa.ChunkedArray) -> Mask:
+    """Return bool [n]: where a text is null, empty or only white space."""
     return to_mask(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(text)), 0)) | to_mask(pc.is_null(text))
 
 
-def is_superseded(ids: pa.ChunkedArray, order: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """Where another row of the same id comes after: of each id among `among`, only the last in `order` is not.
+def is_superseded(ids: pa.ChunkedArray, order: np.ndarray, among: Mask) -> Mask:
+    """Return bool [n]: where a later row has the same id.
 
     Args:
-        ids: any strings; rows that are not in `among` may be null.
-        order: [rows] sortable; of equals the later row is the last.
-        among: bool [rows]; the others neither displace nor are displaced.
+        ids: [n] strings; may be null outside of `among`.
+        order: [n] sortable values; of equal values, the later row is the later one.
+        among: bool [n], the rows that are compared; the others are False in the result.
     """
     rows = np.flatnonzero(among)
     code = pc.index_in(ids, value_set=pc.unique(ids)).to_numpy()[rows]
@@ -200,59 +215,81 @@ def is_superseded(ids: pa.ChunkedArray, order: np.ndarray, among: np.ndarray) ->
 
 
 def name_rows(ids: pa.ChunkedArray, start: int = 0) -> pa.ChunkedArray:
-    """What a row is called where it is refused: its id, or `row 17` (counted from 1) where it has none.
+    """Return a name for each row: its id, or `row 17` (counted from 1) if the id is blank.
 
     Args:
-        start: rows of the table that come before these.
+        ids: [n] strings.
+        start: number of rows of the table before these.
     """
     numbers = pa.array(np.arange(start + 1, start + len(ids) + 1)).cast(pa.string())
     return pc.if_else(pa.array(is_blank(ids)), pc.binary_join_element_wise("row", numbers, " "), ids)
 
 
 def apply_checks(
-    table: pa.Table, names: pa.ChunkedArray, checks: Sequence[Check], among: np.ndarray | None = None
-) -> tuple[np.ndarray, list[RejectedRow]]:
-    """Apply checks in their order; a row is refused once, for the first that it fails.
+    table: pa.Table, names: pa.ChunkedArray, checks: Sequence[RowCheck], among: Mask | None = None
+) -> tuple[Mask, list[RejectedRow]]:
+    """Apply checks in order. A row is rejected once, for the first check that it fails.
 
     Args:
-        table: as it came; the refused carry its values.
-        names: what each row is called.
-        checks: in the order in which they count.
-        among: bool [rows] still to be judged; all where None.
+        table: the table as it was read; rejected rows carry its values.
+        names: [n] names of the rows (`name_rows`).
+        checks: in order of precedence.
+        among: bool [n], the rows to check; None checks all.
 
     Returns:
-        bool [rows] of those that passed, and the refused.
+        bool [n], the rows of `among` that passed; and the rejected rows.
     """
     passed = np.ones(table.num_rows, dtype=bool) if among is None else among.copy()
-    refused: list[RejectedRow] = []
+    rejected: list[RejectedRow] = []
     for check in checks:
-        refused += list_failures(table, names, Check(check.column, check.reason, check.bad & passed))
+        rejected += list_failures(table, names, RowCheck(check.column, check.reason, check.bad & passed))
         passed &= ~check.bad
-    return passed, refused
+    return passed, rejected
 
 
-def list_failures(table: pa.Table, names: pa.ChunkedArray, check: Check) -> list[RejectedRow]:
-    """The rows that fail one check, with the value as it came."""
+def list_failures(table: pa.Table, names: pa.ChunkedArray, check: RowCheck) -> list[RejectedRow]:
+    """Return the rows that fail one check, with their value as it was read, cut to MAX_VALUE characters."""
     rows = pa.array(np.flatnonzero(check.bad))
-    values = _as_they_came(table[check.column].take(rows))
+    values = _to_python(table[check.column].take(rows))
     return [
         RejectedRow(name, check.column, check.reason, None if value is None else str(value)[:MAX_VALUE])
         for name, value in zip(names.take(rows).to_pylist(), values, strict=True)
     ]
 
 
-def _as_they_came(values: pa.ChunkedArray) -> list[Any]:
-    """Python's values; of instants that Python cannot hold the integers."""
-    try:
-        return values.to_pylist()
-    except (OverflowError, ValueError, KeyError):  # beyond its calendar, or of a time zone that nobody knows
-        return values.cast(pa.int64()).to_pylist()
-
-
-def to_mask(condition: pa.ChunkedArray) -> np.ndarray:
-    """bool [rows], False where the condition is null."""
+def to_mask(condition: pa.ChunkedArray) -> Mask:
+    """Convert a boolean column to bool [n]; null becomes False."""
     return condition.fill_null(False).to_numpy()
 
 
-def _wrong_type(file: Path, name: str, held: pa.DataType, wanted: str) -> VitrineError:
-    return VitrineError(f"{file}: column `{name}` holds {held}; wanted {wanted}; write it in that type")
+def _is_utf8(text: bytes | None) -> bool:
+    try:
+        return text is None or text.decode() is not None
+    except UnicodeDecodeError:
+        return False
+
+
+def _parse_iso_8601(text: pa.ChunkedArray) -> tuple[pa.ChunkedArray, Mask, Mask]:
+    """Parse ISO 8601 texts. Also return which ones have no zone, and which ones are no timestamp."""
+    parts = pc.extract_regex(text, _ISO_8601)
+    date = pc.struct_field(parts, "date")
+    # strptime reads the 30th of February as the 1st of March, so a date is valid only if it formats back to itself.
+    day = pc.strptime(date, "%Y-%m-%d", "s", error_is_null=True)
+    is_date = to_mask(pc.equal(pc.strftime(day, "%Y-%m-%d"), date))
+    has_zone = to_mask(pc.not_equal(pc.struct_field(parts, "zone"), ""))
+    compact = pc.replace_substring_regex(pc.replace_substring(text, " +", "+"), r"(\.\d{6})\d{1,3}", r"\1")
+    compact = pc.replace_substring_regex(compact, r" ([Z-])", r"\1")
+    values = pc.if_else(pa.array(is_date & has_zone), compact, None).cast(TIMESTAMP)
+    return values, is_date & ~has_zone, ~is_date & to_mask(pc.is_valid(text))
+
+
+def _to_python(values: pa.ChunkedArray) -> list[Any]:
+    """Convert to Python values; timestamps that Python cannot represent become integers."""
+    try:
+        return values.to_pylist()
+    except (OverflowError, ValueError, KeyError):  # outside of Python's calendar, or an unknown time zone
+        return values.cast(pa.int64()).to_pylist()
+
+
+def _wrong_type(file: Path, name: str, type_: pa.DataType, expected: str) -> InvalidInputError:
+    return InvalidInputError(f"{file}: column `{name}` holds {type_}; expected {expected}; write it in that type")

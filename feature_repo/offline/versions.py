@@ -1,4 +1,4 @@
-"""Stretches of a table's history: all rows of a time window, or the newest row of each entity in it."""
+"""Versions in a Delta table: all rows of a time window, the newest row of each key, the products on sale."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 
 from feature_repo.arrow import take, timestamps
-from feature_repo.errors import VitrineError
+from feature_repo.errors import NotFoundError
 from feature_repo.offline import asof, delta
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ACTIVE, PRODUCT_ID, TIMESTAMP
 
@@ -18,13 +18,22 @@ from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ACTI
 def window_filter(
     table: pyarrow.dataset.Dataset, event_timestamp: str, start: datetime | None, end: datetime | None
 ) -> pyarrow.dataset.Expression | None:
-    """The filter for rows with `start <= event_timestamp <= end` (both bounds inclusive, as Feast has them)."""
+    """Return the filter for rows with `start <= event_timestamp <= end`.
+
+    Both bounds are inclusive, as in Feast. None leaves a side open; with two open sides the result is None.
+
+    Args:
+        table: the table, for the type of its timestamp column.
+        event_timestamp: name of the timestamp column.
+        start: first timestamp; without a time zone it is UTC.
+        end: last timestamp; without a time zone it is UTC.
+    """
     bounds = []
     type_ = table.schema.field(event_timestamp).type
     if start is not None:
-        bounds.append(pc.field(event_timestamp) >= _bound(start, type_))
+        bounds.append(pc.field(event_timestamp) >= _to_scalar(start, type_))
     if end is not None:
-        bounds.append(pc.field(event_timestamp) <= _bound(end, type_))
+        bounds.append(pc.field(event_timestamp) <= _to_scalar(end, type_))
     if not bounds:
         return None
     return bounds[0] if len(bounds) == 1 else bounds[0] & bounds[1]
@@ -33,7 +42,11 @@ def window_filter(
 def read_all(
     table: pyarrow.dataset.Dataset, columns: Sequence[str], where: pyarrow.dataset.Expression | None
 ) -> pa.Table:
-    """Every row that `where` lets through, in one chunk per column."""
+    """Read every row that `where` selects (None: all), with one chunk per column.
+
+    Raises:
+        NotFoundError: the table lacks one of the columns.
+    """
     require_columns(table, columns)
     return table.to_table(columns=list(columns), filter=where).combine_chunks()
 
@@ -47,10 +60,24 @@ def read_newest(
     event_timestamp: str,
     created_timestamp: str | None,
 ) -> pa.Table:
-    """The newest row of each key among those that `where` lets through, in the table's order, in one chunk per column.
+    """Read the newest row of each key.
 
-    Newest by event time, then created time, then position. Rows with a null key or event time are never it; without
-    keys, the table is the history of one thing.
+    The newest row has the latest event timestamp; ties go to the latest created timestamp, then to the last position.
+    Rows with a null key or event timestamp are ignored.
+
+    Args:
+        table: the table.
+        columns: the columns to return.
+        where: only rows that this filter selects take part; None: all.
+        keys: columns of the key; without any, the table is the history of one entity.
+        event_timestamp: name of the event timestamp column.
+        created_timestamp: name of the created timestamp column; None if there is none.
+
+    Returns:
+        One row per key in the table's order, with one chunk per column.
+
+    Raises:
+        NotFoundError: the table lacks one of the columns.
     """
     created = [created_timestamp] if created_timestamp else []
     order_columns = list(dict.fromkeys([*keys, event_timestamp, *created]))
@@ -63,9 +90,9 @@ def read_newest(
 
 
 def newest_positions(versions: asof.VersionIndex) -> asof.Int64:
-    """The position of each key's newest version, ascending."""
-    filled = np.diff(versions.starts) > 0
-    return np.sort(versions.row[versions.starts[1:][filled] - 1])
+    """Return the table position of each key's newest version, ascending."""
+    has_versions = np.diff(versions.starts) > 0
+    return np.sort(versions.row[versions.starts[1:][has_versions] - 1])
 
 
 def read_distinct_times(
@@ -74,35 +101,49 @@ def read_distinct_times(
     event_timestamp: str,
     where: pyarrow.dataset.Expression | None,
     *,
-    moment: str,
+    time_name: str,
 ) -> pa.Table:
-    """Each key and event time once, sorted by time then key: the keys named by `keys`, the time (UTC) as `moment`."""
+    """Read each distinct pair of key and event timestamp once, sorted by timestamp, then by key.
+
+    Rows with a null key or event timestamp are left out.
+
+    Args:
+        table: the table.
+        keys: column of the result -> column of the table.
+        event_timestamp: name of the event timestamp column.
+        where: filter; None: all rows.
+        time_name: name of the timestamp column in the result, which is in UTC.
+
+    Raises:
+        NotFoundError: the table lacks one of the columns.
+    """
     columns = list(dict.fromkeys([*keys.values(), event_timestamp]))
     require_columns(table, columns)
     rows = table.to_table(columns=columns, filter=where)
-    named = {moment: timestamps.to_utc(rows[event_timestamp]), **{name: rows[column] for name, column in keys.items()}}
-    distinct = pa.table(named).group_by(list(named)).aggregate([]).drop_null()
-    return distinct.sort_by([(name, "ascending") for name in named])
+    renamed = {
+        time_name: timestamps.to_utc(rows[event_timestamp]),
+        **{name: rows[column] for name, column in keys.items()},
+    }
+    distinct = pa.table(renamed).group_by(list(renamed)).aggregate([]).drop_null()
+    return distinct.sort_by([(name, "ascending") for name in renamed])
 
 
 def require_columns(table: pyarrow.dataset.Dataset, columns: Sequence[str]) -> None:
-    """Raise a `VitrineError` that names the columns the table lacks, if any."""
+    """Raise NotFoundError, naming the missing columns, if the table lacks one of `columns`."""
     missing = sorted(set(columns) - set(table.schema.names))
     if missing:
-        raise VitrineError(f"no column {', '.join(missing)} in the table; it has {', '.join(table.schema.names)}")
-
-
-def _bound(moment: datetime, type_: pa.DataType) -> pa.Scalar:
-    zone = type_.tz if pa.types.is_timestamp(type_) else None
-    return pa.scalar(timestamps.datetime_to_ticks(moment, "us"), pa.timestamp("us", tz=zone))
+        raise NotFoundError(f"no column {', '.join(missing)} in the table; it has {', '.join(table.schema.names)}")
 
 
 def read_gone_products(path: Path, at: datetime | None = None) -> pa.ChunkedArray:
-    """The products that went and have not come back; string, each once, in no order.
+    """Return the products that have left the catalogue and not come back: strings, each once, in no order.
+
+    The table `product_active` (schema.PRODUCT_ACTIVE) has no row for a product that never left, so it grows with
+    departures and returns and not with the catalogue.
 
     Args:
-        path: of the table `product_active`, which may not exist: then none is gone.
-        at: as of when, inclusive; None for the newest that is known.
+        path: folder of `product_active`. If there is no table, no product is gone.
+        at: state as of this time, inclusive; None for the latest state.
     """
     if not delta.exists(path):
         return pa.chunked_array([], pa.string())
@@ -110,12 +151,27 @@ def read_gone_products(path: Path, at: datetime | None = None) -> pa.ChunkedArra
     if at is not None:
         rows = rows.filter(pc.field(EVENT_TIMESTAMP) <= pa.scalar(at, TIMESTAMP))
     newest_last = [(EVENT_TIMESTAMP, "ascending"), (CREATED_TIMESTAMP, "ascending")]
-    newest_positions = rows.sort_by(newest_last).group_by(PRODUCT_ID, use_threads=False).aggregate([("active", "last")])
-    return newest_positions.filter(pc.invert(newest_positions["active_last"]))[PRODUCT_ID]
+    newest = rows.sort_by(newest_last).group_by(PRODUCT_ID, use_threads=False).aggregate([("active", "last")])
+    return newest.filter(pc.invert(newest["active_last"]))[PRODUCT_ID]
 
 
 def read_active_products(catalogue: Path, path: Path, at: datetime) -> pa.Array:
-    """The products of a catalogue that are on sale at a time: known by then, and not gone by then; each once."""
+    """Return the products that are on sale at a time: in the catalogue by then, and not gone. Each once, in no order.
+
+    Args:
+        catalogue: folder of the table `product_catalogue`.
+        path: folder of `product_active`; it need not exist.
+        at: the time, inclusive.
+
+    Raises:
+        NotFoundError: there is no catalogue.
+    """
     rows = delta.read(catalogue, [PRODUCT_ID, EVENT_TIMESTAMP])
-    known = pc.unique(rows.filter(pc.field(EVENT_TIMESTAMP) <= pa.scalar(at, TIMESTAMP))[PRODUCT_ID].drop_null())
-    return known.filter(pc.invert(pc.is_in(known, value_set=read_gone_products(path, at).combine_chunks())))
+    products = pc.unique(rows.filter(pc.field(EVENT_TIMESTAMP) <= pa.scalar(at, TIMESTAMP))[PRODUCT_ID].drop_null())
+    gone = read_gone_products(path, at).combine_chunks()
+    return products.filter(pc.invert(pc.is_in(products, value_set=gone)))
+
+
+def _to_scalar(timestamp: datetime, type_: pa.DataType) -> pa.Scalar:
+    zone = type_.tz if pa.types.is_timestamp(type_) else None
+    return pa.scalar(timestamps.datetime_to_ticks(timestamp, "us"), pa.timestamp("us", tz=zone))

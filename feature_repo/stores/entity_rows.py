@@ -56,7 +56,7 @@ def from_views(
             dict(view.keys),
             view.event_timestamp,
             versions.window_filter(view.table, view.event_timestamp, start, end),
-            moment=EVENT_TIMESTAMP,
+            time_name=EVENT_TIMESTAMP,
         )
         for view in views
     ]

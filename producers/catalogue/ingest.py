@@ -19,7 +19,7 @@ from feature_repo.config import Settings
 from feature_repo.errors import ConflictError, InvalidInputError
 from feature_repo.offline import delta, input_files, quarantine, validation
 from feature_repo.offline.quarantine import RejectedRow
-from feature_repo.offline.validation import Check
+from feature_repo.offline.validation import RowCheck
 from feature_repo.offline.versions import read_gone_products
 from producers.catalogue import image_hashes, row_hash, stored_versions, validate
 from producers.catalogue.row_hash import RowHashes
@@ -167,7 +167,7 @@ def _ingest_once(
     refused = blocks.refused + validation.list_failures(
         pa.table({schema.PRODUCT_ID: product_ids}),
         product_ids,
-        Check(schema.PRODUCT_ID, DUPLICATE_ID, is_superseded),
+        RowCheck(schema.PRODUCT_ID, DUPLICATE_ID, is_superseded),
     )
     repairs = [repair for row, repair in blocks.repairs if not is_superseded[row]]
 

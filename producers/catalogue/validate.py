@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from feature_repo import image_store, schema
 from feature_repo.offline import validation
 from feature_repo.offline.quarantine import RejectedRow
-from feature_repo.offline.validation import Check
+from feature_repo.offline.validation import RowCheck
 
 MAX_TITLE_CHARACTERS = 1_000
 """Code points of a title that are kept; encoders read fewer than a hundred."""
@@ -77,22 +77,22 @@ def validate_products(table: pa.Table, start: int, file: Path, now: datetime) ->
         names,
         [
             *utf8_checks,
-            Check(schema.PRODUCT_ID, MISSING_ID, validation.is_blank(product_ids)),
+            RowCheck(schema.PRODUCT_ID, MISSING_ID, validation.is_blank(product_ids)),
             *timestamp_checks,
-            Check("image", NO_CONTENT, has_no_content),
+            RowCheck("image", NO_CONTENT, has_no_content),
         ],
     )
     is_too_long = validation.to_mask(pc.greater(pc.utf8_length(titles), MAX_TITLE_CHARACTERS))
     repairs: list[tuple[int, RejectedRow]] = []
     for check in (
-        Check("title", TITLE_TOO_LONG, is_too_long),
-        Check("price", INVALID_PRICE, has_invalid_price),
+        RowCheck("title", TITLE_TOO_LONG, is_too_long),
+        RowCheck("price", INVALID_PRICE, has_invalid_price),
         *image_checks,
     ):
         is_repaired = check.bad & is_valid
         repairs += zip(
             np.flatnonzero(is_repaired).tolist(),
-            validation.list_failures(table, names, Check(check.column, check.reason, is_repaired)),
+            validation.list_failures(table, names, RowCheck(check.column, check.reason, is_repaired)),
             strict=True,
         )
     columns = {
@@ -109,7 +109,7 @@ def validate_products(table: pa.Table, start: int, file: Path, now: datetime) ->
     return ValidatedProducts(product_ids, updated_at_us, pa.table(columns), is_valid, refused, repairs)
 
 
-def resolve_images(table: pa.Table, file: Path) -> tuple[pa.ChunkedArray, pa.ChunkedArray, Sequence[Check]]:
+def resolve_images(table: pa.Table, file: Path) -> tuple[pa.ChunkedArray, pa.ChunkedArray, Sequence[RowCheck]]:
     """Return absolute image paths, image bytes, and checks of paths that cannot be used.
 
     A binary `image` column holds bytes; the paths are then null. Otherwise the bytes are null. URLs and relative paths
@@ -137,7 +137,7 @@ def resolve_images(table: pa.Table, file: Path) -> tuple[pa.ChunkedArray, pa.Chu
     return (
         pc.if_else(pa.array(is_url | leaves_folder), None, absolute),
         no_bytes,
-        (Check("image", IMAGE_IS_URL, is_url), Check("image", PATH_LEAVES_FOLDER, leaves_folder & ~is_url)),
+        (RowCheck("image", IMAGE_IS_URL, is_url), RowCheck("image", PATH_LEAVES_FOLDER, leaves_folder & ~is_url)),
     )
 
 

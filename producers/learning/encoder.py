@@ -141,7 +141,7 @@ def read_pairs(data: Path) -> tuple[pa.Table, list[Source], int]:
         InvalidInputError: products.parquet is missing, unreadable, or lacks a column.
     """
     file = data / "products.parquet"
-    products = input_files.read_table(file, PRODUCTS.names, misspelt=True)
+    products = input_files.read_table(file, PRODUCTS.names, allow_invalid_utf8=True)
     validation.require_columns(products, [PRODUCT_ID, "title", "image"], file)
     products, _ = validation.null_invalid_utf8(products, [PRODUCT_ID, "title", "image"])
     ids = validation.parse_text(products, PRODUCT_ID, file)

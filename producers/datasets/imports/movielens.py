@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from feature_repo import schema
 from feature_repo.offline import input_files, validation
 from feature_repo.offline.quarantine import RejectedRow
-from feature_repo.offline.validation import Check
+from feature_repo.offline.validation import RowCheck
 from producers.datasets.imports import folder
 from producers.datasets.imports.folder import ImportedTables
 
@@ -51,9 +51,9 @@ def read(source: Path, now: datetime) -> ImportedTables:
         ratings,
         names,
         [
-            Check("rating", INVALID_RATING, ~validation.to_mask(in_range)),
-            Check("timestamp", INVALID_TIMESTAMP, ~validation.to_mask(pc.is_finite(seconds))),
-            Check("movieId", UNKNOWN_FILM, ~validation.to_mask(has_film)),
+            RowCheck("rating", INVALID_RATING, ~validation.to_mask(in_range)),
+            RowCheck("timestamp", INVALID_TIMESTAMP, ~validation.to_mask(pc.is_finite(seconds))),
+            RowCheck("movieId", UNKNOWN_FILM, ~validation.to_mask(has_film)),
         ],
     )
     keep = pa.array(is_valid)
@@ -89,7 +89,7 @@ def _build_products(
 ) -> tuple[pa.Table, list[RejectedRow]]:
     first = pa.table({"film": rated_films, "timestamp": timestamps}).group_by("film").aggregate([("timestamp", "min")])
     since = first["timestamp_min"].take(pc.index_in(movies["movieId"], value_set=_values(first["film"])))
-    never_rated = Check("movieId", NEVER_RATED, validation.to_mask(pc.is_null(since)))
+    never_rated = RowCheck("movieId", NEVER_RATED, validation.to_mask(pc.is_null(since)))
     last = pc.max(timestamps)
     nothing = pa.nulls(movies.num_rows, pa.string())
     columns = {

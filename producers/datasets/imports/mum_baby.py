@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from feature_repo import schema
 from feature_repo.offline import input_files, validation
 from feature_repo.offline.quarantine import RejectedRow
-from feature_repo.offline.validation import Check
+from feature_repo.offline.validation import RowCheck
 from producers.datasets.imports import folder
 from producers.datasets.imports.folder import ImportedTables
 from producers.datasets.shop.people import age_months
@@ -56,9 +56,9 @@ def read(source: Path, now: datetime) -> ImportedTables:
         trades,
         names,
         [
-            Check("day", INVALID_DAY, np.array([day is None for day in days])),
-            Check("buy_mount", INVALID_AMOUNT, ~is_whole),
-            Check("buy_mount", WHOLESALE, amounts >= WHOLESALE_AMOUNT),
+            RowCheck("day", INVALID_DAY, np.array([day is None for day in days])),
+            RowCheck("buy_mount", INVALID_AMOUNT, ~is_whole),
+            RowCheck("buy_mount", WHOLESALE, amounts >= WHOLESALE_AMOUNT),
         ],
     )
     keep = pa.array(is_valid)
@@ -73,8 +73,8 @@ def read(source: Path, now: datetime) -> ImportedTables:
     with np.errstate(invalid="ignore"):
         is_unborn, is_grown = months < 0, months >= schema.CHILD_AGE_MONTHS[-1]
     with_birthday = kept.append_column("child_birthday", birthday)
-    repairs = validation.list_failures(with_birthday, kept_names, Check("child_birthday", UNBORN, is_unborn))
-    repairs += validation.list_failures(with_birthday, kept_names, Check("child_birthday", GROWN, is_grown))
+    repairs = validation.list_failures(with_birthday, kept_names, RowCheck("child_birthday", UNBORN, is_unborn))
+    repairs += validation.list_failures(with_birthday, kept_names, RowCheck("child_birthday", GROWN, is_grown))
     purchases = pa.table(
         {
             schema.IMPRESSION_ID: ids.filter(keep),

@@ -112,7 +112,7 @@ def test_values_go_straight_into_the_callers_arrays_and_tensors(store: FeatureSt
     reader.fetch("looks", ["car", "car", "none"], out={"vector": repeated})
     np.testing.assert_array_equal(repeated, [[1, -1], [1, -1], [np.nan, np.nan]])
     assert reader.fetch("looks", ["bear"]).tensor("vector").tolist() == [[0.5, 0.25]]
-    with pytest.raises(VitrineError, match=r"out\[`vector`\] is float64 \[2, 2\], wanted float32"):
+    with pytest.raises(VitrineError, match=r"out\[`vector`\] is float64 \[2, 2\], expected float32"):
         reader.fetch("looks", ["bear", "car"], out={"vector": np.zeros((2, 2))})
     with pytest.raises(VitrineError, match="`looks` has no feature nothing"):
         reader.fetch("looks", ["bear"], out={"nothing": array})

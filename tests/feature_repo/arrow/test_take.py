@@ -58,9 +58,9 @@ def test_whole_numbers_become_floats_and_a_null_inside_a_list_nan() -> None:
 
 def test_lists_of_another_length_are_refused_and_none_at_all_are_one_wide() -> None:
     two = pa.chunked_array([[[1.0, 2.0], None], [[1.0, 2.0, 3.0]]])
-    with pytest.raises(VitrineError, match=re.escape("vectors of [2, 3] numbers where 2 were expected")):
+    with pytest.raises(VitrineError, match=re.escape("expected vectors of 2 numbers, got [2, 3]")):
         to_matrix(two)
-    with pytest.raises(VitrineError, match=re.escape("vectors of [2] numbers where 4 were expected")):
+    with pytest.raises(VitrineError, match=re.escape("expected vectors of 4 numbers, got [2]")):
         to_matrix(two.slice(0, 2), 4)
     assert to_matrix(pa.chunked_array([[None, None]], pa.list_(pa.float32()))).shape == (2, 1)
 

@@ -64,6 +64,6 @@ def test_a_table_that_has_lost_a_file_or_part_of_one_is_named_before_anything_is
     else:
         file.write_bytes(file.read_bytes()[:length])
     for work in (delta.read, delta.open_dataset):
-        with pytest.raises(VitrineError, match=rf"table `looks` .* is broken: its file {file.name}") as said:
+        with pytest.raises(VitrineError, match=rf"table `looks` .* is damaged: its file {file.name}") as said:
             work(path)
         assert "\n" not in str(said.value)

@@ -221,7 +221,7 @@ def test_a_negative_age_and_an_unknown_gender_are_set_to_null_and_reported(tmp_p
 @pytest.mark.parametrize("column", schema.IMPRESSIONS.names)
 def test_a_missing_column_raises_one_line_that_names_it(column: str, tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pa.Table.from_pylist([GOOD]).drop_columns(column), tmp_path / "short.parquet")
-    with pytest.raises(VitrineError, match=rf"short.parquet: no column {column}; wanted .*; it has .*") as caught:
+    with pytest.raises(VitrineError, match=rf"short.parquet: no column {column}; expected .*; it has .*") as caught:
         read_impressions(tmp_path / "short.parquet", now=NOW)
     assert "\n" not in str(caught.value)
 

@@ -93,7 +93,7 @@ def test_ranges_cover_every_key_once_and_are_about_as_long_as_asked(rows: int) -
     table = ds.dataset(pa.table({"product_id": [*names, None]}))
     cut = key_ranges.split_by_key(table, "product_id", rows)
     column = pa.chunked_array([names])
-    inside = np.stack([each.mask(column) for each in cut])
+    inside = np.stack([each.contains(column) for each in cut])
     assert inside.sum(axis=0).tolist() == [1] * len(names)
     most_of_one = max(names.count(name) for name in names)
     assert inside.sum(axis=1).max() <= rows + most_of_one
@@ -120,7 +120,7 @@ def test_a_training_set_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch:
 def test_other_rows_than_it_was_made_of_are_refused(tmp_path: Path) -> None:
     rows, table = ds.dataset(impressions([("a", 1)])), ds.dataset(history([("a", 0)]))
     training_set_on_disk.write(rows, "event_timestamp", [looks(table)], tmp_path / "set")
-    with pytest.raises(VitrineError, match="made of 1 rows, and these are 2"):
+    with pytest.raises(VitrineError, match="created from 1 rows, but 2 rows were given"):
         training_set_on_disk.read(tmp_path / "set", ds.dataset(impressions([("a", 1), ("b", 1)])))
     with pytest.raises(VitrineError, match="holds no training set"):
         training_set_on_disk.read(tmp_path / "nothing", rows)

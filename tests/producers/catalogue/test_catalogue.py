@@ -178,7 +178,7 @@ def test_reports_the_columns_it_ignored(store: Settings) -> None:
 def test_a_missing_column_raises_one_line_that_names_it(column: str, store: Settings) -> None:
     file = write_products(store, {})
     pyarrow.parquet.write_table(pyarrow.parquet.read_table(file).drop_columns(column), file)
-    with pytest.raises(VitrineError, match=rf"products.parquet: no column {column}; wanted .* it has .*") as caught:
+    with pytest.raises(VitrineError, match=rf"products.parquet: no column {column}; expected .* it has .*") as caught:
         ingest_products(store, file, NOW)
     assert "\n" not in str(caught.value)
 
