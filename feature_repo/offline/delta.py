@@ -97,7 +97,7 @@ def commit_with_retries(path: Path, change: Callable[[], Result]) -> Result:
     raise ConflictError(f"table `{path.name}`: {ATTEMPTS} commits were lost to other writers; run this again")
 
 
-class CommitConflict(ConflictError):
+class CommitConflictError(ConflictError):
     """Another writer has committed to the same series. The rows must be worked out again from the new version."""
 
 
@@ -152,7 +152,7 @@ def append_if_version(
     def write() -> int:
         table = open_table(path)
         if (table.transaction_version(series) or 0) != version:
-            raise CommitConflict(f"table `{path.name}`: another writer has committed to `{series}`; read it again")
+            raise CommitConflictError(f"table `{path.name}`: another writer has committed to `{series}`; read it again")
         numbers = {**(markers or {}), series: version + 1}
         transactions = CommitProperties(
             app_transactions=[Transaction(name, number) for name, number in numbers.items()]

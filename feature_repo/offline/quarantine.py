@@ -65,7 +65,7 @@ def add(settings: Settings, step: str, rows: Sequence[RejectedRow], now: datetim
             return 0
         try:
             delta.append_if_version(path, new, schema.QUARANTINE_TABLE, version)
-        except delta.CommitConflict:
+        except delta.CommitConflictError:
             continue  # the other writer may have added the same rows
         return new.num_rows
 

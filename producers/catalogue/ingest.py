@@ -132,7 +132,7 @@ def ingest_products(
                 dry_run=dry_run,
                 progress=progress,
             )
-        except delta.CommitConflict:  # another run committed meanwhile: compare with what it wrote
+        except delta.CommitConflictError:  # another run committed meanwhile: compare with what it wrote
             continue
     raise ConflictError(
         f"table `{schema.CATALOGUE_TABLE}`: other writers committed first {delta.ATTEMPTS} times; run this again"

@@ -153,7 +153,7 @@ def _add_new_rows(settings: Settings, rows: pa.Table, encoder_version: str, now:
             return 0
         try:
             delta.append_if_version(path, new, app_id, txn_version)
-        except delta.CommitConflict:  # another run committed meanwhile, perhaps some of these rows: compare again
+        except delta.CommitConflictError:  # another run committed meanwhile, perhaps some of these rows: compare again
             continue
         return len(new)
     raise ConflictError(

@@ -111,7 +111,7 @@ def embed_catalogue(
                     while not work.encode_pass():
                         pass
                     return work.summarize()
-                except delta.CommitConflict:
+                except delta.CommitConflictError:
                     continue  # another run of this encoder has committed rows: plan again; the vectors are cached
     raise ConflictError(
         f"table `{schema.EMBEDDING_TABLE}`: other runs committed first {delta.ATTEMPTS} times; run this again"

@@ -81,7 +81,7 @@ class RowWriter:
             try:
                 delta.append_if_version(path, new, SERIES, version)
                 return len(new)
-            except delta.CommitConflict:
+            except delta.CommitConflictError:
                 continue
         raise ConflictError(
             f"table `{table}`: other writers committed first {delta.ATTEMPTS} times; start the stream again"

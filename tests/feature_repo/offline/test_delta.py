@@ -45,7 +45,7 @@ def test_a_commit_out_of_its_turn_adds_nothing(tmp_path: Path) -> None:
     path = tmp_path / "table"
     assert delta.txn_version(path, "embeddings a") == 0
     assert delta.append_if_version(path, ROWS, "embeddings a", 0, {"catalogue": 7}) == 1
-    with pytest.raises(delta.CommitConflict):
+    with pytest.raises(delta.CommitConflictError):
         delta.append_if_version(path, ROWS, "embeddings a", 0)
     assert delta.append_if_version(path, ROWS, "embeddings b", 0) == 1
     assert delta.append_if_version(path, ROWS, "embeddings a", delta.txn_version(path, "embeddings a")) == 2
@@ -69,7 +69,7 @@ def test_of_writers_that_all_saw_the_same_table_one_adds_to_it_and_the_others_ad
                 return lost
             try:
                 delta.append_if_version(path, pa.table({"product_id": left[:3]}), "embeddings a", turn)
-            except delta.CommitConflict:
+            except delta.CommitConflictError:
                 lost += 1
 
     with ThreadPoolExecutor(4) as pool:
@@ -88,7 +88,7 @@ def test_writers_that_make_a_table_at_once_all_come_through(tmp_path: Path) -> N
             change = delta.overwrite if number == 0 else delta.append
             change(tmp_path / f"table {table}", rows)
             gate.wait()
-            with contextlib.suppress(delta.CommitConflict):
+            with contextlib.suppress(delta.CommitConflictError):
                 delta.append_if_version(tmp_path / f"table in turn {table}", rows, "series", 0)
 
     with ThreadPoolExecutor(4) as pool:
