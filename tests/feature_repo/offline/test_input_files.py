@@ -254,9 +254,9 @@ def test_a_file_without_a_valid_row_raises_one_line_that_counts_the_reasons(tmp_
     ("column", "values", "wanted"),
     [
         ("event_timestamp", pa.array([datetime(2026, 1, 1)], pa.timestamp("us")), "without a time zone"),
-        ("event_timestamp", pa.array([1_767_000_000]), "wanted timestamps in UTC"),
-        ("clicked", pa.array([[1]]), "wanted numbers"),
-        ("user_id", pa.array([1.5]), "wanted text"),
+        ("event_timestamp", pa.array([1_767_000_000]), "expected timestamps in UTC"),
+        ("clicked", pa.array([[1]]), "expected numbers"),
+        ("user_id", pa.array([1.5]), "expected text"),
     ],
 )
 def test_a_column_of_a_wrong_type_raises_one_line(column: str, values: pa.Array, wanted: str, tmp_path: Path) -> None:
