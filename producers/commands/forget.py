@@ -36,7 +36,7 @@ def forget(
         typer.echo(
             f"user_interest: {summary.users_with_clicks:,} users clicked it: ids in their last clicks and its share in "
             "their means stay. To rebuild these users: remove the product's rows from the log, run `produce forget "
-            "--user` for the users, then `produce interests` and `cd feature_repo && feast materialize-incremental TIME`"
+            "--user` for them, then `produce interests` and `cd feature_repo && feast materialize-incremental TIME`"
         )
     if not summary.offline and not summary.online:
         typer.echo("there is no row of them, offline or online")
