@@ -100,7 +100,7 @@ class DualEncoder:
         """[n, dim] from uint8 [n, height, width, 3]; not of unit length."""
         self.text_tower: Tower = CompiledTower(self._tokens_to_features) if on_gpu else self._tokens_to_features
         """[n, dim] from token ids [n, length], and their mask [n, length] if `has_mask`; not of unit length."""
-        # pixels * scale + shift is the processor's rescaling and normalising in one step.
+        # pixels * scale + shift is the processor's rescaling and normalizing in one step.
         mean, deviation = (
             (torch.tensor(processor.image_mean), torch.tensor(processor.image_std))
             if processor.do_normalize
@@ -193,6 +193,7 @@ class CompiledTower:
         self.is_compiled = True
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Return what the tower returns; inputs of a new shape are compiled for first."""
         if self.is_compiled:
             try:
                 torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
@@ -228,7 +229,7 @@ def pad_batch(rows: NDArray[Any], size: int) -> NDArray[Any]:
 
 
 def fold_batch_norms(model: Any) -> Any:
-    """Fold each batch normalisation of a ResNet into the convolution before it, in place; return the model.
+    """Fold each batch normalization of a ResNet into the convolution before it, in place; return the model.
 
     That saves a tenth of the time on a CPU.
     """

@@ -279,8 +279,7 @@ def _encode_batch(batch: DecodedBatch[_ImageBatch], encoder: Encoder) -> _BatchR
 def _add_batch(batch: DecodedBatch[_ImageBatch], result: _BatchResult, previous_end: float) -> EncodedChunk:
     """Add a batch's refusals and times to its chunk, and return the chunk as far as it is encoded.
 
-    Args:
-        previous_end: when the previous batches were encoded, so that overlapping time counts once.
+    Time before `previous_end`, the end of the batches before, is not counted again.
     """
     chunk = batch.key.chunk
     chunk.unusable += result.unusable

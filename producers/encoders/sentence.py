@@ -1,7 +1,7 @@
 """Sentence encoders, which encode text only. Reads the layout of sentence-transformers without that library.
 
 `modules.json` lists the modules in order: a transformer, a pooling of its token vectors, and optionally dense layers
-and a normalisation. Each has a folder of its own.
+and a normalization. Each has a folder of its own.
 """
 
 from collections.abc import Callable, Sequence

@@ -77,7 +77,7 @@ class SmallConfig(PretrainedConfig):
 
 
 class SmallModel(PreTrainedModel):
-    """Two towers, each followed by a batch normalisation and a projection into the common space."""
+    """Two towers, each followed by a batch normalization and a projection into the common space."""
 
     config_class = SmallConfig
 

@@ -1,7 +1,7 @@
 """Export both towers as ONNX files, and check them against torch with onnxruntime. Needs the extra `export`.
 
 Both towers return unit rows. The image tower takes images resized by the encoder's geometry, and does the scaling and
-normalising itself, so the caller only has to resize.
+normalizing itself, so the caller only has to resize.
 
     image_tower   pixels uint8 [n, height, width, 3]                        -> vectors float32 [n, dim]
     text_tower    input_ids, attention_mask int64 [n, length]               -> vectors float32 [n, dim]

@@ -90,7 +90,7 @@ Vectors have unit length; one that cannot be computed is NaN.
 | {TEXT} | {text_inputs} | `{OUTPUT}` float32 [n, {encoder.dim}] |
 
 Resize images ({resize}; Pillow's filter {geometry.resample}) and crop the middle; the model scales and
-normalises. Tokenize titles with the checkpoint's own tokenizer.
+normalizes. Tokenize titles with the checkpoint's own tokenizer.
 
 Lowest cosine to torch, with onnxruntime on the CPU:
 

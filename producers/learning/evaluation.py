@@ -41,7 +41,7 @@ class Evaluation:
     recall: dict[int, float]
     """Each k with the share of titles whose k nearest images include one of their design."""
     ceiling: dict[int, float] | None
-    """Recall of the word oracle; None if the true attributes are not known."""
+    """Recall of the word oracle; None if the true attributes are not with_design."""
 
     def __str__(self) -> str:
         lines = [f"text to image, {self.products:,} held-out products: {_format_recall(self.recall)}"]
@@ -75,15 +75,17 @@ def hold_out(data: Path, designs: Path, count: int, seed: int) -> pa.Table:
     column = next((name for name in DESIGN_COLUMNS if name in table.column_names), DESIGN_COLUMNS[0])
     validation.require_columns(table, [PRODUCT_ID, column], designs)
     ids = validation.parse_text(table, PRODUCT_ID, designs)
-    known = pa.table({PRODUCT_ID: ids, "design_id": table[column]}).drop_null()
-    known = known.filter(pc.is_in(known[PRODUCT_ID], value_set=products[PRODUCT_ID].combine_chunks()))
-    known = known.group_by(PRODUCT_ID).aggregate([("design_id", "max")]).rename_columns([PRODUCT_ID, "design_id"])
-    known = known.sort_by(PRODUCT_ID)
-    if len(known) <= count:
+    with_design = pa.table({PRODUCT_ID: ids, "design_id": table[column]}).drop_null()
+    with_design = with_design.filter(pc.is_in(with_design[PRODUCT_ID], value_set=products[PRODUCT_ID].combine_chunks()))
+    with_design = (
+        with_design.group_by(PRODUCT_ID).aggregate([("design_id", "max")]).rename_columns([PRODUCT_ID, "design_id"])
+    )
+    with_design = with_design.sort_by(PRODUCT_ID)
+    if len(with_design) <= count:
         raise InvalidInputError(
-            f"{designs} has {len(known)} products with title and image; {count} cannot be held out of them"
+            f"{designs} has {len(with_design)} products with title and image; {count} cannot be held out of them"
         )
-    sizes = known.group_by("design_id").aggregate([(PRODUCT_ID, "count")]).sort_by("design_id")
+    sizes = with_design.group_by("design_id").aggregate([(PRODUCT_ID, "count")]).sort_by("design_id")
     chosen, left = [], count
     for row in np.random.default_rng(seed).permutation(len(sizes)):
         size = sizes[f"{PRODUCT_ID}_count"][int(row)].as_py()
@@ -92,7 +94,9 @@ def hold_out(data: Path, designs: Path, count: int, seed: int) -> pa.Table:
             left -= size
         if not left:
             break
-    return known.filter(pc.is_in(known["design_id"], value_set=pa.array([value.as_py() for value in chosen])))
+    return with_design.filter(
+        pc.is_in(with_design["design_id"], value_set=pa.array([value.as_py() for value in chosen]))
+    )
 
 
 def evaluate(encoder: Encoder, data: Path, held_out: pa.Table, truth: Path | None = None) -> Evaluation:

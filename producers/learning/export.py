@@ -1,6 +1,5 @@
 """Export both towers of an encoder as ONNX in a Triton model repository, checked against torch."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -76,7 +75,7 @@ def export_encoder(encoder: str, out: Path, *, format: str, data: Path | None, s
         for part in PARTS:
             if (out / part).is_dir():
                 shutil.rmtree(out / part)
-            os.replace(folder / part, out / part)
+            (folder / part).replace(out / part)
     lines = [f"{each.name}: cosine to torch at least {each.cosine:.7f} on {each.probes} probes" for each in checks]
     return "\n".join([f"{out}: {model.version} as ONNX in a Triton model repository", *lines])
 

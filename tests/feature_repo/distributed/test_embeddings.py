@@ -1,4 +1,4 @@
-"""Encoding on Ray: the tables that this machine makes, row for row."""
+"""Encoding on Ray writes the same tables as encoding on one machine, row by row."""
 
 import shutil
 from dataclasses import replace
@@ -27,17 +27,17 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 COLOURS = ["red", "green", "blue", "white", "black"]
 
 
-def pictures(folder: Path) -> list[str | None]:
-    """Paths of usable pictures, one that is no picture, one that is not there, and none."""
+def write_images(folder: Path) -> list[str | None]:
+    """Write images; return the paths of 5 usable ones, one that is not an image, one that does not exist, and None."""
     folder.mkdir()
     for number, colour in enumerate(COLOURS):
         Image.new("RGB", (40 + number, 48), colour).save(folder / f"{number}.png")
-    (folder / "words.png").write_text("no picture")
+    (folder / "words.png").write_text("not an image")
     return [*(str(folder / f"{n}.png") for n in range(5)), str(folder / "words.png"), str(folder / "gone.png"), None]
 
 
 def products(images: list[str | None], rows: int) -> list[dict[str, Any]]:
-    """Some with a title that others have too, some without one, some with neither title nor picture."""
+    """Return products: some share a title, some have none, some have neither title nor image."""
     titles = [None, "红色连衣裙", "男童鞋", *(f"女婴儿{n}" for n in range(8))]
     return [
         {"product_id": f"p{n:03}", "title": titles[n % len(titles)], "image": images[n % len(images)]}
@@ -45,30 +45,30 @@ def products(images: list[str | None], rows: int) -> list[dict[str, Any]]:
     ]
 
 
-def stored(store: Settings) -> tuple[pa.Table, pa.Table]:
-    """Rows and refusals in the order in which they were committed; when they were taken in is not asked."""
+def read_tables(store: Settings) -> tuple[pa.Table, pa.Table]:
+    """Return the rows and the quarantine, in the order in which they were committed."""
     path = store.table("product_embedding")
     return delta.read(path), quarantine.read(store)
 
 
-def test_the_tables_are_those_of_one_machine_row_for_row(
+def test_the_tables_equal_those_of_one_machine_row_by_row(
     tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embeddings, "ROWS_PER_COMMIT", 40)  # three chunks
     monkeypatch.setattr(on_ray, "ROWS_PER_PART", 7)  # several parts each
-    images = pictures(tmp_path / "pictures")
-    made: dict[str | None, tuple[EmbeddingSummary, pa.Table, pa.Table]] = {}
+    images = write_images(tmp_path / "images")
+    results: dict[str | None, tuple[EmbeddingSummary, pa.Table, pa.Table]] = {}
     for ray in (None, "local"):
         if ray is not None:
-            monkeypatch.setattr(embeddings, "encode_chunks", None)  # which one machine uses
+            monkeypatch.setattr(embeddings, "encode_chunks", None)  # used only on one machine
         (tmp_path / str(ray)).mkdir()
         store = open_deployment(tmp_path / str(ray))
         ingest(store, *products(images, 100))
         done = embed_catalogue(store, str(encoder), now=NOW, progress=lambda *_: None, ray=ray)
-        made[ray] = (done, *stored(store))
+        results[ray] = (done, *read_tables(store))
         again = embed_catalogue(store, str(encoder), now=NOW, progress=lambda *_: None, ray=ray)
-        assert (again.encoded, again.existing) == (0, 99)  # one had neither title nor picture
-    (one, rows, refused), (many, rows_of_ray, refused_of_ray) = made.values()
+        assert (again.encoded, again.existing) == (0, 99)  # one product has neither title nor image
+    (one, rows, refused), (many, rows_of_ray, refused_of_ray) = results.values()
     vectors = [name for name in rows.column_names if name.endswith("_vector")]
     assert rows_of_ray.drop_columns(vectors) == rows.drop_columns(vectors)
     dim = load(str(encoder)).dim
@@ -98,7 +98,7 @@ def chunk(numbers: range) -> pa.Table:
     return pa.Table.from_pylist(rows, pa.schema([pipeline.schema.CATALOGUE.field(name) for name in names]))
 
 
-def test_each_chunk_comes_back_in_its_place_whatever_its_size(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_of_any_size_are_returned_in_order(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(on_ray, "ROWS_PER_PART", 3)
     chunks = [chunk(range(60)), chunk(range(0)), chunk(range(60, 61)), chunk(range(70, 100))]
     model = load(str(encoder))

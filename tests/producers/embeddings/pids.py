@@ -1,10 +1,10 @@
-"""What a worker of a pool says of itself; imports nothing, so that it starts at once."""
+"""A task for the workers of a pool; imports nothing of this project, so that they start at once."""
 
 import os
 import time
 
 
 def pid(seconds: float) -> int:
-    """Its process, after so long that each of its siblings is given something to do as well."""
+    """Return the id of the worker process, after a pause in which the other workers get tasks too."""
     time.sleep(seconds)
     return os.getpid()

@@ -1,4 +1,4 @@
-"""Producers as processes of their own, to be killed: forked from a server that has imported everything."""
+"""Producers in processes that tests can kill, forked from a server that has imported everything."""
 
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -22,7 +22,7 @@ ROWS_PER_COMMIT = 16
 
 
 def _run(pipe: Connection, store: Path, products: Path, encoder: Path, now: datetime, folder: str) -> None:
-    """`produce catalogue` and `produce embeddings`, in commits of a few rows."""
+    """Run `produce catalogue` and `produce embeddings`, in commits of a few rows."""
     embeddings.ROWS_PER_COMMIT = ROWS_PER_COMMIT
     locks.FOLDER = folder
     opened = config.load(store)
@@ -40,9 +40,9 @@ def _run(pipe: Connection, store: Path, products: Path, encoder: Path, now: date
 def running(
     store: Path, products: Path, encoder: Path, now: datetime, *, locks: str = locks.FOLDER
 ) -> AbstractContextManager[tuple[BaseProcess, Connection]]:
-    """A process that has just begun; the pipe gives "done", or the error of one line that ended it.
+    """Start a process; its pipe receives "begins", and then "done" or the message of the error that ended it.
 
     Args:
-        locks: the folder of its locks; those that are to see none of each other's have each its own.
+        locks: folder of its lock files; processes with different folders do not see each other's locks.
     """
     return begun(context, _run, store, products, encoder, now, locks)

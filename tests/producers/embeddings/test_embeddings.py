@@ -26,13 +26,13 @@ def store(tmp_path: Path) -> Settings:
     return open_deployment(tmp_path)
 
 
-def picture(file: Path, colour: str) -> str:
+def draw_image(file: Path, colour: str) -> str:
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (48, 40), colour).save(file)
     return str(file)
 
 
-def embedded(store: Settings, encoder: Path) -> EmbeddingSummary:
+def embed(store: Settings, encoder: Path) -> EmbeddingSummary:
     return embed_catalogue(store, str(encoder), now=NOW, progress=lambda *_: None)
 
 
@@ -40,10 +40,10 @@ def rows(store: Settings) -> dict[str, dict]:
     return {row["product_id"]: row for row in delta.read(store.table("product_embedding")).to_pylist()}
 
 
-def test_a_row_holds_what_the_encoder_says_of_the_picture_and_the_title(store: Settings, encoder: Path) -> None:
-    file = picture(store.file.parent / "a.png", "red")
+def test_a_row_has_the_encoders_vectors_of_the_image_and_the_title(store: Settings, encoder: Path) -> None:
+    file = draw_image(store.file.parent / "a.png", "red")
     ingest(store, {"product_id": "a", "title": "红色连衣裙", "image": file})
-    embedded(store, encoder)
+    embed(store, encoder)
     model, row = load(str(encoder)), rows(store)["a"]
     np.testing.assert_allclose(row["text_vector"], model.encode_texts(["红色连衣裙"])[0], atol=1e-5)
     np.testing.assert_allclose(
@@ -55,14 +55,14 @@ def test_a_row_holds_what_the_encoder_says_of_the_picture_and_the_title(store: S
         assert np.linalg.norm(row[name]) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_product_without_one_modality_goes_on_with_the_other(store: Settings, encoder: Path) -> None:
-    file = picture(store.file.parent / "a.png", "blue")
+def test_a_product_without_one_modality_has_a_row_with_the_other(store: Settings, encoder: Path) -> None:
+    file = draw_image(store.file.parent / "a.png", "blue")
     ingest(
         store,
         {"product_id": "words", "title": "男童鞋", "image": None},
         {"product_id": "looks", "title": None, "image": file},
     )
-    embedded(store, encoder)
+    embed(store, encoder)
     words, looks = rows(store)["words"], rows(store)["looks"]
     assert (words["has_image"], words["has_text"], words["image_vector"]) == (False, True, None)
     assert (looks["has_image"], looks["has_text"], looks["text_vector"]) == (True, False, None)
@@ -70,19 +70,19 @@ def test_a_product_without_one_modality_goes_on_with_the_other(store: Settings, 
     np.testing.assert_allclose(looks["similar_vector"], looks["image_vector"], atol=1e-6)
 
 
-def test_unusable_pictures_are_quarantined_with_their_reason_and_counted(store: Settings, encoder: Path) -> None:
+def test_unusable_images_are_quarantined_with_their_reason_and_counted(store: Settings, encoder: Path) -> None:
     folder = store.file.parent
-    (folder / "words.jpg").write_text("no picture")
-    whole = Path(picture(folder / "whole.png", "green")).read_bytes()
+    (folder / "words.jpg").write_text("not an image")
+    whole = Path(draw_image(folder / "whole.png", "green")).read_bytes()
     (folder / "half.png").write_bytes(whole[: len(whole) // 2])
-    done_with = [
+    files = [
         ("gone", str(folder / "gone.jpg")),
         ("words", str(folder / "words.jpg")),
         ("half", str(folder / "half.png")),
     ]
-    ingest(store, *({"product_id": name, "title": "女婴儿", "image": file} for name, file in done_with),
+    ingest(store, *({"product_id": name, "title": "女婴儿", "image": file} for name, file in files),
           {"product_id": "nothing", "title": None, "image": str(folder / "gone.jpg")})  # fmt: skip
-    done = embedded(store, encoder)
+    done = embed(store, encoder)
     assert done.unusable == {MISSING: 2, NOT_AN_IMAGE: 1, DAMAGED: 1, NOTHING_USABLE: 1}
     assert set(rows(store)) == {"gone", "words", "half"}
     assert not any(row["has_image"] for row in rows(store).values())
@@ -93,18 +93,18 @@ def test_unusable_pictures_are_quarantined_with_their_reason_and_counted(store: 
 def test_nothing_is_encoded_twice_and_a_changed_title_is_encoded_once(store: Settings, encoder: Path) -> None:
     first = {"product_id": "a", "title": "红色连衣裙", "image": None, "updated_at": datetime(2026, 1, 1, tzinfo=UTC)}
     ingest(store, first)
-    assert (embedded(store, encoder).encoded, embedded(store, encoder).encoded) == (1, 0)
+    assert (embed(store, encoder).encoded, embed(store, encoder).encoded) == (1, 0)
     ingest(store, first | {"title": "蓝色连衣裙", "updated_at": datetime(2026, 1, 5, tzinfo=UTC)})
-    done = embedded(store, encoder)
+    done = embed(store, encoder)
     assert (done.encoded, done.existing) == (1, 1)
     assert delta.read(store.table("product_embedding")).num_rows == 2
 
 
 def test_another_encoder_version_gets_rows_of_its_own(store: Settings, encoder: Path, tmp_path: Path) -> None:
     ingest(store, {"product_id": "a", "title": "红色连衣裙", "image": None})
-    embedded(store, encoder)
+    embed(store, encoder)
     checkpoints.chinese_clip(tmp_path / "other")
-    assert embedded(store, tmp_path / "other").encoded == 1
+    assert embed(store, tmp_path / "other").encoded == 1
     versions = delta.read(store.table("product_embedding"), ["encoder_version"]).column(0).to_pylist()
     assert len(set(versions)) == 2
 
@@ -113,10 +113,10 @@ unit = st.floats(-1, 1, width=32)
 
 
 @given(arrays.arrays(np.float32, (4, 3), elements=unit), arrays.arrays(np.float32, (4, 3), elements=unit))
-def test_fused_rows_are_unit_rows_of_the_weighted_sum_or_missing(image: np.ndarray, text: np.ndarray) -> None:
+def test_fused_rows_are_unit_rows_of_the_weighted_sum(image: np.ndarray, text: np.ndarray) -> None:
     fused = fuse(image, text, (0.7, 0.3))
     for row, a, b in zip(fused, image, text, strict=True):
         total = np.float32(0.7) * a + np.float32(0.3) * b
         if np.linalg.norm(total) < 1e-4:
-            continue  # so short a sum has no direction worth the name
+            continue  # rounding dominates the direction of so short a sum
         np.testing.assert_allclose(row, total / np.linalg.norm(total), atol=1e-3)

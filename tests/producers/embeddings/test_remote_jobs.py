@@ -1,4 +1,4 @@
-"""Encoding on a machine without the store: what goes out, what comes back, and that nothing is added twice."""
+"""Encoding on a machine without the store: export, encode, commit, and nothing is added twice."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ from producers.embeddings import remote_jobs
 from producers.encoders import load, run, shards
 from tests.producers.catalogue.shop import NOW as CATALOGUED
 from tests.producers.catalogue.shop import ingest, open_deployment
-from tests.producers.embeddings.test_reuse import embedded
+from tests.producers.embeddings.test_reuse import embed
 from tests.producers.encoders import checkpoints
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -49,13 +49,13 @@ def store(tmp_path: Path) -> Settings:
     return store
 
 
-def test_rows_made_without_feast_redis_or_deltalake_come_into_the_table_once(
+def test_rows_encoded_without_feast_redis_and_deltalake_are_added_once(
     store: Settings, encoder: Path, tmp_path: Path
 ) -> None:
     runner, at = CliRunner(), ["--store", str(store.file)]
     todo, out = tmp_path / "todo.parquet", tmp_path / "parts"
-    asked = ["hand-out", "--output", str(todo), "--encoder", str(encoder), *at]
-    assert "3 products to encode, 1 pictures could not be read" in runner.invoke(app, asked).output
+    export = ["hand-out", "--output", str(todo), "--encoder", str(encoder), *at]
+    assert "3 products to encode, 1 pictures could not be read" in runner.invoke(app, export).output
 
     command = [
         sys.executable,
@@ -73,25 +73,25 @@ def test_rows_made_without_feast_redis_or_deltalake_come_into_the_table_once(
     assert "3 products encoded" in done.stdout
     assert sorted(f.name for f in out.iterdir() if f.name.endswith("_done")) == ["part-00000_done", "part-00001_done"]
 
-    said = runner.invoke(app, ["commit", "--parts", str(out), *at]).output
-    assert "3 rows added, 0 existed already, 2 of 2 parts were complete" in said
+    output = runner.invoke(app, ["commit", "--parts", str(out), *at]).output
+    assert "3 rows added, 0 existed already, 2 of 2 parts were complete" in output
     assert "0 rows added, 3 existed already" in runner.invoke(app, ["commit", "--parts", str(out), *at]).output
     rows = {row["product_id"]: row for row in delta.read(store.table("product_embedding")).to_pylist()}
     assert set(rows) == {"a", "b", "c"}
-    wanted = load(str(encoder)).encode_images([Image.new("RGB", (40, 48), "red")])[0]
-    np.testing.assert_allclose(rows["a"]["image_vector"], wanted, atol=1e-4)
+    expected = load(str(encoder)).encode_images([Image.new("RGB", (40, 48), "red")])[0]
+    np.testing.assert_allclose(rows["a"]["image_vector"], expected, atol=1e-4)
     refused = quarantine.read(store).to_pylist()
     assert [(r["row_id"], r["reason"]) for r in refused if r["step"] == "embeddings"] == [("b", MISSING)]
-    assert "0 products to encode" in runner.invoke(app, asked).output
+    assert "0 products to encode" in runner.invoke(app, export).output
 
 
-def test_a_run_goes_on_after_its_whole_parts_and_only_those_are_committed(
+def test_a_run_continues_after_its_complete_parts_and_only_those_are_committed(
     store: Settings, encoder: Path, tmp_path: Path
 ) -> None:
     todo, out = tmp_path / "todo.parquet", tmp_path / "parts"
     remote_jobs.export_todo(store, todo, encoder_version=None)
     run.encode(str(encoder), todo, out, now=NOW, rows_per_part=1, workers=1)
-    (out / "part-00001_done").unlink()  # as a kill between part and marker leaves it
+    (out / "part-00001_done").unlink()  # as if killed between the part and its marker
     (out / "part-00001.parquet").write_bytes(b"half")
     assert remote_jobs.commit_parts(store, out, NOW).added == 2
     first = (out / "part-00000.parquet").stat().st_mtime_ns
@@ -111,29 +111,29 @@ def test_two_commits_at_once_add_each_row_once(store: Settings, encoder: Path, t
     assert sorted(delta.read(store.table("product_embedding"))["product_id"].to_pylist()) == ["a", "b", "c"]
 
 
-def test_rows_say_of_which_contents_they_came_so_that_a_correction_is_encoded_here_or_there(
+def test_rows_carry_content_hashes_so_that_only_corrections_are_encoded_again(
     store: Settings, encoder: Path, tmp_path: Path
 ) -> None:
-    handed = _handed(store, encoder, tmp_path / "first")
-    made = {row["product_id"]: row for row in delta.read(store.table("product_embedding")).to_pylist()}
-    known = {row["product_id"]: row for row in delta.read(store.table("product_catalogue")).to_pylist()}
-    assert {product: row["image_hash"] for product, row in made.items()} == {
-        product: row["image_hash"] for product, row in known.items()
+    added = _encode_remotely(store, encoder, tmp_path / "first")
+    embedded = {row["product_id"]: row for row in delta.read(store.table("product_embedding")).to_pylist()}
+    catalogue = {row["product_id"]: row for row in delta.read(store.table("product_catalogue")).to_pylist()}
+    assert {product: row["image_hash"] for product, row in embedded.items()} == {
+        product: row["image_hash"] for product, row in catalogue.items()
     }
-    assert made["c"]["title_hash"] == content_hash("蓝".encode())
-    assert embedded(store, encoder).encoded == 0
+    assert embedded["c"]["title_hash"] == content_hash("蓝".encode())
+    assert embed(store, encoder).encoded == 0
 
     ingest(store, {"product_id": "c", "title": "绿", "image": None}, now=CATALOGUED + timedelta(days=1))
-    assert (handed, _handed(store, encoder, tmp_path / "second", day=1)) == (3, 1)
+    assert (added, _encode_remotely(store, encoder, tmp_path / "second", day=1)) == (3, 1)
     newest = delta.read(store.table("product_embedding")).sort_by("created_timestamp").to_pylist()[-1]
     assert (newest["product_id"], newest["title_hash"]) == ("c", content_hash("绿".encode()))
-    assert embedded(store, encoder, 1).encoded == 0
+    assert embed(store, encoder, 1).encoded == 0
 
     ingest(store, {"product_id": "c", "title": "紫", "image": None}, now=CATALOGUED + timedelta(days=2))
-    assert embedded(store, encoder, 2).encoded == 1
+    assert embed(store, encoder, 2).encoded == 1
 
 
-def test_parts_of_contents_that_were_corrected_meanwhile_are_left_out(
+def test_rows_of_contents_corrected_since_the_export_are_left_out(
     store: Settings, encoder: Path, tmp_path: Path
 ) -> None:
     todo, out = tmp_path / "todo.parquet", tmp_path / "parts"
@@ -143,34 +143,34 @@ def test_parts_of_contents_that_were_corrected_meanwhile_are_left_out(
     done = remote_jobs.commit_parts(store, out, NOW)
     assert (done.added, done.existing, done.outdated) == (2, 0, 1)
     assert "1 rows left out: corrected in the catalogue since" in str(done)
-    assert embedded(store, encoder, 2).encoded == 1
+    assert embed(store, encoder, 2).encoded == 1
 
 
-def test_a_day_with_nothing_to_encode_commits_no_rows_and_is_no_error(
+def test_a_day_with_nothing_to_encode_commits_no_rows_without_an_error(
     store: Settings, encoder: Path, tmp_path: Path
 ) -> None:
-    _handed(store, encoder, tmp_path / "first")
-    assert _handed(store, encoder, tmp_path / "second", day=1) == 0
+    _encode_remotely(store, encoder, tmp_path / "first")
+    assert _encode_remotely(store, encoder, tmp_path / "second", day=1) == 0
     with pytest.raises(VitrineError, match="not a folder of parts"):
         remote_jobs.commit_parts(store, tmp_path, NOW)
 
 
-def test_parts_committed_after_another_encoder_are_the_last_created_once(
+def test_parts_committed_after_another_encoders_rows_become_the_latest_once(
     store: Settings, encoder: Path, tmp_path: Path
 ) -> None:
     todo, out = tmp_path / "todo.parquet", tmp_path / "parts"
     remote_jobs.export_todo(store, todo, encoder_version=None)
     run.encode(str(encoder), todo, out, now=NOW, workers=1)
     checkpoints.chinese_clip(tmp_path / "other")
-    embedded(store, tmp_path / "other", 1)
+    embed(store, tmp_path / "other", 1)
     done = [remote_jobs.commit_parts(store, out, NOW + timedelta(days=day)) for day in (2, 3)]
     assert [(each.added, each.existing) for each in done] == [(3, 0), (0, 3)]
     rows = delta.read(store.table("product_embedding")).sort_by("created_timestamp").to_pylist()
     assert {each["encoder_version"] for each in rows[-3:]} == {load(str(encoder)).version}
 
 
-def _handed(store: Settings, encoder: Path, folder: Path, day: int = 0) -> int:
-    """Hand out, encode and commit; how many rows were added."""
+def _encode_remotely(store: Settings, encoder: Path, folder: Path, day: int = 0) -> int:
+    """Export, encode and commit; return the number of rows added."""
     folder.mkdir()
     remote_jobs.export_todo(store, folder / "todo.parquet", encoder_version=load(str(encoder)).version)
     now = NOW + timedelta(days=day)
@@ -191,7 +191,7 @@ def test_a_folder_of_another_run_and_a_damaged_part_are_refused(store: Settings,
         remote_jobs.commit_parts(store, tmp_path, NOW)
 
 
-def test_a_catalogue_that_is_none_is_one_line(encoder: Path, tmp_path: Path) -> None:
+def test_a_catalogue_that_is_not_parquet_is_refused_in_one_line(encoder: Path, tmp_path: Path) -> None:
     (tmp_path / "c.parquet").write_bytes(b"no table")
     with pytest.raises(VitrineError, match="not a readable Parquet file"):
         run.encode(str(encoder), tmp_path / "c.parquet", tmp_path / "out", now=NOW)

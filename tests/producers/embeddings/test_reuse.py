@@ -1,4 +1,4 @@
-"""What goes through the encoder: a picture or a title that it has not seen, and nothing else."""
+"""Only images and titles that an encoder has not encoded before go through it."""
 
 import shutil
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ from producers.embeddings.run import EmbeddingSummary, embed_catalogue, estimate
 from producers.encoders import load
 from producers.encoders.pipeline import NO_VECTOR, NOTHING_USABLE, EncodedChunk, build_embedding_rows
 from tests.producers.catalogue.shop import ingest, open_deployment
-from tests.producers.embeddings.test_embeddings import picture
+from tests.producers.embeddings.test_embeddings import draw_image
 from tests.producers.encoders import checkpoints
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -34,12 +34,12 @@ def store(tmp_path: Path) -> Settings:
     return open_deployment(tmp_path)
 
 
-def embedded(store: Settings, encoder: Path, day: int = 0, **options: bool) -> EmbeddingSummary:
+def embed(store: Settings, encoder: Path, day: int = 0, **options: bool) -> EmbeddingSummary:
     return embed_catalogue(store, str(encoder), now=NOW + day * DAY, progress=lambda *_: None, **options)
 
 
 def row(store: Settings, product: str) -> dict[str, Any]:
-    """The last created row of a product."""
+    """Return the row of a product that was created last."""
     rows = delta.read(store.table("product_embedding")).sort_by("created_timestamp").to_pylist()
     return [each for each in rows if each["product_id"] == product][-1]
 
@@ -48,8 +48,8 @@ def counts(done: EmbeddingSummary) -> tuple[int, int, int, int]:
     return done.encoded, done.images, done.titles, done.reused
 
 
-def test_a_picture_and_a_title_are_encoded_once_under_however_many_products(store: Settings, encoder: Path) -> None:
-    red = picture(store.file.parent / "red.png", "red")
+def test_an_image_and_a_title_are_encoded_once_for_all_products_that_share_them(store: Settings, encoder: Path) -> None:
+    red = draw_image(store.file.parent / "red.png", "red")
     copy = str(shutil.copy(red, store.file.parent / "copy.png"))
     ingest(
         store,
@@ -57,105 +57,101 @@ def test_a_picture_and_a_title_are_encoded_once_under_however_many_products(stor
         {"product_id": "b", "title": "红裙", "image": copy},
         {"product_id": "c", "title": "蓝裙", "image": red},
     )
-    assert counts(embedded(store, encoder)) == (3, 1, 2, 3)
+    assert counts(embed(store, encoder)) == (3, 1, 2, 3)
     ingest(store, {"product_id": "d", "title": "蓝裙", "image": copy})
-    assert counts(embedded(store, encoder, 1)) == (1, 0, 0, 2)
+    assert counts(embed(store, encoder, 1)) == (1, 0, 0, 2)
     assert row(store, "d")["image_vector"] == row(store, "a")["image_vector"]
     assert row(store, "d")["text_vector"] == row(store, "c")["text_vector"]
     assert row(store, "d")["fused_vector"] == row(store, "c")["fused_vector"]
 
 
-def test_a_new_title_is_encoded_without_the_picture_and_a_new_price_without_either(
+def test_a_new_title_does_not_encode_the_image_again_and_a_new_price_encodes_nothing(
     store: Settings, encoder: Path
 ) -> None:
-    first = {"title": "红裙", "image": picture(store.file.parent / "red.png", "red")}
+    first = {"title": "红裙", "image": draw_image(store.file.parent / "red.png", "red")}
     ingest(store, first)
-    embedded(store, encoder)
+    embed(store, encoder)
     before = row(store, "p1")
     ingest(store, first | {"title": "新红裙"} | LATER)
-    assert counts(embedded(store, encoder, 1)) == (1, 0, 1, 1)
+    assert counts(embed(store, encoder, 1)) == (1, 0, 1, 1)
     assert row(store, "p1")["image_vector"] == before["image_vector"]
     assert row(store, "p1")["text_vector"] != before["text_vector"]
     ingest(store, first | {"title": "新红裙", "price": 1.0, "updated_at": datetime(2026, 1, 6, tzinfo=UTC)})
-    assert counts(embedded(store, encoder, 2)) == (1, 0, 0, 2)
+    assert counts(embed(store, encoder, 2)) == (1, 0, 0, 2)
 
 
-def test_a_run_after_which_nothing_came_neither_plans_nor_encodes(
+def test_a_run_without_new_rows_neither_plans_nor_encodes(
     store: Settings, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ingest(store, {"image": picture(store.file.parent / "red.png", "red")})
-    embedded(store, encoder)
-    monkeypatch.setattr(embeddings, "plan_encoding", lambda *_, **__: pytest.fail("it planned"))
-    done = embedded(store, encoder, 1)
+    ingest(store, {"image": draw_image(store.file.parent / "red.png", "red")})
+    embed(store, encoder)
+    monkeypatch.setattr(embeddings, "plan_encoding", lambda *_, **__: pytest.fail("a run without new rows planned"))
+    done = embed(store, encoder, 1)
     assert (counts(done), done.existing) == ((0, 0, 0, 0), 1)
 
 
-def test_of_a_new_version_only_the_rows_that_came_with_it_are_looked_at(store: Settings, encoder: Path) -> None:
+def test_only_rows_that_were_added_since_the_last_run_are_read(store: Settings, encoder: Path) -> None:
     ingest(store, *({"product_id": str(number), "image": None} for number in range(20)))
-    version = embedded(store, encoder).encoder_version
+    version = embed(store, encoder).encoder_version
     ingest(store, {"product_id": "new", "image": None})
     state = plan.read_changes(store, version)
     assert state is not None
     assert state.new.to_table(columns=["product_id"])["product_id"].to_pylist() == ["new"]
-    assert embedded(store, encoder, 1).existing == 20
+    assert embed(store, encoder, 1).existing == 20
 
 
-def test_a_correction_of_the_same_moment_gets_a_row_and_so_does_its_being_taken_back(
-    store: Settings, encoder: Path
-) -> None:
+def test_a_correction_gets_a_row_and_so_does_its_reversal(store: Settings, encoder: Path) -> None:
     for day, title in enumerate(["红裙", "蓝裙", "红裙"]):
         ingest(store, {"title": title, "image": None}, now=NOW - (3 - day) * DAY)
-        assert counts(embedded(store, encoder, day)) == (1, 0, int(day < 2), int(day == 2))
+        assert counts(embed(store, encoder, day)) == (1, 0, int(day < 2), int(day == 2))
     rows = delta.read(store.table("product_embedding")).sort_by("created_timestamp").to_pylist()
     assert len({each["event_timestamp"] for each in rows}) == 1
     assert rows[0]["text_vector"] == rows[2]["text_vector"] != rows[1]["text_vector"]
 
 
-def test_of_several_corrections_between_two_runs_the_last_is_encoded(store: Settings, encoder: Path) -> None:
+def test_of_several_corrections_between_two_runs_only_the_last_is_encoded(store: Settings, encoder: Path) -> None:
     for day, title in enumerate(["红裙", "蓝裙"]):
         ingest(store, {"title": title, "image": None}, now=NOW - (3 - day) * DAY)
-    assert counts(embedded(store, encoder)) == (1, 0, 1, 0)
+    assert counts(embed(store, encoder)) == (1, 0, 1, 0)
     ingest(store, {"product_id": "p2", "title": "蓝裙", "image": None})
-    assert counts(embedded(store, encoder, 1)) == (1, 0, 0, 1)
+    assert counts(embed(store, encoder, 1)) == (1, 0, 0, 1)
 
 
-def test_each_product_with_the_same_unusable_picture_is_quarantined_with_its_reason(
+def test_each_product_with_the_same_unusable_image_is_quarantined_with_the_reason(
     store: Settings, encoder: Path
 ) -> None:
-    (store.file.parent / "words.jpg").write_text("no picture")
+    (store.file.parent / "words.jpg").write_text("not an image")
     broken = str(store.file.parent / "words.jpg")
     ingest(store, *({"product_id": name, "title": f"裙 {name}", "image": broken} for name in "abc"))
-    done = embedded(store, encoder)
+    done = embed(store, encoder)
     assert done.unusable == {NOT_AN_IMAGE: 3}
     assert (done.encoded, done.images) == (3, 0)
-    refused = {(each["row_id"], each["reason"]) for each in quarantine.read(store).to_pylist()}
-    assert refused == {(name, NOT_AN_IMAGE) for name in "abc"}
+    quarantined = {(each["row_id"], each["reason"]) for each in quarantine.read(store).to_pylist()}
+    assert quarantined == {(name, NOT_AN_IMAGE) for name in "abc"}
 
 
-def test_a_product_of_which_nothing_is_usable_is_tried_again_when_it_changes_and_not_before(
-    store: Settings, encoder: Path
-) -> None:
+def test_a_product_without_any_vector_is_tried_again_only_when_it_changes(store: Settings, encoder: Path) -> None:
     file = store.file.parent / "late.png"
     ingest(store, {"title": None, "image": str(file)})
-    assert embedded(store, encoder).unusable == {MISSING: 1, NOTHING_USABLE: 1}
-    assert embedded(store, encoder, 1).unusable == {}
-    picture(file, "red")
+    assert embed(store, encoder).unusable == {MISSING: 1, NOTHING_USABLE: 1}
+    assert embed(store, encoder, 1).unusable == {}
+    draw_image(file, "red")
     ingest(store, {"title": None, "image": str(file)}, now=NOW - DAY)
-    assert counts(embedded(store, encoder, 2)) == (1, 1, 0, 0)
+    assert counts(embed(store, encoder, 2)) == (1, 1, 0, 0)
 
 
-def test_a_picture_that_changed_after_it_was_hashed_is_not_taken_for_what_it_was(
+def test_an_image_that_changed_after_it_was_hashed_is_not_cached_under_the_old_hash(
     store: Settings, encoder: Path
 ) -> None:
-    red = picture(store.file.parent / "red.png", "red")
+    red = draw_image(store.file.parent / "red.png", "red")
     copy = str(shutil.copy(red, store.file.parent / "copy.png"))
     ingest(store, {"product_id": "a", "image": red}, {"product_id": "b", "image": copy})
-    picture(Path(red), "blue")
-    assert embedded(store, encoder).images == 2
+    draw_image(Path(red), "blue")
+    assert embed(store, encoder).images == 2
     assert row(store, "a")["image_hash"] == row(store, "b")["image_hash"]
     assert row(store, "a")["image_vector"] != row(store, "b")["image_vector"]
     ingest(store, {"product_id": "a", "image": red}, {"product_id": "b", "image": copy}, now=NOW - DAY)
-    done = embedded(store, encoder, 1)
+    done = embed(store, encoder, 1)
     assert (done.encoded, done.images) == (1, 1)
 
 
@@ -168,98 +164,98 @@ def test_vectors_that_are_not_finite_are_quarantined_and_never_stored(
     weights["text_projection.weight"] = torch.full_like(weights["text_projection.weight"], torch.nan)
     weights["visual_projection.weight"] = torch.zeros_like(weights["visual_projection.weight"])
     save_file(weights, broken / "model.safetensors", {"format": "pt"})
-    red = picture(store.file.parent / "red.png", "red")
+    red = draw_image(store.file.parent / "red.png", "red")
     ingest(
         store, {"product_id": "a", "title": "红裙", "image": red}, {"product_id": "b", "title": "蓝裙", "image": None}
     )
-    done = embedded(store, broken)
+    done = embed(store, broken)
     assert done.unusable == {NO_VECTOR: 3, NOTHING_USABLE: 2}
     assert delta.read(store.table("product_embedding")).num_rows == 0
-    with vector_cache.open_cache(store.offline / vector_cache.FOLDER, done.encoder_version, 8) as kept:
-        assert not kept._environment.stat()["entries"]
+    with vector_cache.open_cache(store.offline / vector_cache.FOLDER, done.encoder_version, 8) as cache:
+        assert not cache._environment.stat()["entries"]
 
 
-def test_vectors_of_contents_come_back_bit_for_bit_and_outgrow_the_file(
+def test_cached_vectors_are_returned_bit_for_bit_and_the_file_grows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vector_cache, "INITIAL_MAP_SIZE", 1 << 16)
     vectors = np.random.default_rng(0).normal(size=(2_000, 64)).astype(np.float32)
     hashes = [row.to_bytes(16, "big") for row in range(len(vectors))]
-    with vector_cache.open_cache(tmp_path, "a@1", 64) as kept:
-        kept.put(vector_cache.IMAGE, hashes, vectors)
-    with vector_cache.open_cache(tmp_path, "a@1", 64) as kept:
+    with vector_cache.open_cache(tmp_path, "a@1", 64) as cache:
+        cache.put(vector_cache.IMAGE, hashes, vectors)
+    with vector_cache.open_cache(tmp_path, "a@1", 64) as cache:
         np.testing.assert_array_equal(
-            kept.get(vector_cache.IMAGE, [hashes[7], None, hashes[3]])[[0, 2]], vectors[[7, 3]]
+            cache.get(vector_cache.IMAGE, [hashes[7], None, hashes[3]])[[0, 2]], vectors[[7, 3]]
         )
-        assert np.isnan(kept.get(vector_cache.TITLE, hashes[:1])).all()
-        assert kept.has(vector_cache.IMAGE, [hashes[7], None, b"x" * 16]).tolist() == [True, False, False]
-    with vector_cache.open_cache(tmp_path, "b@1", 64) as kept:
-        assert not kept.has(vector_cache.IMAGE, hashes[:1]).any()
+        assert np.isnan(cache.get(vector_cache.TITLE, hashes[:1])).all()
+        assert cache.has(vector_cache.IMAGE, [hashes[7], None, b"x" * 16]).tolist() == [True, False, False]
+    with vector_cache.open_cache(tmp_path, "b@1", 64) as cache:
+        assert not cache.has(vector_cache.IMAGE, hashes[:1]).any()
 
 
-def test_an_encoder_that_changed_under_its_name_is_refused_until_it_is_accepted(
+def test_an_encoder_that_changed_under_its_name_is_refused_until_accepted(
     store: Settings, encoder: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "mine"
     shutil.copytree(encoder, folder)
     ingest(store, {"image": None})
-    before = embedded(store, folder).encoder_version
+    before = embed(store, folder).encoder_version
     (folder / "vocab.txt").write_text("another")
     with pytest.raises(VitrineError, match=rf"encoder `mine` has changed: {before} .*--accept-changed"):
-        embedded(store, folder)
-    after = embedded(store, folder, accept_changed=True)
+        embed(store, folder)
+    after = embed(store, folder, accept_changed=True)
     assert after.encoded == 1
-    assert embedded(store, folder).encoded == 0
+    assert embed(store, folder).encoded == 0
     assert [run.ending for run in run_log.read_runs(store)] == ["done", "failed", "done", "done"]
 
 
-def test_going_back_to_a_former_encoder_leaves_the_rows_of_one_encoder_to_be_served(
+def test_returning_to_an_earlier_encoder_makes_its_rows_the_latest_of_every_product(
     store: Settings, encoder: Path, tmp_path: Path
 ) -> None:
     checkpoints.chinese_clip(tmp_path / "other")
     ingest(store, *({"product_id": name, "title": name, "image": None} for name in ("a", "b")))
-    version = embedded(store, encoder).encoder_version
+    version = embed(store, encoder).encoder_version
     before = row(store, "a")["text_vector"]
-    embedded(store, tmp_path / "other", 1)
-    done = embedded(store, encoder, 2)
+    embed(store, tmp_path / "other", 1)
+    done = embed(store, encoder, 2)
     assert (counts(done), done.existing) == ((2, 0, 0, 2), 0)
     assert {row(store, name)["encoder_version"] for name in ("a", "b")} == {version}
     assert row(store, "a")["text_vector"] == before
-    again = embedded(store, encoder, 3)
+    again = embed(store, encoder, 3)
     assert (again.encoded, again.existing) == (0, 2)
 
-    embedded(store, tmp_path / "other", 4)
-    for name in ("product_embedding", "product_catalogue"):  # what earlier versions lay in is gone
+    embed(store, tmp_path / "other", 4)
+    for name in ("product_embedding", "product_catalogue"):  # remove the files of earlier versions
         retention.compact(store.table(name))
         retention.vacuum(store.table(name), grace=timedelta(0))
     ingest(store, {"product_id": "c", "title": "c", "image": None})
-    assert counts(embedded(store, encoder, 5)) == (3, 0, 1, 2)
+    assert counts(embed(store, encoder, 5)) == (3, 0, 1, 2)
     assert {row(store, name)["encoder_version"] for name in ("a", "b", "c")} == {version}
-    assert embedded(store, encoder, 6).encoded == 0
+    assert embed(store, encoder, 6).encoded == 0
 
 
-def test_the_ledger_says_what_went_in_and_what_came_of_it(store: Settings, encoder: Path) -> None:
+def test_the_run_log_has_inputs_model_counts_and_quarantine(store: Settings, encoder: Path) -> None:
     ingest(store, {"product_id": "a", "image": "gone.jpg"}, {"product_id": "b", "image": None})
-    version = embedded(store, encoder).encoder_version
+    version = embed(store, encoder).encoder_version
     (run,) = run_log.read_runs(store)
     assert (run.step, run.model, run.inputs) == ("embeddings", version, {"product_catalogue": 1})
     assert run.counts == {"rows": 2, "pictures": 0, "titles": 1, "reused": 1}
     assert run.quarantined == {MISSING: 1}
 
 
-def test_a_row_that_does_not_say_of_which_contents_it_came_is_not_made_again(store: Settings, encoder: Path) -> None:
+def test_a_row_without_content_hashes_is_not_encoded_again(store: Settings, encoder: Path) -> None:
     ingest(store, {"image": None})
     model = load(str(encoder))
     catalogue = delta.read(store.table("product_catalogue"), ["product_id", "event_timestamp"])
     vectors = np.eye(1, 12, dtype=np.float32)
     rows = build_embedding_rows(EncodedChunk(catalogue, vectors, vectors), model, NOW).rows
     delta.append(store.table("product_embedding"), rows)
-    assert (embedded(store, encoder).encoded, embedded(store, encoder).existing) == (0, 1)
+    assert (embed(store, encoder).encoded, embed(store, encoder).existing) == (0, 1)
 
 
 def test_a_dry_run_writes_nothing_and_reports_what_the_run_then_does(store: Settings, encoder: Path) -> None:
-    red = picture(store.file.parent / "red.png", "red")
-    blue = picture(store.file.parent / "blue.png", "blue")
+    red = draw_image(store.file.parent / "red.png", "red")
+    blue = draw_image(store.file.parent / "blue.png", "blue")
     ingest(
         store, {"product_id": "a", "title": "红裙", "image": red}, {"product_id": "b", "title": "红裙", "image": blue}
     )
@@ -269,7 +265,7 @@ def test_a_dry_run_writes_nothing_and_reports_what_the_run_then_does(store: Sett
         before = sorted(path for path in store.file.parent.rglob("*"))
         expected = estimate_embeddings(store, str(encoder))
         assert sorted(path for path in store.file.parent.rglob("*")) == before
-        done = embedded(store, encoder, day)
+        done = embed(store, encoder, day)
         assert (expected.rows, expected.existing) == (done.encoded, done.existing)
         assert (expected.images, expected.titles) == (done.images, done.titles)
     assert estimate_embeddings(store, str(encoder)).rows == 0

@@ -1,4 +1,4 @@
-"""Tiny checkpoints of every family, made from tiny configs: the loading code's only diet without a hub."""
+"""Tiny checkpoints of every family, created from tiny configurations, because the tests have no hub."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -54,7 +54,7 @@ SIZE = {"height": 32, "width": 32}
 
 
 def tokenizer(length: int = 24) -> PreTrainedTokenizerFast:
-    """A tokenizer of single characters."""
+    """Return a tokenizer of single characters."""
     core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
     core.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     core.post_processor = processors.TemplateProcessing(
@@ -67,7 +67,7 @@ def tokenizer(length: int = 24) -> PreTrainedTokenizerFast:
         cls_token="[CLS]",
         sep_token="[SEP]",
         model_max_length=length,
-        padding_side="right",  # said, since a family may have another habit (SigLIP2: left)
+        padding_side="right",  # given, because families have different defaults (SigLIP2: left)
     )
 
 
@@ -123,7 +123,7 @@ IMAGE_TEXT: dict[str, Callable[[Path], None]] = {
 
 
 def bert(folder: Path) -> None:
-    """A BERT as such: a text model that says nothing of how a sentence becomes one vector."""
+    """Write a plain BERT: a text model without a pooling of its token vectors."""
     torch.manual_seed(0)
     BertModel(BertConfig(**TEXT)).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
@@ -131,7 +131,10 @@ def bert(folder: Path) -> None:
 
 def _save(folder: Path, model: Any, processor: Any) -> None:
     torch.manual_seed(0)
-    for name, parameter in model.named_parameters():  # wide weights: vectors of unlike inputs lie clearly apart
+    for (
+        name,
+        parameter,
+    ) in model.named_parameters():  # large weights, so that different inputs have clearly different vectors
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.2)
         elif "layer_scale" in name:

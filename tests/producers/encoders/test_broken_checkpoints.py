@@ -1,4 +1,4 @@
-"""Whatever is wrong with a checkpoint, the user reads one line that says what and where."""
+"""A broken checkpoint raises a one-line error that names the fault and the folder."""
 
 import json
 import os
@@ -52,8 +52,8 @@ def truncated_weights(folder: Path) -> None:
 
 def half_the_weights(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
-    kept = {name: value for name, value in weights.items() if not name.startswith("text_model")}
-    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    remaining = {name: value for name, value in weights.items() if not name.startswith("text_model")}
+    save_file(remaining, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def weights_of_another_size(folder: Path) -> None:
@@ -85,15 +85,17 @@ BREAKAGES: list[tuple[Callable[[Path], None], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("breakage", "complaint"), BREAKAGES, ids=[how.__name__ for how, _ in BREAKAGES])
-def test_a_broken_checkpoint_ends_in_one_line(breakage: Callable[[Path], None], complaint: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("breakage", "message"), BREAKAGES, ids=[each.__name__ for each, _ in BREAKAGES])
+def test_a_broken_checkpoint_is_reported_in_one_line(
+    breakage: Callable[[Path], None], message: str, tmp_path: Path
+) -> None:
     checkpoints.clip(tmp_path / "clip")
     breakage(tmp_path / "clip")
-    with pytest.raises(VitrineError) as refused:
+    with pytest.raises(VitrineError) as error:
         load(str(tmp_path / "clip"))
-    assert complaint in str(refused.value)
-    assert str(tmp_path / "clip") in str(refused.value)
-    assert "\n" not in str(refused.value)
+    assert message in str(error.value)
+    assert str(tmp_path / "clip") in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_pickled_weights_are_never_read(tmp_path: Path) -> None:
@@ -104,13 +106,13 @@ def test_pickled_weights_are_never_read(tmp_path: Path) -> None:
         load(str(tmp_path))
 
 
-def test_a_checkpoint_of_another_architecture_is_refused_by_its_name(tmp_path: Path) -> None:
+def test_an_unsupported_architecture_is_named_in_the_error(tmp_path: Path) -> None:
     ResNetModel(ResNetConfig(hidden_sizes=[8], depths=[1], embedding_size=8)).save_pretrained(tmp_path)
     with pytest.raises(VitrineError, match="'resnet'"):
         load(str(tmp_path))
 
 
-def test_a_text_model_that_does_not_say_its_pooling_is_refused(tmp_path: Path) -> None:
+def test_a_text_model_without_a_pooling_is_refused(tmp_path: Path) -> None:
     checkpoints.bert(tmp_path)
     with pytest.raises(VitrineError, match=r"'bert'.*modules\.json"):
         load(str(tmp_path))
@@ -126,7 +128,7 @@ def test_code_that_comes_with_a_checkpoint_is_not_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("offline", ["0", "1"])
-def test_a_name_without_a_hub_ends_soon_in_one_line(offline: str) -> None:
+def test_a_name_that_no_hub_answers_for_fails_within_seconds_in_one_line(offline: str) -> None:
     names = ["nobody/no-such-model", "/no/such/folder", "../nor this"]
     probe = (
         "import time\n"
@@ -140,13 +142,13 @@ def test_a_name_without_a_hub_ends_soon_in_one_line(offline: str) -> None:
         "        print(error)\n"
         "print(time.monotonic() - started)\n"
     )
-    ended = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", probe],
         capture_output=True,
         text=True,
         env=os.environ | {"HF_HUB_OFFLINE": offline, "HF_ENDPOINT": "http://127.0.0.1:9"},
         check=True,
     )
-    *lines, seconds = ended.stdout.splitlines()
+    *lines, seconds = result.stdout.splitlines()
     assert [line.split(": ")[0] for line in lines] == names
     assert float(seconds) < 15

@@ -1,4 +1,4 @@
-"""Pictures cut a batch at a time, against Pillow one by one."""
+"""Images resized in batches by torch, compared with Pillow one by one."""
 
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -24,22 +24,22 @@ GEOMETRIES = [
 
 
 @given(SIZES, st.sampled_from(GEOMETRIES), st.integers(0, 99))
-def test_pictures_of_any_sizes_are_those_of_pillow(sizes: list[tuple[int, int]], geometry: Geometry, seed: int) -> None:
-    chance = np.random.default_rng(seed)
-    pictures = [chance.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
-    wanted = np.stack([geometry.apply(Image.fromarray(picture)) for picture in pictures])
-    rows, told = np.full((len(pictures), 60 * 60 * 3), 99, np.uint8), np.array(sizes, np.int32)
-    for row, picture in zip(rows, pictures, strict=True):
-        row[: picture.size] = picture.ravel()
-    for place in range(seed % 3, len(pictures), 3):  # one that comes cut is taken as it is
-        rows[place, : wanted[place].size], told[place] = wanted[place].ravel(), 0
-    apart = np.abs(resize_images(rows, told, geometry).astype(int) - wanted)
-    assert apart.shape == wanted.shape
-    for (height, width), each in zip(told.tolist(), apart, strict=True):
+def test_images_of_any_sizes_equal_those_of_pillow(sizes: list[tuple[int, int]], geometry: Geometry, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    expected = np.stack([geometry.apply(Image.fromarray(image)) for image in images])
+    rows, given_sizes = np.full((len(images), 60 * 60 * 3), 99, np.uint8), np.array(sizes, np.int32)
+    for row, image in zip(rows, images, strict=True):
+        row[: image.size] = image.ravel()
+    for number in range(seed % 3, len(images), 3):  # an image of size 0 is resized already
+        rows[number, : expected[number].size], given_sizes[number] = expected[number].ravel(), 0
+    difference = np.abs(resize_images(rows, given_sizes, geometry).astype(int) - expected)
+    assert difference.shape == expected.shape
+    for (height, width), each in zip(given_sizes.tolist(), difference, strict=True):
         to_height, to_width = geometry.resized_size(max(height, 1), max(width, 1))
         if width * to_height > height * to_width or not height:
             assert each.max() <= 2
-        assert each.mean() < 1  # noise, where Pillow took the other axis first
+        assert each.mean() < 1  # noise: Pillow may resize the other axis first
 
 
 @pytest.fixture(scope="module")
@@ -49,17 +49,17 @@ def pool() -> Iterator[ProcessPoolExecutor]:
 
 
 @pytest.mark.parametrize("geometry", [tiny_clip.GEOMETRY, GEOMETRIES[2], Geometry(64, 64, (64, 64), resample=1)])
-def test_small_and_large_pictures_of_one_batch_come_as_pillow_cuts_them(
+def test_small_and_large_images_of_one_batch_equal_those_of_pillow(
     geometry: Geometry, pool: ProcessPoolExecutor
 ) -> None:
     contents: list[bytes] = []
     for number, size in enumerate([(96, 96), (50, 30), (400, 300), (96, 96), (97, 96), (64, 64)]):
         stream = BytesIO()
         coarse = np.random.default_rng(number).integers(0, 256, (6, 6, 3), dtype=np.uint8)
-        picture = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
-        picture.save(stream, "JPEG" if number % 2 else "PNG")
+        image = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+        image.save(stream, "JPEG" if number % 2 else "PNG")
         contents.append(stream.getvalue())
-    wanted = np.stack([geometry.apply(open_image(content, side=geometry.side)) for content in contents])
-    found = decode_images([*contents[:3], b"", *contents[3:]], geometry, pool)
-    assert found.usable.tolist() == [True, True, True, False, True, True, True]
-    assert np.abs(found.pixels.astype(int) - wanted).max() <= 1
+    expected = np.stack([geometry.apply(open_image(content, side=geometry.side)) for content in contents])
+    decoded = decode_images([*contents[:3], b"", *contents[3:]], geometry, pool)
+    assert decoded.usable.tolist() == [True, True, True, False, True, True, True]
+    assert np.abs(decoded.pixels.astype(int) - expected).max() <= 1

@@ -1,4 +1,4 @@
-"""The benchmark of a GPU runs where there is none, with a tiny model: its path is right before it costs GPU time."""
+"""The GPU benchmark also runs on a CPU with a tiny model, so that its code is tested before it takes GPU time."""
 
 import re
 import sys
@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from tests.benchmarks import encoding
 
 
-def test_it_measures_both_figures_and_says_what_limits_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("feast", "redis", "deltalake"):  # a GPU machine has none of them
+def test_it_measures_both_figures_and_reports_what_limits_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("feast", "redis", "deltalake"):  # a GPU machine has none of these
         monkeypatch.setitem(sys.modules, name, None)
     arguments = ["gpu", "--tiny", "--images", "70", "--jpeg", "64", "--workers", "1", "--rounds", "2"]
     done = CliRunner().invoke(encoding.app, arguments, catch_exceptions=False)

@@ -1,4 +1,4 @@
-"""Every image-text family opens by the same door and gives what its own model gives."""
+"""Every image-text family loads by the same function and gives the vectors of its own model."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ TITLES = ["红色连衣裙", "男童鞋", "蓝", "红色连衣裙女婴儿鞋" *
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[Image.Image]:
+def images() -> list[Image.Image]:
     noise = np.random.default_rng(0)
     shapes = [(40, 60), (61, 33), (32, 32), (200, 90), (48, 48)]
     return [Image.fromarray(noise.integers(0, 256, (*shape, 3), dtype=np.uint8)) for shape in shapes]
@@ -34,7 +34,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("family", checkpoints.IMAGE_TEXT)
-def test_gives_the_vectors_of_the_models_own_forward(family: str, folders: Path, pictures: list[Image.Image]) -> None:
+def test_vectors_equal_those_of_the_models_own_forward(family: str, folders: Path, images: list[Image.Image]) -> None:
     encoder = load(str(folders / family))
     model = AutoModel.from_pretrained(folders / family).eval()
     tokens = checkpoints.tokenizer()(
@@ -45,32 +45,32 @@ def test_gives_the_vectors_of_the_models_own_forward(family: str, folders: Path,
     )
     if "siglip" in family:
         del tokens["attention_mask"]
-    prepared = AutoImageProcessor.from_pretrained(folders / family)(pictures, return_tensors="pt")
+    prepared = AutoImageProcessor.from_pretrained(folders / family)(images, return_tensors="pt")
     with torch.no_grad():
         forward = model(**tokens, **prepared)
     np.testing.assert_allclose(encoder.encode_texts(TITLES), forward.text_embeds, atol=1e-5)
-    np.testing.assert_allclose(encoder.encode_images(pictures), forward.image_embeds, atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_images(images), forward.image_embeds, atol=1e-5)
 
 
-def test_blips_retrieval_model_gives_the_cosines_of_its_own_forward(
-    tmp_path: Path, pictures: list[Image.Image]
+def test_cosines_of_blips_retrieval_model_equal_those_of_its_own_forward(
+    tmp_path: Path, images: list[Image.Image]
 ) -> None:
     checkpoints.blip_retrieval(tmp_path)
     encoder = load(str(tmp_path))
     model = BlipForImageTextRetrieval.from_pretrained(tmp_path).eval()
     tokens = checkpoints.tokenizer()(TITLES, padding=True, truncation=True, return_tensors="pt")
-    prepared = AutoImageProcessor.from_pretrained(tmp_path)(pictures, return_tensors="pt")
+    prepared = AutoImageProcessor.from_pretrained(tmp_path)(images, return_tensors="pt")
     with torch.no_grad():
-        own = model(
+        expected = model(
             input_ids=tokens["input_ids"],
             attention_mask=tokens["attention_mask"],
             pixel_values=prepared["pixel_values"],
             use_itm_head=False,
         ).itm_score
-    np.testing.assert_allclose(encoder.encode_images(pictures) @ encoder.encode_texts(TITLES).T, own, atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_images(images) @ encoder.encode_texts(TITLES).T, expected, atol=1e-5)
 
 
-def test_a_blip_that_only_writes_captions_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_blip_for_captioning_is_refused(tmp_path: Path) -> None:
     checkpoints.blip_retrieval(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["BlipForConditionalGeneration"]}))
@@ -79,11 +79,11 @@ def test_a_blip_that_only_writes_captions_is_refused_in_one_line(tmp_path: Path)
 
 
 @pytest.mark.parametrize("family", checkpoints.IMAGE_TEXT)
-def test_gives_unit_rows_in_the_order_asked_with_repeats(family: str, folders: Path) -> None:
+def test_rows_have_unit_length_and_follow_the_order_of_the_texts_with_repeats(family: str, folders: Path) -> None:
     encoder = load(str(folders / family))
-    asked = [TITLES[3], TITLES[0], TITLES[2], TITLES[0]]
-    together = encoder.encode_texts(asked)
-    alone = np.concatenate([encoder.encode_texts([title]) for title in asked])
+    titles = [TITLES[3], TITLES[0], TITLES[2], TITLES[0]]
+    together = encoder.encode_texts(titles)
+    alone = np.concatenate([encoder.encode_texts([title]) for title in titles])
     assert together.dtype == np.float32
     assert together.shape == (4, encoder.dim)
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
@@ -91,35 +91,35 @@ def test_gives_unit_rows_in_the_order_asked_with_repeats(family: str, folders: P
 
 
 @pytest.mark.parametrize("family", ["clip", "chinese_clip", "blip", "siglip"])
-def test_pixels_cut_outside_give_the_same_vectors_as_the_processor(
-    family: str, folders: Path, pictures: list[Image.Image]
+def test_resized_pixels_give_the_same_vectors_as_the_processor(
+    family: str, folders: Path, images: list[Image.Image]
 ) -> None:
     encoder = load(str(folders / family))
     assert isinstance(encoder.geometry, Geometry)
-    pixels = np.stack([encoder.geometry.apply(picture) for picture in pictures])
+    pixels = np.stack([encoder.geometry.apply(image) for image in images])
     assert pixels.dtype == np.uint8
-    np.testing.assert_allclose(encoder.encode_pixels(pixels), encoder.encode_images(pictures), atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_pixels(pixels), encoder.encode_images(images), atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["siglip2", "dual_encoder"])
-def test_a_processor_that_does_more_than_resize_and_cut_has_no_geometry(family: str, folders: Path) -> None:
+def test_a_processor_that_does_more_than_resize_and_crop_has_no_geometry(family: str, folders: Path) -> None:
     assert load(str(folders / family)).geometry is None
 
 
-def test_no_rows_asked_gives_no_rows(folders: Path) -> None:
+def test_no_items_give_no_rows(folders: Path) -> None:
     encoder = load(str(folders / "clip"))
     assert encoder.encode_texts([]).shape == (0, 12)
     assert encoder.encode_images([]).shape == (0, 12)
     assert encoder.encode_pixels(np.empty((0, 32, 32, 3), np.uint8)).shape == (0, 12)
 
 
-def test_the_version_names_the_folder_and_changes_with_any_file_it_is_read_from(tmp_path: Path) -> None:
+def test_the_version_has_the_folders_name_and_changes_with_any_file_of_the_encoder(tmp_path: Path) -> None:
     checkpoints.clip(tmp_path / "shop")
     first = load(str(tmp_path / "shop")).version
     assert first.startswith("shop@")
     assert len(first.removeprefix("shop@")) == 12
 
-    (tmp_path / "shop/README.md").write_text("notes are no part of an encoder")
+    (tmp_path / "shop/README.md").write_text("notes are not part of an encoder")
     assert load(str(tmp_path / "shop")).version == first
 
     settings = tmp_path / "shop/preprocessor_config.json"
@@ -127,7 +127,7 @@ def test_the_version_names_the_folder_and_changes_with_any_file_it_is_read_from(
     assert load(str(tmp_path / "shop")).version != first
 
 
-def test_reads_siglips_own_sentencepiece_vocabulary(tmp_path: Path) -> None:
+def test_siglips_sentencepiece_vocabulary_is_read(tmp_path: Path) -> None:
     checkpoints.siglip(tmp_path)
     (tmp_path / "tokenizer.json").unlink()
     (tmp_path / "titles.txt").write_text("a red dress for girls\nblue shoes for boys\na soft toy\n" * 20)

@@ -1,4 +1,4 @@
-"""Sentence encoders: real weights where a package carries some, tiny made ones for the rarer layouts."""
+"""Sentence encoders: real weights from a package, and tiny random ones for the rarer layouts."""
 
 import json
 from pathlib import Path
@@ -23,14 +23,14 @@ def minilm() -> Encoder:
     return load(str(MINILM))
 
 
-def test_sentences_that_mean_the_same_lie_closer_than_others(minilm: Encoder) -> None:
+def test_sentences_of_the_same_meaning_are_closer_than_others(minilm: Encoder) -> None:
     girls, girls_again, pushchair = minilm.encode_texts(
         ["red dress for little girls", "a girl's frock in red", "folding pushchair with rain cover"]
     )
     assert girls @ girls_again > girls @ pushchair + 0.2
 
 
-def test_real_weights_give_what_sentence_transformers_gives(minilm: Encoder) -> None:
+def test_real_weights_give_the_vectors_of_sentence_transformers(minilm: Encoder) -> None:
     sentences = ["red dress", "婴儿连衣裙", "a very long title " * 100, "", "Folding PUSHCHAIR 🙂"]
     expected = SentenceTransformer(str(MINILM), device="cpu").encode(sentences, normalize_embeddings=True)
     np.testing.assert_allclose(minilm.encode_texts(sentences), expected, atol=1e-5)
@@ -38,7 +38,7 @@ def test_real_weights_give_what_sentence_transformers_gives(minilm: Encoder) -> 
 
 
 @pytest.mark.parametrize("pooling", ["cls", "max", "mean", "mean_sqrt_len_tokens", "lasttoken", ("cls", "mean")])
-def test_every_pooling_and_dense_layer_gives_what_sentence_transformers_gives(
+def test_every_pooling_and_dense_layer_gives_the_vectors_of_sentence_transformers(
     pooling: str | tuple[str, ...], tmp_path: Path
 ) -> None:
     checkpoints.bert(tmp_path / "bert")
@@ -68,22 +68,22 @@ def test_a_pooling_folder_is_enough_without_modules_json(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("pooling", "complaint"),
+    ("pooling", "message"),
     [({"pooling_mode": "weightedmean"}, "weightedmean"), ({"word_embedding_dimension": 16}, "none")],
 )
-def test_an_unknown_pooling_is_refused_by_name(pooling: dict[str, object], complaint: str, tmp_path: Path) -> None:
+def test_an_unsupported_pooling_is_named_in_the_error(pooling: dict[str, object], message: str, tmp_path: Path) -> None:
     checkpoints.bert(tmp_path)
     (tmp_path / "1_Pooling").mkdir()
     (tmp_path / "1_Pooling/config.json").write_text(json.dumps(pooling))
-    with pytest.raises(VitrineError, match=complaint):
+    with pytest.raises(VitrineError, match=message):
         load(str(tmp_path))
 
 
-def test_a_step_that_is_not_known_is_refused_by_name(tmp_path: Path) -> None:
+def test_an_unsupported_module_is_named_in_the_error(tmp_path: Path) -> None:
     checkpoints.bert(tmp_path)
-    steps = [("Transformer", ""), ("Pooling", "1_Pooling"), ("LSTM", "2_LSTM")]
+    listed = [("Transformer", ""), ("Pooling", "1_Pooling"), ("LSTM", "2_LSTM")]
     (tmp_path / "modules.json").write_text(
-        json.dumps([{"type": f"sentence_transformers.models.{kind}", "path": path} for kind, path in steps])
+        json.dumps([{"type": f"sentence_transformers.models.{kind}", "path": path} for kind, path in listed])
     )
     (tmp_path / "1_Pooling").mkdir()
     (tmp_path / "1_Pooling/config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))
@@ -91,6 +91,6 @@ def test_a_step_that_is_not_known_is_refused_by_name(tmp_path: Path) -> None:
         load(str(tmp_path))
 
 
-def test_pictures_are_refused_with_the_encoders_name(minilm: Encoder) -> None:
+def test_images_are_refused_with_the_encoders_name(minilm: Encoder) -> None:
     with pytest.raises(VitrineError, match=r"model@\w+ encodes text only"):
         minilm.encode_images([Image.new("RGB", (8, 8))])

@@ -1,4 +1,4 @@
-"""Texts as arrays of token ids, against the tokenizer's own padding."""
+"""Padding of token ids, compared with that of the tokenizer."""
 
 import numpy as np
 import pytest
@@ -16,9 +16,9 @@ TOKENIZER = checkpoints.tokenizer()
     st.sampled_from(["left", "right"]),
     st.sampled_from([None, 24]),
 )
-def test_padded_rows_are_those_of_the_tokenizer_in_any_order(texts: list[str], side: str, to: int | None) -> None:
+def test_padded_rows_equal_those_of_the_tokenizer_in_any_order(texts: list[str], side: str, to: int | None) -> None:
     rows = np.random.default_rng(len(texts)).permutation(len(texts))
-    wanted = TOKENIZER(
+    expected = TOKENIZER(
         [texts[row] for row in rows],
         padding="longest" if to is None else "max_length",
         padding_side=side,
@@ -27,18 +27,18 @@ def test_padded_rows_are_those_of_the_tokenizer_in_any_order(texts: list[str], s
         return_tensors="np",
     )
     ids, mask = tokenize(TOKENIZER, texts, 24).pad(rows, 0, length=to, left=side == "left")
-    np.testing.assert_array_equal(ids, wanted["input_ids"])
-    np.testing.assert_array_equal(mask, wanted["attention_mask"])
+    np.testing.assert_array_equal(ids, expected["input_ids"])
+    np.testing.assert_array_equal(mask, expected["attention_mask"])
 
 
-def test_some_rows_alone_are_as_long_as_their_own_longest() -> None:
+def test_rows_are_padded_to_the_longest_of_them() -> None:
     tokens = tokenize(TOKENIZER, ["红", "红色连衣裙", "蓝"], 24)
     assert len(tokens) == 3
     assert tokens.pad(np.array([0, 2]), 0)[0].shape == (2, 3)
 
 
 @pytest.mark.parametrize("left", [False, True])
-def test_a_text_of_no_token_is_padding_alone(left: bool) -> None:
+def test_a_text_without_tokens_is_all_padding(left: bool) -> None:
     tokens = tokenize(lambda texts, **_: {"input_ids": [[] for _ in texts]}, ["", ""], 24)
     ids, mask = tokens.pad(np.array([0, 1]), 7, left=left)
     assert ids.tolist() == [[7], [7]]
