@@ -26,9 +26,7 @@ def catalogue(
         bool,
         typer.Option("--rehash", help="Read every image, even if its size and modification time are unchanged."),
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be written, and write nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be written, and write nothing.")] = False,
     store: StoreOption = None,
 ) -> None:
     """Compare the day's products with the stored ones and write new and changed ones to the catalogue.

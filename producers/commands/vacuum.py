@@ -31,6 +31,5 @@ def vacuum(
         typer.echo("dry run, nothing is removed; the run would report:")
     for summary in maintenance.vacuum(settings, now=datetime.now(UTC), grace=grace, dry_run=dry_run):
         typer.echo(
-            f"{summary.table}: {summary.rows_dropped:,} corrected rows dropped, "
-            f"{summary.files_removed:,} files removed"
+            f"{summary.table}: {summary.rows_dropped:,} corrected rows dropped, {summary.files_removed:,} files removed"
         )
