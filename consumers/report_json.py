@@ -1,29 +1,34 @@
 """Reports as JSON."""
 
 import json
-import math
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+
 
 def report_to_json(report: Any, **more: Any) -> str:
-    """Return a dataclass and all dataclasses in it as JSON, with datetimes in ISO 8601.
-
-    JSON has no NaN and no infinity: such a number becomes null.
+    """Return a dataclass, and all dataclasses in it, as JSON.
 
     Args:
         report: The dataclass; its fields become the keys.
         **more: Keys that are added.
     """
-    return json.dumps(_to_plain(asdict(report) | more), ensure_ascii=False, indent=2, allow_nan=False)
+    return json.dumps(to_json_value(asdict(report) | more), ensure_ascii=False, indent=2, allow_nan=False)
 
 
-def _to_plain(value: Any) -> Any:
+def to_json_value(value: Any) -> Any:
+    """Return a value as JSON can hold it.
+
+    NaN and infinity become None, datetimes ISO 8601 text, NumPy scalars Python numbers, keys strings.
+    """
     if isinstance(value, dict):
-        return {str(key): _to_plain(item) for key, item in value.items()}
+        return {str(key): to_json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_to_plain(item) for item in value]
+        return [to_json_value(item) for item in value]
     if isinstance(value, datetime):
         return value.isoformat()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value

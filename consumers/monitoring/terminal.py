@@ -3,9 +3,7 @@
 In the JSON report timestamps are ISO 8601, ages are seconds, and undefined or infinite numbers are null.
 """
 
-import json
 import math
-from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,24 +17,13 @@ from consumers.monitoring.drift.check import Drift
 from consumers.monitoring.freshness.freshness import Freshness, ViewFreshness
 from consumers.monitoring.freshness.lags import DurationQuantiles, SliceFreshness
 from consumers.monitoring.freshness.report import FreshnessBySlice
+from consumers.report_json import report_to_json
 from feature_repo.durations import format_duration
 
 
 def as_json(result: Any) -> str:
     """Return a check's result, a dataclass with `breaches`, as JSON. Its field names are the keys."""
-    values = asdict(result) | {"breaches": result.breaches}
-    return json.dumps(to_json_value(values), ensure_ascii=False, indent=2, allow_nan=False)
-
-
-def to_json_value(value: Any) -> Any:
-    """Return a value as JSON can hold it: timestamps as ISO 8601 text, NaN and infinity as None, keys as strings."""
-    if isinstance(value, dict):
-        return {str(key): to_json_value(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_json_value(item) for item in value]
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return report_to_json(result, breaches=result.breaches)
 
 
 def freshness_table(freshness: Freshness) -> Table:

@@ -18,6 +18,7 @@ from consumers.ranking.costs import GroupCost
 from consumers.ranking.lift import OVER_PLACEBO, Comparison, compute_captured_share
 from consumers.ranking.plan import ALL, BASE, CEILING, DIN, PERMUTED, PLACEBO
 from consumers.ranking.run import LiftResult
+from consumers.report_json import to_json_value
 from feature_repo.errors import InvalidInputError
 
 
@@ -63,7 +64,7 @@ def to_json(result: LiftResult) -> str:
         "encoder": result.encoder,
         **result.sections,
     }
-    return json.dumps(_replace_nonfinite(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    return json.dumps(to_json_value(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def to_table(result: LiftResult) -> Table:
@@ -241,14 +242,3 @@ def _format_widest_interval(comparison: Comparison) -> str:
 
 def _format_interval(interval: tuple[float, float]) -> str:
     return f"[{interval[0]:+.4f}, {interval[1]:+.4f}]" if np.isfinite(interval).all() else ""
-
-
-def _replace_nonfinite(value: object) -> object:
-    """Replace NaN and infinity by None, and NumPy scalars by Python's, in nested lists and dictionaries."""
-    if isinstance(value, dict):
-        return {name: _replace_nonfinite(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_replace_nonfinite(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not np.isfinite(value) else value
