@@ -67,7 +67,7 @@ class MaterializationState:
     """Fingerprint of the layout that the rows were written in."""
     files: Mapping[str, TimeWindow] = field(default_factory=dict)
     """The window of each file that is online."""
-    again: Rewrite | None = None
+    rewrite: Rewrite | None = None
     """The rewrite that was begun and not finished."""
     online_since: Mapping[str, datetime] = field(default_factory=dict)
     """When the window of each file was last extended; files without a known time are missing."""
@@ -81,8 +81,8 @@ class MaterializationState:
             files: the files that the table has.
             window: the event times that should be online. In a rewrite, it remains whole for each file not yet done.
         """
-        if self.again is not None:
-            return {file: window for file in files if file not in self.again.files}
+        if self.rewrite is not None:
+            return {file: window for file in files if file not in self.rewrite.files}
         remaining = {file: window.remaining_after(self.files.get(file)) for file in files}
         return {file: rest for file, rest in remaining.items() if rest is not None}
 
@@ -102,8 +102,8 @@ class MaterializationState:
             if now is not None and merged != windows.get(file):
                 online_since[file] = now
             windows[file] = merged
-        again = self.again and replace(self.again, files=self.again.files.union(files))
-        return replace(self, files=windows, again=again, online_since=online_since)
+        rewrite = self.rewrite and replace(self.rewrite, files=self.rewrite.files.union(files))
+        return replace(self, files=windows, rewrite=rewrite, online_since=online_since)
 
     def with_only(self, files: Iterable[str], now: datetime | None = None) -> "MaterializationState":
         """Return the state after a complete run: without files that the table no longer has, and without a rewrite.
@@ -125,7 +125,8 @@ class MaterializationState:
         state = {
             "layout": self.layout,
             "files": {file: _window_to_json(window) for file, window in self.files.items()},
-            "again": self.again and {"window": _window_to_json(self.again.window), "files": sorted(self.again.files)},
+            "again": self.rewrite
+            and {"window": _window_to_json(self.rewrite.window), "files": sorted(self.rewrite.files)},
             "since": {file: timestamp.isoformat() for file, timestamp in self.online_since.items()},
             "finished": self.finish_timestamp and self.finish_timestamp.isoformat(),
         }
@@ -187,8 +188,8 @@ class MaterializationLog:
         def begin(state: MaterializationState | None) -> MaterializationState:
             if state is None or state.layout != view.layout.fingerprint:
                 state = MaterializationState(view.layout.fingerprint)
-            unfinished = state.again.window if state.again else None
-            return state if unfinished == rewrite else replace(state, again=rewrite and Rewrite(rewrite))
+            unfinished = state.rewrite.window if state.rewrite else None
+            return state if unfinished == rewrite else replace(state, rewrite=rewrite and Rewrite(rewrite))
 
         self.state = self._update(begin)
 

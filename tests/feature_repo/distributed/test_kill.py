@@ -74,7 +74,7 @@ def test_a_killed_materialization_is_made_whole_by_the_next(online_config: dict[
         assert store.get_feature_view("looks").most_recent_end_time in (None, world.at(9))
 
     until_done(chance, drivers.materialize, tmp_path, world.at(9), check=check)
-    assert world.online_looks(store, names) == world.newest(looks)
+    assert world.online_looks(store, names) == world.find_newest(looks)
     store.refresh_registry()
     assert store.get_feature_view("looks").most_recent_end_time == world.at(9)
 

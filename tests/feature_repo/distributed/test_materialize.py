@@ -97,11 +97,11 @@ def test_each_store_has_the_bytes_of_one_machine(
     monkeypatch.setattr(engine, "make_writer", None)  # which one machine uses
     many.materialize(world.START, world.at(6))
     assert online_bytes(many) == expected
-    assert world.online_looks(many, PRODUCTS) == world.newest(looks, until=6)
+    assert world.online_looks(many, PRODUCTS) == world.find_newest(looks, until=6)
     late = [("a", 5, 20), ("new", 0, 20)]
     world.append_looks(Path(one.config.repo_path), late)
     many.materialize_incremental(world.at(9), feature_views=["looks"])
-    assert world.online_looks(many, [*PRODUCTS, "new"]) == world.newest([*looks, *late], until=9)
+    assert world.online_looks(many, [*PRODUCTS, "new"]) == world.find_newest([*looks, *late], until=9)
 
 
 def test_what_a_task_refuses_is_said_in_one_line_and_a_rerun_is_whole(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rows whose features all carry the row's version, and functions that write them. Imports little: eight processes do."""
+"""Rows whose features all carry the row's version, and functions that write them. Imports little: many processes do."""
 
 import random
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Feast projects that materialize with our engine, on each online store in turn."""
+"""Feast projects that materialize with our engine, on each kind of online store."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ __all__ = ["online_config", "redis"]
 
 @pytest.fixture
 def store(online_config: dict[str, Any], tmp_path: Path) -> Iterator[FeatureStore]:
-    """A project without a row."""
+    """A project without rows."""
     world.make(tmp_path / "repo", online_config)
     opened = world.open_store(tmp_path / "repo")
     opened.apply(world.OBJECTS)

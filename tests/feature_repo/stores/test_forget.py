@@ -1,4 +1,4 @@
-"""`produce forget`: a product or a user leaves the online store as it leaves the offline tables."""
+"""`produce forget` removes products and users from the offline tables and from the online store."""
 
 from pathlib import Path
 
@@ -37,15 +37,15 @@ def append_affinity(folder: Path, pairs: list[tuple[int, str]]) -> None:
 
 
 def online_clicks(store: FeatureStore, pairs: list[tuple[int, str]]) -> list[int | None]:
-    asked = [{"user_id": user, "product_id": product} for user, product in pairs]
-    return store.get_online_features(["affinity:clicks"], asked).to_dict()["clicks"]
+    entity_rows = [{"user_id": user, "product_id": product} for user, product in pairs]
+    return store.get_online_features(["affinity:clicks"], entity_rows).to_dict()["clicks"]
 
 
 def forget(store: FeatureStore, *arguments: str) -> Result:
     return CliRunner().invoke(app, ["forget", *arguments, "--store", f"{store.config.repo_path}/feature_store.yaml"])
 
 
-def test_what_is_forgotten_is_neither_online_nor_offline_and_does_not_come_back(store: FeatureStore) -> None:
+def test_forgotten_rows_are_gone_online_and_offline_and_do_not_come_back(store: FeatureStore) -> None:
     folder = Path(store.config.repo_path)
     world.append_looks(folder, [("a", 1, 1), ("a", 2, 2), ("b", 1, 1), (LONG, 1, 1), ("毛绒", 1, 1)])
     pairs = [(1, "a"), (2, "a"), (1, "b"), (11, "b"), (2, "aa")]
@@ -68,12 +68,12 @@ def test_what_is_forgotten_is_neither_online_nor_offline_and_does_not_come_back(
     assert forget(store, "--product", "a").stdout == "there is no row of them, offline or online\n"
 
 
-def test_a_user_is_forgotten_beside_whichever_product(store: FeatureStore) -> None:
+def test_all_rows_of_a_user_are_forgotten(store: FeatureStore) -> None:
     pairs = [(1, "1"), (2, "1"), (1, "b")]
     stamps = pa.array([world.at(1)] * 3, world.STAMP)
     rows = {"user_id": [1, 2, 1], "product_id": ["1", "1", "b"], "clicks": [1, 2, 1]}
-    stamped = pa.table(rows | {"event_timestamp": stamps, "created_timestamp": stamps})
-    write_arrow(store, "affinity", stamped)
+    rows_with_timestamps = pa.table(rows | {"event_timestamp": stamps, "created_timestamp": stamps})
+    write_arrow(store, "affinity", rows_with_timestamps)
     table = store._get_provider().online_store.online_table(store.config)
     assert table.count_entities({"user_id": ["1"], "product_id": ["1"]}) == {"affinity": 3}
     assert table.delete_entities("user_id", ["1"]) == {"affinity": 2}
@@ -82,7 +82,7 @@ def test_a_user_is_forgotten_beside_whichever_product(store: FeatureStore) -> No
     assert table.delete_entities("product_id", []) == {}
 
 
-def test_rows_of_which_only_a_hash_is_left_are_not_passed_over_in_silence(store: FeatureStore) -> None:
+def test_rows_whose_keys_are_only_a_hash_are_reported(store: FeatureStore) -> None:
     folder = Path(store.config.repo_path)
     append_affinity(folder, [(1, LONG), (1, "b"), (2, "b")])
     store.materialize_incremental(world.at(5), feature_views=["affinity"])
@@ -91,7 +91,7 @@ def test_rows_of_which_only_a_hash_is_left_are_not_passed_over_in_silence(store:
     assert online_clicks(store, [(1, "b"), (2, "b")]) == [None, 2]
 
 
-def test_a_cluster_forgets_on_every_node(redis_cluster: list[RedisServer]) -> None:
+def test_rows_on_all_nodes_of_a_cluster_are_forgotten(redis_cluster: list[RedisServer]) -> None:
     table = open_table(f"redis-cluster://{redis_cluster[0].address}")
     view = table.catalog.register_view(VIEW)
     ids = [f"p{i}" for i in range(50)]
@@ -109,7 +109,7 @@ def deployment(folder: Path, online_store: str) -> config.Settings:
 
 
 @pytest.mark.parametrize(
-    ("online_store", "said"),
+    ("online_store", "message"),
     [
         ("online_store:\n  type: sqlite\n", "online_store.type is 'sqlite'"),
         ("online_store: redis\n", "online_store.type is 'redis'"),
@@ -120,16 +120,16 @@ def deployment(folder: Path, online_store: str) -> config.Settings:
         ),
     ],
 )
-def test_nothing_is_deleted_where_the_online_store_cannot_be_reached(
-    tmp_path: Path, online_store: str, said: str
+def test_nothing_is_deleted_if_the_online_store_cannot_be_opened(
+    tmp_path: Path, online_store: str, message: str
 ) -> None:
     shop = deployment(tmp_path, online_store)
-    with pytest.raises(VitrineError, match=said):
+    with pytest.raises(VitrineError, match=message):
         maintenance.forget(shop, products=["a"], users=[])
     assert len(delta.read(tmp_path / "tables" / "looks")) == 1
 
 
-def test_before_anything_is_online_the_offline_rows_are_forgotten_alone(tmp_path: Path) -> None:
+def test_without_an_online_store_only_offline_rows_are_forgotten(tmp_path: Path) -> None:
     shop = deployment(tmp_path, "online_store:\n  type: feature_repo.stores.online.LMDBOnlineStore\n  path: online\n")
     assert open_configured_table(shop) is None
     assert maintenance.forget(shop, products=["a"], users=[]) == maintenance.ForgetSummary({"looks": 1}, {})

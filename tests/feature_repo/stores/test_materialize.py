@@ -1,4 +1,4 @@
-"""`feast materialize` with our engine: what is online afterwards is the newest version of each entity."""
+"""`feast materialize` with our engine puts the newest version of each entity online."""
 
 import random
 import subprocess
@@ -16,15 +16,16 @@ PRODUCTS = ["a", "b", "c", "毛绒", "x" * 500]
 
 
 def test_the_newest_version_of_each_entity_is_online(store: FeatureStore) -> None:
-    chance = random.Random(0)
+    generator = random.Random(0)
     looks = [
-        (chance.choice([*PRODUCTS, None]), chance.choice([None, *range(20)]), chance.randrange(20)) for _ in range(200)
+        (generator.choice([*PRODUCTS, None]), generator.choice([None, *range(20)]), generator.randrange(20))
+        for _ in range(200)
     ]
     for start in range(0, len(looks), 50):
         world.append_looks(Path(store.config.repo_path), looks[start : start + 50])
     for until in (0, 7, 20):
         store.materialize(world.START, world.at(until), feature_views=["looks"])
-        assert world.online_looks(store, [*PRODUCTS, "unknown"]) == world.newest(looks, until=until)
+        assert world.online_looks(store, [*PRODUCTS, "unknown"]) == world.find_newest(looks, until=until)
 
 
 def test_views_of_several_entities_and_of_none_are_materialized(store: FeatureStore) -> None:
@@ -36,13 +37,17 @@ def test_views_of_several_entities_and_of_none_are_materialized(store: FeatureSt
     sales = pa.array([0.25, 0.5], pa.float32())
     delta.append(tables / "season", pa.table({"sale": sales} | stamps))
     store.materialize(world.START, world.at(2), feature_views=["affinity", "season"])
-    asked = [{"user_id": 1, "product_id": "a"}, {"user_id": 2, "product_id": "b"}, {"user_id": 1, "product_id": "b"}]
-    answer = store.get_online_features(["affinity:clicks", "season:sale"], asked).to_dict()
-    assert answer["clicks"] == [3, 4, None]
-    assert answer["sale"] == [0.5] * 3
+    entity_rows = [
+        {"user_id": 1, "product_id": "a"},
+        {"user_id": 2, "product_id": "b"},
+        {"user_id": 1, "product_id": "b"},
+    ]
+    features = store.get_online_features(["affinity:clicks", "season:sale"], entity_rows).to_dict()
+    assert features["clicks"] == [3, 4, None]
+    assert features["sale"] == [0.5] * 3
 
 
-def test_a_view_without_a_table_yet_is_named_and_keeps_no_other_from_being_written(
+def test_a_view_without_a_table_is_logged_and_the_others_are_written(
     store: FeatureStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.append_looks(Path(store.config.repo_path), [("a", 1, 1)])
@@ -52,7 +57,7 @@ def test_a_view_without_a_table_yet_is_named_and_keeps_no_other_from_being_writt
 
 
 def feast(folder: Path, *arguments: str) -> str:
-    """The `feast` command line, run in a folder."""
+    """Run the `feast` command line in a folder and return its output."""
     done = subprocess.run(
         [str(Path(sys.executable).parent / "feast"), *arguments],
         cwd=folder,

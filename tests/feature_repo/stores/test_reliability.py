@@ -1,4 +1,4 @@
-"""Killed, failed and watched runs: what is online is never wrong, and a rerun makes it complete."""
+"""Killed and failed materializations: online rows are never wrong, and the next run makes them complete."""
 
 import random
 import time
@@ -25,42 +25,42 @@ def folder_of(store: FeatureStore) -> Path:
     return Path(store.config.repo_path)
 
 
-def ended(store: FeatureStore, view: str = "looks") -> Any:
-    """Feast's watermark."""
+def read_watermark(store: FeatureStore, view: str = "looks") -> Any:
+    """Return the end of the last run that Feast recorded."""
     store.refresh_registry()
     return store.get_feature_view(view).most_recent_end_time
 
 
 @pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.slow)])
-def test_killed_at_random_moments_a_rerun_leaves_what_an_undisturbed_run_does(store: FeatureStore, kills: int) -> None:
-    chance = random.Random(kills)
+def test_a_rerun_after_random_kills_leaves_what_one_run_leaves(store: FeatureStore, kills: int) -> None:
+    generator = random.Random(kills)
     products = [f"p{i}" for i in range(300)]
     looks: list[Look] = []
     hour, killed, takes = 0, 0, 0.5
     while killed < kills:
         hour += 10
-        for _ in range(8):  # a part of each commit is late: of hours before the last run's end
-            commit = [(chance.choice(products), chance.randrange(hour), hour) for _ in range(150)]
+        for _ in range(8):  # some rows of each commit are late: older than the end of the last run
+            commit = [(generator.choice(products), generator.randrange(hour), hour) for _ in range(150)]
             world.append_looks(folder_of(store), commit)
             looks += commit
         appended = set(looks)
         finished = False
         while not finished:
-            before = ended(store)
-            with runs.running(folder_of(store), world.at(hour), rows_per_entry=100) as (_, pipe):
+            before = read_watermark(store)
+            with runs.start_run(folder_of(store), world.at(hour), rows_per_entry=100) as (_, pipe):
                 began = time.monotonic()
-                finished = pipe.poll(chance.uniform(0, takes)) if killed < kills else bool(pipe.recv() + 1)
+                finished = pipe.poll(generator.uniform(0, takes)) if killed < kills else bool(pipe.recv() + 1)
                 takes = max(takes, time.monotonic() - began) if finished else takes * 1.05
             if not finished:
                 killed += 1
                 found = world.online_looks(store, products)
-                assert {(product, *one) for product, one in found.items()} <= appended, "no row is a mixture"
-                assert ended(store) in (before, world.at(hour))
-        assert world.online_looks(store, products) == world.newest(looks)
-        assert ended(store) == world.at(hour)
+                assert {(product, *one) for product, one in found.items()} <= appended, "no row mixes two versions"
+                assert read_watermark(store) in (before, world.at(hour))
+        assert world.online_looks(store, products) == world.find_newest(looks)
+        assert read_watermark(store) == world.at(hour)
 
 
-def test_it_is_read_while_it_runs(store: FeatureStore, online_config: dict[str, Any]) -> None:
+def test_rows_are_read_during_a_run_and_never_get_older(store: FeatureStore, online_config: dict[str, Any]) -> None:
     products = [f"p{i}" for i in range(2000)]
     for hour in range(20):
         looks = [(product, hour, hour) for product in products[100 * hour :]]
@@ -72,7 +72,7 @@ def test_it_is_read_while_it_runs(store: FeatureStore, online_config: dict[str, 
     )
     newest = np.full(len(products), -1)
     stages: set[int] = set()
-    with OnlineReader(url, "shop") as reader, runs.running(folder_of(store), world.at(50), 100) as (_, pipe):
+    with OnlineReader(url, "shop") as reader, runs.start_run(folder_of(store), world.at(50), 100) as (_, pipe):
         while not pipe.poll(0):
             block = reader.fetch("looks", products)
             assert not (block.status == Status.FAILED).any()
@@ -82,15 +82,15 @@ def test_it_is_read_while_it_runs(store: FeatureStore, online_config: dict[str, 
                 vectors = block.values["vector"]
                 assert (vectors[there, 0] == vectors[there, 1]).all()
                 hours[there] = vectors[there, 0]
-            assert (hours >= newest).all(), "nothing goes back in time"
+            assert (hours >= newest).all(), "no row gets older"
             newest = hours
             stages.add(int(hours.sum()))
             world.online_looks(store, products[:5])
-    assert len(stages) > 2, "it was read in between"
+    assert len(stages) > 2, "rows were read during the run"
     assert world.online_looks(store, products) == {f"p{i}": (i // 100, i // 100) for i in range(2000)}
 
 
-def test_late_rows_are_written_however_late_they_are(store: FeatureStore) -> None:
+def test_late_rows_are_written(store: FeatureStore) -> None:
     world.append_looks(folder_of(store), [("a", 10, 10), ("b", 10, 10)])
     store.materialize(world.START, world.at(20), feature_views=["looks"])
     world.append_looks(folder_of(store), [("a", 5, 21), ("b", 15, 21), ("c", 1, 21), ("d", 20, 21), ("e", 40, 21)])
@@ -100,7 +100,7 @@ def test_late_rows_are_written_however_late_they_are(store: FeatureStore) -> Non
     assert world.online_looks(store, ["e"]) == {"e": (40, 21)}
 
 
-def test_a_window_asked_for_by_name_is_written_once_more_and_an_emptied_store_is_filled(store: FeatureStore) -> None:
+def test_a_given_window_is_rewritten_and_an_emptied_store_is_filled(store: FeatureStore) -> None:
     world.append_looks(folder_of(store), [("a", 1, 1), ("b", 10, 10)])
     store.materialize(world.START, world.at(20), feature_views=["looks"])
     online = store._get_provider().online_store.online_table(store.config)
@@ -114,7 +114,7 @@ def test_a_window_asked_for_by_name_is_written_once_more_and_an_emptied_store_is
     assert world.online_looks(store, ["a", "b"]) == {"a": (1, 1), "b": (10, 10)}
 
 
-def test_the_watermark_stays_when_a_run_fails_and_moves_when_it_is_mended(store: FeatureStore) -> None:
+def test_the_watermark_stays_when_a_run_fails_and_moves_after_the_repair(store: FeatureStore) -> None:
     tables = folder_of(store) / "tables"
 
     def clicks(values: list[str]) -> pa.Table:
@@ -125,34 +125,34 @@ def test_the_watermark_stays_when_a_run_fails_and_moves_when_it_is_mended(store:
     delta.append(tables / "affinity", clicks(["many"]))
     with pytest.raises(VitrineError, match="clicks"):
         store.materialize_incremental(world.at(2), feature_views=["affinity"])
-    assert ended(store, "affinity") is None
+    assert read_watermark(store, "affinity") is None
     assert store.get_feature_view("affinity").state.name != "MATERIALIZING"
     delta.overwrite(tables / "affinity", clicks(["4"]))
     store.materialize_incremental(world.at(2), feature_views=["affinity"])
-    assert ended(store, "affinity") == world.at(2)
+    assert read_watermark(store, "affinity") == world.at(2)
     answer = store.get_online_features(["affinity:clicks"], [{"user_id": 1, "product_id": "a"}]).to_dict()
     assert answer["clicks"] == [4]
 
 
 @pytest.fixture
-def mortal_redis(tmp_path: Path) -> Iterator[RedisServer]:
+def killable_redis(tmp_path: Path) -> Iterator[RedisServer]:
     with servers.redis_server(tmp_path / "redis") as server:
         yield server
 
 
-def test_a_redis_that_lost_everything_is_filled_by_the_next_run(mortal_redis: RedisServer, tmp_path: Path) -> None:
+def test_an_emptied_redis_is_filled_by_the_next_run(killable_redis: RedisServer, tmp_path: Path) -> None:
     world.make(
-        tmp_path, {"type": "feature_repo.stores.online.RedisOnlineStore", "connection_string": mortal_redis.address}
+        tmp_path, {"type": "feature_repo.stores.online.RedisOnlineStore", "connection_string": killable_redis.address}
     )
     store = world.open_store(tmp_path)
     store.apply([world.product, world.looks])
     world.append_looks(tmp_path, [("a", 1, 1), ("b", 2, 2)])
     store.materialize_incremental(world.at(5))
-    mortal_redis.kill()
+    killable_redis.kill()
     with pytest.raises(VitrineError, match="does not answer"):
         store.materialize_incremental(world.at(6))
-    assert ended(store) == world.at(5)
-    mortal_redis.start()
+    assert read_watermark(store) == world.at(5)
+    killable_redis.start()
     store.materialize_incremental(world.at(6))
     assert world.online_looks(store, ["a", "b"]) == {"a": (1, 1), "b": (2, 2)}
 
@@ -165,7 +165,7 @@ def test_memory_does_not_grow_with_the_table(store: FeatureStore) -> None:
         for _ in range(files):
             append_wide(folder_of(store), first, first + 30_000)
             first += 30_000
-        with runs.running(folder_of(store), world.at(50), rows_per_entry=30_000) as (_, pipe):
+        with runs.start_run(folder_of(store), world.at(50), rows_per_entry=30_000) as (_, pipe):
             megabytes.append(pipe.recv())
     more = (many - few) * 30_000 * 128 * 4 / 1e6
     assert megabytes[1] < megabytes[0] + 0.2 * more, f"{megabytes} MB; the last run had {more:.0f} MB more to write"

@@ -1,4 +1,4 @@
-"""A small Feast project on Delta tables, and what must be online of it."""
+"""A small Feast project on Delta tables, and the rows that must be online."""
 
 import os
 from collections.abc import Sequence
@@ -74,7 +74,7 @@ season = FeatureView(
 OBJECTS = [product, user, looks, affinity, season]
 
 Look = tuple[str | None, int | None, int]
-"""A version of a product: who, and the hours of its event and of its creation; its features tell both."""
+"""A version of a product: its id, and the hours of its event and of its creation, which its features carry."""
 
 
 def make(folder: Path, online_store: dict[str, Any], *, ray: str | None = None) -> None:
@@ -110,28 +110,28 @@ def at(hours: float) -> datetime:
     return START + hours * HOUR
 
 
-def newest(looks: Sequence[Look], *, until: float = 1e6) -> dict[str, tuple[int, int]]:
-    """Brute force: of each product the event and creation of its newest version."""
-    found: dict[str, tuple[int, int]] = {}
+def find_newest(looks: Sequence[Look], *, until: float = 1e6) -> dict[str, tuple[int, int]]:
+    """Find the hours of event and creation of each product's newest version by brute force."""
+    newest: dict[str, tuple[int, int]] = {}
     for product, event, created in looks:
         if product is not None and event is not None and event <= until:
-            found[product] = max(found.get(product, (-1, -1)), (event, created))
-    return found
+            newest[product] = max(newest.get(product, (-1, -1)), (event, created))
+    return newest
 
 
 def online_looks(store: FeatureStore, products: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """What is online of the products, as their features tell it; absent ones left out."""
-    answer = store.get_online_features(
+    """Read the hours of event and creation of the products' online rows from their features; omit absent products."""
+    features = store.get_online_features(
         ["looks:vector", "looks:colour"], [{"product_id": product} for product in products]
     ).to_dict()
-    found = {}
-    for product, vector, colour in zip(answer["product_id"], answer["vector"], answer["colour"], strict=True):
+    rows = {}
+    for product, vector, colour in zip(features["product_id"], features["vector"], features["colour"], strict=True):
         if vector is not None:
-            assert colour == f"colour {int(vector[1]) % 5}", "a row is of one version"
-            found[product] = (int(vector[0]), int(vector[1]))
-    return found
+            assert colour == f"colour {int(vector[1]) % 5}", "all features of a row are of one version"
+            rows[product] = (int(vector[0]), int(vector[1]))
+    return rows
 
 
 def environment() -> dict[str, str]:
-    """The environment in which a process finds this project."""
+    """Return the environment of a process that imports this repository."""
     return os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
