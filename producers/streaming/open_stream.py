@@ -61,7 +61,7 @@ def open_stream(
     metrics: StreamMetrics,
     clock: Callable[[], datetime],
 ) -> Iterator[Stream]:
-    """Open a run. `Stream.run` starts it.
+    """Open a run; the end of the `with` block stops the image decoding. `Stream.run` starts the run.
 
     Args:
         settings: The deployment.

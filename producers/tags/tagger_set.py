@@ -125,6 +125,8 @@ class TaggerSet:
 def fit_taggers(settings: Settings, labels: Path, encoder_version: str, abstain: float) -> TaggerSet:
     """Fit the taggers that `produce tags` fits on the same labels. Nothing is written.
 
+    A tag with fewer than two labels in the training split is left out; its columns are null in `TaggerSet.tag`.
+
     Args:
         settings: The deployment.
         labels: Label file, see `read_labels`.

@@ -54,7 +54,7 @@ class AlignmentLoss(nn.Module):
 
 @dataclass(frozen=True)
 class ClickArrays:
-    """n clicks."""
+    """n clicks, in any order."""
 
     users: NDArray[np.int64]
     """Code of the user [n]."""
@@ -66,7 +66,7 @@ class ClickArrays:
 
 @dataclass(frozen=True)
 class CoClickPairs:
-    """m pairs of product rows that one user clicked in one session."""
+    """m pairs of product rows that one user clicked one after the other in one session."""
 
     first: NDArray[np.int64]
     second: NDArray[np.int64]
