@@ -18,7 +18,7 @@ SUPPORTED = (
 
 
 def load(path_or_name: str, *, device: str | None = None) -> Encoder:
-    """See `producers.encoders.load`."""
+    """Load an encoder from a directory or by hub name; `producers.encoders.load` has the arguments and errors."""
     folder = resolve_checkpoint(path_or_name)
     name = folder.resolve().name if Path(path_or_name).is_dir() else path_or_name
     version = f"{name}@{checkpoint_files.fingerprint(folder)}"

@@ -112,20 +112,20 @@ class DualEncoder:
         self.dim = self.encode_texts(["x"]).shape[1]
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
-        """See `Encoder.encode_texts`."""
+        """Return unit vectors [n, dim] of texts, in order; NaN where the model gives none. Long texts are truncated."""
         if not texts:
             return np.empty((0, self.dim), np.float32)
         tokens = tokenize(self.tokenizer, texts, self.text_length)
         return self._texts.run_shortest_first(lambda rows: self._text_features(tokens, rows), tokens.lengths)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
-        """See `Encoder.encode_images`."""
+        """Return unit vectors [n, dim] of RGB images of any size, in order, prepared by the checkpoint's processor."""
         if not images:
             return np.empty((0, self.dim), np.float32)
         return self._images.run(self._image_features, images)
 
     def encode_pixels(self, pixels: Pixels) -> Vectors:
-        """See `Encoder.encode_pixels`."""
+        """Return unit vectors [n, dim] of images resized by `geometry`, uint8 [n, height, width, 3], in order."""
         if not len(pixels):
             return np.empty((0, self.dim), np.float32)
         return self._images.run(self._pixel_features, pixels)

@@ -81,7 +81,7 @@ class SentenceEncoder:
         self.dim = self.encode_texts(["x"]).shape[1]
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
-        """See `Encoder.encode_texts`."""
+        """Return unit vectors [n, dim] of texts, in order; NaN where the model gives none. Long texts are truncated."""
         if not texts:
             return np.empty((0, self.dim), np.float32)
         lengths = [len(text) for text in texts]

@@ -54,7 +54,8 @@ def train_encoder(
         A summary in the first process of a training, None in every other.
 
     Raises:
-        InvalidInputError: products.parquet is missing, unreadable, or lacks a column; or `out` is a file.
+        NotFoundError: products.parquet does not exist.
+        InvalidInputError: products.parquet is unreadable or lacks a column; or `out` is a file.
         VitrineError: see `train`.
     """
     if out.exists() and not out.is_dir():
@@ -97,6 +98,7 @@ def read_clicks_before(
 
     Raises:
         UsageError: neither `until` nor `test_days` is given.
+        NotFoundError: the file does not exist.
         InvalidInputError: the file cannot be read, lacks a column, or has no click before the end.
     """
     if until is None and test_days is None:
@@ -138,7 +140,8 @@ def read_pairs(data: Path) -> tuple[pa.Table, list[Source], int]:
         out. The images are not opened.
 
     Raises:
-        InvalidInputError: products.parquet is missing, unreadable, or lacks a column.
+        NotFoundError: products.parquet does not exist.
+        InvalidInputError: products.parquet is unreadable or lacks a column.
     """
     file = data / "products.parquet"
     products = input_files.read_table(file, PRODUCTS.names, allow_invalid_utf8=True)

@@ -68,6 +68,7 @@ def hold_out(data: Path, designs: Path, count: int, seed: int) -> pa.Table:
         The columns product_id and design_id.
 
     Raises:
+        NotFoundError: a file does not exist.
         InvalidInputError: a file cannot be read or lacks a column, or there are at most `count` products.
     """
     products = read_pairs(data)[0]
@@ -109,7 +110,8 @@ def evaluate(encoder: Encoder, data: Path, held_out: pa.Table, truth: Path | Non
         truth: folder with the truth of a generated shop, for the word oracle; None measures no ceiling.
 
     Raises:
-        InvalidInputError: products.parquet or the truth cannot be read, or the truth lacks a product.
+        NotFoundError: products.parquet does not exist.
+        VitrineError: products.parquet or the truth cannot be read, or the truth lacks a product.
     """
     products, images, _ = read_pairs(data)
     rows = pc.index_in(held_out[PRODUCT_ID], value_set=products[PRODUCT_ID].combine_chunks()).to_numpy()
@@ -135,7 +137,8 @@ def compute_oracle_recall(
         truth: folder with products.parquet (the true attributes) and the vocabulary of a generated shop.
 
     Raises:
-        InvalidInputError: the folder has no vocabulary, or lacks a product.
+        InvalidInputError: the folder lacks a product.
+        VitrineError: the vocabulary cannot be read.
     """
     attributes = pq.read_table(truth / "products.parquet")
     rows = pc.index_in(pc.cast(list(product_ids), "string"), value_set=attributes[PRODUCT_ID].combine_chunks())
