@@ -34,13 +34,13 @@ def catalogue(
     Invalid rows go to the quarantine table with the reason; the valid rows are used.
     """
     from feature_repo import run_log
-    from feature_repo.offline.quarantine import counts
+    from feature_repo.offline.quarantine import count_by_reason
     from producers.catalogue.ingest import STEP, ingest_products
 
     settings, now = config.load(store), datetime.now(UTC)
-    logged = run_log.run(settings, STEP, now=now, reads=[schema.CATALOGUE_TABLE])
+    logged = run_log.record_run(settings, STEP, now=now, reads=[schema.CATALOGUE_TABLE])
     with nullcontext() if dry_run else logged as run, ExitStack() as stack:
-        bar = console.progress_bar()
+        bar = console.make_progress_bar()
         task = bar.add_task("compare products", total=None)
 
         def show_progress(rows: int) -> None:
@@ -59,8 +59,8 @@ def catalogue(
             progress=show_progress,
         )
         if run is not None:
-            run.counts(new=summary.new, changed=summary.changed, unchanged=summary.unchanged, gone=summary.gone)
-            run.quarantined(counts(summary.refused))
+            run.add_counts(new=summary.new, changed=summary.changed, unchanged=summary.unchanged, gone=summary.gone)
+            run.add_quarantined(count_by_reason(summary.refused))
     if dry_run:
         typer.echo(
             f"dry run, nothing is written; the run would add {summary.new + summary.changed:,} rows to "

@@ -30,7 +30,7 @@ def images(
     """
     from producers.catalogue.pack import pack_images
 
-    with console.progress_bar() as bar:
+    with console.make_progress_bar() as bar:
         task = bar.add_task("copy images", total=None)
         summary = pack_images(products, output, datetime.now(UTC), lambda rows: bar.update(task, completed=rows))
     typer.echo(summary)

@@ -38,7 +38,7 @@ def interests(
 
     settings, now = config.load(store), datetime.now(UTC)
     reads = [schema.EMBEDDING_TABLE, schema.TAGS_TABLE]
-    with run_log.run(settings, STEP, now=now, reads=reads) as run, console.progress_bar() as bar:
+    with run_log.record_run(settings, STEP, now=now, reads=reads) as run, console.make_progress_bar() as bar:
         task = bar.add_task("process clicks", total=None)
         summary = make_interests(
             settings,
@@ -48,6 +48,6 @@ def interests(
             now=now,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-        run.uses(summary.encoder_version)
-        run.counts(added=summary.added, known=summary.already_stored, clicks=summary.clicks)
+        run.set_model(summary.encoder_version)
+        run.add_counts(added=summary.added, known=summary.already_stored, clicks=summary.clicks)
     typer.echo(summary)

@@ -33,13 +33,13 @@ def neighbours(
     A second run over the same log adds nothing; a longer log adds its new versions.
     """
     from feature_repo import run_log
-    from feature_repo.durations import parse_age
+    from feature_repo.durations import parse_duration
     from producers.behaviour.neighbours import STEP, make_neighbours
 
-    interval = parse_age(every)
+    interval = parse_duration(every)
     settings, now = config.load(store), datetime.now(UTC)
     reads = [schema.EMBEDDING_TABLE, schema.CATALOGUE_TABLE, schema.TAGS_TABLE]
-    with run_log.run(settings, STEP, now=now, reads=reads) as run, console.progress_bar() as bar:
+    with run_log.record_run(settings, STEP, now=now, reads=reads) as run, console.make_progress_bar() as bar:
         task = bar.add_task("compare neighbours", total=None)
         summary = make_neighbours(
             settings,
@@ -50,6 +50,6 @@ def neighbours(
             now=now,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-        run.uses(summary.encoder_version)
-        run.counts(added=summary.added, known=summary.already_stored)
+        run.set_model(summary.encoder_version)
+        run.add_counts(added=summary.added, known=summary.already_stored)
     typer.echo(summary)

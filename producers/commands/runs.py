@@ -16,10 +16,10 @@ def runs(
     """List the runs of producers on this store: start, input tables, model, row counts and how each run ended."""
     from feature_repo import run_log
 
-    all_runs = run_log.runs(config.load(store))
+    all_runs = run_log.read_runs(config.load(store))
     listed = [run for run in all_runs if step in (None, run.step)][-last:]
     for run in listed:
-        typer.echo(run_log.line(run))
+        typer.echo(run_log.format_run(run))
     if not listed:
         steps = ", ".join(dict.fromkeys(run.step for run in all_runs))
         typer.echo(f"no run of {step} yet; there are runs of {steps}" if steps else "no run yet")
