@@ -110,7 +110,7 @@ def _compute_affinity(
         interest=_user_vector(row, "interest_vector", width),
         ages=_user_vector(row, "child_age_mix", len(CHILD_AGES)),
         genders=_user_vector(row, "child_gender_mix", len(CHILD_GENDERS)),
-        last_click=int(_user_list(row, "recent_times")[0]),
+        last_click_us=int(_user_list(row, "recent_times")[0]),
         products=_recent_products(row),
         vectors=clicked,
         codes=_codes(history),

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from consumers.ranking.click_counts import (
-    MICROSECONDS_A_DAY,
+    MICROSECONDS_PER_DAY,
     compute_days_since_click,
     count_before,
     index_clicks,
@@ -101,7 +101,7 @@ def _product_features(data: TrainingSet) -> dict[str, NDArray[np.float32]]:
         valid = view.row_index >= 0
         age_us = data.timestamp_us[valid] - view.timestamp_us[view.row_index[valid]]
         features["days_since_listed"] = np.full(len(valid), np.nan, np.float32)
-        features["days_since_listed"][valid] = age_us / MICROSECONDS_A_DAY
+        features["days_since_listed"][valid] = age_us / MICROSECONDS_PER_DAY
     if view := data.views.get(schema.EMBEDDING_TABLE):
         features |= {name: view.numbers(name) for name in ("has_image", "has_text")}
     return features

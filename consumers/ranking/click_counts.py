@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 
-MICROSECONDS_A_DAY = 86_400_000_000
+MICROSECONDS_PER_DAY = 86_400_000_000
 
 
 def count_before(key: Ints, timestamp_us: Ints, clicked: NDArray[np.integer]) -> tuple[Ints, Ints]:
@@ -83,5 +83,5 @@ def compute_days_since_click(clicks: ClickIndex, timestamp_us: Ints) -> NDArray[
     days = np.full(len(timestamp_us), np.nan, np.float32)
     has_click = clicks.before > 0
     last_click = clicks.rows[clicks.end[has_click] - 1]
-    days[has_click] = (timestamp_us[has_click] - timestamp_us[last_click]) / MICROSECONDS_A_DAY
+    days[has_click] = (timestamp_us[has_click] - timestamp_us[last_click]) / MICROSECONDS_PER_DAY
     return days

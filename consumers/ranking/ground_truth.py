@@ -28,7 +28,7 @@ from consumers.ranking.training_set import JoinedView, TrainingSet, encode_value
 from feature_repo import schema
 from feature_repo.arrow.take import matrix_to_lists, to_matrix
 from feature_repo.errors import InvalidInputError, NotFoundError
-from feature_repo.features.ages import MICROSECONDS_A_MONTH, find_child_stage
+from feature_repo.features.ages import MICROSECONDS_PER_MONTH, find_child_stage
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, IMPRESSION_ID, PRODUCT_ID, USER_ID
 
 ORACLE_STEPS = ("true tags", "true vectors", "true tastes")
@@ -104,7 +104,7 @@ def _true_features(
     age = _index(products.column("child_age"), CHILD_AGES)[product]
     gender = _index(products.column("child_gender"), CHILD_GENDERS)[product]
     birthday = users.column("child_birthday").cast(pa.timestamp("us")).cast(pa.int64()).to_numpy()
-    months = ((timestamp_us - birthday[user]) / MICROSECONDS_A_MONTH).astype(np.float32)
+    months = ((timestamp_us - birthday[user]) / MICROSECONDS_PER_MONTH).astype(np.float32)
     child = _index(users.column("child_gender"), CHILD_GENDERS)[user]
     unisex = CHILD_GENDERS.index("unisex")
     category = pc.dictionary_encode(products.column("category").combine_chunks()).indices.to_numpy()

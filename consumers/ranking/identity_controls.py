@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.ranking.click_counts import MICROSECONDS_A_DAY, ClickIndex, Ints, index_clicks
+from consumers.ranking.click_counts import MICROSECONDS_PER_DAY, ClickIndex, Ints, index_clicks
 
 WINDOW = 50
 """Number of last clicks that are counted. The affinity features look back as far."""
@@ -71,4 +71,4 @@ def sum_recent_clicks(clicks: ClickIndex, user: Ints, timestamp_us: Ints) -> NDA
 
 
 def _decay(microseconds: Ints) -> NDArray[np.float64]:
-    return np.asarray(0.5 ** (microseconds / (HALF_LIFE_DAYS * MICROSECONDS_A_DAY)))
+    return np.asarray(0.5 ** (microseconds / (HALF_LIFE_DAYS * MICROSECONDS_PER_DAY)))

@@ -1,10 +1,10 @@
-"""The offline side's work on more than one machine, by Ray Data: shuffled by join key, each key's rows in one task.
+"""The as-of join and materialization on several machines, with Ray Data. Rows are shuffled by join key.
 
-cluster.py      which cluster, and what to say when Ray or the cluster is not there
-shuffle.py      rows to the task that has all rows of their key
-join.py         the as-of join
-materialize.py  the newest row of each entity, packed and sent where it is read
+    cluster.py      connect to a Ray cluster; errors if Ray or the cluster is missing
+    shuffle.py      send rows to the task that handles their key
+    join.py         the as-of join
+    materialize.py  write the newest row of each entity to the online store
 
-The tables must lie where every machine finds them under the same path. Only this package and
-`producers/encoders/on_ray.py` import Ray, and only where a cluster is named.
+Every machine must find the tables under the same path. Only this package and `producers/encoders/on_ray.py` import
+Ray, and only if a cluster is configured.
 """

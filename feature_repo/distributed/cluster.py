@@ -1,4 +1,4 @@
-"""Which Ray cluster, and what to say when Ray or the cluster is not there."""
+"""Connect to a Ray cluster, and run its tasks with one-line errors."""
 
 import logging
 import os
@@ -7,42 +7,44 @@ from typing import Any
 
 import pyarrow as pa
 
-from feature_repo.errors import VitrineError
+from feature_repo.errors import UnavailableError, VitrineError
 
 LOCAL = "local"
 QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
-"""For `ray.init`."""
+"""Options of `ray.init`."""
 
 
 def connect(address: str) -> None:
-    """Make sure that this program is connected to a cluster; one that it is connected to already stays.
+    """Connect this process to a Ray cluster. If it is already connected to one, nothing happens.
 
     Args:
-        address: "local" starts one on this machine, as large as the machine; else as `ray.init` takes it ("auto",
-            "head:6379", "ray://head:10001").
+        address: "local" starts a cluster on this machine, with all of its processors. Anything else is an address as
+            `ray.init` takes it ("auto", "head:6379", "ray://head:10001").
 
     Raises:
-        VitrineError: Ray is not installed, or there is no cluster at the address.
+        UnavailableError: Ray is not installed, or there is no cluster at the address.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
         import ray.data
     except ImportError as error:
-        raise VitrineError(f"Ray is asked for and not installed ({error}): pip install 'vitrine[ray]'") from error
-    ray.data.DataContext.get_current().raise_original_map_exception = True  # and `answers` finds ours in it
+        raise UnavailableError(f"Ray is configured but not installed ({error}): pip install 'vitrine[ray]'") from error
+    ray.data.DataContext.get_current().raise_original_map_exception = True  # `iterate_results` looks for ours in it
     if ray.is_initialized():
         return
     try:
         ray.init(address, **QUIET, **({"include_dashboard": False} if address == LOCAL else {}))
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-        said = " ".join(str(error).split())
-        raise VitrineError(f"no Ray cluster at `{address}` ({said}); see the option `ray`, or start one") from error
+        message = " ".join(str(error).split())
+        raise UnavailableError(
+            f"no Ray cluster at `{address}` ({message}); start one, or change the option `ray`"
+        ) from error
     silence_ray()
 
 
 def silence_ray() -> None:
-    """No progress bars and no log of Ray Data: what it logs of an error, and more, is in the error."""
+    """Turn off Ray Data's progress bars and log. The text of an error is in the exception."""
     import ray.data
 
     ray.data.DataContext.get_current().enable_progress_bars = False
@@ -50,14 +52,14 @@ def silence_ray() -> None:
 
 
 def count_cpus() -> int:
-    """Processors of the cluster, one at least."""
+    """Return the number of processors of the cluster, at least 1."""
     import ray
 
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
 def local_task_options() -> dict[str, Any]:
-    """Options that keep a task on the machine of the program that asks."""
+    """Return task options that keep a task on the machine of this process."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -66,15 +68,17 @@ def local_task_options() -> dict[str, Any]:
 
 
 def iterate_results(work: Any) -> Iterator[pa.Table]:
-    """What the tasks of a `ray.data.Dataset` give, block by block as they end.
+    """Yield the blocks of a `ray.data.Dataset` as its tasks finish, in no fixed order.
 
     Raises:
-        VitrineError: as a task raised it.
+        VitrineError: a task raised it; class and first line of the message are those of the task's error.
     """
     try:
         yield from work.iter_batches(batch_size=None, batch_format="pyarrow")
     except Exception as error:
-        cause = getattr(error, "cause", None)  # as the task raised it: Ray has put a traceback around it
+        cause = getattr(error, "cause", None)  # the exception of the task, around which Ray puts a traceback
         if not isinstance(cause, VitrineError):
             raise
-        raise VitrineError(str(cause).splitlines()[0]) from error  # below it, Ray has added advice
+        # Ray subclasses the task's error, and appends advice to its message.
+        kind = next(each for each in type(cause).__mro__ if each.__module__ == VitrineError.__module__)
+        raise kind(str(cause).splitlines()[0]) from error

@@ -1,8 +1,7 @@
-"""The as-of join, shuffled by join key: the rows and the versions of a key meet in one task.
+"""The as-of join on a Ray cluster: all rows and versions of a key meet in one task.
 
-As on one machine, only keys, times and row numbers move. Each task looks its rows up by the very functions of
-`training`, and what comes back is a row number and a position in the table: a vector is read once, by whoever wants the
-training set.
+As on one machine, only keys, timestamps and row numbers move. Each task looks its rows up with the functions of
+`training_set` and returns row numbers and table positions. A vector is read once, by the process that needs it.
 """
 
 from collections.abc import Sequence
@@ -11,7 +10,6 @@ from datetime import datetime
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset
 import ray.data
@@ -21,10 +19,10 @@ from feature_repo.distributed.shuffle import RowRange
 from feature_repo.offline import key_encoding, training_set, training_set_on_disk
 from feature_repo.offline.training_set import ViewTable
 
-ROWS_AT_ONCE = 1_000_000
-"""Rows in memory that go to one task to be cut into parts."""
-_PLACE = "vitrine row number"
-_FOUND = pa.schema([("row", pa.int64()), ("version", pa.int64())])
+ROWS_PER_TASK = 1_000_000
+"""Rows in memory that are sent to one task, which splits them into partitions."""
+_ROW_NUMBER = "vitrine row number"
+_MATCHES = pa.schema([("row", pa.int64()), ("version", pa.int64())])
 
 
 def look_up_rows(
@@ -34,71 +32,81 @@ def look_up_rows(
     created_by_then: bool,
     created_before: datetime | None,
 ) -> training_set.Matches:
-    """Look rows up in a view, on the cluster that the program is connected to (`training_set.Lookup`).
+    """Look rows up in a view on the connected cluster (`training_set.Lookup`).
 
-    A view without keys is one history, and has no key to shuffle by: this process looks it up.
+    A view without keys, or without rows, is looked up in this process.
     """
-    versions = view.table.count_rows()
-    if not view.keys or not versions:
+    version_count = view.table.count_rows()
+    if not view.keys or not version_count:
         yield from training_set_on_disk.look_up_by_ranges(rows, event_timestamp, view, created_by_then, created_before)
         return
-    parts = shuffle.count_partitions(versions + (len(rows) if isinstance(rows, pa.Table) else rows.count_rows()))
-    # The tasks need the view's names alone, and not a table of however many files.
+    row_count = len(rows) if isinstance(rows, pa.Table) else rows.count_rows()
+    partitions = shuffle.count_partitions(version_count + row_count)
+    # The tasks need the column names of the view, but not the list of its files.
     table = view.table
-    named = replace(
+    fileless = replace(
         view, table=pyarrow.dataset.FileSystemDataset([], table.schema, table.format, filesystem=table.filesystem)
     )
-    asked = _rows_sent(rows, list(dict.fromkeys([*view.keys, event_timestamp])), partial(_parted_rows, named, parts))
-    read = partial(_read, training_set.key_and_time_columns(view), partial(_parted_versions, named, parts))
-    had = shuffle.map_items(shuffle.split_table(table), read, shuffle.PARTITION_SCHEMA)
-    match = partial(_match, named, event_timestamp, created_by_then, created_before)
-    for found in cluster.iterate_results(shuffle.group_by_partition([asked, had], "part", parts, match)):
-        yield found["row"].to_numpy(), found["version"].to_numpy()
+    columns = list(dict.fromkeys([*view.keys, event_timestamp]))
+    sent_rows = _send_rows(rows, columns, partial(_partition_rows, fileless, partitions))
+    read = partial(
+        _read_range, training_set.key_and_time_columns(view), partial(_partition_versions, fileless, partitions)
+    )
+    sent_versions = shuffle.map_items(shuffle.split_table(table), read, shuffle.PARTITION_SCHEMA)
+    match = partial(_match_partition, fileless, event_timestamp, created_by_then, created_before)
+    matched = shuffle.map_partitions([sent_rows, sent_versions], "part", partitions, match)
+    for block in cluster.iterate_results(matched):
+        yield block["row"].to_numpy(), block["version"].to_numpy()
 
 
-def _rows_sent(
-    rows: pa.Table | pyarrow.dataset.Dataset, wanted: Sequence[str], parted: "partial[pa.Table]"
+def _send_rows(
+    rows: pa.Table | pyarrow.dataset.Dataset, columns: Sequence[str], partition: "partial[pa.Table]"
 ) -> ray.data.Dataset:
-    """The rows' keys and times: read by the tasks where they are in files, else handed to them."""
+    """Partition the keys and timestamps of the rows: read by the tasks if they are in files, else sent to them."""
     if isinstance(rows, pyarrow.dataset.FileSystemDataset) and rows.count_rows():
-        return shuffle.map_items(shuffle.split_table(rows), partial(_read, wanted, parted), shuffle.PARTITION_SCHEMA)
-    table = rows.select(wanted) if isinstance(rows, pa.Table) else rows.to_table(columns=list(wanted))
-    table = table.append_column(_PLACE, pa.array(np.arange(len(table))))
-    blocks = [table.slice(start, ROWS_AT_ONCE) for start in range(0, max(1, len(table)), ROWS_AT_ONCE)]
-    return ray.data.from_arrow(blocks).map_batches(parted, batch_size=None, batch_format="pyarrow")
+        read = partial(_read_range, columns, partition)
+        return shuffle.map_items(shuffle.split_table(rows), read, shuffle.PARTITION_SCHEMA)
+    table = rows.select(columns) if isinstance(rows, pa.Table) else rows.to_table(columns=list(columns))
+    table = table.append_column(_ROW_NUMBER, pa.array(np.arange(len(table))))
+    blocks = [table.slice(start, ROWS_PER_TASK) for start in range(0, max(1, len(table)), ROWS_PER_TASK)]
+    return ray.data.from_arrow(blocks).map_batches(partition, batch_size=None, batch_format="pyarrow")
 
 
-def _read(columns: Sequence[str], parted: "partial[pa.Table]", stretch: RowRange) -> pa.Table:
-    rows = stretch.table.to_table(columns=list(columns))
-    return parted(rows.append_column(_PLACE, pa.array(stretch.first + np.arange(len(rows)))))
+def _read_range(columns: Sequence[str], partition: "partial[pa.Table]", row_range: RowRange) -> pa.Table:
+    rows = row_range.table.to_table(columns=list(columns))
+    return partition(rows.append_column(_ROW_NUMBER, pa.array(row_range.first + np.arange(len(rows)))))
 
 
-def _parted_rows(view: ViewTable, parts: int, rows: pa.Table) -> pa.Table:
-    of_versions = [view.table.schema.field(column).type for column in view.keys.values()]
+def _partition_rows(view: ViewTable, partitions: int, rows: pa.Table) -> pa.Table:
+    version_types = [view.table.schema.field(column).type for column in view.keys.values()]
     with training_set.name_view_in_errors(view):
-        part = key_encoding.assign_partitions([rows[key] for key in view.keys], of_versions, len(rows), parts)
-    return shuffle.pack_partitions("rows", rows, part)
+        partition = key_encoding.assign_partitions(
+            [rows[key] for key in view.keys], version_types, len(rows), partitions
+        )
+    return shuffle.pack_partitions("rows", rows, partition)
 
 
-def _parted_versions(view: ViewTable, parts: int, versions: pa.Table) -> pa.Table:
+def _partition_versions(view: ViewTable, partitions: int, versions: pa.Table) -> pa.Table:
     columns = [versions[key] for key in view.keys.values()]
-    part = key_encoding.assign_partitions(columns, [column.type for column in columns], len(versions), parts)
-    return shuffle.pack_partitions("versions", versions, part)
+    types = [column.type for column in columns]
+    partition = key_encoding.assign_partitions(columns, types, len(versions), partitions)
+    return shuffle.pack_partitions("versions", versions, partition)
 
 
-def _match(
+def _match_partition(
     view: ViewTable,
     event_timestamp: str,
     created_by_then: bool,
     created_before: datetime | None,
-    group: pa.Table,
+    packed: pa.Table,
 ) -> pa.Table:
-    """What one task finds, of the rows and the versions of its keys."""
-    rows = shuffle.unpack_rows(group, "rows", by=_PLACE)
-    order = shuffle.unpack_rows(group, "versions", by=_PLACE)
+    """Return the matches among the rows and versions of one partition."""
+    rows = shuffle.unpack_rows(packed, "rows", by=_ROW_NUMBER)
+    order = shuffle.unpack_rows(packed, "versions", by=_ROW_NUMBER)
     if rows is None or order is None:
-        return _FOUND.empty_table()
+        return _MATCHES.empty_table()
     versions = training_set.index_view(view, order, created_before)
     position = training_set.look_up_view(view, versions, rows, event_timestamp, created_by_then)
-    there: npt.NDArray[np.int64] = np.flatnonzero(position >= 0)
-    return pa.table([rows[_PLACE].take(pa.array(there)), order[_PLACE].take(pa.array(position[there]))], schema=_FOUND)
+    matched = np.flatnonzero(position >= 0)
+    row_numbers = rows[_ROW_NUMBER].take(pa.array(matched))
+    return pa.table([row_numbers, order[_ROW_NUMBER].take(pa.array(position[matched]))], schema=_MATCHES)

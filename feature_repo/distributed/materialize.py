@@ -1,9 +1,8 @@
-"""Materialization, shuffled by join key: a task finds its entities' newest rows, and whoever reads a file packs and
-sends those of them that lie in it.
+"""Materialization on a Ray cluster: tasks find the newest row of each entity; tasks per file pack and write them.
 
-The first exchange moves keys and times, the second one row numbers: no vector moves but from its file to the online
-store, and none that is not the newest of the group. Tasks that send at once do no harm, and neither does one that is
-done twice: the store keeps the newest row.
+The first exchange moves keys and timestamps, the second one row numbers. A vector moves once, from its file to the
+online store, and only if it belongs to the newest row of its entity in the group. Tasks may write at the same time and
+may be repeated, because the store keeps the newest row.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ import pyarrow.dataset
 from feature_repo.arrow import take
 from feature_repo.distributed import cluster, shuffle
 from feature_repo.offline import asof, key_encoding, key_ranges
-from feature_repo.offline import versions as history
+from feature_repo.offline.versions import newest_positions
 from feature_repo.online.materialize import (
     BLOCK_ROWS,
     FileGroup,
@@ -30,31 +29,37 @@ from feature_repo.online.store import Store
 from feature_repo.online.table import OnlineTable
 
 ROWS_PER_ENTRY = 50_000_000
-"""Rows written between two entries in the ledger."""
+"""Rows written between two entries in the materialization log."""
 _FILE, _ROW = "vitrine file", "vitrine row number"
 _SENT = pa.schema([("rows", pa.int64())])
 
 
 def make_writer(store: Store, project: str, packer: Packer) -> WriteGroup:
-    """Writes a group from the cluster that the program is connected to (`materialize.make_writer`).
+    """Return a function that writes a group of files on the connected cluster.
 
-    A store that other machines do not reach is written to by tasks on the machine of this program.
+    It takes the place of `feature_repo.online.materialize.make_writer`. A store that other machines cannot reach is
+    written to by tasks on this machine.
+
+    Args:
+        store: the online store.
+        project: the project whose rows are written.
+        packer: packs rows of the view.
     """
 
     def write(source: OfflineSource, group: FileGroup) -> Iterator[int]:
         files = [select_files(source.table, [fragment]) for fragment in group.table.get_fragments()]
         if not files:
             return
-        parts = shuffle.count_partitions(group.row_count)
-        places = shuffle.map_items(
-            range(len(files)), partial(_order, source, group, files, parts), shuffle.PARTITION_SCHEMA
+        partitions = shuffle.count_partitions(group.row_count)
+        order = shuffle.map_items(
+            range(len(files)), partial(_read_order, source, group, files, partitions), shuffle.PARTITION_SCHEMA
         )
-        newest = shuffle.group_by_partition([places], "part", parts, partial(_newest, source))
-        sent = shuffle.group_by_partition(
+        newest = shuffle.map_partitions([order], "part", partitions, partial(_find_newest, source))
+        sent = shuffle.map_partitions(
             [newest],
             "part",
             min(len(files), 4 * cluster.count_cpus()),
-            partial(_send, source, group, files, store, project, packer),
+            partial(_write_file, source, group, files, store, project, packer),
             **(cluster.local_task_options() if store.is_local else {}),
         )
         for done in cluster.iterate_results(sent):
@@ -63,22 +68,23 @@ def make_writer(store: Store, project: str, packer: Packer) -> WriteGroup:
     return write
 
 
-def _order(
-    source: OfflineSource, group: FileGroup, files: Sequence[pyarrow.dataset.Dataset], parts: int, number: int
+def _read_order(
+    source: OfflineSource, group: FileGroup, files: Sequence[pyarrow.dataset.Dataset], partitions: int, number: int
 ) -> pa.Table:
-    """Keys, times and places of a file's rows, in parts by key."""
+    """Return keys, timestamps and row numbers of one file, partitioned by key."""
     columns = [*source.keys, source.event_timestamp, *filter(None, [source.created_timestamp])]
     rows = files[number].to_table(columns=list(dict.fromkeys(columns)), filter=build_row_filter(source, group.window))
     rows = rows.append_column(_FILE, pa.array(np.full(len(rows), number)))
     rows = rows.append_column(_ROW, pa.array(np.arange(len(rows))))
     key_columns = [rows[key] for key in source.keys]
-    part = key_encoding.assign_partitions(key_columns, [column.type for column in key_columns], len(rows), parts)
-    return shuffle.pack_partitions("order", rows, part)
+    types = [column.type for column in key_columns]
+    partition = key_encoding.assign_partitions(key_columns, types, len(rows), partitions)
+    return shuffle.pack_partitions("order", rows, partition)
 
 
-def _newest(source: OfflineSource, group: pa.Table) -> pa.Table:
-    """Places of the newest row of each of the group's entities, in parts by file."""
-    order = shuffle.unpack_rows(group, "order", by=_ROW)
+def _find_newest(source: OfflineSource, packed: pa.Table) -> pa.Table:
+    """Return file and row number of the newest row of each entity, partitioned by file."""
+    order = shuffle.unpack_rows(packed, "order", by=_ROW)
     assert order is not None
     order = order.sort_by([(_FILE, "ascending"), (_ROW, "ascending")])
     versions = asof.index_versions(
@@ -86,23 +92,23 @@ def _newest(source: OfflineSource, group: pa.Table) -> pa.Table:
         order[source.event_timestamp],
         order[source.created_timestamp] if source.created_timestamp else None,
     )
-    newest = order.select([_FILE, _ROW]).take(pa.array(history.newest_positions(versions)))
+    newest = order.select([_FILE, _ROW]).take(pa.array(newest_positions(versions)))
     return shuffle.pack_partitions("newest", newest, newest[_FILE].to_numpy())
 
 
-def _send(
+def _write_file(
     source: OfflineSource,
     group: FileGroup,
     files: Sequence[pyarrow.dataset.Dataset],
     store: Store,
     project: str,
     packer: Packer,
-    places: pa.Table,
+    packed: pa.Table,
 ) -> pa.Table:
-    """Read, pack and send the rows of one file that are the newest of their entities."""
-    newest = shuffle.unpack_rows(places, "newest", by=_ROW)
+    """Read, pack and write the rows of one file that are the newest of their entities."""
+    newest = shuffle.unpack_rows(packed, "newest", by=_ROW)
     assert newest is not None
-    table = files[int(places["part"][0].as_py())]
+    table = files[int(packed["part"][0].as_py())]
     online = OnlineTable(store, project)
     columns = list(dict.fromkeys(source.columns.values()))
     batches = take.take_batches(table, newest[_ROW].to_numpy(), columns, where=build_row_filter(source, group.window))

@@ -1,14 +1,14 @@
-"""What the features mean: definitions that those who write them and those who read them share, in NumPy.
+"""Definitions of the computed features in NumPy, shared by producers and consumers.
 
-affinity.py        how close a candidate is to what its user clicked: the names, and the one definition
-similarity.py      cosines, of one user's candidates and of a whole log, that depend on nothing but their own row
-interest.py        what a user's clicks say of the user: one click at a time, or whole histories at once
-affinity_frame.py  the same of a pandas frame, for Feast
-affinity_torch.py  the same in torch, with gradients
-neighbours.py      what the products nearest to one earned
-missing.py         what is not known of a product, what was predicted instead, how old it is
-ages.py            child age stages, and how a distribution over them moves while children grow
+    affinity.py        affinity of a candidate to its user's clicks: names and definition
+    similarity.py      cosines, for one user's candidates and for a whole log, reproducible row by row
+    interest.py        a user's interest from their clicks: one click at a time, or whole histories
+    affinity_frame.py  the affinity features of a pandas frame, for Feast
+    affinity_torch.py  the affinity features in torch, with gradients
+    neighbours.py      what the nearest products of a product earned
+    missing.py         missing images, titles and tags, predicted categories, age of the vectors
+    ages.py            child age stages, and how a distribution over them shifts while children grow
 
-Everything works on n rows at once. Missing is NaN (-1 for codes) and stays so, never zero. Beside NumPy,
-affinity_frame.py alone imports pandas, and affinity_torch.py alone torch.
+All functions work on n rows at once. A missing float is NaN and a missing code -1, never zero; missing inputs give
+missing results. Only affinity_frame.py imports pandas and only affinity_torch.py torch.
 """

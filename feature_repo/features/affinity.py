@@ -1,23 +1,24 @@
-"""How close a candidate is to what its user clicked: the one definition, offline, online, in Feast and in torch.
+"""Affinity of a candidate to what its user clicked: the one definition for offline, online, Feast and torch.
 
-    interest_cosine       to the user's interest vector (interest.py)
-    history_cosine_max    to the closest of the user's last clicks (HISTORY_LENGTH of them)
-    history_cosine_mean   mean over those
-    history_cosine_top5   mean over the five closest
-    tier_0.0 ... tier_1.0 how many of those lie that close: ln(1 + count), the histogram of SimTier (Alimama, 2024)
-    age_match             cosine of the candidate's age stages to the child's as it is now
-    gender_match          cosine of the candidate's gender to what the user clicks for
-    age_gap               the candidate's expected age stage less the child's now: children grow between clicks
-    same_product          how many of the last clicks were this product
-    same_code             how many had its semantic ID
-    same_coarse_code      how many had its first code
+    interest_cosine       cosine to the user's interest vector (interest.py)
+    history_cosine_max    largest cosine to the user's last clicks (at most HISTORY_LENGTH)
+    history_cosine_mean   mean cosine to them
+    history_cosine_top5   mean of the five largest
+    tier_0.0 ... tier_1.0 number of clicks in each tier of cosines, as ln(1 + count): the histogram of SimTier
+                          (Alimama, 2024)
+    age_match             cosine of the candidate's age stages and the child's present ones
+    gender_match          cosine of the candidate's gender and the gender that the user clicks for
+    age_gap               expected age stage of the candidate minus the child's present one
+    same_product          number of the last clicks that were this product
+    same_code             number that had its semantic ID
+    same_coarse_code      number that had its first code
 
-A count of what is known: clicks on products without a vector are in no tier, those without codes in no same_code. What
-nothing is known of (no vector, no tags, no codes, no clicks) is NaN.
+Counts cover what is known: a click on a product without a vector is in no tier, one without codes in no same_code. A
+feature is NaN if nothing is known about it (no vector, tags, codes or clicks).
 
-The histogram has no edges at which a count jumps: a cosine between the middles of two tiers counts in both, in
-proportion. So a rounding in the sixth digit moves no click to another tier, offline and online agree, and a ranker
-trained end to end gets a gradient. Cosines below the first tier's middle count in it.
+The histogram is linear between the middles of two tiers: a cosine between them counts in both, in proportion. So a
+rounding error in the sixth digit moves no click to another tier, offline and online agree, and a ranker that is trained
+end to end gets a gradient. Cosines below the middle of the first tier count in the first tier.
 """
 
 from collections import Counter
@@ -35,10 +36,11 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 HISTORY_SERVICE = "affinity_history"
-"""The feature service by which the vectors and codes of the last clicks are read."""
+"""Name of the feature service that reads the vectors and codes of the last clicks."""
 TOP = 5
+"""Clicks in `history_cosine_top5`."""
 TIERS = tuple(tier / 10 for tier in range(11))
-"""The middles of the histogram's tiers: cosines, evenly spaced."""
+"""Middles of the tiers of the histogram: evenly spaced cosines."""
 SIMILARITY_NAMES = (
     "history_cosine_max",
     "history_cosine_mean",
@@ -55,66 +57,68 @@ NAMES = (
     "same_code",
     "same_coarse_code",
 )
-"""Every feature, in the order in which `affinity` gives them."""
+"""All features, in the order of `compute_affinity`."""
 
 
 @dataclass(frozen=True)
 class UserState:
-    """What one user's row says, and what is known of the products in it."""
+    """One user's row, and the vectors and codes of the products in it."""
 
     interest: Floats
-    """[d], NaN where the user clicked nothing with a vector."""
+    """float32 [d]; NaN if the user clicked no product with a vector."""
     ages: Floats
-    """[stages], at the last click."""
+    """float32 [stages], distribution of the child's age at the last click."""
     genders: Floats
-    """[genders]."""
-    last_click: int
+    """float32 [genders]."""
+    last_click_us: int
     """Microseconds since 1970 UTC."""
     products: Sequence[Hashable]
     """The last clicks [h], newest first."""
     vectors: Floats
-    """Of those [h, d], NaN rows where there is none."""
+    """float32 [h, d], the vectors of `products`; NaN rows for products without one."""
     codes: Ints
-    """Of those [h, levels], -1 where there is none."""
+    """int64 [h, levels], the codes of `products`; -1 for products without any."""
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """What is known of n candidates, as of the moment they are ranked."""
+    """n candidates, as of the time they are ranked."""
 
     products: Sequence[Hashable]
     vectors: Floats
-    """[n, d], NaN rows where there is none."""
+    """float32 [n, d]; NaN rows for candidates without a vector."""
     ages: Floats
-    """[n, stages]."""
+    """float32 [n, stages]."""
     genders: Floats
-    """[n, genders]."""
+    """float32 [n, genders]."""
     codes: Ints
-    """[n, levels], -1 where there is none."""
+    """int64 [n, levels]; -1 for candidates without codes."""
 
 
 @dataclass(frozen=True)
 class AffinityLog:
-    """A log of n rows: which user version and which candidate each has, and the history as of the row."""
+    """A log of n rows: each row's user, as of the row, and its candidate."""
 
     user: Ints
-    """[n], any codes: rows of one user share most of their history."""
+    """int64 [n], any code of the user. Rows of one user share most of their history."""
     interest: Floats
-    """[n, d]: the row's user's."""
+    """float32 [n, d], interest vector of the row's user."""
     ages: Floats
-    """[n, stages]."""
+    """float32 [n, stages], of the row's user."""
     genders: Floats
-    """[n, genders]."""
-    last_click: Ints
-    """[n], microseconds since 1970 UTC."""
+    """float32 [n, genders], of the row's user."""
+    last_click_us: Ints
+    """int64 [n], microseconds since 1970 UTC."""
     history: Ints
-    """[n, h]: the version of each last clicked product as of the row, a row of `vectors` and `codes`; -1 for none."""
+    """int64 [n, h], versions of the last clicked products as of the row: rows of vectors and codes; -1 for none."""
     candidate: Ints
-    """[n]: the same of the candidate."""
+    """int64 [n], version of the candidate: likewise."""
     candidate_ages: Floats
+    """float32 [n, stages]."""
     candidate_genders: Floats
+    """float32 [n, genders]."""
     same_product: Floats
-    """[n], `times_clicked`; NaN where the user has no row."""
+    """float32 [n], result of `count_clicks`; NaN if the user has no row."""
 
 
 def compute_affinity(
@@ -122,25 +126,25 @@ def compute_affinity(
     interest: Floats,
     ages: tuple[Floats, Floats],
     genders: tuple[Floats, Floats],
-    passed: Ints,
+    since_click_us: Ints,
     same_product: Floats,
     same_codes: tuple[Floats, Floats],
 ) -> dict[str, Floats]:
-    """The features of n rows, from what relates each candidate to its user.
+    """Return the features of n rows from quantities that relate each candidate to its user.
 
     Args:
-        similarity: float32 [n, h], cosines to the last clicks, NaN where there is none.
+        similarity: float32 [n, h], cosines to the last clicks; NaN for a missing click or vector.
         interest: float32 [n], cosine to the interest vector.
-        ages: of the candidates [n, stages]; of the users' clicks [n or 1, stages].
-        genders: likewise [n, genders].
-        passed: int64 [n or 1], microseconds since the user's last click.
-        same_product: float32 [n].
-        same_codes: float32 [n] each, of the whole semantic ID and of its first code.
+        ages: distributions of the candidates [n, stages], and of the users at their last click [n or 1, stages].
+        genders: likewise [n, genders] and [n or 1, genders].
+        since_click_us: int64 [n or 1], microseconds since the user's last click.
+        same_product: float32 [n], result of `count_clicks`.
+        same_codes: float32 [n] each, result of `count_same_codes`.
 
     Returns:
-        float32 [n] for each of NAMES, in their order.
+        float32 [n] per name, in the order of NAMES.
     """
-    child = shift_ages(ages[1], passed)
+    child = shift_ages(ages[1], since_click_us)
     features = {
         "interest_cosine": interest,
         **summarize_similarities(similarity),
@@ -155,33 +159,45 @@ def compute_affinity(
 
 
 def compute_user_affinity(user: UserState, candidates: Candidates, now: int) -> dict[str, Floats]:
-    """The features of one user's candidates [n], at `now` (microseconds since 1970 UTC)."""
-    # One product for the clicks and the interest, by click as the sums over clicks want it; the candidates' lengths are
-    # divided by afterwards, which is less to write than unit vectors of all.
-    asked = normalize_rows(np.concatenate([user.vectors, user.interest[None]]))
-    cosines = (asked @ candidates.vectors.T) / compute_norms(candidates.vectors)
+    """Return the features of one user's candidates.
+
+    Args:
+        user: the user.
+        candidates: n candidates.
+        now: the time of the ranking, microseconds since 1970 UTC.
+
+    Returns:
+        float32 [n] per name, in the order of NAMES.
+    """
+    # One matrix product for clicks and interest, with the clicks in the rows, because sums run over clicks. Dividing by
+    # the candidates' norms afterwards writes less memory than normalizing all candidates.
+    directions = normalize_rows(np.concatenate([user.vectors, user.interest[None]]))
+    cosines = (directions @ candidates.vectors.T) / compute_norms(candidates.vectors)
     return compute_affinity(
         cosines[:-1].T,
         cosines[-1],
         (candidates.ages, user.ages[None]),
         (candidates.genders, user.genders[None]),
-        np.array([now - user.last_click]),
+        np.array([now - user.last_click_us]),
         count_clicks(candidates.products, user.products),
         count_same_codes(candidates.codes, user.codes[None]),
     )
 
 
 def compute_log_affinity(rows: AffinityLog, vectors: Floats, codes: Ints, now: Ints) -> dict[str, Floats]:
-    """The features of a log.
+    """Return the features of a log.
 
     Args:
         rows: n rows.
-        vectors: float32 [v, d] of product versions.
-        codes: int64 [v, levels] of the same versions, -1 where there are none.
-        now: int64 [n], microseconds since 1970 UTC.
+        vectors: float32 [v, d], vectors of product versions.
+        codes: int64 [v, levels], codes of the same versions; -1 for versions without any.
+        now: int64 [n], time of each row, microseconds since 1970 UTC.
+
+    Returns:
+        float32 [n] per name, in the order of NAMES.
     """
     pieces = []
-    for start in range(0, len(now), 50_000):  # what is computed per row and click stays small
+    for start in range(0, len(now), 50_000):  # bounds the memory of arrays per row and click
         part = slice(start, start + 50_000)
         none = np.full((1, codes.shape[1]), -1)
         pieces.append(
@@ -195,53 +211,61 @@ def compute_log_affinity(rows: AffinityLog, vectors: Floats, codes: Ints, now: I
         np.einsum("ij,ij->i", directions[rows.candidate], normalize_rows(rows.interest)),
         (rows.candidate_ages, rows.ages),
         (rows.candidate_genders, rows.genders),
-        now - rows.last_click,
+        now - rows.last_click_us,
         rows.same_product,
         (np.concatenate([whole for whole, _ in pieces]), np.concatenate([coarse for _, coarse in pieces])),
     )
 
 
 def summarize_similarities(similarity: Floats) -> dict[str, Floats]:
-    """SIMILARITY_NAMES of float32 [n, h], NaN where a click has no vector: float32 [n], NaN where none has."""
-    clicks, missing, known = _by_click(similarity)
-    found = (*_summaries(similarity, clicks, missing, known), *_tiers(clicks, missing, known))
-    return dict(zip(SIMILARITY_NAMES, found, strict=True))
+    """Return the features of SIMILARITY_NAMES.
+
+    Args:
+        similarity: float32 [n, h], cosines to the last clicks; NaN where a click has no vector.
+
+    Returns:
+        float32 [n] per name; NaN where no click has a vector.
+    """
+    clicks, missing, count = _transpose(similarity)
+    values = (*_summarize(similarity, clicks, missing, count), *_count_tiers(clicks, missing, count))
+    return dict(zip(SIMILARITY_NAMES, values, strict=True))
 
 
 def summarize_top_similarities(similarity: Floats) -> dict[str, Floats]:
-    """The first of `of_similarities`, without the histogram: the closest, the mean, the five closest."""
-    return dict(zip(SIMILARITY_NAMES[:3], _summaries(similarity, *_by_click(similarity)), strict=True))
+    """Return the first three features of `summarize_similarities`: maximum, mean, mean of the five largest."""
+    return dict(zip(SIMILARITY_NAMES[:3], _summarize(similarity, *_transpose(similarity)), strict=True))
 
 
-def _by_click(similarity: Floats) -> tuple[Floats, NDArray[np.bool_] | None, Floats]:
-    """Cosines [n, h] by click, so that a sum over clicks runs over whole rows of numbers: a third of the time.
+def _transpose(similarity: Floats) -> tuple[Floats, NDArray[np.bool_] | None, Floats]:
+    """Transpose cosines [n, h], because a sum over clicks runs three times as fast over contiguous rows.
 
     Returns:
-        float32 [h, n]; bool [h, n], which are missing, None if none is; float32 [n], how many are not, NaN for none.
+        float32 [h, n]; bool [h, n], which are missing, or None if none is; float32 [n], the number of present ones, NaN
+        instead of 0.
     """
     clicks = np.ascontiguousarray(similarity.T)
     missing = np.isnan(clicks)
     if missing.any():
-        known = (len(clicks) - np.add.reduce(missing, axis=0, dtype=np.int32)).astype(np.float32)
-        known[known == 0] = np.nan
-        return clicks, missing, known
+        count = (len(clicks) - np.add.reduce(missing, axis=0, dtype=np.int32)).astype(np.float32)
+        count[count == 0] = np.nan
+        return clicks, missing, count
     return clicks, None, np.full(clicks.shape[1], len(clicks) or np.nan, np.float32)
 
 
-def _summaries(
-    similarity: Floats, clicks: Floats, missing: NDArray[np.bool_] | None, known: Floats
+def _summarize(
+    similarity: Floats, clicks: Floats, missing: NDArray[np.bool_] | None, count: Floats
 ) -> tuple[Floats, Floats, Floats]:
-    mean = (clicks if missing is None else np.where(missing, np.float32(0), clicks)).sum(axis=0) / known
+    mean = (clicks if missing is None else np.where(missing, np.float32(0), clicks)).sum(axis=0) / count
     low = similarity if missing is None else np.where(missing, np.float32(-2), clicks).T
     top = min(TOP, len(clicks))
-    largest = np.sort(low, axis=1)[:, len(clicks) - top :].T  # NumPy sorts so few in the time of a partition
-    best = np.where(largest > -2, largest, np.float32(0)).sum(axis=0) / np.minimum(known, TOP)
-    highest = largest[-1] if top else known
-    return np.where(known > 0, highest, np.float32(np.nan)), mean, best
+    largest = np.sort(low, axis=1)[:, len(clicks) - top :].T  # for so few values, as fast as a partition
+    top_mean = np.where(largest > -2, largest, np.float32(0)).sum(axis=0) / np.minimum(count, TOP)
+    highest = largest[-1] if top else count
+    return np.where(count > 0, highest, np.float32(np.nan)), mean, top_mean
 
 
 def count_clicks(candidates: Sequence[Hashable], clicked: Sequence[Hashable]) -> Floats:
-    """How often each of the candidates is among one user's clicks: float32 [n]; NaN where there are no clicks."""
+    """Return float32 [n], how often each candidate is among one user's clicks; all NaN if there are no clicks."""
     if not len(clicked):
         return np.full(len(candidates), np.nan, np.float32)
     counts = Counter(clicked)
@@ -249,53 +273,53 @@ def count_clicks(candidates: Sequence[Hashable], clicked: Sequence[Hashable]) ->
 
 
 def count_same_codes(candidates: Ints, history: Ints) -> tuple[Floats, Floats]:
-    """How many of the last clicks have a candidate's semantic ID, and how many its first code.
+    """Count the last clicks that have a candidate's semantic ID, and those that have its first code.
 
     Args:
-        candidates: int64 [n, levels], -1 where there are none.
-        history: int64 [n or 1, h, levels].
+        candidates: int64 [n, levels]; -1 for candidates without codes.
+        history: int64 [n or 1, h, levels]; -1 for clicks without codes.
 
     Returns:
-        float32 [n] twice; NaN where the candidate has no codes, or none of the clicks has.
+        float32 [n] twice; NaN where the candidate has no codes, or no click has any.
     """
     if not candidates.shape[1]:
-        nothing = np.full(len(candidates), np.nan, np.float32)
-        return nothing, nothing
-    alike = candidates[:, None, 0] == history[:, :, 0]
+        missing = np.full(len(candidates), np.nan, np.float32)
+        return missing, missing
+    same_first = candidates[:, None, 0] == history[:, :, 0]
     unknown = (candidates[:, 0] < 0) | ~(history[:, :, 0] >= 0).any(axis=1)
-    # Few share the first code: only those are looked at further.
-    rows, clicks = np.divmod(np.flatnonzero(alike), history.shape[1])  # a tenth of the time of a `nonzero` of two axes
+    # Few clicks share the first code; only those are compared further. `divmod` takes a tenth of the time of `nonzero`.
+    rows, clicks = np.divmod(np.flatnonzero(same_first), history.shape[1])
     same = (candidates[rows] == np.broadcast_to(history, (len(candidates), *history.shape[1:]))[rows, clicks]).all(
         axis=1
     )
     coarse = np.bincount(rows, minlength=len(candidates))
     whole = np.bincount(rows[same], minlength=len(candidates))
-    return tuple(np.where(unknown, np.nan, found).astype(np.float32) for found in (whole, coarse))  # type: ignore[return-value]
+    return tuple(np.where(unknown, np.nan, counts).astype(np.float32) for counts in (whole, coarse))  # type: ignore[return-value]
 
 
-def _tiers(clicks: Floats, missing: NDArray[np.bool_] | None, known: Floats) -> Floats:
-    """ln(1 + how many cosines of each row lie in each tier), shared between neighbours: float32 [tiers, n].
+def _count_tiers(clicks: Floats, missing: NDArray[np.bool_] | None, count: Floats) -> Floats:
+    """Return float32 [tiers, n], ln(1 + number of cosines in each tier), shared between neighbouring tiers.
 
-    `past[k]` is how much of each cosine lies past the middle of tier k - 1 on its way to the next: what is past one
-    middle and not past the next is in between.
+    `beyond[k]` sums, over the clicks, how far each cosine is beyond the middle of tier k - 1, as a share of the way to
+    the next middle in [0, 1]. The number in a tier is the difference of two such sums.
     """
-    place = clicks * np.float32(len(TIERS) - 1)
+    scaled = clicks * np.float32(len(TIERS) - 1)
     if missing is not None:
-        place[missing] = -1
-    one = np.ones_like(place)  # NumPy takes the smaller of two arrays in a third of the time of array and number
-    rest = np.maximum(place, np.zeros_like(place))  # what of each cosine the tiers so far have not taken: exact
-    taken = np.empty_like(place)
-    past = np.zeros((len(TIERS) + 1, clicks.shape[1]), np.float32)
-    past[0] = known
+        scaled[missing] = -1
+    one = np.ones_like(scaled)  # the minimum of two arrays takes a third of the time of array and scalar
+    rest = np.maximum(scaled, np.zeros_like(scaled))
+    share = np.empty_like(scaled)
+    beyond = np.zeros((len(TIERS) + 1, clicks.shape[1]), np.float32)
+    beyond[0] = count
     for tier in range(len(TIERS) - 1):
-        np.minimum(rest, one, out=taken)
-        np.add.reduce(taken, axis=0, out=past[tier + 1])
-        np.subtract(rest, taken, out=rest)
-    counts = np.maximum(past[:-1] - past[1:], np.float32(0))
-    counts[:, np.isnan(known)] = np.nan
-    return np.log(1 + counts)  # in a quarter of the time of `log1p`; a count is not so small that it would matter
+        np.minimum(rest, one, out=share)
+        np.add.reduce(share, axis=0, out=beyond[tier + 1])
+        np.subtract(rest, share, out=rest)  # exact
+    counts = np.maximum(beyond[:-1] - beyond[1:], np.float32(0))
+    counts[:, np.isnan(count)] = np.nan
+    return np.log(1 + counts)  # a quarter of the time of `log1p`; no count is so small that the difference matters
 
 
 def _match(left: Floats, right: Floats) -> Floats:
-    """Cosine of each row of `left` [n, k] to its row of `right` [n or 1, k]: float32 [n], NaN where one is missing."""
+    """Return float32 [n], the cosine of each row of `left` [n, k] and its row of `right` [n or 1, k]; NaN if one is."""
     return (normalize_rows(left) * normalize_rows(right)).sum(axis=1)

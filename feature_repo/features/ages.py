@@ -1,4 +1,4 @@
-"""Child age stages: which one an age is in, and how a distribution over them moves while children grow."""
+"""Child age stages: the stage of an age, and how a distribution over stages shifts while children grow."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,20 +8,23 @@ from feature_repo.schema import CHILD_AGE_MONTHS, CHILD_AGES
 Floats = NDArray[np.float32]
 
 _BOUNDS = np.array(CHILD_AGE_MONTHS, np.float64)
-MICROSECONDS_A_MONTH = 86_400_000_000 * 365.25 / 12
+MICROSECONDS_PER_MONTH = 86_400_000_000 * 365.25 / 12
 """A twelfth of a mean year."""
 
 
 def find_child_stage(months: Floats) -> Floats:
-    """Index into CHILD_AGES of a child that many months old [n]; NaN where the age is not known or past childhood."""
+    """Return [n] the index into CHILD_AGES of children of some ages in months [n].
+
+    NaN if the age is NaN or beyond the last stage. A bound between two stages belongs to the older one.
+    """
     stage = np.searchsorted(CHILD_AGE_MONTHS[1:], np.nan_to_num(months), side="right").astype(np.float32)
     return np.where(np.isnan(months) | (stage >= len(CHILD_AGES)), np.nan, stage)
 
 
 def compute_expected_stage(distribution: Floats) -> Floats:
-    """Mean index into CHILD_AGES of each distribution [n, stages]; NaN where it is missing.
+    """Return [n] the mean index into CHILD_AGES of distributions [n, stages]; NaN where a distribution is NaN.
 
-    Summed stage by stage, so that a row's result does not depend on the rows beside it.
+    The sum is taken stage by stage, so that a row's result does not depend on other rows.
     """
     total = distribution[:, 0] * np.float32(0)
     for stage in range(1, distribution.shape[1]):
@@ -30,13 +33,13 @@ def compute_expected_stage(distribution: Floats) -> Floats:
 
 
 def shift_ages(distribution: Floats, microseconds: NDArray[np.int64]) -> Floats:
-    """The distribution over stages of the same children some time later.
+    """Return the age distribution of the same children after some time has passed.
 
-    Within a stage, ages are taken as evenly spread; whoever outgrows the last stage is counted in it.
+    Ages within a stage are assumed to be uniform. Children who outgrow the last stage are counted in it.
 
     Args:
-        distribution: float32 [n, stages], rows summing to one; NaN rows stay so.
-        microseconds: int64 [n] or [1], the time that has passed; negative counts as none.
+        distribution: float32 [n, stages]; rows sum to 1, NaN rows stay NaN.
+        microseconds: int64 [n] or [1], the time that has passed; negative values count as 0.
 
     Returns:
         float32 [n, stages].
@@ -45,23 +48,31 @@ def shift_ages(distribution: Floats, microseconds: NDArray[np.int64]) -> Floats:
 
 
 def compute_age_shift(microseconds: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Of the children of each stage, the share who are younger than each bound between stages after that time.
+    """Return the share of each stage's children who are younger than each inner bound after some time.
 
     Args:
-        microseconds: int64 [n], the time that has passed; negative counts as none.
+        microseconds: int64 [n], the time that has passed; negative values count as 0.
 
     Returns:
-        [stages, n, stages - 1].
+        float64 [stages, n, stages - 1], for `apply_age_shift`.
     """
-    passed = np.maximum(microseconds, 0) / MICROSECONDS_A_MONTH
-    was = _BOUNDS[1:-1] - passed[:, None]  # who is younger than a bound now was younger than this
-    low, wide = _BOUNDS[:-1, None, None], np.diff(_BOUNDS)[:, None, None]
-    return np.minimum(np.maximum((was - low) / wide, 0), 1)  # in a third of the time of a `clip` of each stage
+    months = np.maximum(microseconds, 0) / MICROSECONDS_PER_MONTH
+    earlier_bounds = _BOUNDS[1:-1] - months[:, None]  # who is younger than a bound now was younger than this before
+    low, width = _BOUNDS[:-1, None, None], np.diff(_BOUNDS)[:, None, None]
+    return np.minimum(np.maximum((earlier_bounds - low) / width, 0), 1)  # three times as fast as `clip` per stage
 
 
 def apply_age_shift(distribution: Floats, age_shift: NDArray[np.float64]) -> Floats:
-    """`grown`, for who has worked out the `growth` [stages, n or 1, stages - 1] of many steps at once."""
-    younger = np.zeros((len(distribution), len(CHILD_AGES) + 1))  # share of the children younger than each bound, now
+    """Do what `shift_ages` does with a result of `compute_age_shift`, which can be computed for many steps at once.
+
+    Args:
+        distribution: float32 [n, stages].
+        age_shift: float64 [stages, n or 1, stages - 1].
+
+    Returns:
+        float32 [n, stages].
+    """
+    younger = np.zeros((len(distribution), len(CHILD_AGES) + 1))  # share of children below each bound after the time
     for stage in range(len(CHILD_AGES)):
         younger[:, 1:-1] += age_shift[stage] * distribution[:, stage, None]
         younger[:, -1] += distribution[:, stage]

@@ -1,9 +1,8 @@
-"""What a user's clicks say of the user: means that forget, and the last clicks themselves.
+"""A user's interest: means of clicked vectors and tags that decay over time, and the last clicks.
 
-Of the vectors of clicked products, and of their tags, a user has the mean in which a click weighs half as much every
-HALF_LIFE_DAYS; what the clicks said of the child's age grows older with the child. Everything that the next click
-needs is in the row, so that clicks that stream in one at a time and whole histories at once give the same rows, bit for
-bit: both take one step at a time through the same arithmetic, none of which mixes users.
+A click's weight halves every HALF_LIFE_DAYS. The distribution of the child's age shifts with the time since the click.
+A row holds everything that the next click needs. So clicks that arrive one at a time and whole histories at once give
+the same rows, bit for bit: both use the same arithmetic step by step, and no step mixes users.
 """
 
 from dataclasses import dataclass, replace
@@ -18,145 +17,155 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 HALF_LIFE_DAYS = 14.0
-"""After how long a click counts half."""
-HALF_LIFE = HALF_LIFE_DAYS * 86_400_000_000
+"""Time after which a click weighs half."""
+HALF_LIFE_US = HALF_LIFE_DAYS * 86_400_000_000
 
 
 @dataclass(frozen=True)
 class InterestMeans:
-    """The means of n users, each just after a click.
+    """Means of n users, each just after a click.
 
-    Weights are the sums of the clicks' own, as of the last click: how much the mean is to be believed.
+    A weight is the sum of the decayed weights of the clicks, as of the last click: the confidence in the mean.
     """
 
     vector: Floats
-    """[n, d], NaN rows where no click had a vector."""
+    """float32 [n, d]; NaN rows if no click had a vector."""
     vector_weight: Floats
-    """[n]."""
+    """float32 [n]."""
     ages: Floats
-    """[n, stages], as of the last click."""
+    """float32 [n, stages], distribution of the child's age as of the last click; NaN rows if no click had one."""
     ages_weight: Floats
+    """float32 [n]."""
     genders: Floats
-    """[n, genders]."""
+    """float32 [n, genders]; NaN rows if no click had a distribution."""
     genders_weight: Floats
+    """float32 [n]."""
     time: Ints
-    """[n], microseconds: the last click."""
+    """int64 [n], time of the last click, microseconds since 1970 UTC."""
 
     @staticmethod
     def empty(users: int, width: int) -> "InterestMeans":
-        """Of users who have clicked nothing."""
+        """Return the means of users without clicks: NaN with weight 0 at time 0. `width` is the length of vectors."""
 
-        def empty(*shape: int) -> Floats:
+        def nan(*shape: int) -> Floats:
             return np.full((users, *shape), np.nan, np.float32)
 
         def zero() -> Floats:
             return np.zeros(users, np.float32)
 
         times = np.zeros(users, np.int64)
-        return InterestMeans(
-            empty(width), zero(), empty(len(CHILD_AGES)), zero(), empty(len(CHILD_GENDERS)), zero(), times
-        )
+        return InterestMeans(nan(width), zero(), nan(len(CHILD_AGES)), zero(), nan(len(CHILD_GENDERS)), zero(), times)
 
     def take(self, rows: Ints | slice) -> "InterestMeans":
-        """The means of some users."""
+        """Return the means of some users, by index or slice."""
         return InterestMeans(**{name: getattr(self, name)[rows] for name in self.__dataclass_fields__})
 
 
 @dataclass(frozen=True)
 class Clicks:
-    """One click of each of n users: what was known of the product when it was clicked."""
+    """One click of each of n users: the vector and the tags that the product had when it was clicked."""
 
     vector: Floats
-    """[n, d], NaN rows where there is none."""
+    """float32 [n, d]; NaN rows for products without a vector."""
     ages: Floats
-    """[n, stages]."""
+    """float32 [n, stages]; NaN rows for products without tags."""
     genders: Floats
-    """[n, genders]."""
+    """float32 [n, genders]; NaN rows for products without tags."""
     time: Ints
-    """[n], microseconds."""
+    """int64 [n], microseconds since 1970 UTC."""
 
     def take(self, rows: Ints | slice) -> "Clicks":
-        """The clicks of some rows."""
+        """Return the clicks of some rows, by index or slice."""
         return Clicks(self.vector[rows], self.ages[rows], self.genders[rows], self.time[rows])
 
 
 @dataclass(frozen=True)
 class TimeDecay:
-    """What the time since the click before does to each of n means."""
+    """Effect of the time since the previous click on each of n means."""
 
-    kept: Floats
-    """[n], of their weights."""
+    factor: Floats
+    """float32 [n], by which the weights are multiplied."""
     age_shift: NDArray[np.float64]
-    """[stages, n, stages - 1], of the children (ages.py)."""
+    """float64 [stages, n, stages - 1], result of `ages.compute_age_shift`."""
 
     @staticmethod
     def from_gaps(microseconds: Ints) -> "TimeDecay":
-        """Of pauses [n]; a negative one counts as none: a first click may be before 1970, where `nothing` stands."""
-        kept = np.exp2(-np.maximum(microseconds, 0) / HALF_LIFE).astype(np.float32)
-        return TimeDecay(kept, compute_age_shift(microseconds))
+        """Return the effect of times between clicks, int64 [n] microseconds.
+
+        A negative time counts as 0: a first click may be before 1970, the time of `InterestMeans.empty`.
+        """
+        factor = np.exp2(-np.maximum(microseconds, 0) / HALF_LIFE_US).astype(np.float32)
+        return TimeDecay(factor, compute_age_shift(microseconds))
 
     def take(self, rows: slice) -> "TimeDecay":
-        """The pauses of some rows."""
-        return TimeDecay(self.kept[rows], self.age_shift[:, rows])
+        """Return the rows of a slice."""
+        return TimeDecay(self.factor[rows], self.age_shift[:, rows])
 
 
 def add_click(before: InterestMeans, click: Clicks) -> InterestMeans:
-    """The means after one more click of each of n users; no click is earlier than the one before it."""
-    own = replace(click, vector=click.vector.copy(), ages=click.ages.copy(), genders=click.genders.copy())
-    return _moved(before, own, TimeDecay.from_gaps(click.time - before.time))
+    """Return the means after one more click of each of n users.
+
+    Args:
+        before: the means before.
+        click: the clicks, none earlier than the user's previous one. They are not changed.
+    """
+    copy = replace(click, vector=click.vector.copy(), ages=click.ages.copy(), genders=click.genders.copy())
+    return _add_in_place(before, copy, TimeDecay.from_gaps(click.time - before.time))
 
 
-def _moved(before: InterestMeans, click: Clicks, pause: TimeDecay) -> InterestMeans:
-    """The means after one more click, written over the click's own vectors: nothing large is copied or made."""
-    vector_weight = _move(click.vector, before.vector, before.vector_weight, pause.kept)
-    ages_weight = _move(click.ages, apply_age_shift(before.ages, pause.age_shift), before.ages_weight, pause.kept)
-    genders_weight = _move(click.genders, before.genders, before.genders_weight, pause.kept)
+def _add_in_place(before: InterestMeans, click: Clicks, decay: TimeDecay) -> InterestMeans:
+    """Return the means after one more click, written over the arrays of the click; no large array is allocated."""
+    vector_weight = _update_mean(click.vector, before.vector, before.vector_weight, decay.factor)
+    ages_weight = _update_mean(
+        click.ages, apply_age_shift(before.ages, decay.age_shift), before.ages_weight, decay.factor
+    )
+    genders_weight = _update_mean(click.genders, before.genders, before.genders_weight, decay.factor)
     return InterestMeans(
         click.vector, vector_weight, click.ages, ages_weight, click.genders, genders_weight, click.time
     )
 
 
-def _move(value: Floats, mean: Floats, weight: Floats, kept: Floats) -> Floats:
-    """Put the mean after one more value [n, k] in the value's place; a missing one only makes the others older.
+def _update_mean(value: Floats, mean: Floats, weight: Floats, factor: Floats) -> Floats:
+    """Replace `value` [n, k] by the mean that includes it. A missing value leaves the mean and lets its weight decay.
 
     Returns:
-        The weights [n] after it.
+        float32 [n], the weights of the new means.
     """
-    known = ~np.isnan(value[:, 0])
-    newer = weight * kept + known.astype(np.float32)
-    share = known / np.maximum(newer, np.float32(1e-30))
-    if not known.all():
-        np.copyto(value, mean, where=~known[:, None])
-    first = np.isnan(mean[:, 0])
-    if first.any():
-        mean = np.where(first[:, None], value, mean)
+    is_present = ~np.isnan(value[:, 0])
+    new_weight = weight * factor + is_present.astype(np.float32)
+    share = is_present / np.maximum(new_weight, np.float32(1e-30))
+    if not is_present.all():
+        np.copyto(value, mean, where=~is_present[:, None])
+    is_first = np.isnan(mean[:, 0])
+    if is_first.any():
+        mean = np.where(is_first[:, None], value, mean)
     value -= mean
     value *= share[:, None]
     value += mean
-    return newer
+    return new_weight
 
 
 @dataclass(frozen=True)
 class UserInterest:
-    """One user's row of `user_interest`."""
+    """One user's row of the table `user_interest`."""
 
     means: InterestMeans
-    """Of this user alone: n is 1."""
+    """Means of this user: n is 1."""
     products: tuple[str, ...] = ()
     """The last HISTORY_LENGTH clicks, newest first."""
     times: tuple[int, ...] = ()
-    """Microseconds since 1970 UTC of each."""
+    """Time of each of them, microseconds since 1970 UTC."""
     clicks: int = 0
-    """So far."""
+    """Number of clicks so far."""
 
 
 def update_interest(interest: UserInterest | None, product: str, click: Clicks) -> UserInterest:
-    """A user's row after one more click, which is no earlier than the last; None for a user without clicks.
+    """Return a user's row after one more click.
 
     Args:
-        interest: as it was.
-        product: what was clicked.
-        click: of this user alone: n is 1.
+        interest: the row before; None for a user without clicks.
+        product: the clicked product.
+        click: the click, n is 1; no earlier than the user's last one.
     """
     before = interest or UserInterest(InterestMeans.empty(1, click.vector.shape[1]))
     return replace(
@@ -169,29 +178,30 @@ def update_interest(interest: UserInterest | None, product: str, click: Clicks) 
 
 
 def compute_interest_histories(clicks: Clicks, starts: Ints) -> InterestMeans:
-    """The means just after each click of many users.
+    """Return the means just after each click of many users.
 
     Args:
-        clicks: [c], by user, then time.
-        starts: int64 [users + 1]: clicks of user u are [starts[u], starts[u + 1]).
+        clicks: c clicks, sorted by user, then by time.
+        starts: int64 [users + 1]; the clicks of user u are at [starts[u], starts[u + 1]).
 
     Returns:
-        [c], in the order of the clicks.
+        c means, in the order of the clicks.
     """
     lengths = np.diff(starts)
-    by_length = np.argsort(-lengths, kind="stable")  # at every step, the users who still click are the first ones
-    clicking = np.searchsorted(-lengths[by_length], -np.arange(lengths.max(initial=0)), side="left")
-    ends = np.cumsum(clicking)
-    rank = np.arange(len(clicks.time)) - np.repeat(starts[:-1], lengths)
-    place = (ends - clicking)[rank] + np.repeat(np.argsort(by_length), lengths)  # by step, and then as `by_length`
-    row = np.argsort(place)
-    pauses = TimeDecay.from_gaps(np.diff(clicks.time, prepend=0)[row])  # before a first click any: there is no mean yet
+    by_length = np.argsort(-lengths, kind="stable")  # at every step, the users with clicks left come first
+    users_at_step = np.searchsorted(-lengths[by_length], -np.arange(lengths.max(initial=0)), side="left")
+    ends = np.cumsum(users_at_step)
+    step = np.arange(len(clicks.time)) - np.repeat(starts[:-1], lengths)
+    position = (ends - users_at_step)[step] + np.repeat(np.argsort(by_length), lengths)  # by step, then by `by_length`
+    row = np.argsort(position)
+    # The gap before a user's first click does not matter: there is no mean yet.
+    decays = TimeDecay.from_gaps(np.diff(clicks.time, prepend=0)[row])
     clicks = clicks.take(row)
     weights = np.empty((3, len(row)), np.float32)
-    now = InterestMeans.empty(len(lengths), clicks.vector.shape[1])
-    for users, end in zip(clicking.tolist(), ends.tolist(), strict=True):
+    current = InterestMeans.empty(len(lengths), clicks.vector.shape[1])
+    for users, end in zip(users_at_step.tolist(), ends.tolist(), strict=True):
         batch = slice(end - users, end)
-        now = _moved(now.take(slice(users)), clicks.take(batch), pauses.take(batch))
-        weights[:, batch] = now.vector_weight, now.ages_weight, now.genders_weight
+        current = _add_in_place(current.take(slice(users)), clicks.take(batch), decays.take(batch))
+        weights[:, batch] = current.vector_weight, current.ages_weight, current.genders_weight
     means = InterestMeans(clicks.vector, weights[0], clicks.ages, weights[1], clicks.genders, weights[2], clicks.time)
-    return means.take(place)
+    return means.take(position)

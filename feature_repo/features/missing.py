@@ -1,12 +1,12 @@
-"""What is not known of a product, what was predicted instead, and how old that is: features in their own right.
+"""Features of missing data: what a product lacks, what was predicted instead, and the age of its vectors.
 
-    vector_age_days         since the version whose vectors these are
-    image_missing           1 where the product has no usable picture
-    text_missing            1 where it has no title
-    TAG_abstained           1 where the tagger would not say, for each of schema.TAGS
-    category_predicted      1 where the shop named no category and the tagger did
+    vector_age_days         days since the event timestamp of the embedding row
+    image_missing           1 if the product has no usable image
+    text_missing            1 if it has no title
+    TAG_abstained           1 if the tagger abstained, for each of schema.TAGS
+    category_predicted      1 if the shop gave no category and the tagger predicted one
 
-A product without vectors has no age; one that no tagger has looked at has not been abstained from: NaN.
+A product without an embedding row has NaN in the first three, one without a row of tags NaN in the others.
 """
 
 from collections.abc import Mapping
@@ -18,41 +18,49 @@ from feature_repo.schema import TAGS
 
 Floats = NDArray[np.float32]
 
-MICROSECONDS_A_DAY = 86_400_000_000
+MICROSECONDS_PER_DAY = 86_400_000_000
 MODALITY_NAMES = ("vector_age_days", "image_missing", "text_missing")
 TAG_NAMES = (*(f"{tag}_abstained" for tag in TAGS), "category_predicted")
 NAMES = (*MODALITY_NAMES, *TAG_NAMES)
 
 
 def compute_vector_features(
-    age: NDArray[np.integer], known: NDArray[np.bool_], has: Mapping[str, Floats]
+    age: NDArray[np.integer], has_row: NDArray[np.bool_], has_modality: Mapping[str, Floats]
 ) -> dict[str, Floats]:
-    """MODALITY_NAMES of n products, float32 [n].
+    """Return MODALITY_NAMES of n products.
 
     Args:
-        age: microseconds since the version holds [n].
-        known: bool [n], whether there is a version.
-        has: `image` and `text`: 1 where it is there, 0 where not, NaN where there is no version [n].
+        age: integer [n], microseconds since the event timestamp of the embedding row.
+        has_row: bool [n], whether there is an embedding row.
+        has_modality: `image` and `text`: float [n], 1 if present, 0 if not, NaN if there is no row.
+
+    Returns:
+        float32 [n] per name.
     """
-    days = np.where(known, age / MICROSECONDS_A_DAY, np.nan).astype(np.float32)
-    return {"vector_age_days": days, **{f"{name}_missing": np.float32(1) - values for name, values in has.items()}}
+    days = np.where(has_row, age / MICROSECONDS_PER_DAY, np.nan).astype(np.float32)
+    missing = {f"{name}_missing": np.float32(1) - values for name, values in has_modality.items()}
+    return {"vector_age_days": days, **missing}
 
 
 def compute_tag_features(
-    tagged: NDArray[np.bool_], labelled: Mapping[str, NDArray[np.bool_]], category_told: NDArray[np.bool_] | None
+    has_row: NDArray[np.bool_], has_label: Mapping[str, NDArray[np.bool_]], has_category: NDArray[np.bool_] | None
 ) -> dict[str, Floats]:
-    """TAG_NAMES of n products, float32 [n], NaN where no tagger has looked.
+    """Return the features of TAG_NAMES that can be computed, for n products.
 
     Args:
-        tagged: bool [n], whether there is a row of tags.
-        labelled: of each tag, where it has a label [n].
-        category_told: where the shop names a category [n]; None where it is not known whether it does.
+        has_row: bool [n], whether there is a row of tags.
+        has_label: tag -> bool [n], whether the row has a label. A tag that is not there has no feature.
+        has_category: bool [n], whether the shop gave a category. None if that is unknown; then there is no
+            `category_predicted`.
+
+    Returns:
+        float32 [n] per name; NaN where there is no row.
     """
-    features = {f"{tag}_abstained": _flag(~labelled[tag], tagged) for tag in TAGS if tag in labelled}
-    if category_told is not None and "category" in labelled:
-        features["category_predicted"] = _flag(labelled["category"] & ~category_told, tagged)
+    features = {f"{tag}_abstained": _flag(~has_label[tag], has_row) for tag in TAGS if tag in has_label}
+    if has_category is not None and "category" in has_label:
+        features["category_predicted"] = _flag(has_label["category"] & ~has_category, has_row)
     return features
 
 
-def _flag(values: NDArray[np.bool_], known: NDArray[np.bool_]) -> Floats:
-    return np.where(known, values, np.nan).astype(np.float32)
+def _flag(values: NDArray[np.bool_], valid: NDArray[np.bool_]) -> Floats:
+    return np.where(valid, values, np.nan).astype(np.float32)

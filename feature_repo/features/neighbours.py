@@ -1,13 +1,14 @@
-"""What the products nearest to one earned: the prior of a product that nobody has been shown yet.
+"""Neighbour features: what the most similar products earned, as a prior for a product without impressions.
 
-    neighbour_click_rate    of the K nearest with a history, drawn towards everyone's as if seen STRENGTH times
-    neighbour_impressions   ln(1 + how often those were shown)
+    neighbour_click_rate    click rate of the NEIGHBOUR_COUNT nearest products with impressions, smoothed: the click
+                            rate of all products counts as if it had been observed on PRIOR_STRENGTH impressions
+    neighbour_impressions   ln(1 + impressions of those products)
     neighbour_price         mean of ln(1 + price)
     neighbour_age           mean expected age stage
-    neighbour_similarity    mean cosine: how much to believe the rest
-    neighbours              how many had a history: K, or fewer
+    neighbour_similarity    mean cosine: the confidence in the other features
+    neighbours              number of products with impressions: NEIGHBOUR_COUNT or fewer
 
-A product's own impressions and clicks are in none of it, nor anything at or after the moment asked about.
+A product's own impressions and clicks never take part, nor does anything at or after the time of the row.
 """
 
 import numpy as np
@@ -30,43 +31,44 @@ NAMES = (
 
 def compute_neighbour_features(
     similarity: Floats,
-    shown: Ints,
+    impressions: Ints,
     clicks: Ints,
     price: Floats,
     age: Floats,
     others: tuple[Ints, Ints],
 ) -> dict[str, NDArray[np.float32]]:
-    """The features of n products from their nearest ones.
+    """Return the features of n products from their k nearest ones.
 
     Args:
-        similarity: float32 [n, k], NaN where there are fewer neighbours.
-        shown, clicks: int64 [n, k], of each neighbour so far.
-        price: float32 [n, k], NaN where it is not known.
-        age: float32 [n, k], expected stage, likewise.
-        others: impressions and clicks of all products but the row's own so far [n].
+        similarity: float32 [n, k], cosine to each neighbour; NaN where there are fewer neighbours.
+        impressions: int64 [n, k], impressions of each neighbour so far.
+        clicks: int64 [n, k], clicks of each neighbour so far.
+        price: float32 [n, k], price of each neighbour; NaN if unknown.
+        age: float32 [n, k], expected age stage of each neighbour; NaN if unknown.
+        others: impressions [n] and clicks [n] so far of all products but the row's own.
 
     Returns:
-        float32 [n] for each of NAMES; NaN where there is no neighbour, but `neighbours` is 0 then.
+        float32 [n] per name, in the order of NAMES; NaN if there is no neighbour, except `neighbours`, which is 0.
     """
-    known = ~np.isnan(similarity)
-    count = known.sum(axis=1)
-    some = np.where(count > 0, 1, np.nan)
-    total_shown, total_clicks = (np.where(known, one, 0).sum(axis=1) for one in (shown, clicks))
+    valid = ~np.isnan(similarity)
+    count = valid.sum(axis=1)
+    nan_if_none = np.where(count > 0, 1, np.nan)
+    total_impressions, total_clicks = (np.where(valid, one, 0).sum(axis=1) for one in (impressions, clicks))
     prior = others[1] / np.maximum(others[0], 1)
-    rate = (total_clicks + PRIOR_STRENGTH * prior) / (total_shown + PRIOR_STRENGTH)
+    rate = (total_clicks + PRIOR_STRENGTH * prior) / (total_impressions + PRIOR_STRENGTH)
     values = (
-        rate * some,
-        np.log1p(total_shown) * some,
-        _mean(np.log1p(np.maximum(price, 0)), known),
-        _mean(age, known),
-        _mean(similarity, known),
+        rate * nan_if_none,
+        np.log1p(total_impressions) * nan_if_none,
+        _mean(np.log1p(np.maximum(price, 0)), valid),
+        _mean(age, valid),
+        _mean(similarity, valid),
         count,
     )
     return {name: value.astype(np.float32) for name, value in zip(NAMES, values, strict=True)}
 
 
-def _mean(values: Floats, known: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Mean of what is known in each row [n, k]; NaN where nothing is."""
-    there = known & ~np.isnan(values)
-    count = there.sum(axis=1)
-    return np.where(there, values, 0).sum(axis=1, dtype=np.float64) / np.where(count > 0, count, np.nan)
+def _mean(values: Floats, valid: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the mean of the valid values of each row [n, k]; NaN if there are none."""
+    present = valid & ~np.isnan(values)
+    count = present.sum(axis=1)
+    return np.where(present, values, 0).sum(axis=1, dtype=np.float64) / np.where(count > 0, count, np.nan)

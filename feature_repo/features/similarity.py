@@ -1,7 +1,7 @@
-"""Cosines of candidates to what their users clicked.
+"""Cosines of candidates to the products that their users clicked.
 
-Of a log, all results depend on their own row alone, bit for bit: deleting what comes after a row changes nothing of
-it. A matrix product of another shape may round differently, so a log's similarities are computed in tiles of one
+In a log, the results of a row depend on that row and earlier ones only, bit for bit: deleting later rows changes
+nothing. Matrix products of different shapes may round differently, so a log's cosines are computed in tiles of one
 fixed shape.
 """
 
@@ -12,31 +12,32 @@ Vectors = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 TILE = 64
+"""Rows and columns of one matrix product."""
 
 
 def compute_norms(vectors: Vectors) -> Vectors:
-    """Of the rows [n]; NaN of NaN rows, and of rows of zeros."""
+    """Return float32 [n], the Euclidean norms of rows [n, d]; NaN for rows with NaN and for rows of zeros."""
     norm: Vectors = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
     norm[~(norm > 0)] = np.nan
     return norm
 
 
 def normalize_rows(vectors: Vectors) -> Vectors:
-    """The rows of unit length [n, d]; NaN rows, and rows of zeros, are NaN."""
+    """Return rows [n, d] scaled to unit length; rows with NaN and rows of zeros become NaN."""
     return vectors / compute_norms(vectors)[:, None]
 
 
 def compute_history_cosines(vectors: Vectors, candidate: Ints, history: Ints, user: Ints) -> Vectors:
-    """Cosine of each row's candidate to each vector of its own history, for a log of many users.
+    """Return the cosines of each row's candidate to the vectors of the row's history, for a log of many users.
 
     Args:
         vectors: float32 [v, d].
-        candidate: int64 [n], the candidate's row in `vectors`, -1 where it has none.
-        history: int64 [n, h], rows in `vectors`, -1 where there is none.
-        user: int64 [n], any codes: rows of one user share most of their history. Each user's rows are in time order.
+        candidate: int64 [n], index of the candidate in `vectors`; -1 if it has no vector.
+        history: int64 [n, h], indices of the history in `vectors`; -1 for none.
+        user: int64 [n], any code of the user. The rows of each user are in time order.
 
     Returns:
-        float32 [n, h], NaN where one is missing.
+        float32 [n, h]; NaN where the candidate or the history has no vector.
     """
     result = np.full(history.shape, np.nan, np.float32)
     if not len(vectors):
@@ -45,30 +46,34 @@ def compute_history_cosines(vectors: Vectors, candidate: Ints, history: Ints, us
     rows = rows[np.argsort(user[rows], kind="stable")]
     directions = normalize_rows(vectors)
     for of_user in np.split(rows, np.flatnonzero(np.diff(user[rows])) + 1) if len(rows) else []:
-        left, left_place = _as_they_appear(candidate[of_user])
-        right, right_place = _as_they_appear(history[of_user].ravel())
-        similar = multiply_in_tiles(directions[left], directions[right])
-        similar[:, right < 0] = np.nan
-        result[of_user] = similar[left_place[:, None], right_place.reshape(len(of_user), -1)]
+        left, left_index = _unique_in_order(candidate[of_user])
+        right, right_index = _unique_in_order(history[of_user].ravel())
+        cosines = multiply_in_tiles(directions[left], directions[right])
+        cosines[:, right < 0] = np.nan
+        result[of_user] = cosines[left_index[:, None], right_index.reshape(len(of_user), -1)]
     return result
 
 
 def compute_window_cosines(
     vectors: Vectors, candidate: Ints, clicked: Ints, before: Ints, end: Ints, user: Ints, length: int
 ) -> Vectors:
-    """`cosines_of_rows` of histories that are the last clicks of each user before each row, in a third of the time.
+    """Return the cosines of each row's candidate to the user's last clicks before the row.
+
+    The result equals `compute_history_cosines` of the same histories and takes a third of the time.
 
     Args:
         vectors: float32 [v, d].
-        candidate: int64 [n], the candidate's row in `vectors`, -1 where it has none.
-        clicked: int64 [c], likewise of every click; those of a user lie together, in time order.
-        before: int64 [n], how many clicks each row's user made before it.
-        end: int64 [n], where the last of those ends in `clicked`.
-        user: int64 [n], any codes. Each user's rows are in time order.
-        length: of a history, at most.
+        candidate: int64 [n], index of the candidate in `vectors`; -1 if it has no vector.
+        clicked: int64 [c], index in `vectors` of every click, likewise. The clicks of a user are contiguous and in time
+            order.
+        before: int64 [n], number of clicks that the row's user made before the row.
+        end: int64 [n], position in `clicked` after the last of those clicks.
+        user: int64 [n], any code of the user. The rows of each user are in time order.
+        length: number of clicks in a history, at most.
 
     Returns:
-        float32 [n, length], newest first; NaN where one is missing.
+        float32 [n, length], newest click first; NaN where the candidate or the click has no vector, and beyond the
+        user's first click.
     """
     result = np.full((len(candidate), length), np.nan, np.float32)
     if not len(vectors):
@@ -77,35 +82,45 @@ def compute_window_cosines(
     rows = rows[np.argsort(user[rows], kind="stable")]
     directions = np.concatenate([normalize_rows(vectors), np.full((1, vectors.shape[1]), np.nan, np.float32)])
     for of_user in np.split(rows, np.flatnonzero(np.diff(user[rows])) + 1) if len(rows) else []:
-        left, place = _as_they_appear(candidate[of_user])
+        left, index = _unique_in_order(candidate[of_user])
         clicks = clicked[end[of_user[0]] - before[of_user[0]] : end[of_user[-1]]]
-        # A later click adds to the end and moves nothing; before the first click lies nothing.
-        similar = np.full((len(left), length + len(clicks)), np.nan, np.float32)
-        similar[:, length:] = multiply_in_tiles(directions[left], directions[clicks])
-        windows = np.lib.stride_tricks.sliding_window_view(similar, length, axis=1)
-        result[of_user] = windows[place, before[of_user], ::-1]
+        # Columns are clicks in time order, so that later clicks do not move earlier ones; NaN before the first click.
+        cosines = np.full((len(left), length + len(clicks)), np.nan, np.float32)
+        cosines[:, length:] = multiply_in_tiles(directions[left], directions[clicks])
+        windows = np.lib.stride_tricks.sliding_window_view(cosines, length, axis=1)
+        result[of_user] = windows[index, before[of_user], ::-1]
     return result
 
 
-def _as_they_appear(values: Ints) -> tuple[Ints, Ints]:
-    """The distinct values in the order of their first appearance, and where each of `values` is among them.
+def _unique_in_order(values: Ints) -> tuple[Ints, Ints]:
+    """Return the distinct values in order of first appearance, and the index of each value among them.
 
-    A later row adds to the end and moves nothing: a product rounds differently at another place of its tile.
+    Later rows append to the end and move nothing. A product may round differently at another position of its tile.
     """
-    distinct, first, place = np.unique(values, return_index=True, return_inverse=True)
+    distinct, first, index = np.unique(values, return_index=True, return_inverse=True)
     order = np.argsort(first)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
-    return distinct[order], rank[place]
+    return distinct[order], rank[index]
 
 
 def compute_pair_cosines(left: Ints, left_vectors: Vectors, right: Ints, right_vectors: Vectors) -> NDArray[np.float32]:
-    """Cosine of `left_vectors[left[i]]` and `right_vectors[right[i]]` [n]; NaN for an index of -1 or a norm of 0."""
+    """Return the cosine of each pair `left_vectors[left[i]]` and `right_vectors[right[i]]`.
+
+    Args:
+        left: int64 [n], indices; -1 for none.
+        left_vectors: float32 [l, d].
+        right: int64 [n], indices; -1 for none.
+        right_vectors: float32 [r, d].
+
+    Returns:
+        float32 [n]; NaN for an index of -1 or a norm of 0.
+    """
     result = np.full(len(left), np.nan, np.float32)
     left_norm = np.sqrt(np.einsum("ij,ij->i", left_vectors, left_vectors))
     right_norm = np.sqrt(np.einsum("ij,ij->i", right_vectors, right_vectors))
-    known = np.flatnonzero((left >= 0) & (right >= 0))
-    for block in np.array_split(known, max(1, len(known) // 100_000)):
+    present = np.flatnonzero((left >= 0) & (right >= 0))
+    for block in np.array_split(present, max(1, len(present) // 100_000)):
         a, b = left[block], right[block]
         norm = left_norm[a] * right_norm[b]
         dot = np.einsum("ij,ij->i", left_vectors[a], right_vectors[b])
@@ -114,9 +129,9 @@ def compute_pair_cosines(left: Ints, left_vectors: Vectors, right: Ints, right_v
 
 
 def multiply_in_tiles(left: Vectors, right: Vectors) -> Vectors:
-    """`left @ right.T`, every tile computed by a product of the same shape."""
-    padded_left = _padded(left)
-    padded_right = _padded(right)
+    """Return `left @ right.T`, computed tile by tile with products of one shape."""
+    padded_left = _pad(left)
+    padded_right = _pad(right)
     result = np.empty((len(padded_left), len(padded_right)), np.float32)
     for i in range(0, len(padded_left), TILE):
         for j in range(0, len(padded_right), TILE):
@@ -124,6 +139,6 @@ def multiply_in_tiles(left: Vectors, right: Vectors) -> Vectors:
     return result[: len(left), : len(right)]
 
 
-def _padded(rows: Vectors) -> Vectors:
-    """The rows, then rows of zeros up to a multiple of TILE."""
+def _pad(rows: Vectors) -> Vectors:
+    """Append rows of zeros up to a multiple of TILE rows."""
     return np.concatenate([rows, np.zeros((-len(rows) % TILE, rows.shape[1]), np.float32)])

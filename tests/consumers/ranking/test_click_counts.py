@@ -34,12 +34,12 @@ def test_the_window_has_the_last_earlier_clicks_newest_first(log: list, length: 
 @given(logs)
 def test_days_since_click_count_from_the_last_earlier_click(log: list) -> None:
     user, time, clicked = arrays(log)
-    time = time * click_counts.MICROSECONDS_A_DAY
+    time = time * click_counts.MICROSECONDS_PER_DAY
     days = click_counts.compute_days_since_click(click_counts.index_clicks(user, time, clicked), time)
     for row in range(len(log)):
         earlier = time[(user == user[row]) & (time < time[row]) & (clicked == 1)]
         if len(earlier):
-            assert days[row] == (time[row] - earlier.max()) / click_counts.MICROSECONDS_A_DAY
+            assert days[row] == (time[row] - earlier.max()) / click_counts.MICROSECONDS_PER_DAY
         else:
             assert np.isnan(days[row])
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.ranking import identity_controls
-from consumers.ranking.click_counts import MICROSECONDS_A_DAY, index_clicks
+from consumers.ranking.click_counts import MICROSECONDS_PER_DAY, index_clicks
 
 logs = st.lists(
     st.tuples(st.integers(0, 2), st.integers(0, 8), st.integers(0, 1), st.integers(-1, 3)), min_size=1, max_size=40
@@ -13,7 +13,7 @@ logs = st.lists(
 @given(logs, st.integers(1, 4))
 def test_identity_controls_count_earlier_clicks(log: list, length: int) -> None:
     user, day, clicked, shown = (np.array(column, np.int64) for column in zip(*log, strict=True))
-    time = day * MICROSECONDS_A_DAY
+    time = day * MICROSECONDS_PER_DAY
     clicks = index_clicks(user, time, clicked)
     same = identity_controls.count_same_clicked(shown, clicks, length)
     recent = identity_controls.sum_recent_clicks(clicks, user, time)

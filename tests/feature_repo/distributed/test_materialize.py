@@ -155,5 +155,5 @@ def test_without_ray_one_line_says_what_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", without], capture_output=True, text=True, env=world.environment())
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("feature_repo.errors.VitrineError: Ray is asked for and not installed")
+    assert last.startswith("feature_repo.errors.UnavailableError: Ray is configured but not installed")
     assert last.endswith("pip install 'vitrine[ray]'")

@@ -120,7 +120,7 @@ def test_torch_says_the_same(expected: dict[str, np.ndarray]) -> None:
         *map(torch.from_numpy, (vectors[rows.candidate], vectors[rows.history], rows.interest)),
         (torch.from_numpy(rows.candidate_ages), torch.from_numpy(rows.ages)),
         (torch.from_numpy(rows.candidate_genders), torch.from_numpy(rows.genders)),
-        torch.from_numpy(NOW - rows.last_click),
+        torch.from_numpy(NOW - rows.last_click_us),
         torch.from_numpy(np.stack([numpy[name] for name in NAMES[-3:]], axis=1)),
     )
     columns = {name: column.numpy() for name, column in zip(NAMES, found.T, strict=True)}
@@ -161,7 +161,7 @@ def whole_log() -> AffinityLog:
         interest=of_users([state.means.vector[0] for state in known]),
         ages=of_users([state.means.ages[0] for state in known]),
         genders=of_users([state.means.genders[0] for state in known]),
-        last_click=of_users([state.times[0] for state in known]),
+        last_click_us=of_users([state.times[0] for state in known]),
         history=of_users(list(history)),
         candidate=candidate,
         candidate_ages=SHOP.ages[candidate],
@@ -247,7 +247,7 @@ def test_at_a_missing_moment_the_childs_age_is_not_known(
 
 @pytest.mark.parametrize("strange", ["2026-03-01T00:00:00Z", True, float("inf"), [1]])
 def test_what_is_no_moment_is_refused(strange: object, deployment: Settings) -> None:
-    with pytest.raises(VitrineError, match=r"ranked_at: .*wanted microseconds since 1970 UTC, or a datetime"):
+    with pytest.raises(VitrineError, match=r"ranked_at: .*expected microseconds since 1970 UTC, or a datetime"):
         ranked_at(strange, deployment)
 
 
