@@ -53,12 +53,12 @@ def main(
             for group in GROUPS:
                 differences[group].append(aligned[group] - without[group])
                 print(f"shop {seed}, {group}: {without[group]:+.4f} without, {aligned[group]:+.4f} aligned", flush=True)
-    for group, found in differences.items():
-        mean, error = float(np.mean(found)), float(stats.sem(found))
-        half_width = float(stats.t.ppf(0.975, len(found) - 1)) * error
+    for group, values in differences.items():
+        mean, error = float(np.mean(values)), float(stats.sem(values))
+        half_width = float(stats.t.ppf(0.975, len(values) - 1)) * error
         print(
             f"{group}: {mean:+.4f} AUC [{mean - half_width:+.4f}, {mean + half_width:+.4f}], "
-            f"{len(found)} shops, t interval"
+            f"{len(values)} shops, t interval"
         )
 
 
@@ -89,8 +89,8 @@ def measure_lifts(
 
 def read_lifts(file: Path) -> dict[str, float]:
     """Return the AUC lift of each of GROUPS from a file of `consume lift --json`."""
-    found = json.loads(file.read_text())["comparisons"]
-    wanted = [one for one in found if (one["slice"], one["metric"]) == ("all", "auc")]
+    values = json.loads(file.read_text())["comparisons"]
+    wanted = [one for one in values if (one["slice"], one["metric"]) == ("all", "auc")]
     return {group: next(one["lift"] for one in wanted if one["name"] == group) for group in GROUPS}
 
 

@@ -148,10 +148,10 @@ def make_matrix_product(device: Any, dtype: Any) -> tuple[Callable[[], None], fl
 
 def write_jpeg_catalogue(file: Path, images: int, side: int) -> Path:
     """Write a catalogue of smooth images; at most 200 different ones repeat."""
-    chance = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     contents = []
     for _ in range(min(images, 200)):
-        coarse = Image.fromarray(chance.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8))
+        coarse = Image.fromarray(generator.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8))
         stream = BytesIO()
         coarse.resize((side, side), Image.Resampling.BICUBIC).save(stream, "JPEG", quality=88)
         contents.append(stream.getvalue())

@@ -148,24 +148,24 @@ def _embed_without_an_encoder(store: Settings, encoder: Path) -> None:
     state = plan.read_changes(store, model.version)
     assert state is not None
     path, series = store.table(schema.EMBEDDING_TABLE), existing_rows.txn_app_id(model.version)
-    chance, turn = np.random.default_rng(0), 0
+    generator, version = np.random.default_rng(0), 0
     held: list[pa.RecordBatch] = []
     for batch in [*take.scan(state.new, [*existing_rows.KEY, "title", "image_hash"]).to_batches(), None]:
         if batch is not None:
             held.append(batch)
         if held and (batch is None or sum(map(len, held)) >= BLOCK_ROWS):
             block = pa.Table.from_batches(held)
-            vectors = chance.normal(size=(len(block), model.dim)).astype(np.float32)
+            vectors = generator.normal(size=(len(block), model.dim)).astype(np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             block = block.append_column("title_hash", row_hash.hash_contents(block["title"]))
             rows = build_embedding_rows(EncodedChunk(block, vectors, vectors), model, NOW).rows
-            turn = delta.append_if_version(path, rows, series, turn)
+            version = delta.append_if_version(path, rows, series, version)
             with contents.open_cache(store.offline / contents.FOLDER, model.version, model.dim) as kept:
-                known = dict(zip(block["image_hash"].to_pylist(), vectors, strict=True))
-                known.pop(None, None)
-                kept.put(contents.IMAGE, list(known), np.array([*known.values()]))
+                vectors_by_hash = dict(zip(block["image_hash"].to_pylist(), vectors, strict=True))
+                vectors_by_hash.pop(None, None)
+                kept.put(contents.IMAGE, list(vectors_by_hash), np.array([*vectors_by_hash.values()]))
             held = []
-    delta.append_if_version(path, schema.PRODUCT_EMBEDDING.empty_table(), series, turn, state.markers)
+    delta.append_if_version(path, schema.PRODUCT_EMBEDDING.empty_table(), series, version, state.markers)
 
 
 def main(
@@ -173,7 +173,7 @@ def main(
     pictures: Annotated[bool, typer.Option("--pictures", help="Give each product an image in a file.")] = False,
     record: Annotated[bool, typer.Option("--record", help="Add the figures to INCREMENTS.md.")] = False,
 ) -> None:
-    """Measure each size in turn."""
+    """Measure each size."""
     lines = []
     for size in sizes:
         cost = measure_days(size, pictures)

@@ -82,8 +82,8 @@ def make_deployment(folder: Path, clicks: int) -> None:
     """Write a deployment with vectors and tags of products, and a log."""
     content = (Path(config.__file__).parent / "feature_store.yaml").read_text()
     (folder / "feature_store.yaml").write_text(content.replace("../demo", str(folder)))
-    chance = np.random.default_rng(0)
-    vectors = chance.standard_normal((PRODUCTS, WIDTH), np.float32)
+    generator = np.random.default_rng(0)
+    vectors = generator.standard_normal((PRODUCTS, WIDTH), np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     names = pa.array([f"product-{i:08d}" for i in range(PRODUCTS)])
     stamps = {"encoder_version": "bench@0", schema.EVENT_TIMESTAMP: START, schema.CREATED_TIMESTAMP: START}
@@ -91,17 +91,17 @@ def make_deployment(folder: Path, clicks: int) -> None:
     append_rows(folder, "product_embedding", schema.PRODUCT_EMBEDDING, embedding | stamps)
     tags = {
         schema.PRODUCT_ID: names,
-        "child_age_distribution": to_lists(chance.dirichlet(np.ones(5), PRODUCTS).astype(np.float32)),
-        "child_gender_distribution": to_lists(chance.dirichlet(np.ones(3), PRODUCTS).astype(np.float32)),
+        "child_age_distribution": to_lists(generator.dirichlet(np.ones(5), PRODUCTS).astype(np.float32)),
+        "child_gender_distribution": to_lists(generator.dirichlet(np.ones(3), PRODUCTS).astype(np.float32)),
     }
     append_rows(folder, "product_tags", schema.PRODUCT_TAGS, tags | stamps)
     users = max(1, clicks // 100)
     user_names = pa.array([f"user-{i:08d}" for i in range(users)])
-    time = np.sort(chance.integers(0, DAYS * 86_400_000_000, clicks)) + int(START.timestamp() * 1e6)
+    time = np.sort(generator.integers(0, DAYS * 86_400_000_000, clicks)) + int(START.timestamp() * 1e6)
     log = {
         schema.IMPRESSION_ID: pa.array(np.arange(clicks)).cast(pa.string()),
-        schema.USER_ID: user_names.take(pa.array((chance.random(clicks) ** 2 * users).astype(np.int64))),
-        schema.PRODUCT_ID: names.take(pa.array((chance.random(clicks) ** 2 * PRODUCTS).astype(np.int64))),
+        schema.USER_ID: user_names.take(pa.array((generator.random(clicks) ** 2 * users).astype(np.int64))),
+        schema.PRODUCT_ID: names.take(pa.array((generator.random(clicks) ** 2 * PRODUCTS).astype(np.int64))),
         schema.EVENT_TIMESTAMP: pa.array(time, schema.TIMESTAMP),
         schema.CLICKED: pa.array(np.ones(clicks, np.int8)),
     }

@@ -79,7 +79,7 @@ def make_materialization(store: FeatureStore, empty: Callable[[], object], rows:
 
     def run() -> None:
         empty()
-        with open(os.devnull, "w") as null, redirect_stdout(null), redirect_stderr(null):  # a progress bar
+        with Path(os.devnull).open("w") as null, redirect_stdout(null), redirect_stderr(null):  # a progress bar
             store.materialize(now - DAY, now + DAY)
 
     run()

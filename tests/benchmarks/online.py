@@ -143,10 +143,10 @@ def fetch_with_feast(store: FeatureStore, products: int, candidates: int) -> Cal
     refs = [f"{VIEW}:{feature.name}" for feature in store.get_feature_view(VIEW).features]
 
     def fetch() -> object:
-        found = store.get_online_features(refs, {"product_id": ids()})
-        if isinstance(found, ColumnarResponse):
-            return found.to_numpy()
-        return {name: np.array(values) for name, values in found.to_dict().items()}
+        response = store.get_online_features(refs, {"product_id": ids()})
+        if isinstance(response, ColumnarResponse):
+            return response.to_numpy()
+        return {name: np.array(values) for name, values in response.to_dict().items()}
 
     return fetch
 
@@ -160,8 +160,8 @@ def fetch_raw(
     field, at = layout.fields_by_name["vector"], layout.offsets["vector"]
 
     def fetch() -> object:
-        found = get([prefix + one.encode() for one in ids()])
-        matrix = np.frombuffer(b"".join(found), np.uint8).reshape(len(found), -1)
+        values = get([prefix + one.encode() for one in ids()])
+        matrix = np.frombuffer(b"".join(values), np.uint8).reshape(len(values), -1)
         return widen(matrix[:, at : at + field.size].view(np.float16))
 
     return fetch

@@ -101,8 +101,8 @@ def auc(
     for line in done.lines:
         low, high = line.ci95
         same = line.name == precision_auc.EXACT
-        beside = "|" if same else f"{line.difference:+.5f} | {low:+.5f} to {high:+.5f}"
-        lines.append(f"| {line.name} | {line.auc:.5f} | {beside} |")
+        cells = "|" if same else f"{line.difference:+.5f} | {low:+.5f} to {high:+.5f}"
+        lines.append(f"| {line.name} | {line.auc:.5f} | {cells} |")
     _report(AUC, lines, record)
 
 
@@ -111,9 +111,9 @@ def _report(section: str, lines: list[str], record: bool) -> None:
     print("\n".join(lines))
     if record:
         parts = TABLE.read_text().split("\n## ")[1:] if TABLE.exists() else []
-        known = {part.partition("\n")[0]: part.partition("\n")[2].strip() for part in parts}
-        known[section] = "\n".join(lines)
-        written = [f"## {name}\n\n{known[name]}" for name in (VECTORS, AUC) if name in known]
+        sections = {part.partition("\n")[0]: part.partition("\n")[2].strip() for part in parts}
+        sections[section] = "\n".join(lines)
+        written = [f"## {name}\n\n{sections[name]}" for name in (VECTORS, AUC) if name in sections]
         TABLE.write_text("\n\n".join([TITLE, *written]) + "\n")
 
 
@@ -128,21 +128,21 @@ def draw_clustered_vectors(count: int, dim: int, clusters: int) -> NDArray[np.fl
 def read_vectors(table: Path, column: str) -> NDArray[np.float32]:
     """Return the distinct vectors of a table, without nulls."""
     rows = delta.read(table, [column]) if delta.exists(table) else input_files.read_table(table).select([column])
-    found = rows[column].drop_null().combine_chunks()
-    matrix = found.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(found), -1)
+    vectors = rows[column].drop_null().combine_chunks()
+    matrix = vectors.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(vectors), -1)
     return np.unique(matrix, axis=0)
 
 
 def find_nearest(vectors: NDArray[np.float32], queried: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the NEAREST rows by cosine to each queried row, the row itself left out [queries, NEAREST]."""
     units = normalize(vectors).astype(np.float32)
-    found = []
+    neighbours = []
     for start in range(0, len(queried), BATCH):
         part = queried[start : start + BATCH]
         cosines = units[part] @ units.T
         cosines[np.arange(len(part)), part] = -2
-        found.append(np.argpartition(cosines, -NEAREST, axis=1)[:, -NEAREST:])
-    return np.concatenate(found)
+        neighbours.append(np.argpartition(cosines, -NEAREST, axis=1)[:, -NEAREST:])
+    return np.concatenate(neighbours)
 
 
 def normalize(vectors: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -104,8 +104,8 @@ def compute_stored_affinity(data: TrainingSet, storage: str) -> FeatureGroup:
     exact = {name: view.vectors(name) for name in INTERESTS if name in view.versions.column_names}
     versions = view.versions
     for name, vectors in exact.items():
-        place = versions.schema.get_field_index(name)
-        versions = versions.set_column(place, name, to_lists(_stored(vectors, storage)))
+        index = versions.schema.get_field_index(name)
+        versions = versions.set_column(index, name, to_lists(_stored(vectors, storage)))
     stored = replace(view, versions=versions)
     group = compute_groups(data.with_views({**data.views, VIEW: stored}), None)["affinity"]
     for name, vectors in exact.items():

@@ -105,13 +105,13 @@ def measure_lift(at: BenchmarkDeployment) -> list[RealFigure]:
     at.run(f"produce neighbours --impressions set/impressions.parquet --every {STEP}")
     at.run("feast apply")
     at.run("consume lift --impressions set/impressions.parquet --features ranking_without_labels --json lift.json")
-    found = json.loads((at.folder / "lift.json").read_text())
+    result = json.loads((at.folder / "lift.json").read_text())
     rows = []
-    for one in found["comparisons"]:
-        group = found["verdicts"].get(one["name"].split(" over ")[0].split(", ")[0])
+    for one in result["comparisons"]:
+        group = result["verdicts"].get(one["name"].split(" over ")[0].split(", ")[0])
         whole = one["slice"] == "all" and (group or one["name"].split()[0] in ("all", "placebo"))
         if one["metric"] == "auc" and (whole or one["slice"] == "new products"):
-            note = f"; verdict: {group['verdict']}" if group and one["name"] in found["verdicts"] else ""
+            note = f"; verdict: {group['verdict']}" if group and one["name"] in result["verdicts"] else ""
             rows.append(
                 RealFigure(
                     at.name,
@@ -125,8 +125,8 @@ def measure_lift(at: BenchmarkDeployment) -> list[RealFigure]:
 
 def measure_matching(at: BenchmarkDeployment) -> list[RealFigure]:
     """Match products by cosine of the fused vectors; the threshold is chosen on `valid` and measured on `test`."""
-    known = at.read("product_embedding", [schema.PRODUCT_ID, "fused_vector"])
-    vector = dict(zip(known[schema.PRODUCT_ID], known["fused_vector"], strict=True))
+    rows_of_table = at.read("product_embedding", [schema.PRODUCT_ID, "fused_vector"])
+    vector = dict(zip(rows_of_table[schema.PRODUCT_ID], rows_of_table["fused_vector"], strict=True))
     pairs = pq.read_table(at.folder / "set" / "pairs.parquet").to_pydict()
     left, right = (np.array([vector[one] for one in pairs[side]], np.float32) for side in ("left", "right"))
     cosine = np.einsum("ij,ij->i", left, right)

@@ -56,9 +56,9 @@ def measure_pace(
             )  # starts the decoding process
             wait_until_empty(shop)
             sent = int(a_second * seconds)
-            pictures = [make_image(number) for number in range(20, 20 + sent)]
+            images = [make_image(number) for number in range(20, 20 + sent)]
             began = time.monotonic()
-            send_products(shop, pictures, a_second)
+            send_products(shop, images, a_second)
             sending = time.monotonic() - began
             wait_until_empty(shop)
             taking = time.monotonic() - began
@@ -100,10 +100,10 @@ def start_stream(shop: Shop) -> "subprocess.Popen[str]":
     raise RuntimeError("the stream did not start")
 
 
-def send_products(shop: Shop, pictures: list[bytes], a_second: float, named: str = "p") -> None:
+def send_products(shop: Shop, images: list[bytes], a_second: float, named: str = "p") -> None:
     """Send one product for each image at a pace, none early."""
     began = time.monotonic()
-    for number, jpeg in enumerate(pictures):
+    for number, jpeg in enumerate(images):
         time.sleep(max(0.0, began + number / a_second - time.monotonic()))
         shop.send_product(
             number,

@@ -122,10 +122,10 @@ def _neighbours(
     day, of = (each.ravel() for each in np.meshgrid(np.arange(days), np.arange(len(listed)), indexing="ij"))
     there = START + day * DAY >= listed[of]
     day, of = day[there], of[there]
-    place = np.full((days, len(listed)), -1)
-    place[day, of] = np.arange(len(day))
+    version_row = np.full((days, len(listed)), -1)
+    version_row[day, of] = np.arange(len(day))
     columns = {name: pa.array(generator.random(len(day)).astype(np.float32)) for name in NEIGHBOURS}
-    return JoinedView(pa.table(columns), START + day * DAY, place[(time - START) // DAY, product])
+    return JoinedView(pa.table(columns), START + day * DAY, version_row[(time - START) // DAY, product])
 
 
 def _distributions(generator: np.random.Generator, rows: int, width: int) -> pa.Array:

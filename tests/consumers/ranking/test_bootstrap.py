@@ -22,14 +22,14 @@ def slow(base: np.ndarray, other: np.ndarray, clicked: np.ndarray) -> tuple[floa
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 1)), min_size=1, max_size=30))
 def test_delong_equals_the_variance_over_all_pairs_of_rows(rows: list[tuple[int, int, int]]) -> None:
     base, other, clicked = (np.array(column, float) for column in zip(*rows, strict=True))
-    found = bootstrap.delong_interval(base, other, clicked.astype(int))
+    result = bootstrap.delong_interval(base, other, clicked.astype(int))
     if min(clicked.sum(), len(clicked) - clicked.sum()) < 2:
-        assert np.isnan(found.lift)
+        assert np.isnan(result.lift)
         return
     lift, error = slow(base, other, clicked)
     half = norm.ppf(0.975) * error
-    assert found.lift == pytest.approx(lift)
-    assert found.ci95 == pytest.approx((lift - half, lift + half))
+    assert result.lift == pytest.approx(lift)
+    assert result.ci95 == pytest.approx((lift - half, lift + half))
 
 
 def test_delong_narrows_when_rows_are_duplicated() -> None:
@@ -37,5 +37,5 @@ def test_delong_narrows_when_rows_are_duplicated() -> None:
     clicked = generator.integers(0, 2, 200)
     base, other = generator.random(200), generator.random(200) + 0.3 * clicked
     once, twice = (bootstrap.delong_interval(*(np.tile(a, k) for a in (base, other, clicked))) for k in (1, 2))
-    width = [found.ci95[1] - found.ci95[0] for found in (once, twice)]
+    width = [result.ci95[1] - result.ci95[0] for result in (once, twice)]
     assert width[1] < 0.75 * width[0]

@@ -21,12 +21,12 @@ VIEWS = ("product_embedding", "product_tags", "product_codes")
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A shop whose vectors, tags and codes are online; its neighbours are not."""
-    made = world.deployment(tmp_path_factory.mktemp("shop"))
-    world.write(world.small_shop(), made)
-    feast = open_feature_store(made)
+    settings = world.deployment(tmp_path_factory.mktemp("shop"))
+    world.write(world.small_shop(), settings)
+    feast = open_feature_store(settings)
     feast.apply([definitions.product, *(getattr(definitions, name) for name in VIEWS)])
     feast.materialize_incremental(world.RANKED, list(VIEWS))
-    return made
+    return settings
 
 
 def bytes_online(store: Settings, view: str, products: list[str]) -> float:
@@ -41,16 +41,16 @@ def bytes_online(store: Settings, view: str, products: list[str]) -> float:
 
 def test_bytes_per_candidate_sum_the_rows_of_every_fetched_view(store: Settings) -> None:
     products = world.small_shop().products
-    found = costs.measure_fetch_costs(store, products)
-    assert found.keys() == {
+    costs_by_group = costs.measure_fetch_costs(store, products)
+    assert costs_by_group.keys() == {
         ("product_tags",),
         ("product_embedding", "product_tags"),
         ("product_embedding",),
         ("product_codes",),
     }
-    asked = [products[i % len(products)] for i in range(costs.CANDIDATES)]
-    for views, each in found.items():
-        assert each.bytes_per_candidate == pytest.approx(sum(bytes_online(store, v, asked) for v in views), abs=1)
+    candidates = [products[i % len(products)] for i in range(costs.CANDIDATES)]
+    for views, each in costs_by_group.items():
+        assert each.bytes_per_candidate == pytest.approx(sum(bytes_online(store, v, candidates) for v in views), abs=1)
         assert 0 < each.milliseconds < 1000
 
 
@@ -67,8 +67,8 @@ def test_fetch_costs_are_empty_without_an_online_store(tmp_path: Path, store: Se
 
 def test_build_seconds_sum_the_steps_that_a_group_needs() -> None:
     groups = ["tags", "affinity", "vectors", "codes", "neighbours", "unknown group"]
-    found = {cost.group: cost.build_seconds for cost in costs.combine_costs(groups, {}, TIMINGS)}
-    assert found == {
+    costs_by_group = {cost.group: cost.build_seconds for cost in costs.combine_costs(groups, {}, TIMINGS)}
+    assert costs_by_group == {
         "tags": 34.0,
         "affinity": 36.0,
         "vectors": 30.0,

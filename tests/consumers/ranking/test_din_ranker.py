@@ -36,9 +36,9 @@ def test_the_same_seed_gives_the_same_scores_with_several_threads() -> None:
 
 
 def test_din_learns_to_rank_and_is_roughly_calibrated() -> None:
-    found = scores()
-    assert roc_auc_score(DATA.clicked[TEST], found) > 0.58
-    assert found.mean() == pytest.approx(DATA.clicked[TEST].mean(), abs=0.06)
+    result = scores()
+    assert roc_auc_score(DATA.clicked[TEST], result) > 0.58
+    assert result.mean() == pytest.approx(DATA.clicked[TEST].mean(), abs=0.06)
 
 
 def test_a_click_does_not_change_earlier_scores() -> None:
@@ -56,14 +56,14 @@ def test_the_interest_is_the_attention_weighted_sum_of_the_clicks() -> None:
     network = din_ranker.DeepInterestNetwork(3, 6, 0, 0)
     history = torch.tensor([[4, 2, -1], [-1, -1, -1]])
     candidate = network.product(torch.tensor([1, 5]))
-    found = network.interest(candidate, history)
+    result = network.interest(candidate, history)
     expected = torch.zeros(din_ranker.WIDTH)
     for product in (4, 2):
         clicked = network.product.weight[product]
         seen = torch.cat([candidate[0], clicked, candidate[0] - clicked, candidate[0] * clicked])
         expected = expected + network.attention(seen) * clicked
-    torch.testing.assert_close(found[0], expected)
-    assert not found[1].any()
+    torch.testing.assert_close(result[0], expected)
+    assert not result[1].any()
 
 
 @pytest.fixture(scope="module")
@@ -86,17 +86,17 @@ def test_each_kind_of_ranker_is_compared_with_its_own_placebo(run: LiftResult, t
     for scores in (run.scores.main, run.scores.secondary):
         assert len(scores["placebo"]) == 2
         assert (scores["placebo"][0] != scores["placebo"][1]).any()
-    found = {c.model: c for c in run.comparisons if c.name == OVER_PLACEBO and (c.slice, c.metric) == ("all", "auc")}
+    result = {c.model: c for c in run.comparisons if c.name == OVER_PLACEBO and (c.slice, c.metric) == ("all", "auc")}
     for kind, scores in zip(KINDS, (run.scores.main, run.scores.secondary), strict=True):
         auc = {
             name: np.mean([roc_auc_score(run.clicked, each) for each in scores[name]])
             for name in ("all features", "placebo")
         }
-        assert found[kind].lift == pytest.approx(auc["all features"] - auc["placebo"])
-        assert found[kind].against == "placebo"
+        assert result[kind].lift == pytest.approx(auc["all features"] - auc["placebo"])
+        assert result[kind].against == "placebo"
     report.write_report(run, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     for kind in KINDS:
-        assert f"{kind}, over placebo</td><td>{found[kind].base:.4f}" in page
+        assert f"{kind}, over placebo</td><td>{result[kind].base:.4f}" in page
     figures = json.loads(report.to_json(run))["comparisons"]
     assert {each["model"] for each in figures if each["name"] == OVER_PLACEBO} == set(KINDS)

@@ -1,4 +1,4 @@
-"""Leakage tests of the whole path from a log through Feast to a ranker: mutations that must be found, and a truncation.
+"""Leakage tests of the path from a log through Feast to a ranker: mutations that must be found, and a truncation.
 
 The small shop's products change their vectors, tags and codes. Every user sees every product once.
 """
@@ -71,12 +71,12 @@ def save(log: pa.Table, file: Path) -> Path:
 
 def deployed(folder: Path, like: Settings | None = None) -> Settings:
     """A deployment without rows. Its definitions are applied, or copied from another deployment."""
-    made = world.deployment(folder)
+    settings = world.deployment(folder)
     if like is None:
-        open_feature_store(made).apply([getattr(definitions, name) for name in definitions.__all__])
+        open_feature_store(settings).apply([getattr(definitions, name) for name in definitions.__all__])
     else:
         shutil.copy(like.file.parent / "registry.db", folder)
-    return made
+    return settings
 
 
 def follow(store: Settings, log: pa.Table) -> None:
@@ -100,9 +100,9 @@ def stock(store: Settings, log: pa.Table) -> None:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    made = deployed(tmp_path_factory.mktemp("shop"))
-    stock(made, LOG)
-    return made
+    settings = deployed(tmp_path_factory.mktemp("shop"))
+    stock(settings, LOG)
+    return settings
 
 
 def joined(store: Settings, folder: Path) -> TrainingSet:
@@ -117,18 +117,18 @@ def count_wrong_versions(data: TrainingSet, shop: Settings) -> dict[str, int]:
 def _count_wrong(data: TrainingSet, name: str, view: JoinedView, table: pa.Table) -> int:
     rows = table.to_pylist()
     owned: dict[str, list[int]] = {}
-    for place, row in enumerate(rows):
-        owned.setdefault(row[KEYS[name]], []).append(place)
+    for index, row in enumerate(rows):
+        owned.setdefault(row[KEYS[name]], []).append(index)
     compared = [column for column in view.versions.column_names if column in table.column_names]
     assert compared
-    found = view.versions.select(compared).to_pylist()
+    joined_rows = view.versions.select(compared).to_pylist()
     faults = 0
     for number, shown in enumerate(data.impressions.to_pylist()):
-        mine = owned.get(shown[KEYS[name]], [])
-        versions = [Version((), rows[place]["event_timestamp"], rows[place]["created_timestamp"]) for place in mine]
+        own_rows = owned.get(shown[KEYS[name]], [])
+        versions = [Version((), rows[index]["event_timestamp"], rows[index]["created_timestamp"]) for index in own_rows]
         held = as_of(versions, (), shown["event_timestamp"])
-        wanted = {column: rows[mine[held]][column] for column in compared} if held >= 0 else None
-        faults += (found[view.row_index[number]] if view.row_index[number] >= 0 else None) != wanted
+        wanted = {column: rows[own_rows[held]][column] for column in compared} if held >= 0 else None
+        faults += (joined_rows[view.row_index[number]] if view.row_index[number] >= 0 else None) != wanted
     return faults
 
 
@@ -144,8 +144,8 @@ def test_the_point_in_time_check_finds_views_shifted_by_a_day(shop: Settings, tm
     for name in KEYS:
         table = delta.read(shop.table(name))
         moved = pc.add(table["event_timestamp"], pa.scalar(DAY)).cast(TIMESTAMP)
-        place = table.column_names.index("event_timestamp")
-        delta.append(late.table(name), table.set_column(place, "event_timestamp", moved))
+        index = table.column_names.index("event_timestamp")
+        delta.append(late.table(name), table.set_column(index, "event_timestamp", moved))
     assert min(count_wrong_versions(joined(late, tmp_path), shop).values()) > 0
 
 
@@ -182,15 +182,15 @@ def ranked(store: Settings, log: pa.Table) -> pd.DataFrame:
     keys = log.select(["user_id", "product_id", "event_timestamp"]).to_pandas()
     recent = feast.get_historical_features(keys, ["user_interest:recent_products"]).to_df()["recent_products"]
     vectors, codes = (delta.read(store.table(name)).to_pylist() for name in ("product_embedding", "product_codes"))
-    asked = {"history_vectors": [], "history_codes": []}
+    history = {"history_vectors": [], "history_codes": []}
     for at, products in zip(log["event_timestamp"].to_pylist(), recent, strict=True):
         clicked = [] if products is None else list(products)
         of_vectors = [_then(vectors, product, at, "fused_vector", [np.nan] * world.WIDTH) for product in clicked]
         of_codes = [_then(codes, product, at, "codes", [-1] * world.LEVELS) for product in clicked]
-        asked["history_vectors"].append(np.ravel(of_vectors).tolist())
-        asked["history_codes"].append(np.ravel(of_codes).astype(int).tolist())
-    moments = log["event_timestamp"].cast(pa.int64()).to_numpy()
-    rows = keys.assign(**asked, ranked_at=moments)
+        history["history_vectors"].append(np.ravel(of_vectors).tolist())
+        history["history_codes"].append(np.ravel(of_codes).astype(int).tolist())
+    timestamps_us = log["event_timestamp"].cast(pa.int64()).to_numpy()
+    rows = keys.assign(**history, ranked_at=timestamps_us)
     service = feast.get_feature_service("ranking_with_affinity")
     return feast.get_historical_features(rows, service, full_feature_names=True).to_df()
 
@@ -201,15 +201,15 @@ def _then(rows: list[dict], product: str, at: datetime, column: str, nothing: li
 
 
 def test_no_feast_feature_changes_when_later_rows_are_deleted(shop: Settings, tmp_path: Path) -> None:
-    moment = LOG["event_timestamp"][len(LOG) // 2].as_py()
-    past = pc.field("event_timestamp") <= pa.scalar(moment, TIMESTAMP)
+    cutoff = LOG["event_timestamp"][len(LOG) // 2].as_py()
+    past = pc.field("event_timestamp") <= pa.scalar(cutoff, TIMESTAMP)
     cut = deployed(tmp_path / "cut", shop)
     for name in KEYS:
         if name not in ("user_interest", "product_neighbours"):
             delta.append(cut.table(name), delta.read(shop.table(name)).filter(past))
     follow(cut, LOG.filter(past))
-    judged = LOG.filter(past)[-200:]
-    whole, truncated = ranked(shop, judged), ranked(cut, judged)
+    last_rows = LOG.filter(past)[-200:]
+    whole, truncated = ranked(shop, last_rows), ranked(cut, last_rows)
     features = [name for name in whole if "__" in name]
     assert {name.split("__")[0] for name in features} == {*KEYS, "user_product_affinity"}
     assert [name for name in features if not equal_bits(whole[name], truncated[name])] == []

@@ -25,7 +25,7 @@ def with_interests(data: TrainingSet, *, shifted_us: int = 0, joined_early_us: i
     """
     users, times, products = data.user, data.timestamp_us, data.impressions.column("product_id").to_pylist()
     clicks = np.flatnonzero(data.clicked)
-    since, lists, moments = [], [], []
+    since, lists, click_times = [], [], []
     mine: dict[int, list[int]] = {}
     owner = []
     for click in clicks:
@@ -35,41 +35,47 @@ def with_interests(data: TrainingSet, *, shifted_us: int = 0, joined_early_us: i
         owner.append(int(users[click]))
         since.append(int(times[click]) + 1 - shifted_us)
         lists.append([products[i] for i in history])
-        moments.append([int(times[i]) - shifted_us for i in history])
-    versions = pa.table({"recent_products": lists, "recent_times": pa.array(moments, pa.list_(pa.int64()))})
+        click_times.append([int(times[i]) - shifted_us for i in history])
+    versions = pa.table({"recent_products": lists, "recent_times": pa.array(click_times, pa.list_(pa.int64()))})
     by_user = {user: [i for i, of in enumerate(owner) if of == user] for user in mine}
     row = np.full(len(times), -1)
     for i, (user, time) in enumerate(zip(users, times, strict=True)):
-        known = by_user.get(int(user), [])
-        place = int(np.searchsorted([since[version] for version in known], time + joined_early_us, side="right"))
-        row[i] = known[place - 1] if place else -1
+        versions_of_user = by_user.get(int(user), [])
+        count = int(
+            np.searchsorted([since[version] for version in versions_of_user], time + joined_early_us, side="right")
+        )
+        row[i] = versions_of_user[count - 1] if count else -1
     view = JoinedView(versions, np.array(since), row)
     return data.with_views({**data.views, "user_interest": view})
 
 
-def found(data: TrainingSet) -> set[str]:
+def find_leak_names(data: TrainingSet) -> set[str]:
     projection = fit_projection(data.views["product_embedding"], int(data.timestamp_us[-1]))
     features = {"tabular": compute_baseline(data), **compute_groups(data, projection)}
     return {leak.feature for leak in leakage.find_leaks(data, features)}
 
 
 def test_an_honest_log_has_no_leaks() -> None:
-    assert found(with_interests(small_log())) == set()
+    assert find_leak_names(with_interests(small_log())) == set()
 
 
 def test_future_clicks_with_earlier_timestamps_are_found() -> None:
-    assert found(with_interests(small_log(products=2000), shifted_us=2 * DAY)) == {"user_interest.recent_products"}
+    assert find_leak_names(with_interests(small_log(products=2000), shifted_us=2 * DAY)) == {
+        "user_interest.recent_products"
+    }
 
 
 def test_a_row_joined_a_day_too_early_is_found_by_its_timestamps() -> None:
-    assert {"user_interest", "user_interest.recent_times"} <= found(with_interests(small_log(), joined_early_us=DAY))
+    assert {"user_interest", "user_interest.recent_times"} <= find_leak_names(
+        with_interests(small_log(), joined_early_us=DAY)
+    )
 
 
 def test_a_view_with_shifted_event_timestamps_is_named() -> None:
     data = small_log()
     view = data.views["product_tags"]
     shifted = data.with_views({**data.views, "product_tags": replace(view, timestamp_us=view.timestamp_us + 30 * DAY)})
-    assert found(shifted) == {"product_tags"}
+    assert find_leak_names(shifted) == {"product_tags"}
 
 
 @pytest.mark.parametrize("values", [np.float32, np.int32], ids=["number", "category"])

@@ -27,8 +27,8 @@ def directly(rows: np.ndarray, seed: int) -> np.ndarray:
 
 
 def test_groups_binned_separately_give_the_same_ranker() -> None:
-    made = lightgbm_ranker.fit(parts(), seeds=[4])
-    np.testing.assert_array_equal(made.scores[0], directly(TRAIN, 4))
+    ranker = lightgbm_ranker.fit(parts(), seeds=[4])
+    np.testing.assert_array_equal(ranker.scores[0], directly(TRAIN, 4))
 
 
 def test_binned_groups_can_be_reused() -> None:
@@ -40,12 +40,12 @@ def test_binned_groups_can_be_reused() -> None:
 
 def test_training_uses_only_the_given_rows() -> None:
     some = np.arange(0, 3000, 2)
-    made = lightgbm_ranker.fit(parts(), seeds=[0], rows=some)
-    assert (made.scores != lightgbm_ranker.fit(parts(), seeds=[0]).scores).any()
+    ranker = lightgbm_ranker.fit(parts(), seeds=[0], rows=some)
+    assert (ranker.scores != lightgbm_ranker.fit(parts(), seeds=[0]).scores).any()
     flipped = CLICKED.copy()
     flipped[1:3000:2] ^= 1  # labels of the other rows
     other = [lightgbm_ranker.bin_features(features, flipped, TRAIN, ~TRAIN) for features in (LEFT, RIGHT)]
-    np.testing.assert_array_equal(made.scores, lightgbm_ranker.fit(other, seeds=[0], rows=some).scores)
+    np.testing.assert_array_equal(ranker.scores, lightgbm_ranker.fit(other, seeds=[0], rows=some).scores)
 
 
 def test_the_gain_shares_sum_to_one() -> None:

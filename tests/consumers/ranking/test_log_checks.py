@@ -38,8 +38,8 @@ def test_a_log_with_one_class_is_rejected(value: int, message: str) -> None:
 
 def test_a_log_with_one_timestamp_is_rejected() -> None:
     data = small_log()
-    moment = pa.array(np.full(3000, int(data.timestamp_us[0])), TIMESTAMP)
-    assert "every impression has the timestamp 2026-01-01" in refused(with_column(data, "event_timestamp", moment))
+    timestamps = pa.array(np.full(3000, int(data.timestamp_us[0])), TIMESTAMP)
+    assert "every impression has the timestamp 2026-01-01" in refused(with_column(data, "event_timestamp", timestamps))
 
 
 def test_a_log_with_too_few_users_is_rejected_with_their_number() -> None:

@@ -33,8 +33,8 @@ def test_two_way_auc_equals_auc_of_rows_repeated_by_user_and_product(case: tuple
     scores, clicked, user, weights = case
     product = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(user), max_size=len(user))))
     of_products = np.array(data.draw(st.lists(st.integers(0, 3), min_size=12, max_size=12))).reshape(3, 4)
-    found = metrics.auc_two_way(scores, clicked, user, weights, product, of_products)
-    for weight, other, value in zip(weights, of_products, found, strict=True):
+    result = metrics.auc_two_way(scores, clicked, user, weights, product, of_products)
+    for weight, other, value in zip(weights, of_products, result, strict=True):
         repeated = np.repeat(np.arange(len(scores)), weight[user] * other[product])
         if len(set(clicked[repeated])) < 2:
             assert np.isnan(value)

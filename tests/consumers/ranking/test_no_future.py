@@ -24,8 +24,8 @@ def every_feature(data: TrainingSet) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.93])
 def test_no_feature_changes_when_later_rows_are_deleted(share: float) -> None:
-    moment = DATA.timestamp_us[int(share * len(DATA.timestamp_us))]
-    kept = int(np.searchsorted(DATA.timestamp_us, moment, side="right"))
+    cutoff = DATA.timestamp_us[int(share * len(DATA.timestamp_us))]
+    kept = int(np.searchsorted(DATA.timestamp_us, cutoff, side="right"))
     whole, truncated = every_feature(DATA), every_feature(truncate(DATA, kept))
     assert whole.keys() == truncated.keys()
     changed = [name for name in whole if whole[name][:kept].tobytes() != truncated[name].tobytes()]

@@ -33,7 +33,7 @@ def with_truth() -> tuple[TrainingSet, GroundTruth]:
     gap = (age[product] - child[data.user]).astype(np.float32)
     probability = 1 / (1 + np.exp(1.5 - 1.2 * liking + 0.8 * np.abs(gap)))
     clicked = pa.array((generator.random(len(number)) < probability).astype(np.int8))
-    place = data.impressions.column_names.index("clicked")
+    column_index = data.impressions.column_names.index("clicked")
     truth = GroundTruth(
         click_probability=probability,
         features={
@@ -51,7 +51,7 @@ def with_truth() -> tuple[TrainingSet, GroundTruth]:
         same_product=np.arange(PRODUCTS) % (PRODUCTS // 2),
         product_ids=pa.chunked_array([pa.array([f"p{PRODUCTS - 1 - i}" for i in range(PRODUCTS)])]),
     )
-    return replace(data, impressions=data.impressions.set_column(place, "clicked", clicked)), truth
+    return replace(data, impressions=data.impressions.set_column(column_index, "clicked", clicked)), truth
 
 
 DATA, TRUTH = with_truth()
@@ -77,9 +77,9 @@ def test_the_steps_have_the_documented_order() -> None:
 
 def test_true_tags_replace_only_the_tags_and_features_derived_from_them() -> None:
     relations = {f"affinity_{name}" for name in ("age_match", "gender_match", "age_gap")}
-    found = changed(PREDICTED, STEPS["true tags"])
-    assert found <= set(GROUPS["tags"]) | relations
-    assert found >= relations | {f"age_{label}" for label in CHILD_AGES} | {"category_tag"}
+    names = changed(PREDICTED, STEPS["true tags"])
+    assert names <= set(GROUPS["tags"]) | relations
+    assert names >= relations | {f"age_{label}" for label in CHILD_AGES} | {"category_tag"}
 
 
 def test_a_true_tag_has_probability_1_where_a_tag_was_predicted() -> None:
@@ -94,9 +94,9 @@ def test_a_true_tag_has_probability_1_where_a_tag_was_predicted() -> None:
 
 
 def test_true_vectors_replace_only_vectors_and_cosines() -> None:
-    found = changed(STEPS["true tags"], STEPS["true vectors"])
-    assert found <= set(GROUPS["vectors"]) | set(GROUPS["affinity"])
-    assert found >= {"vector_0", "affinity_interest_cosine", "affinity_history_cosine_max"}
+    names = changed(STEPS["true tags"], STEPS["true vectors"])
+    assert names <= set(GROUPS["vectors"]) | set(GROUPS["affinity"])
+    assert names >= {"vector_0", "affinity_interest_cosine", "affinity_history_cosine_max"}
     assert not any(name.startswith(("image_", "text_")) for name in STEPS["true vectors"])
 
 
@@ -137,5 +137,5 @@ def test_every_step_raises_the_auc_if_tags_and_vectors_are_uninformative() -> No
         clicked = DATA.clicked[~train] == 1
         return float((scores[clicked][:, None] > scores[~clicked]).mean())
 
-    found = [auc(each) for each in (PREDICTED, *STEPS.values())]
-    assert all(np.diff(found) > 0.01), found
+    values = [auc(each) for each in (PREDICTED, *STEPS.values())]
+    assert all(np.diff(values) > 0.01), values

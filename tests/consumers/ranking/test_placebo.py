@@ -57,10 +57,10 @@ def test_a_refreshed_view_gives_the_partners_version_of_that_time() -> None:
         np.array([newest(p, t) for p, t in zip(product, time, strict=True)]),
     )
     partner = generator.permutation(products)
-    found = permute_view_as_of(view, product, partner, time)
+    result = permute_view_as_of(view, product, partner, time)
     used = set(view.row_index[view.row_index >= 0].tolist())  # versions that no row has are not there to be given
     for row in range(rows):
         theirs = [v for v in used if owner[v] == partner[product[row]] and since[v] <= time[row]]
         wanted = max(theirs, key=lambda v: (since[v], v), default=-1) if view.row_index[row] >= 0 else -1
-        assert found.row_index[row] == wanted
-        assert found.row_index[row] < 0 or since[found.row_index[row]] <= time[row]
+        assert result.row_index[row] == wanted
+        assert result.row_index[row] < 0 or since[result.row_index[row]] <= time[row]

@@ -18,9 +18,9 @@ TEST = np.arange(6000) >= 4000
 
 def with_vectors(data: TrainingSet, vectors: np.ndarray) -> TrainingSet:
     view = data.views["product_embedding"]
-    place = view.versions.column_names.index("fused_vector")
+    index = view.versions.column_names.index("fused_vector")
     lists = pa.array(list(vectors), pa.list_(pa.float32()))
-    versions = view.versions.set_column(place, "fused_vector", lists)
+    versions = view.versions.set_column(index, "fused_vector", lists)
     return data.with_views({**data.views, "product_embedding": type(view)(versions, view.timestamp_us, view.row_index)})
 
 
@@ -54,11 +54,11 @@ def make_truth(sellers: list[int]) -> GroundTruth:
 
 def slow_recall(vectors: np.ndarray, truth: GroundTruth, data: TrainingSet) -> float:
     """Same-product recall, computed product by product by sorting."""
-    known = np.unique(truth.product[data.views["product_embedding"].row_index >= 0])
+    product_numbers = np.unique(truth.product[data.views["product_embedding"].row_index >= 0])
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     shares = []
-    for one in known:
-        others = np.array([other for other in known if other != one])
+    for one in product_numbers:
+        others = np.array([other for other in product_numbers if other != one])
         same = truth.same_product[others] == truth.same_product[one]
         nearest = np.argsort(-(unit[others] @ unit[one]))[: proxies.SAME_PRODUCT_K]
         if same.any():
@@ -74,9 +74,9 @@ def test_same_product_recall_equals_a_slow_count() -> None:
     truth = make_truth(SELLERS)
     of_design = generator.normal(size=(len(SELLERS), 8))[truth.same_product]
     vectors = (of_design + generator.normal(size=(400, 8))).astype(np.float32)
-    found = proxies.same_product_recall(with_vectors(DATA, vectors), truth)
-    assert found == pytest.approx(slow_recall(vectors, truth, DATA), abs=1e-9)
-    assert 0.2 < found < 0.9
+    result = proxies.same_product_recall(with_vectors(DATA, vectors), truth)
+    assert result == pytest.approx(slow_recall(vectors, truth, DATA), abs=1e-9)
+    assert 0.2 < result < 0.9
 
 
 def test_design_vectors_recall_every_other_seller_and_noise_does_not() -> None:
@@ -112,8 +112,8 @@ def written(folder: Path, encoders: int) -> list[Path]:
 
 def test_rank_correlations_need_eight_encoders_that_all_have_the_proxy(tmp_path: Path) -> None:
     files = written(tmp_path, 8)
-    found = proxies.correlate_with_lift(proxies.read_points(files))
-    assert found == pytest.approx({"next_click_hit_rate": -1.0, "tag_f1": 1.0})
+    result = proxies.correlate_with_lift(proxies.read_points(files))
+    assert result == pytest.approx({"next_click_hit_rate": -1.0, "tag_f1": 1.0})
     assert proxies.correlate_with_lift(proxies.read_points(files[:7])) == {}
     assert proxies.correlate_with_lift(proxies.read_points([*files[:7], files[0]])) == {}
 

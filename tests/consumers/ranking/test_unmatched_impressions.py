@@ -30,12 +30,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     folder = tmp_path_factory.mktemp("shop")
     laptop = (ROOT / "feature_repo" / "feature_store.yaml").read_text()
     (folder / "feature_store.yaml").write_text(laptop.replace("../demo", str(folder)))
-    made = config.load(folder / "feature_store.yaml")
+    settings = config.load(folder / "feature_store.yaml")
     products = world.catalogue(15)
-    delta.append(made.table("product_catalogue"), products)
-    delta.append(made.table("product_embedding"), world.embeddings(products))
-    open_feature_store(made).apply([getattr(definitions, name) for name in definitions.__all__])
-    return made
+    delta.append(settings.table("product_catalogue"), products)
+    delta.append(settings.table("product_embedding"), world.embeddings(products))
+    open_feature_store(settings).apply([getattr(definitions, name) for name in definitions.__all__])
+    return settings
 
 
 def log(file: Path, unknown: tuple[str, ...], too_soon: tuple[str, ...]) -> Path:
@@ -74,15 +74,15 @@ def measure_file(store: Settings, file: Path) -> LiftResult:
 
 
 def test_an_impression_without_features_is_kept_counted_and_quarantined(store: Settings, tmp_path: Path) -> None:
-    found = measure_file(store, log(tmp_path / "log.parquet", UNKNOWN, TOO_SOON))
-    assert found.rows["train"] + found.rows["test"] == ROWS
-    assert (found.rows["unmatched"], found.rows["refused"]) == (5, 0)
+    result = measure_file(store, log(tmp_path / "log.parquet", UNKNOWN, TOO_SOON))
+    assert result.rows["train"] + result.rows["test"] == ROWS
+    assert (result.rows["unmatched"], result.rows["refused"]) == (5, 0)
     named = {
         row["row_id"]: row["value"] for row in quarantine.read(store).to_pylist() if row["reason"] == runs.UNMATCHED
     }
     assert named.keys() == {*UNKNOWN, *TOO_SOON}
     assert {named[row] for row in UNKNOWN} == {"ghost"}
-    assert found.find("all features").rows == found.rows["test"]
+    assert result.find("all features").rows == result.rows["test"]
 
 
 def test_the_log_of_another_shop_is_rejected_in_one_line(store: Settings, tmp_path: Path) -> None:

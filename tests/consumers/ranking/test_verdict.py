@@ -24,17 +24,17 @@ def evidence(added: float, over_placebo: float, removed: float, error: float = 0
 
 
 def test_a_group_is_kept_only_if_it_lifts_more_than_its_placebo() -> None:
-    found = decide_verdicts(
+    result = decide_verdicts(
         {"content": evidence(0.01, 0.009, 0.004), "identity in disguise": evidence(0.01, 0.0002, 0.004)}
     )
-    assert found["content"].verdict == KEEP
-    assert found["identity in disguise"].verdict == NOT_PROVEN
+    assert result["content"].verdict == KEEP
+    assert result["identity in disguise"].verdict == NOT_PROVEN
 
 
 def test_a_group_is_dropped_only_if_it_is_shown_to_be_worthless() -> None:
-    found = decide_verdicts({"useless": evidence(0, 0, 0, error=0.0001), "unsure": evidence(0, 0, 0, error=0.002)})
-    assert found["useless"].verdict == DROP
-    assert found["unsure"].verdict == NOT_PROVEN
+    result = decide_verdicts({"useless": evidence(0, 0, 0, error=0.0001), "unsure": evidence(0, 0, 0, error=0.002)})
+    assert result["useless"].verdict == DROP
+    assert result["unsure"].verdict == NOT_PROVEN
     assert decide_verdicts({"needed": evidence(0, 0, 2 * MIN_WORTH, error=0.0001)})["needed"].verdict == NOT_PROVEN
 
 
@@ -56,7 +56,7 @@ def test_the_share_of_false_keeps_is_at_most_the_level() -> None:
     wrong = 0
     for _ in range(400):
         groups = {str(i): evidence(*generator.normal(0, 0.0005, 3)) for i in range(6)}
-        wrong += any(found.verdict == KEEP for found in decide_verdicts(groups).values())
+        wrong += any(result.verdict == KEEP for result in decide_verdicts(groups).values())
     assert wrong / 400 <= LEVEL
 
 
