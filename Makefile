@@ -37,7 +37,7 @@ demo: .venv/installed  ## from a generated shop to a measured AUC lift: demo/rep
 	$(call step,cd feature_repo && feast materialize-incremental $(SHOP_ENDS))
 	$(call step,consume tags-report)
 	$(call step,consume lift --impressions demo/shop/impressions.parquet --truth demo/shop/truth --test-days 10 \
-		--seeds 3 --permutations 5 --ladder-rows 60000 \
+		--seeds 3 --permutations 5 --ablation-rows 60000 \
 		--json demo/lift.json --report demo/report.html --timings demo/timings.txt)
 	$(call step,consume freshness --now $(SHOP_ENDS)+00:00 --max-age 2d)
 	@awk '{ total += $$1 } END { printf "demo: %.0f seconds; report: demo/report.html\n", total }' demo/timings.txt
