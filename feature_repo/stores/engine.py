@@ -1,10 +1,10 @@
 """Feast's batch engine on Arrow (`batch_engine: {type: feature_repo.stores.engine.ColumnarEngine}`).
 
-`feast materialize-incremental` writes what is not online yet: rows of event times since the last run and, however old
-their event times, rows that came late. `feast materialize START END` writes that window once more, whatever has been
-written, unless it was killed while doing so: then the same command goes on. Feast's own watermark moves once all is
-written. What is where, and why, is in tables/materialize.py and tables/written.py. Where `offline_store.ray` names a
-cluster, it does the work (tables/on_ray/).
+`feast materialize-incremental` writes the rows that are not online yet: those with event times since the last run, and
+rows that arrived late, however old their event times are. `feast materialize START END` writes all rows of that window
+again; if it is killed, the same command continues. Feast's own watermark moves when everything is written.
+feature_repo/online/materialize.py and materialization_log.py describe what is recorded and why. If
+`offline_store.ray` names a cluster, feature_repo/distributed does the work.
 """
 
 import logging
@@ -31,7 +31,6 @@ from feature_repo.stores.feast_compat import (
 )
 from feature_repo.stores.online import views
 from feature_repo.stores.online.packed import PackedOnlineStore
-from feature_repo.stores.view_tables import whole_view_table
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +42,10 @@ class ColumnarEngineConfig(FeastConfigBaseModel):
 
 
 class ColumnarEngine(LocalComputeEngine):
-    """Takes Arrow batches from the offline tables to packed rows, without a Python object per value.
+    """Writes Arrow batches of the offline tables as packed rows, without a Python object per value.
 
-    Views that are computed on the way (a transformation, a source that is another view, `offline=True`), and all views
-    where the online store is not one of ours, are left to Feast's local engine.
+    Feast's local engine still materializes computed views (with a transformation, another view as source, or
+    `offline=True`), and all views of an online store that is not ours.
     """
 
     def _materialize_one(
@@ -65,20 +64,22 @@ class ColumnarEngine(LocalComputeEngine):
 
     def _write(self, store: PackedOnlineStore, task: MaterializationTask) -> None:
         config, view = self.repo_config, task.feature_view
-        source = sources.file_source(view.batch_source, f"feature view `{view.name}`")
+        source = sources.require_file_source(view.batch_source, f"feature view `{view.name}`")
         if not sources.exists(config, source):
-            # A shop without labels has no tags, and its other views are to be served all the same.
-            place = sources.location(config, source.path)
-            log.warning("%s: there is no table at %s yet, nothing to write", view.name, place)
+            # A shop without labels has no tags. Its other views must be served nevertheless.
+            path = sources.resolve_path(config, source.path)
+            log.warning("%s: there is no table at %s yet; nothing to write", view.name, path)
             return
-        table = whole_view_table(config, view)
+        table = sources.whole_view_table(config, view)
         online = store.online_table(config)
         stored = online.catalog.register_view(views.stored_view(config, view))
-        window, again = _window(view, task.start_time, task.end_time)
-        with ExitStack() as shown:
+        window, rewrites = _window(view, task.start_time, task.end_time)
+        with ExitStack() as progress_bars:
 
-            def begin(rows: int) -> Callable[[int], object]:
-                return shown.enter_context(task.tqdm_builder(rows)).update if task.tqdm_builder else lambda done: None
+            def start_progress(rows: int) -> Callable[[int], object]:
+                if task.tqdm_builder is None:
+                    return lambda done: None
+                return progress_bars.enter_context(task.tqdm_builder(rows)).update
 
             write, rows_per_entry = self._writer(store, view)
             materialize(
@@ -89,15 +90,15 @@ class ColumnarEngine(LocalComputeEngine):
                     table.event_timestamp,
                     table.created_timestamp,
                 ),
-                MaterializationLog(online, stored, window if again else None, clock=lambda: datetime.now(UTC)),
+                MaterializationLog(online, stored, window if rewrites else None, clock=lambda: datetime.now(UTC)),
                 window,
                 write=write,
-                start_progress=begin,
+                start_progress=start_progress,
                 rows_per_entry=rows_per_entry,
             )
 
     def _writer(self, store: PackedOnlineStore, view: FeatureView) -> tuple[WriteGroup, int | None]:
-        """Who writes rows of a view, and how many at most between two entries in the ledger."""
+        """Return the writer of a view's rows, and the most rows between two entries in the materialization log."""
         config = self.repo_config
         online, packer = store.online_table(config), store.packer(config, view)
         address = getattr(config.offline_store, "ray", None)
@@ -113,23 +114,23 @@ class ColumnarEngine(LocalComputeEngine):
 
 
 def _window(view: FeatureView, start: datetime, end: datetime) -> tuple[TimeWindow, bool]:
-    """The event times of which everything is to be online after the run, and whether to write it once more.
+    """Return the event times that must be online after the run, and whether they are all written again.
 
-    An incremental run begins where the last one ended: everything since the first of them is to be online then.
+    An incremental run starts where the last one ended. All rows since the start of the first run must be online then.
     """
     last = view.most_recent_end_time
-    again = last is not None and _aware(last) != _aware(start)
-    begins = [start] if again else [start, *(interval[0] for interval in view.materialization_intervals)]
-    return TimeWindow(min(map(_aware, begins)), _aware(end)), again
+    rewrites = last is not None and _as_utc(last) != _as_utc(start)
+    starts = [start] if rewrites else [start, *(interval[0] for interval in view.materialization_intervals)]
+    return TimeWindow(min(map(_as_utc, starts)), _as_utc(end)), rewrites
 
 
-def _aware(moment: datetime) -> datetime:
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+def _as_utc(time: datetime) -> datetime:
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _columns(source: FileSource, table: ViewTable) -> dict[str, str]:
-    """The columns that `Packer.pack` asks for, and where the table has them."""
-    stamps = {source.timestamp_field: table.event_timestamp}
+    """Return the table's columns by the names that `Packer.pack` expects."""
+    timestamps = {source.timestamp_field: table.event_timestamp}
     if table.created_timestamp:
-        stamps[source.created_timestamp_column] = table.created_timestamp
-    return {**table.keys, **table.features, **stamps}
+        timestamps[source.created_timestamp_column] = table.created_timestamp
+    return {**table.keys, **table.features, **timestamps}

@@ -1,27 +1,28 @@
-"""What we lean on in Feast 0.67 beyond its documented plug-in points: the one place to look at before an upgrade.
+"""The parts of Feast 0.67 that we use beyond its documented plug-in points: check these before an upgrade.
 
-Called, and so imported here and nowhere else:
+Imported here, and nowhere else:
 
-    request_context              what a call asks of which views, resolved and cached by Feast, which also knows when
-                                 the registry has changed. To resolve it ourselves takes longer than to read the rows
-    parse_feature_ref            `view@v2:feature`, as Feast reads it
-    compute_versioned_name       what a view is called online where Feast keeps versions of views
-    compute_non_entity_date_range  which dates a training set without entity rows has
-    has_transformation           views that are computed on the way, and so left to Feast's own engine
-    track_feature_statuses       the counters of Feast's feature server
-    LocalComputeEngine and its jobs  what our batch engine hands on, and what it answers with
+    request_context                    Feast's cached resolution of a request's features. Feast knows when the registry
+                                       has changed, and resolving them ourselves takes longer than reading the rows
+    parse_feature_ref                  splits `view@v2:feature` into view, version (None: the latest) and feature
+    compute_versioned_name             a view's name in the online store, where Feast keeps versions of views
+    compute_non_entity_date_range      the dates of a training set without entity rows
+    has_transformation                 whether a view is computed, and so left to Feast's own engine
+    track_feature_statuses             the counters of Feast's feature server
+    LocalComputeEngine and its jobs    the base class of our batch engine, and its results
     DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL  the join key of a view without entities
-    EVENT_TIMESTAMP              the column that is the time of an entity row, unless it is the only one of timestamps
+    EVENT_TIMESTAMP                    the default name of an entity row's time column
 
-Overridden or written to, each where it belongs:
+Overridden or set elsewhere:
 
-    LocalComputeEngine._materialize_one  engine.py: Feast's own does the rest of `materialize` (registry, watermark)
-    RetrievalJob._to_arrow_internal, ._to_df_internal  retrieval.py: abstract, yet underscored
-    OnlineStore._is_versioned_read_supported  online/packed.py: without it `view@v2` is refused
-    RepoConfig.registry.path     opening.py: made absolute, for Feast takes it from the working directory. That works
-                                 because `RepoConfig.registry` is made once and kept
+    LocalComputeEngine._materialize_one                         engine.py. Feast does the rest of `materialize`
+    RetrievalJob._to_arrow_internal, ._to_df_internal           retrieval.py. They are abstract, but private
+    OnlineStore._is_versioned_read_supported                    online/packed.py. Without it Feast refuses `view@v2`
+    RepoConfig.registry.path                                    feature_store.py. It is made absolute, because Feast
+                                                                resolves it from the working directory. This works
+                                                                because Feast keeps one `RepoConfig.registry` object
 
-tests/feature_repo/stores/test_feast_compat.py holds each of them to the name and the signature that we rely on.
+tests/feature_repo/stores/test_feast_compat.py checks the name and the signature of each.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,6 +39,7 @@ from feast.infra.offline_stores.offline_utils import DEFAULT_ENTITY_DF_EVENT_TIM
 from feast.infra.online_stores.helpers import compute_versioned_name
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.metrics import track_feature_statuses
+from feast.utils import _parse_feature_ref as parse_feature_ref
 from feast.utils import compute_non_entity_date_range
 from feast.value_type import ValueType
 
@@ -61,13 +63,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class RequestContext:
-    """What a call of `get_online_features` asks of which views."""
+    """Feast's resolution of the features of a `get_online_features` call."""
 
     feasts_own: tuple[Any, ...]
-    """As Feast caches it: the same object for as long as the registry has not changed."""
+    """The tuple that Feast caches. It is the same object until the registry changes."""
 
     @property
     def asks_on_demand_views(self) -> bool:
+        """Whether features of on-demand views are among them."""
         return bool(self.feasts_own[1])
 
     @property
@@ -77,26 +80,22 @@ class RequestContext:
 
     @property
     def types(self) -> Mapping[str, ValueType]:
-        """Of the join keys."""
+        """The value types of the join keys."""
         return self.feasts_own[3]
 
     @property
     def join_keys(self) -> frozenset[str]:
+        """The join keys of all views, as the request calls them."""
         return frozenset(self.feasts_own[4])
 
     @property
     def views(self) -> Sequence[tuple[Any, list[str]]]:
-        """Each view, whatever its kind, and the names of the features asked of it."""
+        """Each view (of any of Feast's kinds), and the names of its requested features."""
         return self.feasts_own[5]
 
 
 def request_context(
     registry: BaseRegistry, project: str, features: list[str] | FeatureService, full_feature_names: bool
 ) -> RequestContext:
-    """Features as Feast resolves them."""
+    """Return Feast's resolution of these features, from Feast's cache if the registry has not changed."""
     return RequestContext(utils._get_cached_request_context(registry, project, features, full_feature_names))
-
-
-def parse_feature_ref(reference: str) -> tuple[str, int | None, str]:
-    """View, version (None for the latest) and feature."""
-    return utils._parse_feature_ref(reference)

@@ -1,4 +1,4 @@
-"""A Feast `FeatureStore` of a deployment, from whichever folder the program runs in."""
+"""Opens a deployment's Feast `FeatureStore`, independent of the working directory."""
 
 from feast import FeatureStore
 from feast.errors import FeastError
@@ -6,31 +6,36 @@ from feast.repo_config import FeastConfigError, RepoConfig, load_repo_config
 from sqlalchemy.exc import SQLAlchemyError
 
 from feature_repo.config import Settings
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError, UnavailableError
 
 SQLITE = "sqlite:///"
 
 
 def open_feature_store(settings: Settings) -> FeatureStore:
-    """The feature store that `settings.file` describes, its relative paths taken from that file's folder.
+    """Open the feature store that `settings.file` describes. Relative paths start at that file's folder.
 
     Raises:
-        VitrineError: Feast makes nothing of the file; its registry is a database that does not answer, or is damaged.
+        InvalidInputError: Feast does not accept the file.
+        UnavailableError: the registry's database does not answer or is damaged.
     """
     try:
         store = FeatureStore(config=absolute_config(settings))
-        _ = store.registry  # Feast opens it at the first look
+        _ = store.registry  # Feast opens it when it is first used
     except (FeastConfigError, FeastError) as error:
-        raise VitrineError(f"{settings.file}: Feast refuses it: {_in_one_line(error)}") from error
+        raise InvalidInputError(f"{settings.file}: Feast refuses it: {_in_one_line(error)}") from error
     except SQLAlchemyError as error:
-        said = _in_one_line(getattr(error, "orig", None) or error)
-        raise VitrineError(f"{settings.file}: Feast's registry (registry.path) does not answer: {said}") from error
+        message = _in_one_line(getattr(error, "orig", None) or error)
+        raise UnavailableError(
+            f"{settings.file}: Feast's registry (registry.path) does not answer: {message}"
+        ) from error
     return store
 
 
 def absolute_config(settings: Settings) -> RepoConfig:
-    """Feast's configuration with an absolute registry path: Feast itself takes a relative one from the working
-    directory, and so finds another registry, or none, from another folder."""
+    """Return Feast's configuration with an absolute registry path.
+
+    Feast resolves a relative one from the working directory, so in another folder it finds another registry or none.
+    """
     folder = settings.file.parent
     config = load_repo_config(folder, settings.file)
     path = str(config.registry.path)

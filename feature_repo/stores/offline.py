@@ -1,6 +1,6 @@
 """Feast's offline store on Delta tables (`offline_store.type: feature_repo.stores.offline.DeltaOfflineStore`).
 
-A thin adapter: it says which columns of which table a feature view means, and leaves the work to `tables/`.
+A thin adapter: it resolves Feast's views to tables and columns, and feature_repo/offline does the work.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,30 +20,29 @@ from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel
 
 from feature_repo.distributed import cluster
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError
 from feature_repo.offline import versions
 from feature_repo.offline.training_set import Lookup
-from feature_repo.stores import entity_rows, sources
+from feature_repo.stores import sources
 from feature_repo.stores.feast_compat import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
-from feature_repo.stores.retrieval import TableRetrievalJob, TrainingRequest, TrainingRetrievalJob
-from feature_repo.stores.view_tables import requested_view_tables
+from feature_repo.stores.retrieval import EntityRows, TableRetrievalJob, TrainingRequest, TrainingRetrievalJob
 
 
 class DeltaOfflineStoreConfig(FeastConfigBaseModel):
-    """The `offline_store` part of feature_store.yaml."""
+    """`offline_store` in feature_store.yaml."""
 
     type: Literal["feature_repo.stores.offline.DeltaOfflineStore"] = "feature_repo.stores.offline.DeltaOfflineStore"
     path: str = "offline"
-    """The folder of all tables; relative to the folder of feature_store.yaml. A source's relative path starts here."""
+    """The folder of all tables, relative to the folder of feature_store.yaml. Paths of sources are relative to it."""
     retention_days: float = 365
-    """How long rows that were corrected are kept, and so how far back `created_before` can reach."""
+    """Days that corrected rows are kept, and so how far `created_before` can go back."""
     ray: str | None = None
-    """The Ray cluster that joins and materializes: `local` for one on this machine, else as `ray.init` takes it. It is
-    an option and no other store: which tables there are, and what a join gives, does not depend on it."""
+    """The Ray cluster that joins and materializes: `local` for one on this machine, else an address for `ray.init`.
+    None: this process does. Tables and results do not depend on it."""
 
 
 class DeltaOfflineStore(OfflineStore):
-    """Joins by key and time first and gathers vectors once; keeps every entity row, in its order."""
+    """Joins by key and time, reads each vector once, and keeps every entity row in its order."""
 
     supports_filter_by_created_timestamp = True
 
@@ -61,31 +60,43 @@ class DeltaOfflineStore(OfflineStore):
         start_date: datetime | None = None,
         end_date: datetime | None = None,
     ) -> TrainingRetrievalJob:
-        """Join entity rows with features as of each row's own time.
+        """Return a training set: the entity rows in their order, each with the features as of its own time.
 
-        A version is seen if `row time - ttl <= its event timestamp <= row time`; of several the newest by event, then
-        created timestamp. The tables are opened here: what is appended later is not seen, however late the job runs.
-        Entity rows too many for memory come as a `pyarrow.dataset.Dataset`, and the job's `to_folder` joins them.
-        Without entity rows, every key and event time of the views between `start_date` and `end_date` (inclusive) is
-        a row.
+        A row sees a version whose event timestamp is in [row time - ttl, row time]; of several, the one with the latest
+        event timestamp and, for equal ones, the latest created timestamp. A row without such a version gets nulls.
+        Repeated rows are kept. The tables are opened now: the job does not see rows that are appended later.
+
+        Args:
+            config: the deployment.
+            feature_views: the views to join.
+            feature_refs: references to their features, `view:feature`.
+            entity_df: the rows: join keys and a time. Rows too many for memory come as a `pyarrow.dataset.Dataset`, and
+                the job's `to_folder` joins them. None: a row for each key and event time of the views between
+                `start_date` and `end_date`.
+            registry: finds the on-demand views.
+            project: finds the on-demand views.
+            full_feature_names: whether features are called view__feature.
+            filter_by_created_timestamp: whether a row sees only versions that had been created by its own time.
+            start_date: the first event time, inclusive; only without `entity_df`.
+            end_date: the last event time, inclusive; only without `entity_df`.
 
         Raises:
-            VitrineError: the entity rows are a SQL string or have no usable time; a table or a column is missing; a
-                column would stand twice.
+            InvalidInputError: the entity rows are a SQL string or have no usable time, or a source is not a FileSource.
+            NotFoundError: a table does not exist.
         """
-        views = requested_view_tables(config, feature_views, feature_refs, full_feature_names)
+        views = sources.requested_view_tables(config, feature_views, feature_refs, full_feature_names)
         if entity_df is None:
-            rows, column = entity_rows.from_views(views, feature_views, start_date, end_date)
+            rows = EntityRows.from_views(views, feature_views, start_date, end_date)
         else:
-            rows, column = entity_rows.from_caller(entity_df)
+            rows = EntityRows.from_caller(entity_df)
         return TrainingRetrievalJob(
             config,
             TrainingRequest(
-                rows, column, views, created_by_then=filter_by_created_timestamp, find=_find(config.offline_store.ray)
+                rows, views, created_by_then=filter_by_created_timestamp, find=_connect_lookup(config.offline_store.ray)
             ),
             full_feature_names=full_feature_names,
             on_demand_feature_views=OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
-            metadata=entity_rows.metadata(rows, column, feature_refs),
+            metadata=rows.metadata(feature_refs),
         )
 
     @staticmethod
@@ -99,10 +110,13 @@ class DeltaOfflineStore(OfflineStore):
         start_date: datetime | None = None,
         end_date: datetime | None = None,
     ) -> RetrievalJob:
-        """The newest row of each key with an event timestamp in [start_date, end_date], by event then created."""
+        """Return the newest row of each key with an event timestamp in [start_date, end_date]; None is unbounded.
+
+        The newest row is the one with the latest event timestamp and, for equal ones, the latest created timestamp.
+        """
         created = created_timestamp_column or None
 
-        def newest(table: pyarrow.dataset.Dataset, columns: list[str]) -> pa.Table:
+        def read_newest(table: pyarrow.dataset.Dataset, columns: list[str]) -> pa.Table:
             return versions.read_newest(
                 table,
                 columns,
@@ -113,7 +127,9 @@ class DeltaOfflineStore(OfflineStore):
             )
 
         columns = [*join_key_columns, *feature_name_columns, timestamp_field, *([created] if created else [])]
-        return _pull(config, data_source, columns if feature_name_columns else None, bool(join_key_columns), newest)
+        return _pull(
+            config, data_source, columns if feature_name_columns else None, bool(join_key_columns), read_newest
+        )
 
     @staticmethod
     def pull_all_from_table_or_query(
@@ -126,17 +142,18 @@ class DeltaOfflineStore(OfflineStore):
         start_date: datetime | None = None,
         end_date: datetime | None = None,
     ) -> RetrievalJob:
-        """All rows with an event timestamp in [start_date, end_date]."""
+        """Return all rows with an event timestamp in [start_date, end_date]; None is unbounded."""
         created = created_timestamp_column or None
 
-        def everything(table: pyarrow.dataset.Dataset, columns: list[str]) -> pa.Table:
+        def read_all(table: pyarrow.dataset.Dataset, columns: list[str]) -> pa.Table:
             versions.require_columns(table, [timestamp_field])
             return versions.read_all(
                 table, columns, versions.window_filter(table, timestamp_field, start_date, end_date)
             )
 
         columns = [*join_key_columns, *feature_name_columns, timestamp_field, *([created] if created else [])]
-        return _pull(config, data_source, columns if feature_name_columns else None, bool(join_key_columns), everything)
+        wanted = columns if feature_name_columns else None
+        return _pull(config, data_source, wanted, bool(join_key_columns), read_all)
 
     @staticmethod
     def offline_write_batch(
@@ -145,10 +162,14 @@ class DeltaOfflineStore(OfflineStore):
         table: pa.Table,
         progress: Callable[[int], Any] | None,
     ) -> None:
-        """Append rows to the view's table in one commit; columns in any order, cast to the table's types."""
-        source = sources.file_source(feature_view.batch_source, f"feature view `{feature_view.name}`")
-        physical = {feature: column for column, feature in source.field_mapping.items()}
-        rows = table.rename_columns([physical.get(name, name) for name in table.column_names])
+        """Append rows to the view's table in one commit. Columns may be in any order and are cast to the table's types.
+
+        Raises:
+            InvalidInputError: a column is unknown or cannot be cast.
+        """
+        source = sources.require_file_source(feature_view.batch_source, f"feature view `{feature_view.name}`")
+        columns_by_feature = {feature: column for column, feature in source.field_mapping.items()}
+        rows = table.rename_columns([columns_by_feature.get(name, name) for name in table.column_names])
         sources.append(config, source, rows)
         if progress:
             progress(len(rows))
@@ -161,36 +182,45 @@ class DeltaOfflineStore(OfflineStore):
         logging_config: LoggingConfig,
         registry: BaseRegistry,
     ) -> None:
-        """Add the log to the Parquet folder that the logging destination names."""
-        destination = logging_config.destination
-        if not isinstance(destination, FileLoggingDestination):
-            raise VitrineError(f"features are logged to a FileLoggingDestination, not to {type(destination).__name__}")
-        log = data if isinstance(data, pa.Table) else pyarrow.dataset.dataset(data, format="parquet").to_table()
-        sources.append_log(sources.location(config, destination.path), log, destination.partition_by)
-
-    def validate_data_source(self, config: RepoConfig, data_source: DataSource) -> None:
-        """Check a source that has a table already: definitions may be applied before the first producer has run.
+        """Add logged features to the Parquet folder of the logging destination.
 
         Raises:
-            VitrineError: this store cannot read the source, or its table lacks a timestamp column.
+            InvalidInputError: the destination is not a FileLoggingDestination.
         """
-        source = sources.file_source(data_source, f"source `{data_source.name}`")
+        destination = logging_config.destination
+        if not isinstance(destination, FileLoggingDestination):
+            raise InvalidInputError(
+                f"features are logged to a FileLoggingDestination, not to {type(destination).__name__}"
+            )
+        log = data if isinstance(data, pa.Table) else pyarrow.dataset.dataset(data, format="parquet").to_table()
+        sources.append_log(sources.resolve_path(config, destination.path), log, destination.partition_by)
+
+    def validate_data_source(self, config: RepoConfig, data_source: DataSource) -> None:
+        """Check that the source's table has the timestamp columns, if there is a table yet.
+
+        Definitions may be applied before the first producer has run.
+
+        Raises:
+            InvalidInputError: the source is not a FileSource.
+            VitrineError: the table has no such timestamp column.
+        """
+        source = sources.require_file_source(data_source, f"source `{data_source.name}`")
         if sources.exists(config, source):
-            physical = {feature: column for column, feature in source.field_mapping.items()}
+            columns_by_feature = {feature: column for column, feature in source.field_mapping.items()}
             stamps = [source.timestamp_field, source.created_timestamp_column]
             versions.require_columns(
-                sources.open_table(config, source), [physical.get(name, name) for name in stamps if name]
+                sources.open_table(config, source), [columns_by_feature.get(name, name) for name in stamps if name]
             )
 
     def get_table_column_names_and_types_from_data_source(
         self, config: RepoConfig, data_source: DataSource
     ) -> Iterable[tuple[str, str]]:
-        """Names and Arrow types, in the spelling of Feast's type inference."""
-        return sources.columns_and_types(config, sources.file_source(data_source, f"source `{data_source.name}`"))
+        """Return column names and Arrow types, spelled as Feast's type inference expects them."""
+        return sources.list_columns(config, sources.require_file_source(data_source, f"source `{data_source.name}`"))
 
 
-def _find(ray: str | None) -> Lookup | None:
-    """Who looks rows up: this process, or a cluster."""
+def _connect_lookup(ray: str | None) -> Lookup | None:
+    """Return the lookup of rows on a Ray cluster; None for a lookup in this process."""
     if ray is None:
         return None
     cluster.connect(ray)
@@ -206,8 +236,8 @@ def _pull(
     has_keys: bool,
     read: Callable[[pyarrow.dataset.Dataset, list[str]], pa.Table],
 ) -> RetrievalJob:
-    """A job that reads `columns` (None: all) of a source as it is now; without join keys it adds Feast's dummy one."""
-    table = sources.open_table(config, sources.file_source(data_source, f"source `{data_source.name}`"))
+    """Return a job that reads columns (None: all) of a source as it is now; without keys it adds Feast's dummy key."""
+    table = sources.open_table(config, sources.require_file_source(data_source, f"source `{data_source.name}`"))
     wanted = list(dict.fromkeys(columns)) if columns is not None else table.schema.names
 
     def pull() -> pa.Table:

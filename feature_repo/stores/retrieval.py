@@ -1,32 +1,127 @@
-"""What the offline store hands out: a training set or a stretch of history, computed when asked for."""
+"""Training sets and stretches of history for Feast: the entity rows to join, and the jobs that compute the result."""
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet
-from feast import OnDemandFeatureView, RepoConfig
+from feast import FeatureView, OnDemandFeatureView, RepoConfig
 from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.saved_dataset import SavedDatasetStorage
 
-from feature_repo.errors import VitrineError
-from feature_repo.offline import delta, training_set, training_set_on_disk
+from feature_repo.arrow import timestamps
+from feature_repo.errors import InvalidInputError
+from feature_repo.offline import delta, training_set, training_set_on_disk, versions
 from feature_repo.offline.training_set import Lookup, TrainingSet, ViewTable
 from feature_repo.offline.training_set_on_disk import TrainingSetOnDisk
 from feature_repo.stores import sources
+from feature_repo.stores.feast_compat import EVENT_TIMESTAMP, compute_non_entity_date_range
+
+
+@dataclass(frozen=True)
+class EntityRows:
+    """The rows of a training set, before features are joined."""
+
+    rows: pa.Table | pyarrow.dataset.Dataset
+    """In memory, or a data set that is read when it is joined."""
+    event_timestamp: str
+    """The column with the time of each row."""
+
+    @staticmethod
+    def from_caller(entity_df: pd.DataFrame | pa.Table | pyarrow.dataset.Dataset | Any) -> "EntityRows":
+        """Convert the caller's rows to Arrow and their time column to UTC; times without a time zone are UTC.
+
+        The time column is `event_timestamp`, or else the only column of timestamps. A data set is not read.
+
+        Raises:
+            InvalidInputError: the rows are SQL or of another type; no column, or more than one, can be the time.
+        """
+        if isinstance(entity_df, str):
+            raise InvalidInputError(
+                "entity_df is a SQL string, and DeltaOfflineStore runs no SQL; pass a pandas DataFrame or a pyarrow "
+                "Table"
+            )
+        if isinstance(entity_df, pyarrow.dataset.Dataset):
+            return EntityRows(entity_df, _find_time_column(entity_df.schema))
+        if not isinstance(entity_df, pd.DataFrame | pa.Table):
+            raise InvalidInputError(
+                f"entity_df is a {type(entity_df).__name__}; pass a pandas DataFrame or a pyarrow Table"
+            )
+        rows = _to_arrow(entity_df) if isinstance(entity_df, pd.DataFrame) else entity_df
+        column = _find_time_column(rows.schema)
+        rows = rows.set_column(rows.column_names.index(column), column, timestamps.to_utc(rows[column]))
+        return EntityRows(rows, column)
+
+    @staticmethod
+    def from_views(
+        views: Sequence[ViewTable],
+        feature_views: Sequence[FeatureView],
+        start_date: datetime | None,
+        end_date: datetime | None,
+    ) -> "EntityRows":
+        """Return a row for each key and event time in the views' tables between two dates (inclusive), sorted.
+
+        Rows of a view whose keys are not null are taken. A view with other keys than the first one's adds rows in
+        which the first one's keys are null.
+
+        Args:
+            views: the tables.
+            feature_views: the same views, as Feast has them.
+            start_date: the first event time; None: `end_date` minus the longest TTL, or 30 days if no view has one.
+            end_date: the last event time; None: now.
+
+        Raises:
+            InvalidInputError: there are no views.
+        """
+        start, end = compute_non_entity_date_range(list(feature_views), start_date=start_date, end_date=end_date)
+        times = [
+            versions.read_distinct_times(
+                view.table,
+                dict(view.keys),
+                view.event_timestamp,
+                versions.window_filter(view.table, view.event_timestamp, start, end),
+                time_name=EVENT_TIMESTAMP,
+            )
+            for view in views
+        ]
+        if not times:
+            raise InvalidInputError("without entity rows, name at least one feature of a feature view")
+        together = pa.concat_tables(times, promote_options="permissive")
+        distinct = together.group_by(together.column_names).aggregate([])
+        return EntityRows(distinct.sort_by([(name, "ascending") for name in together.column_names]), EVENT_TIMESTAMP)
+
+    def metadata(self, feature_refs: list[str]) -> RetrievalMetadata:
+        """Return Feast's description of a training set: features, other columns and, of rows in memory, time range."""
+        described = {
+            "features": feature_refs,
+            "keys": [name for name in self.rows.schema.names if name != self.event_timestamp],
+        }
+        if not isinstance(self.rows, pa.Table):
+            return RetrievalMetadata(**described)
+        bounds = pc.min_max(self.rows[self.event_timestamp].cast(pa.timestamp("us", tz="UTC"), safe=False))
+        first, last = bounds["min"].as_py(), bounds["max"].as_py()
+        return RetrievalMetadata(**described, min_event_timestamp=first, max_event_timestamp=last)
 
 
 class TableRetrievalJob(RetrievalJob):
-    """A job whose answer is one table."""
+    """A job whose result is one table.
+
+    Args:
+        config: the deployment.
+        table: computes the result, each time it is needed.
+        full_feature_names: whether features are called view__feature.
+        on_demand_feature_views: the views that Feast computes from the result.
+        metadata: Feast's description of the result.
+    """
 
     def __init__(
         self,
@@ -45,14 +140,17 @@ class TableRetrievalJob(RetrievalJob):
 
     @property
     def full_feature_names(self) -> bool:
+        """Whether features are called view__feature."""
         return self._full_feature_names
 
     @property
     def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
+        """The views that Feast computes from the result."""
         return self._on_demand_feature_views
 
     @property
     def metadata(self) -> RetrievalMetadata | None:
+        """Feast's description of the result."""
         return self._metadata
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
@@ -64,16 +162,28 @@ class TableRetrievalJob(RetrievalJob):
     def persist(
         self, storage: SavedDatasetStorage, allow_overwrite: bool | None = False, timeout: int | None = None
     ) -> None:
-        """Write the answer, on-demand features included, as a Delta table, a Parquet file or a folder of them."""
+        """Write the result, on-demand features included, as a Delta table, a Parquet file or a folder of Parquet files.
+
+        Args:
+            storage: a `SavedDatasetFileStorage`. A path with a suffix is a file, another one a folder.
+            allow_overwrite: whether an existing data set is replaced.
+            timeout: not used.
+
+        Raises:
+            SavedDatasetLocationAlreadyExists: there is something at the path, and `allow_overwrite` is false.
+            InvalidInputError: `storage` is of another type.
+        """
         if not isinstance(storage, SavedDatasetFileStorage):
-            raise VitrineError(f"a training set is saved to a SavedDatasetFileStorage, not to {type(storage).__name__}")
-        source = sources.file_source(storage.to_data_source(), "the saved data set")
-        path = sources.location(self._config, source.path)
+            raise InvalidInputError(
+                f"a training set is saved to a SavedDatasetFileStorage, not to {type(storage).__name__}"
+            )
+        source = sources.require_file_source(storage.to_data_source(), "the saved data set")
+        path = sources.resolve_path(self._config, source.path)
         if path.exists() and not allow_overwrite:
             raise SavedDatasetLocationAlreadyExists(location=str(path))
-        answer = self.to_arrow(timeout=timeout)
+        result = self.to_arrow(timeout=timeout)
         if sources.is_delta(source):
-            delta.overwrite(path, answer)
+            delta.overwrite(path, result)
             return
         if path.is_dir():
             shutil.rmtree(path)
@@ -81,26 +191,28 @@ class TableRetrievalJob(RetrievalJob):
             path.mkdir(parents=True)
             path = path / "part-0.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        pyarrow.parquet.write_table(answer, path)
+        pyarrow.parquet.write_table(result, path)
 
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """What a training set is made of: rows in memory or a data set too large for it, and the views to join."""
+    """Entity rows, and the views to join."""
 
-    rows: pa.Table | pyarrow.dataset.Dataset
-    event_timestamp: str
+    entity_rows: EntityRows
     views: Sequence[ViewTable]
     created_by_then: bool = False
+    """Whether a row sees only versions that had been created by its own time."""
     created_before: datetime | None = None
+    """If given, only versions that had been created before it are seen."""
     find: Lookup | None = None
+    """Looks up the rows of the views; None: in this process."""
 
     def join(self) -> TrainingSet:
-        """The training set in memory."""
-        rows = self.rows if isinstance(self.rows, pa.Table) else self.rows.to_table()
+        """Return the training set in memory."""
+        rows = self.entity_rows.rows
         return training_set.join(
-            rows,
-            self.event_timestamp,
+            rows if isinstance(rows, pa.Table) else rows.to_table(),
+            self.entity_rows.event_timestamp,
             self.views,
             created_by_then=self.created_by_then,
             created_before=self.created_before,
@@ -108,11 +220,11 @@ class TrainingRequest:
         )
 
     def write(self, folder: Path) -> TrainingSetOnDisk:
-        """The training set in a folder."""
-        rows = pyarrow.dataset.dataset(self.rows) if isinstance(self.rows, pa.Table) else self.rows
+        """Write the training set to a folder, in bounded memory."""
+        rows = self.entity_rows.rows
         return training_set_on_disk.write(
-            rows,
-            self.event_timestamp,
+            pyarrow.dataset.dataset(rows) if isinstance(rows, pa.Table) else rows,
+            self.entity_rows.event_timestamp,
             self.views,
             folder,
             created_by_then=self.created_by_then,
@@ -122,60 +234,99 @@ class TrainingRequest:
 
 
 class TrainingRetrievalJob(TableRetrievalJob):
-    """A training set: `to_arrow()` and `to_df()` as Feast has them, and the forms that do not copy vectors per row."""
+    """A training set: Feast's `to_arrow()` and `to_df()`, and forms that hold each vector once.
+
+    Args:
+        config: the deployment.
+        request: the entity rows and views.
+        described: further arguments of `TableRetrievalJob`.
+    """
 
     def __init__(self, config: RepoConfig, request: TrainingRequest, **described: Any) -> None:
         super().__init__(config, lambda: request.join().to_table(), **described)
         self._request = request
         self._described = described
 
-    def created_before(self, moment: datetime) -> "TrainingRetrievalJob":
-        """The same training set from what had been computed before `moment`: as it was made then, whatever has been
-        written or corrected since, for as long as `offline_store.retention_days` keeps corrected rows.
+    def created_before(self, time: datetime) -> "TrainingRetrievalJob":
+        """Return the same training set as it would have been made at `time`.
+
+        Versions that were created at `time` or later are not seen, and versions that have been corrected since are.
+        This reaches as far back as `offline_store.retention_days` keeps corrected versions. Views without a created
+        timestamp are not affected.
 
         Args:
-            moment: without a zone it is UTC.
+            time: a datetime; without a time zone it is UTC.
 
         Raises:
-            VitrineError: it is no datetime.
+            InvalidInputError: `time` is not a datetime.
         """
-        if not isinstance(moment, datetime) or pd.isna(moment):
-            raise VitrineError(f"created_before: {moment!r} is no moment; wanted a datetime with its zone")
-        return TrainingRetrievalJob(self._config, replace(self._request, created_before=moment), **self._described)
+        if not isinstance(time, datetime) or pd.isna(time):
+            raise InvalidInputError(f"created_before: {time!r} is not a time; expected a datetime with its time zone")
+        return TrainingRetrievalJob(self._config, replace(self._request, created_before=time), **self._described)
 
     def to_normalised(self) -> TrainingSet:
-        """Entity rows in their order and, per feature view, a row number into its distinct versions.
+        """Return the entity rows in their order and, for each feature view, row indices into its distinct versions.
 
-        `job.to_normalised().views["product_embedding"]` has `row_index` (int64 [rows], -1 where the view has nothing)
-        and `versions` (the table of distinct versions in use, columns named as in `to_arrow()`). On-demand features
-        are not in it: they are functions of a whole row.
+        `job.to_normalised().views["product_embedding"]` has `row_index` (int64 [rows], -1 where the view has no
+        version) and `versions` (the distinct versions in use, with the column names of `to_arrow()`). On-demand
+        features are not in it: Feast computes them from whole rows.
         """
         return self._request.join()
 
     def to_folder(self, folder: str | Path) -> TrainingSetOnDisk:
-        """The normalised form on disk, made in bounded memory; entity rows may be a `pyarrow.dataset.Dataset`."""
+        """Write the normalised form to a folder, in bounded memory. Entity rows may be a `pyarrow.dataset.Dataset`."""
         return self._request.write(Path(folder))
 
     def to_batches(self, *, rows: int = 65_536) -> Iterator[pa.Table]:
-        """The training set in pieces of at most `rows` rows, on-demand features included.
+        """Yield the training set in tables of at most `rows` rows, on-demand features included.
 
         Raises:
-            VitrineError: `rows` is less than 1.
+            InvalidInputError: `rows` is less than 1.
         """
         if rows < 1:
-            raise VitrineError(f"to_batches: rows is {rows}; wanted 1 or more in each piece")
-        return self._pieces(rows)
+            raise InvalidInputError(f"to_batches: rows is {rows}; expected at least 1")
+        return self._iterate_batches(rows)
 
-    def _pieces(self, rows: int) -> Iterator[pa.Table]:
-        for piece in self._request.join().to_batches(rows=rows):
-            yield TableRetrievalJob(
-                self._config,
-                partial(_itself, piece),
-                full_feature_names=self._full_feature_names,
-                on_demand_feature_views=self._on_demand_feature_views,
-                metadata=self._metadata,
-            ).to_arrow()
+    def _iterate_batches(self, rows: int) -> Iterator[pa.Table]:
+        for batch in self._request.join().to_batches(rows=rows):
+            yield self._add_on_demand_features(batch)
+
+    def _add_on_demand_features(self, batch: pa.Table) -> pa.Table:
+        return TableRetrievalJob(
+            self._config,
+            lambda: batch,
+            full_feature_names=self._full_feature_names,
+            on_demand_feature_views=self._on_demand_feature_views,
+            metadata=self._metadata,
+        ).to_arrow()
 
 
-def _itself(table: pa.Table) -> pa.Table:
-    return table
+def _to_arrow(frame: pd.DataFrame) -> pa.Table:
+    """Return the frame without its index; a column `event_timestamp` of objects becomes timestamps."""
+    if EVENT_TIMESTAMP in frame and frame[EVENT_TIMESTAMP].dtype == object:
+        try:
+            parsed = pd.to_datetime(frame[EVENT_TIMESTAMP], utc=True)
+        except (ValueError, TypeError) as error:
+            raise InvalidInputError(
+                f"entity_df: column `{EVENT_TIMESTAMP}` has values that are not times: {error}"
+            ) from error
+        frame = frame.assign(**{EVENT_TIMESTAMP: parsed})
+    try:
+        return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+    except pa.ArrowException as error:
+        raise InvalidInputError(f"entity_df does not fit Arrow: {' '.join(map(str, error.args))}") from error
+
+
+def _find_time_column(schema: pa.Schema) -> str:
+    timestamp_columns = [field.name for field in schema if pa.types.is_timestamp(field.type)]
+    if EVENT_TIMESTAMP in schema.names:
+        if EVENT_TIMESTAMP not in timestamp_columns:
+            type_ = schema.field(EVENT_TIMESTAMP).type
+            raise InvalidInputError(f"entity_df: column `{EVENT_TIMESTAMP}` is {type_}; expected a timestamp")
+        return EVENT_TIMESTAMP
+    if len(timestamp_columns) != 1:
+        raise InvalidInputError(
+            f"entity_df has no column `{EVENT_TIMESTAMP}`, and {len(timestamp_columns)} columns of timestamps "
+            f"({timestamp_columns}); name the one with the time of each row `{EVENT_TIMESTAMP}`"
+        )
+    return timestamp_columns[0]

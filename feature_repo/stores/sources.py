@@ -1,89 +1,101 @@
-"""A Feast `FileSource` as a table: where it lies, what it holds, how rows are added.
+"""Feast's views and `FileSource`s as offline tables: paths, columns, reading and appending.
 
-Paths are relative to `offline_store.path`, which is itself relative to the folder of feature_store.yaml. Delta tables
-are the rule; Parquet files and folders are read and appended to as well.
+Paths are relative to `offline_store.path`, which is relative to the folder of feature_store.yaml. Producers write Delta
+tables; Parquet files and folders can be read and appended to as well.
 """
 
 import uuid
-from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet
-from feast import FileSource, RepoConfig
+from feast import FeatureView, FileSource, RepoConfig
 from feast.data_format import DeltaFormat
 from feast.data_source import DataSource
 
 from feature_repo.atomic_write import replace_atomically
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.offline import delta, retention
+from feature_repo.offline.training_set import ViewTable
+from feature_repo.stores.feast_compat import DUMMY_ENTITY_ID, parse_feature_ref
 
 
-def location(config: RepoConfig, path: str) -> Path:
-    """Where `path` of a source, a saved data set or a log lies."""
+def resolve_path(config: RepoConfig, path: str) -> Path:
+    """Return the absolute path of a source, a saved data set or a log.
+
+    Raises:
+        InvalidInputError: the path is the URL of a bucket.
+    """
     if "://" in path:
-        raise VitrineError(f"source {path}: DeltaOfflineStore reads local folders only; mount the bucket, or copy it")
+        raise InvalidInputError(
+            f"source {path}: DeltaOfflineStore reads local folders only; mount the bucket, or copy it"
+        )
     root = Path(config.repo_path or ".") / config.offline_store.path
     return (root / path).resolve()
 
 
 def is_delta(source: FileSource) -> bool:
-    """Whether the source says it is a Delta table; Feast takes a source that says nothing for Parquet."""
+    """Return whether the source is declared as a Delta table. Without a declared format it is Parquet, as in Feast."""
     return isinstance(source.file_format, DeltaFormat)
 
 
-def file_source(source: DataSource | None, owner: str) -> FileSource:
-    """The source, if this store can read it.
+def require_file_source(source: DataSource | None, owner: str) -> FileSource:
+    """Return the source if it is a `FileSource`.
+
+    Args:
+        source: the source.
+        owner: what has the source, for the message.
 
     Raises:
-        VitrineError: it is none, or of another kind; the message names `owner`.
+        InvalidInputError: there is no source, or it is of another kind.
     """
     if not isinstance(source, FileSource):
-        raise VitrineError(f"{owner}: DeltaOfflineStore needs a FileSource, this one has {type(source).__name__}")
+        raise InvalidInputError(f"{owner}: DeltaOfflineStore needs a FileSource, this one has {type(source).__name__}")
     return source
 
 
 def exists(config: RepoConfig, source: FileSource) -> bool:
-    """Whether there is anything at the source's path."""
-    path = location(config, source.path)
+    """Return whether the source's table or file exists."""
+    path = resolve_path(config, source.path)
     return delta.exists(path) if is_delta(source) else path.exists()
 
 
 def open_table(config: RepoConfig, source: FileSource) -> pyarrow.dataset.Dataset:
-    """The table as it is now: rows appended later are not seen through what this returns.
+    """Return the table as it is now. Rows that are appended later are not in it.
 
     Raises:
-        VitrineError: there is no such table.
+        NotFoundError: there is no such table.
     """
-    path = location(config, source.path)
+    path = resolve_path(config, source.path)
     if is_delta(source):
         return delta.open_dataset(path)
     if not path.exists():
-        raise VitrineError(f"no Parquet file or folder at {path}, which source `{source.name}` names")
+        raise NotFoundError(f"no Parquet file or folder at {path}, which source `{source.name}` names")
     return pyarrow.dataset.dataset(path, format="parquet")
 
 
-def kept_since(config: RepoConfig, source: FileSource) -> datetime | None:
-    """Since when every row that was corrected is still there; asked after `open_table`, never before."""
-    return retention.read_kept_since(location(config, source.path)) if is_delta(source) else None
+def list_columns(config: RepoConfig, source: FileSource) -> list[tuple[str, str]]:
+    """Return names and Arrow types of the table's columns, spelled as Feast's type inference expects them.
 
-
-def columns_and_types(config: RepoConfig, source: FileSource) -> list[tuple[str, str]]:
-    """Column names and Arrow types in the spelling that Feast's type inference knows."""
-    return [(field.name, str(_feast_spelling(field.type))) for field in open_table(config, source).schema]
+    Raises:
+        NotFoundError: there is no such table.
+    """
+    return [(field.name, str(_as_plain_list(field.type))) for field in open_table(config, source).schema]
 
 
 def append(config: RepoConfig, source: FileSource, rows: pa.Table) -> None:
-    """Add rows in one step that is visible whole or not at all; a Delta table is created by the first.
+    """Append rows in one atomic step. The first rows create a missing table.
 
-    Columns may come in any order and in any type that can be cast to the table's; a column of a nullable table that
-    the rows lack is null in them.
+    Args:
+        config: the deployment.
+        source: the table's source.
+        rows: columns in any order, of any type that can be cast to the table's. A missing column is null.
 
     Raises:
-        VitrineError: the rows have a column that the table has not, or one that cannot be cast to its type.
+        InvalidInputError: the rows have a column that the table does not have, or one that cannot be cast to its type.
     """
-    path = location(config, source.path)
+    path = resolve_path(config, source.path)
     if not exists(config, source):
         if is_delta(source):
             delta.append(path, rows)
@@ -91,17 +103,17 @@ def append(config: RepoConfig, source: FileSource, rows: pa.Table) -> None:
             _write_parquet(rows, path / f"{uuid.uuid4().hex}.parquet" if not path.suffix else path)
         return
     table = open_table(config, source)
-    fitted = fit(rows, table.schema, source.name)
+    rows = _cast(rows, table.schema, source.name)
     if is_delta(source):
-        delta.append(path, fitted)
+        delta.append(path, rows)
     elif path.is_dir():
-        _write_parquet(fitted, path / f"{uuid.uuid4().hex}.parquet")
+        _write_parquet(rows, path / f"{uuid.uuid4().hex}.parquet")
     else:
-        _write_parquet(pa.concat_tables([table.to_table(), fitted]), path)
+        _write_parquet(pa.concat_tables([table.to_table(), rows]), path)
 
 
 def append_log(folder: Path, rows: pa.Table, partition_by: list[str] | None) -> None:
-    """Add a file of rows to a Parquet folder, below one folder per value of each column of `partition_by`."""
+    """Add a file of rows to a Parquet folder, in a subfolder for each value of the columns `partition_by`."""
     pyarrow.dataset.write_dataset(
         rows,
         base_dir=folder,
@@ -112,11 +124,69 @@ def append_log(folder: Path, rows: pa.Table, partition_by: list[str] | None) -> 
     )
 
 
-def fit(rows: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
-    """The rows in the columns, order and types of `schema`."""
+def requested_view_tables(
+    config: RepoConfig, feature_views: list[FeatureView], feature_refs: list[str], full_feature_names: bool
+) -> list[ViewTable]:
+    """Return the table and columns of each feature view of a request, in the order of the views.
+
+    References to on-demand views are ignored: Feast computes those from the other features.
+
+    Raises:
+        NotFoundError: a view's table does not exist.
+        InvalidInputError: a view's source is not a `FileSource`, or has no `timestamp_field`.
+    """
+    return [_view_table(config, view, _features_of(view, feature_refs), full_feature_names) for view in feature_views]
+
+
+def whole_view_table(config: RepoConfig, view: FeatureView) -> ViewTable:
+    """Return the table of a feature view with all of its features; raises as `requested_view_tables` does."""
+    return _view_table(config, view, [feature.name for feature in view.features], full_feature_names=False)
+
+
+def _features_of(view: FeatureView, feature_refs: list[str]) -> list[str]:
+    """Return the features that the references name of a view, in their order, without repeats."""
+    features = []
+    for reference in feature_refs:
+        name, version, feature = parse_feature_ref(reference)
+        if (name if version is None else f"{name}@v{version}") == view.projection.name_to_use():
+            features.append(feature)
+    return list(dict.fromkeys(features))
+
+
+def _view_table(config: RepoConfig, view: FeatureView, features: list[str], full_feature_names: bool) -> ViewTable:
+    source = require_file_source(view.batch_source, f"feature view `{view.name}`")
+    if not source.timestamp_field:
+        raise InvalidInputError(f"feature view `{view.name}`: its source `{source.name}` names no timestamp_field")
+    table = open_table(config, source)
+    # Feast lets views share a source, so a mapping may name columns that this table does not have.
+    columns = {feature: column for column, feature in source.field_mapping.items() if column in table.schema.names}
+    prefix = view.projection.name_alias or view.name
+    renamed = view.projection.join_key_map
+    return ViewTable(
+        name=view.projection.name_to_use(),
+        table=table,
+        keys={
+            renamed.get(key.name, key.name): columns.get(key.name, key.name)
+            for key in view.entity_columns
+            if key.name != DUMMY_ENTITY_ID
+        },
+        features={
+            f"{prefix}__{feature}" if full_feature_names else feature: columns.get(feature, feature)
+            for feature in features
+        },
+        event_timestamp=columns.get(source.timestamp_field, source.timestamp_field),
+        created_timestamp=columns.get(source.created_timestamp_column, source.created_timestamp_column) or None,
+        ttl=view.ttl or None,
+        # Read after the table is opened: a retention run in between must not promise more than the table has.
+        kept_since=retention.read_kept_since(resolve_path(config, source.path)) if is_delta(source) else None,
+    )
+
+
+def _cast(rows: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
+    """Return the rows with the columns, order and types of `schema`."""
     unknown = sorted(set(rows.column_names) - set(schema.names))
     if unknown:
-        raise VitrineError(f"table `{name}` has no column {', '.join(unknown)}; it has {', '.join(schema.names)}")
+        raise InvalidInputError(f"table `{name}` has no column {', '.join(unknown)}; it has {', '.join(schema.names)}")
     columns = []
     for field in schema:
         if field.name not in rows.column_names:
@@ -125,7 +195,7 @@ def fit(rows: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
         try:
             columns.append(rows[field.name].cast(field.type, safe=not pa.types.is_timestamp(field.type)))
         except pa.ArrowException as error:
-            raise VitrineError(f"column `{field.name}` does not fit table `{name}`: {error}") from error
+            raise InvalidInputError(f"column `{field.name}` does not fit table `{name}`: {error}") from error
     return pa.table(columns, schema=pa.schema(list(schema)))
 
 
@@ -134,7 +204,8 @@ def _write_parquet(rows: pa.Table, path: Path) -> None:
         pyarrow.parquet.write_table(rows, unfinished)
 
 
-def _feast_spelling(type_: pa.DataType) -> pa.DataType:
+def _as_plain_list(type_: pa.DataType) -> pa.DataType:
+    """Return large and fixed-size lists as plain lists, the only ones that Feast's type inference knows."""
     if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
-        return pa.list_(_feast_spelling(type_.value_type))
+        return pa.list_(_as_plain_list(type_.value_type))
     return type_

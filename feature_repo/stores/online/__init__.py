@@ -1,12 +1,12 @@
-"""Feast's online store on packed rows (tables/layout.py), in LMDB or in Redis.
+"""Feast's online store on packed rows (online/row_format.py), in LMDB or in Redis.
 
-packed.py    the contract of an online store, whichever holds the rows
+packed.py    the OnlineStore, for both kinds of store
 lmdb.py      LMDB, embedded: the default
 redis.py     Redis, for services
-plan.py      what a call of `get_online_features` asks of which views
-response.py  what it hands out
-values.py    protobuf values to columns and back
-views.py     Feast's views as the store's own
+plan.py      plans a call of get_online_features
+response.py  its response: columns, converted to protobuf or Python values on request
+values.py    protobuf messages to columns and keys, and back
+views.py     Feast's views and services as the catalog's
 """
 
 from feature_repo.stores.online.lmdb import LMDBOnlineStore, LMDBOnlineStoreConfig

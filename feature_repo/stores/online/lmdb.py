@@ -1,4 +1,4 @@
-"""The embedded online store: an LMDB file, no server.
+"""The embedded online store: an LMDB file, without a server.
 
 online_store:
   type: feature_repo.stores.online.LMDBOnlineStore
@@ -24,7 +24,7 @@ class LMDBOnlineStoreConfig(FeastConfigBaseModel):
 
 
 class LMDBOnlineStore(PackedOnlineStore):
-    """Packed rows in LMDB."""
+    """Feast's online store on packed rows in LMDB. The folder is created if it is missing."""
 
     def _open(self, config: RepoConfig) -> LMDBStore:
         return LMDBStore(Path(config.repo_path or ".") / config.online_store.path, create=True)

@@ -1,4 +1,4 @@
-"""The online store for services: Redis 6.2 or later, configured as Feast's own Redis store is.
+"""The online store for services: Redis 6.2 or later, with the options of Feast's own Redis store.
 
 online_store:
   type: feature_repo.stores.online.RedisOnlineStore
@@ -24,27 +24,27 @@ class RedisOnlineStoreConfig(FeastConfigBaseModel):
     connection_string: StrictStr = "localhost:6379"
     """host:port,host:port,option=value,...: the options are redis-py's (ssl, ssl_ca_certs, username, password, db)."""
     key_ttl_seconds: int | None = None
-    """A row goes this long after it was written at the latest; without it, a day after its view's TTL."""
+    """Seconds after it is written when a row expires at the latest; None: it expires a day after its view's TTL."""
     full_scan_for_deletion: StrictBool = True
-    """Whether to look through all keys for the rows of a view that is deleted; without it they are left to expire."""
+    """Whether all keys are scanned for the rows of a deleted view. Otherwise they stay until they expire."""
     client: Literal["redis"] = "redis"
     skip_dedup: StrictBool = False
 
     @field_validator("skip_dedup")
     @classmethod
-    def _never_skipped(cls, value: bool) -> bool:
+    def _refuse_skip_dedup(cls, value: bool) -> bool:
         if value:
-            raise ValueError("skip_dedup would let an older row over a newer one; remove it: the script is fast enough")
+            raise ValueError("skip_dedup would let an older row replace a newer one; remove it from online_store")
         return value
 
 
 class RedisOnlineStore(PackedOnlineStore):
-    """Packed rows in Redis: one server, a cluster, or a master behind Sentinels."""
+    """Feast's online store on packed rows in Redis: one server, a cluster, or a master behind Sentinels."""
 
     def _open(self, config: RepoConfig) -> RedisStore:
-        chosen = config.online_store
+        options = config.online_store
         return open_redis_store(
-            chosen.connection_string, chosen.redis_type, chosen.sentinel_master, chosen.key_ttl_seconds
+            options.connection_string, options.redis_type, options.sentinel_master, options.key_ttl_seconds
         )
 
     def _deletes_rows(self, config: RepoConfig) -> bool:

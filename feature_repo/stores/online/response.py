@@ -1,7 +1,6 @@
-"""What `get_online_features` hands out: columns, of which NumPy, Arrow and tensors are views or copies.
+"""The response of `get_online_features`: columns, converted to NumPy, Arrow, tensors, Python or protobuf on request.
 
-An entity that the request names many times (a user beside 500 candidates) is read and kept once. Protobuf and Python
-values are made only for those who ask for them.
+An entity that the request names many times (a user beside 500 candidates) is read and kept once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
 from feature_repo.arrow import columns
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.online.decode import Status
 from feature_repo.online.feature_batch import ViewRows
 from feature_repo.stores.online import values
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 FEAST_STATUS = np.zeros(len(Status), np.uint8)
-"""Feast's name for each Status; a damaged row is INVALID."""
+"""Feast's status for each Status; a failed row is INVALID."""
 FEAST_STATUS[[Status.PRESENT, Status.STALE, Status.ABSENT, Status.FAILED]] = [
     FieldStatus.PRESENT,
     FieldStatus.OUTSIDE_MAX_AGE,
@@ -40,7 +39,7 @@ FEAST_STATUS[[Status.PRESENT, Status.STALE, Status.ABSENT, Status.FAILED]] = [
 
 @dataclass(frozen=True)
 class FeastViewRows:
-    """What was read of one view."""
+    """The rows read from one view, and Feast's name and version of the view."""
 
     rows: ViewRows
     view: str
@@ -49,63 +48,84 @@ class FeastViewRows:
 
 @dataclass(frozen=True)
 class RequestColumn:
-    """A column that the request itself brought: a join key."""
+    """A join key column of the request."""
 
     values: Sequence[Any]
     type: ValueType
 
 
 class ColumnarResponse(OnlineResponse):
-    """Online features of n rows."""
+    """Online features of n rows, in the order of the request.
+
+    Args:
+        request_columns: the join key columns of the request, by name.
+        parts: the rows read from each view.
+        count: the number of rows, n.
+        include_versions: whether the protobuf form says which version of each view was read.
+    """
 
     def __init__(
-        self, given: Mapping[str, RequestColumn], parts: Sequence[FeastViewRows], count: int, versions: bool = False
+        self,
+        request_columns: Mapping[str, RequestColumn],
+        parts: Sequence[FeastViewRows],
+        count: int,
+        include_versions: bool = False,
     ) -> None:
-        """
-        Args:
-            given: the request's own columns, by name.
-            parts: what was read, view by view.
-            count: rows of the request.
-            versions: whether the protobuf form says which version of each view was read.
-        """
-        self._given = given
+        self._request_columns = request_columns
         self._rows = {name: part.rows for part in parts for name in part.rows.names}
         self._parts = parts
         self._count = count
-        self._versions = versions
+        self._include_versions = include_versions
 
     @property
     def feature_names(self) -> list[str]:
-        """The columns: those that the request brought, then the features."""
-        return [*self._given, *self._rows]
+        """The names of all columns: the request's join keys, then the features."""
+        return [*self._request_columns, *self._rows]
 
     def status(self, name: str) -> NDArray[np.uint8]:
-        """[n], Feast's `FieldStatus` of a feature in each row."""
+        """Return Feast's `FieldStatus` of a feature for each row [n].
+
+        Raises:
+            NotFoundError: the response has no such feature.
+        """
         return FEAST_STATUS[self._feature(name).status()]
 
     def event_timestamp(self, name: str) -> NDArray[np.datetime64]:
-        """[n], since when each value of a feature holds, UTC; NaT where there is none."""
+        """Return the event timestamp of a feature for each row [n], UTC; NaT for an absent or failed row.
+
+        Raises:
+            NotFoundError: the response has no such feature.
+        """
         return self._feature(name).event_timestamp()
 
     def distinct(self, name: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """A feature's values of each distinct entity, and [n], which of them each row has."""
+        """Return a feature of each distinct entity, and the index of each row's entity [n].
+
+        Raises:
+            NotFoundError: the response has no such feature.
+        """
         rows = self._feature(name)
-        place = np.arange(self._count) if rows.row_index is None else rows.row_index
-        return columns.to_numpy(rows.column(name)), place
+        row_index = np.arange(self._count) if rows.row_index is None else rows.row_index
+        return columns.to_numpy(rows.column(name)), row_index
 
     def to_numpy(self) -> dict[str, NDArray[Any]]:
-        """Every column as `columns.to_numpy` gives it; a vector feature is one matrix [n, width].
+        """Return every column as an array [n]; a vector feature is one matrix [n, width].
 
-        Where all rows are of one entity, its values are shown n times (read-only) instead of copied.
+        A missing float is NaN, another missing number is masked, missing text is None. If all rows have one entity, the
+        array is a read-only view of its values.
         """
-        given = {name: np.asarray(one.values) for name, one in self._given.items()}
-        return given | {name: rows.numpy(name) for name, rows in self._rows.items()}
+        join_keys = {name: np.asarray(one.values) for name, one in self._request_columns.items()}
+        return join_keys | {name: rows.numpy(name) for name, rows in self._rows.items()}
 
     def to_arrow(self, include_event_timestamps: bool = False) -> pa.Table:
-        """Every column as Arrow; text of few different values is dictionary-encoded."""
-        table: dict[str, Any] = {name: pa.array(one.values) for name, one in self._given.items()}
+        """Return every column as Arrow, null where it is missing; text with storage "dictionary" is dictionary-encoded.
+
+        Args:
+            include_event_timestamps: whether to add a column of event timestamps, in seconds, for each column.
+        """
+        table: dict[str, Any] = {name: pa.array(one.values) for name, one in self._request_columns.items()}
         if include_event_timestamps:
-            table |= {f"{name}{TIMESTAMP_POSTFIX}": pa.array([0] * self._count) for name in self._given}
+            table |= {f"{name}{TIMESTAMP_POSTFIX}": pa.array([0] * self._count) for name in self._request_columns}
         for name, rows in self._rows.items():
             table[name] = rows.arrow(name)
             if include_event_timestamps:
@@ -115,47 +135,56 @@ class ColumnarResponse(OnlineResponse):
     def to_tensor(
         self, kind: str = "torch", default_value: Any = float("nan")
     ) -> "dict[str, torch.Tensor | list[Any]]":
-        """Numbers and vectors as tensors, on the GPU if there is one; all else as lists.
+        """Return numbers and vectors as tensors, on the GPU if there is one, and other columns as lists.
 
         Args:
-            default_value: stands for what is missing; integers and booleans become floats where it is NaN.
+            kind: "torch".
+            default_value: replaces missing values. If it is a float, integers and booleans with missing values become
+                floats.
+
+        Raises:
+            InvalidInputError: `kind` is not "torch".
         """
         if kind != "torch":
-            raise VitrineError(f"tensors of kind `{kind}` are unknown; the one kind is `torch`")
+            raise InvalidInputError(f"tensors of kind `{kind}` are unknown; expected `torch`")
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         tensors: dict[str, Any] = {}
         for name, array in self.to_numpy().items():
             if array.dtype.kind not in "biuf":
-                listed = self._listed(name) if name in self._rows else array.tolist()
+                listed = self._to_list(name) if name in self._rows else array.tolist()
                 tensors[name] = [default_value if value is None else value for value in listed]
                 continue
             tensors[name] = torch.from_numpy(_filled(array, self._missing(name), default_value)).to(device)
         return tensors
 
     def to_dict(self, include_event_timestamps: bool = False) -> dict[str, list[Any]]:
-        """Every column as Python values, None where missing."""
+        """Return every column as Python values, None where it is missing.
+
+        Args:
+            include_event_timestamps: whether to add a list of event timestamps, in seconds, for each column.
+        """
         response: dict[str, list[Any]] = {}
-        for name, one in self._given.items():
+        for name, one in self._request_columns.items():
             response[name] = list(one.values)
             if include_event_timestamps:
                 response[name + TIMESTAMP_POSTFIX] = [0] * self._count
         for name, rows in self._rows.items():
-            response[name] = self._listed(name)
+            response[name] = self._to_list(name)
             if include_event_timestamps:
                 response[name + TIMESTAMP_POSTFIX] = _seconds(rows).tolist()
         return response
 
     def to_df(self, include_event_timestamps: bool = False) -> pd.DataFrame:
-        """Every column as pandas holds the values of `to_dict`."""
+        """Return the columns of `to_dict` as a DataFrame."""
         return pd.DataFrame(self.to_dict(include_event_timestamps))
 
     @cached_property
     def proto(self) -> GetOnlineFeaturesResponse:
-        """The response as Feast's servers send it; built when first asked for."""
+        """The response as Feast's servers send it, built at the first access."""
         response = GetOnlineFeaturesResponse(results=[])
-        for name, one in self._given.items():
+        for name, one in self._request_columns.items():
             response.metadata.feature_names.val.append(name)
             response.results.append(
                 GetOnlineFeaturesResponse.FeatureVector(
@@ -170,32 +199,32 @@ class ColumnarResponse(OnlineResponse):
 
     def _add_to_proto(self, response: GetOnlineFeaturesResponse, part: FeastViewRows) -> None:
         rows = part.rows.rows
-        moments = [Timestamp() for _ in rows.event_timestamp_us]
-        for moment, microseconds in zip(moments, rows.event_timestamp_us.tolist(), strict=True):
-            moment.FromMicroseconds(microseconds)
-        place = range(self._count) if part.rows.row_index is None else part.rows.row_index.tolist()
+        timestamps = [Timestamp() for _ in rows.event_timestamp_us]
+        for timestamp, microseconds in zip(timestamps, rows.event_timestamp_us.tolist(), strict=True):
+            timestamp.FromMicroseconds(microseconds)
+        row_index = range(self._count) if part.rows.row_index is None else part.rows.row_index.tolist()
         statuses = FEAST_STATUS[rows.status].tolist()
         for name in part.rows.names:
             protos = values.to_protos(part.rows.column(name))
             response.metadata.feature_names.val.append(name)
             response.results.append(
                 GetOnlineFeaturesResponse.FeatureVector(
-                    values=[protos[i] for i in place],
-                    statuses=[statuses[i] for i in place],
-                    event_timestamps=[moments[i] for i in place],
+                    values=[protos[i] for i in row_index],
+                    statuses=[statuses[i] for i in row_index],
+                    event_timestamps=[timestamps[i] for i in row_index],
                 )
             )
-        if self._versions and part.view not in {one.name for one in response.metadata.feature_view_metadata}:
+        if self._include_versions and part.view not in {one.name for one in response.metadata.feature_view_metadata}:
             response.metadata.feature_view_metadata.add(name=part.view, version=part.version)
 
     def _feature(self, name: str) -> ViewRows:
         try:
             return self._rows[name]
         except KeyError:
-            raise VitrineError(f"the response has no feature `{name}`; it has {', '.join(self._rows)}") from None
+            raise NotFoundError(f"the response has no feature `{name}`; it has {', '.join(self._rows)}") from None
 
-    def _listed(self, name: str) -> list[Any]:
-        """A feature as Python values."""
+    def _to_list(self, name: str) -> list[Any]:
+        """Return a feature as Python values."""
         rows = self._rows[name]
         listed = values.to_python(rows.column(name))
         return listed if rows.row_index is None else [listed[i] for i in rows.row_index.tolist()]
@@ -210,7 +239,7 @@ def _seconds(rows: ViewRows) -> NDArray[np.int64]:
 
 
 def _filled(array: NDArray[Any], missing: NDArray[np.bool_] | None, default_value: Any) -> NDArray[Any]:
-    """The array, writable, with `default_value` where values are missing."""
+    """Return the array, writable, with `default_value` where values are missing."""
     plain = np.ma.getdata(array)
     if missing is not None and missing.any():
         if plain.dtype.kind in "biu" and isinstance(default_value, float):

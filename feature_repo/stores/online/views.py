@@ -1,4 +1,4 @@
-"""Feast's feature views as the online stores' own."""
+"""Converts Feast's feature views and services to those of the online store's catalog."""
 
 import copy
 from typing import Any
@@ -17,15 +17,15 @@ from feature_repo.stores.feast_compat import DUMMY_ENTITY_ID, compute_versioned_
 
 
 def stored_name(config: RepoConfig, table: Any) -> str:
-    """What a feature view is called in the online store: its version is part of the name where Feast keeps versions."""
+    """Return a feature view's name in the online store. If Feast keeps versions, the version is part of it."""
     return compute_versioned_name(table, config.registry.enable_online_feature_view_versioning)
 
 
 def stored_view(config: RepoConfig, table: Any) -> View:
-    """A feature view (of any of Feast's kinds) as it is stored now.
+    """Return a feature view (of any of Feast's kinds) with the layout of new rows.
 
     Raises:
-        VitrineError: the tag `storage` of a field does not fit its type.
+        InvalidInputError: the tag `storage` of a field does not fit its type.
     """
     ttl = getattr(table, "ttl", None)
     join_keys = {column.name: _type(column) for column in table.entity_columns if column.name != DUMMY_ENTITY_ID}
@@ -38,7 +38,7 @@ def stored_view(config: RepoConfig, table: Any) -> View:
 
 
 def stored_field(field: FeastField) -> Field:
-    """A feature as it is stored: its tag `storage` says in which form, its `vector_length` how long its lists are."""
+    """Return a feature's stored form: the tag `storage` is its storage, `vector_length` the length of its lists."""
     bare = Field(field.name, _type(field))
     is_vector = bare.is_list and bare.base in NUMBERS
     return Field(
@@ -50,7 +50,7 @@ def stored_field(field: FeastField) -> Field:
 
 
 def stored_services(config: RepoConfig, registry: BaseRegistry) -> dict[str, Service]:
-    """The feature services of a registry, as readers of the online store are told of them."""
+    """Return the feature services of a registry, by name."""
     return {
         service.name: _stored_service(config, registry, service)
         for service in registry.list_feature_services(config.project)
@@ -58,23 +58,23 @@ def stored_services(config: RepoConfig, registry: BaseRegistry) -> dict[str, Ser
 
 
 def _stored_service(config: RepoConfig, registry: BaseRegistry, service: FeatureService) -> Service:
-    parts, on_demand = [], []
+    service_views, on_demand = [], []
     for projection in service.feature_view_projections:
         try:
             table = copy.copy(registry.get_any_feature_view(projection.name, config.project))
         except FeatureViewNotFoundException:
-            # Feast keeps a service whose view is gone. So do we: who fetches it is told which view is missing.
-            parts.append(_stored_part(projection.name, projection))
+            # Feast keeps a service whose view was deleted. A fetch of it then names the missing view.
+            service_views.append(_service_view(projection.name, projection))
             continue
         if isinstance(table, OnDemandFeatureView) and not table.write_to_online_store:
             on_demand.append(projection.name_to_use())
             continue
         table.projection = projection
-        parts.append(_stored_part(stored_name(config, table), projection))
-    return Service(tuple(parts), tuple(on_demand))
+        service_views.append(_service_view(stored_name(config, table), projection))
+    return Service(tuple(service_views), tuple(on_demand))
 
 
-def _stored_part(view: str, projection: FeatureViewProjection) -> ServiceView:
+def _service_view(view: str, projection: FeatureViewProjection) -> ServiceView:
     return ServiceView(
         view=view,
         name=projection.name_to_use(),

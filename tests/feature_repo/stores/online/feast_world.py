@@ -1,4 +1,4 @@
-"""A small Feast project with a view of every kind, on whichever online store."""
+"""A small Feast project with a view of every kind, on a given online store."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,7 +77,7 @@ OBJECTS = [product, user, looks, taste, affinity, season, pushes, pushed, attent
 def project(
     folder: Path, online_store: dict[str, Any], objects: list[Any] | None = None, project: str = "shop"
 ) -> Iterator[FeatureStore]:
-    """A project with these objects applied; torn down at the end."""
+    """Yield a project with these objects applied; tear it down at the end."""
     folder.mkdir(parents=True, exist_ok=True)
     config = RepoConfig(
         project=project,
@@ -95,12 +95,12 @@ def project(
 
 
 def write(store: FeatureStore, view: str, rows: list[dict[str, Any]]) -> None:
-    """Write rows of join keys and features; their times are NOW unless they say otherwise."""
+    """Write rows of join keys and features. Their timestamps are NOW unless the rows have others."""
     times = {"event_timestamp": NOW, "created_timestamp": NOW}
     store.write_to_online_store(view, pd.DataFrame([times | row for row in rows]))
 
 
 def entity(**join_keys: Any) -> EntityKey:
-    """An entity key of texts and integers."""
+    """Return an entity key of texts and integers."""
     values = [Value(string_val=v) if isinstance(v, str) else Value(int64_val=v) for v in join_keys.values()]
     return EntityKey(join_keys=list(join_keys), entity_values=values)

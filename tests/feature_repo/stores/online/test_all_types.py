@@ -1,4 +1,4 @@
-"""Every type of field: what Feast's calls and the fast reader give back is what was written."""
+"""Fields of every type: Feast's calls and OnlineReader return the values that were written."""
 
 import decimal
 import uuid
@@ -20,7 +20,7 @@ from feature_repo.stores.online import values
 from tests.feature_repo.stores.online.feast_world import NOW, entity, product, project, source
 from tests.feature_repo.stores.online.test_feast_store import online
 
-MOMENTS = st.integers(-(2**31), 2**32).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))
+TIMES = st.integers(-(2**31), 2**32).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))
 TEXT = st.text(max_size=8)
 SCALARS: dict[Any, st.SearchStrategy[Any]] = {
     types.Bool: st.booleans(),
@@ -30,7 +30,7 @@ SCALARS: dict[Any, st.SearchStrategy[Any]] = {
     types.Float64: st.floats(allow_nan=False),
     types.String: TEXT,
     types.Bytes: st.binary(max_size=8),
-    types.UnixTimestamp: MOMENTS,
+    types.UnixTimestamp: TIMES,
     types.Uuid: st.uuids(),
     types.TimeUuid: st.uuids(version=1),
     types.Decimal: st.decimals(allow_nan=False, allow_infinity=False),
@@ -48,7 +48,7 @@ VALUES: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "Struct": (types.Struct({"a": types.Int64}), st.fixed_dictionaries({"a": st.integers(0, 9)})),
     "Nested": (types.Array(types.Array(types.Int64)), st.lists(st.lists(st.integers(0, 9), max_size=2), max_size=2)),
     "ScalarMap": (types.ScalarMap, st.dictionaries(st.integers(0, 9), st.integers(0, 9), max_size=2)),
-    "Zoned": (types.ZonedTimestamp, MOMENTS),
+    "Zoned": (types.ZonedTimestamp, TIMES),
 }
 everything = FeatureView(
     name="everything",
@@ -65,7 +65,7 @@ def wide_store(online_config: dict[str, Any], tmp_path_factory: pytest.TempPathF
 
 
 def proto(kind: Any, value: Any) -> Value:
-    """What Feast makes of a value."""
+    """Return a value as Feast's protobuf."""
     if value is None:
         return Value()
     return python_values_to_proto_values([value], kind.to_value_type())[0]
@@ -73,42 +73,42 @@ def proto(kind: Any, value: Any) -> Value:
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
-def test_what_was_written_comes_back(wide_store: FeatureStore, url: str, data: st.DataObject) -> None:
+def test_written_values_are_read_back(wide_store: FeatureStore, url: str, data: st.DataObject) -> None:
     rows = data.draw(
         st.lists(
             st.fixed_dictionaries({name: st.none() | one for name, (_, one) in VALUES.items()}), min_size=1, max_size=3
         )
     )
     protos = [{name: proto(VALUES[name][0], value) for name, value in row.items()} for row in rows]
-    written = [(entity(product_id=str(i)), row, NOW, None) for i, row in enumerate(protos)]
-    online(wide_store).online_write_batch(wide_store.config, everything, written, None)
-    found = online(wide_store).online_read(wide_store.config, everything, [key for key, _, _, _ in written])
-    assert found == [(NOW, row) for row in protos]
+    batch = [(entity(product_id=str(i)), row, NOW, None) for i, row in enumerate(protos)]
+    online(wide_store).online_write_batch(wide_store.config, everything, batch, None)
+    read = online(wide_store).online_read(wide_store.config, everything, [key for key, _, _, _ in batch])
+    assert read == [(NOW, row) for row in protos]
     refs = [f"everything:{name}" for name in VALUES]
     ids = [str(i) for i in range(len(rows))]
     response = wide_store.get_online_features(refs, {"product_id": ids})
     by_name = dict(zip(response.proto.metadata.feature_names.val, response.proto.results, strict=True))
     python = response.to_dict()
-    block = OnlineReader(url, project="wide").fetch("everything", ids)
+    fetched = OnlineReader(url, project="wide").fetch("everything", ids)
     for name in VALUES:
         expected = [row[name] for row in protos]
         assert list(by_name[name].values) == expected
-        wanted = [feast_value_type_to_python_type(one, VALUES[name][0].to_value_type()) for one in expected]
-        assert python[name] == wanted
-        assert [_as_proto(name, one) for one in block.arrow(name).to_pylist()] == expected
+        expected_python = [feast_value_type_to_python_type(one, VALUES[name][0].to_value_type()) for one in expected]
+        assert python[name] == expected_python
+        assert [_as_proto(name, one) for one in fetched.arrow(name).to_pylist()] == expected
 
 
 def _as_proto(name: str, value: Any) -> Value:
-    """What the reader gives, as Feast would hold it."""
+    """Return a value of the reader as Feast's protobuf."""
     kind = VALUES[name][0]
     if value is None:
         return Value()
     if name in ("Map", "Map_list", "Struct", "Nested", "ScalarMap", "Zoned"):
         return Value.FromString(value)
     if isinstance(value, list) and isinstance(kind, types.Set):
-        found = Value()
-        getattr(found, f"{kind.to_value_type().name.lower()}_val").val.extend(map(_seconds, value))
-        return found
+        message = Value()
+        getattr(message, f"{kind.to_value_type().name.lower()}_val").val.extend(map(_seconds, value))
+        return message
     if kind in (types.Uuid, types.TimeUuid):
         value = uuid.UUID(value)
     if kind == types.Decimal:
@@ -120,7 +120,7 @@ def _seconds(value: Any) -> Any:
     return int(value.timestamp()) if isinstance(value, datetime) else value
 
 
-def test_what_feast_writes_for_a_missing_timestamp_is_missing() -> None:
+def test_feasts_value_for_a_missing_timestamp_is_read_as_null() -> None:
     column = values.to_column(
         field.Field("t", "unix_timestamp"), [Value(unix_timestamp_val=-(2**63)), Value(unix_timestamp_val=0)]
     )

@@ -1,4 +1,4 @@
-"""The online stores through Feast's own calls."""
+"""The online stores, used through Feast's own calls."""
 
 import asyncio
 from datetime import timedelta
@@ -45,38 +45,38 @@ CAR = BEAR | {"product_id": "car", "vector": [1.0, -1.0], "colour": "red", "titl
 LOOKS = [f"looks:{name}" for name in ("vector", "colour", "title", "price", "clicks", "on_sale", "listed")]
 
 
-def ask(store: FeatureStore, features: Any, rows: list[dict[str, Any]], **options: Any) -> ColumnarResponse:
+def get_features(store: FeatureStore, features: Any, rows: list[dict[str, Any]], **options: Any) -> ColumnarResponse:
     response = store.get_online_features(features, rows, **options)
     assert isinstance(response, ColumnarResponse)
     return response
 
 
 def online(store: FeatureStore) -> PackedOnlineStore:
-    found = store._get_provider().online_store
-    assert isinstance(found, PackedOnlineStore)
-    return found
+    result = store._get_provider().online_store
+    assert isinstance(result, PackedOnlineStore)
+    return result
 
 
-def test_answers_in_the_order_asked_with_repeats_and_absences(store: FeatureStore) -> None:
+def test_rows_are_in_the_order_of_the_request_with_repeated_and_absent_entities(store: FeatureStore) -> None:
     write(store, "looks", [BEAR, CAR])
-    response = ask(store, LOOKS, [{"product_id": one} for one in ("car", "none", "bear", "car")])
-    found = response.to_dict()
-    assert found["product_id"] == ["car", "none", "bear", "car"]
-    assert found["vector"] == [[1.0, -1.0], None, [0.5, 0.25], [1.0, -1.0]]
-    assert found["title"] == ["car", None, "毛绒 bear", "car"]
-    assert found["colour"] == ["red", None, "brown", "red"]
-    assert found["on_sale"] == [True, None, True, True]
-    assert found["listed"][1:3] == [None, BEAR["listed"].to_pydatetime()]
+    response = get_features(store, LOOKS, [{"product_id": one} for one in ("car", "none", "bear", "car")])
+    result = response.to_dict()
+    assert result["product_id"] == ["car", "none", "bear", "car"]
+    assert result["vector"] == [[1.0, -1.0], None, [0.5, 0.25], [1.0, -1.0]]
+    assert result["title"] == ["car", None, "毛绒 bear", "car"]
+    assert result["colour"] == ["red", None, "brown", "red"]
+    assert result["on_sale"] == [True, None, True, True]
+    assert result["listed"][1:3] == [None, BEAR["listed"].to_pydatetime()]
     present, absent = FieldStatus.PRESENT, FieldStatus.NOT_FOUND
     assert response.status("price").tolist() == [present, absent, present, present]
-    moments = response.event_timestamp("price")
-    assert moments[0] == np.datetime64(NOW.replace(tzinfo=None))
-    assert np.isnat(moments[1])
+    timestamps = response.event_timestamp("price")
+    assert timestamps[0] == np.datetime64(NOW.replace(tzinfo=None))
+    assert np.isnat(timestamps[1])
 
 
-def test_numpy_arrow_tensors_protobuf_and_python_say_the_same(store: FeatureStore) -> None:
+def test_numpy_arrow_tensors_protobuf_and_python_hold_the_same_values(store: FeatureStore) -> None:
     write(store, "looks", [BEAR, CAR])
-    response = ask(store, LOOKS, [{"product_id": one} for one in ("car", "none", "bear")])
+    response = get_features(store, LOOKS, [{"product_id": one} for one in ("car", "none", "bear")])
     arrays = response.to_numpy()
     np.testing.assert_array_equal(arrays["vector"], np.array([[1, -1], [np.nan, np.nan], [0.5, 0.25]], np.float32))
     assert arrays["vector"].dtype == np.float32
@@ -96,7 +96,7 @@ def test_numpy_arrow_tensors_protobuf_and_python_say_the_same(store: FeatureStor
     assert torch.isnan(tensors["clicks"][1])
     assert tensors["title"][0] == "car"
     assert response.to_tensor(default_value=-1)["clicks"].tolist() == [8, -1, 3]
-    assert "proto" not in vars(response), "nobody asked for protobuf yet"
+    assert "proto" not in vars(response), "protobuf is built at the first access"
     proto = response.proto
     assert list(proto.metadata.feature_names.val) == response.feature_names
     vector = proto.results[response.feature_names.index("vector")]
@@ -107,31 +107,31 @@ def test_numpy_arrow_tensors_protobuf_and_python_say_the_same(store: FeatureStor
     assert response.to_df()["title"].tolist() == ["car", None, "毛绒 bear"]
 
 
-def test_a_user_beside_many_candidates_is_read_and_kept_once(store: FeatureStore) -> None:
+def test_an_entity_that_many_rows_name_is_read_and_kept_once(store: FeatureStore) -> None:
     write(store, "taste", [{"user_id": 7, "interest": [1.0, 2.0, 3.0], "age": 31.0}])
-    response = ask(store, ["taste:interest", "taste:age"], [{"user_id": 7}] * 500)
-    values, place = response.distinct("interest")
+    response = get_features(store, ["taste:interest", "taste:age"], [{"user_id": 7}] * 500)
+    values, row_index = response.distinct("interest")
     assert values.shape == (1, 3)
-    assert place.tolist() == [0] * 500
-    shown = response.to_numpy()["interest"]
-    assert shown.shape == (500, 3)
-    assert shown.strides[0] == 0, "one row, shown 500 times"
+    assert row_index.tolist() == [0] * 500
+    array = response.to_numpy()["interest"]
+    assert array.shape == (500, 3)
+    assert array.strides[0] == 0, "a view of one row"
     assert response.to_dict()["age"] == [31.0] * 500
     assert len(response.proto.results[1].values) == 500
 
 
-def test_a_service_joins_views_of_several_entities_and_of_none(store: FeatureStore) -> None:
+def test_a_service_joins_views_of_several_entities_and_of_no_entity(store: FeatureStore) -> None:
     write(store, "looks", [BEAR, CAR])
     write(store, "taste", [{"user_id": 7, "interest": [1.0], "age": 31.0}])
     write(store, "season", [{"sale": 0.2}])
     service = store.get_feature_service("ranking")
     rows = [{"product_id": "bear", "user_id": 7}, {"product_id": "car", "user_id": 8}]
-    found = ask(store, service, rows).to_dict()
-    assert found["colour"] == ["brown", "red"]
-    assert found["interest"] == [[1.0], None]
-    assert found["sale"] == [0.2, 0.2]
-    assert "__dummy_id" not in found
-    full = ask(store, service, rows, full_feature_names=True)
+    result = get_features(store, service, rows).to_dict()
+    assert result["colour"] == ["brown", "red"]
+    assert result["interest"] == [[1.0], None]
+    assert result["sale"] == [0.2, 0.2]
+    assert "__dummy_id" not in result
+    full = get_features(store, service, rows, full_feature_names=True)
     assert set(full.to_dict()) == {
         "product_id",
         "user_id",
@@ -139,60 +139,62 @@ def test_a_service_joins_views_of_several_entities_and_of_none(store: FeatureSto
     }
 
 
-def test_a_view_of_two_entities_has_one_row_for_each_pair(store: FeatureStore) -> None:
+def test_a_view_of_two_entities_has_a_row_for_each_pair(store: FeatureStore) -> None:
     write(
         store,
         "affinity",
         [{"user_id": 1, "product_id": "1", "score": 0.5}, {"user_id": 11, "product_id": "", "score": 0.25}],
     )
     rows = [{"product_id": "1", "user_id": 1}, {"user_id": 11, "product_id": ""}, {"user_id": 1, "product_id": ""}]
-    assert ask(store, ["affinity:score"], [rows[0]]).to_dict()["score"] == [0.5]
+    assert get_features(store, ["affinity:score"], [rows[0]]).to_dict()["score"] == [0.5]
     columns = {"user_id": [1, 11, 1], "product_id": ["1", "", ""]}
     assert store.get_online_features(["affinity:score"], columns).to_dict()["score"] == [0.5, 0.25, None]
 
 
-def test_a_renamed_view_with_a_renamed_join_key(store: FeatureStore) -> None:
+def test_a_service_may_rename_a_view_and_its_join_key(store: FeatureStore) -> None:
     write(store, "looks", [BEAR, CAR])
     seen = looks[["colour"]].with_name("seen").with_join_key_map({"product_id": "seen_id"})
     service = FeatureService(name="pairs", features=[looks[["colour"]].with_name("offered"), seen])
     store.apply([service])
     rows = [{"product_id": "bear", "seen_id": "car"}]
-    found = ask(store, store.get_feature_service("pairs"), rows, full_feature_names=True).to_dict()
-    assert found == {"product_id": ["bear"], "seen_id": ["car"], "offered__colour": ["brown"], "seen__colour": ["red"]}
+    result = get_features(store, store.get_feature_service("pairs"), rows, full_feature_names=True).to_dict()
+    assert result == {"product_id": ["bear"], "seen_id": ["car"], "offered__colour": ["brown"], "seen__colour": ["red"]}
 
 
 def test_a_row_older_than_its_ttl_is_outside_max_age_and_has_no_value(store: FeatureStore) -> None:
     old = NOW - 11 * DAY
     write(store, "looks", [BEAR | {"event_timestamp": old}, CAR | {"event_timestamp": NOW - 9 * DAY}])
     write(store, "taste", [{"user_id": 7, "interest": [1.0], "age": 31.0, "event_timestamp": old - 5000 * DAY}])
-    response = ask(store, ["looks:price", "looks:colour"], [{"product_id": "bear"}, {"product_id": "car"}])
+    response = get_features(store, ["looks:price", "looks:colour"], [{"product_id": "bear"}, {"product_id": "car"}])
     assert response.status("price").tolist() == [FieldStatus.OUTSIDE_MAX_AGE, FieldStatus.PRESENT]
     assert response.to_dict()["price"] == [None, 9.99]
     assert response.event_timestamp("price")[0] == np.datetime64(old.replace(tzinfo=None))
-    assert ask(store, ["taste:age"], [{"user_id": 7}]).to_dict()["age"] == [31.0], "without a TTL nothing grows old"
+    assert get_features(store, ["taste:age"], [{"user_id": 7}]).to_dict()["age"] == [31.0], (
+        "without a TTL no row is stale"
+    )
     assert online(store).online_read(store.config, looks, [entity(product_id="bear")]) == [(None, None)]
 
 
-def test_a_newer_row_stands_whatever_the_write_order(store: FeatureStore) -> None:
+def test_the_newest_row_is_kept_in_any_write_order(store: FeatureStore) -> None:
     for price, event, created in [(1.0, 0, 0), (2.0, -1, 5), (3.0, 0, -1), (4.0, 0, 0)]:
         times = {
             "event_timestamp": NOW + timedelta(seconds=event),
             "created_timestamp": NOW + timedelta(seconds=created),
         }
         write(store, "looks", [BEAR | {"price": price} | times])
-    found = ask(store, ["looks:price"], [{"product_id": "bear"}]).to_dict()["price"]
-    assert found == [4.0], "of equal times the last write"
+    result = get_features(store, ["looks:price"], [{"product_id": "bear"}]).to_dict()["price"]
+    assert result == [4.0], "for equal timestamps the last write"
     write(
         store, "looks", [BEAR | {"price": price, "created_timestamp": NOW + DAY * price} for price in (5.0, 7.0, 6.0)]
     )
-    assert ask(store, ["looks:price"], [{"product_id": "bear"}]).to_dict()["price"] == [7.0]
+    assert get_features(store, ["looks:price"], [{"product_id": "bear"}]).to_dict()["price"] == [7.0]
 
 
-def test_missing_features_are_null_and_present(store: FeatureStore) -> None:
+def test_a_row_with_missing_features_is_present_and_they_are_null(store: FeatureStore) -> None:
     online(store).online_write_batch(
         store.config, looks, [(entity(product_id="bear"), {"price": Value(double_val=1.0)}, NOW, None)], None
     )
-    response = ask(store, LOOKS, [{"product_id": "bear"}])
+    response = get_features(store, LOOKS, [{"product_id": "bear"}])
     assert {name: value[0] for name, value in response.to_dict().items() if value[0] is not None} == {
         "product_id": "bear",
         "price": 1.0,
@@ -200,22 +202,22 @@ def test_missing_features_are_null_and_present(store: FeatureStore) -> None:
     assert response.status("clicks").tolist() == [FieldStatus.PRESENT]
 
 
-def test_progress_is_told_and_columns_come_back_through_online_read(store: FeatureStore) -> None:
-    told: list[int] = []
+def test_a_write_reports_progress_and_online_read_returns_the_features(store: FeatureStore) -> None:
+    progress: list[int] = []
     rows = [(entity(product_id=str(i)), {"price": Value(double_val=i)}, NOW, NOW) for i in range(3)]
-    online(store).online_write_batch(store.config, looks, rows, told.append)
-    assert told == [3]
+    online(store).online_write_batch(store.config, looks, rows, progress.append)
+    assert progress == [3]
     keys = [entity(product_id=one) for one in ("2", "x", "0")]
-    found = online(store).online_read(store.config, looks, keys, ["price"])
-    assert found == [(NOW, {"price": Value(double_val=2)}), (None, None), (NOW, {"price": Value(double_val=0)})]
+    result = online(store).online_read(store.config, looks, keys, ["price"])
+    assert result == [(NOW, {"price": Value(double_val=2)}), (None, None), (NOW, {"price": Value(double_val=0)})]
 
 
-def test_async_calls_answer_as_the_others_do(store: FeatureStore) -> None:
+def test_async_calls_return_what_sync_calls_return(store: FeatureStore) -> None:
     async def use() -> None:
         row = (entity(product_id="bear"), {"price": Value(double_val=1.0)}, NOW, NOW)
         await online(store).online_write_batch_async(store.config, looks, [row], None)
-        found = await online(store).online_read_async(store.config, looks, [entity(product_id="bear")], ["price"])
-        assert found == [(NOW, {"price": Value(double_val=1.0)})]
+        result = await online(store).online_read_async(store.config, looks, [entity(product_id="bear")], ["price"])
+        assert result == [(NOW, {"price": Value(double_val=1.0)})]
         responses = await asyncio.gather(
             *(store.get_online_features_async(["looks:price"], [{"product_id": "bear"}] * n) for n in range(1, 20))
         )
@@ -231,21 +233,21 @@ def test_async_calls_answer_as_the_others_do(store: FeatureStore) -> None:
     asyncio.run(use())
 
 
-def test_what_is_pushed_is_read(store: FeatureStore) -> None:
+def test_pushed_rows_are_read(store: FeatureStore) -> None:
     frame = pd.DataFrame([{"product_id": "bear", "stock": 4, "event_timestamp": NOW, "created_timestamp": NOW}])
     store.push("pushes", frame)
-    assert ask(store, ["pushed:stock"], [{"product_id": "bear"}]).to_dict()["stock"] == [4]
+    assert get_features(store, ["pushed:stock"], [{"product_id": "bear"}]).to_dict()["stock"] == [4]
 
 
 def test_on_demand_views_are_computed(store: FeatureStore) -> None:
     write(store, "looks", [BEAR, CAR])
     rows = [{"product_id": "car", "position": 1}, {"product_id": "bear", "position": 0}]
-    found = store.get_online_features(["attention:clicks_by_position", "looks:colour"], rows).to_dict()
-    assert found["clicks_by_position"] == [4.0, 3.0]
-    assert found["colour"] == ["red", "brown"]
+    result = store.get_online_features(["attention:clicks_by_position", "looks:colour"], rows).to_dict()
+    assert result["clicks_by_position"] == [4.0, 3.0]
+    assert result["colour"] == ["red", "brown"]
 
 
-def test_arrow_goes_in_without_protobuf(store: FeatureStore) -> None:
+def test_arrow_rows_are_written_without_protobuf(store: FeatureStore) -> None:
     count = 100
     rows = pa.table(
         {
@@ -263,11 +265,11 @@ def test_arrow_goes_in_without_protobuf(store: FeatureStore) -> None:
     )
     assert write_arrow(store, "looks", rows) == count
     assert write_arrow(store, "looks", rows.slice(3, 2)) == 2
-    found = ask(store, LOOKS, [{"product_id": "p7"}, {"product_id": "p1"}]).to_dict()
-    assert found["vector"] == [[7.0, -7.0], [1.0, -1.0]]
-    assert found["colour"] == ["red", None]
-    assert found["price"] == [7.0, 1.0]
-    assert found["listed"] == [NOW.replace(microsecond=0)] * 2
+    result = get_features(store, LOOKS, [{"product_id": "p7"}, {"product_id": "p1"}]).to_dict()
+    assert result["vector"] == [[7.0, -7.0], [1.0, -1.0]]
+    assert result["colour"] == ["red", None]
+    assert result["price"] == [7.0, 1.0]
+    assert result["listed"] == [NOW.replace(microsecond=0)] * 2
     with pytest.raises(Exception, match="the rows have no column price"):
         write_arrow(store, "looks", rows.drop(["price"]))
 
@@ -282,15 +284,15 @@ def test_a_view_whose_fields_change_keeps_its_rows(own_store: FeatureStore) -> N
         schema=[*fields, Field(name="price", dtype=String), Field(name="brand", dtype=String)],
         source=source("looks"),
     )
-    before = ask(own_store, ["looks:title"], [{"product_id": "bear"}])
+    before = get_features(own_store, ["looks:title"], [{"product_id": "bear"}])
     objects = [one for one in OBJECTS if getattr(one, "name", "") not in ("looks", "attention", "ranking")]
     own_store.apply([*objects, changed], objects_to_delete=[], partial=True)
     own_store.refresh_registry()
     assert before.to_dict()["title"] == ["毛绒 bear"]
-    found = ask(
+    result = get_features(
         own_store, [f"looks:{name}" for name in ("title", "brand", "price", "vector")], [{"product_id": "bear"}]
     )
-    assert found.to_dict() == {
+    assert result.to_dict() == {
         "product_id": ["bear"],
         "title": ["毛绒 bear"],
         "brand": [None],
@@ -299,36 +301,36 @@ def test_a_view_whose_fields_change_keeps_its_rows(own_store: FeatureStore) -> N
     }
     write(own_store, "looks", [{"product_id": "car", "vector": [0.0], "title": "auto", "price": "9", "brand": "b"}])
     rows = [{"product_id": "bear"}, {"product_id": "car"}]
-    found = ask(own_store, ["looks:title", "looks:price"], rows)
-    assert found.to_dict() | {"product_id": 0} == {
+    result = get_features(own_store, ["looks:title", "looks:price"], rows)
+    assert result.to_dict() | {"product_id": 0} == {
         "product_id": 0,
         "title": ["毛绒 bear", "auto"],
         "price": [None, "9"],
     }
 
 
-def test_a_view_that_is_deleted_takes_its_rows_with_it_and_no_others(own_store: FeatureStore) -> None:
+def test_deleting_a_view_deletes_its_rows_and_no_others(own_store: FeatureStore) -> None:
     write(own_store, "looks", [BEAR, CAR])
     write(own_store, "pushed", [{"product_id": "bear", "stock": 4}])
     attention, ranking = own_store.get_on_demand_feature_view("attention"), own_store.get_feature_service("ranking")
     view = own_store.get_feature_view("looks")
     own_store.apply([], objects_to_delete=[attention, ranking, view], partial=False)
     assert "looks" not in online(own_store).online_table(own_store.config).catalog.reload().views
-    assert ask(own_store, ["pushed:stock"], [{"product_id": "bear"}]).to_dict()["stock"] == [4]
+    assert get_features(own_store, ["pushed:stock"], [{"product_id": "bear"}]).to_dict()["stock"] == [4]
     own_store.apply([looks])
-    assert ask(own_store, ["looks:price"], [{"product_id": "bear"}]).to_dict()["price"] == [None]
+    assert get_features(own_store, ["looks:price"], [{"product_id": "bear"}]).to_dict()["price"] == [None]
     write(own_store, "looks", [CAR | {"colour": "blue"}])
-    assert ask(own_store, ["looks:colour"], [{"product_id": "car"}]).to_dict()["colour"] == ["blue"]
+    assert get_features(own_store, ["looks:colour"], [{"product_id": "car"}]).to_dict()["colour"] == ["blue"]
 
 
-def test_an_entity_that_is_deleted_is_absent(store: FeatureStore) -> None:
+def test_a_deleted_entity_is_absent(store: FeatureStore) -> None:
     write(store, "looks", [BEAR, CAR])
     online(store).delete_entities(store.config, looks, {"product_id": ["bear"]})
-    found = ask(store, ["looks:price"], [{"product_id": "bear"}, {"product_id": "car"}])
-    assert found.to_dict()["price"] == [None, 9.99]
+    result = get_features(store, ["looks:price"], [{"product_id": "bear"}, {"product_id": "car"}])
+    assert result.to_dict()["price"] == [None, 9.99]
 
 
-def test_teardown_leaves_nothing(online_config: dict[str, Any], tmp_path: Path) -> None:
+def test_teardown_leaves_no_keys(online_config: dict[str, Any], tmp_path: Path) -> None:
     with project(tmp_path / "repo", online_config) as opened:
         write(opened, "looks", [BEAR])
         table = online(opened).online_table(opened.config)
@@ -336,14 +338,14 @@ def test_teardown_leaves_nothing(online_config: dict[str, Any], tmp_path: Path) 
     assert table.store.get(b"vitrine:{shop}") is None
 
 
-def test_a_missing_join_key_is_named(store: FeatureStore) -> None:
+def test_the_error_names_a_missing_join_key(store: FeatureStore) -> None:
     with pytest.raises(KeyError, match="Missing join key values for keys: \\['product_id'\\]"):
         store.get_online_features(["looks:price"], [{"user_id": 1}])
     with pytest.raises(ValueError, match="All entity_rows must have the same keys"):
         store.get_online_features(["looks:price"], [{"product_id": "a"}, {"user_id": 1}])
 
 
-def test_views_not_online_and_views_without_ttl_are_applied_too(online_config: dict[str, Any], tmp_path: Path) -> None:
+def test_offline_views_and_views_without_ttl_can_be_applied(online_config: dict[str, Any], tmp_path: Path) -> None:
     offline_only = FeatureView(
         name="hidden", entities=[product], schema=[Field(name="x", dtype=Int64)], source=source("hidden"), online=False
     )
