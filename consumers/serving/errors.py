@@ -58,7 +58,7 @@ CODES: dict[type[VitrineError], ErrorCode] = {
     UnavailableError: ErrorCode.UNAVAILABLE,
     EncoderMismatchError: ErrorCode.UNAVAILABLE,  # clients retry while the new encoder's vectors are materialized
     CorruptDataError: ErrorCode.INTERNAL,
-    VitrineError: ErrorCode.UNAVAILABLE,
+    VitrineError: ErrorCode.INTERNAL,
 }
 """The code of each error class. A subclass that is not listed has the code of its nearest base class."""
 CALLER_ERRORS = (InvalidInputError, NotFoundError, ConflictError)

@@ -1,4 +1,4 @@
-"""A shop with one fault of each kind, and the real checks run on it once."""
+"""A shop with one fault of each kind, on which the real checks are run once."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -24,7 +24,7 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Vectors drift, a tag row is missing online, a run failed, a reason for refusing is HTML."""
+    """Vectors drift, a tag row is missing online, a run failed, a quarantine reason contains HTML."""
     rows, last_week = drifting.tables(0)
     for i in np.flatnonzero(last_week):
         rows["product_embedding"]["image_vector"][i] = None
@@ -59,14 +59,14 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 def as_of_now(check: WatchedCheck) -> WatchedCheck:
-    """The same check, as of the shop's time; the fewest exchanges."""
+    """Return the check as of the shop's time, and drift with few permutations."""
     quick = ("--once-in", "20") if check.name == "drift" else ()
     return replace(check, command=(*check.command, "--now", NOW.isoformat(), *quick))
 
 
 @pytest.fixture(scope="session")
 def watcher(shop: Settings) -> Watcher:
-    """Each check has been run once; nobody runs them again."""
+    """A watcher whose checks have been run once and are not run again."""
     watching = Watcher([as_of_now(check) for check in default_checks(shop.file, timedelta(minutes=5))], clock)
     for state in watching.states():
         assert watching.run_check(state.check.name).failure is None
@@ -78,7 +78,7 @@ def clock() -> datetime:
 
 
 def failing(name: str) -> WatchedCheck:
-    """A check that says why it gave no figures."""
+    """Return a check that fails with a message."""
     return WatchedCheck(
         name, ("python3", "-c", "import sys; sys.exit('the store does not answer')"), timedelta(minutes=5)
     )

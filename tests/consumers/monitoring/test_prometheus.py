@@ -1,4 +1,4 @@
-"""What Prometheus reads, and what the dashboard and the alerts ask of it."""
+"""The Prometheus metrics, and the dashboard and the alerts that use them."""
 
 import json
 import re
@@ -34,12 +34,12 @@ def families(watcher: Watcher) -> dict[str, Metric]:
 
 
 def values(watcher: Watcher, name: str) -> dict[tuple[str, ...], float]:
-    """Of a metric's samples, by the values of their labels, these in the order of LABELS."""
+    """Return a metric's samples by their label values, which are in the order of LABELS."""
     samples = families(watcher)[name].samples
     return {tuple(one.labels[label] for label in LABELS if label in one.labels): one.value for one in samples}
 
 
-def test_prometheus_own_parser_reads_what_the_checks_found(watcher: Watcher) -> None:
+def test_the_prometheus_parser_reads_the_results(watcher: Watcher) -> None:
     freshness, consistency, drift = (state.figures or {} for state in watcher.states())
     tags = next(one for one in freshness["slices"] if one["view"] == "product_tags" and one["slice"] == "all")
     assert values(watcher, "vitrine_slice_coverage_ratio")["product_tags", "all"] == 1
@@ -60,7 +60,7 @@ def test_prometheus_own_parser_reads_what_the_checks_found(watcher: Watcher) -> 
     assert list(values(watcher, "vitrine_quarantined_rows").values()) == [1]
 
 
-def test_what_nobody_knows_is_left_out_and_never_zero(watcher: Watcher) -> None:
+def test_unknown_values_have_no_sample(watcher: Watcher) -> None:
     assert ("product_codes",) not in values(watcher, "vitrine_view_watermark_timestamp_seconds")
     assert not values(watcher, "vitrine_slice_served_coverage_ratio"), "no impressions were given"
     unknowing = Watcher([failing("freshness")], clock)
@@ -69,14 +69,14 @@ def test_what_nobody_knows_is_left_out_and_never_zero(watcher: Watcher) -> None:
     assert values(unknowing, "vitrine_check_failed") == {("freshness",): 0}, "not tried yet"
 
 
-def test_a_check_that_fails_is_told_and_its_figures_stay(watcher: Watcher) -> None:
+def test_a_failed_check_is_reported(watcher: Watcher) -> None:
     unknowing = Watcher([failing("freshness")], clock)
     assert unknowing.run_check("freshness").failure == "the store does not answer"
     assert values(unknowing, "vitrine_check_failed") == {("freshness",): 1}
 
 
 def asked_by(expression: str) -> set[str]:
-    """The metric families that a PromQL expression names."""
+    """Return the metric families in a PromQL expression."""
     names = re.findall(r"\bvitrine_[a-z_]+", re.sub(r"\{[^}]*\}", "", expression))
     return {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in names}
 
@@ -91,11 +91,11 @@ def alerts() -> list[dict]:
     return [rule for group in groups for rule in group["rules"]]
 
 
-def test_the_dashboard_and_the_alerts_ask_for_metrics_that_there_are(watcher: Watcher) -> None:
+def test_the_dashboard_and_the_alerts_use_existing_metrics(watcher: Watcher) -> None:
     there = families(watcher).keys()
-    asked = [asked_by(one) for one in (*dashboard(), *(rule["expr"] for rule in alerts()))]
-    assert all(asked)
-    assert set().union(*asked) <= there
+    requested = [asked_by(one) for one in (*dashboard(), *(rule["expr"] for rule in alerts()))]
+    assert all(requested)
+    assert set().union(*requested) <= there
 
 
 def test_the_dashboard_shows_every_metric_that_the_checks_export(watcher: Watcher) -> None:
@@ -105,7 +105,7 @@ def test_the_dashboard_shows_every_metric_that_the_checks_export(watcher: Watche
     assert there <= set().union(*map(asked_by, dashboard()))
 
 
-def test_every_label_that_an_alert_asks_for_is_one_that_its_metric_has(watcher: Watcher) -> None:
+def test_alerts_use_existing_labels(watcher: Watcher) -> None:
     there = families(watcher)
     for rule in alerts():
         for name, labels in re.findall(r"\b(vitrine_(?!serving)[a-z_]+)\{([^}]*)\}", rule["expr"]):
@@ -122,7 +122,7 @@ def test_every_alert_says_what_to_do_first_here_and_in_the_documentation() -> No
 
 
 @needs_promtool
-def test_promtool_finds_nothing_to_say_of_the_metrics(watcher: Watcher) -> None:
+def test_promtool_accepts_the_metrics(watcher: Watcher) -> None:
     done = subprocess.run(
         [str(PROMTOOL), "check", "metrics"], input=exported(watcher), capture_output=True, text=True, check=False
     )
@@ -130,7 +130,7 @@ def test_promtool_finds_nothing_to_say_of_the_metrics(watcher: Watcher) -> None:
 
 
 @needs_promtool
-def test_promtool_takes_the_rules_and_they_fire_when_they_should(tmp_path: Path) -> None:
+def test_promtool_accepts_the_rules_and_their_tests(tmp_path: Path) -> None:
     for file in (FOLDER / "alerts.yaml", Path(__file__).parent / "alerts_test.yaml"):
         shutil.copy(file, tmp_path)
     for command in (["check", "rules", "alerts.yaml"], ["test", "rules", "alerts_test.yaml"]):

@@ -1,4 +1,4 @@
-"""The page: what it shows, what it refuses to load, and how it looks to a real browser."""
+"""The status page: what it shows and loads, and how a browser renders it."""
 
 import re
 import shutil
@@ -39,7 +39,7 @@ def shown(watcher: Watcher, **options: object) -> str:
     return answer.text
 
 
-def test_shows_freshness_drift_consistency_runs_and_what_to_do_first(watcher: Watcher) -> None:
+def test_the_page_shows_the_checks_the_runs_and_what_to_do_first(watcher: Watcher) -> None:
     text = shown(watcher)
     for part in ("freshness", "consistency", "drift", "runs", "alarms", "first-feature"):
         assert f'id="{part}"' in text
@@ -49,10 +49,10 @@ def test_shows_freshness_drift_consistency_runs_and_what_to_do_first(watcher: Wa
     assert 'href="/status/lift"' not in text
 
 
-def test_shows_how_long_streamed_products_waited_as_bars(watcher: Watcher) -> None:
-    found = TestClient(app(watcher.states)).get("/status/figures").json()["freshness"]["figures"]["first_feature"]
-    assert found["bounds"] == [0.5, 1.0, 2.0, 5.0, 10.0, 60.0, 300.0]
-    assert found["counts"] == [2, 1, 0, 3, 0, 0, 0, 1], "half a second is within half a second; tomorrow is not known"
+def test_the_page_shows_the_waiting_times_of_streamed_products_as_bars(watcher: Watcher) -> None:
+    result = TestClient(app(watcher.states)).get("/status/figures").json()["freshness"]["figures"]["first_feature"]
+    assert result["bounds"] == [0.5, 1.0, 2.0, 5.0, 10.0, 60.0, 300.0]
+    assert result["counts"] == [2, 1, 0, 3, 0, 0, 0, 1], "half a second is within half a second; tomorrow is not known"
     text = shown(watcher)
     bars = re.findall(r"<td>(up to [^<]+|longer)</td><td class=\"bar\">(?:<div style=\"width: ([\d.]+)%)?", text)
     assert [(name, float(width or 0)) for name, width in bars][:4] == [
@@ -64,20 +64,20 @@ def test_shows_how_long_streamed_products_waited_as_bars(watcher: Watcher) -> No
     assert "7 in 7d; p50 3 s" in text
 
 
-def test_what_came_from_a_shop_is_text_and_never_a_script(watcher: Watcher) -> None:
+def test_the_page_escapes_text_from_the_shop(watcher: Watcher) -> None:
     text = shown(watcher)
     assert "&lt;script&gt;alert(1)" in text
     assert "<script>alert(1)" not in text
 
 
-def test_loads_nothing_from_elsewhere_and_is_told_to_the_browser(watcher: Watcher) -> None:
+def test_the_page_loads_no_other_resource_and_forbids_it(watcher: Watcher) -> None:
     answer = TestClient(app(watcher.states)).get("/status")
     assert not re.findall(r"""(?:src|href)=["'](?!/)|url\(|@import|https?://""", answer.text)
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert answer.headers["cache-control"] == "no-store"
 
 
-def test_the_lift_report_is_linked_where_there_is_one(watcher: Watcher, report: Path) -> None:
+def test_the_page_links_to_the_lift_report_if_there_is_one(watcher: Watcher, report: Path) -> None:
     client = TestClient(app(watcher.states, report))
     assert 'href="/status/lift"' in client.get("/status").text
     assert client.get("/status/lift").text == "<h1>lift</h1>"
@@ -86,7 +86,7 @@ def test_the_lift_report_is_linked_where_there_is_one(watcher: Watcher, report: 
     assert TestClient(app(watcher.states)).get("/status/lift").json()["error"] == "NOT_FOUND"
 
 
-def test_a_failed_check_is_shown_as_failed_beside_the_figures_of_before(watcher: Watcher) -> None:
+def test_a_failed_check_is_shown_with_its_error(watcher: Watcher) -> None:
     failed = Watcher([failing("drift")], clock)
     failed.run_check("drift")
     text = shown(failed)
@@ -96,7 +96,7 @@ def test_a_failed_check_is_shown_as_failed_beside_the_figures_of_before(watcher:
     assert TestClient(app(failed.states)).get("/status/figures").json()["drift"]["figures"] is None
 
 
-def test_a_failure_keeps_the_figures_and_says_how_old_they_are(tmp_path: Path) -> None:
+def test_a_failure_keeps_the_last_figures_and_shows_their_age(tmp_path: Path) -> None:
     code = """import os, sys
 if os.path.exists(sys.argv[1]):
     sys.exit("gone")
@@ -113,24 +113,24 @@ open(sys.argv[3], "w").write('{"breaches": ["late"]}')"""
     assert "the figures below are from 10m ago" in shown(watching, later=timedelta(minutes=10))
 
 
-def test_figures_that_are_older_than_two_rounds_are_overdue(watcher: Watcher) -> None:
+def test_figures_older_than_two_intervals_are_overdue(watcher: Watcher) -> None:
     assert "overdue" not in shown(watcher, later=timedelta(minutes=10))
     assert shown(watcher, later=timedelta(minutes=12)).count("overdue") == 2, "drift is looked at less often"
 
 
-def test_a_check_that_was_never_run_is_no_good_news() -> None:
+def test_a_check_without_a_result_does_not_show_zero_alarms() -> None:
     text = shown(Watcher([failing("freshness")], clock))
     assert "first run in progress" in text
     assert "0 alarms" not in text
 
 
-def test_the_figures_are_json_for_programs(watcher: Watcher) -> None:
-    found = TestClient(app(watcher.states)).get("/status/figures").json()
-    assert found["consistency"]["refreshed"] == NOW.isoformat()
-    assert found["freshness"]["figures"]["slices"]
+def test_the_results_are_available_as_json(watcher: Watcher) -> None:
+    result = TestClient(app(watcher.states)).get("/status/figures").json()
+    assert result["consistency"]["refreshed"] == NOW.isoformat()
+    assert result["freshness"]["figures"]["slices"]
 
 
-def test_checks_are_run_again_and_end_with_the_service(tmp_path: Path) -> None:
+def test_checks_repeat_and_end_with_the_watcher(tmp_path: Path) -> None:
     count = tmp_path / "count"
     code = "import sys; open(sys.argv[1], 'a').write('.'); open(sys.argv[3], 'w').write('{\"breaches\": []}')"
     slow = WatchedCheck("slow", ("sleep", "60"), timedelta(hours=1))
@@ -165,7 +165,7 @@ def served(made: FastAPI) -> Iterator[str]:
 
 
 @needs_chromium
-def test_a_real_browser_shows_it_live_on_a_phone_and_loads_nothing_else(watcher: Watcher) -> None:
+def test_a_browser_shows_the_page_on_a_phone_and_reloads_it(watcher: Watcher) -> None:
     from playwright.sync_api import sync_playwright
 
     changing = {state.check.name: state for state in watcher.states()}
@@ -174,9 +174,9 @@ def test_a_real_browser_shows_it_live_on_a_phone_and_loads_nothing_else(watcher:
         try:
             for width in (1280, 390):
                 tab = browser.new_page(viewport={"width": width, "height": 844})
-                asked, complaints = [], []
-                tab.on("request", lambda request, asked=asked: asked.append(request.url))
-                tab.on("console", lambda message, complaints=complaints: complaints.append(message.text))
+                requested, errors = [], []
+                tab.on("request", lambda request, requested=requested: requested.append(request.url))
+                tab.on("console", lambda message, errors=errors: errors.append(message.text))
                 tab.goto(f"{url}/status")
                 assert tab.locator("#alarms li").count() >= 2
                 assert tab.locator("#check-drift").inner_text().startswith("drift")
@@ -192,15 +192,15 @@ def test_a_real_browser_shows_it_live_on_a_phone_and_loads_nothing_else(watcher:
                 tab.evaluate("reload()")
                 tab.locator("#check-drift", has_text="check failed").wait_for(timeout=5000)
                 assert tab.locator("#freshness details table").is_visible(), "what was opened stays open"
-                assert all(one.startswith(url) for one in asked)
-                assert [one for one in complaints if "favicon" not in one] == []
+                assert all(one.startswith(url) for one in requested)
+                assert [one for one in errors if "favicon" not in one] == []
                 changing |= {state.check.name: state for state in watcher.states()}
                 tab.close()
         finally:
             browser.close()
 
 
-def test_the_service_shows_the_page_and_the_metrics_of_its_own_deployment(shop: Settings) -> None:
+def test_the_server_shows_the_page_and_the_metrics_of_its_deployment(shop: Settings) -> None:
     command = [sys.executable, "-m", "consumers.cli", "serve", "--store", str(shop.file), "--flight-port", "-1"]
     command += ["--http-port", "0", "--access-log", "", "--watch", "10m"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as service:
@@ -216,7 +216,7 @@ def test_the_service_shows_the_page_and_the_metrics_of_its_own_deployment(shop: 
     assert service.returncode in (0, -15)
 
 
-def test_a_page_that_nothing_fills_is_refused(shop: Settings) -> None:
+def test_objectives_without_watch_are_an_error(shop: Settings) -> None:
     command = [sys.executable, "-m", "consumers.cli", "serve", "--store", str(shop.file), "--objectives", "any.toml"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.strip().count("\n")) == (2, 0)

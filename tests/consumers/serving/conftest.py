@@ -1,4 +1,4 @@
-"""A small shop in Redis, and a server before it."""
+"""A small shop in Redis, and a server that reads it."""
 
 from collections.abc import Iterator
 
@@ -24,7 +24,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.R
 
 @pytest.fixture(scope="session")
 def reader(redis_server: servers.RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnlineReader]:
-    """Of a store with a bear, a car, and the user 7."""
+    """A reader of a store with the products bear and car and the user 7."""
     online = {"type": REDIS, "connection_string": redis_server.address}
     objects = [*feast_world.OBJECTS, products]
     with feast_world.project(tmp_path_factory.mktemp("repo"), online, objects) as store:

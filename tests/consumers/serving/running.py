@@ -1,4 +1,4 @@
-"""A server of both protocols in this process, and what it is asked for."""
+"""A server of both protocols in this process."""
 
 import io
 import json
@@ -28,7 +28,7 @@ TOKEN = "a-token-of-many-letters"
 
 @dataclass(frozen=True)
 class Served:
-    """A server that runs."""
+    """A running server, its addresses and its access log."""
 
     executor: RequestExecutor
     flight: str
@@ -36,19 +36,19 @@ class Served:
     log: io.StringIO
 
     def lines(self) -> list[dict[str, Any]]:
-        """The access log; an answer may be with its caller a moment before its line is written."""
+        """Return the access log. A line may be written a moment after its response has arrived."""
         time.sleep(0.05)
         return [json.loads(line) for line in self.log.getvalue().splitlines()]
 
 
 @contextmanager
-def materialized(made: Settings, end: datetime) -> Iterator[OnlineReader]:
-    """A reader of all that a deployment's tables have up to `end`, under the project's own definitions."""
-    store = open_feature_store(made)
+def materialized(settings: Settings, end: datetime) -> Iterator[OnlineReader]:
+    """Apply the project's definitions, materialize a deployment's tables up to `end`, and open a reader of them."""
+    store = open_feature_store(settings)
     store.apply([getattr(definitions, name) for name in definitions.__all__])
     store.materialize_incremental(end)
-    with OnlineReader(f"lmdb://{made.file.parent / 'online'}", project=made.project) as opened:
-        yield opened
+    with OnlineReader(f"lmdb://{settings.file.parent / 'online'}", project=settings.project) as reader:
+        yield reader
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def serving(
     limits: ServingLimits | None = None,
     now: datetime | None = None,
 ) -> Iterator[Served]:
-    """Both protocols, at ports that are free."""
+    """Serve both protocols on free ports."""
     log, access = io.StringIO(), access or ServerAccess()
     executor = RequestExecutor(
         reader,

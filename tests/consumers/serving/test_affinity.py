@@ -1,4 +1,4 @@
-"""Affinity comes with the answer, and is what the features' own definition says."""
+"""Responses contain the affinity that the features' own definition computes."""
 
 from collections.abc import Iterator
 
@@ -19,11 +19,11 @@ SERVICE = "ranking_with_affinity"
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnlineReader]:
-    """Of the small shop that the features are tested on."""
-    made = world.deployment(tmp_path_factory.mktemp("shop"))
-    world.write(SHOP, made)
-    with materialized(made, RANKED) as opened:
-        yield opened
+    """A reader of the small shop that the features are tested with."""
+    settings = world.deployment(tmp_path_factory.mktemp("shop"))
+    world.write(SHOP, settings)
+    with materialized(settings, RANKED) as reader:
+        yield reader
 
 
 @pytest.fixture(scope="module")
@@ -33,17 +33,17 @@ def served(reader: OnlineReader) -> Iterator[Served]:
 
 
 @pytest.mark.parametrize("user", [*list(SHOP.clicks)[:3], "a stranger"])
-def test_affinity_is_a_column_of_each_name_null_where_nothing_is_known(
+def test_affinity_has_a_column_for_each_name_with_null_where_it_is_unknown(
     served: Served, reader: OnlineReader, user: str
 ) -> None:
-    wanted = fetch_with_affinity(reader, SERVICE, user, SHOP.products, RANKED)
+    expected = fetch_with_affinity(reader, SERVICE, user, SHOP.products, RANKED)
     with FlightClient(served.flight, SERVICE) as client:
         by_flight = client.fetch(user, SHOP.products)
     by_http = HttpClient(served.http).fetch(SERVICE, user, SHOP.products)
     assert by_flight.candidates.equals(by_http.candidates)
     for name in NAMES:
         column = by_flight.candidates.column(f"user_product_affinity__{name}")
-        np.testing.assert_array_equal(column.to_numpy(zero_copy_only=False), wanted.affinity[name])
-        assert column.null_count == np.isnan(wanted.affinity[name]).sum()
+        np.testing.assert_array_equal(column.to_numpy(zero_copy_only=False), expected.affinity[name])
+        assert column.null_count == np.isnan(expected.affinity[name]).sum()
     assert by_flight.user is not None
     assert "user_interest__interest_vector" in by_flight.user.schema.names

@@ -29,15 +29,15 @@ from tests import servers
 
 DOCS = Path(__file__).parents[3] / "docs" / "how-to" / "serve.md"
 EXAMPLES = re.findall(r"```(bash|python)\n(.*?)```", DOCS.read_text(), re.S)
-IN_THE_SHOP = {"product_embedding__fused_vector": "looks__vector", "p00001": "bear", "u00001": "7"}
-"""What the demo's names are in the store of the tests."""
+TEST_NAMES = {"product_embedding__fused_vector": "looks__vector", "p00001": "bear", "u00001": "7"}
+"""Names in the examples, and the names in the test store that replace them."""
 
 
 @pytest.fixture(scope="module")
 def served(
     reader: OnlineReader, redis_server: servers.RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, str]]:
-    """The addresses of a server in a process of its own, which ends by SIGTERM without complaint."""
+    """The addresses of a server in a process of its own. SIGTERM must end it without an error message."""
     folder = tmp_path_factory.mktemp("deployment")
     store = folder / "feature_store.yaml"
     store.write_text(
@@ -54,18 +54,20 @@ def served(
         env=os.environ | {"PYTHONPATH": str(DOCS.parents[2])},
     )
     assert process.stderr is not None
-    said = process.stderr.readline()
-    found = re.fullmatch(r"serving flight at (?P<FLIGHT>\S+), http at (?P<HTTP>\S+)\n", said)
-    assert found, said
-    yield found.groupdict()
+    line_read = process.stderr.readline()
+    match = re.fullmatch(r"serving flight at (?P<FLIGHT>\S+), http at (?P<HTTP>\S+)\n", line_read)
+    assert match, line_read
+    yield match.groupdict()
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
     assert process.stderr.read() == ""
-    assert None in served_log.read(folder / "served.log", 1_000)["looks"].rows, "of a product that is not online"
+    assert None in served_log.read(folder / "served.log", 1_000)["looks"].rows, (
+        "a product that is not online is logged too"
+    )
     assert (folder / "access.log").read_text().count('"status": "OK"') >= len(EXAMPLES)
 
 
-def test_the_examples_ask_for_what_the_demo_has() -> None:
+def test_the_examples_use_columns_of_the_demo() -> None:
     columns = re.findall(r'rows\["(\w+)"\]', "".join(example for _, example in EXAMPLES))
     assert columns
     assert {*columns} <= {f"{product_embedding.name}__{field.name}" for field in product_embedding.schema}
@@ -73,8 +75,8 @@ def test_the_examples_ask_for_what_the_demo_has() -> None:
 
 @pytest.mark.parametrize(("language", "example"), EXAMPLES)
 def test_an_example_of_the_documentation_runs(served: dict[str, str], language: str, example: str) -> None:
-    for name, ours in IN_THE_SHOP.items():
-        example = example.replace(name, ours)
+    for name, test_name in TEST_NAMES.items():
+        example = example.replace(name, test_name)
     program = {"bash": [shutil.which("bash"), "-c"], "python": [sys.executable, "-c"]}[language]
     if language == "bash" and shutil.which("curl") is None:
         pytest.skip("there is no curl")
@@ -83,13 +85,13 @@ def test_an_example_of_the_documentation_runs(served: dict[str, str], language: 
     assert done.stdout.startswith(('{"candidates":', "['product_id', 'looks__vector'", "2 1\n"))
 
 
-def test_it_answers_and_is_ready(served: dict[str, str]) -> None:
+def test_the_server_is_ready(served: dict[str, str]) -> None:
     assert httpx.get(f"{served['HTTP']}/readyz").status_code == 200
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
 @pytest.mark.parametrize(("option", "other"), [("--flight-port", "--http-port"), ("--http-port", "--flight-port")])
-def test_a_taken_port_is_one_line_that_names_its_option(
+def test_a_taken_port_is_a_one_line_error_that_names_its_option(
     option: str,
     other: str,
     processes: str,
@@ -106,13 +108,15 @@ def test_a_taken_port_is_one_line_that_names_its_option(
         with pytest.raises(SystemExit) as ended:
             console.run_command_line(cli.app)
     assert ended.value.code == 1
-    said = capfd.readouterr().err
-    assert said.startswith(f"error: cannot listen on 127.0.0.1:{port} (Address already in use)")
-    assert f"give another {option}" in said
-    assert said.count("\n") == 1
+    message = capfd.readouterr().err
+    assert message.startswith(f"error: cannot listen on 127.0.0.1:{port} (Address already in use)")
+    assert f"give another {option}" in message
+    assert message.count("\n") == 1
 
 
-@pytest.mark.parametrize(("told", "code", "says"), [(signal.SIGTERM, 0, ""), (signal.SIGINT, 130, "interrupted\n")])
+@pytest.mark.parametrize(
+    ("signal_number", "code", "message"), [(signal.SIGTERM, 0, ""), (signal.SIGINT, 130, "interrupted\n")]
+)
 @pytest.mark.parametrize(
     "line",
     [
@@ -120,11 +124,11 @@ def test_a_taken_port_is_one_line_that_names_its_option(
         ["--flight-port", "0", "--http-port", "-1"],
     ],
 )
-def test_told_to_end_it_answers_what_is_asked_and_leaves_nothing_behind(
+def test_a_signal_ends_the_server_after_the_requests_in_progress(
     line: list[str],
-    told: signal.Signals,
+    signal_number: signal.Signals,
     code: int,
-    says: str,
+    message: str,
     reader: OnlineReader,
     redis_server: servers.RedisServer,
     tmp_path: Path,
@@ -138,35 +142,35 @@ def test_told_to_end_it_answers_what_is_asked_and_leaves_nothing_behind(
         [sys.executable, "-m", "consumers", "serve", "--store", str(store), "--access-log", "", *line],
         stderr=subprocess.PIPE,
         text=True,
-        # A shell that runs the tests in the background has them, and all that they start, ignore SIGINT.
+        # A shell that runs the tests in the background makes them and their children ignore SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     with process, concurrent.futures.ThreadPoolExecutor() as pool:
         assert process.stderr is not None
-        found = re.fullmatch(r"serving (flight|http) at (\S+)\n", process.stderr.readline())
-        assert found
+        match = re.fullmatch(r"serving (flight|http) at (\S+)\n", process.stderr.readline())
+        assert match
         checks = psutil.Process(process.pid).children()
         assert len(checks) == line.count("--watch")
-        with FlightClient(found[2], "ranking") if found[1] == "flight" else nullcontext() as client:
+        with FlightClient(match[2], "ranking") if match[1] == "flight" else nullcontext() as client:
             if client is not None:
                 client.fetch("7", ["bear"])
             redis_server.client().client_pause(600, all=True)
-            fetch = partial(HttpClient(found[2]).fetch, "ranking") if client is None else client.fetch
-            asked = pool.submit(fetch, "7", ["bear"])
+            fetch = partial(HttpClient(match[2]).fetch, "ranking") if client is None else client.fetch
+            response = pool.submit(fetch, "7", ["bear"])
             time.sleep(0.2)
-            process.send_signal(told)
-            assert asked.result().candidates.num_rows == 1
-        assert (process.wait(20), process.stderr.read()) == (code, says)
+            process.send_signal(signal_number)
+            assert response.result().candidates.num_rows == 1
+        assert (process.wait(20), process.stderr.read()) == (code, message)
         assert not any(check.is_running() for check in checks)
 
 
-def test_told_to_end_while_it_starts_it_breaks_off_and_puts_away_undisturbed() -> None:
+def test_a_signal_during_the_start_aborts_it_and_later_signals_do_not_disturb_the_cleanup() -> None:
     done = []
     with graceful_shutdown():
         try:
             signal.raise_signal(signal.SIGTERM)
-            done.append("begun")
+            done.append("started")
         finally:
             signal.raise_signal(signal.SIGTERM)
-            done.append("put away")
-    assert done == ["put away"]
+            done.append("cleaned up")
+    assert done == ["cleaned up"]

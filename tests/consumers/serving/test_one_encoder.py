@@ -1,4 +1,4 @@
-"""No answer holds vectors of two encoder versions, whether or not they are compared here."""
+"""No response contains vectors of two encoder versions, even if the server does not compare them."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -24,15 +24,15 @@ BOTH = f"vectors of two encoder versions are online: next@1 and {world.ENCODER}"
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnlineReader]:
-    """Of the small shop, when one product has its vectors of the next encoder already."""
-    made = world.deployment(tmp_path_factory.mktemp("shop"))
-    world.write(SHOP, made)
+    """A reader of the small shop in which one product already has vectors of the next encoder version."""
+    settings = world.deployment(tmp_path_factory.mktemp("shop"))
+    world.write(SHOP, settings)
     since, vector = [LISTED + timedelta(days=1)], [np.ones(world.WIDTH, np.float32)]
     world.write_rows(
-        made, "product_embedding", since, product_id=[NEW], fused_vector=vector, encoder_version=["next@1"]
+        settings, "product_embedding", since, product_id=[NEW], fused_vector=vector, encoder_version=["next@1"]
     )
-    with materialized(made, RANKED) as opened:
-        yield opened
+    with materialized(settings, RANKED) as reader:
+        yield reader
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +41,9 @@ def served(reader: OnlineReader) -> Iterator[Served]:
         yield running
 
 
-def ask(served: Served, service: str, user: str | None, products: list[str]) -> httpx.Response:
-    asked = {"service": service, "user_id": user, "product_ids": products}
-    return httpx.post(f"{served.http}/v1/features", json=asked)
+def post(served: Served, service: str, user: str | None, products: list[str]) -> httpx.Response:
+    body = {"service": service, "user_id": user, "product_ids": products}
+    return httpx.post(f"{served.http}/v1/features", json=body)
 
 
 @pytest.mark.parametrize(
@@ -57,10 +57,10 @@ def ask(served: Served, service: str, user: str | None, products: list[str]) -> 
         ("ranking_with_affinity", KNOWN, [NEW]),
     ],
 )
-def test_two_encoders_in_one_answer_are_refused_by_both_names(
+def test_two_encoder_versions_in_one_response_are_an_error_that_names_both(
     served: Served, service: str, user: str | None, products: list[str]
 ) -> None:
-    over_http = ask(served, service, user, products)
+    over_http = post(served, service, user, products)
     assert (over_http.status_code, over_http.json()["error"]) == (503, "UNAVAILABLE")
     assert over_http.json()["message"].startswith(BOTH)
     with (
@@ -81,14 +81,14 @@ def test_two_encoders_in_one_answer_are_refused_by_both_names(
         ("ranking_with_affinity", STRANGER, [UNKNOWN]),
     ],
 )
-def test_an_answer_of_one_encoder_is_given_whatever_else_is_online(
+def test_one_encoder_version_is_answered_even_if_others_are_online(
     served: Served, service: str, user: str | None, products: list[str]
 ) -> None:
-    over_http = ask(served, service, user, products)
+    over_http = post(served, service, user, products)
     assert over_http.status_code == 200, over_http.text
     assert set(over_http.json()["candidates"]["product_embedding__encoder_version"]) <= {world.ENCODER, "next@1", None}
 
 
-def test_the_reader_refuses_them_too_for_a_user_without_clicks(reader: OnlineReader) -> None:
+def test_the_reader_refuses_two_encoder_versions_for_a_user_without_clicks(reader: OnlineReader) -> None:
     with pytest.raises(EncoderMismatchError, match=BOTH):
         fetch_with_affinity(reader, "ranking_with_affinity", STRANGER, [OLD, NEW], RANKED)

@@ -1,4 +1,4 @@
-"""`consume serve --processes`: all answer, one that dies is started again, none outlives its parent."""
+"""`consume serve --processes`: all processes answer, one that ends is restarted, and none outlives its parent."""
 
 import os
 import re
@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[3]
 
 
 @contextmanager
-def several(folder: Path, redis: servers.RedisServer) -> Iterator[tuple["subprocess.Popen[str]", list[str], str]]:
-    """Two processes; gives their parent, and the addresses of Flight and HTTP."""
+def two_processes(folder: Path, redis: servers.RedisServer) -> Iterator[tuple["subprocess.Popen[str]", list[str], str]]:
+    """Start two processes; yield their parent, their Flight addresses and the HTTP address."""
     store = folder / "feature_store.yaml"
     store.write_text(
         "project: shop\noffline_store:\n  path: tables\nonline_store:\n"
@@ -38,53 +38,55 @@ def several(folder: Path, redis: servers.RedisServer) -> Iterator[tuple["subproc
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # else ignored by who was started with `&`
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell ignores it for background jobs
     )
     try:
         assert parent.stderr is not None
-        said = parent.stderr.readline()
-        found = re.fullmatch(r"serving flight at (\S+), http at (\S+), flight at (\S+)\n", said)
-        assert found, said + parent.stderr.read()
-        yield parent, [found[1], found[3]], found[2]
+        line_read = parent.stderr.readline()
+        match = re.fullmatch(r"serving flight at (\S+), http at (\S+), flight at (\S+)\n", line_read)
+        assert match, line_read + parent.stderr.read()
+        yield parent, [match[1], match[3]], match[2]
     finally:
         parent.kill()
         parent.wait()
 
 
-def ask(flight: str, times: int) -> None:
+def send_requests(flight: str, times: int) -> None:
     with FlightClient(flight, "ranking") as client:
         for _ in range(times):
             assert client.fetch("7", ["bear"]).candidates.num_rows == 1
 
 
 @pytest.mark.slow
-def test_each_answers_a_killed_one_is_started_again_and_none_outlives_the_parent(
+def test_processes_answer_restart_after_a_kill_and_end_with_their_parent(
     reader: OnlineReader, redis_server: servers.RedisServer, tmp_path: Path
 ) -> None:
-    with several(tmp_path, redis_server) as (parent, (first, second), http):
-        ask(first, 3)
-        ask(second, 4)
-        assert answered(http) == 7, "of both processes"
+    with two_processes(tmp_path, redis_server) as (parent, (first, second), http):
+        send_requests(first, 3)
+        send_requests(second, 4)
+        assert count_requests(http) == 7, "the sum of both processes"
 
         serving = servers_of(parent)
         killed = listener(second, serving)
         os.kill(killed, signal.SIGKILL)
-        ask(first, 1)
-        assert becomes(lambda: len(servers_of(parent) - {killed}) == 2 and listens(second))
-        ask(second, 2)
-        assert answered(http) == 10, "what the dead one had answered is not forgotten"
+        send_requests(first, 1)
+        assert eventually(lambda: len(servers_of(parent) - {killed}) == 2 and listens(second))
+        send_requests(second, 2)
+        assert count_requests(http) == 10, "the requests of the killed process still count"
 
         parent.kill()
-        assert becomes(lambda: not any(map(listens, (first, second, http)))), "the children of a killed parent end"
+        assert eventually(lambda: not any(map(listens, (first, second, http)))), (
+            "child processes end with a killed parent"
+        )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("told", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_all_end_when_told_to(
-    told: signal.Signals, code: int, reader: OnlineReader, redis_server: servers.RedisServer, tmp_path: Path
+@pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_ends_all_processes(
+    signal_number: signal.Signals, code: int, reader: OnlineReader, redis_server: servers.RedisServer, tmp_path: Path
 ) -> None:
-    with several(tmp_path, redis_server) as (parent, flight, http):
-        parent.send_signal(told)
+    with two_processes(tmp_path, redis_server) as (parent, flight, http):
+        parent.send_signal(signal_number)
         assert parent.wait(30) == code
         assert not any(map(listens, (*flight, http)))
         assert parent.stderr is not None
@@ -92,17 +94,17 @@ def test_all_end_when_told_to(
 
 
 def servers_of(parent: "subprocess.Popen[str]") -> set[int]:
-    """The serving processes, by the system's numbers."""
-    found = set()
+    """Return the process ids of the serving processes."""
+    pids = set()
     for child in psutil.Process(parent.pid).children():
         with suppress(psutil.NoSuchProcess):
             if child.status() != psutil.STATUS_ZOMBIE and "spawn_main" in " ".join(child.cmdline()):
-                found.add(child.pid)
-    return found
+                pids.add(child.pid)
+    return pids
 
 
 def listener(address: str, among: set[int]) -> int:
-    """Which of the processes listens at an address."""
+    """Return the process that listens on an address."""
     port = int(address.rpartition(":")[2])
     return next(
         pid
@@ -112,21 +114,21 @@ def listener(address: str, among: set[int]) -> int:
 
 
 def listens(address: str) -> bool:
-    """Whether anybody listens at an address."""
+    """Return whether a process listens on an address."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", int(address.rpartition(":")[2]))) == 0
 
 
-def becomes(said: Callable[[], bool]) -> bool:
-    """Whether it is so within a while."""
+def eventually(condition: Callable[[], bool]) -> bool:
+    """Return whether the condition holds within 30 seconds."""
     until = time.monotonic() + 30
-    while not said() and time.monotonic() < until:
+    while not condition() and time.monotonic() < until:
         time.sleep(0.05)
-    return said()
+    return condition()
 
 
-def answered(http: str) -> float:
-    """Requests, as /metrics says."""
+def count_requests(http: str) -> float:
+    """Return the number of requests from /metrics."""
     text = httpx.get(f"{http}/metrics").text
     families = {family.name: family for family in text_string_to_metric_families(text)}
     return sum(one.value for one in families["vitrine_serving_requests"].samples if one.name.endswith("_total"))

@@ -1,4 +1,4 @@
-"""What is not answered is refused in the words of the protocol, soon, and without a word of the machine within."""
+"""Requests that are not answered get an error of the protocol, in time, without internals of the server."""
 
 import concurrent.futures
 import shutil
@@ -42,33 +42,33 @@ BAD: dict[str, tuple[dict[str, Any], int, str]] = {
     "an id that is a number": (GOOD | {"product_ids": [3]}, 400, "product_ids.0: Input should be a valid string"),
     "a long id": (GOOD | {"user_id": "u" * 257}, 400, "user_id: String should have at most 256"),
     "no user": ({"service": "ranking", "product_ids": ["bear"]}, 400, "give user_id"),
-    "an unknown word": (GOOD | {"path": "/etc/passwd"}, 400, "path: Extra inputs are not permitted"),
-    "a deadline of nothing": (GOOD | {"deadline_ms": 0}, 400, "deadline_ms: Input should be greater"),
+    "an unknown field": (GOOD | {"path": "/etc/passwd"}, 400, "path: Extra inputs are not permitted"),
+    "a deadline of zero": (GOOD | {"deadline_ms": 0}, 400, "deadline_ms: Input should be greater"),
 }
 
 
-def tells(message: str) -> bool:
-    """Whether a message tells of the machine within."""
+def reveals_internals(message: str) -> bool:
+    """Return whether a message contains a traceback, a path or an address of the server."""
     return any(word in message for word in ("Traceback", 'File "', ".py", "site-packages", "127.0.0.1:", "/tmp"))
 
 
 def by_flight(address: str, ticket: bytes, **options: Any) -> flight.FlightError:
-    """The error that a ticket earns."""
+    """Return the error that Flight raises for a ticket."""
     with flight.connect(address) as client, pytest.raises(flight.FlightError) as refused:
         client.do_get(flight.Ticket(ticket), flight.FlightCallOptions(**options)).read_all()
     return refused.value
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_a_bad_request_is_told_what_is_wrong_where_over_both_protocols(served: Served, what: str) -> None:
-    asked, status, words = BAD[what]
-    over_http = httpx.post(f"{served.http}/v1/features", json=asked)
+def test_a_bad_request_gets_the_fault_and_its_place_over_both_protocols(served: Served, what: str) -> None:
+    body, status, text = BAD[what]
+    over_http = httpx.post(f"{served.http}/v1/features", json=body)
     assert over_http.status_code == status
-    assert words in over_http.json()["message"]
-    over_flight = by_flight(served.flight, httpx.Request("POST", "/", json=asked).content)
+    assert text in over_http.json()["message"]
+    over_flight = by_flight(served.flight, httpx.Request("POST", "/", json=body).content)
     assert over_http.json()["error"].encode() == over_flight.extra_info
-    assert words in str(over_flight)
-    assert not tells(str(over_flight))
+    assert text in str(over_flight)
+    assert not reveals_internals(str(over_flight))
 
 
 @given(ticket=st.binary(max_size=300) | st.recursive(st.none() | st.text(), st.lists).map(repr).map(str.encode))
@@ -76,13 +76,13 @@ def test_a_bad_request_is_told_what_is_wrong_where_over_both_protocols(served: S
 @example(ticket=b'{"service": "\\ud800", "product_ids": ["\\ud800"]}')
 @example(ticket=b"[" * 100_000)
 @example(ticket=b" " * (ServingLimits().max_request_bytes + 1))
-def test_a_ticket_of_garbage_is_an_invalid_argument_and_no_more(served: Served, ticket: bytes) -> None:
+def test_a_ticket_that_is_not_a_request_is_an_invalid_argument(served: Served, ticket: bytes) -> None:
     refused = by_flight(served.flight, ticket)
     assert refused.extra_info == b"INVALID_ARGUMENT"
-    assert not tells(str(refused))
+    assert not reveals_internals(str(refused))
 
 
-def test_what_flight_knows_and_we_do_not_is_refused_without_a_traceback(served: Served) -> None:
+def test_other_flight_methods_are_errors_without_a_traceback(served: Served) -> None:
     client = flight.connect(served.flight)
     descriptor = flight.FlightDescriptor.for_path("/etc/passwd")
     table = pa.table({"a": [1]})
@@ -96,10 +96,10 @@ def test_what_flight_knows_and_we_do_not_is_refused_without_a_traceback(served: 
     ):
         with pytest.raises((flight.FlightError, OSError), match=r"^(UNIMPLEMENTED|INVALID_ARGUMENT): ") as refused:
             call()
-        assert not tells(str(refused.value))
+        assert not reveals_internals(str(refused.value))
 
 
-def test_a_stream_ends_with_its_refusal_and_the_client_asks_on(served: Served) -> None:
+def test_an_error_ends_the_stream_and_the_client_opens_another(served: Served) -> None:
     with FlightClient(served.flight, "ranking") as client:
         assert client.fetch("7", ["bear"]).candidates.num_rows == 1
         with pytest.raises(flight.FlightError, match="INVALID_ARGUMENT: product_ids"):
@@ -107,7 +107,7 @@ def test_a_stream_ends_with_its_refusal_and_the_client_asks_on(served: Served) -
         assert client.fetch("7", ["bear"]).candidates.num_rows == 1
 
 
-def takes_three_streams_and_no_fourth(served: Served) -> None:
+def check_three_streams_and_no_fourth(served: Served) -> None:
     clients = [FlightClient(served.flight, "ranking") for _ in range(4)]
     for client in clients[:3]:
         client.fetch("7", ["bear"])
@@ -117,11 +117,11 @@ def takes_three_streams_and_no_fourth(served: Served) -> None:
         client.close()
 
 
-def test_one_stream_too_many_is_refused(served: Served) -> None:
-    takes_three_streams_and_no_fourth(served)
+def test_a_stream_above_the_limit_is_an_error(served: Served) -> None:
+    check_three_streams_and_no_fourth(served)
 
 
-def test_streams_that_have_ended_or_were_refused_hold_no_place(served: Served) -> None:
+def test_ended_and_refused_streams_do_not_count(served: Served) -> None:
     def open_and_close(_: int) -> bool:
         with FlightClient(served.flight, "ranking") as client:
             try:
@@ -131,10 +131,10 @@ def test_streams_that_have_ended_or_were_refused_hold_no_place(served: Served) -
 
     with concurrent.futures.ThreadPoolExecutor(12) as pool:
         assert any(list(pool.map(open_and_close, range(120))))
-    takes_three_streams_and_no_fourth(served)
+    check_three_streams_and_no_fourth(served)
 
 
-def test_who_is_one_too_many_is_refused_at_once_and_who_waits_too_long_at_the_deadline(
+def test_a_full_queue_is_an_error_at_once_and_a_long_wait_is_one_at_the_deadline(
     reader: OnlineReader, redis_server: servers.RedisServer
 ) -> None:
     redis = redis_server.client()
@@ -146,7 +146,7 @@ def test_who_is_one_too_many_is_refused_at_once_and_who_waits_too_long_at_the_de
             time.sleep(0.3)
             full = httpx.post(f"{served.http}/v1/features", json=GOOD)
             refused = by_flight(served.flight, encode_request("ranking", "7", ["bear"]))
-            late = [one.result() for one in hung]
+            late = [future.result() for future in hung]
         assert (full.status_code, full.json()["error"]) == (429, "RESOURCE_EXHAUSTED")
         assert full.headers["retry-after"] == "1"
         assert full.elapsed.total_seconds() < 0.2
@@ -161,7 +161,7 @@ def test_who_is_one_too_many_is_refused_at_once_and_who_waits_too_long_at_the_de
         assert "vitrine_serving_in_work 0.0" in metrics
 
 
-def test_a_store_that_hangs_is_not_ready_at_the_deadline(
+def test_readiness_fails_at_the_deadline_if_the_store_hangs(
     reader: OnlineReader, redis_server: servers.RedisServer
 ) -> None:
     with serving(reader, limits=ServingLimits(deadline_seconds=0.3)) as served:
@@ -174,7 +174,7 @@ def test_a_store_that_hangs_is_not_ready_at_the_deadline(
         assert httpx.get(f"{served.http}/readyz").status_code == 200
 
 
-def test_a_request_may_have_a_deadline_of_its_own(served: Served, redis_server: servers.RedisServer) -> None:
+def test_a_request_can_set_its_own_deadline(served: Served, redis_server: servers.RedisServer) -> None:
     httpx.post(f"{served.http}/v1/features", json=GOOD)
     redis_server.client().client_pause(300, all=True)
     late = by_flight(served.flight, encode_request("ranking", "7", ["bear"], deadline_ms=20))
@@ -183,7 +183,7 @@ def test_a_request_may_have_a_deadline_of_its_own(served: Served, redis_server: 
     time.sleep(0.35)
 
 
-def test_a_store_that_is_gone_is_503_and_not_ready_and_its_address_is_not_told(tmp_path: Path) -> None:
+def test_a_store_that_is_gone_is_503_without_its_address(tmp_path: Path) -> None:
     with servers.redis_server(tmp_path) as redis:
         reader = OnlineReader(f"redis://{redis.address}?socket_connect_timeout=0.1", "shop")
     with serving(reader, limits=ServingLimits(deadline_seconds=20)) as served:
@@ -192,27 +192,27 @@ def test_a_store_that_is_gone_is_503_and_not_ready_and_its_address_is_not_told(t
             httpx.get(f"{served.http}/readyz", timeout=30),
         ):
             assert (answer.status_code, answer.json()["error"]) == (503, "UNAVAILABLE")
-            assert not tells(answer.text)
+            assert not reveals_internals(answer.text)
         assert httpx.get(f"{served.http}/healthz").status_code == 200
 
 
-def test_a_store_that_goes_while_it_is_served_is_missed_and_not_made_anew(tmp_path: Path) -> None:
+def test_a_store_deleted_while_served_is_503_and_not_created_again(tmp_path: Path) -> None:
     folder = tmp_path / "online"
     OnlineTable(LMDBStore(folder, create=True), "shop").catalog.set_services({"ranking": Service((), ())})
     with (
         OnlineReader(f"lmdb://{folder}", "shop") as reader,
         serving(reader, limits=ServingLimits(deadline_seconds=20)) as served,
     ):
-        asked = GOOD | {"service": "rankings"}
-        assert httpx.post(f"{served.http}/v1/features", json=asked).status_code == 404
+        body = GOOD | {"service": "rankings"}
+        assert httpx.post(f"{served.http}/v1/features", json=body).status_code == 404
         shutil.rmtree(folder)
-        for answer in (httpx.post(f"{served.http}/v1/features", json=asked), httpx.get(f"{served.http}/readyz")):
+        for answer in (httpx.post(f"{served.http}/v1/features", json=body), httpx.get(f"{served.http}/readyz")):
             assert (answer.status_code, answer.json()["error"]) == (503, "UNAVAILABLE")
         assert by_flight(served.flight, encode_request("rankings", "7", ["bear"])).extra_info == b"UNAVAILABLE"
         assert not folder.exists()
 
 
-def test_a_store_without_any_service_is_not_as_it_should_be(tmp_path: Path) -> None:
+def test_a_store_without_services_is_503(tmp_path: Path) -> None:
     LMDBStore(tmp_path / "online", create=True)
     with OnlineReader(f"lmdb://{tmp_path}/online", "shop") as reader, serving(reader) as served:
         answer = httpx.post(f"{served.http}/v1/features", json=GOOD)
@@ -220,7 +220,7 @@ def test_a_store_without_any_service_is_not_as_it_should_be(tmp_path: Path) -> N
         assert served.lines()[0]["status"] == "UNAVAILABLE"
 
 
-def test_without_the_token_nothing_is_told_but_health(reader: OnlineReader) -> None:
+def test_only_health_is_answered_without_the_token(reader: OnlineReader) -> None:
     with serving(reader, access=ServerAccess(token=TOKEN)) as served:
         for path in ("/v1/services", "/metrics", "/openapi.json", "/nothing"):
             for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": f"Token {TOKEN}"}):
@@ -256,30 +256,30 @@ def test_both_protocols_speak_tls(reader: OnlineReader, tmp_path: Path) -> None:
             HttpClient(served.http).fetch("ranking", "7", ["bear"])
 
 
-def test_files_that_are_no_certificate_and_its_key_are_refused(tmp_path: Path) -> None:
+def test_files_that_are_not_a_certificate_and_its_key_are_an_error(tmp_path: Path) -> None:
     nonsense = tmp_path / "nonsense.pem"
     nonsense.write_text("-----BEGIN NONSENSE-----")
     with pytest.raises(VitrineError, match="not a certificate chain and its private key"):
         TlsCertificate(nonsense, nonsense)
 
 
-def test_a_body_too_long_is_413_whether_it_says_so_or_not(served: Served) -> None:
+def test_a_body_that_is_too_long_is_413_with_and_without_a_content_length(served: Served) -> None:
     longest = served.executor.max_request_bytes
-    said = httpx.post(f"{served.http}/v1/features", content=b" " * (longest + 1))
-    unsaid = httpx.post(f"{served.http}/v1/features", content=iter([b" " * longest, b" "]))
-    for refused in (said, unsaid):
+    declared = httpx.post(f"{served.http}/v1/features", content=b" " * (longest + 1))
+    streamed = httpx.post(f"{served.http}/v1/features", content=iter([b" " * longest, b" "]))
+    for refused in (declared, streamed):
         assert (refused.status_code, refused.json()["error"]) == (413, "INVALID_ARGUMENT")
 
 
 def send_half(address: str) -> socket.socket:
-    """An open connection over which half of a body came."""
-    at = httpx.URL(address)
-    half = socket.create_connection((at.host, at.port or 80))
+    """Open a connection and send half of a body."""
+    url = httpx.URL(address)
+    half = socket.create_connection((url.host, url.port or 80))
     half.sendall(b"POST /v1/features HTTP/1.1\r\nhost: here\r\ncontent-length: 100\r\n\r\n" + b" " * 50)
     return half
 
 
-def test_who_hangs_up_in_the_middle_of_a_body_is_no_error_of_ours(
+def test_a_caller_that_disconnects_within_a_body_is_not_a_server_error(
     reader: OnlineReader, caplog: pytest.LogCaptureFixture
 ) -> None:
     with serving(reader) as served:
@@ -289,20 +289,20 @@ def test_who_hangs_up_in_the_middle_of_a_body_is_no_error_of_ours(
     assert caplog.records == []
 
 
-def test_a_body_that_does_not_come_is_408_at_the_deadline_and_its_connection_is_closed(reader: OnlineReader) -> None:
+def test_a_body_that_does_not_arrive_is_408_at_the_deadline_and_the_connection_is_closed(reader: OnlineReader) -> None:
     with serving(reader, limits=ServingLimits(deadline_seconds=0.3)) as served:
         with send_half(served.http) as half:
             half.settimeout(2)
-            began, said = time.monotonic(), b""
-            while came := half.recv(4_096):
-                said += came
-        assert 0.2 < time.monotonic() - began < 1.5
-        assert said.startswith(b"HTTP/1.1 408 ")
-        assert b'"error":"DEADLINE_EXCEEDED"' in said
+            start, received = time.monotonic(), b""
+            while chunk := half.recv(4_096):
+                received += chunk
+        assert 0.2 < time.monotonic() - start < 1.5
+        assert received.startswith(b"HTTP/1.1 408 ")
+        assert b'"error":"DEADLINE_EXCEEDED"' in received
         assert [line["status"] for line in served.lines()] == ["DEADLINE_EXCEEDED"]
 
 
-def test_a_route_that_is_not_there_and_one_asked_by_the_wrong_method_are_told_apart(served: Served) -> None:
+def test_an_unknown_route_and_a_wrong_method_are_different_errors(served: Served) -> None:
     nowhere, got = httpx.get(f"{served.http}/v1/nothing"), httpx.get(f"{served.http}/v1/features")
     assert (nowhere.status_code, nowhere.json()["error"]) == (404, "NOT_FOUND")
     assert (got.status_code, got.json()["error"]) == (405, "METHOD_NOT_ALLOWED")
@@ -310,7 +310,7 @@ def test_a_route_that_is_not_there_and_one_asked_by_the_wrong_method_are_told_ap
     assert got.json().keys() == nowhere.json().keys() == {"error", "message"}
 
 
-def test_each_request_is_one_line_of_the_log_without_ids(reader: OnlineReader) -> None:
+def test_each_request_is_one_line_of_the_access_log_without_ids(reader: OnlineReader) -> None:
     with serving(reader) as served:
         httpx.post(f"{served.http}/v1/features", json=GOOD, headers={"x-request-id": "mine-1"})
         httpx.post(f"{served.http}/v1/features", json={}, headers={"x-request-id": 'forged" \t{}'})
@@ -323,7 +323,9 @@ def test_each_request_is_one_line_of_the_log_without_ids(reader: OnlineReader) -
         assert "bear" not in served.log.getvalue()
 
 
-def test_a_log_that_cannot_be_written_fails_no_request(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_access_log_that_cannot_be_written_fails_no_request(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with (tmp_path / "access.log").open("w") as stream:
         log = AccessLog(stream)
         log.write(id="first")
@@ -331,14 +333,14 @@ def test_a_log_that_cannot_be_written_fails_no_request(tmp_path: Path, caplog: p
             log.write(id="second")
             log.write(id="third")
         log.write(id="fourth")
-    said = [record.message for record in caplog.records]
-    assert said[0].startswith("cannot write the access log (File too large)")
-    assert said[1].startswith("the access log can be written again; 2 lines may be lost")
-    assert len(said) == 2
+    messages = [record.message for record in caplog.records]
+    assert messages[0].startswith("cannot write the access log (File too large)")
+    assert messages[1].startswith("the access log can be written again; 2 lines may be lost")
+    assert len(messages) == 2
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "shop.example"])
-def test_beyond_the_loopback_a_token_is_wanted(host: str) -> None:
+def test_other_addresses_than_the_loopback_need_a_token(host: str) -> None:
     with pytest.raises(UsageError, match="a server without a token may listen on the loopback address only"):
         ServerAccess(host)
     assert ServerAccess(host, TOKEN).is_authorized(f"Bearer {TOKEN}")
@@ -346,7 +348,7 @@ def test_beyond_the_loopback_a_token_is_wanted(host: str) -> None:
         ServerAccess(host, "short")
 
 
-def test_the_service_starts_without_feast_and_unpickles_nothing() -> None:
+def test_the_server_imports_no_feast_and_no_pickle() -> None:
     probe = "import sys, consumers.serving.server, consumers.serving.client; print(*sys.modules)"
     root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True, cwd=root)

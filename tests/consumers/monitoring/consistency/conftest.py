@@ -1,4 +1,4 @@
-"""A Feast project on each online store in turn."""
+"""A Feast project, on each online store."""
 
 from tests.feature_repo.stores.conftest import online_config, redis, store
 

@@ -1,4 +1,4 @@
-"""`consume consistency --served-log`: rows as they were served, judged as of then, whatever became of them since."""
+"""`consume consistency --served-log`: rows as they were served, checked as of that time."""
 
 import json
 import subprocess
@@ -55,7 +55,7 @@ def serving(store: FeatureStore) -> Iterator[OnlineReader]:
 
 
 def judged(store: FeatureStore, sample: int = 100) -> ViewConsistency:
-    found = check.check_served(
+    result = check.check_served(
         config.load(folder(store) / "feature_store.yaml"),
         folder(store) / "served.log",
         sample=sample,
@@ -63,22 +63,22 @@ def judged(store: FeatureStore, sample: int = 100) -> ViewConsistency:
         now=later(),
         grace=timedelta(minutes=2),
     )
-    return next(view for view in found.views if view.view == "looks")
+    return next(view for view in result.views if view.view == "looks")
 
 
 @on_one_store
-def test_what_was_served_was_right_though_it_is_no_longer_what_is_online(shop: FeatureStore) -> None:
+def test_rows_served_before_a_change_are_consistent_as_of_then(shop: FeatureStore) -> None:
     with serving(shop) as reader:
         for product in [*PRODUCTS, "never seen"]:
             reader.fetch("looks", [product])
         world.append_looks(folder(shop), [(product, 30, 31) for product in PRODUCTS])
         reader.fetch("looks", ["p01"])
     materialize(shop, until=60)
-    found = judged(shop)
-    assert (found.sampled, found.faults) == (42, FINE)
+    result = judged(shop)
+    assert (result.sampled, result.faults) == (42, FINE)
 
 
-def test_what_has_been_mended_since_was_wrong_when_it_was_served(shop: FeatureStore) -> None:
+def test_faults_repaired_since_are_still_found_in_the_log(shop: FeatureStore) -> None:
     old, gone, damaged = row(shop, "p05"), row(shop, "p06"), row(shop, "p07")
     world.append_looks(folder(shop), [("p05", 30, 31)])
     materialize(shop, until=60)
@@ -94,9 +94,9 @@ def test_what_has_been_mended_since_was_wrong_when_it_was_served(shop: FeatureSt
             replace(shop, product, right[product])
             reader.fetch("looks", [product])
     assert checked(shop).faults == FINE, "of what is online by now"
-    found = judged(shop)
-    assert (found.sampled, found.faults) == (6, FINE | {"stale": 1, "missing": 1, "different": 1})
-    assert {(one.fault, one.key) for one in found.examples} == {
+    result = judged(shop)
+    assert (result.sampled, result.faults) == (6, FINE | {"stale": 1, "missing": 1, "different": 1})
+    assert {(one.fault, one.key) for one in result.examples} == {
         ("stale", "p05"),
         ("missing", "p06"),
         ("different", "p07"),
@@ -114,12 +114,12 @@ def test_a_row_that_came_online_after_the_request_was_not_missing(store: Feature
 
 
 @on_one_store
-def test_the_last_rows_are_judged_and_a_view_that_was_not_served_is_not(shop: FeatureStore) -> None:
+def test_the_last_rows_are_checked_and_views_not_in_the_log_are_not(shop: FeatureStore) -> None:
     with serving(shop) as reader:
         for product in PRODUCTS:
             reader.fetch("looks", [product])
     assert judged(shop, sample=7).sampled == 7
-    found = check.check_served(
+    result = check.check_served(
         config.load(folder(shop) / "feature_store.yaml"),
         folder(shop) / "served.log",
         sample=7,
@@ -127,10 +127,10 @@ def test_the_last_rows_are_judged_and_a_view_that_was_not_served_is_not(shop: Fe
         now=later(),
         grace=timedelta(0),
     )
-    assert {view.not_judged for view in found.views if view.view != "looks"} == {"the log has no rows of it"}
+    assert {view.not_judged for view in result.views if view.view != "looks"} == {"the log has no rows of it"}
 
 
-def test_of_so_many_readings_one_key_is_kept_and_every_key_may_be(tmp_path: Path) -> None:
+def test_one_key_of_every_n_reads_is_logged_and_every_key_can_be(tmp_path: Path) -> None:
     keys = [b"%d" % number for number in range(50)]
     with ServedLog(tmp_path / "log", 10) as log:
         for _ in range(20_000):
@@ -142,7 +142,7 @@ def test_of_so_many_readings_one_key_is_kept_and_every_key_may_be(tmp_path: Path
     assert set(served.timestamps_us) == {7}
 
 
-def test_a_line_of_something_else_is_one_clear_error(tmp_path: Path) -> None:
+def test_an_invalid_line_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "log").write_text('{"at": 1, "view": "looks", "key": "YQ==", "row": null}\n{"time": "now"}\n')
     with pytest.raises(VitrineError, match="log, line 2: not a line that"):
         served_log.read(tmp_path / "log", 5)
@@ -152,7 +152,7 @@ def test_a_line_of_something_else_is_one_clear_error(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @on_one_store
-def test_the_command_judges_a_log(shop: FeatureStore) -> None:
+def test_the_command_checks_a_log(shop: FeatureStore) -> None:
     whole = row(shop, "p06")
     with serving(shop) as reader:
         replace(shop, "p06", None)
@@ -170,7 +170,7 @@ def test_the_command_judges_a_log(shop: FeatureStore) -> None:
     assert (both.returncode, "exclude each other" in both.stderr) == (2, True)
 
 
-def test_a_full_disk_ends_the_sample_and_no_reading(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_stops_the_log_and_no_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "served.log"
     with ServedLog(file, 1) as log, no_file_longer_than(250):
         for at in range(20):

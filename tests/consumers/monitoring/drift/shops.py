@@ -1,4 +1,4 @@
-"""Small shops of the generator, encoded for real, and what can befall their last week."""
+"""Small generated shops with real encoders, and changes to their last week."""
 
 import io
 import shutil
@@ -25,13 +25,13 @@ from producers.learning.encoder import train_encoder
 MADE = datetime(2026, 3, 1, tzinfo=UTC)
 WEEK = timedelta(days=7)
 QUIET = tuple(datetime(*day, tzinfo=UTC) for day in ((2025, 12, 16), (2026, 2, 3), (2026, 2, 10)))
-"""Ends of weeks, in a shop of 40 days, before and in which products came on sale."""
+"""Ends of unchanged weeks in a shop of 40 days. Products came on sale before and in each of them."""
 LAST = QUIET[-1]
 Change = Callable[[pa.Table], pa.Table]
 
 
 def make(folder: Path, *, products: int, seed: int, pairs_seen: int, encoders: int = 1) -> Settings:
-    """A shop, its catalogue and its vectors; `encoder-0` is theirs, and `encoder-1` another one of the same shop."""
+    """Make a shop with its catalogue and the vectors of `encoder-0`; `encoder-1` is trained on the same shop."""
     data = folder / "shop"
     make_shop(data, products=products, users=20, days=40, seed=seed, language="zh", impressions_per_user=20)
     (folder / "feature_store.yaml").write_text("project: test\noffline_store:\n  path: offline\n")
@@ -45,14 +45,14 @@ def make(folder: Path, *, products: int, seed: int, pairs_seen: int, encoders: i
 
 
 def copied(store: Settings, folder: Path) -> Settings:
-    """The same store once more, to be spoilt."""
+    """Return a copy of the store."""
     shutil.copytree(store.offline, folder / "offline")
     shutil.copy(store.file, folder / "feature_store.yaml")
     return config.load(folder / "feature_store.yaml")
 
 
 def last_week(store: Settings, change: Change, *, encoder: Path, version: str | None = None) -> None:
-    """Encode the products of the last week anew, from a changed catalogue; `version` hides which encoder it was."""
+    """Encode the last week's products again, from a changed catalogue. `version` replaces the encoder's version."""
     catalogue = delta.read(store.table("product_catalogue"))
     rows = delta.read(store.table("product_embedding"))
     with open_decoding_pool() as pool:
@@ -68,7 +68,7 @@ def last_week(store: Settings, change: Change, *, encoder: Path, version: str | 
 
 
 def without(store: Settings, category: str) -> None:
-    """The products of a category never came in the last week."""
+    """Remove the last week's products of a category."""
     for view in ("product_catalogue", "product_embedding"):
         rows, catalogue = delta.read(store.table(view)), delta.read(store.table("product_catalogue"))
         gone = catalogue.filter(_in_last_week() & pc.starts_with(pc.field("category"), category))["product_id"]
@@ -81,17 +81,17 @@ def without(store: Settings, category: str) -> None:
 
 
 def grey(catalogue: pa.Table) -> pa.Table:
-    """Every picture is the placeholder of a feed that lost its pictures."""
-    picture = io.BytesIO()
-    Image.new("RGB", (64, 64), (128, 128, 128)).save(picture, "PNG")
+    """Replace every image by a grey placeholder."""
+    png = io.BytesIO()
+    Image.new("RGB", (64, 64), (128, 128, 128)).save(png, "PNG")
     place = catalogue.schema.get_field_index("image_bytes")
-    catalogue = catalogue.set_column(place, "image_bytes", pa.array([picture.getvalue()] * len(catalogue)))
+    catalogue = catalogue.set_column(place, "image_bytes", pa.array([png.getvalue()] * len(catalogue)))
     place = catalogue.schema.get_field_index("image")
     return catalogue.set_column(place, "image", pa.nulls(len(catalogue), pa.string()))
 
 
 def mojibake(catalogue: pa.Table) -> pa.Table:
-    """Every title is UTF-8 that somebody read as Latin-1."""
+    """Decode the UTF-8 of every title as Latin-1."""
     titles = [title and title.encode().decode("latin-1") for title in catalogue["title"].to_pylist()]
     return catalogue.set_column(catalogue.schema.get_field_index("title"), "title", pa.array(titles, pa.string()))
 
@@ -100,15 +100,15 @@ def unchanged(catalogue: pa.Table) -> pa.Table:
     return catalogue
 
 
-def checked(store: Settings, now: datetime = LAST, *, checks_per_alarm: int = 365, seed: int = 0) -> Drift:
+def run_drift_check(store: Settings, now: datetime = LAST, *, checks_per_alarm: int = 365, seed: int = 0) -> Drift:
     return check(
         store, now=now, window=WEEK, before=4 * WEEK, checks_per_alarm=checks_per_alarm, sample=2000, seed=seed
     )
 
 
-def subjects(found: Drift) -> set[str]:
-    """Of what there is an alarm."""
-    return {one.subject for one in found.statistics if one.is_alarm}
+def subjects(result: Drift) -> set[str]:
+    """Return the subjects with an alarm."""
+    return {one.subject for one in result.statistics if one.is_alarm}
 
 
 def _in_last_week() -> pc.Expression:

@@ -1,4 +1,4 @@
-"""Thresholds by exchange of labels, and the statistics under them."""
+"""Permutation thresholds and the statistics they apply to."""
 
 import math
 
@@ -18,22 +18,24 @@ CODES = st.lists(st.tuples(st.booleans(), st.integers(-1, 4)), min_size=2, max_s
 
 
 @given(rows=st.lists(st.tuples(st.booleans(), st.integers(0, 3)), min_size=1, max_size=40), seed=st.integers(0, 9))
-def test_an_exchange_keeps_how_many_of_each_stratum_are_of_now(rows: list[tuple[bool, int]], seed: int) -> None:
+def test_permutations_keep_the_number_of_recent_products_in_each_stratum(
+    rows: list[tuple[bool, int]], seed: int
+) -> None:
     label, stratum = np.array([one for one, _ in rows]), np.array([one for _, one in rows])
-    found = permute_labels(label, stratum, 20, seed)
-    assert (found[0] == label).all()
+    result = permute_labels(label, stratum, 20, seed)
+    assert (result[0] == label).all()
     for one in np.unique(stratum):
-        assert (found[:, stratum == one].sum(axis=1) == label[stratum == one].sum()).all()
+        assert (result[:, stratum == one].sum(axis=1) == label[stratum == one].sum()).all()
 
 
-def test_every_exchange_within_a_stratum_is_as_likely_as_any_other() -> None:
-    found = permute_labels(np.array([True, False, False, True]), np.array([0, 0, 0, 1]), 6000, 0)[1:]
-    assert found[:, 3].all()
-    assert found[:, :3].mean(axis=0) == pytest.approx([1 / 3] * 3, abs=0.03)
+def test_every_permutation_within_a_stratum_is_equally_likely() -> None:
+    result = permute_labels(np.array([True, False, False, True]), np.array([0, 0, 0, 1]), 6000, 0)[1:]
+    assert result[:, 3].all()
+    assert result[:, :3].mean(axis=0) == pytest.approx([1 / 3] * 3, abs=0.03)
 
 
 def measured(now: NDArray[np.bool_], vectors: NDArray, codes: NDArray[np.int64], scores: NDArray) -> NDArray:
-    """Many statistics that depend on each other, as in a check."""
+    """Return several dependent statistics, as in a check."""
     return np.column_stack(
         [
             measures.centroid_shift(vectors, now),
@@ -48,41 +50,41 @@ def measured(now: NDArray[np.bool_], vectors: NDArray, codes: NDArray[np.int64],
 
 
 @pytest.mark.parametrize("of_now", [0.5, 0.1])
-def test_a_quiet_shop_raises_as_many_false_alarms_as_it_was_told_to(of_now: float) -> None:
+def test_the_false_alarm_rate_is_the_requested_one(of_now: float) -> None:
     checks_per_alarm, checks = 10, 400
     alarms = 0
     for seed in range(checks):
-        chance = np.random.default_rng(seed)
-        stratum = chance.integers(0, 3, 150)
-        label = chance.random(150) < np.where(stratum == 0, 0.8 * of_now, of_now)  # another mix, and no drift
-        vectors = chance.standard_normal((150, 6)) + 3 * stratum[:, None]
-        codes, scores = chance.integers(0, 5, 150) + stratum, chance.standard_normal(150) + stratum
+        generator = np.random.default_rng(seed)
+        stratum = generator.integers(0, 3, 150)
+        label = generator.random(150) < np.where(stratum == 0, 0.8 * of_now, of_now)  # another mix without drift
+        vectors = generator.standard_normal((150, 6)) + 3 * stratum[:, None]
+        codes, scores = generator.integers(0, 5, 150) + stratum, generator.standard_normal(150) + stratum
         statistics = measured(
             permute_labels(label, stratum, count_permutations(checks_per_alarm), seed), vectors, codes, scores
         )
-        judged = compute_thresholds(statistics, checks_per_alarm)
-        alarms += bool((statistics[0] > judged.threshold).any())
+        result = compute_thresholds(statistics, checks_per_alarm)
+        alarms += bool((statistics[0] > result.threshold).any())
     deviation = math.sqrt(checks * 0.1 * 0.9)
     assert abs(alarms - checks / checks_per_alarm) < 3 * deviation
 
 
-def test_without_strata_the_same_shop_would_cry_wolf_at_every_change_of_mix() -> None:
-    chance = np.random.default_rng(0)
+def test_without_strata_a_change_of_mix_would_be_an_alarm() -> None:
+    generator = np.random.default_rng(0)
     stratum = np.repeat([0, 1], 200)
-    label = chance.random(400) < np.where(stratum == 0, 0.2, 0.6)
-    vectors = chance.standard_normal((400, 6)) + 3 * stratum[:, None]
+    label = generator.random(400) < np.where(stratum == 0, 0.2, 0.6)
+    vectors = generator.standard_normal((400, 6)) + 3 * stratum[:, None]
     for strata, alarm in ((stratum, False), (np.zeros(400, np.int64), True)):
         statistics = measures.centroid_shift(vectors, permute_labels(label, strata, 199, 0))[:, None]
         assert (statistics[0] > compute_thresholds(statistics, 100).threshold).any() == alarm
 
 
-def test_a_statistic_that_is_the_same_in_every_exchange_is_never_an_alarm() -> None:
-    judged = compute_thresholds(np.zeros((200, 2)), 100)
-    assert (judged.threshold == np.inf).all()
-    assert judged.p_value == 1
+def test_a_constant_statistic_is_never_an_alarm() -> None:
+    result = compute_thresholds(np.zeros((200, 2)), 100)
+    assert (result.threshold == np.inf).all()
+    assert result.p_value == 1
 
 
-def test_too_few_exchanges_for_so_rare_an_alarm_are_refused() -> None:
+def test_too_few_permutations_are_an_error() -> None:
     with pytest.raises(
         UsageError, match="99 permutations are too few for one false alarm in 365 checks; use 729 or more"
     ):
@@ -103,26 +105,26 @@ def test_psi_and_entropy_agree_with_loops(rows: list[tuple[bool, int]]) -> None:
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(-9, 9) | st.just(math.nan)), min_size=1, max_size=20))
-def test_means_are_of_what_is_there(rows: list[tuple[bool, float]]) -> None:
+def test_means_ignore_missing_values(rows: list[tuple[bool, float]]) -> None:
     sides = [[value for now, value in rows if now == side and value == value] for side in (True, False)]
     means = [sum(side) / len(side) for side in sides] if all(sides) else [0.0, 0.0]
-    found = measures.mean_shift(np.array([value for _, value in rows]), np.array([[now for now, _ in rows]]))
-    assert found[0] == pytest.approx(abs(means[0] - means[1]), abs=1e-9)
+    result = measures.mean_shift(np.array([value for _, value in rows]), np.array([[now for now, _ in rows]]))
+    assert result[0] == pytest.approx(abs(means[0] - means[1]), abs=1e-9)
 
 
-def test_deciles_hold_equally_many_and_the_missing_are_apart() -> None:
+def test_deciles_have_equal_sizes_and_missing_scores_their_own_bin() -> None:
     scores = np.append(np.random.default_rng(0).random(1000), [np.nan] * 7)
     counts = np.bincount(measures.assign_deciles(scores))
     assert counts.tolist() == [100] * 10 + [7]
 
 
-def test_the_classifiers_fitted_side_by_side_are_scikit_learns_one_by_one() -> None:
-    chance = np.random.default_rng(0)
-    rows, labels = chance.standard_normal((120, 5)) * [3, 1, 1, 0.1, 0], chance.random((6, 120)) < 0.3
+def test_the_classifiers_have_the_weights_that_scikit_learn_fits() -> None:
+    generator = np.random.default_rng(0)
+    rows, labels = generator.standard_normal((120, 5)) * [3, 1, 1, 0.1, 0], generator.random((6, 120)) < 0.3
     labels[1] = rows[:, 0] > 0  # two sides that a plane separates
     labels[2] = False
-    found = domain_classifier.fit(rows, labels)
-    for weights, label in zip(found, labels, strict=True):
+    result = domain_classifier.fit(rows, labels)
+    for weights, label in zip(result, labels, strict=True):
         if not label.any():
             assert (weights == 0).all()
             continue
@@ -130,19 +132,19 @@ def test_the_classifiers_fitted_side_by_side_are_scikit_learns_one_by_one() -> N
         assert weights == pytest.approx(np.append(wanted.coef_[0], wanted.intercept_), abs=2e-4)
 
 
-def test_the_rank_formula_is_the_area_under_the_curve() -> None:
-    chance = np.random.default_rng(0)
-    scores, labels = chance.random((4, 60)), chance.random((4, 60)) < 0.4
+def test_the_rank_formula_equals_scikit_learns_auc() -> None:
+    generator = np.random.default_rng(0)
+    scores, labels = generator.random((4, 60)), generator.random((4, 60)) < 0.4
     wanted = [roc_auc_score(label, score) for label, score in zip(labels, scores, strict=True)]
     assert domain_classifier._rank_auc(scores, labels) == pytest.approx(wanted)
 
 
-def test_the_classifier_finds_what_no_mean_shows_and_nothing_where_there_is_nothing() -> None:
-    chance = np.random.default_rng(0)
+def test_the_auc_is_high_for_separable_sets_and_one_half_for_equal_ones() -> None:
+    generator = np.random.default_rng(0)
     label = (np.arange(400) < 150)[None]
-    nothing = chance.standard_normal((400, 8))
-    assert domain_classifier.compute_auc(nothing, label, 0)[0] == pytest.approx(0.5, abs=0.1)
-    assert domain_classifier.compute_auc(nothing + 2 * label[0][:, None], label, 0)[0] > 0.95
+    noise = generator.standard_normal((400, 8))
+    assert domain_classifier.compute_auc(noise, label, 0)[0] == pytest.approx(0.5, abs=0.1)
+    assert domain_classifier.compute_auc(noise + 2 * label[0][:, None], label, 0)[0] > 0.95
     equal = np.ones((400, 8))
     assert domain_classifier.compute_auc(equal, label, 0)[0] == pytest.approx(0.5, abs=0.1), (
         "equal vectors tell nothing"
@@ -150,12 +152,12 @@ def test_the_classifier_finds_what_no_mean_shows_and_nothing_where_there_is_noth
 
 
 def test_turnover_is_the_share_of_neighbours_lost() -> None:
-    chance = np.random.default_rng(0)
-    pool = chance.standard_normal((80, 16)).astype(np.float32)
+    generator = np.random.default_rng(0)
+    pool = generator.standard_normal((80, 16)).astype(np.float32)
     pool /= np.linalg.norm(pool, axis=1, keepdims=True)
     own = np.arange(80)
     assert neighbour_turnover.compute_turnover(pool, pool, pool, own).tolist() == [0.0] * 80
-    other = chance.standard_normal((80, 16)).astype(np.float32)
+    other = generator.standard_normal((80, 16)).astype(np.float32)
     lost = neighbour_turnover.compute_turnover(other / np.linalg.norm(other, axis=1, keepdims=True), pool, pool, own)
     expected = [
         1 - len(set(_nearest(old, pool, i)) & set(_nearest(new, pool, i))) / neighbour_turnover.NEIGHBOURS

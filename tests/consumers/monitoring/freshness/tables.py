@@ -1,4 +1,4 @@
-"""A store of products whose events, rows and moments of coming online are known; hours count from NOW backwards."""
+"""A store with known events, rows and online times. Hours are counted backwards from NOW."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -22,7 +22,7 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 VIEWS = ("product_catalogue", "product_embedding", "product_tags")
 Row = tuple[str, float]
-"""A product, and how many hours before NOW its event was."""
+"""A product, and the age of its event in hours."""
 
 
 def ago(hours: float) -> datetime:
@@ -41,7 +41,7 @@ def make_store(folder: Path) -> Settings:
 def append(
     store: Settings, view: str, rows: Sequence[Row], *, category: str = "toys>blocks", version: str = "encoder@1"
 ) -> None:
-    """Rows in one commit, and so in one file."""
+    """Append rows in one commit, which is one file."""
     products, hours = [product for product, _ in rows], [hours for _, hours in rows]
     columns = {
         "product_id": pa.array(products, pa.string()),
@@ -54,12 +54,12 @@ def append(
 
 
 def put_online(store: Settings, view: str, *, hours: float, up_to: float = -1e4) -> None:
-    """All rows of a table of events up to `up_to` hours ago come online, `hours` ago."""
+    """Record that all rows of events up to `up_to` hours ago came online `hours` ago."""
     online = open_configured_table(store)
     assert online is not None
     known = online.catalog.register_view(View(view, (("product_id", "string"),), 0, (Layout.from_fields([]),)))
-    ledger = MaterializationLog(online, known, clock=lambda: ago(hours))
+    log = MaterializationLog(online, known, clock=lambda: ago(hours))
     files = [identify_file(one) for one in delta.open_dataset(store.table(view)).get_fragments()]
-    left = ledger.state.find_pending(files, TimeWindow(ago(1e4), ago(up_to)))
-    ledger.add(list(left), TimeWindow(ago(1e4), ago(up_to)))
-    ledger.finish(files)
+    left = log.state.find_pending(files, TimeWindow(ago(1e4), ago(up_to)))
+    log.add(list(left), TimeWindow(ago(1e4), ago(up_to)))
+    log.finish(files)

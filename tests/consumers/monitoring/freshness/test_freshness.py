@@ -1,4 +1,4 @@
-"""`consume freshness` on tables whose ages are known."""
+"""`consume freshness` on tables of known age."""
 
 import json
 import subprocess
@@ -37,7 +37,7 @@ def store(tmp_path: Path) -> Settings:
 
 
 def write(store: Settings, view: str, rows: dict[str, float | None], created: float = 0.5) -> None:
-    """Products and how many hours before NOW each was so; None for no time."""
+    """Write one row for each product, with the age of its event in hours; None writes no timestamp."""
     table = pa.table(
         {
             "product_id": list(rows),
@@ -55,36 +55,36 @@ def fresh(store: Settings, **hours: dict[str, float | None]) -> None:
         write(store, view, hours.get(view, {"a": 30, "b": 2, "c": 1}))
 
 
-def checked(store: Settings, max_age: timedelta = timedelta(days=1), products: Path | None = None) -> Freshness:
+def run_check(store: Settings, max_age: timedelta = timedelta(days=1), products: Path | None = None) -> Freshness:
     return check(store, max_age=max_age, now=NOW, products=products)
 
 
-def test_says_lag_age_and_coverage_of_each_view(store: Settings) -> None:
+def test_each_view_has_lag_age_and_coverage(store: Settings) -> None:
     fresh(store, product_tags={"a": 30, "b": 3})
-    found = checked(store)
-    assert [view.view for view in found.views] == list(REQUIRED_VIEWS)
-    assert found.active == 3
-    tags = found.views[2]
+    result = run_check(store)
+    assert [view.view for view in result.views] == list(REQUIRED_VIEWS)
+    assert result.active == 3
+    tags = result.views[2]
     assert (tags.newest_event, tags.lag_seconds) == (NOW - 3 * HOUR, 3 * 3600)
     assert (tags.newest_created, tags.age_seconds) == (NOW - 0.5 * HOUR, 1800)
-    assert [view.covered for view in found.views] == [3, 3, 2]
-    assert found.breaches == []
+    assert [view.covered for view in result.views] == [3, 3, 2]
+    assert result.breaches == []
 
 
 def test_a_view_exactly_as_old_as_allowed_is_fresh(store: Settings) -> None:
     fresh(store)
-    assert checked(store, max_age=HOUR).breaches == []
-    assert len(checked(store, max_age=HOUR - timedelta(seconds=1)).breaches) == 3
+    assert run_check(store, max_age=HOUR).breaches == []
+    assert len(run_check(store, max_age=HOUR - timedelta(seconds=1)).breaches) == 3
 
 
 def test_a_late_view_names_its_own_command(store: Settings) -> None:
     fresh(store, product_tags={"a": 50})
-    assert checked(store).breaches == ["product_tags: newest event 2d 2h ago, at most 1d allowed; run `produce tags`"]
+    assert run_check(store).breaches == ["product_tags: newest event 2d 2h ago, at most 1d allowed; run `produce tags`"]
 
 
-def test_views_made_from_a_late_one_name_the_command_to_run_first(store: Settings) -> None:
+def test_views_computed_from_a_late_one_name_the_command_to_run_first(store: Settings) -> None:
     fresh(store, product_embedding={"a": 50}, product_tags={"a": 50})
-    assert checked(store).breaches == [
+    assert run_check(store).breaches == [
         "product_embedding: newest event 2d 2h ago, at most 1d allowed; run `produce embeddings`",
         "product_tags: newest event 2d 2h ago, at most 1d allowed; "
         "run `produce embeddings` first, because it is computed from product_embedding",
@@ -93,44 +93,44 @@ def test_views_made_from_a_late_one_name_the_command_to_run_first(store: Setting
 
 def test_a_view_without_a_table_is_late(store: Settings) -> None:
     write(store, "product_catalogue", {"a": 1})
-    assert checked(store).breaches == [
+    assert run_check(store).breaches == [
         "product_embedding: the table does not exist; run `produce embeddings`",
         "product_tags: the table does not exist; run `produce embeddings` first, because it is computed from "
         "product_embedding",
     ]
-    assert [view.covered for view in checked(store).views] == [1, 0, 0]
+    assert [view.covered for view in run_check(store).views] == [1, 0, 0]
 
 
-def test_a_store_without_any_table_is_late_and_nobody_knows_what_is_on_sale(store: Settings) -> None:
-    found = checked(store)
-    assert len(found.breaches) == 3
-    assert found.active is None
+def test_a_store_without_tables_is_late_and_its_active_products_are_unknown(store: Settings) -> None:
+    result = run_check(store)
+    assert len(result.breaches) == 3
+    assert result.active is None
 
 
-def test_an_event_after_now_makes_nothing_fresh(store: Settings) -> None:
+def test_events_after_now_do_not_make_a_view_fresh(store: Settings) -> None:
     fresh(store, product_tags={"a": 50, "b": -5})
-    tags = checked(store).views[2]
+    tags = run_check(store).views[2]
     assert (tags.lag_seconds, tags.covered, tags.after_now) == (50 * 3600, 1, 1)
     assert tags.breach
 
 
-def test_a_view_with_events_after_now_alone_is_late(store: Settings) -> None:
+def test_a_view_with_only_events_after_now_is_late(store: Settings) -> None:
     fresh(store, product_tags={"b": -5})
-    assert checked(store).breaches == [
+    assert run_check(store).breaches == [
         "product_tags: no row up to now, but 1 after now: the clock or the source is wrong; run `produce tags`"
     ]
 
 
-def test_a_row_without_a_time_counts_for_nothing_and_is_named(store: Settings) -> None:
+def test_rows_without_a_timestamp_are_ignored_and_counted(store: Settings) -> None:
     fresh(store, product_tags={"a": 3, "b": None, "c": -5})
-    tags = checked(store).views[2]
+    tags = run_check(store).views[2]
     assert (tags.covered, tags.after_now, tags.untimed) == (1, 1, 1)
     assert "product_tags: ignored rows: 1 after now, 1 without a timestamp" in printed(store)
 
 
-def test_a_view_whose_rows_say_no_time_or_a_later_one_is_late(store: Settings) -> None:
+def test_a_view_with_only_ignored_rows_is_late(store: Settings) -> None:
     fresh(store, product_tags={"a": None, "b": -5, "c": -6})
-    assert checked(store).breaches == [
+    assert run_check(store).breaches == [
         "product_tags: no row up to now, but 2 after now and 1 without a timestamp: the clock or the source is wrong; "
         "run `produce tags`"
     ]
@@ -138,33 +138,33 @@ def test_a_view_whose_rows_say_no_time_or_a_later_one_is_late(store: Settings) -
 
 def test_a_product_of_the_catalogue_is_active_from_its_first_event_on(store: Settings) -> None:
     fresh(store, product_catalogue={"a": 30, "b": -5, "c": None})
-    found = checked(store)
-    assert found.active == 1
-    assert [view.covered for view in found.views] == [1, 1, 1]
+    result = run_check(store)
+    assert result.active == 1
+    assert [view.covered for view in result.views] == [1, 1, 1]
 
 
-def test_a_product_that_has_gone_is_not_active_until_it_is_back(store: Settings) -> None:
+def test_a_removed_product_is_not_active_until_it_is_back(store: Settings) -> None:
     fresh(store)
     for hours, active in ((20, False), (10, True), (-1, False)):
-        moment = pa.array([NOW - HOUR * hours], TIMESTAMP)
-        columns = [["a"], [active], moment, moment]
+        timestamp = pa.array([NOW - HOUR * hours], TIMESTAMP)
+        columns = [["a"], [active], timestamp, timestamp]
         delta.append(store.table("product_active"), pa.table(columns, schema=PRODUCT_ACTIVE))
-        assert checked(store).active == (3 if hours < 20 else 2)
+        assert run_check(store).active == (3 if hours < 20 else 2)
 
 
-def test_a_creation_after_now_is_said_in_words_and_is_no_age(store: Settings) -> None:
+def test_a_created_timestamp_after_now_has_no_age(store: Settings) -> None:
     fresh(store)
     write(store, "product_tags", {"d": 1}, created=-48)
-    ages = [view.age_seconds for view in checked(store).views]
+    ages = [view.age_seconds for view in run_check(store).views]
     assert ages == [1800, 1800, None]
     assert printed(store).count("after --now") == 1
-    assert json.loads(as_json(checked(store)))["views"][2]["age_seconds"] is None
+    assert json.loads(as_json(run_check(store)))["views"][2]["age_seconds"] is None
 
 
 def printed(store: Settings, width: int = 200) -> str:
     terminal = Console(width=width)
     with terminal.capture() as written:
-        terminal.print(freshness_table(checked(store)))
+        terminal.print(freshness_table(run_check(store)))
     return written.get()
 
 
@@ -175,31 +175,33 @@ def test_the_table_keeps_every_column_in_eighty_characters(store: Settings) -> N
     assert last == ["product_tags", "2026-01-30", "30d", "11h", "2026-03-03", "after", "--now", "2", "of", "3"]
 
 
-def test_covers_what_is_on_sale_and_not_what_was(store: Settings, tmp_path: Path) -> None:
+def test_coverage_counts_only_products_on_sale(store: Settings, tmp_path: Path) -> None:
     fresh(store)
     file = tmp_path / "products.parquet"
     pq.write_table(pa.table({"product_id": ["b", "c", "d", "d"], "title": ["", "", "", ""]}), file)
-    found = checked(store, products=file)
-    assert found.active == 3
-    assert [view.covered for view in found.views] == [2, 2, 2]
+    result = run_check(store, products=file)
+    assert result.active == 3
+    assert [view.covered for view in result.views] == [2, 2, 2]
 
 
-def test_reads_no_more_than_keys_and_times(store: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_keys_and_timestamps_are_read(store: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh(store)
-    asked: list[list[str] | None] = []
+    requested: list[list[str] | None] = []
     reading = delta.read
 
     def watched(path: Path, columns: list[str] | None = None) -> pa.Table:
-        asked.append(columns)
+        requested.append(columns)
         return reading(path, columns)
 
     monkeypatch.setattr(delta, "read", watched)
-    checked(store)
-    assert asked
-    assert all(columns and set(columns) <= {"product_id", "event_timestamp", "created_timestamp"} for columns in asked)
+    run_check(store)
+    assert requested
+    assert all(
+        columns and set(columns) <= {"product_id", "event_timestamp", "created_timestamp"} for columns in requested
+    )
 
 
-def test_watches_every_view_that_is_registered() -> None:
+def test_every_registered_view_is_checked() -> None:
     from feast import FeatureView
 
     from feature_repo import definitions
@@ -209,14 +211,14 @@ def test_watches_every_view_that_is_registered() -> None:
     assert sources.delta_source("x").path == "x"
 
 
-def test_a_view_that_not_every_shop_has_is_watched_once_it_has_a_table(store: Settings) -> None:
+def test_an_optional_view_is_checked_once_it_has_a_table(store: Settings) -> None:
     fresh(store, product_tags={"a": 50})
     write(store, "product_codes", {"a": 3, "b": 60})
     users = pa.table({"user_id": ["u"], "event_timestamp": [NOW - 30 * HOUR], "created_timestamp": [NOW - HOUR]})
     delta.append(store.table("user_interest"), users)
-    found = checked(store)
-    assert [(view.view, view.covered) for view in found.views[3:]] == [("product_codes", 2), ("user_interest", None)]
-    assert found.breaches == [
+    result = run_check(store)
+    assert [(view.view, view.covered) for view in result.views[3:]] == [("product_codes", 2), ("user_interest", None)]
+    assert result.breaches == [
         "product_tags: newest event 2d 2h ago, at most 1d allowed; run `produce tags`",
         "user_interest: newest event 1d 6h ago, at most 1d allowed; run `produce interests`",
     ]
@@ -230,7 +232,7 @@ def test_lag_and_coverage_agree_with_a_loop_over_the_rows(
 ) -> None:
     store = make_store(tmp_path_factory.mktemp("rows"))
     fresh(store, product_embedding=rows)
-    view = checked(store).views[1]
+    view = run_check(store).views[1]
     past = [timedelta(hours=age) for age in rows.values() if NOW - HOUR * age <= NOW]
     assert view.after_now == len(rows) - len(past)
     assert view.lag_seconds == (pytest.approx(min(past).total_seconds(), abs=1e-3) if past else None)
@@ -242,16 +244,16 @@ def consume(store: Settings, *arguments: str) -> subprocess.CompletedProcess[str
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_the_command_ends_with_0_while_all_is_fresh_and_writes_json(store: Settings, tmp_path: Path) -> None:
+def test_the_command_exits_with_0_if_all_views_are_fresh_and_writes_json(store: Settings, tmp_path: Path) -> None:
     fresh(store)
     file = tmp_path / "freshness.json"
     done = consume(store, "--now", "2026-03-01T12:00Z", "--json", str(file))
     assert done.returncode == 0, done.stderr
     assert "product_embedding" in done.stdout
-    assert json.loads(file.read_text()) == json.loads(as_json(checked(store)))
+    assert json.loads(file.read_text()) == json.loads(as_json(run_check(store)))
 
 
-def test_the_command_ends_with_1_and_a_line_for_each_late_view(store: Settings) -> None:
+def test_the_command_exits_with_1_and_a_line_for_each_late_view(store: Settings) -> None:
     fresh(store, product_tags={"a": 50})
     done = consume(store, "--now", "2026-03-01T20:00+08:00", "--max-age", "6h")
     assert done.returncode == 1

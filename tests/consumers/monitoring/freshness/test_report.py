@@ -1,4 +1,4 @@
-"""Freshness by slice and against objectives, on a store whose every moment is known."""
+"""Freshness by slice and compared with objectives, on a store with known timestamps."""
 
 import json
 import subprocess
@@ -38,7 +38,7 @@ def store(tmp_path: Path) -> Settings:
     return make_store(tmp_path / "store")
 
 
-def looked(store: Settings, objectives: Objectives | None = None, **options: object) -> FreshnessBySlice:
+def measure(store: Settings, objectives: Objectives | None = None, **options: object) -> FreshnessBySlice:
     chosen = {
         "max_age": timedelta(days=1),
         "window": timedelta(hours=48),
@@ -53,7 +53,7 @@ def the(watched: FreshnessBySlice, view: str, slice_: str = "all") -> SliceFresh
 
 
 def fill(store: Settings, rows: list[Row], *, hours: float = 0.5) -> None:
-    """The same rows in every view, online since `hours` ago."""
+    """Write the same rows to every view, online since `hours` ago."""
     for view in VIEWS:
         append(store, view, rows)
         put_online(store, view, hours=hours)
@@ -61,54 +61,54 @@ def fill(store: Settings, rows: list[Row], *, hours: float = 0.5) -> None:
 
 def test_lag_runs_from_the_event_until_its_file_came_online(store: Settings) -> None:
     fill(store, [("a", 10), ("b", 4)], hours=3)
-    lag = the(looked(store), "product_embedding").lag
+    lag = the(measure(store), "product_embedding").lag
     assert (lag.n, lag.p50) == (2, pytest.approx(4 * 3600))
     assert lag.p99 == pytest.approx(3600 * (1 + 0.99 * 6))
 
 
-def test_an_event_that_is_not_online_yet_has_the_lag_that_it_has_so_far(store: Settings) -> None:
+def test_an_event_not_online_yet_counts_with_the_time_passed_so_far(store: Settings) -> None:
     fill(store, [("a", 10)], hours=9)
     append(store, "product_catalogue", [("b", 30)])
     append(store, "product_embedding", [("b", 30)])
-    found = the(looked(store), "product_embedding")
-    assert (found.covered, found.online, found.waiting, found.lag.n) == (2, 1, 1, 2)
-    assert found.lag.p50 == pytest.approx((1 + 30) / 2 * 3600), "offline and not online counts as 30 hours so far"
-    assert the(looked(store), "product_tags").lag.p50 == pytest.approx((1 + 30) / 2 * 3600), "so does what is nowhere"
+    result = the(measure(store), "product_embedding")
+    assert (result.covered, result.online, result.waiting, result.lag.n) == (2, 1, 1, 2)
+    assert result.lag.p50 == pytest.approx((1 + 30) / 2 * 3600), "offline and not online counts as 30 hours so far"
+    assert the(measure(store), "product_tags").lag.p50 == pytest.approx((1 + 30) / 2 * 3600), "so does what is nowhere"
 
 
-def test_a_row_answers_every_event_of_its_product_that_is_not_later(store: Settings) -> None:
+def test_a_row_answers_every_earlier_event_of_its_product(store: Settings) -> None:
     append(store, "product_catalogue", [("a", 20), ("a", 8)])
     append(store, "product_embedding", [("a", 7)])
     put_online(store, "product_embedding", hours=6)
-    lag = the(looked(store), "product_embedding").lag
+    lag = the(measure(store), "product_embedding").lag
     assert (lag.n, lag.p50) == (2, pytest.approx((14 + 2) / 2 * 3600))
 
 
-def test_a_shop_judged_as_of_its_past_has_rows_online_and_no_lag(store: Settings) -> None:
+def test_rows_that_came_online_after_now_have_no_lag(store: Settings) -> None:
     fill(store, [("a", 10)], hours=-500)
-    found = the(looked(store), "product_embedding")
-    assert (found.online, found.unmeasured, found.lag.n, found.waiting) == (1, 1, 0, 0)
+    result = the(measure(store), "product_embedding")
+    assert (result.online, result.unmeasured, result.lag.n, result.waiting) == (1, 1, 0, 0)
 
 
 def test_new_products_and_categories_are_slices_of_their_own(store: Settings) -> None:
     append(store, "product_catalogue", [("old", 100), ("old", 3)], category="toys>blocks")
     append(store, "product_catalogue", [("new", 3)], category="shoes>boots")
     append(store, "product_embedding", [("old", 3)])
-    found = looked(store)
-    new = the(found, "product_embedding", "new products")
+    result = measure(store)
+    new = the(result, "product_embedding", "new products")
     assert (new.active, new.covered, new.waiting) == (1, 0, 1)
-    toys = the(found, "product_embedding", "category toys")
+    toys = the(result, "product_embedding", "category toys")
     assert (toys.active, toys.covered) == (1, 1)
-    assert the(found, "product_embedding", "category shoes").coverage == 0
+    assert the(result, "product_embedding", "category shoes").coverage == 0
 
 
-def test_each_encoder_version_shows_how_far_its_rows_have_come(store: Settings) -> None:
+def test_each_encoder_version_has_its_own_coverage(store: Settings) -> None:
     append(store, "product_catalogue", [("a", 9), ("b", 9)])
     append(store, "product_embedding", [("a", 9), ("b", 9)], version="encoder@1")
     append(store, "product_embedding", [("a", 9)], version="encoder@2")
-    found = looked(store)
-    assert the(found, "product_embedding", "encoder_version encoder@1").coverage == 1
-    assert the(found, "product_embedding", "encoder_version encoder@2").coverage == 0.5
+    result = measure(store)
+    assert the(result, "product_embedding", "encoder_version encoder@1").coverage == 1
+    assert the(result, "product_embedding", "encoder_version encoder@2").coverage == 0.5
 
 
 def write_impressions(file: Path, rows: list[Row]) -> Path:
@@ -120,15 +120,13 @@ def write_impressions(file: Path, rows: list[Row]) -> Path:
     return file
 
 
-def test_what_was_served_is_covered_by_rows_of_before_and_is_as_old_as_they_were(
-    store: Settings, tmp_path: Path
-) -> None:
+def test_impressions_are_covered_by_earlier_rows_and_have_their_age(store: Settings, tmp_path: Path) -> None:
     append(store, "product_catalogue", [("a", 40), ("b", 40)])
     append(store, "product_embedding", [("a", 40), ("a", 4)])
     log = write_impressions(tmp_path / "log.parquet", [("a", 41), ("a", 20), ("a", 4), ("b", 4), ("a", 90), ("a", -1)])
-    found = the(looked(store, impressions=log), "product_embedding")
-    assert (found.impressions, found.served) == (4, 2), "not those before the window, nor those after now"
-    assert found.served_age.p50 == pytest.approx(10 * 3600), "20 hours and none"
+    result = the(measure(store, impressions=log), "product_embedding")
+    assert (result.impressions, result.served) == (4, 2), "not those before the window, nor those after now"
+    assert result.served_age.p50 == pytest.approx(10 * 3600), "20 hours and none"
 
 
 ROWS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 60)), max_size=8)
@@ -153,11 +151,11 @@ def test_lags_and_coverage_agree_with_loops_over_the_rows(
         put_online(store, "product_embedding", hours=moment)
         rows += [(product, hours, moment) for product, hours in batch]
     log = write_impressions(folder / "log.parquet", shown)
-    watched = looked(store, impressions=log)
+    watched = measure(store, impressions=log)
     if not batches:
         assert not [one for one in watched.slices if one.view == "product_embedding"]
         return
-    found = the(watched, "product_embedding")
+    result = the(watched, "product_embedding")
     lags, waiting, unmeasured = [], 0, 0
     for product, event in {("z", 1), *catalogue}:
         if event >= 48:
@@ -167,46 +165,46 @@ def test_lags_and_coverage_agree_with_loops_over_the_rows(
         waiting += not answers
         unmeasured += bool(answers) and not known
         lags += [event] if not answers else [event - max(known)] if known else []
-    assert (found.waiting, found.unmeasured, found.lag.n) == (waiting, unmeasured, len(lags))
+    assert (result.waiting, result.unmeasured, result.lag.n) == (waiting, unmeasured, len(lags))
     if lags:
-        assert found.lag.p95 == pytest.approx(float(np.quantile(lags, 0.95)) * 3600)
+        assert result.lag.p95 == pytest.approx(float(np.quantile(lags, 0.95)) * 3600)
     active = {"z", *(product for product, _ in catalogue)}
-    assert found.covered == len(active & {product for product, _, _ in rows})
+    assert result.covered == len(active & {product for product, _, _ in rows})
     seen = [(product, hours) for product, hours in shown if product in active and hours < 48]
     held = [[event for other, event, _ in rows if other == product and event >= hours] for product, hours in seen]
-    assert (found.impressions, found.served) == (len(seen), sum(map(bool, held)))
+    assert (result.impressions, result.served) == (len(seen), sum(map(bool, held)))
 
 
-def test_what_was_refused_is_counted_by_step_and_reason(store: Settings) -> None:
+def test_refused_rows_are_counted_by_step_and_reason(store: Settings) -> None:
     fill(store, [("a", 1)])
     refused = [quarantine.RejectedRow(f"p{i}", "image", "no such file", None) for i in range(3)]
     quarantine.add(store, "embeddings", refused, ago(2))
     quarantine.add(store, "catalogue", [quarantine.RejectedRow("p9", "title", "cut, kept", "long")], ago(2))
     quarantine.add(store, "catalogue", [quarantine.RejectedRow("old", "title", "empty", None)], ago(99))
-    found = looked(store, Objectives(quarantine={"embeddings": 2, "catalogue": 0}))
-    assert [(one.step, one.reason, one.rows) for one in found.quarantined] == [
+    result = measure(store, Objectives(quarantine={"embeddings": 2, "catalogue": 0}))
+    assert [(one.step, one.reason, one.rows) for one in result.quarantined] == [
         ("embeddings", "no such file", 3),
         ("catalogue", "cut, kept", 1),
     ]
-    assert found.missed == [
+    assert result.missed == [
         "quarantine, embeddings: 3 rows refused, at most 2 allowed; check the source of `no such file` (3 rows) first"
     ]
 
 
-def test_the_last_run_is_the_last_that_ended_well(store: Settings) -> None:
+def test_the_last_run_is_the_last_successful_one(store: Settings) -> None:
     fill(store, [("a", 1)], hours=0.5)
     with run_log.record_run(store, "embeddings", now=ago(30)):
         pass
     with pytest.raises(ZeroDivisionError), run_log.record_run(store, "embeddings", now=ago(3)):
         raise ZeroDivisionError
-    found = looked(store, Objectives(defaults={"last_run": 26 * 3600.0}))
-    embedding = found.view_runs[1]
+    result = measure(store, Objectives(defaults={"last_run": 26 * 3600.0}))
+    embedding = result.view_runs[1]
     assert embedding.produced is not None
     assert abs(embedding.produced - ago(30)) < timedelta(minutes=5)
     assert (embedding.materialized, embedding.watermark) == (ago(0.5), ago(-1e4))
-    assert [(run.step, run.ending) for run in found.runs] == [("embeddings", "failed"), ("embeddings", "done")]
-    assert len(found.missed) == 1
-    assert found.missed[0] == (
+    assert [(run.step, run.ending) for run in result.runs] == [("embeddings", "failed"), ("embeddings", "done")]
+    assert len(result.missed) == 1
+    assert result.missed[0] == (
         "product_embedding: time since the producer's last successful run 1d 5h, at most 1d 2h allowed; "
         "run `produce embeddings`, and check why the last run failed: `produce runs`"
     )
@@ -221,7 +219,7 @@ def test_a_missed_objective_says_what_to_do_first(store: Settings) -> None:
         views={"product_tags": {"coverage": 0.9, "lag_p95": 1e9}},
         slices={("product_embedding", "new products"): {"online": 0.5}},
     )
-    assert looked(store, wanted).breaches == [
+    assert measure(store, wanted).breaches == [
         "product_tags: the table does not exist; run `produce tags`",
         "product_embedding: event-to-online lag, p95 10h, at most 1h allowed; some rows are offline and not online: "
         "run `cd feature_repo && feast materialize-incremental $(date -u +%FT%T)`",
@@ -255,14 +253,14 @@ def test_the_objectives_in_the_documentation_can_be_read() -> None:
         ("[quarantine]\nembeddings = -1", "quarantine.embeddings is -1; expected a number of rows"),
     ],
 )
-def test_objectives_that_mean_nothing_are_refused_by_name(tmp_path: Path, text: str, complaint: str) -> None:
+def test_invalid_objectives_are_errors_that_name_them(tmp_path: Path, text: str, complaint: str) -> None:
     file = tmp_path / "wanted.toml"
     file.write_text(text)
     with pytest.raises(UsageError, match=complaint):
         load_objectives(file)
 
 
-def test_rows_of_every_step_that_refuses_any_can_be_bounded() -> None:
+def test_every_step_with_a_quarantine_can_have_an_objective() -> None:
     steps = {
         existing_rows.STEP,
         ingest.STEP,
@@ -276,12 +274,12 @@ def test_rows_of_every_step_that_refuses_any_can_be_bounded() -> None:
     assert steps == set(STEPS)
 
 
-def test_objectives_that_are_not_there_are_one_line(tmp_path: Path) -> None:
+def test_a_missing_objectives_file_is_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(VitrineError, match="No such file"):
         load_objectives(tmp_path / "nowhere.toml")
 
 
-def test_the_command_shows_slices_and_ends_with_1_on_a_missed_objective(store: Settings, tmp_path: Path) -> None:
+def test_the_command_shows_slices_and_exits_with_1_on_a_missed_objective(store: Settings, tmp_path: Path) -> None:
     fill(store, [("a", 1), ("b", 2)])
     append(store, "product_catalogue", [("c", 3)])
     wanted, figures = tmp_path / "wanted.toml", tmp_path / "figures.json"
@@ -307,6 +305,6 @@ def test_the_json_is_valid_and_has_every_breach_with_and_without_slices(
     done = subprocess.run(
         [*command, "--now", "2026-03-01T12:00Z", *by_slice], capture_output=True, text=True, check=False
     )
-    found = json.loads(figures.read_text(), parse_constant=pytest.fail)
-    assert len(found["breaches"]) == 3
-    assert found["breaches"] == done.stderr.splitlines()
+    result = json.loads(figures.read_text(), parse_constant=pytest.fail)
+    assert len(result["breaches"]) == 3
+    assert result["breaches"] == done.stderr.splitlines()
