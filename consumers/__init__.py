@@ -1,13 +1,13 @@
 """Reads features: training sets and their lift, tag quality, monitoring, serving.
 
     cli.py       the command line; commands/ has one file per subcommand
-    online/      the fast reader for ranking services
-    serving/     features over Arrow Flight and HTTP
+    online/      the online reader for ranking services
+    serving/     feature server over Arrow Flight and HTTP
     ranking/     training set, rankers, metrics, lift
     tagging/     quality of the predicted tags
     captions/    quality of the written captions
     report_json.py  reports as JSON
-    monitoring/  freshness, drift, consistency; metrics and the status page
+    monitoring/  freshness, consistency and drift checks; metrics and the status page
     block.py     deprecated alias of online.FeatureBatch
     affinity.py  deprecated alias of online/affinity.py
 

@@ -1,10 +1,10 @@
-"""The entry of `consume`, which imports it where Ctrl-C is listened to; also `python -m consumers`."""
+"""Entry point of `consume` and `python -m consumers`. Ctrl-C is handled from before the imports of the commands on."""
 
 from feature_repo import interruption
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the command line."""
     interruption.run_interruptible(_command_line)
 
 

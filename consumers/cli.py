@@ -1,4 +1,4 @@
-"""`consume`: the command line of those who read features."""
+"""`consume`: the command line for reading, evaluating and monitoring features."""
 
 import typer
 
@@ -32,7 +32,7 @@ app.command()(serve.serve)
 
 
 def main() -> None:
-    """Run it; __main__.py is the console script's entry."""
+    """Run the command line. The console script calls `consumers.__main__.main`, which calls this."""
     console.run_command_line(app)
 
 

@@ -82,7 +82,7 @@ class RequestError(Exception):
 
     @classmethod
     def from_error(cls, error: VitrineError) -> "RequestError":
-        """Return the response to an error. Log the error if the caller is not told its message."""
+        """Return the response to an error. If its message is not for the caller, log it."""
         code = code_of(type(error))
         if isinstance(error, (*CALLER_ERRORS, EncoderMismatchError)):
             return cls(code, str(error))
