@@ -1,7 +1,7 @@
-"""Where this deployment keeps its tables: `feature_store.yaml`, read without importing Feast.
+"""The configuration of a deployment: `feature_store.yaml`, read without importing Feast.
 
-The file is Feast's own. It is found as Feast finds it: `--store FILE`, else the environment variable
-FEAST_FS_YAML_FILE_PATH, else `feature_repo/feature_store.yaml` (or `feature_store.yaml`) under the working directory.
+The file is Feast's own and is found in Feast's way: `--store FILE`, else the environment variable
+FEAST_FS_YAML_FILE_PATH, else `feature_repo/feature_store.yaml` or `feature_store.yaml` in the working directory.
 Relative paths in it are relative to the file.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from feature_repo.errors import VitrineError
+from feature_repo.errors import InvalidInputError, NotFoundError
 
 ENVIRONMENT_VARIABLE = "FEAST_FS_YAML_FILE_PATH"
 CANDIDATES = ("feature_repo/feature_store.yaml", "feature_store.yaml")
@@ -20,57 +20,67 @@ CANDIDATES = ("feature_repo/feature_store.yaml", "feature_store.yaml")
 
 @dataclass(frozen=True)
 class Settings:
-    """One deployment, as its feature_store.yaml says."""
+    """The settings of one deployment."""
 
     file: Path
+    """The feature_store.yaml."""
     project: str
     offline: Path
-    """The folder that holds the Delta tables, one folder a table."""
+    """The folder of the Delta tables, one folder a table."""
     raw: dict[str, Any]
-    """The whole file, environment variables expanded."""
+    """The whole file, with environment variables expanded."""
 
     def table(self, name: str) -> Path:
-        """The folder of the Delta table `name`."""
+        """Return the folder of the Delta table `name`, which need not exist."""
         return self.offline / name
 
 
 def load(file: Path | None = None) -> Settings:
     """Read the settings of a deployment.
 
+    Args:
+        file: the feature_store.yaml; None searches for it as described above.
+
     Raises:
-        VitrineError: no file is found, it is no YAML mapping, or its `project` or `offline_store.path` is no text or
-            names an environment variable that is not set.
+        NotFoundError: there is no such file.
+        InvalidInputError: it is not a YAML mapping, or its `project` or `offline_store.path` is not text or names an
+            environment variable that is not set.
     """
-    found = _find(file)
+    path = _find_file(file)
     try:
-        raw = yaml.safe_load(os.path.expandvars(found.read_text()))
-        read = {"project": raw["project"], "offline_store.path": raw["offline_store"]["path"]}
+        raw = yaml.safe_load(os.path.expandvars(path.read_text()))
+        values = {"project": raw["project"], "offline_store.path": raw["offline_store"]["path"]}
     except (yaml.YAMLError, OSError, UnicodeDecodeError, KeyError, TypeError) as error:
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise VitrineError(
-            f"{found}: not a usable feature_store.yaml ({said}); it needs `project` and `offline_store.path`"
+        message = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InvalidInputError(
+            f"{path}: not a usable feature_store.yaml ({message}); it needs `project` and `offline_store.path`"
         ) from error
-    project, offline = (require_text(found, name, value) for name, value in read.items())
-    return Settings(file=found, project=project, offline=(found.parent / offline).resolve(), raw=raw)
+    project, offline = (require_text(path, name, value) for name, value in values.items())
+    return Settings(file=path, project=project, offline=(path.parent / offline).resolve(), raw=raw)
 
 
 def require_text(file: Path, name: str, value: object) -> str:
-    """The value of a setting that must be text.
+    """Return the value of a setting that must be text.
+
+    Args:
+        file: the feature_store.yaml, for messages.
+        name: name of the setting.
+        value: its value, with environment variables expanded.
 
     Raises:
-        VitrineError: it is none, is blank, or names an environment variable that is not set.
+        InvalidInputError: the value is not text, is blank, or names an environment variable that is not set.
     """
     if not isinstance(value, str) or not value.strip() or "${" in value:
-        raise VitrineError(f"{file}: {name} is {value!r}; wanted text whose environment variables are all set")
+        raise InvalidInputError(f"{file}: {name} is {value!r}; expected text whose environment variables are all set")
     return value
 
 
-def _find(file: Path | None) -> Path:
-    named = file or os.environ.get(ENVIRONMENT_VARIABLE)
-    candidates = [Path(named)] if named else [Path(name) for name in CANDIDATES]
+def _find_file(file: Path | None) -> Path:
+    given = file or os.environ.get(ENVIRONMENT_VARIABLE)
+    candidates = [Path(given)] if given else [Path(name) for name in CANDIDATES]
     for candidate in candidates:
         if candidate.is_file():
             return candidate.resolve()
-    raise VitrineError(
+    raise NotFoundError(
         f"no feature_store.yaml at {' or '.join(map(str, candidates))}; name one with --store or {ENVIRONMENT_VARIABLE}"
     )

@@ -1,4 +1,4 @@
-"""What the two command lines share: options, errors in one line, progress bars on standard error."""
+"""Shared by both command lines: options, one-line errors, progress bars on standard error."""
 
 import json
 import logging
@@ -104,29 +104,29 @@ def configure(
 
 
 def run_command_line(app: typer.Typer) -> None:
-    """Run a command line; an error that a user can mend becomes one line on standard error.
+    """Run a command line, and exit with one line on standard error for an error that the user can repair.
 
-    Exit code 2 for what was typed, 1 for what was found: a table, a checkpoint, a file that may not be written.
+    The exit code is 2 for an invalid option (UsageError) and 1 for any other VitrineError or OSError.
     """
-    # Threads that spin while they wait make torch 15 times slower as soon as another process wants a core. OpenMP reads
-    # this once, when torch is first imported, and commands import it only when they need it.
+    # Waiting threads that spin make torch 15 times slower as soon as another process needs a core. OpenMP reads this
+    # variable once, when torch is first imported; commands import torch only when they need it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a letter that the terminal's encoding lacks becomes a question mark
+        if isinstance(stream, TextIOWrapper):  # characters outside of the terminal's encoding become ?
             stream.reconfigure(errors="replace")
     try:
         app()
     except VitrineError as error:
-        _say(str(error))
+        _print_error(str(error))
         sys.exit(2 if isinstance(error, UsageError) else 1)
-    except OSError as error:  # no permission, a full disk, a folder where a file was named
-        _say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except OSError as error:  # no permission, a full disk, a folder instead of a file
+        _print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         sys.exit(1)
 
 
-def _say(error: str) -> None:
-    """One line, whatever bytes of a broken file the error quotes: none of them commands the terminal."""
-    line = "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(error.split()))
+def _print_error(message: str) -> None:
+    """Print a message on one line, with a replacement character for each control character it may quote."""
+    line = "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(message.split()))
     if any(
         isinstance(one, _StandardErrorHandler) and one.log_format is LogFormat.JSON for one in logging.root.handlers
     ):
@@ -136,7 +136,10 @@ def _say(error: str) -> None:
 
 
 def make_progress_bar() -> Progress:
-    """A progress bar on standard error: `with progress_bar() as bar: task = bar.add_task("encode", total=n)`."""
+    """Create a progress bar on standard error.
+
+    Example: `with make_progress_bar() as bar: task = bar.add_task("encode", total=n)`.
+    """
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -147,6 +150,6 @@ def make_progress_bar() -> Progress:
 
 
 def track_progress(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
-    """Yield `items` under a progress bar."""
+    """Yield `items` while a progress bar shows how many have been yielded; `total` is needed if they have no length."""
     with make_progress_bar() as bar:
         yield from bar.track(items, total=total, description=description)

@@ -1,6 +1,6 @@
-"""Work on every core, a piece a core.
+"""Run a function on all cores with threads.
 
-NumPy and LightGBM work outside Python's lock. Each piece has one thread: on a busy machine, threads that wait for each
+NumPy and LightGBM release Python's lock. Each call runs on one thread: on a busy machine, threads that wait for each
 other at every split of a tree, or at every product of small matrices, cost many times what they save.
 """
 
@@ -11,11 +11,15 @@ from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
 
-Given = TypeVar("Given")
-Made = TypeVar("Made")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-def map_on_all_cores(do: Callable[[Given], Made], given: Iterable[Given]) -> Iterator[Made]:
-    """`do` each of `given`; the results come in that order, and the work begins when the first is asked for."""
+def map_on_all_cores(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield `function(item)` for each item, in the order of the items.
+
+    As many calls run at a time as there are cores. The work begins when the first result is requested. The first
+    exception of a call is raised when its result is due.
+    """
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from pool.map(do, given)
+        yield from pool.map(function, items)

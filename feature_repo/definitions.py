@@ -1,4 +1,4 @@
-"""Gathers every object for Feast: `feast apply` reads this file and no other (see .feastignore)."""
+"""All Feast objects of the repository. `feast apply` reads this file only (see .feastignore)."""
 
 from feature_repo.entities import product, user
 from feature_repo.services import (

@@ -1,52 +1,55 @@
-"""Ages and moments as people write them: 90m, 6h, 2d; 2026-03-01T12:00Z."""
+"""Durations and timestamps on command lines: 90m, 6h, 2d; 2026-03-01T12:00Z."""
 
 import re
 from datetime import UTC, datetime, timedelta
 
 from feature_repo.errors import UsageError
 
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+SECONDS_PER_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 LONGEST = timedelta(days=36_500)
+"""The longest duration, inclusive."""
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC)
-"""Bounds of what is meant in earnest, so that no sum of a moment and two ages leaves Python's calendar."""
+"""Bounds of timestamps, [EARLIEST, LATEST). A timestamp plus or minus two durations stays in Python's calendar."""
 
 
 def parse_duration(text: str) -> timedelta:
-    """An age above zero, at most LONGEST: a number and a unit (s, m, h, d).
+    """Parse a number and a unit (s, m, h or d), for example "90m" or "1.5h". Surrounding white space is ignored.
 
     Raises:
-        UsageError: it is something else.
+        UsageError: it is something else, or not in (0, LONGEST].
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    seconds = float(found[1]) * UNITS[found[2]] if found else 0.0
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    seconds = float(match[1]) * SECONDS_PER_UNIT[match[2]] if match else 0.0
     if seconds > LONGEST.total_seconds():
-        raise UsageError(f"not an age: {text!r} is more than {LONGEST.days:,} days; 90m, 6h and 2d are ages")
-    age = timedelta(seconds=seconds)
-    if not age:
-        raise UsageError(f"not an age: {text!r}; write a number above 0 and a unit: 90m, 6h, 2d")
-    return age
+        raise UsageError(
+            f"not a duration: {text!r} is more than {LONGEST.days:,} days; write for example 90m, 6h or 2d"
+        )
+    duration = timedelta(seconds=seconds)
+    if not duration:
+        raise UsageError(f"not a duration: {text!r}; write a number above 0 and a unit: 90m, 6h, 2d")
+    return duration
 
 
 def parse_timestamp(text: str) -> datetime:
-    """A moment in UTC, from ISO 8601 with its offset. Without one it is refused: it could be off by a day.
+    """Parse an ISO 8601 timestamp with an offset, and return it in UTC. Surrounding white space is ignored.
 
     Raises:
-        UsageError: it is no moment, has no offset, or is not in [EARLIEST, LATEST).
+        UsageError: it is something else, has no offset (it could be off by a day), or is not in [EARLIEST, LATEST).
     """
     try:
-        moment = datetime.fromisoformat(text.strip())
+        timestamp = datetime.fromisoformat(text.strip())
     except ValueError:
-        raise UsageError(f"not a time: {text!r}; write it as 2026-03-01T12:00Z") from None
-    if moment.tzinfo is None:
-        raise UsageError(f"a time without its offset from UTC: {text!r}; append Z for UTC, or +08:00 for China")
-    if not EARLIEST <= moment < LATEST:
-        raise UsageError(f"not a time of any shop: {text!r}; wanted one of the years 1970 to 2999")
-    return moment.astimezone(UTC)
+        raise UsageError(f"not a timestamp: {text!r}; write it as 2026-03-01T12:00Z") from None
+    if timestamp.tzinfo is None:
+        raise UsageError(f"timestamp without an offset from UTC: {text!r}; append Z for UTC, or +08:00 for China")
+    if not EARLIEST <= timestamp < LATEST:
+        raise UsageError(f"timestamp out of range: {text!r}; expected one in the years 1970 to 2999")
+    return timestamp.astimezone(UTC)
 
 
-def format_duration(age: timedelta) -> str:
-    """The two largest units of an age above zero: 2d 3h, 3h 20m, 45s."""
-    seconds = int(age.total_seconds())
+def format_duration(duration: timedelta) -> str:
+    """Return the two largest units of a duration that is not negative, rounded down: "2d 3h", "3h 20m", "45s"."""
+    seconds = int(duration.total_seconds())
     parts = [(seconds // 86400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s")]
-    first = next((place for place, (count, _) in enumerate(parts) if count), 3)
+    first = next((index for index, (count, _) in enumerate(parts) if count), 3)
     return " ".join(f"{count}{unit}" for count, unit in parts[first : first + 2] if count or first == 3)

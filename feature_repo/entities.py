@@ -1,4 +1,4 @@
-"""What features are about."""
+"""Feast entities: product and user."""
 
 from feast import Entity, ValueType
 

@@ -22,7 +22,7 @@ class InvalidInputError(VitrineError):
 
 
 class UsageError(InvalidInputError):
-    """A command-line option is invalid whatever the tables hold. The command exits with 2."""
+    """A command-line option that no data can make valid. The command exits with 2."""
 
 
 class NotFoundError(VitrineError):

@@ -1,32 +1,24 @@
-"""Ctrl-C ends a command line in one line and exit code 130, from its first moment on.
+"""End a command line on Ctrl-C with one line and exit code 130, even while its modules are being imported.
 
-Nothing heavy is imported here: what this guards is first of all the importing, a second in which nobody else listens.
+This module imports nothing heavy, because the imports themselves, which take about a second, must be guarded.
 """
 
 import sys
 from collections.abc import Callable
 
-from feature_repo import extras
-
 INTERRUPTED = 130
-"""What a shell makes of a command that SIGINT ended."""
+"""Exit code of a command that SIGINT ended, by shell convention."""
 
 
 def run_interruptible(work: Callable[[], None]) -> None:
-    """Do `work`; interrupted, say so and exit."""
+    """Call `work`. On Ctrl-C, write "interrupted" to standard error and exit with 130."""
     try:
         work()
         return
     except KeyboardInterrupt:
         pass
-    except ModuleNotFoundError as error:
-        message = extras.describe_missing(error)
-        if message is None:
-            raise
-        sys.stderr.write(f"error: {message}\n")
-        sys.exit(1)
-    except SystemExit as ended:
-        if ended.code != INTERRUPTED:  # else typer caught it, and has said nothing
+    except SystemExit as end:
+        if end.code != INTERRUPTED:  # 130 means that typer caught Ctrl-C and wrote nothing
             raise
     sys.stderr.write("interrupted\n")
     sys.exit(INTERRUPTED)

@@ -1,9 +1,12 @@
-"""One run of a step at a time on one store: a file that the running process holds locked.
+"""Locks: one run of a step at a time on one store, by a locked file.
 
-The kernel lets go of the lock when the process ends, however it ends, so a killed run leaves nothing to clear away.
-Such locks hold between all processes of a machine, and between machines on a file system that carries them (NFS 4).
-Where it does not, two runs at once still do no harm: each commit looks whether another run of its step has been
-quicker (delta.append_in_turn).
+The kernel releases the lock when the process ends, however it ends, so a killed run leaves nothing to clean up. The
+lock holds between all processes of a machine, and between machines if their file system supports such locks (NFS 4).
+Without them, two runs at once still do no harm: each commit checks whether another run of its step was first
+(`delta.append_if_version`).
+
+The lock is POSIX's `lockf`, which child processes do not inherit. The library `filelock` takes `flock`, which a forked
+child inherits and holds on to after a killed parent, unless the child was forked by Python.
 """
 
 import fcntl
@@ -14,58 +17,58 @@ from pathlib import Path
 from typing import IO
 
 from feature_repo.config import Settings
-from feature_repo.errors import VitrineError
+from feature_repo.errors import ConflictError
 
 FOLDER = ".locks"
-PATIENCE = 1.0
-"""Seconds for which a step is asked for: `held` takes the lock for a moment to see whether it is free."""
+"""Folder of the lock files, beside the Delta tables."""
+TIMEOUT_SECONDS = 1.0
+"""How long to wait for a lock: `is_locked` takes a free lock for a moment."""
 
-_ours: set[Path] = set()
-"""Files that this process holds. It must not open them again: its lock is gone as soon as it closes any of them."""
+_held: set[Path] = set()
+"""Files that this process has locked. It must not open them again: closing any of them would release the lock."""
 
 
 @contextmanager
 def hold_lock(settings: Settings, step: str) -> Iterator[None]:
-    """Hold the lock of a step.
+    """Hold the lock of a step while the block runs.
 
     Raises:
-        VitrineError: another process holds it; the message says which.
+        ConflictError: another run of the step, in this process or in another one, holds it.
     """
-    file = _file(settings, step)
-    if file in _ours:
+    file = _lock_file(settings, step)
+    if file in _held:
         raise _busy(settings, step)
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+") as lock:
-        patient_until = time.monotonic() + PATIENCE
-        while not _take(lock):
-            if time.monotonic() > patient_until:
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while not _try_lock(lock):
+            if time.monotonic() > deadline:
                 raise _busy(settings, step)
             time.sleep(0.05)
-        _ours.add(file)
+        _held.add(file)
         try:
             yield
         finally:
-            _ours.remove(file)
+            _held.remove(file)
 
 
 def is_locked(settings: Settings, step: str) -> bool:
-    """Whether a process is running this step now."""
-    file = _file(settings, step)
-    if file in _ours or not file.exists():
-        return file in _ours
+    """Whether a process, this one or another, is running the step now."""
+    file = _lock_file(settings, step)
+    if file in _held or not file.exists():
+        return file in _held
     with file.open("a+") as lock:
-        return not _take(lock)
+        return not _try_lock(lock)
 
 
-def _busy(settings: Settings, step: str) -> VitrineError:
-    return VitrineError(
-        f"another `produce {step}` is at work on {settings.offline}; wait until it has ended, or end it: "
-        "`produce runs` names its process"
+def _busy(settings: Settings, step: str) -> ConflictError:
+    return ConflictError(
+        f"another `produce {step}` is running on {settings.offline}; wait until it ends, or end it: `produce runs` "
+        "shows its process"
     )
 
 
-def _take(lock: IO[str]) -> bool:
-    # POSIX's lock and not flock's: that one is shared with forked children, and held on by orphans of a killed run.
+def _try_lock(lock: IO[str]) -> bool:
     try:
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
@@ -73,5 +76,5 @@ def _take(lock: IO[str]) -> bool:
     return True
 
 
-def _file(settings: Settings, step: str) -> Path:
+def _lock_file(settings: Settings, step: str) -> Path:
     return settings.offline / FOLDER / step.replace("/", "-")

@@ -1,23 +1,23 @@
-"""Memory of a process that does much the same again and again: requests of a server, batches of a model.
+"""Memory settings for processes that do the same work many times: requests of a server, batches of a model.
 
-Each takes some MB, and frees them. glibc then gives the end of its heap back to the system, and the next gets it anew,
-page by page: up to a quarter of a reading's time, and of an encoding's on a CPU. Whether that happens hangs on what
-else lies where; `keep_freed` rules it out. Price: the process stays as large as it once was.
+Each request allocates some megabytes and frees them. glibc returns the free end of its heap to the system, and the next
+request gets it back page by page. That costs up to a quarter of the time of a read, and of encoding on a CPU. Whether
+it happens depends on the order of allocations; `keep_freed` prevents it. The price: the process never shrinks.
 """
 
 import ctypes
 import sys
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""glibc's names for its settings, of malloc.h."""
+"""glibc's parameters M_TRIM_THRESHOLD and M_MMAP_THRESHOLD (malloc.h)."""
 _NEVER = 2**31 - 1
-_LARGEST = 32 << 20
-"""Bytes of a piece; glibc takes no larger threshold for what it asks the system for by itself."""
+_MAX_MMAP_THRESHOLD_BYTES = 32 << 20
+"""glibc's maximum. Larger blocks always come directly from the system."""
 
 
 def keep_freed() -> None:
-    """Keep what is freed for what is asked for next; where there is no glibc, nothing happens."""
+    """Make glibc keep freed memory for later allocations. Without glibc, nothing happens."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         mallopt(_TRIM_THRESHOLD, _NEVER)
-        mallopt(_MMAP_THRESHOLD, _LARGEST)
+        mallopt(_MMAP_THRESHOLD, _MAX_MMAP_THRESHOLD_BYTES)

@@ -1,8 +1,8 @@
-"""Column names and Arrow schemas: what passes between producers, the store and consumers.
+"""Table names, column names and Arrow schemas: the contract between producers, the store and consumers.
 
-Timestamps are UTC microseconds. `event_timestamp` says when the product was so, `created_timestamp` when the row
-was computed. Vectors are float32 lists of unit length in the space that `encoder_version` names; vectors of two
-encoder versions are never compared.
+Timestamps are UTC microseconds. `event_timestamp` is the time from which a row describes its entity,
+`created_timestamp` the time at which the row was computed. Vectors are float32 lists of unit length in the space that
+`encoder_version` names; vectors of two encoder versions are never compared.
 """
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ EVENT_TIMESTAMP = "event_timestamp"
 CREATED_TIMESTAMP = "created_timestamp"
 CLICKED = "clicked"
 
+# Names of the Delta tables. A feature view has the name of its table.
 CATALOGUE_TABLE = "product_catalogue"
 ACTIVE_TABLE = "product_active"
 EMBEDDING_TABLE = "product_embedding"
@@ -40,14 +41,14 @@ PRODUCTS = pa.schema(
     [
         (PRODUCT_ID, pa.string()),
         ("title", pa.string()),
-        ("image", pa.string()),  # path, relative to the file that holds the table; or bytes (pa.binary())
+        ("image", pa.string()),  # path, relative to the table's file; or bytes (pa.binary())
         ("category", pa.string()),  # levels joined by CATEGORY_SEPARATOR
         ("brand", pa.string()),
         ("price", pa.float64()),
         ("updated_at", TIMESTAMP),
     ]
 )
-"""The products a shop hands in: one row per active product."""
+"""Input: the products of a shop, one row per active product."""
 
 IMPRESSIONS = pa.schema(
     [
@@ -58,12 +59,12 @@ IMPRESSIONS = pa.schema(
         (CLICKED, pa.int8()),
     ]
 )
-"""What was shown to whom, and whether it was clicked. Further columns are context: known when it was shown, and
-given to every ranker alike. Two are understood: `child_age_months` (float, of the user's child at that time, null if
-unknown) and `child_gender` (`CHILD_GENDERS`, null if unknown)."""
+"""Input: which product was shown to which user, and whether it was clicked. Further columns are context that was known
+at that time; every ranker gets all of it. Two have a meaning: `child_age_months` (float, age of the user's child, null
+if unknown) and `child_gender` (one of CHILD_GENDERS, null if unknown)."""
 
 LABELS = pa.schema([(PRODUCT_ID, pa.string()), ("tag", pa.string()), ("value", pa.string())])
-"""Tags that people gave: `tag` is child_age, child_gender or category."""
+"""Input: tags assigned by people. `tag` is one of TAGS."""
 
 TAGS = ("child_age", "child_gender", "category")
 
@@ -72,46 +73,49 @@ CATALOGUE = pa.schema(
         (PRODUCT_ID, pa.string()),
         ("title", pa.string()),
         ("image", pa.string()),  # absolute path or URI, null if there is none
-        ("image_bytes", pa.binary()),  # the picture itself where the shop hands in bytes
+        ("image_bytes", pa.binary()),  # the image, if the shop supplies bytes
         ("category", pa.string()),
         ("brand", pa.string()),
         ("price", pa.float64()),
-        ("image_hash", pa.binary()),  # BLAKE2b of the picture's bytes, 16 bytes; null where they cannot be read
-        ("image_stat", pa.binary()),  # digest of a picture's path, size and time of change: as long as it is the same,
-        ("fingerprint", pa.binary()),  # so is the hash; and the digest of all that makes a version
+        ("image_hash", pa.binary()),  # BLAKE2b of the image's bytes, 16 bytes; null if they cannot be read
+        (
+            "image_stat",
+            pa.binary(),
+        ),  # hash of the image file's path, size and time of change; if equal, so is image_hash
+        ("fingerprint", pa.binary()),  # hash of all columns that make a version
         (EVENT_TIMESTAMP, TIMESTAMP),  # the product's updated_at
         (CREATED_TIMESTAMP, TIMESTAMP),
     ]
 )
-"""Table `product_catalogue`: every version of every product that passed the checks."""
+"""Table `product_catalogue`: every version of every product that passed validation."""
 
 PRODUCT_ACTIVE = pa.schema(
     [
         (PRODUCT_ID, pa.string()),
-        ("active", pa.bool_()),  # false: it was not among the day's products any more; true: it is again
+        ("active", pa.bool_()),  # false: no longer among the shop's products; true: again
         (EVENT_TIMESTAMP, TIMESTAMP),
         (CREATED_TIMESTAMP, TIMESTAMP),
     ]
 )
-"""Table `product_active`: products that went and came back. One of the catalogue without a row here is active."""
+"""Table `product_active`: products that left and came back. A product of the catalogue without a row here is active."""
 
 PRODUCT_EMBEDDING = pa.schema(
     [
         (PRODUCT_ID, pa.string()),
-        ("image_vector", VECTOR),  # null where there is no usable image
-        ("text_vector", VECTOR),  # null where there is no title
+        ("image_vector", VECTOR),  # null if there is no usable image
+        ("text_vector", VECTOR),  # null if there is no title
         ("fused_vector", VECTOR),  # image and text 1:1, for "the same product"
         ("similar_vector", VECTOR),  # image and text 7:3, for "one like it"
         ("has_image", pa.bool_()),
         ("has_text", pa.bool_()),
-        ("image_hash", pa.binary()),  # BLAKE2b, 16 bytes, of the picture as the catalogue knows it, and of the title:
-        ("title_hash", pa.binary()),  # which contents the row answers; null where there is none, or none can be read
+        ("image_hash", pa.binary()),  # BLAKE2b, 16 bytes, of the image that was encoded; null if there was none
+        ("title_hash", pa.binary()),  # likewise of the title
         ("encoder_version", pa.string()),
         (EVENT_TIMESTAMP, TIMESTAMP),
         (CREATED_TIMESTAMP, TIMESTAMP),
     ]
 )
-"""Table `product_embedding`. A product with neither modality has no row."""
+"""Table `product_embedding`. A product without image and title has no row."""
 
 PRODUCT_TAGS = pa.schema(
     [
@@ -120,7 +124,7 @@ PRODUCT_TAGS = pa.schema(
             field
             for tag in TAGS
             for field in (
-                (tag, pa.string()),  # null where the tagger abstains
+                (tag, pa.string()),  # null if the tagger abstains
                 (f"{tag}_probability", pa.float32()),  # calibrated, of the most probable label
             )
         ),
@@ -150,42 +154,43 @@ PRODUCT_CODES = pa.schema(
 PRODUCT_NEIGHBOURS = pa.schema(
     [
         (PRODUCT_ID, pa.string()),
-        ("neighbour_click_rate", pa.float32()),  # of the nearest products with a history by then, smoothed
-        ("neighbour_impressions", pa.float32()),  # ln(1 + how often those were shown)
+        ("neighbour_click_rate", pa.float32()),  # of the nearest products with impressions by then, smoothed
+        ("neighbour_impressions", pa.float32()),  # ln(1 + their impressions)
         ("neighbour_price", pa.float32()),  # mean of ln(1 + price)
         ("neighbour_age", pa.float32()),  # expected child age stage, index into CHILD_AGES
-        ("neighbour_similarity", pa.float32()),  # mean cosine: how much to believe the rest
-        ("neighbours", pa.int32()),  # how many had a history
+        ("neighbour_similarity", pa.float32()),  # mean cosine: the confidence in the other columns
+        ("neighbours", pa.int32()),  # number of those products
         ("encoder_version", pa.string()),
         (EVENT_TIMESTAMP, TIMESTAMP),
         (CREATED_TIMESTAMP, TIMESTAMP),
     ]
 )
-"""Table `product_neighbours`: what the nearest products earned strictly before the event timestamp, never its own."""
+"""Table `product_neighbours`: what the nearest products earned strictly before the event timestamp. A product's own
+impressions never take part."""
 
 HISTORY_LENGTH = 50
-"""How many of a user's last clicks are kept, newest first."""
+"""Number of a user's last clicks that are kept."""
 
 USER_INTEREST = pa.schema(
     [
         (USER_ID, pa.string()),
-        ("interest_vector", VECTOR),  # recency-weighted mean of the clicked fused vectors: short where they differ
-        ("interest_weight", pa.float32()),  # of that mean: what the clicks so far weigh, as of the last of them
+        ("interest_vector", VECTOR),  # recency-weighted mean of the clicked fused vectors, not normalized
+        ("interest_weight", pa.float32()),  # sum of the decayed weights of the clicks, at the last click
         ("child_age_mix", VECTOR),  # recency-weighted mean distribution at the last click, in the order of CHILD_AGES
         ("child_age_weight", pa.float32()),
         ("child_gender_mix", VECTOR),  # the same, in the order of CHILD_GENDERS
         ("child_gender_weight", pa.float32()),
         ("recent_products", pa.list_(pa.string())),  # the last HISTORY_LENGTH clicks, newest first
-        ("recent_times", pa.list_(pa.int64())),  # microseconds since 1970 UTC of each
-        ("clicks", pa.int64()),  # so far
+        ("recent_times", pa.list_(pa.int64())),  # their times, microseconds since 1970 UTC
+        ("clicks", pa.int64()),  # number so far
         ("encoder_version", pa.string()),
         (EVENT_TIMESTAMP, TIMESTAMP),  # one microsecond after the click that made this version
         (CREATED_TIMESTAMP, TIMESTAMP),
     ]
 )
-"""Table `user_interest`: one version a click, valid from the microsecond after it, so that no as-of join, whose bound
-is inclusive, shows an impression its own click. Clicks of one microsecond are one version. A row is all that the next
-one is made from (features/interest.py); a vector or mix of which no click had one is null."""
+"""Table `user_interest`: one version per click, valid from the microsecond after it. So no as-of join, whose bound is
+inclusive, joins an impression with its own click. Clicks of one microsecond are one version. The next row is computed
+from this row alone (features/interest.py). A vector or mix is null if no click had one."""
 
 PRODUCT_CAPTION = pa.schema(
     [
@@ -196,47 +201,47 @@ PRODUCT_CAPTION = pa.schema(
         (CREATED_TIMESTAMP, TIMESTAMP),
     ]
 )
-"""Table `product_caption`: a selling line to start from, written from the picture."""
+"""Table `product_caption`: a draft of a selling line, generated from the image."""
 
 TAG_VARIANTS = ("image and text", "vectors alone", "bag of words", "text tower", "image tower")
-"""What a tag was predicted from: the tagger itself first, then what it is measured against."""
+"""Inputs of the taggers: the tagger in use first, then the ones it is compared with."""
 TAG_SPLITS = ("calibration", "test")
-"""Labelled products that no classifier was trained on; the test is used for nothing but the report."""
+"""Labelled products that no classifier was trained on. The test split is used for the report only."""
 
 TAG_PREDICTIONS = pa.schema(
     [
         (PRODUCT_ID, pa.string()),
-        ("group", pa.string()),  # products of one group are the same design and stand in one split
+        ("group", pa.string()),  # products of one group have the same design and are in one split
         ("tag", pa.string()),  # of TAGS
         ("variant", pa.string()),  # of TAG_VARIANTS
         ("split", pa.string()),  # of TAG_SPLITS
-        ("truth", pa.string()),  # what a person said
-        ("labels", pa.list_(pa.string())),  # the values that the classifier knows
+        ("truth", pa.string()),  # the label assigned by a person
+        ("labels", pa.list_(pa.string())),  # the labels of the classifier
         ("probabilities", VECTOR),  # calibrated, in the order of `labels`
         ("tagger_version", pa.string()),
         (CREATED_TIMESTAMP, TIMESTAMP),
     ]
 )
-"""Table `tag_predictions`: what the taggers said of labelled products that they had not seen."""
+"""Table `tag_predictions`: predictions of the taggers for labelled products that they were not trained on."""
 
 PRODUCT_FIRST_FEATURE = pa.schema(
     [
         (PRODUCT_ID, pa.string()),
-        ("seconds", pa.float64()),  # from the message's arrival until the product's features were online
+        ("seconds", pa.float64()),  # from the arrival of the message until the features were online
         (EVENT_TIMESTAMP, TIMESTAMP),  # the product's updated_at
         (CREATED_TIMESTAMP, TIMESTAMP),  # when the message arrived
     ]
 )
-"""Table `product_first_feature`: time to first feature of every product version that `produce stream` took in."""
+"""Table `product_first_feature`: time to first feature of every product version that `produce stream` processed."""
 
 QUARANTINE = pa.schema(
     [
-        ("step", pa.string()),  # the command that refused it: "catalogue", "embeddings", ...
+        ("step", pa.string()),  # the command that rejected it: "catalogue", "embeddings", ...
         ("row_id", pa.string()),  # product_id or impression_id where there is one, else "row 17"
         ("column", pa.string()),
         ("reason", pa.string()),
-        ("value", pa.string()),  # as it came, at most 200 characters
+        ("value", pa.string()),  # the value as it was read, at most 200 characters
         (CREATED_TIMESTAMP, TIMESTAMP),
     ]
 )
-"""Table `quarantine`: bad input, with its reason."""
+"""Table `quarantine`: rejected input rows with the reason."""

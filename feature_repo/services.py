@@ -1,4 +1,4 @@
-"""What each consumer asks for, under one name."""
+"""Feature services: the features of each consumer, under one name."""
 
 from feast import FeatureService
 
@@ -23,7 +23,7 @@ ranking = FeatureService(
         product_neighbours,
         user_interest,
     ],
-    description="Everything a ranking model gets of a candidate and its user.",
+    description="All features of a ranking model for a candidate and its user.",
 )
 
 ranking_without_history = FeatureService(
@@ -34,7 +34,7 @@ ranking_without_history = FeatureService(
         product_tags,
         product_codes,
     ],
-    description="The same without a log of impressions: there are neither interests nor neighbours' statistics.",
+    description="`ranking` for shops without a log of impressions: no interests and no neighbour statistics.",
 )
 
 ranking_without_labels = FeatureService(
@@ -46,7 +46,7 @@ ranking_without_labels = FeatureService(
         product_neighbours,
         user_interest,
     ],
-    description="The same where nobody has labelled products: no tags are learnt, and there is no table of them.",
+    description="`ranking` for shops without labelled products: no tags are learnt.",
 )
 
 ranking_without_tags = FeatureService(
@@ -55,7 +55,7 @@ ranking_without_tags = FeatureService(
         product_catalogue,
         product_embedding,
     ],
-    description="What `produce embeddings` alone gives: neither tags nor codes, neighbours or interests.",
+    description="Catalogue and embeddings only: no tags, codes, neighbours or interests.",
 )
 
 ranking_with_affinity = FeatureService(
@@ -69,7 +69,7 @@ ranking_with_affinity = FeatureService(
         user_interest,
         user_product_affinity,
     ],
-    description="`ranking` and how close candidate and user are; Feast wants the request's history for the last.",
+    description="`ranking` and the affinity features. Feast needs the history in the request for the latter.",
 )
 
 affinity_history = FeatureService(
@@ -78,5 +78,5 @@ affinity_history = FeatureService(
         product_embedding[["fused_vector", "encoder_version"]],
         product_codes[["codes"]],
     ],
-    description="What the affinity features need of the products that a user clicked last.",
+    description="What the affinity features need about the products that a user clicked last.",
 )

@@ -1,4 +1,4 @@
-"""Where each view's history lies: a Delta table under `offline_store.path`."""
+"""Feast sources: Delta tables under `offline_store.path`."""
 
 from feast import FileSource
 from feast.data_format import DeltaFormat
@@ -7,7 +7,7 @@ from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 
 
 def delta_source(table: str) -> FileSource:
-    """The Delta table `table`; its path is relative to the offline store's."""
+    """Return the source for the Delta table `table`. Its path is relative to `offline_store.path`."""
     return FileSource(
         name=table,
         path=table,

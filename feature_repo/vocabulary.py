@@ -1,7 +1,7 @@
-"""Which values of an attribute a line of text names, by a table of words: attribute, value, word.
+"""Find attribute values in a line of text, by a table of words: attribute, value, word.
 
-A generated shop writes such a table beside its truth (`truth/words.parquet`); titles, captions and queries are read by
-the same rule on both sides.
+A generated shop writes such a table beside its ground truth (`truth/words.parquet`). Producers and consumers read
+titles, captions and queries by the same rule.
 """
 
 import re
@@ -9,23 +9,23 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from feature_repo.errors import VitrineError
+from feature_repo.errors import NotFoundError
 
 FILE = "words.parquet"
 
 Words = dict[str, list[str]]
-"""Value to the words for it."""
+"""Value -> the words for it."""
 
 
 def read_vocabulary(truth: Path) -> dict[str, Words]:
-    """Attribute to value to words, of the truth folder of a generated shop.
+    """Read the table of words in the truth folder of a generated shop: attribute -> value -> words.
 
     Raises:
-        VitrineError: there is no such table.
+        NotFoundError: there is no such table.
     """
     file = truth / FILE
     if not file.is_file():
-        raise VitrineError(f"{file}: no such file; make the shop again with `produce shop`, which writes it")
+        raise NotFoundError(f"{file}: no such file; generate the shop again with `produce shop`, which writes it")
     words: dict[str, Words] = {}
     for row in pq.read_table(file).to_pylist():
         words.setdefault(row["attribute"], {}).setdefault(row["value"], []).append(row["word"])
@@ -33,15 +33,16 @@ def read_vocabulary(truth: Path) -> dict[str, Words]:
 
 
 def find_values(line: str, words: Words) -> set[str]:
-    """The values that a line names; a word within a longer one of the same attribute does not count.
+    """Return the values of one attribute whose words are in a line; upper and lower case do not matter.
 
-    Latin words count whole; Chinese runs on, so its words count wherever they stand.
+    ASCII words must stand alone; Chinese words may be anywhere, because Chinese has no spaces. A word inside a longer
+    word of the same attribute does not count.
     """
-    left, found = line.lower(), set()
-    spelled = [(word.lower(), value) for value, many in words.items() for word in many]
-    for word, value in sorted(spelled, key=lambda pair: -len(pair[0])):
+    rest, values = line.lower(), set()
+    pairs = [(word.lower(), value) for value, value_words in words.items() for word in value_words]
+    for word, value in sorted(pairs, key=lambda pair: -len(pair[0])):
         pattern = rf"(?<![a-z0-9]){re.escape(word)}(?![a-z0-9])" if word.isascii() else re.escape(word)
-        left, times = re.subn(pattern, "\0", left)
-        if times:
-            found.add(value)
-    return found
+        rest, count = re.subn(pattern, "\0", rest)
+        if count:
+            values.add(value)
+    return values

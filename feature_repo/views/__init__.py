@@ -1,7 +1,7 @@
 """Feature views.
 
-product.py   what is known of a product
-user.py      what is known of a user
-affinity.py  how close the two are, computed when asked for
-storage.py   how their features lie in the online store
+product.py   features of a product
+user.py      features of a user
+affinity.py  affinity of a candidate to its user, computed on demand
+storage.py   storage tags: how features are stored in the online store
 """

@@ -1,9 +1,8 @@
-"""How close a candidate is to what its user clicked, computed when asked for.
+"""On-demand feature view: affinity of a candidate to what its user clicked.
 
-Feast brings the user's and the candidate's rows; what the user clicked last is known by its ids, and its vectors and
-codes come with the request: `fetch_with_affinity` (consumers/online/affinity.py) does both reads and is the fast way,
-and
-needs no Feast.
+Feast reads the rows of the user and the candidate. The user's row holds only the ids of the last clicks, so their
+vectors and codes must be in the request. `fetch_with_affinity` (consumers/online/affinity.py) does both reads, is
+faster and needs no Feast.
 """
 
 import pandas as pd
@@ -22,7 +21,7 @@ history = RequestSource(
         Field(name=affinity_frame.HISTORY_CODES, dtype=Array(Int32)),
         Field(name=affinity_frame.RANKED_AT, dtype=Int64),
     ],
-    description="Vectors and codes of the user's `recent_products`, laid end to end, and the moment, in microseconds.",
+    description="Concatenated vectors and codes of the user's `recent_products`, and the time in microseconds.",
 )
 
 
@@ -36,10 +35,11 @@ history = RequestSource(
     ],
     schema=[Field(name=name, dtype=Float32) for name in affinity.NAMES],
     mode="pandas",
-    description="How close a candidate is to what its user clicked. Ask for it with full feature names.",
+    description="Affinity of a candidate to what its user clicked. Request it with full feature names.",
 )
 def user_product_affinity(inputs: pd.DataFrame) -> pd.DataFrame:
-    # Imported here: Feast keeps the source of this function and runs it without the rest of the module.
+    """Compute the affinity features of a frame with one row per user and candidate."""
+    # Imported here, because Feast stores the source of this function and runs it without the module around it.
     from feature_repo.features.affinity_frame import compute_affinity_frame
 
     return compute_affinity_frame(inputs)

@@ -1,4 +1,4 @@
-"""What is known of a product at a time."""
+"""Feature views of a product."""
 
 from datetime import timedelta
 
@@ -12,8 +12,8 @@ from feature_repo.sources import delta_source
 from feature_repo.views.storage import FEW, HALF
 
 WHILE_ON_SALE = timedelta(days=36_500)
-"""A product's features hold until the product changes. Feast takes a TTL of 0 for 52 weeks when it first
-materializes, so the lifetime is said outright."""
+"""TTL: features are valid until the product changes. Feast reads a TTL of 0 as 52 weeks at the first materialization,
+so a long one is given."""
 
 product_catalogue = FeatureView(
     name=schema.CATALOGUE_TABLE,
@@ -25,7 +25,7 @@ product_catalogue = FeatureView(
         Field(name="price", dtype=Float64),
     ],
     source=delta_source(schema.CATALOGUE_TABLE),
-    description="What the shop says of a product.",
+    description="What the shop states about a product.",
 )
 
 product_embedding = FeatureView(
@@ -35,14 +35,14 @@ product_embedding = FeatureView(
     schema=[
         Field(name="image_vector", dtype=Array(Float32), tags=HALF),
         Field(name="text_vector", dtype=Array(Float32), tags=HALF),
-        Field(name="fused_vector", dtype=Array(Float32)),  # whole: online affinity is computed from it, as offline
+        Field(name="fused_vector", dtype=Array(Float32)),  # float32: online affinity must equal offline
         Field(name="similar_vector", dtype=Array(Float32), tags=HALF),
         Field(name="has_image", dtype=Bool),
         Field(name="has_text", dtype=Bool),
         Field(name="encoder_version", dtype=String, tags=FEW),
     ],
     source=delta_source(schema.EMBEDDING_TABLE),
-    description="What a product looks like and says: unit vectors of one encoder version.",
+    description="Image and text of a product as unit vectors of one encoder version.",
 )
 
 product_tags = FeatureView(
@@ -58,7 +58,7 @@ product_tags = FeatureView(
         Field(name="encoder_version", dtype=String, tags=FEW),
     ],
     source=delta_source(schema.TAGS_TABLE),
-    description="What the vectors say a product is, with calibrated probabilities.",
+    description="Tags predicted from the vectors, with calibrated probabilities.",
 )
 
 product_codes = FeatureView(
@@ -89,7 +89,7 @@ product_neighbours = FeatureView(
         Field(name="encoder_version", dtype=String, tags=FEW),
     ],
     source=delta_source(schema.NEIGHBOURS_TABLE),
-    description="What the most similar products with a history earned: what a product without one starts with.",
+    description="What the most similar products earned: a prior for a product without impressions.",
 )
 
 product_caption = FeatureView(
@@ -101,5 +101,5 @@ product_caption = FeatureView(
         Field(name="captioner_version", dtype=String, tags=FEW),
     ],
     source=delta_source(schema.CAPTION_TABLE),
-    description="A selling line for merchants to start from, written from the picture alone.",
+    description="A selling line as a draft for merchants, generated from the image.",
 )

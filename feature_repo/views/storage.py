@@ -1,7 +1,8 @@
-"""How features of the views lie in the online store: the tags that its layout reads (tables/layout.py)."""
+"""Storage tags of features, which the online store reads (feature_repo/arrow/field.py)."""
 
 HALF = {"storage": "float16"}
-"""Vectors in half the bytes, for looking up what is close: of the ten nearest neighbours 99.96% stay
-(tests/benchmarks/PRECISION.md). A cosine of two of them moves by up to some 1e-4."""
+"""Vectors in half the bytes, for similarity search: 99.96% of the ten nearest neighbours stay the same
+(tests/benchmarks/PRECISION.md). The cosine of two of them changes by up to about 1e-4."""
 FEW = {"storage": "dictionary"}
-"""Texts of which few differ, as codes. Not brands: a marketplace may have more of them than a dictionary holds."""
+"""Texts with few distinct values, as dictionary codes. Not for brands: a marketplace may have more than a dictionary
+holds."""

@@ -1,4 +1,4 @@
-"""What is known of a user at a time."""
+"""Feature view of a user."""
 
 from datetime import timedelta
 
@@ -12,7 +12,7 @@ from feature_repo.sources import delta_source
 from feature_repo.views.storage import FEW, HALF
 
 WHILE_REMEMBERED = timedelta(days=36_500)
-"""What a user clicked holds until the next click; how old it is says `recent_times`."""
+"""TTL: a row is valid until the user's next click. `recent_times` has its age."""
 
 user_interest = FeatureView(
     name=schema.INTEREST_TABLE,
@@ -31,5 +31,5 @@ user_interest = FeatureView(
         Field(name="encoder_version", dtype=String, tags=FEW),
     ],
     source=delta_source(schema.INTEREST_TABLE),
-    description="What a user's clicks say of the user, strictly before the time asked about.",
+    description="A user's interest from the clicks strictly before the time of the row.",
 )

@@ -29,7 +29,7 @@ def test_reads_a_number_and_a_unit(text: str, age: timedelta) -> None:
     ["", "2", "d", "two days", "-1d", "0h", "1w", "1d 2h", "1e9d", "nan", "9" * 400 + "d", "0.0000001s", "36501d"],
 )
 def test_refuses_what_is_no_age_and_shows_how_to_write_one(text: str) -> None:
-    with pytest.raises(VitrineError, match=r"not an age.*90m, 6h"):
+    with pytest.raises(VitrineError, match=r"not a duration.*90m, 6h"):
         parse_duration(text)
 
 
@@ -40,13 +40,13 @@ def test_reads_a_moment_with_its_offset_in_utc() -> None:
 
 @pytest.mark.parametrize("text", ["2026-03-01T12:00", "2026-03-01"])
 def test_refuses_a_moment_that_could_be_off_by_a_day(text: str) -> None:
-    with pytest.raises(VitrineError, match=r"without its offset from UTC.*append Z"):
+    with pytest.raises(VitrineError, match=r"without an offset from UTC.*append Z"):
         parse_timestamp(text)
 
 
 @pytest.mark.parametrize("text", ["yesterday", "0001-01-01T00:00+08:00", "1969-12-31T23:59Z", "9999-12-31T23:59-08:00"])
 def test_refuses_what_is_no_moment_of_a_shop(text: str) -> None:
-    with pytest.raises(VitrineError, match="not a time"):
+    with pytest.raises(VitrineError, match="not a timestamp|timestamp out of range"):
         parse_timestamp(text)
 
 

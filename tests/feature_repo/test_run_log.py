@@ -99,7 +99,7 @@ def test_a_second_run_of_a_step_is_refused_while_the_first_is_at_work_and_other_
         with run_log.record_run(store, "tags", now=NOW):
             pass
         with (
-            pytest.raises(VitrineError, match=r"another `produce embeddings` is at work on .*`produce runs`"),
+            pytest.raises(VitrineError, match=r"another `produce embeddings` is running on .*`produce runs`"),
             run_log.record_run(store, "embeddings", now=NOW),
         ):
             pytest.fail("it ran")

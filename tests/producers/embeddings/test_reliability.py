@@ -136,7 +136,7 @@ def test_two_runs_started_at_once_leave_the_tables_of_one(
     with runs.running(*arguments) as (_, one), runs.running(*arguments) as (_, other):
         messages = [one.recv(), other.recv()]
     assert "done" in messages
-    assert all(each == "done" or "is at work on" in each for each in messages)
+    assert all(each == "done" or "is running on" in each for each in messages)
     assert state(store) == state(expected)
 
 

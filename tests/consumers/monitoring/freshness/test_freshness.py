@@ -263,7 +263,7 @@ def test_the_command_exits_with_1_and_a_line_for_each_late_view(store: Settings)
 @pytest.mark.parametrize(
     ("arguments", "code", "complaint"),
     [
-        (("--max-age", "soon"), 2, "not an age: 'soon'"),
+        (("--max-age", "soon"), 2, "not a duration: 'soon'"),
         (("--products", "nowhere.parquet"), 1, "not a Parquet file with a column product_id"),
     ],
 )

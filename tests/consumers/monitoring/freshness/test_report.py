@@ -241,7 +241,7 @@ def test_the_objectives_in_the_documentation_can_be_read() -> None:
         ("[default]", "unknown default; expected one of defaults, quarantine, views"),
         ("[defaults]\nlag_p90 = '1h'", "unknown defaults.lag_p90; expected one of age_p95"),
         ("[defaults]\nmax_age = 5", "defaults.max_age is 5; expected an age in quotes"),
-        ("[views.product_tags]\nmax_age = 'soon'", "views.product_tags.max_age: not an age: 'soon'"),
+        ("[views.product_tags]\nmax_age = 'soon'", "views.product_tags.max_age: not a duration: 'soon'"),
         ("[views.product_tags]\ncoverage = 98", "views.product_tags.coverage is 98; expected a share from 0 to 1"),
         ("[views.product_tags]\ncoverage = true", "expected a share"),
         ("[views.product_tags]\ncoverage = nan", "expected a share"),
