@@ -247,7 +247,11 @@ def test_no_rows_give_no_rows(store: FeatureStore) -> None:
             ["looks:colour"],
             "`colour` comes from the entity rows and from feature view `looks`",
         ),
-        (pd.DataFrame({"product_id": ["a"], "event_timestamp": ["soon"]}), ["looks:colour"], "has values that are not times"),
+        (
+            pd.DataFrame({"product_id": ["a"], "event_timestamp": ["soon"]}),
+            ["looks:colour"],
+            "has values that are not times",
+        ),
         (pd.DataFrame({"product_id": [1], "event_timestamp": [START]}), ["looks:colour"], "`looks`, join key product"),
     ],
 )
@@ -370,7 +374,9 @@ def test_rows_too_many_for_memory_are_joined_into_a_folder(store: FeatureStore, 
 def test_what_is_no_moment_and_pieces_of_no_rows_are_refused(store: FeatureStore) -> None:
     job = store.get_historical_features(impressions(ROWS), store.get_feature_service("everything"))
     for moment in ("2026-11-29", START.date(), None, pd.NaT):
-        with pytest.raises(VitrineError, match=r"created_before: .* is not a time; expected a datetime with its time zone"):
+        with pytest.raises(
+            VitrineError, match=r"created_before: .* is not a time; expected a datetime with its time zone"
+        ):
             job.created_before(moment)
     for rows in (0, -1):
         with pytest.raises(VitrineError, match=f"to_batches: rows is {rows}; expected at least 1"):
