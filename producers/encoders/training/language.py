@@ -134,8 +134,8 @@ def load_head(folder: Path) -> LanguageHead:
 def find_word_beginnings(tokenizer: Any, titles: Sequence[str]) -> torch.Tensor | None:
     """Return whether each token begins a word in at least half of its occurrences in `titles`, bool [vocabulary].
 
-    Returns None if the tokenizer has a decoder of its own; `detokenize` uses that one. The tiny CLIP's tokenizer has
-    none, because Chinese has no spaces.
+    A token that does not occur counts as a beginning. Returns None if the tokenizer has a decoder of its own, which
+    `detokenize` then uses. The tiny CLIP's tokenizer has none, because Chinese has no spaces.
     """
     if tokenizer.backend_tokenizer.decoder is not None:
         return None
