@@ -1,18 +1,18 @@
-"""What all tests share."""
+"""Settings and fixtures of all tests."""
 
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-# Shared machines stall; how long an example takes says nothing of its correctness.
+# Shared machines stall, so the duration of an example says nothing about its correctness.
 settings.register_profile("vitrine", deadline=None)
 settings.load_profile("vitrine")
 
 
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small CLIP, for whom any encoder will do; it is only read."""
+    """A small CLIP for tests that accept any encoder. Tests must not change it."""
     from tests.producers.encoders import checkpoints
 
     folder = tmp_path_factory.mktemp("encoders") / "small"

@@ -1,4 +1,4 @@
-"""The slow, obvious versions: what the fast code must agree with."""
+"""Slow, obvious functions with which the fast code must agree."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ def as_of(
     created_by_then: bool = False,
     created_before: datetime | None = None,
 ) -> int:
-    """The position of the version that held for `key` at `at`, -1 if none did."""
+    """Return the position of the version of `key` that was valid at `at`; -1 if there is none."""
     if at is None or any(part is None for part in key):
         return -1
     held = [

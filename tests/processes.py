@@ -1,4 +1,4 @@
-"""Processes that tests start, speak with over a pipe, and kill."""
+"""Processes that tests start, communicate with over a pipe, and kill."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from typing import Any
 
 @contextmanager
 def begun(context: BaseContext, work: Callable[..., None], *arguments: Any) -> Iterator[tuple[BaseProcess, Connection]]:
-    """A process that does `work(pipe, *arguments)` and has sent "begins"; killed in the end."""
+    """Start a process that runs `work(pipe, *arguments)` and wait until it sends "begins"; kill it at the end."""
     ours, theirs = context.Pipe()
     process = context.Process(target=work, args=(theirs, *arguments))  # type: ignore[attr-defined]
     process.start()

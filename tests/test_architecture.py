@@ -1,4 +1,4 @@
-"""The house rules that a machine can hold: who may import whom, and what must start fast."""
+"""Rules of the architecture: which folder may import which, and what must start fast."""
 
 import ast
 import re
@@ -35,7 +35,7 @@ def imports_of(file: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("folder", FORBIDDEN)
-def test_a_folder_does_not_import_what_its_place_forbids(folder: str) -> None:
+def test_a_folder_imports_no_forbidden_package(folder: str) -> None:
     crossed = [
         f"{file.relative_to(ROOT)} imports {name}"
         for file in (ROOT / folder).rglob("*.py")
@@ -46,7 +46,7 @@ def test_a_folder_does_not_import_what_its_place_forbids(folder: str) -> None:
     assert not crossed
 
 
-def test_ray_is_imported_where_the_work_on_it_is_and_nowhere_else() -> None:
+def test_only_the_modules_that_run_on_ray_import_it() -> None:
     importing = {
         file.relative_to(ROOT).as_posix()
         for package in PACKAGES
@@ -58,7 +58,7 @@ def test_ray_is_imported_where_the_work_on_it_is_and_nowhere_else() -> None:
 
 
 def loaded_by(module: str) -> set[str]:
-    """What is imported with a module, in a process of its own."""
+    """Return the modules that are loaded by importing a module in a new process."""
     probe = f"import sys, {module}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True, cwd=ROOT)
     return set(loaded.stdout.split())
@@ -74,21 +74,21 @@ def loaded_by(module: str) -> set[str]:
         "producers.encoders.image_loader",  # what each decoding process imports
     ],
 )
-def test_what_must_start_fast_imports_none_of_the_heavy_libraries(module: str) -> None:
+def test_modules_that_must_start_fast_import_no_heavy_library(module: str) -> None:
     assert not {"feast", "torch", "transformers", "lightgbm", "sklearn", "ray"} & loaded_by(module)
 
 
-def test_serve_sets_what_numpy_and_prometheus_read_at_their_import_before_it() -> None:
+def test_the_serve_command_sets_environment_variables_before_numpy_and_prometheus_are_imported() -> None:
     assert not {"numpy", "prometheus_client"} & loaded_by("consumers.commands.serve")
 
 
-def test_a_rankers_client_does_not_import_the_server() -> None:
+def test_the_client_of_a_ranker_does_not_import_the_server() -> None:
     server = {"fastapi", "starlette", "uvicorn", "prometheus_client", "pydantic", "feast", "redis", "lmdb"}
     assert not server & loaded_by("consumers.serving.client")
 
 
 def map_of(package: Path) -> str:
-    """What a package's docstring says is in it; empty where it names no module."""
+    """Return the docstring of a package if it lists modules, else an empty string."""
     drawn = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
     return drawn if re.search(r"^\s*\w+\.py ", drawn, re.M) else ""
 
@@ -99,7 +99,7 @@ INITS = sorted(init.parent for name in PACKAGES for init in (ROOT / name).rglob(
 @pytest.mark.parametrize(
     "package", [one for one in INITS if map_of(one)], ids=lambda one: one.relative_to(ROOT).as_posix()
 )
-def test_the_map_that_a_package_opens_with_names_all_that_is_in_it_and_nothing_else(package: Path) -> None:
+def test_a_package_docstring_lists_exactly_the_modules_of_the_package(package: Path) -> None:
     drawn = map_of(package)
     there = {file.name for file in package.glob("*.py") if not file.name.startswith("_")}
     there |= {f"{init.parent.name}/" for init in package.glob("*/__init__.py")}
@@ -107,7 +107,7 @@ def test_the_map_that_a_package_opens_with_names_all_that_is_in_it_and_nothing_e
     assert not [name for name in re.findall(r"^\s*(\w+\.py) ", drawn, re.M) if not (package / name).exists()]
 
 
-def test_feast_reads_the_definitions_and_nothing_else() -> None:
+def test_feast_reads_only_the_definitions() -> None:
     folder = ROOT / "feature_repo"
     ours = {one.name for one in folder.iterdir() if one.suffix == ".py" or (one / "__init__.py").is_file()}
     assert {*(folder / ".feastignore").read_text().split(), "definitions.py"} == ours

@@ -1,4 +1,4 @@
-"""The whole chain on a small shop: the commands of `make demo` as processes, from pictures to a lift and back again."""
+"""The commands of `make demo` on a small shop, as processes: from images to the lift report."""
 
 import json
 import os
@@ -52,7 +52,7 @@ CHAIN = [
 AGAIN = [CHAIN[1], *CHAIN[3:8]]
 
 
-def test_the_commands_of_the_demo_take_a_small_shop_from_pictures_to_a_lift(tmp_path: Path) -> None:
+def test_the_commands_of_the_demo_run_on_a_small_shop_from_images_to_the_lift_report(tmp_path: Path) -> None:
     assert [command_of(line) for line in CHAIN] == commands_of_the_demo()
     store = deployment(tmp_path)
     for line in CHAIN:
@@ -90,7 +90,7 @@ def commands_of_the_demo() -> list[str]:
 
 
 def deployment(folder: Path) -> Settings:
-    """The laptop's own feature_store.yaml, its tables in a folder of their own."""
+    """Write the laptop's feature_store.yaml, with the tables in a folder of the test."""
     content = (ROOT / "feature_repo" / "feature_store.yaml").read_text()
     file = folder / "feature_store.yaml"
     file.write_text(content.replace("../demo", str(folder)))

@@ -1,4 +1,4 @@
-"""What a command line says to values that can mean nothing: exit code 2 before any work, and why."""
+"""Invalid options exit with code 2 and a reason before any work; other errors exit with 1 and one line."""
 
 import os
 import signal
@@ -69,7 +69,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("line", REFUSED)
-def test_a_value_that_can_mean_nothing_ends_with_2_and_says_why(
+def test_an_invalid_option_value_exits_with_2_and_a_reason(
     line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -84,7 +84,7 @@ def test_a_value_that_can_mean_nothing_ends_with_2_and_says_why(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_that_quotes_a_broken_file_is_one_line_that_commands_no_terminal(
+def test_an_error_that_quotes_a_broken_file_is_one_line_without_control_characters(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     header = "product_id,title,image,category,brand,price,updated_at\n"
@@ -101,7 +101,7 @@ def test_an_error_that_quotes_a_broken_file_is_one_line_that_commands_no_termina
     assert said.count("\n") == 1
 
 
-def test_a_file_that_cannot_be_written_ends_with_1_and_one_line(
+def test_a_file_that_cannot_be_written_exits_with_1_and_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "taken").touch()
@@ -113,7 +113,7 @@ def test_a_file_that_cannot_be_written_ends_with_1_and_one_line(
     assert capsys.readouterr().err == "error: taken/shop/images: Not a directory\n"
 
 
-def test_where_figures_cannot_be_written_is_said_before_hours_of_work(
+def test_an_unwritable_json_path_is_reported_before_the_work_begins(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "taken").touch()
@@ -125,7 +125,7 @@ def test_where_figures_cannot_be_written_is_said_before_hours_of_work(
     assert capsys.readouterr().err == "error: taken: File exists\n"
 
 
-def test_a_file_with_two_columns_of_one_name_is_refused_by_that_name(
+def test_a_file_with_two_columns_of_one_name_raises_an_error_with_the_name(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     table = pa.table([["a"], ["b"], ["c"]], names=["product_id", "title", "title"])
@@ -142,7 +142,7 @@ def test_a_file_with_two_columns_of_one_name_is_refused_by_that_name(
         assert said == f"error: {name}: there is more than one column title; remove or rename all but one\n"
 
 
-def test_a_letter_that_the_terminal_lacks_ends_no_command(tmp_path: Path) -> None:
+def test_a_character_outside_of_the_terminals_encoding_is_replaced(tmp_path: Path) -> None:
     code = "import typer; from feature_repo import console; app = typer.Typer(); app.command()(lambda: print('女童…'))"
     done = subprocess.run(
         [sys.executable, "-c", f"{code}; console.run_command_line(app)"],
@@ -154,7 +154,7 @@ def test_a_letter_that_the_terminal_lacks_ends_no_command(tmp_path: Path) -> Non
     assert (done.returncode, done.stdout, done.stderr) == (0, "???\n", "")
 
 
-def test_a_taken_port_of_a_streams_metrics_is_named_with_what_to_do(
+def test_a_metrics_port_in_use_is_one_line_that_names_the_option(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "feature_store.yaml").write_text("project: shop\noffline_store:\n  path: tables\n")

@@ -1,4 +1,4 @@
-"""How a deployment's feature_store.yaml is read without Feast."""
+"""Reading feature_store.yaml without Feast."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def written(folder: Path, content: str | bytes) -> Path:
     return file
 
 
-def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
+def test_relative_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     found = config.load(written(tmp_path, GOOD))
     assert (found.project, found.offline) == ("shop", tmp_path / "tables")
     assert found.table("product_tags") == tmp_path / "tables" / "product_tags"
@@ -47,13 +47,13 @@ def test_environment_variables_are_expanded(tmp_path: Path, monkeypatch: pytest.
         *(GOOD.replace("shop", wrong) for wrong in ("7", "", "[shop]", "1.5")),
     ],
 )
-def test_a_file_that_is_no_use_ends_in_one_line_that_names_it(content: str | bytes, tmp_path: Path) -> None:
+def test_an_invalid_file_raises_one_line_that_names_it(content: str | bytes, tmp_path: Path) -> None:
     file = written(tmp_path, content)
     with pytest.raises(VitrineError, match=r"feature_store.yaml: .*(project|offline_store.path)") as caught:
         config.load(file)
     assert "\n" not in str(caught.value)
 
 
-def test_no_file_ends_in_one_line_that_says_how_to_name_one(tmp_path: Path) -> None:
+def test_a_missing_file_raises_one_line_that_names_the_option(tmp_path: Path) -> None:
     with pytest.raises(VitrineError, match=r"no feature_store.yaml at .*--store"):
         config.load(tmp_path / "nothing.yaml")

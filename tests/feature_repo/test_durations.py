@@ -1,4 +1,4 @@
-"""Ages and moments as people write them."""
+"""Durations and timestamps on command lines."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -20,7 +20,7 @@ from feature_repo.errors import VitrineError
         (" 1.5d ", timedelta(hours=36)),
     ],
 )
-def test_reads_a_number_and_a_unit(text: str, age: timedelta) -> None:
+def test_parses_a_number_and_a_unit(text: str, age: timedelta) -> None:
     assert parse_duration(text) == age
 
 
@@ -28,29 +28,29 @@ def test_reads_a_number_and_a_unit(text: str, age: timedelta) -> None:
     "text",
     ["", "2", "d", "two days", "-1d", "0h", "1w", "1d 2h", "1e9d", "nan", "9" * 400 + "d", "0.0000001s", "36501d"],
 )
-def test_refuses_what_is_no_age_and_shows_how_to_write_one(text: str) -> None:
+def test_an_invalid_duration_raises_an_error_with_examples(text: str) -> None:
     with pytest.raises(VitrineError, match=r"not a duration.*90m, 6h"):
         parse_duration(text)
 
 
-def test_reads_a_moment_with_its_offset_in_utc() -> None:
+def test_parses_a_timestamp_with_an_offset_and_returns_utc() -> None:
     assert parse_timestamp("2026-03-01T12:00Z") == datetime(2026, 3, 1, 12, tzinfo=UTC)
     assert parse_timestamp("2026-03-01T12:00:00+08:00") == datetime(2026, 3, 1, 4, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("text", ["2026-03-01T12:00", "2026-03-01"])
-def test_refuses_a_moment_that_could_be_off_by_a_day(text: str) -> None:
+def test_a_timestamp_without_an_offset_raises_an_error(text: str) -> None:
     with pytest.raises(VitrineError, match=r"without an offset from UTC.*append Z"):
         parse_timestamp(text)
 
 
 @pytest.mark.parametrize("text", ["yesterday", "0001-01-01T00:00+08:00", "1969-12-31T23:59Z", "9999-12-31T23:59-08:00"])
-def test_refuses_what_is_no_moment_of_a_shop(text: str) -> None:
-    with pytest.raises(VitrineError, match="not a timestamp|timestamp out of range"):
+def test_an_invalid_or_out_of_range_timestamp_raises_an_error(text: str) -> None:
+    with pytest.raises(VitrineError, match=r"not a timestamp|timestamp out of range"):
         parse_timestamp(text)
 
 
-def test_no_sum_of_a_moment_and_two_ages_leaves_the_calendar() -> None:
+def test_a_timestamp_minus_two_durations_stays_in_the_calendar() -> None:
     for moment in (EARLIEST, LATEST):
         assert moment - 2 * LONGEST < moment < moment + 2 * LONGEST
 
@@ -66,12 +66,12 @@ def test_no_sum_of_a_moment_and_two_ages_leaves_the_calendar() -> None:
         (timedelta(0), "0s"),
     ],
 )
-def test_says_an_age_in_its_two_largest_units(age: timedelta, words: str) -> None:
+def test_formats_a_duration_in_its_two_largest_units(age: timedelta, words: str) -> None:
     assert format_duration(age) == words
 
 
 @given(st.integers(1, 10_000), st.sampled_from("smhd"))
-def test_an_age_of_one_unit_comes_back_as_itself(number: int, unit: str) -> None:
+def test_a_formatted_duration_parses_back_to_itself(number: int, unit: str) -> None:
     age = parse_duration(f"{number}{unit}")
     parts = [parse_duration(part) for part in format_duration(age).split()]
     assert timedelta(0) <= age - sum(parts, timedelta(0)) < age

@@ -1,4 +1,4 @@
-"""Ctrl-C ends a command in one line and with 130, while its libraries are being imported and while it works."""
+"""Ctrl-C exits with 130 and one line, while libraries are imported and while a command works."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("command", ["producers", "consumers"])
-def test_while_libraries_are_imported(command: str, tmp_path: Path) -> None:
+def test_ctrl_c_while_libraries_are_imported(command: str, tmp_path: Path) -> None:
     (tmp_path / "typer.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
     process = subprocess.Popen(
         [sys.executable, "-m", command, "--help"],
@@ -33,7 +33,7 @@ def test_while_libraries_are_imported(command: str, tmp_path: Path) -> None:
     assert (process.returncode, said) == (130, "interrupted\n")
 
 
-def test_while_a_command_works(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_while_a_command_works(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     app = typer.Typer()
 
     @app.command()
@@ -51,7 +51,7 @@ def test_while_a_command_works(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert capsys.readouterr().err == "interrupted\n"
 
 
-def test_a_command_that_ends_otherwise_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_exit_code_is_passed_on(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         interruption.run_interruptible(lambda: sys.exit(1))
     assert ended.value.code == 1

@@ -1,4 +1,4 @@
-"""What a piece of work freed is there for the next: no page is taken anew."""
+"""`keep_freed`: freed memory is reused, without new page faults."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ thread.join()
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's settings")
 @pytest.mark.parametrize("work", ["request", "batch"])
-def test_what_was_freed_is_there_for_the_next(work: str) -> None:
+def test_freed_memory_is_reused_without_page_faults(work: str) -> None:
     program = [sys.executable, "-c", FAULTS.format(work=work, rounds=ROUNDS)]
     done = subprocess.run(program, check=True, capture_output=True, text=True)
     # Without it some 300 for a request, where glibc happens to give the heap's end back, and 10,000 for a batch.

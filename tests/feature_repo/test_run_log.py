@@ -1,4 +1,4 @@
-"""What the ledger says of runs that end well, fail, are killed, or meet another one."""
+"""The run log of runs that end, fail, are killed or conflict with another run."""
 
 import sqlite3
 import subprocess
@@ -38,7 +38,7 @@ def opened(folder: Path, content: str) -> Settings:
     return config.load(folder / "feature_store.yaml")
 
 
-def test_a_run_says_what_went_in_what_came_of_it_and_that_it_is_done(store: Settings) -> None:
+def test_a_run_records_its_inputs_model_counts_and_end(store: Settings) -> None:
     with run_log.record_run(store, "codes", now=NOW, reads=["product_embedding"]) as run:
         run.add_input("product_catalogue", 7)
         run.set_model("codebook-1")
@@ -55,7 +55,7 @@ def test_a_run_says_what_went_in_what_came_of_it_and_that_it_is_done(store: Sett
     assert "4 encoded, 2 reused" in run_log.format_run(found)
 
 
-def test_it_lies_in_the_registrys_database_relative_to_the_stores_file(store: Settings, tmp_path: Path) -> None:
+def test_the_table_is_in_the_registrys_database_relative_to_the_configuration(store: Settings, tmp_path: Path) -> None:
     with run_log.record_run(store, "codes", now=NOW):
         pass
     with sqlite3.connect(tmp_path / "data" / "registry.db") as database:
@@ -64,14 +64,14 @@ def test_it_lies_in_the_registrys_database_relative_to_the_stores_file(store: Se
         ]
 
 
-def test_without_an_sql_registry_it_lies_beside_the_tables(tmp_path: Path) -> None:
+def test_without_an_sql_registry_the_table_is_beside_the_delta_tables(tmp_path: Path) -> None:
     store = opened(tmp_path, "project: test\noffline_store:\n  path: offline\nregistry: registry.pb\n")
     with run_log.record_run(store, "codes", now=NOW):
         pass
     assert (store.offline / "ledger.db").is_file()
 
 
-def test_a_run_that_fails_leaves_its_error_and_the_error_goes_on(store: Settings) -> None:
+def test_a_failed_run_records_its_error_and_raises_it(store: Settings) -> None:
     with pytest.raises(VitrineError, match="no table"), run_log.record_run(store, "codes", now=NOW):
         raise VitrineError("no table `x`;\nrun y")
     with pytest.raises(KeyboardInterrupt), run_log.record_run(store, "codes", now=NOW):
@@ -81,7 +81,7 @@ def test_a_run_that_fails_leaves_its_error_and_the_error_goes_on(store: Settings
     assert stopped.ending == run_log.STOPPED
 
 
-def test_a_killed_run_is_known_as_such_with_what_it_had_done(store: Settings) -> None:
+def test_a_killed_run_is_marked_as_killed_with_its_counts(store: Settings) -> None:
     process = started(store)
     assert [each.ending for each in run_log.read_runs(store)] == [run_log.RUNNING]
     process.kill()
@@ -93,7 +93,7 @@ def test_a_killed_run_is_known_as_such_with_what_it_had_done(store: Settings) ->
     assert [each.ending for each in run_log.read_runs(store)] == [run_log.KILLED, run_log.DONE]
 
 
-def test_a_second_run_of_a_step_is_refused_while_the_first_is_at_work_and_other_steps_are_not(store: Settings) -> None:
+def test_a_second_run_of_a_step_raises_an_error_and_other_steps_run(store: Settings) -> None:
     process = started(store)
     try:
         with run_log.record_run(store, "tags", now=NOW):
@@ -118,21 +118,21 @@ def test_a_second_run_of_a_step_is_refused_while_the_first_is_at_work_and_other_
         ("nosuchdatabase://here", "no driver for registry.path"),
     ],
 )
-def test_a_database_that_cannot_be_opened_ends_in_one_line(path: str, said: str, tmp_path: Path) -> None:
+def test_a_database_that_cannot_be_opened_raises_one_line(path: str, said: str, tmp_path: Path) -> None:
     store = opened(tmp_path, SQL.format(path))
     with pytest.raises(VitrineError, match=said), run_log.record_run(store, "codes", now=NOW):
         pytest.fail("it ran")
 
 
 def started(store: Settings) -> subprocess.Popen:
-    """A process that is at work on `produce embeddings`."""
+    """Start a process that holds a run of `produce embeddings`."""
     process = subprocess.Popen([sys.executable, "-c", SLEEPER, str(store.file)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "at work\n"
     return process
 
 
-def test_a_step_that_nobody_ran_is_told_from_a_store_on_which_nobody_ran_anything(store: Settings) -> None:
+def test_runs_distinguishes_an_unknown_step_from_an_empty_run_log(store: Settings) -> None:
     line = ["runs", "--store", str(store.file), "--step", "embedings"]
     assert CliRunner().invoke(app, line).output == "no run yet\n"
     with run_log.record_run(store, "embeddings", now=NOW):

@@ -1,4 +1,4 @@
-"""One Ray of two processors, on this machine, for all tests."""
+"""A local Ray cluster with two processors for all tests of this folder."""
 
 import os
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ def cluster() -> Iterator[None]:
     ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, **cluster.QUIET)
     cluster.connect("local")
     cluster.silence_ray()
-    # Ray's default exchange starts processes for each: seconds here for what takes this one a fifth of a second.
+    # Ray's default shuffle starts processes each time: seconds, where this one takes a fifth of a second.
     ray.data.DataContext.get_current().shuffle_strategy = ShuffleStrategy.SORT_SHUFFLE_PULL_BASED
     yield
     ray.shutdown()

@@ -1,4 +1,4 @@
-"""Programs that put work on the tests' cluster, to be killed: processes of their own."""
+"""Processes that run work on the tests' cluster and are killed by the tests."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -49,5 +49,5 @@ def _drive(pipe: Connection, address: str, work: Callable[..., None], arguments:
 def running(
     address: str, work: Callable[..., None], *arguments: Any
 ) -> AbstractContextManager[tuple[BaseProcess, Connection]]:
-    """A program that is connected to the cluster and has just begun; the pipe gives "done"."""
+    """Start a process that is connected to the cluster and has begun its work; it sends "done" over the pipe."""
     return begun(context, _drive, address, work, arguments)

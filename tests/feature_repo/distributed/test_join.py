@@ -1,4 +1,4 @@
-"""The join on Ray gives what the join on one machine gives, row for row."""
+"""The join on Ray gives the rows of the join on one machine."""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,7 @@ def stamps(days: list[int | None]) -> pa.Array:
 
 
 def versions(chance: random.Random, folder: Path, files: int = 5, rows: int = 40) -> None:
-    """Versions of pairs of a product and a user, in several files; few days, so that ties are the rule."""
+    """Write versions of pairs of product and user in several files; few days, so that ties are common."""
     for file in range(files):
         days = [[chance.choice([None, *range(8)]) for _ in range(rows)] for _ in range(2)]
         table = {
@@ -41,7 +41,7 @@ def versions(chance: random.Random, folder: Path, files: int = 5, rows: int = 40
 
 
 def views(folder: Path, ttl: timedelta | None) -> list[ViewTable]:
-    """The same table as a view of products, of pairs, and of nothing."""
+    """Return views of one table: keyed by product, by product and user, and without keys."""
     table = delta.open_dataset(folder)
     created: dict[str, Any] = {"created_timestamp": "created_timestamp", "ttl": ttl}
     looks = {"n": "number", "v": "vector"}
@@ -53,7 +53,7 @@ def views(folder: Path, ttl: timedelta | None) -> list[ViewTable]:
 
 
 def impressions(chance: random.Random, rows: int = 300) -> pa.Table:
-    """Rows whose keys have other types than the table's."""
+    """Return rows whose keys have other types than the table's."""
     days = [chance.choice([None, *range(-1, 9)]) for _ in range(rows)]
     return pa.table(
         {
@@ -73,7 +73,7 @@ def impressions(chance: random.Random, rows: int = 300) -> pa.Table:
         (2, {"created_before": START + timedelta(days=4)}),
     ],
 )
-def test_the_training_set_is_that_of_one_machine(tmp_path: Path, seed: int, options: dict[str, Any]) -> None:
+def test_the_training_set_equals_that_of_one_machine(tmp_path: Path, seed: int, options: dict[str, Any]) -> None:
     chance = random.Random(seed)
     versions(chance, tmp_path / "looks")
     asked = views(tmp_path / "looks", chance.choice([None, timedelta(days=2)]))
@@ -90,10 +90,10 @@ def test_the_training_set_is_that_of_one_machine(tmp_path: Path, seed: int, opti
 
 
 @pytest.mark.slow
-def test_by_the_exchange_that_ray_chooses_by_itself_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_shuffle_of_ray_gives_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = ShuffleStrategy(DEFAULT_SHUFFLE_STRATEGY)
     monkeypatch.setattr(DataContext.get_current(), "shuffle_strategy", chosen)
-    test_the_training_set_is_that_of_one_machine(tmp_path, 6, {})
+    test_the_training_set_equals_that_of_one_machine(tmp_path, 6, {})
 
 
 def test_rows_in_files_are_read_by_the_tasks(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_rows_in_files_are_read_by_the_tasks(tmp_path: Path) -> None:
     assert made.versions["looks"].to_table() == expected.views["looks"].versions
 
 
-def test_an_empty_table_and_no_rows_give_nothing(tmp_path: Path) -> None:
+def test_an_empty_table_or_no_rows_match_nothing(tmp_path: Path) -> None:
     chance = random.Random(4)
     versions(chance, tmp_path / "looks", files=1)
     delta.overwrite(tmp_path / "empty", delta.read(tmp_path / "looks").slice(0, 0))
@@ -120,7 +120,7 @@ def test_an_empty_table_and_no_rows_give_nothing(tmp_path: Path) -> None:
         assert made.to_table() == training_set.join(of, "at", views(folder, None)[:2]).to_table()
 
 
-def test_a_key_of_another_kind_is_refused_in_one_line_by_the_name_of_its_view(tmp_path: Path) -> None:
+def test_a_key_of_another_type_raises_one_line_that_names_the_view(tmp_path: Path) -> None:
     versions(random.Random(5), tmp_path / "looks", files=1)
     rows = impressions(random.Random(5))
     rows = rows.set_column(0, "shown", pa.array(range(len(rows))))

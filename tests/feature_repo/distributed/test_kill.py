@@ -1,4 +1,4 @@
-"""A program that is killed while its work is on the cluster: a rerun leaves what an undisturbed run does."""
+"""After a killed process, a repeated run gives the result of an undisturbed run."""
 
 import random
 import time
@@ -30,7 +30,7 @@ KILLS = 4
 
 
 def until_done(chance: random.Random, work: Callable[..., None], *arguments: Any, check: Callable[[], None]) -> None:
-    """Start the work again and again, kill it KILLS times at random moments, and look at what is there each time."""
+    """Start the work repeatedly, kill it KILLS times at random times, and check the result after each kill."""
     address = ray.get_runtime_context().gcs_address
     killed, takes = 0, 2.0
     while True:
@@ -56,7 +56,7 @@ def online_config(request: pytest.FixtureRequest) -> dict[str, Any]:
     return {"type": REDIS, "connection_string": server.address}
 
 
-def test_a_killed_materialization_is_made_whole_by_the_next(online_config: dict[str, Any], tmp_path: Path) -> None:
+def test_the_next_run_completes_a_killed_materialization(online_config: dict[str, Any], tmp_path: Path) -> None:
     world.make(tmp_path, online_config, ray=ray.get_runtime_context().gcs_address)
     store = world.open_store(tmp_path)
     store.apply(world.OBJECTS)
@@ -80,7 +80,7 @@ def test_a_killed_materialization_is_made_whole_by_the_next(online_config: dict[
 
 
 def stored(store: Settings) -> tuple[Counter[tuple[Any, ...]], Counter[tuple[Any, ...]]]:
-    """Rows and refusals, each as often as it is there, vectors to four digits."""
+    """Return rows and rejected rows with their multiplicity; vectors are rounded to four digits."""
     rows = (
         delta.read(store.table("product_embedding")).to_pylist()
         if delta.exists(store.table("product_embedding"))
@@ -93,7 +93,7 @@ def stored(store: Settings) -> tuple[Counter[tuple[Any, ...]], Counter[tuple[Any
     return kept, Counter((row["step"], row["row_id"], row["reason"]) for row in quarantine.read(store).to_pylist())
 
 
-def test_killed_encoding_leaves_the_tables_of_an_undisturbed_run(tmp_path: Path) -> None:
+def test_killed_and_repeated_encoding_gives_the_tables_of_an_undisturbed_run(tmp_path: Path) -> None:
     encoder = tmp_path / "encoder"
     checkpoints.clip(encoder)
     images = pictures(tmp_path / "pictures")

@@ -1,4 +1,4 @@
-"""Materialization on Ray leaves the bytes that one machine leaves, on each online store."""
+"""Materialization on Ray writes the bytes that one machine writes, on each online store."""
 
 import random
 import subprocess
@@ -41,7 +41,7 @@ def online_config(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, A
 
 @pytest.fixture
 def stores(online_config: dict[str, Any], tmp_path: Path) -> Iterator[tuple[FeatureStore, FeatureStore]]:
-    """One project twice: materialized by one machine, and, for one line more in feature_store.yaml, by Ray."""
+    """One project twice: materialized by one machine, and by Ray, with one more line in feature_store.yaml."""
     world.make(tmp_path, online_config)
     one = world.open_store(tmp_path)
     one.apply(world.OBJECTS)
@@ -51,7 +51,7 @@ def stores(online_config: dict[str, Any], tmp_path: Path) -> Iterator[tuple[Feat
 
 
 def append(folder: Path, chance: random.Random) -> list[world.Look]:
-    """Versions in five files: nulls, repeats, ties of event and of creation."""
+    """Write versions in five files, with nulls, repeats and ties of event and created timestamps."""
     looks = [
         (chance.choice([*PRODUCTS, None]), chance.choice([None, *range(9)]), chance.randrange(9)) for _ in range(400)
     ]
@@ -67,7 +67,7 @@ def append(folder: Path, chance: random.Random) -> list[world.Look]:
 
 
 def online_bytes(store: FeatureStore) -> dict[bytes, bytes | None]:
-    """Every packed row of the project."""
+    """Return every packed row of the project."""
     table = store._get_provider().online_store.online_table(store.config)
     found = [
         key
@@ -78,14 +78,14 @@ def online_bytes(store: FeatureStore) -> dict[bytes, bytes | None]:
 
 
 def forget_rows(store: FeatureStore) -> None:
-    """As before the first run, but for the dictionaries: whoever comes first would number their texts."""
+    """Delete the rows but keep the dictionaries, whose codes would depend on which run comes first."""
     table = store._get_provider().online_store.online_table(store.config)
     for view in table.catalog.reload().views:
         table.store.delete_prefix(entity_keys.make_prefix("shop", view))
         table.store.delete([materialization_log_key("shop", view)])
 
 
-def test_each_store_has_the_bytes_of_one_machine(
+def test_each_store_holds_the_bytes_that_one_machine_writes(
     stores: tuple[FeatureStore, FeatureStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, many = stores
@@ -104,7 +104,7 @@ def test_each_store_has_the_bytes_of_one_machine(
     assert world.online_looks(many, [*PRODUCTS, "new"]) == world.find_newest([*looks, *late], until=9)
 
 
-def test_what_a_task_refuses_is_said_in_one_line_and_a_rerun_is_whole(tmp_path: Path) -> None:
+def test_an_error_in_a_task_is_one_line_and_a_repeated_run_completes(tmp_path: Path) -> None:
     world.make(tmp_path, {"type": LMDB, "path": "online"}, ray="local")
     store = world.open_store(tmp_path)
     store.apply(world.OBJECTS)
@@ -126,7 +126,7 @@ def test_what_a_task_refuses_is_said_in_one_line_and_a_rerun_is_whole(tmp_path: 
     assert answer["clicks"] == [4]
 
 
-def test_the_same_line_puts_training_sets_on_ray(tmp_path: Path) -> None:
+def test_the_same_setting_runs_training_joins_on_ray(tmp_path: Path) -> None:
     world.make(tmp_path, {"type": LMDB, "path": "online"})
     one = world.open_store(tmp_path)
     one.apply(world.OBJECTS)
@@ -149,7 +149,7 @@ def test_the_same_line_puts_training_sets_on_ray(tmp_path: Path) -> None:
     assert pa.concat_tables(sets[1].to_batches()) == pa.concat_tables(sets[0].to_batches())
 
 
-def test_without_ray_one_line_says_what_to_install() -> None:
+def test_without_ray_the_error_is_one_line_with_the_install_command() -> None:
     code = "from feature_repo.distributed.cluster import connect; connect('local')"
     without = f"import sys; sys.modules['ray'] = None; {code}"
     done = subprocess.run([sys.executable, "-c", without], capture_output=True, text=True, env=world.environment())

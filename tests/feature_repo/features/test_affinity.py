@@ -1,4 +1,4 @@
-"""One definition, five ways to it: each is held to the slow one on every row of a small shop."""
+"""The affinity features computed in five ways, each compared with the slow definition on a small shop."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -15,7 +15,7 @@ from feature_repo.errors import VitrineError
 from feature_repo.features import affinity, affinity_torch
 from feature_repo.features.affinity import NAMES, AffinityLog, Candidates, UserState
 from feature_repo.stores.feature_store import open_feature_store
-from tests.feature_repo.features import slow, world
+from tests.feature_repo.features import slow_affinity, world
 from tests.feature_repo.features.world import RANKED, Shop
 
 NOW = int(RANKED.timestamp() * 1e6)
@@ -25,17 +25,17 @@ USERS = list(SHOP.clicks)
 
 @pytest.fixture(scope="module")
 def expected() -> dict[str, np.ndarray]:
-    """float64 [users, products] of each feature."""
+    """Return float64 [users, products] for each feature."""
     found = []
     for user in USERS:
-        child = slow.child_of(SHOP, user, NOW)
-        found.append([slow.affinity(SHOP, user, child, product) for product in range(len(SHOP.products))])
+        child = slow_affinity.child_of(SHOP, user, NOW)
+        found.append([slow_affinity.affinity(SHOP, user, child, product) for product in range(len(SHOP.products))])
     return {name: np.array([[row[name] for row in of_user] for of_user in found]) for name in NAMES}
 
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """The shop offline and online."""
+    """A deployment that holds the shop offline and online."""
     from feature_repo import definitions
 
     made = world.deployment(tmp_path_factory.mktemp("shop"))
@@ -89,30 +89,30 @@ CANDIDATES = Candidates(SHOP.products, SHOP.vectors, SHOP.ages, SHOP.genders, SH
 
 
 @pytest.mark.parametrize("user", USERS[1:])
-def test_the_definition_is_what_the_slow_one_says(expected: dict[str, np.ndarray], user: str) -> None:
+def test_agrees_with_the_slow_definition(expected: dict[str, np.ndarray], user: str) -> None:
     same(affinity.compute_user_affinity(row_of(SHOP, user), CANDIDATES, NOW), of(expected, user), 5e-4)
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_online_and_offline_are_one(reader: OnlineReader, expected: dict[str, np.ndarray], user: str) -> None:
+def test_online_values_equal_offline_values(reader: OnlineReader, expected: dict[str, np.ndarray], user: str) -> None:
     found = fetch_with_affinity(reader, "ranking_with_affinity", user, SHOP.products, RANKED)
     assert found.block.values["product_catalogue__price"].tolist() == [9.5] * len(SHOP.products)
     same(found.affinity, of(expected, user))
 
 
-def test_candidates_of_which_nothing_is_known_are_like_nothing(reader: OnlineReader) -> None:
+def test_candidates_without_any_data_have_nan_similarities(reader: OnlineReader) -> None:
     found = fetch_with_affinity(reader, "ranking_with_affinity", USERS[1], ["nobody", "nothing"], RANKED)
     assert found.affinity["same_product"].tolist() == [0.0, 0.0]
     assert all(np.isnan(values).all() for name, values in found.affinity.items() if name != "same_product")
 
 
-def test_a_whole_log_gets_what_single_requests_get(expected: dict[str, np.ndarray]) -> None:
+def test_a_log_gets_the_values_of_single_requests(expected: dict[str, np.ndarray]) -> None:
     rows = whole_log()
     found = affinity.compute_log_affinity(rows, SHOP.vectors, SHOP.codes, np.full(len(rows.user), NOW))
     same(found, {name: values[1:] for name, values in expected.items()}, 5e-4)
 
 
-def test_torch_says_the_same(expected: dict[str, np.ndarray]) -> None:
+def test_torch_gives_the_same_values(expected: dict[str, np.ndarray]) -> None:
     rows = whole_log()
     vectors = np.concatenate([SHOP.vectors, np.full((1, world.WIDTH), np.nan, np.float32)])
     numpy = affinity.compute_log_affinity(rows, SHOP.vectors, SHOP.codes, np.full(len(rows.user), NOW))
@@ -127,7 +127,7 @@ def test_torch_says_the_same(expected: dict[str, np.ndarray]) -> None:
     same(columns, {name: values[1:] for name, values in expected.items()})
 
 
-def test_torch_hands_gradients_to_the_vectors() -> None:
+def test_torch_propagates_gradients_to_the_vectors() -> None:
     chance = torch.Generator().manual_seed(0)
     candidate, history, interest = (torch.rand(s, generator=chance) for s in ((4, 8), (4, 6, 8), (4, 8)))
     history[0, 2:] = torch.nan
@@ -144,7 +144,7 @@ def test_torch_hands_gradients_to_the_vectors() -> None:
 
 
 def whole_log() -> AffinityLog:
-    """Every user with a row beside every product."""
+    """Return a log that pairs every user who has a row with every product."""
     users, products = USERS[1:], len(SHOP.products)
     history = np.full((len(users), 50), -1)
     for place, user in enumerate(users):
@@ -171,7 +171,7 @@ def whole_log() -> AffinityLog:
 
 
 def request_of(users: list[str]) -> pd.DataFrame:
-    """Entity rows of these users beside every product, with the request's own columns."""
+    """Return entity rows that pair these users with every product, with the columns of the request."""
     rows = []
     for user in users:
         last = history_of(user)
@@ -192,7 +192,7 @@ def request_of(users: list[str]) -> pd.DataFrame:
 FEATURES = [f"user_product_affinity:{name}" for name in NAMES]
 
 
-def test_a_training_set_of_feast_holds_the_same(deployment: Settings, expected: dict[str, np.ndarray]) -> None:
+def test_a_training_set_of_feast_has_the_same_values(deployment: Settings, expected: dict[str, np.ndarray]) -> None:
     store = open_feature_store(deployment)
     job = store.get_historical_features(request_of(USERS), FEATURES, full_feature_names=True)
     table = job.to_df()
@@ -200,7 +200,7 @@ def test_a_training_set_of_feast_holds_the_same(deployment: Settings, expected: 
     same(found, expected)
 
 
-def test_feast_serves_the_same(deployment: Settings, expected: dict[str, np.ndarray]) -> None:
+def test_feast_serves_the_same_values(deployment: Settings, expected: dict[str, np.ndarray]) -> None:
     store = open_feature_store(deployment)
     for user in USERS[1:]:
         rows = request_of([user]).drop(columns="event_timestamp").to_dict("list")
@@ -209,7 +209,7 @@ def test_feast_serves_the_same(deployment: Settings, expected: dict[str, np.ndar
         same(found, of(expected, user))
 
 
-def test_a_request_that_knows_nothing_of_the_history_gets_nothing_of_it(deployment: Settings) -> None:
+def test_a_request_without_history_has_nan_history_features(deployment: Settings) -> None:
     store = open_feature_store(deployment)
     rows = request_of(["u5"]).drop(columns="event_timestamp")
     rows["history_vectors"] = None
@@ -222,7 +222,7 @@ def test_a_request_that_knows_nothing_of_the_history_gets_nothing_of_it(deployme
 
 
 def ranked_at(moment: object, deployment: Settings) -> dict[str, np.ndarray]:
-    """What Feast serves for u5 beside every product."""
+    """Return what Feast serves for u5 and every product."""
     asked = request_of(["u5"]).drop(columns="event_timestamp").to_dict("list")
     asked["ranked_at"] = [moment] * len(asked["ranked_at"])
     answer = open_feature_store(deployment).get_online_features(FEATURES, asked, full_feature_names=True).to_df()
@@ -233,12 +233,12 @@ def ranked_at(moment: object, deployment: Settings) -> dict[str, np.ndarray]:
     "moment",
     [RANKED, RANKED.replace(tzinfo=None), RANKED.astimezone(timezone(timedelta(hours=8))), pd.Timestamp(RANKED)],
 )
-def test_the_moment_may_be_a_datetime(moment: datetime, deployment: Settings, expected: dict[str, np.ndarray]) -> None:
+def test_ranked_at_may_be_a_datetime(moment: datetime, deployment: Settings, expected: dict[str, np.ndarray]) -> None:
     same(ranked_at(moment, deployment), of(expected, "u5"))
 
 
 @pytest.mark.parametrize("missing", [None, float("nan")])
-def test_at_a_missing_moment_the_childs_age_is_not_known(
+def test_without_ranked_at_the_age_features_are_nan(
     missing: object, deployment: Settings, expected: dict[str, np.ndarray]
 ) -> None:
     nothing = np.full(len(SHOP.products), np.nan, np.float32)
@@ -246,12 +246,12 @@ def test_at_a_missing_moment_the_childs_age_is_not_known(
 
 
 @pytest.mark.parametrize("strange", ["2026-03-01T00:00:00Z", True, float("inf"), [1]])
-def test_what_is_no_moment_is_refused(strange: object, deployment: Settings) -> None:
+def test_an_invalid_ranked_at_raises_an_error(strange: object, deployment: Settings) -> None:
     with pytest.raises(VitrineError, match=r"ranked_at: .*expected microseconds since 1970 UTC, or a datetime"):
         ranked_at(strange, deployment)
 
 
-def test_a_history_of_the_wrong_length_is_refused(deployment: Settings) -> None:
+def test_a_history_of_the_wrong_length_raises_an_error(deployment: Settings) -> None:
     store = open_feature_store(deployment)
     rows = request_of(["u5"]).drop(columns="event_timestamp")
     rows["history_vectors"] = [[0.5] * 7] * len(rows)

@@ -1,4 +1,4 @@
-"""Missing is a feature, and what is not even missing is NaN."""
+"""Features of missing data, online; NaN where a product has no row at all."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.feature_repo.features import world
 from tests.feature_repo.features.world import LISTED, RANKED
 
 
-def test_every_kind_of_missing_online(tmp_path: Path) -> None:
+def test_missing_features_of_products_that_lack_each_kind_of_data(tmp_path: Path) -> None:
     store = world.deployment(tmp_path)
     names = ["whole", "no picture", "silent tagger", "untagged"]
     vector = [np.ones(world.WIDTH, np.float32)] * 4

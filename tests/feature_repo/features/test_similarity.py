@@ -1,4 +1,4 @@
-"""Cosines to the last clicks, beside the general form that takes any history."""
+"""Cosines to the last clicks, compared with the general function for any history."""
 
 import numpy as np
 from hypothesis import given
@@ -13,7 +13,7 @@ PRODUCTS, WIDTH, LENGTH = 7, 5, 4
 
 @st.composite
 def logs(draw: st.DrawFn) -> tuple[NDArray[np.int64], ...]:
-    """User, moment, click, and the product's vector (-1 for none) of each row, in time order."""
+    """Draw user, timestamp, click and vector index (-1 for none) of rows in time order."""
     rows = draw(st.integers(1, 40))
 
     def numbers(low: int, high: int) -> NDArray[np.int64]:
@@ -23,9 +23,7 @@ def logs(draw: st.DrawFn) -> tuple[NDArray[np.int64], ...]:
 
 
 @given(logs(), st.integers(0, 2**16))
-def test_windows_of_clicks_have_the_cosines_of_the_same_histories_written_out(
-    log: tuple[NDArray[np.int64], ...], seed: int
-) -> None:
+def test_window_cosines_equal_the_cosines_of_explicit_histories(log: tuple[NDArray[np.int64], ...], seed: int) -> None:
     user, time, clicked, candidate = log
     vectors = np.random.default_rng(seed).normal(size=(PRODUCTS, WIDTH)).astype(np.float32)
     vectors[0] = np.nan
@@ -38,7 +36,9 @@ def test_windows_of_clicks_have_the_cosines_of_the_same_histories_written_out(
 
 
 @given(logs(), st.integers(0, 2**16), st.integers(0, 20))
-def test_what_comes_after_a_row_changes_no_bit_of_it(log: tuple[NDArray[np.int64], ...], seed: int, until: int) -> None:
+def test_later_rows_do_not_change_earlier_results_by_a_single_bit(
+    log: tuple[NDArray[np.int64], ...], seed: int, until: int
+) -> None:
     vectors = np.random.default_rng(seed).normal(size=(PRODUCTS, WIDTH)).astype(np.float32)
 
     def cosines(

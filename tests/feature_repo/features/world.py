@@ -1,4 +1,4 @@
-"""A small shop in a deployment of its own: some products lack a vector, tags or codes."""
+"""A small shop with a deployment. Some of its products lack a vector, tags or codes."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ ENCODER = "small@1"
 
 @dataclass(frozen=True)
 class Shop:
-    """Products by number, their rows, and what each user clicked, in order: (product, microseconds)."""
+    """Products by number with their rows, and the clicks of each user in order: (product, microseconds)."""
 
     vectors: np.ndarray
     ages: np.ndarray
@@ -58,7 +58,7 @@ def small_shop(seed: int = 0, products: int = 40) -> Shop:
 
 
 def interest_of(shop: Shop, user: str) -> UserInterest | None:
-    """The user's row after the last click, one click at a time."""
+    """Return the user's row after the last click, computed one click at a time; None without clicks."""
     state = None
     for product, time in shop.clicks[user]:
         row = np.array([product])
@@ -68,7 +68,7 @@ def interest_of(shop: Shop, user: str) -> UserInterest | None:
 
 
 def deployment(folder: Path) -> Settings:
-    """The laptop's own feature_store.yaml, its tables in a folder of their own."""
+    """Write the laptop's feature_store.yaml, with the tables in a folder of the test."""
     folder.mkdir(exist_ok=True)
     file = folder / "feature_store.yaml"
     file.write_text((ROOT / "feature_repo" / "feature_store.yaml").read_text().replace("../demo", str(folder)))
@@ -76,7 +76,7 @@ def deployment(folder: Path) -> Settings:
 
 
 def write(shop: Shop, deployment: Settings) -> None:
-    """Every offline table that the affinity features are made from."""
+    """Write the offline tables from which the affinity features are computed."""
     write_products(shop, deployment, LISTED)
     stamps = {"event_timestamp": LISTED, "created_timestamp": LISTED, "encoder_version": ENCODER}
     products = pa.array(shop.products)
@@ -89,7 +89,7 @@ def write(shop: Shop, deployment: Settings) -> None:
 
 
 def write_products(shop: Shop, deployment: Settings, since: datetime) -> None:
-    """A version of each product's vector and tags, of those that have them."""
+    """Append a version of the vector and the tags of each product that has them."""
     stamps = {"event_timestamp": since, "created_timestamp": since, "encoder_version": ENCODER}
     products = pa.array(shop.products)
     has = ~np.isnan(shop.vectors[:, 0])
@@ -105,21 +105,21 @@ def write_products(shop: Shop, deployment: Settings, since: datetime) -> None:
 
 
 def write_codes(shop: Shop, deployment: Settings, since: datetime) -> None:
-    """A version of each product's codes, of those that have them."""
+    """Append a version of the codes of each product that has them."""
     stamps = {"event_timestamp": since, "created_timestamp": since, "encoder_version": ENCODER}
     codes = {"product_id": pa.array(shop.products), "codes": pa.array(shop.codes.tolist())}
     _append(deployment, "product_codes", schema.PRODUCT_CODES, codes, stamps, shop.codes[:, 0] >= 0)
 
 
 def write_vectors(deployment: Settings, products: list[str], vectors: np.ndarray, since: datetime) -> None:
-    """A version of each product's fused vector."""
+    """Append a version of the fused vector of each product."""
     stamps = {"event_timestamp": since, "created_timestamp": since, "encoder_version": ENCODER}
     columns = {"product_id": pa.array(products), "fused_vector": pa.array(list(vectors))}
     _append(deployment, "product_embedding", schema.PRODUCT_EMBEDDING, columns, stamps)
 
 
 def write_rows(deployment: Settings, table: str, since: list[datetime], **columns: list) -> None:
-    """Rows of a product table, each since its time; what is not said is null."""
+    """Return rows of a product table with their event timestamps; columns that are not given are null."""
     shape = {
         "product_catalogue": schema.CATALOGUE,
         "product_embedding": schema.PRODUCT_EMBEDDING,

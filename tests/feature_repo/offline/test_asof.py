@@ -1,4 +1,4 @@
-"""The as-of join on keys and times: `feature_repo.offline.asof` against the slow, obvious one."""
+"""`feature_repo.offline.asof` compared with a slow, obvious join (tests/oracle.py)."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -86,14 +86,14 @@ def test_agrees_with_the_slow_join_without_keys(
     check(case, [], ttl, by_then, before)
 
 
-def test_a_row_in_any_block_finds_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finds_the_version_of_a_row_in_every_block(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asof, "BLOCK_ROWS", 3)
     index = asof.index_versions([chunked(["a", "b"], pa.string())], chunked([START, START], STAMP))
     found = asof.look_up(index, [chunked(list("abcabcab"), pa.string())], chunked([START] * 8, STAMP))
     assert found.tolist() == [0, 1, -1, 0, 1, -1, 0, 1]
 
 
-def test_a_table_filled_in_one_night_is_walked_in_one_step() -> None:
+def test_skips_versions_created_in_one_night_in_one_step() -> None:
     days = [START + timedelta(days=day) for day in range(1_000)]
     index = asof.index_versions(
         [chunked(["a"] * 1_000, pa.string())], chunked(days, STAMP), chunked([days[-1]] * 999 + [START], STAMP)
@@ -108,7 +108,7 @@ def test_a_table_filled_in_one_night_is_walked_in_one_step() -> None:
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
 @pytest.mark.parametrize("asked_unit", ["s", "ms", "us", "ns"])
-def test_units_of_time_meet_exactly(unit: str, asked_unit: str) -> None:
+def test_compares_timestamps_of_different_units_exactly(unit: str, asked_unit: str) -> None:
     index = asof.index_versions(
         [chunked(["a"], pa.string())], chunked([START + timedelta(seconds=1)], pa.timestamp(unit, tz="UTC"))
     )
@@ -122,7 +122,7 @@ def test_units_of_time_meet_exactly(unit: str, asked_unit: str) -> None:
     assert found.tolist() == [-1, 0, 0]
 
 
-def test_a_nanosecond_before_is_before() -> None:
+def test_one_nanosecond_earlier_is_earlier() -> None:
     moment = 1_700_000_000_000_000_001
     event = pa.chunked_array([pa.array([moment]).cast(pa.timestamp("ns", tz="UTC"))])
     index = asof.index_versions([], event)
@@ -130,7 +130,7 @@ def test_a_nanosecond_before_is_before() -> None:
     assert asof.look_up(index, [], at).tolist() == [-1, 0]
 
 
-def test_times_without_a_zone_are_utc() -> None:
+def test_timestamps_without_a_zone_are_utc() -> None:
     index = asof.index_versions([], chunked([START.replace(tzinfo=None)], pa.timestamp("us")))
     before = START - timedelta(microseconds=1)
     assert asof.look_up(index, [], chunked([before, START], STAMP)).tolist() == [-1, 0]
@@ -150,7 +150,7 @@ def test_times_without_a_zone_are_utc() -> None:
         (pa.binary(), pa.binary()),
     ],
 )
-def test_keys_of_like_types_meet(stored: pa.DataType, asked: pa.DataType) -> None:
+def test_keys_of_comparable_types_match(stored: pa.DataType, asked: pa.DataType) -> None:
     values: list[Any] = [7, 8]
     if not pa.types.is_integer(stored):
         values = [datetime(2026, 1, 7), datetime(2026, 1, 8)] if pa.types.is_date(stored) else ["7", "8"]
@@ -171,7 +171,7 @@ def test_a_column_of_nulls_only_matches_nothing() -> None:
     assert asof.look_up(index, [chunked([None], pa.null())], chunked([START], STAMP)).tolist() == [-1]
 
 
-def test_text_for_integers_is_refused() -> None:
+def test_text_keys_against_integer_keys_raise_an_error() -> None:
     index = asof.index_versions([chunked([7], pa.int64())], chunked([START], STAMP))
     with pytest.raises(VitrineError, match="type string cannot be compared with one of type int64"):
         asof.look_up(index, [chunked(["7"], pa.string())], chunked([START], STAMP))

@@ -17,21 +17,21 @@ from feature_repo.offline import delta, retention
 ROWS = pa.table({"product_id": ["梦 1", "b"], "price": [1.5, None]})
 
 
-def test_a_table_in_a_folder_of_any_name_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_table_in_a_folder_with_any_name_reads_back_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "商店 50% #1?" / "table"
     delta.append(path, ROWS)
     assert delta.read(path).equals(ROWS)
     assert delta.read(path, ["price"]).column_names == ["price"]
 
 
-def test_no_thread_of_arrows_calls_python_to_read_a_file(tmp_path: Path) -> None:
+def test_arrow_reads_files_without_calling_python(tmp_path: Path) -> None:
     # Such a thread, still at work when the program ends, aborts it.
     delta.append(tmp_path / "table", ROWS)
     opened = delta.open_dataset(tmp_path / "table").filesystem
     assert isinstance(opened.base_fs, LocalFileSystem)
 
 
-def test_what_came_since_a_version_is_told_when_a_vacuum_has_removed_its_files(tmp_path: Path) -> None:
+def test_added_rows_are_found_after_a_vacuum_removed_the_old_files(tmp_path: Path) -> None:
     path = tmp_path / "table"
     seen = [delta.append(path, ROWS) for _ in range(2)][-1]
     retention.compact(path)
@@ -41,7 +41,7 @@ def test_what_came_since_a_version_is_told_when_a_vacuum_has_removed_its_files(t
     assert delta.open_added_rows(path, delta.open_table(path), seen + 1).count_rows() == 1
 
 
-def test_a_commit_out_of_its_turn_adds_nothing(tmp_path: Path) -> None:
+def test_an_append_with_an_old_transaction_version_adds_nothing(tmp_path: Path) -> None:
     path = tmp_path / "table"
     assert delta.txn_version(path, "embeddings a") == 0
     assert delta.append_if_version(path, ROWS, "embeddings a", 0, {"catalogue": 7}) == 1
@@ -53,7 +53,7 @@ def test_a_commit_out_of_its_turn_adds_nothing(tmp_path: Path) -> None:
     assert (delta.txn_marker(path, "catalogue"), delta.txn_marker(path, "other")) == (7, None)
 
 
-def test_of_writers_that_all_saw_the_same_table_one_adds_to_it_and_the_others_add_what_is_still_missing(
+def test_of_concurrent_writers_one_commits_and_the_others_add_what_is_still_missing(
     tmp_path: Path,
 ) -> None:
     path, wanted, gate = tmp_path / "table", [f"p{number}" for number in range(12)], threading.Barrier(4)
@@ -78,7 +78,7 @@ def test_of_writers_that_all_saw_the_same_table_one_adds_to_it_and_the_others_ad
     assert lost > 0
 
 
-def test_writers_that_make_a_table_at_once_all_come_through(tmp_path: Path) -> None:
+def test_concurrent_writers_that_create_one_table_all_succeed(tmp_path: Path) -> None:
     gate = threading.Barrier(4, timeout=20)
 
     def write(number: int) -> None:
@@ -98,7 +98,7 @@ def test_writers_that_make_a_table_at_once_all_come_through(tmp_path: Path) -> N
         assert delta.read(tmp_path / f"table in turn {table}").num_rows == 1
 
 
-def test_vectors_and_lists_beside_them_are_written_without_a_dictionary_and_what_repeats_with_one(
+def test_lists_of_a_table_with_vectors_have_no_dictionary_and_plain_columns_have_one(
     tmp_path: Path,
 ) -> None:
     vectors = pa.array([[0.5, -1.0], None], pa.list_(pa.float32()))

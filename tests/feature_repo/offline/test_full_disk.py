@@ -1,4 +1,4 @@
-"""A disk that is full, and a table whose log or files are broken: one clear line, and what was there stays."""
+"""Full disks and damaged Delta tables: one clear line, and existing rows stay."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ WAYS: dict[str, Callable[[Path], int]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_write_that_finds_no_room_is_one_line_and_leaves_the_table_as_it_was(tmp_path: Path, way: str) -> None:
+def test_a_write_to_a_full_disk_raises_one_line_and_leaves_the_table_unchanged(tmp_path: Path, way: str) -> None:
     path = tmp_path / "looks"
     delta.append(path, FEW)
     with no_file_longer_than(20_000), pytest.raises(VitrineError, match=r"table `looks` .* cannot be written") as said:
@@ -35,7 +35,7 @@ def test_a_write_that_finds_no_room_is_one_line_and_leaves_the_table_as_it_was(t
     assert len(delta.read(path)) == len(FEW) + len(NOISE)
 
 
-def test_a_table_whose_log_is_broken_is_named_by_readers_and_writers(tmp_path: Path) -> None:
+def test_readers_and_writers_name_a_table_whose_log_is_damaged(tmp_path: Path) -> None:
     path = tmp_path / "looks"
     delta.append(path, FEW)
     next((path / "_delta_log").glob("*0.json")).write_text("{no json")
@@ -53,7 +53,7 @@ def test_a_table_whose_log_is_broken_is_named_by_readers_and_writers(tmp_path: P
 
 
 @pytest.mark.parametrize("length", [None, 0, 200])
-def test_a_table_that_has_lost_a_file_or_part_of_one_is_named_before_anything_is_read(
+def test_a_table_with_a_missing_or_truncated_file_is_named_before_anything_is_read(
     tmp_path: Path, length: int | None
 ) -> None:
     path = tmp_path / "looks"

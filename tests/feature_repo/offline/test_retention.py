@@ -1,4 +1,4 @@
-"""What leaves a table, what stays, and what can still be made again."""
+"""Retention: which rows leave a table, which stay, and which training sets can be reproduced."""
 
 import os
 import threading
@@ -59,7 +59,7 @@ def colours(path: Path, day: int, *, created_before: datetime | None = None, cre
     return joined.to_table()["colour"].to_pylist()
 
 
-def test_a_training_set_is_made_again_whatever_was_corrected_since(tmp_path: Path) -> None:
+def test_a_training_set_is_reproduced_after_later_corrections(tmp_path: Path) -> None:
     path = tmp_path / "looks"
     delta.append(path, rows(("a", 0, 0, "red"), ("b", 0, 0, "blue")))
     made = colours(path, 5)
@@ -69,7 +69,7 @@ def test_a_training_set_is_made_again_whatever_was_corrected_since(tmp_path: Pat
     assert colours(path, 5, created_before=START + 6 * DAY + timedelta(microseconds=1)) == ["crimson", "blue"]
 
 
-def test_vacuum_keeps_what_the_retention_says_and_refuses_what_it_dropped(tmp_path: Path) -> None:
+def test_vacuum_keeps_the_retained_versions_and_a_join_that_needs_dropped_ones_raises_an_error(tmp_path: Path) -> None:
     path = tmp_path / "looks"
     delta.append(path, rows(("a", 0, 0, "red"), ("b", 0, 0, "blue")))
     delta.append(path, rows(("a", 0, 6, "crimson"), ("b", 0, 9, "navy")))
@@ -85,7 +85,7 @@ def test_vacuum_keeps_what_the_retention_says_and_refuses_what_it_dropped(tmp_pa
         colours(path, 5, created_by_then=True)
 
 
-def test_the_moment_of_dropping_never_moves_back(tmp_path: Path) -> None:
+def test_kept_since_never_moves_back(tmp_path: Path) -> None:
     path = tmp_path / "looks"
     delta.append(path, rows(("a", 0, 0, "red")))
     assert retention.read_kept_since(path) is None
@@ -100,7 +100,7 @@ versions_of_two = st.lists(st.tuples(st.sampled_from("ab"), days, st.one_of(st.n
 
 @hypothesis_settings(max_examples=25, deadline=None)
 @given(versions_of_two, days)
-def test_dropping_changes_no_answer_that_is_still_given(
+def test_dropping_corrected_rows_changes_no_join_that_is_still_allowed(
     tmp_path_factory: pytest.TempPathFactory, drawn: list[tuple[str, int, int | None]], before: int
 ) -> None:
     path = tmp_path_factory.mktemp("tables") / "looks"
@@ -167,7 +167,7 @@ def bytes_on_disk(folder: Path, needle: bytes) -> list[str]:
     return [file.name for file in folder.rglob("*") if file.is_file() and needle in file.read_bytes()]
 
 
-def test_a_forgotten_product_leaves_every_table_and_at_the_next_vacuum_the_disk(shop: config.Settings) -> None:
+def test_a_forgotten_product_is_gone_from_every_table_and_after_a_vacuum_from_the_disk(shop: config.Settings) -> None:
     names = ["secret-7'x", "other"]
     for _ in range(12):  # past a checkpoint of the log
         delta.append(shop.table("looks"), rows(*((name, 0, 0, "red") for name in names)))
@@ -183,7 +183,7 @@ def test_a_forgotten_product_leaves_every_table_and_at_the_next_vacuum_the_disk(
     assert left == []
 
 
-def test_a_vacuum_after_the_logs_retention_leaves_no_forgotten_id_in_it(shop: config.Settings) -> None:
+def test_a_vacuum_after_the_log_retention_removes_forgotten_ids_from_the_log(shop: config.Settings) -> None:
     path = shop.table("looks")
     delta.append_if_version(path, rows(("secret-7'x", 0, 0, "red"), ("other", 0, 0, "red")), "series", 0, {"mark": 4})
     maintenance.forget(shop, products=["secret-7'x"], users=[])
@@ -201,7 +201,7 @@ def test_a_vacuum_after_the_logs_retention_leaves_no_forgotten_id_in_it(shop: co
     assert retention.read_kept_since(path) == START + DAY - timedelta(days=30)
 
 
-def test_vacuum_tells_corrections_from_logs(shop: config.Settings) -> None:
+def test_vacuum_drops_corrections_but_no_rows_of_logs(shop: config.Settings) -> None:
     versions = rows(("a", 0, 0, "red"), ("a", 0, 1, "rose"))
     delta.append(shop.table("looks"), versions)
     delta.append(shop.table("log"), versions.drop_columns(["event_timestamp"]))
@@ -210,7 +210,7 @@ def test_vacuum_tells_corrections_from_logs(shop: config.Settings) -> None:
     assert len(delta.read(shop.table("log"))) == 2
 
 
-def test_a_reader_that_opened_before_a_vacuum_reads_on_within_the_grace(tmp_path: Path) -> None:
+def test_a_reader_that_opened_the_table_before_a_vacuum_can_read_within_the_grace(tmp_path: Path) -> None:
     path = tmp_path / "looks"
     delta.append(path, rows(("a", 0, 0, "red")))
     delta.append(path, rows(("a", 0, 1, "rose")))
@@ -232,7 +232,7 @@ def test_vectors_survive_compaction_bit_for_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("days", ["a month", -1, ".nan", ".inf", "true", 1e12])
-def test_a_retention_that_is_no_number_of_days_is_refused(tmp_path: Path, days: object) -> None:
+def test_a_retention_that_is_not_a_number_of_days_raises_an_error(tmp_path: Path, days: object) -> None:
     file = tmp_path / "feature_store.yaml"
     file.write_text(f"project: shop\noffline_store:\n  path: tables\n  retention_days: {days}\n")
     with pytest.raises(VitrineError, match="retention_days"):

@@ -1,4 +1,4 @@
-"""The affinity features the slow, obvious way: one candidate, one click after another, in double precision."""
+"""The affinity features computed slowly: one candidate and one click at a time, in double precision."""
 
 import math
 
@@ -10,8 +10,8 @@ from tests.feature_repo.features.world import DAY, Shop, interest_of
 
 
 def child_of(shop: Shop, user: str, now: int) -> list[float]:
-    """How old the user's child is at `now`: a distribution over the stages."""
-    # From click to click the row has moved its mix, each time spread evenly again: that part is the row's own.
+    """Return the distribution over age stages of the user's child at `now`."""
+    # Each click shifted the row's mix and made it uniform within the stages again, so the row's own mix is used.
     state = interest_of(shop, user)
     return grown(state.means.ages[0], (now - state.times[0]) / (DAY * 365.25 / 12)) if state else []
 
@@ -49,7 +49,7 @@ def cosine(left: np.ndarray, right: np.ndarray) -> float:
 
 
 def mean(shop: Shop, user: str, values: np.ndarray) -> np.ndarray:
-    """Of everything the user ever clicked, halved every fortnight."""
+    """Return the mean of everything the user clicked, with weights that halve every 14 days."""
     clicked = [(values[product].astype(np.float64), time) for product, time in shop.clicks[user]]
     clicked = [(value, time) for value, time in clicked if not np.isnan(value[0])]
     if not clicked:

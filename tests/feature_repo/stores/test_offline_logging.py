@@ -1,4 +1,4 @@
-"""What Feast's own suites ask of logged features, request data and the teardown, on `DeltaOfflineStore`."""
+"""`DeltaOfflineStore`: logged features, request data and teardown, as Feast's own test suites require them."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from feast.errors import RequestDataNotFoundInEntityDfException
 from feast.feature_logging import LoggingConfig
 from feast.infra.offline_stores.file_source import FileLoggingDestination
 
-from tests.feature_repo.offline import test_store as shop
-from tests.feature_repo.offline.test_store import DAY, STAMP, START
+from tests.feature_repo.stores import test_offline as shop
+from tests.feature_repo.stores.test_offline import DAY, STAMP, START
 
 store = shop.store
 
@@ -34,7 +34,7 @@ def logged(products: list[str], day: int) -> pa.Table:
 
 
 @pytest.mark.parametrize("partition_by", [None, ["__log_date"]], ids=["one folder", "a folder a day"])
-def test_logs_of_a_service_add_up_from_tables_and_from_files(
+def test_logged_features_of_a_service_accumulate_from_tables_and_from_files(
     store: FeatureStore, tmp_path: Path, partition_by: list[str] | None
 ) -> None:
     destination = FileLoggingDestination(path=str(tmp_path / "log"), partition_by=partition_by)
@@ -55,13 +55,13 @@ def test_logs_of_a_service_add_up_from_tables_and_from_files(
     assert found["looks__colour"].to_pylist().count(None) == 1
 
 
-def test_rows_without_what_a_request_brings_are_refused_by_its_name(store: FeatureStore) -> None:
+def test_rows_without_the_request_data_raise_an_error_that_names_it(store: FeatureStore) -> None:
     rows = shop.impressions([("a", 1, 3.0)])
     with pytest.raises(RequestDataNotFoundInEntityDfException, match="position"):
         store.get_historical_features(rows, ["attention:clicks_by_position"]).to_df()
 
 
-def test_a_teardown_leaves_the_offline_tables(tmp_path: Path) -> None:
+def test_teardown_keeps_the_offline_tables(tmp_path: Path) -> None:
     (tmp_path / "feature_store.yaml").write_text(shop.SETTINGS)
     opened = FeatureStore(str(tmp_path))
     rows = shop.looks_rows([("a", [1.0, 0.0], "red", 0, 0)])

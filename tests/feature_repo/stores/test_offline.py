@@ -139,7 +139,7 @@ def impressions(rows: list[tuple[str | None, int | None, float]]) -> pd.DataFram
 ROWS = [("a", 1, 3.0), ("b", 1, 3.0), ("a", 1, 3.0), ("z", 2, 3.0), ("a", 1, -1.0), (None, None, 6.0), ("a", 1, 1.5)]
 
 
-def test_keeps_every_row_in_its_order_with_repeats_and_strangers(store: FeatureStore) -> None:
+def test_keeps_every_row_in_order_with_repeated_and_unknown_keys(store: FeatureStore) -> None:
     job = store.get_historical_features(impressions(ROWS), store.get_feature_service("everything"))
     answer = job.to_arrow()
     assert answer["label"].to_pylist() == list(range(len(ROWS)))
@@ -150,18 +150,18 @@ def test_keeps_every_row_in_its_order_with_repeats_and_strangers(store: FeatureS
     assert job.to_df()["label"].tolist() == list(range(len(ROWS)))
 
 
-def test_of_equal_event_times_the_later_created_wins_whatever_the_write_order(store: FeatureStore) -> None:
+def test_of_equal_event_timestamps_the_later_created_wins_in_any_write_order(store: FeatureStore) -> None:
     answer = store.get_historical_features(impressions([("a", 1, 2.0)]), ["looks:colour"]).to_arrow()
     assert answer["colour"].to_pylist() == ["rose"]
 
 
-def test_filter_by_created_timestamp_sees_what_was_computed_by_then(store: FeatureStore) -> None:
+def test_filter_by_created_timestamp_uses_only_versions_created_by_then(store: FeatureStore) -> None:
     rows = impressions([("a", 1, 1.9), ("a", 1, 2.5), ("a", 1, 3.5), ("a", 1, 4.0)])
     answer = store.get_historical_features(rows, ["looks:colour"], filter_by_created_timestamp=True).to_arrow()
     assert answer["colour"].to_pylist() == ["red", "mauve", "pink", "rose"]
 
 
-def test_a_version_holds_for_its_ttl_and_no_longer(store: FeatureStore) -> None:
+def test_a_version_is_valid_for_its_ttl_and_no_longer(store: FeatureStore) -> None:
     rows = impressions([("b", 1, 10.0), ("b", 1, 10.0 + 1e-6)])
     answer = store.get_historical_features(rows, ["looks:colour"]).to_arrow()
     assert answer["colour"].to_pylist() == ["blue", None]
@@ -193,7 +193,7 @@ def test_full_feature_names_carry_the_view(store: FeatureStore) -> None:
     assert job.to_arrow().column_names[-2:] == ["looks__colour", "habits__clicks"]
 
 
-def test_one_view_joined_under_two_names_by_two_columns(store: FeatureStore) -> None:
+def test_joins_one_view_under_two_names_by_two_columns(store: FeatureStore) -> None:
     seen = looks[["colour"]].with_name("seen").with_join_key_map({"product_id": "seen_id"})
     clicked = looks[["colour"]].with_name("clicked").with_join_key_map({"product_id": "clicked_id"})
     store.apply(FeatureService(name="pairs", features=[seen, clicked]))
@@ -204,7 +204,7 @@ def test_one_view_joined_under_two_names_by_two_columns(store: FeatureStore) -> 
     ]
 
 
-def test_on_demand_features_are_computed_from_the_joined(store: FeatureStore) -> None:
+def test_on_demand_features_are_computed_from_the_joined_features(store: FeatureStore) -> None:
     rows = impressions([("a", 1, 3.0), ("a", 2, 3.0)]).assign(position=[1, 1])
     job = store.get_historical_features(rows, ["habits:clicks", "attention:clicks_by_position"])
     answer = job.to_df()
@@ -214,7 +214,7 @@ def test_on_demand_features_are_computed_from_the_joined(store: FeatureStore) ->
 
 
 @pytest.mark.parametrize("zone", [None, "UTC", "Asia/Shanghai", "America/Los_Angeles"])
-def test_the_zone_of_entity_rows_changes_nothing(store: FeatureStore, zone: str | None) -> None:
+def test_the_time_zone_of_entity_rows_does_not_matter(store: FeatureStore, zone: str | None) -> None:
     rows = impressions(ROWS)
     rows["event_timestamp"] = rows["event_timestamp"].dt.tz_convert(zone)
     answer = store.get_historical_features(rows, ["looks:colour"]).to_arrow()
@@ -222,7 +222,7 @@ def test_the_zone_of_entity_rows_changes_nothing(store: FeatureStore, zone: str 
     assert answer["event_timestamp"].cast(STAMP).to_pylist()[0] == START + 3 * DAY
 
 
-def test_entity_rows_may_be_arrow_and_their_time_may_have_another_name(store: FeatureStore) -> None:
+def test_entity_rows_may_be_arrow_with_another_timestamp_name(store: FeatureStore) -> None:
     rows = pa.Table.from_pandas(impressions(ROWS), preserve_index=False).rename_columns(
         ["product_id", "user_id", "shown_at", "label"]
     )
@@ -230,7 +230,7 @@ def test_entity_rows_may_be_arrow_and_their_time_may_have_another_name(store: Fe
     assert answer.to_arrow()["colour"].to_pylist() == ["rose", "blue", "rose", None, None, None, "red"]
 
 
-def test_no_rows_give_no_rows(store: FeatureStore) -> None:
+def test_without_entity_rows_there_are_no_result_rows(store: FeatureStore) -> None:
     answer = store.get_historical_features(impressions([]), store.get_feature_service("everything")).to_arrow()
     assert answer.num_rows == 0
     assert "vector" in answer.column_names
@@ -255,15 +255,13 @@ def test_no_rows_give_no_rows(store: FeatureStore) -> None:
         (pd.DataFrame({"product_id": [1], "event_timestamp": [START]}), ["looks:colour"], "`looks`, join key product"),
     ],
 )
-def test_unusable_entity_rows_are_refused_in_one_line(
-    store: FeatureStore, rows: Any, features: list[str], message: str
-) -> None:
+def test_invalid_entity_rows_raise_one_line(store: FeatureStore, rows: Any, features: list[str], message: str) -> None:
     with pytest.raises(VitrineError, match=message) as refusal:
         store.get_historical_features(rows, features).to_arrow()
     assert "\n" not in str(refusal.value)
 
 
-def test_without_entity_rows_every_moment_between_the_dates_is_one(store: FeatureStore) -> None:
+def test_without_entity_rows_each_event_between_the_dates_is_a_row(store: FeatureStore) -> None:
     answer = store.get_historical_features(
         features=["looks:colour"], start_date=START + DAY, end_date=START + 2 * DAY
     ).to_arrow()
@@ -282,7 +280,7 @@ def test_materializes_through_the_stock_engine(store: FeatureStore) -> None:
     assert answer["sale"] == [0.1, 0.1]
 
 
-def test_the_newest_row_of_each_key_in_the_window(store: FeatureStore) -> None:
+def test_reads_the_newest_row_of_each_key_in_the_window(store: FeatureStore) -> None:
     job = store._get_provider().offline_store.pull_latest_from_table_or_query(
         config=store.config,
         data_source=looks.batch_source,
@@ -302,7 +300,7 @@ def test_the_newest_row_of_each_key_in_the_window(store: FeatureStore) -> None:
     assert answer["colour"].num_chunks == 1  # Feast's own writer reads the first chunk only
 
 
-def test_writes_rows_in_any_order_of_columns_and_refuses_strangers(tmp_path: Path) -> None:
+def test_writes_columns_in_any_order_and_rejects_unknown_ones(tmp_path: Path) -> None:
     (tmp_path / "feature_store.yaml").write_text(SETTINGS)
     delta.append(tmp_path / "tables" / "looks", looks_rows([("a", [1.0, 0.0], "red", 0, 0)]))
     store = FeatureStore(str(tmp_path))
@@ -358,7 +356,7 @@ def test_definitions_apply_before_their_tables_exist(tmp_path: Path) -> None:
         store.get_historical_features(impressions(ROWS), ["looks:colour"])
 
 
-def test_rows_too_many_for_memory_are_joined_into_a_folder(store: FeatureStore, tmp_path: Path) -> None:
+def test_joins_rows_larger_than_memory_into_a_folder(store: FeatureStore, tmp_path: Path) -> None:
     rows = pa.Table.from_pandas(impressions(ROWS), preserve_index=False)
     pq.write_table(rows, tmp_path / "rows.parquet", row_group_size=2)
     service = store.get_feature_service("everything")
@@ -371,7 +369,7 @@ def test_rows_too_many_for_memory_are_joined_into_a_folder(store: FeatureStore, 
     assert pa.concat_tables(by_then.to_batches())["colour"].to_pylist()[0] == "pink"
 
 
-def test_what_is_no_moment_and_pieces_of_no_rows_are_refused(store: FeatureStore) -> None:
+def test_invalid_timestamps_and_batches_of_zero_rows_raise_an_error(store: FeatureStore) -> None:
     job = store.get_historical_features(impressions(ROWS), store.get_feature_service("everything"))
     for moment in ("2026-11-29", START.date(), None, pd.NaT):
         with pytest.raises(

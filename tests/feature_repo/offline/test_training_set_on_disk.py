@@ -1,4 +1,4 @@
-"""Training sets on disk agree with those in memory, whatever the blocks and ranges."""
+"""Training sets on disk equal those in memory for any sizes of blocks and ranges."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -63,7 +63,7 @@ def impressions(asked: list[tuple[str | None, int | None]]) -> pa.Table:
     st.integers(1, 7),
     st.integers(1, 7),
 )
-def test_agrees_with_the_join_in_memory_whatever_the_blocks_and_ranges(
+def test_agrees_with_the_join_in_memory_for_any_blocks_and_ranges(
     tmp_path_factory: pytest.TempPathFactory, versions: Any, asked: Any, block_rows: int, versions_at_once: int
 ) -> None:
     folder = tmp_path_factory.mktemp("stored")
@@ -88,7 +88,7 @@ def test_agrees_with_the_join_in_memory_whatever_the_blocks_and_ranges(
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 7, 1_000])
-def test_ranges_cover_every_key_once_and_are_about_as_long_as_asked(rows: int) -> None:
+def test_ranges_cover_every_key_once_and_have_about_the_requested_size(rows: int) -> None:
     names = [f"p{number:03d}" for number in np.random.default_rng(0).integers(0, 40, 300)]
     table = ds.dataset(pa.table({"product_id": [*names, None]}))
     cut = key_ranges.split_by_key(table, "product_id", rows)
@@ -99,7 +99,7 @@ def test_ranges_cover_every_key_once_and_are_about_as_long_as_asked(rows: int) -
     assert inside.sum(axis=1).max() <= rows + most_of_one
 
 
-def test_a_training_set_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_set_appears_completely_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, table = ds.dataset(impressions([("a", 1)])), ds.dataset(history([("a", 0)]))
 
     def fail(*_: object) -> None:
@@ -117,7 +117,7 @@ def test_a_training_set_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch:
         training_set_on_disk.write(rows, "event_timestamp", [looks(table)], tmp_path / "set")
 
 
-def test_other_rows_than_it_was_made_of_are_refused(tmp_path: Path) -> None:
+def test_reading_with_another_number_of_rows_raises_an_error(tmp_path: Path) -> None:
     rows, table = ds.dataset(impressions([("a", 1)])), ds.dataset(history([("a", 0)]))
     training_set_on_disk.write(rows, "event_timestamp", [looks(table)], tmp_path / "set")
     with pytest.raises(VitrineError, match="created from 1 rows, but 2 rows were given"):
@@ -126,7 +126,7 @@ def test_other_rows_than_it_was_made_of_are_refused(tmp_path: Path) -> None:
         training_set_on_disk.read(tmp_path / "nothing", rows)
 
 
-def test_a_key_of_another_kind_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_key_of_another_type_raises_an_error_that_names_the_view(tmp_path: Path) -> None:
     rows = ds.dataset(impressions([("a", 1)]).set_column(0, "shown", pa.array([7])))
     with pytest.raises(VitrineError, match="type int64 cannot be compared"):
         training_set_on_disk.write(
@@ -139,7 +139,7 @@ def test_a_key_of_another_kind_is_refused_by_name(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.integers(-1, 8), max_size=12), st.integers(1, 13))
-def test_positions_become_numbers_into_those_in_use_whatever_the_blocks(asked: list[int], block_rows: int) -> None:
+def test_renumber_gives_ranks_of_the_positions_in_use_for_any_block_size(asked: list[int], block_rows: int) -> None:
     positions = np.array(asked, np.int64)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(take, "CHUNK_ROWS", block_rows)
