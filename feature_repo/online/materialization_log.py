@@ -189,7 +189,7 @@ class MaterializationLog:
             if state is None or state.layout != view.layout.fingerprint:
                 state = MaterializationState(view.layout.fingerprint)
             unfinished = state.rewrite.window if state.rewrite else None
-            return state if unfinished == rewrite else replace(state, rewrite=rewrite and Rewrite(rewrite))
+            return state if unfinished == rewrite else replace(state, rewrite=None if rewrite is None else Rewrite(rewrite))
 
         self.state = self._update(begin)
 
