@@ -55,7 +55,7 @@ def test_rows_encoded_without_feast_redis_and_deltalake_are_added_once(
     runner, at = CliRunner(), ["--store", str(store.file)]
     todo, out = tmp_path / "todo.parquet", tmp_path / "parts"
     export = ["hand-out", "--output", str(todo), "--encoder", str(encoder), *at]
-    assert "3 products to encode, 1 pictures could not be read" in runner.invoke(app, export).output
+    assert "3 products to encode, 1 images could not be read" in runner.invoke(app, export).output
 
     command = [
         sys.executable,
