@@ -24,7 +24,7 @@ from producers.encoders import load
 from producers.encoders.encoder import Encoder
 from producers.encoders.pipeline import (
     ZERO_SECONDS,
-    DecodedRows,
+    DecodedChunk,
     EncodedChunk,
     StageSeconds,
     decode_rows,
@@ -75,7 +75,7 @@ class _Actor:
             )
         return encoder
 
-    def encode(self, decoded: DecodedRows) -> EncodedChunk:
+    def encode(self, decoded: DecodedChunk) -> EncodedChunk:
         return encode_rows(decoded, self._encoder)
 
 

@@ -156,7 +156,7 @@ def encode_chunks(
 
 
 @dataclass(frozen=True)
-class DecodedRows:
+class DecodedChunk:
     """Catalogue rows with decoded images, on their way to a process that has the encoder."""
 
     catalogue: pa.Table
@@ -169,7 +169,7 @@ class DecodedRows:
     """Without a key."""
 
 
-def decode_rows(catalogue: pa.Table, geometry: Geometry | None, *, has_images: bool) -> DecodedRows:
+def decode_rows(catalogue: pa.Table, geometry: Geometry | None, *, has_images: bool) -> DecodedChunk:
     """Decode the images of some hundred catalogue rows in this process.
 
     Args:
@@ -180,10 +180,10 @@ def decode_rows(catalogue: pa.Table, geometry: Geometry | None, *, has_images: b
     row_index, sources = _find_images(catalogue) if has_images else (np.empty(0, np.int64), [])
     images = decode_in_process(sources, geometry)
     refused = [b"" if usable else source for source, usable in zip(sources, images.usable, strict=True)]
-    return DecodedRows(catalogue.drop_columns(["image_bytes"]), row_index, refused, images)
+    return DecodedChunk(catalogue.drop_columns(["image_bytes"]), row_index, refused, images)
 
 
-def encode_rows(decoded: DecodedRows, encoder: Encoder) -> EncodedChunk:
+def encode_rows(decoded: DecodedChunk, encoder: Encoder) -> EncodedChunk:
     """Encode what `decode_rows` returned, possibly on another machine."""
     chunk = _PartialChunk.allocate(decoded.catalogue, encoder.dim)
     key = _ImageBatch(chunk, decoded.row_index, decoded.sources, is_first=True, is_last=True)
