@@ -189,7 +189,9 @@ class MaterializationLog:
             if state is None or state.layout != view.layout.fingerprint:
                 state = MaterializationState(view.layout.fingerprint)
             unfinished = state.rewrite.window if state.rewrite else None
-            return state if unfinished == rewrite else replace(state, rewrite=None if rewrite is None else Rewrite(rewrite))
+            if unfinished == rewrite:
+                return state
+            return replace(state, rewrite=None if rewrite is None else Rewrite(rewrite))
 
         self.state = self._update(begin)
 

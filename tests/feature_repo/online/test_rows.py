@@ -128,10 +128,10 @@ def test_rows_checked_together_are_decoded_as_rows_checked_one_by_one(table: Any
             st.binary(max_size=48) | st.just(requested[damaged][8:]) | st.just(requested[damaged] * 2)
         )
     oldest = data.draw(st.none() | st.integers(0, len(rows)))
-    known, dictionaries = {layout.fingerprint: layout}, collect_dictionaries(layout, rows)
+    layouts, dictionaries = {layout.fingerprint: layout}, collect_dictionaries(layout, rows)
     dictionaries = {name: texts[: data.draw(st.integers(0, len(texts)))] for name, texts in dictionaries.items()}
-    together = decode_rows(requested, known, layout.fields, dictionaries, oldest_us=oldest)
-    one_by_one = decode_rows([*requested, None], known, layout.fields, dictionaries, oldest_us=oldest)
+    together = decode_rows(requested, layouts, layout.fields, dictionaries, oldest_us=oldest)
+    one_by_one = decode_rows([*requested, None], layouts, layout.fields, dictionaries, oldest_us=oldest)
     assert together.status.tolist() == one_by_one.status.tolist()[:-1]
     assert together.event_timestamp_us.tolist() == one_by_one.event_timestamp_us.tolist()[:-1]
     assert together.is_catalog_outdated == one_by_one.is_catalog_outdated
@@ -192,12 +192,14 @@ def test_a_row_of_an_unknown_layout_is_refused() -> None:
 def test_the_values_of_a_stale_row_are_missing_without_keep_stale() -> None:
     layout = Layout.from_fields([Field("price", "double")])
     rows = pack(layout, [{"price": 1.0}, {"price": 2.0}], event=[99, 100])
-    known = {layout.fingerprint: layout}
-    decoded = decode_rows(rows, known, layout.fields, {}, oldest_us=100)
+    layouts = {layout.fingerprint: layout}
+    decoded = decode_rows(rows, layouts, layout.fields, {}, oldest_us=100)
     assert decoded.status.tolist() == [Status.STALE, Status.PRESENT]
     assert to_python(decoded.columns["price"]) == [None, 2.0]
     assert decoded.event_timestamp_us.tolist() == [99, 100]
-    assert to_python(decode_rows(rows, known, layout.fields, {}, oldest_us=100, keep_stale=True).columns["price"]) == [
+    assert to_python(
+        decode_rows(rows, layouts, layout.fields, {}, oldest_us=100, keep_stale=True).columns["price"]
+    ) == [
         1.0,
         2.0,
     ]
@@ -215,17 +217,17 @@ def test_values_are_written_to_the_callers_array() -> None:
     rows: list[bytes | None] = list(
         pack(layout, [{"vector": [1.0, 2.0], "score": 1.0}, {"vector": None, "score": 2.0}])
     )
-    known = {layout.fingerprint: layout}
+    layouts = {layout.fingerprint: layout}
     out = {"vector": np.zeros((3, 2), np.float32), "score": np.zeros(3, np.float32)}
-    decoded = decode_rows([*rows, None], known, layout.fields, {}, out=out)
+    decoded = decode_rows([*rows, None], layouts, layout.fields, {}, out=out)
     assert decoded.columns["vector"].values is out["vector"]
     np.testing.assert_array_equal(out["vector"], [[1, 2], [np.nan, np.nan], [np.nan, np.nan]])
     np.testing.assert_array_equal(out["score"], [1, 2, np.nan])
     whole = {"vector": np.zeros((2, 2), np.float32)}
-    decode_rows([rows[0], rows[0]], known, layout.fields, {}, out=whole)
+    decode_rows([rows[0], rows[0]], layouts, layout.fields, {}, out=whole)
     np.testing.assert_array_equal(whole["vector"], [[1, 2], [1, 2]])
     with pytest.raises(VitrineError, match=r"out\[`vector`\] is float32 \[2, 3\], expected float32 \[2, 2\]"):
-        decode_rows([rows[0], rows[0]], known, layout.fields, {}, out={"vector": np.zeros((2, 3), np.float32)})
+        decode_rows([rows[0], rows[0]], layouts, layout.fields, {}, out={"vector": np.zeros((2, 3), np.float32)})
 
 
 @given(st.lists(st.floats(width=16), min_size=1, max_size=20))
@@ -319,11 +321,11 @@ def test_rows_written_by_earlier_versions_are_read() -> None:
     layout, rows = golden_rows()
     kept = json.loads((GOLDEN / "packed_rows.json").read_text())
     assert [row.hex() for row in pack(layout, rows, event=[1_700_000_000_123_456, 0])] == kept["rows"]
-    known = Layout.from_json(kept["fields"])
+    stored = Layout.from_json(kept["fields"])
     decoded = decode_rows(
-        [bytes.fromhex(row) for row in kept["rows"]], {known.fingerprint: known}, known.fields, kept["words"]
+        [bytes.fromhex(row) for row in kept["rows"]], {stored.fingerprint: stored}, stored.fields, kept["words"]
     )
-    for field in known.fields:
+    for field in stored.fields:
         assert is_equal(
             to_python(decoded.columns[field.name]), [round_to_storage(field, row[field.name]) for row in rows]
         )

@@ -53,8 +53,8 @@ def test_a_rerun_after_random_kills_leaves_what_one_run_leaves(store: FeatureSto
                 takes = max(takes, time.monotonic() - began) if finished else takes * 1.05
             if not finished:
                 killed += 1
-                found = world.online_looks(store, products)
-                assert {(product, *one) for product, one in found.items()} <= appended, "no row mixes two versions"
+                online = world.online_looks(store, products)
+                assert {(product, *one) for product, one in online.items()} <= appended, "no row mixes two versions"
                 assert read_watermark(store) in (before, world.at(hour))
         assert world.online_looks(store, products) == world.find_newest(looks)
         assert read_watermark(store) == world.at(hour)
