@@ -25,7 +25,7 @@ from feature_repo.online.catalog import ProjectCatalog, ServiceView
 from feature_repo.online.decode import DecodedRows, Status
 from feature_repo.online.feature_batch import FeatureBatch, ViewRows
 from feature_repo.online.open_store import open_store
-from feature_repo.online.request import Ids, PlannedRequest, RequestPlan
+from feature_repo.online.request_plan import Ids, PlannedRequest, RequestPlan
 from feature_repo.online.table import OnlineTable, RequestPipeline, ViewRequest
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.online.catalog import ServiceView
 from feature_repo.online.open_store import open_configured_table
-from feature_repo.online.request import RequestPlan
+from feature_repo.online.request_plan import RequestPlan
 from feature_repo.online.table import OnlineTable
 
 VIEWS: Mapping[str, tuple[str, ...]] = {

@@ -13,7 +13,7 @@ row_matrix.py           packed rows of one layout as a matrix of bytes, and its 
 entity_keys.py          the keys of packed rows
 catalog.py              what a store records about a project: views, layouts, dictionaries, services
 table.py                the packed rows of one project: columns in, columns out
-request.py              which rows of which views a fetch needs
+request_plan.py  which rows of which views a fetch needs
 feature_batch.py        the features that a fetch returns
 materialize.py          write an offline table to an online store, in bounded memory
 materialization_log.py  what of an offline table is online

@@ -14,10 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_repo import image_store, images, schema
+from feature_repo import image_decoding as images
+from feature_repo import image_store, schema
 from feature_repo.atomic_write import replace_atomically
 from feature_repo.errors import InvalidInputError
-from feature_repo.images import UnusableImageError
+from feature_repo.image_decoding import UnusableImageError
 from feature_repo.offline import input_files, validation
 from producers.catalogue import validate
 

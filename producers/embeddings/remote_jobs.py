@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_repo import images, schema
+from feature_repo import image_decoding, schema
 from feature_repo.atomic_write import replace_atomically
 from feature_repo.config import Settings
 from feature_repo.errors import ConflictError, NotFoundError
@@ -98,8 +98,8 @@ def export_todo(
             for row, path in enumerate(rows["image"].to_pylist()):
                 if contents[row] is None and path is not None:
                     try:
-                        contents[row] = images.read_bytes(Path(path))
-                    except images.UnusableImageError:
+                        contents[row] = image_decoding.read_bytes(Path(path))
+                    except image_decoding.UnusableImageError:
                         unreadable += 1
             index = rows.schema.get_field_index("image_bytes")
             file.write_table(rows.set_column(index, rows.schema.field(index), pa.array(contents, pa.binary())))

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from feature_repo.images import UnusableImageError, min_decoded_side, open_image, open_pixels
+from feature_repo.image_decoding import UnusableImageError, min_decoded_side, open_image, open_pixels
 from producers.encoders.geometry import TORCH_MODES, Geometry, resize_images
 
 Source = Path | bytes

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from feature_repo import schema
 from feature_repo.arrow.take import matrix_to_lists
-from feature_repo.images import UnusableImageError
+from feature_repo.image_decoding import UnusableImageError
 from producers.encoders.encoder import Encoder, Vectors
 from producers.encoders.geometry import Geometry
 from producers.encoders.image_loader import DecodedBatch, Source, decode_batches, decode_in_process

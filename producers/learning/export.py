@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from feature_repo import image_store
 from feature_repo.errors import InvalidInputError, UsageError
-from feature_repo.images import UnusableImageError, open_image
+from feature_repo.image_decoding import UnusableImageError, open_image
 from feature_repo.offline import input_files, validation
 from producers.encoders import load
 from producers.encoders.encoder import Pixels

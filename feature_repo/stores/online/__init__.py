@@ -3,7 +3,7 @@
 packed.py    the OnlineStore, for both kinds of store
 lmdb.py      LMDB, embedded: the default
 redis.py     Redis, for services
-plan.py      plans a call of get_online_features
+feast_request.py  plans a call of get_online_features
 response.py  its response: columns, converted to protobuf or Python values on request
 values.py    protobuf messages to columns and keys, and back
 views.py     Feast's views and services as the catalog's

@@ -27,7 +27,7 @@ from feature_repo.online.materialize import Packer
 from feature_repo.online.store import Store
 from feature_repo.online.table import OnlineTable, ViewRequest
 from feature_repo.stores.online import values, views
-from feature_repo.stores.online.plan import EntityRows, FeastPlanCache
+from feature_repo.stores.online.feast_request import EntityRows, FeastPlanCache
 
 FeastRow = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 """A row as Feast writes it: entity key, features, event timestamp, created timestamp."""

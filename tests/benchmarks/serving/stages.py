@@ -16,7 +16,7 @@ from consumers.serving.executor import AccessLog, RequestExecutor
 from consumers.serving.metrics import Metrics
 from feature_repo import memory
 from feature_repo.online.redis_store import RedisPipeline
-from feature_repo.online.request import PlannedRequest
+from feature_repo.online.request_plan import PlannedRequest
 from feature_repo.online.table import OnlineTable
 from feature_repo.serving_limits import ServingLimits
 from tests.benchmarks.serving.deployment import SERVICE, open_deployments

@@ -12,7 +12,7 @@ from PIL import Image
 
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
-from feature_repo.images import MISSING
+from feature_repo.image_decoding import MISSING
 from feature_repo.offline import delta
 from producers.captions.run import CaptioningSummary, caption_catalogue
 from producers.encoders.tiny_clip import train_tokenizer

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from feature_repo import run_log
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
-from feature_repo.images import MISSING, NOT_AN_IMAGE
+from feature_repo.image_decoding import MISSING, NOT_AN_IMAGE
 from feature_repo.offline import delta, quarantine, retention
 from producers.embeddings import plan, vector_cache
 from producers.embeddings import run as embeddings

@@ -17,7 +17,7 @@ from feast.value_type import ValueType
 
 from feature_repo.online import entity_keys
 from feature_repo.online.decode import DecodedRows, Status
-from feature_repo.online.request import PlannedRequest, RequestPlan, ViewPlan
+from feature_repo.online.request_plan import PlannedRequest, RequestPlan, ViewPlan
 from feature_repo.online.table import OnlineTable
 from feature_repo.stores.feast_compat import RequestContext, request_context, track_feature_statuses
 from feature_repo.stores.online import views

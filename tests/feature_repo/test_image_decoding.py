@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from feature_repo import images
-from feature_repo.images import UnusableImageError, open_image
+from feature_repo import image_decoding
+from feature_repo.image_decoding import UnusableImageError, open_image
 
 RED = (200, 30, 40)
 
@@ -62,43 +62,43 @@ def test_opens_every_known_format_from_a_file_and_from_bytes(form: str, tmp_path
 
 
 def test_reports_a_missing_file(tmp_path: Path) -> None:
-    assert read_reason(tmp_path / "nothing.jpg") == images.MISSING
+    assert read_reason(tmp_path / "nothing.jpg") == image_decoding.MISSING
 
 
 def test_reports_a_folder_as_unreadable(tmp_path: Path) -> None:
-    assert read_reason(tmp_path) == images.UNREADABLE
+    assert read_reason(tmp_path) == image_decoding.UNREADABLE
 
 
 def test_does_not_read_pipes_and_devices(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
-    assert read_reason(tmp_path / "pipe.jpg") == images.UNREADABLE
-    assert read_reason(Path("/dev/zero")) == images.UNREADABLE
+    assert read_reason(tmp_path / "pipe.jpg") == image_decoding.UNREADABLE
+    assert read_reason(Path("/dev/zero")) == image_decoding.UNREADABLE
 
 
 @pytest.mark.parametrize("name", ["a\0b.jpg", "x" * 5000])
 def test_reports_an_invalid_path_as_unreadable(name: str, tmp_path: Path) -> None:
-    assert read_reason(tmp_path / name) == images.UNREADABLE
+    assert read_reason(tmp_path / name) == image_decoding.UNREADABLE
 
 
 def test_refuses_an_empty_file(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
-    assert read_reason(tmp_path / "empty.jpg") == images.EMPTY
+    assert read_reason(tmp_path / "empty.jpg") == image_decoding.EMPTY
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "TIFF"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_refuses_a_truncated_image_instead_of_filling_it_with_grey(form: str, share: float) -> None:
     content = encode(make_noise(), form)
-    assert read_reason(content[: int(len(content) * share)]) == images.DAMAGED
+    assert read_reason(content[: int(len(content) * share)]) == image_decoding.DAMAGED
 
 
 def test_refuses_a_file_that_is_not_an_image_with_any_name(tmp_path: Path) -> None:
     (tmp_path / "page.jpg").write_bytes(b"<html>404 not found</html>")
-    assert read_reason(tmp_path / "page.jpg") == images.NOT_AN_IMAGE
+    assert read_reason(tmp_path / "page.jpg") == image_decoding.NOT_AN_IMAGE
 
 
 def test_never_runs_the_interpreter_of_a_program_format() -> None:
-    assert read_reason(encode(Image.new("RGB", (20, 10), RED), "EPS")) == images.NOT_AN_IMAGE
+    assert read_reason(encode(Image.new("RGB", (20, 10), RED), "EPS")) == image_decoding.NOT_AN_IMAGE
 
 
 @pytest.mark.parametrize("size", [(8_000, 8_000), (12_000, 12_000), (60_000, 60_000)])
@@ -107,17 +107,17 @@ def test_refuses_a_decompression_bomb_by_its_header_without_decoding_it(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
-    assert read_reason(make_png_with_header(*size)) == images.TOO_LARGE
+    assert read_reason(make_png_with_header(*size)) == image_decoding.TOO_LARGE
 
 
 def test_refuses_a_file_of_too_many_bytes_without_reading_it(tmp_path: Path) -> None:
     with (tmp_path / "huge.jpg").open("wb") as file:
-        file.truncate(images.MAX_BYTES + 1)
-    assert read_reason(tmp_path / "huge.jpg") == images.TOO_LARGE
+        file.truncate(image_decoding.MAX_BYTES + 1)
+    assert read_reason(tmp_path / "huge.jpg") == image_decoding.TOO_LARGE
 
 
 def test_refuses_an_image_with_an_extreme_aspect_ratio() -> None:
-    assert read_reason(encode(Image.new("RGB", (5_000, 1), RED), "PNG")) == images.TOO_NARROW
+    assert read_reason(encode(Image.new("RGB", (5_000, 1), RED), "PNG")) == image_decoding.TOO_NARROW
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG"])
@@ -142,7 +142,8 @@ def test_scales_sixteen_bit_grey_instead_of_clipping_it() -> None:
 
 
 def test_refuses_pixels_of_unknown_range() -> None:
-    assert read_reason(encode(Image.fromarray(np.ones((4, 4), dtype=np.float32)), "TIFF")) == images.UNKNOWN_RANGE
+    tiff = encode(Image.fromarray(np.ones((4, 4), dtype=np.float32)), "TIFF")
+    assert read_reason(tiff) == image_decoding.UNKNOWN_RANGE
 
 
 def test_decodes_the_colours_of_a_palette() -> None:
@@ -184,8 +185,8 @@ def test_decodes_an_image_with_broken_exif_as_stored() -> None:
 
 
 def test_an_error_keeps_its_reason_when_pickled() -> None:
-    error = pickle.loads(pickle.dumps(UnusableImageError(images.MISSING, "a.jpg")))
-    assert (error.reason, str(error)) == (images.MISSING, f"{images.MISSING}: a.jpg")
+    error = pickle.loads(pickle.dumps(UnusableImageError(image_decoding.MISSING, "a.jpg")))
+    assert (error.reason, str(error)) == (image_decoding.MISSING, f"{image_decoding.MISSING}: a.jpg")
 
 
 @pytest.mark.parametrize(("size", "decoded"), [(400, 400), (800, 400), (1700, 425), (335, 335)])
