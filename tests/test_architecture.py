@@ -111,3 +111,23 @@ def test_feast_reads_only_the_definitions() -> None:
     folder = ROOT / "feature_repo"
     ours = {one.name for one in folder.iterdir() if one.suffix == ".py" or (one / "__init__.py").is_file()}
     assert {*(folder / ".feastignore").read_text().split(), "definitions.py"} == ours
+
+
+def test_no_class_name_is_used_twice() -> None:
+    places: dict[str, list[str]] = {}
+    for package in PACKAGES:
+        for file in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.ClassDef):
+                    places.setdefault(node.name, []).append(file.relative_to(ROOT).as_posix())
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
+
+
+def test_no_module_is_longer_than_400_lines() -> None:
+    long = {
+        file.relative_to(ROOT).as_posix(): count
+        for package in PACKAGES
+        for file in (ROOT / package).rglob("*.py")
+        if (count := len(file.read_text().splitlines())) > 400
+    }
+    assert long == {}

@@ -39,7 +39,7 @@ from consumers.ranking.plan import (
 )
 from consumers.ranking.prepared_features import PreparedFeatures, prepare_features
 from consumers.ranking.splits import RowSplit
-from consumers.ranking.training_set import TrainingSet
+from consumers.ranking.training_set import RankingTrainingSet
 from feature_repo import schema
 from feature_repo.cores import map_on_all_cores
 from feature_repo.errors import InvalidInputError
@@ -77,7 +77,7 @@ class RankerScores:
 
 
 def train_rankers(
-    data: TrainingSet,
+    data: RankingTrainingSet,
     split: RowSplit,
     test_start: int,
     plan: TrainingPlan,

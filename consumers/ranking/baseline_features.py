@@ -21,7 +21,7 @@ from consumers.ranking.click_counts import (
     smooth_rate,
 )
 from consumers.ranking.identity_controls import compute_identity_controls
-from consumers.ranking.training_set import TrainingSet, encode_values
+from consumers.ranking.training_set import RankingTrainingSet, encode_values
 from feature_repo import schema
 from feature_repo.schema import CATEGORY_SEPARATOR, IMPRESSIONS
 
@@ -33,7 +33,7 @@ RATE_STRENGTH = 20.0
 """Number of impressions at the overall click rate that are added to smooth a click rate."""
 
 
-def compute_baseline(data: TrainingSet) -> dict[str, NDArray[Any]]:
+def compute_baseline(data: RankingTrainingSet) -> dict[str, NDArray[Any]]:
     """Compute the features of the baseline.
 
     Returns:
@@ -71,7 +71,7 @@ def compute_baseline(data: TrainingSet) -> dict[str, NDArray[Any]]:
     return features | _product_features(data) | _context_features(data)
 
 
-def overall_rate(data: TrainingSet) -> NDArray[np.float32]:
+def overall_rate(data: RankingTrainingSet) -> NDArray[np.float32]:
     """Return the click rate of all impressions strictly before each row [n]; 0 where there are none."""
     everyone = np.zeros(len(data.timestamp_us), np.int64)
     shown, clicks = count_before(everyone, data.timestamp_us, data.clicked)
@@ -83,7 +83,7 @@ def pair_codes(left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.
     return left * (int(right.max(initial=0)) + 2) + right + 1
 
 
-def _attributes(data: TrainingSet) -> tuple[pa.ChunkedArray, pa.ChunkedArray, pa.ChunkedArray]:
+def _attributes(data: RankingTrainingSet) -> tuple[pa.ChunkedArray, pa.ChunkedArray, pa.ChunkedArray]:
     """Category, top category and brand of each impression's product [n]; nulls without a catalogue view."""
     view = data.views.get(schema.CATALOGUE_TABLE)
     if view is None:
@@ -94,7 +94,7 @@ def _attributes(data: TrainingSet) -> tuple[pa.ChunkedArray, pa.ChunkedArray, pa
     return category, top, view.strings("brand")
 
 
-def _product_features(data: TrainingSet) -> dict[str, NDArray[np.float32]]:
+def _product_features(data: RankingTrainingSet) -> dict[str, NDArray[np.float32]]:
     features: dict[str, NDArray[np.float32]] = {}
     if view := data.views.get(schema.CATALOGUE_TABLE):
         features["price"] = view.numbers("price")
@@ -107,17 +107,17 @@ def _product_features(data: TrainingSet) -> dict[str, NDArray[np.float32]]:
     return features
 
 
-def list_unused_columns(data: TrainingSet) -> list[str]:
+def list_unused_columns(data: RankingTrainingSet) -> list[str]:
     """Return the context columns that hold neither numbers nor text, as `name (type)`. No feature is made of them."""
     return [f"{field.name} ({field.type})" for field in _context(data) if not _is_any(field.type, NUMBERS + TEXTS)]
 
 
-def map_context_columns(data: TrainingSet) -> dict[str, str]:
+def map_context_columns(data: RankingTrainingSet) -> dict[str, str]:
     """Return the name of the log's column for each feature `context_N`."""
     return {f"context_{number}": field.name for number, field in enumerate(_context(data))}
 
 
-def _context_features(data: TrainingSet) -> dict[str, NDArray[Any]]:
+def _context_features(data: RankingTrainingSet) -> dict[str, NDArray[Any]]:
     """The log's context columns: numbers unchanged, texts as categories.
 
     Features are numbered, because a column can have the name of another feature or characters that LightGBM rejects.
@@ -132,7 +132,7 @@ def _context_features(data: TrainingSet) -> dict[str, NDArray[Any]]:
     return features
 
 
-def _context(data: TrainingSet) -> list[pa.Field]:
+def _context(data: RankingTrainingSet) -> list[pa.Field]:
     return [field for field in data.impressions.schema if field.name not in IMPRESSIONS.names]
 
 

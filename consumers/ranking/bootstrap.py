@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 
 from consumers.ranking import metrics
-from consumers.ranking.training_set import TrainingSet
+from consumers.ranking.training_set import RankingTrainingSet
 
 Floats = NDArray[np.float64]
 DELONG_CAVEAT = "DeLong assumes independent rows; impressions of one user or product are not, so it is too narrow"
@@ -62,7 +62,7 @@ class BootstrapWeights:
         return np.stack([metrics.auc_two_way(each[mask], *weights) for each in scores])
 
 
-def draw_weights(data: TrainingSet, rows: NDArray[np.bool_], replicates: int, seed: int) -> BootstrapWeights:
+def draw_weights(data: RankingTrainingSet, rows: NDArray[np.bool_], replicates: int, seed: int) -> BootstrapWeights:
     """Draw users and products for some rows of a log.
 
     Args:

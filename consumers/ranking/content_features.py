@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from consumers.ranking.baseline_features import RATE_STRENGTH, overall_rate, pair_codes
 from consumers.ranking.click_counts import ClickIndex, count_before, index_clicks, smooth_rate
 from consumers.ranking.identity_controls import WINDOW, count_same_clicked
-from consumers.ranking.training_set import JoinedView, TrainingSet, encode_values, gather_rows
+from consumers.ranking.training_set import JoinedView, RankingTrainingSet, encode_values, gather_rows
 from feature_repo import schema
 from feature_repo.features import missing
 from feature_repo.features.affinity import compute_affinity, summarize_top_similarities
@@ -47,7 +47,7 @@ IDENTITIES = ("same_product", "same_code", "same_coarse_code")
 _TAGS = (("age", CHILD_AGES), ("gender", CHILD_GENDERS))
 
 
-def compute_groups(data: TrainingSet, projection: Floats | None) -> dict[str, FeatureGroup]:
+def compute_groups(data: RankingTrainingSet, projection: Floats | None) -> dict[str, FeatureGroup]:
     """Compute every group that the joined views allow; a group whose view is not joined is left out.
 
     Args:
@@ -86,7 +86,7 @@ def fit_projection(embedding: JoinedView, before_us: int) -> Floats:
     return axes[:, ::-1][:, :COMPONENTS].astype(np.float32)
 
 
-def _tags(data: TrainingSet, tags: JoinedView) -> FeatureGroup:
+def _tags(data: RankingTrainingSet, tags: JoinedView) -> FeatureGroup:
     age = gather_rows(tags.vectors("child_age_distribution"), tags.row_index)
     gender = gather_rows(tags.vectors("child_gender_distribution"), tags.row_index)
     group: FeatureGroup = {f"age_{label}": age[:, i] for i, label in enumerate(CHILD_AGES) if age.shape[1] > 1}
@@ -107,7 +107,7 @@ def _tags(data: TrainingSet, tags: JoinedView) -> FeatureGroup:
     return group
 
 
-def _codes(data: TrainingSet, view: JoinedView, clicks: ClickIndex) -> FeatureGroup:
+def _codes(data: RankingTrainingSet, view: JoinedView, clicks: ClickIndex) -> FeatureGroup:
     """The semantic ID and its first code as categories, and for each the click rate overall and of this user."""
     semantic = encode_values(view.strings("semantic_id"))
     has_codes = view.versions.column("codes").is_valid()
@@ -128,7 +128,7 @@ def _codes(data: TrainingSet, view: JoinedView, clicks: ClickIndex) -> FeatureGr
     return group
 
 
-def _missing(data: TrainingSet, embedding: JoinedView, tags: JoinedView | None) -> FeatureGroup:
+def _missing(data: RankingTrainingSet, embedding: JoinedView, tags: JoinedView | None) -> FeatureGroup:
     """The age of a product's vectors, the tags that the tagger left empty, and whether the category was predicted.
 
     Missing images and titles are features of the baseline: the placebo exchanges content among products that miss the
@@ -145,7 +145,9 @@ def _missing(data: TrainingSet, embedding: JoinedView, tags: JoinedView | None) 
     return group | missing.compute_tag_features(tags.row_index >= 0, labelled, category)
 
 
-def _affinity(data: TrainingSet, embedding: JoinedView, tags: JoinedView | None, clicks: ClickIndex) -> FeatureGroup:
+def _affinity(
+    data: RankingTrainingSet, embedding: JoinedView, tags: JoinedView | None, clicks: ClickIndex
+) -> FeatureGroup:
     """Affinity of the fused vector and the tags, and the cosines of the image and the title vector alone."""
     ages, genders = (_distribution(tags, f"child_{tag}_distribution", len(labels)) for tag, labels in _TAGS)
     tag_row = tags.row_index if tags is not None else np.full(len(data.timestamp_us), -1)
@@ -182,7 +184,9 @@ def _affinity(data: TrainingSet, embedding: JoinedView, tags: JoinedView | None,
     return group
 
 
-def _modality_affinity(data: TrainingSet, name: str, vectors: Floats, row: Ints, clicks: ClickIndex) -> FeatureGroup:
+def _modality_affinity(
+    data: RankingTrainingSet, name: str, vectors: Floats, row: Ints, clicks: ClickIndex
+) -> FeatureGroup:
     similarity = _similarities(row, vectors, clicks, data.user)
     statistics = _in_blocks(len(row), lambda part: summarize_top_similarities(similarity[part]))
     group: FeatureGroup = {f"{name}_{statistic}": values for statistic, values in statistics.items()}
@@ -206,7 +210,7 @@ def _similarities(row: Ints, vectors: Floats, clicks: ClickIndex, user: Ints) ->
 
 
 def _click_means(
-    data: TrainingSet,
+    data: RankingTrainingSet,
     clicks: ClickIndex,
     vectors: Floats,
     row: Ints,

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from consumers.ranking.click_counts import ClickIndex, index_clicks
-from consumers.ranking.training_set import TrainingSet
+from consumers.ranking.training_set import RankingTrainingSet
 
 Features = Mapping[str, NDArray[Any]]
 
@@ -103,7 +103,7 @@ class DeepInterestNetwork(nn.Module):
 
 
 def fit_and_score(
-    data: TrainingSet,
+    data: RankingTrainingSet,
     features: Features,
     train: NDArray[np.int64],
     test: NDArray[np.int64],
@@ -164,7 +164,7 @@ def _train_and_score(inputs: NetworkInputs, clicked: Tensor, train_rows: int, se
 
 
 def _make_inputs(
-    data: TrainingSet,
+    data: RankingTrainingSet,
     features: Features,
     clicks: ClickIndex,
     rows: NDArray[np.int64],

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from consumers.ranking.training_set import JoinedView, TrainingSet
+from consumers.ranking.training_set import JoinedView, RankingTrainingSet
 from feature_repo.atomic_write import replace_atomically
 from feature_repo.errors import InvalidInputError, NotFoundError, UsageError
 from feature_repo.schema import CLICKED
@@ -51,7 +51,7 @@ def check_export(folder: Path, formats: Sequence[str]) -> None:
 
 
 def export_training_set(
-    data: TrainingSet,
+    data: RankingTrainingSet,
     split: NDArray[np.str_],
     features: Mapping[str, NDArray[Any]],
     folder: Path,
@@ -89,7 +89,7 @@ def export_training_set(
     return {str(file.relative_to(folder)): file.stat().st_size for file in files}
 
 
-def _parquet(data: TrainingSet, split: NDArray[np.str_], folder: Path) -> None:
+def _parquet(data: RankingTrainingSet, split: NDArray[np.str_], folder: Path) -> None:
     table = data.impressions.append_column("split", pa.array(split).dictionary_encode())
     (folder / "versions").mkdir()
     for name, view in data.views.items():
@@ -101,7 +101,9 @@ def _parquet(data: TrainingSet, split: NDArray[np.str_], folder: Path) -> None:
     pq.write_table(table, folder / "impressions.parquet")
 
 
-def _tabular(data: TrainingSet, features: Mapping[str, NDArray[Any]], folder: Path, formats: Sequence[str]) -> None:
+def _tabular(
+    data: RankingTrainingSet, features: Mapping[str, NDArray[Any]], folder: Path, formats: Sequence[str]
+) -> None:
     from consumers.ranking import lightgbm_ranker
 
     all_rows = np.ones(len(data.clicked), bool)

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from consumers.ranking.content_features import FeatureGroup, compute_groups, fit_projection
-from consumers.ranking.training_set import JoinedView, TrainingSet, encode_values
+from consumers.ranking.training_set import JoinedView, RankingTrainingSet, encode_values
 from feature_repo import schema
 from feature_repo.arrow.take import matrix_to_lists, to_matrix
 from feature_repo.errors import InvalidInputError, NotFoundError
@@ -58,7 +58,7 @@ class GroundTruth:
     """Product ids [products]."""
 
 
-def read_ground_truth(folder: Path, data: TrainingSet) -> GroundTruth:
+def read_ground_truth(folder: Path, data: RankingTrainingSet) -> GroundTruth:
     """Read the truth folder of a generated shop for the rows of `data`.
 
     Args:
@@ -137,7 +137,7 @@ def _index(column: pa.ChunkedArray, labels: tuple[str, ...]) -> NDArray[np.float
 
 
 def replace_inputs(
-    data: TrainingSet, truth: GroundTruth, groups: Mapping[str, FeatureGroup], test_start: int
+    data: RankingTrainingSet, truth: GroundTruth, groups: Mapping[str, FeatureGroup], test_start: int
 ) -> Iterator[tuple[str, list[FeatureGroup]]]:
     """Yield the name and the feature groups of each step of the oracle ablation, in the order of ORACLE_STEPS.
 

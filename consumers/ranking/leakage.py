@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from consumers.ranking.lightgbm_ranker import Features
-from consumers.ranking.training_set import JoinedView, TrainingSet
+from consumers.ranking.training_set import JoinedView, RankingTrainingSet
 from feature_repo import schema
 from feature_repo.errors import InvalidInputError
 from feature_repo.features.neighbours import NAMES as NEIGHBOURS
@@ -45,7 +45,7 @@ class Leak:
     reason: str
 
 
-def check_log(data: TrainingSet, source: str) -> None:
+def check_log(data: RankingTrainingSet, source: str) -> None:
     """Check that rankers can be trained on a joined log and that intervals can be computed.
 
     Args:
@@ -99,7 +99,7 @@ def reject_leaks(leaks: list[Leak]) -> None:
 
 
 def find_leaks(
-    data: TrainingSet, features: Mapping[str, Features], column_names: Mapping[str, str] | None = None
+    data: RankingTrainingSet, features: Mapping[str, Features], column_names: Mapping[str, str] | None = None
 ) -> list[Leak]:
     """Find all leaks in a joined log and its groups of features.
 
@@ -115,7 +115,7 @@ def find_leaks(
     return [replace(leak, feature=(column_names or {}).get(leak.feature, leak.feature)) for leak in leaks]
 
 
-def find_future_rows(data: TrainingSet) -> list[Leak]:
+def find_future_rows(data: RankingTrainingSet) -> list[Leak]:
     """Find views with a joined row from after the impression.
 
     A row is late if its event timestamp is after the impression, or if it lists a click at the impression's time or
@@ -137,7 +137,7 @@ def find_future_rows(data: TrainingSet) -> list[Leak]:
     return leaks
 
 
-def find_future_clicks(data: TrainingSet) -> list[Leak]:
+def find_future_clicks(data: RankingTrainingSet) -> list[Leak]:
     """Find user histories that contain the click on the impression itself.
 
     This finds a history whose timestamps were moved, such as a click of tomorrow dated yesterday: how often the history
@@ -203,7 +203,7 @@ def _newest_clicks(view: JoinedView) -> NDArray[np.int64]:
     return result
 
 
-def _count_listed(data: TrainingSet, view: JoinedView) -> NDArray[np.float32]:
+def _count_listed(data: RankingTrainingSet, view: JoinedView) -> NDArray[np.float32]:
     """How often each impression's product is in its user's history [n]; NaN without a joined row."""
     lists = view.versions.column("recent_products").combine_chunks()
     product_ids = pc.unique(data.impressions.column("product_id"))

@@ -7,7 +7,7 @@ for all times. Everything derived from them is computed again. What these featur
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.ranking.training_set import Ints, JoinedView, TrainingSet
+from consumers.ranking.training_set import Ints, JoinedView, RankingTrainingSet
 from feature_repo import schema
 
 CONTENT_VIEWS = (schema.EMBEDDING_TABLE, schema.TAGS_TABLE, schema.CODES_TABLE)
@@ -16,7 +16,7 @@ REFRESHED_VIEWS = (schema.NEIGHBOURS_TABLE,)
 """Views that are computed from content at regular times: a row gets its partner's version of that time."""
 
 
-def permute_content(data: TrainingSet, new_since_us: int, seed: int) -> TrainingSet:
+def permute_content(data: RankingTrainingSet, new_since_us: int, seed: int) -> RankingTrainingSet:
     """Return the same log with the content of its products permuted.
 
     Args:

@@ -15,7 +15,7 @@ from consumers.ranking.leakage import find_leaks, reject_leaks
 from consumers.ranking.lightgbm_ranker import BinnedFeatures
 from consumers.ranking.plan import BASE
 from consumers.ranking.splits import RowSplit
-from consumers.ranking.training_set import TrainingSet
+from consumers.ranking.training_set import RankingTrainingSet
 from feature_repo import schema
 from feature_repo.cores import map_on_all_cores
 from feature_repo.errors import InvalidInputError
@@ -25,7 +25,7 @@ from feature_repo.errors import InvalidInputError
 class PreparedFeatures:
     """The inputs of every ranker."""
 
-    data: TrainingSet
+    data: RankingTrainingSet
     split: RowSplit
     test_start: int
     """First microsecond of the test."""
@@ -48,7 +48,7 @@ class PreparedFeatures:
         return lightgbm_ranker.bin_features(features, self.data.clicked, self.split.train, self.split.scored)
 
 
-def prepare_features(data: TrainingSet, split: RowSplit, test_start: int) -> PreparedFeatures:
+def prepare_features(data: RankingTrainingSet, split: RowSplit, test_start: int) -> PreparedFeatures:
     """Compute every feature, reject leaks, and bin the rest.
 
     Args:

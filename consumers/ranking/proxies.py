@@ -21,7 +21,7 @@ from scipy.stats import spearmanr
 
 from consumers.ranking.click_counts import index_clicks
 from consumers.ranking.ground_truth import GroundTruth
-from consumers.ranking.training_set import TrainingSet
+from consumers.ranking.training_set import RankingTrainingSet
 from feature_repo import schema
 from feature_repo.errors import InvalidInputError
 from feature_repo.features.similarity import normalize_rows
@@ -38,7 +38,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 
-def next_click_hit_rate(data: TrainingSet, test: NDArray[np.bool_]) -> float:
+def next_click_hit_rate(data: RankingTrainingSet, test: NDArray[np.bool_]) -> float:
     """Return the next-click hit rate of the fused vector on the test clicks.
 
     A click counts if its product has a vector, was not clicked by the user before, and one of the user's last
@@ -72,7 +72,7 @@ def next_click_hit_rate(data: TrainingSet, test: NDArray[np.bool_]) -> float:
     return float(np.mean(hits)) if hits else float("nan")
 
 
-def same_product_recall(data: TrainingSet, truth: GroundTruth) -> float:
+def same_product_recall(data: RankingTrainingSet, truth: GroundTruth) -> float:
     """Return the same-product recall of the fused vector.
 
     Args:
@@ -99,7 +99,7 @@ def same_product_recall(data: TrainingSet, truth: GroundTruth) -> float:
     return float(np.mean(hits / np.minimum(counts[design[queries]] - 1, SAME_PRODUCT_K)))
 
 
-def select_latest_vectors(data: TrainingSet) -> tuple[Floats, Ints]:
+def select_latest_vectors(data: RankingTrainingSet) -> tuple[Floats, Ints]:
     """Return the fused vector of each product's latest joined version, scaled to unit length.
 
     Returns:

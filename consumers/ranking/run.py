@@ -30,7 +30,7 @@ from consumers.ranking.lift import Comparison, compare_groups, compare_rankers
 from consumers.ranking.plan import ALL, BASE, CEILING, DIN, LIGHTGBM, TrainingPlan
 from consumers.ranking.slices import slice_test_rows
 from consumers.ranking.splits import find_test_start, find_validation_start, split_rows
-from consumers.ranking.training_set import TrainingSet, check_encoder_version, join_views
+from consumers.ranking.training_set import RankingTrainingSet, check_encoder_version, join_views
 from consumers.ranking.verdict import Verdict
 from consumers.tagging.report import evaluate_tags
 from feature_repo import schema
@@ -184,7 +184,7 @@ def _tag_f1(settings: Settings) -> float:
 
 def read_and_join(
     settings: Settings, impressions: Path, service: str, now: datetime
-) -> tuple[TrainingSet, dict[str, int]]:
+) -> tuple[RankingTrainingSet, dict[str, int]]:
     """Read a log and join it with a feature service.
 
     Refused rows, and kept rows whose product is in no view at their time, go to the quarantine with their reason.
@@ -242,7 +242,7 @@ def join_and_export(
 
 
 def measure_joined_lift(
-    data: TrainingSet,
+    data: RankingTrainingSet,
     truth: GroundTruth | None,
     *,
     test_days: float | None,
@@ -330,7 +330,7 @@ def _learning_curve(scores: RankerScores, weights: BootstrapWeights, rows: int) 
     return points
 
 
-def _list_unmatched(data: TrainingSet) -> list[quarantine.RejectedRow]:
+def _list_unmatched(data: RankingTrainingSet) -> list[quarantine.RejectedRow]:
     """The impressions whose product is in no view at their time. They are kept, with every feature missing."""
     absent = [view.row_index < 0 for name, view in data.views.items() if name != schema.INTEREST_TABLE]
     shown = data.impressions.filter(pa.array(np.all(absent, axis=0))).select([IMPRESSION_ID, PRODUCT_ID])

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from consumers.ranking.training_set import TrainingSet
+from consumers.ranking.training_set import RankingTrainingSet
 from feature_repo import schema
 from feature_repo.schema import CHILD_AGES
 
@@ -17,7 +17,7 @@ HEAD_SHARE = 0.8
 """Head products are the most shown ones that together have this share of the training impressions."""
 
 
-def slice_test_rows(data: TrainingSet, test: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
+def slice_test_rows(data: RankingTrainingSet, test: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
     """Return the mask of each slice among the test rows, by name.
 
     New products were never shown before the test; tail products were, but are no head products. A product's age counts
@@ -60,7 +60,7 @@ def slice_test_rows(data: TrainingSet, test: NDArray[np.bool_]) -> dict[str, NDA
     return {name: rows for name, rows in masks.items() if 0 < clicked[rows].sum() < rows.sum()}
 
 
-def _first_timestamps(data: TrainingSet, product: NDArray[np.int64]) -> NDArray[np.int64]:
+def _first_timestamps(data: RankingTrainingSet, product: NDArray[np.int64]) -> NDArray[np.int64]:
     """When each impression's product was first listed or shown, whichever is earlier, in microseconds [n]."""
     first = np.full(int(product.max()) + 1, np.iinfo(np.int64).max)
     np.minimum.at(first, product, data.timestamp_us)

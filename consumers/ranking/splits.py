@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.ranking.training_set import TrainingSet
+from consumers.ranking.training_set import RankingTrainingSet
 from feature_repo.errors import InvalidInputError
 
 DAY = 86_400_000_000
@@ -40,7 +40,7 @@ class RowSplit:
         return ~self.train
 
 
-def find_test_start(data: TrainingSet, test_days: float | None) -> int:
+def find_test_start(data: RankingTrainingSet, test_days: float | None) -> int:
     """Return the first microsecond of the test.
 
     Args:
@@ -72,7 +72,7 @@ def find_test_start(data: TrainingSet, test_days: float | None) -> int:
     )
 
 
-def find_validation_start(data: TrainingSet, test_start: int) -> int:
+def find_validation_start(data: RankingTrainingSet, test_start: int) -> int:
     """Return the first microsecond of the validation: VALIDATION_DAYS before the test, fewer days in a short log.
 
     Args:
@@ -96,7 +96,7 @@ def find_validation_start(data: TrainingSet, test_start: int) -> int:
     )
 
 
-def split_rows(data: TrainingSet, validation_start: int, test_start: int, ablation_rows: int) -> RowSplit:
+def split_rows(data: RankingTrainingSet, validation_start: int, test_start: int, ablation_rows: int) -> RowSplit:
     """Split a log by time.
 
     Args:

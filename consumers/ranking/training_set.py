@@ -50,7 +50,7 @@ class JoinedView:
 
 
 @dataclass(frozen=True)
-class TrainingSet:
+class RankingTrainingSet:
     """A log of impressions, sorted by time, and the views joined to it."""
 
     impressions: pa.Table
@@ -78,7 +78,7 @@ class TrainingSet:
         """1 for a clicked impression, else 0 [n]."""
         return self.impressions.column(CLICKED).to_numpy()
 
-    def with_views(self, views: Mapping[str, JoinedView]) -> "TrainingSet":
+    def with_views(self, views: Mapping[str, JoinedView]) -> "RankingTrainingSet":
         """Return the same log with other views."""
         return replace(self, views=views)
 
@@ -98,7 +98,7 @@ def gather_rows(values: NDArray[np.float32], row_index: Ints) -> NDArray[np.floa
     return np.concatenate([values, np.full((1, *values.shape[1:]), np.nan, np.float32)])[row_index]
 
 
-def join_views(settings: Settings, service: str, impressions: pa.Table) -> TrainingSet:
+def join_views(settings: Settings, service: str, impressions: pa.Table) -> RankingTrainingSet:
     """Join impressions, as of their own time, with every view of a feature service, through Feast.
 
     On-demand views are left out: their features are computed from the log and the joined views, because the placebo
@@ -134,12 +134,12 @@ def join_views(settings: Settings, service: str, impressions: pa.Table) -> Train
         columns = [column.removeprefix(f"{name}__") for column in matched.versions.column_names]
         timestamp_us = matched.event_timestamp.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
         views[name] = JoinedView(matched.versions.rename_columns(columns), timestamp_us, matched.row_index)
-    data = TrainingSet(impressions, views)
+    data = RankingTrainingSet(impressions, views)
     check_encoder_version(data)
     return data
 
 
-def check_encoder_version(data: TrainingSet) -> str | None:
+def check_encoder_version(data: RankingTrainingSet) -> str | None:
     """Return the one encoder version of all joined views, or None where no view has vectors.
 
     Raises:

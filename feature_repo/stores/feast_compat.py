@@ -47,11 +47,11 @@ __all__ = [
     "DUMMY_ENTITY_ID",
     "DUMMY_ENTITY_VAL",
     "EVENT_TIMESTAMP",
+    "FeastRequestContext",
     "LocalComputeEngine",
     "LocalMaterializationJob",
     "MaterializationJobStatus",
     "MaterializationTask",
-    "RequestContext",
     "compute_non_entity_date_range",
     "compute_versioned_name",
     "has_transformation",
@@ -62,7 +62,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class RequestContext:
+class FeastRequestContext:
     """Feast's resolution of the features of a `get_online_features` call."""
 
     feasts_own: tuple[Any, ...]
@@ -96,6 +96,6 @@ class RequestContext:
 
 def request_context(
     registry: BaseRegistry, project: str, features: list[str] | FeatureService, full_feature_names: bool
-) -> RequestContext:
+) -> FeastRequestContext:
     """Return Feast's resolution of these features, from Feast's cache if the registry has not changed."""
-    return RequestContext(utils._get_cached_request_context(registry, project, features, full_feature_names))
+    return FeastRequestContext(utils._get_cached_request_context(registry, project, features, full_feature_names))

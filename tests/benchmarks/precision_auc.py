@@ -18,7 +18,7 @@ from consumers.ranking.bootstrap import Floats, average_rankers, draw_weights, p
 from consumers.ranking.click_counts import index_clicks
 from consumers.ranking.content_features import FeatureGroup, compute_groups
 from consumers.ranking.splits import find_test_start
-from consumers.ranking.training_set import JoinedView, TrainingSet, gather_rows
+from consumers.ranking.training_set import JoinedView, RankingTrainingSet, gather_rows
 from feature_repo.arrow.field import STORAGES
 from feature_repo.features.interest import Clicks, compute_interest_histories
 from feature_repo.features.similarity import compute_pair_cosines
@@ -68,7 +68,7 @@ def sample_users(impressions: pa.Table, rows: int) -> pa.Table:
 
 
 def measure_auc(
-    data: TrainingSet, *, test_days: float | None, seeds: int, replicates: int, progress: Callable[[str], None]
+    data: RankingTrainingSet, *, test_days: float | None, seeds: int, replicates: int, progress: Callable[[str], None]
 ) -> AucByStorage:
     """Train the baseline, and rankers with affinity features of the vectors in each storage.
 
@@ -98,7 +98,7 @@ def measure_auc(
     return AucByStorage(lines, int((~test).sum()), int(test.sum()))
 
 
-def compute_stored_affinity(data: TrainingSet, storage: str) -> FeatureGroup:
+def compute_stored_affinity(data: RankingTrainingSet, storage: str) -> FeatureGroup:
     """Return the affinity group computed from stored vectors and interests, float32 [n] each."""
     view = data.views[VIEW]
     exact = {name: view.vectors(name) for name in INTERESTS if name in view.versions.column_names}
@@ -114,7 +114,7 @@ def compute_stored_affinity(data: TrainingSet, storage: str) -> FeatureGroup:
 
 
 def _interest_cosine(
-    data: TrainingSet, view: JoinedView, vectors: NDArray[np.float32], storage: str
+    data: RankingTrainingSet, view: JoinedView, vectors: NDArray[np.float32], storage: str
 ) -> NDArray[np.float32]:
     """Cosine of each row's stored vector and its user's stored interest, a mean of exact vectors [n]."""
     clicks = index_clicks(data.user, data.timestamp_us, data.clicked)

@@ -19,7 +19,7 @@ from feature_repo.online import entity_keys
 from feature_repo.online.decode import DecodedRows, Status
 from feature_repo.online.request_plan import PlannedRequest, RequestPlan, ViewPlan
 from feature_repo.online.table import OnlineTable
-from feature_repo.stores.feast_compat import RequestContext, request_context, track_feature_statuses
+from feature_repo.stores.feast_compat import FeastRequestContext, request_context, track_feature_statuses
 from feature_repo.stores.online import views
 from feature_repo.stores.online.response import ColumnarResponse, FeastViewRows, RequestColumn
 
@@ -34,7 +34,7 @@ MAX_PLANS = 256
 class FeastPlan:
     """A request plan, and what Feast's response says about its views."""
 
-    context: RequestContext
+    context: FeastRequestContext
     """Feast's resolution of the features. Feast makes a new one when the registry has changed."""
     plan: RequestPlan
     versions: tuple[tuple[str, int], ...]
@@ -126,7 +126,9 @@ class FeastPlanCache:
         return plan
 
 
-def _make_plan(online: OnlineTable, config: RepoConfig, context: RequestContext, full_feature_names: bool) -> FeastPlan:
+def _make_plan(
+    online: OnlineTable, config: RepoConfig, context: FeastRequestContext, full_feature_names: bool
+) -> FeastPlan:
     plans, versions = [], []
     for table, features in context.views:
         projection = table.projection

@@ -6,14 +6,16 @@ import pyarrow as pa
 from consumers.ranking.content_features import NEIGHBOURS
 from consumers.ranking.plan import TrainingPlan
 from consumers.ranking.run import LiftResult, measure_joined_lift
-from consumers.ranking.training_set import JoinedView, TrainingSet
+from consumers.ranking.training_set import JoinedView, RankingTrainingSet
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, TIMESTAMP
 
 START = 1_767_225_600_000_000  # 2026-01-01 UTC in microseconds
 DAY = 86_400_000_000
 
 
-def small_log(rows: int = 3000, users: int = 40, products: int = 60, days: int = 20, seed: int = 0) -> TrainingSet:
+def small_log(
+    rows: int = 3000, users: int = 40, products: int = 60, days: int = 20, seed: int = 0
+) -> RankingTrainingSet:
     """A log in which users click products close to their taste, with equal timestamps, missing versions and vectors."""
     generator = np.random.default_rng(seed)
     user = generator.integers(0, users, rows)
@@ -78,13 +80,13 @@ def small_log(rows: int = 3000, users: int = 40, products: int = 60, days: int =
     )
     row = np.where(listed[product] <= time, product, -1)
     joined = {name: JoinedView(versions, listed, row) for name, versions in views.items()}
-    return TrainingSet(
+    return RankingTrainingSet(
         impressions, joined | {"product_neighbours": _neighbours(generator, listed, product, time, days)}
     )
 
 
 def measure_small_lift(
-    data: TrainingSet,
+    data: RankingTrainingSet,
     *,
     days: float,
     seeds: int = 1,
@@ -104,9 +106,9 @@ def measure_small_lift(
     )
 
 
-def truncate(data: TrainingSet, rows: int) -> TrainingSet:
+def truncate(data: RankingTrainingSet, rows: int) -> RankingTrainingSet:
     """The first `rows` rows of the log."""
-    return TrainingSet(
+    return RankingTrainingSet(
         data.impressions.slice(0, rows),
         {
             name: JoinedView(view.versions, view.timestamp_us, view.row_index[:rows])

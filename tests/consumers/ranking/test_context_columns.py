@@ -11,7 +11,7 @@ from rich.console import Console
 
 from consumers.ranking import lightgbm_ranker, report
 from consumers.ranking.baseline_features import compute_baseline, list_unused_columns
-from consumers.ranking.training_set import TrainingSet
+from consumers.ranking.training_set import RankingTrainingSet
 from tests.consumers.ranking.logs import DAY, START, measure_small_lift, small_log
 
 TIMESTAMP = datetime(2026, 1, 1, tzinfo=UTC)
@@ -25,7 +25,7 @@ UNUSABLE = {
 }
 
 
-def with_columns(data: TrainingSet, **columns: pa.Array | pa.Scalar) -> TrainingSet:
+def with_columns(data: RankingTrainingSet, **columns: pa.Array | pa.Scalar) -> RankingTrainingSet:
     log = data.impressions
     for name, values in columns.items():
         log = log.append_column(name, pa.repeat(values, len(log)) if isinstance(values, pa.Scalar) else values)
@@ -62,7 +62,7 @@ def test_text_columns_become_categories_numbered_by_first_appearance(kind: pa.Da
     assert added[:6].tolist() == [0, -1, 1, 0, -1, 1]
 
 
-def list_added_features(data: TrainingSet, **columns: pa.Array) -> list[np.ndarray]:
+def list_added_features(data: RankingTrainingSet, **columns: pa.Array) -> list[np.ndarray]:
     before, after = compute_baseline(data), compute_baseline(with_columns(data, **columns))
     assert list_unused_columns(with_columns(data, **columns)) == []
     for name, values in before.items():

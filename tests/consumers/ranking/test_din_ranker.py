@@ -13,7 +13,7 @@ from consumers.ranking import din_ranker, report
 from consumers.ranking.baseline_features import compute_baseline
 from consumers.ranking.lift import OVER_PLACEBO
 from consumers.ranking.run import LiftResult
-from consumers.ranking.training_set import TrainingSet
+from consumers.ranking.training_set import RankingTrainingSet
 from feature_repo.errors import VitrineError
 from tests.consumers.ranking.logs import measure_small_lift, small_log
 
@@ -23,7 +23,7 @@ KINDS = ("lightgbm", "din")
 TRAIN, TEST = np.arange(4500), np.arange(4500, 6000)
 
 
-def scores(data: TrainingSet = DATA, seed: int = 0) -> np.ndarray:
+def scores(data: RankingTrainingSet = DATA, seed: int = 0) -> np.ndarray:
     return din_ranker.fit_and_score(data, BASE, TRAIN, TEST, [seed])[0]
 
 

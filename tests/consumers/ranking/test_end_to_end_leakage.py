@@ -18,7 +18,7 @@ import pytest
 from consumers import cli
 from consumers.ranking.leakage import find_future_rows
 from consumers.ranking.run import read_and_join
-from consumers.ranking.training_set import JoinedView, TrainingSet
+from consumers.ranking.training_set import JoinedView, RankingTrainingSet
 from feature_repo import console, definitions
 from feature_repo.config import Settings
 from feature_repo.offline import delta
@@ -105,16 +105,16 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return settings
 
 
-def joined(store: Settings, folder: Path) -> TrainingSet:
+def joined(store: Settings, folder: Path) -> RankingTrainingSet:
     return read_and_join(store, save(LOG, folder / "log.parquet"), "ranking", NOW)[0]
 
 
-def count_wrong_versions(data: TrainingSet, shop: Settings) -> dict[str, int]:
+def count_wrong_versions(data: RankingTrainingSet, shop: Settings) -> dict[str, int]:
     """Count, for each view, the impressions with another version than the shop had at their time, one by one."""
     return {name: _count_wrong(data, name, view, delta.read(shop.table(name))) for name, view in data.views.items()}
 
 
-def _count_wrong(data: TrainingSet, name: str, view: JoinedView, table: pa.Table) -> int:
+def _count_wrong(data: RankingTrainingSet, name: str, view: JoinedView, table: pa.Table) -> int:
     rows = table.to_pylist()
     owned: dict[str, list[int]] = {}
     for index, row in enumerate(rows):

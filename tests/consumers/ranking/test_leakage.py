@@ -9,13 +9,13 @@ import pytest
 from consumers.ranking import leakage
 from consumers.ranking.baseline_features import compute_baseline
 from consumers.ranking.content_features import compute_groups, fit_projection
-from consumers.ranking.training_set import JoinedView, TrainingSet
+from consumers.ranking.training_set import JoinedView, RankingTrainingSet
 from feature_repo.errors import VitrineError
 from feature_repo.schema import HISTORY_LENGTH
 from tests.consumers.ranking.logs import DAY, measure_small_lift, small_log
 
 
-def with_interests(data: TrainingSet, *, shifted_us: int = 0, joined_early_us: int = 0) -> TrainingSet:
+def with_interests(data: RankingTrainingSet, *, shifted_us: int = 0, joined_early_us: int = 0) -> RankingTrainingSet:
     """Return the log with a view of each user's clicks so far.
 
     Args:
@@ -49,7 +49,7 @@ def with_interests(data: TrainingSet, *, shifted_us: int = 0, joined_early_us: i
     return data.with_views({**data.views, "user_interest": view})
 
 
-def find_leak_names(data: TrainingSet) -> set[str]:
+def find_leak_names(data: RankingTrainingSet) -> set[str]:
     projection = fit_projection(data.views["product_embedding"], int(data.timestamp_us[-1]))
     features = {"tabular": compute_baseline(data), **compute_groups(data, projection)}
     return {leak.feature for leak in leakage.find_leaks(data, features)}

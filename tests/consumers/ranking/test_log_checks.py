@@ -5,18 +5,18 @@ import pyarrow as pa
 import pytest
 
 from consumers.ranking.leakage import REQUIRED_COLUMNS, check_log
-from consumers.ranking.training_set import JoinedView, TrainingSet
+from consumers.ranking.training_set import JoinedView, RankingTrainingSet
 from feature_repo.errors import VitrineError
 from feature_repo.schema import TIMESTAMP
 from tests.consumers.ranking.logs import small_log
 
 
-def with_column(data: TrainingSet, name: str, values: pa.Array) -> TrainingSet:
+def with_column(data: RankingTrainingSet, name: str, values: pa.Array) -> RankingTrainingSet:
     log = data.impressions
     return replace(data, impressions=log.set_column(log.column_names.index(name), name, values))
 
 
-def refused(data: TrainingSet) -> str:
+def refused(data: RankingTrainingSet) -> str:
     with pytest.raises(VitrineError) as caught:
         check_log(data, "log.parquet")
     assert str(caught.value).startswith("log.parquet: ")

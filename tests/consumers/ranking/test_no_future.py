@@ -8,14 +8,14 @@ import pytest
 
 from consumers.ranking.baseline_features import compute_baseline
 from consumers.ranking.content_features import compute_groups, fit_projection
-from consumers.ranking.training_set import TrainingSet
+from consumers.ranking.training_set import RankingTrainingSet
 from tests.consumers.ranking.logs import small_log, truncate
 
 DATA = small_log()
 PROJECTION = fit_projection(DATA.views["product_embedding"], int(DATA.timestamp_us[len(DATA.timestamp_us) // 2]))
 
 
-def every_feature(data: TrainingSet) -> dict[str, np.ndarray]:
+def every_feature(data: RankingTrainingSet) -> dict[str, np.ndarray]:
     features = compute_baseline(data)
     for group in compute_groups(data, PROJECTION).values():
         features |= group
@@ -33,7 +33,7 @@ def test_no_feature_changes_when_later_rows_are_deleted(share: float) -> None:
 
 
 def test_the_check_finds_a_feature_that_uses_a_total() -> None:
-    def clicks_of_all_time(data: TrainingSet) -> np.ndarray:
+    def clicks_of_all_time(data: RankingTrainingSet) -> np.ndarray:
         return np.bincount(data.product, weights=data.clicked)[data.product]
 
     kept = len(DATA.timestamp_us) // 2

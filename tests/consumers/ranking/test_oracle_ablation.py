@@ -8,7 +8,7 @@ import pyarrow as pa
 from consumers.ranking import ground_truth, lightgbm_ranker
 from consumers.ranking.content_features import FeatureGroup, compute_groups, fit_projection
 from consumers.ranking.ground_truth import GroundTruth
-from consumers.ranking.training_set import TrainingSet
+from consumers.ranking.training_set import RankingTrainingSet
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS
 from tests.consumers.ranking.logs import DAY, START, small_log
 
@@ -16,7 +16,7 @@ PRODUCTS, STYLES = 60, 3
 START_OF_TEST = START + 18 * DAY
 
 
-def with_truth() -> tuple[TrainingSet, GroundTruth]:
+def with_truth() -> tuple[RankingTrainingSet, GroundTruth]:
     """A log whose clicks depend on true ages, genders and styles, but its tags and vectors do not.
 
     Products n and n + 30 have one style. The truth lists the products in reverse order.

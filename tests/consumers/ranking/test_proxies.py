@@ -8,7 +8,7 @@ import pytest
 from consumers.commands.proxies import proxies as show_proxies
 from consumers.ranking import proxies
 from consumers.ranking.ground_truth import GroundTruth
-from consumers.ranking.training_set import TrainingSet
+from consumers.ranking.training_set import RankingTrainingSet
 from feature_repo.errors import VitrineError
 from tests.consumers.ranking.logs import small_log
 
@@ -16,7 +16,7 @@ DATA = small_log(rows=6000, products=400, users=40)
 TEST = np.arange(6000) >= 4000
 
 
-def with_vectors(data: TrainingSet, vectors: np.ndarray) -> TrainingSet:
+def with_vectors(data: RankingTrainingSet, vectors: np.ndarray) -> RankingTrainingSet:
     view = data.views["product_embedding"]
     index = view.versions.column_names.index("fused_vector")
     lists = pa.array(list(vectors), pa.list_(pa.float32()))
@@ -52,7 +52,7 @@ def make_truth(sellers: list[int]) -> GroundTruth:
     )
 
 
-def slow_recall(vectors: np.ndarray, truth: GroundTruth, data: TrainingSet) -> float:
+def slow_recall(vectors: np.ndarray, truth: GroundTruth, data: RankingTrainingSet) -> float:
     """Same-product recall, computed product by product by sorting."""
     product_numbers = np.unique(truth.product[data.views["product_embedding"].row_index >= 0])
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -81,7 +81,7 @@ def test_a_request_is_resolved_once_to_views_features_and_join_keys(tmp_path: Pa
     online = {"type": "feature_repo.stores.online.LMDBOnlineStore", "path": str(tmp_path / "online")}
     with feast_world.project(tmp_path / "repo", online) as store:
 
-        def resolve(*features: str) -> feast_compat.RequestContext:
+        def resolve(*features: str) -> feast_compat.FeastRequestContext:
             return feast_compat.request_context(store.registry, "shop", list(features), False)
 
         context = resolve("looks:colour", "taste:age")
