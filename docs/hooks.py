@@ -137,13 +137,13 @@ def column_remarks(text: str, names: dict[str, Any]) -> Iterator[tuple[str, str]
 
 def metrics_page() -> str:
     """Return the page of Prometheus metrics."""
-    from consumers.monitoring.prometheus import Collector
+    from consumers.monitoring.prometheus import CheckCollector
     from consumers.serving.metrics import Metrics
     from producers.streaming.metrics import StreamMetrics
 
     sources = {
         "`consume serve`": Metrics().registry.collect(),
-        "`consume serve --watch`": Collector(list).collect(),
+        "`consume serve --watch`": CheckCollector(list).collect(),
         "`produce stream --metrics-port`": StreamMetrics(None).registry.collect(),
     }
     parts = ["# Metrics\n", "Seconds are floating-point; timestamps are seconds since 1970 UTC.\n"]
