@@ -38,7 +38,7 @@ Ints = NDArray[np.int64]
 HISTORY_SERVICE = "affinity_history"
 """Name of the feature service that reads the vectors and codes of the last clicks."""
 TOP = 5
-"""Clicks in `history_cosine_top5`."""
+"""Number of clicks in `history_cosine_top5`, at most."""
 TIERS = tuple(tier / 10 for tier in range(11))
 """Middles of the tiers of the histogram: evenly spaced cosines."""
 SIMILARITY_NAMES = (
@@ -47,6 +47,7 @@ SIMILARITY_NAMES = (
     "history_cosine_top5",
     *(f"tier_{middle:.1f}" for middle in TIERS),
 )
+"""The features that depend only on the cosines to the last clicks, in the order of `summarize_similarities`."""
 NAMES = (
     "interest_cosine",
     *SIMILARITY_NAMES,
@@ -62,18 +63,18 @@ NAMES = (
 
 @dataclass(frozen=True)
 class UserState:
-    """One user's row, and the vectors and codes of the products in it."""
+    """One user's row of the table `user_interest`, and the vectors and codes of the h last clicked products in it."""
 
     interest: Floats
-    """float32 [d]; NaN if the user clicked no product with a vector."""
+    """float32 [d], the interest vector; NaN if the user clicked no product with a vector."""
     ages: Floats
-    """float32 [stages], distribution of the child's age at the last click."""
+    """float32 [stages], the child's age at the last click as a distribution over CHILD_AGES; NaN if unknown."""
     genders: Floats
-    """float32 [genders]."""
+    """float32 [genders], the gender that the user clicks for as a distribution over CHILD_GENDERS; NaN if unknown."""
     last_click_us: int
-    """Microseconds since 1970 UTC."""
+    """Time of the last click, microseconds since 1970 UTC."""
     products: Sequence[Hashable]
-    """The last clicks [h], newest first."""
+    """The ids of the last clicked products [h], newest first; a product clicked twice is in it twice."""
     vectors: Floats
     """float32 [h, d], the vectors of `products`; NaN rows for products without one."""
     codes: Ints
@@ -85,12 +86,13 @@ class Candidates:
     """n candidates, as of the time they are ranked."""
 
     products: Sequence[Hashable]
+    """The ids of the candidates [n]."""
     vectors: Floats
     """float32 [n, d]; NaN rows for candidates without a vector."""
     ages: Floats
-    """float32 [n, stages]."""
+    """float32 [n, stages], age distributions in the order of CHILD_AGES; NaN rows for candidates without tags."""
     genders: Floats
-    """float32 [n, genders]."""
+    """float32 [n, genders], distributions in the order of CHILD_GENDERS; NaN rows for candidates without tags."""
     codes: Ints
     """int64 [n, levels]; -1 for candidates without codes."""
 
@@ -102,21 +104,22 @@ class AffinityLog:
     user: Ints
     """int64 [n], any code of the user. Rows of one user share most of their history."""
     interest: Floats
-    """float32 [n, d], interest vector of the row's user."""
+    """float32 [n, d], interest vector of the row's user; NaN rows for users without one."""
     ages: Floats
-    """float32 [n, stages], of the row's user."""
+    """float32 [n, stages], distribution of the child's age at the user's last click; NaN rows where unknown."""
     genders: Floats
-    """float32 [n, genders], of the row's user."""
+    """float32 [n, genders], distribution of the genders that the row's user clicks for; NaN rows where unknown."""
     last_click_us: Ints
-    """int64 [n], microseconds since 1970 UTC."""
+    """int64 [n], time of the last click before the row, microseconds since 1970 UTC."""
     history: Ints
-    """int64 [n, h], versions of the last clicked products as of the row: rows of vectors and codes; -1 for none."""
+    """int64 [n, h], for each of the last clicks before the row the index of the product in the `vectors` and `codes` of
+    `compute_log_affinity`, as the product was at the time of the row; -1 for none."""
     candidate: Ints
-    """int64 [n], version of the candidate: likewise."""
+    """int64 [n], the index of the candidate in the same arrays; -1 for none."""
     candidate_ages: Floats
-    """float32 [n, stages]."""
+    """float32 [n, stages], the candidates' age distributions; NaN rows for candidates without tags."""
     candidate_genders: Floats
-    """float32 [n, genders]."""
+    """float32 [n, genders], the candidates' gender distributions; NaN rows for candidates without tags."""
     same_product: Floats
     """float32 [n], result of `count_clicks`; NaN if the user has no row."""
 
@@ -132,14 +135,18 @@ def compute_affinity(
 ) -> dict[str, Floats]:
     """Return the features of n rows from quantities that relate each candidate to its user.
 
+    A feature is NaN in the rows whose input to it is missing; the other features of such a row are computed.
+
     Args:
         similarity: float32 [n, h], cosines to the last clicks; NaN for a missing click or vector.
-        interest: float32 [n], cosine to the interest vector.
-        ages: distributions of the candidates [n, stages], and of the users at their last click [n or 1, stages].
-        genders: likewise [n, genders] and [n or 1, genders].
-        since_click_us: int64 [n or 1], microseconds since the user's last click.
-        same_product: float32 [n], result of `count_clicks`.
-        same_codes: float32 [n] each, result of `count_same_codes`.
+        interest: float32 [n], cosine to the interest vector; NaN where one of the vectors is missing.
+        ages: distributions of the candidates [n, stages], and of the users at their last click [n or 1, stages]. One
+            row stands for all n; a NaN row is missing.
+        genders: distributions of the candidates [n, genders], and of the users [n or 1, genders].
+        since_click_us: int64 [n or 1], microseconds since the user's last click; negative values count as 0.
+        same_product: float32 [n], number of the last clicks on the candidate (`count_clicks`).
+        same_codes: float32 [n] each, number of the last clicks with the candidate's semantic ID, and with its first
+            code (`count_same_codes`).
 
     Returns:
         float32 [n] per name, in the order of NAMES.
@@ -162,9 +169,10 @@ def compute_user_affinity(user: UserState, candidates: Candidates, now: int) -> 
     """Return the features of one user's candidates.
 
     Args:
-        user: the user.
-        candidates: n candidates.
-        now: the time of the ranking, microseconds since 1970 UTC.
+        user: the user; the widths of vectors and codes are those of `candidates`.
+        candidates: n candidates; the result is in their order.
+        now: the time of the ranking, microseconds since 1970 UTC. If it is before the last click, the child has the age
+            of the last click.
 
     Returns:
         float32 [n] per name, in the order of NAMES.
@@ -185,11 +193,11 @@ def compute_user_affinity(user: UserState, candidates: Candidates, now: int) -> 
 
 
 def compute_log_affinity(rows: AffinityLog, vectors: Floats, codes: Ints, now: Ints) -> dict[str, Floats]:
-    """Return the features of a log.
+    """Return the features of a log. A row's features do not depend on later rows of the log.
 
     Args:
-        rows: n rows.
-        vectors: float32 [v, d], vectors of product versions.
+        rows: n rows, at least 1. The rows of each user are in time order.
+        vectors: float32 [v, d], vectors of product versions; NaN rows for versions without one.
         codes: int64 [v, levels], codes of the same versions; -1 for versions without any.
         now: int64 [n], time of each row, microseconds since 1970 UTC.
 
@@ -232,7 +240,15 @@ def summarize_similarities(similarity: Floats) -> dict[str, Floats]:
 
 
 def summarize_top_similarities(similarity: Floats) -> dict[str, Floats]:
-    """Return the first three features of `summarize_similarities`: maximum, mean, mean of the five largest."""
+    """Return the maximum, the mean, and the mean of the TOP largest of each row's cosines, without the tiers.
+
+    Args:
+        similarity: float32 [n, h], cosines to the last clicks; NaN where a click has no vector.
+
+    Returns:
+        float32 [n] for each of the first three SIMILARITY_NAMES. Cosines that are missing do not count; NaN where all
+        are missing.
+    """
     return dict(zip(SIMILARITY_NAMES[:3], _summarize(similarity, *_transpose(similarity)), strict=True))
 
 
@@ -265,7 +281,10 @@ def _summarize(
 
 
 def count_clicks(candidates: Sequence[Hashable], clicked: Sequence[Hashable]) -> Floats:
-    """Return float32 [n], how often each candidate is among one user's clicks; all NaN if there are no clicks."""
+    """Return float32 [n], how often each of n candidates is among one user's clicks.
+
+    The result is in the order of the candidates: 0 for one that was not clicked, NaN for all if there are no clicks.
+    """
     if not len(clicked):
         return np.full(len(candidates), np.nan, np.float32)
     counts = Counter(clicked)
@@ -280,7 +299,8 @@ def count_same_codes(candidates: Ints, history: Ints) -> tuple[Floats, Floats]:
         history: int64 [n or 1, h, levels]; -1 for clicks without codes.
 
     Returns:
-        float32 [n] twice; NaN where the candidate has no codes, or no click has any.
+        float32 [n] twice: the number of clicks with the same codes at all levels, then of those with the same code at
+        the first level. NaN where the candidate has no codes, or no click has any; all NaN if there are 0 levels.
     """
     if not candidates.shape[1]:
         missing = np.full(len(candidates), np.nan, np.float32)

@@ -24,19 +24,23 @@ def compute_affinity_frame(frame: pd.DataFrame) -> pd.DataFrame:
     """Compute the features of each row.
 
     Args:
-        frame: columns of `user_interest`, `product_embedding`, `product_tags` and `product_codes`, and these columns of
-            the request. `history_vectors`: the fused vectors of the row's `recent_products`, concatenated in their
-            order; NaN where a product has none. `history_codes`: the codes, likewise; -1 where a product has none.
-            `ranked_at`: the time, microseconds since 1970 UTC or a datetime, which is UTC if it has no time zone.
-            A missing list means that nothing is known about the history (Feast accepts no empty lists). Without a time
-            the age features are NaN. A distribution of another length than the schema's counts as missing.
+        frame: the features of `user_interest`, `product_embedding`, `product_tags` and `product_codes` that affinity
+            is computed from, as columns of their own names, but `encoder_version` as view__encoder_version; perhaps
+            `product_id`, without which `same_product` is 0; and these columns of the request. `history_vectors`: the
+            fused vectors of the row's `recent_products`, concatenated in their order; NaN where a product has none.
+            `history_codes`: the codes, likewise; -1 where a product has none. `ranked_at`: the time, microseconds since
+            1970 UTC or a datetime, which is UTC if it has no time zone. A missing list means that nothing is known
+            about the history (Feast accepts no empty lists). Without a time the age features are NaN. A distribution of
+            another length than the schema's counts as missing.
 
     Returns:
-        A frame with the columns affinity.NAMES, float32, and the index of `frame`.
+        A frame with the columns affinity.NAMES in their order, float32, and the index of `frame`. A frame without rows
+        gives one without rows.
 
     Raises:
         EncoderMismatchError: user and candidate have vectors of two encoder versions.
         InvalidInputError: a history is not as long as its products, or `ranked_at` is not a time.
+        KeyError: a column is missing, except `product_id`.
     """
     unique = frame.loc[:, ~frame.columns.duplicated()]  # `encoder_version`, in several views, is read by its full name
     rows = [_compute_row(row) for row in unique.to_dict("records")]

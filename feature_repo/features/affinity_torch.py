@@ -21,19 +21,20 @@ def compute_affinity(
     since_click_us: Tensor,
     same: Tensor,
 ) -> Tensor:
-    """Return the features of n rows.
+    """Return the features of n rows, with gradients to the vectors and the distributions.
 
     Args:
         candidate: float [n, d], vectors of the candidates; NaN rows for candidates without one.
-        history: float [n, h, d], vectors of the last clicks; NaN rows for clicks without one.
-        interest: float [n, d], interest vectors of the users.
+        history: float [n, h, d], vectors of the last clicks, h at least 1; NaN rows for clicks without one.
+        interest: float [n, d], interest vectors of the users; NaN rows for users without one.
         ages: distributions of the candidates [n, stages], and of the users at their last click [n, stages].
-        genders: likewise [n, genders].
-        since_click_us: [n], microseconds since the user's last click.
-        same: float [n, 3], number of the last clicks with the same product, semantic ID and first code.
+        genders: distributions of the candidates [n, genders], and of the users [n, genders].
+        since_click_us: [n], microseconds since the user's last click; negative values count as 0.
+        same: float [n, 3], number of the last clicks with the same product, semantic ID and first code; returned as it
+            is.
 
     Returns:
-        float [n, len(NAMES)], in the order of NAMES; NaN where nan_if_none is known.
+        float [n, len(NAMES)], in the order of NAMES; NaN where nothing is known.
     """
     direction = _unit(candidate)
     similarity = torch.einsum("nd,nhd->nh", direction.nan_to_num(), _unit(history).nan_to_num())
@@ -52,7 +53,17 @@ def compute_affinity(
 
 
 def shift_ages(distribution: Tensor, microseconds: Tensor) -> Tensor:
-    """Return the age distribution [n, stages] of the same children `microseconds` [n] later; negative counts as 0."""
+    """Return the age distribution of the same children after some time has passed.
+
+    Ages within a stage are assumed to be uniform. Children who outgrow the last stage are counted in it.
+
+    Args:
+        distribution: float [n, stages]; NaN rows stay NaN.
+        microseconds: [n], the time that has passed; negative values count as 0.
+
+    Returns:
+        float [n, stages], with the dtype and on the device of `distribution`.
+    """
     months = microseconds.clamp(min=0).to(torch.float64) / MICROSECONDS_PER_MONTH
     bounds = torch.tensor(CHILD_AGE_MONTHS, dtype=torch.float64, device=distribution.device)
     low, high = bounds[:-1], bounds[1:]

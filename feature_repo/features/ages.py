@@ -13,17 +13,19 @@ MICROSECONDS_PER_MONTH = 86_400_000_000 * 365.25 / 12
 
 
 def find_child_stage(months: Floats) -> Floats:
-    """Return [n] the index into CHILD_AGES of children of some ages in months [n].
+    """Return float32 [n], the index into CHILD_AGES of the stage that each child's age, in months [n], falls in.
 
-    NaN if the age is NaN or beyond the last stage. A bound between two stages belongs to the older one.
+    NaN if the age is NaN, or at or beyond the end of the last stage. A bound between two stages belongs to the older
+    one. A negative age is in the first stage.
     """
     stage = np.searchsorted(CHILD_AGE_MONTHS[1:], np.nan_to_num(months), side="right").astype(np.float32)
     return np.where(np.isnan(months) | (stage >= len(CHILD_AGES)), np.nan, stage)
 
 
 def compute_expected_stage(distribution: Floats) -> Floats:
-    """Return [n] the mean index into CHILD_AGES of distributions [n, stages]; NaN where a distribution is NaN.
+    """Return float32 [n], the mean index into CHILD_AGES of distributions [n, stages]; NaN where one is NaN.
 
+    Rows must sum to 1: the sum is not divided by their total.
     The sum is taken stage by stage, so that a row's result does not depend on other rows.
     """
     total = distribution[:, 0] * np.float32(0)
@@ -39,22 +41,23 @@ def shift_ages(distribution: Floats, microseconds: NDArray[np.int64]) -> Floats:
 
     Args:
         distribution: float32 [n, stages]; rows sum to 1, NaN rows stay NaN.
-        microseconds: int64 [n] or [1], the time that has passed; negative values count as 0.
+        microseconds: int64 [n], or [1] for all rows, the time that has passed; negative values count as 0.
 
     Returns:
-        float32 [n, stages].
+        float32 [n, stages]; the argument is not changed.
     """
     return apply_age_shift(distribution, compute_age_shift(microseconds))
 
 
 def compute_age_shift(microseconds: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the share of each stage's children who are younger than each inner bound after some time.
+    """Return the share of each stage's children who are younger than each bound between stages after some time.
 
     Args:
         microseconds: int64 [n], the time that has passed; negative values count as 0.
 
     Returns:
-        float64 [stages, n, stages - 1], for `apply_age_shift`.
+        float64 [stages, n, stages - 1], shares in [0, 1], for `apply_age_shift`: axis 0 is the stage before, axis 2 the
+        bound, youngest first.
     """
     months = np.maximum(microseconds, 0) / MICROSECONDS_PER_MONTH
     earlier_bounds = _BOUNDS[1:-1] - months[:, None]  # who is younger than a bound now was younger than this before
@@ -66,8 +69,8 @@ def apply_age_shift(distribution: Floats, age_shift: NDArray[np.float64]) -> Flo
     """Do what `shift_ages` does with a result of `compute_age_shift`, which can be computed for many steps at once.
 
     Args:
-        distribution: float32 [n, stages].
-        age_shift: float64 [stages, n or 1, stages - 1].
+        distribution: float32 [n, stages]; rows sum to 1, NaN rows stay NaN.
+        age_shift: float64 [stages, n or 1, stages - 1], a result of `compute_age_shift`.
 
     Returns:
         float32 [n, stages].

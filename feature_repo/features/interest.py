@@ -23,29 +23,35 @@ HALF_LIFE_US = HALF_LIFE_DAYS * 86_400_000_000
 
 @dataclass(frozen=True)
 class InterestMeans:
-    """Means of n users, each just after a click.
+    """Recency-weighted means of what n users clicked, each as of the user's last click.
 
-    A weight is the sum of the decayed weights of the clicks, as of the last click: the confidence in the mean.
+    The last click weighs 1, one HALF_LIFE_DAYS older a half. A weight here is the sum of the weights of the clicks that
+    the mean is taken of: the confidence in the mean; 0 if there is none.
     """
 
     vector: Floats
-    """float32 [n, d]; NaN rows if no click had a vector."""
+    """float32 [n, d], mean of the clicked vectors; NaN rows if no click had a vector."""
     vector_weight: Floats
-    """float32 [n]."""
+    """float32 [n], sum of the weights of the clicks with a vector."""
     ages: Floats
     """float32 [n, stages], distribution of the child's age as of the last click; NaN rows if no click had one."""
     ages_weight: Floats
-    """float32 [n]."""
+    """float32 [n], sum of the weights of the clicks with a distribution of ages."""
     genders: Floats
-    """float32 [n, genders]; NaN rows if no click had a distribution."""
+    """float32 [n, genders], mean distribution of the clicked genders; NaN rows if no click had one."""
     genders_weight: Floats
-    """float32 [n]."""
+    """float32 [n], sum of the weights of the clicks with a distribution of genders."""
     time: Ints
-    """int64 [n], time of the last click, microseconds since 1970 UTC."""
+    """int64 [n], time of the last click, microseconds since 1970 UTC; 0 without clicks."""
 
     @staticmethod
     def empty(users: int, width: int) -> "InterestMeans":
-        """Return the means of users without clicks: NaN with weight 0 at time 0. `width` is the length of vectors."""
+        """Return the means of users without clicks: NaN with weight 0 at time 0.
+
+        Args:
+            users: number of users, n; may be 0.
+            width: length of the vectors, d.
+        """
 
         def nan(*shape: int) -> Floats:
             return np.full((users, *shape), np.nan, np.float32)
@@ -57,7 +63,11 @@ class InterestMeans:
         return InterestMeans(nan(width), zero(), nan(len(CHILD_AGES)), zero(), nan(len(CHILD_GENDERS)), zero(), times)
 
     def take(self, rows: Ints | slice) -> "InterestMeans":
-        """Return the means of some users, by index or slice."""
+        """Return the means of some users, in the order of `rows`.
+
+        Args:
+            rows: indices, which may repeat and give copies, or a slice, which gives views of the same arrays.
+        """
         return InterestMeans(**{name: getattr(self, name)[rows] for name in self.__dataclass_fields__})
 
 
@@ -68,14 +78,18 @@ class Clicks:
     vector: Floats
     """float32 [n, d]; NaN rows for products without a vector."""
     ages: Floats
-    """float32 [n, stages]; NaN rows for products without tags."""
+    """float32 [n, stages], age distributions in the order of CHILD_AGES; NaN rows for products without tags."""
     genders: Floats
-    """float32 [n, genders]; NaN rows for products without tags."""
+    """float32 [n, genders], distributions in the order of CHILD_GENDERS; NaN rows for products without tags."""
     time: Ints
-    """int64 [n], microseconds since 1970 UTC."""
+    """int64 [n], time of the click, microseconds since 1970 UTC."""
 
     def take(self, rows: Ints | slice) -> "Clicks":
-        """Return the clicks of some rows, by index or slice."""
+        """Return the clicks of some users, in the order of `rows`.
+
+        Args:
+            rows: indices, which may repeat and give copies, or a slice, which gives views of the same arrays.
+        """
         return Clicks(self.vector[rows], self.ages[rows], self.genders[rows], self.time[rows])
 
 
@@ -84,13 +98,13 @@ class TimeDecay:
     """Effect of the time since the previous click on each of n means."""
 
     factor: Floats
-    """float32 [n], by which the weights are multiplied."""
+    """float32 [n], by which the weights are multiplied: 1 after no time, a half after HALF_LIFE_DAYS."""
     age_shift: NDArray[np.float64]
-    """float64 [stages, n, stages - 1], result of `ages.compute_age_shift`."""
+    """float64 [stages, n, stages - 1], result of `ages.compute_age_shift`: how the children have grown meanwhile."""
 
     @staticmethod
     def from_gaps(microseconds: Ints) -> "TimeDecay":
-        """Return the effect of times between clicks, int64 [n] microseconds.
+        """Return the effect of the times between two clicks of each user, int64 [n] microseconds.
 
         A negative time counts as 0: a first click may be before 1970, the time of `InterestMeans.empty`.
         """
@@ -98,16 +112,23 @@ class TimeDecay:
         return TimeDecay(factor, compute_age_shift(microseconds))
 
     def take(self, rows: slice) -> "TimeDecay":
-        """Return the rows of a slice."""
+        """Return the effect on a slice of the n means, as views of the same arrays.
+
+        Args:
+            rows: slice of 0 to n. It is applied to axis 0 of `factor` and to axis 1 of `age_shift`.
+        """
         return TimeDecay(self.factor[rows], self.age_shift[:, rows])
 
 
 def add_click(before: InterestMeans, click: Clicks) -> InterestMeans:
-    """Return the means after one more click of each of n users.
+    """Return the means after one more click of each of n users. The arguments are not changed.
+
+    A click without a vector or without tags leaves that mean (the ages grow with time) and lets its weight decay.
 
     Args:
-        before: the means before.
-        click: the clicks, none earlier than the user's previous one. They are not changed.
+        before: the means before; NaN with weight 0 for a user without clicks.
+        click: one click for each user, in the order of `before`, none earlier than the user's previous one. The time
+            since an earlier one counts as 0.
     """
     copy = replace(click, vector=click.vector.copy(), ages=click.ages.copy(), genders=click.genders.copy())
     return _add_in_place(before, copy, TimeDecay.from_gaps(click.time - before.time))
@@ -150,22 +171,22 @@ class UserInterest:
     """One user's row of the table `user_interest`."""
 
     means: InterestMeans
-    """Means of this user: n is 1."""
+    """Means of this user: arrays of 1 row."""
     products: tuple[str, ...] = ()
-    """The last HISTORY_LENGTH clicks, newest first."""
+    """Ids of the last clicked products, at most HISTORY_LENGTH, newest first; repeated clicks are repeated."""
     times: tuple[int, ...] = ()
-    """Time of each of them, microseconds since 1970 UTC."""
+    """Time of each click in `products`, in the same order, microseconds since 1970 UTC."""
     clicks: int = 0
-    """Number of clicks so far."""
+    """Number of all clicks so far, also those that are no longer in `products`."""
 
 
 def update_interest(interest: UserInterest | None, product: str, click: Clicks) -> UserInterest:
-    """Return a user's row after one more click.
+    """Return a user's row after one more click. The arguments are not changed.
 
     Args:
         interest: the row before; None for a user without clicks.
-        product: the clicked product.
-        click: the click, n is 1; no earlier than the user's last one.
+        product: id of the clicked product.
+        click: the click, as arrays of 1 row; no earlier than the user's last one.
     """
     before = interest or UserInterest(InterestMeans.empty(1, click.vector.shape[1]))
     return replace(
@@ -178,14 +199,15 @@ def update_interest(interest: UserInterest | None, product: str, click: Clicks) 
 
 
 def compute_interest_histories(clicks: Clicks, starts: Ints) -> InterestMeans:
-    """Return the means just after each click of many users.
+    """Return the means just after each click of many users. The arguments are not changed.
 
     Args:
-        clicks: c clicks, sorted by user, then by time.
-        starts: int64 [users + 1]; the clicks of user u are at [starts[u], starts[u + 1]).
+        clicks: c clicks, sorted by user, then by time; that is not checked.
+        starts: int64 [users + 1], from 0 to c; the clicks of user u are at [starts[u], starts[u + 1]), which may be
+            empty.
 
     Returns:
-        c means, in the order of the clicks.
+        c means, in the order of the clicks: row i includes click i and the same user's clicks before it.
     """
     lengths = np.diff(starts)
     by_length = np.argsort(-lengths, kind="stable")  # at every step, the users with clicks left come first

@@ -27,15 +27,15 @@ NAMES = (*MODALITY_NAMES, *TAG_NAMES)
 def compute_vector_features(
     age: NDArray[np.integer], has_row: NDArray[np.bool_], has_modality: Mapping[str, Floats]
 ) -> dict[str, Floats]:
-    """Return MODALITY_NAMES of n products.
+    """Return `vector_age_days`, `image_missing` and `text_missing` of n products.
 
     Args:
-        age: integer [n], microseconds since the event timestamp of the embedding row.
+        age: integer [n], microseconds since the event timestamp of the embedding row; any number where there is none.
         has_row: bool [n], whether there is an embedding row.
         has_modality: `image` and `text`: float [n], 1 if present, 0 if not, NaN if there is no row.
 
     Returns:
-        float32 [n] per name.
+        float32 [n] for each of MODALITY_NAMES; NaN where there is no row.
     """
     days = np.where(has_row, age / MICROSECONDS_PER_DAY, np.nan).astype(np.float32)
     missing = {f"{name}_missing": np.float32(1) - values for name, values in has_modality.items()}
@@ -49,12 +49,13 @@ def compute_tag_features(
 
     Args:
         has_row: bool [n], whether there is a row of tags.
-        has_label: tag -> bool [n], whether the row has a label. A tag that is not there has no feature.
+        has_label: for each tag, bool [n], whether the row names a label; false where the tagger abstained. A tag of
+            schema.TAGS that is not there has no feature; without `category` there is no `category_predicted` either.
         has_category: bool [n], whether the shop gave a category. None if that is unknown; then there is no
             `category_predicted`.
 
     Returns:
-        float32 [n] per name; NaN where there is no row.
+        float32 [n] for each of TAG_NAMES that can be computed, in that order; 1 or 0, NaN where there is no row.
     """
     features = {f"{tag}_abstained": _flag(~has_label[tag], has_row) for tag in TAGS if tag in has_label}
     if has_category is not None and "category" in has_label:

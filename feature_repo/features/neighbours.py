@@ -40,15 +40,18 @@ def compute_neighbour_features(
     """Return the features of n products from their k nearest ones.
 
     Args:
-        similarity: float32 [n, k], cosine to each neighbour; NaN where there are fewer neighbours.
+        similarity: float32 [n, k], cosine to each neighbour; NaN where there are fewer neighbours. There the other
+            arrays are ignored.
         impressions: int64 [n, k], impressions of each neighbour so far.
         clicks: int64 [n, k], clicks of each neighbour so far.
-        price: float32 [n, k], price of each neighbour; NaN if unknown.
-        age: float32 [n, k], expected age stage of each neighbour; NaN if unknown.
-        others: impressions [n] and clicks [n] so far of all products but the row's own.
+        price: float32 [n, k], price of each neighbour; NaN if unknown, negative counts as 0.
+        age: float32 [n, k], expected age stage of each neighbour, as an index into CHILD_AGES; NaN if unknown.
+        others: impressions [n] and clicks [n] so far of all products but the row's own. Without impressions their click
+            rate counts as 0.
 
     Returns:
-        float32 [n] per name, in the order of NAMES; NaN if there is no neighbour, except `neighbours`, which is 0.
+        float32 [n] per name, in the order of NAMES; NaN if there is no neighbour, except `neighbours`, which is 0. The
+        mean price and age are taken of the neighbours whose value is known, and NaN if none is.
     """
     valid = ~np.isnan(similarity)
     count = valid.sum(axis=1)

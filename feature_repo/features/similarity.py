@@ -23,7 +23,7 @@ def compute_norms(vectors: Vectors) -> Vectors:
 
 
 def normalize_rows(vectors: Vectors) -> Vectors:
-    """Return rows [n, d] scaled to unit length; rows with NaN and rows of zeros become NaN."""
+    """Return a copy of rows [n, d] scaled to unit length; rows with NaN and rows of zeros become NaN."""
     return vectors / compute_norms(vectors)[:, None]
 
 
@@ -31,13 +31,15 @@ def compute_history_cosines(vectors: Vectors, candidate: Ints, history: Ints, us
     """Return the cosines of each row's candidate to the vectors of the row's history, for a log of many users.
 
     Args:
-        vectors: float32 [v, d].
+        vectors: float32 [v, d]; v may be 0, then all cosines are NaN.
         candidate: int64 [n], index of the candidate in `vectors`; -1 if it has no vector.
-        history: int64 [n, h], indices of the history in `vectors`; -1 for none.
+        history: int64 [n, h], indices in `vectors` of the products that the user clicked last before the row; -1 for
+            none.
         user: int64 [n], any code of the user. The rows of each user are in time order.
 
     Returns:
-        float32 [n, h]; NaN where the candidate or the history has no vector.
+        float32 [n, h], in the order of `candidate` and `history`; NaN where the candidate or the clicked product has no
+        vector, or a vector of zeros.
     """
     result = np.full(history.shape, np.nan, np.float32)
     if not len(vectors):
@@ -62,12 +64,12 @@ def compute_window_cosines(
     The result equals `compute_history_cosines` of the same histories and takes a third of the time.
 
     Args:
-        vectors: float32 [v, d].
+        vectors: float32 [v, d]; v may be 0, then all cosines are NaN.
         candidate: int64 [n], index of the candidate in `vectors`; -1 if it has no vector.
-        clicked: int64 [c], index in `vectors` of every click, likewise. The clicks of a user are contiguous and in time
-            order.
+        clicked: int64 [c], index in `vectors` of every clicked product; -1 if it has no vector. The clicks of a user
+            are contiguous and in time order.
         before: int64 [n], number of clicks that the row's user made before the row.
-        end: int64 [n], position in `clicked` after the last of those clicks.
+        end: int64 [n], position in `clicked` just after the last of those clicks.
         user: int64 [n], any code of the user. The rows of each user are in time order.
         length: number of clicks in a history, at most.
 
@@ -108,13 +110,13 @@ def compute_pair_cosines(left: Ints, left_vectors: Vectors, right: Ints, right_v
     """Return the cosine of each pair `left_vectors[left[i]]` and `right_vectors[right[i]]`.
 
     Args:
-        left: int64 [n], indices; -1 for none.
-        left_vectors: float32 [l, d].
-        right: int64 [n], indices; -1 for none.
-        right_vectors: float32 [r, d].
+        left: int64 [n], indices into `left_vectors`; -1 for none.
+        left_vectors: float32 [l, d], of any length.
+        right: int64 [n], indices into `right_vectors`; -1 for none.
+        right_vectors: float32 [r, d], of any length.
 
     Returns:
-        float32 [n]; NaN for an index of -1 or a norm of 0.
+        float32 [n]; NaN where an index is -1, or a vector is zero or has NaN.
     """
     result = np.full(len(left), np.nan, np.float32)
     left_norm = np.sqrt(np.einsum("ij,ij->i", left_vectors, left_vectors))
@@ -129,7 +131,14 @@ def compute_pair_cosines(left: Ints, left_vectors: Vectors, right: Ints, right_v
 
 
 def multiply_in_tiles(left: Vectors, right: Vectors) -> Vectors:
-    """Return `left @ right.T`, computed tile by tile with products of one shape."""
+    """Return `left @ right.T`, float32 [l, r], computed tile by tile with products of one shape.
+
+    So an element does not depend on how many rows follow it. Either matrix may have no rows.
+
+    Args:
+        left: float32 [l, d].
+        right: float32 [r, d].
+    """
     padded_left = _pad(left)
     padded_right = _pad(right)
     result = np.empty((len(padded_left), len(padded_right)), np.float32)
