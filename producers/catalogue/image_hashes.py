@@ -32,15 +32,19 @@ def hash_images(
 ) -> tuple[pa.Array, pa.Array]:
     """Return the columns `image_hash` and `image_stat` (schema.CATALOGUE) of n rows.
 
-    `image_hash` is null where no hash is wanted, where there is no image and where it cannot be read; the step that
-    encodes the image then reports the reason. `image_stat` is null for images that are not files.
+    An image that cannot be read raises no error: the step that encodes it reports the reason.
 
     Args:
-        rows: n rows with `image` (absolute paths) and `image_bytes`. If any row has bytes, paths are ignored.
+        rows: n rows with `image` (absolute paths) and `image_bytes`. If any row has bytes, all paths are ignored.
         is_wanted: [n], whether to hash the row's image. Bytes are always hashed.
-        stored_hashes: [n, 2], `image_hash` of the product's newest version; zeros if it has none.
-        stored_stats: [n, 2], its `image_stat`.
-        rehash: read every wanted image, even if size and modification time are unchanged.
+        stored_hashes: [n, 2], `image_hash` of the product's newest stored version; zeros if it has none.
+        stored_stats: [n, 2], `image_stat` of the same version; zeros if it has none.
+        rehash: read every wanted file, even if its path, size and modification time are unchanged.
+
+    Returns:
+        Two binary arrays [n] with values of 16 bytes. `image_hash` is null where no hash is wanted, where there is no
+        image and where it cannot be read. `image_stat` is null where no hash is wanted, and for images that are not
+        existing files: bytes and images in an LMDB have none.
     """
     if rows["image_bytes"].null_count < len(rows):
         return row_hash.hash_contents(rows["image_bytes"]), pa.nulls(len(rows), row_hash.HASH_TYPE)
@@ -69,9 +73,9 @@ def hash_images(
 
 
 def read_file_stat(path: str) -> str | None:
-    """Return size, modification time in nanoseconds and path of a file as one text.
+    """Return size in bytes, modification time in nanoseconds since 1970 and path of a file as `SIZE:TIME:PATH`.
 
-    None if the file is missing or not accessible, and for an image in an LMDB.
+    None if there is no file at the path or it is not accessible, and for an image in an LMDB.
     """
     if image_store.is_stored(path):
         return None

@@ -37,26 +37,32 @@ MIN_ACTIVE_FOR_CHECK = 100
 
 @dataclass(frozen=True)
 class IngestSummary:
-    """The outcome for one table; `new + changed + unchanged + len(refused)` is `read`."""
+    """The outcome for one table; `new + changed + unchanged + len(refused)` is `read`.
+
+    A dry run has the numbers that the run would have had.
+    """
 
     read: int
+    """Rows of the table."""
     new: int
     """Products without a stored version."""
     changed: int
-    """Products whose stored version differs."""
+    """Products that differ from the stored version that is valid at their `updated_at`, or have only later ones."""
     unchanged: int
+    """Products that equal the stored version that is valid at their `updated_at`. Nothing is written for them."""
     gone: int
-    """Products that were active and are not in the table."""
+    """Products that were active and are not in the table; 0 for a partial table. A refused row counts as present."""
     returned: int
-    """Products that were gone and are in the table; each also counts as new, changed or unchanged."""
+    """Products that were gone and are in the table again. Each also counts as changed, unchanged or refused."""
     refused: tuple[RejectedRow, ...]
+    """Rows that were not used, among them the older rows of a product id that is repeated in the table."""
     repairs: tuple[RejectedRow, ...]
     """Repaired values; their rows count as new, changed or unchanged."""
     ignored: tuple[str, ...]
-    """Columns of the table that the catalogue does not have."""
+    """Names of columns of the table that schema.PRODUCTS does not have, in the table's order."""
 
     def __str__(self) -> str:
-        """One line, and one more for each reason."""
+        """Return one line of counts, and one more for gone and returned products, each reason and ignored column."""
         lines = [
             f"read {self.read:,} products: {self.new:,} new, {self.changed:,} changed, {self.unchanged:,} unchanged, "
             f"{len(self.refused):,} refused"
@@ -102,6 +108,8 @@ def ingest_products(
     A version is the state of a product from its `updated_at` on. A row adds a version if it differs, in anything but
     the time, from the version that is valid at its `updated_at`. So ingesting a file again adds nothing, and neither
     does an older file that arrives late, if its versions are stored. An image differs if its path or its bytes do.
+    If the file has several rows of one product, the newest is used (of equally new ones the last) and the others are
+    refused. Products that are gone, or back, become rows of the table `product_active`.
 
     Args:
         settings: the deployment.
@@ -113,11 +121,16 @@ def ingest_products(
         allow_shrink: accept that more than MAX_GONE_SHARE of the active products are gone.
         rehash: read every image, even if path, size and modification time are unchanged.
         dry_run: compare and count, but write nothing.
-        progress: called with the number of rows read so far.
+        progress: called after each block of at most BLOCK_ROWS rows with the number of rows read so far.
+
+    Returns:
+        The counts, the refused rows and the repairs of this file.
 
     Raises:
+        NotFoundError: the file does not exist.
         InvalidInputError: the file cannot be read, lacks a column, is empty, has a column of a wrong type or no valid
-            row; or so many products are missing that it seems incomplete.
+            row; or so many products are missing that it seems incomplete. No product is written then. If no row is
+            valid, the refused rows are in the quarantine.
         ConflictError: other writers committed to the catalogue first `delta.ATTEMPTS` times.
     """
     for _ in range(delta.ATTEMPTS):
@@ -243,14 +256,15 @@ def _compare_block(
 
 
 def compute_fingerprints(rows: pa.Table, image_hash: pa.Array) -> RowHashes:
-    """Return a hash of everything that makes a version, without its time [n, 2].
+    """Return for each row a hash of everything that makes a version, without its time [n, 2].
 
     Two versions of a product are the same if their fingerprints are equal. Stored fingerprints are compared with new
-    ones, so the result for a given row must never change.
+    ones, so the result for a given row must never change. A null differs from an empty text. A null price equals NaN,
+    and 0.0 equals -0.0.
 
     Args:
-        rows: n rows with title, image, category, brand and price.
-        image_hash: [n], the content hashes; may have nulls.
+        rows: n rows with title, image (the path), category, brand and price.
+        image_hash: [n], the hashes of the images' bytes; null where unknown. Two nulls are equal.
     """
     # There are few distinct categories and brands: each is hashed once.
     repeated = [_hash_repeated(rows[name]) for name in ("category", "brand")]

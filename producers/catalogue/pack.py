@@ -29,15 +29,17 @@ BLOCK_ROWS = 4096
 
 @dataclass(frozen=True)
 class PackSummary:
-    """What was written."""
+    """What `pack_images` wrote."""
 
     products: int
+    """Rows of the table."""
     images: int
-    """Products that have an image in the LMDB."""
+    """Rows whose image is in the LMDB. Rows with equal images share one entry there."""
     unreadable: dict[str, int]
-    """Images that could not be read, by reason. Their `image` values stay as they are; `produce catalogue` or `produce
-    embeddings` then reports each."""
+    """The number of images that could not be used, by reason, the most frequent reason first. `produce
+    catalogue` or `produce embeddings` later reports each."""
     table: Path
+    """The written products.parquet."""
 
     def __str__(self) -> str:
         lines = [f"{self.table}: {self.products:,} products, {self.images:,} of them with an image in the LMDB"]
@@ -49,16 +51,23 @@ def pack_images(
 ) -> PackSummary:
     """Write the LMDB `output`/pictures and the table `output`/products.parquet.
 
-    The table is `products` with every row, in its order; only values of `image` differ.
+    The table is `products` with every row, in its order; only the column `image` differs. An image in the LMDB becomes
+    `lmdb://pictures#KEY`, and null stays null. The path of a file that cannot be read becomes absolute. A URL, and a
+    path that leaves the table's folder by `..`, stay as they are; a text that is not UTF-8 becomes null.
+
+    Images that are already in the LMDB stay there, even if no row refers to them. An earlier products.parquet is
+    replaced at the end; if an error is raised, it stays as it was.
 
     Args:
         products: Parquet or CSV with the columns of schema.PRODUCTS; `image` holds paths or bytes.
         output: the folder to write, which is created if missing.
-        now: the time to check rows against. No row is left out here, even if it fails a check.
-        progress: called with the number of rows done so far.
+        now: the current time, which the check of `updated_at` needs. No row is left out here, even if a check fails.
+        progress: called after each block of at most BLOCK_ROWS rows with the number of rows done so far.
 
     Raises:
-        InvalidInputError: the table cannot be read, lacks a column, or is `output`/products.parquet itself.
+        NotFoundError: `products` does not exist.
+        InvalidInputError: the table cannot be read, is empty, lacks a column, has a column of a wrong type, or is
+            `output`/products.parquet itself.
         UnavailableError: the LMDB cannot be written.
     """
     output.mkdir(parents=True, exist_ok=True)

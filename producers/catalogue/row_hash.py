@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from feature_repo.content_hash import BYTES, content_hash
 
 RowHashes = NDArray[np.uint64]
-"""Hashes of n rows: uint64 [n, 2]."""
+"""Hashes of n rows: uint64 [n, 2], the two halves of each hash."""
 
 HASH_TYPE = pa.binary()
 BLOCK_ROWS = 16_384
@@ -35,7 +35,7 @@ _NULL_HASH = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD1B54A32D192ED03))
 
 
 def hash_contents(values: pa.ChunkedArray) -> pa.Array:
-    """Return the `content_hash` of each text or binary value as binary; null for null.
+    """Return the `content_hash` of each text or binary value, 16 bytes each, in their order; null for null.
 
     Unlike `hash_texts` it is collision-resistant, and slower: it creates a Python object for each value.
     """
@@ -51,9 +51,10 @@ def hash_contents(values: pa.ChunkedArray) -> pa.Array:
 
 
 def hash_texts(values: pa.ChunkedArray) -> RowHashes:
-    """Return the hash of each text or binary value [n, 2]. All nulls share one hash, which differs from every value's.
+    """Return the hash of each text or binary value [n, 2]. All nulls share one fixed hash, which is not that of "".
 
-    The hash depends on the bytes alone: not on chunks, offsets or the width of the type.
+    The hash depends on the bytes alone: not on chunks, offsets or the width of the type. Without values the result
+    is [0, 2].
     """
     parts = [np.empty((0, 2), np.uint64)]
     for chunk in values.chunks:
@@ -71,13 +72,17 @@ def hash_texts(values: pa.ChunkedArray) -> RowHashes:
 
 
 def hash_numbers(values: NDArray[np.int64]) -> RowHashes:
-    """Return the hash of each number [n, 2]."""
+    """Return the hash of each number [n, 2], in their order."""
     zeros = np.zeros(len(values), np.uint64)
     return _finalize(*_mix(zeros, zeros, values.view(np.uint64)))
 
 
 def combine_columns(columns: Sequence[RowHashes]) -> RowHashes:
-    """Return one hash for each row [n, 2] from the hashes of its columns. The order of the columns matters."""
+    """Return one hash for each row [n, 2] from the hashes of its columns.
+
+    Args:
+        columns: at least one, each [n, 2]. Another order of the columns gives other hashes.
+    """
     first = second = np.zeros(len(columns[0]), np.uint64)
     for column in columns:
         for lane in (0, 1):
@@ -86,14 +91,14 @@ def combine_columns(columns: Sequence[RowHashes]) -> RowHashes:
 
 
 def to_arrow(hashes: RowHashes) -> pa.Array:
-    """Return hashes as binary values of 16 bytes, without nulls."""
+    """Return hashes as binary values of 16 bytes, in their order; zeros become 16 zero bytes, not null."""
     offsets = pa.py_buffer(np.arange(len(hashes) + 1, dtype=np.int32) * BYTES)
     data = pa.py_buffer(np.ascontiguousarray(hashes.astype("<u8")))
     return pa.Array.from_buffers(HASH_TYPE, len(hashes), [None, offsets, data])
 
 
 def from_arrow(values: pa.ChunkedArray) -> RowHashes:
-    """Return binary values of 16 bytes as hashes [n, 2]; a null becomes zeros."""
+    """Return binary values as hashes [n, 2]; a null becomes zeros. Every other value must have 16 bytes."""
     parts = [np.empty((0, 2), np.uint64)]
     for chunk in values.chunks:
         valid = chunk.drop_null()
@@ -106,9 +111,12 @@ def from_arrow(values: pa.ChunkedArray) -> RowHashes:
 
 
 def sort_order(hashes: RowHashes, *tie_breakers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the indices [n] that sort rows by hash, equal hashes by the tie breakers, the first of these first.
+    """Return the indices [n] that sort rows by hash, ascending.
 
-    Without tie breakers the order of equal hashes is that of the input.
+    Args:
+        hashes: [n, 2], compared by the first number, then by the second.
+        *tie_breakers: each [n]. Rows with equal hashes are sorted by the first of them, ascending, then by the next.
+            Rows that are equal in all stay in the order of the input.
     """
     # One sort by the first word, then one of the few rows that share it: a sort by all keys takes six times as long.
     order = np.argsort(hashes[:, 0], kind="stable")
@@ -124,11 +132,11 @@ def sort_order(hashes: RowHashes, *tie_breakers: NDArray[np.int64]) -> NDArray[n
 
 
 def find_last_positions(hashes: RowHashes, order: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return, for each distinct hash in ascending order, the last position in `order` that has it.
+    """Return, for each distinct hash in ascending order, the last position in `order` that has it; empty if n is 0.
 
     Args:
         hashes: [n, 2].
-        order: the result of `sort_order` for them.
+        order: [n], the result of `sort_order` for them.
     """
     if not len(order):
         return order
@@ -137,10 +145,10 @@ def find_last_positions(hashes: RowHashes, order: NDArray[np.int64]) -> NDArray[
 
 
 def find_positions(wanted: RowHashes, ascending: RowHashes) -> NDArray[np.int64]:
-    """Return the position of each wanted hash among `ascending` ones; -1 for a hash that is not there.
+    """Return [n], for each wanted hash its index in `ascending`; -1 for a hash that is not there.
 
     Args:
-        wanted: [n, 2], in any order, repeats allowed.
+        wanted: [n, 2], in any order; a hash may be repeated.
         ascending: [m, 2], distinct, in the order of `sort_order`.
     """
     if not len(ascending):

@@ -22,10 +22,10 @@ COLUMNS = [PRODUCT_ID, EVENT_TIMESTAMP, CREATED_TIMESTAMP, "fingerprint", "image
 
 @dataclass(frozen=True)
 class StoredVersions:
-    """Versions sorted by product, event timestamp and created timestamp.
+    """All stored versions of all products, sorted by product, then event timestamp, then created timestamp.
 
-    Of several versions with one event timestamp, the one created last is valid. Products are numbered in the order of
-    `products`.
+    Of several versions with one event timestamp, the one created last is valid. A product number is an index into
+    `products`; a version number is an index into the arrays of length `versions`.
     """
 
     products: RowHashes
@@ -43,16 +43,25 @@ class StoredVersions:
     row_index: Int64
     """[versions], the row of `product_ids` that holds the version's product id."""
     product_ids: pa.ChunkedArray
-    """[versions], in the order of the Delta table."""
+    """[versions], one id for each row of the Delta table, in the table's order."""
 
     def find_products(self, products: RowHashes) -> Int64:
-        """Return the product number of each id's hash [n]; -1 for a product without a version."""
+        """Return the product number of each of n ids, given by its hash; -1 for a product without a version.
+
+        Args:
+            products: [n, 2], from `row_hash.hash_texts`, in any order; an id may be repeated.
+        """
         return row_hash.find_positions(products, self.products)
 
     def find_valid(self, product: Int64, timestamp_us: Int64) -> Int64:
-        """Return the version of each product number that is valid at a time, inclusive [n].
+        """Return for each of n products the version number that is valid at a time.
 
-        -1 if the product has no version by then, or if the product number is -1.
+        This is the newest version whose event timestamp is not later than the time. -1 if the product has none by
+        then, or if the product number is -1.
+
+        Args:
+            product: [n], product numbers, or -1.
+            timestamp_us: [n], microseconds since 1970 UTC, one time for each product.
         """
         is_stored = product >= 0
         low, high = (np.where(is_stored, self.starts[product + step], 0) for step in (0, 1))
@@ -65,16 +74,23 @@ class StoredVersions:
         return np.where(low > first, low - 1, -1)
 
     def find_newest(self, product: Int64) -> Int64:
-        """Return the newest version of each product number [n]; -1 for -1."""
+        """Return the version number with the latest event timestamp for each product number [n]; -1 for -1."""
         return np.where(product >= 0, self.starts[product + 1] - 1, -1)
 
     def take_product_ids(self, product: Int64) -> pa.ChunkedArray:
-        """Return the id of each product number [n]; none may be -1."""
+        """Return the product ids of product numbers [n], in their order; no number may be -1."""
         return self.product_ids.take(pa.array(self.row_index[self.starts[product]]))
 
 
 def read_versions(path: Path) -> StoredVersions:
-    """Read the versions of the Delta table `product_catalogue` at `path`; a missing table has no versions."""
+    """Read the versions of the Delta table `product_catalogue`.
+
+    Args:
+        path: the table's folder. If there is no table, the result has no products and no versions.
+
+    Raises:
+        CorruptDataError: the table is damaged.
+    """
     if delta.exists(path):
         rows = delta.read(path, COLUMNS)
     else:

@@ -32,17 +32,19 @@ IMAGE_IS_URL = "image is a URL, not a file: set to null, row kept"
 
 @dataclass(frozen=True)
 class ValidatedProducts:
-    """The outcome for a block of n rows."""
+    """The outcome for a block of n rows, in the order of the block."""
 
     product_ids: pa.ChunkedArray
-    """[n], as text."""
+    """[n], as text; null or blank only in refused rows."""
     updated_at_us: NDArray[np.int64]
-    """[n], microseconds since 1970 UTC; 0 where it is missing or invalid."""
+    """[n], microseconds since 1970 UTC; 0 where the time is missing or cannot be read."""
     rows: pa.Table
-    """[n], the columns of schema.CATALOGUE that a products table has. Only rows with `is_valid` may be used."""
+    """All n rows, refused ones included, with repaired values: product_id, title, image, image_bytes, category, brand,
+    price and event_timestamp as in schema.CATALOGUE. Only rows with `is_valid` may be used."""
     is_valid: NDArray[np.bool_]
-    """[n]"""
+    """[n], false for refused rows."""
     refused: list[RejectedRow]
+    """One entry for each refused row, with the first check that it failed."""
     repairs: list[tuple[int, RejectedRow]]
     """Repaired values of valid rows, each with its row number in the block, from 0."""
 
@@ -50,14 +52,19 @@ class ValidatedProducts:
 def validate_products(table: pa.Table, start: int, file: Path, now: datetime) -> ValidatedProducts:
     """Check a block of rows.
 
+    A row is refused if its product id is missing, a text is not UTF-8, `updated_at` is missing, invalid or in the
+    future, or it has neither a title nor a usable image path or bytes. A title that is too long is cut; an invalid
+    price or image path becomes null. Repeated product ids are not looked for.
+
     Args:
         table: the block, with the columns of schema.PRODUCTS.
-        start: the number of the block's first row in the whole table, from 0; names rows without an id.
-        file: the table's file. Relative image paths start at its folder.
+        start: the number of the block's first row in the whole table, from 0. A row without an id is reported as
+            `row 17`, counted from 1.
+        file: the table's file. Relative image paths start at its folder. The file itself is not read.
         now: rows with a later `updated_at` are refused.
 
     Raises:
-        VitrineError: a column has a type that cannot hold its values.
+        InvalidInputError: a column has a type that cannot hold its values, such as a price that is a list.
     """
     table, utf8_checks = validation.null_invalid_utf8(table, schema.PRODUCTS.names)
     product_ids = validation.parse_text(table, schema.PRODUCT_ID, file)
@@ -112,12 +119,19 @@ def validate_products(table: pa.Table, start: int, file: Path, now: datetime) ->
 def resolve_images(table: pa.Table, file: Path) -> tuple[pa.ChunkedArray, pa.ChunkedArray, Sequence[RowCheck]]:
     """Return absolute image paths, image bytes, and checks of paths that cannot be used.
 
-    A binary `image` column holds bytes; the paths are then null. Otherwise the bytes are null. URLs and relative paths
-    that leave the table's folder by `..` become null. Absolute paths are accepted as they are.
+    A binary `image` column holds bytes; all paths are then null. Otherwise all bytes are null. URLs and paths with
+    a part `..` become null; so do blank paths, which no check reports. Whether a file exists is not looked up.
 
     Args:
         table: n rows with the column `image`.
-        file: the table's file. Relative paths start at its folder.
+        file: the table's file. Relative paths start at its folder, or at `file` itself if it is a folder.
+
+    Returns:
+        The paths [n], text; an image in an LMDB is `lmdb:/FOLDER#KEY`. The bytes [n], binary. And two checks,
+        IMAGE_IS_URL and PATH_LEAVES_FOLDER; none if the column holds bytes.
+
+    Raises:
+        InvalidInputError: the column holds neither bytes nor text.
     """
     column_type = table["image"].type
     if pa.types.is_binary(column_type) or pa.types.is_large_binary(column_type):
