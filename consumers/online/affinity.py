@@ -29,10 +29,10 @@ Affinity = dict[str, NDArray[np.float32]]
 
 
 class AffinityBatch(NamedTuple):
-    """The stored features of n candidates and their user, and the computed affinity."""
+    """The stored features of n candidates and their user, and the affinity of each candidate to the user's clicks."""
 
     batch: FeatureBatch
-    """With full feature names (view__feature)."""
+    """The stored features, with full feature names (view__feature); row i is candidate i and the user."""
     affinity: Affinity
     """float32 [n] for each of affinity.NAMES, in their order; NaN where nothing is known."""
 
@@ -54,17 +54,19 @@ def fetch_with_affinity(
 ) -> AffinityBatch:
     """Return the features of one user's candidates, and their affinity to the user's clicks.
 
-    A user without a row, or without clicks, gives NaN for every affinity feature.
+    A user without a row, with a stale row, or without clicks gives NaN for every affinity feature.
 
     Args:
         reader: reads the project's features.
         service: a feature service with the views `user_interest` and `product_embedding`. Without `product_tags` or
             `product_codes`, the features computed from them are NaN.
         user_id: the user.
-        product_ids: the candidates [n]; the rows of the result are in their order.
+        product_ids: the candidates [n]; the rows of the result are in their order. Repeats are allowed; no candidates
+            give a result of 0 rows.
         now: the time of the request. Children's ages are computed for it, and rows are stale by it; without a time zone
             it is UTC.
-        keep_stale: see `OnlineReader.fetch`.
+        keep_stale: whether rows older than their view's TTL keep their values and count in the affinity. Otherwise
+            their values are missing.
 
     Raises:
         NotFoundError: there is no such service, or it lacks `user_interest` or `product_embedding` or a feature of

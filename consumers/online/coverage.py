@@ -20,15 +20,17 @@ from feature_repo.online.feature_batch import FeatureBatch, ViewRows
 
 
 def compute_coverage(batch: FeatureBatch, now: datetime) -> dict[str, NDArray[np.float32]]:
-    """Return the features of `missing.NAMES`, float32 [n] each.
+    """Return what is missing for each of n products: the features of `missing.NAMES` by name, float32 [n] each.
 
-    Features of tags are left out if the batch has no `product_tags`. A feature is NaN for a product whose row is stale,
-    absent or failed.
+    The ages are in days; each other feature is 1 where something is missing or predicted and 0 where not. Without
+    `product_tags` in the batch, features of tags are left out; without `product_catalogue`, `category_predicted` is. A
+    feature is NaN for a product whose row in the view that it is computed from is stale, absent or failed.
 
     Args:
         batch: n rows with the view `product_embedding`, including `has_image` and `has_text`; whether its features have
             full names does not matter.
-        now: the time of the request, from which ages are counted; without a time zone it is UTC.
+        now: the time of the request; an age is the time from the event timestamp of the embedding row to it. Without a
+            time zone it is UTC.
 
     Raises:
         InvalidInputError: the batch has no `product_embedding` with `has_image` and `has_text`.

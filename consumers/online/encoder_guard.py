@@ -14,10 +14,13 @@ def require_one_encoder(*batches: FeatureBatch) -> None:
     """Raise if the batches have vectors of more than one encoder version.
 
     Only the views in VECTOR_VIEWS are checked, and of those only the ones that were fetched with their feature
-    `encoder_version`. Rows without a version are ignored.
+    `encoder_version`. Rows without a version are ignored. No batches, or batches without such views, pass.
+
+    Args:
+        batches: the batches whose vectors will be used together.
 
     Raises:
-        EncoderMismatchError: rows have different encoder versions.
+        EncoderMismatchError: rows, of one batch or of several, have different encoder versions.
     """
     versions: set[str] = set()
     for batch in batches:

@@ -34,15 +34,15 @@ if TYPE_CHECKING:
 __all__ = ["FeatureBatch", "Link", "NoServicesError", "OnlineReader", "Status", "UnknownFeaturesError"]
 
 MAX_PLANS = 256
-"""Plans that a reader keeps."""
+"""Number of requests (names of features) that a reader keeps planned; one more discards all of them."""
 
 
 class UnknownFeaturesError(NotFoundError):
-    """The store has no service, view or feature of that name."""
+    """The store has no feature service, feature view or feature of that name. The message lists those it has."""
 
 
 class NoServicesError(UnknownFeaturesError):
-    """The store has no service or view of that name, and no services at all: `feast apply` has not run."""
+    """The store has no service or view of that name, and no services at all. Perhaps `feast apply` has not run."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Link:
     view: str
     """The view of the first request whose rows name the entities, by its name in the service."""
     ids: Callable[[ViewRows], Ids]
-    """Called with that view's rows; returns the ids of the second request."""
+    """Called once with that view's rows, one for each distinct entity; returns the ids of the second request, in the
+    order that its rows shall have. An empty sequence means no second request."""
     name: str
     """The feature service or view to fetch for them."""
 
@@ -63,8 +64,8 @@ class OnlineReader:
     Args:
         url: lmdb:///folder, or a Redis URL as feature_repo/online/redis_connection.py describes it.
         project: the project's name in Feast.
-        refresh: seconds after which the catalog is read again. A change of views, TTLs or services is seen by then; a
-            new layout of rows is seen with the first such row.
+        refresh: seconds after which the next call reads the catalog again. A change of views, TTLs or services is seen
+            by then; a new layout of rows is seen with the first such row.
 
     Raises:
         InvalidInputError: the URL is malformed or of another scheme.
@@ -82,7 +83,7 @@ class OnlineReader:
 
         Args:
             table: the project's rows.
-            refresh: see `OnlineReader`.
+            refresh: seconds after which the next call reads the catalog again.
         """
         reader = cls.__new__(cls)
         reader._open(table, refresh)
@@ -107,7 +108,8 @@ class OnlineReader:
     ) -> FeatureBatch:
         """Return the features of some entities, one row for each id, in the order of the ids.
 
-        An id without a row gives a row with status ABSENT and missing values. Repeated ids are read once.
+        An id without a row gives a row with status ABSENT and missing values. Repeated ids are read once, and each
+        gives a row. No ids give a batch of 0 rows.
 
         Args:
             view_or_service: name of a feature service, or else of a feature view.
@@ -118,8 +120,8 @@ class OnlineReader:
             keep_stale: whether rows older than their view's TTL keep their values. Otherwise their values are missing.
                 Their status is STALE in both cases.
             out: for some float features, the array or CPU tensor that receives the values: [n], or [n, width].
-            now: the time at which a row is stale or not; a datetime without a time zone is UTC; None: the current
-                time.
+            now: a row is stale if it is older than its view's TTL at this time; a datetime without a time zone is UTC;
+                None: the current time.
 
         Raises:
             UnknownFeaturesError: the store has no such service, view or feature.
@@ -144,18 +146,24 @@ class OnlineReader:
         both hops is read and decoded once.
 
         Args:
-            view_or_service: see `fetch`. It must have the link's view.
-            ids: see `fetch`.
+            view_or_service: name of a feature service that has the link's view, or of that view.
+            ids: the id of each row of the first hop, or a mapping from join key to the ids of the rows or to one id for
+                all rows.
             link: the second hop.
-            keep_stale: see `fetch`; for both hops.
-            now: see `fetch`; for both hops.
+            keep_stale: whether rows of both hops that are older than their view's TTL keep their values. Otherwise
+                their values are missing.
+            now: the time by which rows of both hops are stale or not; a datetime without a time zone is UTC; None: the
+                current time.
 
         Returns:
-            The batches of the first and the second hop, both with full feature names. The second is None if
-            `link.ids` returned no ids.
+            The batches of the first and the second hop, both with full feature names (view__feature), their rows in the
+            order of the ids. The second is None if `link.ids` returned no ids.
 
         Raises:
-            VitrineError: see `fetch`.
+            UnknownFeaturesError: the store has no such service or view, of either hop.
+            NotFoundError: a service names a view or feature that no longer exists.
+            InvalidInputError: ids of a join key are missing or differ in number.
+            UnavailableError: the store does not answer.
         """
         request = self._make_request(view_or_service, ids, None, True, None)
         with self._table.pipeline(_microseconds(now), keep_stale=keep_stale) as pipeline:
@@ -172,7 +180,24 @@ class OnlineReader:
         out: "Mapping[str, NDArray[Any] | torch.Tensor] | None" = None,
         now: datetime | None = None,
     ) -> FeatureBatch:
-        """Do the same as `fetch` without blocking the event loop while the store is read."""
+        """Do the same as `fetch` without blocking the event loop while the store is read.
+
+        Args:
+            view_or_service: name of a feature service, or else of a feature view.
+            ids: the id of each row, or a mapping from join key to the ids of the rows or to one id for all rows.
+            features: names of the view's features to return, in this order; None: all. Not for services.
+            full_feature_names: whether features are called view__feature.
+            keep_stale: whether rows older than their view's TTL keep their values. Otherwise their values are missing.
+            out: for some float features, the array or CPU tensor that receives the values: [n], or [n, width].
+            now: the time by which rows are stale or not; without a time zone it is UTC; None: the current time.
+
+        Raises:
+            UnknownFeaturesError: the store has no such service, view or feature.
+            NotFoundError: a service names a view or feature that no longer exists, or `out` an unknown feature.
+            InvalidInputError: ids of a join key are missing or differ in number, two features have the same name, or an
+                array of `out` does not fit its feature.
+            UnavailableError: the store does not answer.
+        """
         if self._table.catalog.is_loaded() and not self._is_due():
             request = self._make_request(view_or_service, ids, features, full_feature_names, out)
         else:
@@ -184,7 +209,7 @@ class OnlineReader:
         return request.build_batch(self._table.unpack(requests, values, _microseconds(now), keep_stale))
 
     def services(self) -> tuple[str, ...]:
-        """Return the names of the feature services, sorted.
+        """Return the names of the feature services, sorted; empty if the store has none.
 
         Raises:
             UnavailableError: the store does not answer.
@@ -194,6 +219,9 @@ class OnlineReader:
 
     def join_keys(self, view_or_service: str) -> dict[str, tuple[str, ...]]:
         """Return the join keys of each view of a service, under the service's names of views and join keys.
+
+        The views are in the service's order, the join keys of each sorted by the view's own names for them. A view
+        without entities has an empty tuple. The name of a view gives this view only.
 
         Args:
             view_or_service: name of a feature service, or else of a feature view.
@@ -207,13 +235,17 @@ class OnlineReader:
         return {view.name: view.join_keys for view in self._plan(view_or_service, None, True).views}
 
     def on_demand(self, view_or_service: str) -> tuple[str, ...]:
-        """Return the names of a service's on-demand views. The store does not hold them.
+        """Return the names of a service's on-demand views, in the service's order; empty for a view.
+
+        They are computed for each request. The store does not hold them, and this reader does not compute them.
 
         Args:
             view_or_service: name of a feature service, or else of a feature view.
 
         Raises:
-            VitrineError: see `join_keys`.
+            UnknownFeaturesError: there is no such service or view.
+            NotFoundError: the service names a view or feature that no longer exists.
+            UnavailableError: the store does not answer.
         """
         self._refresh()
         return self._plan(view_or_service, None, True).on_demand
@@ -229,7 +261,7 @@ class OnlineReader:
             raise NotFoundError(f"the online store has no views of project `{self._table.project}`: run `feast apply`")
 
     def close(self) -> None:
-        """Close the store's connections."""
+        """Close the store's connections. A store in an LMDB file stays open for other readers of the process."""
         self._table.store.close()
 
     def __enter__(self) -> "OnlineReader":
@@ -295,7 +327,7 @@ class OnlineReader:
 def _fetch_two_hops(
     pipeline: RequestPipeline, first: PlannedRequest, link: Link, second_plan: RequestPlan
 ) -> tuple[FeatureBatch, FeatureBatch | None]:
-    """Fetch the first hop and, for the entities that it names, the second; see `OnlineReader.fetch_linked`.
+    """Fetch the first hop and, for the entities that it names, the second, for `OnlineReader.fetch_linked`.
 
     The link's view and the views that only the first hop reads are requested at once. When the link's rows are there,
     the other views are requested: a view of both hops with one request, the keys of the first hop before those of the

@@ -111,9 +111,9 @@ def compute_pair_cosines(left: Ints, left_vectors: Vectors, right: Ints, right_v
 
     Args:
         left: int64 [n], indices into `left_vectors`; -1 for none.
-        left_vectors: float32 [l, d], of any length.
+        left_vectors: float32 [l, d]; need not be unit vectors.
         right: int64 [n], indices into `right_vectors`; -1 for none.
-        right_vectors: float32 [r, d], of any length.
+        right_vectors: float32 [r, d]; need not be unit vectors.
 
     Returns:
         float32 [n]; NaN where an index is -1, or a vector is zero or has NaN.
