@@ -29,12 +29,15 @@ from feature_repo.errors import InvalidInputError, NotFoundError, UnavailableErr
 class FlightClient:
     """Client of one feature service over Arrow Flight. For one thread.
 
+    The stream is opened by the first `fetch`, and stays open for the next ones.
+
     Args:
         address: grpc://host:port or grpc+tls://host:port.
-        service: name of the feature service.
-        token: the server's bearer token; None if the server has none.
+        service: name of the feature service. Every request is for this service.
+        token: the server's bearer token; None or "" sends none.
         root_certificates: PEM of the authority that signed the server's certificate; None uses the system's.
-        timeout: longest life of each stream in seconds; None is no limit.
+        timeout: longest life of each stream in seconds, however many requests it carries; None is no limit. The request
+            on an expired stream fails, and the one after it opens a new stream.
     """
 
     def __init__(
@@ -56,15 +59,20 @@ class FlightClient:
         """Return the features of a user and candidates.
 
         If an open stream fails because the server was restarted or its features changed, the request is sent once
-        again on a new stream.
+        again on a new stream. Any other failure closes the stream; the next call opens a new one.
 
         Args:
             user_id: the user; None for services without features of the user.
-            product_ids: the candidates. The response has one row for each, in this order.
-            more: further fields of the request: `keep_stale`, `deadline_ms`.
+            product_ids: the candidates, at least one; an id may repeat. The response has one row for each, in this
+                order.
+            more: further fields of the request: `keep_stale`, True for the values of rows older than their view's TTL;
+                `deadline_ms`, the time limit in milliseconds.
+
+        Returns:
+            The candidates' rows and the user's row. An unknown id gives a row with nulls and the status "absent".
 
         Raises:
-            pyarrow.flight.FlightError: the request failed; consumers/serving/errors.py lists the causes.
+            FlightError: the request failed; consumers/serving/errors.py lists the subclass for each cause.
         """
         data = encode_request(self._service, user_id, product_ids, **more)
         is_new_stream = self._stream is None
@@ -80,7 +88,7 @@ class FlightClient:
         return self._exchange(data)
 
     def close(self) -> None:
-        """Close the stream and the connection."""
+        """Close the stream and the connection. The client cannot be used afterwards."""
         self._drop_stream()
         self._client.close()
 
@@ -115,9 +123,10 @@ class HttpClient:
 
     Args:
         address: http://host:port or https://host:port.
-        token: the server's bearer token; None if the server has none.
-        context: TLS settings with the authority that signed the server's certificate; None uses the system's.
-        timeout: longest wait for each step of a request in seconds.
+        token: the server's bearer token; None or "" sends none.
+        context: TLS settings with the authority that signed the server's certificate; None uses the system's. Ignored
+            for http.
+        timeout: longest wait in seconds for each step of a request: to connect, to send, to receive.
     """
 
     def __init__(
@@ -145,14 +154,20 @@ class HttpClient:
         Args:
             service: name of the feature service.
             user_id: the user; None for services without features of the user.
-            product_ids: the candidates. The response has one row for each, in this order.
-            more: further fields of the request: `keep_stale`, `deadline_ms`.
+            product_ids: the candidates, at least one; an id may repeat. The response has one row for each, in this
+                order.
+            more: further fields of the request: `keep_stale`, True for the values of rows older than their view's TTL;
+                `deadline_ms`, the time limit in milliseconds.
+
+        Returns:
+            The candidates' rows and the user's row. An unknown id gives a row with nulls and the status "absent".
 
         Raises:
             NotFoundError: the server answers 404.
-            InvalidInputError: the server answers another 4xx status, except 429.
+            InvalidInputError: the server answers another 4xx status, except 429; 401 is a wrong or missing token.
             UnavailableError: the server answers 429 or 5xx.
-            OSError: the server cannot be reached, or a step takes longer than `timeout`.
+            OSError: the server cannot be reached, or a step takes longer than `timeout`. Call `close` before the next
+                request, which then opens a new connection.
         """
         body = encode_request(service, user_id, product_ids, **more)
         self._connection.request("POST", "/v1/features", body, self._headers)
@@ -165,12 +180,19 @@ class HttpClient:
         return FeatureResponse(candidates, _read_batch(source) if source.tell() < len(data) else None)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection. A later `fetch` opens a new one."""
         self._connection.close()
 
 
 def encode_request(service: str, user_id: str | None, product_ids: Sequence[str], **more: Any) -> bytes:
-    """Return a request as JSON. Arguments are those of `HttpClient.fetch`."""
+    """Return a request as JSON in UTF-8. Nothing is checked; the server does that.
+
+    Args:
+        service: name of the feature service.
+        user_id: the user; None leaves the field out.
+        product_ids: the candidates, in the order of the response's rows.
+        more: further fields of the request, as they are: `keep_stale`, `deadline_ms`.
+    """
     fields: dict[str, Any] = {"service": service, "product_ids": list(product_ids), **more}
     if user_id is not None:
         fields["user_id"] = user_id
@@ -178,10 +200,13 @@ def encode_request(service: str, user_id: str | None, product_ids: Sequence[str]
 
 
 def matrix(vectors: pa.FixedSizeListArray) -> NDArray[Any]:
-    """Return vectors as an array [n, width]. Without nulls it is a view of the Arrow memory.
+    """Return vectors as an array [n, width] of the vectors' number type.
+
+    Without nulls it is a view of the Arrow memory, and cannot be written to.
 
     Args:
-        vectors: n numeric vectors. A null vector becomes a row of NaN; vectors with nulls must be floats.
+        vectors: n numeric vectors. A null vector becomes a row of NaN; vectors with nulls must be floats. A column in
+            which no row is present has a list type without a width, and is not accepted.
     """
     items = vectors.flatten() if not vectors.null_count else vectors.values
     array = np.asarray(items).reshape(len(vectors), vectors.type.list_size)

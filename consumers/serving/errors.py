@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 class ErrorCode(Enum):
-    """gRPC's status word, with the HTTP status as the value."""
+    """The cause of an error response: the name is gRPC's status word, the value is the HTTP status."""
 
     INVALID_ARGUMENT = 400
     NOT_FOUND = 404
@@ -66,12 +66,12 @@ CALLER_ERRORS = (InvalidInputError, NotFoundError, ConflictError)
 
 
 class RequestError(Exception):
-    """A request that is not answered.
+    """A request that gets an error instead of features. The arguments are kept as attributes.
 
     Args:
         code: the cause.
         message: text for the caller. It must not reveal addresses, paths or other internals of the server.
-        status: the HTTP status, if it differs from the code's.
+        status: the HTTP status; None takes the code's.
     """
 
     def __init__(self, code: ErrorCode, message: str, *, status: int | None = None) -> None:
@@ -82,7 +82,11 @@ class RequestError(Exception):
 
     @classmethod
     def from_error(cls, error: VitrineError) -> "RequestError":
-        """Return the response to an error. If its message is not for the caller, log it."""
+        """Return, but do not raise, the response to an error.
+
+        It has the error's own message if the class is one of CALLER_ERRORS or EncoderMismatchError, or a subclass. The
+        message of any other error is logged, and replaced by one that reveals nothing.
+        """
         code = code_of(type(error))
         if isinstance(error, (*CALLER_ERRORS, EncoderMismatchError)):
             return cls(code, str(error))
@@ -93,5 +97,5 @@ class RequestError(Exception):
 
 
 def code_of(error: type[VitrineError]) -> ErrorCode:
-    """Return the code of an error class, which is the code of its nearest base class in CODES."""
+    """Return the code of an error class: its own in CODES, or else that of its nearest base class there."""
     return next(CODES[base] for base in error.__mro__ if base in CODES)

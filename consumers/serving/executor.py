@@ -50,11 +50,12 @@ class AccessLog:
         self._lost_lines = 0
 
     def write(self, now: datetime | None = None, **fields: object) -> None:
-        """Write one event.
+        """Write one line: `time`, then the fields in the order given.
 
         Args:
-            now: time of the event with its UTC offset; None is the current time.
-            fields: values that JSON can hold.
+            now: time of the event with its UTC offset; None is the current time. It is written in UTC as ISO 8601 with
+                milliseconds.
+            fields: values that JSON can hold; any other raises TypeError.
         """
         if self._stream is None:
             return
@@ -76,24 +77,32 @@ class AccessLog:
 
 @dataclass
 class RequestContext:
-    """What is logged and counted of one request."""
+    """What is logged and counted of one request. `RequestExecutor.track` creates it."""
 
     protocol: str
+    """"http" or "flight"."""
     id: str
+    """The caller's id of the request, or a random one."""
     service: str = ""
+    """Name of the feature service; empty until the request has been parsed."""
     rows: int = 0
+    """Candidates in the response; 0 until it is complete."""
     code: str = "OK"
+    """The outcome: "OK" or the name of an ErrorCode."""
     started: float = field(default_factory=time.perf_counter)
+    """Arrival of the request by time.perf_counter, in seconds."""
 
 
 class RequestExecutor:
     """Answers requests from one online store. Safe to share between threads and an event loop.
 
+    Its worker threads run until `close`.
+
     Args:
         reader: reader of the online store; the caller closes it.
         limits: how many requests are processed and may wait, and how long they may take.
         metrics: counts requests by outcome.
-        access_log: gets one line for each request.
+        access_log: gets one line for each request; the caller closes its stream.
         clock: returns the current time with its UTC offset.
     """
 
@@ -116,21 +125,26 @@ class RequestExecutor:
         self._workers = ThreadPoolExecutor(limits.workers, thread_name_prefix="serving")
 
     def close(self) -> None:
-        """Finish the work in progress, cancel what waits, and stop the workers."""
+        """Wait until the work in progress is finished, cancel what waits, and stop the workers.
+
+        Later requests fail with UNAVAILABLE.
+        """
         self._workers.shutdown(cancel_futures=True)
 
     def execute(
         self, data: bytes | memoryview, context: RequestContext, encode: Callable[[FeatureResponse], Result]
     ) -> Result:
-        """Answer a request.
+        """Answer a request. Blocks until the response is encoded or the deadline has passed.
+
+        The deadline is the server's, or the request's if that is earlier; it includes the wait for a worker.
 
         Args:
             data: the request as JSON.
-            context: from `track`; gets the service and the number of rows.
+            context: from `track`; gets the service and, if the request succeeds, the number of candidates.
             encode: converts the response in the worker thread; its result is returned.
 
         Raises:
-            VitrineError: the request is invalid or its features cannot be fetched.
+            VitrineError: the request is invalid or too long, or its features cannot be fetched.
             RequestError: RESOURCE_EXHAUSTED if the queue is full, DEADLINE_EXCEEDED, or UNAVAILABLE during shutdown.
         """
         request, timeout = self._parse(data, context)
@@ -142,7 +156,17 @@ class RequestExecutor:
     async def execute_async(
         self, data: bytes | memoryview, context: RequestContext, encode: Callable[[FeatureResponse], Result]
     ) -> Result:
-        """`execute` without blocking the event loop."""
+        """Do the same as `execute` without blocking the event loop: answer a request before its deadline.
+
+        Args:
+            data: the request as JSON.
+            context: from `track`; gets the service and, if the request succeeds, the number of candidates.
+            encode: converts the response in the worker thread; its result is returned.
+
+        Raises:
+            VitrineError: the request is invalid or too long, or its features cannot be fetched.
+            RequestError: RESOURCE_EXHAUSTED if the queue is full, DEADLINE_EXCEEDED, or UNAVAILABLE during shutdown.
+        """
         request, timeout = self._parse(data, context)
         with self._submit(lambda: encode(self.lookup.fetch(request))) as future:
             result = await asyncio.wait_for(asyncio.wrap_future(future), timeout)
@@ -150,10 +174,13 @@ class RequestExecutor:
         return result
 
     async def run_untracked(self, work: Callable[[], Result]) -> Result:
-        """Run `work` in a worker with the server's deadline. It is neither logged nor counted as a request.
+        """Run `work` in a worker with the server's deadline, and return its result.
+
+        It is neither logged nor counted as a request, but it occupies a worker or a place in the queue like one.
 
         Raises:
-            RequestError: UNAVAILABLE, whatever the reason.
+            RequestError: UNAVAILABLE, if the work raises a VitrineError, the queue is full, the deadline passes or the
+                server is shutting down. Other exceptions of the work are raised as they are.
         """
         try:
             with self._submit(work) as future:
@@ -172,9 +199,12 @@ class RequestExecutor:
             request_id: the caller's id of the request. A new id is made if it is None or not 1 to 64 characters of
                 A-Z, a-z, 0-9, `.`, `_` and `-`.
 
+        Yields:
+            The request's context, for `execute`.
+
         Raises:
-            RequestError: for every exception of the body. An unexpected one is logged with its traceback and the
-                caller gets INTERNAL.
+            RequestError: for every Exception of the body. An unexpected one is logged with its traceback and the caller
+                gets INTERNAL. Others, such as a cancelled task's, are raised as they are and counted as CANCELLED.
         """
         is_valid = request_id is not None and _REQUEST_ID.fullmatch(request_id)
         context = RequestContext(protocol, request_id if request_id and is_valid else uuid.uuid4().hex)

@@ -39,15 +39,17 @@ _ERRORS = {
 
 
 class FlightServer(flight.FlightServerBase):
-    """Serves as soon as it is created. `serve()` waits for the shutdown.
+    """Serves in threads of its own as soon as it is created, until `shutdown()`. `serve()` waits for that.
 
     Args:
-        executor: answers the requests.
+        executor: answers the requests; the caller closes it. Its `limits.max_streams` is the most streams that may be
+            open.
         access: host, token and certificate.
         port: port to listen on; 0 takes any free one, which the attribute `port` then holds.
 
     Raises:
-        UnavailableError: the port is taken, or the certificate does not fit the host.
+        UnavailableError: it cannot listen: the port is taken, the host is not an address of this machine, or the
+            certificate's files cannot be used.
     """
 
     def __init__(self, executor: RequestExecutor, access: ServerAccess, port: int) -> None:
@@ -70,13 +72,31 @@ class FlightServer(flight.FlightServerBase):
         self._free_streams = threading.BoundedSemaphore(executor.limits.max_streams)
 
     def do_get(self, context: Any, ticket: Any) -> Any:
-        """Answer the request in the ticket."""
+        """Answer the request in the ticket with one batch.
+
+        Args:
+            context: the call, with its headers.
+            ticket: holds the request as JSON.
+
+        Raises:
+            FlightError: the request failed; errors.py lists the subclass for each cause.
+        """
         with _flight_errors(), self._executor.track(PROTOCOL, _request_id(context)) as request_context:
             chunk = self._executor.execute(ticket.ticket, request_context, _to_chunk)
         return flight.GeneratorStream(chunk[0].schema, iter([chunk]))
 
     def do_exchange(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
-        """Answer the requests of a stream until the caller closes it."""
+        """Answer the requests of a stream, in their order, until the caller closes it or one of them fails.
+
+        Args:
+            context: the call, with its headers.
+            descriptor: not used; each request names its service.
+            reader: the requests.
+            writer: gets one batch for each request.
+
+        Raises:
+            FlightError: a request failed, or too many streams are open; errors.py lists the subclass for each cause.
+        """
         with _flight_errors(), self._open_stream():
             self._exchange(context, reader, writer)
 

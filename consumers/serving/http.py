@@ -43,12 +43,12 @@ _ERROR_SCHEMA = {
 
 
 def create_app(executor: RequestExecutor, access: ServerAccess, *, routers: Sequence[APIRouter] = ()) -> FastAPI:
-    """Return the HTTP application.
+    """Return the HTTP application. The caller serves it, and closes the executor.
 
     Args:
         executor: answers the requests.
-        access: the token that every route needs, except those in OPEN_PATHS.
-        routers: further routes, such as the status page's.
+        access: the token that every route needs, except those in OPEN_PATHS. Its host and certificate are not used.
+        routers: further routes, such as the status page's. They need the token too.
     """
     app = FastAPI(
         title="Vitrine",
@@ -69,12 +69,13 @@ def create_app(executor: RequestExecutor, access: ServerAccess, *, routers: Sequ
 
 
 class AccessMiddleware:
-    """ASGI middleware that checks the token and limits the size of request bodies.
+    """ASGI middleware that checks the token and then limits the size of request bodies.
 
     Args:
         app: the application behind it.
-        access: the token.
-        max_body_bytes: largest accepted body. A larger one is answered with 413 and not read to its end.
+        access: the token; a request without it gets 401, except on OPEN_PATHS.
+        max_body_bytes: largest accepted body in bytes, inclusive. A larger one gets 413 and is not read to its end; so
+            does a Content-Length that is not a number.
     """
 
     def __init__(self, app: ASGIApp, *, access: ServerAccess, max_body_bytes: int) -> None:

@@ -14,10 +14,14 @@ SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0
 
 
 class Metrics:
-    """The metrics of one server. `registry` is what `/metrics` shows.
+    """The metrics of one server process. `registry` is what `/metrics` shows.
+
+    The other attributes are the metrics: `requests`, `seconds` and `in_work` of requests, `candidates` by feature
+    service, `rows` by view and status.
 
     Args:
-        shared: the folder of all processes' figures; None for a single process.
+        shared: the folder of all processes' figures, which SHARED_FOLDER_VARIABLE must name too; `registry` then shows
+            the sums over the processes. None for a single process.
     """
 
     def __init__(self, shared: str | None = None) -> None:

@@ -49,9 +49,13 @@ class FeatureRequest(BaseModel):
 def parse_request(data: bytes | memoryview, max_product_ids: int) -> FeatureRequest:
     """Parse a request from JSON.
 
+    Args:
+        data: the JSON text in UTF-8.
+        max_product_ids: largest number of candidates, inclusive; repeated ids count each time.
+
     Raises:
-        InvalidInputError: `data` is not JSON, a field is missing, unknown or invalid, or there are more than
-            `max_product_ids` candidates. The message never quotes the input.
+        InvalidInputError: `data` is not JSON, a field is missing, unknown or invalid, or there are too many candidates
+            or none. The message names the first fault, and never quotes the input.
     """
     try:
         request = FeatureRequest.model_validate_json(bytes(data))
@@ -65,7 +69,7 @@ def parse_request(data: bytes | memoryview, max_product_ids: int) -> FeatureRequ
 
 
 def request_schema(max_product_ids: int) -> dict[str, Any]:
-    """Return the JSON Schema of a request."""
+    """Return the JSON Schema of a request, with an example and `max_product_ids` as the most candidates."""
     schema = FeatureRequest.model_json_schema()
     schema["properties"]["product_ids"]["maxItems"] = max_product_ids
     schema["examples"] = [{"service": "ranking", "user_id": "u-17", "product_ids": ["p-3", "p-8"]}]
@@ -77,7 +81,7 @@ class FeatureLookup:
 
     Args:
         reader: reader of the online store; the caller closes it.
-        metrics: counts candidates, and rows by status.
+        metrics: counts candidates, and rows by view and status.
         clock: returns the current time with its UTC offset.
     """
 
@@ -93,11 +97,15 @@ class FeatureLookup:
             request: what to fetch. Unknown products and users give rows with status "absent".
             is_counted: whether the metrics count this request.
 
+        Returns:
+            One row for each candidate, in the order of the request, and the user's row.
+
         Raises:
             NotFoundError: the feature service does not exist.
-            InvalidInputError: the service needs an id that the request lacks, or features that only Feast computes.
+            InvalidInputError: the service needs an id that the request lacks or of other entities than products and
+                users, or has features that only Feast computes.
             EncoderMismatchError: the rows hold vectors of two encoder versions.
-            UnavailableError: the store does not answer or has no feature service.
+            UnavailableError: the store does not answer, or the service names a view that no longer exists.
         """
         with _store_errors():
             join_keys, on_demand = self._reader.join_keys(request.service), self._reader.on_demand(request.service)
@@ -109,16 +117,16 @@ class FeatureLookup:
         return build_response(batch, request.product_ids, user_views, affinity)
 
     def list_services(self) -> dict[str, list[str]]:
-        """Return the views of each feature service, by its name.
+        """Return the names of the views of each feature service, by the service's name; services are sorted.
 
         Raises:
-            UnavailableError: the store does not answer.
+            UnavailableError: the store does not answer, or a service names a view that no longer exists.
         """
         with _store_errors():
             return {name: list(self._reader.join_keys(name)) for name in self._reader.services()}
 
     def warm_up(self) -> None:
-        """Send one request to each feature service.
+        """Send one request to each feature service. The metrics do not count it.
 
         This opens connections and imports what is imported lazily (pyarrow imports pandas if it is installed, which
         takes a second), so that the first caller does not wait for it. Errors are ignored: `ping` reports them.

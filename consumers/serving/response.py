@@ -42,9 +42,10 @@ _TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 @dataclass(frozen=True)
 class FeatureResponse:
-    """The features of one request."""
+    """The features of one request. The module's docstring lists the columns."""
 
     candidates: pa.RecordBatch
+    """One row for each candidate, in the order of the request."""
     user: pa.RecordBatch | None
     """One row; None if the service has no views of the user alone."""
 
@@ -55,13 +56,13 @@ def build_response(
     user_views: Collection[str],
     affinity: Mapping[str, NDArray[np.float32]],
 ) -> FeatureResponse:
-    """Convert a feature batch to Arrow.
+    """Convert a feature batch to Arrow: the candidates in n rows, the user in one row.
 
     Args:
         batch: n rows, fetched with full feature names.
         product_ids: [n], the products of the rows.
-        user_views: names of the views that hold the same user in every row.
-        affinity: float32 [n] by name, NaN where unknown; empty if the service has no affinity.
+        user_views: names of the views that hold the same user in every row; they make the user's row.
+        affinity: float32 [n] by name, NaN where unknown, which becomes null; empty if the service has no affinity.
     """
     candidates, user = _BatchBuilder(), _BatchBuilder()
     candidates.add(PRODUCT_ID, pa.array(product_ids, pa.string()))
@@ -76,7 +77,7 @@ def build_response(
 
 
 def to_ipc(batch: pa.RecordBatch) -> pa.Buffer:
-    """Return a batch as an Arrow IPC stream."""
+    """Return a batch as a whole Arrow IPC stream: its schema, the one batch, and the end."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)

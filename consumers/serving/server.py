@@ -32,17 +32,21 @@ def serve(
 ) -> None:
     """Serve until the shutdown, finish the requests in progress, and close the executor.
 
+    First one request is sent to each feature service, so that the first caller need not wait for what loads late.
+
     Args:
         executor: answers the requests.
         access: host, token and certificate.
         flight_port: port of Arrow Flight; 0 takes any free one, None serves no Flight.
         http_port: port of HTTP; 0 takes any free one, None serves no HTTP.
         shutdown: from `graceful_shutdown`.
-        routers: further HTTP routes.
-        on_ready: called once with the addresses by protocol, "flight" and "http".
+        routers: further HTTP routes; not used without HTTP.
+        on_ready: called once, when callers can connect, with the addresses by protocol: "flight", such as
+            grpc://127.0.0.1:8815, and "http". A protocol that is not served is missing.
 
     Raises:
-        UnavailableError: the Flight port is taken.
+        UnavailableError: Flight cannot listen.
+        SystemExit: HTTP cannot listen. `supervisor.check_ports_free` finds that before.
     """
     memory.keep_freed()
     executor.lookup.warm_up()

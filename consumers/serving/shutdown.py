@@ -14,15 +14,19 @@ from types import FrameType
 
 
 class Shutdown:
-    """Records the first signal and calls the stop function."""
+    """Records the first signal, and calls the stop function at every signal. `graceful_shutdown` yields it."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        """The first signal received; None if there was none."""
+        """Number of the first signal received; None if there was none."""
         self._stop: Callable[[], None] | None = None
 
     def on_signal(self, stop: Callable[[], None]) -> None:
-        """Call `stop` at each signal from now on. It must return at once and only ask the running work to stop."""
+        """Call `stop`, in place of an earlier function, at each signal from now on.
+
+        Args:
+            stop: must return at once, and only ask the running work to stop. It runs in the main thread.
+        """
         self._stop = stop
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -39,12 +43,14 @@ class _StartAborted(BaseException):
 
 @contextmanager
 def graceful_shutdown() -> Iterator[Shutdown]:
-    """Handle SIGTERM and SIGINT in the main thread. A signal that this process was started to ignore stays ignored.
+    """Handle SIGTERM and SIGINT during a `with` statement, which must be in the main thread.
 
-    Before `Shutdown.on_signal` is called, a signal aborts the body of the `with` statement.
+    A signal that this process was started to ignore stays ignored. Before `Shutdown.on_signal` is called, a signal
+    aborts the body of the `with` statement; later it only calls the stop function. At the end the former handlers are
+    back.
 
     Raises:
-        KeyboardInterrupt: at the end, if the first signal was SIGINT.
+        KeyboardInterrupt: at the end, if the first signal was SIGINT. After SIGTERM nothing is raised.
     """
     shutdown = Shutdown()
     previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}

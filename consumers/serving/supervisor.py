@@ -24,12 +24,14 @@ from feature_repo.errors import UnavailableError, VitrineError
 RESTART_SECONDS = 1.0
 """Shortest time between two starts of a process, so that one that fails at once does not occupy a core."""
 POLL_SECONDS = 0.1
+"""Time between two looks at the processes."""
 START_TIMEOUT_SECONDS = 60.0
+"""Time in which all processes must serve after the start."""
 STOP_TIMEOUT_SECONDS = 20.0
 """After this time a process that has not ended is killed."""
 
 Addresses = dict[str, str]
-"""Addresses of one process by protocol."""
+"""Addresses of one process by protocol, "flight" and "http"."""
 Serve = Callable[[Callable[[Addresses], None]], None]
 """The work of one process. It calls its argument with its addresses. It is pickled and runs in another process."""
 
@@ -37,7 +39,14 @@ _log = logging.getLogger(__name__)
 
 
 def choose_ports(host: str, first: int, count: int) -> list[int]:
-    """Return `count` consecutive ports starting with `first`; if `first` is 0, any ports that are free now."""
+    """Return ports for `count` servers, all different.
+
+    Args:
+        host: the address to listen on.
+        first: the first of `count` consecutive ports, which are not checked (`check_ports_free` does that). 0 takes any
+            ports that are free now; they are not reserved, so another program can still take them.
+        count: how many ports.
+    """
     if first:
         return list(range(first, first + count))
     with ExitStack() as stack:
@@ -49,7 +58,7 @@ def choose_ports(host: str, first: int, count: int) -> list[int]:
 
 
 def check_ports_free(host: str, *, flight: Sequence[int], http: int) -> None:
-    """Check that a server can listen on each port, before anything else is opened.
+    """Check that a server can listen on each port, before anything else is opened. No port stays open.
 
     Args:
         host: the address to listen on.
@@ -57,7 +66,8 @@ def check_ports_free(host: str, *, flight: Sequence[int], http: int) -> None:
         http: port of HTTP; 0 and -1 are skipped.
 
     Raises:
-        UnavailableError: a port is taken, or the host is not an address of this machine.
+        UnavailableError: a port is taken, or the host is not an address of this machine. The message names the option
+            to change.
     """
     options = dict.fromkeys(flight, "--flight-port") | {http: "--http-port"}
     for port in options.keys() - {0, -1}:
@@ -84,9 +94,10 @@ def supervise(
 
     Args:
         serves: the work of each process.
-        on_ready: called once with the addresses of all processes, in order, when all of them serve.
+        on_ready: called once, when all processes serve, with their addresses in the order of `serves`. Not called if
+            the shutdown comes first, nor for a process that is restarted.
         shutdown: from `graceful_shutdown`.
-        on_exit: called with the process id of each process that ends by itself.
+        on_exit: called with the process id of each process that ends by itself, before it is restarted.
 
     Raises:
         UnavailableError: a process ended, or START_TIMEOUT_SECONDS passed, before it served.
