@@ -29,17 +29,18 @@ def txn_app_id(encoder_version: str) -> str:
 
 
 def find_existing(settings: Settings, rows: pa.Table, encoder_version: str, *, few: bool = False) -> tuple[Mask, Mask]:
-    """Return which rows the table has already, as two bool arrays [n].
-
-    The first is whether the last created row of the same product and event time is of this encoder. The second is
-    whether it also has the same content hashes, or none at all. Rows have no hashes if they were written before hashes
-    were stored.
+    """Return which rows the table `product_embedding` has already.
 
     Args:
-        settings: the deployment. Both arrays are False if there is no table yet.
-        rows: n rows with KEY and HASH_COLUMNS.
-        encoder_version: the encoder.
+        settings: the deployment.
+        rows: n rows with KEY and HASH_COLUMNS; may be empty.
+        encoder_version: the encoder, as `name@fingerprint`.
         few: read only rows of these products, not all rows of their time range. Faster for a small n.
+
+    Returns:
+        Two bool arrays [n], in the order of `rows`. The first is whether the last created row of the same product and
+        event time is of this encoder. The second is whether it also has the same content hashes, or none at all; rows
+        have none if they were written before hashes were stored. Both are False throughout if there is no table yet.
     """
     path = settings.table(schema.EMBEDDING_TABLE)
     if not delta.exists(path) or not len(rows):
@@ -58,15 +59,16 @@ def find_existing(settings: Settings, rows: pa.Table, encoder_version: str, *, f
 
 
 def has_newer_rows_of_others(settings: Settings, encoder_version: str, since_version: int | None) -> bool:
-    """Return whether another encoder's rows were added to the table after its version `since_version`.
+    """Return whether another encoder's rows were added to `product_embedding` after its version `since_version`.
 
-    Compaction does not hide them. A file with rows of one encoder only is decided by Delta's statistics, without
-    reading it.
+    False if there is no table. A compaction does not hide such rows; older rows that it moved to a new file count too.
+    A file with rows of one encoder only is decided by Delta's statistics, without reading it.
 
     Args:
         settings: the deployment.
         encoder_version: the encoder whose rows do not count.
-        since_version: a version of the table; None, or a version that has been vacuumed, considers every row.
+        since_version: number of a version of the table. None, or a version that the log no longer holds, considers
+            every row.
     """
     path = settings.table(schema.EMBEDDING_TABLE)
     if not delta.exists(path):
@@ -76,27 +78,38 @@ def has_newer_rows_of_others(settings: Settings, encoder_version: str, since_ver
 
 
 def build_filter(rows: pa.Table, few: bool) -> pc.Expression:
-    """Return a filter for the event time range of some rows, and for their products if `few`."""
+    """Return a filter for the event time range of some rows, both ends included, and for their products if `few`.
+
+    Args:
+        rows: at least one row with KEY.
+        few: whether to filter by product too.
+    """
     bounds, event = pc.min_max(rows[EVENT_TIMESTAMP]), pc.field(EVENT_TIMESTAMP)
     within = (event >= bounds["min"]) & (event <= bounds["max"])
     return within & pc.field(PRODUCT_ID).isin(pc.unique(rows[PRODUCT_ID])) if few else within
 
 
 def find_latest(rows: pa.Table) -> RowIndices:
-    """Return the row created last of each product and event time, in ascending order of `hash_keys`."""
+    """Return the number of the row created last of each product and event time, in ascending order of `hash_keys`.
+
+    Of rows created at the same time, any one may be returned.
+
+    Args:
+        rows: rows with KEY and the created timestamp; may be empty.
+    """
     key = hash_keys(rows)
     order = row_hash.sort_order(key, rows[CREATED_TIMESTAMP].cast(pa.int64()).to_numpy())
     return order[row_hash.find_last_positions(key, order)]
 
 
 def hash_keys(rows: pa.Table) -> RowHashes:
-    """Return a digest of each row's product and event time."""
+    """Return a digest of each row's product and event time: uint64 [n, 2], in the order of the rows."""
     event = rows[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
     return row_hash.combine_columns([row_hash.hash_texts(rows[PRODUCT_ID]), row_hash.hash_numbers(event)])
 
 
 def hash_contents(rows: pa.Table) -> RowHashes:
-    """Return a digest of each row's HASH_COLUMNS; NO_CONTENT if both are null."""
+    """Return a digest of each row's HASH_COLUMNS: uint64 [n, 2], in their order; NO_CONTENT if both are null."""
     return row_hash.combine_columns([row_hash.from_arrow(rows[name]) for name in HASH_COLUMNS])
 
 

@@ -26,34 +26,44 @@ from producers.embeddings.vector_cache import IMAGE, TITLE, VectorCache
 
 @dataclass(frozen=True)
 class CatalogueChanges:
-    """A version of the catalogue, and what is new in it for an encoder."""
+    """A version of the catalogue table, and what is new in it for an encoder."""
 
     version: int
-    """Of the catalogue table."""
+    """Number of the version of the catalogue table."""
     markers: dict[str, int]
     """To be stored on the table of embeddings when everything is encoded: this version, and that table's own."""
     new: pyarrow.dataset.Dataset
     """Every catalogue row that no finished run has seen, possibly among others."""
     rows: int
-    """Of the whole catalogue."""
+    """Number of rows of the whole catalogue."""
 
 
 @dataclass(frozen=True)
 class EncodingPlan:
-    """Rows of `CatalogueChanges.new` that need an embedding row, as ascending row numbers."""
+    """Rows of `CatalogueChanges.new` that need an embedding row, as ascending row numbers from 0."""
 
     reused: RowIndices
-    """Rows with both vectors in the cache."""
+    """Rows whose image and title, as far as they have them, have a vector in the cache."""
     encoded: RowIndices
-    """The other rows."""
+    """The other rows that need an embedding row."""
     is_image_encoded: NDArray[np.bool_]
-    """Which of these rows have their image encoded: the first row of each image that is not in the cache [encoded]."""
+    """For each row of `encoded`, whether its image is passed to the encoder [encoded]. It is for the first row of each
+    image that is not in the cache, and for every row whose image has no hash."""
     is_title_encoded: NDArray[np.bool_]
-    """The same for titles [encoded]."""
+    """For each row of `encoded`, whether its title is passed to the encoder [encoded]: the first row of each title that
+    is not in the cache."""
 
 
 def read_changes(settings: Settings, encoder_version: str) -> CatalogueChanges | None:
-    """Return what is new in the catalogue for an encoder; None if a run of it has finished this very state.
+    """Return what is new in the catalogue for an encoder.
+
+    Args:
+        settings: the deployment.
+        encoder_version: the encoder, as `name@fingerprint`.
+
+    Returns:
+        What is new. None if a run of this encoder has finished this version of the catalogue, and no other encoder's
+        rows were added since. All of the catalogue is new if no run of this encoder has finished.
 
     Raises:
         NotFoundError: there is no catalogue.
@@ -88,10 +98,13 @@ def plan_encoding(
 
     Args:
         settings: the deployment.
-        new: catalogue rows, from `read_changes`.
-        encoder_version: the encoder.
-        cache: of that encoder's vectors.
+        new: catalogue rows, from `read_changes`; may be empty.
+        encoder_version: the encoder, as `name@fingerprint`.
+        cache: of that encoder's vectors; nothing is written to it.
         has_images: whether the encoder has an image tower; if not, images are ignored.
+
+    Returns:
+        The rows that need an embedding row, all others left out.
     """
     rows = new.to_table(columns=[*KEY, CREATED_TIMESTAMP, "title", "image", "image_hash"])
     title_hash = row_hash.hash_contents(rows["title"])

@@ -26,18 +26,22 @@ MAX_FEW_ROWS = 16_384
 
 @dataclass(frozen=True)
 class CommitSummary:
-    """What a commit of a folder of parts did."""
+    """What one call of `commit_parts` did. `added`, `existing` and `outdated` sum to the rows of the complete parts."""
 
     run: shards.RunDescription
+    """What run.json of the folder says."""
     parts: int
-    """Complete parts, which were committed."""
+    """Number of complete parts, all of which were committed; `run.parts` is the number of a finished run."""
     added: int
+    """Rows added to `product_embedding`."""
     existing: int
-    """Rows left out because the table has the latest row of the same product, time, contents and encoder."""
+    """Rows left out because the table's latest row of the same product and time is of this encoder and has the same
+    contents. Contents are not compared if either row has no hashes."""
     outdated: int
     """Rows left out because the catalogue has corrected their contents since they were exported."""
     unusable: dict[str, int]
-    """Number of quarantined images, titles and products by reason."""
+    """Number of images, titles and products without a vector by reason, the most frequent first. Those that an earlier
+    commit of the folder has quarantined are counted again."""
 
     def __str__(self) -> str:
         lines = [
@@ -57,13 +61,15 @@ def export_todo(
 ) -> tuple[int, int]:
     """Write the catalogue rows that have to be encoded to a Parquet file, with the bytes of their images.
 
-    Of a version that was corrected, only the row created last is written.
+    Of several rows of one product and event time, only the one created last is written. If nothing has to be encoded,
+    the file has no rows.
 
     Args:
         settings: the deployment.
-        out: the file. It is written under a temporary name and renamed when it is complete.
+        out: the file; an existing one is replaced, missing folders are created. It is written under a temporary name
+            and renamed when it is complete.
         encoder_version: leave out rows for which the table has a row of this encoder, with the same contents and not
-            superseded by another encoder's; None writes every row.
+            superseded by another encoder's. None leaves out none.
         has_images: whether that encoder has an image tower. If not, a change of the image does not count.
 
     Returns:
@@ -111,14 +117,18 @@ def commit_parts(settings: Settings, folder: Path, now: datetime) -> CommitSumma
 
     Args:
         settings: the deployment.
-        folder: written by `python -m producers.encoders.run`.
+        folder: folder of parts written by `python -m producers.encoders.run`. It is not changed, and may be committed
+            again; incomplete parts are skipped.
         now: the created timestamp of the rows and of the quarantine, with a time zone. It replaces that of the parts,
             so the added rows are the last created.
 
+    Returns:
+        How many rows were added and left out. All are 0 for a run over an empty catalogue.
+
     Raises:
-        NotFoundError: the folder holds no parts, or no complete one.
-        CorruptDataError: a complete part is damaged.
-        EncoderMismatchError: a part has rows of another encoder than the folder.
+        NotFoundError: the folder has no readable run.json, or no complete part.
+        CorruptDataError: a complete part is damaged; the parts before it are committed.
+        EncoderMismatchError: a part has rows of another encoder than run.json names; the parts before it are committed.
         ConflictError: other runs of this encoder committed first, again and again.
     """
     run = shards.read_description(folder)

@@ -20,16 +20,16 @@ UNIT_LENGTH_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Modality:
-    """One of the two contents that a product is encoded by."""
+    """One of the two contents of a product that have a vector: its image or its title."""
 
     column: str
-    """Of the catalogue; `{column}_hash` and `is_{column}_encoded` derive from it."""
+    """Column of the catalogue. Other columns have names made of it: `{column}_hash` and `is_{column}_encoded`."""
     vectors: str
-    """Attribute of `EncodedChunk`."""
+    """Attribute of `EncodedChunk` with the vectors."""
     cache_key: bytes
-    """In the cache."""
+    """IMAGE or TITLE, which the methods of `VectorCache` take as `modality`."""
     count_name: str
-    """In the counts of the run log."""
+    """Key in the counts of the run log: `pictures` or `titles`."""
     can_change: bool
     """Whether a content may change after it was hashed, because it lies in a file."""
 
@@ -42,46 +42,54 @@ MODALITIES = (
 
 @dataclass(frozen=True)
 class BuiltRows:
-    """What is to be committed of a chunk."""
+    """What is to be committed of a chunk of catalogue rows."""
 
     rows: pa.Table
-    """schema.PRODUCT_EMBEDDING."""
+    """Rows of schema.PRODUCT_EMBEDDING, in the order of the chunk; without rows that have no vector or are deferred."""
     unusable: tuple[Unusable, ...]
+    """First the images without a vector, then such titles, then the products that have neither vector."""
     new_vectors: tuple[tuple[bytes, Sequence[bytes], Vectors], ...]
-    """Modality, hashes and vectors of contents that the cache does not have yet."""
+    """One entry for images, one for titles: IMAGE or TITLE, then hashes [m] and vectors [m, dim] of contents that were
+    encoded and are not in the cache yet; m may be 0."""
     counts: dict[str, int]
-    """For the run log: `pictures` and `titles` that the encoder gave a vector, and contents `reused`."""
+    """For the run log: `pictures` and `titles` that the encoder gave a vector, and `reused`, the images and titles
+    whose vector came from the cache or from an earlier row. All keys are always there."""
 
 
 class RowBuilder:
-    """Builds the rows of one pass, chunk by chunk in order.
+    """Builds the embedding rows of one pass over the catalogue, chunk by chunk in order.
 
-    A content that several rows share is encoded for the first of them only. If it gave no vector, the other rows get
-    the same reason. If its file has changed since it was hashed, the others are deferred to another pass.
+    An image or a title that several rows share is encoded for the first of them only. If it gave no vector, the other
+    rows get the same reason. If the image's file has changed since it was hashed, the others are deferred: they get no
+    row now, and another pass has to build them.
     """
 
     def __init__(self, encoder: Encoder, cache: VectorCache, now: datetime) -> None:
         """Set up a pass.
 
         Args:
-            encoder: of the vectors.
-            cache: of that encoder's vectors.
+            encoder: the encoder that makes the vectors; this class only reads its properties.
+            cache: cache of that encoder's vectors.
             now: the created timestamp of the rows, with a time zone.
         """
         self.deferred = 0
-        """Rows that another pass has to build."""
+        """Number of rows so far that another pass has to build."""
         self._encoder = encoder
         self._cache = cache
         self._now = now
         self._unusable: dict[tuple[Modality, bytes], Unusable] = {}
 
     def build(self, chunk: pa.Table, encoded: EncodedChunk | None) -> BuiltRows:
-        """Build the rows of a chunk.
+        """Build the rows of a chunk. Writes nothing, not even to the cache.
 
         Args:
             chunk: n catalogue rows with `image_hash`, `image_stat` and `title_hash`. If some were encoded, it also has
-                `is_image_encoded` and `is_title_encoded`.
+                the bool columns `is_image_encoded` and `is_title_encoded`.
             encoded: the vectors of the rows for which either of these is true, in their order; None if there are none.
+                A vector whose length is not 1 within UNIT_LENGTH_TOLERANCE counts as missing.
+
+        Returns:
+            The rows, and what goes to the cache, the quarantine and the run log.
         """
         if not self._encoder.has_images:
             index = chunk.schema.get_field_index("image_hash")
@@ -126,7 +134,13 @@ class RowBuilder:
         return BuiltRows(embedding.rows, embedding.unusable, tuple(new_vectors), counts)
 
     def cache_vectors(self, built: BuiltRows) -> None:
-        """Put the new vectors of a chunk into the cache; they are on disk when this returns."""
+        """Put the new vectors of a chunk into the cache; they are on disk when this returns.
+
+        Call it before the rows of the chunk are committed, so that a killed run encodes nothing twice.
+
+        Args:
+            built: from `build`.
+        """
         for modality, hashes, vectors in built.new_vectors:
             if hashes:
                 self._cache.put(modality, hashes, vectors)

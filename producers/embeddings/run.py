@@ -42,22 +42,24 @@ COLUMNS = [*KEY, "title", "image", "image_bytes", "image_hash", "image_stat"]
 
 @dataclass(frozen=True)
 class EmbeddingSummary:
-    """What a run did."""
+    """What one run of `embed_catalogue` did."""
 
     encoder_version: str
+    """`name@fingerprint`."""
     encoded: int
-    """Rows written."""
+    """Rows written to `product_embedding`, those with reused vectors included."""
     existing: int
-    """Catalogue versions that had their row before."""
+    """Catalogue rows that needed none: they have their embedding row already, or a later correction replaces them."""
     images: int
     """Images that the encoder gave a vector."""
     titles: int
     """Titles that the encoder gave a vector."""
     reused: int
-    """Images and titles of written rows whose vector was in the cache."""
+    """Images and titles whose vector came from the cache, or from an earlier row of this run with the same content."""
     unusable: dict[str, int]
     """Number of quarantined images, titles and products by reason, the most frequent first."""
     seconds: StageSeconds
+    """Seconds of each stage, summed over all chunks."""
 
     def __str__(self) -> str:
         lines = [
@@ -78,22 +80,30 @@ def embed_catalogue(
     accept_changed: bool = False,
     ray: str | None = None,
 ) -> EmbeddingSummary:
-    """Write an embedding row for every catalogue version whose latest row is not of this encoder.
+    """Write an embedding row for every catalogue version that has no current one of this encoder.
+
+    A catalogue version is a product at an event time. Its embedding row is current if it is the last created, is of
+    this encoder and has the same image and title. Products whose image and title both give no vector get no row; the
+    reasons go to the quarantine. If nothing is new, nothing is written but the run log.
 
     Args:
         settings: the deployment.
         encoder: checkpoint directory or hub name.
         now: the created timestamp of the rows, with a time zone.
-        progress: called with the number of products done and the number of products to do.
+        progress: called after each commit with the number of products done and the number of products to do.
         accept_changed: continue with a new encoder version if the encoder of this name is not that of the last run.
-        ray: address of a Ray cluster that decodes and encodes, as for `cluster.connect`; None uses this machine.
+        ray: address of a Ray cluster that decodes and encodes: "local", "auto", "head:6379" or "ray://head:10001".
+            None uses this machine.
+
+    Returns:
+        What was written and reused.
 
     Raises:
-        NotFoundError: there is no catalogue.
+        NotFoundError: there is no catalogue, or no such encoder.
         EncoderMismatchError: the encoder of this name has changed, and `accept_changed` is False.
-        ConflictError: other runs of this encoder committed first, again and again.
-        VitrineError: the encoder cannot be loaded (see `producers.encoders.load`), another process runs this step, or
-            the cluster cannot be reached.
+        ConflictError: another process runs this step, or other runs of this encoder committed first, again and again.
+        UnavailableError: the cluster, the hub or the database of the run log cannot be reached.
+        VitrineError: the encoder cannot be loaded.
     """
     with run_log.record_run(settings, STEP, now=now) as run:
         if not delta.exists(settings.table(schema.CATALOGUE_TABLE)):
@@ -123,13 +133,15 @@ class EmbeddingEstimate:
     """What a run of `embed_catalogue` would do now."""
 
     encoder_version: str
+    """`name@fingerprint`."""
     rows: int
-    """Rows that would be added to `product_embedding`."""
+    """Rows that would be added to `product_embedding`, if each has a usable image or title."""
     existing: int
-    """Catalogue versions that have their row already."""
+    """Catalogue rows that need none: they have their embedding row already, or a later correction replaces them."""
     images: int
+    """Distinct images that would be passed to the encoder. Some may be unreadable or damaged."""
     titles: int
-    """Distinct contents that would be passed to the encoder. Some of the images may be unreadable or damaged."""
+    """Distinct titles that would be passed to the encoder."""
 
     def __str__(self) -> str:
         return (
@@ -144,12 +156,15 @@ def estimate_embeddings(settings: Settings, encoder: str, *, accept_changed: boo
     Args:
         settings: the deployment.
         encoder: checkpoint directory or hub name.
-        accept_changed: as for `embed_catalogue`.
+        accept_changed: estimate also if the encoder of this name is not that of the last run.
+
+    Returns:
+        The counts. `rows`, `images` and `titles` are 0 if nothing is new.
 
     Raises:
-        NotFoundError: there is no catalogue.
+        NotFoundError: there is no catalogue, or no such encoder.
         EncoderMismatchError: the encoder of this name has changed, and `accept_changed` is False.
-        VitrineError: the encoder cannot be loaded; see `producers.encoders.load`.
+        VitrineError: the encoder cannot be loaded, or the cache cannot be read.
     """
     catalogue = delta.open_dataset(settings.table(schema.CATALOGUE_TABLE))
     model = load(encoder)
@@ -175,7 +190,10 @@ def estimate_embeddings(settings: Settings, encoder: str, *, accept_changed: boo
 
 
 def _check_encoder_unchanged(settings: Settings, version: str) -> None:
-    """Raise EncoderMismatchError if the last run with an encoder of this name had another version."""
+    """Raise EncoderMismatchError if the last run with an encoder of this name had another version.
+
+    The name is the part of `version` before the last @. An encoder without a run passes.
+    """
     name = version.rpartition("@")[0]
     runs = run_log.read_last_runs(settings, LOGGED_RUNS)  # unlike read_runs it creates no database
     versions = (run.model for run in runs if run.step == STEP and run.model)
@@ -189,24 +207,32 @@ def _check_encoder_unchanged(settings: Settings, version: str) -> None:
 
 @dataclass
 class _EmbeddingRun:
-    """The state of one run."""
+    """The state of one run of `embed_catalogue`: what it works with, and what it has done so far."""
 
     settings: Settings
     model: Encoder
     cache: VectorCache
     now: datetime
+    """The created timestamp of the rows."""
     run: run_log.RunRecorder
     progress: Callable[[int, int], None]
+    """Called with the rows done and the rows to do."""
     ray_encoder: str | None
     """Where the actors of the Ray cluster load the encoder from; None if this machine encodes."""
     written: int = 0
+    """Embedding rows committed."""
     existing: int = 0
+    """Catalogue rows that needed no embedding row."""
     counts: Counter[str] = field(default_factory=Counter)
+    """The sums of `BuiltRows.counts`."""
     unusable: Counter[str] = field(default_factory=Counter)
+    """Contents and products without a vector, by reason."""
     seconds: StageSeconds = ZERO_SECONDS
     txn_version: int = 0
+    """Transaction version of the table after this run's last commit."""
 
     def summarize(self) -> EmbeddingSummary:
+        """Return what the run has done so far."""
         return EmbeddingSummary(
             self.model.version,
             encoded=self.written,
@@ -221,7 +247,10 @@ class _EmbeddingRun:
     def encode_pass(self) -> bool:
         """Encode and commit everything new; return whether nothing is left.
 
-        Rows are left if they share an image whose file has changed meanwhile.
+        Rows are left if they share an image whose file has changed meanwhile; another pass encodes them.
+
+        Raises:
+            CommitConflictError: another run of this encoder has committed rows meanwhile.
         """
         path = self.settings.table(schema.EMBEDDING_TABLE)
         self.txn_version = delta.txn_version(path, txn_app_id(self.model.version))

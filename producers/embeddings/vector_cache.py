@@ -27,14 +27,14 @@ Vectors = NDArray[np.float32]
 
 
 class VectorCache:
-    """The cached vectors of one encoder version; `open_cache` opens one."""
+    """The cached vectors of one encoder version, by the hash of the image or title. `open_cache` opens a cache."""
 
     def __init__(self, environment: lmdb.Environment, encoder_version: str, dim: int) -> None:
         """Wrap an open LMDB environment.
 
         Args:
             environment: open for writing.
-            encoder_version: only vectors of this version are read and written.
+            encoder_version: `name@fingerprint`; only vectors of this version are read and written.
             dim: width of a vector.
         """
         self._environment = environment
@@ -42,11 +42,11 @@ class VectorCache:
         self._dim = dim
 
     def get(self, modality: bytes, hashes: Sequence[bytes | None]) -> Vectors:
-        """Return vectors [n, dim], in the order of the hashes; NaN where a hash is None or has no vector.
+        """Return vectors float32 [n, dim], in the order of the hashes; NaN where a hash is None or has no vector.
 
         Args:
-            modality: IMAGE or TITLE.
-            hashes: content hashes of 16 bytes [n]; may repeat.
+            modality: IMAGE or TITLE; a hash has one vector for each.
+            hashes: content hashes of 16 bytes [n]; may repeat, or be empty.
         """
         vectors = np.full((len(hashes), self._dim), np.nan, np.float32)
         with self._environment.begin(buffers=True) as transaction:
@@ -57,11 +57,11 @@ class VectorCache:
         return vectors
 
     def has(self, modality: bytes, hashes: Sequence[bytes | None]) -> NDArray[np.bool_]:
-        """Return whether each hash has a vector [n]; False for None.
+        """Return whether each hash has a vector, bool [n], in the order of the hashes; False for None.
 
         Args:
-            modality: IMAGE or TITLE.
-            hashes: content hashes of 16 bytes [n]; may repeat.
+            modality: IMAGE or TITLE; a hash has one vector for each.
+            hashes: content hashes of 16 bytes [n]; may repeat, or be empty.
         """
         with self._environment.begin(buffers=True) as transaction:
             is_cached = (
@@ -72,10 +72,15 @@ class VectorCache:
     def put(self, modality: bytes, hashes: Sequence[bytes], vectors: Vectors) -> None:
         """Store vectors; they are on disk when this returns. A hash that has a vector keeps it.
 
+        The file grows as needed.
+
         Args:
-            modality: IMAGE or TITLE.
-            hashes: content hashes of 16 bytes [n].
-            vectors: [n, dim], without NaN.
+            modality: IMAGE or TITLE; a hash has one vector for each.
+            hashes: content hashes of 16 bytes [n]. Of a repeated hash one vector is stored.
+            vectors: float32 [n, dim], without NaN.
+
+        Raises:
+            ValueError: there are not as many vectors as hashes.
         """
         rows = sorted(
             (self._version + modality + hash_, row.tobytes()) for hash_, row in zip(hashes, vectors, strict=True)
@@ -93,15 +98,15 @@ class VectorCache:
 
 @contextmanager
 def open_cache(folder: Path, encoder_version: str, dim: int) -> Iterator[VectorCache]:
-    """Open the cache in a folder; create both if they do not exist.
+    """Open the cache in a folder; create both if they do not exist. It is closed when the context ends.
 
     Args:
-        folder: of the LMDB file.
-        encoder_version: see `VectorCache`.
-        dim: see `VectorCache`.
+        folder: folder of the LMDB file; it holds the vectors of all encoder versions.
+        encoder_version: `name@fingerprint`; only vectors of this version are read and written.
+        dim: width of a vector.
 
     Raises:
-        CorruptDataError: LMDB cannot read or write the file.
+        CorruptDataError: LMDB cannot read or write the file, now or within the context; the disk may be full.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:

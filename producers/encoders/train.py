@@ -44,16 +44,17 @@ class TrainingSummary:
     left_out: int
     """Products without a title or a usable image."""
     steps: int
+    """Steps of the whole training, those before an interruption included."""
     loss: float
     """Mean over the last tenth of the steps, summed over the objectives."""
     losses: dict[str, float]
-    """The same mean by objective."""
+    """The same mean by the name of the objective."""
     kept: int
-    """Pairs that the filter had not removed at the end."""
+    """Of `pairs`, those that the recipe's filter had not removed at the end; equal to `pairs` without a filter."""
     resumed_at: int
     """Step at which an interrupted run was continued; 0 if this run started from the beginning."""
     co_clicks: int
-    """Pairs of clicks of one session that were learnt from."""
+    """Pairs of clicks of one session that were learnt from; 0 if no clicks were given or the alignment has weight 0."""
     has_preferences: bool | None
     """Whether the fused space has preference whitening (whitening.py). False if there were too few clicks or products,
     None if no clicks were given."""
@@ -95,28 +96,32 @@ def train(
     """Train an encoder and write it as a checkpoint that `load` opens.
 
     Processes started by torchrun share the work. A run that was interrupted and is called again with the same arguments
-    continues from its last saved state, and ends with the same weights as an uninterrupted run.
+    continues from its last saved state, and ends with the same weights as an uninterrupted run. The saved state is
+    removed when the checkpoint is written.
 
     Args:
-        titles: [n].
+        titles: title of each product [n].
         images: path or bytes of each title's image [n]; products with an unusable image are left out and counted.
-        folder: where the checkpoint goes.
-        pairs_seen: how many image-text pairs to learn from, repeats included.
+        folder: where the checkpoint goes; created if it does not exist. A checkpoint in it is replaced.
+        pairs_seen: how many image-text pairs to learn from, repeats included. It is rounded down to whole batches, but
+            one step is always done.
         seed: of the weights, the order of the pairs and the crops.
-        progress: called with what is being done, how much of it is done, and how much there is.
+        progress: called with what is being done ("decode images", then "train encoder"), how much of it is done, and
+            how much there is: images, then steps.
         recipe: objectives and rates; None takes the default recipe, which is made for a minute of training.
         checkpoint: directory or hub name of an image-text checkpoint to start from; None starts the default model from
             random weights.
         clicked: clicks for the preference whitening of fused vectors, and for the alignment objective if the recipe
-            gives it a weight.
+            gives it a weight; None trains without clicks.
 
     Returns:
         A summary in the first process, None in every other.
 
     Raises:
-        InvalidInputError: there are fewer than two usable pairs, or the checkpoint cannot be trained.
-        ConflictError: the folder holds the state of another training.
-        UsageError: the batch cannot be divided evenly.
+        InvalidInputError: there are fewer than two usable pairs, the checkpoint has no image tower or cannot be
+            trained, or the alignment has a weight and no user clicked two products in one session.
+        ConflictError: the folder holds the unfinished state of a training with other arguments.
+        UsageError: the batch does not divide into equal parts for the processes and their micro-batches.
         VitrineError: the checkpoint cannot be read or written.
     """
     memory.keep_freed()

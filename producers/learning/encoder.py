@@ -41,22 +41,29 @@ def train_encoder(
 
     Args:
         data: folder with products.parquet; relative image paths start there.
-        out: folder for the checkpoint.
-        pairs_seen: see `train`.
-        seed: see `train`.
-        progress: see `train`.
-        recipe: see `train`.
-        checkpoint: see `train`.
-        held_out: products to leave out, from `evaluation.hold_out`; they are written to HELD_OUT beside the checkpoint.
-        clicked: clicks to align with, from `read_clicks_before`.
+        out: folder for the checkpoint; need not exist. A checkpoint in it is replaced. An interrupted training in it is
+            continued if the arguments are the same.
+        pairs_seen: how many image-text pairs to learn from, repeats included.
+        seed: of the weights, the order of the pairs and the crops.
+        progress: called with what is being done, how much of it is done, and how much there is.
+        recipe: objectives and rates; None takes the default recipe.
+        checkpoint: directory or hub name of an image-text checkpoint to start from; None starts the default model from
+            random weights.
+        held_out: products to leave out, from `evaluation.hold_out`; they are written to HELD_OUT in `out`. None trains
+            on all products, and deletes the HELD_OUT of an earlier training.
+        clicked: clicks from `read_clicks_before`, as `train` uses them; None trains without clicks.
 
     Returns:
-        A summary in the first process of a training, None in every other.
+        A summary in the first process of a training, None in every other. Its `left_out` counts the products without a
+        title or a usable image, not those of `held_out`.
 
     Raises:
         NotFoundError: products.parquet does not exist.
-        InvalidInputError: products.parquet is unreadable or lacks a column; or `out` is a file.
-        VitrineError: see `train`.
+        InvalidInputError: products.parquet is unreadable, empty or lacks a column; `out` is a file; fewer than two
+            products are usable; the checkpoint cannot be trained; or there are no two clicks to align with.
+        ConflictError: `out` holds the unfinished state of a training with other arguments.
+        UsageError: the batch cannot be divided evenly among the processes.
+        VitrineError: the checkpoint cannot be read or written.
     """
     if out.exists() and not out.is_dir():
         raise InvalidInputError(f"{out} is a file: name a folder for the checkpoint")
@@ -86,20 +93,25 @@ def train_encoder(
 def read_clicks_before(
     impressions: Path, *, until: datetime | None, test_days: float | None, now: datetime
 ) -> tuple[pa.Table, datetime]:
-    """Return the clicks of a log before a point in time, with the columns CLICK_COLUMNS, and that point in time.
+    """Return the clicks of a log before a point in time, and that point in time.
 
     Args:
-        impressions: file of schema.IMPRESSIONS. Rows without a user, a product or a usable time are left out; `consume
-            lift` reports them.
-        until: the exclusive end of the clicks, with a time zone.
+        impressions: Parquet or CSV file with CLICK_COLUMNS and `clicked`. Rows without a user, a product or a usable
+            time are left out; `consume lift` reports them.
+        until: the exclusive end of the clicks, with a time zone. If it is given, `test_days` is ignored.
         test_days: if `until` is None, the end is this many days before the end of the log's last day (UTC), as for
-            `consume lift --test-days`.
+            `consume lift --test-days`. The last day is that of the latest row, clicked or not.
         now: rows after it are left out.
+
+    Returns:
+        The clicks, with the columns CLICK_COLUMNS, in the order of the file, repeated clicks included; and the
+        exclusive end of the clicks.
 
     Raises:
         UsageError: neither `until` nor `test_days` is given.
         NotFoundError: the file does not exist.
-        InvalidInputError: the file cannot be read, lacks a column, or has no click before the end.
+        InvalidInputError: the file cannot be read, lacks a column, has no row with a usable time, or has no click
+            before the end.
     """
     if until is None and test_days is None:
         raise UsageError(
@@ -136,12 +148,13 @@ def read_pairs(data: Path) -> tuple[pa.Table, list[Source], int]:
         data: folder with products.parquet; relative image paths start there.
 
     Returns:
-        The products in the order of the file, the path or bytes of each one's image, and how many products were left
-        out. The images are not opened.
+        The products in the order of the file, with all of its columns; the path or bytes of each one's image, in the
+        same order; and how many products were left out. The images are not opened. Text that is not UTF-8 counts as
+        missing. A repeated product id is kept each time.
 
     Raises:
         NotFoundError: products.parquet does not exist.
-        InvalidInputError: products.parquet is unreadable or lacks a column.
+        InvalidInputError: products.parquet is unreadable, empty, or lacks a column.
     """
     file = data / "products.parquet"
     products = input_files.read_table(file, PRODUCTS.names, allow_invalid_utf8=True)
@@ -158,7 +171,10 @@ def read_pairs(data: Path) -> tuple[pa.Table, list[Source], int]:
 
 
 def _to_click_arrays(clicks: pa.Table, products: pa.Table) -> ClickArrays:
-    """Convert clicks with CLICK_COLUMNS to arrays that number the rows of `products`."""
+    """Convert clicks with CLICK_COLUMNS to arrays, in their order.
+
+    A product is given as its row in `products`, -1 if it is not there; a user as a number from 0.
+    """
     ids = products[PRODUCT_ID].combine_chunks()
     row = pc.fill_null(pc.index_in(clicks[PRODUCT_ID], value_set=ids), -1)
     return ClickArrays(

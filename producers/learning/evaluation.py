@@ -34,14 +34,15 @@ MIN_PROBABILITY = 1e-3
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Recall on held-out products."""
+    """Text-to-image recall of one encoder on held-out products."""
 
     products: int
-    """Number of products; all their images are searched for each of their titles."""
+    """Number of products with a usable image; all their images are searched for each of their titles."""
     recall: dict[int, float]
-    """Each k with the share of titles whose k nearest images include one of their design."""
+    """Each k of CUTOFFS with the share in [0, 1] of titles whose k nearest images include one of their design; NaN if
+    there are no products."""
     ceiling: dict[int, float] | None
-    """Recall of the word oracle; None if the true attributes are not with_design."""
+    """Recall of the word oracle on the same products, with the same keys; None without the true attributes."""
 
     def __str__(self) -> str:
         lines = [f"text to image, {self.products:,} held-out products: {_format_recall(self.recall)}"]
@@ -55,21 +56,24 @@ class Evaluation:
 def hold_out(data: Path, designs: Path, count: int, seed: int) -> pa.Table:
     """Draw whole designs with at most `count` products in total, to be kept out of training.
 
-    Designs are drawn in random order and skipped if they have more products than are still wanted. Only products with a
-    title, an image and a known design count.
+    A design is what several products of different sellers may show. Designs are drawn in random order and skipped if
+    they have more products than are still wanted. Only products with a title, an image and a known design count.
 
     Args:
         data: folder with products.parquet.
-        designs: Parquet or CSV file with product_id and a column of DESIGN_COLUMNS.
-        count: number of products; fewer are drawn if no combination of whole designs fits.
-        seed: of the draw.
+        designs: Parquet or CSV file with product_id and a column of DESIGN_COLUMNS. If it gives a product several
+            designs, the largest id counts.
+        count: number of products; fewer are drawn if the designs drawn do not add up to it.
+        seed: of the draw; the same files and seed give the same products.
 
     Returns:
-        The columns product_id and design_id.
+        The columns product_id and design_id, one row for each product, in the order of product_id.
 
     Raises:
         NotFoundError: a file does not exist.
-        InvalidInputError: a file cannot be read or lacks a column, or there are at most `count` products.
+        InvalidInputError: a file cannot be read or lacks a column, or at most `count` products have a title, an image
+            and a known design.
+        ArrowTypeError: every design has more than `count` products.
     """
     products = read_pairs(data)[0]
     table = input_files.read_table(designs, [PRODUCT_ID, *DESIGN_COLUMNS])
@@ -105,13 +109,15 @@ def evaluate(encoder: Encoder, data: Path, held_out: pa.Table, truth: Path | Non
 
     Args:
         encoder: an image-text encoder.
-        data: folder with products.parquet.
-        held_out: from `hold_out`; products with an unusable image are left out.
+        data: folder with products.parquet, in which each held-out product has a title and an image.
+        held_out: from `hold_out` with the same `data`; products with an unusable image are left out.
         truth: folder with the truth of a generated shop, for the word oracle; None measures no ceiling.
 
     Raises:
-        NotFoundError: products.parquet does not exist.
-        VitrineError: products.parquet or the truth cannot be read, or the truth lacks a product.
+        NotFoundError: products.parquet, or the table of words in `truth`, does not exist.
+        InvalidInputError: products.parquet cannot be read, the encoder has no image tower, or the truth lacks a
+            product.
+        FileNotFoundError: `truth` has no products.parquet.
     """
     products, images, _ = read_pairs(data)
     rows = pc.index_in(held_out[PRODUCT_ID], value_set=products[PRODUCT_ID].combine_chunks()).to_numpy()
@@ -128,17 +134,23 @@ def evaluate(encoder: Encoder, data: Path, held_out: pa.Table, truth: Path | Non
 def compute_oracle_recall(
     titles: Sequence[str], product_ids: Sequence[str], designs: NDArray[np.object_], truth: Path
 ) -> dict[int, float]:
-    """Return the text-to-image recall of the word oracle on n products; see the module's docstring.
+    """Return the text-to-image recall of the word oracle on n products.
+
+    The oracle knows the true attributes of each image, and how often titles name true and false ones.
 
     Args:
-        titles: [n].
-        product_ids: [n].
-        designs: [n].
+        titles: title of each product [n].
+        product_ids: id of each product [n].
+        designs: design id of each product [n]; any image of a title's design is a right answer.
         truth: folder with products.parquet (the true attributes) and the vocabulary of a generated shop.
+
+    Returns:
+        Each k of CUTOFFS with the share in [0, 1] of titles that find an image of their design among the k best.
 
     Raises:
         InvalidInputError: the folder lacks a product.
-        VitrineError: the vocabulary cannot be read.
+        NotFoundError: the folder has no vocabulary.
+        FileNotFoundError: the folder has no products.parquet.
     """
     attributes = pq.read_table(truth / "products.parquet")
     rows = pc.index_in(pc.cast(list(product_ids), "string"), value_set=attributes[PRODUCT_ID].combine_chunks())

@@ -26,22 +26,26 @@ PARTS = ("README.md", "build_tensorrt.sh", "image_tower", "text_tower")
 def export_encoder(encoder: str, out: Path, *, format: str, data: Path | None, seed: int) -> str:
     """Write a Triton model repository of an encoder; replace an earlier export only if the new one passes its check.
 
+    The probes are the inputs on which the vectors of the exported towers are compared with torch's.
+
     Args:
-        encoder: checkpoint directory or hub name.
-        out: folder of the repository; must not exist, be empty, or hold an earlier export.
+        encoder: checkpoint directory or hub name; it is loaded on the CPU.
+        out: folder of the repository. It need not exist; if it does, it must be empty or hold an earlier export.
         format: one of FORMATS.
-        data: shop folder whose images and titles are the probes of the check; None uses random ones.
-        seed: of random probes.
+        data: shop folder with products.parquet; its first usable images and its first titles, PROBES of each at most,
+            are the probes. None uses PROBES random ones.
+        seed: of random probes; ignored if `data` is given.
 
     Returns:
-        One line with what was written, and one per tower with its lowest cosine to torch.
+        One line with what was written, and one for each tower, image first, with its lowest cosine to torch.
 
     Raises:
         UsageError: there is no such format.
-        InvalidInputError: `out` holds something else; the encoder has no image tower, or its images need more than
-            resizing; or the data has no title or no usable image.
-        VitrineError: the encoder cannot be loaded (see `load`), the extra `export` is not installed, or the check
-            failed.
+        NotFoundError: the encoder or products.parquet does not exist.
+        InvalidInputError: `out` is a file or holds something else; the encoder has no image tower, or its images need
+            more than resizing; or the data has no title or no usable image.
+        VitrineError: the encoder cannot be loaded, the extra `export` is not installed, or a cosine of the check is
+            below MIN_COSINE.
     """
     if format not in FORMATS:
         raise UsageError(f"--format {format!r} is not supported; expected {' or '.join(FORMATS)}")
@@ -81,7 +85,12 @@ def export_encoder(encoder: str, out: Path, *, format: str, data: Path | None, s
 
 
 def _read_probes(data: Path, geometry: Geometry) -> tuple[Pixels, Sequence[str]]:
-    """Return the first usable images and titles of a shop folder, PROBES of each at most."""
+    """Return the first usable images and the first titles of a shop folder, PROBES of each at most.
+
+    Raises:
+        NotFoundError: products.parquet does not exist.
+        InvalidInputError: it cannot be read, or has no title or no usable image.
+    """
     file = data / "products.parquet"
     products = input_files.read_table(file, ["title", "image"])
     validation.require_columns(products, ["title", "image"], file)
