@@ -50,28 +50,36 @@ RankerKey = tuple[str, str, int]
 TrainingTask = tuple[int, Callable[[], Iterator[tuple[RankerKey, TrainedRanker]]]]
 """Number of rankers that the task trains, and the function that trains them."""
 Progress = Callable[[str, int, int], None]
+"""Called with the name of a ranker that was trained, the number of models trained so far, and the number of all."""
 
 
 @dataclass(frozen=True)
 class RankerScores:
-    """Click probabilities from every ranker. Each entry has one row for each seed or permutation (m)."""
+    """Click probabilities from every ranker of one measurement, and what the rankers used.
+
+    Scores are float64 in [0, 1], with one line for each of the m seeds, or permutations of a placebo. Columns are the
+    test rows, or the scored rows (validation and test rows), in the log's order.
+    """
 
     model: str
-    """Kind of the main rankers: lightgbm or din."""
+    """Kind of the main rankers: lightgbm or din. Those of `ablation`, `oracle` and `curve` are always lightgbm."""
     main: Mapping[str, Floats]
-    """Name to scores [m, test rows]."""
+    """Name to scores [m, test rows]: BASE, ALL, PLACEBO if vectors are joined, CEILING and `oracle` if there is a
+    truth. `oracle` has one line: the probabilities from which the clicks were drawn."""
     secondary: Mapping[str, Floats]
     """The baseline, all features and the placebo of the other kind of ranker [m, test rows]; empty unless both ran."""
     ablation: Mapping[str, Floats]
-    """Name to scores [m, scored rows]."""
+    """Name to scores [m, scored rows]: BASE, ALL, each group alone with the baseline (GROUP), all groups without it
+    (WITHOUT + GROUP), and the group with permuted content (PERMUTED + GROUP) if vectors are joined."""
     oracle: Mapping[str, Floats]
-    """Steps of the oracle ablation, in their order, to scores [1, scored rows]; empty without a truth."""
+    """Each of ORACLE_STEPS, in their order, to scores [1, scored rows]: all features, with predicted inputs replaced by
+    true ones. Empty without a truth."""
     curve: Mapping[float, tuple[Floats, Floats]]
-    """Share of the training rows to the scores of the baseline and of all features [1, test rows] each."""
+    """Share of the training rows (CURVE_SHARES) to the scores of the baseline and of all features [1, test rows]."""
     gain: Mapping[str, float]
-    """Feature to its share of the loss reduction in the ranker with all features; the shares sum to 1."""
+    """Feature to its share of the loss reduction in the trees with all features; the shares sum to 1."""
     features: Mapping[str, int]
-    """Group to its number of features."""
+    """Group, or BASE for the baseline, to its number of features."""
     group_of: Mapping[str, str]
     """Feature to its group; BASE for the baseline's."""
 
@@ -84,15 +92,20 @@ def train_rankers(
     truth: GroundTruth | None,
     progress: Progress,
 ) -> RankerScores:
-    """Train every ranker.
+    """Train every ranker of a measurement and score the validation and test rows.
 
     Args:
         data: the joined log.
         split: roles of its rows.
-        test_start: first microsecond of the test.
+        test_start: first microsecond of the test, in microseconds since 1970 UTC.
         plan: how much to train.
-        truth: the log's truth; adds the ceiling, the oracle and the oracle ablation. None leaves them out.
-        progress: called after each ranker with its name, the number done and the total.
+        truth: the truth about the log; adds the ranker that is given true tags and tastes, the true click probabilities
+            and the steps of `ground_truth.replace_inputs`. None leaves them out.
+        progress: called after each ranker with its name, the number of models trained so far and the number of all; a
+            ranker counts once for each seed. Calls come from several threads.
+
+    Returns:
+        The scores of every ranker.
 
     Raises:
         InvalidInputError: `plan.ranker` is unknown, no group of features can be computed, or a feature leaks.

@@ -34,10 +34,17 @@ RATE_STRENGTH = 20.0
 
 
 def compute_baseline(data: RankingTrainingSet) -> dict[str, NDArray[Any]]:
-    """Compute the features of the baseline.
+    """Compute the features of the baseline. Clicks and impressions count only strictly before each row.
+
+    Without the catalogue's view, categories and brand are missing in every row, and price and days since the listing
+    are left out. Without the view of vectors, `has_image` and `has_text` are left out.
+
+    Args:
+        data: the joined log of n impressions.
 
     Returns:
-        Feature name to float32 [n], NaN for missing, or to int32 category codes [n], -1 for missing.
+        Feature name to float32 [n], NaN for missing, or to int32 category codes [n], -1 for missing. The context
+        columns of the log are named `context_N`, as in `map_context_columns`.
     """
     user, product, timestamp_us, clicked = data.user, data.product, data.timestamp_us, data.clicked
     category, top_category, brand = (encode_values(column) for column in _attributes(data))
@@ -72,14 +79,24 @@ def compute_baseline(data: RankingTrainingSet) -> dict[str, NDArray[Any]]:
 
 
 def overall_rate(data: RankingTrainingSet) -> NDArray[np.float32]:
-    """Return the click rate of all impressions strictly before each row [n]; 0 where there are none."""
+    """Return the click rate, from 0 to 1, of all impressions strictly before each row, float32 [n].
+
+    It is 0 where there are none. Impressions of the same microsecond are not before each other.
+    """
     everyone = np.zeros(len(data.timestamp_us), np.int64)
     shown, clicks = count_before(everyone, data.timestamp_us, data.clicked)
     return smooth_rate(shown, clicks, np.zeros(len(everyone)), 1e-9)
 
 
 def pair_codes(left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return one code for each pair of codes [n]; -1 on the right counts as a value of its own."""
+    """Return a code for each pair of codes [n]: equal for equal pairs, and for no others.
+
+    The codes are not consecutive, and codes of two calls cannot be compared.
+
+    Args:
+        left: codes from 0 [n].
+        right: codes from 0 [n]; -1 counts as a value of its own.
+    """
     return left * (int(right.max(initial=0)) + 2) + right + 1
 
 
@@ -108,12 +125,18 @@ def _product_features(data: RankingTrainingSet) -> dict[str, NDArray[np.float32]
 
 
 def list_unused_columns(data: RankingTrainingSet) -> list[str]:
-    """Return the context columns that hold neither numbers nor text, as `name (type)`. No feature is made of them."""
+    """Return the context columns that hold neither numbers nor text, as `name (type)`, in the order of the log.
+
+    No feature is made of them.
+    """
     return [f"{field.name} ({field.type})" for field in _context(data) if not _is_any(field.type, NUMBERS + TEXTS)]
 
 
 def map_context_columns(data: RankingTrainingSet) -> dict[str, str]:
-    """Return the name of the log's column for each feature `context_N`."""
+    """Return the log's column of each feature `context_N`, by the feature's name.
+
+    N is the position among the context columns, from 0. Columns of which no feature is made are counted and included.
+    """
     return {f"context_{number}": field.name for number, field in enumerate(_context(data))}
 
 

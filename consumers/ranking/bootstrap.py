@@ -23,21 +23,24 @@ DELONG_CAVEAT = "DeLong assumes independent rows; impressions of one user or pro
 
 @dataclass(frozen=True)
 class BootstrapWeights:
-    """How often each user and each product of some rows was drawn in each replicate; replicate 0 has each once."""
+    """How often each user and each product of some rows was drawn in each replicate of the bootstrap.
+
+    Replicate 0 has each of them once, and so gives the value of a metric itself.
+    """
 
     clicked: NDArray[np.integer]
     """0 or 1 [rows]."""
     user: NDArray[np.int64]
     """User codes from 0 [rows]."""
     users: NDArray[np.int32]
-    """Draws of each user [1 + replicates, users]."""
+    """Number of times that each user was drawn [1 + replicates, users]."""
     product: NDArray[np.int64]
     """Product codes from 0 [rows]."""
     products: NDArray[np.int32]
-    """Draws of each product [1 + replicates, products]."""
+    """Number of times that each product was drawn [1 + replicates, products]."""
 
     def without_replicates(self) -> "BootstrapWeights":
-        """Return only replicate 0, for values without an interval."""
+        """Return the same rows with replicate 0 alone, for values without an interval."""
         return replace(self, users=self.users[:1], products=self.products[:1])
 
     def compute_metric(self, metric: str, scores: Floats, rows: NDArray[np.bool_] | None = None) -> Floats:
@@ -45,31 +48,45 @@ class BootstrapWeights:
 
         Args:
             metric: a key of `metrics.METRICS`.
-            scores: click probabilities [rankers, rows].
+            scores: click probabilities [rankers, rows]; at least one ranker.
             rows: mask of the rows that count [rows]; None takes all.
 
         Returns:
-            [rankers, 1 + replicates]; NaN where the metric is undefined.
+            float64 [rankers, 1 + replicates]; NaN where the metric is undefined.
+
+        Raises:
+            KeyError: there is no such metric.
         """
         mask = slice(None) if rows is None else rows
         function = metrics.METRICS[metric]
         return np.stack([function(each[mask], self.clicked[mask], self.user[mask], self.users) for each in scores])
 
     def compute_two_way_auc(self, scores: Floats, rows: NDArray[np.bool_] | None = None) -> Floats:
-        """Compute AUC of several score vectors with users and products drawn; arguments as in `compute_metric`."""
+        """Compute AUC of several score vectors with users and products drawn, independently of each other.
+
+        Args:
+            scores: click probabilities [rankers, rows]; at least one ranker.
+            rows: mask of the rows that count [rows]; None takes all.
+
+        Returns:
+            float64 [rankers, 1 + replicates]; NaN where there is no clicked or no unclicked row.
+        """
         mask = slice(None) if rows is None else rows
         weights = (self.clicked[mask], self.user[mask], self.users, self.product[mask], self.products)
         return np.stack([metrics.auc_two_way(each[mask], *weights) for each in scores])
 
 
 def draw_weights(data: RankingTrainingSet, rows: NDArray[np.bool_], replicates: int, seed: int) -> BootstrapWeights:
-    """Draw users and products for some rows of a log.
+    """Draw users and products for some rows of a log, with replacement.
 
     Args:
         data: the joined log.
-        rows: mask of the rows [n].
+        rows: mask of the rows [n]; at least one is set.
         replicates: number of draws beside replicate 0.
         seed: users are drawn with this seed, products with the next.
+
+    Returns:
+        The draws for these rows, in the log's order. Users and products of other rows are not drawn, and have no code.
     """
     _, user = np.unique(data.user[rows], return_inverse=True)
     _, product = np.unique(data.product[rows], return_inverse=True)
@@ -88,11 +105,11 @@ def average_rankers(values: Floats, seed: int) -> Floats:
     To compare rankers that share training seeds, pass their differences, so that pairs are drawn.
 
     Args:
-        values: [rankers, 1 + replicates].
+        values: [rankers, 1 + replicates]; a ranker is one training seed or permutation.
         seed: seed of the draw of rankers.
 
     Returns:
-        [1 + replicates].
+        float64 [1 + replicates]; NaN where a drawn value is NaN.
     """
     rankers, columns = values.shape
     drawn = np.random.default_rng(seed).integers(0, rankers, size=(rankers, columns))
@@ -101,9 +118,10 @@ def average_rankers(values: Floats, seed: int) -> Floats:
 
 
 def percentile_interval(replicates: Floats) -> tuple[float, float]:
-    """Return the 2.5th and 97.5th percentile of all entries but the first.
+    """Return the 2.5th and 97.5th percentile of all entries but the first. Both are NaN if any of these is NaN.
 
-    Both are NaN if the metric is undefined in any replicate.
+    Args:
+        replicates: the value itself, then its bootstrap replicates, at least one [1 + replicates].
     """
     low, high = np.percentile(replicates[1:], [2.5, 97.5])
     return float(low), float(high)
@@ -113,7 +131,9 @@ class DelongInterval(NamedTuple):
     """A difference of two AUCs and its 95% interval under independent rows."""
 
     lift: float
+    """The difference; NaN if there are too few rows."""
     ci95: tuple[float, float]
+    """Lower and upper bound of the difference; both NaN if there are too few rows."""
 
 
 def delong_interval(
@@ -123,6 +143,11 @@ def delong_interval(
 
     DeLong, DeLong and Clarke-Pearson 1988, by mid-ranks (Sun and Xu 2014). All values are NaN if there are fewer than
     two clicked or two unclicked rows.
+
+    Args:
+        base: scores of one ranker [n]; only their order counts.
+        with_features: scores of the other ranker for the same rows [n].
+        clicked: 0 or 1 [n].
     """
     yes, no = clicked == 1, clicked == 0
     if min(yes.sum(), no.sum()) < 2:

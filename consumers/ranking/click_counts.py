@@ -15,11 +15,11 @@ MICROSECONDS_PER_DAY = 86_400_000_000
 
 
 def count_before(key: Ints, timestamp_us: Ints, clicked: NDArray[np.integer]) -> tuple[Ints, Ints]:
-    """Count impressions and clicks of the same key strictly before each row.
+    """Count impressions and clicks of the same key strictly before each row; rows of the same time do not count.
 
     Args:
         key: int64 [n], any codes; -1 is a key like any other.
-        timestamp_us: int64 [n], in any order.
+        timestamp_us: int64 [n], microseconds, in any order.
         clicked: 0 or 1 [n].
 
     Returns:
@@ -45,28 +45,38 @@ class ClickIndex:
     """The clicks of a log, grouped by user and sorted by time, and each row's position among them."""
 
     rows: Ints
-    """Rows of the log that are clicks [clicks], sorted by user, then time; equal times keep the log's order."""
+    """Row numbers of the clicks [clicks], sorted by user, then time; clicks of equal times keep the log's order."""
     before: Ints
-    """Number of clicks of the row's user strictly before the row [n]."""
+    """Number of clicks that the row's user made strictly before the row [n]."""
     end: Ints
-    """Position in `rows` just after the user's last click before the row [n]."""
+    """Position in `rows` just after the last of those clicks; the position of the user's first click, if there are none
+    before the row [n]."""
 
     def window(self, rows: Ints, length: int) -> Ints:
         """Return positions in `self.rows` of the last clicks before each of `rows`.
 
         Args:
             rows: row numbers of the log [m].
-            length: number of clicks to look back.
+            length: maximum number of clicks to look back.
 
         Returns:
-            int64 [m, length], the newest click first, -1 where the user has fewer.
+            int64 [m, length], the newest click first, -1 where the user has made fewer clicks.
         """
         back = np.arange(1, length + 1)
         return np.where(back <= self.before[rows, None], self.end[rows, None] - back, -1)
 
 
 def index_clicks(user: Ints, timestamp_us: Ints, clicked: NDArray[np.integer]) -> ClickIndex:
-    """Index the clicks of a log by user and time. Arguments are those of `count_before`, with the user as key."""
+    """Index the clicks of a log by user and time.
+
+    Args:
+        user: int64 [n], user codes.
+        timestamp_us: int64 [n], microseconds, in any order.
+        clicked: 0 or 1 [n].
+
+    Returns:
+        The index. Without any click its `rows` is empty and its `before` is 0 in every row.
+    """
     rows = np.flatnonzero(clicked)
     rows = rows[np.lexsort((rows, timestamp_us[rows], user[rows]))]
     _, before = count_before(user, timestamp_us, clicked)
@@ -74,12 +84,28 @@ def index_clicks(user: Ints, timestamp_us: Ints, clicked: NDArray[np.integer]) -
 
 
 def smooth_rate(impressions: Ints, clicks: Ints, prior: NDArray[np.floating], strength: float) -> NDArray[np.float32]:
-    """Return the click rate after adding `strength` impressions whose click rate is `prior` [n]."""
+    """Return click rates, smoothed by adding impressions of a known click rate, float32 [n].
+
+    A row without impressions gets its prior.
+
+    Args:
+        impressions: impressions of each row [n].
+        clicks: clicks of each row [n].
+        prior: click rate of the added impressions, from 0 to 1 [n].
+        strength: number of added impressions, above 0; need not be whole.
+    """
     return ((clicks + prior * strength) / (impressions + strength)).astype(np.float32)
 
 
 def compute_days_since_click(clicks: ClickIndex, timestamp_us: Ints) -> NDArray[np.float32]:
-    """Return the days between the user's last click strictly before each row and the row [n]; NaN without a click."""
+    """Return the days, with fractions, from the user's last click strictly before each row to the row, float32 [n].
+
+    NaN where the user has not clicked before.
+
+    Args:
+        clicks: the clicks of the log.
+        timestamp_us: int64 [n], time of each row of the same log, in microseconds.
+    """
     days = np.full(len(timestamp_us), np.nan, np.float32)
     has_click = clicks.before > 0
     last_click = clicks.rows[clicks.end[has_click] - 1]

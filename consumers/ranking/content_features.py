@@ -50,12 +50,20 @@ _TAGS = (("age", CHILD_AGES), ("gender", CHILD_GENDERS))
 def compute_groups(data: RankingTrainingSet, projection: Floats | None) -> dict[str, FeatureGroup]:
     """Compute every group that the joined views allow; a group whose view is not joined is left out.
 
+    `affinity`, `vectors` and `missing` need the view product_embedding; `tags`, `codes` and `neighbours` need
+    product_tags, product_codes and product_neighbours. Without product_tags, `affinity` and `missing` lack the features
+    of tags.
+
     Args:
-        data: the joined log.
+        data: the joined log of n impressions.
         projection: axes that `fit_projection` returned [d, COMPONENTS]; None leaves out the group `vectors`.
 
     Returns:
-        Group name to its features.
+        Group name to its features: float32 [n], NaN for missing, or int32 category codes [n], -1 for missing. In the
+        order tags, codes, neighbours, affinity, vectors, missing; empty if no view allows a group.
+
+    Raises:
+        CorruptDataError: the vectors of one column have different lengths.
     """
     groups: dict[str, FeatureGroup] = {}
     clicks = index_clicks(data.user, data.timestamp_us, data.clicked)
@@ -76,9 +84,14 @@ def compute_groups(data: RankingTrainingSet, projection: Floats | None) -> dict[
 
 
 def fit_projection(embedding: JoinedView, before_us: int) -> Floats:
-    """Return the principal axes of the fused vectors with event timestamps before `before_us` [d, COMPONENTS].
+    """Return the principal axes of the fused vectors, that of the largest variance first, float32 [d, COMPONENTS].
 
-    Missing vectors are left out.
+    There are d axes if vectors have fewer than COMPONENTS dimensions.
+
+    Args:
+        embedding: the joined view of vectors; each version counts once, and missing vectors do not count.
+        before_us: only versions with an event timestamp before this count, in microseconds since 1970 UTC; there must
+            be two or more.
     """
     vectors = embedding.vectors("fused_vector")
     vectors = vectors[(embedding.timestamp_us < before_us) & ~np.isnan(vectors[:, 0])]

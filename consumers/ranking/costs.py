@@ -43,16 +43,24 @@ REQUESTS = 15
 
 @dataclass(frozen=True)
 class GroupCost:
-    """The cost of one group; None where it was not measured."""
+    """The cost of one group of features; None where it was not measured."""
 
     group: str
+    """Name of the group."""
     bytes_per_candidate: int | None = None
+    """Stored bytes of one product in all views that the group needs; a view counts whole. Mean over the products."""
     fetch_ms: float | None = None
-    """Median of REQUESTS requests for CANDIDATES candidates each."""
+    """Milliseconds of one request for CANDIDATES products; median of REQUESTS requests."""
     build_seconds: float | None = None
+    """Sum of the seconds of all build steps that the group needs (STEPS)."""
 
     def as_json(self) -> dict[str, object]:
-        """Return the cost with the keys of `consume lift --json`."""
+        """Return the cost as `consume lift --json` prints it.
+
+        Returns:
+            `group`, `bytes_per_candidate`, `fetch_500_ms` (500 is CANDIDATES) and `build_seconds`. All keys are always
+            there; a value is None where it was not measured.
+        """
         return {
             "group": self.group,
             "bytes_per_candidate": self.bytes_per_candidate,
@@ -63,11 +71,12 @@ class GroupCost:
 
 @dataclass(frozen=True)
 class FetchCost:
-    """The cost of fetching some views for CANDIDATES candidates."""
+    """The cost of fetching a set of views for CANDIDATES products from the online store."""
 
     bytes_per_candidate: int
-    """Mean over the candidates that have a row."""
+    """Stored bytes of one product in all these views. In each view, the mean over the products that have a row."""
     milliseconds: float
+    """Time of one request for CANDIDATES products; median of REQUESTS requests."""
 
 
 def measure_fetch_costs(settings: Settings, product_ids: Sequence[str]) -> dict[tuple[str, ...], FetchCost]:
@@ -75,11 +84,11 @@ def measure_fetch_costs(settings: Settings, product_ids: Sequence[str]) -> dict[
 
     Args:
         settings: the deployment.
-        product_ids: products to fetch, repeated or cut to CANDIDATES; none gives an empty result.
+        product_ids: products to fetch. Fewer than CANDIDATES are repeated, more are cut; none gives an empty result.
 
     Returns:
-        Views to their cost. Sets of views that are not all materialized, or that have no row for any candidate, are
-        left out. Empty without an online store.
+        Set of views, as a value of VIEWS, to its cost. A set is left out if one of its views is not in the online
+        store, or has no row for any of the products. Empty without an online store.
     """
     table = open_configured_table(settings) if product_ids else None
     if table is None:
@@ -123,9 +132,13 @@ def combine_costs(
     """Combine fetch costs and timings by group, in the order of `groups`.
 
     Args:
-        groups: names of the groups; the cost of an unknown group is not measured.
-        fetched: the result of `measure_fetch_costs`.
-        timings: (step, seconds) of the timed steps. Unless all steps of a group are timed, its build is not measured.
+        groups: names of the groups; all costs of a name that is not in VIEWS are None.
+        fetched: the result of `measure_fetch_costs`. A set of views that is not there gives None.
+        timings: (step, seconds) of the timed steps; of a repeated step the last counts. Unless all steps of a group are
+            timed, its `build_seconds` is None.
+
+    Returns:
+        One cost for each of `groups`.
     """
     seconds = dict(timings)
     result = []
