@@ -30,10 +30,13 @@ HISTORY = 20
 WIDTH = 16
 """Width of an id's embedding."""
 CATEGORY_WIDTH = 4
+"""Width of a category's embedding."""
 CATEGORY_ROWS = 20_011
 """Rows of the table that all categories share."""
 BATCH = 1024
+"""Rows of one training step."""
 SCORED_AT_ONCE = 8192
+"""Rows that are scored in one pass."""
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 1e-5
 _SEEDING = threading.Lock()
@@ -44,28 +47,41 @@ CLIP = 5.0
 
 @dataclass(frozen=True)
 class NetworkInputs:
-    """The network's inputs for n rows."""
+    """The network's inputs for n impressions (rows)."""
 
     user: Tensor
-    """int64 [n], 0 for a user that is not in the training rows."""
+    """int64 [n], codes from 1; 0 for a user that is not in the training rows."""
     product: Tensor
-    """int64 [n], 0 for a product that is not in the training rows."""
+    """int64 [n], codes from 1; 0 for a product that is not in the training rows."""
     history: Tensor
-    """int64 [n, HISTORY], products of the last clicks, the newest first, -1 where there are fewer."""
+    """int64 [n, HISTORY], codes of the products last clicked before the row, the newest first; 0 for a product that is
+    not in the training rows, -1 where there are fewer clicks."""
     dense: Tensor
-    """float32 [n, features], standardized."""
+    """float32 [n, features], standardized: mean 0 and deviation 1 in the training rows, clipped at CLIP; and flags that
+    are 1 where a value is missing."""
     categories: Tensor
-    """int64 [n, categories], row numbers in the shared table."""
+    """int64 [n, categories], row numbers in the table that all categories share, below CATEGORY_ROWS."""
 
     def select(self, rows: Tensor | slice) -> "NetworkInputs":
-        """Return some of the rows."""
+        """Return the inputs of some rows, in the order of `rows`.
+
+        Args:
+            rows: slice, row numbers or mask, applied to axis 0 of every tensor.
+        """
         return NetworkInputs(
             *(each[rows] for each in (self.user, self.product, self.history, self.dense, self.categories))
         )
 
 
 class DeepInterestNetwork(nn.Module):
-    """Maps inputs to the log-odds of a click."""
+    """Maps inputs to the log-odds of a click. The initial weights are drawn from torch's global random state.
+
+    Args:
+        users: number of user codes, with code 0.
+        products: number of product codes, with code 0.
+        dense: number of dense features of a row.
+        categories: number of categories of a row.
+    """
 
     def __init__(self, users: int, products: int, dense: int, categories: int) -> None:
         super().__init__()
@@ -80,7 +96,11 @@ class DeepInterestNetwork(nn.Module):
         self.last = nn.Linear(32, 1)
 
     def forward(self, rows: NetworkInputs) -> Tensor:
-        """Return the log-odds, float32 [n]."""
+        """Return the log-odds of a click, float32 [n].
+
+        Args:
+            rows: the inputs of n rows, with as many dense features and categories as the network was made for.
+        """
         user, candidate = self.user(rows.user), self.product(rows.product)
         interest = self.interest(candidate, rows.history)
         categories = self.category(rows.categories).flatten(1)
@@ -88,13 +108,16 @@ class DeepInterestNetwork(nn.Module):
         return torch.as_tensor(self.last(self.head(inputs))).squeeze(1)
 
     def interest(self, candidate: Tensor, history: Tensor) -> Tensor:
-        """Return the sum of the clicked products, each weighted by its relation to the candidate [n, WIDTH].
+        """Return the sum of the clicked products' embeddings, each weighted by its relation to the candidate.
 
-        The sum is zero for a user without clicks.
+        Weights can be negative and need not sum to 1.
 
         Args:
             candidate: embeddings of the candidates [n, WIDTH].
             history: product codes of the clicks [n, HISTORY], -1 for none.
+
+        Returns:
+            float32 [n, WIDTH]; zeros for a user without clicks.
         """
         clicked = self.product(history.clamp(min=0))
         candidates = candidate[:, None].expand_as(clicked)
@@ -111,16 +134,19 @@ def fit_and_score(
 ) -> NDArray[np.float64]:
     """Train on the rows `train` of a log, once with each seed, and score the rows `test`.
 
+    A row's history is all clicks of its user strictly before it, also those of rows that are in neither `train` nor
+    `test`. Torch is limited to one thread, for the whole process and also afterwards.
+
     Args:
         data: the joined log [n].
-        features: `lightgbm_ranker.Features` [n]; user_id and product_id among them are ignored, because the network
-            embeds ids itself.
-        train: row numbers to train on, ascending.
-        test: row numbers to score.
-        seeds: seeds of the initial weights and of the order of the rows.
+        features: name to float32 [n] (a dense feature, NaN for missing) or int32 [n] (a category, -1 for missing).
+            user_id and product_id are ignored, because the network embeds ids itself.
+        train: row numbers to train on, ascending, with both clicked and unclicked rows.
+        test: row numbers to score; at least one.
+        seeds: seeds of the initial weights and of the order of the rows; at least one.
 
     Returns:
-        Click probabilities, float64 [seeds, test rows].
+        Click probabilities, float64 [seeds, test rows], in the order of `seeds` and `test`.
     """
     torch.set_num_threads(1)  # several rankers are trained in parallel, one thread each
     clicks = index_clicks(data.user, data.timestamp_us, data.clicked)
@@ -203,7 +229,10 @@ def _make_inputs(
 
 
 def hash_name(name: str) -> int:
-    """Return a number for a name that is the same in every process."""
+    """Return a number below 2**48 for a name, the same in every process.
+
+    It is made of the last 6 bytes of the name's UTF-8, so names with the same end have the same number.
+    """
     return int.from_bytes(name.encode()[-6:], "little")
 
 

@@ -33,15 +33,20 @@ if TYPE_CHECKING:
 PARQUET, LIBSVM, LIGHTGBM = "parquet", "libsvm", "lightgbm"
 FORMATS = (PARQUET, LIBSVM, LIGHTGBM)
 ROWS_PER_BLOCK = 20_000
+"""Rows that are written to tabular.libsvm at a time."""
 EXPORT_FILES = ("impressions.parquet", "versions", "tabular.libsvm", "tabular.bin", "features.json")
 
 
 def check_export(folder: Path, formats: Sequence[str]) -> None:
-    """Check that an export can be written, before anything is joined.
+    """Check that an export can be written, before anything is joined. Nothing is created or removed.
+
+    Args:
+        folder: folder to write. It may be absent, empty, or an earlier export.
+        formats: some of FORMATS.
 
     Raises:
         UsageError: no format is given, or one is not in FORMATS.
-        InvalidInputError: the folder exists and holds something other than an export.
+        InvalidInputError: `folder` is a file, or holds something other than an export.
     """
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
@@ -63,17 +68,19 @@ def export_training_set(
     Args:
         data: the joined log [n].
         split: train, validation or test for each impression [n].
-        features: the scalar features, float32 or int32 [n].
-        folder: folder to write; an earlier export there is replaced.
-        formats: some of FORMATS.
+        features: the scalar features by name, float32 [n] or int32 category codes [n], for libsvm and lightgbm; parquet
+            leaves them out.
+        folder: folder to write; missing parents are created. An earlier export is replaced as a whole, at the end: if
+            writing fails before, it stays as it was.
+        formats: some of FORMATS; at least one.
         progress: called with the name of each part before it is written.
 
     Returns:
-        File, relative to the folder, to its size in bytes.
+        File, relative to the folder, to its size in bytes, sorted by path.
 
     Raises:
-        UsageError: as in `check_export`.
-        InvalidInputError: as in `check_export`.
+        UsageError: no format is given, or one is not in FORMATS.
+        InvalidInputError: `folder` is a file, or holds something other than an export.
     """
     check_export(folder, formats)
     with replace_atomically(folder) as unfinished:
@@ -133,17 +140,19 @@ def _format_libsvm(rows: NDArray[np.float32], clicked: NDArray[np.integer]) -> l
 class ImpressionDataset:
     """The exported impressions as a map-style torch dataset.
 
-    Each vector is held once and gathered per item. An item is a dictionary of tensors: `clicked` float32, and for each
-    numeric or vector column of a view `VIEW__COLUMN` float32, NaN where the impression has no version. `DataLoader`
-    fetches a whole batch with one gather (`__getitems__`).
+    Items are impressions in time order. Each vector is held in memory once and gathered per item. An item is a
+    dictionary of float32 tensors: `clicked` (0 or 1), and `VIEW__COLUMN` for each column of a view, NaN where the
+    impression has no version of the view or the value is null. `DataLoader` fetches a whole batch with one gather
+    (`__getitems__`).
 
     Args:
         folder: an export with the format parquet.
-        split: train, validation or test; None for all impressions.
-        columns: columns to read, as `VIEW__COLUMN`; None for all numbers and all vectors of one length.
+        split: train, validation or test; any other name gives an empty dataset. None takes all impressions.
+        columns: columns to read, as `VIEW__COLUMN`; None takes all numbers, booleans and vectors.
 
     Raises:
         NotFoundError: the folder has no such export, or a column does not exist.
+        CorruptDataError: the vectors of one column have different lengths.
     """
 
     def __init__(self, folder: Path, *, split: str | None = None, columns: Sequence[str] | None = None) -> None:
@@ -194,7 +203,18 @@ class ImpressionDataset:
         return [{name: values[i] for name, values in batch.items()} for i in range(len(indices))]
 
     def batch(self, indices: Sequence[int]) -> "dict[str, torch.Tensor]":
-        """Return some impressions at once: `clicked` float32 [n], numbers [n], vectors [n, width]."""
+        """Return some impressions at once.
+
+        Args:
+            indices: their positions in the dataset, in any order; a position may repeat.
+
+        Returns:
+            `clicked` [n], and `VIEW__COLUMN` for each column: numbers [n], vectors [n, width]. All are float32 and in
+            the order of `indices`; NaN for null and where an impression has no version of the view.
+
+        Raises:
+            IndexError: a position is beyond the end.
+        """
         result = {"clicked": self._clicked[list(indices)]}
         for name, values in self._values.items():
             view = name.split("__", 1)[0]

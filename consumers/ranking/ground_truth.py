@@ -32,16 +32,22 @@ from feature_repo.features.ages import MICROSECONDS_PER_MONTH, find_child_stage
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, IMPRESSION_ID, PRODUCT_ID, USER_ID
 
 ORACLE_STEPS = ("true tags", "true vectors", "true tastes")
+"""What `replace_inputs` replaces by the truth, in this order."""
 
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """The truth about every impression of a training set, in its order [n]."""
+    """The truth of a generated shop about a log: n impressions in the log's order, and all products of the shop.
+
+    Products are in the order of the truth's products.parquet, and include those that were never shown.
+    """
 
     click_probability: NDArray[np.float64]
-    """The probability from which each click was drawn [n]."""
+    """The probability, from 0 to 1, from which each click was drawn [n]."""
     features: dict[str, NDArray[Any]]
-    """True tags and tastes, as ranker features [n]."""
+    """True tags and tastes as features of a ranker: float32 [n], or int32 category codes [n]. `true_age` and
+    `true_age_gap` in age stages, `true_child_months`, `true_gender`, `true_gender_match`, `true_category`, and
+    `true_liking`, the dot product of the user's taste and the product's style."""
     product: NDArray[np.int64]
     """Row of each impression's product among the truth's products [n]."""
     product_age: NDArray[np.int64]
@@ -51,7 +57,7 @@ class GroundTruth:
     product_category: pa.ChunkedArray
     """Category names [products]."""
     product_style: NDArray[np.float32]
-    """Style vectors [products, styles]."""
+    """Style vectors, float32 [products, styles]."""
     same_product: NDArray[np.int64]
     """Code of each product's design; all sellers of one design have the same code [products]."""
     product_ids: pa.ChunkedArray
@@ -59,11 +65,14 @@ class GroundTruth:
 
 
 def read_ground_truth(folder: Path, data: RankingTrainingSet) -> GroundTruth:
-    """Read the truth folder of a generated shop for the rows of `data`.
+    """Read the truth folder of a generated shop for the impressions of a log.
 
     Args:
         folder: has products.parquet, users.parquet and impressions.parquet.
-        data: the joined log of the same shop.
+        data: the joined log of the same shop. It may have only some of the truth's impressions, in another order.
+
+    Returns:
+        The truth about the impressions of `data`, in their order.
 
     Raises:
         NotFoundError: a file is missing.
@@ -139,13 +148,20 @@ def _index(column: pa.ChunkedArray, labels: tuple[str, ...]) -> NDArray[np.float
 def replace_inputs(
     data: RankingTrainingSet, truth: GroundTruth, groups: Mapping[str, FeatureGroup], test_start: int
 ) -> Iterator[tuple[str, list[FeatureGroup]]]:
-    """Yield the name and the feature groups of each step of the oracle ablation, in the order of ORACLE_STEPS.
+    """Replace predicted features by true ones in three steps, to measure what better predictions would gain.
+
+    Each step keeps what the steps before it replaced. The first two steps replace nothing if their view is not joined.
 
     Args:
         data: the joined log.
         truth: the truth about the same log.
-        groups: the groups that `compute_groups` returned for `data`. Groups that no truth replaces are taken from them.
-        test_start: first microsecond of the test.
+        groups: the groups that `compute_groups` returned for `data`; `codes`, `neighbours`, `missing`, and `vectors`
+            until it is replaced, are taken from them.
+        test_start: first microsecond of the test; the projection of the true vectors is fitted to earlier rows.
+
+    Yields:
+        For each of ORACLE_STEPS, in that order, its name and its feature groups: with the true tags; also with the true
+        vectors; also with the true tastes of the users.
     """
     views = dict(data.views)
     if schema.TAGS_TABLE in views:

@@ -31,7 +31,8 @@ def compute_identity_controls(
         identities: name to the codes [n] that each row showed; -1 (unknown) equals nothing, not even another -1.
 
     Returns:
-        Feature name to float32 [n].
+        Feature name to float32 [n], never NaN: `recent_clicks`, the user's clicks with older ones weighing less, and
+        `same_NAME_clicked`, how many of the user's last WINDOW clicks showed the row's own code.
     """
     clicks = index_clicks(user, timestamp_us, clicked)
     features = {"recent_clicks": sum_recent_clicks(clicks, user, timestamp_us)}
@@ -41,7 +42,16 @@ def compute_identity_controls(
 
 
 def count_same_clicked(codes: Ints, clicks: ClickIndex, length: int) -> NDArray[np.float32]:
-    """Count how many of the user's last `length` clicks before each row have the row's own code [n]; 0 for code -1."""
+    """Count how many of the user's last clicks strictly before each row have the row's own code.
+
+    Args:
+        codes: code that each row of the log showed [n]; -1 for unknown.
+        clicks: the clicks of the same log.
+        length: maximum number of last clicks that are looked at.
+
+    Returns:
+        float32 [n], from 0 to `length`; 0 for code -1 and for users without earlier clicks.
+    """
     click_codes = codes[clicks.rows]
     width = len(click_codes) + 1
     keys = np.sort(click_codes * width + np.arange(len(click_codes)))  # the positions of each code are contiguous
@@ -51,7 +61,16 @@ def count_same_clicked(codes: Ints, clicks: ClickIndex, length: int) -> NDArray[
 
 
 def sum_recent_clicks(clicks: ClickIndex, user: Ints, timestamp_us: Ints) -> NDArray[np.float32]:
-    """Sum the user's clicks strictly before each row [n]; a click's weight halves every HALF_LIFE_DAYS."""
+    """Sum the user's clicks strictly before each row; a click weighs 1 at its own time and half HALF_LIFE_DAYS later.
+
+    Args:
+        clicks: the clicks of the log.
+        user: user codes of the same log [n].
+        timestamp_us: time of each row, in microseconds [n].
+
+    Returns:
+        float32 [n]; 0 for users without earlier clicks.
+    """
     owner, click_timestamp = user[clicks.rows], timestamp_us[clicks.rows]
     weight = np.zeros(len(click_timestamp))
     start = np.maximum.accumulate(np.where(np.diff(owner, prepend=-1) != 0, np.arange(len(owner)), 0))

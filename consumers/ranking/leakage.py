@@ -23,9 +23,9 @@ from feature_repo.features.neighbours import NAMES as NEIGHBOURS
 IMPLAUSIBLE_AUC = 0.85
 """AUC of one feature alone, in either direction, that is reported as a leak."""
 MAX_ROWS = 200_000
-"""Maximum number of rows from which the AUC of a single feature is computed."""
+"""In a log of k times as many rows, the AUC of a single feature is computed from every k-th row; k is rounded down."""
 MIN_USERS = 20
-"""Minimum number of users with both a click and an unclicked row. Intervals draw users and need that many."""
+"""Minimum number of users with both a clicked and an unclicked row. Intervals draw users and need that many."""
 
 REQUIRED_COLUMNS: Mapping[str, tuple[str, ...]] = {
     schema.CATALOGUE_TABLE: ("category", "brand", "price"),
@@ -39,10 +39,12 @@ REQUIRED_COLUMNS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Leak:
-    """A feature that holds future information."""
+    """A feature, or a view, that holds information from after the impression."""
 
     feature: str
+    """Name of the feature, of the view, or of a view's column as `VIEW.COLUMN`."""
     reason: str
+    """How it shows, without a full stop, as the end of a message."""
 
 
 def check_log(data: RankingTrainingSet, source: str) -> None:
@@ -53,9 +55,9 @@ def check_log(data: RankingTrainingSet, source: str) -> None:
         source: name of the log in the message, for example its file.
 
     Raises:
-        InvalidInputError: a view lacks required columns; no impression's product is known to any view; all impressions
-            are clicked or all are unclicked; all have the same timestamp; or fewer than MIN_USERS users have both a
-            click and an unclicked impression.
+        InvalidInputError: a view lacks columns of REQUIRED_COLUMNS; no impression has a row in any view but the users';
+            all impressions are clicked or all are unclicked; all have the same timestamp; or fewer than MIN_USERS users
+            have both a clicked and an unclicked impression. An empty log is an error too.
     """
     for name, view in data.views.items():
         missing = [column for column in REQUIRED_COLUMNS.get(name, ()) if column not in view.versions.column_names]
@@ -93,7 +95,14 @@ def check_log(data: RankingTrainingSet, source: str) -> None:
 
 
 def reject_leaks(leaks: list[Leak]) -> None:
-    """Raise an InvalidInputError that names every leak; do nothing if there are none."""
+    """Stop if there are leaks; do nothing for an empty list.
+
+    Args:
+        leaks: leaks, as `find_leaks` returned them.
+
+    Raises:
+        InvalidInputError: there is a leak. The message has all of them, in their order, in one line.
+    """
     if leaks:
         raise InvalidInputError("; ".join(f"{leak.feature} leaks: {leak.reason}" for leak in leaks))
 
@@ -107,7 +116,11 @@ def find_leaks(
         data: the joined log.
         features: group to its features.
         column_names: feature to the name of the log's column that it was made of, for features that have one; the
-            leak then names the column.
+            leak then names the column. None names all features by their own names.
+
+    Returns:
+        Late rows of views, then histories with the click itself, then single features in the order of `features`.
+        Empty if nothing leaks.
     """
     leaks = [*find_future_rows(data), *find_future_clicks(data)]
     for group in features.values():
@@ -118,8 +131,14 @@ def find_leaks(
 def find_future_rows(data: RankingTrainingSet) -> list[Leak]:
     """Find views with a joined row from after the impression.
 
-    A row is late if its event timestamp is after the impression, or if it lists a click at the impression's time or
-    later.
+    A row is late if its event timestamp is after the impression (an equal one is not late), or if its column
+    `recent_times` lists a click at the impression's time or later.
+
+    Args:
+        data: the joined log.
+
+    Returns:
+        At most two leaks for each view, one of either kind, in the order of the views. Empty if no row is late.
     """
     leaks = []
     for name, view in data.views.items():
@@ -138,10 +157,16 @@ def find_future_rows(data: RankingTrainingSet) -> list[Leak]:
 
 
 def find_future_clicks(data: RankingTrainingSet) -> list[Leak]:
-    """Find user histories that contain the click on the impression itself.
+    """Find out whether user histories contain the click on the impression itself.
 
     This finds a history whose timestamps were moved, such as a click of tomorrow dated yesterday: how often the history
     lists the impression's product then predicts the click.
+
+    Args:
+        data: the joined log.
+
+    Returns:
+        A list of one leak, named `user_interest.recent_products`; empty if there is none, or the column is not joined.
     """
     view = data.views.get(schema.INTEREST_TABLE)
     if view is None or "recent_products" not in view.versions.column_names:
@@ -153,9 +178,14 @@ def find_future_clicks(data: RankingTrainingSet) -> list[Leak]:
 def find_implausible_features(features: Features, clicked: NDArray[np.integer]) -> list[Leak]:
     """Find features that alone rank clicks at an AUC of IMPLAUSIBLE_AUC or more, in either direction.
 
+    Of long logs only a part of the rows is used, see MAX_ROWS.
+
     Args:
-        features: name to values [n].
+        features: name to values [n]; integers are categories.
         clicked: 0 or 1 [n].
+
+    Returns:
+        One leak for each such feature, in the order of `features`.
     """
     step = max(1, len(clicked) // MAX_ROWS)
     leaks = []
@@ -167,10 +197,16 @@ def find_implausible_features(features: Features, clicked: NDArray[np.integer]) 
 
 
 def compute_single_auc(values: NDArray[np.generic], clicked: NDArray[np.integer]) -> float:
-    """Return the AUC of one feature alone; 0.5 where it is undefined.
+    """Return the AUC of one feature alone: above 0.5 if larger values are clicked more often.
 
-    Missing numbers rank below all others. A category (integer values) ranks by the click rate of its value on the even
-    rows and is scored on the odd rows.
+    A category ranks by the click rate that its value has on the even rows, and is scored on the odd rows.
+
+    Args:
+        values: numbers [n], of which missing ones (NaN) rank below all others; or integers, which are categories.
+        clicked: 0 or 1 [n].
+
+    Returns:
+        From 0 to 1; 0.5 if all scored rows are clicked, or none is.
     """
     if np.issubdtype(values.dtype, np.integer):
         values, clicked = _category_rates(values, clicked)
