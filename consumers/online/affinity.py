@@ -54,7 +54,8 @@ def fetch_with_affinity(
 ) -> AffinityBatch:
     """Return the features of one user's candidates, and their affinity to the user's clicks.
 
-    A user without a row, with a stale row, or without clicks gives NaN for every affinity feature.
+    A user without a row, with a stale row (unless `keep_stale`), or without clicks gives NaN for every affinity
+    feature.
 
     Args:
         reader: reads the project's features.

@@ -24,7 +24,8 @@ def compute_coverage(batch: FeatureBatch, now: datetime) -> dict[str, NDArray[np
 
     The ages are in days; each other feature is 1 where something is missing or predicted and 0 where not. Without
     `product_tags` in the batch, features of tags are left out; without `product_catalogue`, `category_predicted` is. A
-    feature is NaN for a product whose row in the view that it is computed from is stale, absent or failed.
+    feature is NaN for a product whose row is stale, absent or failed: the row of `product_embedding` for
+    MODALITY_NAMES, that of `product_tags` for TAG_NAMES.
 
     Args:
         batch: n rows with the view `product_embedding`, including `has_image` and `has_text`; whether its features have

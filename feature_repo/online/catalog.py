@@ -44,21 +44,22 @@ class View:
     """One feature view, as needed to read its rows."""
 
     name: str
+    """Its name in the store. If Feast keeps versions of views, the version is part of it."""
     join_keys: tuple[tuple[str, str], ...]
     """(name, Feast's value type in lower case), sorted by name; empty for a view without entities."""
     ttl_us: int
     """Microseconds after which a row is stale; 0: never."""
     layouts: tuple[Layout, ...]
-    """Every layout that stored rows may have, the newest last."""
+    """Every layout that stored rows may have, the newest last; empty for a view that is not in the store."""
 
     @property
     def layout(self) -> Layout:
-        """The layout of new rows."""
+        """The layout of new rows: the last of `layouts`. The view must have one."""
         return self.layouts[-1]
 
     @cached_property
     def layouts_by_fingerprint(self) -> dict[int, Layout]:
-        """The layouts by their fingerprints."""
+        """The layouts by their fingerprints, in the order of `layouts`."""
         return {layout.fingerprint: layout for layout in self.layouts}
 
     @cached_property
@@ -73,9 +74,11 @@ class ServiceView:
     """The part of a feature service that comes from one view."""
 
     view: str
+    """The view's name in the store."""
     name: str
     """The view's name in the service."""
     features: tuple[str, ...]
+    """Names of the view's features that the service has, in its order."""
     join_keys: tuple[tuple[str, str], ...] = ()
     """(the view's join key, the service's name for it), where they differ."""
 
@@ -85,19 +88,26 @@ class Service:
     """A feature service: a named set of features."""
 
     views: tuple[ServiceView, ...]
+    """What it has of each stored view, in its order."""
     on_demand: tuple[str, ...] = ()
-    """Its on-demand views. They are not stored."""
+    """Names of its on-demand views, which are computed for each request and not stored."""
 
 
 @dataclass(frozen=True)
 class ProjectCatalog:
-    """The views and services of one project."""
+    """The views and services of one project, at one time. Methods return a changed copy."""
 
     views: Mapping[str, View] = field(default_factory=dict)
+    """The views by their names in the store."""
     services: Mapping[str, Service] = field(default_factory=dict)
+    """The feature services by name."""
 
     def with_view(self, view: View) -> "ProjectCatalog":
         """Return the catalog with the view added or replaced. Layouts of the replaced view stay readable.
+
+        Args:
+            view: the view; of its layouts only the last one counts, which becomes the layout of new rows. Its fields
+                with storage "dictionary" get the dictionaries of the replaced view, or new ones.
 
         Raises:
             ConflictError: an older, different layout of the view has the same fingerprint.
@@ -110,11 +120,15 @@ class ProjectCatalog:
         return replace(self, views={**self.views, view.name: replace(view, layouts=(*older, layout))})
 
     def without_view(self, name: str) -> "ProjectCatalog":
-        """Return the catalog without a view."""
+        """Return the catalog without a view. A missing view is ignored. Services that name the view keep it."""
         return replace(self, views={other: view for other, view in self.views.items() if other != name})
 
     def to_bytes(self, project: str) -> bytes:
-        """Return the catalog as the JSON that is stored."""
+        """Return the catalog as the JSON that is stored, in UTF-8.
+
+        Args:
+            project: the project's name, from which the prefixes of the keys are computed.
+        """
         catalog = {
             "format": FORMAT,
             "views": {
@@ -138,7 +152,8 @@ class ProjectCatalog:
         """Parse a stored catalog. None gives an empty catalog.
 
         Raises:
-            VitrineError: the catalog has the format of a later version of this program.
+            VitrineError: the catalog has another format, that of a later version of this program.
+            ValueError: `data` is not JSON.
         """
         if data is None:
             return ProjectCatalog()
@@ -160,7 +175,12 @@ class StoreCatalog:
     """Reads and changes the catalog of one project in a store. Threads may share it.
 
     The catalog is read once and kept in memory. It is read again when a row shows that it has changed, and by `reload`.
-    Changes are made by compare-and-swap, so that no writer overwrites the change of another.
+    Changes are made by compare-and-swap, so that no writer overwrites the change of another. Every method that reads or
+    writes the store raises UnavailableError if it does not answer.
+
+    Args:
+        store: the store. It is first asked when a method needs it.
+        project: the project's name in Feast. A project that the store does not have is created by the first change.
     """
 
     def __init__(self, store: Store, project: str) -> None:
@@ -180,7 +200,13 @@ class StoreCatalog:
         return self._catalog if self._catalog is not None else self.reload()
 
     def reload(self) -> ProjectCatalog:
-        """Read the catalog and all dictionaries from the store. A project without a catalog gives an empty one."""
+        """Read the catalog and all dictionaries from the store, and return the catalog.
+
+        A project without a catalog gives an empty one.
+
+        Raises:
+            VitrineError: the catalog was written by a later version of this program, or the store does not answer.
+        """
         raw = self._store.get(catalog_key(self._project))
         catalog = ProjectCatalog.from_bytes(raw)
         dictionaries = {
@@ -192,7 +218,7 @@ class StoreCatalog:
         return catalog
 
     def get_view(self, name: str) -> View:
-        """Return a view. A view that is not in the catalog as last read is looked up in the store.
+        """Return a view. If the catalog as last read does not have it, the catalog is read again.
 
         Raises:
             NotFoundError: the store has no view of that name.
@@ -206,7 +232,13 @@ class StoreCatalog:
         return view
 
     def with_stored_layouts(self, view: View) -> View:
-        """Return the view with the layouts that its stored rows may have; without layouts if it is not in the store."""
+        """Return the view with the layouts that its stored rows may have; without layouts if it is not in the store.
+
+        Nothing is stored. If the catalog as last read does not have the view, the catalog is read again.
+
+        Args:
+            view: the view; its own layouts are ignored.
+        """
         known = self.load().views.get(view.name) or self.reload().views.get(view.name)
         return replace(view, layouts=() if known is None else known.layouts)
 
@@ -237,12 +269,19 @@ class StoreCatalog:
         return self._change(lambda catalog: catalog.with_view(view)).views[view.name]
 
     def set_services(self, services: Mapping[str, Service]) -> None:
-        """Replace the project's feature services."""
+        """Replace all feature services of the project; write nothing if the catalog as last read has the same.
+
+        Args:
+            services: the services by name; one that is not among them is removed.
+        """
         if self.load().services != services:
             self._change(lambda catalog: replace(catalog, services=services))
 
     def drop_view(self, name: str) -> None:
-        """Remove a view with its rows, dictionaries and materialization log. A missing view is ignored."""
+        """Remove a view with its rows, dictionaries and materialization log. A missing view is ignored.
+
+        Services that name the view are kept; a fetch of one fails then.
+        """
         view = self.reload().views.get(name)
         if view is None:
             return
@@ -255,18 +294,24 @@ class StoreCatalog:
         self._store.delete([prefix_owner_key(prefix), *dictionaries])
 
     def drop_project(self) -> None:
-        """Remove the project with all of its views."""
+        """Remove the project with all of its views, their rows and its services. A missing project is ignored."""
         for name in self.reload().views:
             self.drop_view(name)
         self._store.delete([catalog_key(self._project)])
         self.reload()
 
     def dictionaries(self, view: View) -> dict[str, list[str]]:
-        """Return the dictionaries of a view's features, as last read; an unknown one is empty."""
+        """Return the dictionary of each feature of a view with storage "dictionary", as last read.
+
+        Keys are the features' names. The code of a text is its index in the list. A dictionary that was not in the
+        store is empty.
+        """
         return {feature: self._dictionaries.get((view.name, feature, id_), []) for feature, id_ in view.dictionary_ids}
 
     def extend_dictionary(self, view: View, feature: Field, column: Column) -> list[str]:
-        """Add the texts of a column to the dictionary of a feature, where they are missing; return the dictionary.
+        """Add the texts of a column to the dictionary of a feature, where they are missing; return all of its texts.
+
+        Known texts keep their codes. New ones are added at the end, in the order in which they first appear.
 
         Args:
             view: as `register_view` returned it.
@@ -274,7 +319,7 @@ class StoreCatalog:
             column: texts; nulls are ignored.
 
         Raises:
-            InvalidInputError: the dictionary would have more than MAX_DICTIONARY_SIZE texts.
+            InvalidInputError: the dictionary would have more than MAX_DICTIONARY_SIZE texts. Nothing is added then.
         """
         id_ = (view.name, feature.name, feature.dictionary)
         texts = pc.unique(column.values.drop_null()).to_pylist()
@@ -311,7 +356,14 @@ def catalog_key(project: str) -> bytes:
 
 
 def dictionary_key(project: str, view: str, feature: str, dictionary: str) -> bytes:
-    """Return the key of a dictionary."""
+    """Return the key of a dictionary.
+
+    Args:
+        project: the project's name.
+        view: the view's name in the store.
+        feature: the feature's name.
+        dictionary: the dictionary's id, which `StoreCatalog.register_view` gives to the field.
+    """
     return f"vitrine:{{{project}}}:words:{view}:{feature}:{dictionary}".encode()
 
 
@@ -321,17 +373,17 @@ def materialization_log_key(project: str, view: str) -> bytes:
 
 
 def prefix_owner_key(prefix: bytes) -> bytes:
-    """Return the key that says which view's keys have the prefix."""
+    """Return the key at which the store records whose keys have the prefix (`prefix_owner` is the value)."""
     return b"vitrine:prefix:" + prefix
 
 
 def prefix_owner(project: str, view: str) -> bytes:
-    """Return the value at `prefix_owner_key` for a view."""
+    """Return what the store records at `prefix_owner_key` for a view: the JSON [project, view] in UTF-8."""
     return json.dumps([project, view], ensure_ascii=False).encode()
 
 
 def dictionary_ids(views: Sequence[View]) -> set[tuple[str, str, str]]:
-    """Return (view, feature, dictionary) of every dictionary that stored rows of the views may have codes of."""
+    """Return (view, feature, id) of every dictionary that stored rows of the views may have codes of."""
     return {(view.name, *id_) for view in views for id_ in view.dictionary_ids}
 
 

@@ -28,6 +28,7 @@ class Status(IntEnum):
     """The result of reading one row. A higher number is worse."""
 
     PRESENT = 0
+    """The row exists, is intact, and is not older than its view's TTL."""
     STALE = 1
     """The row exists, but is older than its view's TTL."""
     ABSENT = 2
@@ -41,16 +42,22 @@ class DecodedRows:
     """Features and status of n entities in one view, in the order of the request."""
 
     columns: dict[str, Column]
-    """A column of n values for each requested feature, by name; values of rows that are not present are missing."""
+    """A column of n values for each requested feature, by name in the order of the request. Values of rows that are not
+    PRESENT are missing, except that stale rows keep theirs if the caller asked for it."""
     status: NDArray[np.uint8]
-    """[n], values of `Status`."""
+    """uint8 [n], values of `Status`."""
     event_timestamp_us: NDArray[np.int64]
-    """[n], microseconds since 1970 UTC; 0 for an absent or failed row."""
+    """int64 [n], event timestamps in microseconds since 1970 UTC; 0 for an absent or failed row."""
     is_catalog_outdated: bool = False
     """Whether an intact row failed: its layout or a code was added to the store after the reader read the catalog."""
 
     def slice_rows(self, fields: Sequence[Field], rows: slice) -> "DecodedRows":
-        """Return some fields of a range of rows; arrays are views."""
+        """Return some fields of a range of rows; arrays are views of the same memory.
+
+        Args:
+            fields: the fields to keep, in this order; all must be among `columns`.
+            rows: the range, a slice of 0 to n. `is_catalog_outdated` is kept as it is, for all rows.
+        """
         sliced = {field.name: columns.slice_rows(self.columns[field.name], rows) for field in fields}
         return DecodedRows(sliced, self.status[rows], self.event_timestamp_us[rows], self.is_catalog_outdated)
 
@@ -65,15 +72,18 @@ def decode_rows(
     keep_stale: bool = False,
     out: Mapping[str, NDArray[Any]] | None = None,
 ) -> DecodedRows:
-    """Return the features of n entities as columns, in the order of the rows.
+    """Return the features of n entities as columns, in the order of the rows. No rows give columns of 0 values.
+
+    A damaged row, or one that the layouts or dictionaries cannot explain, raises nothing: its status is FAILED.
 
     Args:
-        rows: packed rows; None where the store has none.
+        rows: packed rows; None where the store has none. Repeats are allowed.
         layouts: the layouts that rows may have, by fingerprint.
         fields: the fields to decode, as the reader knows them. A row whose layout has no field of that name and type
             has a missing value.
-        dictionaries: the texts of the features with storage "dictionary".
-        oldest_us: microseconds since 1970 UTC; a row whose event timestamp is earlier is stale. None: no row is stale.
+        dictionaries: the texts of each feature with storage "dictionary"; a KeyError if one that is decoded has none.
+        oldest_us: microseconds since 1970 UTC; a row whose event timestamp is earlier is stale, at this time it is not.
+            None: no row is stale.
         keep_stale: decode the values of stale rows, which are missing otherwise.
         out: for some features that are floats or vectors of floats, an array [n] or [n, width] that receives the
             values; NaN where missing.

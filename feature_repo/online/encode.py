@@ -43,14 +43,15 @@ def encode_rows(
 
     Args:
         layout: the layout of the rows.
-        features: a column of n values for each field; a field without a column is null.
-        event_timestamps_us: [n], microseconds since 1970 UTC.
-        created_timestamps_us: [n], likewise; None if unknown.
+        features: a column of n values for each field, by name; a field without a column is null, a column without a
+            field is ignored.
+        event_timestamps_us: int64 [n], microseconds since 1970 UTC.
+        created_timestamps_us: int64 [n], microseconds since 1970 UTC; None if unknown.
         dictionaries: must have every text of the features with storage "dictionary".
 
     Raises:
         InvalidInputError: a value does not fit its field's storage.
-        KeyError: a dictionary lacks a text.
+        KeyError: a dictionary is missing or lacks a text.
     """
     count = len(event_timestamps_us)
     rows: list[bytes] = [b""] * count
@@ -77,8 +78,11 @@ def encode_rows(
 def group_by_size(sizes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """Return row indexes in groups that waste little when padded to the largest row of each.
 
+    Each row is in one group. The groups go from small to large rows, the indexes in each are ascending. It is one group
+    if no row is longer than 4,096 bytes, or if the longest is at most twice the shortest.
+
     Args:
-        sizes: bytes of each row, [n], n >= 1.
+        sizes: bytes of each row, int64 [n], n >= 1.
     """
     if sizes.max() <= max(_SMALL_ROW, 2 * int(sizes.min())):
         return [np.arange(len(sizes))]

@@ -22,6 +22,7 @@ import pyarrow as pa
 from feature_repo.errors import InvalidInputError
 
 PREFIX_SIZE = 6
+"""Bytes at the start of each key that name the view."""
 _MAX_ENTITY_SIZE = 400
 _HASHED = b"\xff"
 """No UTF-8 starts with it. As the first byte of a length it means at least 255 bytes, more than the 33 of a hash."""
@@ -30,7 +31,10 @@ _DIGEST_SIZE = 32
 
 @lru_cache
 def make_prefix(project: str, view: str) -> bytes:
-    """Return the PREFIX_SIZE bytes that the keys of a view start with."""
+    """Return the PREFIX_SIZE bytes (ASCII) that the keys of a view start with.
+
+    They are a hash, so two views may have the same: `StoreCatalog.register_view` refuses the second one.
+    """
     text = json.dumps([project, view], separators=(",", ":"), ensure_ascii=False)
     return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest())[:PREFIX_SIZE]
 
@@ -39,11 +43,13 @@ def make_keys(prefix: bytes, join_keys: Sequence[Sequence[Any]]) -> list[bytes]:
     """Return the keys of n entities of a view, in their order, repeats included.
 
     Args:
-        prefix: of the view; see `make_prefix`.
-        join_keys: n values for each join key, the join keys ordered by name. Values are text, bytes or integers.
+        prefix: the PREFIX_SIZE bytes of the view, from `make_prefix`.
+        join_keys: n values for each join key, the join keys ordered by name. Values are text, bytes or integers; 7 and
+            "7" give the same key. For a view without entities one join key with n empty texts. n may be 0.
 
     Raises:
-        InvalidInputError: a value is missing or of another type.
+        InvalidInputError: a value is missing or of another type, a boolean for instance.
+        ValueError: the join keys have different numbers of values.
     """
     keys = _make_text_keys(prefix, join_keys[0]) if len(join_keys) == 1 else None
     if keys is None:
@@ -75,7 +81,11 @@ def split_key(key: bytes, join_key_count: int) -> list[bytes] | None:
 
 
 def from_arrow(column: pa.ChunkedArray | pa.Array) -> list[Any]:
-    """Return the values of a join key's column for `make_keys`; timestamps become seconds since 1970, nulls None."""
+    """Return the values of a join key's column in their order, as `make_keys` takes them.
+
+    Integers become texts of digits. Timestamps become texts of whole seconds since 1970 UTC; fractions are dropped.
+    Null becomes None, which `make_keys` refuses.
+    """
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.timestamp("s"), safe=False).cast(pa.int64())
     if pa.types.is_integer(column.type):

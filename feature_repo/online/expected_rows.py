@@ -29,27 +29,38 @@ class RowDifferences:
     """The differences between n online rows and the n rows that should be online."""
 
     features: Mapping[str, NDArray[np.bool_]]
-    """For each feature [n], whether it differs; an online row that cannot be decoded differs in all features."""
+    """bool [n] for each feature, by name, whether it differs; an online row that cannot be decoded differs in all."""
     cosine: NDArray[np.float64]
-    """[n], the lowest cosine between differing vectors of a row; NaN if none differs or one of each pair is missing."""
+    """[n], the lowest cosine between differing float vectors of a row. A pair has none if a vector is missing or zero,
+    or if their lengths differ. NaN if no pair of the row differs, or if no differing pair has a cosine."""
 
 
 def read_timestamps(rows: Sequence[bytes]) -> tuple[Int64, Int64]:
-    """Return event and created timestamps from the headers of packed rows, [n] each, microseconds since 1970 UTC.
+    """Return event and created timestamps from the headers of packed rows, int64 [n] each, microseconds since 1970 UTC.
 
-    Checksums are not verified. Bytes that a truncated row lacks are read as zero.
+    An unknown created timestamp is the smallest int64. Checksums are not verified. Bytes that a truncated row lacks are
+    read as zero.
     """
     headers = np.frombuffer(b"".join(row[:16].ljust(16, b"\0") for row in rows), "<i8").reshape(-1, 2)
     return headers[:, 0].copy(), headers[:, 1].copy()
 
 
 def find_layout(row: bytes, view: View) -> Layout | None:
-    """Return the view's layout whose fingerprint the row carries; None if the view has none."""
+    """Return the view's layout whose fingerprint the packed row carries; None if the view has no such layout.
+
+    The row's checksum is not verified. A row without a whole fingerprint is read as if zeros followed.
+    """
     return view.layouts_by_fingerprint.get(int.from_bytes(row[FINGERPRINT], "little"))
 
 
 def check_readable(rows: Sequence[bytes], view: View, dictionaries: Dictionaries) -> NDArray[np.bool_]:
-    """Return whether a reader can decode each row, [n]: its checksum is right, its layout and codes are known."""
+    """Return whether a reader can decode each row, bool [n]: its checksum is right, its layout and codes are known.
+
+    Args:
+        rows: n packed rows; n may be 0.
+        view: has the layouts that readers know.
+        dictionaries: the store's dictionaries, one for each feature of the view with storage "dictionary".
+    """
     return decode_rows(rows, view.layouts_by_fingerprint, view.layout.fields, dictionaries).status != Status.FAILED
 
 
@@ -64,13 +75,15 @@ def pack_rows(
 
     Args:
         layout: the layout to pack in.
-        rows: must have the layout's features under their own names, and the timestamps.
+        rows: must have the layout's features under their own names, and the timestamps. Repeated entities give repeated
+            packed rows.
         event_timestamp: the column of the event timestamp.
         created_timestamp: the column of the created timestamp; None if there is none.
         dictionaries: the store's dictionaries; a text that they lack becomes null.
 
     Raises:
         InvalidInputError: a column's type or a value does not fit its feature.
+        KeyError: a column is missing.
     """
     packed = {
         field.name: columns.from_arrow(field, _null_unknown_texts(field, rows[field.name], dictionaries))
@@ -87,9 +100,9 @@ def compare_rows(
 
     Args:
         online: n packed rows.
-        expected: n packed rows of the same entities.
-        view: whose current features are compared; both rows may be of any of its layouts.
-        dictionaries: the store's dictionaries.
+        expected: n packed rows of the same entities, in the same order.
+        view: its newest layout has the features that are compared; both rows may be of any of its layouts.
+        dictionaries: the store's dictionaries, one for each feature with storage "dictionary".
     """
     fields = view.layout.fields
     left, right = (decode_rows(rows, view.layouts_by_fingerprint, fields, dictionaries) for rows in (online, expected))

@@ -28,16 +28,23 @@ class ViewRows:
     rows: DecodedRows
     """One row for each distinct entity."""
     row_index: NDArray[np.int64] | None
-    """[n], for each row of the request its index in `rows`; None if row i of the request is row i of `rows`."""
+    """int64 [n], for each row of the request its index in `rows`; None if row i of the request is row i of `rows`."""
     names: Mapping[str, str]
-    """The view's features by their names in the result."""
+    """Name in the result (view__feature, if full names were asked for) -> the view's own name of the feature."""
 
     def column(self, name: str) -> Column:
-        """Return a feature of each distinct entity, by its name in the result."""
+        """Return a feature of each distinct entity, in the order of `rows`.
+
+        Args:
+            name: the feature's name in the result.
+
+        Raises:
+            KeyError: the view has no such feature.
+        """
         return self.rows.columns[self.names[name]]
 
     def expand(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Return an array of the distinct entities as an array of the request's n rows.
+        """Return an array with a row for each distinct entity as one with a row for each of the request's n rows.
 
         The result may be a view of `array`: where `row_index` is None, and, read-only, where there is one entity.
         """
@@ -48,20 +55,39 @@ class ViewRows:
         return array[self.row_index]
 
     def numpy(self, name: str) -> NDArray[Any]:
-        """Return a feature of each row, [n] or [n, width], as `arrow.columns.to_numpy` converts it."""
+        """Return a feature of each row, [n] or [n, width]: a missing float is NaN, another number masked, text None.
+
+        Args:
+            name: the feature's name in the result.
+
+        Raises:
+            KeyError: the view has no such feature.
+        """
         return self.expand(columns.to_numpy(self.column(name)))
 
     def arrow(self, name: str) -> pa.Array:
-        """Return a feature of each row as an Arrow array, null where it is missing."""
+        """Return a feature of each row as an Arrow array [n], null where it is missing.
+
+        Text with storage "dictionary" is dictionary-encoded.
+
+        Args:
+            name: the feature's name in the result.
+
+        Raises:
+            KeyError: the view has no such feature.
+        """
         array = columns.to_arrow(self.column(name))
         return array if self.row_index is None else array.take(pa.array(self.row_index))
 
     def status(self) -> NDArray[np.uint8]:
-        """Return the `Status` of each row [n]."""
+        """Return the `Status` of each row, uint8 [n]. It may be read-only: see `expand`."""
         return self.expand(self.rows.status)
 
     def event_timestamp(self) -> NDArray[np.datetime64]:
-        """Return the event timestamp of each row [n], UTC, in microseconds; NaT for an absent or failed row."""
+        """Return the event timestamp of each row, datetime64[us] [n], UTC; NaT for an absent or failed row.
+
+        A stale row has its timestamp.
+        """
         timestamps = self.rows.event_timestamp_us.astype("datetime64[us]")
         timestamps[self.rows.status >= Status.ABSENT] = np.datetime64("NaT")
         return self.expand(timestamps)
@@ -82,15 +108,19 @@ class FeatureBatch:
     def values(self) -> Mapping[str, NDArray[Any]]:
         """Each feature as an array [n]; vectors as one float32 matrix [n, width].
 
-        A feature is converted when it is first looked up. A missing float is NaN, another missing number is masked,
-        missing text is None. Lists of different lengths are an object array of arrays. Maps and structs are the bytes
-        of Feast's `Value`. A vector without a `vector_length` in its Field has width 0 if no row has a value.
+        Looking up a feature that the batch does not have is a KeyError. A feature is converted when it is first looked
+        up; several rows of one entity may share memory, read-only. A missing float is NaN, another missing number is
+        masked, missing text is None. Lists of different lengths are an object array of arrays. Maps and structs are the
+        bytes of Feast's `Value`. A vector without a `vector_length` in its Field has width 0 if no row has a value.
         """
         return _FeatureArrays({name: view for view in self.views.values() for name in view.names})
 
     @cached_property
     def status(self) -> NDArray[np.uint8]:
-        """The `Status` of each row [n]: the worst of all views. `views[name].status()` has each view's own."""
+        """The `Status` of each row, uint8 [n]: the worst of all views; PRESENT if there are no views.
+
+        `views[name].status()` has each view's own.
+        """
         worst = np.full(self.count, Status.PRESENT, np.uint8)
         for view in self.views.values():
             worst = np.maximum(worst, view.status())
@@ -98,12 +128,17 @@ class FeatureBatch:
 
     @cached_property
     def event_timestamp(self) -> NDArray[np.datetime64]:
-        """The oldest event timestamp of each row's views [n], UTC; NaT if a view has no row for it."""
+        """The oldest event timestamp of each row's views, datetime64[us] [n], UTC.
+
+        NaT if the row is absent or failed in any of the views, or if there are no views.
+        """
         timestamps = [view.event_timestamp() for view in self.views.values()]
         return np.min(timestamps, axis=0) if timestamps else np.full(self.count, "NaT", "datetime64[us]")
 
     def distinct(self, name: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Return a feature of each distinct entity, and the index of each row's entity [n].
+        """Return a feature of each distinct entity, and the index of each row's entity, int64 [n].
+
+        Entities are in the order in which the ids first name them. The feature is converted as in `values`.
 
         Raises:
             NotFoundError: the batch has no such feature.
@@ -113,7 +148,7 @@ class FeatureBatch:
         return columns.to_numpy(view.column(name)), row_index
 
     def arrow(self, name: str) -> pa.Array:
-        """Return a feature as an Arrow array [n], null where it is missing.
+        """Return a feature as an Arrow array [n], null where it is missing; text may be dictionary-encoded.
 
         Raises:
             NotFoundError: the batch has no such feature.
@@ -121,7 +156,9 @@ class FeatureBatch:
         return self._view_of(name).arrow(name)
 
     def tensor(self, name: str) -> "torch.Tensor":
-        """Return a numeric feature as a CPU tensor, which shares memory with `values[name]` where it is writable.
+        """Return a numeric feature as a CPU tensor [n] or [n, width]; a missing float is NaN.
+
+        It shares memory with `values[name]` if that array is writable and contiguous, and is a copy otherwise.
 
         Raises:
             KeyError: the batch has no such feature.
