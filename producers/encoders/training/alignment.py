@@ -16,15 +16,20 @@ from torch.nn import functional
 from producers.encoders.training.contrastive import share_targets
 
 INITIAL_LOGIT_SCALE = 8.0
+"""Factor of the cosines at the start of a training."""
 MAX_LOGIT_SCALE = 50.0
+"""Largest factor of the cosines."""
 CO_CLICK_SHARE = 0.5
 """Share of the rows of each batch that are pairs of clicks; the other rows are in the usual order."""
 SESSION_GAP_US = 30 * 60 * 1_000_000
-"""A session ends when a user does not click for longer than this."""
+"""A session ends when a user does not click for longer than this, in microseconds: 30 minutes."""
 
 
 class AlignmentLoss(nn.Module):
-    """The loss, with its own temperature: co-clicked products are similar, not equal."""
+    """The loss, with its own temperature, because products that are clicked together are similar, not equal.
+
+    Its only weight is `logit_scale`, the logarithm of the factor of the cosines.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,13 +38,17 @@ class AlignmentLoss(nn.Module):
     def forward(
         self, image: torch.Tensor, text: torch.Tensor, rows: torch.Tensor, partners: torch.Tensor
     ) -> torch.Tensor:
-        """Return the InfoNCE loss of the fused vectors; 0 if no row has a partner.
+        """Compute how badly the products find their partners in the batch by fused vectors (InfoNCE loss).
 
         Args:
-            image: Unit vectors of the images [n, d].
-            text: Unit vectors of the titles of the same products [n, d].
-            rows: Row of each product [n]. Other rows of the same product are not counted as negatives.
-            partners: Index in the batch of each row's partner, -1 for none [n].
+            image: Unit vectors of the images, float [n, d].
+            text: Unit vectors of the titles of the same products, float [n, d].
+            rows: Row of each product among all products, int64 [n]. A product is never compared with itself, also if it
+                is in the batch twice. If the partner is in the batch twice, both are correct answers.
+            partners: Index in the batch of each row's partner, -1 for none, int64 [n].
+
+        Returns:
+            A scalar: the mean cross-entropy over the rows that have a partner; 0 if no row has one.
         """
         queries = torch.where(partners >= 0)[0]
         if not len(queries):
@@ -54,10 +63,10 @@ class AlignmentLoss(nn.Module):
 
 @dataclass(frozen=True)
 class ClickArrays:
-    """n clicks, in any order."""
+    """n clicks of any users, in any order."""
 
     users: NDArray[np.int64]
-    """Code of the user [n]."""
+    """A number that is equal for the clicks of one user [n]."""
     product_rows: NDArray[np.int64]
     """Row of the product among the titles, -1 for a product that is not among them [n]."""
     timestamps_us: NDArray[np.int64]
@@ -66,23 +75,34 @@ class ClickArrays:
 
 @dataclass(frozen=True)
 class CoClickPairs:
-    """m pairs of product rows that one user clicked one after the other in one session."""
+    """m pairs of different products that one user clicked one after the other in one session.
+
+    A pair is there as often as it was clicked.
+    """
 
     first: NDArray[np.int64]
+    """Row among the titles of the product that was clicked first [m]."""
     second: NDArray[np.int64]
+    """Row among the titles of the product that was clicked next [m]."""
 
     def mix_into_batch(
         self, rows: NDArray[np.int64], micro_batch_size: int, rng: np.random.Generator
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Replace CO_CLICK_SHARE of the rows of a batch with random pairs of clicks.
+        """Replace the first CO_CLICK_SHARE of the rows of each micro-batch with random pairs of clicks.
+
+        The pairs are drawn with replacement. The number of pairs of a micro-batch is rounded down.
 
         Args:
-            rows: Product rows of the batch [n].
-            micro_batch_size: Both rows of a pair are put into the same micro-batch of this size.
+            rows: Product rows of the batch [n]; not changed.
+            micro_batch_size: Number of rows that are compared with each other. Both rows of a pair are put into the
+                same micro-batch. The last micro-batch may be smaller.
             rng: Source of the random numbers.
 
         Returns:
-            The rows [n], and the partner of each row as an index in its micro-batch, -1 for none [n].
+            The new rows, int64 [n], and the partner of each row as an index in its micro-batch, -1 for none, int64 [n].
+
+        Raises:
+            ValueError: There are no pairs to draw from.
         """
         rows, partners = rows.copy(), np.full(len(rows), -1)
         for start in range(0, len(rows), micro_batch_size):
@@ -97,9 +117,11 @@ class CoClickPairs:
 
 
 def find_co_clicks(clicks: ClickArrays) -> CoClickPairs:
-    """Return the pairs of consecutive clicks of one session, in the order of user and time.
+    """Return the pairs of consecutive clicks of one session, in the order of user and time; none without clicks.
 
-    Clicks with product row -1 are left out first. A pair of the same product is not returned.
+    Two clicks of a user are in one session if at most SESSION_GAP_US are between them. Clicks with product row -1 are
+    left out first. Clicks of a user at the same time are in the order of their product rows. Two consecutive clicks on
+    the same product are not a pair.
     """
     order = np.lexsort((clicks.product_rows, clicks.timestamps_us, clicks.users))
     order = order[clicks.product_rows[order] >= 0]

@@ -18,17 +18,20 @@ MIN_DOCUMENT_FREQUENCY = 0.002
 
 
 class BagOfWordsLoss(nn.Module):
-    """The head that predicts words, and its loss."""
+    """The head that predicts the words of a title from the mean token of its image, and its loss."""
 
     column: torch.Tensor
+    """Position of each token among the predicted words, int64 [largest token + 1]. All tokens that are not predicted
+    share the last position."""
     weight: torch.Tensor
+    """Inverse document frequency (idf) of each predicted word, float32 [words + 1]; the last one is 0."""
 
     def __init__(self, width: int, pairs: TrainingPairs) -> None:
-        """Create the head.
+        """Create the head with random weights.
 
         Args:
             width: Width of the image tokens.
-            pairs: The pairs whose titles give the words and their frequencies.
+            pairs: At least one pair. The words and their frequencies are those of the titles.
         """
         super().__init__()
         frequency = compute_document_frequency(pairs)
@@ -41,11 +44,15 @@ class BagOfWordsLoss(nn.Module):
         self.head = nn.Sequential(nn.BatchNorm1d(width), nn.Linear(width, len(words)))
 
     def forward(self, mean_token: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """Return the cross-entropy of the words of the titles.
+        """Compute the cross-entropy of the words of the titles.
 
         Args:
-            mean_token: Mean of the tokens of each image [n, width].
-            tokens: Unmasked tokens of the titles, int64 [n, length].
+            mean_token: Mean of the tokens of each image, float [n, width].
+            tokens: Unmasked tokens of the titles, int64 [n, length]; none larger than in the titles of the constructor.
+
+        Returns:
+            A scalar, the mean over the titles, not yet multiplied by LOSS_WEIGHT. A title adds 0 if none of its words
+            is predicted.
         """
         log_probabilities = functional.log_softmax(self.head(mean_token).float(), dim=1)
         return -(self._make_targets(tokens) * log_probabilities).sum(dim=1).mean()
@@ -59,7 +66,10 @@ class BagOfWordsLoss(nn.Module):
 
 
 def compute_document_frequency(pairs: TrainingPairs) -> np.ndarray:
-    """Return the share of the titles that have each token, float64 [largest token + 1]; 0 for special tokens."""
+    """Return the share of the titles that have each token, float64 [largest token + 1]; 0 for special tokens.
+
+    A token that occurs several times in a title counts once. There must be at least one pair.
+    """
     size = int(pairs.tokens.max()) + 1
     row = np.repeat(np.arange(len(pairs)), pairs.tokens.shape[1])
     distinct = np.unique(row * size + pairs.tokens.ravel()) % size

@@ -21,7 +21,7 @@ from producers.encoders.training.towers import Towers
 MOMENTUM = 0.99
 """Share of its own weights that the copy keeps in each step. ALBEF's 0.995 is for trainings of 100,000 steps."""
 QUEUE_SIZE = 1024
-"""Pairs in the queue."""
+"""Number of pairs that the queue holds."""
 DISTILLATION_WEIGHT = 0.4
 """Weight of the copy's predictions in the targets, after the warm-up."""
 DISTILLATION_WARM_UP = 0.3
@@ -33,9 +33,16 @@ EMPTY_SLOT = -1
 def contrastive_loss(
     image: torch.Tensor, text: torch.Tensor, title_ids: torch.Tensor, scale: torch.Tensor
 ) -> torch.Tensor:
-    """Return the InfoNCE loss of unit vectors [n, d], the mean of both directions.
+    """Compute how badly images and titles find each other in the batch (InfoNCE loss).
 
-    Rows with equal `title_ids` [n] are all correct answers for each other, with equal weight.
+    Args:
+        image: Unit vectors of the images, float [n, d].
+        text: Unit vectors of the titles of the same pairs, float [n, d].
+        title_ids: Equal for equal titles [n]. Such rows are all correct answers for each other, with equal weight.
+        scale: Factor of the cosines, a scalar.
+
+    Returns:
+        A scalar: the mean cross-entropy of both directions, image to title and title to image.
     """
     logits = image @ text.T * scale
     targets = share_targets(title_ids, title_ids)
@@ -43,9 +50,14 @@ def contrastive_loss(
 
 
 def share_targets(query_ids: torch.Tensor, candidate_ids: torch.Tensor) -> torch.Tensor:
-    """Return the target probabilities, float32 [queries, candidates]: equal for the candidates with the query's id.
+    """Return the probability that each candidate is the answer to each query, float32 [queries, candidates].
 
-    Every query must have at least one such candidate; otherwise its row is NaN.
+    All candidates with the query's id have the same probability, the others 0. A row sums to 1; it is NaN if no
+    candidate has the query's id.
+
+    Args:
+        query_ids: [queries].
+        candidate_ids: [candidates].
     """
     is_match = (query_ids[:, None] == candidate_ids[None, :]).float()
     return is_match / is_match.sum(dim=1, keepdim=True)
@@ -53,25 +65,31 @@ def share_targets(query_ids: torch.Tensor, candidate_ids: torch.Tensor) -> torch
 
 @dataclass(frozen=True)
 class MomentumOutputs:
-    """The momentum copy's unit vectors of n pairs [n, d], and their title ids [n]."""
+    """What the momentum copy computed for n pairs, without gradients."""
 
     image: torch.Tensor
+    """Unit vectors of the images, float32 [n, d]."""
     text: torch.Tensor
+    """Unit vectors of the titles, float32 [n, d]."""
     title_ids: torch.Tensor
+    """Equal for equal titles, int64 [n]."""
 
 
 class MomentumTowers(nn.Module):
-    """A moving average of the towers, and a queue of its outputs. Both are saved with the training state."""
+    """A moving average of the towers (the copy), and a queue of its outputs. Both are saved with the training state."""
 
     image_queue: torch.Tensor
+    """Unit vectors of images, the newest first, float32 [QUEUE_SIZE, d]; zeros where the queue is not filled yet."""
     text_queue: torch.Tensor
+    """Unit vectors of titles, in the same order, float32 [QUEUE_SIZE, d]."""
     same_queue: torch.Tensor
+    """Title ids, in the same order, int64 [QUEUE_SIZE]; EMPTY_SLOT where the queue is not filled yet."""
 
     def __init__(self, towers: Towers, dimensions: int) -> None:
-        """Copy the towers.
+        """Copy the towers, and create an empty queue.
 
         Args:
-            towers: The towers to follow.
+            towers: The towers to follow; not changed.
             dimensions: Length of their vectors.
         """
         super().__init__()
@@ -83,7 +101,13 @@ class MomentumTowers(nn.Module):
 
     @torch.no_grad()
     def update(self, towers: Towers) -> None:
-        """Move the weights one step towards those of `towers`, and copy the normalization statistics."""
+        """Move the copy's weights one step towards those of `towers`, and copy the normalization statistics.
+
+        Each weight becomes MOMENTUM times its own value plus 1 - MOMENTUM times that of `towers`.
+
+        Args:
+            towers: The trained towers, with the same layers as those of the constructor; not changed.
+        """
         for own, weight in zip(self.towers.parameters(), towers.parameters(), strict=True):
             own.lerp_(weight, 1 - MOMENTUM)
         for own_statistic, statistic in zip(self.towers.buffers(), towers.buffers(), strict=True):
@@ -91,13 +115,13 @@ class MomentumTowers(nn.Module):
 
     @torch.no_grad()
     def encode(self, batch: PairBatch) -> MomentumOutputs:
-        """Return the copy's vectors of a batch."""
+        """Return the copy's vectors of a batch, in its order. Titles are read with their masked words."""
         image = self.towers.encode_images(batch.pixels).vectors
         return MomentumOutputs(image, self.towers.encode_texts(batch.tokens, batch.mask), batch.title_ids)
 
     @torch.no_grad()
     def enqueue(self, outputs: MomentumOutputs) -> None:
-        """Put `outputs` at the front of the queue. The oldest entries are dropped."""
+        """Put `outputs` at the front of the queue. The oldest entries beyond QUEUE_SIZE are dropped."""
         self.image_queue.copy_(torch.cat([outputs.image, self.image_queue])[:QUEUE_SIZE])
         self.text_queue.copy_(torch.cat([outputs.text, self.text_queue])[:QUEUE_SIZE])
         self.same_queue.copy_(torch.cat([outputs.title_ids, self.same_queue])[:QUEUE_SIZE])
@@ -105,14 +129,20 @@ class MomentumTowers(nn.Module):
     def compute_loss(
         self, image: torch.Tensor, text: torch.Tensor, outputs: MomentumOutputs, scale: torch.Tensor, done_share: float
     ) -> torch.Tensor:
-        """Return the contrastive loss against the copy's outputs for this batch and for the queue.
+        """Compute the contrastive loss against the copy's outputs for this batch and for the queue.
+
+        The queue is not changed. Candidates with the title of the query are correct answers; the copy's own predictions
+        are mixed in with a weight that rises from 0 to DISTILLATION_WEIGHT.
 
         Args:
-            image: Unit vectors of the trained image tower [n, d].
-            text: Unit vectors of the trained text tower [n, d].
-            outputs: The copy's outputs for the same pairs.
-            scale: Factor of the cosines.
-            done_share: Share of the steps that are done, in [0, 1].
+            image: Unit vectors of the trained image tower, float [n, d].
+            text: Unit vectors of the trained text tower, float [n, d].
+            outputs: The copy's outputs for the same pairs, from `encode`.
+            scale: Factor of the cosines, a scalar.
+            done_share: Share of the training's steps that are done, in [0, 1].
+
+        Returns:
+            A scalar: the mean of both directions, image to title and title to image.
         """
         is_filled = self.same_queue != EMPTY_SLOT
         candidate_ids = torch.cat([outputs.title_ids, self.same_queue[is_filled]])

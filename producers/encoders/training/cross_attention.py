@@ -10,14 +10,18 @@ import torch
 from torch import nn
 
 LAYERS = 1
+"""Decoder layers."""
 HEADS = 4
+"""Attention heads of a layer."""
 MAX_WIDTH = 256
+"""Largest default width of the hidden states."""
 
 
 class CrossAttentionDecoder(nn.Module):
     """Computes one hidden state for each token of a text, given the tokens of an image.
 
-    The names of the attributes are the weight names in `language/model.safetensors`.
+    The names of the attributes are the weight names in `language/model.safetensors`. `settings` holds the arguments
+    that create the decoder again, by name.
     """
 
     def __init__(self, *, vocabulary: int, length: int, image_width: int, width: int | None = None) -> None:
@@ -25,10 +29,10 @@ class CrossAttentionDecoder(nn.Module):
 
         Args:
             vocabulary: Number of tokens of the tokenizer.
-            length: Most tokens of a text.
+            length: Most tokens of a text, the start token included.
             image_width: Width of the image tokens.
-            width: Width of the hidden states; None for `image_width` rounded up to a multiple of HEADS, at most
-                MAX_WIDTH.
+            width: Width of the hidden states, a multiple of HEADS. None for `image_width` rounded up to such a
+                multiple, at most MAX_WIDTH.
         """
         super().__init__()
         width = width or min(MAX_WIDTH, -(-image_width // HEADS) * HEADS)
@@ -49,13 +53,13 @@ class CrossAttentionDecoder(nn.Module):
     def forward(
         self, tokens: torch.Tensor, mask: torch.Tensor, image_tokens: torch.Tensor, *, causal: bool
     ) -> torch.Tensor:
-        """Return the hidden states [n, length, width].
+        """Return the hidden state of each token, float [n, length, width].
 
         Args:
-            tokens: int64 [n, length].
-            mask: 1 where there is a token, 0 in the padding [n, length].
-            image_tokens: [n, image tokens, image_width].
-            causal: Whether a token attends only to itself and to earlier tokens.
+            tokens: Token ids of the texts, int64 [n, length]; not longer than `length` of the constructor.
+            mask: 1 where there is a token, 0 in the padding, int64 [n, length].
+            image_tokens: Tokens of the image of each text, float [n, image tokens, image_width].
+            causal: Whether a token attends only to itself and to earlier tokens; otherwise to all tokens.
         """
         length = tokens.shape[1]
         position = torch.arange(length, device=tokens.device)

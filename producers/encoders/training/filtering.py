@@ -12,16 +12,21 @@ from producers.encoders.training.pairs import Preprocessor, TrainingPairs
 from producers.encoders.training.towers import Towers, encode_pairs
 
 MIN_GREY_DEVIATION = 4.0
-"""Standard deviation of an image's grey values (0 to 255) below which the image is blank."""
+"""Standard deviation of an image's grey values (0 to 255) below which the image counts as blank."""
 MIN_TITLE_TOKENS = 2
 """Fewest tokens of a title, special tokens excluded."""
 DROPPED_SHARE = 0.1
 """Share of the pairs that `similarity` leaves out."""
 IMAGES_PER_CHUNK = 256
+"""Images whose grey values are in memory at once."""
 
 
 def filter_by_looks(pairs: TrainingPairs) -> NDArray[np.bool_]:
-    """Return whether each pair has an image that is not blank and a title that is long enough, bool [n]."""
+    """Return whether to keep each pair, bool [n]: its image is not blank and its title is long enough.
+
+    The bounds are inclusive: a pair with exactly MIN_GREY_DEVIATION and MIN_TITLE_TOKENS is kept. There must be at
+    least one pair.
+    """
     deviation = np.concatenate(
         [
             pairs.pixels[start : start + IMAGES_PER_CHUNK].mean(axis=3).std(axis=(1, 2))
@@ -33,7 +38,16 @@ def filter_by_looks(pairs: TrainingPairs) -> NDArray[np.bool_]:
 
 
 def filter_by_similarity(towers: Towers, pairs: TrainingPairs, preprocessor: Preprocessor) -> NDArray[np.bool_]:
-    """Return whether the cosine of each pair is above the DROPPED_SHARE quantile of all pairs, bool [n]."""
+    """Return whether to keep each pair, bool [n]: the cosine of its image and title is not among the lowest.
+
+    Args:
+        towers: The towers that compute the vectors.
+        pairs: All pairs, at least one.
+        preprocessor: The preprocessing of the towers' checkpoint.
+
+    Returns:
+        True where the cosine is above the DROPPED_SHARE quantile of all cosines; a cosine equal to it is dropped.
+    """
     image, text = encode_pairs(towers, pairs, preprocessor, np.arange(len(pairs)))
     cosine = (image * text).sum(axis=1)
     return cosine > np.quantile(cosine, DROPPED_SHARE)

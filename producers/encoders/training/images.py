@@ -13,8 +13,9 @@ from producers.encoders.image_loader import DecodedImages, Source, open_decoding
 from producers.encoders.training.process_group import ProcessGroup
 
 MAX_BYTES_IN_MEMORY = 4 * 2**30
-"""Size of all pixels above which they are decoded into a file."""
+"""Size of all pixels, in bytes, above which they are decoded into a file."""
 IMAGES_PER_CHUNK = 2048
+"""Images that are decoded between two calls of `progress`."""
 PIXELS_FILE, USABLE_FILE = "pixels.npy", "usable.npy"
 
 
@@ -27,16 +28,20 @@ def decode_images(
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Decode and resize images, and leave out those that cannot be used.
 
+    The pixels are kept in a file, and read from it as needed, if they are more than MAX_BYTES_IN_MEMORY or if several
+    processes train.
+
     Args:
         sources: Path or bytes of each image [n].
         geometry: Size of the decoded images.
-        folder: Where the file of pixels is written if one is needed; `remove_pixel_files` removes it.
+        folder: Where the files are written if they are needed. It is created if it does not exist; files of an earlier
+            training are replaced. `remove_pixel_files` removes them.
         process_group: The first process decodes; the others wait and read its file.
-        progress: Called with the number of images decoded so far and their total.
+        progress: Called with the number of images decoded so far and their total, in the process that decodes.
 
     Returns:
-        Pixels of the usable images in the order of `sources`, uint8 [usable, height, width, 3], and whether each source
-        is usable, bool [n].
+        Pixels of the usable images in the order of `sources`, uint8 [usable, height, width, 3], read-only if they are
+        in a file; and whether each source is usable, bool [n].
     """
     size = len(sources) * geometry.height * geometry.width * 3
     if process_group.count == 1 and size <= MAX_BYTES_IN_MEMORY:
@@ -52,7 +57,7 @@ def decode_images(
 
 
 def remove_pixel_files(folder: Path) -> None:
-    """Remove the files that `decode_images` wrote to `folder`, if there are any."""
+    """Remove the files that `decode_images` wrote to `folder`. Nothing happens if there are none."""
     for name in (PIXELS_FILE, USABLE_FILE):
         (folder / name).unlink(missing_ok=True)
 

@@ -21,32 +21,41 @@ class InitialModel:
     """A model that can be trained, with its tokenizer and preprocessing."""
 
     model: Any
+    """The Transformers model, on the device where it is trained."""
     tokenizer: Any
+    """The Transformers tokenizer."""
     geometry: Geometry
+    """The size to which images are resized and cropped before `preprocessor`."""
     preprocessor: Preprocessor
+    """Turns pixels and tokens into the inputs of the model."""
     max_tokens: int
     """Most tokens of a text, special tokens included; longer texts are truncated."""
     learning_rate: float
-    """Learning rate of the towers if the recipe gives none."""
+    """Highest learning rate of the towers if the recipe gives none."""
     version: str
     """Encoder version of the checkpoint, or `small` for a new model."""
     save: Callable[[Path], None]
-    """Writes model, tokenizer and image processor to a folder."""
+    """Writes model, tokenizer and image processor to a folder. The folder is created, or its files are replaced."""
 
     @property
     def start_token(self) -> int:
-        """Token before the first word: CLS, BOS or the padding, the first that the tokenizer has."""
+        """Id of the token before the first word: CLS, BOS or the padding, the first of these that the tokenizer has."""
         tokens = (self.tokenizer.cls_token_id, self.tokenizer.bos_token_id, self.tokenizer.pad_token_id)
         return int(next(token for token in tokens if token is not None))
 
     @property
     def end_token(self) -> int:
-        """Token after the last word: SEP, EOS or the padding, the first that the tokenizer has."""
+        """Id of the token after the last word: SEP, EOS or the padding, the first of these that the tokenizer has."""
         tokens = (self.tokenizer.sep_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id)
         return int(next(token for token in tokens if token is not None))
 
     def make_pairs(self, titles: Sequence[str], pixels: np.ndarray) -> TrainingPairs:
-        """Tokenize titles [n] and pair them with their images, uint8 [n, height, width, 3]."""
+        """Tokenize titles and pair them with their images.
+
+        Args:
+            titles: The titles [n]; repeats are allowed. A title of more than `max_tokens` tokens is cut at its end.
+            pixels: The images of the titles, resized by `geometry`, uint8 [n, height, width, 3]; not copied.
+        """
         encoded = self.tokenizer(
             list(titles),
             padding="max_length" if self.preprocessor.is_padded else True,
@@ -66,7 +75,12 @@ class InitialModel:
 
 
 def create_model(titles: Sequence[str], device: torch.device) -> InitialModel:
-    """Create a tiny CLIP with random weights from torch's global seed, and a tokenizer learned from `titles`."""
+    """Create a tiny CLIP with random weights, and a tokenizer learned from titles.
+
+    Args:
+        titles: The titles of the shop, in any language.
+        device: Where the weights go. They are drawn with torch's global seed.
+    """
     tokenizer = tiny_clip.train_tokenizer(list(titles))
     model = tiny_clip.build_model(len(tokenizer)).to(device)
     return InitialModel(
@@ -84,15 +98,15 @@ def create_model(titles: Sequence[str], device: torch.device) -> InitialModel:
 
 
 def load_model(name: str, device: torch.device) -> InitialModel:
-    """Load an image-text checkpoint of any family that `load` opens.
+    """Load an image-text checkpoint to train it further; every family that `producers.encoders.load` opens can be.
 
     Args:
-        name: Directory or hub name.
+        name: Directory, or hub name of a checkpoint that is downloaded if needed.
         device: Where the weights go.
 
     Raises:
-        VitrineError: The checkpoint cannot be opened.
-        InvalidInputError: It has no image tower, or its image processor does more than resize and crop.
+        VitrineError: The checkpoint does not exist or cannot be opened.
+        InvalidInputError: The checkpoint has no image tower, or its image processor does more than resize and crop.
     """
     encoder = load(name, device=str(device))
     if not isinstance(encoder, clip_family.DualEncoder):

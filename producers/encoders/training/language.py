@@ -21,13 +21,16 @@ from feature_repo.errors import CorruptDataError, NotFoundError
 from producers.encoders.training.cross_attention import CrossAttentionDecoder
 
 HEAD_FOLDER = "language"
+"""Folder of the head in the folder of its checkpoint."""
 LABEL_SMOOTHING = 0.1
+"""Share of the target probability that is spread over all tokens."""
 
 
 class LanguageHead(nn.Module):
     """The head that generates titles. The names of the attributes are the weight names in its file."""
 
     begins: torch.Tensor
+    """Whether a token begins a word rather than continuing one, bool [vocabulary]; `detokenize` needs it."""
 
     def __init__(
         self, reader: CrossAttentionDecoder, *, start: int, end: int, begins: torch.Tensor | None = None
@@ -35,9 +38,9 @@ class LanguageHead(nn.Module):
         """Create the head.
 
         Args:
-            reader: The decoder.
-            start: Token before the first word.
-            end: Token after the last word.
+            reader: The decoder that reads the image and the words so far. Its word vectors also score the next word.
+            start: Id of the token before the first word.
+            end: Id of the token after the last word.
             begins: Whether a token begins a word rather than continuing one, bool [vocabulary]; None if all do.
         """
         super().__init__()
@@ -49,12 +52,16 @@ class LanguageHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
     def forward(self, tokens: torch.Tensor, mask: torch.Tensor, image_tokens: torch.Tensor) -> torch.Tensor:
-        """Return the cross-entropy of each token, given the image and the tokens before it.
+        """Compute the cross-entropy of each token, given the image and the tokens before it.
 
         Args:
-            tokens: Unmasked titles, int64 [n, length].
-            mask: 1 where there is a token, 0 in the padding [n, length].
-            image_tokens: [n, image tokens, width].
+            tokens: Unmasked titles, int64 [n, length]. If one does not begin with the start token, it is put before
+                all of them.
+            mask: 1 where there is a token, 0 in the padding, int64 [n, length].
+            image_tokens: Tokens of the image of each title, float [n, image tokens, width].
+
+        Returns:
+            A scalar, the mean over all tokens except the start tokens and the padding.
         """
         if (tokens[:, 0] != self.start).any():  # the tokenizer puts no token before the first word
             tokens = torch.cat([torch.full_like(tokens[:, :1], self.start), tokens], dim=1)
@@ -65,13 +72,17 @@ class LanguageHead(nn.Module):
 
     @torch.inference_mode()
     def generate(self, image_tokens: torch.Tensor) -> list[list[int]]:
-        """Generate a line for each image by greedy decoding, without the start and end tokens.
+        """Generate a line for each image: the most probable token is chosen again and again until the line ends.
 
         A token is not chosen if it would repeat a pair of consecutive tokens, so that a line does not loop. A line has
-        at most as many tokens as the decoder was trained on.
+        fewer tokens than the decoder's `length`.
 
         Args:
-            image_tokens: [n, image tokens, width].
+            image_tokens: Tokens of the images, float [n, image tokens, width].
+
+        Returns:
+            The token ids of each line, in the order of the images, without the start and end tokens. A line that ends
+            at once is an empty list.
         """
         count = len(image_tokens)
         line = torch.full((count, 1), self.start, device=image_tokens.device)
@@ -90,7 +101,11 @@ class LanguageHead(nn.Module):
         return [row[: row.index(self.end)] if self.end in row else row for row in rows]
 
     def save(self, folder: Path) -> None:
-        """Write the head beside the checkpoint in `folder`."""
+        """Write the head to HEAD_FOLDER in the folder of a checkpoint.
+
+        Args:
+            folder: It is created if it does not exist. A head in it is replaced.
+        """
         head_folder = folder / HEAD_FOLDER
         head_folder.mkdir(parents=True, exist_ok=True)
         settings = {"reader": self.reader.settings, "start": self.start, "end": self.end}
@@ -103,12 +118,15 @@ class LanguageHead(nn.Module):
 
 
 def remove_head(folder: Path) -> None:
-    """Remove the language head beside the checkpoint in `folder`, if there is one."""
+    """Remove the language head from the folder of a checkpoint. Nothing happens if it has none."""
     shutil.rmtree(folder / HEAD_FOLDER, ignore_errors=True)
 
 
 def load_head(folder: Path) -> LanguageHead:
-    """Load the language head beside the checkpoint in `folder`, in evaluation mode.
+    """Load the language head of a checkpoint to the CPU, in evaluation mode.
+
+    Args:
+        folder: The folder of the checkpoint; the head is in HEAD_FOLDER in it.
 
     Raises:
         NotFoundError: The checkpoint has no language head.
@@ -132,10 +150,17 @@ def load_head(folder: Path) -> LanguageHead:
 
 
 def find_word_beginnings(tokenizer: Any, titles: Sequence[str]) -> torch.Tensor | None:
-    """Return whether each token begins a word in at least half of its occurrences in `titles`, bool [vocabulary].
+    """Find the tokens that begin a word, for a tokenizer that cannot turn tokens into text by itself.
 
-    A token that does not occur counts as a beginning. Returns None if the tokenizer has a decoder of its own, which
-    `detokenize` then uses. The tiny CLIP's tokenizer has none, because Chinese has no spaces.
+    The tiny CLIP's tokenizer cannot, because Chinese has no spaces.
+
+    Args:
+        tokenizer: The tokenizer of a checkpoint.
+        titles: The titles in which the tokens are counted.
+
+    Returns:
+        Whether each token begins a word in at least half of its occurrences, bool [vocabulary]; True for a token that
+        does not occur. None if the tokenizer has a decoder of its own, which `detokenize` then uses.
     """
     if tokenizer.backend_tokenizer.decoder is not None:
         return None
@@ -148,14 +173,15 @@ def find_word_beginnings(tokenizer: Any, titles: Sequence[str]) -> torch.Tensor 
 
 
 def detokenize(tokenizer: Any, tokens: Sequence[int], begins: torch.Tensor) -> str:
-    """Return the text of `tokens` without special tokens.
+    """Return the text of `tokens` without special tokens; "" if there are no others.
 
     If the tokenizer has no decoder, a space is put between two Latin words and nowhere else.
 
     Args:
         tokenizer: The tokenizer of the checkpoint.
         tokens: Token ids of one line.
-        begins: See `LanguageHead`.
+        begins: Whether a token begins a word, bool [vocabulary], as in `LanguageHead.begins`. Not used if the
+            tokenizer has a decoder of its own.
     """
     if tokenizer.backend_tokenizer.decoder is not None:
         return str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()

@@ -16,7 +16,7 @@ from producers.encoders.training.training_model import TrainingModel
 from producers.encoders.training.training_state import TrainingState
 
 WARM_UP_SHARE = 0.05
-"""Share of the steps in which the learning rate rises."""
+"""Share of the steps, from the first on, in which the learning rate rises."""
 HEAD_LEARNING_RATE = 4e-3
 """Highest learning rate of the heads, which always start from random weights."""
 FILTER_AT = 0.5
@@ -28,13 +28,14 @@ class LoopResult:
     """What a training loop did."""
 
     steps: int
-    """Steps of the whole training."""
+    """Steps of the whole training, those of an interrupted run included."""
     resumed_at: int
-    """The step from which an interrupted run resumed; 0 if none did."""
+    """Number of steps that an interrupted run had saved; 0 if this run started from the beginning."""
     losses: dict[str, float]
-    """Mean of each objective's loss over the last tenth of the steps."""
+    """Mean of each objective's weighted loss over the last tenth of the steps, with the names that
+    `TrainingModel.forward` returns."""
     kept: int
-    """Pairs that the filter left in."""
+    """Pairs that the filter left in; all pairs without a filter."""
 
 
 def run_training(
@@ -48,13 +49,19 @@ def run_training(
 ) -> LoopResult:
     """Train `model` in place, and resume from the state that an interrupted run of the same `identity` saved.
 
+    The first process saves the state after every `save_every` steps of the recipe, but not after the last step. The
+    file stays when the training ends.
+
     Args:
-        model: The towers and heads.
+        model: The towers and heads. It is left in evaluation mode.
         task: Pairs, recipe, number of steps and seed.
-        learning_rate: Highest learning rate of the towers.
-        folder: Where the state is saved.
-        identity: Digest of the data and the settings.
-        progress: Called with the number of steps done and their total.
+        learning_rate: Highest learning rate of the towers. That of the heads is HEAD_LEARNING_RATE.
+        folder: Where the state is saved and looked for.
+        identity: Digest of the data and the settings. A saved state is used only if its identity is equal.
+        progress: Called after each step, in every process, with the number of steps done and their total.
+
+    Returns:
+        What the training did, the steps of an interrupted run included.
 
     Raises:
         ConflictError: `folder` has the state of a training with another identity.

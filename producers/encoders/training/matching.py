@@ -14,9 +14,14 @@ from producers.encoders.training.towers import ImageFeatures
 
 
 class MatchingHead(nn.Module):
-    """The head that classifies pairs of title and image, and its loss."""
+    """The head that decides whether a title belongs to an image, and its loss."""
 
     def __init__(self, reader: CrossAttentionDecoder) -> None:
+        """Create the head with random weights.
+
+        Args:
+            reader: The decoder that reads the title and the image.
+        """
         super().__init__()
         self.reader = reader
         self.verdict = nn.Linear(reader.settings["width"], 2)
@@ -24,13 +29,19 @@ class MatchingHead(nn.Module):
     def forward(
         self, batch: PairBatch, features: ImageFeatures, text: torch.Tensor, scale: torch.Tensor
     ) -> torch.Tensor:
-        """Return the cross-entropy over true and false pairs; 0 if all titles of the batch are equal.
+        """Compute the cross-entropy of telling true from false pairs.
+
+        The false pairs are drawn with torch's global seed.
 
         Args:
             batch: The true pairs.
-            features: Their image features.
-            text: Unit vectors of their titles [n, d].
-            scale: Factor of the cosines.
+            features: What the image tower computed for their images.
+            text: Unit vectors of their titles, float [n, d].
+            scale: Factor of the cosines, a scalar.
+
+        Returns:
+            A scalar, the mean over all true and false pairs; 0 if all titles of the batch are equal, because then no
+            pair is false.
         """
         differs = batch.title_ids[:, None] != batch.title_ids[None, :]
         with_negatives = torch.where(differs.any(dim=1))[0]

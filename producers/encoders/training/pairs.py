@@ -14,23 +14,23 @@ from torch.nn import functional
 from producers.encoders.training.recipe import Recipe
 
 MASKED_SHARE = 0.1
-"""Share of the words that are replaced by the mask token."""
+"""Share of the words of a batch that are replaced by the mask token, on average."""
 
 
 @dataclass(frozen=True)
 class TrainingPairs:
-    """n titles with their images."""
+    """n titles with their images, row by row."""
 
     pixels: NDArray[np.uint8]
-    """[n, height, width, 3], in memory or mapped from a file."""
+    """The images, resized, in RGB [n, height, width, 3]; in memory or mapped from a file."""
     tokens: NDArray[np.int64]
-    """[n, max_tokens]."""
+    """Token ids of the titles, with padding at the end [n, length]."""
     mask: NDArray[np.int64]
-    """1 where there is a token, 0 in the padding [n, max_tokens]."""
+    """1 where there is a token, 0 in the padding [n, length]."""
     title_ids: NDArray[np.int64]
-    """Equal for equal titles [n]."""
+    """A number that is equal for equal titles [n]."""
     special_tokens: NDArray[np.int64]
-    """Tokens that are never masked and never predicted as words."""
+    """Ids of the tokens that are never masked and never predicted as words, such as the padding."""
     mask_token: int | None
     """None if the tokenizer has no mask token: then no word is masked."""
 
@@ -45,17 +45,17 @@ class PairBatch:
     pixels: torch.Tensor
     """Preprocessed for the image tower, float32 [n, 3, height, width]."""
     tokens: torch.Tensor
-    """Some of them masked, int64 [n, length]."""
+    """Token ids of the titles, some of them replaced by the mask token, int64 [n, length]."""
     mask: torch.Tensor
-    """1 where there is a token, 0 in the padding [n, length]."""
+    """1 where there is a token, 0 in the padding, int64 [n, length]."""
     unmasked_tokens: torch.Tensor
-    """int64 [n, length]."""
+    """Token ids of the titles, none of them replaced, int64 [n, length]."""
     title_ids: torch.Tensor
-    """Equal for equal titles [n]."""
+    """Equal for equal titles, int64 [n]."""
     rows: torch.Tensor
-    """Row of each pair in `TrainingPairs` [n]."""
+    """Row of each pair in `TrainingPairs`, int64 [n]."""
     partners: torch.Tensor
-    """Index in this batch of a product that the same user clicked in the same session, -1 for none [n]."""
+    """Index in this batch of a product that the same user clicked in the same session, -1 for none, int64 [n]."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,12 @@ class Preprocessor:
     """The preprocessing of a checkpoint: pixels * scale + shift, and the padding of texts."""
 
     scale: torch.Tensor
-    """[1, 3, 1, 1]; its device is the device of the batches."""
+    """Factor of the pixels of each colour channel, float [1, 3, 1, 1]. Its device is the device of the batches."""
     shift: torch.Tensor
-    """[1, 3, 1, 1]."""
+    """What is added to each colour channel after the multiplication, float [1, 3, 1, 1]."""
     is_padded: bool = False
-    """Whether texts keep the padding up to their full length. SigLIP reads the padding as words."""
+    """Whether texts keep the padding up to their full length, because the model reads it as words (SigLIP). Otherwise a
+    batch is as long as its longest title."""
 
     def make_batch(
         self,
@@ -77,12 +78,13 @@ class Preprocessor:
         rng: np.random.Generator,
         recipe: Recipe,
     ) -> PairBatch:
-        """Return the pairs at `rows` with random crops, colour changes and masked words.
+        """Return the pairs at `rows`, in this order, with random crops, colour changes and masked words.
 
         Args:
             pairs: All pairs.
-            rows: Rows of `pairs`, in the order of the batch; repeats are allowed.
-            partners: See `PairBatch.partners`.
+            rows: Rows of `pairs`, in the order of the batch. A repeated row is cropped and masked differently.
+            partners: For each of `rows`, the index in `rows` of a product that the same user clicked in the same
+                session; -1 for none [n].
             rng: Source of the random numbers.
             recipe: Strength of the crops and of the colour changes.
         """
@@ -107,7 +109,7 @@ class Preprocessor:
         )
 
     def prepare_images(self, pairs: TrainingPairs, rows: NDArray[np.int64]) -> torch.Tensor:
-        """Return the uncropped images at `rows`, float32 [rows, 3, height, width]."""
+        """Return the images at `rows`, in this order, preprocessed, not cropped: float32 [rows, 3, height, width]."""
         values = torch.from_numpy(pairs.pixels[rows]).to(self.scale.device).permute(0, 3, 1, 2).float()
         return values * self.scale + self.shift
 
@@ -119,6 +121,13 @@ class BatchOrder:
     """
 
     def __init__(self, rows: NDArray[np.int64], batch_size: int, seed: int) -> None:
+        """Create the order.
+
+        Args:
+            rows: The rows to go through [n].
+            batch_size: Rows of a step, at least 1. If there are fewer rows, every step has all of them.
+            seed: Seed of the order.
+        """
         self._rows = rows
         self._batch_size = batch_size
         self._seed = seed
@@ -127,7 +136,11 @@ class BatchOrder:
         self._shuffled = rows
 
     def select_rows(self, step: int) -> NDArray[np.int64]:
-        """Return the rows of a step, int64 [batch_size]. The steps may be requested in any order."""
+        """Return the rows of a step, int64 [batch_size].
+
+        Args:
+            step: Number of the step, from 0. Steps may be requested in any order, and again with the same result.
+        """
         epoch, batch = divmod(step, self._steps_per_epoch)
         if epoch != self._epoch:
             self._epoch = epoch
@@ -138,13 +151,17 @@ class BatchOrder:
 def crop_images(pixels: torch.Tensor, min_share: float, rng: np.random.Generator) -> torch.Tensor:
     """Crop each image at random, and resize the crop to the size of the image.
 
+    The share of the area that is kept is drawn evenly from [min_share, 1]. Then one side is made up to about 10% longer
+    and the other shorter by the same factor. A side that would be longer than the image is as long as the image, so
+    that even with a `min_share` of 1 up to about 10% of the area is cut off.
+
     Args:
-        pixels: uint8 [n, height, width, 3].
-        min_share: Smallest share of an image's area that a crop keeps, in (0, 1].
+        pixels: The images, uint8 [n, height, width, 3].
+        min_share: Smallest share of an image's area that is drawn, in (0, 1].
         rng: Source of the random numbers.
 
     Returns:
-        float32 [n, 3, height, width] in [0, 255].
+        The crops, float32 [n, 3, height, width] in [0, 255], on the device of `pixels`.
     """
     count = len(pixels)
     side = np.sqrt(rng.uniform(min_share, 1, count))
@@ -162,9 +179,12 @@ def jitter_colours(values: torch.Tensor, max_change: float, rng: np.random.Gener
     """Multiply each colour channel of each image by a random factor in [1 - max_change, 1 + max_change).
 
     Args:
-        values: [n, 3, height, width] in [0, 255]; the result is clipped to that range.
-        max_change: Share in [0, 1].
+        values: The images, float32 [n, 3, height, width] in [0, 255]; not changed.
+        max_change: Largest change, as a share in [0, 1].
         rng: Source of the random numbers.
+
+    Returns:
+        New images, float32 [n, 3, height, width], clipped to [0, 255].
     """
     gain = rng.uniform(1 - max_change, 1 + max_change, (len(values), 3, 1, 1)).astype(np.float32)
     return (values * torch.from_numpy(gain).to(values.device)).clamp(0, 255)

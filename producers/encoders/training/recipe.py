@@ -10,10 +10,13 @@ DEFAULT_OBJECTIVES = ("contrastive", "words")
 """The best choice for about a minute of training on two cores; docs/how-to/train-an-encoder.md has the figures of the
 others."""
 FILTERS = ("none", "looks", "similarity")
+"""Which pairs are left out: none; blank images and short titles; or the least similar pairs (filtering.py)."""
 PRECISIONS = ("auto", "float32", "bfloat16")
+"""Number formats of the forward passes. The weights are float32 in all of them."""
 FROM_SCRATCH_LEARNING_RATE = 4e-3
 """Learning rate of the tiny CLIP. It is too high for a transformer."""
 FINE_TUNING_LEARNING_RATE = 3e-5
+"""Learning rate of the towers of a checkpoint that is trained further."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +37,18 @@ class Recipe:
     accumulate: int = 1
     """Micro-batches that a process computes one after the other in a step; at least 1."""
     learning_rate: float | None = None
-    """Highest learning rate of the towers; None for FROM_SCRATCH_LEARNING_RATE or FINE_TUNING_LEARNING_RATE."""
+    """Highest learning rate of the towers. None: FINE_TUNING_LEARNING_RATE if training starts from a checkpoint, else
+    FROM_SCRATCH_LEARNING_RATE."""
     weight_decay: float = 0.05
+    """AdamW's weight decay of the matrices of towers and heads; other weights have none."""
     precision: str = "auto"
     """One of PRECISIONS. `auto` is bfloat16 on a GPU that supports it and float32 elsewhere."""
     keep: str = "none"
-    """One of FILTERS: the filter that leaves pairs out, see filtering.py."""
+    """One of FILTERS. `looks` leaves out blank images and short titles before training; `similarity` leaves out the
+    tenth of the pairs whose image and title are the least similar, halfway through the training."""
     crop: float = 0.95
-    """Smallest share of an image's area that a crop keeps, in (0, 1]. A smaller crop hides the size of things, which
-    tells the age that a garment fits."""
+    """Smallest share of an image's area that a crop keeps, in (0, 1]; `crop_images` changes the shape of crops too. A
+    smaller crop hides the size of things, which tells the age that a garment fits."""
     jitter: float = 0.0
     """Largest random change of a colour channel, as a share in [0, 1]. The default is none, because colour is a
     property of the product."""
@@ -70,6 +76,11 @@ class Recipe:
 
     def micro_batch_size(self, process_count: int) -> int:
         """Return the number of pairs in one forward pass of one process.
+
+        This is `batch` divided by `process_count` and by `accumulate`.
+
+        Args:
+            process_count: Number of processes that train together, at least 1.
 
         Raises:
             UsageError: The batch does not divide into equal parts, or a part would have fewer than 2 pairs.

@@ -22,6 +22,7 @@ from producers.encoders.training.training_model import TrainingModel
 from producers.encoders.training.training_state import TrainingState
 
 MAX_GRADIENT_NORM = 1.0
+"""Length of the gradient of all weights above which it is shortened to this."""
 
 
 @dataclass(frozen=True)
@@ -29,29 +30,53 @@ class TrainingTask:
     """Everything that stays the same from the first step to the last, also when a training resumes."""
 
     pairs: TrainingPairs
+    """All pairs, those that a filter leaves out included."""
     preprocessor: Preprocessor
+    """Turns rows of `pairs` into the inputs of the towers."""
     recipe: Recipe
+    """The settings of the training."""
     steps: int
+    """Number of steps of the whole training."""
     seed: int
+    """Seed of everything that is random during training."""
     co_clicks: CoClickPairs | None
+    """Products clicked together, which are mixed into the batches; None without the alignment loss."""
     process_group: ProcessGroup
+    """The processes that train together."""
 
     @property
     def batch_size(self) -> int:
-        """Pairs in a step: the recipe's, or all pairs if they are fewer."""
+        """Number of pairs in a step, over all processes: the recipe's `batch`, or all pairs if they are fewer."""
         return min(self.recipe.batch, len(self.pairs))
 
     @property
     def micro_batch_size(self) -> int:
-        """Pairs in a micro-batch."""
+        """Number of pairs in one forward pass of one process: `batch_size` divided by processes and `accumulate`.
+
+        Raises:
+            UsageError: The pairs do not divide into equal parts, or a part would have fewer than 2 pairs.
+        """
         return replace(self.recipe, batch=self.batch_size).micro_batch_size(self.process_group.count)
 
     def make_order(self, kept: NDArray[np.bool_]) -> BatchOrder:
-        """Return the row order of the pairs that are trained on."""
+        """Return the random order of the pairs that are trained on.
+
+        Args:
+            kept: Whether each pair is trained on, bool [pairs]; True at least once.
+        """
         return BatchOrder(np.flatnonzero(kept), min(self.batch_size, int(kept.sum())), self.seed)
 
     def select_rows(self, order: BatchOrder, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the rows of a step, and the partner of each row as an index in its micro-batch, -1 for none."""
+        """Return the rows of a step, with random pairs of clicks among them if there are `co_clicks`.
+
+        Args:
+            order: From `make_order`.
+            step: Number of the step, from 0.
+
+        Returns:
+            The rows of `pairs` for all processes, int64 [n]; and the partner of each row as an index in its
+            micro-batch, -1 for none, int64 [n]. The same for the same step.
+        """
         rows = order.select_rows(step)
         if self.co_clicks is None:
             return rows, np.full(len(rows), -1)
@@ -67,15 +92,21 @@ def run_step(
     rows: NDArray[np.int64],
     partners: NDArray[np.int64],
 ) -> dict[str, float]:
-    """Update the weights once, and return the loss of each objective, averaged over all processes.
+    """Update the weights once.
+
+    Every process calls this with the same step, and computes its own part of the batch.
 
     Args:
-        state: Changed in place.
+        state: Its model, optimizer and schedule are changed in place. Its history is not.
         task: The training.
-        forward: `state.model`, or its DistributedDataParallel wrapper.
+        forward: `state.model`, or its DistributedDataParallel wrapper if there are several processes.
         step: Number of the step, from 0.
-        rows: Rows of the step's batch [batch_size].
-        partners: See `TrainingTask.select_rows`.
+        rows: Rows of `task.pairs` in the step's batch, for all processes [n].
+        partners: The partner of each row as an index in its micro-batch, -1 for none [n].
+
+    Returns:
+        The weighted loss of each objective, with the names that `TrainingModel.forward` returns: the mean over the
+        micro-batches of all processes, before the update.
     """
     model = state.model
     if model.momentum is not None:

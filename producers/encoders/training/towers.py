@@ -13,8 +13,11 @@ from torch.nn import functional
 from producers.encoders.training.pairs import Preprocessor, TrainingPairs
 
 PAIRS_PER_FORWARD = 256
+"""Pairs that `encode_pairs` encodes at once."""
 MAX_LOGIT_SCALE = 100.0
+"""Largest factor of the cosines."""
 INITIAL_LOGIT_SCALE = 14.0
+"""Factor of the cosines at the start, for a model that has none of its own."""
 
 
 @dataclass(frozen=True)
@@ -22,25 +25,26 @@ class ImageFeatures:
     """The outputs of the image tower for n images."""
 
     vectors: torch.Tensor
-    """Unit vectors of the space shared with texts [n, d]."""
+    """Unit vectors of the space shared with texts, float32 [n, d]."""
     tokens: torch.Tensor
-    """Last hidden states, one for each patch or region [n, tokens, width]."""
+    """Last hidden states, one for each patch or region of an image, float [n, tokens, width]."""
 
     @property
     def mean_token(self) -> torch.Tensor:
-        """Mean over the tokens [n, width]."""
+        """Mean over the tokens of each image, float [n, width]."""
         return self.tokens.mean(dim=1)
 
 
 class Towers(nn.Module):
-    """A model of one of `clip_family.FAMILIES` and the factor of its cosines."""
+    """An image tower and a text tower: a model of one of `clip_family.FAMILIES`, and the factor of its cosines."""
 
     def __init__(self, model: Any, *, masked: bool) -> None:
         """Wrap a model.
 
         Args:
-            model: The Transformers model.
-            masked: Whether the text tower is given the attention mask. SigLIP reads the padding as words.
+            model: The Transformers model; not copied.
+            masked: Whether the text tower is given the attention mask. False for a model that reads the padding as
+                words, as SigLIP does.
         """
         super().__init__()
         self.model = model
@@ -50,12 +54,16 @@ class Towers(nn.Module):
 
     @property
     def scale(self) -> torch.Tensor:
-        """The factor of the cosines before the softmax, at most MAX_LOGIT_SCALE."""
+        """The factor of the cosines before the softmax: a scalar tensor that is trained, at most MAX_LOGIT_SCALE."""
         log_scale = self.model.logit_scale if hasattr(self.model, "logit_scale") else self.own_scale
         return log_scale.exp().clamp(max=MAX_LOGIT_SCALE)
 
     def encode_images(self, pixels: torch.Tensor) -> ImageFeatures:
-        """Return the features of preprocessed images, float32 [n, 3, height, width]."""
+        """Return the vectors and tokens of images, in their order.
+
+        Args:
+            pixels: Preprocessed images, float32 [n, 3, height, width].
+        """
         output = self.model.get_image_features(pixel_values=pixels)
         tokens = output.last_hidden_state
         if tokens.dim() == 4:  # a convolutional tower returns a map [n, width, height, width]
@@ -63,12 +71,21 @@ class Towers(nn.Module):
         return ImageFeatures(functional.normalize(output.pooler_output.float()), tokens)
 
     def encode_texts(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Return unit vectors, float32 [n, d], of token ids and their mask [n, length]."""
+        """Return the unit vectors of texts, float32 [n, d], in their order.
+
+        Args:
+            tokens: Token ids, int64 [n, length].
+            mask: 1 where there is a token, 0 in the padding, int64 [n, length]. Not used if `masked` is False.
+        """
         inputs = {"input_ids": tokens} | ({"attention_mask": mask} if self.masked else {})
         return functional.normalize(self.model.get_text_features(**inputs).pooler_output.float())
 
     def measure_token_width(self, pixels: torch.Tensor) -> int:
-        """Return the width of the image tokens, found by a forward pass over some preprocessed images."""
+        """Return the width of the image tokens, found by a forward pass over some images.
+
+        Args:
+            pixels: Preprocessed images, at least one, float32 [n, 3, height, width].
+        """
         was_training = self.training
         self.eval()
         with torch.no_grad():
@@ -80,9 +97,18 @@ class Towers(nn.Module):
 def encode_pairs(
     towers: Towers, pairs: TrainingPairs, preprocessor: Preprocessor, rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the unit vectors of the uncropped images and of the unmasked titles at `rows`, [rows, d] each.
+    """Compute the vectors of uncropped images and of unmasked titles.
 
     The towers run in evaluation mode and are put back into their former mode.
+
+    Args:
+        towers: The towers.
+        pairs: All pairs.
+        preprocessor: The preprocessing of the towers' checkpoint.
+        rows: The rows of `pairs` to encode, at least one.
+
+    Returns:
+        The unit vectors of the images, and those of the titles, float32 [rows, d] each, in the order of `rows`.
     """
     device = preprocessor.scale.device
     images, texts = [], []

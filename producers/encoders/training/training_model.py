@@ -15,12 +15,14 @@ from producers.encoders.training.pairs import PairBatch, TrainingPairs
 from producers.encoders.training.towers import Towers
 
 HEADS = ("words", "matching", "language", "alignment")
+"""Attributes of `TrainingModel` that are trained beside the towers, if they are there."""
 
 
 class TrainingModel(nn.Module):
-    """Everything that has weights during training.
+    """Everything that has weights during training: the towers, their momentum copy, and the heads.
 
-    The names of the attributes are the weight names in the training state.
+    The names of the attributes are the weight names in the training state. The attribute of a head is missing if its
+    objective is not trained; `momentum` is then None.
     """
 
     def __init__(
@@ -40,15 +42,16 @@ class TrainingModel(nn.Module):
         """Create the heads with random weights.
 
         Args:
-            towers: The towers to train.
+            towers: The towers to train; not copied.
             objectives: Names from `recipe.OBJECTIVES`.
             pairs: All pairs, for the word frequencies.
-            sample: A few preprocessed images, for the width of their tokens.
+            sample: Preprocessed images, at least one, for the width of their tokens: float32 [n, 3, height, width].
             vocabulary: Number of tokens of the tokenizer.
-            max_tokens: Most tokens of a text.
-            start: See `LanguageHead`.
-            end: See `LanguageHead`.
-            begins: See `LanguageHead`.
+            max_tokens: Most tokens of a text, special tokens included.
+            start: Id of the token before the first word, for the language head.
+            end: Id of the token after the last word, for the language head.
+            begins: Whether a token begins a word rather than continuing one, bool [vocabulary], for the language head;
+                None if all do.
             align: Weight of the alignment loss; 0 leaves it out.
         """
         super().__init__()
@@ -72,11 +75,17 @@ class TrainingModel(nn.Module):
             self.momentum = MomentumTowers(towers.train(), dimensions)
 
     def forward(self, batch: PairBatch, done_share: float) -> tuple[dict[str, torch.Tensor], MomentumOutputs | None]:
-        """Return the weighted loss of each objective, and the momentum copy's outputs for the queue.
+        """Compute the loss of each objective on a batch.
 
         Args:
             batch: The pairs.
-            done_share: Share of the steps that are done, in [0, 1].
+            done_share: Share of the training's steps that are done, in [0, 1].
+
+        Returns:
+            The losses by name, already multiplied by their weights: `contrastive` always; `words`, `matching` and
+            `language` if they are among the objectives; `alignment` if its weight is not 0. And the vectors of the
+            batch by the moving average of the towers, which later batches are compared with (see `MomentumTowers`);
+            None without the objective `momentum`.
         """
         features = self.towers.encode_images(batch.pixels)
         text = self.towers.encode_texts(batch.tokens, batch.mask)
@@ -100,7 +109,17 @@ class TrainingModel(nn.Module):
     def make_parameter_groups(
         self, learning_rate: float, head_learning_rate: float, weight_decay: float
     ) -> list[dict[str, Any]]:
-        """Return the parameter groups of the optimizer: towers, then heads. Only matrices have weight decay."""
+        """Return the parameter groups for the optimizer. The momentum copy is in none, because it is not trained.
+
+        Args:
+            learning_rate: Learning rate of the towers.
+            head_learning_rate: Learning rate of the heads.
+            weight_decay: Weight decay of matrices; biases and other vectors have none.
+
+        Returns:
+            Four groups: matrices of the towers, other weights of the towers, matrices of the heads, other weights of
+            the heads. Each has the keys `params`, `lr` and `weight_decay`; `params` may be empty.
+        """
         towers = [p for p in self.towers.parameters() if p.requires_grad]
         heads = [p for name in HEADS if hasattr(self, name) for p in getattr(self, name).parameters()]
         return [

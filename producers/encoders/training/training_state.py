@@ -25,6 +25,7 @@ from feature_repo.errors import ConflictError, CorruptDataError
 from producers.encoders.training.training_model import TrainingModel
 
 STATE_FILE = "training.pt"
+"""Name of the file in the folder of the training."""
 
 
 @dataclass
@@ -38,19 +39,26 @@ class TrainingState:
     model: TrainingModel
     """Weights, normalization statistics, the momentum copy and its queue."""
     optimizer: torch.optim.Optimizer
+    """With the moments of each weight."""
     schedule: torch.optim.lr_scheduler.LRScheduler
+    """Sets the learning rate of each step."""
     kept: NDArray[np.bool_]
     """Whether a pair is trained on [pairs]."""
     history: list[dict[str, float]]
-    """The losses of each step so far, by objective."""
+    """The weighted losses of each step so far, in their order: objective to loss."""
 
     @property
     def next_step(self) -> int:
-        """Number of the next step, from 0."""
+        """Number of the next step, from 0; equal to the number of steps that are done."""
         return len(self.history)
 
     def resume(self, folder: Path, identity: str, device: torch.device) -> None:
-        """Load the state that an interrupted run of the training `identity` saved in `folder`, if there is one.
+        """Continue from the state that an interrupted run of the same training saved; without a file, change nothing.
+
+        Args:
+            folder: Where STATE_FILE is looked for.
+            identity: Digest of the data and the settings of this training.
+            device: Where the saved tensors are loaded.
 
         Raises:
             ConflictError: The file was saved by a training with another identity.
@@ -64,7 +72,12 @@ class TrainingState:
             self.kept, self.history = saved["kept"].cpu().numpy(), saved["history"]
 
     def save(self, folder: Path, identity: str) -> None:
-        """Write the state to `folder`, replacing an earlier one."""
+        """Write the state to STATE_FILE in `folder`, replacing an earlier one.
+
+        Args:
+            folder: It is created if it does not exist.
+            identity: Digest of the data and the settings; `resume` requires the same one.
+        """
         content = {
             "learner": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -76,7 +89,13 @@ class TrainingState:
 
 
 def write_state(folder: Path, identity: str, content: Mapping[str, Any]) -> None:
-    """Write the state of the training `identity` to `folder` atomically, replacing an earlier state."""
+    """Write a state to STATE_FILE in `folder` atomically, replacing an earlier one.
+
+    Args:
+        folder: It is created if it does not exist.
+        identity: Digest of the data and the settings; `read_state` requires the same one.
+        content: What to save by name: tensors, numbers, texts, and lists and dictionaries of them.
+    """
     with replace_atomically(folder / STATE_FILE) as unfinished, unfinished.open("wb") as stream:
         torch.save({"identity": identity, **content}, stream)
         stream.flush()
@@ -84,7 +103,12 @@ def write_state(folder: Path, identity: str, content: Mapping[str, Any]) -> None
 
 
 def read_state(folder: Path, identity: str, device: torch.device) -> dict[str, Any] | None:
-    """Return the state that the training `identity` saved in `folder`, on `device`; None if there is no file.
+    """Return the content that `write_state` saved in `folder`; None if there is no file.
+
+    Args:
+        folder: Where STATE_FILE is looked for.
+        identity: Digest of the data and the settings that the state must have been saved with.
+        device: Where the tensors are loaded.
 
     Raises:
         ConflictError: The file was saved by a training with another identity.
@@ -106,5 +130,5 @@ def read_state(folder: Path, identity: str, device: torch.device) -> dict[str, A
 
 
 def remove_state(folder: Path) -> None:
-    """Remove the state file of `folder`, if there is one."""
+    """Remove STATE_FILE from `folder`. Nothing happens if there is none."""
     (folder / STATE_FILE).unlink(missing_ok=True)
