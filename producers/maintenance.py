@@ -21,34 +21,39 @@ from feature_repo.online.open_store import open_configured_table
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, USER_ID
 
 DEFAULT_RETENTION_DAYS = 365.0
-"""Used if feature_store.yaml has no `offline_store.retention_days`."""
+"""Days for which corrected rows are kept if feature_store.yaml has no `offline_store.retention_days`."""
 ROW_ID = "row_id"
 """The column of the quarantine that may hold a product or user id."""
 
 
 @dataclass(frozen=True)
 class VacuumSummary:
-    """What was removed from one table."""
+    """What was removed from one table, or would be in a dry run."""
 
     table: str
+    """Name of the Delta table."""
     rows_dropped: int
+    """Corrected rows; 0 for a table whose rows cannot be corrected."""
     files_removed: int
+    """Data files that the newest version of the table does not use."""
 
 
 @dataclass(frozen=True)
 class ForgetSummary:
-    """What was deleted of products and users."""
+    """What was deleted of products and users, or would be in a dry run."""
 
     offline: dict[str, int]
-    """Deleted rows by table; tables without such rows are left out."""
+    """Number of deleted rows by name of the Delta table, in the order of names; tables without any are left out."""
     online: dict[str, int]
-    """Deleted rows by view; views without such rows are left out."""
+    """Number of deleted rows by name of the feature view; views without any are left out. Empty without an online
+    store."""
     users_with_clicks: int = 0
-    """Users whose rows of `user_interest` still list one of the products among their last clicks."""
+    """Users, besides the forgotten ones, whose rows of `user_interest` still list one of the products among their last
+    clicks. These rows are not changed."""
 
 
 def read_retention(settings: Settings) -> timedelta:
-    """Return how long corrected rows are kept.
+    """Return how long corrected rows are kept: `offline_store.retention_days`, or DEFAULT_RETENTION_DAYS without it.
 
     Raises:
         InvalidInputError: `offline_store.retention_days` is not a number of at least 0.
@@ -64,12 +69,17 @@ def read_retention(settings: Settings) -> timedelta:
 def vacuum(settings: Settings, *, now: datetime, grace: timedelta, dry_run: bool = False) -> Iterator[VacuumSummary]:
     """Clean each table and yield what was removed: drop corrected rows, join small files, remove unreferenced files.
 
+    Nothing happens before the first summary is asked for. Each table is cleaned just before its summary is yielded.
+
     Args:
         settings: the deployment.
         now: rows that were corrected before `now` minus the retention are dropped.
         grace: files that became unreferenced less than this long ago are kept, for readers that opened the table
             before. Rounded up to whole hours.
         dry_run: only count. Files that the run itself would replace are not counted; a grace of 0 removes them too.
+
+    Yields:
+        One summary for each table, in the order of their names, also if nothing was removed.
 
     Raises:
         InvalidInputError: the retention is invalid.
@@ -93,19 +103,24 @@ def forget(
 ) -> ForgetSummary:
     """Delete every row of some products and users, offline and online. Ids without rows are ignored.
 
-    Readers that open a table afterwards do not see the rows; `vacuum` removes their bytes from the disk. After an
-    error run it again: what was deleted stays deleted. A materialization that started before may write online rows
-    again, so run it again when that has ended.
+    In the quarantine, where an id may be of a product or a user, rows of all the ids are deleted. Readers that open a
+    table afterwards do not see the rows; `vacuum` removes their bytes from the disk. After an error run it again: what
+    was deleted stays deleted. A materialization that started before may write online rows again, so run it again when
+    that has ended.
 
     Args:
         settings: the deployment.
-        products: product ids.
-        users: user ids.
-        dry_run: only count.
+        products: product ids; may be empty.
+        users: user ids; may be empty.
+        dry_run: only count, and delete nothing.
 
     Raises:
         NotFoundError: the deployment has no offline tables.
-        VitrineError: the online store is not one of this project's, or does not answer.
+        InvalidInputError: the online store is not one of this project's, or one of its options is invalid. Nothing is
+            deleted then.
+        UnavailableError: the online store does not answer.
+        ConflictError: other writers committed first too often; or an online view has rows whose ids are unknown,
+            because their keys hold only a hash.
     """
     online = open_configured_table(settings)
     values = {PRODUCT_ID: list(products), USER_ID: list(users), ROW_ID: [*products, *users]}

@@ -19,42 +19,47 @@ Int64 = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ImpressionLog:
-    """n impressions, sorted by time, then by product id.
+    """n impressions, sorted by time, then by product id. Rows that are equal in both are in the order of the file.
 
-    The order does not depend on the order of the file, nor on what a longer file holds besides these rows.
+    Users and products are coded: a code is an index into `user_ids` or `product_ids`. A longer file may give other
+    codes, but it does not change the order of these rows.
     """
 
     user_ids: pa.Array
-    """The user id of each code in `user`."""
+    """The user ids, each once: the id of code c is `user_ids[c]`."""
     product_ids: pa.Array
-    """The product id of each code in `product`."""
+    """The product ids, each once: the id of code c is `product_ids[c]`."""
     user: NDArray[np.int32]
-    """[n], codes."""
+    """[n], the code of the user of each impression."""
     product: NDArray[np.int32]
-    """[n], codes."""
+    """[n], the code of the product of each impression."""
     timestamp_us: Int64
     """[n], microseconds since 1970 UTC."""
     is_clicked: NDArray[np.bool_]
-    """[n]"""
+    """[n], whether the impression was clicked."""
     refused: Mapping[str, int]
-    """The number of refused rows by reason; the rows are in the quarantine."""
+    """The number of refused rows by reason, the most frequent first. The rows are in the quarantine."""
 
     def __len__(self) -> int:
         return len(self.timestamp_us)
 
 
 def read_log(settings: Settings, file: Path, *, step: str, now: datetime, clicks_only: bool) -> ImpressionLog:
-    """Read and check a log. RejectedRow rows and repaired values go to the quarantine with the reason.
+    """Read and check a log.
+
+    Refused rows go to the quarantine with the reason. Of a repeated impression id the first row is used.
 
     Args:
         settings: the deployment whose quarantine is used.
-        file: Parquet or CSV with the columns of schema.IMPRESSIONS; further columns are ignored.
-        step: the name of the calling command, for the quarantine.
-        now: later impressions are refused.
-        clicks_only: leave out impressions without a click.
+        file: Parquet or CSV with the columns of schema.IMPRESSIONS, in any order of rows; further columns are ignored.
+        step: the name of the calling command, which the quarantine stores.
+        now: later impressions are refused; also the created timestamp in the quarantine.
+        clicks_only: leave out impressions without a click. The log may then be empty.
 
     Raises:
-        VitrineError: as `read_impressions`.
+        NotFoundError: the file does not exist.
+        InvalidInputError: the file cannot be read, lacks a column, is empty, has a column of a wrong type, or none of
+            its rows is usable.
     """
     impressions = read_impressions(file, now=now)
     quarantine.add(settings, step, impressions.refused, now)

@@ -28,18 +28,21 @@ Int64 = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ClickHistory:
-    """c clicks, sorted by user and time, and the part of them that each of n versions has seen."""
+    """c clicks, sorted by user and time, and the part of them that each of n versions has seen.
+
+    A version is the state of one user after one of the clicks. It has seen the clicks [first, last], both inclusive.
+    """
 
     product_ids: pa.Array
-    """The product id of each code in `product`."""
+    """The product ids, each once: the id of code k is `product_ids[k]`."""
     product: NDArray[np.int32]
-    """[c], codes of the clicked products."""
+    """[c], the code of each clicked product."""
     timestamp_us: Int64
     """[c], microseconds since 1970 UTC."""
     first: Int64
-    """[n], index of the user's first click."""
+    """[n], index of the first click of the version's user, in [0, c)."""
     last: Int64
-    """[n], index of the click that the version follows."""
+    """[n], index of the click that the version follows, in [0, c)."""
 
 
 def build_rows(
@@ -47,15 +50,16 @@ def build_rows(
 ) -> pa.Table:
     """Return versions of users as rows of schema.USER_INTEREST, in the order of `user_ids`.
 
-    The event timestamp is one microsecond after the click, so that a version never knows a click of its own time. NaN
-    vectors become null.
+    The event timestamp is one microsecond after the click, so that a version never knows a click of its own time. A
+    vector or distribution of NaN becomes null. `recent_products` has the newest click first, and a product that was
+    clicked twice is in it twice.
 
     Args:
-        user_ids: [n].
-        means: just after the click that each version follows [n].
-        history: the clicks of these versions.
-        encoder_version: of the vectors in `means`.
-        now: the created timestamp.
+        user_ids: [n], the user of each version; a user may have several.
+        means: n means, each just after the click that the version follows.
+        history: the clicks of these users, for n versions in the same order.
+        encoder_version: the encoder that made the vectors in `means`.
+        now: the created timestamp of all rows.
     """
     lengths = np.minimum(history.last - history.first + 1, HISTORY_LENGTH)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
@@ -87,8 +91,8 @@ def build_row(user_id: str, interest: UserInterest, encoder_version: str, now: d
 
     Args:
         user_id: the user.
-        interest: the state just after the user's last click.
-        encoder_version: of the vectors in `interest`.
+        interest: the state just after the user's last click; it has at least one click.
+        encoder_version: the encoder that made the vectors in `interest`.
         now: the created timestamp.
     """
     means = interest.means
@@ -113,8 +117,10 @@ def parse_row(row: Mapping[str, Any], width: int) -> UserInterest:
     """Return the state that a stored version holds, so that the user's next click can be added to it.
 
     Args:
-        row: a row of `user_interest` as `to_pylist` returns it.
-        width: the width of the vectors; a null vector becomes `width` NaNs.
+        row: a row of `user_interest` as `to_pylist` returns it, with all columns but `user_id`, `encoder_version` and
+            the created timestamp, which are not read.
+        width: the number of elements of a vector of this encoder. A null vector becomes that many NaNs; a null
+            distribution becomes NaNs too.
     """
     means = InterestMeans(
         vector=_to_vector(row["interest_vector"], width),

@@ -34,17 +34,23 @@ WORKERS = 2
 
 @dataclass(frozen=True)
 class InterestSummary:
-    """The outcome of one run."""
+    """The outcome of one run.
+
+    A version is the state of one user after one click; clicks in one microsecond share a version.
+    """
 
     encoder_version: str
+    """The encoder whose vectors were used."""
     users: int
+    """Users with at least one click in the log."""
     clicks: int
+    """Clicks of the log, whether or not their versions were stored before."""
     without_vector: int
-    """Clicks on products that had no vector at the time. They count as clicks and enter no mean."""
+    """Clicks on products that had no vector at the time. They count as clicks and enter no mean of vectors."""
     added: int
     """Versions written."""
     already_stored: int
-    """Versions that were in the table before."""
+    """Versions of this log that were in the table before and were not written again; 0 with `recompute`."""
     refused: int
     """Rows of the log that went to the quarantine."""
 
@@ -70,18 +76,24 @@ def make_interests(
 
     A version is stored if the table has a row with its user, time and number of clicks so far. Clicks that arrive late
     change that number in all later versions of their user, so these are written again; readers use the row created
-    last.
+    last. A log without clicks adds nothing. Clicks of one user in one microsecond make one version.
 
     Args:
         settings: the deployment.
-        impressions: the whole log, because a version depends on every earlier click of the user.
-        encoder_version: the vectors to use; None for the newest version.
-        recompute: write all versions again, for vectors or tags that arrived since.
+        impressions: the whole log, because a version depends on every earlier click of the user. Parquet or CSV with
+            the columns of schema.IMPRESSIONS.
+        encoder_version: the encoder whose vectors to use; None for the one with the newest vectors.
+        recompute: write all versions again, for vectors or tags that arrived since. Rows that are stored stay.
         now: the created timestamp; later impressions are refused.
-        progress: called with the numbers of clicks done and of all clicks.
+        progress: called after each group of users with the number of clicks done and the number of all clicks.
+
+    Returns:
+        The counts of this run.
 
     Raises:
-        VitrineError: the log cannot be read; there are no vectors, or the version is unknown or ambiguous.
+        NotFoundError: the log does not exist; there are no vectors, or none of `encoder_version`.
+        InvalidInputError: the log cannot be read, lacks a column or has no usable row; or `encoder_version` is None and
+            the choice is ambiguous, as in the middle of an upgrade.
     """
     version = choose_encoder_version(settings, encoder_version)
     log = impression_log.read_log(settings, impressions, step=STEP, now=now, clicks_only=True)

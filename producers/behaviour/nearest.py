@@ -21,9 +21,13 @@ ROWS_PER_BLOCK = 4096
 
 @dataclass
 class NearestProducts:
-    """The k nearest products of each of n products, itself excluded."""
+    """The k nearest products of each of n products, itself excluded. Only products with impressions are neighbours.
+
+    A product number is an index into the n products. Nearest means the highest cosine of the vectors.
+    """
 
     k: int
+    """The length of each list."""
     neighbours: Int64
     """[n, k], product numbers, nearest first; -1 where there are fewer than k."""
     similarity: Vectors
@@ -33,11 +37,17 @@ class NearestProducts:
 
     @staticmethod
     def create_empty(k: int) -> "NearestProducts":
-        """Return the lists of no products."""
+        """Return an instance with no products (n is 0), to be filled by `update`.
+
+        Args:
+            k: the length of each list, at least 1.
+        """
         return NearestProducts(k, np.empty((0, k), np.int64), np.empty((0, k), np.float32), np.empty(0, bool))
 
     def update(self, vectors: Vectors, is_changed: Bools, has_history: Bools) -> None:
-        """Update all lists to the given state.
+        """Bring all lists, in place, to what they are for the given state. Products can be added, but not removed.
+
+        A product without a vector has no neighbours and is in no list.
 
         Args:
             vectors: float32 [n, d] of unit length, NaN where a product has none. The products of the last update come
@@ -58,14 +68,16 @@ class NearestProducts:
         self._merge(vectors, np.flatnonzero(~is_stale & ~np.isnan(vectors[:, 0])), added)
 
     def search(self, vectors: Vectors, queries: Vectors, own: Int64) -> tuple[Int64, Vectors]:
-        """Return the product numbers and cosines of the nearest products of m queries, both [m, k], nearest first.
-
-        A query of NaN has no neighbours. Missing neighbours are -1 and NaN.
+        """Find the nearest products of m queries among the products that had a vector and impressions at `update`.
 
         Args:
-            vectors: the vectors of the last update.
+            vectors: float32 [n, d], the vectors that `update` was last called with.
             queries: float32 [m, d], of unit length or NaN.
-            own: int64 [m], the product number of each query, which is excluded; -1 for a new product.
+            own: int64 [m], the product number of each query, which is excluded from its list; -1 for a new product.
+
+        Returns:
+            Product numbers [m, k] and cosines [m, k], nearest first. Where there are fewer than k, the rest is -1 and
+            NaN. A query of NaN has none.
         """
         neighbours = np.full((len(queries), self.k), -1)
         similarity = np.full((len(queries), self.k), np.nan, np.float32)

@@ -35,14 +35,16 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class NeighbourSummary:
-    """The outcome of one run."""
+    """The outcome of one run. A version is one row: the features of one product from one event timestamp on."""
 
     encoder_version: str
+    """The encoder whose vectors were used."""
     intervals: int
+    """Intervals of the log, of which those that end before the first product are left out."""
     added: int
     """Versions written."""
     already_stored: int
-    """Versions that were in the table before."""
+    """Versions of this log that were in the table before and were not written again."""
     refused: int
     """Rows of the log that went to the quarantine."""
 
@@ -66,17 +68,26 @@ def make_neighbours(
 ) -> NeighbourSummary:
     """Write the versions whose product and event timestamp are not stored yet for this encoder version.
 
+    A stored version is not written again, even if it was computed with another `top_k`. After a kill, the same call
+    writes what is missing.
+
     Args:
         settings: the deployment.
-        impressions: the whole log.
-        encoder_version: the vectors to use; None for the newest version.
-        interval: the time between two versions of a product; intervals start at whole multiples of it since 1970 UTC.
-        top_k: the number of nearest products to use.
+        impressions: the whole log: Parquet or CSV with the columns of schema.IMPRESSIONS.
+        encoder_version: the encoder whose vectors to use; None for the one with the newest vectors.
+        interval: the time between two versions of a product, more than 0. Intervals start at whole multiples of it
+            since 1970 UTC.
+        top_k: how many nearest products a version is computed from, at least 1; fewer if fewer have impressions.
         now: the created timestamp; later impressions are refused.
-        progress: called with the numbers of intervals done and of all intervals.
+        progress: called with the number of intervals done and the number of all intervals, first with 0 done.
+
+    Returns:
+        The counts of this run.
 
     Raises:
-        VitrineError: the log cannot be read; there are no vectors, or the version is unknown or ambiguous.
+        NotFoundError: the log does not exist; there are no vectors, or none of `encoder_version`.
+        InvalidInputError: the log cannot be read, lacks a column or has no usable row; or `encoder_version` is None and
+            the choice is ambiguous, as in the middle of an upgrade.
     """
     version = choose_encoder_version(settings, encoder_version)
     log = impression_log.read_log(settings, impressions, step=STEP, now=now, clicks_only=False)
@@ -111,12 +122,17 @@ class _ProductState:
     vectors: Floats
     """[n, d], of unit length, NaN where there is none."""
     price: Floats
+    """[n], in the shop's currency; NaN if unknown."""
     age: Floats
+    """[n], expected child age stage, an index into CHILD_AGES with a fraction; NaN if unknown."""
     impressions: Int64
+    """[n], number so far."""
     clicks: Int64
+    """[n], number so far."""
 
     @staticmethod
     def create_empty(width: int) -> "_ProductState":
+        """Return the state of no products, for vectors of `width` elements."""
         floats, counts = np.empty(0, np.float32), np.empty(0, np.int64)
         return _ProductState(np.empty((0, width), np.float32), floats, floats, counts, counts)
 
@@ -133,7 +149,7 @@ class _ProductState:
         self.clicks += np.bincount(product[is_present & is_clicked], minlength=len(self.impressions))
 
     def compute_features(self, own: Int64, neighbours: Int64, similarity: Floats) -> dict[str, Floats]:
-        """Return the features of m products from their nearest products.
+        """Return the features [m] by name of m products from their nearest products.
 
         Args:
             own: [m], product numbers; -1 for a product that is not added yet.
@@ -163,16 +179,26 @@ class NeighbourState:
     """The state of all products at the end of a log, from which features of later products are computed."""
 
     encoder_version: str
+    """The encoder of all vectors."""
     product_ids: pa.Array
+    """The id of each product number."""
     state: _ProductState
+    """Vectors, prices, ages and counts, indexed by product number."""
     nearest: NearestProducts
+    """Used to search only: it knows which products have impressions, and has no lists."""
 
     def compute_rows(self, rows: pa.Table, now: datetime) -> pa.Table:
         """Return rows of `product_neighbours` for rows of `product_embedding`, in their order.
 
+        A product's own impressions never take part. A row with a null vector has null features and 0 `neighbours`.
+
         Args:
-            rows: with the product id, the event timestamp and the fused vector.
+            rows: a table with the product id, the event timestamp and the fused vector of `encoder_version`. Products
+                may be new.
             now: the created timestamp.
+
+        Raises:
+            InvalidInputError: the vectors have another length than those of the state.
         """
         own = pc.index_in(rows[PRODUCT_ID], value_set=self.product_ids).fill_null(-1).to_numpy()
         vectors = to_matrix(rows["fused_vector"], self.state.vectors.shape[1])
@@ -185,17 +211,18 @@ class NeighbourState:
 def read_state(
     settings: Settings, impressions: Path, encoder_version: str, top_k: int, now: datetime
 ) -> NeighbourState:
-    """Read the state of all products at the end of a log.
+    """Return the state of all products at the end of a log; vectors, prices and ages are the newest stored ones.
 
     Args:
         settings: the deployment.
-        impressions: the whole log.
-        encoder_version: the vectors to use.
-        top_k: the number of nearest products to use.
+        impressions: the whole log: Parquet or CSV with the columns of schema.IMPRESSIONS.
+        encoder_version: the encoder whose vectors to use.
+        top_k: how many nearest products the features of a product are computed from, at least 1.
         now: later impressions are refused.
 
     Raises:
-        VitrineError: the log cannot be read, or there are no vectors of the encoder version.
+        NotFoundError: the log does not exist, or there are no vectors of `encoder_version`.
+        InvalidInputError: the log cannot be read, lacks a column or has no usable row.
     """
     log = impression_log.read_log(settings, impressions, step=STEP, now=now, clicks_only=False)
     changes = read_changes(settings, encoder_version)

@@ -22,34 +22,40 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ProductChanges:
-    """m changes, sorted by event timestamp, then created timestamp. Each changes a vector, a price or an age."""
+    """m changes of products, sorted by event timestamp, then product id, then created timestamp.
+
+    Each change sets a vector, a price or an age of one product.
+    """
 
     product_ids: pa.Array
     """The id of each product number. Products are numbered by first appearance, so later changes renumber none."""
     product: Int64
-    """[m], product numbers."""
+    """[m], the product number of each change."""
     timestamp_us: Int64
     """[m], microseconds since 1970 UTC."""
     vector: Int64
-    """[m], a row of `vectors`; -1 if something else changes."""
+    """[m], the row of `vectors` that becomes the product's vector; -1 if a price or an age changes."""
     vectors: Floats
-    """[vectors, d], of unit length."""
+    """[vectors, d], fused vectors of unit length."""
     price: Floats
-    """[m], NaN if something else changes, or if the price is null."""
+    """[m], the new price in the shop's currency; NaN if a vector or an age changes, or if the price is null."""
     age: Floats
-    """[m], expected age stages, NaN likewise."""
+    """[m], the new expected child age stage, an index into CHILD_AGES with a fraction; NaN if a vector or a price
+    changes, or if the product has no distribution of ages."""
 
     def apply(self, part: slice, vectors: Floats, price: Floats, age: Floats) -> NDArray[np.bool_]:
         """Apply a part of the changes, in their order, to the state of n products in place.
 
+        Of several changes of one product the last one counts. A null price or age leaves the previous one.
+
         Args:
-            part: the changes to apply.
-            vectors: float32 [n, d], indexed by product number.
-            price: float32 [n].
-            age: float32 [n].
+            part: slice of 0 to m, the changes to apply. Their product numbers must be below n.
+            vectors: float32 [n, d], the vectors by product number.
+            price: float32 [n], the prices by product number.
+            age: float32 [n], the expected age stages by product number.
 
         Returns:
-            bool [n], whether the product's vector was replaced.
+            bool [n], whether the product's vector was set, even to the same vector.
         """
         is_changed = np.zeros(len(vectors), bool)
         product, vector = self.product[part], self.vector[part]
@@ -64,6 +70,11 @@ class ProductChanges:
 
 def read_changes(settings: Settings, encoder_version: str) -> ProductChanges:
     """Read every change of a fused vector of one encoder version, of a price and of a predicted child age.
+
+    Args:
+        settings: the deployment. If it has no catalogue or no tags, there are no changes of prices or of ages.
+        encoder_version: vectors of other versions are ignored. Ages are read whatever vectors they were predicted
+            from.
 
     Raises:
         NotFoundError: there is no vector of this version.

@@ -18,7 +18,7 @@ from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, CREATED_TIMESTAMP, EV
 Int64 = NDArray[np.int64]
 Floats = NDArray[np.float32]
 LOOKUP_ROWS = 1_000_000
-"""Rows whose product ids are in memory at a time."""
+"""Rows of the log that are looked up at a time; only their product ids are in memory."""
 
 
 @dataclass(frozen=True)
@@ -26,18 +26,23 @@ class ProductVersions:
     """The versions that n rows of a log use, each stored once, and the version of each row."""
 
     embedding: Int64
-    """[n], a row of `vectors`; -1 if the product had no vector."""
+    """[n], the row of `vectors` that was valid; -1 if the product had no vector by then."""
     vectors: Floats
     """[versions, d], fused vectors."""
     tags: Int64
-    """[n], a row of `ages` and `genders`; -1 if the product had no tags."""
+    """[n], the row of `ages` and `genders` that was valid; -1 if the product had no tags by then."""
     ages: Floats
-    """[versions, ages], distributions over CHILD_AGES; NaN rows where no tagger was trained."""
+    """[versions, 5], probabilities in the order of CHILD_AGES; NaN rows where no tagger of ages was trained."""
     genders: Floats
-    """[versions, genders], distributions over CHILD_GENDERS, likewise."""
+    """[versions, 3], probabilities in the order of CHILD_GENDERS; NaN rows where no tagger of genders was trained."""
 
     def take(self, rows: Int64) -> tuple[Floats, Floats, Floats]:
-        """Return vectors, ages and genders of rows of the log, in their order; NaN where a row has none."""
+        """Return the vectors [k, d], ages [k, 5] and genders [k, 3] of k rows of the log, as copies.
+
+        Args:
+            rows: [k], numbers of rows of the log, from 0 to n - 1, in any order; a row may be repeated. The results are
+                in this order, and NaN where a row has none.
+        """
         tags = self.tags[rows]
         return (
             _take_or_nan(self.vectors, self.embedding[rows]),
@@ -53,14 +58,19 @@ def read_versions(
     timestamp_us: Int64,
     encoder_version: str,
 ) -> ProductVersions:
-    """Read the fused vectors and tags of one encoder version that were valid at each row's time, inclusive.
+    """Read the fused vectors and tags of one encoder version that were valid at each row's time.
+
+    Valid is the newest version whose event timestamp is not later than the time of the row.
 
     Args:
-        settings: the deployment.
-        product_ids: the id of each code.
-        product: [n], codes.
-        timestamp_us: [n], microseconds since 1970 UTC.
+        settings: the deployment. If it has no table of tags, no row has tags.
+        product_ids: the ids of the products; a code is an index into them.
+        product: [n], the code of each row's product.
+        timestamp_us: [n], the time of each row, microseconds since 1970 UTC.
         encoder_version: rows of other versions are ignored.
+
+    Raises:
+        NotFoundError: there is no table `product_embedding`.
     """
     embedding, rows = find_versions(
         settings, schema.EMBEDDING_TABLE, ["fused_vector"], product_ids, product, timestamp_us, encoder_version
@@ -88,20 +98,26 @@ def find_versions(
     timestamp_us: Int64,
     encoder_version: str,
 ) -> tuple[Int64, pa.Table]:
-    """Find the version of a product table that was valid for each product at each time, inclusive.
+    """Find the version of a product table that was valid for each of n rows, given by product and time.
+
+    Valid is the newest version whose event timestamp is not later than the time of the row. Of several versions with
+    one event timestamp it is the one created last.
 
     Args:
         settings: the deployment.
-        table: the table's name.
+        table: the name of a table with a product id, both timestamps and `encoder_version`, such as `product_tags`.
         columns: the columns to return.
-        product_ids: the id of each code.
-        product: [n], codes.
-        timestamp_us: [n], microseconds since 1970 UTC.
+        product_ids: the ids of the products; a code is an index into them.
+        product: [n], the code of each row's product.
+        timestamp_us: [n], the time of each row, microseconds since 1970 UTC.
         encoder_version: rows of other versions are ignored.
 
     Returns:
         Row numbers of the returned table, int64 [n], -1 where no version was valid; and a table with `columns` of the
-        versions in use, each once.
+        versions in use, each once. It has no rows if no version was valid for any row.
+
+    Raises:
+        NotFoundError: the deployment has no such table.
     """
     dataset = delta.open_dataset(settings.table(table))
     where = pc.field("encoder_version") == encoder_version
