@@ -29,7 +29,20 @@ _SIDE = re.compile(
 
 
 def read(source: Path, now: datetime) -> ImportedTables:
-    """Read the set. A price that is not a number becomes null; most prices are empty."""
+    """Read train.txt, valid.txt and test.txt. A price that is not a number becomes null; most prices are empty.
+
+    A line that cannot be parsed is refused. A description that occurs in several lines is one product.
+
+    Args:
+        source: the folder with the three files.
+        now: not used, because the set has no times.
+
+    Returns:
+        The tables `products`, in the order in which they are first named, and `pairs`, in the order of the lines.
+
+    Raises:
+        NotFoundError: one of the files does not exist.
+    """
     del now  # the set has no times that could be in the future
     products: dict[str, dict[str, Any]] = {}
     pairs, refused = [], []

@@ -32,7 +32,23 @@ _MONTHS = {"岁": 12, "个月": 1}
 
 
 def read(source: Path, now: datetime) -> ImportedTables:
-    """Read the set."""
+    """Read goods.csv.
+
+    A product whose image file is missing is kept without an image. A price that is not a number becomes infinity, which
+    `produce catalogue` sets to null. A time that cannot be read becomes null, which `produce catalogue` refuses.
+
+    Args:
+        source: the folder with goods.csv and the folder `images`.
+        now: not used: times in the future are kept, and `produce catalogue` refuses them.
+
+    Returns:
+        The tables `products`, in the order of the file, and `labels`. Missing images and wrong categories are listed
+        as refused.
+
+    Raises:
+        NotFoundError: goods.csv does not exist.
+        InvalidInputError: it cannot be read, is empty, lacks a column or has a column of a wrong type.
+    """
     file = source / FILE
     table = input_files.read_table(file, COLUMNS)
     validation.require_columns(table, COLUMNS, file)
@@ -71,7 +87,10 @@ def read(source: Path, now: datetime) -> ImportedTables:
 
 
 def parse_child_gender(title: str) -> str | None:
-    """Return boy, girl or unisex from words such as 男童, 女宝 or 男女通用; None without one. 女装 is for women."""
+    """Return "boy", "girl" or "unisex" from words such as 男童, 女宝 or 男女通用.
+
+    None without such a word. 女装 is not one, because it is for women.
+    """
     boy = re.search("男女?[童宝孩婴]|男女通用", title)
     girl = re.search("女[童宝孩婴]|男女通用", title)
     if boy and girl:
@@ -80,9 +99,10 @@ def parse_child_gender(title: str) -> str | None:
 
 
 def parse_child_age(title: str) -> str | None:
-    """Return the age stage of `1-3岁` or `9-12个月`, else of a single `3段`.
+    """Return the age stage (one of CHILD_AGES) of `1-3岁` or `9-12个月`, else of a single `3段`.
 
-    None for lists such as 1/3/5岁, for open ranges, and for ranges over several stages.
+    None without an age, for lists such as 1/3/5岁, for two ranges, for open ranges, and for a range that is not within
+    one stage.
     """
     stated = _AGES.findall(title)
     if len(stated) == 1:

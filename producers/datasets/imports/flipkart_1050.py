@@ -40,7 +40,23 @@ _MONTHS = {"month": 1, "year": 12}
 
 
 def read(source: Path, now: datetime) -> ImportedTables:
-    """Read the set. The price is the discounted price, or the retail price if there is none."""
+    """Read the set's CSV. The price is the discounted price in rupees, or the retail price if there is none.
+
+    A product whose image file is missing is kept without an image, and one whose category tree cannot be read without a
+    category. A time that cannot be read becomes null, which `produce catalogue` refuses.
+
+    Args:
+        source: the folder with the CSV (FILE) and the folder `images`.
+        now: not used: times in the future are kept, and `produce catalogue` refuses them.
+
+    Returns:
+        The tables `products`, in the order of the file, and `labels`. Missing images and unreadable category trees are
+        listed as refused.
+
+    Raises:
+        NotFoundError: the CSV does not exist.
+        InvalidInputError: it cannot be read, is empty, lacks a column or has a column of a wrong type.
+    """
     file = source / FILE
     table = input_files.read_table(file, COLUMNS)
     validation.require_columns(table, COLUMNS, file)
@@ -91,9 +107,13 @@ def parse_category_tree(tree: str | None, name: str | None, brand: str | None) -
     brand's level repeats the level above it after the brand. The last level is the product's name, truncated.
 
     Args:
-        tree: the set's JSON text; an unreadable or missing one gives ([], None).
-        name: the product's name; the brand may occur only there.
-        brand: the product's brand.
+        tree: the set's text: a JSON list whose first entry has the levels, joined by ` >> `.
+        name: the product's name, which may begin with the brand; None if missing.
+        brand: the product's brand; None if missing.
+
+    Returns:
+        The levels, the most general first, without the brand's level and the product's name; the first level always
+        counts as a kind. And the brand's level, or None. An unreadable or missing tree gives ([], None).
     """
     try:
         levels = json.loads(tree or "[]")[0].split(" >> ")
@@ -111,7 +131,11 @@ def parse_category_tree(tree: str | None, name: str | None, brand: str | None) -
 
 
 def parse_child_gender(ideal_for: str | None) -> str | None:
-    """Return boy, girl, or unisex for both; None if an adult or no child is named."""
+    """Return "boy", "girl", or "unisex" for both; None if an adult or no child is named, or for None.
+
+    Args:
+        ideal_for: the set's entry "Ideal For", such as `Baby Boys`; None if missing.
+    """
     words = (ideal_for or "").lower()
     boy, girl = "boy" in words, "girl" in words
     if re.search(r"\b(wo)?m[ae]n", words) or not (boy or girl):
@@ -120,7 +144,11 @@ def parse_child_gender(ideal_for: str | None) -> str | None:
 
 
 def parse_child_age(age_group: str | None) -> str | None:
-    """Return the age stage of `3 - 6 month` or `0 - 3 Years`; None without a unit or over several stages."""
+    """Return the age stage (one of CHILD_AGES) of a text such as `3 - 6 month` or `1 - 3 Years`.
+
+    None for None, without a range in months or years, and for a range that is not within one stage, such as `0 - 3
+    Years`. Of several ranges the first counts.
+    """
     stated = _AGES.search(age_group or "")
     if not stated:
         return None

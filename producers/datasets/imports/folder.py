@@ -31,28 +31,31 @@ TABLES = ("products", "labels", "impressions", "users", "pairs")
 
 @dataclass(frozen=True)
 class ImportedTables:
-    """The tables of a data set."""
+    """A data set, converted to the tables of a shop and held in memory."""
 
     tables: dict[str, pa.Table]
     """Tables by their name in TABLES; tables that the set does not have are left out."""
     refused: Sequence[RejectedRow] = ()
+    """Refused rows and repaired values of all of the set's files."""
     remarks: Sequence[str] = ()
     """Notes for users of the set, one line each."""
 
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """What was written."""
+    """What an import wrote."""
 
     output: Path
+    """The folder of the tables."""
     rows: dict[str, int]
-    """Rows by table; REFUSED is the last."""
+    """Number of rows by name of the table; REFUSED is the last, and there even if it is 0."""
     reasons: dict[str, int]
-    """Refused rows and repaired values by reason."""
+    """Number of refused rows and repaired values by reason, the most frequent first."""
     remarks: Sequence[str] = field(default=())
+    """Notes for users of the set, one line each."""
 
     def __str__(self) -> str:
-        """One line, and one more for each reason and remark."""
+        """Return one line of counts, and one more for each reason and each remark."""
         counted = [f"{rows:,} {name}" for name, rows in self.rows.items()]
         lines = [f"{self.output}: " + ", ".join(counted) + " or repaired"]
         lines += [f"  {rows:,}: {reason}" for reason, rows in self.reasons.items()]
@@ -60,13 +63,18 @@ class ImportSummary:
 
 
 def write(imported: ImportedTables, name: str, output: Path, now: datetime) -> ImportSummary:
-    """Write an import to a folder. Tables of an earlier import are replaced or removed.
+    """Write an import to a folder. Tables of an earlier import are replaced or removed; other files there stay.
+
+    `refused.parquet` is always written, even without rows.
 
     Args:
         imported: the tables.
-        name: the data set's name.
-        output: the folder, which is created if missing.
+        name: the data set's name, which `refused.parquet` has in the column `step` as `import NAME`.
+        output: the folder, which is created if missing, with its parents.
         now: the created timestamp of refused rows.
+
+    Returns:
+        The folder and the number of rows of each table.
     """
     output.mkdir(parents=True, exist_ok=True)
     tables = {**imported.tables, REFUSED: to_table(f"import {name}", imported.refused, now)}
@@ -80,29 +88,37 @@ def write(imported: ImportedTables, name: str, output: Path, now: datetime) -> I
 
 
 def build_products(rows: Sequence[dict[str, Any]], *, described: bool = False) -> pa.Table:
-    """Return rows as schema.PRODUCTS; missing keys become null.
+    """Return rows as a table of schema.PRODUCTS, in their order.
 
     Args:
-        rows: column values by name.
-        described: whether the table has a further column `description`.
+        rows: for each product the values by column name. A missing key becomes null; any other key is ignored.
+        described: whether the table has a further last column `description`.
     """
     table_schema = schema.PRODUCTS.append(pa.field("description", pa.string())) if described else schema.PRODUCTS
     return pa.Table.from_pylist(rows, schema=table_schema)
 
 
 def build_labels(rows: Sequence[tuple[str, str, str | None, str]]) -> pa.Table:
-    """Return (product_id, tag, value, group) as LABELS, without rows whose value is None."""
+    """Return labels as a table of LABELS, in their order.
+
+    Args:
+        rows: product id, tag (one of schema.TAGS), value and group of each label. A row whose value is None is left
+            out. Products of one group must not be separated when the set is split.
+    """
     stated = [dict(zip(LABELS.names, row, strict=True)) for row in rows if row[2] is not None]
     return pa.Table.from_pylist(stated, schema=LABELS)
 
 
 def start_of_year(year: int) -> datetime:
-    """Return the start of a year in UTC, for sets without times other than the year of publication."""
+    """Return midnight of 1 January of a year in UTC, for sets that have no times but their year of publication."""
     return datetime(year, 1, 1, tzinfo=UTC)
 
 
 def find_age_stage(low: float, high: float) -> str | None:
-    """Return the child age stage that contains all ages in [low, high) months; None if there is no such stage."""
+    """Return the child age stage (one of CHILD_AGES) that contains all ages in [low, high), both in months.
+
+    None if no single stage contains them all, and if `low` is not less than `high`.
+    """
     for stage, start, end in zip(schema.CHILD_AGES, schema.CHILD_AGE_MONTHS, schema.CHILD_AGE_MONTHS[1:], strict=False):
         if start <= low < high <= end:
             return stage

@@ -33,7 +33,23 @@ MISSING_IMAGE = "image is missing"
 
 
 def read(source: Path, now: datetime) -> ImportedTables:
-    """Read the set."""
+    """Read classes.csv and the lists of photos train.txt, val.txt and test.txt.
+
+    A line of a list is refused if it is malformed, names an unknown class, or its image file is missing. Whether the
+    shop's own images exist is not checked here.
+
+    Args:
+        source: the folder with these files; the paths in them start there.
+        now: not used, because the set has no times.
+
+    Returns:
+        The tables `products`, first one product for each class, then the photos in the order of the lists; `labels`,
+        one for each photo; and `pairs`, one for each photo with the product that it shows.
+
+    Raises:
+        NotFoundError: classes.csv or a list does not exist.
+        InvalidInputError: classes.csv cannot be read, is empty or lacks a column.
+    """
     del now  # the set has no times that could be in the future
     file = source / CLASSES
     columns = (NAME, CLASS, COARSE, ICONIC, DESCRIPTION)

@@ -32,7 +32,23 @@ NEVER_RATED = "film was never rated: dated to the last rating of the log, row ke
 
 
 def read(source: Path, now: datetime) -> ImportedTables:
-    """Read the set. It has no demographics, so ages and genders are null."""
+    """Read ratings.csv and movies.csv. The set has no demographics, so ages and genders are null.
+
+    A rating is refused if it is not in [0.5, 5], if its timestamp is not a number, or if its film is not in movies.csv.
+    An impression's id is `USER-FILM`.
+
+    Args:
+        source: the folder with the two files.
+        now: not used: the reader of impressions refuses times in the future.
+
+    Returns:
+        The tables `products`, in the order of movies.csv; `impressions`, in the order of ratings.csv; and `users`, each
+        user with a valid rating once.
+
+    Raises:
+        NotFoundError: one of the files does not exist.
+        InvalidInputError: one cannot be read, is empty, lacks a column or has a column of a wrong type.
+    """
     del now  # the reader of impressions refuses times in the future
     ratings_file, movies_file = source / "ratings.csv", source / "movies.csv"
     ratings, movies = input_files.read_table(ratings_file, RATINGS), input_files.read_table(movies_file, MOVIES)
@@ -105,7 +121,7 @@ def _build_products(
 
 
 def _find_unnamed_values(ratings: pa.Table) -> list[RejectedRow]:
-    """Return the values in columns without a name; the set's file has a few."""
+    """Return the values in columns after the named ones, which have no name; the set's file has a few."""
     rejected = []
     for column in range(len(RATINGS), ratings.num_columns):
         rows = np.flatnonzero(validation.to_mask(pc.is_valid(ratings.column(column))))

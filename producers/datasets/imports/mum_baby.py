@@ -41,7 +41,23 @@ GROWN = "child is 14 years or older at the time of purchase: age set to null, ro
 
 
 def read(source: Path, now: datetime) -> ImportedTables:
-    """Read the set. `amount` and `category` are context columns of the purchases."""
+    """Read the set's two CSV files. `amount` (pieces) and `category` are context columns of the purchases.
+
+    A purchase is refused if its day is not a date, or if its amount is not a whole number in [1, WHOLESALE_AMOUNT). An
+    impression's id is `USER-PRODUCT-DAY`, so it may be repeated. An age is null if the user's child is unknown, not yet
+    born, or 14 years or older. Of a repeated user the first row is used.
+
+    Args:
+        source: the folder with the files CHILDREN and TRADES.
+        now: not used: the reader of impressions refuses times in the future.
+
+    Returns:
+        The tables `impressions` and `users`, both in the order of their files. The set has no `products`.
+
+    Raises:
+        NotFoundError: one of the files does not exist.
+        InvalidInputError: one cannot be read, is empty, lacks a column or has a column of a wrong type.
+    """
     del now  # the reader of impressions refuses times in the future
     users, refused = _read_users(source / CHILDREN)
     file = source / TRADES

@@ -16,11 +16,13 @@ READERS: dict[str, Callable[[Path, datetime], ImportedTables]] = {
     "movielens": movielens.read,
     "abt_buy": abt_buy.read,
 }
-"""Functions of the set's folder and the current time."""
+"""The importers by the name of their data set: functions of the set's folder and the current time."""
 
 
 def import_dataset(name: str, source: Path, output: Path, now: datetime) -> ImportSummary:
-    """Convert a data set to the folder of a shop. An earlier import in `output` is replaced.
+    """Convert a data set to the folder of a shop. An earlier import in `output` is replaced; other files there stay.
+
+    If the set cannot be read, `output` stays as it was.
 
     Args:
         name: a key of READERS.
@@ -28,10 +30,13 @@ def import_dataset(name: str, source: Path, output: Path, now: datetime) -> Impo
         output: the folder to write, which is created if missing.
         now: the created timestamp of refused rows.
 
+    Returns:
+        The number of rows of each written table, and the reasons of refusals.
+
     Raises:
         UsageError: no set has this name.
         NotFoundError: `source` or one of its files does not exist.
-        InvalidInputError: a file lacks a column.
+        InvalidInputError: a file cannot be read, is empty, lacks a column or has a column of a wrong type.
     """
     if name not in READERS:
         raise UsageError(f"no data set `{name}` is known; expected one of {', '.join(READERS)}")
