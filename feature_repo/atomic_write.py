@@ -14,8 +14,8 @@ def replace_atomically(target: Path, *, suffix: str = "unfinished") -> Iterator[
     which the next call with the same suffix removes. Parent folders are created.
 
     Args:
-        target: a file, which is replaced if it exists; or a folder, which must not exist when the block ends. The
-            block creates a folder itself.
+        target: a file, which is replaced if it exists; or a folder, which must not exist when the block ends, unless it
+            is empty. The block itself creates the file or folder at the yielded path.
         suffix: ends the name of the unfinished file, `.NAME.SUFFIX`. Processes that may write the same target at the
             same time need different ones.
     """

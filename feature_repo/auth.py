@@ -85,7 +85,8 @@ class ServerAccess:
                 this form; the user name is ignored). None means that the header is missing.
 
         Returns:
-            True if the token matches or the server has no token.
+            True if the token matches or the server has no token; False otherwise, also for a missing header or another
+            scheme.
         """
         if self.token is None:
             return True
@@ -100,8 +101,10 @@ class ServerAccess:
 def read_token(file: Path | None) -> str | None:
     """Return the token in a file, without surrounding white space; None if `file` is None.
 
+    The length is not checked here but by ServerAccess, so an empty file gives an empty text.
+
     Raises:
-        InvalidInputError: the file cannot be read or is not ASCII.
+        InvalidInputError: the file does not exist, cannot be read, or is not ASCII.
     """
     if file is None:
         return None

@@ -20,15 +20,16 @@ CANDIDATES = ("feature_repo/feature_store.yaml", "feature_store.yaml")
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one deployment."""
+    """The settings of one deployment, as `load` reads them."""
 
     file: Path
-    """The feature_store.yaml."""
+    """The feature_store.yaml. Absolute: `load` resolves it."""
     project: str
+    """Name of the Feast project."""
     offline: Path
-    """The folder of the Delta tables, one folder a table."""
+    """The folder of the Delta tables, one folder a table. Absolute: `load` resolves it from the folder of `file`."""
     raw: dict[str, Any]
-    """The whole file, with environment variables expanded."""
+    """The whole file as a mapping, with environment variables expanded. Paths in it are as they were written."""
 
     def table(self, name: str) -> Path:
         """Return the folder of the Delta table `name`, which need not exist."""
@@ -39,12 +40,13 @@ def load(file: Path | None = None) -> Settings:
     """Read the settings of a deployment.
 
     Args:
-        file: the feature_store.yaml; None searches for it as described above.
+        file: the feature_store.yaml. None takes the file that the environment variable FEAST_FS_YAML_FILE_PATH names;
+            if that is not set, the first of CANDIDATES that exists in the working directory.
 
     Raises:
         NotFoundError: there is no such file.
-        InvalidInputError: it is not a YAML mapping, or its `project` or `offline_store.path` is not text or names an
-            environment variable that is not set.
+        InvalidInputError: it is not a YAML mapping, or its `project` or `offline_store.path` is missing, is not text,
+            is blank, or names an environment variable that is not set.
     """
     path = _find_file(file)
     try:
@@ -60,7 +62,7 @@ def load(file: Path | None = None) -> Settings:
 
 
 def require_text(file: Path, name: str, value: object) -> str:
-    """Return the value of a setting that must be text.
+    """Return the value of a setting that must be text, as it is.
 
     Args:
         file: the feature_store.yaml, for messages.

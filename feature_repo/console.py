@@ -35,7 +35,7 @@ console = Console(stderr=True)
 
 
 class LogFormat(StrEnum):
-    """How log records and errors are written to standard error."""
+    """How log records and errors are written to standard error: as lines of text, or as one JSON object a line."""
 
     TEXT = "text"
     JSON = "json"
@@ -106,7 +106,14 @@ def configure(
 def run_command_line(app: typer.Typer) -> None:
     """Run a command line, and exit with one line on standard error for an error that the user can repair.
 
-    The exit code is 2 for an invalid option (UsageError) and 1 for any other VitrineError or OSError.
+    The exit code is 2 for an invalid option (UsageError) and 1 for any other VitrineError or OSError. Every other
+    exception is raised as it is.
+
+    Args:
+        app: the command line; it reads `sys.argv`.
+
+    Raises:
+        SystemExit: the command has ended; the code is 0 if it succeeded. This function does not return.
     """
     # Waiting threads that spin make torch 15 times slower as soon as another process needs a core. OpenMP reads this
     # variable once, when torch is first imported; commands import torch only when they need it.
@@ -136,7 +143,7 @@ def _print_error(message: str) -> None:
 
 
 def make_progress_bar() -> Progress:
-    """Create a progress bar on standard error.
+    """Create a progress bar on standard error. It shows nothing after `configure` was called with `quiet` or JSON.
 
     Example: `with make_progress_bar() as bar: task = bar.add_task("encode", total=n)`.
     """
@@ -150,6 +157,12 @@ def make_progress_bar() -> Progress:
 
 
 def track_progress(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
-    """Yield `items` while a progress bar shows how many have been yielded; `total` is needed if they have no length."""
+    """Yield `items` while a progress bar on standard error shows how many have been yielded.
+
+    Args:
+        items: what to yield, in its order.
+        description: the text before the bar.
+        total: number of items. None takes their length; if they have none, the bar shows no total.
+    """
     with make_progress_bar() as bar:
         yield from bar.track(items, total=total, description=description)

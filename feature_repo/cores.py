@@ -18,8 +18,13 @@ Result = TypeVar("Result")
 def map_on_all_cores(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yield `function(item)` for each item, in the order of the items.
 
-    As many calls run at a time as there are cores. The work begins when the first result is requested. The first
-    exception of a call is raised when its result is due.
+    As many calls run at a time as there are cores. The work begins when the first result is requested; all items are
+    read at that point. Without items, nothing is yielded. The exception of a call is raised when its result is due;
+    calls that have not begun by then are not made.
+
+    Args:
+        function: called in other threads, with one item.
+        items: the items; each call gets one.
     """
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
         yield from pool.map(function, items)

@@ -13,10 +13,10 @@ EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo
 
 
 def parse_duration(text: str) -> timedelta:
-    """Parse a number and a unit (s, m, h or d), for example "90m" or "1.5h". Surrounding white space is ignored.
+    """Parse a number and one unit (s, m, h or d), for example "90m" or "1.5h". Surrounding white space is ignored.
 
     Raises:
-        UsageError: it is something else, or not in (0, LONGEST].
+        UsageError: it is something else, such as a number without a unit or "2d 3h", or is not in (0, LONGEST].
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
     seconds = float(match[1]) * SECONDS_PER_UNIT[match[2]] if match else 0.0
@@ -48,7 +48,10 @@ def parse_timestamp(text: str) -> datetime:
 
 
 def format_duration(duration: timedelta) -> str:
-    """Return the two largest units of a duration that is not negative, rounded down: "2d 3h", "3h 20m", "45s"."""
+    """Return the two largest units of a duration that is not negative, rounded down: "2d 3h", "3h 20m", "45s".
+
+    The second unit is left out if its number is 0: two days and five minutes are "2d". Less than a second is "0s".
+    """
     seconds = int(duration.total_seconds())
     parts = [(seconds // 86400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s")]
     first = next((index for index, (count, _) in enumerate(parts) if count), 3)

@@ -38,14 +38,15 @@ MODULES = {
 
 
 def require(extra: str, *modules: str) -> None:
-    """Check that modules are installed, without importing them.
+    """Check that modules are installed, without importing them. Returns nothing if all are.
 
     Args:
         extra: the extra that installs the modules, a key of `MODULES`.
         modules: top-level module names.
 
     Raises:
-        ModuleNotFoundError: a module is missing; the message is the command that installs it.
+        ModuleNotFoundError: a module is missing. The message names the first missing one and the command that installs
+            it.
     """
     for module in modules:
         if find_spec(module) is None:
@@ -53,7 +54,11 @@ def require(extra: str, *modules: str) -> None:
 
 
 def describe_missing(error: ModuleNotFoundError) -> str | None:
-    """Return a one-line message with the install command, or None if no extra installs the missing module."""
+    """Return a one-line message with the command that installs the missing module; None if no extra installs it.
+
+    Args:
+        error: names the module, which may be a submodule: then the message is about its top-level module.
+    """
     module = (error.name or "").partition(".")[0]
     for extra, modules in MODULES.items():
         if module in modules:
@@ -62,5 +67,10 @@ def describe_missing(error: ModuleNotFoundError) -> str | None:
 
 
 def install_command(module: str, extra: str) -> str:
-    """Return a one-line message that names the module and the command that installs it."""
+    """Return a one-line message that names the module and the command that installs it.
+
+    Args:
+        module: name of the module.
+        extra: the extra that installs it. Whether it does is not checked.
+    """
     return f"`{module}` is not installed; run: pip install 'vitrine[{extra}]'"

@@ -53,7 +53,7 @@ class UnusableImageError(InvalidInputError):
     """An image cannot be read, decoded or used.
 
     Attributes:
-        reason: one of the constants of this module, so that callers can count refusals by reason.
+        reason: one of the constants MISSING to UNKNOWN_RANGE, so that callers can count refusals by reason.
         detail: what was found, such as the path or the size; may be empty.
     """
 
@@ -81,7 +81,7 @@ def open_image(source: Path | bytes, *, side: int | None = None) -> Image.Image:
 
     Raises:
         UnusableImageError: the file is missing or unreadable, is empty, exceeds MAX_BYTES, MAX_PIXELS or
-            MAX_ASPECT_RATIO, is truncated or damaged, or is not in one of FORMATS.
+            MAX_ASPECT_RATIO, is truncated or damaged, is not in one of FORMATS, or has 32-bit pixels.
     """
     content = source if isinstance(source, bytes) else read_bytes(source)
     if not content:
@@ -104,17 +104,19 @@ def open_image(source: Path | bytes, *, side: int | None = None) -> Image.Image:
 
 
 def open_pixels(source: Path | bytes, *, side: int) -> NDArray[np.uint8]:
-    """Return the pixels of `open_image(source, side=side)` as an array [height, width, 3].
+    """Return the pixels of `open_image(source, side=side)` as a uint8 array [height, width, 3] in RGB.
 
     An ordinary JPEG that needs no reduced decoding goes straight through libjpeg-turbo (simplejpeg): the same pixels,
     bit for bit, in a third of the time. Every other image goes through Pillow.
 
     Args:
-        source: as for `open_image`.
-        side: as for `open_image`.
+        source: a file, a path into an LMDB (see `feature_repo.image_store`), or the encoded bytes.
+        side: the side in pixels that the caller will resize to. A larger JPEG is decoded at a reduced size, never below
+            `min_decoded_side(side)`; nothing is resized to `side` here.
 
     Raises:
-        UnusableImageError: as for `open_image`.
+        UnusableImageError: the file is missing or unreadable, is empty, exceeds MAX_BYTES, MAX_PIXELS or
+            MAX_ASPECT_RATIO, is truncated or damaged, is not in one of FORMATS, or has 32-bit pixels.
     """
     content = source if isinstance(source, bytes) else read_bytes(source)
     size = read_simple_jpeg_size(content) if len(content) <= MAX_BYTES else None
@@ -131,15 +133,21 @@ def open_pixels(source: Path | bytes, *, side: int) -> NDArray[np.uint8]:
 
 
 def min_decoded_side(side: int) -> int:
-    """Return the smallest side in pixels at which an image that will be resized to `side` is decoded."""
+    """Return the smallest side in pixels at which an image that will be resized to `side` pixels is decoded.
+
+    It is DRAFT_FACTOR times `side`, rounded down.
+    """
     return int(DRAFT_FACTOR * side)
 
 
 def read_bytes(path: Path) -> bytes:
     """Return the encoded bytes of an image, from a file or from an LMDB (see `feature_repo.image_store`).
 
+    Whether they are an image is not checked; an empty file gives empty bytes.
+
     Raises:
-        UnusableImageError: the image is missing or unreadable, or a file is larger than MAX_BYTES.
+        UnusableImageError: the file or the key is missing; the path is a folder, a pipe or a device, or cannot be read;
+            or the file is larger than MAX_BYTES. The size of an image in an LMDB is not limited here.
     """
     try:
         if image_store.is_stored(path):
@@ -160,7 +168,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_simple_jpeg_size(content: bytes) -> tuple[int, int] | None:
-    """Return width and height of a JPEG that `decode_simple_jpeg` decodes exactly as Pillow does.
+    """Return width and height, in pixels, of a JPEG that `decode_simple_jpeg` decodes exactly as Pillow does.
 
     None for anything else: another format, damaged, grey, CMYK, or with EXIF or XMP, which may hold an orientation.
     None for every image if simplejpeg is not installed.
@@ -175,7 +183,11 @@ def read_simple_jpeg_size(content: bytes) -> tuple[int, int] | None:
 
 
 def decode_simple_jpeg(content: bytes) -> NDArray[np.uint8] | None:
-    """Return RGB pixels [height, width, 3] of a JPEG that has a `read_simple_jpeg_size`; None if it is damaged."""
+    """Return the pixels of a JPEG in RGB, uint8 [height, width, 3]; None if it is damaged.
+
+    Args:
+        content: the encoded bytes of an image for which `read_simple_jpeg_size` did not return None.
+    """
     try:
         return simplejpeg.decode_jpeg(content)
     except ValueError:

@@ -34,12 +34,15 @@ _environments: dict[str, "lmdb.Environment"] = {}
 
 
 def is_stored(path: Path | str) -> bool:
-    """Return whether a path of the catalogue names an image in an LMDB."""
+    """Return whether a path, as the catalogue stores it, names an image in an LMDB. Nothing is read."""
     return str(path).startswith(PATH_PREFIX)
 
 
 def resolve_path(image: str, folder: Path) -> Path:
     """Return the path, as the catalogue stores it, of an `image` value of a table in `folder`.
+
+    The path of an image in an LMDB begins with PATH_PREFIX and is absolute; that of a file is absolute if `folder` or
+    `image` is. Whether anything is there is not checked.
 
     Args:
         image: a file's path, absolute or relative to `folder`, or an `lmdb://` URL.
@@ -51,7 +54,10 @@ def resolve_path(image: str, folder: Path) -> Path:
 
 
 def read_key_hash(path: str) -> bytes | None:
-    """Return the content hash that the key of a path states; None if the key is not a hash."""
+    """Return the content hash, 16 bytes, that the key at the end of a path states.
+
+    None if the path does not end in `#` and 32 lower-case hexadecimal digits.
+    """
     match = _KEY_HASH.search(path)
     return bytes.fromhex(match[1]) if match else None
 
@@ -59,8 +65,13 @@ def read_key_hash(path: str) -> bytes | None:
 def read(path: Path | str) -> bytes | None:
     """Return the encoded bytes of an image; None if the LMDB has no such key.
 
+    The LMDB stays open for later reads of this process.
+
+    Args:
+        path: `lmdb:/FOLDER#KEY`, as `resolve_path` returns it.
+
     Raises:
-        OSError: the folder holds no readable LMDB.
+        OSError: the folder does not exist or holds no readable LMDB.
     """
     import lmdb
 
@@ -79,8 +90,13 @@ def read(path: Path | str) -> bytes | None:
 def write(folder: Path, images: Iterable[bytes]) -> list[str]:
     """Write images to the LMDB of a folder, which is created if missing, and return their keys in the given order.
 
-    An image that is already stored is not written again. Everything is one commit: a writer that is killed leaves no
-    part of it.
+    The key of an image is its content hash, 32 hexadecimal digits. An image that is already stored, or that is given
+    twice, is written once; each occurrence has its key in the result. Everything is one commit: a writer that is killed
+    leaves no part of it.
+
+    Args:
+        folder: the folder of the LMDB; images that it holds already stay.
+        images: the encoded bytes of each image. All of them are in memory at once. They are not checked.
 
     Raises:
         UnavailableError: the LMDB cannot be written.

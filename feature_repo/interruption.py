@@ -11,7 +11,10 @@ INTERRUPTED = 130
 
 
 def run_interruptible(work: Callable[[], None]) -> None:
-    """Call `work`. On Ctrl-C, write "interrupted" to standard error and exit with 130."""
+    """Call `work` and return when it returns. On Ctrl-C, write "interrupted" to standard error and exit with 130.
+
+    Every other exception of `work`, also a SystemExit with another code, is raised as it is.
+    """
     try:
         work()
         return

@@ -35,7 +35,7 @@ _shared_lock = threading.Lock()
 
 
 def open_environment(folder: Path, *, map_size: int = FIRST_MAP_SIZE, readonly: bool = False) -> lmdb.Environment:
-    """Open the LMDB environment in a folder.
+    """Open the LMDB environment in a folder. The caller closes it; a process may have one open for each folder.
 
     Args:
         folder: created if it does not exist, unless `readonly`.
@@ -56,6 +56,9 @@ def open_environment(folder: Path, *, map_size: int = FIRST_MAP_SIZE, readonly: 
 class SharedEnvironment:
     """An open environment that counts its users: its map may only be resized while nobody uses it.
 
+    Args:
+        folder: the folder of the LMDB file; folder and file are created if they do not exist.
+
     Raises:
         CorruptDataError: the file is truncated.
         lmdb.Error: the file cannot be opened.
@@ -70,7 +73,11 @@ class SharedEnvironment:
         self._idle = threading.Condition()
 
     def use(self, work: Callable[[lmdb.Environment], Result]) -> Result:
-        """Call `work` with the environment, whose map keeps its size until `work` returns."""
+        """Call `work` with the environment and return its result. The map keeps its size until `work` returns.
+
+        Waits while another thread resizes, pauses or closes the environment. Exceptions of `work` are raised as they
+        are.
+        """
         with self._idle:
             self._user_count += 1
         try:
@@ -81,7 +88,11 @@ class SharedEnvironment:
                 self._idle.notify_all()
 
     def resize(self, *, grow: bool) -> None:
-        """Double the map if `grow`, else take over the size that another process gave it."""
+        """Change the size of the memory map, once nobody uses the environment. Must not be called within `use`.
+
+        Args:
+            grow: True doubles the size; False takes over the size that another process gave the file.
+        """
         self.pause()
         try:
             self._environment.set_mapsize(2 * self._environment.info()["map_size"] if grow else 0)
@@ -89,25 +100,25 @@ class SharedEnvironment:
             self.resume()
 
     def is_current(self) -> bool:
-        """Return whether the file at the path is still the file that was opened."""
+        """Return whether the file at the path is still the one that was opened; False if it was deleted or replaced."""
         try:
             return self._file.stat().st_ino == self._inode
         except FileNotFoundError:
             return False
 
     def close(self) -> None:
-        """Wait until nobody uses the environment, then close it."""
+        """Wait until nobody uses the environment, then close it. It cannot be used afterwards."""
         self.pause()
         self._environment.close()
         self.resume()
 
     def pause(self) -> None:
-        """Wait until nobody uses the environment, and block new users until `resume`."""
+        """Wait until nobody uses the environment, and make new users wait until the same thread calls `resume`."""
         self._idle.acquire()
         self._idle.wait_for(lambda: not self._user_count)
 
     def resume(self) -> None:
-        """Admit users again."""
+        """Admit users again. Only the thread that called `pause` may call it."""
         self._idle.release()
 
 

@@ -30,10 +30,15 @@ _held: set[Path] = set()
 
 @contextmanager
 def hold_lock(settings: Settings, step: str) -> Iterator[None]:
-    """Hold the lock of a step while the block runs.
+    """Hold the lock of a step while the block runs. The lock file stays afterwards.
+
+    Args:
+        settings: the deployment; each has its own locks.
+        step: name of the step.
 
     Raises:
-        ConflictError: another run of the step, in this process or in another one, holds it.
+        ConflictError: another run of the step holds the lock: one in this process, or one in another process that did
+            not release it within TIMEOUT_SECONDS.
     """
     file = _lock_file(settings, step)
     if file in _held:
@@ -53,7 +58,12 @@ def hold_lock(settings: Settings, step: str) -> Iterator[None]:
 
 
 def is_locked(settings: Settings, step: str) -> bool:
-    """Whether a process, this one or another, is running the step now."""
+    """Return whether a process, this one or another, holds the lock of the step now. Does not wait for it.
+
+    Args:
+        settings: the deployment.
+        step: name of the step; False for one that never ran.
+    """
     file = _lock_file(settings, step)
     if file in _held or not file.exists():
         return file in _held

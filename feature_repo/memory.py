@@ -16,7 +16,10 @@ _MAX_MMAP_THRESHOLD_BYTES = 32 << 20
 
 
 def keep_freed() -> None:
-    """Make glibc keep freed memory for later allocations. Without glibc, nothing happens."""
+    """Make glibc keep freed memory for later allocations of this process, from now on. Without glibc, nothing happens.
+
+    Blocks of more than 32 MiB are still returned to the system when they are freed.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         mallopt(_TRIM_THRESHOLD, _NEVER)

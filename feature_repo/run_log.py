@@ -40,33 +40,43 @@ SQLITE_TIMEOUT_SECONDS = 30
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run, as the table holds it."""
+    """One run of a producer, as the table holds it."""
 
     id: int
+    """Number of the run; a later run has a higher one."""
     step: str
     """The command, without `produce`: "catalogue", "embeddings", ..."""
     model: str | None
+    """Version of the model that the run used; None if it recorded none."""
     inputs: dict[str, int | None]
-    """Version of each input table when it was read; None if the table did not exist."""
+    """Name of each input table -> its Delta version when it was read; None if the table did not exist."""
     counts: dict[str, int]
     """Row counts by name, such as `encoded` or `reused`, up to the last commit of the run."""
     quarantined: dict[str, int]
-    """Quarantined rows by reason."""
+    """Number of quarantined rows by reason."""
     started: datetime
+    """In UTC."""
     ended: datetime | None
-    """None while the run is running, and if it was killed."""
+    """In UTC. None while the run is running, and if it was killed."""
     ending: str
     """RUNNING, DONE, FAILED, STOPPED or KILLED."""
     error: str | None
+    """Message of the exception, in one line; None unless the run FAILED."""
     host: str
+    """Name of the machine."""
     process: int
+    """Process id on that machine."""
 
 
 @dataclass
 class RunRecorder:
-    """Writes the row of the current run. Every method commits at once."""
+    """Writes the row of the current run; `record_run` creates it.
+
+    Every method commits at once, and raises UnavailableError if the database does not answer.
+    """
 
     id: int
+    """Number of the run in the table."""
     _engine: "sql.Engine"
     _settings: Settings
     _inputs: dict[str, int | None] = field(default_factory=dict)
@@ -74,22 +84,25 @@ class RunRecorder:
     _quarantined: dict[str, int] = field(default_factory=dict)
 
     def add_input(self, table: str, version: int | None) -> None:
-        """Record the version of an input table; None if the table does not exist."""
+        """Record the Delta version of an input table; None if the table does not exist.
+
+        A version recorded earlier for the same table is replaced.
+        """
         self._inputs[table] = version
         self._update(inputs=self._inputs)
 
     def set_model(self, model: str) -> None:
-        """Record the version of the model that the run uses."""
+        """Record the version of the model that the run uses. It replaces one recorded earlier."""
         self._update(model=model)
 
     def add_counts(self, **counts: int) -> None:
-        """Add to the run's counts. Any name is allowed; a name that is already there is summed."""
+        """Add numbers of rows to the run's counts. Any name is allowed; a number is added to what the name has."""
         for name, rows in counts.items():
             self._counts[name] = self._counts.get(name, 0) + rows
         self._update(counts=self._counts)
 
     def add_quarantined(self, counts: Mapping[str, int]) -> None:
-        """Add numbers of quarantined rows, by reason."""
+        """Add numbers of quarantined rows: reason -> rows. A number is added to what the reason has."""
         for reason, rows in counts.items():
             self._quarantined[reason] = self._quarantined.get(reason, 0) + rows
         self._update(quarantined=self._quarantined)
@@ -105,17 +118,22 @@ def record_run(settings: Settings, step: str, *, now: datetime, reads: Sequence[
     """Record a run of `produce STEP` and hold the lock of the step until it ends.
 
     The row is inserted as RUNNING. It becomes DONE when the block ends, STOPPED on KeyboardInterrupt, and FAILED with
-    the message on any other exception. The exception is raised again.
+    the message on any other exception. The exception is raised again. Earlier runs of the step that are still recorded
+    as running become KILLED.
 
     Args:
         settings: the deployment.
-        step: name of the step.
-        now: start time. The end time is `now` plus the elapsed monotonic time.
-        reads: tables whose current version is recorded as input. A step that chooses the version itself calls
-            `RunRecorder.add_input` instead.
+        step: name of the step, which is the command without `produce`.
+        now: start time, with a time zone. The end time is `now` plus the elapsed monotonic time.
+        reads: names of the tables whose current version is recorded as input; None is recorded for a table that does
+            not exist. A step that chooses the version itself calls `RunRecorder.add_input` instead.
+
+    Yields:
+        The recorder of the run.
 
     Raises:
-        ConflictError: another process runs this step on this store.
+        ConflictError: this or another process runs this step on this store; nothing is recorded.
+        CorruptDataError: the log of a table in `reads` cannot be read.
         UnavailableError: the database does not answer.
         InvalidInputError: `registry.path` is not a database address, or its driver is not installed.
     """
@@ -161,7 +179,7 @@ def read_runs(settings: Settings, *, step: str | None = None) -> list[RunRecord]
 
     Args:
         settings: the deployment.
-        step: return only the runs of this step; None: of all steps.
+        step: return only the runs of this step, none if it never ran; None returns those of all steps.
 
     Raises:
         UnavailableError: the database does not answer.
@@ -186,7 +204,12 @@ def read_runs(settings: Settings, *, step: str | None = None) -> list[RunRecord]
 def read_last_runs(settings: Settings, limit: int) -> list[RunRecord]:
     """Return the newest runs of a deployment, newest first, without writing to the database.
 
-    A killed run may still be recorded as running (see `read_runs`). Returns an empty list if there is no table yet.
+    A killed run may still be recorded as running, because only `read_runs` and the next run of its step mark it.
+    Returns an empty list if there is no table yet.
+
+    Args:
+        settings: the deployment.
+        limit: the largest number of runs to return.
 
     Raises:
         UnavailableError: the database does not answer.
@@ -206,7 +229,11 @@ def read_last_runs(settings: Settings, limit: int) -> list[RunRecord]:
 
 
 def format_run(run: RunRecord) -> str:
-    """Return a run as one line of text, followed by one line for each quarantine reason."""
+    """Return a run as one line of text, followed by one indented line for each quarantine reason.
+
+    Times are in UTC, the duration is in seconds. Process and machine are shown only while the run is running. There is
+    no line break at the end.
+    """
     read = ", ".join(f"{table} {'none' if version is None else f'v{version}'}" for table, version in run.inputs.items())
     took = "" if run.ended is None else f" after {(run.ended - run.started).total_seconds():.1f} s"
     parts = [

@@ -13,15 +13,18 @@ class ServingLimits:
     max_product_ids: int = 1_000
     """Candidates in one request."""
     workers: int = 4
-    """Requests processed at the same time."""
+    """Requests processed at the same time, each in a thread."""
     queue_size: int = 60
     """Requests that may wait for a worker. The server rejects further requests at once."""
     deadline_seconds: float = 1.0
-    """Time allowed for one request. A request's own deadline applies if it is shorter."""
+    """Time allowed for one request, in seconds. A request's own deadline applies if it is shorter."""
     max_streams: int = 64
-    """Open Flight streams. Each one holds a thread. The server rejects further streams."""
+    """Open Arrow Flight streams. Each one holds a thread. The server rejects further streams."""
 
     @property
     def max_request_bytes(self) -> int:
-        """Largest accepted request: every id at full length, each character escaped to 12 bytes, plus 4 KiB."""
+        """Size of the largest accepted request, in bytes, inclusive.
+
+        It has room for every id at full length, each character escaped to 12 bytes, and 4 KiB for the rest.
+        """
         return 4_096 + self.max_product_ids * (MAX_ID_LENGTH * 12 + 4)

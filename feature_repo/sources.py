@@ -7,7 +7,10 @@ from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 
 
 def delta_source(table: str) -> FileSource:
-    """Return the source for the Delta table `table`. Its path is relative to `offline_store.path`."""
+    """Return Feast's source for the Delta table `table`, which need not exist yet.
+
+    The source has the table's name. Its path is relative to `offline_store.path`.
+    """
     return FileSource(
         name=table,
         path=table,

@@ -20,6 +20,8 @@ Words = dict[str, list[str]]
 def read_vocabulary(truth: Path) -> dict[str, Words]:
     """Read the table of words in the truth folder of a generated shop: attribute -> value -> words.
 
+    Attributes, values and words are in the order in which they first occur in the table.
+
     Raises:
         NotFoundError: there is no such table.
     """
@@ -33,10 +35,14 @@ def read_vocabulary(truth: Path) -> dict[str, Words]:
 
 
 def find_values(line: str, words: Words) -> set[str]:
-    """Return the values of one attribute whose words are in a line; upper and lower case do not matter.
+    """Return the values of one attribute whose words are in a line; empty if there are none.
 
-    ASCII words must stand alone; Chinese words may be anywhere, because Chinese has no spaces. A word inside a longer
-    word of the same attribute does not count.
+    Upper and lower case do not matter. ASCII words must stand alone; Chinese words may be anywhere, because Chinese has
+    no spaces. A word inside a longer word of the same attribute does not count.
+
+    Args:
+        line: a title, a caption or a query.
+        words: value -> its words, for one attribute; any one of the words is enough.
     """
     rest, values = line.lower(), set()
     pairs = [(word.lower(), value) for value, value_words in words.items() for word in value_words]

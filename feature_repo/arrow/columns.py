@@ -1,6 +1,7 @@
 """Columns: one feature of n rows, as a NumPy array if it is numeric, else as an Arrow array.
 
-A missing value is never zero: a missing float is NaN, and for all numbers `Column.valid` marks the present ones.
+A missing number is marked by `Column.valid`. A missing float is also NaN in the columns that `scatter` and
+`make_missing` build; in those of `from_arrow`, a missing single float is 0.
 """
 
 from collections.abc import Sequence
@@ -27,37 +28,43 @@ _ARROW_NUMBERS = {
 
 @dataclass(frozen=True)
 class Column:
-    """One feature of n rows."""
+    """The values of one feature in n rows, which ones are missing, and for codes the texts that they stand for."""
 
     field: Field
+    """The feature."""
     values: Any
     """A NumPy array for numbers and dictionary codes [n] and for number lists of one length [n, width]; else an Arrow
-    array of n values."""
+    array of n values, null where missing. Timestamps as NumPy values are seconds since 1970 UTC."""
     valid: NDArray[np.bool_] | None = None
-    """bool [n], only with NumPy values: which rows have a value. None if all have one."""
+    """bool [n]: which rows of NumPy values have a value. None if all have one, and always None with an Arrow array."""
     words: Sequence[str] | None = None
-    """The texts that the codes in `values` refer to; None if `values` are not codes."""
+    """The texts that the codes in `values` refer to: code i is words[i]. None if `values` are not codes."""
 
     def __len__(self) -> int:
         return len(self.values)
 
 
 def element_type(field: Field) -> pa.DataType:
-    """Return the Arrow type of one element of a field, as Feast maps it; binary for bytes and for messages."""
+    """Return the Arrow type of one element of a field, as Feast maps it.
+
+    Text is string, bytes and serialized messages are binary, a unix timestamp is timestamp[s, UTC].
+    """
     if field.base in NUMBERS:
         return _ARROW_NUMBERS[field.base]
     return pa.string() if field.base in TEXTS else pa.binary()
 
 
 def arrow_type(field: Field) -> pa.DataType:
-    """Return the Arrow type of the values of a field."""
+    """Return the Arrow type of the values of a field: the type of one element, for lists and sets a list of it."""
     return pa.list_(element_type(field)) if field.is_list else element_type(field)
 
 
 def from_arrow(field: Field, array: pa.Array | pa.ChunkedArray) -> Column:
     """Convert an Arrow array to the column of a field.
 
-    Timestamps become whole seconds, rounded down. A null inside a list of floats becomes NaN.
+    Timestamps become whole seconds, rounded down. A null inside a list of floats becomes NaN. A missing single number
+    is 0 in `Column.values`, also a float; `Column.valid` marks it. Number lists of one length become a matrix, other
+    lists an Arrow array.
 
     Args:
         field: the feature.
@@ -121,11 +128,12 @@ def make_number_lists(
 ) -> Column:
     """Build a column of number lists from their concatenated elements.
 
-    The values are a matrix if all present lists have one length, else an Arrow list array.
+    The values are a matrix if all present lists have one length, else an Arrow list array. If no list is present, the
+    matrix has the width `field.length`.
 
     Args:
         field: the feature.
-        items: the elements of all present lists, in order.
+        items: the elements of all present lists, in order; timestamps as seconds.
         sizes: [n] number of elements of each list; 0 where the list is missing.
         valid: [n] which lists are present; None if all are.
     """
@@ -140,7 +148,9 @@ def make_number_lists(
 
 
 def make_list_array(sizes: NDArray[np.int64], items: pa.Array, valid: NDArray[np.bool_] | None) -> pa.Array:
-    """Build an Arrow list array from concatenated elements.
+    """Build an Arrow list array of n lists from their concatenated elements, which are not copied.
+
+    There may be at most 2**31 - 1 elements; this is not checked.
 
     Args:
         sizes: [n] number of elements of each list; 0 where the list is missing.
@@ -154,7 +164,10 @@ def make_list_array(sizes: NDArray[np.int64], items: pa.Array, valid: NDArray[np
 
 
 def make_missing(field: Field, count: int) -> Column:
-    """Return a column of `count` missing values."""
+    """Return a column of `count` missing values.
+
+    Numbers and number lists: a NumPy array of NaN for floats, else of 0, with `valid` all False. All else: Arrow nulls.
+    """
     if field.base in NUMBERS:
         return scatter(field, np.empty(field.shape(0), field.number), np.empty(0, np.int64), count)
     return Column(field, pa.nulls(count, arrow_type(field)))
@@ -169,10 +182,12 @@ def scatter(
 ) -> Column:
     """Return a column of `count` rows with `values` at the row numbers `rows` and missing values elsewhere.
 
+    The result is a copy. In rows without a value it holds NaN for floats, else 0; its `valid` is always an array.
+
     Args:
-        field: a numeric feature.
+        field: a feature of numbers, number lists or dictionary codes.
         values: [m] or [m, width].
-        rows: [m] row number of each value, below `count`.
+        rows: [m] distinct row number of each value, in [0, count), in any order.
         count: number of rows of the result.
         valid: [m] which values are present; None if all are.
     """
@@ -185,13 +200,18 @@ def scatter(
 
 
 def slice_rows(column: Column, rows: slice) -> Column:
-    """Return a range of rows as a view; nothing is copied."""
+    """Return a range of rows, a slice of step 1, as a column over the same memory; nothing is copied."""
     values, valid = column.values[rows], None if column.valid is None else column.valid[rows]
     return Column(column.field, values, valid, column.words)
 
 
 def take(column: Column, rows: NDArray[np.int64]) -> Column:
-    """Return the rows with the numbers `rows`, in that order. Row numbers may repeat; each must be in [0, n)."""
+    """Return a copy of the rows with the numbers `rows`, in that order.
+
+    Args:
+        column: n rows.
+        rows: [m] row numbers, each in [0, n); may repeat, may be empty.
+    """
     if isinstance(column.values, np.ndarray):
         valid = None if column.valid is None else column.valid[rows]
         return Column(column.field, column.values[rows], valid, column.words)
@@ -203,9 +223,10 @@ def merge(field: Field, parts: Sequence[tuple[NDArray[np.int64], Column]], count
 
     Args:
         field: the feature.
-        parts: pairs of row numbers [m] and a column of m rows. The parts may differ in representation, for example if
-            only some hold lists of one length.
-        count: number of rows of the result; rows in no part are missing.
+        parts: pairs of row numbers [m] and a column of m rows. No row number is in two parts. The parts may differ in
+            representation, for example if only some hold lists of one length; parts that hold codes must share their
+            `words`.
+        count: number of rows of the result; rows in no part are missing, so without parts all are.
     """
     arrays = [column.values for _, column in parts]
     if all(isinstance(values, np.ndarray) for values in arrays):
@@ -224,7 +245,7 @@ def merge(field: Field, parts: Sequence[tuple[NDArray[np.int64], Column]], count
 
 
 def to_numpy(column: Column) -> NDArray[Any]:
-    """Convert a column to the NumPy array that suits its type.
+    """Convert a column to the NumPy array that suits its type. The result may share memory with the column.
 
     Returns:
         Floats: [n], NaN where missing. Other numbers: [n], a masked array if any is missing. Number lists of one
@@ -249,7 +270,12 @@ def to_numpy(column: Column) -> NDArray[Any]:
 
 
 def to_arrow(column: Column) -> pa.Array:
-    """Convert a column to an Arrow array of `arrow_type(field)`, or to dictionary-encoded text; null where missing."""
+    """Convert a column of n rows to an Arrow array of n values; null where missing.
+
+    Returns:
+        An array of the type `arrow_type(field)`; dictionary codes become a dictionary array of texts. A column whose
+        values are an Arrow array is returned as it is.
+    """
     values, valid = column.values, column.valid
     if not isinstance(values, np.ndarray):
         return values
@@ -265,9 +291,14 @@ def to_arrow(column: Column) -> pa.Array:
 
 
 def numbers_to_arrow(values: NDArray[Any], kind: pa.DataType, valid: NDArray[np.bool_] | None = None) -> pa.Array:
-    """Convert numbers [n] to an Arrow array of the same memory layout, without a copy; null where not `valid`.
+    """Convert numbers [n] to an Arrow array over the same memory; null where not `valid`.
 
-    Booleans are copied: NumPy stores a byte each, Arrow a bit.
+    Booleans are copied, because NumPy stores a byte each and Arrow a bit; so is an array that is not contiguous.
+
+    Args:
+        values: the numbers.
+        kind: an Arrow type whose values have as many bits as those of `values`; anything else fails an assertion.
+        valid: bool [n], which values are present; None if all are. NaN stays NaN.
     """
     if values.dtype == np.bool_:
         return pa.array(values, kind, mask=None if valid is None else ~valid)
@@ -279,7 +310,12 @@ def numbers_to_arrow(values: NDArray[Any], kind: pa.DataType, valid: NDArray[np.
 def copy_into(column: Column, out: NDArray[Any]) -> Column:
     """Copy a column of floats into the caller's array `out`, NaN where missing, and return the column backed by it.
 
-    Nothing is copied if the column's values already share memory with `out`.
+    Nothing is copied if the column's values already share memory with `out`. Lists of width 0, as in a column without
+    any present list, fill `out` of any shape with NaN.
+
+    Args:
+        column: its values are a NumPy array of floats, [n] or [n, width].
+        out: array of the values' shape and dtype.
 
     Raises:
         InvalidInputError: the column does not hold floats, or `out` has another shape or dtype.

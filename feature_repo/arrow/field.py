@@ -31,21 +31,23 @@ SCALE_SIZE = 4
 
 @dataclass(frozen=True)
 class Field:
-    """One feature of a view: name, value type and storage.
+    """One feature of a view: its name, its value type, and how its values are stored in a packed row.
 
     Raises:
-        InvalidInputError: the storage does not fit the type.
+        InvalidInputError: the storage is unknown or does not fit the type.
     """
 
     name: str
+    """Name of the feature in its view."""
     type: str
     """Feast's value type in lower case: "float_list", "string", "int64_set", ..."""
     storage: str = "plain"
     """ "plain"; for floats also "float32", "float16" and, for lists only, "int8"; for text also "dictionary"."""
     length: int = 0
-    """Number of elements of every list; 0 if the lists differ in length or the field is no list."""
+    """Number of elements of every present list; 0 if the lists may differ in length or the field is no list."""
     dictionary: str = ""
-    """Id of the dictionary that the codes refer to. A view that is dropped and created again gets a new one."""
+    """Id of the dictionary that the codes refer to; "" without codes. A view that is dropped and created again gets a
+    new one."""
 
     def __post_init__(self) -> None:
         floating = self.base in ("float", "double")
@@ -70,29 +72,38 @@ class Field:
 
     @cached_property
     def is_list(self) -> bool:
-        """Whether a value is a list or set of plain elements."""
+        """Whether a value is a list or set of numbers, texts or bytes."""
         return self.base != "" and self.base != self.type
 
     @property
     def is_message(self) -> bool:
-        """Whether values are stored as serialized `Value` messages of Feast."""
+        """Whether values are stored as serialized `Value` messages of Feast: maps, structs, nested and zoned values."""
         return self.base == ""
 
     @cached_property
     def number(self) -> np.dtype[Any]:
-        """NumPy type of one element in memory. Defined for numbers only."""
+        """NumPy type of one element in memory. Only for numbers and lists of numbers; other fields raise KeyError."""
         return NUMBERS[self.base]
 
     @cached_property
     def stored(self) -> np.dtype[Any]:
-        """NumPy type of one element in the packed row. Defined for numbers and dictionary codes only."""
+        """NumPy type of one element in the packed row; uint16 for dictionary codes.
+
+        Only for numbers, lists of numbers and dictionary codes; any other field raises KeyError.
+        """
         if self.storage == "dictionary":
             return np.dtype("<u2")
         return STORAGES[self.storage] if self.storage in STORAGES else NUMBERS[self.base]
 
     @cached_property
     def form(self) -> str:
-        """How the field lies in a packed row: one of FORMS."""
+        """How the field lies in a packed row: one of FORMS.
+
+        Returns:
+            "number": one number. "code": the dictionary code of a text. "vector": a list of numbers of fixed length.
+            "list": a list of numbers of any length. "bytes": one text, one bytes value or one serialized message.
+            "bytes_list": a list of texts or bytes.
+        """
         if self.storage == "dictionary":
             return "code"
         if self.base not in NUMBERS:
@@ -108,11 +119,11 @@ class Field:
 
     @cached_property
     def size(self) -> int:
-        """Bytes in the fixed part of a packed row; 0 for a field of varying length."""
+        """Bytes of a value in the fixed part of a packed row, with the scale; 0 for a field of varying length."""
         if self.form in ("number", "code"):
             return int(self.stored.itemsize)
         return self.scale_size + self.length * int(self.stored.itemsize) if self.form == "vector" else 0
 
     def shape(self, count: int) -> tuple[int, ...]:
-        """Shape of `count` values in memory: (n,), for lists (n, length)."""
+        """Return the NumPy shape of `count` values: (count,), for lists (count, length); length 0 if lists differ."""
         return (count, self.length) if self.is_list else (count,)

@@ -34,12 +34,13 @@ def take_rows(
 
     Args:
         table: the table.
-        positions: [m] row positions, ascending and unique, counted among the rows that `where` selects.
+        positions: [m] row positions, ascending and unique, counted from 0 among the rows that `where` selects. Those
+            past the last row are ignored.
         columns: the columns to read.
         where: filter; None selects all rows.
 
     Returns:
-        m rows in the table's order.
+        The m rows in the table's order, with `columns` in the given order; no rows if there are no positions.
     """
     scanner = scan(table, columns, where)
     return pa.Table.from_batches(_take_from(scanner.to_batches(), positions), schema=scanner.projected_schema)
@@ -52,14 +53,31 @@ def take_batches(
     *,
     where: pyarrow.dataset.Expression | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of `take_rows` batch by batch, so that only a few batches are in memory."""
+    """Yield the rows at given positions of a table batch by batch, so that only a few batches are in memory.
+
+    Args:
+        table: the table.
+        positions: [m] row positions, ascending and unique, counted from 0 among the rows that `where` selects. Those
+            past the last row are ignored.
+        columns: the columns to read.
+        where: filter; None selects all rows.
+
+    Yields:
+        The rows in the table's order, in batches of at most 16,384 rows.
+    """
     return _take_from(scan(table, columns, where).to_batches(), positions)
 
 
 def scan(
     table: pyarrow.dataset.Dataset, columns: Sequence[str], where: pyarrow.dataset.Expression | None = None
 ) -> pyarrow.dataset.Scanner:
-    """Return a scanner over columns in the table's order: batches of at most 16,384 rows, few of them read ahead."""
+    """Return a scanner that reads columns in the table's row order: batches of at most 16,384 rows, few read ahead.
+
+    Args:
+        table: the table.
+        columns: the columns to read.
+        where: filter; None selects all rows.
+    """
     # Without pre-buffering, column chunks are read as they are decoded: half the memory beside the rows themselves.
     options = pyarrow.dataset.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True)
     return table.scanner(
@@ -79,11 +97,11 @@ def renumber(positions: Int64, size: int) -> Int64:
     processed block by block.
 
     Args:
-        positions: [m] positions in [0, size), or -1.
+        positions: [m] positions in [0, size), or -1; may repeat.
         size: number of rows of the table.
 
     Returns:
-        The distinct positions in use, ascending.
+        int64, the distinct positions in use without -1, ascending; empty if there are none.
     """
     rank = np.zeros(size + 1, dtype=np.int64)
     for block in _blocks(positions, CHUNK_ROWS):
@@ -110,6 +128,9 @@ def take_column(values: pa.ChunkedArray, row_index: Int64) -> pa.ChunkedArray:
     Args:
         values: [k] values of any type.
         row_index: [n] row numbers in [0, k), or -1; may repeat.
+
+    Returns:
+        n values of the type of `values`, in as many chunks as needed; none if n is 0.
     """
     vectors = _as_matrix(values)
     if vectors is None:
@@ -124,17 +145,22 @@ def take_column(values: pa.ChunkedArray, row_index: Int64) -> pa.ChunkedArray:
 
 
 def take_dictionary(values: pa.ChunkedArray, row_index: Int64) -> pa.ChunkedArray:
-    """Return the same values as `take_column` as a dictionary array over `values`: no value is copied per row."""
+    """Return `values` at each row number as one dictionary array over `values`, so that no value is copied per row.
+
+    Args:
+        values: [k] values of any type; k is at most 2**31, because the codes are int32.
+        row_index: [n] row numbers in [0, k), or -1, which gives null; may repeat.
+    """
     array = pa.DictionaryArray.from_arrays(_nullable(row_index).cast(pa.int32()), values.combine_chunks())
     return pa.chunked_array([array])
 
 
 def to_matrix(lists: pa.Array | pa.ChunkedArray, width: int | None = None) -> NDArray[np.float32]:
-    """Convert a column of number lists of one length to a float32 matrix [n, width].
+    """Convert a column of number lists of one length to a new float32 matrix [n, width].
 
     Args:
         lists: the column. A null list becomes a row of NaN, a null inside a list NaN.
-        width: expected length of the lists. None: the length that they have, or 1 if all are null.
+        width: expected length of the lists. None: the length that they have, or 1 if all are null or n is 0.
 
     Raises:
         InvalidInputError: the lists differ in length, or their length is not `width`.
@@ -151,7 +177,8 @@ def to_matrix(lists: pa.Array | pa.ChunkedArray, width: int | None = None) -> ND
 def to_widest_matrix(lists: pa.Array | pa.ChunkedArray) -> NDArray[np.float64]:
     """Convert a column of number lists of any lengths to a float64 matrix [n, length of the longest list].
 
-    Rows of shorter lists and of nulls are NaN. The width is 0 if no list has an element.
+    The row of a shorter list is NaN throughout: its numbers are dropped. So is the row of a null. A null inside a
+    longest list is NaN. The width is 0 if no list has an element.
     """
     lengths = np.asarray(pc.list_value_length(lists).fill_null(0))
     width = int(lengths.max(initial=0))
@@ -164,6 +191,8 @@ def to_widest_matrix(lists: pa.Array | pa.ChunkedArray) -> NDArray[np.float64]:
 
 def matrix_to_lists(matrix: NDArray[Any]) -> pa.ListArray:
     """Convert the rows of a matrix [n, width] to n lists of its dtype; null where the first element is NaN.
+
+    Of a matrix of width 0, all lists are empty and none is null.
 
     Raises:
         InvalidInputError: there are more than 2**31 - 1 elements, the limit of one Arrow list array.

@@ -17,15 +17,18 @@ NANOSECONDS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 
 
 def comparison_unit(column: pa.ChunkedArray) -> str:
-    """Return the unit in which to compare a timestamp column: "ns" if it is stored in nanoseconds, else "us"."""
+    """Return the unit in which to compare a timestamp column: "ns" if it is stored in nanoseconds, else "us".
+
+    Columns of dates, and of any other type, are "us" too.
+    """
     return "ns" if pa.types.is_timestamp(column.type) and column.type.unit == "ns" else "us"
 
 
 def to_ticks(column: pa.ChunkedArray, unit: str) -> NDArray[np.int64]:
     """Convert a column of timestamps or dates to int64 [n] ticks.
 
-    Timestamps without a time zone are taken as UTC, dates as midnight UTC. A finer column is rounded down. A time that
-    does not fit 64 bits in a finer unit is clipped.
+    Timestamps without a time zone are taken as UTC, dates as midnight UTC. A column in a finer unit than `unit` is
+    rounded down, also before 1970. A time that does not fit 64 bits in `unit` becomes the nearest one that does.
 
     Args:
         column: timestamps of any unit and zone, or dates.
@@ -54,25 +57,35 @@ def to_ticks(column: pa.ChunkedArray, unit: str) -> NDArray[np.int64]:
 
 
 def datetime_to_ticks(timestamp: datetime, unit: str) -> int:
-    """Convert a datetime to ticks of `unit` ("us" or "ns"). A datetime without a time zone is taken as UTC."""
+    """Convert a datetime to ticks of `unit` ("us" or "ns").
+
+    A datetime without a time zone is taken as UTC. One before 1970 gives a negative number.
+    """
     aware = timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)
     return timedelta_to_ticks(aware - EPOCH, unit)
 
 
 def timedelta_to_ticks(duration: timedelta, unit: str) -> int:
-    """Convert a duration to a number of ticks of `unit` ("us" or "ns")."""
+    """Convert a duration to a number of ticks of `unit` ("us" or "ns"), exactly; negative for a negative duration."""
     return (duration // timedelta(microseconds=1)) * (1_000 // NANOSECONDS[unit])
 
 
 def scalar_to_datetime(scalar: pa.Scalar) -> datetime:
-    """Convert one valid Arrow timestamp to a datetime in UTC, rounded down to the microsecond."""
+    """Convert one Arrow timestamp, which must not be null, to a datetime in UTC, rounded down to the microsecond.
+
+    A timestamp without a time zone is taken as UTC.
+
+    Raises:
+        OverflowError: the year is not in [1, 9999].
+    """
     return EPOCH + timedelta(microseconds=scalar.value * NANOSECONDS[scalar.type.unit] // 1_000)
 
 
 def to_utc(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a column of timestamps or dates with UTC as its time zone; the instants stay the same.
 
-    Timestamps without a time zone are taken as UTC, dates as midnight UTC (in microseconds).
+    Timestamps keep their unit; those without a time zone are taken as UTC. Dates become midnight UTC in microseconds.
+    Nulls stay null.
     """
     unit = "us" if pa.types.is_date(column.type) else column.type.unit
     return column.cast(pa.timestamp(unit)).cast(pa.timestamp(unit, tz="UTC"))
