@@ -30,15 +30,16 @@ NO_TIME = (1, 0)
 
 @dataclass(frozen=True)
 class MaterializedRows:
-    """Which rows of a table are online, and since when. The materialization log records this for each file.
+    """Which rows of one table are online, and since when. The materialization log records this for each file.
 
-    Timestamps are microseconds since 1970 UTC.
+    A row is online if the log has its file and the row's event timestamp is in the file's window. Timestamps are
+    microseconds since 1970 UTC.
     """
 
     ends: Int64
     """[files], position of the row after a file's last row. Files are in the table's order."""
     start_us: Int64
-    """[files], earliest event timestamp that is online, inclusive."""
+    """[files], earliest event timestamp that is online, inclusive. Later than `end_us` if no row of the file is."""
     end_us: Int64
     """[files], latest event timestamp that is online, inclusive."""
     online_since_us: Int64
@@ -48,7 +49,13 @@ class MaterializedRows:
     def from_state(
         cls, table: pyarrow.dataset.FileSystemDataset, state: MaterializationState | None
     ) -> "MaterializedRows":
-        """Read what the log says of a table. Without a log every row counts as online since an unknown time."""
+        """Read what the log says of a table.
+
+        Args:
+            table: the offline table.
+            state: the view's materialization log; a file that it lacks is not online. None means that there is no log,
+                and every row counts as online since an unknown time.
+        """
         rows, windows, since = [], [], []
         for fragment in table.get_fragments():
             name = identify_file(fragment)
@@ -68,12 +75,21 @@ class MaterializedRows:
         return cls(np.cumsum(rows, dtype=np.int64), bounds[:, 0], bounds[:, 1], np.array(since, np.int64))
 
     def is_online(self, row_index: Int64, event_us: Int64) -> NDArray[np.bool_]:
-        """Return [n], whether the rows at these positions of the table, with these event timestamps, are online."""
+        """Return whether rows are online, as bool [n].
+
+        Args:
+            row_index: [n], the rows' positions in the table, in any order.
+            event_us: [n], their event timestamps.
+        """
         file = self._find_files(row_index)
         return (self.start_us[file] <= event_us) & (event_us <= self.end_us[file])
 
     def find_online_since(self, row_index: Int64) -> Int64:
-        """Return [n], when the rows' files came online; timestamps.NULL_TICKS if unknown."""
+        """Return when the files of rows came online: [n], NULL_TICKS of feature_repo.arrow.timestamps if unknown.
+
+        Args:
+            row_index: [n], the rows' positions in the table, in any order.
+        """
         return self.online_since_us[self._find_files(row_index)]
 
     def _find_files(self, row_index: Int64) -> NDArray[np.intp]:
@@ -82,23 +98,30 @@ class MaterializedRows:
 
 @dataclass(frozen=True)
 class EntityVersions:
-    """The offline rows of some keys, in the table's order. Timestamps are microseconds since 1970 UTC."""
+    """The n offline rows of some requested keys. Timestamps are microseconds since 1970 UTC.
+
+    `ViewHistory.read_versions` returns them in the table's order.
+    """
 
     key_index: Int64
     """[n], position of the row's key among the requested keys."""
     event_us: Int64
-    """[n]."""
+    """[n], the row's event timestamp."""
     created_us: Int64
-    """[n]; the smallest int64 where it is null."""
+    """[n], the row's created timestamp; the smallest int64 where it is null."""
     online: NDArray[np.bool_]
     """[n], whether the materialization log says that the row, or a newer one in its place, was written online."""
     row_index: Int64
     """[n], position of the row in the table."""
 
     def repeat_for(self, requested: Int64) -> "EntityVersions":
-        """Return the rows of each of `requested` [m], key positions that may repeat.
+        """Return the rows of each of m keys, key by key. The rows of a key that is given twice are there twice.
 
-        In the result `key_index` is the position in `requested`.
+        Args:
+            requested: [m], values of `key_index`; they may repeat. One without rows has none in the result.
+
+        Returns:
+            The rows, with `key_index` now the position in `requested`.
         """
         order = np.argsort(self.key_index, kind="stable")
         first, last = (np.searchsorted(self.key_index[order], requested, side) for side in ("left", "right"))
@@ -116,8 +139,8 @@ class EntityVersions:
         Rows are ordered by event timestamp, then created timestamp. Of equal rows the last one is returned.
 
         Args:
-            selected: [n], the rows to look at.
-            keys: number of requested keys.
+            selected: [n], whether to look at the row.
+            keys: number of requested keys; each value of `key_index` is lower.
         """
         rows = np.flatnonzero(selected)
         rows = rows[np.lexsort((self.created_us[rows], self.event_us[rows], self.key_index[rows]))]
@@ -126,7 +149,15 @@ class EntityVersions:
         return newest
 
     def find_same(self, event_us: Int64, created_us: Int64) -> list[list[int]]:
-        """Return for each key the rows that have its event and created timestamps [keys]."""
+        """Return for each key its rows with given timestamps, as indices into this object's arrays, ascending.
+
+        Args:
+            event_us: [keys], the event timestamp to look for.
+            created_us: [keys], the created timestamp to look for.
+
+        Returns:
+            One list for each key, empty if no row has both timestamps.
+        """
         rows_of_key: list[list[int]] = [[] for _ in event_us]
         is_same = (self.event_us == event_us[self.key_index]) & (self.created_us == created_us[self.key_index])
         for row in np.flatnonzero(is_same).tolist():
@@ -134,7 +165,7 @@ class EntityVersions:
         return rows_of_key
 
     def timestamps_of(self, row: int) -> tuple[int, int] | None:
-        """Return the event and created timestamps of a row; None for -1."""
+        """Return the event and created timestamps of a row, an index into this object's arrays; None for -1."""
         return None if row < 0 else (int(self.event_us[row]), int(self.created_us[row]))
 
 
@@ -143,15 +174,23 @@ class ViewHistory:
     """A view's offline table, and how its rows map to online keys."""
 
     view: View
+    """The view in the online store's catalog."""
     prefix: bytes
+    """The first bytes of every online key of the view."""
     table: pyarrow.dataset.Dataset
+    """The newest version of the table when `open` was called."""
 
     @classmethod
     def open(cls, online: OnlineTable, view: View, path: Path) -> "ViewHistory | str":
         """Return the history of a view; a string with the reason if the view cannot be checked.
 
-        A view cannot be checked if the table at `path` does not exist or lacks one of the view's columns, or if the
-        view has maps or structs, which only Feast packs.
+        A view cannot be checked if its table does not exist or lacks one of the view's columns, or if the view has maps
+        or structs, which only Feast packs.
+
+        Args:
+            online: the online table; its project is part of every key.
+            view: the view, from the online store's catalog.
+            path: folder of the view's Delta table.
         """
         if not delta.exists(path):
             return f"there is no table `{path.name}` yet"
@@ -166,18 +205,19 @@ class ViewHistory:
         return cls(view, entity_keys.make_prefix(online.project, view.name), table)
 
     def read_keys(self) -> Iterator[list[bytes]]:
-        """Yield the online keys of the table's rows in blocks, with repeats.
+        """Yield the online keys of the table's rows in the table's order, in one list for each block of rows.
 
-        Rows without an id or an event timestamp are skipped.
+        A key is there once for each of its rows. Rows without an id or an event timestamp are skipped.
         """
         for block in self._read_blocks([]):
             yield self._make_keys(block.filter(self._is_usable(block)))
 
     def read_versions(self, keys: list[bytes], state: MaterializationState | None) -> EntityVersions:
-        """Return all rows of these keys. Rows without an event timestamp are skipped.
+        """Return all rows of these keys, in the table's order. Rows without an event timestamp are skipped.
 
         Args:
-            keys: distinct online keys. A key without rows has none in the result.
+            keys: distinct online keys; `key_index` is the position in this list. A key without rows has none in the
+                result.
             state: the view's materialization log; None means that there is no log, and every row counts as online.
         """
         key_positions = {key: i for i, key in enumerate(keys)}
@@ -197,7 +237,14 @@ class ViewHistory:
         return EntityVersions(key_index, event_us, created_us, online, row_index)
 
     def read_rows(self, row_index: Int64) -> pa.Table:
-        """Return the rows at these positions of the table, in this order, with repeats."""
+        """Return the view's features and both timestamps of some rows.
+
+        Args:
+            row_index: [n], the rows' positions in the table, in any order; a position may repeat.
+
+        Returns:
+            n rows in the order of `row_index`.
+        """
         ascending, order = np.unique(row_index, return_inverse=True)
         columns = [*self.view.layout.fields_by_name, EVENT_TIMESTAMP, CREATED_TIMESTAMP]
         return take.take_rows(self.table, ascending, columns).take(pa.array(order))

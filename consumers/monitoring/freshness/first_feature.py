@@ -27,13 +27,24 @@ class FirstFeature:
     """Waiting times of the products that arrived in the window. The field names are keys of the JSON report."""
 
     waited: DurationQuantiles
+    """Seconds from the arrival of a product's message until its features were online."""
     bounds: tuple[float, ...]
+    """BOUNDS: upper bounds of the bars in seconds, inclusive, ascending."""
     counts: list[int]
-    """Products in each bar: one more than there are bounds."""
+    """Products in each bar, shortest waiting time first. One bar more than there are bounds: the longer times."""
 
 
 def measure_first_feature(settings: Settings, now: datetime, window: timedelta) -> FirstFeature | None:
-    """Return the waiting times of products that arrived in (now - window, now]; None if no stream has ever written."""
+    """Return the waiting times of products that arrived in (now - window, now].
+
+    Args:
+        settings: the deployment.
+        now: end of the window, inclusive, with a UTC offset.
+        window: length of the window.
+
+    Returns:
+        None if no stream has ever written. If no product arrived in the window, all counts are 0 and the quantiles NaN.
+    """
     path = settings.table(schema.FIRST_FEATURE_TABLE)
     if not delta.exists(path):
         return None

@@ -47,21 +47,26 @@ class ViewFreshness:
     """
 
     view: str
+    """Name of the view and of its table."""
     newest_event: datetime | None
-    """Newest event timestamp up to now."""
+    """Newest event timestamp up to now, inclusive."""
     newest_created: datetime | None
+    """Newest created timestamp of the rows with an event timestamp up to now. It can be later than now."""
     lag_seconds: float | None
     """From the newest event to now."""
     age_seconds: float | None
     """From the newest created timestamp to now. None if that is after now (a check as of the past, a wrong clock)."""
     covered: int | None
-    """Active products with a row up to now. None if the view's rows are not of products."""
+    """Active products with a row up to now; 0 if there is no table or it is unknown which products are active.
+
+    None if the view's rows are not of products.
+    """
     after_now: int
     """Ignored rows with an event timestamp after now."""
     untimed: int
     """Ignored rows without an event timestamp."""
     breach: str | None
-    """What is wrong and what to do first; None if the view is fresh."""
+    """What is wrong and what to do first, in one line; None if the view is fresh."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +74,13 @@ class Freshness:
     """Freshness of all views. Field names are keys of the JSON report."""
 
     now: datetime
+    """The time of the check."""
     max_age_seconds: float
+    """Allowed age of the newest event, inclusive, of the views for which no other age was given."""
     active: int | None
-    """Products on sale; None if unknown."""
+    """Number of products on sale; None if there is neither a list of them nor a catalogue."""
     views: list[ViewFreshness]
+    """In the order in which the views are computed."""
 
     @property
     def breaches(self) -> list[str]:
@@ -88,7 +96,7 @@ def check(
     products: Path | None = None,
     max_ages: Mapping[str, timedelta] | None = None,
 ) -> Freshness:
-    """Check every view.
+    """Check every view that `list_views` returns. A view without a table or without rows is late.
 
     Args:
         settings: the deployment.
@@ -96,7 +104,7 @@ def check(
         now: the time of the check, with a UTC offset.
         products: Parquet file with the `product_id` of every product on sale. None: the products of the catalogue up
             to now that have not been removed since.
-        max_ages: allowed age for some views by name, instead of `max_age`.
+        max_ages: allowed age for some views by name, instead of `max_age`; other names are ignored. None for none.
 
     Raises:
         InvalidInputError: `products` cannot be read or has no column `product_id`.
@@ -111,24 +119,35 @@ def check(
 
 
 def list_views(settings: Settings) -> list[str]:
-    """Return the views to check, in the order in which they are computed."""
+    """Return the names of the views to check, in the order in which they are computed.
+
+    They are all REQUIRED_VIEWS, and those of OPTIONAL_VIEWS that have a table.
+    """
     return [*REQUIRED_VIEWS, *(view for view in OPTIONAL_VIEWS if delta.exists(settings.table(view)))]
 
 
 def upstream_views(view: str) -> tuple[str, ...]:
-    """Return the views that a view is computed from, in the order in which they are computed."""
+    """Return the names of the views that a view is computed from, in the order in which they are computed.
+
+    Args:
+        view: one of REQUIRED_VIEWS or OPTIONAL_VIEWS; another name raises ValueError. The catalogue gives ().
+    """
     if view in OPTIONAL_VIEWS:
         return _VECTORS[:1] if view == schema.CAPTION_TABLE else _VECTORS
     return tuple(REQUIRED_VIEWS)[: list(REQUIRED_VIEWS).index(view)]
 
 
 def read_active_products(settings: Settings, products: Path | None, now: datetime) -> pa.Array | None:
-    """Return the ids of the products on sale, each once; None if there is neither a file nor a catalogue.
+    """Return the ids of the products on sale, each once, in no particular order.
 
     Args:
         settings: the deployment.
-        products: Parquet file with their `product_id`; None reads the catalogue up to `now`.
-        now: with a UTC offset.
+        products: Parquet file with their `product_id`, where nulls are ignored. None: the products of the catalogue up
+            to `now` that have not been removed by then.
+        now: the time for which to read the catalogue, inclusive, with a UTC offset. Not used if there is a file.
+
+    Returns:
+        Strings without nulls; None if there is neither a file nor a catalogue.
 
     Raises:
         InvalidInputError: `products` cannot be read or has no column `product_id`.

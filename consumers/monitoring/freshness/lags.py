@@ -34,16 +34,24 @@ QUANTILES = (0.5, 0.95, 0.99)
 
 @dataclass(frozen=True)
 class DurationQuantiles:
-    """Quantiles of n durations in seconds; NaN if n is 0. Field names are keys of the JSON report."""
+    """Quantiles of n durations. Field names are keys of the JSON report."""
 
     n: int
+    """Number of durations."""
     p50: float
+    """Median in seconds; NaN if n is 0, as the other two."""
     p95: float
+    """95th percentile in seconds."""
     p99: float
+    """99th percentile in seconds."""
 
     @classmethod
     def from_seconds(cls, seconds: pd.Series) -> "DurationQuantiles":
-        """Return the quantiles of a series of seconds, without its missing values."""
+        """Return the quantiles of a series of seconds; between two durations they are interpolated linearly.
+
+        Args:
+            seconds: durations, in any order; missing values are left out and not counted.
+        """
         present = seconds.dropna().to_numpy(float)
         values = np.quantile(present, QUANTILES) if len(present) else [float("nan")] * len(QUANTILES)
         return cls(len(present), *map(float, values))
@@ -51,15 +59,21 @@ class DurationQuantiles:
 
 @dataclass(frozen=True)
 class SliceFreshness:
-    """Freshness of one slice of one view. Field names are keys of the JSON report."""
+    """Freshness of one group of active products (a slice) in one view. Field names are keys of the JSON report.
+
+    The slice of an encoder version has all active products, and only the view's rows of that version.
+    """
 
     view: str
+    """Name of the view."""
     slice: str
+    """"all", "new products", "category NAME" or "encoder_version VERSION"."""
     active: int
+    """Active products in the slice."""
     covered: int
-    """Active products with a row up to now."""
+    """Those of them with a row up to now."""
     online: int
-    """Active products with a row online."""
+    """Those of them with a row online."""
     lag: DurationQuantiles
     """From event to online, for the events in the window."""
     waiting: int
@@ -67,22 +81,22 @@ class SliceFreshness:
     unmeasured: int
     """Events in the window that are online since an unknown time or a time after now. They have no lag."""
     age: DurationQuantiles
-    """From a product's newest row to now."""
+    """From the event of a product's newest row to now."""
     impressions: int
     """Impressions in the window; 0 if there is no log."""
     served: int
     """Impressions whose product had a row at that time."""
     served_age: DurationQuantiles
-    """From the row in force to the impression."""
+    """From the event of the row in force, the product's newest row at the time, to the impression."""
 
     @property
     def coverage(self) -> float:
-        """Share of active products with a row; NaN if there are no active products."""
+        """Share of active products with a row, from 0 to 1; NaN if there are no active products."""
         return self.covered / self.active if self.active else float("nan")
 
     @property
     def served_coverage(self) -> float:
-        """Share of impressions with a row; NaN if there are no impressions."""
+        """Share of impressions whose product had a row, from 0 to 1; NaN if there are no impressions."""
         return self.served / self.impressions if self.impressions else float("nan")
 
 
@@ -91,12 +105,25 @@ class ViewTimeline:
     """The rows of one view up to now, ordered by event timestamp."""
 
     view: str
+    """Name of the view."""
     rows: pd.DataFrame
-    """Columns `product`, `event`, `online`, `online_since` (NaT if unknown), `version` (None if the view has none)."""
+    """One row for each row of the table. Columns:
+
+    `product`: the id.
+    `event`: the event timestamp, UTC.
+    `online`: whether the row is online.
+    `online_since`: when the row's file came online, UTC; NaT if unknown.
+    `version`: the encoder's version; None if the view has none.
+    """
 
     @classmethod
     def read(cls, path: Path, state: MaterializationState | None, now: datetime) -> "ViewTimeline | None":
         """Read a view's rows up to `now`, without those that lack an id or an event timestamp.
+
+        Args:
+            path: folder of the view's Delta table; its name is the view's.
+            state: the view's materialization log. None means that there is none, and every row counts as online.
+            now: latest event timestamp, inclusive, with a UTC offset.
 
         Returns:
             None if the table does not exist or its rows are not of products.
@@ -135,10 +162,13 @@ def measure_slices(
 
     Args:
         timeline: the view's rows.
-        products: the active products.
-        slices: product ids by slice name, as from `ActiveProducts.slices`.
+        products: the active products, and the time `now` of the check.
+        slices: product ids by slice name, from `ActiveProducts.slices`. An empty slice is measured too.
         window: events and impressions in (now - window, now] are measured.
-        impressions: from `read_impressions`; None if there is no log.
+        impressions: from `read_impressions`; None if there is no log, and all figures of impressions are then 0 or NaN.
+
+    Returns:
+        The slices in the order of `slices`, then the encoder versions in the order of their names.
     """
     view, rows = timeline.view, timeline.rows
     events = _match_events(rows, products, window)
@@ -156,7 +186,10 @@ def measure_slices(
 
 
 def read_impressions(file: Path) -> pd.DataFrame:
-    """Return columns `product` and `shown` of each impression, ordered by time. Rows with a null are dropped.
+    """Return one row for each impression, ordered by time: columns `product` (id) and `shown` (UTC).
+
+    Args:
+        file: Parquet file with `product_id` and `event_timestamp`. Rows in which one of them is null are dropped.
 
     Raises:
         InvalidInputError: the file cannot be read or lacks one of the columns.

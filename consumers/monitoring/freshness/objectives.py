@@ -50,25 +50,37 @@ Bounds = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Objectives:
-    """Bounds by measure: upper bounds of AGES in seconds, lower bounds of SHARES."""
+    """The objectives of one deployment. Without arguments there are none.
+
+    Bounds are by measure: upper bounds in seconds for those in AGES, lower bounds from 0 to 1 for those in SHARES.
+    """
 
     defaults: Bounds = field(default_factory=dict)
+    """Bounds of every view that sets no other bound for the measure."""
     views: Mapping[str, Bounds] = field(default_factory=dict)
+    """The views' own bounds, by view."""
     slices: Mapping[tuple[str, str], Bounds] = field(default_factory=dict)
+    """Bounds of groups of products, by view and slice name (such as "new products")."""
     quarantine: Mapping[str, int] = field(default_factory=dict)
-    """Allowed number of refused rows in the window, by step."""
+    """Allowed number of refused rows in the window, inclusive, by step. A step that is missing may refuse any."""
 
     def view_bounds(self, view: str) -> Bounds:
-        """Return the bounds of a view: its own, and the defaults for the measures that it does not set."""
+        """Return the bounds of a view by measure: its own, and the defaults for the measures that it does not set."""
         return {**self.defaults, **self.views.get(view, {})}
 
     def slice_bounds(self, view: str, slice_name: str) -> Bounds:
-        """Return the bounds of a slice; empty if it has none. The view's bounds do not apply to its slices."""
+        """Return the bounds of a slice by measure; empty if it has none.
+
+        The bounds of its view and the defaults do not apply to it.
+        """
         return self.slices.get((view, slice_name), {})
 
 
 def load_objectives(file: Path) -> Objectives:
-    """Read objectives from a TOML file.
+    """Read objectives from a TOML file. A section that is missing sets no bounds.
+
+    Args:
+        file: the file; the module's docstring describes it.
 
     Raises:
         InvalidInputError: the file cannot be read.

@@ -25,15 +25,18 @@ from feature_repo.run_log import RunRecord
 from feature_repo.schema import CATALOGUE_TABLE, CREATED_TIMESTAMP
 
 RUNS_READ = 500
+"""Newest runs in which the last successful run of each step is looked for."""
 RUNS_SHOWN = 20
+"""Newest runs in the report."""
 MATERIALIZE = "`cd feature_repo && feast materialize-incremental $(date -u +%FT%T)`"
 
 
 @dataclass(frozen=True)
 class ViewRuns:
-    """When a view was last written. UTC; None if unknown. Field names are keys of the JSON report."""
+    """When one view was last written. UTC; None if unknown. Field names are keys of the JSON report."""
 
     view: str
+    """Name of the view."""
     produced: datetime | None
     """End of the producer's last successful run; if the run log has none, the table's newest commit."""
     materialized: datetime | None
@@ -44,34 +47,41 @@ class ViewRuns:
 
 @dataclass(frozen=True)
 class QuarantineCount:
-    """Rows that a step refused in the window. Field names are keys of the JSON report."""
+    """Rows that one step refused for one reason in the window. Field names are keys of the JSON report."""
 
     step: str
+    """The producing step, such as "embeddings"."""
     reason: str
-    """Ends in "kept" if the rows were repaired and accepted."""
+    """Why. Ends in "kept" if the rows were repaired and accepted."""
     rows: int
+    """Number of rows, at least 1."""
 
 
 @dataclass(frozen=True)
 class FreshnessBySlice:
-    """Freshness of all views and slices. Field names are keys of the JSON report."""
+    """Freshness of all views, and of groups of products (slices) in each. Field names are keys of the JSON report."""
 
     views: Freshness
+    """Freshness of the views as a whole, and the time of the check."""
     window_seconds: float
+    """Length of the window before the check, in which events, impressions and refused rows are counted."""
     slices: list[SliceFreshness]
+    """View by view, in the order in which the views are computed. In each view: all products, new products, the
+    categories, the largest first, then one slice for each encoder version. Empty without a catalogue."""
     quarantined: list[QuarantineCount]
-    """The largest counts first."""
+    """The largest counts first; of equal ones, by step and reason."""
     view_runs: list[ViewRuns]
+    """One for each view, in the order in which the views are computed."""
     runs: list[RunRecord]
     """The producers' newest runs, the newest first; empty if there is no run log."""
     first_feature: FirstFeature | None
-    """For products that a stream wrote in the window; None if there is no stream."""
+    """For products that a stream wrote in the window; None if no stream has ever written."""
     missed: list[str]
-    """Objectives that are not met: what is wrong and what to do first."""
+    """One line for each objective that is not met: what is wrong and what to do first. View by view, then the steps."""
 
     @property
     def breaches(self) -> list[str]:
-        """One line for each late view, then one for each missed objective."""
+        """One line for each late view, then one for each missed objective; empty if all is well."""
         return [*self.views.breaches, *self.missed]
 
 
@@ -87,21 +97,23 @@ def build_report(
     products: Path | None = None,
     impressions: Path | None = None,
 ) -> FreshnessBySlice:
-    """Measure every view and slice and compare them with the objectives.
+    """Measure every view, and every group of products (slice) in it, and compare them with the objectives.
 
     Args:
         settings: the deployment.
         now: the time of the check, with a UTC offset.
         max_age: allowed age of a view's newest event if the objectives set none, inclusive.
-        objectives: bounds; empty objectives miss nothing.
+        objectives: what is allowed; `Objectives()` allows everything except late views.
         window: events, impressions and quarantined rows in (now - window, now] are measured.
         new_for: time after its first event for which a product is new.
-        categories: number of category slices, the largest categories first.
-        products: Parquet file with the `product_id` of every product on sale; None reads the catalogue up to now.
+        categories: largest number of category slices in each view, the largest categories first.
+        products: Parquet file with the `product_id` of every product on sale; None: the products of the catalogue up to
+            now that have not been removed since.
         impressions: Parquet file with `product_id` and `event_timestamp` of each impression; None measures none.
 
     Raises:
-        InvalidInputError: `products` or `impressions` cannot be read.
+        InvalidInputError: `products` or `impressions` cannot be read, or the settings of the online store or of the run
+            log's database are not valid.
         UnavailableError: the online store or the database of the run log does not answer.
     """
     views = freshness.list_views(settings)

@@ -21,13 +21,14 @@ class ActiveProducts:
     """The active products at one time, and the catalogue's events up to then."""
 
     now: datetime
+    """The time, with a UTC offset."""
     products: pd.DataFrame
     """One row for each active product, indexed by id: `first` (first event), `category` (top level).
 
     Both are missing for a product that is not in the catalogue; `category` also for one without a category.
     """
     events: pd.DataFrame
-    """Columns `product` and `event`: every version of an active product up to now, without duplicates."""
+    """Columns `product` (id) and `event` (timestamp, UTC): every version of an active product up to now, each once."""
 
     @classmethod
     def read(cls, settings: Settings, now: datetime, active: pa.Array | None = None) -> "ActiveProducts":
@@ -36,10 +37,11 @@ class ActiveProducts:
         Args:
             settings: the deployment.
             now: with a UTC offset. Later events are ignored.
-            active: ids of the products on sale; None takes every product of the catalogue.
+            active: distinct ids of the products on sale, which need not be in the catalogue; None takes every product
+                of the catalogue.
 
         Raises:
-            NotFoundError: there is no catalogue.
+            NotFoundError: there is no catalogue, or it lacks a column.
         """
         rows = delta.read(settings.table(CATALOGUE_TABLE), COLUMNS).to_pandas()
         rows = rows.dropna(subset=[PRODUCT_ID, EVENT_TIMESTAMP])
@@ -56,11 +58,14 @@ class ActiveProducts:
         return cls(now, products, events.set_axis(["product", "event"], axis=1))
 
     def slices(self, new_for: timedelta, max_categories: int) -> dict[str, pd.Index]:
-        """Return the product ids of each slice by name.
+        """Return the product ids of each slice by name: "all", "new products", then "category NAME" for categories.
+
+        A product can be in several slices. One without a category is in no category slice, and one that is not in the
+        catalogue is not new. "all" and "new products" are always there, even if they are empty.
 
         Args:
             new_for: time after its first event for which a product is new, exclusive.
-            max_categories: number of category slices, the largest categories first.
+            max_categories: largest number of category slices; the largest categories come first.
         """
         slices = {ALL: self.products.index}
         slices[NEW] = self.products.index[self.products["first"] > pd.Timestamp(self.now - new_for)]
