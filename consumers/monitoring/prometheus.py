@@ -19,17 +19,20 @@ SLICE = ("view", "slice")
 
 
 class CheckCollector:
-    """Collector for `CollectorRegistry.register`.
+    """Collector for `CollectorRegistry.register`. It computes nothing; the checks run elsewhere.
 
     Args:
-        read_states: `Watcher.states`.
+        read_states: `Watcher.states`. It is called once at each collection.
     """
 
     def __init__(self, read_states: ReadStates) -> None:
         self._read_states = read_states
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Yield every metric. Metrics without a value are yielded without samples."""
+        """Yield every metric, with the results of the last successful runs.
+
+        Metrics without a value, such as those of a check that has not run, are yielded without samples.
+        """
         states = self._read_states()
         figures = {state.check.name: state.figures or {} for state in states}
         yield from _check_metrics(states)
@@ -38,7 +41,7 @@ class CheckCollector:
         yield from _drift_metrics(figures.get("drift", {}))
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
-        """Yield the same metrics, for the registration."""
+        """Yield the same metrics as `collect`. The registry calls it once, to learn their names."""
         return self.collect()
 
 

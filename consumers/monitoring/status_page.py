@@ -33,12 +33,13 @@ REPORT_HEADERS = {"content-security-policy": "default-src 'none'; style-src 'uns
 def create_router(
     read_states: ReadStates, clock: Callable[[], datetime], *, lift_report: Path | None = None
 ) -> APIRouter:
-    """Return the page's routes.
+    """Return the page's routes, which the module's docstring lists. They check no token; the server does.
 
     Args:
-        read_states: `Watcher.states`.
-        clock: returns the current time with its UTC offset.
-        lift_report: file that `consume lift --report` wrote. The page has no link to it if it does not exist.
+        read_states: `Watcher.states`. It is called at each request.
+        clock: returns the current time with its UTC offset; ages on the page are relative to it.
+        lift_report: file that `consume lift --report` wrote. If it is None, or as long as it does not exist, the page
+            has no link to it and /status/lift answers 404.
     """
     routes = APIRouter()
 
@@ -78,7 +79,8 @@ def render(states: list[CheckState], now: datetime, *, has_report: bool) -> str:
     """Return the page as HTML.
 
     Args:
-        states: the state of each check.
+        states: the state of each check, shown in this order. The figures of a check that is missing or has not
+            succeeded yet are left out.
         now: the time that ages are relative to, with a UTC offset.
         has_report: whether the page links to the lift report.
     """

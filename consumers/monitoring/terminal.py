@@ -22,12 +22,19 @@ from feature_repo.durations import format_duration
 
 
 def as_json(result: Any) -> str:
-    """Return a check's result, a dataclass with `breaches`, as JSON. Its field names are the keys."""
+    """Return a check's result as JSON text. Its field names and "breaches" are the keys; NaN and infinity become null.
+
+    Args:
+        result: a dataclass with the property `breaches`.
+    """
     return report_to_json(result, breaches=result.breaches)
 
 
 def freshness_table(freshness: Freshness) -> Table:
-    """Return a table with one row for each view, late ones in red, and a caption that counts ignored rows."""
+    """Return a table with one row for each view, in the order given; the lag of late ones is red.
+
+    A caption counts ignored rows, if there are any. "-" stands for an unknown time or age.
+    """
     table = Table(
         title=f"freshness at {_format_time(freshness.now)} UTC",
         title_justify="left",
@@ -76,7 +83,11 @@ def _format_covered(covered: int | None, active: int | None) -> str:
 
 
 def slice_tables(report: FreshnessBySlice) -> list[Table]:
-    """Return a table of slices for each view, one of refused rows if there are any, one of the views' last writes."""
+    """Return the tables of a report, to be printed one below the other.
+
+    They are: for each view a table of its groups of products (slices), in the order of the report; one of refused rows,
+    if there are any; and one of the views' last writes. "-" stands for an unknown time and an undefined share or age.
+    """
     views = dict.fromkeys(measured.view for measured in report.slices)
     tables = [_slice_table(view, [one for one in report.slices if one.view == view]) for view in views]
     if report.quarantined:
@@ -126,7 +137,10 @@ def _format_percent(share: float) -> str:
 
 
 def consistency_table(result: Consistency) -> Table:
-    """Return a table with one row for each view, and a caption with examples of faults and views not checked."""
+    """Return a table with one row for each view that was checked, ordered by name; counts of faults are red if not 0.
+
+    The caption names the views that were not checked and why, and has examples of the faults.
+    """
     table = Table(
         title=f"online compared with offline at {_format_time(result.now)} UTC",
         title_justify="left",
@@ -164,7 +178,10 @@ def _list_remarks(result: Consistency) -> list[str]:
 
 
 def drift_table(result: Drift) -> Table:
-    """Return a table with one row for each statistic, those above their threshold in red."""
+    """Return a table with one row for each statistic, those above their threshold in red, view by view.
+
+    Each view has a heading row. "-" stands for an infinite threshold. The caption says what could not be compared.
+    """
     window, before = (
         format_duration(timedelta(seconds=length)) for length in (result.window_seconds, result.before_seconds)
     )

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 TIMEOUT_SECONDS = 600
-"""After this time a check is stopped."""
+"""After this time a check is killed."""
 NICE = 10
+"""Added to the niceness of a check's process; a higher one has a lower priority."""
 POLL_SECONDS = 0.2
 
 
@@ -29,26 +30,32 @@ class WatchedCheck:
     """A command to run at an interval."""
 
     name: str
+    """The check's name on the status page and in metrics."""
     command: tuple[str, ...]
-    """Without `--json`."""
+    """The program and its arguments, without `--json FILE`, which is added."""
     every: timedelta
+    """Time from the end of one run to the start of the next."""
 
 
 @dataclass(frozen=True)
 class CheckState:
-    """The last results of a check. A failed run keeps the figures of the last successful one."""
+    """The last results of a check. A failed run keeps the figures of the last successful one.
+
+    All fields except `check` are None before the first run.
+    """
 
     check: WatchedCheck
+    """The check itself."""
     figures: Mapping[str, Any] | None = None
     """JSON report of the last successful run; None if there was none."""
     refreshed: datetime | None = None
-    """Start of the last successful run."""
+    """Start of the last successful run, with a UTC offset; None if there was none."""
     seconds: float | None = None
-    """Duration of the last successful run."""
+    """Duration of the last successful run in seconds; None if there was none."""
     tried: datetime | None = None
-    """Start of the last run."""
+    """Start of the last run that has ended, successful or not, with a UTC offset."""
     failure: str | None = None
-    """Why the last run failed; None if it succeeded. A run that reports alarms succeeds."""
+    """Why the last run failed, in one line; None if it succeeded. A run that reports alarms succeeds."""
 
     @property
     def breaches(self) -> list[str]:
@@ -57,13 +64,13 @@ class CheckState:
 
 
 ReadStates = Callable[[], list[CheckState]]
-"""Returns the state of each check."""
+"""Returns the state of each check, always in the same order."""
 
 
 class Watcher:
     """Runs checks one after the other in a thread, from `__enter__` until `__exit__`, which stops a running check.
 
-    `states` may be called from any thread.
+    Every check runs at once after `__enter__`. `states` may be called from any thread.
 
     Args:
         checks: the checks; names must differ.
@@ -78,7 +85,7 @@ class Watcher:
         self._process: subprocess.Popen[str] | None = None
 
     def states(self) -> list[CheckState]:
-        """Return the state of each check, in the order given."""
+        """Return the state of each check, in the order in which the checks were given. Does not wait for a run."""
         return list(self._states.values())
 
     def __enter__(self) -> "Watcher":
@@ -94,7 +101,16 @@ class Watcher:
             self._thread.join(POLL_SECONDS)
 
     def run_check(self, name: str) -> CheckState:
-        """Run a check now and return its new state."""
+        """Run a check now, in the calling thread, and return its new state.
+
+        A check fails if it writes no JSON report; that is no exception, but the state's `failure`.
+
+        Args:
+            name: the check's name; an unknown one raises KeyError.
+
+        Raises:
+            OSError: the command cannot be started.
+        """
         state = self._states[name]
         tried, start = self._clock(), time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
@@ -141,13 +157,16 @@ def default_checks(
     objectives: Path | None = None,
     impressions: Path | None = None,
 ) -> list[WatchedCheck]:
-    """Return the freshness, consistency and drift checks of a deployment.
+    """Return the checks of a deployment: "freshness", "consistency" and "drift", in this order.
+
+    They run at a lower priority if the program `nice` is installed.
 
     Args:
         store: the deployment's feature_store.yaml.
         every: interval of freshness and consistency. Drift runs at six times the interval.
         objectives: TOML file with freshness objectives; None for none.
-        impressions: Parquet file with impressions; None for none.
+        impressions: Parquet file with impressions, for the ages of served features in the freshness check; None for
+            none.
     """
     nice = shutil.which("nice")
     consume = (*((nice, "-n", str(NICE)) if nice else ()), sys.executable, "-m", "consumers.cli")

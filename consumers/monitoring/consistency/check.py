@@ -41,7 +41,7 @@ from feature_repo.online.open_store import open_configured_table
 from feature_repo.online.table import OnlineTable
 
 EXAMPLES = 5
-"""Examples shown of each fault."""
+"""Examples shown of each fault in each view."""
 
 
 @dataclass(frozen=True)
@@ -49,36 +49,49 @@ class FaultExample:
     """One faulty key. Field names are keys of the JSON report."""
 
     fault: str
+    """One of FAULTS."""
     key: str
-    """The entity's ids, separated by spaces."""
+    """The entity's ids, separated by spaces; "a long id" if the key holds only a hash of them."""
     detail: str
+    """What exactly is wrong, in a few words."""
 
 
 @dataclass(frozen=True)
 class ViewConsistency:
-    """Result for one view. Field names are keys of the JSON report."""
+    """Result for one view. Field names are keys of the JSON report.
+
+    Faults are "missing", "extra", "stale" and "different"; the module's docstring defines them.
+    """
 
     view: str
+    """Name of the view."""
     not_judged: str | None = None
     """Why the view could not be checked; None if it was. The counts are 0 if it could not."""
     table_is_gone: bool = False
     """Whether it could not be checked because its offline table was removed after rows had been written online."""
     sampled: int = 0
+    """Number of keys compared. In a result of `check_served`: number of rows, whose keys may repeat."""
     keys_scanned: int = 0
-    """Keys looked at to find the sample, including keys that the scan returned repeatedly."""
+    """Keys of the online store or of the log of served ids that were looked at, including repeats."""
     scan_complete: bool = True
+    """Whether all of them were looked at; False if the scan of the online store stopped at its limit."""
     as_of: datetime | None = None
-    """Event time up to which materialization has written the view; None if there is no materialization log."""
+    """Event time, UTC, up to which materialization has written the view.
+
+    None if there is no materialization log or it has no file, and in every result of `check_served`.
+    """
     faults: dict[str, int] = field(default_factory=dict)
-    """Keys by fault, for every fault in FAULTS."""
+    """Keys by fault, for every fault in FAULTS, 0 if there is none; empty if the view could not be checked."""
     young: int = 0
+    """Keys whose online row is too new to judge: its version may still arrive in the offline store."""
     pending: int = 0
     """Keys with a newer offline row that has not been materialized yet. They are late, not inconsistent."""
     features: dict[str, int] = field(default_factory=dict)
-    """Different rows by the feature that differs."""
+    """Number of different rows by the feature that differs, the most frequent first."""
     lowest_cosine: float | None = None
-    """Lowest cosine between vectors that differ; None if none differ."""
+    """Lowest cosine between vectors that differ, from -1 to 1; None if none differ."""
     examples: list[FaultExample] = field(default_factory=list)
+    """At most EXAMPLES of each fault."""
 
     @property
     def faulty(self) -> int:
@@ -87,7 +100,7 @@ class ViewConsistency:
 
     @property
     def faulty_share(self) -> float:
-        """Share of the sampled keys that are faulty; 0 if none were sampled."""
+        """Share of the sampled keys that are faulty, from 0 to 1; 0 if none were sampled."""
         return self.faulty / self.sampled if self.sampled else 0.0
 
 
@@ -96,12 +109,15 @@ class Consistency:
     """Result for all views. Field names are keys of the JSON report."""
 
     now: datetime
+    """The time of the check."""
     budget: float
+    """Share of a view's sampled keys that may be faulty, from 0 to 1, inclusive."""
     views: list[ViewConsistency]
+    """Every view of the online store, checked or not, ordered by name."""
 
     @property
     def no_data(self) -> str | None:
-        """Why no view could be checked; None if at least one was."""
+        """Why no view could be checked: the different reasons, joined by "; ". None if at least one was."""
         reasons = [view.not_judged for view in self.views if view.not_judged is not None]
         if len(reasons) < len(self.views):
             return None
@@ -109,7 +125,10 @@ class Consistency:
 
     @property
     def breaches(self) -> list[str]:
-        """One line for each view whose table is gone, then one for each view over the budget, with what to do first."""
+        """One line for each view whose table is gone, then one for each view over the budget, with what to do first.
+
+        Ordered by view in both parts; empty if all is well. Other views that could not be checked are not breaches.
+        """
         gone = [
             f"{view.view}: its rows are online, but its offline table is gone; restore the table, or remove the view "
             "from feature_repo/views/ and run `feast apply`"
@@ -130,22 +149,24 @@ def check(
     max_keys_scanned: int = 1_000_000,
     served: Path | None = None,
 ) -> Consistency:
-    """Compare a sample of each view's online rows with its offline table.
+    """Compare a sample of each view's online rows with its offline table. Nothing is written.
 
     Args:
         settings: the deployment.
-        sample: number of keys for each view.
+        sample: largest number of distinct keys for each view, at least 1; all keys if there are fewer.
         seed: seed of the sample; another seed selects other keys.
-        budget: share of the sampled keys that may be faulty, inclusive.
+        budget: share of the sampled keys that may be faulty, from 0 to 1, inclusive.
         now: the time of the check, with a UTC offset.
         grace: how long a row may be online before its version is offline.
         max_keys_scanned: number of online keys of a view after which the scan stops.
-        served: Parquet file with the ids of served entities (an impressions log); samples only these keys.
+        served: Parquet file with the ids of served entities (an impressions log); samples only these keys. A view
+            whose join keys it lacks is not checked. None samples from all keys, offline and online.
 
     Raises:
         NotFoundError: there is no online store.
         UnavailableError: the online store does not answer.
-        InvalidInputError: `served` is not a Parquet file.
+        CorruptDataError: the online store's file is damaged.
+        InvalidInputError: `served` is not a Parquet file, or the settings of the online store are not valid.
     """
     with _open_online(settings) as online:
         views = [
@@ -163,15 +184,17 @@ def check_served(
     Args:
         settings: the deployment.
         log: file that `consume serve --log-served` wrote.
-        sample: number of rows of each view, the last ones in the log.
-        budget: share of the rows that may be faulty, inclusive.
+        sample: largest number of rows of each view, the last ones in the log. A view without rows is not checked.
+        budget: share of the rows that may be faulty, from 0 to 1, inclusive.
         now: the time of the check, with a UTC offset.
         grace: how long a row may be online before its version is offline.
 
     Raises:
         NotFoundError: there is no online store.
         UnavailableError: the online store does not answer.
-        InvalidInputError: `log` cannot be read or is not such a file.
+        CorruptDataError: the online store's file is damaged.
+        InvalidInputError: `log` cannot be read or is not such a file, or the settings of the online store are not
+            valid.
     """
     rows = served_log.read(log, sample)
     with _open_online(settings) as online:

@@ -27,21 +27,22 @@ Int64 = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class RowCheckResult:
-    """The fault of each of n rows, and what was counted."""
+    """The fault of each of n rows of one view, and what was counted."""
 
     keys: list[bytes]
+    """[n], the rows' online keys, in the order given."""
     faults: list[str | None]
     """[n], one of FAULTS; None if the row is correct or was not judged."""
     details: list[str]
     """[n], what exactly is wrong; empty if there is no fault."""
     young: int
-    """Rows too young to judge."""
+    """Number of rows that are too new to judge: their version may still arrive in the offline store."""
     pending: int
-    """Rows with a newer offline row that has not been materialized yet."""
+    """Number of rows with a newer offline row that has not been materialized yet. They may have a fault as well."""
     different_features: Counter[str]
-    """Different rows by the feature that differs."""
+    """Number of "different" rows by the feature that differs. A row with several such features counts for each."""
     cosines: list[float]
-    """Lowest cosine of the vectors that differ, for each different row with such vectors."""
+    """Lowest cosine, online with offline, of the vectors that differ, for each "different" row with such vectors."""
 
 
 def check_online_rows(
@@ -56,12 +57,16 @@ def check_online_rows(
     """Compare the online rows of some keys with the offline rows.
 
     Args:
-        online: the online table.
+        online: the online table, from which the rows are read.
         history: the view's offline rows.
-        keys: [n], distinct online keys. A key without an online row is "missing" if a row was written.
+        keys: [n], distinct online keys. A key without an online row is "missing" if a row was written that is not older
+            than the view's TTL.
         state: the view's materialization log; None expects every offline row up to now to be online.
-        now_us: microseconds since 1970 UTC.
+        now_us: time of the check in microseconds since 1970 UTC.
         grace_us: microseconds that a row may be online before its version is offline.
+
+    Returns:
+        One entry for each key, in the order of `keys`.
     """
     # The online rows are read first: what is written meanwhile can only make them look older, never newer.
     rows = online.store.read([keys])[0]
@@ -87,12 +92,15 @@ def check_served_rows(
     expected, because it is unknown since when rows are online.
 
     Args:
-        online: the online table.
+        online: the online table, of which only the catalog is read.
         history: the view's offline rows.
-        served: [n], keys may repeat.
+        served: the n rows; keys may repeat.
         state: the view's materialization log; None if there is none.
-        now_us: microseconds since 1970 UTC.
+        now_us: time of the check in microseconds since 1970 UTC.
         grace_us: microseconds that a row may be online before its version is offline.
+
+    Returns:
+        One entry for each row, in the order of `served`.
     """
     distinct = {key: i for i, key in enumerate(dict.fromkeys(served.keys))}
     requested = np.array([distinct[key] for key in served.keys], np.int64)

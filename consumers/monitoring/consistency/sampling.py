@@ -15,8 +15,9 @@ class KeySample:
     """The keys with the smallest hashes among those seen."""
 
     by_hash: dict[int, bytes]
+    """The keys by their 64-bit hashes, ascending."""
     keys_seen: int
-    """Keys looked at, including repeats."""
+    """Number of keys looked at, including repeats."""
     is_complete: bool
     """Whether every key was looked at. False if the limit was reached first."""
 
@@ -26,9 +27,10 @@ def sample_keys(batches: Iterable[list[bytes]], size: int, seed: int, *, max_key
 
     Args:
         batches: keys, with repeats allowed.
-        size: size of the sample.
+        size: number of keys to return, at least 1.
         seed: another seed gives another sample. Samples of one seed can be merged.
-        max_keys: stop before the batch after this many keys; None looks at every key.
+        max_keys: number of keys, including repeats, after which no further batch is looked at; the batch that reaches
+            it is looked at whole. None looks at every key.
     """
     salt = seed.to_bytes(8, "little", signed=True)
     kept: dict[int, bytes] = {}
@@ -48,7 +50,12 @@ def sample_keys(batches: Iterable[list[bytes]], size: int, seed: int, *, max_key
 
 
 def merge_samples(samples: Iterable[KeySample], size: int) -> list[bytes]:
-    """Return the `size` keys with the smallest hashes among all samples, ordered by hash."""
+    """Return the keys with the smallest hashes among all samples, each once, ordered by hash.
+
+    Args:
+        samples: made with one seed, and with a size of at least `size`.
+        size: number of keys to return; all keys if there are fewer.
+    """
     merged = {number: key for sample in samples for number, key in sample.by_hash.items()}
     return [merged[number] for number in sorted(merged)[:size]]
 

@@ -34,8 +34,8 @@ class ServedLog:
     and reads continue. The last line may then be incomplete.
 
     Args:
-        file: file to append to.
-        one_in: log one of this many reads of a view.
+        file: file to append to; it is created if it does not exist. The end of a `with` statement closes it.
+        one_in: log about one of this many reads, at least 1. A hash of the read's number selects them.
 
     Raises:
         InvalidInputError: the file cannot be written.
@@ -92,16 +92,24 @@ class ServedLog:
 
 @dataclass(frozen=True)
 class ServedRows:
-    """n rows of one view as they were served, the earliest first."""
+    """n rows of one view as they were served, in the order of the log."""
 
     keys: list[bytes]
+    """[n], online keys, which may repeat."""
     rows: list[bytes | None]
+    """[n], the packed rows; None if no row was online."""
     timestamps_us: list[int]
-    """Microseconds since 1970 UTC."""
+    """[n], times of the requests in microseconds since 1970 UTC."""
 
 
 def read(file: Path, max_rows: int) -> dict[str, ServedRows]:
-    """Return the last `max_rows` rows of each view in a log. An incomplete last line is ignored.
+    """Return the last rows of each view in a log, by view. A view without rows is missing.
+
+    An incomplete last line is ignored.
+
+    Args:
+        file: the log.
+        max_rows: largest number of rows of each view.
 
     Raises:
         InvalidInputError: the file cannot be read, or a line is not one that `ServedLog` writes.

@@ -29,14 +29,21 @@ from feature_repo.durations import format_duration
 
 @dataclass(frozen=True)
 class DriftStatistic:
-    """One observed statistic and its threshold. Field names are keys of the JSON report."""
+    """One measure of how far recent and earlier products differ, and its threshold.
+
+    Field names are keys of the JSON report.
+    """
 
     view: str
+    """Name of the view."""
     subject: str
+    """What is compared: a vector, a tag, a level of codes ("level 1"), "category" or "rows"."""
     name: str
+    """How it is compared, such as "PSI" or "centroid shift"."""
     value: float
+    """The observed value; larger is further apart."""
     expected: float
-    """Mean over the permutations of recent and earlier products."""
+    """Mean over the permutations of recent and earlier products: the value that chance gives."""
     threshold: float
     """A larger value is an alarm. Infinite if the statistic is the same for every permutation."""
 
@@ -51,31 +58,41 @@ class Drift:
     """What was compared and found. Field names are keys of the JSON report."""
 
     now: datetime
+    """End of the recent window, with a UTC offset."""
     window_seconds: float
+    """Length of the recent window."""
     before_seconds: float
+    """Length of the time before it."""
     once_in: int
     """One false alarm in this many checks if nothing changes."""
     products_now: int
+    """Number of products of the recent window in the sample."""
     products_before: int
+    """Number of products of the time before it in the sample."""
     new_now: float
     """Share of the recent products that are in their first version; NaN if there are none."""
     strata: int
+    """Number of groups of products (same category, all new or all not) within which labels were permuted."""
     p_value: float | None
-    """None if nothing could be compared."""
+    """Probability, if nothing has changed, of statistics at least this far apart. None if nothing could be compared."""
     statistics: list[DriftStatistic]
+    """Those of the catalogue, then of the views in the order of VIEWS; empty if nothing could be compared."""
     changed: list[str]
     """Alarms without a threshold: a feed that shrank, a version that most earlier products have no rows of."""
     not_judged: list[str]
-    """What could not be compared, and why."""
+    """What could not be compared, and why, in one line each."""
 
     @property
     def no_data(self) -> str | None:
-        """Why nothing could be compared; None if something was."""
+        """Why nothing could be compared, the reasons joined by "; "; None if something was."""
         return "; ".join(self.not_judged) if self.p_value is None else None
 
     @property
     def breaches(self) -> list[str]:
-        """One line for each alarm without a threshold, then one for each subject with an alarm: what to do first."""
+        """One line for each alarm without a threshold, then one for each subject with an alarm: what to do first.
+
+        Subjects are in the order of `statistics`. Empty if there is no alarm.
+        """
         lines = list(self.changed)
         for view, subject in dict.fromkeys((statistic.view, statistic.subject) for statistic in self.statistics):
             of_subject = [one for one in self.statistics if (one.view, one.subject) == (view, subject)]
@@ -97,13 +114,16 @@ def check(
 ) -> Drift:
     """Compare the products of (now - window, now] with those of the time `before` that.
 
+    If one side has fewer than MIN_PRODUCTS products, nothing is compared; the result then says so in `no_data`.
+
     Args:
         settings: the deployment.
-        now: end of the recent window, with a UTC offset.
+        now: end of the recent window, inclusive, with a UTC offset.
         window: length of the recent window.
         before: length of the time before it.
-        checks_per_alarm: one false alarm in this many checks if nothing changes, for all statistics together.
-        sample: largest number of products on each side.
+        checks_per_alarm: one false alarm in this many checks if nothing changes, for all statistics together. The time
+            that a check takes grows with it.
+        sample: largest number of products on each side, selected by hash.
         seed: seed of the sample and of the permutations.
 
     Raises:

@@ -16,7 +16,9 @@ from threadpoolctl import threadpool_limits
 COMPONENTS = 24
 """Principal components that the classifier sees, computed from all products together."""
 MAX_PRODUCTS = 1200
+"""Products that `view_statistics` gives to the classifier, at most."""
 FOLDS = 3
+"""Parts of the products; each part is scored by a classifier that was fitted to the others."""
 MAX_STEPS = 25
 TOLERANCE = 1e-4
 """Newton's method stops after a step in which no weight changes by more than this."""
@@ -24,7 +26,14 @@ Floats = NDArray[np.float64]
 
 
 def project(vectors: NDArray) -> Floats:
-    """Return [n, COMPONENTS]: the vectors' principal components, divided by their common standard deviation."""
+    """Return the vectors' first principal components, divided by the standard deviation of all of them together.
+
+    Args:
+        vectors: [n, width], finite, n at least 1.
+
+    Returns:
+        float64 [n, COMPONENTS], the largest component first; only `width` of them if that is less.
+    """
     centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
     _, axes = np.linalg.eigh(centred.T @ centred)
     projected = centred @ axes[:, ::-1][:, :COMPONENTS]
@@ -32,7 +41,10 @@ def project(vectors: NDArray) -> Floats:
 
 
 def compute_auc(vectors: NDArray, now: NDArray[np.bool_], seed: int) -> Floats:
-    """Return [labellings], the cross-validated AUC; 0.5 if all products of a labelling have the same label.
+    """Return how well a classifier separates recent from earlier products: the cross-validated AUC [labellings].
+
+    The AUC is the share of pairs of a recent and an earlier product in which the recent one has the higher score: 0.5
+    by chance, 1 at best. It is 0.5 if all products of a labelling have the same label.
 
     Args:
         vectors: [n, width], finite.
@@ -59,8 +71,8 @@ def fit(rows: Floats, labels: NDArray[np.bool_]) -> Floats:
     Minimises 0.5 |w|^2 plus the sum of the class-balanced log losses. The intercept is not penalised.
 
     Args:
-        rows: [n, width].
-        labels: [labellings, n].
+        rows: [n, width], finite.
+        labels: [labellings, n], True for recent products.
 
     Returns:
         [labellings, width + 1], the weights with the intercept last; zeros if all rows of a labelling have one label.

@@ -1,7 +1,7 @@
 """Statistics of how far two sets of products differ, computed for many labellings at once. Larger is further apart.
 
-Every function takes `now`, bool [labellings, n]: which of the n products are recent; the others are earlier. Every
-function returns float64 [labellings].
+Every function except `assign_deciles` takes `now`, bool [labellings, n]: which of the n products are recent; the others
+are earlier. It returns float64 [labellings].
 """
 
 import numpy as np
@@ -13,14 +13,15 @@ Floats = NDArray[np.float64]
 PSEUDO_COUNT = 0.5
 """Added to each count before shares are compared, so that an empty category does not make the index infinite."""
 SCORE_BINS = 10
+"""Bins of `assign_deciles`."""
 
 
 def mean_shift(values: NDArray, now: Labels) -> Floats:
-    """Return |mean of recent - mean of earlier|.
+    """Return |mean of recent - mean of earlier|, one number for each labelling.
 
     Args:
         values: [n]. NaN and infinite values are ignored. If one side has no other value, the result is 0.
-        now: labels.
+        now: [labellings, n], True for recent products.
     """
     finite = np.isfinite(values)
     counts, sums = _sum_by_side(finite.astype(np.float64), now), _sum_by_side(np.where(finite, values, 0.0), now)
@@ -29,11 +30,11 @@ def mean_shift(values: NDArray, now: Labels) -> Floats:
 
 
 def centroid_shift(vectors: NDArray, now: Labels) -> Floats:
-    """Return the Euclidean distance between the means of the recent and the earlier vectors.
+    """Return the Euclidean distance between the means of the recent and the earlier vectors, for each labelling.
 
     Args:
-        vectors: [n, width], finite.
-        now: labels.
+        vectors: [n, width], finite. The mean of a side without products is the zero vector.
+        now: [labellings, n], True for recent products.
     """
     recent = now.astype(np.float64)
     counts = recent.sum(axis=1, keepdims=True)
@@ -48,11 +49,12 @@ def psi(codes: NDArray[np.int64], now: Labels) -> Floats:
     """Return the population stability index: the sum over categories of (p - q) ln(p / q).
 
     p and q are the category's shares of recent and earlier products, after PSEUDO_COUNT is added to each count. This is
-    Kullback's symmetric divergence, known under this name in credit scoring (Siddiqi 2006, Credit Risk Scorecards).
+    Kullback's symmetric divergence, known under this name in credit scoring (Siddiqi 2006, Credit Risk Scorecards). It
+    is 0 if the shares are equal, and finite even if one side has no product. One number for each labelling.
 
     Args:
-        codes: [n], category codes; negative codes are ignored.
-        now: labels.
+        codes: [n], category codes; negative codes are ignored. The result is 0 if there are no others.
+        now: [labellings, n], True for recent products.
     """
     counts = _count_by_side(codes, now) + PSEUDO_COUNT
     shares = counts / counts.sum(axis=2, keepdims=True)
@@ -62,9 +64,11 @@ def psi(codes: NDArray[np.int64], now: Labels) -> Floats:
 def largest_share_shift(codes: NDArray[np.int64], now: Labels) -> Floats:
     """Return the largest |recent share - earlier share| of a category, in standard errors of their pooled share.
 
+    One number for each labelling. A category that all products have counts as 0.
+
     Args:
-        codes: [n], category codes; negative codes are ignored.
-        now: labels.
+        codes: [n], category codes; negative codes are ignored. At least one must not be negative.
+        now: [labellings, n], True for recent products.
     """
     counts = _count_by_side(codes, now)
     sizes = counts.sum(axis=2, keepdims=True)
@@ -76,11 +80,11 @@ def largest_share_shift(codes: NDArray[np.int64], now: Labels) -> Floats:
 
 
 def entropy_shift(codes: NDArray[np.int64], now: Labels) -> Floats:
-    """Return |entropy of recent - entropy of earlier| of the category shares, in nats.
+    """Return |entropy of recent - entropy of earlier| of the category shares, in nats, for each labelling.
 
     Args:
-        codes: [n], category codes; negative codes are ignored.
-        now: labels.
+        codes: [n], category codes; negative codes are ignored. The entropy of a side without others is 0.
+        now: [labellings, n], True for recent products.
     """
     counts = _count_by_side(codes, now)
     shares = counts / np.maximum(counts.sum(axis=2, keepdims=True), 1)
@@ -90,7 +94,11 @@ def entropy_shift(codes: NDArray[np.int64], now: Labels) -> Floats:
 
 
 def assign_deciles(scores: NDArray) -> NDArray[np.int64]:
-    """Return [n], the decile of each score among all finite ones; other scores share a bin of their own."""
+    """Return [n], the decile of each score among all finite ones: 0 to 9, ascending with the score.
+
+    NaN and infinite scores share one further bin after the last. If many scores are equal, there are fewer than ten
+    bins. All are 0 if no score is finite.
+    """
     finite = scores[np.isfinite(scores)]
     if not len(finite):
         return np.zeros(len(scores), np.int64)

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NEIGHBOURS = 10
+"""Nearest products that are compared."""
 MIN_PRODUCTS = 20
 """Products of each window that must have an earlier version."""
 
@@ -11,7 +12,9 @@ MIN_PRODUCTS = 20
 def compute_turnover(
     old: NDArray[np.float32], new: NDArray[np.float32], pool: NDArray[np.float32], own: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Return [m], the share of the NEIGHBOURS nearest products of the old vector that the new vector does not have.
+    """Return the share of the NEIGHBOURS nearest products of the old vector that the new vector does not have.
+
+    Nearest is by inner product, which is the cosine of unit vectors.
 
     Args:
         old: [m, width], unit vectors of m products' earlier versions.
@@ -20,7 +23,8 @@ def compute_turnover(
         own: [m], position of the product itself in the pool, which is never its own neighbour; -1 if it is not there.
 
     Returns:
-        NaN for every product if the pool has NEIGHBOURS or fewer products.
+        float64 [m], from 0 (the same neighbours) to 1 (all others). NaN for every product if the pool has NEIGHBOURS or
+        fewer products.
     """
     if len(pool) <= NEIGHBOURS or not len(old):
         return np.full(len(old), np.nan)

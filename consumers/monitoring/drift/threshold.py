@@ -23,11 +23,14 @@ class PermutationThresholds:
     """Thresholds of K statistics."""
 
     expected: Floats
-    """[K], mean over the permutations."""
+    """[K], mean over the permutations, without the observed labelling: the value that chance gives."""
     threshold: Floats
     """[K]. A larger value is an alarm. Infinite if the statistic is the same for every permutation."""
     p_value: float
-    """Share of labellings, the observed one included, whose largest statistic is at least as large as the observed."""
+    """Share of labellings, the observed one included, whose largest standardised statistic is at least the observed's.
+
+    It is at least 1 / (1 + permutations).
+    """
 
 
 def permute_labels(
@@ -36,9 +39,9 @@ def permute_labels(
     """Return [1 + permutations, n]: the labels as they are, then permuted at random within each stratum.
 
     Args:
-        labels: [n].
-        stratum: [n], codes.
-        permutations: number of permutations.
+        labels: [n], True for recent products.
+        stratum: [n], code of each product's group. A group in which all labels are the same stays as it is.
+        permutations: number of permutations; they are random, and may repeat.
         seed: seed of the random numbers.
     """
     generator = np.random.default_rng(seed)
@@ -56,19 +59,22 @@ def count_permutations(checks_per_alarm: int) -> int:
 
     With the observed labelling there are twice `checks_per_alarm`, because the single largest value would be an
     unstable threshold.
+
+    Args:
+        checks_per_alarm: one false alarm in this many checks, at least 1.
     """
     return 2 * checks_per_alarm - 1
 
 
 def compute_thresholds(statistics: Floats, checks_per_alarm: int) -> PermutationThresholds:
-    """Return the thresholds of K statistics.
+    """Return the thresholds of K statistics, K at least 1.
 
     Args:
         statistics: [1 + permutations, K], the observed values, then those of the permutations. Larger is further apart.
         checks_per_alarm: one false alarm in this many checks, for all statistics together.
 
     Raises:
-        UsageError: there are too few permutations.
+        UsageError: `statistics` has fewer than `checks_per_alarm` rows.
     """
     permutations = len(statistics) - 1
     if (permutations + 1) < checks_per_alarm:

@@ -26,12 +26,15 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Labellings:
-    """Labels of n products, bool [labellings, n]: True for recent products. Row 0 holds the observed labels."""
+    """Labels of n products, bool [labellings, n]: True for recent products.
+
+    Row 0 holds the observed labels, and every further row a random permutation of them.
+    """
 
     within: Bools
-    """Permuted within category x newness."""
+    """[labellings, n], permuted among products of the same category that are all new or all not."""
     free: Bools
-    """Permuted within newness only."""
+    """[labellings, n], permuted among products that are all new or all not, whatever their category."""
 
     @property
     def observed(self) -> Bools:
@@ -41,13 +44,16 @@ class Labellings:
 
 @dataclass(frozen=True)
 class StatisticValues:
-    """One statistic for every labelling."""
+    """One statistic of one view for every labelling."""
 
     view: str
+    """Name of the view."""
     subject: str
+    """What is compared: a vector, a tag, a level of codes, "category" or "rows"."""
     name: str
+    """How it is compared, such as "PSI"."""
     values: NDArray[np.float64]
-    """[labellings]."""
+    """[labellings], the observed value first. Larger is further apart."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ class DirectAlarm:
     """An alarm that needs no threshold."""
 
     message: str
+    """What is wrong and what to do, in one line."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,7 @@ class Skipped:
     """A statistic that could not be computed, and why."""
 
     message: str
+    """One line: the view, perhaps the column, and the reason."""
 
 
 Finding = StatisticValues | DirectAlarm | Skipped
@@ -69,29 +77,32 @@ Finding = StatisticValues | DirectAlarm | Skipped
 
 @dataclass(frozen=True)
 class CurrentRows:
-    """One view's rows of the current version."""
+    """One view's rows of the current version (of the encoder, tagger or codebook), for n products."""
 
     view: str
+    """Name of the view."""
     rows: ProductRows
-    """Without the rows of other versions."""
+    """Without the rows of other versions, but with the products' earlier rows."""
     newest: Ints
-    """[n], the row of each product; -1 if it has none of the current version."""
+    """[n], the position of each product's row; -1 if it has none of the current version."""
     labels: Labellings
+    """Labels of the n products."""
     seed: int
+    """Seed of the sample and the folds of the classifier."""
 
     @property
     def products(self) -> Ints:
-        """[m], the products that have a row, ascending."""
+        """[m], numbers of the products that have a row of the current version, ascending."""
         return np.flatnonzero(self.newest >= 0)
 
     @property
     def table(self) -> pa.Table:
-        """Their m rows."""
+        """[m], the rows of `products`, in the same order."""
         return self.rows.rows.take(pa.array(self.newest[self.products]))
 
     @property
     def within(self) -> Bools:
-        """[labellings, m], their labels."""
+        """[labellings, m], the labels of `products`, permuted within category and newness."""
         return self.labels.within[:, self.products]
 
 
@@ -100,14 +111,24 @@ class ViewStatistics:
     """What is measured in one view."""
 
     view: str
+    """Name of the view."""
     columns: tuple[str, ...]
+    """Columns that `measure` needs."""
     version: str
     """Column with the version of the encoder, tagger or codebook that made a row."""
     measure: Callable[[CurrentRows], Iterator[Finding]]
+    """Yields the view's own statistics."""
 
 
 def measure_catalogue(windows: ProductWindows, labels: Labellings) -> Iterator[StatisticValues]:
-    """Yield the statistics of the category shares. Their labels are permuted across categories."""
+    """Yield two statistics of the category shares: the largest shift of one share, then the PSI.
+
+    They use `labels.free`, because labels that are permuted within categories leave the shares as they are.
+
+    Args:
+        windows: the n products.
+        labels: labels of the n products.
+    """
     view = schema.CATALOGUE_TABLE
     codes = windows.products["category"].astype("category").cat.codes.to_numpy(np.int64)
     yield StatisticValues(view, "category", "share of one", measures.largest_share_shift(codes, labels.free))
@@ -117,7 +138,19 @@ def measure_catalogue(windows: ProductWindows, labels: Labellings) -> Iterator[S
 def measure_view(
     statistics: ViewStatistics, settings: Settings, windows: ProductWindows, labels: Labellings, seed: int
 ) -> Iterator[Finding]:
-    """Yield the share of products without a row, an alarm if the version changed, and the view's own statistics."""
+    """Yield the share of products without a row, an alarm if the version changed, and the view's own statistics.
+
+    The current version is the most frequent one among the recent products; only its rows are compared. If there is no
+    table or it lacks a column, only Skipped is yielded. If too few products have rows of the version, Skipped
+    takes the place of the view's own statistics.
+
+    Args:
+        statistics: what to measure.
+        settings: the deployment.
+        windows: the n products.
+        labels: labels of the n products.
+        seed: seed of the sample and the folds of the classifier.
+    """
     view = statistics.view
     rows = windows.read_view(settings, view, [*statistics.columns, statistics.version])
     if rows is None:

@@ -22,7 +22,13 @@ class ProductWindows:
     """n products, each with its newest version in the recent window, or else in the time before it."""
 
     products: pd.DataFrame
-    """Columns `product_id`, `event_timestamp`, `category` (top level, "" if unknown), `new` (its first version)."""
+    """One row for each product, the recent ones first; a product's number is its position. Columns:
+
+    `product_id`.
+    `event_timestamp`: that of the version, UTC.
+    `category`: top level; "" if unknown.
+    `new`: whether it is the product's first version.
+    """
     now: NDArray[np.bool_]
     """[n], whether the product is in the recent window."""
     counts: list[int]
@@ -33,12 +39,12 @@ class ProductWindows:
 
     @property
     def stratum(self) -> NDArray[np.int64]:
-        """[n], codes of category x new. Labels are permuted only among products of one stratum."""
+        """[n], one code from 0 for each combination of category and new. Labels are permuted only within one code."""
         return self.products.groupby(["category", "new"], sort=True).ngroup().to_numpy(np.int64)
 
     @property
     def newness(self) -> NDArray[np.int64]:
-        """[n], 1 for new products. The stratum of statistics about the categories themselves."""
+        """[n], 1 for new products, else 0. Labels for statistics of the categories are permuted only within one."""
         return self.products["new"].to_numpy(np.int64)
 
     @classmethod
@@ -47,7 +53,8 @@ class ProductWindows:
     ) -> "ProductWindows":
         """Read the products with catalogue versions in (now - window, now] and in the time `before` that.
 
-        A product with versions in both belongs to the recent window.
+        A product with versions in both belongs to the recent window. Rows without an id or an event timestamp are
+        skipped. There may be no product at all.
 
         Args:
             settings: the deployment.
@@ -55,10 +62,10 @@ class ProductWindows:
             window: length of the recent window.
             before: length of the time before it.
             sample: largest number of products on each side, selected by hash.
-            seed: seed of the sample.
+            seed: seed of the sample; another seed selects other products.
 
         Raises:
-            NotFoundError: there is no catalogue.
+            NotFoundError: there is no catalogue, or it lacks a column.
         """
         rows = delta.read(settings.table(CATALOGUE_TABLE), [*KEY, CREATED_TIMESTAMP, "category"]).to_pandas()
         rows = rows.dropna(subset=KEY).sort_values([EVENT_TIMESTAMP, CREATED_TIMESTAMP], kind="stable")
@@ -77,7 +84,16 @@ class ProductWindows:
         return cls(products, (products[EVENT_TIMESTAMP] > start).to_numpy(), counts.tolist())
 
     def read_view(self, settings: Settings, view: str, columns: list[str]) -> "ProductRows | None":
-        """Return all rows of the products in a view; None if there is no table or it lacks one of the columns."""
+        """Return all rows of the products in a view, whatever their time.
+
+        Args:
+            settings: the deployment.
+            view: name of the view.
+            columns: the columns to read, besides the product id and both timestamps.
+
+        Returns:
+            None if there is no table or it lacks one of the columns.
+        """
         path = settings.table(view)
         if not delta.exists(path):
             return None
@@ -95,9 +111,10 @@ class ProductWindows:
 
 @dataclass(frozen=True)
 class ProductRows:
-    """The rows of n products in one view."""
+    """The rows of n products in one view. A product may have several, or none."""
 
     rows: pa.Table
+    """The rows, in no particular order."""
     index: pd.DataFrame
     """One entry for each row, ordered by event and created timestamp and labelled with the row's position in `rows`.
 
@@ -106,17 +123,33 @@ class ProductRows:
     """
 
     def find_newest(self, n: int) -> NDArray[np.int64]:
-        """Return [n], the row of each product's version, the last created of several; -1 if there is none."""
+        """Return [n], the position in `rows` of each product's row; -1 if there is none.
+
+        It is the row with the event timestamp of the product's version, the last created of several.
+
+        Args:
+            n: number of products.
+        """
         return self._last_of_each(n, self.index[self.index[EVENT_TIMESTAMP] == self.index["version"]])
 
     def find_previous(self, newest: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return [n], the last row of each product before its `newest` row; -1 if there is none."""
+        """Return [n], the position in `rows` of the row before each product's newest one; -1 if there is none.
+
+        Rows are ordered by event timestamp, then created timestamp.
+
+        Args:
+            newest: [n], the positions that `find_newest` returned. A product with -1 has no row before it.
+        """
         rank = pd.Series(np.arange(len(self.index)), index=self.index.index)
         limit = self.index["n"].map(pd.Series(np.where(newest >= 0, rank.reindex(newest).to_numpy(), -1)))
         return self._last_of_each(len(newest), self.index[rank.to_numpy() < limit.to_numpy()])
 
     def filter(self, is_kept: NDArray[np.bool_]) -> "ProductRows":
-        """Return the same without the rows for which `is_kept` [rows] is False. Row positions stay."""
+        """Return the same without some rows. The positions of the others in `rows` stay.
+
+        Args:
+            is_kept: [rows], whether to keep the row at each position.
+        """
         return ProductRows(self.rows, self.index[is_kept[self.index.index]])
 
     def _last_of_each(self, n: int, index: pd.DataFrame) -> NDArray[np.int64]:
