@@ -22,6 +22,7 @@ from feature_repo.online.store import DeferredPipeline, Pipeline
 Result = TypeVar("Result")
 
 ROWS_PER_COMMIT = 50_000
+"""Rows that are written or deleted in one transaction, at most."""
 KEYS_PER_STEP = 10_000
 """Keys of one read transaction of a scan. While it is open, writers cannot reuse the pages that it may read."""
 _DAMAGED = (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.VersionMismatchError, lmdb.PanicError)
@@ -54,7 +55,10 @@ class LMDBStore:
         return partial(LMDBStore, create=False), (self._path,)
 
     def read(self, groups: Sequence[Sequence[bytes]]) -> list[list[bytes | None]]:
-        """See `Store.read`. All groups are read in one transaction."""
+        """Return the values of each group of keys, in their order; None for a missing key.
+
+        All groups are read in one transaction, so they are of one moment. Repeated keys and empty groups are allowed.
+        """
 
         def work(environment: lmdb.Environment) -> list[list[bytes | None]]:
             with environment.begin() as transaction:
@@ -63,11 +67,19 @@ class LMDBStore:
         return self._run(work)
 
     def pipeline(self) -> AbstractContextManager[Pipeline]:
-        """See `Store.pipeline`."""
+        """Return a pipeline that reads all queued requests when the first reply is needed."""
         return nullcontext(DeferredPipeline(self.read))
 
     def write(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl_us: int) -> int:
-        """See `Store.write`. ROWS_PER_COMMIT rows are one commit."""
+        """Put packed rows, except where a newer one is stored; return how many were put.
+
+        ROWS_PER_COMMIT rows, in the order of their keys, are one commit. If a later commit fails, earlier ones stay.
+
+        Args:
+            keys: no key may occur twice.
+            rows: the packed row of each key.
+            ttl_us: ignored.
+        """
         order = sorted(range(len(keys)), key=keys.__getitem__)
         written = 0
         for start in range(0, len(order), ROWS_PER_COMMIT):
@@ -76,18 +88,18 @@ class LMDBStore:
         return written
 
     async def read_async(self, groups: Sequence[Sequence[bytes]]) -> list[list[bytes | None]]:
-        """See `Store.read_async`."""
+        """Do the same as `read`, in another thread."""
         return await asyncio.to_thread(self.read, groups)
 
     async def write_async(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl_us: int) -> int:
-        """See `Store.write_async`."""
+        """Do the same as `write`, in another thread."""
         return await asyncio.to_thread(self.write, keys, rows, ttl_us)
 
     def close(self) -> None:
         """Do nothing: other stores of this process may use the same environment."""
 
     def delete(self, keys: Sequence[bytes]) -> int:
-        """See `Store.delete`."""
+        """Delete keys in one transaction; missing keys are ignored. Return how many were deleted."""
 
         def work(environment: lmdb.Environment) -> int:
             with environment.begin(write=True) as transaction:
@@ -96,27 +108,36 @@ class LMDBStore:
         return self._run(work)
 
     def list_keys(self, prefix: bytes, predicate: Callable[[bytes], bool]) -> list[bytes]:
-        """See `Store.list_keys`."""
+        """Return the keys that start with the prefix and for which `predicate` returns true.
+
+        They are in the order of their bytes, and read in one transaction. `predicate` is called with every key that starts with the prefix.
+        """
         return self._run(partial(_list_keys, prefix=prefix, predicate=predicate))
 
     def scan_keys(self, prefix: bytes) -> Iterator[list[bytes]]:
-        """See `Store.scan_keys`. A step has KEYS_PER_STEP keys at most."""
+        """Yield the keys that start with the prefix in the order of their bytes, KEYS_PER_STEP at most in each step.
+
+        Each step is a read transaction. No key is yielded twice, and nothing is yielded if there are no such keys.
+        """
         start = prefix
         while keys := self._run(partial(_read_step, prefix=prefix, start=start)):
             yield keys
             start = keys[-1] + b"\0"  # the smallest key after the last one
 
     def delete_prefix(self, prefix: bytes) -> None:
-        """See `Store.delete_prefix`."""
+        """Delete every key that starts with the prefix, ROWS_PER_COMMIT keys in each transaction."""
         while self._run(partial(_delete_some, prefix=prefix)):
             pass
 
     def get(self, key: bytes) -> bytes | None:
-        """See `Store.get`."""
+        """Return the value of a key, None if there is none."""
         return self.read([[key]])[0][0]
 
     def compare_and_swap(self, key: bytes, old: bytes | None, new: bytes | None) -> bool:
-        """See `Store.compare_and_swap`."""
+        """Replace the value `old` of a key by `new`; return false, and change nothing, if the value is not `old`.
+
+        None means no value: as `old`, the key must not exist; as `new`, it is deleted.
+        """
 
         def work(environment: lmdb.Environment) -> bool:
             with environment.begin(write=True) as transaction:

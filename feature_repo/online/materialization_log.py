@@ -31,20 +31,29 @@ class TimeWindow:
     """Event times from `start` to `end`, both inclusive, as in Feast; both have a time zone."""
 
     start: datetime
+    """The first event time, inclusive."""
     end: datetime
+    """The last event time, inclusive."""
 
     def remaining_after(self, done: "TimeWindow | None") -> "TimeWindow | None":
         """Return what remains of this window once `done` is written; None if nothing.
 
+        What remains starts at the end of `done`, which is in both.
+
         Args:
-            done: if it does not contain this window's start, the whole window remains.
+            done: the window that is written; None if none is. If it does not contain this window's start, the whole
+                window remains.
         """
         if done is None or not done.start <= self.start <= done.end:
             return self
         return TimeWindow(done.end, self.end) if self.end > done.end else None
 
     def merge(self, other: "TimeWindow | None") -> "TimeWindow":
-        """Return both windows as one if they touch or overlap, else this window."""
+        """Return both windows as one if they overlap or have a bound in common, else this window.
+
+        Args:
+            other: the other window; None gives this window.
+        """
         if other is None or other.start > self.end or self.start > other.end:
             return self
         return TimeWindow(min(self.start, other.start), max(self.end, other.end))
@@ -55,30 +64,33 @@ class Rewrite:
     """A window that is being written again although the log has it."""
 
     window: TimeWindow
+    """The event times that are written again."""
     files: frozenset[str] = frozenset()
-    """The files that are done."""
+    """The names of the files that are done."""
 
 
 @dataclass(frozen=True)
 class MaterializationState:
-    """The content of the log of one view."""
+    """The content of the log of one view, at one time. Methods return a changed copy."""
 
     layout: int
     """Fingerprint of the layout that the rows were written in."""
     files: Mapping[str, TimeWindow] = field(default_factory=dict)
-    """The window of each file that is online."""
+    """The window of event times that is online of each file, by the file's name in the log."""
     rewrite: Rewrite | None = None
-    """The rewrite that was begun and not finished."""
+    """The rewrite that was begun and not finished; None if there is none."""
     online_since: Mapping[str, datetime] = field(default_factory=dict)
     """When the window of each file was last extended; files without a known time are missing."""
     finish_timestamp: datetime | None = None
-    """When the last complete run ended."""
+    """When the last complete run ended; None if unknown."""
 
     def find_pending(self, files: Iterable[str], window: TimeWindow) -> dict[str, TimeWindow]:
-        """Return the window that remains to be written of each file; files that are done are omitted.
+        """Return the window that remains to be written of each file, in the order of the files.
+
+        Files that are done are omitted; the result is empty if all are.
 
         Args:
-            files: the files that the table has.
+            files: the names of the files that the table has.
             window: the event times that should be online. In a rewrite, it remains whole for each file not yet done.
         """
         if self.rewrite is not None:
@@ -92,7 +104,8 @@ class MaterializationState:
         """Return the state after the window was written of these files.
 
         Args:
-            files: names as `find_pending` returns them.
+            files: names as `find_pending` returns them. A file that the log already has is merged with its window; if
+                the two windows are apart, the new one replaces it.
             window: the event times that were written.
             now: when the rows came online; None if unknown.
         """
@@ -109,7 +122,7 @@ class MaterializationState:
         """Return the state after a complete run: without files that the table no longer has, and without a rewrite.
 
         Args:
-            files: the files that the table has.
+            files: the names of the files that the table has; one that was never written is not added.
             now: when the run ended; None keeps the time of the run before.
         """
         kept = {file: self.files[file] for file in files if file in self.files}
@@ -121,7 +134,7 @@ class MaterializationState:
         )
 
     def to_bytes(self) -> bytes:
-        """Return the JSON of the module's docstring."""
+        """Return the state as the JSON that is stored, which the module's docstring describes."""
         state = {
             "layout": self.layout,
             "files": {file: _window_to_json(window) for file, window in self.files.items()},
@@ -134,7 +147,7 @@ class MaterializationState:
 
     @staticmethod
     def from_bytes(data: bytes) -> "MaterializationState":
-        """Parse the JSON of the module's docstring; "since" and "finished" may be missing, as in earlier versions."""
+        """Parse what `to_bytes` returned; "since" and "finished" may be missing, as earlier versions wrote it."""
         state = json.loads(data)
         again, finished = state["again"], state.get("finished")
         return MaterializationState(
@@ -147,7 +160,11 @@ class MaterializationState:
 
 
 def read_state(online: OnlineTable, view: str) -> MaterializationState | None:
-    """Return the log of a view without changing it; None if the view was never materialized.
+    """Return the log of a view without changing it; None if the view was never materialized, or is not in the store.
+
+    Args:
+        online: the rows of the project.
+        view: the view's name in the store.
 
     Raises:
         UnavailableError: the store does not answer.
@@ -159,14 +176,15 @@ def read_state(online: OnlineTable, view: str) -> MaterializationState | None:
 class MaterializationLog:
     """The log of one view, for a run that writes to it. Several runs may write to one log at once.
 
-    Opening it discards what was written in another layout.
+    Opening it writes to the store, and discards what was written in another layout. `state` is the log as last written.
 
     Args:
         online: the rows of the project.
         view: as `StoreCatalog.register_view` returned it.
         rewrite: a window to write again. An unfinished rewrite of the same window is resumed, one of another window is
             discarded. None: only what remains is written.
-        clock: returns the time at which a file came online; None leaves it unknown.
+        clock: called when files have come online and when the run ends; returns the time to record, with a time zone,
+            or None for unknown.
 
     Raises:
         UnavailableError: the store does not answer.
@@ -198,6 +216,10 @@ class MaterializationLog:
     def add(self, files: Sequence[str], window: TimeWindow) -> None:
         """Record that a window of these files is online.
 
+        Args:
+            files: the names of the files.
+            window: the event times that are online now.
+
         Raises:
             ConflictError: the view was dropped or changed since the log was opened.
         """
@@ -205,10 +227,10 @@ class MaterializationLog:
         self.state = self._update(lambda state: self._check_layout(state).with_files(files, window, now))
 
     def finish(self, files: Sequence[str]) -> None:
-        """Record that the run is complete.
+        """Record that the run is complete. A rewrite is finished by it.
 
         Args:
-            files: the files that the table has; others are removed from the log.
+            files: the names of the files that the table has; others are removed from the log.
 
         Raises:
             ConflictError: the view was dropped or changed since the log was opened.

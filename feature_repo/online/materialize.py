@@ -27,9 +27,10 @@ from feature_repo.online.materialization_log import MaterializationLog, TimeWind
 from feature_repo.online.table import OnlineTable
 
 BLOCK_ROWS = 16_384
+"""Rows that are read, packed and sent to the store at once, at most."""
 ROWS_PER_ENTRY = 200_000
-"""Rows of a group of files; each group is an entry in the log. It has at least one file; `delta.append` writes files
-of at most 100 MB."""
+"""Rows of a group of files, at most, except that one file may have more. Each group is an entry in the log.
+`delta.append` writes files of at most 100 MB."""
 
 Fragment: TypeAlias = pyarrow.dataset.ParquetFileFragment
 Packed = tuple[list[bytes], list[bytes]]
@@ -41,17 +42,22 @@ class OfflineSource:
     """The offline table to read, and the meaning of its columns."""
 
     table: pyarrow.dataset.FileSystemDataset
+    """All files of the table."""
     columns: Mapping[str, str]
     """The columns to read: the name that `Packer` expects -> the name in the table."""
     keys: Sequence[str]
-    """Columns of the table with the join keys; a row with a null in one of them is not written."""
+    """Names of the table's columns with the join keys; a row with a null in one of them is not written."""
     event_timestamp: str
-    """Column of the table; a row with a null in it is not written."""
+    """Name of the table's column with the event timestamp; a row with a null in it is not written."""
     created_timestamp: str | None = None
-    """Column of the table; None if it has none."""
+    """Name of the table's column with the created timestamp; None if it has none."""
 
     def rename_columns(self, rows: pa.Table) -> pa.Table:
-        """Return rows of the table with the column names that `Packer` expects."""
+        """Return rows of the table with the column names that `Packer` expects, and only those columns.
+
+        Args:
+            rows: rows with the table's own column names; a KeyError if one of `columns` is missing.
+        """
         return pa.table({name: rows[column] for name, column in self.columns.items()})
 
 
@@ -60,28 +66,33 @@ class FileGroup:
     """Files of which the same window of event times is written, with one entry in the log."""
 
     window: TimeWindow
+    """The event times that remain to be written of each of the files."""
     files: tuple[str, ...]
     """Names in the log. The statistics of some of them may rule out rows in the window; those are not in `table`."""
     table: pyarrow.dataset.FileSystemDataset
+    """The files to read; none if the statistics of all rule out rows in the window."""
     row_count: int
     """Rows of `table`, in the window or not."""
 
 
 @dataclass(frozen=True)
 class Packer:
-    """Packs Arrow rows of one view."""
+    """Packs Arrow rows of one view, each as the bytes that the online store holds for one entity."""
 
     view: View
     """As `StoreCatalog.register_view` returned it."""
     event_timestamp: str
-    """Column of the rows."""
+    """The rows' column with the event timestamp."""
     created_timestamp: str | None = None
-    """Column of the rows; None if they have none."""
+    """The rows' column with the created timestamp; None if they have none."""
     to_column: Callable[[Field, pa.ChunkedArray], Column] = columns.from_arrow
     """Converts an Arrow column to the column of a feature."""
 
     def pack(self, online: OnlineTable, rows: pa.Table) -> Packed:
-        """Return the keys and packed rows to store; only the newest row of each entity.
+        """Return the keys and packed rows to store: for an entity with several rows only the newest.
+
+        A row is newer if its event timestamp is later or, for equal ones, its created timestamp; of equal rows the last
+        is taken. No rows give two empty lists.
 
         Args:
             online: the project's rows; its dictionaries are extended by new texts.
@@ -124,15 +135,15 @@ def materialize(
     start_progress: Callable[[int], Callable[[int], object]],
     rows_per_entry: int | None = None,
 ) -> None:
-    """Write what the log does not have of the window.
+    """Write what the log does not have of the window. If it has all, only the end of the run is recorded.
 
     Args:
         source: the offline table.
-        log: of the view; it gets an entry for each group of files.
+        log: the log of the view; it gets an entry for each group of files when the group is online.
         window: the event times that should be online.
-        write: writes one group (see `make_writer`).
-        start_progress: called once with the number of rows to process. Returns a function that is called with the
-            number of rows processed since its last call.
+        write: writes one group; `make_writer` makes such a function.
+        start_progress: called once with the number of rows to process, which may be 0. Returns a function that is
+            called with the number of rows processed since its last call.
         rows_per_entry: rows of a group of files, which has at least one file; None: ROWS_PER_ENTRY.
 
     Raises:
@@ -154,7 +165,9 @@ def materialize(
 
 
 def make_writer(pack: Callable[[pa.Table], Packed], put: Callable[[list[bytes], list[bytes]], object]) -> WriteGroup:
-    """Return a function that writes a group from this process, block by block.
+    """Return a function that writes a group from this process, block by block, as `WriteGroup` describes.
+
+    It raises what `pack` or `put` raise; blocks before are stored then.
 
     Args:
         pack: packs a block, whose columns are named as in `OfflineSource.columns`.
@@ -173,7 +186,8 @@ def make_writer(pack: Callable[[pa.Table], Packed], put: Callable[[list[bytes], 
 def identify_file(fragment: Fragment) -> str:
     """Return the name of a file in the log: its path, for other tables than Delta with its modification time.
 
-    A file of a Delta table never changes, and a copy of the table gives it another modification time.
+    The modification time follows an `@`, in nanoseconds since 1970. A file of a Delta table never changes, and a copy
+    of the table gives it another modification time.
     """
     if isinstance(fragment.filesystem, SubTreeFileSystem):  # a Delta table
         return fragment.path
@@ -184,12 +198,20 @@ def identify_file(fragment: Fragment) -> str:
 def select_files(
     table: pyarrow.dataset.FileSystemDataset, fragments: Iterable[Fragment]
 ) -> pyarrow.dataset.FileSystemDataset:
-    """Return the table of some of a table's files."""
+    """Return the table of some of a table's files, with the same schema.
+
+    Args:
+        table: the whole table.
+        fragments: the files, in the order in which they are read; none give a table without rows.
+    """
     return pyarrow.dataset.FileSystemDataset(list(fragments), table.schema, table.format, table.filesystem)
 
 
 def build_row_filter(source: OfflineSource, window: TimeWindow) -> pyarrow.dataset.Expression:
-    """Return the filter for the rows to write: those in the window whose join keys are not null."""
+    """Return the filter for the rows to write: event time in the window, bounds included, and no join key null.
+
+    A row without an event time is not in the window.
+    """
     where = _build_window_filter(source, window)
     for key in source.keys:
         where &= pc.field(key).is_valid()

@@ -17,14 +17,17 @@ if TYPE_CHECKING:
     from feature_repo.online.table import OnlineTable
 
 LMDB = "feature_repo.stores.online.LMDBOnlineStore"
+"""`online_store.type` in feature_store.yaml for a store in an LMDB file."""
 REDIS = "feature_repo.stores.online.RedisOnlineStore"
+"""`online_store.type` in feature_store.yaml for a store in Redis."""
 
 
 def open_store(url: str) -> Store:
     """Open the store at a URL.
 
     Args:
-        url: lmdb:///folder, or the URL of a Redis as redis_connection.py describes it.
+        url: lmdb:///folder with an absolute path; or redis://, rediss://, redis-cluster:// or redis-sentinel://, as
+            redis_connection.py describes them.
 
     Raises:
         InvalidInputError: the URL is malformed or of another scheme.
@@ -54,9 +57,9 @@ def open_redis_store(
     """Open the store that `online_store` of feature_store.yaml describes with the options of Feast's own Redis store.
 
     Args:
-        connection_string: host:port,option=value,...
+        connection_string: hosts and options as host:port,host:port,option=value,...; a host without a port gets 6379.
         redis_type: "redis", "redis_cluster" or "redis_sentinel".
-        sentinel_master: name of the master, if `redis_type` is "redis_sentinel".
+        sentinel_master: name that the Sentinels know the master by; ignored for other types.
         key_ttl_seconds: every row expires at most this long after it is written; None: a day after its view's TTL.
 
     Raises:
@@ -77,7 +80,8 @@ def open_configured_table(settings: "Settings") -> "OnlineTable | None":
         settings: the deployment's feature_store.yaml.
 
     Returns:
-        None if the deployment has no online store, or its LMDB file does not exist yet.
+        The rows of the project, whose store the caller closes; None if the deployment has no online store, or its LMDB
+        file does not exist yet.
 
     Raises:
         InvalidInputError: the store is of another type, or one of its options is missing or invalid.

@@ -19,15 +19,15 @@ _FLOAT16_BOUND = 65_536.0
 
 
 def narrow_floats(values: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
-    """Return floats as float16 or float32, rounded to nearest; NaN and infinities are kept.
+    """Return floats as a float16 or float32 array of the same shape, rounded to nearest; NaN and infinities are kept.
 
     Args:
-        values: floats of any shape.
+        values: floats of any shape, also empty; not changed.
         dtype: float16 or float32.
         name: the feature's name, for the error message.
 
     Raises:
-        InvalidInputError: a finite value is too large for `dtype`.
+        InvalidInputError: a finite value is too large for `dtype`, and would become infinite.
     """
     if dtype == np.float16 and values.dtype == np.float32:
         # Arrow's cast takes half the time of NumPy's.
@@ -46,10 +46,12 @@ def narrow_floats(values: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDAr
 
 
 def quantize_int8(values: NDArray[Any], name: str) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
-    """Return lists [n, width] as scales [n, 1] and int8 elements [n, width]; a list of zeros has scale 0.
+    """Return lists [n, width] as scales, float32 [n, 1], and elements, int8 [n, width].
+
+    An element stands for element * scale of its list; elements are in [-127, 127]. A list of zeros has scale 0.
 
     Args:
-        values: floats [n, width].
+        values: floats [n, width]; n and width may be 0.
         name: the feature's name, for the error message.
 
     Raises:
@@ -68,10 +70,16 @@ def quantize_int8(values: NDArray[Any], name: str) -> tuple[NDArray[np.float32],
 def widen_float16(stored: NDArray[np.float16], out: NDArray[np.float32]) -> None:
     """Write float16 values to a float32 array of the same shape, exactly; six times as fast as NumPy's cast.
 
-    The bits are shifted to their places in a float32. The exponent is then too small by 112, the difference of the two
-    biases; multiplication by 2^112 corrects it, for subnormal numbers too. Infinity and NaN would become finite numbers
-    of at least 65,536, which no finite float16 reaches: if one occurs, NumPy casts.
+    NaN and infinities are kept; if one occurs, the whole array is cast by NumPy.
+
+    Args:
+        stored: the values, of any shape.
+        out: receives the values.
     """
+    # The bits of each float16 are moved to their places in a float32. Its exponent is then too small by 112, because
+    # float32 stores exponents with an offset of 127 and float16 with 15; multiplication by 2**112 corrects that, also
+    # for numbers below float16's normal range. NaN and infinity would become finite numbers of at least 65,536, which
+    # no finite float16 reaches.
     bits = out.view(np.int32)
     np.copyto(bits, stored.view(np.int16))  # extends the sign
     np.left_shift(bits, 13, out=bits)

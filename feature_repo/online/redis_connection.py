@@ -30,6 +30,7 @@ from redis.retry import Retry
 from feature_repo.errors import InvalidInputError, UnavailableError
 
 RETRIES = 4
+"""How often a command whose connection is lost is sent again."""
 _BACKOFF = ExponentialWithJitterBackoff(cap=1.0, base=0.1)
 _TIMEOUTS = {"socket_timeout": 5.0, "socket_connect_timeout": 2.0}
 _KINDS = ("redis", "redis_cluster", "redis_sentinel")
@@ -44,6 +45,7 @@ _TEXTS = (
     *("ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_password", "ssl_ciphers"),
 )
 OPTIONS = (*_INTEGERS, *_SECONDS, *_BOOLEANS, *_TEXTS, "ssl_cert_reqs")
+"""Names of redis-py's options that an address may have."""
 _PORTS = range(1, 65_536)
 
 
@@ -61,9 +63,10 @@ class RedisAddress:
     kind: str = "redis"
     """One of "redis", "redis_cluster", "redis_sentinel"."""
     master: str = "mymaster"
-    """The name that the Sentinels know the master by."""
+    """The name that the Sentinels know the master by; ignored for other kinds."""
     options: dict[str, Any] = field(default_factory=dict)
-    """redis-py's keyword arguments, each one of OPTIONS."""
+    """redis-py's keyword arguments, by name, each one of OPTIONS. Timeouts are in seconds; None waits for ever. The
+    defaults are 5 for `socket_timeout` and 2 for `socket_connect_timeout`."""
 
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
@@ -82,7 +85,7 @@ class RedisAddress:
 
     @property
     def is_cluster(self) -> bool:
-        """Whether keys are spread over slots."""
+        """Whether this is a cluster, whose keys are spread over slots and nodes."""
         return self.kind == "redis_cluster"
 
     def __str__(self) -> str:
@@ -97,12 +100,18 @@ class RedisAddress:
 
         Raises:
             InvalidInputError: an option is not valid for this kind of address.
-            redis.exceptions.RedisError: a cluster does not answer.
+            redis.exceptions.RedisError: a cluster does not answer. `translate_errors` makes an UnavailableError of it.
         """
         return self._connect(redis, Retry(_BACKOFF, retries))
 
     def connect_async(self) -> Any:
-        """Return a client for the running event loop; see `connect`."""
+        """Return an asyncio client of redis-py for the running event loop. It connects when it is first used.
+
+        A command whose connection is lost is sent again RETRIES times.
+
+        Raises:
+            InvalidInputError: an option is not valid for this kind of address.
+        """
         return self._connect(redis.asyncio, AsyncRetry(_BACKOFF, RETRIES))
 
     def _connect(self, library: Any, retry: Any) -> Any:
@@ -129,7 +138,9 @@ class RedisAddress:
 
     @contextmanager
     def translate_errors(self) -> Iterator[None]:
-        """Turn the redis-py errors of a block into one-line errors that name the address and the repair.
+        """Turn the redis-py errors of a `with` block into one-line errors that name the address and the repair.
+
+        Other errors pass unchanged.
 
         Raises:
             UnavailableError: the server does not answer, refuses the login, or refuses the command.
@@ -156,12 +167,13 @@ def parse_connection_string(text: str, kind: str = "redis", master: str = "mymas
     """Parse an address as Feast writes it: `host:port,host:port,option=value,...`.
 
     Args:
-        text: hosts without a port get 6379.
+        text: the address. Hosts without a port get 6379; empty parts are ignored; the last of repeated options counts.
         kind: "redis", "redis_cluster" or "redis_sentinel".
-        master: name of the master behind Sentinels.
+        master: name of the master behind Sentinels; ignored for other kinds.
 
     Raises:
-        InvalidInputError: see `RedisAddress`.
+        InvalidInputError: the kind is unknown, there is no host, a port is out of range, or an option is unknown or has
+            a value of the wrong type.
     """
     nodes, options = [], {}
     for part in filter(None, text.split(",")):
@@ -180,8 +192,8 @@ def parse_url(url: str) -> RedisAddress:
         url: hosts without a port get 6379, Sentinels 26379. User and password are percent-decoded.
 
     Raises:
-        InvalidInputError: the URL is malformed or of another scheme; see also `RedisAddress`. The message omits the
-            login.
+        InvalidInputError: the URL is malformed or of another scheme, there is no host, a port is out of range, or an
+            option is unknown or has a value of the wrong type. The message omits the login.
     """
     invalid = InvalidInputError(
         f"`{url.rpartition('@')[2]}` is not a Redis address; expected redis://host:6379, rediss:// for TLS, "

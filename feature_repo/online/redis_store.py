@@ -27,11 +27,15 @@ from feature_repo.online.store import DeferredPipeline, Pipeline, Read, Values
 ROWS_PER_CALL = 256
 """Rows of one script call, which blocks the server for about 1 ms."""
 CALLS_PER_TRIP = 64
+"""Script calls that are sent in one round trip, at most."""
 KEYS_PER_CALL = 4096
+"""Keys of one MGET or UNLINK, at most."""
 KEYS_PER_STEP = 1000
 """Keys that the server visits in one step of a scan, in well under 1 ms."""
 STALE_MILLISECONDS = 86_400_000
+"""How long a row is kept after its view's TTL: a day."""
 LONG_TTL_US = 10 * 365 * 86_400_000_000
+"""Rows of a view with a longer TTL, in microseconds, do not expire: ten years."""
 _PUT_NEWER = (Path(__file__).parent / "put_newer.lua").read_text()
 _SWAP = (Path(__file__).parent / "swap.lua").read_text()
 
@@ -64,27 +68,47 @@ class RedisStore:
         return partial(RedisStore, max_ttl_seconds=self._max_ttl_seconds), (self.address,)
 
     def read(self, groups: Sequence[Sequence[bytes]]) -> list[Values]:
-        """See `Store.read`."""
+        """Return the values of each group of keys, in their order; None for a missing key.
+
+        Repeated keys and empty groups are allowed. The groups are not of one moment: another client may write between
+        two commands.
+        """
         commands, positions = self._build_mgets(groups)
         return _arrange_replies(groups, positions, self._run(commands))
 
     async def read_async(self, groups: Sequence[Sequence[bytes]]) -> list[Values]:
-        """See `Store.read_async`."""
+        """Do the same as `read` without blocking the event loop."""
         commands, positions = self._build_mgets(groups)
         return _arrange_replies(groups, positions, await self._run_async(commands))
 
     def pipeline(self) -> AbstractContextManager[Pipeline]:
-        """See `Store.pipeline`. On a cluster, requests are sent when the first reply is needed."""
+        """Return a pipeline on one connection; on exit, requests without a received reply are discarded.
+
+        On a cluster, requests are sent when the first reply is needed.
+        """
         if self.address.is_cluster:
             return nullcontext(DeferredPipeline(self.read))
         return closing(RedisPipeline(self.client.connection_pool, self.read, KEYS_PER_CALL))
 
     def write(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl_us: int) -> int:
-        """See `Store.write`. Each batch of ROWS_PER_CALL rows is put atomically."""
+        """Put packed rows, except where a newer one is stored; return how many were put.
+
+        ROWS_PER_CALL rows at most, on a cluster of one slot, are put atomically. If a later call fails, earlier ones
+        stay.
+
+        Args:
+            keys: no key may occur twice.
+            rows: the packed row of each key.
+            ttl_us: the view's TTL in microseconds; 0: none. A row expires STALE_MILLISECONDS after it, unless it is
+                longer than LONG_TTL_US.
+        """
         return sum(sum(self._run(trip)) for trip in self._build_puts(keys, rows, ttl_us))
 
     async def write_async(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl_us: int) -> int:
-        """See `Store.write_async`."""
+        """Do the same as `write` without blocking the event loop.
+
+        The first write of a store loads the script on the server, which blocks for one round trip.
+        """
         count = 0
         for trip in self._build_puts(keys, rows, ttl_us):
             count += sum(await self._run_async(trip))
@@ -95,19 +119,27 @@ class RedisStore:
         self.client.close()
 
     def delete(self, keys: Sequence[bytes]) -> int:
-        """See `Store.delete`."""
+        """Delete keys, KEYS_PER_CALL in each command; missing keys are ignored. Return how many were deleted."""
         return sum(
             sum(self._run([("UNLINK", *group) for group in self._group_by_slot(part)]))
             for part in _split(keys, KEYS_PER_CALL)
         )
 
     def list_keys(self, prefix: bytes, predicate: Callable[[bytes], bool]) -> list[bytes]:
-        """See `Store.list_keys`."""
+        """Return the keys that start with the prefix and for which `predicate` returns true, in no particular order.
+
+        The server visits all of its keys, KEYS_PER_STEP at a time. While keys are added or deleted, one may be listed
+        twice. `predicate` is called with every key that starts with the prefix.
+        """
         with self.address.translate_errors():
             return list(filter(predicate, self.client.scan_iter(match=prefix + b"*", count=KEYS_PER_STEP)))
 
     def scan_keys(self, prefix: bytes) -> Iterator[list[bytes]]:
-        """See `Store.scan_keys`. A step has KEYS_PER_STEP keys at most."""
+        """Yield the keys that start with the prefix in no particular order, KEYS_PER_STEP at most in each step.
+
+        A key that exists throughout is yielded at least once, perhaps twice; one that is added or deleted meanwhile may
+        or may not be. Nothing is yielded if there are no such keys.
+        """
         keys = self.client.scan_iter(match=prefix + b"*", count=KEYS_PER_STEP)
         while True:
             with self.address.translate_errors():
@@ -117,15 +149,18 @@ class RedisStore:
             yield step
 
     def delete_prefix(self, prefix: bytes) -> None:
-        """See `Store.delete_prefix`."""
+        """Delete every key that starts with the prefix. The server visits all of its keys."""
         self.delete(self.list_keys(prefix, lambda key: True))
 
     def get(self, key: bytes) -> bytes | None:
-        """See `Store.get`."""
+        """Return the value of a key, None if there is none."""
         return self._run([("GET", key)])[0]
 
     def compare_and_swap(self, key: bytes, old: bytes | None, new: bytes | None) -> bool:
-        """See `Store.compare_and_swap`."""
+        """Replace the value `old` of a key by `new`; return false, and change nothing, if the value is not `old`.
+
+        None means no value: as `old`, the key must not exist; as `new`, it is deleted. An empty value counts as none.
+        """
         return bool(self._run([("EVAL", _SWAP, 1, key, old or b"", new or b"")])[0])
 
     def _build_mgets(
@@ -233,7 +268,10 @@ class RedisPipeline:
             return
 
     def send(self, keys: Sequence[bytes]) -> None:
-        """See `Pipeline.send`."""
+        """Send the request now; repeated keys and an empty sequence are allowed.
+
+        If the connection is lost, nothing is raised: `receive` reads the keys again.
+        """
         self._sent.append(keys)
         if self._connection is None or not keys:
             return
@@ -243,7 +281,12 @@ class RedisPipeline:
             self._drop_connection()
 
     def receive(self) -> Values:
-        """See `Pipeline.receive`."""
+        """Return the values of the oldest request that has not been received yet, in the order of its keys.
+
+        Raises:
+            UnavailableError: the store does not answer, also when it is asked again.
+            IndexError: every request has been received.
+        """
         keys = self._sent[0]
         values: Values = []
         try:
