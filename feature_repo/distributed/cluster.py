@@ -19,7 +19,7 @@ def connect(address: str) -> None:
 
     Args:
         address: "local" starts a cluster on this machine, with all of its processors. Anything else is an address as
-            `ray.init` takes it ("auto", "head:6379", "ray://head:10001").
+            `ray.init` takes it ("auto", "head:6379", "ray://head:10001"). Ignored if there is a connection already.
 
     Raises:
         UnavailableError: Ray is not installed, or there is no cluster at the address.
@@ -44,7 +44,7 @@ def connect(address: str) -> None:
 
 
 def silence_ray() -> None:
-    """Turn off Ray Data's progress bars and log. The text of an error is in the exception."""
+    """Turn off Ray Data's progress bars and log in this process. Errors are still raised, with their text."""
     import ray.data
 
     ray.data.DataContext.get_current().enable_progress_bars = False
@@ -52,14 +52,17 @@ def silence_ray() -> None:
 
 
 def count_cpus() -> int:
-    """Return the number of processors of the cluster, at least 1."""
+    """Return the number of processors of the connected cluster, busy or not; at least 1."""
     import ray
 
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
 def local_task_options() -> dict[str, Any]:
-    """Return task options that keep a task on the machine of this process."""
+    """Return options for `ray.remote`, by name, that let a task run on the machine of this process only.
+
+    The process must be connected to a cluster.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -70,8 +73,12 @@ def local_task_options() -> dict[str, Any]:
 def iterate_results(work: Any) -> Iterator[pa.Table]:
     """Yield the blocks of a `ray.data.Dataset` as its tasks finish, in no fixed order.
 
+    Args:
+        work: the data set. Its tasks start when the first block is requested.
+
     Raises:
-        VitrineError: a task raised it; class and first line of the message are those of the task's error.
+        VitrineError: a task raised it; class and first line of the message are those of the task's error. Every other
+            exception of a task is raised as Ray reports it.
     """
     try:
         yield from work.iter_batches(batch_size=None, batch_format="pyarrow")

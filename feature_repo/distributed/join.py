@@ -35,6 +35,20 @@ def look_up_rows(
     """Look rows up in a view on the connected cluster (`training_set.Lookup`).
 
     A view without keys, or without rows, is looked up in this process.
+
+    Args:
+        rows: rows with the view's join keys and the timestamp. Null keys and timestamps match nothing.
+        event_timestamp: name of the timestamp column in `rows`.
+        view: the feature view; every machine finds its files under the same path.
+        created_by_then: use only versions that had been created by the row's own time, inclusive.
+        created_before: use only versions created before this time, exclusive; None: no limit.
+
+    Yields:
+        int64 [m] numbers of some rows, and int64 [m] the position of each one's version in the view's table. Blocks
+        come in no fixed order. A row without a version is in no block, or has -1.
+
+    Raises:
+        InvalidInputError: a key or the timestamp cannot be compared with the view's.
     """
     version_count = view.table.count_rows()
     if not view.keys or not version_count:

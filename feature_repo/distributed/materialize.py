@@ -42,8 +42,12 @@ def make_writer(store: Store, project: str, packer: Packer) -> WriteGroup:
 
     Args:
         store: the online store.
-        project: the project whose rows are written.
+        project: the Feast project whose rows are written.
         packer: packs rows of the view.
+
+    Returns:
+        A function of the source and the group. It yields, as each file is done, how many rows the file holds. Files
+        in which no entity has its newest row are not counted.
     """
 
     def write(source: OfflineSource, group: FileGroup) -> Iterator[int]:

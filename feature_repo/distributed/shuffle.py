@@ -32,15 +32,15 @@ class RowRange:
     """Consecutive rows of a table, read by one task."""
 
     first: int
-    """Position of the first row in the table."""
+    """Position of the first row in the table, counted from 0."""
     table: pyarrow.dataset.FileSystemDataset
-    """A table of these rows only."""
+    """A table of these rows only, with all columns."""
 
 
 def split_table(table: pyarrow.dataset.FileSystemDataset) -> list[RowRange]:
     """Split a table into ranges that tasks can read independently, in the table's order.
 
-    A range is one row group of a Parquet file, or a whole file of another format.
+    A range is one row group of a Parquet file, or a whole file of another format. A table without files has no ranges.
     """
     ranges: list[RowRange] = []
     first = 0
@@ -55,16 +55,22 @@ def split_table(table: pyarrow.dataset.FileSystemDataset) -> list[RowRange]:
 
 
 def count_partitions(rows: int) -> int:
-    """Return the number of partitions: at least one per processor, and at most ROWS_PER_PARTITION rows in each."""
+    """Return the number of partitions into which to split a number of rows.
+
+    It is at least the number of processors of the connected cluster, and large enough that a partition has
+    ROWS_PER_PARTITION rows or fewer on average.
+    """
     return max(cluster.count_cpus(), -(-rows // ROWS_PER_PARTITION))
 
 
 def map_items(items: Sequence[Any], work: Callable[[Any], pa.Table], schema: pa.Schema) -> ray.data.Dataset:
-    """Call `work` for each item in a task of its own.
+    """Return a data set of the rows that `work` returns for each item. Each item is handled by a task of its own.
+
+    The tasks start when the data set is read; without items, it has no rows.
 
     Args:
         items: items that can be pickled.
-        work: returns the rows of one item.
+        work: returns the rows of one item; it can be pickled too.
         schema: schema of those rows.
     """
 
@@ -82,13 +88,15 @@ def map_partitions(
     work: Callable[[pa.Table], pa.Table],
     **options: Any,
 ) -> ray.data.Dataset:
-    """Call `work` once for each value of a column, with all rows that have it.
+    """Return a data set of the rows that `work` returns for each value of a column, in no fixed order.
+
+    `work` is called once for each value, with all rows that have it. The tasks start when the data set is read.
 
     Args:
-        inputs: data sets of one schema, which are put together.
+        inputs: data sets of one schema, at least one, whose rows are put together.
         by: name of the column.
-        partitions: number of partitions of the exchange.
-        work: returns the rows of one group.
+        partitions: number of parts into which Ray splits the values while it exchanges rows between tasks.
+        work: returns the rows of one group; its argument has the rows in no fixed order.
         options: options of the tasks, as `ray.remote` takes them.
     """
     rows = inputs[0].union(*inputs[1:]) if len(inputs) > 1 else inputs[0]
@@ -96,12 +104,15 @@ def map_partitions(
 
 
 def pack_partitions(kind: str, rows: pa.Table, partition: Int64) -> pa.Table:
-    """Pack rows into one stream per partition (PARTITION_SCHEMA).
+    """Pack rows into one stream for each partition that has rows.
 
     Args:
-        kind: what the rows are.
+        kind: a name for what the rows are, by which `unpack_rows` finds them.
         rows: the rows.
         partition: [rows] partition of each row; rows with -1 are left out.
+
+    Returns:
+        A table of PARTITION_SCHEMA with one row per partition in use, ascending. A stream keeps the order of its rows.
     """
     order = np.argsort(partition, kind="stable")
     order = order[np.searchsorted(partition[order], 0) :]
@@ -115,11 +126,11 @@ def pack_partitions(kind: str, rows: pa.Table, partition: Int64) -> pa.Table:
 
 
 def unpack_rows(packed: pa.Table, kind: str, by: str) -> pa.Table | None:
-    """Return the rows of one kind, sorted by a column; None if there are none.
+    """Return the rows of one kind, sorted by a column in ascending order; None if there is no stream of that kind.
 
     Args:
-        packed: streams (PARTITION_SCHEMA).
-        kind: what the rows are.
+        packed: streams, as a table of PARTITION_SCHEMA. Streams of other kinds are ignored.
+        kind: the name under which `pack_partitions` packed the rows.
         by: name of the column.
     """
     streams = [
@@ -131,7 +142,7 @@ def unpack_rows(packed: pa.Table, kind: str, by: str) -> pa.Table | None:
 
 
 def to_stream(rows: pa.Table) -> bytes:
-    """Serialize rows as an Arrow IPC stream."""
+    """Return rows as the bytes of an Arrow IPC stream, schema included, so that `from_stream` can read them."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema) as writer:
         writer.write_table(rows)
@@ -139,5 +150,5 @@ def to_stream(rows: pa.Table) -> bytes:
 
 
 def from_stream(stream: pa.LargeBinaryScalar) -> pa.Table:
-    """Read the rows of an Arrow IPC stream without a copy."""
+    """Return the rows of an Arrow IPC stream. They are not copied: they use the memory of `stream`."""
     return pa.ipc.open_stream(stream.as_buffer()).read_all()

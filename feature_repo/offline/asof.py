@@ -41,8 +41,9 @@ class VersionIndex:
     """
 
     codes: key_encoding.KeyDictionary
+    """The number of each key. A key may have no versions here, if all of its rows were left out."""
     starts: Int64
-    """[keys + 1]: the versions of key k are at [starts[k], starts[k + 1])."""
+    """[keys + 1]: the versions of key number k are at [starts[k], starts[k + 1])."""
     event: Int64
     """[versions] event timestamp in ticks of `unit`."""
     created: Int64
@@ -50,7 +51,7 @@ class VersionIndex:
     row: Int64
     """[versions] position of the row in the table."""
     unit: str
-    """"us" or "ns"."""
+    """"us" or "ns": length of one tick. Ticks are counted from 1970-01-01 UTC."""
 
 
 def index_versions(
@@ -69,7 +70,8 @@ def index_versions(
         key_columns: columns of the join key, [rows] each. Without any, all rows are versions of one entity.
         event: [rows] event timestamps.
         created: [rows] created timestamps; None if there are none.
-        created_before: leave out rows created at or after this time, and rows without a created timestamp.
+        created_before: leave out rows created at or after this time, and rows without a created timestamp. None leaves
+            out none for its created timestamp.
 
     Raises:
         InvalidInputError: `event` or `created` holds no timestamps.

@@ -33,7 +33,7 @@ ATTEMPTS = 10
 
 
 def exists(path: Path) -> bool:
-    """Whether `path` holds a Delta table."""
+    """Return whether the folder `path` holds a Delta table; False if there is no such folder."""
     return DeltaTable.is_deltatable(str(path))
 
 
@@ -41,7 +41,7 @@ def open_table(path: Path) -> DeltaTable:
     """Open the newest version of an existing table.
 
     Raises:
-        CorruptDataError: the log of the table cannot be read.
+        CorruptDataError: there is no table at `path`, or its log cannot be read.
     """
     try:
         return DeltaTable(str(path))
@@ -53,12 +53,22 @@ def open_table(path: Path) -> DeltaTable:
 
 
 def latest_version(path: Path) -> int | None:
-    """Return the newest version of a table; None if there is no table."""
+    """Return the number of a table's newest version; None if there is no table.
+
+    Raises:
+        CorruptDataError: the log of the table cannot be read.
+    """
     return open_table(path).version() if exists(path) else None
 
 
 def append(path: Path, rows: pa.Table) -> int:
-    """Add rows in one commit and return the table's new version. Creates the table if it does not exist.
+    """Add rows in one commit and return the table's newest version after it. Creates the table if it does not exist.
+
+    Nothing is checked for duplicates: rows that the table holds already are added again.
+
+    Args:
+        path: the table's folder.
+        rows: rows of the table's schema.
 
     Raises:
         ConflictError: `ATTEMPTS` commits were lost to other writers.
@@ -98,13 +108,20 @@ def commit_with_retries(path: Path, change: Callable[[], Result]) -> Result:
 
 
 class CommitConflictError(ConflictError):
-    """Another writer has committed to the same series. The rows must be worked out again from the new version."""
+    """Another writer committed first under the same name (`append_if_version`); nothing was added.
+
+    The caller must read the table again and compute the rows anew.
+    """
 
 
 def last_append_time(path: Path) -> datetime | None:
     """Return when rows were last added, by the writer's clock, in UTC.
 
-    None if there is no table, or if none of the last `COMMITS_SEARCHED` commits added rows.
+    The creation of a table counts, even without rows. None if there is no table, or if none of the last
+    `COMMITS_SEARCHED` commits added rows.
+
+    Raises:
+        CorruptDataError: the log of the table cannot be read.
     """
     if not exists(path):
         return None
@@ -114,9 +131,17 @@ def last_append_time(path: Path) -> datetime | None:
 
 
 def txn_version(path: Path, series: str) -> int:
-    """Return the number of commits of a series that the newest version of a table holds; 0 if there is no table.
+    """Return how many commits `append_if_version` has made to a table under one name; 0 if none, or without a table.
 
     Call it before reading the rows on which an append depends, and pass the result to `append_if_version`.
+
+    Args:
+        path: the table's folder.
+        series: the name, which Delta calls an application id. Writers whose rows depend on each other's use the same
+            one.
+
+    Raises:
+        CorruptDataError: the log of the table cannot be read.
     """
     return (open_table(path).transaction_version(series) or 0) if exists(path) else 0
 
@@ -124,25 +149,27 @@ def txn_version(path: Path, series: str) -> int:
 def append_if_version(
     path: Path, rows: pa.Table, series: str, version: int, markers: Mapping[str, int] | None = None
 ) -> int:
-    """Add rows in one commit, unless another writer has committed to the series since `version` was read.
+    """Add rows in one commit, unless another writer has committed under the name `series` since `version` was read.
 
     Creates the table if it does not exist. Delta alone appends the rows of one transaction as often as it is asked. So
     the transaction version is compared with that of the table version on which the commit is based; if another writer
-    creates a version in between, Delta itself rejects the second commit of one series.
+    creates a version in between, Delta itself rejects the second commit under one name.
 
     Args:
         path: the table's folder.
         rows: rows of the table's schema; may be empty, if only markers are to be written.
-        series: Delta's application id. Writers whose rows depend on each other's use the same one.
-        version: `txn_version` of the series, read before the rows of the table were read.
-        markers: numbers that the commit stores on the table under other names; `txn_marker` reads them.
+        series: the name, which Delta calls an application id. Writers whose rows depend on each other's use the same
+            one.
+        version: what `txn_version` returned for this name before the rows of the table were read.
+        markers: numbers that the commit stores on the table under other names, for `txn_marker` to read. A number
+            stored earlier under the same name is replaced. None stores none.
 
     Returns:
         The transaction version after the commit: `version + 1`.
 
     Raises:
-        CommitConflict: another writer of this series was first; nothing was added.
-        ConflictError: `ATTEMPTS` commits were lost to writers of other series.
+        CommitConflictError: another writer under this name was first; nothing was added.
+        ConflictError: `ATTEMPTS` commits were lost to other writers, such as deletions; nothing was added.
         UnavailableError: the commit cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -173,7 +200,13 @@ def txn_marker(path: Path, name: str) -> int | None:
 
 
 def overwrite(path: Path, rows: pa.Table) -> int:
-    """Replace all rows, and the schema, in one commit; return the table's new version.
+    """Replace all rows, and the schema, in one commit; return the table's newest version after it.
+
+    Creates the table if it does not exist. Readers of older versions still see the old rows until a vacuum.
+
+    Args:
+        path: the table's folder.
+        rows: the new rows, which need not have the old schema; without any, the table is empty afterwards.
 
     Raises:
         ConflictError: `ATTEMPTS` commits were lost to other writers.
@@ -251,11 +284,11 @@ def open_added_rows(path: Path, table: DeltaTable, since: int | None) -> pyarrow
 def read(
     path: Path, columns: Sequence[str] | None = None, *, where: pyarrow.dataset.Expression | None = None
 ) -> pa.Table:
-    """Read rows of the newest version into memory.
+    """Read rows of the newest version into memory, in no particular order.
 
     Args:
         path: the table's folder.
-        columns: the columns to read; None reads all.
+        columns: the columns to read, in the order of the result; None reads all.
         where: filter on any columns of the table; None selects all rows.
 
     Raises:

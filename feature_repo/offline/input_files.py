@@ -35,17 +35,20 @@ class CheckedImpressions:
     table: pa.Table
     """Usable rows in the order of the file: the columns of schema.IMPRESSIONS, then the context columns."""
     refused: list[RejectedRow]
+    """Each row that is not in `table` once, with the first fault found: fault by fault, each in the order of the
+    file."""
     notes: list[RejectedRow]
-    """Context values that were set to null. Their rows are in `table`."""
+    """Context values that were set to null: child ages, then child genders, each in the order of the file. Their rows
+    are in `table`."""
     read: int
     """Number of rows in the file."""
 
 
 def read_table(file: Path, text: Collection[str] = (), *, allow_invalid_utf8: bool = False) -> pa.Table:
-    """Read a `.parquet` or `.csv` file, or a folder of Parquet files, into memory.
+    """Read a `.parquet` or `.csv` file, or a folder of Parquet files, into memory. A table without rows is no error.
 
     Args:
-        file: the file or folder.
+        file: the file or folder. Upper and lower case of the suffix do not matter.
         text: columns that are read as text from a CSV, so that they can be checked row by row afterwards. The types of
             its other columns are inferred. An empty field of a CSV is null.
         allow_invalid_utf8: let the text columns of a CSV hold bytes that are not UTF-8, for
@@ -86,13 +89,14 @@ def read_blocks(file: Path, rows: int, text: Collection[str] = ()) -> Iterator[p
     A single Parquet file is read block by block; all else is read into memory first. Text may hold invalid UTF-8.
 
     Args:
-        file: a file or folder, as in `read_table`.
-        rows: rows per block.
-        text: columns that are read as text from a CSV.
+        file: a `.parquet` or `.csv` file, or a folder of Parquet files.
+        rows: the largest number of rows per block.
+        text: columns that are read as text from a CSV; the types of its other columns are inferred.
 
     Raises:
         NotFoundError: there is no such file.
-        InvalidInputError: as `read_table`; the error may come after some blocks.
+        InvalidInputError: it has another suffix, it cannot be read, or two columns have one name. The error may come
+            after some blocks.
     """
     if not file.is_file() or _file_suffix(file) != ".parquet":
         whole = read_table(file, text, allow_invalid_utf8=True)
@@ -117,12 +121,12 @@ def read_impressions(file: Path, *, now: datetime) -> CheckedImpressions:
 
     Args:
         file: a Parquet or CSV file with the columns of schema.IMPRESSIONS; all further columns are context.
-        now: later timestamps are in the future.
+        now: the current time, with a time zone; only later timestamps are in the future.
 
     Raises:
         NotFoundError: there is no such file.
-        InvalidInputError: the file cannot be read, lacks a column, is empty, has a column of a wrong type, or none of
-            its rows is usable.
+        InvalidInputError: the file cannot be read, lacks a column, has a column twice, has no rows, has a column of a
+            wrong type, or none of its rows is usable.
     """
     text = [*schema.IMPRESSIONS.names, CHILD_GENDER]
     table = read_table(file, text, allow_invalid_utf8=True)

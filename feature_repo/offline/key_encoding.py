@@ -22,14 +22,19 @@ class KeyDictionary:
     """The distinct keys of a table, numbered in [0, size)."""
 
     values: tuple[pa.Array, ...]
-    """Distinct values of each column."""
+    """Distinct values of each column without null, in the order in which they first occur."""
     combinations: tuple[Int64, ...]
-    """For each column after the first: the sorted codes of the distinct combinations of the columns up to it."""
+    """For each column after the first: the sorted codes of the distinct combinations of the columns up to it. A code is
+    the number of the combination before times the number of distinct values of this column, plus this value's number.
+    """
     size: int
+    """Number of distinct keys; 1 without columns."""
 
 
 def encode(columns: Sequence[pa.ChunkedArray], rows: int) -> tuple[KeyDictionary, Int64]:
-    """Number the distinct keys.
+    """Number the distinct keys. A key with a null in any column gets no number.
+
+    Keys of one column are numbered in the order in which they first occur.
 
     Args:
         columns: the columns of the key, [rows] each. Without columns, all rows have the key 0.
@@ -85,10 +90,10 @@ def assign_partitions(
     Keys that are equal for `encode_like` are in the same partition, in every process and even if their types differ.
 
     Args:
-        columns: the columns of the key, [rows] each.
-        like: types of the columns that the keys will be compared with.
+        columns: the columns of the key, [rows] each. Without columns, all rows are in partition 0.
+        like: for each column, the type of the column that it will be compared with.
         rows: number of rows.
-        partitions: number of partitions.
+        partitions: number of partitions, at least 1. Some may stay empty.
 
     Returns:
         int64 [rows] partition in [0, partitions); -1 where a column is null.

@@ -19,18 +19,23 @@ BLOCK_ROWS = 1_000_000
 
 @dataclass(frozen=True)
 class KeyRange:
-    """The keys with `low <= key < high`. None is no bound. A null key is only in the unbounded range."""
+    """The keys with `low <= key < high`. A null key is only in the range without bounds."""
 
     low: pa.Scalar | None = None
+    """The lower bound, inclusive; None for no lower bound."""
     high: pa.Scalar | None = None
+    """The upper bound, exclusive; None for no upper bound."""
 
     @property
     def is_unbounded(self) -> bool:
-        """Whether the range holds every key."""
+        """Whether the range has no bound on either side, and so holds every key, null too."""
         return self.low is None and self.high is None
 
     def contains(self, keys: pa.ChunkedArray) -> NDArray[np.bool_]:
         """Return bool [n]: whether each key is in the range.
+
+        Args:
+            keys: [n] keys, of a type that can be compared with the bounds; may be dictionary-encoded or all null.
 
         Raises:
             InvalidInputError: the keys cannot be compared with the bounds.
@@ -56,7 +61,8 @@ class KeyRange:
 def split_by_key(table: pyarrow.dataset.Dataset, key: str, rows: int) -> list[KeyRange]:
     """Return ranges, in ascending order, that together cover every key and hold about `rows` rows each.
 
-    The bounds come from a sample of the keys. A single key with more rows than `rows` stays in one range.
+    The bounds come from a sample of the keys. A single key with more rows than `rows` stays in one range. Rows with a
+    null key are in none of several ranges.
 
     Args:
         table: the table.
@@ -97,14 +103,21 @@ def read_blocks(
     Args:
         table: the table.
         columns: the columns to read.
-        rows: rows per block.
+        rows: the smallest number of rows per block.
         where: filter; None selects all rows.
     """
     return concat_batches(take.scan(table, columns, where).to_batches(), rows)
 
 
 def concat_batches(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """Yield batches combined into tables of at least `rows` rows; the last one may be smaller."""
+    """Yield batches, in their order, combined into tables of at least `rows` rows; the last one may be smaller.
+
+    No batch is split, and nothing is copied. Batches without any rows yield nothing.
+
+    Args:
+        batches: batches of one schema.
+        rows: the smallest number of rows per table, at least 1.
+    """
     pending: list[pa.RecordBatch] = []
     count = 0
     for batch in batches:

@@ -30,6 +30,7 @@ class RejectedRow:
     row_id: str
     """product_id or impression_id; `row 17`, counted from 1, if the row has none."""
     column: str
+    """The input column that holds the value."""
     reason: str
     """One of a few fixed texts, so that rejections can be counted by reason. Details belong in `value`."""
     value: str | None
@@ -37,14 +38,18 @@ class RejectedRow:
 
 
 def count_by_reason(rows: Sequence[RejectedRow]) -> dict[str, int]:
-    """Return the number of rows by reason, the most frequent first."""
+    """Return reason -> number of rows, the most frequent first; of equal numbers, the one that came first in `rows`.
+
+    Empty if there are no rows.
+    """
     return dict(Counter(row.reason for row in rows).most_common())
 
 
 def add(settings: Settings, step: str, rows: Sequence[RejectedRow], now: datetime) -> int:
-    """Add rows in one commit. Rows that are already there are skipped.
+    """Add rows in one commit. Rows that are already in the table are skipped; it is created if it does not exist.
 
-    Two rows are the same if step, id, column, reason and value are equal.
+    Two rows are the same if step, id, column, reason and value, cut to MAX_VALUE characters, are equal. A row that
+    `rows` holds twice is added twice.
 
     Args:
         settings: the deployment.
@@ -53,7 +58,12 @@ def add(settings: Settings, step: str, rows: Sequence[RejectedRow], now: datetim
         now: the created timestamp, with a time zone.
 
     Returns:
-        The number of rows added.
+        The number of rows added; 0 without a commit if all are there already.
+
+    Raises:
+        ConflictError: the commit was lost to deletions or compactions too often.
+        UnavailableError: the commit cannot be written.
+        CorruptDataError: the table cannot be read.
     """
     if not rows:
         return 0
@@ -71,10 +81,10 @@ def add(settings: Settings, step: str, rows: Sequence[RejectedRow], now: datetim
 
 
 def to_table(step: str, rows: Sequence[RejectedRow], now: datetime) -> pa.Table:
-    """Convert rows to a table of schema.QUARANTINE. Values are cut to MAX_VALUE characters.
+    """Convert rows, in their order, to a table of schema.QUARANTINE. Values are cut to MAX_VALUE characters.
 
     Args:
-        step: the command that rejected the rows.
+        step: the command that rejected the rows: "catalogue", "embeddings", ...
         rows: rows in any order; may be empty.
         now: the created timestamp, with a time zone.
     """
@@ -92,7 +102,11 @@ def to_table(step: str, rows: Sequence[RejectedRow], now: datetime) -> pa.Table:
 
 
 def read(settings: Settings) -> pa.Table:
-    """Read the whole table (schema.QUARANTINE); no rows if there is no table yet."""
+    """Read the whole table (schema.QUARANTINE), in no particular order; no rows if there is no table yet.
+
+    Raises:
+        CorruptDataError: the table cannot be read.
+    """
     path = settings.table(schema.QUARANTINE_TABLE)
     return delta.read(path, schema.QUARANTINE.names) if delta.exists(path) else schema.QUARANTINE.empty_table()
 

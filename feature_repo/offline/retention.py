@@ -26,7 +26,13 @@ LOG_DAYS = 30
 
 
 def read_kept_since(path: Path) -> datetime | None:
-    """Return the time before which corrected rows may have been dropped from a table; None if none were dropped."""
+    """Return the time before which corrected rows may have been dropped from a table.
+
+    None if `drop_corrected` was never called for the table.
+
+    Raises:
+        CorruptDataError: there is no table at `path`, or its log cannot be read.
+    """
     value = delta.open_table(path).metadata().configuration.get(KEPT_SINCE)
     return datetime.fromisoformat(value) if value else None
 
@@ -35,18 +41,25 @@ def drop_corrected(path: Path, *, keys: Sequence[str], event: str, created: str,
     """Drop rows that were corrected before a given time, and store that time on the table.
 
     A row is corrected if another row with the same key and event timestamp was created later. An as-of join does not
-    use such a row unless it asks for the state at a time earlier than `before`. Rows with a null created timestamp
-    stay. Other writers may append meanwhile.
+    use such a row unless it asks for the state at a time earlier than `before`. Rows with a null key, event timestamp
+    or created timestamp stay; so do all of several rows that were created last at the same time. Other writers may
+    append meanwhile. The time is stored even if no row is dropped, unless a later one is stored already. The bytes of
+    dropped rows stay on disk until `vacuum`.
 
     Args:
         path: the table's folder.
         keys: columns of the key.
         event: name of the event timestamp column.
         created: name of the created timestamp column.
-        before: the correcting row must have been created before this time.
+        before: the correcting row must have been created before this time, exclusive. With a time zone.
 
     Returns:
         The number of rows dropped.
+
+    Raises:
+        ConflictError: the commit was lost to other writers too often; running again can succeed.
+        UnavailableError: the commit cannot be written.
+        CorruptDataError: there is no table at `path`, or it is damaged.
     """
 
     def drop() -> int:
@@ -64,16 +77,33 @@ def drop_corrected(path: Path, *, keys: Sequence[str], event: str, created: str,
 
 
 def count_corrected(path: Path, *, keys: Sequence[str], event: str, created: str, before: datetime) -> int:
-    """Return the number of rows that `drop_corrected` would drop with the same arguments."""
+    """Return the number of rows that `drop_corrected` would drop with the same arguments. Changes nothing.
+
+    Args:
+        path: the table's folder.
+        keys: columns of the key.
+        event: name of the event timestamp column.
+        created: name of the created timestamp column.
+        before: the correcting row must have been created before this time, exclusive. With a time zone.
+
+    Raises:
+        CorruptDataError: there is no table at `path`, or it is damaged.
+    """
     return len(_find_corrected(delta.open_table(path), path, keys, event, created, before))
 
 
 def count_rows(path: Path, values: Mapping[str, Sequence[str]]) -> int:
     """Return the number of rows that `forget` would delete, if it were called for each column that the table has.
 
+    A row with ids in two of the columns is counted once. 0 if the table has none of the columns.
+
     Args:
         path: the table's folder.
-        values: name of an id column -> ids.
+        values: name of an id column -> ids, as text. Columns without ids, and those that the table lacks, are ignored.
+
+    Raises:
+        NotFoundError: there is no table at `path`.
+        CorruptDataError: the table is damaged.
     """
     dataset = delta.open_dataset(path)
     columns = [column for column, ids in values.items() if ids and column in dataset.schema.names]
@@ -90,11 +120,16 @@ def forget(path: Path, column: str, values: Sequence[str | int]) -> int:
 
     Args:
         path: the table's folder.
-        column: name of the id column.
-        values: the ids; without any, nothing happens.
+        column: name of the id column, which the table must have.
+        values: the ids, of the column's type; without any, nothing happens. Ids that no row has are ignored.
 
     Returns:
-        The number of rows deleted.
+        The number of rows deleted; 0 if no row has one of the ids.
+
+    Raises:
+        ConflictError: the commit was lost to other writers too often; running again can succeed.
+        UnavailableError: the commit cannot be written.
+        CorruptDataError: there is no table at `path`, or its log cannot be read.
     """
     if not values:
         return 0
@@ -104,7 +139,16 @@ def forget(path: Path, column: str, values: Sequence[str | int]) -> int:
 
 
 def compact(path: Path) -> None:
-    """Merge small files into larger ones; no row changes."""
+    """Merge a table's small files into larger ones; no row changes. The small files stay on disk until `vacuum`.
+
+    Args:
+        path: the table's folder.
+
+    Raises:
+        ConflictError: the commit was lost to other writers too often; running again can succeed.
+        UnavailableError: the commit cannot be written.
+        CorruptDataError: there is no table at `path`, or its log cannot be read.
+    """
     delta.commit_with_retries(path, lambda: delta.open_table(path).optimize.compact())
 
 
@@ -118,7 +162,10 @@ def vacuum(path: Path, *, grace: timedelta, dry_run: bool = False) -> int:
         dry_run: only count the files; remove nothing.
 
     Returns:
-        The number of files removed, or that would be removed.
+        The number of files removed, or that would be removed. Log entries are not counted.
+
+    Raises:
+        CorruptDataError: there is no table at `path`, or its log cannot be read.
     """
     hours = -(-grace // timedelta(hours=1))
     table = delta.open_table(path)

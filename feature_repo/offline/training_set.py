@@ -33,17 +33,22 @@ class ViewTable:
     """
 
     name: str
+    """Name of the feature view."""
     table: pyarrow.dataset.Dataset
+    """All versions of all entities, in any order."""
     keys: Mapping[str, str]
-    """Column of the rows -> column of the table. Empty for a view without entities."""
+    """Join keys: column of the rows -> column of the table. Empty for a view without entities."""
     features: Mapping[str, str]
     """Column of the result -> column of the table."""
     event_timestamp: str
+    """Name of the table's column with the time from which a version is valid, inclusive."""
     created_timestamp: str | None = None
+    """Name of the table's column with the time at which a version was computed; None if there is none."""
     ttl: timedelta | None = None
     """How long a version is valid, inclusive. None or zero: without limit."""
     kept_since: datetime | None = None
-    """Versions that were corrected before this time may have been dropped (`retention.drop_corrected`)."""
+    """Versions that were corrected before this time may have been dropped (`retention.drop_corrected`). None: none
+    have been dropped."""
 
     def __post_init__(self) -> None:
         columns = [*self.keys.values(), *self.features.values(), self.event_timestamp]
@@ -80,10 +85,14 @@ class TrainingSet:
     """The rows in their order, and the matching versions of each feature view."""
 
     rows: pa.Table
+    """The rows that were joined, with their own columns only."""
     views: Mapping[str, MatchedVersions]
+    """Name of the feature view -> its versions, in the order in which the views were given."""
 
     def to_table(self, *, dictionary: bool = False) -> pa.Table:
-        """Return the rows with a column for every feature; null where a view has no version.
+        """Return the rows in their order with a column for every feature; null where a view has no version.
+
+        The columns of the rows come first, then those of each view in the order of `views`.
 
         Args:
             dictionary: return list features (vectors) as dictionary arrays over the distinct versions instead of
@@ -99,7 +108,13 @@ class TrainingSet:
         return result
 
     def to_batches(self, *, rows: int = 65_536) -> Iterator[pa.Table]:
-        """Yield `to_table` in pieces of at most `rows` rows, so that only one piece of vectors is in memory."""
+        """Yield the rows with a column for every feature piece by piece, so that few vectors are in memory at a time.
+
+        The pieces have the columns of `to_table`. No piece is yielded if there are no rows.
+
+        Args:
+            rows: rows in a piece, at least 1; the last piece may have fewer.
+        """
         for start in range(0, len(self.rows), rows):
             views = {
                 name: MatchedVersions(
@@ -121,14 +136,19 @@ def join(
 ) -> TrainingSet:
     """Join rows with each view as of the row's own time. Every row is kept, in its order, matched or not.
 
+    A row gets the version of its key with the latest event timestamp that is not after the row's own time, bound
+    inclusive. Of several, the one created last is taken, then the one at the later position in the table.
+
     Args:
-        rows: the views' join keys, a timestamp and any further columns. Null keys and timestamps match nothing.
+        rows: the views' join keys, a timestamp and any further columns. Null keys and timestamps match nothing. Keys
+            may repeat.
         event_timestamp: name of the timestamp column in `rows`.
-        views: the feature views.
-        created_by_then: use only versions that had been created by the row's own time.
-        created_before: use only versions created before this time, which gives the same training set again whatever
-            has been written since. Views without a created timestamp ignore it.
-        find: looks the rows up; None looks them up in this process.
+        views: the feature views; without any, the result is the rows alone.
+        created_by_then: use only versions that had been created by the row's own time, inclusive. Views without a
+            created timestamp ignore it.
+        created_before: use only versions created before this time, exclusive, which gives the same training set again
+            whatever has been written since. Views without a created timestamp ignore it. None: no limit.
+        find: the function that looks the rows up, for example on a cluster; None looks them up in this process.
 
     Raises:
         NotFoundError: `rows` lacks a join key or the timestamp.
@@ -150,7 +170,7 @@ def join(
 
 
 def key_and_time_columns(view: ViewTable) -> list[str]:
-    """Return the columns of a view's table that the join needs: keys and timestamps, no features."""
+    """Return the columns of a view's table that the join needs: keys, event and created timestamp. Each once."""
     created = [view.created_timestamp] if view.created_timestamp else []
     return list(dict.fromkeys([*view.keys.values(), view.event_timestamp, *created]))
 
@@ -160,8 +180,12 @@ def index_view(view: ViewTable, order: pa.Table, created_before: datetime | None
 
     Args:
         view: the view.
-        order: rows of its table with the `key_and_time_columns`.
-        created_before: leave out versions created at or after this time, if the view has a created timestamp.
+        order: rows of its table with the `key_and_time_columns`. The index refers to them by their position here.
+        created_before: leave out versions created at or after this time, and those without a created timestamp; None
+            leaves out none. Ignored if the view has no created timestamp.
+
+    Raises:
+        InvalidInputError: a timestamp column holds no timestamps.
     """
     return asof.index_versions(
         [order[column] for column in view.keys.values()],
@@ -174,14 +198,14 @@ def index_view(view: ViewTable, order: pa.Table, created_before: datetime | None
 def look_up_view(
     view: ViewTable, versions: asof.VersionIndex, rows: pa.Table, event_timestamp: str, created_by_then: bool
 ) -> Int64:
-    """Return [rows] the position of each row's version among the indexed rows, -1 for none.
+    """Return int64 [rows], the position of each row's version among the rows that were indexed; -1 for none.
 
     Args:
         view: the view.
         versions: its index (`index_view`).
         rows: rows with the view's join keys and the timestamp.
         event_timestamp: name of the timestamp column in `rows`.
-        created_by_then: use only versions created by the row's time, if the view has a created timestamp.
+        created_by_then: use only versions created by the row's time, inclusive, if the view has a created timestamp.
 
     Raises:
         InvalidInputError: a key or the timestamp cannot be compared with the view's; the message names the view.
@@ -198,7 +222,10 @@ def look_up_view(
 
 @contextmanager
 def name_view_in_errors(view: ViewTable) -> Iterator[None]:
-    """Add the names of the view and its join key to the message of an error."""
+    """Add the names of the view and its join keys to the message of a VitrineError that the block raises.
+
+    The class of the error stays. Other exceptions are raised as they are.
+    """
     try:
         yield
     except VitrineError as error:
@@ -234,7 +261,15 @@ def require_unambiguous_columns(schema: pa.Schema, event_timestamp: str, views: 
 
 
 def require_kept_versions(views: Sequence[ViewTable], times: Sequence[datetime]) -> None:
-    """Raise InvalidInputError if a view may have dropped versions that were known at the earliest of `times`."""
+    """Require that no view may have dropped versions that were known at the earliest of some times.
+
+    Args:
+        views: the feature views. Those without a created timestamp, or with `kept_since` None, always pass.
+        times: times whose state is needed, with a time zone; without any, all views pass.
+
+    Raises:
+        InvalidInputError: the earliest time is before a view's `kept_since`; the message names the first such view.
+    """
     for view in views:
         if times and view.kept_since and view.created_timestamp and min(times) < view.kept_since:
             raise InvalidInputError(

@@ -40,15 +40,21 @@ class TrainingSetOnDisk:
     """A training set in a folder. Its arrays and tables are read when they are used."""
 
     rows: pyarrow.dataset.Dataset
+    """The rows that were joined, where they are stored; they are not in the folder."""
     row_index: Mapping[str, Int64]
-    """Feature view -> [rows] each row's version, -1 for none. Memory-mapped, read-only."""
+    """Feature view -> int64 [rows], each row's version as an index into the view's `versions`; -1 for none.
+    Memory-mapped, read-only. The views are in alphabetical order."""
     versions: Mapping[str, pyarrow.dataset.Dataset]
-    """Feature view -> its versions in use. Columns are named as in the result."""
+    """Feature view -> its versions in use, each once. Columns are the features, named as in the result."""
 
     def to_batches(self, *, rows: int = 65_536) -> Iterator[pa.Table]:
-        """Yield the rows in their order with a column for every feature, at most `rows` at a time.
+        """Yield the rows in their order with a column for every feature; null where a view has no version.
 
-        The versions in use of all views are in memory while this runs.
+        The columns of the rows come first, then those of each view in the order of `row_index`. The versions in use of
+        all views are in memory while this runs.
+
+        Args:
+            rows: the largest number of rows in one table; any table may have fewer.
         """
         versions = {name: table.to_table() for name, table in self.versions.items()}
         offset = 0
@@ -77,20 +83,24 @@ def write(
     """Join rows with views, as `training_set.join` does, into a folder. The folder appears complete or not at all.
 
     Args:
-        rows: the views' join keys, a timestamp and any further columns.
+        rows: the views' join keys, a timestamp and any further columns. Null keys and timestamps match nothing.
         event_timestamp: name of the timestamp column in `rows`.
-        views: the feature views.
-        folder: the folder to create.
-        created_by_then: use only versions that had been created by the row's own time.
-        created_before: use only versions created before this time.
-        find: looks the rows up; None looks them up in this process.
+        views: the feature views, at least one.
+        folder: the folder to create; it must not exist.
+        created_by_then: use only versions that had been created by the row's own time, inclusive.
+        created_before: use only versions created before this time, exclusive; None: no limit.
+        find: the function that looks the rows up, for example on a cluster; None looks them up in this process.
         block_rows: rows joined at a time, if `find` is None.
         versions_at_once: versions whose keys are in memory at a time, if `find` is None.
+
+    Returns:
+        The training set in the folder, opened.
 
     Raises:
         ConflictError: the folder exists.
         NotFoundError: `rows` lacks a join key or the timestamp.
-        InvalidInputError: as `training_set.join`.
+        InvalidInputError: a column has a type that cannot be joined, or would be in the result twice; or versions that
+            the join would need may have been dropped by the retention.
     """
     if folder.exists():
         raise ConflictError(f"{folder} exists; give a new folder for the training set, or remove this one")
@@ -114,7 +124,11 @@ def write(
 
 
 def read(folder: Path, rows: pyarrow.dataset.Dataset) -> TrainingSetOnDisk:
-    """Open a training set that `write` created from these rows.
+    """Open a training set that `write` created.
+
+    Args:
+        folder: the folder of the training set.
+        rows: the rows from which it was created, in the same order. Only their number is checked.
 
     Raises:
         NotFoundError: the folder holds no training set.
@@ -144,7 +158,24 @@ def look_up_by_ranges(
     block_rows: int = BLOCK_ROWS,
     versions_at_once: int = VERSIONS_AT_ONCE,
 ) -> training_set.Matches:
-    """Look rows up block by block, for one range of the view's keys after another (`training_set.Lookup`)."""
+    """Look rows up block by block, for one range of the view's keys after another (`training_set.Lookup`).
+
+    Args:
+        rows: rows with the view's join keys and the timestamp; read once for each range.
+        event_timestamp: name of the timestamp column in `rows`.
+        view: the feature view.
+        created_by_then: use only versions that had been created by the row's own time, inclusive.
+        created_before: use only versions created before this time, exclusive; None: no limit.
+        block_rows: rows joined at a time.
+        versions_at_once: about how many versions one range holds; their keys and timestamps are in memory.
+
+    Yields:
+        int64 [m] numbers of some rows, and int64 [m] the position of each one's version in the view's table, -1 for
+        none. Rows with a null key may be in no pair.
+
+    Raises:
+        InvalidInputError: a key or the timestamp cannot be compared with the view's.
+    """
     dataset = pyarrow.dataset.dataset(rows) if isinstance(rows, pa.Table) else rows
     first_key = next(iter(view.keys.items()), None)
     whole = [key_ranges.KeyRange()]

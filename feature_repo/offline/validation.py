@@ -37,10 +37,12 @@ _NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 
 @dataclass(frozen=True)
 class RowCheck:
-    """One possible fault of a row."""
+    """One possible fault of a row: what it is, in which column, and which of the n rows of a table have it."""
 
     column: str
+    """Name of the column that is at fault."""
     reason: str
+    """The fault in words, as it is written to the quarantine."""
     bad: Mask
     """bool [n]: the rows that have the fault."""
 
@@ -75,10 +77,10 @@ def null_invalid_utf8(table: pa.Table, columns: Sequence[str]) -> tuple[pa.Table
 
     Args:
         table: the table.
-        columns: the columns to examine; those that are not text stay as they are.
+        columns: the columns to examine, which the table must have; those that are not text stay as they are.
 
     Returns:
-        The table, and a check per affected column that marks the replaced rows.
+        The table; and a check for each column with such texts, in the order of `columns`, that marks their rows.
     """
     checks = []
     for name in columns:
@@ -128,7 +130,7 @@ def parse_text(table: pa.Table, name: str, file: Path) -> pa.ChunkedArray:
 
 
 def parse_numbers(table: pa.Table, name: str, file: Path) -> pa.ChunkedArray:
-    """Return a column as float64. A text that is not a number becomes infinity; nulls and NaN stay.
+    """Return a column as float64. A text that is not a number, also an empty one, becomes infinity; nulls and NaN stay.
 
     Args:
         table: the table.
@@ -159,10 +161,12 @@ def parse_timestamps(table: pa.Table, name: str, file: Path, now: datetime) -> t
         table: the table.
         name: name of the column.
         file: where the table came from, for messages.
-        now: later timestamps are in the future.
+        now: the current time, with a time zone; only later timestamps are in the future.
 
     Returns:
-        The timestamps, null where they are missing, without a zone or cannot be parsed; and the checks.
+        The timestamps, null where they are missing, without a zone or cannot be parsed, but not where they are in the
+        future or before the year 1; and the checks in order: missing, for texts without a zone and not parsable, in
+        the future, before the year 1.
 
     Raises:
         InvalidInputError: the column holds timestamps without a time zone or outside of Arrow's range, or is neither
@@ -198,11 +202,13 @@ def is_blank(text: pa.ChunkedArray) -> Mask:
 
 
 def is_superseded(ids: pa.ChunkedArray, order: np.ndarray, among: Mask) -> Mask:
-    """Return bool [n]: where a later row has the same id.
+    """Return bool [n]: True for a row if another row with the same id comes after it in a given order.
+
+    So of all compared rows with one id, only the last is False.
 
     Args:
         ids: [n] strings; may be null outside of `among`.
-        order: [n] sortable values; of equal values, the later row is the later one.
+        order: [n] sortable values; a higher one comes after a lower one, and of equal ones the row further down.
         among: bool [n], the rows that are compared; the others are False in the result.
     """
     rows = np.flatnonzero(among)
@@ -219,7 +225,10 @@ def name_rows(ids: pa.ChunkedArray, start: int = 0) -> pa.ChunkedArray:
 
     Args:
         ids: [n] strings.
-        start: number of rows of the table before these.
+        start: number of rows of the input before these, if they are a block of it.
+
+    Returns:
+        [n] strings, none of them null.
     """
     numbers = pa.array(np.arange(start + 1, start + len(ids) + 1)).cast(pa.string())
     return pc.if_else(pa.array(is_blank(ids)), pc.binary_join_element_wise("row", numbers, " "), ids)
@@ -237,7 +246,7 @@ def apply_checks(
         among: bool [n], the rows to check; None checks all.
 
     Returns:
-        bool [n], the rows of `among` that passed; and the rejected rows.
+        bool [n], the rows of `among` that passed; and the rejected rows, check by check, each in the table's order.
     """
     passed = np.ones(table.num_rows, dtype=bool) if among is None else among.copy()
     rejected: list[RejectedRow] = []
@@ -248,7 +257,16 @@ def apply_checks(
 
 
 def list_failures(table: pa.Table, names: pa.ChunkedArray, check: RowCheck) -> list[RejectedRow]:
-    """Return the rows that fail one check, with their value as it was read, cut to MAX_VALUE characters."""
+    """Return the rows that fail one check, in the table's order.
+
+    Args:
+        table: the table as it was read, n rows.
+        names: [n] names of the rows (`name_rows`).
+        check: the check; its column must be in the table.
+
+    Returns:
+        One entry for each failing row, with its value as text, cut to MAX_VALUE characters; None where it is null.
+    """
     rows = pa.array(np.flatnonzero(check.bad))
     values = _to_python(table[check.column].take(rows))
     return [

@@ -42,7 +42,12 @@ def window_filter(
 def read_all(
     table: pyarrow.dataset.Dataset, columns: Sequence[str], where: pyarrow.dataset.Expression | None
 ) -> pa.Table:
-    """Read every row that `where` selects (None: all), with one chunk per column.
+    """Read every row that a filter selects, in the table's order, with one chunk per column.
+
+    Args:
+        table: the table.
+        columns: the columns to read, in the order of the result.
+        where: the filter; None selects all rows.
 
     Raises:
         NotFoundError: the table lacks one of the columns.
@@ -90,7 +95,7 @@ def read_newest(
 
 
 def newest_positions(versions: asof.VersionIndex) -> asof.Int64:
-    """Return the table position of each key's newest version, ascending."""
+    """Return int64, the table position of each key's newest version, ascending; empty if the index has no versions."""
     has_versions = np.diff(versions.starts) > 0
     return np.sort(versions.row[versions.starts[1:][has_versions] - 1])
 
@@ -114,6 +119,9 @@ def read_distinct_times(
         where: filter; None: all rows.
         time_name: name of the timestamp column in the result, which is in UTC.
 
+    Returns:
+        The timestamp column, then the key columns in the order of `keys`.
+
     Raises:
         NotFoundError: the table lacks one of the columns.
     """
@@ -129,7 +137,15 @@ def read_distinct_times(
 
 
 def require_columns(table: pyarrow.dataset.Dataset, columns: Sequence[str]) -> None:
-    """Raise NotFoundError, naming the missing columns, if the table lacks one of `columns`."""
+    """Require that a table has some columns.
+
+    Args:
+        table: the table.
+        columns: names of the columns; may repeat.
+
+    Raises:
+        NotFoundError: columns are missing; the message names all of them in alphabetical order, and those that exist.
+    """
     missing = sorted(set(columns) - set(table.schema.names))
     if missing:
         raise NotFoundError(f"no column {', '.join(missing)} in the table; it has {', '.join(table.schema.names)}")
@@ -144,6 +160,9 @@ def read_gone_products(path: Path, at: datetime | None = None) -> pa.ChunkedArra
     Args:
         path: folder of `product_active`. If there is no table, no product is gone.
         at: state as of this time, inclusive; None for the latest state.
+
+    Raises:
+        CorruptDataError: the table is damaged.
     """
     if not delta.exists(path):
         return pa.chunked_array([], pa.string())
@@ -161,10 +180,14 @@ def read_active_products(catalogue: Path, path: Path, at: datetime) -> pa.Array:
     Args:
         catalogue: folder of the table `product_catalogue`.
         path: folder of `product_active`; it need not exist.
-        at: the time, inclusive.
+        at: the time, inclusive, by event timestamps. Without a time zone it is UTC.
+
+    Returns:
+        Product ids as strings; empty if none is on sale.
 
     Raises:
         NotFoundError: there is no catalogue.
+        CorruptDataError: a table is damaged.
     """
     rows = delta.read(catalogue, [PRODUCT_ID, EVENT_TIMESTAMP])
     products = pc.unique(rows.filter(pc.field(EVENT_TIMESTAMP) <= pa.scalar(at, TIMESTAMP))[PRODUCT_ID].drop_null())
