@@ -18,12 +18,14 @@ from consumers.ranking.verdict import Evidence
 from feature_repo.cores import map_on_all_cores
 
 OVER_PLACEBO = "all features over placebo"
+"""Name of the comparison of all features with their placebo."""
 UNDEFINED = (float("nan"), float("nan"))
+"""The interval of a difference that has none."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric of two rankers on one slice of the test or validation rows."""
+    """One metric of two rankers on the same rows: all test or validation rows, or a part of them (a slice)."""
 
     name: str
     """What is compared, for example a group's name, `GROUP, taken away` or `GROUP over placebo`."""
@@ -34,13 +36,16 @@ class Comparison:
     metric: str
     """A key of `metrics.METRICS`."""
     base: float
-    """Value of the ranker `against`."""
+    """The metric of the ranker `against`, averaged over its training seeds or permutations."""
     with_features: float
+    """The metric of the other ranker, averaged in the same way."""
     lift: float
     """`with_features` - `base`; for log loss, lower is better."""
     ci95: tuple[float, float]
-    """95% interval of the lift, users drawn."""
+    """95% interval of the lift, users drawn; users and products drawn where a group is compared with its placebo. NaN
+    where the metric is undefined in a replicate."""
     rows: int
+    """Number of rows that are compared."""
     ci95_two_way: tuple[float, float] = UNDEFINED
     """95% interval of the lift, users and products drawn; NaN for metrics other than AUC."""
     against: str = BASE
@@ -50,12 +55,16 @@ class Comparison:
 
     @property
     def is_significant(self) -> bool:
-        """Whether zero lies outside the interval: the two-way interval where there is one."""
+        """Whether zero lies outside the interval: the two-way interval where there is one. False for NaN."""
         low, high = self.ci95_two_way if np.isfinite(self.ci95_two_way[0]) else self.ci95
         return low > 0 or high < 0
 
     def as_json(self) -> dict[str, object]:
-        """Return the comparison with the keys of `consume lift --json`."""
+        """Return the comparison as `consume lift --json` prints it.
+
+        Returns:
+            All fields by name, except that `with_features` is called `with`. Intervals are lists [low, high].
+        """
         return {
             "name": self.name,
             "model": self.model,
@@ -82,12 +91,19 @@ def compare_rankers(
 ) -> list[Comparison]:
     """Compare every ranker with the baseline on all test rows, and all features with it on every slice.
 
+    If there is a placebo, all features are compared with it too, on all test rows.
+
     Args:
-        scores: ranker to click probabilities [m, test rows]; must have BASE and ALL.
+        scores: ranker to click probabilities [m, test rows], one line for each of its m seeds or permutations; must
+            have BASE and ALL.
         weights: bootstrap weights of the test rows.
-        slices: slice name to a mask [test rows].
+        slices: name of a part of the test rows to its mask [test rows]; may be empty.
         seed: seed of the draw of training seeds.
-        model: kind of the rankers.
+        model: kind of the rankers, lightgbm or din; goes into the comparisons.
+
+    Returns:
+        First all rows, then the slices in their order; in each, metric by metric in the order of METRICS. Of one
+        metric, the rankers in the order of `scores` but ALL last, then all features over the placebo.
     """
     every_row = np.ones(len(weights.clicked), bool)
     names = [name for name in (*(n for n in scores if n not in (BASE, ALL)), ALL) if name in scores]
@@ -117,17 +133,18 @@ def compare_rankers(
 def compare_groups(
     scores: RankerScores, weights: BootstrapWeights, rows: NDArray[np.bool_], *, seed: int, days: str
 ) -> tuple[list[Comparison], dict[str, Evidence]]:
-    """Compare each group added, removed and over its placebo, in AUC.
+    """Compare each group of features in AUC: added to the baseline, taken away from all features, and over its placebo.
 
     Args:
         scores: scores of every ranker.
         weights: bootstrap weights of the compared rows.
-        rows: mask of the compared rows [scored rows].
+        rows: mask of the compared rows among the scored ones [scored rows].
         seed: seed of the draw of permutations.
         days: test or validation; goes into the comparisons.
 
     Returns:
-        The comparisons, and the same differences as evidence for a verdict by group.
+        The comparisons, group by group in the order of `scores.features`: `GROUP`, `GROUP, taken away` and, if there is
+        a placebo, `GROUP over placebo`. And by group the same differences as evidence for its verdict.
     """
     ablation = {name: each[:, rows] for name, each in scores.ablation.items()}
     one_way = {
@@ -197,9 +214,16 @@ def _difference(values: Mapping[str, Floats], base: str, with_features: str, see
 
 
 def compute_captured_share(comparisons: Sequence[Comparison], ceiling: str, model: str = LIGHTGBM) -> float:
-    """Return the lift of all features as a share of the lift of `ceiling`, on all test rows.
+    """Return the lift in AUC of all features as a share of the lift of `ceiling`, on all test rows.
 
-    NaN where `ceiling` was not measured or does not lift.
+    Args:
+        comparisons: all comparisons of a measurement.
+        ceiling: name of the comparison that is the whole: CEILING or `oracle`.
+        model: kind of the rankers, lightgbm or din.
+
+    Returns:
+        1 for the whole; below 0 if all features harm; NaN if `ceiling` was not measured, or is no better than the
+        baseline.
     """
     lifts = {
         c.name: c.lift

@@ -53,23 +53,25 @@ warnings.filterwarnings("ignore", "Cannot add features from NoneType|Resetting c
 
 @dataclass(frozen=True)
 class BinnedFeatures:
-    """A group of features, ready for training and scoring."""
+    """A group of features of one log, ready for training and scoring."""
 
     names: Sequence[str]
+    """Names of the features, in the order of the columns."""
     train: lightgbm.Dataset
     """The training rows in bins. `fit` copies it and leaves it unchanged."""
     scored: NDArray[np.float32]
-    """The rows to score [scored rows, features]."""
+    """The rows to score, not in bins [scored rows, features]; NaN for missing values."""
 
 
 @dataclass(frozen=True)
 class TrainedRanker:
-    """The scores of a ranker that was trained once with each seed."""
+    """The scores of one ranker, which was trained once with each of some seeds."""
 
     scores: NDArray[np.float64]
     """Click probabilities of the scored rows [seeds, scored rows]."""
     gain: Mapping[str, float]
-    """Feature to its share of the loss reduction of all splits, averaged over seeds; the shares sum to 1."""
+    """Feature to its share of the loss reduction of all splits, averaged over seeds. The shares sum to 1, or are all 0
+    if no tree has a split. Empty for a deep interest network."""
 
 
 def bin_features(
@@ -81,7 +83,10 @@ def bin_features(
         features: the features of all rows [n].
         clicked: 0 or 1 [n].
         train: mask of the training rows [n].
-        scored: mask of the rows to score [n].
+        scored: mask of the rows to score [n]; a row can be both trained on and scored.
+
+    Returns:
+        The training rows in bins and the rows to score, both in the order of the rows.
     """
     data = lightgbm.Dataset(
         to_matrix(features, train),
@@ -100,9 +105,12 @@ def fit(
 
     Args:
         parts: binned groups of features of the same rows; at least one.
-        seeds: seeds of the sampling of rows and features; one ranker is trained for each.
+        seeds: seeds of the sampling of rows and features; one model is trained for each; at least one.
         rows: positions among the training rows to train on, ascending; None takes all.
-        rounds: trees of each ranker.
+        rounds: number of trees of each model.
+
+    Returns:
+        The scores, one line for each seed in their order, and the gain of every feature of `parts`.
     """
     first, *others = parts
     data = first.train.subset(np.arange(first.train.num_data())).construct()
@@ -128,23 +136,34 @@ def fit_and_score(
     test: NDArray[np.bool_],
     seeds: Sequence[int],
 ) -> NDArray[np.float64]:
-    """Train on the rows of `train` [n] once with each seed.
+    """Bin features, train on some rows, once with each seed, and score other rows.
+
+    Args:
+        features: the features of all rows [n].
+        clicked: 0 or 1 [n].
+        train: mask of the rows to train on [n].
+        test: mask of the rows to score [n].
+        seeds: seeds of the sampling of rows and features; at least one.
 
     Returns:
-        Click probabilities of the rows of `test` [n]: float64 [seeds, test rows].
+        Click probabilities, float64 [seeds, test rows], in the order of `seeds` and of the rows.
     """
     return fit([bin_features(features, clicked, train, test)], seeds).scores
 
 
 def list_categories(features: Features) -> Sequence[str]:
-    """Return the names of the features that are categories, in their order."""
+    """Return the names of the features with integer values, which are categories, in their order; empty if none is."""
     return [name for name, values in features.items() if np.issubdtype(values.dtype, np.integer)]
 
 
 def to_matrix(features: Features, rows: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return the chosen rows as float32 [rows, features], with NaN for missing values.
+    """Return some rows as a float32 matrix [chosen rows, features], with NaN for missing values.
 
-    Categories keep their codes, which are exact below 2**24.
+    Categories keep their codes, which are exact below 2**24; negative codes become NaN.
+
+    Args:
+        features: the features of all rows [n]; they become the columns, in their order.
+        rows: mask of the rows to return [n].
     """
     result = np.empty((int(rows.sum()), len(features)), np.float32)
     for column, values in enumerate(features.values()):

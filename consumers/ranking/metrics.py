@@ -1,8 +1,8 @@
 """Ranking metrics under weighted users: one call returns a metric for every bootstrap replicate.
 
 Every metric takes `scores` (click probabilities, float [n]), `clicked` (0 or 1 [n]), `user` (codes from 0, int [n]) and
-`weights` (how often each user was drawn, int [replicates, users]) and returns float64 [replicates]. A metric that is
-undefined in a replicate (no click, or clicks only) is NaN.
+`weights` (how often each user was drawn, int [replicates, users]) and returns float64 [replicates]. A metric is NaN in
+a replicate in which it is undefined, as AUC is without a click, or with clicks only.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,6 +22,15 @@ def auc(scores: Floats, clicked: Ints, user: Ints, weights: Ints) -> NDArray[np.
     """Return the area under the ROC curve: the share of (click, no click) pairs in the right order, ties half.
 
     The Mann-Whitney form (Fawcett 2006, section 7), with each row weighted by how often its user was drawn.
+
+    Args:
+        scores: click probabilities, float [n].
+        clicked: 0 or 1 [n].
+        user: user codes from 0, int [n].
+        weights: how often each user was drawn, int [replicates, users].
+
+    Returns:
+        float64 [replicates], from 0 to 1; NaN if no clicked or no unclicked row was drawn.
     """
     by_user = np.ascontiguousarray(weights.T, np.int32)
     return _weighted_auc(scores, clicked, len(weights), lambda block, rows: by_user[:, block][user[rows]])
@@ -30,18 +39,23 @@ def auc(scores: Floats, clicked: Ints, user: Ints, weights: Ints) -> NDArray[np.
 def auc_two_way(
     scores: Floats, clicked: Ints, user: Ints, weights: Ints, product: Ints, product_weights: Ints
 ) -> NDArray[np.float64]:
-    """Return `auc` with users and products drawn independently: a row's weight is its user's times its product's.
+    """Return the area under the ROC curve with users and products drawn independently of each other.
+
+    A row's weight is how often its user was drawn times how often its product was drawn. Ties count half.
 
     Rows that share a user or a product are not independent, and drawing users alone treats the shown products as the
     only possible ones (Owen 2007, The Pigeonhole Bootstrap). The interval is conservative.
 
     Args:
-        scores: as in `auc`.
-        clicked: as in `auc`.
-        user: as in `auc`.
-        weights: as in `auc`.
-        product: int [n], codes from 0.
-        product_weights: int [replicates, products], with as many replicates as `weights`.
+        scores: click probabilities, float [n].
+        clicked: 0 or 1 [n].
+        user: user codes from 0, int [n].
+        weights: how often each user was drawn, int [replicates, users].
+        product: product codes from 0, int [n].
+        product_weights: how often each product was drawn, int [replicates, products]; as many replicates as `weights`.
+
+    Returns:
+        float64 [replicates], from 0 to 1; NaN if no clicked or no unclicked row has a weight above 0.
     """
     by_user, by_product = (np.ascontiguousarray(each.T, np.int32) for each in (weights, product_weights))
 
@@ -81,7 +95,16 @@ def _weighted_auc(
 def gauc(scores: Floats, clicked: Ints, user: Ints, weights: Ints) -> NDArray[np.float64]:
     """Return the mean of per-user AUC, weighted by impressions (Zhu et al. 2017, Optimized Cost per Click, 4.2).
 
-    Only users with both a click and an unclicked row count; `gauc_coverage` returns their share.
+    Only users with both a clicked and an unclicked row count; `gauc_coverage` returns their share.
+
+    Args:
+        scores: click probabilities, float [n].
+        clicked: 0 or 1 [n].
+        user: user codes from 0, int [n].
+        weights: how often each user was drawn, int [replicates, users].
+
+    Returns:
+        float64 [replicates], from 0 to 1; NaN if no such user was drawn.
     """
     value, rows = user_auc(scores, clicked, user, weights.shape[1])
     counted = weights * np.where(np.isfinite(value), rows, 0)
@@ -92,7 +115,17 @@ def gauc(scores: Floats, clicked: Ints, user: Ints, weights: Ints) -> NDArray[np
 
 
 def user_auc(scores: Floats, clicked: Ints, user: Ints, users: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the AUC of each user's own rows, NaN where undefined, and the number of rows, [users] each."""
+    """Return the AUC of each user's own rows, and the number of the user's rows.
+
+    Args:
+        scores: click probabilities, float [n].
+        clicked: 0 or 1 [n].
+        user: user codes, int [n], from 0 and below `users`.
+        users: number of users; some may have no row.
+
+    Returns:
+        AUC, float64 [users], NaN for users without a clicked or without an unclicked row; and rows, int64 [users].
+    """
     order = np.lexsort((scores, user))
     scores, clicked, user = scores[order], clicked[order].astype(np.int64), user[order]
     rows = np.bincount(user, minlength=users)
@@ -112,7 +145,15 @@ def user_auc(scores: Floats, clicked: Ints, user: Ints, users: int) -> tuple[NDA
 
 
 def gauc_coverage(clicked: Ints, user: Ints) -> tuple[float, float]:
-    """Return the shares of users and of rows that GAUC counts: users with both a click and an unclicked row."""
+    """Return the shares of users and of rows that GAUC counts: users with both a clicked and an unclicked row.
+
+    Args:
+        clicked: 0 or 1 [n], at least one row.
+        user: user codes from 0, int [n]. Codes without a row are not counted as users.
+
+    Returns:
+        The share of the users, and the share of the rows that belong to them, each from 0 to 1.
+    """
     rows = np.bincount(user)
     clicks = np.bincount(user, weights=clicked)
     has_both = (clicks > 0) & (clicks < rows)
@@ -120,13 +161,37 @@ def gauc_coverage(clicked: Ints, user: Ints) -> tuple[float, float]:
 
 
 def log_loss(scores: Floats, clicked: Ints, user: Ints, weights: Ints) -> NDArray[np.float64]:
-    """Return the mean negative log likelihood of the clicks, in nats per row; lower is better."""
+    """Return the mean negative log likelihood of the clicks, in nats per row; lower is better.
+
+    Probabilities of what happened that are below 1e-7 count as 1e-7.
+
+    Args:
+        scores: click probabilities, float [n].
+        clicked: 0 or 1 [n].
+        user: user codes from 0, int [n].
+        weights: how often each user was drawn, int [replicates, users].
+
+    Returns:
+        float64 [replicates]; NaN if no row was drawn.
+    """
     likelihood = np.clip(np.where(clicked == 1, scores, 1 - scores), 1e-7, 1)
     return _ratio_of_user_sums(-np.log(likelihood), np.ones(len(scores)), user, weights)
 
 
 def calibration(scores: Floats, clicked: Ints, user: Ints, weights: Ints) -> NDArray[np.float64]:
-    """Return predicted clicks divided by observed clicks; 1 is perfect (He et al. 2014, equation 1)."""
+    """Return predicted clicks divided by observed clicks (He et al. 2014, equation 1).
+
+    1 is perfect; above 1, more clicks are predicted than there were.
+
+    Args:
+        scores: click probabilities, float [n].
+        clicked: 0 or 1 [n].
+        user: user codes from 0, int [n].
+        weights: how often each user was drawn, int [replicates, users].
+
+    Returns:
+        float64 [replicates]; NaN if no clicked row was drawn.
+    """
     return _ratio_of_user_sums(scores, clicked, user, weights)
 
 
@@ -135,7 +200,12 @@ METRICS: dict[str, Metric] = {"auc": auc, "gauc": gauc, "log_loss": log_loss, "c
 
 
 def draw_counts(size: int, replicates: int, seed: int) -> NDArray[np.int32]:
-    """Draw bootstrap weights of `size` users (or products) with replacement.
+    """Draw bootstrap weights of users (or products) with replacement.
+
+    Args:
+        size: number of users, at least 1; as many are drawn in each replicate.
+        replicates: number of draws beside row 0; may be 0.
+        seed: seed of the draws; the same one gives the same weights.
 
     Returns:
         int32 [1 + replicates, size]: row 0 is all ones; every other row sums to `size`.

@@ -17,12 +17,20 @@ REFRESHED_VIEWS = (schema.NEIGHBOURS_TABLE,)
 
 
 def permute_content(data: RankingTrainingSet, new_since_us: int, seed: int) -> RankingTrainingSet:
-    """Return the same log with the content of its products permuted.
+    """Return the same log, in which products have exchanged their vectors, tags, codes and neighbours.
+
+    Products exchange content only if the first vectors of both have an image or both not, have a title or both not, and
+    both are new or both not. A product can be given its own content. One without a row of vectors keeps its own, and so
+    does the catalogue. `data` is not changed.
 
     Args:
         data: the joined log; it must have the view product_embedding.
-        new_since_us: products first listed at or after this time exchange content among themselves.
+        new_since_us: a product is new if its first vectors have this event timestamp, in microseconds since 1970 UTC,
+            or a later one.
         seed: seed of the permutation.
+
+    Raises:
+        KeyError: product_embedding is not joined.
     """
     product = data.product
     embedding = data.views[schema.EMBEDDING_TABLE]
@@ -39,12 +47,16 @@ def permute_content(data: RankingTrainingSet, new_since_us: int, seed: int) -> R
 def permute_view(view: JoinedView, product: Ints, partner: Ints) -> JoinedView:
     """Give every product its partner's versions in order: the first for the first, and so on.
 
-    A partner with fewer versions gives its last one for the rest; a partner without any leaves the product's own.
+    A partner with fewer versions gives its last one for the rest; a partner without any leaves the product's own. Only
+    versions that some impression has are exchanged. An impression without a version still has none.
 
     Args:
         view: the joined view.
         product: code of each impression's product [n].
-        partner: code of the product to exchange with [products].
+        partner: for each product, the code of the one that gives it its versions [products].
+
+    Returns:
+        The view with the same versions and another `row_index`.
     """
     versions: dict[int, list[int]] = {}
     owner = _owners(view, product)
@@ -60,15 +72,18 @@ def permute_view(view: JoinedView, product: Ints, partner: Ints) -> JoinedView:
 
 
 def permute_view_as_of(view: JoinedView, product: Ints, partner: Ints, timestamp_us: Ints) -> JoinedView:
-    """Give every row the latest version of its product's partner at or before the row's time, or none.
+    """Give every impression the latest version of its product's partner at or before its time, or none.
 
-    A row that had no version before gets none.
+    An impression that had no version before gets none. Only versions that some impression has are exchanged.
 
     Args:
         view: the joined view.
         product: code of each impression's product [n].
-        partner: code of the product to exchange with [products].
-        timestamp_us: time of each impression [n].
+        partner: for each product, the code of the one that gives it its versions [products].
+        timestamp_us: time of each impression, in microseconds since 1970 UTC [n].
+
+    Returns:
+        The view with the same versions and another `row_index`.
     """
     owner = _owners(view, product)
     timestamps = np.unique(view.timestamp_us)

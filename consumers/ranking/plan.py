@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 
 BASE = "tabular"
-"""The baseline."""
+"""The ranker with the features of the baseline alone."""
 ALL = "all features"
+"""The ranker with the baseline and every group of features."""
 PLACEBO = "placebo"
+"""The ranker with the baseline and every group, computed after products exchanged their content."""
 CEILING = "attainable"
 """The baseline and the true tags and tastes of a generated shop."""
 WITHOUT = "all but "
@@ -20,15 +22,16 @@ CURVE_SHARES = (0.1, 0.3)
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How much a measurement trains."""
+    """How many rankers a measurement trains, of which kind and on how many rows."""
 
     seeds: int = 5
-    """Training seeds of each main ranker."""
+    """Number of times that each main ranker is trained, with the seeds 0, 1, ...; their lifts are averaged."""
     permutations: int = 20
-    """Permutations of the placebo."""
+    """Number of times that products exchange their content for the placebo. A placebo is trained once for each."""
     ablation_rows: int = 250_000
-    """Maximum number of rows that the rankers of the ablations are trained on."""
+    """Maximum number of rows that the rankers with one group more or less are trained on; more rows are sampled."""
     ranker: str = "lightgbm"
-    """The main ranker: lightgbm or din; both has lightgbm as main and din's main comparisons as secondary ones."""
+    """The main ranker: lightgbm (trees) or din (a network). `both` has the trees as the main ranker, and compares the
+    baseline, all features and the placebo with a network too."""
     din_rows: int = 200_000
-    """Maximum number of rows that a DIN is trained on."""
+    """Maximum number of rows that a deep interest network is trained on; more rows are sampled."""

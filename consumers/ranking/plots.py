@@ -1,4 +1,4 @@
-"""The plots of the HTML report, as SVG text."""
+"""The plots of the HTML report. Each function returns an SVG element as text, the same for the same input."""
 
 import io
 import warnings
@@ -19,11 +19,14 @@ INK, ACCENT, MUTED = "#1f2933", "#0b7a75", "#9aa5b1"
 
 
 def draw_forest(comparisons: Sequence[Comparison], labels: Sequence[str]) -> str:
-    """Draw each comparison's lift as a point with its intervals, the first at the top.
+    """Draw each comparison's lift as a point with its intervals, the first at the top. A NaN interval is not drawn.
 
     Args:
-        comparisons: the comparisons; significant ones are coloured.
-        labels: their labels, in the same order.
+        comparisons: the comparisons; significant ones are coloured, the others grey.
+        labels: their labels, in the same order and number.
+
+    Returns:
+        An SVG element as text.
     """
     figure = Figure(figsize=(7.2, 0.9 + 0.42 * len(comparisons)), layout="constrained")
     axes = figure.subplots()
@@ -53,8 +56,14 @@ def draw_reliability(clicked: NDArray[np.integer], scores: dict[str, NDArray[np.
 
     Args:
         clicked: 0 or 1 [n].
-        scores: names of two rankers to their click probabilities [n].
-        bins: number of bins.
+        scores: names of two rankers to their click probabilities [n]; the first is grey, the second coloured.
+        bins: number of bins; at most n.
+
+    Returns:
+        An SVG element as text.
+
+    Raises:
+        ValueError: there are not two rankers.
     """
     figure = Figure(figsize=(4.6, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -73,7 +82,14 @@ def draw_reliability(clicked: NDArray[np.integer], scores: dict[str, NDArray[np.
 
 
 def draw_waterfall(steps: Sequence[AucStep]) -> str:
-    """Draw the AUC that each step adds to the one before it, the first at the top."""
+    """Draw the AUC that each step adds to the one before it, the first at the top.
+
+    Args:
+        steps: the steps in their order, at least one; the first two are coloured, the others grey.
+
+    Returns:
+        An SVG element as text.
+    """
     figure = Figure(figsize=(7.2, 0.9 + 0.42 * len(steps)), layout="constrained")
     axes = figure.subplots()
     before = steps[0].auc
@@ -94,7 +110,14 @@ def draw_waterfall(steps: Sequence[AucStep]) -> str:
 
 
 def draw_learning_curve(points: Sequence[LearningCurvePoint]) -> str:
-    """Draw the AUC of the baseline and of all features against the number of training rows, in ascending order."""
+    """Draw the AUC of the baseline and of all features against the number of training rows, on a logarithmic axis.
+
+    Args:
+        points: the points, in ascending number of rows; lines join them in this order.
+
+    Returns:
+        An SVG element as text.
+    """
     figure = Figure(figsize=(4.6, 3.6), layout="constrained")
     axes = figure.subplots()
     rows = [point.rows for point in points]
@@ -124,7 +147,10 @@ def draw_importance(features: Sequence[tuple[str, str, float]]) -> str:
     """Draw features by their share of the gain, the first at the top; the baseline's in grey.
 
     Args:
-        features: (name, group, share) of each.
+        features: (name, group, share) of each, with the share from 0 to 1; drawn in this order.
+
+    Returns:
+        An SVG element as text.
     """
     figure = Figure(figsize=(7.2, 0.7 + 0.27 * len(features)), layout="constrained")
     axes = figure.subplots()

@@ -23,38 +23,53 @@ from feature_repo.errors import InvalidInputError
 
 @dataclass(frozen=True)
 class PreparedFeatures:
-    """The inputs of every ranker."""
+    """The inputs of every ranker of one measurement."""
 
     data: RankingTrainingSet
+    """The joined log of n impressions."""
     split: RowSplit
+    """Which of them are trained on and scored."""
     test_start: int
-    """First microsecond of the test."""
+    """First microsecond of the test, in microseconds since 1970 UTC."""
     projection: NDArray[np.float32] | None
-    """The argument `projection` of `compute_groups`."""
+    """Axes that project fused vectors to a few dimensions [d, COMPONENTS]; None if no vectors are joined."""
     base: lightgbm_ranker.Features
     """The baseline's features [n]."""
     groups: Mapping[str, FeatureGroup]
     """Group to its features [n]."""
     binned_base: BinnedFeatures
+    """The baseline's features of the rows before the test, in bins, and of the scored rows."""
     binned_groups: Mapping[str, BinnedFeatures]
+    """Group to the same of its features; in the order of `groups`."""
 
     @property
     def binned_all(self) -> list[BinnedFeatures]:
-        """The baseline and all groups."""
+        """The binned features of the baseline, then of each group, in the order of `groups`."""
         return [self.binned_base, *self.binned_groups.values()]
 
     def bin(self, features: lightgbm_ranker.Features) -> BinnedFeatures:
-        """Bin other features of the same rows."""
+        """Bin the rows before the test of other features of this log.
+
+        Args:
+            features: name to float32 [n], or to int32 category codes [n].
+
+        Returns:
+            The rows before the test in bins, and the validation and test rows to score.
+        """
         return lightgbm_ranker.bin_features(features, self.data.clicked, self.split.train, self.split.scored)
 
 
 def prepare_features(data: RankingTrainingSet, split: RowSplit, test_start: int) -> PreparedFeatures:
-    """Compute every feature, reject leaks, and bin the rest.
+    """Compute every feature, stop if one leaks, and bin all of them.
 
     Args:
         data: the joined log.
         split: roles of its rows.
-        test_start: first microsecond of the test.
+        test_start: first microsecond of the test, in microseconds since 1970 UTC; the projection of the vectors is
+            fitted to versions from before it.
+
+    Returns:
+        The features of the baseline and of every group whose view is joined.
 
     Raises:
         InvalidInputError: no group of features can be computed, or a feature holds future information.
