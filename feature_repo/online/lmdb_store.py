@@ -110,7 +110,8 @@ class LMDBStore:
     def list_keys(self, prefix: bytes, predicate: Callable[[bytes], bool]) -> list[bytes]:
         """Return the keys that start with the prefix and for which `predicate` returns true.
 
-        They are in the order of their bytes, and read in one transaction. `predicate` is called with every key that starts with the prefix.
+        They are in the order of their bytes, and read in one transaction. `predicate` is called with every key that
+        starts with the prefix.
         """
         return self._run(partial(_list_keys, prefix=prefix, predicate=predicate))
 

@@ -36,11 +36,13 @@ class ViewPlan:
     name: str
     """The view's name in the service."""
     view: View
+    """The view as the store has it."""
     fields: tuple[Field, ...]
+    """The fields to read, in the order of the request."""
     names: Mapping[str, str]
-    """The view's features by their names in the result."""
+    """Name in the result (view__feature, if full names were asked for) -> the view's own name of the feature."""
     prefix: bytes
-    """The prefix of the view's keys."""
+    """The bytes that the keys of the view's rows start with."""
     join_keys: tuple[str, ...]
     """The request's name of each join key, sorted by the view's own names."""
 
@@ -52,12 +54,13 @@ class RequestPlan:
     catalog: ProjectCatalog
     """The catalog that the plan was made from. The plan is outdated when the store's catalog is another object."""
     name: str
-    """The service or view, for messages."""
+    """The name of the service or view, for error messages."""
     views: tuple[ViewPlan, ...]
+    """What is read from each view, in the order of the service."""
     on_demand: tuple[str, ...]
-    """On-demand views of the service. The store does not hold them."""
+    """Names of the service's on-demand views. The store does not hold them."""
     join_keys: tuple[str, ...]
-    """The request's join keys, sorted."""
+    """The names that the request has for the join keys of all views, sorted, each once."""
     features: frozenset[str]
     """The features' names in the result."""
 
@@ -75,9 +78,9 @@ class RequestPlan:
         Args:
             table: the project's rows.
             catalog: the project's catalog as last read.
-            name: the service or view, for messages.
-            service_views: what is read from each view.
-            on_demand: on-demand views of the service.
+            name: the service or view, for error messages.
+            service_views: what is read from each view; the plan's views are in this order.
+            on_demand: names of the service's on-demand views.
             full_feature_names: whether features are called view__feature, as in Feast.
 
         Raises:
@@ -97,7 +100,7 @@ class RequestPlan:
 
     @cached_property
     def read_order(self) -> list[int]:
-        """Indices of `views`, those with the fewest list features first.
+        """Indices of `views` in the order in which to read them: those with the fewest list features first.
 
         Rows with lists are long. They travel while the rows of the other views are decoded.
         """
@@ -108,12 +111,16 @@ class RequestPlan:
         """Return the request for some entities.
 
         Args:
-            ids: see `Ids`. A mapping may have more join keys than the plan needs.
-            out: for some features, the array or CPU tensor that receives the values.
+            ids: the id of each row, or a mapping from join key to the ids of the rows or to one id for all rows. A
+                mapping may have more join keys than the plan needs. No ids give a request of 0 rows, a mapping of
+                single ids only one of 1 row.
+            out: for some float features, the array [n] or [n, width] or CPU tensor that receives the values. Whether it
+                fits is checked when the rows have been read.
 
         Raises:
             NotFoundError: `out` names a feature that the plan does not have.
-            InvalidInputError: a join key has no ids, the ids differ in number, or `ids` is a single id.
+            InvalidInputError: a join key has no ids, the ids differ in number, or `ids` is a single id, or no mapping
+                although the plan has several join keys.
         """
         arrays = {feature: np.asarray(target) for feature, target in out.items()}
         if not arrays.keys() <= self.features:
@@ -150,18 +157,29 @@ class PlannedRequest:
     count: int
     """Rows of the request."""
     ids: Mapping[str, Sequence[Any]]
-    """The ids of each join key: one for each row, or a single one for all rows."""
+    """The ids of each join key, by the request's name of it: one for each row, or a single one for all rows."""
     out: Mapping[str, NDArray[Any]]
-    """For some features, the array that receives the values."""
+    """For some features, by name in the result, the array that receives the values."""
     _entities: dict[tuple[str, ...], "_Entities"] = field(default_factory=dict)
     """The entities by join keys. Views with the same join keys share them."""
 
     def view_requests(self) -> list[ViewRequest]:
-        """Return the keys and fields to read from each view, in the plan's order."""
+        """Return the keys and fields to read from each view, in the order of `plan.views`.
+
+        Raises:
+            InvalidInputError: an id is missing, or is not text, bytes or an integer.
+        """
         return [self.view_request(i) for i in range(len(self.plan.views))]
 
     def view_request(self, index: int) -> ViewRequest:
-        """Return the keys and fields to read from the plan's view `index`."""
+        """Return the keys and fields to read from one view; the keys are of distinct entities.
+
+        Args:
+            index: index of the view in `plan.views`.
+
+        Raises:
+            InvalidInputError: an id is missing, or is not text, bytes or an integer.
+        """
         view = self.plan.views[index]
         entities = self._entities.get(view.join_keys)
         if entities is None:
@@ -175,12 +193,24 @@ class PlannedRequest:
         return ViewRequest(view.view, view.fields, keys, targets)
 
     def view_rows(self, index: int, rows: DecodedRows) -> ViewRows:
-        """Return the rows read for `view_request(index)`, assigned to the rows of the request."""
+        """Return the rows read for `view_request(index)`, assigned to the rows of the request.
+
+        Args:
+            index: index of the view in `plan.views`; `view_request` must have been called for it.
+            rows: the row of each key of that request, in their order.
+        """
         view = self.plan.views[index]
         return ViewRows(rows, self._entities[view.join_keys].row_index, view.names)
 
     def build_batch(self, rows: Sequence[DecodedRows]) -> FeatureBatch:
-        """Return the result, from the rows read for each view in the plan's order."""
+        """Return the result, and write the values of the features in `out` to their arrays.
+
+        Args:
+            rows: what was read for each view, in the order of `plan.views`.
+
+        Raises:
+            InvalidInputError: an array of `out` does not fit its feature.
+        """
         views = {
             view.name: self.view_rows(i, decoded)
             for i, (view, decoded) in enumerate(zip(self.plan.views, rows, strict=True))

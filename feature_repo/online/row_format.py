@@ -60,10 +60,15 @@ from feature_repo.arrow import timestamps
 from feature_repo.arrow.field import FORMS, Field
 
 HEADER_SIZE = 24
+"""Bytes before the null mask."""
 FINGERPRINT = slice(16, 20)
+"""Position of the layout's fingerprint in a row."""
 CHECKSUM = slice(20, 24)
+"""Position of the checksum in a row."""
 WORD_SIZE = 8
+"""Bytes of a word; the size of a row is a multiple of it."""
 NO_CREATED_TIMESTAMP = timestamps.NULL_TICKS
+"""Created timestamp of a row for which it is unknown: the smallest int64."""
 MAX_DICTIONARY_SIZE = 65_535
 """Texts in a dictionary at most."""
 _CHECKED_WORD = 2
@@ -74,24 +79,25 @@ _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True)
 class Layout:
-    """The fields of a row, in the order of their bytes."""
+    """The fields of a row, in the order of their bytes: it says where in a row each feature is."""
 
     fields: tuple[Field, ...]
+    """In the order that the module's docstring gives; `from_fields` sorts them."""
 
     @staticmethod
     def from_fields(fields: Iterable[Field]) -> "Layout":
-        """Return the layout of the fields, which may come in any order."""
+        """Return the layout of the fields, which may come in any order: the same fields give the same layout."""
         return Layout(tuple(sorted(fields, key=lambda field: (FORMS.index(field.form), -field.size, field.name))))
 
     @cached_property
     def fingerprint(self) -> int:
-        """The uint32 that rows of this layout carry."""
+        """The number in [0, 2**32) that rows of this layout carry; it depends on all attributes of all fields."""
         text = json.dumps(self.to_json(), separators=(",", ":"), sort_keys=True, ensure_ascii=False)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
 
     @cached_property
     def fields_by_name(self) -> dict[str, Field]:
-        """Each field by its name."""
+        """Each field by its name, in the order of `fields`."""
         return {field.name: field for field in self.fields}
 
     @cached_property
@@ -101,7 +107,7 @@ class Layout:
 
     @cached_property
     def offsets(self) -> dict[str, int]:
-        """The offset of each fixed field, and of the uint32 of each varying field, by name."""
+        """The bytes before each fixed field, and before the uint32 of each varying field, in a row, by name."""
         offsets, offset = {}, HEADER_SIZE + self.mask_size
         for field in self.fields:
             offsets[field.name] = offset
@@ -110,31 +116,34 @@ class Layout:
 
     @cached_property
     def mask_size(self) -> int:
-        """Bytes of the null mask."""
+        """Bytes of the null mask, which has one bit for each field."""
         return (len(self.fields) + 7) // 8
 
     @cached_property
     def prefix_size(self) -> int:
-        """Bytes before the varying fields."""
+        """Bytes before the varying fields: header, null mask, fixed fields, and the uint32 of each varying field."""
         return HEADER_SIZE + self.mask_size + sum(field.size if field.size else 4 for field in self.fields)
 
     @cached_property
     def code_fields(self) -> tuple[Field, ...]:
-        """The fields of form "code", whose bytes are adjacent."""
+        """The fields of form "code" (texts as indexes in a dictionary), whose bytes are adjacent."""
         return tuple(field for field in self.fields if field.form == "code")
 
     @cached_property
     def list_fields(self) -> tuple[Field, ...]:
-        """The fields of form "list"."""
+        """The fields of form "list" (lists of numbers of varying length), in the order of `fields`."""
         return tuple(field for field in self.fields if field.form == "list")
 
     @cached_property
     def bytes_fields(self) -> tuple[Field, ...]:
-        """The fields of form "bytes" and "bytes_list"."""
+        """The fields of form "bytes" and then those of form "bytes_list": texts and other bytes, and lists of them."""
         return tuple(field for field in self.fields if field.form in ("bytes", "bytes_list"))
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Return the fields as JSON objects, without attributes that have their default."""
+        """Return the fields as JSON objects in their order, without attributes that have their default.
+
+        Name and type are always there.
+        """
         default = Field("", "bytes")
         return [
             {
@@ -147,12 +156,16 @@ class Layout:
 
     @staticmethod
     def from_json(fields: Iterable[dict[str, Any]]) -> "Layout":
-        """Return the layout that `to_json` describes; the order of the fields is kept."""
+        """Return the layout that `to_json` describes; the order of the fields is kept.
+
+        Raises:
+            TypeError: a field has an attribute that `Field` does not have, or lacks its name or type.
+        """
         return Layout(tuple(Field(**field) for field in fields))
 
 
 def compute_checksums(rows: NDArray[np.uint8], sizes: NDArray[np.int64] | int) -> NDArray[np.uint32]:
-    """Return the checksum of each row, [n].
+    """Return the checksum of each row, uint32 [n].
 
     Args:
         rows: [n, width], C-contiguous, width a multiple of 8; zeros after the end of each row. Bytes 20-23 may have any
@@ -164,22 +177,27 @@ def compute_checksums(rows: NDArray[np.uint8], sizes: NDArray[np.int64] | int) -
 
 
 def verify_each(rows: NDArray[np.uint8], sizes: NDArray[np.int64] | int) -> NDArray[np.bool_]:
-    """Return whether each row has the right checksum, [n]; for the arguments see `compute_checksums`."""
+    """Return whether each row has the right checksum, bool [n].
+
+    Args:
+        rows: [n, width], C-contiguous, width a multiple of 8; zeros after the end of each row.
+        sizes: bytes of each row, multiples of 8: [n], or one number for all.
+    """
     words = rows.view("<u8")
     stored = words[:, _CHECKED_WORD] & _HIGH_HALF
     return (_sum_words(words, stored, sizes) ^ stored) <= ~_HIGH_HALF
 
 
 def verify_all(rows: NDArray[np.uint8], sizes: NDArray[np.int64] | int, fingerprint: int) -> bool:
-    """Return whether all rows have the right checksum, in half the steps of `verify_each`.
+    """Return whether all rows have the right checksum, in half the steps of `verify_each`; true if there are no rows.
 
     Word 2 is checksum * 2^32 + fingerprint. With the factor -1 in place of K[2], plus fingerprint * (K[2] + 1), the sum
     becomes the true sum minus checksum * 2^32: its high half is zero if the checksum is right.
 
     Args:
-        rows: see `compute_checksums`.
-        sizes: see `compute_checksums`.
-        fingerprint: the one that all rows carry.
+        rows: [n, width], C-contiguous, width a multiple of 8; zeros after the end of each row.
+        sizes: bytes of each row, multiples of 8: [n], or one number for all.
+        fingerprint: the layout's fingerprint, which all rows carry; that is not checked.
     """
     words = rows.view("<u8")
     factors, size_factor, fingerprint_factor = _negated_factors(words.shape[1])

@@ -31,32 +31,43 @@ _SHORT = 32
 
 @dataclass(frozen=True)
 class RowMatrix:
-    """Rows of one layout whose checksums are right."""
+    """One or more packed rows of one layout, whose checksums the caller has verified."""
 
     rows: Sequence[bytes]
+    """The m packed rows."""
     matrix: NDArray[np.uint8]
-    """[m, width], the rows, with zeros after the end of each."""
+    """uint8 [m, width], the same rows, with zeros after the end of each; width is a multiple of 8."""
     layout: Layout
+    """The layout of all rows."""
 
     @cached_property
     def event_timestamps_us(self) -> Int64:
-        """[m], microseconds since 1970 UTC."""
+        """The event timestamp of each row, int64 [m], microseconds since 1970 UTC."""
         return read_event_timestamps(self.matrix).copy()
 
     @cached_property
     def codes(self) -> NDArray[np.uint16]:
-        """[fields, m], the codes of the layout's code fields; zero where null."""
+        """The codes of each of the layout's code fields, uint16 [code fields, m]; zero where null.
+
+        A code is the index of a text in the field's dictionary.
+        """
         fields = self.layout.code_fields
         offset = self.layout.offsets[fields[0].name] if fields else 0
         return _read_adjacent(self.matrix, offset, len(fields), np.dtype("<u2"))
 
     def read_column(self, field: Field, dictionaries: Dictionaries, out: NDArray[Any] | None = None) -> Column:
-        """Return a field of all rows; an empty column if the layout has no field of that name and type.
+        """Return a field of all rows as a column of m values, in the order of the rows.
+
+        All values are missing if the layout has no field of that name and type.
 
         Args:
             field: the field as the reader knows it. The rows' layout may store it differently.
             dictionaries: the texts of features with storage "dictionary".
-            out: receives the values of floats if its size and dtype fit.
+            out: receives the values of a number or of a vector of declared length if it is contiguous and its size and
+                dtype fit; otherwise it is not touched.
+
+        Raises:
+            KeyError: the field is stored as codes, and `dictionaries` has no texts for it.
         """
         stored = self.layout.fields_by_name.get(field.name)
         if stored is None or stored.type != field.type:
@@ -151,12 +162,21 @@ class RowMatrix:
 
 
 def read_event_timestamps(matrix: NDArray[np.uint8]) -> Int64:
-    """Return the event timestamp of each row of a matrix, [m], as a view."""
+    """Return the event timestamp of each row of a matrix, int64 [m], microseconds since 1970 UTC, as a view of it.
+
+    Args:
+        matrix: uint8 [m, width], packed rows, with zeros after the end of each.
+    """
     return matrix[:, : _TIMESTAMP.itemsize].view(_TIMESTAMP)[:, 0]
 
 
 def read_null_bits(matrix: NDArray[np.uint8], bit: int) -> NDArray[np.bool_]:
-    """Return whether a bit of the null mask is set in each row of a matrix, [m]."""
+    """Return whether a bit of the null mask is set in each row of a matrix, bool [m]: whether the field is null.
+
+    Args:
+        matrix: uint8 [m, width], packed rows, with zeros after the end of each.
+        bit: index of the bit, which `Layout.bit_indexes` gives for a field.
+    """
     return (matrix[:, HEADER_SIZE + bit // 8] & np.uint8(1 << bit % 8)) != 0
 
 

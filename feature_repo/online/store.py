@@ -18,20 +18,21 @@ from typing import Protocol
 Values = list[bytes | None]
 """A value for each requested key, in their order; None where the store has no such key."""
 Read = Callable[[Sequence[Sequence[bytes]]], list[Values]]
-"""The type of `Store.read`."""
+"""The type of `Store.read`: groups of keys -> the values of each group."""
 
 
 class Pipeline(Protocol):
-    """Requests sent ahead of their replies. For one thread."""
+    """Requests sent ahead of their replies, which come in the order of the requests. For one thread."""
 
     def send(self, keys: Sequence[bytes]) -> None:
         """Request the values of the keys; repeats and an empty sequence are allowed."""
 
     def receive(self) -> Values:
-        """Return the values of the oldest request that has not been received yet.
+        """Return the values of the oldest request that has not been received yet, in the order of its keys.
 
         Raises:
             UnavailableError: the store does not answer.
+            IndexError: every request has been received.
         """
 
 
@@ -41,7 +42,7 @@ class DeferredPipeline:
     For stores that gain nothing by sending earlier.
 
     Args:
-        read: the store's `read`.
+        read: the store's `read`; it is called once for all queued requests.
     """
 
     def __init__(self, read: Read) -> None:
@@ -50,11 +51,16 @@ class DeferredPipeline:
         self._replies: deque[Values] = deque()
 
     def send(self, keys: Sequence[bytes]) -> None:
-        """See `Pipeline.send`."""
+        """Queue a request; nothing is sent yet. Repeated keys and an empty sequence are allowed."""
         self._queued.append(keys)
 
     def receive(self) -> Values:
-        """See `Pipeline.receive`."""
+        """Return the values of the oldest request that has not been received yet, in the order of its keys.
+
+        Raises:
+            UnavailableError: the store does not answer. The requests stay queued.
+            IndexError: every request has been received.
+        """
         if not self._replies:
             self._replies.extend(self._read(self._queued))
             self._queued = []
@@ -77,7 +83,7 @@ class Store(Protocol):
         """
 
     async def read_async(self, groups: Sequence[Sequence[bytes]]) -> list[Values]:
-        """Do the same as `read` without blocking the event loop."""
+        """Return what `read` returns, without blocking the event loop."""
 
     def pipeline(self) -> AbstractContextManager[Pipeline]:
         """Return a pipeline; on exit, requests without a received reply are discarded."""
@@ -89,19 +95,19 @@ class Store(Protocol):
         row with both timestamps equal to the stored ones replaces it. When this returns, the rows can be read.
 
         Args:
-            keys: no key may occur twice.
+            keys: the keys to write, none of them twice; may be empty.
             rows: the packed row of each key.
             ttl_us: microseconds after its event timestamp from which on a row may expire; 0 keeps rows.
         """
 
     async def write_async(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl_us: int) -> int:
-        """Do the same as `write` without blocking the event loop."""
+        """Put what `write` puts and return what it returns, without blocking the event loop."""
 
     def delete(self, keys: Sequence[bytes]) -> int:
         """Delete keys, whatever their values; missing keys are ignored. Return how many were deleted."""
 
     def delete_prefix(self, prefix: bytes) -> None:
-        """Delete every key that starts with the prefix."""
+        """Delete every key that starts with the prefix; nothing happens if there is none."""
 
     def list_keys(self, prefix: bytes, predicate: Callable[[bytes], bool]) -> list[bytes]:
         """Return the keys that start with the prefix and for which `predicate` returns true, in no particular order.
@@ -126,4 +132,4 @@ class Store(Protocol):
         """
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections. A store without connections does nothing."""

@@ -29,11 +29,13 @@ class ViewRequest:
     """The keys and fields to read from one view."""
 
     view: View
+    """The view, with every layout that its rows may have."""
     fields: tuple[Field, ...]
+    """The fields to decode, in the order of the result."""
     keys: Sequence[bytes]
-    """Repeats are allowed."""
+    """The keys of the rows, in the order of the result; repeats are allowed."""
     out: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    """For some float features, the array [keys] or [keys, width] that receives the values."""
+    """For some float features, by the view's own name, the array [keys] or [keys, width] that receives the values."""
 
 
 ReadObserver = Callable[[str, Sequence[bytes], Sequence[bytes | None], int], None]
@@ -47,7 +49,7 @@ class OnlineTable:
     Args:
         store: the store; the caller closes it.
         project: the project's name in Feast.
-        on_read: called for each view that is read, before its rows are decoded.
+        on_read: called for each view that is read, before its rows are decoded; None: nothing is called.
     """
 
     def __init__(self, store: Store, project: str, *, on_read: ReadObserver | None = None) -> None:
@@ -59,10 +61,14 @@ class OnlineTable:
     def delete_entities(self, join_key: str, values: Sequence[str]) -> dict[str, int]:
         """Delete the rows of some entities from every view that has the join key; ids without rows are ignored.
 
-        A view with several join keys loses each row that has one of the values.
+        A view with several join keys loses each row that has one of the values. No values delete nothing.
+
+        Args:
+            join_key: the name of the join key in the views.
+            values: the ids, as text; repeats are allowed.
 
         Returns:
-            The number of deleted rows of each view; views without any are left out.
+            The number of deleted rows of each view, by name; views without any are left out.
 
         Raises:
             ConflictError: a view with several join keys has rows whose keys hold a hash instead of the ids. All other
@@ -84,7 +90,11 @@ class OnlineTable:
     def count_entities(self, values: Mapping[str, Sequence[str]]) -> dict[str, int]:
         """Return how many rows of each view `delete_entities` would delete, called for each join key of `values`.
 
-        Views without such a row are left out. Rows whose keys hold a hash instead of the ids are not counted.
+        A row is counted once. Views without such a row are left out. Rows whose keys hold a hash instead of the ids are
+        not counted.
+
+        Args:
+            values: the ids, as text, of each join key, by the join key's name in the views.
         """
         found: dict[str, set[bytes]] = {}
         for join_key, wanted in values.items():
@@ -122,8 +132,9 @@ class OnlineTable:
         """Return the keys of `count` entities in a view, in the order of the values.
 
         Args:
-            view: the view.
-            join_keys: `count` values for each join key of the view; others are ignored.
+            view: the view, whose name and join keys count.
+            join_keys: `count` values for each join key of the view, by name; others are ignored. A KeyError if one is
+                missing.
             count: the number of entities, for a view without join keys.
 
         Raises:
@@ -147,13 +158,14 @@ class OnlineTable:
 
         Args:
             view: as `StoreCatalog.register_view` returned it.
-            keys: the keys of n entities; repeats are allowed.
-            features: a column of n values for each feature; a feature without a column is null.
-            event: event timestamps [n], microseconds since 1970 UTC.
-            created: created timestamps, likewise; None if unknown.
+            keys: the keys of n entities; repeats are allowed. The result is in their order.
+            features: a column of n values for each feature, by name; a feature without a column is null.
+            event: event timestamps, int64 [n], microseconds since 1970 UTC.
+            created: created timestamps, int64 [n], microseconds since 1970 UTC; None if unknown.
 
         Raises:
-            InvalidInputError: a dictionary would have more texts than it can hold.
+            InvalidInputError: a value does not fit its feature's storage, or a dictionary would have more than
+                MAX_DICTIONARY_SIZE texts.
             UnavailableError: the store does not answer.
         """
         dictionaries = {
@@ -177,7 +189,7 @@ class OnlineTable:
         """Read and decode the rows of some views; one result for each request, its rows in the order of the keys.
 
         Args:
-            requests: the keys and fields of each view.
+            requests: the keys and fields of each view; none give an empty list.
             now_us: microseconds since 1970 UTC. A row whose event timestamp is before `now_us` minus its view's TTL is
                 stale.
             keep_stale: whether stale rows keep their values. Otherwise their values are missing.
@@ -190,7 +202,13 @@ class OnlineTable:
 
     @contextmanager
     def pipeline(self, now_us: int, *, keep_stale: bool = False) -> Iterator["RequestPipeline"]:
-        """Return a pipeline for reading requests that depend on earlier rows. The arguments are those of `read`."""
+        """Open a pipeline for reading requests that depend on earlier rows; on exit, unreceived ones are discarded.
+
+        Args:
+            now_us: microseconds since 1970 UTC. A row whose event timestamp is before `now_us` minus its view's TTL is
+                stale.
+            keep_stale: whether stale rows keep their values. Otherwise their values are missing.
+        """
         with self.store.pipeline() as pipeline:
             yield RequestPipeline(self, pipeline, now_us, keep_stale)
 
@@ -201,10 +219,21 @@ class OnlineTable:
         now_us: int,
         keep_stale: bool = False,
     ) -> list[DecodedRows]:
-        """Decode the values that the store returned for the requests' keys; see `read`.
+        """Decode the values that the store returned for the requests' keys: a result for each request, in their order.
 
         If a sound row has a layout or a dictionary code that this process does not know, the catalog is read again and
-        the rows are decoded once more.
+        the rows are decoded once more. A row that is still unknown then has the status FAILED.
+
+        Args:
+            requests: the keys and fields of each view.
+            values: for each request the packed rows of its keys; None where the store has none.
+            now_us: microseconds since 1970 UTC. A row whose event timestamp is before `now_us` minus its view's TTL is
+                stale.
+            keep_stale: whether stale rows keep their values. Otherwise their values are missing.
+
+        Raises:
+            InvalidInputError: an array of `out` does not fit its feature.
+            UnavailableError: the store does not answer when the catalog is read again.
         """
         if self.on_read is not None:
             for request, rows in zip(requests, values, strict=True):
@@ -252,12 +281,18 @@ class RequestPipeline:
         self._sent: deque[ViewRequest] = deque()
 
     def send(self, request: ViewRequest) -> None:
-        """Send a request. The store works on it while earlier replies are decoded."""
+        """Send a request; one without keys is allowed. The store works on it while earlier replies are decoded."""
         self._pipeline.send(request.keys)
         self._sent.append(request)
 
     def receive(self) -> DecodedRows:
-        """Return the rows of the oldest request that has not been received yet; raises what `OnlineTable.read` does."""
+        """Return the rows of the oldest request that has not been received yet, in the order of its keys.
+
+        Raises:
+            InvalidInputError: an array of `out` does not fit its feature.
+            UnavailableError: the store does not answer.
+            IndexError: every request has been received.
+        """
         request = self._sent.popleft()
         (rows,) = self._table.unpack([request], [self._pipeline.receive()], self._now_us, self._keep_stale)
         return rows
