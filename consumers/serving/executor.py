@@ -178,6 +178,9 @@ class RequestExecutor:
 
         It is neither logged nor counted as a request, but it occupies a worker or a place in the queue like one.
 
+        Args:
+            work: function without arguments; if it has started, it is finished even after the deadline.
+
         Raises:
             RequestError: UNAVAILABLE, if the work raises a VitrineError, the queue is full, the deadline passes or the
                 server is shutting down. Other exceptions of the work are raised as they are.

@@ -117,7 +117,10 @@ class Consistency:
 
     @property
     def no_data(self) -> str | None:
-        """Why no view could be checked: the different reasons, joined by "; ". None if at least one was."""
+        """Why no view could be checked: the different reasons, joined by "; ", or that there is no view.
+
+        None if at least one was checked.
+        """
         reasons = [view.not_judged for view in self.views if view.not_judged is not None]
         if len(reasons) < len(self.views):
             return None

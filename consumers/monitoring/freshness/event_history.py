@@ -165,7 +165,11 @@ class EntityVersions:
         return rows_of_key
 
     def timestamps_of(self, row: int) -> tuple[int, int] | None:
-        """Return the event and created timestamps of a row, an index into this object's arrays; None for -1."""
+        """Return the event and created timestamps of one row, in microseconds since 1970 UTC.
+
+        Args:
+            row: index into this object's arrays, such as `find_newest` returns; -1 gives None.
+        """
         return None if row < 0 else (int(self.event_us[row]), int(self.created_us[row]))
 
 

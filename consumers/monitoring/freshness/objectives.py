@@ -60,7 +60,10 @@ class Objectives:
     views: Mapping[str, Bounds] = field(default_factory=dict)
     """The views' own bounds, by view."""
     slices: Mapping[tuple[str, str], Bounds] = field(default_factory=dict)
-    """Bounds of groups of products, by view and slice name (such as "new products")."""
+    """Bounds of groups of products, by view and slice name (such as "new products").
+
+    `build_report` judges the slice "all" by its view's bounds and not by these.
+    """
     quarantine: Mapping[str, int] = field(default_factory=dict)
     """Allowed number of refused rows in the window, inclusive, by step. A step that is missing may refuse any."""
 
@@ -71,7 +74,7 @@ class Objectives:
     def slice_bounds(self, view: str, slice_name: str) -> Bounds:
         """Return the bounds of a slice by measure; empty if it has none.
 
-        The bounds of its view and the defaults do not apply to it.
+        The bounds of its view and the defaults are not among them.
         """
         return self.slices.get((view, slice_name), {})
 
