@@ -26,42 +26,64 @@ MISSING = -1
 
 @dataclass(frozen=True)
 class Designs:
-    """m designs, one array element each; integers are indices into the vocabulary."""
+    """The true attributes of m designs. Each field has shape [m], one element for each design, unless it says more."""
 
     category: Ints
-    age: Ints  # index into CHILD_AGES
-    gender: Ints  # index into CHILD_GENDERS
-    levels: Ints  # [m, 5], levels of the attributes of vocabulary.STYLE, in its order
-    second_colour: Ints  # of accents
-    apparent_age: Floats  # in stages: the age of the child that the design looks made for
+    """Index into vocabulary.CATEGORIES."""
+    age: Ints
+    """Index into CHILD_AGES: the stage of the child that the design is made for."""
+    gender: Ints
+    """Index into CHILD_GENDERS."""
+    levels: Ints
+    """[m, 5], for each attribute of vocabulary.STYLE, in its order, an index into its levels."""
+    second_colour: Ints
+    """Index into vocabulary.COLOURS, for accents; never the design's own colour."""
+    apparent_age: Floats
+    """The age of the child that the design looks made for: an index into CHILD_AGES with a fraction, not clipped."""
     brand: Ints
+    """Index into `Assortment.brands`."""
     price: Floats
+    """In the shop's currency, before each seller's own deviation."""
     quality: Floats
+    """Effect on the log-odds of a click of all products of the design."""
 
     def style(self) -> Floats:
-        """Return the levels as concatenated one-hot blocks [m, STYLE_WIDTH]."""
+        """Return the levels as concatenated one-hot blocks [m, STYLE_WIDTH], in the order of vocabulary.STYLE.
+
+        Each row has one 1 in the block of each attribute and is 0 elsewhere.
+        """
         blocks = [np.eye(len(levels))[self.levels[:, i]] for i, levels in enumerate(vocabulary.STYLE)]
         return np.concatenate(blocks, axis=1)
 
 
 @dataclass(frozen=True)
 class Products:
-    """n products, sorted by listing time."""
+    """n products, sorted by listing time. Each field has shape [n], one element for each product."""
 
     design: Ints
+    """Index into the designs."""
     seller: Ints
-    listed_at: Ints  # microseconds since 1970 UTC; existing products within the 30 days before START
+    """Number of the seller, from 0 to SELLERS - 1."""
+    listed_at: Ints
+    """Microseconds since 1970 UTC. The products that exist when the log starts are listed within the 30 days before."""
     price: Floats
-    quality: Floats  # effect on the log-odds of a click, including the design's
-    popularity: Floats  # log of the exposure weight
-    stated_category: Ints  # as the seller states it; MISSING if not stated
+    """In the shop's currency."""
+    quality: Floats
+    """Effect on the log-odds of a click, including the design's."""
+    popularity: Floats
+    """Natural log of the weight with which the product is shown."""
+    stated_category: Ints
+    """Index into vocabulary.CATEGORIES, as the seller states it, perhaps wrongly; MISSING if not stated."""
     stated_brand: Ints
-    image_quality: npt.NDArray[np.str_]  # good, blurred, grey, small or missing
+    """Index into `Assortment.brands`, always the true one; MISSING if not stated."""
+    image_quality: npt.NDArray[np.str_]
+    """One of "good", "blurred", "grey", "small" and "missing"."""
     labelled: Bools
+    """Whether annotators labelled the product."""
 
     @property
     def ids(self) -> list[str]:
-        """The product ids, in order."""
+        """The n product ids, p00001 for the product listed first."""
         return make_ids("p", len(self.design))
 
 
@@ -71,11 +93,15 @@ class Assortment:
 
     designs: Designs
     products: Products
-    brands: tuple[tuple[str, str], ...]  # (Chinese, romanised)
+    brands: tuple[tuple[str, str], ...]
+    """The name of each brand, in Chinese and romanised."""
 
 
 def make_ids(letter: str, n: int) -> list[str]:
-    """Return n ids in ascending order, such as p00001. Sorting them as text keeps the order."""
+    """Return n ids such as p00001, counted from 1; none if n is 0.
+
+    All have the same number of digits, at least five, so sorting them as text keeps their order.
+    """
     width = max(5, len(str(n)))
     return [f"{letter}{i:0{width}d}" for i in range(1, n + 1)]
 
@@ -84,9 +110,9 @@ def make_assortment(products: int, days: int, seed: int) -> Assortment:
     """Return the designs and products of a shop.
 
     Args:
-        products: their number.
-        days: listing times are before START + days.
-        seed: the shop's seed.
+        products: the number of products, at least 1. The number of designs follows from it.
+        days: length of the log in days, at least 1; all listing times are before START + days.
+        seed: the shop's seed, at least 0; the same arguments give the same shop.
     """
     rng = make_generator(seed, "world")
     per_design = 1 + rng.choice(4, size=products, p=parameters.SELLERS_PER_DESIGN)
@@ -96,13 +122,22 @@ def make_assortment(products: int, days: int, seed: int) -> Assortment:
 
 
 def persona_weights() -> Floats:
-    """Return [personas, STYLE_WIDTH]: 1 where the level belongs to the persona, else 0."""
+    """Return [personas, STYLE_WIDTH]: 1.0 where vocabulary.PERSONAS lists the level for the persona, else 0.0.
+
+    Rows are in the order of vocabulary.PERSONAS, columns in that of the levels of vocabulary.STYLE.
+    """
     names = [level.name for levels in vocabulary.STYLE for level in levels]
     return np.array([[float(name in liked) for name in names] for liked in vocabulary.PERSONAS.values()])
 
 
 def draw_rows(rng: np.random.Generator, weights: Floats) -> Ints:
-    """Draw a column index for each row of `weights` [n, k], with probability proportional to the weight."""
+    """Draw a column index, 0 to k - 1, for each of n rows: int64 [n].
+
+    Args:
+        rng: the generator, which is advanced by n numbers.
+        weights: [n, k], at least 0, in each row not all 0. The probability of a column is proportional to its weight
+            in the row.
+    """
     bounds = np.cumsum(weights, axis=1)
     return (rng.random(len(weights))[:, None] * bounds[:, -1:] >= bounds).sum(axis=1)
 

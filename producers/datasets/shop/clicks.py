@@ -17,7 +17,16 @@ from producers.datasets.shop.random_streams import make_generator
 def compute_click_probability(
     assortment: Assortment, people: People, log: GeneratedImpressions, *, seed: int
 ) -> Floats:
-    """Return the true click probability of each impression; the mean is CLICK_RATE."""
+    """Return the true click probability of each impression, float64 [n], in the order of the log.
+
+    The mean over the log is CLICK_RATE: the intercept, which is added to all log-odds, is chosen so.
+
+    Args:
+        assortment: the products.
+        people: the users.
+        log: n impressions, at least one.
+        seed: the shop's seed, which draws the effect of each page view.
+    """
     odds = compute_log_odds(assortment, people, log, seed=seed)
     low, high = -30.0, 30.0  # bisection for the intercept
     for _ in range(60):
@@ -27,12 +36,24 @@ def compute_click_probability(
 
 
 def draw_clicks(probability: Floats, *, seed: int) -> np.ndarray:
-    """Draw 0 or 1 for each impression: int8."""
+    """Draw 1 (clicked) or 0 for each impression, independently: int8 [n].
+
+    Args:
+        probability: [n], the probability of 1, from 0 to 1.
+        seed: the shop's seed; the same arguments give the same clicks.
+    """
     return (make_generator(seed, "clicks").random(len(probability)) < probability).astype(np.int8)
 
 
 def compute_log_odds(assortment: Assortment, people: People, log: GeneratedImpressions, *, seed: int) -> Floats:
-    """Return the log-odds of each impression without the intercept."""
+    """Return the log-odds of a click of each impression, without the intercept: float64 [n], in the order of the log.
+
+    Args:
+        assortment: the products.
+        people: the users.
+        log: the impressions.
+        seed: the shop's seed, which draws the effect of each page view.
+    """
     designs, goods = assortment.designs, assortment.products
     design, user = goods.design[log.product], log.user
     category = designs.category[design]

@@ -1,4 +1,4 @@
-"""Silhouettes of what is worn (see silhouettes.py)."""
+"""Silhouettes of what is worn. Coordinates are about -1 to 1, y downwards; silhouettes.py scales them."""
 
 import numpy as np
 
@@ -6,7 +6,12 @@ from producers.datasets.shop.shapes import Polygon, Silhouette, box, ellipse, in
 
 
 def romper(growth: float, detail: int) -> Silhouette:
-    """Return a romper: legs grow with age; newborns have feet and mitts."""
+    """Return a romper: legs grow with age; newborns have feet and mitts.
+
+    Args:
+        growth: the age that it is cut for, from 0 (newborn) to 1 (schoolchild).
+        detail: the age stage whose typical parts it shows, an index into CHILD_AGES: 0 to 4.
+    """
     width, leg = interpolate(0.46, 0.36, growth), interpolate(0.22, 0.95, growth)
     arm = interpolate(0.24, 0.34, growth)
     body = mirror(
@@ -21,7 +26,12 @@ def romper(growth: float, detail: int) -> Silhouette:
 
 
 def top(growth: float, detail: int) -> Silhouette:
-    """Return a top: sleeves and body grow with age; schoolchildren have a hood."""
+    """Return a top: sleeves and body grow with age; schoolchildren have a hood.
+
+    Args:
+        growth: the age that it is cut for, from 0 (newborn) to 1 (schoolchild).
+        detail: the age stage whose typical parts it shows, an index into CHILD_AGES: 0 to 4.
+    """
     width, length, arm = (
         interpolate(0.52, 0.42, growth),
         interpolate(0.2, 0.72, growth),
@@ -38,7 +48,12 @@ def top(growth: float, detail: int) -> Silhouette:
 
 
 def trousers(growth: float, detail: int) -> Silhouette:
-    """Return trousers: legs grow with age; with feet, cuffs, knee patches or pockets by stage."""
+    """Return trousers: legs grow with age; with feet, cuffs, knee patches or pockets by stage.
+
+    Args:
+        growth: the age that it is cut for, from 0 (newborn) to 1 (schoolchild).
+        detail: the age stage whose typical parts it shows, an index into CHILD_AGES: 0 to 4.
+    """
     width, leg = interpolate(0.56, 0.42, growth), interpolate(0.18, 1.1, growth)
     body = mirror((width - 0.1, -0.6), (width + 0.02, -0.1), (width, 0.1 + leg), (0.12, 0.1 + leg), (0.02, 0.06))
     parts = [Polygon(body), Polygon(box(-width + 0.04, -0.68, width - 0.04, -0.5, 1), "accent")]
@@ -56,7 +71,12 @@ def trousers(growth: float, detail: int) -> Silhouette:
 
 
 def dress(growth: float, detail: int) -> Silhouette:
-    """Return a dress: longer and narrower with age; puffed sleeves for the young, a border for the old."""
+    """Return a dress: longer and narrower with age; puffed sleeves for the young, a border for the old.
+
+    Args:
+        growth: the age that it is cut for, from 0 (newborn) to 1 (schoolchild).
+        detail: the age stage whose typical parts it shows, an index into CHILD_AGES: 0 to 4.
+    """
     waist, length, hem = interpolate(0.36, 0.27, growth), interpolate(0.3, 1.0, growth), interpolate(0.78, 0.6, growth)
     body = mirror(
         (0.14, -0.7), (0.34, -0.72), (0.46, -0.42), (waist, -0.36), (waist, -0.1), (hem, length), (0.02, length + 0.06)
@@ -71,7 +91,12 @@ def dress(growth: float, detail: int) -> Silhouette:
 
 
 def shoes(growth: float, detail: int) -> Silhouette:
-    """Return a shoe: a bootie, then a strap, then a sole and more laces at each stage."""
+    """Return a shoe: a bootie, then a strap, then a sole and more laces at each stage.
+
+    Args:
+        growth: the age that it is cut for, from 0 (newborn) to 1 (schoolchild).
+        detail: the age stage whose typical parts it shows, an index into CHILD_AGES: 0 to 4.
+    """
     long, sole = interpolate(0.62, 1.0, growth), interpolate(0.03, 0.2, growth)
     upper = smooth(np.array([(-long, -0.55), (-long * 0.3, -0.6), (-0.05, -0.1), (long * 0.7, 0.0), (long, 0.28),
                              (long, 0.42), (-long, 0.42)]))  # fmt: skip
@@ -90,7 +115,12 @@ def shoes(growth: float, detail: int) -> Silhouette:
 
 
 def hat(growth: float, detail: int) -> Silhouette:
-    """Return a hat: a bonnet, ears, a bobble, a brim or a peak by stage."""
+    """Return a hat: a bonnet, ears, a bobble, a brim or a peak by stage.
+
+    Args:
+        growth: the age that it is cut for, from 0 (newborn) to 1 (schoolchild).
+        detail: the age stage whose typical parts it shows, an index into CHILD_AGES: 0 to 4.
+    """
     high = interpolate(0.6, 0.85, growth)
     crown = smooth(
         np.array(
@@ -112,7 +142,12 @@ def hat(growth: float, detail: int) -> Silhouette:
 
 
 def diaper(growth: float, detail: int) -> Silhouette:
-    """Return a diaper: wider than high at every age; tapes for the young, a waistband for the old."""
+    """Return a diaper: wider than high at every age; tapes for the young, a waistband for the old.
+
+    Args:
+        growth: the age that it is cut for, from 0 (newborn) to 1 (schoolchild).
+        detail: the age stage whose typical parts it shows, an index into CHILD_AGES: 0 to 4.
+    """
     width, high = interpolate(0.62, 0.7, growth), interpolate(0.42, 0.75, growth)
     body = mirror((width + 0.1, -high), (width + 0.14, -high * 0.3), (0.34, high * 0.75), (0.26, high), (0.02, high))
     parts = [Polygon(body), Polygon(box(-width - 0.06, -high - 0.06, width + 0.06, -high + 0.12, 1), "light")]
@@ -131,7 +166,12 @@ def diaper(growth: float, detail: int) -> Silhouette:
 
 
 def sleepsack(growth: float, detail: int) -> Silhouette:
-    """Return a sleep sack: a hood for newborns, sleeves and legs for the old."""
+    """Return a sleep sack: a hood for newborns, sleeves and legs for the old.
+
+    Args:
+        growth: the age that it is cut for, from 0 (newborn) to 1 (schoolchild).
+        detail: the age stage whose typical parts it shows, an index into CHILD_AGES: 0 to 4.
+    """
     hem, length = interpolate(0.66, 0.56, growth), interpolate(0.35, 1.1, growth)
     body = mirror(
         (0.15, -0.7),

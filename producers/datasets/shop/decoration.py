@@ -26,13 +26,19 @@ BACKGROUNDS: tuple[Colour, ...] = (
 
 
 def mix_colours(first: Colour, second: Colour, share: float) -> Colour:
-    """Return the first colour with `share` (0 to 1) of the second mixed in."""
+    """Return the first colour with a share of the second mixed in, rounded to whole values.
+
+    Args:
+        first: red, green and blue, 0 to 255; the result for a share of 0.
+        second: red, green and blue, 0 to 255; the result for a share of 1.
+        share: 0 to 1.
+    """
     r, g, b = (round(x + (y - x) * share) for x, y in zip(first, second, strict=True))
     return (r, g, b)
 
 
 def contrast_colour(colour: Colour) -> Colour:
-    """Return the colour of a pattern: nearly white on dark colours, a deep shade of a light colour."""
+    """Return a colour for a pattern on `colour`: nearly white on a dark colour, a deep shade of a light colour."""
     light = 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2] > 168
     return mix_colours(colour, INK, 0.55) if light else mix_colours(colour, CREAM, 0.86)
 
@@ -43,7 +49,17 @@ PITCH = {"plain": 1, "stripes": 28, "dots": 19, "checks": 36, "stars": 42, "hear
 
 @lru_cache(maxsize=len(PITCH))
 def draw_pattern(name: str) -> Image.Image:
-    """Return the mask of a pattern (a name of vocabulary.PATTERNS), one repeat larger than CANVAS."""
+    """Return the mask of a pattern: one byte a pixel, 255 where it is printed and 0 elsewhere.
+
+    The mask is square, CANVAS + PITCH[name] pixels wide, so that any part of CANVAS pixels can be cut out. The mask of
+    "plain" is all 0. Calls with the same name return the same image, so it must not be changed.
+
+    Args:
+        name: the name of a level of vocabulary.PATTERNS.
+
+    Raises:
+        KeyError: there is no such pattern.
+    """
     pitch = PITCH[name]
     size = CANVAS + pitch
     mask = Image.new("L", (size, size), 0)
@@ -83,14 +99,26 @@ def _list_print_shapes(name: str, size: float) -> list[tuple[Points, int]]:
 
 
 def star(x: float, y: float, size: float) -> Points:
-    """Return a star with five points."""
+    """Return a star with five points, one of them upwards, as a polygon [10, 2].
+
+    Args:
+        x: centre.
+        y: centre, downwards.
+        size: distance of the points from the centre.
+    """
     turn = np.arange(10) * np.pi / 5 - np.pi / 2
     radius = np.where(np.arange(10) % 2 == 0, size, size * 0.42)
     return np.stack([x + radius * np.cos(turn), y + radius * np.sin(turn)], axis=1)
 
 
 def heart(x: float, y: float, size: float) -> Points:
-    """Return a heart."""
+    """Return a heart as a polygon [24, 2].
+
+    Args:
+        x: middle of its width.
+        y: near the middle of its height, downwards.
+        size: half its width.
+    """
     t = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     wide = 16 * np.sin(t) ** 3
     high = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
@@ -98,7 +126,13 @@ def heart(x: float, y: float, size: float) -> Points:
 
 
 def list_emblem_shapes(name: str) -> list[tuple[Points, Colour]]:
-    """Return the shapes of an emblem (a name of vocabulary.EMBLEMS) within [-1, 1], in painting order."""
+    """Return the polygons of an emblem and their colours, in painting order.
+
+    Coordinates are about -1 to 1, y downwards.
+
+    Args:
+        name: "bear", "rabbit", "dinosaur" or "car"; any other name gives the whale.
+    """
     if name == "bear":
         fur = (150, 98, 62)
         shapes = [(ellipse(side * 0.66, -0.6, 0.34, 0.34), fur) for side in (-1, 1)]
@@ -161,7 +195,12 @@ def list_emblem_shapes(name: str) -> list[tuple[Points, Colour]]:
 
 
 def draw_background(seller: int, rng: np.random.Generator) -> Image.Image:
-    """Return a seller's background: one tint, with a table, or with a disc."""
+    """Return a seller's background, CANVAS pixels square, RGB: one tint, with a table, or with a disc.
+
+    Args:
+        seller: number of the seller; it alone decides the tint and the kind.
+        rng: draws the radius of a disc; not used for other kinds.
+    """
     tint = BACKGROUNDS[seller % len(BACKGROUNDS)]
     image = Image.new("RGB", (CANVAS, CANVAS), tint)
     draw = ImageDraw.Draw(image)

@@ -23,13 +23,18 @@ OVERSAMPLING = 1.12
 
 @dataclass(frozen=True)
 class GeneratedImpressions:
-    """Impressions sorted by time, one array element each."""
+    """n impressions, sorted by time. Each field has shape [n], one element for each impression."""
 
     user: Ints
+    """Number of the user, from 0."""
     product: Ints
-    timestamp_us: Ints  # microseconds since 1970 UTC
-    page: Ints  # number of the page view
-    position: Ints  # on the page, from 1
+    """Number of the product, from 0."""
+    timestamp_us: Ints
+    """Microseconds since 1970 UTC."""
+    page: Ints
+    """Number of the page view, from 0, in the order of their start; all its impressions are of one user."""
+    position: Ints
+    """Position on the page, from 1."""
 
 
 def generate_impressions(
@@ -37,12 +42,14 @@ def generate_impressions(
 ) -> GeneratedImpressions:
     """Return about `impressions` impressions within [START, START + days).
 
+    A user may see a product again on another page. A user or a product may have no impression.
+
     Args:
         assortment: the products.
         people: the users.
-        days: the length of the log.
-        impressions: their approximate number.
-        seed: the shop's seed.
+        days: the length of the log in days, at least 1.
+        impressions: their approximate number; at least one page view is made.
+        seed: the shop's seed; the same arguments give the same impressions.
     """
     rng = make_generator(seed, "impressions")
     user, begin = _make_page_views(people, days, impressions, rng)

@@ -1,4 +1,4 @@
-"""Silhouettes of toys, tableware, bags and care products; see silhouettes.py for the arguments."""
+"""Silhouettes of toys, tableware, bags and care products. Coordinates are about -1 to 1; silhouettes.py scales them."""
 
 import numpy as np
 
@@ -6,7 +6,12 @@ from producers.datasets.shop.shapes import Polygon, Silhouette, box, ellipse, in
 
 
 def bottle(growth: float, detail: int) -> Silhouette:
-    """Return a bottle with a teat, handles, a straw, a strap or a sports cap by stage."""
+    """Return a bottle with a teat, handles, a straw, a strap or a sports cap by stage.
+
+    Args:
+        growth: the age that it is cut for, from 0 (newborn) to 1 (schoolchild).
+        detail: the age stage whose typical parts it shows, an index into CHILD_AGES: 0 to 4.
+    """
     width, high = interpolate(0.46, 0.3, growth), interpolate(0.45, 1.0, growth)
     parts = [
         Polygon(box(-width, -high, width, high)),
@@ -54,7 +59,12 @@ def bottle(growth: float, detail: int) -> Silhouette:
 
 
 def tableware(growth: float, detail: int) -> Silhouette:
-    """Return tableware with a suction foot, ears, a spoon, a fork or a lid by stage."""
+    """Return tableware with a suction foot, ears, a spoon, a fork or a lid by stage.
+
+    Args:
+        growth: the age that it is cut for, from 0 (newborn) to 1 (schoolchild).
+        detail: the age stage whose typical parts it shows, an index into CHILD_AGES: 0 to 4.
+    """
     width = interpolate(0.6, 1.0, growth)
     bowl = smooth(
         np.array(
@@ -86,7 +96,12 @@ def tableware(growth: float, detail: int) -> Silhouette:
 
 
 def blocks(growth: float, detail: int) -> Silhouette:
-    """Return blocks: two big ones, then more and smaller ones at each stage."""
+    """Return blocks: two big ones, then more and smaller ones at each stage.
+
+    Args:
+        growth: the age that it is cut for, from 0 (newborn) to 1 (schoolchild).
+        detail: the age stage whose typical parts it shows, an index into CHILD_AGES: 0 to 4.
+    """
     rows = ((1, 1), (2, 1), (2, 2, 1), (3, 2, 2), (4, 3, 2, 1))[detail]
     size = interpolate(0.5, 0.34, growth)
     parts = []
@@ -99,7 +114,12 @@ def blocks(growth: float, detail: int) -> Silhouette:
 
 
 def plush(growth: float, detail: int) -> Silhouette:
-    """Return a plush toy: smaller head and longer limbs with age; a scarf or trousers by stage."""
+    """Return a plush toy: smaller head and longer limbs with age; a scarf or trousers by stage.
+
+    Args:
+        growth: the age that it is cut for, from 0 (newborn) to 1 (schoolchild).
+        detail: the age stage whose typical parts it shows, an index into CHILD_AGES: 0 to 4.
+    """
     head, body, limb = interpolate(0.5, 0.34, growth), interpolate(0.36, 0.42, growth), interpolate(0.14, 0.44, growth)
     parts = [Polygon(ellipse(side * 0.36, 0.36 + body * 0.8 + limb * 0.5, 0.17, 0.14 + limb * 0.6)) for side in (-1, 1)]
     parts += [Polygon(ellipse(side * (body + limb * 0.5), 0.2, 0.14 + limb * 0.6, 0.15)) for side in (-1, 1)]
@@ -120,7 +140,12 @@ def plush(growth: float, detail: int) -> Silhouette:
 
 
 def wash(growth: float, detail: int) -> Silhouette:
-    """Return a bottle of body wash with a knob, a pump, a spout or a cap by stage."""
+    """Return a bottle of body wash with a knob, a pump, a spout or a cap by stage.
+
+    Args:
+        growth: the age that it is cut for, from 0 (newborn) to 1 (schoolchild).
+        detail: the age stage whose typical parts it shows, an index into CHILD_AGES: 0 to 4.
+    """
     width, high = interpolate(0.52, 0.34, growth), interpolate(0.42, 0.9, growth)
     parts = [Polygon(mirror((width * 0.5, -high), (width, -high + 0.18), (width * 1.04, high), (0.02, high)))]
     parts.append(Polygon(box(-0.12, -high - 0.26, 0.12, -high + 0.04, 1), "accent"))
@@ -136,7 +161,12 @@ def wash(growth: float, detail: int) -> Silhouette:
 
 
 def backpack(growth: float, detail: int) -> Silhouette:
-    """Return a backpack: ears for the young, pockets for the old."""
+    """Return a backpack: ears for the young, pockets for the old.
+
+    Args:
+        growth: the age that it is cut for, from 0 (newborn) to 1 (schoolchild).
+        detail: the age stage whose typical parts it shows, an index into CHILD_AGES: 0 to 4.
+    """
     width, high = interpolate(0.58, 0.5, growth), interpolate(0.46, 0.9, growth)
     parts = [
         Polygon(box(side * width - 0.14, -high * 0.3, side * width + 0.14, high * 0.8, 1), "accent") for side in (-1, 1)

@@ -16,25 +16,34 @@ START_DAY = START // DAY
 
 @dataclass(frozen=True)
 class People:
-    """n users, one array element each; each has one child."""
+    """n users with one child each. A field has shape [n], one element for each user, unless it says more."""
 
-    birthday: Ints  # of the child, days since 1970; before START
-    gender: Ints  # of the child; 0 boy, 1 girl
-    is_known: Bools  # whether the shop knows birthday and gender
-    taste: Floats  # [n, STYLE_WIDTH]; taste . style has mean 0 and standard deviation 1 over all designs
-    interest: Floats  # [n, categories], effect on the log-odds
-    bias: Floats  # the user's effect on the log-odds
-    price: Floats  # effect of log price above the category's usual one
-    activity: Floats  # share of all page views; sums to 1
+    birthday: Ints
+    """Of the child, in days since 1970; not after START."""
+    gender: Ints
+    """Of the child: 0 for a boy, 1 for a girl."""
+    is_known: Bools
+    """Whether the shop knows the child's birthday and gender."""
+    taste: Floats
+    """[n, STYLE_WIDTH]: how much the user likes each level. Its dot products with the designs' styles have mean 0 for
+    each user, and standard deviation 1 over all users and designs."""
+    interest: Floats
+    """[n, categories], effect of each category on the log-odds of a click."""
+    bias: Floats
+    """The user's own effect on the log-odds of a click."""
+    price: Floats
+    """Effect on the log-odds of a click for each unit of ln(price) above the usual price of the category."""
+    activity: Floats
+    """Share of all page views that the user makes; sums to 1."""
 
 
 def make_people(users: int, style: Floats, seed: int) -> People:
     """Return the users of a shop.
 
     Args:
-        users: their number.
-        style: [designs, STYLE_WIDTH], sets the scale of tastes.
-        seed: the shop's seed.
+        users: the number of users, at least 1.
+        style: [designs, STYLE_WIDTH], the result of `Designs.style`; tastes are scaled to it.
+        seed: the shop's seed; the same arguments give the same users.
     """
     rng = make_generator(seed, "people")
     stage = rng.choice(len(parameters.CHILD_STAGES), size=users, p=parameters.CHILD_STAGES)
@@ -54,17 +63,22 @@ def make_people(users: int, style: Floats, seed: int) -> People:
 
 
 def age_months(birthday: Ints, timestamp_us: Ints) -> Floats:
-    """Return the age in months at a time; negative before birth, NaN for a NaN birthday.
+    """Return the age in months of DAYS_PER_MONTH days, with a fraction; negative before birth, NaN for a NaN birthday.
 
     Args:
-        birthday: days since 1970.
-        timestamp_us: microseconds since 1970.
+        birthday: [n], days since 1970.
+        timestamp_us: [n], the time of each age, microseconds since 1970. A birthday starts at the midnight of the same
+            clock.
     """
     return (timestamp_us / DAY - birthday) / DAYS_PER_MONTH
 
 
 def age_in_stages(months: Floats) -> Floats:
-    """Return ages on the scale of stages: 2.5 is the middle of the third stage. Ages are clipped."""
+    """Return ages on the scale of stages: 2.5 is the middle of CHILD_AGES[2].
+
+    Args:
+        months: ages in months, of any shape. Ages below 0 give 0, ages beyond the last stage its end, 5; NaN stays NaN.
+    """
     return np.interp(months, CHILD_AGE_MONTHS, np.arange(len(CHILD_AGE_MONTHS)))
 
 

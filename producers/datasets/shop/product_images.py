@@ -28,13 +28,18 @@ PENNANT: Colour = (40, 104, 200)
 
 
 def draw_images(assortment: Assortment, folder: Path, *, seed: int, processes: int) -> Iterator[int]:
-    """Write `folder`/<product_id>.jpg for each product that has an image; yield the number of products of each task.
+    """Write `folder`/PRODUCT_ID.jpg for each product that has an image, and replace files that are there.
+
+    Products are drawn in tasks of PRODUCTS_PER_TASK. With one process a task is drawn when its number is asked for.
 
     Args:
         assortment: the products.
         folder: an existing folder.
         seed: the shop's seed.
-        processes: their number; the files do not depend on it.
+        processes: how many processes draw, at least 1; the files do not depend on it.
+
+    Yields:
+        For each finished task, in the order of the products, its number of products, those without an image included.
     """
     n = len(assortment.products.design)
     row_ranges = [range(a, min(a + PRODUCTS_PER_TASK, n)) for a in range(0, n, PRODUCTS_PER_TASK)]
@@ -73,12 +78,15 @@ def _draw_rows(assortment: Assortment, folder: Path, seed: int, rows: range) -> 
 
 
 def draw_image(assortment: Assortment, product: int, *, seed: int) -> Image.Image:
-    """Return the image of a product: RGB, SIZE pixels square, degraded if `image_quality` says so.
+    """Return the image of a product: RGB, SIZE pixels square.
+
+    If `image_quality` is "blurred", "grey" or "small", the image is degraded. If it is "missing", the image is drawn
+    as if it were "good".
 
     Args:
         assortment: the products.
-        product: the product's row.
-        seed: the shop's seed.
+        product: number of the product, an index into `assortment.products`.
+        seed: the shop's seed; the same arguments give the same image.
     """
     designs, goods = assortment.designs, assortment.products
     rng = make_generator(seed, "picture", product)

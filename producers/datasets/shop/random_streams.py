@@ -6,11 +6,11 @@ import numpy as np
 
 
 def make_generator(seed: int, part: str, *numbers: int) -> np.random.Generator:
-    """Return the generator of a part of the shop.
+    """Return a new generator for a part of the shop. The same arguments give the same random numbers.
 
     Args:
-        seed: the shop's seed.
-        part: the part's name. Renaming a part changes the shop.
-        *numbers: a member of the part, for example a product's row.
+        seed: the shop's seed, at least 0.
+        part: the part's name, any text. Renaming a part changes the shop.
+        *numbers: a member of the part, for example a product's row; at least 0 each. Left out for the whole part.
     """
     return np.random.default_rng([seed, zlib.crc32(part.encode()), *numbers])

@@ -13,7 +13,16 @@ from producers.datasets.shop.shapes import Polygon, Silhouette, box, ellipse
 
 
 def make_outline(category: str, growth: float, detail: int) -> Silhouette:
-    """Return the silhouette of a category (a name of vocabulary.CATEGORIES), scaled to [-1, 1]."""
+    """Return the silhouette of a product, centred, its longer side scaled to [-1, 1]; y is downwards.
+
+    Args:
+        category: the name of a category of vocabulary.CATEGORIES.
+        growth: the age that the product is cut for, from 0 (newborn) to 1 (schoolchild).
+        detail: the age stage whose typical parts are shown, an index into CHILD_AGES.
+
+    Raises:
+        KeyError: there is no such category.
+    """
     shape = _DRAWERS[category](growth, detail)
     corners = np.concatenate([part.points for part in shape.parts])
     low, high = corners.min(axis=0), corners.max(axis=0)
@@ -28,7 +37,10 @@ def make_outline(category: str, growth: float, detail: int) -> Silhouette:
 def make_child(stage: int) -> Silhouette:
     """Return a child of an age stage: lying, sitting, then standing, taller and with a smaller head at each stage.
 
-    The tallest child has height 2. The place of the emblem is unused.
+    The feet are near y = 1, downwards, and the tallest child has height 2. The place of the emblem is unused.
+
+    Args:
+        stage: index into CHILD_AGES, 0 to 4.
     """
     if stage == 0:
         parts = [

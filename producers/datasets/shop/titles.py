@@ -12,19 +12,24 @@ from producers.datasets.shop.vocabulary import AGE_WORDS, CATEGORIES, FILLERS, G
 
 @dataclass(frozen=True)
 class Titles:
-    """The titles of n products."""
+    """The titles of n products, in the order of the products."""
 
     text: list[str]
-    is_stuffed: np.ndarray  # bool [n], whether words were added that do not apply
+    """The titles; none is empty."""
+    is_stuffed: np.ndarray
+    """bool [n], whether words were added that do not apply to the product."""
 
 
 def write_titles(assortment: Assortment, *, language: str, seed: int) -> Titles:
-    """Return the titles of all products.
+    """Return the titles of all products, in their order.
 
     Args:
         assortment: the products.
-        language: one of vocabulary.LANGUAGES.
-        seed: the shop's seed.
+        language: the language of the words: "zh" or "en".
+        seed: the shop's seed; the same arguments give the same titles.
+
+    Raises:
+        KeyError: the language is another one.
     """
     is_stuffed = make_generator(seed, "stuffing").random(len(assortment.products.design)) < parameters.STUFFED
     text = []

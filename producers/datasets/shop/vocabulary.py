@@ -10,38 +10,63 @@ LANGUAGES = ("zh", "en")
 
 @dataclass(frozen=True)
 class Level:
-    """One value of an attribute."""
+    """One value of an attribute, such as the colour pink."""
 
     name: str
+    """Its name in `truth/products.parquet`, in English."""
     zh: tuple[str, ...] = ()
+    """Chinese words for it, the most common one first; empty if titles never state it."""
     en: tuple[str, ...] = ()
+    """English words for it, the most common one first; empty if titles never state it."""
 
     def words(self, language: str) -> tuple[str, ...]:
-        """Return the words that sellers use for it, in a language of LANGUAGES."""
+        """Return the words that sellers use for it, the most common one first; empty if titles never state it.
+
+        Args:
+            language: "zh"; any other text gives the English words.
+        """
         return self.zh if language == "zh" else self.en
 
 
 @dataclass(frozen=True)
 class Category:
-    """A second-level category: paths joined by `>`, words, shares of its designs by age and gender, the usual price."""
+    """A category of products, on the second level of the catalogue, such as rompers among clothing."""
 
     name: str
+    """Its name in the code, in English; the catalogue has the path."""
     zh_path: str
+    """Both levels in Chinese, joined by `>`."""
     en_path: str
+    """Both levels in English, joined by `>`."""
     zh: tuple[str, ...]
+    """Chinese words for it in titles, the most common one first."""
     en: tuple[str, ...]
+    """English words for it in titles, the most common one first."""
     share: float
+    """Share of the designs that are of this category, 0 to 1; sums to 1 over CATEGORIES."""
     ages: tuple[float, float, float, float, float]
+    """Share of its designs for each stage of CHILD_AGES; sums to 1."""
     girls: float
+    """Share of its designs for girls, 0 to 1."""
     boys: float
+    """Share of its designs for boys, 0 to 1; the rest is unisex."""
     price: float
+    """Usual price, in the shop's currency."""
 
     def path(self, language: str) -> str:
-        """Return its path in the catalogue, in a language of LANGUAGES."""
+        """Return its path in the catalogue, such as `clothing>rompers`.
+
+        Args:
+            language: "zh"; any other text gives the English path.
+        """
         return self.zh_path if language == "zh" else self.en_path
 
     def words(self, language: str) -> tuple[str, ...]:
-        """Return the words that sellers use for it, in a language of LANGUAGES."""
+        """Return the words that sellers use for it, the most common one first.
+
+        Args:
+            language: "zh"; any other text gives the English words.
+        """
         return self.zh if language == "zh" else self.en
 
 

@@ -36,28 +36,35 @@ class ShopSummary:
     """The sizes of a generated shop."""
 
     products: int
+    """Number of products, as it was asked for."""
     designs: int
+    """Number of designs; each has 1 to 4 products."""
     impressions: int
+    """Number of impressions, about as many as were asked for."""
     clicks: int
+    """Number of impressions that were clicked."""
 
 
 def make_shop(
     output: Path, *, products: int, users: int, days: int, seed: int, language: str, impressions_per_user: int
 ) -> ShopSummary:
-    """Write a shop to a folder; an earlier shop there is replaced.
+    """Write a shop to a folder; an earlier shop there is removed first. A progress bar shows the drawing of the images.
 
     Args:
         output: the folder, which is created if missing.
         products: number of products, at least 1.
         users: number of users, at least 1.
-        days: days of impressions, at least 1.
+        days: days of impressions from parameters.START on, at least 1.
         seed: at least 0; each seed gives another shop.
-        language: of titles, brands and categories, one of vocabulary.LANGUAGES.
-        impressions_per_user: average over all days, at least 1.
+        language: the language of titles, brands and categories: "zh" or "en".
+        impressions_per_user: average number of impressions of a user over all days, at least 1.
+
+    Returns:
+        The numbers of products, designs, impressions and clicks.
 
     Raises:
-        UsageError: a number is too small, or the language is unknown.
-        InvalidInputError: `output` holds anything but a shop.
+        UsageError: a number is too small, or the language is unknown. Nothing is changed then.
+        InvalidInputError: `output` is a file, or holds anything that is not part of a shop. Nothing is changed then.
     """
     _check_arguments(products, users, days, seed, language, impressions_per_user)
     _clear_folder(output)
