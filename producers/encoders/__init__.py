@@ -40,6 +40,8 @@ __all__ = ["Encoder", "load"]
 def load(path_or_name: str, *, device: str | None = None) -> Encoder:
     """Load an encoder from a checkpoint directory or by a hub name such as `openai/clip-vit-base-patch32`.
 
+    Its version is `name@fingerprint`, where the name is that of the directory or the hub.
+
     Args:
         path_or_name: a directory if one of that path exists, else a hub name.
         device: where the model runs, such as "cpu" or "cuda:0"; None takes the first GPU, or the CPU if there is none.

@@ -14,28 +14,35 @@ logger = logging.getLogger(__name__)
 
 
 class BatchRunner:
-    """Remembers the batch size that fits in memory, and keeps the threads in which batches run."""
+    """Runs n rows through a model in batches, and remembers the batch size that fits in memory."""
 
     def __init__(self, size: int, threads: int = 1) -> None:
-        """Set up batches of at most `size` rows, run in `threads` threads that compute on one core each.
+        """Set up batches.
 
-        A small model has steps too short to be divided among cores, so each core gets a batch of its own.
+        Args:
+            size: largest number of rows in a batch.
+            threads: how many batches run at once, each in a thread that computes on one core. A small model has steps
+                too short to be divided among cores, so each core gets a batch of its own. 1 runs batches in the
+                caller's thread, on as many cores as torch takes.
         """
         self.size = size
+        """Largest number of rows in a batch; falls when a batch does not fit in memory."""
         self._has_warned = threading.Lock()
         self.threads = ThreadPoolExecutor(threads, "batch", initializer=_use_one_core) if threads > 1 else None
 
     def run(self, encode: Callable[[Any], torch.Tensor], items: Sequence[Any] | NDArray[Any]) -> NDArray[np.float32]:
-        """Return unit rows float32 [n, dim] of n > 0 items, in their order; see `normalize_rows`.
+        """Return unit rows float32 [n, dim] of n items, in their order.
 
-        A batch that runs out of memory is halved and tried again. The smaller size is kept, and logged once.
+        A row for which the model gives a vector that is not finite, or has length 0, is NaN throughout.
+        A batch that runs out of memory is halved and tried again. The smaller size is kept for all later calls, and
+        logged once.
 
         Args:
-            encode: maps a slice of `items` to a tensor [rows, dim].
-            items: anything that can be sliced.
+            encode: maps a part of `items`, `size` of them at most, to a tensor [rows, dim].
+            items: a list, an array, or anything else that can be sliced; at least one item.
 
         Raises:
-            torch.OutOfMemoryError: a single item does not fit in memory.
+            OutOfMemoryError: a single item does not fit in the memory of a GPU.
             RuntimeError: the same on a CPU, or another error of the model.
         """
         if self.threads is None:
@@ -46,11 +53,17 @@ class BatchRunner:
     def run_shortest_first(
         self, encode: Callable[[NDArray[np.int64]], torch.Tensor], lengths: Sequence[int] | NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Return unit rows of n texts in their order, batched by length so that batches need little padding.
+        """Return unit rows float32 [n, dim] of n texts in the order of `lengths`, as `run` does.
+
+        Texts of similar length form a batch, so that batches need little padding.
 
         Args:
             encode: maps row numbers (into `lengths`) to a tensor [rows, dim].
-            lengths: of the texts [n], in any unit.
+            lengths: length of each text [n], in any unit; at least one.
+
+        Raises:
+            OutOfMemoryError: a single text does not fit in the memory of a GPU.
+            RuntimeError: the same on a CPU, or another error of the model.
         """
         order = np.argsort(lengths, kind="stable")
         sorted_rows = self.run(encode, order)
@@ -84,7 +97,7 @@ class BatchRunner:
 
 
 def normalize_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Scale rows to unit length; a row that is not finite or has length 0 becomes NaN throughout."""
+    """Return rows [n, dim] scaled to unit length; one that is not finite or has length 0 becomes NaN throughout."""
     norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     usable = torch.isfinite(norms) & (norms > 0)
     return torch.where(usable, rows / norms, torch.nan)

@@ -18,25 +18,49 @@ class BlipForImageTextRetrieval(transformers.BlipForImageTextRetrieval):
     """
 
     def get_image_features(self, pixel_values: torch.Tensor) -> SimpleNamespace:
-        """Return `pooler_output` [n, dim], not of unit length, and `last_hidden_state`, of images [n, 3, h, w]."""
+        """Compute the features of images.
+
+        Args:
+            pixel_values: images [n, 3, height, width], scaled and normalized as the checkpoint's image processor does.
+
+        Returns:
+            `pooler_output` [n, dim], not of unit length; `last_hidden_state` [n, tokens, width], the class token first.
+        """
         tokens = self.vision_model(pixel_values=pixel_values).last_hidden_state
         return SimpleNamespace(pooler_output=self.vision_proj(tokens[:, 0]), last_hidden_state=tokens)
 
     def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
-        """Return `pooler_output` [n, dim], not of unit length, of token ids and mask [n, length]."""
+        """Compute the features of texts.
+
+        Args:
+            input_ids: token ids, int64 [n, length].
+            attention_mask: 1 for a token, 0 for padding [n, length].
+
+        Returns:
+            `pooler_output` [n, dim], not of unit length.
+        """
         tokens = self.text_encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         return SimpleNamespace(pooler_output=self.text_proj(tokens[:, 0]))
 
 
 class Blip:
-    """Loads either of the two models, as config.json says."""
+    """Loads either of the two BLIP models with text vectors, as config.json says; has no instances."""
 
     @staticmethod
     def from_pretrained(folder: str, **options: Any) -> Any:
-        """Load the model; arguments as for the method of transformers.
+        """Load the model of a checkpoint directory.
+
+        Args:
+            folder: the checkpoint.
+            options: further arguments of the `from_pretrained` of transformers.
+
+        Returns:
+            What that `from_pretrained` returns: the model, or a pair with a report if the options ask for one.
 
         Raises:
-            InvalidInputError: the checkpoint is of a BLIP without text vectors (captioning, question answering).
+            InvalidInputError: there is no config.json, or the checkpoint is of a BLIP without text vectors (captioning,
+                question answering).
+            CorruptDataError: config.json is not JSON.
         """
         names = checkpoint_files.read_json(Path(folder) / "config.json").get("architectures") or ["none"]
         classes = {"BlipForImageTextRetrieval": BlipForImageTextRetrieval, "BlipModel": transformers.BlipModel}

@@ -17,29 +17,32 @@ BATCH_SIZE = 128
 
 
 class Captioner:
-    """Writes lines for images; `open_captioner` loads one from a checkpoint."""
+    """Writes one selling line for each image; `open_captioner` loads a captioner from a checkpoint."""
 
     def __init__(self, encoder: clip_family.DualEncoder, geometry: Geometry, head: language.LanguageHead) -> None:
         """Combine an encoder and its language head.
 
         Args:
-            encoder: whose image tower is used.
+            encoder: the encoder whose image tower and tokenizer are used.
             geometry: how to resize images for `write`.
-            head: trained with that encoder.
+            head: the language head that was trained with that encoder; it is moved to the encoder's device.
         """
         self.version = encoder.version
-        """The version of the encoder; its fingerprint covers the files of the head too."""
+        """The version of the encoder, `name@fingerprint`; the fingerprint covers the files of the head too."""
         self.geometry = geometry
+        """How to resize images for `write`."""
         self._tokenizer: Any = encoder.tokenizer
         self._towers = Towers(encoder.model, masked=True).eval()
         self._head = head.to(encoder.device)
         self._scale, self._shift, self._dtype = encoder.scale, encoder.shift, encoder.dtype
 
     def write(self, pixels: Pixels) -> list[str]:
-        """Return one line per image, in order; "" where the head writes nothing.
+        """Return one line per image, in order; "" where the head writes nothing. No images give no lines.
+
+        The most likely token is chosen each time; nothing is drawn at random.
 
         Args:
-            pixels: images resized by `geometry`, uint8 [n, height, width, 3].
+            pixels: images resized by `geometry`, uint8 [n, height, width, 3], in RGB.
         """
         lines: list[str] = []
         for start in range(0, len(pixels), BATCH_SIZE):
@@ -55,11 +58,15 @@ def open_captioner(path_or_name: str, *, device: str | None = None) -> Captioner
     """Load the captioner of a checkpoint directory or hub name.
 
     Args:
-        path_or_name: see `producers.encoders.load`.
-        device: see `producers.encoders.load`.
+        path_or_name: a checkpoint directory if one of that path exists, else a hub name.
+        device: where the model runs, such as "cpu" or "cuda:0"; None takes the first GPU, or the CPU if there is none.
 
     Raises:
-        VitrineError: the checkpoint has no language head, or is not an image-text checkpoint that `load` accepts.
+        NotFoundError: there is no such checkpoint, or it has no language head.
+        InvalidInputError: it is not an image-text checkpoint that `producers.encoders.load` accepts, or its image
+            processor does more than resize and crop.
+        UnavailableError: there is no such directory, and the hub cannot be reached.
+        CorruptDataError: a file of the checkpoint or of the head is missing or unreadable.
     """
     head = language.load_head(resolve_checkpoint(path_or_name))
     encoder = load(path_or_name, device=device)

@@ -18,7 +18,20 @@ SUPPORTED = (
 
 
 def load(path_or_name: str, *, device: str | None = None) -> Encoder:
-    """Load an encoder from a directory or by hub name; `producers.encoders.load` has the arguments and errors."""
+    """Load an encoder from a checkpoint directory or by hub name. Its version is `name@fingerprint`.
+
+    The name is that of the directory, links resolved and without its parents, or the hub name.
+
+    Args:
+        path_or_name: a directory if one of that path exists, else a hub name.
+        device: where the model runs, such as "cpu" or "cuda:0"; None takes the first GPU, or the CPU if there is none.
+
+    Raises:
+        NotFoundError: there is neither such a directory nor such a hub checkpoint.
+        UnavailableError: there is no such directory, and the hub cannot be reached.
+        InvalidInputError: the directory is no checkpoint, or one of an unsupported architecture.
+        CorruptDataError: weights, tokenizer or image processor are missing, unreadable, or do not fit each other.
+    """
     folder = resolve_checkpoint(path_or_name)
     name = folder.resolve().name if Path(path_or_name).is_dir() else path_or_name
     version = f"{name}@{checkpoint_files.fingerprint(folder)}"
@@ -33,6 +46,11 @@ def load(path_or_name: str, *, device: str | None = None) -> Encoder:
 
 def resolve_checkpoint(path_or_name: str) -> Path:
     """Return the directory of that path, or else a local copy of the hub checkpoint of that name, downloaded if needed.
+
+    A directory is returned without a look at its files. Of a hub checkpoint only ENCODER_FILES are downloaded.
+
+    Args:
+        path_or_name: a directory, or a hub name such as `openai/clip-vit-base-patch32`.
 
     Raises:
         NotFoundError: there is no such directory, and no such checkpoint on the hub.

@@ -31,7 +31,11 @@ VOCABULARIES = (
 
 
 def fingerprint(folder: Path) -> str:
-    """Return 12 hex digits of a SHA-256 over the names and contents of ENCODER_FILES, subfolders included."""
+    """Return 12 hex digits of a SHA-256 over the names and contents of ENCODER_FILES, subfolders included.
+
+    The files are taken in the order of their paths, those in the folders of OTHER_RUNTIMES left out. A folder without
+    such files has a fingerprint too, the same for all such folders.
+    """
     digest = hashlib.sha256()
     for file in sorted({file for pattern in ENCODER_FILES for file in folder.rglob(pattern)}):
         name = file.relative_to(folder)
@@ -44,7 +48,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def read_json(file: Path) -> Any:
-    """Read a JSON file of a checkpoint.
+    """Return the content of a JSON file of a checkpoint.
 
     Raises:
         InvalidInputError: the file does not exist, so its folder is not a checkpoint.
@@ -59,11 +63,11 @@ def read_json(file: Path) -> Any:
 
 
 def read_tokenizer(folder: Path, vocabulary_size: int) -> Any:
-    """Read the tokenizer of a checkpoint.
+    """Return the tokenizer of a checkpoint, of the class that transformers chooses.
 
     Args:
-        folder: the checkpoint.
-        vocabulary_size: rows of the model's table of token embeddings.
+        folder: the checkpoint's directory.
+        vocabulary_size: number of tokens for which the model has an embedding.
 
     Raises:
         CorruptDataError: the tokenizer is missing, unreadable, or has more tokens than `vocabulary_size`.
@@ -82,11 +86,11 @@ def read_tokenizer(folder: Path, vocabulary_size: int) -> Any:
 
 
 def read_model(model_class: Any, folder: Path, unused: tuple[str, ...] = ()) -> PreTrainedModel:
-    """Read the model of a checkpoint in float32, and check that the file has every weight.
+    """Return the model of a checkpoint in float32 on the CPU, and check that the file has every weight.
 
     Args:
-        model_class: transformers class with `from_pretrained`.
-        folder: the checkpoint.
+        model_class: class with the `from_pretrained` of transformers.
+        folder: the checkpoint's directory, with config.json and *.safetensors.
         unused: prefixes of weights that may be missing, because no vector is computed from them.
 
     Raises:
@@ -120,9 +124,13 @@ def read_model(model_class: Any, folder: Path, unused: tuple[str, ...] = ()) -> 
 def explain_errors(folder: Path, part: str) -> Iterator[None]:
     """Turn any error that transformers raises within the context into one line, and silence its logging meanwhile.
 
+    Args:
+        folder: the checkpoint's directory, for the message.
+        part: what is read, such as "tokenizer", for the message.
+
     Raises:
         VitrineError: as raised within the context.
-        CorruptDataError: the context raised any other exception.
+        CorruptDataError: the context raised any other exception. KeyboardInterrupt is raised as it is.
     """
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

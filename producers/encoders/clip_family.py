@@ -61,7 +61,10 @@ Tower = Callable[..., torch.Tensor]
 
 
 class DualEncoder:
-    """An image tower and a text tower that share one space; see `Encoder` for the methods."""
+    """An encoder with an image tower and a text tower, whose vectors can be compared with each other.
+
+    It implements the protocol `Encoder`.
+    """
 
     has_images = True
     space: Space | None = None
@@ -72,11 +75,11 @@ class DualEncoder:
         """Prepare a model for inference; `load_encoder` reads the parts from a checkpoint.
 
         Args:
-            model: transformers model with `get_image_features` and `get_text_features`.
-            tokenizer: its tokenizer.
-            processor: its image processor, of the PIL backend.
+            model: transformers model with `get_image_features` and `get_text_features`; it is changed in place.
+            tokenizer: the model's tokenizer.
+            processor: the model's image processor, of the PIL backend.
             family: key of FAMILIES.
-            version: `name@fingerprint`.
+            version: `name@fingerprint`, the fingerprint from `checkpoint_files.fingerprint`.
             device: where the model runs, in bfloat16 on a GPU and in float32 elsewhere.
         """
         on_gpu = device.type == "cuda"
@@ -97,9 +100,10 @@ class DualEncoder:
         self.image_batch_size = 4 * GPU_BATCH if on_gpu else 2 * threads * CPU_IMAGE_BATCH
         self.concurrent_calls = 2 if threads > 1 else 1
         self.image_tower: Tower = CompiledTower(self._pixels_to_features) if on_gpu else self._pixels_to_features
-        """[n, dim] from uint8 [n, height, width, 3]; not of unit length."""
+        """Maps images, uint8 [n, height, width, 3], to vectors [n, dim], not of unit length."""
         self.text_tower: Tower = CompiledTower(self._tokens_to_features) if on_gpu else self._tokens_to_features
-        """[n, dim] from token ids [n, length], and their mask [n, length] if `has_mask`; not of unit length."""
+        """Maps token ids [n, length], and their mask [n, length] if `has_mask`, to vectors [n, dim], not of unit
+        length."""
         # pixels * scale + shift is the processor's rescaling and normalizing in one step.
         mean, deviation = (
             (torch.tensor(processor.image_mean), torch.tensor(processor.image_std))
@@ -112,26 +116,45 @@ class DualEncoder:
         self.dim = self.encode_texts(["x"]).shape[1]
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
-        """Return unit vectors [n, dim] of texts, in order; NaN where the model gives none. Long texts are truncated."""
+        """Return unit vectors float32 [n, dim] of texts, in order; NaN where the model gives none.
+
+        Texts of more than `text_length` tokens are truncated. No texts give [0, dim].
+        """
         if not texts:
             return np.empty((0, self.dim), np.float32)
         tokens = tokenize(self.tokenizer, texts, self.text_length)
         return self._texts.run_shortest_first(lambda rows: self._text_features(tokens, rows), tokens.lengths)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
-        """Return unit vectors [n, dim] of RGB images of any size, in order, prepared by the checkpoint's processor."""
+        """Return unit vectors float32 [n, dim] of images, in order; NaN where the model gives none.
+
+        Args:
+            images: RGB images of any size, which the checkpoint's processor resizes. No images give [0, dim].
+        """
         if not images:
             return np.empty((0, self.dim), np.float32)
         return self._images.run(self._image_features, images)
 
     def encode_pixels(self, pixels: Pixels) -> Vectors:
-        """Return unit vectors [n, dim] of images resized by `geometry`, uint8 [n, height, width, 3], in order."""
+        """Return unit vectors float32 [n, dim] of resized images, in order; NaN where the model gives none.
+
+        Args:
+            pixels: RGB images resized by `geometry`, uint8 [n, height, width, 3]. No images give [0, dim]. Without a
+                `geometry`, use `encode_images`.
+        """
         if not len(pixels):
             return np.empty((0, self.dim), np.float32)
         return self._images.run(self._pixel_features, pixels)
 
     def text_inputs(self, tokens: Tokens, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
-        """Return the inputs of `text_tower` for some rows of `tokens`: ids, and the mask if `has_mask`."""
+        """Return the inputs of `text_tower`: ids int64 [m, length], and the mask of the same shape if `has_mask`.
+
+        The length is that of the longest of the texts; on a GPU rounded up, without a mask always `text_length`.
+
+        Args:
+            tokens: the texts.
+            rows: numbers of m of these texts, in the order of the result.
+        """
         length = None if self.has_mask else self.text_length
         if length is None and self.device.type == "cuda":
             rounded_up = int(tokens.lengths[rows].max(initial=1)) + GPU_LENGTH_STEP - 1
@@ -184,16 +207,22 @@ class CompiledTower:
         """Wrap a tower; it is compiled at its first call.
 
         Args:
-            tower: what to compile.
-            backend: of `torch.compile`.
+            tower: function from tensors to a tensor [n, dim].
+            backend: what compiles it: the argument `backend` of `torch.compile`.
         """
         self._tower = tower
         mode = "reduce-overhead" if backend == "inductor" else None  # the other backends have no modes
         self._compiled: Tower = torch.compile(tower, backend=backend, mode=mode, dynamic=False)
         self.is_compiled = True
+        """False once a compilation has failed."""
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """Return what the tower returns; inputs of a new shape are compiled for first."""
+        """Return what the tower returns, as a tensor of its own; inputs of a new shape are compiled for first.
+
+        Raises:
+            OutOfMemoryError: the GPU has too little memory for the inputs. Any other error of the compiled tower is
+                logged, and the tower runs uncompiled.
+        """
         if self.is_compiled:
             try:
                 torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
@@ -207,9 +236,16 @@ class CompiledTower:
 
 
 def load_encoder(folder: Path, family: str, version: str, device: torch.device) -> DualEncoder:
-    """Load a checkpoint directory of one of FAMILIES.
+    """Load a checkpoint directory of one of FAMILIES, with the space of its fused vectors if it has one.
+
+    Args:
+        folder: the checkpoint.
+        family: key of FAMILIES: the `model_type` of its config.json.
+        version: `name@fingerprint`, which becomes the encoder's version.
+        device: where the model runs.
 
     Raises:
+        InvalidInputError: the checkpoint is of a BLIP without text vectors.
         CorruptDataError: weights, tokenizer or image processor are missing, unreadable, or do not fit each other.
     """
     model = checkpoint_files.read_model(FAMILIES[family], folder)
@@ -224,14 +260,22 @@ def load_encoder(folder: Path, family: str, version: str, device: torch.device) 
 
 
 def pad_batch(rows: NDArray[Any], size: int) -> NDArray[Any]:
-    """Append copies of the last row up to `size` rows, so that every batch has the shape that was compiled."""
+    """Append copies of the last row up to `size` rows, so that every batch has the shape that was compiled.
+
+    Args:
+        rows: array [n, ...] with 0 < n <= `size`; returned itself if n is `size`.
+        size: number of rows of the result.
+    """
     return rows if len(rows) == size else np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])
 
 
 def fold_batch_norms(model: Any) -> Any:
     """Fold each batch normalization of a ResNet into the convolution before it, in place; return the model.
 
-    That saves a tenth of the time on a CPU.
+    That saves a tenth of the time on a CPU. The features stay the same within rounding. Other models stay as they are.
+
+    Args:
+        model: transformers model in evaluation mode.
     """
     for layer in model.modules():
         if isinstance(layer, ResNetConvLayer | ResNetShortCut):
@@ -241,10 +285,13 @@ def fold_batch_norms(model: Any) -> Any:
 
 
 def read_geometry(processor: Any) -> Geometry | None:
-    """Return how an image processor resizes and crops.
+    """Return how an image processor resizes and crops. Its scaling and normalizing of values play no part.
 
     None if it does more than that (ConvNeXT, the patches of SigLIP2), does not resize at all, gives images of unequal
     shapes, or pads images that are smaller than the crop.
+
+    Args:
+        processor: image processor of transformers, of the PIL backend.
     """
     own = type(processor)
     if own.resize is not PilBackend.resize or own._preprocess is not PilBackend._preprocess:

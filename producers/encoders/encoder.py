@@ -28,7 +28,7 @@ class Encoder(Protocol):
 
     @property
     def dim(self) -> int:
-        """Width of a vector."""
+        """Width of a vector: the number of its values."""
 
     @property
     def space(self) -> Space | None:
@@ -40,24 +40,38 @@ class Encoder(Protocol):
 
     @property
     def geometry(self) -> Geometry | None:
-        """How to resize images for `encode_pixels`; None if only the checkpoint's own processor can do it."""
+        """How to resize images for `encode_pixels`; None if only the checkpoint's own processor can do it.
+
+        Without it, `encode_images` has to be used. None also without an image tower.
+        """
 
     @property
     def image_batch_size(self) -> int:
-        """How many images to pass to `encode_pixels` per call: one batch of the model, or a few."""
+        """How many images to pass to `encode_pixels` per call: one batch of the model, or a few; at least 1."""
 
     @property
     def concurrent_calls(self) -> int:
-        """How many threads should call the encoder at once. With two, cores do not wait for each other's last batch."""
+        """How many threads should call the encoder at once: 1 or 2.
+
+        With two, cores do not wait for each other's last batch.
+        """
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
-        """Return the vectors of texts. A text longer than the model reads is truncated at its end."""
+        """Return the vectors of texts, float32 [n, dim]. A text longer than the model reads is truncated at its end."""
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
-        """Return the vectors of RGB images of any size, prepared by the checkpoint's own processor."""
+        """Return the vectors of RGB images of any size, float32 [n, dim], prepared by the checkpoint's own processor.
+
+        Raises:
+            InvalidInputError: there is no image tower.
+        """
 
     def encode_pixels(self, pixels: Pixels) -> Vectors:
-        """Return the vectors of images resized by `geometry`, uint8 [n, height, width, 3].
+        """Return the vectors of resized images, float32 [n, dim]. They equal those of `encode_images` within rounding.
 
-        They equal those of `encode_images` within rounding.
+        Args:
+            pixels: RGB images resized by `geometry`, uint8 [n, height, width, 3].
+
+        Raises:
+            InvalidInputError: there is no image tower.
         """

@@ -27,18 +27,22 @@ IMAGES_PER_TASK = 64
 
 @dataclass(frozen=True)
 class Geometry:
-    """Resize to `resize_to`, then crop the middle `height` x `width`. All sizes are in pixels.
+    """How to prepare an image: resize it to `resize_to`, then crop the middle `height` x `width`.
+
+    All sizes are in pixels.
 
     Raises:
         ValueError: the crop is empty or larger than the resized image.
     """
 
     height: int
+    """Height of the crop."""
     width: int
+    """Width of the crop."""
     resize_to: tuple[int, int] | int
     """(height, width), which changes the aspect ratio; or the length of the shorter side, which keeps it."""
     resample: int
-    """A value of `PIL.Image.Resampling`."""
+    """The filter: a value of `PIL.Image.Resampling`."""
 
     def __post_init__(self) -> None:
         height, width = (self.resize_to,) * 2 if isinstance(self.resize_to, int) else self.resize_to
@@ -47,23 +51,35 @@ class Geometry:
 
     @property
     def side(self) -> int:
-        """The longer side of `resize_to`, or the shorter side of the resized image if `resize_to` is a number."""
+        """The longer side of `resize_to`, or `resize_to` itself, the shorter side, if it is one number; in pixels."""
         return self.resize_to if isinstance(self.resize_to, int) else max(self.resize_to)
 
     def resized_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return the (height, width) to which an image of this height and width is resized before the crop."""
+        """Return the (height, width) to which an image of this height and width is resized before the crop.
+
+        All four are in pixels and at least 1. If the proportions are kept, the longer side is rounded down.
+        """
         if not isinstance(self.resize_to, int):
             return self.resize_to
         shorter = min(height, width)
         return int(self.resize_to * height / shorter), int(self.resize_to * width / shorter)
 
     def crop(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the middle [..., self.height, self.width, 3] of resized images [..., height, width, 3], as a view."""
+        """Return the middle [..., self.height, self.width, 3] of resized images, as a view.
+
+        Args:
+            pixels: one image or several, [..., height, width, 3], none smaller than the crop. If the margin is odd, the
+                top and the left one are the smaller.
+        """
         top, left = (pixels.shape[-3] - self.height) // 2, (pixels.shape[-2] - self.width) // 2
         return pixels[..., top : top + self.height, left : left + self.width, :]
 
     def apply(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Return an RGB image of any size resized and cropped: uint8 [self.height, self.width, 3]."""
+        """Return an image resized and cropped: uint8 [self.height, self.width, 3].
+
+        Args:
+            image: image of mode RGB and of any size; a smaller one is enlarged. It is not changed.
+        """
         height, width = self.resized_size(image.height, image.width)
         if image.size != (width, height):
             image = image.resize((width, height), Image.Resampling(self.resample))
@@ -71,12 +87,16 @@ class Geometry:
 
 
 def resize_images(rows: NDArray[np.uint8], sizes: NDArray[np.int32], geometry: Geometry) -> NDArray[np.uint8]:
-    """Resize and crop a batch of images of any sizes; return uint8 [n, geometry.height, geometry.width, 3].
+    """Resize and crop a batch of images of any sizes.
 
     Args:
-        rows: [n, bytes]; each row begins with the pixels of one image, [height, width, 3]. The rest is ignored.
-        sizes: int [n, 2], the height and width of each image; 0 for an image that is resized and cropped already.
-        geometry: its `resample` is one of TORCH_MODES, unless every size is 0.
+        rows: uint8 [n, bytes]; each row begins with the pixels of one image, [height, width, 3]. The rest is ignored.
+        sizes: int [n, 2], the height and width of each image in pixels; 0 and 0 for an image that is resized and
+            cropped already.
+        geometry: how to resize. Its `resample` is one of TORCH_MODES, unless no image has to be resized.
+
+    Returns:
+        A new array, uint8 [n, geometry.height, geometry.width, 3], in the order of the rows; n may be 0.
     """
     # Imported here: decoding processes import this module, and torch would delay their start by seconds.
     import torch

@@ -43,9 +43,9 @@ class DecodedImages:
     """The usable ones of n images, decoded and resized."""
 
     pixels: NDArray[np.uint8]
-    """[usable, height, width, 3], in the order of the sources."""
+    """RGB pixels of the usable images only, [usable, height, width, 3], in the order of the sources."""
     usable: NDArray[np.bool_]
-    """[n]."""
+    """Whether each image is usable [n]."""
     refused: tuple[UnusableImageError, ...]
     """The errors of the unusable images, in the order of the sources."""
 
@@ -55,19 +55,19 @@ class DecodedBatch(Generic[Key]):
     """A batch of n images, decoded."""
 
     key: Key
-    """What the caller passed with the batch."""
+    """What the caller passed with the batch; None from `decode_in_process`."""
     pixels: NDArray[np.uint8] | None
-    """[n, height, width, 3], zeros where an image is unusable; None if no geometry was given."""
+    """RGB pixels of all images, [n, height, width, 3], zeros where one is unusable; None if no geometry was given."""
     images: Sequence[Image.Image]
-    """If no geometry was given: the usable images, RGB of any size. Else empty."""
+    """If no geometry was given: the usable images in the order of the sources, RGB of any size. Else empty."""
     usable: NDArray[np.bool_]
-    """[n]."""
+    """Whether each image is usable [n]."""
     refused: tuple[UnusableImageError, ...]
     """The errors of the unusable images, in the order of the sources."""
     decode_seconds: float
-    """Time in workers, summed over them."""
+    """Seconds in workers, summed over them."""
     wait_seconds: float
-    """Time that the reader waited for this batch."""
+    """Seconds that the reader waited for this batch; 0 from `decode_in_process`."""
 
 
 @contextmanager
@@ -87,9 +87,11 @@ def open_decoding_pool(workers: int | None = None) -> Iterator[ProcessPoolExecut
 def decode_images(sources: Sequence[Source], geometry: Geometry, pool: ProcessPoolExecutor) -> DecodedImages:
     """Decode and resize n images; an unusable one is reported in `refused` and does not stop the others.
 
+    All of the pixels are in memory at once; for more images there is `decode_batches`.
+
     Args:
-        sources: paths or bytes [n]; may be empty.
-        geometry: how to resize.
+        sources: path or encoded bytes of each image [n]; may be empty.
+        geometry: how to resize and crop.
         pool: processes from `open_decoding_pool`.
     """
     parts = ((None, part) for part in _split(sources))
@@ -111,14 +113,18 @@ def decode_batches(
 ) -> Iterator[DecodedBatch[Key]]:
     """Decode batches of images; yields one `DecodedBatch` per batch, in order.
 
-    Later batches are decoded while the caller works on an earlier one.
+    Later batches are decoded while the caller works on an earlier one. An unusable image is reported in `refused` and
+    does not stop the others.
 
     Args:
-        batches: a key, which is returned with the batch, and at most `size` sources, possibly none. They are read
-            ahead, by two batches or by as many as give each worker two tasks.
-        geometry: how to resize; None leaves the images as decoded.
+        batches: for each batch a key, which is returned with it, and at most `size` sources, possibly none. Batches are
+            read ahead, by two or by as many as give each worker two tasks.
+        geometry: how to resize and crop; None leaves the images as decoded.
         pool: processes from `open_decoding_pool`.
-        size: largest number of images in a batch.
+        size: largest number of images in a batch, at least 1.
+
+    Raises:
+        Exception: what `batches` raised; batches that were read ahead are then lost.
     """
     pending: deque[tuple[Key, SharedBuffer | None, list[Future[_DecodedPart]]]] = deque()
     workers = pool._max_workers  # type: ignore[attr-defined]  # the executor has no public attribute for it
@@ -152,9 +158,14 @@ def decode_batches(
 def decode_in_process(sources: Sequence[Source], geometry: Geometry | None) -> DecodedBatch[None]:
     """Decode one batch of images in this process, for callers that have workers of another kind.
 
+    An unusable image is reported in `refused` and does not stop the others.
+
     Args:
-        sources: paths or bytes; may be empty.
-        geometry: how to resize; None leaves the images as decoded.
+        sources: path or encoded bytes of each image; may be empty.
+        geometry: how to resize and crop; None leaves the images as decoded.
+
+    Returns:
+        The batch, with the key None and `wait_seconds` 0.
     """
     if geometry is None:
         pixels, part = None, _decode_without_resizing(sources)
@@ -170,13 +181,17 @@ class BufferAddress:
     """Where a `SharedBuffer` is, for another process of the same user."""
 
     path: str
+    """Path under which the buffer's file can be opened while its owner keeps it open."""
     shape: tuple[int, int]
+    """(images, bytes of a row)."""
     serial: int
     """Distinguishes a buffer from an earlier one of the same path, because file numbers are reused."""
 
 
 class SharedBuffer:
-    """uint8 [images, row_bytes] in memory that child processes can map; freed when the last process unmaps it.
+    """Memory for images that child processes can map, uint8 [images, row_bytes] in `rows`.
+
+    It is freed when the buffer is closed and the last process has unmapped it.
 
     Workers return pixels through it without a copy. At 224 pixels an image has 150 KB: 5,000 a second through the one
     pipe of the pool would keep a core busy with copying. On Linux the buffer is a file without a name (memfd): a killed
@@ -185,7 +200,12 @@ class SharedBuffer:
     """
 
     def __init__(self, images: int, row_bytes: int) -> None:
-        """Reserve `images` rows of `row_bytes` bytes; a page takes memory once it is written to."""
+        """Reserve memory; a page takes memory once it is written to.
+
+        Args:
+            images: number of rows, at least 1.
+            row_bytes: bytes of a row, at least 1.
+        """
         shape = (images, row_bytes)
         if sys.platform == "linux":
             self._file = os.fdopen(os.memfd_create("images"), "w+b")
@@ -195,10 +215,11 @@ class SharedBuffer:
             path = self._file.name
         self._file.truncate(int(np.prod(shape)))
         self.address = BufferAddress(path, shape, next(_serials))
+        """What `map_buffer` needs to map the buffer in another process."""
         self.rows: NDArray[np.uint8] = np.memmap(path, np.uint8, "r+", shape=shape)
 
     def close(self) -> None:
-        """Close the file. A process that still maps it keeps its pages."""
+        """Close the file, so that no further process can map it. A process that still maps it keeps its pages."""
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -210,7 +231,13 @@ class SharedBuffer:
 
 @lru_cache(maxsize=MAPPED_BUFFERS)
 def map_buffer(address: BufferAddress) -> NDArray[np.uint8]:
-    """Map the `SharedBuffer` of another process; return its rows."""
+    """Map the `SharedBuffer` of another process; return its rows, uint8 [images, row_bytes], which can be written to.
+
+    The last MAPPED_BUFFERS buffers stay mapped, and are returned again for the same address.
+
+    Args:
+        address: the attribute `address` of the buffer, which must still be open.
+    """
     return np.memmap(address.path, np.uint8, "r+", shape=address.shape)
 
 
