@@ -41,25 +41,31 @@ PARTS_AHEAD = 2
 def encode_chunks(
     chunks: Iterable[pa.Table], encoder: Encoder, path_or_name: str
 ) -> Generator[EncodedChunk, None, None]:
-    """Encode like `pipeline.encode_chunks`, on the cluster that this program is connected to.
+    """Encode the images and titles of catalogue rows on the Ray cluster that this program is connected to.
 
-    There is one actor per GPU. A cluster without a GPU has one actor per two CPUs; the other CPUs decode.
+    Yields one `EncodedChunk` per chunk, in order. An actor is a process that holds the encoder. There is one per GPU; a
+    cluster without a GPU has one per two CPUs, and the other CPUs decode. After the generator has ended or
+    was closed, the actors finish what was submitted and end.
 
     Args:
-        chunks: see `pipeline.encode_chunks`. Image paths must be valid on every machine of the cluster.
+        chunks: tables with the columns product_id, title, image, image_bytes and event_timestamp of schema.CATALOGUE, a
+            few thousand rows each. Image paths must be valid on every machine of the cluster. The iterable is read from
+            another thread.
         encoder: the encoder as loaded by this program; each actor loads its own.
-        path_or_name: where each machine loads the encoder from. A directory is made an absolute path.
+        path_or_name: directory or hub name from which each machine loads the encoder. A directory that exists here is
+            made an absolute path.
 
     Raises:
         EncoderMismatchError: a machine of the cluster has another encoder under `path_or_name`.
-        UnavailableError: the cluster lost the rows.
-        VitrineError: as raised in a task or an actor.
+        UnavailableError: the cluster lost the rows, as when it was shut down.
+        VitrineError: as raised in a task or an actor. Unusable images and titles raise nothing; they are in the
+            `unusable` of their chunk.
     """
     return iterate_in_background(_encode(iter(chunks), encoder, path_or_name))
 
 
 class _Actor:
-    """An encoder on some machine, loaded once."""
+    """An encoder on some machine of the cluster, loaded once."""
 
     def __init__(self, path_or_name: str, version: str) -> None:
         self._path_or_name = path_or_name
@@ -76,6 +82,11 @@ class _Actor:
         return encoder
 
     def encode(self, decoded: DecodedChunk) -> EncodedChunk:
+        """Return the vectors of decoded rows.
+
+        Raises:
+            EncoderMismatchError: the encoder on this machine has another version.
+        """
         return encode_rows(decoded, self._encoder)
 
 
@@ -120,7 +131,7 @@ def _start_actors(path_or_name: str, version: str) -> list[Any]:
 
 
 def _join_parts(parts: list[Any], read: StageSeconds) -> EncodedChunk:
-    """Wait for the parts of a chunk, and concatenate them."""
+    """Wait for the parts of a chunk, and concatenate them in their order."""
     try:
         chunks: list[EncodedChunk] = ray.get(parts)
     except RayTaskError as error:

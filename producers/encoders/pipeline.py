@@ -36,18 +36,19 @@ NOTHING_USABLE = "neither image nor title could be encoded: no row"
 
 @dataclass(frozen=True)
 class Unusable:
-    """An image or a title that has no vector."""
+    """An image or a title that has no vector, or a product that has none at all."""
 
     product_id: str
     column: str
     """`image`, `title`, or `image, title` if the product has no vector at all."""
     reason: str
+    """NO_VECTOR, NOTHING_USABLE, or a reason of `image_decoding`: one of a few fixed texts."""
     value: str | None
-    """The title, or the path or size of the image; None if the reason says everything."""
+    """The title, or the path or size in bytes of the image; None if the reason says everything."""
 
 
 class StageSeconds(NamedTuple):
-    """Seconds per stage. The stages overlap, so their sum exceeds the elapsed time."""
+    """Seconds per stage of an encoding. The stages overlap, so their sum may exceed the elapsed time."""
 
     read: float = 0.0
     """Waiting for catalogue rows."""
@@ -76,23 +77,25 @@ class EncodedChunk:
     """Vectors of a chunk of n catalogue rows, row by row."""
 
     catalogue: pa.Table
-    """The n rows, without `image_bytes`."""
+    """The n rows with all columns that were passed, except `image_bytes`."""
     image: Vectors
-    """Unit rows [n, dim]; NaN where the image is missing or unusable, or the encoder has no image tower."""
+    """Unit rows float32 [n, dim]; NaN where the image is missing or unusable, or the encoder has no image tower."""
     text: Vectors
-    """Unit rows [n, dim]; NaN where the title is missing or unusable."""
+    """Unit rows float32 [n, dim]; NaN where the title is missing or gave no vector."""
     unusable: tuple[Unusable, ...] = ()
-    """Images and titles that were present but gave no vector."""
+    """Images and titles that were present but gave no vector; in no particular order."""
     seconds: StageSeconds = ZERO_SECONDS
+    """Seconds that each stage took for this chunk."""
 
 
 @dataclass(frozen=True)
 class EmbeddingRows:
-    """Rows of the table `product_embedding`, and what gave no vector."""
+    """Rows for the table `product_embedding`, and what gave no vector."""
 
     rows: pa.Table
-    """schema.PRODUCT_EMBEDDING."""
+    """Rows of schema.PRODUCT_EMBEDDING; may be none."""
     unusable: tuple[Unusable, ...]
+    """Images and titles without a vector, then the products that therefore have no row."""
 
 
 def build_embedding_rows(chunk: EncodedChunk, encoder: Encoder, now: datetime) -> EmbeddingRows:
@@ -101,9 +104,9 @@ def build_embedding_rows(chunk: EncodedChunk, encoder: Encoder, now: datetime) -
     A row without any vector is left out and added to `unusable` with the reason NOTHING_USABLE.
 
     Args:
-        chunk: `catalogue` needs product_id and event_timestamp; HASH_COLUMNS are copied if present, else null.
+        chunk: its `catalogue` needs product_id and event_timestamp; HASH_COLUMNS are copied if present, else null.
         encoder: the encoder that made the vectors.
-        now: the created timestamp, with a time zone.
+        now: the created timestamp of the rows, with a time zone.
     """
     has_image, has_text = ~np.isnan(chunk.image[:, 0]), ~np.isnan(chunk.text[:, 0])
     kept = has_image | has_text
@@ -130,7 +133,15 @@ def build_embedding_rows(chunk: EncodedChunk, encoder: Encoder, now: datetime) -
 
 
 def encode_chunk(catalogue: pa.Table, encoder: Encoder, pool: ProcessPoolExecutor) -> EncodedChunk:
-    """Encode the images and titles of one chunk; see `encode_chunks`."""
+    """Encode the images and titles of one table of catalogue rows, and wait for the result.
+
+    Args:
+        catalogue: a few thousand rows with the columns product_id, title, image, image_bytes and event_timestamp of
+            schema.CATALOGUE; may be empty. An image is taken from `image_bytes`, or from the path in `image` where that
+            is null.
+        encoder: if it has no image tower, images are ignored.
+        pool: processes that decode images, from `open_decoding_pool`.
+    """
     return next(_encode(iter([catalogue]), encoder, pool))
 
 
@@ -150,7 +161,8 @@ def encode_chunks(
         pool: processes that decode images, from `open_decoding_pool`.
 
     Raises:
-        BaseException: what `chunks` or the encoder raised. Unusable images and titles raise nothing; see `unusable`.
+        BaseException: what `chunks` or the encoder raised. Unusable images and titles raise nothing; they are in the
+            `unusable` of their chunk.
     """
     return iterate_in_background(_encode(iter(chunks), encoder, pool))
 
@@ -162,20 +174,24 @@ class DecodedChunk:
     catalogue: pa.Table
     """The rows, without `image_bytes`."""
     row_index: NDArray[np.int64]
-    """Rows of `catalogue` that have an image."""
+    """Numbers of the m rows of `catalogue` that have an image, ascending [m]."""
     sources: Sequence[Source]
-    """Paths or bytes of the unusable ones of these images, empty bytes for the usable."""
+    """Path or bytes of each of these images that is unusable, empty bytes for a usable one [m]."""
     images: DecodedBatch[Any]
-    """Without a key."""
+    """These images, decoded; the key is None."""
 
 
 def decode_rows(catalogue: pa.Table, geometry: Geometry | None, *, has_images: bool) -> DecodedChunk:
     """Decode the images of some hundred catalogue rows in this process.
 
     Args:
-        catalogue: see `encode_chunks`.
-        geometry: the encoder's.
+        catalogue: rows with the columns title, image and image_bytes, and those that an embedding row needs. An image
+            is taken from `image_bytes`, or from the path in `image` where that is null.
+        geometry: how the encoder wants images resized; None leaves them as decoded.
         has_images: whether the encoder has an image tower. If not, no image is decoded.
+
+    Returns:
+        The rows and their images, to be passed to `encode_rows`. Unusable images raise nothing.
     """
     row_index, sources = _find_images(catalogue) if has_images else (np.empty(0, np.int64), [])
     images = decode_in_process(sources, geometry)
@@ -184,7 +200,12 @@ def decode_rows(catalogue: pa.Table, geometry: Geometry | None, *, has_images: b
 
 
 def encode_rows(decoded: DecodedChunk, encoder: Encoder) -> EncodedChunk:
-    """Encode what `decode_rows` returned, possibly on another machine."""
+    """Return the vectors of what `decode_rows` returned, possibly on another machine, row by row.
+
+    Args:
+        decoded: rows and images, decoded for the `geometry` of the encoder.
+        encoder: the encoder.
+    """
     chunk = _PartialChunk.allocate(decoded.catalogue, encoder.dim)
     key = _ImageBatch(chunk, decoded.row_index, decoded.sources, is_first=True, is_last=True)
     batch = replace(decoded.images, key=key)
@@ -193,17 +214,26 @@ def encode_rows(decoded: DecodedChunk, encoder: Encoder) -> EncodedChunk:
 
 @dataclass
 class _PartialChunk:
-    """A chunk of which some image batches are still to be encoded."""
+    """A chunk of catalogue rows of which some images are still to be encoded."""
 
     catalogue: pa.Table
     image: Vectors
+    """[rows, dim], NaN until a vector is computed."""
     text: Vectors
+    """[rows, dim], NaN until a vector is computed."""
     unusable: list[Unusable] = field(default_factory=list)
+    """Images and titles so far that gave no vector."""
     seconds: StageSeconds = ZERO_SECONDS
+    """Seconds of each stage so far."""
 
     @classmethod
     def allocate(cls, catalogue: pa.Table, dim: int) -> Self:
-        """Return a chunk without any vector."""
+        """Return a chunk whose image and text vectors are still missing: float32 [rows, dim], all NaN.
+
+        Args:
+            catalogue: the rows of the chunk.
+            dim: width of the encoder's vectors.
+        """
         image, text = np.full((2, len(catalogue), dim), np.nan, np.float32)
         return cls(catalogue, image, text)
 
@@ -213,18 +243,23 @@ class _ImageBatch(NamedTuple):
 
     chunk: _PartialChunk
     row_index: NDArray[np.int64]
-    """Rows of the chunk [images]."""
+    """Number in the chunk of each image's row [images]."""
     sources: Sequence[Source]
+    """Path or bytes of each image [images]."""
     is_first: bool
+    """Whether it is the first batch of its chunk; the titles are encoded with it."""
     is_last: bool
+    """Whether the chunk is complete with this batch."""
 
 
 class _BatchResult(NamedTuple):
-    """What is known of a batch whose vectors are in its chunk."""
+    """What is known of a batch whose vectors have been written to its chunk."""
 
     unusable: list[Unusable]
     start: float
+    """When its encoding began, in seconds of `time.perf_counter`."""
     end: float
+    """When its encoding ended, in the same seconds."""
 
 
 def _encode(chunks: Iterator[pa.Table], encoder: Encoder, pool: ProcessPoolExecutor) -> Iterator[EncodedChunk]:
@@ -255,7 +290,7 @@ def _split_chunks(chunks: Iterator[pa.Table], encoder: Encoder) -> Iterator[_Ima
 
 
 def _find_images(catalogue: pa.Table) -> tuple[NDArray[np.int64], list[Source]]:
-    """Return the rows that have an image, and the bytes or the path of each image."""
+    """Return the numbers of the rows that have an image, ascending, and the bytes or the path of each image."""
     contents, paths = (catalogue.column(name).combine_chunks() for name in ("image_bytes", "image"))
     has_image = pc.or_(contents.is_valid(), paths.is_valid())
     sources: list[Source] = [

@@ -16,7 +16,8 @@ def iterate_in_background(items: Iterator[Item], ahead: int = 1) -> Generator[It
     Args:
         items: iterated in one other thread. The thread ends with it, or when the returned generator is closed; `items`
             is then closed too, if it has a `close`.
-        ahead: how many finished items may wait for the reader. One more item may be under computation.
+        ahead: how many finished items may wait for the reader; at least 1. One more item is computed as soon as there
+            is room for it.
 
     Raises:
         BaseException: what `items` raised, after the items before it.
@@ -71,7 +72,13 @@ def map_in_threads(
 ) -> Generator[tuple[Item, Result], None, None]:
     """Yield each item and `call(item)`, in the order of the items; up to `threads` calls run at once.
 
-    At most `threads` items are in progress, so `items` is read no further ahead than that.
+    At most `threads` items are in progress, so `items` is read no further ahead than that. It is read in the thread of
+    the reader.
+
+    Args:
+        call: called once for each item, in another thread.
+        items: the arguments of the calls; may be empty.
+        threads: number of threads, at least 1.
 
     Raises:
         BaseException: what `items` or a call raised, in order; calls that have started are finished first.

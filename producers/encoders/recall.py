@@ -25,11 +25,12 @@ def text_to_image_recall(
     Args:
         text: unit rows [n, dim], one per product.
         image: unit rows [n, dim] of the same products; all of them are searched.
-        designs: [n]; an image is a right answer for every title of the same design, its own included.
+        designs: design id of each product [n]. An image is a right answer for every title of the same design, its own
+            included.
         cutoffs: values of k, at least 1; a value beyond n searches all images.
 
     Returns:
-        Each k with a share in [0, 1]; NaN for every k if there are no products.
+        Each k, in the order given, with a share in [0, 1]; NaN for every k if there are no products.
 
     Raises:
         ValueError: the shapes do not match, or a vector is not finite. Leave out products without an image or a title.
@@ -45,12 +46,18 @@ def text_to_image_recall(
 
 
 def recall_from_scores(scores: NDArray, designs: ArrayLike, *, cutoffs: Sequence[int] = CUTOFFS) -> dict[int, float]:
-    """Return recall@k like `text_to_image_recall`, from scores instead of vectors.
+    """Return recall@k from scores: the share of titles with an image of their own design among the k of highest score.
+
+    An image of another design with the same score ranks first, so that equal scores have recall 0.
 
     Args:
-        scores: finite [titles, images] of n products each, the higher the more alike.
-        designs: as in `text_to_image_recall`.
-        cutoffs: as in `text_to_image_recall`.
+        scores: finite scores [n, n] of each title (rows) with each image (columns), the higher the more alike.
+        designs: design id of each product [n]. An image is a right answer for every title of the same design, its own
+            included.
+        cutoffs: values of k, at least 1; a value beyond n searches all images.
+
+    Returns:
+        Each k, in the order given, with a share in [0, 1]; NaN for every k if there are no products.
     """
     groups = np.asarray(designs)
     if not len(groups):
@@ -64,13 +71,20 @@ def recall_from_scores(scores: NDArray, designs: ArrayLike, *, cutoffs: Sequence
 def encode_pairs(
     encoder: Encoder, titles: Sequence[str], images: Sequence[Source], pool: ProcessPoolExecutor
 ) -> tuple[Vectors, Vectors, NDArray[np.bool_]]:
-    """Encode n products; return image vectors, text vectors, both [usable, dim], and which products have both [n].
+    """Encode the images and titles of n products, and leave out those that do not have both vectors.
 
     Args:
         encoder: an image-text encoder.
-        titles: [n].
-        images: path or bytes of each product's image [n]; unusable ones are left out.
+        titles: title of each product [n]; may be empty.
+        images: path or encoded bytes of each product's image [n]; unusable ones are left out.
         pool: processes that decode images, from `open_decoding_pool`.
+
+    Returns:
+        Image vectors and text vectors, both unit rows float32 [usable, dim], in the order of the products; and which
+        products have both, bool [n].
+
+    Raises:
+        InvalidInputError: the encoder has no image tower.
     """
     if encoder.geometry is not None:
         decoded = decode_images(images, encoder.geometry, pool)

@@ -38,22 +38,25 @@ def encode(
     workers: int | None = None,
     device: str | None = None,
 ) -> str:
-    """Encode the parts that are not complete yet, and write them to a folder.
+    """Encode a catalogue part by part, and write the parts to a folder. Parts that are complete already are skipped.
+
+    A part is the embedding rows of `rows_per_part` catalogue rows. After each one a line goes to standard error.
 
     Args:
         encoder: checkpoint directory or hub name.
         catalogue: Parquet file with COLUMNS of schema.CATALOGUE. HASH_COLUMNS are copied to the rows if it has them.
-        out: folder of the parts (see shards.py); created if it does not exist.
+        out: folder of the parts, laid out as shards.py says; created if it does not exist. If it exists, it must be
+            empty or hold parts of the same encoder, catalogue and `rows_per_part`.
         now: the created timestamp of the rows, with a time zone.
         rows_per_part: catalogue rows per part, at least 1.
         workers: number of decoding processes; None starts one per CPU core.
-        device: see `load`.
+        device: where the model runs, such as "cuda:0"; None takes the first GPU, or the CPU if there is none.
 
     Returns:
-        One line with what was encoded and the time per stage.
+        One line with what this call encoded and the time per stage.
 
     Raises:
-        VitrineError: the encoder cannot be loaded; see `load`.
+        VitrineError: the encoder cannot be loaded.
         InvalidInputError: the catalogue is not a readable Parquet file or lacks a column, or `out` holds other files.
         ConflictError: `out` holds parts of another run.
     """
@@ -82,7 +85,11 @@ def encode(
 
 
 def _open_catalogue(catalogue: Path) -> tuple[pq.ParquetFile, str]:
-    """Return the file, and a digest of its footer, which has offset, size and statistics of every column chunk."""
+    """Return the file, and a digest of its footer, which has offset, size and statistics of every column chunk.
+
+    Raises:
+        InvalidInputError: it is not a readable Parquet file, or lacks one of COLUMNS.
+    """
     try:
         file = pq.ParquetFile(catalogue)
         with catalogue.open("rb") as stream:
