@@ -11,6 +11,7 @@ from feature_repo import config
 from feature_repo.console import JsonOption, StoreOption
 
 CHECKS_PER_ALARM = 365
+"""Checks among which one false alarm is expected, if --false-alarm-rate is not given."""
 
 
 def drift(

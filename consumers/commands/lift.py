@@ -15,7 +15,7 @@ from feature_repo.console import JsonOption, StoreOption
 
 
 class Ranker(StrEnum):
-    """Kinds of ranker, with the names of `consumers.ranking.plan`."""
+    """Values of --ranker: trees (LightGBM), a deep interest network in torch (DIN), or both."""
 
     LIGHTGBM = "lightgbm"
     DIN = "din"

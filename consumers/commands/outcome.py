@@ -15,11 +15,13 @@ EXIT_UNKNOWN = 3
 def prepare_output_files(*files: Path | None) -> None:
     """Create the folders of output files and check that the files can be written, before long work begins.
 
+    The files themselves are neither created nor changed.
+
     Args:
         files: files that are written later; None is skipped.
 
     Raises:
-        InvalidInputError: a file cannot be written.
+        InvalidInputError: there is no permission to write a file, or into its folder if it does not exist.
     """
     for file in filter(None, files):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +30,12 @@ def prepare_output_files(*files: Path | None) -> None:
 
 
 def write_figures(figures: str, json: Path | None) -> None:
-    """Write figures to a file and print its name; do nothing for None. Missing folders are created."""
+    """Write figures to a file and print its name on standard output.
+
+    Args:
+        figures: the figures as JSON text.
+        json: file to write; an existing one is overwritten, missing folders are created. None does nothing.
+    """
     if json:
         json.parent.mkdir(parents=True, exist_ok=True)
         json.write_text(figures)
@@ -42,7 +49,7 @@ def finish_check(figures: str, json: Path | None, breaches: Sequence[str], no_da
 
     Args:
         figures: the figures as JSON text.
-        json: file to write them to; None writes no file.
+        json: file to write them to, also if there are breaches; an existing one is overwritten. None writes no file.
         breaches: one line for each limit that is exceeded.
         no_data: why nothing could be checked; None if something was.
 

@@ -27,11 +27,15 @@ from feature_repo.errors import InvalidInputError
 from feature_repo.features.similarity import normalize_rows
 
 NEAREST_SHARE = 0.01
+"""Share of all products with vectors that are near enough for a hit."""
 RECENT_CLICKS = 10
+"""Number of the user's last clicks that a product is compared with."""
 SAME_PRODUCT_K = 10
+"""Number of nearest products among which other sellers are looked for."""
 MAX_SAMPLE = 1000
 """Maximum number of clicks, and of products, that are evaluated; larger sets are sampled with a fixed seed."""
 MIN_ENCODERS = 8
+"""Number of encoders from which on a rank correlation is given."""
 NAMES = ("next_click_hit_rate", "same_product_recall", "tag_f1")
 
 Floats = NDArray[np.float32]
@@ -39,14 +43,15 @@ Ints = NDArray[np.int64]
 
 
 def next_click_hit_rate(data: RankingTrainingSet, test: NDArray[np.bool_]) -> float:
-    """Return the next-click hit rate of the fused vector on the test clicks.
+    """Return how often the next click is among the products nearest to the user's last clicks, by the fused vector.
 
-    A click counts if its product has a vector, was not clicked by the user before, and one of the user's last
-    RECENT_CLICKS clicks has a vector. Products that the user clicked before are no candidates: they would be found by
-    identity alone.
+    It is a hit if fewer than NEAREST_SHARE of all products with vectors are nearer than the clicked one. A click counts
+    if its product has a vector, was not clicked by the user before, and one of the user's last RECENT_CLICKS clicks has
+    a vector. Products that the user clicked before are no candidates: they would be found by identity alone. Of more
+    than MAX_SAMPLE clicks, a sample is evaluated, the same in each call.
 
     Args:
-        data: the joined log.
+        data: the joined log; it must have the view product_embedding.
         test: mask of the test rows [n].
 
     Returns:
@@ -73,10 +78,13 @@ def next_click_hit_rate(data: RankingTrainingSet, test: NDArray[np.bool_]) -> fl
 
 
 def same_product_recall(data: RankingTrainingSet, truth: GroundTruth) -> float:
-    """Return the same-product recall of the fused vector.
+    """Return which share of a product's other sellers is among its SAME_PRODUCT_K nearest products by the fused vector.
+
+    A product with more than SAME_PRODUCT_K other sellers reaches 1 if all the nearest are among them. Of more than
+    MAX_SAMPLE products, a sample is evaluated, the same in each call.
 
     Args:
-        data: the joined log.
+        data: the joined log; it must have the view product_embedding.
         truth: its truth, which knows the sellers of each product.
 
     Returns:
@@ -100,10 +108,17 @@ def same_product_recall(data: RankingTrainingSet, truth: GroundTruth) -> float:
 
 
 def select_latest_vectors(data: RankingTrainingSet) -> tuple[Floats, Ints]:
-    """Return the fused vector of each product's latest joined version, scaled to unit length.
+    """Return the fused vector of each product's latest joined version that has one, scaled to unit length.
+
+    Args:
+        data: the joined log; it must have the view product_embedding.
 
     Returns:
-        Vectors [v, d], and the row of each product's vector [products], -1 for a product without a vector.
+        Vectors, float32 [v, d], and for each product code of the log the row of its vector, int64 [products]; -1 for a
+        product without a vector.
+
+    Raises:
+        KeyError: product_embedding is not joined.
     """
     view = data.views[schema.EMBEDDING_TABLE]
     all_vectors = view.vectors("fused_vector")
@@ -115,10 +130,17 @@ def select_latest_vectors(data: RankingTrainingSet) -> tuple[Floats, Ints]:
 
 
 def read_points(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """Read the proxies and the lift from JSON files of `consume lift --json`, in the order of the files.
+    """Read an encoder's quality figures (proxies) and the lift from JSON files of `consume lift --json`.
+
+    Args:
+        files: the files, one for each measurement; several may be of one encoder.
+
+    Returns:
+        One dictionary for each file, in their order: `file` (its name without folder), `encoder`, the figures of NAMES,
+        `lift` and `ci95`. A figure that was not measured is None. Empty without files.
 
     Raises:
-        InvalidInputError: a file cannot be read or has no proxies.
+        InvalidInputError: a file cannot be read, is not JSON, or has no proxies.
     """
     points = []
     for file in files:
@@ -133,10 +155,17 @@ def read_points(files: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def correlate_with_lift(points: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Return Spearman's rank correlation of each proxy with the lift, over encoders.
+    """Return Spearman's rank correlation of each quality figure of an encoder (proxy) with the lift, over encoders.
 
-    An encoder with several points counts once, with their means. A proxy is left out if an encoder lacks it, or if it
-    (or the lift) is the same for all encoders. The result is empty for fewer than MIN_ENCODERS encoders.
+    An encoder with several points counts once, with their means.
+
+    Args:
+        points: points, as `read_points` returned them.
+
+    Returns:
+        Name of the proxy to its correlation from -1 to 1, in the order of NAMES. A proxy is left out if an encoder
+        lacks it in any point, or if it (or the lift) is the same for all encoders. Empty for fewer than MIN_ENCODERS
+        encoders.
     """
     points_by_encoder: dict[str, list[dict[str, Any]]] = {}
     for point in points:

@@ -23,7 +23,14 @@ from feature_repo.errors import InvalidInputError
 
 
 def format_headline(result: LiftResult) -> str:
-    """Return the conclusion in one sentence: lift, harm, not proven, or not to be trusted."""
+    """Return the conclusion in one line: lift, harm, not proven, or not to be trusted.
+
+    The lift of all features in AUC on all test rows decides: it is not proven if its interval contains zero, and not to
+    be trusted if it is significant but not significantly larger than with permuted content.
+
+    Args:
+        result: the measurement; it must have compared all features with the baseline.
+    """
     lift = result.find(ALL)
     assert lift is not None
     interval = f"{lift.lift:+.4f} AUC {_format_widest_interval(lift)}"
@@ -40,7 +47,12 @@ def format_headline(result: LiftResult) -> str:
 
 
 def to_json(result: LiftResult) -> str:
-    """Return the result as JSON text with unrounded numbers; NaN and infinity become null."""
+    """Return the result as JSON text with unrounded numbers; NaN and infinity become null.
+
+    The top-level keys are rows, comparisons (on test days), validation (comparisons on validation days), rule,
+    verdicts, headroom, learning_curve, importance, delong, costs, encoder, and the keys of `result.sections`. Every key
+    but the last is always there.
+    """
     content = {
         "rows": dict(result.rows),
         "comparisons": [each.as_json() for each in result.comparisons if each.days == "test"],
@@ -68,7 +80,11 @@ def to_json(result: LiftResult) -> str:
 
 
 def to_table(result: LiftResult) -> Table:
-    """Return the main figures as a table of 80 columns: groups with verdicts, controls and slices."""
+    """Return the main figures as a table for the terminal, in AUC on the test days, under the headline as its title.
+
+    Groups with their verdicts come first, then the other rankers and all features on each slice. Comparisons of a group
+    taken away or over its placebo are left out. Context columns that were not used are named below the table.
+    """
     note = format_unused_columns(result)
     table = Table(
         title=Text(format_headline(result)),
@@ -111,7 +127,7 @@ def write_report(result: LiftResult, file: Path, timings: Sequence[tuple[str, fl
     Args:
         result: the measurement.
         file: the file to write; an existing one is overwritten, missing folders are created.
-        timings: (step, seconds) of the steps before, shown in a table.
+        timings: (step, seconds) of the steps of the measurement, shown as a table in this order.
     """
     auc = [c for c in result.comparisons if c.metric == "auc" and c.days == "test" and _is_main(result, c)]
     main = [c for c in auc if c.slice == "all" and c.name in (ALL, PLACEBO, OVER_PLACEBO)]
@@ -157,10 +173,16 @@ def write_report(result: LiftResult, file: Path, timings: Sequence[tuple[str, fl
 
 
 def read_timings(file: Path) -> list[tuple[str, float]]:
-    """Read lines `seconds step` as (step, seconds).
+    """Read a file of lines `seconds step`, such as `12.5 produce tags`.
+
+    Args:
+        file: the file; it may be empty.
+
+    Returns:
+        (step, seconds) of each line, in their order; a repeated step is kept.
 
     Raises:
-        InvalidInputError: the file cannot be read, or a line does not begin with a number and a space.
+        InvalidInputError: the file cannot be read, or a line (also a blank one) is not a number, a space and a name.
     """
     try:
         lines = [line.split(maxsplit=1) for line in file.read_text().splitlines()]

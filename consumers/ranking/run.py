@@ -40,7 +40,9 @@ from feature_repo.offline.input_files import read_impressions
 from feature_repo.schema import IMPRESSION_ID, PRODUCT_ID
 
 STEP = "lift"
+"""Name of the step under which rows go to the quarantine."""
 UNMATCHED = "no feature view had anything for its product at that time; row kept"
+"""Reason of such rows in the quarantine."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +50,25 @@ class LearningCurvePoint:
     """The AUC of the baseline and of all features at one number of training rows."""
 
     rows: int
+    """Number of training rows."""
     base: float
+    """AUC of the baseline on the test rows, from 0 to 1."""
     with_features: float
+    """AUC of all features on the test rows, from 0 to 1."""
     lift: float
+    """`with_features` - `base`."""
     ci95_two_way: tuple[float, float]
+    """95% interval of the lift, users and products drawn."""
 
 
 @dataclass(frozen=True)
 class AucStep:
-    """The AUC of one step from the baseline to the oracle."""
+    """The AUC of one step on the way from the baseline to the oracle, which knows the true click probabilities."""
 
     name: str
+    """`baseline`, ALL, one of ORACLE_STEPS, CEILING or `oracle`."""
     auc: float
+    """AUC on the test rows, from 0 to 1; a mean over training seeds."""
 
 
 @dataclass(frozen=True)
@@ -67,30 +76,38 @@ class LiftResult:
     """Everything that the report shows about one measurement."""
 
     comparisons: Sequence[Comparison]
+    """All comparisons: groups on the test days, then rankers and slices on the test days, then groups on the validation
+    days."""
     scores: RankerScores
+    """Click probabilities from every ranker."""
     clicked: NDArray[np.integer]
     """0 or 1 [test rows]."""
     user: NDArray[np.integer]
     """User codes [test rows]."""
     validation: np.datetime64
-    """Start of the validation."""
+    """First microsecond of the validation, UTC."""
     split: np.datetime64
-    """Start of the test."""
+    """First microsecond of the test, UTC; the validation ends just before it."""
     rows: Mapping[str, int]
     """Number of train, test, validation, ladder (ablation), unmatched and refused rows, with the keys of the JSON."""
     replicates: int
+    """Number of bootstrap draws behind each interval."""
     encoder: str | None
     """The encoder version of the joined views; None where no view has vectors."""
     verdicts: Mapping[str, Verdict]
+    """Group of features to whether to keep it."""
     headroom: Sequence[AucStep]
     """From the baseline to the oracle; empty without a truth."""
     curve: Sequence[LearningCurvePoint]
+    """Points in ascending number of training rows; without the one of all rows if the main ranker is a DIN."""
     delong: DelongInterval
+    """AUC of all features minus that of the baseline, each with its first seed, on the test rows."""
     costs: Sequence[GroupCost] = ()
+    """One cost for each group of `verdicts`, in that order; empty if the measurement had no deployment."""
     unused: Sequence[str] = ()
     """Context columns of the log that no ranker used, each with its type."""
     sections: Mapping[str, object] = field(default_factory=dict)
-    """Further top-level entries of the JSON."""
+    """Further top-level entries of the JSON: `proxies`, if vectors of a known encoder were joined."""
 
     def find(self, name: str, part: str = "all", metric: str = "auc", *, days: str = "test") -> Comparison | None:
         """Return one comparison, or None if it was not made.
@@ -98,9 +115,9 @@ class LiftResult:
         Comparisons of the main kind of ranker are searched, and for single groups those of the trees.
 
         Args:
-            name: the comparison's name.
-            part: the slice.
-            metric: the metric.
+            name: the comparison's name, as in `Comparison.name`.
+            part: name of the slice; `all` for all rows.
+            metric: a key of `metrics.METRICS`.
             days: test or validation.
         """
         wanted = (name, part, metric, days)
@@ -129,7 +146,7 @@ def measure_lift(
     timings: Sequence[tuple[str, float]] = (),
     progress: Progress,
 ) -> LiftResult:
-    """Measure what a feature service is worth to a ranker.
+    """Measure what a feature service is worth to a ranker: read and join a log, train rankers and compare them.
 
     Every impression is a training or a test row, or is counted in `LiftResult.rows` as refused and is in the quarantine
     with its reason.
@@ -139,12 +156,17 @@ def measure_lift(
         impressions: file with the columns of `schema.IMPRESSIONS` and any context columns.
         service: name of the Feast feature service.
         truth: truth folder of a generated shop; adds the ceiling and the oracle. None leaves them out.
-        test_days: length of the test, as in `find_test_start`.
+        test_days: length of the test in days, counted back from the end of the log's last day (UTC). None takes the
+            last sixth of the rows, or more if that has only clicked or only unclicked rows.
         plan: how much to train.
         replicates: number of bootstrap draws.
-        now: later impressions are refused.
-        timings: (step, seconds) of the steps before, for the cost of each group.
-        progress: called after each trained ranker with its name, the number done and the total.
+        now: time of the measurement, with a time zone; later impressions are refused.
+        timings: (step, seconds) of the steps before, for the build time of each group.
+        progress: called after each trained ranker with its name, the number of models trained and the number of all;
+            calls come from several threads.
+
+    Returns:
+        The result with costs, and with proxies if vectors of a known encoder were joined.
 
     Raises:
         VitrineError: the log, the service or the truth cannot be used; see `read_impressions`, `join_views`,
@@ -187,10 +209,22 @@ def read_and_join(
 ) -> tuple[RankingTrainingSet, dict[str, int]]:
     """Read a log and join it with a feature service.
 
-    Refused rows, and kept rows whose product is in no view at their time, go to the quarantine with their reason.
+    Refused rows, context values that were set to null, and kept rows whose product is in no view at their time go to
+    the quarantine with their reason.
+
+    Args:
+        settings: the deployment.
+        impressions: file with the columns of `schema.IMPRESSIONS` and any context columns.
+        service: name of the Feast feature service.
+        now: time of the reading, with a time zone; later impressions are refused.
 
     Returns:
-        The joined log, and the numbers of `unmatched` and `refused` rows.
+        The joined log, sorted by time, and the numbers of `unmatched` rows (in no view, but kept) and `refused` rows.
+
+    Raises:
+        NotFoundError: there is no such file or no such feature service.
+        InvalidInputError: the file cannot be read, lacks a column, or has no usable row.
+        EncoderMismatchError: the joined views hold vectors of several encoder versions.
     """
     log = read_impressions(impressions, now=now)
     data = join_views(settings, service, log.table)
@@ -210,20 +244,27 @@ def join_and_export(
     now: datetime,
     progress: Callable[[str], None],
 ) -> dict[str, int]:
-    """Join a log and write it as a training set.
+    """Read a log, join it with a feature service, and write it as a training set.
 
     Args:
         settings: the deployment.
         impressions: file with the columns of `schema.IMPRESSIONS` and any context columns.
         out: folder to write; an earlier export there is replaced.
         service: name of the Feast feature service.
-        test_days: length of the test, as in `find_test_start`.
-        formats: some of `export.FORMATS`.
-        now: later impressions are refused.
+        test_days: length of the test in days, counted back from the end of the log's last day (UTC). None takes the
+            last sixth of the rows, or more if that has only clicked or only unclicked rows.
+        formats: some of `export.FORMATS`; at least one.
+        now: time of the export, with a time zone; later impressions are refused.
         progress: called with the name of each part before it is written.
 
     Returns:
-        File, relative to `out`, to its size in bytes.
+        File, relative to `out`, to its size in bytes, sorted by path.
+
+    Raises:
+        UsageError: no format is given, or one is not in `export.FORMATS`.
+        NotFoundError: there is no such log or no such feature service.
+        InvalidInputError: `out` holds something other than an export, or the log is unusable or cannot be split.
+        EncoderMismatchError: the joined views hold vectors of several encoder versions.
     """
     check_export(out, formats)
     data, _ = read_and_join(settings, impressions, service, now)
@@ -256,11 +297,21 @@ def measure_joined_lift(
     Args:
         data: the joined log.
         truth: its truth; None leaves out the ceiling and the oracle.
-        test_days: length of the test, as in `find_test_start`.
+        test_days: length of the test in days, counted back from the end of the log's last day (UTC). None takes the
+            last sixth of the rows, or more if that has only clicked or only unclicked rows.
         plan: how much to train.
         replicates: number of bootstrap draws.
-        counts: numbers of unmatched and refused rows, for `LiftResult.rows`.
-        progress: called after each trained ranker with its name, the number done and the total.
+        counts: numbers of `unmatched` and `refused` rows; they are added to `LiftResult.rows`.
+        progress: called after each trained ranker with its name, the number of models trained and the number of all;
+            calls come from several threads.
+
+    Returns:
+        The result; its costs and sections are empty.
+
+    Raises:
+        InvalidInputError: the log cannot be split, `plan.ranker` is unknown, no group of features can be computed, or a
+            feature leaks.
+        EncoderMismatchError: the joined views hold vectors of several encoder versions.
     """
     test_start = find_test_start(data, test_days)
     validation_start = find_validation_start(data, test_start)

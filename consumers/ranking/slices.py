@@ -18,18 +18,20 @@ HEAD_SHARE = 0.8
 
 
 def slice_test_rows(data: RankingTrainingSet, test: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
-    """Return the mask of each slice among the test rows, by name.
+    """Return the parts of the test rows (slices) for which a lift is reported separately. Slices can overlap.
 
     New products were never shown before the test; tail products were, but are no head products. A product's age counts
-    from its first listing or its first impression, whichever is earlier. A slice that has only clicked or only
-    unclicked rows is left out.
+    from its first listing or its first impression, whichever is earlier. Age stages are those of the predicted tags;
+    categories are the CATEGORIES most shown ones in the test. A slice is left out if its view is not joined, or if it
+    has only clicked or only unclicked rows.
 
     Args:
         data: the joined log.
         test: mask of the test rows [n].
 
     Returns:
-        Slice name to a mask [test rows].
+        Slice name to a mask among the test rows [test rows]. In the order new products, under 24 h, under 7 days, tail
+        products, products without image, age stages from the youngest, categories from the most shown.
     """
     product = data.product
     shown = np.bincount(product[~test], minlength=int(product.max()) + 1)

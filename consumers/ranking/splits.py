@@ -17,16 +17,17 @@ DAY = 86_400_000_000
 SHARES = (1 / 6, 1 / 5, 1 / 4, 1 / 3, 1 / 2)
 """Shares of the rows to test on, tried in this order until both sides have clicked and unclicked rows."""
 VALIDATION_DAYS = 7.0
+"""Length of the validation in a log that is long enough."""
 VALIDATION_SHARE = 1 / 3
 """Maximum length of the validation, as a share of the time before the test."""
 
 
 @dataclass(frozen=True)
 class RowSplit:
-    """The role of each row of a log [n]."""
+    """The role of each of the n rows of a log, which is in time order: train, validation or test."""
 
     train: NDArray[np.bool_]
-    """Mask of the rows before the test [n]."""
+    """Mask of the rows before the test, with the validation rows [n]."""
     scored: NDArray[np.bool_]
     """Mask of the validation and test rows [n]."""
     validation: NDArray[np.bool_]
@@ -41,12 +42,12 @@ class RowSplit:
 
 
 def find_test_start(data: RankingTrainingSet, test_days: float | None) -> int:
-    """Return the first microsecond of the test.
+    """Return the first microsecond of the test, since 1970 UTC; rows from it on are test rows.
 
     Args:
         data: the joined log.
-        test_days: length of the test in days, counted back from the end of the log's last day (UTC); None takes the
-            first of SHARES that leaves clicked and unclicked rows on both sides.
+        test_days: length of the test in days, counted back from the end of the log's last day (UTC). None takes the
+            latest rows: the first of SHARES that leaves clicked and unclicked rows on both sides.
 
     Raises:
         InvalidInputError: a side would be empty, or have only clicked or only unclicked rows.
@@ -73,11 +74,14 @@ def find_test_start(data: RankingTrainingSet, test_days: float | None) -> int:
 
 
 def find_validation_start(data: RankingTrainingSet, test_start: int) -> int:
-    """Return the first microsecond of the validation: VALIDATION_DAYS before the test, fewer days in a short log.
+    """Return the first microsecond of the validation, since 1970 UTC. The validation ends just before the test.
+
+    It lasts VALIDATION_DAYS, but at most VALIDATION_SHARE of the time before the test. If the validation or the rows
+    before it then are all clicked or all unclicked, it is the last quarter, third or half of the rows before the test.
 
     Args:
         data: the joined log.
-        test_start: first microsecond of the test.
+        test_start: first microsecond of the test; there must be rows before it.
 
     Raises:
         InvalidInputError: the rows before the test cannot be split so that both parts have clicked and unclicked rows.
@@ -103,7 +107,11 @@ def split_rows(data: RankingTrainingSet, validation_start: int, test_start: int,
         data: the joined log.
         validation_start: first microsecond of the validation.
         test_start: first microsecond of the test.
-        ablation_rows: maximum number of ablation rows, sampled without replacement with a fixed seed.
+        ablation_rows: maximum number of rows before the validation that the ablations are trained on; of more rows, a
+            sample without replacement is taken, the same in each call.
+
+    Returns:
+        The role of each row. It is not checked whether each part has rows.
     """
     timestamp_us = data.timestamp_us
     train = timestamp_us < test_start

@@ -19,10 +19,14 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class JoinedView:
-    """One feature view joined to a log: each version stored once, and the version of each impression."""
+    """One feature view joined to a log of n impressions.
+
+    A version is one row of the view: the features of one product or user from its event timestamp on. Each is stored
+    once.
+    """
 
     versions: pa.Table
-    """The view's features, one row for each distinct version [versions]."""
+    """The view's features, one row for each version [versions]; columns have the names of the features."""
     timestamp_us: Ints
     """Event timestamp of each version, in microseconds since 1970 UTC [versions]."""
     row_index: Ints
@@ -31,7 +35,13 @@ class JoinedView:
     def vectors(self, column: str) -> NDArray[np.float32]:
         """Return a list column as a float32 matrix [versions, width]; a null list gives a row of NaN.
 
+        The width is 1 if all lists are null.
+
+        Args:
+            column: name of the feature.
+
         Raises:
+            KeyError: there is no such column.
             CorruptDataError: the lists have different lengths.
         """
         try:
@@ -40,12 +50,26 @@ class JoinedView:
             raise CorruptDataError(f"column {column}: {error}") from error
 
     def numbers(self, column: str) -> NDArray[np.float32]:
-        """Return a numeric or boolean column for each impression, float32 [n]; NaN for null and for no version."""
+        """Return a numeric or boolean column for each impression, float32 [n]; NaN for null and for no version.
+
+        Args:
+            column: name of the feature.
+
+        Raises:
+            KeyError: there is no such column.
+        """
         values = self.versions.column(column).cast(pa.float32()).to_numpy()
         return gather_rows(values, self.row_index)
 
     def strings(self, column: str) -> pa.ChunkedArray:
-        """Return a string column for each impression [n]; null for null and for no version."""
+        """Return a string column for each impression [n]; null for null and for no version.
+
+        Args:
+            column: name of the feature.
+
+        Raises:
+            KeyError: there is no such column.
+        """
         return self.versions.column(column).take(pa.array(self.row_index, mask=self.row_index < 0))
 
 
@@ -65,7 +89,7 @@ class RankingTrainingSet:
 
     @cached_property
     def product(self) -> Ints:
-        """Product codes [n], numbered from 0 by first appearance."""
+        """Product codes [n], numbered from 0 by first appearance, so that later rows do not change earlier codes."""
         return encode_values(self.impressions.column(PRODUCT_ID))
 
     @cached_property
@@ -79,12 +103,16 @@ class RankingTrainingSet:
         return self.impressions.column(CLICKED).to_numpy()
 
     def with_views(self, views: Mapping[str, JoinedView]) -> "RankingTrainingSet":
-        """Return the same log with other views."""
+        """Return the same log with other views instead; this one is not changed.
+
+        Args:
+            views: view name to the view, joined to the same impressions.
+        """
         return replace(self, views=views)
 
 
 def encode_values(column: pa.ChunkedArray | pa.Array) -> Ints:
-    """Return an integer code for each value [n]: from 0 by first appearance, -1 for null."""
+    """Return a code for each value, int64 [n]: equal for equal values, from 0 by first appearance, -1 for null."""
     encoded = pc.dictionary_encode(column)
     chunks = encoded.chunks if isinstance(encoded, pa.ChunkedArray) else [encoded]
     if len(chunks) > 1:
@@ -94,7 +122,15 @@ def encode_values(column: pa.ChunkedArray | pa.Array) -> Ints:
 
 
 def gather_rows(values: NDArray[np.float32], row_index: Ints) -> NDArray[np.float32]:
-    """Return `values[row_index]` [n, ...], with NaN where `row_index` is -1."""
+    """Return `values[row_index]`, with NaN where `row_index` is -1.
+
+    Args:
+        values: float32 [k] or [k, width].
+        row_index: row numbers below k, or -1 [n]; may repeat.
+
+    Returns:
+        A new array, float32 [n] or [n, width].
+    """
     return np.concatenate([values, np.full((1, *values.shape[1:]), np.nan, np.float32)])[row_index]
 
 
@@ -107,7 +143,11 @@ def join_views(settings: Settings, service: str, impressions: pa.Table) -> Ranki
     Args:
         settings: the deployment.
         service: name of the feature service.
-        impressions: the checked log, in any order. Every row is kept; the result is sorted by event timestamp.
+        impressions: the checked log, in any order.
+
+    Returns:
+        Every impression, sorted by event timestamp, and each view by name, with the features that the service takes of
+        it. An impression gets the latest version at or before its time, or none.
 
     Raises:
         NotFoundError: the feature service does not exist.
@@ -140,10 +180,10 @@ def join_views(settings: Settings, service: str, impressions: pa.Table) -> Ranki
 
 
 def check_encoder_version(data: RankingTrainingSet) -> str | None:
-    """Return the one encoder version of all joined views, or None where no view has vectors.
+    """Return the one encoder version of all joined views; None if no version has one.
 
     Raises:
-        EncoderMismatchError: there are several; their vectors cannot be compared.
+        EncoderMismatchError: there are several, in one view or in several; their vectors cannot be compared.
     """
     views_by_version = {
         version: name

@@ -19,6 +19,7 @@ from scipy.stats import norm
 
 KEEP, DROP, NOT_PROVEN = "keep", "drop", "not proven"
 LEVEL = 0.05
+"""Significance level, for all groups together."""
 MIN_WORTH = 0.0005
 """AUC below which maintaining a group of features is not worthwhile."""
 RULE = (
@@ -32,7 +33,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Evidence:
-    """Differences in AUC on the validation days, each [1 + replicates]: the value, then its bootstrap replicates."""
+    """What one group of features changes in AUC on the validation days.
+
+    Each difference is float64 [1 + replicates]: the value, then its bootstrap replicates.
+    """
 
     added: Floats
     """The baseline with the group, minus the baseline."""
@@ -49,11 +53,18 @@ class Verdict:
     verdict: str
     """KEEP, DROP or NOT_PROVEN."""
     p: float
-    """Corrected for the number of groups."""
+    """One-sided p that the group lifts, from 0 to 1, corrected for the number of groups; below LEVEL is KEEP."""
 
 
 def decide_verdicts(evidence: Mapping[str, Evidence]) -> dict[str, Verdict]:
-    """Apply the rule to every group, by name. Undefined evidence (NaN) gives NOT_PROVEN."""
+    """Apply the rule to every group. A difference that is undefined (NaN) proves nothing, neither KEEP nor DROP.
+
+    Args:
+        evidence: group to its evidence. The number of groups counts for the correction.
+
+    Returns:
+        Group to its verdict, in the same order; empty without groups.
+    """
     p = {name: max(_p_above(each, 0) for each in _lower_tests(e)) for name, e in evidence.items()}
     corrected = holm_correction(p)
     share = LEVEL / max(len(evidence), 1)
@@ -67,6 +78,12 @@ def holm_correction(p: Mapping[str, float]) -> dict[str, float]:
     """Correct p values for their number by Holm's step-down method (Holm 1979).
 
     The k-th smallest of m values is multiplied by m - k + 1, is at most 1, and is at least the corrected value before.
+
+    Args:
+        p: name to a p from 0 to 1, not NaN.
+
+    Returns:
+        Name to its corrected p, from the smallest p to the largest; empty for an empty `p`.
     """
     corrected: dict[str, float] = {}
     floor = 0.0
@@ -77,7 +94,15 @@ def holm_correction(p: Mapping[str, float]) -> dict[str, float]:
 
 
 def upper_bound(difference: Floats, level: float) -> float:
-    """Return the one-sided upper bound of a difference [1 + replicates] at `level`, by the normal approximation."""
+    """Return the one-sided upper bound of a difference, by the normal approximation.
+
+    Args:
+        difference: the value, then its bootstrap replicates, at least two [1 + replicates].
+        level: probability that the true difference is larger, between 0 and 1.
+
+    Returns:
+        The bound; NaN if the value or a replicate is NaN.
+    """
     return float(difference[0] + norm.ppf(1 - level) * difference[1:].std(ddof=1))
 
 
