@@ -18,9 +18,13 @@ from producers.encoders.captioner import Captioner, open_captioner
 from producers.encoders.image_loader import DecodedImages, Source, decode_images, open_decoding_pool
 
 STEP = "captions"
+"""Name of this step in the quarantine."""
 ROWS_PER_COMMIT = 4096
+"""Product versions that are captioned and written at once."""
 KEY = [PRODUCT_ID, EVENT_TIMESTAMP]
+"""The columns that identify a version of a product."""
 EMPTY_CAPTION = "the language head wrote nothing"
+"""The reason for which an empty caption is quarantined."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +32,15 @@ class CaptioningSummary:
     """What one run did."""
 
     captioner_version: str
+    """Version of the encoder that captioned the images, with its language head."""
     written: int
-    """Captions written."""
+    """Captions written: rows added to `product_caption`."""
     known: int
     """Product versions that had a caption of this captioner before."""
     without_image: int
     """Product versions without an image."""
     unusable: dict[str, int]
-    """Images without a caption, by reason, the most frequent first."""
+    """Images that got no caption: reason to their number, the most frequent first."""
 
     def __str__(self) -> str:
         lines = [
@@ -50,17 +55,19 @@ def caption_catalogue(
 ) -> CaptioningSummary:
     """Write a caption for every product version with an image that has none of this captioner.
 
-    Unusable images and empty captions are quarantined; a later run tries them again.
+    Unusable images and empty captions are quarantined; a later run tries them again. The captions are written in parts
+    of ROWS_PER_COMMIT, so that an interrupted run keeps the finished parts.
 
     Args:
         settings: The deployment.
         encoder: Checkpoint with a language head: directory or hub name.
         now: The created timestamp, with a time zone.
-        progress: Called with the number of products done so far and their total.
+        progress: Called after each part with the number of product versions done so far, and the total of those that
+            had no caption; not called if there are none.
 
     Raises:
-        NotFoundError: The checkpoint has no language head.
-        VitrineError: There is no catalogue, or the checkpoint cannot be opened.
+        NotFoundError: There is no catalogue, or the checkpoint has no language head.
+        VitrineError: The checkpoint cannot be opened.
     """
     catalogue = delta.read(settings.table(schema.CATALOGUE_TABLE), [*KEY, "image", "image_bytes"])
     captioner = open_captioner(encoder)

@@ -29,9 +29,11 @@ from feature_repo.errors import CorruptDataError, InvalidInputError
 Vectors = NDArray[np.float32]
 
 ITERATIONS = 25
+"""Iterations of k-means for each level."""
 VECTORS_PER_CENTROID = 256
 """Training uses at most this many vectors for each centroid; more do not change a codebook."""
 FOLDER = "codebooks"
+"""Folder of the codebook files, in the folder of the offline tables."""
 
 
 @dataclass(frozen=True)
@@ -39,21 +41,30 @@ class Codebook:
     """The centroids that code the vectors of one encoder version."""
 
     levels: tuple[Vectors, ...]
-    """Centroids of each level [size, d]."""
+    """Centroids of each level, from the first, float32 [size, d]."""
     encoder_version: str
+    """Version of the vectors that it codes."""
     trained_us: int
     """Time of the training, in microseconds since 1970 UTC."""
 
     @property
     def version(self) -> str:
-        """Digest of the encoder version and the centroids."""
+        """`codes-` and 12 hex digits: a digest of the encoder version and the centroids, not of the time."""
         digest = blake2b(self.encoder_version.encode(), digest_size=6)
         for level in self.levels:
             digest.update(level.tobytes())
         return f"codes-{digest.hexdigest()}"
 
     def encode(self, vectors: Vectors) -> tuple[NDArray[np.int32], Vectors]:
-        """Return the codes [n, levels] of vectors [n, d] without NaN, and the residuals [n, d] after all levels."""
+        """Return the codes of vectors, and what the codes do not explain.
+
+        Args:
+            vectors: Fused vectors of the encoder version, without NaN, float32 [n, d].
+
+        Returns:
+            The codes, int32 [n, levels], each in [0, size of its level); and the residuals, float32 [n, d]: the vector
+            minus its centroids of all levels. Both are in the order of `vectors`.
+        """
         codes = np.empty((len(vectors), len(self.levels)), np.int32)
         residual = vectors
         for level, (centroids, index) in enumerate(zip(self.levels, self._indexes, strict=True)):
@@ -75,9 +86,10 @@ class CodebookQuality:
     collision_rate: float
     """Share of the distinct vectors whose semantic ID another one has too."""
     usage_entropy: tuple[float, ...]
-    """Normalized entropy of the codes of each level: 1 if all are used equally often, 0 if only one is used."""
+    """Normalized entropy of the codes of each level, in [0, 1]: 1 if all are used equally often, 0 if only one is used.
+    1 for a level of one code."""
     reconstruction_error: float
-    """Share of the vectors' variance that the codes do not explain."""
+    """Share of the vectors' variance that the codes do not explain, at least 0; 0 if all vectors are equal."""
 
     def __str__(self) -> str:
         entropy = ", ".join(f"{value:.3f}" for value in self.usage_entropy)
@@ -93,11 +105,11 @@ def train_codebook(
     """Train a codebook by residual k-means.
 
     Args:
-        vectors: float32 [n, d] without NaN. A random sample is used if there are more than VECTORS_PER_CENTROID for
-            each centroid.
+        vectors: Fused vectors, float32 [n, d] without NaN. A random sample is used if there are more than
+            VECTORS_PER_CENTROID for each centroid.
         encoder_version: Encoder version of the vectors.
-        levels: Codes of an ID.
-        size: Centroids of each level.
+        levels: Number of codes of an ID.
+        size: Number of centroids of each level, which is the number of codes that can occur there.
         seed: Seed of the sample and of the initial centroids.
         now: The time of the training, with a time zone.
 
@@ -125,9 +137,12 @@ def train_codebook(
 
 
 def choose_size(products: int) -> int:
-    """Return the codes of each level for a catalogue: a power of two from 16 to 256, about one for 100 products.
+    """Return the default number of codes of each level: a power of two from 16 to 256, about one for 100 products.
 
-    A catalogue of fewer than 16 products gets as many codes as products.
+    The power of two is rounded down. With fewer than 16 products there are as many codes as products.
+
+    Args:
+        products: Number of products of the catalogue.
     """
     return min(products, int(2 ** np.clip(np.floor(np.log2(max(products, 1) / 100)), 4, 8)))
 
@@ -138,9 +153,9 @@ def measure_quality(
     """Measure the quality of a codebook.
 
     Args:
-        codes: Codes of the distinct vectors [n, levels].
-        squared_error: Sum over all vectors of the squared length of the residual.
-        variance: Sum over all vectors of the squared distance to their mean.
+        codes: Codes of the distinct vectors, at least one, int32 [n, levels].
+        squared_error: Sum over all vectors, repeated ones included, of the squared length of the residual.
+        variance: Sum over the same vectors of the squared distance to their mean.
         sizes: Number of codes of each level.
     """
     _, counts = np.unique(codes, axis=0, return_counts=True)
@@ -158,7 +173,10 @@ def measure_quality(
 
 
 def save_codebook(settings: Settings, codebook: Codebook) -> Path:
-    """Write a codebook beside the offline tables atomically, and return its file."""
+    """Write a codebook to FOLDER beside the offline tables atomically, and return its file.
+
+    The file is named after the version of the codebook. A file of the same version is replaced.
+    """
     file = settings.offline / FOLDER / f"{codebook.version}.npz"
     arrays = {f"level_{number}": level for number, level in enumerate(codebook.levels)}
     with replace_atomically(file) as unfinished, unfinished.open("wb") as stream:
@@ -169,8 +187,12 @@ def save_codebook(settings: Settings, codebook: Codebook) -> Path:
 def load_newest(settings: Settings, encoder_version: str) -> Codebook | None:
     """Return the codebook of an encoder version that was trained last; None if there is none.
 
+    Args:
+        settings: The deployment.
+        encoder_version: Codebooks of other encoder versions are ignored.
+
     Raises:
-        CorruptDataError: A file of the folder is not a codebook, or damaged.
+        CorruptDataError: A codebook file, of any encoder version, is damaged or has been changed.
     """
     # Earlier versions left unfinished files named `.part.npz`.
     files = [file for file in sorted((settings.offline / FOLDER).glob("codes-*.npz")) if ".part" not in file.name]
@@ -181,8 +203,11 @@ def load_newest(settings: Settings, encoder_version: str) -> Codebook | None:
 def load_codebook(file: Path) -> Codebook:
     """Read a codebook that `save_codebook` wrote.
 
+    Args:
+        file: The file, under the name that `save_codebook` gave it.
+
     Raises:
-        CorruptDataError: The file is not a codebook, or its content does not match its name.
+        CorruptDataError: The file does not exist, is not a codebook, or its content does not match its name.
     """
     try:
         with np.load(file, allow_pickle=False) as arrays:

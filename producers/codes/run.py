@@ -25,7 +25,9 @@ from producers.codes.codebook import Codebook, CodebookQuality
 from producers.tags.embedding_rows import choose_encoder_version
 
 KEY = [PRODUCT_ID, EVENT_TIMESTAMP]
+"""The columns that identify a version of a product."""
 ROWS_PER_COMMIT = 500_000
+"""Rows that are written at once."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,18 @@ class QualityGates:
     """The quality that a codebook must have before its codes are written."""
 
     max_collisions: float
-    """Largest collision rate, in [0, 1]."""
+    """Largest collision rate that passes, in [0, 1]."""
     min_entropy: float
-    """Smallest usage entropy of every level, in [0, 1]."""
+    """Smallest usage entropy of a level that passes, in [0, 1]; every level must pass."""
     max_error: float
-    """Largest reconstruction error, in [0, 1]."""
+    """Largest reconstruction error that passes, in [0, 1]."""
 
     def find_failures(self, quality: CodebookQuality) -> list[str]:
-        """Return a line for each gate that `quality` fails; a value equal to its gate passes."""
+        """Return a line for each gate that `quality` fails; no lines if it passes all.
+
+        A value equal to its gate passes. The collision rate comes first, then the levels, numbered from 0, then the
+        reconstruction error.
+        """
         failures = []
         if quality.collision_rate > self.max_collisions:
             failures.append(f"collision rate {quality.collision_rate:.3f} > {self.max_collisions}")
@@ -59,16 +65,19 @@ class CodingSummary:
     """What one run did."""
 
     codebook_version: str
+    """Version of the codebook that was used."""
     encoder_version: str
+    """Version of the vectors that were coded."""
     trained: bool
-    """Whether the codebook is new."""
+    """Whether this run trained the codebook."""
     sizes: tuple[int, ...]
-    """Number of codes of each level."""
+    """Number of codes of each level, from the first."""
     added: int
-    """Rows added."""
+    """Rows added to `product_codes`."""
     known: int
     """Product versions that the codebook had coded before."""
     quality: CodebookQuality
+    """Quality of the codebook on all product versions with a vector, not only on the added ones."""
 
     def __str__(self) -> str:
         origin = "trained now" if self.trained else "existing"
@@ -90,20 +99,24 @@ def code_products(
     seed: int,
     now: datetime,
 ) -> CodingSummary:
-    """Code every product version that the codebook has not coded yet.
+    """Code every product version with a fused vector that the codebook has not coded yet.
+
+    The codebook is the newest one of the encoder version. If there is none, one is trained on the latest version of
+    each product.
 
     Args:
         settings: The deployment.
         encoder_version: Version of the vectors; None for the newest.
-        levels: Codes of an ID, if a codebook is trained.
-        size: Codes of each level, if a codebook is trained; None for `choose_size`.
+        levels: Number of codes of an ID. Used only if a codebook is trained.
+        size: Number of codes that can occur at each level. Used only if a codebook is trained; None chooses one from
+            the number of products.
         retrain: Whether to train a new codebook if there is one already.
-        gates: If the codebook fails one of them, nothing is written.
+        gates: If the codebook fails one of them, nothing is written, no codebook either.
         seed: Seed of the training.
         now: The created timestamp, with a time zone.
 
     Raises:
-        NotFoundError: There are no vectors.
+        NotFoundError: There are no vectors, or none of `encoder_version`.
         InvalidInputError: The encoder version is ambiguous, there are too few vectors, or a gate fails.
         CorruptDataError: A codebook file cannot be read.
     """
@@ -128,13 +141,15 @@ def code_products(
 
 
 def build_code_rows(keys: pa.Table, codes: NDArray[np.int32], codebook: Codebook, now: datetime) -> pa.Table:
-    """Return rows of schema.PRODUCT_CODES.
+    """Return rows of schema.PRODUCT_CODES, in the order of `keys`.
+
+    The semantic ID is the codes of all levels, joined by hyphens: `12-7-255`.
 
     Args:
         keys: Table with the columns of KEY [n].
-        codes: Codes of the same rows [n, levels].
-        codebook: The codebook that made the codes.
-        now: The created timestamp.
+        codes: Codes of the same rows, int32 [n, levels].
+        codebook: The codebook that made the codes; each row gets its version and its encoder version.
+        now: The created timestamp, with a time zone.
     """
     parts = [pa.array(codes[:, level]).cast(pa.string()) for level in range(codes.shape[1])]
     columns = {

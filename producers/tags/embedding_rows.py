@@ -13,6 +13,7 @@ from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 
 KEY = [PRODUCT_ID, EVENT_TIMESTAMP]
+"""The columns that identify a version of a product."""
 VECTOR_COLUMNS = ["image_vector", "text_vector", "fused_vector"]
 FLAG_COLUMNS = ["has_image", "has_text"]
 
@@ -22,10 +23,11 @@ def choose_encoder_version(settings: Settings, encoder_version: str | None) -> s
 
     Args:
         settings: The deployment.
-        encoder_version: The version to use; None for the one with the newest created timestamp.
+        encoder_version: The version to use, which is then returned; None for the one whose newest row in
+            `product_embedding` was created last.
 
     Raises:
-        NotFoundError: There are no vectors, or none of `encoder_version`.
+        NotFoundError: Table `product_embedding` does not exist, is empty, or has no row of `encoder_version`.
         InvalidInputError: `encoder_version` is None and the choice is ambiguous: another version has the same newest
             created timestamp, or more products, as in the middle of an upgrade.
     """
@@ -58,11 +60,15 @@ def choose_encoder_version(settings: Settings, encoder_version: str | None) -> s
 def read_embedding_rows(settings: Settings, encoder_version: str) -> pa.Table:
     """Return KEY, VECTOR_COLUMNS, FLAG_COLUMNS and `title` of the product versions with vectors of `encoder_version`.
 
-    The rows are sorted by KEY; there are none if the encoder version is unknown. If a version was encoded twice, the
-    row that was created last is returned. `title` is null for a product without a title.
+    All versions of a product are returned, sorted by KEY; there are no rows if the encoder version is unknown. If a
+    version was encoded twice, the row that was created last is returned. `title` is null for a product without a title.
+
+    Args:
+        settings: The deployment.
+        encoder_version: The full version, as `choose_encoder_version` returns it.
 
     Raises:
-        NotFoundError: A row with a text vector has no row in `product_catalogue`.
+        NotFoundError: A table does not exist, or a row with a text vector has no row in `product_catalogue`.
         CorruptDataError: The vectors have more than one length.
     """
     columns = [*KEY, *VECTOR_COLUMNS, *FLAG_COLUMNS, "encoder_version", CREATED_TIMESTAMP]
@@ -87,6 +93,11 @@ def read_embedding_rows(settings: Settings, encoder_version: str) -> pa.Table:
 def fix_vector_width(rows: pa.Table) -> pa.Table:
     """Return `rows` with VECTOR_COLUMNS as fixed-size lists, so that a column of nulls has a width too.
 
+    Null vectors stay null, and other columns stay as they are. The width is 0 if all vectors of all columns are null.
+
+    Args:
+        rows: Rows with VECTOR_COLUMNS as lists of numbers; there may be none.
+
     Raises:
         CorruptDataError: The vectors have more than one length.
     """
@@ -106,7 +117,11 @@ def fix_vector_width(rows: pa.Table) -> pa.Table:
 
 
 def select_first_versions(rows: pa.Table) -> pa.Table:
-    """Return the first version of each product. `rows` must be sorted by KEY."""
+    """Return the row of the first version of each product, sorted by product; no rows if there are none.
+
+    Args:
+        rows: Product versions, sorted by KEY.
+    """
     if not len(rows):
         return rows
     product = rows[PRODUCT_ID].combine_chunks().dictionary_encode().indices.to_numpy()

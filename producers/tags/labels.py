@@ -14,13 +14,16 @@ TAG_VALUES = {"child_age": CHILD_AGES, "child_gender": CHILD_GENDERS}
 """The allowed values of each tag. A category may be any text."""
 
 CHECKED_SCHEMA = pa.schema([*LABELS, ("group", pa.string())])
+"""Columns of the valid labels."""
 
 
 def read_labels(file: Path) -> pa.Table:
-    """Return the rows of a label file in the columns of schema.LABELS, and `group` if the file has it.
+    """Return the rows of a label file, in its order, with the columns of schema.LABELS, and `group` if the file has it.
+
+    The values are not checked and may be null.
 
     Args:
-        file: Parquet or CSV.
+        file: Parquet or CSV with product_id, tag and value, and optionally `group`; other columns are ignored.
 
     Raises:
         VitrineError: The file cannot be read, is empty, or lacks a column.
@@ -40,12 +43,13 @@ def check_labels(labels: pa.Table, product_ids: Container[str]) -> tuple[pa.Tabl
 
     Args:
         labels: As returned by `read_labels`. A product without a group is its own group.
-        product_ids: The products that have vectors.
+        product_ids: The products that have vectors. Labels of other products are refused.
 
     Returns:
         The valid labels with CHECKED_SCHEMA, at most one for each product and tag, sorted by product and tag, without
-        nulls; and the refused labels in the order of the file. If a product has two values of a tag, or two groups, the
-        first is kept.
+        nulls; `group` is `group NAME`, or `product ID` for a product without a group. And the refused labels in the
+        order of the file. A label that repeats or contradicts an earlier one of the same product and tag is refused,
+        and so is one with another group than an earlier label of the product.
     """
     refused: list[RejectedRow] = []
     values: dict[tuple[str, str], str] = {}

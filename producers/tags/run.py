@@ -27,17 +27,20 @@ class TaggingSummary:
     """What one run did."""
 
     tagger_version: str
+    """Digest of the labels, the encoder version and the settings."""
     encoder_version: str
+    """Version of the vectors that were used."""
     labels: int
     """Valid labels."""
     refused: int
     """Labels that were quarantined."""
     unlearned: tuple[str, ...]
-    """Tags with fewer than two labels in the training split; their columns are null."""
+    """Tags with fewer than two different labels in the training split, in the order of schema.TAGS; their columns are
+    null. Empty if there was nothing to add, because no tagger is fitted then."""
     rows: int
-    """Rows added to `product_tags`."""
+    """Rows added to `product_tags`; 0 if this tagger version had tagged every product version before."""
     predictions: int
-    """Rows added to `tag_predictions`."""
+    """Rows added to `tag_predictions`; 0 if the table had predictions of this tagger version before."""
 
 
 def tag_products(
@@ -51,19 +54,22 @@ def tag_products(
 ) -> TaggingSummary:
     """Fit the taggers, and tag every product version that they have not tagged yet.
 
+    Invalid labels are quarantined, also if the run then fails. A second run with the same inputs adds no rows.
+
     Args:
         settings: The deployment.
-        labels: Parquet or CSV with the columns of schema.LABELS and optionally `group`. Products of one group are the
+        labels: Parquet or CSV with product_id, tag and value, and optionally `group`. Products of one group are the
             same design.
         encoder_version: Version of the vectors; None for the newest.
         abstain: A label that is less probable than this is stored as null, in [0, 1].
         now: The created timestamp of the rows, with a time zone.
-        track: Shows progress; see `Track`.
+        track: Wraps the taggers as they are fitted, given their number, to show progress.
 
     Raises:
-        NotFoundError: There are no vectors of the encoder version, or a product has no row in `product_catalogue`.
+        NotFoundError: There are no vectors of the encoder version, or a product with a text vector has no row in
+            `product_catalogue`.
         InvalidInputError: The encoder version is ambiguous, no label is valid, or no tag can be learned.
-        VitrineError: The label file cannot be read.
+        VitrineError: The label file cannot be read, or lacks a column.
     """
     encoder_version = embedding_rows.choose_encoder_version(settings, encoder_version)
     rows = embedding_rows.read_embedding_rows(settings, encoder_version)

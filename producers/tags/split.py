@@ -11,14 +11,18 @@ import numpy as np
 
 TRAIN, CALIBRATION, TEST = "train", "calibration", "test"
 TRAIN_SHARE = 0.6
+"""Share of the groups that train, on average."""
 CALIBRATION_SHARE = 0.2
+"""Share of the groups that calibrate, on average. The rest is for the test."""
 FOLDS = 5
+"""Parts into which the groups are divided for cross-validation."""
 
 
 def assign_splits(groups: Iterable[str]) -> np.ndarray:
     """Return TRAIN, CALIBRATION or TEST for each group, str [n], in the order of `groups`.
 
-    About 60%, 20% and 20% of the groups are on each side. With few groups a side can be empty.
+    Equal groups get the same split. About 60% of the different groups train, 20% calibrate and 20% test; with few
+    groups a split can be empty.
     """
     position = np.array([_hash_to_unit(group, "split") for group in groups])
     return np.where(
@@ -27,7 +31,10 @@ def assign_splits(groups: Iterable[str]) -> np.ndarray:
 
 
 def assign_folds(groups: Iterable[str]) -> np.ndarray:
-    """Return the cross-validation fold of each group, int64 [n] in [0, FOLDS); independent of `assign_splits`."""
+    """Return the cross-validation fold of each group, int64 [n] in [0, FOLDS), in the order of `groups`.
+
+    Equal groups get the same fold. The fold does not depend on the split of the group.
+    """
     return np.array([int(_hash_to_unit(group, "fold") * FOLDS) for group in groups], dtype=np.int64)
 
 

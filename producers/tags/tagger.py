@@ -20,31 +20,37 @@ from producers.tags.labels import TAG_VALUES
 Classifier: TypeAlias = LogisticRegression | DummyClassifier
 
 REGULARISATION_GRID = (0.01, 0.1, 1.0)
-"""Values of LogisticRegression's C."""
+"""Values that are tried for LogisticRegression's C, the inverse strength of the regularization."""
 MIN_LOG_PROBABILITY = float(np.log(1e-6))
 """Log probability that is counted for a true label that the other folds do not have."""
 NO_FOLD = -1
+"""The fold of a row that did not train a tagger."""
 
 
 @dataclass(frozen=True)
 class Tagger:
-    """A calibrated classifier, and one classifier for each fold of its training products."""
+    """A calibrated classifier of one tag, and one classifier for each fold of its training products."""
 
     variant: str
+    """One of schema.TAG_VARIANTS: which features of a product it uses."""
     labels: tuple[str, ...]
     """The labels in the order of the probabilities."""
     features: Pipeline | FeatureUnion
+    """Turns embedding rows into features; fitted on the training split."""
     classifier: Classifier
     """Trained on the whole training split."""
     fold_classifiers: dict[int, Classifier]
-    """Fold to the classifier that was trained on all other folds."""
+    """Fold to the classifier that was trained on all other folds; empty if `fit_tagger` was not asked for them."""
     temperature: float
+    """Divides the log probabilities to calibrate them; 1 changes nothing."""
 
     def predict_probabilities(self, rows: pa.Table, fold: np.ndarray | None = None) -> np.ndarray:
         """Return calibrated probabilities, float32 [n, labels], in the order of `rows`.
 
+        A label that the classifier was not trained on has the probability 0.
+
         Args:
-            rows: Embedding rows with `title`.
+            rows: Embedding rows with `title`, as `read_embedding_rows` returns them; there may be none.
             fold: int [n], the fold of a row that trained this tagger, NO_FOLD for any other row. A training row is
                 predicted by the classifier that was trained without its fold, so that its probabilities are not higher
                 than those of a new product. None if no row trained the tagger.
@@ -66,11 +72,13 @@ def fit_tagger(tag: str, variant: str, rows: pa.Table, *, folds: bool) -> Tagger
     Args:
         tag: One of schema.TAGS.
         variant: One of schema.TAG_VARIANTS.
-        rows: Embedding rows of the products that have a label of `tag`, with `title`, `value` and `group`.
-        folds: Whether to fit the classifiers that predict the training products.
+        rows: Embedding rows of the products that have a label of `tag`, one for each, with `title`, `value` (the
+            label) and `group`.
+        folds: Whether to fit also the classifiers that predict the training products.
 
     Returns:
-        None if the training split has fewer than two different labels.
+        The tagger. It can predict all values of a tag with fixed values, and otherwise the labels of the training
+        split, sorted. None if the training split has fewer than two different labels.
     """
     groups, truth = rows["group"].to_pylist(), np.array(rows["value"].to_pylist(), dtype=object)
     side, fold = split.assign_splits(groups), split.assign_folds(groups)

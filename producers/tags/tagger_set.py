@@ -49,22 +49,25 @@ class TaggerSet:
     """The taggers that were fitted on one label file."""
 
     tagger_version: str
+    """The version that is written to each row, from `compute_tagger_version`."""
     encoder_version: str
+    """Version of the vectors that the taggers learned from."""
     abstain: float
-    """A label that is less probable than this is stored as null."""
+    """A label that is less probable than this is stored as null, in [0, 1]."""
     labelled: pa.Table
     """The labelled rows, as returned by `join_labels`."""
     taggers: dict[tuple[str, str], Tagger]
-    """Tag and variant to the tagger; a tag that could not be learned is missing."""
+    """(tag, variant) to the tagger; a tag that could not be learned is missing."""
 
     def tag(self, rows: pa.Table, now: datetime) -> pa.Table:
-        """Return rows of schema.PRODUCT_TAGS for embedding rows, in their order.
+        """Return one row of schema.PRODUCT_TAGS for each embedding row, in their order.
 
-        The columns of a tag that could not be learned are null.
+        A label that is less probable than `abstain` is null; its probability is not. All columns of a tag that could
+        not be learned are null.
 
         Args:
-            rows: Embedding rows with `title`.
-            now: The created timestamp.
+            rows: Embedding rows with `title`, as `read_embedding_rows` returns them.
+            now: The created timestamp, with a time zone.
         """
         columns = {name: rows[name] for name in KEY}
         for tag in TAGS:
@@ -86,13 +89,14 @@ class TaggerSet:
         return _add_constants(pa.table(columns), constants | {CREATED_TIMESTAMP: now}, PRODUCT_TAGS)
 
     def predict_held_out(self, now: datetime) -> pa.Table:
-        """Return the predictions of every variant for the labelled products outside the training split.
+        """Return the predictions of every fitted variant for the labelled products outside the training split.
 
         Args:
-            now: The created timestamp.
+            now: The created timestamp, with a time zone.
 
         Returns:
-            Rows of schema.TAG_PREDICTIONS.
+            Rows of schema.TAG_PREDICTIONS, tagger by tagger in the order of `taggers`, each sorted by product. No rows
+            if all labelled products are in the training split.
         """
         side = pa.array(split.assign_splits(self.labelled["group"].to_pylist()))
         held_out = self.labelled.append_column("split", side).filter(pc.is_in(side, value_set=pa.array(TAG_SPLITS)))
@@ -123,20 +127,22 @@ class TaggerSet:
 
 
 def fit_taggers(settings: Settings, labels: Path, encoder_version: str, abstain: float) -> TaggerSet:
-    """Fit the taggers that `produce tags` fits on the same labels. Nothing is written.
+    """Fit the taggers that `produce tags` fits on the same labels. Nothing is written, and invalid labels are ignored.
 
-    A tag with fewer than two labels in the training split is left out; its columns are null in `TaggerSet.tag`.
+    Only the tagger in use is fitted, not the variants that it is compared with. A tag with fewer than two different
+    labels in the training split is left out; its columns are null in `TaggerSet.tag`.
 
     Args:
         settings: The deployment.
-        labels: Label file, see `read_labels`.
+        labels: Parquet or CSV with product_id, tag and value, and optionally `group`.
         encoder_version: Version of the vectors.
         abstain: A label that is less probable than this is stored as null, in [0, 1].
 
     Raises:
-        NotFoundError: There are no vectors of the encoder version.
+        NotFoundError: There are no vectors of the encoder version, or a product with a text vector has no row in
+            `product_catalogue`.
         InvalidInputError: No label is valid.
-        VitrineError: The label file cannot be read.
+        VitrineError: The label file cannot be read, or lacks a column.
     """
     rows = embedding_rows.read_embedding_rows(
         settings, embedding_rows.choose_encoder_version(settings, encoder_version)
@@ -156,13 +162,14 @@ def join_labels(rows: pa.Table, file: Path) -> tuple[pa.Table, list[RejectedRow]
 
     Args:
         rows: As returned by `read_embedding_rows`. The first version of each product is used.
-        file: Label file, see `read_labels`.
+        file: Parquet or CSV with product_id, tag and value, and optionally `group`.
 
     Returns:
-        Embedding rows with `title`, `tag`, `value` and `group`, sorted by product and tag; and the refused labels.
+        Embedding rows with `title`, `tag`, `value` and `group`, one for each valid label, sorted by product and tag;
+        and the refused labels in the order of the file.
 
     Raises:
-        VitrineError: The file cannot be read.
+        VitrineError: The file cannot be read, or lacks a column.
     """
     labels = label_file.read_labels(file)
     validation.require_columns(labels, LABELS.names, file)
@@ -181,11 +188,12 @@ def fit_variants(
 
     Args:
         labelled: As returned by `join_labels`.
-        chosen: Names from schema.TAG_VARIANTS.
-        track: Shows progress.
+        chosen: Names from schema.TAG_VARIANTS; none gives no taggers.
+        track: Wraps the taggers as they are fitted, given their number, to show progress.
 
     Returns:
-        Tag and variant to the tagger. A tag is left out if the training split has fewer than two of its labels.
+        (tag, variant) to the tagger, in the order of schema.TAGS and, for each tag, of `chosen`. A tag is left out if
+        the training split has fewer than two different labels of it.
     """
     pairs = [(tag, variant) for tag in TAGS for variant in chosen]
 
@@ -198,7 +206,14 @@ def fit_variants(
 
 
 def compute_tagger_version(labelled: pa.Table, encoder_version: str, abstain: float) -> str:
-    """Return the tagger version: a digest of the labels, the vectors' version and the settings."""
+    """Return the tagger version: `tagger-` and 12 hex digits, a digest of everything that the taggers depend on.
+
+    Args:
+        labelled: As returned by `join_labels`; of these, the labels and groups count and which product versions have
+            them, but not the vectors.
+        encoder_version: Version of the vectors.
+        abstain: The probability below which a label is stored as null.
+    """
     content = [*labelled.select(["tag", PRODUCT_ID, EVENT_TIMESTAMP, "value", "group"]).to_pydict().values()]
     parameters = [
         encoder_version,

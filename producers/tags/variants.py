@@ -17,6 +17,7 @@ from feature_repo.schema import TAG_VARIANTS
 
 TAGGER, VECTORS, BAG_OF_WORDS, TEXT_TOWER, IMAGE_TOWER = TAG_VARIANTS
 
+# The columns of the embedding rows that a variant without words uses, in the order of its features.
 COLUMNS = {
     VECTORS: ("image_vector", "text_vector", "fused_vector", "has_image", "has_text"),
     TEXT_TOWER: ("text_vector", "has_text"),
@@ -33,11 +34,11 @@ def make_features(variant: str) -> Pipeline | FeatureUnion:
     """Return the unfitted transformer of a variant.
 
     Args:
-        variant: One of schema.TAG_VARIANTS.
+        variant: One of schema.TAG_VARIANTS: which features of a product are used.
 
     Returns:
-        A transformer of tables as returned by `read_embedding_rows`, to float [n, width], sparse if the variant uses
-        words.
+        A new transformer of tables as returned by `read_embedding_rows`, to float [n, width], a sparse matrix if the
+        variant uses words. It must be fitted before use.
     """
     if variant == BAG_OF_WORDS:
         return _make_word_features()
@@ -51,12 +52,18 @@ def make_features(variant: str) -> Pipeline | FeatureUnion:
 
 
 def read_titles(rows: pa.Table) -> list[str]:
-    """Return the title of each row, NO_TITLE if it is null or blank."""
+    """Return the title of each row without blanks at its ends; NO_TITLE if it is null or blank."""
     return [title.strip() or NO_TITLE for title in pc.fill_null(rows["title"], "").to_pylist()]
 
 
 def stack_vectors(rows: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
-    """Return vectors and flags side by side, float32 [n, width]; a missing vector is NaN, a missing flag 0."""
+    """Return vectors and flags side by side, float32 [n, width].
+
+    Args:
+        rows: Embedding rows, with vectors as fixed-size lists.
+        columns: Names of the columns, in the order of the result. A null vector becomes NaN, a null flag 0; a flag
+            that is set becomes 1.
+    """
     return np.hstack([_to_matrix(rows[name]) for name in columns])
 
 
