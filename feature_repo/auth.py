@@ -51,7 +51,7 @@ class ServerAccess:
     """Where a server listens and who may call it.
 
     Args:
-        host: host name or IP address to listen on.
+        host: host name or IP address to listen on. Of names, only "localhost" counts as a loopback address.
         token: the bearer token that callers must send; None accepts every caller.
         certificate: serve TLS with this certificate; None serves clear text.
 

@@ -34,7 +34,8 @@ def parse_timestamp(text: str) -> datetime:
     """Parse an ISO 8601 timestamp with an offset, and return it in UTC. Surrounding white space is ignored.
 
     Raises:
-        UsageError: it is something else, has no offset (it could be off by a day), or is not in [EARLIEST, LATEST).
+        UsageError: it is something else, has no offset (without one, it could be off by a day), or is not in
+            [EARLIEST, LATEST). A date without a time has no offset.
     """
     try:
         timestamp = datetime.fromisoformat(text.strip())

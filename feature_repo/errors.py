@@ -14,7 +14,7 @@
 
 
 class VitrineError(Exception):
-    """Base class of the errors that a user can cause or repair."""
+    """Base class of the errors that a user can cause or repair. A command that raises one exits with 1."""
 
 
 class InvalidInputError(VitrineError):
@@ -26,7 +26,7 @@ class UsageError(InvalidInputError):
 
 
 class NotFoundError(VitrineError):
-    """Something that the caller named does not exist."""
+    """A table, view, service, feature, product or file that the caller named does not exist."""
 
 
 class ConflictError(VitrineError):
@@ -34,11 +34,11 @@ class ConflictError(VitrineError):
 
 
 class UnavailableError(VitrineError):
-    """A store or a database does not answer."""
+    """A store, a database or a cluster does not answer, or something cannot be written."""
 
 
 class CorruptDataError(VitrineError):
-    """Stored bytes are damaged or incomplete."""
+    """Stored bytes, such as a file of a table or a row of the online store, are damaged or incomplete."""
 
 
 class EncoderMismatchError(VitrineError):

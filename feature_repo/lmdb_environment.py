@@ -125,7 +125,8 @@ class SharedEnvironment:
 def get_shared_environment(folder: Path, *, create: bool) -> SharedEnvironment | None:
     """Return this process's environment of a folder; None if the folder holds no LMDB file and `create` is false.
 
-    If the file was deleted or replaced since it was opened, the new file is opened.
+    Every call with one folder returns the same environment, which the caller must not close. If the file was deleted or
+    replaced since it was opened, it is closed and the new file is opened.
 
     Args:
         folder: a resolved path; two spellings of one folder would open it twice.

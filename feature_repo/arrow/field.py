@@ -66,7 +66,10 @@ class Field:
 
     @cached_property
     def base(self) -> str:
-        """Type of one element: "float" for "float_list"; "" for maps, structs, nested and zoned values."""
+        """Feast's type of one element: "float" for "float", "float_list" and "float_set".
+
+        "" for maps, structs, nested and zoned values.
+        """
         base = self.type.removesuffix("_list").removesuffix("_set")
         return base if base in NUMBERS or base in TEXTS or base in BINARIES else ""
 
@@ -114,7 +117,7 @@ class Field:
 
     @cached_property
     def scale_size(self) -> int:
-        """Bytes of the scale before the elements of a list; 0 without a scale."""
+        """Bytes of the scale before the elements of a list: SCALE_SIZE with the storage "int8", else 0."""
         return SCALE_SIZE if self.storage == "int8" else 0
 
     @cached_property

@@ -116,7 +116,7 @@ def renumber(positions: Int64, size: int) -> Int64:
 
 
 def is_list(type_: pa.DataType) -> bool:
-    """Whether a type is a list, a large list or a list of fixed size."""
+    """Return whether an Arrow type is a list, a large list or a list of fixed size, of any elements."""
     return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
 
 

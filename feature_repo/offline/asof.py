@@ -109,8 +109,10 @@ def look_up(
 ) -> Int64:
     """Find the newest version of each row's key with `at - ttl <= event <= at`, bounds inclusive.
 
+    Of equal event timestamps, the version created last is the newest, then the one at the later position in the table.
+
     Args:
-        versions: the index.
+        versions: the index, as `index_versions` returns it.
         key_columns: as many columns as the index has, in its order, of comparable types.
         at: [rows] timestamps. Those finer than the unit of the index are rounded down.
         ttl: how long a version is valid; None or zero: without limit.

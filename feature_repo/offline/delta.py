@@ -89,6 +89,7 @@ def commit_with_retries(path: Path, change: Callable[[], Result]) -> Result:
     Args:
         path: the table's folder, for messages.
         change: makes the commit on the newest version. A failed commit leaves nothing behind, so it can be repeated.
+            An exception that is not Delta's is raised at once.
 
     Raises:
         ConflictError: other writers were first `ATTEMPTS` times.
@@ -195,6 +196,9 @@ def txn_marker(path: Path, name: str) -> int | None:
     """Return the number that `append_if_version` last stored on a table under a name.
 
     None if it never stored one, or if there is no table.
+
+    Raises:
+        CorruptDataError: the log of the table cannot be read.
     """
     return open_table(path).transaction_version(name) if exists(path) else None
 
@@ -268,6 +272,9 @@ def open_added_rows(path: Path, table: DeltaTable, since: int | None) -> pyarrow
         path: the table's folder.
         table: the version to read.
         since: the earlier version. None, or a version that the log no longer holds, selects all files.
+
+    Returns:
+        A dataset of these files, with the schema of `table`; it has no rows if no file was added.
 
     Raises:
         CorruptDataError: a file of `table` is missing or truncated.

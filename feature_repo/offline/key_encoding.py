@@ -60,10 +60,10 @@ def encode(columns: Sequence[pa.ChunkedArray], rows: int) -> tuple[KeyDictionary
 
 
 def encode_like(codes: KeyDictionary, columns: Sequence[pa.ChunkedArray], rows: int) -> Int64:
-    """Look up keys in an existing dictionary.
+    """Look up the numbers of keys in an existing dictionary, which stays as it is.
 
     Args:
-        codes: the dictionary.
+        codes: the dictionary, as `encode` returns it.
         columns: as many columns as the dictionary has, in its order, [rows] each. Types may differ if they can be
             compared: integers and floats of any width, texts of any encoding.
         rows: number of rows.
@@ -72,7 +72,8 @@ def encode_like(codes: KeyDictionary, columns: Sequence[pa.ChunkedArray], rows: 
         int64 [rows] key numbers; -1 where the dictionary lacks the key, or a column is null.
 
     Raises:
-        InvalidInputError: a column cannot be compared with the dictionary's, for example text with integers.
+        InvalidInputError: a column cannot be compared with the dictionary's, for example text with integers, or floats
+            that have a fraction with integers.
     """
     code = np.zeros(rows, dtype=np.int64)
     for position, (column, distinct) in enumerate(zip(columns, codes.values, strict=True)):

@@ -238,11 +238,11 @@ def require_unambiguous_columns(schema: pa.Schema, event_timestamp: str, views: 
     Args:
         schema: schema of the rows.
         event_timestamp: name of the timestamp column.
-        views: the feature views.
+        views: the feature views; without any, only the timestamp is required.
 
     Raises:
-        NotFoundError: a column is missing.
-        InvalidInputError: a feature has the name of another column of the result.
+        NotFoundError: a column is missing; the message names the first one.
+        InvalidInputError: a feature has the name of a column of the rows or of another view's feature.
     """
     needed = {event_timestamp: "the timestamp"}
     needed |= {key: f"feature view `{view.name}`" for view in views for key in view.keys}

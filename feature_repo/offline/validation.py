@@ -52,11 +52,12 @@ def require_columns(table: pa.Table, columns: Sequence[str], file: Path) -> None
 
     Args:
         table: the table.
-        columns: names of the required columns.
+        columns: names of the required columns; the table may have others.
         file: where the table came from, for messages.
 
     Raises:
-        InvalidInputError: it does not; the message names the file, what is missing and what is there.
+        InvalidInputError: a column is missing, a name occurs twice, or there are no rows. The message names the file
+            and the columns.
     """
     missing = [name for name in columns if name not in table.column_names]
     if missing:
@@ -100,7 +101,9 @@ def null_invalid_utf8(table: pa.Table, columns: Sequence[str]) -> tuple[pa.Table
 
 
 def parse_text(table: pa.Table, name: str, file: Path) -> pa.ChunkedArray:
-    """Return a column as strings. Integers, which ids often are, become their digits; nulls stay null.
+    """Return a column as strings, unchanged: white space stays. Integers, which ids often are, become their digits.
+
+    Nulls stay null. Dictionary-encoded text becomes plain text.
 
     Args:
         table: the table.

@@ -20,7 +20,8 @@ def window_filter(
 ) -> pyarrow.dataset.Expression | None:
     """Return the filter for rows with `start <= event_timestamp <= end`.
 
-    Both bounds are inclusive, as in Feast. None leaves a side open; with two open sides the result is None.
+    Both bounds are inclusive, as in Feast. None leaves a side open; with two open sides the result is None. A filter
+    leaves out rows with a null timestamp.
 
     Args:
         table: the table, for the type of its timestamp column.
