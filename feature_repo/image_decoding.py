@@ -74,7 +74,7 @@ def open_image(source: Path | bytes, *, side: int | None = None) -> Image.Image:
     The size limits are checked against the header before any pixel is decoded.
 
     Args:
-        source: a file, a path into an LMDB (see `feature_repo.image_store`), or the encoded bytes.
+        source: a file, a path `lmdb:/FOLDER#KEY` of an image in an LMDB, or the encoded bytes.
         side: the side in pixels that the caller will resize to. A larger JPEG is then decoded at 1/2, 1/4 or 1/8 of its
             size, never below `min_decoded_side(side)`: decoding 800 pixels for 224 takes half the time, and the resized
             image differs by at most one level of 255. None decodes at full size.
@@ -110,7 +110,7 @@ def open_pixels(source: Path | bytes, *, side: int) -> NDArray[np.uint8]:
     bit for bit, in a third of the time. Every other image goes through Pillow.
 
     Args:
-        source: a file, a path into an LMDB (see `feature_repo.image_store`), or the encoded bytes.
+        source: a file, a path `lmdb:/FOLDER#KEY` of an image in an LMDB, or the encoded bytes.
         side: the side in pixels that the caller will resize to. A larger JPEG is decoded at a reduced size, never below
             `min_decoded_side(side)`; nothing is resized to `side` here.
 
@@ -141,7 +141,7 @@ def min_decoded_side(side: int) -> int:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the encoded bytes of an image, from a file or from an LMDB (see `feature_repo.image_store`).
+    """Return the encoded bytes of an image, from a file or, for `lmdb:/FOLDER#KEY`, from an LMDB.
 
     Whether they are an image is not checked; an empty file gives empty bytes.
 
