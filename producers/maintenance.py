@@ -158,6 +158,11 @@ def _count_users_with_clicks(settings: Settings, products: Sequence[str], forgot
 
 
 def _list_tables(settings: Settings) -> list[Path]:
+    """Return the folders of the Delta tables, sorted by name; none if there are none in the folder.
+
+    Raises:
+        NotFoundError: the folder of the offline tables does not exist.
+    """
     if not settings.offline.is_dir():
         raise NotFoundError(
             f"no offline tables at {settings.offline}, the `offline_store.path` of {settings.file}; "

@@ -41,6 +41,7 @@ class ImpressionLog:
     """The number of refused rows by reason, the most frequent first. The rows are in the quarantine."""
 
     def __len__(self) -> int:
+        """Return the number of impressions."""
         return len(self.timestamp_us)
 
 

@@ -135,4 +135,5 @@ def parse_row(row: Mapping[str, Any], width: int) -> UserInterest:
 
 
 def _to_vector(value: Any, width: int) -> NDArray[np.float32]:
+    """Return a list of numbers as float32 [1, len]; [1, width] of NaN for None."""
     return np.full((1, width), np.nan, np.float32) if value is None else np.array([value], np.float32)

@@ -137,7 +137,7 @@ class _ProductState:
         return _ProductState(np.empty((0, width), np.float32), floats, floats, counts, counts)
 
     def grow(self, products: int) -> None:
-        """Add products without vector, price, age and impressions, up to a total number."""
+        """Add products without vector, price, age and impressions until there are `products` of them."""
         for name in ("vectors", "price", "age"):
             setattr(self, name, _extend(getattr(self, name), products, np.nan))
         self.impressions, self.clicks = _extend(self.impressions, products, 0), _extend(self.clicks, products, 0)
@@ -301,6 +301,10 @@ class _StoredKeys:
 
     @staticmethod
     def read(settings: Settings, product_ids: pa.Array, encoder_version: str) -> "_StoredKeys":
+        """Read the stored versions of one encoder version; none if there is no table yet.
+
+        Versions of products that are not among `product_ids` are left out. A product number is an index into them.
+        """
         path = settings.table(schema.NEIGHBOURS_TABLE)
         if not delta.exists(path):
             return _StoredKeys(np.empty(0, np.int64), np.empty(0, np.int64))

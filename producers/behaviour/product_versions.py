@@ -136,6 +136,7 @@ def find_versions(
 
 
 def _take_or_nan(values: Floats, row_index: Int64) -> Floats:
+    """Return rows of `values` [rows, k] by index, as a copy; NaN for -1."""
     if not len(values):
         return np.full((len(row_index), values.shape[1]), np.nan, np.float32)
     rows = values[row_index]

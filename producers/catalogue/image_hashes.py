@@ -87,6 +87,7 @@ def read_file_stat(path: str) -> str | None:
 
 
 def _hash_file(path: str) -> bytes | None:
+    """Return the content hash of an image, from its LMDB key if that states it; None if it cannot be read."""
     stated = image_store.read_key_hash(path) if image_store.is_stored(path) else None
     if stated is not None:
         return stated

@@ -77,19 +77,28 @@ class IngestSummary:
 
 @dataclass
 class _IngestProgress:
-    """The blocks read so far, in the order of the table."""
+    """The blocks read so far. The first six fields have one entry for each block, in the order of the table."""
 
     product_ids: list[pa.ChunkedArray] = field(default_factory=list)
+    """Ids of all rows of a block, refused ones included."""
     id_hashes: list[RowHashes] = field(default_factory=list)
+    """Hashes of these ids."""
     updated_at_us: list[NDArray[np.int64]] = field(default_factory=list)
+    """Microseconds since 1970 UTC; 0 where it is missing or cannot be read."""
     is_valid: list[NDArray[np.bool_]] = field(default_factory=list)
+    """False for refused rows."""
     is_unchanged: list[NDArray[np.bool_]] = field(default_factory=list)
+    """Whether a valid row equals the stored version that is valid at its time."""
     increment: list[pa.Table] = field(default_factory=list)
     """Valid rows that are new or changed, with their number in the whole table as `row`."""
     refused: list[RejectedRow] = field(default_factory=list)
+    """Refused rows of all blocks, without the older rows of a repeated id."""
     repairs: list[tuple[int, RejectedRow]] = field(default_factory=list)
+    """Repaired values of all blocks, each with its row number in the whole table, from 0."""
     ignored: tuple[str, ...] = ()
+    """Columns of the table that schema.PRODUCTS does not have."""
     rows: int = 0
+    """Rows read so far."""
 
 
 def ingest_products(
@@ -163,6 +172,11 @@ def _ingest_once(
     dry_run: bool,
     progress: Callable[[int], None],
 ) -> IngestSummary:
+    """Do what `ingest_products` does, once.
+
+    Raises:
+        CommitConflictError: another run has written to the catalogue since it was read here.
+    """
     path, active_path = settings.table(schema.CATALOGUE_TABLE), settings.table(schema.ACTIVE_TABLE)
     txn_version, active_txn_version = delta.txn_version(path, STEP), delta.txn_version(active_path, STEP)
     stored = stored_versions.read_versions(path)
@@ -276,6 +290,7 @@ def compute_fingerprints(rows: pa.Table, image_hash: pa.Array) -> RowHashes:
 
 
 def _hash_repeated(column: pa.ChunkedArray) -> RowHashes:
+    """Return the hash of each text [n, 2], computed once for each distinct text."""
     encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
     hashes = row_hash.hash_texts(pa.chunked_array([encoded.dictionary]))
     return hashes[encoded.indices.to_numpy()]
@@ -324,6 +339,7 @@ def _find_moves(
 
 
 def _check_shrinkage(file: Path, gone: int, active: int) -> None:
+    """Raise InvalidInputError if more than MAX_GONE_SHARE of the active products are gone."""
     if active >= MIN_ACTIVE_FOR_CHECK and gone > MAX_GONE_SHARE * active:
         raise InvalidInputError(
             f"{file}: {gone:,} of {active:,} active products are not in it; give --partial if it is a part of the "

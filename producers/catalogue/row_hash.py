@@ -194,6 +194,7 @@ def _hash_words(words: RowHashes, starts: NDArray[np.int64], lengths: NDArray[np
 
 
 def _mix(first: RowHashes, second: RowHashes, word: RowHashes) -> tuple[RowHashes, RowHashes]:
+    """Mix one word into each of n hashes, given by their two halves [n]."""
     first = _rotate_left(first ^ (_rotate_left(word * _C1, 31) * _C2), 27)
     first = (first + second) * _FIVE + _ADD1
     second = _rotate_left(second ^ (_rotate_left(word * _C2, 33) * _C1), 31)
@@ -201,6 +202,7 @@ def _mix(first: RowHashes, second: RowHashes, word: RowHashes) -> tuple[RowHashe
 
 
 def _finalize(first: RowHashes, second: RowHashes) -> RowHashes:
+    """Return the two halves [n] of n hashes, mixed a last time, as [n, 2]."""
     first = first + second
     second = second + first
     first, second = (_avalanche(lane) for lane in (first, second))
@@ -209,10 +211,12 @@ def _finalize(first: RowHashes, second: RowHashes) -> RowHashes:
 
 
 def _avalanche(lane: RowHashes) -> RowHashes:
+    """Let every bit of each number influence all its bits."""
     for factor in (_F1, _F2):
         lane = (lane ^ (lane >> np.uint64(33))) * factor
     return lane ^ (lane >> np.uint64(33))
 
 
 def _rotate_left(lane: RowHashes, bits: int) -> RowHashes:
+    """Rotate the 64 bits of each number to the left."""
     return (lane << np.uint64(bits)) | (lane >> np.uint64(64 - bits))

@@ -74,11 +74,19 @@ class StoredVersions:
         return np.where(low > first, low - 1, -1)
 
     def find_newest(self, product: Int64) -> Int64:
-        """Return the version number with the latest event timestamp for each product number [n]; -1 for -1."""
+        """Return for each of n products the version number with the latest event timestamp: int64 [n].
+
+        Args:
+            product: [n], product numbers; -1 gives -1.
+        """
         return np.where(product >= 0, self.starts[product + 1] - 1, -1)
 
     def take_product_ids(self, product: Int64) -> pa.ChunkedArray:
-        """Return the product ids of product numbers [n], in their order; no number may be -1."""
+        """Return the product ids of n products as text, in their order.
+
+        Args:
+            product: [n], product numbers, none of them -1; a number may be repeated.
+        """
         return self.product_ids.take(pa.array(self.row_index[self.starts[product]]))
 
 

@@ -156,4 +156,5 @@ def resolve_images(table: pa.Table, file: Path) -> tuple[pa.ChunkedArray, pa.Chu
 
 
 def _blank_to_null(text: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the texts, null where one is empty or only white space."""
     return pc.if_else(pa.array(validation.is_blank(text)), None, text)

@@ -44,6 +44,7 @@ def catalogue(
         task = bar.add_task("compare products", total=None)
 
         def show_progress(rows: int) -> None:
+            """Show the number of rows read, and the bar itself from the first call on."""
             if not bar.live.is_started:  # not before the first block: an unreadable file then shows an error only
                 stack.enter_context(bar)
             bar.update(task, completed=rows)

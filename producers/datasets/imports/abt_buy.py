@@ -71,6 +71,7 @@ def read(source: Path, now: datetime) -> ImportedTables:
 
 
 def _product(shop: str, side: re.Match[str]) -> dict[str, Any]:
+    """Return one side of a pair as the values of a product by column name."""
     name, description, price = (text.strip() for text in side.groups())
     text = "\n".join((name, description, price))
     return {
@@ -83,6 +84,7 @@ def _product(shop: str, side: re.Match[str]) -> dict[str, Any]:
 
 
 def _price(text: str) -> float | None:
+    """Return the text as a number; None if it is not one."""
     try:
         return float(text)
     except ValueError:

@@ -157,5 +157,6 @@ def parse_child_age(age_group: str | None) -> str | None:
 
 
 def _find_specification(key: str, specifications: str) -> str | None:
+    """Return the value of the first entry with this key in the text of specifications; None without one."""
     match = re.search(_SPECIFICATION.format(key), specifications)
     return match[1] if match else None

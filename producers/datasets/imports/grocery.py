@@ -90,6 +90,10 @@ def read(source: Path, now: datetime) -> ImportedTables:
 
 
 def _build_shop_product(source: Path, row: dict[str, Any]) -> dict[str, Any]:
+    """Return the product of a class as values by column name.
+
+    The title is the first line of the class's information file, or else the name of the class.
+    """
     description = source / row[DESCRIPTION].lstrip("/")
     information = description.with_name(description.name.replace("_Description", "_Information"))
     title = _read_text(information).splitlines()[0] if _read_text(information) else row[NAME].replace("-", " ")
@@ -109,6 +113,7 @@ def _category(row: dict[str, Any]) -> str:
 
 
 def _find_problem(source: Path, fields: list[str], classes: dict[str, dict[str, Any]]) -> str | None:
+    """Return the reason to refuse a line of a list of photos; None if it is usable."""
     if len(fields) != 3 or not fields[0]:
         return INVALID_LINE
     if fields[1] not in classes:
@@ -117,9 +122,11 @@ def _find_problem(source: Path, fields: list[str], classes: dict[str, dict[str, 
 
 
 def _find_image(listed: Path) -> Path | None:
+    """Return the image file, which may have another suffix than the list states; None if it does not exist."""
     candidates = (listed.with_suffix(suffix) for suffix in IMAGE_SUFFIXES)
     return next((file for file in candidates if file.is_file()), None)
 
 
 def _read_text(file: Path) -> str:
+    """Return the text of a file without white space at its ends; "" if it does not exist."""
     return file.read_text(encoding="utf-8-sig", errors="replace").strip() if file.is_file() else ""

@@ -103,6 +103,13 @@ def read(source: Path, now: datetime) -> ImportedTables:
 def _build_products(
     movies: pa.Table, rated_films: pa.ChunkedArray, timestamps: pa.ChunkedArray
 ) -> tuple[pa.Table, list[RejectedRow]]:
+    """Return the films as schema.PRODUCTS, in their order, and a note for each film that was never rated.
+
+    Args:
+        movies: the films.
+        rated_films: the film of each valid rating.
+        timestamps: the time of each valid rating.
+    """
     first = pa.table({"film": rated_films, "timestamp": timestamps}).group_by("film").aggregate([("timestamp", "min")])
     since = first["timestamp_min"].take(pc.index_in(movies["movieId"], value_set=_values(first["film"])))
     never_rated = RowCheck("movieId", NEVER_RATED, validation.to_mask(pc.is_null(since)))
@@ -131,9 +138,11 @@ def _find_unnamed_values(ratings: pa.Table) -> list[RejectedRow]:
 
 
 def _add_null_children(impressions: pa.Table) -> pa.Table:
+    """Return the impressions with the columns for the child's age and gender, both null."""
     with_age = impressions.append_column("child_age_months", pa.nulls(impressions.num_rows, pa.float32()))
     return with_age.append_column("child_gender", pa.nulls(impressions.num_rows, pa.string()))
 
 
 def _values(column: pa.ChunkedArray) -> pa.Array:
+    """Return the column as one array, as a set of values to look up in."""
     return column.combine_chunks()

@@ -112,6 +112,7 @@ def read(source: Path, now: datetime) -> ImportedTables:
 
 
 def _read_users(file: Path) -> tuple[pa.Table, list[RejectedRow]]:
+    """Return the users, each once and in the order of the file, and the refused rows and repaired values."""
     children = input_files.read_table(file, CHILD_COLUMNS)
     validation.require_columns(children, CHILD_COLUMNS, file)
     rows, refused = {}, []

@@ -92,7 +92,9 @@ class Assortment:
     """The designs, products and brands of a shop."""
 
     designs: Designs
+    """The designs that the products are made of; each has at least one product."""
     products: Products
+    """The products, sorted by listing time."""
     brands: tuple[tuple[str, str], ...]
     """The name of each brand, in Chinese and romanised."""
 
@@ -101,6 +103,10 @@ def make_ids(letter: str, n: int) -> list[str]:
     """Return n ids such as p00001, counted from 1; none if n is 0.
 
     All have the same number of digits, at least five, so sorting them as text keeps their order.
+
+    Args:
+        letter: the text that each id begins with.
+        n: the number of ids.
     """
     width = max(5, len(str(n)))
     return [f"{letter}{i:0{width}d}" for i in range(1, n + 1)]
@@ -143,6 +149,7 @@ def draw_rows(rng: np.random.Generator, weights: Floats) -> Ints:
 
 
 def _make_designs(m: int, seed: int) -> Designs:
+    """Return m random designs."""
     rng = make_generator(seed, "designs")
     categories = vocabulary.CATEGORIES
     category = draw_rows(rng, np.tile([c.share for c in categories], (m, 1)))
@@ -176,6 +183,14 @@ def _make_designs(m: int, seed: int) -> Designs:
 
 
 def _make_products(designs: Designs, design: Ints, days: int, seed: int) -> Products:
+    """Return random products, sorted by listing time.
+
+    Args:
+        designs: the designs.
+        design: [n], the design of each product.
+        days: length of the log in days.
+        seed: the shop's seed.
+    """
     rng = make_generator(seed, "products")
     n = len(design)
     existing = np.arange(n) < np.ceil(n * parameters.EXISTING_SHARE)
@@ -214,6 +229,7 @@ def _make_products(designs: Designs, design: Ints, days: int, seed: int) -> Prod
 
 
 def _make_brands(seed: int) -> tuple[tuple[str, str], ...]:
+    """Return BRANDS different invented names of three syllables, in Chinese and romanised."""
     syllables = vocabulary.BRAND_SYLLABLES
     numbers = make_generator(seed, "brands", 0).choice(len(syllables) ** 3, size=parameters.BRANDS, replace=False)
     triples = [[syllables[n // 256 % 16], syllables[n // 16 % 16], syllables[n % 16]] for n in map(int, numbers)]

@@ -96,4 +96,5 @@ def _taste_effect(taste: Floats, style: Floats, user: np.ndarray, design: np.nda
 
 
 def _compute_logistic(odds: Floats) -> Floats:
+    """Return the probability of each of the log-odds."""
     return 1 / (1 + np.exp(-odds))

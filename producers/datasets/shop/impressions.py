@@ -118,6 +118,7 @@ def _draw_candidates(assortment: Assortment, morning: int, slots: int, rng: np.r
 
 
 def _draw_weighted(weights: Floats, draw: Floats) -> Ints:
+    """Return for each of `draw` (uniform in [0, 1)) an index into the weights, with probability by weight."""
     bounds = np.cumsum(weights)
     return np.searchsorted(bounds, draw * bounds[-1], side="right")
 

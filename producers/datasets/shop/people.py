@@ -83,6 +83,7 @@ def age_in_stages(months: Floats) -> Floats:
 
 
 def _make_tastes(users: int, style: Floats, rng: np.random.Generator) -> Floats:
+    """Return random tastes [users, STYLE_WIDTH]: a mixture of personas and a part of their own."""
     personas = persona_weights()
     mixture = rng.dirichlet(np.full(len(personas), parameters.PERSONA_CONCENTRATION), size=users)
     taste = mixture @ personas + parameters.OWN_TASTE * rng.normal(size=(users, personas.shape[1]))

@@ -60,16 +60,19 @@ _assortment: Assortment | None = None  # set in each worker process
 
 
 def _set_assortment(assortment: Assortment) -> None:
+    """Keep the products in this worker process, so that they are sent to it once."""
     global _assortment
     _assortment = assortment
 
 
 def _draw_rows_of_shared_assortment(folder: Path, seed: int, rows: range) -> int:
+    """Draw the images of a range of the products that this worker process keeps."""
     assert _assortment is not None
     return _draw_rows(_assortment, folder, seed, rows)
 
 
 def _draw_rows(assortment: Assortment, folder: Path, seed: int, rows: range) -> int:
+    """Write the images of a range of products and return their number, those without an image included."""
     ids = assortment.products.ids
     for product in rows:
         if assortment.products.image_quality[product] != "missing":
@@ -118,6 +121,7 @@ class _Placement:
         self.middle, self.scale = middle, scale
 
     def __call__(self, points: Points) -> list[tuple[float, float]]:
+        """Return points [k, 2] in the coordinates of a silhouette as k pairs of pixels."""
         return [(x, y) for x, y in (points @ self.matrix + self.middle).tolist()]
 
 
@@ -136,6 +140,7 @@ def _paint_product(
     second: int,
     rng: np.random.Generator,
 ) -> None:
+    """Paint shadow, rim, material, further parts and emblem of a product onto the image, in this order."""
     colour_, pattern_, emblem_, cut_, _ = (int(level) for level in levels)
     colour = decoration.mix_colours(decoration.PALETTE[colour_], (255, 255, 255), float(rng.uniform(0, 0.12)))
     colour = decoration.mix_colours(colour, (0, 0, 0), float(rng.uniform(0, 0.08)))
@@ -191,6 +196,7 @@ def _draw_cloth(
 def _paint_emblem(
     draw: ImageDraw.ImageDraw, name: str, place: tuple[float, float, float], placement: _Placement
 ) -> None:
+    """Paint an emblem on a pale disc; nothing for "none". `place` is x, y and half the width."""
     if name == "none":
         return
     x, y, size = place

@@ -81,5 +81,11 @@ def mirror(*right: tuple[float, float]) -> Points:
 
 
 def interpolate(young: float, old: float, growth: float) -> float:
-    """Return a linear interpolation: `young` at a growth of 0, `old` at 1."""
+    """Return a number between two others, by linear interpolation.
+
+    Args:
+        young: the result for a growth of 0.
+        old: the result for a growth of 1.
+        growth: 0 to 1.
+    """
     return young + (old - young) * growth

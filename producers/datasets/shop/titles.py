@@ -82,6 +82,7 @@ def _pick_stuffing(assortment: Assortment, design: int, language: str, rng: np.r
 
 
 def _pick_brand(assortment: Assortment, product: int, language: str, rng: np.random.Generator) -> str:
+    """Return the brand's name with probability SAYS_BRAND, otherwise ""."""
     if rng.random() >= parameters.SAYS_BRAND:
         return ""
     return assortment.brands[int(assortment.designs.brand[assortment.products.design[product]])][
@@ -107,6 +108,7 @@ def _pick_word(words: tuple[str, ...], rng: np.random.Generator) -> str:
 
 
 def _pick_words(words: tuple[str, ...], n: int, rng: np.random.Generator) -> list[str]:
+    """Return n different random words; all of them if there are fewer."""
     return [words[i] for i in rng.permutation(len(words))[:n]]
 
 

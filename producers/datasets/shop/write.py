@@ -92,6 +92,7 @@ def make_shop(
 
 
 def _check_arguments(products: int, users: int, days: int, seed: int, language: str, impressions_per_user: int) -> None:
+    """Raise UsageError if a number is too small or the language is unknown."""
     wanted = {"products": products, "users": users, "days": days, "impressions-per-user": impressions_per_user}
     for name, value in wanted.items():
         if value < 1:
@@ -137,6 +138,7 @@ def _to_timestamps(microseconds: np.ndarray) -> pa.Array:
 
 
 def _build_products(assortment: Assortment, titles: Titles, language: str) -> pa.Table:
+    """Return products.parquet: the products as the shop states them."""
     goods = assortment.products
     missing = goods.image_quality == "missing"
     names = [brand[vocabulary.LANGUAGES.index(language)] for brand in assortment.brands]
@@ -153,6 +155,7 @@ def _build_products(assortment: Assortment, titles: Titles, language: str) -> pa
 
 
 def _build_impressions(people: People, log: GeneratedImpressions, clicked: np.ndarray) -> pa.Table:
+    """Return impressions.parquet: schema.IMPRESSIONS and context; ages and genders of unknown children are null."""
     is_unknown = ~people.is_known[log.user]
     months = age_months(people.birthday[log.user], log.timestamp_us).astype(np.float32)
     table = pa.table(
@@ -172,6 +175,7 @@ def _build_impressions(people: People, log: GeneratedImpressions, clicked: np.nd
 
 
 def _build_users(people: People) -> pa.Table:
+    """Return users.parquet: what the shop knows of the users; unknown birthdays and genders are null."""
     is_unknown = ~people.is_known
     birthday = pa.array(people.birthday.astype(np.int32), mask=is_unknown).cast(pa.date32())
     gender = _take_or_null(list(schema.CHILD_GENDERS), np.where(is_unknown, MISSING, people.gender))
@@ -180,6 +184,7 @@ def _build_users(people: People) -> pa.Table:
 
 
 def _build_labels(assortment: Assortment, language: str) -> pa.Table:
+    """Return labels.parquet: three rows for each labelled product, grouped by design."""
     rows = np.flatnonzero(assortment.products.labelled)
     design = assortment.products.design[rows]
     ids = pa.array(assortment.products.ids).take(rows)
@@ -196,6 +201,7 @@ def _build_labels(assortment: Assortment, language: str) -> pa.Table:
 
 
 def _build_true_products(assortment: Assortment, titles: Titles, language: str) -> pa.Table:
+    """Return truth/products.parquet: design, true attributes and quality of each product."""
     designs, design = assortment.designs, assortment.products.design
     columns = {
         "product_id": assortment.products.ids,
@@ -237,6 +243,7 @@ def _build_words(language: str) -> pa.Table:
 
 
 def _build_true_users(people: People) -> pa.Table:
+    """Return truth/users.parquet: the true child and the taste of each user."""
     return pa.table(
         {
             "user_id": make_ids("u", len(people.is_known)),
