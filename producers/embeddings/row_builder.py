@@ -172,7 +172,10 @@ def _without_bad_lengths(vectors: Vectors) -> Vectors:
 
 
 def _find_unchanged(chunk: pa.Table, is_encoded: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return which rows' image files are still those that were hashed [n]; True for images that lie in no file."""
+    """Return which rows' image files are still those that were hashed, bool [n]; True for images that lie in no file.
+
+    Only files of rows in `is_encoded` are looked at; another row with a file may be False.
+    """
     paths, has_stat = chunk["image"].to_pylist(), chunk["image_stat"].is_valid().to_numpy()
     stats = [
         image_hashes.read_file_stat(path) if flag and path else None
@@ -183,6 +186,7 @@ def _find_unchanged(chunk: pa.Table, is_encoded: NDArray[np.bool_]) -> NDArray[n
 
 
 def _read_flags(chunk: pa.Table, name: str) -> NDArray[np.bool_]:
+    """Return a bool column [n]; False throughout if the chunk lacks it."""
     return chunk[name].to_numpy() if name in chunk.column_names else np.zeros(len(chunk), bool)
 
 

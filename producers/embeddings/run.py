@@ -337,7 +337,13 @@ class _EmbeddingRun:
 
 
 def _read_chunks(changes: CatalogueChanges, rows: RowIndices, columns: list[str]) -> Iterator[pa.Table]:
-    """Yield some rows of the new versions, ROWS_PER_COMMIT at a time, with the column `title_hash`."""
+    """Yield some rows of `changes.new` in their order, ROWS_PER_COMMIT at a time, with the column `title_hash`.
+
+    Args:
+        changes: the catalogue rows.
+        rows: ascending row numbers in `changes.new`; may be empty, then nothing is yielded.
+        columns: columns to read.
+    """
     batches: list[pa.RecordBatch] = []
     for batch in take.take_batches(changes.new, rows, columns) if len(rows) else ():
         batches.append(batch)
@@ -352,6 +358,7 @@ def _read_chunks(changes: CatalogueChanges, rows: RowIndices, columns: list[str]
 
 
 def _add_title_hash(chunk: pa.Table) -> pa.Table:
+    """Return the rows with a further column `title_hash`, null where the title is."""
     return chunk.append_column("title_hash", row_hash.hash_contents(chunk["title"]))
 
 

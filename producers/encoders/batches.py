@@ -72,6 +72,7 @@ class BatchRunner:
         return rows
 
     def _run(self, encode: Callable[[Any], torch.Tensor], items: Sequence[Any] | NDArray[Any]) -> NDArray[np.float32]:
+        """Do what `run` says, in the calling thread."""
         rows: list[torch.Tensor] = []
         start = 0
         while start < len(items):
@@ -89,6 +90,7 @@ class BatchRunner:
         return torch.cat(rows).cpu().numpy()
 
     def _halve(self, failed_size: int) -> None:
+        """Lower `size` to half of a batch that did not fit in memory, at least 1, and log the first such batch."""
         self.size = min(self.size, max(1, failed_size // 2))
         if self._has_warned.acquire(blocking=False):  # never released, so only one thread warns, once
             logger.warning("a batch of %d does not fit in memory; batches are halved until they fit", failed_size)
@@ -104,6 +106,7 @@ def normalize_rows(rows: torch.Tensor) -> torch.Tensor:
 
 
 def _use_one_core() -> None:
+    """Let torch compute on one core in the calling thread."""
     torch.set_num_threads(1)
 
 

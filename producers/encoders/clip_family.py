@@ -164,15 +164,18 @@ class DualEncoder:
         return (ids, mask) if self.has_mask else (ids,)
 
     def _text_features(self, tokens: Tokens, rows: NDArray[np.int64]) -> torch.Tensor:
+        """Return features [rows, dim], not of unit length, of some texts; a batch on a GPU is filled up to its size."""
         padded = pad_batch(rows, self._texts.size) if self.device.type == "cuda" else rows
         return self.text_tower(*map(self._to_device, self.text_inputs(tokens, padded)))[: len(rows)]
 
     def _image_features(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """Return features [n, dim], not of unit length, of images that the checkpoint's processor prepares."""
         inputs = self.processor(list(images), return_tensors="pt").to(self.device)
         inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
         return self.model.get_image_features(**inputs).pooler_output
 
     def _pixel_features(self, pixels: Pixels) -> torch.Tensor:
+        """Return features [n, dim] of resized images, not of unit length; a GPU batch is filled up to its size."""
         padded = pad_batch(pixels, self._images.size) if self.device.type == "cuda" else pixels
         return self.image_tower(self._to_device(padded))[: len(pixels)]
 
@@ -183,6 +186,7 @@ class DualEncoder:
         return tensor.to(self.device, non_blocking=True)
 
     def _pixels_to_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Scale and normalize resized images, uint8 [n, height, width, 3], and return their features [n, dim]."""
         # Scale a whole row of pixels at once: three channels at a time would take a CPU four times as long.
         scale, shift = (each.flatten().repeat(pixels.shape[2]) for each in (self.scale, self.shift))
         values = torch.addcmul(shift, pixels.flatten(2).float(), scale).view(pixels.shape)
@@ -191,6 +195,7 @@ class DualEncoder:
         return self.model.get_image_features(pixel_values=values).pooler_output
 
     def _tokens_to_features(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the features [n, dim] of token ids [n, length]; None is for families without a mask."""
         inputs = {"input_ids": ids} if mask is None else {"input_ids": ids, "attention_mask": mask}
         return self.model.get_text_features(**inputs).pooler_output
 

@@ -254,6 +254,7 @@ def _exit_with_parent() -> None:
 
 
 def _split(sources: Sequence[Source]) -> Iterator[Sequence[Source]]:
+    """Yield the sources in order, IMAGES_PER_TASK at a time; nothing if there are none."""
     return (sources[start : start + IMAGES_PER_TASK] for start in range(0, len(sources), IMAGES_PER_TASK))
 
 
@@ -321,6 +322,7 @@ def _decode_into_rows(rows: NDArray[np.uint8], sources: Sequence[Source], geomet
 
 
 def _decode_without_resizing(sources: Sequence[Source]) -> _DecodedPart:
+    """Decode images at their full size, for encoders without a geometry."""
     start = time.perf_counter()
     images, usable, refused = [], np.ones(len(sources), bool), []
     for row, source in enumerate(sources):

@@ -44,8 +44,8 @@ def encode_chunks(
     """Encode the images and titles of catalogue rows on the Ray cluster that this program is connected to.
 
     Yields one `EncodedChunk` per chunk, in order. An actor is a process that holds the encoder. There is one per GPU; a
-    cluster without a GPU has one per two CPUs, and the other CPUs decode. After the generator has ended or
-    was closed, the actors finish what was submitted and end.
+    cluster without a GPU has one per two CPUs, and the other CPUs decode. When the generator has ended or was closed,
+    the actors finish what was submitted and end.
 
     Args:
         chunks: tables with the columns product_id, title, image, image_bytes and event_timestamp of schema.CATALOGUE, a
@@ -68,6 +68,12 @@ class _Actor:
     """An encoder on some machine of the cluster, loaded once."""
 
     def __init__(self, path_or_name: str, version: str) -> None:
+        """Remember what to load.
+
+        Args:
+            path_or_name: directory on that machine, or hub name.
+            version: the version that the encoder must have, `name@fingerprint`.
+        """
         self._path_or_name = path_or_name
         self._version = version
 
@@ -91,6 +97,7 @@ class _Actor:
 
 
 def _encode(chunks: Iterator[pa.Table], encoder: Encoder, path_or_name: str) -> Iterator[EncodedChunk]:
+    """Submit the chunks in parts of ROWS_PER_PART rows, a bounded number ahead, and yield their vectors in order."""
     if Path(path_or_name).is_dir():
         path_or_name = str(Path(path_or_name).resolve())
     decode = ray.remote(num_cpus=1)(decode_rows)
@@ -123,6 +130,7 @@ def _encode(chunks: Iterator[pa.Table], encoder: Encoder, path_or_name: str) -> 
 
 
 def _start_actors(path_or_name: str, version: str) -> list[Any]:
+    """Start one actor per GPU, or one per two CPUs if the cluster has no GPU; return their handles."""
     gpus, cpus = int(ray.cluster_resources().get("GPU", 0)), cluster.count_cpus()
     # On a cluster with one CPU the actor reserves none, else no CPU would be left to decode.
     resources = {"num_gpus": 1, "num_cpus": 0} if gpus else {"num_cpus": 1 if cpus > 1 else 0}

@@ -263,6 +263,7 @@ class _BatchResult(NamedTuple):
 
 
 def _encode(chunks: Iterator[pa.Table], encoder: Encoder, pool: ProcessPoolExecutor) -> Iterator[EncodedChunk]:
+    """Yield the vectors of each chunk in order, while the next chunks are read and decoded."""
     requests = ((images, images.sources) for images in iterate_in_background(_split_chunks(chunks, encoder)))
     batches = decode_batches(requests, encoder.geometry, pool, size=encoder.image_batch_size)
     previous_end = 0.0
@@ -325,6 +326,7 @@ def _add_batch(batch: DecodedBatch[_ImageBatch], result: _BatchResult, previous_
 
 
 def _encode_titles(chunk: _PartialChunk, encoder: Encoder) -> list[Unusable]:
+    """Write the vectors of a chunk's titles to the chunk; return the titles that gave none."""
     titles = chunk.catalogue.column("title")
     row_index = np.flatnonzero(titles.is_valid())
     chunk.text[row_index] = encoder.encode_texts(titles.drop_null().to_pylist())
@@ -335,6 +337,7 @@ def _encode_titles(chunk: _PartialChunk, encoder: Encoder) -> list[Unusable]:
 
 
 def _encode_images(batch: DecodedBatch[_ImageBatch], encoder: Encoder) -> list[Unusable]:
+    """Write the vectors of a batch of images to their chunk; return the images that gave none, or were unusable."""
     chunk, row_index, sources, _, _ = batch.key
     if batch.pixels is not None:
         vectors = encoder.encode_pixels(batch.pixels)[batch.usable]

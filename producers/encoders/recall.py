@@ -100,6 +100,7 @@ def encode_pairs(
 
 
 def _try_open(source: Source) -> Image.Image | None:
+    """Return an image as RGB; None if it is unusable."""
     try:
         return open_image(source)
     except UnusableImageError:

@@ -34,7 +34,7 @@ Layer = Callable[[torch.Tensor], torch.Tensor]
 
 
 class SentenceEncoder:
-    """A text tower without an image tower; see `Encoder`."""
+    """An encoder with a text tower and no image tower. It implements the protocol `Encoder`."""
 
     has_images = False
     image_batch_size = 1
@@ -59,14 +59,14 @@ class SentenceEncoder:
 
         Args:
             model: transformers model that gives token vectors.
-            tokenizer: its tokenizer.
-            poolings: names among the values of POOLINGS; their results are concatenated.
-            layers: applied to the pooled vectors, in order.
+            tokenizer: the model's tokenizer.
+            poolings: names among the values of POOLINGS, at least one; their results are concatenated in this order.
+            layers: applied to the pooled vectors, in order; may be none.
             prompt: put before every text; may be empty.
-            lower: whether texts are lowercased.
-            length: largest number of tokens; longer texts are truncated.
-            version: `name@fingerprint`.
-            device: where the model runs.
+            lower: whether texts, and the prompt, are lowercased.
+            length: largest number of tokens, those of the prompt included; longer texts are truncated.
+            version: `name@fingerprint`, the fingerprint from `checkpoint_files.fingerprint`.
+            device: where the model runs, in float32.
         """
         self.model = model.to(device).eval()
         self.tokenizer = tokenizer
@@ -81,7 +81,10 @@ class SentenceEncoder:
         self.dim = self.encode_texts(["x"]).shape[1]
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
-        """Return unit vectors [n, dim] of texts, in order; NaN where the model gives none. Long texts are truncated."""
+        """Return unit vectors float32 [n, dim] of texts, in order; NaN where the model gives none.
+
+        Texts of more than `length` tokens are truncated. No texts give [0, dim].
+        """
         if not texts:
             return np.empty((0, self.dim), np.float32)
         lengths = [len(text) for text in texts]
@@ -99,6 +102,7 @@ class SentenceEncoder:
         raise InvalidInputError(f"{self.version} encodes text only; choose an image-text encoder for images")
 
     def _features(self, texts: Sequence[str]) -> torch.Tensor:
+        """Return the vectors [n, dim] of one batch of texts, not of unit length."""
         prompted = [self.prompt + text for text in texts]
         tokens = self.tokenizer(
             [text.lower() for text in prompted] if self.lower else prompted,
@@ -113,12 +117,13 @@ class SentenceEncoder:
 
 
 def pool(states: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
-    """Pool token vectors into one vector per text, [n, width].
+    """Pool token vectors into one vector per text, [n, width], not of unit length.
 
     Args:
         states: token vectors [n, length, width].
-        mask: [n, length], 1 for a token and 0 for padding, at either end.
-        pooling: a value of POOLINGS.
+        mask: [n, length], 1 for a token and 0 for padding, at either end. Each text has at least one token.
+        pooling: a value of POOLINGS: "cls" takes the first token, "lasttoken" the last, "max" the maximum of each
+            dimension, "mean" the mean, "mean_sqrt_len_tokens" the sum divided by the root of the number of tokens.
 
     Raises:
         ValueError: there is no such pooling.
@@ -140,12 +145,20 @@ def pool(states: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor
 
 
 def is_sentence_encoder(folder: Path) -> bool:
-    """Return whether a directory has the layout of a sentence encoder."""
+    """Return whether a directory has the layout of a sentence encoder: modules.json, or a pooling in 1_Pooling.
+
+    False if the directory does not exist.
+    """
     return (folder / "modules.json").is_file() or (folder / "1_Pooling/config.json").is_file()
 
 
 def load_encoder(folder: Path, version: str, device: torch.device) -> SentenceEncoder:
     """Load a sentence encoder from its directory.
+
+    Args:
+        folder: the directory, for which `is_sentence_encoder` is True.
+        version: `name@fingerprint`, which becomes the encoder's version.
+        device: where the model runs.
 
     Raises:
         InvalidInputError: a module, a pooling or a setting is not supported.
@@ -187,7 +200,10 @@ def load_encoder(folder: Path, version: str, device: torch.device) -> SentenceEn
 
 
 def _read_modules(folder: Path) -> list[tuple[str, Path]]:
-    """Return kind and folder of each module, in order."""
+    """Return kind ("Transformer", "Pooling", "Dense", ...) and folder of each module, in order.
+
+    Without modules.json: a transformer in `folder` itself, and its pooling.
+    """
     if not (folder / "modules.json").is_file():
         return [("Transformer", folder), ("Pooling", folder / "1_Pooling")]
     entries = checkpoint_files.read_json(folder / "modules.json")
@@ -209,6 +225,11 @@ def _read_poolings(folder: Path) -> tuple[list[str], bool]:
 
 
 def _read_dense_layer(folder: Path) -> torch.nn.Module:
+    """Return a linear layer and its activation, read from the folder of a Dense module.
+
+    Raises:
+        InvalidInputError: it is not stored as safetensors, has a residual, or its activation is not of torch.nn.
+    """
     config = checkpoint_files.read_json(folder / "config.json")
     name = config.get("activation_function", "torch.nn.modules.activation.Tanh")
     activation = getattr(torch.nn, name.rsplit(".", 1)[-1], None)
@@ -223,4 +244,5 @@ def _read_dense_layer(folder: Path) -> torch.nn.Module:
 
 
 def _read_optional_json(file: Path) -> dict[str, Any]:
+    """Return the content of a JSON file; empty if there is no such file."""
     return checkpoint_files.read_json(file) if file.is_file() else {}

@@ -30,23 +30,31 @@ class RunDescription:
     """What the parts of a folder are made from; the fields are the keys of run.json."""
 
     encoder_version: str
+    """`name@fingerprint` of the encoder."""
     catalogue: str
-    """Digest of the Parquet file's footer."""
+    """SHA-256 of the footer of the catalogue's Parquet file, in hex digits."""
     rows: int
+    """Rows of the catalogue."""
     rows_a_part: int
+    """Rows of the catalogue that a part is made from; the last part may have fewer."""
 
     @property
     def parts(self) -> int:
-        """Number of parts of a complete run."""
+        """Number of parts of a complete run; 0 for a catalogue without rows."""
         return -(-self.rows // self.rows_a_part)
 
 
 def begin_run(folder: Path, run: RunDescription) -> None:
-    """Create the folder of a run, or continue in a folder of the same run.
+    """Create the folder of a run with its run.json, or continue in a folder of the same run, which is not changed.
+
+    Args:
+        folder: need not exist, nor need its parents; may be empty.
+        run: what the parts will be made from.
 
     Raises:
-        ConflictError: the folder holds parts of another run.
+        ConflictError: the folder holds parts of another run: one field of its run.json differs.
         InvalidInputError: the folder holds something else, or is a file.
+        NotFoundError: the folder has a run.json that cannot be read.
     """
     if (folder / "run.json").exists():
         existing = read_description(folder)
@@ -76,12 +84,18 @@ def read_description(folder: Path) -> RunDescription:
 
 
 def is_done(folder: Path, part: int) -> bool:
-    """Return whether a part is complete."""
+    """Return whether a part, numbered from 0, is complete; False if the folder does not exist."""
     return (folder / f"part-{part:05}_done").exists()
 
 
 def write_shard(folder: Path, part: int, embedding: EmbeddingRows) -> None:
-    """Write a part and then its marker; an existing part of that number is replaced."""
+    """Write a part and then the marker that it is complete; an existing part of that number is replaced.
+
+    Args:
+        folder: folder of the run, from `begin_run`.
+        part: number of the part, from 0.
+        embedding: rows and unusable contents of the part; both may be empty.
+    """
     _write_table(folder / f"part-{part:05}.parquet", embedding.rows)
     unusable = pa.Table.from_pylist([asdict(each) for each in embedding.unusable], UNUSABLE)
     _write_table(folder / f"unusable-{part:05}.parquet", unusable)
@@ -89,7 +103,9 @@ def write_shard(folder: Path, part: int, embedding: EmbeddingRows) -> None:
 
 
 def read_shards(folder: Path) -> Iterator[EmbeddingRows]:
-    """Yield the complete parts of a folder, in order; incomplete ones are skipped.
+    """Yield the complete parts of a folder in the order of their numbers; incomplete ones are skipped.
+
+    An error comes when its part is reached, after the parts before it. A folder without complete parts yields nothing.
 
     Raises:
         NotFoundError: the folder has no readable run.json.

@@ -43,7 +43,7 @@ TEXT = {"hidden_size": 128, "num_hidden_layers": 1, "num_attention_heads": 4, "i
 
 
 class SmallConfig(PretrainedConfig):
-    """Configuration of `SmallModel`.
+    """Configuration of `SmallModel`: the sizes of its towers.
 
     config.json stores the names of both classes and `model_type`, so they must not change.
     """
@@ -62,7 +62,7 @@ class SmallConfig(PretrainedConfig):
         Args:
             vision: arguments of ResNetConfig; None takes VISION.
             text: arguments of BertConfig; None takes TEXT.
-            projection_dim: width of the common space.
+            projection_dim: width of the vectors of both towers.
             rest: arguments of PretrainedConfig.
         """
         self.vision = vision or VISION
@@ -72,17 +72,20 @@ class SmallConfig(PretrainedConfig):
 
     @property
     def text_config(self) -> BertConfig:
-        """Configuration of the text tower."""
+        """Configuration of the text tower, a new object at each call."""
         return BertConfig(**self.text)
 
 
 class SmallModel(PreTrainedModel):
-    """Two towers, each followed by a batch normalization and a projection into the common space."""
+    """The default model: an image and a text tower, each followed by batch normalization and a linear projection.
+
+    The projections bring the vectors of both towers to one width, `projection_dim`, so that they can be compared.
+    """
 
     config_class = SmallConfig
 
     def __init__(self, config: SmallConfig) -> None:
-        """Create a model with random weights."""
+        """Create a model with random weights, drawn from torch's global seed."""
         super().__init__(config)
         vision, text = ResNetConfig(**config.vision), config.text_config
         self.vision_model = ResNetModel(vision)
@@ -95,16 +98,29 @@ class SmallModel(PreTrainedModel):
         self.post_init()
 
     def get_image_features(self, pixel_values: torch.Tensor) -> SimpleNamespace:
-        """Return features of images [n, 3, side, side].
+        """Compute the features of images.
 
-        `pooler_output` is [n, dim], not of unit length; `last_hidden_state` is [n, width, h, w].
+        Args:
+            pixel_values: images [n, 3, SIDE, SIDE], scaled to [-1, 1].
+
+        Returns:
+            `pooler_output` [n, dim], not of unit length; `last_hidden_state` [n, width, h, w], the features of h x w
+            regions of the image.
         """
         output = self.vision_model(pixel_values=pixel_values)
         pooled = self.visual_projection(self.vision_norm(output.pooler_output.flatten(1)))
         return SimpleNamespace(pooler_output=pooled, last_hidden_state=output.last_hidden_state)
 
     def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
-        """Return `pooler_output` [n, dim], not of unit length, of token ids and mask [n, length]."""
+        """Compute the features of texts, from the mean of their token vectors.
+
+        Args:
+            input_ids: token ids, int64 [n, length], length at most TEXT_LENGTH.
+            attention_mask: 1 for a token, 0 for padding [n, length].
+
+        Returns:
+            `pooler_output` [n, dim], not of unit length.
+        """
         tokens = self.text_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         present = attention_mask[..., None].to(tokens.dtype)
         mean = (tokens * present).sum(dim=1) / present.sum(dim=1).clamp(min=1)
@@ -112,7 +128,11 @@ class SmallModel(PreTrainedModel):
 
 
 def build_model(vocabulary_size: int) -> SmallModel:
-    """Return an untrained model for a tokenizer of `vocabulary_size` tokens; torch's seed draws the weights."""
+    """Return an untrained model on the CPU; its weights are drawn from torch's global seed.
+
+    Args:
+        vocabulary_size: number of tokens of its tokenizer.
+    """
     text = TEXT | {
         "vocab_size": vocabulary_size,
         "max_position_embeddings": TEXT_LENGTH,
@@ -126,7 +146,14 @@ def build_model(vocabulary_size: int) -> SmallModel:
 def train_tokenizer(titles: list[str]) -> PreTrainedTokenizerFast:
     """Train a tokenizer of byte-pair encoding (Sennrich et al. 2016) on titles of any language.
 
-    The same titles in the same order always give the same tokenizer. The unigram model would not.
+    The same titles in the same order always give the same tokenizer. The unigram model would not. Texts are lowercased.
+
+    Args:
+        titles: the titles; a repeated one counts each time.
+
+    Returns:
+        A tokenizer with at most VOCABULARY_SIZE tokens, SPECIAL included, or more if the titles have more different
+        characters. It truncates at TEXT_LENGTH tokens.
     """
     core = Tokenizer(models.BPE(unk_token="[UNK]"))
     core.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
@@ -157,7 +184,13 @@ def train_tokenizer(titles: list[str]) -> PreTrainedTokenizerFast:
 
 
 def save_checkpoint(model: SmallModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write a checkpoint that `producers.encoders.load` reads."""
+    """Write a checkpoint that `producers.encoders.load` reads: model, tokenizer and image processor.
+
+    Args:
+        model: the model.
+        tokenizer: its tokenizer, from `train_tokenizer`.
+        folder: created if it does not exist. Files of an earlier checkpoint in it are replaced, other files stay.
+    """
     size = {"height": SIDE, "width": SIDE}
     processor = CLIPImageProcessorPil(
         size=size, resample=GEOMETRY.resample, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.5] * 3

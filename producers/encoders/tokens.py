@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 
 
 class Tokens:
-    """Token ids of n texts of different lengths, concatenated."""
+    """Token ids of n texts of different lengths, concatenated; `len` gives n."""
 
     def __init__(self, ids: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
         """Wrap ids.
 
         Args:
-            ids: of all texts, one after the other.
-            starts: [n + 1]; text i has the ids `ids[starts[i] : starts[i + 1]]`.
+            ids: token ids of all texts, one text after the other.
+            starts: where each text begins, and the end of the last [n + 1]; text i has the ids
+                `ids[starts[i] : starts[i + 1]]`.
         """
         self.ids = ids
         self.starts = starts
@@ -26,19 +27,23 @@ class Tokens:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Number of tokens of each text [n]."""
+        """Number of tokens of each text, special tokens included, int64 [n]."""
         return np.diff(self.starts)
 
     def pad(
         self, rows: NDArray[np.int64], pad_id: int, *, length: int | None = None, left: bool = False
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return ids and mask, int64 [rows, length] each, of some texts; the mask is 1 for a token, 0 for padding.
+        """Return ids and mask of some texts as matrices, shorter texts filled up with padding.
 
         Args:
-            rows: numbers of the texts, in any order, repeats allowed.
+            rows: numbers of the texts from 0, in any order, repeats allowed; may be empty.
             pad_id: id of the padding token.
-            length: width of the result, at least that of the longest text; None takes the longest, or 1.
+            length: width of the result, at least the number of tokens of the longest of these texts. None takes that
+                number, but at least 1.
             left: pad at the start of each row instead of its end.
+
+        Returns:
+            Ids and mask, int64 [rows, length] each, in the order of `rows`. The mask is 1 for a token, 0 for padding.
         """
         lengths = self.lengths[rows]
         width = length or int(lengths.max(initial=1))
@@ -51,7 +56,13 @@ class Tokens:
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int) -> Tokens:
-    """Return the token ids of texts, special tokens included; longer texts are truncated to `max_length` tokens."""
+    """Return the token ids of texts in their order, special tokens included.
+
+    Args:
+        tokenizer: tokenizer of transformers. If it is a fast one, its settings of padding and truncation are changed.
+        texts: the texts; repeats are tokenized again.
+        max_length: most tokens of a text, special tokens included; longer texts are truncated.
+    """
     core = getattr(tokenizer, "backend_tokenizer", None)
     if core is None:  # a tokenizer written in Python
         rows = tokenizer(
@@ -71,11 +82,11 @@ def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int) -> Tokens:
 
 
 def read_text_length(config: Any, tokenizer: Any) -> int:
-    """Return the largest number of tokens that a text tower reads.
+    """Return the largest number of tokens that a text tower reads, special tokens included.
 
     Args:
-        config: configuration of the text tower.
-        tokenizer: its tokenizer, whose own limit may be lower.
+        config: configuration of the text tower, of transformers.
+        tokenizer: the tokenizer of the text tower, whose own limit may be lower.
     """
     positions = config.max_position_embeddings
     if "roberta" in config.model_type:  # its first positions are reserved for padding

@@ -44,8 +44,9 @@ class Tower(torch.nn.Module):
 
         Args:
             name: IMAGE or TEXT.
-            encoder: loaded on the CPU.
-            probes: batches of inputs, by input name; at least one.
+            encoder: the encoder, loaded on the CPU.
+            probes: batches of inputs to check the exported tower with; at least one. Each maps the name of an input
+                (`pixels`, or `input_ids` and perhaps `attention_mask`) to an array of n rows.
         """
         super().__init__()
         self.name = name
@@ -56,31 +57,43 @@ class Tower(torch.nn.Module):
         self.has_fixed_length = name == TEXT and not encoder.has_mask
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """Return unit rows [n, dim]; a row that cannot be computed is NaN."""
+        """Return unit rows [n, dim]; a row that cannot be computed is NaN throughout.
+
+        Args:
+            inputs: tensors of n rows, in the order of the names in `probes`.
+        """
         return normalize_rows(self.features(*inputs))
 
     def dynamic_axes(self) -> dict[str, dict[int, str]]:
-        """Return the axes of variable length, by input and output name."""
+        """Return the axes of variable length, as `torch.onnx.export` takes them.
+
+        Returns:
+            For each input, and for OUTPUT, the number of each such axis with a name for it: 0 is `n`, and 1 is `length`
+            for texts, except for an encoder that needs texts of a fixed length.
+        """
         axes = {0: "n"} if self.name == IMAGE or self.has_fixed_length else {0: "n", 1: "length"}
         return dict.fromkeys(self.probes[0], axes) | {OUTPUT: {0: "n"}}
 
 
 @dataclass(frozen=True)
 class TowerCheck:
-    """How close an exported tower is to torch."""
+    """How close the vectors of one exported tower are to those of torch."""
 
     name: str
+    """IMAGE or TEXT."""
     probes: int
+    """Number of images, or of texts, that were compared."""
     cosine: float
-    """The lowest cosine over all probes."""
+    """The lowest cosine over all probes; at least MIN_COSINE."""
 
 
 def build_towers(encoder: DualEncoder, pixels: Pixels, titles: Sequence[str]) -> list[Tower]:
-    """Return the image tower and the text tower of an encoder.
+    """Return the image tower and the text tower of an encoder, in this order, with probes in batches.
 
     Args:
-        encoder: loaded on the CPU.
-        pixels: images to check the image tower with, uint8 [n, height, width, 3], n > 0.
+        encoder: the encoder, loaded on the CPU.
+        pixels: RGB images to check the image tower with, resized by the encoder's `geometry`: uint8
+            [n, height, width, 3], n > 0.
         titles: texts to check the text tower with; at least one.
     """
     tokens = tokenize(encoder.tokenizer, titles, encoder.text_length)
@@ -98,6 +111,10 @@ def export_tower(tower: Tower, file: Path) -> TowerCheck:
     """Write a tower as ONNX with a batch of any size, and compare its vectors with torch's on every probe.
 
     Texts may have any length too, except for an encoder without a mask. The file exists even if the check fails.
+
+    Args:
+        tower: from `build_towers`.
+        file: the ONNX file, in an existing folder; an existing file is replaced.
 
     Raises:
         VitrineError: the extra `export` is not installed, torch cannot export the tower, onnxruntime cannot run it, or

@@ -19,12 +19,24 @@ MAX_QUEUE_DELAY_US = 500
 
 
 def model_path(repository: Path, tower: str) -> Path:
-    """Return the path of a tower's ONNX file in a repository."""
+    """Return the path of a tower's ONNX file in a repository, whether or not it exists.
+
+    Args:
+        repository: folder of the repository.
+        tower: IMAGE or TEXT.
+    """
     return repository / tower / "1" / "model.onnx"
 
 
 def render_config(tower: Tower, encoder: DualEncoder) -> str:
-    """Return the text of a tower's config.pbtxt; Triton adds the batch axis itself."""
+    """Return the text of a tower's config.pbtxt, in which Triton reads inputs, output and batch sizes.
+
+    The shapes have no batch axis, because Triton adds it itself.
+
+    Args:
+        tower: the image or the text tower.
+        encoder: its encoder, which must have a `geometry`.
+    """
     geometry = encoder.geometry
     assert geometry is not None
     if tower.name == IMAGE:
@@ -48,7 +60,14 @@ def render_config(tower: Tower, encoder: DualEncoder) -> str:
 
 
 def render_tensorrt_script(encoder: DualEncoder, text: Tower) -> str:
-    """Return the text of a shell script that builds TensorRT plans beside the ONNX files."""
+    """Return the text of a shell script that builds TensorRT plans of both towers beside their ONNX files.
+
+    The script also changes each config.pbtxt, so that Triton serves the plans.
+
+    Args:
+        encoder: the encoder, which must have a `geometry`.
+        text: its text tower; the script needs the names and lengths of its inputs.
+    """
     geometry = encoder.geometry
     assert geometry is not None
     shape = f"{geometry.height}x{geometry.width}x3"
@@ -71,7 +90,14 @@ echo "compare with the ONNX towers before use: half precision moves vectors"
 
 
 def render_readme(encoder: DualEncoder, geometry: Geometry, text: Tower, checks: list[TowerCheck]) -> str:
-    """Return the text of the repository's README.md."""
+    """Return the text of the repository's README.md: inputs and outputs, how to resize, and the figures of the check.
+
+    Args:
+        encoder: the exported encoder.
+        geometry: its `geometry`.
+        text: its text tower.
+        checks: of both towers; one line of a table each, in this order.
+    """
     to = geometry.resize_to
     resize = f"the shorter side to {to}, proportions kept" if isinstance(to, int) else f"to {to[0]} x {to[1]} pixels"
     text_inputs = (

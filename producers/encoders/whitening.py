@@ -50,20 +50,23 @@ MAX_CLICKS = 500_000
 
 @dataclass(frozen=True)
 class Space:
-    """An affine map into the space in which fused vectors are compared."""
+    """An affine map into the space in which fused vectors are compared: x becomes (x - centre) @ axes."""
 
     centre: Vectors
-    """[dim]."""
+    """Mean of the products' fused vectors, float32 [dim]."""
     axes: Vectors
-    """[dim, dim]."""
+    """The matrix that stretches directions, float32 [dim, dim]."""
 
     def transform(self, vectors: Vectors) -> Vectors:
-        """Map vectors [n, dim] into the space and scale them to unit length; NaN rows stay NaN."""
+        """Map vectors [n, dim] into the space and scale them to unit length, float32 [n, dim].
+
+        NaN rows stay NaN, and a vector equal to `centre` becomes NaN.
+        """
         return normalize_rows(np.asarray((vectors - self.centre) @ self.axes, np.float32))
 
 
 def fit_whitening(fused: Vectors) -> Space | None:
-    """Return the space in which products vary nearly equally in every direction.
+    """Return the space in which the given products vary nearly equally in every direction.
 
     None if there are fewer than MIN_PRODUCTS_PER_DIMENSION products per dimension, or all products are equal.
 
@@ -94,7 +97,8 @@ def fit_preference_whitening(
         space: from `fit_whitening`.
         fused: vectors of products [n, dim] from `fuse` without a space; NaN rows are ignored.
         users: integer code of each click's user [clicks].
-        products: row of `fused` of each clicked product [clicks]; -1 for a product that is not there.
+        products: row of `fused` of each clicked product [clicks]; -1 for a product that is not there, whose clicks are
+            ignored.
     """
     whitened = (fused - space.centre) @ space.axes
     usable = (products >= 0) & ~np.isnan(whitened[products, 0])
@@ -117,7 +121,15 @@ def fit_preference_whitening(
 
 
 def save_space(space: Space | None, folder: Path) -> None:
-    """Write the space beside the weights of a checkpoint, and remove that of an earlier training; None only removes."""
+    """Write the space beside the weights of a checkpoint, and remove that of an earlier training.
+
+    Args:
+        space: the space; None only removes.
+        folder: the checkpoint's directory, which must exist.
+
+    Raises:
+        SafetensorError: the file cannot be written, as when the disk is full.
+    """
     (folder / FILE).parent.mkdir(exist_ok=True)
     (folder / FILE).unlink(missing_ok=True)
     if space is not None:
@@ -125,7 +137,11 @@ def save_space(space: Space | None, folder: Path) -> None:
 
 
 def read_space(folder: Path, dim: int) -> Space | None:
-    """Read the space of a checkpoint with vectors of width `dim`; None if it has none, as one trained elsewhere.
+    """Return the space of a checkpoint; None if it has none, as one that was trained elsewhere.
+
+    Args:
+        folder: the checkpoint's directory.
+        dim: width of the encoder's vectors.
 
     Raises:
         CorruptDataError: the file cannot be read, or has another width.
@@ -143,15 +159,15 @@ def read_space(folder: Path, dim: int) -> Space | None:
 
 
 def fuse(image: Vectors, text: Vectors, weights: tuple[float, float], space: Space | None = None) -> Vectors:
-    """Return unit rows [n, dim] of the weighted sum of image and text vectors.
+    """Return the weighted sums of image and text vectors, scaled to unit length: float32 [n, dim].
 
     Where one of the two is NaN, the other is used alone. A row is NaN where both are, or where the sum is 0.
 
     Args:
-        image: unit rows [n, dim], or NaN.
-        text: the same.
-        weights: of image and text.
-        space: maps the sum, if given.
+        image: unit vectors of the images [n, dim]; NaN for a missing one.
+        text: unit vectors of the titles of the same products [n, dim]; NaN for a missing one.
+        weights: weight of the image and of the text, such as SAME_PRODUCT or SIMILAR.
+        space: maps the sum into the space in which fused vectors are compared; None leaves it as it is.
     """
     parts = [np.nan_to_num(rows) * np.float32(weight) for rows, weight in zip((image, text), weights, strict=True)]
     fused = normalize_rows(parts[0] + parts[1])

@@ -172,5 +172,6 @@ def compute_oracle_recall(
 
 
 def _format_recall(recall: dict[int, float]) -> str:
+    """Return the recall at each k, and their mean, as text."""
     mean = float(np.mean(list(recall.values())))
     return ", ".join([*(f"recall@{cutoff} {share:.3f}" for cutoff, share in recall.items()), f"mean {mean:.3f}"])
