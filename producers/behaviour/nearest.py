@@ -21,9 +21,9 @@ ROWS_PER_BLOCK = 4096
 
 @dataclass
 class NearestProducts:
-    """The k nearest products of each of n products, itself excluded. Only products with impressions are neighbours.
+    """For each of n products, its k nearest other products: those with the highest cosine of the vectors.
 
-    A product number is an index into the n products. Nearest means the highest cosine of the vectors.
+    Only products with impressions can be neighbours. A product number is an index into the n products.
     """
 
     k: int

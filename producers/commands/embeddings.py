@@ -11,7 +11,7 @@ from feature_repo.console import StoreOption
 
 
 class Engine(StrEnum):
-    """Where products are encoded."""
+    """Where products are encoded: on this machine, or on a Ray cluster."""
 
     LOCAL = "local"
     RAY = "ray"

@@ -11,7 +11,7 @@ from feature_repo import console
 
 
 class ImageStoreFormat(StrEnum):
-    """Where images can be copied to."""
+    """Formats of a store that images can be copied to. LMDB is one memory-mapped file that many processes read."""
 
     LMDB = "lmdb"
 

@@ -43,7 +43,8 @@ def read(source: Path, now: datetime) -> ImportedTables:
     """Read the set's CSV. The price is the discounted price in rupees, or the retail price if there is none.
 
     A product whose image file is missing is kept without an image, and one whose category tree cannot be read without a
-    category. A time that cannot be read becomes null, which `produce catalogue` refuses.
+    category. A price that is not a number becomes infinity, which `produce catalogue` sets to null. A time that cannot
+    be read becomes null, which `produce catalogue` refuses.
 
     Args:
         source: the folder with the CSV (FILE) and the folder `images`.
