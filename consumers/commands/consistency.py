@@ -50,7 +50,8 @@ def consistency(
     from consumers.monitoring.terminal import as_json, consistency_table
     from feature_repo.durations import parse_duration, parse_timestamp
 
-    deployment, timestamp = config.load(store), parse_timestamp(now) if now else datetime.now(UTC)
+    timestamp, grace_period = parse_timestamp(now) if now else datetime.now(UTC), parse_duration(grace)
+    deployment = config.load(store)
     if served_log is None:
         result = check(
             deployment,
@@ -58,15 +59,13 @@ def consistency(
             seed=seed,
             budget=budget,
             now=timestamp,
-            grace=parse_duration(grace),
+            grace=grace_period,
             max_keys_scanned=scan,
             served=served,
         )
     elif served is not None:
         raise UsageError("--served and --served-log exclude each other: --served names keys, --served-log has rows")
     else:
-        result = check_served(
-            deployment, served_log, sample=sample, budget=budget, now=timestamp, grace=parse_duration(grace)
-        )
+        result = check_served(deployment, served_log, sample=sample, budget=budget, now=timestamp, grace=grace_period)
     Console().print(consistency_table(result))
     outcome.finish_check(as_json(result), json, result.breaches, result.no_data)

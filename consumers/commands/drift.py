@@ -46,11 +46,13 @@ def drift(
     from consumers.monitoring.terminal import as_json, drift_table
     from feature_repo.durations import parse_duration, parse_timestamp
 
+    timestamp = parse_timestamp(now) if now else datetime.now(UTC)
+    recent, earlier = parse_duration(window), parse_duration(before)
     result = check(
         config.load(store),
-        now=parse_timestamp(now) if now else datetime.now(UTC),
-        window=parse_duration(window),
-        before=parse_duration(before),
+        now=timestamp,
+        window=recent,
+        before=earlier,
         checks_per_alarm=once_in or round(1 / false_alarm_rate),
         sample=sample,
         seed=seed,

@@ -51,7 +51,8 @@ def freshness(
     from consumers.monitoring.terminal import as_json, freshness_table, slice_tables
     from feature_repo.durations import parse_duration, parse_timestamp
 
-    deployment, timestamp = config.load(store), parse_timestamp(now) if now else datetime.now(UTC)
+    timestamp, age = parse_timestamp(now) if now else datetime.now(UTC), parse_duration(max_age)
+    deployment = config.load(store)
     if objectives or impressions or slices:
         from consumers.monitoring.freshness.objectives import Objectives, load_objectives
         from consumers.monitoring.freshness.report import build_report
@@ -59,7 +60,7 @@ def freshness(
         report = build_report(
             deployment,
             now=timestamp,
-            max_age=parse_duration(max_age),
+            max_age=age,
             objectives=load_objectives(objectives) if objectives else Objectives(),
             window=parse_duration(window),
             new_for=parse_duration(new_for),
@@ -73,7 +74,7 @@ def freshness(
             report.breaches,
         )
     else:
-        result = check(deployment, max_age=parse_duration(max_age), now=timestamp, products=products)
+        result = check(deployment, max_age=age, now=timestamp, products=products)
         tables, text, breaches = [freshness_table(result)], as_json(result), result.breaches
     Console().print(*tables)
     outcome.finish_check(text, json, breaches)

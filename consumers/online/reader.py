@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from feature_repo.arrow import timestamps
-from feature_repo.errors import NotFoundError
+from feature_repo.errors import NotFoundError, UnavailableError
 from feature_repo.online.catalog import ProjectCatalog, ServiceView
 from feature_repo.online.decode import DecodedRows, Status
 from feature_repo.online.feature_batch import FeatureBatch, ViewRows
@@ -41,7 +41,7 @@ class UnknownFeaturesError(NotFoundError):
     """The store has no feature service, feature view or feature of that name. The message lists those it has."""
 
 
-class NoServicesError(UnknownFeaturesError):
+class NoServicesError(UnavailableError):
     """The store has no service or view of that name, and no services at all. Perhaps `feast apply` has not run."""
 
 

@@ -8,3 +8,7 @@ engine.py         the batch engine: offline tables to online rows
 feature_store.py  opens a deployment's FeatureStore, independent of the working directory
 feast_compat.py   the parts of Feast that we use beyond its plug-in points: check these before an upgrade
 """
+
+from feature_repo import extras
+
+extras.require("store", "feast", "deltalake")

@@ -14,7 +14,7 @@ import ray
 from feature_repo.config import Settings
 from feature_repo.offline import delta, quarantine
 from tests.feature_repo.distributed import drivers
-from tests.feature_repo.distributed.test_embeddings import pictures, products
+from tests.feature_repo.distributed.test_embeddings import products, write_images
 from tests.feature_repo.online.conftest import LMDB, REDIS
 from tests.feature_repo.online.conftest import redis as redis_server
 from tests.feature_repo.stores import world
@@ -96,7 +96,7 @@ def stored(store: Settings) -> tuple[Counter[tuple[Any, ...]], Counter[tuple[Any
 def test_killed_and_repeated_encoding_gives_the_tables_of_an_undisturbed_run(tmp_path: Path) -> None:
     encoder = tmp_path / "encoder"
     checkpoints.clip(encoder)
-    images = pictures(tmp_path / "pictures")
+    images = write_images(tmp_path / "pictures")
     address = ray.get_runtime_context().gcs_address
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
