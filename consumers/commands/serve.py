@@ -138,7 +138,7 @@ def serve(
 
 @dataclass(frozen=True)
 class _ServeOptions:
-    """The command's options, checked. Each process gets a copy."""
+    """The command's checked options, under their names; None if not given. Each process gets a copy with its ports."""
 
     access: "ServerAccess"
     flight_port: int
@@ -157,7 +157,10 @@ class _ServeOptions:
 
 
 def _check_ports_distinct(flight_port: int, http_port: int, processes: int) -> None:
-    """Raise UsageError if the processes' ports exceed MAX_PORT or contain the HTTP port."""
+    """Raise UsageError if the processes' Flight ports exceed MAX_PORT or contain the HTTP port.
+
+    Ports of 0 (any free one) and -1 (none) are not checked.
+    """
     last = flight_port + processes - 1
     if flight_port > 0 and last > MAX_PORT:
         raise UsageError(
@@ -191,7 +194,15 @@ def _serve_several(options: _ServeOptions, count: int) -> None:
 
 
 def _serve(options: _ServeOptions, on_ready: Callable[[dict[str, str]], None]) -> None:
-    """Serve in this process until the shutdown."""
+    """Serve in this process until the shutdown.
+
+    Args:
+        options: the options of this process.
+        on_ready: called once with the address of each protocol, when all of them accept connections.
+
+    Raises:
+        NotFoundError: there is no online store yet.
+    """
     from consumers.monitoring.consistency.served_log import ServedLog
     from consumers.online.reader import OnlineReader
     from consumers.serving import server
@@ -242,6 +253,7 @@ def _serve(options: _ServeOptions, on_ready: Callable[[dict[str, str]], None]) -
 
 
 def _print_addresses(addresses: list[dict[str, str]]) -> None:
+    """Print the addresses of all processes, each protocol to address, in one line on standard error."""
     texts = [f"{protocol} at {address}" for process in addresses for protocol, address in process.items()]
     typer.echo("serving " + ", ".join(texts), err=True)
 
@@ -251,7 +263,11 @@ def _now() -> datetime:
 
 
 def _open_stream(access_log: str) -> AbstractContextManager[TextIO | None]:
-    """Open the access log. At the end a file is closed, and standard output is not."""
+    """Open the access log for appending. At the end a file is closed, and standard output is not.
+
+    Args:
+        access_log: file; `-` is standard output, and an empty text is no log.
+    """
     if access_log in ("", "-"):
         return nullcontext(sys.stdout if access_log else None)
     return Path(access_log).open("a", encoding="ascii")

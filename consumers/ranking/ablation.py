@@ -145,7 +145,10 @@ def train_rankers(
 
 
 def _placebo_tasks(prepared: PreparedFeatures, plan: TrainingPlan) -> list[TrainingTask]:
-    """All features, and each group alone, with permuted content."""
+    """One task for each permutation: all features, and each group with the baseline, with permuted content.
+
+    There are none if no vectors are joined.
+    """
     if schema.EMBEDDING_TABLE not in prepared.data.views:
         return []
 
@@ -170,7 +173,7 @@ def _placebo_tasks(prepared: PreparedFeatures, plan: TrainingPlan) -> list[Train
 
 
 def _oracle_tasks(prepared: PreparedFeatures, truth: GroundTruth | None) -> list[TrainingTask]:
-    """All features, with one input after another replaced by the truth."""
+    """One task: all features, with one input after another replaced by the truth. None without a truth."""
     if truth is None:
         return []
 
@@ -230,6 +233,7 @@ def _train_one(
     parts: Sequence[Any],
     seeds: Sequence[int],
 ) -> Iterator[tuple[RankerKey, TrainedRanker]]:
+    """Train one ranker when the first item is requested, and yield it with its key."""
     yield key, fit(parts, seeds)
 
 
@@ -245,6 +249,7 @@ def _din_task(
     plan: TrainingPlan,
     parts: Sequence[lightgbm_ranker.Features],
 ) -> TrainingTask:
+    """The task of training one DIN with every seed of the plan."""
     fit = partial(_train_din, prepared, plan.din_rows)
     return plan.seeds, partial(_train_one, (section, name, 0), fit, parts, range(plan.seeds))
 
@@ -255,7 +260,7 @@ def _train_din(
     parts: Sequence[lightgbm_ranker.Features],
     seeds: Sequence[int],
 ) -> TrainedRanker:
-    """Train a DIN on a sample of the rows before the test. Its scores of the validation rows are NaN."""
+    """Train a DIN on at most `max_rows` rows before the test. Its scores of the validation rows are NaN."""
     from consumers.ranking import din_ranker  # torch takes seconds to import and only --ranker needs it
 
     split = prepared.split
@@ -271,7 +276,7 @@ def _train_din(
 
 
 def _run_tasks(tasks: Sequence[TrainingTask], progress: Progress) -> dict[RankerKey, TrainedRanker]:
-    """Run all tasks, the longest first, so that no core waits for a long one at the end."""
+    """Run all tasks on all cores, the longest first, so that no core waits for a long one at the end."""
     total = sum(rankers for rankers, _ in tasks)
     trained: dict[RankerKey, TrainedRanker] = {}
     done = 0
@@ -288,7 +293,7 @@ def _run_tasks(tasks: Sequence[TrainingTask], progress: Progress) -> dict[Ranker
 
 
 def _section(trained: Mapping[RankerKey, TrainedRanker], section: str) -> dict[str, Floats]:
-    """The scores of all seeds and permutations of each ranker of a section [m, scored rows]."""
+    """The scores of all seeds and permutations of each ranker of a section [m, scored rows], sorted by name."""
     keys = [key for key in sorted(trained) if key[0] == section]
     return {
         name: np.concatenate([trained[key].scores for key in keys if key[1] == name])

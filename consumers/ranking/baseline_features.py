@@ -112,6 +112,7 @@ def _attributes(data: RankingTrainingSet) -> tuple[pa.ChunkedArray, pa.ChunkedAr
 
 
 def _product_features(data: RankingTrainingSet) -> dict[str, NDArray[np.float32]]:
+    """Price, days since the joined version, and the modalities of the product [n]; from the views that are joined."""
     features: dict[str, NDArray[np.float32]] = {}
     if view := data.views.get(schema.CATALOGUE_TABLE):
         features["price"] = view.numbers("price")
@@ -125,9 +126,15 @@ def _product_features(data: RankingTrainingSet) -> dict[str, NDArray[np.float32]
 
 
 def list_unused_columns(data: RankingTrainingSet) -> list[str]:
-    """Return the context columns that hold neither numbers nor text, as `name (type)`, in the order of the log.
+    """Return the context columns of which no feature is made, because they hold neither numbers nor text.
 
-    No feature is made of them.
+    Context columns are those of the log beyond `schema.IMPRESSIONS`.
+
+    Args:
+        data: the joined log.
+
+    Returns:
+        `name (type)` of each such column, in the order of the log; empty if there are none.
     """
     return [f"{field.name} ({field.type})" for field in _context(data) if not _is_any(field.type, NUMBERS + TEXTS)]
 
@@ -156,9 +163,11 @@ def _context_features(data: RankingTrainingSet) -> dict[str, NDArray[Any]]:
 
 
 def _context(data: RankingTrainingSet) -> list[pa.Field]:
+    """The log's columns beyond `schema.IMPRESSIONS`, in their order."""
     return [field for field in data.impressions.schema if field.name not in IMPRESSIONS.names]
 
 
 def _is_any(data_type: pa.DataType, kinds: tuple[Callable[[pa.DataType], bool], ...]) -> bool:
+    """Whether a type, or the values of a dictionary type, are of one of the kinds."""
     value_type = data_type.value_type if pa.types.is_dictionary(data_type) else data_type
     return any(kind(value_type) for kind in kinds)

@@ -100,6 +100,10 @@ def fit_projection(embedding: JoinedView, before_us: int) -> Floats:
 
 
 def _tags(data: RankingTrainingSet, tags: JoinedView) -> FeatureGroup:
+    """The distributions and the category of the tags; how they fit the child, if the log has the child's age or gender.
+
+    A distribution whose lists are all null is left out.
+    """
     age = gather_rows(tags.vectors("child_age_distribution"), tags.row_index)
     gender = gather_rows(tags.vectors("child_gender_distribution"), tags.row_index)
     group: FeatureGroup = {f"age_{label}": age[:, i] for i, label in enumerate(CHILD_AGES) if age.shape[1] > 1}
@@ -200,6 +204,7 @@ def _affinity(
 def _modality_affinity(
     data: RankingTrainingSet, name: str, vectors: Floats, row: Ints, clicks: ClickIndex
 ) -> FeatureGroup:
+    """Cosines of one modality's vector to those of the last clicks, and to the mean of all clicks before."""
     similarity = _similarities(row, vectors, clicks, data.user)
     statistics = _in_blocks(len(row), lambda part: summarize_top_similarities(similarity[part]))
     group: FeatureGroup = {f"{name}_{statistic}": values for statistic, values in statistics.items()}
@@ -230,7 +235,7 @@ def _click_means(
     tags: tuple[Floats, Floats] | None,
     tag_row: Ints,
 ) -> InterestMeans:
-    """Decayed means of each user's clicks, just after each click [clicks]."""
+    """Decayed means of each user's clicks, just after each click [clicks], in the order of `clicks.rows`."""
     shown = tag_row[clicks.rows]
     ages, genders = (
         (gather_rows(each, shown) for each in tags)
@@ -263,4 +268,5 @@ def _pick(distribution: Floats, index: Floats) -> Floats:
 
 
 def _is_valid(column: pa.ChunkedArray) -> NDArray[np.bool_]:
+    """Which values are not null [n]."""
     return np.asarray(column.is_valid().to_numpy(), np.bool_)

@@ -259,4 +259,5 @@ def _standardize(values: NDArray[np.float32], is_train: NDArray[np.bool_]) -> li
 
 
 def _matrix(columns: list[NDArray[Any]], rows: int, dtype: type) -> NDArray[Any]:
+    """The columns side by side [rows, columns]; width 0 if there are none."""
     return np.stack(columns, axis=1).astype(dtype) if columns else np.zeros((rows, 0), dtype)

@@ -97,6 +97,7 @@ def export_training_set(
 
 
 def _parquet(data: RankingTrainingSet, split: NDArray[np.str_], folder: Path) -> None:
+    """Write impressions.parquet and the versions that impressions have, one file for each view."""
     table = data.impressions.append_column("split", pa.array(split).dictionary_encode())
     (folder / "versions").mkdir()
     for name, view in data.views.items():
@@ -111,6 +112,7 @@ def _parquet(data: RankingTrainingSet, split: NDArray[np.str_], folder: Path) ->
 def _tabular(
     data: RankingTrainingSet, features: Mapping[str, NDArray[Any]], folder: Path, formats: Sequence[str]
 ) -> None:
+    """Write features.json, and the scalar features in the tabular formats among `formats`."""
     from consumers.ranking import lightgbm_ranker
 
     all_rows = np.ones(len(data.clicked), bool)
@@ -177,6 +179,7 @@ class ImpressionDataset:
             self._values = {name: self._values[name] for name in columns}
 
     def _read(self, view: str, versions: pa.Table, table: pa.Table) -> None:
+        """Keep the numeric and vector columns of a view, with a last row of NaN for impressions without a version."""
         import torch
 
         row = table.column(f"{view}__row").fill_null(-1).to_numpy().astype(np.int64)

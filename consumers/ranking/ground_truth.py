@@ -110,6 +110,7 @@ def _true_features(
     user: NDArray[np.int64],
     timestamp_us: NDArray[np.int64],
 ) -> dict[str, NDArray[Any]]:
+    """`GroundTruth.features`, from the rows of the truth that belong to each impression's product and user [n]."""
     age = _index(products.column("child_age"), CHILD_AGES)[product]
     gender = _index(products.column("child_gender"), CHILD_GENDERS)[product]
     birthday = users.column("child_birthday").cast(pa.timestamp("us")).cast(pa.int64()).to_numpy()
@@ -142,6 +143,7 @@ def _match_rows(table: pa.Table, key: str, impressions: pa.Table) -> NDArray[np.
 
 
 def _index(column: pa.ChunkedArray, labels: tuple[str, ...]) -> NDArray[np.float32]:
+    """The position of each value among `labels` [n]; NaN for other values."""
     return pc.index_in(column, pa.array(labels)).cast(pa.float32()).to_numpy()
 
 

@@ -90,4 +90,5 @@ def sum_recent_clicks(clicks: ClickIndex, user: Ints, timestamp_us: Ints) -> NDA
 
 
 def _decay(microseconds: Ints) -> NDArray[np.float64]:
+    """The weight of clicks of some ages: 1 for age 0, half for HALF_LIFE_DAYS."""
     return np.asarray(0.5 ** (microseconds / (HALF_LIFE_DAYS * MICROSECONDS_PER_DAY)))

@@ -216,6 +216,7 @@ def draw_counts(size: int, replicates: int, seed: int) -> NDArray[np.int32]:
 
 
 def _ratio_of_user_sums(above: Floats, below: Floats | Ints, user: Ints, weights: Ints) -> NDArray[np.float64]:
+    """The weighted sum of `above` [n] by that of `below` [n], float64 [replicates]; NaN where the latter is 0."""
     users = weights.shape[1]
     numerator = weights @ np.bincount(user, weights=above, minlength=users)
     denominator = weights @ np.bincount(user, weights=below, minlength=users)
@@ -225,5 +226,6 @@ def _ratio_of_user_sums(above: Floats, below: Floats | Ints, user: Ints, weights
 
 
 def _blocks(replicates: int, rows: int) -> Iterator[slice]:
+    """Slices of the replicates, each with at most CELLS_PER_BLOCK cells of rows and replicates, or one replicate."""
     step = max(1, CELLS_PER_BLOCK // max(rows, 1))
     return (slice(start, min(start + step, replicates)) for start in range(0, replicates, step))

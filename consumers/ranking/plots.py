@@ -167,6 +167,7 @@ def draw_importance(features: Sequence[tuple[str, str, float]]) -> str:
 
 
 def _svg(figure: Figure, axes: matplotlib.axes.Axes) -> str:
+    """The figure as an SVG element, without an XML header, after its frame is removed."""
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=0, colors=INK)
     buffer = io.StringIO()

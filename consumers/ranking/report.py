@@ -115,7 +115,7 @@ def _is_group_detail(name: str) -> bool:
 
 
 def format_unused_columns(result: LiftResult) -> str | None:
-    """Return a sentence that names the context columns that no ranker used; None if there are none."""
+    """Return a line with the names and types of the context columns that no ranker used; None if all were used."""
     return (
         f"Not used, because they hold neither numbers nor text: {', '.join(result.unused)}" if result.unused else None
     )
@@ -245,14 +245,17 @@ def _group_shares(result: LiftResult) -> list[tuple[str, float]]:
 
 
 def _is_main(result: LiftResult, comparison: Comparison) -> bool:
+    """Whether a comparison is of the main kind of ranker, or of the oracle."""
     return comparison.model in (result.scores.model, "truth")
 
 
 def _label(comparison: Comparison) -> str:
+    """The comparison's name as the report shows it."""
     return f"{comparison.name} (DIN)" if comparison.model == DIN else comparison.name.removeprefix(PERMUTED)
 
 
 def _format_minute(timestamp: np.datetime64) -> str:
+    """The time as `YYYY-MM-DD HH:MM`."""
     return str(timestamp)[:16].replace("T", " ")
 
 
@@ -263,4 +266,5 @@ def _format_widest_interval(comparison: Comparison) -> str:
 
 
 def _format_interval(interval: tuple[float, float]) -> str:
+    """The interval with four decimals; empty if a bound is not finite."""
     return f"[{interval[0]:+.4f}, {interval[1]:+.4f}]" if np.isfinite(interval).all() else ""

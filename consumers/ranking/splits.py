@@ -123,4 +123,5 @@ def split_rows(data: RankingTrainingSet, validation_start: int, test_start: int,
 
 
 def _has_both_classes(clicked: NDArray[np.integer]) -> bool:
+    """Whether there are both clicked and unclicked rows; False for no rows."""
     return len(clicked) > 0 and clicked.min() != clicked.max()

@@ -112,7 +112,10 @@ class RankingTrainingSet:
 
 
 def encode_values(column: pa.ChunkedArray | pa.Array) -> Ints:
-    """Return a code for each value, int64 [n]: equal for equal values, from 0 by first appearance, -1 for null."""
+    """Return a code for each value, int64 [n], equal for equal values.
+
+    Codes are 0, 1, 2, ... by first appearance; null is -1. A chunked column is coded as a whole.
+    """
     encoded = pc.dictionary_encode(column)
     chunks = encoded.chunks if isinstance(encoded, pa.ChunkedArray) else [encoded]
     if len(chunks) > 1:
