@@ -24,7 +24,10 @@ Mask = NDArray[np.bool_]
 
 
 def txn_app_id(encoder_version: str) -> str:
-    """Return the Delta transaction id under which all commits of an encoder's rows are ordered."""
+    """Return the Delta application id of an encoder: one name for all commits that add rows of this encoder version.
+
+    Two runs of one encoder that commit under it cannot both add the same rows.
+    """
     return f"{STEP} {encoder_version}"
 
 
@@ -33,7 +36,7 @@ def find_existing(settings: Settings, rows: pa.Table, encoder_version: str, *, f
 
     Args:
         settings: the deployment.
-        rows: n rows with KEY and HASH_COLUMNS; may be empty.
+        rows: n rows with product_id, event_timestamp, image_hash and title_hash; may be empty.
         encoder_version: the encoder, as `name@fingerprint`.
         few: read only rows of these products, not all rows of their time range. Faster for a small n.
 
@@ -81,8 +84,8 @@ def build_filter(rows: pa.Table, few: bool) -> pc.Expression:
     """Return a filter for the event time range of some rows, both ends included, and for their products if `few`.
 
     Args:
-        rows: at least one row with KEY.
-        few: whether to filter by product too.
+        rows: at least one row with product_id and event_timestamp.
+        few: whether to filter by product too, which is faster if there are few.
     """
     bounds, event = pc.min_max(rows[EVENT_TIMESTAMP]), pc.field(EVENT_TIMESTAMP)
     within = (event >= bounds["min"]) & (event <= bounds["max"])
@@ -92,10 +95,10 @@ def build_filter(rows: pa.Table, few: bool) -> pc.Expression:
 def find_latest(rows: pa.Table) -> RowIndices:
     """Return the number of the row created last of each product and event time, in ascending order of `hash_keys`.
 
-    Of rows created at the same time, any one may be returned.
+    Of rows created at the same time, the last one in `rows` is taken.
 
     Args:
-        rows: rows with KEY and the created timestamp; may be empty.
+        rows: rows with product_id, event_timestamp and created_timestamp; may be empty.
     """
     key = hash_keys(rows)
     order = row_hash.sort_order(key, rows[CREATED_TIMESTAMP].cast(pa.int64()).to_numpy())

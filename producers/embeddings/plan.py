@@ -93,8 +93,8 @@ def plan_encoding(
 ) -> EncodingPlan:
     """Decide which catalogue rows need an embedding row, and which of their contents have to be encoded.
 
-    Of a version that was corrected, only the row created last counts. It needs an embedding row unless
-    `existing_rows.find_existing` finds one with the same contents.
+    Of several rows of one product and event time, only the one created last counts. It needs an embedding row unless
+    the last created one of that product and time is of this encoder and has the same image and title.
 
     Args:
         settings: the deployment.
@@ -125,13 +125,13 @@ def plan_encoding(
 
 
 def _find_uncached(cache: VectorCache, modality: bytes, hashes: pa.Array) -> NDArray[np.bool_]:
-    """Return which hashes are not null and have no vector in the cache [n]."""
+    """Return which hashes are not null and have no vector in the cache, bool [n]."""
     is_valid = hashes.is_valid().to_numpy(zero_copy_only=False)
     return is_valid & ~cache.has(modality, hashes.to_pylist())
 
 
 def _find_first(hashes: pa.Array) -> NDArray[np.bool_]:
-    """Return whether each row is the first with its hash [n]."""
+    """Return whether each row is the first with its hash, bool [n]; all nulls count as one hash."""
     values = row_hash.from_arrow(pa.chunked_array([hashes]))
     order = row_hash.sort_order(values, np.arange(len(values)))
     ends = row_hash.find_last_positions(values, order)

@@ -149,7 +149,11 @@ def commit_parts(settings: Settings, folder: Path, now: datetime) -> CommitSumma
 
 
 def _add_new_rows(settings: Settings, rows: pa.Table, encoder_version: str, now: datetime) -> int:
-    """Add the rows that the table does not have, in one commit; return their number."""
+    """Add the rows that the table does not have, in one commit, with `now` as created timestamp; return their number.
+
+    Raises:
+        ConflictError: other runs of this encoder committed first, again and again.
+    """
     path, app_id = settings.table(schema.EMBEDDING_TABLE), txn_app_id(encoder_version)
     created = pa.repeat(pa.scalar(now, schema.TIMESTAMP), len(rows))
     index = rows.schema.get_field_index(schema.CREATED_TIMESTAMP)
@@ -172,10 +176,10 @@ def _add_new_rows(settings: Settings, rows: pa.Table, encoder_version: str, now:
 
 
 def _find_outdated(settings: Settings, rows: pa.Table) -> Mask:
-    """Return which rows have a content hash that the catalogue has corrected since [n].
+    """Return which rows have a content hash that the catalogue has corrected since, bool [n].
 
-    Such a row must not be added after the row of the correction, because it would be the last created. A null hash
-    counts as equal.
+    Such a row must not be added after the row of the correction, because it would be the last created. A null hash of a
+    row counts as equal. A row whose product and time are not in the catalogue is not outdated.
     """
     path = settings.table(schema.CATALOGUE_TABLE)
     if not delta.exists(path) or not len(rows):

@@ -153,7 +153,15 @@ class RowBuilder:
         is_encoded: NDArray[np.bool_],
         vectors: Vectors,
     ) -> list[Unusable]:
-        """Return why rows that were encoded have no vector, and remember it for other rows of the same content."""
+        """Return why rows that were encoded have no vector, and remember it for other rows of the same content.
+
+        Args:
+            chunk: n catalogue rows.
+            encoded: what the encoder gave for some of them.
+            modality: which of the two contents to look at.
+            is_encoded: whether that content of a row was passed to the encoder [n].
+            vectors: vectors of that content [n, dim], NaN where there is none.
+        """
         name = modality.column
         known = {unusable.product_id: unusable for unusable in encoded.unusable if unusable.column == name}
         hashes, result = chunk[f"{name}_hash"], []
@@ -166,7 +174,7 @@ class RowBuilder:
 
 
 def _without_bad_lengths(vectors: Vectors) -> Vectors:
-    """Return the vectors, NaN where the length is not 1."""
+    """Return the vectors, NaN where the length is not 1 within UNIT_LENGTH_TOLERANCE."""
     has_unit_length = np.abs(np.linalg.norm(vectors, axis=1) - 1) <= UNIT_LENGTH_TOLERANCE
     return np.where(has_unit_length[:, None], vectors, np.float32(np.nan))
 

@@ -40,7 +40,7 @@ _serials = itertools.count()
 
 @dataclass(frozen=True)
 class DecodedImages:
-    """The usable ones of n images, decoded and resized."""
+    """The usable ones of n images, decoded and resized. Unusable ones take no row of `pixels`."""
 
     pixels: NDArray[np.uint8]
     """RGB pixels of the usable images only, [usable, height, width, 3], in the order of the sources."""
@@ -52,7 +52,7 @@ class DecodedImages:
 
 @dataclass(frozen=True)
 class DecodedBatch(Generic[Key]):
-    """A batch of n images, decoded."""
+    """A batch of n images, decoded. Unlike in `DecodedImages`, unusable ones keep their row in `pixels`."""
 
     key: Key
     """What the caller passed with the batch; None from `decode_in_process`."""
@@ -259,7 +259,7 @@ def _split(sources: Sequence[Source]) -> Iterator[Sequence[Source]]:
 
 
 def _row_bytes(geometry: Geometry) -> int:
-    """Return the size of a buffer row: room for a resized image, and for one decoded at the smallest side."""
+    """Return the bytes of a buffer row: room for a resized image, and for one decoded at the smallest side."""
     return 3 * max(geometry.height * geometry.width, min_decoded_side(geometry.side) ** 2)
 
 
@@ -268,11 +268,15 @@ class _DecodedPart:
     """What a worker returns of its n images; pixels are in the shared buffer."""
 
     images: Sequence[Image.Image]
+    """Without a geometry: the usable images. Else empty."""
     sizes: NDArray[np.int32]
     """[n, 2] height and width of each image in its row, 0 if it is resized already; [0, 2] without a geometry."""
     usable: NDArray[np.bool_]
+    """Whether each image is usable [n]."""
     refused: tuple[UnusableImageError, ...]
+    """The errors of the unusable images, in the order of the sources."""
     seconds: float
+    """Seconds that the decoding took."""
 
 
 def _join_parts(

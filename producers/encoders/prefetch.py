@@ -16,8 +16,8 @@ def iterate_in_background(items: Iterator[Item], ahead: int = 1) -> Generator[It
     Args:
         items: iterated in one other thread. The thread ends with it, or when the returned generator is closed; `items`
             is then closed too, if it has a `close`.
-        ahead: how many finished items may wait for the reader; at least 1. One more item is computed as soon as there
-            is room for it.
+        ahead: how many finished items may wait for the reader; at least 1. The next item is computed as soon as fewer
+            are waiting.
 
     Raises:
         BaseException: what `items` raised, after the items before it.
