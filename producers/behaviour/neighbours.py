@@ -286,7 +286,7 @@ def _compute_versions(
 
 
 def _extend(values: NDArray, rows: int, fill: float) -> NDArray:
-    """Return the values, extended to a number of rows."""
+    """Return a copy of the values with `rows` rows; the added ones hold `fill`."""
     return np.concatenate([values, np.full((rows - len(values), *values.shape[1:]), fill, values.dtype)])
 
 

@@ -141,7 +141,7 @@ def _score_candidates(
 
 
 def _is_first_of_key(key: Ints, allowed: np.ndarray) -> np.ndarray:
-    """Return where `key` occurs for the first time among the allowed rows."""
+    """Return bool [n]: whether a row is allowed and no earlier allowed row has the same key."""
     first = np.zeros(len(key), bool)
     rows = np.flatnonzero(allowed)
     first[rows[np.unique(key[rows], return_index=True)[1]]] = True

@@ -126,7 +126,10 @@ class _Placement:
 
 
 def _pick_detail(true: int, n: int, rng: np.random.Generator) -> int:
-    """Return the true stage, or with probability 1 - AGE_DETAIL_FIDELITY a neighbouring one."""
+    """Return the true stage, or with probability 1 - AGE_DETAIL_FIDELITY one next to it.
+
+    For the first and the last of the n stages, half of these draws return the true stage too.
+    """
     if rng.random() < parameters.AGE_DETAIL_FIDELITY:
         return true
     return int(np.clip(true + (1 if rng.random() < 0.5 else -1), 0, n - 1))

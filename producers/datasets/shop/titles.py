@@ -91,7 +91,7 @@ def _pick_brand(assortment: Assortment, product: int, language: str, rng: np.ran
 
 
 def _join_chunks(brand: str, chunks: list[str], language: str, rng: np.random.Generator) -> str:
-    """Return the brand and the chunks in random order; Chinese has few spaces."""
+    """Return a title: the brand, if it is not "", then the chunks in random order. Chinese titles have few spaces."""
     ordered = [chunks[i] for i in rng.permutation(len(chunks))]
     if language == "en":
         return " ".join([brand, *ordered] if brand else ordered)

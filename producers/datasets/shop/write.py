@@ -184,7 +184,7 @@ def _build_users(people: People) -> pa.Table:
 
 
 def _build_labels(assortment: Assortment, language: str) -> pa.Table:
-    """Return labels.parquet: three rows for each labelled product, grouped by design."""
+    """Return labels.parquet: one row of each tag for each labelled product; `group` is the id of its design."""
     rows = np.flatnonzero(assortment.products.labelled)
     design = assortment.products.design[rows]
     ids = pa.array(assortment.products.ids).take(rows)
