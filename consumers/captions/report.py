@@ -24,57 +24,67 @@ from feature_repo.offline import delta, input_files
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
 
 ATTRIBUTES = ("colour", "category", "child_age")
+"""The attributes of a product whose values are looked for in the lines."""
 REPLICATES = 1000
+"""Number of bootstrap replicates of each interval."""
 
 
 @dataclass(frozen=True)
 class Truthfulness:
-    """How often lines name the true value of one attribute."""
+    """How often the captions, or the titles, name the true value of one attribute of the product."""
 
     attribute: str
+    """One of ATTRIBUTES."""
     lines: str
-    """`captions` or `titles`."""
+    """`captions` or `titles`: which lines were searched, one for each product."""
     names: float
-    """Share of the lines that name a value."""
+    """Share of the lines that name at least one value of the attribute, in [0, 1]."""
     true: float
-    """Share of those that name the true value and no other; NaN if no line names a value."""
+    """Share of those that name the true value and no other, in [0, 1]; NaN if no line names a value."""
     ci95: tuple[float, float]
-    """Bootstrap interval of `true` over products; NaN if no line names a value."""
+    """Lower and upper bound of the 95% bootstrap interval of `true` over products; NaN if no line names a value."""
     products: int
+    """Number of lines."""
 
 
 @dataclass(frozen=True)
 class CaptionsReport:
-    """The quality of one captioner."""
+    """The quality of the captions of one captioner."""
 
     captioner_version: str
+    """The captioner whose captions were written last."""
     products: int
+    """Number of products that have a caption and a title."""
     bleu4: float
-    """In [0, 100]."""
+    """How many sequences of one to four tokens captions share with titles, in [0, 100]; higher is better."""
     chrf: float
-    """In [0, 100]."""
+    """How many sequences of characters captions share with titles, in [0, 100]; higher is better."""
     signature: str
-    """How sacrebleu computed BLEU."""
+    """How sacrebleu computed BLEU: its version and settings, in its own format."""
     truthfulness: Sequence[Truthfulness]
-    """Empty without a truth folder."""
+    """For each of ATTRIBUTES, in that order, first of the captions, then of the titles. Empty without a truth
+    folder."""
 
     def to_json(self) -> str:
-        """Return the report as JSON; NaN becomes null."""
+        """Return the report as JSON, with the field names as keys; NaN and infinity become null."""
         return report_to_json(self)
 
 
 def evaluate_captions(settings: Settings, *, held_out: Path | None, truth: Path | None, seed: int) -> CaptionsReport:
-    """Evaluate the newest caption of each product by the newest captioner. Products without a title are left out.
+    """Evaluate the newest caption of each product by the newest captioner, the one whose captions were written last.
+
+    A caption is compared with the title of the same product version. Products without a title there are left out.
 
     Args:
         settings: The deployment.
-        held_out: Parquet or CSV with product_id: only these products are evaluated. None for all.
+        held_out: Parquet or CSV with product_id: only these products are evaluated, and those without a caption are
+            ignored. None for all.
         truth: The truth folder of a generated shop; None for no truthfulness.
         seed: Seed of the bootstrap.
 
     Raises:
-        NotFoundError: There are no captions, or none of the products in `held_out`.
-        InvalidInputError: The truth folder lacks a product.
+        NotFoundError: A table does not exist, there are no captions, or none of the products in `held_out`.
+        InvalidInputError: The truth folder lacks a product, or `held_out` cannot be read.
     """
     rows = _read_captions(settings)
     version = rows["captioner_version"][0].as_py()

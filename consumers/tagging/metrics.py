@@ -1,7 +1,8 @@
 """Metrics of predicted tags. One call computes a metric for every bootstrap replicate.
 
-The functions take the predictions for n products, and `weights`, int [replicates, groups]: how often each group of
-products was drawn. They return float64 [replicates], NaN if no product is left. Every metric is a function of sums over
+A bootstrap replicate is a sample of the groups of products, drawn with replacement. Most functions take the predictions
+for n products, and `weights`, int [replicates, groups]: how often each group was drawn in each replicate. They return
+the metric in each replicate, float64 [replicates], NaN if no product is left. Every metric is a function of sums over
 products, so all replicates cost one matrix product.
 """
 
@@ -19,41 +20,58 @@ BINS = 15
 
 @dataclass(frozen=True)
 class TagPredictions:
-    """The predictions of one variant for n labelled products."""
+    """What one classifier (a variant of the tagger) predicts of one tag, for n labelled products."""
 
     probabilities: Floats
-    """[n, labels]; each row sums to 1."""
+    """Probability of each label [n, labels]; each row sums to 1."""
     truth: Ints
     """Column of the true label [n]; -1 if the classifier cannot predict it, so that the prediction is wrong."""
     group: Ints
-    """Codes from 0 [n]. Products of one group are the same design and are drawn together."""
+    """Number of the group of each product, from 0 [n]. Products of one group are the same design and are drawn
+    together."""
 
     @property
     def label(self) -> Ints:
-        """Column of the most probable label [n]; the first one if several are equal."""
+        """Column of the most probable label of each product [n]; the first one if several are equally probable."""
         return self.probabilities.argmax(axis=1)
 
     @property
     def confidence(self) -> Floats:
-        """Probability of the most probable label [n]."""
+        """Probability of the most probable label of each product [n]."""
         return self.probabilities.max(axis=1)
 
     @property
     def is_correct(self) -> NDArray[np.bool_]:
-        """Whether the most probable label is the true one [n]."""
+        """Whether the most probable label of each product is the true one [n]."""
         return self.label == self.truth
 
 
 def compute_accuracy(predictions: TagPredictions, weights: Ints) -> NDArray[np.float64]:
-    """Return the share of products whose most probable label is the true one, without abstention."""
+    """Return the share of products whose most probable label is the true one, however probable it is.
+
+    Args:
+        predictions: The predictions for n products.
+        weights: How often each group was drawn in each replicate, int [replicates, groups].
+
+    Returns:
+        float64 [replicates], in [0, 1]; NaN where no product is left.
+    """
     return _weighted_ratio(predictions, predictions.is_correct, np.ones(len(predictions.truth)), weights)
 
 
 def compute_macro_f1(predictions: TagPredictions, weights: Ints) -> NDArray[np.float64]:
     """Return the mean over labels of F1 = 2 TP / (2 TP + FP + FN) (van Rijsbergen 1979, chapter 7, equal weights).
 
-    The mean is over the labels that a drawn product has or is predicted to have; F1 is undefined for others. The
-    labels that the classifier cannot predict count as one label with F1 = 0.
+    TP, FP and FN are the true positives, false positives and false negatives of a label. The mean is over the labels
+    that a drawn product has or is predicted to have; F1 is undefined for others. The labels that the classifier cannot
+    predict count as one label with F1 = 0.
+
+    Args:
+        predictions: The predictions for n products.
+        weights: How often each group was drawn in each replicate, int [replicates, groups].
+
+    Returns:
+        float64 [replicates], in [0, 1]; NaN where no product is left.
     """
     labels = np.arange(-1, predictions.probabilities.shape[1])
     is_true, is_predicted = predictions.truth[:, None] == labels, predictions.label[:, None] == labels
@@ -68,8 +86,15 @@ def compute_macro_f1(predictions: TagPredictions, weights: Ints) -> NDArray[np.f
 def compute_brier_score(predictions: TagPredictions, weights: Ints) -> NDArray[np.float64]:
     """Return the mean over products of the sum over labels of (probability - outcome)^2, in [0, 2]; lower is better.
 
-    Brier (1950), Verification of Forecasts Expressed in Terms of Probability. A true label that the classifier cannot
-    predict adds 1.
+    Brier (1950), Verification of Forecasts Expressed in Terms of Probability. The outcome is 1 for the true label and 0
+    for the others. A true label that the classifier cannot predict adds 1.
+
+    Args:
+        predictions: The predictions for n products.
+        weights: How often each group was drawn in each replicate, int [replicates, groups].
+
+    Returns:
+        float64 [replicates]; NaN where no product is left.
     """
     outcome = predictions.truth[:, None] == np.arange(predictions.probabilities.shape[1])
     squared = ((predictions.probabilities - outcome) ** 2).sum(axis=1) + (predictions.truth < 0)
@@ -83,6 +108,13 @@ def compute_calibration_error(predictions: TagPredictions, weights: Ints) -> NDA
     ((b - 1)/BINS, b/BINS]; the error is the mean over products of |accuracy - mean confidence| of their bin. It is
     biased upwards if bins are small, and its bootstrap replicates are biased more: compare it with
     `compute_chance_calibration_error`.
+
+    Args:
+        predictions: The predictions for n products.
+        weights: How often each group was drawn in each replicate, int [replicates, groups].
+
+    Returns:
+        float64 [replicates]; NaN where no product is left.
     """
     number = np.clip(np.ceil(predictions.confidence * BINS) - 1, 0, BINS - 1)
     is_in_bin = number[:, None] == np.arange(BINS)
@@ -98,12 +130,12 @@ def compute_chance_calibration_error(predictions: TagPredictions, draws: int, se
     drawn from the predicted probabilities.
 
     Args:
-        predictions: The true labels are ignored.
-        draws: Number of draws of the outcomes.
+        predictions: The predictions; their true labels are ignored.
+        draws: How often outcomes are drawn for all products, at least 1.
         seed: Seed of the draws.
 
     Returns:
-        NaN if there are no products.
+        The mean over the draws, in [0, 1]; NaN if there are no products.
     """
     rng = np.random.default_rng(seed)
     cumulative = predictions.probabilities.cumsum(axis=1)
@@ -118,25 +150,48 @@ def compute_chance_calibration_error(predictions: TagPredictions, draws: int, se
 
 
 def compute_coverage(predictions: TagPredictions, weights: Ints, threshold: float) -> NDArray[np.float64]:
-    """Return the share of products whose label has at least the probability `threshold` and is kept.
+    """Return the share of products whose most probable label is kept, because it has at least a given probability.
 
     Coverage and `compute_selective_accuracy`: El-Yaniv and Wiener (2010), On the Foundations of Noise-free Selective
     Classification.
+
+    Args:
+        predictions: The predictions for n products.
+        weights: How often each group was drawn in each replicate, int [replicates, groups].
+        threshold: The smallest probability that is kept, in [0, 1].
+
+    Returns:
+        float64 [replicates], in [0, 1]; NaN where no product is left.
     """
     is_kept = predictions.confidence >= threshold
     return _weighted_ratio(predictions, is_kept, np.ones(len(predictions.truth)), weights)
 
 
 def compute_selective_accuracy(predictions: TagPredictions, weights: Ints, threshold: float) -> NDArray[np.float64]:
-    """Return the share of the kept labels that are true; NaN if none is kept."""
+    """Return the share of the kept labels that are true.
+
+    Args:
+        predictions: The predictions for n products.
+        weights: How often each group was drawn in each replicate, int [replicates, groups].
+        threshold: The smallest probability of a label that is kept, in [0, 1].
+
+    Returns:
+        float64 [replicates], in [0, 1]; NaN where no label is kept.
+    """
     is_kept = predictions.confidence >= threshold
     return _weighted_ratio(predictions, predictions.is_correct & is_kept, is_kept, weights)
 
 
 def draw_group_weights(groups: int, replicates: int, seed: int) -> NDArray[np.int64]:
-    """Return bootstrap weights [1 + replicates, groups].
+    """Return how often each group is drawn, int64 [1 + replicates, groups].
 
-    Row 0 has each group once; the other rows are drawn with replacement.
+    Row 0 has each group once, so that it gives the metric of all products. In the other rows, as many groups as there
+    are were drawn with replacement.
+
+    Args:
+        groups: Number of groups.
+        replicates: Number of bootstrap replicates.
+        seed: Seed of the draws.
     """
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(groups, np.full(groups, 1 / max(groups, 1)), size=replicates)

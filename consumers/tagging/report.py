@@ -19,20 +19,26 @@ from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP, PRODUCT_ID, TAG_VARIANTS, TAGS
 
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Probabilities below which labels are withheld, to measure coverage and accuracy."""
+# The tagger in use, and the variants that it should be better than.
 TAGGER, RIVALS = TAG_VARIANTS[0], ("bag of words", "text tower")
 CHANCE_DRAWS = 100
+"""Draws for the calibration error by chance."""
 KEY = [PRODUCT_ID, "tag", "variant"]
+"""The columns that identify a prediction of one tagger version."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric with its 95% bootstrap interval over groups; NaN if undefined.
+    """A metric with its 95% bootstrap interval over groups of products.
 
     The interval is the percentile interval (Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13).
     """
 
     value: float
+    """The metric of all products; NaN if undefined."""
     ci95: tuple[float, float]
+    """Lower and upper bound; NaN if the value is undefined, or undefined in every replicate."""
 
 
 @dataclass(frozen=True)
@@ -40,23 +46,32 @@ class ThresholdMetrics:
     """The metrics if labels that are less probable than `threshold` are withheld."""
 
     threshold: float
+    """The smallest probability of a label that is kept, in [0, 1]."""
     coverage: Estimate
+    """Share of the products whose label is kept."""
     accuracy: Estimate
+    """Share of the kept labels that are true; undefined if none is kept."""
 
 
 @dataclass(frozen=True)
 class VariantReport:
-    """The metrics of one variant for one tag."""
+    """The metrics for one tag of one variant of the tagger: a classifier that uses certain features of a product."""
 
     variant: str
+    """One of schema.TAG_VARIANTS."""
     accuracy: Estimate
+    """Share of the products whose most probable label is true."""
     macro_f1: Estimate
+    """Mean of the F1 of all labels, in [0, 1]."""
     calibration_error: Estimate
-    """It depends on the number of products; compare it with `calibration_error_by_chance`."""
+    """How far probabilities are from the share of labels that are true, in [0, 1]; lower is better. It depends on the
+    number of products; compare it with `calibration_error_by_chance`."""
     calibration_error_by_chance: float
     """The mean error that perfectly calibrated probabilities would have on as many products."""
     brier: Estimate
+    """Mean squared error of the probabilities, summed over the labels, in [0, 2]; lower is better."""
     thresholds: list[ThresholdMetrics]
+    """One for each of THRESHOLDS, in ascending order."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +79,18 @@ class TagReport:
     """The metrics of all variants for one tag, on the same products."""
 
     tag: str
+    """One of schema.TAGS."""
     products: int
+    """Number of products of the test split that have a label of the tag."""
     groups: int
+    """Number of groups (designs) that these products belong to."""
     variants: list[VariantReport]
+    """One for each of schema.TAG_VARIANTS, in that order: the tagger in use first."""
     rival: str
-    """The variant of RIVALS with the higher accuracy on these products."""
+    """The variant of RIVALS with the higher accuracy on these products; the first one if they are equal."""
     gain: Estimate
-    """Accuracy of the tagger minus that of the better rival. The better rival is chosen again in every replicate, so
-    that choosing it from the same data does not favour the tagger."""
+    """Accuracy of the tagger minus that of the better rival, in [-1, 1]. The better rival is chosen again in every
+    replicate, so that choosing it from the same data does not favour the tagger."""
 
 
 @dataclass(frozen=True)
@@ -79,23 +98,30 @@ class TagsReport:
     """The metrics of the newest tagger version."""
 
     tagger_version: str
+    """The tagger version whose predictions were written last."""
     created: datetime
+    """When the newest of its predictions were written, in UTC."""
     replicates: int
+    """Number of bootstrap replicates of each interval."""
     tags: list[TagReport]
+    """In the order of schema.TAGS. A tag without predictions in the test split is left out."""
     notes: list[str]
     """One line for each metric that is undefined or missing, with the reason."""
 
     def to_json(self) -> str:
-        """Return the report as JSON; an undefined metric is null."""
+        """Return the report as JSON, with the field names as keys; an undefined metric is null."""
         return report_to_json(self)
 
 
 def evaluate_tags(settings: Settings, *, replicates: int, seed: int) -> TagsReport:
     """Evaluate the newest tagger version of `tag_predictions` on its test split.
 
+    If a prediction was written twice, the last one counts. Without predictions in the test split there are no tags in
+    the report, but notes.
+
     Args:
         settings: The deployment.
-        replicates: Number of bootstrap replicates.
+        replicates: Number of bootstrap replicates; with 0 there are no intervals (NaN).
         seed: Seed of the bootstrap.
 
     Raises:
@@ -208,7 +234,11 @@ def estimate_bias_corrected(values: np.ndarray) -> Estimate:
     true error of nearly calibrated probabilities.
 
     Args:
-        values: Row 0 is the value, the other rows are bootstrap replicates; NaN rows are left out.
+        values: float [1 + replicates]: first the value, then the bootstrap replicates. Replicates that are NaN are left
+            out.
+
+    Returns:
+        The value, unchanged, with its corrected interval; the interval is NaN if the value or all replicates are.
     """
     uncorrected = _estimate(values)
     if math.isnan(uncorrected.ci95[0]):

@@ -11,7 +11,10 @@ from consumers.tagging.report import TAGGER, Estimate, TagReport, TagsReport
 
 
 def render_tables(report: TagsReport) -> Group:
-    """Return a table of metrics and a table of thresholds for each tag, then the notes."""
+    """Return a table of metrics, a line with the gain and a table of thresholds for each tag, then the notes.
+
+    Undefined metrics are shown as `undefined`. The gain is in percentage points of accuracy.
+    """
     parts: list[Table | Text] = [
         Text(f"{report.tagger_version} of {report.created:%Y-%m-%d %H:%M} UTC, products of the test split")
     ]

@@ -25,7 +25,8 @@ from producers.behaviour import interest_rows
 from producers.streaming.source import StreamMessage, describe_failure
 
 MAX_CACHED = 100_000
-"""Users, and products, that are kept in memory. If there are more, all are dropped at the next commit."""
+"""Users, and products, that are kept in memory. If there are more users, all users are dropped at the next commit; the
+same holds for products."""
 OUT_OF_ORDER = "earlier than the user's newest click; `produce interests` includes it when it reads the whole log"
 FIELDS = ("user_id", "product_id", "event_timestamp")
 MISSING_FIELD = "user_id, product_id or event_timestamp is missing"
@@ -47,10 +48,12 @@ class InterestRows:
     """The result of a batch of click messages."""
 
     rows: pa.Table
-    """schema.USER_INTEREST."""
+    """Rows of schema.USER_INTEREST: the state of a user after each click, in the order of the click timestamps."""
     duplicates: int
-    """Clicks that were already in the state of their user."""
+    """Clicks that were already among the newest HISTORY_LENGTH clicks of their user; they have no row."""
     rejected: tuple[Rejected, ...]
+    """The messages without a row that are not duplicates, with the reason: the invalid ones in the order of the
+    messages, then the others in the order of their timestamps."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,17 @@ class _ParsedClick:
 
 
 class InterestUpdater:
-    """The states of the users who click, for one encoder version."""
+    """The interest of the users who click, for one encoder version, updated click by click.
+
+    Nothing is written; the rows that `apply_clicks` returns must be.
+    """
 
     def __init__(self, settings: Settings, encoder_version: str, width: int) -> None:
         """Start without any state.
 
         Args:
             settings: The deployment.
-            encoder_version: Version of the vectors.
+            encoder_version: Version of the product vectors; states and products of other versions are ignored.
             width: Length of the vectors.
         """
         self._settings = settings
@@ -80,7 +86,12 @@ class InterestUpdater:
         self._uncommitted: dict[str, list[tuple[str, int, dict[str, Vector]]]] = {}
 
     def add_product_versions(self, tables: Mapping[str, pa.Table]) -> None:
-        """Add product versions that are not committed yet, as rows by table."""
+        """Add product versions that are not committed yet, so that clicks on these products find their features.
+
+        Args:
+            tables: Table name to rows. Only rows of `product_embedding` and `product_tags` are used; either may be
+                missing.
+        """
         for table, columns in _PRODUCT_COLUMNS.items():
             for row in tables[table].to_pylist() if table in tables else ():
                 version = self._parse_version(table, columns, row)
@@ -89,7 +100,11 @@ class InterestUpdater:
                     self._products[row[schema.PRODUCT_ID]].add(*version)
 
     def mark_committed(self) -> None:
-        """Drop what is in the offline tables by now."""
+        """Forget the product versions of `add_product_versions`, because they are in the offline tables by now.
+
+        If more than MAX_CACHED users are in memory, all users are forgotten, and read again when they click; the same
+        holds for products.
+        """
         self._uncommitted.clear()
         if len(self._users) > MAX_CACHED:
             self._users.clear()
@@ -100,11 +115,15 @@ class InterestUpdater:
         """Update the users' states click by click, in timestamp order, and return a row for each new state.
 
         A click that is already in its user's state is counted and skipped. An invalid click, a click before the user's
-        newest one and a click that raises an error are rejected; the others are not affected.
+        newest one and a click that raises an error are rejected; the others are not affected. A click on a
+        product that has no features at that time is applied with NaN features.
 
         Args:
-            messages: Click messages, in any order.
-            now: Clicks after this are rejected.
+            messages: Click messages, in any order. Clicks of one time are in the order of the message ids.
+            now: The current time, with a time zone. Clicks after this are rejected.
+
+        Raises:
+            VitrineError: An offline table cannot be read.
         """
         rejected: list[Rejected] = []
         clicks = [click for message in messages if (click := _parse_click(message, now, rejected)) is not None]

@@ -24,10 +24,11 @@ from producers.streaming.row_writer import RowWriter
 from producers.streaming.source import PRODUCTS, LostReplyError, MessageSource, StreamMessage, describe_failure
 
 STEP = "stream"
+"""Name of this step in the quarantine."""
 WAIT_SECONDS = 0.1
-"""How long a read waits for new messages. The stop and commit conditions are checked between reads."""
+"""How long a read waits for new messages, in seconds. The stop and commit conditions are checked between reads."""
 MAX_UNCOMMITTED_ROWS = 20_000
-"""More rows than this are committed before the interval is over, because they are in memory."""
+"""This many rows are committed before the interval is over, because they are in memory."""
 MAX_TIMESTAMP_US = timestamps.datetime_to_ticks(datetime.max.replace(tzinfo=UTC), "us")
 """The latest timestamp that a Python datetime can hold."""
 BAD_MESSAGE_ID = "the message id is not a timestamp; let Redis assign the ids"
@@ -38,15 +39,17 @@ class StreamCounts:
     """What a run has done so far."""
 
     messages: int = 0
+    """Messages processed, the redelivered and the rejected ones included."""
     redelivered: int = 0
     """Messages that an earlier run may have processed."""
     added: Counter[str] = field(default_factory=Counter)
-    """Rows committed, by table."""
+    """Rows added to the offline tables by commits: table name to number."""
     dead_letters: Counter[str] = field(default_factory=Counter)
-    """Rejected messages, by reason."""
+    """Messages that were rejected: reason to number. Those that the source itself rejected are not counted."""
     quarantined: Counter[str] = field(default_factory=Counter)
-    """Repaired values and unusable images, by reason."""
+    """Repaired values and unusable images: reason to number."""
     duplicate_clicks: int = 0
+    """Clicks that were skipped because they were already in the state of their user."""
 
     def __str__(self) -> str:
         lines = [f"{self.messages:,} messages, {self.redelivered:,} of them redelivered"]
@@ -58,25 +61,40 @@ class StreamCounts:
 
 @dataclass(frozen=True)
 class Stream:
-    """One run of the stream."""
+    """One run of the stream: everything that it needs, and the loop. `open_stream` opens one."""
 
     settings: Settings
+    """The deployment."""
     source: MessageSource
+    """Where the messages come from."""
     pipeline: ProductPipeline
+    """Turns product messages into rows."""
     writer: RowWriter
+    """Writes rows online, and offline at each commit."""
     interests: InterestUpdater
+    """Turns click messages into rows."""
     clock: Callable[[], datetime]
+    """Returns the current time, with a time zone."""
     batch_size: int = 64
-    """Most messages in one read."""
+    """Most messages of each kind (products, clicks) in one read."""
     commit_seconds: float = 20.0
-    """Seconds between commits."""
+    """Seconds from one commit to the next; a commit is earlier if MAX_UNCOMMITTED_ROWS are reached."""
     on_first_feature: Callable[[float], None] = lambda seconds: None
-    """Called for each new product with the seconds from its arrival until its features were online."""
+    """Called for each product version with vectors, except those of redelivered messages, with the seconds from the
+    arrival of its message until its features were online."""
     on_commit: Callable[[StreamCounts], None] = lambda counts: None
     """Called after each commit with the totals so far."""
 
     def run(self, should_stop: Callable[[], bool]) -> StreamCounts:
         """Process messages until `should_stop` returns True, then commit and acknowledge what was read.
+
+        Messages that were delivered before and not acknowledged are processed first.
+
+        Args:
+            should_stop: Asked before each read of new messages; a read waits at most WAIT_SECONDS for them.
+
+        Returns:
+            What this run has done.
 
         Raises:
             VitrineError: The source, the online store or a table does not answer. Messages that are not acknowledged

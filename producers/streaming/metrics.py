@@ -6,10 +6,11 @@ from feature_repo.errors import UnavailableError
 from producers.streaming.loop import StreamCounts
 
 BUCKETS_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0)
+"""Upper bounds of the histogram of seconds until the features of a product are online."""
 
 
 class StreamMetrics:
-    """The metrics of one run."""
+    """The metrics of one run, in a registry of their own, `registry`."""
 
     def __init__(self, port: int | None) -> None:
         """Create the metrics, and serve them.
@@ -48,10 +49,10 @@ class StreamMetrics:
         self._first_feature_seconds.observe(max(0.0, seconds))
 
     def observe_commit(self, counts: StreamCounts) -> None:
-        """Record a commit.
+        """Record that a commit was made now, and what has changed since the last recorded commit.
 
         Args:
-            counts: The totals of the run so far.
+            counts: The totals of the run so far; not smaller than at the last call. They are copied.
         """
         self._messages.inc(counts.messages - self._reported.messages)
         self._dead_letters.inc(counts.dead_letters.total() - self._reported.dead_letters.total())

@@ -31,26 +31,27 @@ from producers.tags.tagger_set import fit_taggers
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """The options of a run."""
+    """The options of a run of the stream."""
 
     encoder: str
-    """Checkpoint: directory or hub name."""
+    """Checkpoint of the encoder: directory or hub name."""
     image_folder: Path
-    """Folder of relative image paths."""
+    """Folder where relative image paths of messages start."""
     labels: Path | None = None
     """Label file of the taggers; None for no tags."""
     abstain: float = 0.5
-    """See `fit_taggers`."""
+    """A label that is less probable than this is stored as null, in [0, 1]. Not used without `labels`."""
     impressions: Path | None = None
-    """Log for the click rates of neighbours; None for no neighbours."""
+    """Impression log for the click rates of neighbours; None for no neighbours."""
     top_k: int = 20
-    """Number of nearest neighbours."""
+    """Number of nearest products from which the features of a product are computed, at least 1. Not used without
+    `impressions`."""
     batch_size: int = 64
-    """Most messages in one read."""
+    """Most messages of each kind (products, clicks) in one read."""
     commit_seconds: float = 20.0
-    """Seconds between commits."""
+    """Seconds from one commit to the offline tables to the next."""
     accept_changed: bool = False
-    """Whether to run although the newest vectors are of another encoder."""
+    """Whether to run although the newest offline vectors are of another encoder version."""
 
 
 @contextmanager
@@ -63,6 +64,9 @@ def open_stream(
 ) -> Iterator[Stream]:
     """Open a run; the end of the `with` block stops the image decoding. `Stream.run` starts the run.
 
+    Taggers are fitted and the log is read before the block begins. Products get codes if there is a codebook of the
+    encoder version.
+
     Args:
         settings: The deployment.
         source: Where the messages come from.
@@ -72,7 +76,7 @@ def open_stream(
 
     Raises:
         NotFoundError: There is no online store yet.
-        EncoderMismatchError: The newest vectors are of another encoder, and `accept_changed` is False.
+        EncoderMismatchError: The newest offline vectors are of another encoder version, and `accept_changed` is False.
         VitrineError: The encoder, the labels, the log or the codebook cannot be read.
     """
     online = open_configured_table(settings)

@@ -23,7 +23,9 @@ from producers.encoders.pipeline import build_embedding_rows, encode_chunk
 from producers.streaming.source import StreamMessage
 
 TEXT_FIELDS = ("product_id", "title", "image", "category", "brand", "price", "updated_at")
+"""Fields of a product message that are UTF-8 text."""
 BYTES_FIELD = "image_bytes"
+"""Field of a product message that holds an image. If it is there, the field `image` is ignored."""
 
 ViewBuilder = Callable[[pa.Table, pa.Table], pa.Table]
 """Returns the rows of a view for embedding rows and the catalogue rows of the same products, in the same order."""
@@ -34,9 +36,10 @@ class StreamedProducts:
     """The result of a batch of product messages."""
 
     tables: Mapping[str, pa.Table]
-    """Rows by table."""
+    """Table name to rows: the catalogue, the vectors, then the views that are built from vectors. Empty if no message
+    is valid. A product without a usable image or title has a row in the catalogue only."""
     rejected: tuple[tuple[StreamMessage, str], ...]
-    """Messages without a valid row, and the reason."""
+    """The invalid messages, each with its reasons in one line; they have no rows."""
     notes: tuple[RejectedRow, ...]
     """Repaired values and unusable images, for the quarantine."""
 
@@ -46,14 +49,15 @@ class ProductPipeline:
     """What is needed to turn a product message into rows."""
 
     encoder: Encoder
+    """Computes the vectors."""
     pool: ProcessPoolExecutor
     """Decodes images."""
     image_folder: Path
-    """Folder of relative image paths."""
+    """Folder where relative image paths start."""
     codebook: Codebook | None
-    """None for no codes."""
+    """Codes the vectors; None for no codes."""
     view_builders: Mapping[str, ViewBuilder]
-    """Builders of the other views, by table."""
+    """Table name to the builder of its rows, for the tables other than catalogue, vectors and codes."""
 
 
 def build_rows(messages: Sequence[StreamMessage], pipeline: ProductPipeline, now: datetime) -> StreamedProducts:
@@ -63,9 +67,13 @@ def build_rows(messages: Sequence[StreamMessage], pipeline: ProductPipeline, now
     the same rows.
 
     Args:
-        messages: Product messages, at most one for each product.
+        messages: Product messages, at most one for each product; there may be none.
         pipeline: Encoder, codebook and view builders.
-        now: An `updated_at` after this is rejected.
+        now: The current time, with a time zone. An `updated_at` after this is rejected.
+
+    Returns:
+        The rows, the rejected messages, and what to quarantine. In each table, the products whose message
+        holds the bytes of an image come last; apart from that, the order is that of `messages`.
     """
     rejected: list[tuple[StreamMessage, str]] = []
     notes: list[RejectedRow] = []
@@ -96,7 +104,11 @@ def build_rows(messages: Sequence[StreamMessage], pipeline: ProductPipeline, now
 
 
 def split_repeats(messages: Sequence[StreamMessage]) -> list[list[StreamMessage]]:
-    """Split messages into groups with each product at most once; the messages of a product stay in their order."""
+    """Split messages into groups with each product at most once; the messages of a product stay in their order.
+
+    The first group has the first message of each product, the second group the second one, and so on. A message without
+    a product id counts as a product of its own. No messages give no groups.
+    """
     groups: list[list[StreamMessage]] = []
     last_group: dict[bytes, int] = {}
     for message in messages:

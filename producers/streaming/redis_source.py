@@ -23,17 +23,21 @@ from feature_repo.online.redis_connection import RETRIES, RedisAddress
 from producers.streaming.source import KINDS, LostReplyError, StreamMessage
 
 GROUP = "vitrine"
+"""Name of the consumer group."""
 CONSUMER = "stream"
+"""Name of the only consumer in the group."""
 MAX_DELIVERIES = 50
+"""A message that was delivered more often than this becomes a dead letter."""
 MAX_DEAD_LETTERS = 100_000
 """Dead letters that are kept, approximately; the oldest are removed."""
 IDS_PER_CALL = 1_000
+"""Messages that one command acknowledges."""
 
 
 class RedisSource:
-    """The product and click messages under one prefix; see `MessageSource`.
+    """The product and click messages of the Redis Streams with one prefix: a `MessageSource`.
 
-    Every method raises `VitrineError` if Redis does not answer.
+    Every method raises `VitrineError` if Redis does not answer, or refuses the login or the command.
     """
 
     def __init__(self, address: RedisAddress, prefix: str) -> None:
@@ -41,7 +45,8 @@ class RedisSource:
 
         Args:
             address: Where Redis is.
-            prefix: First part of the names of the streams.
+            prefix: First part of the names of the streams, before the colon. Streams that do not exist are created. A
+                new group begins with the oldest message of its stream.
         """
         self._address = address
         with address.translate_errors():
@@ -59,7 +64,14 @@ class RedisSource:
                     raise
 
     def read_pending(self, max_messages: int) -> Iterator[Sequence[StreamMessage]]:
-        """See `MessageSource`. Messages that were trimmed from the stream are acknowledged and skipped."""
+        """Yield the messages that were delivered and not acknowledged: products, then clicks, each oldest first.
+
+        Messages that were trimmed from the stream are acknowledged and skipped. Messages that were delivered more than
+        MAX_DELIVERIES times are rejected, so that a batch can be empty.
+
+        Args:
+            max_messages: Most messages in a batch. All messages of a batch are of one kind.
+        """
         for kind in KINDS:
             start: Any = "0-0"
             while True:
@@ -78,7 +90,16 @@ class RedisSource:
                     break
 
     def read_new(self, max_messages: int, wait_seconds: float) -> Sequence[StreamMessage]:
-        """See `MessageSource`. Raises `VitrineError` after RETRIES lost replies in a row."""
+        """Return new messages, oldest first within each kind; none if none arrive in time.
+
+        Args:
+            max_messages: Most messages of each kind (products, clicks).
+            wait_seconds: How long to wait if there are no new messages; at least a millisecond.
+
+        Raises:
+            LostReplyError: The connection was lost. Messages may have been delivered; they are pending now.
+            VitrineError: More than RETRIES replies in a row were lost, or Redis refuses the login or the command.
+        """
         names = {self._name(kind): ">" for kind in KINDS}
         with self._address.translate_errors():
             try:
@@ -96,12 +117,17 @@ class RedisSource:
         return [_make_message(kinds[name], id_, fields) for name, entries in reply or () for id_, fields in entries]
 
     def acknowledge(self, messages: Sequence[StreamMessage]) -> None:
-        """See `MessageSource`."""
+        """Acknowledge messages of any kinds, in any order. They are not delivered again; they stay in their stream."""
         for kind in KINDS:
             self._acknowledge(kind, [message.id for message in messages if message.kind == kind])
 
     def reject(self, message: StreamMessage, reason: str) -> None:
-        """See `MessageSource`."""
+        """Write a message to the stream `{prefix}:dead`, and acknowledge it.
+
+        Args:
+            message: The message. The dead letter has its kind, id and fields.
+            reason: The text of the field `reason`.
+        """
         letter: dict[Any, Any] = {"kind": message.kind, "id": message.id, "reason": reason}
         letter |= {f"field:{name}": value for name, value in message.fields.items()}
         with self._address.translate_errors():

@@ -18,7 +18,9 @@ from feature_repo.online.materialize import Packer
 from feature_repo.online.table import OnlineTable
 
 SERIES = "stream"
+"""Name under which `delta.append_if_version` counts the commits of streams."""
 PRODUCT_VERSION = (schema.PRODUCT_ID, schema.EVENT_TIMESTAMP)
+"""The columns that identify a version of a product."""
 KEYS: Mapping[str, tuple[str, ...]] = {
     schema.CATALOGUE_TABLE: PRODUCT_VERSION,
     schema.EMBEDDING_TABLE: (*PRODUCT_VERSION, "encoder_version"),
@@ -30,23 +32,39 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 }
 """The columns that identify a row of each table. Tables are committed in this order."""
 ONLINE_TABLES = tuple(name for name in KEYS if name != schema.FIRST_FEATURE_TABLE)
+"""The tables whose rows are written to the online store too."""
 
 
 class RowWriter:
-    """Writes the rows of a run to the online store and to the offline tables."""
+    """Writes the rows of a run to the online store at once, and to the offline tables at each commit."""
 
     def __init__(self, settings: Settings, online: OnlineTable) -> None:
+        """Start without rows.
+
+        Args:
+            settings: The deployment.
+            online: The online store.
+        """
         self._settings = settings
         self._online = online
         self._uncommitted: dict[str, list[pa.Table]] = {}
 
     @property
     def uncommitted_rows(self) -> int:
-        """Number of rows that wait for the next commit."""
+        """Number of rows, of all tables, that wait for the next commit."""
         return sum(len(part) for parts in self._uncommitted.values() for part in parts)
 
     def write(self, table: str, rows: pa.Table) -> None:
-        """Write rows to the online store, if their view is applied, and keep them for the next commit."""
+        """Write rows to the online store, and keep them for the next commit.
+
+        Args:
+            table: A key of KEYS, which is also the name of the view. If the view is not applied, or the table is not in
+                ONLINE_TABLES, the rows are only kept.
+            rows: Rows with the schema of the table; with none, nothing happens.
+
+        Raises:
+            VitrineError: The online store does not answer. The rows are not kept then.
+        """
         if not len(rows):
             return
         view = self._online.catalog.load().views.get(table)
@@ -56,10 +74,17 @@ class RowWriter:
         self._uncommitted.setdefault(table, []).append(rows)
 
     def commit(self) -> dict[str, int]:
-        """Append the uncommitted rows to their offline tables, and return the number of rows added to each.
+        """Append the uncommitted rows to their offline tables, one table after the other in the order of KEYS.
+
+        Rows that a table has already, by its KEYS, are skipped; of rows with equal keys, the first one is added.
+
+        Returns:
+            Table name to the number of rows added, for each table that had uncommitted rows; 0 if it had all of them
+            already. Empty if no rows were uncommitted.
 
         Raises:
-            ConflictError: Other writers committed first `delta.ATTEMPTS` times.
+            ConflictError: Other writers committed first `delta.ATTEMPTS` times. The rows of this table and of those
+                after it stay uncommitted.
         """
         added = {}
         for table, key in KEYS.items():

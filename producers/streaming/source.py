@@ -13,6 +13,7 @@ from typing import Protocol
 PRODUCTS = "products"
 CLICKS = "clicks"
 KINDS = (PRODUCTS, CLICKS)
+"""Kinds of messages. Of one read, the products are processed before the clicks."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class StreamMessage:
     id: str
     """The carrier's id, unique within the kind and increasing."""
     fields: Mapping[str, bytes]
+    """Field name to its value as it was sent, not decoded or checked."""
     arrived_us: int
     """When the carrier received the message, by its clock: microseconds since 1970 UTC."""
     is_redelivered: bool = False
@@ -31,11 +33,11 @@ class StreamMessage:
 
 
 class LostReplyError(Exception):
-    """The reply to a read was lost. Messages may have been delivered; they are pending now."""
+    """The reply to a read was lost. Messages may have been delivered; `read_pending` yields them."""
 
 
 def describe_failure(error: Exception) -> str:
-    """Return the dead-letter reason for a message that `error` was raised on."""
+    """Return the reason for rejecting a message that raised `error`: `CLASS: TEXT`, cut to 500 characters."""
     return f"{type(error).__name__}: {error}"[:500]
 
 
@@ -43,24 +45,33 @@ class MessageSource(Protocol):
     """A stream that delivers each message at least once."""
 
     def read_pending(self, max_messages: int) -> Iterator[Sequence[StreamMessage]]:
-        """Yield the messages that were delivered and not acknowledged, oldest first, in batches.
+        """Yield the messages that were delivered and not acknowledged, in batches; each kind oldest first.
 
         The stream calls this after it has acknowledged everything that it read. The messages are then those of a run
-        that was killed, or of a lost reply.
+        that was killed, or of a lost reply. Nothing is yielded if there are none; a batch may be empty.
 
         Args:
             max_messages: Most messages in a batch.
         """
 
     def read_new(self, max_messages: int, wait_seconds: float) -> Sequence[StreamMessage]:
-        """Return at most `max_messages` new messages; none if none arrive within `wait_seconds`.
+        """Return new messages, each kind oldest first; none if none arrive in time.
+
+        Args:
+            max_messages: Most messages of each kind.
+            wait_seconds: How long to wait if there are no new messages.
 
         Raises:
             LostReplyError: It is unknown whether messages were delivered.
         """
 
     def acknowledge(self, messages: Sequence[StreamMessage]) -> None:
-        """Acknowledge messages. They are not delivered again."""
+        """Acknowledge messages, of any kinds and in any order, or none. They are not delivered again."""
 
     def reject(self, message: StreamMessage, reason: str) -> None:
-        """Write a message to the dead letters with a reason, and acknowledge it."""
+        """Write a message to the dead letters, and acknowledge it.
+
+        Args:
+            message: The message that cannot be processed.
+            reason: A line for people that says why; it is stored with the message.
+        """
