@@ -195,7 +195,7 @@ class DualEncoder:
         return self.model.get_image_features(pixel_values=values).pooler_output
 
     def _tokens_to_features(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the features [n, dim] of token ids [n, length]; None is for families without a mask."""
+        """Return the features [n, dim] of token ids [n, length]; the mask is None for families without one."""
         inputs = {"input_ids": ids} if mask is None else {"input_ids": ids, "attention_mask": mask}
         return self.model.get_text_features(**inputs).pooler_output
 

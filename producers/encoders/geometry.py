@@ -51,7 +51,7 @@ class Geometry:
 
     @property
     def side(self) -> int:
-        """The longer side of `resize_to`, or `resize_to` itself, the shorter side, if it is one number; in pixels."""
+        """Pixels: the larger of the two numbers of `resize_to`, or `resize_to` itself if it is one number."""
         return self.resize_to if isinstance(self.resize_to, int) else max(self.resize_to)
 
     def resized_size(self, height: int, width: int) -> tuple[int, int]:

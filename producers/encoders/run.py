@@ -106,7 +106,14 @@ def _open_catalogue(catalogue: Path) -> tuple[pq.ParquetFile, str]:
 
 
 def _read_parts(file: pq.ParquetFile, hashes: list[str], rows: int, parts: set[int]) -> Iterator[pa.Table]:
-    """Yield the catalogue rows of some parts, in order."""
+    """Yield the catalogue rows of some parts, in the order of their numbers.
+
+    Args:
+        file: the catalogue.
+        hashes: columns that are read if the file has them.
+        rows: rows of a part; the last one may have fewer.
+        parts: numbers of the parts, from 0.
+    """
     columns = COLUMNS + [name for name in hashes if name in file.schema_arrow.names]
     for part, batch in enumerate(file.iter_batches(rows, columns=columns)):
         if part in parts:
@@ -114,7 +121,11 @@ def _read_parts(file: pq.ParquetFile, hashes: list[str], rows: int, parts: set[i
 
 
 def main() -> None:
-    """Run the command. It uses argparse, because the machine has only what encoding needs."""
+    """Run the command with the arguments of the process, and print one line to standard output.
+
+    The process exits with 1 and a message if the encoding fails, with 2 for a wrong argument. argparse is used, because
+    the machine has only what encoding needs.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m producers.encoders.run", description=(__doc__ or "").split("\n")[0]
     )

@@ -91,11 +91,11 @@ class SentenceEncoder:
         return self._texts.run_shortest_first(lambda rows: self._features([texts[row] for row in rows]), lengths)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
-        """Raise InvalidInputError: there is no image tower."""
+        """Raise InvalidInputError, also for no images: there is no image tower."""
         self._refuse_images()
 
     def encode_pixels(self, pixels: Pixels) -> Vectors:
-        """Raise InvalidInputError: there is no image tower."""
+        """Raise InvalidInputError, also for no images: there is no image tower."""
         self._refuse_images()
 
     def _refuse_images(self) -> NoReturn:

@@ -72,7 +72,7 @@ def begin_run(folder: Path, run: RunDescription) -> None:
 
 
 def read_description(folder: Path) -> RunDescription:
-    """Read the run.json of a folder.
+    """Return what the run.json of a folder says.
 
     Raises:
         NotFoundError: it is missing or cannot be read.

@@ -128,7 +128,7 @@ class SmallModel(PreTrainedModel):
 
 
 def build_model(vocabulary_size: int) -> SmallModel:
-    """Return an untrained model on the CPU; its weights are drawn from torch's global seed.
+    """Return an untrained `SmallModel` on the CPU; its weights are drawn from torch's global seed.
 
     Args:
         vocabulary_size: number of tokens of its tokenizer.

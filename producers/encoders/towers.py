@@ -37,7 +37,7 @@ Inputs = Mapping[str, NDArray[Any]]
 
 
 class Tower(torch.nn.Module):
-    """One tower of an encoder, from its inputs to unit rows, with the inputs to check it with."""
+    """One tower of an encoder as a torch module, from its inputs to unit rows, with inputs to check its export with."""
 
     def __init__(self, name: str, encoder: DualEncoder, probes: Sequence[Inputs]) -> None:
         """Wrap a tower.

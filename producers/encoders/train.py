@@ -37,12 +37,12 @@ MAX_WHITENING_PRODUCTS = 20_000
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """What a training learnt from, and how it ended."""
+    """What one training learnt from, and how it ended."""
 
     pairs: int
     """Products with a title and a usable image."""
     left_out: int
-    """Products without a title or a usable image."""
+    """Products that were passed, but have no title or no usable image."""
     steps: int
     """Steps of the whole training, those before an interruption included."""
     loss: float
@@ -270,7 +270,7 @@ def _hash_arguments(
     images: Sequence[Source],
     co_clicks: CoClickPairs | None,
 ) -> str:
-    """Return a digest of everything that the result of a training depends on."""
+    """Return 24 hex digits of everything that the result of a training depends on, which identify the training."""
     digest = blake2b(repr(arguments).encode(), digest_size=12)
     for title in titles:
         digest.update(title.encode() + b"\0")
