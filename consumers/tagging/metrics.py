@@ -189,7 +189,7 @@ def draw_group_weights(groups: int, replicates: int, seed: int) -> NDArray[np.in
     are were drawn with replacement.
 
     Args:
-        groups: Number of groups.
+        groups: Number of groups, at least 1.
         replicates: Number of bootstrap replicates.
         seed: Seed of the draws.
     """

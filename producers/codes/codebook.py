@@ -175,7 +175,8 @@ def measure_quality(
 def save_codebook(settings: Settings, codebook: Codebook) -> Path:
     """Write a codebook to FOLDER beside the offline tables atomically, and return its file.
 
-    The file is named after the version of the codebook. A file of the same version is replaced.
+    The file is named after the version of the codebook: VERSION.npz. A file of the same version is replaced, and a
+    missing folder is created.
     """
     file = settings.offline / FOLDER / f"{codebook.version}.npz"
     arrays = {f"level_{number}": level for number, level in enumerate(codebook.levels)}

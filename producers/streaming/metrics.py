@@ -45,7 +45,11 @@ class StreamMetrics:
                 ) from error
 
     def observe_first_feature(self, seconds: float) -> None:
-        """Record the time from a product's arrival until its features were online; a negative time counts as 0."""
+        """Record how long a product waited from its arrival until its features were online.
+
+        Args:
+            seconds: The time; a negative one, from clocks that differ, counts as 0.
+        """
         self._first_feature_seconds.observe(max(0.0, seconds))
 
     def observe_commit(self, counts: StreamCounts) -> None:

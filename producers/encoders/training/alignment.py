@@ -102,7 +102,7 @@ class CoClickPairs:
             The new rows, int64 [n], and the partner of each row as an index in its micro-batch, -1 for none, int64 [n].
 
         Raises:
-            ValueError: There are no pairs to draw from.
+            ValueError: There are no pairs to draw from, and a micro-batch has room for one.
         """
         rows, partners = rows.copy(), np.full(len(rows), -1)
         for start in range(0, len(rows), micro_batch_size):
