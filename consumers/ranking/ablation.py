@@ -96,7 +96,7 @@ def train_rankers(
 
     Args:
         data: the joined log.
-        split: roles of its rows.
+        split: which of its rows train, decide the verdicts (validation) and test.
         test_start: first microsecond of the test, in microseconds since 1970 UTC.
         plan: how much to train.
         truth: the truth about the log; adds the ranker that is given true tags and tastes, the true click probabilities

@@ -86,7 +86,7 @@ def draw_weights(data: RankingTrainingSet, rows: NDArray[np.bool_], replicates: 
         seed: users are drawn with this seed, products with the next.
 
     Returns:
-        The draws for these rows, in the log's order. Users and products of other rows are not drawn, and have no code.
+        The draws for these rows, in the log's order. Only their users and products are drawn; these get new codes.
     """
     _, user = np.unique(data.user[rows], return_inverse=True)
     _, product = np.unique(data.product[rows], return_inverse=True)

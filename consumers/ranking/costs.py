@@ -89,6 +89,9 @@ def measure_fetch_costs(settings: Settings, product_ids: Sequence[str]) -> dict[
     Returns:
         Set of views, as a value of VIEWS, to its cost. A set is left out if one of its views is not in the online
         store, or has no row for any of the products. Empty without an online store.
+
+    Raises:
+        UnavailableError: the online store does not answer.
     """
     table = open_configured_table(settings) if product_ids else None
     if table is None:

@@ -77,8 +77,8 @@ class DeepInterestNetwork(nn.Module):
     """Maps inputs to the log-odds of a click. The initial weights are drawn from torch's global random state.
 
     Args:
-        users: number of user codes, with code 0.
-        products: number of product codes, with code 0.
+        users: number of user codes, including code 0.
+        products: number of product codes, including code 0.
         dense: number of dense features of a row.
         categories: number of categories of a row.
     """

@@ -178,7 +178,7 @@ def find_future_clicks(data: RankingTrainingSet) -> list[Leak]:
 def find_implausible_features(features: Features, clicked: NDArray[np.integer]) -> list[Leak]:
     """Find features that alone rank clicks at an AUC of IMPLAUSIBLE_AUC or more, in either direction.
 
-    Of long logs only a part of the rows is used, see MAX_ROWS.
+    From two times MAX_ROWS rows on, only every second row is used, from three times on every third, and so on.
 
     Args:
         features: name to values [n]; integers are categories.

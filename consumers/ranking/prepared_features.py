@@ -64,7 +64,7 @@ def prepare_features(data: RankingTrainingSet, split: RowSplit, test_start: int)
 
     Args:
         data: the joined log.
-        split: roles of its rows.
+        split: which of its rows are trained on and scored.
         test_start: first microsecond of the test, in microseconds since 1970 UTC; the projection of the vectors is
             fitted to versions from before it.
 

@@ -137,7 +137,7 @@ def read_points(files: Sequence[Path]) -> list[dict[str, Any]]:
 
     Returns:
         One dictionary for each file, in their order: `file` (its name without folder), `encoder`, the figures of NAMES,
-        `lift` and `ci95`. A figure that was not measured is None. Empty without files.
+        `lift` and `ci95` ([low, high]). A figure that was not measured is None. Empty without files.
 
     Raises:
         InvalidInputError: a file cannot be read, is not JSON, or has no proxies.

@@ -25,8 +25,8 @@ from feature_repo.errors import InvalidInputError
 def format_headline(result: LiftResult) -> str:
     """Return the conclusion in one line: lift, harm, not proven, or not to be trusted.
 
-    The lift of all features in AUC on all test rows decides: it is not proven if its interval contains zero, and not to
-    be trusted if it is significant but not significantly larger than with permuted content.
+    The lift of all features in AUC on all test rows decides: it is not proven if its interval contains zero. It is not
+    to be trusted if its interval is above zero, but that of its difference to permuted content (the placebo) is not.
 
     Args:
         result: the measurement; it must have compared all features with the baseline.
@@ -50,8 +50,8 @@ def to_json(result: LiftResult) -> str:
     """Return the result as JSON text with unrounded numbers; NaN and infinity become null.
 
     The top-level keys are rows, comparisons (on test days), validation (comparisons on validation days), rule,
-    verdicts, headroom, learning_curve, importance, delong, costs, encoder, and the keys of `result.sections`. Every key
-    but the last is always there.
+    verdicts, headroom, learning_curve, importance, delong, costs, encoder, and the keys of `result.sections`. All but
+    the last are always there. The text ends with a newline.
     """
     content = {
         "rows": dict(result.rows),
@@ -122,7 +122,7 @@ def format_unused_columns(result: LiftResult) -> str | None:
 
 
 def write_report(result: LiftResult, file: Path, timings: Sequence[tuple[str, float]] = ()) -> None:
-    """Write the HTML report.
+    """Write the HTML report, one file with its plots that needs no other file.
 
     Args:
         result: the measurement.
@@ -231,7 +231,7 @@ def _ranker_comparisons(result: LiftResult) -> list[Comparison]:
 
 
 def _top_features(result: LiftResult, count: int = 20) -> list[tuple[str, str, float]]:
-    """The features with the largest gain: name, group, share of the gain."""
+    """The `count` features with the largest gain, the largest first: name, group, share of the gain from 0 to 1."""
     by_gain = sorted(result.scores.gain.items(), key=lambda item: -item[1])[:count]
     return [(feature, result.scores.group_of.get(feature, BASE), share) for feature, share in by_gain]
 

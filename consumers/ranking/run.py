@@ -89,7 +89,8 @@ class LiftResult:
     split: np.datetime64
     """First microsecond of the test, UTC; the validation ends just before it."""
     rows: Mapping[str, int]
-    """Number of train, test, validation, ladder (ablation), unmatched and refused rows, with the keys of the JSON."""
+    """Number of rows, with the keys of the JSON: `train` (before the test, including the validation), `test`,
+    `validation`, `ladder` (on which the ablations are trained), `unmatched` (in no view, but kept) and `refused`."""
     replicates: int
     """Number of bootstrap draws behind each interval."""
     encoder: str | None
@@ -169,8 +170,11 @@ def measure_lift(
         The result with costs, and with proxies if vectors of a known encoder were joined.
 
     Raises:
-        VitrineError: the log, the service or the truth cannot be used; see `read_impressions`, `join_views`,
-            `check_log`, `read_ground_truth`, `find_test_start` and `train_rankers`.
+        NotFoundError: the log, the feature service or a file of the truth does not exist.
+        InvalidInputError: the log or the truth is unusable, the log cannot be split, `plan.ranker` is unknown, no group
+            of features can be computed, or a feature leaks.
+        EncoderMismatchError: the joined views hold vectors of several encoder versions.
+        UnavailableError: the online store does not answer.
     """
     data, counts = read_and_join(settings, impressions, service, now)
     check_log(data, str(impressions))

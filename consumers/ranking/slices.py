@@ -20,10 +20,11 @@ HEAD_SHARE = 0.8
 def slice_test_rows(data: RankingTrainingSet, test: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
     """Return the parts of the test rows (slices) for which a lift is reported separately. Slices can overlap.
 
-    New products were never shown before the test; tail products were, but are no head products. A product's age counts
-    from its first listing or its first impression, whichever is earlier. Age stages are those of the predicted tags;
-    categories are the CATEGORIES most shown ones in the test. A slice is left out if its view is not joined, or if it
-    has only clicked or only unclicked rows.
+    New products were never shown before the test; tail products were, but are no head products: the most shown ones
+    that together have HEAD_SHARE of the impressions before the test. A product's age counts from its first listing or
+    its first impression, whichever is earlier. Age stages are those of the predicted tags; categories are the
+    CATEGORIES most shown ones in the test. A slice is left out if its view is not joined, or if it has only clicked or
+    only unclicked rows.
 
     Args:
         data: the joined log.

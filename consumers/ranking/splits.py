@@ -27,7 +27,7 @@ class RowSplit:
     """The role of each of the n rows of a log, which is in time order: train, validation or test."""
 
     train: NDArray[np.bool_]
-    """Mask of the rows before the test, with the validation rows [n]."""
+    """Mask of the rows before the test, including the validation rows [n]."""
     scored: NDArray[np.bool_]
     """Mask of the validation and test rows [n]."""
     validation: NDArray[np.bool_]
@@ -105,8 +105,8 @@ def split_rows(data: RankingTrainingSet, validation_start: int, test_start: int,
 
     Args:
         data: the joined log.
-        validation_start: first microsecond of the validation.
-        test_start: first microsecond of the test.
+        validation_start: first microsecond of the validation; rows of exactly that time belong to it.
+        test_start: first microsecond of the test; rows of exactly that time belong to it.
         ablation_rows: maximum number of rows before the validation that the ablations are trained on; of more rows, a
             sample without replacement is taken, the same in each call.
 

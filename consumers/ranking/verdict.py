@@ -127,6 +127,7 @@ def _upper_tests(evidence: Evidence) -> list[Floats]:
 
 
 def _decide(p: float, uppers: list[float]) -> str:
+    """KEEP if `p` is below LEVEL, else DROP if all upper bounds are below MIN_WORTH, else NOT_PROVEN."""
     if p < LEVEL:
         return KEEP
     return DROP if all(bound < MIN_WORTH for bound in uppers) else NOT_PROVEN
