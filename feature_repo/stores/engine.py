@@ -36,13 +36,15 @@ log = logging.getLogger(__name__)
 
 
 class ColumnarEngineConfig(FeastConfigBaseModel):
-    """`batch_engine` in feature_store.yaml."""
+    """`batch_engine` in feature_store.yaml. It has no options."""
 
     type: Literal["feature_repo.stores.engine.ColumnarEngine"] = "feature_repo.stores.engine.ColumnarEngine"
 
 
 class ColumnarEngine(LocalComputeEngine):
     """Writes Arrow batches of the offline tables as packed rows, without a Python object per value.
+
+    A view whose table does not exist yet is skipped with a warning. A failure of one view is the error of its job.
 
     Feast's local engine still materializes computed views (with a transformation, another view as source, or
     `offline=True`), and all views of an online store that is not ours.

@@ -66,11 +66,11 @@ class FeastRequestContext:
     """Feast's resolution of the features of a `get_online_features` call."""
 
     feasts_own: tuple[Any, ...]
-    """The tuple that Feast caches. It is the same object until the registry changes."""
+    """The tuple that Feast caches: the same object in each call until the registry changes or is read again."""
 
     @property
     def asks_on_demand_views(self) -> bool:
-        """Whether features of on-demand views are among them."""
+        """Whether features of on-demand views, which are computed for each request, are among the features."""
         return bool(self.feasts_own[1])
 
     @property
@@ -80,7 +80,7 @@ class FeastRequestContext:
 
     @property
     def types(self) -> Mapping[str, ValueType]:
-        """The value types of the join keys."""
+        """The value type of each join key, by the join key's name."""
         return self.feasts_own[3]
 
     @property
@@ -90,12 +90,19 @@ class FeastRequestContext:
 
     @property
     def views(self) -> Sequence[tuple[Any, list[str]]]:
-        """Each view (of any of Feast's kinds), and the names of its requested features."""
+        """Each stored view (of any of Feast's kinds, not on-demand), and the names of its requested features."""
         return self.feasts_own[5]
 
 
 def request_context(
     registry: BaseRegistry, project: str, features: list[str] | FeatureService, full_feature_names: bool
 ) -> FeastRequestContext:
-    """Return Feast's resolution of these features, from Feast's cache if the registry has not changed."""
+    """Return Feast's resolution of these features, from Feast's cache if the registry has not changed.
+
+    Args:
+        registry: the registry that has the views.
+        project: the project's name.
+        features: references `view:feature`, or a feature service.
+        full_feature_names: whether features are called view__feature in the response.
+    """
     return FeastRequestContext(utils._get_cached_request_context(registry, project, features, full_feature_names))

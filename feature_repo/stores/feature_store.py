@@ -9,10 +9,16 @@ from feature_repo.config import Settings
 from feature_repo.errors import InvalidInputError, UnavailableError
 
 SQLITE = "sqlite:///"
+"""How a registry path that names an SQLite file starts."""
 
 
 def open_feature_store(settings: Settings) -> FeatureStore:
     """Open the feature store that `settings.file` describes. Relative paths start at that file's folder.
+
+    The registry is opened now, so that its errors are raised here.
+
+    Args:
+        settings: the deployment's feature_store.yaml.
 
     Raises:
         InvalidInputError: Feast does not accept the file.
@@ -32,9 +38,16 @@ def open_feature_store(settings: Settings) -> FeatureStore:
 
 
 def absolute_config(settings: Settings) -> RepoConfig:
-    """Return Feast's configuration with an absolute registry path.
+    """Return Feast's configuration of a deployment, with an absolute registry path if the registry is an SQLite file.
 
     Feast resolves a relative one from the working directory, so in another folder it finds another registry or none.
+    Other registries keep their path.
+
+    Args:
+        settings: the deployment's feature_store.yaml.
+
+    Raises:
+        FeastConfigError: Feast does not accept the file.
     """
     folder = settings.file.parent
     config = load_repo_config(folder, settings.file)

@@ -35,14 +35,14 @@ class DeltaOfflineStoreConfig(FeastConfigBaseModel):
     path: str = "offline"
     """The folder of all tables, relative to the folder of feature_store.yaml. Paths of sources are relative to it."""
     retention_days: float = 365
-    """Days that corrected rows are kept, and so how far `created_before` can go back."""
+    """Days that a row is kept after it has been corrected, and so how far `created_before` can go back."""
     ray: str | None = None
     """The Ray cluster that joins and materializes: `local` for one on this machine, else an address for `ray.init`.
     None: this process does. Tables and results do not depend on it."""
 
 
 class DeltaOfflineStore(OfflineStore):
-    """Joins by key and time, reads each vector once, and keeps every entity row in its order."""
+    """Feast's offline store: joins by key and time, reads each vector once, and keeps every entity row in its order."""
 
     supports_filter_by_created_timestamp = True
 
@@ -73,8 +73,8 @@ class DeltaOfflineStore(OfflineStore):
             entity_df: the rows: join keys and a time. Rows too many for memory come as a `pyarrow.dataset.Dataset`, and
                 the job's `to_folder` joins them. None: a row for each key and event time of the views between
                 `start_date` and `end_date`.
-            registry: finds the on-demand views.
-            project: finds the on-demand views.
+            registry: has the on-demand views that are named in `feature_refs`.
+            project: the project's name in the registry.
             full_feature_names: whether features are called view__feature.
             filter_by_created_timestamp: whether a row sees only versions that had been created by its own time.
             start_date: the first event time, inclusive; only without `entity_df`.
@@ -112,7 +112,24 @@ class DeltaOfflineStore(OfflineStore):
     ) -> RetrievalJob:
         """Return the newest row of each key with an event timestamp in [start_date, end_date]; None is unbounded.
 
-        The newest row is the one with the latest event timestamp and, for equal ones, the latest created timestamp.
+        The newest row is the one with the latest event timestamp and, for equal ones, the latest created timestamp,
+        then the last one in the table. Rows with a null key or event timestamp are left out. The result is in the
+        table's order. Rows that are appended after this call are not in it.
+
+        Args:
+            config: the deployment.
+            data_source: the source of the table, a FileSource.
+            join_key_columns: the table's columns with the key; if empty, all rows are of one entity, and the result has
+                Feast's dummy key.
+            feature_name_columns: the columns to return beside keys and timestamps; empty: all columns of the table.
+            timestamp_field: the table's column with the event timestamp.
+            created_timestamp_column: the table's column with the created timestamp; None or "" if there is none.
+            start_date: the first event timestamp, inclusive; without a time zone it is UTC.
+            end_date: the last event timestamp, inclusive; without a time zone it is UTC.
+
+        Raises:
+            InvalidInputError: the source is not a FileSource.
+            NotFoundError: the table does not exist; or, when the job runs, it lacks a key or feature column.
         """
         created = created_timestamp_column or None
 
@@ -142,7 +159,24 @@ class DeltaOfflineStore(OfflineStore):
         start_date: datetime | None = None,
         end_date: datetime | None = None,
     ) -> RetrievalJob:
-        """Return all rows with an event timestamp in [start_date, end_date]; None is unbounded."""
+        """Return all rows with an event timestamp in [start_date, end_date], in the table's order; None is unbounded.
+
+        Rows that are appended after this call are not in it.
+
+        Args:
+            config: the deployment.
+            data_source: the source of the table, a FileSource.
+            join_key_columns: the table's columns with the key; if empty, the result has Feast's dummy key.
+            feature_name_columns: the columns to return beside keys and timestamps; empty: all columns of the table.
+            timestamp_field: the table's column with the event timestamp.
+            created_timestamp_column: the table's column with the created timestamp; None or "" if there is none.
+            start_date: the first event timestamp, inclusive; without a time zone it is UTC.
+            end_date: the last event timestamp, inclusive; without a time zone it is UTC.
+
+        Raises:
+            InvalidInputError: the source is not a FileSource.
+            NotFoundError: the table does not exist; or, when the job runs, it lacks a column.
+        """
         created = created_timestamp_column or None
 
         def read_all(table: pyarrow.dataset.Dataset, columns: list[str]) -> pa.Table:
@@ -164,8 +198,16 @@ class DeltaOfflineStore(OfflineStore):
     ) -> None:
         """Append rows to the view's table in one commit. Columns may be in any order and are cast to the table's types.
 
+        The first rows create a missing table.
+
+        Args:
+            config: the deployment.
+            feature_view: the view, whose batch source is a FileSource.
+            table: the rows; columns are named after the features. A missing column is null.
+            progress: called once, with the number of rows, when they are written; None: nothing is called.
+
         Raises:
-            InvalidInputError: a column is unknown or cannot be cast.
+            InvalidInputError: a column is unknown or cannot be cast, or the view has no FileSource.
         """
         source = sources.require_file_source(feature_view.batch_source, f"feature view `{feature_view.name}`")
         columns_by_feature = {feature: column for column, feature in source.field_mapping.items()}
@@ -182,7 +224,14 @@ class DeltaOfflineStore(OfflineStore):
         logging_config: LoggingConfig,
         registry: BaseRegistry,
     ) -> None:
-        """Add logged features to the Parquet folder of the logging destination.
+        """Add logged features to the Parquet folder of the logging destination. Files in the folder stay.
+
+        Args:
+            config: the deployment; a relative destination starts at its `offline_store.path`.
+            data: the logged rows, or a folder or file of Parquet that has them.
+            source: not used.
+            logging_config: its destination names the folder and the columns by which rows are put into subfolders.
+            registry: not used.
 
         Raises:
             InvalidInputError: the destination is not a FileLoggingDestination.
@@ -200,9 +249,13 @@ class DeltaOfflineStore(OfflineStore):
 
         Definitions may be applied before the first producer has run.
 
+        Args:
+            config: the deployment.
+            data_source: the source to check.
+
         Raises:
             InvalidInputError: the source is not a FileSource.
-            VitrineError: the table has no such timestamp column.
+            NotFoundError: the table has no such timestamp column.
         """
         source = sources.require_file_source(data_source, f"source `{data_source.name}`")
         if sources.exists(config, source):
@@ -215,7 +268,12 @@ class DeltaOfflineStore(OfflineStore):
     def get_table_column_names_and_types_from_data_source(
         self, config: RepoConfig, data_source: DataSource
     ) -> Iterable[tuple[str, str]]:
-        """Return column names and Arrow types, spelled as Feast's type inference expects them."""
+        """Return column names and Arrow types in the table's order, spelled as Feast's type inference expects them.
+
+        Raises:
+            InvalidInputError: the source is not a FileSource.
+            NotFoundError: the table does not exist.
+        """
         return sources.list_columns(config, sources.require_file_source(data_source, f"source `{data_source.name}`"))
 
 

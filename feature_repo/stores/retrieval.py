@@ -29,18 +29,22 @@ from feature_repo.stores.feast_compat import EVENT_TIMESTAMP, compute_non_entity
 
 @dataclass(frozen=True)
 class EntityRows:
-    """The rows of a training set, before features are joined."""
+    """The rows of a training set, before features are joined: keys of entities, each with the time of interest."""
 
     rows: pa.Table | pyarrow.dataset.Dataset
-    """In memory, or a data set that is read when it is joined."""
+    """The rows in memory, or a data set that is read when it is joined."""
     event_timestamp: str
-    """The column with the time of each row."""
+    """The name of the column with the time of each row."""
 
     @staticmethod
     def from_caller(entity_df: pd.DataFrame | pa.Table | pyarrow.dataset.Dataset | Any) -> "EntityRows":
         """Convert the caller's rows to Arrow and their time column to UTC; times without a time zone are UTC.
 
-        The time column is `event_timestamp`, or else the only column of timestamps. A data set is not read.
+        The time column is `event_timestamp`, or else the only column of timestamps. A data set is neither read nor
+        converted. The order of the rows is kept; the index of a DataFrame is dropped.
+
+        Args:
+            entity_df: the rows, with the join keys, a time and any further columns.
 
         Raises:
             InvalidInputError: the rows are SQL or of another type; no column, or more than one, can be the time.
@@ -68,19 +72,22 @@ class EntityRows:
         start_date: datetime | None,
         end_date: datetime | None,
     ) -> "EntityRows":
-        """Return a row for each key and event time in the views' tables between two dates (inclusive), sorted.
+        """Return a row for each key and event time in the views' tables between two dates (inclusive), each once.
+
+        The rows are sorted by time, then by key; the time column is called `event_timestamp`.
 
         Rows of a view whose keys are not null are taken. A view with other keys than the first one's adds rows in
         which the first one's keys are null.
 
         Args:
-            views: the tables.
-            feature_views: the same views, as Feast has them.
+            views: the views' tables and columns.
+            feature_views: the same views, as Feast has them; their TTLs count.
             start_date: the first event time; None: `end_date` minus the longest TTL, or 30 days if no view has one.
             end_date: the last event time; None: now.
 
         Raises:
             InvalidInputError: there are no views.
+            NotFoundError: a table lacks a key column.
         """
         start, end = compute_non_entity_date_range(list(feature_views), start_date=start_date, end_date=end_date)
         times = [
@@ -100,7 +107,13 @@ class EntityRows:
         return EntityRows(distinct.sort_by([(name, "ascending") for name in together.column_names]), EVENT_TIMESTAMP)
 
     def metadata(self, feature_refs: list[str]) -> RetrievalMetadata:
-        """Return Feast's description of a training set: features, other columns and, of rows in memory, time range."""
+        """Return Feast's description of a training set: features, other columns and, of rows in memory, time range.
+
+        The time range is None if there are no rows, or if they are a data set.
+
+        Args:
+            feature_refs: the features, as `view:feature`.
+        """
         described = {
             "features": feature_refs,
             "keys": [name for name in self.rows.schema.names if name != self.event_timestamp],
@@ -140,17 +153,17 @@ class TableRetrievalJob(RetrievalJob):
 
     @property
     def full_feature_names(self) -> bool:
-        """Whether features are called view__feature."""
+        """Whether features are called view__feature in the result."""
         return self._full_feature_names
 
     @property
     def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
-        """The views that Feast computes from the result."""
+        """The on-demand views that Feast computes from the result; empty if there are none."""
         return self._on_demand_feature_views
 
     @property
     def metadata(self) -> RetrievalMetadata | None:
-        """Feast's description of the result."""
+        """Feast's description of the result; None if there is none."""
         return self._metadata
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
@@ -165,8 +178,10 @@ class TableRetrievalJob(RetrievalJob):
         """Write the result, on-demand features included, as a Delta table, a Parquet file or a folder of Parquet files.
 
         Args:
-            storage: a `SavedDatasetFileStorage`. A path with a suffix is a file, another one a folder.
-            allow_overwrite: whether an existing data set is replaced.
+            storage: a `SavedDatasetFileStorage`. Without the Delta format, a path with a suffix is a Parquet file,
+                another one a folder. A relative path starts at `offline_store.path`.
+            allow_overwrite: whether what is at the path is replaced. A Delta table gets a new version; otherwise a
+                folder is deleted with everything in it.
             timeout: not used.
 
         Raises:
@@ -199,16 +214,24 @@ class TrainingRequest:
     """Entity rows, and the views to join."""
 
     entity_rows: EntityRows
+    """The rows to join features to."""
     views: Sequence[ViewTable]
+    """The views to join, in the order of the result's columns."""
     created_by_then: bool = False
-    """Whether a row sees only versions that had been created by its own time."""
+    """Whether a row sees only versions that had been created by its own time, inclusive."""
     created_before: datetime | None = None
-    """If given, only versions that had been created before it are seen."""
+    """Only versions that had been created before it, exclusive, are seen; None: no limit."""
     find: Lookup | None = None
     """Looks up the rows of the views; None: in this process."""
 
     def join(self) -> TrainingSet:
-        """Return the training set in memory."""
+        """Return the training set in memory: every row in its order, matched or not.
+
+        Raises:
+            NotFoundError: the rows lack a join key.
+            InvalidInputError: a column cannot be joined or would be in the result twice; or versions that the join
+                would need may have been dropped by the retention.
+        """
         rows = self.entity_rows.rows
         return training_set.join(
             rows if isinstance(rows, pa.Table) else rows.to_table(),
@@ -220,7 +243,17 @@ class TrainingRequest:
         )
 
     def write(self, folder: Path) -> TrainingSetOnDisk:
-        """Write the training set to a folder, in bounded memory."""
+        """Write the training set to a folder, in bounded memory. The folder appears complete or not at all.
+
+        Args:
+            folder: the folder to create; it must not exist.
+
+        Raises:
+            ConflictError: the folder exists.
+            NotFoundError: the rows lack a join key.
+            InvalidInputError: a column cannot be joined or would be in the result twice; or versions that the join
+                would need may have been dropped by the retention.
+        """
         rows = self.entity_rows.rows
         return training_set_on_disk.write(
             pyarrow.dataset.dataset(rows) if isinstance(rows, pa.Table) else rows,
@@ -239,7 +272,7 @@ class TrainingRetrievalJob(TableRetrievalJob):
     Args:
         config: the deployment.
         request: the entity rows and views.
-        described: further arguments of `TableRetrievalJob`.
+        described: `full_feature_names`, `on_demand_feature_views` and `metadata`, as `TableRetrievalJob` takes them.
     """
 
     def __init__(self, config: RepoConfig, request: TrainingRequest, **described: Any) -> None:
@@ -270,18 +303,41 @@ class TrainingRetrievalJob(TableRetrievalJob):
         `job.to_normalised().views["product_embedding"]` has `row_index` (int64 [rows], -1 where the view has no
         version) and `versions` (the distinct versions in use, with the column names of `to_arrow()`). On-demand
         features are not in it: Feast computes them from whole rows.
+
+        Raises:
+            NotFoundError: the entity rows lack a join key.
+            InvalidInputError: a column cannot be joined or would be in the result twice; or versions that the join
+                would need may have been dropped by the retention.
         """
         return self._request.join()
 
     def to_folder(self, folder: str | Path) -> TrainingSetOnDisk:
-        """Write the normalised form to a folder, in bounded memory. Entity rows may be a `pyarrow.dataset.Dataset`."""
+        """Write what `to_normalised` returns to a folder, in bounded memory, and return it opened from there.
+
+        The folder appears complete or not at all. Entity rows may be a `pyarrow.dataset.Dataset`.
+
+        Args:
+            folder: the folder to create; it must not exist.
+
+        Raises:
+            ConflictError: the folder exists.
+            NotFoundError: the entity rows lack a join key.
+            InvalidInputError: a column cannot be joined or would be in the result twice; or versions that the join
+                would need may have been dropped by the retention.
+        """
         return self._request.write(Path(folder))
 
     def to_batches(self, *, rows: int = 65_536) -> Iterator[pa.Table]:
-        """Yield the training set in tables of at most `rows` rows, on-demand features included.
+        """Yield the training set in tables of at most `rows` rows, in their order, on-demand features included.
+
+        Only the last table may have fewer rows. Nothing is yielded if there are no rows. The join runs when the first
+        table is taken.
+
+        Args:
+            rows: rows of a table, at least 1.
 
         Raises:
-            InvalidInputError: `rows` is less than 1.
+            InvalidInputError: `rows` is less than 1; this is raised at once.
         """
         if rows < 1:
             raise InvalidInputError(f"to_batches: rows is {rows}; expected at least 1")

@@ -22,7 +22,11 @@ from feature_repo.stores.feast_compat import DUMMY_ENTITY_ID, parse_feature_ref
 
 
 def resolve_path(config: RepoConfig, path: str) -> Path:
-    """Return the absolute path of a source, a saved data set or a log.
+    """Return the absolute path of a source, a saved data set or a log. Nothing needs to exist there.
+
+    Args:
+        config: the deployment.
+        path: a path in `offline_store.path`, or an absolute path, which is kept.
 
     Raises:
         InvalidInputError: the path is the URL of a bucket.
@@ -44,8 +48,8 @@ def require_file_source(source: DataSource | None, owner: str) -> FileSource:
     """Return the source if it is a `FileSource`.
 
     Args:
-        source: the source.
-        owner: what has the source, for the message.
+        source: any source of Feast, or None.
+        owner: what has the source, for the error message: "feature view `x`" for example.
 
     Raises:
         InvalidInputError: there is no source, or it is of another kind.
@@ -56,7 +60,11 @@ def require_file_source(source: DataSource | None, owner: str) -> FileSource:
 
 
 def exists(config: RepoConfig, source: FileSource) -> bool:
-    """Return whether the source's table or file exists."""
+    """Return whether the source's Delta table, Parquet file or folder exists.
+
+    Raises:
+        InvalidInputError: the source's path is the URL of a bucket.
+    """
     path = resolve_path(config, source.path)
     return delta.exists(path) if is_delta(source) else path.exists()
 
@@ -76,7 +84,9 @@ def open_table(config: RepoConfig, source: FileSource) -> pyarrow.dataset.Datase
 
 
 def list_columns(config: RepoConfig, source: FileSource) -> list[tuple[str, str]]:
-    """Return names and Arrow types of the table's columns, spelled as Feast's type inference expects them.
+    """Return name and Arrow type of each column, in the table's order, spelled as Feast's type inference expects them.
+
+    Large lists and lists of fixed length are spelled as plain lists, the only ones that it knows.
 
     Raises:
         NotFoundError: there is no such table.
@@ -90,7 +100,8 @@ def append(config: RepoConfig, source: FileSource, rows: pa.Table) -> None:
     Args:
         config: the deployment.
         source: the table's source.
-        rows: columns in any order, of any type that can be cast to the table's. A missing column is null.
+        rows: columns in any order, of any type that can be cast to the table's. A missing column is null. Rows that the
+            table has already are appended again.
 
     Raises:
         InvalidInputError: the rows have a column that the table does not have, or one that cannot be cast to its type.
@@ -113,7 +124,13 @@ def append(config: RepoConfig, source: FileSource, rows: pa.Table) -> None:
 
 
 def append_log(folder: Path, rows: pa.Table, partition_by: list[str] | None) -> None:
-    """Add a file of rows to a Parquet folder, in a subfolder for each value of the columns `partition_by`."""
+    """Add files of rows to a Parquet folder, which is created if it is missing. Files in it stay.
+
+    Args:
+        folder: the folder.
+        rows: the rows.
+        partition_by: columns; each combination of their values gets a subfolder. None: no subfolders.
+    """
     pyarrow.dataset.write_dataset(
         rows,
         base_dir=folder,
@@ -131,6 +148,12 @@ def requested_view_tables(
 
     References to on-demand views are ignored: Feast computes those from the other features.
 
+    Args:
+        config: the deployment.
+        feature_views: the views, as the request calls them.
+        feature_refs: references `view:feature`; a repeated one counts once. A view's features are in their order.
+        full_feature_names: whether features are called view__feature.
+
     Raises:
         NotFoundError: a view's table does not exist.
         InvalidInputError: a view's source is not a `FileSource`, or has no `timestamp_field`.
@@ -139,7 +162,12 @@ def requested_view_tables(
 
 
 def whole_view_table(config: RepoConfig, view: FeatureView) -> ViewTable:
-    """Return the table of a feature view with all of its features; raises as `requested_view_tables` does."""
+    """Return the table of a feature view with all of its features, under their own names.
+
+    Raises:
+        NotFoundError: the table does not exist.
+        InvalidInputError: the view's source is not a `FileSource`, or has no `timestamp_field`.
+    """
     return _view_table(config, view, [feature.name for feature in view.features], full_feature_names=False)
 
 
