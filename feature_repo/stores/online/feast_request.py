@@ -1,4 +1,4 @@
-"""Plans a call of `get_online_features`: Feast resolves the features, `online/request.py` plans what is read.
+"""Plans a call of `get_online_features`: Feast resolves the features, `online/request_plan.py` plans what is read.
 
 A plan is made once for a set of features and kept until the registry or the store's catalog changes.
 """
@@ -24,31 +24,35 @@ from feature_repo.stores.online import views
 from feature_repo.stores.online.response import ColumnarResponse, FeastViewRows, RequestColumn
 
 EntityRows = Sequence[Mapping[str, Any]] | Mapping[str, Any]
-"""Feast's entity rows: a list of rows, or columns by name."""
+"""Feast's entity rows: a list of rows, each with a value for each column, or lists of values by column name."""
 
 MAX_PLANS = 256
-"""Plans that a store keeps."""
+"""Number of plans that a store keeps; one more discards all of them."""
 
 
 @dataclass(frozen=True)
 class FeastPlan:
-    """A request plan, and what Feast's response says about its views."""
+    """What a `get_online_features` call reads for one set of features, whatever its entities."""
 
     context: FeastRequestContext
     """Feast's resolution of the features. Feast makes a new one when the registry has changed."""
     plan: RequestPlan
+    """The views, fields and join keys to read."""
     versions: tuple[tuple[str, int], ...]
-    """Feast's name and version of each of the plan's views."""
+    """Feast's name and version number of each of the plan's views, in their order; 0 for a view without versions."""
 
     def bind(self, entity_rows: EntityRows) -> "FeastRequest":
         """Return the request for some entities.
 
         Args:
-            entity_rows: the entities; columns that are not join keys are ignored.
+            entity_rows: the entities; columns that are not join keys are ignored. The response has their rows in their
+                order, repeats included.
 
         Raises:
             KeyError: a view's join key is not among the columns, as Feast raises it.
-            ValueError: the rows have different columns, or the columns different lengths.
+            ValueError: the rows have different columns, the columns different lengths, or an id does not fit the type
+                of its join key.
+            IndexError: the rows are an empty list.
         """
         columns = _to_columns(entity_rows)
         count = len(next(iter(columns.values()), []))
@@ -63,16 +67,18 @@ class FeastPlan:
 
 @dataclass(frozen=True)
 class FeastRequest:
-    """A plan with entities."""
+    """A plan with the entities of one call."""
 
     plan: FeastPlan
+    """What is read for any entities."""
     request: PlannedRequest
+    """The keys of these entities."""
 
     def build_response(self, rows: Sequence[DecodedRows], include_versions: bool) -> ColumnarResponse:
         """Return the response, and count the features' statuses for Feast's metrics.
 
         Args:
-            rows: what was read for each of `request.view_requests()`.
+            rows: what was read for each of `request.view_requests()`, in their order.
             include_versions: whether the protobuf form says which version of each view was read.
         """
         count = self.request.count
@@ -92,7 +98,7 @@ class FeastRequest:
 
 
 class FeastPlanCache:
-    """The plans made so far. Threads may share it."""
+    """The plans made so far, MAX_PLANS at most. Threads may share it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -109,7 +115,15 @@ class FeastPlanCache:
     ) -> FeastPlan | None:
         """Return the plan of these features, None if on-demand views are among them.
 
-        The plan is made again when the registry or the store's catalog has changed.
+        The plan is made again when the registry has changed or the store's catalog has been read again.
+
+        Args:
+            online: the project's rows.
+            config: the deployment.
+            features: references `view:feature`, or a feature service.
+            registry: has the views.
+            project: the project's name in the registry.
+            full_feature_names: whether features are called view__feature.
         """
         context = request_context(registry, project, features, full_feature_names)
         if context.asks_on_demand_views:

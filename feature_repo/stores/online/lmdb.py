@@ -20,7 +20,7 @@ class LMDBOnlineStoreConfig(FeastConfigBaseModel):
 
     type: Literal["feature_repo.stores.online.LMDBOnlineStore"] = "feature_repo.stores.online.LMDBOnlineStore"
     path: StrictStr
-    """The folder of the LMDB environment, relative to feature_store.yaml."""
+    """The folder of the LMDB file, relative to the folder of feature_store.yaml."""
 
 
 class LMDBOnlineStore(PackedOnlineStore):

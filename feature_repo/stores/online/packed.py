@@ -34,7 +34,7 @@ FeastRow = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 
 
 class PackedOnlineStore(OnlineStore):
-    """The base of the two online stores. Threads may share one."""
+    """The base of the two online stores of Feast, in LMDB and in Redis. Threads may share one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -51,14 +51,19 @@ class PackedOnlineStore(OnlineStore):
 
     @property
     def async_supported(self) -> SupportedAsyncMethods:
-        """Both reading and writing."""
+        """Which methods have an asynchronous form: both reading and writing."""
         return SupportedAsyncMethods(read=True, write=True)
 
     def _is_versioned_read_supported(self) -> bool:
         return True
 
     def online_table(self, config: RepoConfig) -> OnlineTable:
-        """Return the project's packed rows. The store is opened at the first call.
+        """Return the project's packed rows. The store is opened at the first call; later calls return the same object.
+
+        Another `config.online_store` object opens the store again.
+
+        Args:
+            config: the deployment.
 
         Raises:
             VitrineError: the store cannot be opened.
@@ -77,6 +82,14 @@ class PackedOnlineStore(OnlineStore):
 
         The rows have the column names of the view's batch source after its field mapping. Maps and structs are
         converted to the bytes of Feast's `Value`; a view without them is packed without Feast.
+
+        Args:
+            config: the deployment.
+            table: the view, which must have a batch source.
+
+        Raises:
+            ConflictError: another view's keys have the same prefix, or an older layout has the same fingerprint.
+            UnavailableError: the store does not answer.
         """
         _, view = self._register(config, table)
         source = table.batch_source
@@ -98,6 +111,14 @@ class PackedOnlineStore(OnlineStore):
     ) -> None:
         """Write rows. A row that is older than the stored one of its entity is not written.
 
+        Of several rows of one entity the newest is written. The view is registered in the store first.
+
+        Args:
+            config: the deployment.
+            table: the view.
+            data: the rows; a feature that a row lacks is null. All entity keys must have the same join keys.
+            progress: called once, with the number of rows in `data`, when they are written; None: nothing is called.
+
         Raises:
             VitrineError: a value does not fit its feature, or the store does not answer.
         """
@@ -113,7 +134,17 @@ class PackedOnlineStore(OnlineStore):
         data: list[FeastRow],
         progress: Callable[[int], Any] | None,
     ) -> None:
-        """Do the same as `online_write_batch` without blocking the event loop."""
+        """Write the rows that `online_write_batch` would write, without blocking the event loop.
+
+        Args:
+            config: the deployment.
+            table: the view.
+            data: the rows; a feature that a row lacks is null. All entity keys must have the same join keys.
+            progress: called once, with the number of rows in `data`, when they are written; None: nothing is called.
+
+        Raises:
+            VitrineError: a value does not fit its feature, or the store does not answer.
+        """
         online, view = await asyncio.to_thread(self._register, config, table)
         keys, rows = await asyncio.to_thread(self._pack, online, view, data)
         await online.store.write_async(keys, rows, view.ttl_us)
@@ -127,7 +158,20 @@ class PackedOnlineStore(OnlineStore):
         entity_keys: list[EntityKey],
         requested_features: list[str] | None = None,
     ) -> list[tuple[datetime | None, dict[str, Value] | None]]:
-        """Return event timestamp and features of each entity; (None, None) for one that is absent, stale or failed."""
+        """Return event timestamp and features of each entity; (None, None) for one that is absent, stale or failed.
+
+        A row is stale if it is older than its view's TTL now. The result is in the order of the entity keys; repeats
+        are allowed.
+
+        Args:
+            config: the deployment.
+            table: the view.
+            entity_keys: the entities, all with the same join keys; none give an empty list.
+            requested_features: names of features; unknown ones are ignored. None: all.
+
+        Raises:
+            VitrineError: the store cannot be opened or does not answer.
+        """
         online = self.online_table(config)
         request = self._request(online, config, table, entity_keys, requested_features)
         return values.to_feast(online.read([request], _now())[0])
@@ -139,7 +183,17 @@ class PackedOnlineStore(OnlineStore):
         entity_keys: list[EntityKey],
         requested_features: list[str] | None = None,
     ) -> list[tuple[datetime | None, dict[str, Value] | None]]:
-        """Do the same as `online_read` without blocking the event loop."""
+        """Return what `online_read` returns, without blocking the event loop.
+
+        Args:
+            config: the deployment.
+            table: the view.
+            entity_keys: the entities, all with the same join keys; none give an empty list.
+            requested_features: names of features; unknown ones are ignored. None: all.
+
+        Raises:
+            VitrineError: the store cannot be opened or does not answer.
+        """
         online = await asyncio.to_thread(self.online_table, config)
         request = await asyncio.to_thread(self._request, online, config, table, entity_keys, requested_features)
         raw = await online.store.read_async([request.keys])
@@ -157,9 +211,22 @@ class PackedOnlineStore(OnlineStore):
     ) -> OnlineResponse:
         """Return online features as a `ColumnarResponse`; if on-demand views are among them, Feast's own response.
 
+        The response has the entity rows in their order, repeats included. A row that is absent, stale or failed has
+        missing values, and its status says which.
+
+        Args:
+            config: the deployment.
+            features: references `view:feature`, or a feature service.
+            entity_rows: the entities, as a list of rows or as lists of values by column name.
+            registry: has the views.
+            project: the project's name in the registry.
+            full_feature_names: whether features are called view__feature.
+            include_feature_view_version_metadata: whether the protobuf form says which version of each view was read.
+
         Raises:
             KeyError: a join key is missing in the entity rows.
-            ValueError: the entity rows do not all have the same columns.
+            ValueError: the entity rows do not all have the same columns, or an id does not fit its join key's type.
+            IndexError: the entity rows are an empty list.
             VitrineError: the store does not answer.
         """
         online = self.online_table(config)
@@ -188,7 +255,23 @@ class PackedOnlineStore(OnlineStore):
         full_feature_names: bool = False,
         include_feature_view_version_metadata: bool = False,
     ) -> OnlineResponse:
-        """Do the same as `get_online_features` without blocking the event loop."""
+        """Return what `get_online_features` returns, without blocking the event loop.
+
+        Args:
+            config: the deployment.
+            features: references `view:feature`, or a feature service.
+            entity_rows: the entities, as a list of rows or as lists of values by column name.
+            registry: has the views.
+            project: the project's name in the registry.
+            full_feature_names: whether features are called view__feature.
+            include_feature_view_version_metadata: whether the protobuf form says which version of each view was read.
+
+        Raises:
+            KeyError: a join key is missing in the entity rows.
+            ValueError: the entity rows do not all have the same columns, or an id does not fit its join key's type.
+            IndexError: the entity rows are an empty list.
+            VitrineError: the store does not answer.
+        """
         online = await asyncio.to_thread(self.online_table, config)
         plan = await asyncio.to_thread(self._plans.get, online, config, features, registry, project, full_feature_names)
         if plan is None:
@@ -216,7 +299,23 @@ class PackedOnlineStore(OnlineStore):
         entities_to_keep: Sequence[Entity],
         partial: bool,
     ) -> None:
-        """Register the kept views and the services, so that readers find them; drop the deleted views with rows."""
+        """Register the kept views and the services, so that readers find them; drop the deleted views with their rows.
+
+        A deleted view that the store does not have is ignored. In Redis without `full_scan_for_deletion`, deleted views
+        and their rows stay.
+
+        Args:
+            config: the deployment.
+            tables_to_delete: the deleted views.
+            tables_to_keep: the other views; one that is not written online is not registered.
+            entities_to_delete: not used.
+            entities_to_keep: not used.
+            partial: not used.
+
+        Raises:
+            ConflictError: another view's keys have the same prefix, or an older layout has the same fingerprint.
+            UnavailableError: the store does not answer.
+        """
         online = self.online_table(config)
         for table in tables_to_delete if self._deletes_rows(config) else ():
             online.catalog.drop_view(views.stored_name(config, table))
@@ -226,7 +325,7 @@ class PackedOnlineStore(OnlineStore):
         self.publish_services(config, FeatureStore(config=config).registry)
 
     def publish_services(self, config: RepoConfig, registry: BaseRegistry) -> None:
-        """Register a registry's feature services so that readers find them.
+        """Register a registry's feature services so that readers find them; others are removed from the store.
 
         `feast apply` does this. With a file registry it updates the online store before it writes the registry, so
         readers find a new service only after the next `feast apply` or a call of this method.
@@ -234,7 +333,13 @@ class PackedOnlineStore(OnlineStore):
         self.online_table(config).catalog.set_services(views.stored_services(config, registry))
 
     def teardown(self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]) -> None:
-        """Drop the views with their rows, and the project once it has no views."""
+        """Drop the views with their rows, and the project once it has no views. Missing views are ignored.
+
+        Args:
+            config: the deployment.
+            tables: the views.
+            entities: not used.
+        """
         online = self.online_table(config)
         for table in tables:
             online.catalog.drop_view(views.stored_name(config, table))
@@ -247,10 +352,14 @@ class PackedOnlineStore(OnlineStore):
         Args:
             config: the deployment.
             table: the feature view.
-            join_keys: the entities' values for each join key of the view.
+            join_keys: the entities' values for each join key of the view, by name: entity i has value i of each.
 
         Raises:
             NotFoundError: the store has no such view.
+            KeyError: a join key of the view is missing.
+            ValueError: the join keys have different numbers of values.
+            InvalidInputError: a value is not text, bytes or an integer.
+            UnavailableError: the store does not answer.
         """
         online = self.online_table(config)
         view = online.catalog.get_view(views.stored_name(config, table))

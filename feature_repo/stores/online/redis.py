@@ -20,7 +20,9 @@ class RedisOnlineStoreConfig(FeastConfigBaseModel):
 
     type: Literal["feature_repo.stores.online.RedisOnlineStore"] = "feature_repo.stores.online.RedisOnlineStore"
     redis_type: Literal["redis", "redis_cluster", "redis_sentinel"] = "redis"
+    """One server, a cluster, or a master behind Sentinels."""
     sentinel_master: StrictStr = "mymaster"
+    """The name that the Sentinels know the master by; only for "redis_sentinel"."""
     connection_string: StrictStr = "localhost:6379"
     """host:port,host:port,option=value,...: the options are redis-py's (ssl, ssl_ca_certs, username, password, db)."""
     key_ttl_seconds: int | None = None
@@ -28,7 +30,9 @@ class RedisOnlineStoreConfig(FeastConfigBaseModel):
     full_scan_for_deletion: StrictBool = True
     """Whether all keys are scanned for the rows of a deleted view. Otherwise they stay until they expire."""
     client: Literal["redis"] = "redis"
+    """The only client that is supported."""
     skip_dedup: StrictBool = False
+    """Must be false: true would let an older row replace a newer one, and is refused."""
 
     @field_validator("skip_dedup")
     @classmethod

@@ -42,8 +42,11 @@ class FeastViewRows:
     """The rows read from one view, and Feast's name and version of the view."""
 
     rows: ViewRows
+    """The rows, and which of them each row of the request has."""
     view: str
+    """Feast's name of the view."""
     version: int
+    """Feast's version number of the view; 0 for a view without versions."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +54,17 @@ class RequestColumn:
     """A join key column of the request."""
 
     values: Sequence[Any]
+    """The id of each row of the request."""
     type: ValueType
+    """Feast's type of the join key; UNKNOWN if Feast has none for it."""
 
 
 class ColumnarResponse(OnlineResponse):
-    """Online features of n rows, in the order of the request.
+    """Online features of n rows, in the order of the request, repeats included.
 
     Args:
         request_columns: the join key columns of the request, by name.
-        parts: the rows read from each view.
+        parts: the rows read from each view; the features are in the order of the parts.
         count: the number of rows, n.
         include_versions: whether the protobuf form says which version of each view was read.
     """
@@ -83,7 +88,12 @@ class ColumnarResponse(OnlineResponse):
         return [*self._request_columns, *self._rows]
 
     def status(self, name: str) -> NDArray[np.uint8]:
-        """Return Feast's `FieldStatus` of a feature for each row [n].
+        """Return Feast's `FieldStatus` of a feature for each row, uint8 [n].
+
+        It is that of the view's row: PRESENT, OUTSIDE_MAX_AGE (stale), NOT_FOUND (absent) or INVALID (failed).
+
+        Args:
+            name: the feature's name in the response; join keys have no status.
 
         Raises:
             NotFoundError: the response has no such feature.
@@ -91,7 +101,12 @@ class ColumnarResponse(OnlineResponse):
         return FEAST_STATUS[self._feature(name).status()]
 
     def event_timestamp(self, name: str) -> NDArray[np.datetime64]:
-        """Return the event timestamp of a feature for each row [n], UTC; NaT for an absent or failed row.
+        """Return the event timestamp of a feature for each row, datetime64[us] [n], UTC.
+
+        NaT for an absent or failed row; a stale row has its timestamp.
+
+        Args:
+            name: the feature's name in the response; join keys have no timestamp.
 
         Raises:
             NotFoundError: the response has no such feature.
@@ -99,7 +114,12 @@ class ColumnarResponse(OnlineResponse):
         return self._feature(name).event_timestamp()
 
     def distinct(self, name: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Return a feature of each distinct entity, and the index of each row's entity [n].
+        """Return a feature of each distinct entity, and the index of each row's entity, int64 [n].
+
+        Entities are in the order in which the request first names them. The feature is converted as in `to_numpy`.
+
+        Args:
+            name: the feature's name in the response; join keys have none.
 
         Raises:
             NotFoundError: the response has no such feature.
@@ -109,7 +129,7 @@ class ColumnarResponse(OnlineResponse):
         return columns.to_numpy(rows.column(name)), row_index
 
     def to_numpy(self) -> dict[str, NDArray[Any]]:
-        """Return every column as an array [n]; a vector feature is one matrix [n, width].
+        """Return every column as an array [n], by name, join keys first; a vector feature is one matrix [n, width].
 
         A missing float is NaN, another missing number is masked, missing text is None. If all rows have one entity, the
         array is a read-only view of its values.
@@ -120,8 +140,11 @@ class ColumnarResponse(OnlineResponse):
     def to_arrow(self, include_event_timestamps: bool = False) -> pa.Table:
         """Return every column as Arrow, null where it is missing; text with storage "dictionary" is dictionary-encoded.
 
+        The columns are in the order of `feature_names`.
+
         Args:
-            include_event_timestamps: whether to add a column of event timestamps, in seconds, for each column.
+            include_event_timestamps: whether to add, after each column or after all join keys, a column of event
+                timestamps in whole seconds since 1970 UTC; 0 for join keys and for absent or failed rows.
         """
         table: dict[str, Any] = {name: pa.array(one.values) for name, one in self._request_columns.items()}
         if include_event_timestamps:
@@ -138,7 +161,7 @@ class ColumnarResponse(OnlineResponse):
         """Return numbers and vectors as tensors, on the GPU if there is one, and other columns as lists.
 
         Args:
-            kind: "torch".
+            kind: the library of the tensors; only "torch".
             default_value: replaces missing values. If it is a float, integers and booleans with missing values become
                 floats.
 
@@ -160,10 +183,11 @@ class ColumnarResponse(OnlineResponse):
         return tensors
 
     def to_dict(self, include_event_timestamps: bool = False) -> dict[str, list[Any]]:
-        """Return every column as Python values, None where it is missing.
+        """Return every column as a list of n Python values, None where it is missing, in the order of `feature_names`.
 
         Args:
-            include_event_timestamps: whether to add a list of event timestamps, in seconds, for each column.
+            include_event_timestamps: whether to add, after each column, a list of event timestamps in whole seconds
+                since 1970 UTC; 0 for join keys and for absent or failed rows.
         """
         response: dict[str, list[Any]] = {}
         for name, one in self._request_columns.items():
@@ -177,12 +201,20 @@ class ColumnarResponse(OnlineResponse):
         return response
 
     def to_df(self, include_event_timestamps: bool = False) -> pd.DataFrame:
-        """Return the columns of `to_dict` as a DataFrame."""
+        """Return the columns of `to_dict` as a DataFrame with n rows, in their order.
+
+        Args:
+            include_event_timestamps: whether to add, after each column, a column of event timestamps in whole seconds
+                since 1970 UTC; 0 for join keys and for absent or failed rows.
+        """
         return pd.DataFrame(self.to_dict(include_event_timestamps))
 
     @cached_property
     def proto(self) -> GetOnlineFeaturesResponse:
-        """The response as Feast's servers send it, built at the first access."""
+        """The response as Feast's servers send it, with a vector of values for each of `feature_names`, in that order.
+
+        It is built at the first access, and the same object is returned later. A missing value is an empty `Value`.
+        """
         response = GetOnlineFeaturesResponse(results=[])
         for name, one in self._request_columns.items():
             response.metadata.feature_names.val.append(name)

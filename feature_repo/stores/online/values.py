@@ -32,7 +32,11 @@ _PLAIN = {"bool", "int32", "int64", "float", "double", "string", "bytes", "pdf_b
 
 
 def to_column(field: Field, values: Sequence[Value | None]) -> Column:
-    """Convert the protobuf values of one feature to a column; None and empty values become null.
+    """Convert the protobuf values of one feature to a column, in their order; None and empty values become null.
+
+    Args:
+        field: the feature.
+        values: n values; n may be 0.
 
     Raises:
         InvalidInputError: a value has another type than the feature.
@@ -50,6 +54,10 @@ def to_column(field: Field, values: Sequence[Value | None]) -> Column:
 
 def from_arrow(field: Field, array: pa.ChunkedArray) -> Column:
     """Convert an Arrow array to the column of a feature; maps and structs become serialized Feast values.
+
+    Args:
+        field: the feature.
+        array: the values. Bytes are taken as serialized values already if the feature is a map or struct.
 
     Raises:
         InvalidInputError: the array's type does not fit the feature's.
@@ -74,7 +82,7 @@ def _plain(field: Field, value: Value | None) -> Any:
 
 
 def to_protos(column: Column) -> list[Value]:
-    """Convert a column to protobuf values; null becomes an empty value."""
+    """Convert a column to protobuf values, in its order; null becomes an empty `Value`, which has no type."""
     field = column.field
     plain = _plain_values(column)
     if field.is_message:
@@ -87,7 +95,7 @@ def to_protos(column: Column) -> list[Value]:
 
 
 def to_python(column: Column) -> list[Any]:
-    """Convert a column to the Python values of Feast's `to_dict`; null becomes None."""
+    """Convert a column to the Python values of Feast's `to_dict`, in its order; null becomes None."""
     if column.field.type in _PLAIN or (column.field.base in _PLAIN and column.field.type.endswith("_list")):
         return _plain_values(column)
     return [feast_value_type_to_python_type(value) for value in to_protos(column)]
@@ -110,14 +118,21 @@ def _plain_values(column: Column) -> list[Any]:
 
 
 def to_microseconds(times: Sequence[datetime | None]) -> NDArray[np.int64]:
-    """Convert datetimes to microseconds since 1970 UTC; naive ones are UTC, None is NO_CREATED_TIMESTAMP."""
+    """Convert n datetimes to int64 [n], microseconds since 1970 UTC; those without a time zone are UTC.
+
+    None becomes NO_CREATED_TIMESTAMP.
+    """
     return np.array(
         [NO_CREATED_TIMESTAMP if one is None else timestamps.datetime_to_ticks(one, "us") for one in times], np.int64
     )
 
 
 def to_feast(rows: DecodedRows) -> list[tuple[datetime | None, dict[str, Value] | None]]:
-    """Convert rows to event timestamps and features as `online_read` returns them; (None, None) unless PRESENT."""
+    """Convert rows to event timestamps and features by name, as Feast's `online_read` returns them.
+
+    The timestamps have the time zone UTC. The order is that of the rows. A row that is not PRESENT becomes (None,
+    None).
+    """
     protos = {name: to_protos(column) for name, column in rows.columns.items()}
     return [
         (timestamps.EPOCH + timedelta(microseconds=event), {name: column[i] for name, column in protos.items()})
@@ -128,7 +143,15 @@ def to_feast(rows: DecodedRows) -> list[tuple[datetime | None, dict[str, Value] 
 
 
 def make_keys(prefix: bytes, entities: Sequence[EntityKey]) -> list[bytes]:
-    """Return the keys of Feast's entity keys, which must all have the same join keys."""
+    """Return the keys in the store of Feast's entity keys, in their order, repeats included.
+
+    Args:
+        prefix: the bytes that the keys of the view start with.
+        entities: the entity keys, all with the same join keys in the same order; none give an empty list.
+
+    Raises:
+        InvalidInputError: a value is missing, or is not text, bytes or an integer.
+    """
     if not entities:
         return []
     names = list(entities[0].join_keys)

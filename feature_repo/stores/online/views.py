@@ -17,12 +17,23 @@ from feature_repo.stores.feast_compat import DUMMY_ENTITY_ID, compute_versioned_
 
 
 def stored_name(config: RepoConfig, table: Any) -> str:
-    """Return a feature view's name in the online store. If Feast keeps versions, the version is part of it."""
+    """Return a feature view's name in the online store. If Feast keeps versions, the version is part of it.
+
+    Args:
+        config: the deployment; says whether Feast keeps versions of views online.
+        table: a feature view of any of Feast's kinds.
+    """
     return compute_versioned_name(table, config.registry.enable_online_feature_view_versioning)
 
 
 def stored_view(config: RepoConfig, table: Any) -> View:
-    """Return a feature view (of any of Feast's kinds) with the layout of new rows.
+    """Return a feature view as the online store knows it, with one layout: that of new rows.
+
+    Its dictionaries have no ids yet. A view without a TTL has 0: its rows never become stale.
+
+    Args:
+        config: the deployment.
+        table: a feature view of any of Feast's kinds.
 
     Raises:
         InvalidInputError: the tag `storage` of a field does not fit its type.
@@ -38,7 +49,13 @@ def stored_view(config: RepoConfig, table: Any) -> View:
 
 
 def stored_field(field: FeastField) -> Field:
-    """Return a feature's stored form: the tag `storage` is its storage, `vector_length` the length of its lists."""
+    """Return a feature's stored form: the tag `storage` is its storage, `vector_length` the length of its lists.
+
+    Without the tag the storage is "plain". `vector_length` counts only for lists of numbers; 0 means any length.
+
+    Raises:
+        InvalidInputError: the tag `storage` does not fit the feature's type.
+    """
     bare = Field(field.name, _type(field))
     is_vector = bare.is_list and bare.base in NUMBERS
     return Field(
@@ -50,7 +67,15 @@ def stored_field(field: FeastField) -> Field:
 
 
 def stored_services(config: RepoConfig, registry: BaseRegistry) -> dict[str, Service]:
-    """Return the feature services of a registry, by name."""
+    """Return the feature services of a registry, by name; empty if it has none.
+
+    A view that has been deleted stays in a service that names it. On-demand views that are not written online are in
+    `Service.on_demand`.
+
+    Args:
+        config: the deployment; its project's services are returned.
+        registry: has the services and views.
+    """
     return {
         service.name: _stored_service(config, registry, service)
         for service in registry.list_feature_services(config.project)
