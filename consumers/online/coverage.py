@@ -22,10 +22,10 @@ from feature_repo.online.feature_batch import FeatureBatch, ViewRows
 def compute_coverage(batch: FeatureBatch, now: datetime) -> dict[str, NDArray[np.float32]]:
     """Return what is missing for each of n products: the features of `missing.NAMES` by name, float32 [n] each.
 
-    The ages are in days; each other feature is 1 where something is missing or predicted and 0 where not. Without
-    `product_tags` in the batch, features of tags are left out; without `product_catalogue`, `category_predicted` is. A
-    feature is NaN for a product whose row is stale, absent or failed: the row of `product_embedding` for
-    MODALITY_NAMES, that of `product_tags` for TAG_NAMES.
+    The age of the vectors is in days; each other feature is 1 where something is missing or predicted and 0 where not.
+    Without `product_tags` in the batch, features of tags are left out; without `product_catalogue`,
+    `category_predicted` is. A feature is NaN for a product whose row is stale, absent or failed: the row of
+    `product_embedding` for MODALITY_NAMES, that of `product_tags` for TAG_NAMES.
 
     Args:
         batch: n rows with the view `product_embedding`, including `has_image` and `has_text`; whether its features have

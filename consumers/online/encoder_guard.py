@@ -7,7 +7,9 @@ from feature_repo.errors import EncoderMismatchError
 from feature_repo.online.feature_batch import FeatureBatch
 
 VERSION = "encoder_version"
+"""Name of the feature with the version of the encoder that a row's vectors are of."""
 VECTOR_VIEWS = (schema.EMBEDDING_TABLE, schema.INTEREST_TABLE)
+"""The views that have vectors."""
 
 
 def require_one_encoder(*batches: FeatureBatch) -> None:

@@ -16,8 +16,9 @@ from feature_repo.schema import CHILD_AGES, CHILD_GENDERS
 HISTORY_VECTORS = "history_vectors"
 HISTORY_CODES = "history_codes"
 RANKED_AT = "ranked_at"
-"""Columns that the request brings, because no view has them; see `compute_affinity_frame`."""
+"""Columns that the request brings, because no view has them; `compute_affinity_frame` says what they hold."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""The time from which microseconds are counted."""
 
 
 def compute_affinity_frame(frame: pd.DataFrame) -> pd.DataFrame:

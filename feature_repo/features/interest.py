@@ -19,6 +19,7 @@ Ints = NDArray[np.int64]
 HALF_LIFE_DAYS = 14.0
 """Time after which a click weighs half."""
 HALF_LIFE_US = HALF_LIFE_DAYS * 86_400_000_000
+"""The same in microseconds."""
 
 
 @dataclass(frozen=True)

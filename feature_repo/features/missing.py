@@ -20,8 +20,11 @@ Floats = NDArray[np.float32]
 
 MICROSECONDS_PER_DAY = 86_400_000_000
 MODALITY_NAMES = ("vector_age_days", "image_missing", "text_missing")
+"""The features of the embedding row."""
 TAG_NAMES = (*(f"{tag}_abstained" for tag in TAGS), "category_predicted")
+"""The features of the row of tags."""
 NAMES = (*MODALITY_NAMES, *TAG_NAMES)
+"""All features, in the order of the module's list."""
 
 
 def compute_vector_features(

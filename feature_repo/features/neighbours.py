@@ -18,7 +18,9 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 NEIGHBOUR_COUNT = 20
+"""Nearest products that a product's features are computed from, at most."""
 PRIOR_STRENGTH = 20.0
+"""Impressions that the click rate of all other products counts as in `neighbour_click_rate`."""
 NAMES = (
     "neighbour_click_rate",
     "neighbour_impressions",
@@ -27,6 +29,7 @@ NAMES = (
     "neighbour_similarity",
     "neighbours",
 )
+"""All features, in the order of `compute_neighbour_features`."""
 
 
 def compute_neighbour_features(

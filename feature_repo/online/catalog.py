@@ -37,6 +37,7 @@ from feature_repo.online.row_format import MAX_DICTIONARY_SIZE, Layout
 from feature_repo.online.store import Store
 
 FORMAT = 1
+"""Format of the stored catalog. A catalog of another format is refused."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ class StoreCatalog:
         self._dictionaries: dict[tuple[str, str, str], list[str]] = {}
 
     def is_loaded(self) -> bool:
-        """Return whether the catalog has been read, so that `load` needs no round trip."""
+        """Return whether the catalog has been read, so that `load` needs no round trip to the store."""
         return self._catalog is not None
 
     def load(self) -> ProjectCatalog:
@@ -351,7 +352,7 @@ class StoreCatalog:
 
 
 def catalog_key(project: str) -> bytes:
-    """Return the key of a project's catalog."""
+    """Return the key of a project's catalog, in UTF-8."""
     return f"vitrine:{{{project}}}".encode()
 
 
@@ -368,7 +369,12 @@ def dictionary_key(project: str, view: str, feature: str, dictionary: str) -> by
 
 
 def materialization_log_key(project: str, view: str) -> bytes:
-    """Return the key of a view's materialization log."""
+    """Return the key of a view's materialization log: which rows of the view are online.
+
+    Args:
+        project: the project's name.
+        view: the view's name in the store.
+    """
     return f"vitrine:{{{project}}}:written:{view}".encode()
 
 

@@ -47,7 +47,7 @@ def encode_rows(
             field is ignored.
         event_timestamps_us: int64 [n], microseconds since 1970 UTC.
         created_timestamps_us: int64 [n], microseconds since 1970 UTC; None if unknown.
-        dictionaries: must have every text of the features with storage "dictionary".
+        dictionaries: for each field with storage "dictionary", also one without a column, all texts that occur.
 
     Raises:
         InvalidInputError: a value does not fit its field's storage.

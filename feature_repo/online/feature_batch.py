@@ -80,7 +80,7 @@ class ViewRows:
         return array if self.row_index is None else array.take(pa.array(self.row_index))
 
     def status(self) -> NDArray[np.uint8]:
-        """Return the `Status` of each row, uint8 [n]. It may be read-only: see `expand`."""
+        """Return the `Status` of each row of the request, uint8 [n]. If all rows have one entity, it is read-only."""
         return self.expand(self.rows.status)
 
     def event_timestamp(self) -> NDArray[np.datetime64]:

@@ -159,13 +159,15 @@ class OnlineTable:
         Args:
             view: as `StoreCatalog.register_view` returned it.
             keys: the keys of n entities; repeats are allowed. The result is in their order.
-            features: a column of n values for each feature, by name; a feature without a column is null.
+            features: a column of n values for each feature, by name; a feature without a column is null, but one with
+                storage "dictionary" must have a column.
             event: event timestamps, int64 [n], microseconds since 1970 UTC.
             created: created timestamps, int64 [n], microseconds since 1970 UTC; None if unknown.
 
         Raises:
             InvalidInputError: a value does not fit its feature's storage, or a dictionary would have more than
                 MAX_DICTIONARY_SIZE texts.
+            KeyError: a feature with storage "dictionary" has no column.
             UnavailableError: the store does not answer.
         """
         dictionaries = {
@@ -271,7 +273,15 @@ class OnlineTable:
 
 
 class RequestPipeline:
-    """A `Pipeline` of view requests and decoded rows. For one thread; `OnlineTable.pipeline` opens it."""
+    """A `Pipeline` of view requests and decoded rows. For one thread; `OnlineTable.pipeline` opens it.
+
+    Args:
+        table: decodes the rows.
+        pipeline: the store's pipeline, which the caller closes.
+        now_us: microseconds since 1970 UTC. A row whose event timestamp is before `now_us` minus its view's TTL is
+            stale.
+        keep_stale: whether stale rows keep their values. Otherwise their values are missing.
+    """
 
     def __init__(self, table: OnlineTable, pipeline: Pipeline, now_us: int, keep_stale: bool) -> None:
         self._table = table
