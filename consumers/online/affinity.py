@@ -83,6 +83,7 @@ def fetch_with_affinity(
 
 
 def _require_views(views: Collection[str], service: str) -> None:
+    """Raise NotFoundError if the service lacks a view that affinity needs."""
     missing = [view for view in (schema.INTEREST_TABLE, schema.EMBEDDING_TABLE) if view not in views]
     if missing:
         raise NotFoundError(
@@ -99,6 +100,7 @@ def _recent_products(user: ViewRows) -> list[str]:
 def _compute_affinity(
     batch: FeatureBatch, history: FeatureBatch | None, product_ids: Sequence[str], now_us: int
 ) -> Affinity:
+    """Return the affinity features, float32 [n] each; all NaN if `history` is None."""
     if history is None:
         require_one_encoder(batch)
         return {name: np.full(batch.count, np.nan, np.float32) for name in affinity.NAMES}

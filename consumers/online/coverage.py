@@ -58,6 +58,7 @@ def compute_coverage(batch: FeatureBatch, now: datetime) -> dict[str, NDArray[np
 
 
 def _is_present(view: ViewRows) -> NDArray[np.bool_]:
+    """Return which rows of the request have the status PRESENT, bool [n]."""
     return view.status() == Status.PRESENT
 
 

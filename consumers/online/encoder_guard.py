@@ -38,6 +38,7 @@ def require_one_encoder(*batches: FeatureBatch) -> None:
 
 
 def _distinct_texts(column: Column) -> set[str]:
+    """Return the distinct texts of a column, without missing ones."""
     if column.words is None:
         return set(columns.to_arrow(column).drop_null().unique().to_pylist())
     if len(column.words) == 1 and column.valid is None:

@@ -273,6 +273,7 @@ class OnlineReader:
         self.close()
 
     def _is_due(self) -> bool:
+        """Return whether the last refresh, or the opening, is more than `refresh` seconds ago."""
         return time.monotonic() - self._refreshed > self._refresh_seconds
 
     def _refresh(self) -> None:
@@ -289,6 +290,7 @@ class OnlineReader:
         full_feature_names: bool,
         out: "Mapping[str, NDArray[Any] | torch.Tensor] | None",
     ) -> PlannedRequest:
+        """Return the planned request for these ids; read the catalog again first if that is due."""
         self._refresh()
         return self._plan(name, features, full_feature_names).bind(ids, out or {})
 

@@ -271,6 +271,7 @@ def _transpose(similarity: Floats) -> tuple[Floats, NDArray[np.bool_] | None, Fl
 def _summarize(
     similarity: Floats, clicks: Floats, missing: NDArray[np.bool_] | None, count: Floats
 ) -> tuple[Floats, Floats, Floats]:
+    """Return maximum, mean and mean of the TOP largest cosines of each row, float32 [n] each."""
     mean = (clicks if missing is None else np.where(missing, np.float32(0), clicks)).sum(axis=0) / count
     low = similarity if missing is None else np.where(missing, np.float32(-2), clicks).T
     top = min(TOP, len(clicks))

@@ -54,6 +54,7 @@ of_frame = compute_affinity_frame
 
 
 def _compute_row(row: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
+    """Return the features of one row, float32 [1] each."""
     versions = {row[f"{view}__encoder_version"] for view in (schema.INTEREST_TABLE, schema.EMBEDDING_TABLE)}
     if len(versions) > 1 and all(isinstance(version, str) for version in versions):
         raise EncoderMismatchError(

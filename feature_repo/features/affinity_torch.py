@@ -75,6 +75,7 @@ def shift_ages(distribution: Tensor, microseconds: Tensor) -> Tensor:
 
 
 def _summarize_similarities(similarity: Tensor, missing: Tensor) -> list[Tensor]:
+    """Return the features of SIMILARITY_NAMES, float [n] each, from cosines [n, h]; NaN where all are missing."""
     present = (~missing).sum(-1).to(similarity.dtype)
     count = torch.where(present > 0, present, torch.nan)
     low = similarity.masked_fill(missing, -2.0)
@@ -93,10 +94,12 @@ def _summarize_similarities(similarity: Tensor, missing: Tensor) -> list[Tensor]
 
 
 def _unit(vectors: Tensor) -> Tensor:
+    """Return vectors scaled to unit length; NaN for vectors with NaN and for zeros."""
     norm = vectors.norm(dim=-1, keepdim=True)
     return vectors / torch.where(norm > 0, norm, torch.nan)
 
 
 def _expected_stage(distribution: Tensor) -> Tensor:
+    """Return the mean index into CHILD_AGES of distributions [n, stages], float [n]."""
     stages = torch.arange(distribution.shape[-1], device=distribution.device, dtype=distribution.dtype)
     return (distribution * stages).sum(-1)

@@ -67,4 +67,5 @@ def compute_tag_features(
 
 
 def _flag(values: NDArray[np.bool_], valid: NDArray[np.bool_]) -> Floats:
+    """Return float32 [n], 1 where true and 0 where false; NaN where not valid."""
     return np.where(valid, values, np.nan).astype(np.float32)

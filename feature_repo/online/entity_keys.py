@@ -111,6 +111,7 @@ def _join_texts(texts: Sequence[Sequence[bytes]]) -> Iterable[bytes]:
 
 
 def _encode_value(value: Any) -> bytes:
+    """Return the bytes of one value; raise InvalidInputError if it is missing or of another type."""
     if isinstance(value, str):
         return value.encode()
     if isinstance(value, bytes):
@@ -121,4 +122,5 @@ def _encode_value(value: Any) -> bytes:
 
 
 def _hash_entity(entity: bytes) -> bytes:
+    """Return what stands in a key for an entity that is too long."""
     return _HASHED + hashlib.blake2b(entity, digest_size=_DIGEST_SIZE).digest()

@@ -129,6 +129,7 @@ def _null_unknown_texts(
 
 
 def _find_differences(left: Column, right: Column) -> NDArray[np.bool_]:
+    """Return whether each pair of values differs, bool [n]."""
     return np.array([not _is_equal(one, other) for one, other in _pair_values(left, right)], np.bool_)
 
 
@@ -150,4 +151,5 @@ def _compute_cosines(left: Column, right: Column) -> NDArray[np.float64]:
 
 
 def _pair_values(left: Column, right: Column) -> list[tuple[Any, Any]]:
+    """Return the values of both columns as pairs of Python values; None where missing."""
     return list(zip(columns.to_arrow(left).to_pylist(), columns.to_arrow(right).to_pylist(), strict=True))

@@ -175,6 +175,7 @@ class FeatureBatch:
         return torch.from_numpy(np.require(np.ma.getdata(array), requirements=["C", "W"]))
 
     def _view_of(self, name: str) -> ViewRows:
+        """Return the view that has a feature; raise NotFoundError if none has."""
         for view in self.views.values():
             if name in view.names:
                 return view

@@ -195,6 +195,7 @@ def _is_older(row: bytes, stored_head: bytes) -> bool:
 
 
 def _list_keys(environment: lmdb.Environment, prefix: bytes, predicate: Callable[[bytes], bool]) -> list[bytes]:
+    """Return the keys with the prefix that satisfy the predicate, sorted, in one transaction."""
     with environment.begin() as transaction, transaction.cursor() as cursor:
         if not cursor.set_range(prefix):
             return []

@@ -239,6 +239,7 @@ class MaterializationLog:
         self.state = self._update(lambda state: self._check_layout(state).with_only(files, now))
 
     def _check_layout(self, state: MaterializationState | None) -> MaterializationState:
+        """Return the state; raise ConflictError if it is gone or of another layout."""
         if state is None or state.layout != self._view.layout.fingerprint:
             raise ConflictError(
                 f"view `{self._view.name}` was dropped or changed while it was being materialized; run this again"

@@ -263,10 +263,12 @@ def _group_files(
 def _make_group(
     source: OfflineSource, window: TimeWindow, fragments: Mapping[str, Fragment], files: list[str], row_count: int
 ) -> FileGroup:
+    """Return the group of these files, which all have the same window."""
     return FileGroup(window, tuple(files), select_files(source.table, [fragments[file] for file in files]), row_count)
 
 
 def _build_window_filter(source: OfflineSource, window: TimeWindow) -> pyarrow.dataset.Expression:
+    """Return the filter for the rows whose event time is in the window, bounds included."""
     return versions.window_filter(source.table, source.event_timestamp, window.start, window.end)
 
 

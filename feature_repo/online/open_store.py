@@ -119,12 +119,14 @@ def _unsupported_url(url: str) -> InvalidInputError:
 
 
 def _read_text(settings: "Settings", online_store: dict[str, Any], name: str, default: str | None = None) -> str:
+    """Return an option that must be text; raise InvalidInputError if it is not, or is missing without a default."""
     from feature_repo.config import require_text
 
     return require_text(settings.file, f"online_store.{name}", online_store.get(name, default))
 
 
 def _read_seconds(settings: "Settings", online_store: dict[str, Any], name: str) -> int | None:
+    """Return an option that is a whole number of seconds; None if it is missing."""
     value = online_store.get(name)
     if value is None or type(value) is int:
         return value

@@ -224,6 +224,7 @@ def parse_url(url: str) -> RedisAddress:
 
 
 def _parse_node(text: str, default_port: int) -> tuple[str, int]:
+    """Return host and port of `host:port`, where the port may be missing; raise InvalidInputError if it is invalid."""
     host, colon, port = text.rpartition(":")
     if not colon:
         return text, default_port

@@ -210,6 +210,7 @@ class RedisStore:
         return list(slots.values())
 
     def _load_script(self) -> None:
+        """Load put_newer.lua on the server, once for this store."""
         if not self._script_hash:
             with self.address.translate_errors():
                 self._script_hash = self.client.script_load(_PUT_NEWER)
@@ -224,6 +225,7 @@ class RedisStore:
                 return self._send(commands)
 
     def _send(self, commands: list[Command]) -> list[Any]:
+        """Return the replies of the commands in order, sent in one round trip on one server."""
         if len(commands) == 1:
             return [self.client.execute_command(*commands[0])]
         with self.client.pipeline(transaction=False) as pipeline:
@@ -310,12 +312,14 @@ class RedisPipeline:
             self._connection = None
 
     def _drop_connection(self) -> None:
+        """Close the connection and give it back to the pool; later requests are read by the store."""
         self._connection.disconnect()
         self._pool.release(self._connection)
         self._connection = None
 
 
 async def _send_async(client: Any, commands: list[Command]) -> list[Any]:
+    """Return the replies of the commands in order, sent in one round trip."""
     async with client.pipeline(transaction=False) as pipeline:
         for command in commands:
             pipeline.execute_command(*command)

@@ -131,6 +131,7 @@ class RequestPlan:
 
 
 def _plan_view(table: OnlineTable, name: str, service_view: ServiceView, full_feature_names: bool) -> ViewPlan:
+    """Return what is read from one view; raise NotFoundError if the store lacks the view or one of its features."""
     view, renamed = table.catalog.get_view(service_view.view), dict(service_view.join_keys)
     missing = [feature for feature in service_view.features if feature not in view.layout.fields_by_name]
     if missing:

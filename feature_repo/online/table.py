@@ -258,6 +258,7 @@ class OnlineTable:
         now_us: int,
         keep_stale: bool,
     ) -> list[DecodedRows]:
+        """Decode the values of each request with the layouts and dictionaries known now."""
         return [
             decode_rows(
                 rows,

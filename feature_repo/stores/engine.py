@@ -53,6 +53,7 @@ class ColumnarEngine(LocalComputeEngine):
     def _materialize_one(
         self, registry: BaseRegistry, task: MaterializationTask, **kwargs: Any
     ) -> LocalMaterializationJob:
+        """Write the rows of one view; return a job that has succeeded or holds the error."""
         view = task.feature_view
         computed = has_transformation(view) or getattr(view, "source_views", None) or getattr(view, "offline", False)
         if computed or not isinstance(self.online_store, PackedOnlineStore):
@@ -65,6 +66,7 @@ class ColumnarEngine(LocalComputeEngine):
         return LocalMaterializationJob(job_id=job_id, status=MaterializationJobStatus.SUCCEEDED)
 
     def _write(self, store: PackedOnlineStore, task: MaterializationTask) -> None:
+        """Write the rows that must be online after the task; nothing, with a warning, if there is no table."""
         config, view = self.repo_config, task.feature_view
         source = sources.require_file_source(view.batch_source, f"feature view `{view.name}`")
         if not sources.exists(config, source):
@@ -127,6 +129,7 @@ def _window(view: FeatureView, start: datetime, end: datetime) -> tuple[TimeWind
 
 
 def _as_utc(time: datetime) -> datetime:
+    """Return the time with a time zone, UTC if it has none."""
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 

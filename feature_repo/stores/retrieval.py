@@ -344,10 +344,12 @@ class TrainingRetrievalJob(TableRetrievalJob):
         return self._iterate_batches(rows)
 
     def _iterate_batches(self, rows: int) -> Iterator[pa.Table]:
+        """Join the rows, then yield them piece by piece with on-demand features."""
         for batch in self._request.join().to_batches(rows=rows):
             yield self._add_on_demand_features(batch)
 
     def _add_on_demand_features(self, batch: pa.Table) -> pa.Table:
+        """Return rows of the training set with the features that Feast computes from them."""
         return TableRetrievalJob(
             self._config,
             lambda: batch,
@@ -374,6 +376,7 @@ def _to_arrow(frame: pd.DataFrame) -> pa.Table:
 
 
 def _find_time_column(schema: pa.Schema) -> str:
+    """Return `event_timestamp` or the only column of timestamps; raise InvalidInputError if there is no such column."""
     timestamp_columns = [field.name for field in schema if pa.types.is_timestamp(field.type)]
     if EVENT_TIMESTAMP in schema.names:
         if EVENT_TIMESTAMP not in timestamp_columns:

@@ -182,6 +182,7 @@ def _features_of(view: FeatureView, feature_refs: list[str]) -> list[str]:
 
 
 def _view_table(config: RepoConfig, view: FeatureView, features: list[str], full_feature_names: bool) -> ViewTable:
+    """Return the table of a view and its columns by their names in the result."""
     source = require_file_source(view.batch_source, f"feature view `{view.name}`")
     if not source.timestamp_field:
         raise InvalidInputError(f"feature view `{view.name}`: its source `{source.name}` names no timestamp_field")
@@ -228,6 +229,7 @@ def _cast(rows: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
 
 
 def _write_parquet(rows: pa.Table, path: Path) -> None:
+    """Write rows to a file, which appears complete or not at all; an existing one is replaced."""
     with replace_atomically(path, suffix=uuid.uuid4().hex) as unfinished:
         pyarrow.parquet.write_table(rows, unfinished)
 

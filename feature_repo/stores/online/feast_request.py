@@ -143,6 +143,7 @@ class FeastPlanCache:
 def _make_plan(
     online: OnlineTable, config: RepoConfig, context: FeastRequestContext, full_feature_names: bool
 ) -> FeastPlan:
+    """Return the plan of the views that Feast resolved, in Feast's order."""
     plans, versions = [], []
     for table, features in context.views:
         projection = table.projection
@@ -158,6 +159,7 @@ def _make_plan(
 def _plan_view(
     online: OnlineTable, config: RepoConfig, table: Any, features: Sequence[str], full_feature_names: bool
 ) -> ViewPlan:
+    """Return what is read from one view; the layouts of its rows are those that the store has."""
     view = views.stored_view(config, table)
     name, renamed = table.projection.name_to_use(), table.projection.join_key_map
     return ViewPlan(
@@ -210,6 +212,7 @@ def _join_key_columns(
 
 
 def _convert(values: list[Any], type_: ValueType) -> list[Any]:
+    """Return ids as integers, texts or seconds since 1970 UTC, by the join key's type; of other types as they are."""
     if any(isinstance(value, Value) for value in values):
         values = [getattr(value, value.WhichOneof("val")) for value in values]
     if type_ in (ValueType.INT32, ValueType.INT64):

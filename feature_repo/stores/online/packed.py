@@ -366,10 +366,12 @@ class PackedOnlineStore(OnlineStore):
         online.store.delete(online.make_keys(view, join_keys, len(next(iter(join_keys.values()), [""]))))
 
     def _register(self, config: RepoConfig, table: FeatureView) -> tuple[OnlineTable, View]:
+        """Return the project's rows and the view as the store has it, registered if it is new or changed."""
         online = self.online_table(config)
         return online, online.catalog.register_view(views.stored_view(config, table))
 
     def _pack(self, online: OnlineTable, view: View, data: list[FeastRow]) -> tuple[list[bytes], list[bytes]]:
+        """Return keys and packed rows of Feast's rows; for a repeated entity only its newest row."""
         keys = values.make_keys(entity_keys.make_prefix(online.project, view.name), [row[0] for row in data])
         features = {
             field.name: values.to_column(field, [row[1].get(field.name) for row in data])
@@ -387,6 +389,7 @@ class PackedOnlineStore(OnlineStore):
         keys: list[EntityKey],
         requested_features: list[str] | None,
     ) -> ViewRequest:
+        """Return what to read of a view for these entities; features that the view lacks are ignored."""
         view = views.stored_view(config, table)
         fields = [f for f in view.layout.fields if requested_features is None or f.name in requested_features]
         prefix = entity_keys.make_prefix(online.project, view.name)

@@ -230,6 +230,7 @@ class ColumnarResponse(OnlineResponse):
         return response
 
     def _add_to_proto(self, response: GetOnlineFeaturesResponse, part: FeastViewRows) -> None:
+        """Append values, statuses and timestamps of each feature of a view to the protobuf form."""
         rows = part.rows.rows
         timestamps = [Timestamp() for _ in rows.event_timestamp_us]
         for timestamp, microseconds in zip(timestamps, rows.event_timestamp_us.tolist(), strict=True):
@@ -250,6 +251,7 @@ class ColumnarResponse(OnlineResponse):
             response.metadata.feature_view_metadata.add(name=part.view, version=part.version)
 
     def _feature(self, name: str) -> ViewRows:
+        """Return the rows of the view that has a feature; raise NotFoundError if none has."""
         try:
             return self._rows[name]
         except KeyError:
@@ -262,11 +264,13 @@ class ColumnarResponse(OnlineResponse):
         return listed if rows.row_index is None else [listed[i] for i in rows.row_index.tolist()]
 
     def _missing(self, name: str) -> NDArray[np.bool_] | None:
+        """Return where values are missing, bool [n]; None if nowhere, and for join keys."""
         valid = self._rows[name].column(name).valid if name in self._rows else None
         return None if valid is None else self._rows[name].expand(~valid)
 
 
 def _seconds(rows: ViewRows) -> NDArray[np.int64]:
+    """Return the event timestamp of each row in whole seconds since 1970 UTC; 0 for an absent or failed row."""
     return rows.expand(rows.rows.event_timestamp_us // 1_000_000)
 
 

@@ -69,10 +69,12 @@ def from_arrow(field: Field, array: pa.ChunkedArray) -> Column:
 
 
 def _is_empty(value: Value | None) -> bool:
+    """Return whether a protobuf value is missing: None, unset or null."""
     return value is None or value.WhichOneof("val") in (None, "null_val")
 
 
 def _plain(field: Field, value: Value | None) -> Any:
+    """Return a protobuf value as a Python value, a list for a list; None if it is missing."""
     if value is None or _is_empty(value):
         return None
     plain = getattr(value, value.WhichOneof("val") or "")
@@ -161,5 +163,6 @@ def make_keys(prefix: bytes, entities: Sequence[EntityKey]) -> list[bytes]:
 
 
 def _scalar(value: Value) -> Any:
+    """Return the value of one join key; None if it is not set."""
     kind = value.WhichOneof("val")
     return None if kind is None else getattr(value, kind)

@@ -83,6 +83,7 @@ def stored_services(config: RepoConfig, registry: BaseRegistry) -> dict[str, Ser
 
 
 def _stored_service(config: RepoConfig, registry: BaseRegistry, service: FeatureService) -> Service:
+    """Return a service with what it has of each stored view and the names of its on-demand views."""
     service_views, on_demand = [], []
     for projection in service.feature_view_projections:
         try:
