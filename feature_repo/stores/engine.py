@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class ColumnarEngineConfig(FeastConfigBaseModel):
-    """`batch_engine` in feature_store.yaml. It has no options."""
+    """`batch_engine` in feature_store.yaml. Its only key is `type`."""
 
     type: Literal["feature_repo.stores.engine.ColumnarEngine"] = "feature_repo.stores.engine.ColumnarEngine"
 
