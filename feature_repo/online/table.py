@@ -17,11 +17,12 @@ from feature_repo.arrow.columns import Column
 from feature_repo.arrow.field import Field
 from feature_repo.errors import ConflictError
 from feature_repo.online import entity_keys
-from feature_repo.online.catalog import StoreCatalog, View
+from feature_repo.online.catalog import View
 from feature_repo.online.decode import DecodedRows, decode_rows
 from feature_repo.online.encode import encode_rows
 from feature_repo.online.row_format import NO_CREATED_TIMESTAMP
 from feature_repo.online.store import Pipeline, Store
+from feature_repo.online.store_catalog import StoreCatalog
 
 
 @dataclass(frozen=True)

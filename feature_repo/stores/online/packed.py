@@ -1,7 +1,4 @@
-"""Feast's `OnlineStore` on packed rows, for LMDB and for Redis.
-
-The synchronous and the asynchronous methods differ only in how they wait for the store.
-"""
+"""Feast's `OnlineStore` on packed rows, for LMDB and for Redis. Asynchronous methods differ only in how they wait."""
 
 import asyncio
 import threading
