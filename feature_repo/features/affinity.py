@@ -72,7 +72,7 @@ class UserState:
     genders: Floats
     """float32 [genders], the gender that the user clicks for as a distribution over CHILD_GENDERS; NaN if unknown."""
     last_click_us: int
-    """Time of the last click, microseconds since 1970 UTC."""
+    """Time of the last click, microseconds since 1970 UTC. It matters only if `ages` is known."""
     products: Sequence[Hashable]
     """The ids of the last clicked products [h], newest first; a product clicked twice is in it twice."""
     vectors: Floats
@@ -86,7 +86,7 @@ class Candidates:
     """n candidates, as of the time they are ranked."""
 
     products: Sequence[Hashable]
-    """The ids of the candidates [n]."""
+    """The ids of the candidates [n]; equal ids are counted alike."""
     vectors: Floats
     """float32 [n, d]; NaN rows for candidates without a vector."""
     ages: Floats
@@ -121,7 +121,7 @@ class AffinityLog:
     candidate_genders: Floats
     """float32 [n, genders], the candidates' gender distributions; NaN rows for candidates without tags."""
     same_product: Floats
-    """float32 [n], result of `count_clicks`; NaN if the user has no row."""
+    """float32 [n], how many of the user's last clicks before the row were on the candidate; NaN if there were none."""
 
 
 def compute_affinity(
@@ -140,8 +140,8 @@ def compute_affinity(
     Args:
         similarity: float32 [n, h], cosines to the last clicks; NaN for a missing click or vector.
         interest: float32 [n], cosine to the interest vector; NaN where one of the vectors is missing.
-        ages: distributions of the candidates [n, stages], and of the users at their last click [n or 1, stages]. One
-            row stands for all n; a NaN row is missing.
+        ages: distributions of the candidates [n, stages], and of the users at their last click [n or 1, stages]. Each
+            row sums to 1, and a NaN row is missing. One row stands for all n.
         genders: distributions of the candidates [n, genders], and of the users [n or 1, genders].
         since_click_us: int64 [n or 1], microseconds since the user's last click; negative values count as 0.
         same_product: float32 [n], number of the last clicks on the candidate (`count_clicks`).
@@ -149,7 +149,8 @@ def compute_affinity(
             code (`count_same_codes`).
 
     Returns:
-        float32 [n] per name, in the order of NAMES.
+        float32 [n] per name, in the order of NAMES. The tiers are ln(1 + count); `age_gap` is in stages, positive if
+        the candidate is for older children.
     """
     child = shift_ages(ages[1], since_click_us)
     features = {
@@ -166,7 +167,7 @@ def compute_affinity(
 
 
 def compute_user_affinity(user: UserState, candidates: Candidates, now: int) -> dict[str, Floats]:
-    """Return the features of one user's candidates.
+    """Return the features of one user's candidates. All are NaN for a user of whom nothing is known.
 
     Args:
         user: the user; the widths of vectors and codes are those of `candidates`.
@@ -193,7 +194,7 @@ def compute_user_affinity(user: UserState, candidates: Candidates, now: int) -> 
 
 
 def compute_log_affinity(rows: AffinityLog, vectors: Floats, codes: Ints, now: Ints) -> dict[str, Floats]:
-    """Return the features of a log. A row's features do not depend on later rows of the log.
+    """Return the features of a log, in the order of its rows. A row's features do not depend on later rows.
 
     Args:
         rows: n rows, at least 1. The rows of each user are in time order.
@@ -232,7 +233,8 @@ def summarize_similarities(similarity: Floats) -> dict[str, Floats]:
         similarity: float32 [n, h], cosines to the last clicks; NaN where a click has no vector.
 
     Returns:
-        float32 [n] per name; NaN where no click has a vector.
+        float32 [n] per name, in the order of SIMILARITY_NAMES. Cosines that are missing do not count; NaN where all are
+        missing. With fewer than TOP cosines, `history_cosine_top5` is the mean of those.
     """
     clicks, missing, count = _transpose(similarity)
     values = (*_summarize(similarity, clicks, missing, count), *_count_tiers(clicks, missing, count))

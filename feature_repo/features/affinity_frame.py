@@ -32,7 +32,8 @@ def compute_affinity_frame(frame: pd.DataFrame) -> pd.DataFrame:
             `history_codes`: the codes, likewise; -1 where a product has none. `ranked_at`: the time, microseconds since
             1970 UTC or a datetime, which is UTC if it has no time zone. A missing list means that nothing is known
             about the history (Feast accepts no empty lists). Without a time the age features are NaN. A distribution of
-            another length than the schema's counts as missing.
+            another length than the schema's counts as missing, and so does an interest vector of another length than
+            the candidate's.
 
     Returns:
         A frame with the columns affinity.NAMES in their order, float32, and the index of `frame`. A frame without rows

@@ -23,6 +23,8 @@ def compute_affinity(
 ) -> Tensor:
     """Return the features of n rows, with gradients to the vectors and the distributions.
 
+    No vector may be all zeros: its cosines to clicks would count as 0, while affinity.py treats it as missing.
+
     Args:
         candidate: float [n, d], vectors of the candidates; NaN rows for candidates without one.
         history: float [n, h, d], vectors of the last clicks, h at least 1; NaN rows for clicks without one.
@@ -34,7 +36,8 @@ def compute_affinity(
             is.
 
     Returns:
-        float [n, len(NAMES)], in the order of NAMES; NaN where nothing is known.
+        float [n, len(NAMES)], in the order of NAMES. A feature is NaN in the rows whose input to it is missing; missing
+        clicks do not count in the means.
     """
     direction = _unit(candidate)
     similarity = torch.einsum("nd,nhd->nh", direction.nan_to_num(), _unit(history).nan_to_num())

@@ -96,7 +96,7 @@ class Clicks:
 
 @dataclass(frozen=True)
 class TimeDecay:
-    """Effect of the time since the previous click on each of n means."""
+    """How much each of n means decays and ages from a user's previous click to the next."""
 
     factor: Floats
     """float32 [n], by which the weights are multiplied: 1 after no time, a half after HALF_LIFE_DAYS."""
@@ -105,15 +105,17 @@ class TimeDecay:
 
     @staticmethod
     def from_gaps(microseconds: Ints) -> "TimeDecay":
-        """Return the effect of the times between two clicks of each user, int64 [n] microseconds.
+        """Return how n means decay and age between a user's previous click and the next.
 
-        A negative time counts as 0: a first click may be before 1970, the time of `InterestMeans.empty`.
+        Args:
+            microseconds: int64 [n], time between the two clicks of each user. A negative time counts as 0.
         """
+        # It is negative if a first click is before 1970, which is the time of `InterestMeans.empty`.
         factor = np.exp2(-np.maximum(microseconds, 0) / HALF_LIFE_US).astype(np.float32)
         return TimeDecay(factor, compute_age_shift(microseconds))
 
     def take(self, rows: slice) -> "TimeDecay":
-        """Return the effect on a slice of the n means, as views of the same arrays.
+        """Return the decay of a slice of the n means, as views of the same arrays.
 
         Args:
             rows: slice of 0 to n. It is applied to axis 0 of `factor` and to axis 1 of `age_shift`.
@@ -184,10 +186,12 @@ class UserInterest:
 def update_interest(interest: UserInterest | None, product: str, click: Clicks) -> UserInterest:
     """Return a user's row after one more click. The arguments are not changed.
 
+    The click becomes the first of `products` and `times`; beyond HISTORY_LENGTH the oldest one leaves them.
+
     Args:
         interest: the row before; None for a user without clicks.
         product: id of the clicked product.
-        click: the click, as arrays of 1 row; no earlier than the user's last one.
+        click: the click, as arrays of 1 row; no earlier than the user's last one, which is not checked.
     """
     before = interest or UserInterest(InterestMeans.empty(1, click.vector.shape[1]))
     return replace(

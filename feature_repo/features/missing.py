@@ -38,7 +38,8 @@ def compute_vector_features(
         has_modality: `image` and `text`: float [n], 1 if present, 0 if not, NaN if there is no row.
 
     Returns:
-        float32 [n] for each of MODALITY_NAMES; NaN where there is no row.
+        float32 [n] for each of MODALITY_NAMES; NaN where there is no row. The age is not rounded to whole days, and is
+        negative if `age` is.
     """
     days = np.where(has_row, age / MICROSECONDS_PER_DAY, np.nan).astype(np.float32)
     missing = {f"{name}_missing": np.float32(1) - values for name, values in has_modality.items()}

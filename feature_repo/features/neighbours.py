@@ -40,7 +40,9 @@ def compute_neighbour_features(
     age: Floats,
     others: tuple[Ints, Ints],
 ) -> dict[str, NDArray[np.float32]]:
-    """Return the features of n products from their k nearest ones.
+    """Return the features of n products from their k nearest ones. The order of the neighbours does not matter.
+
+    The k neighbours should be those that had impressions; one without impressions counts in the means too.
 
     Args:
         similarity: float32 [n, k], cosine to each neighbour; NaN where there are fewer neighbours. There the other
