@@ -47,7 +47,8 @@ class Column:
 def element_type(field: Field) -> pa.DataType:
     """Return the Arrow type of one element of a field, as Feast maps it.
 
-    Text is string, bytes and serialized messages are binary, a unix timestamp is timestamp[s, UTC].
+    Text is string, also with the storage "dictionary"; bytes and serialized messages are binary; a unix timestamp is
+    timestamp[s, UTC].
     """
     if field.base in NUMBERS:
         return _ARROW_NUMBERS[field.base]
@@ -63,16 +64,17 @@ def from_arrow(field: Field, array: pa.Array | pa.ChunkedArray) -> Column:
     """Convert an Arrow array to the column of a field.
 
     Timestamps become whole seconds, rounded down. A null inside a list of floats becomes NaN. A missing single number
-    is 0 in `Column.values`, also a float; `Column.valid` marks it. Number lists of one length become a matrix, other
-    lists an Arrow array.
+    is 0 in `Column.values`, also a float; `Column.valid` marks it. Numbers have the NumPy type `field.number`. Number
+    lists of one length become a matrix, other lists an Arrow array.
 
     Args:
         field: the feature.
         array: its values; for a field that is stored as messages, the serialized `Value` messages.
 
     Raises:
-        InvalidInputError: the array's type does not fit the field, a list of other elements than floats contains a
-            null, or a list is not of the field's length.
+        InvalidInputError: the array's type does not fit the field, an integer field gets a number out of its range or
+            with a fraction, a list of other elements than floats contains a null, or a list is not of the field's
+            length.
     """
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
@@ -129,7 +131,7 @@ def make_number_lists(
     """Build a column of number lists from their concatenated elements.
 
     The values are a matrix if all present lists have one length, else an Arrow list array. If no list is present, the
-    matrix has the width `field.length`.
+    matrix has the width `field.length`. The matrix uses the memory of `items` if no list is missing.
 
     Args:
         field: the feature.
@@ -166,7 +168,8 @@ def make_list_array(sizes: NDArray[np.int64], items: pa.Array, valid: NDArray[np
 def make_missing(field: Field, count: int) -> Column:
     """Return a column of `count` missing values.
 
-    Numbers and number lists: a NumPy array of NaN for floats, else of 0, with `valid` all False. All else: Arrow nulls.
+    Numbers and number lists: a NumPy array of NaN for floats, else of 0, with `valid` all False; lists have the width
+    `field.length`. All else: Arrow nulls.
     """
     if field.base in NUMBERS:
         return scatter(field, np.empty(field.shape(0), field.number), np.empty(0, np.int64), count)
@@ -182,7 +185,8 @@ def scatter(
 ) -> Column:
     """Return a column of `count` rows with `values` at the row numbers `rows` and missing values elsewhere.
 
-    The result is a copy. In rows without a value it holds NaN for floats, else 0; its `valid` is always an array.
+    The result is a copy with the dtype of `values`. In rows without a value it holds NaN for floats, else 0. Its `valid`
+    is always an array, its `words` is None.
 
     Args:
         field: a feature of numbers, number lists or dictionary codes.
@@ -200,7 +204,10 @@ def scatter(
 
 
 def slice_rows(column: Column, rows: slice) -> Column:
-    """Return a range of rows, a slice of step 1, as a column over the same memory; nothing is copied."""
+    """Return a range of rows, a slice of step 1, as a column over the same memory; nothing is copied.
+
+    As in Python, a bound beyond the last row is no error.
+    """
     values, valid = column.values[rows], None if column.valid is None else column.valid[rows]
     return Column(column.field, values, valid, column.words)
 
@@ -227,6 +234,10 @@ def merge(field: Field, parts: Sequence[tuple[NDArray[np.int64], Column]], count
             representation, for example if only some hold lists of one length; parts that hold codes must share their
             `words`.
         count: number of rows of the result; rows in no part are missing, so without parts all are.
+
+    Returns:
+        A copy. Its values are a NumPy array if those of all parts are and all present lists have one length; else an
+        Arrow array.
     """
     arrays = [column.values for _, column in parts]
     if all(isinstance(values, np.ndarray) for values in arrays):
@@ -248,8 +259,9 @@ def to_numpy(column: Column) -> NDArray[Any]:
     """Convert a column to the NumPy array that suits its type. The result may share memory with the column.
 
     Returns:
-        Floats: [n], NaN where missing. Other numbers: [n], a masked array if any is missing. Number lists of one
-        length: [n, width], likewise. Timestamps: datetime64[s] [n], NaT where missing. All else: an object array [n],
+        Floats: [n] as the column holds them: NaN where missing, but 0 if the column comes from `from_arrow`. Other
+        numbers: [n], a masked array if any is missing. Number lists of one length: [n, width], NaN where a list of
+        floats is missing, else masked. Timestamps: datetime64[s], NaT where missing. All else: an object array [n],
         None where missing.
     """
     values = column.values
@@ -270,7 +282,7 @@ def to_numpy(column: Column) -> NDArray[Any]:
 
 
 def to_arrow(column: Column) -> pa.Array:
-    """Convert a column of n rows to an Arrow array of n values; null where missing.
+    """Convert a column of n rows to an Arrow array of n values; null where missing. The two may share memory.
 
     Returns:
         An array of the type `arrow_type(field)`; dictionary codes become a dictionary array of texts. A column whose

@@ -42,7 +42,8 @@ class Field:
     type: str
     """Feast's value type in lower case: "float_list", "string", "int64_set", ..."""
     storage: str = "plain"
-    """ "plain"; for floats also "float32", "float16" and, for lists only, "int8"; for text also "dictionary"."""
+    """The default "plain" fits every type. Single floats and lists of floats can have "float32" or "float16", lists of
+    floats also "int8". Single texts, but not lists of texts, can have "dictionary". A set counts as a list."""
     length: int = 0
     """Number of elements of every present list; 0 if the lists may differ in length or the field is no list."""
     dictionary: str = ""
@@ -85,7 +86,10 @@ class Field:
 
     @cached_property
     def number(self) -> np.dtype[Any]:
-        """NumPy type of one element in memory. Only for numbers and lists of numbers; other fields raise KeyError."""
+        """NumPy type of one element in memory, whatever the storage.
+
+        Only for numbers and lists of numbers; other fields raise KeyError.
+        """
         return NUMBERS[self.base]
 
     @cached_property

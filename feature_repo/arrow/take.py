@@ -36,7 +36,7 @@ def take_rows(
         table: the table.
         positions: [m] row positions, ascending and unique, counted from 0 among the rows that `where` selects. Those
             past the last row are ignored.
-        columns: the columns to read.
+        columns: the columns to read. One that the table lacks raises pyarrow's ArrowInvalid.
         where: filter; None selects all rows.
 
     Returns:
@@ -147,6 +147,8 @@ def take_column(values: pa.ChunkedArray, row_index: Int64) -> pa.ChunkedArray:
 def take_dictionary(values: pa.ChunkedArray, row_index: Int64) -> pa.ChunkedArray:
     """Return `values` at each row number as one dictionary array over `values`, so that no value is copied per row.
 
+    The result has n rows in one chunk.
+
     Args:
         values: [k] values of any type; k is at most 2**31, because the codes are int32.
         row_index: [n] row numbers in [0, k), or -1, which gives null; may repeat.
@@ -192,7 +194,7 @@ def to_widest_matrix(lists: pa.Array | pa.ChunkedArray) -> NDArray[np.float64]:
 def matrix_to_lists(matrix: NDArray[Any]) -> pa.ListArray:
     """Convert the rows of a matrix [n, width] to n lists of its dtype; null where the first element is NaN.
 
-    Of a matrix of width 0, all lists are empty and none is null.
+    A NaN elsewhere stays NaN. Of a matrix of integers, or of width 0, no list is null.
 
     Raises:
         InvalidInputError: there are more than 2**31 - 1 elements, the limit of one Arrow list array.

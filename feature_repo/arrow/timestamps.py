@@ -13,7 +13,7 @@ NULL_TICKS = int(np.iinfo(np.int64).min)
 """Represents null in arrays of ticks, in packed rows (online/row_format.py) and in Feast's own values."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NANOSECONDS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
-"""Length of one tick of each Arrow unit."""
+"""Length of one tick of each Arrow unit, in nanoseconds."""
 
 
 def comparison_unit(column: pa.ChunkedArray) -> str:
@@ -85,7 +85,7 @@ def to_utc(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a column of timestamps or dates with UTC as its time zone; the instants stay the same.
 
     Timestamps keep their unit; those without a time zone are taken as UTC. Dates become midnight UTC in microseconds.
-    Nulls stay null.
+    Nulls stay null. That the column is of either type is not checked.
     """
     unit = "us" if pa.types.is_date(column.type) else column.type.unit
     return column.cast(pa.timestamp(unit)).cast(pa.timestamp(unit, tz="UTC"))
