@@ -185,8 +185,8 @@ def scatter(
 ) -> Column:
     """Return a column of `count` rows with `values` at the row numbers `rows` and missing values elsewhere.
 
-    The result is a copy with the dtype of `values`. In rows without a value it holds NaN for floats, else 0. Its `valid`
-    is always an array, its `words` is None.
+    The result is a copy with the dtype of `values`. In rows without a value it holds NaN for floats, else 0. Its
+    `valid` is always an array, its `words` is None.
 
     Args:
         field: a feature of numbers, number lists or dictionary codes.
@@ -236,8 +236,8 @@ def merge(field: Field, parts: Sequence[tuple[NDArray[np.int64], Column]], count
         count: number of rows of the result; rows in no part are missing, so without parts all are.
 
     Returns:
-        A copy. Its values are a NumPy array if those of all parts are and all present lists have one length; else an
-        Arrow array.
+        A copy. Its values are an Arrow array if those of a part are, or if present lists differ in length. Otherwise it
+        is a column as `make_missing` returns it if no value is present, else one with a NumPy array.
     """
     arrays = [column.values for _, column in parts]
     if all(isinstance(values, np.ndarray) for values in arrays):
