@@ -56,7 +56,8 @@ class CaptionsReport:
     products: int
     """Number of products that have a caption and a title."""
     bleu4: float
-    """How many sequences of one to four tokens captions share with titles, in [0, 100]; higher is better."""
+    """How many sequences of one to four tokens captions share with titles, in [0, 100]; higher is better. A Chinese
+    character is a token of its own."""
     chrf: float
     """How many sequences of characters captions share with titles, in [0, 100]; higher is better."""
     signature: str
@@ -73,12 +74,13 @@ class CaptionsReport:
 def evaluate_captions(settings: Settings, *, held_out: Path | None, truth: Path | None, seed: int) -> CaptionsReport:
     """Evaluate the newest caption of each product by the newest captioner, the one whose captions were written last.
 
-    A caption is compared with the title of the same product version. Products without a title there are left out.
+    The newest caption is the one that was written last; of those written at once, that of the latest product version.
+    It is compared with the title of the same product version. Products without a title there are left out.
 
     Args:
         settings: The deployment.
-        held_out: Parquet or CSV with product_id: only these products are evaluated, and those without a caption are
-            ignored. None for all.
+        held_out: Parquet or CSV with product_id: only these products are evaluated. Those without a caption are
+            ignored, and a repeated one counts once. None for all.
         truth: The truth folder of a generated shop; None for no truthfulness.
         seed: Seed of the bootstrap.
 

@@ -90,7 +90,8 @@ class InterestUpdater:
 
         Args:
             tables: Table name to rows. Only rows of `product_embedding` and `product_tags` are used; either may be
-                missing.
+                missing. They must be of the encoder version of this object, which is not checked. A version replaces an
+                earlier one of the same table, product and timestamp.
         """
         for table, columns in _PRODUCT_COLUMNS.items():
             for row in tables[table].to_pylist() if table in tables else ():
@@ -114,13 +115,17 @@ class InterestUpdater:
     def apply_clicks(self, messages: Sequence[StreamMessage], now: datetime) -> InterestRows:
         """Update the users' states click by click, in timestamp order, and return a row for each new state.
 
-        A click that is already in its user's state is counted and skipped. An invalid click, a click before the user's
-        newest one and a click that raises an error are rejected; the others are not affected. A click on a
-        product that has no features at that time is applied with NaN features.
+        A click that is among the newest HISTORY_LENGTH of its user is counted and skipped. An invalid click, a click
+        before the user's newest one and a click that raises an error are rejected; the others are not affected. A click
+        on another product at the time of the newest one is applied. A click on a product that has no features at that
+        time is applied with NaN features.
 
         Args:
             messages: Click messages, in any order. Clicks of one time are in the order of the message ids.
             now: The current time, with a time zone. Clicks after this are rejected.
+
+        Returns:
+            The rows in the order of the clicks, the number of skipped clicks, and the rejected messages.
 
         Raises:
             VitrineError: An offline table cannot be read.

@@ -43,7 +43,7 @@ class StreamCounts:
     redelivered: int = 0
     """Messages that an earlier run may have processed."""
     added: Counter[str] = field(default_factory=Counter)
-    """Rows added to the offline tables by commits: table name to number."""
+    """Rows added to the offline tables by commits: table name to number; 0 if the table had all rows already."""
     dead_letters: Counter[str] = field(default_factory=Counter)
     """Messages that were rejected: reason to number. Those that the source itself rejected are not counted."""
     quarantined: Counter[str] = field(default_factory=Counter)
@@ -83,18 +83,19 @@ class Stream:
     """Called for each product version with vectors, except those of redelivered messages, with the seconds from the
     arrival of its message until its features were online."""
     on_commit: Callable[[StreamCounts], None] = lambda counts: None
-    """Called after each commit with the totals so far."""
+    """Called after each commit with the totals so far, also if nothing was committed. The object goes on changing."""
 
     def run(self, should_stop: Callable[[], bool]) -> StreamCounts:
         """Process messages until `should_stop` returns True, then commit and acknowledge what was read.
 
-        Messages that were delivered before and not acknowledged are processed first.
+        Messages that were delivered before and not acknowledged are processed first, also if `should_stop` is True from
+        the beginning. A message that cannot be processed becomes a dead letter, and the run goes on.
 
         Args:
             should_stop: Asked before each read of new messages; a read waits at most WAIT_SECONDS for them.
 
         Returns:
-            What this run has done.
+            What this run has done, the last commit included.
 
         Raises:
             VitrineError: The source, the online store or a table does not answer. Messages that are not acknowledged

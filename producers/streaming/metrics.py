@@ -13,13 +13,13 @@ class StreamMetrics:
     """The metrics of one run, in a registry of their own, `registry`."""
 
     def __init__(self, port: int | None) -> None:
-        """Create the metrics, and serve them.
+        """Create the metrics, and serve them until the process ends.
 
         Args:
             port: Port on 127.0.0.1; 0 for any free port, None to serve no metrics.
 
         Raises:
-            UnavailableError: The port is in use.
+            UnavailableError: The port cannot be opened, for example because it is in use.
         """
         self.registry = CollectorRegistry()
         self._first_feature_seconds = Histogram(

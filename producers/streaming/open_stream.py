@@ -49,9 +49,10 @@ class StreamOptions:
     batch_size: int = 64
     """Most messages of each kind (products, clicks) in one read."""
     commit_seconds: float = 20.0
-    """Seconds from one commit to the offline tables to the next."""
+    """Seconds from one commit to the offline tables to the next; it is earlier if `loop.MAX_UNCOMMITTED_ROWS` wait."""
     accept_changed: bool = False
-    """Whether to run although the newest offline vectors are of another encoder version."""
+    """Whether to run although the newest offline vectors are of another encoder version. Until all vectors are of the
+    new one, requests that meet both are refused."""
 
 
 @contextmanager
@@ -73,6 +74,9 @@ def open_stream(
         options: Encoder, inputs and limits.
         metrics: Where the run reports to.
         clock: Returns the current time, with a time zone.
+
+    Yields:
+        The run, not started.
 
     Raises:
         NotFoundError: There is no online store yet.

@@ -37,7 +37,8 @@ class StreamedProducts:
 
     tables: Mapping[str, pa.Table]
     """Table name to rows: the catalogue, the vectors, then the views that are built from vectors. Empty if no message
-    is valid. A product without a usable image or title has a row in the catalogue only."""
+    is valid. A product with neither a usable image nor a title has a row in the catalogue only. If no product has a
+    vector, the table of vectors has no rows and the views are missing."""
     rejected: tuple[tuple[StreamMessage, str], ...]
     """The invalid messages, each with its reasons in one line; they have no rows."""
     notes: tuple[RejectedRow, ...]
@@ -61,8 +62,9 @@ class ProductPipeline:
 
 
 def build_rows(messages: Sequence[StreamMessage], pipeline: ProductPipeline, now: datetime) -> StreamedProducts:
-    """Validate and encode products, and return their rows for every table.
+    """Validate and encode products, and return their rows for every table. Nothing is written.
 
+    A product whose image cannot be used keeps its row, and the reason is among the notes.
     The created timestamp of a row is the arrival time of its message, so that a message that is processed twice gives
     the same rows.
 

@@ -92,6 +92,8 @@ class RedisSource:
     def read_new(self, max_messages: int, wait_seconds: float) -> Sequence[StreamMessage]:
         """Return new messages, oldest first within each kind; none if none arrive in time.
 
+        The call returns as soon as there is a message, and does not wait for more.
+
         Args:
             max_messages: Most messages of each kind (products, clicks).
             wait_seconds: How long to wait if there are no new messages; at least a millisecond.
@@ -117,7 +119,10 @@ class RedisSource:
         return [_make_message(kinds[name], id_, fields) for name, entries in reply or () for id_, fields in entries]
 
     def acknowledge(self, messages: Sequence[StreamMessage]) -> None:
-        """Acknowledge messages of any kinds, in any order. They are not delivered again; they stay in their stream."""
+        """Acknowledge messages of any kinds, in any order, or none. They are not delivered again.
+
+        They stay in their stream. A message that is acknowledged already is ignored.
+        """
         for kind in KINDS:
             self._acknowledge(kind, [message.id for message in messages if message.kind == kind])
 

@@ -51,7 +51,7 @@ class RowWriter:
 
     @property
     def uncommitted_rows(self) -> int:
-        """Number of rows, of all tables, that wait for the next commit."""
+        """Number of rows, of all tables, that wait for the next commit; repeated rows count each time."""
         return sum(len(part) for parts in self._uncommitted.values() for part in parts)
 
     def write(self, table: str, rows: pa.Table) -> None:
@@ -84,7 +84,7 @@ class RowWriter:
 
         Raises:
             ConflictError: Other writers committed first `delta.ATTEMPTS` times. The rows of this table and of those
-                after it stay uncommitted.
+                after it stay uncommitted; the tables before it have theirs.
         """
         added = {}
         for table, key in KEYS.items():

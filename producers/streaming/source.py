@@ -23,7 +23,7 @@ class StreamMessage:
     kind: str
     """One of KINDS."""
     id: str
-    """The carrier's id, unique within the kind and increasing."""
+    """The carrier's id, unique within the kind; a later message has a greater one."""
     fields: Mapping[str, bytes]
     """Field name to its value as it was sent, not decoded or checked."""
     arrived_us: int
@@ -56,6 +56,8 @@ class MessageSource(Protocol):
 
     def read_new(self, max_messages: int, wait_seconds: float) -> Sequence[StreamMessage]:
         """Return new messages, each kind oldest first; none if none arrive in time.
+
+        A message is not returned again, unless it is not acknowledged; then `read_pending` yields it.
 
         Args:
             max_messages: Most messages of each kind.
