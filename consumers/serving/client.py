@@ -65,8 +65,9 @@ class FlightClient:
             user_id: the user; None for services without features of the user.
             product_ids: the candidates, at least one; an id may repeat. The response has one row for each, in this
                 order.
-            more: further fields of the request: `keep_stale`, True for the values of rows older than their view's TTL;
-                `deadline_ms`, the time limit in milliseconds.
+            more: further fields of the request: `keep_stale`, True for the values of rows older than their view's TTL,
+                which are null otherwise; `deadline_ms`, the time limit in milliseconds, 1 to 60,000. The server's own
+                limit also applies.
 
         Returns:
             The candidates' rows and the user's row. An unknown id gives a row with nulls and the status "absent".
@@ -122,7 +123,7 @@ class HttpClient:
     """Client over HTTP, on one connection that stays open. For one thread.
 
     Args:
-        address: http://host:port or https://host:port.
+        address: http://host:port or https://host:port. A path after it is ignored.
         token: the server's bearer token; None or "" sends none.
         context: TLS settings with the authority that signed the server's certificate; None uses the system's. Ignored
             for http.
@@ -156,8 +157,9 @@ class HttpClient:
             user_id: the user; None for services without features of the user.
             product_ids: the candidates, at least one; an id may repeat. The response has one row for each, in this
                 order.
-            more: further fields of the request: `keep_stale`, True for the values of rows older than their view's TTL;
-                `deadline_ms`, the time limit in milliseconds.
+            more: further fields of the request: `keep_stale`, True for the values of rows older than their view's TTL,
+                which are null otherwise; `deadline_ms`, the time limit in milliseconds, 1 to 60,000. The server's own
+                limit also applies.
 
         Returns:
             The candidates' rows and the user's row. An unknown id gives a row with nulls and the status "absent".

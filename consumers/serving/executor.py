@@ -127,7 +127,7 @@ class RequestExecutor:
     def close(self) -> None:
         """Wait until the work in progress is finished, cancel what waits, and stop the workers.
 
-        Later requests fail with UNAVAILABLE.
+        The cancelled requests and all later ones fail with UNAVAILABLE.
         """
         self._workers.shutdown(cancel_futures=True)
 
@@ -136,7 +136,8 @@ class RequestExecutor:
     ) -> Result:
         """Answer a request. Blocks until the response is encoded or the deadline has passed.
 
-        The deadline is the server's, or the request's if that is earlier; it includes the wait for a worker.
+        The deadline is the server's, or the request's if that is earlier; it includes the wait for a worker. Work that
+        has started is finished even after the deadline, and its result is dropped.
 
         Args:
             data: the request as JSON.
@@ -156,7 +157,10 @@ class RequestExecutor:
     async def execute_async(
         self, data: bytes | memoryview, context: RequestContext, encode: Callable[[FeatureResponse], Result]
     ) -> Result:
-        """Do the same as `execute` without blocking the event loop: answer a request before its deadline.
+        """Answer a request without blocking the event loop.
+
+        The deadline is the server's, or the request's if that is earlier; it includes the wait for a worker. Work that
+        has started is finished even after the deadline, and its result is dropped.
 
         Args:
             data: the request as JSON.

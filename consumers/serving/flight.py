@@ -91,11 +91,12 @@ class FlightServer(flight.FlightServerBase):
         Args:
             context: the call, with its headers.
             descriptor: not used; each request names its service.
-            reader: the requests.
+            reader: the requests. All must have the same result columns as the first, so in practice the same service.
             writer: gets one batch for each request.
 
         Raises:
-            FlightError: a request failed, or too many streams are open; errors.py lists the subclass for each cause.
+            FlightError: a request failed, its columns differ from those of the first, or too many streams are open;
+                errors.py lists the subclass for each cause.
         """
         with _flight_errors(), self._open_stream():
             self._exchange(context, reader, writer)

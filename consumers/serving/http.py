@@ -7,6 +7,9 @@
     GET  /healthz       200 while the process runs           GET /readyz  200 while the online store answers too
     GET  /metrics       metrics in Prometheus's text format  GET /openapi.json
 
+/readyz and /v1/services answer 503 if the online store does not answer or the server has no place for the work; /readyz
+also if the store has no views. /metrics needs the token, like every route except /healthz and /readyz.
+
 An error response is {"error": word, "message": text} with gRPC's status word (errors.py), or HTTP's word if the route
 or the method does not exist.
 """
@@ -73,7 +76,7 @@ class AccessMiddleware:
 
     Args:
         app: the application behind it.
-        access: the token; a request without it gets 401, except on OPEN_PATHS.
+        access: the token; a request without it gets 401, except on OPEN_PATHS. If there is no token, none is needed.
         max_body_bytes: largest accepted body in bytes, inclusive. A larger one gets 413 and is not read to its end; so
             does a Content-Length that is not a number.
     """
@@ -84,7 +87,10 @@ class AccessMiddleware:
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer an unauthorized or too long request, and pass every other one to the application."""
+        """Answer an unauthorized or too long request, and pass every other one to the application.
+
+        What is not HTTP, such as the start of the application or a WebSocket, is passed on unchecked.
+        """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

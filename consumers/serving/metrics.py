@@ -21,7 +21,8 @@ class Metrics:
 
     Args:
         shared: the folder of all processes' figures, which SHARED_FOLDER_VARIABLE must name too; `registry` then shows
-            the sums over the processes. None for a single process.
+            the sums over the processes; for all metrics but `in_work`, ended processes count too. None for a single
+            process.
     """
 
     def __init__(self, shared: str | None = None) -> None:

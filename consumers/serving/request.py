@@ -94,7 +94,8 @@ class FeatureLookup:
         """Return the features of a request's candidates and user.
 
         Args:
-            request: what to fetch. Unknown products and users give rows with status "absent".
+            request: what to fetch. Unknown products and users give rows with status "absent". A user id is ignored if
+                the service has no features of the user.
             is_counted: whether the metrics count this request.
 
         Returns:
@@ -117,7 +118,9 @@ class FeatureLookup:
         return build_response(batch, request.product_ids, user_views, affinity)
 
     def list_services(self) -> dict[str, list[str]]:
-        """Return the names of the views of each feature service, by the service's name; services are sorted.
+        """Return the names of the views of each feature service, by the service's name.
+
+        Services are sorted by name, and the views of each are in the service's order. Empty if there are no services.
 
         Raises:
             UnavailableError: the store does not answer, or a service names a view that no longer exists.
@@ -138,10 +141,10 @@ class FeatureLookup:
                     self.fetch(request, is_counted=False)
 
     def ping(self) -> None:
-        """Check that the store answers.
+        """Check that the store answers and has views.
 
         Raises:
-            UnavailableError: it does not.
+            UnavailableError: it does not answer, or has no views.
         """
         with _store_errors():
             self._reader.ping()

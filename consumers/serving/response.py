@@ -7,7 +7,10 @@ The candidates are one batch with a row for each requested product, in the order
                                  the width is unknown and the type is list<float>
     user_product_affinity__<name>  float32, if the service has that view: affinity of candidate and user
     status__<view>               uint8: 0 present, 1 stale, 2 absent, 3 failed (damaged, or in an unknown format)
-    event_timestamp__<view>      timestamp[us, UTC] of the row; null if there is no row
+    event_timestamp__<view>      timestamp[us, UTC] of the row; null if the row is absent or failed
+
+A feature is null if its row is absent or failed, if the row is stale and the request does not keep stale values, or if
+the row has no value of it.
 
 The user's own features (views without `product_id`) are a batch of one row with the same columns except `product_id`,
 because they are the same for all candidates. Vector values are not converted to Python objects.
@@ -61,7 +64,8 @@ def build_response(
     Args:
         batch: n rows, fetched with full feature names.
         product_ids: [n], the products of the rows.
-        user_views: names of the views that hold the same user in every row; they make the user's row.
+        user_views: names of the views that hold the same user in every row; they make the user's row. Names that the
+            batch lacks are ignored.
         affinity: float32 [n] by name, NaN where unknown, which becomes null; empty if the service has no affinity.
     """
     candidates, user = _BatchBuilder(), _BatchBuilder()

@@ -32,7 +32,8 @@ def serve(
 ) -> None:
     """Serve until the shutdown, finish the requests in progress, and close the executor.
 
-    First one request is sent to each feature service, so that the first caller need not wait for what loads late.
+    First one request is sent to each feature service, so that the first caller need not wait for what loads late. If
+    that fails, the server starts all the same.
 
     Args:
         executor: answers the requests.
@@ -45,7 +46,7 @@ def serve(
             grpc://127.0.0.1:8815, and "http". A protocol that is not served is missing.
 
     Raises:
-        UnavailableError: Flight cannot listen.
+        UnavailableError: Flight cannot listen. The executor then stays open.
         SystemExit: HTTP cannot listen. `supervisor.check_ports_free` finds that before.
     """
     memory.keep_freed()

@@ -31,7 +31,7 @@ STOP_TIMEOUT_SECONDS = 20.0
 """After this time a process that has not ended is killed."""
 
 Addresses = dict[str, str]
-"""Addresses of one process by protocol, "flight" and "http"."""
+"""Addresses of one process by protocol, "flight" and "http", such as grpc://127.0.0.1:8815."""
 Serve = Callable[[Callable[[Addresses], None]], None]
 """The work of one process. It calls its argument with its addresses. It is pickled and runs in another process."""
 
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 def choose_ports(host: str, first: int, count: int) -> list[int]:
-    """Return ports for `count` servers, all different.
+    """Return ports for `count` servers, all different, in the order of the servers.
 
     Args:
         host: the address to listen on.
@@ -91,6 +91,8 @@ def supervise(
     on_exit: Callable[[int], None] = lambda pid: None,
 ) -> None:
     """Run one process for each of `serves` until the shutdown, then end them all.
+
+    Once all have served, a process that ends by itself is started again each time, whatever its exit code.
 
     Args:
         serves: the work of each process.
