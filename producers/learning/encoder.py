@@ -22,7 +22,7 @@ from producers.encoders.training.recipe import Recipe
 
 CLICK_COLUMNS = (USER_ID, PRODUCT_ID, EVENT_TIMESTAMP)
 HELD_OUT = "held_out.parquet"
-"""File beside the checkpoint with the held-out products and their designs."""
+"""File beside the checkpoint with the held-out products and their designs: product_id, design_id."""
 
 
 def train_encoder(
@@ -43,15 +43,17 @@ def train_encoder(
         data: folder with products.parquet; relative image paths start there.
         out: folder for the checkpoint; need not exist. A checkpoint in it is replaced. An interrupted training in it is
             continued if the arguments are the same.
-        pairs_seen: how many image-text pairs to learn from, repeats included.
+        pairs_seen: how many image-text pairs to learn from, repeats included. It is rounded down to whole batches, but
+            one step is always done.
         seed: of the weights, the order of the pairs and the crops.
         progress: called with what is being done, how much of it is done, and how much there is.
         recipe: objectives and rates; None takes the default recipe.
         checkpoint: directory or hub name of an image-text checkpoint to start from; None starts the default model from
             random weights.
-        held_out: products to leave out, from `evaluation.hold_out`; they are written to HELD_OUT in `out`. None trains
-            on all products, and deletes the HELD_OUT of an earlier training.
-        clicked: clicks from `read_clicks_before`, as `train` uses them; None trains without clicks.
+        held_out: products to leave out, from `evaluation.hold_out`; they are written to HELD_OUT in `out` when the
+            checkpoint is complete. None trains on all products, and then deletes the HELD_OUT of an earlier training.
+        clicked: clicks from `read_clicks_before`, for the preference whitening and the alignment objective. Clicks on
+            products that are not trained on are ignored. None trains without clicks.
 
     Returns:
         A summary in the first process of a training, None in every other. Its `left_out` counts the products without a
@@ -96,8 +98,8 @@ def read_clicks_before(
     """Return the clicks of a log before a point in time, and that point in time.
 
     Args:
-        impressions: Parquet or CSV file with CLICK_COLUMNS and `clicked`. Rows without a user, a product or a usable
-            time are left out; `consume lift` reports them.
+        impressions: Parquet or CSV file with CLICK_COLUMNS and `clicked`, which is 1 for a click; any other value, or
+            null, is none. Rows without a user, a product or a usable time are left out; `consume lift` reports them.
         until: the exclusive end of the clicks, with a time zone. If it is given, `test_days` is ignored.
         test_days: if `until` is None, the end is this many days before the end of the log's last day (UTC), as for
             `consume lift --test-days`. The last day is that of the latest row, clicked or not.
@@ -150,11 +152,11 @@ def read_pairs(data: Path) -> tuple[pa.Table, list[Source], int]:
     Returns:
         The products in the order of the file, with all of its columns; the path or bytes of each one's image, in the
         same order; and how many products were left out. The images are not opened. Text that is not UTF-8 counts as
-        missing. A repeated product id is kept each time.
+        missing; an empty title does not. A repeated product id is kept each time.
 
     Raises:
         NotFoundError: products.parquet does not exist.
-        InvalidInputError: products.parquet is unreadable, empty, or lacks a column.
+        InvalidInputError: products.parquet is unreadable or empty, or lacks product_id, title or image.
     """
     file = data / "products.parquet"
     products = input_files.read_table(file, PRODUCTS.names, allow_invalid_utf8=True)

@@ -27,7 +27,7 @@ from producers.encoders.recall import CUTOFFS, encode_pairs, recall_from_scores,
 from producers.learning.encoder import read_pairs
 
 DESIGN_COLUMNS = ("design_id", "group")
-"""Names of the column with a product's design, in order of preference."""
+"""Names of the column with a product's design; the first of them that a file has is read."""
 MIN_PROBABILITY = 1e-3
 """Lowest probability that the oracle gives a word to occur, or not to occur."""
 
@@ -57,7 +57,7 @@ def hold_out(data: Path, designs: Path, count: int, seed: int) -> pa.Table:
     """Draw whole designs with at most `count` products in total, to be kept out of training.
 
     A design is what several products of different sellers may show. Designs are drawn in random order and skipped if
-    they have more products than are still wanted. Only products with a title, an image and a known design count.
+    they have more products than are still wanted. Only products with a title, an image and a design that is not null count.
 
     Args:
         data: folder with products.parquet.
@@ -67,13 +67,14 @@ def hold_out(data: Path, designs: Path, count: int, seed: int) -> pa.Table:
         seed: of the draw; the same files and seed give the same products.
 
     Returns:
-        The columns product_id and design_id, one row for each product, in the order of product_id.
+        One row for each product, in the order of product_id, with the columns product_id and design_id. The latter has
+        this name and its type in the file, whatever it is called there.
 
     Raises:
         NotFoundError: a file does not exist.
         InvalidInputError: a file cannot be read or lacks a column, or at most `count` products have a title, an image
             and a known design.
-        ArrowTypeError: every design has more than `count` products.
+        ArrowTypeError: every design has more than `count` products, as for a `count` of 0.
     """
     products = read_pairs(data)[0]
     table = input_files.read_table(designs, [PRODUCT_ID, *DESIGN_COLUMNS])
@@ -109,7 +110,8 @@ def evaluate(encoder: Encoder, data: Path, held_out: pa.Table, truth: Path | Non
 
     Args:
         encoder: an image-text encoder.
-        data: folder with products.parquet, in which each held-out product has a title and an image.
+        data: folder with products.parquet, in which each held-out product has a title and an image. Of several rows of
+            one product the first is taken.
         held_out: from `hold_out` with the same `data`; products with an unusable image are left out.
         truth: folder with the truth of a generated shop, for the word oracle; None measures no ceiling.
 
@@ -136,13 +138,15 @@ def compute_oracle_recall(
 ) -> dict[int, float]:
     """Return the text-to-image recall of the word oracle on n products.
 
-    The oracle knows the true attributes of each image, and how often titles name true and false ones.
+    The oracle knows the true attributes of each image, and how often titles name true and false ones. An image of
+    another design with the same score as the best right one ranks before it.
 
     Args:
-        titles: title of each product [n].
+        titles: title of each product [n], n at least 1.
         product_ids: id of each product [n].
         designs: design id of each product [n]; any image of a title's design is a right answer.
-        truth: folder with products.parquet (the true attributes) and the vocabulary of a generated shop.
+        truth: folder with products.parquet (the true attributes; of several rows of one product the first is taken)
+            and the vocabulary of a generated shop.
 
     Returns:
         Each k of CUTOFFS with the share in [0, 1] of titles that find an image of their design among the k best.

@@ -21,6 +21,7 @@ FORMATS = ("onnx",)
 PROBES = 64
 """Number of images, and of titles, that the towers are checked with."""
 PARTS = ("README.md", "build_tensorrt.sh", "image_tower", "text_tower")
+"""Files and folders of an export."""
 
 
 def export_encoder(encoder: str, out: Path, *, format: str, data: Path | None, seed: int) -> str:
@@ -30,10 +31,11 @@ def export_encoder(encoder: str, out: Path, *, format: str, data: Path | None, s
 
     Args:
         encoder: checkpoint directory or hub name; it is loaded on the CPU.
-        out: folder of the repository. It need not exist; if it does, it must be empty or hold an earlier export.
+        out: folder of the repository; it gets PARTS. It need not exist, nor need its parents. If it exists, it must be
+            empty or hold an earlier export.
         format: one of FORMATS.
         data: shop folder with products.parquet; its first usable images and its first titles, PROBES of each at most,
-            are the probes. None uses PROBES random ones.
+            are the probes. Only its first 4 * PROBES images are tried. None uses PROBES random ones.
         seed: of random probes; ignored if `data` is given.
 
     Returns:
