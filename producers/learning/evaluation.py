@@ -57,7 +57,8 @@ def hold_out(data: Path, designs: Path, count: int, seed: int) -> pa.Table:
     """Draw whole designs with at most `count` products in total, to be kept out of training.
 
     A design is what several products of different sellers may show. Designs are drawn in random order and skipped if
-    they have more products than are still wanted. Only products with a title, an image and a design that is not null count.
+    they have more products than are still wanted. Only products with a title, an image and a known design count; a null
+    design is unknown.
 
     Args:
         data: folder with products.parquet.
