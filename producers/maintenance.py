@@ -55,8 +55,11 @@ class ForgetSummary:
 def read_retention(settings: Settings) -> timedelta:
     """Return how long corrected rows are kept: `offline_store.retention_days`, or DEFAULT_RETENTION_DAYS without it.
 
+    Fractions of a day are accepted. 0 means that corrected rows are not kept.
+
     Raises:
-        InvalidInputError: `offline_store.retention_days` is not a number of at least 0.
+        InvalidInputError: `offline_store.retention_days` is not a number of at least 0, or is more than a timedelta can
+            hold (999,999,999 days). Texts, true and false are not numbers.
     """
     days = settings.raw["offline_store"].get("retention_days", DEFAULT_RETENTION_DAYS)
     if isinstance(days, bool) or not isinstance(days, int | float) or not 0 <= days <= timedelta.max.days:
@@ -73,7 +76,7 @@ def vacuum(settings: Settings, *, now: datetime, grace: timedelta, dry_run: bool
 
     Args:
         settings: the deployment.
-        now: rows that were corrected before `now` minus the retention are dropped.
+        now: rows that were corrected before `now` minus the retention are dropped. With a time zone.
         grace: files that became unreferenced less than this long ago are kept, for readers that opened the table
             before. Rounded up to whole hours.
         dry_run: only count. Files that the run itself would replace are not counted; a grace of 0 removes them too.
@@ -83,7 +86,10 @@ def vacuum(settings: Settings, *, now: datetime, grace: timedelta, dry_run: bool
 
     Raises:
         InvalidInputError: the retention is invalid.
-        NotFoundError: the deployment has no offline tables.
+        NotFoundError: the folder of the offline tables does not exist. If it has no tables, nothing is yielded.
+        ConflictError: other writers committed to a table first too often. Tables before it stay cleaned.
+        UnavailableError: a commit cannot be written.
+        CorruptDataError: a table is damaged.
     """
     before = now - read_retention(settings)
     drop = retention.count_corrected if dry_run else retention.drop_corrected
@@ -103,6 +109,8 @@ def forget(
 ) -> ForgetSummary:
     """Delete every row of some products and users, offline and online. Ids without rows are ignored.
 
+    Without any ids nothing is deleted, and all counts are empty or 0.
+
     In the quarantine, where an id may be of a product or a user, rows of all the ids are deleted. Readers that open a
     table afterwards do not see the rows; `vacuum` removes their bytes from the disk. After an error run it again: what
     was deleted stays deleted. A materialization that started before may write online rows again, so run it again when
@@ -115,7 +123,7 @@ def forget(
         dry_run: only count, and delete nothing.
 
     Raises:
-        NotFoundError: the deployment has no offline tables.
+        NotFoundError: the folder of the offline tables does not exist.
         InvalidInputError: the online store is not one of this project's, or one of its options is invalid. Nothing is
             deleted then.
         UnavailableError: the online store does not answer.

@@ -30,16 +30,18 @@ def hash_images(
     *,
     rehash: bool,
 ) -> tuple[pa.Array, pa.Array]:
-    """Return the columns `image_hash` and `image_stat` (schema.CATALOGUE) of n rows.
+    """Return the columns `image_hash` and `image_stat` (schema.CATALOGUE) of n rows, in their order.
 
-    An image that cannot be read raises no error: the step that encodes it reports the reason.
+    A file whose path, size and modification time are unchanged keeps its stored hash and is not read. Neither is an
+    image in an LMDB whose key states its hash, even if the LMDB lacks it. An image that cannot be read raises no error:
+    the step that encodes it reports the reason.
 
     Args:
         rows: n rows with `image` (absolute paths) and `image_bytes`. If any row has bytes, all paths are ignored.
         is_wanted: [n], whether to hash the row's image. Bytes are always hashed.
         stored_hashes: [n, 2], `image_hash` of the product's newest stored version; zeros if it has none.
         stored_stats: [n, 2], `image_stat` of the same version; zeros if it has none.
-        rehash: read every wanted file, even if its path, size and modification time are unchanged.
+        rehash: read every wanted file, also an unchanged one.
 
     Returns:
         Two binary arrays [n] with values of 16 bytes. `image_hash` is null where no hash is wanted, where there is no
@@ -75,7 +77,7 @@ def hash_images(
 def read_file_stat(path: str) -> str | None:
     """Return size in bytes, modification time in nanoseconds since 1970 and path of a file as `SIZE:TIME:PATH`.
 
-    None if there is no file at the path or it is not accessible, and for an image in an LMDB.
+    A link is followed. None if there is no file at the path or it is not accessible, and for an image in an LMDB.
     """
     if image_store.is_stored(path):
         return None

@@ -123,14 +123,15 @@ def ingest_products(
     Args:
         settings: the deployment.
         file: Parquet or CSV with the columns of schema.PRODUCTS. `image` is a path, an image in an LMDB (see
-            `feature_repo.image_store`) or the image's bytes. Relative paths start at the file's folder and may not
-            leave it by `..`; absolute paths are accepted as they are.
-        now: the created timestamp; rows with a later `updated_at` are refused.
+            `feature_repo.image_store`) or the image's bytes. Relative paths start at the file's folder. A path with a
+            part `..` counts as no image. A row whose image cannot be read is used too.
+        now: the created timestamp, with a time zone; rows with a later `updated_at` are refused.
         partial: the table holds only a part of the active products, so a missing product is not gone.
         allow_shrink: accept that more than MAX_GONE_SHARE of the active products are gone.
         rehash: read every image, even if path, size and modification time are unchanged.
         dry_run: compare and count, but write nothing.
-        progress: called after each block of at most BLOCK_ROWS rows with the number of rows read so far.
+        progress: called after each block of at most BLOCK_ROWS rows with the number of rows read so far. It begins
+            again from the first block if another writer committed first.
 
     Returns:
         The counts, the refused rows and the repairs of this file.
@@ -270,7 +271,7 @@ def _compare_block(
 
 
 def compute_fingerprints(rows: pa.Table, image_hash: pa.Array) -> RowHashes:
-    """Return for each row a hash of everything that makes a version, without its time [n, 2].
+    """Return for each row a hash [n, 2] of everything that makes a version, but not of its product id and its time.
 
     Two versions of a product are the same if their fingerprints are equal. Stored fingerprints are compared with new
     ones, so the result for a given row must never change. A null differs from an empty text. A null price equals NaN,

@@ -36,8 +36,8 @@ class PackSummary:
     images: int
     """Rows whose image is in the LMDB. Rows with equal images share one entry there."""
     unreadable: dict[str, int]
-    """The number of images that could not be used, by reason, the most frequent reason first. `produce
-    catalogue` or `produce embeddings` later reports each."""
+    """The number of images that could not be used, by reason, the most frequent reason first. Rows without an image are
+    not among them. `produce catalogue` or `produce embeddings` later reports each."""
     table: Path
     """The written products.parquet."""
 
@@ -55,8 +55,9 @@ def pack_images(
     `lmdb://pictures#KEY`, and null stays null. The path of a file that cannot be read becomes absolute. A URL, and a
     path that leaves the table's folder by `..`, stay as they are; a text that is not UTF-8 becomes null.
 
-    Images that are already in the LMDB stay there, even if no row refers to them. An earlier products.parquet is
-    replaced at the end; if an error is raised, it stays as it was.
+    An image that cannot be read raises no error and is counted in the summary. Images that are already in the LMDB stay
+    there, even if no row refers to them. An earlier products.parquet is replaced at the end; if an error is raised, it
+    stays as it was, and the images that were copied by then stay in the LMDB.
 
     Args:
         products: Parquet or CSV with the columns of schema.PRODUCTS; `image` holds paths or bytes.

@@ -37,7 +37,8 @@ _NULL_HASH = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD1B54A32D192ED03))
 def hash_contents(values: pa.ChunkedArray) -> pa.Array:
     """Return the `content_hash` of each text or binary value, 16 bytes each, in their order; null for null.
 
-    Unlike `hash_texts` it is collision-resistant, and slower: it creates a Python object for each value.
+    A text is hashed as UTF-8, so it has the hash of its bytes. Without values the result is an empty array. Unlike
+    `hash_texts` it is collision-resistant, and slower: it creates a Python object for each value.
     """
     hashes: list[bytes | None] = []
     for chunk in values.chunks:
@@ -51,10 +52,10 @@ def hash_contents(values: pa.ChunkedArray) -> pa.Array:
 
 
 def hash_texts(values: pa.ChunkedArray) -> RowHashes:
-    """Return the hash of each text or binary value [n, 2]. All nulls share one fixed hash, which is not that of "".
+    """Return the hash of each text or binary value [n, 2], in their order.
 
-    The hash depends on the bytes alone: not on chunks, offsets or the width of the type. Without values the result
-    is [0, 2].
+    Equal bytes have equal hashes, whether the column is string, large_string or binary and however it is chunked. All
+    nulls share one fixed hash, which is not that of "". Without values the result is [0, 2].
     """
     parts = [np.empty((0, 2), np.uint64)]
     for chunk in values.chunks:
@@ -72,7 +73,10 @@ def hash_texts(values: pa.ChunkedArray) -> RowHashes:
 
 
 def hash_numbers(values: NDArray[np.int64]) -> RowHashes:
-    """Return the hash of each number [n, 2], in their order."""
+    """Return the hash of each number [n, 2], in their order; [0, 2] without numbers.
+
+    It is another hash than `hash_texts` gives for the number's eight bytes.
+    """
     zeros = np.zeros(len(values), np.uint64)
     return _finalize(*_mix(zeros, zeros, values.view(np.uint64)))
 
@@ -81,7 +85,8 @@ def combine_columns(columns: Sequence[RowHashes]) -> RowHashes:
     """Return one hash for each row [n, 2] from the hashes of its columns.
 
     Args:
-        columns: at least one, each [n, 2]. Another order of the columns gives other hashes.
+        columns: at least one, each [n, 2]. Another order of the columns gives other hashes, and a single column does
+            not keep its own.
     """
     first = second = np.zeros(len(columns[0]), np.uint64)
     for column in columns:
@@ -98,7 +103,10 @@ def to_arrow(hashes: RowHashes) -> pa.Array:
 
 
 def from_arrow(values: pa.ChunkedArray) -> RowHashes:
-    """Return binary values as hashes [n, 2]; a null becomes zeros. Every other value must have 16 bytes."""
+    """Return binary values as hashes [n, 2], in their order: the inverse of `to_arrow`.
+
+    A null becomes zeros. Every other value must have 16 bytes.
+    """
     parts = [np.empty((0, 2), np.uint64)]
     for chunk in values.chunks:
         valid = chunk.drop_null()

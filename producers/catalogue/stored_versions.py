@@ -54,7 +54,7 @@ class StoredVersions:
         return row_hash.find_positions(products, self.products)
 
     def find_valid(self, product: Int64, timestamp_us: Int64) -> Int64:
-        """Return for each of n products the version number that is valid at a time.
+        """Return for each of n products the version number that is valid at a time: int64 [n].
 
         This is the newest version whose event timestamp is not later than the time. -1 if the product has none by
         then, or if the product number is -1.
@@ -76,6 +76,8 @@ class StoredVersions:
     def find_newest(self, product: Int64) -> Int64:
         """Return for each of n products the version number with the latest event timestamp: int64 [n].
 
+        Of several versions with this event timestamp it is the one created last.
+
         Args:
             product: [n], product numbers; -1 gives -1.
         """
@@ -91,7 +93,7 @@ class StoredVersions:
 
 
 def read_versions(path: Path) -> StoredVersions:
-    """Read the versions of the Delta table `product_catalogue`.
+    """Read all versions of the Delta table `product_catalogue`, also those of products that are gone.
 
     Args:
         path: the table's folder. If there is no table, the result has no products and no versions.

@@ -53,15 +53,16 @@ def validate_products(table: pa.Table, start: int, file: Path, now: datetime) ->
     """Check a block of rows.
 
     A row is refused if its product id is missing, a text is not UTF-8, `updated_at` is missing, invalid or in the
-    future, or it has neither a title nor a usable image path or bytes. A title that is too long is cut; an invalid
-    price or image path becomes null. Repeated product ids are not looked for.
+    future, or it has neither a title nor a usable image path or bytes. A title of more than MAX_TITLE_CHARACTERS is
+    cut. A price that is negative, infinite, NaN or not a number becomes null, and so does an image path that cannot be
+    used. Blank titles, categories and brands become null without a note. Repeated product ids are not looked for.
 
     Args:
         table: the block, with the columns of schema.PRODUCTS.
         start: the number of the block's first row in the whole table, from 0. A row without an id is reported as
             `row 17`, counted from 1.
         file: the table's file. Relative image paths start at its folder. The file itself is not read.
-        now: rows with a later `updated_at` are refused.
+        now: the current time, with a time zone; rows with a later `updated_at` are refused.
 
     Raises:
         InvalidInputError: a column has a type that cannot hold its values, such as a price that is a list.
@@ -120,7 +121,8 @@ def resolve_images(table: pa.Table, file: Path) -> tuple[pa.ChunkedArray, pa.Chu
     """Return absolute image paths, image bytes, and checks of paths that cannot be used.
 
     A binary `image` column holds bytes; all paths are then null. Otherwise all bytes are null. URLs and paths with
-    a part `..` become null; so do blank paths, which no check reports. Whether a file exists is not looked up.
+    a part `..`, also absolute ones, become null; so do blank paths, which no check reports. Whether a file exists is
+    not looked up.
 
     Args:
         table: n rows with the column `image`.
