@@ -27,8 +27,8 @@ class TagPredictions:
     truth: Ints
     """Column of the true label [n]; -1 if the classifier cannot predict it, so that the prediction is wrong."""
     group: Ints
-    """Number of the group of each product, from 0 [n]. Products of one group are the same design and are drawn
-    together."""
+    """Number of the group of each product, from 0 [n]: its column in `weights`. Products of one group are the same
+    design and are drawn together."""
 
     @property
     def label(self) -> Ints:
@@ -129,6 +129,8 @@ def compute_chance_calibration_error(predictions: TagPredictions, draws: int, se
     Consistency resampling (Bröcker and Smith 2007, Increasing the Reliability of Reliability Diagrams): outcomes are
     drawn from the predicted probabilities.
 
+    The products count once each; groups do not matter.
+
     Args:
         predictions: The predictions; their true labels are ignored.
         draws: How often outcomes are drawn for all products, at least 1.
@@ -168,7 +170,7 @@ def compute_coverage(predictions: TagPredictions, weights: Ints, threshold: floa
 
 
 def compute_selective_accuracy(predictions: TagPredictions, weights: Ints, threshold: float) -> NDArray[np.float64]:
-    """Return the share of the kept labels that are true.
+    """Return the share of the kept labels that are true. Of each product only the most probable label can be kept.
 
     Args:
         predictions: The predictions for n products.
@@ -190,7 +192,7 @@ def draw_group_weights(groups: int, replicates: int, seed: int) -> NDArray[np.in
 
     Args:
         groups: Number of groups, at least 1.
-        replicates: Number of bootstrap replicates.
+        replicates: Number of bootstrap replicates; with 0 the result has only row 0.
         seed: Seed of the draws.
     """
     rng = np.random.default_rng(seed)

@@ -38,7 +38,8 @@ class Estimate:
     value: float
     """The metric of all products; NaN if undefined."""
     ci95: tuple[float, float]
-    """Lower and upper bound; NaN if the value is undefined, or undefined in every replicate."""
+    """Lower and upper bound; NaN if the value is undefined, or undefined in every replicate. Replicates in which it is
+    undefined do not count."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class VariantReport:
     accuracy: Estimate
     """Share of the products whose most probable label is true."""
     macro_f1: Estimate
-    """Mean of the F1 of all labels, in [0, 1]."""
+    """Mean of the F1 of the labels that a product has or is predicted to have, each with equal weight, in [0, 1]."""
     calibration_error: Estimate
     """How far probabilities are from the share of labels that are true, in [0, 1]; lower is better. It depends on the
     number of products; compare it with `calibration_error_by_chance`."""

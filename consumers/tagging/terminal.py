@@ -13,7 +13,8 @@ from consumers.tagging.report import TAGGER, Estimate, TagReport, TagsReport
 def render_tables(report: TagsReport) -> Group:
     """Return a table of metrics, a line with the gain and a table of thresholds for each tag, then the notes.
 
-    Undefined metrics are shown as `undefined`. The gain is in percentage points of accuracy.
+    Metrics have three decimals, and undefined ones are shown as `undefined`. The gain is in percentage points of
+    accuracy. Tags are in the order of the report.
     """
     parts: list[Table | Text] = [
         Text(f"{report.tagger_version} of {report.created:%Y-%m-%d %H:%M} UTC, products of the test split")

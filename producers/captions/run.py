@@ -38,7 +38,7 @@ class CaptioningSummary:
     known: int
     """Product versions that had a caption of this captioner before."""
     without_image: int
-    """Product versions without an image."""
+    """Product versions without an image; they are not captioned and not quarantined."""
     unusable: dict[str, int]
     """Images that got no caption: reason to their number, the most frequent first."""
 
@@ -54,6 +54,8 @@ def caption_catalogue(
     settings: Settings, encoder: str, *, now: datetime, progress: Callable[[int, int], None]
 ) -> CaptioningSummary:
     """Write a caption for every product version with an image that has none of this captioner.
+
+    If a product version has both a path and the bytes of an image, the bytes are captioned.
 
     Unusable images and empty captions are quarantined; a later run tries them again. The captions are written in parts
     of ROWS_PER_COMMIT, so that an interrupted run keeps the finished parts.

@@ -108,13 +108,13 @@ def train_codebook(
         vectors: Fused vectors, float32 [n, d] without NaN. A random sample is used if there are more than
             VECTORS_PER_CENTROID for each centroid.
         encoder_version: Encoder version of the vectors.
-        levels: Number of codes of an ID.
+        levels: Number of codes of an ID, at least 1.
         size: Number of centroids of each level, which is the number of codes that can occur there.
         seed: Seed of the sample and of the initial centroids.
         now: The time of the training, with a time zone.
 
     Raises:
-        InvalidInputError: There are fewer vectors than centroids of a level.
+        InvalidInputError: There are fewer than `size` vectors; exactly `size` are enough.
     """
     if len(vectors) < size:
         raise InvalidInputError(f"{len(vectors):,} vectors are too few for {size} codes a level; use a smaller --size")
@@ -187,6 +187,8 @@ def save_codebook(settings: Settings, codebook: Codebook) -> Path:
 
 def load_newest(settings: Settings, encoder_version: str) -> Codebook | None:
     """Return the codebook of an encoder version that was trained last; None if there is none.
+
+    Of two that were trained at the same time, the one whose file name is first is returned.
 
     Args:
         settings: The deployment.

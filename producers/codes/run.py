@@ -73,7 +73,7 @@ class CodingSummary:
     sizes: tuple[int, ...]
     """Number of codes of each level, from the first."""
     added: int
-    """Rows added to `product_codes`."""
+    """Rows added to `product_codes`; 0 if the codebook had coded all product versions before."""
     known: int
     """Product versions that the codebook had coded before."""
     quality: CodebookQuality
@@ -102,7 +102,8 @@ def code_products(
     """Code every product version with a fused vector that the codebook has not coded yet.
 
     The codebook is the newest one of the encoder version. If there is none, one is trained on the latest version of
-    each product.
+    each product. A new codebook codes all product versions, and the rows of earlier codebooks stay. A version that was
+    encoded twice gets one row.
 
     Args:
         settings: The deployment.

@@ -61,7 +61,8 @@ def read_embedding_rows(settings: Settings, encoder_version: str) -> pa.Table:
     """Return KEY, VECTOR_COLUMNS, FLAG_COLUMNS and `title` of the product versions with vectors of `encoder_version`.
 
     All versions of a product are returned, sorted by KEY; there are no rows if the encoder version is unknown. If a
-    version was encoded twice, the row that was created last is returned. `title` is null for a product without a title.
+    version was encoded twice, the row that was created last is returned. `title` is that of the same product version in
+    `product_catalogue`, from the row that was created last; it is null for a product without a title.
 
     Args:
         settings: The deployment.
@@ -118,6 +119,8 @@ def fix_vector_width(rows: pa.Table) -> pa.Table:
 
 def select_first_versions(rows: pa.Table) -> pa.Table:
     """Return the row of the first version of each product, sorted by product; no rows if there are none.
+
+    The first version is the one with the earliest event timestamp.
 
     Args:
         rows: Product versions, sorted by KEY.

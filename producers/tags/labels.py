@@ -49,7 +49,8 @@ def check_labels(labels: pa.Table, product_ids: Container[str]) -> tuple[pa.Tabl
         The valid labels with CHECKED_SCHEMA, at most one for each product and tag, sorted by product and tag, without
         nulls; `group` is `group NAME`, or `product ID` for a product without a group. And the refused labels in the
         order of the file. A label that repeats or contradicts an earlier one of the same product and tag is refused,
-        and so is one with another group than an earlier label of the product.
+        and so is one with another group than an earlier label of the product. A refused label without a product id is
+        named `row N`, counted from 1.
     """
     refused: list[RejectedRow] = []
     values: dict[tuple[str, str], str] = {}

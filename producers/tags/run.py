@@ -31,9 +31,9 @@ class TaggingSummary:
     encoder_version: str
     """Version of the vectors that were used."""
     labels: int
-    """Valid labels."""
+    """Number of valid labels, in all splits."""
     refused: int
-    """Labels that were quarantined."""
+    """Number of invalid labels, which were quarantined."""
     unlearned: tuple[str, ...]
     """Tags with fewer than two different labels in the training split, in the order of schema.TAGS; their columns are
     null. Empty if there was nothing to add, because no tagger is fitted then."""
@@ -54,7 +54,9 @@ def tag_products(
 ) -> TaggingSummary:
     """Fit the taggers, and tag every product version that they have not tagged yet.
 
-    Invalid labels are quarantined, also if the run then fails. A second run with the same inputs adds no rows.
+    Invalid labels are quarantined, also if the run then fails. A second run with the same inputs adds no rows. With
+    other labels, encoder version or `abstain` the tagger version is another one, and all product versions are tagged
+    again; the earlier rows stay.
 
     Args:
         settings: The deployment.

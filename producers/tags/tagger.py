@@ -73,12 +73,13 @@ def fit_tagger(tag: str, variant: str, rows: pa.Table, *, folds: bool) -> Tagger
         tag: One of schema.TAGS.
         variant: One of schema.TAG_VARIANTS.
         rows: Embedding rows of the products that have a label of `tag`, one for each, with `title`, `value` (the
-            label) and `group`.
+            label) and `group`. They are divided into splits here, by their groups.
         folds: Whether to fit also the classifiers that predict the training products.
 
     Returns:
         The tagger. It can predict all values of a tag with fixed values, and otherwise the labels of the training
-        split, sorted. None if the training split has fewer than two different labels.
+        split, sorted. Its temperature is 1 if the calibration split is empty. None if the training split has fewer than
+        two different labels.
     """
     groups, truth = rows["group"].to_pylist(), np.array(rows["value"].to_pylist(), dtype=object)
     side, fold = split.assign_splits(groups), split.assign_folds(groups)

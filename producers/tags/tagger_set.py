@@ -62,8 +62,9 @@ class TaggerSet:
     def tag(self, rows: pa.Table, now: datetime) -> pa.Table:
         """Return one row of schema.PRODUCT_TAGS for each embedding row, in their order.
 
-        A label that is less probable than `abstain` is null; its probability is not. All columns of a tag that could
-        not be learned are null.
+        The label is the most probable one, the first if several are. A label that is less probable than `abstain` is
+        null; its probability is not. All columns of a tag that could not be learned are null. A product that trained a
+        tagger is predicted by a classifier that was trained without it.
 
         Args:
             rows: Embedding rows with `title`, as `read_embedding_rows` returns them.
@@ -130,7 +131,7 @@ def fit_taggers(settings: Settings, labels: Path, encoder_version: str, abstain:
     """Fit the taggers that `produce tags` fits on the same labels. Nothing is written, and invalid labels are ignored.
 
     Only the tagger in use is fitted, not the variants that it is compared with. A tag with fewer than two different
-    labels in the training split is left out; its columns are null in `TaggerSet.tag`.
+    labels in the training split is left out; its columns are null in `TaggerSet.tag`. All tags may be left out.
 
     Args:
         settings: The deployment.
@@ -161,7 +162,8 @@ def join_labels(rows: pa.Table, file: Path) -> tuple[pa.Table, list[RejectedRow]
     """Read a label file, and return the embedding row of each valid label, and the refused labels.
 
     Args:
-        rows: As returned by `read_embedding_rows`. The first version of each product is used.
+        rows: As returned by `read_embedding_rows`. The first version of each product is used, the one with the earliest
+            event timestamp.
         file: Parquet or CSV with product_id, tag and value, and optionally `group`.
 
     Returns:

@@ -39,6 +39,9 @@ def make_features(variant: str) -> Pipeline | FeatureUnion:
     Returns:
         A new transformer of tables as returned by `read_embedding_rows`, to float [n, width], a sparse matrix if the
         variant uses words. It must be fitted before use.
+
+    Raises:
+        KeyError: The variant is unknown.
     """
     if variant == BAG_OF_WORDS:
         return _make_word_features()
@@ -52,7 +55,7 @@ def make_features(variant: str) -> Pipeline | FeatureUnion:
 
 
 def read_titles(rows: pa.Table) -> list[str]:
-    """Return the title of each row without blanks at its ends; NO_TITLE if it is null or blank."""
+    """Return the title of each row, in their order, without blanks at its ends; NO_TITLE if it is null or blank."""
     return [title.strip() or NO_TITLE for title in pc.fill_null(rows["title"], "").to_pylist()]
 
 
