@@ -22,7 +22,9 @@ from feature_repo.durations import format_duration
 
 
 def as_json(result: Any) -> str:
-    """Return a check's result as JSON text. Its field names and "breaches" are the keys; NaN and infinity become null.
+    """Return a check's result as JSON text. The keys are its field names, then "breaches".
+
+    Other properties are left out. NaN and infinity become null.
 
     Args:
         result: a dataclass with the property `breaches`.

@@ -70,7 +70,8 @@ ReadStates = Callable[[], list[CheckState]]
 class Watcher:
     """Runs checks one after the other in a thread, from `__enter__` until `__exit__`, which stops a running check.
 
-    Every check runs at once after `__enter__`. `states` may be called from any thread.
+    After `__enter__` every check runs once, in the order given, without waiting for its interval. Only one check runs
+    at a time, so one that is due waits for the one that runs. `states` may be called from any thread.
 
     Args:
         checks: the checks; names must differ.
@@ -103,7 +104,8 @@ class Watcher:
     def run_check(self, name: str) -> CheckState:
         """Run a check now, in the calling thread, and return its new state.
 
-        A check fails if it writes no JSON report; that is no exception, but the state's `failure`.
+        A check fails if it writes no JSON report, for example because it was killed after TIMEOUT_SECONDS. That is no
+        exception, but the state's `failure`.
 
         Args:
             name: the check's name; an unknown one raises KeyError.

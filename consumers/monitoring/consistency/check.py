@@ -70,7 +70,10 @@ class ViewConsistency:
     table_is_gone: bool = False
     """Whether it could not be checked because its offline table was removed after rows had been written online."""
     sampled: int = 0
-    """Number of keys compared. In a result of `check_served`: number of rows, whose keys may repeat."""
+    """Number of keys compared, those counted as young included.
+
+    In a result of `check_served`: number of rows, whose keys may repeat.
+    """
     keys_scanned: int = 0
     """Keys of the online store or of the log of served ids that were looked at, including repeats."""
     scan_complete: bool = True
@@ -95,7 +98,7 @@ class ViewConsistency:
 
     @property
     def faulty(self) -> int:
-        """Number of faulty keys."""
+        """Number of faulty keys, the sum over all faults; 0 if the view could not be checked."""
         return sum(self.faults.values())
 
     @property
@@ -154,6 +157,8 @@ def check(
 ) -> Consistency:
     """Compare a sample of each view's online rows with its offline table. Nothing is written.
 
+    A view that cannot be checked, such as one without an offline table, is no error: its `not_judged` has the reason.
+
     Args:
         settings: the deployment.
         sample: largest number of distinct keys for each view, at least 1; all keys if there are fewer.
@@ -183,6 +188,8 @@ def check_served(
     settings: Settings, log: Path, *, sample: int, budget: float, now: datetime, grace: timedelta
 ) -> Consistency:
     """Check rows as they were served, each as of the time it was served.
+
+    A view that cannot be checked, such as one without an offline table, is no error: its `not_judged` has the reason.
 
     Args:
         settings: the deployment.

@@ -32,7 +32,7 @@ class RowCheckResult:
     keys: list[bytes]
     """[n], the rows' online keys, in the order given."""
     faults: list[str | None]
-    """[n], one of FAULTS; None if the row is correct or was not judged."""
+    """[n], one of FAULTS; None if the row is correct or too young to judge."""
     details: list[str]
     """[n], what exactly is wrong; empty if there is no fault."""
     young: int
@@ -42,7 +42,10 @@ class RowCheckResult:
     different_features: Counter[str]
     """Number of "different" rows by the feature that differs. A row with several such features counts for each."""
     cosines: list[float]
-    """Lowest cosine, online with offline, of the vectors that differ, for each "different" row with such vectors."""
+    """One for each "different" row in which vectors differ: the lowest cosine of such a vector, online with offline.
+
+    A row has none here if a vector is missing or zero on one side, or the lengths differ, for all vectors that differ.
+    """
 
 
 def check_online_rows(

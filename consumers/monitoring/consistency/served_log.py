@@ -35,7 +35,8 @@ class ServedLog:
 
     Args:
         file: file to append to; it is created if it does not exist. The end of a `with` statement closes it.
-        one_in: log about one of this many reads, at least 1. A hash of the read's number selects them.
+        one_in: log about one of this many reads, at least 1, which logs every read. A hash of the read's number selects
+            them. Of a read with several keys, one is logged.
 
     Raises:
         InvalidInputError: the file cannot be written.

@@ -49,7 +49,7 @@ class DriftStatistic:
 
     @property
     def is_alarm(self) -> bool:
-        """Whether the value is above the threshold."""
+        """Whether the value is above the threshold; a value equal to it is no alarm."""
         return self.value > self.threshold
 
 
@@ -60,11 +60,11 @@ class Drift:
     now: datetime
     """End of the recent window, with a UTC offset."""
     window_seconds: float
-    """Length of the recent window."""
+    """Length of the recent window in seconds."""
     before_seconds: float
-    """Length of the time before it."""
+    """Length of the time before it in seconds."""
     once_in: int
-    """One false alarm in this many checks if nothing changes."""
+    """One false alarm in this many checks if nothing changes, for all statistics together."""
     products_now: int
     """Number of products of the recent window in the sample."""
     products_before: int
@@ -121,13 +121,13 @@ def check(
         now: end of the recent window, inclusive, with a UTC offset.
         window: length of the recent window.
         before: length of the time before it.
-        checks_per_alarm: one false alarm in this many checks if nothing changes, for all statistics together. The time
-            that a check takes grows with it.
-        sample: largest number of products on each side, selected by hash.
+        checks_per_alarm: one false alarm in this many checks if nothing changes, for all statistics together; at least
+            1. The time that a check takes grows with it.
+        sample: largest number of products on each side, selected by hash of the id; all of them if there are fewer.
         seed: seed of the sample and of the permutations.
 
     Raises:
-        NotFoundError: there is no catalogue.
+        NotFoundError: there is no catalogue, or it lacks a column.
     """
     windows = ProductWindows.read(settings, now, window=window, before=before, sample=sample, seed=seed)
     recent, earlier = int(windows.now.sum()), int((~windows.now).sum())

@@ -96,8 +96,8 @@ def entropy_shift(codes: NDArray[np.int64], now: Labels) -> Floats:
 def assign_deciles(scores: NDArray) -> NDArray[np.int64]:
     """Return [n], the decile of each score among all finite ones: 0 to 9, ascending with the score.
 
-    NaN and infinite scores share one further bin after the last. If many scores are equal, there are fewer than ten
-    bins. All are 0 if no score is finite.
+    A score equal to the bound of two bins is in the upper one. NaN and infinite scores share one further bin after the
+    last. If many scores are equal, there are fewer than ten bins. All are 0 if no score is finite.
     """
     finite = scores[np.isfinite(scores)]
     if not len(finite):

@@ -14,7 +14,8 @@ def compute_turnover(
 ) -> NDArray[np.float64]:
     """Return the share of the NEIGHBOURS nearest products of the old vector that the new vector does not have.
 
-    Nearest is by inner product, which is the cosine of unit vectors.
+    Nearest is by inner product, which is the cosine of unit vectors. Which of equally near products is taken is not
+    defined.
 
     Args:
         old: [m, width], unit vectors of m products' earlier versions.

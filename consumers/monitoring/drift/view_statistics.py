@@ -49,7 +49,7 @@ class StatisticValues:
     view: str
     """Name of the view."""
     subject: str
-    """What is compared: a vector, a tag, a level of codes, "category" or "rows"."""
+    """What is compared: a vector, a tag, a level of codes ("level 1"), "category" or "rows"."""
     name: str
     """How it is compared, such as "PSI"."""
     values: NDArray[np.float64]
@@ -82,9 +82,12 @@ class CurrentRows:
     view: str
     """Name of the view."""
     rows: ProductRows
-    """Without the rows of other versions, but with the products' earlier rows."""
+    """The view's rows. Their `index` has only those of the current version, the products' earlier ones included.
+
+    The table `rows.rows` has all versions.
+    """
     newest: Ints
-    """[n], the position of each product's row; -1 if it has none of the current version."""
+    """[n], the position in `rows.rows` of each product's newest row of the current version; -1 if it has none."""
     labels: Labellings
     """Labels of the n products."""
     seed: int
@@ -92,17 +95,17 @@ class CurrentRows:
 
     @property
     def products(self) -> Ints:
-        """[m], numbers of the products that have a row of the current version, ascending."""
+        """[m], ascending: the positions (0 to n - 1) of the products that have a row of the current version."""
         return np.flatnonzero(self.newest >= 0)
 
     @property
     def table(self) -> pa.Table:
-        """[m], the rows of `products`, in the same order."""
+        """One row for each of `products`, in the same order: the product's newest row of the current version."""
         return self.rows.rows.take(pa.array(self.newest[self.products]))
 
     @property
     def within(self) -> Bools:
-        """[labellings, m], the labels of `products`, permuted within category and newness."""
+        """[labellings, m], the labels of `products`: the columns of `labels.within` at their positions."""
         return self.labels.within[:, self.products]
 
 
@@ -113,7 +116,7 @@ class ViewStatistics:
     view: str
     """Name of the view."""
     columns: tuple[str, ...]
-    """Columns that `measure` needs."""
+    """Columns that `measure` needs, besides `version`."""
     version: str
     """Column with the version of the encoder, tagger or codebook that made a row."""
     measure: Callable[[CurrentRows], Iterator[Finding]]
@@ -140,9 +143,11 @@ def measure_view(
 ) -> Iterator[Finding]:
     """Yield the share of products without a row, an alarm if the version changed, and the view's own statistics.
 
-    The current version is the most frequent one among the recent products; only its rows are compared. If there is no
-    table or it lacks a column, only Skipped is yielded. If too few products have rows of the version, Skipped
-    takes the place of the view's own statistics.
+    The current version is the most frequent one among the recent products, of equally frequent ones the first in the
+    alphabet; only its rows are compared. The alarm comes if less than MIN_CURRENT_SHARE of the earlier products that
+    have a row have one of this version. If there is no table or it lacks a column, only Skipped is yielded. If fewer
+    than MIN_PRODUCTS products of one side have rows of the version, Skipped takes the place of the view's own
+    statistics.
 
     Args:
         statistics: what to measure.
@@ -218,7 +223,7 @@ def _compute_turnover(compared: CurrentRows, name: str, products: Ints, vectors:
     Args:
         compared: the view's rows.
         name: the vector column.
-        products: numbers of the products.
+        products: the products' positions, 0 to n - 1.
         vectors: [products, width], their current vectors, among which neighbours are searched.
     """
     previous = compared.rows.find_previous(compared.newest)[products]

@@ -22,7 +22,7 @@ class ProductWindows:
     """n products, each with its newest version in the recent window, or else in the time before it."""
 
     products: pd.DataFrame
-    """One row for each product, the recent ones first; a product's number is its position. Columns:
+    """One row for each product, the recent ones first. Columns:
 
     `product_id`.
     `event_timestamp`: that of the version, UTC.
@@ -53,15 +53,15 @@ class ProductWindows:
     ) -> "ProductWindows":
         """Read the products with catalogue versions in (now - window, now] and in the time `before` that.
 
-        A product with versions in both belongs to the recent window. Rows without an id or an event timestamp are
-        skipped. There may be no product at all.
+        A product with versions in both belongs to the recent window. Of versions with the same event timestamp, the
+        last created counts. Rows without an id or an event timestamp are skipped. There may be no product at all.
 
         Args:
             settings: the deployment.
             now: end of the recent window, inclusive, with a UTC offset.
             window: length of the recent window.
             before: length of the time before it.
-            sample: largest number of products on each side, selected by hash.
+            sample: largest number of products on each side, selected by hash of the id; all of them if there are fewer.
             seed: seed of the sample; another seed selects other products.
 
         Raises:
@@ -118,14 +118,15 @@ class ProductRows:
     index: pd.DataFrame
     """One entry for each row, ordered by event and created timestamp and labelled with the row's position in `rows`.
 
-    Columns: the product id, both timestamps, `n` (the product's number) and `version` (the event timestamp of the
-    product's version in `ProductWindows`).
+    Columns: the product id, both timestamps, `n` (the product's position in `ProductWindows.products`, from 0) and
+    `version` (the event timestamp of the product's version there).
     """
 
     def find_newest(self, n: int) -> NDArray[np.int64]:
         """Return [n], the position in `rows` of each product's row; -1 if there is none.
 
-        It is the row with the event timestamp of the product's version, the last created of several.
+        It is the row with the event timestamp of the product's version, the last created of several. A product whose
+        rows all have other event timestamps has -1. Only rows in `index` count.
 
         Args:
             n: number of products.
@@ -135,7 +136,7 @@ class ProductRows:
     def find_previous(self, newest: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return [n], the position in `rows` of the row before each product's newest one; -1 if there is none.
 
-        Rows are ordered by event timestamp, then created timestamp.
+        Rows are ordered by event timestamp, then created timestamp. Only rows in `index` count.
 
         Args:
             newest: [n], the positions that `find_newest` returned. A product with -1 has no row before it.
@@ -145,10 +146,10 @@ class ProductRows:
         return self._last_of_each(len(newest), self.index[rank.to_numpy() < limit.to_numpy()])
 
     def filter(self, is_kept: NDArray[np.bool_]) -> "ProductRows":
-        """Return the same without some rows. The positions of the others in `rows` stay.
+        """Return the same with an index of some rows only. The table `rows` is the same, so positions in it stay.
 
         Args:
-            is_kept: [rows], whether to keep the row at each position.
+            is_kept: [rows], whether to keep the row at each position of `rows`.
         """
         return ProductRows(self.rows, self.index[is_kept[self.index.index]])
 

@@ -24,7 +24,10 @@ BOUNDS = (0.5, 1.0, 2.0, 5.0, 10.0, 60.0, 300.0)
 
 @dataclass(frozen=True)
 class FirstFeature:
-    """Waiting times of the products that arrived in the window. The field names are keys of the JSON report."""
+    """Waiting times of the products that arrived in the window. The field names are keys of the JSON report.
+
+    A product counts once for each of its versions that arrived.
+    """
 
     waited: DurationQuantiles
     """Seconds from the arrival of a product's message until its features were online."""

@@ -74,11 +74,11 @@ class Freshness:
     """Freshness of all views. Field names are keys of the JSON report."""
 
     now: datetime
-    """The time of the check."""
+    """The time of the check, with a UTC offset."""
     max_age_seconds: float
     """Allowed age of the newest event, inclusive, of the views for which no other age was given."""
     active: int | None
-    """Number of products on sale; None if there is neither a list of them nor a catalogue."""
+    """Number of products on sale, each counted once; None if there is neither a list of them nor a catalogue."""
     views: list[ViewFreshness]
     """In the order in which the views are computed."""
 

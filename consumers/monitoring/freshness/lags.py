@@ -47,7 +47,7 @@ class DurationQuantiles:
 
     @classmethod
     def from_seconds(cls, seconds: pd.Series) -> "DurationQuantiles":
-        """Return the quantiles of a series of seconds; between two durations they are interpolated linearly.
+        """Return the quantiles of durations in seconds; between two durations they are interpolated linearly.
 
         Args:
             seconds: durations, in any order; missing values are left out and not counted.
@@ -75,13 +75,13 @@ class SliceFreshness:
     online: int
     """Those of them with a row online."""
     lag: DurationQuantiles
-    """From event to online, for the events in the window."""
+    """From event to online, one duration for each event in the window that is not in `unmeasured`."""
     waiting: int
     """Events in the window that are not online yet. Their lag is the time passed so far."""
     unmeasured: int
     """Events in the window that are online since an unknown time or a time after now. They have no lag."""
     age: DurationQuantiles
-    """From the event of a product's newest row to now."""
+    """From the event of a product's newest row to now, one duration for each covered product."""
     impressions: int
     """Impressions in the window; 0 if there is no log."""
     served: int
@@ -163,7 +163,8 @@ def measure_slices(
     Args:
         timeline: the view's rows.
         products: the active products, and the time `now` of the check.
-        slices: product ids by slice name, from `ActiveProducts.slices`. An empty slice is measured too.
+        slices: product ids by slice name, from `ActiveProducts.slices`; "all" must be there. An empty slice is measured
+            too.
         window: events and impressions in (now - window, now] are measured.
         impressions: from `read_impressions`; None if there is no log, and all figures of impressions are then 0 or NaN.
 
@@ -189,7 +190,8 @@ def read_impressions(file: Path) -> pd.DataFrame:
     """Return one row for each impression, ordered by time: columns `product` (id) and `shown` (UTC).
 
     Args:
-        file: Parquet file with `product_id` and `event_timestamp`. Rows in which one of them is null are dropped.
+        file: Parquet file with `product_id` and `event_timestamp`. Rows in which one of them is null are dropped;
+            timestamps without a time zone are UTC.
 
     Raises:
         InvalidInputError: the file cannot be read or lacks one of the columns.

@@ -65,7 +65,8 @@ class Objectives:
     `build_report` judges the slice "all" by its view's bounds and not by these.
     """
     quarantine: Mapping[str, int] = field(default_factory=dict)
-    """Allowed number of refused rows in the window, inclusive, by step. A step that is missing may refuse any."""
+    """Allowed number of refused rows in the window, inclusive, by step. Rows that were repaired and kept do not count.
+    A step that is missing may refuse any number."""
 
     def view_bounds(self, view: str) -> Bounds:
         """Return the bounds of a view by measure: its own, and the defaults for the measures that it does not set."""
@@ -87,7 +88,7 @@ def load_objectives(file: Path) -> Objectives:
 
     Raises:
         InvalidInputError: the file cannot be read.
-        UsageError: the file is not TOML, or has an unknown name or an invalid value.
+        UsageError: the file is not TOML in UTF-8, or has an unknown name or an invalid value.
     """
     try:
         raw = tomllib.loads(file.read_text())

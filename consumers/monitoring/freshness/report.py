@@ -38,7 +38,10 @@ class ViewRuns:
     view: str
     """Name of the view."""
     produced: datetime | None
-    """End of the producer's last successful run; if the run log has none, the table's newest commit."""
+    """End of the producer's last successful run among the RUNS_READ newest runs.
+
+    If there is none, the table's last commit that added rows.
+    """
     materialized: datetime | None
     """End of the last materialization that left no rows to write."""
     watermark: datetime | None
@@ -105,7 +108,7 @@ def build_report(
         max_age: allowed age of a view's newest event if the objectives set none, inclusive.
         objectives: what is allowed; `Objectives()` allows everything except late views.
         window: events, impressions and quarantined rows in (now - window, now] are measured.
-        new_for: time after its first event for which a product is new.
+        new_for: time after its first event for which a product is new, exclusive.
         categories: largest number of category slices in each view, the largest categories first.
         products: Parquet file with the `product_id` of every product on sale; None: the products of the catalogue up to
             now that have not been removed since.
@@ -114,6 +117,7 @@ def build_report(
     Raises:
         InvalidInputError: `products` or `impressions` cannot be read, or the settings of the online store or of the run
             log's database are not valid.
+        CorruptDataError: the online store's file is damaged.
         UnavailableError: the online store or the database of the run log does not answer.
     """
     views = freshness.list_views(settings)

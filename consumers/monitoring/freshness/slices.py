@@ -23,7 +23,8 @@ class ActiveProducts:
     now: datetime
     """The time, with a UTC offset."""
     products: pd.DataFrame
-    """One row for each active product, indexed by id: `first` (first event), `category` (top level).
+    """One row for each active product, indexed by id: `first` (first event), `category` (top level, of the newest
+    version that has one).
 
     Both are missing for a product that is not in the catalogue; `category` also for one without a category.
     """
