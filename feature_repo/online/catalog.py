@@ -49,7 +49,7 @@ class View:
 
     @property
     def layout(self) -> Layout:
-        """The layout of new rows: the last of `layouts`. The view must have one."""
+        """The layout of new rows: the last of `layouts`. An IndexError if there are none."""
         return self.layouts[-1]
 
     @cached_property
@@ -59,7 +59,7 @@ class View:
 
     @cached_property
     def dictionary_ids(self) -> frozenset[tuple[str, str]]:
-        """(feature, dictionary) of every dictionary that stored rows may have codes of."""
+        """(feature's name, dictionary's id) of every dictionary that stored rows of any layout may have codes of."""
         fields = {one for layout in self.layouts for one in layout.fields}
         return frozenset((one.name, one.dictionary) for one in fields if one.storage == "dictionary")
 
@@ -75,7 +75,7 @@ class ServiceView:
     features: tuple[str, ...]
     """Names of the view's features that the service has, in its order."""
     join_keys: tuple[tuple[str, str], ...] = ()
-    """(the view's join key, the service's name for it), where they differ."""
+    """(the view's join key, the service's name for it), where they differ; sorted by the view's join key."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,9 @@ class ProjectCatalog:
 
     def with_view(self, view: View) -> "ProjectCatalog":
         """Return the catalog with the view added or replaced. Layouts of the replaced view stay readable.
+
+        A layout that the view had before becomes the newest again, without a second copy. Join keys and TTL are those
+        of the new view.
 
         Args:
             view: the view; of its layouts only the last one counts, which becomes the layout of new rows. Its fields
@@ -204,7 +207,7 @@ def prefix_owner(project: str, view: str) -> bytes:
 
 
 def dictionary_ids(views: Sequence[View]) -> set[tuple[str, str, str]]:
-    """Return (view, feature, id) of every dictionary that stored rows of the views may have codes of."""
+    """Return (view's name, feature's name, dictionary's id) of every dictionary that stored rows may have codes of."""
     return {(view.name, *id_) for view in views for id_ in view.dictionary_ids}
 
 

@@ -55,7 +55,7 @@ class DecodedRows:
         """Return some fields of a range of rows; arrays are views of the same memory.
 
         Args:
-            fields: the fields to keep, in this order; all must be among `columns`.
+            fields: the fields to keep, in this order; a KeyError if one is not among `columns`.
             rows: the range, a slice of 0 to n. `is_catalog_outdated` is kept as it is, for all rows.
         """
         sliced = {field.name: columns.slice_rows(self.columns[field.name], rows) for field in fields}

@@ -84,7 +84,8 @@ def from_arrow(column: pa.ChunkedArray | pa.Array) -> list[Any]:
     """Return the values of a join key's column in their order, as `make_keys` takes them.
 
     Integers become texts of digits. Timestamps become texts of whole seconds since 1970 UTC; fractions are dropped.
-    Null becomes None, which `make_keys` refuses.
+    Text and bytes stay as they are. Null becomes None, which `make_keys` refuses, as it refuses values of all other
+    types: floats, booleans and dates, for instance.
     """
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.timestamp("s"), safe=False).cast(pa.int64())

@@ -77,8 +77,9 @@ def pack_rows(
         layout: the layout to pack in.
         rows: must have the layout's features under their own names, and the timestamps. Repeated entities give repeated
             packed rows.
-        event_timestamp: the column of the event timestamp.
-        created_timestamp: the column of the created timestamp; None if there is none.
+        event_timestamp: the column of the event timestamp; a null becomes the smallest int64.
+        created_timestamp: the column of the created timestamp; None if there is none. A null becomes the smallest
+            int64, which means unknown.
         dictionaries: the store's dictionaries; a text that they lack becomes null.
 
     Raises:
@@ -96,7 +97,9 @@ def pack_rows(
 def compare_rows(
     online: Sequence[bytes], expected: Sequence[bytes], view: View, dictionaries: Dictionaries
 ) -> RowDifferences:
-    """Compare online rows with the rows that should be online, pair by pair. NaN equals NaN.
+    """Compare online rows with the rows that should be online, pair by pair. NaN equals NaN, and null equals null.
+
+    Values are compared exactly, as readers decode them. Timestamps are not compared.
 
     Args:
         online: n packed rows.

@@ -57,6 +57,8 @@ class ViewRows:
     def numpy(self, name: str) -> NDArray[Any]:
         """Return a feature of each row, [n] or [n, width]: a missing float is NaN, another number masked, text None.
 
+        Texts are an object array, timestamps are datetime64[s], NaT where missing.
+
         Args:
             name: the feature's name in the result.
 
@@ -110,8 +112,9 @@ class FeatureBatch:
 
         Looking up a feature that the batch does not have is a KeyError. A feature is converted when it is first looked
         up; several rows of one entity may share memory, read-only. A missing float is NaN, another missing number is
-        masked, missing text is None. Lists of different lengths are an object array of arrays. Maps and structs are the
-        bytes of Feast's `Value`. A vector without a `vector_length` in its Field has width 0 if no row has a value.
+        masked, missing text is None. Timestamps are datetime64[s], NaT where missing. Lists of different lengths are an
+        object array of arrays. Maps and structs are the bytes of Feast's `Value`. A vector without a `vector_length` in
+        its Field has width 0 if no row has a value.
         """
         return _FeatureArrays({name: view for view in self.views.values() for name in view.names})
 
@@ -156,7 +159,9 @@ class FeatureBatch:
         return self._view_of(name).arrow(name)
 
     def tensor(self, name: str) -> "torch.Tensor":
-        """Return a numeric feature as a CPU tensor [n] or [n, width]; a missing float is NaN.
+        """Return a numeric feature as a CPU tensor [n] or [n, width] of its own dtype; a missing float is NaN.
+
+        Booleans count as numbers, timestamps do not.
 
         It shares memory with `values[name]` if that array is writable and contiguous, and is a copy otherwise.
 

@@ -32,7 +32,8 @@ _TIMESTAMPS = struct.Struct("<qq")
 class LMDBStore:
     """A `Store` in the folder `path`. Threads may share it; a pickled copy opens the same folder.
 
-    Rows never expire by themselves: `ttl_us` of `write` is ignored.
+    Rows never expire by themselves: `ttl_us` of `write` is ignored. A pickled copy never creates the file. The methods
+    that read or write raise the errors below too, for instance if the file is deleted or the disk becomes full.
 
     Args:
         path: the folder of data.mdb and lock.mdb.
@@ -73,7 +74,8 @@ class LMDBStore:
     def write(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl_us: int) -> int:
         """Put packed rows, except where a newer one is stored; return how many were put.
 
-        ROWS_PER_COMMIT rows, in the order of their keys, are one commit. If a later commit fails, earlier ones stay.
+        A row with the same two timestamps as the stored one replaces it. ROWS_PER_COMMIT rows, in the order of their
+        keys, are one commit. If a later commit fails, earlier ones stay.
 
         Args:
             keys: no key may occur twice.
@@ -88,11 +90,11 @@ class LMDBStore:
         return written
 
     async def read_async(self, groups: Sequence[Sequence[bytes]]) -> list[list[bytes | None]]:
-        """Do the same as `read`, in another thread."""
+        """Return the values of each group of keys, as `read` does, but read in another thread."""
         return await asyncio.to_thread(self.read, groups)
 
     async def write_async(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl_us: int) -> int:
-        """Do the same as `write`, in another thread."""
+        """Put the rows that `write` puts and return how many were put, in another thread."""
         return await asyncio.to_thread(self.write, keys, rows, ttl_us)
 
     def close(self) -> None:
@@ -126,7 +128,10 @@ class LMDBStore:
             start = keys[-1] + b"\0"  # the smallest key after the last one
 
     def delete_prefix(self, prefix: bytes) -> None:
-        """Delete every key that starts with the prefix, ROWS_PER_COMMIT keys in each transaction."""
+        """Delete every key that starts with the prefix, ROWS_PER_COMMIT keys at most in each transaction.
+
+        If it is interrupted, the keys of earlier transactions are gone.
+        """
         while self._run(partial(_delete_some, prefix=prefix)):
             pass
 

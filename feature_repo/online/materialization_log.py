@@ -74,24 +74,26 @@ class MaterializationState:
     """The content of the log of one view, at one time. Methods return a changed copy."""
 
     layout: int
-    """Fingerprint of the layout that the rows were written in."""
+    """Fingerprint of the layout (`Layout.fingerprint`) that the rows were written in."""
     files: Mapping[str, TimeWindow] = field(default_factory=dict)
     """The window of event times that is online of each file, by the file's name in the log."""
     rewrite: Rewrite | None = None
     """The rewrite that was begun and not finished; None if there is none."""
     online_since: Mapping[str, datetime] = field(default_factory=dict)
-    """When the window of each file was last extended; files without a known time are missing."""
+    """When the window of each file was last extended, by the file's name; files without a known time are missing."""
     finish_timestamp: datetime | None = None
     """When the last complete run ended; None if unknown."""
 
     def find_pending(self, files: Iterable[str], window: TimeWindow) -> dict[str, TimeWindow]:
         """Return the window that remains to be written of each file, in the order of the files.
 
-        Files that are done are omitted; the result is empty if all are.
+        What remains starts at the end of what is online of the file, which is written again. If the start of `window`
+        is not online, all of `window` remains. Files of which nothing remains are omitted.
 
         Args:
             files: the names of the files that the table has.
-            window: the event times that should be online. In a rewrite, it remains whole for each file not yet done.
+            window: the event times that should be online. During a rewrite, all of it remains for each file that the
+                rewrite has not done yet.
         """
         if self.rewrite is not None:
             return {file: window for file in files if file not in self.rewrite.files}
@@ -147,7 +149,12 @@ class MaterializationState:
 
     @staticmethod
     def from_bytes(data: bytes) -> "MaterializationState":
-        """Parse what `to_bytes` returned; "since" and "finished" may be missing, as earlier versions wrote it."""
+        """Parse what `to_bytes` returned; "since" and "finished" may be missing, as earlier versions wrote it.
+
+        Raises:
+            ValueError: `data` is not JSON, or a time is not in ISO 8601.
+            KeyError: another part is missing.
+        """
         state = json.loads(data)
         again, finished = state["again"], state.get("finished")
         return MaterializationState(
@@ -214,7 +221,7 @@ class MaterializationLog:
         self.state = self._update(begin)
 
     def add(self, files: Sequence[str], window: TimeWindow) -> None:
-        """Record that a window of these files is online.
+        """Record that a window of these files is online, in the store at once. `state` is the new log then.
 
         Args:
             files: the names of the files.
@@ -222,6 +229,7 @@ class MaterializationLog:
 
         Raises:
             ConflictError: the view was dropped or changed since the log was opened.
+            UnavailableError: the store does not answer.
         """
         now = self._clock()
         self.state = self._update(lambda state: self._check_layout(state).with_files(files, window, now))
@@ -234,6 +242,7 @@ class MaterializationLog:
 
         Raises:
             ConflictError: the view was dropped or changed since the log was opened.
+            UnavailableError: the store does not answer.
         """
         now = self._clock()
         self.state = self._update(lambda state: self._check_layout(state).with_only(files, now))

@@ -99,8 +99,8 @@ class Packer:
             rows: must have the view's join keys, its features and the timestamps. No join key may be null.
 
         Raises:
-            InvalidInputError: a column is missing, its type does not fit its feature, or a value does not fit its
-                storage.
+            InvalidInputError: a column is missing, its type does not fit its feature, a value does not fit its storage,
+                or a join key is null.
             UnavailableError: the store does not answer.
         """
         fields, join_keys = self.view.layout.fields, [name for name, _ in self.view.join_keys]
@@ -137,6 +137,8 @@ def materialize(
 ) -> None:
     """Write what the log does not have of the window. If it has all, only the end of the run is recorded.
 
+    Online rows of entities that the table does not have (any more) stay.
+
     Args:
         source: the offline table.
         log: the log of the view; it gets an entry for each group of files when the group is online.
@@ -144,7 +146,7 @@ def materialize(
         write: writes one group; `make_writer` makes such a function.
         start_progress: called once with the number of rows to process, which may be 0. Returns a function that is
             called with the number of rows processed since its last call.
-        rows_per_entry: rows of a group of files, which has at least one file; None: ROWS_PER_ENTRY.
+        rows_per_entry: the most rows of a group of files; a file with more is a group of its own. None: ROWS_PER_ENTRY.
 
     Raises:
         InvalidInputError: a row cannot be packed.

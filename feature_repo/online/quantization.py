@@ -48,7 +48,8 @@ def narrow_floats(values: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDAr
 def quantize_int8(values: NDArray[Any], name: str) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
     """Return lists [n, width] as scales, float32 [n, 1], and elements, int8 [n, width].
 
-    An element stands for element * scale of its list; elements are in [-127, 127]. A list of zeros has scale 0.
+    An element stands for element * scale of its list; elements are in [-127, 127], rounded to the nearest, halves to
+    the even one. A list of zeros and an empty list have scale 0.
 
     Args:
         values: floats [n, width]; n and width may be 0.

@@ -59,7 +59,8 @@ class RedisAddress:
     """
 
     nodes: tuple[tuple[str, int], ...]
-    """(host, port) of the server, of some nodes of the cluster, or of some Sentinels."""
+    """(host, port) of the server, of some nodes of the cluster, or of some Sentinels. For one server only the first is
+    used."""
     kind: str = "redis"
     """One of "redis", "redis_cluster", "redis_sentinel"."""
     master: str = "mymaster"
@@ -186,10 +187,11 @@ def parse_connection_string(text: str, kind: str = "redis", master: str = "mymas
 
 
 def parse_url(url: str) -> RedisAddress:
-    """Parse an address as a URL, as the module's docstring shows.
+    """Parse an address as a URL, as the module's docstring shows. Nothing is connected to.
 
     Args:
-        url: hosts without a port get 6379, Sentinels 26379. User and password are percent-decoded.
+        url: hosts without a port get 6379, Sentinels 26379. User and password are percent-decoded. Of repeated options
+            in the query the last counts.
 
     Raises:
         InvalidInputError: the URL is malformed or of another scheme, there is no host, a port is out of range, or an

@@ -45,6 +45,8 @@ Command = tuple[Any, ...]
 class RedisStore:
     """A `Store` in one Redis. Threads and event loops may share it.
 
+    Methods that ask the server raise UnavailableError if it does not answer or refuses the command.
+
     Args:
         address: where the Redis is.
         max_ttl_seconds: every row expires at most this long after it is written; None: only its view's TTL counts.
@@ -77,7 +79,7 @@ class RedisStore:
         return _arrange_replies(groups, positions, self._run(commands))
 
     async def read_async(self, groups: Sequence[Sequence[bytes]]) -> list[Values]:
-        """Do the same as `read` without blocking the event loop."""
+        """Return the values of each group of keys, as `read` does, without blocking the event loop."""
         commands, positions = self._build_mgets(groups)
         return _arrange_replies(groups, positions, await self._run_async(commands))
 
@@ -93,19 +95,20 @@ class RedisStore:
     def write(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl_us: int) -> int:
         """Put packed rows, except where a newer one is stored; return how many were put.
 
-        ROWS_PER_CALL rows at most, on a cluster of one slot, are put atomically. If a later call fails, earlier ones
-        stay.
+        A row with the same two timestamps as the stored one replaces it. ROWS_PER_CALL rows at most, on a cluster of
+        one slot, are put atomically. If a later call fails, earlier ones stay.
 
         Args:
             keys: no key may occur twice.
             rows: the packed row of each key.
-            ttl_us: the view's TTL in microseconds; 0: none. A row expires STALE_MILLISECONDS after it, unless it is
-                longer than LONG_TTL_US.
+            ttl_us: the view's TTL in microseconds; 0: none. A row expires STALE_MILLISECONDS after its TTL has ended,
+                or after now if that is later, unless the TTL is longer than LONG_TTL_US. If the store has
+                `max_ttl_seconds`, it expires that long after now at the latest.
         """
         return sum(sum(self._run(trip)) for trip in self._build_puts(keys, rows, ttl_us))
 
     async def write_async(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl_us: int) -> int:
-        """Do the same as `write` without blocking the event loop.
+        """Put the rows that `write` puts and return how many were put, without blocking the event loop.
 
         The first write of a store loads the script on the server, which blocks for one round trip.
         """
@@ -129,7 +132,8 @@ class RedisStore:
         """Return the keys that start with the prefix and for which `predicate` returns true, in no particular order.
 
         The server visits all of its keys, KEYS_PER_STEP at a time. While keys are added or deleted, one may be listed
-        twice. `predicate` is called with every key that starts with the prefix.
+        twice. `predicate` is called with every key that starts with the prefix. The prefix must not have the characters
+        of a Redis pattern: `*`, `?`, `[` or a backslash.
         """
         with self.address.translate_errors():
             return list(filter(predicate, self.client.scan_iter(match=prefix + b"*", count=KEYS_PER_STEP)))
@@ -138,7 +142,8 @@ class RedisStore:
         """Yield the keys that start with the prefix in no particular order, KEYS_PER_STEP at most in each step.
 
         A key that exists throughout is yielded at least once, perhaps twice; one that is added or deleted meanwhile may
-        or may not be. Nothing is yielded if there are no such keys.
+        or may not be. Nothing is yielded if there are no such keys. The prefix must not have the characters of a Redis
+        pattern: `*`, `?`, `[` or a backslash.
         """
         keys = self.client.scan_iter(match=prefix + b"*", count=KEYS_PER_STEP)
         while True:
@@ -149,7 +154,10 @@ class RedisStore:
             yield step
 
     def delete_prefix(self, prefix: bytes) -> None:
-        """Delete every key that starts with the prefix. The server visits all of its keys."""
+        """Delete every key that starts with the prefix. The server visits all of its keys.
+
+        The prefix must not have the characters of a Redis pattern: `*`, `?`, `[` or a backslash.
+        """
         self.delete(self.list_keys(prefix, lambda key: True))
 
     def get(self, key: bytes) -> bytes | None:
@@ -160,6 +168,8 @@ class RedisStore:
         """Replace the value `old` of a key by `new`; return false, and change nothing, if the value is not `old`.
 
         None means no value: as `old`, the key must not exist; as `new`, it is deleted. An empty value counts as none.
+        If the connection is lost, the command is sent again; this then returns false if the first one had replaced the
+        value already.
         """
         return bool(self._run([("EVAL", _SWAP, 1, key, old or b"", new or b"")])[0])
 

@@ -108,7 +108,7 @@ class RequestPlan:
         return sorted(range(len(lists)), key=lists.__getitem__)
 
     def bind(self, ids: Ids, out: "Mapping[str, NDArray[Any] | torch.Tensor]") -> "PlannedRequest":
-        """Return the request for some entities.
+        """Return the request for some entities. Its rows are in the order of the ids; a repeated id is read once.
 
         Args:
             ids: the id of each row, or a mapping from join key to the ids of the rows or to one id for all rows. A

@@ -86,7 +86,10 @@ class Layout:
 
     @staticmethod
     def from_fields(fields: Iterable[Field]) -> "Layout":
-        """Return the layout of the fields, which may come in any order: the same fields give the same layout."""
+        """Return the layout of the fields, which may come in any order: the same fields give the same layout.
+
+        That no name occurs twice is not checked.
+        """
         return Layout(tuple(sorted(fields, key=lambda field: (FORMS.index(field.form), -field.size, field.name))))
 
     @cached_property
@@ -126,7 +129,7 @@ class Layout:
 
     @cached_property
     def code_fields(self) -> tuple[Field, ...]:
-        """The fields of form "code" (texts as indexes in a dictionary), whose bytes are adjacent."""
+        """The fields of form "code" (texts as indexes in a dictionary), in the order of `fields`; adjacent in a row."""
         return tuple(field for field in self.fields if field.form == "code")
 
     @cached_property
@@ -160,6 +163,7 @@ class Layout:
 
         Raises:
             TypeError: a field has an attribute that `Field` does not have, or lacks its name or type.
+            InvalidInputError: a field's storage does not fit its type.
         """
         return Layout(tuple(Field(**field) for field in fields))
 
@@ -168,8 +172,8 @@ def compute_checksums(rows: NDArray[np.uint8], sizes: NDArray[np.int64] | int) -
     """Return the checksum of each row, uint32 [n].
 
     Args:
-        rows: [n, width], C-contiguous, width a multiple of 8; zeros after the end of each row. Bytes 20-23 may have any
-            value.
+        rows: [n, width], C-contiguous, width a multiple of 8 and at least 24; zeros after the end of each row. Bytes
+            20-23 may have any value.
         sizes: bytes of each row, multiples of 8: [n], or one number for all.
     """
     words = rows.view("<u8")
@@ -180,7 +184,7 @@ def verify_each(rows: NDArray[np.uint8], sizes: NDArray[np.int64] | int) -> NDAr
     """Return whether each row has the right checksum, bool [n].
 
     Args:
-        rows: [n, width], C-contiguous, width a multiple of 8; zeros after the end of each row.
+        rows: [n, width], C-contiguous, width a multiple of 8 and at least 24; zeros after the end of each row.
         sizes: bytes of each row, multiples of 8: [n], or one number for all.
     """
     words = rows.view("<u8")
@@ -195,7 +199,7 @@ def verify_all(rows: NDArray[np.uint8], sizes: NDArray[np.int64] | int, fingerpr
     becomes the true sum minus checksum * 2^32: its high half is zero if the checksum is right.
 
     Args:
-        rows: [n, width], C-contiguous, width a multiple of 8; zeros after the end of each row.
+        rows: [n, width], C-contiguous, width a multiple of 8 and at least 24; zeros after the end of each row.
         sizes: bytes of each row, multiples of 8: [n], or one number for all.
         fingerprint: the layout's fingerprint, which all rows carry; that is not checked.
     """

@@ -47,7 +47,7 @@ class RowMatrix:
 
     @cached_property
     def codes(self) -> NDArray[np.uint16]:
-        """The codes of each of the layout's code fields, uint16 [code fields, m]; zero where null.
+        """The codes of each of `layout.code_fields`, in their order, uint16 [code fields, m]; zero where null.
 
         A code is the index of a text in the field's dictionary.
         """

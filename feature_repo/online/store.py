@@ -104,7 +104,7 @@ class Store(Protocol):
         """Put what `write` puts and return what it returns, without blocking the event loop."""
 
     def delete(self, keys: Sequence[bytes]) -> int:
-        """Delete keys, whatever their values; missing keys are ignored. Return how many were deleted."""
+        """Delete keys, whatever their values; missing keys are ignored. Return how many were deleted, each once."""
 
     def delete_prefix(self, prefix: bytes) -> None:
         """Delete every key that starts with the prefix; nothing happens if there is none."""
@@ -128,7 +128,8 @@ class Store(Protocol):
     def compare_and_swap(self, key: bytes, old: bytes | None, new: bytes | None) -> bool:
         """Replace the value `old` of a key by `new`; return false, and change nothing, if the value is not `old`.
 
-        None means no value: as `old`, the key must not exist; as `new`, it is deleted.
+        No other client can change the value between the comparison and the change. None means no value: as `old`, the
+        key must not exist; as `new`, it is deleted.
         """
 
     def close(self) -> None:

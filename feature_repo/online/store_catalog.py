@@ -54,7 +54,11 @@ class StoreCatalog:
         return self._catalog is not None
 
     def load(self) -> ProjectCatalog:
-        """Return the catalog as last read; read it if it has not been read yet."""
+        """Return the catalog as last read; read it if it has not been read yet.
+
+        Raises:
+            VitrineError: the catalog was written by a later version of this program, or the store does not answer.
+        """
         return self._catalog if self._catalog is not None else self.reload()
 
     def reload(self) -> ProjectCatalog:
@@ -103,8 +107,9 @@ class StoreCatalog:
     def register_view(self, view: View) -> View:
         """Add or update a view so that readers find it; return it with the ids of its dictionaries and all layouts.
 
-        A writer calls this first. A view that another process has dropped and created again has new dictionaries, and
-        readers do not accept codes of the old ones.
+        Nothing is written if the store has the same view. Rows of older layouts stay, and stay readable. A writer calls
+        this first. A view that another process has dropped and created again has new dictionaries, and readers do not
+        accept codes of the old ones.
 
         Args:
             view: the view; its last layout is the one of new rows.
@@ -130,7 +135,8 @@ class StoreCatalog:
         """Replace all feature services of the project; write nothing if the catalog as last read has the same.
 
         Args:
-            services: the services by name; one that is not among them is removed.
+            services: the services by name; one that is not among them is removed. Whether their views exist is not
+                checked.
         """
         if self.load().services != services:
             self._change(lambda catalog: replace(catalog, services=services))
@@ -159,7 +165,7 @@ class StoreCatalog:
         self.reload()
 
     def dictionaries(self, view: View) -> dict[str, list[str]]:
-        """Return the dictionary of each feature of a view with storage "dictionary", as last read.
+        """Return the dictionary of each feature that has storage "dictionary" in a layout of the view, as last read.
 
         Keys are the features' names. The code of a text is its index in the list. A dictionary that was not in the
         store is empty.

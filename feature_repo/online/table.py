@@ -189,7 +189,9 @@ class OnlineTable:
         *,
         keep_stale: bool = False,
     ) -> list[DecodedRows]:
-        """Read and decode the rows of some views; one result for each request, its rows in the order of the keys.
+        """Read and decode the rows of some views: one result for each request, in their order, its rows as the keys.
+
+        An absent, damaged or unknown row raises nothing; its status says so.
 
         Args:
             requests: the keys and fields of each view; none give an empty list.
@@ -224,8 +226,9 @@ class OnlineTable:
     ) -> list[DecodedRows]:
         """Decode the values that the store returned for the requests' keys: a result for each request, in their order.
 
-        If a sound row has a layout or a dictionary code that this process does not know, the catalog is read again and
-        the rows are decoded once more. A row that is still unknown then has the status FAILED.
+        First `on_read`, if there is one, is called for each request. If a sound row has a layout or a dictionary code
+        that this process does not know, the catalog is read again and the rows are decoded once more. A row that is
+        still unknown then has the status FAILED.
 
         Args:
             requests: the keys and fields of each view.
