@@ -17,6 +17,7 @@ from producers.catalogue.row_hash import RowHashes
 from producers.encoders.pipeline import HASH_COLUMNS
 
 STEP = "embeddings"
+"""Name of this step in the run log and the quarantine."""
 KEY = [PRODUCT_ID, EVENT_TIMESTAMP]
 
 RowIndices = NDArray[np.int64]
@@ -93,9 +94,10 @@ def build_filter(rows: pa.Table, few: bool) -> pc.Expression:
 
 
 def find_latest(rows: pa.Table) -> RowIndices:
-    """Return the number of the row created last of each product and event time, in ascending order of `hash_keys`.
+    """Return the position in `rows`, from 0, of the row created last of each product and event time, as int64.
 
-    Of rows created at the same time, the last one in `rows` is taken.
+    The positions are in ascending order of `hash_keys`, which is not that of the rows. Of rows created at the same
+    time, the last one in `rows` is taken.
 
     Args:
         rows: rows with product_id, event_timestamp and created_timestamp; may be empty.
@@ -112,7 +114,10 @@ def hash_keys(rows: pa.Table) -> RowHashes:
 
 
 def hash_contents(rows: pa.Table) -> RowHashes:
-    """Return a digest of each row's HASH_COLUMNS: uint64 [n, 2], in their order; NO_CONTENT if both are null."""
+    """Return a digest of each row's HASH_COLUMNS: uint64 [n, 2], in the order of the rows.
+
+    Two digests are equal if both hashes are; a null equals only a null. If both are null, it is NO_CONTENT.
+    """
     return row_hash.combine_columns([row_hash.from_arrow(rows[name]) for name in HASH_COLUMNS])
 
 

@@ -31,7 +31,8 @@ class CatalogueChanges:
     version: int
     """Number of the version of the catalogue table."""
     markers: dict[str, int]
-    """To be stored on the table of embeddings when everything is encoded: this version, and that table's own."""
+    """Name of each marker with its number, to be stored on the table of embeddings when everything is encoded: this
+    version, and that table's own, which is left out if there is no such table yet."""
     new: pyarrow.dataset.Dataset
     """Every catalogue row that no finished run has seen, possibly among others."""
     rows: int
@@ -43,7 +44,7 @@ class EncodingPlan:
     """Rows of `CatalogueChanges.new` that need an embedding row, as ascending row numbers from 0."""
 
     reused: RowIndices
-    """Rows whose image and title, as far as they have them, have a vector in the cache."""
+    """Rows whose image and title, as far as they have them, have a vector in the cache; also rows with neither."""
     encoded: RowIndices
     """The other rows that need an embedding row."""
     is_image_encoded: NDArray[np.bool_]

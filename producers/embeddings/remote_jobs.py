@@ -61,15 +61,16 @@ def export_todo(
 ) -> tuple[int, int]:
     """Write the catalogue rows that have to be encoded to a Parquet file, with the bytes of their images.
 
-    Of several rows of one product and event time, only the one created last is written. If nothing has to be encoded,
-    the file has no rows.
+    Of several rows of one product and event time, only the one created last is written. The rows are in the order of
+    the catalogue; if nothing has to be encoded, there are none. The columns are product_id, event_timestamp, title,
+    image, image_bytes, image_hash and title_hash.
 
     Args:
         settings: the deployment.
         out: the file; an existing one is replaced, missing folders are created. It is written under a temporary name
             and renamed when it is complete.
-        encoder_version: leave out rows for which the table has a row of this encoder, with the same contents and not
-            superseded by another encoder's. None leaves out none.
+        encoder_version: `name@fingerprint`; leave out rows for which the last created row of `product_embedding` is of
+            this encoder and has the same contents. None leaves out none.
         has_images: whether that encoder has an image tower. If not, a change of the image does not count.
 
     Returns:
@@ -114,6 +115,8 @@ def export_todo(
 
 def commit_parts(settings: Settings, folder: Path, now: datetime) -> CommitSummary:
     """Add the rows of a folder's complete parts to `product_embedding`, one commit per part, without duplicates.
+
+    The table is created if it does not exist. What gave no vector goes to the quarantine.
 
     Args:
         settings: the deployment.

@@ -83,8 +83,9 @@ class RowBuilder:
         """Build the rows of a chunk. Writes nothing, not even to the cache.
 
         Args:
-            chunk: n catalogue rows with `image_hash`, `image_stat` and `title_hash`. If some were encoded, it also has
-                the bool columns `is_image_encoded` and `is_title_encoded`.
+            chunk: n catalogue rows with product_id, event_timestamp, `image`, `image_hash`, `image_stat` and
+                `title_hash`. If some were encoded, it also has the bool columns `is_image_encoded` and
+                `is_title_encoded`.
             encoded: the vectors of the rows for which either of these is true, in their order; None if there are none.
                 A vector whose length is not 1 within UNIT_LENGTH_TOLERANCE counts as missing.
 
@@ -135,6 +136,8 @@ class RowBuilder:
 
     def cache_vectors(self, built: BuiltRows) -> None:
         """Put the new vectors of a chunk into the cache; they are on disk when this returns.
+
+        A content that has a vector in the cache already keeps it.
 
         Call it before the rows of the chunk are committed, so that a killed run encodes nothing twice.
 

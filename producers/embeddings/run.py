@@ -84,13 +84,14 @@ def embed_catalogue(
 
     A catalogue version is a product at an event time. Its embedding row is current if it is the last created, is of
     this encoder and has the same image and title. Products whose image and title both give no vector get no row; the
-    reasons go to the quarantine. If nothing is new, nothing is written but the run log.
+    reasons go to the quarantine. If nothing is new, nothing is written but the run log. A run that is killed keeps what
+    it has committed, and the next one does the rest.
 
     Args:
         settings: the deployment.
         encoder: checkpoint directory or hub name.
         now: the created timestamp of the rows, with a time zone.
-        progress: called after each commit with the number of products done and the number of products to do.
+        progress: called after each commit with the number of catalogue rows done and the number to do.
         accept_changed: continue with a new encoder version if the encoder of this name is not that of the last run.
         ray: address of a Ray cluster that decodes and encodes: "local", "auto", "head:6379" or "ray://head:10001".
             None uses this machine.
@@ -139,7 +140,8 @@ class EmbeddingEstimate:
     existing: int
     """Catalogue rows that need none: they have their embedding row already, or a later correction replaces them."""
     images: int
-    """Distinct images that would be passed to the encoder. Some may be unreadable or damaged."""
+    """Distinct images that would be passed to the encoder, damaged ones included. One without a hash, as if it could
+    not be read, counts for each of its rows."""
     titles: int
     """Distinct titles that would be passed to the encoder."""
 

@@ -20,6 +20,7 @@ from feature_repo.content_hash import content_hash
 from feature_repo.errors import CorruptDataError
 
 FOLDER = "encoded"
+"""Folder of the cache, in the folder of the Delta tables."""
 IMAGE, TITLE = b"i", b"t"
 INITIAL_MAP_SIZE = 1 << 28
 
@@ -72,15 +73,16 @@ class VectorCache:
     def put(self, modality: bytes, hashes: Sequence[bytes], vectors: Vectors) -> None:
         """Store vectors; they are on disk when this returns. A hash that has a vector keeps it.
 
-        The file grows as needed.
+        The file grows as needed. Several processes may write at once; they wait for each other.
 
         Args:
             modality: IMAGE or TITLE; a hash has one vector for each.
-            hashes: content hashes of 16 bytes [n]. Of a repeated hash one vector is stored.
-            vectors: float32 [n, dim], without NaN.
+            hashes: content hashes of 16 bytes [n]; may be empty. Of a repeated hash one vector is stored, not always
+                the first.
+            vectors: float32 [n, dim], without NaN. Neither dtype nor width is checked.
 
         Raises:
-            ValueError: there are not as many vectors as hashes.
+            ValueError: there are not as many vectors as hashes; then nothing is stored.
         """
         rows = sorted(
             (self._version + modality + hash_, row.tobytes()) for hash_, row in zip(hashes, vectors, strict=True)
