@@ -49,7 +49,7 @@ class VersionIndex:
     created: Int64
     """[versions] created timestamp in ticks of `unit`; NULL_TICKS if it is null or the table has none."""
     row: Int64
-    """[versions] position of the row in the table."""
+    """[versions] position of the row in the table, counted from 0."""
     unit: str
     """"us" or "ns": length of one tick. Ticks are counted from 1970-01-01 UTC."""
 
@@ -64,12 +64,12 @@ def index_versions(
     """Build the sorted index for `look_up`.
 
     Of equal event timestamps, the one with the later created timestamp is newer (null is oldest), then the one at the
-    later position.
+    later position. Rows with a null key or a null event timestamp are left out.
 
     Args:
         key_columns: columns of the join key, [rows] each. Without any, all rows are versions of one entity.
-        event: [rows] event timestamps.
-        created: [rows] created timestamps; None if there are none.
+        event: [rows] event timestamps, or dates. Without a time zone they are UTC.
+        created: [rows] created timestamps, or dates; None if there are none.
         created_before: leave out rows created at or after this time, and rows without a created timestamp. None leaves
             out none for its created timestamp.
 
@@ -114,13 +114,14 @@ def look_up(
     Args:
         versions: the index, as `index_versions` returns it.
         key_columns: as many columns as the index has, in its order, of comparable types.
-        at: [rows] timestamps. Those finer than the unit of the index are rounded down.
+        at: [rows] timestamps, or dates. Those finer than the unit of the index are rounded down; those without a time
+            zone are UTC.
         ttl: how long a version is valid; None or zero: without limit.
         created_by_then: consider only versions created at or before `at`. Versions without a created timestamp are not
             considered.
 
     Returns:
-        int64 [rows] positions in the table of versions, in the order of the rows; -1 if there is no such version, or
+        int64 [rows] positions, from 0, in the table of versions, in the order of the rows; -1 if there is none, or
         if the key or the timestamp is null.
 
     Raises:

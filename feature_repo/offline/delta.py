@@ -38,7 +38,7 @@ def exists(path: Path) -> bool:
 
 
 def open_table(path: Path) -> DeltaTable:
-    """Open the newest version of an existing table.
+    """Open the newest version of an existing table. What is opened stays at this version.
 
     Raises:
         CorruptDataError: there is no table at `path`, or its log cannot be read.
@@ -86,6 +86,8 @@ def append(path: Path, rows: pa.Table) -> int:
 def commit_with_retries(path: Path, change: Callable[[], Result]) -> Result:
     """Call `change`, which makes one commit, and call it again if another writer was first. Return its result.
 
+    There is no pause between the attempts.
+
     Args:
         path: the table's folder, for messages.
         change: makes the commit on the newest version. A failed commit leaves nothing behind, so it can be repeated.
@@ -118,8 +120,8 @@ class CommitConflictError(ConflictError):
 def last_append_time(path: Path) -> datetime | None:
     """Return when rows were last added, by the writer's clock, in UTC.
 
-    The creation of a table counts, even without rows. None if there is no table, or if none of the last
-    `COMMITS_SEARCHED` commits added rows.
+    The creation of a table counts, even without rows, and so does an overwrite. None if there is no table, or if none
+    of the last `COMMITS_SEARCHED` commits added rows.
 
     Raises:
         CorruptDataError: the log of the table cannot be read.

@@ -115,9 +115,10 @@ def read_impressions(file: Path, *, now: datetime) -> CheckedImpressions:
     """Read and check a file of impressions.
 
     A row is refused if a text is not UTF-8, an id is null or blank, the timestamp is missing, has no zone, cannot be
-    parsed or is in the future, `clicked` is neither 0 nor 1, or an earlier row has the same impression id. Context
-    columns are kept as they are, except `child_age_months`, which becomes float32 (NaN becomes null), and
-    `child_gender`, which becomes text. An invalid value of these two is set to null and noted.
+    parsed or is in the future, `clicked` is neither 0 nor 1, or an earlier row without these faults has the same
+    impression id. Ids that are integers become text. Context columns are kept as they are, except `child_age_months`,
+    which becomes float32 (NaN becomes null), and `child_gender`, which becomes text. An invalid value of these two is
+    set to null and noted.
 
     Args:
         file: a Parquet or CSV file with the columns of schema.IMPRESSIONS; all further columns are context.

@@ -34,7 +34,8 @@ class KeyDictionary:
 def encode(columns: Sequence[pa.ChunkedArray], rows: int) -> tuple[KeyDictionary, Int64]:
     """Number the distinct keys. A key with a null in any column gets no number.
 
-    Keys of one column are numbered in the order in which they first occur.
+    Keys of one column are numbered in the order in which they first occur. Keys of several columns are sorted by the
+    number of the first column's value, then by that of the next column's.
 
     Args:
         columns: the columns of the key, [rows] each. Without columns, all rows have the key 0.

@@ -67,7 +67,7 @@ def split_by_key(table: pyarrow.dataset.Dataset, key: str, rows: int) -> list[Ke
     Args:
         table: the table.
         key: name of the key column.
-        rows: rows of the table per range. A table of no more rows has one unbounded range.
+        rows: rows of the table per range, inclusive: a table of this many rows or fewer has one unbounded range.
     """
     total = table.count_rows()
     if total <= rows:

@@ -73,7 +73,7 @@ class MatchedVersions:
     """The versions of one feature view that a training set uses."""
 
     row_index: Int64
-    """[rows] each row's version as an index into `versions`; -1 if it has none."""
+    """[rows] each row's version as an index, from 0, into `versions`; -1 if it has none."""
     versions: pa.Table
     """Each version in use once, in the table's order. Columns are the features, named as in the result."""
     event_timestamp: pa.ChunkedArray
@@ -262,6 +262,8 @@ def require_unambiguous_columns(schema: pa.Schema, event_timestamp: str, views: 
 
 def require_kept_versions(views: Sequence[ViewTable], times: Sequence[datetime]) -> None:
     """Require that no view may have dropped versions that were known at the earliest of some times.
+
+    A time equal to a view's `kept_since` passes.
 
     Args:
         views: the feature views. Those without a created timestamp, or with `kept_since` None, always pass.

@@ -45,7 +45,8 @@ class TrainingSetOnDisk:
     """Feature view -> int64 [rows], each row's version as an index into the view's `versions`; -1 for none.
     Memory-mapped, read-only. The views are in alphabetical order."""
     versions: Mapping[str, pyarrow.dataset.Dataset]
-    """Feature view -> its versions in use, each once. Columns are the features, named as in the result."""
+    """Feature view -> its versions in use, each once, in the order of the view's table. Columns are the features, named
+    as in the result."""
 
     def to_batches(self, *, rows: int = 65_536) -> Iterator[pa.Table]:
         """Yield the rows in their order with a column for every feature; null where a view has no version.
@@ -86,7 +87,7 @@ def write(
         rows: the views' join keys, a timestamp and any further columns. Null keys and timestamps match nothing.
         event_timestamp: name of the timestamp column in `rows`.
         views: the feature views, at least one.
-        folder: the folder to create; it must not exist.
+        folder: the folder to create; it must not exist, not even empty. Parent folders are created.
         created_by_then: use only versions that had been created by the row's own time, inclusive.
         created_before: use only versions created before this time, exclusive; None: no limit.
         find: the function that looks the rows up, for example on a cluster; None looks them up in this process.

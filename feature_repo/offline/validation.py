@@ -78,7 +78,8 @@ def null_invalid_utf8(table: pa.Table, columns: Sequence[str]) -> tuple[pa.Table
 
     Args:
         table: the table.
-        columns: the columns to examine, which the table must have; those that are not text stay as they are.
+        columns: the columns to examine, which the table must have; those that are not text, or are dictionary-encoded,
+            stay as they are.
 
     Returns:
         The table; and a check for each column with such texts, in the order of `columns`, that marks their rows.
@@ -135,6 +136,8 @@ def parse_text(table: pa.Table, name: str, file: Path) -> pa.ChunkedArray:
 def parse_numbers(table: pa.Table, name: str, file: Path) -> pa.ChunkedArray:
     """Return a column as float64. A text that is not a number, also an empty one, becomes infinity; nulls and NaN stay.
 
+    Booleans become 0 and 1. White space around a number is ignored.
+
     Args:
         table: the table.
         name: name of the column.
@@ -158,7 +161,8 @@ def parse_timestamps(table: pa.Table, name: str, file: Path, now: datetime) -> t
     """Return a column as UTC timestamps (TIMESTAMP), and checks that mark the rows without a usable one.
 
     Timestamps of any zone and unit are converted. Texts must be ISO 8601 with an offset; digits beyond microseconds
-    are cut off. Usable timestamps are in [year 1, now]; Python has no earlier ones.
+    are cut off. A text with a date alone has no zone. Usable timestamps are in [year 1, now]; Python has no earlier
+    ones.
 
     Args:
         table: the table.
@@ -173,7 +177,7 @@ def parse_timestamps(table: pa.Table, name: str, file: Path, now: datetime) -> t
 
     Raises:
         InvalidInputError: the column holds timestamps without a time zone or outside of Arrow's range, or is neither
-            timestamps nor text.
+            timestamps nor text: a column of Arrow dates is refused too.
     """
     column = table[name]
     if pa.types.is_timestamp(column.type) and column.type.tz is None:
@@ -268,7 +272,8 @@ def list_failures(table: pa.Table, names: pa.ChunkedArray, check: RowCheck) -> l
         check: the check; its column must be in the table.
 
     Returns:
-        One entry for each failing row, with its value as text, cut to MAX_VALUE characters; None where it is null.
+        One entry for each failing row, with its value as text, cut to MAX_VALUE characters; None where it is null. Empty
+        if no row fails.
     """
     rows = pa.array(np.flatnonzero(check.bad))
     values = _to_python(table[check.column].take(rows))

@@ -73,14 +73,14 @@ def read_newest(
 
     Args:
         table: the table.
-        columns: the columns to return.
+        columns: the columns to return, in the order of the result.
         where: only rows that this filter selects take part; None: all.
         keys: columns of the key; without any, the table is the history of one entity.
         event_timestamp: name of the event timestamp column.
         created_timestamp: name of the created timestamp column; None if there is none.
 
     Returns:
-        One row per key in the table's order, with one chunk per column.
+        One row per key in the table's order, with one chunk per column; no rows if none takes part.
 
     Raises:
         NotFoundError: the table lacks one of the columns.
@@ -96,7 +96,10 @@ def read_newest(
 
 
 def newest_positions(versions: asof.VersionIndex) -> asof.Int64:
-    """Return int64, the table position of each key's newest version, ascending; empty if the index has no versions."""
+    """Return int64, the table position (from 0) of each key's newest version.
+
+    The positions are ascending, so not in the order of the keys. Empty if the index has no versions.
+    """
     has_versions = np.diff(versions.starts) > 0
     return np.sort(versions.row[versions.starts[1:][has_versions] - 1])
 
@@ -160,7 +163,8 @@ def read_gone_products(path: Path, at: datetime | None = None) -> pa.ChunkedArra
 
     Args:
         path: folder of `product_active`. If there is no table, no product is gone.
-        at: state as of this time, inclusive; None for the latest state.
+        at: state as of this time, inclusive, by event timestamps; without a time zone it is UTC. None: the latest state.
+            Of equal event timestamps, the row created last counts.
 
     Raises:
         CorruptDataError: the table is damaged.
