@@ -68,11 +68,11 @@ def append(path: Path, rows: pa.Table) -> int:
 
     Args:
         path: the table's folder.
-        rows: rows of the table's schema.
+        rows: rows of the table's schema; without any, the commit is made all the same.
 
     Raises:
         ConflictError: `ATTEMPTS` commits were lost to other writers.
-        UnavailableError: the commit cannot be written.
+        UnavailableError: the commit cannot be written, or the rows have other columns than the table.
     """
 
     def write() -> int:

@@ -120,7 +120,7 @@ def forget(path: Path, column: str, values: Sequence[str | int]) -> int:
 
     Args:
         path: the table's folder.
-        column: name of the id column, which the table must have.
+        column: name of the id column.
         values: the ids, of the column's type; without any, nothing happens. Ids that no row has are ignored.
 
     Returns:
@@ -128,7 +128,7 @@ def forget(path: Path, column: str, values: Sequence[str | int]) -> int:
 
     Raises:
         ConflictError: the commit was lost to other writers too often; running again can succeed.
-        UnavailableError: the commit cannot be written.
+        UnavailableError: the commit cannot be written, or the table has no such column.
         CorruptDataError: there is no table at `path`, or its log cannot be read.
     """
     if not values:

@@ -272,8 +272,8 @@ def list_failures(table: pa.Table, names: pa.ChunkedArray, check: RowCheck) -> l
         check: the check; its column must be in the table.
 
     Returns:
-        One entry for each failing row, with its value as text, cut to MAX_VALUE characters; None where it is null. Empty
-        if no row fails.
+        One entry for each failing row, with its value as text, cut to MAX_VALUE characters; None where it is null.
+        Empty if no row fails.
     """
     rows = pa.array(np.flatnonzero(check.bad))
     values = _to_python(table[check.column].take(rows))

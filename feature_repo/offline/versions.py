@@ -163,8 +163,8 @@ def read_gone_products(path: Path, at: datetime | None = None) -> pa.ChunkedArra
 
     Args:
         path: folder of `product_active`. If there is no table, no product is gone.
-        at: state as of this time, inclusive, by event timestamps; without a time zone it is UTC. None: the latest state.
-            Of equal event timestamps, the row created last counts.
+        at: state as of this time, inclusive, by event timestamps; without a time zone it is UTC. None: the latest
+            state. Of equal event timestamps, the row created last counts.
 
     Raises:
         CorruptDataError: the table is damaged.
