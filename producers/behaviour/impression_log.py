@@ -38,7 +38,8 @@ class ImpressionLog:
     is_clicked: NDArray[np.bool_]
     """[n], whether the impression was clicked."""
     refused: Mapping[str, int]
-    """The number of refused rows by reason, the most frequent first. The rows are in the quarantine."""
+    """The number of refused rows by reason, the most frequent first; those without a click count too. The rows are in
+    the quarantine."""
 
     def __len__(self) -> int:
         """Return the number of impressions."""
@@ -48,14 +49,16 @@ class ImpressionLog:
 def read_log(settings: Settings, file: Path, *, step: str, now: datetime, clicks_only: bool) -> ImpressionLog:
     """Read and check a log.
 
-    Refused rows go to the quarantine with the reason. Of a repeated impression id the first row is used.
+    Refused rows go to the quarantine with the reason. Of a repeated impression id the first usable row is used, and the
+    others are refused.
 
     Args:
         settings: the deployment whose quarantine is used.
         file: Parquet or CSV with the columns of schema.IMPRESSIONS, in any order of rows; further columns are ignored.
         step: the name of the calling command, which the quarantine stores.
-        now: later impressions are refused; also the created timestamp in the quarantine.
-        clicks_only: leave out impressions without a click. The log may then be empty.
+        now: later impressions are refused; also the created timestamp in the quarantine. With a time zone.
+        clicks_only: leave out impressions without a click, and users and products without one. The log may then be
+            empty.
 
     Raises:
         NotFoundError: the file does not exist.

@@ -51,15 +51,15 @@ def build_rows(
     """Return versions of users as rows of schema.USER_INTEREST, in the order of `user_ids`.
 
     The event timestamp is one microsecond after the click, so that a version never knows a click of its own time. A
-    vector or distribution of NaN becomes null. `recent_products` has the newest click first, and a product that was
-    clicked twice is in it twice.
+    vector or distribution of NaN becomes null. `recent_products` has at most HISTORY_LENGTH clicks, the newest first,
+    and a product that was clicked twice is in it twice. `clicks` counts all clicks of the user so far.
 
     Args:
         user_ids: [n], the user of each version; a user may have several.
         means: n means, each just after the click that the version follows.
         history: the clicks of these users, for n versions in the same order.
         encoder_version: the encoder that made the vectors in `means`.
-        now: the created timestamp of all rows.
+        now: the created timestamp of all rows, with a time zone.
     """
     lengths = np.minimum(history.last - history.first + 1, HISTORY_LENGTH)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
@@ -93,7 +93,7 @@ def build_row(user_id: str, interest: UserInterest, encoder_version: str, now: d
         user_id: the user.
         interest: the state just after the user's last click; it has at least one click.
         encoder_version: the encoder that made the vectors in `interest`.
-        now: the created timestamp.
+        now: the created timestamp, with a time zone.
     """
     means = interest.means
     vectors = {"interest_vector": means.vector, "child_age_mix": means.ages, "child_gender_mix": means.genders}
@@ -121,6 +121,9 @@ def parse_row(row: Mapping[str, Any], width: int) -> UserInterest:
             the created timestamp, which are not read.
         width: the number of elements of a vector of this encoder. A null vector becomes that many NaNs; a null
             distribution becomes NaNs too.
+
+    Raises:
+        KeyError: the row lacks a column.
     """
     means = InterestMeans(
         vector=_to_vector(row["interest_vector"], width),

@@ -52,7 +52,7 @@ class InterestSummary:
     already_stored: int
     """Versions of this log that were in the table before and were not written again; 0 with `recompute`."""
     refused: int
-    """Rows of the log that went to the quarantine."""
+    """Rows of the log that were refused. They are in the quarantine, perhaps since an earlier run."""
 
     def __str__(self) -> str:
         return (
@@ -76,7 +76,8 @@ def make_interests(
 
     A version is stored if the table has a row with its user, time and number of clicks so far. Clicks that arrive late
     change that number in all later versions of their user, so these are written again; readers use the row created
-    last. A log without clicks adds nothing. Clicks of one user in one microsecond make one version.
+    last. A log without clicks adds nothing. Clicks of one user in one microsecond make one version. A click on a
+    product without a vector at that time makes a version too, but does not enter the mean of vectors.
 
     Args:
         settings: the deployment.
@@ -84,8 +85,9 @@ def make_interests(
             the columns of schema.IMPRESSIONS.
         encoder_version: the encoder whose vectors to use; None for the one with the newest vectors.
         recompute: write all versions again, for vectors or tags that arrived since. Rows that are stored stay.
-        now: the created timestamp; later impressions are refused.
-        progress: called after each group of users with the number of clicks done and the number of all clicks.
+        now: the created timestamp, with a time zone; later impressions are refused.
+        progress: called after each group of users with the number of clicks done and the number of all clicks; never
+            for a log without clicks.
 
     Returns:
         The counts of this run.
@@ -94,6 +96,8 @@ def make_interests(
         NotFoundError: the log does not exist; there are no vectors, or none of `encoder_version`.
         InvalidInputError: the log cannot be read, lacks a column or has no usable row; or `encoder_version` is None and
             the choice is ambiguous, as in the middle of an upgrade.
+        ConflictError: other writers committed to the table first too often. Groups that are written stay.
+        UnavailableError: a commit cannot be written.
     """
     version = choose_encoder_version(settings, encoder_version)
     log = impression_log.read_log(settings, impressions, step=STEP, now=now, clicks_only=True)

@@ -23,7 +23,8 @@ ROWS_PER_BLOCK = 4096
 class NearestProducts:
     """For each of n products, its k nearest other products: those with the highest cosine of the vectors.
 
-    Only products with impressions can be neighbours. A product number is an index into the n products.
+    Only products with impressions can be neighbours, but products without impressions have neighbours too. A product
+    number is an index into the n products.
     """
 
     k: int
@@ -70,14 +71,16 @@ class NearestProducts:
     def search(self, vectors: Vectors, queries: Vectors, own: Int64) -> tuple[Int64, Vectors]:
         """Find the nearest products of m queries among the products that had a vector and impressions at `update`.
 
+        The lists are neither used nor changed.
+
         Args:
             vectors: float32 [n, d], the vectors that `update` was last called with.
             queries: float32 [m, d], of unit length or NaN.
             own: int64 [m], the product number of each query, which is excluded from its list; -1 for a new product.
 
         Returns:
-            Product numbers [m, k] and cosines [m, k], nearest first. Where there are fewer than k, the rest is -1 and
-            NaN. A query of NaN has none.
+            Product numbers, int64 [m, k], and cosines, float32 [m, k], nearest first. Where there are fewer than k, the
+            rest is -1 and NaN. A query of NaN has none.
         """
         neighbours = np.full((len(queries), self.k), -1)
         similarity = np.full((len(queries), self.k), np.nan, np.float32)

@@ -40,13 +40,13 @@ class NeighbourSummary:
     encoder_version: str
     """The encoder whose vectors were used."""
     intervals: int
-    """Intervals of the log, of which those that end before the first product are left out."""
+    """Intervals from the first impression to the last one. Of those before the first product, at most one counts."""
     added: int
     """Versions written."""
     already_stored: int
     """Versions of this log that were in the table before and were not written again."""
     refused: int
-    """Rows of the log that went to the quarantine."""
+    """Rows of the log that were refused. They are in the quarantine, perhaps since an earlier run."""
 
     def __str__(self) -> str:
         return (
@@ -68,8 +68,9 @@ def make_neighbours(
 ) -> NeighbourSummary:
     """Write the versions whose product and event timestamp are not stored yet for this encoder version.
 
-    A stored version is not written again, even if it was computed with another `top_k`. After a kill, the same call
-    writes what is missing.
+    A product gets a version at the start of each interval at which it has a vector, even without impressions, and one
+    at the time of each new vector, up to the end of the last interval. A stored version is not written again, even if
+    it was computed with another `top_k`. After a kill, the same call writes what is missing.
 
     Args:
         settings: the deployment.
@@ -78,7 +79,7 @@ def make_neighbours(
         interval: the time between two versions of a product, more than 0. Intervals start at whole multiples of it
             since 1970 UTC.
         top_k: how many nearest products a version is computed from, at least 1; fewer if fewer have impressions.
-        now: the created timestamp; later impressions are refused.
+        now: the created timestamp, with a time zone; later impressions are refused.
         progress: called with the number of intervals done and the number of all intervals, first with 0 done.
 
     Returns:
@@ -88,6 +89,8 @@ def make_neighbours(
         NotFoundError: the log does not exist; there are no vectors, or none of `encoder_version`.
         InvalidInputError: the log cannot be read, lacks a column or has no usable row; or `encoder_version` is None and
             the choice is ambiguous, as in the middle of an upgrade.
+        ConflictError: other writers committed to the table first too often. Versions that are written stay.
+        UnavailableError: a commit cannot be written.
     """
     version = choose_encoder_version(settings, encoder_version)
     log = impression_log.read_log(settings, impressions, step=STEP, now=now, clicks_only=False)
@@ -181,21 +184,22 @@ class NeighbourState:
     encoder_version: str
     """The encoder of all vectors."""
     product_ids: pa.Array
-    """The id of each product number."""
+    """The id of each product number: the id of number k is `product_ids[k]`."""
     state: _ProductState
     """Vectors, prices, ages and counts, indexed by product number."""
     nearest: NearestProducts
-    """Used to search only: it knows which products have impressions, and has no lists."""
+    """Used to search only: it knows which products have impressions, and its lists of neighbours are not filled."""
 
     def compute_rows(self, rows: pa.Table, now: datetime) -> pa.Table:
-        """Return rows of `product_neighbours` for rows of `product_embedding`, in their order.
+        """Return rows of `product_neighbours` for rows of `product_embedding`, in their order. Nothing is written.
 
-        A product's own impressions never take part. A row with a null vector has null features and 0 `neighbours`.
+        All impressions of the log count, whatever the event timestamp of a row, but never those of its own product. A
+        row with a null vector has null features and 0 `neighbours`.
 
         Args:
             rows: a table with the product id, the event timestamp and the fused vector of `encoder_version`. Products
                 may be new.
-            now: the created timestamp.
+            now: the created timestamp, with a time zone.
 
         Raises:
             InvalidInputError: the vectors have another length than those of the state.
@@ -213,12 +217,14 @@ def read_state(
 ) -> NeighbourState:
     """Return the state of all products at the end of a log; vectors, prices and ages are the newest stored ones.
 
+    They count even if they are newer than the log. Refused rows of the log go to the quarantine.
+
     Args:
         settings: the deployment.
         impressions: the whole log: Parquet or CSV with the columns of schema.IMPRESSIONS.
         encoder_version: the encoder whose vectors to use.
         top_k: how many nearest products the features of a product are computed from, at least 1.
-        now: later impressions are refused.
+        now: later impressions are refused; also the created timestamp in the quarantine. With a time zone.
 
     Raises:
         NotFoundError: the log does not exist, or there are no vectors of `encoder_version`.

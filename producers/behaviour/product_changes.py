@@ -46,7 +46,8 @@ class ProductChanges:
     def apply(self, part: slice, vectors: Floats, price: Floats, age: Floats) -> NDArray[np.bool_]:
         """Apply a part of the changes, in their order, to the state of n products in place.
 
-        Of several changes of one product the last one counts. A null price or age leaves the previous one.
+        A product's vector, price and age change separately; of several changes of one of them the last one counts. A
+        null price or age leaves the previous one.
 
         Args:
             part: slice of 0 to m, the changes to apply. Their product numbers must be below n.
@@ -70,6 +71,8 @@ class ProductChanges:
 
 def read_changes(settings: Settings, encoder_version: str) -> ProductChanges:
     """Read every change of a fused vector of one encoder version, of a price and of a predicted child age.
+
+    Null vectors are left out; null prices and ages are kept, as NaN. A value that is stored again is a change too.
 
     Args:
         settings: the deployment. If it has no catalogue or no tags, there are no changes of prices or of ages.

@@ -28,7 +28,7 @@ class ProductVersions:
     embedding: Int64
     """[n], the row of `vectors` that was valid; -1 if the product had no vector by then."""
     vectors: Floats
-    """[versions, d], fused vectors."""
+    """[versions, d], fused vectors as they are stored; a NaN row where the stored vector is null."""
     tags: Int64
     """[n], the row of `ages` and `genders` that was valid; -1 if the product had no tags by then."""
     ages: Floats
@@ -60,7 +60,8 @@ def read_versions(
 ) -> ProductVersions:
     """Read the fused vectors and tags of one encoder version that were valid at each row's time.
 
-    Valid is the newest version whose event timestamp is not later than the time of the row.
+    Valid is the newest version whose event timestamp is not later than the time of the row. Of several versions with
+    one event timestamp it is the one created last.
 
     Args:
         settings: the deployment. If it has no table of tags, no row has tags.
