@@ -208,7 +208,7 @@ def matrix(vectors: pa.FixedSizeListArray) -> NDArray[Any]:
 
     Args:
         vectors: n numeric vectors. A null vector becomes a row of NaN; vectors with nulls must be floats. A column in
-            which no row is present has a list type without a width, and is not accepted.
+            which no row is present can have a list type without a width; it raises AttributeError.
     """
     items = vectors.flatten() if not vectors.null_count else vectors.values
     array = np.asarray(items).reshape(len(vectors), vectors.type.list_size)

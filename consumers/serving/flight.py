@@ -42,8 +42,8 @@ class FlightServer(flight.FlightServerBase):
     """Serves in threads of its own as soon as it is created, until `shutdown()`. `serve()` waits for that.
 
     Args:
-        executor: answers the requests; the caller closes it. Its `limits.max_streams` is the most streams that may be
-            open.
+        executor: answers the requests; the caller closes it. Its `limits.max_streams` is the most streams of
+            `do_exchange` that may be open; calls of `do_get` do not count.
         access: host, token and certificate.
         port: port to listen on; 0 takes any free one, which the attribute `port` then holds.
 

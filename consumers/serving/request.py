@@ -96,7 +96,7 @@ class FeatureLookup:
         Args:
             request: what to fetch. Unknown products and users give rows with status "absent". A user id is ignored if
                 the service has no features of the user.
-            is_counted: whether the metrics count this request.
+            is_counted: whether the metrics count this request. One that fails is not counted.
 
         Returns:
             One row for each candidate, in the order of the request, and the user's row.

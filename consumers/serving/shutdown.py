@@ -43,7 +43,7 @@ class _StartAborted(BaseException):
 
 @contextmanager
 def graceful_shutdown() -> Iterator[Shutdown]:
-    """Handle SIGTERM and SIGINT during a `with` statement, which must be in the main thread.
+    """Handle SIGTERM and SIGINT during a `with` statement, which must be in the main thread (ValueError elsewhere).
 
     A signal that this process was started to ignore stays ignored. Before `Shutdown.on_signal` is called, a signal
     aborts the body of the `with` statement; later it only calls the stop function. At the end the former handlers are

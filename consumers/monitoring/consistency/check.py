@@ -194,7 +194,8 @@ def check_served(
     Args:
         settings: the deployment.
         log: file that `consume serve --log-served` wrote.
-        sample: largest number of rows of each view, the last ones in the log. A view without rows is not checked.
+        sample: largest number of rows of each view, at least 1: the last ones in the log, or all if there are fewer. A
+            view without rows is not checked.
         budget: share of the rows that may be faulty, from 0 to 1, inclusive.
         now: the time of the check, with a UTC offset.
         grace: how long a row may be online before its version is offline.

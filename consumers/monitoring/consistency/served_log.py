@@ -110,7 +110,7 @@ def read(file: Path, max_rows: int) -> dict[str, ServedRows]:
 
     Args:
         file: the log.
-        max_rows: largest number of rows of each view.
+        max_rows: largest number of rows of each view, at least 1; all rows if there are fewer.
 
     Raises:
         InvalidInputError: the file cannot be read, or a line is not one that `ServedLog` writes.
