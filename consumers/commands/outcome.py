@@ -22,6 +22,7 @@ def prepare_output_files(*files: Path | None) -> None:
 
     Raises:
         InvalidInputError: there is no permission to write a file, or into its folder if it does not exist.
+        OSError: a folder cannot be created.
     """
     for file in filter(None, files):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +34,7 @@ def write_figures(figures: str, json: Path | None) -> None:
     """Write figures to a file and print its name on standard output.
 
     Args:
-        figures: the figures as JSON text.
+        figures: the figures as JSON text; written as it is, without a newline at the end.
         json: file to write; an existing one is overwritten, missing folders are created. None does nothing.
     """
     if json:
@@ -45,13 +46,15 @@ def write_figures(figures: str, json: Path | None) -> None:
 def finish_check(figures: str, json: Path | None, breaches: Sequence[str], no_data: str | None = None) -> None:
     """Write the figures of a check, print its breaches to standard error, and exit with the matching code.
 
-    Returns normally, for exit code 0, if there are no breaches and something was checked.
+    Returns normally, for exit code 0, if there are no breaches and something was checked. The figures are written
+    first, whatever the outcome.
 
     Args:
         figures: the figures as JSON text.
         json: file to write them to, also if there are breaches; an existing one is overwritten. None writes no file.
         breaches: one line for each limit that is exceeded.
-        no_data: why nothing could be checked; None if something was.
+        no_data: why nothing could be checked; printed to standard error unless there are breaches. None if something
+            was.
 
     Raises:
         typer.Exit: with code 1 if there is a breach, else with EXIT_UNKNOWN if nothing could be checked.

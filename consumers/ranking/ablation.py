@@ -65,7 +65,7 @@ class RankerScores:
     """Kind of the main rankers: lightgbm or din. Those of `ablation`, `oracle` and `curve` are always lightgbm."""
     main: Mapping[str, Floats]
     """Name to scores [m, test rows]: BASE, ALL, PLACEBO if vectors are joined, CEILING and `oracle` if there is a
-    truth. `oracle` has one line: the probabilities from which the clicks were drawn."""
+    truth. `oracle`, the last, has one line: the probabilities from which the clicks were drawn."""
     secondary: Mapping[str, Floats]
     """The baseline, all features and the placebo of the other kind of ranker [m, test rows]; empty unless both ran."""
     ablation: Mapping[str, Floats]
@@ -75,11 +75,13 @@ class RankerScores:
     """Each of ORACLE_STEPS, in their order, to scores [1, scored rows]: all features, with predicted inputs replaced by
     true ones. Empty without a truth."""
     curve: Mapping[float, tuple[Floats, Floats]]
-    """Share of the training rows (CURVE_SHARES) to the scores of the baseline and of all features [1, test rows]."""
+    """Share of the training rows (CURVE_SHARES) to the scores of the baseline and of all features [1, test rows]. Share
+    0.1 is trained on every tenth of the rows before the test, 0.3 on every third."""
     gain: Mapping[str, float]
-    """Feature to its share of the loss reduction in the trees with all features; the shares sum to 1."""
+    """Feature to its share of the loss reduction in the trees with all features. The shares sum to 1, or are all 0 if
+    no tree has a split."""
     features: Mapping[str, int]
-    """Group, or BASE for the baseline, to its number of features."""
+    """Group, or BASE for the baseline, to its number of features; BASE comes first."""
     group_of: Mapping[str, str]
     """Feature to its group; BASE for the baseline's."""
 
@@ -108,7 +110,9 @@ def train_rankers(
         The scores of every ranker.
 
     Raises:
-        InvalidInputError: `plan.ranker` is unknown, no group of features can be computed, or a feature leaks.
+        InvalidInputError: `plan.ranker` is unknown, no group of features can be computed, or a feature leaks. This is
+            found before anything is trained.
+        CorruptDataError: the vectors of one column have different lengths.
     """
     if plan.ranker not in RANKERS:
         raise InvalidInputError(f"no ranker `{plan.ranker}`; there are: {', '.join(RANKERS)}")

@@ -43,8 +43,11 @@ def compute_baseline(data: RankingTrainingSet) -> dict[str, NDArray[Any]]:
         data: the joined log of n impressions.
 
     Returns:
-        Feature name to float32 [n], NaN for missing, or to int32 category codes [n], -1 for missing. The context
-        columns of the log are named `context_N`, as in `map_context_columns`.
+        Feature name to float32 [n], NaN for missing, or to int32 category codes [n], -1 for missing. `hour` is from 0
+        to 23 in UTC, `weekday` 0 on Thursdays. For each key, such as `user` or `user_brand`, `KEY_shown` is log(1 +
+        impressions), `KEY_clicks` the number of clicks and `KEY_rate` the smoothed click rate; all unknown categories,
+        and all unknown brands, count as one. The log's context columns are named `context_N`, as in
+        `map_context_columns`.
     """
     user, product, timestamp_us, clicked = data.user, data.product, data.timestamp_us, data.clicked
     category, top_category, brand = (encode_values(column) for column in _attributes(data))
@@ -89,7 +92,7 @@ def overall_rate(data: RankingTrainingSet) -> NDArray[np.float32]:
 
 
 def pair_codes(left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return a code for each pair of codes [n]: equal for equal pairs, and for no others.
+    """Return a code for each pair of codes, int64 [n]: equal for equal pairs, and for no others.
 
     The codes are not consecutive, and codes of two calls cannot be compared.
 
@@ -128,7 +131,8 @@ def _product_features(data: RankingTrainingSet) -> dict[str, NDArray[np.float32]
 def list_unused_columns(data: RankingTrainingSet) -> list[str]:
     """Return the context columns of which no feature is made, because they hold neither numbers nor text.
 
-    Context columns are those of the log beyond `schema.IMPRESSIONS`.
+    Booleans and decimals count as numbers. A dictionary column counts by the type of its values. Context columns are
+    those of the log beyond `schema.IMPRESSIONS`.
 
     Args:
         data: the joined log.

@@ -40,7 +40,7 @@ class BootstrapWeights:
     """Number of times that each product was drawn [1 + replicates, products]."""
 
     def without_replicates(self) -> "BootstrapWeights":
-        """Return the same rows with replicate 0 alone, for values without an interval."""
+        """Return the same rows with replicate 0 alone, for values without an interval. This object is not changed."""
         return replace(self, users=self.users[:1], products=self.products[:1])
 
     def compute_metric(self, metric: str, scores: Floats, rows: NDArray[np.bool_] | None = None) -> Floats:
@@ -86,7 +86,8 @@ def draw_weights(data: RankingTrainingSet, rows: NDArray[np.bool_], replicates: 
         seed: users are drawn with this seed, products with the next.
 
     Returns:
-        The draws for these rows, in the log's order. Only their users and products are drawn; these get new codes.
+        The draws for these rows, in the log's order. Only their users and products are drawn. These get new codes from
+        0, in the order of their codes in the log. The same arguments give the same draws.
     """
     _, user = np.unique(data.user[rows], return_inverse=True)
     _, product = np.unique(data.product[rows], return_inverse=True)
@@ -119,6 +120,8 @@ def average_rankers(values: Floats, seed: int) -> Floats:
 
 def percentile_interval(replicates: Floats) -> tuple[float, float]:
     """Return the 2.5th and 97.5th percentile of all entries but the first. Both are NaN if any of these is NaN.
+
+    Between two entries, a percentile is interpolated linearly.
 
     Args:
         replicates: the value itself, then its bootstrap replicates, at least one [1 + replicates].

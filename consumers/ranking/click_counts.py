@@ -45,7 +45,8 @@ class ClickIndex:
     """The clicks of a log, grouped by user and sorted by time, and each row's position among them."""
 
     rows: Ints
-    """Row numbers of the clicks [clicks], sorted by user, then time; clicks of equal times keep the log's order."""
+    """Row numbers of the clicks, from 0 [clicks], sorted by user, then time; clicks of equal times keep the log's
+    order."""
     before: Ints
     """Number of clicks that the row's user made strictly before the row [n]."""
     end: Ints
@@ -53,10 +54,10 @@ class ClickIndex:
     before the row [n]."""
 
     def window(self, rows: Ints, length: int) -> Ints:
-        """Return positions in `self.rows` of the last clicks before each of `rows`.
+        """Return positions in `self.rows` of the last clicks that each row's user made strictly before the row.
 
         Args:
-            rows: row numbers of the log [m].
+            rows: row numbers of the log, from 0, in any order [m].
             length: maximum number of clicks to look back.
 
         Returns:
@@ -100,7 +101,7 @@ def smooth_rate(impressions: Ints, clicks: Ints, prior: NDArray[np.floating], st
 def compute_days_since_click(clicks: ClickIndex, timestamp_us: Ints) -> NDArray[np.float32]:
     """Return the days, with fractions, from the user's last click strictly before each row to the row, float32 [n].
 
-    NaN where the user has not clicked before.
+    A click on any product counts. NaN where the user has not clicked before.
 
     Args:
         clicks: the clicks of the log.

@@ -52,7 +52,7 @@ def compute_groups(data: RankingTrainingSet, projection: Floats | None) -> dict[
 
     `affinity`, `vectors` and `missing` need the view product_embedding; `tags`, `codes` and `neighbours` need
     product_tags, product_codes and product_neighbours. Without product_tags, `affinity` and `missing` lack the features
-    of tags.
+    of tags. Whether the tags fit the user's child is left out if the log lacks `child_age_months` or `child_gender`.
 
     Args:
         data: the joined log of n impressions.
@@ -64,6 +64,7 @@ def compute_groups(data: RankingTrainingSet, projection: Floats | None) -> dict[
 
     Raises:
         CorruptDataError: the vectors of one column have different lengths.
+        KeyError: a joined view lacks a column that its group is made of.
     """
     groups: dict[str, FeatureGroup] = {}
     clicks = index_clicks(data.user, data.timestamp_us, data.clicked)
@@ -86,7 +87,7 @@ def compute_groups(data: RankingTrainingSet, projection: Floats | None) -> dict[
 def fit_projection(embedding: JoinedView, before_us: int) -> Floats:
     """Return the principal axes of the fused vectors, that of the largest variance first, float32 [d, COMPONENTS].
 
-    There are d axes if vectors have fewer than COMPONENTS dimensions.
+    There are d axes if vectors have fewer than COMPONENTS dimensions. The sign of an axis means nothing.
 
     Args:
         embedding: the joined view of vectors; each version counts once, and missing vectors do not count.

@@ -48,7 +48,8 @@ class GroupCost:
     group: str
     """Name of the group."""
     bytes_per_candidate: int | None = None
-    """Stored bytes of one product in all views that the group needs; a view counts whole. Mean over the products."""
+    """Stored bytes of one product in all views that the group needs; a view counts whole. In each view, the mean over
+    the products that have a row."""
     fetch_ms: float | None = None
     """Milliseconds of one request for CANDIDATES products; median of REQUESTS requests."""
     build_seconds: float | None = None
@@ -74,7 +75,8 @@ class FetchCost:
     """The cost of fetching a set of views for CANDIDATES products from the online store."""
 
     bytes_per_candidate: int
-    """Stored bytes of one product in all these views. In each view, the mean over the products that have a row."""
+    """Stored bytes of one product in all these views. In each view, the mean over the products that have a row; the sum
+    is rounded to whole bytes."""
     milliseconds: float
     """Time of one request for CANDIDATES products; median of REQUESTS requests."""
 

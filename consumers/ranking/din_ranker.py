@@ -117,7 +117,8 @@ class DeepInterestNetwork(nn.Module):
             history: product codes of the clicks [n, HISTORY], -1 for none.
 
         Returns:
-            float32 [n, WIDTH]; zeros for a user without clicks.
+            float32 [n, WIDTH]; zeros for a user without clicks. Clicks with code 0 count, with the embedding that all
+            unknown products share.
         """
         clicked = self.product(history.clamp(min=0))
         candidates = candidate[:, None].expand_as(clicked)

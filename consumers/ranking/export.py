@@ -41,7 +41,8 @@ def check_export(folder: Path, formats: Sequence[str]) -> None:
     """Check that an export can be written, before anything is joined. Nothing is created or removed.
 
     Args:
-        folder: folder to write. It may be absent, empty, or an earlier export.
+        folder: folder to write. It may be absent, empty, or an earlier export: a folder with no other names in it than
+            EXPORT_FILES.
         formats: some of FORMATS.
 
     Raises:
@@ -64,6 +65,8 @@ def export_training_set(
     progress: Callable[[str], None],
 ) -> dict[str, int]:
     """Write a joined log in some of FORMATS.
+
+    The files of libsvm and lightgbm have all n rows in the log's order, without `split`.
 
     Args:
         data: the joined log [n].
@@ -144,13 +147,15 @@ class ImpressionDataset:
 
     Items are impressions in time order. Each vector is held in memory once and gathered per item. An item is a
     dictionary of float32 tensors: `clicked` (0 or 1), and `VIEW__COLUMN` for each column of a view, NaN where the
-    impression has no version of the view or the value is null. `DataLoader` fetches a whole batch with one gather
+    impression has no version of the view or the value is null. Texts, and the log's own columns except `clicked`, are
+    not read. `DataLoader` fetches a whole batch with one gather
     (`__getitems__`).
 
     Args:
         folder: an export with the format parquet.
         split: train, validation or test; any other name gives an empty dataset. None takes all impressions.
-        columns: columns to read, as `VIEW__COLUMN`; None takes all numbers, booleans and vectors.
+        columns: columns to read, as `VIEW__COLUMN`; items have them in this order. None takes all numbers, booleans and
+            vectors, the views in the order of their names.
 
     Raises:
         NotFoundError: the folder has no such export, or a column does not exist.
@@ -209,14 +214,15 @@ class ImpressionDataset:
         """Return some impressions at once.
 
         Args:
-            indices: their positions in the dataset, in any order; a position may repeat.
+            indices: their positions in the dataset, from 0, in any order; a position may repeat, and a negative one
+                counts from the end.
 
         Returns:
             `clicked` [n], and `VIEW__COLUMN` for each column: numbers [n], vectors [n, width]. All are float32 and in
             the order of `indices`; NaN for null and where an impression has no version of the view.
 
         Raises:
-            IndexError: a position is beyond the end.
+            IndexError: a position is beyond either end.
         """
         result = {"clicked": self._clicked[list(indices)]}
         for name, values in self._values.items():

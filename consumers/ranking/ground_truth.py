@@ -45,9 +45,11 @@ class GroundTruth:
     click_probability: NDArray[np.float64]
     """The probability, from 0 to 1, from which each click was drawn [n]."""
     features: dict[str, NDArray[Any]]
-    """True tags and tastes as features of a ranker: float32 [n], or int32 category codes [n]. `true_age` and
-    `true_age_gap` in age stages, `true_child_months`, `true_gender`, `true_gender_match`, `true_category`, and
-    `true_liking`, the dot product of the user's taste and the product's style."""
+    """True tags and tastes as features of a ranker: float32 [n], or int32 category codes [n]. `true_age` is the
+    product's index into CHILD_AGES. `true_age_gap` is that minus the child's; NaN if the child is too old for all.
+    `true_child_months` is the child's age, negative before its birth. `true_gender` is the product's index into
+    CHILD_GENDERS; `true_gender_match` is 1 if it is the child's or unisex, else 0. `true_category` is a code.
+    `true_liking` is the dot product of the user's taste and the product's style."""
     product: NDArray[np.int64]
     """Row of each impression's product among the truth's products [n]."""
     product_age: NDArray[np.int64]
@@ -77,6 +79,7 @@ def read_ground_truth(folder: Path, data: RankingTrainingSet) -> GroundTruth:
     Raises:
         NotFoundError: a file is missing.
         InvalidInputError: the truth lacks an impression, a product or a user of the log.
+        KeyError: a file lacks a column.
     """
     tables = {}
     for name in ("products", "users", "impressions"):
@@ -152,7 +155,8 @@ def replace_inputs(
 ) -> Iterator[tuple[str, list[FeatureGroup]]]:
     """Replace predicted features by true ones in three steps, to measure what better predictions would gain.
 
-    Each step keeps what the steps before it replaced. The first two steps replace nothing if their view is not joined.
+    Each step keeps what the steps before it replaced, and is computed when it is requested. The first two steps replace
+    nothing if their view is not joined. `data` and `groups` are not changed.
 
     Args:
         data: the joined log.

@@ -50,6 +50,8 @@ class Leak:
 def check_log(data: RankingTrainingSet, source: str) -> None:
     """Check that rankers can be trained on a joined log and that intervals can be computed.
 
+    The first fault is raised, in the order of `Raises`.
+
     Args:
         data: the joined log.
         source: name of the log in the message, for example its file.
@@ -181,7 +183,7 @@ def find_implausible_features(features: Features, clicked: NDArray[np.integer]) 
     From two times MAX_ROWS rows on, only every second row is used, from three times on every third, and so on.
 
     Args:
-        features: name to values [n]; integers are categories.
+        features: name to values [n]; integers are categories, floats numbers, with NaN for missing.
         clicked: 0 or 1 [n].
 
     Returns:
@@ -199,10 +201,12 @@ def find_implausible_features(features: Features, clicked: NDArray[np.integer]) 
 def compute_single_auc(values: NDArray[np.generic], clicked: NDArray[np.integer]) -> float:
     """Return the AUC of one feature alone: above 0.5 if larger values are clicked more often.
 
-    A category ranks by the click rate that its value has on the even rows, and is scored on the odd rows.
+    A category ranks by the smoothed click rate that its value has on rows 0, 2, 4, ..., and is scored on rows 1, 3, 5,
+    ...; a value that only these have gets the mean rate. Ties count half.
 
     Args:
-        values: numbers [n], of which missing ones (NaN) rank below all others; or integers, which are categories.
+        values: floats [n], of which missing ones (NaN) rank below all others; or integers, at least one, which are
+            categories. The code -1 is a category like any other.
         clicked: 0 or 1 [n].
 
     Returns:

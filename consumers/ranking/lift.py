@@ -144,7 +144,8 @@ def compare_groups(
 
     Returns:
         The comparisons, group by group in the order of `scores.features`: `GROUP`, `GROUP, taken away` and, if there is
-        a placebo, `GROUP over placebo`. And by group the same differences as evidence for its verdict.
+        a placebo, `GROUP over placebo`. And by group the same differences, with users and products drawn, as evidence
+        for its verdict.
     """
     ablation = {name: each[:, rows] for name, each in scores.ablation.items()}
     one_way = {
@@ -217,7 +218,7 @@ def compute_captured_share(comparisons: Sequence[Comparison], ceiling: str, mode
     """Return the lift in AUC of all features as a share of the lift of `ceiling`, on all test rows.
 
     Args:
-        comparisons: all comparisons of a measurement.
+        comparisons: all comparisons of a measurement; that of all features must be among them.
         ceiling: name of the comparison that is the whole: CEILING or `oracle`.
         model: kind of the rankers, lightgbm or din.
 

@@ -104,9 +104,9 @@ def fit(
     """Train on all parts together, once with each seed, and score the scored rows.
 
     Args:
-        parts: binned groups of features of the same rows; at least one.
+        parts: binned groups of features of the same rows; at least one. No two may have a feature of the same name.
         seeds: seeds of the sampling of rows and features; one model is trained for each; at least one.
-        rows: positions among the training rows to train on, ascending; None takes all.
+        rows: positions, from 0, among the training rows to train on, ascending; None takes all.
         rounds: number of trees of each model.
 
     Returns:
@@ -136,7 +136,7 @@ def fit_and_score(
     test: NDArray[np.bool_],
     seeds: Sequence[int],
 ) -> NDArray[np.float64]:
-    """Bin features, train on some rows, once with each seed, and score other rows.
+    """Bin features, train ROUNDS trees on some rows, once with each seed, and score other rows.
 
     Args:
         features: the features of all rows [n].
@@ -152,7 +152,13 @@ def fit_and_score(
 
 
 def list_categories(features: Features) -> Sequence[str]:
-    """Return the names of the features with integer values, which are categories, in their order; empty if none is."""
+    """Return the names of the features with integer values, which are categories, in their order; empty if none is.
+
+    Booleans and floats are no categories.
+
+    Args:
+        features: name to values [n].
+    """
     return [name for name, values in features.items() if np.issubdtype(values.dtype, np.integer)]
 
 

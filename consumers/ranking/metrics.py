@@ -95,7 +95,8 @@ def _weighted_auc(
 def gauc(scores: Floats, clicked: Ints, user: Ints, weights: Ints) -> NDArray[np.float64]:
     """Return the mean of per-user AUC, weighted by impressions (Zhu et al. 2017, Optimized Cost per Click, 4.2).
 
-    Only users with both a clicked and an unclicked row count; `gauc_coverage` returns their share.
+    Only users with both a clicked and an unclicked row count; `gauc_coverage` returns their share. A user drawn k times
+    counts k times. Ties count half.
 
     Args:
         scores: click probabilities, float [n].
@@ -115,7 +116,7 @@ def gauc(scores: Floats, clicked: Ints, user: Ints, weights: Ints) -> NDArray[np
 
 
 def user_auc(scores: Floats, clicked: Ints, user: Ints, users: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the AUC of each user's own rows, and the number of the user's rows.
+    """Return the AUC of each user's own rows, with ties as half, and the number of the user's rows.
 
     Args:
         scores: click probabilities, float [n].
@@ -163,7 +164,7 @@ def gauc_coverage(clicked: Ints, user: Ints) -> tuple[float, float]:
 def log_loss(scores: Floats, clicked: Ints, user: Ints, weights: Ints) -> NDArray[np.float64]:
     """Return the mean negative log likelihood of the clicks, in nats per row; lower is better.
 
-    Probabilities of what happened that are below 1e-7 count as 1e-7.
+    A row counts as often as its user was drawn. Probabilities of what happened that are below 1e-7 count as 1e-7.
 
     Args:
         scores: click probabilities, float [n].
@@ -181,7 +182,7 @@ def log_loss(scores: Floats, clicked: Ints, user: Ints, weights: Ints) -> NDArra
 def calibration(scores: Floats, clicked: Ints, user: Ints, weights: Ints) -> NDArray[np.float64]:
     """Return predicted clicks divided by observed clicks (He et al. 2014, equation 1).
 
-    1 is perfect; above 1, more clicks are predicted than there were.
+    1 is perfect; above 1, more clicks are predicted than there were. A row counts as often as its user was drawn.
 
     Args:
         scores: click probabilities, float [n].

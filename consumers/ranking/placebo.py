@@ -20,8 +20,8 @@ def permute_content(data: RankingTrainingSet, new_since_us: int, seed: int) -> R
     """Return the same log, in which products have exchanged their vectors, tags, codes and neighbours.
 
     Products exchange content only if the first vectors of both have an image or both not, have a title or both not, and
-    both are new or both not. A product can be given its own content. One without a row of vectors keeps its own, and so
-    does the catalogue. `data` is not changed.
+    both are new or both not. A product can be given its own content. One without a row of vectors keeps its own. The
+    catalogue and the users' histories stay. `data` is not changed.
 
     Args:
         data: the joined log; it must have the view product_embedding.
@@ -45,7 +45,7 @@ def permute_content(data: RankingTrainingSet, new_since_us: int, seed: int) -> R
 
 
 def permute_view(view: JoinedView, product: Ints, partner: Ints) -> JoinedView:
-    """Give every product its partner's versions in order: the first for the first, and so on.
+    """Give every product its partner's versions in order of time: the first for the first, and so on.
 
     A partner with fewer versions gives its last one for the rest; a partner without any leaves the product's own. Only
     versions that some impression has are exchanged. An impression without a version still has none.
@@ -74,7 +74,8 @@ def permute_view(view: JoinedView, product: Ints, partner: Ints) -> JoinedView:
 def permute_view_as_of(view: JoinedView, product: Ints, partner: Ints, timestamp_us: Ints) -> JoinedView:
     """Give every impression the latest version of its product's partner at or before its time, or none.
 
-    An impression that had no version before gets none. Only versions that some impression has are exchanged.
+    An impression gets none if its partner has no version yet, or if it had none before. Only versions that some
+    impression has are exchanged.
 
     Args:
         view: the joined view.

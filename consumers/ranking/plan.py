@@ -25,13 +25,16 @@ class TrainingPlan:
     """How many rankers a measurement trains, of which kind and on how many rows."""
 
     seeds: int = 5
-    """Number of times that each main ranker is trained, with the seeds 0, 1, ...; their lifts are averaged."""
+    """Number of times that each main ranker is trained, with the seeds 0, 1, ...; at least 1. Lifts are averaged."""
     permutations: int = 20
-    """Number of times that products exchange their content for the placebo. A placebo is trained once for each."""
+    """Number of times that products exchange their content for the placebo. A placebo is trained once for each; 0
+    leaves the placebo out."""
     ablation_rows: int = 250_000
-    """Maximum number of rows that the rankers with one group more or less are trained on; more rows are sampled."""
+    """Maximum number of rows that the rankers with one group more or less are trained on; of more rows, a sample
+    without replacement is taken."""
     ranker: str = "lightgbm"
     """The main ranker: lightgbm (trees) or din (a network). `both` has the trees as the main ranker, and compares the
     baseline, all features and the placebo with a network too."""
     din_rows: int = 200_000
-    """Maximum number of rows that a deep interest network is trained on; more rows are sampled."""
+    """Maximum number of rows that a deep interest network is trained on; of more rows, a sample without replacement is
+    taken, the same for every network."""

@@ -52,7 +52,7 @@ def draw_forest(comparisons: Sequence[Comparison], labels: Sequence[str]) -> str
 
 
 def draw_reliability(clicked: NDArray[np.integer], scores: dict[str, NDArray[np.floating]], bins: int = 10) -> str:
-    """Draw the click rate against the predicted probability, in bins of equally many rows.
+    """Draw the click rate against the mean predicted probability, in bins of equally many rows (or one more).
 
     Args:
         clicked: 0 or 1 [n].
@@ -85,7 +85,8 @@ def draw_waterfall(steps: Sequence[AucStep]) -> str:
     """Draw the AUC that each step adds to the one before it, the first at the top.
 
     Args:
-        steps: the steps in their order, at least one; the first two are coloured, the others grey.
+        steps: the steps in their order, at least one. The first has no bar, as there is none before it; the bar of the
+            second is coloured, the others are grey.
 
     Returns:
         An SVG element as text.
@@ -111,6 +112,8 @@ def draw_waterfall(steps: Sequence[AucStep]) -> str:
 
 def draw_learning_curve(points: Sequence[LearningCurvePoint]) -> str:
     """Draw the AUC of the baseline and of all features against the number of training rows, on a logarithmic axis.
+
+    The lift is written above each point of all features.
 
     Args:
         points: the points, in ascending number of rows; lines join them in this order.
@@ -147,7 +150,8 @@ def draw_importance(features: Sequence[tuple[str, str, float]]) -> str:
     """Draw features by their share of the gain, the first at the top; the baseline's in grey.
 
     Args:
-        features: (name, group, share) of each, with the share from 0 to 1; drawn in this order.
+        features: (name, group, share) of each, with the share from 0 to 1; drawn in this order. The baseline's have the
+            group `tabular`.
 
     Returns:
         An SVG element as text.

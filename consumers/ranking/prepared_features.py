@@ -73,6 +73,7 @@ def prepare_features(data: RankingTrainingSet, split: RowSplit, test_start: int)
 
     Raises:
         InvalidInputError: no group of features can be computed, or a feature holds future information.
+        CorruptDataError: the vectors of one column have different lengths.
     """
     embedding = data.views.get(schema.EMBEDDING_TABLE)
     projection = fit_projection(embedding, test_start) if embedding is not None else None

@@ -48,7 +48,8 @@ def next_click_hit_rate(data: RankingTrainingSet, test: NDArray[np.bool_]) -> fl
     It is a hit if fewer than NEAREST_SHARE of all products with vectors are nearer than the clicked one. A click counts
     if its product has a vector, was not clicked by the user before, and one of the user's last RECENT_CLICKS clicks has
     a vector. Products that the user clicked before are no candidates: they would be found by identity alone. Of more
-    than MAX_SAMPLE clicks, a sample is evaluated, the same in each call.
+    than MAX_SAMPLE clicks, a sample is evaluated, the same in each call. Clicks before the test are among the last
+    clicks, and so are earlier ones of the test. Each product has its latest vector in the log, also for earlier rows.
 
     Args:
         data: the joined log; it must have the view product_embedding.
@@ -56,6 +57,9 @@ def next_click_hit_rate(data: RankingTrainingSet, test: NDArray[np.bool_]) -> fl
 
     Returns:
         A share from 0 to 1; NaN if no click counts.
+
+    Raises:
+        KeyError: product_embedding is not joined.
     """
     vectors, vector_of = select_latest_vectors(data)
     clicks = index_clicks(data.user, data.timestamp_us, data.clicked)
@@ -80,8 +84,8 @@ def next_click_hit_rate(data: RankingTrainingSet, test: NDArray[np.bool_]) -> fl
 def same_product_recall(data: RankingTrainingSet, truth: GroundTruth) -> float:
     """Return which share of a product's other sellers is among its SAME_PRODUCT_K nearest products by the fused vector.
 
-    A product with more than SAME_PRODUCT_K other sellers reaches 1 if all the nearest are among them. Of more than
-    MAX_SAMPLE products, a sample is evaluated, the same in each call.
+    Only products of the log that have a vector count. A product with more than SAME_PRODUCT_K other sellers reaches 1
+    if all the nearest are among them. Of more than MAX_SAMPLE products, a sample is evaluated, the same in each call.
 
     Args:
         data: the joined log; it must have the view product_embedding.
@@ -89,6 +93,9 @@ def same_product_recall(data: RankingTrainingSet, truth: GroundTruth) -> float:
 
     Returns:
         A share from 0 to 1, averaged over products with another seller that has a vector; NaN if there is none.
+
+    Raises:
+        KeyError: product_embedding is not joined.
     """
     vectors, vector_of = select_latest_vectors(data)
     has_vector = vector_of[data.product] >= 0
@@ -114,8 +121,8 @@ def select_latest_vectors(data: RankingTrainingSet) -> tuple[Floats, Ints]:
         data: the joined log; it must have the view product_embedding.
 
     Returns:
-        Vectors, float32 [v, d], and for each product code of the log the row of its vector, int64 [products]; -1 for a
-        product without a vector.
+        Vectors, float32 [v, d], in ascending order of the product codes, and for each product code of the log the row
+        of its vector, int64 [products]; -1 for a product without a vector.
 
     Raises:
         KeyError: product_embedding is not joined.
@@ -140,7 +147,7 @@ def read_points(files: Sequence[Path]) -> list[dict[str, Any]]:
         `lift` and `ci95` ([low, high]). A figure that was not measured is None. Empty without files.
 
     Raises:
-        InvalidInputError: a file cannot be read, is not JSON, or has no proxies.
+        InvalidInputError: a file cannot be read, is not JSON, has no proxies, or lacks the key of one of the figures.
     """
     points = []
     for file in files:
@@ -165,7 +172,7 @@ def correlate_with_lift(points: Sequence[dict[str, Any]]) -> dict[str, float]:
     Returns:
         Name of the proxy to its correlation from -1 to 1, in the order of NAMES. A proxy is left out if an encoder
         lacks it in any point, or if it (or the lift) is the same for all encoders. Empty for fewer than MIN_ENCODERS
-        encoders.
+        encoders, or if a point has no lift.
     """
     points_by_encoder: dict[str, list[dict[str, Any]]] = {}
     for point in points:

@@ -25,8 +25,9 @@ from feature_repo.errors import InvalidInputError
 def format_headline(result: LiftResult) -> str:
     """Return the conclusion in one line: lift, harm, not proven, or not to be trusted.
 
-    The lift of all features in AUC on all test rows decides: it is not proven if its interval contains zero. It is not
-    to be trusted if its interval is above zero, but that of its difference to permuted content (the placebo) is not.
+    The lift of all features in AUC on all test rows decides: it is not proven if its interval, with users and products
+    drawn, contains zero. It is not to be trusted if its interval is above zero, but that of its difference to permuted
+    content (the placebo) contains zero.
 
     Args:
         result: the measurement; it must have compared all features with the baseline.
@@ -176,7 +177,7 @@ def read_timings(file: Path) -> list[tuple[str, float]]:
     """Read a file of lines `seconds step`, such as `12.5 produce tags`.
 
     Args:
-        file: the file; it may be empty.
+        file: the file; an empty one gives an empty list.
 
     Returns:
         (step, seconds) of each line, in their order; a repeated step is kept.

@@ -50,7 +50,7 @@ class LearningCurvePoint:
     """The AUC of the baseline and of all features at one number of training rows."""
 
     rows: int
-    """Number of training rows."""
+    """The share of the curve times the number of rows before the test, rounded."""
     base: float
     """AUC of the baseline on the test rows, from 0 to 1."""
     with_features: float
@@ -83,7 +83,7 @@ class LiftResult:
     clicked: NDArray[np.integer]
     """0 or 1 [test rows]."""
     user: NDArray[np.integer]
-    """User codes [test rows]."""
+    """User codes of the whole log, from 0 [test rows]."""
     validation: np.datetime64
     """First microsecond of the validation, UTC."""
     split: np.datetime64
@@ -106,7 +106,7 @@ class LiftResult:
     costs: Sequence[GroupCost] = ()
     """One cost for each group of `verdicts`, in that order; empty if the measurement had no deployment."""
     unused: Sequence[str] = ()
-    """Context columns of the log that no ranker used, each with its type."""
+    """Context columns of the log that no ranker used, each as `name (type)`, in the order of the log."""
     sections: Mapping[str, object] = field(default_factory=dict)
     """Further top-level entries of the JSON: `proxies`, if vectors of a known encoder were joined."""
 
@@ -150,7 +150,7 @@ def measure_lift(
     """Measure what a feature service is worth to a ranker: read and join a log, train rankers and compare them.
 
     Every impression is a training or a test row, or is counted in `LiftResult.rows` as refused and is in the quarantine
-    with its reason.
+    with its reason. Nothing but the quarantine is written.
 
     Args:
         settings: the deployment.
@@ -224,6 +224,7 @@ def read_and_join(
 
     Returns:
         The joined log, sorted by time, and the numbers of `unmatched` rows (in no view, but kept) and `refused` rows.
+        Of usable rows with the same impression id, the first is kept and the others are refused.
 
     Raises:
         NotFoundError: there is no such file or no such feature service.
@@ -249,6 +250,8 @@ def join_and_export(
     progress: Callable[[str], None],
 ) -> dict[str, int]:
     """Read a log, join it with a feature service, and write it as a training set.
+
+    Features that leak are not looked for. Refused and unmatched rows go to the quarantine.
 
     Args:
         settings: the deployment.

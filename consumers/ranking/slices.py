@@ -23,8 +23,8 @@ def slice_test_rows(data: RankingTrainingSet, test: NDArray[np.bool_]) -> dict[s
     New products were never shown before the test; tail products were, but are no head products: the most shown ones
     that together have HEAD_SHARE of the impressions before the test. A product's age counts from its first listing or
     its first impression, whichever is earlier. Age stages are those of the predicted tags; categories are the
-    CATEGORIES most shown ones in the test. A slice is left out if its view is not joined, or if it has only clicked or
-    only unclicked rows.
+    CATEGORIES most shown ones in the test. An impression without a row of a view is in none of that view's slices. A
+    slice is left out if its view is not joined, or if it has only clicked or only unclicked rows.
 
     Args:
         data: the joined log.
@@ -32,7 +32,7 @@ def slice_test_rows(data: RankingTrainingSet, test: NDArray[np.bool_]) -> dict[s
 
     Returns:
         Slice name to a mask among the test rows [test rows]. In the order new products, under 24 h, under 7 days, tail
-        products, products without image, age stages from the youngest, categories from the most shown.
+        products, products without image, age stages from the youngest, categories from the most shown, ties by name.
     """
     product = data.product
     shown = np.bincount(product[~test], minlength=int(product.max()) + 1)

@@ -46,8 +46,9 @@ def find_test_start(data: RankingTrainingSet, test_days: float | None) -> int:
 
     Args:
         data: the joined log.
-        test_days: length of the test in days, counted back from the end of the log's last day (UTC). None takes the
-            latest rows: the first of SHARES that leaves clicked and unclicked rows on both sides.
+        test_days: length of the test in days, need not be whole, counted back from the end of the log's last day (UTC).
+            None takes the latest rows: the first of SHARES that leaves clicked and unclicked rows on both sides. Rows
+            of one time stay on one side.
 
     Raises:
         InvalidInputError: a side would be empty, or have only clicked or only unclicked rows.

@@ -33,7 +33,7 @@ class JoinedView:
     """For each impression, the row of `versions` that was valid at its time [n]; -1 where there was none."""
 
     def vectors(self, column: str) -> NDArray[np.float32]:
-        """Return a list column as a float32 matrix [versions, width]; a null list gives a row of NaN.
+        """Return a list column as a float32 matrix [versions, width]; a null list gives a row of NaN, a null in it NaN.
 
         The width is 1 if all lists are null.
 
@@ -114,7 +114,8 @@ class RankingTrainingSet:
 def encode_values(column: pa.ChunkedArray | pa.Array) -> Ints:
     """Return a code for each value, int64 [n], equal for equal values.
 
-    Codes are 0, 1, 2, ... by first appearance; null is -1. A chunked column is coded as a whole.
+    Codes are 0, 1, 2, ... by first appearance; null is -1. A chunked column is coded as a whole. Codes of two calls
+    cannot be compared.
     """
     encoded = pc.dictionary_encode(column)
     chunks = encoded.chunks if isinstance(encoded, pa.ChunkedArray) else [encoded]
@@ -149,8 +150,9 @@ def join_views(settings: Settings, service: str, impressions: pa.Table) -> Ranki
         impressions: the checked log, in any order.
 
     Returns:
-        Every impression, sorted by event timestamp, and each view by name, with the features that the service takes of
-        it. An impression gets the latest version at or before its time, or none.
+        Every impression, sorted by event timestamp (equal ones keep their order), and each view by name, with the
+        features that the service takes of it. An impression gets the latest version at or before its time, or none if
+        there is none within the view's time to live (`ttl`).
 
     Raises:
         NotFoundError: the feature service does not exist.

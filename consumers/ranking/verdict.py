@@ -59,6 +59,9 @@ class Verdict:
 def decide_verdicts(evidence: Mapping[str, Evidence]) -> dict[str, Verdict]:
     """Apply the rule to every group. A difference that is undefined (NaN) proves nothing, neither KEEP nor DROP.
 
+    A group that meets both conditions is KEEP. Without a placebo, KEEP needs the lift over the baseline alone, and DROP
+    takes that lift in place of the one over the placebo.
+
     Args:
         evidence: group to its evidence. The number of groups counts for the correction.
 
