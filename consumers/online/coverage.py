@@ -30,8 +30,8 @@ def compute_coverage(batch: FeatureBatch, now: datetime) -> dict[str, NDArray[np
     Args:
         batch: n rows with the view `product_embedding`, including `has_image` and `has_text`; whether its features have
             full names does not matter.
-        now: the time of the request; an age is the time from the event timestamp of the embedding row to it. Without a
-            time zone it is UTC.
+        now: the time of the request; an age is the time from the event timestamp of the embedding row to it, negative
+            if the row is later. Without a time zone it is UTC.
 
     Raises:
         InvalidInputError: the batch has no `product_embedding` with `has_image` and `has_text`.

@@ -16,7 +16,8 @@ def require_one_encoder(*batches: FeatureBatch) -> None:
     """Raise if the batches have vectors of more than one encoder version.
 
     Only the views in VECTOR_VIEWS are checked, and of those only the ones that were fetched with their feature
-    `encoder_version`. Rows without a version are ignored. No batches, or batches without such views, pass.
+    `encoder_version`. Rows without a version, such as absent ones and stale ones without values, are ignored. No
+    batches, or batches without such views, pass.
 
     Args:
         batches: the batches whose vectors will be used together.

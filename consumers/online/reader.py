@@ -115,7 +115,8 @@ class OnlineReader:
             view_or_service: name of a feature service, or else of a feature view.
             ids: the id of each row. With several join keys, a mapping from join key to the ids of the rows, or to one
                 id for all rows.
-            features: names of the view's features to return, in this order; None: all. Not for services.
+            features: names of the view's features to return, in this order; None: all. With a service's name they
+                raise UnknownFeaturesError.
             full_feature_names: whether features are called view__feature, as in Feast.
             keep_stale: whether rows older than their view's TTL keep their values. Otherwise their values are missing.
                 Their status is STALE in both cases.
@@ -125,6 +126,7 @@ class OnlineReader:
 
         Raises:
             UnknownFeaturesError: the store has no such service, view or feature.
+            NoServicesError: the store has no such service or view, and has no services at all.
             NotFoundError: a service names a view or feature that no longer exists, or `out` an unknown feature.
             InvalidInputError: ids of a join key are missing or differ in number, two features have the same name, or an
                 array of `out` does not fit its feature.
@@ -161,6 +163,8 @@ class OnlineReader:
 
         Raises:
             UnknownFeaturesError: the store has no such service or view, of either hop.
+            NoServicesError: the same, if the store has no services at all.
+            StopIteration: the service of the first hop lacks the link's view.
             NotFoundError: a service names a view or feature that no longer exists.
             InvalidInputError: ids of a join key are missing or differ in number.
             UnavailableError: the store does not answer.
@@ -180,12 +184,15 @@ class OnlineReader:
         out: "Mapping[str, NDArray[Any] | torch.Tensor] | None" = None,
         now: datetime | None = None,
     ) -> FeatureBatch:
-        """Do the same as `fetch` without blocking the event loop while the store is read.
+        """Return the features of some entities, as `fetch` does, without blocking the event loop for the read.
+
+        One row for each id, in the order of the ids; an id without a row gives status ABSENT.
 
         Args:
             view_or_service: name of a feature service, or else of a feature view.
             ids: the id of each row, or a mapping from join key to the ids of the rows or to one id for all rows.
-            features: names of the view's features to return, in this order; None: all. Not for services.
+            features: names of the view's features to return, in this order; None: all. With a service's name they
+                raise UnknownFeaturesError.
             full_feature_names: whether features are called view__feature.
             keep_stale: whether rows older than their view's TTL keep their values. Otherwise their values are missing.
             out: for some float features, the array or CPU tensor that receives the values: [n], or [n, width].
@@ -193,6 +200,7 @@ class OnlineReader:
 
         Raises:
             UnknownFeaturesError: the store has no such service, view or feature.
+            NoServicesError: the store has no such service or view, and has no services at all.
             NotFoundError: a service names a view or feature that no longer exists, or `out` an unknown feature.
             InvalidInputError: ids of a join key are missing or differ in number, two features have the same name, or an
                 array of `out` does not fit its feature.
@@ -228,6 +236,7 @@ class OnlineReader:
 
         Raises:
             UnknownFeaturesError: there is no such service or view.
+            NoServicesError: the same, if the store has no services at all.
             NotFoundError: the service names a view or feature that no longer exists.
             UnavailableError: the store does not answer.
         """
@@ -244,6 +253,7 @@ class OnlineReader:
 
         Raises:
             UnknownFeaturesError: there is no such service or view.
+            NoServicesError: the same, if the store has no services at all.
             NotFoundError: the service names a view or feature that no longer exists.
             UnavailableError: the store does not answer.
         """
