@@ -64,7 +64,7 @@ class TaggerSet:
 
         The label is the most probable one, the first if several are. A label that is less probable than `abstain` is
         null; its probability is not. All columns of a tag that could not be learned are null. A product that trained a
-        tagger is predicted by a classifier that was trained without it.
+        tagger is predicted by the classifier of its fold, which was trained without it, if there is one.
 
         Args:
             rows: Embedding rows with `title`, as `read_embedding_rows` returns them.

@@ -90,7 +90,8 @@ class CoClickPairs:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Replace the first CO_CLICK_SHARE of the rows of each micro-batch with random pairs of clicks.
 
-        The pairs are drawn with replacement. The number of pairs of a micro-batch is rounded down.
+        The pairs are drawn with replacement. The number of pairs of a micro-batch is rounded down. In a micro-batch the
+        first products of all pairs come first, then the second products in the same order, then the rows that are kept.
 
         Args:
             rows: Product rows of the batch [n]; not changed.
@@ -99,7 +100,8 @@ class CoClickPairs:
             rng: Source of the random numbers.
 
         Returns:
-            The new rows, int64 [n], and the partner of each row as an index in its micro-batch, -1 for none, int64 [n].
+            The new rows, int64 [n], and the partner of each row as an index in its micro-batch, from 0, int64 [n]; -1
+            for the rows that are kept.
 
         Raises:
             ValueError: There are no pairs to draw from, and a micro-batch has room for one.

@@ -38,7 +38,7 @@ def contrastive_loss(
     Args:
         image: Unit vectors of the images, float [n, d].
         text: Unit vectors of the titles of the same pairs, float [n, d].
-        title_ids: Equal for equal titles [n]. Such rows are all correct answers for each other, with equal weight.
+        title_ids: Equal for equal titles, int64 [n]. Such rows are all correct answers for each other, with equal weight.
         scale: Factor of the cosines, a scalar.
 
     Returns:
@@ -56,8 +56,8 @@ def share_targets(query_ids: torch.Tensor, candidate_ids: torch.Tensor) -> torch
     candidate has the query's id.
 
     Args:
-        query_ids: [queries].
-        candidate_ids: [candidates].
+        query_ids: One id for each query, such as its title id, int64 [queries].
+        candidate_ids: The ids of the candidates, int64 [candidates]; they may repeat.
     """
     is_match = (query_ids[:, None] == candidate_ids[None, :]).float()
     return is_match / is_match.sum(dim=1, keepdim=True)
@@ -115,13 +115,13 @@ class MomentumTowers(nn.Module):
 
     @torch.no_grad()
     def encode(self, batch: PairBatch) -> MomentumOutputs:
-        """Return the copy's vectors of a batch, in its order. Titles are read with their masked words."""
+        """Return the copy's vectors of a batch, in its order. Masked words of the titles stay masked."""
         image = self.towers.encode_images(batch.pixels).vectors
         return MomentumOutputs(image, self.towers.encode_texts(batch.tokens, batch.mask), batch.title_ids)
 
     @torch.no_grad()
     def enqueue(self, outputs: MomentumOutputs) -> None:
-        """Put `outputs` at the front of the queue. The oldest entries beyond QUEUE_SIZE are dropped."""
+        """Put `outputs` at the front of the queue, in their order. Entries beyond QUEUE_SIZE are dropped from its end."""
         self.image_queue.copy_(torch.cat([outputs.image, self.image_queue])[:QUEUE_SIZE])
         self.text_queue.copy_(torch.cat([outputs.text, self.text_queue])[:QUEUE_SIZE])
         self.same_queue.copy_(torch.cat([outputs.title_ids, self.same_queue])[:QUEUE_SIZE])

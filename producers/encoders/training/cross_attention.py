@@ -59,7 +59,8 @@ class CrossAttentionDecoder(nn.Module):
             tokens: Token ids of the texts, int64 [n, length]; not longer than `length` of the constructor.
             mask: 1 where there is a token, 0 in the padding, int64 [n, length].
             image_tokens: Tokens of the image of each text, float [n, image tokens, image_width].
-            causal: Whether a token attends only to itself and to earlier tokens; otherwise to all tokens.
+            causal: Whether a token attends only to itself and to earlier tokens; otherwise to all tokens. No token
+                attends to the padding.
         """
         length = tokens.shape[1]
         position = torch.arange(length, device=tokens.device)

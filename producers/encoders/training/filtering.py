@@ -24,8 +24,8 @@ IMAGES_PER_CHUNK = 256
 def filter_by_looks(pairs: TrainingPairs) -> NDArray[np.bool_]:
     """Return whether to keep each pair, bool [n]: its image is not blank and its title is long enough.
 
-    The bounds are inclusive: a pair with exactly MIN_GREY_DEVIATION and MIN_TITLE_TOKENS is kept. There must be at
-    least one pair.
+    The bounds are inclusive: a pair with exactly MIN_GREY_DEVIATION and MIN_TITLE_TOKENS is kept. Repeated words count
+    each time. There must be at least one pair.
     """
     deviation = np.concatenate(
         [
@@ -46,7 +46,8 @@ def filter_by_similarity(towers: Towers, pairs: TrainingPairs, preprocessor: Pre
         preprocessor: The preprocessing of the towers' checkpoint.
 
     Returns:
-        True where the cosine is above the DROPPED_SHARE quantile of all cosines; a cosine equal to it is dropped.
+        True where the cosine is above the DROPPED_SHARE quantile of all cosines. A cosine equal to it is dropped, so no
+        pair is kept if all cosines are equal.
     """
     image, text = encode_pairs(towers, pairs, preprocessor, np.arange(len(pairs)))
     cosine = (image * text).sum(axis=1)

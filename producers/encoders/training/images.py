@@ -26,7 +26,7 @@ def decode_images(
     process_group: ProcessGroup,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Decode and resize images, and leave out those that cannot be used.
+    """Decode and resize images, and leave out those that cannot be used. Unusable images raise no error.
 
     The pixels are kept in a file, and read from it as needed, if they are more than MAX_BYTES_IN_MEMORY or if several
     processes train.
@@ -57,7 +57,7 @@ def decode_images(
 
 
 def remove_pixel_files(folder: Path) -> None:
-    """Remove the files that `decode_images` wrote to `folder`. Nothing happens if there are none."""
+    """Remove the files that `decode_images` wrote to `folder`, not the folder. Nothing happens if there are none."""
     for name in (PIXELS_FILE, USABLE_FILE):
         (folder / name).unlink(missing_ok=True)
 

@@ -55,6 +55,9 @@ class InitialModel:
         Args:
             titles: The titles [n]; repeats are allowed. A title of more than `max_tokens` tokens is cut at its end.
             pixels: The images of the titles, resized by `geometry`, uint8 [n, height, width, 3]; not copied.
+
+        Returns:
+            The pairs, in the order of `titles`. The title ids count the different titles in sorted order, from 0.
         """
         encoded = self.tokenizer(
             list(titles),

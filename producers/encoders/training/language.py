@@ -75,7 +75,7 @@ class LanguageHead(nn.Module):
         """Generate a line for each image: the most probable token is chosen again and again until the line ends.
 
         A token is not chosen if it would repeat a pair of consecutive tokens, so that a line does not loop. A line has
-        fewer tokens than the decoder's `length`.
+        fewer tokens than the decoder's `length`; at that number it is cut. Nothing is random.
 
         Args:
             image_tokens: Tokens of the images, float [n, image tokens, width].
@@ -101,7 +101,7 @@ class LanguageHead(nn.Module):
         return [row[: row.index(self.end)] if self.end in row else row for row in rows]
 
     def save(self, folder: Path) -> None:
-        """Write the head to HEAD_FOLDER in the folder of a checkpoint.
+        """Write the head to HEAD_FOLDER in the folder of a checkpoint, its settings and its weights.
 
         Args:
             folder: It is created if it does not exist. A head in it is replaced.

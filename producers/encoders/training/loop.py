@@ -35,7 +35,7 @@ class LoopResult:
     """Mean of each objective's weighted loss over the last tenth of the steps, with the names that
     `TrainingModel.forward` returns."""
     kept: int
-    """Pairs that the filter left in; all pairs without a filter."""
+    """Number of pairs that the filter left in; that of all pairs without a filter."""
 
 
 def run_training(
@@ -50,7 +50,7 @@ def run_training(
     """Train `model` in place, and resume from the state that an interrupted run of the same `identity` saved.
 
     The first process saves the state after every `save_every` steps of the recipe, but not after the last step. The
-    file stays when the training ends.
+    file stays when the training ends; `training_state.remove_state` removes it.
 
     Args:
         model: The towers and heads. It is left in evaluation mode.

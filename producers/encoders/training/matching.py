@@ -31,7 +31,7 @@ class MatchingHead(nn.Module):
     ) -> torch.Tensor:
         """Compute the cross-entropy of telling true from false pairs.
 
-        The false pairs are drawn with torch's global seed.
+        The false pairs are drawn with torch's global seed. A pair whose title all others share gets none.
 
         Args:
             batch: The true pairs.

@@ -80,6 +80,8 @@ class Preprocessor:
     ) -> PairBatch:
         """Return the pairs at `rows`, in this order, with random crops, colour changes and masked words.
 
+        Special tokens are never masked, and no word is if the tokenizer has no mask token.
+
         Args:
             pairs: All pairs.
             rows: Rows of `pairs`, in the order of the batch. A repeated row is cropped and masked differently.
@@ -136,7 +138,7 @@ class BatchOrder:
         self._shuffled = rows
 
     def select_rows(self, step: int) -> NDArray[np.int64]:
-        """Return the rows of a step, int64 [batch_size].
+        """Return the rows of a step, int64 [batch_size], or [n] if there are fewer rows.
 
         Args:
             step: Number of the step, from 0. Steps may be requested in any order, and again with the same result.

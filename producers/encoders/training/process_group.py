@@ -30,7 +30,8 @@ class ProcessGroup:
         """Return the rows of all processes, one after the other in the order of their ranks: [count * n, ...].
 
         Args:
-            rows: The rows of this process [n, ...]. All processes must call this, with the same shape.
+            rows: The rows of this process [n, ...]; not changed, and returned as they are if there is one process. All
+                processes must call this, with the same shape.
         """
         if self.count == 1:
             return rows

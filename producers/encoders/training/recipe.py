@@ -83,7 +83,8 @@ class Recipe:
             process_count: Number of processes that train together, at least 1.
 
         Raises:
-            UsageError: The batch does not divide into equal parts, or a part would have fewer than 2 pairs.
+            UsageError: The batch is divided, and not into equal parts of at least 2 pairs. An undivided batch may have
+                1 pair.
         """
         parts = process_count * self.accumulate
         if self.batch % parts or (parts > 1 and self.batch // parts < 2):

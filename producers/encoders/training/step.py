@@ -36,7 +36,7 @@ class TrainingTask:
     recipe: Recipe
     """The settings of the training."""
     steps: int
-    """Number of steps of the whole training."""
+    """Number of steps of the whole training, at least 1."""
     seed: int
     """Seed of everything that is random during training."""
     co_clicks: CoClickPairs | None
@@ -54,12 +54,12 @@ class TrainingTask:
         """Number of pairs in one forward pass of one process: `batch_size` divided by processes and `accumulate`.
 
         Raises:
-            UsageError: The pairs do not divide into equal parts, or a part would have fewer than 2 pairs.
+            UsageError: The batch is divided, and not into equal parts of at least 2 pairs.
         """
         return replace(self.recipe, batch=self.batch_size).micro_batch_size(self.process_group.count)
 
     def make_order(self, kept: NDArray[np.bool_]) -> BatchOrder:
-        """Return the random order of the pairs that are trained on.
+        """Return the random order of the pairs that are trained on; the same for the same `kept`.
 
         Args:
             kept: Whether each pair is trained on, bool [pairs]; True at least once.
@@ -74,7 +74,7 @@ class TrainingTask:
             step: Number of the step, from 0.
 
         Returns:
-            The rows of `pairs` for all processes, int64 [n]; and the partner of each row as an index in its
+            The rows of `pairs` for all processes, int64 [n], which may repeat with `co_clicks`; and the partner of each row as an index in its
             micro-batch, -1 for none, int64 [n]. The same for the same step.
         """
         rows = order.select_rows(step)

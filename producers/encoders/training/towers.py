@@ -81,7 +81,7 @@ class Towers(nn.Module):
         return functional.normalize(self.model.get_text_features(**inputs).pooler_output.float())
 
     def measure_token_width(self, pixels: torch.Tensor) -> int:
-        """Return the width of the image tokens, found by a forward pass over some images.
+        """Return the width of the image tokens, found by a forward pass over some images. No weight is changed.
 
         Args:
             pixels: Preprocessed images, at least one, float32 [n, 3, height, width].

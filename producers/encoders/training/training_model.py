@@ -78,7 +78,8 @@ class TrainingModel(nn.Module):
         """Compute the loss of each objective on a batch.
 
         Args:
-            batch: The pairs.
+            batch: The pairs, at least one. The contrastive loss reads the masked words, the heads `words` and `language`
+                the unmasked ones.
             done_share: Share of the training's steps that are done, in [0, 1].
 
         Returns:

@@ -62,7 +62,7 @@ class TrainingState:
 
         Raises:
             ConflictError: The file was saved by a training with another identity.
-            CorruptDataError: The file cannot be read.
+            CorruptDataError: The file is not a readable state.
         """
         saved = read_state(folder, identity, device)
         if saved:
@@ -103,7 +103,7 @@ def write_state(folder: Path, identity: str, content: Mapping[str, Any]) -> None
 
 
 def read_state(folder: Path, identity: str, device: torch.device) -> dict[str, Any] | None:
-    """Return the content that `write_state` saved in `folder`; None if there is no file.
+    """Return the content that `write_state` saved in `folder`, without the identity; None if there is no file.
 
     Args:
         folder: Where STATE_FILE is looked for.
