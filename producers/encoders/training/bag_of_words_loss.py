@@ -27,7 +27,7 @@ class BagOfWordsLoss(nn.Module):
     """Inverse document frequency (idf) of each predicted word, float32 [words + 1]; the last one is 0."""
 
     def __init__(self, width: int, pairs: TrainingPairs) -> None:
-        """Create the head with random weights. It predicts the tokens in more than MIN_DOCUMENT_FREQUENCY of the titles.
+        """Create the head with random weights. It predicts the words in more than MIN_DOCUMENT_FREQUENCY of the titles.
 
         Args:
             width: Width of the image tokens.

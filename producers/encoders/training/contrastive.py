@@ -38,7 +38,8 @@ def contrastive_loss(
     Args:
         image: Unit vectors of the images, float [n, d].
         text: Unit vectors of the titles of the same pairs, float [n, d].
-        title_ids: Equal for equal titles, int64 [n]. Such rows are all correct answers for each other, with equal weight.
+        title_ids: Equal for equal titles, int64 [n]. Such rows are all correct answers for each other, with equal
+            weight.
         scale: Factor of the cosines, a scalar.
 
     Returns:
@@ -121,7 +122,7 @@ class MomentumTowers(nn.Module):
 
     @torch.no_grad()
     def enqueue(self, outputs: MomentumOutputs) -> None:
-        """Put `outputs` at the front of the queue, in their order. Entries beyond QUEUE_SIZE are dropped from its end."""
+        """Put `outputs` at the front of the queue, in their order. Entries after the first QUEUE_SIZE are dropped."""
         self.image_queue.copy_(torch.cat([outputs.image, self.image_queue])[:QUEUE_SIZE])
         self.text_queue.copy_(torch.cat([outputs.text, self.text_queue])[:QUEUE_SIZE])
         self.same_queue.copy_(torch.cat([outputs.title_ids, self.same_queue])[:QUEUE_SIZE])

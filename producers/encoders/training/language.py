@@ -75,7 +75,7 @@ class LanguageHead(nn.Module):
         """Generate a line for each image: the most probable token is chosen again and again until the line ends.
 
         A token is not chosen if it would repeat a pair of consecutive tokens, so that a line does not loop. A line has
-        fewer tokens than the decoder's `length`; at that number it is cut. Nothing is random.
+        fewer tokens than the decoder's `length`; a longer one is cut. Nothing is random.
 
         Args:
             image_tokens: Tokens of the images, float [n, image tokens, width].

@@ -74,8 +74,8 @@ class TrainingTask:
             step: Number of the step, from 0.
 
         Returns:
-            The rows of `pairs` for all processes, int64 [n], which may repeat with `co_clicks`; and the partner of each row as an index in its
-            micro-batch, -1 for none, int64 [n]. The same for the same step.
+            The rows of `pairs` for all processes, int64 [n], which may repeat with `co_clicks`; and the partner of each
+            row as an index in its micro-batch, -1 for none, int64 [n]. The same for the same step.
         """
         rows = order.select_rows(step)
         if self.co_clicks is None:

@@ -78,8 +78,8 @@ class TrainingModel(nn.Module):
         """Compute the loss of each objective on a batch.
 
         Args:
-            batch: The pairs, at least one. The contrastive loss reads the masked words, the heads `words` and `language`
-                the unmasked ones.
+            batch: The pairs, at least one. `words` and `language` read the titles without masked words, the other
+                losses with them.
             done_share: Share of the training's steps that are done, in [0, 1].
 
         Returns:
