@@ -247,7 +247,8 @@ class ViewHistory:
             row_index: [n], the rows' positions in the table, in any order; a position may repeat.
 
         Returns:
-            n rows in the order of `row_index`.
+            n rows in the order of `row_index`. Columns: the features in the order of the view's layout, then
+            `event_timestamp` and `created_timestamp`; no ids.
         """
         ascending, order = np.unique(row_index, return_inverse=True)
         columns = [*self.view.layout.fields_by_name, EVENT_TIMESTAMP, CREATED_TIMESTAMP]
