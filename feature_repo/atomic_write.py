@@ -18,6 +18,9 @@ def replace_atomically(target: Path, *, suffix: str = "unfinished") -> Iterator[
             is empty. The block itself creates the file or folder at the yielded path.
         suffix: ends the name of the unfinished file, `.NAME.SUFFIX`. Processes that may write the same target at the
             same time need different ones.
+
+    Raises:
+        OSError: the block created nothing, `target` is a folder with content, or a path cannot be written.
     """
     unfinished = target.with_name(f".{target.name}.{suffix}")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 from feature_repo.errors import InvalidInputError, NotFoundError, UsageError
 
 MIN_TOKEN_LENGTH = 16
+"""Length of the shortest accepted token, in characters."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,14 @@ class ServerAccess:
             raise InvalidInputError(f"the token must have at least {MIN_TOKEN_LENGTH} printable ASCII characters")
 
     def is_authorized(self, authorization: str | None) -> bool:
-        """Return whether an `Authorization` header carries the token.
+        """Return whether an `Authorization` header carries the token, whose upper and lower case matter.
 
         The comparison takes the same time wherever the texts differ.
 
         Args:
             authorization: the header's value, `Bearer TOKEN` or `Basic` with the token as the password (browsers send
-                this form; the user name is ignored). None means that the header is missing.
+                this form; the user name is ignored). The case of `Bearer` and `Basic` does not matter. None means that
+                the header is missing.
 
         Returns:
             True if the token matches or the server has no token; False otherwise, also for a missing header or another

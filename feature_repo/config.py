@@ -37,7 +37,7 @@ class Settings:
 
 
 def load(file: Path | None = None) -> Settings:
-    """Read the settings of a deployment.
+    """Read the settings of a deployment. Only `project` and `offline_store.path` are checked.
 
     Args:
         file: the feature_store.yaml. None takes the file that the environment variable FEAST_FS_YAML_FILE_PATH names;

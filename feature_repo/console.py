@@ -106,8 +106,8 @@ def configure(
 def run_command_line(app: typer.Typer) -> None:
     """Run a command line, and exit with one line on standard error for an error that the user can repair.
 
-    The exit code is 2 for an invalid option (UsageError) and 1 for any other VitrineError or OSError. Every other
-    exception is raised as it is.
+    The exit code is 2 for an invalid option (UsageError, or refused by typer) and 1 for any other VitrineError or
+    OSError. Every other exception is raised as it is.
 
     Args:
         app: the command line; it reads `sys.argv`.

@@ -2,7 +2,7 @@
 
     VitrineError              the base; a command that raises it exits with 1
         InvalidInputError     a value, a file or a row that the caller gave is not acceptable
-            UsageError        a command-line option that no data can make valid; exits with 2
+            UsageError        an option, or the file it names, is invalid whatever the data; exits with 2
         NotFoundError         a table, view, service, feature, product or file that was named does not exist
         ConflictError         another writer or run got there first; running again can succeed
         UnavailableError      a store or a database does not answer
@@ -18,28 +18,34 @@ class VitrineError(Exception):
 
 
 class InvalidInputError(VitrineError):
-    """An argument, a file or a row from the caller is not acceptable."""
+    """An argument, a file or a row from the caller is not acceptable. Over HTTP it is status 400."""
 
 
 class UsageError(InvalidInputError):
-    """A command-line option that no data can make valid. The command exits with 2."""
+    """A command-line option, or the settings file that it names, is invalid whatever the data.
+
+    The command exits with 2.
+    """
 
 
 class NotFoundError(VitrineError):
-    """A table, view, service, feature, product or file that the caller named does not exist."""
+    """A table, view, service, feature, product or file that the caller named does not exist. Over HTTP: status 404."""
 
 
 class ConflictError(VitrineError):
-    """Another writer or run was first. Running again can succeed."""
+    """Another writer or run was first. Running again can succeed. Over HTTP it is status 409."""
 
 
 class UnavailableError(VitrineError):
-    """A store, a database or a cluster does not answer, or something cannot be written."""
+    """A store, a database or a cluster does not answer, or something cannot be written. Over HTTP it is status 503."""
 
 
 class CorruptDataError(VitrineError):
-    """Stored bytes, such as a file of a table or a row of the online store, are damaged or incomplete."""
+    """Stored bytes, such as a file of a table or a row of the online store, are damaged or incomplete.
+
+    Over HTTP it is status 500.
+    """
 
 
 class EncoderMismatchError(VitrineError):
-    """Vectors of two encoder versions would be compared, joined or served together."""
+    """Vectors of two encoder versions would be compared, joined or served together. Over HTTP it is status 503."""

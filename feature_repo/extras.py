@@ -41,7 +41,7 @@ def require(extra: str, *modules: str) -> None:
     """Check that modules are installed, without importing them. Returns nothing if all are.
 
     Args:
-        extra: the extra that installs the modules, a key of `MODULES`.
+        extra: the extra that installs the modules, a key of `MODULES`; it is used in the message only, and not checked.
         modules: top-level module names.
 
     Raises:

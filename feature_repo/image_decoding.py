@@ -25,10 +25,11 @@ except ImportError:  # optional: Pillow decodes the same pixels, more slowly
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 """Formats that are decoded. A closed list, because Pillow runs other programs for some formats (EPS)."""
 MAX_BYTES = 64 * 2**20
+"""Size of the largest encoded image that is accepted, inclusive."""
 MAX_PIXELS = 50_000_000
-"""Largest width times height, as the header gives them; 150 MB as decoded RGB."""
+"""Largest width times height, inclusive, as the header gives them; 150 MB as decoded RGB."""
 MAX_ASPECT_RATIO = 50
-"""Largest ratio of the long side to the short side. Scaling the short side of a narrower image up to the encoder's
+"""Largest ratio of the long side to the short side, inclusive. Scaling the short side of a narrower image up to the encoder's
 input size would need too much memory."""
 
 DRAFT_FACTOR = 1.5

@@ -68,7 +68,7 @@ def read(path: Path | str) -> bytes | None:
     The LMDB stays open for later reads of this process.
 
     Args:
-        path: `lmdb:/FOLDER#KEY`, as `resolve_path` returns it.
+        path: `lmdb:/FOLDER#KEY`, as `resolve_path` returns it. KEY begins after the last `#`.
 
     Raises:
         OSError: the folder does not exist or holds no readable LMDB.
@@ -96,7 +96,8 @@ def write(folder: Path, images: Iterable[bytes]) -> list[str]:
 
     Args:
         folder: the folder of the LMDB; images that it holds already stay.
-        images: the encoded bytes of each image. All of them are in memory at once. They are not checked.
+        images: the encoded bytes of each image. All of them are in memory at once. They are not checked. Without
+            images the result is empty; the LMDB is created all the same.
 
     Raises:
         UnavailableError: the LMDB cannot be written.

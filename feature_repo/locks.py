@@ -30,7 +30,10 @@ _held: set[Path] = set()
 
 @contextmanager
 def hold_lock(settings: Settings, step: str) -> Iterator[None]:
-    """Hold the lock of a step while the block runs. The lock file stays afterwards.
+    """Hold the lock of a step while the block runs.
+
+    The lock file is `.locks/STEP` in the folder of the Delta tables, `/` in the name replaced by `-`. It stays
+    afterwards.
 
     Args:
         settings: the deployment; each has its own locks.

@@ -209,7 +209,7 @@ def read_last_runs(settings: Settings, limit: int) -> list[RunRecord]:
 
     Args:
         settings: the deployment.
-        limit: the largest number of runs to return.
+        limit: the largest number of runs to return, of all steps together; 0 returns none.
 
     Raises:
         UnavailableError: the database does not answer.

@@ -11,15 +11,17 @@ class ServingLimits:
     """How much one server process accepts. All bounds are inclusive."""
 
     max_product_ids: int = 1_000
-    """Candidates in one request."""
+    """Largest number of candidate products in one request."""
     workers: int = 4
     """Requests processed at the same time, each in a thread."""
     queue_size: int = 60
-    """Requests that may wait for a worker. The server rejects further requests at once."""
+    """Requests that may wait for a worker. The server rejects further requests at once, over HTTP with status 429."""
     deadline_seconds: float = 1.0
-    """Time allowed for one request, in seconds. A request's own deadline applies if it is shorter."""
+    """Time allowed for one request, in seconds; after it, the answer over HTTP is status 504. A request's own deadline
+    applies if it is shorter."""
     max_streams: int = 64
-    """Open Arrow Flight streams. Each one holds a thread. The server rejects further streams."""
+    """Largest number of Arrow Flight streams open at the same time. Each one holds a thread. The server rejects further
+    streams."""
 
     @property
     def max_request_bytes(self) -> int:

@@ -20,7 +20,8 @@ Words = dict[str, list[str]]
 def read_vocabulary(truth: Path) -> dict[str, Words]:
     """Read the table of words in the truth folder of a generated shop: attribute -> value -> words.
 
-    Attributes, values and words are in the order in which they first occur in the table.
+    Attributes, values and words are in the order in which they first occur in the table. A row that occurs twice gives
+    its word twice.
 
     Raises:
         NotFoundError: there is no such table.

@@ -52,7 +52,7 @@ def silence_ray() -> None:
 
 
 def count_cpus() -> int:
-    """Return the number of processors of the connected cluster, busy or not; at least 1."""
+    """Return the number of processors of all machines of the connected cluster, busy or not; at least 1."""
     import ray
 
     return max(1, int(ray.cluster_resources().get("CPU", 1)))

@@ -44,8 +44,8 @@ def look_up_rows(
         created_before: use only versions created before this time, exclusive; None: no limit.
 
     Yields:
-        int64 [m] numbers of some rows, and int64 [m] the position of each one's version in the view's table. Blocks
-        come in no fixed order. A row without a version is in no block, or has -1.
+        int64 [m] positions of some rows in `rows`, and int64 [m] the position of each one's version in the view's
+        table, both counted from 0. Blocks come in no fixed order. A row without a version is in no block, or has -1.
 
     Raises:
         InvalidInputError: a key or the timestamp cannot be compared with the view's.

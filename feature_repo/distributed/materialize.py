@@ -46,8 +46,8 @@ def make_writer(store: Store, project: str, packer: Packer) -> WriteGroup:
         packer: packs rows of the view.
 
     Returns:
-        A function of the source and the group. It yields, as each file is done, how many rows the file holds. Files
-        in which no entity has its newest row are not counted.
+        A function of the source and the group. It yields, as each file is done, how many rows the file holds, whether
+        they were written or not. It yields nothing for a file in which no entity has its newest row of the group.
     """
 
     def write(source: OfflineSource, group: FileGroup) -> Iterator[int]:

@@ -64,9 +64,9 @@ def count_partitions(rows: int) -> int:
 
 
 def map_items(items: Sequence[Any], work: Callable[[Any], pa.Table], schema: pa.Schema) -> ray.data.Dataset:
-    """Return a data set of the rows that `work` returns for each item. Each item is handled by a task of its own.
+    """Return a data set of the rows that `work` returns for each item, in no fixed order.
 
-    The tasks start when the data set is read; without items, it has no rows.
+    Each item is handled by a task of its own. The tasks start when the data set is read; without items, it has no rows.
 
     Args:
         items: items that can be pickled.
@@ -112,7 +112,8 @@ def pack_partitions(kind: str, rows: pa.Table, partition: Int64) -> pa.Table:
         partition: [rows] partition of each row; rows with -1 are left out.
 
     Returns:
-        A table of PARTITION_SCHEMA with one row per partition in use, ascending. A stream keeps the order of its rows.
+        A table of PARTITION_SCHEMA with one row per partition in use, ascending; no rows if none is in use. A stream
+        keeps the order of its rows.
     """
     order = np.argsort(partition, kind="stable")
     order = order[np.searchsorted(partition[order], 0) :]

@@ -62,7 +62,7 @@ class ViewTable:
 
 
 Matches: TypeAlias = Iterator[tuple[Int64 | slice, Int64]]
-"""Row numbers, and for each the position of its version in the view's table, -1 for none."""
+"""Row numbers, from 0, and for each the position, from 0, of its version in the view's table; -1 for none."""
 Lookup: TypeAlias = Callable[[pa.Table | pyarrow.dataset.Dataset, str, ViewTable, bool, datetime | None], Matches]
 """A function that looks rows up in a view: (rows, name of their timestamp column, view, `created_by_then`,
 `created_before`) -> matches. Rows that it does not yield have no version."""

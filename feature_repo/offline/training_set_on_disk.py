@@ -171,8 +171,8 @@ def look_up_by_ranges(
         versions_at_once: about how many versions one range holds; their keys and timestamps are in memory.
 
     Yields:
-        int64 [m] numbers of some rows, and int64 [m] the position of each one's version in the view's table, -1 for
-        none. Rows with a null key may be in no pair.
+        int64 [m] positions of some rows in `rows`, ascending, and int64 [m] the position of each one's version in the
+        view's table, -1 for none; both are counted from 0. Rows with a null key may be in no pair.
 
     Raises:
         InvalidInputError: a key or the timestamp cannot be compared with the view's.
