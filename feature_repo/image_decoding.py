@@ -29,8 +29,8 @@ MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 50_000_000
 """Largest width times height, inclusive, as the header gives them; 150 MB as decoded RGB."""
 MAX_ASPECT_RATIO = 50
-"""Largest ratio of the long side to the short side, inclusive. Scaling the short side of a narrower image up to the encoder's
-input size would need too much memory."""
+"""Largest ratio of the long side to the short side, inclusive. Scaling the short side of a narrower image up to the
+encoder's input size would need too much memory."""
 
 DRAFT_FACTOR = 1.5
 """A JPEG is decoded at a reduced size no smaller than this factor times the side it is resized to."""
