@@ -34,7 +34,7 @@ def write_figures(figures: str, json: Path | None) -> None:
     """Write figures to a file and print its name on standard output.
 
     Args:
-        figures: the figures as JSON text; written as it is, without a newline at the end.
+        figures: the figures as JSON text; written as it is, no newline is added.
         json: file to write; an existing one is overwritten, missing folders are created. None does nothing.
     """
     if json:

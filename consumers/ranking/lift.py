@@ -63,7 +63,8 @@ class Comparison:
         """Return the comparison as `consume lift --json` prints it.
 
         Returns:
-            All fields by name, except that `with_features` is called `with`. Intervals are lists [low, high].
+            All fields by name, except that `with_features` is called `with`. Intervals are lists [low, high]. NaN stays
+            NaN.
         """
         return {
             "name": self.name,

@@ -94,7 +94,7 @@ class LiftResult:
     replicates: int
     """Number of bootstrap draws behind each interval."""
     encoder: str | None
-    """The encoder version of the joined views; None where no view has vectors."""
+    """The encoder version of the joined views; None if none of their rows has one."""
     verdicts: Mapping[str, Verdict]
     """Group of features to whether to keep it."""
     headroom: Sequence[AucStep]
