@@ -31,14 +31,16 @@ _SIDE = re.compile(
 def read(source: Path, now: datetime) -> ImportedTables:
     """Read train.txt, valid.txt and test.txt. A price that is not a number becomes null; most prices are empty.
 
-    A line that cannot be parsed is refused. A description that occurs in several lines is one product.
+    A line that cannot be parsed, also a blank one, is refused. A description that occurs in several lines is one
+    product. A pair that occurs in several lines is in `pairs` as often.
 
     Args:
-        source: the folder with the three files.
+        source: the folder with the three files, which have no header.
         now: not used, because the set has no times.
 
     Returns:
-        The tables `products`, in the order in which they are first named, and `pairs`, in the order of the lines.
+        The tables `products`, in the order in which they are first named, and `pairs`, in the order of the lines of
+        train, valid and test.
 
     Raises:
         NotFoundError: one of the files does not exist.

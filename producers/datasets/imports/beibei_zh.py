@@ -35,15 +35,16 @@ def read(source: Path, now: datetime) -> ImportedTables:
     """Read goods.csv.
 
     A product whose image file is missing is kept without an image. A price that is not a number becomes infinity, which
-    `produce catalogue` sets to null. A time that cannot be read becomes null, which `produce catalogue` refuses.
+    `produce catalogue` sets to null. A time that cannot be read becomes null, which `produce catalogue` refuses. A
+    product in a wrong category keeps it, but has no label of the category. Repeated ids are not looked for.
 
     Args:
         source: the folder with goods.csv and the folder `images`.
         now: not used: times in the future are kept, and `produce catalogue` refuses them.
 
     Returns:
-        The tables `products`, in the order of the file, and `labels`. Missing images and wrong categories are listed
-        as refused.
+        The tables `products` and `labels`, in the order of the file. A product has no label of a gender or age that its
+        title does not state. Missing images and wrong categories are listed as refused, although the rows are kept.
 
     Raises:
         NotFoundError: goods.csv does not exist.
@@ -101,8 +102,8 @@ def parse_child_gender(title: str) -> str | None:
 def parse_child_age(title: str) -> str | None:
     """Return the age stage (one of CHILD_AGES) of `1-3岁` or `9-12个月`, else of a single `3段`.
 
-    None without an age, for lists such as 1/3/5岁, for two ranges, for open ranges, and for a range that is not within
-    one stage.
+    None without an age, for lists such as 1/3/5岁, for two ranges, for open ranges, for a range that is not within one
+    stage, and for a 段 other than 1 to 4. The end of a range is exclusive: 1-3岁 is within the stage 1-3y.
     """
     stated = _AGES.findall(title)
     if len(stated) == 1:

@@ -44,15 +44,16 @@ def read(source: Path, now: datetime) -> ImportedTables:
 
     A product whose image file is missing is kept without an image, and one whose category tree cannot be read without a
     category. A price that is not a number becomes infinity, which `produce catalogue` sets to null. A time that cannot
-    be read becomes null, which `produce catalogue` refuses.
+    be read becomes null, which `produce catalogue` refuses. Repeated ids are not looked for.
 
     Args:
         source: the folder with the CSV (FILE) and the folder `images`.
         now: not used: times in the future are kept, and `produce catalogue` refuses them.
 
     Returns:
-        The tables `products`, in the order of the file, and `labels`. Missing images and unreadable category trees are
-        listed as refused.
+        The tables `products` and `labels`, in the order of the file. A product has no label of a category, gender or
+        age that is not stated. Missing images and unreadable category trees are listed as refused, although the rows
+        are kept.
 
     Raises:
         NotFoundError: the CSV does not exist.
@@ -148,7 +149,7 @@ def parse_child_age(age_group: str | None) -> str | None:
     """Return the age stage (one of CHILD_AGES) of a text such as `3 - 6 month` or `1 - 3 Years`.
 
     None for None, without a range in months or years, and for a range that is not within one stage, such as `0 - 3
-    Years`. Of several ranges the first counts.
+    Years`. Of several ranges the first counts. The end of a range is exclusive: `1 - 3 Years` is within the stage 1-3y.
     """
     stated = _AGES.search(age_group or "")
     if not stated:

@@ -48,7 +48,8 @@ class ImportSummary:
     output: Path
     """The folder of the tables."""
     rows: dict[str, int]
-    """Number of rows by name of the table; REFUSED is the last, and there even if it is 0."""
+    """Number of rows by name of the table, in the order of `ImportedTables.tables`; REFUSED is the last, and there even
+    if it is 0."""
     reasons: dict[str, int]
     """Number of refused rows and repaired values by reason, the most frequent first."""
     remarks: Sequence[str] = field(default=())
@@ -65,16 +66,17 @@ class ImportSummary:
 def write(imported: ImportedTables, name: str, output: Path, now: datetime) -> ImportSummary:
     """Write an import to a folder. Tables of an earlier import are replaced or removed; other files there stay.
 
-    `refused.parquet` is always written, even without rows.
+    `refused.parquet` is always written, even without rows. The files are replaced one after the other, so a killed
+    run leaves some old and some new ones.
 
     Args:
         imported: the tables.
         name: the data set's name, which `refused.parquet` has in the column `step` as `import NAME`.
         output: the folder, which is created if missing, with its parents.
-        now: the created timestamp of refused rows.
+        now: the created timestamp of refused rows, with a time zone.
 
     Returns:
-        The folder and the number of rows of each table.
+        The folder, the number of rows of each table, the reasons of refusals and the remarks.
     """
     output.mkdir(parents=True, exist_ok=True)
     tables = {**imported.tables, REFUSED: to_table(f"import {name}", imported.refused, now)}
@@ -117,7 +119,7 @@ def start_of_year(year: int) -> datetime:
 def find_age_stage(low: float, high: float) -> str | None:
     """Return the child age stage (one of CHILD_AGES) that contains all ages in [low, high), both in months.
 
-    None if no single stage contains them all, and if `low` is not less than `high`.
+    None if no single stage contains them all, as beyond the last stage, and if `low` is not less than `high`.
     """
     for stage, start, end in zip(schema.CHILD_AGES, schema.CHILD_AGE_MONTHS, schema.CHILD_AGE_MONTHS[1:], strict=False):
         if start <= low < high <= end:

@@ -35,8 +35,9 @@ MISSING_IMAGE = "image is missing"
 def read(source: Path, now: datetime) -> ImportedTables:
     """Read classes.csv and the lists of photos train.txt, val.txt and test.txt.
 
-    A line of a list is refused if it is malformed, names an unknown class, or its image file is missing. Whether the
-    shop's own images exist is not checked here.
+    A line of a list is refused if it is malformed, names an unknown class, or its image file is missing. The id of a
+    photo is `SPLIT/FILE`, without the suffix; that of a class's product is `iconic/CLASS NAME`. Of a repeated class id
+    the last row is used. Whether the shop's own images exist is not checked here.
 
     Args:
         source: the folder with these files; the paths in them start there.

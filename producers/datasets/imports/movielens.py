@@ -35,7 +35,8 @@ def read(source: Path, now: datetime) -> ImportedTables:
     """Read ratings.csv and movies.csv. The set has no demographics, so ages and genders are null.
 
     A rating is refused if it is not in [0.5, 5], if its timestamp is not a number, or if its film is not in movies.csv.
-    An impression's id is `USER-FILM`.
+    An impression's id is `USER-FILM`; if a user rated a film twice, both rows have it. A film that was never rated is
+    kept, dated to the last valid rating, and listed as refused.
 
     Args:
         source: the folder with the two files.
@@ -43,7 +44,7 @@ def read(source: Path, now: datetime) -> ImportedTables:
 
     Returns:
         The tables `products`, in the order of movies.csv; `impressions`, in the order of ratings.csv; and `users`, each
-        user with a valid rating once.
+        user with a valid rating once, in the order of their first one in ratings.csv.
 
     Raises:
         NotFoundError: one of the files does not exist.

@@ -45,7 +45,8 @@ def read(source: Path, now: datetime) -> ImportedTables:
 
     A purchase is refused if its day is not a date, or if its amount is not a whole number in [1, WHOLESALE_AMOUNT). An
     impression's id is `USER-PRODUCT-DAY`, so it may be repeated. An age is null if the user's child is unknown, not yet
-    born, or 14 years or older. Of a repeated user the first row is used.
+    born, or 14 years or older. Of a repeated user the first row is used. A purchase by a user who is not in CHILDREN is
+    kept, with a null age and gender.
 
     Args:
         source: the folder with the files CHILDREN and TRADES.

@@ -28,10 +28,10 @@ def import_dataset(name: str, source: Path, output: Path, now: datetime) -> Impo
         name: a key of READERS.
         source: the folder with the set's own files; it is only read.
         output: the folder to write, which is created if missing.
-        now: the created timestamp of refused rows.
+        now: the created timestamp of refused rows, with a time zone.
 
     Returns:
-        The number of rows of each written table, and the reasons of refusals.
+        The number of rows of each written table, the reasons of refusals, and remarks on the set.
 
     Raises:
         UsageError: no set has this name.
