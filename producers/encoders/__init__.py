@@ -40,7 +40,7 @@ __all__ = ["Encoder", "load"]
 def load(path_or_name: str, *, device: str | None = None) -> Encoder:
     """Load an encoder from a checkpoint directory or by a hub name such as `openai/clip-vit-base-patch32`.
 
-    Its version is `name@fingerprint`, where the name is that of the directory or the hub.
+    Its version is `name@fingerprint`, where the name is that of the directory or the hub. Every call loads it anew.
 
     Args:
         path_or_name: a directory if one of that path exists, else a hub name.
@@ -48,7 +48,7 @@ def load(path_or_name: str, *, device: str | None = None) -> Encoder:
 
     Raises:
         NotFoundError: there is neither such a directory nor such a hub checkpoint.
-        UnavailableError: there is no such directory, and the hub cannot be reached.
+        UnavailableError: there is no such directory, the hub cannot be reached, and nothing was downloaded earlier.
         InvalidInputError: the directory is no checkpoint, or one of an unsupported architecture.
         CorruptDataError: weights, tokenizer or image processor are missing, unreadable, or do not fit each other.
     """

@@ -30,7 +30,7 @@ class BlipForImageTextRetrieval(transformers.BlipForImageTextRetrieval):
         return SimpleNamespace(pooler_output=self.vision_proj(tokens[:, 0]), last_hidden_state=tokens)
 
     def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
-        """Compute the features of texts.
+        """Compute the features of texts, from the vector of each one's first token.
 
         Args:
             input_ids: token ids, int64 [n, length].
@@ -48,7 +48,7 @@ class Blip:
 
     @staticmethod
     def from_pretrained(folder: str, **options: Any) -> Any:
-        """Load the model of a checkpoint directory.
+        """Load the model of a checkpoint directory. If config.json lists several `architectures`, the first one counts.
 
         Args:
             folder: the checkpoint.

@@ -14,6 +14,7 @@ from producers.encoders.training import language
 from producers.encoders.training.towers import Towers
 
 BATCH_SIZE = 128
+"""Images whose lines are written at once."""
 
 
 class Captioner:
@@ -65,7 +66,7 @@ def open_captioner(path_or_name: str, *, device: str | None = None) -> Captioner
         NotFoundError: there is no such checkpoint, or it has no language head.
         InvalidInputError: it is not an image-text checkpoint that `producers.encoders.load` accepts, or its image
             processor does more than resize and crop.
-        UnavailableError: there is no such directory, and the hub cannot be reached.
+        UnavailableError: there is no such directory, the hub cannot be reached, and nothing was downloaded earlier.
         CorruptDataError: a file of the checkpoint or of the head is missing or unreadable.
     """
     head = language.load_head(resolve_checkpoint(path_or_name))

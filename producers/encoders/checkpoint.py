@@ -11,6 +11,7 @@ from producers.encoders import checkpoint_files, clip_family, sentence
 from producers.encoders.encoder import Encoder
 
 HUB_TIMEOUT_SECONDS = 5.0
+"""Seconds that the hub may take to answer, before it counts as out of reach."""
 SUPPORTED = (
     "expected CLIP, Chinese-CLIP, SigLIP, SigLIP2, BLIP, VisionTextDualEncoder, "
     "or a sentence encoder with its modules.json"
@@ -28,7 +29,7 @@ def load(path_or_name: str, *, device: str | None = None) -> Encoder:
 
     Raises:
         NotFoundError: there is neither such a directory nor such a hub checkpoint.
-        UnavailableError: there is no such directory, and the hub cannot be reached.
+        UnavailableError: there is no such directory, the hub cannot be reached, and nothing was downloaded earlier.
         InvalidInputError: the directory is no checkpoint, or one of an unsupported architecture.
         CorruptDataError: weights, tokenizer or image processor are missing, unreadable, or do not fit each other.
     """
@@ -47,14 +48,16 @@ def load(path_or_name: str, *, device: str | None = None) -> Encoder:
 def resolve_checkpoint(path_or_name: str) -> Path:
     """Return the directory of that path, or else a local copy of the hub checkpoint of that name, downloaded if needed.
 
-    A directory is returned without a look at its files. Of a hub checkpoint only ENCODER_FILES are downloaded.
+    A directory is returned without a look at its files. Of a hub checkpoint only ENCODER_FILES of the newest revision
+    are downloaded. If the hub cannot be reached, an earlier download is returned.
 
     Args:
         path_or_name: a directory, or a hub name such as `openai/clip-vit-base-patch32`.
 
     Raises:
         NotFoundError: there is no such directory, and no such checkpoint on the hub.
-        UnavailableError: there is no such directory, and the hub cannot be reached within HUB_TIMEOUT_SECONDS.
+        UnavailableError: there is no such directory, the hub cannot be reached within HUB_TIMEOUT_SECONDS, and nothing
+            was downloaded earlier.
     """
     if Path(path_or_name).is_dir():
         return Path(path_or_name)

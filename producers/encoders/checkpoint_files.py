@@ -67,7 +67,7 @@ def read_tokenizer(folder: Path, vocabulary_size: int) -> Any:
 
     Args:
         folder: the checkpoint's directory.
-        vocabulary_size: number of tokens for which the model has an embedding.
+        vocabulary_size: number of tokens for which the model has an embedding; the tokenizer may have fewer.
 
     Raises:
         CorruptDataError: the tokenizer is missing, unreadable, or has more tokens than `vocabulary_size`.
@@ -87,6 +87,8 @@ def read_tokenizer(folder: Path, vocabulary_size: int) -> Any:
 
 def read_model(model_class: Any, folder: Path, unused: tuple[str, ...] = ()) -> PreTrainedModel:
     """Return the model of a checkpoint in float32 on the CPU, and check that the file has every weight.
+
+    The model is in evaluation mode. Weights that config.json has no place for are ignored.
 
     Args:
         model_class: class with the `from_pretrained` of transformers.

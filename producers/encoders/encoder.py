@@ -32,7 +32,8 @@ class Encoder(Protocol):
 
     @property
     def space(self) -> Space | None:
-        """The whitening of fused vectors (whitening.py); None if the checkpoint was not trained on a shop."""
+        """The whitening of fused vectors (whitening.py); None if the checkpoint was trained elsewhere or on too few
+        products."""
 
     @property
     def has_images(self) -> bool:

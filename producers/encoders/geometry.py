@@ -57,7 +57,8 @@ class Geometry:
     def resized_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the (height, width) to which an image of this height and width is resized before the crop.
 
-        All four are in pixels and at least 1. If the proportions are kept, the longer side is rounded down.
+        All four are in pixels and at least 1. If `resize_to` is one number, the proportions are kept and the
+        longer side is rounded down.
         """
         if not isinstance(self.resize_to, int):
             return self.resize_to
@@ -68,8 +69,8 @@ class Geometry:
         """Return the middle [..., self.height, self.width, 3] of resized images, as a view.
 
         Args:
-            pixels: one image or several, [..., height, width, 3], none smaller than the crop. If the margin is odd, the
-                top and the left one are the smaller.
+            pixels: one image or several, [..., height, width, 3], none smaller than the crop; this is not checked. If
+                an odd number of rows or columns is cut off, one less is cut off at the top or at the left.
         """
         top, left = (pixels.shape[-3] - self.height) // 2, (pixels.shape[-2] - self.width) // 2
         return pixels[..., top : top + self.height, left : left + self.width, :]

@@ -20,7 +20,8 @@ def text_to_image_recall(
 ) -> dict[int, float]:
     """Return recall@k: the share of titles with an image of their own design among the k nearest by cosine.
 
-    As is usual in the literature, one right image among the k is enough, however many there are.
+    As is usual in the literature, one right image among the k is enough, however many there are. An image of another
+    design with the same cosine ranks first.
 
     Args:
         text: unit rows [n, dim], one per product.
@@ -48,7 +49,8 @@ def text_to_image_recall(
 def recall_from_scores(scores: NDArray, designs: ArrayLike, *, cutoffs: Sequence[int] = CUTOFFS) -> dict[int, float]:
     """Return recall@k from scores: the share of titles with an image of their own design among the k of highest score.
 
-    An image of another design with the same score ranks first, so that equal scores have recall 0.
+    An image of another design with the same score ranks first. So if all scores are equal, a title counts only when k
+    is larger than the number of images of other designs.
 
     Args:
         scores: finite scores [n, n] of each title (rows) with each image (columns), the higher the more alike.

@@ -29,11 +29,13 @@ from producers.encoders.geometry import Geometry
 SIDE = 64
 """Height and width of an image, in pixels."""
 DIMENSIONS = 128
+"""Width of a vector of either tower."""
 VOCABULARY_SIZE = 2000
 MIN_MERGE_SHARE = 0.005
 """Smallest share of titles that a merge of two tokens must occur in. Rarer pairs are neighbours by accident, not words;
 in languages without spaces, a vocabulary filled up with them hides the words."""
 TEXT_LENGTH = 48
+"""Largest number of tokens of a text, [CLS] and [SEP] included."""
 INITIAL_SCALE = 14.0
 """Initial inverse temperature of the contrastive loss."""
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -60,8 +62,8 @@ class SmallConfig(PretrainedConfig):
         """Set the sizes of the towers.
 
         Args:
-            vision: arguments of ResNetConfig; None takes VISION.
-            text: arguments of BertConfig; None takes TEXT.
+            vision: arguments of ResNetConfig, in place of VISION; None takes VISION.
+            text: arguments of BertConfig, in place of TEXT; None takes TEXT.
             projection_dim: width of the vectors of both towers.
             rest: arguments of PretrainedConfig.
         """
@@ -112,7 +114,7 @@ class SmallModel(PreTrainedModel):
         return SimpleNamespace(pooler_output=pooled, last_hidden_state=output.last_hidden_state)
 
     def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
-        """Compute the features of texts, from the mean of their token vectors.
+        """Compute the features of texts, from the mean of their token vectors, padding left out.
 
         Args:
             input_ids: token ids, int64 [n, length], length at most TEXT_LENGTH.
@@ -146,14 +148,15 @@ def build_model(vocabulary_size: int) -> SmallModel:
 def train_tokenizer(titles: list[str]) -> PreTrainedTokenizerFast:
     """Train a tokenizer of byte-pair encoding (Sennrich et al. 2016) on titles of any language.
 
-    The same titles in the same order always give the same tokenizer. The unigram model would not. Texts are lowercased.
+    The same titles in the same order always give the same tokenizer; the unigram model would not. The tokenizer
+    lowercases texts, and puts them between [CLS] and [SEP].
 
     Args:
         titles: the titles; a repeated one counts each time.
 
     Returns:
         A tokenizer with at most VOCABULARY_SIZE tokens, SPECIAL included, or more if the titles have more different
-        characters. It truncates at TEXT_LENGTH tokens.
+        characters. A call with `truncation=True` truncates at TEXT_LENGTH tokens.
     """
     core = Tokenizer(models.BPE(unk_token="[UNK]"))
     core.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
@@ -190,6 +193,9 @@ def save_checkpoint(model: SmallModel, tokenizer: PreTrainedTokenizerFast, folde
         model: the model.
         tokenizer: its tokenizer, from `train_tokenizer`.
         folder: created if it does not exist. Files of an earlier checkpoint in it are replaced, other files stay.
+
+    Raises:
+        SafetensorError: the weights cannot be written, as when the disk is full.
     """
     size = {"height": SIDE, "width": SIDE}
     processor = CLIPImageProcessorPil(

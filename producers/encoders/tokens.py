@@ -44,6 +44,9 @@ class Tokens:
 
         Returns:
             Ids and mask, int64 [rows, length] each, in the order of `rows`. The mask is 1 for a token, 0 for padding.
+
+        Raises:
+            ValueError: one of the texts has more than `length` tokens.
         """
         lengths = self.lengths[rows]
         width = length or int(lengths.max(initial=1))
@@ -61,7 +64,8 @@ def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int) -> Tokens:
     Args:
         tokenizer: tokenizer of transformers. If it is a fast one, its settings of padding and truncation are changed.
         texts: the texts; repeats are tokenized again.
-        max_length: most tokens of a text, special tokens included; longer texts are truncated.
+        max_length: most tokens of a text, special tokens included; longer texts are truncated, at the end unless the
+            tokenizer has another `truncation_side`.
     """
     core = getattr(tokenizer, "backend_tokenizer", None)
     if core is None:  # a tokenizer written in Python

@@ -13,9 +13,11 @@ from producers.encoders.geometry import Geometry
 from producers.encoders.towers import IMAGE, OUTPUT, TEXT, Tower, TowerCheck
 
 MAX_BATCH = 64
+"""Largest number of images or texts of a batch."""
 PREFERRED_BATCHES = (16, 32, 64)
+"""Batch sizes that Triton tries to reach while requests wait."""
 MAX_QUEUE_DELAY_US = 500
-"""How long a request may wait for others to share its batch."""
+"""Microseconds that a request may wait for others to share its batch."""
 
 
 def model_path(repository: Path, tower: str) -> Path:
@@ -62,7 +64,8 @@ def render_config(tower: Tower, encoder: DualEncoder) -> str:
 def render_tensorrt_script(encoder: DualEncoder, text: Tower) -> str:
     """Return the text of a shell script that builds TensorRT plans of both towers beside their ONNX files.
 
-    The script also changes each config.pbtxt, so that Triton serves the plans.
+    The plans compute in half precision and take batches of 1 to MAX_BATCH. The script also changes each config.pbtxt,
+    so that Triton serves the plans.
 
     Args:
         encoder: the encoder, which must have a `geometry`.
