@@ -20,7 +20,7 @@ class BatchRunner:
         """Set up batches.
 
         Args:
-            size: largest number of rows in a batch.
+            size: largest number of rows in a batch, at least 1.
             threads: how many batches run at once, each in a thread that computes on one core. A small model has steps
                 too short to be divided among cores, so each core gets a batch of its own. 1 runs batches in the
                 caller's thread, on as many cores as torch takes.
@@ -99,7 +99,10 @@ class BatchRunner:
 
 
 def normalize_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Return rows [n, dim] scaled to unit length; one that is not finite or has length 0 becomes NaN throughout."""
+    """Return rows [n, dim] scaled to unit length; one that is not finite or has length 0 becomes NaN throughout.
+
+    The result is a new tensor of the same dtype; n may be 0.
+    """
     norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     usable = torch.isfinite(norms) & (norms > 0)
     return torch.where(usable, rows / norms, torch.nan)

@@ -52,6 +52,7 @@ UNMASKED = ("siglip", "siglip2")
 CPU_IMAGE_BATCH = 64
 """Images per batch on a CPU. The values computed for 64 fit the processor's caches; 128 took a third longer."""
 CPU_TEXT_BATCH = 128
+"""Texts per batch on a CPU."""
 GPU_BATCH = 256
 """Images or texts per batch on a GPU."""
 GPU_LENGTH_STEP = 16
@@ -153,7 +154,7 @@ class DualEncoder:
 
         Args:
             tokens: the texts.
-            rows: numbers of m of these texts, in the order of the result.
+            rows: numbers, from 0, of m of these texts, in the order of the result; repeats are allowed.
         """
         length = None if self.has_mask else self.text_length
         if length is None and self.device.type == "cuda":
@@ -241,7 +242,7 @@ class CompiledTower:
 
 
 def load_encoder(folder: Path, family: str, version: str, device: torch.device) -> DualEncoder:
-    """Load a checkpoint directory of one of FAMILIES, with the space of its fused vectors if it has one.
+    """Load a checkpoint directory of one of FAMILIES, with the space of its fused vectors if it has one, else None.
 
     Args:
         folder: the checkpoint.
@@ -278,6 +279,7 @@ def fold_batch_norms(model: Any) -> Any:
     """Fold each batch normalization of a ResNet into the convolution before it, in place; return the model.
 
     That saves a tenth of the time on a CPU. The features stay the same within rounding. Other models stay as they are.
+    A model can be folded only once.
 
     Args:
         model: transformers model in evaluation mode.

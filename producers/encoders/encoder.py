@@ -32,8 +32,10 @@ class Encoder(Protocol):
 
     @property
     def space(self) -> Space | None:
-        """The whitening of fused vectors (whitening.py); None if the checkpoint was trained elsewhere or on too few
-        products."""
+        """The whitening of fused vectors (whitening.py).
+
+        None if the checkpoint was trained elsewhere or on too few products.
+        """
 
     @property
     def has_images(self) -> bool:

@@ -114,7 +114,7 @@ def decode_batches(
     """Decode batches of images; yields one `DecodedBatch` per batch, in order.
 
     Later batches are decoded while the caller works on an earlier one. An unusable image is reported in `refused` and
-    does not stop the others.
+    does not stop the others. The pixels of a batch are an array of its own, which later batches do not overwrite.
 
     Args:
         batches: for each batch a key, which is returned with it, and at most `size` sources, possibly none. Batches are
@@ -191,7 +191,7 @@ class BufferAddress:
 class SharedBuffer:
     """Memory for images that child processes can map, uint8 [images, row_bytes] in `rows`.
 
-    It is freed when the buffer is closed and the last process has unmapped it.
+    The rows are zeros at first. The memory is freed when the buffer is closed and the last process has unmapped it.
 
     Workers return pixels through it without a copy. At 224 pixels an image has 150 KB: 5,000 a second through the one
     pipe of the pool would keep a core busy with copying. On Linux the buffer is a file without a name (memfd): a killed
@@ -219,7 +219,7 @@ class SharedBuffer:
         self.rows: NDArray[np.uint8] = np.memmap(path, np.uint8, "r+", shape=shape)
 
     def close(self) -> None:
-        """Close the file, so that no further process can map it. A process that still maps it keeps its pages."""
+        """Close the file, so that no further process can map it. Processes that map it, this one too, keep its rows."""
         self._file.close()
 
     def __enter__(self) -> Self:

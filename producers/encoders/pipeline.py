@@ -30,6 +30,7 @@ from producers.encoders.prefetch import iterate_in_background, map_in_threads
 from producers.encoders.whitening import SAME_PRODUCT, SIMILAR, fuse
 
 HASH_COLUMNS = ("image_hash", "title_hash")
+"""Columns with the hashes of the contents that a row's vectors were made of."""
 NO_VECTOR = "the encoder gave no finite vector"
 NOTHING_USABLE = "neither image nor title could be encoded: no row"
 
@@ -101,7 +102,8 @@ class EmbeddingRows:
 def build_embedding_rows(chunk: EncodedChunk, encoder: Encoder, now: datetime) -> EmbeddingRows:
     """Build one embedding row for each catalogue row that has at least one vector, in their order.
 
-    A row without any vector is left out and added to `unusable` with the reason NOTHING_USABLE.
+    A row without any vector is left out and added to `unusable` with the reason NOTHING_USABLE. If only one of the two
+    vectors is missing, it is null, and the fused and the similar vector are made of the other.
 
     Args:
         chunk: its `catalogue` needs product_id and event_timestamp; HASH_COLUMNS are copied if present, else null.
@@ -141,6 +143,9 @@ def encode_chunk(catalogue: pa.Table, encoder: Encoder, pool: ProcessPoolExecuto
             is null.
         encoder: if it has no image tower, images are ignored.
         pool: processes that decode images, from `open_decoding_pool`.
+
+    Returns:
+        The vectors, row by row. Unusable images and titles raise nothing; they are in its `unusable`.
     """
     return next(_encode(iter([catalogue]), encoder, pool))
 
@@ -174,7 +179,7 @@ class DecodedChunk:
     catalogue: pa.Table
     """The rows, without `image_bytes`."""
     row_index: NDArray[np.int64]
-    """Numbers of the m rows of `catalogue` that have an image, ascending [m]."""
+    """Numbers, from 0, of the m rows of `catalogue` that have an image, ascending [m]."""
     sources: Sequence[Source]
     """Path or bytes of each of these images that is unusable, empty bytes for a usable one [m]."""
     images: DecodedBatch[Any]
@@ -201,6 +206,8 @@ def decode_rows(catalogue: pa.Table, geometry: Geometry | None, *, has_images: b
 
 def encode_rows(decoded: DecodedChunk, encoder: Encoder) -> EncodedChunk:
     """Return the vectors of what `decode_rows` returned, possibly on another machine, row by row.
+
+    Unusable images and titles raise nothing; they are in the `unusable` of the result.
 
     Args:
         decoded: rows and images, decoded for the `geometry` of the encoder.

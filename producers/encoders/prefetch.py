@@ -13,6 +13,8 @@ Result = TypeVar("Result")
 def iterate_in_background(items: Iterator[Item], ahead: int = 1) -> Generator[Item, None, None]:
     """Yield the same items in the same order, computed in another thread while the reader works on earlier ones.
 
+    The thread starts when the first item is asked for.
+
     Args:
         items: iterated in one other thread. The thread ends with it, or when the returned generator is closed; `items`
             is then closed too, if it has a `close`.
@@ -73,7 +75,7 @@ def map_in_threads(
     """Yield each item and `call(item)`, in the order of the items; up to `threads` calls run at once.
 
     At most `threads` items are in progress, so `items` is read no further ahead than that. It is read in the thread of
-    the reader.
+    the reader. Closing the generator waits for the calls that have started.
 
     Args:
         call: called once for each item, in another thread.

@@ -26,6 +26,7 @@ from producers.encoders.pipeline import HASH_COLUMNS, StageSeconds, build_embedd
 
 COLUMNS = [schema.PRODUCT_ID, "title", "image", "image_bytes", schema.EVENT_TIMESTAMP]
 ROWS_PER_PART = 16_384
+"""Catalogue rows of a part, if the caller does not say."""
 
 
 def encode(
@@ -40,7 +41,9 @@ def encode(
 ) -> str:
     """Encode a catalogue part by part, and write the parts to a folder. Parts that are complete already are skipped.
 
-    A part is the embedding rows of `rows_per_part` catalogue rows. After each one a line goes to standard error.
+    A part is the embedding rows of `rows_per_part` catalogue rows, in their order; the last part may be of fewer. A
+    product without any vector has no row; the part's other file says why. After each part a line goes to standard
+    error.
 
     Args:
         encoder: checkpoint directory or hub name.

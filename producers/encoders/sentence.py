@@ -21,6 +21,7 @@ from producers.encoders.encoder import Pixels, Vectors
 from producers.encoders.tokens import read_text_length
 
 BATCH_SIZE = 128
+"""Texts per batch, on a CPU and on a GPU."""
 POOLINGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -83,7 +84,8 @@ class SentenceEncoder:
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Return unit vectors float32 [n, dim] of texts, in order; NaN where the model gives none.
 
-        Texts of more than `length` tokens are truncated. No texts give [0, dim].
+        The prompt is put before each. Texts that have more than `length` tokens with it are truncated. No texts give
+        [0, dim].
         """
         if not texts:
             return np.empty((0, self.dim), np.float32)
@@ -154,6 +156,8 @@ def is_sentence_encoder(folder: Path) -> bool:
 
 def load_encoder(folder: Path, version: str, device: torch.device) -> SentenceEncoder:
     """Load a sentence encoder from its directory.
+
+    If the checkpoint names a default prompt, it is put before every text.
 
     Args:
         folder: the directory, for which `is_sentence_encoder` is True.

@@ -36,7 +36,7 @@ class RunDescription:
     rows: int
     """Rows of the catalogue."""
     rows_a_part: int
-    """Rows of the catalogue that a part is made from; the last part may have fewer."""
+    """Rows of the catalogue that a part is made from, at least 1; the last part may have fewer."""
 
     @property
     def parts(self) -> int:
@@ -84,7 +84,10 @@ def read_description(folder: Path) -> RunDescription:
 
 
 def is_done(folder: Path, part: int) -> bool:
-    """Return whether a part, numbered from 0, is complete; False if the folder does not exist."""
+    """Return whether a part, numbered from 0, has the marker that it is complete; its files are not looked at.
+
+    False if the folder does not exist.
+    """
     return (folder / f"part-{part:05}_done").exists()
 
 

@@ -27,8 +27,10 @@ from producers.encoders.encoder import Pixels
 from producers.encoders.tokens import tokenize
 
 MIN_COSINE = 0.9999
+"""Lowest cosine to torch's vector with which a vector of an exported tower passes the check."""
 IMAGE, TEXT = "image_tower", "text_tower"
 OUTPUT = "vectors"
+"""Name of the output of either tower."""
 INSTALL = "pip install 'vitrine[export]'"
 PROBES_PER_BATCH = 7
 """Probes per batch of the check: another batch size than the tower is traced with."""
@@ -84,7 +86,7 @@ class TowerCheck:
     probes: int
     """Number of images, or of texts, that were compared."""
     cosine: float
-    """The lowest cosine over all probes; at least MIN_COSINE."""
+    """The lowest cosine over all probes, at least MIN_COSINE; a vector of NaN counts as -1."""
 
 
 def build_towers(encoder: DualEncoder, pixels: Pixels, titles: Sequence[str]) -> list[Tower]:
@@ -94,7 +96,7 @@ def build_towers(encoder: DualEncoder, pixels: Pixels, titles: Sequence[str]) ->
         encoder: the encoder, loaded on the CPU.
         pixels: RGB images to check the image tower with, resized by the encoder's `geometry`: uint8
             [n, height, width, 3], n > 0.
-        titles: texts to check the text tower with; at least one.
+        titles: texts to check the text tower with; at least one. Long ones are truncated.
     """
     tokens = tokenize(encoder.tokenizer, titles, encoder.text_length)
     names = ("input_ids", "attention_mask") if encoder.has_mask else ("input_ids",)

@@ -100,7 +100,7 @@ def train(
     removed when the checkpoint is written.
 
     Args:
-        titles: title of each product [n].
+        titles: title of each product [n]; repeats are allowed.
         images: path or bytes of each title's image [n]; products with an unusable image are left out and counted.
         folder: where the checkpoint goes; created if it does not exist. A checkpoint in it is replaced.
         pairs_seen: how many image-text pairs to learn from, repeats included. It is rounded down to whole batches, but
@@ -112,7 +112,7 @@ def train(
         checkpoint: directory or hub name of an image-text checkpoint to start from; None starts the default model from
             random weights.
         clicked: clicks for the preference whitening of fused vectors, and for the alignment objective if the recipe
-            gives it a weight; None trains without clicks.
+            gives it a weight; their `product_rows` are positions in `titles`, from 0. None trains without clicks.
 
     Returns:
         A summary in the first process, None in every other.

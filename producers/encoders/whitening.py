@@ -68,7 +68,8 @@ class Space:
 def fit_whitening(fused: Vectors) -> Space | None:
     """Return the space in which the given products vary nearly equally in every direction.
 
-    None if there are fewer than MIN_PRODUCTS_PER_DIMENSION products per dimension, or all products are equal.
+    None if there are fewer than MIN_PRODUCTS_PER_DIMENSION products per dimension, those with a vector counted, or all
+    of them are equal.
 
     Args:
         fused: vectors of products [n, dim] from `fuse` without a space; NaN rows are ignored.
@@ -123,6 +124,8 @@ def fit_preference_whitening(
 def save_space(space: Space | None, folder: Path) -> None:
     """Write the space beside the weights of a checkpoint, and remove that of an earlier training.
 
+    The earlier one is removed first, so a failure leaves none.
+
     Args:
         space: the space; None only removes.
         folder: the checkpoint's directory, which must exist.
@@ -166,8 +169,9 @@ def fuse(image: Vectors, text: Vectors, weights: tuple[float, float], space: Spa
     Args:
         image: unit vectors of the images [n, dim]; NaN for a missing one.
         text: unit vectors of the titles of the same products [n, dim]; NaN for a missing one.
-        weights: weight of the image and of the text, such as SAME_PRODUCT or SIMILAR.
-        space: maps the sum into the space in which fused vectors are compared; None leaves it as it is.
+        weights: weight of the image and of the text, such as SAME_PRODUCT or SIMILAR; only their ratio matters.
+        space: maps the sum, already of unit length, into the space in which fused vectors are compared, and scales it
+            to unit length again; None leaves it as it is.
     """
     parts = [np.nan_to_num(rows) * np.float32(weight) for rows, weight in zip((image, text), weights, strict=True)]
     fused = normalize_rows(parts[0] + parts[1])
