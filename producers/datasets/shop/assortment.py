@@ -48,7 +48,7 @@ class Designs:
     """Effect on the log-odds of a click of all products of the design."""
 
     def style(self) -> Floats:
-        """Return the levels as concatenated one-hot blocks [m, STYLE_WIDTH], in the order of vocabulary.STYLE.
+        """Return the levels as concatenated one-hot blocks, float64 [m, STYLE_WIDTH], in the order of vocabulary.STYLE.
 
         Each row has one 1 in the block of each attribute and is 0 elsewhere.
         """
@@ -128,7 +128,7 @@ def make_assortment(products: int, days: int, seed: int) -> Assortment:
 
 
 def persona_weights() -> Floats:
-    """Return [personas, STYLE_WIDTH]: 1.0 where vocabulary.PERSONAS lists the level for the persona, else 0.0.
+    """Return float64 [personas, STYLE_WIDTH]: 1.0 where vocabulary.PERSONAS lists the level for the persona, else 0.0.
 
     Rows are in the order of vocabulary.PERSONAS, columns in that of the levels of vocabulary.STYLE.
     """

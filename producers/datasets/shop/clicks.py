@@ -48,6 +48,8 @@ def draw_clicks(probability: Floats, *, seed: int) -> np.ndarray:
 def compute_log_odds(assortment: Assortment, people: People, log: GeneratedImpressions, *, seed: int) -> Floats:
     """Return the log-odds of a click of each impression, without the intercept: float64 [n], in the order of the log.
 
+    They are natural logarithms. Without impressions the result is empty.
+
     Args:
         assortment: the products.
         people: the users.

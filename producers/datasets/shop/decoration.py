@@ -38,7 +38,10 @@ def mix_colours(first: Colour, second: Colour, share: float) -> Colour:
 
 
 def contrast_colour(colour: Colour) -> Colour:
-    """Return a colour for a pattern on `colour`: nearly white on a dark colour, a deep shade of a light colour."""
+    """Return a colour for a pattern on `colour`: nearly white on a dark colour, a deep shade of a light colour.
+
+    Light is a colour with a luma (0.3 red + 0.59 green + 0.11 blue) above 168; the values are 0 to 255.
+    """
     light = 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2] > 168
     return mix_colours(colour, INK, 0.55) if light else mix_colours(colour, CREAM, 0.86)
 
@@ -198,7 +201,7 @@ def draw_background(seller: int, rng: np.random.Generator) -> Image.Image:
     """Return a seller's background, CANVAS pixels square, RGB: one tint, with a table, or with a disc.
 
     Args:
-        seller: number of the seller; it alone decides the tint and the kind.
+        seller: number of the seller, from 0; it alone decides the tint and the kind.
         rng: draws the radius of a disc; not used for other kinds.
     """
     tint = BACKGROUNDS[seller % len(BACKGROUNDS)]

@@ -26,9 +26,9 @@ class GeneratedImpressions:
     """n impressions, sorted by time. Each field has shape [n], one element for each impression."""
 
     user: Ints
-    """Number of the user, from 0."""
+    """Number of the user, from 0: an index into the fields of People."""
     product: Ints
-    """Number of the product, from 0."""
+    """Number of the product, from 0: an index into the fields of Products."""
     timestamp_us: Ints
     """Microseconds since 1970 UTC."""
     page: Ints
@@ -42,13 +42,14 @@ def generate_impressions(
 ) -> GeneratedImpressions:
     """Return about `impressions` impressions within [START, START + days).
 
-    A user may see a product again on another page. A user or a product may have no impression.
+    A page shows a product once and only after its listing time, so it may show fewer products than parameters.PAGE
+    says, or none. A user may see a product again on another page. A user or a product may have no impression.
 
     Args:
         assortment: the products.
         people: the users.
         days: the length of the log in days, at least 1.
-        impressions: their approximate number; at least one page view is made.
+        impressions: their approximate number; at least one page view is drawn.
         seed: the shop's seed; the same arguments give the same impressions.
     """
     rng = make_generator(seed, "impressions")

@@ -30,7 +30,8 @@ PENNANT: Colour = (40, 104, 200)
 def draw_images(assortment: Assortment, folder: Path, *, seed: int, processes: int) -> Iterator[int]:
     """Write `folder`/PRODUCT_ID.jpg for each product that has an image, and replace files that are there.
 
-    Products are drawn in tasks of PRODUCTS_PER_TASK. With one process a task is drawn when its number is asked for.
+    A file of a product without an image is left as it is. Products are drawn in tasks of PRODUCTS_PER_TASK. With one
+    process, or one task, each is drawn in this process when its number is asked for.
 
     Args:
         assortment: the products.
@@ -88,7 +89,7 @@ def draw_image(assortment: Assortment, product: int, *, seed: int) -> Image.Imag
 
     Args:
         assortment: the products.
-        product: number of the product, an index into `assortment.products`.
+        product: number of the product, from 0: an index into the fields of `assortment.products`.
         seed: the shop's seed; the same arguments give the same image.
     """
     designs, goods = assortment.designs, assortment.products

@@ -60,6 +60,8 @@ def box(left: float, top: float, right: float, bottom: float, rounds: int = 2) -
 def smooth(points: Points, rounds: int = 2) -> Points:
     """Return the polygon with its corners cut off in each round (Chaikin's algorithm).
 
+    A round keeps the middle three fifths of each edge.
+
     Args:
         points: [k, 2], the corners in order; they are not changed.
         rounds: number of rounds. Each doubles the number of corners; 0 returns `points` itself.
@@ -86,6 +88,6 @@ def interpolate(young: float, old: float, growth: float) -> float:
     Args:
         young: the result for a growth of 0.
         old: the result for a growth of 1.
-        growth: 0 to 1.
+        growth: 0 to 1. Beyond these bounds the line is continued.
     """
     return young + (old - young) * growth

@@ -15,10 +15,12 @@ from producers.datasets.shop.shapes import Polygon, Silhouette, box, ellipse
 def make_outline(category: str, growth: float, detail: int) -> Silhouette:
     """Return the silhouette of a product, centred, its longer side scaled to [-1, 1]; y is downwards.
 
+    The place of the emblem is moved and scaled with it.
+
     Args:
         category: the name of a category of vocabulary.CATEGORIES.
         growth: the age that the product is cut for, from 0 (newborn) to 1 (schoolchild).
-        detail: the age stage whose typical parts are shown, an index into CHILD_AGES.
+        detail: the age stage whose typical parts are shown, an index into CHILD_AGES: 0 to 4.
 
     Raises:
         KeyError: there is no such category.

@@ -21,7 +21,9 @@ class Titles:
 
 
 def write_titles(assortment: Assortment, *, language: str, seed: int) -> Titles:
-    """Return the titles of all products, in their order.
+    """Return the titles of all products, in their order. Two products may have the same title.
+
+    Every title has a word for the true category and at least one filler such as "free shipping".
 
     Args:
         assortment: the products.

@@ -50,6 +50,8 @@ def make_shop(
 ) -> ShopSummary:
     """Write a shop to a folder; an earlier shop there is removed first. A progress bar shows the drawing of the images.
 
+    The images are drawn by one process for each CPU. A killed run leaves a part of the shop; the next one removes it.
+
     Args:
         output: the folder, which is created if missing.
         products: number of products, at least 1.
