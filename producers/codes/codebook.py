@@ -155,7 +155,8 @@ def measure_quality(
     Args:
         codes: Codes of the distinct vectors, at least one, int32 [n, levels].
         squared_error: Sum over all vectors, repeated ones included, of the squared length of the residual.
-        variance: Sum over the same vectors of the squared distance to their mean.
+        variance: Sum over the same vectors of the squared distance to their mean. If it is 0, the reconstruction error
+            is 0.
         sizes: Number of codes of each level.
     """
     _, counts = np.unique(codes, axis=0, return_counts=True)

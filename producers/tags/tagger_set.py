@@ -92,6 +92,8 @@ class TaggerSet:
     def predict_held_out(self, now: datetime) -> pa.Table:
         """Return the predictions of every fitted variant for the labelled products outside the training split.
 
+        They are the probabilities of all labels, however low: `abstain` is not used.
+
         Args:
             now: The created timestamp, with a time zone.
 

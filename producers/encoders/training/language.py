@@ -118,7 +118,7 @@ class LanguageHead(nn.Module):
 
 
 def remove_head(folder: Path) -> None:
-    """Remove the language head from the folder of a checkpoint. Nothing happens if it has none."""
+    """Remove the folder of the language head from that of a checkpoint. Nothing happens if it has none."""
     shutil.rmtree(folder / HEAD_FOLDER, ignore_errors=True)
 
 

@@ -32,8 +32,8 @@ class LoopResult:
     resumed_at: int
     """Number of steps that an interrupted run had saved; 0 if this run started from the beginning."""
     losses: dict[str, float]
-    """Mean of each objective's weighted loss over the last tenth of the steps, with the names that
-    `TrainingModel.forward` returns."""
+    """Mean of each objective's weighted loss over the last tenth of the steps, at least the last step, with the names
+    that `TrainingModel.forward` returns."""
     kept: int
     """Number of pairs that the filter left in; that of all pairs without a filter."""
 

@@ -30,9 +30,9 @@ class TrainingPairs:
     title_ids: NDArray[np.int64]
     """A number that is equal for equal titles [n]."""
     special_tokens: NDArray[np.int64]
-    """Ids of the tokens that are never masked and never predicted as words, such as the padding."""
+    """Ids [k] of the tokens that are never masked and never predicted as words, such as the padding."""
     mask_token: int | None
-    """None if the tokenizer has no mask token: then no word is masked."""
+    """Id of the token that replaces masked words; None if the tokenizer has none: then no word is masked."""
 
     def __len__(self) -> int:
         return len(self.title_ids)

@@ -110,7 +110,7 @@ class TrainingModel(nn.Module):
     def make_parameter_groups(
         self, learning_rate: float, head_learning_rate: float, weight_decay: float
     ) -> list[dict[str, Any]]:
-        """Return the parameter groups for the optimizer. The momentum copy is in none, because it is not trained.
+        """Return the parameter groups for the optimizer. The momentum copy and frozen weights of towers are in none.
 
         Args:
             learning_rate: Learning rate of the towers.

@@ -72,7 +72,7 @@ class TrainingState:
             self.kept, self.history = saved["kept"].cpu().numpy(), saved["history"]
 
     def save(self, folder: Path, identity: str) -> None:
-        """Write the state to STATE_FILE in `folder`, replacing an earlier one.
+        """Write the state to STATE_FILE in `folder` atomically, replacing an earlier one.
 
         Args:
             folder: It is created if it does not exist.
