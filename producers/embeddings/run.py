@@ -92,7 +92,7 @@ def embed_catalogue(
         encoder: checkpoint directory or hub name.
         now: the created timestamp of the rows, with a time zone.
         progress: called after each commit with the number of catalogue rows done and the number to do.
-        accept_changed: continue with a new encoder version if the encoder of this name is not that of the last run.
+        accept_changed: if the encoder of this name is not that of the last run, encode everything again with it.
         ray: address of a Ray cluster that decodes and encodes: "local", "auto", "head:6379" or "ray://head:10001".
             None uses this machine.
 
@@ -166,7 +166,7 @@ def estimate_embeddings(settings: Settings, encoder: str, *, accept_changed: boo
     Raises:
         NotFoundError: there is no catalogue, or no such encoder.
         EncoderMismatchError: the encoder of this name has changed, and `accept_changed` is False.
-        VitrineError: the encoder cannot be loaded, or the cache cannot be read.
+        VitrineError: the encoder cannot be loaded, or the cache or the run log cannot be read.
     """
     catalogue = delta.open_dataset(settings.table(schema.CATALOGUE_TABLE))
     model = load(encoder)

@@ -38,7 +38,8 @@ class BatchRunner:
         logged once.
 
         Args:
-            encode: maps a part of `items`, `size` of them at most, to a tensor [rows, dim].
+            encode: maps a part of `items`, `size` of them at most, to a tensor [rows, dim]. With several
+                threads it is called by several at once.
             items: a list, an array, or anything else that can be sliced; at least one item.
 
         Raises:

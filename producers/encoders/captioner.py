@@ -40,7 +40,8 @@ class Captioner:
     def write(self, pixels: Pixels) -> list[str]:
         """Return one line per image, in order; "" where the head writes nothing. No images give no lines.
 
-        The most likely token is chosen each time; nothing is drawn at random.
+        The most likely token is chosen each time; nothing is drawn at random. A line that gets longer than the head was
+        trained for is cut.
 
         Args:
             pixels: images resized by `geometry`, uint8 [n, height, width, 3], in RGB.

@@ -92,7 +92,8 @@ def fit_preference_whitening(
     """Return a space that weights each direction by how far the clicks of one user agree in it.
 
     Returns `space` itself if users who clicked at least two products have fewer than MIN_CLICKS_PER_DIMENSION clicks
-    per dimension. Repeated clicks of a user on one product count once, and the order of clicks does not matter.
+    per dimension. Repeated clicks of a user on one product count once, and the order of clicks does not matter. Of more
+    than MAX_CLICKS clicks, those of the users with the lowest codes are used.
 
     Args:
         space: from `fit_whitening`.
