@@ -21,7 +21,7 @@ MIN_TOKEN_LENGTH = 16
 
 @dataclass(frozen=True)
 class TlsCertificate:
-    """A certificate chain and its private key, as PEM files.
+    """A certificate chain and its private key, as PEM files. Its dates and its host name are not checked.
 
     Args:
         chain: file with the certificate chain, the server's certificate first.

@@ -35,7 +35,10 @@ console = Console(stderr=True)
 
 
 class LogFormat(StrEnum):
-    """How log records and errors are written to standard error: as lines of text, or as one JSON object a line."""
+    """How log records and errors are written to standard error: as lines of text, or as one JSON object a line.
+
+    An object has `time` (ISO 8601 in UTC), `level`, `logger` and `message`, all of them text.
+    """
 
     TEXT = "text"
     JSON = "json"

@@ -19,8 +19,8 @@ def map_on_all_cores(function: Callable[[Item], Result], items: Iterable[Item]) 
     """Yield `function(item)` for each item, in the order of the items.
 
     As many calls run at a time as there are cores. The work begins when the first result is requested; all items are
-    read at that point. Without items, nothing is yielded. The exception of a call is raised when its result is due;
-    calls that have not begun by then are not made.
+    read at that point. Until the end, BLAS uses one thread in the whole process. Without items, nothing is yielded. The
+    exception of a call is raised when its result is due; calls that have not begun by then are not made.
 
     Args:
         function: called in other threads, with one item.

@@ -15,6 +15,8 @@ EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo
 def parse_duration(text: str) -> timedelta:
     """Parse a number and one unit (s, m, h or d), for example "90m" or "1.5h". Surrounding white space is ignored.
 
+    The unit must be in lower case and follow the number directly.
+
     Raises:
         UsageError: it is something else, such as a number without a unit or "2d 3h", or is not in (0, LONGEST].
     """

@@ -14,7 +14,10 @@
 
 
 class VitrineError(Exception):
-    """Base class of the errors that a user can cause or repair. A command that raises one exits with 1."""
+    """Base class of the errors that a user can cause or repair.
+
+    A command that raises one prints its message and exits with 1; for UsageError it exits with 2.
+    """
 
 
 class InvalidInputError(VitrineError):

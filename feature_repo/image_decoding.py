@@ -108,7 +108,7 @@ def open_pixels(source: Path | bytes, *, side: int) -> NDArray[np.uint8]:
     """Return the pixels of `open_image(source, side=side)` as a uint8 array [height, width, 3] in RGB.
 
     An ordinary JPEG that needs no reduced decoding goes straight through libjpeg-turbo (simplejpeg): the same pixels,
-    bit for bit, in a third of the time. Every other image goes through Pillow.
+    bit for bit, in a third of the time. Every other image goes through Pillow. The array may be read-only.
 
     Args:
         source: a file, a path `lmdb:/FOLDER#KEY` of an image in an LMDB, or the encoded bytes.

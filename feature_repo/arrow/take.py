@@ -59,7 +59,7 @@ def take_batches(
         table: the table.
         positions: [m] row positions, ascending and unique, counted from 0 among the rows that `where` selects. Those
             past the last row are ignored.
-        columns: the columns to read.
+        columns: the columns to read. One that the table lacks raises pyarrow's ArrowInvalid.
         where: filter; None selects all rows.
 
     Yields:
@@ -75,7 +75,8 @@ def scan(
 
     Args:
         table: the table.
-        columns: the columns to read.
+        columns: the columns to read, in the order of the result. One that the table lacks raises pyarrow's
+            ArrowInvalid.
         where: filter; None selects all rows.
     """
     # Without pre-buffering, column chunks are read as they are decoded: half the memory beside the rows themselves.

@@ -47,6 +47,8 @@ class CheckedImpressions:
 def read_table(file: Path, text: Collection[str] = (), *, allow_invalid_utf8: bool = False) -> pa.Table:
     """Read a `.parquet` or `.csv` file, or a folder of Parquet files, into memory. A table without rows is no error.
 
+    Rows keep their order; the files of a folder follow each other in the order of their names.
+
     Args:
         file: the file or folder. Upper and lower case of the suffix do not matter.
         text: columns that are read as text from a CSV, so that they can be checked row by row afterwards. The types of

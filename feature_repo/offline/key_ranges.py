@@ -61,8 +61,8 @@ class KeyRange:
 def split_by_key(table: pyarrow.dataset.Dataset, key: str, rows: int) -> list[KeyRange]:
     """Return ranges, in ascending order, that together cover every key and hold about `rows` rows each.
 
-    The bounds come from a sample of the keys. A single key with more rows than `rows` stays in one range. Rows with a
-    null key are in none of several ranges.
+    There is at least one range. The bounds come from a sample of the keys. A single key with more rows than `rows`
+    stays in one range. Rows with a null key are in none of several ranges.
 
     Args:
         table: the table.

@@ -124,7 +124,7 @@ def forget(path: Path, column: str, values: Sequence[str | int]) -> int:
         values: the ids, of the column's type; without any, nothing happens. Ids that no row has are ignored.
 
     Returns:
-        The number of rows deleted; 0 if no row has one of the ids.
+        The number of rows deleted; 0, without a new version of the table, if no row has one of the ids.
 
     Raises:
         ConflictError: the commit was lost to other writers too often; running again can succeed.
@@ -140,6 +140,8 @@ def forget(path: Path, column: str, values: Sequence[str | int]) -> int:
 
 def compact(path: Path) -> None:
     """Merge a table's small files into larger ones; no row changes. The small files stay on disk until `vacuum`.
+
+    The table gets a new version, unless there is nothing to merge.
 
     Args:
         path: the table's folder.
@@ -158,7 +160,7 @@ def vacuum(path: Path, *, grace: timedelta, dry_run: bool = False) -> int:
     Args:
         path: the table's folder.
         grace: keep files that were removed from the table, or written but not committed, less than this long ago:
-            readers of an older version and running writers need them. Rounded up to whole hours.
+            readers of an older version and running writers need them. Rounded up to whole hours. Zero keeps none.
         dry_run: only count the files; remove nothing.
 
     Returns:

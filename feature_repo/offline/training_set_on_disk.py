@@ -88,8 +88,10 @@ def write(
         event_timestamp: name of the timestamp column in `rows`.
         views: the feature views, at least one.
         folder: the folder to create; it must not exist, not even empty. Parent folders are created.
-        created_by_then: use only versions that had been created by the row's own time, inclusive.
-        created_before: use only versions created before this time, exclusive; None: no limit.
+        created_by_then: use only versions that had been created by the row's own time, inclusive. Views without a
+            created timestamp ignore it.
+        created_before: use only versions created before this time, exclusive; None: no limit. Views without a created
+            timestamp ignore it.
         find: the function that looks the rows up, for example on a cluster; None looks them up in this process.
         block_rows: rows joined at a time, if `find` is None.
         versions_at_once: versions whose keys are in memory at a time, if `find` is None.

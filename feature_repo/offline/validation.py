@@ -134,9 +134,9 @@ def parse_text(table: pa.Table, name: str, file: Path) -> pa.ChunkedArray:
 
 
 def parse_numbers(table: pa.Table, name: str, file: Path) -> pa.ChunkedArray:
-    """Return a column as float64. A text that is not a number, also an empty one, becomes infinity; nulls and NaN stay.
+    """Return a column as float64. A text that is not a number becomes infinity; nulls and NaN stay.
 
-    Booleans become 0 and 1. White space around a number is ignored.
+    The text "nan" and the empty text are not numbers. Booleans become 0 and 1. White space around a number is ignored.
 
     Args:
         table: the table.
