@@ -90,7 +90,7 @@ class FeastRequestContext:
 
     @property
     def views(self) -> Sequence[tuple[Any, list[str]]]:
-        """Each stored view (of any of Feast's kinds, not on-demand), and the names of its requested features."""
+        """Each stored view in Feast's order (of any kind except on-demand), and the names of its requested features."""
         return self.feasts_own[5]
 
 

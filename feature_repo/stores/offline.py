@@ -161,7 +161,8 @@ class DeltaOfflineStore(OfflineStore):
     ) -> RetrievalJob:
         """Return all rows with an event timestamp in [start_date, end_date], in the table's order; None is unbounded.
 
-        Rows that are appended after this call are not in it.
+        Every version of a key is in it. Rows with a null event timestamp are in it only if both bounds are None. Rows
+        that are appended after this call are not in it.
 
         Args:
             config: the deployment.
@@ -198,7 +199,7 @@ class DeltaOfflineStore(OfflineStore):
     ) -> None:
         """Append rows to the view's table in one commit. Columns may be in any order and are cast to the table's types.
 
-        The first rows create a missing table.
+        The first rows create a missing table. Rows that the table has already are appended again.
 
         Args:
             config: the deployment.
@@ -230,7 +231,9 @@ class DeltaOfflineStore(OfflineStore):
             config: the deployment; a relative destination starts at its `offline_store.path`.
             data: the logged rows, or a folder or file of Parquet that has them.
             source: not used.
-            logging_config: its destination names the folder and the columns by which rows are put into subfolders.
+            logging_config: its destination names the folder, which is created if it is missing, and the columns by
+                which rows are put into subfolders. A subfolder is named by the values alone, and its files lack the
+                columns.
             registry: not used.
 
         Raises:
@@ -247,7 +250,8 @@ class DeltaOfflineStore(OfflineStore):
     def validate_data_source(self, config: RepoConfig, data_source: DataSource) -> None:
         """Check that the source's table has the timestamp columns, if there is a table yet.
 
-        Definitions may be applied before the first producer has run.
+        Definitions may be applied before the first producer has run, so a missing table is no error. Columns of
+        features and keys are not checked.
 
         Args:
             config: the deployment.

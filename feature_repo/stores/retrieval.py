@@ -41,13 +41,15 @@ class EntityRows:
         """Convert the caller's rows to Arrow and their time column to UTC; times without a time zone are UTC.
 
         The time column is `event_timestamp`, or else the only column of timestamps. A data set is neither read nor
-        converted. The order of the rows is kept; the index of a DataFrame is dropped.
+        converted. A DataFrame's column `event_timestamp` of dtype object is parsed as times. The order of the rows is
+        kept; the index of a DataFrame is dropped.
 
         Args:
             entity_df: the rows, with the join keys, a time and any further columns.
 
         Raises:
-            InvalidInputError: the rows are SQL or of another type; no column, or more than one, can be the time.
+            InvalidInputError: the rows are SQL or of another type; no column, or more than one, can be the time; or a
+                column of a DataFrame does not fit Arrow.
         """
         if isinstance(entity_df, str):
             raise InvalidInputError(
@@ -175,7 +177,10 @@ class TableRetrievalJob(RetrievalJob):
     def persist(
         self, storage: SavedDatasetStorage, allow_overwrite: bool | None = False, timeout: int | None = None
     ) -> None:
-        """Write the result, on-demand features included, as a Delta table, a Parquet file or a folder of Parquet files.
+        """Write the result, on-demand features included, as a Delta table, a Parquet file or a Parquet folder.
+
+        A Parquet folder gets one file. The result is computed first, so nothing at the path changes if that fails.
+        Missing parent folders are created.
 
         Args:
             storage: a `SavedDatasetFileStorage`. Without the Delta format, a path with a suffix is a Parquet file,

@@ -60,7 +60,7 @@ def require_file_source(source: DataSource | None, owner: str) -> FileSource:
 
 
 def exists(config: RepoConfig, source: FileSource) -> bool:
-    """Return whether the source's Delta table, Parquet file or folder exists.
+    """Return whether the source's Delta table, Parquet file or folder exists. An empty Parquet folder does.
 
     Raises:
         InvalidInputError: the source's path is the URL of a bucket.
@@ -70,10 +70,11 @@ def exists(config: RepoConfig, source: FileSource) -> bool:
 
 
 def open_table(config: RepoConfig, source: FileSource) -> pyarrow.dataset.Dataset:
-    """Return the table as it is now. Rows that are appended later are not in it.
+    """Return the table as it is now, with its own column names. Rows that are appended later are not in it.
 
     Raises:
         NotFoundError: there is no such table.
+        InvalidInputError: the source's path is the URL of a bucket.
     """
     path = resolve_path(config, source.path)
     if is_delta(source):
@@ -90,6 +91,7 @@ def list_columns(config: RepoConfig, source: FileSource) -> list[tuple[str, str]
 
     Raises:
         NotFoundError: there is no such table.
+        InvalidInputError: the source's path is the URL of a bucket.
     """
     return [(field.name, str(_as_plain_list(field.type))) for field in open_table(config, source).schema]
 
@@ -97,11 +99,13 @@ def list_columns(config: RepoConfig, source: FileSource) -> list[tuple[str, str]
 def append(config: RepoConfig, source: FileSource, rows: pa.Table) -> None:
     """Append rows in one atomic step. The first rows create a missing table.
 
+    A Parquet folder gets a new file; a single Parquet file is written again, with the old rows before the new ones.
+
     Args:
         config: the deployment.
         source: the table's source.
-        rows: columns in any order, of any type that can be cast to the table's. A missing column is null. Rows that the
-            table has already are appended again.
+        rows: columns in any order, under the table's names, of any type that can be cast to the table's. A missing
+            column is null. Rows that the table has already are appended again.
 
     Raises:
         InvalidInputError: the rows have a column that the table does not have, or one that cannot be cast to its type.
@@ -129,7 +133,8 @@ def append_log(folder: Path, rows: pa.Table, partition_by: list[str] | None) -> 
     Args:
         folder: the folder.
         rows: the rows.
-        partition_by: columns; each combination of their values gets a subfolder. None: no subfolders.
+        partition_by: columns; each combination of their values gets a subfolder, which is named by the values alone
+            (`2024-01-01`, not `day=2024-01-01`). The files do not have these columns. None: no subfolders.
     """
     pyarrow.dataset.write_dataset(
         rows,
@@ -146,7 +151,8 @@ def requested_view_tables(
 ) -> list[ViewTable]:
     """Return the table and columns of each feature view of a request, in the order of the views.
 
-    References to on-demand views are ignored: Feast computes those from the other features.
+    References to on-demand views are ignored: Feast computes those from the other features. Whether the tables have the
+    columns is not checked.
 
     Args:
         config: the deployment.
@@ -163,6 +169,8 @@ def requested_view_tables(
 
 def whole_view_table(config: RepoConfig, view: FeatureView) -> ViewTable:
     """Return the table of a feature view with all of its features, under their own names.
+
+    Whether the table has the columns is not checked.
 
     Raises:
         NotFoundError: the table does not exist.

@@ -27,7 +27,7 @@ from feature_repo.stores.online import values, views
 from feature_repo.stores.online.feast_request import EntityRows, FeastPlanCache
 
 FeastRow = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
-"""A row as Feast writes it: entity key, features, event timestamp, created timestamp."""
+"""A row as Feast writes it: entity key, features, event timestamp, created timestamp (None: unknown)."""
 
 
 class PackedOnlineStore(OnlineStore):
@@ -113,7 +113,7 @@ class PackedOnlineStore(OnlineStore):
         Args:
             config: the deployment.
             table: the view.
-            data: the rows; a feature that a row lacks is null. All entity keys must have the same join keys.
+            data: the rows, all with the same join keys; a feature that a row lacks is null, an unknown one is ignored.
             progress: called once, with the number of rows in `data`, when they are written; None: nothing is called.
 
         Raises:
@@ -136,7 +136,7 @@ class PackedOnlineStore(OnlineStore):
         Args:
             config: the deployment.
             table: the view.
-            data: the rows; a feature that a row lacks is null. All entity keys must have the same join keys.
+            data: the rows, all with the same join keys; a feature that a row lacks is null, an unknown one is ignored.
             progress: called once, with the number of rows in `data`, when they are written; None: nothing is called.
 
         Raises:
@@ -330,7 +330,7 @@ class PackedOnlineStore(OnlineStore):
         self.online_table(config).catalog.set_services(views.stored_services(config, registry))
 
     def teardown(self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]) -> None:
-        """Drop the views with their rows, and the project once it has no views. Missing views are ignored.
+        """Drop the views with their rows, in Redis too, and the project once it has no views; ignore missing views.
 
         Args:
             config: the deployment.

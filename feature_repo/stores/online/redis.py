@@ -28,7 +28,8 @@ class RedisOnlineStoreConfig(FeastConfigBaseModel):
     key_ttl_seconds: int | None = None
     """Seconds after it is written when a row expires at the latest; None: it expires a day after its view's TTL."""
     full_scan_for_deletion: StrictBool = True
-    """Whether all keys are scanned for the rows of a deleted view. Otherwise they stay until they expire."""
+    """Whether `feast apply` scans all keys for the rows of a deleted view and deletes them. Otherwise the rows stay
+    until they expire."""
     client: Literal["redis"] = "redis"
     """The only client that is supported."""
     skip_dedup: StrictBool = False

@@ -201,7 +201,7 @@ class ColumnarResponse(OnlineResponse):
         return response
 
     def to_df(self, include_event_timestamps: bool = False) -> pd.DataFrame:
-        """Return the columns of `to_dict` as a DataFrame with n rows, in their order.
+        """Return the columns of `to_dict` as a DataFrame with n rows, in their order; its index counts from 0.
 
         Args:
             include_event_timestamps: whether to add, after each column, a column of event timestamps in whole seconds
@@ -214,6 +214,7 @@ class ColumnarResponse(OnlineResponse):
         """The response as Feast's servers send it, with a vector of values for each of `feature_names`, in that order.
 
         It is built at the first access, and the same object is returned later. A missing value is an empty `Value`.
+        Join keys have the status PRESENT and the event timestamp 0.
         """
         response = GetOnlineFeaturesResponse(results=[])
         for name, one in self._request_columns.items():

@@ -25,7 +25,7 @@ from feature_repo.online.decode import DecodedRows, Status
 from feature_repo.online.row_format import NO_CREATED_TIMESTAMP
 
 NULL_TIMESTAMP = timestamps.NULL_TICKS
-"""Feast's value for a missing timestamp."""
+"""Feast's value for a missing timestamp: the smallest int64."""
 _SAME_ATTRIBUTE = {"pdf_bytes": "bytes_val", "image_bytes": "bytes_val"}
 _PLAIN = {"bool", "int32", "int64", "float", "double", "string", "bytes", "pdf_bytes", "image_bytes"}
 """Types whose Arrow values as Python objects are what Feast gives."""
@@ -97,7 +97,10 @@ def to_protos(column: Column) -> list[Value]:
 
 
 def to_python(column: Column) -> list[Any]:
-    """Convert a column to the Python values of Feast's `to_dict`, in its order; null becomes None."""
+    """Convert a column to the Python values of Feast's `to_dict`, in its order; null becomes None.
+
+    Timestamps become datetimes in UTC.
+    """
     if column.field.type in _PLAIN or (column.field.base in _PLAIN and column.field.type.endswith("_list")):
         return _plain_values(column)
     return [feast_value_type_to_python_type(value) for value in to_protos(column)]

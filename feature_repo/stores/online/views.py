@@ -19,6 +19,8 @@ from feature_repo.stores.feast_compat import DUMMY_ENTITY_ID, compute_versioned_
 def stored_name(config: RepoConfig, table: Any) -> str:
     """Return a feature view's name in the online store. If Feast keeps versions, the version is part of it.
 
+    Version 2 of view `a` is `a_v2`; version 0, and a view without versions, keep the name.
+
     Args:
         config: the deployment; says whether Feast keeps versions of views online.
         table: a feature view of any of Feast's kinds.
@@ -67,7 +69,7 @@ def stored_field(field: FeastField) -> Field:
 
 
 def stored_services(config: RepoConfig, registry: BaseRegistry) -> dict[str, Service]:
-    """Return the feature services of a registry, by name; empty if it has none.
+    """Return the feature services of a registry, by name, in the registry's order; empty if it has none.
 
     A view that has been deleted stays in a service that names it. On-demand views that are not written online are in
     `Service.on_demand`.
