@@ -20,13 +20,13 @@ CHECKED_SCHEMA = pa.schema([*LABELS, ("group", pa.string())])
 def read_labels(file: Path) -> pa.Table:
     """Return the rows of a label file, in its order, with the columns of schema.LABELS, and `group` if the file has it.
 
-    The values are not checked and may be null. Numbers become text. A file with columns but without rows gives no rows.
+    The values are not checked and may be null. Numbers become text.
 
     Args:
         file: Parquet or CSV with product_id, tag and value, and optionally `group`; other columns are ignored.
 
     Raises:
-        VitrineError: The file cannot be read, is empty, or lacks a column.
+        VitrineError: The file cannot be read, has no rows, or lacks a column.
         InvalidInputError: A column cannot be turned into text, such as one of lists.
     """
     table = input_files.read_table(file, CHECKED_SCHEMA.names)

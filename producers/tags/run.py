@@ -71,7 +71,7 @@ def tag_products(
         NotFoundError: There are no vectors of the encoder version, or a product with a text vector has no row in
             `product_catalogue`.
         InvalidInputError: The encoder version is ambiguous, no label is valid, or no tag can be learned.
-        VitrineError: The label file cannot be read, or lacks a column.
+        VitrineError: The label file cannot be read, has no rows, or lacks a column.
     """
     encoder_version = embedding_rows.choose_encoder_version(settings, encoder_version)
     rows = embedding_rows.read_embedding_rows(settings, encoder_version)

@@ -145,7 +145,7 @@ def fit_taggers(settings: Settings, labels: Path, encoder_version: str, abstain:
         NotFoundError: There are no vectors of the encoder version, or a product with a text vector has no row in
             `product_catalogue`.
         InvalidInputError: No label is valid.
-        VitrineError: The label file cannot be read, or lacks a column.
+        VitrineError: The label file cannot be read, has no rows, or lacks a column.
     """
     rows = embedding_rows.read_embedding_rows(
         settings, embedding_rows.choose_encoder_version(settings, encoder_version)
@@ -173,7 +173,7 @@ def join_labels(rows: pa.Table, file: Path) -> tuple[pa.Table, list[RejectedRow]
         and the refused labels in the order of the file.
 
     Raises:
-        VitrineError: The file cannot be read, or lacks a column.
+        VitrineError: The file cannot be read, has no rows, or lacks a column.
     """
     labels = label_file.read_labels(file)
     validation.require_columns(labels, LABELS.names, file)
