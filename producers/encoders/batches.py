@@ -54,12 +54,13 @@ class BatchRunner:
     def run_shortest_first(
         self, encode: Callable[[NDArray[np.int64]], torch.Tensor], lengths: Sequence[int] | NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Return unit rows float32 [n, dim] of n texts in the order of `lengths`, as `run` does.
+        """Return unit rows float32 [n, dim] of n texts in the order of `lengths`.
 
-        Texts of similar length form a batch, so that batches need little padding.
+        Texts of similar length form a batch, so that batches need little padding. A row that the model cannot compute
+        is NaN throughout, and a batch that runs out of memory is halved.
 
         Args:
-            encode: maps row numbers (into `lengths`) to a tensor [rows, dim].
+            encode: maps positions in `lengths`, `size` of them at most, to a tensor [rows, dim].
             lengths: length of each text [n], in any unit; at least one.
 
         Raises:
