@@ -67,7 +67,7 @@ def read_versions(
         settings: the deployment. If it has no table of tags, no row has tags.
         product_ids: the ids of the products; a code is an index into them.
         product: [n], the code of each row's product.
-        timestamp_us: [n], the time of each row, microseconds since 1970 UTC.
+        timestamp_us: [n], the time of each row, microseconds since 1970 UTC, in any order.
         encoder_version: rows of other versions are ignored.
 
     Raises:

@@ -59,7 +59,7 @@ class IngestSummary:
     repairs: tuple[RejectedRow, ...]
     """Repaired values; their rows count as new, changed or unchanged."""
     ignored: tuple[str, ...]
-    """Names of columns of the table that schema.PRODUCTS does not have, in the table's order."""
+    """Names of columns of the table that schema.PRODUCTS does not have, in the table's order. They are not stored."""
 
     def __str__(self) -> str:
         """Return one line of counts, and one more for gone and returned products, each reason and ignored column."""

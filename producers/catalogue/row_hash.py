@@ -157,7 +157,7 @@ def find_positions(wanted: RowHashes, ascending: RowHashes) -> NDArray[np.int64]
 
     Args:
         wanted: [n, 2], in any order; a hash may be repeated.
-        ascending: [m, 2], distinct, in the order of `sort_order`.
+        ascending: [m, 2], distinct, in the order of `sort_order`; may be empty.
     """
     if not len(ascending):
         return np.full(len(wanted), -1, np.int64)

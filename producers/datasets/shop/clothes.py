@@ -1,4 +1,7 @@
-"""Silhouettes of what is worn. Coordinates are about -1 to 1, y downwards; silhouettes.py scales them."""
+"""Silhouettes of what is worn. Coordinates are about -1 to 1, y downwards; silhouettes.py scales them.
+
+Stages are indices into CHILD_AGES: 0 for newborns to 4 for schoolchildren.
+"""
 
 import numpy as np
 
@@ -6,7 +9,7 @@ from producers.datasets.shop.shapes import Polygon, Silhouette, box, ellipse, in
 
 
 def romper(growth: float, detail: int) -> Silhouette:
-    """Return a romper: legs grow with age; newborns have feet and mitts.
+    """Return a romper: legs grow with age; stage 0 has feet and mitts, and each stage its own fastening.
 
     Args:
         growth: the age that it is cut for, from 0 (newborn) to 1 (schoolchild).
@@ -26,7 +29,7 @@ def romper(growth: float, detail: int) -> Silhouette:
 
 
 def top(growth: float, detail: int) -> Silhouette:
-    """Return a top: sleeves and body grow with age; schoolchildren have a hood.
+    """Return a top: sleeves and body grow with age; stage 4 has a hood, and each stage its own fastening.
 
     Args:
         growth: the age that it is cut for, from 0 (newborn) to 1 (schoolchild).
@@ -48,7 +51,7 @@ def top(growth: float, detail: int) -> Silhouette:
 
 
 def trousers(growth: float, detail: int) -> Silhouette:
-    """Return trousers: legs grow with age; with feet, cuffs, knee patches or pockets by stage.
+    """Return trousers: legs grow with age; with feet (stage 0), cuffs (1 and 2), knee patches (3) or pockets (4).
 
     Args:
         growth: the age that it is cut for, from 0 (newborn) to 1 (schoolchild).
@@ -71,7 +74,7 @@ def trousers(growth: float, detail: int) -> Silhouette:
 
 
 def dress(growth: float, detail: int) -> Silhouette:
-    """Return a dress: longer and narrower with age; puffed sleeves for the young, a border for the old.
+    """Return a dress: longer and narrower with age; puffed sleeves at stages 0 and 1, a border at 3 and 4.
 
     Args:
         growth: the age that it is cut for, from 0 (newborn) to 1 (schoolchild).
@@ -91,7 +94,7 @@ def dress(growth: float, detail: int) -> Silhouette:
 
 
 def shoes(growth: float, detail: int) -> Silhouette:
-    """Return a shoe: a bootie, then a strap, then a sole and more laces at each stage.
+    """Return a shoe: a bootie (stage 0), a strap (1), then a pale sole with as many laces as the stage (2 to 4).
 
     Args:
         growth: the age that it is cut for, from 0 (newborn) to 1 (schoolchild).
@@ -115,7 +118,7 @@ def shoes(growth: float, detail: int) -> Silhouette:
 
 
 def hat(growth: float, detail: int) -> Silhouette:
-    """Return a hat: a bonnet, ears, a bobble, a brim or a peak by stage.
+    """Return a hat: a bonnet, ears, a bobble, a brim or a peak at stages 0 to 4.
 
     Args:
         growth: the age that it is cut for, from 0 (newborn) to 1 (schoolchild).
@@ -142,7 +145,7 @@ def hat(growth: float, detail: int) -> Silhouette:
 
 
 def diaper(growth: float, detail: int) -> Silhouette:
-    """Return a diaper: wider than high at every age; tapes for the young, a waistband for the old.
+    """Return a diaper: tapes at stages 0 and 1, a waistband from 2 on, a seam from 3 on.
 
     Args:
         growth: the age that it is cut for, from 0 (newborn) to 1 (schoolchild).
@@ -166,7 +169,7 @@ def diaper(growth: float, detail: int) -> Silhouette:
 
 
 def sleepsack(growth: float, detail: int) -> Silhouette:
-    """Return a sleep sack: a hood for newborns, sleeves and legs for the old.
+    """Return a sleep sack: a hood at stage 0, sleeves from 2 on, legs from 3 on.
 
     Args:
         growth: the age that it is cut for, from 0 (newborn) to 1 (schoolchild).

@@ -1,4 +1,7 @@
-"""Silhouettes of toys, tableware, bags and care products. Coordinates are about -1 to 1; silhouettes.py scales them."""
+"""Silhouettes of toys, tableware, bags and care products. Coordinates are about -1 to 1; silhouettes.py scales them.
+
+Stages are indices into CHILD_AGES: 0 for newborns to 4 for schoolchildren.
+"""
 
 import numpy as np
 
@@ -6,7 +9,7 @@ from producers.datasets.shop.shapes import Polygon, Silhouette, box, ellipse, in
 
 
 def bottle(growth: float, detail: int) -> Silhouette:
-    """Return a bottle with a teat, handles, a straw, a strap or a sports cap by stage.
+    """Return a bottle with a teat, handles, a straw, a strap or a sports cap at stages 0 to 4.
 
     Args:
         growth: the age that it is cut for, from 0 (newborn) to 1 (schoolchild).
@@ -59,7 +62,7 @@ def bottle(growth: float, detail: int) -> Silhouette:
 
 
 def tableware(growth: float, detail: int) -> Silhouette:
-    """Return tableware with a suction foot, ears, a spoon, a fork or a lid by stage.
+    """Return a bowl: a suction foot at stages 0 and 1, ears at 1, a spoon from 2 on, a fork from 3 on, a lid at 4.
 
     Args:
         growth: the age that it is cut for, from 0 (newborn) to 1 (schoolchild).
@@ -96,7 +99,7 @@ def tableware(growth: float, detail: int) -> Silhouette:
 
 
 def blocks(growth: float, detail: int) -> Silhouette:
-    """Return blocks: two big ones, then more and smaller ones at each stage.
+    """Return blocks: 2, 3, 5, 7 or 10 of them at stages 0 to 4, smaller with age.
 
     Args:
         growth: the age that it is cut for, from 0 (newborn) to 1 (schoolchild).
@@ -114,7 +117,7 @@ def blocks(growth: float, detail: int) -> Silhouette:
 
 
 def plush(growth: float, detail: int) -> Silhouette:
-    """Return a plush toy: smaller head and longer limbs with age; a scarf or trousers by stage.
+    """Return a plush toy: smaller head and longer limbs with age; a scarf at stages 0 and 2, trousers at 3 and 4.
 
     Args:
         growth: the age that it is cut for, from 0 (newborn) to 1 (schoolchild).
@@ -140,7 +143,7 @@ def plush(growth: float, detail: int) -> Silhouette:
 
 
 def wash(growth: float, detail: int) -> Silhouette:
-    """Return a bottle of body wash with a knob, a pump, a spout or a cap by stage.
+    """Return a bottle of body wash with a knob (stage 0), a pump (1), a spout (2) or a cap (3 and 4).
 
     Args:
         growth: the age that it is cut for, from 0 (newborn) to 1 (schoolchild).
@@ -161,7 +164,7 @@ def wash(growth: float, detail: int) -> Silhouette:
 
 
 def backpack(growth: float, detail: int) -> Silhouette:
-    """Return a backpack: ears for the young, pockets for the old.
+    """Return a backpack: ears at stages 0 and 1, a pocket from 2 on, more parts at 3 and 4.
 
     Args:
         growth: the age that it is cut for, from 0 (newborn) to 1 (schoolchild).

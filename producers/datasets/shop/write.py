@@ -123,6 +123,7 @@ def _clear_folder(output: Path) -> None:
 
 
 def _write(file: Path, table: pa.Table) -> None:
+    """Write a table as Parquet; a file that is there is replaced."""
     pq.write_table(table, file, compression="zstd")
 
 
@@ -132,10 +133,12 @@ def _take_or_null(words: list[str], rows: np.ndarray) -> pa.Array:
 
 
 def _list_category_paths(language: str) -> list[str]:
+    """Return the path of each category, in the order of CATEGORIES."""
     return [category.path(language) for category in CATEGORIES]
 
 
 def _to_timestamps(microseconds: np.ndarray) -> pa.Array:
+    """Return microseconds since 1970 UTC as timestamps."""
     return pa.array(microseconds).cast(schema.TIMESTAMP)
 
 
