@@ -46,7 +46,7 @@ def load(file: Path | None = None) -> Settings:
     Raises:
         NotFoundError: there is no such file.
         InvalidInputError: it is not a YAML mapping, or its `project` or `offline_store.path` is missing, is not text,
-            is blank, or names an environment variable that is not set.
+            is blank, or has an environment variable `${NAME}` that is not set.
     """
     path = _find_file(file)
     try:
@@ -70,7 +70,8 @@ def require_text(file: Path, name: str, value: object) -> str:
         value: its value, with environment variables expanded.
 
     Raises:
-        InvalidInputError: the value is not text, is blank, or names an environment variable that is not set.
+        InvalidInputError: the value is not text, is blank, or still has `${`, of an environment variable that is not
+            set.
     """
     if not isinstance(value, str) or not value.strip() or "${" in value:
         raise InvalidInputError(f"{file}: {name} is {value!r}; expected text whose environment variables are all set")

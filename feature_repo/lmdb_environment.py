@@ -107,7 +107,7 @@ class SharedEnvironment:
             return False
 
     def close(self) -> None:
-        """Wait until nobody uses the environment, then close it. It cannot be used afterwards."""
+        """Wait until nobody uses the environment, then close it. It cannot be used afterwards: lmdb.Error is raised."""
         self.pause()
         self._environment.close()
         self.resume()

@@ -34,7 +34,8 @@ class Field:
     """One feature of a view: its name, its value type, and how its values are stored in a packed row.
 
     Raises:
-        InvalidInputError: the storage is unknown or does not fit the type.
+        InvalidInputError: the storage is unknown or does not fit the type. An unknown type is no error: its values
+            count as serialized messages.
     """
 
     name: str

@@ -53,7 +53,7 @@ def open_table(path: Path) -> DeltaTable:
 
 
 def latest_version(path: Path) -> int | None:
-    """Return the number of a table's newest version; None if there is no table.
+    """Return the number of a table's newest version, counted from 0; None if there is no table.
 
     Raises:
         CorruptDataError: the log of the table cannot be read.

@@ -92,7 +92,8 @@ class TrainingSet:
     def to_table(self, *, dictionary: bool = False) -> pa.Table:
         """Return the rows in their order with a column for every feature; null where a view has no version.
 
-        The columns of the rows come first, then those of each view in the order of `views`.
+        The columns of the rows come first, then those of each view in the order of `views`. Features keep the types
+        that they have in the view's table.
 
         Args:
             dictionary: return list features (vectors) as dictionary arrays over the distinct versions instead of

@@ -21,7 +21,7 @@ def window_filter(
     """Return the filter for rows with `start <= event_timestamp <= end`.
 
     Both bounds are inclusive, as in Feast. None leaves a side open; with two open sides the result is None. A filter
-    leaves out rows with a null timestamp.
+    leaves out rows with a null timestamp. A start after the end selects nothing.
 
     Args:
         table: the table, for the type of its timestamp column.
