@@ -108,6 +108,7 @@ def _numbers(field: Field, array: pa.Array) -> NDArray[Any]:
 
 
 def _lists_from_arrow(field: Field, array: pa.Array) -> Column:
+    """Convert lists of any elements, as `from_arrow` describes it."""
     sizes = np.asarray(pc.list_value_length(array).fill_null(0)).astype(np.int64)
     valid = np.asarray(array.is_valid()) if array.null_count else None
     items = array.flatten()

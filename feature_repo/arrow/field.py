@@ -77,7 +77,7 @@ class Field:
 
     @cached_property
     def is_list(self) -> bool:
-        """Whether a value is a list or set of numbers, texts or bytes."""
+        """Whether a value is a list or set of numbers, texts or bytes. False for a list of maps: it is a message."""
         return self.base != "" and self.base != self.type
 
     @property

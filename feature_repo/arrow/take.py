@@ -212,6 +212,7 @@ def matrix_to_lists(matrix: NDArray[Any]) -> pa.ListArray:
 
 
 def _take_from(batches: Iterator[pa.RecordBatch], positions: Int64) -> Iterator[pa.RecordBatch]:
+    """Yield the rows at ascending positions, counted from 0 over all batches; nothing for a batch without any."""
     offset = 0
     for batch in batches:
         first, last = np.searchsorted(positions, [offset, offset + batch.num_rows])
@@ -227,6 +228,7 @@ def _blocks(row_index: Int64, rows: int) -> Iterator[Int64]:
 
 
 def _nullable(row_index: Int64) -> pa.Array:
+    """Return row numbers as an Arrow array; null where negative."""
     return pa.array(row_index, mask=row_index < 0)
 
 
@@ -256,6 +258,7 @@ def _as_matrix(values: pa.ChunkedArray) -> tuple[NDArray[Any], Int64] | None:
 
 
 def _take_lists(matrix: NDArray[Any], number: Int64, type_: pa.DataType) -> pa.Array:
+    """Return the matrix rows with these numbers as lists of `type_`; null where the number is -1."""
     present = number >= 0
     if pa.types.is_fixed_size_list(type_):
         flat = pa.array(np.take(matrix, number, axis=0).ravel(), type=type_.value_type)

@@ -142,6 +142,15 @@ def look_up(
 def _look_up_block(
     versions: VersionIndex, code: Int64, ticks: Int64, lifetime: int | None, older: Int64 | None
 ) -> Int64:
+    """Look up the rows of one block; -1 for none.
+
+    Args:
+        versions: the index.
+        code: [n] key number of each row, -1 for an unknown key.
+        ticks: [n] time of each row.
+        lifetime: how long a version is valid, in ticks, inclusive; None: without limit.
+        older: as `_older_created_earlier` returns it, to use only versions created by the row's time; None: use all.
+    """
     first = versions.starts[code]  # for code -1 any number will do: it is masked below
     end = np.where(code >= 0, versions.starts[code + 1], first)
     if not len(versions.row):
@@ -166,6 +175,7 @@ def _look_up_block(
 
 
 def _is_created_after(versions: VersionIndex, position: Int64, ticks: Int64) -> NDArray[np.bool_]:
+    """Return [n]: whether the version at each position was created after a time, or has no created timestamp."""
     created = versions.created[position]
     return (created > ticks) | (created == timestamps.NULL_TICKS)
 

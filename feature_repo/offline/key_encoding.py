@@ -131,10 +131,12 @@ def _hashes(column: pa.ChunkedArray) -> NDArray[np.uint64]:
 
 
 def _pair(left: Int64, right: Int64, right_size: int) -> Int64:
+    """Return one number for each pair of numbers, of which the right one is below `right_size`; -1 if either is -1."""
     return np.where((left < 0) | (right < 0), -1, left * right_size + right)
 
 
 def _position_among(ascending: Int64, values: Int64) -> Int64:
+    """Return the position of each value in an ascending array, from 0; -1 if it is not there."""
     if not len(ascending):
         return np.full(len(values), -1, dtype=np.int64)
     position = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
@@ -159,11 +161,13 @@ def _positions(column: pa.ChunkedArray, distinct: pa.Array) -> Int64:
 
 
 def _take(values: Int64, indices: pa.Array) -> Int64:
+    """Return `values` at each index; -1 where the index is null."""
     position = indices.fill_null(-1).cast(pa.int64()).to_numpy()
     return np.append(values, -1)[position]
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a dictionary-encoded column decoded, any other as it is."""
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
