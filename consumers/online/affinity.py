@@ -55,7 +55,8 @@ def fetch_with_affinity(
     """Return the features of one user's candidates, and their affinity to the user's clicks.
 
     A user without a row, with a stale row (unless `keep_stale`), or without clicks gives NaN for every affinity
-    feature. If `now` is before the user's last click, the children have their ages at that click.
+    feature. A clicked product without a vector does not count in the cosines; a candidate without one has NaN for them.
+    If `now` is before the user's last click, the children have their ages at that click.
 
     Args:
         reader: reads the project's features.

@@ -28,7 +28,10 @@ from feature_repo.online.table import OnlineTable
 
 @dataclass(frozen=True)
 class TimeWindow:
-    """Event times from `start` to `end`, both inclusive, as in Feast; both have a time zone."""
+    """Event times from `start` to `end`, both inclusive, as in Feast; both have a time zone.
+
+    That `start` is not after `end` is not checked.
+    """
 
     start: datetime
     """The first event time, inclusive."""

@@ -188,8 +188,9 @@ def make_writer(pack: Callable[[pa.Table], Packed], put: Callable[[list[bytes], 
 def identify_file(fragment: Fragment) -> str:
     """Return the name of a file in the log: its path, for other tables than Delta with its modification time.
 
-    The modification time follows an `@`, in nanoseconds since 1970. A file of a Delta table never changes, and a copy
-    of the table gives it another modification time.
+    The path of a file of a Delta table is relative to the table's folder. In other tables the modification time follows
+    an `@`, in nanoseconds since 1970. A file of a Delta table never changes, and a copy of the table gives it another
+    modification time.
     """
     if isinstance(fragment.filesystem, SubTreeFileSystem):  # a Delta table
         return fragment.path

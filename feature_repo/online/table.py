@@ -66,7 +66,7 @@ class OnlineTable:
 
         Args:
             join_key: the name of the join key in the views.
-            values: the ids, as text; repeats are allowed.
+            values: the ids, as text (an integer by its decimal digits); repeats are allowed.
 
         Returns:
             The number of deleted rows of each view, by name; views without any are left out.
@@ -95,7 +95,8 @@ class OnlineTable:
         not counted.
 
         Args:
-            values: the ids, as text, of each join key, by the join key's name in the views.
+            values: the ids, as text (an integer by its decimal digits), of each join key, by the join key's name in the
+                views.
         """
         found: dict[str, set[bytes]] = {}
         for join_key, wanted in values.items():

@@ -62,9 +62,10 @@ class DeltaOfflineStore(OfflineStore):
     ) -> TrainingRetrievalJob:
         """Return a training set: the entity rows in their order, each with the features as of its own time.
 
-        A row sees a version whose event timestamp is in [row time - ttl, row time]; of several, the one with the latest
-        event timestamp and, for equal ones, the latest created timestamp. A row without such a version gets nulls.
-        Repeated rows are kept. The tables are opened now: the job does not see rows that are appended later.
+        A row sees a version whose event timestamp is in [row time - ttl, row time], without a TTL any version up to the
+        row time; of several, the one with the latest event timestamp and, for equal ones, the latest created timestamp.
+        A row without such a version, or with a null key or time, gets nulls. Repeated rows are kept. The tables are
+        opened now: the job does not see rows that are appended later.
 
         Args:
             config: the deployment.
@@ -76,7 +77,8 @@ class DeltaOfflineStore(OfflineStore):
             registry: has the on-demand views that are named in `feature_refs`.
             project: the project's name in the registry.
             full_feature_names: whether features are called view__feature.
-            filter_by_created_timestamp: whether a row sees only versions that had been created by its own time.
+            filter_by_created_timestamp: whether a row sees only versions that had been created by its own time,
+                inclusive. Views without a created timestamp are not affected.
             start_date: the first event time, inclusive; only without `entity_df`.
             end_date: the last event time, inclusive; only without `entity_df`.
 

@@ -223,7 +223,8 @@ class TrainingRequest:
     views: Sequence[ViewTable]
     """The views to join, in the order of the result's columns."""
     created_by_then: bool = False
-    """Whether a row sees only versions that had been created by its own time, inclusive."""
+    """Whether a row sees only versions that had been created by its own time, inclusive. Views without a created
+    timestamp are not affected."""
     created_before: datetime | None = None
     """Only versions that had been created before it, exclusive, are seen; None: no limit."""
     find: Lookup | None = None

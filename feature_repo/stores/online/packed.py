@@ -330,11 +330,11 @@ class PackedOnlineStore(OnlineStore):
         self.online_table(config).catalog.set_services(views.stored_services(config, registry))
 
     def teardown(self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]) -> None:
-        """Drop the views with their rows, in Redis too, and the project once it has no views; ignore missing views.
+        """Drop the views with their rows, whatever `full_scan_for_deletion` is, and the project once it has no views.
 
         Args:
             config: the deployment.
-            tables: the views.
+            tables: the views; one that the store does not have is ignored.
             entities: not used.
         """
         online = self.online_table(config)

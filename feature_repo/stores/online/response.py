@@ -131,8 +131,8 @@ class ColumnarResponse(OnlineResponse):
     def to_numpy(self) -> dict[str, NDArray[Any]]:
         """Return every column as an array [n], by name, join keys first; a vector feature is one matrix [n, width].
 
-        A missing float is NaN, another missing number is masked, missing text is None. If all rows have one entity, the
-        array is a read-only view of its values.
+        A missing float is NaN, another missing number is masked, missing text is None. Timestamps are datetime64[s],
+        NaT where missing. If all rows have one entity, the array is a read-only view of its values.
         """
         join_keys = {name: np.asarray(one.values) for name, one in self._request_columns.items()}
         return join_keys | {name: rows.numpy(name) for name, rows in self._rows.items()}
@@ -162,8 +162,8 @@ class ColumnarResponse(OnlineResponse):
 
         Args:
             kind: the library of the tensors; only "torch".
-            default_value: replaces missing values. If it is a float, integers and booleans with missing values become
-                floats.
+            default_value: replaces missing values, and every element of a missing vector. If it is a float, integers
+                and booleans with missing values become floats.
 
         Raises:
             InvalidInputError: `kind` is not "torch".
