@@ -94,7 +94,13 @@ class LMDBStore:
         return await asyncio.to_thread(self.read, groups)
 
     async def write_async(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl_us: int) -> int:
-        """Put the rows that `write` puts and return how many were put, in another thread."""
+        """Put the rows that `write` puts and return how many were put, in another thread.
+
+        Args:
+            keys: no key may occur twice; may be empty.
+            rows: the packed row of each key.
+            ttl_us: ignored.
+        """
         return await asyncio.to_thread(self.write, keys, rows, ttl_us)
 
     def close(self) -> None:

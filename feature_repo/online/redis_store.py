@@ -111,6 +111,11 @@ class RedisStore:
         """Put the rows that `write` puts and return how many were put, without blocking the event loop.
 
         The first write of a store loads the script on the server, which blocks for one round trip.
+
+        Args:
+            keys: no key may occur twice; may be empty.
+            rows: the packed row of each key.
+            ttl_us: the view's TTL in microseconds; 0: none.
         """
         count = 0
         for trip in self._build_puts(keys, rows, ttl_us):

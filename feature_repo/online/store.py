@@ -101,7 +101,13 @@ class Store(Protocol):
         """
 
     async def write_async(self, keys: Sequence[bytes], rows: Sequence[bytes], ttl_us: int) -> int:
-        """Put what `write` puts and return what it returns, without blocking the event loop."""
+        """Put packed rows as `write` does, without blocking the event loop; return how many were put.
+
+        Args:
+            keys: the keys to write, none of them twice; may be empty.
+            rows: the packed row of each key.
+            ttl_us: microseconds after its event timestamp from which on a row may expire; 0 keeps rows.
+        """
 
     def delete(self, keys: Sequence[bytes]) -> int:
         """Delete keys, whatever their values; missing keys are ignored. Return how many were deleted, each once."""
