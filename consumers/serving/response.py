@@ -100,7 +100,9 @@ class _BatchBuilder:
         self.fields.append(pa.field(name, array.type))
 
     def add_view(self, name: str, view: ViewRows, row_index: NDArray[np.int64] | None) -> None:
-        """Add a view's features, statuses and timestamps.
+        """Add a view's features, then its statuses, then its event timestamps.
+
+        The timestamp is null where the row is absent or failed.
 
         Args:
             name: the view's name in the service.

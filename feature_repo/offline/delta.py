@@ -111,7 +111,7 @@ def commit_with_retries(path: Path, change: Callable[[], Result]) -> Result:
 
 
 class CommitConflictError(ConflictError):
-    """Another writer committed first under the same name (`append_if_version`); nothing was added.
+    """Another writer committed first to the same series of commits (see `append_if_version`); nothing was added.
 
     The caller must read the table again and compute the rows anew.
     """

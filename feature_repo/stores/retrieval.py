@@ -109,9 +109,10 @@ class EntityRows:
         return EntityRows(distinct.sort_by([(name, "ascending") for name in together.column_names]), EVENT_TIMESTAMP)
 
     def metadata(self, feature_refs: list[str]) -> RetrievalMetadata:
-        """Return Feast's description of a training set: features, other columns and, of rows in memory, time range.
+        """Return Feast's description of a training set: its features, its other columns and its time range.
 
-        The time range is None if there are no rows, or if they are a data set.
+        The other columns are all columns of the rows except the one with the time. The time range is None if there are no
+        rows, or if they are a data set.
 
         Args:
             feature_refs: the features, as `view:feature`.

@@ -321,7 +321,12 @@ class _StoredKeys:
         return _StoredKeys(distinct, number[number >= 0].astype(np.int64) * len(distinct) + position[number >= 0])
 
     def has(self, product: Int64, event_us: Int64) -> NDArray[np.bool_]:
-        """Return for each of n versions whether it is stored."""
+        """Return for each of n versions whether it is stored, bool [n].
+
+        Args:
+            product: product numbers [n], indices into the `product_ids` that `read` was given.
+            event_us: event timestamps [n], microseconds since 1970 UTC.
+        """
         if not len(self.timestamps_us):
             return np.zeros(len(product), bool)
         position = np.minimum(np.searchsorted(self.timestamps_us, event_us), len(self.timestamps_us) - 1)

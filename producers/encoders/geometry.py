@@ -32,7 +32,7 @@ class Geometry:
     All sizes are in pixels.
 
     Raises:
-        ValueError: the crop is empty or larger than the resized image.
+        ValueError: the crop is empty or larger than `resize_to`; if that is one number, neither side may exceed it.
     """
 
     height: int

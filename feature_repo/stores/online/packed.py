@@ -31,7 +31,10 @@ FeastRow = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 
 
 class PackedOnlineStore(OnlineStore):
-    """The base of the two online stores of Feast, in LMDB and in Redis. Threads may share one."""
+    """The base class of this project's two online stores for Feast: in LMDB and in Redis. Threads may share one.
+
+    A subclass implements `_open`.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
