@@ -226,7 +226,8 @@ class MaterializationLog:
     def add(self, files: Sequence[str], window: TimeWindow) -> None:
         """Record that a window of these files is online, in the store at once. `state` is the new log then.
 
-        If the log has a window of a file already, the two are merged if they overlap or touch; else the new one replaces it.
+        If the log has a window of a file already, the two are merged if they overlap or touch; else the new one
+        replaces it.
 
         Args:
             files: the names of the files, as `identify_file` returns them.

@@ -299,7 +299,8 @@ class RequestPipeline:
     def send(self, request: ViewRequest) -> None:
         """Send a request; one without keys is allowed, and earlier replies may still be due.
 
-        A single Redis server works on it while earlier replies are decoded. LMDB and a Redis cluster start when a reply is
+        A single Redis server works on it while earlier replies are decoded. LMDB and a Redis cluster start when a
+        reply is
         needed.
         """
         self._pipeline.send(request.keys)

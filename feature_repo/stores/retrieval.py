@@ -111,7 +111,8 @@ class EntityRows:
     def metadata(self, feature_refs: list[str]) -> RetrievalMetadata:
         """Return Feast's description of a training set: its features, its other columns and its time range.
 
-        The other columns are all columns of the rows except the one with the time. The time range is None if there are no
+        The other columns are all columns of the rows except the one with the time. The time range is None if there are
+        no
         rows, or if they are a data set.
 
         Args:

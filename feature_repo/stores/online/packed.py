@@ -31,10 +31,7 @@ FeastRow = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 
 
 class PackedOnlineStore(OnlineStore):
-    """The base class of this project's two online stores for Feast: in LMDB and in Redis. Threads may share one.
-
-    A subclass implements `_open`.
-    """
+    """The base of this project's two online stores for Feast; a subclass implements `_open`. Threads may share one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -102,7 +102,8 @@ def parse_child_gender(title: str) -> str | None:
 def parse_child_age(title: str) -> str | None:
     """Return the age stage (one of CHILD_AGES) that a title states; None if it states none or more than one.
 
-    It is read from one range of years (`1-3岁`) or months (`9-12个月`), else from a single milk powder number (`3段`; 1 to
+    It is read from one range of years (`1-3岁`) or months (`9-12个月`), else from a single milk powder number (`3段`; 1
+    to
     4). The end of a range is exclusive: 1-3岁 is within the stage 1-3y. None also for single ages, for lists such as
     1/3/5岁, for open ranges, and for a range that is not within one stage.
     """
