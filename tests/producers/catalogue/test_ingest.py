@@ -30,7 +30,7 @@ def read_images(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(path.name)
         return read_bytes(path)
 
-    monkeypatch.setattr(image_hashes.images, "read_bytes", record)
+    monkeypatch.setattr(image_hashes.image_decoding, "read_bytes", record)
     return names
 
 
