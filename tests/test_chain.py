@@ -1,10 +1,7 @@
 """The commands of `make demo` on a small shop, as processes: from images to the lift report."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,35 +10,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from consumers.online import OnlineReader, Status
-from feature_repo import config
 from feature_repo.config import Settings
 from feature_repo.offline import delta
+from tests.deployments import ROOT, STEPS, TABLES, configure, run_command
 
-ROOT = Path(__file__).parent.parent
 ENDS = "2026-01-21T00:00:00"
-TABLES = (
-    "product_catalogue",
-    "product_embedding",
-    "product_tags",
-    "tag_predictions",
-    "product_codes",
-    "user_interest",
-    "product_neighbours",
-    "quarantine",
-)
+ALL_TABLES = (*TABLES, "quarantine")
 OF_PRODUCTS = ("product_catalogue", "product_embedding", "product_tags", "product_codes", "product_neighbours")
 VECTORS = ("image_vector", "text_vector", "fused_vector", "similar_vector")
 
 CHAIN = [
     "produce shop --output shop --products 150 --users 100 --days 20 --impressions-per-user 100 --seed 0",
-    "produce catalogue --products shop/products.parquet",
+    STEPS[0],
     "produce encoder --data shop --output encoder --pairs 128 --align shop/impressions.parquet --test-days 10",
-    "produce embeddings --encoder encoder",
-    "produce tags --labels shop/labels.parquet",
-    # So short a training leaves vectors that a codebook rightly refuses to code.
-    "produce codes --max-collisions 1 --min-entropy 0 --max-error 1",
-    "produce interests --impressions shop/impressions.parquet",
-    "produce neighbours --impressions shop/impressions.parquet",
+    *STEPS[1:],
     "feast apply",
     f"feast materialize-incremental {ENDS}",
     "consume tags-report --replicates 20 --json tags.json",
@@ -49,14 +31,13 @@ CHAIN = [
     " --replicates 20 --json lift.json --report report.html",
     f"consume freshness --now {ENDS}+00:00 --max-age 2d --json freshness.json",
 ]
-AGAIN = [CHAIN[1], *CHAIN[3:8]]
 
 
 def test_the_commands_of_the_demo_run_on_a_small_shop_from_images_to_the_lift_report(tmp_path: Path) -> None:
     assert [command_of(line) for line in CHAIN] == commands_of_the_demo()
-    store = deployment(tmp_path)
+    store = configure(tmp_path)
     for line in CHAIN:
-        run(line, tmp_path, store)
+        run_command(line, tmp_path, store)
 
     impressions = pq.read_metadata(tmp_path / "shop" / "impressions.parquet").num_rows
     check_lift(json.loads((tmp_path / "lift.json").read_text(), parse_constant=pytest.fail), impressions)
@@ -73,11 +54,11 @@ def test_the_commands_of_the_demo_run_on_a_small_shop_from_images_to_the_lift_re
     }
     check_online(store, tmp_path / "online")
 
-    before = {table: rows_of(store, table) for table in TABLES}
-    assert all(before[table] > 0 for table in TABLES[:7])
-    for line in AGAIN:
-        run(line, tmp_path, store)
-    assert {table: rows_of(store, table) for table in TABLES} == before
+    before = {table: rows_of(store, table) for table in ALL_TABLES}
+    assert all(before[table] > 0 for table in TABLES)
+    for line in STEPS:
+        run_command(line, tmp_path, store)
+    assert {table: rows_of(store, table) for table in ALL_TABLES} == before
 
 
 def command_of(line: str) -> str:
@@ -87,30 +68,6 @@ def command_of(line: str) -> str:
 def commands_of_the_demo() -> list[str]:
     steps = re.findall(r"\(call step,(?:cd feature_repo && )?(.*)", (ROOT / "Makefile").read_text())
     return [command_of(step.rstrip(")\\")) for step in steps]
-
-
-def deployment(folder: Path) -> Settings:
-    """Write the laptop's feature_store.yaml, with the tables in a folder of the test."""
-    content = (ROOT / "feature_repo" / "feature_store.yaml").read_text()
-    file = folder / "feature_store.yaml"
-    file.write_text(content.replace("../demo", str(folder)))
-    return config.load(file)
-
-
-def run(line: str, folder: Path, store: Settings) -> None:
-    """Run a command as a user would, and hold it to exit code 0."""
-    program, *arguments = line.split()
-    environment = {name: value for name, value in os.environ.items() if name != config.ENVIRONMENT_VARIABLE}
-    environment["PYTHONPATH"] = str(ROOT)
-    place = folder
-    if program == "feast":
-        environment[config.ENVIRONMENT_VARIABLE] = str(store.file)
-        place = ROOT / "feature_repo"
-    elif arguments[0] not in ("shop", "encoder"):
-        arguments += ["--store", str(store.file)]
-    command = [str(Path(sys.executable).parent / program), *arguments]
-    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
 
 
 def check_lift(figures: dict, impressions: int) -> None:

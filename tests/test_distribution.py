@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import tarfile
 import tomllib
 from functools import cache
 from importlib.metadata import packages_distributions, version
@@ -14,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from feature_repo import extras
+from tests.deployments import ROOT, unpack
 
-ROOT = Path(__file__).parent.parent
 PACKAGES = ("feature_repo", "producers", "consumers")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CORE_MODULES = ("numpy", "numpy.libs", "pyarrow", "pyarrow.libs", "lmdb", "redis", "hiredis")
@@ -90,8 +89,7 @@ def run_core(core: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def online(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("online")
-    with tarfile.open(Path(__file__).parent / "golden" / "deployment-0.1.0.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
+    unpack(folder)
     return f"lmdb://{folder}/online"
 
 

@@ -1,11 +1,9 @@
 """The documentation is complete: every command, option, metric, column and configuration key is in the reference."""
 
 import importlib.util
-import os
 import re
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +13,8 @@ import pytest
 import typer
 import yaml
 
-ROOT = Path(__file__).parent.parent
+from tests.deployments import ROOT, clean_environment, configure, unpack
+
 DOCS = ROOT / "docs"
 GENERATED = {"reference/commands.md", "reference/tables.md", "reference/metrics.md", "reference/configuration.md"}
 GENERATED |= {"reference/errors.md", "changelog.md"}
@@ -127,18 +126,15 @@ def test_every_file_and_module_that_a_page_names_exists(file: Path) -> None:
 
 
 def test_the_readmes_example_runs(tmp_path: Path) -> None:
-    with tarfile.open(ROOT / "tests" / "golden" / "deployment-0.1.0.tar.xz") as archive:
-        archive.extractall(tmp_path / "demo", filter="data")
+    unpack(tmp_path / "demo")
+    configure(tmp_path, tmp_path / "demo")
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    configuration = (ROOT / "feature_repo" / "feature_store.yaml").read_text()
-    (tmp_path / "feature_store.yaml").write_text(configuration.replace("../demo", str(tmp_path / "demo")))
     checks = (
         "assert vectors.shape == (500, 12)\nassert training_set.num_rows == 1000 and training_set.num_columns > 30\n"
     )
-    environment = {name: value for name, value in os.environ.items() if name != "FEAST_FS_YAML_FILE_PATH"}
     subprocess.run(
         [sys.executable, "-W", "ignore", "-c", example.replace("/path/to/demo", f"{tmp_path}/demo") + checks],
         cwd=tmp_path,
-        env=environment | {"PYTHONPATH": str(ROOT)},
+        env=clean_environment(),
         check=True,
     )

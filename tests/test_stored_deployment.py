@@ -5,10 +5,6 @@ the stores it holds what that version read from them: `online_values.json` and `
 """
 
 import json
-import os
-import subprocess
-import sys
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -20,49 +16,22 @@ from deltalake import DeltaTable
 
 from consumers.online import OnlineReader
 from feature_repo import config
+from feature_repo.config import Settings
 from feature_repo.stores.feature_store import open_feature_store
-
-ROOT = Path(__file__).parent.parent
-ARCHIVE = Path(__file__).parent / "golden" / "deployment-0.1.0.tar.xz"
-TABLES = (
-    "product_catalogue",
-    "product_embedding",
-    "product_tags",
-    "tag_predictions",
-    "product_codes",
-    "user_interest",
-    "product_neighbours",
-)
-STEPS_AGAIN = (
-    "produce catalogue --products shop/products.parquet",
-    "produce embeddings --encoder encoder",
-    "produce tags --labels shop/labels.parquet",
-    "produce codes --max-collisions 1 --min-entropy 0 --max-error 1",
-    "produce interests --impressions shop/impressions.parquet",
-    "produce neighbours --impressions shop/impressions.parquet",
-)
+from tests.deployments import STEPS, TABLES, configure, run_command, unpack
 
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the unpacked deployment, with its feature_store.yaml."""
     folder = tmp_path_factory.mktemp("deployment")
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(folder, filter="data")
-    template = (ROOT / "feature_repo" / "feature_store.yaml").read_text()
-    (folder / "feature_store.yaml").write_text(template.replace("../demo", str(folder)))
+    unpack(folder)
+    configure(folder)
     return folder
 
 
-def run_command(line: str, folder: Path) -> str:
-    """Run a `produce` or `consume` command in the deployment; it must exit with 0."""
-    program, *arguments = line.split()
-    command = [str(Path(sys.executable).parent / program), *arguments, "--store", str(folder / "feature_store.yaml")]
-    environment = {name: value for name, value in os.environ.items() if name != config.ENVIRONMENT_VARIABLE}
-    environment["PYTHONPATH"] = str(ROOT)
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, f"{line}\n{result.stdout}\n{result.stderr}"
-    return result.stdout
+def settings_of(deployment: Path) -> Settings:
+    return config.load(deployment / "feature_store.yaml")
 
 
 def key_tree(value: Any) -> Any:
@@ -97,7 +66,7 @@ def plain(value: Any) -> Any:
 def test_a_training_join_gives_the_rows_that_it_gave_before(deployment: Path) -> None:
     expected = pq.read_table(deployment / "training_join.parquet")
     keys = ["impression_id", "user_id", "product_id", "event_timestamp"]
-    store = open_feature_store(config.load(deployment / "feature_store.yaml"))
+    store = open_feature_store(settings_of(deployment))
     job = store.get_historical_features(
         entity_df=expected.select(keys).to_pandas(),
         features=store.get_feature_service("ranking"),
@@ -123,13 +92,13 @@ def test_the_same_steps_on_the_same_input_add_no_rows(deployment: Path) -> None:
         return {name: len(DeltaTable(str(deployment / "offline" / name)).to_pyarrow_table()) for name in TABLES}
 
     before = count_rows()
-    for line in STEPS_AGAIN:
-        run_command(line, deployment)
+    for line in STEPS:
+        run_command(line, deployment, settings_of(deployment))
     assert count_rows() == before
 
 
 def test_the_run_log_still_lists_the_earlier_runs(deployment: Path) -> None:
-    listing = run_command("produce runs --last 100", deployment)
+    listing = run_command("produce runs --last 100", deployment, settings_of(deployment))
     for step in ("catalogue", "embeddings", "tags", "codes", "interests", "neighbours"):
         assert step in listing
 
@@ -148,6 +117,6 @@ def test_the_run_log_still_lists_the_earlier_runs(deployment: Path) -> None:
     ],
 )
 def test_a_report_has_the_keys_that_it_had_before(deployment: Path, report: str, line: str) -> None:
-    run_command(f"{line} --json new-{report}", deployment)
+    run_command(f"{line} --json new-{report}", deployment, settings_of(deployment))
     before = json.loads((deployment / report).read_text())
     assert key_tree(json.loads((deployment / f"new-{report}").read_text())) == key_tree(before)
