@@ -7,8 +7,10 @@ reference/configuration.md   every key of feature_store.yaml that Vitrine reads
 reference/errors.md          error classes and their status codes
 """
 
+import ast
 import inspect
 import io
+import textwrap
 import tokenize
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -87,34 +89,30 @@ def tables_page() -> str:
 
     parts = ["# Tables\n", f"{inspect.getdoc(schema)}\n"]
     source = inspect.getsource(schema)
-    for name, value in vars(schema).items():
+    for name, (text, doc) in documented_names(source, ast.parse(source).body).items():
+        value = getattr(schema, name)
         if isinstance(value, pa.Schema):
-            remarks, doc = remarks_of(source, name)
+            remarks = dict(column_remarks(text, vars(schema)))
             rows = ((f"`{field.name}`", f"`{field.type}`", remarks.get(field.name, "")) for field in value)
             parts.append(f"## {name}\n\n{doc}\n\n{table(('column', 'type', 'meaning'), rows)}")
     return "\n".join(parts)
 
 
-def remarks_of(source: str, name: str) -> tuple[dict[str, str], str]:
-    """Return the comments beside a schema's columns, and the docstring below it, read from the module's source.
+def documented_names(source: str, body: list[ast.stmt]) -> dict[str, tuple[str, str]]:
+    """Return the text and the docstring below ("" if there is none) of each assignment of a module or class, by name.
 
     Args:
-        source: of feature_repo/schema.py.
-        name: the schema's variable.
+        source: the text that `body` was parsed from.
+        body: the statements of the module or class.
     """
-    import ast
-
-    from feature_repo import schema
-
-    tree = ast.parse(source)
-    for node, following in zip(tree.body, [*tree.body[1:], None], strict=True):
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == name:
-            lines = source.splitlines()[node.lineno - 1 : node.end_lineno]
-            doc = ""
-            if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
-                doc = inspect.cleandoc(str(following.value.value))
-            return dict(column_remarks("\n".join(lines), vars(schema))), doc
-    return {}, ""
+    documented = {}
+    for node, following in zip(body, [*body[1:], None], strict=True):
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if isinstance(target, ast.Name):
+            doc = following.value if isinstance(following, ast.Expr) else None
+            text = str(doc.value) if isinstance(doc, ast.Constant) else ""
+            documented[target.id] = (ast.get_source_segment(source, node) or "", inspect.cleandoc(text))
+    return documented
 
 
 def column_remarks(text: str, names: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -166,33 +164,16 @@ def configuration_page() -> str:
         ("online_store", RedisOnlineStoreConfig),
         ("batch_engine", ColumnarEngineConfig),
     ):
-        remarks = attribute_docs(kind)
+        source = textwrap.dedent(inspect.getsource(kind))
+        (definition,) = ast.parse(source).body
+        docs = documented_names(source, definition.body)
         rows = (
-            (f"`{section}.{name}`", f"`{field.default!r}`", remarks.get(name, ""))
+            (f"`{section}.{name}`", "required" if field.is_required() else f"`{field.default!r}`", docs[name][1])
             for name, field in kind.model_fields.items()
         )
         title = kind.__name__.removesuffix("Config")
         parts.append(f"## {title}\n\n{inspect.getdoc(kind)}\n\n{table(('key', 'default', 'meaning'), rows)}")
     return "\n".join(parts)
-
-
-def attribute_docs(kind: type) -> dict[str, str]:
-    """Return the docstrings below a class's attributes, from its source."""
-    import ast
-    import textwrap
-
-    (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-    assert isinstance(body, ast.ClassDef)
-    docs = {}
-    for node, following in zip(body.body, body.body[1:], strict=False):
-        if (
-            isinstance(node, ast.AnnAssign)
-            and isinstance(node.target, ast.Name)
-            and isinstance(following, ast.Expr)
-            and isinstance(following.value, ast.Constant)
-        ):
-            docs[node.target.id] = inspect.cleandoc(str(following.value.value))
-    return docs
 
 
 def errors_page() -> str:

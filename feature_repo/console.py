@@ -137,9 +137,7 @@ def run_command_line(app: typer.Typer) -> None:
 def _print_error(message: str) -> None:
     """Print a message on one line, with a replacement character for each control character it may quote."""
     line = "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(message.split()))
-    if any(
-        isinstance(one, _StandardErrorHandler) and one.log_format is LogFormat.JSON for one in logging.root.handlers
-    ):
+    if _handler.log_format is LogFormat.JSON:
         logging.getLogger(__name__).error(line)
     else:
         typer.secho(f"error: {line}", fg="red", err=True)

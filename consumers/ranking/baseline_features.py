@@ -129,7 +129,7 @@ def _product_features(data: RankingTrainingSet) -> dict[str, NDArray[np.float32]
 
 
 def list_unused_columns(data: RankingTrainingSet) -> list[str]:
-    """Return the context columns of which no feature is made, because they hold neither numbers nor text.
+    """Return the context columns that give no feature, because they hold neither numbers nor text.
 
     Booleans and decimals count as numbers. A dictionary column counts by the type of its values. Context columns are
     those of the log beyond `schema.IMPRESSIONS`.
@@ -146,7 +146,7 @@ def list_unused_columns(data: RankingTrainingSet) -> list[str]:
 def map_context_columns(data: RankingTrainingSet) -> dict[str, str]:
     """Return the log's column of each feature `context_N`, by the feature's name.
 
-    N is the position among the context columns, from 0. Columns of which no feature is made are counted and included.
+    N is the position among the context columns, from 0. Columns that give no feature are counted too.
     """
     return {f"context_{number}": field.name for number, field in enumerate(_context(data))}
 

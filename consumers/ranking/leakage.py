@@ -205,8 +205,8 @@ def compute_single_auc(values: NDArray[np.generic], clicked: NDArray[np.integer]
     ...; a value that only these have gets the mean rate. Ties count half.
 
     Args:
-        values: floats [n], of which missing ones (NaN) rank below all others; or integers, at least one, which are
-            categories. The code -1 is a category like any other.
+        values: floats [n]; a missing one (NaN) ranks below all others. Or integers [n], n >= 1, which are categories;
+            the code -1 is a category like any other.
         clicked: 0 or 1 [n].
 
     Returns:

@@ -22,7 +22,7 @@ CURVE_SHARES = (0.1, 0.3)
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How many rankers a measurement trains, of which kind and on how many rows."""
+    """The number of rankers that a measurement trains, their kind, and their number of rows."""
 
     seeds: int = 5
     """Number of times that each main ranker is trained, with the seeds 0, 1, ...; at least 1. Lifts are averaged."""

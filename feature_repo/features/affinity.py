@@ -167,7 +167,7 @@ def compute_affinity(
 
 
 def compute_user_affinity(user: UserState, candidates: Candidates, now: int) -> dict[str, Floats]:
-    """Return the features of one user's candidates. All are NaN for a user of whom nothing is known.
+    """Return the features of one user's candidates. All are NaN if nothing is known of the user.
 
     Args:
         user: the user; the widths of vectors and codes are those of `candidates`.

@@ -131,7 +131,7 @@ def _hashes(column: pa.ChunkedArray) -> NDArray[np.uint64]:
 
 
 def _pair(left: Int64, right: Int64, right_size: int) -> Int64:
-    """Return one number for each pair of numbers, of which the right one is below `right_size`; -1 if either is -1."""
+    """Return one number for each pair of numbers; -1 if either is -1. Right numbers must be below `right_size`."""
     return np.where((left < 0) | (right < 0), -1, left * right_size + right)
 
 

@@ -91,7 +91,7 @@ class MaterializationState:
         """Return the window that remains to be written of each file, in the order of the files.
 
         What remains starts at the end of what is online of the file, which is written again. If the start of `window`
-        is not online, all of `window` remains. Files of which nothing remains are omitted.
+        is not online, all of `window` remains. Files without a remaining part are omitted.
 
         Args:
             files: the names of the files that the table has.

@@ -63,7 +63,7 @@ class OfflineSource:
 
 @dataclass(frozen=True)
 class FileGroup:
-    """Files of which the same window of event times is written, with one entry in the log."""
+    """Files that are written for one window of event times, with one entry in the log."""
 
     window: TimeWindow
     """The event times that remain to be written of each of the files."""

@@ -31,7 +31,7 @@ class CommitSummary:
     run: shards.RunDescription
     """What run.json of the folder says."""
     parts: int
-    """Number of complete parts, all of which were committed; `run.parts` is the number of a finished run."""
+    """Number of complete parts; all were committed; `run.parts` is the number of a finished run."""
     added: int
     """Rows added to `product_embedding`."""
     existing: int

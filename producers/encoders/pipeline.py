@@ -221,7 +221,7 @@ def encode_rows(decoded: DecodedChunk, encoder: Encoder) -> EncodedChunk:
 
 @dataclass
 class _PartialChunk:
-    """A chunk of catalogue rows of which some images are still to be encoded."""
+    """A chunk of catalogue rows. Some of its images are still to be encoded."""
 
     catalogue: pa.Table
     image: Vectors

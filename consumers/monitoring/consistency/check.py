@@ -120,7 +120,7 @@ class Consistency:
 
     @property
     def no_data(self) -> str | None:
-        """Why no view could be checked: the different reasons, joined by "; ", or that there is no view.
+        """The reason why no view could be checked. Several different reasons are joined by "; ".
 
         None if at least one was checked.
         """
@@ -176,9 +176,10 @@ def check(
         CorruptDataError: the online store's file is damaged.
         InvalidInputError: `served` is not a Parquet file, or the settings of the online store are not valid.
     """
+    now_us, grace_us = timestamps.datetime_to_ticks(now, "us"), timestamps.timedelta_to_ticks(grace, "us")
     with _open_online(settings) as online:
         views = [
-            _check_view(online, view, settings.table(name), sample, seed, now, grace, max_keys_scanned, served)
+            _check_view(online, view, settings.table(name), sample, seed, now_us, grace_us, max_keys_scanned, served)
             for name, view in sorted(online.catalog.reload().views.items())
         ]
     return Consistency(now, budget, views)
@@ -208,9 +209,10 @@ def check_served(
             valid.
     """
     rows = served_log.read(log, sample)
+    now_us, grace_us = timestamps.datetime_to_ticks(now, "us"), timestamps.timedelta_to_ticks(grace, "us")
     with _open_online(settings) as online:
         views = [
-            _check_served_view(online, view, settings.table(name), rows.get(name), now, grace)
+            _check_served_view(online, view, settings.table(name), rows.get(name), now_us, grace_us)
             for name, view in sorted(online.catalog.reload().views.items())
         ]
     return Consistency(now, budget, views)
@@ -228,7 +230,7 @@ def _open_online(settings: Settings) -> Iterator[OnlineTable]:
 
 
 def _check_served_view(
-    online: OnlineTable, view: View, path: Path, served: ServedRows | None, now: datetime, grace: timedelta
+    online: OnlineTable, view: View, path: Path, served: ServedRows | None, now_us: int, grace_us: int
 ) -> ViewConsistency:
     if served is None:
         return ViewConsistency(view.name, not_judged="the log has no rows of it")
@@ -241,8 +243,8 @@ def _check_served_view(
         history,
         served,
         state,
-        now_us=timestamps.datetime_to_ticks(now, "us"),
-        grace_us=timestamps.timedelta_to_ticks(grace, "us"),
+        now_us=now_us,
+        grace_us=grace_us,
     )
     return _summarize(result, view, sampling.KeySample({}, len(served.keys), is_complete=True), None)
 
@@ -253,8 +255,8 @@ def _check_view(
     path: Path,
     sample: int,
     seed: int,
-    now: datetime,
-    grace: timedelta,
+    now_us: int,
+    grace_us: int,
     max_keys_scanned: int,
     served: Path | None,
 ) -> ViewConsistency:
@@ -277,8 +279,8 @@ def _check_view(
         history,
         keys,
         state,
-        now_us=timestamps.datetime_to_ticks(now, "us"),
-        grace_us=timestamps.timedelta_to_ticks(grace, "us"),
+        now_us=now_us,
+        grace_us=grace_us,
     )
     window_ends = [window.end for window in state.files.values()] if state else []
     return _summarize(result, view, scanned, max(window_ends, default=None))

@@ -95,7 +95,7 @@ def check_served_rows(
     expected, because it is unknown since when rows are online.
 
     Args:
-        online: the online table, of which only the catalog is read.
+        online: the online table. Only its catalog is read.
         history: the view's offline rows.
         served: the n rows; keys may repeat.
         state: the view's materialization log; None if there is none.

@@ -53,8 +53,8 @@ class MaterializedRows:
 
         Args:
             table: the offline table.
-            state: the view's materialization log; a file that it lacks is not online. None means that there is no log,
-                and every row counts as online since an unknown time.
+            state: the view's materialization log. A file that it lacks is not online. Without a log (None), every row
+                counts as online since an unknown time.
         """
         rows, windows, since = [], [], []
         for fragment in table.get_fragments():
@@ -222,7 +222,7 @@ class ViewHistory:
         Args:
             keys: distinct online keys; `key_index` is the position in this list. A key without rows has none in the
                 result.
-            state: the view's materialization log; None means that there is no log, and every row counts as online.
+            state: the view's materialization log. Without a log (None), every row counts as online.
         """
         key_positions = {key: i for i, key in enumerate(keys)}
         parts: list[tuple[Int64, ...]] = [(np.empty(0, np.int64),) * 4]

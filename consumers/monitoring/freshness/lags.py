@@ -122,7 +122,7 @@ class ViewTimeline:
 
         Args:
             path: folder of the view's Delta table; its name is the view's.
-            state: the view's materialization log. None means that there is none, and every row counts as online.
+            state: the view's materialization log. Without a log (None), every row counts as online.
             now: latest event timestamp, inclusive, with a UTC offset.
 
         Returns:

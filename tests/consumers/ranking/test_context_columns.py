@@ -1,4 +1,4 @@
-"""Features made of a log's context columns, and the columns of which none can be made."""
+"""Features made of a log's context columns, and the columns that give none."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
