@@ -25,16 +25,13 @@ from feature_repo.online.catalog import ProjectCatalog, ServiceView
 from feature_repo.online.decode import DecodedRows, Status
 from feature_repo.online.feature_batch import FeatureBatch, ViewRows
 from feature_repo.online.open_store import open_store
-from feature_repo.online.request_plan import Ids, PlannedRequest, RequestPlan
+from feature_repo.online.request_plan import Ids, PlannedRequest, RequestPlan, keep_plan
 from feature_repo.online.table import OnlineTable, RequestPipeline, ViewRequest
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["FeatureBatch", "Link", "NoServicesError", "OnlineReader", "Status", "UnknownFeaturesError"]
-
-MAX_PLANS = 256
-"""Number of requests (names of features) that a reader keeps planned; one more discards all of them."""
 
 
 class UnknownFeaturesError(NotFoundError):
@@ -311,9 +308,7 @@ class OnlineReader:
         if plan is None or plan.catalog is not catalog:
             views, on_demand = self._service_views(name, features)
             plan = RequestPlan.build(self._table, catalog, name, views, on_demand, full_feature_names)
-            if len(self._plans) >= MAX_PLANS:
-                self._plans.clear()
-            self._plans[key] = plan
+            keep_plan(self._plans, key, plan)
         return plan
 
     def _service_views(

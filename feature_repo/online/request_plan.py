@@ -8,7 +8,7 @@ Feast's `get_online_features` both plan here; nothing in this module needs Feast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,11 @@ from feature_repo.online.table import OnlineTable, ViewRequest
 if TYPE_CHECKING:
     import torch
 
+MAX_PLANS = 256
+"""Number of plans that a reader or a store of Feast keeps."""
+
+Key = TypeVar("Key")
+Plan = TypeVar("Plan")
 Ids = Sequence[Any] | Mapping[str, Any]
 """The id of each row, or a mapping from join key to the ids of the rows or to one id for all rows."""
 
@@ -45,6 +50,35 @@ class ViewPlan:
     """The bytes that the keys of the view's rows start with."""
     join_keys: tuple[str, ...]
     """The request's name of each join key, sorted by the view's own names."""
+
+    @staticmethod
+    def build(
+        project: str,
+        name: str,
+        view: View,
+        fields: Sequence[Field],
+        renamed_keys: Mapping[str, str],
+        full_feature_names: bool,
+    ) -> "ViewPlan":
+        """Plan what is read from one view.
+
+        Args:
+            project: the project's name in the store.
+            name: the view's name in the service.
+            view: the view as the store has it.
+            fields: the fields to read, in the order of the request.
+            renamed_keys: the view's name of a join key -> the request's name; join keys that are not in it keep theirs.
+            full_feature_names: whether features are called view__feature.
+        """
+        prefix = f"{name}__" if full_feature_names else ""
+        return ViewPlan(
+            name=name,
+            view=view,
+            fields=tuple(fields),
+            names={prefix + field.name: field.name for field in fields},
+            prefix=entity_keys.make_prefix(project, view.name),
+            join_keys=tuple(renamed_keys.get(key, key) for key, _ in view.join_keys),
+        )
 
 
 @dataclass(frozen=True)
@@ -132,19 +166,20 @@ class RequestPlan:
 
 def _plan_view(table: OnlineTable, name: str, service_view: ServiceView, full_feature_names: bool) -> ViewPlan:
     """Return what is read from one view; raise NotFoundError if the store lacks the view or one of its features."""
-    view, renamed = table.catalog.get_view(service_view.view), dict(service_view.join_keys)
+    view = table.catalog.get_view(service_view.view)
     missing = [feature for feature in service_view.features if feature not in view.layout.fields_by_name]
     if missing:
         raise NotFoundError(f"`{name}`: view `{view.name}` no longer has {', '.join(missing)}; run `feast apply` again")
-    prefix = f"{service_view.name}__" if full_feature_names else ""
-    return ViewPlan(
-        name=service_view.name,
-        view=view,
-        fields=tuple(view.layout.fields_by_name[feature] for feature in service_view.features),
-        names={prefix + feature: feature for feature in service_view.features},
-        prefix=entity_keys.make_prefix(table.project, view.name),
-        join_keys=tuple(renamed.get(key, key) for key, _ in view.join_keys),
-    )
+    fields = [view.layout.fields_by_name[feature] for feature in service_view.features]
+    renamed_keys = dict(service_view.join_keys)
+    return ViewPlan.build(table.project, service_view.name, view, fields, renamed_keys, full_feature_names)
+
+
+def keep_plan(plans: dict[Key, Plan], key: Key, plan: Plan) -> None:
+    """Put a plan into a dictionary of plans. If that has MAX_PLANS already, they are discarded first."""
+    if len(plans) >= MAX_PLANS:
+        plans.clear()
+    plans[key] = plan
 
 
 @dataclass(frozen=True)

@@ -216,7 +216,8 @@ def encode_rows(decoded: DecodedChunk, encoder: Encoder) -> EncodedChunk:
     chunk = _PartialChunk.allocate(decoded.catalogue, encoder.dim)
     key = _ImageBatch(chunk, decoded.row_index, decoded.sources, is_first=True, is_last=True)
     batch = replace(decoded.images, key=key)
-    return _add_batch(batch, _encode_batch(batch, encoder), 0.0)
+    _add_batch(batch, _encode_batch(batch, encoder), 0.0)
+    return chunk.finish()
 
 
 @dataclass
@@ -243,6 +244,11 @@ class _PartialChunk:
         """
         image, text = np.full((2, len(catalogue), dim), np.nan, np.float32)
         return cls(catalogue, image, text)
+
+    def finish(self) -> EncodedChunk:
+        """Return the chunk once all of its batches have been added."""
+        columns = [name for name in self.catalogue.column_names if name != "image_bytes"]
+        return EncodedChunk(self.catalogue.select(columns), self.image, self.text, tuple(self.unusable), self.seconds)
 
 
 class _ImageBatch(NamedTuple):
@@ -275,10 +281,10 @@ def _encode(chunks: Iterator[pa.Table], encoder: Encoder, pool: ProcessPoolExecu
     batches = decode_batches(requests, encoder.geometry, pool, size=encoder.image_batch_size)
     previous_end = 0.0
     for batch, result in map_in_threads(lambda each: _encode_batch(each, encoder), batches, encoder.concurrent_calls):
-        chunk = _add_batch(batch, result, previous_end)
+        _add_batch(batch, result, previous_end)
         previous_end = max(previous_end, result.end)
         if batch.key.is_last:
-            yield chunk
+            yield batch.key.chunk.finish()
 
 
 def _split_chunks(chunks: Iterator[pa.Table], encoder: Encoder) -> Iterator[_ImageBatch]:
@@ -319,8 +325,8 @@ def _encode_batch(batch: DecodedBatch[_ImageBatch], encoder: Encoder) -> _BatchR
     return _BatchResult(unusable, start, time.perf_counter())
 
 
-def _add_batch(batch: DecodedBatch[_ImageBatch], result: _BatchResult, previous_end: float) -> EncodedChunk:
-    """Add a batch's refusals and times to its chunk, and return the chunk as far as it is encoded.
+def _add_batch(batch: DecodedBatch[_ImageBatch], result: _BatchResult, previous_end: float) -> None:
+    """Add a batch's refusals and times to its chunk.
 
     Time before `previous_end`, the end of the batches before, is not counted again.
     """
@@ -328,8 +334,6 @@ def _add_batch(batch: DecodedBatch[_ImageBatch], result: _BatchResult, previous_
     chunk.unusable += result.unusable
     encode = max(0.0, result.end - max(result.start, previous_end))
     chunk.seconds += StageSeconds(decode=batch.decode_seconds, wait=batch.wait_seconds, encode=encode)
-    columns = [name for name in chunk.catalogue.column_names if name != "image_bytes"]
-    return EncodedChunk(chunk.catalogue.select(columns), chunk.image, chunk.text, tuple(chunk.unusable), chunk.seconds)
 
 
 def _encode_titles(chunk: _PartialChunk, encoder: Encoder) -> list[Unusable]:

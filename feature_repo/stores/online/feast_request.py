@@ -15,9 +15,8 @@ from feast.protos.feast.types.Value_pb2 import RepeatedValue, Value
 from feast.repo_config import RepoConfig
 from feast.value_type import ValueType
 
-from feature_repo.online import entity_keys
 from feature_repo.online.decode import DecodedRows, Status
-from feature_repo.online.request_plan import PlannedRequest, RequestPlan, ViewPlan
+from feature_repo.online.request_plan import PlannedRequest, RequestPlan, ViewPlan, keep_plan
 from feature_repo.online.table import OnlineTable
 from feature_repo.stores.feast_compat import FeastRequestContext, request_context, track_feature_statuses
 from feature_repo.stores.online import views
@@ -25,9 +24,6 @@ from feature_repo.stores.online.response import ColumnarResponse, FeastViewRows,
 
 EntityRows = Sequence[Mapping[str, Any]] | Mapping[str, Any]
 """Feast's entity rows: a list of rows, each with a value for each column, or lists of values by column name."""
-
-MAX_PLANS = 256
-"""Number of plans that a store keeps; one more discards all of them."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +94,7 @@ class FeastRequest:
 
 
 class FeastPlanCache:
-    """The plans made so far, MAX_PLANS at most. Threads may share it."""
+    """The plans made so far, at most `request_plan.MAX_PLANS`. Threads may share it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -134,9 +130,7 @@ class FeastPlanCache:
             return known
         plan = _make_plan(online, config, context, full_feature_names)
         with self._lock:
-            if len(self._plans) >= MAX_PLANS:
-                self._plans.clear()
-            self._plans[id(context.feasts_own)] = plan
+            keep_plan(self._plans, id(context.feasts_own), plan)
         return plan
 
 
@@ -161,15 +155,10 @@ def _plan_view(
 ) -> ViewPlan:
     """Return what is read from one view; the layouts of its rows are those that the store has."""
     view = views.stored_view(config, table)
-    name, renamed = table.projection.name_to_use(), table.projection.join_key_map
-    return ViewPlan(
-        name=name,
-        view=online.catalog.with_stored_layouts(view),
-        fields=tuple(view.layout.fields_by_name[feature] for feature in features),
-        names={f"{name}__{feature}" if full_feature_names else feature: feature for feature in features},
-        prefix=entity_keys.make_prefix(online.project, view.name),
-        join_keys=tuple(renamed.get(key, key) for key, _ in view.join_keys),
-    )
+    projection, fields = table.projection, [view.layout.fields_by_name[feature] for feature in features]
+    stored = online.catalog.with_stored_layouts(view)
+    name, renamed_keys = projection.name_to_use(), projection.join_key_map
+    return ViewPlan.build(online.project, name, stored, fields, renamed_keys, full_feature_names)
 
 
 def _to_columns(entity_rows: EntityRows) -> dict[str, list[Any]]:
