@@ -21,6 +21,7 @@ Overridden or set elsewhere:
     RepoConfig.registry.path                                    feature_store.py. It is made absolute, because Feast
                                                                 resolves it from the working directory. This works
                                                                 because Feast keeps one `RepoConfig.registry` object
+    BaseRegistry.cached_registry_proto.version_id               request_context, below. The SQL registry leaves it empty
 
 tests/feature_repo/stores/test_feast_compat.py checks the name and the signature of each.
 """
@@ -28,6 +29,7 @@ tests/feature_repo/stores/test_feast_compat.py checks the name and the signature
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 from feast import FeatureService, utils
 from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
@@ -99,10 +101,17 @@ def request_context(
 ) -> FeastRequestContext:
     """Return Feast's resolution of these features, from Feast's cache if the registry has not changed.
 
+    Feast also caches the views of the registry, by the registry's address in memory and its version. The SQL registry
+    has no version, and a registry that was read again is often at the address of an earlier one: Feast would return the
+    earlier one's views. Each registry that was read gets a version here.
+
     Args:
         registry: the registry that has the views.
         project: the project's name.
         features: references `view:feature`, or a feature service.
         full_feature_names: whether features are called view__feature in the response.
     """
+    cached = getattr(registry, "cached_registry_proto", None)
+    if cached is not None and not cached.version_id:
+        cached.version_id = str(uuid4())
     return FeastRequestContext(utils._get_cached_request_context(registry, project, features, full_feature_names))

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from feast import FeatureStore, RepoConfig, utils
+from feast import FeatureStore, FeatureView, Field, RepoConfig, utils
 from feast.infra.offline_stores.offline_store import RetrievalJob
 from feast.infra.online_stores.online_store import OnlineStore
+from feast.types import String
 from feast.value_type import ValueType
 
 from feature_repo.stores import feast_compat
@@ -94,6 +95,29 @@ def test_a_request_is_resolved_once_to_views_features_and_join_keys(tmp_path: Pa
         assert resolve("looks:colour", "taste:age").feasts_own is context.feasts_own
         store.refresh_registry()
         assert resolve("looks:colour", "taste:age").feasts_own is not context.feasts_own
+
+
+def test_a_changed_view_is_resolved_though_the_registry_is_at_the_address_of_an_earlier_one(tmp_path: Path) -> None:
+    online = {"type": "feature_repo.stores.online.LMDBOnlineStore", "path": str(tmp_path / "online")}
+    with feast_world.project(tmp_path / "repo", online) as store:
+        registry, looks = store.registry, store.get_feature_view("looks")
+        schema = [*looks.features, Field(name="brand", dtype=String)]
+        changed = FeatureView(name="looks", entities=[feast_world.product], schema=schema, source=looks.batch_source)
+        addresses = [read_registry(registry) for _ in range(10)]  # from here on Python uses two addresses in turn
+        feast_compat.request_context(registry, "shop", ["looks:title"], False)
+        version = registry.cached_registry_proto.version_id
+        registry.apply_feature_view(changed, "shop")
+        while read_registry(registry) != addresses[-1] and len(addresses) < 100:
+            addresses.append(0)
+        context = feast_compat.request_context(registry, "shop", ["looks:brand"], False)
+        assert [(view.name, names) for view, names in context.views] == [("looks", ["brand"])]
+        assert registry.cached_registry_proto.version_id != version
+
+
+def read_registry(registry: Any) -> int:
+    """Read the registry again; return where in memory it is."""
+    registry.refresh("shop")
+    return id(registry.cached_registry_proto)
 
 
 def test_a_registry_path_set_on_the_configuration_stays() -> None:
