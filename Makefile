@@ -15,6 +15,12 @@ help:  ## this list
 
 install: .venv/installed  ## make .venv and install the project with its pinned dependencies
 
+# The demo has a store of its own, so that it never deletes the tables of another. It refuses where another store is
+# named, and where the folder `demo` holds something that it did not make itself.
+DEMO_STORE := $(CURDIR)/feature_repo/feature_store.demo.yaml
+NAMED_STORE := $(FEAST_FS_YAML_FILE_PATH)
+MADE_BY_DEMO := demo/made-by-make-demo
+
 # Each step's seconds go to demo/timings.txt, which the report shows; what the step says goes to the terminal.
 SHOP_ENDS := 2026-03-02T00:00:00
 define step
@@ -22,8 +28,15 @@ define step
 @TIMEFORMAT='%R $(wordlist 1,2,$(filter-out cd feature_repo &&,$(1)))'; { time { $(1); } 2>&3; } 3>&2 2>>demo/timings.txt
 endef
 
-demo: .venv/installed  ## from a generated shop to a measured AUC lift: demo/report.html
-	@rm -rf demo && mkdir demo
+check-demo:
+	@test -z "$(NAMED_STORE)" || { echo "error: FEAST_FS_YAML_FILE_PATH is $(NAMED_STORE), but the demo uses a store of" \
+		"its own; run: env -u FEAST_FS_YAML_FILE_PATH make demo" >&2; exit 1; }
+	@test ! -e demo || test -e $(MADE_BY_DEMO) || { echo "error: this version's demo did not make the folder demo, and" \
+		"would delete it; move it away if it holds tables of your own, else remove it" >&2; exit 1; }
+
+demo: export FEAST_FS_YAML_FILE_PATH := $(DEMO_STORE)
+demo: check-demo .venv/installed  ## from a generated shop to a measured AUC lift: demo/report.html
+	@rm -rf demo && mkdir demo && touch $(MADE_BY_DEMO)
 	$(call step,produce shop --output demo/shop --products 8000 --users 1500 --days 60 --seed 0)
 	$(call step,produce catalogue --products demo/shop/products.parquet)
 	$(call step,produce encoder --data demo/shop --output demo/encoder \
@@ -79,4 +92,4 @@ bench: .venv/installed  ## beside Feast's own stores and raw clients: tests/benc
 	python -W ignore -m tests.benchmarks.serving load --record
 	python -W ignore -m tests.benchmarks.streaming --record
 
-.PHONY: help install demo test test-all docs lock bench
+.PHONY: help install check-demo demo test test-all docs lock bench

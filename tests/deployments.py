@@ -36,7 +36,7 @@ def configure(folder: Path, tables: Path | None = None) -> Settings:
     """Write the laptop's feature_store.yaml into `folder`, with the tables in `tables` or, if None, beside the file."""
     content = (ROOT / "feature_repo" / "feature_store.yaml").read_text()
     file = folder / "feature_store.yaml"
-    file.write_text(content.replace("../demo", str(tables or folder)))
+    file.write_text(content.replace("../data", str(tables or folder)))
     return config.load(file)
 
 

@@ -88,7 +88,7 @@ def test_every_alert_uses_metrics_that_are_in_the_reference(pages: dict[str, str
         assert f"`{name}`" in pages["metrics"] or f"`{base}`" in pages["metrics"], name
 
 
-@pytest.mark.parametrize("name", ["feature_store.yaml", "feature_store.redis.yaml"])
+@pytest.mark.parametrize("name", ["feature_store.yaml", "feature_store.demo.yaml", "feature_store.redis.yaml"])
 def test_every_key_of_the_shipped_configurations_is_in_the_reference(name: str, pages: dict[str, str]) -> None:
     settings = yaml.safe_load((ROOT / "feature_repo" / name).read_text())
     for section in ("offline_store", "online_store", "batch_engine"):
@@ -127,7 +127,9 @@ def test_every_file_and_module_that_a_page_names_exists(file: Path) -> None:
 
 def test_the_readmes_example_runs(tmp_path: Path) -> None:
     unpack(tmp_path / "demo")
-    configure(tmp_path, tmp_path / "demo")
+    (tmp_path / "feature_repo").mkdir()
+    settings = configure(tmp_path / "feature_repo", tmp_path / "demo")
+    settings.file.rename(settings.file.with_name("feature_store.demo.yaml"))
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     checks = (
         "assert vectors.shape == (500, 12)\nassert training_set.num_rows == 1000 and training_set.num_columns > 30\n"

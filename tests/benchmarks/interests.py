@@ -81,7 +81,7 @@ def run_interests(folder: Path) -> None:
 def make_deployment(folder: Path, clicks: int) -> None:
     """Write a deployment with vectors and tags of products, and a log."""
     content = (Path(config.__file__).parent / "feature_store.yaml").read_text()
-    (folder / "feature_store.yaml").write_text(content.replace("../demo", str(folder)))
+    (folder / "feature_store.yaml").write_text(content.replace("../data", str(folder)))
     generator = np.random.default_rng(0)
     vectors = generator.standard_normal((PRODUCTS, WIDTH), np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

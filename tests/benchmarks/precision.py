@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.precision vectors                                            random clustered vectors
     python -m tests.benchmarks.precision vectors --vectors TABLE --column fused_vector      a Delta table or Parquet
-    python -m tests.benchmarks.precision auc --store feature_repo/feature_store.yaml \\
+    python -m tests.benchmarks.precision auc --store feature_repo/feature_store.demo.yaml \\
         --impressions demo/shop/impressions.parquet                                        the result of `make demo`
 
 Cosine error: 1 - cosine of a vector and its stored form. Neighbours kept: the share of the 10 nearest vectors by cosine

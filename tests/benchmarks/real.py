@@ -56,7 +56,7 @@ class BenchmarkDeployment:
     def create(cls, name: str, folder: Path) -> "BenchmarkDeployment":
         """Write the laptop's store file into `folder`, with all tables in it."""
         content = (ROOT / "feature_repo" / "feature_store.yaml").read_text()
-        (folder / "feature_store.yaml").write_text(content.replace("../demo", str(folder)))
+        (folder / "feature_store.yaml").write_text(content.replace("../data", str(folder)))
         return cls(name, folder)
 
     def run(self, line: str) -> str:

@@ -2,7 +2,7 @@
 
 online_store:
   type: feature_repo.stores.online.LMDBOnlineStore
-  path: ../demo/online   # a folder, relative to this file
+  path: ../data/online   # a folder, relative to this file
 """
 
 from pathlib import Path

@@ -11,15 +11,15 @@ import pytest
 from consumers.ranking import run as runs
 from consumers.ranking.plan import TrainingPlan
 from consumers.ranking.run import LiftResult, measure_lift
-from feature_repo import config, definitions
+from feature_repo import definitions
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.offline import delta, quarantine
 from feature_repo.schema import TIMESTAMP
 from feature_repo.stores.feature_store import open_feature_store
+from tests.deployments import configure
 from tests.producers.tags import world
 
-ROOT = Path(__file__).parents[3]
 ROWS = 600
 UNKNOWN, TOO_SOON = ("i3", "i300", "i599"), ("i0", "i450")
 
@@ -28,9 +28,7 @@ UNKNOWN, TOO_SOON = ("i3", "i300", "i599"), ("i0", "i450")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """Thirty products, listed on the first of January."""
     folder = tmp_path_factory.mktemp("shop")
-    laptop = (ROOT / "feature_repo" / "feature_store.yaml").read_text()
-    (folder / "feature_store.yaml").write_text(laptop.replace("../demo", str(folder)))
-    settings = config.load(folder / "feature_store.yaml")
+    settings = configure(folder)
     products = world.catalogue(15)
     delta.append(settings.table("product_catalogue"), products)
     delta.append(settings.table("product_embedding"), world.embeddings(products))

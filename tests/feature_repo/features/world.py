@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from feature_repo import config, schema
+from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.features import interest
 from feature_repo.features.interest import Clicks, UserInterest
 from feature_repo.offline import delta
 from producers.behaviour import interest_rows
+from tests.deployments import configure
 
-ROOT = Path(__file__).parents[3]
 LISTED = datetime(2026, 1, 1, tzinfo=UTC)
 RANKED = datetime(2026, 6, 1, 12, tzinfo=UTC)
 DAY = 86_400_000_000
@@ -70,9 +70,7 @@ def interest_of(shop: Shop, user: str) -> UserInterest | None:
 def deployment(folder: Path) -> Settings:
     """Write the laptop's feature_store.yaml, with the tables in a folder of the test."""
     folder.mkdir(exist_ok=True)
-    file = folder / "feature_store.yaml"
-    file.write_text((ROOT / "feature_repo" / "feature_store.yaml").read_text().replace("../demo", str(folder)))
-    return config.load(file)
+    return configure(folder)
 
 
 def write(shop: Shop, deployment: Settings) -> None:
