@@ -1,6 +1,7 @@
 """Delta tables: storage, checks of input, retention, and the point-in-time join. Imports neither Feast nor a store.
 
 delta.py                 read, append and overwrite Delta tables
+delta_files.py           the paths and Parquet files of Delta tables, whoever wrote them
 versions.py              rows of a time window, the newest row per key, products on sale
 key_ranges.py            split a table into ranges of its key, so that one range fits in memory
 input_files.py           Parquet and CSV files that a shop supplies; impressions, checked

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.dataset
@@ -20,9 +19,9 @@ from deltalake import (
     write_deltalake,
 )
 from deltalake.exceptions import CommitFailedError, DeltaError
-from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from feature_repo.errors import ConflictError, CorruptDataError, NotFoundError, UnavailableError
+from feature_repo.offline.delta_files import first_line, list_files, make_parent, open_version, to_uri
 
 Result = TypeVar("Result")
 
@@ -34,7 +33,7 @@ ATTEMPTS = 10
 
 def exists(path: Path) -> bool:
     """Return whether the folder `path` holds a Delta table; False if there is no such folder."""
-    return DeltaTable.is_deltatable(str(path))
+    return DeltaTable.is_deltatable(to_uri(path))
 
 
 def open_table(path: Path) -> DeltaTable:
@@ -44,10 +43,10 @@ def open_table(path: Path) -> DeltaTable:
         CorruptDataError: there is no table at `path`, or its log cannot be read.
     """
     try:
-        return DeltaTable(str(path))
+        return DeltaTable(to_uri(path))
     except DeltaError as error:
         raise CorruptDataError(
-            f"table `{path.name}` under {path.parent} cannot be opened ({_first_line(error)}); restore {path} from a "
+            f"table `{path.name}` under {path.parent} cannot be opened ({first_line(error)}); restore {path} from a "
             "backup"
         ) from error
 
@@ -76,10 +75,10 @@ def append(path: Path, rows: pa.Table) -> int:
     """
 
     def write() -> int:
-        write_deltalake(str(path), rows, mode="append", writer_properties=_writer_properties(rows.schema))
+        write_deltalake(to_uri(path), rows, mode="append", writer_properties=_writer_properties(rows.schema))
         return open_table(path).version()
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(path)
     return commit_with_retries(path, write)
 
 
@@ -97,17 +96,24 @@ def commit_with_retries(path: Path, change: Callable[[], Result]) -> Result:
         ConflictError: other writers were first `ATTEMPTS` times.
         UnavailableError: the commit cannot be written, for example because the disk is full.
     """
+    lost = ""
     for _ in range(ATTEMPTS):
         try:
             return change()
-        except CommitFailedError:
-            continue
+        except CommitFailedError as error:
+            lost = first_line(error)
+            if "append-only" in lost:
+                raise UnavailableError(
+                    f"table `{path.name}` under {path.parent} is append-only, so its rows cannot be deleted or "
+                    f"replaced; to allow it, run in the engine that set this: ALTER TABLE ... UNSET TBLPROPERTIES "
+                    "('delta.appendOnly')"
+                ) from error
         except DeltaError as error:
             raise UnavailableError(
-                f"table `{path.name}` under {path.parent} cannot be written ({_first_line(error)}); this commit was "
+                f"table `{path.name}` under {path.parent} cannot be written ({first_line(error)}); this commit was "
                 "not applied: free disk space or repair the cause, and run this again"
             ) from error
-    raise ConflictError(f"table `{path.name}`: {ATTEMPTS} commits were lost to other writers; run this again")
+    raise ConflictError(f"table `{path.name}`: {ATTEMPTS} commits were lost to other writers ({lost}); run this again")
 
 
 class CommitConflictError(ConflictError):
@@ -175,9 +181,9 @@ def append_if_version(
         ConflictError: `ATTEMPTS` commits were lost to other writers, such as deletions; nothing was added.
         UnavailableError: the commit cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(path)
     if not exists(path):
-        commit_with_retries(path, lambda: DeltaTable.create(str(path), schema=rows.schema, mode="ignore"))
+        commit_with_retries(path, lambda: DeltaTable.create(to_uri(path), schema=rows.schema, mode="ignore"))
 
     def write() -> int:
         table = open_table(path)
@@ -221,10 +227,10 @@ def overwrite(path: Path, rows: pa.Table) -> int:
 
     def write() -> int:
         properties = _writer_properties(rows.schema)
-        write_deltalake(str(path), rows, mode="overwrite", schema_mode="overwrite", writer_properties=properties)
+        write_deltalake(to_uri(path), rows, mode="overwrite", schema_mode="overwrite", writer_properties=properties)
         return open_table(path).version()
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(path)
     return commit_with_retries(path, write)
 
 
@@ -240,29 +246,6 @@ def open_dataset(path: Path) -> pyarrow.dataset.Dataset:
     if not exists(path):
         raise NotFoundError(f"no table `{path.name}` under {path.parent}; run the producer that writes it")
     return open_version(open_table(path), path)
-
-
-def open_version(table: DeltaTable, path: Path) -> pyarrow.dataset.Dataset:
-    """Open one version of a table as an Arrow dataset that reads the files itself.
-
-    Deltalake's own file system calls Python from Arrow's threads. A thread that is still running when the interpreter
-    exits aborts the process: one command in fifteen ended with exit code 134 after its work was done.
-
-    Args:
-        table: the version.
-        path: the table's folder.
-
-    Raises:
-        CorruptDataError: a file of the version is missing or has another size than the log says.
-    """
-    for name, size in _list_files(table).items():
-        file = path / name
-        if not file.is_file() or file.stat().st_size != size:
-            raise CorruptDataError(
-                f"table `{path.name}` under {path.parent} is damaged: its file {file.name} is missing or truncated; "
-                f"restore {path} from a backup"
-            )
-    return table.to_pyarrow_dataset(filesystem=SubTreeFileSystem(str(path), LocalFileSystem()))
 
 
 def open_added_rows(path: Path, table: DeltaTable, since: int | None) -> pyarrow.dataset.Dataset:
@@ -283,7 +266,7 @@ def open_added_rows(path: Path, table: DeltaTable, since: int | None) -> pyarrow
     """
     dataset = open_version(table, path)
     try:
-        known_files = set() if since is None else set(_list_files(DeltaTable(str(path), since)))
+        known_files = set() if since is None else set(list_files(DeltaTable(to_uri(path), since)))
     except DeltaError:
         known_files = set()
     fragments = [fragment for fragment in dataset.get_fragments() if fragment.path not in known_files]
@@ -328,18 +311,3 @@ def _writer_properties(columns: pa.Schema) -> WriterProperties | None:
             name: ColumnProperties(dictionary_enabled=True, statistics_enabled="PAGE") for name in plain
         },
     )
-
-
-def _list_files(table: DeltaTable) -> dict[str, int]:
-    """Return the files of a version, relative to its folder, with their sizes in bytes.
-
-    Files of an old version may have been removed by a vacuum.
-    """
-    actions = pa.table(table.get_add_actions())
-    names, sizes = (actions[column].to_pylist() for column in ("path", "size_bytes"))
-    return {unquote(name): size for name, size in zip(names, sizes, strict=True)}
-
-
-def _first_line(error: DeltaError) -> str:
-    """Return Delta's message without the Rust stack trace that may follow it."""
-    return str(error).splitlines()[0].removeprefix("Kernel error: ") if str(error) else type(error).__name__

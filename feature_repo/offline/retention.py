@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from feature_repo.offline import asof, delta
+from feature_repo.offline import asof, delta, delta_files
 
 KEPT_SINCE = "vitrine.kept_since"
 """Name of the table property that holds the time, in ISO 8601."""
@@ -187,7 +187,7 @@ def _find_corrected(
     table: DeltaTable, path: Path, keys: Sequence[str], event: str, created: str, before: datetime
 ) -> pa.Table:
     """Return key, event and created timestamp of each row that another one corrected before `before`."""
-    rows = delta.open_version(table, path).to_table(columns=[*keys, event, created])
+    rows = delta_files.open_version(table, path).to_table(columns=[*keys, event, created])
     versions = asof.index_versions([rows[key] for key in keys], rows[event], rows[created], created_before=before)
     if not len(versions.row):
         return rows.slice(0, 0)

@@ -2,16 +2,19 @@
 
 import contextlib
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 from pyarrow.fs import LocalFileSystem
 
+from feature_repo.errors import InvalidInputError, UnavailableError
 from feature_repo.offline import delta, retention
 
 ROWS = pa.table({"product_id": ["梦 1", "b"], "price": [1.5, None]})
@@ -39,6 +42,84 @@ def test_added_rows_are_found_after_a_vacuum_removed_the_old_files(tmp_path: Pat
     delta.append(path, ROWS.slice(0, 1))
     assert delta.open_added_rows(path, delta.open_table(path), seen).count_rows() == 5
     assert delta.open_added_rows(path, delta.open_table(path), seen + 1).count_rows() == 1
+
+
+FILTERS = [
+    pc.field("encoder") != "tiny@1",
+    pc.field("encoder") > "tiny@1",
+    pc.field("encoder") == "tiny@2",
+    pc.field("hash") == b"2",
+    pc.field("hash") < b"2",
+    pc.field("hash").is_null(),
+    pc.field("words").is_valid(),
+    pc.field("id").isin(["p1", "p3", "p7"]),
+    pc.field("at") > 3,
+]
+
+
+def forget_one(path: Path) -> None:
+    retention.forget(path, "id", ["p2"])
+
+
+def drop_corrected(path: Path) -> None:
+    before = datetime(2030, 1, 1, tzinfo=UTC)
+    assert retention.drop_corrected(path, keys=["id"], event="event", created="created", before=before) == 1
+
+
+@pytest.mark.parametrize("rewrite", [forget_one, drop_corrected, retention.compact])
+def test_files_that_delta_has_rewritten_are_filtered_like_any_other(tmp_path: Path, rewrite: Callable) -> None:
+    event = pa.array([0, 1, 2, 3, 4, 4], pa.timestamp("us", "UTC"))
+    rows = pa.table(
+        {
+            "id": ["p0", "p1", "p2", "p3", "p4", "p4"],
+            "encoder": ["tiny@1", "tiny@2", "tiny@1", "tiny@2", None, "tiny@2"],
+            "hash": pa.array([b"1", b"2", b"3", None, b"2", b"2"], pa.binary()),
+            "words": [["q"], [], None, ["r", "s"], ["q"], ["q"]],
+            "at": [0, 1, 2, 3, 4, 5],
+            "event": event,
+            "created": pa.array([0, 1, 2, 3, 4, 5], pa.timestamp("us", "UTC")),
+        }
+    )
+    path = tmp_path / "table"
+    delta.append(path, rows)
+    version = delta.append(path, rows.slice(0, 2))
+    rewrite(path)
+    stored = delta.read(path)
+    assert stored.schema.types[:2] == [pa.string()] * 2
+    added = delta.open_added_rows(path, delta.open_table(path), version)
+    for where in FILTERS:
+        expected = stored.filter(where)
+        assert sorted(delta.read(path, where=where)["at"].to_pylist()) == sorted(expected["at"].to_pylist()), where
+        assert delta.open_dataset(path).count_rows(filter=where) == len(expected), where
+        assert set(added.to_table(filter=where)["at"].to_pylist()) <= set(expected["at"].to_pylist()), where
+
+
+def test_a_table_with_deletion_vectors_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "table"
+    delta.append(path, ROWS)
+    delta.open_table(path).alter.set_table_properties({"delta.enableDeletionVectors": "true"})
+    with pytest.raises(InvalidInputError, match=r"table `table` under .* deletion vectors, .* DROP FEATURE") as refused:
+        delta.read(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_deletion_from_an_append_only_table_names_the_property_and_not_other_writers(tmp_path: Path) -> None:
+    path = tmp_path / "table"
+    delta.append(path, ROWS)
+    delta.open_table(path).alter.set_table_properties({"delta.appendOnly": "true"})
+    for change in (lambda: retention.forget(path, "product_id", ["b"]), lambda: delta.overwrite(path, ROWS)):
+        with pytest.raises(UnavailableError, match=r"is append-only, .* UNSET TBLPROPERTIES \('delta.appendOnly'\)"):
+            change()
+    assert delta.append(path, ROWS) == 2
+
+
+@pytest.mark.parametrize("name", ["shop [1]", "shop%20one", "a|b", "a^b", "a\\b"])
+def test_a_folder_that_delta_would_mistake_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name / "table"
+    for use in (delta.exists, delta.read, delta.open_table, lambda path: delta.append(path, ROWS)):
+        with pytest.raises(InvalidInputError, match="Delta Lake cannot keep a table in a folder with"):
+            use(path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_append_with_an_old_transaction_version_adds_nothing(tmp_path: Path) -> None:
