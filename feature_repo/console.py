@@ -29,6 +29,16 @@ StoreOption = Annotated[
         show_default="feature_repo/feature_store.yaml",
     ),
 ]
+MAX_LOST_SHARE = 0.2
+"""Default of MaxLostShareOption, which `feature_repo.offline.lost_share` applies."""
+MaxLostShareOption = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        max=1.0,
+        help="End with exit code 1, after the rest is written, if a larger share of the values of a column is lost.",
+    ),
+]
 JsonOption = Annotated[Path | None, typer.Option(dir_okay=False, help="Write the figures as JSON to this file.")]
 
 console = Console(stderr=True)

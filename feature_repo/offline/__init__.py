@@ -6,6 +6,7 @@ versions.py              rows of a time window, the newest row per key, products
 key_ranges.py            split a table into ranges of its key, so that one range fits in memory
 input_files.py           Parquet and CSV files that a shop supplies; impressions, checked
 validation.py            checks of input rows: text, numbers, timestamps, duplicates
+lost_share.py            the limit on the share of a column that is lost
 quarantine.py            rejected rows with the reason
 retention.py             drop corrected rows, delete products and users, vacuum
 key_encoding.py          join keys as dense integers
