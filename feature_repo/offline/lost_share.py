@@ -41,14 +41,15 @@ def require_kept(
         by_column.setdefault(row.column, []).append(row)
     messages, worst = [], 0.0
     for column, entries in by_column.items():
-        share = len(entries) / max(given.get(column, rows), len(entries))
+        total = max(given.get(column, rows), len(entries))
+        share = len(entries) / total
         if share > max_lost_share:
             reason = next(iter(count_by_reason(entries)))
             example = next(entry for entry in entries if entry.reason == reason)
             value = "empty" if example.value is None else quote_text(example.value)
             messages.append(
-                f"{len(entries):,} of {max(given.get(column, rows), len(entries)):,} values of `{column}` ({share:.0%}; "
-                f"{reason}, such as {value} of {example.row_id})"
+                f"{len(entries):,} of {total:,} values of `{column}` ({share:.0%}; {reason}, such as {value} of "
+                f"{example.row_id})"
             )
             worst = max(worst, share)
     if messages:
