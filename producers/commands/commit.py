@@ -25,6 +25,8 @@ def commit(
     ):
         summary = remote_jobs.commit_parts(settings, parts, now)
         run.set_model(summary.run.encoder_version)
-        run.add_counts(encoded=summary.added, known=summary.existing, outdated=summary.outdated)
+        run.add_counts(
+            encoded=summary.added, known=summary.existing, outdated=summary.outdated, missing=summary.missing
+        )
         run.add_quarantined(summary.unusable)
     typer.echo(summary)

@@ -26,7 +26,11 @@ MAX_FEW_ROWS = 16_384
 
 @dataclass(frozen=True)
 class CommitSummary:
-    """What one call of `commit_parts` did. `added`, `existing` and `outdated` sum to the rows of the complete parts."""
+    """What one call of `commit_parts` did.
+
+    `added`, `existing`, `outdated` and the products without any vector sum to the products of the complete parts;
+    together with `missing` they are all that were handed out.
+    """
 
     run: shards.RunDescription
     """What run.json of the folder says."""
@@ -39,6 +43,8 @@ class CommitSummary:
     contents. Contents are not compared if either row has no hashes."""
     outdated: int
     """Rows left out because the catalogue has corrected their contents since they were exported."""
+    missing: int
+    """Products that were handed out and are in no complete part; 0 after a finished run."""
     unusable: dict[str, int]
     """Number of images, titles and products without a vector by reason, the most frequent first. Those that an earlier
     commit of the folder has quarantined are counted again."""
@@ -52,6 +58,11 @@ class CommitSummary:
             lines.append(
                 f"  {self.outdated:,} rows left out: corrected in the catalogue since; export them again with "
                 "`produce hand-out`"
+            )
+        if self.missing:
+            lines.append(
+                f"  {self.missing:,} of {self.run.rows:,} products are missing: their parts are not complete; run the "
+                "encoding to its end and commit again"
             )
         return "\n".join(lines + [f"  quarantined {rows:,}: {reason}" for reason, rows in self.unusable.items()])
 
@@ -136,6 +147,7 @@ def commit_parts(settings: Settings, folder: Path, now: datetime) -> CommitSumma
     """
     run = shards.read_description(folder)
     parts = added = existing = outdated = 0
+    complete_rows = sum(run.count_rows(part) for part in range(run.parts) if shards.is_done(folder, part))
     refused: list[quarantine.RejectedRow] = []
     for part in shards.read_shards(folder):
         part_refused = [quarantine.RejectedRow(u.product_id, u.column, u.reason, u.value) for u in part.unusable]
@@ -148,7 +160,8 @@ def commit_parts(settings: Settings, folder: Path, now: datetime) -> CommitSumma
         outdated += int(is_outdated.sum())
     if run.parts and not parts:
         raise NotFoundError(f"{folder}: none of its {run.parts:,} parts is complete; run the encoding to its end")
-    return CommitSummary(run, parts, added, existing, outdated, quarantine.count_by_reason(refused))
+    missing = run.rows - complete_rows
+    return CommitSummary(run, parts, added, existing, outdated, missing, quarantine.count_by_reason(refused))
 
 
 def _add_new_rows(settings: Settings, rows: pa.Table, encoder_version: str, now: datetime) -> int:

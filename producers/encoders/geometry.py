@@ -6,7 +6,6 @@ except that about one in a thousand differs by one level of 255. Of a tall, narr
 first and torch does not: hard edges then differ more, by 0.15 levels in the mean over the images of the demo shop.
 """
 
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from feature_repo.cores import count_cores
 
 TORCH_MODES: Mapping[int, str] = MappingProxyType(
     {Image.Resampling.BILINEAR.value: "bilinear", Image.Resampling.BICUBIC.value: "bicubic"}
@@ -136,4 +137,4 @@ def resize_images(rows: NDArray[np.uint8], sizes: NDArray[np.int32], geometry: G
 
 @cache
 def _resize_threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), "resize")
+    return ThreadPoolExecutor(count_cores(), "resize")

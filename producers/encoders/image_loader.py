@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from feature_repo.cores import count_cores
 from feature_repo.image_decoding import UnusableImageError, min_decoded_side, open_image, open_pixels
 from producers.encoders.geometry import TORCH_MODES, Geometry, resize_images
 
@@ -77,10 +78,10 @@ def open_decoding_pool(workers: int | None = None) -> Iterator[ProcessPoolExecut
     They are spawned, not forked, because a fork of a process in which torch runs threads can hang.
 
     Args:
-        workers: number of processes; None starts one per CPU core.
+        workers: number of processes; None starts one per core that this process may use.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context, initializer=_exit_with_parent) as pool:
+    with ProcessPoolExecutor(workers or count_cores(), mp_context=context, initializer=_exit_with_parent) as pool:
         yield pool
 
 

@@ -33,6 +33,8 @@ HASH_COLUMNS = ("image_hash", "title_hash")
 """Columns with the hashes of the contents that a row's vectors were made of."""
 NO_VECTOR = "the encoder gave no finite vector"
 NOTHING_USABLE = "neither image nor title could be encoded: no row"
+NO_CONTENT_COLUMN = "image, title"
+"""`Unusable.column` of a product that has no vector at all."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Unusable:
 
     product_id: str
     column: str
-    """`image`, `title`, or `image, title` if the product has no vector at all."""
+    """`image`, `title`, or NO_CONTENT_COLUMN if the product has no vector at all."""
     reason: str
     """NO_VECTOR, NOTHING_USABLE, or a reason of `image_decoding`: one of a few fixed texts."""
     value: str | None
@@ -128,7 +130,7 @@ def build_embedding_rows(chunk: EncodedChunk, encoder: Encoder, now: datetime) -
         columns[name] = chunk.catalogue.column(name).filter(pa.array(kept)) if is_present else pa.nulls(count)
     rows = pa.table({name: columns[name] for name in schema.PRODUCT_EMBEDDING.names}).cast(schema.PRODUCT_EMBEDDING)
     without_vector = tuple(
-        Unusable(_product_id(chunk.catalogue, row), "image, title", NOTHING_USABLE, None)
+        Unusable(_product_id(chunk.catalogue, row), NO_CONTENT_COLUMN, NOTHING_USABLE, None)
         for row in np.flatnonzero(~kept)
     )
     return EmbeddingRows(rows, chunk.unusable + without_vector)
@@ -305,7 +307,8 @@ def _split_chunks(chunks: Iterator[pa.Table], encoder: Encoder) -> Iterator[_Ima
 
 def _find_images(catalogue: pa.Table) -> tuple[NDArray[np.int64], list[Source]]:
     """Return the numbers of the rows that have an image, ascending, and the bytes or the path of each image."""
-    contents, paths = (catalogue.column(name).combine_chunks() for name in ("image_bytes", "image"))
+    # Not combined to one chunk: an Arrow array of images ends at 2 GB.
+    contents, paths = (catalogue.column(name) for name in ("image_bytes", "image"))
     has_image = pc.or_(contents.is_valid(), paths.is_valid())
     sources: list[Source] = [
         content if content is not None else Path(path)
@@ -313,7 +316,7 @@ def _find_images(catalogue: pa.Table) -> tuple[NDArray[np.int64], list[Source]]:
             contents.filter(has_image).to_pylist(), paths.filter(has_image).to_pylist(), strict=True
         )
     ]
-    return np.flatnonzero(has_image), sources
+    return np.flatnonzero(has_image.to_numpy()), sources
 
 
 def _encode_batch(batch: DecodedBatch[_ImageBatch], encoder: Encoder) -> _BatchResult:

@@ -11,7 +11,8 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,11 +23,20 @@ from feature_repo import schema
 from feature_repo.errors import InvalidInputError, VitrineError
 from producers.encoders import load, shards
 from producers.encoders.image_loader import open_decoding_pool
-from producers.encoders.pipeline import HASH_COLUMNS, StageSeconds, build_embedding_rows, encode_chunks
+from producers.encoders.pipeline import (
+    HASH_COLUMNS,
+    EmbeddingRows,
+    StageSeconds,
+    Unusable,
+    build_embedding_rows,
+    encode_chunks,
+)
 
 COLUMNS = [schema.PRODUCT_ID, "title", "image", "image_bytes", schema.EVENT_TIMESTAMP]
 ROWS_PER_PART = 16_384
 """Catalogue rows of a part, if the caller does not say."""
+ROWS_PER_CHUNK = 1024
+"""Catalogue rows that are read and encoded at a time. Their images are in memory, those of a whole part are not."""
 
 
 def encode(
@@ -52,7 +62,7 @@ def encode(
             empty or hold parts of the same encoder, catalogue and `rows_per_part`.
         now: the created timestamp of the rows, with a time zone.
         rows_per_part: catalogue rows per part, at least 1.
-        workers: number of decoding processes; None starts one per CPU core.
+        workers: number of decoding processes; None starts one per core that this process may use.
         device: where the model runs, such as "cuda:0"; None takes the first GPU, or the CPU if there is none.
 
     Returns:
@@ -69,15 +79,20 @@ def encode(
     shards.begin_run(out, run)
     missing = [part for part in range(run.parts) if not shards.is_done(out, part)]
     start, seconds, rows, unusable = time.perf_counter(), StageSeconds(), 0, 0
-    with open_decoding_pool(workers) as pool:
-        # The rows of an encoder without an image tower do not depend on the image, so they carry no image hash.
-        hashes = [name for name in HASH_COLUMNS if model.has_images or name != "image_hash"]
-        chunks = _read_parts(file, hashes, rows_per_part, set(missing))
-        for part, chunk in zip(missing, encode_chunks(chunks, model, pool), strict=True):
+    # The rows of an encoder without an image tower do not depend on the image, so they carry no image hash.
+    hashes = [name for name in HASH_COLUMNS if model.has_images or name != "image_hash"]
+    catalogue_chunks = _read_parts(file, hashes, run, missing)
+    with open_decoding_pool(workers) as pool, closing(encode_chunks(catalogue_chunks, model, pool)) as stream:
+        for part in missing:
+            expected, encoded, part_rows = run.count_rows(part), 0, list[EmbeddingRows]()
+            while encoded < expected:
+                chunk = next(stream)
+                part_rows.append(build_embedding_rows(chunk, model, now))
+                encoded, seconds = encoded + len(chunk.catalogue), seconds + chunk.seconds
             write_start = time.perf_counter()
-            embedding = build_embedding_rows(chunk, model, now)
+            embedding = _join_rows(part_rows)
             shards.write_shard(out, part, embedding)
-            seconds += chunk.seconds._replace(write=time.perf_counter() - write_start)
+            seconds += StageSeconds(write=time.perf_counter() - write_start)
             rows, unusable = rows + embedding.rows.num_rows, unusable + len(embedding.unusable)
             sys.stderr.write(f"part {part + 1} of {run.parts}\n")
     elapsed = time.perf_counter() - start
@@ -108,19 +123,38 @@ def _open_catalogue(catalogue: Path) -> tuple[pq.ParquetFile, str]:
     return file, digest
 
 
-def _read_parts(file: pq.ParquetFile, hashes: list[str], rows: int, parts: set[int]) -> Iterator[pa.Table]:
-    """Yield the catalogue rows of some parts, in the order of their numbers.
+def _read_parts(
+    file: pq.ParquetFile, hashes: list[str], run: shards.RunDescription, parts: Iterable[int]
+) -> Iterator[pa.Table]:
+    """Yield the catalogue rows of some parts, in chunks of at most ROWS_PER_CHUNK rows that are each of one part.
+
+    The parts are cut by rows. Arrow may end a batch early, where a dictionary or 2 GB of images end, so the batches of
+    a file say nothing about its parts.
 
     Args:
         file: the catalogue.
         hashes: columns that are read if the file has them.
-        rows: rows of a part; the last one may have fewer.
-        parts: numbers of the parts, from 0.
+        run: the number of rows, and rows of a part.
+        parts: numbers of the parts, from 0, ascending.
     """
     columns = COLUMNS + [name for name in hashes if name in file.schema_arrow.names]
-    for part, batch in enumerate(file.iter_batches(rows, columns=columns)):
-        if part in parts:
-            yield pa.Table.from_batches([batch]).select(columns)
+    batches, batch, first = file.iter_batches(ROWS_PER_CHUNK, columns=columns), None, 0
+    for part in parts:
+        row = part * run.rows_a_part
+        end = row + run.count_rows(part)
+        while row < end:
+            while batch is None or first + len(batch) <= row:
+                first += 0 if batch is None else len(batch)
+                batch = next(batches)
+            chunk = batch.slice(row - first, end - row)
+            yield pa.Table.from_batches([chunk]).select(columns)
+            row += len(chunk)
+
+
+def _join_rows(parts: list[EmbeddingRows]) -> EmbeddingRows:
+    """Return the embedding rows of the chunks of a part as one."""
+    unusable: list[Unusable] = [one for part in parts for one in part.unusable]
+    return EmbeddingRows(pa.concat_tables([part.rows for part in parts]), tuple(unusable))
 
 
 def main() -> None:
@@ -142,7 +176,9 @@ def main() -> None:
     parser.add_argument(
         "--rows-a-part", dest="rows_per_part", type=int, default=argparse.SUPPRESS, help=argparse.SUPPRESS
     )
-    parser.add_argument("--workers", type=int, help="decoding processes (default: one per CPU core)")
+    parser.add_argument(
+        "--workers", type=int, help="decoding processes (default: one per core that this process may use)"
+    )
     parser.add_argument("--device", help='such as "cuda:0" (default: the first GPU, else the CPU)')
     options = vars(parser.parse_args())
     if options["rows_per_part"] < 1 or (options["workers"] is not None and options["workers"] < 1):

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from feature_repo import schema
 from feature_repo.atomic_write import replace_atomically
 from feature_repo.errors import ConflictError, CorruptDataError, EncoderMismatchError, InvalidInputError, NotFoundError
-from producers.encoders.pipeline import EmbeddingRows, Unusable
+from producers.encoders.pipeline import NO_CONTENT_COLUMN, EmbeddingRows, Unusable
 
 UNUSABLE = pa.schema([(name, pa.string()) for name in ("product_id", "column", "reason", "value")])
 
@@ -42,6 +42,10 @@ class RunDescription:
     def parts(self) -> int:
         """Number of parts of a complete run; 0 for a catalogue without rows."""
         return -(-self.rows // self.rows_a_part)
+
+    def count_rows(self, part: int) -> int:
+        """Return how many rows of the catalogue a part, numbered from 0, is made from."""
+        return min(self.rows_a_part, self.rows - part * self.rows_a_part)
 
 
 def begin_run(folder: Path, run: RunDescription) -> None:
@@ -112,7 +116,8 @@ def read_shards(folder: Path) -> Iterator[EmbeddingRows]:
 
     Raises:
         NotFoundError: the folder has no readable run.json.
-        CorruptDataError: a part is marked as done, but is missing, unreadable, or has other columns.
+        CorruptDataError: a part is marked as done, but is missing, unreadable, has other columns, or lacks products:
+            each product of the part must have a row, or be among the unusable as one that has none.
         EncoderMismatchError: a part has rows of another encoder than run.json names.
     """
     run = read_description(folder)
@@ -129,6 +134,12 @@ def read_shards(folder: Path) -> Iterator[EmbeddingRows]:
             raise EncoderMismatchError(
                 f"{file} holds rows of another encoder than {run.encoder_version}, which run.json names; encode it "
                 "again"
+            )
+        present = len(rows) + sum(each["column"] == NO_CONTENT_COLUMN for each in unusable)
+        if present != run.count_rows(part):
+            raise CorruptDataError(
+                f"{file} holds {present:,} of the {run.count_rows(part):,} products of its part, so "
+                f"{run.count_rows(part) - present:,} are missing; remove {file.stem}_done beside it and encode again"
             )
         yield EmbeddingRows(rows, tuple(Unusable(**each) for each in unusable))
 

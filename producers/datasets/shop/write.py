@@ -6,7 +6,6 @@
 The same arguments give the same bytes.
 """
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 
 from feature_repo import console, schema
 from feature_repo.arrow.take import matrix_to_lists
+from feature_repo.cores import count_cores
 from feature_repo.errors import InvalidInputError, UsageError
 from producers.datasets.shop import vocabulary
 from producers.datasets.shop.assortment import MISSING, Assortment, make_assortment, make_ids
@@ -88,7 +88,7 @@ def make_shop(
     _write(output / "truth" / "impressions.parquet", pa.table({"impression_id": ids, "click_probability": probability}))
     with console.make_progress_bar() as bar:
         task = bar.add_task("draw images", total=products)
-        for done in draw_images(assortment, output / "images", seed=seed, processes=os.cpu_count() or 1):
+        for done in draw_images(assortment, output / "images", seed=seed, processes=count_cores()):
             bar.advance(task, done)
     return ShopSummary(products, len(assortment.designs.category), len(clicked), int(clicked.sum()))
 

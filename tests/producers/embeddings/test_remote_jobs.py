@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -99,6 +101,44 @@ def test_a_run_continues_after_its_complete_parts_and_only_those_are_committed(
     assert (out / "part-00000.parquet").stat().st_mtime_ns == first
     done = remote_jobs.commit_parts(store, out, NOW)
     assert (done.added, done.existing) == (1, 2)
+
+
+@pytest.mark.parametrize("rows_per_part", [1, 2, 3, 5, 7])
+def test_parts_are_cut_by_rows_however_arrow_cuts_the_file(tmp_path: Path, rows_per_part: int) -> None:
+    file = tmp_path / "todo.parquet"
+    columns = [*run.COLUMNS, *run.HASH_COLUMNS]
+    with pq.ParquetWriter(file, pa.schema([(name, pa.string()) for name in columns])) as writer:
+        for rows in (5, 1, 3, 2):  # a dictionary column, as other tools write, ends a batch with each row group
+            writer.write_table(pa.table({name: [f"{name}{row}" for row in range(rows)] for name in columns}))
+    parquet = pq.ParquetFile(file, read_dictionary=["title"])
+    description = shards.RunDescription("encoder@1", "digest", 11, rows_per_part)
+    wanted = list(range(1, description.parts))  # the first part is complete already
+    chunks = pa.concat_tables(run._read_parts(parquet, [], description, wanted))
+    assert chunks["title"].cast(pa.string()).to_pylist() == parquet.read()["title"].to_pylist()[rows_per_part:]
+    sizes = [len(chunk) for chunk in run._read_parts(parquet, [], description, wanted)]
+    ends = set(np.cumsum(sizes).tolist())
+    assert ends >= {min(part * rows_per_part, 11) - rows_per_part for part in range(2, description.parts + 1)}
+
+
+def test_a_commit_names_products_that_no_complete_part_has(store: Settings, encoder: Path, tmp_path: Path) -> None:
+    todo, out = tmp_path / "todo.parquet", tmp_path / "parts"
+    remote_jobs.export_todo(store, todo, encoder_version=None)
+    run.encode(str(encoder), todo, out, now=NOW, rows_per_part=2, workers=1)
+    marker = out / "part-00000_done"
+    marker.unlink()
+    done = remote_jobs.commit_parts(store, out, NOW)
+    assert (done.added, done.missing) == (1, 2)
+    assert "2 of 3 products are missing" in str(done)
+    marker.touch()
+    part = out / "part-00000.parquet"
+    rows = pq.read_table(part)
+    pq.write_table(rows.slice(0, 1), part)
+    with pytest.raises(VitrineError, match="holds 1 of the 2 products of its part, so 1 are missing"):
+        remote_jobs.commit_parts(store, out, NOW)
+    pq.write_table(rows, part)
+    done = remote_jobs.commit_parts(store, out, NOW)
+    assert (done.added, done.missing) == (2, 0)
+    assert "products are missing" not in str(done)
 
 
 def test_two_commits_at_once_add_each_row_once(store: Settings, encoder: Path, tmp_path: Path) -> None:
