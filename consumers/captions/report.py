@@ -85,21 +85,23 @@ def evaluate_captions(settings: Settings, *, held_out: Path | None, truth: Path 
         seed: Seed of the bootstrap.
 
     Raises:
-        NotFoundError: A table does not exist, there are no captions, or none of the products in `held_out`.
+        NotFoundError: A table does not exist, there are no captions, none of the products in `held_out`, or none of
+            the products that have a title.
         InvalidInputError: The truth folder lacks a product, or `held_out` cannot be read.
     """
     rows = _read_captions(settings)
-    version = rows["captioner_version"][0].as_py()
     if held_out is not None:
         product_ids = input_files.read_table(held_out, [PRODUCT_ID])[PRODUCT_ID].combine_chunks()
         rows = rows.filter(pc.is_in(rows[PRODUCT_ID], value_set=product_ids))
         if not len(rows):
             raise NotFoundError(f"{held_out}: none of its products has a caption; run `produce captions`")
+    if not len(rows):
+        raise NotFoundError("no product that has a caption has a title; there is nothing to compare captions with")
     captions, titles = rows["caption"].to_pylist(), rows["title"].to_pylist()
     bleu = BLEU(tokenize="zh")
     score = bleu.corpus_score(captions, [titles]).score
     return CaptionsReport(
-        captioner_version=version,
+        captioner_version=rows["captioner_version"][0].as_py(),
         products=len(rows),
         bleu4=score,
         chrf=CHRF().corpus_score(captions, [titles]).score,

@@ -161,8 +161,8 @@ class OnlineReader:
         Raises:
             UnknownFeaturesError: the store has no such service or view, of either hop.
             NoServicesError: the same, if the store has no services at all.
-            StopIteration: the service of the first hop lacks the link's view.
-            NotFoundError: a service names a view or feature that no longer exists.
+            NotFoundError: the service of the first hop lacks the link's view, or a service names a view or feature that
+                no longer exists.
             InvalidInputError: ids of a join key are missing or differ in number.
             UnavailableError: the store does not answer.
         """
@@ -342,7 +342,10 @@ def _fetch_two_hops(
     """
     views = first.plan.views
     second_index = {view.view.name: index for index, view in enumerate(second_plan.views)}
-    link_index = next(index for index, view in enumerate(views) if view.name == link.view)
+    link_index = next((index for index, view in enumerate(views) if view.name == link.view), None)
+    if link_index is None:
+        names = ", ".join(view.name for view in views)
+        raise NotFoundError(f"`{first.plan.name}` has no view `{link.view}` that names the second hop; it has {names}")
     early = [i for i in first.plan.read_order if i == link_index or views[i].view.name not in second_index]
     early.sort(key=lambda i: i != link_index)
     for index in early:

@@ -60,10 +60,7 @@ class Objectives:
     views: Mapping[str, Bounds] = field(default_factory=dict)
     """The views' own bounds, by view."""
     slices: Mapping[tuple[str, str], Bounds] = field(default_factory=dict)
-    """Bounds of groups of products, by view and slice name (such as "new products").
-
-    `build_report` judges the slice "all" by its view's bounds and not by these.
-    """
+    """Bounds of groups of products, by view and slice name (such as "new products")."""
     quarantine: Mapping[str, int] = field(default_factory=dict)
     """Allowed number of refused rows in the window, inclusive, by step. Rows that were repaired and kept do not count.
     A step that is missing may refuse any number."""
@@ -105,10 +102,11 @@ def load_objectives(file: Path) -> Objectives:
         path = f"views.{view}"
         view_table = dict(_read_table(file, path, value))
         for name, bounds in _read_table(file, f"{path}.slices", view_table.pop("slices", {})).items():
-            if name not in (ALL, NEW) and not name.startswith((CATEGORY, f"{VERSION} ")):
+            if name == ALL:
+                raise UsageError(f'{file}: {path}.slices."{ALL}" is the whole view; set its bounds in [{path}]')
+            if name != NEW and not name.startswith((CATEGORY, f"{VERSION} ")):
                 raise UsageError(
-                    f'{file}: unknown {path}.slices."{name}"; expected "{ALL}", "{NEW}", "{CATEGORY}..." or '
-                    f'"{VERSION} ..."'
+                    f'{file}: unknown {path}.slices."{name}"; expected "{NEW}", "{CATEGORY}..." or "{VERSION} ..."'
                 )
             slices[view, name] = _read_bounds(file, f'{path}.slices."{name}"', bounds, is_slice=True)
         views[view] = _read_bounds(file, path, view_table)

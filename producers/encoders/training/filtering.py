@@ -8,6 +8,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_repo.errors import InvalidInputError
 from producers.encoders.training.pairs import Preprocessor, TrainingPairs
 from producers.encoders.training.towers import Towers, encode_pairs
 
@@ -26,6 +27,9 @@ def filter_by_looks(pairs: TrainingPairs) -> NDArray[np.bool_]:
 
     The bounds are inclusive: a pair with exactly MIN_GREY_DEVIATION and MIN_TITLE_TOKENS is kept. Repeated words count
     each time. There must be at least one pair.
+
+    Raises:
+        InvalidInputError: No pair is kept.
     """
     deviation = np.concatenate(
         [
@@ -34,7 +38,13 @@ def filter_by_looks(pairs: TrainingPairs) -> NDArray[np.bool_]:
         ]
     )
     words = ((pairs.mask > 0) & ~np.isin(pairs.tokens, pairs.special_tokens)).sum(axis=1)
-    return (deviation >= MIN_GREY_DEVIATION) & (words >= MIN_TITLE_TOKENS)
+    kept = (deviation >= MIN_GREY_DEVIATION) & (words >= MIN_TITLE_TOKENS)
+    if not kept.any():
+        raise InvalidInputError(
+            f"no pair of an image and a title is left to train on: in each of {len(kept)} the image is blank or the "
+            f"title has fewer than {MIN_TITLE_TOKENS} words; check the data, or train with `--filter none`"
+        )
+    return kept
 
 
 def filter_by_similarity(towers: Towers, pairs: TrainingPairs, preprocessor: Preprocessor) -> NDArray[np.bool_]:

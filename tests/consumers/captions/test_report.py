@@ -13,7 +13,7 @@ from sacrebleu.metrics import BLEU
 from consumers.captions import report
 from feature_repo import vocabulary
 from feature_repo.config import Settings
-from feature_repo.errors import VitrineError
+from feature_repo.errors import NotFoundError, VitrineError
 from feature_repo.offline import delta
 from tests.producers.catalogue.shop import ingest, open_deployment
 
@@ -98,6 +98,17 @@ def test_only_the_held_out_products_are_evaluated(captioned_store: Settings, tmp
 
 def test_a_report_without_captions_is_refused(store: Settings) -> None:
     with pytest.raises(VitrineError, match="product_caption"):
+        report.evaluate_captions(store, held_out=None, truth=None, seed=0)
+
+
+def test_a_report_on_captions_of_products_without_a_title_is_refused(store: Settings) -> None:
+    ingest(store, {"product_id": "a", "title": None, "image": b"not a picture", "price": 1.0})
+    rows = delta.read(store.table("product_catalogue")).select(["product_id", "event_timestamp"])
+    columns = {"caption": ["红色裙子"], "captioner_version": ["small@1"]}
+    for name, values in (columns | {"created_timestamp": pa.array([NOW], pa.timestamp("us", "UTC"))}).items():
+        rows = rows.append_column(name, values if isinstance(values, pa.Array) else pa.array(values))
+    delta.append(store.table("product_caption"), rows)
+    with pytest.raises(NotFoundError, match="no product that has a caption has a title"):
         report.evaluate_captions(store, held_out=None, truth=None, seed=0)
 
 

@@ -12,7 +12,7 @@ import torch
 from feast import FeatureStore
 
 from consumers.online import Link, OnlineReader, Status
-from feature_repo.errors import VitrineError
+from feature_repo.errors import NotFoundError, VitrineError
 from feature_repo.online import entity_keys
 from feature_repo.online.feature_batch import FeatureBatch, ViewRows
 from tests.feature_repo.stores.online.feast_world import DAY, NOW, looks, write
@@ -86,6 +86,8 @@ def test_a_two_hop_fetch_returns_what_two_fetches_return(
     first_alone, no_second = reader.fetch_linked("ranking", ids, Link("taste", lambda user: [], linked))
     assert contents(first_alone) == contents(first)
     assert no_second is None
+    with pytest.raises(NotFoundError, match="`affinity` has no view `taste` that names the second hop"):
+        reader.fetch_linked("affinity", ids, Link("taste", recent_products, linked))
 
 
 def test_ids_may_be_lists_tuples_numpy_or_arrow_arrays(store: FeatureStore, reader: OnlineReader) -> None:

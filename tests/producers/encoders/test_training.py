@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from feature_repo import schema
-from feature_repo.errors import UsageError, VitrineError
+from feature_repo.errors import InvalidInputError, UsageError, VitrineError
 from producers.catalogue.pack import pack_images
 from producers.encoders import load, whitening
 from producers.encoders.train import TrainingSummary, train
@@ -270,6 +270,9 @@ def test_the_looks_filter_leaves_out_blank_images_and_short_titles() -> None:
     tokens = np.array([[2, 9, 9, 3], [2, 9, 9, 3], [2, 9, 3, 0]])
     pairs = TrainingPairs(pixels, tokens, (tokens > 0).astype(np.int64), np.arange(3), np.array([0, 1, 2, 3, 4]), 4)
     assert filter_by_looks(pairs).tolist() == [True, False, False]
+    pixels[0] = 200
+    with pytest.raises(InvalidInputError, match="no pair of an image and a title is left to train on: in each of 3"):
+        filter_by_looks(pairs)
 
 
 def test_the_similarity_filter_leaves_out_its_share_of_the_pairs(shop, tmp_path: Path) -> None:

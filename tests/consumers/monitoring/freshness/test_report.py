@@ -247,9 +247,10 @@ def test_the_objectives_in_the_documentation_can_be_read() -> None:
         ("[views.product_tags]\ncoverage = nan", "expected a share"),
         ("[views]\nproduct_tags = 1", r"views.product_tags is 1; expected a table \[views.product_tags\]"),
         ("[views.product_tag]\ncoverage = 1", "unknown views.product_tag; expected one of product_caption"),
-        ("[views.product_tags.slices.'new product']\ncoverage = 1", 'slices."new product"; expected "all", "new'),
+        ("[views.product_tags.slices.'new product']\ncoverage = 1", 'slices."new product"; expected "new products", "'),
         ("[quarantine]\ncatalog = 1", "unknown quarantine.catalog; expected one of captions, catalogue"),
-        ("[views.product_tags.slices.all]\nlast_run = '1h'", 'unknown views.product_tags.slices."all".last_run'),
+        ("[views.product_tags.slices.all]\ncoverage = 1", r'"all" is the whole view; .* in \[views.product_tags\]'),
+        ("[views.product_tags.slices.'new products']\nlast_run = '1h'", 'slices."new products".last_run'),
         ("[quarantine]\nembeddings = -1", "quarantine.embeddings is -1; expected a number of rows"),
     ],
 )
