@@ -4,7 +4,9 @@ delta.py                 read, append and overwrite Delta tables
 delta_files.py           the paths and Parquet files of Delta tables, whoever wrote them
 versions.py              rows of a time window, the newest row per key, products on sale
 key_ranges.py            split a table into ranges of its key, so that one range fits in memory
+table_format.py          how a shop's table is written: encoding, delimiter, names of columns, time zone
 input_files.py           Parquet and CSV files that a shop supplies; impressions, checked
+anonymous_users.py       users of a log who are nobody: guests, ids that stand for many people
 validation.py            checks of input rows: text, numbers, timestamps, duplicates
 lost_share.py            the limit on the share of a column that is lost
 quarantine.py            rejected rows with the reason

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from feature_repo.arrow import timestamp_texts
 from feature_repo.errors import InvalidInputError
 from feature_repo.offline.quarantine import MAX_VALUE, RejectedRow
 from feature_repo.schema import TIMESTAMP
@@ -29,9 +30,6 @@ FUTURE = "timestamp is in the future"
 TOO_EARLY = "timestamp is before the year 1"
 NOT_UTF8 = "not UTF-8"
 
-_TIME = r"(?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d{1,9})?)?"
-_ZONE = r"Z|[+-](?:[01]\d|2[0-3]):?[0-5]\d"
-_ISO_8601 = rf"^(?P<date>\d{{4}}-\d{{2}}-\d{{2}})(?:[T ]{_TIME} ?(?P<zone>{_ZONE})?)?$"
 _NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 
 
@@ -87,9 +85,7 @@ def null_invalid_utf8(table: pa.Table, columns: Sequence[str]) -> tuple[pa.Table
     checks = []
     for name in columns:
         type_ = table[name].type
-        if not any(
-            is_text(type_) for is_text in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-        ):
+        if not _is_text(type_):
             continue
         try:
             table[name].validate(full=True)
@@ -104,7 +100,8 @@ def null_invalid_utf8(table: pa.Table, columns: Sequence[str]) -> tuple[pa.Table
 def parse_text(table: pa.Table, name: str, file: Path) -> pa.ChunkedArray:
     """Return a column as strings, unchanged: white space stays. Integers, which ids often are, become their digits.
 
-    Nulls stay null. Dictionary-encoded text becomes plain text.
+    So do floats that are all whole numbers below 2^53; their NaN becomes null. Nulls stay null. Dictionary-encoded text
+    becomes plain text.
 
     Args:
         table: the table.
@@ -112,18 +109,18 @@ def parse_text(table: pa.Table, name: str, file: Path) -> pa.ChunkedArray:
         file: where the table came from, for messages.
 
     Raises:
-        InvalidInputError: the column holds neither text nor integers, or text that is not UTF-8.
+        InvalidInputError: the column holds neither text nor whole numbers, or text that is not UTF-8.
     """
     column = table[name]
     type_ = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    accepted = (
-        pa.types.is_string,
-        pa.types.is_large_string,
-        pa.types.is_string_view,
-        pa.types.is_integer,
-        pa.types.is_null,
-    )
-    if not any(is_type(type_) for is_type in accepted):
+    if pa.types.is_floating(type_):
+        # pandas writes whole numbers as floats if one of them is missing.
+        number = column.cast(type_).cast(pa.float64())
+        number = pc.if_else(pc.is_nan(number), None, number)
+        is_whole = pc.all(pc.and_(pc.equal(pc.floor(number), number), pc.less(pc.abs(number), 2.0**53))).as_py()
+        if is_whole is not False:
+            return number.cast(pa.int64()).cast(pa.string())
+    if not (_is_text(type_) or pa.types.is_integer(type_) or pa.types.is_null(type_)):
         raise _wrong_type(file, name, column.type, "text")
     text = column.cast(pa.string())
     try:
@@ -147,53 +144,93 @@ def parse_numbers(table: pa.Table, name: str, file: Path) -> pa.ChunkedArray:
         InvalidInputError: the column holds neither numbers, booleans nor text.
     """
     column = table[name]
+    type_ = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    column = column.cast(type_)
     numeric = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean, pa.types.is_null)
-    if any(is_type(column.type) for is_type in numeric):
+    if any(is_type(type_) for is_type in numeric):
         # Arrow has no cast from boolean to float64, so booleans become integers first.
-        return (column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column).cast(pa.float64(), safe=False)
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return (column.cast(pa.int8()) if pa.types.is_boolean(type_) else column).cast(pa.float64(), safe=False)
+    if not _is_text(type_):
         raise _wrong_type(file, name, column.type, "numbers")
+    column = column.cast(pa.string())
     is_number = pc.match_substring_regex(column, _NUMBER)
     return pc.utf8_trim_whitespace(pc.if_else(is_number, column, "inf")).cast(pa.float64())
 
 
-def parse_timestamps(table: pa.Table, name: str, file: Path, now: datetime) -> tuple[pa.ChunkedArray, list[RowCheck]]:
+def parse_booleans(table: pa.Table, name: str, file: Path) -> pa.ChunkedArray:
+    """Return a column as booleans: 1, true, t, yes and y are True; 0, false, f, no and n are False.
+
+    Upper and lower case and white space around a text do not matter; 1.0 and 0.0 count too. All else becomes null.
+
+    Args:
+        table: the table.
+        name: name of the column.
+        file: where the table came from, for messages.
+
+    Raises:
+        InvalidInputError: the column holds neither numbers, booleans nor text.
+    """
+    numbers = parse_numbers(table, name, file)
+    result = pc.if_else(pc.equal(numbers, 1.0), True, pc.if_else(pc.equal(numbers, 0.0), False, None))
+    type_ = table[name].type.value_type if pa.types.is_dictionary(table[name].type) else table[name].type
+    if _is_text(type_):
+        word = pc.utf8_lower(pc.utf8_trim_whitespace(table[name].cast(pa.string())))
+        for value, words in ((True, ("true", "t", "yes", "y")), (False, ("false", "f", "no", "n"))):
+            result = pc.if_else(pc.fill_null(pc.is_in(word, pa.array(words)), False), value, result)
+    return result
+
+
+def parse_timestamps(
+    table: pa.Table, name: str, file: Path, now: datetime, timezone: str | None = None
+) -> tuple[pa.ChunkedArray, list[RowCheck]]:
     """Return a column as UTC timestamps (TIMESTAMP), and checks that mark the rows without a usable one.
 
-    Timestamps of any zone and unit are converted. Texts must be ISO 8601 with an offset; digits beyond microseconds
-    are cut off. A text with a date alone has no zone. Usable timestamps are in [year 1, now]; Python has no earlier
-    ones.
+    Timestamps of any zone and unit are converted. Texts and numbers are read as `arrow/timestamp_texts.py` says.
+    Usable timestamps are in [year 1, now]; Python has no earlier ones.
 
     Args:
         table: the table.
         name: name of the column.
         file: where the table came from, for messages.
         now: the current time, with a time zone; only later timestamps are in the future.
+        timezone: the time zone of timestamps and texts that have none, and of dates, which are midnight there; None
+            refuses them.
 
     Returns:
         The timestamps, null where they are missing, without a zone or cannot be parsed, but not where they are in the
-        future or before the year 1; and the checks in order: missing, for texts without a zone and not parsable, in
-        the future, before the year 1.
+        future or before the year 1; and the checks in order: missing (null or blank), without a zone, not parsable,
+        in the future, before the year 1.
 
     Raises:
-        InvalidInputError: the column holds timestamps without a time zone or outside of Arrow's range, or is neither
-            timestamps nor text: a column of Arrow dates is refused too.
+        InvalidInputError: the column holds timestamps or dates without a time zone and `timezone` is None, timestamps
+            outside of Arrow's range, or something other than timestamps, dates, texts and numbers.
+        UsageError: `timezone` is not known.
     """
     column = table[name]
-    if pa.types.is_timestamp(column.type) and column.type.tz is None:
+    type_ = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if timezone is None and (pa.types.is_date(type_) or (pa.types.is_timestamp(type_) and type_.tz is None)):
         raise InvalidInputError(
-            f"{file}: column `{name}` holds {column.type} without a time zone; expected timestamps in UTC; set the "
-            "zone when writing it (pandas: .dt.tz_localize)"
+            f"{file}: column `{name}` holds {column.type} without a time zone; expected timestamps in UTC; name the "
+            "zone with --timezone, or set it when writing the file (pandas: .dt.tz_localize)"
         )
+    column = column.cast(type_)
     checks = [RowCheck(name, NO_TIMESTAMP, to_mask(pc.is_null(column)))]
-    if pa.types.is_timestamp(column.type):
+    if pa.types.is_timestamp(type_) or pa.types.is_date(type_):
         try:
-            # Nanoseconds lose digits. For coarser units an unsafe cast would wrap far years around into the past.
-            values = column.cast(TIMESTAMP, safe=column.type.unit != "ns")
+            if pa.types.is_timestamp(type_) and type_.tz is not None:
+                # Nanoseconds lose digits. For coarser units an unsafe cast would wrap far years around into the past.
+                values = column.cast(TIMESTAMP, safe=type_.unit != "ns")
+            else:
+                values = timestamp_texts.localize(column, timezone)
         except pa.ArrowInvalid as error:
             raise InvalidInputError(f"{file}: column `{name}` holds timestamps out of range ({error})") from error
-    elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_null(column.type):
-        values, naive, unparsable = _parse_iso_8601(column.cast(pa.string()))
+    elif pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_decimal(type_):
+        values, _, unparsable = timestamp_texts.read_numbers(column)
+        checks.append(RowCheck(name, UNPARSABLE, unparsable))
+    elif _is_text(type_) or pa.types.is_null(type_):
+        text = column.cast(pa.string())
+        checks[0] = RowCheck(name, NO_TIMESTAMP, is_blank(text))
+        values, naive, unparsable = timestamp_texts.read_texts(text, timezone)
         checks += [RowCheck(name, NAIVE, naive), RowCheck(name, UNPARSABLE, unparsable)]
     else:
         raise _wrong_type(file, name, column.type, "timestamps in UTC")
@@ -288,25 +325,15 @@ def to_mask(condition: pa.ChunkedArray) -> Mask:
     return condition.fill_null(False).to_numpy()
 
 
+def _is_text(type_: pa.DataType) -> bool:
+    return pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_)
+
+
 def _is_utf8(text: bytes | None) -> bool:
     try:
         return text is None or text.decode() is not None
     except UnicodeDecodeError:
         return False
-
-
-def _parse_iso_8601(text: pa.ChunkedArray) -> tuple[pa.ChunkedArray, Mask, Mask]:
-    """Parse ISO 8601 texts. Also return which ones have no zone, and which ones are no timestamp."""
-    parts = pc.extract_regex(text, _ISO_8601)
-    date = pc.struct_field(parts, "date")
-    # strptime reads the 30th of February as the 1st of March, so a date is valid only if it formats back to itself.
-    day = pc.strptime(date, "%Y-%m-%d", "s", error_is_null=True)
-    is_date = to_mask(pc.equal(pc.strftime(day, "%Y-%m-%d"), date))
-    has_zone = to_mask(pc.not_equal(pc.struct_field(parts, "zone"), ""))
-    compact = pc.replace_substring_regex(pc.replace_substring(text, " +", "+"), r"(\.\d{6})\d{1,3}", r"\1")
-    compact = pc.replace_substring_regex(compact, r" ([Z-])", r"\1")
-    values = pc.if_else(pa.array(is_date & has_zone), compact, None).cast(TIMESTAMP)
-    return values, is_date & ~has_zone, ~is_date & to_mask(pc.is_valid(text))
 
 
 def _to_python(values: pa.ChunkedArray) -> list[Any]:

@@ -16,11 +16,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo import schema
-from feature_repo.arrow import timestamps
+from feature_repo.arrow import timestamp_texts, timestamps
+from feature_repo.arrow.text import normalize_id
 from feature_repo.config import Settings
 from feature_repo.features import interest
 from feature_repo.features.interest import Clicks, UserInterest
 from feature_repo.offline import delta, validation
+from feature_repo.offline.anonymous_users import find_guests
 from producers.behaviour import interest_rows
 from producers.streaming.source import StreamMessage, describe_failure
 
@@ -29,8 +31,9 @@ MAX_CACHED = 100_000
 same holds for products."""
 OUT_OF_ORDER = "earlier than the user's newest click; `produce interests` includes it when it reads the whole log"
 FIELDS = ("user_id", "product_id", "event_timestamp")
-MISSING_FIELD = "user_id, product_id or event_timestamp is missing"
-BAD_TIMESTAMP = "event_timestamp is not an ISO 8601 timestamp with a time zone"
+MISSING_FIELD = "user_id, product_id or event_timestamp is missing or not UTF-8"
+BAD_TIMESTAMP = f"event_timestamp cannot be read or has no time zone; write it as {timestamp_texts.ACCEPTED_FORMS}"
+GUEST = "user_id stands for visitors without an account; the click counts for no user"
 FUTURE = f"event_{validation.FUTURE}"
 TOO_EARLY = f"event_{validation.TOO_EARLY}"
 MIN_TIMESTAMP_US = timestamps.datetime_to_ticks(datetime.min.replace(tzinfo=UTC), "us")
@@ -131,7 +134,7 @@ class InterestUpdater:
             VitrineError: An offline table cannot be read.
         """
         rejected: list[Rejected] = []
-        clicks = [click for message in messages if (click := _parse_click(message, now, rejected)) is not None]
+        clicks = _parse_clicks(messages, now, rejected)
         clicks.sort(key=lambda click: (click.timestamp_us, len(click.message.id), click.message.id))
         self._load_users(sorted({click.user for click in clicks} - self._users.keys()))
         self._load_products(sorted({click.product for click in clicks} - self._products.keys()))
@@ -219,23 +222,41 @@ class _ProductVersions:
         return Clicks(vectors["fused_vector"][None], ages, genders, np.array([timestamp_us]))
 
 
-def _parse_click(message: StreamMessage, now: datetime, rejected: list[Rejected]) -> _ParsedClick | None:
-    """Return the click of a message; if it is invalid, add it to `rejected` and return None."""
-    try:
-        user, product, text = (message.fields.get(name, b"").decode().strip() for name in FIELDS)
+def _parse_clicks(messages: Sequence[StreamMessage], now: datetime, rejected: list[Rejected]) -> list[_ParsedClick]:
+    """Return the clicks of the valid messages, in their order; add the others to `rejected`, in their order."""
+    fields = [_decode_fields(message) for message in messages]
+    texts = pa.chunked_array([[text for *_, text in fields]], pa.string())
+    instants_us = timestamps.to_ticks(timestamp_texts.read_texts(texts).values, "us")
+    is_guest = find_guests(pa.chunked_array([[user for user, *_ in fields]], pa.string()))
+    now_us = timestamps.datetime_to_ticks(now, "us")
+    clicks = []
+    for message, (user, product, text), instant_us, guest in zip(messages, fields, instants_us, is_guest, strict=True):
+        reason = None
         if not (user and product and text):
-            rejected.append((message, MISSING_FIELD))
-            return None
-        timestamp = datetime.fromisoformat(text)
-    except ValueError:
-        rejected.append((message, BAD_TIMESTAMP))
-        return None
-    if timestamp.tzinfo is None:
-        rejected.append((message, BAD_TIMESTAMP))
-    elif timestamp > now:
-        rejected.append((message, FUTURE))
-    elif timestamps.datetime_to_ticks(timestamp, "us") < MIN_TIMESTAMP_US:
-        rejected.append((message, TOO_EARLY))
-    else:
-        return _ParsedClick(user, product, timestamps.datetime_to_ticks(timestamp, "us"), message)
-    return None
+            reason = MISSING_FIELD
+        elif guest:
+            reason = GUEST
+        elif instant_us == timestamps.NULL_TICKS:
+            reason = BAD_TIMESTAMP
+        elif instant_us > now_us:
+            reason = FUTURE
+        elif instant_us < MIN_TIMESTAMP_US:
+            reason = TOO_EARLY
+        if reason is None:
+            clicks.append(_ParsedClick(user, product, int(instant_us), message))
+        else:
+            rejected.append((message, reason))
+    return clicks
+
+
+def _decode_fields(message: StreamMessage) -> tuple[str, str, str]:
+    """Return user, product and timestamp as text; empty where one is missing or not UTF-8. Ids are normalised."""
+    user, product, timestamp = (_decode(message.fields.get(name, b"")) for name in FIELDS)
+    return normalize_id(user), normalize_id(product), timestamp.strip()
+
+
+def _decode(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return ""

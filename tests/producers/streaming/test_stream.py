@@ -150,16 +150,26 @@ def test_an_invalid_message_is_a_dead_letter_and_the_others_are_processed(shop: 
     shop.send_product(4, title=b"\xff\xfe")
     shop.send_product(5, product_id="")
     shop.redis.xadd(f"{PREFIX}:products", {"nothing": "at all"})
-    shop.send_click(1)
+    shop.send_click(1, event_timestamp=f"{BEGAN + timedelta(days=1):%Y-%m-%d %H:%M:%S}+00")
     shop.send_click(2, event_timestamp="2026-01-01T00:00:00")
     shop.send_click(3, user_id="")
+    shop.send_click(4, user_id=" Guest")
     counts = shop.process_all()
     shop.send_click(1, user_id="u1", event_timestamp=BEGAN.isoformat())
     later = shop.process_all()
     assert [row["product_id"] for row in table(shop, "product_embedding")] == ["p1"]
     reasons = [letter[b"reason"].decode() for letter in shop.dead()]
-    assert len(reasons) == counts.dead_letters.total() + later.dead_letters.total() == 8
-    for fragment in ("not UTF-8", "neither a title", "product id", "cannot be parsed", "not an ISO 8601", "user_id"):
+    assert len(reasons) == counts.dead_letters.total() + later.dead_letters.total() == 9
+    wanted = (
+        "not UTF-8",
+        "neither a title",
+        "product id",
+        "cannot be parsed",
+        "has no time zone",
+        "user_id",
+        "visitors",
+    )
+    for fragment in wanted:
         assert any(fragment in reason for reason in reasons), fragment
     assert reasons[-1].startswith("earlier than the user's newest click")
     assert any(letter.get(b"field:updated_at") == b"yesterday" for letter in shop.dead())
