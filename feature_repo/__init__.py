@@ -22,7 +22,9 @@
     cores.py             run a function on all cores
     memory.py            memory settings of long-running processes
     vocabulary.py        find attribute values in a line of text
-    image_decoding.py  decode images; reject unusable ones
+    image_decoding.py    decode images; reject unusable ones
+    image_colours.py     convert decoded images to 8-bit sRGB
+    image_formats.py     recognise file formats by their first bytes
     image_store.py       images in an LMDB
     lmdb_environment.py  LMDB files opened once per process, shared by threads and safe after a fork
     content_hash.py      the hash that identifies an image or a title

@@ -4,15 +4,19 @@ import os
 import pickle
 import struct
 import zlib
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from feature_repo import image_decoding
-from feature_repo.image_decoding import UnusableImageError, open_image
+from feature_repo.image_decoding import UnusableImageError, open_image, open_pixels
+from tests.colour_profiles import ADOBE_RGB, make_profile
 
 RED = (200, 30, 40)
 
@@ -25,6 +29,9 @@ def encode(image: Image.Image, form: str, **options: object) -> bytes:
 
 def make_noise(width: int = 64, height: int = 48) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+SMALL_FILES = {form: encode(make_noise(16, 12), form) for form in image_decoding.FORMATS}
 
 
 def make_png_with_header(width: int, height: int) -> bytes:
@@ -94,11 +101,110 @@ def test_refuses_a_truncated_image_instead_of_filling_it_with_grey(form: str, sh
 
 def test_refuses_a_file_that_is_not_an_image_with_any_name(tmp_path: Path) -> None:
     (tmp_path / "page.jpg").write_bytes(b"<html>404 not found</html>")
-    assert read_reason(tmp_path / "page.jpg") == image_decoding.NOT_AN_IMAGE
+    assert read_reason(tmp_path / "page.jpg") == f"{image_decoding.NOT_READ} (HTML)"
+    (tmp_path / "note.jpg").write_bytes(b"to do: a picture")
+    assert read_reason(tmp_path / "note.jpg") == image_decoding.NOT_AN_IMAGE
 
 
 def test_never_runs_the_interpreter_of_a_program_format() -> None:
-    assert read_reason(encode(Image.new("RGB", (20, 10), RED), "EPS")) == image_decoding.NOT_AN_IMAGE
+    assert read_reason(encode(Image.new("RGB", (20, 10), RED), "EPS")) == f"{image_decoding.NOT_READ} (PostScript)"
+
+
+def make_box(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body) + 8) + kind + body
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (make_box(b"ftyp", b"heic\0\0\0\0mif1heic"), "HEIC"),
+        (make_box(b"ftyp", b"mif1\0\0\0\0mif1heic"), "HEIC"),
+        (make_box(b"ftyp", b"isom\0\0\0\0isomavc1"), "MP4"),
+        (make_box(b"ftyp", b"qt  \0\0\0\0qt  "), "QuickTime"),
+        (b"RIFF\x24\0\0\0WAVEfmt ", "WAV"),
+        (b"RIFF\x24\0\0\0AVI LIST", "AVI"),
+        (b"\xff\x0a\xfa\x1f", "JPEG XL"),
+        (make_box(b"JXL ", b"\r\n\x87\n"), "JPEG XL"),
+        (make_box(b"jP  ", b"\r\n\x87\n"), "JPEG 2000"),
+        (b"%PDF-1.7\n", "PDF"),
+        (b"\x1aE\xdf\xa3\x9f", "Matroska or WebM"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
+        (b'\xef\xbb\xbf  <svg width="4"/>', "SVG"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "XML"),
+        (b"\n<!DOCTYPE html><title>moved</title>", "HTML"),
+        (b'{"error": "not found"}', "JSON"),
+        (b"PK\x03\x04", "ZIP"),
+    ],
+)
+def test_names_the_format_of_a_file_that_is_no_picture_that_is_read(content: bytes, name: str) -> None:
+    assert read_reason(content + bytes(500)) == f"not a format that is read ({name})"
+
+
+@pytest.mark.parametrize("brand", [b"avif\0\0\0\0mif1", b"mif1\0\0\0\0mif1avif"])
+def test_a_damaged_avif_is_damaged_and_not_a_foreign_format(brand: bytes) -> None:
+    assert read_reason(make_box(b"ftyp", brand) + bytes(200)) == image_decoding.DAMAGED
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("side", [None, 20])
+def test_a_jpeg_without_its_end_marker_is_whole_and_one_without_a_pixel_is_damaged(
+    progressive: bool, side: int | None
+) -> None:
+    content = encode(make_noise(100, 80), "JPEG", quality=90, progressive=progressive)
+    whole = np.asarray(open_image(content, side=side))
+    for end in (b"", b"\xff", b"\0" * 300):
+        assert np.array_equal(np.asarray(open_image(content[:-2] + end, side=side)), whole)
+    for missing in (4, 6, 10, 30, 300, 2000):
+        for end in (b"", b"\0" * 300):
+            try:
+                pixels = np.asarray(open_image(content[:-missing] + end, side=side))
+            except UnusableImageError as error:
+                assert error.reason == image_decoding.DAMAGED  # noqa: PT017  # what is decoded must be whole
+            else:
+                assert np.array_equal(pixels, whole), missing
+
+
+@pytest.mark.parametrize("size", [1_500_000, 9_000_000])
+@pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt"])
+@pytest.mark.parametrize("at_end", [False, True])
+def test_a_png_with_a_long_text_is_decoded(kind: bytes, size: int, at_end: bool) -> None:
+    text = b"x" * size
+    body = {b"tEXt": text, b"zTXt": b"\0" + zlib.compress(text), b"iTXt": b"\1\0\0\0" + zlib.compress(text)}[kind]
+    chunk = struct.pack(">I", len(body) + 2) + kind + b"k\0" + body
+    chunk += struct.pack(">I", zlib.crc32(chunk[4:]))
+    content = encode(Image.new("RGB", (20, 10), RED), "PNG")
+    place = content.index(b"IEND") - 4 if at_end else content.index(b"IDAT") - 4
+    assert read_colour(open_image(content[:place] + chunk + content[place:])) == RED
+    assert read_colour(open_image(content[:place] + chunk[:-4] + b"\0\0\0\0" + content[place:])) == RED
+
+
+def test_a_png_with_a_profile_of_more_than_a_megabyte_is_decoded_by_it() -> None:
+    profile = make_profile(ADOBE_RGB, 2.2, padding=1_500_000)
+    content = encode(Image.new("RGB", (20, 10), (60, 200, 90)), "PNG", icc_profile=profile)
+    assert read_colour(open_image(content))[0] < 20
+
+
+def test_any_error_of_a_decoder_makes_the_image_unusable() -> None:
+    no_palette = bytearray(make_png_with_header(4, 4))
+    no_palette[25] = 3  # colours of a palette that is not there: Pillow raises AssertionError
+    no_palette[29:33] = struct.pack(">I", zlib.crc32(no_palette[12:29]))
+    assert read_reason(bytes(no_palette)) == image_decoding.DAMAGED
+    avif = encode(make_noise(), "AVIF")
+    assert read_reason(avif[: len(avif) // 2]) == image_decoding.DAMAGED  # RuntimeError
+
+
+@pytest.mark.parametrize("form", image_decoding.FORMATS)
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+@pytest.mark.filterwarnings("ignore")
+def test_a_mutated_file_is_decoded_or_unusable_and_raises_nothing_else(form: str, data: st.DataObject) -> None:
+    content = bytearray(SMALL_FILES[form])
+    for _ in range(data.draw(st.integers(1, 6))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    content = content[: data.draw(st.integers(1, len(content)))] if data.draw(st.booleans()) else content
+    for decode in (lambda: open_image(bytes(content)).size, lambda: open_pixels(bytes(content), side=16).shape):
+        with suppress(UnusableImageError):
+            decode()
 
 
 @pytest.mark.parametrize("size", [(8_000, 8_000), (12_000, 12_000), (60_000, 60_000)])

@@ -13,8 +13,10 @@ from PIL import Image
 
 from feature_repo import image_decoding
 from feature_repo.image_decoding import UnusableImageError, open_image, open_pixels
+from tests.colour_profiles import DISPLAY_P3, SRGB, SRGB_CURVE, make_profile
 
 SIDE = 64
+PROFILES = [make_profile(SRGB, SRGB_CURVE), make_profile(DISPLAY_P3, SRGB_CURVE), b"damaged"]
 
 
 def make_jpeg(width: int, height: int, mode: str, seed: int, **options: object) -> bytes:
@@ -58,12 +60,22 @@ def is_same(content: bytes, side: int = SIDE) -> bool:
     progressive=st.booleans(),
     mode=st.sampled_from(["RGB", "L", "CMYK"]),
     exif=st.booleans(),
+    profile=st.sampled_from([None, *PROFILES]),
 )
 def test_any_jpeg_has_the_pixels_of_pillow(
-    width: int, height: int, seed: int, quality: int, subsampling: str, progressive: bool, mode: str, exif: bool
+    width: int,
+    height: int,
+    seed: int,
+    quality: int,
+    subsampling: str,
+    progressive: bool,
+    mode: str,
+    exif: bool,
+    profile: bytes | None,
 ) -> None:
     exif_option: dict[str, object] = {"exif": make_rotated_exif()} if exif else {}
     options = {"quality": quality, "subsampling": subsampling, "progressive": progressive} | exif_option
+    options |= {} if profile is None else {"icc_profile": profile}
     assert is_same(make_jpeg(width, height, mode, seed, **options))
 
 

@@ -75,19 +75,23 @@ def test_unusable_images_are_quarantined_with_their_reason_and_counted(store: Se
     (folder / "words.jpg").write_text("not an image")
     whole = Path(draw_image(folder / "whole.png", "green")).read_bytes()
     (folder / "half.png").write_bytes(whole[: len(whole) // 2])
+    Image.new("P", (9, 9)).save(folder / "palette.png")
+    odd = (folder / "palette.png").read_bytes().replace(b"PLTE", b"pLTE")  # AssertionError in Pillow
+    (folder / "odd.png").write_bytes(odd)
     files = [
         ("gone", str(folder / "gone.jpg")),
         ("words", str(folder / "words.jpg")),
         ("half", str(folder / "half.png")),
+        ("odd", str(folder / "odd.png")),
     ]
     ingest(store, *({"product_id": name, "title": "女婴儿", "image": file} for name, file in files),
           {"product_id": "nothing", "title": None, "image": str(folder / "gone.jpg")})  # fmt: skip
     done = embed(store, encoder)
-    assert done.unusable == {MISSING: 2, NOT_AN_IMAGE: 1, DAMAGED: 1, NOTHING_USABLE: 1}
-    assert set(rows(store)) == {"gone", "words", "half"}
+    assert done.unusable == {MISSING: 2, NOT_AN_IMAGE: 1, DAMAGED: 2, NOTHING_USABLE: 1}
+    assert set(rows(store)) == {"gone", "words", "half", "odd"}
     assert not any(row["has_image"] for row in rows(store).values())
     refused = {(r["row_id"], r["reason"]) for r in quarantine.read(store).to_pylist() if r["step"] == "embeddings"}
-    assert {("gone", MISSING), ("words", NOT_AN_IMAGE), ("half", DAMAGED), ("nothing", NOTHING_USABLE)} <= refused
+    assert {("gone", MISSING), ("words", NOT_AN_IMAGE), ("half", DAMAGED), ("odd", DAMAGED), ("nothing", NOTHING_USABLE)} <= refused
 
 
 def test_nothing_is_encoded_twice_and_a_changed_title_is_encoded_once(store: Settings, encoder: Path) -> None:

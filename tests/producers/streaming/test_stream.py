@@ -243,12 +243,16 @@ def test_an_image_can_be_sent_as_bytes_and_an_unusable_one_is_quarantined(shop: 
     Image.new("RGB", (40, 30), "red").save(image, "PNG")
     shop.send_product(1, image_bytes=image.getvalue())
     shop.send_product(2, image_bytes=b"no image")
+    palette = io.BytesIO()
+    Image.new("P", (40, 30)).save(palette, "PNG")
+    shop.send_product(3, image_bytes=palette.getvalue().replace(b"PLTE", b"pLTE"))  # AssertionError in Pillow
     counts = shop.process_all()
     rows = {row["product_id"]: row for row in table(shop, "product_embedding")}
     assert rows["p1"]["has_image"]
-    assert not rows["p2"]["has_image"]
-    assert rows["p2"]["has_text"]
-    assert counts.quarantined.total() == 1
+    for unusable in ("p2", "p3"):
+        assert not rows[unusable]["has_image"]
+        assert rows[unusable]["text_vector"] is not None
+    assert counts.quarantined.total() == 2
 
 
 def test_two_versions_of_a_product_in_one_batch_are_both_stored_and_the_newer_is_online(shop: Shop) -> None:
