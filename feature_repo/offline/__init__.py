@@ -3,6 +3,7 @@
 delta.py                 read, append and overwrite Delta tables
 delta_files.py           the paths and Parquet files of Delta tables, whoever wrote them
 versions.py              rows of a time window, the newest row per key, products on sale
+created_time.py          the created timestamp of a run's rows: later than that of every older row
 key_ranges.py            split a table into ranges of its key, so that one range fits in memory
 table_format.py          how a shop's table is written: encoding, delimiter, names of columns, time zone
 input_files.py           Parquet and CSV files that a shop supplies; impressions, checked

@@ -19,12 +19,14 @@ from pathlib import Path
 
 import faiss
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from feature_repo.arrow import timestamps
 from feature_repo.atomic_write import replace_atomically
 from feature_repo.config import Settings
 from feature_repo.errors import CorruptDataError, InvalidInputError
+from feature_repo.schema import TIMESTAMP
 
 Vectors = NDArray[np.float32]
 
@@ -198,10 +200,20 @@ def load_newest(settings: Settings, encoder_version: str) -> Codebook | None:
     Raises:
         CorruptDataError: A codebook file, of any encoder version, is damaged or has been changed.
     """
-    # Earlier versions left unfinished files named `.part.npz`.
-    files = [file for file in sorted((settings.offline / FOLDER).glob("codes-*.npz")) if ".part" not in file.name]
-    codebooks = [codebook for codebook in map(load_codebook, files) if codebook.encoder_version == encoder_version]
+    codebooks = [codebook for codebook in _load_all(settings) if codebook.encoder_version == encoder_version]
     return max(codebooks, key=lambda codebook: codebook.trained_us, default=None)
+
+
+def read_newest_training(settings: Settings) -> dict[str, datetime]:
+    """Return the time of the newest training of all codebooks, by the name of the codebook; empty without any.
+
+    Raises:
+        CorruptDataError: A codebook file is damaged or has been changed.
+    """
+    newest = max(_load_all(settings), key=lambda codebook: codebook.trained_us, default=None)
+    if newest is None:
+        return {}
+    return {f"codebook `{newest.version}`": pa.scalar(newest.trained_us, TIMESTAMP).as_py()}
 
 
 def load_codebook(file: Path) -> Codebook:
@@ -229,6 +241,13 @@ def load_codebook(file: Path) -> Codebook:
             "`produce codes --retrain`"
         )
     return codebook
+
+
+def _load_all(settings: Settings) -> list[Codebook]:
+    """Return the codebooks of all encoder versions, in the order of their file names."""
+    # Earlier versions left unfinished files named `.part.npz`.
+    files = [file for file in sorted((settings.offline / FOLDER).glob("codes-*.npz")) if ".part" not in file.name]
+    return [load_codebook(file) for file in files]
 
 
 def _has_gpu() -> bool:

@@ -23,6 +23,7 @@ def captions(
     Unusable images go to the quarantine table with the reason.
     """
     from feature_repo import run_log
+    from feature_repo.offline.created_time import choose_created_timestamp
     from producers.captions.run import caption_catalogue
 
     settings, now = config.load(store), datetime.now(UTC)
@@ -32,7 +33,7 @@ def captions(
         summary = caption_catalogue(
             settings,
             encoder,
-            now=now,
+            now=choose_created_timestamp(settings, [schema.CAPTION_TABLE], now),
             progress=lambda count, total: bar.update(task, completed=count, total=total),
         )
         run.set_model(summary.captioner_version)

@@ -34,6 +34,7 @@ def catalogue(
     Invalid rows go to the quarantine table with the reason; the valid rows are used.
     """
     from feature_repo import run_log
+    from feature_repo.offline.created_time import choose_created_timestamp
     from feature_repo.offline.quarantine import count_by_reason
     from producers.catalogue.ingest import STEP, ingest_products
 
@@ -52,7 +53,7 @@ def catalogue(
         summary = ingest_products(
             settings,
             products,
-            now,
+            choose_created_timestamp(settings, [schema.CATALOGUE_TABLE, schema.ACTIVE_TABLE], now),
             partial=partial,
             allow_shrink=allow_shrink,
             rehash=rehash,

@@ -45,6 +45,8 @@ def codes(
     the command exits with 1.
     """
     from feature_repo import run_log
+    from feature_repo.offline.created_time import choose_created_timestamp
+    from producers.codes.codebook import read_newest_training
     from producers.codes.run import QualityGates, code_products
 
     settings, now = config.load(store), datetime.now(UTC)
@@ -60,7 +62,7 @@ def codes(
             retrain=retrain,
             gates=QualityGates(max_collisions, min_entropy, max_error),
             seed=seed,
-            now=now,
+            now=choose_created_timestamp(settings, [schema.CODES_TABLE], now, others=read_newest_training(settings)),
         )
         run.set_model(summary.codebook_version)
         run.add_counts(added=summary.added, known=summary.known)

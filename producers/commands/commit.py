@@ -16,6 +16,7 @@ def commit(
 ) -> None:
     """Add the vectors that another machine encoded: complete parts only, and only rows that are not stored yet."""
     from feature_repo import run_log
+    from feature_repo.offline.created_time import choose_created_timestamp
     from producers.embeddings import existing_rows, remote_jobs
 
     settings, now = config.load(store), datetime.now(UTC)
@@ -23,7 +24,8 @@ def commit(
         run_log.record_run(settings, existing_rows.STEP, now=now, reads=[schema.CATALOGUE_TABLE]) as run,
         console.console.status("commit parts"),
     ):
-        summary = remote_jobs.commit_parts(settings, parts, now)
+        created = choose_created_timestamp(settings, [schema.EMBEDDING_TABLE], now)
+        summary = remote_jobs.commit_parts(settings, parts, created)
         run.set_model(summary.run.encoder_version)
         run.add_counts(
             encoded=summary.added, known=summary.existing, outdated=summary.outdated, missing=summary.missing

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from feature_repo import config, console
+from feature_repo import config, console, schema
 from feature_repo.console import StoreOption
 
 
@@ -41,6 +41,7 @@ def embeddings(
 
     Unusable images go to the quarantine table with the reason; the product then has a vector of its title only.
     """
+    from feature_repo.offline.created_time import choose_created_timestamp
     from producers.embeddings.run import embed_catalogue, estimate_embeddings
 
     settings = config.load(store)
@@ -54,7 +55,7 @@ def embeddings(
         summary = embed_catalogue(
             settings,
             encoder,
-            now=datetime.now(UTC),
+            now=choose_created_timestamp(settings, [schema.EMBEDDING_TABLE], datetime.now(UTC)),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
             accept_changed=accept_changed,
             ray=address if engine is Engine.RAY else None,

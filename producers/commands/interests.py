@@ -34,6 +34,7 @@ def interests(
     second run over the same log adds nothing; a longer log adds its new versions.
     """
     from feature_repo import run_log
+    from feature_repo.offline.created_time import choose_created_timestamp
     from producers.behaviour.interests import STEP, make_interests
 
     settings, now = config.load(store), datetime.now(UTC)
@@ -45,7 +46,7 @@ def interests(
             impressions,
             encoder_version=encoder_version,
             recompute=recompute,
-            now=now,
+            now=choose_created_timestamp(settings, [schema.INTEREST_TABLE], now),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
         run.set_model(summary.encoder_version)

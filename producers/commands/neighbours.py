@@ -34,6 +34,7 @@ def neighbours(
     """
     from feature_repo import run_log
     from feature_repo.durations import parse_duration
+    from feature_repo.offline.created_time import choose_created_timestamp
     from producers.behaviour.neighbours import STEP, make_neighbours
 
     interval = parse_duration(every)
@@ -47,7 +48,7 @@ def neighbours(
             encoder_version=encoder_version,
             interval=interval,
             top_k=top_k,
-            now=now,
+            now=choose_created_timestamp(settings, [schema.NEIGHBOURS_TABLE], now),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
         run.set_model(summary.encoder_version)

@@ -44,10 +44,12 @@ def stream(
     SIGTERM and SIGINT stop it after everything received is committed. After a kill start it again; nothing is lost.
     """
     from feature_repo import run_log
+    from feature_repo.offline.created_time import choose_created_timestamp
     from feature_repo.online.redis_connection import parse_url
     from producers.streaming.metrics import StreamMetrics
     from producers.streaming.open_stream import StreamOptions, open_stream
     from producers.streaming.redis_source import RedisSource
+    from producers.streaming.row_writer import KEYS
 
     settings, stop = config.load(store), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -65,7 +67,13 @@ def stream(
     )
     with run_log.record_run(settings, "stream", now=datetime.now(UTC)) as run:
         source_streams = RedisSource(parse_url(source), prefix)
-        with open_stream(settings, source_streams, options, metrics, lambda: datetime.now(UTC)) as running:
+        clocks = {"this machine's clock": datetime.now(UTC), "the Redis server's clock": source_streams.read_clock()}
+        delay = max(
+            choose_created_timestamp(settings, list(KEYS), now, clock=clock) - now for clock, now in clocks.items()
+        )
+        with open_stream(
+            settings, source_streams, options, metrics, lambda: datetime.now(UTC) + delay, clock_delay=delay
+        ) as running:
             run.set_model(running.pipeline.encoder.version)
             if running.pipeline.codebook is None:
                 typer.echo("no codebook of this encoder, so new products get no codes; run `produce codes`", err=True)

@@ -25,6 +25,7 @@ def tags(
 ) -> None:
     """Tag every product with child age, child gender and category, learned from labelled products."""
     from feature_repo import run_log
+    from feature_repo.offline.created_time import choose_created_timestamp
     from producers.tags.run import tag_products
 
     settings, now = config.load(store), datetime.now(UTC)
@@ -34,7 +35,7 @@ def tags(
             labels,
             encoder_version=encoder_version,
             abstain=abstain,
-            now=now,
+            now=choose_created_timestamp(settings, [schema.TAGS_TABLE, schema.TAG_PREDICTIONS_TABLE], now),
             track=lambda fits, total: console.track_progress(fits, "fit taggers", total),
         )
         run.set_model(summary.tagger_version)

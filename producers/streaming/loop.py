@@ -7,8 +7,8 @@ processed one by one. If the online store or a table does not answer, the run en
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
@@ -82,6 +82,10 @@ class Stream:
     on_first_feature: Callable[[float], None] = lambda seconds: None
     """Called for each product version with vectors, except those of redelivered messages, with the seconds from the
     arrival of its message until its features were online."""
+    clock_delay: timedelta = timedelta(0)
+    """How far the clocks are behind the newest row of the tables. It is added to the arrival time of each message,
+    which becomes the created timestamp of its rows, so that they do not lose against older rows. `clock` adds it
+    already."""
     on_commit: Callable[[StreamCounts], None] = lambda counts: None
     """Called after each commit with the totals so far, also if nothing was committed. The object goes on changing."""
 
@@ -139,6 +143,9 @@ class Stream:
         counts.redelivered += sum(message.is_redelivered for message in messages)
         rejected = [(message, BAD_MESSAGE_ID) for message in messages if message.arrived_us > MAX_TIMESTAMP_US]
         valid = [message for message in messages if message.arrived_us <= MAX_TIMESTAMP_US]
+        delay_us = self.clock_delay // timedelta(microseconds=1)
+        if delay_us:
+            valid = [replace(message, arrived_us=message.arrived_us + delay_us) for message in valid]
         for group in product_rows.split_repeats([message for message in valid if message.kind == PRODUCTS]):
             rejected += self._process_products(group, counts)
         clicks = [message for message in valid if message.kind != PRODUCTS]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -62,6 +62,8 @@ def open_stream(
     options: StreamOptions,
     metrics: StreamMetrics,
     clock: Callable[[], datetime],
+    *,
+    clock_delay: timedelta = timedelta(0),
 ) -> Iterator[Stream]:
     """Open a run; the end of the `with` block stops the image decoding. `Stream.run` starts the run.
 
@@ -74,6 +76,8 @@ def open_stream(
         options: Encoder, inputs and limits.
         metrics: Where the run reports to.
         clock: Returns the current time, with a time zone.
+        clock_delay: How far the clocks are behind the newest row; it is added to the arrival time of each message.
+            `clock` adds it already.
 
     Yields:
         The run, not started.
@@ -113,6 +117,7 @@ def open_stream(
             commit_seconds=options.commit_seconds,
             on_first_feature=metrics.observe_first_feature,
             on_commit=metrics.observe_commit,
+            clock_delay=clock_delay,
         )
 
 

@@ -14,6 +14,7 @@ than MAX_DELIVERIES times probably kills the process, and becomes a dead letter.
 
 import time
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import redis
@@ -62,6 +63,12 @@ class RedisSource:
             except VitrineError as error:
                 if "BUSYGROUP" not in str(error.__cause__):  # the group exists already
                     raise
+
+    def read_clock(self) -> datetime:
+        """Return the time of the Redis server, which assigns the ids of messages, in UTC."""
+        with self._address.translate_errors():
+            seconds, microseconds = self._client.time()
+        return datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=microseconds)
 
     def read_pending(self, max_messages: int) -> Iterator[Sequence[StreamMessage]]:
         """Yield the messages that were delivered and not acknowledged: products, then clicks, each oldest first.
