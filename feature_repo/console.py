@@ -36,7 +36,7 @@ MaxLostShareOption = Annotated[
     typer.Option(
         min=0.0,
         max=1.0,
-        help="End with exit code 1, after the rest is written, if a larger share of the values of a column is lost.",
+        help="After the rest is written, end with exit code 1 if a larger share of the values of a column is lost.",
     ),
 ]
 JsonOption = Annotated[Path | None, typer.Option(dir_okay=False, help="Write the figures as JSON to this file.")]

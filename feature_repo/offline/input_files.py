@@ -113,6 +113,22 @@ def read_blocks(file: Path, rows: int, text: Collection[str] = ()) -> Iterator[p
             yield pa.Table.from_batches([batch])
 
 
+def read_column(file: Path, name: str, rows: int) -> Iterator[pa.ChunkedArray]:
+    """Yield one column of a single Parquet file in order, in pieces of at most `rows` rows.
+
+    Args:
+        file: a `.parquet` file that has the column.
+        name: name of the column.
+        rows: the largest number of rows of a piece.
+
+    Raises:
+        InvalidInputError: the file cannot be read.
+    """
+    with _explain_errors(file, ".parquet"), pyarrow.parquet.ParquetFile(file) as parquet:
+        for batch in parquet.iter_batches(batch_size=rows, columns=[name]):
+            yield pa.chunked_array([batch.column(0)])
+
+
 def read_impressions(file: Path, *, now: datetime) -> CheckedImpressions:
     """Read and check a file of impressions.
 

@@ -55,6 +55,6 @@ def require_kept(
     if messages:
         accepted = math.ceil(worst * 100) / 100
         raise InvalidInputError(
-            f"{file}: lost {' and '.join(messages)}, more than {max_lost_share:.0%}; the rest was written; correct the "
+            f"{file}: lost {' and '.join(messages)}, more than {max_lost_share:.0%}; the rest is used; correct the "
             f"file, or accept the loss with --max-lost-share {accepted:g}"
         )

@@ -1,7 +1,11 @@
 """The day's products compared with the stored ones: the table `product_catalogue`.
 
 ingest.py           finds new, changed, unchanged and gone products, and writes them
+summary.py          what ingesting did, in counts and in lines
 validate.py         checks a block of a products table
+prices.py           prices as shops write them, with marks and currencies
+decimal_mark.py     decimal point or comma, an option
+repeated_ids.py     product ids of several rows, and those spelled in several ways
 stored_versions.py  the stored versions of products, by hash
 row_hash.py         hashes of whole columns and rows
 image_hashes.py     content hashes of images, reading as few images as possible

@@ -5,7 +5,8 @@ only these are encoded later. The comparison reads the day's table once, and of 
 timestamps and hashes.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -15,64 +16,24 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from feature_repo import schema
+from feature_repo.arrow import text
+from feature_repo.arrow.text import NormalizedValues
 from feature_repo.config import Settings
 from feature_repo.errors import ConflictError, InvalidInputError
 from feature_repo.offline import delta, input_files, quarantine, validation
 from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.offline.validation import RowCheck
 from feature_repo.offline.versions import read_gone_products
-from producers.catalogue import image_hashes, row_hash, stored_versions, validate
+from producers.catalogue import image_hashes, prices, row_hash, stored_versions, validate
+from producers.catalogue.decimal_mark import DecimalMark
+from producers.catalogue.repeated_ids import DUPLICATE_ID, find_collisions, find_repeated
 from producers.catalogue.row_hash import RowHashes
 from producers.catalogue.stored_versions import StoredVersions
+from producers.catalogue.summary import MAX_GONE_SHARE, MIN_GONE, IngestSummary
 
 STEP = "catalogue"
 BLOCK_ROWS = 131_072
 """Rows of the day's table in memory at a time. Of earlier blocks only ids, hashes and the rows to write are kept."""
-DUPLICATE_ID = "product id is repeated: its newest row was used"
-MAX_GONE_SHARE = 0.5
-"""If a larger share of the active products is missing, the table is refused as incomplete ..."""
-MIN_ACTIVE_FOR_CHECK = 100
-"""... unless there are fewer active products than this."""
-
-
-@dataclass(frozen=True)
-class IngestSummary:
-    """The outcome for one table; `new + changed + unchanged + len(refused)` is `read`.
-
-    A dry run has the numbers that the run would have had.
-    """
-
-    read: int
-    """Rows of the table."""
-    new: int
-    """Products without a stored version."""
-    changed: int
-    """Products that differ from the stored version that is valid at their `updated_at`, or have only later ones."""
-    unchanged: int
-    """Products that equal the stored version that is valid at their `updated_at`. Nothing is written for them."""
-    gone: int
-    """Products that were active and are not in the table; 0 for a partial table. A refused row counts as present."""
-    returned: int
-    """Products that were gone and are in the table again. Each also counts as changed, unchanged or refused."""
-    refused: tuple[RejectedRow, ...]
-    """Rows that were not used, among them the older rows of a product id that is repeated in the table."""
-    repairs: tuple[RejectedRow, ...]
-    """Repaired values; their rows count as new, changed or unchanged."""
-    ignored: tuple[str, ...]
-    """Names of columns of the table that schema.PRODUCTS does not have, in the table's order. They are not stored."""
-
-    def __str__(self) -> str:
-        """Return one line of counts, and one more for gone and returned products, each reason and ignored column."""
-        lines = [
-            f"read {self.read:,} products: {self.new:,} new, {self.changed:,} changed, {self.unchanged:,} unchanged, "
-            f"{len(self.refused):,} refused"
-        ]
-        lines += [f"  gone {self.gone:,}: active before, and not in this table"] * bool(self.gone)
-        lines += [f"  returned {self.returned:,}: gone before, and in this table again"] * bool(self.returned)
-        lines += [f"  refused {rows:,}: {reason}" for reason, rows in quarantine.count_by_reason(self.refused).items()]
-        lines += [f"  repaired {rows:,}: {reason}" for reason, rows in quarantine.count_by_reason(self.repairs).items()]
-        lines += [f"  ignored column {name}" for name in self.ignored]
-        return "\n".join(lines)
 
 
 @dataclass
@@ -92,7 +53,15 @@ class _IngestProgress:
     increment: list[pa.Table] = field(default_factory=list)
     """Valid rows that are new or changed, with their number in the whole table as `row`."""
     refused: list[RejectedRow] = field(default_factory=list)
-    """Refused rows of all blocks, without the older rows of a repeated id."""
+    """Refused rows of all blocks, without the rows of a repeated id."""
+    spellings: dict[int, str] = field(default_factory=dict)
+    """Row number in the whole table -> its product id as it came, for ids that were normalised."""
+    normalized: list[NormalizedValues] = field(default_factory=list)
+    """Counts of normalised values, block by block."""
+    currencies: Counter[str] = field(default_factory=Counter)
+    """Currency -> prices that had it beside the number."""
+    given: Counter[str] = field(default_factory=Counter)
+    """`price` and `image` -> values that are not null."""
     repairs: list[tuple[int, RejectedRow]] = field(default_factory=list)
     """Repaired values of all blocks, each with its row number in the whole table, from 0."""
     ignored: tuple[str, ...] = ()
@@ -110,6 +79,7 @@ def ingest_products(
     allow_shrink: bool = False,
     rehash: bool = False,
     dry_run: bool = False,
+    decimal: DecimalMark | None = None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> IngestSummary:
     """Write the new and changed products of a table to the catalogue, and refused rows to the quarantine.
@@ -118,7 +88,8 @@ def ingest_products(
     the time, from the version that is valid at its `updated_at`. So ingesting a file again adds nothing, and neither
     does an older file that arrives late, if its versions are stored. An image differs if its path or its bytes do.
     If the file has several rows of one product, the newest is used (of equally new ones the last) and the others are
-    refused. Products that are gone, or back, become rows of the table `product_active`.
+    refused. If it spells one product id in several ways, such as with and without a blank, all of them are refused.
+    Products that are gone, or back, become rows of the table `product_active`.
 
     Args:
         settings: the deployment.
@@ -127,9 +98,11 @@ def ingest_products(
             part `..` counts as no image. A row whose image cannot be read is used too.
         now: the created timestamp, with a time zone; rows with a later `updated_at` are refused.
         partial: the table holds only a part of the active products, so a missing product is not gone.
-        allow_shrink: accept that more than MAX_GONE_SHARE of the active products are gone.
+        allow_shrink: accept that MIN_GONE active products or more, and more than MAX_GONE_SHARE of them, are gone.
         rehash: read every image, even if path, size and modification time are unchanged.
         dry_run: compare and count, but write nothing.
+        decimal: the decimal mark of prices that are texts; None: the one on which all prices of the file that show one
+            agree. If they do not, prices that depend on it become null.
         progress: called after each block of at most BLOCK_ROWS rows with the number of rows read so far. It begins
             again from the first block if another writer committed first.
 
@@ -153,6 +126,7 @@ def ingest_products(
                 allow_shrink=allow_shrink,
                 rehash=rehash,
                 dry_run=dry_run,
+                decimal=decimal,
                 progress=progress,
             )
         except delta.CommitConflictError:  # another run committed meanwhile: compare with what it wrote
@@ -171,6 +145,7 @@ def _ingest_once(
     allow_shrink: bool,
     rehash: bool,
     dry_run: bool,
+    decimal: DecimalMark | None,
     progress: Callable[[int], None],
 ) -> IngestSummary:
     """Do what `ingest_products` does, once.
@@ -182,30 +157,38 @@ def _ingest_once(
     txn_version, active_txn_version = delta.txn_version(path, STEP), delta.txn_version(active_path, STEP)
     stored = stored_versions.read_versions(path)
     blocks = _IngestProgress()
-    for block in input_files.read_blocks(file, BLOCK_ROWS, schema.PRODUCTS.names):
+    tables, price_columns = _open_blocks(file)
+    for block in tables:
         if not blocks.rows:
             validation.require_columns(block, schema.PRODUCTS.names, file)
             blocks.ignored = tuple(name for name in block.column_names if name not in schema.PRODUCTS.names)
-        _compare_block(blocks, block, stored, file, now, rehash=rehash)
+            decimal = decimal or prices.find_decimal_mark(price_columns)
+        _compare_block(blocks, block, stored, file, now, rehash=rehash, decimal=decimal)
         progress(blocks.rows)
     is_valid, is_unchanged = np.concatenate(blocks.is_valid), np.concatenate(blocks.is_unchanged)
     id_hashes = np.concatenate(blocks.id_hashes)
     product_ids = pa.chunked_array([chunk for column in blocks.product_ids for chunk in column.chunks])
-    is_superseded = _find_superseded(product_ids, id_hashes, np.concatenate(blocks.updated_at_us), is_valid)
-    refused = blocks.refused + validation.list_failures(
-        pa.table({schema.PRODUCT_ID: product_ids}),
-        product_ids,
-        RowCheck(schema.PRODUCT_ID, DUPLICATE_ID, is_superseded),
-    )
-    repairs = [repair for row, repair in blocks.repairs if not is_superseded[row]]
+    is_repeated = find_repeated(id_hashes, is_valid)
+    colliding = find_collisions(product_ids, np.flatnonzero(is_repeated), blocks.spellings)
+    for row in colliding:
+        is_valid[row] = is_repeated[row] = False
+    is_superseded = validation.is_superseded(product_ids, np.concatenate(blocks.updated_at_us), is_repeated)
+    superseded = RowCheck(schema.PRODUCT_ID, DUPLICATE_ID, is_superseded)
+    refused = [
+        *blocks.refused,
+        *colliding.values(),
+        *validation.list_failures(pa.table({schema.PRODUCT_ID: product_ids}), product_ids, superseded),
+    ]
+    repairs = [repair for row, repair in blocks.repairs if is_valid[row] and not is_superseded[row]]
 
     product = stored.find_products(id_hashes)
     gone_before = read_gone_products(active_path)
     gone, returned = _find_moves(stored, product[~validation.is_blank(product_ids)], gone_before)
+    active = len(stored.products) - len(gone_before)
     if partial:
         gone = gone[:0]
     elif not allow_shrink and is_valid.any():
-        _check_shrinkage(file, len(gone), len(stored.products) - len(gone_before))
+        _check_shrinkage(file, len(gone), active)
     if not dry_run:
         quarantine.add(settings, STEP, [*refused, *repairs], now)
     if not is_valid.any():
@@ -228,18 +211,42 @@ def _ingest_once(
         changed=int((is_used & (product >= 0) & ~is_unchanged).sum()),
         unchanged=int((is_used & is_unchanged).sum()),
         gone=len(gone),
+        active=active,
         returned=len(returned),
         refused=tuple(refused),
         repairs=tuple(repairs),
+        normalized=text.sum_normalized(blocks.normalized),
+        currencies=dict(blocks.currencies.most_common()),
+        given=dict(blocks.given),
         ignored=blocks.ignored,
     )
 
 
+def _open_blocks(file: Path) -> tuple[Iterable[pa.Table], Iterable[pa.ChunkedArray]]:
+    """Return the blocks of a table and, to be read before them, their columns of prices.
+
+    The prices of a Parquet file are read twice, because the decimal mark is a matter of the whole column. Other files
+    are in memory anyway.
+    """
+    blocks = input_files.read_blocks(file, BLOCK_ROWS, schema.PRODUCTS.names)
+    if file.is_file() and file.suffix.lower() == ".parquet":
+        return blocks, input_files.read_column(file, "price", BLOCK_ROWS)
+    tables = list(blocks)
+    return tables, (table["price"] for table in tables)
+
+
 def _compare_block(
-    blocks: _IngestProgress, block: pa.Table, stored: StoredVersions, file: Path, now: datetime, *, rehash: bool
+    blocks: _IngestProgress,
+    block: pa.Table,
+    stored: StoredVersions,
+    file: Path,
+    now: datetime,
+    *,
+    rehash: bool,
+    decimal: DecimalMark | None,
 ) -> None:
     """Validate a block, compare it with the stored versions and add the result to `blocks`."""
-    validated = validate.validate_products(block, blocks.rows, file, now)
+    validated = validate.validate_products(block, blocks.rows, file, now, decimal=decimal)
     id_hashes = row_hash.hash_texts(validated.product_ids)
     product = stored.find_products(id_hashes)
     newest, valid_version = stored.find_newest(product), stored.find_valid(product, validated.updated_at_us)
@@ -267,6 +274,10 @@ def _compare_block(
     blocks.is_unchanged.append(is_unchanged)
     blocks.refused += validated.refused
     blocks.repairs += [(blocks.rows + row, repair) for row, repair in validated.repairs]
+    blocks.spellings |= {blocks.rows + row: spelling for row, spelling in validated.spellings.items()}
+    blocks.normalized += validated.normalized
+    blocks.currencies += validated.currencies
+    blocks.given += validated.given
     blocks.rows += len(block)
 
 
@@ -304,24 +315,6 @@ def _take_or_zero(column: RowHashes, row_index: NDArray[np.int64]) -> RowHashes:
     return np.where((row_index >= 0)[:, None], column[row_index], np.uint64(0))
 
 
-def _find_superseded(
-    product_ids: pa.ChunkedArray,
-    id_hashes: RowHashes,
-    updated_at_us: NDArray[np.int64],
-    is_valid: NDArray[np.bool_],
-) -> NDArray[np.bool_]:
-    """Return [n] whether another valid row of the product is newer, or equally new and later in the table."""
-    rows = np.flatnonzero(is_valid)
-    order = row_hash.sort_order(id_hashes[rows])
-    ascending = id_hashes[rows[order]]
-    is_repeat = (ascending[1:] == ascending[:-1]).all(axis=1)
-    is_repeated = np.zeros(len(is_valid), bool)
-    is_repeated[rows[order[1:][is_repeat]]] = is_repeated[rows[order[:-1][is_repeat]]] = True
-    if not is_repeated.any():
-        return is_repeated
-    return validation.is_superseded(product_ids, updated_at_us, is_repeated)
-
-
 def _find_moves(
     stored: StoredVersions, present: NDArray[np.int64], gone_before: pa.ChunkedArray
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -340,8 +333,8 @@ def _find_moves(
 
 
 def _check_shrinkage(file: Path, gone: int, active: int) -> None:
-    """Raise InvalidInputError if more than MAX_GONE_SHARE of the active products are gone."""
-    if active >= MIN_ACTIVE_FOR_CHECK and gone > MAX_GONE_SHARE * active:
+    """Raise InvalidInputError if more than MAX_GONE_SHARE of the active products, and MIN_GONE of them, are gone."""
+    if gone >= MIN_GONE and gone > MAX_GONE_SHARE * active:
         raise InvalidInputError(
             f"{file}: {gone:,} of {active:,} active products are not in it; give --partial if it is a part of the "
             "catalogue, or --allow-shrink if they are gone; nothing was written"

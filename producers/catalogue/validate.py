@@ -4,6 +4,7 @@ Images are not decoded here. A path is kept and made absolute; the step that enc
 with it.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,9 +16,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo import image_store, schema
+from feature_repo.arrow import text
+from feature_repo.arrow.text import NormalizedValues
 from feature_repo.offline import validation
 from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.offline.validation import RowCheck
+from producers.catalogue import prices
+from producers.catalogue.decimal_mark import DecimalMark
 
 MAX_TITLE_CHARACTERS = 1_000
 """Code points of a title that are kept; encoders read fewer than a hundred."""
@@ -25,9 +30,12 @@ MAX_TITLE_CHARACTERS = 1_000
 MISSING_ID = "product id is null or blank"
 NO_CONTENT = "neither a title nor a usable image path"
 TITLE_TOO_LONG = f"title cut to {MAX_TITLE_CHARACTERS:,} characters, row kept"
-INVALID_PRICE = "price is not a number of at least 0: set to null, row kept"
-PATH_LEAVES_FOLDER = "image path leaves the table's folder by `..`: set to null, row kept"
-IMAGE_IS_URL = "image is a URL, not a file: set to null, row kept"
+INVALID_PRICE = "price is not a number of at least 0: dropped, row kept"
+AMBIGUOUS_PRICE = "price has another value with `--decimal point` than with `--decimal comma`: dropped, row kept"
+PATH_LEAVES_FOLDER = "image path leaves the table's folder by `..`: dropped, row kept"
+IMAGE_IS_URL = "image is a URL, not a file: dropped, row kept"
+KEPT_VALUE = frozenset([TITLE_TOO_LONG])
+"""Reasons of repairs after which the value is still there. All others drop it: it becomes null."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,9 @@ class ValidatedProducts:
     """The outcome for a block of n rows, in the order of the block."""
 
     product_ids: pa.ChunkedArray
-    """[n], as text; null or blank only in refused rows."""
+    """[n], normalised texts; null or empty only in refused rows."""
+    spellings: dict[int, str]
+    """Row number in the block -> its product id as it came, for ids that were normalised."""
     updated_at_us: NDArray[np.int64]
     """[n], microseconds since 1970 UTC; 0 where the time is missing or cannot be read."""
     rows: pa.Table
@@ -46,16 +56,28 @@ class ValidatedProducts:
     refused: list[RejectedRow]
     """One entry for each refused row, with the first check that it failed."""
     repairs: list[tuple[int, RejectedRow]]
-    """Repaired values of valid rows, each with its row number in the block, from 0."""
+    """Repaired and dropped values of valid rows, each with its row number in the block, from 0."""
+    normalized: list[NormalizedValues]
+    """For each text column with values that were normalised, how many."""
+    currencies: Counter[str]
+    """Currency -> prices that had it beside the number, refused rows included."""
+    given: Counter[str]
+    """`price` and `image` -> values that are not null, refused rows included."""
 
 
-def validate_products(table: pa.Table, start: int, file: Path, now: datetime) -> ValidatedProducts:
+def validate_products(
+    table: pa.Table, start: int, file: Path, now: datetime, *, decimal: DecimalMark | None = None
+) -> ValidatedProducts:
     """Check a block of rows.
+
+    Ids, titles, categories and brands are normalised (`feature_repo.arrow.text`); prices may have a currency and marks
+    (`producers.catalogue.prices`).
 
     A row is refused if its product id is missing, a text is not UTF-8, `updated_at` is missing, invalid or in the
     future, or it has neither a title nor a usable image path or bytes. A title of more than MAX_TITLE_CHARACTERS is
-    cut. A price that is negative, infinite, NaN or not a number becomes null, and so does an image path that cannot be
-    used. Blank titles, categories and brands become null without a note. Repeated product ids are not looked for.
+    cut. A price that is negative, infinite, NaN, ambiguous or not a number becomes null, and so does an image path that
+    cannot be used. Blank titles, categories and brands become null without a note. Repeated product ids are not looked
+    for.
 
     Args:
         table: the block, with the columns of schema.PRODUCTS.
@@ -63,18 +85,28 @@ def validate_products(table: pa.Table, start: int, file: Path, now: datetime) ->
             `row 17`, counted from 1.
         file: the table's file. Relative image paths start at its folder. The file itself is not read.
         now: the current time, with a time zone; rows with a later `updated_at` are refused.
+        decimal: the decimal mark of prices that are texts; None if it is not known: ambiguous prices become null.
 
     Raises:
         InvalidInputError: a column has a type that cannot hold its values, such as a price that is a list.
     """
     table, utf8_checks = validation.null_invalid_utf8(table, schema.PRODUCTS.names)
-    product_ids = validation.parse_text(table, schema.PRODUCT_ID, file)
+    ids = validation.parse_text(table, schema.PRODUCT_ID, file)
+    product_ids = text.normalize_ids(ids)
     names = validation.name_rows(product_ids, start)
     updated_at, timestamp_checks = validation.parse_timestamps(table, "updated_at", file, now)
-    titles = _blank_to_null(validation.parse_text(table, "title", file))
-    prices = validation.parse_numbers(table, "price", file)
+    raw = {name: validation.parse_text(table, name, file) for name in ("title", "category", "brand")}
+    texts = {
+        "title": text.normalize_texts(raw["title"]),
+        "category": text.normalize_categories(raw["category"]),
+        "brand": text.normalize_texts(raw["brand"]),
+    }
+    counts = [text.count_normalized(name, raw[name], column) for name, column in texts.items()]
+    titles, categories, brands = (_blank_to_null(column) for column in texts.values())
+    price_values, is_ambiguous, currencies = _parse_prices(table, file, decimal)
     images, image_bytes, image_checks = resolve_images(table, file)
-    has_invalid_price = validation.to_mask(pc.less(prices, 0.0)) | validation.to_mask(pc.invert(pc.is_finite(prices)))
+    is_negative, is_finite = pc.less(price_values, 0.0), pc.is_finite(price_values)
+    has_invalid_price = validation.to_mask(is_negative) | validation.to_mask(pc.invert(is_finite))
     has_no_content = (
         validation.to_mask(pc.is_null(titles))
         & validation.to_mask(pc.is_null(images))
@@ -94,7 +126,8 @@ def validate_products(table: pa.Table, start: int, file: Path, now: datetime) ->
     repairs: list[tuple[int, RejectedRow]] = []
     for check in (
         RowCheck("title", TITLE_TOO_LONG, is_too_long),
-        RowCheck("price", INVALID_PRICE, has_invalid_price),
+        RowCheck("price", INVALID_PRICE, has_invalid_price & ~is_ambiguous),
+        RowCheck("price", AMBIGUOUS_PRICE, is_ambiguous),
         *image_checks,
     ):
         is_repaired = check.bad & is_valid
@@ -108,13 +141,38 @@ def validate_products(table: pa.Table, start: int, file: Path, now: datetime) ->
         "title": pc.utf8_slice_codeunits(titles, 0, MAX_TITLE_CHARACTERS),
         "image": images,
         "image_bytes": image_bytes,
-        "category": _blank_to_null(validation.parse_text(table, "category", file)),
-        "brand": _blank_to_null(validation.parse_text(table, "brand", file)),
-        "price": pc.if_else(pa.array(has_invalid_price), None, prices),
+        "category": categories,
+        "brand": brands,
+        "price": pc.if_else(pa.array(has_invalid_price), None, price_values),
         schema.EVENT_TIMESTAMP: updated_at,
     }
     updated_at_us = updated_at.cast(pa.int64()).fill_null(0).to_numpy()
-    return ValidatedProducts(product_ids, updated_at_us, pa.table(columns), is_valid, refused, repairs)
+    respelled = np.flatnonzero(text.find_changed(ids, product_ids))
+    return ValidatedProducts(
+        product_ids=product_ids,
+        spellings=dict(zip(respelled.tolist(), ids.take(pa.array(respelled)).to_pylist(), strict=True)),
+        updated_at_us=updated_at_us,
+        rows=pa.table(columns),
+        is_valid=is_valid,
+        refused=refused,
+        repairs=repairs,
+        normalized=[
+            one for one in (text.count_normalized(schema.PRODUCT_ID, ids, product_ids), *counts) if one is not None
+        ],
+        currencies=currencies,
+        given=Counter({name: len(table) - table[name].null_count for name in ("price", "image")}),
+    )
+
+
+def _parse_prices(
+    table: pa.Table, file: Path, decimal: DecimalMark | None
+) -> tuple[pa.ChunkedArray, validation.Mask, Counter[str]]:
+    """Return prices [n], not finite where they are no numbers; where they are ambiguous [n]; and their currencies."""
+    texts = prices.as_texts(table["price"])
+    if texts is not None:
+        parsed = prices.parse_prices(texts, decimal)
+        return parsed.numbers, parsed.is_ambiguous, parsed.currencies
+    return validation.parse_numbers(table, "price", file), np.zeros(len(table), bool), Counter()
 
 
 def resolve_images(table: pa.Table, file: Path) -> tuple[pa.ChunkedArray, pa.ChunkedArray, Sequence[RowCheck]]:
@@ -157,6 +215,6 @@ def resolve_images(table: pa.Table, file: Path) -> tuple[pa.ChunkedArray, pa.Chu
     )
 
 
-def _blank_to_null(text: pa.ChunkedArray) -> pa.ChunkedArray:
+def _blank_to_null(values: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return the texts, null where one is empty or only white space."""
-    return pc.if_else(pa.array(validation.is_blank(text)), None, text)
+    return pc.if_else(pa.array(validation.is_blank(values)), None, values)

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from feature_repo import config, console, schema
-from feature_repo.console import StoreOption
+from feature_repo.console import MAX_LOST_SHARE, MaxLostShareOption, StoreOption
+from producers.catalogue.decimal_mark import DecimalMark
 
 
 def catalogue(
@@ -20,21 +21,34 @@ def catalogue(
         ),
     ] = False,
     allow_shrink: Annotated[
-        bool, typer.Option("--allow-shrink", help="Accept that more than half of the active products are gone.")
+        bool,
+        typer.Option(
+            "--allow-shrink", help="Accept that more than half of the active products, and at least 10, are gone."
+        ),
     ] = False,
     rehash: Annotated[
         bool,
         typer.Option("--rehash", help="Read every image, even if its size and modification time are unchanged."),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be written, and write nothing.")] = False,
+    decimal: Annotated[
+        DecimalMark | None,
+        typer.Option(
+            help="Decimal mark of prices written as text, such as 1.299; the other mark separates thousands.",
+            show_default="the mark on which all prices that show one agree",
+        ),
+    ] = None,
+    max_lost_share: MaxLostShareOption = MAX_LOST_SHARE,
     store: StoreOption = None,
 ) -> None:
     """Compare the day's products with the stored ones and write new and changed ones to the catalogue.
 
-    Invalid rows go to the quarantine table with the reason; the valid rows are used.
+    Invalid rows go to the quarantine table with the reason; the valid rows are used. Ids, titles, categories and brands
+    that differ only in blanks, invisible characters, Unicode form or HTML entities are made equal.
     """
     from feature_repo import run_log
     from feature_repo.offline.created_time import choose_created_timestamp
+    from feature_repo.offline.lost_share import require_kept
     from feature_repo.offline.quarantine import count_by_reason
     from producers.catalogue.ingest import STEP, ingest_products
 
@@ -58,6 +72,7 @@ def catalogue(
             allow_shrink=allow_shrink,
             rehash=rehash,
             dry_run=dry_run,
+            decimal=decimal,
             progress=show_progress,
         )
         if run is not None:
@@ -69,3 +84,4 @@ def catalogue(
             f"{schema.CATALOGUE_TABLE} and {summary.gone + summary.returned:,} to {schema.ACTIVE_TABLE}"
         )
     typer.echo(summary)
+    require_kept(products, summary.list_lost(), summary.read, max_lost_share, given=summary.given)

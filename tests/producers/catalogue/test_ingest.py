@@ -15,6 +15,7 @@ from producers import cli
 from producers.catalogue import image_hashes
 from producers.catalogue import ingest as catalogue
 from producers.catalogue.ingest import ingest_products
+from producers.catalogue.repeated_ids import DUPLICATE_ID
 from tests.producers.catalogue.shop import NOW, ingest, read_catalogue, write_products
 
 DAY = timedelta(days=1)
@@ -156,13 +157,24 @@ def test_a_table_without_half_of_the_products_is_refused_unless_shrinking_is_all
     assert ingest(store, *rows[:25], {"product_id": "new"}, now=NOW + 2 * DAY).gone == 24
 
 
+def test_a_small_table_without_half_of_the_products_is_refused_and_a_tiny_one_warns(store: Settings) -> None:
+    rows = [{"product_id": str(number)} for number in range(18)]
+    ingest(store, *rows)
+    with pytest.raises(VitrineError, match=r"10 of 18 active products are not in it"):
+        ingest(store, *rows[:8], now=NOW + DAY)
+    assert "warning" not in str(ingest(store, *rows[:9], now=NOW + DAY))
+    summary = ingest(store, *rows[:4], now=NOW + 2 * DAY)
+    assert summary.gone == 5
+    assert "  warning: 5 of 9 active products are gone; if this table is only a part" in str(summary)
+
+
 def test_a_table_read_in_many_blocks_gives_the_same_result(store: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"product_id": f"p{row % 5}", "price": float(row)} for row in range(17)] + [{"product_id": None}]
     monkeypatch.setattr(catalogue, "BLOCK_ROWS", 3)
     summary = ingest(store, *rows)
     assert (summary.new, len(summary.refused)) == (5, 13)
     assert sorted(row["price"] for row in read_catalogue(store)) == [12.0, 13.0, 14.0, 15.0, 16.0]
-    assert [refusal.row_id for refusal in summary.refused if refusal.reason != catalogue.DUPLICATE_ID] == ["row 18"]
+    assert [refusal.row_id for refusal in summary.refused if refusal.reason != DUPLICATE_ID] == ["row 18"]
     assert ingest(store, *rows, now=NOW + DAY).unchanged == 5
 
 
@@ -188,10 +200,10 @@ def test_a_dry_run_writes_nothing_and_reports_what_the_run_then_does(store: Sett
 
 
 def test_the_dry_run_of_the_command_prints_the_rows_to_write_and_logs_no_run(store: Settings) -> None:
-    file = write_products(store, {}, {"product_id": "b"}, {"product_id": None})
+    file = write_products(store, {}, *({"product_id": name} for name in "bcde"), {"product_id": None})
     arguments = ["catalogue", "--products", str(file), "--store", str(store.file), "--dry-run"]
     result = CliRunner().invoke(cli.app, arguments)
     assert result.exit_code == 0, result.output
-    assert "the run would add 2 rows to product_catalogue and 0 to product_active" in result.stdout
-    assert "read 3 products: 2 new, 0 changed, 0 unchanged, 1 refused" in result.stdout
+    assert "the run would add 5 rows to product_catalogue and 0 to product_active" in result.stdout
+    assert "read 6 products: 5 new, 0 changed, 0 unchanged, 1 refused" in result.stdout
     assert sorted(path.name for path in store.file.parent.iterdir()) == ["feature_store.yaml", "shop"]

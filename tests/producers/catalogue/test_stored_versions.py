@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from feature_repo.config import Settings
 from feature_repo.offline import delta
 from producers.catalogue import stored_versions
-from tests.producers.catalogue.shop import NOW, ingest, open_deployment, read_catalogue, read_rejections
+from producers.catalogue.ingest import ingest_products
+from tests.producers.catalogue.shop import NOW, ingest, open_deployment, read_catalogue, read_rejections, write_products
 
 DAY = timedelta(days=1)
 
@@ -71,9 +72,10 @@ def test_reads_of_stored_versions_only_ids_timestamps_and_hashes(
         return results[-1]
 
     monkeypatch.setattr(delta, "read", record)
-    summary = ingest(
+    file = write_products(
         store, {"product_id": "p7", "image": b"another"}, {"product_id": "new", "image": b"x", "price": -1.0}
     )
+    summary = ingest_products(store, file, NOW, partial=True)
     assert (summary.new, summary.changed) == (1, 1)
     stored, quarantined = results
     assert stored.column_names == stored_versions.COLUMNS

@@ -91,9 +91,10 @@ def test_a_run_without_new_rows_neither_plans_nor_encodes(
 
 
 def test_only_rows_that_were_added_since_the_last_run_are_read(store: Settings, encoder: Path) -> None:
-    ingest(store, *({"product_id": str(number), "image": None} for number in range(20)))
+    rows = [{"product_id": str(number), "image": None} for number in range(20)]
+    ingest(store, *rows)
     version = embed(store, encoder).encoder_version
-    ingest(store, {"product_id": "new", "image": None})
+    ingest(store, *rows, {"product_id": "new", "image": None})
     state = plan.read_changes(store, version)
     assert state is not None
     assert state.new.to_table(columns=["product_id"])["product_id"].to_pylist() == ["new"]
