@@ -203,7 +203,7 @@ def test_a_table_without_a_valid_row_raises_one_line_and_its_rows_are_quarantine
     ("column", "values", "wanted"),
     [
         ("updated_at", pa.array([0], pa.timestamp("us")), "without a time zone"),
-        ("updated_at", pa.array([1_767_000_000]), "expected timestamps in UTC"),
+        ("updated_at", pa.array([True]), "expected timestamps"),
         ("updated_at", pa.array([2**62], pa.timestamp("ms", tz="UTC")), "out of range"),
         ("price", pa.array([[1.0]]), "expected numbers"),
         ("product_id", pa.array([1.5]), "expected text"),
