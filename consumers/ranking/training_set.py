@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
 
 import numpy as np
@@ -138,7 +139,9 @@ def gather_rows(values: NDArray[np.float32], row_index: Ints) -> NDArray[np.floa
     return np.concatenate([values, np.full((1, *values.shape[1:]), np.nan, np.float32)])[row_index]
 
 
-def join_views(settings: Settings, service: str, impressions: pa.Table) -> RankingTrainingSet:
+def join_views(
+    settings: Settings, service: str, impressions: pa.Table, created_before: datetime | None = None
+) -> RankingTrainingSet:
     """Join impressions, as of their own time, with every view of a feature service, through Feast.
 
     On-demand views are left out: their features are computed from the log and the joined views, because the placebo
@@ -148,6 +151,8 @@ def join_views(settings: Settings, service: str, impressions: pa.Table) -> Ranki
         settings: the deployment.
         service: name of the feature service.
         impressions: the checked log, in any order.
+        created_before: only versions that were created before this time are seen, which gives the training set that was
+            made then; None sees all.
 
     Returns:
         Every impression, sorted by event timestamp (equal ones keep their order), and each view by name, with the
@@ -166,8 +171,9 @@ def join_views(settings: Settings, service: str, impressions: pa.Table) -> Ranki
     try:
         features = store.get_feature_service(service)
     except FeatureServiceNotFoundException as error:
-        known = ", ".join(sorted(each.name for each in store.list_feature_services())) or "none; run `feast apply`"
-        raise NotFoundError(f"no feature service `{service}`; there are: {known}") from error
+        known = ", ".join(sorted(each.name for each in store.list_feature_services()))
+        repair = f"there are: {known}" if known else "there is none; run `feast apply` in the folder feature_repo"
+        raise NotFoundError(f"no feature service `{service}`; {repair}") from error
     impressions = impressions.sort_by(EVENT_TIMESTAMP)
     keys = impressions.select([USER_ID, PRODUCT_ID, EVENT_TIMESTAMP]).to_pandas()
     on_demand = {view.name for view in store.list_on_demand_feature_views()}
@@ -175,6 +181,8 @@ def join_views(settings: Settings, service: str, impressions: pa.Table) -> Ranki
     names = [f"{each.name_to_use()}:{feature.name}" for each in stored for feature in each.features]
     job = store.get_historical_features(keys, names, full_feature_names=True)
     views = {}
+    if created_before is not None:
+        job = job.created_before(created_before)
     for name, matched in job.to_normalised().views.items():
         columns = [column.removeprefix(f"{name}__") for column in matched.versions.column_names]
         timestamp_us = matched.event_timestamp.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()

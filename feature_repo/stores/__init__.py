@@ -6,9 +6,14 @@ retrieval.py      the entity rows of a training set, and the jobs that compute i
 online/           the online stores, LMDB and Redis
 engine.py         the batch engine: offline tables to online rows
 feature_store.py  opens a deployment's FeatureStore, independent of the working directory
+registry_path.py  makes a relative SQLite path of the registry start at the repository's folder
 feast_compat.py   the parts of Feast that we use beyond its plug-in points: check these before an upgrade
 """
 
 from feature_repo import extras
 
 extras.require("store", "feast", "deltalake")
+
+from feature_repo.stores import registry_path  # noqa: E402 - it imports Feast
+
+registry_path.install()

@@ -18,9 +18,9 @@ Overridden or set elsewhere:
     LocalComputeEngine._materialize_one                         engine.py. Feast does the rest of `materialize`
     RetrievalJob._to_arrow_internal, ._to_df_internal           retrieval.py. They are abstract, but private
     OnlineStore._is_versioned_read_supported                    online/packed.py. Without it Feast refuses `view@v2`
-    RepoConfig.registry.path                                    feature_store.py. It is made absolute, because Feast
-                                                                resolves it from the working directory. This works
-                                                                because Feast keeps one `RepoConfig.registry` object
+    RepoConfig.registry                                         registry_path.py. Relative SQLite paths are made
+                                                                absolute, because Feast resolves them from the working
+                                                                directory
     BaseRegistry.cached_registry_proto.version_id               request_context, below. The SQL registry leaves it empty
 
 tests/feature_repo/stores/test_feast_compat.py checks the name and the signature of each.

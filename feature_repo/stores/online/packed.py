@@ -306,13 +306,15 @@ class PackedOnlineStore(OnlineStore):
             tables_to_delete: the deleted views.
             tables_to_keep: the other views; one that is not written online is not registered.
             entities_to_delete: not used.
-            entities_to_keep: not used.
-            partial: not used.
+            entities_to_keep: the applied entities; like `partial` for `check_applied` only.
+            partial: whether only the given objects are applied; False in `feast apply`, which applies all.
 
         Raises:
+            InvalidInputError: there is nothing to apply.
             ConflictError: another view's keys have the same prefix, or an older layout has the same fingerprint.
             UnavailableError: the store does not answer.
         """
+        views.check_applied(config, tables_to_delete, tables_to_keep, entities_to_keep, partial=partial)
         online = self.online_table(config)
         for table in tables_to_delete if self._deletes_rows(config) else ():
             online.catalog.drop_view(views.stored_name(config, table))

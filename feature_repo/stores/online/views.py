@@ -1,9 +1,11 @@
 """Converts Feast's feature views and services to those of the online store's catalog."""
 
 import copy
+import logging
+from collections.abc import Sequence
 from typing import Any
 
-from feast import FeatureService, OnDemandFeatureView
+from feast import Entity, FeatureService, OnDemandFeatureView
 from feast import Field as FeastField
 from feast.errors import FeatureViewNotFoundException
 from feast.feature_view_projection import FeatureViewProjection
@@ -11,9 +13,40 @@ from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import RepoConfig
 
 from feature_repo.arrow.field import NUMBERS, Field
+from feature_repo.errors import InvalidInputError
 from feature_repo.online.catalog import Service, ServiceView, View
 from feature_repo.online.row_format import Layout
 from feature_repo.stores.feast_compat import DUMMY_ENTITY_ID, compute_versioned_name
+
+log = logging.getLogger(__name__)
+WHERE_TO_APPLY = (
+    "`feast apply` reads the definitions in the working directory, not beside feature_store.yaml: run it in the folder "
+    "feature_repo, and name the file by FEAST_FS_YAML_FILE_PATH"
+)
+
+
+def check_applied(
+    config: RepoConfig, deleted: Sequence[Any], kept: Sequence[Any], entities: Sequence[Entity], *, partial: bool
+) -> None:
+    """Refuse to apply a repository without any definition; warn if views are deleted and none is applied.
+
+    Args:
+        config: the deployment.
+        deleted: the views that are deleted.
+        kept: the views that are applied.
+        entities: the entities that are applied; Feast always adds one of its own for views without entities.
+        partial: whether only the given objects are applied, so that others may remain; then nothing is checked.
+
+    Raises:
+        InvalidInputError: there is no view and no entity of the caller's.
+    """
+    if partial or kept or any(entity.join_key != DUMMY_ENTITY_ID for entity in entities):
+        return
+    if not deleted:
+        raise InvalidInputError(
+            f"project {config.project}: nothing to apply, no definition was found; {WHERE_TO_APPLY}"
+        )
+    log.warning("project %s: %d views deleted and none applied; %s", config.project, len(deleted), WHERE_TO_APPLY)
 
 
 def stored_name(config: RepoConfig, table: Any) -> str:

@@ -120,10 +120,11 @@ def read_registry(registry: Any) -> int:
     return id(registry.cached_registry_proto)
 
 
-def test_a_registry_path_set_on_the_configuration_stays() -> None:
+def test_feast_keeps_one_registry_configuration_and_reads_it_by_a_property() -> None:
     config = RepoConfig(project="shop", provider="local", registry="data/registry.db", repo_path=Path())
     config.registry.path = "/elsewhere/registry.db"
     assert config.registry.path == "/elsewhere/registry.db"
+    assert isinstance(RepoConfig.registry, property)
 
 
 def test_only_feast_compat_uses_private_parts_of_feast() -> None:

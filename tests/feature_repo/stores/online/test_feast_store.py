@@ -15,6 +15,7 @@ from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.types import Int64, String
 
+from feature_repo.errors import InvalidInputError
 from feature_repo.stores.online.packed import PackedOnlineStore
 from feature_repo.stores.online.response import ColumnarResponse
 from tests.arrow_rows import write_arrow
@@ -321,6 +322,19 @@ def test_deleting_a_view_deletes_its_rows_and_no_others(own_store: FeatureStore)
     assert get_features(own_store, ["looks:price"], [{"product_id": "bear"}]).to_dict()["price"] == [None]
     write(own_store, "looks", [CAR | {"colour": "blue"}])
     assert get_features(own_store, ["looks:colour"], [{"product_id": "car"}]).to_dict()["colour"] == ["blue"]
+
+
+def test_applying_a_folder_without_definitions_is_refused_or_warned_of(
+    own_store: FeatureStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What `feast apply` calls in a folder that holds a feature_store.yaml only: beside one's own."""
+    with pytest.raises(InvalidInputError, match=r"nothing to apply.*run it in the folder feature_repo"):
+        own_store.apply([], partial=False)
+    own_store.apply([product], partial=False)
+    assert not caplog.records
+    view = own_store.get_feature_view("taste")
+    own_store.apply([], objects_to_delete=[view], partial=False)
+    assert "1 views deleted and none applied" in caplog.text
 
 
 def test_a_deleted_entity_is_absent(store: FeatureStore) -> None:
