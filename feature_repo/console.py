@@ -1,9 +1,11 @@
-"""Shared by both command lines: options, one-line errors, progress bars on standard error."""
+"""Shared by both command lines: options, one-line errors, progress on standard error."""
 
 import json
 import logging
 import os
 import sys
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -12,8 +14,8 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeElapsedColumn
 
 from feature_repo import config
 from feature_repo.errors import UsageError, VitrineError
@@ -42,6 +44,8 @@ MaxLostShareOption = Annotated[
 JsonOption = Annotated[Path | None, typer.Option(dir_okay=False, help="Write the figures as JSON to this file.")]
 
 console = Console(stderr=True)
+PLAIN_INTERVAL_SECONDS = 10.0
+"""Seconds between the lines of progress where standard error is not a terminal."""
 
 
 class LogFormat(StrEnum):
@@ -153,11 +157,61 @@ def _print_error(message: str) -> None:
         typer.secho(f"error: {line}", fg="red", err=True)
 
 
+def print_tables(*tables: RenderableType) -> None:
+    """Print tables to standard output. `[red]` and `:smile:` in their texts are text, and no markup of rich."""
+    Console(markup=False, emoji=False).print(*tables)
+
+
+class PlainProgress(Progress):
+    """Progress as plain lines, for logs: one line for each unfinished task every PLAIN_INTERVAL_SECONDS.
+
+    A command that is faster prints none. Tasks are added and updated as with a progress bar.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(console=console, disable=True)
+        self._ended = threading.Event()
+        self._printer = threading.Thread(target=self._print_lines, daemon=True)
+
+    def start(self) -> None:
+        """Start to print; later calls do nothing."""
+        if self._printer.ident is None:
+            self._printer.start()
+
+    def stop(self) -> None:
+        """Print nothing more."""
+        self._ended.set()
+
+    def _print_lines(self) -> None:
+        start = time.monotonic()
+        while not self._ended.wait(PLAIN_INTERVAL_SECONDS):
+            for task in self.tasks:
+                if task.visible and not task.finished:
+                    line = format_progress(task, time.monotonic() - start)
+                    console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def format_progress(task: Task, seconds: float) -> str:
+    """Return a task's progress as one line, such as `encode: 1,200 of 8,000 after 30 s`.
+
+    Args:
+        task: a task; without a total and without any completed step, no numbers are given.
+        seconds: time since the start.
+    """
+    done = f" {task.completed:,.0f}" if task.completed or task.total is not None else ""
+    total = f" of {task.total:,.0f}" if task.total is not None else ""
+    return f"{task.description}:{done}{total} after {seconds:.0f} s"
+
+
 def make_progress_bar() -> Progress:
-    """Create a progress bar on standard error. It shows nothing after `configure` was called with `quiet` or JSON.
+    """Create a progress bar on standard error; lines of text, if standard error is not a terminal.
+
+    It shows nothing after `configure` was called with `quiet` or JSON.
 
     Example: `with make_progress_bar() as bar: task = bar.add_task("encode", total=n)`.
     """
+    if not console.is_terminal:
+        return PlainProgress()
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from consumers.commands import outcome
-from feature_repo import config
+from feature_repo import config, console
 from feature_repo.console import JsonOption, StoreOption
 
 
@@ -40,5 +39,5 @@ def captions_report(
             table.add_row(
                 row.attribute, row.lines, f"{row.names:.3f}", f"{row.true:.3f}", interval, f"{row.products:,}"
             )
-        Console().print(table)
+        console.print_tables(table)
     outcome.write_figures(quality.to_json(), json)

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from consumers.commands import outcome
-from feature_repo import config
+from feature_repo import config, console
 from feature_repo.console import JsonOption, StoreOption
 from feature_repo.errors import UsageError
 
@@ -67,5 +66,5 @@ def consistency(
         raise UsageError("--served and --served-log exclude each other: --served names keys, --served-log has rows")
     else:
         result = check_served(deployment, served_log, sample=sample, budget=budget, now=timestamp, grace=grace_period)
-    Console().print(consistency_table(result))
+    console.print_tables(consistency_table(result))
     outcome.finish_check(as_json(result), json, result.breaches, result.no_data)

@@ -4,10 +4,9 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from consumers.commands import outcome
-from feature_repo import config
+from feature_repo import config, console
 from feature_repo.console import JsonOption, StoreOption
 
 CHECKS_PER_ALARM = 365
@@ -57,5 +56,5 @@ def drift(
         sample=sample,
         seed=seed,
     )
-    Console().print(drift_table(result))
+    console.print_tables(drift_table(result))
     outcome.finish_check(as_json(result), json, result.breaches, result.no_data)

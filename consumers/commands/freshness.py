@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from consumers.commands import outcome
-from feature_repo import config
+from feature_repo import config, console
 from feature_repo.console import JsonOption, StoreOption
 
 
@@ -76,5 +75,5 @@ def freshness(
     else:
         result = check(deployment, max_age=age, now=timestamp, products=products)
         tables, text, breaches = [freshness_table(result)], as_json(result), result.breaches
-    Console().print(*tables)
+    console.print_tables(*tables)
     outcome.finish_check(text, json, breaches)

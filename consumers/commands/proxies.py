@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from consumers.commands import outcome
+from feature_repo import console
 from feature_repo.console import JsonOption
 
 
@@ -38,7 +38,7 @@ def proxies(
         cells = ["–" if value is None else f"{value:.3f}" for value in values]
         low, high = point["ci95"]
         table.add_row(str(point["encoder"]), *cells, f"{point['lift']:+.4f}", f"[{low:+.4f}, {high:+.4f}]")
-    Console().print(table)
+    console.print_tables(table)
     summary = ", ".join(f"{name} {value:+.2f}" for name, value in correlations.items())
     typer.echo(f"rank correlation with the lift: {summary or f'none; needs {MIN_ENCODERS} encoders'}")
     content = {"points": points, "rank_correlation": correlations}

@@ -3,10 +3,9 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from consumers.commands import outcome
-from feature_repo import config
+from feature_repo import config, console
 from feature_repo.console import JsonOption, StoreOption
 
 
@@ -24,5 +23,5 @@ def tags_report(
     from consumers.tagging.terminal import render_tables
 
     quality = report.evaluate_tags(config.load(store), replicates=replicates, seed=seed)
-    Console().print(render_tables(quality))
+    console.print_tables(render_tables(quality))
     outcome.write_figures(quality.to_json(), json)

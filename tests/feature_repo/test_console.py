@@ -2,11 +2,14 @@
 
 import json
 import logging
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import typer
+from rich.table import Table
 from typer.testing import CliRunner
 
 import consumers.cli
@@ -14,6 +17,7 @@ import producers.cli
 from feature_repo import console
 from feature_repo.errors import InvalidInputError, UsageError
 
+NAMES_THAT_LOOK_LIKE_MARKUP = ("[/]", "[red]dress[/red]", ":smile:", "[link=https://example.com]")
 _log = logging.getLogger("producers.anything")
 
 
@@ -87,3 +91,50 @@ def test_json_writes_an_error_as_one_object(
     assert exit_.value.code == 1
     record = json.loads(capsys.readouterr().err)
     assert (record["level"], record["message"]) == ("error", "first line second line")
+
+
+def test_progress_that_is_redirected_is_printed_as_plain_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "PLAIN_INTERVAL_SECONDS", 0.01)
+    lines = ""
+    with console.make_progress_bar() as bar:
+        task = bar.add_task("encode [red]", total=None)
+        bar.update(task, total=8_000, completed=1_200)
+        deadline = time.monotonic() + 10
+        while lines.count("\n") < 2 and time.monotonic() < deadline:
+            time.sleep(0.005)
+            lines += capsys.readouterr().err
+        bar.start()  # again
+    assert all(line.startswith("encode [red]: 1,200 of 8,000 after ") for line in lines.splitlines())
+    assert list(console.track_progress(range(3), "count")) == [0, 1, 2]
+
+
+def test_a_fast_command_prints_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(console.track_progress(range(3), "count")) == [0, 1, 2]
+    assert capsys.readouterr().err == ""
+
+
+def test_no_progress_is_printed_after_quiet(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "PLAIN_INTERVAL_SECONDS", 0.005)
+    console.console.quiet = True
+    with console.make_progress_bar() as bar:
+        bar.add_task("encode", total=None)
+        time.sleep(0.03)
+    assert capsys.readouterr().err == ""
+
+
+def test_names_in_tables_are_text_and_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("name")
+    for name in NAMES_THAT_LOOK_LIKE_MARKUP:
+        table.add_row(name)
+    console.print_tables(table)
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in NAMES_THAT_LOOK_LIKE_MARKUP)
+
+
+def test_every_command_prints_its_tables_without_markup() -> None:
+    commands = (Path(__file__).parents[2] / "consumers" / "commands").glob("*.py")
+    assert not [file.name for file in commands if "Console(" in file.read_text()]
