@@ -13,6 +13,12 @@ from feature_repo.errors import UsageError
 def encoder(
     data: Annotated[Path, typer.Option(help="Folder whose products.parquet has the titles and images to learn from.")],
     output: Annotated[Path, typer.Option("--output", "--out", help="Folder to write the checkpoint to.")],
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the encoder, in its version and beside its vectors.", show_default="that of the folder"
+        ),
+    ] = None,
     pairs: Annotated[
         int, typer.Option(min=1, help="Image-text pairs to learn from, repeats included; a minute on 2 cores.")
     ] = 40_000,
@@ -130,6 +136,7 @@ def encoder(
             checkpoint=checkpoint,
             held_out=held_out_ids,
             clicked=clicks,
+            name=name,
         )
     if summary is None:  # another process of torchrun reports it
         return

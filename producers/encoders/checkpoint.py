@@ -1,5 +1,6 @@
 """Load an encoder from a checkpoint directory or a hub name."""
 
+import re
 from pathlib import Path
 
 import torch
@@ -12,6 +13,8 @@ from producers.encoders.encoder import Encoder
 
 HUB_TIMEOUT_SECONDS = 5.0
 """Seconds that the hub may take to answer, before it counts as out of reach."""
+NAME_FILE = "encoder_name"
+"""File of a checkpoint with the encoder's name. The fingerprint leaves it out: a name changes no vector."""
 SUPPORTED = (
     "expected CLIP, Chinese-CLIP, SigLIP, SigLIP2, BLIP, VisionTextDualEncoder, "
     "or a sentence encoder with its modules.json"
@@ -21,7 +24,8 @@ SUPPORTED = (
 def load(path_or_name: str, *, device: str | None = None) -> Encoder:
     """Load an encoder from a checkpoint directory or by hub name. Its version is `name@fingerprint`.
 
-    The name is that of the directory, links resolved and without its parents, or the hub name.
+    The name of a directory is in its file NAME_FILE; without the file it is that of the directory, links resolved and
+    without its parents. That of a hub checkpoint is the hub name.
 
     Args:
         path_or_name: a directory if one of that path exists, else a hub name.
@@ -30,11 +34,12 @@ def load(path_or_name: str, *, device: str | None = None) -> Encoder:
     Raises:
         NotFoundError: there is neither such a directory nor such a hub checkpoint.
         UnavailableError: there is no such directory, the hub cannot be reached, and nothing was downloaded earlier.
-        InvalidInputError: the directory is no checkpoint, or one of an unsupported architecture.
+        InvalidInputError: the directory is no checkpoint, or one of an unsupported architecture; or its NAME_FILE holds
+            no valid name.
         CorruptDataError: weights, tokenizer or image processor are missing, unreadable, or do not fit each other.
     """
     folder = resolve_checkpoint(path_or_name)
-    name = folder.resolve().name if Path(path_or_name).is_dir() else path_or_name
+    name = read_name(folder) if Path(path_or_name).is_dir() else path_or_name
     version = f"{name}@{checkpoint_files.fingerprint(folder)}"
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if sentence.is_sentence_encoder(folder):
@@ -43,6 +48,27 @@ def load(path_or_name: str, *, device: str | None = None) -> Encoder:
     if family in clip_family.FAMILIES:
         return clip_family.load_encoder(folder, family, version, target)
     raise InvalidInputError(f"{folder}: a checkpoint of model_type {family!r} gives no product vectors; {SUPPORTED}")
+
+
+def check_name(name: str) -> str:
+    """Return the name of an encoder as it is.
+
+    Raises:
+        InvalidInputError: it has other characters than letters, digits, `.`, `_`, `-` and `/`, or none.
+    """
+    if not re.fullmatch(r"[\w./-]+", name):
+        raise InvalidInputError(f"{name!r} is no name of an encoder; expected letters, digits, `.`, `_`, `-` and `/`")
+    return name
+
+
+def read_name(folder: Path) -> str:
+    """Return the name of the encoder in a checkpoint directory: that in its NAME_FILE, else the directory's own.
+
+    Raises:
+        InvalidInputError: NAME_FILE holds no valid name.
+    """
+    file = folder / NAME_FILE
+    return check_name(file.read_text().strip()) if file.is_file() else folder.resolve().name
 
 
 def resolve_checkpoint(path_or_name: str) -> Path:

@@ -15,6 +15,7 @@ from feature_repo import image_store
 from feature_repo.errors import InvalidInputError, UsageError
 from feature_repo.offline import input_files, validation
 from feature_repo.schema import CLICKED, EVENT_TIMESTAMP, IMPRESSIONS, PRODUCT_ID, PRODUCTS, TIMESTAMP, USER_ID
+from producers.encoders.checkpoint import NAME_FILE, check_name
 from producers.encoders.image_loader import Source
 from producers.encoders.train import TrainingSummary, train
 from producers.encoders.training.alignment import ClickArrays
@@ -36,6 +37,7 @@ def train_encoder(
     checkpoint: str | None = None,
     held_out: pa.Table | None = None,
     clicked: pa.Table | None = None,
+    name: str | None = None,
 ) -> TrainingSummary | None:
     """Train on the products of a shop folder that have a title and an image.
 
@@ -54,6 +56,8 @@ def train_encoder(
             checkpoint is complete. None trains on all products, and then deletes the HELD_OUT of an earlier training.
         clicked: clicks from `read_clicks_before`, for the preference whitening and the alignment objective. Clicks on
             products that are not trained on are ignored. None trains without clicks.
+        name: the encoder's name, the part of its version before `@`; it is written to NAME_FILE in `out`. None leaves
+            the encoder with the name of its folder.
 
     Returns:
         A summary in the first process of a training, None in every other. Its `left_out` counts the products without a
@@ -61,14 +65,17 @@ def train_encoder(
 
     Raises:
         NotFoundError: products.parquet does not exist.
-        InvalidInputError: products.parquet is unreadable, empty or lacks a column; `out` is a file; fewer than two
-            products are usable; the checkpoint cannot be trained; or there are no two clicks to align with.
+        InvalidInputError: products.parquet is unreadable, empty or lacks a column; `out` is a file; the name is
+            invalid; fewer than two products are usable; the checkpoint cannot be trained; or there are no two clicks to
+            align with.
         ConflictError: `out` holds the unfinished state of a training with other arguments.
         UsageError: the batch cannot be divided evenly among the processes.
         VitrineError: the checkpoint cannot be read or written.
     """
     if out.exists() and not out.is_dir():
         raise InvalidInputError(f"{out} is a file: name a folder for the checkpoint")
+    if name is not None:
+        check_name(name)
     products, images, left_out = read_pairs(data)
     if held_out is not None:
         is_kept = ~pc.is_in(products[PRODUCT_ID], value_set=held_out[PRODUCT_ID].combine_chunks()).to_numpy()
@@ -89,6 +96,9 @@ def train_encoder(
     (out / HELD_OUT).unlink(missing_ok=True)  # an earlier training's: this one may have learnt from those products
     if held_out is not None:
         pq.write_table(held_out, out / HELD_OUT)
+    (out / NAME_FILE).unlink(missing_ok=True)
+    if name is not None:
+        (out / NAME_FILE).write_text(name + "\n")
     return replace(summary, left_out=summary.left_out + left_out)
 
 

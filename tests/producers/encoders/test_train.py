@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from feature_repo.errors import VitrineError
 from producers.cli import app
 from producers.encoders import load
+from producers.encoders.checkpoint import NAME_FILE
 from producers.encoders.train import TrainingSummary, train
 from producers.encoders.training.contrastive import contrastive_loss
 from producers.encoders.training.pairs import crop_images, jitter_colours
@@ -56,6 +57,8 @@ def test_the_same_seed_trains_the_same_encoder_with_the_same_version(shop, tmp_p
         trained(shop, tmp_path / name / "small", pairs=300)
     first, second = (load(str(tmp_path / name / "small")) for name in ("once", "again"))
     assert first.version == second.version
+    (tmp_path / "again" / "small" / NAME_FILE).write_text("acme/looks-2\n")
+    assert load(str(tmp_path / "again" / "small")).version == first.version.replace("small@", "acme/looks-2@")
     np.testing.assert_array_equal(first.encode_texts(["红色"]), second.encode_texts(["红色"]))
 
 
@@ -84,6 +87,11 @@ def test_a_file_in_place_of_the_output_folder_is_reported_before_training(tmp_pa
     (tmp_path / "taken").touch()
     with pytest.raises(VitrineError, match="taken is a file: name a folder"):
         train_encoder(tmp_path, tmp_path / "taken", pairs_seen=128, seed=0, progress=lambda *_: None)
+
+
+def test_a_name_that_is_none_is_reported_before_training(tmp_path: Path) -> None:
+    with pytest.raises(VitrineError, match="'a@b' is no name of an encoder"):
+        train_encoder(tmp_path, tmp_path / "new", pairs_seen=128, seed=0, progress=lambda *_: None, name="a@b")
 
 
 def test_only_the_first_of_several_processes_prints_the_number_of_clicks(

@@ -215,9 +215,12 @@ def test_images_in_lmdb_train_the_same_weights_as_images_in_files(shop, tmp_path
             seed=3,
             progress=lambda *_: None,
             recipe=Recipe(batch=16),
+            name="acme/looks" if data == "packed" else None,
         )
         assert summary is not None
         assert (summary.pairs, summary.left_out) == (64, 0)
+    assert load(str(tmp_path / "of files")).version.startswith("of files@")
+    assert load(str(tmp_path / "of packed")).version.startswith("acme/looks@")
     assert_equal(tmp_path / "of files", tmp_path / "of packed", tolerance=0)
 
 
