@@ -29,19 +29,29 @@ def export_training(
     format: Annotated[
         list[str] | None,
         typer.Option(
-            help="parquet (each vector once), libsvm or lightgbm; can be repeated.", show_default="parquet, lightgbm"
+            help="parquet (each vector once), lightgbm, or libsvm (text, about 1 kB a row); can be repeated.",
+            show_default="parquet, lightgbm",
+        ),
+    ] = None,
+    created_before: Annotated[
+        str | None,
+        typer.Option(
+            help="Join only feature rows created before this time, such as 2026-02-20T00:00:00+00:00: the same export "
+            "again as it was made then.",
+            show_default="all",
         ),
     ] = None,
     store: StoreOption = None,
 ) -> None:
     """Export a training set, each impression joined with the features of its own time.
 
-    Parquet holds every vector once, and each impression's row number among them; the torch dataset
-    `consumers.ranking.export.ImpressionDataset` reads it. libsvm and lightgbm hold scalar features: those of the
-    baseline and of every group.
+    Parquet holds every vector once, each impression's row number among them, and the scalar features of the baseline
+    and of every group; the torch dataset `consumers.ranking.impression_dataset.ImpressionDataset` reads it. lightgbm
+    and libsvm hold the scalar features, one file for each of train, validation and test.
     """
     from consumers.ranking.export import LIGHTGBM, PARQUET
     from consumers.ranking.run import join_and_export
+    from feature_repo.durations import parse_timestamp
 
     with console.make_progress_bar() as bar:
         task = bar.add_task("join impressions and features", total=None)
@@ -53,6 +63,7 @@ def export_training(
             test_days=test_days,
             formats=format or [PARQUET, LIGHTGBM],
             now=datetime.now(UTC),
+            created_before=parse_timestamp(created_before) if created_before else None,
             progress=lambda part: bar.update(task, description=f"write {part}"),
         )
     for name, size in files.items():

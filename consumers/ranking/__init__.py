@@ -22,9 +22,12 @@ verdict.py            keep, drop or not proven, by one rule
 costs.py              bytes, milliseconds and seconds of each group
 proxies.py            quality figures of an encoder that need no ranker
 run.py                one measurement from the log to the result
+result.py             what one measurement found
 report.py             the result as HTML, as JSON and as a table
 plots.py              the plots of the HTML report
 export.py             a training set for use outside Vitrine
+impression_dataset.py an exported training set as a torch dataset
+feature_meaning.py    what each feature and each group means
 """
 
 from feature_repo import extras

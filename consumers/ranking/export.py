@@ -3,38 +3,55 @@
     FOLDER/impressions.parquet      the log in time order: its columns, `split` (train, validation, test), and for each
                                     view an int32 `VIEW__row`: the row of versions/VIEW.parquet, null for none
     FOLDER/versions/VIEW.parquet    the rows of the view that at least one impression has, each once
-    FOLDER/tabular.libsvm           label, then feature:value, features numbered from 0; missing values are left out
-    FOLDER/tabular.bin              the same for LightGBM, binned
-    FOLDER/features.json            names of those features in order, and those that are categories
+    FOLDER/features.parquet         the scalar features of each impression, in the order of impressions.parquet:
+                                    float32, NaN for missing, or int32 codes of a category, null for missing
+    FOLDER/tabular-SPLIT.libsvm     label, then feature:value, features numbered from 0; missing values are left out
+    FOLDER/tabular-SPLIT.bin        the same for LightGBM, in the bins of the training rows
+    FOLDER/features.json            the features in order, which of them are categories, what each means, the rows of
+                                    each split, and LightGBM's parameters: a .bin cannot be read with others
 
-The export is written beside FOLDER and renamed at the end, so that a killed export leaves no folder that looks
-complete. `ImpressionDataset` reads the Parquet files into torch.
+A split is train, validation or test; one without rows has no file. The export is written beside FOLDER and renamed at
+the end, so that a killed export leaves no folder that looks complete. `ImpressionDataset` (impression_dataset.py) reads
+the Parquet files into torch.
 """
 
 import json
+import logging
 import shutil
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from consumers.ranking.training_set import JoinedView, RankingTrainingSet
+from consumers.ranking.baseline_features import map_context_columns
+from consumers.ranking.feature_meaning import describe_feature
+from consumers.ranking.training_set import RankingTrainingSet
 from feature_repo.atomic_write import replace_atomically
-from feature_repo.errors import InvalidInputError, NotFoundError, UsageError
-from feature_repo.schema import CLICKED
+from feature_repo.errors import InvalidInputError, UsageError
 
-if TYPE_CHECKING:
-    import torch
+log = logging.getLogger(__name__)
 
 PARQUET, LIBSVM, LIGHTGBM = "parquet", "libsvm", "lightgbm"
 FORMATS = (PARQUET, LIBSVM, LIGHTGBM)
+SPLITS = ("train", "validation", "test")
 ROWS_PER_BLOCK = 20_000
-"""Rows that are written to tabular.libsvm at a time."""
-EXPORT_FILES = ("impressions.parquet", "versions", "tabular.libsvm", "tabular.bin", "features.json")
+"""Rows that are written to a libsvm file at a time."""
+LARGE_LIBSVM_BYTES = 250_000_000
+"""Size from which the libsvm files are announced by a warning before they are written."""
+EXPORT_FILES = (
+    "impressions.parquet",
+    "versions",
+    "features.parquet",
+    "features.json",
+    *(f"tabular-{split}.{ending}" for split in SPLITS for ending in ("libsvm", "bin")),
+    "tabular.libsvm",  # version 0.2
+    "tabular.bin",
+)
 
 
 def check_export(folder: Path, formats: Sequence[str]) -> None:
@@ -66,13 +83,10 @@ def export_training_set(
 ) -> dict[str, int]:
     """Write a joined log in some of FORMATS.
 
-    The files of libsvm and lightgbm have all n rows in the log's order, without `split`.
-
     Args:
         data: the joined log [n].
         split: train, validation or test for each impression [n].
-        features: the scalar features by name, float32 [n] or int32 category codes [n], for libsvm and lightgbm; parquet
-            leaves them out.
+        features: the scalar features by name, float32 [n] or int32 category codes [n], negative for missing.
         folder: folder to write; missing parents are created. An earlier export is replaced as a whole, at the end: if
             writing fails before, it stays as it was.
         formats: some of FORMATS; at least one.
@@ -90,17 +104,40 @@ def export_training_set(
         unfinished.mkdir()
         if PARQUET in formats:
             progress("impressions and versions")
-            _parquet(data, split, unfinished)
-        if LIBSVM in formats or LIGHTGBM in formats:
-            progress("tabular part")
-            _tabular(data, features, unfinished, formats)
+            _write_parquet(data, split, features, unfinished)
+        if LIGHTGBM in formats:
+            progress("LightGBM files")
+            _write_lightgbm(data, split, features, unfinished)
+        if LIBSVM in formats:
+            progress("libsvm files")
+            _write_libsvm(data, split, features, unfinished)
+        content = _describe(data, split, features)
+        (unfinished / "features.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         shutil.rmtree(folder, ignore_errors=True)
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     return {str(file.relative_to(folder)): file.stat().st_size for file in files}
 
 
-def _parquet(data: RankingTrainingSet, split: NDArray[np.str_], folder: Path) -> None:
-    """Write impressions.parquet and the versions that impressions have, one file for each view."""
+def _describe(
+    data: RankingTrainingSet, split: NDArray[np.str_], features: Mapping[str, NDArray[Any]]
+) -> dict[str, object]:
+    """The content of features.json."""
+    from consumers.ranking import lightgbm_ranker
+
+    context = map_context_columns(data)
+    return {
+        "features": list(features),
+        "categories": list(lightgbm_ranker.list_categories(features)),
+        "meaning": {name: describe_feature(name, context) for name in features},
+        "rows": {name: int((split == name).sum()) for name in SPLITS},
+        "lightgbm": {name: value for name, value in lightgbm_ranker.SETTINGS.items() if name != "num_threads"},
+    }
+
+
+def _write_parquet(
+    data: RankingTrainingSet, split: NDArray[np.str_], features: Mapping[str, NDArray[Any]], folder: Path
+) -> None:
+    """Write impressions.parquet, features.parquet, and the versions that impressions have, one file for each view."""
     table = data.impressions.append_column("split", pa.array(split).dictionary_encode())
     (folder / "versions").mkdir()
     for name, view in data.views.items():
@@ -110,26 +147,64 @@ def _parquet(data: RankingTrainingSet, split: NDArray[np.str_], folder: Path) ->
         table = table.append_column(f"{name}__row", pa.array(row.astype(np.int32), mask=~has_row))
         pq.write_table(view.versions.take(pa.array(used)), folder / "versions" / f"{name}.parquet")
     pq.write_table(table, folder / "impressions.parquet")
+    columns = {
+        name: pa.array(values, mask=values < 0) if np.issubdtype(values.dtype, np.integer) else pa.array(values)
+        for name, values in features.items()
+    }
+    pq.write_table(pa.table(columns), folder / "features.parquet", compression="zstd")
 
 
-def _tabular(
-    data: RankingTrainingSet, features: Mapping[str, NDArray[Any]], folder: Path, formats: Sequence[str]
+def _write_lightgbm(
+    data: RankingTrainingSet, split: NDArray[np.str_], features: Mapping[str, NDArray[Any]], folder: Path
 ) -> None:
-    """Write features.json, and the scalar features in the tabular formats among `formats`."""
+    """Write LightGBM's file of each split; validation and test have the bins of the training rows."""
+    import lightgbm
+
     from consumers.ranking import lightgbm_ranker
 
-    all_rows = np.ones(len(data.clicked), bool)
-    names = {"features": list(features), "categories": list(lightgbm_ranker.list_categories(features))}
-    (folder / "features.json").write_text(json.dumps(names, indent=1, ensure_ascii=False) + "\n")
-    if LIGHTGBM in formats:
-        binned = lightgbm_ranker.bin_features(features, data.clicked, all_rows, ~all_rows)
-        binned.train.save_binary(str(folder / "tabular.bin"))
-    if LIBSVM in formats:
-        with (folder / "tabular.libsvm").open("w") as file:
-            for start in range(0, len(all_rows), ROWS_PER_BLOCK):
-                block = np.zeros_like(all_rows)
-                block[start : start + ROWS_PER_BLOCK] = True
-                file.writelines(_format_libsvm(lightgbm_ranker.to_matrix(features, block), data.clicked[block]))
+    train = split == "train"
+    binned = lightgbm_ranker.bin_features(features, data.clicked, train, np.zeros_like(train)).train
+    binned.save_binary(str(folder / "tabular-train.bin"))
+    for name in SPLITS[1:]:
+        rows = split == name
+        if rows.any():
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "categorical_feature in param dict is overridden", UserWarning)
+                part = lightgbm.Dataset(
+                    lightgbm_ranker.to_matrix(features, rows),
+                    data.clicked[rows],
+                    reference=binned,
+                    feature_name=list(features),
+                    params=lightgbm_ranker.SETTINGS,
+                ).construct()
+            part.save_binary(str(folder / f"tabular-{name}.bin"))
+
+
+def _write_libsvm(
+    data: RankingTrainingSet, split: NDArray[np.str_], features: Mapping[str, NDArray[Any]], folder: Path
+) -> None:
+    """Write the libsvm file of each split; warn first if they become large."""
+    from consumers.ranking import lightgbm_ranker
+
+    def format_rows(rows: NDArray[np.int64]) -> list[str]:
+        chosen = {name: values[rows] for name, values in features.items()}
+        matrix = lightgbm_ranker.to_matrix(chosen, np.ones(len(rows), bool))
+        return _format_libsvm(matrix, data.clicked[rows])
+
+    sample = np.linspace(0, len(split) - 1, min(len(split), 1_000)).astype(np.int64)
+    expected = sum(map(len, format_rows(sample))) * len(split) // max(len(sample), 1)
+    if expected >= LARGE_LIBSVM_BYTES:
+        log.warning(
+            "libsvm: about %s bytes of text for %s rows; parquet holds the same features in a fraction of it",
+            f"{expected:,}",
+            f"{len(split):,}",
+        )
+    for name in SPLITS:
+        rows = np.flatnonzero(split == name)
+        if len(rows):
+            with (folder / f"tabular-{name}.libsvm").open("w") as file:
+                for start in range(0, len(rows), ROWS_PER_BLOCK):
+                    file.writelines(format_rows(rows[start : start + ROWS_PER_BLOCK]))
 
 
 def _format_libsvm(rows: NDArray[np.float32], clicked: NDArray[np.integer]) -> list[str]:
@@ -142,90 +217,10 @@ def _format_libsvm(rows: NDArray[np.float32], clicked: NDArray[np.integer]) -> l
     return lines
 
 
-class ImpressionDataset:
-    """The exported impressions as a map-style torch dataset.
+def __getattr__(name: str) -> Any:
+    """Return `ImpressionDataset`, which version 0.2 had in this module."""
+    if name == "ImpressionDataset":
+        from consumers.ranking.impression_dataset import ImpressionDataset
 
-    Items are impressions in time order. Each vector is held in memory once and gathered per item. An item is a
-    dictionary of float32 tensors: `clicked` (0 or 1), and `VIEW__COLUMN` for each column of a view, NaN where the
-    impression has no version of the view or the value is null. Texts, and the log's own columns except `clicked`, are
-    not read. `DataLoader` fetches a whole batch with one gather
-    (`__getitems__`).
-
-    Args:
-        folder: an export with the format parquet.
-        split: train, validation or test; any other name gives an empty dataset. None takes all impressions.
-        columns: columns to read, as `VIEW__COLUMN`; items have them in this order. None takes all numbers, booleans and
-            vectors, the views in the order of their names.
-
-    Raises:
-        NotFoundError: the folder has no such export, or a column does not exist.
-        CorruptDataError: the vectors of one column have different lengths.
-    """
-
-    def __init__(self, folder: Path, *, split: str | None = None, columns: Sequence[str] | None = None) -> None:
-        import torch
-
-        file = folder / "impressions.parquet"
-        if not file.is_file():
-            raise NotFoundError(f"{file}: no such file; `consume export-training --format parquet` writes it")
-        table = pq.read_table(file)
-        if split is not None:
-            keep = np.array(table.column("split").to_pylist()) == split
-            table = table.filter(pa.array(keep))
-        self._clicked = torch.from_numpy(table.column(CLICKED).to_numpy().astype(np.float32))
-        self._values: dict[str, torch.Tensor] = {}
-        self._row: dict[str, torch.Tensor] = {}
-        for versions in sorted((folder / "versions").glob("*.parquet")):
-            self._read(versions.stem, pq.read_table(versions), table)
-        missing = [name for name in columns or () if name not in self._values]
-        if missing:
-            raise NotFoundError(f"{folder}: no column {', '.join(missing)}; there are: {', '.join(self._values)}")
-        if columns is not None:
-            self._values = {name: self._values[name] for name in columns}
-
-    def _read(self, view: str, versions: pa.Table, table: pa.Table) -> None:
-        """Keep the numeric and vector columns of a view, with a last row of NaN for impressions without a version."""
-        import torch
-
-        row = table.column(f"{view}__row").fill_null(-1).to_numpy().astype(np.int64)
-        self._row[view] = torch.from_numpy(row)
-        joined = JoinedView(versions, np.zeros(len(versions), np.int64), np.arange(len(versions)))
-        for field in versions.schema:
-            if pa.types.is_list(field.type) and pa.types.is_floating(field.type.value_type):
-                values = joined.vectors(field.name)
-            elif pa.types.is_floating(field.type) or pa.types.is_integer(field.type) or pa.types.is_boolean(field.type):
-                values = joined.numbers(field.name)
-            else:
-                continue
-            nan_row = np.full((1, *values.shape[1:]), np.nan, np.float32)
-            self._values[f"{view}__{field.name}"] = torch.from_numpy(np.concatenate([values, nan_row]))
-
-    def __len__(self) -> int:
-        return len(self._clicked)
-
-    def __getitem__(self, index: int) -> "dict[str, torch.Tensor]":
-        return {name: values[0] for name, values in self.batch([index]).items()}
-
-    def __getitems__(self, indices: Sequence[int]) -> "list[dict[str, torch.Tensor]]":
-        batch = self.batch(indices)
-        return [{name: values[i] for name, values in batch.items()} for i in range(len(indices))]
-
-    def batch(self, indices: Sequence[int]) -> "dict[str, torch.Tensor]":
-        """Return some impressions at once.
-
-        Args:
-            indices: their positions in the dataset, from 0, in any order; a position may repeat, and a negative one
-                counts from the end.
-
-        Returns:
-            `clicked` [n], and `VIEW__COLUMN` for each column: numbers [n], vectors [n, width]. All are float32 and in
-            the order of `indices`; NaN for null and where an impression has no version of the view.
-
-        Raises:
-            IndexError: a position is beyond either end.
-        """
-        result = {"clicked": self._clicked[list(indices)]}
-        for name, values in self._values.items():
-            view = name.split("__", 1)[0]
-            result[name] = values[self._row[view][list(indices)]]  # -1 is the last row: all NaN
-        return result
+        return ImpressionDataset
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

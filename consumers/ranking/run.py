@@ -1,7 +1,7 @@
 """One measurement from the log to the result: read, join, split, train, compare."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -12,26 +12,25 @@ from numpy.typing import NDArray
 
 from consumers.ranking import proxies, verdict
 from consumers.ranking.ablation import Progress, RankerScores, train_rankers
-from consumers.ranking.baseline_features import compute_baseline, list_unused_columns
+from consumers.ranking.baseline_features import compute_baseline, list_unused_columns, map_context_columns
 from consumers.ranking.bootstrap import (
     BootstrapWeights,
-    DelongInterval,
     average_rankers,
     delong_interval,
     draw_weights,
     percentile_interval,
 )
 from consumers.ranking.content_features import compute_groups, fit_projection
-from consumers.ranking.costs import GroupCost, combine_costs, measure_fetch_costs
-from consumers.ranking.export import PARQUET, check_export, export_training_set
+from consumers.ranking.costs import combine_costs, measure_fetch_costs
+from consumers.ranking.export import check_export, export_training_set
 from consumers.ranking.ground_truth import GroundTruth, read_ground_truth
 from consumers.ranking.leakage import check_log
-from consumers.ranking.lift import Comparison, compare_groups, compare_rankers
-from consumers.ranking.plan import ALL, BASE, CEILING, DIN, LIGHTGBM, TrainingPlan
+from consumers.ranking.lift import compare_groups, compare_rankers
+from consumers.ranking.plan import ALL, BASE, DIN, LIGHTGBM, TrainingPlan
+from consumers.ranking.result import AucStep, LearningCurvePoint, LiftResult
 from consumers.ranking.slices import slice_test_rows
 from consumers.ranking.splits import find_test_start, find_validation_start, split_rows
 from consumers.ranking.training_set import RankingTrainingSet, check_encoder_version, join_views
-from consumers.ranking.verdict import Verdict
 from consumers.tagging.report import evaluate_tags
 from feature_repo import schema
 from feature_repo.config import Settings
@@ -43,95 +42,6 @@ STEP = "lift"
 """Name of the step under which rows go to the quarantine."""
 UNMATCHED = "no feature view had anything for its product at that time; row kept"
 """Reason of such rows in the quarantine."""
-
-
-@dataclass(frozen=True)
-class LearningCurvePoint:
-    """The AUC of the baseline and of all features at one number of training rows."""
-
-    rows: int
-    """The share of the curve times the number of rows before the test, rounded."""
-    base: float
-    """AUC of the baseline on the test rows, from 0 to 1."""
-    with_features: float
-    """AUC of all features on the test rows, from 0 to 1."""
-    lift: float
-    """`with_features` - `base`."""
-    ci95_two_way: tuple[float, float]
-    """95% interval of the lift, users and products drawn."""
-
-
-@dataclass(frozen=True)
-class AucStep:
-    """The AUC of one step on the way from the baseline to the oracle, which knows the true click probabilities."""
-
-    name: str
-    """`baseline`, ALL, one of ORACLE_STEPS, CEILING or `oracle`."""
-    auc: float
-    """AUC on the test rows, from 0 to 1; a mean over training seeds."""
-
-
-@dataclass(frozen=True)
-class LiftResult:
-    """Everything that the report shows about one measurement."""
-
-    comparisons: Sequence[Comparison]
-    """All comparisons: groups on the test days, then rankers and slices on the test days, then groups on the validation
-    days."""
-    scores: RankerScores
-    """Click probabilities from every ranker."""
-    clicked: NDArray[np.integer]
-    """0 or 1 [test rows]."""
-    user: NDArray[np.integer]
-    """User codes of the whole log, from 0 [test rows]."""
-    validation: np.datetime64
-    """First microsecond of the validation, UTC."""
-    split: np.datetime64
-    """First microsecond of the test, UTC; the validation ends just before it."""
-    rows: Mapping[str, int]
-    """Number of rows, with the keys of the JSON: `train` (before the test, including the validation), `test`,
-    `validation`, `ladder` (on which the ablations are trained), `unmatched` (in no view, but kept) and `refused`."""
-    replicates: int
-    """Number of bootstrap draws behind each interval."""
-    encoder: str | None
-    """The encoder version of the joined views; None if none of their rows has one."""
-    verdicts: Mapping[str, Verdict]
-    """Group of features to whether to keep it."""
-    headroom: Sequence[AucStep]
-    """From the baseline to the oracle; empty without a truth."""
-    curve: Sequence[LearningCurvePoint]
-    """Points in ascending number of training rows; without the one of all rows if the main ranker is a DIN."""
-    delong: DelongInterval
-    """AUC of all features minus that of the baseline, each with its first seed, on the test rows."""
-    costs: Sequence[GroupCost] = ()
-    """One cost for each group of `verdicts`, in that order; empty if the measurement had no deployment."""
-    unused: Sequence[str] = ()
-    """Context columns of the log that no ranker used, each as `name (type)`, in the order of the log."""
-    sections: Mapping[str, object] = field(default_factory=dict)
-    """Further top-level entries of the JSON: `proxies`, if vectors of a known encoder were joined."""
-
-    def find(self, name: str, part: str = "all", metric: str = "auc", *, days: str = "test") -> Comparison | None:
-        """Return one comparison, or None if it was not made.
-
-        Comparisons of the main kind of ranker are searched, and for single groups those of the trees.
-
-        Args:
-            name: the comparison's name, as in `Comparison.name`.
-            part: name of the slice; `all` for all rows.
-            metric: a key of `metrics.METRICS`.
-            days: test or validation.
-        """
-        wanted = (name, part, metric, days)
-        models = (self.scores.model, "truth")
-        is_of_group = name.split(" over ")[0].split(", ")[0] in self.verdicts
-        return next(
-            (
-                c
-                for c in self.comparisons
-                if (c.name, c.slice, c.metric, c.days) == wanted and (c.model in models or is_of_group)
-            ),
-            None,
-        )
 
 
 def measure_lift(
@@ -209,7 +119,7 @@ def _tag_f1(settings: Settings) -> float:
 
 
 def read_and_join(
-    settings: Settings, impressions: Path, service: str, now: datetime
+    settings: Settings, impressions: Path, service: str, now: datetime, created_before: datetime | None = None
 ) -> tuple[RankingTrainingSet, dict[str, int]]:
     """Read a log and join it with a feature service.
 
@@ -221,6 +131,7 @@ def read_and_join(
         impressions: file with the columns of `schema.IMPRESSIONS` and any context columns.
         service: name of the Feast feature service.
         now: time of the reading, with a time zone; later impressions are refused.
+        created_before: only feature rows that were created before this time are joined; None joins all.
 
     Returns:
         The joined log, sorted by time, and the numbers of `unmatched` rows (in no view, but kept) and `refused` rows.
@@ -232,7 +143,7 @@ def read_and_join(
         EncoderMismatchError: the joined views hold vectors of several encoder versions.
     """
     log = read_impressions(impressions, now=now)
-    data = join_views(settings, service, log.table)
+    data = join_views(settings, service, log.table, created_before)
     unmatched = _list_unmatched(data)
     quarantine.add(settings, STEP, [*log.refused, *log.notes, *unmatched], now)
     return data, {"unmatched": len(unmatched), "refused": len(log.refused)}
@@ -248,6 +159,7 @@ def join_and_export(
     formats: Sequence[str],
     now: datetime,
     progress: Callable[[str], None],
+    created_before: datetime | None = None,
 ) -> dict[str, int]:
     """Read a log, join it with a feature service, and write it as a training set.
 
@@ -263,6 +175,8 @@ def join_and_export(
         formats: some of `export.FORMATS`; at least one.
         now: time of the export, with a time zone; later impressions are refused.
         progress: called with the name of each part before it is written.
+        created_before: only feature rows that were created before this time are joined, which gives the export that was
+            made then again; None joins all.
 
     Returns:
         File, relative to `out`, to its size in bytes, sorted by path.
@@ -274,7 +188,7 @@ def join_and_export(
         EncoderMismatchError: the joined views hold vectors of several encoder versions.
     """
     check_export(out, formats)
-    data, _ = read_and_join(settings, impressions, service, now)
+    data, _ = read_and_join(settings, impressions, service, now, created_before)
     check_log(data, str(impressions))
     test_start = find_test_start(data, test_days)
     validation_start = find_validation_start(data, test_start)
@@ -282,10 +196,9 @@ def join_and_export(
     part = np.where(time < validation_start, "train", np.where(time < test_start, "validation", "test"))
     features = dict(compute_baseline(data))
     embedding = data.views.get(schema.EMBEDDING_TABLE)
-    if set(formats) != {PARQUET}:
-        projection = fit_projection(embedding, test_start) if embedding is not None else None
-        for group in compute_groups(data, projection).values():
-            features |= group
+    projection = fit_projection(embedding, test_start) if embedding is not None else None
+    for group in compute_groups(data, projection).values():
+        features |= group
     return export_training_set(data, part, features, out, formats, progress)
 
 
@@ -354,11 +267,12 @@ def measure_joined_lift(
         curve=_learning_curve(scores, on_test, int(split.train.sum())),
         delong=delong_interval(scores.main[BASE][0], scores.main[ALL][0], on_test.clicked),
         unused=list_unused_columns(data),
+        context=map_context_columns(data),
     )
 
 
 def _headroom(scores: RankerScores, weights: BootstrapWeights, validation: NDArray[np.bool_]) -> list[AucStep]:
-    """AUC on the test from the baseline to the oracle: the ablation's rankers, then the main ones; empty without truth.
+    """AUC on the test from the baseline to the oracle, empty without truth. All rankers are trained on the same rows.
 
     Args:
         scores: scores of every ranker.
@@ -369,7 +283,7 @@ def _headroom(scores: RankerScores, weights: BootstrapWeights, validation: NDArr
         return []
     steps = {"baseline": scores.ablation[BASE], ALL: scores.ablation[ALL], **scores.oracle}
     on_test = {name: each[:, ~validation] for name, each in steps.items()}
-    on_test |= {name: scores.main[name] for name in (CEILING, "oracle")}
+    on_test["oracle"] = scores.main["oracle"]  # the true probabilities: nothing is trained
     single = weights.without_replicates()
     return [AucStep(name, float(single.compute_metric("auc", each)[:, 0].mean())) for name, each in on_test.items()]
 

@@ -1,6 +1,6 @@
 """Impressions whose product is in no view are kept, counted and quarantined."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,8 @@ import pytest
 
 from consumers.ranking import run as runs
 from consumers.ranking.plan import TrainingPlan
-from consumers.ranking.run import LiftResult, measure_lift
+from consumers.ranking.result import LiftResult
+from consumers.ranking.run import measure_lift
 from feature_repo import definitions
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
@@ -81,6 +82,27 @@ def test_an_impression_without_features_is_kept_counted_and_quarantined(store: S
     assert named.keys() == {*UNKNOWN, *TOO_SOON}
     assert {named[row] for row in UNKNOWN} == {"ghost"}
     assert result.find("all features").rows == result.rows["test"]
+
+
+def test_an_export_joins_only_rows_that_were_created_before_a_time(store: Settings, tmp_path: Path) -> None:
+    file = log(tmp_path / "log.parquet", (), ())
+
+    def export(created_before: datetime | None) -> dict[str, int]:
+        return runs.join_and_export(
+            store,
+            file,
+            tmp_path / "set",
+            service="ranking_without_tags",
+            test_days=None,
+            formats=["parquet"],
+            now=world.NOW,
+            progress=lambda _: None,
+            created_before=created_before,
+        )
+
+    assert "features.parquet" in export(None)
+    with pytest.raises(VitrineError, match="none of its products has a feature row"):
+        export(world.START + timedelta(hours=1))
 
 
 def test_the_log_of_another_shop_is_rejected_in_one_line(store: Settings, tmp_path: Path) -> None:
