@@ -1,13 +1,15 @@
 """`consume lift`."""
 
+import shlex
+import sys
 import time
 from datetime import UTC, datetime
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from consumers.commands import outcome
 from feature_repo import config, console
@@ -69,29 +71,32 @@ def lift(
     """
     start = time.perf_counter()
     from consumers.ranking.plan import TrainingPlan
-    from consumers.ranking.report import read_timings, to_json, to_table, write_report
+    from consumers.ranking.report import Provenance, read_timings, to_json, to_table, write_report
     from consumers.ranking.run import measure_lift
 
     outcome.prepare_output_files(json, report)
     steps = read_timings(timings) if timings else []
+    settings, now = config.load(store), datetime.now(UTC)
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    provenance = Provenance(now, command, version("vitrine"), impressions.resolve(), settings.file)
     with console.make_progress_bar() as bar:
         task = bar.add_task("join impressions and features", total=None)
         result = measure_lift(
-            config.load(store),
+            settings,
             impressions,
             service=features,
             truth=truth,
             test_days=test_days,
             plan=TrainingPlan(seeds=seeds, permutations=permutations, ablation_rows=ablation_rows, ranker=ranker.value),
             replicates=replicates,
-            now=datetime.now(UTC),
+            now=now,
             timings=steps,
             progress=lambda name, done, total: bar.update(
                 task, description=f"train rankers: {name}", completed=done, total=total
             ),
         )
-    Console().print(to_table(result))
-    outcome.write_figures(to_json(result), json)
+    console.print_tables(to_table(result))
+    outcome.write_figures(to_json(result, provenance), json)
     if report:
-        write_report(result, report, [*steps, ("consume lift", time.perf_counter() - start)])
+        write_report(result, report, [*steps, ("consume lift", time.perf_counter() - start)], provenance)
         typer.echo(f"report:  {report}")

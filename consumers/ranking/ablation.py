@@ -73,7 +73,7 @@ class RankerScores:
     (WITHOUT + GROUP), and the group with permuted content (PERMUTED + GROUP) if vectors are joined."""
     oracle: Mapping[str, Floats]
     """Each of ORACLE_STEPS, in their order, to scores [1, scored rows]: all features, with predicted inputs replaced by
-    true ones. Empty without a truth."""
+    true ones; then CEILING. All are trained on the rows of the ablation. Empty without a truth."""
     curve: Mapping[float, tuple[Floats, Floats]]
     """Share of the training rows (CURVE_SHARES) to the scores of the baseline and of all features [1, test rows]. Share
     0.1 is trained on every tenth of the rows before the test, 0.3 on every third."""
@@ -137,7 +137,7 @@ def train_rankers(
         main=main,
         secondary={name: each[:, on_test] for name, each in _section(trained, "secondary").items()},
         ablation=_section(trained, "ablation"),
-        oracle={name: steps[name] for name in ground_truth.ORACLE_STEPS if name in steps},
+        oracle={name: steps[name] for name in (*ground_truth.ORACLE_STEPS, CEILING) if name in steps},
         curve={
             share: (curve[f"{share} {BASE}"][:, on_test], curve[f"{share} {ALL}"][:, on_test]) for share in CURVE_SHARES
         },
@@ -177,7 +177,7 @@ def _placebo_tasks(prepared: PreparedFeatures, plan: TrainingPlan) -> list[Train
 
 
 def _oracle_tasks(prepared: PreparedFeatures, truth: GroundTruth | None) -> list[TrainingTask]:
-    """One task: all features, with one input after another replaced by the truth. None without a truth."""
+    """One task: all features, with one input after another replaced by the truth, and the ceiling. None without it."""
     if truth is None:
         return []
 
@@ -186,8 +186,10 @@ def _oracle_tasks(prepared: PreparedFeatures, truth: GroundTruth | None) -> list
         for name, groups in steps:
             parts = [prepared.binned_base, *map(prepared.bin, groups)]
             yield ("oracle", name, 0), lightgbm_ranker.fit(parts, [0], prepared.split.ablation)
+        parts = [prepared.binned_base, prepared.bin(truth.features)]
+        yield ("oracle", CEILING, 0), lightgbm_ranker.fit(parts, [0], prepared.split.ablation)
 
-    return [(len(ground_truth.ORACLE_STEPS), train)]
+    return [(len(ground_truth.ORACLE_STEPS) + 1, train)]
 
 
 def _main_tasks(prepared: PreparedFeatures, plan: TrainingPlan, truth: GroundTruth | None) -> list[TrainingTask]:

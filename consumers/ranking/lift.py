@@ -54,10 +54,26 @@ class Comparison:
     """Rows that are compared: test or validation."""
 
     @property
+    def interval(self) -> tuple[float, float]:
+        """The interval that is shown with the lift: users and products drawn where there is one, else users drawn."""
+        return self.ci95_two_way if np.isfinite(self.ci95_two_way[0]) else self.ci95
+
+    @property
     def is_significant(self) -> bool:
-        """Whether zero lies outside the interval: the two-way interval where there is one. False for NaN."""
-        low, high = self.ci95_two_way if np.isfinite(self.ci95_two_way[0]) else self.ci95
+        """Whether zero lies outside the interval. False for NaN."""
+        low, high = self.interval
         return low > 0 or high < 0
+
+    @property
+    def effect(self) -> str:
+        """`gain` or `loss` if the lift is significantly better or worse, else an empty text.
+
+        Lower is better for log loss. Calibration is best at 1, so that its difference alone is neither.
+        """
+        if not self.is_significant or self.metric == "calibration":
+            return ""
+        is_higher = self.interval[0] > 0
+        return "gain" if is_higher == (self.metric != "log_loss") else "loss"
 
     def as_json(self) -> dict[str, object]:
         """Return the comparison as `consume lift --json` prints it.

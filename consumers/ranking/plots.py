@@ -2,7 +2,8 @@
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -10,45 +11,46 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from consumers.ranking.lift import Comparison
-from consumers.ranking.run import AucStep, LearningCurvePoint
+from consumers.ranking.result import AucStep, LearningCurvePoint
 
 # A fixed salt makes the ids, and so the bytes, the same for the same input. Text stays text.
-matplotlib.rcParams.update({"svg.hashsalt": "vitrine", "svg.fonttype": "none", "font.family": "sans-serif"})
+# A name with two dollar signs is no formula.
+matplotlib.rcParams.update(
+    {"svg.hashsalt": "vitrine", "svg.fonttype": "none", "font.family": "sans-serif", "text.parse_math": False}
+)
 
-INK, ACCENT, MUTED = "#1f2933", "#0b7a75", "#9aa5b1"
+INK, ACCENT, MUTED, LOSS = "#1f2933", "#0b7a75", "#9aa5b1", "#b44d12"
+EFFECT_COLOURS = {"gain": ACCENT, "loss": LOSS, "": MUTED}
+"""Colour of a comparison by its `effect`."""
 
 
-def draw_forest(comparisons: Sequence[Comparison], labels: Sequence[str]) -> str:
-    """Draw each comparison's lift as a point with its intervals, the first at the top. A NaN interval is not drawn.
+def draw_forest(comparisons: Mapping[str, Mapping[str, Comparison]]) -> str:
+    """Draw each lift as a point with its interval, one panel for each metric, the first row at the top.
+
+    Gains are green, losses orange, and lifts whose interval has zero in it grey. A NaN interval is not drawn.
 
     Args:
-        comparisons: the comparisons; significant ones are coloured, the others grey.
-        labels: their labels, in the same order and number.
+        comparisons: label of a row to its comparisons by metric: `auc`, and `gauc` in a second panel if a row has it.
 
     Returns:
         An SVG element as text.
     """
-    figure = Figure(figsize=(7.2, 0.9 + 0.42 * len(comparisons)), layout="constrained")
-    axes = figure.subplots()
-    for row, comparison in enumerate(comparisons):
-        colour = ACCENT if comparison.is_significant else MUTED
-        axes.plot(comparison.ci95, [row, row], color=colour, linewidth=3, solid_capstyle="round")
-        axes.plot(comparison.ci95_two_way, [row, row], color=colour, linewidth=1, solid_capstyle="round")
-        axes.plot(comparison.lift, row, "o", color=colour, markersize=8)
-        axes.annotate(
-            f"{comparison.lift:+.4f}",
-            (comparison.lift, row),
-            (0, 8),
-            textcoords="offset points",
-            ha="center",
-            fontsize=8,
-            color=INK,
-        )
-    axes.axvline(0, color=INK, linewidth=0.8)
-    axes.set_yticks(range(len(comparisons)), list(labels))
-    axes.set_ylim(len(comparisons) - 0.4, -0.7)
-    axes.set_xlabel("difference in AUC, 95%: thick by users, thin by users and products")
-    return _svg(figure, axes)
+    metrics = [name for name in ("auc", "gauc") if any(name in row for row in comparisons.values())]
+    figure = Figure(figsize=(8.4, 0.9 + 0.42 * len(comparisons)), layout="constrained")
+    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    for metric, axes in zip(metrics, panels, strict=True):
+        for row, by_metric in enumerate(comparisons.values()):
+            if comparison := by_metric.get(metric):
+                colour = EFFECT_COLOURS[comparison.effect]
+                axes.plot(comparison.interval, [row, row], color=colour, linewidth=2, solid_capstyle="round")
+                axes.plot(comparison.lift, row, "o", color=colour, markersize=7)
+                _annotate(axes, f"{comparison.lift:+.4f}", (comparison.lift, row), (0, 7), ha="center")
+        axes.axvline(0, color=INK, linewidth=0.8)
+        axes.set_yticks(range(len(comparisons)), list(comparisons))
+        axes.set_ylim(len(comparisons) - 0.4, -0.7)
+        axes.set_xlabel(f"difference in {metric.upper()}, 95%")
+        axes.locator_params(axis="x", nbins=5)
+    return _svg(figure, *panels)
 
 
 def draw_reliability(clicked: NDArray[np.integer], scores: dict[str, NDArray[np.floating]], bins: int = 10) -> str:
@@ -81,12 +83,13 @@ def draw_reliability(clicked: NDArray[np.integer], scores: dict[str, NDArray[np.
     return _svg(figure, axes)
 
 
-def draw_waterfall(steps: Sequence[AucStep]) -> str:
+def draw_waterfall(steps: Sequence[AucStep], effect: str) -> str:
     """Draw the AUC that each step adds to the one before it, the first at the top.
 
     Args:
         steps: the steps in their order, at least one. The first has no bar, as there is none before it; the bar of the
-            second is coloured, the others are grey.
+            second has the colour of `effect`, the others are grey.
+        effect: `Comparison.effect` of the second step against the first.
 
     Returns:
         An SVG element as text.
@@ -96,11 +99,10 @@ def draw_waterfall(steps: Sequence[AucStep]) -> str:
     before = steps[0].auc
     for row, step in enumerate(steps):
         gain = step.auc - before
-        axes.barh(row, gain, left=before, height=0.55, color=ACCENT if row < 2 else MUTED)
+        axes.barh(row, gain, left=before, height=0.55, color=EFFECT_COLOURS[effect] if row == 1 else MUTED)
         axes.plot(step.auc, row, "|", color=INK, markersize=14)
         label = f"{step.auc:.4f}" if row == 0 else f"{step.auc:.4f}  ({gain:+.4f})"
-        position = (max(step.auc, before), row)
-        axes.annotate(label, position, (6, 0), textcoords="offset points", va="center", fontsize=8, color=INK)
+        _annotate(axes, label, (max(step.auc, before), row), (6, 0), va="center")
         before = step.auc
     low, high = min(step.auc for step in steps), max(step.auc for step in steps)
     axes.set_xlim(low - 0.03 * (high - low), high + 0.28 * (high - low))
@@ -127,15 +129,7 @@ def draw_learning_curve(points: Sequence[LearningCurvePoint]) -> str:
     axes.plot(rows, [point.base for point in points], "o-", color=MUTED, label="tabular")
     axes.plot(rows, [point.with_features for point in points], "o-", color=ACCENT, label="all features")
     for point in points:
-        axes.annotate(
-            f"{point.lift:+.4f}",
-            (point.rows, point.with_features),
-            (0, 7),
-            textcoords="offset points",
-            ha="center",
-            fontsize=8,
-            color=INK,
-        )
+        _annotate(axes, f"{point.lift:+.4f}", (point.rows, point.with_features), (0, 7), ha="center")
     axes.set_xscale("log")
     axes.set_xticks(rows, [f"{count / 1000:,.0f}k" for count in rows])
     axes.minorticks_off()
@@ -160,9 +154,7 @@ def draw_importance(features: Sequence[tuple[str, str, float]]) -> str:
     axes = figure.subplots()
     for row, (_, group, share) in enumerate(features):
         axes.barh(row, 100 * share, height=0.62, color=MUTED if group == "tabular" else ACCENT)
-        axes.annotate(
-            f"{100 * share:.1f}%", (100 * share, row), (4, 0), textcoords="offset points", va="center", fontsize=8
-        )
+        _annotate(axes, f"{100 * share:.1f}%", (100 * share, row), (4, 0), va="center")
     axes.set_yticks(range(len(features)), [name for name, _, _ in features], fontsize=8)
     axes.set_ylim(len(features) - 0.4, -0.6)
     axes.margins(x=0.1)
@@ -170,10 +162,16 @@ def draw_importance(features: Sequence[tuple[str, str, float]]) -> str:
     return _svg(figure, axes)
 
 
-def _svg(figure: Figure, axes: matplotlib.axes.Axes) -> str:
-    """The figure as an SVG element, without an XML header, after its frame is removed."""
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(length=0, colors=INK)
+def _annotate(axes: Any, text: str, position: tuple[float, float], offset: tuple[float, float], **more: Any) -> None:
+    """Write a small text at a position, moved by an offset in points."""
+    axes.annotate(text, position, offset, textcoords="offset points", fontsize=8, color=INK, **more)
+
+
+def _svg(figure: Figure, *panels: Any) -> str:
+    """The figure as an SVG element, without an XML header, after the frames of its panels are removed."""
+    for axes in panels:
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(length=0, colors=INK)
     buffer = io.StringIO()
     with warnings.catch_warnings():
         # Text stays text, so the reader's browser needs the font of a category's name, not this machine.

@@ -2,7 +2,9 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from importlib import resources
 from pathlib import Path
 
@@ -15,11 +17,35 @@ from rich.text import Text
 from consumers.ranking import metrics, plots, verdict
 from consumers.ranking.bootstrap import DELONG_CAVEAT
 from consumers.ranking.costs import GroupCost
+from consumers.ranking.feature_meaning import GROUPS, describe_feature, label_feature
 from consumers.ranking.lift import OVER_PLACEBO, Comparison, compute_captured_share
 from consumers.ranking.plan import ALL, BASE, CEILING, DIN, PERMUTED, PLACEBO
-from consumers.ranking.run import LiftResult
+from consumers.ranking.result import LiftResult
 from consumers.report_json import to_json_value
 from feature_repo.errors import InvalidInputError
+
+REPEATABILITY = (
+    "The same command gives the same figures on the same machine and data. Another training seed gives others, and so "
+    "does another processor, because sums round in another order: on a second one, the lift of the demo was +0.0214 "
+    "[+0.0187, +0.0236] AUC instead of +0.0222 [+0.0197, +0.0246] (users drawn)."
+)
+"""What another run may give; on the page."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How a measurement was made."""
+
+    date: datetime
+    """When it began, with a time zone."""
+    command: str
+    """The command line."""
+    version: str
+    """Version of Vitrine."""
+    impressions: Path
+    """The log. Absolute."""
+    store: Path
+    """The deployment's feature_store.yaml. Absolute."""
 
 
 def format_headline(result: LiftResult) -> str:
@@ -34,7 +60,7 @@ def format_headline(result: LiftResult) -> str:
     """
     lift = result.find(ALL)
     assert lift is not None
-    interval = f"{lift.lift:+.4f} AUC {_format_widest_interval(lift)}"
+    interval = f"{lift.lift:+.4f} AUC {_format_interval(lift.interval)}"
     over = result.find(OVER_PLACEBO)
     if over is not None and not over.is_significant and lift.is_significant and lift.lift > 0:
         return (
@@ -47,12 +73,16 @@ def format_headline(result: LiftResult) -> str:
     return f"Multimodal features {verb} {interval}"
 
 
-def to_json(result: LiftResult) -> str:
+def to_json(result: LiftResult, provenance: Provenance | None = None) -> str:
     """Return the result as JSON text with unrounded numbers; NaN and infinity become null.
 
     The top-level keys are rows, comparisons (on test days), validation (comparisons on validation days), rule,
-    verdicts, headroom, learning_curve, importance, delong, costs, encoder, and the keys of `result.sections`. All but
-    the last are always there. The text ends with a newline.
+    verdicts, headroom, learning_curve, importance, meaning (of each feature), delong, costs, encoder, provenance, and
+    the keys of `result.sections`. All but the last are always there. The text ends with a newline.
+
+    Args:
+        result: the measurement.
+        provenance: how it was made; None becomes null.
     """
     content = {
         "rows": dict(result.rows),
@@ -72,9 +102,11 @@ def to_json(result: LiftResult) -> str:
             for point in result.curve
         ],
         "importance": dict(result.scores.gain),
+        "meaning": {name: describe_feature(name, result.context) for name in result.scores.gain},
         "delong": {"lift": result.delong.lift, "ci95": list(result.delong.ci95), "caveat": DELONG_CAVEAT},
         "costs": [cost.as_json() for cost in result.costs],
         "encoder": result.encoder,
+        "provenance": {name: str(value) for name, value in asdict(provenance).items()} if provenance else None,
         **result.sections,
     }
     return json.dumps(to_json_value(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
@@ -103,7 +135,7 @@ def to_table(result: LiftResult) -> Table:
             values = (
                 f"{c.with_features:.4f}",
                 f"{c.lift:+.4f}",
-                _format_interval(c.ci95),
+                _format_interval(c.interval),
                 found.verdict if found else "",
             )
             table.add_row(name, *values)
@@ -122,17 +154,25 @@ def format_unused_columns(result: LiftResult) -> str | None:
     )
 
 
-def write_report(result: LiftResult, file: Path, timings: Sequence[tuple[str, float]] = ()) -> None:
+def write_report(
+    result: LiftResult,
+    file: Path,
+    timings: Sequence[tuple[str, float]] = (),
+    provenance: Provenance | None = None,
+) -> None:
     """Write the HTML report, one file with its plots that needs no other file.
 
     Args:
         result: the measurement.
         file: the file to write; an existing one is overwritten, missing folders are created.
         timings: (step, seconds) of the steps of the measurement, shown as a table in this order.
+        provenance: how the measurement was made; None leaves it out.
     """
-    auc = [c for c in result.comparisons if c.metric == "auc" and c.days == "test" and _is_main(result, c)]
-    main = [c for c in auc if c.slice == "all" and c.name in (ALL, PLACEBO, OVER_PLACEBO)]
-    slices = [c for c in auc if c.name == ALL]
+    shown = [c for c in result.comparisons if c.days == "test" and _is_main(result, c)]
+    main = [c for c in shown if c.slice == "all" and c.name in (ALL, PLACEBO, OVER_PLACEBO)]
+    slices = [c for c in shown if c.name == ALL]
+    lift = result.find(ALL)
+    assert lift is not None
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
         resources.files("consumers.ranking").joinpath("report.html").read_text()
     )
@@ -149,12 +189,15 @@ def write_report(result: LiftResult, file: Path, timings: Sequence[tuple[str, fl
         cards=_cards(result),
         groups=_group_rows(result),
         rule=verdict.RULE,
-        main_figure=Markup(plots.draw_forest(main, [_label(c) for c in main])),
-        slices_figure=Markup(plots.draw_forest(slices, [f"{c.slice} ({c.rows:,})" for c in slices])),
-        headroom_figure=Markup(plots.draw_waterfall(result.headroom)) if result.headroom else None,
+        provenance=provenance,
+        repeatability=REPEATABILITY,
+        main_figure=Markup(plots.draw_forest(_by_metric(main, _label))),
+        slices_figure=Markup(plots.draw_forest(_by_metric(slices, lambda c: f"{c.slice} ({c.rows:,})"))),
+        headroom_figure=Markup(plots.draw_waterfall(result.headroom, lift.effect)) if result.headroom else None,
         curve_figure=Markup(plots.draw_learning_curve(result.curve)),
         importance_figure=Markup(plots.draw_importance(_top_features(result))),
         importance_shares=_group_shares(result),
+        features=_feature_rows(result),
         reliability_figure=Markup(
             plots.draw_reliability(result.clicked, {name: result.scores.main[name][0] for name in (BASE, ALL)})
         ),
@@ -168,6 +211,7 @@ def write_report(result: LiftResult, file: Path, timings: Sequence[tuple[str, fl
         gauc_coverage=metrics.gauc_coverage(result.clicked, result.user),
         interval=_format_interval,
         label=_label,
+        base_meaning=GROUPS[BASE],
     )
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(page)
@@ -192,21 +236,33 @@ def read_timings(file: Path) -> list[tuple[str, float]]:
         raise InvalidInputError(f"{file}: not a file of lines `seconds step` ({error})") from error
 
 
-def _cards(result: LiftResult) -> list[tuple[str, str]]:
-    """The large figures at the top: value and label."""
+def _cards(result: LiftResult) -> list[dict[str, str]]:
+    """The large figures at the top: value, effect (gain, loss or empty), label, and GAUC beside AUC as the detail."""
     lift = result.find(ALL)
     assert lift is not None
-    cards = [(f"{lift.base:.4f} → {lift.with_features:.4f}", "AUC, tabular → with all features")]
-    if over := result.find(OVER_PLACEBO):
-        interval = _format_widest_interval(over)
-        cards.append((f"{over.lift:+.4f}", f"AUC over the same features with permuted content {interval}"))
-    if new := result.find(ALL, "new products"):
-        cards.append((f"{new.lift:+.4f}", f"AUC on products new in the test {_format_widest_interval(new)}"))
+    values = f"{lift.base:.4f} → {lift.with_features:.4f}"
+    cards = [_card(result, ALL, "all", values, f"AUC, tabular → with all features: {lift.lift:+.4f}")]
+    for name, part, label in (
+        (OVER_PLACEBO, "all", "AUC over the same features with permuted content"),
+        (ALL, "new products", "AUC on products new in the test"),
+    ):
+        if found := result.find(name, part):
+            cards.append(_card(result, name, part, f"{found.lift:+.4f}", label))
     for name, label in ((CEILING, "ceiling"), ("oracle", "oracle")):
         if top := result.find(name):
             share = compute_captured_share(result.comparisons, name, result.scores.model)
-            cards.append((f"{100 * share:.0f}%", f"of the {label}'s lift (AUC {top.with_features:.4f})"))
+            label = f"of the {label}'s lift (AUC {top.with_features:.4f})"
+            cards.append({"value": f"{100 * share:.0f}%", "effect": "", "label": label, "detail": ""})
     return cards
+
+
+def _card(result: LiftResult, name: str, part: str, value: str, label: str) -> dict[str, str]:
+    """A card of one comparison."""
+    auc, gauc = result.find(name, part), result.find(name, part, "gauc")
+    assert auc is not None
+    detail = f"GAUC {gauc.lift:+.4f} {_format_interval(gauc.interval)}" if gauc else ""
+    label = f"{label} {_format_interval(auc.interval)}"
+    return {"value": value, "effect": auc.effect, "label": label, "detail": detail}
 
 
 def _group_rows(result: LiftResult) -> list[dict[str, object]]:
@@ -214,7 +270,7 @@ def _group_rows(result: LiftResult) -> list[dict[str, object]]:
     costs = {cost.group: cost for cost in result.costs}
     rows: list[dict[str, object]] = []
     for name, found in result.verdicts.items():
-        row: dict[str, object] = {"name": name, "verdict": found.verdict, "p": found.p}
+        row: dict[str, object] = {"name": name, "verdict": found.verdict, "p": found.p, "meaning": GROUPS.get(name, "")}
         row["features"] = result.scores.features[name]
         row["cost"] = costs.get(name, GroupCost(name))
         for days in ("validation", "test"):
@@ -234,7 +290,35 @@ def _ranker_comparisons(result: LiftResult) -> list[Comparison]:
 def _top_features(result: LiftResult, count: int = 20) -> list[tuple[str, str, float]]:
     """The `count` features with the largest gain, the largest first: name, group, share of the gain from 0 to 1."""
     by_gain = sorted(result.scores.gain.items(), key=lambda item: -item[1])[:count]
-    return [(feature, result.scores.group_of.get(feature, BASE), share) for feature, share in by_gain]
+    return [
+        (label_feature(feature, result.context), result.scores.group_of.get(feature, BASE), share)
+        for feature, share in by_gain
+    ]
+
+
+def _feature_rows(result: LiftResult) -> list[dict[str, object]]:
+    """Every feature with its group, its share of the gain and its meaning, by group and the largest gain first."""
+    groups = list(result.scores.features)
+    rows: list[dict[str, object]] = [
+        {
+            "name": label_feature(name, result.context),
+            "group": result.scores.group_of.get(name, BASE),
+            "gain": result.scores.gain.get(name, 0.0),
+            "meaning": describe_feature(name, result.context),
+        }
+        for name in result.scores.group_of
+    ]
+    return sorted(rows, key=lambda row: (groups.index(str(row["group"])), -float(str(row["gain"]))))
+
+
+def _by_metric(
+    comparisons: Sequence[Comparison], label: Callable[[Comparison], str]
+) -> Mapping[str, Mapping[str, Comparison]]:
+    """Label to the comparisons with that label, by metric; in the order in which a label comes first."""
+    rows: dict[str, dict[str, Comparison]] = defaultdict(dict)
+    for comparison in comparisons:
+        rows[label(comparison)][comparison.metric] = comparison
+    return rows
 
 
 def _group_shares(result: LiftResult) -> list[tuple[str, float]]:
@@ -258,12 +342,6 @@ def _label(comparison: Comparison) -> str:
 def _format_minute(timestamp: np.datetime64) -> str:
     """The time as `YYYY-MM-DD HH:MM`."""
     return str(timestamp)[:16].replace("T", " ")
-
-
-def _format_widest_interval(comparison: Comparison) -> str:
-    """The two-way interval where there is one, else the one by users."""
-    both = comparison.ci95_two_way
-    return _format_interval(both if np.isfinite(both[0]) else comparison.ci95)
 
 
 def _format_interval(interval: tuple[float, float]) -> str:

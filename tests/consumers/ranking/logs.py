@@ -5,7 +5,8 @@ import pyarrow as pa
 
 from consumers.ranking.content_features import NEIGHBOURS
 from consumers.ranking.plan import TrainingPlan
-from consumers.ranking.run import LiftResult, measure_joined_lift
+from consumers.ranking.result import LiftResult
+from consumers.ranking.run import measure_joined_lift
 from consumers.ranking.training_set import JoinedView, RankingTrainingSet
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, TIMESTAMP
 

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from consumers.ranking import din_ranker, report
 from consumers.ranking.baseline_features import compute_baseline
 from consumers.ranking.lift import OVER_PLACEBO
-from consumers.ranking.run import LiftResult
+from consumers.ranking.result import LiftResult
 from consumers.ranking.training_set import RankingTrainingSet
 from feature_repo.errors import VitrineError
 from tests.consumers.ranking.logs import measure_small_lift, small_log

@@ -1,10 +1,16 @@
+import io
 import json
+from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
+from markupsafe import escape
+from rich.console import Console
 
-from consumers.ranking import lightgbm_ranker, report, splits
-from consumers.ranking.run import LiftResult
+from consumers.ranking import feature_meaning, lightgbm_ranker, plots, report, splits
+from consumers.ranking.lift import Comparison
+from consumers.ranking.result import AucStep, LiftResult
 from feature_repo.errors import VitrineError
 from tests.consumers.ranking.logs import DAY, START, measure_small_lift, small_log, truncate
 
@@ -83,6 +89,85 @@ def test_the_report_has_no_external_assets(run: LiftResult, tmp_path) -> None:
     assert report.format_headline(run).replace("&", "&amp;") in page
     assert "src=" not in page
     assert "<link" not in page
+
+
+def test_the_report_shows_gauc_beside_auc_with_one_interval_for_each(run: LiftResult, tmp_path) -> None:
+    report.write_report(run, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    tiles = page[page.index('class="cards"') : page.index("<h2>")]
+    lift, gauc = run.find("all features"), run.find("all features", metric="gauc")
+    assert f"GAUC {gauc.lift:+.4f}" in tiles
+    assert page.count("difference in GAUC, 95%") == 2
+    two_way, one_way = (f"[{low:+.4f}, {high:+.4f}]" for low, high in (lift.ci95_two_way, lift.ci95))
+    assert two_way != one_way
+    assert tiles.count(two_way) == 1
+    output = io.StringIO()
+    Console(file=output, width=200).print(report.to_table(run))
+    for text in (page, output.getvalue()):
+        assert two_way in text
+        assert one_way not in text
+
+
+def test_the_report_explains_every_group_and_feature_and_names_context_columns(run: LiftResult, tmp_path) -> None:
+    report.write_report(run, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    for group in GROUPS:
+        assert escape(feature_meaning.GROUPS[group]) in page
+    for feature in run.scores.group_of:
+        meaning = feature_meaning.describe_feature(feature, run.context)
+        assert meaning, feature
+        assert str(escape(meaning)) in page
+    assert "context_0" not in page
+    assert "<td>child_age_months</td>" in page
+    assert json.loads(report.to_json(run))["meaning"]["context_0"] == "column `child_age_months` of the log"
+
+
+def test_the_report_says_when_from_what_and_by_which_command_it_was_made(run: LiftResult, tmp_path) -> None:
+    made = report.Provenance(
+        datetime(2026, 3, 2, 9, 30, tzinfo=UTC),
+        "consume lift --impressions '<b>.parquet'",
+        "0.9.1",
+        Path("/data/<b>.parquet"),
+        Path("/srv/shop/feature_store.yaml"),
+    )
+    report.write_report(run, tmp_path / "report.html", [], made)
+    page = (tmp_path / "report.html").read_text()
+    assert "2026-03-02 09:30 UTC by Vitrine 0.9.1" in page
+    assert "/data/&lt;b&gt;.parquet" in page
+    assert "<b>.parquet" not in page
+    assert "consume lift --impressions &#39;&lt;b&gt;.parquet&#39;" in page
+    assert "another processor" in page
+    assert json.loads(report.to_json(run, made))["provenance"]["store"] == "/srv/shop/feature_store.yaml"
+
+
+@pytest.mark.parametrize(
+    ("metric", "interval", "effect"),
+    [
+        ("auc", (0.001, 0.002), "gain"),
+        ("auc", (-0.002, -0.001), "loss"),
+        ("auc", (-0.001, 0.002), ""),
+        ("auc", (np.nan, np.nan), ""),
+        ("gauc", (-0.002, -0.001), "loss"),
+        ("log_loss", (-0.002, -0.001), "gain"),
+        ("log_loss", (0.001, 0.002), "loss"),
+        ("calibration", (0.001, 0.002), ""),
+    ],
+)
+def test_only_a_gain_is_green(metric: str, interval: tuple[float, float], effect: str) -> None:
+    comparison = Comparison("placebo", "lightgbm", "all", metric, 0.7, 0.7, float(np.mean(interval)), interval, 10)
+    assert comparison.effect == effect
+    if metric == "auc":
+        drawn = plots.draw_forest({"placebo": {"auc": comparison}})
+        assert (plots.ACCENT in drawn, plots.LOSS in drawn) == (effect == "gain", effect == "loss")
+        steps = [AucStep("baseline", 0.7), AucStep("all features", 0.8)]
+        assert (plots.ACCENT in plots.draw_waterfall(steps, effect)) == (effect == "gain")
+
+
+def test_names_in_plots_are_text_and_neither_html_nor_formulas() -> None:
+    drawn = plots.draw_importance([("<script>alert(1)</script>", "tabular", 0.5), ("a$b_$c^$", "tags", 0.4)])
+    assert "<script" not in drawn
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in drawn
+    assert "a$b_$c^$" in drawn
 
 
 def test_the_same_seed_gives_the_same_scores() -> None:

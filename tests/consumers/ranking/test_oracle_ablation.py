@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from consumers.ranking import ground_truth, lightgbm_ranker
+from consumers.ranking import ablation, ground_truth, lightgbm_ranker, splits
 from consumers.ranking.content_features import FeatureGroup, compute_groups, fit_projection
 from consumers.ranking.ground_truth import GroundTruth
+from consumers.ranking.plan import CEILING
+from consumers.ranking.prepared_features import prepare_features
 from consumers.ranking.training_set import RankingTrainingSet
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS
 from tests.consumers.ranking.logs import DAY, START, small_log
@@ -139,3 +141,16 @@ def test_every_step_raises_the_auc_if_tags_and_vectors_are_uninformative() -> No
 
     values = [auc(each) for each in (PREDICTED, *STEPS.values())]
     assert all(np.diff(values) > 0.01), values
+
+
+def test_the_ceiling_of_the_ablation_is_trained_on_the_rows_of_the_other_steps() -> None:
+    split = splits.split_rows(DATA, START_OF_TEST - 3 * DAY, START_OF_TEST, 1_000)
+    prepared = prepare_features(DATA, split, START_OF_TEST)
+    [(count, train)] = ablation._oracle_tasks(prepared, TRUTH)
+    rankers = {name: ranker for (_, name, _), ranker in train()}
+    assert [*rankers] == [*ground_truth.ORACLE_STEPS, CEILING]
+    assert count == len(rankers)
+    assert len(split.ablation) == 1_000 < split.train.sum()
+    parts = [prepared.binned_base, prepared.bin(TRUTH.features)]
+    expected = lightgbm_ranker.fit(parts, [0], split.ablation)
+    np.testing.assert_array_equal(rankers[CEILING].scores, expected.scores)
