@@ -140,3 +140,11 @@ def test_the_readmes_example_runs(tmp_path: Path) -> None:
         env=clean_environment(),
         check=True,
     )
+
+
+def test_a_page_installs_an_extra_before_it_shows_the_command_that_needs_it() -> None:
+    page = (DOCS / "how-to" / "redis-and-postgresql.md").read_text()
+    assert page.index("pip install") < page.index("feast apply")
+    assert page.index("feast[grpcio]") < page.index("feast ui --host")
+    own_data = (DOCS / "how-to" / "own-data.md").read_text()
+    assert own_data.index("cd feature_repo && feast apply") < own_data.index("feast materialize-incremental")
