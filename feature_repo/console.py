@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from io import TextIOWrapper
@@ -73,7 +74,34 @@ class _StandardErrorHandler(logging.Handler):
         sys.stderr.write(text + "\n")
 
 
+@dataclass(frozen=True)
+class LogOptions:
+    """The options of `configure` that say what is logged and how, for the processes that a command starts."""
+
+    verbose: bool = False
+    quiet: bool = False
+    log_format: LogFormat = LogFormat.TEXT
+
+    def apply(self) -> None:
+        """Log as these options say, in this process."""
+        global _options
+        _options = self
+        console.quiet = self.quiet or self.log_format is LogFormat.JSON
+        _handler.log_format = self.log_format
+        root = logging.getLogger()
+        root.addHandler(_handler)  # has no effect if it was added before
+        root.setLevel(logging.ERROR if self.quiet else logging.WARNING)
+        for package in ("feature_repo", "producers", "consumers"):  # other libraries stay at WARNING
+            logging.getLogger(package).setLevel(logging.INFO if self.verbose else logging.NOTSET)
+
+
 _handler = _StandardErrorHandler()
+_options = LogOptions()
+
+
+def current_log_options() -> LogOptions:
+    """Return what `configure` was called with; the defaults if it was not."""
+    return _options
 
 
 def _print_version(wanted: bool) -> None:
@@ -111,13 +139,7 @@ def configure(
     del version
     if verbose and quiet:
         raise UsageError("--verbose and --quiet exclude each other; give one of them")
-    console.quiet = quiet or log_format is LogFormat.JSON
-    _handler.log_format = log_format
-    root = logging.getLogger()
-    root.addHandler(_handler)  # has no effect if it was added before
-    root.setLevel(logging.ERROR if quiet else logging.WARNING)
-    for package in ("feature_repo", "producers", "consumers"):  # other libraries stay at WARNING
-        logging.getLogger(package).setLevel(logging.INFO if verbose else logging.NOTSET)
+    LogOptions(verbose, quiet, log_format).apply()
 
 
 def run_command_line(app: typer.Typer) -> None:
@@ -146,6 +168,14 @@ def run_command_line(app: typer.Typer) -> None:
     except OSError as error:  # no permission, a full disk, a folder instead of a file
         _print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         sys.exit(1)
+
+
+def print_notice(message: str) -> None:
+    """Print a message on standard error, also with --quiet; as a JSON object if that is the log's format."""
+    if _handler.log_format is LogFormat.JSON:
+        _handler.handle(logging.LogRecord(__name__, logging.INFO, __file__, 0, message, None, None))
+    else:
+        typer.echo(message, err=True)
 
 
 def _print_error(message: str) -> None:

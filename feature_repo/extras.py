@@ -29,7 +29,7 @@ MODULES = {
         "faiss",
     ),
     "rank": ("lightgbm", "matplotlib", "jinja2", "sacrebleu"),
-    "serve": ("fastapi", "starlette", "uvicorn", "prometheus_client"),
+    "serve": ("fastapi", "starlette", "uvicorn", "httptools", "prometheus_client"),
     "ray": ("ray",),
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "postgres": ("psycopg",),

@@ -1,6 +1,6 @@
 """Request limits of a server. Imports nothing heavy, because `consume serve --help` shows the defaults."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MAX_ID_LENGTH = 256
 """Longest accepted id of a user or product, and longest name of a service, in characters."""
@@ -30,3 +30,40 @@ class ServingLimits:
         It has room for every id at full length, each character escaped to 12 bytes, and 4 KiB for the rest.
         """
         return 4_096 + self.max_product_ids * (MAX_ID_LENGTH * 12 + 4)
+
+
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """What one HTTP connection may send and hold, and how many there may be. All bounds are inclusive.
+
+    A connection that exceeds one is closed, and `vitrine_serving_connections_refused_total` counts it by reason:
+
+        header_size   `max_header_bytes`; the caller gets status 431
+        header_time   `header_seconds` after a header began; status 408
+        silent        `header_seconds` without a byte
+        request_time  `request_seconds`: the caller does not send its body, or does not take the response
+        unread_body   `max_unread_bytes` or `header_seconds` of a body after its response
+        pipelining    too many requests were sent ahead of the response to the first
+        malformed     what arrived is not HTTP; status 400
+        handshake     TLS was not set up, or not within `header_seconds`
+        evicted       `max_connections` were open, and this one was the oldest that had not shown the token
+        full          `max_connections` were open, all with the token: new ones wait until one is closed
+        descriptors   the process or the machine had no free descriptor: new ones wait
+    """
+
+    max_connections: int = 1_000
+    """Largest number of connections of a process. Fewer if its limit of descriptors leaves no room for them."""
+    max_header_bytes: int = 16_384
+    """Longest request line and header together, in bytes."""
+    header_seconds: float = 5.0
+    """Time for a header, and for the TLS handshake before it."""
+    idle_seconds: float = 5.0
+    """Time between two requests, in seconds."""
+    request_seconds: float = 31.0
+    """Time from the end of a header until the response has been handed to the network, in seconds."""
+    max_unread_bytes: int = 4_194_304
+    """Bytes of a body that are read and dropped after a response that did not wait for them."""
+
+    def for_deadline(self, deadline_seconds: float) -> "ConnectionLimits":
+        """Return these limits with `request_seconds` 30 seconds longer than a request's deadline."""
+        return replace(self, request_seconds=deadline_seconds + 30.0)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from feature_repo import config
-from feature_repo.console import StoreOption
+from feature_repo.console import LogOptions, StoreOption, current_log_options, print_notice
 from feature_repo.errors import NotFoundError, UsageError
-from feature_repo.serving_limits import ServingLimits
+from feature_repo.serving_limits import ConnectionLimits, ServingLimits
 
 if TYPE_CHECKING:
     from feature_repo.auth import ServerAccess
@@ -55,12 +55,18 @@ def serve(
     streams: Annotated[
         int, typer.Option(min=1, help="Flight streams that may be open at the same time.")
     ] = ServingLimits.max_streams,
+    connections: Annotated[
+        int,
+        typer.Option(
+            min=1, help="HTTP connections that may be open at the same time; fewer if `ulimit -Hn` allows only those."
+        ),
+    ] = ConnectionLimits.max_connections,
     processes: Annotated[
         int,
         typer.Option(
             min=1,
-            help="Number of processes that serve Flight, on consecutive ports starting with --flight-port. Each has "
-            "--workers, --queue-size and --streams of its own.",
+            help="Number of processes that serve Flight, on consecutive ports starting with --flight-port. HTTP has "
+            "one more process. Each has --workers, --queue-size and --streams of its own.",
         ),
     ] = 1,
     deadline: Annotated[
@@ -92,8 +98,8 @@ def serve(
 ) -> None:
     """Serve features of a user and candidates over Arrow Flight and HTTP (docs/how-to/serve.md).
 
-    One process uses about one core. With --processes, each process has a Flight port, the first one alone serves HTTP,
-    and a process that ends is restarted.
+    One process uses about one core. Flight and HTTP have processes and file descriptors of their own, so that callers
+    of one protocol cannot stop the other. A process that ends is restarted.
     """
     if flight_port < 0 and http_port < 0:
         raise UsageError("--flight-port and --http-port are both -1; give a port to at least one of them")
@@ -121,6 +127,7 @@ def serve(
             deadline_seconds=deadline,
             max_streams=streams,
         ),
+        connections=ConnectionLimits(max_connections=connections),
         access_log=access_log,
         log_served=log_served,
         log_served_one_in=log_served_one_in,
@@ -130,7 +137,7 @@ def serve(
         lift_report=lift_report,
         deployment=config.load(store),
     )
-    if processes == 1:
+    if processes == 1 and min(flight_port, http_port) < 0:
         _serve(options, lambda addresses: _print_addresses([addresses]))
     else:
         _serve_several(options, processes)
@@ -144,6 +151,7 @@ class _ServeOptions:
     flight_port: int
     http_port: int
     limits: ServingLimits
+    connections: ConnectionLimits
     access_log: str
     log_served: Path | None
     log_served_one_in: int
@@ -171,7 +179,10 @@ def _check_ports_distinct(flight_port: int, http_port: int, processes: int) -> N
 
 
 def _serve_several(options: _ServeOptions, count: int) -> None:
-    """Serve Flight in every process; HTTP, the status page and the checks in the first. Its /metrics shows the sums."""
+    """Serve Flight in `count` processes, and HTTP in a further one, whose /metrics shows the sums over all.
+
+    The checks and the status page are with HTTP; without it, the checks are in the first process.
+    """
     from prometheus_client import multiprocess
 
     from consumers.serving import metrics, supervisor
@@ -180,17 +191,28 @@ def _serve_several(options: _ServeOptions, count: int) -> None:
     host = options.access.host
     ports = supervisor.choose_ports(host, options.flight_port, count)
     http = options.http_port or supervisor.choose_ports(host, 0, 1)[0]  # chosen here so that a restart keeps it
+    logs = current_log_options()
     supervisor.check_ports_free(host, flight=ports, http=http)
     with graceful_shutdown() as shutdown, TemporaryDirectory(prefix="vitrine-metrics-") as folder:
         os.environ[metrics.SHARED_FOLDER_VARIABLE] = folder
-        first = replace(options, flight_port=ports[0], http_port=http, metrics_folder=folder)
-        others = [replace(first, flight_port=port, http_port=-1, watch=None) for port in ports[1:]]
+        shared = replace(options, metrics_folder=folder)
+        each = [replace(shared, flight_port=port, http_port=-1, watch=None) for port in ports]
+        if http < 0:
+            each[0] = replace(each[0], watch=options.watch)
+        else:
+            each.append(replace(shared, flight_port=-1, http_port=http))
         supervisor.supervise(
-            [partial(_serve, process_options) for process_options in (first, *others)],
+            [partial(_serve_in_child, logs, process_options) for process_options in each],
             _print_addresses,
             shutdown,
             lambda pid: multiprocess.mark_process_dead(pid, folder),  # type: ignore[no-untyped-call]
         )
+
+
+def _serve_in_child(logs: LogOptions, options: _ServeOptions, on_ready: Callable[[dict[str, str]], None]) -> None:
+    """Serve in a child process, and log there as the command does."""
+    logs.apply()
+    _serve(options, on_ready)
 
 
 def _serve(options: _ServeOptions, on_ready: Callable[[dict[str, str]], None]) -> None:
@@ -248,6 +270,7 @@ def _serve(options: _ServeOptions, on_ready: Callable[[dict[str, str]], None]) -
             flight_port=None if options.flight_port < 0 else options.flight_port,
             http_port=None if options.http_port < 0 else options.http_port,
             shutdown=shutdown,
+            connections=options.connections,
             on_ready=on_ready,
         )
 
@@ -255,7 +278,7 @@ def _serve(options: _ServeOptions, on_ready: Callable[[dict[str, str]], None]) -
 def _print_addresses(addresses: list[dict[str, str]]) -> None:
     """Print the addresses of all processes, each protocol to address, in one line on standard error."""
     texts = [f"{protocol} at {address}" for process in addresses for protocol, address in process.items()]
-    typer.echo("serving " + ", ".join(texts), err=True)
+    print_notice("serving " + ", ".join(texts))
 
 
 def _now() -> datetime:

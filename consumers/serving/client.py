@@ -78,7 +78,7 @@ class FlightClient:
         data = encode_request(self._service, user_id, product_ids, **more)
         is_new_stream = self._stream is None
         try:
-            return self._exchange(data)
+            return self._exchange(data, len(product_ids))
         except flight.FlightUnavailableError as error:
             self._drop_stream()
             if is_new_stream or b"RESOURCE_EXHAUSTED" in error.extra_info:
@@ -86,7 +86,7 @@ class FlightClient:
         except BaseException:
             self._drop_stream()
             raise
-        return self._exchange(data)
+        return self._exchange(data, len(product_ids))
 
     def close(self) -> None:
         """Close the stream and the connection. The client cannot be used afterwards."""
@@ -101,7 +101,7 @@ class FlightClient:
     ) -> None:
         self.close()
 
-    def _exchange(self, data: bytes) -> FeatureResponse:
+    def _exchange(self, data: bytes, count: int) -> FeatureResponse:
         if self._stream is None:
             command = flight.FlightDescriptor.for_command(self._service.encode())
             self._stream = self._client.do_exchange(command, self._options)
@@ -109,8 +109,13 @@ class FlightClient:
         with suppress(flight.FlightError):  # the server has ended the stream; read_chunk raises the reason
             writer.write_metadata(pa.py_buffer(data))
         chunk = reader.read_chunk()
-        metadata = chunk.app_metadata
-        return FeatureResponse(chunk.data, None if metadata is None else _read_batch(pa.BufferReader(metadata)))
+        batches, metadata = [chunk.data], chunk.app_metadata
+        missing = count - chunk.data.num_rows
+        while missing > 0:  # a long response comes in several batches
+            batches.append(reader.read_chunk().data)
+            missing -= batches[-1].num_rows
+        candidates = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+        return FeatureResponse(candidates, None if metadata is None else _read_batch(pa.BufferReader(metadata)))
 
     def _drop_stream(self) -> None:
         if self._stream is not None:

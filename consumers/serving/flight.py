@@ -1,10 +1,14 @@
 """Features over Arrow Flight, which is gRPC and has clients in Go, C++, Java and Rust.
 
-    do_get       the ticket is a request (request.py) as JSON. The response is one batch. Its app_metadata is an Arrow
-                 IPC stream of one row with the user's own features, if the service has any.
+    do_get       the ticket is a request (request.py) as JSON. The response is one or more batches. The app_metadata of
+                 the first is an Arrow IPC stream of one row with the user's own features, if the service has any.
     do_exchange  the same for many requests on one open stream, which saves the setup of a call for each request. The
-                 app_metadata of each message is a request; one batch, as above, answers it. A stream is for one feature
-                 service, because all its batches have one schema. A failed request ends the stream with its error.
+                 app_metadata of each message is a request; batches, as above, answer it: as many rows as the request
+                 has candidates. A stream is for one feature service, because all its batches have one schema. A failed
+                 request ends the stream with its error.
+
+A response is split so that no message is longer than response.MAX_MESSAGE_BYTES: gRPC's clients in Go, Java and other
+languages refuse a message of more than 4 MiB unless they are told otherwise.
 
 response.py describes the columns. The header `authorization: Bearer ...` carries the token, `x-request-id` names the
 request in the access log. Flight's other methods return UNIMPLEMENTED.
@@ -20,7 +24,7 @@ import pyarrow.flight as flight
 
 from consumers.serving.errors import ErrorCode, RequestError
 from consumers.serving.executor import RequestExecutor
-from consumers.serving.response import FeatureResponse, to_ipc
+from consumers.serving.response import FeatureResponse, split_batch, to_ipc
 from feature_repo.auth import ServerAccess
 from feature_repo.errors import UnavailableError
 
@@ -72,7 +76,7 @@ class FlightServer(flight.FlightServerBase):
         self._free_streams = threading.BoundedSemaphore(executor.limits.max_streams)
 
     def do_get(self, context: Any, ticket: Any) -> Any:
-        """Answer the request in the ticket with one batch.
+        """Answer the request in the ticket with one batch, or several if it would be too long for a message.
 
         Args:
             context: the call, with its headers.
@@ -82,8 +86,8 @@ class FlightServer(flight.FlightServerBase):
             FlightError: the request failed; errors.py lists the subclass for each cause.
         """
         with _flight_errors(), self._executor.track(PROTOCOL, _request_id(context)) as request_context:
-            chunk = self._executor.execute(ticket.ticket, request_context, _to_chunk)
-        return flight.GeneratorStream(chunk[0].schema, iter([chunk]))
+            batches, user = self._executor.execute(ticket.ticket, request_context, _to_chunks)
+        return flight.GeneratorStream(batches[0].schema, zip(batches, [user, *[None] * len(batches)], strict=False))
 
     def do_exchange(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
         """Answer the requests of a stream, in their order, until the caller closes it or one of them fails.
@@ -92,7 +96,7 @@ class FlightServer(flight.FlightServerBase):
             context: the call, with its headers.
             descriptor: not used; each request names its service.
             reader: the requests. All must have the same result columns as the first, so in practice the same service.
-            writer: gets one batch for each request.
+            writer: gets the batches of each request.
 
         Raises:
             FlightError: a request failed, its columns differ from those of the first, or too many streams are open;
@@ -117,12 +121,14 @@ class FlightServer(flight.FlightServerBase):
         schema = None
         while (data := _read_request(reader)) is not None:
             with self._executor.track(PROTOCOL, _request_id(context)) as request_context:
-                batch, user = self._executor.execute(data, request_context, _to_chunk)
+                batches, user = self._executor.execute(data, request_context, _to_chunks)
                 if schema is None:
-                    schema = batch.schema
+                    schema = batches[0].schema
                     writer.begin(schema)
-                batch = _cast_to(schema, batch)
-            writer.write_with_metadata(batch, user) if user else writer.write_batch(batch)
+                batches = [_cast_to(schema, batch) for batch in batches]
+            for batch in batches:
+                writer.write_with_metadata(batch, user) if user else writer.write_batch(batch)
+                user = None
 
 
 class _AccessMiddlewareFactory(flight.ServerMiddlewareFactory):
@@ -154,8 +160,8 @@ class _CallMiddleware(flight.ServerMiddleware):
         self.request_id = request_id if isinstance(request_id, str) else None
 
 
-def _to_chunk(response: FeatureResponse) -> tuple[pa.RecordBatch, pa.Buffer | None]:
-    return response.candidates, None if response.user is None else to_ipc(response.user)
+def _to_chunks(response: FeatureResponse) -> tuple[list[pa.RecordBatch], pa.Buffer | None]:
+    return split_batch(response.candidates), None if response.user is None else to_ipc(response.user)
 
 
 def _cast_to(schema: pa.Schema, batch: pa.RecordBatch) -> pa.RecordBatch:

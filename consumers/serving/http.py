@@ -31,6 +31,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from consumers.serving.errors import ErrorCode, RequestError
 from consumers.serving.executor import RequestExecutor
+from consumers.serving.http_protocol import AUTHORIZED
+from consumers.serving.metrics import Metrics
 from consumers.serving.request import request_schema
 from consumers.serving.response import ARROW, EVENT_TIMESTAMP, STATUS, STATUS_WORDS, FeatureResponse, to_ipc
 from feature_repo.auth import ServerAccess
@@ -65,7 +67,9 @@ def create_app(executor: RequestExecutor, access: ServerAccess, *, routers: Sequ
     app.include_router(_monitoring_routes(executor))
     for router in routers:
         app.include_router(router)
-    app.add_middleware(AccessMiddleware, access=access, max_body_bytes=executor.max_request_bytes)
+    app.add_middleware(
+        AccessMiddleware, access=access, max_body_bytes=executor.max_request_bytes, metrics=executor.metrics
+    )
     app.add_exception_handler(RequestError, _respond_to_error)
     app.add_exception_handler(HTTPException, _respond_to_http_error)
     return app
@@ -79,11 +83,13 @@ class AccessMiddleware:
         access: the token; a request without it gets 401, except on OPEN_PATHS. If there is no token, none is needed.
         max_body_bytes: largest accepted body in bytes, inclusive. A larger one gets 413 and is not read to its end; so
             does a Content-Length that is not a number.
+        metrics: counts the requests without the token.
     """
 
-    def __init__(self, app: ASGIApp, *, access: ServerAccess, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, access: ServerAccess, max_body_bytes: int, metrics: Metrics) -> None:
         self._app = app
         self._access = access
+        self._metrics = metrics
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,8 +103,11 @@ class AccessMiddleware:
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
         if scope["path"] not in OPEN_PATHS and not self._access.is_authorized(headers.get(b"authorization")):
             error = RequestError(ErrorCode.UNAUTHENTICATED, "send the header `Authorization: Bearer TOKEN`")
+            self._metrics.requests.labels(PROTOCOL, error.code.name).inc()
             await _send_error(send, error)
             return
+        if scope["path"] not in OPEN_PATHS:
+            scope.setdefault("state", {})[AUTHORIZED] = True
         content_length = headers.get(b"content-length", "0")
         if not content_length.isdigit() or int(content_length) > self._max_body_bytes:
             await _send_error(send, self._body_too_long())
@@ -179,6 +188,7 @@ def _feature_routes(executor: RequestExecutor) -> APIRouter:
 
 def _monitoring_routes(executor: RequestExecutor) -> APIRouter:
     router = APIRouter()
+    ping: asyncio.Task[None] | None = None
 
     @router.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -188,7 +198,11 @@ def _monitoring_routes(executor: RequestExecutor) -> APIRouter:
     @router.get("/readyz", responses={503: {"description": ErrorCode.UNAVAILABLE.name}})
     async def readyz() -> dict[str, str]:
         """Return 200 while the online store answers."""
-        await executor.run_untracked(executor.lookup.ping)
+        nonlocal ping
+        # One for all callers of the moment: they need no token, and must not occupy the workers.
+        if ping is None or ping.done():
+            ping = asyncio.create_task(executor.run_untracked(executor.lookup.ping))
+        await asyncio.shield(ping)
         return {"status": "ok"}
 
     @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

@@ -17,12 +17,12 @@ class Metrics:
     """The metrics of one server process. `registry` is what `/metrics` shows.
 
     The other attributes are the metrics: `requests`, `seconds` and `in_work` of requests, `candidates` by feature
-    service, `rows` by view and status.
+    service, `rows` by view and status, open `connections` and those `refused` over HTTP, `descriptors` of the process.
 
     Args:
         shared: the folder of all processes' figures, which SHARED_FOLDER_VARIABLE must name too; `registry` then shows
-            the sums over the processes; for all metrics but `in_work`, ended processes count too. None for a single
-            process.
+            the sums over the processes (of `descriptors` the largest). Ended processes count too, except in gauges.
+            None for a single process.
     """
 
     def __init__(self, shared: str | None = None) -> None:
@@ -57,4 +57,19 @@ class Metrics:
             "Requests in progress or waiting for a worker.",
             registry=own,
             multiprocess_mode="livesum",
+        )
+        self.connections = Gauge(
+            "vitrine_serving_connections", "Open HTTP connections.", registry=own, multiprocess_mode="livesum"
+        )
+        self.refused = Counter(
+            "vitrine_serving_connections_refused",
+            "HTTP connections closed or kept waiting because of a bound, by reason.",
+            ["reason"],
+            registry=own,
+        )
+        self.descriptors = Gauge(
+            "vitrine_serving_descriptors_ratio",
+            "Share of the file descriptors in use, of the process that uses the largest share.",
+            registry=own,
+            multiprocess_mode="livemax",
         )

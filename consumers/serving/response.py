@@ -33,6 +33,8 @@ from feature_repo.schema import PRODUCT_ID
 
 ARROW = "application/vnd.apache.arrow.stream"
 """Media type of the result of `to_ipc`."""
+MAX_MESSAGE_BYTES = 3 * 2**20
+"""Longest batch in one gRPC message, before the columns' descriptions and the user's row are added."""
 AFFINITY = "user_product_affinity"
 STATUS = "status__"
 STATUS_WORDS = tuple(status.name.lower() for status in sorted(Status))
@@ -86,6 +88,22 @@ def to_ipc(batch: pa.RecordBatch) -> pa.Buffer:
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
     return sink.getvalue()
+
+
+def split_batch(batch: pa.RecordBatch, max_bytes: int = MAX_MESSAGE_BYTES) -> list[pa.RecordBatch]:
+    """Return the batch in slices of at most `max_bytes` each, in order, without copying.
+
+    Args:
+        batch: n rows. Without rows it is returned as it is.
+        max_bytes: bytes of a slice's columns. A row that is longer is a slice of its own.
+    """
+    size = batch.nbytes
+    if size <= max_bytes or batch.num_rows <= 1:
+        return [batch]
+    rows = max(1, batch.num_rows * max_bytes // size)
+    slices = [batch.slice(start, rows) for start in range(0, batch.num_rows, rows)]
+    # Texts and lists differ in length, so one slice may still be too long.
+    return [part for one in slices for part in split_batch(one, max_bytes)]
 
 
 class _BatchBuilder:

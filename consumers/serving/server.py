@@ -3,21 +3,28 @@
 import gc
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
-import uvicorn
 from fastapi import APIRouter
 
+from consumers.serving import descriptors
 from consumers.serving.executor import RequestExecutor
 from consumers.serving.flight import FlightServer
 from consumers.serving.http import create_app
+from consumers.serving.http_server import HttpServer
 from consumers.serving.shutdown import Shutdown
 from feature_repo import memory
 from feature_repo.auth import ServerAccess
+from feature_repo.serving_limits import ConnectionLimits
 
 FLIGHT_GRACE_SECONDS = 1.0
 """Time in which Flight may send finished responses at the shutdown. Streams still open after it are ended."""
+DESCRIPTOR_SECONDS = 5.0
+"""Time between two looks at the number of open file descriptors."""
+FULL_SHARE = 0.9
+"""With a larger share of its descriptors in use, the process logs an error."""
+
+_log = logging.getLogger(__name__)
 
 
 def serve(
@@ -27,6 +34,7 @@ def serve(
     flight_port: int | None,
     http_port: int | None,
     shutdown: Shutdown,
+    connections: ConnectionLimits | None = None,
     routers: Sequence[APIRouter] = (),
     on_ready: Callable[[dict[str, str]], None] = lambda addresses: None,
 ) -> None:
@@ -41,14 +49,16 @@ def serve(
         flight_port: port of Arrow Flight; 0 takes any free one, None serves no Flight.
         http_port: port of HTTP; 0 takes any free one, None serves no HTTP.
         shutdown: from `graceful_shutdown`.
+        connections: bounds of HTTP connections; None takes the defaults. `request_seconds` follows the executor's
+            deadline.
         routers: further HTTP routes; not used without HTTP.
         on_ready: called once, when callers can connect, with the addresses by protocol: "flight", such as
             grpc://127.0.0.1:8815, and "http". A protocol that is not served is missing.
 
     Raises:
-        UnavailableError: Flight cannot listen. The executor then stays open.
-        SystemExit: HTTP cannot listen. `supervisor.check_ports_free` finds that before.
+        UnavailableError: Flight or HTTP cannot listen.
     """
+    descriptors.raise_descriptor_limit()
     memory.keep_freed()
     executor.lookup.warm_up()
     gc.collect()
@@ -56,6 +66,8 @@ def serve(
     flight = None if flight_port is None else FlightServer(executor, access, flight_port)
     is_tls = access.certificate is not None
     addresses = {} if flight is None else {"flight": f"grpc{'+tls' if is_tls else ''}://{access.host}:{flight.port}"}
+    closed = threading.Event()
+    threading.Thread(target=_watch_descriptors, args=(executor, closed), daemon=True).start()
     try:
         if http_port is None:
             stop = threading.Event()
@@ -63,22 +75,19 @@ def serve(
             on_ready(addresses)
             stop.wait()  # Flight serves in its own threads
             return
-        config = uvicorn.Config(
-            create_app(executor, access, routers=routers),
-            host=access.host,
-            port=http_port,
-            ssl_certfile=access.certificate.chain if access.certificate else None,
-            ssl_keyfile=access.certificate.key if access.certificate else None,
-            access_log=False,  # the executor writes one
-            log_level=logging.WARNING,
-            server_header=False,
-            timeout_graceful_shutdown=5,
-        )
         scheme = "https" if is_tls else "http"
-        http = _HttpServer(config, lambda port: on_ready(addresses | {"http": f"{scheme}://{access.host}:{port}"}))
+        http = HttpServer(
+            create_app(executor, access, routers=routers),
+            access,
+            http_port,
+            limits=(connections or ConnectionLimits()).for_deadline(executor.limits.deadline_seconds),
+            metrics=executor.metrics,
+            on_ready=lambda: on_ready(addresses | {"http": f"{scheme}://{access.host}:{http.port}"}),
+        )
         shutdown.on_signal(http.stop)
         http.run()
     finally:
+        closed.set()
         # FlightServer.shutdown waits for streams that callers may never close, so it runs in a daemon thread.
         closing = None if flight is None else threading.Thread(target=flight.shutdown, daemon=True)
         if closing is not None:
@@ -88,22 +97,17 @@ def serve(
             closing.join(FLIGHT_GRACE_SECONDS)
 
 
-class _HttpServer(uvicorn.Server):
-    """Calls `on_ready` with its port once it listens. Leaves signals to the caller of `run`."""
+def _watch_descriptors(executor: RequestExecutor, stop: threading.Event) -> None:
+    """Measure the descriptors in use until `stop`, and log it when nearly none is free.
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[int], None]) -> None:
-        super().__init__(config)
-        self._on_ready = on_ready
-
-    def stop(self) -> None:
-        """Make `run` finish the requests in progress and return."""
-        self.should_exit = True
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: object = None) -> None:
-        await super().startup(sockets)  # type: ignore[arg-type]
-        if self.started:
-            self._on_ready(self.servers[0].sockets[0].getsockname()[1])
+    Arrow Flight accepts connections without a bound, and accepts none while the process has no descriptor.
+    """
+    limit, was_full = descriptors.raise_descriptor_limit(), False
+    while True:
+        share = descriptors.count_open_descriptors() / limit
+        executor.metrics.descriptors.set(share)
+        if share > FULL_SHARE and not was_full:
+            _log.error("%.0f%% of %d file descriptors are in use; further connections may fail", share * 100, limit)
+        was_full = share > FULL_SHARE
+        if stop.wait(DESCRIPTOR_SECONDS):
+            return

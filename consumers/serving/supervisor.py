@@ -1,5 +1,8 @@
 """Several serving processes, started and restarted by one parent process that does nothing else.
 
+HTTP and Flight never share a process: gRPC bounds neither the number of connections nor what they hold before the token
+is read, so its callers can use up the file descriptors of its process, but not those of HTTP.
+
 A process that ends by itself is restarted, at most once a second, while the others keep serving. At the shutdown the
 parent ends all processes. If the parent is killed, each process ends too, because it waits for its parent. The
 processes cannot share a port, because Arrow Flight's server sets GRPC_ARG_ALLOW_REUSEPORT to 0. So each has its own.
@@ -32,6 +35,8 @@ STOP_TIMEOUT_SECONDS = 20.0
 
 Addresses = dict[str, str]
 """Addresses of one process by protocol, "flight" and "http", such as grpc://127.0.0.1:8815."""
+Report = tuple[int, Addresses | VitrineError]
+"""What a process reports once: its number, and its addresses or the reason why it does not serve."""
 Serve = Callable[[Callable[[Addresses], None]], None]
 """The work of one process. It calls its argument with its addresses. It is pickled and runs in another process."""
 
@@ -102,11 +107,12 @@ def supervise(
         on_exit: called with the process id of each process that ends by itself, before it is restarted.
 
     Raises:
-        UnavailableError: a process ended, or START_TIMEOUT_SECONDS passed, before it served.
+        VitrineError: what a process raised before it served.
+        UnavailableError: a process ended otherwise, or START_TIMEOUT_SECONDS passed, before it served.
     """
     # Not forked, because gRPC's and Arrow's threads would not exist in the child.
     context = get_context("spawn")
-    ready: SimpleQueue[tuple[int, Addresses]] = context.SimpleQueue()
+    ready: SimpleQueue[Report] = context.SimpleQueue()
     stop = threading.Event()
     shutdown.on_signal(stop.set)
     running: dict[int, SpawnProcess] = {}
@@ -125,7 +131,9 @@ def supervise(
             on_ready(addresses)
         while not stop.wait(POLL_SECONDS):
             while not ready.empty():
-                ready.get()  # addresses of restarted processes, which have not changed
+                number, report = ready.get()
+                if isinstance(report, VitrineError):  # not the addresses of a restarted process, which are the same
+                    _log.error("serving process %d does not serve: %s", number, report)
             for number, process in list(running.items()):
                 if process.exitcode is not None and time.monotonic() > started[number] + RESTART_SECONDS:
                     _log.error("serving process %d ended with exit code %d; restarting it", number, process.exitcode)
@@ -140,7 +148,7 @@ def supervise(
 
 
 def _wait_until_ready(
-    running: dict[int, SpawnProcess], ready: "SimpleQueue[tuple[int, Addresses]]", stop: threading.Event
+    running: dict[int, SpawnProcess], ready: "SimpleQueue[Report]", stop: threading.Event
 ) -> list[Addresses] | None:
     """Return the addresses of each process; None if the shutdown comes first."""
     received: dict[int, Addresses] = {}
@@ -148,21 +156,24 @@ def _wait_until_ready(
     while len(received) < len(running) and not stop.wait(0.02):
         missing = sorted(running.keys() - received.keys())
         ended = [number for number in missing if running[number].exitcode is not None]
-        if ended or time.monotonic() > deadline:
-            raise UnavailableError(f"serving process {(ended or missing)[0]} did not start; its error is above")
         while not ready.empty():
-            number, addresses = ready.get()
-            received[number] = addresses
+            number, report = ready.get()
+            if isinstance(report, VitrineError):
+                raise report
+            received[number] = report
+        if {*ended} - received.keys() or time.monotonic() > deadline:
+            raise UnavailableError(f"serving process {(ended or missing)[0]} did not start; its error is above")
     return None if stop.is_set() else [received[number] for number in sorted(received)]
 
 
-def _run_child(serve: Serve, number: int, ready: "SimpleQueue[tuple[int, Addresses]]") -> None:
+def _run_child(serve: Serve, number: int, ready: "SimpleQueue[Report]") -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the parent ends the children
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         serve(lambda addresses: ready.put((number, addresses)))
     except VitrineError as error:
-        raise SystemExit(str(error)) from None
+        ready.put((number, error))
+        raise SystemExit(1) from None
 
 
 def _end_with_parent() -> None:

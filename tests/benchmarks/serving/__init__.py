@@ -1,11 +1,13 @@
 """Serve one user and 500 candidates: a 128-d vector, tags, codes, the user's interest and affinity, on Redis.
 
-    python -m tests.benchmarks.serving turns    Flight against the reader plus a bare round trip; HTTP against Flight
-    python -m tests.benchmarks.serving stock    against `feast serve` on stock Feast's Redis store
-    python -m tests.benchmarks.serving load     concurrent clients for a minute: p50, p99, errors
-    python -m tests.benchmarks.serving stages   the time of each stage of a request
+    python -m tests.benchmarks.serving turns      Flight against the reader plus a bare round trip; HTTP against Flight
+    python -m tests.benchmarks.serving stock      against `feast serve` on stock Feast's Redis store
+    python -m tests.benchmarks.serving load       concurrent clients for a minute: p50, p99, errors
+    python -m tests.benchmarks.serving disturbed  the same while others hold connections and guess tokens: p99, memory
+    python -m tests.benchmarks.serving stages     the time of each stage of a request
 
-turns.py, stock.py, load.py   the three measurements
+turns.py, stock.py, load.py   three measurements
+disturbed.py, attack.py       the fourth, and the callers that disturb
 stages.py                     the time of each stage
 rows.py                       the rows in the store
 deployment.py                 deployments with these rows, ours and stock Feast's

@@ -17,10 +17,13 @@ from tests.benchmarks.serving.deployment import SERVICE
 
 
 @contextmanager
-def run_vitrine_serve(root: Path, *, processes: int = 1) -> Iterator[dict[str, list[str]]]:
-    """Run `consume serve` and yield its addresses by protocol."""
+def run_vitrine_serve(root: Path, *, processes: int = 1, token: str | None = None) -> Iterator[dict[str, list[str]]]:
+    """Run `consume serve`, with a token if one is given, and yield its addresses by protocol."""
     line = ["serve", "--store", str(root / "ours" / "feature_store.yaml"), "--flight-port", "0", "--http-port", "0"]
     more = ["--processes", str(processes), "--access-log", str(root / "access.log")]
+    if token is not None:
+        (root / "token").write_text(token)
+        more += ["--token-file", str(root / "token")]
     command = [sys.executable, "-m", "consumers.cli", *line, *more]
     with stop_on_exit(subprocess.Popen(command, stderr=subprocess.PIPE, text=True)) as process:
         assert process.stderr is not None

@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import uvicorn
-
 from consumers.online import OnlineReader
 from consumers.serving.executor import AccessLog, RequestExecutor
 from consumers.serving.flight import FlightServer
 from consumers.serving.http import create_app
+from consumers.serving.http_server import HttpServer
 from consumers.serving.metrics import Metrics
 from feature_repo import definitions
 from feature_repo.auth import ServerAccess
 from feature_repo.config import Settings
-from feature_repo.serving_limits import ServingLimits
+from feature_repo.serving_limits import ConnectionLimits, ServingLimits
 from feature_repo.stores.feature_store import open_feature_store
 
 TOKEN = "a-token-of-many-letters"
@@ -57,6 +56,7 @@ def serving(
     *,
     access: ServerAccess | None = None,
     limits: ServingLimits | None = None,
+    connections: ConnectionLimits | None = None,
     now: datetime | None = None,
 ) -> Iterator[Served]:
     """Serve both protocols on free ports."""
@@ -69,22 +69,19 @@ def serving(
         clock=lambda: now or datetime.now(UTC),
     )
     flight = FlightServer(executor, access, 0)
-    certificate = access.certificate
-    http = uvicorn.Server(
-        uvicorn.Config(
-            create_app(executor, access),
-            port=0,
-            ssl_certfile=certificate.chain if certificate else None,
-            ssl_keyfile=certificate.key if certificate else None,
-            log_level="warning",
-            timeout_graceful_shutdown=1,
-        )
+    started = threading.Event()
+    http = HttpServer(
+        create_app(executor, access),
+        access,
+        0,
+        limits=connections or ConnectionLimits(),
+        metrics=executor.metrics,
+        on_ready=started.set,
     )
     thread = threading.Thread(target=http.run, daemon=True)
     thread.start()
-    while not http.started:
-        time.sleep(0.01)
-    port = http.servers[0].sockets[0].getsockname()[1]
+    assert started.wait(10)
+    certificate, port = access.certificate, http.port
     name = "localhost" if certificate else "127.0.0.1"
     try:
         yield Served(
@@ -94,7 +91,7 @@ def serving(
             log,
         )
     finally:
-        http.should_exit = True
+        http.stop()
         thread.join()
         flight.shutdown()
         executor.close()

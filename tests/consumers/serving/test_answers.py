@@ -7,11 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.flight as flight
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from consumers.online import OnlineReader, Status
 from consumers.serving.client import FlightClient, HttpClient, encode_request, matrix
-from consumers.serving.response import ARROW, FeatureResponse, build_response
-from tests.consumers.serving.running import Served
+from consumers.serving.response import ARROW, FeatureResponse, build_response, split_batch
+from feature_repo.serving_limits import ServingLimits
+from tests.consumers.serving.running import Served, serving
 from tests.feature_repo.stores.online.feast_world import NOW
 
 PRODUCTS = ["car", "none", "bear", "car"]
@@ -119,3 +122,35 @@ def test_services_health_and_readiness_have_routes(served: Served) -> None:
     assert httpx.get(f"{served.http}/readyz").json() == {"status": "ok"}
     openapi = httpx.get(f"{served.http}/openapi.json").json()
     assert ARROW in openapi["paths"]["/v1/features"]["post"]["responses"]["200"]["content"]
+
+
+def test_no_message_of_a_long_response_exceeds_the_limit_of_other_languages_clients(reader: OnlineReader) -> None:
+    ids = ["bear", *(f"{number:0250}" for number in range(15_000)), "car"]
+    default = [("grpc.max_receive_message_length", 4 * 2**20)]
+    with serving(reader, limits=ServingLimits(max_product_ids=20_000, deadline_seconds=20)) as served:
+        with FlightClient(served.flight, "ranking") as client:
+            response = [client.fetch("7", ids), client.fetch("7", ids[:1]), client.fetch("7", ids)][-1]
+        ticket = flight.Ticket(encode_request("ranking", "7", ids))
+        with flight.connect(served.flight, generic_options=default) as connection:
+            chunks = list(connection.do_get(ticket))
+    assert [chunk.app_metadata is None for chunk in chunks] == [False, *[True] * (len(chunks) - 1)]
+    assert len(chunks) > 1
+    assert pa.concat_batches([chunk.data for chunk in chunks]).equals(response.candidates)
+    assert response.candidates.column("product_id").to_pylist() == ids
+    assert response.candidates.column("looks__vector").to_pylist()[-1] == [1, -1]
+    assert response.user is not None
+
+
+@given(
+    texts=st.lists(st.none() | st.text(max_size=40), max_size=60),
+    start=st.integers(0, 10),
+    max_bytes=st.integers(1, 600),
+)
+def test_a_split_batch_has_all_rows_in_order_and_no_slice_is_longer_than_allowed(
+    texts: list[str | None], start: int, max_bytes: int
+) -> None:
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(len(texts) * 4, dtype=np.float32)), 4)
+    batch = pa.record_batch({"text": pa.array(texts, pa.string()), "vector": vectors}).slice(start)
+    parts = split_batch(batch, max_bytes)
+    assert pa.concat_batches(parts).equals(batch)
+    assert all(part.nbytes <= max_bytes or part.num_rows <= 1 for part in parts)

@@ -1,6 +1,7 @@
 """`consume serve` as its users run it, and the examples of docs/how-to/serve.md, run against a small shop."""
 
 import concurrent.futures
+import json
 import os
 import re
 import shutil
@@ -47,7 +48,7 @@ def served(
     line = ["serve", "--store", str(store), "--flight-port", "0", "--http-port", "0", "--access-log", "access.log"]
     line += ["--log-served", "served.log", "--log-served-one-in", "1"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "consumers.cli", *line],
+        [sys.executable, "-m", "consumers.cli", "--log-format", "json", *line],
         cwd=folder,
         stderr=subprocess.PIPE,
         text=True,
@@ -55,12 +56,18 @@ def served(
     )
     assert process.stderr is not None
     line_read = process.stderr.readline()
-    match = re.fullmatch(r"serving flight at (?P<FLIGHT>\S+), http at (?P<HTTP>\S+)\n", line_read)
+    match = re.fullmatch(r"serving flight at (?P<FLIGHT>\S+), http at (?P<HTTP>\S+)", json.loads(line_read)["message"])
     assert match, line_read
     yield match.groupdict()
+    with socket.create_connection(("127.0.0.1", httpx.URL(match["HTTP"]).port or 0)) as connection:
+        connection.sendall(b"this is not HTTP\r\n\r\n")
+        assert connection.recv(1_000).startswith(b"HTTP/1.1 400 ")
+    time.sleep(0.5)  # the log is written a moment later
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
-    assert process.stderr.read() == ""
+    records = [json.loads(line) for line in process.stderr.read().splitlines()]
+    assert [record["logger"] for record in records] == ["consumers.serving.http_server"]
+    assert "refused: 1 malformed; " in records[0]["message"]
     assert None in served_log.read(folder / "served.log", 1_000)["looks"].rows, (
         "a product that is not online is logged too"
     )

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[3]
 
 @contextmanager
 def two_processes(folder: Path, redis: servers.RedisServer) -> Iterator[tuple["subprocess.Popen[str]", list[str], str]]:
-    """Start two processes; yield their parent, their Flight addresses and the HTTP address."""
+    """Start two processes for Flight and one for HTTP; yield their parent, the Flight addresses and that of HTTP."""
     store = folder / "feature_store.yaml"
     store.write_text(
         "project: shop\noffline_store:\n  path: tables\nonline_store:\n"
@@ -43,9 +43,9 @@ def two_processes(folder: Path, redis: servers.RedisServer) -> Iterator[tuple["s
     try:
         assert parent.stderr is not None
         line_read = parent.stderr.readline()
-        match = re.fullmatch(r"serving flight at (\S+), http at (\S+), flight at (\S+)\n", line_read)
+        match = re.fullmatch(r"serving flight at (\S+), flight at (\S+), http at (\S+)\n", line_read)
         assert match, line_read + parent.stderr.read()
-        yield parent, [match[1], match[3]], match[2]
+        yield parent, [match[1], match[2]], match[3]
     finally:
         parent.kill()
         parent.wait()
@@ -70,7 +70,7 @@ def test_processes_answer_restart_after_a_kill_and_end_with_their_parent(
         killed = listener(second, serving)
         os.kill(killed, signal.SIGKILL)
         send_requests(first, 1)
-        assert eventually(lambda: len(servers_of(parent) - {killed}) == 2 and listens(second))
+        assert eventually(lambda: len(servers_of(parent) - {killed}) == 3 and listens(second))
         send_requests(second, 2)
         assert count_requests(http) == 10, "the requests of the killed process still count"
 
