@@ -1,9 +1,13 @@
 """Settings and fixtures of all tests."""
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores: more threads wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Shared machines stall, so the duration of an example says nothing about its correctness.
 settings.register_profile("vitrine", deadline=None)

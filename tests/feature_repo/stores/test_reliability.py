@@ -157,6 +157,7 @@ def test_an_emptied_redis_is_filled_by_the_next_run(killable_redis: RedisServer,
     assert world.online_looks(store, ["a", "b"]) == {"a": (1, 1), "b": (2, 2)}
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_table(store: FeatureStore) -> None:
     megabytes = []
     first = 0

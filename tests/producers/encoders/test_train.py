@@ -45,7 +45,7 @@ def trained(shop: tuple[list[str], list[Path | bytes]], folder: Path, pairs: int
 
 
 def test_an_image_is_closest_to_the_title_that_names_its_colour(shop, tmp_path: Path) -> None:
-    trained(shop, tmp_path, pairs=6000)
+    trained(shop, tmp_path, pairs=3000)
     encoder = load(str(tmp_path))
     flat = [Image.new("RGB", (50, 40), rgb) for rgb in COLOURS.values()]
     texts = encoder.encode_texts([f"宝宝{name}连衣裙" for name in COLOURS])
