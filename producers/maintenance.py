@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from feature_repo import schema
 from feature_repo.arrow import take
+from feature_repo.arrow.text import normalize_id
 from feature_repo.config import Settings
 from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.offline import delta, retention
@@ -118,8 +119,9 @@ def forget(
 
     Args:
         settings: the deployment.
-        products: product ids; may be empty.
-        users: user ids; may be empty.
+        products: product ids; may be empty. An id stands for its spelling as it is given, which a table of an earlier
+            version may have, and for its normalised form.
+        users: user ids, likewise; may be empty.
         dry_run: only count, and delete nothing.
 
     Raises:
@@ -131,6 +133,7 @@ def forget(
             because their keys hold only a hash.
     """
     online = open_configured_table(settings)
+    products, users = ([*dict.fromkeys([*ids, *map(normalize_id, ids)])] for ids in (products, users))
     values = {PRODUCT_ID: list(products), USER_ID: list(users), ROW_ID: [*products, *users]}
     offline_rows: dict[str, int] = {}
     for path in _list_tables(settings):

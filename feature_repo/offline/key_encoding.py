@@ -1,4 +1,7 @@
-"""Encode join keys of one or more columns as dense integers. Columns may be of any type that can be hashed."""
+"""Encode join keys of one or more columns as dense integers. Columns may be of any type that can be hashed.
+
+Texts are normalised (feature_repo.arrow.text): ids that look equal are one key, however either table spells them.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from feature_repo.arrow import text
 from feature_repo.errors import InvalidInputError
 
 Int64 = NDArray[np.int64]
@@ -44,7 +48,7 @@ def encode(columns: Sequence[pa.ChunkedArray], rows: int) -> tuple[KeyDictionary
     Returns:
         The dictionary, and int64 [rows] key numbers; -1 where a column is null.
     """
-    values = tuple(pc.unique(_plain(column)).drop_null() for column in columns)
+    values = tuple(pc.unique(plain_keys(column)).drop_null() for column in columns)
     combinations: list[Int64] = []
     code = np.zeros(rows, dtype=np.int64)
     size = 1
@@ -108,7 +112,7 @@ def assign_partitions(
     for column, type_ in zip(columns, like, strict=True):
         if column.null_count == rows:  # an all-null column may have any type
             return np.full(rows, -1, dtype=np.int64)
-        plain = _plain(column)
+        plain = plain_keys(column)
         _comparable(plain, pa.array([], type_.value_type if pa.types.is_dictionary(type_) else type_))
         valid &= plain.is_valid().to_numpy()
         mixed = (mixed ^ _hashes(plain)) * _ODD
@@ -155,7 +159,7 @@ def _positions(column: pa.ChunkedArray, distinct: pa.Array) -> Int64:
             ]
             or [np.empty(0, np.int64)]
         )
-    column, distinct = _comparable(column, distinct)
+    column, distinct = _comparable(plain_keys(column), distinct)
     positions = pc.index_in(column, value_set=distinct, skip_nulls=True)
     return positions.fill_null(-1).to_numpy().astype(np.int64)
 
@@ -166,9 +170,10 @@ def _take(values: Int64, indices: pa.Array) -> Int64:
     return np.append(values, -1)[position]
 
 
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a dictionary-encoded column decoded, any other as it is."""
-    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+def plain_keys(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column of join keys decoded if it is dictionary-encoded, and its texts normalised."""
+    type_ = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    return text.normalize_ids(column.cast(pa.string() if pa.types.is_string_view(type_) else type_))
 
 
 def _comparable(column: pa.ChunkedArray, distinct: pa.Array) -> tuple[pa.ChunkedArray, pa.Array]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from feature_repo.arrow import take
 from feature_repo.errors import InvalidInputError
+from feature_repo.offline.key_encoding import plain_keys
 
 SAMPLE_SIZE = 100_000
 """Keys sampled to find bounds between ranges of about equal size."""
@@ -45,7 +46,7 @@ class KeyRange:
             return inside
         if keys.null_count == len(keys):
             return ~inside
-        plain = keys.cast(keys.type.value_type) if pa.types.is_dictionary(keys.type) else keys
+        plain = plain_keys(keys)  # keys that are one for the join are in one range
         try:
             if self.low is not None:
                 inside &= pc.greater_equal(plain, self.low).fill_null(False).to_numpy()

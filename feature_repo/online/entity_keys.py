@@ -4,9 +4,11 @@
     6       the view: the first 6 characters of the URL-safe Base64 of the SHA-256 of the JSON [project, view]
     ...     the entity: the text of its join key; with several join keys, ordered by name, a uint16 length before each
 
-The JSON is compact and not ASCII-escaped. Lengths are little-endian. The text of a join key is its UTF-8, its bytes, or
-the decimal digits of an integer or of a timestamp in seconds. A view without entities has one row, whose entity is
-empty. An entity of more than 400 bytes (LMDB allows keys of 511) is replaced by 0xFF and its BLAKE2b-256 of 32 bytes.
+The JSON is compact and not ASCII-escaped. Lengths are little-endian. The text of a join key is the UTF-8 of its
+normalised form (feature_repo.arrow.text), so that ids that look equal are one entity for writers and readers; or its
+bytes; or the decimal digits of an integer or of a timestamp in seconds. A view without entities has one row, whose
+entity is empty. An entity of more than 400 bytes (LMDB allows keys of 511) is replaced by 0xFF and its BLAKE2b-256 of
+32 bytes.
 """
 
 import base64
@@ -19,6 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from feature_repo.arrow import text
 from feature_repo.errors import InvalidInputError
 
 PREFIX_SIZE = 6
@@ -27,6 +30,7 @@ _MAX_ENTITY_SIZE = 400
 _HASHED = b"\xff"
 """No UTF-8 starts with it. As the first byte of a length it means at least 255 bytes, more than the 33 of a hash."""
 _DIGEST_SIZE = 32
+_VISIBLE_ASCII = bytes(range(0x21, 0x7F))
 
 
 @lru_cache
@@ -35,8 +39,8 @@ def make_prefix(project: str, view: str) -> bytes:
 
     They are a hash, so two views may have the same: `StoreCatalog.register_view` refuses the second one.
     """
-    text = json.dumps([project, view], separators=(",", ":"), ensure_ascii=False)
-    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest())[:PREFIX_SIZE]
+    name = json.dumps([project, view], separators=(",", ":"), ensure_ascii=False)
+    return base64.urlsafe_b64encode(hashlib.sha256(name.encode()).digest())[:PREFIX_SIZE]
 
 
 def make_keys(prefix: bytes, join_keys: Sequence[Sequence[Any]]) -> list[bytes]:
@@ -45,7 +49,8 @@ def make_keys(prefix: bytes, join_keys: Sequence[Sequence[Any]]) -> list[bytes]:
     Args:
         prefix: the PREFIX_SIZE bytes of the view, from `make_prefix`.
         join_keys: n values for each join key, the join keys ordered by name. Values are text, bytes or integers; 7 and
-            "7" give the same key. For a view without entities one join key with n empty texts. n may be 0.
+            "7" give the same key, and so do texts that are equal when they are normalised; bytes stay as they are. For
+            a view without entities one join key with n empty texts. n may be 0.
 
     Raises:
         InvalidInputError: a value is missing or of another type, a boolean for instance.
@@ -95,26 +100,29 @@ def from_arrow(column: pa.ChunkedArray | pa.Array) -> list[Any]:
 
 
 def _make_text_keys(prefix: bytes, values: Sequence[Any]) -> list[bytes] | None:
-    """Return the keys of texts, all encoded in one step; None if a value is no text or contains a line feed."""
+    """Return the keys of texts, all encoded in one step; None if a value is no text."""
     start = "\n" + prefix.decode()
     try:
-        keys = (start + start.join(values)).encode().split(b"\n")[1:]
+        keys = (start + start.join(values)).encode()
     except TypeError:
         return None
-    return keys if len(keys) == len(values) else None
+    # Texts of visible ASCII characters are normalised already. Without those only the line feeds are left.
+    if len(keys.translate(None, _VISIBLE_ASCII)) != len(values):
+        keys = (start + start.join(text.normalize_id_list(values))).encode()
+    return keys.split(b"\n")[1:] if len(values) else []
 
 
 def _join_texts(texts: Sequence[Sequence[bytes]]) -> Iterable[bytes]:
     """Return the bytes of each entity from the texts of each join key."""
     if len(texts) == 1:
         return texts[0]
-    return (b"".join(len(text).to_bytes(2, "little") + text for text in entity) for entity in zip(*texts, strict=True))
+    return (b"".join(len(one).to_bytes(2, "little") + one for one in entity) for entity in zip(*texts, strict=True))
 
 
 def _encode_value(value: Any) -> bytes:
     """Return the bytes of one value; raise InvalidInputError if it is missing or of another type."""
     if isinstance(value, str):
-        return value.encode()
+        return text.normalize_id(value).encode()
     if isinstance(value, bytes):
         return value
     if isinstance(value, Integral) and not isinstance(value, bool):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_repo.arrow import text
 from feature_repo.arrow.columns import Column
 from feature_repo.arrow.field import Field
 from feature_repo.errors import ConflictError
@@ -113,13 +114,16 @@ class OnlineTable:
         for name, view in self.catalog.reload().views.items():
             names = [key for key, _ in view.join_keys]
             if names == [join_key]:
-                yield name, entity_keys.make_keys(entity_keys.make_prefix(self.project, name), [values]), 0
+                # Version 0.2.0 wrote texts under their own spelling; bytes are not normalised.
+                spellings = [*values, *(value.encode() for value in values)]
+                keys = entity_keys.make_keys(entity_keys.make_prefix(self.project, name), [spellings])
+                yield name, list(dict.fromkeys(keys)), 0
             elif join_key in names:
                 yield name, *self._scan_keys(name, len(names), names.index(join_key), values)
 
     def _scan_keys(self, name: str, join_keys: int, index: int, values: Sequence[str]) -> tuple[list[bytes], int]:
         """Return a view's keys that have one of the values as join key `index`, and the number of hashed keys."""
-        wanted = {value.encode() for value in values}
+        wanted = {spelling.encode() for value in values for spelling in (value, text.normalize_id(value))}
         hashed = 0
 
         def matches(key: bytes) -> bool:

@@ -43,6 +43,17 @@ def test_rows_keep_the_order_of_repeated_and_absent_ids(store: FeatureStore, rea
     assert set(batch.values) == {field.name for field in looks.features}
 
 
+def test_ids_that_look_equal_are_one_entity_written_and_read_by_the_reader_and_by_feast(
+    store: FeatureStore, reader: OnlineReader
+) -> None:
+    write(store, "looks", [BEAR | {"product_id": "bear\u200b"}, CAR])
+    odd = ["\ufeffbear", "car ", "bear", "bear\xa0"]
+    assert reader.fetch("looks", odd).values["clicks"].tolist() == [3, 8, 3, 3]
+    assert reader.fetch("looks", {"product_id": "car\n"}).values["clicks"].tolist() == [8]
+    rows = [{"product_id": name} for name in odd]
+    assert store.get_online_features(["looks:clicks"], rows).to_dict()["clicks"] == [3, 8, 3, 3]
+
+
 def test_a_service_returns_one_users_features_for_every_candidate(store: FeatureStore, reader: OnlineReader) -> None:
     write(store, "looks", [BEAR, CAR])
     write(store, "taste", [{"user_id": 7, "interest": [1.0, 2.0], "age": 31.0}])

@@ -38,6 +38,7 @@ def test_the_search_for_odd_texts_misses_no_character_of_unicode():
         for form in ("{}", "a{}", "{}b", "가{}b"):
             texts = [form.format(character) for character in characters]
             assert normalize_column(pa.array(texts)).to_pylist() == [normalize_one(value) for value in texts]
+    assert all(text.normalize_id_list([one])[0] == text.normalize_id(one) for one in characters)
 
 
 def test_ids_that_look_equal_become_one():
@@ -73,8 +74,8 @@ def test_category_paths_lose_blanks_around_separators_and_empty_segments():
 
 
 def test_a_request_of_plain_ids_is_returned_itself_and_other_values_stay():
-    plain = [f"p{number}" for number in range(500)]
-    assert text.normalize_id_list(plain) is plain
+    for plain in ([f"p{number}" for number in range(500)], ["caf\xe9", "连衣裙"]):
+        assert text.normalize_id_list(plain) is plain
     assert text.normalize_id_list(["p1 ", "p\u200b2", "p3"]) == ["p1", "p2", "p3"]
     assert text.normalize_id_list([7, "p1 ", None, b"p1 "]) == [7, "p1", None, b"p1 "]
 

@@ -175,3 +175,16 @@ def test_text_keys_against_integer_keys_raise_an_error() -> None:
     index = asof.index_versions([chunked([7], pa.int64())], chunked([START], STAMP))
     with pytest.raises(VitrineError, match="type string cannot be compared with one of type int64"):
         asof.look_up(index, [chunked(["7"], pa.string())], chunked([START], STAMP))
+
+
+@pytest.mark.parametrize("encode", [False, True])
+def test_keys_that_look_equal_are_one_key_on_both_sides(encode: bool) -> None:
+    stored, asked = (
+        chunked(["p1 ", "p1", "cafe\u0301"], pa.string()),
+        chunked(["p1", "\ufeffp1", "caf\xe9", "p 1"], pa.string()),
+    )
+    if encode:
+        stored, asked = stored.dictionary_encode(), asked.dictionary_encode()
+    times = [chunked([START + timedelta(days=day) for day in days], STAMP) for days in ([0, 1, 0], [0, 2, 2, 2])]
+    index = asof.index_versions([stored], times[0], times[0])
+    assert asof.look_up(index, [asked], times[1]).tolist() == [0, 1, 2, -1]

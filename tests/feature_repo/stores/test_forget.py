@@ -68,6 +68,15 @@ def test_forgotten_rows_are_gone_online_and_offline_and_do_not_come_back(store: 
     assert forget(store, "--product", "a").stdout == "there is no row of them, offline or online\n"
 
 
+def test_an_id_is_forgotten_in_the_spelling_that_is_given_and_in_its_normalised_form(store: FeatureStore) -> None:
+    world.append_looks(Path(store.config.repo_path), [("a ", 1, 1), ("a", 2, 2), ("a\u200b", 1, 1), ("b", 1, 1)])
+    store.materialize_incremental(world.at(5), feature_views=["looks"])
+    assert world.online_looks(store, ["a", "b"]) == {"a": (2, 2), "b": (1, 1)}
+    done = forget(store, "--product", "a ")
+    assert sorted(done.stdout.splitlines()) == ["looks, online: 1 rows deleted", "looks: 2 rows deleted"]
+    assert world.online_looks(store, ["a", "b"]) == {"b": (1, 1)}
+
+
 def test_all_rows_of_a_user_are_forgotten(store: FeatureStore) -> None:
     pairs = [(1, "1"), (2, "1"), (1, "b")]
     stamps = pa.array([world.at(1)] * 3, world.STAMP)

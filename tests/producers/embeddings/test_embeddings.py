@@ -91,7 +91,13 @@ def test_unusable_images_are_quarantined_with_their_reason_and_counted(store: Se
     assert set(rows(store)) == {"gone", "words", "half", "odd"}
     assert not any(row["has_image"] for row in rows(store).values())
     refused = {(r["row_id"], r["reason"]) for r in quarantine.read(store).to_pylist() if r["step"] == "embeddings"}
-    assert {("gone", MISSING), ("words", NOT_AN_IMAGE), ("half", DAMAGED), ("odd", DAMAGED), ("nothing", NOTHING_USABLE)} <= refused
+    assert {
+        ("gone", MISSING),
+        ("words", NOT_AN_IMAGE),
+        ("half", DAMAGED),
+        ("odd", DAMAGED),
+        ("nothing", NOTHING_USABLE),
+    } <= refused
 
 
 def test_nothing_is_encoded_twice_and_a_changed_title_is_encoded_once(store: Settings, encoder: Path) -> None:
