@@ -16,6 +16,7 @@
     run_log.py           one row for each run of a producer: inputs, counts, outcome
     locks.py             one run of a step at a time
     atomic_write.py      write a file or a folder completely or not at all
+    csv_export.py        CSV without formulas for spreadsheets
     console.py           both command lines: options, one-line errors, progress bars
     interruption.py      exit on Ctrl-C with one line
     durations.py         durations and timestamps on command lines: 90m, 2026-03-01T12:00Z

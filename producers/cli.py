@@ -17,6 +17,7 @@ from producers.commands import (
     import_,
     interests,
     neighbours,
+    quarantine,
     runs,
     shop,
     stream,
@@ -45,6 +46,7 @@ app.command()(interests.interests)
 app.command()(neighbours.neighbours)
 app.command()(stream.stream)
 app.command()(runs.runs)
+app.command()(quarantine.quarantine)
 app.command()(forget.forget)
 app.command()(vacuum.vacuum)
 

@@ -1,7 +1,7 @@
 """Table `quarantine`: rejected input rows with the reason.
 
 A row that cannot be used is written here and the other rows are processed. A row that is used after a repair (a title
-cut to its maximum, an invalid price set to null) leaves a note here too; the reason of a note ends in "kept".
+cut to its maximum, an invalid price dropped) leaves a note here too; the reason of a note ends in "kept".
 """
 
 from collections import Counter
@@ -109,6 +109,29 @@ def read(settings: Settings) -> pa.Table:
     """
     path = settings.table(schema.QUARANTINE_TABLE)
     return delta.read(path, schema.QUARANTINE.names) if delta.exists(path) else schema.QUARANTINE.empty_table()
+
+
+def select_latest(rows: pa.Table, step: str | None = None) -> pa.Table:
+    """Return the rows of one step, or of all steps, the latest first.
+
+    Args:
+        rows: rows of schema.QUARANTINE.
+        step: the command that rejected them; None for all.
+    """
+    chosen = rows if step is None else rows.filter(pc.equal(rows["step"], step))
+    return chosen.sort_by([(schema.CREATED_TIMESTAMP, "descending"), ("step", "ascending"), ("row_id", "ascending")])
+
+
+def count_by_cause(rows: pa.Table, step: str | None = None) -> dict[tuple[str, str, str], int]:
+    """Return (step, column, reason) -> number of rows, the most frequent first; of equal numbers in the order of text.
+
+    Args:
+        rows: rows of schema.QUARANTINE.
+        step: count only this step's rows; None: all.
+    """
+    chosen = select_latest(rows, step).select(["step", "column", "reason"])
+    counts = Counter(zip(*(column.to_pylist() for column in chosen.columns), strict=True))
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _select_new(rows: pa.Table, path: Path, step: str) -> pa.Table:
