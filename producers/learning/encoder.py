@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_repo import image_store
+from feature_repo.arrow import text
 from feature_repo.errors import InvalidInputError, UsageError
 from feature_repo.offline import input_files, validation
 from feature_repo.schema import CLICKED, EVENT_TIMESTAMP, IMPRESSIONS, PRODUCT_ID, PRODUCTS, TIMESTAMP, USER_ID
@@ -134,8 +135,8 @@ def read_clicks_before(
     validation.require_columns(table, [*CLICK_COLUMNS, CLICKED], impressions)
     timestamps, unusable = validation.parse_timestamps(table, EVENT_TIMESTAMP, impressions, now)
     columns = [
-        validation.parse_text(table, USER_ID, impressions),
-        validation.parse_text(table, PRODUCT_ID, impressions),
+        text.normalize_ids(validation.parse_text(table, USER_ID, impressions)),
+        text.normalize_ids(validation.parse_text(table, PRODUCT_ID, impressions)),
         timestamps,
     ]
     log = pa.table([*columns, validation.parse_numbers(table, CLICKED, impressions)], names=[*CLICK_COLUMNS, CLICKED])
@@ -161,7 +162,8 @@ def read_pairs(data: Path) -> tuple[pa.Table, list[Source], int]:
 
     Returns:
         The products in the order of the file, with all of its columns; the path or bytes of each one's image, in the
-        same order; and how many products were left out. The images are not opened. Text that is not UTF-8 counts as
+        same order; and how many products were left out. Ids and titles are normalised (feature_repo.arrow.text), as
+        in the catalogue. The images are not opened. Text that is not UTF-8 counts as
         missing; an empty title does not. A repeated product id is kept each time.
 
     Raises:
@@ -172,8 +174,9 @@ def read_pairs(data: Path) -> tuple[pa.Table, list[Source], int]:
     products = input_files.read_table(file, PRODUCTS.names, allow_invalid_utf8=True)
     validation.require_columns(products, [PRODUCT_ID, "title", "image"], file)
     products, _ = validation.null_invalid_utf8(products, [PRODUCT_ID, "title", "image"])
-    ids = validation.parse_text(products, PRODUCT_ID, file)
-    products = products.set_column(products.column_names.index(PRODUCT_ID), PRODUCT_ID, ids)
+    for name, normalize in ((PRODUCT_ID, text.normalize_ids), ("title", text.normalize_texts)):
+        column = normalize(validation.parse_text(products, name, file))
+        products = products.set_column(products.column_names.index(name), name, column)
     pairs = products.filter(pc.field("title").is_valid() & pc.field("image").is_valid())
     images: list[Source] = [
         image if isinstance(image, bytes) else image_store.resolve_path(image, data)

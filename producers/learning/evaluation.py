@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from feature_repo import vocabulary
+from feature_repo.arrow.text import normalize_ids
 from feature_repo.errors import InvalidInputError
 from feature_repo.offline import input_files, validation
 from feature_repo.schema import PRODUCT_ID
@@ -81,7 +82,7 @@ def hold_out(data: Path, designs: Path, count: int, seed: int) -> pa.Table:
     table = input_files.read_table(designs, [PRODUCT_ID, *DESIGN_COLUMNS])
     column = next((name for name in DESIGN_COLUMNS if name in table.column_names), DESIGN_COLUMNS[0])
     validation.require_columns(table, [PRODUCT_ID, column], designs)
-    ids = validation.parse_text(table, PRODUCT_ID, designs)
+    ids = normalize_ids(validation.parse_text(table, PRODUCT_ID, designs))
     with_design = pa.table({PRODUCT_ID: ids, "design_id": table[column]}).drop_null()
     with_design = with_design.filter(pc.is_in(with_design[PRODUCT_ID], value_set=products[PRODUCT_ID].combine_chunks()))
     with_design = (

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo import schema
+from feature_repo.arrow import text
 from feature_repo.arrow.take import to_matrix
 from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.offline.validation import NOT_UTF8
@@ -112,9 +113,9 @@ def split_repeats(messages: Sequence[StreamMessage]) -> list[list[StreamMessage]
     a product id counts as a product of its own. No messages give no groups.
     """
     groups: list[list[StreamMessage]] = []
-    last_group: dict[bytes, int] = {}
+    last_group: dict[str, int] = {}
     for message in messages:
-        product = message.fields.get("product_id", message.id.encode())
+        product = text.normalize_id(message.fields.get("product_id", message.id.encode()).decode(errors="replace"))
         number = last_group[product] = last_group.get(product, -1) + 1
         if number == len(groups):
             groups.append([])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from feature_repo.arrow import text
 from feature_repo.errors import InvalidInputError
 from feature_repo.offline import input_files, validation
 from feature_repo.offline.quarantine import RejectedRow
@@ -13,6 +14,13 @@ from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, LABELS, PRODUCT_ID, T
 TAG_VALUES = {"child_age": CHILD_AGES, "child_gender": CHILD_GENDERS}
 """The allowed values of each tag. A category may be any text."""
 
+_NORMALIZE = {
+    PRODUCT_ID: text.normalize_ids,
+    "tag": text.normalize_texts,
+    "value": text.normalize_categories,
+    "group": text.normalize_ids,
+}
+
 CHECKED_SCHEMA = pa.schema([*LABELS, ("group", pa.string())])
 """Columns of the valid labels."""
 
@@ -20,7 +28,8 @@ CHECKED_SCHEMA = pa.schema([*LABELS, ("group", pa.string())])
 def read_labels(file: Path) -> pa.Table:
     """Return the rows of a label file, in its order, with the columns of schema.LABELS, and `group` if the file has it.
 
-    The values are not checked and may be null. Numbers become text.
+    The values are not checked and may be null. Numbers become text. Texts are normalised (feature_repo.arrow.text),
+    `value` as a category path, so that labels that look equal are one class.
 
     Args:
         file: Parquet or CSV with product_id, tag and value, and optionally `group`; other columns are ignored.
@@ -32,10 +41,17 @@ def read_labels(file: Path) -> pa.Table:
     table = input_files.read_table(file, CHECKED_SCHEMA.names)
     validation.require_columns(table, LABELS.names, file)
     names = [name for name in CHECKED_SCHEMA.names if name in table.schema.names]
+    table, invalid = validation.null_invalid_utf8(table, names)
+    if invalid:
+        raise InvalidInputError(
+            f"{file}: column `{invalid[0].column}` holds bytes that are not UTF-8; write it as UTF-8"
+        )
     try:
-        return table.select(names).cast(pa.schema([CHECKED_SCHEMA.field(name) for name in names]))
+        labels = table.select(names).cast(pa.schema([CHECKED_SCHEMA.field(name) for name in names]))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
         raise InvalidInputError(f"{file}: the columns {', '.join(names)} must be text ({error})") from error
+    columns = [_NORMALIZE[name](labels[name]) for name in names]
+    return pa.table(columns, names=names)
 
 
 def check_labels(labels: pa.Table, product_ids: Container[str]) -> tuple[pa.Table, list[RejectedRow]]:

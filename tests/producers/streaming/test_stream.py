@@ -24,6 +24,8 @@ from producers.codes.run import QualityGates, code_products
 from producers.embeddings.run import embed_catalogue
 from producers.encoders import load
 from producers.streaming.loop import StreamCounts
+from producers.streaming.product_rows import split_repeats
+from producers.streaming.source import StreamMessage
 from producers.tags.run import tag_products
 from tests.producers.streaming.running import BEGAN, PREFIX, TITLES, Shop, _now
 
@@ -328,3 +330,11 @@ def test_a_streamed_product_has_the_same_tags_as_from_the_batch_command(shop: Sh
         assert row["child_gender_distribution"] == pytest.approx(wanted["child_gender_distribution"], abs=1e-5)
         for name in ("child_age", "child_gender", "category", "tagger_version", "encoder_version", "event_timestamp"):
             assert row[name] == wanted[name], name
+
+
+def test_messages_of_ids_that_look_equal_are_of_one_product() -> None:
+    ids = ["p1", "p1 ", "p2", "\ufeffp1"]
+    messages = [
+        StreamMessage("products", str(number), {"product_id": name.encode()}, 0) for number, name in enumerate(ids)
+    ]
+    assert [[message.id for message in group] for group in split_repeats(messages)] == [["0", "2"], ["1"], ["3"]]

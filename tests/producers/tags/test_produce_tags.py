@@ -228,6 +228,21 @@ def test_labels_from_csv_equal_labels_from_parquet(tmp_path: Path) -> None:
     assert read_labels(csv).equals(read_labels(parquet))
 
 
+def test_labels_that_look_equal_are_one_class(tmp_path: Path) -> None:
+    columns = {
+        "product_id": ["p1 ", "\ufeffp2", "p3"],
+        "tag": ["category", "category\xa0", "child_age"],
+        "value": ["服装>裤子 ", "服装 &gt; 裤\u200b子", " 1-3y"],
+    }
+    file = tmp_path / "labels.parquet"
+    pq.write_table(pa.table(columns), file)
+    assert [tuple(row.values()) for row in read_labels(file).to_pylist()] == [
+        ("p1", "category", "服装>裤子"),
+        ("p2", "category", "服装>裤子"),
+        ("p3", "child_age", "1-3y"),
+    ]
+
+
 def test_a_truncated_label_file_is_reported(tmp_path: Path) -> None:
     file = world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(10))))
     file.write_bytes(file.read_bytes()[:-20])
