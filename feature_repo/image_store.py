@@ -15,14 +15,9 @@ lmdb is imported when an image is read or written, because machines that only en
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from feature_repo.content_hash import content_hash
-from feature_repo.errors import UnavailableError
-
-if TYPE_CHECKING:
-    import lmdb
-
+from feature_repo.errors import CorruptDataError, UnavailableError
 
 URL_SCHEME = "lmdb://"
 PATH_PREFIX = "lmdb:"
@@ -30,7 +25,7 @@ PATH_PREFIX = "lmdb:"
 INITIAL_MAP_BYTES = 1 << 28
 
 _KEY_HASH = re.compile(r"#([0-9a-f]{32})$")
-_environments: dict[str, "lmdb.Environment"] = {}
+_REPAIR = "remove the folder and run `produce images`"
 
 
 def is_stored(path: Path | str) -> bool:
@@ -65,7 +60,7 @@ def read_key_hash(path: str) -> bytes | None:
 def read(path: Path | str) -> bytes | None:
     """Return the encoded bytes of an image; None if the LMDB has no such key.
 
-    The LMDB stays open for later reads of this process.
+    The LMDB stays open for later reads of this process. It may grow, or be replaced, meanwhile.
 
     Args:
         path: `lmdb:/FOLDER#KEY`, as `resolve_path` returns it. KEY begins after the last `#`.
@@ -75,15 +70,19 @@ def read(path: Path | str) -> bytes | None:
     """
     import lmdb
 
-    from feature_repo.lmdb_environment import open_environment
+    from feature_repo.lmdb_environment import get_shared_environment
+
+    def work(environment: lmdb.Environment) -> bytes | None:
+        with environment.begin() as transaction:
+            return transaction.get(key.encode())
 
     folder, _, key = str(path).removeprefix(PATH_PREFIX).rpartition("#")
     try:
-        if folder not in _environments:  # LMDB allows one environment for each path in a process
-            _environments[folder] = open_environment(Path(folder), readonly=True)
-        with _environments[folder].begin() as transaction:
-            return transaction.get(key.encode())
-    except lmdb.Error as error:
+        environment = get_shared_environment(Path(folder).resolve(), create=False, readonly=True, repair=_REPAIR)
+        if environment is None:
+            raise FileNotFoundError(f"no LMDB of images at {folder}")
+        return environment.run(work)
+    except (lmdb.Error, CorruptDataError) as error:
         raise OSError(f"no LMDB of images: {error}") from error
 
 
@@ -101,10 +100,15 @@ def write(folder: Path, images: Iterable[bytes]) -> list[str]:
 
     Raises:
         UnavailableError: the LMDB cannot be written.
+        CorruptDataError: the LMDB is truncated.
     """
     import lmdb
 
-    from feature_repo.lmdb_environment import open_environment
+    from feature_repo.lmdb_environment import open_exclusively
+
+    def work(environment: lmdb.Environment) -> None:
+        with environment.begin(write=True) as transaction, transaction.cursor() as cursor:
+            cursor.putmulti(rows, overwrite=False)
 
     contents = list(images)
     keys = [content_hash(content).hex() for content in contents]
@@ -114,12 +118,8 @@ def write(folder: Path, images: Iterable[bytes]) -> list[str]:
     old_bytes = data.stat().st_size if data.exists() else 0
     map_bytes = max(INITIAL_MAP_BYTES, old_bytes + 4 * sum(map(len, contents)))
     try:
-        with (
-            open_environment(folder, map_size=map_bytes) as environment,
-            environment.begin(write=True) as transaction,
-            transaction.cursor() as cursor,
-        ):
-            cursor.putmulti(rows, overwrite=False)
+        with open_exclusively(folder.resolve(), map_size=map_bytes, repair=_REPAIR) as environment:
+            environment.run(work)
     except lmdb.Error as error:
         raise UnavailableError(f"LMDB at {folder}: {error}; check the folder and the disk's free space") from error
     return keys

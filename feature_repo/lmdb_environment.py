@@ -3,14 +3,15 @@
 LMDB allows one environment per path and process. `get_shared_environment` returns the same one to everybody in the
 process. A forked process inherits environments that it must not use: it closes them and opens its own. The file grows
 when the memory map is resized, which has to wait until no thread of this process has a transaction open; other
-processes learn of it by `lmdb.MapResizedError`.
+processes learn of it by `lmdb.MapResizedError`. `SharedEnvironment.run` does both, for readers and writers.
 """
 
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +23,8 @@ Result = TypeVar("Result")
 
 FIRST_MAP_SIZE = 1 << 26
 MAX_READERS = 1024
+REPAIR_STORE = "remove the folder, run `feast apply` and materialize"
+"""What to do with an online store that is truncated."""
 _READ_ALL = """
 import lmdb, sys
 with lmdb.open(sys.argv[1], readonly=True, readahead=False) as environment:
@@ -40,13 +43,18 @@ def open_environment(folder: Path, *, map_size: int = FIRST_MAP_SIZE, readonly: 
     Args:
         folder: created if it does not exist, unless `readonly`.
         map_size: bytes that the file may grow to before the map must be resized; ignored if `readonly`.
-        readonly: open without a lock file. Nobody may write to the file meanwhile.
+        readonly: refuse writes. Other processes may write to the file meanwhile, unless the lock file cannot be
+            written, as on a read-only mount: then nobody may.
 
     Raises:
         lmdb.Error: the file cannot be opened or is no LMDB file; with `readonly` also if it does not exist.
     """
     if readonly:
-        return lmdb.open(str(folder), readonly=True, lock=False, create=False, readahead=False)
+        options = {"readonly": True, "create": False, "readahead": False, "max_readers": MAX_READERS}
+        try:
+            return lmdb.open(str(folder), **options)
+        except lmdb.Error:  # no permission to write the lock file, or a read-only mount
+            return lmdb.open(str(folder), lock=False, **options)
     folder.mkdir(parents=True, exist_ok=True)
     environment = lmdb.open(str(folder), map_size=map_size, max_readers=MAX_READERS, readahead=False, meminit=False)
     environment.reader_check()  # frees the reader slots of killed processes
@@ -57,20 +65,40 @@ class SharedEnvironment:
     """An open environment that counts its users: its map may only be resized while nobody uses it.
 
     Args:
-        folder: the folder of the LMDB file; folder and file are created if they do not exist.
+        folder: the folder of the LMDB file; folder and file are created if they do not exist, unless `readonly`.
+        readonly: as for `open_environment`.
+        map_size: as for `open_environment`; None takes FIRST_MAP_SIZE.
+        repair: what to do if the file is truncated, for the message.
 
     Raises:
         CorruptDataError: the file is truncated.
         lmdb.Error: the file cannot be opened.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, *, readonly: bool = False, map_size: int | None = None, repair: str = REPAIR_STORE
+    ) -> None:
         self._file = folder / "data.mdb"
-        self._environment = open_environment(folder, map_size=FIRST_MAP_SIZE)
-        _refuse_truncated_file(self._environment, self._file)
+        self._environment = open_environment(folder, map_size=map_size or FIRST_MAP_SIZE, readonly=readonly)
+        _refuse_truncated_file(self._environment, self._file, repair)
         self._inode = self._file.stat().st_ino
         self._user_count = 0
         self._idle = threading.Condition()
+
+    def run(self, work: Callable[[lmdb.Environment], Result]) -> Result:
+        """Call `work` as `use` does, again with a resized map if the map was full or another process outgrew it.
+
+        Args:
+            work: runs each of its transactions to the end before it returns. It must give the same result if it is
+                called again after a transaction that failed.
+        """
+        while True:
+            try:
+                return self.use(work)
+            except lmdb.MapFullError:
+                self.resize(grow=True)
+            except lmdb.MapResizedError:
+                self.resize(grow=False)
 
     def use(self, work: Callable[[lmdb.Environment], Result]) -> Result:
         """Call `work` with the environment and return its result. The map keeps its size until `work` returns.
@@ -122,7 +150,9 @@ class SharedEnvironment:
         self._idle.release()
 
 
-def get_shared_environment(folder: Path, *, create: bool) -> SharedEnvironment | None:
+def get_shared_environment(
+    folder: Path, *, create: bool, readonly: bool = False, repair: str = REPAIR_STORE
+) -> SharedEnvironment | None:
     """Return this process's environment of a folder; None if the folder holds no LMDB file and `create` is false.
 
     Every call with one folder returns the same environment, which the caller must not close. If the file was deleted or
@@ -131,6 +161,8 @@ def get_shared_environment(folder: Path, *, create: bool) -> SharedEnvironment |
     Args:
         folder: a resolved path; two spellings of one folder would open it twice.
         create: create the folder and the file where they are missing.
+        readonly: as for `open_environment`; all calls with one folder must agree on it.
+        repair: as for `SharedEnvironment`.
 
     Raises:
         CorruptDataError: the file is truncated.
@@ -147,11 +179,37 @@ def get_shared_environment(folder: Path, *, create: bool) -> SharedEnvironment |
         if environment is None:
             if not create and not (folder / "data.mdb").is_file():
                 return None
-            environment = _shared[folder] = SharedEnvironment(folder)
+            environment = _shared[folder] = SharedEnvironment(folder, readonly=readonly, repair=repair)
     return environment
 
 
-def _refuse_truncated_file(environment: lmdb.Environment, file: Path) -> None:
+@contextmanager
+def open_exclusively(folder: Path, *, map_size: int, repair: str) -> Iterator[SharedEnvironment]:
+    """Open an environment for writing that others in this process read; it is closed when the context ends.
+
+    The environment that this process shares is closed first and opened again by its next reader, who waits until the
+    context has ended.
+
+    Args:
+        folder: a resolved path; folder and file are created if they do not exist.
+        map_size: bytes that the file may grow to at first.
+        repair: as for `SharedEnvironment`.
+
+    Raises:
+        CorruptDataError: the file is truncated.
+        lmdb.Error: the file cannot be opened.
+    """
+    with _shared_lock:
+        if folder in _shared:
+            _shared.pop(folder).close()
+        environment = SharedEnvironment(folder, map_size=map_size, repair=repair)
+        try:
+            yield environment
+        finally:
+            environment.close()
+
+
+def _refuse_truncated_file(environment: lmdb.Environment, file: Path, repair: str) -> None:
     """Raise if pages in use lie past the end of the file: reading them would kill the process (SIGBUS).
 
     An interrupted copy keeps the first pages, which say how many pages there are. A sound file can be shorter than that
@@ -167,7 +225,7 @@ def _refuse_truncated_file(environment: lmdb.Environment, file: Path) -> None:
     if size < expected_size and (size % page_size or not _can_read_all(file.parent)):
         raise CorruptDataError(
             f"LMDB at {file.parent}: data.mdb is truncated: it has {size:,} of {expected_size:,} bytes, perhaps "
-            "because a copy was interrupted; copy it again, or remove the folder, run `feast apply` and materialize"
+            f"because a copy was interrupted; copy it again, or {repair}"
         )
 
 

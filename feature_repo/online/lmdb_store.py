@@ -169,13 +169,7 @@ class LMDBStore:
             environment = get_shared_environment(self._path, create=self._create)
             if environment is None:
                 raise NotFoundError(f"no online store at {self._path}; run `feast apply`, then materialize")
-            while True:
-                try:
-                    return environment.use(work)
-                except lmdb.MapFullError:
-                    environment.resize(grow=True)
-                except lmdb.MapResizedError:
-                    environment.resize(grow=False)
+            return environment.run(work)
         except _DAMAGED as error:
             raise CorruptDataError(
                 f"LMDB at {self._path}: {error}; the file is damaged or is not an LMDB file. Restore a copy, or "

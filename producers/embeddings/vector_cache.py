@@ -9,7 +9,7 @@ vectors: if the file is lost, contents are only encoded again.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import lmdb
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from feature_repo.content_hash import content_hash
 from feature_repo.errors import CorruptDataError
+from feature_repo.lmdb_environment import SharedEnvironment
 
 FOLDER = "encoded"
 """Folder of the cache, in the folder of the Delta tables."""
@@ -30,7 +31,7 @@ Vectors = NDArray[np.float32]
 class VectorCache:
     """The cached vectors of one encoder version, by the hash of the image or title. `open_cache` opens a cache."""
 
-    def __init__(self, environment: lmdb.Environment, encoder_version: str, dim: int) -> None:
+    def __init__(self, environment: SharedEnvironment, encoder_version: str, dim: int) -> None:
         """Wrap an open LMDB environment.
 
         Args:
@@ -50,11 +51,15 @@ class VectorCache:
             hashes: content hashes of 16 bytes [n]; may repeat, or be empty.
         """
         vectors = np.full((len(hashes), self._dim), np.nan, np.float32)
-        with self._environment.begin(buffers=True) as transaction:
-            for row, hash_ in enumerate(hashes):
-                value = None if hash_ is None else transaction.get(self._version + modality + hash_)
-                if value is not None:
-                    vectors[row] = np.frombuffer(value, np.float32)
+
+        def work(environment: lmdb.Environment) -> None:
+            with environment.begin(buffers=True) as transaction:
+                for row, hash_ in enumerate(hashes):
+                    value = None if hash_ is None else transaction.get(self._version + modality + hash_)
+                    if value is not None:
+                        vectors[row] = np.frombuffer(value, np.float32)
+
+        self._environment.run(work)
         return vectors
 
     def has(self, modality: bytes, hashes: Sequence[bytes | None]) -> NDArray[np.bool_]:
@@ -64,11 +69,16 @@ class VectorCache:
             modality: IMAGE or TITLE; a hash has one vector for each.
             hashes: content hashes of 16 bytes [n]; may repeat, or be empty.
         """
-        with self._environment.begin(buffers=True) as transaction:
-            is_cached = (
-                hash_ is not None and transaction.get(self._version + modality + hash_) is not None for hash_ in hashes
-            )
-            return np.fromiter(is_cached, bool, len(hashes))
+
+        def work(environment: lmdb.Environment) -> NDArray[np.bool_]:
+            with environment.begin(buffers=True) as transaction:
+                is_cached = (
+                    hash_ is not None and transaction.get(self._version + modality + hash_) is not None
+                    for hash_ in hashes
+                )
+                return np.fromiter(is_cached, bool, len(hashes))
+
+        return self._environment.run(work)
 
     def put(self, modality: bytes, hashes: Sequence[bytes], vectors: Vectors) -> None:
         """Store vectors; they are on disk when this returns. A hash that has a vector keeps it.
@@ -87,15 +97,12 @@ class VectorCache:
         rows = sorted(
             (self._version + modality + hash_, row.tobytes()) for hash_, row in zip(hashes, vectors, strict=True)
         )
-        while True:
-            try:
-                with self._environment.begin(write=True) as transaction, transaction.cursor() as cursor:
-                    cursor.putmulti(rows, overwrite=False)
-                return
-            except lmdb.MapFullError:
-                self._environment.set_mapsize(2 * self._environment.info()["map_size"])
-            except lmdb.MapResizedError:  # another process has enlarged the file
-                self._environment.set_mapsize(0)
+
+        def work(environment: lmdb.Environment) -> None:
+            with environment.begin(write=True) as transaction, transaction.cursor() as cursor:
+                cursor.putmulti(rows, overwrite=False)
+
+        self._environment.run(work)
 
 
 @contextmanager
@@ -110,10 +117,9 @@ def open_cache(folder: Path, encoder_version: str, dim: int) -> Iterator[VectorC
     Raises:
         CorruptDataError: LMDB cannot read or write the file, now or within the context; the disk may be full.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    repair = "remove the folder: its contents are then encoded again"
     try:
-        with lmdb.open(str(folder), map_size=INITIAL_MAP_SIZE, readahead=False) as environment:
-            environment.reader_check()  # frees the reader slots of killed processes
+        with closing(SharedEnvironment(folder, map_size=INITIAL_MAP_SIZE, repair=repair)) as environment:
             yield VectorCache(environment, encoder_version, dim)
     except lmdb.Error as error:
         raise CorruptDataError(

@@ -1,5 +1,6 @@
 """Only images and titles that an encoder has not encoded before go through it."""
 
+import multiprocessing
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -173,7 +174,7 @@ def test_vectors_that_are_not_finite_are_quarantined_and_never_stored(
     assert done.unusable == {NO_VECTOR: 3, NOTHING_USABLE: 2}
     assert delta.read(store.table("product_embedding")).num_rows == 0
     with vector_cache.open_cache(store.offline / vector_cache.FOLDER, done.encoder_version, 8) as cache:
-        assert not cache._environment.stat()["entries"]
+        assert not cache._environment.use(lambda environment: environment.stat()["entries"])
 
 
 def test_cached_vectors_are_returned_bit_for_bit_and_the_file_grows(
@@ -270,3 +271,27 @@ def test_a_dry_run_writes_nothing_and_reports_what_the_run_then_does(store: Sett
         assert (expected.rows, expected.existing) == (done.encoded, done.existing)
         assert (expected.images, expected.titles) == (done.images, done.titles)
     assert estimate_embeddings(store, str(encoder)).rows == 0
+
+
+def _fill_cache(
+    folder: Path, hashes: list[bytes], vectors: np.ndarray, begin: "multiprocessing.synchronize.Event"
+) -> None:
+    begin.wait(10)
+    with vector_cache.open_cache(folder, "a@1", 64) as cache:
+        cache.put(vector_cache.IMAGE, hashes, vectors)
+
+
+def test_a_cache_that_another_process_grows_is_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vector_cache, "INITIAL_MAP_SIZE", 1 << 16)
+    vectors = np.random.default_rng(0).normal(size=(2_000, 64)).astype(np.float32)
+    hashes = [row.to_bytes(16, "big") for row in range(len(vectors))]
+    context = multiprocessing.get_context("fork")
+    begin = context.Event()
+    process = context.Process(target=_fill_cache, args=(tmp_path, hashes, vectors, begin))
+    process.start()
+    with vector_cache.open_cache(tmp_path, "a@1", 64) as cache:
+        cache.put(vector_cache.IMAGE, hashes[:1], vectors[:1])
+        begin.set()
+        process.join()
+        assert cache.has(vector_cache.IMAGE, hashes).all()
+        np.testing.assert_array_equal(cache.get(vector_cache.IMAGE, hashes), vectors)
