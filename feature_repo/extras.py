@@ -14,7 +14,18 @@ The core distribution reads features online. Everything else is an extra, declar
 from importlib.util import find_spec
 
 MODULES = {
-    "store": ("feast", "deltalake", "sqlalchemy", "pandas", "pydantic", "yaml", "typer", "rich", "threadpoolctl"),
+    "store": (
+        "feast",
+        "deltalake",
+        "sqlalchemy",
+        "pandas",
+        "pydantic",
+        "yaml",
+        "typer",
+        "rich",
+        "threadpoolctl",
+        "urllib3",
+    ),
     "encode": (
         "torch",
         "transformers",

@@ -13,11 +13,17 @@ lmdb is imported when an image is read or written, because machines that only en
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from feature_repo.content_hash import content_hash
 from feature_repo.errors import CorruptDataError, UnavailableError
+
+if TYPE_CHECKING:
+    import lmdb
+
+Result = TypeVar("Result")
 
 URL_SCHEME = "lmdb://"
 PATH_PREFIX = "lmdb:"
@@ -68,22 +74,30 @@ def read(path: Path | str) -> bytes | None:
     Raises:
         OSError: the folder does not exist or holds no readable LMDB.
     """
-    import lmdb
+    folder, _, key = str(path).removeprefix(PATH_PREFIX).rpartition("#")
 
-    from feature_repo.lmdb_environment import get_shared_environment
-
-    def work(environment: lmdb.Environment) -> bytes | None:
+    def work(environment: "lmdb.Environment") -> bytes | None:
         with environment.begin() as transaction:
             return transaction.get(key.encode())
 
-    folder, _, key = str(path).removeprefix(PATH_PREFIX).rpartition("#")
+    return _use(Path(folder), work)
+
+
+def list_stored(folder: Path, keys: Collection[str]) -> set[str]:
+    """Return those of the keys that the LMDB of a folder holds; none if there is no LMDB. Images are not read.
+
+    Raises:
+        OSError: the LMDB cannot be read.
+    """
+
+    def work(environment: "lmdb.Environment") -> set[str]:
+        with environment.begin(buffers=True) as transaction:
+            return {key for key in keys if transaction.get(key.encode()) is not None}
+
     try:
-        environment = get_shared_environment(Path(folder).resolve(), create=False, readonly=True, repair=_REPAIR)
-        if environment is None:
-            raise FileNotFoundError(f"no LMDB of images at {folder}")
-        return environment.run(work)
-    except (lmdb.Error, CorruptDataError) as error:
-        raise OSError(f"no LMDB of images: {error}") from error
+        return _use(folder, work)
+    except FileNotFoundError:
+        return set()
 
 
 def write(folder: Path, images: Iterable[bytes]) -> list[str]:
@@ -123,3 +137,23 @@ def write(folder: Path, images: Iterable[bytes]) -> list[str]:
     except lmdb.Error as error:
         raise UnavailableError(f"LMDB at {folder}: {error}; check the folder and the disk's free space") from error
     return keys
+
+
+def _use(folder: Path, work: Callable[["lmdb.Environment"], Result]) -> Result:
+    """Call `work` with the LMDB of a folder, which stays open, and return its result.
+
+    Raises:
+        FileNotFoundError: there is no LMDB.
+        OSError: it cannot be read.
+    """
+    import lmdb
+
+    from feature_repo.lmdb_environment import get_shared_environment
+
+    try:
+        environment = get_shared_environment(folder.resolve(), create=False, readonly=True, repair=_REPAIR)
+        if environment is None:
+            raise FileNotFoundError(f"no LMDB of images at {folder}")
+        return environment.run(work)
+    except (lmdb.Error, CorruptDataError) as error:
+        raise OSError(f"no LMDB of images: {error}") from error

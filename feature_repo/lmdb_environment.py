@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -50,11 +51,13 @@ def open_environment(folder: Path, *, map_size: int = FIRST_MAP_SIZE, readonly: 
         lmdb.Error: the file cannot be opened or is no LMDB file; with `readonly` also if it does not exist.
     """
     if readonly:
-        options = {"readonly": True, "create": False, "readahead": False, "max_readers": MAX_READERS}
+        open_readonly = partial(
+            lmdb.open, str(folder), readonly=True, create=False, readahead=False, max_readers=MAX_READERS
+        )
         try:
-            return lmdb.open(str(folder), **options)
+            return open_readonly()
         except lmdb.Error:  # no permission to write the lock file, or a read-only mount
-            return lmdb.open(str(folder), lock=False, **options)
+            return open_readonly(lock=False)
     folder.mkdir(parents=True, exist_ok=True)
     environment = lmdb.open(str(folder), map_size=map_size, max_readers=MAX_READERS, readahead=False, meminit=False)
     environment.reader_check()  # frees the reader slots of killed processes

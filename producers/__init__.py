@@ -3,6 +3,7 @@
     cli.py          the command line; commands/ has one file per subcommand
     datasets/       a generated shop, and importers of public data sets
     catalogue/      the day's products, compared with the stored ones, to `product_catalogue`
+    downloads/      images from the URLs of a products table, to the LMDB of `produce images`
     encoders/       images and text to vectors; runs without Feast and without a store
     learning/       an encoder trained on a shop, evaluated and exported
     embeddings/     the catalogue to `product_embedding`; nothing is encoded twice

@@ -1,11 +1,12 @@
 """Copies the images of a products table into an LMDB, each content once, and writes a table that refers to them there.
 
-A second run, after a killed one or on the next day, writes only the images that are not in the LMDB yet.
+Images that were downloaded from URLs (`producers/downloads`) are in the LMDB already; here the table gets their keys. A
+second run, after a killed one or on the next day, writes only the images that are not in the LMDB yet.
 """
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,9 +21,12 @@ from feature_repo.atomic_write import replace_atomically
 from feature_repo.errors import InvalidInputError
 from feature_repo.image_decoding import UnusableImageError
 from feature_repo.offline import input_files, validation
+from feature_repo.offline.validation import RowCheck
 from producers.catalogue import validate
+from producers.downloads import download_log
 
 IMAGES_FOLDER, PRODUCTS_FILE = "pictures", "products.parquet"
+IS_URL = validate.IMAGE_IS_URL.partition(":")[0]
 BLOCK_ROWS = 4096
 """Products whose images are in memory at a time."""
 
@@ -43,7 +47,9 @@ class PackSummary:
 
     def __str__(self) -> str:
         lines = [f"{self.table}: {self.products:,} products, {self.images:,} of them with an image in the LMDB"]
-        return "\n".join(lines + [f"  not read {count:,}: {reason}" for reason, count in self.unreadable.items()])
+        lines += [f"  not read {count:,}: {reason}" for reason, count in self.unreadable.items()]
+        urls = self.unreadable.get(IS_URL, 0)
+        return "\n".join(lines + [f"  {urls:,} products have the URL of an image: --download fetches it"] * bool(urls))
 
 
 def pack_images(
@@ -51,9 +57,10 @@ def pack_images(
 ) -> PackSummary:
     """Write the LMDB `output`/pictures and the table `output`/products.parquet.
 
-    The table is `products` with every row, in its order; only the column `image` differs. An image in the LMDB becomes
-    `lmdb://pictures#KEY`, and null stays null. The path of a file that cannot be read becomes absolute. A URL, and a
-    path that leaves the table's folder by `..`, stay as they are; a text that is not UTF-8 becomes null.
+    The table is `products` with every row, in its order; only the column `image` differs. An image in the LMDB, also
+    one that was downloaded there from its URL, becomes `lmdb://pictures#KEY`, and null stays null. The path of a file
+    that cannot be read becomes absolute. Another URL, and a path that leaves the table's folder by `..`, stay as they
+    are; a text that is not UTF-8 becomes null.
 
     An image that cannot be read raises no error and is counted in the summary. Images that are already in the LMDB stay
     there, even if no row refers to them. An earlier products.parquet is replaced at the end; if an error is raised, it
@@ -84,7 +91,7 @@ def pack_images(
             failed_checks = [
                 check for check in (*utf8_checks, *validate.resolve_images(given, products)[2]) if check.bad.any()
             ]
-            unreadable.update({check.reason.partition(":")[0]: int(check.bad.sum()) for check in failed_checks})
+            downloaded = _find_downloaded(given, failed_checks, output)
             paths, image_bytes = rows["image"].to_pylist(), rows["image_bytes"].to_pylist()
             names = [path and re.sub(f"^{image_store.PATH_PREFIX}", image_store.URL_SCHEME, path) for path in paths]
             contents: dict[int, bytes] = {}
@@ -97,13 +104,35 @@ def pack_images(
             keys = image_store.write(output / IMAGES_FOLDER, contents.values()) if contents else []
             for row, key in zip(contents, keys, strict=True):
                 names[row] = f"{image_store.URL_SCHEME}{IMAGES_FOLDER}#{key}"
-            for row in {row for check in failed_checks for row in np.flatnonzero(check.bad).tolist()}:
-                names[row] = given["image"][row].as_py()
+            for check in failed_checks:
+                failed_rows = [row for row in np.flatnonzero(check.bad).tolist() if row not in downloaded]
+                unreadable.update({check.reason.partition(":")[0]: len(failed_rows)} if failed_rows else {})
+                for row in failed_rows:
+                    names[row] = given["image"][row].as_py()
+            for row, key in downloaded.items():
+                names[row] = f"{image_store.URL_SCHEME}{IMAGES_FOLDER}#{key}"
             table = block.set_column(block.schema.get_field_index("image"), "image", pa.array(names, pa.string()))
             writer = writer or pq.ParquetWriter(unfinished, table.schema)
             writer.write_table(table.cast(writer.schema))
-            row_count, image_count = row_count + len(block), image_count + len(contents)
+            row_count, image_count = row_count + len(block), image_count + len(contents) + len(downloaded)
             progress(row_count)
         if writer is not None:
             writer.close()
     return PackSummary(row_count, image_count, dict(unreadable.most_common()), output / PRODUCTS_FILE)
+
+
+def _find_downloaded(given: pa.Table, failed_checks: Sequence[RowCheck], output: Path) -> dict[int, str]:
+    """Return the rows of a block whose URL was downloaded, each with the key of its image in the LMDB."""
+    urls = {
+        row: given["image"][row].as_py()
+        for check in failed_checks
+        if check.reason == validate.IMAGE_IS_URL
+        for row in np.flatnonzero(check.bad).tolist()
+    }
+    if not urls or not (output / download_log.FILE).exists():
+        return {}
+    with download_log.open_log(output) as log:
+        known = log.read(sorted(set(urls.values())))
+    keys = {url: row.key for url, row in known.items() if row.key is not None}
+    stored = image_store.list_stored(output / IMAGES_FOLDER, set(keys.values()))
+    return {row: keys[url] for row, url in urls.items() if keys.get(url) in stored}

@@ -14,6 +14,7 @@ MAX_GONE_SHARE = 0.5
 """If a larger share of the active products is missing, and MIN_GONE of them, the table is refused as incomplete. If
 fewer are missing, or shrinking is allowed, the summary warns."""
 MIN_GONE = 10
+DOWNLOAD_FIRST = "`produce images --download` downloads it, and writes a table to give to this command instead"
 MAX_EXAMPLE = 60
 """Characters of a value that are shown as an example."""
 
@@ -54,7 +55,7 @@ class IngestSummary:
     """Names of columns of the table that schema.PRODUCTS does not have, in the table's order. They are not stored."""
 
     def __str__(self) -> str:
-        """Return one line of counts, and one more for each kind of change, reason, normalised and ignored column."""
+        """Return one line of counts, and one more for each kind of change, reason, normalised, URLs, ignored column."""
         lines = [
             f"read {self.read:,} products: {self.new:,} new, {self.changed:,} changed, {self.unchanged:,} unchanged, "
             f"{len(self.refused):,} refused"
@@ -75,6 +76,8 @@ class IngestSummary:
         if self.currencies:
             counts = ", ".join(f"{currency} {rows:,}" for currency, rows in self.currencies.items())
             lines.append(f"  currencies: {counts}" + "; prices are not converted" * (len(self.currencies) > 1))
+        urls = sum(row.column == "image" and "://" in (row.value or "") for row in (*self.refused, *self.repairs))
+        lines += [f"  {urls:,} products have the URL of an image: {DOWNLOAD_FIRST}"] * bool(urls)
         lines += [f"  ignored column {name}" for name in self.ignored]
         return "\n".join(lines)
 

@@ -1,5 +1,6 @@
 """`produce images`."""
 
+import ipaddress
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Annotated
 import typer
 
 from feature_repo import console
+from feature_repo.errors import UsageError
 
 
 class ImageStoreFormat(StrEnum):
@@ -23,6 +25,23 @@ def images(
         typer.Option("--output", "--out", file_okay=False, help="Folder for the images and for products.parquet."),
     ],
     to: Annotated[ImageStoreFormat, typer.Option(help="The format of the image store.")] = ImageStoreFormat.LMDB,
+    download: Annotated[
+        bool,
+        typer.Option("--download", help="Download the images that are named by an http or https URL and are not here."),
+    ] = False,
+    revalidate: Annotated[
+        bool,
+        typer.Option("--revalidate", help="Ask also whether downloaded images have changed. Implies --download."),
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Images that are downloaded at once.")] = 16,
+    per_host: Annotated[int, typer.Option(min=1, max=64, help="Images that one host is asked for at once.")] = 4,
+    host_delay: Annotated[
+        float, typer.Option(min=0.0, max=60.0, help="Least seconds between two requests to one host.")
+    ] = 0.05,
+    allow_network: Annotated[
+        list[str] | None,
+        typer.Option(help="Network, such as 10.1.0.0/16, to download from besides public addresses; repeatable."),
+    ] = None,
 ) -> None:
     """Copy the images of a products table into one LMDB, each content once, and write a table that refers to them.
 
@@ -30,6 +49,27 @@ def images(
     """
     from producers.catalogue.pack import pack_images
 
+    if download or revalidate:
+        from producers.downloads.fetch import FetchLimits
+        from producers.downloads.run import DownloadOptions, download_images
+
+        try:
+            networks = tuple(ipaddress.ip_network(text) for text in allow_network or ())
+        except ValueError as error:
+            raise UsageError(f"--allow-network: {error}; expected a network such as 10.1.0.0/16") from error
+        limits = FetchLimits(allowed=networks, connections_per_host=per_host)
+        options = DownloadOptions(workers=workers, per_host=per_host, delay_seconds=host_delay, limits=limits)
+        with console.make_progress_bar() as bar:
+            task = bar.add_task("download images", total=None)
+            downloads = download_images(
+                products,
+                output,
+                datetime.now(UTC),
+                options,
+                revalidate=revalidate,
+                progress=lambda urls: bar.update(task, completed=urls),
+            )
+        typer.echo(downloads)
     with console.make_progress_bar() as bar:
         task = bar.add_task("copy images", total=None)
         summary = pack_images(products, output, datetime.now(UTC), lambda rows: bar.update(task, completed=rows))

@@ -148,7 +148,9 @@ def test_makes_relative_image_paths_absolute_and_keeps_absolute_ones(store: Sett
     ],
 )
 def test_accepts_no_image_from_outside_the_folder_or_from_a_url(image: str, reason: str, store: Settings) -> None:
-    ingest(store, {"image": image}, {"product_id": "p2", "image": "a..b/..c.jpg"})
+    summary = ingest(store, {"image": image}, {"product_id": "p2", "image": "a..b/..c.jpg"})
+    is_url = "1 products have the URL of an image: `produce images --download` downloads it" in str(summary)
+    assert is_url is (reason == validate.IMAGE_IS_URL)
     assert [row["image"] for row in read_catalogue(store)] == [None, str(store.file.parent / "shop" / "a..b/..c.jpg")]
     assert read_rejections(store) == [("p1", "image", reason)]
 
