@@ -13,6 +13,9 @@ IMPRESSION_ID = "impression_id"
 EVENT_TIMESTAMP = "event_timestamp"
 CREATED_TIMESTAMP = "created_timestamp"
 CLICKED = "clicked"
+INPUT_DIGEST = "input_digest"
+"""Column of derived tables: 64 bits that depend on everything that the row was made from, model versions excepted. Null
+in rows that version 0.2 or earlier wrote, and where a stream cannot know it."""
 
 # Names of the Delta tables. A feature view has the name of its table.
 CATALOGUE_TABLE = "product_catalogue"
@@ -134,6 +137,7 @@ PRODUCT_TAGS = pa.schema(
         ("encoder_version", pa.string()),
         (EVENT_TIMESTAMP, TIMESTAMP),
         (CREATED_TIMESTAMP, TIMESTAMP),
+        (INPUT_DIGEST, pa.int64()),
     ]
 )
 """Table `product_tags`."""
@@ -147,6 +151,7 @@ PRODUCT_CODES = pa.schema(
         ("encoder_version", pa.string()),
         (EVENT_TIMESTAMP, TIMESTAMP),
         (CREATED_TIMESTAMP, TIMESTAMP),
+        (INPUT_DIGEST, pa.int64()),
     ]
 )
 """Table `product_codes`: residual k-means of the fused vector."""
@@ -163,6 +168,7 @@ PRODUCT_NEIGHBOURS = pa.schema(
         ("encoder_version", pa.string()),
         (EVENT_TIMESTAMP, TIMESTAMP),
         (CREATED_TIMESTAMP, TIMESTAMP),
+        (INPUT_DIGEST, pa.int64()),
     ]
 )
 """Table `product_neighbours`: what the nearest products earned strictly before the event timestamp. A product's own
@@ -186,6 +192,7 @@ USER_INTEREST = pa.schema(
         ("encoder_version", pa.string()),
         (EVENT_TIMESTAMP, TIMESTAMP),  # one microsecond after the click that made this version
         (CREATED_TIMESTAMP, TIMESTAMP),
+        (INPUT_DIGEST, pa.int64()),
     ]
 )
 """Table `user_interest`: one version per click, valid from the microsecond after it. So no as-of join, whose bound is
@@ -199,6 +206,7 @@ PRODUCT_CAPTION = pa.schema(
         ("captioner_version", pa.string()),
         (EVENT_TIMESTAMP, TIMESTAMP),
         (CREATED_TIMESTAMP, TIMESTAMP),
+        (INPUT_DIGEST, pa.int64()),
     ]
 )
 """Table `product_caption`: a draft of a selling line, generated from the image."""
@@ -220,6 +228,7 @@ TAG_PREDICTIONS = pa.schema(
         ("probabilities", VECTOR),  # calibrated, in the order of `labels`
         ("tagger_version", pa.string()),
         (CREATED_TIMESTAMP, TIMESTAMP),
+        (INPUT_DIGEST, pa.int64()),
     ]
 )
 """Table `tag_predictions`: predictions of the taggers for labelled products that they were not trained on."""

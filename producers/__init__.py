@@ -13,6 +13,8 @@
     captions/       images to `product_caption`
     streaming/      products and clicks as they arrive
     maintenance.py  forget products and users, drop corrected rows, remove files
+    input_digest.py what a derived row was made from, as 64 bits
+    stored_rows.py  the rows that a derived table has, and which of them are up to date
 
 Imports `feature_repo`, never `consumers`.
 """

@@ -19,6 +19,10 @@ Int64 = NDArray[np.int64]
 CHUNK_BYTES = 16 * 1024 * 1024
 """Approximate size of the chunks in which vectors are taken: below Arrow's limit of 2**31 elements of a list array, and
 small enough that the allocator reuses chunks that a consumer has released."""
+BATCH_ROWS = 16_384
+"""Rows that are read at a time, unless the caller says otherwise."""
+IMAGE_ROWS = 512
+"""Rows with images that are read at a time: some are read ahead, and an image may have a megabyte."""
 CHUNK_ROWS = 1_000_000
 """Rows per chunk of all other types."""
 
@@ -52,6 +56,7 @@ def take_batches(
     columns: Sequence[str],
     *,
     where: pyarrow.dataset.Expression | None = None,
+    batch_rows: int = BATCH_ROWS,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows at given positions of a table batch by batch, so that only a few batches are in memory.
 
@@ -61,30 +66,62 @@ def take_batches(
             past the last row are ignored.
         columns: the columns to read. One that the table lacks raises pyarrow's ArrowInvalid.
         where: filter; None selects all rows.
+        batch_rows: the largest number of rows of a batch; less than BATCH_ROWS for images.
 
     Yields:
-        The rows in the table's order, in batches of at most 16,384 rows.
+        The rows in the table's order.
     """
-    return _take_from(scan(table, columns, where).to_batches(), positions)
+    return _take_from(scan(table, columns, where, batch_rows=batch_rows).to_batches(), positions)
+
+
+def take_chunks(
+    table: pyarrow.dataset.Dataset, positions: Int64, columns: Sequence[str], rows: int, *, batch_rows: int = BATCH_ROWS
+) -> Iterator[pa.Table]:
+    """Yield the rows at given positions of a table in tables of `rows` rows; the last one may have fewer.
+
+    Args:
+        table: the table.
+        positions: [m] row positions, ascending and unique, counted from 0; without any, nothing is read or yielded.
+        columns: the columns to read. One that the table lacks raises pyarrow's ArrowInvalid.
+        rows: rows of a table, at least 1.
+        batch_rows: the largest number of rows that are read at a time; IMAGE_ROWS for images.
+    """
+    batches: list[pa.RecordBatch] = []
+    count = 0
+    for batch in take_batches(table, positions, columns, batch_rows=min(rows, batch_rows)) if len(positions) else ():
+        while count + len(batch) >= rows:
+            first = batch.slice(0, rows - count)
+            yield pa.Table.from_batches([*batches, first])
+            batch, batches, count = batch.slice(len(first)), [], 0
+        if len(batch):
+            batches.append(batch)
+            count += len(batch)
+    if batches:
+        yield pa.Table.from_batches(batches)
 
 
 def scan(
-    table: pyarrow.dataset.Dataset, columns: Sequence[str], where: pyarrow.dataset.Expression | None = None
+    table: pyarrow.dataset.Dataset,
+    columns: Sequence[str],
+    where: pyarrow.dataset.Expression | None = None,
+    *,
+    batch_rows: int = BATCH_ROWS,
 ) -> pyarrow.dataset.Scanner:
-    """Return a scanner that reads columns in the table's row order: batches of at most 16,384 rows, few read ahead.
+    """Return a scanner that reads columns in the table's row order, in batches of few rows, few read ahead.
 
     Args:
         table: the table.
         columns: the columns to read, in the order of the result. One that the table lacks raises pyarrow's
             ArrowInvalid.
         where: filter; None selects all rows.
+        batch_rows: the largest number of rows of a batch.
     """
     # Without pre-buffering, column chunks are read as they are decoded: half the memory beside the rows themselves.
     options = pyarrow.dataset.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True)
     return table.scanner(
         columns=list(columns),
         filter=where,
-        batch_size=16_384,
+        batch_size=batch_rows,
         batch_readahead=4,
         fragment_readahead=1,
         fragment_scan_options=options,

@@ -181,6 +181,8 @@ class UserInterest:
     """Time of each click in `products`, in the same order, microseconds since 1970 UTC."""
     clicks: int = 0
     """Number of all clicks so far, also those that are no longer in `products`."""
+    input_digest: int | None = None
+    """What the row was made from (schema.INPUT_DIGEST); None if unknown. `update_interest` leaves it as it is."""
 
 
 def update_interest(interest: UserInterest | None, product: str, click: Clicks) -> UserInterest:

@@ -6,7 +6,7 @@ A commit is visible completely or not at all, so a killed writer leaves no parti
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset
@@ -22,6 +22,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from feature_repo.errors import ConflictError, CorruptDataError, NotFoundError, UnavailableError
 from feature_repo.offline.delta_files import first_line, list_files, make_parent, open_version, to_uri
+from feature_repo.schema import INPUT_DIGEST
 
 Result = TypeVar("Result")
 
@@ -75,7 +76,9 @@ def append(path: Path, rows: pa.Table) -> int:
     """
 
     def write() -> int:
-        write_deltalake(to_uri(path), rows, mode="append", writer_properties=_writer_properties(rows.schema))
+        mode = _schema_mode(open_table(path), rows.schema) if exists(path) else None
+        properties = _writer_properties(rows.schema)
+        write_deltalake(to_uri(path), rows, mode="append", schema_mode=mode, writer_properties=properties)
         return open_table(path).version()
 
     make_parent(path)
@@ -194,7 +197,14 @@ def append_if_version(
             app_transactions=[Transaction(name, number) for name, number in numbers.items()]
         )
         properties = _writer_properties(rows.schema)
-        write_deltalake(table, rows, mode="append", commit_properties=transactions, writer_properties=properties)
+        write_deltalake(
+            table,
+            rows,
+            mode="append",
+            schema_mode=_schema_mode(table, rows.schema),
+            commit_properties=transactions,
+            writer_properties=properties,
+        )
         return version + 1
 
     return commit_with_retries(path, write)
@@ -292,6 +302,15 @@ def read(
     if missing:
         raise NotFoundError(f"table `{path.name}` has no column {', '.join(missing)}; it has {table.schema.names}")
     return table.to_table(columns=list(columns) if columns is not None else None, filter=where)
+
+
+def _schema_mode(table: DeltaTable, columns: pa.Schema) -> Literal["merge"] | None:
+    """Return "merge" if only one of a table and new rows has the column `input_digest`, which older versions lack.
+
+    The rows without it then have null there. Every other difference stays an error.
+    """
+    names = {field.name for field in table.schema().fields}
+    return "merge" if names ^ set(columns.names) == {INPUT_DIGEST} else None
 
 
 def _writer_properties(columns: pa.Schema) -> WriterProperties | None:

@@ -3,8 +3,10 @@
 impression_log.py    reads the log as codes and timestamps
 product_versions.py  vectors and tags that were valid when products were shown
 interests.py         computes `user_interest` from clicks
+interest_digest.py   what a row of `user_interest` was made from
 interest_rows.py     builds and parses rows of `user_interest`
 neighbours.py        computes `product_neighbours` from the log
+neighbour_digest.py  what a row of `product_neighbours` was made from
 nearest.py           the nearest products that have impressions, updated over time
 product_changes.py   changes of products' vectors, prices and ages over time
 """

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo.config import Settings
@@ -37,6 +38,8 @@ class ImpressionLog:
     """[n], microseconds since 1970 UTC."""
     is_clicked: NDArray[np.bool_]
     """[n], whether the impression was clicked."""
+    covered_us: tuple[int, int]
+    """Times of the first and the last usable impression of the file, clicked or not, microseconds since 1970 UTC."""
     refused: Mapping[str, int]
     """The number of refused rows by reason, the most frequent first; those without a click count too. The rows are in
     the quarantine."""
@@ -70,6 +73,7 @@ def read_log(settings: Settings, file: Path, *, step: str, now: datetime, clicks
     table = impressions.table.select([USER_ID, PRODUCT_ID, EVENT_TIMESTAMP, CLICKED])
     refused = quarantine.count_by_reason(impressions.refused)
     del impressions  # frees the columns that are not used
+    covered_us = pc.min_max(table[EVENT_TIMESTAMP].cast(pa.int64())).as_py()
     is_clicked = table[CLICKED].to_numpy() == 1
     if clicks_only:
         table, is_clicked = table.filter(pa.array(is_clicked)), is_clicked[is_clicked]
@@ -88,5 +92,6 @@ def read_log(settings: Settings, file: Path, *, step: str, now: datetime, clicks
         product=product.astype(np.int32)[order],
         timestamp_us=timestamp_us[order],
         is_clicked=is_clicked[order],
+        covered_us=(covered_us["min"], covered_us["max"]),
         refused=refused,
     )

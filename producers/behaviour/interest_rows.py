@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from feature_repo.arrow import timestamps
 from feature_repo.arrow.take import matrix_to_lists
 from feature_repo.features.interest import InterestMeans, UserInterest
 from feature_repo.schema import (
@@ -18,10 +17,13 @@ from feature_repo.schema import (
     CREATED_TIMESTAMP,
     EVENT_TIMESTAMP,
     HISTORY_LENGTH,
+    INPUT_DIGEST,
     TIMESTAMP,
     USER_ID,
     USER_INTEREST,
 )
+from producers import input_digest
+from producers.input_digest import Digests
 
 Int64 = NDArray[np.int64]
 
@@ -42,22 +44,31 @@ class ClickHistory:
     first: Int64
     """[n], index of the first click of the version's user, in [0, c)."""
     last: Int64
-    """[n], index of the click that the version follows, in [0, c)."""
+    """[n], index of the click that the version follows, in [0, c); `first - 1` for a version without clicks."""
 
 
 def build_rows(
-    *, user_ids: pa.Array, means: InterestMeans, history: ClickHistory, encoder_version: str, now: datetime
+    *,
+    user_ids: pa.Array,
+    means: InterestMeans,
+    history: ClickHistory,
+    event_us: Int64,
+    digests: Digests,
+    encoder_version: str,
+    now: datetime,
 ) -> pa.Table:
     """Return versions of users as rows of schema.USER_INTEREST, in the order of `user_ids`.
 
-    The event timestamp is one microsecond after the click, so that a version never knows a click of its own time. A
-    vector or distribution of NaN becomes null. `recent_products` has at most HISTORY_LENGTH clicks, the newest first,
+    A vector or distribution of NaN becomes null. `recent_products` has at most HISTORY_LENGTH clicks, the newest first,
     and a product that was clicked twice is in it twice. `clicks` counts all clicks of the user so far.
 
     Args:
         user_ids: [n], the user of each version; a user may have several.
         means: n means, each just after the click that the version follows.
         history: the clicks of these users, for n versions in the same order.
+        event_us: [n], the event timestamps, microseconds since 1970 UTC: one microsecond after the last click, so that
+            a version never knows a click of its own time, or later.
+        digests: [n], from interest_digest.py.
         encoder_version: the encoder that made the vectors in `means`.
         now: the created timestamp of all rows, with a time zone.
     """
@@ -78,8 +89,9 @@ def build_rows(
         "recent_times": pa.ListArray.from_arrays(offsets, pa.array(history.timestamp_us[click])),
         "clicks": pa.array(history.last - history.first + 1),
         "encoder_version": pa.repeat(pa.scalar(encoder_version), len(user_ids)),
-        EVENT_TIMESTAMP: pa.array(means.time + 1, TIMESTAMP),
+        EVENT_TIMESTAMP: pa.array(event_us, TIMESTAMP),
         CREATED_TIMESTAMP: pa.repeat(pa.scalar(now, TIMESTAMP), len(user_ids)),
+        INPUT_DIGEST: input_digest.to_arrow(digests),
     }
     return pa.table(columns).cast(USER_INTEREST)
 
@@ -109,6 +121,7 @@ def build_row(user_id: str, interest: UserInterest, encoder_version: str, now: d
         "encoder_version": [encoder_version],
         EVENT_TIMESTAMP: pa.array([interest.times[0] + 1], TIMESTAMP),
         CREATED_TIMESTAMP: pa.array([now], TIMESTAMP),
+        INPUT_DIGEST: pa.array([interest.input_digest], pa.int64()),
     }
     return pa.table(columns).select(USER_INTEREST.names).cast(USER_INTEREST)
 
@@ -117,8 +130,8 @@ def parse_row(row: Mapping[str, Any], width: int) -> UserInterest:
     """Return the state that a stored version holds, so that the user's next click can be added to it.
 
     Args:
-        row: a row of `user_interest` as `to_pylist` returns it, with all columns but `user_id`, `encoder_version` and
-            the created timestamp, which are not read.
+        row: a row of `user_interest` as `to_pylist` returns it, with at least one click, and with all columns but
+            `user_id`, `encoder_version` and both timestamps, which are not read. The digest may be missing.
         width: the number of elements of a vector of this encoder. A null vector becomes that many NaNs; a null
             distribution becomes NaNs too.
 
@@ -132,9 +145,11 @@ def parse_row(row: Mapping[str, Any], width: int) -> UserInterest:
         ages_weight=np.array([row["child_age_weight"]], np.float32),
         genders=_to_vector(row["child_gender_mix"], len(CHILD_GENDERS)),
         genders_weight=np.array([row["child_gender_weight"]], np.float32),
-        time=np.array([timestamps.datetime_to_ticks(row[EVENT_TIMESTAMP], "us") - 1]),
+        time=np.array([row["recent_times"][0]]),
     )
-    return UserInterest(means, tuple(row["recent_products"]), tuple(row["recent_times"]), row["clicks"])
+    return UserInterest(
+        means, tuple(row["recent_products"]), tuple(row["recent_times"]), row["clicks"], row.get(INPUT_DIGEST)
+    )
 
 
 def _to_vector(value: Any, width: int) -> NDArray[np.float32]:

@@ -4,6 +4,9 @@ Time advances in intervals (a day by default). At the start of each interval eve
 from impressions strictly before it. A product that arrives or changes within an interval gets a version at its own
 event time, computed from the state at the interval's start. So no version uses anything at or after its event
 timestamp.
+
+All versions are computed in every run, since each needs the state that the earlier ones leave. Those whose newest row
+was made from the same state (neighbour_digest.py) are not written again.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +28,10 @@ from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, 
 from producers.behaviour import impression_log
 from producers.behaviour.impression_log import ImpressionLog, Int64
 from producers.behaviour.nearest import NearestProducts
+from producers.behaviour.neighbour_digest import StateHashes, set_digests
 from producers.behaviour.product_changes import ProductChanges, read_changes
+from producers.input_digest import Digests
+from producers.stored_rows import StoredRows
 from producers.tags.embedding_rows import choose_encoder_version
 
 STEP = "neighbours"
@@ -44,7 +50,7 @@ class NeighbourSummary:
     added: int
     """Versions written."""
     already_stored: int
-    """Versions of this log that were in the table before and were not written again."""
+    """Versions of this log that were up to date in the table and were not written again."""
     refused: int
     """Rows of the log that were refused. They are in the quarantine, perhaps since an earlier run."""
 
@@ -63,14 +69,18 @@ def make_neighbours(
     encoder_version: str | None,
     interval: timedelta,
     top_k: int,
+    recompute: bool = False,
     now: datetime,
     progress: Callable[[int, int], None],
 ) -> NeighbourSummary:
-    """Write the versions whose product and event timestamp are not stored yet for this encoder version.
+    """Write the versions that are not stored yet, or were made from something else.
 
     A product gets a version at the start of each interval at which it has a vector, even without impressions, and one
-    at the time of each new vector, up to the end of the last interval. A stored version is not written again, even if
-    it was computed with another `top_k`. After a kill, the same call writes what is missing.
+    at the time of each new vector, up to the end of the last interval. A version is up to date if the last created row
+    of its product and event timestamp is of this encoder and has its digest: the same `top_k` and own vector, and the
+    same counts, vectors, prices and ages of all other products with impressions. So a corrected log replaces the
+    versions after the correction. A row without a digest, of version 0.2 or earlier or of a stream, is up to date.
+    Stored versions at other times, as of another `interval`, stay. After a kill, the same call writes what is missing.
 
     Args:
         settings: the deployment.
@@ -79,6 +89,7 @@ def make_neighbours(
         interval: the time between two versions of a product, more than 0. Intervals start at whole multiples of it
             since 1970 UTC.
         top_k: how many nearest products a version is computed from, at least 1; fewer if fewer have impressions.
+        recompute: write all versions of this log again, those that are up to date too.
         now: the created timestamp, with a time zone; later impressions are refused.
         progress: called with the number of intervals done and the number of all intervals, first with 0 done.
 
@@ -95,31 +106,31 @@ def make_neighbours(
     version = choose_encoder_version(settings, encoder_version)
     log = impression_log.read_log(settings, impressions, step=STEP, now=now, clicks_only=False)
     changes = read_changes(settings, version)
-    stored = _StoredKeys.read(settings, changes.product_ids, version)
+    path = settings.table(schema.NEIGHBOURS_TABLE)
+    stored = StoredRows.read(path, changes.product_ids, version_column="encoder_version", version=version)
     interval_us = interval // timedelta(microseconds=1)
     # Not before the first product: one impression dated 1970 must not make twenty thousand intervals.
     first = min(max(log.timestamp_us[0], changes.timestamp_us[0] - interval_us), log.timestamp_us[-1])
     starts_us = np.arange(int(first) // interval_us, int(log.timestamp_us[-1]) // interval_us + 1) * interval_us
     added, already_stored, pending = 0, 0, []
     versions = _compute_versions(log, changes, starts_us, interval_us, top_k)
-    for done, (product, event_us, features) in enumerate(versions):
-        is_new = ~stored.has(product, event_us)
+    for done, (product, event_us, digests, features) in enumerate(versions):
+        is_new = recompute | ~stored.is_current(stored.find(product, event_us), digests)
         already_stored += len(is_new) - int(is_new.sum())
         if is_new.any():
             new_features = {name: values[is_new] for name, values in features.items()}
-            pending.append(
-                _build_rows(changes.product_ids, product[is_new], event_us[is_new], new_features, version, now)
-            )
+            rows = _build_rows(changes.product_ids, product[is_new], event_us[is_new], new_features, version, now)
+            pending.append(set_digests(rows, digests[is_new]))
         if pending and (done == len(starts_us) or sum(map(len, pending)) >= ROWS_PER_COMMIT):
             added += sum(map(len, pending))
-            delta.append(settings.table(schema.NEIGHBOURS_TABLE), pa.concat_tables(pending))
+            delta.append(path, pa.concat_tables(pending))
             pending = []
         progress(done, len(starts_us))
     return NeighbourSummary(version, len(starts_us), added, already_stored, sum(log.refused.values()))
 
 
 @dataclass
-class _ProductState:
+class ProductState:
     """The state of n products; n grows."""
 
     vectors: Floats
@@ -134,10 +145,10 @@ class _ProductState:
     """[n], number so far."""
 
     @staticmethod
-    def create_empty(width: int) -> "_ProductState":
+    def create_empty(width: int) -> "ProductState":
         """Return the state of no products, for vectors of `width` elements."""
         floats, counts = np.empty(0, np.float32), np.empty(0, np.int64)
-        return _ProductState(np.empty((0, width), np.float32), floats, floats, counts, counts)
+        return ProductState(np.empty((0, width), np.float32), floats, floats, counts, counts)
 
     def grow(self, products: int) -> None:
         """Add products without vector, price, age and impressions until there are `products` of them."""
@@ -185,7 +196,7 @@ class NeighbourState:
     """The encoder of all vectors."""
     product_ids: pa.Array
     """The id of each product number: the id of number k is `product_ids[k]`."""
-    state: _ProductState
+    state: ProductState
     """Vectors, prices, ages and counts, indexed by product number."""
     nearest: NearestProducts
     """Used to search only: it knows which products have impressions, and its lists of neighbours are not filled."""
@@ -232,7 +243,7 @@ def read_state(
     """
     log = impression_log.read_log(settings, impressions, step=STEP, now=now, clicks_only=False)
     changes = read_changes(settings, encoder_version)
-    state = _ProductState.create_empty(changes.vectors.shape[1])
+    state = ProductState.create_empty(changes.vectors.shape[1])
     state.grow(len(changes.product_ids))
     changes.apply(slice(None), state.vectors, state.price, state.age)
     state.count_impressions(_number_products(log, changes), log.is_clicked)
@@ -249,19 +260,21 @@ def _number_products(log: ImpressionLog, changes: ProductChanges) -> Int64:
 
 def _compute_versions(
     log: ImpressionLog, changes: ProductChanges, starts_us: Int64, interval_us: int, top_k: int
-) -> Iterator[tuple[Int64, Int64, dict[str, Floats]]]:
+) -> Iterator[tuple[Int64, Int64, Digests, dict[str, Floats]]]:
     """Yield the versions before the first interval, then those of each interval.
 
-    Each item has the product numbers, the event timestamps in microseconds, and the features by name.
+    Each item has the product numbers, the event timestamps in microseconds, the digests, and the features by name.
     """
     number = _number_products(log, changes)
-    state, nearest = _ProductState.create_empty(changes.vectors.shape[1]), NearestProducts.create_empty(top_k)
+    state, nearest = ProductState.create_empty(changes.vectors.shape[1]), NearestProducts.create_empty(top_k)
     # Before the first interval no product had an impression.
     early = np.flatnonzero((changes.vector >= 0) & (changes.timestamp_us < starts_us[0]))
+    hashes = StateHashes.create(changes.product_ids, changes.vectors, top_k)
     no_neighbours = np.full((len(early), top_k), -1), np.full((len(early), top_k), np.nan, np.float32)
     yield (
         changes.product[early],
         changes.timestamp_us[early],
+        hashes.compute_early(len(early)),
         state.compute_features(np.full(len(early), -1), *no_neighbours),
     )
     changes_done, impressions_done = 0, 0
@@ -273,6 +286,7 @@ def _compute_versions(
         is_changed = changes.apply(part, state.vectors, state.price, state.age)
         state.count_impressions(number[seen], log.is_clicked[seen])
         nearest.update(state.vectors, is_changed, state.impressions > 0)
+        hashes.update(changes.product[part], changes.vector[part], state)
         changes_done, impressions_done = changes_end, impressions_end
         # A version at the start of the interval for every product that has a vector ...
         present = np.flatnonzero(~np.isnan(state.vectors[:, 0]))
@@ -287,6 +301,7 @@ def _compute_versions(
         yield (
             np.concatenate([present, product]),
             np.concatenate([np.full(len(present), start_us), changes.timestamp_us[within]]),
+            np.concatenate([hashes.compute(present), hashes.compute(own, changes.vector[within])]),
             {name: np.concatenate([at_start[name], later[name]]) for name in definition.NAMES},
         )
 
@@ -294,44 +309,6 @@ def _compute_versions(
 def _extend(values: NDArray, rows: int, fill: float) -> NDArray:
     """Return a copy of the values with `rows` rows; the added ones hold `fill`."""
     return np.concatenate([values, np.full((rows - len(values), *values.shape[1:]), fill, values.dtype)])
-
-
-@dataclass(frozen=True)
-class _StoredKeys:
-    """The products and event timestamps of the stored versions."""
-
-    timestamps_us: Int64
-    """Distinct event timestamps, ascending."""
-    keys: Int64
-    """Of each version: product number * len(timestamps_us) + position in `timestamps_us`."""
-
-    @staticmethod
-    def read(settings: Settings, product_ids: pa.Array, encoder_version: str) -> "_StoredKeys":
-        """Read the stored versions of one encoder version; none if there is no table yet.
-
-        Versions of products that are not among `product_ids` are left out. A product number is an index into them.
-        """
-        path = settings.table(schema.NEIGHBOURS_TABLE)
-        if not delta.exists(path):
-            return _StoredKeys(np.empty(0, np.int64), np.empty(0, np.int64))
-        rows = delta.read(path, [PRODUCT_ID, EVENT_TIMESTAMP], where=pc.field("encoder_version") == encoder_version)
-        number = pc.index_in(rows[PRODUCT_ID], value_set=product_ids).fill_null(-1).to_numpy()
-        event_us = rows[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
-        distinct, position = np.unique(event_us, return_inverse=True)
-        return _StoredKeys(distinct, number[number >= 0].astype(np.int64) * len(distinct) + position[number >= 0])
-
-    def has(self, product: Int64, event_us: Int64) -> NDArray[np.bool_]:
-        """Return for each of n versions whether it is stored, bool [n].
-
-        Args:
-            product: product numbers [n], indices into the `product_ids` that `read` was given.
-            event_us: event timestamps [n], microseconds since 1970 UTC.
-        """
-        if not len(self.timestamps_us):
-            return np.zeros(len(product), bool)
-        position = np.minimum(np.searchsorted(self.timestamps_us, event_us), len(self.timestamps_us) - 1)
-        has_key: NDArray[np.bool_] = np.isin(product * len(self.timestamps_us) + position, self.keys)
-        return has_key & (self.timestamps_us[position] == event_us)
 
 
 def _build_rows(
@@ -342,12 +319,13 @@ def _build_rows(
     encoder_version: str,
     now: datetime,
 ) -> pa.Table:
-    """Return versions as rows of schema.PRODUCT_NEIGHBOURS; NaN becomes null."""
+    """Return versions as rows of schema.PRODUCT_NEIGHBOURS without a digest; NaN becomes null."""
     columns = {
         PRODUCT_ID: product_ids.take(pa.array(product)),
         **{name: pa.array(values, from_pandas=True) for name, values in features.items()},
         "encoder_version": pa.repeat(pa.scalar(encoder_version), len(product)),
         EVENT_TIMESTAMP: pa.array(event_us, TIMESTAMP),
         CREATED_TIMESTAMP: pa.repeat(pa.scalar(now, TIMESTAMP), len(product)),
+        schema.INPUT_DIGEST: pa.nulls(len(product), pa.int64()),
     }
     return pa.table(columns).cast(PRODUCT_NEIGHBOURS)

@@ -22,9 +22,9 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ProductChanges:
-    """m changes of products, sorted by event timestamp, then product id, then created timestamp.
+    """m changes of products, sorted by event timestamp, then product id, then what changes.
 
-    Each change sets a vector, a price or an age of one product.
+    Each change sets a vector, a price or an age of one product. No two changes agree in all of this.
     """
 
     product_ids: pa.Array
@@ -72,7 +72,8 @@ class ProductChanges:
 def read_changes(settings: Settings, encoder_version: str) -> ProductChanges:
     """Read every change of a fused vector of one encoder version, of a price and of a predicted child age.
 
-    Null vectors are left out; null prices and ages are kept, as NaN. A value that is stored again is a change too.
+    Of several rows of a table for one product and event timestamp the one created last counts. Null vectors are left
+    out; null prices and ages are kept, as NaN. A value that is stored again at a later time is a change too.
 
     Args:
         settings: the deployment. If it has no catalogue or no tags, there are no changes of prices or of ages.
@@ -97,10 +98,11 @@ def read_changes(settings: Settings, encoder_version: str) -> ProductChanges:
         raise NotFoundError(f"no vector of {encoder_version} in `product_embedding`; run `produce embeddings`")
     keys = pa.concat_tables([table.select(key) for table in tables.values()])
     vector, price = np.full(len(keys), -1), np.full(len(keys), np.nan, np.float32)
-    age = price.copy()
+    age, kind = price.copy(), np.zeros(len(keys), np.int64)
     start = 0
-    for column, table in tables.items():
+    for number, (column, table) in enumerate(tables.items()):
         part = slice(start, start + len(table))
+        kind[part] = number
         if column == "fused_vector":
             vector[part] = np.arange(len(table))
         elif column == "price":
@@ -113,14 +115,16 @@ def read_changes(settings: Settings, encoder_version: str) -> ProductChanges:
     rank[np.argsort(ids.dictionary.to_numpy(zero_copy_only=False), kind="stable")] = np.arange(len(rank))
     event_us, created_us = (keys[name].cast(pa.int64()).to_numpy() for name in (EVENT_TIMESTAMP, CREATED_TIMESTAMP))
     code = ids.indices.to_numpy()
-    order = np.lexsort((created_us, rank[code], event_us))
+    order = np.lexsort((created_us, kind, rank[code], event_us))
+    is_corrected = np.all([np.diff(values[order]) == 0 for values in (event_us, code, kind)], axis=0)
+    order = order[np.append(~is_corrected, True)]
     _, first = np.unique(code[order], return_index=True)
     code_of_product = code[order][np.sort(first)]
-    number = np.empty(len(rank), np.int64)
-    number[code_of_product] = np.arange(len(rank))
+    product_number = np.empty(len(rank), np.int64)
+    product_number[code_of_product] = np.arange(len(rank))
     return ProductChanges(
         product_ids=ids.dictionary.take(pa.array(code_of_product)),
-        product=number[code[order]],
+        product=product_number[code[order]],
         timestamp_us=event_us[order],
         vector=vector[order],
         vectors=vectors,

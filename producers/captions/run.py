@@ -9,13 +9,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset
 
 from feature_repo import schema
+from feature_repo.arrow import take
 from feature_repo.config import Settings
 from feature_repo.offline import delta, quarantine
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_CAPTION, PRODUCT_ID, TIMESTAMP
+from producers import input_digest
+from producers.embeddings.existing_rows import find_latest
 from producers.encoders.captioner import Captioner, open_captioner
 from producers.encoders.image_loader import DecodedImages, Source, decode_images, open_decoding_pool
+from producers.stored_rows import find_outdated
 
 STEP = "captions"
 """Name of this step in the quarantine."""
@@ -51,9 +56,16 @@ class CaptioningSummary:
 
 
 def caption_catalogue(
-    settings: Settings, encoder: str, *, now: datetime, progress: Callable[[int, int], None]
+    settings: Settings,
+    encoder: str,
+    *,
+    recompute: bool = False,
+    now: datetime,
+    progress: Callable[[int, int], None],
 ) -> CaptioningSummary:
-    """Write a caption for every product version with an image that has none of this captioner.
+    """Write a caption for every product version with an image that has no current one of this captioner.
+
+    A caption is current if it is the one created last, and was made from the same image.
 
     If a product version has both a path and the bytes of an image, the bytes are captioned.
 
@@ -63,23 +75,39 @@ def caption_catalogue(
     Args:
         settings: The deployment.
         encoder: Checkpoint with a language head: directory or hub name.
+        recompute: Write all captions again, current ones too.
         now: The created timestamp, with a time zone.
         progress: Called after each part with the number of product versions done so far, and the total of those that
-            had no caption; not called if there are none.
+            had no current caption; not called if there are none.
 
     Raises:
         NotFoundError: There is no catalogue, or the checkpoint has no language head.
         VitrineError: The checkpoint cannot be opened.
     """
-    catalogue = delta.read(settings.table(schema.CATALOGUE_TABLE), [*KEY, "image", "image_bytes"])
+    dataset = delta.open_dataset(settings.table(schema.CATALOGUE_TABLE))
     captioner = open_captioner(encoder)
-    with_image = catalogue.filter(pc.field("image").is_valid() | pc.field("image_bytes").is_valid())
-    todo = _select_uncaptioned(settings, with_image, captioner.version)
-    written, unusable = 0, Counter[str]()
-    if todo.num_rows:
+    versions = _read_versions(dataset)
+    with_image = versions.filter(pc.field("has_image"))
+    digests = input_digest.combine(
+        input_digest.hash_texts(with_image["image_hash"]), input_digest.hash_texts(with_image["unhashed_path"])
+    )
+    outdated = find_outdated(
+        settings.table(schema.CAPTION_TABLE),
+        with_image,
+        digests,
+        version_column="captioner_version",
+        version=captioner.version,
+        recompute=recompute,
+    )
+    todo = with_image["row"].to_numpy()[outdated]
+    written, done, unusable = 0, 0, Counter[str]()
+    if len(todo):
         with open_decoding_pool() as pool:
-            for start in range(0, todo.num_rows, ROWS_PER_COMMIT):
-                part = todo.slice(start, ROWS_PER_COMMIT)
+            columns = [*KEY, "image", "image_bytes"]
+            for chunk in take.take_chunks(dataset, todo, columns, ROWS_PER_COMMIT, batch_rows=take.IMAGE_ROWS):
+                part = chunk.append_column(
+                    schema.INPUT_DIGEST, input_digest.to_arrow(digests[outdated[done : done + len(chunk)]])
+                )
                 decoded = decode_images(_list_sources(part), captioner.geometry, pool)
                 captions = captioner.write(decoded.pixels)
                 rows = _build_rows(part.filter(pa.array(decoded.usable)), captions, captioner, now)
@@ -89,12 +117,13 @@ def caption_catalogue(
                 quarantine.add(settings, STEP, rejected, now)
                 unusable.update(row.reason for row in rejected)
                 written += rows.num_rows
-                progress(min(start + ROWS_PER_COMMIT, todo.num_rows), todo.num_rows)
+                done += len(part)
+                progress(done, len(todo))
     return CaptioningSummary(
         captioner_version=captioner.version,
         written=written,
         known=len(with_image) - len(todo),
-        without_image=len(catalogue) - len(with_image),
+        without_image=len(versions) - len(with_image),
         unusable=dict(unusable.most_common()),
     )
 
@@ -113,6 +142,7 @@ def _build_rows(rows: pa.Table, captions: list[str], captioner: Captioner, now: 
         "captioner_version": pa.repeat(captioner.version, len(rows)),
         EVENT_TIMESTAMP: rows[EVENT_TIMESTAMP],
         CREATED_TIMESTAMP: pa.repeat(pa.scalar(now, TIMESTAMP), len(rows)),
+        schema.INPUT_DIGEST: rows[schema.INPUT_DIGEST],
     }
     is_written = pa.array([bool(caption) for caption in captions], pa.bool_())
     return pa.table(columns, schema=PRODUCT_CAPTION).filter(is_written)
@@ -132,12 +162,16 @@ def _find_rejected(rows: pa.Table, decoded: DecodedImages, captions: list[str]) 
     ]
 
 
-def _select_uncaptioned(settings: Settings, catalogue: pa.Table, captioner_version: str) -> pa.Table:
-    """Return the rows without a caption of this captioner, in the order of the catalogue."""
-    path = settings.table(schema.CAPTION_TABLE)
-    if not delta.exists(path):
-        return catalogue
-    captioned = delta.read(path, KEY, where=pc.field("captioner_version") == captioner_version)
-    numbered = catalogue.select(KEY).append_column("row", pa.array(np.arange(len(catalogue))))
-    uncaptioned = numbered.join(captioned, KEY, join_type="left anti")
-    return catalogue.take(uncaptioned.column("row").combine_chunks().sort())
+def _read_versions(catalogue: pyarrow.dataset.Dataset) -> pa.Table:
+    """Return the product versions of the catalogue without their images: KEY and what identifies the image.
+
+    Of several rows of one KEY the one created last is the version. `row` is its position in the dataset, ascending;
+    `has_image` whether it has an image; `unhashed_path` the path of an image that has no hash, because it could not be
+    read.
+    """
+    rows = catalogue.to_table(columns=[*KEY, CREATED_TIMESTAMP, "image_hash", "image"])
+    has_image = pc.or_(rows["image"].is_valid(), rows["image_hash"].is_valid())  # bytes always have a hash
+    rows = rows.append_column("has_image", has_image)
+    path = pc.if_else(rows["image_hash"].is_null(), rows["image"], None)
+    rows = rows.append_column("unhashed_path", path).append_column("row", pa.array(np.arange(len(rows))))
+    return rows.take(pa.array(np.sort(find_latest(rows)))).drop_columns(["image", CREATED_TIMESTAMP])

@@ -1,7 +1,8 @@
 """`produce codes`: fused vectors to `product_codes`, with a codebook that stays the same as the catalogue changes.
 
-A codebook is trained if the encoder version has none, or on request. Otherwise only the product versions that it has
-not coded yet are added. The quality of the codebook is checked on everything that it codes before a row is written.
+A codebook is trained if the encoder version has none, or on request. Otherwise only the product versions are added
+whose newest row is not of this codebook, or is of another vector. The quality of the codebook is checked on everything
+that it codes before a row is written.
 """
 
 from collections.abc import Iterator
@@ -20,8 +21,12 @@ from feature_repo.config import Settings
 from feature_repo.errors import InvalidInputError, NotFoundError
 from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_CODES, PRODUCT_ID, TIMESTAMP
+from producers import input_digest
 from producers.codes import codebook as codebooks
 from producers.codes.codebook import Codebook, CodebookQuality
+from producers.embeddings.existing_rows import find_latest
+from producers.input_digest import Digests
+from producers.stored_rows import find_outdated
 from producers.tags.embedding_rows import choose_encoder_version
 
 KEY = [PRODUCT_ID, EVENT_TIMESTAMP]
@@ -73,9 +78,9 @@ class CodingSummary:
     sizes: tuple[int, ...]
     """Number of codes of each level, from the first."""
     added: int
-    """Rows added to `product_codes`; 0 if the codebook had coded all product versions before."""
+    """Rows added to `product_codes`; 0 if those of all product versions were up to date."""
     known: int
-    """Product versions that the codebook had coded before."""
+    """Product versions whose row was up to date."""
     quality: CodebookQuality
     """Quality of the codebook on all product versions with a vector, not only on the added ones."""
 
@@ -95,15 +100,16 @@ def code_products(
     levels: int,
     size: int | None,
     retrain: bool,
+    recompute: bool = False,
     gates: QualityGates,
     seed: int,
     now: datetime,
 ) -> CodingSummary:
-    """Code every product version with a fused vector that the codebook has not coded yet.
+    """Code every product version with a fused vector that has no row of this codebook and vector as its newest one.
 
     The codebook is the newest one of the encoder version. If there is none, one is trained on the latest version of
-    each product. A new codebook codes all product versions, and the rows of earlier codebooks stay. A version that was
-    encoded twice gets one row.
+    each product. A new codebook codes all product versions, and the rows of earlier codebooks stay. Of a version that
+    was encoded twice, the vector created last is coded.
 
     Args:
         settings: The deployment.
@@ -112,6 +118,7 @@ def code_products(
         size: Number of codes that can occur at each level. Used only if a codebook is trained; None chooses one from
             the number of products.
         retrain: Whether to train a new codebook if there is one already.
+        recompute: Write the rows of all product versions again, those that are up to date too.
         gates: If the codebook fails one of them, nothing is written, no codebook either.
         seed: Seed of the training.
         now: The created timestamp, with a time zone.
@@ -125,7 +132,7 @@ def code_products(
     existing = None if retrain else codebooks.load_newest(settings, version)
     codebook = existing or _train(settings, version, levels, size, seed, now)
     sizes = tuple(len(level) for level in codebook.levels)
-    keys, codes, quality = _encode_all(settings, codebook)
+    keys, codes, digests, quality = _encode_all(settings, codebook)
     if failures := gates.find_failures(quality):
         raise InvalidInputError(
             f"{codebook.version}: {'; '.join(failures)}; nothing was written. Train with other --levels and --size "
@@ -133,15 +140,19 @@ def code_products(
         )
     if existing is None:
         codebooks.save_codebook(settings, codebook)
-    new = _find_uncoded(settings, keys, codebook.version)
+    path = settings.table(schema.CODES_TABLE)
+    new = find_outdated(
+        path, keys, digests, version_column="codebook_version", version=codebook.version, recompute=recompute
+    )
     for start in range(0, len(new), ROWS_PER_COMMIT):
         part = new[start : start + ROWS_PER_COMMIT]
-        rows = build_code_rows(keys.take(pa.array(part)), codes[part], codebook, now)
-        delta.append(settings.table(schema.CODES_TABLE), rows)
+        delta.append(path, build_code_rows(keys.take(pa.array(part)), codes[part], digests[part], codebook, now))
     return CodingSummary(codebook.version, version, existing is None, sizes, len(new), len(keys) - len(new), quality)
 
 
-def build_code_rows(keys: pa.Table, codes: NDArray[np.int32], codebook: Codebook, now: datetime) -> pa.Table:
+def build_code_rows(
+    keys: pa.Table, codes: NDArray[np.int32], digests: Digests, codebook: Codebook, now: datetime
+) -> pa.Table:
     """Return rows of schema.PRODUCT_CODES, in the order of `keys`.
 
     The semantic ID is the codes of all levels, joined by hyphens: `12-7-255`.
@@ -149,6 +160,7 @@ def build_code_rows(keys: pa.Table, codes: NDArray[np.int32], codebook: Codebook
     Args:
         keys: Table with the columns of KEY [n].
         codes: Codes of the same rows, int32 [n, levels].
+        digests: `input_digest.hash_vectors` of the vectors of the same rows.
         codebook: The codebook that made the codes; each row gets its version and its encoder version.
         now: The created timestamp, with a time zone.
     """
@@ -161,6 +173,7 @@ def build_code_rows(keys: pa.Table, codes: NDArray[np.int32], codebook: Codebook
         "encoder_version": pa.repeat(pa.scalar(codebook.encoder_version), len(keys)),
         EVENT_TIMESTAMP: keys[EVENT_TIMESTAMP],
         CREATED_TIMESTAMP: pa.repeat(pa.scalar(now, TIMESTAMP), len(keys)),
+        schema.INPUT_DIGEST: input_digest.to_arrow(digests),
     }
     return pa.table(columns).cast(PRODUCT_CODES)
 
@@ -168,34 +181,34 @@ def build_code_rows(keys: pa.Table, codes: NDArray[np.int32], codebook: Codebook
 def _train(settings: Settings, version: str, levels: int, size: int | None, seed: int, now: datetime) -> Codebook:
     """Train a codebook on the latest version of each product, or on a sample of them if there are many."""
     where = pc.field("encoder_version") == version
-    keys = delta.read(settings.table(schema.EMBEDDING_TABLE), KEY, where=where)
+    dataset = delta.open_dataset(settings.table(schema.EMBEDDING_TABLE))
+    keys = dataset.to_table(columns=[*KEY, CREATED_TIMESTAMP], filter=where)
     product = keys[PRODUCT_ID].combine_chunks().dictionary_encode().indices.to_numpy()
-    timestamp = keys[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
-    by_product = np.lexsort((timestamp, product))
+    timestamp, created = (keys[name].cast(pa.int64()).to_numpy() for name in (EVENT_TIMESTAMP, CREATED_TIMESTAMP))
+    by_product = np.lexsort((created, timestamp, product))
     latest = by_product[np.append(np.diff(product[by_product]) != 0, True)]
     size = size or codebooks.choose_size(len(latest))
     max_vectors = size * codebooks.VECTORS_PER_CENTROID
     if len(latest) > max_vectors:
         latest = np.random.default_rng(seed).choice(latest, max_vectors, replace=False)
-    dataset = delta.open_dataset(settings.table(schema.EMBEDDING_TABLE))
     rows = take.take_rows(dataset, np.sort(latest), ["fused_vector"], where=where)
     vectors = to_matrix(rows["fused_vector"])
     vectors = vectors[~np.isnan(vectors[:, 0])]
     return codebooks.train_codebook(vectors, version, levels=levels, size=size, seed=seed, now=now)
 
 
-def _encode_all(settings: Settings, codebook: Codebook) -> tuple[pa.Table, NDArray[np.int32], CodebookQuality]:
-    """Return KEY and codes of every product version with a vector, and the quality of the codes.
+def _encode_all(settings: Settings, codebook: Codebook) -> tuple[pa.Table, NDArray[np.int32], Digests, CodebookQuality]:
+    """Return KEY, codes and digest of every product version with a vector, and the quality of the codes.
 
     The vectors are read in batches and not kept.
     """
-    keys, codes, hashes = [], [], []
+    keys, codes, digests = [], [], []
     error, squares, total, rows = 0.0, 0.0, np.zeros(codebook.levels[0].shape[1]), 0
     for key, vectors in _read_batches(settings, codebook.encoder_version):
         batch_codes, residual = codebook.encode(vectors)
         keys.append(key)
         codes.append(batch_codes)
-        hashes.append(_hash_vectors(vectors))
+        digests.append(input_digest.hash_vectors(vectors))
         error += float((residual.astype(np.float64) ** 2).sum())
         squares += float((vectors.astype(np.float64) ** 2).sum())
         total += vectors.sum(axis=0, dtype=np.float64)
@@ -204,37 +217,20 @@ def _encode_all(settings: Settings, codebook: Codebook) -> tuple[pa.Table, NDArr
         raise NotFoundError(
             f"no vectors of {codebook.encoder_version} in `{schema.EMBEDDING_TABLE}`; run `produce embeddings`"
         )
-    _, first = np.unique(np.concatenate(hashes), return_index=True)
-    all_codes = np.concatenate(codes)
+    all_codes, all_digests = np.concatenate(codes), np.concatenate(digests)
+    _, first = np.unique(all_digests, return_index=True)
     variance = squares - float(total @ total) / rows
     sizes = [len(level) for level in codebook.levels]
     quality = codebooks.measure_quality(all_codes[first], error, variance, sizes)
-    return pa.concat_tables(keys).combine_chunks(), all_codes, quality
-
-
-def _hash_vectors(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """Return a 64-bit hash of each vector, uint64 [n]: 800 MB for 100 million vectors."""
-    odd = np.random.default_rng(0).integers(0, 2**63, vectors.shape[1], np.uint64) * np.uint64(2) + np.uint64(1)
-    bits = np.ascontiguousarray(vectors).view(np.uint32).astype(np.uint64)
-    hashes: NDArray[np.uint64] = (bits * odd).sum(axis=1)
-    return hashes
+    return pa.concat_tables(keys).combine_chunks(), all_codes, all_digests, quality
 
 
 def _read_batches(settings: Settings, version: str) -> Iterator[tuple[pa.Table, NDArray[np.float32]]]:
-    """Yield KEY and fused vectors of the rows that have one."""
+    """Yield KEY and fused vectors of the rows that have one; of several rows of one KEY only the one created last."""
     where = pc.field("encoder_version") == version
     dataset = delta.open_dataset(settings.table(schema.EMBEDDING_TABLE))
-    for batch in take.scan(dataset, [*KEY, "fused_vector"], where).to_batches():
+    latest = np.sort(find_latest(dataset.to_table(columns=[*KEY, CREATED_TIMESTAMP], filter=where)))
+    for batch in take.take_batches(dataset, latest, [*KEY, "fused_vector"], where=where):
         table = pa.Table.from_batches([batch]).filter(pc.is_valid(pc.field("fused_vector")))
         if len(table):
             yield table.select(KEY), to_matrix(table["fused_vector"])
-
-
-def _find_uncoded(settings: Settings, keys: pa.Table, codebook_version: str) -> NDArray[np.int64]:
-    """Return the rows of `keys` that this codebook has not coded, each key once, in ascending order."""
-    numbered = keys.append_column("row", pa.array(np.arange(len(keys))))
-    path = settings.table(schema.CODES_TABLE)
-    if delta.exists(path):
-        coded = delta.read(path, KEY, where=pc.field("codebook_version") == codebook_version)
-        numbered = numbered.join(coded, KEY, join_type="left anti")
-    return np.sort(numbered.group_by(KEY).aggregate([("row", "max")])["row_max"].to_numpy())

@@ -16,6 +16,9 @@ def captions(
             help="A checkpoint with a language head: `produce encoder --objectives contrastive,words,language`."
         ),
     ],
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Write all rows again, those that are up to date too.")
+    ] = False,
     store: StoreOption = None,
 ) -> None:
     """Write a draft of a selling line for every image that this captioner has not captioned yet.
@@ -33,6 +36,7 @@ def captions(
         summary = caption_catalogue(
             settings,
             encoder,
+            recompute=recompute,
             now=choose_created_timestamp(settings, [schema.CAPTION_TABLE], now),
             progress=lambda count, total: bar.update(task, completed=count, total=total),
         )

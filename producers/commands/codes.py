@@ -20,6 +20,9 @@ def codes(
     retrain: Annotated[
         bool, typer.Option("--retrain", help="Train a new codebook and encode every product with it.")
     ] = False,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Write all rows again, those that are up to date too.")
+    ] = False,
     max_collisions: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Largest accepted share of products that share their ID.")
     ] = 0.5,
@@ -60,6 +63,7 @@ def codes(
             levels=levels,
             size=size,
             retrain=retrain,
+            recompute=recompute,
             gates=QualityGates(max_collisions, min_entropy, max_error),
             seed=seed,
             now=choose_created_timestamp(settings, [schema.CODES_TABLE], now, others=read_newest_training(settings)),

@@ -22,16 +22,14 @@ def interests(
     ] = None,
     recompute: Annotated[
         bool,
-        typer.Option(
-            "--recompute", "--again", help="Write every version again, for vectors or tags that arrived late."
-        ),
+        typer.Option("--recompute", "--again", help="Write every version again, those that are up to date too."),
     ] = False,
     store: StoreOption = None,
 ) -> None:
     """Compute each user's interest from clicks: one version of the user after every click.
 
     A version uses the clicks up to its own, and the vectors and tags that the products had when they were clicked. A
-    second run over the same log adds nothing; a longer log adds its new versions.
+    second run over the same log adds nothing; a longer or corrected log adds the versions that differ.
     """
     from feature_repo import run_log
     from feature_repo.offline.created_time import choose_created_timestamp
@@ -50,5 +48,7 @@ def interests(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
         run.set_model(summary.encoder_version)
-        run.add_counts(added=summary.added, known=summary.already_stored, clicks=summary.clicks)
+        run.add_counts(
+            added=summary.added, known=summary.already_stored, withdrawn=summary.withdrawn, clicks=summary.clicks
+        )
     typer.echo(summary)

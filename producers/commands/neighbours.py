@@ -26,11 +26,14 @@ def neighbours(
     encoder_version: Annotated[
         str | None, typer.Option(help="The encoder version whose vectors to use.", show_default="the newest")
     ] = None,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Write all rows again, those that are up to date too.")
+    ] = False,
     store: StoreOption = None,
 ) -> None:
     """Compute for each product how its most similar products performed before; a new product has nothing else.
 
-    A second run over the same log adds nothing; a longer log adds its new versions.
+    A second run over the same log adds nothing; a longer or corrected log adds the versions that differ.
     """
     from feature_repo import run_log
     from feature_repo.durations import parse_duration
@@ -48,6 +51,7 @@ def neighbours(
             encoder_version=encoder_version,
             interval=interval,
             top_k=top_k,
+            recompute=recompute,
             now=choose_created_timestamp(settings, [schema.NEIGHBOURS_TABLE], now),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )

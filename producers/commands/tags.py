@@ -21,6 +21,9 @@ def tags(
     abstain: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Store a label with a lower probability than this as unknown.")
     ] = 0.5,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Write all rows again, those that are up to date too.")
+    ] = False,
     store: StoreOption = None,
 ) -> None:
     """Tag every product with child age, child gender and category, learned from labelled products."""
@@ -35,6 +38,7 @@ def tags(
             labels,
             encoder_version=encoder_version,
             abstain=abstain,
+            recompute=recompute,
             now=choose_created_timestamp(settings, [schema.TAGS_TABLE, schema.TAG_PREDICTIONS_TABLE], now),
             track=lambda fits, total: console.track_progress(fits, "fit taggers", total),
         )

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo import image_decoding, schema
+from feature_repo.arrow import take
 from feature_repo.atomic_write import replace_atomically
 from feature_repo.config import Settings
 from feature_repo.errors import ConflictError, NotFoundError
@@ -19,7 +20,6 @@ from producers.embeddings.existing_rows import KEY, STEP, Mask, txn_app_id
 from producers.encoders import shards
 from producers.encoders.pipeline import HASH_COLUMNS
 
-ROWS_PER_BATCH = 4096
 MAX_FEW_ROWS = 16_384
 """For more rows it is faster to read a table's whole time range than to filter by product."""
 
@@ -92,36 +92,39 @@ def export_todo(
         NotFoundError: there is no catalogue.
     """
     columns = [*KEY, "title", "image", "image_bytes", "image_hash"]
-    catalogue = delta.read(settings.table(schema.CATALOGUE_TABLE), [*columns, schema.CREATED_TIMESTAMP])
-    is_latest = np.zeros(len(catalogue), bool)
-    is_latest[existing_rows.find_latest(catalogue)] = True
-    catalogue = catalogue.select(columns).filter(pa.array(is_latest))
-    catalogue = catalogue.append_column("title_hash", row_hash.hash_contents(catalogue["title"]))
+    dataset = delta.open_dataset(settings.table(schema.CATALOGUE_TABLE))
+    # First without the images, which are read one batch at a time.
+    catalogue = dataset.to_table(columns=[*KEY, schema.CREATED_TIMESTAMP, "title", "image_hash"])
+    rows = np.sort(existing_rows.find_latest(catalogue))
     if encoder_version is not None:
-        hashed = catalogue.select([*KEY, *HASH_COLUMNS])
+        catalogue = catalogue.append_column("title_hash", row_hash.hash_contents(catalogue["title"]))
+        hashed = catalogue.select([*KEY, *HASH_COLUMNS]).take(pa.array(rows))
         if not has_images:
             index = hashed.schema.get_field_index("image_hash")
             hashed = hashed.set_column(index, "image_hash", pa.nulls(len(hashed), row_hash.HASH_TYPE))
         few = len(hashed) <= MAX_FEW_ROWS
         _, is_done = existing_rows.find_existing(settings, hashed, encoder_version, few=few)
-        catalogue = catalogue.filter(pa.array(~is_done))
+        rows = rows[~is_done]
+    del catalogue
     unreadable = 0
+    file_schema = pa.schema([*(dataset.schema.field(name) for name in columns), ("title_hash", row_hash.HASH_TYPE)])
     with (
         replace_atomically(out) as unfinished,
-        pq.ParquetWriter(unfinished, catalogue.schema, compression="zstd") as file,
+        pq.ParquetWriter(unfinished, file_schema, compression="zstd") as file,
     ):
-        for start in range(0, max(len(catalogue), 1), ROWS_PER_BATCH):
-            rows = catalogue.slice(start, ROWS_PER_BATCH)
-            contents = rows["image_bytes"].to_pylist()
-            for row, path in enumerate(rows["image"].to_pylist()):
+        for chunk in take.take_chunks(dataset, rows, columns, take.IMAGE_ROWS, batch_rows=take.IMAGE_ROWS):
+            contents = chunk["image_bytes"].to_pylist()
+            for row, path in enumerate(chunk["image"].to_pylist()):
                 if contents[row] is None and path is not None:
                     try:
                         contents[row] = image_decoding.read_bytes(Path(path))
                     except image_decoding.UnusableImageError:
                         unreadable += 1
-            index = rows.schema.get_field_index("image_bytes")
-            file.write_table(rows.set_column(index, rows.schema.field(index), pa.array(contents, pa.binary())))
-    return len(catalogue), unreadable
+            index = chunk.schema.get_field_index("image_bytes")
+            chunk = chunk.set_column(index, chunk.schema.field(index), pa.array(contents, pa.binary()))
+            chunk = chunk.append_column("title_hash", row_hash.hash_contents(chunk["title"]))
+            file.write_table(chunk.cast(file_schema))
+    return len(rows), unreadable
 
 
 def commit_parts(settings: Settings, folder: Path, now: datetime) -> CommitSummary:

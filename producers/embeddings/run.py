@@ -339,29 +339,18 @@ class _EmbeddingRun:
 
 
 def _read_chunks(changes: CatalogueChanges, rows: RowIndices, columns: list[str]) -> Iterator[pa.Table]:
-    """Yield some rows of `changes.new` in their order, ROWS_PER_COMMIT at a time, with the column `title_hash`.
+    """Yield some rows of `changes.new` in their order, ROWS_PER_COMMIT at a time.
+
+    The column `title_hash` is added, null where the title is.
 
     Args:
         changes: the catalogue rows.
         rows: ascending row numbers in `changes.new`; may be empty, then nothing is yielded.
         columns: columns to read.
     """
-    batches: list[pa.RecordBatch] = []
-    for batch in take.take_batches(changes.new, rows, columns) if len(rows) else ():
-        batches.append(batch)
-        if sum(map(len, batches)) >= ROWS_PER_COMMIT:
-            table = pa.Table.from_batches(batches)
-            while len(table) >= ROWS_PER_COMMIT:
-                yield _add_title_hash(table.slice(0, ROWS_PER_COMMIT))
-                table = table.slice(ROWS_PER_COMMIT)
-            batches = table.to_batches()
-    if batches:
-        yield _add_title_hash(pa.Table.from_batches(batches))
-
-
-def _add_title_hash(chunk: pa.Table) -> pa.Table:
-    """Return the rows with a further column `title_hash`, null where the title is."""
-    return chunk.append_column("title_hash", row_hash.hash_contents(chunk["title"]))
+    batch_rows = take.IMAGE_ROWS if "image_bytes" in columns else take.BATCH_ROWS
+    for chunk in take.take_chunks(changes.new, rows, columns, ROWS_PER_COMMIT, batch_rows=batch_rows):
+        yield chunk.append_column("title_hash", row_hash.hash_contents(chunk["title"]))
 
 
 def _select_contents(

@@ -19,11 +19,11 @@ from feature_repo import schema
 from feature_repo.arrow import timestamp_texts, timestamps
 from feature_repo.arrow.text import normalize_id
 from feature_repo.config import Settings
-from feature_repo.features import interest
 from feature_repo.features.interest import Clicks, UserInterest
 from feature_repo.offline import delta, validation
 from feature_repo.offline.anonymous_users import find_guests
 from producers.behaviour import interest_rows
+from producers.behaviour.interest_digest import update_interest
 from producers.streaming.source import StreamMessage, describe_failure
 
 MAX_CACHED = 100_000
@@ -150,7 +150,7 @@ class InterestUpdater:
             else:
                 try:
                     features = self._products[click.product].find_features(click.timestamp_us, self._width)
-                    new_state = interest.update_interest(state, click.product, features)
+                    new_state = update_interest(state, click.product, features)
                     arrived: datetime = pa.scalar(click.message.arrived_us, schema.TIMESTAMP).as_py()
                     rows.append(interest_rows.build_row(click.user, new_state, self._version, arrived))
                 except Exception as error:
@@ -172,10 +172,10 @@ class InterestUpdater:
             return
         event_timestamps = pc.unique(newest[f"{schema.EVENT_TIMESTAMP}_max"])
         where = of_users & pc.field(schema.EVENT_TIMESTAMP).isin(event_timestamps)
-        for row in delta.read(path, where=where).to_pylist():
-            state, other = interest_rows.parse_row(row, self._width), self._users[row[schema.USER_ID]]
-            if other is None or (state.times[0], state.clicks) > (other.times[0], other.clicks):
-                self._users[row[schema.USER_ID]] = state
+        # Of one event timestamp the row created last counts; a stream creates several for clicks of one microsecond.
+        order = [(name, "ascending") for name in (schema.EVENT_TIMESTAMP, schema.CREATED_TIMESTAMP, "clicks")]
+        for row in delta.read(path, where=where).sort_by(order).to_pylist():
+            self._users[row[schema.USER_ID]] = interest_rows.parse_row(row, self._width) if row["clicks"] else None
 
     def _load_products(self, products: list[str]) -> None:
         """Read all versions of each product, offline and uncommitted."""

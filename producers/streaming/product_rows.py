@@ -15,6 +15,7 @@ from feature_repo.arrow import text
 from feature_repo.arrow.take import to_matrix
 from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.offline.validation import NOT_UTF8
+from producers import input_digest
 from producers.catalogue import image_hashes, row_hash, validate
 from producers.catalogue import ingest as catalogue
 from producers.codes import run as codes
@@ -98,8 +99,14 @@ def build_rows(messages: Sequence[StreamMessage], pipeline: ProductPipeline, now
     tables = {schema.CATALOGUE_TABLE: products, schema.EMBEDDING_TABLE: vectors}
     if len(vectors):
         if pipeline.codebook is not None:
-            vector_codes = pipeline.codebook.encode(to_matrix(vectors["fused_vector"]))[0]
-            rows = codes.build_code_rows(vectors.select(codes.KEY), vector_codes, pipeline.codebook, now)
+            fused = to_matrix(vectors["fused_vector"])
+            rows = codes.build_code_rows(
+                vectors.select(codes.KEY),
+                pipeline.codebook.encode(fused)[0],
+                input_digest.hash_vectors(fused),
+                pipeline.codebook,
+                now,
+            )
             tables[schema.CODES_TABLE] = _set_arrival(rows, encoded_products)
         for table, build in pipeline.view_builders.items():
             tables[table] = _set_arrival(build(vectors, encoded_products), encoded_products)

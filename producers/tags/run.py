@@ -1,14 +1,13 @@
 """`produce tags`: vectors and titles to `product_tags`.
 
-A run fits the taggers on the labelled products, then tags every product version that they have not tagged yet. A second
-run with the same inputs adds nothing.
+A run fits the taggers on the labelled products, then tags every product version whose newest row is not of these
+taggers, or was made from other vectors or another title. A second run with the same inputs adds nothing.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,7 +15,8 @@ from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import InvalidInputError
 from feature_repo.offline import delta, quarantine
-from feature_repo.schema import TAG_PREDICTIONS, TAG_VARIANTS, TAGS
+from feature_repo.schema import CREATED_TIMESTAMP, INPUT_DIGEST, TAG_PREDICTIONS, TAG_VARIANTS, TAGS
+from producers.stored_rows import find_outdated
 from producers.tags import embedding_rows, tagger_set, variants
 from producers.tags.embedding_rows import KEY
 from producers.tags.tagger_set import TaggerSet, Track
@@ -38,9 +38,9 @@ class TaggingSummary:
     """Tags with fewer than two different labels in the training split, in the order of schema.TAGS; their columns are
     null. Empty if there was nothing to add, because no tagger is fitted then."""
     rows: int
-    """Rows added to `product_tags`; 0 if this tagger version had tagged every product version before."""
+    """Rows added to `product_tags`; 0 if those of all product versions were up to date."""
     predictions: int
-    """Rows added to `tag_predictions`; 0 if the table had predictions of this tagger version before."""
+    """Rows added to `tag_predictions`; 0 if its newest rows are of these taggers."""
 
 
 def tag_products(
@@ -49,14 +49,15 @@ def tag_products(
     *,
     encoder_version: str | None,
     abstain: float,
+    recompute: bool = False,
     now: datetime,
     track: Track = lambda fits, total: fits,
 ) -> TaggingSummary:
-    """Fit the taggers, and tag every product version that they have not tagged yet.
+    """Fit the taggers, and tag every product version whose newest row they have not made from the same inputs.
 
     Invalid labels are quarantined, also if the run then fails. A second run with the same inputs adds no rows. With
     other labels, encoder version or `abstain` the tagger version is another one, and all product versions are tagged
-    again; the earlier rows stay.
+    again; the earlier rows stay. The same holds if the vectors or titles of labelled products were corrected.
 
     Args:
         settings: The deployment.
@@ -64,6 +65,7 @@ def tag_products(
             same design.
         encoder_version: Version of the vectors; None for the newest.
         abstain: A label that is less probable than this is stored as null, in [0, 1].
+        recompute: Write the rows of all product versions and the predictions again, those that are up to date too.
         now: The created timestamp of the rows, with a time zone.
         track: Wraps the taggers as they are fitted, given their number, to show progress.
 
@@ -82,8 +84,18 @@ def tag_products(
             f"{labels}: none of its {len(refused)} labels is valid; the quarantine table has the reasons"
         )
     version = tagger_set.compute_tagger_version(labelled, encoder_version, abstain)
-    untagged = _select_untagged(rows, settings.table(schema.TAGS_TABLE), version)
-    has_predictions = _has_version(settings.table(schema.TAG_PREDICTIONS_TABLE), version)
+    training_digest = tagger_set.compute_training_digest(labelled)
+    outdated = find_outdated(
+        settings.table(schema.TAGS_TABLE),
+        rows.select(KEY),
+        tagger_set.compute_digests(rows, training_digest),
+        version_column="tagger_version",
+        version=version,
+        recompute=recompute,
+    )
+    untagged = rows.take(pa.array(outdated))
+    predictions_path = settings.table(schema.TAG_PREDICTIONS_TABLE)
+    has_predictions = not recompute and _has_predictions(predictions_path, version, training_digest)
 
     chosen = TAG_VARIANTS if not has_predictions else (variants.TAGGER,) if len(untagged) else ()
     fitted = tagger_set.fit_variants(labelled, chosen, track)
@@ -97,7 +109,7 @@ def tag_products(
     # Predictions are written first: if the run is killed in between, the next run finds the tags missing and adds them.
     predictions = taggers.predict_held_out(now) if not has_predictions else TAG_PREDICTIONS.empty_table()
     if len(predictions):
-        delta.append(settings.table(schema.TAG_PREDICTIONS_TABLE), predictions)
+        delta.append(predictions_path, predictions)
     if len(untagged):
         delta.append(settings.table(schema.TAGS_TABLE), taggers.tag(untagged, now))
     return TaggingSummary(
@@ -111,16 +123,13 @@ def tag_products(
     )
 
 
-def _select_untagged(rows: pa.Table, path: Path, tagger_version: str) -> pa.Table:
-    """Return the rows that this tagger version has not tagged."""
+def _has_predictions(path: Path, tagger_version: str, training_digest: int) -> bool:
+    """Return whether the newest predictions are of this tagger version and, as far as known, of this training."""
     if not delta.exists(path):
-        return rows
-    tagged = delta.read(path, [*KEY, "tagger_version"]).filter(pc.field("tagger_version") == tagger_version)
-    numbered = rows.select(KEY).append_column("row", pa.array(np.arange(len(rows))))
-    return rows.take(numbered.join(tagged.select(KEY), KEY, join_type="left anti").sort_by("row")["row"])
-
-
-def _has_version(path: Path, tagger_version: str) -> bool:
-    return delta.exists(path) and bool(
-        len(delta.read(path, ["tagger_version"], where=pc.field("tagger_version") == tagger_version))
-    )
+        return False
+    has_digest = INPUT_DIGEST in delta.open_dataset(path).schema.names
+    rows = delta.read(path, ["tagger_version", CREATED_TIMESTAMP, *[INPUT_DIGEST] * has_digest])
+    newest = rows.filter(pc.equal(rows[CREATED_TIMESTAMP], pc.max(rows[CREATED_TIMESTAMP])))
+    of_version = newest.filter(pc.equal(newest["tagger_version"], tagger_version))
+    digests = of_version[INPUT_DIGEST].drop_null().unique().to_pylist() if has_digest else []
+    return bool(len(of_version)) and digests in ([], [training_digest])

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo.arrow.take import matrix_to_lists
+from feature_repo.arrow.take import matrix_to_lists, to_matrix
 from feature_repo.config import Settings
 from feature_repo.cores import map_on_all_cores
 from feature_repo.errors import InvalidInputError
@@ -25,6 +26,7 @@ from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.schema import (
     CREATED_TIMESTAMP,
     EVENT_TIMESTAMP,
+    INPUT_DIGEST,
     LABELS,
     PRODUCT_ID,
     PRODUCT_TAGS,
@@ -32,6 +34,8 @@ from feature_repo.schema import (
     TAG_SPLITS,
     TAGS,
 )
+from producers import input_digest
+from producers.input_digest import Digests
 from producers.tags import embedding_rows, split, variants
 from producers.tags import labels as label_file
 from producers.tags.embedding_rows import KEY
@@ -58,6 +62,10 @@ class TaggerSet:
     """The labelled rows, as returned by `join_labels`."""
     taggers: dict[tuple[str, str], Tagger]
     """(tag, variant) to the tagger; a tag that could not be learned is missing."""
+
+    @cached_property
+    def _training_digest(self) -> int:
+        return compute_training_digest(self.labelled)
 
     def tag(self, rows: pa.Table, now: datetime) -> pa.Table:
         """Return one row of schema.PRODUCT_TAGS for each embedding row, in their order.
@@ -86,6 +94,7 @@ class TaggerSet:
                 matrix_to_lists(probabilities),
             )
             columns |= dict(zip(names, values, strict=True))
+        columns[INPUT_DIGEST] = input_digest.to_arrow(compute_digests(rows, self._training_digest))
         constants = {"encoder_version": self.encoder_version, "tagger_version": self.tagger_version}
         return _add_constants(pa.table(columns), constants | {CREATED_TIMESTAMP: now}, PRODUCT_TAGS)
 
@@ -112,6 +121,7 @@ class TaggerSet:
                     "labels": tagger.labels,
                     "tagger_version": self.tagger_version,
                     CREATED_TIMESTAMP: now,
+                    INPUT_DIGEST: self._training_digest,
                 }
                 part = rows.append_column("truth", rows["value"])
                 part = part.append_column("probabilities", matrix_to_lists(tagger.predict_probabilities(rows)))
@@ -229,6 +239,31 @@ def compute_tagger_version(labelled: pa.Table, encoder_version: str, abstain: fl
     ]
     text = json.dumps([REVISION, parameters, content], default=str)
     return f"tagger-{blake2b(text.encode(), digest_size=6).hexdigest()}"
+
+
+def compute_digests(rows: pa.Table, training_digest: int) -> Digests:
+    """Return the digest of what each row of tags is made from: vectors, title, and what the taggers learned from.
+
+    Args:
+        rows: n embedding rows with `title`.
+        training_digest: From `compute_training_digest`.
+    """
+    vectors = [input_digest.hash_vectors(to_matrix(rows[name])) for name in embedding_rows.VECTOR_COLUMNS]
+    training = np.full(len(rows), training_digest, np.int64)
+    return input_digest.combine(*vectors, input_digest.hash_texts(rows["title"]), input_digest.hash_numbers(training))
+
+
+def compute_training_digest(labelled: pa.Table) -> int:
+    """Return a digest of the vectors and titles of the labelled rows: a 64-bit integer with a sign.
+
+    The tagger version depends on the other inputs of the training, and only on which product versions have a label.
+
+    Args:
+        labelled: As returned by `join_labels`.
+    """
+    rows = compute_digests(labelled, 0)
+    factors = input_digest.hash_numbers(np.arange(len(rows)))
+    return int((rows * factors).sum(dtype=np.uint64).astype(np.int64))
 
 
 def _add_constants(rows: pa.Table, constants: dict[str, Any], table_schema: pa.Schema) -> pa.Table:

@@ -16,7 +16,7 @@ from feature_repo.features import interest
 from feature_repo.features.interest import Clicks
 from feature_repo.offline import delta, training_set
 from producers import maintenance
-from producers.behaviour import interest_rows, interests
+from producers.behaviour import interest_digest, interest_rows, interests
 from tests.feature_repo.features import world
 from tests.feature_repo.features.world import DAY, ENCODER, LISTED
 
@@ -86,7 +86,7 @@ def compute_click_by_click(store: Settings, log: pa.Table) -> pa.Table:
             to_matrix(tag and tag["child_gender_distribution"], 3),
             time,
         )
-        state = interest.update_interest(state, click["product_id"], event)
+        state = interest_digest.update_interest(state, click["product_id"], event)
         if rows and rows[-1]["user_id"][0].as_py() == before and state.times[:1] == state.times[1:2]:
             rows.pop()
         rows.append(interest_rows.build_row(before, state, ENCODER, NOW))

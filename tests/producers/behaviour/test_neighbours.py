@@ -78,11 +78,26 @@ def fill(settings: Settings, until: datetime) -> None:
     )
 
 
-def run(store: Settings, log: pa.Table, interval: timedelta = DAY) -> neighbours.NeighbourSummary:
+def run(
+    store: Settings,
+    log: pa.Table,
+    interval: timedelta = DAY,
+    *,
+    top_k: int = K,
+    recompute: bool = False,
+    now: datetime = NOW,
+) -> neighbours.NeighbourSummary:
     file = store.file.parent / "log.parquet"
     pq.write_table(log, file)
     return neighbours.make_neighbours(
-        store, file, encoder_version=None, interval=interval, top_k=K, now=NOW, progress=lambda done, total: None
+        store,
+        file,
+        encoder_version=None,
+        interval=interval,
+        top_k=top_k,
+        recompute=recompute,
+        now=now,
+        progress=lambda done, total: None,
     )
 
 

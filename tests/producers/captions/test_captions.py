@@ -1,6 +1,6 @@
 """`produce captions` and the language head, on a shop of four colours."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,11 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
+from feature_repo import schema
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
 from feature_repo.image_decoding import MISSING
 from feature_repo.offline import delta
 from producers.captions.run import CaptioningSummary, caption_catalogue
+from producers.catalogue.ingest import ingest_products
 from producers.encoders.tiny_clip import train_tokenizer
 from producers.encoders.train import train
 from producers.encoders.training import language
@@ -22,7 +24,7 @@ from producers.encoders.training.cross_attention import CrossAttentionDecoder
 from producers.encoders.training.language import LanguageHead, detokenize, find_word_beginnings
 from producers.encoders.training.recipe import Recipe
 from producers.learning.encoder import HELD_OUT, train_encoder
-from tests.producers.catalogue.shop import ingest, open_deployment
+from tests.producers.catalogue.shop import ingest, open_deployment, write_products
 from tests.producers.encoders import checkpoints
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -60,8 +62,9 @@ def store(tmp_path: Path) -> Settings:
     return open_deployment(tmp_path)
 
 
-def captioned(store: Settings, encoder: Path) -> CaptioningSummary:
-    return caption_catalogue(store, str(encoder), now=NOW, progress=lambda *_: None)
+def captioned(store: Settings, encoder: Path, day: int = 0, recompute: bool = False) -> CaptioningSummary:
+    now = NOW + timedelta(days=day)
+    return caption_catalogue(store, str(encoder), recompute=recompute, now=now, progress=lambda *_: None)
 
 
 def captions(store: Settings) -> dict[str, dict]:
@@ -95,6 +98,36 @@ def test_a_second_run_writes_nothing_and_an_unusable_image_is_counted_with_its_r
     again = captioned(store, captioner)
     assert (again.written, again.known) == (0, 1)
     assert list(captions(store)) == ["a"]
+
+
+def test_a_corrected_image_is_captioned_again_and_only_the_newest_row_of_a_version_counts(
+    store: Settings, captioner: Path, images: dict[str, Path]
+) -> None:
+    ingest(store, *({"product_id": name, "title": "帽子", "image": str(file)} for name, file in images.items()))
+    captioned(store, captioner)
+    corrected = [
+        {"product_id": "红色", "title": "帽子", "image": images["蓝色"].read_bytes()},  # other bytes at the same time
+        {"product_id": "绿色", "title": "帽", "image": images["绿色"].read_bytes()},  # the same image
+    ]
+    path = write_products(store, *corrected)
+    ingest_products(store, path, NOW + timedelta(days=1), partial=True)
+    again = captioned(store, captioner, 2)
+    assert (again.written, again.known) == (1, 3)
+    assert "蓝色" in next(
+        row["caption"]
+        for row in delta.read(store.table("product_caption")).sort_by([("created_timestamp", "descending")]).to_pylist()
+        if row["product_id"] == "红色"
+    )
+    assert captioned(store, captioner, 3).written == 0
+    delta.append(  # a row of another captioner is the newest now
+        store.table("product_caption"),
+        pa.Table.from_pylist(
+            [captions(store)["黑色"] | {"captioner_version": "x", "created_timestamp": NOW + timedelta(days=4)}],
+            schema.PRODUCT_CAPTION,
+        ),
+    )
+    assert captioned(store, captioner, 5).written == 1
+    assert captioned(store, captioner, 6, recompute=True).written == 4
 
 
 def test_a_checkpoint_without_a_language_head_is_refused(store: Settings, tmp_path: Path) -> None:

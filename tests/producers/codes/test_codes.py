@@ -6,6 +6,7 @@ from pathlib import Path
 
 import faiss
 import numpy as np
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
@@ -43,10 +44,24 @@ def store(tmp_path: Path) -> Settings:
 
 
 def code(
-    store: Settings, retrain: bool = False, gates: QualityGates = OPEN, size: int = 8, seed: int = 0
+    store: Settings,
+    retrain: bool = False,
+    gates: QualityGates = OPEN,
+    size: int = 8,
+    seed: int = 0,
+    recompute: bool = False,
+    now: datetime = NOW,
 ) -> CodingSummary:
     return code_products(
-        store, encoder_version=None, levels=3, size=size, retrain=retrain, gates=gates, seed=seed, now=NOW
+        store,
+        encoder_version=None,
+        levels=3,
+        size=size,
+        retrain=retrain,
+        recompute=recompute,
+        gates=gates,
+        seed=seed,
+        now=now,
     )
 
 
@@ -88,6 +103,46 @@ def test_new_products_are_coded_by_the_existing_codebook(store: Settings) -> Non
     kept = {(row["product_id"], row["event_timestamp"]): row for row in rows_of(store)}
     assert len(kept) == 500
     assert all(kept[row["product_id"], row["event_timestamp"]] == row for row in before)
+
+
+def rewrite(store: Settings, version: str, day: int, rows: int = 400, **values: object) -> None:
+    """Append the rows of some products again with another encoder version or other values, created `day` days later."""
+    path = store.table("product_embedding")
+    old = {row["product_id"]: row for row in delta.read(path).sort_by("created_timestamp").to_pylist()}
+    created = {"encoder_version": version, "created_timestamp": SINCE + timedelta(days=day)}
+    changed = [row | created | values for row in list(old.values())[:rows]]
+    delta.append(path, pa.Table.from_pylist(changed, schema.PRODUCT_EMBEDDING))
+
+
+def newest_rows(store: Settings) -> dict[tuple[str, datetime], dict]:
+    rows = delta.read(store.table("product_codes")).sort_by("created_timestamp").to_pylist()
+    return {(row["product_id"], row["event_timestamp"]): row | {"created_timestamp": None} for row in rows}
+
+
+def test_another_encoder_and_the_first_one_again_take_effect_each_time(store: Settings) -> None:
+    code(store)
+    first = newest_rows(store)
+    rewrite(store, "other@1", 1)
+    other = code(store, now=NOW + timedelta(days=1))
+    assert (other.added, other.encoder_version) == (400, "other@1")
+    rewrite(store, world.ENCODER, 2)
+    again = code(store, now=NOW + timedelta(days=2))
+    assert (again.trained, again.added, again.quality.products) == (False, 400, 400)
+    assert newest_rows(store) == first
+    assert code(store, now=NOW + timedelta(days=3)).added == 0
+
+
+def test_a_corrected_vector_is_coded_again_and_rows_without_a_digest_only_on_request(store: Settings) -> None:
+    code(store)
+    rewrite(store, world.ENCODER, 1, rows=3, fused_vector=clustered(0, 400)[7].tolist())
+    summary = code(store, now=NOW + timedelta(days=1))
+    assert (summary.added, summary.known) == (3, 397)
+    assert code(store, now=NOW + timedelta(days=2)).added == 0
+    path = store.table("product_codes")
+    delta.overwrite(path, delta.read(path).drop_columns(["input_digest"]))
+    assert code(store, now=NOW + timedelta(days=3)).added == 0
+    assert code(store, recompute=True, now=NOW + timedelta(days=4)).added == 400
+    assert code(store, now=NOW + timedelta(days=5)).added == 0
 
 
 def test_retraining_codes_every_product_again_under_a_new_version(store: Settings) -> None:

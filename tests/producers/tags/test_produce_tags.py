@@ -21,8 +21,16 @@ from producers.tags.run import TaggingSummary, tag_products
 from tests.producers.tags import world
 
 
-def run(store: Settings, labels: Path, abstain: float = 0.5, encoder_version: str | None = None) -> TaggingSummary:
-    return tag_products(store, labels, encoder_version=encoder_version, abstain=abstain, now=world.NOW)
+def run(
+    store: Settings,
+    labels: Path,
+    abstain: float = 0.5,
+    encoder_version: str | None = None,
+    recompute: bool = False,
+    day: int = 0,
+) -> TaggingSummary:
+    now = world.NOW + timedelta(days=day)
+    return tag_products(store, labels, encoder_version=encoder_version, abstain=abstain, recompute=recompute, now=now)
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +122,47 @@ def test_new_product_versions_are_tagged_by_the_same_tagger_version(tmp_path: Pa
     delta.append(store.table("product_embedding"), world.embeddings(changed, seed=5))
     second = run(store, labels)
     assert (second.tagger_version, second.rows, second.predictions) == (first.tagger_version, 14, 0)
+
+
+def newest_tags(store: Settings) -> dict:
+    rows = read(store, "product_tags").sort_by("created_timestamp").to_pylist()
+    return {(row["product_id"], row["event_timestamp"]): row | {"created_timestamp": None} for row in rows}
+
+
+def test_corrections_and_a_return_to_the_first_encoder_take_effect(tmp_path: Path) -> None:
+    store, products = world.stocked(tmp_path, designs=60), world.catalogue(60)
+    labels = world.write_labels(tmp_path / "labels.parquet", world.labels(list(range(80))))
+    first = run(store, labels)
+    rows, path = newest_tags(store), store.table("product_embedding")
+    delta.append(path, world.embeddings(products, version="tiny-2", seed=8, created=world.START + timedelta(days=2)))
+    other = run(store, labels, day=1)
+    assert (other.rows, other.predictions) == (first.rows, first.predictions)
+    delta.append(path, world.embeddings(products, created=world.START + timedelta(days=3)))
+    again = run(store, labels, day=2)
+    assert (again.rows, again.predictions, again.tagger_version) == (
+        first.rows,
+        first.predictions,
+        first.tagger_version,
+    )
+    assert newest_tags(store) == rows
+
+    title = products.slice(100, 1).to_pylist()[0] | {"title": "boy 6-14y doll", "created_timestamp": world.NOW}
+    delta.append(store.table("product_catalogue"), pa.Table.from_pylist([title], products.schema))
+    corrected = run(store, labels, day=3)  # of a product without a label
+    assert (corrected.rows, corrected.predictions) == (1, 0)
+    title |= {"product_id": "p0001", "event_timestamp": products["event_timestamp"][1].as_py()}
+    delta.append(store.table("product_catalogue"), pa.Table.from_pylist([title], products.schema))
+    corrected = run(store, labels, day=4)  # of a product with a label, from which all taggers learn
+    assert (corrected.rows, corrected.predictions) == (first.rows, first.predictions)
+    assert (run(store, labels, day=5).rows, run(store, labels, day=5).predictions) == (0, 0)
+
+    for table in ("product_tags", "tag_predictions"):
+        delta.overwrite(store.table(table), read(store, table).drop_columns(["input_digest"]))
+    old = run(store, labels, day=6)
+    assert (old.rows, old.predictions) == (0, 0)
+    old = run(store, labels, day=7, recompute=True)
+    assert (old.rows, old.predictions) == (first.rows, first.predictions)
+    assert run(store, labels, day=8).rows == 0
 
 
 def test_other_labels_give_another_tagger_version(tmp_path: Path) -> None:

@@ -1,0 +1,145 @@
+"""The rows that a derived table has, and which of them are up to date.
+
+Of the rows of one entity and event time the one created last is served and joined. It is up to date if it is of the
+wanted model version and was made from the same inputs (input_digest.py). A row without a digest, as version 0.2 and
+earlier wrote them, counts as made from the same inputs, because nothing says otherwise: only `--recompute` replaces it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from feature_repo.offline import delta
+from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, INPUT_DIGEST, PRODUCT_ID
+from producers.input_digest import Digests
+
+Int64 = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class StoredRows:
+    """The row created last of each entity and event time: m rows, sorted by both.
+
+    An entity is given by its number, an index into the ids that `read` got.
+    """
+
+    timestamps_us: Int64
+    """Distinct event timestamps, ascending, microseconds since 1970 UTC."""
+    keys: Int64
+    """[m], ascending: entity * len(timestamps_us) + position in `timestamps_us`."""
+    is_of_version: Bools
+    """[m], whether the row is of the wanted model version."""
+    digest: Digests
+    """[m], 0 where `has_digest` is False."""
+    has_digest: Bools
+    """[m], False for rows that version 0.2 or earlier wrote."""
+    count: Int64
+    """[m], the values of `count_column`; zeros without one."""
+
+    @staticmethod
+    def read(
+        path: Path,
+        ids: pa.Array,
+        *,
+        version_column: str,
+        version: str,
+        entity: str = PRODUCT_ID,
+        count_column: str | None = None,
+    ) -> "StoredRows":
+        """Read keys, versions and digests of a table; no rows if there is no table yet.
+
+        Args:
+            path: the table's folder.
+            ids: the ids of the entities, each once; rows of others are left out.
+            version_column: the column with the model version.
+            version: the wanted model version.
+            entity: the column with the ids.
+            count_column: a column of integers that `find_current` compares if a row has no digest.
+        """
+        empty = np.empty(0, np.int64)
+        if not delta.exists(path):
+            return StoredRows(empty, empty, empty.astype(bool), empty.view(np.uint64), empty.astype(bool), empty)
+        dataset = delta.open_dataset(path)
+        columns = {name: pc.field(name) for name in (entity, EVENT_TIMESTAMP, CREATED_TIMESTAMP)}
+        columns["is_of_version"] = pc.field(version_column) == version
+        columns |= {name: pc.field(name) for name in (INPUT_DIGEST, count_column) if name in dataset.schema.names}
+        rows = dataset.to_table(columns=columns)
+        number = pc.index_in(rows[entity], value_set=ids).fill_null(-1).to_numpy().astype(np.int64)
+        event_us, created_us = (rows[name].cast(pa.int64()).to_numpy() for name in (EVENT_TIMESTAMP, CREATED_TIMESTAMP))
+        timestamps_us, position = np.unique(event_us, return_inverse=True)
+        keys = number * len(timestamps_us) + position
+        order = np.argsort(keys, kind="stable")
+        if (np.diff(keys[order]) == 0).any():
+            order = np.lexsort((created_us, keys))
+        is_last = np.append(np.diff(keys[order]) != 0, True)[: len(order)]
+        order = order[is_last & (number[order] >= 0)]
+        digest = rows[INPUT_DIGEST] if INPUT_DIGEST in rows.column_names else pa.chunked_array([pa.nulls(len(rows))])
+        return StoredRows(
+            timestamps_us,
+            keys[order],
+            rows["is_of_version"].fill_null(False).to_numpy()[order],
+            digest.cast(pa.int64()).fill_null(0).to_numpy().view(np.uint64)[order],
+            digest.is_valid().to_numpy()[order],
+            np.zeros(len(order), np.int64) if count_column is None else rows[count_column].to_numpy()[order],
+        )
+
+    def find(self, entity: Int64, event_us: Int64) -> Int64:
+        """Return the stored row of each of n keys, an index from 0 to m - 1; -1 where there is none.
+
+        Args:
+            entity: [n], numbers of entities.
+            event_us: [n], event timestamps, microseconds since 1970 UTC.
+        """
+        if not len(self.keys):
+            return np.full(len(entity), -1)
+        position = np.minimum(np.searchsorted(self.timestamps_us, event_us), len(self.timestamps_us) - 1)
+        keys = entity * len(self.timestamps_us) + position
+        row = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return np.where((self.timestamps_us[position] == event_us) & (self.keys[row] == keys), row, -1)
+
+    def is_current(self, row: Int64, digests: Digests, counts: Int64 | None = None) -> Bools:
+        """Return whether stored rows are of the wanted version and made from the same inputs, bool [n].
+
+        Args:
+            row: [n], from `find`; -1 gives False.
+            digests: [n], of the inputs that the rows would be made from now.
+            counts: [n], what the rows would have in `count_column`, if it was read. A row without a digest is current
+                if it has this value.
+        """
+        if not len(self.keys):
+            return np.zeros(len(row), bool)
+        is_same = np.where(self.has_digest[row], self.digest[row] == digests, True)
+        if counts is not None:
+            is_same &= self.has_digest[row] | (self.count[row] == counts)
+        return (row >= 0) & self.is_of_version[row] & is_same
+
+    def list_keys(self) -> tuple[Int64, Int64]:
+        """Return the entities and the event timestamps of all rows, each [m]."""
+        entity, position = np.divmod(self.keys, max(1, len(self.timestamps_us)))
+        return entity, self.timestamps_us[position]
+
+
+def find_outdated(
+    path: Path, keys: pa.Table, digests: Digests, *, version_column: str, version: str, recompute: bool = False
+) -> Int64:
+    """Return which product versions have no row in a table that is up to date: positions from 0, ascending.
+
+    Args:
+        path: the table's folder; it need not exist.
+        keys: n distinct product ids and event timestamps.
+        digests: [n], of the inputs of each row.
+        version_column: the table's column with the model version.
+        version: the wanted model version.
+        recompute: return all rows.
+    """
+    if recompute:
+        return np.arange(len(keys))
+    ids = keys[PRODUCT_ID].combine_chunks().dictionary_encode()
+    stored = StoredRows.read(path, ids.dictionary, version_column=version_column, version=version)
+    row = stored.find(ids.indices.to_numpy().astype(np.int64), keys[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy())
+    return np.flatnonzero(~stored.is_current(row, digests))
