@@ -65,9 +65,9 @@ class StoredRows:
         if not delta.exists(path):
             return StoredRows(empty, empty, empty.astype(bool), empty.view(np.uint64), empty.astype(bool), empty)
         dataset = delta.open_dataset(path)
-        columns = {name: pc.field(name) for name in (entity, EVENT_TIMESTAMP, CREATED_TIMESTAMP)}
+        names = [entity, EVENT_TIMESTAMP, CREATED_TIMESTAMP, *[INPUT_DIGEST] * (INPUT_DIGEST in dataset.schema.names)]
+        columns = {name: pc.field(name) for name in [*names, *([count_column] if count_column else [])]}
         columns["is_of_version"] = pc.field(version_column) == version
-        columns |= {name: pc.field(name) for name in (INPUT_DIGEST, count_column) if name in dataset.schema.names}
         rows = dataset.to_table(columns=columns)
         number = pc.index_in(rows[entity], value_set=ids).fill_null(-1).to_numpy().astype(np.int64)
         event_us, created_us = (rows[name].cast(pa.int64()).to_numpy() for name in (EVENT_TIMESTAMP, CREATED_TIMESTAMP))

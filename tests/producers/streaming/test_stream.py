@@ -13,11 +13,11 @@ from PIL import Image
 
 from consumers.online import Status
 from feature_repo.errors import VitrineError
-from feature_repo.features import interest
 from feature_repo.features.interest import Clicks
 from feature_repo.offline import delta
-from feature_repo.schema import LABELS
-from producers.behaviour import interest_rows
+from feature_repo.schema import LABELS, TIMESTAMP
+from producers.behaviour import interest_digest, interest_rows
+from producers.behaviour.interests import make_interests
 from producers.behaviour.neighbours import make_neighbours
 from producers.codes import codebook
 from producers.codes.run import QualityGates, code_products
@@ -98,7 +98,7 @@ def test_streamed_clicks_give_the_same_versions_as_updating_the_interest_click_b
         time = int((BEGAN + timedelta(days=2, seconds=second)).timestamp() * 1e6)
         vector = np.array([vectors.get(f"p{number}", [np.nan] * len(vectors["p1"]))], np.float32)
         unknown = np.full((1, 5), np.nan, np.float32), np.full((1, 3), np.nan, np.float32)
-        state = interest.update_interest(state, f"p{number}", Clicks(vector, *unknown, np.array([time])))
+        state = interest_digest.update_interest(state, f"p{number}", Clicks(vector, *unknown, np.array([time])))
     assert state is not None
     rows = table(shop, "user_interest")
     assert [row["clicks"] for row in rows] == [1, 2, 3, 4, 5]
@@ -109,6 +109,25 @@ def test_streamed_clicks_give_the_same_versions_as_updating_the_interest_click_b
     with shop.reader() as reader:
         block = reader.fetch("user_interest", ["u"])
         assert block.values["recent_products"][0].tolist() == [f"p{number}" for number in reversed(clicked)]
+
+    def add_from_log(products: list[int]) -> int:
+        times = [BEGAN + timedelta(days=2, seconds=second) for second in range(len(products))]
+        log = {
+            "impression_id": [f"i{second}" for second in range(len(products))],
+            "user_id": ["u"] * len(products),
+            "product_id": [f"p{number}" for number in products],
+            "event_timestamp": pa.array(times, TIMESTAMP),
+            "clicked": [1] * len(products),
+        }
+        file = shop.settings.file.parent / "log.parquet"
+        pq.write_table(pa.table(log), file)
+        now = rows[-1]["created_timestamp"] + timedelta(hours=1)
+        return make_interests(
+            shop.settings, file, encoder_version=None, recompute=False, now=now, progress=lambda done, total: None
+        ).added
+
+    assert add_from_log(clicked) == 0  # the digests of the stream are those of the whole log
+    assert add_from_log([3, 1, 7, 99, 1]) == 4
 
 
 def test_an_encoder_that_differs_from_the_newest_vectors_is_refused_unless_accepted(shop: Shop) -> None:
