@@ -19,7 +19,8 @@ matplotlib.rcParams.update(
     {"svg.hashsalt": "vitrine", "svg.fonttype": "none", "font.family": "sans-serif", "text.parse_math": False}
 )
 
-INK, ACCENT, MUTED, LOSS = "#1f2933", "#0b7a75", "#9aa5b1", "#b44d12"
+INK, ACCENT, MUTED, LOSS, CONTENT = "#1f2933", "#0b7a75", "#9aa5b1", "#b44d12", "#2f6690"
+"""Green (ACCENT) is for gains only; what comes from content is blue (CONTENT)."""
 EFFECT_COLOURS = {"gain": ACCENT, "loss": LOSS, "": MUTED}
 """Colour of a comparison by its `effect`."""
 
@@ -70,7 +71,7 @@ def draw_reliability(clicked: NDArray[np.integer], scores: dict[str, NDArray[np.
     figure = Figure(figsize=(4.6, 4.2), layout="constrained")
     axes = figure.subplots()
     top = 0.0
-    for (name, values), colour in zip(scores.items(), (MUTED, ACCENT), strict=True):
+    for (name, values), colour in zip(scores.items(), (MUTED, CONTENT), strict=True):
         parts = np.array_split(np.argsort(values, kind="stable"), bins)
         predicted = [float(values[part].mean()) for part in parts]
         observed = [float(clicked[part].mean()) for part in parts]
@@ -84,7 +85,7 @@ def draw_reliability(clicked: NDArray[np.integer], scores: dict[str, NDArray[np.
 
 
 def draw_waterfall(steps: Sequence[AucStep], effect: str) -> str:
-    """Draw the AUC that each step adds to the one before it, the first at the top.
+    """Draw the AUC that each step adds to the one before it, the first at the top; its GAUC is written beside it.
 
     Args:
         steps: the steps in their order, at least one. The first has no bar, as there is none before it; the bar of the
@@ -96,16 +97,16 @@ def draw_waterfall(steps: Sequence[AucStep], effect: str) -> str:
     """
     figure = Figure(figsize=(7.2, 0.9 + 0.42 * len(steps)), layout="constrained")
     axes = figure.subplots()
-    before = steps[0].auc
-    for row, step in enumerate(steps):
-        gain = step.auc - before
-        axes.barh(row, gain, left=before, height=0.55, color=EFFECT_COLOURS[effect] if row == 1 else MUTED)
+    for row, (step, before) in enumerate(zip(steps, [steps[0], *steps[:-1]], strict=True)):
+        gain, gauc_gain = step.auc - before.auc, step.gauc - before.gauc
+        axes.barh(row, gain, left=before.auc, height=0.55, color=EFFECT_COLOURS[effect] if row == 1 else MUTED)
         axes.plot(step.auc, row, "|", color=INK, markersize=14)
-        label = f"{step.auc:.4f}" if row == 0 else f"{step.auc:.4f}  ({gain:+.4f})"
-        _annotate(axes, label, (max(step.auc, before), row), (6, 0), va="center")
-        before = step.auc
+        label = f"{step.auc:.4f}"
+        if row:
+            label += f"  ({gain:+.4f}; GAUC {gauc_gain:+.4f})"
+        _annotate(axes, label, (max(step.auc, before.auc), row), (6, 0), va="center")
     low, high = min(step.auc for step in steps), max(step.auc for step in steps)
-    axes.set_xlim(low - 0.03 * (high - low), high + 0.28 * (high - low))
+    axes.set_xlim(low - 0.03 * (high - low), high + 0.5 * (high - low))
     axes.set_yticks(range(len(steps)), [step.name for step in steps])
     axes.set_ylim(len(steps) - 0.4, -0.6)
     axes.set_xlabel("AUC on the test days")
@@ -115,7 +116,7 @@ def draw_waterfall(steps: Sequence[AucStep], effect: str) -> str:
 def draw_learning_curve(points: Sequence[LearningCurvePoint]) -> str:
     """Draw the AUC of the baseline and of all features against the number of training rows, on a logarithmic axis.
 
-    The lift is written above each point of all features.
+    The lift is written above each point of all features, in AUC and in GAUC.
 
     Args:
         points: the points, in ascending number of rows; lines join them in this order.
@@ -127,13 +128,14 @@ def draw_learning_curve(points: Sequence[LearningCurvePoint]) -> str:
     axes = figure.subplots()
     rows = [point.rows for point in points]
     axes.plot(rows, [point.base for point in points], "o-", color=MUTED, label="tabular")
-    axes.plot(rows, [point.with_features for point in points], "o-", color=ACCENT, label="all features")
+    axes.plot(rows, [point.with_features for point in points], "o-", color=CONTENT, label="all features")
     for point in points:
-        _annotate(axes, f"{point.lift:+.4f}", (point.rows, point.with_features), (0, 7), ha="center")
+        label = f"{point.lift:+.4f}\nGAUC {point.gauc_lift:+.4f}"
+        _annotate(axes, label, (point.rows, point.with_features), (0, 7), ha="center")
     axes.set_xscale("log")
     axes.set_xticks(rows, [f"{count / 1000:,.0f}k" for count in rows])
     axes.minorticks_off()
-    axes.margins(x=0.12, y=0.15)
+    axes.margins(x=0.15, y=0.25)
     axes.set_xlabel("impressions trained on")
     axes.set_ylabel("AUC")
     axes.legend(frameon=False, loc="lower right")
@@ -153,7 +155,7 @@ def draw_importance(features: Sequence[tuple[str, str, float]]) -> str:
     figure = Figure(figsize=(7.2, 0.7 + 0.27 * len(features)), layout="constrained")
     axes = figure.subplots()
     for row, (_, group, share) in enumerate(features):
-        axes.barh(row, 100 * share, height=0.62, color=MUTED if group == "tabular" else ACCENT)
+        axes.barh(row, 100 * share, height=0.62, color=MUTED if group == "tabular" else CONTENT)
         _annotate(axes, f"{100 * share:.1f}%", (100 * share, row), (4, 0), va="center")
     axes.set_yticks(range(len(features)), [name for name, _, _ in features], fontsize=8)
     axes.set_ylim(len(features) - 0.4, -0.6)

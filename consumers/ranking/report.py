@@ -90,7 +90,7 @@ def to_json(result: LiftResult, provenance: Provenance | None = None) -> str:
         "validation": [each.as_json() for each in result.comparisons if each.days != "test"],
         "rule": verdict.RULE,
         "verdicts": {name: {"verdict": each.verdict, "p": each.p} for name, each in result.verdicts.items()},
-        "headroom": [{"name": step.name, "auc": step.auc} for step in result.headroom],
+        "headroom": [{"name": step.name, "auc": step.auc, "gauc": step.gauc} for step in result.headroom],
         "learning_curve": [
             {
                 "rows": point.rows,
@@ -98,6 +98,7 @@ def to_json(result: LiftResult, provenance: Provenance | None = None) -> str:
                 "with": point.with_features,
                 "lift": point.lift,
                 "ci95_two_way": list(point.ci95_two_way),
+                "gauc_lift": point.gauc_lift,
             }
             for point in result.curve
         ],

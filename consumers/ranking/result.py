@@ -27,6 +27,8 @@ class LearningCurvePoint:
     """`with_features` - `base`."""
     ci95_two_way: tuple[float, float]
     """95% interval of the lift, users and products drawn."""
+    gauc_lift: float
+    """GAUC of all features minus that of the baseline, on the test rows."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class AucStep:
     """`baseline`, ALL, one of ORACLE_STEPS, CEILING or `oracle`."""
     auc: float
     """AUC on the test rows, from 0 to 1; a mean over training seeds."""
+    gauc: float
+    """GAUC on the test rows, in the same way."""
 
 
 @dataclass(frozen=True)

@@ -284,8 +284,15 @@ def _headroom(scores: RankerScores, weights: BootstrapWeights, validation: NDArr
     steps = {"baseline": scores.ablation[BASE], ALL: scores.ablation[ALL], **scores.oracle}
     on_test = {name: each[:, ~validation] for name, each in steps.items()}
     on_test["oracle"] = scores.main["oracle"]  # the true probabilities: nothing is trained
-    single = weights.without_replicates()
-    return [AucStep(name, float(single.compute_metric("auc", each)[:, 0].mean())) for name, each in on_test.items()]
+    auc, gauc = (
+        {name: _mean_metric(weights, metric, each) for name, each in on_test.items()} for metric in ("auc", "gauc")
+    )
+    return [AucStep(name, auc[name], gauc[name]) for name in on_test]
+
+
+def _mean_metric(weights: BootstrapWeights, metric: str, scores: NDArray[np.float64]) -> float:
+    """A metric of the test rows [m, test rows], averaged over the m rankers, without any draw."""
+    return float(weights.without_replicates().compute_metric(metric, scores)[:, 0].mean())
 
 
 def _learning_curve(scores: RankerScores, weights: BootstrapWeights, rows: int) -> list[LearningCurvePoint]:
@@ -298,7 +305,9 @@ def _learning_curve(scores: RankerScores, weights: BootstrapWeights, rows: int) 
         before, after = weights.compute_two_way_auc(base), weights.compute_two_way_auc(with_features)
         lift = average_rankers(after - before, 0)
         low, high = (float(each[:, 0].mean()) for each in (before, after))
-        points.append(LearningCurvePoint(round(share * rows), low, high, float(lift[0]), percentile_interval(lift)))
+        gauc_lift = _mean_metric(weights, "gauc", with_features) - _mean_metric(weights, "gauc", base)
+        interval = percentile_interval(lift)
+        points.append(LearningCurvePoint(round(share * rows), low, high, float(lift[0]), interval, gauc_lift))
     return points
 
 

@@ -98,6 +98,8 @@ def test_the_report_shows_gauc_beside_auc_with_one_interval_for_each(run: LiftRe
     lift, gauc = run.find("all features"), run.find("all features", metric="gauc")
     assert f"GAUC {gauc.lift:+.4f}" in tiles
     assert page.count("difference in GAUC, 95%") == 2
+    assert f"GAUC {run.curve[-1].gauc_lift:+.4f}" in page
+    assert run.curve[-1].gauc_lift == pytest.approx(gauc.lift)
     two_way, one_way = (f"[{low:+.4f}, {high:+.4f}]" for low, high in (lift.ci95_two_way, lift.ci95))
     assert two_way != one_way
     assert tiles.count(two_way) == 1
@@ -159,7 +161,7 @@ def test_only_a_gain_is_green(metric: str, interval: tuple[float, float], effect
     if metric == "auc":
         drawn = plots.draw_forest({"placebo": {"auc": comparison}})
         assert (plots.ACCENT in drawn, plots.LOSS in drawn) == (effect == "gain", effect == "loss")
-        steps = [AucStep("baseline", 0.7), AucStep("all features", 0.8)]
+        steps = [AucStep("baseline", 0.7, 0.6), AucStep("all features", 0.8, 0.61)]
         assert (plots.ACCENT in plots.draw_waterfall(steps, effect)) == (effect == "gain")
 
 
