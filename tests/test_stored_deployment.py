@@ -43,6 +43,22 @@ def key_tree(value: Any) -> Any:
     return None
 
 
+def missing_keys(before: Any, after: Any, path: str = "") -> list[str]:
+    """The paths of keys that one tree of keys has and another lacks. Keys may have been added."""
+    if isinstance(before, dict):
+        inner = [missing_keys(before[key], after[key], f"{path}/{key}") for key in before if key in (after or {})]
+        return [f"{path}/{key}" for key in before if key not in (after or {})] + [key for keys in inner for key in keys]
+    if isinstance(before, list) and before:
+        return missing_keys(before[0], after[0], f"{path}[]") if after else [f"{path}[]"]
+    return []
+
+
+def test_a_missing_key_of_a_report_is_found() -> None:
+    before = {"rows": {"test": None}, "steps": [{"auc": None}], "gone": None}
+    assert missing_keys(before, before | {"new": None}) == []
+    assert missing_keys(before, {"rows": {}, "steps": [{"gauc": None}]}) == ["/gone", "/rows/test", "/steps[]/auc"]
+
+
 def test_the_online_store_gives_the_values_that_it_gave_before(deployment: Path) -> None:
     expected = json.loads((deployment / "online_values.json").read_text())
     with OnlineReader(f"lmdb://{deployment}/online", project="vitrine") as reader:
@@ -119,4 +135,5 @@ def test_the_run_log_still_lists_the_earlier_runs(deployment: Path) -> None:
 def test_a_report_has_the_keys_that_it_had_before(deployment: Path, report: str, line: str) -> None:
     run_command(f"{line} --json new-{report}", deployment, settings_of(deployment))
     before = json.loads((deployment / report).read_text())
-    assert key_tree(json.loads((deployment / f"new-{report}").read_text())) == key_tree(before)
+    after = json.loads((deployment / f"new-{report}").read_text())
+    assert missing_keys(key_tree(before), key_tree(after)) == []
