@@ -17,6 +17,8 @@
     locks.py             one run of a step at a time
     atomic_write.py      write a file or a folder completely or not at all
     csv_export.py        CSV without formulas for spreadsheets
+    table_format.py      how a shop's table is written: encoding, separator, names of columns, time zone
+    table_options.py     the options of every command that reads one
     console.py           both command lines: options, one-line errors, progress bars
     interruption.py      exit on Ctrl-C with one line
     durations.py         durations and timestamps on command lines: 90m, 2026-03-01T12:00Z

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,8 +10,13 @@ from consumers.commands import outcome
 from feature_repo import config, console
 from feature_repo.console import JsonOption, StoreOption
 from feature_repo.errors import UsageError
+from feature_repo.table_options import with_table_options
+
+if TYPE_CHECKING:
+    from feature_repo.table_format import TableFormat
 
 
+@with_table_options
 def consistency(
     sample: Annotated[int, typer.Option(min=1, help="Number of keys of each view to compare.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the sample. Another seed selects other keys.")] = 0,
@@ -22,7 +27,7 @@ def consistency(
     served: Annotated[
         Path | None,
         typer.Option(
-            help="Parquet file with the ids of served entities: sample only these.",
+            help="Parquet or CSV with the ids of served entities: sample only these.",
             show_default="sample the offline and the online keys",
         ),
     ] = None,
@@ -37,6 +42,8 @@ def consistency(
         str | None, typer.Option(help="Time of the check, with its offset: 2026-03-01T12:00Z.", show_default="now")
     ] = None,
     json: JsonOption = None,
+    *,
+    table_format: "TableFormat",
     store: StoreOption = None,
 ) -> None:
     """Compare online rows with the offline store. Exit code 1: more than the budget is faulty.
@@ -61,6 +68,7 @@ def consistency(
             grace=grace_period,
             max_keys_scanned=scan,
             served=served,
+            table_format=table_format,
         )
     elif served is not None:
         raise UsageError("--served and --served-log exclude each other: --served names keys, --served-log has rows")

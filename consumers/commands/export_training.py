@@ -2,14 +2,19 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from feature_repo import config, console
-from feature_repo.console import StoreOption
+from feature_repo.console import MAX_LOST_SHARE, MaxLostShareOption, StoreOption
+from feature_repo.table_options import with_table_options
+
+if TYPE_CHECKING:
+    from feature_repo.table_format import TableFormat
 
 
+@with_table_options
 def export_training(
     impressions: Annotated[Path, typer.Option(help="Log of impressions and clicks, a Parquet or CSV file.")],
     output: Annotated[
@@ -41,6 +46,9 @@ def export_training(
             show_default="all",
         ),
     ] = None,
+    max_lost_share: MaxLostShareOption = MAX_LOST_SHARE,
+    *,
+    table_format: "TableFormat",
     store: StoreOption = None,
 ) -> None:
     """Export a training set, each impression joined with the features of its own time.
@@ -64,6 +72,8 @@ def export_training(
             formats=format or [PARQUET, LIGHTGBM],
             now=datetime.now(UTC),
             created_before=parse_timestamp(created_before) if created_before else None,
+            table_format=table_format,
+            max_lost_share=max_lost_share,
             progress=lambda part: bar.update(task, description=f"write {part}"),
         )
     for name, size in files.items():

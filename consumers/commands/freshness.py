@@ -2,15 +2,20 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from consumers.commands import outcome
 from feature_repo import config, console
 from feature_repo.console import JsonOption, StoreOption
+from feature_repo.table_options import with_table_options
+
+if TYPE_CHECKING:
+    from feature_repo.table_format import TableFormat
 
 
+@with_table_options
 def freshness(
     max_age: Annotated[str, typer.Option(help="Allowed age of a view's newest event: 90m, 6h, 2d.")] = "1d",
     now: Annotated[
@@ -19,7 +24,7 @@ def freshness(
     products: Annotated[
         Path | None,
         typer.Option(
-            help="Parquet file with the product_id of every product on sale.", show_default="the catalogue up to now"
+            help="Parquet or CSV with the product_id of every product on sale.", show_default="the catalogue up to now"
         ),
     ] = None,
     objectives: Annotated[
@@ -27,7 +32,9 @@ def freshness(
     ] = None,
     impressions: Annotated[
         Path | None,
-        typer.Option(help="Parquet file with impressions: measure which of them had features, and how old these were."),
+        typer.Option(
+            help="Log of impressions (Parquet or CSV): measure which of them had features, and how old these were."
+        ),
     ] = None,
     slices: Annotated[
         bool, typer.Option("--slices", help="Measure new products, categories and encoder versions separately.")
@@ -38,6 +45,8 @@ def freshness(
     new_for: Annotated[str, typer.Option(help="Time after its first event for which a product is new.")] = "7d",
     categories: Annotated[int, typer.Option(min=0, help="Number of category slices, the largest first.")] = 10,
     json: JsonOption = None,
+    *,
+    table_format: "TableFormat",
     store: StoreOption = None,
 ) -> None:
     """Show the age of each view and how many products it covers. Exit code 1: a view is too old.
@@ -66,6 +75,7 @@ def freshness(
             categories=categories,
             products=products,
             impressions=impressions,
+            table_format=table_format,
         )
         tables, text, breaches = (
             [freshness_table(report.views), *slice_tables(report)],
@@ -73,7 +83,7 @@ def freshness(
             report.breaches,
         )
     else:
-        result = check(deployment, max_age=age, now=timestamp, products=products)
+        result = check(deployment, max_age=age, now=timestamp, products=products, table_format=table_format)
         tables, text, breaches = [freshness_table(result)], as_json(result), result.breaches
     console.print_tables(*tables)
     outcome.finish_check(text, json, breaches)

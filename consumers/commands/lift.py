@@ -7,13 +7,17 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from consumers.commands import outcome
 from feature_repo import config, console
-from feature_repo.console import JsonOption, StoreOption
+from feature_repo.console import MAX_LOST_SHARE, JsonOption, MaxLostShareOption, StoreOption
+from feature_repo.table_options import with_table_options
+
+if TYPE_CHECKING:
+    from feature_repo.table_format import TableFormat
 
 
 class Ranker(StrEnum):
@@ -24,6 +28,7 @@ class Ranker(StrEnum):
     BOTH = "both"
 
 
+@with_table_options
 def lift(
     impressions: Annotated[Path, typer.Option(help="Log of impressions and clicks, a Parquet or CSV file.")],
     features: Annotated[str, typer.Option(help="Feast feature service to measure.")] = "ranking",
@@ -61,6 +66,9 @@ def lift(
         Path | None,
         typer.Option(help="File of lines `seconds step`, shown in the report and used for the cost of each group."),
     ] = None,
+    max_lost_share: MaxLostShareOption = MAX_LOST_SHARE,
+    *,
+    table_format: "TableFormat",
     store: StoreOption = None,
 ) -> None:
     """Measure what features are worth to a ranker: AUC with and without them, on the same rows.
@@ -90,6 +98,8 @@ def lift(
             plan=TrainingPlan(seeds=seeds, permutations=permutations, ablation_rows=ablation_rows, ranker=ranker.value),
             replicates=replicates,
             now=now,
+            table_format=table_format,
+            max_lost_share=max_lost_share,
             timings=steps,
             progress=lambda name, done, total: bar.update(
                 task, description=f"train rankers: {name}", completed=done, total=total

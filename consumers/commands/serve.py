@@ -17,13 +17,16 @@ from feature_repo import config
 from feature_repo.console import LogOptions, StoreOption, current_log_options, print_notice
 from feature_repo.errors import NotFoundError, UsageError
 from feature_repo.serving_limits import ConnectionLimits, ServingLimits
+from feature_repo.table_options import with_table_options
 
 if TYPE_CHECKING:
     from feature_repo.auth import ServerAccess
+    from feature_repo.table_format import TableFormat
 
 MAX_PORT = 65_535
 
 
+@with_table_options
 def serve(
     host: Annotated[
         str, typer.Option(help="Address to listen on. Without a token, only a loopback address.")
@@ -88,12 +91,12 @@ def serve(
         typer.Option(help="Run the freshness, drift and consistency checks at this interval (5m). See /status."),
     ] = None,
     objectives: Annotated[Path | None, typer.Option(help="With --watch: TOML file with freshness objectives.")] = None,
-    impressions: Annotated[
-        Path | None, typer.Option(help="With --watch: Parquet file with the impressions shown.")
-    ] = None,
+    impressions: Annotated[Path | None, typer.Option(help="With --watch: log of impressions (Parquet or CSV).")] = None,
     lift_report: Annotated[
         Path | None, typer.Option(help="With --watch: report.html of `consume lift`, linked from /status.")
     ] = None,
+    *,
+    table_format: "TableFormat",
     store: StoreOption = None,
 ) -> None:
     """Serve features of a user and candidates over Arrow Flight and HTTP (docs/how-to/serve.md).
@@ -134,6 +137,7 @@ def serve(
         watch=watch,
         objectives=objectives,
         impressions=impressions,
+        table_format=table_format,
         lift_report=lift_report,
         deployment=config.load(store),
     )
@@ -158,6 +162,7 @@ class _ServeOptions:
     watch: str | None
     objectives: Path | None
     impressions: Path | None
+    table_format: "TableFormat"
     lift_report: Path | None
     deployment: config.Settings
     metrics_folder: str | None = None
@@ -254,7 +259,11 @@ def _serve(options: _ServeOptions, on_ready: Callable[[dict[str, str]], None]) -
                     options.objectives
                 )  # each check reads the file again; this reports a mistake at the start
             watched = default_checks(
-                options.deployment.file, every, objectives=options.objectives, impressions=options.impressions
+                options.deployment.file,
+                every,
+                objectives=options.objectives,
+                impressions=options.impressions,
+                table_format=options.table_format,
             )
             watcher = stack.enter_context(Watcher(watched, _now))
             metrics.registry.register(CheckCollector(watcher.states))

@@ -18,6 +18,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
+
 TIMEOUT_SECONDS = 600
 """After this time a check is killed."""
 NICE = 10
@@ -158,6 +160,7 @@ def default_checks(
     *,
     objectives: Path | None = None,
     impressions: Path | None = None,
+    table_format: TableFormat = DEFAULT_FORMAT,
 ) -> list[WatchedCheck]:
     """Return the checks of a deployment: "freshness", "consistency" and "drift", in this order.
 
@@ -167,13 +170,14 @@ def default_checks(
         store: the deployment's feature_store.yaml.
         every: interval of freshness and consistency. Drift runs at six times the interval.
         objectives: TOML file with freshness objectives; None for none.
-        impressions: Parquet file with impressions, for the ages of served features in the freshness check; None for
-            none.
+        impressions: log of impressions, Parquet or CSV, for the ages of served features in the freshness check; None
+            for none.
+        table_format: what the user says about the log.
     """
     nice = shutil.which("nice")
     consume = (*((nice, "-n", str(NICE)) if nice else ()), sys.executable, "-m", "consumers.cli")
     options = [f"--objectives={objectives}"] if objectives else []
-    options += [f"--impressions={impressions}"] if impressions else []
+    options += [f"--impressions={impressions}", *table_format.to_options()] if impressions else []
     return [
         WatchedCheck("freshness", (*consume, "freshness", "--store", str(store), "--slices", *options), every),
         WatchedCheck("consistency", (*consume, "consistency", "--store", str(store)), every),

@@ -1,6 +1,7 @@
 """Measure what features are worth to a ranking model.
 
 training_set.py       impressions joined with every view of a feature service, as of their own time
+joined_log.py         reads a log and joins it; what cannot be used goes to the quarantine
 leakage.py            checks of a joined log, and the search for features that hold future information
 splits.py             which rows train, which decide the verdicts, which test
 click_counts.py       counts of impressions and clicks strictly before each row

@@ -6,7 +6,6 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
@@ -24,24 +23,20 @@ from consumers.ranking.content_features import compute_groups, fit_projection
 from consumers.ranking.costs import combine_costs, measure_fetch_costs
 from consumers.ranking.export import check_export, export_training_set
 from consumers.ranking.ground_truth import GroundTruth, read_ground_truth
+from consumers.ranking.joined_log import read_and_join
 from consumers.ranking.leakage import check_log
 from consumers.ranking.lift import compare_groups, compare_rankers
 from consumers.ranking.plan import ALL, BASE, DIN, LIGHTGBM, TrainingPlan
 from consumers.ranking.result import AucStep, LearningCurvePoint, LiftResult
 from consumers.ranking.slices import slice_test_rows
 from consumers.ranking.splits import find_test_start, find_validation_start, split_rows
-from consumers.ranking.training_set import RankingTrainingSet, check_encoder_version, join_views
+from consumers.ranking.training_set import RankingTrainingSet, check_encoder_version
 from consumers.tagging.report import evaluate_tags
 from feature_repo import schema
 from feature_repo.config import Settings
-from feature_repo.offline import delta, quarantine
-from feature_repo.offline.input_files import read_impressions
-from feature_repo.schema import IMPRESSION_ID, PRODUCT_ID
-
-STEP = "lift"
-"""Name of the step under which rows go to the quarantine."""
-UNMATCHED = "no feature view had anything for its product at that time; row kept"
-"""Reason of such rows in the quarantine."""
+from feature_repo.offline import delta
+from feature_repo.schema import PRODUCT_ID
+from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 
 
 def measure_lift(
@@ -56,6 +51,8 @@ def measure_lift(
     now: datetime,
     timings: Sequence[tuple[str, float]] = (),
     progress: Progress,
+    table_format: TableFormat = DEFAULT_FORMAT,
+    max_lost_share: float = 1.0,
 ) -> LiftResult:
     """Measure what a feature service is worth to a ranker: read and join a log, train rankers and compare them.
 
@@ -75,6 +72,8 @@ def measure_lift(
         timings: (step, seconds) of the steps before, for the build time of each group.
         progress: called after each trained ranker with its name, the number of models trained and the number of all;
             calls come from several threads.
+        table_format: what the user says about the log.
+        max_lost_share: the largest share of the log's rows that may be refused because of one column.
 
     Returns:
         The result with costs, and with proxies if vectors of a known encoder were joined.
@@ -86,7 +85,9 @@ def measure_lift(
         EncoderMismatchError: the joined views hold vectors of several encoder versions.
         UnavailableError: the online store does not answer.
     """
-    data, counts = read_and_join(settings, impressions, service, now)
+    data, counts = read_and_join(
+        settings, impressions, service, now, table_format=table_format, max_lost_share=max_lost_share
+    )
     check_log(data, str(impressions))
     known_truth = read_ground_truth(truth, data) if truth else None
     result = measure_joined_lift(
@@ -118,37 +119,6 @@ def _tag_f1(settings: Settings) -> float:
     return float(np.mean([tag.variants[0].macro_f1.value for tag in quality.tags]))
 
 
-def read_and_join(
-    settings: Settings, impressions: Path, service: str, now: datetime, created_before: datetime | None = None
-) -> tuple[RankingTrainingSet, dict[str, int]]:
-    """Read a log and join it with a feature service.
-
-    Refused rows, context values that were set to null, and kept rows whose product is in no view at their time go to
-    the quarantine with their reason.
-
-    Args:
-        settings: the deployment.
-        impressions: file with the columns of `schema.IMPRESSIONS` and any context columns.
-        service: name of the Feast feature service.
-        now: time of the reading, with a time zone; later impressions are refused.
-        created_before: only feature rows that were created before this time are joined; None joins all.
-
-    Returns:
-        The joined log, sorted by time, and the numbers of `unmatched` rows (in no view, but kept) and `refused` rows.
-        Of usable rows with the same impression id, the first is kept and the others are refused.
-
-    Raises:
-        NotFoundError: there is no such file or no such feature service.
-        InvalidInputError: the file cannot be read, lacks a column, or has no usable row.
-        EncoderMismatchError: the joined views hold vectors of several encoder versions.
-    """
-    log = read_impressions(impressions, now=now)
-    data = join_views(settings, service, log.table, created_before)
-    unmatched = _list_unmatched(data)
-    quarantine.add(settings, STEP, [*log.refused, *log.notes, *unmatched], now)
-    return data, {"unmatched": len(unmatched), "refused": len(log.refused)}
-
-
 def join_and_export(
     settings: Settings,
     impressions: Path,
@@ -160,6 +130,8 @@ def join_and_export(
     now: datetime,
     progress: Callable[[str], None],
     created_before: datetime | None = None,
+    table_format: TableFormat = DEFAULT_FORMAT,
+    max_lost_share: float = 1.0,
 ) -> dict[str, int]:
     """Read a log, join it with a feature service, and write it as a training set.
 
@@ -177,6 +149,8 @@ def join_and_export(
         progress: called with the name of each part before it is written.
         created_before: only feature rows that were created before this time are joined, which gives the export that was
             made then again; None joins all.
+        table_format: what the user says about the log.
+        max_lost_share: the largest share of the log's rows that may be refused because of one column.
 
     Returns:
         File, relative to `out`, to its size in bytes, sorted by path.
@@ -188,7 +162,15 @@ def join_and_export(
         EncoderMismatchError: the joined views hold vectors of several encoder versions.
     """
     check_export(out, formats)
-    data, _ = read_and_join(settings, impressions, service, now, created_before)
+    data, _ = read_and_join(
+        settings,
+        impressions,
+        service,
+        now,
+        created_before=created_before,
+        table_format=table_format,
+        max_lost_share=max_lost_share,
+    )
     check_log(data, str(impressions))
     test_start = find_test_start(data, test_days)
     validation_start = find_validation_start(data, test_start)
@@ -309,12 +291,3 @@ def _learning_curve(scores: RankerScores, weights: BootstrapWeights, rows: int) 
         interval = percentile_interval(lift)
         points.append(LearningCurvePoint(round(share * rows), low, high, float(lift[0]), interval, gauc_lift))
     return points
-
-
-def _list_unmatched(data: RankingTrainingSet) -> list[quarantine.RejectedRow]:
-    """The impressions whose product is in no view at their time. They are kept, with every feature missing."""
-    absent = [view.row_index < 0 for name, view in data.views.items() if name != schema.INTEREST_TABLE]
-    shown = data.impressions.filter(pa.array(np.all(absent, axis=0))).select([IMPRESSION_ID, PRODUCT_ID])
-    return [
-        quarantine.RejectedRow(row[IMPRESSION_ID], PRODUCT_ID, UNMATCHED, row[PRODUCT_ID]) for row in shown.to_pylist()
-    ]

@@ -79,14 +79,23 @@ class RankingTrainingSet:
     """A log of impressions, sorted by time, and the views joined to it."""
 
     impressions: pa.Table
-    """The columns of `schema.IMPRESSIONS` and the log's context columns, sorted by event timestamp [n]."""
+    """The columns of `schema.IMPRESSIONS` and the log's context columns, sorted by event timestamp [n]. `user_id` is
+    null where an impression has no user."""
     views: Mapping[str, JoinedView]
     """View name to the joined view."""
 
     @cached_property
     def user(self) -> Ints:
-        """User codes [n], numbered from 0 by first appearance, so that later rows do not change earlier codes."""
-        return encode_values(self.impressions.column(USER_ID))
+        """User codes [n], numbered from 0 by first appearance, so that later rows do not change earlier codes.
+
+        An impression without a user is the only one of its code: it has no history and is drawn on its own.
+        """
+        codes = encode_values(self.impressions.column(USER_ID))
+        known = np.flatnonzero(codes >= 0)
+        first_rows = np.zeros(codes.max(initial=-1) + 2, np.int64)
+        first_rows[codes[known[::-1]]] = known[::-1]  # of equal codes the last one written stays
+        first_row = np.where(codes >= 0, first_rows[codes], np.arange(len(codes)))
+        return codes if len(known) == len(codes) else np.unique(first_row, return_inverse=True)[1]
 
     @cached_property
     def product(self) -> Ints:

@@ -5,8 +5,10 @@ delta_files.py           the paths and Parquet files of Delta tables, whoever wr
 versions.py              rows of a time window, the newest row per key, products on sale
 created_time.py          the created timestamp of a run's rows: later than that of every older row
 key_ranges.py            split a table into ranges of its key, so that one range fits in memory
-table_format.py          how a shop's table is written: encoding, delimiter, names of columns, time zone
-input_files.py           Parquet and CSV files that a shop supplies; impressions, checked
+csv_text.py              the bytes of a CSV as UTF-8 lines: encoding, separator, header
+csv_files.py             CSV files, whose misshapen rows are refused one by one
+input_files.py           Parquet and CSV files that a shop supplies
+impressions.py           logs of impressions, checked
 anonymous_users.py       users of a log who are nobody: guests, ids that stand for many people
 validation.py            checks of input rows: text, numbers, timestamps, duplicates
 lost_share.py            the limit on the share of a column that is lost

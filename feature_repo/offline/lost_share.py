@@ -21,6 +21,7 @@ def require_kept(
     max_lost_share: float,
     *,
     given: Mapping[str, int] = MappingProxyType({}),
+    outcome: str = "the rest is used",
 ) -> None:
     """Require that of no column more than a share of the values was lost. Call it when all that is kept is written.
 
@@ -31,6 +32,7 @@ def require_kept(
         rows: rows of the input. A column is compared with this number unless `given` has it.
         max_lost_share: the largest share of a column that may be lost, in [0, 1].
         given: column -> its number of values that were not empty, for columns that may be empty.
+        outcome: what happened to the rest, for the message.
 
     Raises:
         InvalidInputError: more was lost. The message has for each such column the numbers, the most frequent reason and
@@ -55,6 +57,6 @@ def require_kept(
     if messages:
         accepted = math.ceil(worst * 100) / 100
         raise InvalidInputError(
-            f"{file}: lost {' and '.join(messages)}, more than {max_lost_share:.0%}; the rest is used; correct the "
+            f"{file}: lost {' and '.join(messages)}, more than {max_lost_share:.0%}; {outcome}; correct the "
             f"file, or accept the loss with --max-lost-share {accepted:g}"
         )

@@ -24,8 +24,8 @@ from feature_repo.schema import TIMESTAMP
 Mask = NDArray[np.bool_]
 
 NO_TIMESTAMP = "timestamp is missing"
-NAIVE = "timestamp has no time zone"
-UNPARSABLE = "timestamp cannot be parsed"
+NAIVE = "timestamp has no time zone (append Z or +08:00, or give --timezone)"
+UNPARSABLE = f"timestamp cannot be parsed (accepted are {timestamp_texts.ACCEPTED_FORMS})"
 FUTURE = "timestamp is in the future"
 TOO_EARLY = "timestamp is before the year 1"
 NOT_UTF8 = "not UTF-8"
@@ -45,13 +45,14 @@ class RowCheck:
     """bool [n]: the rows that have the fault."""
 
 
-def require_columns(table: pa.Table, columns: Sequence[str], file: Path) -> None:
+def require_columns(table: pa.Table, columns: Sequence[str], file: Path, *, allow_empty: bool = False) -> None:
     """Require that a table has at least one row, all of `columns`, and no column name twice.
 
     Args:
         table: the table.
         columns: names of the required columns; the table may have others.
         file: where the table came from, for messages.
+        allow_empty: a table without rows is no error.
 
     Raises:
         InvalidInputError: a column is missing, a name occurs twice, or there are no rows. The message names the file
@@ -67,7 +68,7 @@ def require_columns(table: pa.Table, columns: Sequence[str], file: Path) -> None
     if repeated:
         names = ", ".join(name or "without a name" for name in repeated)
         raise InvalidInputError(f"{file}: more than one column {names}; keep one of each name")
-    if table.num_rows == 0:
+    if table.num_rows == 0 and not allow_empty:
         raise InvalidInputError(f"{file}: the table is empty; expected at least one row")
 
 
@@ -208,11 +209,6 @@ def parse_timestamps(
     """
     column = table[name]
     type_ = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if timezone is None and (pa.types.is_date(type_) or (pa.types.is_timestamp(type_) and type_.tz is None)):
-        raise InvalidInputError(
-            f"{file}: column `{name}` holds {column.type} without a time zone; expected timestamps in UTC; name the "
-            "zone with --timezone, or set it when writing the file (pandas: .dt.tz_localize)"
-        )
     column = column.cast(type_)
     checks = [RowCheck(name, NO_TIMESTAMP, to_mask(pc.is_null(column)))]
     if pa.types.is_timestamp(type_) or pa.types.is_date(type_):
@@ -220,8 +216,13 @@ def parse_timestamps(
             if pa.types.is_timestamp(type_) and type_.tz is not None:
                 # Nanoseconds lose digits. For coarser units an unsafe cast would wrap far years around into the past.
                 values = column.cast(TIMESTAMP, safe=type_.unit != "ns")
-            else:
+            elif timezone is not None:
                 values = timestamp_texts.localize(column, timezone)
+            else:
+                raise InvalidInputError(
+                    f"{file}: column `{name}` holds {type_} without a time zone; expected timestamps in UTC; name the "
+                    "zone with --timezone, or set it when writing the file (pandas: .dt.tz_localize)"
+                )
         except pa.ArrowInvalid as error:
             raise InvalidInputError(f"{file}: column `{name}` holds timestamps out of range ({error})") from error
     elif pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_decimal(type_):

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from feature_repo.config import Settings
 from feature_repo.offline import key_encoding, quarantine
-from feature_repo.offline.input_files import read_impressions
+from feature_repo.offline.impressions import load_impressions
 from feature_repo.schema import CLICKED, EVENT_TIMESTAMP, PRODUCT_ID, USER_ID
+from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 
 Int64 = NDArray[np.int64]
 
@@ -27,11 +28,11 @@ class ImpressionLog:
     """
 
     user_ids: pa.Array
-    """The user ids, each once: the id of code c is `user_ids[c]`."""
+    """The user ids, each once and without null: the id of code c is `user_ids[c]`."""
     product_ids: pa.Array
     """The product ids, each once: the id of code c is `product_ids[c]`."""
     user: NDArray[np.int32]
-    """[n], the code of the user of each impression."""
+    """[n], the code of the user of each impression; -1 where it has none."""
     product: NDArray[np.int32]
     """[n], the code of the product of each impression."""
     timestamp_us: Int64
@@ -43,40 +44,54 @@ class ImpressionLog:
     refused: Mapping[str, int]
     """The number of refused rows by reason, the most frequent first; those without a click count too. The rows are in
     the quarantine."""
+    remarks: tuple[str, ...]
+    """What the user should know of the rows that were kept, one line each."""
 
     def __len__(self) -> int:
         """Return the number of impressions."""
         return len(self.timestamp_us)
 
 
-def read_log(settings: Settings, file: Path, *, step: str, now: datetime, clicks_only: bool) -> ImpressionLog:
+def read_log(
+    settings: Settings,
+    file: Path,
+    *,
+    step: str,
+    now: datetime,
+    clicks_only: bool,
+    table_format: TableFormat = DEFAULT_FORMAT,
+    max_lost_share: float = 1.0,
+) -> ImpressionLog:
     """Read and check a log.
 
-    Refused rows go to the quarantine with the reason. Of a repeated impression id the first usable row is used, and the
-    others are refused.
+    Refused rows go to the quarantine with the reason. Of rows with the same impression id and product the first usable
+    one is used, and the others are refused.
 
     Args:
         settings: the deployment whose quarantine is used.
         file: Parquet or CSV with the columns of schema.IMPRESSIONS, in any order of rows; further columns are ignored.
         step: the name of the calling command, which the quarantine stores.
         now: later impressions are refused; also the created timestamp in the quarantine. With a time zone.
-        clicks_only: leave out impressions without a click, and users and products without one. The log may then be
-            empty.
+        clicks_only: leave out impressions without a click or without a user, and users and products without a click.
+            The log may then be empty.
+        table_format: what the user says about the file.
+        max_lost_share: the largest share of the rows that may be refused because of one column.
 
     Raises:
         NotFoundError: the file does not exist.
-        InvalidInputError: the file cannot be read, lacks a column, is empty, has a column of a wrong type, or none of
-            its rows is usable.
+        InvalidInputError: the file cannot be read, lacks a column, is empty, has a column of a wrong type, none of its
+            rows is usable, or a larger share than `max_lost_share` was refused.
     """
-    impressions = read_impressions(file, now=now)
-    quarantine.add(settings, step, impressions.refused, now)
+    impressions = load_impressions(
+        settings, file, step=step, now=now, table_format=table_format, max_lost_share=max_lost_share
+    )
     table = impressions.table.select([USER_ID, PRODUCT_ID, EVENT_TIMESTAMP, CLICKED])
-    refused = quarantine.count_by_reason(impressions.refused)
+    refused, remarks = quarantine.count_by_reason(impressions.refused), impressions.remarks
     del impressions  # frees the columns that are not used
     covered_us = pc.min_max(table[EVENT_TIMESTAMP].cast(pa.int64())).as_py()
-    is_clicked = table[CLICKED].to_numpy() == 1
     if clicks_only:
-        table, is_clicked = table.filter(pa.array(is_clicked)), is_clicked[is_clicked]
+        table = table.filter(pc.and_(pc.equal(table[CLICKED], 1), pc.is_valid(table[USER_ID])))
+    is_clicked = table[CLICKED].to_numpy() == 1
     timestamp_us = table[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()
     users, user = key_encoding.encode([table[USER_ID]], len(timestamp_us))
     products, product = key_encoding.encode([table[PRODUCT_ID]], len(timestamp_us))
@@ -94,4 +109,5 @@ def read_log(settings: Settings, file: Path, *, step: str, now: datetime, clicks
         is_clicked=is_clicked[order],
         covered_us=(covered_us["min"], covered_us["max"]),
         refused=refused,
+        remarks=remarks,
     )

@@ -22,6 +22,7 @@ from feature_repo.features import interest
 from feature_repo.features.interest import Clicks, InterestMeans
 from feature_repo.offline import delta
 from feature_repo.schema import USER_ID
+from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 from producers.behaviour import impression_log, interest_digest, interest_rows
 from producers.behaviour.impression_log import ImpressionLog, Int64
 from producers.behaviour.product_versions import ProductVersions, read_versions
@@ -45,9 +46,9 @@ class InterestSummary:
     encoder_version: str
     """The encoder whose vectors were used."""
     users: int
-    """Users with at least one click in the log."""
+    """Users with at least one click in the log; ids that stand for many people are none."""
     clicks: int
-    """Clicks of the log, whether or not their versions were stored before."""
+    """Clicks of these users in the log, whether or not their versions were stored before."""
     without_vector: int
     """Clicks on products that had no vector at the time. They count as clicks and enter no mean of vectors."""
     added: int
@@ -58,14 +59,17 @@ class InterestSummary:
     """Versions written, besides `added`, at times at which the table has a click and this log has none."""
     refused: int
     """Rows of the log that were refused. They are in the quarantine, perhaps since an earlier run."""
+    remarks: tuple[str, ...] = ()
+    """What the user should know of the rows of the log that were kept, one line each."""
 
     def __str__(self) -> str:
-        return (
+        counts = (
             f"{self.added:,} versions of {self.users:,} users added to {schema.INTEREST_TABLE}, "
             f"{self.already_stored:,} stored before, {self.withdrawn:,} corrected because their click is gone; "
             f"{self.clicks:,} clicks, {self.without_vector:,} of them on products without a vector of "
             f"{self.encoder_version} at that time; {self.refused:,} rows of the log quarantined"
         )
+        return "\n".join([counts, *(f"  {remark}" for remark in self.remarks)])
 
 
 def make_interests(
@@ -76,6 +80,8 @@ def make_interests(
     recompute: bool,
     now: datetime,
     progress: Callable[[int, int], None],
+    table_format: TableFormat = DEFAULT_FORMAT,
+    max_lost_share: float = 1.0,
 ) -> InterestSummary:
     """Write the versions of every user's interest that are not stored yet, or were made from something else.
 
@@ -87,8 +93,9 @@ def make_interests(
     without a click in the log stay. A row without a digest, of version 0.2 or earlier, is up to date if it has the
     right number of clicks.
 
-    A log without clicks adds nothing. Clicks of one user in one microsecond make one version. A click on a product
-    without a vector at that time makes a version too, but does not enter the mean of vectors.
+    A log without clicks adds nothing, nor does a click without a user. Clicks of one user in one microsecond make one
+    version. A click on a product without a vector at that time makes a version too, but does not enter the mean of
+    vectors.
 
     Args:
         settings: the deployment.
@@ -99,19 +106,29 @@ def make_interests(
         now: the created timestamp, with a time zone; later impressions are refused.
         progress: called after each group of users with the number of clicks done and the number of all clicks; never
             for a log without clicks.
+        table_format: what the user says about the log.
+        max_lost_share: the largest share of the log's rows that may be refused because of one column.
 
     Returns:
         The counts of this run.
 
     Raises:
         NotFoundError: the log does not exist; there are no vectors, or none of `encoder_version`.
-        InvalidInputError: the log cannot be read, lacks a column or has no usable row; or `encoder_version` is None and
-            the choice is ambiguous, as in the middle of an upgrade.
+        InvalidInputError: the log cannot be read, lacks a column, has no usable row or too many refused ones; or
+            `encoder_version` is None and the choice is ambiguous, as in the middle of an upgrade.
         ConflictError: other writers committed to the table first too often. Groups that are written stay.
         UnavailableError: a commit cannot be written.
     """
     version = choose_encoder_version(settings, encoder_version)
-    log = impression_log.read_log(settings, impressions, step=STEP, now=now, clicks_only=True)
+    log = impression_log.read_log(
+        settings,
+        impressions,
+        step=STEP,
+        now=now,
+        clicks_only=True,
+        table_format=table_format,
+        max_lost_share=max_lost_share,
+    )
     order = np.argsort(log.user, kind="stable")  # by user, then time
     starts = np.searchsorted(log.user[order], np.arange(len(log.user_ids) + 1)).astype(np.int64)
     products = read_versions(settings, log.product_ids, log.product, log.timestamp_us, version)
@@ -157,6 +174,7 @@ def make_interests(
         already_stored=int(is_last.sum()) - added,
         withdrawn=len(removed.user),
         refused=sum(log.refused.values()),
+        remarks=log.remarks,
     )
 
 

@@ -25,6 +25,7 @@ from feature_repo.config import Settings
 from feature_repo.features import neighbours as definition
 from feature_repo.offline import delta
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID, PRODUCT_NEIGHBOURS, TIMESTAMP
+from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 from producers.behaviour import impression_log
 from producers.behaviour.impression_log import ImpressionLog, Int64
 from producers.behaviour.nearest import NearestProducts
@@ -53,13 +54,16 @@ class NeighbourSummary:
     """Versions of this log that were up to date in the table and were not written again."""
     refused: int
     """Rows of the log that were refused. They are in the quarantine, perhaps since an earlier run."""
+    remarks: tuple[str, ...] = ()
+    """What the user should know of the rows of the log that were kept, one line each."""
 
     def __str__(self) -> str:
-        return (
+        counts = (
             f"{self.added:,} versions added to {schema.NEIGHBOURS_TABLE} over {self.intervals:,} intervals, "
             f"{self.already_stored:,} stored before; vectors of {self.encoder_version}; "
             f"{self.refused:,} rows of the log quarantined"
         )
+        return "\n".join([counts, *(f"  {remark}" for remark in self.remarks)])
 
 
 def make_neighbours(
@@ -72,6 +76,8 @@ def make_neighbours(
     recompute: bool = False,
     now: datetime,
     progress: Callable[[int, int], None],
+    table_format: TableFormat = DEFAULT_FORMAT,
+    max_lost_share: float = 1.0,
 ) -> NeighbourSummary:
     """Write the versions that are not stored yet, or were made from something else.
 
@@ -92,19 +98,29 @@ def make_neighbours(
         recompute: write all versions of this log again, those that are up to date too.
         now: the created timestamp, with a time zone; later impressions are refused.
         progress: called with the number of intervals done and the number of all intervals, first with 0 done.
+        table_format: what the user says about the log.
+        max_lost_share: the largest share of the log's rows that may be refused because of one column.
 
     Returns:
         The counts of this run.
 
     Raises:
         NotFoundError: the log does not exist; there are no vectors, or none of `encoder_version`.
-        InvalidInputError: the log cannot be read, lacks a column or has no usable row; or `encoder_version` is None and
-            the choice is ambiguous, as in the middle of an upgrade.
+        InvalidInputError: the log cannot be read, lacks a column, has no usable row or too many refused ones; or
+            `encoder_version` is None and the choice is ambiguous, as in the middle of an upgrade.
         ConflictError: other writers committed to the table first too often. Versions that are written stay.
         UnavailableError: a commit cannot be written.
     """
     version = choose_encoder_version(settings, encoder_version)
-    log = impression_log.read_log(settings, impressions, step=STEP, now=now, clicks_only=False)
+    log = impression_log.read_log(
+        settings,
+        impressions,
+        step=STEP,
+        now=now,
+        clicks_only=False,
+        table_format=table_format,
+        max_lost_share=max_lost_share,
+    )
     changes = read_changes(settings, version)
     path = settings.table(schema.NEIGHBOURS_TABLE)
     stored = StoredRows.read(path, changes.product_ids, version_column="encoder_version", version=version)
@@ -126,7 +142,7 @@ def make_neighbours(
             delta.append(path, pa.concat_tables(pending))
             pending = []
         progress(done, len(starts_us))
-    return NeighbourSummary(version, len(starts_us), added, already_stored, sum(log.refused.values()))
+    return NeighbourSummary(version, len(starts_us), added, already_stored, sum(log.refused.values()), log.remarks)
 
 
 @dataclass
@@ -224,7 +240,12 @@ class NeighbourState:
 
 
 def read_state(
-    settings: Settings, impressions: Path, encoder_version: str, top_k: int, now: datetime
+    settings: Settings,
+    impressions: Path,
+    encoder_version: str,
+    top_k: int,
+    now: datetime,
+    table_format: TableFormat = DEFAULT_FORMAT,
 ) -> NeighbourState:
     """Return the state of all products at the end of a log; vectors, prices and ages are the newest stored ones.
 
@@ -236,12 +257,15 @@ def read_state(
         encoder_version: the encoder whose vectors to use.
         top_k: how many nearest products the features of a product are computed from, at least 1.
         now: later impressions are refused; also the created timestamp in the quarantine. With a time zone.
+        table_format: what the user says about the log.
 
     Raises:
         NotFoundError: the log does not exist, or there are no vectors of `encoder_version`.
         InvalidInputError: the log cannot be read, lacks a column or has no usable row.
     """
-    log = impression_log.read_log(settings, impressions, step=STEP, now=now, clicks_only=False)
+    log = impression_log.read_log(
+        settings, impressions, step=STEP, now=now, clicks_only=False, table_format=table_format
+    )
     changes = read_changes(settings, encoder_version)
     state = ProductState.create_empty(changes.vectors.shape[1])
     state.grow(len(changes.product_ids))

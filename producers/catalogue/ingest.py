@@ -24,6 +24,7 @@ from feature_repo.offline import delta, input_files, quarantine, validation
 from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.offline.validation import RowCheck
 from feature_repo.offline.versions import read_gone_products
+from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 from producers.catalogue import image_hashes, prices, row_hash, stored_versions, validate
 from producers.catalogue.decimal_mark import DecimalMark
 from producers.catalogue.repeated_ids import DUPLICATE_ID, find_collisions, find_repeated
@@ -81,6 +82,7 @@ def ingest_products(
     dry_run: bool = False,
     decimal: DecimalMark | None = None,
     progress: Callable[[int], None] = lambda rows: None,
+    table_format: TableFormat = DEFAULT_FORMAT,
 ) -> IngestSummary:
     """Write the new and changed products of a table to the catalogue, and refused rows to the quarantine.
 
@@ -105,6 +107,7 @@ def ingest_products(
             agree. If they do not, prices that depend on it become null.
         progress: called after each block of at most BLOCK_ROWS rows with the number of rows read so far. It begins
             again from the first block if another writer committed first.
+        table_format: what the user says about the file.
 
     Returns:
         The counts, the refused rows and the repairs of this file.
@@ -128,6 +131,7 @@ def ingest_products(
                 dry_run=dry_run,
                 decimal=decimal,
                 progress=progress,
+                table_format=table_format,
             )
         except delta.CommitConflictError:  # another run committed meanwhile: compare with what it wrote
             continue
@@ -147,6 +151,7 @@ def _ingest_once(
     dry_run: bool,
     decimal: DecimalMark | None,
     progress: Callable[[int], None],
+    table_format: TableFormat,
 ) -> IngestSummary:
     """Do what `ingest_products` does, once.
 
@@ -157,13 +162,14 @@ def _ingest_once(
     txn_version, active_txn_version = delta.txn_version(path, STEP), delta.txn_version(active_path, STEP)
     stored = stored_versions.read_versions(path)
     blocks = _IngestProgress()
-    tables, price_columns = _open_blocks(file)
+    misshapen: list[RejectedRow] = []  # rows that do not fit the header
+    tables, price_columns = _open_blocks(file, table_format, misshapen)
     for block in tables:
         if not blocks.rows:
             validation.require_columns(block, schema.PRODUCTS.names, file)
             blocks.ignored = tuple(name for name in block.column_names if name not in schema.PRODUCTS.names)
             decimal = decimal or prices.find_decimal_mark(price_columns)
-        _compare_block(blocks, block, stored, file, now, rehash=rehash, decimal=decimal)
+        _compare_block(blocks, block, stored, file, now, rehash=rehash, decimal=decimal, timezone=table_format.timezone)
         progress(blocks.rows)
     is_valid, is_unchanged = np.concatenate(blocks.is_valid), np.concatenate(blocks.is_unchanged)
     id_hashes = np.concatenate(blocks.id_hashes)
@@ -175,6 +181,7 @@ def _ingest_once(
     is_superseded = validation.is_superseded(product_ids, np.concatenate(blocks.updated_at_us), is_repeated)
     superseded = RowCheck(schema.PRODUCT_ID, DUPLICATE_ID, is_superseded)
     refused = [
+        *misshapen,
         *blocks.refused,
         *colliding.values(),
         *validation.list_failures(pa.table({schema.PRODUCT_ID: product_ids}), product_ids, superseded),
@@ -206,7 +213,7 @@ def _ingest_once(
         rows = _build_activity_rows(stored, gone, returned, now)
         delta.append_if_version(active_path, rows, STEP, active_txn_version)
     return IngestSummary(
-        read=blocks.rows,
+        read=blocks.rows + len(misshapen),
         new=int((is_used & (product < 0)).sum()),
         changed=int((is_used & (product >= 0) & ~is_unchanged).sum()),
         unchanged=int((is_used & is_unchanged).sum()),
@@ -222,15 +229,19 @@ def _ingest_once(
     )
 
 
-def _open_blocks(file: Path) -> tuple[Iterable[pa.Table], Iterable[pa.ChunkedArray]]:
+def _open_blocks(
+    file: Path, table_format: TableFormat, misshapen: list[RejectedRow]
+) -> tuple[Iterable[pa.Table], Iterable[pa.ChunkedArray]]:
     """Return the blocks of a table and, to be read before them, their columns of prices.
 
-    The prices of a Parquet file are read twice, because the decimal mark is a matter of the whole column. Other files
-    are in memory anyway.
+    Rows of a CSV that do not fit its header are added to `misshapen`. The prices of a Parquet file are read twice,
+    because the decimal mark is a matter of the whole column. Other files are in memory anyway.
     """
-    blocks = input_files.read_blocks(file, BLOCK_ROWS, schema.PRODUCTS.names)
+    blocks = input_files.read_blocks(
+        file, BLOCK_ROWS, schema.PRODUCTS.names, table_format=table_format, on_refused=misshapen.extend
+    )
     if file.is_file() and file.suffix.lower() == ".parquet":
-        return blocks, input_files.read_column(file, "price", BLOCK_ROWS)
+        return blocks, input_files.read_column(file, "price", BLOCK_ROWS, table_format=table_format)
     tables = list(blocks)
     return tables, (table["price"] for table in tables)
 
@@ -244,9 +255,10 @@ def _compare_block(
     *,
     rehash: bool,
     decimal: DecimalMark | None,
+    timezone: str | None,
 ) -> None:
     """Validate a block, compare it with the stored versions and add the result to `blocks`."""
-    validated = validate.validate_products(block, blocks.rows, file, now, decimal=decimal)
+    validated = validate.validate_products(block, blocks.rows, file, now, decimal=decimal, timezone=timezone)
     id_hashes = row_hash.hash_texts(validated.product_ids)
     product = stored.find_products(id_hashes)
     newest, valid_version = stored.find_newest(product), stored.find_valid(product, validated.updated_at_us)

@@ -22,6 +22,7 @@ from feature_repo.errors import InvalidInputError
 from feature_repo.image_decoding import UnusableImageError
 from feature_repo.offline import input_files, validation
 from feature_repo.offline.validation import RowCheck
+from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 from producers.catalogue import validate
 from producers.downloads import download_log
 
@@ -53,14 +54,18 @@ class PackSummary:
 
 
 def pack_images(
-    products: Path, output: Path, now: datetime, progress: Callable[[int], None] = lambda rows: None
+    products: Path,
+    output: Path,
+    now: datetime,
+    progress: Callable[[int], None] = lambda rows: None,
+    table_format: TableFormat = DEFAULT_FORMAT,
 ) -> PackSummary:
     """Write the LMDB `output`/pictures and the table `output`/products.parquet.
 
-    The table is `products` with every row, in its order; only the column `image` differs. An image in the LMDB, also
-    one that was downloaded there from its URL, becomes `lmdb://pictures#KEY`, and null stays null. The path of a file
-    that cannot be read becomes absolute. Another URL, and a path that leaves the table's folder by `..`, stay as they
-    are; a text that is not UTF-8 becomes null.
+    The table is `products` with every row that fits the header of a CSV, in its order; only the column `image` differs.
+    An image in the LMDB, also one that was downloaded from its URL, becomes `lmdb://pictures#KEY`, and null stays null.
+    The path of a file that cannot be read becomes absolute. Another URL, and a path that leaves the table's folder by
+    `..`, stay as they are; a text that is not UTF-8 becomes null.
 
     An image that cannot be read raises no error and is counted in the summary. Images that are already in the LMDB stay
     there, even if no row refers to them. An earlier products.parquet is replaced at the end; if an error is raised, it
@@ -71,6 +76,7 @@ def pack_images(
         output: the folder to write, which is created if missing.
         now: the current time, which the check of `updated_at` needs. No row is left out here, even if a check fails.
         progress: called after each block of at most BLOCK_ROWS rows with the number of rows done so far.
+        table_format: what the user says about the table. Its columns get our names in the written table.
 
     Raises:
         NotFoundError: `products` does not exist.
@@ -84,9 +90,9 @@ def pack_images(
     row_count, image_count, unreadable = 0, 0, Counter[str]()
     with replace_atomically(output / PRODUCTS_FILE) as unfinished:
         writer: pq.ParquetWriter | None = None
-        for block in input_files.read_blocks(products, BLOCK_ROWS, schema.PRODUCTS.names):
+        for block in input_files.read_blocks(products, BLOCK_ROWS, schema.PRODUCTS.names, table_format=table_format):
             validation.require_columns(block, schema.PRODUCTS.names, products)
-            rows = validate.validate_products(block, row_count, products, now).rows
+            rows = validate.validate_products(block, row_count, products, now, timezone=table_format.timezone).rows
             given, utf8_checks = validation.null_invalid_utf8(block, ["image"])
             failed_checks = [
                 check for check in (*utf8_checks, *validate.resolve_images(given, products)[2]) if check.bad.any()

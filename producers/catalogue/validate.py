@@ -66,7 +66,13 @@ class ValidatedProducts:
 
 
 def validate_products(
-    table: pa.Table, start: int, file: Path, now: datetime, *, decimal: DecimalMark | None = None
+    table: pa.Table,
+    start: int,
+    file: Path,
+    now: datetime,
+    *,
+    decimal: DecimalMark | None = None,
+    timezone: str | None = None,
 ) -> ValidatedProducts:
     """Check a block of rows.
 
@@ -86,6 +92,7 @@ def validate_products(
         file: the table's file. Relative image paths start at its folder. The file itself is not read.
         now: the current time, with a time zone; rows with a later `updated_at` are refused.
         decimal: the decimal mark of prices that are texts; None if it is not known: ambiguous prices become null.
+        timezone: the time zone of an `updated_at` that has none; None refuses it.
 
     Raises:
         InvalidInputError: a column has a type that cannot hold its values, such as a price that is a list.
@@ -94,7 +101,7 @@ def validate_products(
     ids = validation.parse_text(table, schema.PRODUCT_ID, file)
     product_ids = text.normalize_ids(ids)
     names = validation.name_rows(product_ids, start)
-    updated_at, timestamp_checks = validation.parse_timestamps(table, "updated_at", file, now)
+    updated_at, timestamp_checks = validation.parse_timestamps(table, "updated_at", file, now, timezone)
     raw = {name: validation.parse_text(table, name, file) for name in ("title", "category", "brand")}
     texts = {
         "title": text.normalize_texts(raw["title"]),

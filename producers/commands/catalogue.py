@@ -3,15 +3,20 @@
 from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from feature_repo import config, console, schema
 from feature_repo.console import MAX_LOST_SHARE, MaxLostShareOption, StoreOption
+from feature_repo.table_options import with_table_options
 from producers.catalogue.decimal_mark import DecimalMark
 
+if TYPE_CHECKING:
+    from feature_repo.table_format import TableFormat
 
+
+@with_table_options
 def catalogue(
     products: Annotated[Path, typer.Option(help="Parquet or CSV with one row for each active product.")],
     partial: Annotated[
@@ -39,6 +44,8 @@ def catalogue(
         ),
     ] = None,
     max_lost_share: MaxLostShareOption = MAX_LOST_SHARE,
+    *,
+    table_format: "TableFormat",
     store: StoreOption = None,
 ) -> None:
     """Compare the day's products with the stored ones and write new and changed ones to the catalogue.
@@ -74,6 +81,7 @@ def catalogue(
             dry_run=dry_run,
             decimal=decimal,
             progress=show_progress,
+            table_format=table_format,
         )
         if run is not None:
             run.add_counts(new=summary.new, changed=summary.changed, unchanged=summary.unchanged, gone=summary.gone)

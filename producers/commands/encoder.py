@@ -2,14 +2,19 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from feature_repo import console, vocabulary
 from feature_repo.errors import UsageError
+from feature_repo.table_options import with_table_options
+
+if TYPE_CHECKING:
+    from feature_repo.table_format import TableFormat
 
 
+@with_table_options
 def encoder(
     data: Annotated[Path, typer.Option(help="Folder whose products.parquet has the titles and images to learn from.")],
     output: Annotated[Path, typer.Option("--output", "--out", help="Folder to write the checkpoint to.")],
@@ -82,6 +87,8 @@ def encoder(
         int, typer.Option("--hold-out", min=0, help="Products to hold out of training, by design, to measure recall.")
     ] = 0,
     designs: Annotated[Path | None, typer.Option(help="Table of product_id and design_id, for --hold-out.")] = None,
+    *,
+    table_format: "TableFormat",
 ) -> None:
     """Train an image-text encoder on a catalogue: a small one from scratch, or fine-tune a checkpoint.
 
@@ -112,7 +119,11 @@ def encoder(
     clicks, held_out_ids = None, None
     if align:
         clicks, before = read_clicks_before(
-            align, until=parse_timestamp(until) if until else None, test_days=test_days, now=now
+            align,
+            until=parse_timestamp(until) if until else None,
+            test_days=test_days,
+            now=now,
+            table_format=table_format,
         )
         if is_first_process():
             typer.echo(f"{clicks.num_rows:,} clicks before {before:%Y-%m-%d %H:%M} UTC to align with")

@@ -4,12 +4,16 @@ import ipaddress
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from feature_repo import console
 from feature_repo.errors import UsageError
+from feature_repo.table_options import with_table_options
+
+if TYPE_CHECKING:
+    from feature_repo.table_format import TableFormat
 
 
 class ImageStoreFormat(StrEnum):
@@ -18,6 +22,7 @@ class ImageStoreFormat(StrEnum):
     LMDB = "lmdb"
 
 
+@with_table_options
 def images(
     products: Annotated[Path, typer.Option(help="Parquet or CSV with one row for each product, as for `catalogue`.")],
     output: Annotated[
@@ -42,6 +47,8 @@ def images(
         list[str] | None,
         typer.Option(help="Network, such as 10.1.0.0/16, to download from besides public addresses; repeatable."),
     ] = None,
+    *,
+    table_format: "TableFormat",
 ) -> None:
     """Copy the images of a products table into one LMDB, each content once, and write a table that refers to them.
 
@@ -72,5 +79,7 @@ def images(
         typer.echo(downloads)
     with console.make_progress_bar() as bar:
         task = bar.add_task("copy images", total=None)
-        summary = pack_images(products, output, datetime.now(UTC), lambda rows: bar.update(task, completed=rows))
+        summary = pack_images(
+            products, output, datetime.now(UTC), lambda rows: bar.update(task, completed=rows), table_format
+        )
     typer.echo(summary)

@@ -2,14 +2,19 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from feature_repo import config, console, schema
-from feature_repo.console import StoreOption
+from feature_repo.console import MAX_LOST_SHARE, MaxLostShareOption, StoreOption
+from feature_repo.table_options import with_table_options
+
+if TYPE_CHECKING:
+    from feature_repo.table_format import TableFormat
 
 
+@with_table_options
 def interests(
     impressions: Annotated[
         Path,
@@ -24,6 +29,9 @@ def interests(
         bool,
         typer.Option("--recompute", "--again", help="Write every version again, those that are up to date too."),
     ] = False,
+    max_lost_share: MaxLostShareOption = MAX_LOST_SHARE,
+    *,
+    table_format: "TableFormat",
     store: StoreOption = None,
 ) -> None:
     """Compute each user's interest from clicks: one version of the user after every click.
@@ -46,6 +54,8 @@ def interests(
             recompute=recompute,
             now=choose_created_timestamp(settings, [schema.INTEREST_TABLE], now),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
+            table_format=table_format,
+            max_lost_share=max_lost_share,
         )
         run.set_model(summary.encoder_version)
         run.add_counts(

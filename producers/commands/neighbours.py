@@ -2,14 +2,19 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from feature_repo import config, console, schema
-from feature_repo.console import StoreOption
+from feature_repo.console import MAX_LOST_SHARE, MaxLostShareOption, StoreOption
+from feature_repo.table_options import with_table_options
+
+if TYPE_CHECKING:
+    from feature_repo.table_format import TableFormat
 
 
+@with_table_options
 def neighbours(
     impressions: Annotated[
         Path,
@@ -29,6 +34,9 @@ def neighbours(
     recompute: Annotated[
         bool, typer.Option("--recompute", help="Write all rows again, those that are up to date too.")
     ] = False,
+    max_lost_share: MaxLostShareOption = MAX_LOST_SHARE,
+    *,
+    table_format: "TableFormat",
     store: StoreOption = None,
 ) -> None:
     """Compute for each product how its most similar products performed before; a new product has nothing else.
@@ -54,6 +62,8 @@ def neighbours(
             recompute=recompute,
             now=choose_created_timestamp(settings, [schema.NEIGHBOURS_TABLE], now),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
+            table_format=table_format,
+            max_lost_share=max_lost_share,
         )
         run.set_model(summary.encoder_version)
         run.add_counts(added=summary.added, known=summary.already_stored)

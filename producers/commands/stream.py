@@ -4,14 +4,19 @@ import signal
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from feature_repo import config
 from feature_repo.console import StoreOption
+from feature_repo.table_options import with_table_options
+
+if TYPE_CHECKING:
+    from feature_repo.table_format import TableFormat
 
 
+@with_table_options
 def stream(
     encoder: Annotated[str, typer.Option(help="The encoder's checkpoint, as for `produce embeddings`.")],
     source: Annotated[
@@ -37,6 +42,8 @@ def stream(
     metrics_port: Annotated[
         int, typer.Option(min=-1, max=65_535, help="Loopback port of the Prometheus metrics; -1 serves none.")
     ] = 9109,
+    *,
+    table_format: "TableFormat",
     store: StoreOption = None,
 ) -> None:
     """Process products and clicks from Redis Streams: features are online at once and offline within a minute.
@@ -64,6 +71,7 @@ def stream(
         batch_size=batch,
         commit_seconds=commit_every,
         accept_changed=accept_changed,
+        table_format=table_format,
     )
     with run_log.record_run(settings, "stream", now=datetime.now(UTC)) as run:
         source_streams = RedisSource(parse_url(source), prefix)

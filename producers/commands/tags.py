@@ -2,14 +2,19 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from feature_repo import config, console, schema
 from feature_repo.console import StoreOption
+from feature_repo.table_options import with_table_options
+
+if TYPE_CHECKING:
+    from feature_repo.table_format import TableFormat
 
 
+@with_table_options
 def tags(
     labels: Annotated[
         Path,
@@ -24,6 +29,8 @@ def tags(
     recompute: Annotated[
         bool, typer.Option("--recompute", help="Write all rows again, those that are up to date too.")
     ] = False,
+    *,
+    table_format: "TableFormat",
     store: StoreOption = None,
 ) -> None:
     """Tag every product with child age, child gender and category, learned from labelled products."""
@@ -40,6 +47,7 @@ def tags(
             abstain=abstain,
             recompute=recompute,
             now=choose_created_timestamp(settings, [schema.TAGS_TABLE, schema.TAG_PREDICTIONS_TABLE], now),
+            table_format=table_format,
             track=lambda fits, total: console.track_progress(fits, "fit taggers", total),
         )
         run.set_model(summary.tagger_version)

@@ -1,5 +1,6 @@
 """Train an encoder on the titles, images and clicks of a shop folder."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,12 +16,16 @@ from feature_repo import image_store
 from feature_repo.arrow import text
 from feature_repo.errors import InvalidInputError, UsageError
 from feature_repo.offline import input_files, validation
-from feature_repo.schema import CLICKED, EVENT_TIMESTAMP, IMPRESSIONS, PRODUCT_ID, PRODUCTS, TIMESTAMP, USER_ID
+from feature_repo.offline.impressions import read_impressions
+from feature_repo.schema import CLICKED, EVENT_TIMESTAMP, PRODUCT_ID, PRODUCTS, TIMESTAMP, USER_ID
+from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 from producers.encoders.checkpoint import NAME_FILE, check_name
 from producers.encoders.image_loader import Source
 from producers.encoders.train import TrainingSummary, train
 from producers.encoders.training.alignment import ClickArrays
 from producers.encoders.training.recipe import Recipe
+
+logger = logging.getLogger(__name__)
 
 CLICK_COLUMNS = (USER_ID, PRODUCT_ID, EVENT_TIMESTAMP)
 HELD_OUT = "held_out.parquet"
@@ -104,50 +109,49 @@ def train_encoder(
 
 
 def read_clicks_before(
-    impressions: Path, *, until: datetime | None, test_days: float | None, now: datetime
+    impressions: Path,
+    *,
+    until: datetime | None,
+    test_days: float | None,
+    now: datetime,
+    table_format: TableFormat = DEFAULT_FORMAT,
 ) -> tuple[pa.Table, datetime]:
     """Return the clicks of a log before a point in time, and that point in time.
 
     Args:
-        impressions: Parquet or CSV file with CLICK_COLUMNS and `clicked`, which is 1 for a click; any other value, or
-            null, is none. Rows without a user, a product or a usable time are left out; `consume lift` reports them.
+        impressions: Parquet or CSV file with CLICK_COLUMNS and `clicked`. Rows that `read_impressions` refuses are left
+            out with a warning; those without a user are left out.
         until: the exclusive end of the clicks, with a time zone. If it is given, `test_days` is ignored.
         test_days: if `until` is None, the end is this many days before the end of the log's last day (UTC), as for
             `consume lift --test-days`. The last day is that of the latest row, clicked or not.
         now: rows after it are left out.
+        table_format: what the user says about the file.
 
     Returns:
-        The clicks, with the columns CLICK_COLUMNS, in the order of the file, repeated clicks included; and the
-        exclusive end of the clicks.
+        The clicks, with the columns CLICK_COLUMNS, in the order of the file, repeated clicks included unless
+        they have one impression id; and the exclusive end of the clicks.
 
     Raises:
         UsageError: neither `until` nor `test_days` is given.
         NotFoundError: the file does not exist.
-        InvalidInputError: the file cannot be read, lacks a column, has no row with a usable time, or has no click
-            before the end.
+        InvalidInputError: the file cannot be read, lacks a column, has no usable row, or has no click before the
+            end.
     """
     if until is None and test_days is None:
         raise UsageError(
             "--align needs --until TIME or --test-days N: the lift of an encoder that has seen the clicks it is "
             "measured on is meaningless"
         )
-    table = input_files.read_table(impressions, IMPRESSIONS.names)
-    validation.require_columns(table, [*CLICK_COLUMNS, CLICKED], impressions)
-    timestamps, unusable = validation.parse_timestamps(table, EVENT_TIMESTAMP, impressions, now)
-    columns = [
-        text.normalize_ids(validation.parse_text(table, USER_ID, impressions)),
-        text.normalize_ids(validation.parse_text(table, PRODUCT_ID, impressions)),
-        timestamps,
-    ]
-    log = pa.table([*columns, validation.parse_numbers(table, CLICKED, impressions)], names=[*CLICK_COLUMNS, CLICKED])
-    log = log.filter(pa.array(~np.any([check.bad for check in unusable], axis=0)))
-    if not len(log):
-        raise InvalidInputError(f"{impressions}: no row has a usable {EVENT_TIMESTAMP}")
+    log = read_impressions(impressions, now=now, table_format=table_format, required=[*CLICK_COLUMNS, CLICKED])
+    input_files.warn_of_rows(log.refused)
+    for remark in log.remarks:
+        logger.warning("%s: %s", impressions, remark)
+    rows = log.table
     if until is None:
-        latest = pc.max(log[EVENT_TIMESTAMP]).as_py()
+        latest = pc.max(rows[EVENT_TIMESTAMP]).as_py()
         midnight = latest.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         until = midnight + timedelta(days=1) - timedelta(days=float(test_days or 0))
-    clicks = log.filter((pc.field(CLICKED) == 1) & (pc.field(EVENT_TIMESTAMP) < pa.scalar(until, TIMESTAMP)))
+    clicks = rows.filter((pc.field(CLICKED) == 1) & (pc.field(EVENT_TIMESTAMP) < pa.scalar(until, TIMESTAMP)))
     clicks = clicks.select(CLICK_COLUMNS).drop_null()
     if not len(clicks):
         raise InvalidInputError(f"{impressions}: no click before {until:%Y-%m-%d %H:%M} UTC to align with")

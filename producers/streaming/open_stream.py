@@ -15,6 +15,7 @@ from feature_repo.errors import EncoderMismatchError, NotFoundError
 from feature_repo.offline import delta
 from feature_repo.online.open_store import open_configured_table
 from feature_repo.schema import CREATED_TIMESTAMP
+from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 from producers.behaviour.neighbours import read_state
 from producers.codes import codebook
 from producers.encoders import load
@@ -50,6 +51,8 @@ class StreamOptions:
     """Most messages of each kind (products, clicks) in one read."""
     commit_seconds: float = 20.0
     """Seconds from one commit to the offline tables to the next; it is earlier if `loop.MAX_UNCOMMITTED_ROWS` wait."""
+    table_format: TableFormat = DEFAULT_FORMAT
+    """What the user says about `labels` and `impressions`."""
     accept_changed: bool = False
     """Whether to run although the newest offline vectors are of another encoder version. Until all vectors are of the
     new one, requests that meet both are refused."""
@@ -95,9 +98,9 @@ def open_stream(
         _check_encoder(settings, encoder.version)
     view_builders: dict[str, ViewBuilder] = {}
     if options.labels is not None:
-        view_builders[schema.TAGS_TABLE] = _open_tagger(settings, options.labels, encoder.version, options.abstain)
+        view_builders[schema.TAGS_TABLE] = _open_tagger(settings, options, encoder.version)
     if options.impressions is not None:
-        state = read_state(settings, options.impressions, encoder.version, options.top_k, clock())
+        state = read_state(settings, options.impressions, encoder.version, options.top_k, clock(), options.table_format)
         view_builders[schema.NEIGHBOURS_TABLE] = lambda vectors, products: state.compute_rows(vectors, clock())
     with open_decoding_pool(1) as pool:
         yield Stream(
@@ -137,13 +140,14 @@ def _check_encoder(settings: Settings, encoder_version: str) -> None:
         )
 
 
-def _open_tagger(settings: Settings, labels: Path, encoder_version: str, abstain: float) -> ViewBuilder:
+def _open_tagger(settings: Settings, options: StreamOptions, encoder_version: str) -> ViewBuilder:
     """Return the builder of `product_tags`, with taggers fitted now on the same labels as `produce tags`.
 
     The taggers and their version are the same as those of `produce tags`, because both learn from the first version of
     each labelled product. Fitted taggers are not stored in a file: loading one would run code from it.
     """
-    taggers = fit_taggers(settings, labels, encoder_version, abstain)
+    assert options.labels is not None
+    taggers = fit_taggers(settings, options.labels, encoder_version, options.abstain, options.table_format)
     columns = [*embedding_rows.KEY, *embedding_rows.VECTOR_COLUMNS, *embedding_rows.FLAG_COLUMNS]
 
     def build(vectors: pa.Table, products: pa.Table) -> pa.Table:

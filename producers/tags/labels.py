@@ -1,6 +1,6 @@
 """Reads and checks the label file. Labels that cannot be used are returned with the reason."""
 
-from collections.abc import Container
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +10,7 @@ from feature_repo.errors import InvalidInputError
 from feature_repo.offline import input_files, validation
 from feature_repo.offline.quarantine import RejectedRow
 from feature_repo.schema import CHILD_AGES, CHILD_GENDERS, LABELS, PRODUCT_ID, TAGS
+from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 
 TAG_VALUES = {"child_age": CHILD_AGES, "child_gender": CHILD_GENDERS}
 """The allowed values of each tag. A category may be any text."""
@@ -25,7 +26,11 @@ CHECKED_SCHEMA = pa.schema([*LABELS, ("group", pa.string())])
 """Columns of the valid labels."""
 
 
-def read_labels(file: Path) -> pa.Table:
+def read_labels(
+    file: Path,
+    table_format: TableFormat = DEFAULT_FORMAT,
+    on_refused: Callable[[Sequence[RejectedRow]], None] = input_files.warn_of_rows,
+) -> pa.Table:
     """Return the rows of a label file, in its order, with the columns of schema.LABELS, and `group` if the file has it.
 
     The values are not checked and may be null. Numbers become text. Texts are normalised (feature_repo.arrow.text),
@@ -33,12 +38,14 @@ def read_labels(file: Path) -> pa.Table:
 
     Args:
         file: Parquet or CSV with product_id, tag and value, and optionally `group`; other columns are ignored.
+        table_format: What the user says about the file.
+        on_refused: Called with the rows of a CSV that do not fit its header.
 
     Raises:
         VitrineError: The file cannot be read, has no rows, or lacks a column.
         InvalidInputError: A column cannot be turned into text, such as one of lists.
     """
-    table = input_files.read_table(file, CHECKED_SCHEMA.names)
+    table = input_files.read_table(file, CHECKED_SCHEMA.names, table_format=table_format, on_refused=on_refused)
     validation.require_columns(table, LABELS.names, file)
     names = [name for name in CHECKED_SCHEMA.names if name in table.schema.names]
     table, invalid = validation.null_invalid_utf8(table, names)

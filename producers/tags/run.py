@@ -16,6 +16,7 @@ from feature_repo.config import Settings
 from feature_repo.errors import InvalidInputError
 from feature_repo.offline import delta, quarantine
 from feature_repo.schema import CREATED_TIMESTAMP, INPUT_DIGEST, TAG_PREDICTIONS, TAG_VARIANTS, TAGS
+from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 from producers.stored_rows import find_outdated
 from producers.tags import embedding_rows, tagger_set, variants
 from producers.tags.embedding_rows import KEY
@@ -51,6 +52,7 @@ def tag_products(
     abstain: float,
     recompute: bool = False,
     now: datetime,
+    table_format: TableFormat = DEFAULT_FORMAT,
     track: Track = lambda fits, total: fits,
 ) -> TaggingSummary:
     """Fit the taggers, and tag every product version whose newest row they have not made from the same inputs.
@@ -67,6 +69,7 @@ def tag_products(
         abstain: A label that is less probable than this is stored as null, in [0, 1].
         recompute: Write the rows of all product versions and the predictions again, those that are up to date too.
         now: The created timestamp of the rows, with a time zone.
+        table_format: What the user says about the label file.
         track: Wraps the taggers as they are fitted, given their number, to show progress.
 
     Raises:
@@ -77,7 +80,7 @@ def tag_products(
     """
     encoder_version = embedding_rows.choose_encoder_version(settings, encoder_version)
     rows = embedding_rows.read_embedding_rows(settings, encoder_version)
-    labelled, refused = tagger_set.join_labels(rows, labels)
+    labelled, refused = tagger_set.join_labels(rows, labels, table_format)
     quarantine.add(settings, "tags", refused, now)
     if not len(labelled):
         raise InvalidInputError(

@@ -34,6 +34,7 @@ from feature_repo.schema import (
     TAG_SPLITS,
     TAGS,
 )
+from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 from producers import input_digest
 from producers.input_digest import Digests
 from producers.tags import embedding_rows, split, variants
@@ -139,7 +140,13 @@ class TaggerSet:
         return np.where(is_training, split.assign_folds(group), NO_FOLD)
 
 
-def fit_taggers(settings: Settings, labels: Path, encoder_version: str, abstain: float) -> TaggerSet:
+def fit_taggers(
+    settings: Settings,
+    labels: Path,
+    encoder_version: str,
+    abstain: float,
+    table_format: TableFormat = DEFAULT_FORMAT,
+) -> TaggerSet:
     """Fit the taggers that `produce tags` fits on the same labels. Nothing is written, and invalid labels are ignored.
 
     Only the tagger in use is fitted, not the variants that it is compared with. A tag with fewer than two different
@@ -150,6 +157,7 @@ def fit_taggers(settings: Settings, labels: Path, encoder_version: str, abstain:
         labels: Parquet or CSV with product_id, tag and value, and optionally `group`.
         encoder_version: Version of the vectors.
         abstain: A label that is less probable than this is stored as null, in [0, 1].
+        table_format: What the user says about the label file.
 
     Raises:
         NotFoundError: There are no vectors of the encoder version, or a product with a text vector has no row in
@@ -160,7 +168,7 @@ def fit_taggers(settings: Settings, labels: Path, encoder_version: str, abstain:
     rows = embedding_rows.read_embedding_rows(
         settings, embedding_rows.choose_encoder_version(settings, encoder_version)
     )
-    labelled, refused = join_labels(rows, labels)
+    labelled, refused = join_labels(rows, labels, table_format)
     if not len(labelled):
         raise InvalidInputError(
             f"{labels}: none of its {len(refused)} labels is valid; `produce tags` lists the reasons"
@@ -170,29 +178,33 @@ def fit_taggers(settings: Settings, labels: Path, encoder_version: str, abstain:
     return TaggerSet(version, encoder_version, abstain, labelled, taggers)
 
 
-def join_labels(rows: pa.Table, file: Path) -> tuple[pa.Table, list[RejectedRow]]:
+def join_labels(
+    rows: pa.Table, file: Path, table_format: TableFormat = DEFAULT_FORMAT
+) -> tuple[pa.Table, list[RejectedRow]]:
     """Read a label file, and return the embedding row of each valid label, and the refused labels.
 
     Args:
         rows: As returned by `read_embedding_rows`. The first version of each product is used, the one with the earliest
             event timestamp.
         file: Parquet or CSV with product_id, tag and value, and optionally `group`.
+        table_format: What the user says about the file.
 
     Returns:
         Embedding rows with `title`, `tag`, `value` and `group`, one for each valid label, sorted by product and tag;
-        and the refused labels in the order of the file.
+        and the refused labels: rows that do not fit the header of a CSV, then the others, in the order of the file.
 
     Raises:
         VitrineError: The file cannot be read, has no rows, or lacks a column.
     """
-    labels = label_file.read_labels(file)
+    misshapen: list[RejectedRow] = []
+    labels = label_file.read_labels(file, table_format, misshapen.extend)
     validation.require_columns(labels, LABELS.names, file)
     valid, refused = label_file.check_labels(labels, set(rows[PRODUCT_ID].to_pylist()))
     first = embedding_rows.select_first_versions(rows)
     labelled = first.take(pc.index_in(valid[PRODUCT_ID], value_set=first[PRODUCT_ID]))
     for name in ("tag", "value", "group"):
         labelled = labelled.append_column(name, valid[name])
-    return labelled, refused
+    return labelled, misshapen + refused
 
 
 def fit_variants(

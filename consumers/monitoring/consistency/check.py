@@ -25,20 +25,24 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from consumers.monitoring.consistency import sampling, served_log
 from consumers.monitoring.consistency.row_checks import FAULTS, RowCheckResult, check_online_rows, check_served_rows
 from consumers.monitoring.consistency.served_log import ServedRows
 from consumers.monitoring.freshness.event_history import ViewHistory
 from feature_repo.arrow import timestamps
+from feature_repo.arrow.text import normalize_ids
 from feature_repo.config import Settings
-from feature_repo.errors import InvalidInputError, NotFoundError
+from feature_repo.errors import NotFoundError
 from feature_repo.offline import delta
+from feature_repo.offline.input_files import read_table
+from feature_repo.offline.validation import parse_text
 from feature_repo.online import entity_keys, materialization_log
 from feature_repo.online.catalog import View
 from feature_repo.online.open_store import open_configured_table
 from feature_repo.online.table import OnlineTable
+from feature_repo.schema import PRODUCT_ID, USER_ID
+from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 
 EXAMPLES = 5
 """Examples shown of each fault in each view."""
@@ -154,6 +158,7 @@ def check(
     grace: timedelta = timedelta(minutes=2),
     max_keys_scanned: int = 1_000_000,
     served: Path | None = None,
+    table_format: TableFormat = DEFAULT_FORMAT,
 ) -> Consistency:
     """Compare a sample of each view's online rows with its offline table. Nothing is written.
 
@@ -167,19 +172,21 @@ def check(
         now: the time of the check, with a UTC offset.
         grace: how long a row may be online before its version is offline.
         max_keys_scanned: number of online keys of a view after which the scan stops.
-        served: Parquet file with the ids of served entities (an impressions log); samples only these keys. A view
+        served: Parquet or CSV with the ids of served entities (an impressions log); samples only these keys. A view
             whose join keys it lacks is not checked. None samples from all keys, offline and online.
+        table_format: what the user says about `served`.
 
     Raises:
         NotFoundError: there is no online store.
         UnavailableError: the online store does not answer.
         CorruptDataError: the online store's file is damaged.
-        InvalidInputError: `served` is not a Parquet file, or the settings of the online store are not valid.
+        InvalidInputError: `served` cannot be read, or the settings of the online store are not valid.
     """
     now_us, grace_us = timestamps.datetime_to_ticks(now, "us"), timestamps.timedelta_to_ticks(grace, "us")
+    log = None if served is None else (served, read_table(served, [USER_ID, PRODUCT_ID], table_format=table_format))
     with _open_online(settings) as online:
         views = [
-            _check_view(online, view, settings.table(name), sample, seed, now_us, grace_us, max_keys_scanned, served)
+            _check_view(online, view, settings.table(name), sample, seed, now_us, grace_us, max_keys_scanned, log)
             for name, view in sorted(online.catalog.reload().views.items())
         ]
     return Consistency(now, budget, views)
@@ -258,7 +265,7 @@ def _check_view(
     now_us: int,
     grace_us: int,
     max_keys_scanned: int,
-    served: Path | None,
+    served: tuple[Path, pa.Table] | None,
 ) -> ViewConsistency:
     history = ViewHistory.open(online, view, path)
     state = materialization_log.read_state(online, view.name)
@@ -269,9 +276,9 @@ def _check_view(
         scanned = sampling.sample_keys(online.store.scan_keys(history.prefix), sample, seed, max_keys=max_keys_scanned)
         keys = sampling.merge_samples([sampling.sample_keys(history.read_keys(), sample, seed), scanned], sample)
     else:
-        batches = _read_served_keys(served, view, history.prefix)
+        batches = _read_served_keys(*served, view, history.prefix)
         if batches is None:
-            return ViewConsistency(view.name, not_judged=f"{served} has no {' and '.join(dict(view.join_keys))}")
+            return ViewConsistency(view.name, not_judged=f"{served[0]} has no {' and '.join(dict(view.join_keys))}")
         scanned = sampling.sample_keys(batches, sample, seed)
         keys = sampling.merge_samples([scanned], sample)
     result = check_online_rows(
@@ -311,16 +318,13 @@ def _summarize(
     )
 
 
-def _read_served_keys(served: Path, view: View, prefix: bytes) -> Iterator[list[bytes]] | None:
+def _read_served_keys(file: Path, log: pa.Table, view: View, prefix: bytes) -> Iterator[list[bytes]] | None:
     """Return the distinct keys in a log, in one batch; None if the log lacks one of the view's join keys."""
     names = [name for name, _ in view.join_keys]
-    try:
-        if not names or not set(names) <= set(pq.read_schema(served).names):
-            return None
-        log = pq.read_table(served, columns=names).drop_null()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InvalidInputError(f"{served}: not a Parquet file ({str(error).splitlines()[0]})") from error
-    rows = log.group_by(names).aggregate([])
+    if not names or not set(names) <= set(log.column_names):
+        return None
+    ids = pa.table({name: normalize_ids(parse_text(log, name, file)) for name in names}).drop_null()
+    rows = ids.group_by(names).aggregate([])
     return iter([entity_keys.make_keys(prefix, [entity_keys.from_arrow(rows[name]) for name in names])])
 
 

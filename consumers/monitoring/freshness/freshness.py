@@ -12,14 +12,16 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from feature_repo import schema
+from feature_repo.arrow.text import normalize_ids
 from feature_repo.config import Settings
 from feature_repo.durations import format_duration
-from feature_repo.errors import InvalidInputError
 from feature_repo.offline import delta, versions
+from feature_repo.offline.input_files import read_table
+from feature_repo.offline.validation import parse_text, require_columns
 from feature_repo.schema import CREATED_TIMESTAMP, EVENT_TIMESTAMP, PRODUCT_ID
+from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 
 REQUIRED_VIEWS = {
     schema.CATALOGUE_TABLE: "produce catalogue",
@@ -95,6 +97,7 @@ def check(
     now: datetime,
     products: Path | None = None,
     max_ages: Mapping[str, timedelta] | None = None,
+    table_format: TableFormat = DEFAULT_FORMAT,
 ) -> Freshness:
     """Check every view that `list_views` returns. A view without a table or without rows is late.
 
@@ -102,14 +105,15 @@ def check(
         settings: the deployment.
         max_age: allowed age of a view's newest event, inclusive.
         now: the time of the check, with a UTC offset.
-        products: Parquet file with the `product_id` of every product on sale. None: the products of the catalogue up
+        products: Parquet or CSV with the `product_id` of every product on sale. None: the products of the catalogue up
             to now that have not been removed since.
         max_ages: allowed age for some views by name, instead of `max_age`; other names are ignored. None for none.
+        table_format: what the user says about `products`.
 
     Raises:
         InvalidInputError: `products` cannot be read or has no column `product_id`.
     """
-    active = read_active_products(settings, products, now)
+    active = read_active_products(settings, products, now, table_format)
     views: list[ViewFreshness] = []
     for view in list_views(settings):
         upstream = upstream_views(view)
@@ -137,14 +141,17 @@ def upstream_views(view: str) -> tuple[str, ...]:
     return tuple(REQUIRED_VIEWS)[: list(REQUIRED_VIEWS).index(view)]
 
 
-def read_active_products(settings: Settings, products: Path | None, now: datetime) -> pa.Array | None:
+def read_active_products(
+    settings: Settings, products: Path | None, now: datetime, table_format: TableFormat = DEFAULT_FORMAT
+) -> pa.Array | None:
     """Return the ids of the products on sale, each once, in no particular order.
 
     Args:
         settings: the deployment.
-        products: Parquet file with their `product_id`, where nulls are ignored. None: the products of the catalogue up
-            to `now` that have not been removed by then.
+        products: Parquet or CSV with their `product_id`, where nulls are ignored. None: the products of the catalogue
+            up to `now` that have not been removed by then.
         now: the time for which to read the catalogue, inclusive, with a UTC offset. Not used if there is a file.
+        table_format: what the user says about the file.
 
     Returns:
         Strings without nulls; None if there is neither a file nor a catalogue.
@@ -159,12 +166,9 @@ def read_active_products(settings: Settings, products: Path | None, now: datetim
             if delta.exists(path)
             else None
         )
-    try:
-        return pc.unique(pq.read_table(products, columns=[PRODUCT_ID])[PRODUCT_ID].cast(pa.string()).drop_null())
-    except (OSError, pa.ArrowInvalid, KeyError) as error:
-        raise InvalidInputError(
-            f"{products}: not a Parquet file with a column {PRODUCT_ID} ({str(error).splitlines()[0]})"
-        ) from error
+    table = read_table(products, [PRODUCT_ID], table_format=table_format)
+    require_columns(table, [PRODUCT_ID], products)
+    return pc.unique(normalize_ids(parse_text(table, PRODUCT_ID, products)).drop_null())
 
 
 def _check_view(

@@ -12,21 +12,21 @@ earlier than measured here; see first_feature.py for streams. If the log has no 
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from consumers.monitoring.freshness.event_history import MaterializedRows
 from consumers.monitoring.freshness.slices import ALL, ActiveProducts
 from feature_repo.arrow import timestamps
-from feature_repo.errors import InvalidInputError
 from feature_repo.offline import delta
+from feature_repo.offline.impressions import read_impressions
+from feature_repo.offline.input_files import warn_of_rows
 from feature_repo.online.materialization_log import MaterializationState
-from feature_repo.schema import EVENT_TIMESTAMP, PRODUCT_ID, TIMESTAMP
+from feature_repo.schema import EVENT_TIMESTAMP, PRODUCT_ID
+from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 
 VERSION = "encoder_version"
 QUANTILES = (0.5, 0.95, 0.99)
@@ -166,7 +166,7 @@ def measure_slices(
         slices: product ids by slice name, from `ActiveProducts.slices`; "all" must be there. An empty slice is measured
             too.
         window: events and impressions in (now - window, now] are measured.
-        impressions: from `read_impressions`; None if there is no log, and all figures of impressions are then 0 or NaN.
+        impressions: from `read_log`; None if there is no log, and all figures of impressions are then 0 or NaN.
 
     Returns:
         The slices in the order of `slices`, then the encoder versions in the order of their names.
@@ -186,25 +186,25 @@ def measure_slices(
     return measured
 
 
-def read_impressions(file: Path) -> pd.DataFrame:
-    """Return one row for each impression, ordered by time: columns `product` (id) and `shown` (UTC).
+def read_log(file: Path, table_format: TableFormat = DEFAULT_FORMAT) -> pd.DataFrame:
+    """Return one row for each usable impression, ordered by time: columns `product` (id) and `shown` (UTC).
 
     Args:
-        file: Parquet file with `product_id` and `event_timestamp`. Rows in which one of them is null are dropped;
-            timestamps without a time zone are UTC.
+        file: Parquet or CSV with `product_id` and `event_timestamp`, perhaps also other columns of schema.IMPRESSIONS.
+            It may have no rows. Rows that `offline.impressions.read_impressions` refuses are left out with a warning.
+            No row is too late here: a check as of the past ignores what was shown later.
+        table_format: what the user says about the file.
 
     Raises:
-        InvalidInputError: the file cannot be read or lacks one of the columns.
+        NotFoundError: there is no such file.
+        InvalidInputError: the file cannot be read or lacks one of the two columns, or none of its rows is usable.
     """
-    try:
-        log = pq.read_table(file, columns=[PRODUCT_ID, EVENT_TIMESTAMP])
-        shown = timestamps.to_utc(log[EVENT_TIMESTAMP]).cast(TIMESTAMP, safe=False)
-        frame = pd.DataFrame({"product": log[PRODUCT_ID].to_pandas(), "shown": shown.to_pandas()})
-    except (OSError, pa.ArrowException, KeyError) as error:
-        raise InvalidInputError(
-            f"{file}: not a Parquet file with columns {PRODUCT_ID} and {EVENT_TIMESTAMP} ({str(error).splitlines()[0]})"
-        ) from error
-    return frame.dropna().sort_values("shown", kind="stable")
+    end = datetime.max.replace(tzinfo=UTC)
+    required = [PRODUCT_ID, EVENT_TIMESTAMP]
+    log = read_impressions(file, now=end, table_format=table_format, required=required, allow_empty=True)
+    warn_of_rows(log.refused)
+    columns = {"product": log.table[PRODUCT_ID].to_pandas(), "shown": log.table[EVENT_TIMESTAMP].to_pandas()}
+    return pd.DataFrame(columns).sort_values("shown", kind="stable")
 
 
 def _match_events(rows: pd.DataFrame, products: ActiveProducts, window: timedelta) -> pd.DataFrame:

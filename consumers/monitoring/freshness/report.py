@@ -23,6 +23,7 @@ from feature_repo.online.materialization_log import MaterializationState
 from feature_repo.online.open_store import open_configured_table
 from feature_repo.run_log import RunRecord
 from feature_repo.schema import CATALOGUE_TABLE, CREATED_TIMESTAMP
+from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 
 RUNS_READ = 500
 """Newest runs in which the last successful run of each step is looked for."""
@@ -99,6 +100,7 @@ def build_report(
     categories: int,
     products: Path | None = None,
     impressions: Path | None = None,
+    table_format: TableFormat = DEFAULT_FORMAT,
 ) -> FreshnessBySlice:
     """Measure every view, and every group of products (slice) in it, and compare them with the objectives.
 
@@ -110,9 +112,10 @@ def build_report(
         window: events, impressions and quarantined rows in (now - window, now] are measured.
         new_for: time after its first event for which a product is new, exclusive.
         categories: largest number of category slices in each view, the largest categories first.
-        products: Parquet file with the `product_id` of every product on sale; None: the products of the catalogue up to
-            now that have not been removed since.
-        impressions: Parquet file with `product_id` and `event_timestamp` of each impression; None measures none.
+        products: Parquet or CSV with the `product_id` of every product on sale; None: the products of the catalogue up
+            to now that have not been removed since.
+        impressions: Parquet or CSV with `product_id` and `event_timestamp` of each impression; None measures none.
+        table_format: what the user says about these files.
 
     Raises:
         InvalidInputError: `products` or `impressions` cannot be read, or the settings of the online store or of the run
@@ -123,13 +126,17 @@ def build_report(
     views = freshness.list_views(settings)
     bounds = {view: objectives.view_bounds(view).get("max_age") for view in views}
     max_ages = {view: timedelta(seconds=seconds) for view, seconds in bounds.items() if seconds is not None}
-    view_freshness = freshness.check(settings, max_age=max_age, now=now, products=products, max_ages=max_ages)
+    view_freshness = freshness.check(
+        settings, max_age=max_age, now=now, products=products, max_ages=max_ages, table_format=table_format
+    )
     states = _read_states(settings, views)
     slices: list[SliceFreshness] = []
     if delta.exists(settings.table(CATALOGUE_TABLE)):
-        active = ActiveProducts.read(settings, now, freshness.read_active_products(settings, products, now))
+        active = ActiveProducts.read(
+            settings, now, freshness.read_active_products(settings, products, now, table_format)
+        )
         ids_by_slice = active.slices(new_for, categories)
-        log = None if impressions is None else lags.read_impressions(impressions)
+        log = None if impressions is None else lags.read_log(impressions, table_format)
         for view in views:
             timeline = lags.ViewTimeline.read(settings.table(view), states.get(view), now)
             if timeline is not None:

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from consumers import cli
+from consumers.ranking.joined_log import read_and_join
 from consumers.ranking.leakage import find_future_rows
-from consumers.ranking.run import read_and_join
 from consumers.ranking.training_set import JoinedView, RankingTrainingSet
 from feature_repo import console, definitions
 from feature_repo.config import Settings

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from consumers.ranking import run as runs
+from consumers.ranking import joined_log
 from consumers.ranking.plan import TrainingPlan
 from consumers.ranking.result import LiftResult
-from consumers.ranking.run import measure_lift
+from consumers.ranking.run import join_and_export, measure_lift
 from feature_repo import definitions
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
@@ -77,7 +77,9 @@ def test_an_impression_without_features_is_kept_counted_and_quarantined(store: S
     assert result.rows["train"] + result.rows["test"] == ROWS
     assert (result.rows["unmatched"], result.rows["refused"]) == (5, 0)
     named = {
-        row["row_id"]: row["value"] for row in quarantine.read(store).to_pylist() if row["reason"] == runs.UNMATCHED
+        row["row_id"]: row["value"]
+        for row in quarantine.read(store).to_pylist()
+        if row["reason"] == joined_log.UNMATCHED
     }
     assert named.keys() == {*UNKNOWN, *TOO_SOON}
     assert {named[row] for row in UNKNOWN} == {"ghost"}
@@ -88,7 +90,7 @@ def test_an_export_joins_only_rows_that_were_created_before_a_time(store: Settin
     file = log(tmp_path / "log.parquet", (), ())
 
     def export(created_before: datetime | None) -> dict[str, int]:
-        return runs.join_and_export(
+        return join_and_export(
             store,
             file,
             tmp_path / "set",

@@ -264,7 +264,7 @@ def test_the_command_exits_with_1_and_a_line_for_each_late_view(store: Settings)
     ("arguments", "code", "complaint"),
     [
         (("--max-age", "soon"), 2, "not a duration: 'soon'"),
-        (("--products", "nowhere.parquet"), 1, "not a Parquet file with a column product_id"),
+        (("--products", "nowhere.parquet"), 1, "nowhere.parquet: no such file"),
     ],
 )
 def test_a_user_error_is_one_line(store: Settings, arguments: tuple[str, str], code: int, complaint: str) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from consumers.monitoring.freshness.lags import SliceFreshness
 from consumers.monitoring.freshness.objectives import STEPS, Objectives, load_objectives
 from consumers.monitoring.freshness.report import FreshnessBySlice, build_report
-from consumers.ranking import run
+from consumers.ranking import joined_log
 from feature_repo import run_log
 from feature_repo.config import Settings
 from feature_repo.errors import UsageError, VitrineError
@@ -269,7 +269,7 @@ def test_every_step_with_a_quarantine_can_have_an_objective() -> None:
         interests.STEP,
         neighbours.STEP,
         loop.STEP,
-        run.STEP,
+        joined_log.STEP,
         "tags",
     }
     assert steps == set(STEPS)

@@ -37,7 +37,9 @@ class TableFormat:
                 raise UsageError(
                     f"--encoding {self.encoding!r} is not known; write it as utf-8, gbk, big5, utf-16 or cp1252"
                 ) from error
-        if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
+        if self.delimiter is not None and (
+            len(self.delimiter) != 1 or self.delimiter in '"\r\n' or not self.delimiter.isascii()
+        ):
             raise UsageError(f"--delimiter {self.delimiter!r} is not one character; write it as ',' ';' '|' or tab")
         if self.timezone is not None:
             timestamp_texts.check_timezone(self.timezone)
@@ -47,7 +49,7 @@ class TableFormat:
         cls,
         encoding: str | None = None,
         delimiter: str | None = None,
-        columns: Sequence[str] = (),
+        columns: Sequence[str] | None = None,
         timezone: str | None = None,
     ) -> "TableFormat":
         """Return the format that options of a command line describe.
@@ -62,9 +64,9 @@ class TableFormat:
             UsageError: a value is not valid.
         """
         renamed: dict[str, str] = {}
-        for text in columns:
+        for text in columns or ():
             theirs, _, ours = (part.strip() for part in text.rpartition("="))
-            if not theirs or not ours or "," in ours:
+            if not theirs or not ours or ("," in text and text.count("=") > 1):
                 raise UsageError(f"--columns {text!r} is not THEIRS=OURS; give the option once for each column")
             if theirs in renamed or ours in renamed.values():
                 raise UsageError(f"--columns {text!r}: one of the two columns is named twice")
