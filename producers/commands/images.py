@@ -75,6 +75,7 @@ def images(
                 options,
                 revalidate=revalidate,
                 progress=lambda urls: bar.update(task, completed=urls),
+                table_format=table_format,
             )
         typer.echo(downloads)
     with console.make_progress_bar() as bar:

@@ -19,6 +19,7 @@ import urllib3
 from feature_repo import image_store
 from feature_repo.content_hash import content_hash
 from feature_repo.offline import input_files, validation
+from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 from producers.catalogue import validate
 from producers.catalogue.pack import IMAGES_FOLDER
 from producers.downloads import download_log, fetch
@@ -110,6 +111,7 @@ def download_images(
     *,
     revalidate: bool = False,
     progress: Callable[[int], None] = lambda urls: None,
+    table_format: TableFormat = DEFAULT_FORMAT,
 ) -> DownloadSummary:
     """Download the images of a table to the LMDB `output`/pictures, and note each URL in `output`/downloads.sqlite.
 
@@ -123,6 +125,7 @@ def download_images(
         options: how hosts are asked.
         revalidate: ask also for images that are here; a server that knows them answers without the image.
         progress: called with the number of URLs that are done.
+        table_format: what the user says about the table.
 
     Raises:
         NotFoundError: `products` does not exist.
@@ -138,7 +141,7 @@ def download_images(
     counts, failed, examples = Counter[str](), Counter[str](), dict[str, str]()
     pending, batch = 0, list[_Outcome]()
     with download_log.open_log(output) as log:
-        requests = _list_requests(products, output, log, counts, revalidate=revalidate)
+        requests = _list_requests(products, output, log, counts, revalidate=revalidate, table_format=table_format)
         try:
             while True:
                 for request in itertools.islice(requests, MAX_PENDING - pending):
@@ -171,11 +174,17 @@ def download_images(
 
 
 def _list_requests(
-    products: Path, output: Path, log: DownloadLog, counts: Counter[str], *, revalidate: bool
+    products: Path,
+    output: Path,
+    log: DownloadLog,
+    counts: Counter[str],
+    *,
+    revalidate: bool,
+    table_format: TableFormat,
 ) -> Iterator[_Request]:
     """Yield a request for each distinct URL that is to be asked for; count those that are not as `present`."""
     seen: set[bytes] = set()
-    for block in input_files.read_blocks(products, BLOCK_ROWS, ["image"]):
+    for block in input_files.read_blocks(products, BLOCK_ROWS, ["image"], table_format=table_format):
         validation.require_columns(block, ["image"], products)
         urls = []
         for url in list_urls(block, products):

@@ -12,6 +12,7 @@ from consumers.ranking import joined_log
 from consumers.ranking.plan import TrainingPlan
 from consumers.ranking.result import LiftResult
 from consumers.ranking.run import join_and_export, measure_lift
+from consumers.ranking.training_set import RankingTrainingSet
 from feature_repo import definitions
 from feature_repo.config import Settings
 from feature_repo.errors import VitrineError
@@ -114,3 +115,13 @@ def test_the_log_of_another_shop_is_rejected_in_one_line(store: Settings, tmp_pa
     ) as caught:
         measure_file(store, log(tmp_path / "log.parquet", everything, ()))
     assert "\n" not in str(caught.value)
+
+
+def test_an_impression_without_a_user_is_a_user_of_its_own() -> None:
+    def codes(*users: str | None) -> list[int]:
+        return RankingTrainingSet(pa.table({"user_id": pa.array(users, pa.string())}), {}).user.tolist()
+
+    assert codes("b", None, "a", None, "b", "a") == [0, 1, 2, 3, 0, 2]
+    assert codes("b", None, "a") == [0, 1, 2], "later rows do not change earlier codes"
+    assert codes("b", "a", "b") == [0, 1, 0]
+    assert codes(None, None) == [0, 1]

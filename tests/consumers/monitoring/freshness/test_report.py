@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from consumers.monitoring.freshness import lags
 from consumers.monitoring.freshness.lags import SliceFreshness
 from consumers.monitoring.freshness.objectives import STEPS, Objectives, load_objectives
 from consumers.monitoring.freshness.report import FreshnessBySlice, build_report
@@ -118,6 +119,23 @@ def write_impressions(file: Path, rows: list[Row]) -> Path:
     }
     pq.write_table(pa.table(columns), file)
     return file
+
+
+def test_a_log_in_any_form_gives_the_same_figures(store: Settings, tmp_path: Path) -> None:
+    append(store, "product_catalogue", [("1", 40), ("2", 40)])
+    log = pq.read_table(write_impressions(tmp_path / "log.parquet", [("1", 20), ("2", 4), ("1", 90)]))
+    ids, times = log["product_id"], log["event_timestamp"]
+    text = pa.array([time.isoformat() for time in times.to_pylist()])
+    forms = [(ids.cast(pa.int64()), times), (ids.dictionary_encode(), times), (ids, text)]
+    files = [tmp_path / f"{number}.parquet" for number in range(len(forms))]
+    for file, columns in zip(files, forms, strict=True):
+        pq.write_table(pa.table(list(columns), names=log.column_names), file)
+    rows = [f"{product},{time}" for product, time in zip(ids.to_pylist(), text.to_pylist(), strict=True)]
+    (tmp_path / "log.csv").write_text("\n".join([",".join(log.column_names), *rows]))
+    found = [lags.read_log(file).to_dict("list") for file in (tmp_path / "log.parquet", *files, tmp_path / "log.csv")]
+    assert all(each == found[0] for each in found)
+    result = the(measure(store, impressions=tmp_path / "log.csv"), "product_catalogue")
+    assert (result.impressions, result.served) == (2, 2)
 
 
 def test_impressions_are_covered_by_earlier_rows_and_have_their_age(store: Settings, tmp_path: Path) -> None:
