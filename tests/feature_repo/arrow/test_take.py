@@ -2,14 +2,17 @@
 
 import itertools
 import re
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo.arrow.take import matrix_to_lists, to_matrix, to_widest_matrix
+from feature_repo.arrow.take import matrix_to_lists, take_chunks, to_matrix, to_widest_matrix
 from feature_repo.errors import VitrineError
 
 FLOATS = st.floats(width=32)
@@ -47,6 +50,23 @@ def test_the_longest_lists_are_kept_and_all_others_are_nan(rows: list[list[float
     found = to_widest_matrix(chunked(rows, cuts, None))
     assert found.shape == (len(rows), width)
     np.testing.assert_array_equal(found, np.array(expected, np.float64).reshape(len(rows), width))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4, 7, 100])
+@pytest.mark.parametrize("step", [1, 2, 5])
+def test_chunks_have_the_rows_asked_for_and_one_size_however_the_table_is_stored(
+    rows: int, step: int, tmp_path: Path
+) -> None:
+    for number, size in enumerate((4, 1, 6, 3)):
+        start = 10 * number
+        pq.write_table(pa.table({"x": range(start, start + size)}), tmp_path / f"{number}.parquet")
+    table = pyarrow.dataset.dataset(sorted(tmp_path.iterdir()))
+    positions = np.arange(0, 14, step)
+    chunks = list(take_chunks(table, positions, ["x"], rows, batch_rows=2))
+    assert [len(chunk) for chunk in chunks[:-1]] == [rows] * (len(chunks) - 1)
+    assert 0 < len(chunks[-1]) <= rows
+    assert pa.concat_tables(chunks)["x"].to_pylist() == table.to_table()["x"].take(positions).to_pylist()
+    assert list(take_chunks(table, positions[:0], ["x"], rows)) == []
 
 
 def test_whole_numbers_become_floats_and_a_null_inside_a_list_nan() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import shutil
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -27,7 +28,7 @@ from producers.streaming.loop import StreamCounts
 from producers.streaming.product_rows import split_repeats
 from producers.streaming.source import StreamMessage
 from producers.tags.run import tag_products
-from tests.producers.streaming.running import BEGAN, PREFIX, TITLES, Shop, _now
+from tests.producers.streaming.running import BEGAN, PREFIX, TITLES, Shop, _now, stream_pending
 
 OPEN = QualityGates(1.0, 0.0, 1.0)
 
@@ -49,6 +50,21 @@ def test_a_product_has_vectors_online_before_the_first_commit(shop: Shop) -> Non
     (row,) = table(shop, "product_embedding")
     model = load(str(shop.encoder))
     np.testing.assert_allclose(row["text_vector"], model.encode_texts([TITLES[1] * 2])[0], atol=1e-5)
+    (waited,) = table(shop, "product_first_feature")
+    assert 0 < waited["seconds"] < 60
+
+
+def test_rows_of_a_stream_whose_clock_is_behind_are_created_later_by_its_delay(shop: Shop) -> None:
+    delay = timedelta(minutes=30)
+    assert abs(shop.source().read_clock() - _now()) < timedelta(minutes=1)
+    shop.send_product(1)
+    with shop.stream() as opened:
+        stream = replace(opened, clock=lambda: _now() + delay, clock_delay=delay)
+        stream.run(lambda: shop.left() == stream_pending(shop))
+    assert shop.left() == 0
+    for name in ("product_catalogue", "product_embedding"):
+        (row,) = table(shop, name)
+        assert abs(row["created_timestamp"] - delay - _now()) < timedelta(minutes=1)
     (waited,) = table(shop, "product_first_feature")
     assert 0 < waited["seconds"] < 60
 
