@@ -1,4 +1,8 @@
-"""Feature services: the features of each consumer, under one name."""
+"""Feature services: the features of each consumer, under one name.
+
+Views share the names `encoder_version` and `category`, so Feast's calls on a service of several need
+`full_feature_names=True`, which says `product_embedding__encoder_version`. The descriptions say so; a test holds it.
+"""
 
 from feast import FeatureService
 
@@ -13,6 +17,8 @@ from feature_repo.views.product import (
 )
 from feature_repo.views.user import user_interest
 
+FULL_NAMES = "Its views share feature names such as encoder_version: fetch it with full_feature_names=True."
+
 ranking = FeatureService(
     name="ranking",
     features=[
@@ -23,7 +29,7 @@ ranking = FeatureService(
         product_neighbours,
         user_interest,
     ],
-    description="All features of a ranking model for a candidate and its user.",
+    description=f"All features of a ranking model for a candidate and its user. {FULL_NAMES}",
 )
 
 ranking_without_history = FeatureService(
@@ -34,7 +40,8 @@ ranking_without_history = FeatureService(
         product_tags,
         product_codes,
     ],
-    description="`ranking` for shops without a log of impressions: no interests and no neighbour statistics.",
+    description="`ranking` for shops without a log of impressions: no interests and no neighbour statistics. "
+    f"{FULL_NAMES}",
 )
 
 ranking_without_labels = FeatureService(
@@ -46,7 +53,7 @@ ranking_without_labels = FeatureService(
         product_neighbours,
         user_interest,
     ],
-    description="`ranking` for shops without labelled products: no tags are learnt.",
+    description=f"`ranking` for shops without labelled products: no tags are learnt. {FULL_NAMES}",
 )
 
 ranking_without_tags = FeatureService(
@@ -69,7 +76,8 @@ ranking_with_affinity = FeatureService(
         user_interest,
         user_product_affinity,
     ],
-    description="`ranking` and the affinity features. Feast needs the history in the request for the latter.",
+    description="`ranking` and the affinity features. Feast needs the history in the request for the latter. "
+    f"{FULL_NAMES}",
 )
 
 affinity_history = FeatureService(

@@ -8,7 +8,9 @@ A request computes nothing; the results are the watcher's. The page contains its
 other resource.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -89,10 +91,40 @@ def render(states: list[CheckState], now: datetime, *, has_report: bool) -> str:
         now=now,
         states=states,
         has_report=has_report,
-        alarms=[(state.check.name, line) for state in states for line in state.breaches],
+        alarms=[alarm for state in states for alarm in group_by_cause(state.check.name, state.breaches)],
+        causes={state.check.name: len(group_by_cause(state.check.name, state.breaches)) for state in states},
         overdue=[state for state in states if _is_overdue(state, now)],
         **{name: by_name[name].figures if name in by_name else None for name in ("freshness", "consistency", "drift")},
     )
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Lines of a check with one cause. The arguments are kept as attributes."""
+
+    check: str
+    """Name of the check."""
+    line: str
+    """The first line: what is wrong and what to do first."""
+    others: list[str]
+    """The other lines, in their order."""
+
+
+def group_by_cause(check: str, lines: Sequence[str]) -> list[Alarm]:
+    """Return the lines of a check grouped by what to do first: one late table makes late what is computed from it.
+
+    Args:
+        check: the check's name.
+        lines: its alarms. Lines that name the same command first are one group; a line without a command is its own.
+
+    Returns:
+        The groups in the order of their first lines.
+    """
+    groups: dict[str, list[str]] = {}
+    for line in lines:
+        command = re.search(r"`((?:produce|feast|consume|cd) [^`]+)`", line)
+        groups.setdefault(command[1] if command else line, []).append(line)
+    return [Alarm(check, first, others) for first, *others in groups.values()]
 
 
 def _is_overdue(state: CheckState, now: datetime) -> bool:

@@ -6,6 +6,7 @@
     executor.py       executes requests: bounded queue, deadline, access log, counts
     flight.py         Arrow Flight server
     http.py           HTTP application: routes, token and body limit, JSON and Arrow streams
+    index_page.py     the page at /: the routes
     http_server.py    accepts HTTP connections, a bounded number at a time
     http_protocol.py  one HTTP connection, with bounds on its header, its idle time and its requests
     descriptors.py    the limit of open file descriptors

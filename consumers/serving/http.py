@@ -6,6 +6,7 @@
     GET  /v1/services   the feature services and their views
     GET  /healthz       200 while the process runs           GET /readyz  200 while the online store answers too
     GET  /metrics       metrics in Prometheus's text format  GET /openapi.json
+    GET  /, /docs       a page with the routes
 
 /readyz and /v1/services answer 503 if the online store does not answer or the server has no place for the work; /readyz
 also if the store has no views. /metrics needs the token, like every route except /healthz and /readyz.
@@ -29,6 +30,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from consumers.serving import index_page
 from consumers.serving.errors import ErrorCode, RequestError
 from consumers.serving.executor import RequestExecutor
 from consumers.serving.http_protocol import AUTHORIZED
@@ -59,7 +61,7 @@ def create_app(executor: RequestExecutor, access: ServerAccess, *, routers: Sequ
         title="Vitrine",
         version="1",
         description="Features of a user and candidates for rankers.",
-        docs_url=None,  # both pages load their scripts from elsewhere
+        docs_url=None,  # both pages load their scripts from elsewhere; index_page.py replaces them
         redoc_url=None,
         openapi_url="/openapi.json",
     )
@@ -67,6 +69,7 @@ def create_app(executor: RequestExecutor, access: ServerAccess, *, routers: Sequ
     app.include_router(_monitoring_routes(executor))
     for router in routers:
         app.include_router(router)
+    app.include_router(index_page.create_router(app))
     app.add_middleware(
         AccessMiddleware, access=access, max_body_bytes=executor.max_request_bytes, metrics=executor.metrics
     )

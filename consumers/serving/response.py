@@ -45,7 +45,7 @@ _STATUS_METADATA = {str(number): word for number, word in enumerate(STATUS_WORDS
 _TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FeatureResponse:
     """The features of one request. The module's docstring lists the columns."""
 
@@ -53,6 +53,11 @@ class FeatureResponse:
     """One row for each candidate, in the order of the request."""
     user: pa.RecordBatch | None
     """One row; None if the service has no views of the user alone."""
+
+    def __repr__(self) -> str:
+        user = "no features of the user" if self.user is None else f"user: {', '.join(self.user.schema.names)}"
+        candidates = f"{self.candidates.num_rows:,} candidates: {', '.join(self.candidates.schema.names)}"
+        return f"FeatureResponse({candidates}; {user})"
 
 
 def build_response(

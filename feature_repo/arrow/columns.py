@@ -26,7 +26,7 @@ _ARROW_NUMBERS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Column:
     """The values of one feature in n rows, which ones are missing, and for codes the texts that they stand for."""
 
@@ -42,6 +42,9 @@ class Column:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def __repr__(self) -> str:
+        return f"Column({self.field.name}, {len(self):,} values)"
 
 
 def element_type(field: Field) -> pa.DataType:

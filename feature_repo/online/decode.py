@@ -37,7 +37,7 @@ class Status(IntEnum):
     """The row is damaged, or its layout or one of its codes is unknown to the reader."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DecodedRows:
     """Features and status of n entities in one view, in the order of the request."""
 
@@ -51,6 +51,9 @@ class DecodedRows:
     is_catalog_outdated: bool = False
     """Whether an intact row failed: its layout or a code was added to the store after the reader read the catalog."""
 
+    def __repr__(self) -> str:
+        return f"DecodedRows({count_statuses(self.status)}; {', '.join(self.columns)})"
+
     def slice_rows(self, fields: Sequence[Field], rows: slice) -> "DecodedRows":
         """Return some fields of a range of rows; arrays are views of the same memory.
 
@@ -60,6 +63,13 @@ class DecodedRows:
         """
         sliced = {field.name: columns.slice_rows(self.columns[field.name], rows) for field in fields}
         return DecodedRows(sliced, self.status[rows], self.event_timestamp_us[rows], self.is_catalog_outdated)
+
+
+def count_statuses(status: NDArray[np.uint8]) -> str:
+    """Return how many rows have each status, as "3 rows: 2 present, 1 absent"."""
+    counts = np.bincount(status, minlength=len(Status)).tolist()
+    named = [f"{count:,} {Status(number).name.lower()}" for number, count in enumerate(counts) if count]
+    return f"{len(status):,} row{'' if len(status) == 1 else 's'}{': ' if named else ''}{', '.join(named)}"
 
 
 def decode_rows(

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from feature_repo.arrow import columns
 from feature_repo.arrow.columns import Column
 from feature_repo.errors import InvalidInputError, NotFoundError
-from feature_repo.online.decode import DecodedRows, Status
+from feature_repo.online.decode import DecodedRows, Status, count_statuses
 
 if TYPE_CHECKING:
     import torch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ViewRows:
     """The rows read from one view for a request of n rows.
 
@@ -31,6 +31,9 @@ class ViewRows:
     """int64 [n], for each row of the request its index in `rows`; None if row i of the request is row i of `rows`."""
     names: Mapping[str, str]
     """Name in the result (view__feature, if full names were asked for) -> the view's own name of the feature."""
+
+    def __repr__(self) -> str:
+        return f"ViewRows({count_statuses(self.rows.status)}; {', '.join(self.names)})"
 
     def column(self, name: str) -> Column:
         """Return a feature of each distinct entity, in the order of `rows`.
@@ -95,7 +98,7 @@ class ViewRows:
         return self.expand(timestamps)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FeatureBatch:
     """Features of n rows, in the order of the request's ids."""
 
@@ -105,6 +108,15 @@ class FeatureBatch:
     """The rows read from each view, by the view's name in the service."""
     on_demand: tuple[str, ...] = ()
     """The service's on-demand views. The store does not hold them, so the batch has no features of them."""
+
+    def __repr__(self) -> str:
+        """Return a line for each view: its rows by status and its features, without values."""
+        lines = [f"FeatureBatch of {count_statuses(self.status)}"]
+        lines += [
+            f"  {name}, {count_statuses(view.status())}: {', '.join(view.names)}" for name, view in self.views.items()
+        ]
+        lines += [f"  {name}: on demand, not in the store" for name in self.on_demand]
+        return "\n".join(lines)
 
     @cached_property
     def values(self) -> Mapping[str, NDArray[Any]]:

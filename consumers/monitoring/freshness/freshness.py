@@ -6,6 +6,7 @@ and no product active.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,10 +14,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo import schema
+from feature_repo import run_log, schema
 from feature_repo.arrow.text import normalize_ids
 from feature_repo.config import Settings
 from feature_repo.durations import format_duration
+from feature_repo.errors import InvalidInputError, UnavailableError
 from feature_repo.offline import delta, versions
 from feature_repo.offline.input_files import read_table
 from feature_repo.offline.validation import parse_text, require_columns
@@ -38,6 +40,8 @@ OPTIONAL_VIEWS = {
 """Views that are checked only if they have a table. They are computed from the embeddings; captions from the images."""
 COMMANDS = REQUIRED_VIEWS | OPTIONAL_VIEWS
 """The command that writes each view's table."""
+RUNS_READ = 500
+"""Newest runs in which the last successful run of each step is looked for."""
 _VECTORS = (schema.CATALOGUE_TABLE, schema.EMBEDDING_TABLE)
 
 
@@ -69,6 +73,8 @@ class ViewFreshness:
     """Ignored rows without an event timestamp."""
     breach: str | None
     """What is wrong and what to do first, in one line; None if the view is fresh."""
+    is_unchanged: bool = False
+    """Whether it is late although its command ended well within the allowed age, and so found nothing newer."""
 
 
 @dataclass(frozen=True)
@@ -114,12 +120,11 @@ def check(
         InvalidInputError: `products` cannot be read or has no column `product_id`.
     """
     active = read_active_products(settings, products, now, table_format)
-    views: list[ViewFreshness] = []
+    views: dict[str, ViewFreshness] = {}
+    ended = _read_last_ends(settings)
     for view in list_views(settings):
-        upstream = upstream_views(view)
-        late = next((earlier.view for earlier in views if earlier.breach and earlier.view in upstream), None)
-        views.append(_check_view(settings, view, active, (max_ages or {}).get(view, max_age), now, late))
-    return Freshness(now, max_age.total_seconds(), None if active is None else len(active), views)
+        views[view] = _check_view(settings, view, active, (max_ages or {}).get(view, max_age), now, views, ended)
+    return Freshness(now, max_age.total_seconds(), None if active is None else len(active), list(views.values()))
 
 
 def list_views(settings: Settings) -> list[str]:
@@ -139,6 +144,25 @@ def upstream_views(view: str) -> tuple[str, ...]:
     if view in OPTIONAL_VIEWS:
         return _VECTORS[:1] if view == schema.CAPTION_TABLE else _VECTORS
     return tuple(REQUIRED_VIEWS)[: list(REQUIRED_VIEWS).index(view)]
+
+
+def describe_repair(view: str, views: Mapping[str, ViewFreshness], *, has_rows: bool) -> str:
+    """Return which command to run for a view that is late or incomplete, as "run `produce tags`".
+
+    Args:
+        view: the view.
+        views: the views checked so far, by name.
+        has_rows: whether the view has rows. If not, an upstream view that is only late is no reason to wait.
+
+    Returns:
+        The command of the first upstream view without rows; else of the first late one, unless its own run has found
+        nothing newer; else the view's own command.
+    """
+    upstream = [views[name] for name in upstream_views(view) if name in views]
+    empty = (one.view for one in upstream if one.newest_event is None)
+    late = (one.view for one in upstream if has_rows and one.breach and not one.is_unchanged)
+    first = next(empty, None) or next(late, None)
+    return f"run `{COMMANDS[first]}` first, because it is computed from {first}" if first else f"run `{COMMANDS[view]}`"
 
 
 def read_active_products(
@@ -172,11 +196,17 @@ def read_active_products(
 
 
 def _check_view(
-    settings: Settings, view: str, active: pa.Array | None, max_age: timedelta, now: datetime, late: str | None
+    settings: Settings,
+    view: str,
+    active: pa.Array | None,
+    max_age: timedelta,
+    now: datetime,
+    earlier: Mapping[str, ViewFreshness],
+    ended: Mapping[str, datetime],
 ) -> ViewFreshness:
-    """Check one view. `late` is a late view that this one is computed from; None if there is none."""
+    """Check one view. `earlier` are the views before it, `ended` the ends of the commands' last successful runs."""
     path = settings.table(view)
-    repair = f"run `{COMMANDS[late]}` first, because it is computed from {late}" if late else f"run `{COMMANDS[view]}`"
+    repair = describe_repair(view, earlier, has_rows=False)
     if not delta.exists(path):
         return ViewFreshness(view, None, None, None, None, 0, 0, 0, f"{view}: the table does not exist; {repair}")
     has_products = view != schema.INTEREST_TABLE
@@ -186,13 +216,18 @@ def _check_view(
     after_now = len(rows) - len(counted) - untimed
     newest = pc.max(counted[EVENT_TIMESTAMP]).as_py()
     created = pc.max(counted[CREATED_TIMESTAMP]).as_py()
-    breach = None
+    breach, is_unchanged = None, False
     if newest is None:
         ignored = [f"{after_now:,} after now"] * (after_now > 0) + [f"{untimed:,} without a timestamp"] * (untimed > 0)
         clause = f", but {' and '.join(ignored)}: the clock or the source is wrong" if ignored else ""
         breach = f"{view}: no row up to now{clause}; {repair}"
     elif now - newest > max_age:
         age, allowed = format_duration(now - newest), format_duration(max_age)
+        own_end = ended.get(COMMANDS[view])
+        is_unchanged = own_end is not None and own_end <= now and now - own_end <= max_age
+        repair = describe_repair(view, earlier, has_rows=True)
+        if is_unchanged and repair == f"run `{COMMANDS[view]}`":
+            repair = _describe_unchanged(view, earlier, ended, now)
         breach = f"{view}: newest event {age} ago, at most {allowed} allowed; {repair}"
     covered = None if not has_products else 0 if active is None else _count_covered(counted, active)
     return ViewFreshness(
@@ -205,7 +240,32 @@ def _check_view(
         after_now=after_now,
         untimed=untimed,
         breach=breach,
+        is_unchanged=is_unchanged,
     )
+
+
+def _describe_unchanged(
+    view: str, earlier: Mapping[str, ViewFreshness], ended: Mapping[str, datetime], now: datetime
+) -> str:
+    """Return what to do for a view whose command, or that of the first view upstream of it, has found nothing newer."""
+    upstream = (name for name in upstream_views(view) if name in earlier and earlier[name].is_unchanged)
+    first = next(upstream, view)
+    ago = format_duration(now - ended[COMMANDS[first]])
+    found = f"`{COMMANDS[first]}` ended {ago} ago and found nothing newer"
+    if first != view:
+        return f"{found}, and this view is computed from {first}"
+    return f"{found}: check the event timestamps of its source, or allow a higher age"
+
+
+def _read_last_ends(settings: Settings) -> dict[str, datetime]:
+    """Return when the last successful run of each command ended; empty if the run log cannot be read.
+
+    They only make a line more precise, so a database that does not answer is no reason to fail.
+    """
+    with suppress(UnavailableError, InvalidInputError):
+        runs = run_log.read_last_runs(settings, RUNS_READ)
+        return {f"produce {run.step}": run.ended for run in reversed(runs) if run.ending == run_log.DONE and run.ended}
+    return {}
 
 
 def _count_covered(rows: pa.Table, active: pa.Array) -> int:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from consumers.monitoring.freshness import freshness, lags
 from consumers.monitoring.freshness.first_feature import FirstFeature, measure_first_feature
-from consumers.monitoring.freshness.freshness import COMMANDS, Freshness
+from consumers.monitoring.freshness.freshness import COMMANDS, RUNS_READ, Freshness, ViewFreshness
 from consumers.monitoring.freshness.lags import SliceFreshness
 from consumers.monitoring.freshness.objectives import AGES, SHARES, Objectives
 from consumers.monitoring.freshness.slices import ALL, ActiveProducts
@@ -25,8 +25,6 @@ from feature_repo.run_log import RunRecord
 from feature_repo.schema import CATALOGUE_TABLE, CREATED_TIMESTAMP
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 
-RUNS_READ = 500
-"""Newest runs in which the last successful run of each step is looked for."""
 RUNS_SHOWN = 20
 """Newest runs in the report."""
 MATERIALIZE = "`cd feature_repo && feast materialize-incremental $(date -u +%FT%T)`"
@@ -195,18 +193,18 @@ def _count_quarantined(settings: Settings, now: datetime, window: timedelta) -> 
 def _find_missed(report: FreshnessBySlice, objectives: Objectives) -> list[str]:
     """Return one line for each missed objective, view by view in the order in which the views are computed."""
     lines: list[str] = []
-    late = {view.view for view in report.views.views if view.breach}
+    views = {view.view: view for view in report.views.views}
     for view_runs in report.view_runs:
         view = view_runs.view
         ages = _ages_since(view_runs, report.views.now)
-        lines += _compare(view, objectives.view_bounds(view), ages, _view_repairs(view, late))
+        lines += _compare(view, objectives.view_bounds(view), ages, _view_repairs(view, views))
         for measured in report.slices:
             if measured.view != view:
                 continue
             is_all = measured.slice == ALL
             bounds = objectives.view_bounds(view) if is_all else objectives.slice_bounds(view, measured.slice)
             name = view if is_all else f"{view}, {measured.slice}"
-            lines += _compare(name, bounds, _slice_measures(measured), _slice_repairs(measured, late))
+            lines += _compare(name, bounds, _slice_measures(measured), _slice_repairs(measured, views))
     for step, max_rows in objectives.quarantine.items():
         refused = [one for one in report.quarantined if one.step == step and not one.reason.endswith("kept")]
         total = sum(one.rows for one in refused)
@@ -276,23 +274,19 @@ def _slice_measures(measured: SliceFreshness) -> dict[str, float]:
     return {name: value for name, value in measures.items() if value == value}
 
 
-def _producer_repair(view: str, late: set[str]) -> str:
-    """Return the command to run: that of the first late view which this one is computed from, else its own."""
-    for upstream in freshness.upstream_views(view):
-        if upstream in late:
-            return f"run `{COMMANDS[upstream]}` first, because it is computed from {upstream}"
-    return f"run `{COMMANDS[view]}`"
+def _producer_repair(view: str, views: Mapping[str, ViewFreshness]) -> str:
+    return freshness.describe_repair(view, views, has_rows=view in views and views[view].newest_event is not None)
 
 
-def _view_repairs(view: str, late: set[str]) -> dict[str, str]:
+def _view_repairs(view: str, views: Mapping[str, ViewFreshness]) -> dict[str, str]:
     materialize = f"run {MATERIALIZE} and check why the last one failed"
-    produce = f"{_producer_repair(view, late)}, and check why the last run failed: `produce runs`"
+    produce = f"{_producer_repair(view, views)}, and check why the last run failed: `produce runs`"
     return {"": produce, "materialized": materialize, "watermark": materialize}
 
 
-def _slice_repairs(measured: SliceFreshness, late: set[str]) -> dict[str, str]:
+def _slice_repairs(measured: SliceFreshness, views: Mapping[str, ViewFreshness]) -> dict[str, str]:
     """Materialize if there are rows that are only offline; otherwise run the producer."""
-    produce = _producer_repair(measured.view, late)
+    produce = _producer_repair(measured.view, views)
     materialize = f"some rows are offline and not online: run {MATERIALIZE}"
     online = materialize if measured.covered > measured.online else produce
     return {"": produce} | dict.fromkeys(("online", "lag_p50", "lag_p95", "lag_p99"), online)

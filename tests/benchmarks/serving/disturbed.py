@@ -1,5 +1,6 @@
 """Good requests while callers without a token do their worst."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -79,6 +80,7 @@ def disturbed(
                 thread.join()
             return times
 
+        load = os.getloadavg()[0]
         measure(5)
         before = measure(seconds)
         with run_attack(http, flight, guesses):
@@ -90,7 +92,7 @@ def disturbed(
     note = (
         f"beside it {HALF_OPEN} half-open connections to each protocol, {ENDLESS} endless headers, {guesses} wrong "
         f"tokens/s; refused: {refused}; server {memory[0]:.0f} MB at first, {memory[1]:.0f} MB at the end; "
-        f"errors: {len(errors)}"
+        f"errors: {len(errors)}; load average of the machine before it: {load:.1f}"
     )
     for protocol in before:
         medians = [float(np.median(one[protocol])) * 1e3 for one in (during, before)]

@@ -49,6 +49,25 @@ def test_the_page_shows_the_checks_the_runs_and_what_to_do_first(watcher: Watche
     assert 'href="/status/lift"' not in text
 
 
+def test_alarms_with_one_first_step_are_one_alarm() -> None:
+    views = ("catalogue", "embedding", "tags", "codes")
+    lines = [f"product_{view}: late; run `produce catalogue` first" for view in views]
+    lines += ["online: run `cd feature_repo && feast materialize-incremental X`", "the clock is wrong", "no labels"]
+    groups = status_page.group_by_cause("freshness", lines)
+    assert [(group.line, group.others) for group in groups] == [
+        (lines[0], lines[1:4]),
+        *((line, []) for line in lines[4:]),
+    ]
+    code = f"import json, sys; open(sys.argv[2], 'w').write(json.dumps({{'breaches': {lines[:4]}}}))"
+    watching = Watcher([WatchedCheck("late", ("python3", "-c", code), timedelta(minutes=5))], lambda: NOW)
+    watching.run_check("late")
+    text = shown(watching)
+    assert ">1 alarm</b>" in text
+    assert "<title>(1) Vitrine status</title>" in text
+    assert "3 more with the same first step" in text
+    assert all(view in text for view in views)
+
+
 def test_the_page_shows_the_waiting_times_of_streamed_products_as_bars(watcher: Watcher) -> None:
     result = TestClient(app(watcher.states)).get("/status/figures").json()["freshness"]["figures"]["first_feature"]
     assert result["bounds"] == [0.5, 1.0, 2.0, 5.0, 10.0, 60.0, 300.0]

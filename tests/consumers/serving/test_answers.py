@@ -1,6 +1,7 @@
 """Responses over Flight and HTTP hold what the reader reads."""
 
 import math
+import re
 
 import httpx
 import numpy as np
@@ -154,3 +155,30 @@ def test_a_split_batch_has_all_rows_in_order_and_no_slice_is_longer_than_allowed
     parts = split_batch(batch, max_bytes)
     assert pa.concat_batches(parts).equals(batch)
     assert all(part.nbytes <= max_bytes or part.num_rows <= 1 for part in parts)
+
+
+def test_the_root_and_docs_show_every_route_and_load_nothing(served: Served) -> None:
+    pages = [httpx.get(f"{served.http}{path}") for path in ("/", "/docs")]
+    assert pages[0].text == pages[1].text
+    assert pages[0].headers["content-type"].startswith("text/html")
+    paths = httpx.get(f"{served.http}/openapi.json").json()["paths"]
+    assert "/v1/features" in paths
+    assert all(f"<code>{path}</code>" in pages[0].text for path in paths)
+    for link in re.findall(r'href="([^"]*)"', pages[0].text):
+        assert httpx.get(f"{served.http}{link}").status_code == 200
+    assert not re.search("src=|@import|http://|https://", pages[0].text)
+
+
+def test_a_response_and_a_batch_print_as_a_few_lines(served: Served, reader: OnlineReader) -> None:
+    response = fetch(served, "do_exchange", ids=PRODUCTS * 100)
+    assert repr(response).startswith("FeatureResponse(400 candidates: product_id, looks__vector, looks__colour, ")
+    batch = reader.fetch("ranking", {"user_id": "7", "product_id": PRODUCTS * 100}, now=NOW)
+    assert repr(batch).splitlines() == [
+        "FeatureBatch of 400 rows: 300 present, 100 absent",
+        "  looks, 400 rows: 300 present, 100 absent: vector, colour",
+        "  taste, 400 rows: 400 present: interest, age",
+        "  season, 400 rows: 400 present: sale",
+    ]
+    assert repr(batch.views["taste"]) == "ViewRows(1 row: 1 present; interest, age)"
+    assert repr(batch.views["taste"].rows) == "DecodedRows(1 row: 1 present; interest, age)"
+    assert repr(batch.views["taste"].column("age")) == "Column(age, 1 values)"

@@ -222,7 +222,7 @@ def test_a_store_without_services_is_503(tmp_path: Path) -> None:
 
 def test_only_health_is_answered_without_the_token(reader: OnlineReader) -> None:
     with serving(reader, access=ServerAccess(token=TOKEN)) as served:
-        for path in ("/v1/services", "/metrics", "/openapi.json", "/nothing"):
+        for path in ("/", "/docs", "/v1/services", "/metrics", "/openapi.json", "/nothing"):
             for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": f"Token {TOKEN}"}):
                 assert httpx.get(served.http + path, headers=headers).status_code == 401
         assert httpx.get(f"{served.http}/healthz").status_code == 200

@@ -1,6 +1,7 @@
 """`consume freshness` on tables of known age."""
 
 import json
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ from rich.console import Console
 
 from consumers.monitoring.freshness.freshness import OPTIONAL_VIEWS, REQUIRED_VIEWS, Freshness, check
 from consumers.monitoring.terminal import as_json, freshness_table
-from feature_repo import config, sources
+from feature_repo import config, run_log, sources
 from feature_repo.config import Settings
 from feature_repo.offline import delta
 from feature_repo.schema import PRODUCT_ACTIVE, TIMESTAMP
@@ -99,6 +100,32 @@ def test_a_view_without_a_table_is_late(store: Settings) -> None:
         "product_embedding",
     ]
     assert [view.covered for view in run_check(store).views] == [1, 0, 0]
+
+
+def test_a_missing_view_names_its_own_command_though_what_it_is_computed_from_is_late(store: Settings) -> None:
+    write(store, "product_catalogue", {"a": 50})
+    write(store, "product_embedding", {"a": 50})
+    assert run_check(store).breaches[2] == "product_tags: the table does not exist; run `produce tags`"
+
+
+def test_a_view_whose_command_has_run_and_found_nothing_newer_says_so(store: Settings) -> None:
+    fresh(store, **{view: {"a": 50} for view in REQUIRED_VIEWS})
+    write(store, "product_codes", {"a": 50})
+    for step in ("catalogue", "embeddings", "codes"):
+        with run_log.record_run(store, step, now=NOW - HOUR):
+            pass
+    late, found = (
+        "newest event 2d 2h ago, at most 1d allowed",
+        "`produce catalogue` ended 1h ago and found nothing newer",
+    )
+    assert [re.sub(r"59m( \d+s)?", "1h", line) for line in run_check(store).breaches] == [
+        f"product_catalogue: {late}; {found}: check the event timestamps of its source, or allow a higher age",
+        f"product_embedding: {late}; {found}, and this view is computed from product_catalogue",
+        f"product_tags: {late}; run `produce tags`",
+        f"product_codes: {late}; {found}, and this view is computed from product_catalogue",
+    ]
+    hours_later = check(store, max_age=timedelta(hours=30), now=NOW + 30 * HOUR)
+    assert "run `produce catalogue`" in hours_later.breaches[0], "the run is as old as the age that is allowed"
 
 
 def test_a_store_without_tables_is_late_and_its_active_products_are_unknown(store: Settings) -> None:

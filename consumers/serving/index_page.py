@@ -1,0 +1,46 @@
+"""The page at / and /docs: the server's routes, from its OpenAPI description. It loads nothing else."""
+
+from html import escape
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import HTMLResponse
+
+HEADERS = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Vitrine</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 900px; margin: 2em auto; padding: 0 1em; }}
+:root {{ color-scheme: light dark; }}
+td {{ padding: 4px 16px 4px 0; vertical-align: top; }} code {{ font-size: 14px; }}
+</style></head><body>
+<h1>Vitrine</h1>
+<p>Features of a user and candidates. For programs: <a href="/openapi.json">openapi.json</a>.</p>
+<table>{rows}</table>
+<p>Example: <code>curl -H 'authorization: Bearer TOKEN' --json '{example}' URL/v1/features</code></p>
+</body></html>
+"""
+
+
+def create_router(app: FastAPI) -> APIRouter:
+    """Return the page's routes. `app` is described as it is at the first request."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/")
+    @router.get("/docs")
+    def index() -> HTMLResponse:
+        return HTMLResponse(_render(app.openapi()), headers=HEADERS)
+
+    return router
+
+
+def _render(description: dict[str, Any]) -> str:
+    rows = []
+    for path, methods in description["paths"].items():
+        name = f"<code>{escape(path)}</code>"
+        for method, operation in methods.items():
+            cell = f'<a href="{escape(path)}">{name}</a>' if method == "get" else name
+            text = escape(operation.get("description", operation.get("summary", "")).partition("\n")[0])
+            rows.append(f"<tr><td>{method.upper()}</td><td>{cell}</td><td>{text}</td></tr>")
+    example = '{"service": "ranking", "user_id": "u-17", "product_ids": ["p-3", "p-8"]}'
+    return _PAGE.format(rows="\n".join(rows), example=escape(example, quote=False))
