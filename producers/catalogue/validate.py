@@ -5,7 +5,7 @@ with it.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -105,8 +105,8 @@ def validate_products(
     raw = {name: validation.parse_text(table, name, file) for name in ("title", "category", "brand")}
     texts = {
         "title": text.normalize_texts(raw["title"]),
-        "category": text.normalize_categories(raw["category"]),
-        "brand": text.normalize_texts(raw["brand"]),
+        "category": _normalize_repeated(raw["category"], text.normalize_categories),
+        "brand": _normalize_repeated(raw["brand"], text.normalize_texts),
     }
     counts = [text.count_normalized(name, raw[name], column) for name, column in texts.items()]
     titles, categories, brands = (_blank_to_null(column) for column in texts.values())
@@ -220,6 +220,13 @@ def resolve_images(table: pa.Table, file: Path) -> tuple[pa.ChunkedArray, pa.Chu
         no_bytes,
         (RowCheck("image", IMAGE_IS_URL, is_url), RowCheck("image", PATH_LEAVES_FOLDER, leaves_folder & ~is_url)),
     )
+
+
+def _normalize_repeated(values: pa.ChunkedArray, normalize: Callable[[pa.Array], pa.Array]) -> pa.ChunkedArray:
+    """Return a column of few distinct texts normalised, each distinct text once; `values` itself if none changes."""
+    encoded = values.combine_chunks().dictionary_encode()
+    distinct = normalize(encoded.dictionary)
+    return values if distinct is encoded.dictionary else pa.chunked_array([distinct.take(encoded.indices)])
 
 
 def _blank_to_null(values: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -11,6 +11,7 @@ import typer
 from feature_repo import config
 from feature_repo.console import StoreOption
 from feature_repo.table_options import with_table_options
+from producers.catalogue.decimal_mark import DecimalMark
 
 if TYPE_CHECKING:
     from feature_repo.table_format import TableFormat
@@ -33,6 +34,9 @@ def stream(
     impressions: Annotated[
         Path | None, typer.Option(help="The log so far: compute the neighbour features of new products from it.")
     ] = None,
+    decimal: Annotated[
+        DecimalMark, typer.Option(help="Decimal mark of prices, such as 1.299; the other mark separates thousands.")
+    ] = DecimalMark.POINT,
     accept_changed: Annotated[
         bool,
         typer.Option("--accept-changed", help="Continue although the newest vectors are of another encoder version."),
@@ -70,6 +74,7 @@ def stream(
         impressions,
         batch_size=batch,
         commit_seconds=commit_every,
+        decimal=decimal,
         accept_changed=accept_changed,
         table_format=table_format,
     )

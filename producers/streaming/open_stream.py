@@ -17,6 +17,7 @@ from feature_repo.online.open_store import open_configured_table
 from feature_repo.schema import CREATED_TIMESTAMP
 from feature_repo.table_format import DEFAULT_FORMAT, TableFormat
 from producers.behaviour.neighbours import read_state
+from producers.catalogue.decimal_mark import DecimalMark
 from producers.codes import codebook
 from producers.encoders import load
 from producers.encoders.image_loader import open_decoding_pool
@@ -53,6 +54,8 @@ class StreamOptions:
     """Seconds from one commit to the offline tables to the next; it is earlier if `loop.MAX_UNCOMMITTED_ROWS` wait."""
     table_format: TableFormat = DEFAULT_FORMAT
     """What the user says about `labels` and `impressions`."""
+    decimal: DecimalMark = DecimalMark.POINT
+    """The decimal mark of prices."""
     accept_changed: bool = False
     """Whether to run although the newest offline vectors are of another encoder version. Until all vectors are of the
     new one, requests that meet both are refused."""
@@ -112,6 +115,7 @@ def open_stream(
                 options.image_folder.resolve(),
                 codebook.load_newest(settings, encoder.version),
                 view_builders,
+                options.decimal,
             ),
             RowWriter(settings, online),
             InterestUpdater(settings, encoder.version, encoder.dim),

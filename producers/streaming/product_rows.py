@@ -18,6 +18,7 @@ from feature_repo.offline.validation import NOT_UTF8
 from producers import input_digest
 from producers.catalogue import image_hashes, row_hash, validate
 from producers.catalogue import ingest as catalogue
+from producers.catalogue.decimal_mark import DecimalMark
 from producers.codes import run as codes
 from producers.codes.codebook import Codebook
 from producers.encoders.encoder import Encoder
@@ -61,6 +62,8 @@ class ProductPipeline:
     """Codes the vectors; None for no codes."""
     view_builders: Mapping[str, ViewBuilder]
     """Table name to the builder of its rows, for the tables other than catalogue, vectors and codes."""
+    decimal: DecimalMark = DecimalMark.POINT
+    """The decimal mark of prices. A stream has no column that could decide it."""
 
 
 def build_rows(messages: Sequence[StreamMessage], pipeline: ProductPipeline, now: datetime) -> StreamedProducts:
@@ -84,7 +87,7 @@ def build_rows(messages: Sequence[StreamMessage], pipeline: ProductPipeline, now
     parts: list[pa.Table] = []
     for has_bytes in (False, True):
         part = [message for message in messages if (BYTES_FIELD in message.fields) is has_bytes]
-        valid = _validate(part, pipeline.image_folder, has_bytes, now, rejected, notes) if part else None
+        valid = _validate(part, pipeline, has_bytes, now, rejected, notes) if part else None
         if valid is not None and len(valid):
             parts.append(valid)
     if not parts:
@@ -132,7 +135,7 @@ def split_repeats(messages: Sequence[StreamMessage]) -> list[list[StreamMessage]
 
 def _validate(
     messages: list[StreamMessage],
-    image_folder: Path,
+    pipeline: ProductPipeline,
     has_bytes: bool,
     now: datetime,
     rejected: list[tuple[StreamMessage, str]],
@@ -154,9 +157,10 @@ def _validate(
     if has_bytes:
         columns["image"] = pa.array([message.fields[BYTES_FIELD] for message, _ in decoded], pa.binary())
     table = pa.table(columns)
-    checked = validate.validate_products(table, 0, image_folder / "stream", now)
+    folder = pipeline.image_folder / "stream"
+    checked = validate.validate_products(table, 0, folder, now, decimal=pipeline.decimal)
     for row in np.flatnonzero(~checked.is_valid).tolist():
-        faults = validate.validate_products(table.slice(row, 1), 0, image_folder / "stream", now).refused
+        faults = validate.validate_products(table.slice(row, 1), 0, folder, now).refused
         rejected.append((decoded[row][0], "; ".join(fault.reason for fault in faults)))
     notes += [note for row, note in checked.repairs if checked.is_valid[row]]
     no_hash = np.zeros((len(table), 2), np.uint64)
