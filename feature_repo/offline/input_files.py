@@ -61,9 +61,10 @@ def read_table(
             table, refused = read_csv(file, table_format, frozenset(text), as_bytes=allow_invalid_utf8)
             _require_unique_names(file, table.column_names)
             if refused and not table.num_rows:
+                first = refused[0]
                 raise InvalidInputError(
-                    f"{file}: none of its {len(refused):,} rows can be read; {refused[0].row_id}: {refused[0].reason}; "
-                    "check its quotes and its separator (--delimiter)"
+                    f"{file}: none of its {len(refused):,} rows can be read; {first.row_id}, `{first.value or '':.80}`: "
+                    f"{first.reason}; check its quotes and its separator (--delimiter)"
                 )
             on_refused(refused)
             for index, column in enumerate(table.columns):
