@@ -63,8 +63,8 @@ def read_table(
             if refused and not table.num_rows:
                 first = refused[0]
                 raise InvalidInputError(
-                    f"{file}: none of its {len(refused):,} rows can be read; {first.row_id}, `{first.value or '':.80}`: "
-                    f"{first.reason}; check its quotes and its separator (--delimiter)"
+                    f"{file}: none of its {len(refused):,} rows can be read; {first.row_id}, "
+                    f"`{first.value or '':.80}`: {first.reason}; check its quotes and its separator (--delimiter)"
                 )
             on_refused(refused)
             for index, column in enumerate(table.columns):
