@@ -6,6 +6,7 @@ Relative paths in it are relative to the file.
 """
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def load(file: Path | None = None) -> Settings:
         raw = yaml.safe_load(os.path.expandvars(path.read_text()))
         values = {"project": raw["project"], "offline_store.path": raw["offline_store"]["path"]}
     except (yaml.YAMLError, OSError, UnicodeDecodeError, KeyError, TypeError) as error:
-        message = " ".join(f"{type(error).__name__}: {error}".split())
+        message = " ".join(f"{type(error).__name__}: {_describe(error)}".split())
         raise InvalidInputError(
             f"{path}: not a usable feature_store.yaml ({message}); it needs `project` and `offline_store.path`"
         ) from error
@@ -73,9 +74,22 @@ def require_text(file: Path, name: str, value: object) -> str:
         InvalidInputError: the value is not text, is blank, or still has `${`, of an environment variable that is not
             set.
     """
-    if not isinstance(value, str) or not value.strip() or "${" in value:
-        raise InvalidInputError(f"{file}: {name} is {value!r}; expected text whose environment variables are all set")
+    expected = "expected text whose environment variables are all set"
+    if not isinstance(value, str) or not value.strip():
+        shown = repr(value) if value is None or isinstance(value, str | int | float) else f"a {type(value).__name__}"
+        raise InvalidInputError(f"{file}: {name} is {shown}; {expected}")
+    unset = ", ".join(re.findall(r"\$\{[^}]*\}?", value))
+    if unset:  # the rest of the value may be a password
+        raise InvalidInputError(f"{file}: {name} has {unset}, which is not set; {expected}")
     return value
+
+
+def _describe(error: Exception) -> str:
+    """Return an error's message. Of YAML's, the problem and its place, not the line, which may hold a password."""
+    mark = getattr(error, "problem_mark", None)
+    if not isinstance(error, yaml.YAMLError):
+        return str(error)
+    return f"{getattr(error, 'problem', '')} in line {mark.line + 1}, column {mark.column + 1}" if mark else "not YAML"
 
 
 def _find_file(file: Path | None) -> Path:

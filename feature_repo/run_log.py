@@ -284,7 +284,10 @@ def _registry_address(settings: Settings) -> "tuple[sql.URL, Path | None]":
     try:
         url = sql.make_url(path)
     except ArgumentError as error:
-        raise InvalidInputError(f"{settings.file}: registry.path is not a database address ({error})") from error
+        raise InvalidInputError(  # SQLAlchemy may quote the address, with its password
+            f"{settings.file}: registry.path is not a database address; expected sqlite:///FILE or "
+            "postgresql+psycopg://user:password@host/database"
+        ) from error
     if url.get_backend_name() != "sqlite" or not url.database:
         return url, None
     file = (settings.file.parent / url.database).resolve()

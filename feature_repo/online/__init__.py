@@ -5,6 +5,7 @@ open_store.py           open a store by URL or as feature_store.yaml describes i
 lmdb_store.py           the store in an LMDB file
 redis_store.py          the store in Redis; put_newer.lua and swap.lua run on the server
 redis_connection.py     Redis addresses and clients
+redact.py               addresses as they may be shown: without logins
 row_format.py           the packed row, byte by byte, and its checksum
 quantization.py         floats as float16 or int8
 encode.py               columns to packed rows

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from feature_repo.errors import InvalidInputError
+from feature_repo.online.redact import redact_url
 from feature_repo.online.store import Store
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def open_configured_table(settings: "Settings") -> "OnlineTable | None":
 
 def _unsupported_url(url: str) -> InvalidInputError:
     return InvalidInputError(
-        f"`{url.rpartition('@')[2]}` is not the URL of an online store; expected lmdb:///folder or redis://host:port"
+        f"`{redact_url(url)}` is not the URL of an online store; expected lmdb:///folder or redis://host:port"
     )
 
 

@@ -6,6 +6,9 @@ An address is given as in Feast (`connection_string`, `redis_type`, `sentinel_ma
     redis-cluster://host:7000,host:7001         a cluster, by some of its nodes; ?ssl=true uses TLS
     redis-sentinel://host:26379/0?master=name   a master, by some of its Sentinels
 
+A comma in a password ends it in a connection string, so such a password needs a URL: `connection_string` may be one
+too. In a URL, user and password are percent-encoded: %2C is a comma. No message shows a part of a secret.
+
 Options, in the URL's query or after the hosts of a connection string, are redis-py's (`ssl_ca_certs`,
 `socket_timeout`, ...); OPTIONS lists those allowed. A command whose connection is lost is retried RETRIES times within
 about two seconds.
@@ -28,6 +31,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
 from feature_repo.errors import InvalidInputError, UnavailableError
+from feature_repo.online.redact import redact_node, redact_url
 
 RETRIES = 4
 """How often a command whose connection is lost is sent again."""
@@ -46,6 +50,11 @@ _TEXTS = (
 )
 OPTIONS = (*_INTEGERS, *_SECONDS, *_BOOLEANS, *_TEXTS, "ssl_cert_reqs")
 """Names of redis-py's options that an address may have."""
+_SECRETS = {"password", "ssl_password", "username"}
+PASSWORD_HINT = (
+    "if a password has a comma or another special character, write the address as a URL and the character "
+    "percent-encoded: redis://:PASS%2CWORD@host:6379"
+)
 _PORTS = range(1, 65_536)
 
 
@@ -65,7 +74,7 @@ class RedisAddress:
     """One of "redis", "redis_cluster", "redis_sentinel"."""
     master: str = "mymaster"
     """The name that the Sentinels know the master by; ignored for other kinds."""
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict, repr=False)
     """redis-py's keyword arguments, by name, each one of OPTIONS. Timeouts are in seconds; None waits for ever. The
     defaults are 5 for `socket_timeout` and 2 for `socket_connect_timeout`."""
 
@@ -79,10 +88,22 @@ class RedisAddress:
                 raise _invalid_node(f"{host}:{port}")
         for name, value in self.options.items():
             if name not in OPTIONS:
-                raise InvalidInputError(f"Redis at {self}: unknown option `{name}`; options are {', '.join(OPTIONS)}")
+                shown = "an unknown option" if self._has_secrets else f"unknown option `{name}`"
+                raise InvalidInputError(f"Redis at {self}: {shown}; options are {', '.join(OPTIONS)}{self._hint()}")
             expected = _expected_value(name, value)
             if expected is not None:
-                raise InvalidInputError(f"Redis at {self}: option `{name}` is {value!r}; expected {expected}")
+                shown = "not valid" if self._has_secrets else repr(value)
+                raise InvalidInputError(
+                    f"Redis at {self}: option `{name}` is {shown}; expected {expected}{self._hint()}"
+                )
+
+    @property
+    def _has_secrets(self) -> bool:
+        """Whether other options may be the rest of a password with a comma or an ampersand."""
+        return bool(_SECRETS & self.options.keys())
+
+    def _hint(self) -> str:
+        return f"; {PASSWORD_HINT}" if self._has_secrets else ""
 
     @property
     def is_cluster(self) -> bool:
@@ -133,8 +154,9 @@ class RedisAddress:
             return library.Redis(host=host, port=port, **options)
         except (TypeError, ValueError) as error:
             names = ", ".join(self.options)
+            reason = "" if self._has_secrets else f": {error}"
             raise InvalidInputError(
-                f"Redis at {self}: {self.kind} does not take the options {names}: {error}"
+                f"Redis at {self}: {self.kind} does not take the options {names}{reason}"
             ) from error
 
     @contextmanager
@@ -169,18 +191,28 @@ def parse_connection_string(text: str, kind: str = "redis", master: str = "mymas
 
     Args:
         text: the address. Hosts without a port get 6379; empty parts are ignored; the last of repeated options counts.
-        kind: "redis", "redis_cluster" or "redis_sentinel".
+            A text with `://` is parsed by `parse_url`.
+        kind: "redis", "redis_cluster" or "redis_sentinel"; ignored if the address is a URL, as is `master`.
         master: name of the master behind Sentinels; ignored for other kinds.
 
     Raises:
-        InvalidInputError: the kind is unknown, there is no host, a port is out of range, or an option is unknown or has
-            a value of the wrong type.
+        InvalidInputError: the kind is unknown, there is no host, a port is out of range, an option is unknown or has a
+            value of the wrong type, or something without `=` follows an option: it may be the rest of a password.
     """
-    nodes, options = [], {}
+    if "://" in text:
+        return parse_url(text)
+    nodes: list[tuple[str, int]] = []
+    options: dict[str, Any] = {}
     for part in filter(None, text.split(",")):
         name, equals, value = part.partition("=")
         if equals:
             options[name] = _parse_option(name, value)
+        elif options:
+            raise InvalidInputError(
+                f"Redis at {','.join(f'{host}:{port}' for host, port in nodes)}: after the first option, part "
+                f"{len(nodes) + len(options) + 1} of the connection string has no `=`; hosts come first, and "
+                f"{PASSWORD_HINT}"
+            )
         else:
             nodes.append(_parse_node(part, 6379))
     return RedisAddress(tuple(nodes), kind, master, options)
@@ -198,7 +230,7 @@ def parse_url(url: str) -> RedisAddress:
             option is unknown or has a value of the wrong type. The message omits the login.
     """
     invalid = InvalidInputError(
-        f"`{url.rpartition('@')[2]}` is not a Redis address; expected redis://host:6379, rediss:// for TLS, "
+        f"`{redact_url(url)}` is not a Redis address; expected redis://host:6379, rediss:// for TLS, "
         "redis-cluster:// or redis-sentinel://"
     )
     try:
@@ -208,6 +240,8 @@ def parse_url(url: str) -> RedisAddress:
     kind = {"rediss": "redis"}.get(parts.scheme, parts.scheme.replace("-", "_"))
     if kind not in _KINDS:
         raise invalid
+    if "@" in url and "@" not in parts.netloc:
+        raise InvalidInputError(f"`{redact_url(url)}`: user and password cannot be told from the host; {PASSWORD_HINT}")
     login, _, hosts = parts.netloc.rpartition("@")
     options: dict[str, Any] = {name: _parse_option(name, value) for name, value in parse_qsl(parts.query)}
     username, _, password = login.partition(":")
@@ -236,7 +270,8 @@ def _parse_node(text: str, default_port: int) -> tuple[str, int]:
 
 
 def _invalid_node(text: str) -> InvalidInputError:
-    return InvalidInputError(f"Redis address `{text}`: expected host:port, with a port from 1 to 65535")
+    shown = redact_node(text.rpartition("@")[2])
+    return InvalidInputError(f"Redis address `{shown}`: expected host:port, with a port from 1 to 65535")
 
 
 def _parse_option(name: str, value: str) -> Any:

@@ -1,5 +1,7 @@
 """Opens a deployment's Feast `FeatureStore`, independent of the working directory."""
 
+import re
+
 from feast import FeatureStore
 from feast.errors import FeastError
 from feast.repo_config import FeastConfigError, load_repo_config
@@ -25,7 +27,7 @@ def open_feature_store(settings: Settings) -> FeatureStore:
         store = FeatureStore(config=load_repo_config(settings.file.parent, settings.file))
         _ = store.registry  # Feast opens it when it is first used
     except (FeastConfigError, FeastError) as error:
-        raise InvalidInputError(f"{settings.file}: Feast refuses it: {_in_one_line(error)}") from error
+        raise InvalidInputError(f"{settings.file}: Feast refuses it: {_in_one_line(error)}") from None
     except SQLAlchemyError as error:
         message = _in_one_line(getattr(error, "orig", None) or error)
         raise UnavailableError(
@@ -35,4 +37,6 @@ def open_feature_store(settings: Settings) -> FeatureStore:
 
 
 def _in_one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    """Return the message without the values that pydantic quotes from the file: one may hold a password."""
+    message = re.sub(r"\[type=(\w+), input_value=.*?(, input_type=\w+\]|$)", r"[\1]", str(error), flags=re.DOTALL)
+    return " ".join(message.split())

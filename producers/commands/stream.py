@@ -1,5 +1,6 @@
 """`produce stream`."""
 
+import os
 import signal
 import threading
 from datetime import UTC, datetime
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 def stream(
     encoder: Annotated[str, typer.Option(help="The encoder's checkpoint, as for `produce embeddings`.")],
     source: Annotated[
-        str, typer.Option(help="The Redis server that holds the streams: redis://host:6379/0.")
+        str,
+        typer.Option(
+            help="The Redis server that holds the streams: redis://host:6379/0. ${NAME} is the value of an environment "
+            "variable: a password on the command line would be visible in the list of processes."
+        ),
     ] = "redis://localhost:6379",
     prefix: Annotated[str, typer.Option(help="Prefix of the streams' names.")] = "vitrine",
     images: Annotated[
@@ -79,7 +84,10 @@ def stream(
         table_format=table_format,
     )
     with run_log.record_run(settings, "stream", now=datetime.now(UTC)) as run:
-        source_streams = RedisSource(parse_url(source), prefix)
+        address = parse_url(os.path.expandvars(source))
+        if "$" not in source and "password" in address.options:
+            typer.echo("--source: the list of processes shows this password; write ${NAME} in its place", err=True)
+        source_streams = RedisSource(address, prefix)
         clocks = {"this machine's clock": datetime.now(UTC), "the Redis server's clock": source_streams.read_clock()}
         delay = max(
             choose_created_timestamp(settings, list(KEYS), now, clock=clock) - now for clock, now in clocks.items()
@@ -90,7 +98,7 @@ def stream(
             run.set_model(running.pipeline.encoder.version)
             if running.pipeline.codebook is None:
                 typer.echo("no codebook of this encoder, so new products get no codes; run `produce codes`", err=True)
-            typer.echo(f"streaming {prefix}:products and {prefix}:clicks of {source.rpartition('@')[2]}", err=True)
+            typer.echo(f"streaming {prefix}:products and {prefix}:clicks of {address}", err=True)
             counts = running.run(stop.is_set)
         run.add_counts(messages=counts.messages, again=counts.redelivered, **counts.added)
         run.add_quarantined(dict(counts.dead_letters + counts.quarantined))

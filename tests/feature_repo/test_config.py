@@ -54,6 +54,21 @@ def test_an_invalid_file_raises_one_line_that_names_it(content: str | bytes, tmp
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        GOOD + "online_store:\n  connection_string: 'host,password=h0ney\n",
+        GOOD + "online_store: {connection_string: host,password=h0ney: x: y\n",
+        GOOD.replace("tables", "/h0ney/${VITRINE_NEVER_SET}"),
+        GOOD.replace("tables", "{password: h0ney}"),
+    ],
+)
+def test_an_invalid_file_is_not_quoted(content: str, tmp_path: Path) -> None:
+    with pytest.raises(VitrineError) as caught:
+        config.load(written(tmp_path, content))
+    assert "h0ney" not in str(caught.value)
+
+
 def test_a_missing_file_raises_one_line_that_names_the_option(tmp_path: Path) -> None:
     with pytest.raises(VitrineError, match=r"no feature_store.yaml at .*--store"):
         config.load(tmp_path / "nothing.yaml")

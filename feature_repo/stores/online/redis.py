@@ -24,7 +24,8 @@ class RedisOnlineStoreConfig(FeastConfigBaseModel):
     sentinel_master: StrictStr = "mymaster"
     """The name that the Sentinels know the master by; only for "redis_sentinel"."""
     connection_string: StrictStr = "localhost:6379"
-    """host:port,host:port,option=value,...: the options are redis-py's (ssl, ssl_ca_certs, username, password, db)."""
+    """host:port,host:port,option=value,...: the options are redis-py's (ssl, ssl_ca_certs, username, password, db).
+    Or a URL as redis_connection.py describes it, for passwords with a comma: redis://:PASS%2CWORD@host:6379."""
     key_ttl_seconds: int | None = None
     """Seconds after it is written when a row expires at the latest; None: it expires a day after its view's TTL."""
     full_scan_for_deletion: StrictBool = True

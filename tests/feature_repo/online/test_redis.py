@@ -10,6 +10,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 
 from feature_repo.errors import VitrineError
 from feature_repo.online import redis_connection, redis_store
+from feature_repo.online.open_store import open_store
 from feature_repo.online.redis_connection import RedisAddress, parse_connection_string, parse_url
 from feature_repo.online.redis_store import RedisStore
 from tests import servers
@@ -229,10 +230,53 @@ def test_a_url_that_is_not_of_redis_is_refused_with_an_example(url: str) -> None
         parse_url(url)
 
 
-def test_the_error_for_a_wrong_url_omits_the_password() -> None:
-    with pytest.raises(VitrineError) as error:
-        parse_url("http://user:secret@host:6379")
-    assert "secret" not in str(error.value)
+SECRET_PARTS = ("h0n", "e7y", "b33")
+"""Parts of passwords in the addresses below."""
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://user:h0ne7y@host:6379",
+        "redis://:h0n/e7y@host:6379",
+        "redis://:h0n?e7y@host:6379",
+        "redis://:h0n#e7y@host:6379/0",
+        "redis://user:h0ne7y",
+        "redis://:h0n,e7y@host:70000",
+        "redis://:h0ne7y@host:port",
+        "redis://host?password=h0n&e7y=b33",
+        "redis://:h0ne7y@host?db=b33",
+        "rediss://host?ssl_cert_reqs=1&password=h0ne7y",
+        "redis-cluster://:h0n@e7y@a:1,b:0",
+        "h0ne7y@host",
+        "host:6379,password=h0n,e7y,ssl=true",
+        "host:6379,password=h0n,e7y:6379",
+        "host:6379,password=h0n,e7y=b33",
+        "host:6379,password=h0n,ssl=b33",
+        "host:6379,password=h0n,db=b33,e7y",
+        "host:6379,ssl=true,password=h0n,b33",
+        "redis://:h0n,e7y/b33@host",
+    ],
+)
+def test_no_message_shows_a_part_of_a_password(address: str) -> None:
+    for open_ in (parse_url, parse_connection_string, open_store):
+        if open_ is parse_connection_string and "://" not in address and "password" not in address:
+            continue
+        with pytest.raises(VitrineError) as error:
+            open_(address)
+        assert "\n" not in str(error.value)
+        assert not [part for part in SECRET_PARTS if part in str(error.value)]
+
+
+def test_a_password_with_a_comma_is_refused_and_a_url_takes_any_password() -> None:
+    with pytest.raises(VitrineError, match=r"Redis at a:1: .*part 3 .* no `=`; hosts come first, .*PASS%2CWORD"):
+        parse_connection_string("a:1,password=left,right,ssl=true")
+    for text in ("rediss://u:l%2Cr%40%2F%3F@a:1/2", "rediss://u:l%2Cr%40%2F%3F@a:1?db=2"):
+        address = parse_connection_string(text)
+        assert address == parse_url(text)
+        assert address.options == {"username": "u", "password": "l,r@/?", "ssl": True, "db": 2}
+        assert "l,r" not in f"{address} {address!r}"
+    assert parse_connection_string("redis-cluster://a:1,b:2") == parse_connection_string("a:1,b:2", "redis_cluster")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,20 @@ def test_a_registry_that_is_not_a_database_raises_one_line(tmp_path: Path) -> No
     assert "\n" not in str(said.value)
 
 
+REDIS = "feature_repo.stores.online.RedisOnlineStore, connection_string: 'host:6379,password=h0ney'"
+DELTA = "feature_repo.stores.offline.DeltaOfflineStore"
+
+
+@pytest.mark.parametrize("wrong", ["nothing: 1", "redis_type: x", "skip_dedup: true"])
+def test_feasts_quotation_of_a_configuration_is_left_out(tmp_path: Path, wrong: str) -> None:
+    made = world.deployment(tmp_path)
+    online = f"online_store: {{type: {REDIS}, {wrong}}}"
+    made.file.write_text(f"project: shop\nprovider: local\noffline_store: {{type: {DELTA}, path: tables}}\n{online}\n")
+    with pytest.raises(VitrineError, match=f"Feast refuses it: .*{wrong.split(':')[0]}") as said:
+        open_feature_store(config.load(made.file))
+    assert "h0ney" not in str(said.value)
+
+
 @pytest.mark.parametrize("line", ["registry: 5", "provider: nonsense", "online_store: {type: nonsense.Store}"])
 def test_a_configuration_that_feast_rejects_raises_one_line(tmp_path: Path, line: str) -> None:
     made = world.deployment(tmp_path)

@@ -125,7 +125,7 @@ def deployment(folder: Path, online_store: str) -> config.Settings:
         ("online_store:\n  type: feature_repo.stores.online.LMDBOnlineStore\n", "online_store.path is None"),
         (
             "online_store:\n  type: feature_repo.stores.online.RedisOnlineStore\n  connection_string: ${NOT_SET}\n",
-            "connection_string is '\\${NOT_SET}'",
+            "connection_string has \\${NOT_SET}, which is not set",
         ),
     ],
 )
