@@ -19,6 +19,7 @@
     csv_export.py        CSV without formulas for spreadsheets
     table_format.py      how a shop's table is written: encoding, separator, names of columns, time zone
     table_options.py     the options of every command that reads one
+    private_file.py      files that only their owner may read
     console.py           both command lines: options, one-line errors, progress bars
     interruption.py      exit on Ctrl-C with one line
     durations.py         durations and timestamps on command lines: 90m, 2026-03-01T12:00Z

@@ -67,6 +67,9 @@ def open_environment(folder: Path, *, map_size: int = FIRST_MAP_SIZE, readonly: 
 class SharedEnvironment:
     """An open environment that counts its users: its map may only be resized while nobody uses it.
 
+    A file that this process may not write, on a read-only mount for instance, is opened as with `readonly`. Nobody may
+    write to such a file meanwhile, elsewhere either: replace it by another one to publish new rows.
+
     Args:
         folder: the folder of the LMDB file; folder and file are created if they do not exist, unless `readonly`.
         readonly: as for `open_environment`.
@@ -82,7 +85,9 @@ class SharedEnvironment:
         self, folder: Path, *, readonly: bool = False, map_size: int | None = None, repair: str = REPAIR_STORE
     ) -> None:
         self._file = folder / "data.mdb"
-        self._environment = open_environment(folder, map_size=map_size or FIRST_MAP_SIZE, readonly=readonly)
+        self._environment = open_environment(
+            folder, map_size=map_size or FIRST_MAP_SIZE, readonly=readonly or _is_readonly(folder)
+        )
         _refuse_truncated_file(self._environment, self._file, repair)
         self._inode = self._file.stat().st_ino
         self._user_count = 0
@@ -210,6 +215,14 @@ def open_exclusively(folder: Path, *, map_size: int, repair: str) -> Iterator[Sh
             yield environment
         finally:
             environment.close()
+
+
+def _is_readonly(folder: Path) -> bool:
+    """Return whether the folder has an LMDB file that this process may not write, or may not lock."""
+    file, lock = folder / "data.mdb", folder / "lock.mdb"
+    if not file.is_file():
+        return False
+    return not (os.access(file, os.W_OK) and os.access(lock if lock.exists() else folder, os.W_OK))
 
 
 def _refuse_truncated_file(environment: lmdb.Environment, file: Path, repair: str) -> None:

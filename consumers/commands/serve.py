@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO, cast
 
 import typer
 
 from feature_repo import config
 from feature_repo.console import LogOptions, StoreOption, current_log_options, print_notice
 from feature_repo.errors import NotFoundError, UsageError
+from feature_repo.private_file import append_private
 from feature_repo.serving_limits import ConnectionLimits, ServingLimits
 from feature_repo.table_options import with_table_options
 
@@ -295,11 +296,11 @@ def _now() -> datetime:
 
 
 def _open_stream(access_log: str) -> AbstractContextManager[TextIO | None]:
-    """Open the access log for appending. At the end a file is closed, and standard output is not.
+    """Open the access log for appending, readable by its owner only. At the end a file is closed, standard output not.
 
     Args:
         access_log: file; `-` is standard output, and an empty text is no log.
     """
     if access_log in ("", "-"):
         return nullcontext(sys.stdout if access_log else None)
-    return Path(access_log).open("a", encoding="ascii")
+    return cast(TextIO, append_private(Path(access_log), "a", encoding="ascii"))

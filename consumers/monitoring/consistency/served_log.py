@@ -8,7 +8,7 @@ The file has one line of JSON for each sampled row:
     row   the packed row in Base64; null if no row was online
 
 One of every N reads of a view is logged, and of that read one key. A hash of the read's number selects both. The file
-names users and products: store it as you store such logs.
+names users and products, so only its owner may read it (0600).
 """
 
 import json
@@ -23,6 +23,7 @@ from types import TracebackType
 from zlib import crc32
 
 from feature_repo.errors import InvalidInputError
+from feature_repo.private_file import append_private
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +45,8 @@ class ServedLog:
 
     def __init__(self, file: Path, one_in: int) -> None:
         try:
-            self._stream = file.open("ab", buffering=0)  # a line is one write, so that processes can share the file
+            # A line is one write, so that processes can share the file.
+            self._stream = append_private(file, "ab", buffering=0)
         except OSError as error:
             raise InvalidInputError(f"{file}: cannot write the log of served rows: {error.strerror}") from error
         self._one_in = one_in

@@ -1,18 +1,21 @@
 """The LMDB store: the suite of every store, a map that grows, processes that start, end and are killed."""
 
 import multiprocessing
+import os
 import random
 import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from feature_repo import lmdb_environment
-from feature_repo.errors import VitrineError
+from feature_repo.errors import UnavailableError, VitrineError
 from feature_repo.online import lmdb_store
 from feature_repo.online.lmdb_store import LMDBStore
 from tests.feature_repo.online.store_suite import StoreSuite, make_row
@@ -211,3 +214,34 @@ def test_an_intact_file_whose_last_pages_were_never_written_is_read(tmp_path: Pa
         pytest.fail("no file was shorter than its pages")
     done = subprocess.run([sys.executable, "-c", _READER, tmp_path], capture_output=True, text=True, check=False)
     assert done.stdout == f"{len(stored)}\n", done.stderr
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that every user may enter; those of pytest are private."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_a_store_that_may_not_be_written_is_read_and_refuses_writes(public_folder: Path) -> None:
+    folder = public_folder / "online"
+    LMDBStore(folder, create=True).compare_and_swap(b"key", None, b"value")
+    for path, mode in ((folder / "data.mdb", 0o444), (folder / "lock.mdb", 0o444), (folder, 0o555)):
+        path.chmod(mode)
+    process = os.fork()
+    if not process:  # a child that is not root, for whom permissions do not count
+        status = 1
+        try:
+            if os.geteuid() == 0:
+                os.setuid(65_534)
+            store = LMDBStore(folder, create=False)
+            assert store.read([[b"key", b"none"]]) == [[b"value", None]]
+            with pytest.raises(UnavailableError, match="Check the disk's free space and the folder's permissions"):
+                store.compare_and_swap(b"key", b"value", None)
+            assert store.get(b"key") == b"value"
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+    folder.chmod(0o755)

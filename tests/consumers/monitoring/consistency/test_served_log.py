@@ -1,6 +1,7 @@
 """`consume consistency --served-log`: rows as they were served, checked as of that time."""
 
 import json
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from feast import FeatureStore
 
+from consumers.commands.serve import _open_stream
 from consumers.monitoring.consistency import check, row_checks, served_log
 from consumers.monitoring.consistency.check import ViewConsistency
 from consumers.monitoring.consistency.served_log import ServedLog
@@ -52,6 +54,20 @@ def serving(store: FeatureStore) -> Iterator[OnlineReader]:
     with ServedLog(folder(store) / "served.log", 1) as log, OnlineReader.from_table(table) as reader:
         table.on_read = log
         yield reader
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_logs_that_name_ids_are_readable_by_their_owner_only(tmp_path: Path, exists: bool) -> None:
+    served, access = tmp_path / "served.log", tmp_path / "access.log"
+    for file in (served, access) if exists else ():
+        file.touch(mode=0o644)
+    with ServedLog(served, 1) as log, _open_stream(str(access)) as stream:
+        log("looks", [b"p1"], [None], 0)
+        assert stream is not None
+        stream.write("line")
+    for file in (served, access):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert file.stat().st_size > 0
 
 
 def judged(store: FeatureStore, sample: int = 100) -> ViewConsistency:
